@@ -9,34 +9,34 @@ import (
 // of the program maps each kind to what its protocol calls it, and domain knows no protocol.
 type Kind uint8
 
-// The kinds. The zero value is Internal, so that an error nobody classified is never
+// The kinds. The zero value is KindInternal, so that an error nobody classified is never
 // shown to a caller.
 const (
-	Internal     Kind = iota // something failed that is no fault of the caller
-	Invalid                  // a well-formed request breaks a rule of one or more fields
-	Malformed                // the request could not be read at all
-	NotFound                 // what the request names does not exist
-	Conflict                 // the request contradicts the state of what it names
-	Stale                    // the caller's copy is older than the one it wants to change
-	TooLarge                 // the request is bigger than the limit
-	Unauthorized             // nobody is known to be calling
-	Forbidden                // the caller is known and may not do this
-	Throttled                // too many requests, try later
-	Unavailable              // the service cannot do this now, try later
+	KindInternal     Kind = iota // something failed that is no fault of the caller
+	KindInvalid                  // a well-formed request breaks a rule of one or more fields
+	KindMalformed                // the request could not be read at all
+	KindNotFound                 // what the request names does not exist
+	KindConflict                 // the request contradicts the state of what it names
+	KindStale                    // the caller's copy is older than the one it wants to change
+	KindTooLarge                 // the request is bigger than the limit
+	KindUnauthorized             // nobody is known to be calling
+	KindForbidden                // the caller is known and may not do this
+	KindThrottled                // too many requests, try later
+	KindUnavailable              // the service cannot do this now, try later
 )
 
 var kindNames = [...]string{
-	Internal:     "internal",
-	Invalid:      "invalid",
-	Malformed:    "malformed",
-	NotFound:     "not_found",
-	Conflict:     "conflict",
-	Stale:        "stale",
-	TooLarge:     "too_large",
-	Unauthorized: "unauthorized",
-	Forbidden:    "forbidden",
-	Throttled:    "throttled",
-	Unavailable:  "unavailable",
+	KindInternal:     "internal",
+	KindInvalid:      "invalid",
+	KindMalformed:    "malformed",
+	KindNotFound:     "not_found",
+	KindConflict:     "conflict",
+	KindStale:        "stale",
+	KindTooLarge:     "too_large",
+	KindUnauthorized: "unauthorized",
+	KindForbidden:    "forbidden",
+	KindThrottled:    "throttled",
+	KindUnavailable:  "unavailable",
 }
 
 // String is the kind's stable lower-case name, for logs and metrics.
@@ -44,7 +44,7 @@ func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]
 	}
-	return kindNames[Internal]
+	return kindNames[KindInternal]
 }
 
 // Kinds lists every kind, so that a map from kinds to something else can be checked
@@ -57,7 +57,7 @@ func Kinds() []Kind {
 	return all
 }
 
-// Error makes a kind usable as a target: errors.Is(err, domain.NotFound).
+// Error makes a kind usable as a target: errors.Is(err, domain.KindNotFound).
 func (k Kind) Error() string { return k.String() }
 
 // FieldError names one field of a request and what is wrong with it. Field is a path
@@ -118,8 +118,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// KindOf is the kind of the outermost *Error in err's chain; Internal for any other
-// error. Of a nil error it is Internal too: ask only about errors.
+// KindOf is the kind of the outermost *Error in err's chain; KindInternal for any other
+// error. Of a nil error it is KindInternal too: ask only about errors.
 func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {
@@ -129,7 +129,7 @@ func KindOf(err error) Kind {
 	if errors.As(err, &k) {
 		return k
 	}
-	return Internal
+	return KindInternal
 }
 
 // FieldsOf gives the fields that err complains about, if any.
@@ -143,14 +143,14 @@ func FieldsOf(err error) []FieldError {
 
 const invalidMessage = "the request has invalid fields"
 
-// ErrInvalid refuses one field.
-func ErrInvalid(field, message string) *Error {
-	return ErrInvalidFields([]FieldError{{field, message}})
+// Invalid refuses one field.
+func Invalid(field, message string) *Error {
+	return InvalidFields([]FieldError{{field, message}})
 }
 
-// ErrInvalidFields refuses several fields at once, so that a caller mends them in one go.
-func ErrInvalidFields(fields []FieldError) *Error {
-	return &Error{Kind: Invalid, Message: invalidMessage, Fields: fields}
+// InvalidFields refuses several fields at once, so that a caller mends them in one go.
+func InvalidFields(fields []FieldError) *Error {
+	return &Error{Kind: KindInvalid, Message: invalidMessage, Fields: fields}
 }
 
 // CheckFields is nil when no field was refused, and otherwise the error that names them
@@ -159,41 +159,41 @@ func CheckFields(fields []FieldError) error {
 	if len(fields) == 0 {
 		return nil
 	}
-	return ErrInvalidFields(fields)
+	return InvalidFields(fields)
 }
 
-// ErrMalformed refuses a request that could not be read.
-func ErrMalformed(message string) *Error { return &Error{Kind: Malformed, Message: message} }
+// Malformed refuses a request that could not be read.
+func Malformed(message string) *Error { return &Error{Kind: KindMalformed, Message: message} }
 
-// ErrNotFound says that what does not exist: ErrNotFound("webhook") reads "webhook not found".
-func ErrNotFound(what string) *Error {
-	return &Error{Kind: NotFound, Message: what + " not found"}
+// NotFound says that what does not exist: NotFound("webhook") reads "webhook not found".
+func NotFound(what string) *Error {
+	return &Error{Kind: KindNotFound, Message: what + " not found"}
 }
 
-// ErrConflict refuses what contradicts the present state.
-func ErrConflict(message string) *Error { return &Error{Kind: Conflict, Message: message} }
+// Conflict refuses what contradicts the present state.
+func Conflict(message string) *Error { return &Error{Kind: KindConflict, Message: message} }
 
-// ErrStale refuses a change of a version that is no longer the newest.
-func ErrStale(message string) *Error { return &Error{Kind: Stale, Message: message} }
+// Stale refuses a change of a version that is no longer the newest.
+func Stale(message string) *Error { return &Error{Kind: KindStale, Message: message} }
 
-// ErrTooLarge refuses a request over its limit.
-func ErrTooLarge(message string) *Error { return &Error{Kind: TooLarge, Message: message} }
+// TooLarge refuses a request over its limit.
+func TooLarge(message string) *Error { return &Error{Kind: KindTooLarge, Message: message} }
 
-// ErrUnauthorized refuses a caller that nobody knows.
-func ErrUnauthorized(message string) *Error { return &Error{Kind: Unauthorized, Message: message} }
+// Unauthorized refuses a caller that nobody knows.
+func Unauthorized(message string) *Error { return &Error{Kind: KindUnauthorized, Message: message} }
 
-// ErrForbidden refuses a known caller.
-func ErrForbidden(message string) *Error { return &Error{Kind: Forbidden, Message: message} }
+// Forbidden refuses a known caller.
+func Forbidden(message string) *Error { return &Error{Kind: KindForbidden, Message: message} }
 
-// ErrThrottled asks a caller to come back later because it asks too much.
-func ErrThrottled(message string) *Error { return &Error{Kind: Throttled, Message: message} }
+// Throttled asks a caller to come back later because it asks too much.
+func Throttled(message string) *Error { return &Error{Kind: KindThrottled, Message: message} }
 
-// ErrUnavailable says that the service cannot do this now; err is the cause.
-func ErrUnavailable(message string, err error) *Error {
-	return &Error{Kind: Unavailable, Message: message, Err: err}
+// Unavailable says that the service cannot do this now; err is the cause.
+func Unavailable(message string, err error) *Error {
+	return &Error{Kind: KindUnavailable, Message: message, Err: err}
 }
 
-// ErrInternal wraps a failure with what was being done; nothing of it is shown.
-func ErrInternal(doing string, err error) *Error {
-	return &Error{Kind: Internal, Message: doing, Err: err}
+// Internal wraps a failure with what was being done; nothing of it is shown.
+func Internal(doing string, err error) *Error {
+	return &Error{Kind: KindInternal, Message: doing, Err: err}
 }

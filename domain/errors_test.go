@@ -13,19 +13,19 @@ func TestErrorConstructorsSetKindAndMessage(t *testing.T) {
 		kind Kind
 		text string
 	}{
-		{ErrInvalid("name", "is required"), Invalid, "the request has invalid fields: name is required"},
-		{ErrInvalidFields([]FieldError{{"a", "x"}, {"b", "y"}}), Invalid, "the request has invalid fields: a x; b y"},
-		{ErrMalformed("no JSON"), Malformed, "no JSON"},
-		{ErrNotFound("webhook"), NotFound, "webhook not found"},
-		{ErrConflict("taken"), Conflict, "taken"},
-		{ErrStale("old"), Stale, "old"},
-		{ErrTooLarge("big"), TooLarge, "big"},
-		{ErrUnauthorized("who"), Unauthorized, "who"},
-		{ErrForbidden("no"), Forbidden, "no"},
-		{ErrThrottled("slow"), Throttled, "slow"},
-		{ErrUnavailable("stopping", io.EOF), Unavailable, "stopping: EOF"},
-		{ErrInternal("append", io.EOF), Internal, "append: EOF"},
-		{&Error{Kind: Stale}, Stale, "stale"},
+		{Invalid("name", "is required"), KindInvalid, "the request has invalid fields: name is required"},
+		{InvalidFields([]FieldError{{"a", "x"}, {"b", "y"}}), KindInvalid, "the request has invalid fields: a x; b y"},
+		{Malformed("no JSON"), KindMalformed, "no JSON"},
+		{NotFound("webhook"), KindNotFound, "webhook not found"},
+		{Conflict("taken"), KindConflict, "taken"},
+		{Stale("old"), KindStale, "old"},
+		{TooLarge("big"), KindTooLarge, "big"},
+		{Unauthorized("who"), KindUnauthorized, "who"},
+		{Forbidden("no"), KindForbidden, "no"},
+		{Throttled("slow"), KindThrottled, "slow"},
+		{Unavailable("stopping", io.EOF), KindUnavailable, "stopping: EOF"},
+		{Internal("append", io.EOF), KindInternal, "append: EOF"},
+		{&Error{Kind: KindStale}, KindStale, "stale"},
 	} {
 		t.Run(c.text, func(t *testing.T) {
 			if c.err.Kind != c.kind || c.err.Error() != c.text {
@@ -40,27 +40,27 @@ func TestErrorConstructorsSetKindAndMessage(t *testing.T) {
 }
 
 func TestKindOfForeignErrorsIsInternal(t *testing.T) {
-	if k := KindOf(io.EOF); k != Internal {
+	if k := KindOf(io.EOF); k != KindInternal {
 		t.Fatalf("got %v", k)
 	}
-	if k := KindOf(fmt.Errorf("x: %w", NotFound)); k != NotFound {
+	if k := KindOf(fmt.Errorf("x: %w", KindNotFound)); k != KindNotFound {
 		t.Fatalf("a bare kind in the chain: got %v", k)
 	}
-	if errors.Is(io.EOF, NotFound) {
+	if errors.Is(io.EOF, KindNotFound) {
 		t.Fatal("a foreign error has no kind")
 	}
 }
 
 func TestErrorIsFindsCauseAndSentinel(t *testing.T) {
-	err := ErrInternal("load", io.EOF)
+	err := Internal("load", io.EOF)
 	if !errors.Is(err, io.EOF) {
 		t.Fatal("the cause is not found")
 	}
-	sentinel := ErrConflict("taken")
-	if !errors.Is(fmt.Errorf("x: %w", ErrConflict("taken")), sentinel) {
+	sentinel := Conflict("taken")
+	if !errors.Is(fmt.Errorf("x: %w", Conflict("taken")), sentinel) {
 		t.Fatal("same kind and message should match")
 	}
-	if errors.Is(ErrConflict("other"), sentinel) {
+	if errors.Is(Conflict("other"), sentinel) {
 		t.Fatal("another message should not match")
 	}
 }
