@@ -1,0 +1,202 @@
+package domain
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestBuiltinCatalogHasTheGuidesTypes(t *testing.T) {
+	c := BuiltinCatalog()
+	list := c.Clinic()
+	if len(list) != 25 {
+		t.Fatalf("got %d types, the guide has 25", len(list))
+	}
+	for _, info := range list {
+		if info.Group != info.Type.Group() || info.RU == "" || info.EN == "" || !c.Known(info.Type) {
+			t.Errorf("%+v is incomplete", info)
+		}
+	}
+	guide, err := os.ReadFile("../docs/spec.ru.md")
+	if err != nil {
+		t.Skip("the guide is not beside the source")
+	}
+	for _, info := range list {
+		if line := "- `" + string(info.Type) + "` - " + info.RU + "\n"; !strings.Contains(string(guide), line) {
+			t.Errorf("the guide has no line %q", line)
+		}
+	}
+}
+
+func TestKnownLeavesOutTheServicesOwnTypes(t *testing.T) {
+	c := BuiltinCatalog()
+	for _, own := range c.System() {
+		if c.Known(own.Type) {
+			t.Errorf("%s must not be triggered", own.Type)
+		}
+		if _, ok := c.Find(own.Type); !ok {
+			t.Errorf("%s must be found", own.Type)
+		}
+		if got := c.CheckEventType("event_type", own.Type); len(got) != 1 {
+			t.Errorf("%s: got %v", own.Type, got)
+		}
+	}
+	if (Catalog{}).Known("patient.created") {
+		t.Error("the zero catalogue knows nothing")
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	c := BuiltinCatalog()
+	for typed, want := range map[string]string{
+		"patient.craeted":                "patient.created",
+		"patients.created":               "patient.created",
+		"Patient.Created":                "patient.created",
+		"payment.refund":                 "payment.refunded",
+		"":                               "",
+		"x":                              "",
+		"something.else_entirely":        "",
+		"\xff\xfe":                       "",
+		strings.Repeat("patient.", 1000): "",
+	} {
+		if got := c.Suggest(typed); got != want {
+			t.Errorf("Suggest(%.30q) = %q, want %q", typed, got, want)
+		}
+	}
+}
+
+func TestCheckEventType(t *testing.T) {
+	c := BuiltinCatalog()
+	for _, x := range []struct {
+		typ  EventType
+		want string
+	}{
+		{"patient.created", ""},
+		{"", "is required"},
+		{"patient.create", "is not a known event type; did you mean patient.created?"},
+		{"zzz", "is not a known event type"},
+		{"patient.*", "is not a known event type"},
+		{"*", "is not a known event type"},
+	} {
+		got := c.CheckEventType("event_type", x.typ)
+		switch {
+		case x.want == "" && len(got) == 0:
+		case len(got) == 1 && got[0].Field == "event_type" && strings.HasPrefix(got[0].Message, x.want) && x.want != "":
+		default:
+			t.Errorf("%q: got %v, want %q", x.typ, got, x.want)
+		}
+	}
+}
+
+func TestSubscriptionMatches(t *testing.T) {
+	for _, x := range []struct {
+		s    Subscription
+		t    EventType
+		want bool
+	}{
+		{"patient.created", "patient.created", true},
+		{"patient.created", "patient.updated", false},
+		{"patient.*", "patient.updated", true},
+		{"patient.*", "patients.updated", false},
+		{"patient.*", "patient", true}, // a type is never without a dot; the group is what counts
+		{"queue.*", "queue.entry_called", true},
+		{"*", "patient.created", true},
+		{"*", "lab.result", true},
+		{"*", AlertRaised, false},
+		{"webhook.*", AlertResolved, true},
+		{AllEvents, AlertResolved, false},
+		{"webhook.alert_raised", AlertRaised, true},
+		{"webhook.alert_raised", AlertResolved, false},
+		{"", "patient.created", false},
+	} {
+		if got := x.s.Matches(x.t); got != x.want {
+			t.Errorf("%q.Matches(%q) = %v", x.s, x.t, got)
+		}
+	}
+	if !(Subscriptions{"user.*", "payment.failed"}).Match("payment.failed") || (Subscriptions{}).Match("user.created") {
+		t.Error("a list matches when one of it does")
+	}
+}
+
+func TestParseSubscriptions(t *testing.T) {
+	c := BuiltinCatalog()
+	for _, x := range []struct {
+		name   string
+		list   []string
+		want   int
+		fields string
+	}{
+		{"types", []string{"patient.created", "patient.updated"}, 2, ""},
+		{"group, all and own", []string{"patient.*", "*", "webhook.alert_raised", "webhook.*"}, 4, ""},
+		{"doubles", []string{"*", "*"}, 1, ""},
+		{"none", nil, 0, "events"},
+		{"unknown", []string{"*", "patient.creatd"}, 0, "events[1]"},
+		{"unknown group", []string{"patients.*"}, 0, "events[0]"},
+		{"empty", []string{""}, 0, "events[0]"},
+		{"bare star group", []string{".*"}, 0, "events[0]"},
+		{"group without star", []string{"patient"}, 0, "events[0]"},
+		{"too many", make([]string, maxSubscriptions+1), 0, "events"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			got, refused := c.ParseSubscriptions("events", x.list)
+			if len(got) != x.want {
+				t.Fatalf("got %v", got)
+			}
+			if x.fields == "" && len(refused) > 0 || x.fields != "" && (len(refused) != 1 || refused[0].Field != x.fields) {
+				t.Fatalf("refused %v, want %q", refused, x.fields)
+			}
+		})
+	}
+	_, refused := c.ParseSubscriptions("events", []string{"patients.*"})
+	if !strings.HasSuffix(refused[0].Message, "did you mean patient.*?") {
+		t.Errorf("got %q", refused[0].Message)
+	}
+}
+
+func TestParseCatalog(t *testing.T) {
+	c, err := ParseCatalog([]byte(`[
+		{"type": "lab.result_ready", "group": "lab", "ru": "Готов анализ", "en": "A result is ready"},
+		{"type": "lab.sample_taken", "en": "A sample was taken"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Clinic()) != 27 || !c.Known("lab.result_ready") || !c.Known("patient.created") {
+		t.Fatalf("got %v", c.Clinic())
+	}
+	if info, _ := c.Find("lab.sample_taken"); info.Group != "lab" || info.RU != "A sample was taken" {
+		t.Fatalf("got %+v", info)
+	}
+	if _, refused := c.ParseSubscriptions("events", []string{"lab.*"}); refused != nil {
+		t.Fatalf("an added group can be subscribed to: %v", refused)
+	}
+	if len(BuiltinCatalog().Clinic()) != 25 {
+		t.Fatal("a parsed catalogue changed the built-in one")
+	}
+}
+
+func TestParseCatalogRefuses(t *testing.T) {
+	for _, x := range []struct {
+		name, file string
+		kind       Kind
+	}{
+		{"not JSON", `nope`, KindMalformed},
+		{"empty", ``, KindMalformed},
+		{"object", `{"type":"lab.a","ru":"x"}`, KindMalformed},
+		{"unknown field", `[{"type":"lab.a","ru":"x","desc":"y"}]`, KindMalformed},
+		{"trailing", `[] []`, KindMalformed},
+		{"no dot", `[{"type":"lab","ru":"x"}]`, KindInvalid},
+		{"upper case", `[{"type":"Lab.A","ru":"x"}]`, KindInvalid},
+		{"long", `[{"type":"lab.` + strings.Repeat("a", 100) + `","ru":"x"}]`, KindInvalid},
+		{"built in", `[{"type":"patient.created","ru":"x"}]`, KindInvalid},
+		{"own group", `[{"type":"webhook.x","ru":"x"}]`, KindInvalid},
+		{"double", `[{"type":"lab.a","ru":"x"},{"type":"lab.a","ru":"x"}]`, KindInvalid},
+		{"other group", `[{"type":"lab.a","group":"b","ru":"x"}]`, KindInvalid},
+		{"undescribed", `[{"type":"lab.a"}]`, KindInvalid},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			if _, err := ParseCatalog([]byte(x.file)); err == nil || KindOf(err) != x.kind {
+				t.Fatalf("got %v", err)
+			}
+		})
+	}
+}
