@@ -1,0 +1,107 @@
+package domain
+
+import (
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"unicode/utf8"
+)
+
+// secretPrefix marks a secret of the Standard Webhooks specification: base64 follows.
+const secretPrefix = "whsec_"
+
+// maxSecretBytes is the longest secret of a webhook (contract section 2).
+const maxSecretBytes = 256
+
+// Masked stands wherever a secret or a header's value would be shown.
+const Masked = "***"
+
+// Secret holds a text that must not leave in clear. However it is printed, logged or
+// encoded, it shows as Masked; only Reveal gives the text. The zero value is no secret.
+//
+// The text is behind a pointer because fmt prints the plain strings of unexported fields
+// without asking their type; of a pointer it prints the address.
+type Secret struct{ text *string }
+
+// NewSecret hides a text. Of an empty text it makes the zero Secret.
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{&text}
+}
+
+// GeneratedSecret makes a `whsec_` secret out of random bytes; the caller brings the
+// randomness, 24 to 64 bytes of it.
+func GeneratedSecret(random []byte) Secret {
+	return NewSecret(secretPrefix + base64.StdEncoding.EncodeToString(random))
+}
+
+// CheckSecret gives what is wrong with a webhook's secret, under the name field: more
+// than 256 bytes, not UTF-8, or a `whsec_` secret that no Standard Webhooks library could
+// read. No secret at all is fine: the webhook is unsigned.
+func CheckSecret(field string, secret Secret) []FieldError {
+	text := secret.Reveal()
+	if len(text) > maxSecretBytes {
+		return []FieldError{{field, fmt.Sprintf("must be at most %d bytes", maxSecretBytes)}}
+	}
+	if !utf8.ValidString(text) {
+		return []FieldError{{field, "must be UTF-8"}}
+	}
+	if _, err := standardKey(text); err != nil {
+		return []FieldError{{field, "starts with whsec_, so the rest must be base64 with padding"}}
+	}
+	return nil
+}
+
+// Reveal gives the text itself, to sign or to encrypt with. It is the only way to it.
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
+
+// IsZero reports that there is no secret.
+func (s Secret) IsZero() bool { return s.text == nil }
+
+// Equal reports whether two secrets have the same text.
+func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
+
+// String is Masked, or nothing for no secret.
+func (s Secret) String() string {
+	if s.IsZero() {
+		return ""
+	}
+	return Masked
+}
+
+// GoString keeps %#v from showing the text.
+func (s Secret) GoString() string { return fmt.Sprintf("domain.Secret(%q)", s.String()) }
+
+// Format keeps every verb of fmt from showing the text.
+func (s Secret) Format(f fmt.State, verb rune) {
+	text := s.String()
+	if verb == 'v' && f.Flag('#') {
+		text = s.GoString()
+	}
+	if verb == 'q' {
+		text = fmt.Sprintf("%q", text)
+	}
+	// A state that fails to take bytes is fmt's to report; there is no way to tell it.
+	_, _ = f.Write([]byte(text))
+}
+
+// MarshalJSON is Masked as a JSON string, or null for no secret.
+func (s Secret) MarshalJSON() ([]byte, error) {
+	if s.IsZero() {
+		return []byte("null"), nil
+	}
+	return AppendJSONString(nil, s.String()), nil
+}
+
+// MarshalText keeps text encoders, and JSON object keys, from showing the text.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// LogValue keeps log/slog from showing the text.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }

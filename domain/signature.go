@@ -1,0 +1,144 @@
+package domain
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Two signatures go with every call of a webhook that has a secret:
+//
+//   - X-Webhook-Signature, the guide's: "sha256=" and the hex HMAC-SHA256 of the exact
+//     body bytes, keyed with the secret's UTF-8 bytes as they are, whatever the secret
+//     looks like (the guide's section "HMAC Подпись").
+//   - webhook-signature, of the Standard Webhooks specification: "v1," and the base64
+//     HMAC-SHA256 of "<webhook-id>.<webhook-timestamp>.<body>", keyed with the decoded
+//     rest of a `whsec_` secret, or the UTF-8 bytes of any other. Several signatures
+//     stand side by side with a space between them while a secret is being rotated.
+const (
+	guideSignaturePrefix    = "sha256="
+	standardSignaturePrefix = "v1,"
+)
+
+// SigningKey signs bodies with one secret. It is made once for a secret and reused; it
+// is safe for concurrent use and keeps its HMAC states for the next call.
+type SigningKey struct {
+	guide    macs
+	standard macs
+}
+
+// NewSigningKey prepares a secret for signing; of no secret it makes no key (nil). A
+// `whsec_` secret that is not base64, which CheckSecret refuses, signs with its bytes.
+func NewSigningKey(secret Secret) *SigningKey {
+	if secret.IsZero() {
+		return nil
+	}
+	raw := []byte(secret.Reveal())
+	decoded, err := standardKey(secret.Reveal())
+	if err != nil {
+		decoded = raw
+	}
+	return &SigningKey{guide: newMACs(raw), standard: newMACs(decoded)}
+}
+
+// standardKey is the key that a Standard Webhooks library makes of the secret.
+func standardKey(secret string) ([]byte, error) {
+	encoded, ok := strings.CutPrefix(secret, secretPrefix)
+	if !ok {
+		return []byte(secret), nil
+	}
+	key, err := base64.StdEncoding.DecodeString(encoded)
+	if err == nil && len(key) == 0 {
+		err = fmt.Errorf("nothing after %s", secretPrefix)
+	}
+	return key, err
+}
+
+// AppendGuide appends the value of X-Webhook-Signature for body.
+func (k *SigningKey) AppendGuide(dst, body []byte) []byte {
+	m := k.guide.get()
+	defer k.guide.put(m)
+	m.hash.Write(body) // a hash never fails
+	dst = append(dst, guideSignaturePrefix...)
+	return hex.AppendEncode(dst, m.hash.Sum(m.sum[:0]))
+}
+
+// AppendStandard appends one signature of webhook-signature for body, the delivery's id
+// and the time of the attempt.
+func (k *SigningKey) AppendStandard(dst []byte, id string, at time.Time, body []byte) []byte {
+	m := k.standard.get()
+	defer k.standard.put(m)
+	m.head = append(append(m.head[:0], id...), '.')
+	m.head = append(strconv.AppendInt(m.head, at.Unix(), 10), '.')
+	m.hash.Write(m.head)
+	m.hash.Write(body)
+	dst = append(dst, standardSignaturePrefix...)
+	return base64.StdEncoding.AppendEncode(dst, m.hash.Sum(m.sum[:0]))
+}
+
+// VerifyGuide is the receiver's side: whether an X-Webhook-Signature is this key's over
+// body. It takes the same time whatever the signature.
+func (k *SigningKey) VerifyGuide(body []byte, signature string) bool {
+	want := k.AppendGuide(make([]byte, 0, len(guideSignaturePrefix)+2*sha256.Size), body)
+	return hmac.Equal(want, []byte(signature))
+}
+
+// VerifyStandard is the receiver's side of webhook-signature: whether one of the
+// signatures in the header is this key's. timestamp is the header webhook-timestamp as
+// it came; how old it may be is for the caller to say.
+func (k *SigningKey) VerifyStandard(id, timestamp string, body []byte, signatures string) bool {
+	seconds, err := strconv.ParseInt(timestamp, 10, 64)
+	if err != nil {
+		return false
+	}
+	want := k.AppendStandard(nil, id, time.Unix(seconds, 0), body)
+	found := false
+	for one := range strings.FieldsSeq(signatures) {
+		found = hmac.Equal(want, []byte(one)) || found
+	}
+	return found
+}
+
+// Signer signs a webhook's calls: with the secret of now and, during the overlap of a
+// rotation, with the one before. The zero value signs nothing.
+type Signer struct {
+	Current  *SigningKey
+	Previous *SigningKey
+}
+
+// IsZero reports that the webhook has no secret, so its calls carry no signature.
+func (s Signer) IsZero() bool { return s.Current == nil }
+
+// macs keeps HMAC-SHA256 states of one key: a state that was reset once starts again
+// without hashing the key anew.
+type macs struct {
+	key  []byte
+	idle *sync.Pool // of *mac
+}
+
+type mac struct {
+	hash hash.Hash
+	head []byte
+	sum  [sha256.Size]byte
+}
+
+func newMACs(key []byte) macs { return macs{key: key, idle: new(sync.Pool)} }
+
+func (p macs) get() *mac {
+	if m, ok := p.idle.Get().(*mac); ok {
+		return m
+	}
+	return &mac{hash: hmac.New(sha256.New, p.key)}
+}
+
+func (p macs) put(m *mac) {
+	m.hash.Reset()
+	p.idle.Put(m)
+}
