@@ -33,12 +33,12 @@ func NextAttemptDelay(retryDelay time.Duration, attempt int, jitterSeed uint64) 
 	if delay >= MaxAttemptDelay {
 		return MaxAttemptDelay
 	}
-	share := float64(mix(jitterSeed+uint64(attempt))>>11) / (1 << 53) // in [0, 1)
+	share := float64(spreadBits(jitterSeed+uint64(attempt))>>11) / (1 << 53) // in [0, 1)
 	return min(delay+time.Duration(share*float64(delay/jitterShare)), MaxAttemptDelay)
 }
 
-// mix spreads a seed over all 64 bits (the finalizer of SplitMix64, Steele et al. 2014).
-func mix(x uint64) uint64 {
+// spreadBits spreads a seed over all 64 bits (the finalizer of SplitMix64, Steele et al. 2014).
+func spreadBits(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

@@ -1,0 +1,110 @@
+package domain
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Header is one header of a call, named with the letter case it is sent in.
+type Header struct{ Name, Value string }
+
+// Names of the headers that every call has, or those of signed ones.
+const (
+	HeaderSignature         = "X-Webhook-Signature"
+	HeaderSignaturePrevious = "X-Webhook-Signature-Previous"
+	HeaderStandardID        = "webhook-id"
+	HeaderStandardTimestamp = "webhook-timestamp"
+	HeaderStandardSignature = "webhook-signature"
+)
+
+// UserAgent is how the service names itself to receivers (the guide's section "Заголовки").
+const UserAgent = "MediLab-Webhook/1.0"
+
+// batchEventName is what X-Webhook-Event says of a batch.
+const batchEventName = "batch"
+
+// Headers are the service's own headers of one attempt, over the exact bytes of body:
+// the guide's six in its order, then what the contract adds (section 3). Those of
+// signatures are there when the webhook has a secret. The webhook's own headers are not
+// among them, and cannot take the place of any (CheckHeaders).
+func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
+	contentType := "application/json"
+	if v == PayloadCloudEvents {
+		contentType = "application/cloudevents+json"
+	}
+	return callHead{
+		contentType: contentType,
+		event:       string(p.EventType),
+		eventID:     p.EventID,
+		webhookID:   p.WebhookID,
+		deliveryID:  p.DeliveryID,
+		attempt:     p.Attempt,
+		at:          p.Timestamp,
+		version:     v,
+	}.headers(body, signer)
+}
+
+// BatchHeaders are Headers for a batch. A batch has no one event's id, and its events
+// are version 1 bodies, which is the version it states.
+func BatchHeaders(p BatchPayload, body []byte, signer Signer) []Header {
+	return callHead{
+		contentType: "application/json",
+		event:       batchEventName,
+		webhookID:   p.WebhookID,
+		deliveryID:  p.DeliveryID,
+		attempt:     p.Attempt,
+		at:          p.Timestamp,
+		version:     PayloadV1,
+	}.headers(body, signer)
+}
+
+// callHead is what the headers of a single event's attempt and of a batch's have in common.
+type callHead struct {
+	contentType string
+	event       string
+	eventID     uuid.UUID // zero: none
+	webhookID   uuid.UUID
+	deliveryID  uuid.UUID
+	attempt     int
+	at          time.Time
+	version     PayloadVersion
+}
+
+func (c callHead) headers(body []byte, signer Signer) []Header {
+	delivery := c.deliveryID.String()
+	headers := make([]Header, 0, 13)
+	headers = append(headers,
+		Header{"Content-Type", c.contentType},
+		Header{"User-Agent", UserAgent},
+		Header{"X-Webhook-Event", c.event},
+		Header{"X-Webhook-ID", c.webhookID.String()},
+		Header{"X-Webhook-Attempt", strconv.Itoa(c.attempt)},
+	)
+	if signer.Current != nil {
+		headers = append(headers, Header{HeaderSignature, string(signer.Current.AppendGuide(nil, body))})
+		if signer.Previous != nil {
+			headers = append(headers, Header{HeaderSignaturePrevious, string(signer.Previous.AppendGuide(nil, body))})
+		}
+	}
+	if c.eventID != uuid.Nil {
+		headers = append(headers, Header{"X-Webhook-Event-ID", c.eventID.String()})
+	}
+	headers = append(headers,
+		Header{"X-Webhook-Delivery-ID", delivery},
+		Header{"X-Webhook-Payload-Version", string(c.version)},
+	)
+	if signer.Current != nil {
+		signatures := signer.Current.AppendStandard(nil, delivery, c.at, body)
+		if signer.Previous != nil {
+			signatures = signer.Previous.AppendStandard(append(signatures, ' '), delivery, c.at, body)
+		}
+		headers = append(headers,
+			Header{HeaderStandardID, delivery},
+			Header{HeaderStandardTimestamp, strconv.FormatInt(c.at.Unix(), 10)},
+			Header{HeaderStandardSignature, string(signatures)},
+		)
+	}
+	return headers
+}

@@ -1,0 +1,192 @@
+package domain
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// PayloadVersion is the format of the bodies that a webhook asked for (contract section 3).
+type PayloadVersion string
+
+// The formats.
+const (
+	PayloadV1          PayloadVersion = "1"           // exactly the guide's body
+	PayloadV2          PayloadVersion = "2"           // the guide's body and what it leaves out
+	PayloadCloudEvents PayloadVersion = "cloudevents" // CloudEvents 1.0, structured mode
+)
+
+// Known reports whether v is one of the formats.
+func (v PayloadVersion) Known() bool {
+	return v == PayloadV1 || v == PayloadV2 || v == PayloadCloudEvents
+}
+
+// Payload is all that a body and its headers tell of one attempt. EventData goes out
+// byte for byte; everything else is put into JSON here.
+type Payload struct {
+	EventType     EventType
+	EventData     []byte // the JSON object as it was accepted
+	EventID       uuid.UUID
+	WebhookID     uuid.UUID
+	DeliveryID    uuid.UUID
+	CorrelationID string    // empty: none
+	Source        string    // empty: none
+	OccurredAt    time.Time // when the event was accepted
+	Timestamp     time.Time // when this attempt is made
+	Attempt       int       // from 1
+}
+
+// Times in bodies are RFC 3339 in UTC: the attempt's to the second, as the guide prints
+// it, and the event's to the millisecond.
+const (
+	secondsLayout = "2006-01-02T15:04:05Z"
+	millisLayout  = "2006-01-02T15:04:05.000Z"
+)
+
+// AppendPayload appends the body of one attempt in format v. An unknown format is
+// written as version 1.
+func AppendPayload(dst []byte, v PayloadVersion, p Payload) []byte {
+	if v == PayloadCloudEvents {
+		return appendCloudEvent(dst, p)
+	}
+	dst = appendMember(dst, `{"event_type":`, string(p.EventType))
+	dst = append(append(dst, `,"event_data":`...), p.EventData...)
+	dst = appendAttempt(dst, p.WebhookID, p.Timestamp, p.Attempt)
+	if v == PayloadV2 {
+		dst = appendID(dst, `,"event_id":`, p.EventID)
+		dst = appendID(dst, `,"delivery_id":`, p.DeliveryID)
+		dst = appendOptional(dst, `,"correlation_id":`, p.CorrelationID)
+		dst = appendOptional(dst, `,"source":`, p.Source)
+		dst = appendTime(dst, `,"occurred_at":`, p.OccurredAt, millisLayout)
+		dst = append(dst, `,"payload_version":"2"`...)
+	}
+	return append(dst, '}')
+}
+
+// BatchEvent is one event of a batch body.
+type BatchEvent struct {
+	EventType EventType
+	EventData []byte // the JSON object as it was accepted
+	EventID   uuid.UUID
+}
+
+// BatchPayload is all that the body and headers of one attempt at a batch tell.
+type BatchPayload struct {
+	Events     []BatchEvent
+	WebhookID  uuid.UUID
+	DeliveryID uuid.UUID // of the batch
+	Timestamp  time.Time // when this attempt is made
+	Attempt    int       // from 1
+}
+
+// AppendBatchPayload appends the body of one attempt at a batch: version 1 bodies, with
+// what is the same for all of them said once. It is the same for every PayloadVersion.
+func AppendBatchPayload(dst []byte, p BatchPayload) []byte {
+	dst = append(dst, `{"batch":true,"events":[`...)
+	for i, e := range p.Events {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendMember(dst, `{"event_type":`, string(e.EventType))
+		dst = append(append(dst, `,"event_data":`...), e.EventData...)
+		dst = append(appendID(dst, `,"event_id":`, e.EventID), '}')
+	}
+	dst = append(dst, ']')
+	return append(appendAttempt(dst, p.WebhookID, p.Timestamp, p.Attempt), '}')
+}
+
+// appendCloudEvent writes the CloudEvents 1.0 JSON format. The event is the same on every
+// attempt and for every webhook (id and source say so); what is the attempt's own are
+// extension attributes, whose names that standard wants lower-case alphanumeric.
+func appendCloudEvent(dst []byte, p Payload) []byte {
+	dst = append(dst, `{"specversion":"1.0"`...)
+	dst = appendID(dst, `,"id":`, p.EventID)
+	dst = appendMember(dst, `,"source":`, cloudEventSource(p.Source))
+	dst = appendMember(dst, `,"type":`, string(p.EventType))
+	dst = appendTime(dst, `,"time":`, p.OccurredAt, millisLayout)
+	dst = append(dst, `,"datacontenttype":"application/json"`...)
+	dst = appendID(dst, `,"deliveryid":`, p.DeliveryID)
+	dst = appendID(dst, `,"webhookid":`, p.WebhookID)
+	dst = strconv.AppendInt(append(dst, `,"attempt":`...), int64(p.Attempt), 10)
+	if id := cloudEventString(p.CorrelationID); id != "" {
+		dst = appendMember(dst, `,"correlationid":`, id)
+	}
+	return append(append(append(dst, `,"data":`...), p.EventData...), '}')
+}
+
+const cloudEventSourceRoot = "/medilab"
+
+// cloudEventSource makes the source a non-empty URI-reference, which CloudEvents asks
+// for: one that is a URI-reference goes as it is, any other is escaped below /medilab.
+func cloudEventSource(source string) string {
+	switch {
+	case source == "":
+		return cloudEventSourceRoot
+	case isURIReference(source):
+		return source
+	}
+	return cloudEventSourceRoot + "/" + url.PathEscape(source)
+}
+
+// isURIReference is stricter than url.Parse, which takes spaces and letters beyond ASCII.
+func isURIReference(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
+			return false
+		}
+	}
+	_, err := url.Parse(s)
+	return err == nil
+}
+
+// cloudEventString replaces the control characters that a CloudEvents string cannot hold.
+func cloudEventString(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r <= 0x9f {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+func appendAttempt(dst []byte, webhook uuid.UUID, at time.Time, attempt int) []byte {
+	dst = appendID(dst, `,"webhook_id":`, webhook)
+	dst = appendTime(dst, `,"timestamp":`, at, secondsLayout)
+	return strconv.AppendInt(append(dst, `,"attempt":`...), int64(attempt), 10)
+}
+
+func appendMember(dst []byte, name, value string) []byte {
+	return AppendJSONString(append(dst, name...), value)
+}
+
+func appendOptional(dst []byte, name, value string) []byte {
+	if value == "" {
+		return append(append(dst, name...), "null"...)
+	}
+	return appendMember(dst, name, value)
+}
+
+func appendID(dst []byte, name string, id uuid.UUID) []byte {
+	dst = append(append(dst, name...), '"')
+	return append(appendUUID(dst, id), '"')
+}
+
+// appendUUID writes the usual form of an id without the string that id.String makes.
+func appendUUID(dst []byte, id uuid.UUID) []byte {
+	for i, b := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			dst = append(dst, '-')
+		}
+		dst = append(dst, hexDigits[b>>4], hexDigits[b&15])
+	}
+	return dst
+}
+
+func appendTime(dst []byte, name string, at time.Time, layout string) []byte {
+	dst = append(append(dst, name...), '"')
+	return append(at.UTC().AppendFormat(dst, layout), '"')
+}

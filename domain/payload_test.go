@@ -1,0 +1,227 @@
+package domain
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+	"github.com/google/uuid"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+func samplePayload() Payload {
+	return Payload{
+		EventType:     "patient.created",
+		EventData:     []byte(`{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }`),
+		EventID:       uuid.MustParse("0190163d-8694-739b-aea5-966c26f8ad91"),
+		WebhookID:     uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"),
+		DeliveryID:    uuid.MustParse("0190163d-8694-539b-8ea5-966c26f8ad92"),
+		CorrelationID: "manual-trigger-001",
+		Source:        "manual",
+		OccurredAt:    time.Date(2024, 1, 15, 10, 30, 0, 123_999_999, time.UTC),
+		Timestamp:     time.Date(2024, 1, 15, 13, 30, 5, 999, time.FixedZone("MSK", 3*3600)),
+		Attempt:       1,
+	}
+}
+
+func TestPayloadGolden(t *testing.T) {
+	bare := samplePayload()
+	bare.CorrelationID, bare.Source, bare.Attempt = "", "", 4
+	odd := samplePayload()
+	odd.CorrelationID, odd.Source = "a\"b\\c\n</script>", "регистратура №1"
+	for _, c := range []struct {
+		name string
+		v    PayloadVersion
+		p    Payload
+		want string
+	}{
+		{"version 1", PayloadV1, samplePayload(),
+			`{"event_type":"patient.created","event_data":{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 },"webhook_id":"550e8400-e29b-41d4-a716-446655440000","timestamp":"2024-01-15T10:30:05Z","attempt":1}`},
+		{"version 2", PayloadV2, samplePayload(),
+			`{"event_type":"patient.created","event_data":{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 },"webhook_id":"550e8400-e29b-41d4-a716-446655440000","timestamp":"2024-01-15T10:30:05Z","attempt":1,"event_id":"0190163d-8694-739b-aea5-966c26f8ad91","delivery_id":"0190163d-8694-539b-8ea5-966c26f8ad92","correlation_id":"manual-trigger-001","source":"manual","occurred_at":"2024-01-15T10:30:00.123Z","payload_version":"2"}`},
+		{"version 2 bare", PayloadV2, bare,
+			`{"event_type":"patient.created","event_data":{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 },"webhook_id":"550e8400-e29b-41d4-a716-446655440000","timestamp":"2024-01-15T10:30:05Z","attempt":4,"event_id":"0190163d-8694-739b-aea5-966c26f8ad91","delivery_id":"0190163d-8694-539b-8ea5-966c26f8ad92","correlation_id":null,"source":null,"occurred_at":"2024-01-15T10:30:00.123Z","payload_version":"2"}`},
+		{"cloudevents", PayloadCloudEvents, samplePayload(),
+			`{"specversion":"1.0","id":"0190163d-8694-739b-aea5-966c26f8ad91","source":"manual","type":"patient.created","time":"2024-01-15T10:30:00.123Z","datacontenttype":"application/json","deliveryid":"0190163d-8694-539b-8ea5-966c26f8ad92","webhookid":"550e8400-e29b-41d4-a716-446655440000","attempt":1,"correlationid":"manual-trigger-001","data":{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }}`},
+		{"cloudevents bare", PayloadCloudEvents, bare,
+			`{"specversion":"1.0","id":"0190163d-8694-739b-aea5-966c26f8ad91","source":"/medilab","type":"patient.created","time":"2024-01-15T10:30:00.123Z","datacontenttype":"application/json","deliveryid":"0190163d-8694-539b-8ea5-966c26f8ad92","webhookid":"550e8400-e29b-41d4-a716-446655440000","attempt":4,"data":{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }}`},
+		{"cloudevents odd", PayloadCloudEvents, odd,
+			`{"specversion":"1.0","id":"0190163d-8694-739b-aea5-966c26f8ad91","source":"/medilab/%D1%80%D0%B5%D0%B3%D0%B8%D1%81%D1%82%D1%80%D0%B0%D1%82%D1%83%D1%80%D0%B0%20%E2%84%961","type":"patient.created","time":"2024-01-15T10:30:00.123Z","datacontenttype":"application/json","deliveryid":"0190163d-8694-539b-8ea5-966c26f8ad92","webhookid":"550e8400-e29b-41d4-a716-446655440000","attempt":1,"correlationid":"a\"b\\c` + "\uFFFD" + `</script>","data":{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := AppendPayload([]byte("before "), c.v, c.p)
+			if string(got) != "before "+c.want {
+				t.Fatalf("got  %s\nwant        %s", got, c.want)
+			}
+			if !json.Valid(got[len("before "):]) {
+				t.Fatal("not valid JSON")
+			}
+		})
+	}
+}
+
+func TestBatchPayloadGolden(t *testing.T) {
+	p := samplePayload()
+	batch := BatchPayload{WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: 2, Events: []BatchEvent{
+		{"patient.created", []byte(`{"a": 1}`), p.EventID},
+		{"visit.completed", []byte(`{}`), p.DeliveryID},
+	}}
+	want := `{"batch":true,"events":[` +
+		`{"event_type":"patient.created","event_data":{"a": 1},"event_id":"0190163d-8694-739b-aea5-966c26f8ad91"},` +
+		`{"event_type":"visit.completed","event_data":{},"event_id":"0190163d-8694-539b-8ea5-966c26f8ad92"}],` +
+		`"webhook_id":"550e8400-e29b-41d4-a716-446655440000","timestamp":"2024-01-15T10:30:05Z","attempt":2}`
+	if got := string(AppendBatchPayload(nil, batch)); got != want {
+		t.Fatalf("got  %s\nwant %s", got, want)
+	}
+	body := AppendBatchPayload(nil, batch)
+	got := BatchHeaders(batch, body, Signer{})
+	if headerNames(got) != "Content-Type User-Agent X-Webhook-Event X-Webhook-ID X-Webhook-Attempt X-Webhook-Delivery-ID X-Webhook-Payload-Version" {
+		t.Fatalf("got %s", headerNames(got))
+	}
+	if headerValue(got, "X-Webhook-Event") != "batch" || headerValue(got, "Content-Type") != "application/json" || headerValue(got, "X-Webhook-Attempt") != "2" {
+		t.Fatalf("got %v", got)
+	}
+}
+
+func TestCloudEventIsReadByTheirLibrary(t *testing.T) {
+	for _, source := range []string{"manual", "", "https://clinic.example/a?b=c", "urn:x:y", "100%", "a b", "про", ":", "//[", "a\x00b", "%zz"} {
+		p := samplePayload()
+		p.Source = source
+		var e cloudevents.Event
+		if err := json.Unmarshal(AppendPayload(nil, PayloadCloudEvents, p), &e); err != nil {
+			t.Fatalf("source %q: %v", source, err)
+		}
+		if err := e.Validate(); err != nil {
+			t.Fatalf("source %q: %v", source, err)
+		}
+		if e.ID() != p.EventID.String() || e.Type() != "patient.created" || e.Source() == "" || string(e.Data()) != string(p.EventData) {
+			t.Fatalf("source %q: got %v", source, e)
+		}
+		if e.Extensions()["correlationid"] != "manual-trigger-001" || e.Extensions()["deliveryid"] != p.DeliveryID.String() {
+			t.Fatalf("got %v", e.Extensions())
+		}
+	}
+}
+
+func TestHeadersGolden(t *testing.T) {
+	p := samplePayload()
+	body := AppendPayload(nil, PayloadV1, p)
+	unsigned := Headers(PayloadV1, p, body, Signer{})
+	want := []Header{
+		{"Content-Type", "application/json"},
+		{"User-Agent", "MediLab-Webhook/1.0"},
+		{"X-Webhook-Event", "patient.created"},
+		{"X-Webhook-ID", "550e8400-e29b-41d4-a716-446655440000"},
+		{"X-Webhook-Attempt", "1"},
+		{"X-Webhook-Event-ID", "0190163d-8694-739b-aea5-966c26f8ad91"},
+		{"X-Webhook-Delivery-ID", "0190163d-8694-539b-8ea5-966c26f8ad92"},
+		{"X-Webhook-Payload-Version", "1"},
+	}
+	if len(unsigned) != len(want) {
+		t.Fatalf("got %v", unsigned)
+	}
+	for i := range want {
+		if unsigned[i] != want[i] {
+			t.Errorf("header %d: got %v, want %v", i, unsigned[i], want[i])
+		}
+	}
+	if got := headerValue(Headers(PayloadCloudEvents, p, body, Signer{}), "Content-Type"); got != "application/cloudevents+json" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestHeadersOfASignedCall(t *testing.T) {
+	p := samplePayload()
+	body := AppendPayload(nil, PayloadV2, p)
+	now, before := NewSigningKey(NewSecret("new")), NewSigningKey(NewSecret("old"))
+
+	signed := Headers(PayloadV2, p, body, Signer{Current: now})
+	if got := headerNames(signed); got != "Content-Type User-Agent X-Webhook-Event X-Webhook-ID X-Webhook-Attempt X-Webhook-Signature X-Webhook-Event-ID X-Webhook-Delivery-ID X-Webhook-Payload-Version webhook-id webhook-timestamp webhook-signature" {
+		t.Fatalf("got %s", got)
+	}
+	if !guideVerify(string(body), headerValue(signed, HeaderSignature), "new") {
+		t.Fatal("the guide's verifier refuses")
+	}
+	if headerValue(signed, HeaderStandardID) != p.DeliveryID.String() || headerValue(signed, HeaderStandardTimestamp) != strconv.FormatInt(p.Timestamp.Unix(), 10) {
+		t.Fatalf("got %v", signed)
+	}
+
+	rotating := Headers(PayloadV2, p, body, Signer{Current: now, Previous: before})
+	if !guideVerify(string(body), headerValue(rotating, HeaderSignature), "new") || !guideVerify(string(body), headerValue(rotating, HeaderSignaturePrevious), "old") {
+		t.Fatal("each secret signs under its own name")
+	}
+	sent := http.Header{}
+	for _, h := range rotating {
+		sent.Set(h.Name, h.Value)
+	}
+	for _, secret := range []string{"new", "old"} {
+		receiver, err := standardwebhooks.NewWebhookRaw([]byte(secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := receiver.VerifyIgnoringTimestamp(body, sent); err != nil {
+			t.Errorf("a receiver with the %s secret: %v", secret, err)
+		}
+	}
+}
+
+func TestAppendJSONString(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                   `""`,
+		"plain":              `"plain"`,
+		"<a href='x'>&</a>":  `"<a href='x'>&</a>"`,
+		"q\"b\\":             `"q\"b\\"`,
+		"\n\r\t\x00\x1f\x7f": `"\n\r\t\u0000\u001f` + "\x7f" + `"`,
+		"Иван 😀\u2028":       "\"Иван 😀\u2028\"",
+		"a\xffb\xe2\x28":     "\"a\uFFFDb\uFFFD(\"",
+	} {
+		if got := string(AppendJSONString([]byte("x"), in)); got != "x"+want {
+			t.Errorf("%q: got %s, want %s", in, got[1:], want)
+		}
+	}
+}
+
+func FuzzAppendJSONString(f *testing.F) {
+	f.Add("a\"\\\n<\xff")
+	f.Fuzz(func(t *testing.T, s string) {
+		var back string
+		if err := json.Unmarshal(AppendJSONString(nil, s), &back); err != nil {
+			t.Fatal(err)
+		}
+		if utf8.ValidString(s) && back != s {
+			t.Fatalf("got %q back", back)
+		}
+	})
+}
+
+func BenchmarkAppendPayload(b *testing.B) {
+	p := samplePayload()
+	p.EventData = []byte(`{"a":"` + strings.Repeat("x", 500) + `"}`)
+	dst := make([]byte, 0, 1024)
+	b.ReportAllocs()
+	for b.Loop() {
+		dst = AppendPayload(dst[:0], PayloadV2, p)
+	}
+}
+
+func headerNames(headers []Header) string {
+	var all []string
+	for _, h := range headers {
+		all = append(all, h.Name)
+	}
+	return strings.Join(all, " ")
+}
+
+func headerValue(headers []Header, name string) string {
+	for _, h := range headers {
+		if h.Name == name {
+			return h.Value
+		}
+	}
+	return ""
+}
