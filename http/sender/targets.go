@@ -1,0 +1,188 @@
+package sender
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+
+	"code.dny.dev/ssrf"
+)
+
+// Setting is the environment variable that allows private targets; refusals
+// name it, so that an operator knows where to turn.
+const Setting = "MEDILAB_ALLOW_TARGETS"
+
+// Targets are the networks that webhooks may call beyond the public Internet.
+// The zero value allows none.
+type Targets struct {
+	all      bool
+	prefixes []netip.Prefix
+}
+
+var (
+	loopbackPrefixes = prefixes("127.0.0.0/8", "::1/128")
+	privatePrefixes  = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+
+	// The instance metadata services of clouds outside the link-local range.
+	// They hand out credentials, so the word "private" does not open them and
+	// the public one (Azure's) is closed too; a CIDR that holds them does.
+	metadata = prefixes("fd00:ec2::254/128", "168.63.129.16/32")
+)
+
+// ParseTargets reads the value of MEDILAB_ALLOW_TARGETS: CIDRs or addresses and
+// the words loopback, private and all, separated by commas.
+func ParseTargets(s string) (Targets, error) {
+	var t Targets
+	for word := range strings.SplitSeq(s, ",") {
+		switch word = strings.ToLower(strings.TrimSpace(word)); word {
+		case "":
+		case "all":
+			t.all = true
+		case "loopback":
+			t.prefixes = append(t.prefixes, loopbackPrefixes...)
+		case "private":
+			t.prefixes = append(t.prefixes, privatePrefixes...)
+		default:
+			p, err := parsePrefix(word)
+			if err != nil {
+				return Targets{}, fmt.Errorf("%s: %q is neither a network such as 10.0.0.0/8 nor one of the words loopback, private, all", Setting, word)
+			}
+			t.prefixes = append(t.prefixes, p)
+		}
+	}
+	return t, nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		p, err := netip.ParsePrefix(s)
+		return p.Masked(), err
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
+// RefusedError says that an address may not be called, and by which rule.
+type RefusedError struct {
+	Addr netip.Addr
+	Rule string // such as "loopback"; reads well after "is a" and before "address"
+}
+
+// Error names the address, the rule and the setting that would allow it.
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("refused: %s is a %s address; %s can allow it", e.Addr, e.Rule, Setting)
+}
+
+// guard decides about addresses at the moment of dialling, when there is no
+// name left that could mean something else a moment later.
+type guard struct {
+	all      bool
+	allowed  []netip.Prefix
+	guardian *ssrf.Guardian
+}
+
+func newGuard(t Targets) *guard {
+	return &guard{
+		all:     t.all,
+		allowed: t.prefixes,
+		// Any port: receivers listen where they like. What is allowed is decided
+		// here, before the guardian sees the address.
+		guardian: ssrf.New(ssrf.WithAnyPort()),
+	}
+}
+
+// control is the Dialer.Control of every connection to a receiver.
+func (g *guard) control(network, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil || (network != "tcp4" && network != "tcp6") {
+		return &RefusedError{Rule: "malformed"}
+	}
+	return g.check(ap.Addr())
+}
+
+func (g *guard) check(a netip.Addr) error {
+	if g.all {
+		return nil
+	}
+	// The dialler turns ::ffff:10.0.0.1 into 10.0.0.1 and so do we: the rule is
+	// that of the address which packets go to.
+	a = a.Unmap()
+	contains := func(p netip.Prefix) bool { return p.Contains(a) }
+	if slices.ContainsFunc(metadata, contains) {
+		// Opened only by a network that is not one of the words' sets.
+		for _, p := range g.allowed {
+			if p.Contains(a) && !slices.Contains(privatePrefixes, p) {
+				return nil
+			}
+		}
+		return &RefusedError{Addr: a, Rule: "cloud metadata"}
+	}
+	if slices.ContainsFunc(g.allowed, contains) {
+		return nil
+	}
+	if g.guardian.SafeAddr(a) == nil {
+		return nil
+	}
+	return &RefusedError{Addr: a, Rule: ruleOf(a)}
+}
+
+// checkHost is check for a host that a proxy will dial for us: all its
+// addresses must be allowed. The proxy resolves the name again, so a name that
+// rebinds is for the proxy to stop.
+func (g *guard) checkHost(addrs []net.IPAddr) error {
+	for _, ip := range addrs {
+		a, ok := netip.AddrFromSlice(ip.IP)
+		if !ok {
+			return &RefusedError{Rule: "malformed"}
+		}
+		if err := g.check(a.WithZone(ip.Zone)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rules name the refused networks in an integrator's words, the most special
+// first. The refusal itself is the guardian's; this only explains it.
+var rules = []struct {
+	name     string
+	prefixes []netip.Prefix
+}{
+	{"loopback", loopbackPrefixes},
+	{"unspecified", prefixes("0.0.0.0/8", "::/128")},
+	{"broadcast", prefixes("255.255.255.255/32")},
+	{"link-local (cloud metadata)", prefixes("169.254.0.0/16", "fe80::/10")},
+	{"private", append(prefixes("fec0::/10"), privatePrefixes...)},
+	{"shared (carrier-grade NAT)", prefixes("100.64.0.0/10")},
+	{"multicast", prefixes("224.0.0.0/4", "ff00::/8")},
+	{"NAT64", prefixes("64:ff9b::/96", "64:ff9b:1::/48")},
+	{"6to4", prefixes("2002::/16", "192.88.99.0/24")},
+	{"Teredo", prefixes("2001::/32")},
+	{"IPv4-compatible", prefixes("::/96")},
+	{"documentation", prefixes("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")},
+	{"benchmarking", prefixes("198.18.0.0/15")},
+}
+
+func ruleOf(a netip.Addr) string {
+	a = a.WithZone("")
+	for _, r := range rules {
+		if slices.ContainsFunc(r.prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return r.name
+		}
+	}
+	return "reserved"
+}
+
+func prefixes(cidrs ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(cidrs))
+	for i, c := range cidrs {
+		out[i] = netip.MustParsePrefix(c)
+	}
+	return out
+}
