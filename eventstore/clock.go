@@ -1,0 +1,65 @@
+package eventstore
+
+import (
+	"sync"
+	"time"
+)
+
+// Clock tells the database's time without asking it: due times go by one clock
+// however wrong a node's own is. It is never behind the database's (by more than
+// the drift of half a minute), so nothing scheduled by it is early.
+type Clock struct {
+	start time.Time // of this process; its monotonic reading counts
+
+	mu        sync.Mutex
+	current   bound
+	previous  bound
+	windowEnd time.Duration
+}
+
+// bound is the least upper bound of (database's time - monotonic time since start).
+type bound struct {
+	offset time.Time
+	ok     bool
+}
+
+func (b *bound) lower(offset time.Time) {
+	if !b.ok || offset.Before(b.offset) {
+		b.offset, b.ok = offset, true
+	}
+}
+
+const clockWindow = 30 * time.Second
+
+// NewClock gives a clock that goes by this machine's until the first Observe.
+func NewClock() *Clock { return &Clock{start: time.Now()} }
+
+// Observe takes in that the database said it was at, answering what was sent at
+// sent. As the database read its clock after that, at-sent bounds the offset
+// from above; the least such bound of the last windows is the best.
+func (c *Clock) Observe(at, sent time.Time) {
+	sinceStart := sent.Sub(c.start)
+	offset := at.Add(-sinceStart)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if sinceStart >= c.windowEnd {
+		c.previous, c.current = c.current, bound{}
+		c.windowEnd = sinceStart + clockWindow
+	}
+	c.current.lower(offset)
+}
+
+// Now is the database's time, in UTC.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	best := c.current
+	if c.previous.ok {
+		best.lower(c.previous.offset)
+	}
+	c.mu.Unlock()
+	elapsed := time.Since(c.start)
+	if !best.ok {
+		return c.start.Add(elapsed).UTC()
+	}
+	return best.offset.Add(elapsed).UTC().Round(0)
+}

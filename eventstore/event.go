@@ -1,0 +1,155 @@
+// Package eventstore is the log: an append-only table in Postgres with dense
+// positions in commit order, optimistic locking a stream, group commit, and
+// readers that apply each page exactly once. It knows no domain event.
+package eventstore
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Position is an event's place in the log: 1, 2, 3, ... without gaps, in the
+// order of commits.
+type Position int64
+
+// Event is one entry of the log.
+type Event struct {
+	Position   Position
+	Stream     string
+	Version    int64 // 1, 2, ... in its stream
+	Type       string
+	Data       []byte // JSON, byte for byte as it was appended
+	Metadata   []byte // JSON; see Metadata
+	RecordedAt time.Time
+
+	// Value is Data decoded by the log's Codec, nil when Err says why not.
+	Value any
+	Err   error
+
+	unit int // which member of the batch appended it
+}
+
+// NewEvent is an event to append. Value, when given, spares readers in this
+// process from decoding Data.
+type NewEvent struct {
+	Type  string
+	Data  []byte
+	Value any
+}
+
+// Write appends events to one stream that must hold Expected events now, as its
+// last load said. 0: the stream must be new.
+type Write struct {
+	Stream   string
+	Expected int64
+	Events   []NewEvent
+	Metadata Metadata
+}
+
+// Statement is SQL that takes effect in the transaction of an append.
+type Statement struct {
+	SQL  string
+	Args []any
+}
+
+// Unit is appended whole or not at all.
+type Unit struct {
+	Writes []Write
+	With   []Statement
+}
+
+// Appended says where and when a unit was recorded.
+type Appended struct {
+	First      Position // of the unit's first event
+	RecordedAt time.Time
+}
+
+// Metadata is what the log keeps about how an event came to be.
+type Metadata struct {
+	Actor         string // token name, or the part of the system that decided
+	CorrelationID string // the caller's
+	CausationID   string // the event that this one follows from
+	RequestID     string
+}
+
+// appendJSON appends the metadata's stored form; what is empty is left out.
+func (m Metadata) appendJSON(dst []byte) []byte {
+	dst = append(dst, '{')
+	field := func(name, value string) {
+		if value == "" {
+			return
+		}
+		if dst[len(dst)-1] != '{' {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, '"')
+		dst = append(dst, name...)
+		dst = append(dst, '"', ':')
+		dst = appendString(dst, value)
+	}
+	field("actor", m.Actor)
+	field("correlation_id", m.CorrelationID)
+	field("causation_id", m.CausationID)
+	field("request_id", m.RequestID)
+	return append(dst, '}')
+}
+
+const hexDigits = "0123456789abcdef"
+
+func appendString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c < 0x20:
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return append(dst, '"')
+}
+
+// ConflictError says that a stream did not hold the expected number of events:
+// somebody else appended to it first.
+type ConflictError struct {
+	Stream   string
+	Expected int64
+}
+
+func (e *ConflictError) Error() string {
+	return "stream " + e.Stream + " holds other than " + strconv.FormatInt(e.Expected, 10) + " events"
+}
+
+// Errors of an append that did not happen, or of which nobody can say.
+var (
+	// ErrBusy: the log cannot keep up; nothing was appended; try later.
+	ErrBusy = errors.New("the log is busy")
+	// ErrUnavailable: the database did not answer; the append may or may not
+	// have happened.
+	ErrUnavailable = errors.New("the log cannot be reached")
+	// ErrClosed: the log is shut; nothing was appended.
+	ErrClosed = errors.New("the log is closed")
+)
+
+// IsConflict tells a lost race from other errors.
+func IsConflict(err error) bool {
+	var conflict *ConflictError
+	return errors.As(err, &conflict)
+}
+
+// Codec decodes stored events. It must be safe for concurrent use.
+type Codec func(eventType string, data []byte) (any, error)
+
+func (c Codec) decode(e *Event) {
+	if c == nil || e.Value != nil {
+		return
+	}
+	if e.Value, e.Err = c(e.Type, e.Data); e.Err != nil {
+		e.Value = nil
+		e.Err = fmt.Errorf("position %d: %w", e.Position, e.Err)
+	}
+}

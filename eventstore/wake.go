@@ -1,0 +1,77 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+type wakeFilter func(batch []Event) bool
+
+func (l *Log) listen(wake chan struct{}, interested wakeFilter) {
+	l.wakes.Lock()
+	defer l.wakes.Unlock()
+	l.wakes.listeners[wake] = interested
+}
+
+func (l *Log) unlisten(wake chan struct{}) {
+	l.wakes.Lock()
+	defer l.wakes.Unlock()
+	delete(l.wakes.listeners, wake)
+}
+
+// wakeListeners is told of a batch, or of nil: somebody else appended something.
+func (l *Log) wakeListeners(batch []Event) {
+	l.wakes.Lock()
+	defer l.wakes.Unlock()
+	for wake, interested := range l.wakes.listeners {
+		if batch != nil && interested != nil && !interested(batch) {
+			continue
+		}
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Wakes gives a channel that holds a token when the log has grown, here or on a
+// node that announces. stop ends it.
+func (l *Log) Wakes() (wake <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	l.listen(c, nil)
+	return c, func() { l.unlisten(c) }
+}
+
+// Listen wakes this process's readers when another node appends, until ctx
+// ends. It is only a hint: polling finds everything without it.
+func (l *Log) Listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := l.listenOnce(ctx); err != nil && ctx.Err() == nil {
+			l.logger.Warn("listening for other nodes failed", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
+func (l *Log) listenOnce(ctx context.Context) error {
+	conn, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer conn.Release()
+	raw := conn.Conn()
+	if _, err := raw.Exec(ctx, `LISTEN medilab_log`); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer raw.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it still listens: not for the pool
+	for {
+		if _, err := raw.WaitForNotification(ctx); err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		l.wakeListeners(nil)
+	}
+}
