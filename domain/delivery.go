@@ -1,0 +1,342 @@
+package domain
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// A delivery is one event on its way to one webhook, over all its attempts.
+//
+// Its rules (the guide's "Обработка ошибок и повторы", contract section 3):
+//   - attempt 1 at once, attempt n after retry_delay * 2^(n-2) from the end of
+//     the one before; max_retries retries, then it has failed;
+//   - 200 to 299 is success, all else fails; 410 ends the delivery;
+//   - an attempt that a crash cut off is interrupted: it used its number, but no
+//     retry, and the next follows at once;
+//   - nothing follows a success but a retry that somebody asked for.
+
+// Outcome is how a call ended, in one word. The sender gives it.
+type Outcome string
+
+// OutcomeSuccess is the only good one: a status from 200 to 299.
+const OutcomeSuccess Outcome = "success"
+
+// OutcomeTimeout is the one that statistics and alerts count by itself.
+const OutcomeTimeout Outcome = "timeout"
+
+// HeaderField is one header line, in the order it came.
+type HeaderField struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Call is the record of one attempt. The body that was sent is not in it: it is
+// a pure function of the event, the webhook and these fields.
+type Call struct {
+	EventID        EventID        `json:"event_id"`
+	EventType      string         `json:"event_type"`
+	WebhookID      WebhookID      `json:"webhook_id"`
+	WebhookVersion int64          `json:"webhook_version"` // whose url, headers and secret were used
+	PayloadVersion PayloadVersion `json:"payload_version"`
+	Attempt        int            `json:"attempt"`
+	URL            string         `json:"url"`
+	StartedAt      time.Time      `json:"started_at"`  // the body's timestamp
+	Duration       int64          `json:"duration_us"` // microseconds
+	Outcome        Outcome        `json:"outcome"`
+	Error          string         `json:"error,omitempty"`  // in words, for an integrator
+	Status         int            `json:"status,omitempty"` // 0: no answer
+	Header         []HeaderField  `json:"response_headers,omitempty"`
+	Body           []byte         `json:"response_body,omitempty"` // base64 in the log: receivers answer anything
+	Truncated      bool           `json:"response_truncated,omitempty"`
+}
+
+// DeliverySucceeded ends a delivery well.
+type DeliverySucceeded struct {
+	Call
+}
+
+// DeliveryAttemptFailed is an attempt that failed. Either NextAttemptAt says
+// when the next follows, or GaveUp why none does.
+type DeliveryAttemptFailed struct {
+	Call
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+	GaveUp        GaveUp    `json:"gave_up,omitempty"`
+}
+
+// GaveUp says why a delivery failed for good.
+type GaveUp string
+
+// The reasons to give up.
+const (
+	GaveUpRetriesExhausted GaveUp = "retries_exhausted"
+	GaveUpGone             GaveUp = "gone" // the receiver answered 410
+)
+
+// DeliveryInterrupted records an attempt that a crash cut off: what the
+// receiver saw of it is not known.
+type DeliveryInterrupted struct {
+	EventID   EventID   `json:"event_id"`
+	EventType string    `json:"event_type"`
+	WebhookID WebhookID `json:"webhook_id"`
+	Attempt   int       `json:"attempt"`
+	URL       string    `json:"url"`
+	Reason    string    `json:"reason"`
+}
+
+// DeliveryCancelled ends a delivery without another attempt.
+type DeliveryCancelled struct {
+	EventID   EventID      `json:"event_id"`
+	WebhookID WebhookID    `json:"webhook_id"`
+	Reason    CancelReason `json:"reason"`
+}
+
+// CancelReason says who wanted a delivery to end.
+type CancelReason string
+
+// The reasons to cancel.
+const (
+	CancelWebhookDeleted CancelReason = "webhook_deleted"
+	CancelRequested      CancelReason = "requested"
+)
+
+// DeliveryRetryRequested asks for an attempt now, even after the end. The
+// delivery starts its count of retries anew.
+type DeliveryRetryRequested struct {
+	EventID   EventID   `json:"event_id"`
+	WebhookID WebhookID `json:"webhook_id"`
+	Size      int       `json:"size"`
+}
+
+// DeliveryOutcomeLate is the outcome of a call whose node had lost its lease:
+// the attempt stands as interrupted, this only says what became of it.
+type DeliveryOutcomeLate struct {
+	Call
+}
+
+// DeliveryTested is a test call that somebody asked for: a delivery of its own,
+// whose event is only here.
+type DeliveryTested struct {
+	Call
+	EventData json.RawMessage `json:"event_data"`
+}
+
+func (DeliverySucceeded) ChangeType() string      { return "delivery.succeeded" }
+func (DeliveryAttemptFailed) ChangeType() string  { return "delivery.attempt_failed" }
+func (DeliveryInterrupted) ChangeType() string    { return "delivery.interrupted" }
+func (DeliveryCancelled) ChangeType() string      { return "delivery.cancelled" }
+func (DeliveryRetryRequested) ChangeType() string { return "delivery.retry_requested" }
+func (DeliveryOutcomeLate) ChangeType() string    { return "delivery.outcome_late" }
+func (DeliveryTested) ChangeType() string         { return "delivery.tested" }
+
+func (c DeliverySucceeded) AppendJSON(dst []byte) []byte {
+	return append(c.appendFields(append(dst, '{')), '}')
+}
+
+func (c DeliveryAttemptFailed) AppendJSON(dst []byte) []byte {
+	dst = c.appendFields(append(dst, '{'))
+	if !c.NextAttemptAt.IsZero() {
+		dst = appendTime(dst, `,"next_attempt_at":`, c.NextAttemptAt, timeStored)
+	}
+	if c.GaveUp != "" {
+		dst = AppendJSONString(append(dst, `,"gave_up":`...), string(c.GaveUp))
+	}
+	return append(dst, '}')
+}
+
+func (c DeliveryOutcomeLate) AppendJSON(dst []byte) []byte {
+	return append(c.appendFields(append(dst, '{')), '}')
+}
+
+func (c DeliveryTested) AppendJSON(dst []byte) []byte {
+	dst = c.appendFields(append(dst, '{'))
+	dst = append(dst, `,"event_data":`...)
+	dst = append(dst, c.EventData...)
+	return append(dst, '}')
+}
+
+func (c DeliveryInterrupted) AppendJSON(dst []byte) []byte    { return appendJSON(dst, c) }
+func (c DeliveryCancelled) AppendJSON(dst []byte) []byte      { return appendJSON(dst, c) }
+func (c DeliveryRetryRequested) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+
+var (
+	_ = register(DeliverySucceeded{})
+	_ = register(DeliveryAttemptFailed{})
+	_ = register(DeliveryInterrupted{})
+	_ = register(DeliveryCancelled{})
+	_ = register(DeliveryRetryRequested{})
+	_ = register(DeliveryOutcomeLate{})
+	_ = register(DeliveryTested{})
+)
+
+// appendFields is written out: it runs once an attempt.
+func (c *Call) appendFields(dst []byte) []byte {
+	dst = appendID(dst, `"event_id":`, uuid.UUID(c.EventID))
+	dst = AppendJSONString(append(dst, `,"event_type":`...), c.EventType)
+	dst = appendID(dst, `,"webhook_id":`, uuid.UUID(c.WebhookID))
+	dst = appendInt(append(dst, `,"webhook_version":`...), c.WebhookVersion)
+	dst = AppendJSONString(append(dst, `,"payload_version":`...), string(c.PayloadVersion))
+	dst = appendInt(append(dst, `,"attempt":`...), int64(c.Attempt))
+	dst = AppendJSONString(append(dst, `,"url":`...), c.URL)
+	dst = appendTime(dst, `,"started_at":`, c.StartedAt, timeStored)
+	dst = appendInt(append(dst, `,"duration_us":`...), c.Duration)
+	dst = AppendJSONString(append(dst, `,"outcome":`...), string(c.Outcome))
+	if c.Error != "" {
+		dst = AppendJSONString(append(dst, `,"error":`...), c.Error)
+	}
+	if c.Status != 0 {
+		dst = appendInt(append(dst, `,"status":`...), int64(c.Status))
+	}
+	if len(c.Header) > 0 || len(c.Body) > 0 || c.Truncated {
+		dst = c.appendResponse(dst)
+	}
+	return dst
+}
+
+func (c *Call) appendResponse(dst []byte) []byte {
+	if len(c.Header) > 0 {
+		dst = append(dst, `,"response_headers":[`...)
+		for i, h := range c.Header {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendJSONString(append(dst, `{"name":`...), h.Name)
+			dst = AppendJSONString(append(dst, `,"value":`...), h.Value)
+			dst = append(dst, '}')
+		}
+		dst = append(dst, ']')
+	}
+	if len(c.Body) > 0 {
+		dst = appendBase64(append(dst, `,"response_body":`...), c.Body)
+	}
+	if c.Truncated {
+		dst = append(dst, `,"response_truncated":true`...)
+	}
+	return dst
+}
+
+// DeliveryState is where a delivery stands.
+type DeliveryState string
+
+// The states of a delivery. Only pending is not an end.
+const (
+	DeliveryPending   DeliveryState = "pending"
+	DeliveryDelivered DeliveryState = "delivered"
+	DeliveryFailed    DeliveryState = "failed"
+	DeliveryWithdrawn DeliveryState = "cancelled"
+)
+
+// Delivery is the state of one delivery: the fold of its stream. The zero value
+// is a delivery that was dispatched and not yet tried.
+type Delivery struct {
+	EventID       EventID
+	WebhookID     WebhookID
+	State         DeliveryState
+	Attempts      int // numbers used, interrupted ones included
+	Retries       int // of max_retries, used since the first attempt or the last request
+	NextAttemptAt time.Time
+	GaveUp        GaveUp
+	CancelReason  CancelReason
+	LastStatus    int
+	LastError     string
+	Version       int64
+}
+
+// Evolve gives the delivery after the change, which the log recorded at the time.
+func (d Delivery) Evolve(change Change, at time.Time) Delivery {
+	if d.State == "" {
+		d.State = DeliveryPending
+	}
+	d.Version++
+	switch c := change.(type) {
+	case DeliverySucceeded:
+		d = d.after(c.Call)
+		d.State, d.NextAttemptAt, d.GaveUp = DeliveryDelivered, time.Time{}, ""
+	case DeliveryAttemptFailed:
+		d = d.after(c.Call)
+		d.NextAttemptAt, d.GaveUp = c.NextAttemptAt, c.GaveUp
+		if c.GaveUp != "" {
+			d.State = DeliveryFailed
+		} else {
+			d.Retries++
+		}
+	case DeliveryInterrupted:
+		d.EventID, d.WebhookID = c.EventID, c.WebhookID
+		d.Attempts, d.NextAttemptAt = c.Attempt, at
+	case DeliveryCancelled:
+		d.EventID, d.WebhookID = c.EventID, c.WebhookID
+		d.State, d.CancelReason, d.NextAttemptAt = DeliveryWithdrawn, c.Reason, time.Time{}
+	case DeliveryRetryRequested:
+		d.EventID, d.WebhookID = c.EventID, c.WebhookID
+		d.State, d.Retries, d.NextAttemptAt, d.GaveUp, d.CancelReason = DeliveryPending, 0, at, "", ""
+	case DeliveryTested:
+		d = d.after(c.Call)
+		d.State = DeliveryFailed
+		if c.Outcome == OutcomeSuccess {
+			d.State = DeliveryDelivered
+		}
+	}
+	return d
+}
+
+func (d Delivery) after(c Call) Delivery {
+	d.EventID, d.WebhookID = c.EventID, c.WebhookID
+	d.Attempts, d.LastStatus, d.LastError = c.Attempt, c.Status, c.Error
+	return d
+}
+
+// statusGone is the receiver's word that it will never take this webhook again.
+const statusGone = 410
+
+// DecideOutcome says what the end of a call means for its delivery. end is the
+// database's time at which the call ended; retryAfter what the receiver asked
+// for on 429 or 503, which can only lengthen the wait.
+func DecideOutcome(id DeliveryID, retries int, w Webhook, call Call, end time.Time, retryAfter time.Duration) Change {
+	if call.Outcome == OutcomeSuccess {
+		return DeliverySucceeded{Call: call}
+	}
+	failed := DeliveryAttemptFailed{Call: call}
+	switch {
+	case call.Status == statusGone:
+		failed.GaveUp = GaveUpGone
+	case retries >= w.MaxRetries:
+		failed.GaveUp = GaveUpRetriesExhausted
+	default:
+		// The retry that follows is number retries+1, so it is attempt retries+2
+		// of those that count.
+		delay := NextAttemptDelay(time.Duration(w.RetryDelay)*time.Second, retries+2, jitterOf(id, call.Attempt))
+		failed.NextAttemptAt = end.Add(max(delay, retryAfter)).UTC()
+	}
+	return failed
+}
+
+// DecideInterruption records the attempt that a dead node had under way.
+func DecideInterruption(event EventID, eventType string, w Webhook, attempt int, reason string) Change {
+	return DeliveryInterrupted{EventID: event, EventType: eventType, WebhookID: w.ID, Attempt: attempt, URL: w.URL, Reason: reason}
+}
+
+// DecideCancel ends a pending delivery; one that ended already stays as it is.
+func DecideCancel(d Delivery, event EventID, webhook WebhookID, reason CancelReason) (Change, error) {
+	if d.State != "" && d.State != DeliveryPending {
+		return nil, Conflict("the delivery is " + string(d.State) + " already: there is nothing to cancel")
+	}
+	return DeliveryCancelled{EventID: event, WebhookID: webhook, Reason: reason}, nil
+}
+
+// DecideRetry asks for an attempt now. A deleted webhook takes none.
+func DecideRetry(w Webhook, event EventID, size int) (Change, error) {
+	if !w.Exists() {
+		return nil, Conflict("the webhook of this delivery is deleted: there is nobody to deliver to")
+	}
+	return DeliveryRetryRequested{EventID: event, WebhookID: w.ID, Size: size}, nil
+}
+
+func jitterOf(id DeliveryID, attempt int) uint64 {
+	h := uint64(14695981039346656037) // FNV-1a
+	for _, b := range append(id[:], strconv.Itoa(attempt)...) {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	return h
+}

@@ -1,0 +1,111 @@
+package domain
+
+import (
+	"encoding/json"
+
+	"github.com/google/uuid"
+)
+
+// An event is something that happened in the clinic and that outside systems
+// may want to hear of. Its stream holds what it was, and to whom it went.
+
+// EventTriggered is what the clinic emitted. Its time is the log's: recorded_at.
+type EventTriggered struct {
+	EventType     string          `json:"event_type"`
+	Source        string          `json:"source,omitempty"`
+	CorrelationID string          `json:"correlation_id,omitempty"`
+	EventData     json.RawMessage `json:"event_data"` // the exact bytes as accepted
+}
+
+// EventDispatched lists every webhook that the event goes to. An event that
+// nobody matched has none: that is decided by the fold of the log before it,
+// at any time again.
+type EventDispatched struct {
+	EventID    EventID    `json:"event_id"`
+	EventType  string     `json:"event_type"`
+	Size       int        `json:"size"` // bytes of event_data
+	Deliveries []Dispatch `json:"deliveries"`
+}
+
+// Dispatch is one delivery of an event.
+type Dispatch struct {
+	DeliveryID     DeliveryID `json:"delivery_id"`
+	WebhookID      WebhookID  `json:"webhook_id"`
+	WebhookVersion int64      `json:"webhook_version"`
+	// A webhook that wants batches: seconds this one may wait for company, and
+	// how many go together. 0: it goes alone.
+	BatchWait int `json:"batch_wait,omitempty"`
+	BatchMax  int `json:"batch_max,omitempty"`
+}
+
+// IdempotencyKeyUsed reserves a caller's key, in a stream named by the key, for
+// the events that came with it.
+type IdempotencyKeyUsed struct {
+	EventIDs []EventID `json:"event_ids"`
+	BodyHash string    `json:"body_hash"` // hex SHA-256 of what was asked
+}
+
+func (EventTriggered) ChangeType() string     { return "event.triggered" }
+func (EventDispatched) ChangeType() string    { return "event.dispatched" }
+func (IdempotencyKeyUsed) ChangeType() string { return "idempotency_key.used" }
+
+// AppendJSON keeps event_data byte for byte, which encoding/json would not.
+func (c EventTriggered) AppendJSON(dst []byte) []byte {
+	dst = append(dst, `{"event_type":`...)
+	dst = AppendJSONString(dst, c.EventType)
+	if c.Source != "" {
+		dst = append(dst, `,"source":`...)
+		dst = AppendJSONString(dst, c.Source)
+	}
+	if c.CorrelationID != "" {
+		dst = append(dst, `,"correlation_id":`...)
+		dst = AppendJSONString(dst, c.CorrelationID)
+	}
+	dst = append(dst, `,"event_data":`...)
+	dst = append(dst, c.EventData...)
+	return append(dst, '}')
+}
+
+// AppendJSON is written out: it runs once an event.
+func (c EventDispatched) AppendJSON(dst []byte) []byte {
+	dst = appendID(dst, `{"event_id":`, uuid.UUID(c.EventID))
+	dst = append(dst, `,"event_type":`...)
+	dst = AppendJSONString(dst, c.EventType)
+	dst = append(dst, `,"size":`...)
+	dst = appendInt(dst, int64(c.Size))
+	dst = append(dst, `,"deliveries":[`...)
+	for i, d := range c.Deliveries {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendID(dst, `{"delivery_id":`, uuid.UUID(d.DeliveryID))
+		dst = appendID(dst, `,"webhook_id":`, uuid.UUID(d.WebhookID))
+		dst = append(dst, `,"webhook_version":`...)
+		dst = appendInt(dst, d.WebhookVersion)
+		if d.BatchWait > 0 {
+			dst = append(dst, `,"batch_wait":`...)
+			dst = appendInt(dst, int64(d.BatchWait))
+			dst = append(dst, `,"batch_max":`...)
+			dst = appendInt(dst, int64(d.BatchMax))
+		}
+		dst = append(dst, '}')
+	}
+	return append(dst, "]}"...)
+}
+
+func (c IdempotencyKeyUsed) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+
+var (
+	_ = register(EventTriggered{})
+	_ = register(EventDispatched{})
+	_ = register(IdempotencyKeyUsed{})
+)
+
+// idempotencyKeys is the namespace of the streams that reserve callers' keys.
+var idempotencyKeys = uuid.MustParse("3b3a1a52-6d1e-5b0e-9c43-0c8e6b7d6a11")
+
+// IdempotencyStream names the stream that reserves the caller's key. The key
+// itself, which is the caller's own word, is not in it.
+func IdempotencyStream(key string) string {
+	return "idempotency-" + uuid.NewSHA1(idempotencyKeys, []byte(key)).String()
+}
