@@ -56,6 +56,11 @@ func Up(ctx context.Context, url string) (applied []string, err error) {
 	if err := checkServer(ctx, db); err != nil {
 		return nil, err
 	}
+	unlock, err := prepare(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	provider, err := newProvider(db)
 	if err != nil {
 		return nil, err
@@ -136,20 +141,12 @@ func latest() (int64, error) {
 }
 
 func newProvider(db *sql.DB) (*goose.Provider, error) {
-	advisory, err := lock.NewPostgresSessionLocker(
-		lock.WithLockID(lockID),
-		lock.WithLockTimeout(lockPeriodSeconds, lockTries),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("prepare the migration lock: %w", err)
-	}
 	sub, err := fs.Sub(files, "sql")
 	if err != nil {
 		return nil, fmt.Errorf("open migrations: %w", err)
 	}
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, sub,
 		goose.WithTableName(versionTable),
-		goose.WithSessionLocker(schemaLocker{advisory}),
 		goose.WithDisableGlobalRegistry(true),
 	)
 	if err != nil {
@@ -158,21 +155,33 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 	return provider, nil
 }
 
-// schemaLocker creates the schema as soon as it holds the lock: goose makes its version table, which
-// lives in the schema, before the first file runs, and CREATE SCHEMA IF NOT EXISTS of two nodes at
-// once fails in one of them.
-type schemaLocker struct{ lock.SessionLocker }
-
-func (l schemaLocker) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	if err := l.SessionLocker.SessionLock(ctx, conn); err != nil {
-		return err
+// prepare takes the lock and, under it, makes the schema. Goose could take the lock itself, but it
+// first makes its version table without it: two nodes at once fail there, and the schema that the
+// table lives in must be there before.
+func prepare(ctx context.Context, db *sql.DB) (unlock func() error, err error) {
+	advisory, err := lock.NewPostgresSessionLocker(
+		lock.WithLockID(lockID),
+		lock.WithLockTimeout(lockPeriodSeconds, lockTries),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the migration lock: %w", err)
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	// It tries and pauses instead of waiting inside the server: a waiting statement holds a snapshot,
+	// and a migration that builds an index concurrently would wait for that in turn.
+	if err := advisory.SessionLock(ctx, conn); err != nil {
+		return nil, errors.Join(fmt.Errorf("wait for another node's migrations: %w", err), conn.Close())
+	}
+	unlock = func() error {
+		return errors.Join(advisory.SessionUnlock(context.WithoutCancel(ctx), conn), conn.Close())
 	}
 	if _, err := conn.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS medilab`); err != nil {
-		return errors.Join(
-			fmt.Errorf("create the schema medilab: %w", err),
-			l.SessionUnlock(context.WithoutCancel(ctx), conn))
+		return nil, errors.Join(fmt.Errorf("create the schema medilab: %w", err), unlock())
 	}
-	return nil
+	return unlock, nil
 }
 
 func checkServer(ctx context.Context, db *sql.DB) error {

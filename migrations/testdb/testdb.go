@@ -1,0 +1,158 @@
+// Package testdb gives a test a Postgres database of its own.
+//
+// All test processes of a user share one server, which the first of them starts and which ends by
+// itself soon after the last. MEDILAB_TEST_DATABASE_URL names another server to use, with a role
+// that may create databases.
+package testdb
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/migrations"
+)
+
+// ServerVariable is the environment variable that names a server to use instead of our own.
+const ServerVariable = "MEDILAB_TEST_DATABASE_URL"
+
+// patience bounds each step; the slowest is the first start on a busy machine, or a download.
+const patience = 3 * time.Minute
+
+// New makes a database with all migrations applied, dropped when the test ends, and returns its URL.
+func New(t testing.TB) string {
+	t.Helper()
+	name, err := template()
+	if err != nil {
+		t.Fatalf("testdb: %v", err)
+	}
+	return create(t, name)
+}
+
+// NewEmpty makes a database without migrations, dropped when the test ends, and returns its URL.
+func NewEmpty(t testing.TB) string {
+	t.Helper()
+	return create(t, "template1")
+}
+
+func create(t testing.TB, from string) string {
+	t.Helper()
+	admin, err := server()
+	if err != nil {
+		t.Fatalf("testdb: %v", err)
+	}
+	var random [8]byte
+	rand.Read(random[:]) //nolint:errcheck // it never fails, see crypto/rand
+	name := "medilab_test_" + hex.EncodeToString(random[:])
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := execute(ctx, admin, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s`, name, from)); err != nil {
+		t.Fatalf("testdb: create a database: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := execute(ctx, admin, fmt.Sprintf(`DROP DATABASE IF EXISTS %s WITH (FORCE)`, name)); err != nil {
+			t.Errorf("testdb: drop the database: %v", err)
+		}
+	})
+	made, err := inDatabase(admin, name)
+	if err != nil {
+		t.Fatalf("testdb: %v", err)
+	}
+	return made
+}
+
+// server is the URL of the server's maintenance database, found or started once a process.
+var server = sync.OnceValues(func() (string, error) {
+	if given := os.Getenv(ServerVariable); given != "" {
+		return given, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return join(ctx)
+})
+
+// template is the name of a database with this binary's migrations, which is made once a server.
+var template = sync.OnceValues(func() (string, error) {
+	admin, err := server()
+	if err != nil {
+		return "", err
+	}
+	fingerprint, err := migrations.Fingerprint()
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	name := "medilab_template_" + fingerprint
+	if err := makeTemplate(ctx, admin, name); err != nil {
+		return "", fmt.Errorf("make the template database: %w", err)
+	}
+	return name, nil
+})
+
+// makeTemplate migrates a database under another name and renames it when it is whole, so that a
+// template that exists is complete. An advisory lock lets one process at a time do it.
+func makeTemplate(ctx context.Context, admin, name string) (err error) {
+	conn, err := pgx.Connect(ctx, admin)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	// The lock ends with the connection.
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock(hashtextextended('medilab testdb', 0))`); err != nil {
+		return err
+	}
+	var exists bool
+	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, name).Scan(&exists)
+	if err != nil || exists {
+		return err
+	}
+	building := name + "_building"
+	for _, statement := range []string{
+		fmt.Sprintf(`DROP DATABASE IF EXISTS %s WITH (FORCE)`, building),
+		fmt.Sprintf(`CREATE DATABASE %s TEMPLATE template1`, building),
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	target, err := inDatabase(admin, building)
+	if err != nil {
+		return err
+	}
+	if _, err := migrations.Up(ctx, target); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, fmt.Sprintf(`ALTER DATABASE %s RENAME TO %s`, building, name))
+	return err
+}
+
+func execute(ctx context.Context, url, statement string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, statement)
+	return errors.Join(err, conn.Close(ctx))
+}
+
+// inDatabase is the server's URL with another database.
+func inDatabase(server, name string) (string, error) {
+	u, err := url.Parse(server)
+	if err != nil || u.Scheme == "" {
+		return "", errors.New(ServerVariable + " is not a postgres:// URL")
+	}
+	u.Path = "/" + name
+	return u.String(), nil
+}
