@@ -1,0 +1,70 @@
+# `make` alone lists the targets. Everything else is one command each.
+
+BINARY      := bin/medilab-webhooks
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO          ?= go
+# What the tools of this file are; a newer one is a change to review.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+FUZZTIME    ?= 20s
+BENCH       ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/medilab-webhooks
+	$(GO) build -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/medilab-webhooks
+
+.PHONY: run
+run: build ## Build and serve on an embedded Postgres (data in ./data)
+	$(BINARY) serve
+
+.PHONY: test
+test: ## Run every test
+	$(GO) test ./...
+
+.PHONY: e2e
+e2e: ## Run the tests that start the built binary, none of them cached
+	$(GO) test -count=1 ./cmd/...
+
+.PHONY: race
+race: ## Run the tests of everything concurrent under the race detector
+	$(GO) test -race $$($(GO) list ./... | grep -E '/webhooks/(commands|eventstore|http|projections)')
+
+.PHONY: lint
+lint: ## Check formatting, go vet and staticcheck
+	@unformatted="$$(gofmt -l .)"; \
+	if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZTIME (20s)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: bench
+bench: build ## Measure the product beside the machine's ceiling; options in BENCH='--quick --json'
+	$(GO) build -o bin/bench ./cmd/bench
+	bin/bench --binary $(BINARY) --version '$(VERSION)' $(BENCH)
+
+.PHONY: demo
+demo: build ## Show one event on its way from trigger to receiver
+	BINARY=$(BINARY) docs/demo.sh
+
+.PHONY: sbom
+sbom: ## List what the binary is made of (CycloneDX) in bin/sbom.json
+	@mkdir -p bin
+	$(GO) run $(CYCLONEDX) app -json -licenses -output bin/sbom.json -main cmd/medilab-webhooks .
+
+.PHONY: clean
+clean: ## Remove what was built; data is never touched
+	rm -rf bin

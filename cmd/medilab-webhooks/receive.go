@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// A body is 10 MB at most, and what is around it in version 2 is little.
+const maxReceivedBody = 12 << 20
+
+// receiveOptions say how the inspector answers.
+type receiveOptions struct {
+	addr     string
+	secret   string
+	status   int
+	delay    time.Duration
+	failRate float64
+	json     bool
+}
+
+// newReceiveCommand is the guide's webhook.site, offline: it prints each call
+// that arrives, verifies its signatures and answers as told.
+func newReceiveCommand() *cobra.Command {
+	var o receiveOptions
+	c := &cobra.Command{
+		Use:   "receive",
+		Short: "Receive webhooks here, show each call and verify its signature",
+		Example: `  medilab-webhooks receive --secret webhook-secret-key
+  medilab-webhooks receive --status 503 --delay 2s
+  medilab-webhooks receive --json | jq .body`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return usageError{err}
+			}
+			return receive(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.addr, "addr", "127.0.0.1:9000", "listen address")
+	f.StringVar(&o.secret, "secret", "", "the webhook's secret, to verify signatures")
+	f.IntVar(&o.status, "status", http.StatusOK, "answer with this status")
+	f.DurationVar(&o.delay, "delay", 0, "answer after this long")
+	f.Float64Var(&o.failRate, "fail-rate", 0, "answer 500 to this part of the calls, 0 to 1")
+	f.BoolVar(&o.json, "json", false, "print one line of JSON a call")
+	return c
+}
+
+func (o receiveOptions) check() error {
+	switch {
+	case o.status < 200 || o.status > 599:
+		return errors.New("--status must be from 200 to 599")
+	case o.failRate < 0 || o.failRate > 1:
+		return errors.New("--fail-rate must be from 0 to 1")
+	case o.delay < 0:
+		return errors.New("--delay must not be negative")
+	}
+	return nil
+}
+
+// receive serves until ctx ends. Calls go to out, one after the other.
+func receive(ctx context.Context, o receiveOptions, out, notes io.Writer) error {
+	l, err := net.Listen("tcp", o.addr)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w; choose another with --addr", o.addr, err)
+	}
+	in := &inspector{options: o, key: domain.NewSigningKey(domain.NewSecret(o.secret)), out: out, colour: isTerminal(out)}
+	server := &http.Server{Handler: in, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	fmt.Fprintf(notes, "Receiving on http://%s (Ctrl-C ends)\n", l.Addr())
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		// Calls that wait for --delay end with ctx, so this ends soon too.
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		err = server.Shutdown(grace)
+		<-served
+	}
+	fmt.Fprintf(notes, "Received %d calls\n", in.received())
+	if err != nil {
+		return fmt.Errorf("receive: %w", err)
+	}
+	return in.err()
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// verdict says what a signature is worth.
+type verdict string
+
+const (
+	valid     verdict = "valid"
+	wrong     verdict = "WRONG"
+	missing   verdict = "missing"
+	unchecked verdict = "not checked"
+	absent    verdict = "none"
+)
+
+// receivedCall is one call as it is printed.
+type receivedCall struct {
+	Number    int               `json:"number"`
+	At        time.Time         `json:"received_at"`
+	Method    string            `json:"method"`
+	Path      string            `json:"path"`
+	Headers   map[string]string `json:"headers"`
+	Body      json.RawMessage   `json:"body,omitempty"`
+	Text      string            `json:"text,omitempty"` // the body when it is not JSON
+	Bytes     int               `json:"bytes"`
+	Signature verdict           `json:"signature"`
+	Standard  verdict           `json:"standard_signature"`
+	Answered  int               `json:"answered"`
+
+	raw []byte
+}
+
+// inspector is the handler; mu keeps the printed calls apart.
+type inspector struct {
+	options receiveOptions
+	key     *domain.SigningKey
+	colour  bool
+
+	mu     sync.Mutex
+	out    io.Writer
+	count  int
+	failed error // the first failure to print
+}
+
+// ServeHTTP prints the call and answers as the options say.
+func (in *inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	at := time.Now()
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReceivedBody))
+	if err != nil {
+		http.Error(w, "the body could not be read", http.StatusBadRequest)
+		return
+	}
+	c := &receivedCall{
+		At: at.UTC(), Method: r.Method, Path: r.URL.RequestURI(), Headers: make(map[string]string, len(r.Header)),
+		Bytes: len(body), raw: body, Answered: in.options.status,
+		Signature: in.verify(r.Header.Get("X-Webhook-Signature"), func(signature string) bool {
+			return in.key.VerifyGuide(body, signature)
+		}),
+		Standard: in.verify(r.Header.Get("Webhook-Signature"), func(signature string) bool {
+			return in.key.VerifyStandard(r.Header.Get("Webhook-Id"), r.Header.Get("Webhook-Timestamp"), body, signature)
+		}),
+	}
+	for name, values := range r.Header {
+		c.Headers[name] = strings.Join(values, ", ")
+	}
+	if json.Valid(body) {
+		c.Body = body
+	} else {
+		c.Text = string(body)
+	}
+	if rand.Float64() < in.options.failRate {
+		c.Answered = http.StatusInternalServerError
+	}
+	if in.options.delay > 0 {
+		timer := time.NewTimer(in.options.delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+		}
+	}
+	in.print(c)
+	w.WriteHeader(c.Answered)
+}
+
+func (in *inspector) verify(signature string, matches func(string) bool) verdict {
+	switch {
+	case signature == "" && in.key == nil:
+		return absent
+	case in.key == nil:
+		return unchecked
+	case signature == "":
+		return missing
+	case matches(signature):
+		return valid
+	}
+	return wrong
+}
+
+func (in *inspector) print(c *receivedCall) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.count++
+	c.Number = in.count
+	var buf bytes.Buffer
+	if in.options.json {
+		enc := json.NewEncoder(&buf)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(c); err != nil {
+			in.failed = errors.Join(in.failed, err)
+		}
+	} else {
+		c.write(&buf, in.colour)
+	}
+	if _, err := in.out.Write(buf.Bytes()); err != nil && in.failed == nil {
+		in.failed = fmt.Errorf("cannot print calls: %w", err)
+	}
+}
+
+func (in *inspector) received() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.count
+}
+
+func (in *inspector) err() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.failed
+}
+
+// The colours of a terminal; all empty in a pipe.
+type palette struct{ bold, dim, good, bad, off string }
+
+func (c *receivedCall) write(b *bytes.Buffer, colour bool) {
+	var p palette
+	if colour {
+		p = palette{bold: "\x1b[1m", dim: "\x1b[2m", good: "\x1b[32m", bad: "\x1b[31m", off: "\x1b[0m"}
+	}
+	fmt.Fprintf(b, "%s#%d %s %s%s  %s%s, %d bytes%s", p.bold, c.Number, tame(c.Method), tame(c.Path), p.off,
+		p.dim, c.At.Local().Format("15:04:05.000"), c.Bytes, p.off)
+	shade := p.good
+	if c.Answered >= 300 {
+		shade = p.bad
+	}
+	fmt.Fprintf(b, "  %sanswered %d%s\n", shade, c.Answered, p.off)
+	names := make([]string, 0, len(c.Headers))
+	for name := range c.Headers {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		fmt.Fprintf(b, "  %s%s:%s %s\n", p.dim, tame(name), p.off, tame(c.Headers[name]))
+	}
+	fmt.Fprintf(b, "  signature: %s   standard webhooks: %s\n", p.mark(c.Signature), p.mark(c.Standard))
+	var pretty bytes.Buffer
+	if json.Indent(&pretty, c.raw, "  ", "  ") != nil {
+		pretty.Reset()
+		pretty.Write(c.raw)
+	}
+	fmt.Fprintf(b, "  %s\n\n", tame(pretty.String()))
+}
+
+func (p palette) mark(v verdict) string {
+	switch v {
+	case valid:
+		return p.good + string(v) + p.off
+	case wrong, missing:
+		return p.bad + string(v) + p.off
+	}
+	return string(v)
+}
+
+// tame keeps what a stranger sent from driving the terminal.
+func tame(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || (unicode.IsControl(r) && r != '\n' && r != '\t') {
+			return '\ufffd'
+		}
+		return r
+	}, s)
+}

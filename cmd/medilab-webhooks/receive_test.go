@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+func TestReceiveVerifiesBothSignatures(t *testing.T) {
+	const body = `{"event_type":"patient.created","attempt":1}`
+	at := time.Now()
+	sign := func(secret string) http.Header {
+		key := domain.NewSigningKey(domain.NewSecret(secret))
+		return http.Header{
+			"X-Webhook-Signature": {string(key.AppendGuide(nil, []byte(body)))},
+			"Webhook-Id":          {"d1"},
+			"Webhook-Timestamp":   {strconv.FormatInt(at.Unix(), 10)},
+			"Webhook-Signature":   {string(key.AppendStandard(nil, "d1", at, []byte(body)))},
+		}
+	}
+	tests := []struct {
+		name   string
+		secret string
+		header http.Header
+		want   verdict
+	}{
+		{"right secret", "webhook-secret-key", sign("webhook-secret-key"), valid},
+		{"base64 secret", "whsec_MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0", sign("whsec_MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0"), valid},
+		{"other secret", "other", sign("webhook-secret-key"), wrong},
+		{"unsigned", "other", http.Header{}, missing},
+		{"no secret given", "", sign("webhook-secret-key"), unchecked},
+		{"no secret at all", "", http.Header{}, absent},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := deliver(t, receiveOptions{secret: tt.secret, status: 204, json: true}, tt.header, body, 204)
+			var call receivedCall
+			if err := json.Unmarshal([]byte(got), &call); err != nil {
+				t.Fatalf("%v in %s", err, got)
+			}
+			if call.Signature != tt.want || call.Standard != tt.want {
+				t.Errorf("signatures are %q and %q, want %q", call.Signature, call.Standard, tt.want)
+			}
+			if string(call.Body) != body || call.Answered != 204 || call.Path != "/hook?a=1" {
+				t.Errorf("printed %s", got)
+			}
+		})
+	}
+}
+
+func TestReceivePrintsForPeople(t *testing.T) {
+	got := deliver(t, receiveOptions{status: 200}, http.Header{"X-Odd": {"a\x1b[2Jb"}}, "not JSON \x1b[31m", 200)
+	for _, want := range []string{"#1 POST /hook?a=1", "answered 200", "not JSON", "X-Odd: a"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in %q", want, got)
+		}
+	}
+	if strings.Contains(got, "\x1b") {
+		t.Errorf("an escape sequence got through: %q", got)
+	}
+}
+
+func TestReceiveFailsAsOftenAsTold(t *testing.T) {
+	deliver(t, receiveOptions{status: 200, failRate: 1}, nil, "{}", 500)
+	deliver(t, receiveOptions{status: 200, failRate: 0}, nil, "{}", 200)
+}
+
+// deliver makes one call and gives what was printed of it.
+func deliver(t *testing.T, o receiveOptions, header http.Header, body string, wantStatus int) string {
+	t.Helper()
+	var out bytes.Buffer
+	in := &inspector{options: o, key: domain.NewSigningKey(domain.NewSecret(o.secret)), out: &out}
+	r := httptest.NewRequest(http.MethodPost, "/hook?a=1", io.NopCloser(strings.NewReader(body)))
+	for name, values := range header {
+		r.Header[name] = values
+	}
+	w := httptest.NewRecorder()
+	in.ServeHTTP(w, r)
+	if w.Code != wantStatus {
+		t.Errorf("answered %d, want %d", w.Code, wantStatus)
+	}
+	return out.String()
+}
+
+func TestExitCodes(t *testing.T) {
+	for line, want := range map[string]int{
+		"version": 0, "version --json": 0, "help": 0, "nonsense": 2, "version extra": 2, "receive --nonsense": 2,
+		"receive --status 99": 2, "receive --fail-rate 2": 2, "receive --addr 256.0.0.1:1": 1,
+	} {
+		if got := run(t.Context(), strings.Fields(line)); got != want {
+			t.Errorf("%s exits %d, want %d", line, got, want)
+		}
+	}
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// newRoot assembles the command line. A new command is one file with its
+// constructor, and a line here.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "medilab-webhooks",
+		Short:         "Webhooks of a clinic: an event goes in, a signed call goes out, the log can account for it",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(
+		newReceiveCommand(),
+		newVersionCommand(),
+	)
+	refuseWrongUsage(root)
+	return root
+}
+
+// usageError is a mistake in the command line itself: exit code 2.
+type usageError struct{ error }
+
+// Unwrap gives the mistake.
+func (e usageError) Unwrap() error { return e.error }
+
+func isUsage(err error) bool {
+	// Cobra makes these two itself, with no type and no hook.
+	text := err.Error()
+	return errors.As(err, new(usageError)) ||
+		strings.HasPrefix(text, "unknown command ") || strings.HasPrefix(text, "required flag(s) ")
+}
+
+// refuseWrongUsage marks mistakes in flags and arguments, of this command and
+// all below it, as such. A command that only groups others shows its help.
+func refuseWrongUsage(c *cobra.Command) {
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	if !c.Runnable() && c.HasParent() {
+		c.Args = cobra.NoArgs
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		refuseWrongUsage(sub)
+	}
+}
