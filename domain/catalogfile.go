@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"regexp"
 )
 
@@ -31,13 +30,13 @@ func ParseCatalog(data []byte) (Catalog, error) {
 		RU    string `json:"ru"`
 		EN    string `json:"en"`
 	}
+	if err := CheckJSON(data); err != nil {
+		return Catalog{}, &Error{Kind: KindMalformed, Message: "the list of event types cannot be read", Err: err}
+	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&entries); err != nil {
 		return Catalog{}, &Error{Kind: KindMalformed, Message: "the list of event types cannot be read", Err: err}
-	}
-	if _, err := decoder.Token(); err != io.EOF {
-		return Catalog{}, Malformed("the list of event types is followed by something else")
 	}
 	if len(entries) > maxExtraTypes {
 		return Catalog{}, Invalid("types", fmt.Sprintf("must have at most %d entries", maxExtraTypes))
