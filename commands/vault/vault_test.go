@@ -1,0 +1,112 @@
+package vault
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+var (
+	clinic = domain.WebhookID(uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"))
+	other  = domain.WebhookID(uuid.MustParse("550e8400-e29b-41d4-a716-446655440001"))
+)
+
+func TestSealedOpensOnlyWhereItBelongs(t *testing.T) {
+	v, err := Ephemeral()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := v.Seal(clinic, "secret", "тайна")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(sealed), "тайна") {
+		t.Fatalf("the text shows: %s", sealed)
+	}
+	if got, err := v.Open(clinic, "secret", sealed); err != nil || got != "тайна" {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	for name, open := range map[string]func() (string, error){
+		"another webhook": func() (string, error) { return v.Open(other, "secret", sealed) },
+		"another field":   func() (string, error) { return v.Open(clinic, "headers.x", sealed) },
+		"another text":    func() (string, error) { return v.Open(clinic, "secret", sealed[:len(sealed)-4]) },
+		"no base64":       func() (string, error) { return v.Open(clinic, "secret", "?") },
+	} {
+		if got, err := open(); !errors.Is(err, ErrSealed) || got != "" {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+	}
+	if again, err := v.Seal(clinic, "secret", "тайна"); err != nil || again == sealed {
+		t.Errorf("the same text sealed twice shows that it is the same: %v", err)
+	}
+}
+
+func TestNothingIsSealedAsNothing(t *testing.T) {
+	v, err := Ephemeral()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sealed, err := v.Seal(clinic, "secret", ""); err != nil || sealed != "" {
+		t.Fatalf("got %q, %v", sealed, err)
+	}
+	if plain, err := v.Open(clinic, "secret", ""); err != nil || plain != "" {
+		t.Fatalf("got %q, %v", plain, err)
+	}
+}
+
+func TestKeysetFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data", "keys.json")
+	if _, err := Open(path, true); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), path) {
+		t.Fatalf("secrets without a keyset: got %v", err)
+	}
+	first, err := Open(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("mode %v, %v", info.Mode(), err)
+	}
+	old, err := first.Seal(clinic, "secret", "before")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := first.Seal(clinic, "secret", "after")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	again, err := Open(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sealed, want := range map[domain.Sealed]string{old: "before", fresh: "after"} {
+		if got, err := again.Open(clinic, "secret", sealed); err != nil || got != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	if old[:7] == fresh[:7] {
+		t.Error("the new key does not seal: both texts name the same key")
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".keys-*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestUnreadableKeyset(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	if err := os.WriteFile(path, []byte(`{"key": "s3cret"`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, false); err == nil || strings.Contains(err.Error(), "s3cret") {
+		t.Fatalf("got %v", err)
+	}
+}
