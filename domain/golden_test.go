@@ -1,0 +1,129 @@
+package domain
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+var update = flag.Bool("update", false, "write the golden files of events that have none yet")
+
+var (
+	goldenWebhook  = WebhookID(uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"))
+	goldenEvent    = EventID(uuid.MustParse("0190163d-8694-739b-aea5-966c26f8ad91"))
+	goldenDelivery = DeliveryID(uuid.MustParse("0190163d-8694-839b-aea5-966c26f8ad92"))
+	goldenToken    = TokenID(uuid.MustParse("6ba7b810-9dad-41d1-80b4-00c04fd430c8"))
+	goldenTime     = time.Date(2024, 1, 15, 10, 30, 5, 123456000, time.UTC)
+)
+
+func goldenCall() Call {
+	return Call{
+		EventID: goldenEvent, EventType: "patient.created", WebhookID: goldenWebhook, WebhookVersion: 3,
+		PayloadVersion: PayloadV1, Attempt: 2, URL: "https://crm.example.com/webhooks/patients",
+		StartedAt: goldenTime, Duration: 12345, Outcome: OutcomeSuccess, Status: 200,
+		Header: []HeaderField{{"Content-Type", "text/plain"}}, Body: []byte("ok"), Truncated: true,
+	}
+}
+
+func failedCall() Call {
+	call := goldenCall()
+	call.Outcome, call.Status, call.Error = OutcomeTimeout, 0, "no answer in 30 s"
+	call.Header, call.Body, call.Truncated = nil, nil, false
+	return call
+}
+
+// goldenChanges has every event of the log with every field set. The files in
+// testdata/golden are what the log of a running clinic may hold: a file is only
+// ever added, and what is in one must decode for ever.
+var goldenChanges = []Change{
+	WebhookRegistered{
+		ID: goldenWebhook, Number: 1, Name: "Интеграция с CRM", Description: "Отправка <данных> & событий",
+		URL: "https://crm.example.com/webhooks/patients", Events: []string{"patient.created", "visit.*"},
+		Headers: []SealedHeader{{"X-API-Key", "c2VhbGVk"}}, Secret: "c2VjcmV0",
+		MaxRetries: 3, RetryDelay: 60, Timeout: 30, Filters: json.RawMessage(`{"department":"cardiology"}`),
+		Batch: &Batch{MaxEvents: 100, MaxWait: 5}, PayloadVersion: PayloadV1, Active: true,
+	},
+	WebhookChanged{
+		Name: ptr("Имя"), Description: ptr(""), URL: ptr("https://a.example/"), Events: &[]string{"*"},
+		Headers: &[]SealedHeader{{"X-A", "c2VhbGVk"}}, Secret: ptr(Sealed("")), MaxRetries: ptr(0),
+		RetryDelay: ptr(1), Timeout: ptr(300), Filters: ptr(json.RawMessage(`{}`)), Batch: &Batch{},
+		PayloadVersion: ptr(PayloadCloudEvents),
+	},
+	WebhookActivated{},
+	WebhookDeactivated{},
+	WebhookDeleted{},
+	WebhookSecretRotated{Secret: "bmV3", PreviousUntil: goldenTime},
+	EventTriggered{
+		EventType: "patient.created", Source: "manual", CorrelationID: "manual-trigger-001",
+		EventData: json.RawMessage(`{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }`),
+	},
+	EventDispatched{EventID: goldenEvent, EventType: "patient.created", Size: 48, Deliveries: []Dispatch{
+		{DeliveryID: goldenDelivery, WebhookID: goldenWebhook, WebhookVersion: 3, BatchWait: 5, BatchMax: 100},
+	}},
+	IdempotencyKeyUsed{EventIDs: []EventID{goldenEvent}, BodyHash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
+	DeliverySucceeded{Call: goldenCall()},
+	DeliveryAttemptFailed{Call: failedCall(), NextAttemptAt: goldenTime.Add(time.Minute), GaveUp: GaveUpRetriesExhausted},
+	DeliveryInterrupted{EventID: goldenEvent, EventType: "patient.created", WebhookID: goldenWebhook, Attempt: 2, URL: "https://a.example/", Reason: "the process ended"},
+	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested},
+	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Size: 48},
+	DeliveryOutcomeLate{Call: goldenCall()},
+	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},
+	TokenCreated{ID: goldenToken, Name: "crm", Hash: "9f86d081", Prefix: "mlw_ab", Scopes: []Scope{ScopeEventsWrite}, ExpiresAt: goldenTime},
+	TokenRevoked{},
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestGoldenChanges(t *testing.T) {
+	seen := map[string]bool{}
+	for _, change := range goldenChanges {
+		name := change.ChangeType()
+		seen[name] = true
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join("testdata", "golden", name+".json")
+			got := change.AppendJSON(nil)
+			want, err := os.ReadFile(path)
+			if os.IsNotExist(err) && *update {
+				want = append(bytes.Clone(got), '\n')
+				err = os.WriteFile(path, want, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want = bytes.TrimSuffix(want, []byte("\n")); !bytes.Equal(got, want) {
+				t.Errorf("stored as\n%s\nand the golden file has\n%s", got, want)
+			}
+			back, err := Decode(name, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(back, change) {
+				t.Errorf("reads back as\n%+v\nand was\n%+v", back, change)
+			}
+		})
+	}
+	for _, name := range ChangeTypes() {
+		if !seen[name] {
+			t.Errorf("%s has no golden example", name)
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for _, c := range []struct{ name, changeType, data string }{
+		{"an unknown name", "webhook.renamed", `{}`},
+		{"no JSON", "webhook.registered", `{"id"`},
+		{"another shape", "webhook.registered", `{"number":"one"}`},
+	} {
+		if change, err := Decode(c.changeType, []byte(c.data)); err == nil || change != nil {
+			t.Errorf("%s: got %v, %v", c.name, change, err)
+		}
+	}
+}
