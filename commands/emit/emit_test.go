@@ -1,0 +1,274 @@
+package emit_test
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
+
+	"github.com/medilab/webhooks/commands/emit"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// awkward is a JSON object that any rewriting would change.
+const awkward = `{ "z":1.00,"a":"\u0000<>&ü\"\\",  "n":1e+5, "long":12345678901234567890.10, "s":"é" }`
+
+// row is what the database kept of an emission.
+type row struct {
+	ID            uuid.UUID
+	Type, Data    string
+	CorrelationID *string
+	Source        string
+}
+
+func open(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), testdb.New(t))
+	check(t, err)
+	t.Cleanup(pool.Close)
+	_, err = pool.Exec(t.Context(), `INSERT INTO medilab.event_types VALUES ('patient.created', '', ''), ('visit.created', '', '')`)
+	check(t, err)
+	return pool
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func outbox(t *testing.T, pool *pgxpool.Pool) []row {
+	t.Helper()
+	rows, err := pool.Query(t.Context(), `SELECT event_id, event_type, event_data::text, correlation_id, source FROM medilab.outbox ORDER BY seq`)
+	check(t, err)
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	check(t, err)
+	return found
+}
+
+// begin opens a transaction in one of the ways that Emit takes.
+var begin = map[string]func(t *testing.T, pool *pgxpool.Pool) (tx any, commit, rollback func() error){
+	"pgx.Tx": func(t *testing.T, pool *pgxpool.Pool) (any, func() error, func() error) {
+		tx, err := pool.Begin(t.Context())
+		check(t, err)
+		return tx, func() error { return tx.Commit(t.Context()) }, func() error { return tx.Rollback(t.Context()) }
+	},
+	"sql.Tx of pgx": func(t *testing.T, pool *pgxpool.Pool) (any, func() error, func() error) {
+		return beginSQL(t, "pgx", pool)
+	},
+	"sql.Tx of lib/pq": func(t *testing.T, pool *pgxpool.Pool) (any, func() error, func() error) {
+		return beginSQL(t, "postgres", pool)
+	},
+}
+
+func beginSQL(t *testing.T, driver string, pool *pgxpool.Pool) (any, func() error, func() error) {
+	db, err := sql.Open(driver, pool.Config().ConnString())
+	check(t, err)
+	t.Cleanup(func() { check(t, db.Close()) })
+	tx, err := db.BeginTx(t.Context(), nil)
+	check(t, err)
+	return tx, tx.Commit, tx.Rollback
+}
+
+func TestEmitIsOfTheTransaction(t *testing.T) {
+	for name, begin := range begin {
+		t.Run(name, func(t *testing.T) {
+			pool := open(t)
+			given := uuid.MustParse("0198f0a0-0000-7000-8000-000000000001")
+			events := []emit.Event{
+				{Type: "patient.created", Data: json.RawMessage(awkward), CorrelationID: `a "quoted" \ id, {x}`, Source: "billing", ID: given},
+				{Type: "visit.created", Data: json.RawMessage(`{}`)},
+			}
+
+			tx, _, rollback := begin(t, pool)
+			_, err := emit.Emit(t.Context(), tx, events...)
+			check(t, err)
+			check(t, rollback())
+			if rows := outbox(t, pool); len(rows) != 0 {
+				t.Fatalf("after a rollback there is %+v", rows)
+			}
+
+			tx, commit, _ := begin(t, pool)
+			ids, err := emit.Emit(t.Context(), tx, events...)
+			check(t, err)
+			if rows := outbox(t, pool); len(rows) != 0 {
+				t.Fatalf("before the commit there is %+v", rows)
+			}
+			check(t, commit())
+			rows := outbox(t, pool)
+			if len(rows) != 2 || !slices.Equal(ids, []uuid.UUID{rows[0].ID, rows[1].ID}) || ids[0] != given {
+				t.Fatalf("ids %v, rows %+v", ids, rows)
+			}
+			if r := rows[0]; r.Data != awkward || r.Type != "patient.created" || *r.CorrelationID != `a "quoted" \ id, {x}` || r.Source != "billing" {
+				t.Errorf("the first row is %+v", r)
+			}
+			if r := rows[1]; r.CorrelationID != nil || r.Source != "go" || r.ID.Version() != 7 {
+				t.Errorf("the second row is %+v", r)
+			}
+		})
+	}
+}
+
+func TestEmitMany(t *testing.T) {
+	pool := open(t)
+	events := make([]emit.Event, 3000)
+	for i := range events {
+		var err error
+		events[i], err = emit.New("patient.created", map[string]any{"n": i, "html": "<&>"})
+		check(t, err)
+	}
+	ids, err := emit.Emit(t.Context(), pool, events...)
+	check(t, err)
+	for i, r := range outbox(t, pool) {
+		if r.ID != ids[i] || r.Data != string(events[i].Data) || !strings.Contains(r.Data, "<&>") {
+			t.Fatalf("row %d is %+v", i, r)
+		}
+	}
+}
+
+func TestEmitRefusesAtOnce(t *testing.T) {
+	pool := open(t)
+	for name, c := range map[string]struct {
+		event emit.Event
+		code  string
+		says  string
+	}{
+		"no type":      {emit.Event{Data: []byte(`{}`)}, "22023", `unknown event type ""`},
+		"unknown type": {emit.Event{Type: "patient.create", Data: []byte(`{}`)}, "22023", `unknown event type "patient.create"`},
+		"an array":     {emit.Event{Type: "patient.created", Data: []byte(`[1]`)}, "22023", "not array"},
+		"null":         {emit.Event{Type: "patient.created", Data: []byte(`null`)}, "22023", "not null"},
+		"no JSON":      {emit.Event{Type: "patient.created", Data: []byte(`{`)}, "", "is not JSON"},
+		"no data":      {emit.Event{Type: "patient.created"}, "", "is not JSON"},
+		"too large":    {emit.Event{Type: "patient.created", Data: []byte(`{"a":"` + strings.Repeat("x", 10<<20) + `"}`)}, "54000", "the most is"},
+		"NUL in label": {emit.Event{Type: "patient.created", Data: []byte(`{}`), Source: "a\x00"}, "22021", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := emit.Emit(t.Context(), pool, c.event)
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("error %v; want one that says %q", err, c.says)
+			}
+			refused := new(pgconn.PgError)
+			if errors.As(err, &refused); refused.Code != c.code {
+				t.Errorf("code %q; want %q", refused.Code, c.code)
+			}
+		})
+	}
+	if rows := outbox(t, pool); len(rows) != 0 {
+		t.Errorf("refused, and yet there is %d rows", len(rows))
+	}
+	if _, err := emit.Emit(t.Context(), "not a transaction"); err == nil {
+		t.Error("a string was taken for a transaction")
+	}
+}
+
+func TestSQLDefaults(t *testing.T) {
+	pool := open(t)
+	before := time.Now().Add(-time.Minute)
+	var id uuid.UUID
+	check(t, pool.QueryRow(t.Context(), `SELECT medilab.emit('patient.created', '{"a": 1,  "a2":2}')`).Scan(&id))
+	seconds, nanoseconds := id.Time().UnixTime()
+	if made := time.Unix(seconds, nanoseconds); id.Version() != 7 || id.Variant() != uuid.RFC4122 || made.Before(before) || made.After(before.Add(time.Hour)) {
+		t.Errorf("%v is version %d made at %v", id, id.Version(), made)
+	}
+	r := outbox(t, pool)[0]
+	if r.ID != id || r.Source != "sql" || r.CorrelationID != nil || r.Data != `{"a": 1,  "a2":2}` {
+		t.Errorf("the row is %+v", r)
+	}
+	check(t, pool.QueryRow(t.Context(), `SELECT medilab.emit(event_type => 'patient.created', event_data => '{}',
+		event_id => '0198f0a0-0000-7000-8000-000000000002', correlation_id => 'c', source => 's')`).Scan(&id))
+	if id.String() != "0198f0a0-0000-7000-8000-000000000002" {
+		t.Errorf("the given id came back as %v", id)
+	}
+	if _, err := pool.Exec(t.Context(), `SELECT medilab.emit(NULL, '{}')`); err == nil {
+		t.Error("no type was accepted")
+	}
+	if _, err := pool.Exec(t.Context(), `SELECT medilab.emit('patient.created', NULL)`); err == nil {
+		t.Error("no data was accepted")
+	}
+}
+
+// A role of the clinic needs the right to call the function, and gets nothing else by it.
+func TestRoleNeedsOnlyExecute(t *testing.T) {
+	pool := open(t)
+	conn, err := pool.Acquire(t.Context())
+	check(t, err)
+	defer conn.Release()
+	role := "clinic_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	exec := func(sql string) error {
+		_, err := conn.Exec(t.Context(), sql)
+		return err
+	}
+	check(t, exec(`CREATE ROLE `+role))
+	defer func() { check(t, exec(`RESET ROLE; DROP OWNED BY `+role+`; DROP ROLE `+role)) }()
+	check(t, exec(`GRANT USAGE ON SCHEMA medilab TO `+role+`; SET ROLE `+role))
+	const call = `SELECT medilab.emit('patient.created', '{}')`
+	if exec(call) == nil {
+		t.Error("a role without rights can emit")
+	}
+	check(t, exec(`RESET ROLE; GRANT EXECUTE ON FUNCTION medilab.emit TO `+role+`; SET ROLE `+role))
+	check(t, exec(call))
+	for _, forbidden := range []string{
+		`SELECT FROM medilab.outbox`, `DELETE FROM medilab.outbox`, `SELECT medilab.outbox_done('{1}')`, `SELECT FROM medilab.events`,
+	} {
+		if exec(forbidden) == nil {
+			t.Errorf("the clinic's role can %s", forbidden)
+		}
+	}
+}
+
+func TestPublisher(t *testing.T) {
+	pool := open(t)
+	tx, err := pool.Begin(t.Context())
+	check(t, err)
+	publisher, err := emit.NewPublisher(tx)
+	check(t, err)
+	m := message.NewMessageWithContext(t.Context(), "no-uuid", []byte(awkward))
+	m.Metadata = message.Metadata{"correlation_id": "c-1", "source": "crm", "event_id": "0198F0A0-0000-7000-8000-000000000003"}
+	check(t, publisher.Publish("patient.created", m, m.Copy()))
+	check(t, publisher.Publish("patient.created"))
+	check(t, publisher.Close())
+	check(t, tx.Commit(t.Context()))
+	for _, r := range outbox(t, pool) {
+		if r.ID.String() != "0198f0a0-0000-7000-8000-000000000003" || r.Data != awkward || *r.CorrelationID != "c-1" || r.Source != "crm" {
+			t.Errorf("the row is %+v", r)
+		}
+	}
+
+	publisher, err = emit.NewPublisher(pool)
+	check(t, err)
+	m.Metadata["event_id"] = "seven"
+	if err := publisher.Publish("patient.created", m); err == nil {
+		t.Error("a bad event_id was published")
+	}
+	if _, err := emit.NewPublisher(nil); err == nil {
+		t.Error("a publisher by nothing was made")
+	}
+}
+
+// Who imports the package gets pgx, Watermill's message and uuid, and nothing of the server.
+func TestImports(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".").Output()
+	check(t, err)
+	allowed := []string{
+		"github.com/medilab/webhooks", "github.com/jackc/pgx/v5", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile",
+		"github.com/ThreeDotsLabs/watermill", "github.com/google/uuid", "github.com/lithammer/shortuuid/v3", "github.com/oklog/ulid", "github.com/pkg/errors", "golang.org/x/text",
+	}
+	for _, module := range strings.Fields(string(out)) {
+		if !slices.Contains(allowed, module) {
+			t.Errorf("the package brings %s", module)
+		}
+	}
+}
