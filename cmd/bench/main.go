@@ -1,0 +1,185 @@
+// Command bench measures the built product from outside, beside the machine's
+// ceiling: a forwarder that keeps nothing, with the same producer and the same
+// receiver, in the same run. A figure counts only when nothing was bought with
+// it: each run asserts that every acknowledged event arrived exactly once, that
+// every call is in the call log, and that no projection lags a second later.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == "forwarder" {
+		err = runForwarder(os.Args[2:])
+	} else {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		err = run(ctx, os.Args[1:])
+		stop()
+	}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench holds what all runs share.
+type bench struct {
+	binary      string
+	databaseURL string
+	workers     int
+	duration    time.Duration // of one run's load
+	limit       int           // events of one run
+	waiting     []int         // backlogs to measure memory at
+	patience    time.Duration // with something that makes no progress
+
+	receiver *receiver
+	producer *producer
+}
+
+func run(ctx context.Context, args []string) (err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	var (
+		b        = &bench{}
+		asJSON   = flags.Bool("json", false, "print JSON")
+		only     = flags.String("only", "", "scenarios to run, by the beginnings of their names, comma-separated")
+		quick    = flags.Bool("quick", false, "one round of two seconds a run: a look, not a measurement")
+		rounds   = flags.Int("rounds", 3, "how often each scenario runs; the medians count")
+		million  = flags.Bool("million", false, "measure memory with a million deliveries waiting, too")
+		keep     = flags.String("keep", "", "keep the result in this folder (docs/bench)")
+		version  = flags.String("version", "dev", "what is measured")
+		limit    = flags.Int("limit", 150_000, "most events of one run")
+		duration = flags.Duration("duration", 5*time.Second, "how long a run triggers")
+	)
+	flags.StringVar(&b.binary, "binary", "bin/medilab-webhooks", "the product")
+	flags.StringVar(&b.databaseURL, "database-url", "", "the Postgres to use; empty is the embedded one, whose CPU time is counted")
+	flags.IntVar(&b.workers, "workers", 512, "deliveries in flight at once, on both sides")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	b.duration, b.limit, b.waiting, b.patience = *duration, *limit, []int{100_000}, 20*time.Second
+	if *quick {
+		*rounds, b.duration, b.waiting = 1, 2*time.Second, []int{20_000}
+	}
+	if *million {
+		b.waiting = append(b.waiting, 1_000_000)
+	}
+	b.producer = newProducer(token)
+	if b.receiver, err = startReceiver(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.receiver.server.Close()) }()
+
+	r := &report{Version: *version, At: time.Now().UTC(), Machine: thisMachine(), Rounds: *rounds, Seconds: b.duration.Seconds(), Workers: b.workers}
+	if err := b.measure(ctx, r, *only, *rounds); err != nil {
+		return err
+	}
+	r.finish()
+	if *keep != "" {
+		path, err := r.keep(*keep)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stderr, "kept in", path)
+	}
+	if *asJSON {
+		err = json.NewEncoder(os.Stdout).Encode(r)
+	} else {
+		err = r.print(os.Stdout)
+	}
+	if err == nil && len(r.Failures) > 0 {
+		err = fmt.Errorf("%d runs failed what they assert", len(r.Failures))
+	}
+	return err
+}
+
+// measure runs the scenarios, round by round, ceiling and product in turns and
+// each first every other time.
+func (b *bench) measure(ctx context.Context, r *report, only string, rounds int) (err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	bare, err := startChild(ctx, "/targets", 0, func(addr string) *exec.Cmd {
+		cmd := exec.Command(self, "forwarder", "--addr", addr, "--workers", count(b.workers))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+		return cmd
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.stop()) }()
+	var ours *product // started when a scenario needs it
+	defer func() {
+		if ours != nil {
+			err = errors.Join(err, ours.close())
+		}
+	}()
+
+	for round := range rounds {
+		for _, s := range scenarios {
+			if !selected(s.name, only) || (s.once && round > 0) {
+				continue
+			}
+			if ours == nil && !s.once {
+				if ours, err = startProduct(ctx, b.binary, b.databaseURL, b.workers); err != nil {
+					return err
+				}
+			}
+			systems := []system{ceiling{bare}, ours}
+			switch {
+			case s.alone:
+				systems = systems[1:]
+			case round%2 == 1:
+				systems[0], systems[1] = systems[1], systems[0]
+			}
+			for _, sys := range systems {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				b.runOne(ctx, r, round, s, sys)
+			}
+		}
+	}
+	return nil
+}
+
+// runOne runs a scenario on one side. A failure is a finding: it is reported
+// with the figures and the other scenarios go on.
+func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, sys system) {
+	_, isOurs := sys.(*product)
+	who := map[bool]string{true: "ours", false: "ceiling"}[isOurs]
+	fmt.Fprintf(os.Stderr, "round %d: %s, %s\n", round+1, s.name, who)
+	m, err := s.run(ctx, b, sys)
+	if err != nil {
+		r.Failures = append(r.Failures, fmt.Sprintf("%s, %s: %v", s.name, who, err))
+	}
+	r.add(s.name, isOurs, m)
+}
+
+func (c ceiling) setTargets(ctx context.Context, urls []string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/targets", strings.NewReader(strings.Join(urls, "\n")))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}

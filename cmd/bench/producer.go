@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	eventSize   = 500 // bytes of a trigger's body
+	triggerPath = "/api/v1/webhooks/events/trigger"
+)
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	var out [36]byte
+	hex.Encode(out[:8], b[:4])
+	hex.Encode(out[9:13], b[4:6])
+	hex.Encode(out[14:18], b[6:8])
+	hex.Encode(out[19:23], b[8:10])
+	hex.Encode(out[24:], b[10:])
+	out[8], out[13], out[18], out[23] = '-', '-', '-', '-'
+	return string(out[:])
+}
+
+// event is a trigger's body of eventSize bytes that says when it was made.
+func event(eventType string) []byte {
+	head := `{"event_type":"` + eventType + `","event_data":{"patient_id":123,` + sentKey +
+		fmt.Sprintf("%019d", int64(now())) + `","note":"`
+	const tail = `"}}`
+	return []byte(head + strings.Repeat("x", max(0, eventSize-len(head)-len(tail))) + tail)
+}
+
+func batch(eventType string, n int) []byte {
+	var b bytes.Buffer
+	b.WriteString(`{"events":[`)
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(event(eventType))
+	}
+	b.WriteString(`]}`)
+	return b.Bytes()
+}
+
+// producer posts to the product or to the forwarder, the same way.
+type producer struct {
+	transport *http.Transport
+	token     string
+}
+
+func newProducer(token string) *producer {
+	return &producer{token: token, transport: &http.Transport{MaxIdleConnsPerHost: 1024, MaxIdleConns: 4096, DisableCompression: true}}
+}
+
+// post sends body and gives the ids of the events that were acknowledged.
+func (p *producer) post(ctx context.Context, target *url.URL, body []byte) ([]string, error) {
+	req := (&http.Request{
+		Method: http.MethodPost, URL: target, Host: target.Host, ContentLength: int64(len(body)),
+		Header: http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer " + p.token}},
+		Body:   io.NopCloser(bytes.NewReader(body)),
+	}).WithContext(ctx)
+	resp, err := p.transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusAccepted {
+		return nil, fmt.Errorf("%s answered %d: %.300s", target.Path, resp.StatusCode, answer)
+	}
+	return eventIDs(answer), nil
+}
+
+// eventIDs reads the ids out of an answer without decoding it whole.
+func eventIDs(answer []byte) []string {
+	var ids []string
+	for {
+		_, rest, found := bytes.Cut(answer, []byte(`"event_id":`))
+		if !found {
+			return ids
+		}
+		rest = bytes.TrimLeft(rest, " \n")
+		if len(rest) < 38 {
+			return ids
+		}
+		ids = append(ids, string(rest[1:37]))
+		answer = rest[38:]
+	}
+}
+
+// produced is what a load run got acknowledged.
+type produced struct {
+	ids     []string
+	elapsed time.Duration // from the first request to the last answer
+}
+
+// load has callers post one after the other until the time is over or limit
+// events are acknowledged. Any refusal ends it: a rate with errors in it says
+// nothing.
+func (p *producer) load(ctx context.Context, base string, o loadOptions) (produced, error) {
+	target, err := url.Parse(base + o.path)
+	if err != nil {
+		return produced{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		out   produced
+		first error
+		taken atomic.Int64
+	)
+	start := time.Now()
+	end := start.Add(o.duration)
+	for range o.callers {
+		wg.Go(func() {
+			var ids []string
+			for time.Now().Before(end) && ctx.Err() == nil && taken.Add(int64(o.events)) <= int64(o.limit) {
+				got, err := p.post(ctx, target, o.body())
+				if err == nil && len(got) != o.events {
+					err = fmt.Errorf("%d events were sent and %d acknowledged", o.events, len(got))
+				}
+				if err != nil {
+					mu.Lock()
+					if first == nil {
+						first = err
+					}
+					mu.Unlock()
+					cancel()
+					return
+				}
+				ids = append(ids, got...)
+			}
+			mu.Lock()
+			out.ids = append(out.ids, ids...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	out.elapsed = time.Since(start)
+	return out, first
+}
+
+type loadOptions struct {
+	path     string
+	callers  int
+	events   int // in one request
+	limit    int // events in all
+	duration time.Duration
+	body     func() []byte
+}
+
+// steady posts perSecond events a second, each on time whatever the one before
+// does.
+func (p *producer) steady(ctx context.Context, base string, perSecond int, duration time.Duration) (produced, error) {
+	target, err := url.Parse(base + triggerPath)
+	if err != nil {
+		return produced{}, err
+	}
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		out   produced
+		first error
+	)
+	start := time.Now()
+	tick := time.NewTicker(time.Second / time.Duration(perSecond))
+	defer tick.Stop()
+	for range int(duration.Seconds() * float64(perSecond)) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return out, ctx.Err()
+		}
+		wg.Go(func() {
+			ids, err := p.post(ctx, target, event(eventType))
+			mu.Lock()
+			defer mu.Unlock()
+			out.ids = append(out.ids, ids...)
+			if first == nil {
+				first = err
+			}
+		})
+	}
+	wg.Wait()
+	out.elapsed = time.Since(start)
+	return out, first
+}
+
+func count(n int) string { return strconv.Itoa(n) }
