@@ -1,0 +1,361 @@
+package domain
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+)
+
+// Bounds on one filter. They keep what a webhook costs each event small; all are far
+// above what people write.
+const (
+	maxFilterBytes     = 64 << 10
+	maxConditions      = 200
+	maxFilterNesting   = 8 // of $or
+	maxPathBytes       = 256
+	maxPathParts       = 16
+	maxPatternBytes    = 1000
+	maxPatternProgram  = 1000 // instructions of all expressions together
+	maxFilterErrors    = 20   // told at once
+	filterField        = "filters"
+	fieldOperatorNames = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $regex, $or"
+)
+
+// CompileFilter reads a webhook's filters, refusing what could never work: an unknown
+// operator, a bound that is no number, a regular expression that is not RE2, an empty
+// list or object of operators, a filter beyond the bounds above. Every field error is
+// named by where it is: `filters.department`, `filters.$or[1].amount.$gt`. Nothing, null
+// and {} are a filter that matches everything. raw is not kept.
+func CompileFilter(raw []byte) (*Filter, error) {
+	raw = bytes.Trim(raw, " \n\r\t")
+	if len(raw) == 0 || string(raw) == "null" {
+		return &Filter{}, nil
+	}
+	if len(raw) > maxFilterBytes {
+		return nil, Invalid(filterField, fmt.Sprintf("must be at most %d bytes", maxFilterBytes))
+	}
+	if err := CheckJSON(raw); err != nil {
+		return nil, Invalid(filterField, "cannot be read: "+err.Error())
+	}
+	if raw[0] != '{' {
+		return nil, Invalid(filterField, "must be an object of conditions, or null")
+	}
+	var c filterCompiler
+	f := c.filter(bytes.Clone(raw), filterField, 0)
+	if err := CheckFields(c.refused); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// filterCompiler collects what is wrong while it goes on, so that all is told at once.
+// What it makes of a refused part is never used.
+type filterCompiler struct {
+	refused    []FieldError
+	conditions int
+	program    int // instructions of expressions so far
+}
+
+func (c *filterCompiler) refuse(field, message string) {
+	if len(c.refused) < maxFilterErrors {
+		c.refused = append(c.refused, FieldError{shortened(field, 300), message})
+	}
+}
+
+// count bounds the conditions and operators of a filter.
+func (c *filterCompiler) count(field string) {
+	if c.conditions++; c.conditions == maxConditions+1 {
+		c.refuse(field, fmt.Sprintf("is one condition too many; a filter has at most %d", maxConditions))
+	}
+}
+
+// filter compiles an object of conditions.
+func (c *filterCompiler) filter(raw []byte, field string, nesting int) *Filter {
+	f := new(Filter)
+	for m := range members(raw, 0) {
+		key, value := string(m.key()), raw[m.off:m.end]
+		at := field + "." + key
+		c.count(at)
+		switch {
+		case key == "$or":
+			f.conditions = append(f.conditions, condition{field: key, want: string(value), or: c.alternatives(value, at, nesting+1)})
+		case strings.HasPrefix(key, "$") && isOperator(key):
+			c.refuse(at, `is an operator, which stands inside a field: {"field": {"`+key+`": ...}}`)
+		case strings.HasPrefix(key, "$"):
+			c.refuse(at, "is not a known operator; here only $or is")
+		default:
+			f.conditions = append(f.conditions, c.condition(key, value, at, nesting))
+		}
+	}
+	return f
+}
+
+// alternatives compiles the list of $or.
+func (c *filterCompiler) alternatives(raw []byte, field string, nesting int) []*Filter {
+	if !c.isList(raw, field) || c.tooNested(field, nesting) {
+		return nil
+	}
+	var all []*Filter
+	for value := range elements(raw) {
+		at := fmt.Sprintf("%s[%d]", field, len(all))
+		if kindOf(value) != objectKind || isEmpty(value) {
+			c.refuse(at, "must be an object of conditions")
+			all = append(all, nil)
+			continue
+		}
+		all = append(all, c.filter(value, at, nesting))
+	}
+	return all
+}
+
+func (c *filterCompiler) tooNested(field string, nesting int) bool {
+	if nesting <= maxFilterNesting {
+		return false
+	}
+	c.refuse(field, fmt.Sprintf("nests deeper than %d", maxFilterNesting))
+	return true
+}
+
+// condition compiles one key and its value.
+func (c *filterCompiler) condition(key string, raw []byte, field string, nesting int) condition {
+	if len(key) > maxPathBytes || strings.Count(key, ".") >= maxPathParts {
+		c.refuse(field, fmt.Sprintf("must be a path of at most %d bytes and %d parts", maxPathBytes, maxPathParts))
+	}
+	made := condition{field: key, want: string(raw)}
+	limited, operator := boundOf(key)
+	if operator == "" || hasOperators(raw) {
+		made.test = c.value(raw, field, nesting)
+		return made
+	}
+	if kindOf(raw) != numberKind {
+		c.refuse(field, fmt.Sprintf(`must be a number, because it is a bound on %s; a field of this very name is meant by {"$eq": ...}`, limited))
+		return made
+	}
+	equal := c.literal(raw, field)
+	made.test = &valueTest{every: []predicate{newOneOf([]literal{equal})}}
+	made.limited = limited
+	made.limit = &valueTest{every: []predicate{&comparison{operator, equal.number}}}
+	return made
+}
+
+// boundOf takes x_min and x_max apart; no operator for any other key.
+func boundOf(key string) (limited, operator string) {
+	if x, ok := strings.CutSuffix(key, "_min"); ok && x != "" && !strings.HasSuffix(x, ".") {
+		return x, "$gte"
+	}
+	if x, ok := strings.CutSuffix(key, "_max"); ok && x != "" && !strings.HasSuffix(x, ".") {
+		return x, "$lte"
+	}
+	return "", ""
+}
+
+// value compiles what a field is compared with: operators, a list of which any will do,
+// or a plain value.
+func (c *filterCompiler) value(raw []byte, field string, nesting int) *valueTest {
+	switch kindOf(raw) {
+	case objectKind:
+		if isEmpty(raw) {
+			c.refuse(field, `is empty; to compare with an empty object write {"$eq": {}}`)
+			return nil
+		}
+		if hasOperators(raw) {
+			return c.operators(raw, field, nesting)
+		}
+	case arrayKind:
+		return c.anyOf(raw, field, nesting)
+	}
+	return &valueTest{every: []predicate{newOneOf([]literal{c.literal(raw, field)})}}
+}
+
+// anyOf compiles a list of plain values, among which operators may stand too.
+func (c *filterCompiler) anyOf(raw []byte, field string, nesting int) *valueTest {
+	if !c.isList(raw, field) || c.tooNested(field, nesting) {
+		return nil
+	}
+	var values []literal
+	var either []*valueTest
+	index := 0
+	for element := range elements(raw) {
+		at := fmt.Sprintf("%s[%d]", field, index)
+		if kindOf(element) == objectKind && hasOperators(element) {
+			either = append(either, c.operators(element, at, nesting+1))
+		} else {
+			values = append(values, c.literal(element, at))
+		}
+		index++
+	}
+	plain := &valueTest{every: []predicate{newOneOf(values)}}
+	if len(either) == 0 {
+		return plain
+	}
+	return &valueTest{either: append(either, plain)}
+}
+
+// operators compiles an object of operators, all of which must hold.
+func (c *filterCompiler) operators(raw []byte, field string, nesting int) *valueTest {
+	test := new(valueTest)
+	for m := range members(raw, 0) {
+		operator, value := string(m.key()), raw[m.off:m.end]
+		at := field + "." + operator
+		c.count(at)
+		switch operator {
+		case "$eq":
+			test.every = append(test.every, newOneOf([]literal{c.literal(value, at)}))
+		case "$ne":
+			test.none = append(test.none, newOneOf([]literal{c.literal(value, at)}))
+		case "$in":
+			test.every = append(test.every, c.list(value, at))
+		case "$nin":
+			test.none = append(test.none, c.list(value, at))
+		case "$gt", "$gte", "$lt", "$lte":
+			test.every = append(test.every, c.comparison(operator, value, at))
+		case "$exists":
+			if kindOf(value) != boolKind {
+				c.refuse(at, "must be true or false")
+			}
+			test.exists = mustExist
+			if value[0] == 'f' {
+				test.exists = mustNotExist
+			}
+		case "$prefix":
+			if kindOf(value) != stringKind {
+				c.refuse(at, "must be a string")
+				continue
+			}
+			test.every = append(test.every, &prefix{newNode(value).text})
+		case "$regex":
+			test.every = append(test.every, c.pattern(value, at))
+		case "$or":
+			test.either = append(test.either, c.eitherOf(value, at, nesting+1)...)
+		default:
+			c.refuseOperator(operator, at)
+		}
+	}
+	return test
+}
+
+func (c *filterCompiler) refuseOperator(operator, field string) {
+	if !strings.HasPrefix(operator, "$") {
+		c.refuse(field, `stands beside operators; to compare with an object write {"$eq": {...}}`)
+		return
+	}
+	c.refuse(field, "is not a known operator"+didYouMean(nearest(operator, strings.Split(fieldOperatorNames, ", ")))+" (known: "+fieldOperatorNames+")")
+}
+
+// eitherOf compiles a $or within a field.
+func (c *filterCompiler) eitherOf(raw []byte, field string, nesting int) []*valueTest {
+	if !c.isList(raw, field) || c.tooNested(field, nesting) {
+		return nil
+	}
+	var tests []*valueTest
+	for element := range elements(raw) {
+		tests = append(tests, c.value(element, fmt.Sprintf("%s[%d]", field, len(tests)), nesting))
+	}
+	return tests
+}
+
+// list compiles the values of $in and $nin.
+func (c *filterCompiler) list(raw []byte, field string) *oneOf {
+	var values []literal
+	if c.isList(raw, field) {
+		for element := range elements(raw) {
+			values = append(values, c.literal(element, fmt.Sprintf("%s[%d]", field, len(values))))
+		}
+	}
+	return newOneOf(values)
+}
+
+func (c *filterCompiler) comparison(operator string, raw []byte, field string) *comparison {
+	if kindOf(raw) != numberKind {
+		c.refuse(field, "must be a number")
+		return &comparison{}
+	}
+	return &comparison{operator, c.literal(raw, field).number}
+}
+
+func (c *filterCompiler) pattern(raw []byte, field string) *pattern {
+	none := &pattern{}
+	text, ok := JSONText(raw)
+	if !ok {
+		c.refuse(field, "must be a string")
+		return none
+	}
+	if len(text) > maxPatternBytes {
+		c.refuse(field, fmt.Sprintf("must be at most %d bytes", maxPatternBytes))
+		return none
+	}
+	tree, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		c.refuse(field, "is not a regular expression (RE2): "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return none
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err == nil {
+		c.program += len(program.Inst)
+	}
+	expression, compileErr := regexp.Compile(text)
+	if err != nil || compileErr != nil || c.program > maxPatternProgram {
+		c.refuse(field, "makes the filter's regular expressions too large; use fewer or smaller repetitions")
+		return none
+	}
+	return &pattern{expression}
+}
+
+// literal takes a plain value apart.
+func (c *filterCompiler) literal(raw []byte, field string) literal {
+	l := literal{node: newNode(raw)}
+	switch l.kind {
+	case numberKind:
+		if !l.exact {
+			c.refuse(field, "is a number with an exponent too long to compare")
+		}
+	case arrayKind:
+		for element := range elements(raw) {
+			l.items = append(l.items, c.literal(element, field))
+		}
+	case objectKind:
+		l.fields = make(map[string]literal)
+		for m := range members(raw, 0) {
+			l.fields[string(m.key())] = c.literal(raw[m.off:m.end], field)
+		}
+	}
+	return l
+}
+
+// isList refuses what is no list, or an empty one: nothing would match it, or everything.
+func (c *filterCompiler) isList(raw []byte, field string) bool {
+	if kindOf(raw) == arrayKind && !isEmpty(raw) {
+		return true
+	}
+	c.refuse(field, "must be a list with at least one value")
+	return false
+}
+
+// isEmpty is of an object or an array.
+func isEmpty(raw []byte) bool {
+	return skipSpace(raw, 1) == len(raw)-1
+}
+
+// hasOperators reports an object with a key that begins with $.
+func hasOperators(raw []byte) bool {
+	if kindOf(raw) != objectKind {
+		return false
+	}
+	for m := range members(raw, 0) {
+		if bytes.HasPrefix(m.key(), []byte("$")) {
+			return true
+		}
+	}
+	return false
+}
+
+func isOperator(key string) bool {
+	for operator := range strings.SplitSeq(fieldOperatorNames, ", ") {
+		if key == operator {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,297 @@
+package domain
+
+import (
+	"bytes"
+	"iter"
+	"strings"
+)
+
+// Doc is an event's data, taken apart no further than the filters of its webhooks ask,
+// and each path once for all of them. It is for one goroutine at a time: the first look
+// at a path is remembered.
+type Doc struct {
+	data    []byte
+	state   docState
+	found   map[string]*found
+	indexes map[int]map[string]span // of larger objects, by their place in data
+}
+
+type docState uint8
+
+const (
+	docUnread docState = iota
+	docReadable
+	docUnreadable
+)
+
+// ParseDoc prepares event data for MatchDoc. It is the exact bytes of a JSON object;
+// nothing is copied, so they must not change. It reads nothing yet: an event whose
+// webhooks have no filters costs nothing.
+func ParseDoc(eventData []byte) *Doc { return &Doc{data: eventData} }
+
+// readable checks the data once: an object by CheckJSON's rules, so no key is ambiguous.
+func (d *Doc) readable() bool {
+	if d.state == docUnread {
+		d.state = docUnreadable
+		begin := skipSpace(d.data, 0)
+		if begin < len(d.data) && d.data[begin] == '{' && CheckJSON(d.data) == nil {
+			d.state = docReadable
+			d.found = make(map[string]*found)
+		}
+	}
+	return d.state == docReadable
+}
+
+// span is a value's place in the data.
+type span struct{ off, end int }
+
+// maxPathValues bounds what one path through arrays is compared with.
+const maxPathValues = 10_000
+
+// found is what an event has at a path.
+type found struct {
+	nodes   []node // none: missing; several when the path led through an array
+	tooMany bool
+}
+
+func (f *found) missing() bool { return len(f.nodes) == 0 && !f.tooMany }
+
+// anyCandidate reports whether holds is true of any value found or, where one is an
+// array, of any of its elements.
+func (f *found) anyCandidate(holds func(*node) bool) bool {
+	for i := range f.nodes {
+		n := &f.nodes[i]
+		if holds(n) {
+			return true
+		}
+		if n.kind != arrayKind {
+			continue
+		}
+		var element node // one for all, as holds makes it escape
+		for raw := range elements(n.raw) {
+			if element = newNode(raw); holds(&element) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// at looks a path up, once.
+func (d *Doc) at(path string) *found {
+	if f, ok := d.found[path]; ok {
+		return f
+	}
+	f := new(found)
+	d.descend(span{skipSpace(d.data, 0), len(d.data)}, path, f)
+	d.found[path] = f
+	return f
+}
+
+func (d *Doc) descend(s span, path string, f *found) {
+	switch d.data[s.off] {
+	case '{':
+		if value, ok := d.lookup(s, path); ok {
+			if len(f.nodes) == maxPathValues {
+				f.nodes, f.tooMany = nil, true
+				return
+			}
+			f.nodes = append(f.nodes, newNode(d.data[value.off:value.end]))
+			return
+		}
+		if head, rest, ok := strings.Cut(path, "."); ok {
+			if value, ok := d.lookup(s, head); ok {
+				d.descend(value, rest, f)
+			}
+		}
+	case '[':
+		for at := range elementSpans(d.data, s.off) {
+			if d.data[at.off] == '{' {
+				d.descend(at, path, f)
+			}
+			if f.tooMany {
+				return
+			}
+		}
+	}
+}
+
+// lookup finds a key of the object at s. A small object is read through; of a larger one
+// an index is made once.
+func (d *Doc) lookup(s span, key string) (span, bool) {
+	const small = 1024
+	if s.end-s.off <= small {
+		for m := range members(d.data, s.off) {
+			if string(m.key()) == key {
+				return span{m.off, m.end}, true
+			}
+		}
+		return span{}, false
+	}
+	index, ok := d.indexes[s.off]
+	if !ok {
+		index = make(map[string]span)
+		for m := range members(d.data, s.off) {
+			index[string(m.key())] = span{m.off, m.end}
+		}
+		if d.indexes == nil {
+			d.indexes = make(map[int]map[string]span)
+		}
+		d.indexes[s.off] = index
+	}
+	value, ok := index[key]
+	return value, ok
+}
+
+// members gives the keys and values of the object that begins at i in data. The data has
+// passed CheckJSON; in other data it ends early.
+func members(data []byte, i int) iter.Seq[member] {
+	return func(yield func(member) bool) {
+		for i = skipSpace(data, i+1); ; i = skipSpace(data, i+1) {
+			m, ok := nextMember(data, i)
+			if !ok || !yield(m) {
+				return
+			}
+			if i = skipSpace(data, m.end); i == len(data) || data[i] != ',' {
+				return
+			}
+		}
+	}
+}
+
+// elementSpans gives the places of the elements of the array that begins at i in data.
+func elementSpans(data []byte, i int) iter.Seq[span] {
+	return func(yield func(span) bool) {
+		for i = skipSpace(data, i+1); ; i = skipSpace(data, i+1) {
+			end := skipValue(data, i)
+			if end == i || !yield(span{i, end}) {
+				return
+			}
+			if i = skipSpace(data, end); i == len(data) || data[i] != ',' {
+				return
+			}
+		}
+	}
+}
+
+// elements gives the elements of an array's bytes.
+func elements(raw []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for at := range elementSpans(raw, 0) {
+			if !yield(raw[at.off:at.end]) {
+				return
+			}
+		}
+	}
+}
+
+// jsonKind is the type of a JSON value.
+type jsonKind uint8
+
+const (
+	anyKind jsonKind = iota
+	nullKind
+	boolKind
+	numberKind
+	stringKind
+	arrayKind
+	objectKind
+)
+
+// String is the kind's name for a message.
+func (k jsonKind) String() string {
+	return [...]string{"value", "null", "boolean", "number", "string", "array", "object"}[k]
+}
+
+func kindOf(raw []byte) jsonKind {
+	switch raw[0] {
+	case 'n':
+		return nullKind
+	case 't', 'f':
+		return boolKind
+	case '"':
+		return stringKind
+	case '[':
+		return arrayKind
+	case '{':
+		return objectKind
+	}
+	return numberKind
+}
+
+// node is a JSON value, ready to be compared.
+type node struct {
+	kind   jsonKind
+	raw    []byte
+	text   []byte  // of a string
+	number decimal // of a number
+	exact  bool    // number can be compared
+}
+
+// newNode reads one value, which has passed CheckJSON.
+func newNode(raw []byte) node {
+	n := node{kind: kindOf(raw), raw: raw}
+	switch n.kind {
+	case stringKind:
+		n.text = unescaped(raw[1 : len(raw)-1])
+	case numberKind:
+		n.number, n.exact = parseDecimal(raw)
+	}
+	return n
+}
+
+// literal is a value that a filter names, taken apart as far as comparing needs.
+type literal struct {
+	node
+	items  []literal          // of an array
+	fields map[string]literal // of an object
+}
+
+// equal is JSON equality by type: numbers by value, objects whatever the order of keys.
+func (l *literal) equal(n *node) bool {
+	if l.kind != n.kind {
+		return false
+	}
+	switch l.kind {
+	case boolKind:
+		return l.raw[0] == n.raw[0]
+	case numberKind:
+		return l.exact && n.exact && l.number.compare(n.number) == 0
+	case stringKind:
+		return bytes.Equal(l.text, n.text)
+	case arrayKind:
+		return l.equalItems(n.raw)
+	case objectKind:
+		return l.equalFields(n.raw)
+	}
+	return true // null
+}
+
+func (l *literal) equalItems(raw []byte) bool {
+	count := 0
+	for element := range elements(raw) {
+		if count == len(l.items) {
+			return false
+		}
+		if n := newNode(element); !l.items[count].equal(&n) {
+			return false
+		}
+		count++
+	}
+	return count == len(l.items)
+}
+
+func (l *literal) equalFields(raw []byte) bool {
+	count := 0
+	for m := range members(raw, 0) {
+		want, ok := l.fields[string(m.key())]
+		if !ok {
+			return false
+		}
+		if n := newNode(raw[m.off:m.end]); !want.equal(&n) {
+			return false
+		}
+		count++
+	}
+	return count == len(l.fields)
+}
