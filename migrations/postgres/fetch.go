@@ -67,6 +67,11 @@ func download(ctx context.Context, o Options, version embedded.PostgresVersion, 
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return err
 	}
+	if os.Geteuid() == 0 && o.CacheDir == "" {
+		if err := os.Chmod(cache, 0o755); err != nil { // our umask may have closed it
+			return err
+		}
+	}
 	scratch, err := os.MkdirTemp(cache, "fetch-")
 	if err != nil {
 		return err
@@ -109,9 +114,24 @@ func download(ctx context.Context, o Options, version embedded.PostgresVersion, 
 	}
 }
 
-// install moves unpacked binaries to their place; another process may have been faster.
+// install moves unpacked binaries to their place; another process may have been faster. Whatever our
+// umask is, the account that runs Postgres may read and run them.
 func install(unpacked, home string) error {
-	if err := os.Chmod(unpacked, 0o755); err != nil {
+	err := filepath.WalkDir(unpacked, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.Type()&os.ModeSymlink != 0 {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		mode := info.Mode().Perm() | 0o444
+		if entry.IsDir() || mode&0o100 != 0 {
+			mode |= 0o111
+		}
+		return os.Chmod(path, mode)
+	})
+	if err != nil {
 		return err
 	}
 	if err := os.Rename(unpacked, home); err != nil && !hasBinaries(filepath.Join(home, "bin")) {

@@ -46,6 +46,9 @@ func findBinaries(ctx context.Context, o Options, a account, major int) (binarie
 		if err == nil && b.major < oldestMajor {
 			err = fmt.Errorf("%s is Postgres %s, %d or newer is needed", dir, b.version, oldestMajor)
 		}
+		if ctx.Err() != nil {
+			return binaries{}, fmt.Errorf("look for Postgres: %w", ctx.Err())
+		}
 		if err != nil {
 			refused = errors.Join(refused, err)
 			continue

@@ -39,7 +39,7 @@ func identify(pid int, o Options) identity {
 		if os.SameFile(here, there) {
 			return serverOfOurs
 		}
-		return unknown // another folder's server: Postgres looks closer than we do
+		return stranger // another folder's server
 	}
 	for _, arg := range args {
 		if arg == "medilab.data_dir="+o.DataDir {

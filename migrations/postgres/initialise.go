@@ -171,7 +171,7 @@ func (o Options) explain(doing string, err error) error {
 		return fmt.Errorf("%s: %s is on a read-only file system: set MEDILAB_DATA_DIR to a folder that can be written: %w", doing, o.DataDir, err)
 	case has(syscall.EACCES, "Permission denied"):
 		return fmt.Errorf("%s: %s cannot be written by this user: fix its permissions, or set MEDILAB_DATA_DIR to a folder that can be written: %w", doing, o.DataDir, err)
-	case has(syscall.EPERM, "Operation not permitted"):
+	case os.Geteuid() == 0 && has(syscall.EPERM, "Operation not permitted"):
 		return fmt.Errorf("%s: this process may not do that, though it is root (a container without the capabilities SETUID, SETGID and CHOWN?): run as an ordinary user, or set DATABASE_URL: %w", doing, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)

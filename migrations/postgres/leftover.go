@@ -119,5 +119,5 @@ type identity uint8
 const (
 	unknown      identity = iota // cannot be told
 	serverOfOurs                 // the server of this data folder
-	stranger                     // no Postgres at all
+	stranger                     // another program, or the server of another folder
 )

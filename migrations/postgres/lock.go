@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -65,6 +66,13 @@ func flock(path string, how int) (*lock, error) {
 
 func (l *lock) release() error { return l.file.Close() }
 
+// isAlive reports whether the process of a note still exists. The note of a killed process stays in
+// the file: whoever holds the lock then, for a moment, has not noted itself.
+func isAlive(pid string) bool {
+	n, err := strconv.Atoi(pid)
+	return err == nil && alive(n)
+}
+
 // holder reads who noted itself in the lock file.
 func holder(path string) (who role, pid string) {
 	note, err := os.ReadFile(path)
@@ -88,7 +96,7 @@ func acquire(ctx context.Context, o Options, r role) (*lock, error) {
 			return nil, o.explain("lock", err)
 		}
 		who, pid := holder(o.lockFile())
-		if who == roleServe {
+		if who == roleServe && isAlive(pid) {
 			return nil, fmt.Errorf("%w: %s is served by process %s: stop it, or set MEDILAB_DATA_DIR to another folder", ErrInUse, o.DataDir, pid)
 		}
 		if !told {

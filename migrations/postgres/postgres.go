@@ -60,16 +60,16 @@ type Options struct {
 // Server is a running Postgres: one that this process runs, or one that it is attached to.
 type Server struct {
 	url   string
-	child *child   // nil when attached
-	held  *lock    // the exclusive lock of a server that we run
-	use   *lock    // the shared lock of a server that we are attached to
-	drain bool     // stop only when nobody is attached any more
-	files []func() // closed after the child
+	child *child  // nil when attached
+	held  *lock   // the exclusive lock of a server that we run
+	use   *lock   // the shared lock of a server that we are attached to
+	drain bool    // stop only when nobody is attached any more
+	out   *output // what the child says
 	log   *slog.Logger
 
 	stopping sync.Mutex
 	stopped  bool
-	done     chan struct{}
+	done     <-chan struct{}
 }
 
 // URL is a connection URL for pgx with the password in it: never log it. The role is a superuser.
@@ -87,6 +87,9 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.makeDataDir(); err != nil {
+		return nil, err
+	}
 	held, err := acquire(ctx, o, roleServe)
 	if err != nil {
 		return nil, err
@@ -101,6 +104,11 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.makeDataDir(); err != nil {
+		return nil, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
 		held, err := tryLock(o.lockFile(), roleCommand)
 		if err == nil {
@@ -122,8 +130,9 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 		if !errors.Is(err, ErrNotRunning) {
 			return nil, err
 		}
-		if waited := pause(ctx, retryEvery); waited != nil {
-			return nil, fmt.Errorf("wait for the database in %s: %w", o.DataDir, waited)
+		if waited := pause(waiting, retryEvery); waited != nil {
+			_, pid := holder(o.lockFile())
+			return nil, fmt.Errorf("the database in %s, which process %s runs, does not answer yet: try again, or stop that process: %w", o.DataDir, pid, waited)
 		}
 	}
 }
@@ -134,6 +143,9 @@ func Attach(ctx context.Context, dataDir string) (*Server, error) {
 	o, err := Options{DataDir: dataDir}.complete()
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(o.lockFile()); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", ErrNotRunning, o.DataDir)
 	}
 	held, err := tryLock(o.lockFile(), "")
 	if err == nil {
@@ -160,9 +172,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		return s.use.release()
 	}
 	err := s.shutdown(ctx)
-	for _, closeFile := range s.files {
-		closeFile()
-	}
+	s.out.close()
 	return errors.Join(err, s.held.release())
 }
 
@@ -214,11 +224,12 @@ func (o Options) complete() (Options, error) {
 	if o.search == nil {
 		o.search = installed
 	}
-	// Others may not even list the folder: beside the database it keeps tokens and keys.
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return o, o.explain("make the data folder", err)
-	}
 	return o, nil
+}
+
+// makeDataDir closes the folder to others: beside the database it keeps tokens and keys.
+func (o Options) makeDataDir() error {
+	return o.explain("make the data folder", os.MkdirAll(o.DataDir, 0o700))
 }
 
 func (o Options) lockFile() string    { return filepath.Join(o.DataDir, "lock") }
@@ -231,7 +242,7 @@ const (
 	// retryEvery paces waits for another process, which cannot signal us.
 	retryEvery = 50 * time.Millisecond
 	// patience bounds how long we wait for what another process should do within moments.
-	patience = 30 * time.Second
+	patience = time.Minute
 )
 
 // pause waits d, or less when ctx ends, which is its error.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -58,7 +59,9 @@ func (o Options) startLocked(ctx context.Context, held *lock) (*Server, error) {
 	}
 	s.held = held
 	if err := ensureDatabase(ctx, s.url); err != nil {
-		return nil, errors.Join(err, s.child.stop(ctx))
+		err = errors.Join(err, s.child.stop(ctx))
+		s.out.close()
+		return nil, err
 	}
 	o.Log.Info("database started", "folder", o.cluster(), "version", b.version, "process", s.child.cmd.Process.Pid)
 	return s, nil
@@ -86,7 +89,7 @@ func (o Options) launchWithRetries(ctx context.Context, a account, b binaries, p
 	const portTries = 5
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for tries := 1; ; tries++ {
+	for tries, small := 1, false; ; tries++ {
 		s, complaints, err := o.launch(ctx, a, b, password)
 		if err == nil || ctx.Err() != nil {
 			return s, err
@@ -94,6 +97,14 @@ func (o Options) launchWithRetries(ctx context.Context, a account, b binaries, p
 		switch {
 		case strings.Contains(complaints, "could not bind") && tries < portTries:
 			o.Log.Info("a port was taken, trying another", "error", oneLine(err))
+		case strings.Contains(complaints, "could not map anonymous shared memory") && !small:
+			small = true
+			o.Log.Warn("this machine has little memory to give, starting the database with less", "error", oneLine(err))
+			o.Settings = maps.Clone(o.Settings)
+			if o.Settings == nil {
+				o.Settings = map[string]string{}
+			}
+			o.Settings["shared_buffers"] = "16MB"
 		case strings.Contains(complaints, "pre-existing shared memory block"):
 			if tries == 1 {
 				o.Log.Info("waiting for the last process of a killed database")
@@ -158,7 +169,7 @@ func (o Options) launch(ctx context.Context, a account, b binaries, password str
 	return &Server{
 		url:   where.url(password),
 		child: c,
-		files: []func(){out.close},
+		out:   out,
 		log:   o.Log,
 		done:  c.ended,
 	}, "", nil
@@ -261,6 +272,13 @@ func runningURL(ctx context.Context, o Options) (string, error) {
 	}
 	url := where.url(password)
 	conn, err := pgx.Connect(ctx, url)
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) {
+		switch refused.Code {
+		case "57P03", "3D000": // starting or stopping; just initialised
+			return "", notRunning(err)
+		}
+		return "", fmt.Errorf("connect to the database in %s: %w", o.DataDir, err)
+	}
 	if err != nil {
 		return "", notRunning(err)
 	}

@@ -63,8 +63,8 @@ func join(ctx context.Context) (string, error) {
 		return "", err
 	}
 	url, err := current(ctx, base)
-	if err == nil {
-		return url, nil
+	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, postgres.ErrNotRunning) {
+		return url, err
 	}
 	if err := startKeeper(base); err != nil {
 		return "", err
@@ -204,7 +204,12 @@ func removeOld(base string) {
 		return // only a malformed pattern fails
 	}
 	for _, dir := range old {
+		lock, err := lockFile(dir, "lock", syscall.LOCK_EX|syscall.LOCK_NB)
+		if err != nil {
+			continue // its server runs
+		}
 		_ = os.RemoveAll(dir)
+		_ = lock.Close() // nothing was written
 	}
 }
 
