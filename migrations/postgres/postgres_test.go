@@ -245,21 +245,29 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// serversOf counts the servers that work in a database's folder.
-func serversOf(t *testing.T, cluster string) int {
+// serversOf counts the servers of a data folder: a process just forked from one still looks like it.
+func serversOf(t *testing.T, dataDir string) int {
 	t.Helper()
-	found, err := filepath.Glob("/proc/[0-9]*/cwd")
+	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := 0
-	for _, cwd := range found {
-		where, err := os.Readlink(cwd)
-		if err != nil || where != cluster {
+	parents := map[string]string{}
+	for _, file := range found {
+		command, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(command), "\x00medilab.data_dir="+dataDir+"\x00") {
 			continue
 		}
-		command, err := os.ReadFile(filepath.Join(filepath.Dir(cwd), "cmdline"))
-		if err == nil && strings.Contains(string(command), "medilab.data_dir=") {
+		stat, err := os.ReadFile(filepath.Join(filepath.Dir(file), "stat"))
+		if err != nil {
+			continue // it has ended
+		}
+		_, after, _ := strings.Cut(string(stat), ") ") // state, parent, ...
+		parents[filepath.Base(filepath.Dir(file))] = strings.Fields(after)[1]
+	}
+	count := 0
+	for _, parent := range parents {
+		if _, child := parents[parent]; !child {
 			count++
 		}
 	}
@@ -310,7 +318,7 @@ func TestFirstStart(t *testing.T) {
 	default:
 		t.Error("Done is open after Stop")
 	}
-	if n := serversOf(t, o.cluster()); n != 0 {
+	if n := serversOf(t, o.DataDir); n != 0 {
 		t.Errorf("%d servers are left after Stop", n)
 	}
 	again := mustStart(t, o)
@@ -391,8 +399,8 @@ func TestRacingStartsHaveOneWinner(t *testing.T) {
 			t.Errorf("loser: %v, want ErrInUse", errs[i])
 		}
 	}
-	if winners != 1 || serversOf(t, o.cluster()) != 1 {
-		t.Errorf("%d winners, %d servers, want one", winners, serversOf(t, o.cluster()))
+	if winners != 1 || serversOf(t, o.DataDir) != 1 {
+		t.Errorf("%d winners, %d servers, want one", winners, serversOf(t, o.DataDir))
 	}
 }
 
@@ -432,7 +440,7 @@ func TestOpenUsesTheRunningServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if recall(t, command.URL()) != "seed" || serversOf(t, o.cluster()) != 1 {
+	if recall(t, command.URL()) != "seed" || serversOf(t, o.DataDir) != 1 {
 		t.Error("the command does not use the running server")
 	}
 	mustStop(t, command)
@@ -490,7 +498,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	if got := recall(t, next.URL()); got != "seed,before the kill" {
 		t.Errorf("kept = %q", got)
 	}
-	if n := serversOf(t, o.cluster()); n != 1 {
+	if n := serversOf(t, o.DataDir); n != 1 {
 		t.Errorf("%d servers run, want one", n)
 	}
 }
@@ -507,7 +515,7 @@ func TestLeftoverIsStopped(t *testing.T) {
 	if got := recall(t, s.URL()); got != "seed" {
 		t.Errorf("kept = %q", got)
 	}
-	if n := serversOf(t, o.cluster()); n != 1 {
+	if n := serversOf(t, o.DataDir); n != 1 {
 		t.Errorf("%d servers run, want one", n)
 	}
 }
