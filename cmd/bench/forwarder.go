@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -56,8 +57,9 @@ func runForwarder(args []string) error {
 }
 
 type forwarded struct {
-	url, id string
-	body    []byte
+	target *url.URL
+	id     string
+	body   []byte
 }
 
 type forwarder struct {
@@ -65,32 +67,47 @@ type forwarder struct {
 	client *http.Transport
 
 	mu      sync.RWMutex
-	targets []string
+	targets []*url.URL
 }
 
 // ServeHTTP takes an event, or the list of targets.
 func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
+	body := make([]byte, max(0, r.ContentLength))
+	if _, err := io.ReadFull(r.Body, body); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	if r.URL.Path == "/targets" {
-		f.mu.Lock()
-		f.targets = strings.Fields(string(body))
-		f.mu.Unlock()
+		f.setTargets(w, strings.Fields(string(body)))
 		return
 	}
 	f.mu.RLock()
 	targets := f.targets
 	f.mu.RUnlock()
 	id := newID()
-	for _, url := range targets {
-		f.queue <- forwarded{url: url, id: id, body: body}
+	for _, target := range targets {
+		f.queue <- forwarded{target: target, id: id, body: body}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
-	fmt.Fprintf(w, `{"event_id":"%s"}`, id)
+	if _, err := io.WriteString(w, `{"event_id":"`+id+`"}`); err != nil {
+		fmt.Fprintln(os.Stderr, "forwarder:", err)
+	}
+}
+
+func (f *forwarder) setTargets(w http.ResponseWriter, lines []string) {
+	targets := make([]*url.URL, len(lines))
+	for i, line := range lines {
+		u, err := url.Parse(line)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		targets[i] = u
+	}
+	f.mu.Lock()
+	f.targets = targets
+	f.mu.Unlock()
 }
 
 func (f *forwarder) work(ctx context.Context) {
@@ -107,12 +124,11 @@ func (f *forwarder) work(ctx context.Context) {
 }
 
 func (f *forwarder) send(ctx context.Context, e forwarded) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url, bytes.NewReader(e.body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(eventIDHeader, e.id)
+	req := (&http.Request{
+		Method: http.MethodPost, URL: e.target, Host: e.target.Host, ContentLength: int64(len(e.body)),
+		Header: http.Header{"Content-Type": {"application/json"}, eventIDHeader: {e.id}},
+		Body:   io.NopCloser(bytes.NewReader(e.body)),
+	}).WithContext(ctx)
 	resp, err := f.client.RoundTrip(req)
 	if err != nil {
 		return err

@@ -135,7 +135,10 @@ func (r *report) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "scenario\tmeasure\tceiling\tours\tratio\tfloor\t\t")
 	for _, f := range r.Figures {
-		ceiling, ratio, verdict := "", "", ""
+		ceiling, ours, ratio, verdict := "", "", "", ""
+		if len(f.Ours) > 0 {
+			ours = short(f.OursMedian)
+		}
 		if len(f.Ceiling) > 0 {
 			ceiling = short(f.CeilingMedian)
 		}
@@ -145,7 +148,7 @@ func (r *report) print(w io.Writer) error {
 		if f.Met != nil {
 			verdict = map[bool]string{true: "met", false: "BELOW"}[*f.Met]
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", f.Scenario, f.Measure, ceiling, short(f.OursMedian), ratio, f.Floor, verdict)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", f.Scenario, f.Measure, ceiling, ours, ratio, f.Floor, verdict)
 	}
 	if err := t.Flush(); err != nil {
 		return err

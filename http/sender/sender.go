@@ -117,7 +117,8 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // Send makes the call and waits for its end: the answer, the timeout, or the
-// end of ctx. A receiver sees the request at most once.
+// end of ctx. A receiver sees the request at most once, unless it said itself
+// that it had not looked at it.
 //
 // The status decides when the headers have arrived, except that a 2xx whose
 // body does not end in time is a timeout, and one that breaks off is a reset:
@@ -163,17 +164,38 @@ func (c *Client) call(ctx context.Context, r Request) Result {
 	req := tmpl.WithContext(ctx)
 	req.Header = ownHeaders(r.Header)
 	req.ContentLength = int64(len(r.Body))
-	if len(r.Body) > 0 {
-		// A reader that net/http knows, so that headers and a small body leave in one
-		// write. GetBody stays nil: with it the transport would repeat the POST.
-		req.Body = io.NopCloser(bytes.NewReader(r.Body))
-	}
-	resp, err := c.transport.RoundTrip(req)
+	resp, err := c.roundTrip(req, r.Body)
 	if err != nil {
 		return failed(err)
 	}
 	defer resp.Body.Close() // nothing can be done about a failure to stop reading
 	return read(resp)
+}
+
+func (c *Client) roundTrip(req *http.Request, body []byte) (resp *http.Response, err error) {
+	const tries = 3
+	for range tries {
+		if len(body) > 0 {
+			// A reader that net/http knows, so that headers and a small body leave in one
+			// write. GetBody stays nil: with it the transport would repeat the POST.
+			req.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		if resp, err = c.transport.RoundTrip(req); err == nil || !notProcessed(err) {
+			break
+		}
+	}
+	return resp, err
+}
+
+// notProcessed reports that an HTTP/2 receiver declared the request untouched
+// (RFC 9113, section 8.7: GOAWAY below its stream, or REFUSED_STREAM), as nginx
+// does to what is in flight after every thousandth request. The transport would
+// repeat these by itself, but with GetBody it repeats a PROTOCOL_ERROR too, and
+// that says nothing of the kind. It has no type for them, hence the text.
+func notProcessed(err error) bool {
+	text, found := strings.CutPrefix(err.Error(), "http2: Transport: cannot retry err [")
+	return found && (strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY") ||
+		strings.HasPrefix(text, "stream error:") && strings.Contains(text, "REFUSED_STREAM"))
 }
 
 func failed(err error) Result {
