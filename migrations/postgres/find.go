@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // oldestMajor is the oldest Postgres that we run.
@@ -48,6 +49,9 @@ func findBinaries(ctx context.Context, o Options, a account, major int) (binarie
 		}
 		if ctx.Err() != nil {
 			return binaries{}, fmt.Errorf("look for Postgres: %w", ctx.Err())
+		}
+		if errors.Is(err, errNoAccount) {
+			return binaries{}, err
 		}
 		if err != nil {
 			refused = errors.Join(refused, err)
@@ -148,6 +152,9 @@ func majorIn(dir string) int {
 
 var versionLine = regexp.MustCompile(`\(.*?\) ((\d+)[^\s]*)`)
 
+// errNoAccount: whatever the binaries, nobody can be made to run them.
+var errNoAccount = errors.New("Postgres does not run as root")
+
 // inspect runs the binaries of a folder, as the account that will run them, to learn their version.
 func inspect(ctx context.Context, a account, dir string) (binaries, error) {
 	if !hasBinaries(dir) {
@@ -155,7 +162,10 @@ func inspect(ctx context.Context, a account, dir string) (binaries, error) {
 	}
 	b := binaries{dir: dir}
 	out, err := complete(ctx, a.command(b.postgres(), "--version"))
-	if errors.Is(err, os.ErrPermission) && a.cred != nil {
+	if a.cred != nil && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL)) {
+		return b, fmt.Errorf("%w: this process is root and cannot become user %s (a container without the capabilities SETUID and SETGID, or without that user): run as an ordinary user, or set DATABASE_URL", errNoAccount, a.name)
+	}
+	if a.cred != nil && errors.Is(err, syscall.EACCES) {
 		return b, fmt.Errorf("%s cannot be run as user %s, who runs Postgres because root may not: make it reachable for that user, or run as another user", b.postgres(), a.name)
 	}
 	if err != nil {

@@ -701,6 +701,32 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestDiskFillsUp: a start on a disk that filled up since says so, and works when there is space again.
+func TestDiskFillsUp(t *testing.T) {
+	seed := seeded(t)
+	dir := tmpfs(t, "size=128m")
+	o := options(t, filepath.Join(dir, "data"))
+	if out, err := exec.Command("cp", "-a", seed, o.DataDir).CombinedOutput(); err != nil {
+		t.Fatalf("copy the seed: %v: %s", err, out)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	if _, err := exec.Command("dd", "if=/dev/zero", "of="+ballast, "bs=64k").CombinedOutput(); err == nil {
+		t.Fatal("the disk does not fill up")
+	}
+	_, err := Start(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "is full") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error %v is not one line that says the disk is full", err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	s := mustStart(t, o)
+	if got := recall(t, s.URL()); got != "seed" {
+		t.Errorf("kept = %q", got)
+	}
+	mustStop(t, s) // before the disk goes
+}
+
 func TestReadOnlyDisk(t *testing.T) {
 	for name, sub := range map[string]string{"new folder": "data", "the disk itself": ""} {
 		t.Run(name, func(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 	// keeperVariable turns a copy of a test binary into the keeper of the folder it names.
 	keeperVariable = "MEDILAB_TESTDB_KEEPER"
 	// idle is how long a server without users stays: go test builds packages between two uses.
-	idle = 15 * time.Second
+	idle = 30 * time.Second
 	tick = 250 * time.Millisecond
 )
 
