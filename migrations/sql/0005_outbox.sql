@@ -107,6 +107,10 @@ BEGIN
         RAISE EXCEPTION 'event_data has % bytes, the most is 10485760 (10 MB)', size
             USING ERRCODE = 'program_limit_exceeded', HINT = 'Emit a reference to the data instead.';
     END IF;
+    IF length(emit.correlation_id) > 500 OR length(emit.source) > 500 THEN
+        RAISE EXCEPTION 'correlation_id and source have at most 500 characters'
+            USING ERRCODE = 'string_data_right_truncation';
+    END IF;
     -- The transaction gets its id before the row gets its number: the relay tells by
     -- the ids when no smaller number can show up any more.
     PERFORM pg_current_xact_id();

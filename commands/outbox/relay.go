@@ -1,0 +1,335 @@
+// Package outbox moves what the clinic's own services emitted, in their transactions by
+// medilab.emit(), into the log: each event exactly once, whenever its transaction commits.
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+const (
+	pollInterval  = 50 * time.Millisecond
+	claimInterval = time.Second // how often a node that does not own the relay tries to
+	errorPause    = 250 * time.Millisecond
+)
+
+// Relay reads the outbox and appends to the log, on whichever node owns it. An append and the
+// deletion of its rows are one transaction. Ownership only spares work: should two nodes relay
+// at once, the streams' versions let one of them win, and the other finds its event recorded.
+type Relay struct {
+	log     *eventstore.Log
+	pool    *pgxpool.Pool
+	node    *eventstore.Node
+	catalog domain.Catalog
+	logger  *slog.Logger
+
+	reader  reader
+	owner   bool
+	wake    chan struct{}
+	relayed atomic.Int64
+}
+
+// NewRelay makes the relay of this node. Run must be called for anything to happen.
+func NewRelay(log *eventstore.Log, pool *pgxpool.Pool, node *eventstore.Node, catalog domain.Catalog, logger *slog.Logger) *Relay {
+	return &Relay{log: log, pool: pool, node: node, catalog: catalog, logger: logger,
+		reader: reader{pool: pool}, wake: make(chan struct{}, 1)}
+}
+
+// Wake makes the relay look at the outbox now instead of at its next poll.
+func (r *Relay) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Relayed is how many events this process has moved into the log.
+func (r *Relay) Relayed() int64 { return r.relayed.Load() }
+
+// Run relays until ctx ends or the node's lease is lost, which is its error. Other failures are
+// logged and tried again.
+func (r *Relay) Run(ctx context.Context) error {
+	defer r.leave(context.WithoutCancel(ctx))
+	failing := false
+	for {
+		if !r.node.Valid() {
+			return eventstore.ErrLeaseLost
+		}
+		moved, err := r.step(ctx)
+		pause := pollInterval
+		switch {
+		case ctx.Err() != nil || errors.Is(err, eventstore.ErrClosed):
+			return nil
+		case err != nil:
+			if !failing {
+				r.logger.Warn("relaying emitted events failed, trying again", "error", err)
+			}
+			pause = errorPause
+		case !r.owner:
+			pause = claimInterval
+		case moved:
+			pause = 0
+		}
+		failing = err != nil
+		if pause > 0 && !r.sleep(ctx, pause) {
+			return nil
+		}
+	}
+}
+
+func (r *Relay) sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-r.node.Lost():
+	case <-r.wake:
+	case <-timer.C:
+	}
+	return true
+}
+
+// leave lets another node take over at once.
+func (r *Relay) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var err error
+	if r.owner {
+		_, err = r.pool.Exec(ctx, `UPDATE medilab.relay SET node = NULL WHERE node = $1`, r.node.ID)
+	}
+	if err = errors.Join(err, r.reader.close(ctx)); err != nil {
+		r.logger.Info("the relay was not given up, its lease will end", "error", err)
+	}
+}
+
+// step moves one batch. It tells whether there may be more at once.
+func (r *Relay) step(ctx context.Context) (moved bool, err error) {
+	if !r.owner {
+		if err := r.claim(ctx); err != nil || !r.owner {
+			return false, err
+		}
+	}
+	batch, owner, err := r.reader.read(ctx, r.node.ID)
+	if r.owner = owner || err != nil; err != nil || len(batch) == 0 {
+		return false, err
+	}
+	// What was read is not read again, so this batch is done with before the next.
+	for {
+		err := r.move(ctx, batch)
+		if err == nil {
+			r.relayed.Add(int64(len(batch)))
+			return true, nil
+		}
+		if ctx.Err() != nil || errors.Is(err, eventstore.ErrClosed) {
+			return false, err
+		}
+		r.logger.Warn("appending emitted events failed, trying again", "events", len(batch), "error", err)
+		if !r.sleep(ctx, errorPause) {
+			return false, ctx.Err()
+		}
+		if !r.node.Valid() {
+			return false, eventstore.ErrLeaseLost
+		}
+	}
+}
+
+// claim takes the relay if nobody lives who has it.
+func (r *Relay) claim(ctx context.Context) error {
+	tag, err := r.pool.Exec(ctx, `
+		UPDATE medilab.relay AS r SET node = $1
+		WHERE NOT EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = r.node AND n.id <> $1 AND n.lease_until > clock_timestamp())
+			AND EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = $1 AND n.lease_until > clock_timestamp())`, r.node.ID)
+	if err != nil {
+		return fmt.Errorf("claim the relay: %w", err)
+	}
+	if r.owner = tag.RowsAffected() > 0; r.owner {
+		r.reader.restart()
+	}
+	return nil
+}
+
+// move appends the batch. What cannot be accepted is parked and in nobody's way. Doing it again
+// after it failed half way is safe: rows that are gone stay gone.
+func (r *Relay) move(ctx context.Context, batch []emission) error {
+	left := make([]accepted, 0, len(batch))
+	for _, e := range batch {
+		triggered, err := accept(r.catalog, e)
+		if err == nil {
+			left = append(left, accepted{e, triggered})
+		} else if err := r.park(ctx, e, err.Error()); err != nil {
+			return err
+		}
+	}
+	for len(left) > 0 {
+		now, again := distinct(left)
+		err := r.append(ctx, now)
+		switch {
+		case err == nil:
+			left = again
+		case eventstore.IsConflict(err):
+			if left, err = r.settle(ctx, left); err != nil {
+				return err
+			}
+		case isTransient(err):
+			return err
+		case len(now) == 1:
+			if err := r.park(ctx, now[0].emission, "the log refused it: "+err.Error()); err != nil {
+				return err
+			}
+			left = again
+		default: // one of them is at fault, and nobody says which
+			for _, e := range now {
+				if err := r.move(ctx, []emission{e.emission}); err != nil {
+					return err
+				}
+			}
+			left = again
+		}
+	}
+	return nil
+}
+
+// accepted is an emission that may go into the log.
+type accepted struct {
+	emission
+	triggered domain.EventTriggered
+}
+
+// distinct parts the first of each event_id from those that repeat one.
+func distinct(all []accepted) (first, repeated []accepted) {
+	ids := make(map[uuid.UUID]struct{}, len(all))
+	first = make([]accepted, 0, len(all))
+	for _, e := range all {
+		if _, known := ids[e.id]; known {
+			repeated = append(repeated, e)
+			continue
+		}
+		ids[e.id] = struct{}{}
+		first = append(first, e)
+	}
+	return first, repeated
+}
+
+// append records the events and deletes their rows, in one transaction.
+func (r *Relay) append(ctx context.Context, events []accepted) error {
+	unit := eventstore.Unit{Writes: make([]eventstore.Write, len(events))}
+	seqs := make([]int64, len(events))
+	for i, e := range events {
+		seqs[i] = e.seq
+		unit.Writes[i] = eventstore.Write{
+			Stream: domain.EventID(e.id).Stream(),
+			Events: []eventstore.NewEvent{{Type: e.triggered.ChangeType(), Data: e.triggered.AppendJSON(nil), Value: e.triggered}},
+			Metadata: eventstore.Metadata{
+				Actor:         "database role " + e.emittedBy,
+				CorrelationID: e.correlationID,
+			},
+		}
+	}
+	unit.With = []eventstore.Statement{{SQL: deleteSQL, Args: []any{seqs}}}
+	_, err := r.log.Append(ctx, unit)
+	return err
+}
+
+const deleteSQL = `SELECT medilab.outbox_done($1)`
+
+// isTransient tells what may go well later from what the log refuses.
+func isTransient(err error) bool {
+	for _, passing := range []error{eventstore.ErrBusy, eventstore.ErrUnavailable, eventstore.ErrClosed, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
+
+// settle takes out the events whose id is recorded already and returns the others. Emitting an
+// event twice is harmless, so the same again is dropped; another under that id is parked.
+func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepted, err error) {
+	streams := make([]string, len(events))
+	for i, e := range events {
+		streams[i] = domain.EventID(e.id).Stream()
+	}
+	rows, err := r.pool.Query(ctx, `SELECT stream FROM medilab.events WHERE stream = ANY ($1) AND version = 1`, streams)
+	if err != nil {
+		return nil, fmt.Errorf("look for recorded events: %w", err)
+	}
+	recorded, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for recorded events: %w", err)
+	}
+	var same []int64
+	for i, e := range events {
+		if !slices.Contains(recorded, streams[i]) {
+			others = append(others, e)
+			continue
+		}
+		equal, err := r.isRecorded(ctx, streams[i], e.triggered)
+		if err != nil {
+			return nil, err
+		}
+		if equal {
+			same = append(same, e.seq)
+		} else if err := r.park(ctx, e.emission, "another event is recorded under this event_id"); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := r.pool.Exec(ctx, deleteSQL, same); err != nil {
+		return nil, fmt.Errorf("drop events that are recorded already: %w", err)
+	}
+	return others, nil
+}
+
+// isRecorded tells whether the stream begins with this event. Who says where it came from
+// (source) does not make it another one.
+func (r *Relay) isRecorded(ctx context.Context, stream string, triggered domain.EventTriggered) (bool, error) {
+	events, err := r.log.Load(ctx, stream)
+	if err != nil || len(events) == 0 {
+		return false, err
+	}
+	was, ok := events[0].Value.(domain.EventTriggered)
+	return ok && was.EventType == triggered.EventType && was.CorrelationID == triggered.CorrelationID &&
+		bytes.Equal(was.EventData, triggered.EventData), nil
+}
+
+// park takes the event out of the way and keeps it with the reason.
+func (r *Relay) park(ctx context.Context, e emission, reason string) error {
+	tag, err := r.pool.Exec(ctx, `
+		WITH refused AS (DELETE FROM medilab.outbox WHERE seq = $1 RETURNING *)
+		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason)
+		SELECT event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, $2 FROM refused`, e.seq, reason)
+	if err != nil {
+		return fmt.Errorf("park an emitted event: %w", err)
+	}
+	if tag.RowsAffected() > 0 {
+		r.logger.Warn("an emitted event cannot be accepted and is parked", "event_id", e.id, "event_type", e.eventType, "reason", reason)
+	}
+	return nil
+}
+
+// accept checks what the database could not when it was emitted.
+func accept(catalog domain.Catalog, e emission) (domain.EventTriggered, error) {
+	// A white space around the value is not part of it, and would not survive the log.
+	data := bytes.Trim(e.data, " \t\r\n")
+	if err := domain.CheckJSON(data); err != nil {
+		return domain.EventTriggered{}, fmt.Errorf("event_data: %w", err)
+	}
+	spec := domain.TriggerSpec{EventID: domain.EventID(e.id), EventType: domain.EventType(e.eventType), EventData: data, Source: e.source, CorrelationID: e.correlationID}
+	if refused := domain.CheckTrigger(catalog, "", spec); len(refused) > 0 {
+		return domain.EventTriggered{}, errors.New(refused[0].Field + " " + refused[0].Message)
+	}
+	return domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, EventData: data}, nil
+}

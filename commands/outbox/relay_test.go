@@ -1,0 +1,395 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+const patience = time.Minute
+
+// rig is a database with a log.
+type rig struct {
+	testing.TB
+	pool *pgxpool.Pool
+	log  *eventstore.Log
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	pool, err := eventstore.OpenPool(t.Context(), testdb.New(t), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t, pool, openLog(pool)}
+	t.Cleanup(func() { r.log.Close(); pool.Close() })
+	r.check(SyncEventTypes(t.Context(), pool, domain.BuiltinCatalog()))
+	return r
+}
+
+func openLog(pool *pgxpool.Pool) *eventstore.Log {
+	return eventstore.Open(eventstore.Config{Pool: pool, Codec: func(name string, data []byte) (any, error) { return domain.Decode(name, data) }})
+}
+
+func (r *rig) check(err error) {
+	r.Helper()
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *rig) join() *eventstore.Node {
+	r.Helper()
+	node, err := eventstore.Join(r.Context(), r.pool, r.log.Clock(), "test", slog.New(slog.DiscardHandler), nil)
+	r.check(err)
+	return node
+}
+
+func (r *rig) relay(node *eventstore.Node) *Relay {
+	return NewRelay(r.log, r.pool, node, domain.BuiltinCatalog(), slog.New(slog.DiscardHandler))
+}
+
+// run runs the relay until stop is called, which the end of the test does too.
+func (r *rig) run(relay *Relay) (stop func()) {
+	ctx, cancel := context.WithCancel(r.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- relay.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.Errorf("the relay ended with %v", err)
+		}
+	})
+	r.Cleanup(stop)
+	return stop
+}
+
+type execer interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// emit emits an event whose data is given.
+func (r *rig) emit(on execer, data string) domain.EventID {
+	r.Helper()
+	var id uuid.UUID
+	r.check(on.QueryRow(r.Context(), `SELECT medilab.emit('patient.created', $1::text::json, 'c-1')`, data).Scan(&id))
+	return domain.EventID(id)
+}
+
+// await waits until the log holds n events and returns their data in order.
+func (r *rig) await(n int) []domain.EventTriggered {
+	r.Helper()
+	wake, stop := r.log.Wakes()
+	defer stop()
+	deadline := time.After(patience)
+	for {
+		head, err := r.log.Head(r.Context())
+		r.check(err)
+		if int(head) >= n {
+			break
+		}
+		select {
+		case <-wake:
+		case <-deadline:
+			r.Fatalf("the log holds %d events; want %d", head, n)
+		}
+	}
+	var found []domain.EventTriggered
+	r.check(r.log.Each(r.Context(), 0, eventstore.Filter{}, func(e eventstore.Event) error {
+		triggered, ok := e.Value.(domain.EventTriggered)
+		if !ok || e.Version != 1 {
+			return fmt.Errorf("position %d holds %s, version %d, %v", e.Position, e.Type, e.Version, e.Err)
+		}
+		found = append(found, triggered)
+		return nil
+	}))
+	return found
+}
+
+func (r *rig) data(n int) []string {
+	r.Helper()
+	var data []string
+	for _, e := range r.await(n) {
+		data = append(data, string(e.EventData))
+	}
+	return data
+}
+
+func (r *rig) count(table string) (n int) {
+	r.Helper()
+	r.check(r.pool.QueryRow(r.Context(), `SELECT count(*) FROM medilab.`+table).Scan(&n))
+	return n
+}
+
+// awaitEmpty waits until the outbox is. Rows leave it without a sign when they are parked.
+func (r *rig) awaitEmpty() {
+	r.Helper()
+	deadline := time.Now().Add(patience)
+	for r.count("outbox") > 0 {
+		if time.Now().After(deadline) {
+			r.Fatal("the outbox does not become empty")
+		}
+	}
+}
+
+func (r *rig) begin() pgx.Tx {
+	r.Helper()
+	tx, err := r.pool.Begin(r.Context())
+	r.check(err)
+	r.Cleanup(func() { tx.Rollback(context.Background()) }) //nolint:errcheck // it may have ended
+	return tx
+}
+
+func TestRelayKeepsEveryByte(t *testing.T) {
+	r := newRig(t)
+	r.run(r.relay(r.join()))
+	const awkward = `{ "z":1.00,"a":"\u0000<>&ü\"\\",  "n":1e+5, "long":12345678901234567890.10, "s":"é", "":{"b":[ ]} }`
+	id := r.emit(r.pool, " \n"+awkward+"\t")
+	if got := r.data(1); got[0] != awkward {
+		t.Errorf("the log has %s", got[0])
+	}
+	events, err := r.log.Load(t.Context(), id.Stream())
+	r.check(err)
+	var metadata struct{ Actor, CorrelationID string }
+	r.check(json.Unmarshal([]byte(strings.ReplaceAll(string(events[0].Metadata), "correlation_id", "CorrelationID")), &metadata))
+	if metadata.CorrelationID != "c-1" || !strings.HasPrefix(metadata.Actor, "database role ") {
+		t.Errorf("the metadata is %s", events[0].Metadata)
+	}
+	e := events[0].Value.(domain.EventTriggered)
+	if e.EventType != "patient.created" || e.Source != "sql" || e.CorrelationID != "c-1" {
+		t.Errorf("the event is %+v", e)
+	}
+}
+
+// An event is in the log if and only if its transaction commits, and whenever it does; others
+// do not wait for it.
+func TestRelayIsOfTheTransaction(t *testing.T) {
+	r := newRig(t)
+	r.run(r.relay(r.join()))
+	// One that was open before all else and writes, and one that only looks on.
+	old, reading := r.begin(), r.begin()
+	r.emit(old, `{"n":"old"}`)
+	_, err := reading.Exec(t.Context(), `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM medilab.events`)
+	r.check(err)
+
+	r.emit(r.pool, `{"n":1}`)
+	r.await(1)
+	undone := r.begin()
+	r.emit(undone, `{"n":"undone"}`)
+	later := r.begin()
+	r.emit(later, `{"n":2}`)
+	r.emit(later, `{"n":3}`)
+	r.emit(r.pool, `{"n":4}`)
+	r.await(2)
+	r.check(undone.Rollback(t.Context()))
+	r.check(later.Commit(t.Context()))
+	r.await(4)
+	r.emit(old, `{"n":"old 2"}`)
+	r.check(old.Commit(t.Context()))
+
+	want := []string{`{"n":1}`, `{"n":4}`, `{"n":2}`, `{"n":3}`, `{"n":"old"}`, `{"n":"old 2"}`}
+	if got := r.data(6); !slices.Equal(got, want) {
+		t.Errorf("the log has %v; want %v", got, want)
+	}
+	if n := r.count("outbox"); n != 0 {
+		t.Errorf("%d rows are left", n)
+	}
+}
+
+func TestRelayParksWhatCannotBeAccepted(t *testing.T) {
+	r := newRig(t)
+	_, err := r.pool.Exec(t.Context(), `TRUNCATE medilab.event_types`) // as before the first start
+	r.check(err)
+	taken := r.emit(r.pool, `{"first":1}`)
+	cases := []struct{ eventType, data, reason string }{
+		{"patient.created", `{"a":1,"a":2}`, "repeats a key"},
+		{"patient.created", `{"a":1e999}`, "number"},
+		{"patient.created", `{"a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`, "nests deeper"},
+		{"patient.made", `{}`, "is not a known event type"},
+		{"webhook.alert_raised", `{}`, "of the service itself"},
+	}
+	for _, c := range cases {
+		_, err := r.pool.Exec(t.Context(), `SELECT medilab.emit($1, $2::text::json)`, c.eventType, c.data)
+		r.check(err)
+	}
+	_, err = r.pool.Exec(t.Context(), `SELECT medilab.emit('patient.created', '{"other":1}', event_id => $1)`, uuid.UUID(taken))
+	r.check(err)
+	r.emit(r.pool, `{"last":1}`)
+	r.run(r.relay(r.join()))
+	if got := r.data(2); !slices.Equal(got, []string{`{"first":1}`, `{"last":1}`}) {
+		t.Errorf("the log has %v", got)
+	}
+	r.awaitEmpty()
+
+	parked, err := Parked(t.Context(), r.pool, 0, 100)
+	r.check(err)
+	// The one that lost its id to another is settled last, and newest come first.
+	if len(parked) != len(cases)+1 || parked[0].Reason != "another event is recorded under this event_id" || parked[0].EventID != uuid.UUID(taken) {
+		t.Fatalf("parked are %+v", parked)
+	}
+	for i, c := range cases {
+		p := parked[len(cases)-i]
+		if p.EventType != c.eventType || string(p.EventData) != c.data || !strings.Contains(p.Reason, c.reason) {
+			t.Errorf("parked is %+v; want reason %q", p, c.reason)
+		}
+	}
+	page, err := Parked(t.Context(), r.pool, parked[1].ID, 2)
+	r.check(err)
+	if len(page) != 2 || page[0].ID != parked[2].ID {
+		t.Errorf("the next page is %+v", page)
+	}
+	state, err := ReadState(t.Context(), r.pool)
+	r.check(err)
+	if state != (State{Parked: int64(len(cases)) + 1}) {
+		t.Errorf("the state is %+v", state)
+	}
+}
+
+func TestEmittingTwiceIsOnce(t *testing.T) {
+	r := newRig(t)
+	id := uuid.MustParse("0198f0a0-0000-7000-8000-000000000001")
+	again := func(source string) {
+		_, err := r.pool.Exec(t.Context(), `SELECT medilab.emit('patient.created', '{"n":1}', event_id => $1, source => $2)`, id, source)
+		r.check(err)
+	}
+	again("a")
+	again("b") // in the same batch
+	r.run(r.relay(r.join()))
+	r.await(1)
+	again("a") // and when it is in the log
+	r.emit(r.pool, `{"n":2}`)
+	if got := r.data(2); !slices.Equal(got, []string{`{"n":1}`, `{"n":2}`}) {
+		t.Errorf("the log has %v", got)
+	}
+	r.awaitEmpty()
+	if n := r.count("parked_events"); n > 0 {
+		t.Errorf("%d are parked", n)
+	}
+}
+
+// Two relays that both take themselves for the owner, in two processes' logs, and a third that
+// is cut off again and again: each event is recorded once.
+func TestRacingRelays(t *testing.T) {
+	r := newRig(t)
+	node := r.join()
+	const emitters, each = 8, 250
+	for range 2 {
+		other := &rig{t, r.pool, openLog(r.pool)}
+		t.Cleanup(other.log.Close)
+		other.run(other.relay(node))
+	}
+	restarts := make(chan struct{})
+	go func() {
+		defer close(restarts)
+		for i := range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*5*time.Millisecond)
+			if err := r.relay(node).Run(ctx); err != nil {
+				t.Error(err)
+			}
+			cancel()
+		}
+	}()
+	var wait sync.WaitGroup
+	for e := range emitters {
+		wait.Go(func() {
+			for n := range each {
+				if _, err := r.pool.Exec(t.Context(), `SELECT medilab.emit('patient.created', $1::text::json)`, fmt.Sprintf(`{"e":%d,"n":%d}`, e, n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	<-restarts
+	r.awaitEmpty()
+	data := r.data(emitters * each)
+	slices.Sort(data)
+	if len(data) != emitters*each || len(slices.Compact(data)) != emitters*each {
+		t.Errorf("the log has %d events of %d", len(data), emitters*each)
+	}
+	if n := r.count("parked_events"); n > 0 {
+		t.Errorf("%d are parked", n)
+	}
+}
+
+func TestRelayHasOneOwner(t *testing.T) {
+	r := newRig(t)
+	first := r.relay(r.join())
+	stop := r.run(first)
+	r.emit(r.pool, `{}`)
+	r.await(1)
+	second := r.relay(r.join())
+	stopSecond := r.run(second)
+	r.emit(r.pool, `{}`)
+	r.await(2)
+	stop()
+	second.Wake()
+	r.emit(r.pool, `{}`)
+	r.await(3)
+	stopSecond()
+	if first.Relayed() != 2 || second.Relayed() != 1 {
+		t.Errorf("the first relayed %d, the second %d", first.Relayed(), second.Relayed())
+	}
+}
+
+func TestSyncEventTypes(t *testing.T) {
+	r := newRig(t)
+	if n := r.count("event_types"); n != 25 {
+		t.Errorf("%d types", n)
+	}
+	catalog, err := domain.ParseCatalog([]byte(`[{"type": "lab.result_ready", "en": "A result is ready"}]`))
+	r.check(err)
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			if err := SyncEventTypes(t.Context(), r.pool, catalog); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if _, err := r.pool.Exec(t.Context(), `SELECT medilab.emit('lab.result_ready', '{}')`); err != nil {
+		t.Error(err)
+	}
+	r.check(SyncEventTypes(t.Context(), r.pool, domain.BuiltinCatalog()))
+	if n := r.count("event_types"); n != 25 {
+		t.Errorf("%d types after the added one left", n)
+	}
+}
+
+// BenchmarkRelay moves a backlog, with an old transaction open that keeps deleted rows from
+// being vacuumed.
+func BenchmarkRelay(b *testing.B) {
+	r := newRig(b)
+	old := r.begin()
+	r.emit(old, `{"n":"old"}`)
+	_, err := r.pool.Exec(b.Context(), `SELECT medilab.emit('patient.created', '{"patient_id": 123, "name": "Иван Иванов", "phone": "+7900123456"}')
+		FROM generate_series(1, $1)`, b.N)
+	r.check(err)
+	relay := r.relay(r.join())
+	b.ResetTimer()
+	r.run(relay)
+	for moved := false; !moved; {
+		head, err := r.log.Head(b.Context())
+		r.check(err)
+		if moved = int(head) >= b.N; !moved {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
