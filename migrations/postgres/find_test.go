@@ -70,6 +70,7 @@ func TestFindBinaries(t *testing.T) {
 			}
 			o.BinDir = test.binDir
 			o.search = func(context.Context) []string { return test.found }
+			t.Setenv("TMPDIR", o.DataDir) // the library that fetches leaves a file there
 			a, err := chooseAccount(o.cluster())
 			if err != nil {
 				t.Fatal(err)
