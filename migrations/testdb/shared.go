@@ -46,6 +46,8 @@ func init() {
 }
 
 // usersLock is held until this process ends.
+//
+//lint:ignore U1000 nobody reads it; an unreferenced file would be closed, and the lock with it
 var usersLock *os.File
 
 // join uses the user's shared server, or starts it, and returns its URL.
