@@ -327,9 +327,9 @@ func accept(catalog domain.Catalog, e emission) (domain.EventTriggered, error) {
 	if err := domain.CheckJSON(data); err != nil {
 		return domain.EventTriggered{}, fmt.Errorf("event_data: %w", err)
 	}
-	spec := domain.TriggerSpec{EventID: domain.EventID(e.id), EventType: domain.EventType(e.eventType), EventData: data, Source: e.source, CorrelationID: e.correlationID}
-	if refused := domain.CheckTrigger(catalog, "", spec); len(refused) > 0 {
+	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, EventData: data}
+	if refused := catalog.TriggeredFields("", triggered); len(refused) > 0 {
 		return domain.EventTriggered{}, errors.New(refused[0].Field + " " + refused[0].Message)
 	}
-	return domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, EventData: data}, nil
+	return triggered, nil
 }

@@ -1,0 +1,68 @@
+package domain
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxEventBytes is the guide's 10 MB: the most that a request's body or an event's data has.
+const MaxEventBytes = 10 << 20
+
+// maxLabel bounds source and correlation_id, in characters: they are looked up by an index.
+const maxLabel = 500
+
+// CheckTriggered reports whether the event can be accepted: a known type, an object of at
+// most MaxEventBytes, labels that can be looked up. It takes for granted that event_data
+// has passed CheckJSON.
+func (c Catalog) CheckTriggered(e EventTriggered) error {
+	if err := CheckFields(c.TriggeredFields("", e)); err != nil {
+		return err
+	}
+	if len(e.EventData) > MaxEventBytes {
+		return TooLarge("event_data has more than 10 MB")
+	}
+	return nil
+}
+
+// TriggeredFields names every field that keeps the event from being accepted, with prefix
+// before each (`events[3].`).
+func (c Catalog) TriggeredFields(prefix string, e EventTriggered) []FieldError {
+	data := bytes.TrimLeft(e.EventData, jsonSpace)
+	object := len(data) > 0 && data[0] == '{'
+	source, correlation := labelProblem(e.Source), labelProblem(e.CorrelationID)
+	if object && source == "" && correlation == "" && c.Known(EventType(e.EventType)) {
+		return nil
+	}
+	refused := c.CheckEventType(prefix+"event_type", EventType(e.EventType))
+	switch {
+	case len(data) == 0:
+		refused = append(refused, FieldError{prefix + "event_data", "is required"})
+	case !object:
+		refused = append(refused, FieldError{prefix + "event_data", "must be a JSON object"})
+	}
+	if source != "" {
+		refused = append(refused, FieldError{prefix + "source", source})
+	}
+	if correlation != "" {
+		refused = append(refused, FieldError{prefix + "correlation_id", correlation})
+	}
+	return refused
+}
+
+// labelProblem says why a text cannot be a label; "" when it can.
+func labelProblem(text string) string {
+	switch {
+	case !utf8.ValidString(text):
+		return "must be valid UTF-8"
+	case strings.IndexByte(text, 0) >= 0:
+		return "must not contain the character U+0000, which no index can hold"
+	case len(text) > maxLabel && utf8.RuneCountInString(text) > maxLabel:
+		return fmt.Sprintf("must have at most %d characters", maxLabel)
+	}
+	return ""
+}
+
+// jsonSpace is what RFC 8259 allows around a value.
+const jsonSpace = " \t\r\n"
