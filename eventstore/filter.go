@@ -9,6 +9,7 @@ import (
 // Filter narrows a reading of the log. The zero value lets everything through.
 type Filter struct {
 	Streams []string  // any of these
+	Mention string    // beside those, also what holds this text anywhere in its data
 	Type    string    // exact, or a prefix that ends in ".*"
 	From    time.Time // recorded at or after
 	To      time.Time // recorded before
@@ -23,7 +24,10 @@ func (f Filter) query(after, head Position, limit int) (string, []any) {
 		args = append(args, arg)
 		fmt.Fprintf(&where, " AND "+condition, len(args))
 	}
-	if len(f.Streams) > 0 {
+	if f.Mention != "" {
+		args = append(args, f.Streams, []byte(f.Mention))
+		where.WriteString(" AND (stream = ANY($3) OR position($4::bytea IN data) > 0)")
+	} else if len(f.Streams) > 0 {
 		and("stream = ANY($%d)", f.Streams)
 	}
 	if prefix, group := strings.CutSuffix(f.Type, "*"); group {
