@@ -107,7 +107,8 @@ const (
 type DeliveryRetryRequested struct {
 	EventID   EventID   `json:"event_id"`
 	WebhookID WebhookID `json:"webhook_id"`
-	Size      int       `json:"size"`
+	Attempt   int       `json:"attempt"` // the number that the next attempt gets
+	Size      int       `json:"size"`    // bytes of event_data
 }
 
 // DeliveryOutcomeLate is the outcome of a call whose node had lost its lease:
@@ -326,11 +327,11 @@ func DecideCancel(d Delivery, event EventID, webhook WebhookID, reason CancelRea
 }
 
 // DecideRetry asks for an attempt now. A deleted webhook takes none.
-func DecideRetry(w Webhook, event EventID, size int) (Change, error) {
+func DecideRetry(d Delivery, w Webhook, event EventID, size int) (Change, error) {
 	if !w.Exists() {
 		return nil, Conflict("the webhook of this delivery is deleted: there is nobody to deliver to")
 	}
-	return DeliveryRetryRequested{EventID: event, WebhookID: w.ID, Size: size}, nil
+	return DeliveryRetryRequested{EventID: event, WebhookID: w.ID, Attempt: d.Attempts + 1, Size: size}, nil
 }
 
 func jitterOf(id DeliveryID, attempt int) uint64 {

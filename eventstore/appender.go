@@ -46,6 +46,7 @@ type appender struct {
 	bytes   int
 	closed  bool
 	wake    chan struct{} // holds a token when something waits
+	pause   chan func()   // run between two batches
 
 	// The loop's own:
 	head    Position // where the next batch will stand, if known
@@ -55,7 +56,7 @@ type appender struct {
 }
 
 func newAppender(l *Log) *appender {
-	a := &appender{log: l, stop: make(chan struct{}), gone: make(chan struct{}), wake: make(chan struct{}, 1), digest: sha256.New()}
+	a := &appender{log: l, stop: make(chan struct{}), gone: make(chan struct{}), wake: make(chan struct{}, 1), pause: make(chan func()), digest: sha256.New()}
 	go a.run()
 	return a
 }
@@ -71,6 +72,24 @@ func (a *appender) close() {
 }
 
 func (a *appender) append(ctx context.Context, unit Unit) (Appended, error) {
+	p, err := a.submit(unit)
+	if err != nil {
+		return Appended{}, err
+	}
+	return p.wait(ctx)
+}
+
+func (p *pending) wait(ctx context.Context) (Appended, error) {
+	select {
+	case <-p.done:
+		return p.result, p.err
+	case <-ctx.Done():
+		return Appended{}, fmt.Errorf("append: %w", context.Cause(ctx))
+	}
+}
+
+// submit lets the unit wait for the next batch.
+func (a *appender) submit(unit Unit) (*pending, error) {
 	p := &pending{unit: unit, done: make(chan struct{})}
 	for _, w := range unit.Writes {
 		p.events += len(w.Events)
@@ -79,17 +98,9 @@ func (a *appender) append(ctx context.Context, unit Unit) (Appended, error) {
 		}
 	}
 	if p.events == 0 {
-		return Appended{}, errors.New("append: the unit holds no events")
+		return nil, errors.New("append: the unit holds no events")
 	}
-	if err := a.enqueue(p); err != nil {
-		return Appended{}, err
-	}
-	select {
-	case <-p.done:
-		return p.result, p.err
-	case <-ctx.Done():
-		return Appended{}, fmt.Errorf("append: %w", context.Cause(ctx))
-	}
+	return p, a.enqueue(p)
 }
 
 func (a *appender) enqueue(p *pending) error {
@@ -153,11 +164,19 @@ func addStreams(streams map[string]struct{}, writes []Write) bool {
 func (a *appender) run() {
 	defer close(a.gone)
 	for {
-		for batch := a.take(); len(batch) > 0; batch = a.take() {
+		if batch := a.take(); len(batch) > 0 {
 			a.commit(batch)
+			select {
+			case f := <-a.pause:
+				f()
+			default:
+			}
+			continue
 		}
 		select {
 		case <-a.wake:
+		case f := <-a.pause:
+			f()
 		case <-a.stop:
 			for batch := a.take(); len(batch) > 0; batch = a.take() {
 				a.commit(batch)

@@ -95,6 +95,38 @@ func (l *Log) Append(ctx context.Context, unit Unit) (Appended, error) {
 	return l.appender.append(ctx, unit)
 }
 
+// AppendEach appends the units, each whole or not at all, independently of one
+// another, in as few transactions as they fit. The errors are those of Append, in
+// the order of the units; nil where a unit was recorded.
+func (l *Log) AppendEach(ctx context.Context, units []Unit) []error {
+	errs := make([]error, len(units))
+	pending := make([]*pending, len(units))
+	for i, unit := range units {
+		pending[i], errs[i] = l.appender.submit(unit)
+	}
+	for i, p := range pending {
+		if errs[i] == nil {
+			_, errs[i] = p.wait(ctx)
+		}
+	}
+	return errs
+}
+
+// Between runs f while no append of this process is under way: what the
+// database holds then is exactly what the observers were told.
+func (l *Log) Between(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case l.appender.pause <- func() { defer close(done); f() }:
+		<-done
+		return nil
+	case <-l.appender.gone:
+		return ErrClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Head is the last position of the log.
 func (l *Log) Head(ctx context.Context) (Position, error) {
 	var head Position

@@ -1,0 +1,212 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Outgoing is one call to make: always a POST.
+type Outgoing struct {
+	URL     string
+	Header  http.Header
+	Body    []byte
+	Timeout time.Duration // for the whole call
+}
+
+// Answer says how a call ended; see the sender for what is kept of a response.
+type Answer struct {
+	Outcome    domain.Outcome
+	Status     int
+	Header     http.Header
+	Body       []byte
+	Truncated  bool
+	Duration   time.Duration
+	Error      string
+	RetryAfter string
+}
+
+// Sender makes calls. Whatever a receiver does ends in an Answer.
+type Sender interface {
+	Send(ctx context.Context, call Outgoing) Answer
+}
+
+// Opener gives the clear text of what is sealed for a field of a webhook.
+type Opener interface {
+	Open(webhook domain.WebhookID, field string, sealed domain.Sealed) (string, error)
+}
+
+// SecretField and HeaderField name the fields that are sealed: what is sealed
+// for one opens for no other.
+const SecretField = "secret"
+
+// HeaderField is the sealed field of a header's value.
+func HeaderField(name string) string { return "headers." + strings.ToLower(name) }
+
+// Attempter makes the one attempt that deliveries, tests and alerts all are.
+type Attempter struct {
+	Sender Sender
+	Opener Opener
+	Clock  *eventstore.Clock
+
+	mu    sync.RWMutex
+	ready map[domain.WebhookID]*prepared
+}
+
+// prepared is what a version of a webhook needs for every call, made once.
+type prepared struct {
+	version int64
+	current *domain.SigningKey
+	former  *domain.SigningKey
+	header  http.Header // the webhook's own
+	timeout time.Duration
+}
+
+// Attempt is what one attempt sends.
+type Attempt struct {
+	Webhook    domain.Webhook
+	Delivery   domain.DeliveryID
+	Number     int
+	EventID    domain.EventID
+	Event      domain.EventTriggered
+	OccurredAt time.Time
+}
+
+// OutcomeUnreadableSecret: the webhook's secret or header cannot be decrypted,
+// so nothing was sent.
+const OutcomeUnreadableSecret domain.Outcome = "unreadable_secret"
+
+// Make makes the attempt and says how long the receiver wants to be left alone.
+func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Duration) {
+	now := a.Clock.Now()
+	w := &at.Webhook
+	call := domain.Call{
+		EventID: at.EventID, EventType: at.Event.EventType, WebhookID: w.ID, WebhookVersion: w.Version,
+		PayloadVersion: w.PayloadVersion, Attempt: at.Number, URL: w.URL, StartedAt: now,
+	}
+	ready, err := a.prepare(at.Webhook)
+	if err != nil {
+		call.Outcome, call.Error = OutcomeUnreadableSecret, "nothing was sent: "+err.Error()
+		return call, 0
+	}
+	body, header := Compose(at, now, ready.signer(*w, now))
+	for name, values := range ready.header {
+		header[name] = values
+	}
+	answer := a.Sender.Send(ctx, Outgoing{URL: w.URL, Header: header, Body: body, Timeout: ready.timeout})
+	call.Duration = answer.Duration.Microseconds()
+	call.Outcome, call.Error, call.Status = answer.Outcome, answer.Error, answer.Status
+	call.Header, call.Body, call.Truncated = keptHeader(answer.Header), answer.Body, answer.Truncated
+	wait, _ := domain.ParseRetryAfter(answer.RetryAfter, a.Clock.Now())
+	return call, wait
+}
+
+// Compose gives the exact bytes and our own headers of an attempt made at the
+// time: a pure function, so that the call log need not keep them.
+func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, http.Header) {
+	payload := domain.Payload{
+		EventType: domain.EventType(at.Event.EventType), EventData: at.Event.EventData,
+		EventID: uuid.UUID(at.EventID), WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery),
+		CorrelationID: at.Event.CorrelationID, Source: at.Event.Source,
+		OccurredAt: at.OccurredAt, Timestamp: now, Attempt: at.Number,
+	}
+	const envelope = 512
+	body := domain.AppendPayload(make([]byte, 0, len(at.Event.EventData)+envelope), at.Webhook.PayloadVersion, payload)
+	own := domain.Headers(at.Webhook.PayloadVersion, payload, body, signer)
+	header := make(http.Header, len(own)+4)
+	values := make([]string, len(own))
+	for i, h := range own {
+		values[i] = h.Value
+		header[h.Name] = values[i : i+1 : i+1] // as it is written, not as Go would
+	}
+	return body, header
+}
+
+func (p *prepared) signer(w domain.Webhook, now time.Time) domain.Signer {
+	s := domain.Signer{Current: p.current}
+	if p.former != nil && now.Before(w.PreviousUntil) {
+		s.Previous = p.former
+	}
+	return s
+}
+
+// Signer gives the webhook's signatures as they were at the time.
+func (a *Attempter) Signer(w domain.Webhook, at time.Time) (domain.Signer, error) {
+	ready, err := a.prepare(w)
+	if err != nil {
+		return domain.Signer{}, err
+	}
+	return ready.signer(w, at), nil
+}
+
+func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
+	a.mu.RLock()
+	ready := a.ready[w.ID]
+	a.mu.RUnlock()
+	if ready != nil && ready.version == w.Version {
+		return ready, nil
+	}
+	ready = &prepared{version: w.Version, header: http.Header{}, timeout: time.Duration(w.Timeout) * time.Second}
+	var err error
+	if ready.current, err = a.key(w.ID, w.Secret); err != nil {
+		return nil, err
+	}
+	if ready.former, err = a.key(w.ID, w.PreviousSecret); err != nil {
+		return nil, err
+	}
+	for _, h := range w.Headers {
+		value, err := a.Opener.Open(w.ID, HeaderField(h.Name), h.Value)
+		if err != nil {
+			return nil, fmt.Errorf("the header %s cannot be decrypted: is the key set (MEDILAB_KEYS) the right one?", h.Name)
+		}
+		ready.header[h.Name] = []string{value}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ready == nil {
+		a.ready = map[domain.WebhookID]*prepared{}
+	}
+	if have := a.ready[w.ID]; have == nil || have.version < w.Version {
+		a.ready[w.ID] = ready
+	}
+	return ready, nil
+}
+
+func (a *Attempter) key(id domain.WebhookID, sealed domain.Sealed) (*domain.SigningKey, error) {
+	if sealed == "" {
+		return nil, nil
+	}
+	clear, err := a.Opener.Open(id, SecretField, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("the secret cannot be decrypted: is the key set (MEDILAB_KEYS) the right one?")
+	}
+	return domain.NewSigningKey(domain.NewSecret(clear)), nil
+}
+
+func keptHeader(h http.Header) []domain.HeaderField {
+	if len(h) == 0 {
+		return nil
+	}
+	kept := make([]domain.HeaderField, 0, len(h))
+	for name, values := range h {
+		for _, value := range values {
+			kept = append(kept, domain.HeaderField{Name: name, Value: value})
+		}
+	}
+	slices.SortFunc(kept, func(a, b domain.HeaderField) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Value, b.Value)
+	})
+	return kept
+}

@@ -1,0 +1,112 @@
+package projections
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// queueChanges gathers what a batch changes in the queue, for a statement a kind.
+type queueChanges struct {
+	inserted struct {
+		delivery, webhook, event [][16]byte
+		size                     []int32
+		node                     []int64
+	}
+	ended       [][16]byte
+	failed      []failedRow
+	interrupted []interruptedRow
+	retried     []retriedRow
+	late        []lateRow
+}
+
+type failedRow struct {
+	id      uuid.UUID
+	attempt int // the next
+	version int64
+	due     time.Time
+}
+
+type interruptedRow struct {
+	id      uuid.UUID
+	attempt int // the next
+	version int64
+}
+
+type retriedRow struct {
+	id      uuid.UUID
+	request domain.DeliveryRetryRequested
+	version int64
+}
+
+type lateRow struct {
+	id      uuid.UUID
+	version int64
+}
+
+func (q *queueChanges) insert(event domain.EventID, d domain.Dispatch, size int, node int64) {
+	in := &q.inserted
+	in.delivery = append(in.delivery, d.DeliveryID)
+	in.webhook = append(in.webhook, d.WebhookID)
+	in.event = append(in.event, event)
+	in.size = append(in.size, int32(size))
+	in.node = append(in.node, node)
+}
+
+func (q *queueChanges) end(stream string) { q.ended = append(q.ended, streamID(stream)) }
+
+// statements are in an order in which several changes of one delivery in one
+// batch end as the last of them says: no batch holds two appends to a stream, so
+// at most an insert comes before another change.
+func (q *queueChanges) statements() []eventstore.Statement {
+	var out []eventstore.Statement
+	add := func(sql string, args ...any) { out = append(out, eventstore.Statement{SQL: sql, Args: args}) }
+	if in := &q.inserted; len(in.delivery) > 0 {
+		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
+			SELECT d, w, e, s, 1, 0, 0, clock_timestamp(), nullif(n, 0)
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, n)`,
+			in.delivery, in.webhook, in.event, in.size, in.node)
+	}
+	if len(q.ended) > 0 {
+		add(`DELETE FROM medilab.queue WHERE delivery_id = ANY($1::uuid[])`, q.ended)
+	}
+	if len(q.failed) > 0 {
+		ids, attempts, versions := columnsOf(q.failed, func(r failedRow) (uuid.UUID, int, int64) { return r.id, r.attempt, r.version })
+		due := make([]time.Time, len(q.failed))
+		for i, r := range q.failed {
+			due[i] = r.due
+		}
+		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, retries = q.retries + 1, version = r.version, due_at = r.due, node = NULL
+			FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::timestamptz[]) AS r (id, attempt, version, due)
+			WHERE q.delivery_id = r.id`, ids, attempts, versions, due)
+	}
+	if len(q.interrupted) > 0 {
+		ids, attempts, versions := columnsOf(q.interrupted, func(r interruptedRow) (uuid.UUID, int, int64) { return r.id, r.attempt, r.version })
+		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, version = r.version, due_at = clock_timestamp(), node = NULL
+			FROM unnest($1::uuid[], $2::int[], $3::bigint[]) AS r (id, attempt, version)
+			WHERE q.delivery_id = r.id`, ids, attempts, versions)
+	}
+	for _, r := range q.retried { // somebody asked: seldom
+		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at)
+			VALUES ($1, $2, $3, $4, $5, 0, $6, clock_timestamp())
+			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = $6, due_at = clock_timestamp()`,
+			r.id, uuid.UUID(r.request.WebhookID), uuid.UUID(r.request.EventID), r.request.Size, r.request.Attempt, r.version)
+	}
+	for _, r := range q.late {
+		add(`UPDATE medilab.queue SET version = $2 WHERE delivery_id = $1`, r.id, r.version)
+	}
+	return out
+}
+
+func columnsOf[R any](rows []R, of func(R) (uuid.UUID, int, int64)) (ids [][16]byte, attempts []int32, versions []int64) {
+	for _, r := range rows {
+		id, attempt, version := of(r)
+		ids = append(ids, id)
+		attempts = append(attempts, int32(attempt))
+		versions = append(versions, version)
+	}
+	return ids, attempts, versions
+}
