@@ -1,0 +1,249 @@
+package saga
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+const (
+	maxLanesAClaim  = 64
+	maxRowsAClaim   = 500
+	maxBytesAClaim  = 8 << 20 // a lane; one row is taken whatever its size
+	lanesARound     = 64
+	claimPoll       = time.Second
+	claimErrorPause = 500 * time.Millisecond
+)
+
+// claimer fills the lanes from the queue's table.
+type claimer struct {
+	s      *session
+	cursor domain.WebhookID // where the last look over the lanes ended
+	due    wakeAt
+}
+
+// run claims while there is room, until ctx ends.
+func (c *claimer) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		again, err := c.round(ctx)
+		if err != nil && ctx.Err() == nil {
+			c.s.logger.Warn("claiming failed, trying again", "error", err)
+			c.s.sleep(ctx, claimErrorPause)
+			continue
+		}
+		if again {
+			continue
+		}
+		timer := time.NewTimer(c.due.wait(c.s.clock.Now(), claimPoll))
+		select {
+		case <-ctx.Done():
+		case <-c.s.lanes.claim:
+		case <-c.due.changed:
+		case <-timer.C:
+			if err := c.look(ctx); err != nil && ctx.Err() == nil {
+				c.s.logger.Warn("looking for due deliveries failed, trying again", "error", err)
+			}
+		}
+		timer.Stop()
+	}
+}
+
+// round claims once for the lanes that have room. It tells whether there may be
+// more to claim at once.
+func (c *claimer) round(ctx context.Context) (again bool, err error) {
+	webhooks, rooms := c.s.lanes.wanted(maxRowsAClaim)
+	webhooks, rooms = c.claimable(webhooks, rooms)
+	if len(webhooks) == 0 {
+		return false, nil
+	}
+	claimed, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms)
+	if err != nil {
+		return false, err
+	}
+	got := map[domain.WebhookID]int32{}
+	for _, d := range claimed {
+		got[d.webhook]++
+	}
+	for i, id := range webhooks {
+		if got[id] == 0 {
+			c.s.lanes.drained(id)
+		} else if got[id] < rooms[i] {
+			again = true // it was the bytes, or the end: the next round tells
+		}
+	}
+	c.s.lanes.add(claimed)
+	return len(claimed) > 0, nil
+}
+
+// claimable leaves out the lanes whose webhooks are inactive: their rows wait.
+func (c *claimer) claimable(webhooks [][16]byte, rooms []int32) ([][16]byte, []int32) {
+	n := 0
+	for i, id := range webhooks {
+		if w, ok := c.s.directory.Webhook(id); ok && !w.Active && !w.Deleted {
+			c.s.lanes.drained(id)
+			continue
+		}
+		webhooks[n], rooms[n] = id, rooms[i]
+		n++
+	}
+	return webhooks[:n], rooms[:n]
+}
+
+// look finds lanes with due rows that this node does not know of: they were
+// queued by another node, or came due. It goes round all lanes, some at a time.
+func (c *claimer) look(ctx context.Context) error {
+	for {
+		lanes, err := dueLanes(ctx, c.s.pool, c.cursor, lanesARound)
+		if err != nil {
+			return err
+		}
+		c.s.lanes.found(lanes)
+		if len(lanes) < lanesARound {
+			c.cursor = domain.WebhookID{}
+			break
+		}
+		c.cursor = lanes[len(lanes)-1]
+	}
+	next, err := nextDue(ctx, c.s.pool)
+	if err != nil {
+		return err
+	}
+	c.due.reset(next)
+	return nil
+}
+
+// claimSQL takes the rows that have been due longest, lane by lane. Each lane
+// costs an index descent and its own rows, however long any backlog is. now(),
+// unlike clock_timestamp(), is a bound that the index can use.
+const claimSQL = `
+WITH mine AS (
+	SELECT due.delivery_id FROM unnest($1::uuid[], $2::int[]) AS lane (webhook_id, room)
+	CROSS JOIN LATERAL (
+		SELECT delivery_id, sum(size) OVER (ORDER BY due_at, delivery_id) - size AS before FROM (
+			SELECT delivery_id, due_at, size FROM medilab.queue
+			WHERE webhook_id = lane.webhook_id AND node IS NULL AND due_at <= now()
+			ORDER BY due_at LIMIT lane.room FOR UPDATE SKIP LOCKED
+		) AS locked
+	) AS due WHERE due.before < $4
+), claimed AS (
+	UPDATE medilab.queue AS q SET node = $3 FROM mine WHERE q.delivery_id = mine.delivery_id
+	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at
+)
+SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, e.data, e.recorded_at
+FROM claimed AS c LEFT JOIN medilab.events AS e ON e.stream = 'event-' || c.event_id::text AND e.version = 1
+ORDER BY c.due_at, c.delivery_id`
+
+func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32) ([]*delivery, error) {
+	rows, err := pool.Query(ctx, claimSQL, webhooks, rooms, node, maxBytesAClaim)
+	if err != nil {
+		return nil, fmt.Errorf("claim deliveries: %w", err)
+	}
+	claimed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*delivery, error) {
+		var d delivery
+		var data []byte
+		var recordedAt *time.Time
+		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &data, &recordedAt)
+		if err != nil {
+			return nil, err
+		}
+		if recordedAt != nil {
+			d.occurredAt = recordedAt.UTC()
+		}
+		d.read(data)
+		return &d, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim deliveries: %w", err)
+	}
+	return claimed, nil
+}
+
+// read takes in the stored event. One that cannot be read fails its delivery
+// with the reason, and nothing else.
+func (d *delivery) read(data []byte) {
+	change, err := domain.Decode(domain.EventTriggered{}.ChangeType(), data)
+	if err != nil {
+		d.broken = "the stored event cannot be read: " + err.Error()
+		return
+	}
+	d.event = change.(domain.EventTriggered)
+}
+
+// dueLanes steps from lane to lane by the index, whatever each holds.
+func dueLanes(ctx context.Context, pool *pgxpool.Pool, after domain.WebhookID, most int) ([]domain.WebhookID, error) {
+	rows, err := pool.Query(ctx, `
+		WITH RECURSIVE step (lane) AS (
+			(SELECT webhook_id FROM medilab.queue WHERE node IS NULL AND webhook_id > $1 ORDER BY webhook_id LIMIT 1)
+			UNION ALL
+			SELECT (SELECT webhook_id FROM medilab.queue WHERE node IS NULL AND webhook_id > step.lane ORDER BY webhook_id LIMIT 1)
+			FROM step WHERE step.lane IS NOT NULL
+		)
+		SELECT lane FROM step WHERE lane IS NOT NULL AND EXISTS (
+			SELECT FROM medilab.queue WHERE webhook_id = step.lane AND node IS NULL AND due_at <= now())
+		LIMIT $2`, [16]byte(after), most)
+	if err != nil {
+		return nil, fmt.Errorf("look for due deliveries: %w", err)
+	}
+	lanes, err := pgx.CollectRows(rows, pgx.RowTo[domain.WebhookID])
+	if err != nil {
+		return nil, fmt.Errorf("look for due deliveries: %w", err)
+	}
+	return lanes, nil
+}
+
+// nextDue is when the next waiting row comes due; the zero time when none does.
+func nextDue(ctx context.Context, pool *pgxpool.Pool) (time.Time, error) {
+	var due time.Time
+	err := pool.QueryRow(ctx, `SELECT due_at FROM medilab.queue WHERE node IS NULL AND due_at > now() ORDER BY due_at LIMIT 1`).Scan(&due)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return time.Time{}, fmt.Errorf("look for the next due delivery: %w", err)
+	}
+	return due, nil
+}
+
+// release gives claimed rows back: they are due as they were, for any node.
+func release(ctx context.Context, pool *pgxpool.Pool, node int64, deliveries []*delivery) error {
+	if len(deliveries) == 0 {
+		return nil
+	}
+	ids := make([][16]byte, len(deliveries))
+	for i, d := range deliveries {
+		ids[i] = d.id
+	}
+	if _, err := pool.Exec(ctx, `UPDATE medilab.queue SET node = NULL WHERE node = $1 AND delivery_id = ANY($2::uuid[])`, node, ids); err != nil {
+		return fmt.Errorf("release deliveries: %w", err)
+	}
+	return nil
+}
+
+// releaseStrays gives back what the table says is this node's and its memory
+// does not have: the answer to the append that queued it was lost.
+func (s *session) releaseStrays(ctx context.Context) error {
+	var err error
+	pausedErr := s.log.Between(ctx, func() {
+		var rows pgx.Rows
+		if rows, err = s.pool.Query(ctx, `SELECT delivery_id FROM medilab.queue WHERE node = $1`, s.node.ID); err != nil {
+			return
+		}
+		var ids []domain.DeliveryID
+		if ids, err = pgx.CollectRows(rows, pgx.RowTo[domain.DeliveryID]); err != nil {
+			return
+		}
+		var strays []*delivery
+		for _, id := range ids {
+			if !s.lanes.has(id) {
+				strays = append(strays, &delivery{id: id})
+			}
+		}
+		if err = release(ctx, s.pool, s.node.ID, strays); err == nil && len(strays) > 0 {
+			s.logger.Info("released deliveries whose append went unanswered", "count", len(strays))
+		}
+	})
+	return errors.Join(pausedErr, err)
+}

@@ -1,0 +1,197 @@
+package saga
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+const recordPause = 250 * time.Millisecond // between tries to record an outcome
+
+// deliver is the Watermill handler of one claimed delivery: it makes the call,
+// with no transaction open, and records the outcome. It never nacks: what could
+// not be recorded is taken over from this node, as from a dead one.
+func (s *session) deliver(msg *message.Message) error {
+	d := deliveryOf(msg)
+	ctx := msg.Context()
+	defer s.lanes.forget(d)
+
+	w, known := s.directory.Webhook(d.webhook)
+	switch {
+	case !s.node.Valid():
+		s.lanes.called(d, domain.Call{})
+		return nil
+	case !known || w.Deleted:
+		s.lanes.called(d, domain.Call{Status: 200}) // no word about the receiver
+		s.record(d, func(*delivery) domain.Change {
+			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: domain.CancelWebhookDeleted}
+		})
+		return nil
+	case !w.Active:
+		s.lanes.called(d, domain.Call{Status: 200})
+		s.putBack(append(s.lanes.takeOut(d.webhook), d))
+		return nil
+	}
+
+	call, retryAfter := s.call(ctx, w, d)
+	s.lanes.called(d, call)
+	end := s.clock.Now()
+	s.observe(d, call)
+	if ctx.Err() != nil && call.Outcome != domain.OutcomeSuccess && call.Status == 0 {
+		s.record(d, func(d *delivery) domain.Change {
+			return domain.DecideInterruption(d.eventID, d.event.EventType, w, d.attempt, "the server was shutting down")
+		})
+		return nil
+	}
+	s.record(d, func(d *delivery) domain.Change {
+		// The webhook is read anew: how many retries it wants may have changed.
+		if now, ok := s.directory.Webhook(d.webhook); ok {
+			w = now
+		}
+		return domain.DecideOutcome(d.id, d.retries, w, call, end, retryAfter)
+	})
+	return nil
+}
+
+func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (domain.Call, time.Duration) {
+	if d.broken != "" {
+		return domain.Call{
+			EventID: d.eventID, EventType: d.event.EventType, WebhookID: w.ID, WebhookVersion: w.Version, PayloadVersion: w.PayloadVersion,
+			Attempt: d.attempt, URL: w.URL, StartedAt: s.clock.Now(), Outcome: outcomeUnreadableEvent, Error: d.broken,
+		}, 0
+	}
+	return s.attempter.Make(ctx, commands.Attempt{
+		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt,
+	})
+}
+
+// outcomeUnreadableEvent: the stored event does not decode, so nothing was sent.
+const outcomeUnreadableEvent domain.Outcome = "unreadable_event"
+
+// record appends what decide says, at the version that the delivery's stream
+// has. It tries until the database answers or the node's lease is over: then
+// the attempt is recorded as interrupted by whoever takes over.
+func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
+	ctx := context.Background() // the record of what happened outlives the shutdown's patience
+	for {
+		change := decide(d)
+		err := s.append(ctx, d, change)
+		switch {
+		case err == nil:
+			if failed, ok := change.(domain.DeliveryAttemptFailed); ok && failed.GaveUp == "" {
+				s.claimer.due.earlier(failed.NextAttemptAt)
+			}
+			return
+		case eventstore.IsConflict(err):
+			retry, err := s.overtaken(ctx, d, change)
+			if err == nil && !retry {
+				return
+			}
+			if err != nil {
+				s.logger.Warn("delivery's stream not read, trying again", "delivery", d.id.String(), "error", err)
+				s.sleep(ctx, recordPause)
+			}
+		case errors.Is(err, eventstore.ErrClosed):
+			return
+		default:
+			s.logger.Warn("outcome not recorded, trying again", "delivery", d.id.String(), "error", err)
+			s.sleep(ctx, recordPause)
+		}
+		if !s.node.Valid() {
+			s.logger.Error("outcome not recorded: the node's lease is over", "delivery", d.id.String())
+			return
+		}
+	}
+}
+
+func (s *session) append(ctx context.Context, d *delivery, change domain.Change) error {
+	_, err := s.log.Append(ctx, s.unit(d, change))
+	if errors.Is(err, eventstore.ErrUnavailable) {
+		signal(s.sweep) // what it queued may be this node's without its knowing
+	}
+	return err
+}
+
+func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
+	return eventstore.Unit{Writes: []eventstore.Write{{
+		Stream:   d.id.Stream(),
+		Expected: d.version,
+		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: change.AppendJSON(nil), Value: change}},
+		Metadata: eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: d.eventID.String(), CorrelationID: d.event.CorrelationID},
+	}}}
+}
+
+// overtaken looks why the stream has moved on. When the attempt is still open
+// (somebody asked for a retry meanwhile), or our own append had gone through, it
+// takes the new version; when it was decided without us, it keeps our outcome as
+// what it is: late.
+func (s *session) overtaken(ctx context.Context, d *delivery, change domain.Change) (retry bool, err error) {
+	events, err := s.log.Load(ctx, d.id.Stream())
+	if err != nil {
+		return false, err
+	}
+	var state domain.Delivery
+	for _, e := range events {
+		if recorded, ok := e.Value.(domain.Change); ok {
+			if e.Version > d.version && sameCall(recorded, change) {
+				return false, nil // the answer to our append was lost; it had happened
+			}
+			state = state.Evolve(recorded, e.RecordedAt)
+		}
+	}
+	d.version = int64(len(events))
+	if state.State == domain.DeliveryPending && state.Attempts < d.attempt {
+		d.retries = state.Retries
+		return true, nil
+	}
+	call, made := callOf(change)
+	if !made {
+		return false, nil // nothing was sent, and there is nothing left to decide
+	}
+	err = s.append(ctx, d, domain.DeliveryOutcomeLate{Call: call})
+	return eventstore.IsConflict(err), nilIfConflict(err)
+}
+
+func nilIfConflict(err error) error {
+	if eventstore.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+func callOf(change domain.Change) (domain.Call, bool) {
+	switch c := change.(type) {
+	case domain.DeliverySucceeded:
+		return c.Call, true
+	case domain.DeliveryAttemptFailed:
+		return c.Call, true
+	case domain.DeliveryOutcomeLate:
+		return c.Call, true
+	}
+	return domain.Call{}, false
+}
+
+func sameCall(a, b domain.Change) bool {
+	x, ok := callOf(a)
+	y, also := callOf(b)
+	return ok && also && x.Attempt == y.Attempt && x.StartedAt.Truncate(time.Microsecond).Equal(y.StartedAt.Truncate(time.Microsecond))
+}
+
+// putBack gives deliveries back to the table; when that fails, the sweep of
+// strays does it.
+func (s *session) putBack(deliveries []*delivery) {
+	ctx, cancel := context.WithTimeout(context.Background(), putBackTimeout)
+	defer cancel()
+	if err := release(ctx, s.pool, s.node.ID, deliveries); err != nil {
+		s.logger.Warn("deliveries not given back, trying again later", "count", len(deliveries), "error", err)
+		signal(s.sweep)
+	}
+}
+
+const putBackTimeout = 5 * time.Second

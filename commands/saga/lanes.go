@@ -1,0 +1,357 @@
+package saga
+
+import (
+	"sync"
+	"time"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+// A lane is one webhook's share of this node's calls. Its bounds:
+//
+//   - no lane takes more than lanesShare times what is still free of all workers
+//     (the dynamic threshold of Choudhury and Hahne, 1998): one busy lane gets
+//     almost all, many get equal parts, and something is always free for a lane
+//     that wants its first call;
+//   - a window grows by one a success and shrinks when the receiver is in
+//     trouble, so that one that comes back gets its backlog step by step.
+//
+// What waits in memory is bounded too, in number and bytes; the rest stays in
+// the queue's table, unread.
+const (
+	lanesShare      = 8
+	firstWindow     = 64
+	leastWindow     = 4
+	maxWaitingBytes = 64 << 20
+)
+
+// delivery is a claimed delivery in this node's memory.
+type delivery struct {
+	id         domain.DeliveryID
+	webhook    domain.WebhookID
+	eventID    domain.EventID
+	event      domain.EventTriggered
+	broken     string // why the event cannot be sent at all; else ""
+	occurredAt time.Time
+	attempt    int
+	retries    int
+	version    int64
+	size       int
+}
+
+type lane struct {
+	webhook  domain.WebhookID
+	waiting  []*delivery
+	inFlight int
+	window   int
+	backlog  bool // the table may hold more that is due
+	ringed   bool // it is among those that wait for a turn
+}
+
+// lanes holds what this node has claimed until its outcome is recorded. Safe for
+// concurrent use.
+type lanes struct {
+	workers int
+	node    int64
+
+	mu        sync.Mutex
+	byID      map[domain.WebhookID]*lane
+	ring      []*lane // lanes with deliveries that wait, in turns
+	inFlight  int
+	waiting   int
+	bytes     int // of the payloads in memory
+	claimed   map[domain.DeliveryID]struct{}
+	stopped   bool
+	idle      chan struct{} // closed when stopped and nothing is in flight or being recorded
+	recording int
+
+	tentative tentative
+	start     chan struct{} // a token: something may start
+	claim     chan struct{} // a token: the table may hold what there is room for
+}
+
+// tentative is what was claimed for the batch that is being appended.
+type tentative struct {
+	claimed map[domain.DeliveryID]struct{}
+	byLane  map[domain.WebhookID]int
+	bytes   int
+}
+
+func newLanes(workers int, node int64) *lanes {
+	return &lanes{
+		workers: workers, node: node,
+		byID:    map[domain.WebhookID]*lane{},
+		claimed: map[domain.DeliveryID]struct{}{},
+		idle:    make(chan struct{}),
+		start:   make(chan struct{}, 1),
+		claim:   make(chan struct{}, 1),
+		tentative: tentative{
+			claimed: map[domain.DeliveryID]struct{}{},
+			byLane:  map[domain.WebhookID]int{},
+		},
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// lane gives the webhook's lane. The caller holds the lock.
+func (l *lanes) lane(id domain.WebhookID) *lane {
+	ln := l.byID[id]
+	if ln == nil {
+		ln = &lane{webhook: id, window: min(firstWindow, l.workers)}
+		l.byID[id] = ln
+	}
+	return ln
+}
+
+// limit is how many calls the lane may have in flight now.
+func (l *lanes) limit(ln *lane) int {
+	return max(1, min(ln.window, lanesShare*(l.workers-l.inFlight)))
+}
+
+// room is how many more deliveries the lane may hold in memory.
+func (l *lanes) room(ln *lane) int {
+	if l.stopped || l.bytes+l.tentative.bytes >= maxWaitingBytes {
+		return 0
+	}
+	free := 4*l.workers - l.waiting - len(l.tentative.claimed)
+	return max(0, min(free, 2*ln.window-len(ln.waiting)-l.tentative.byLane[ln.webhook]))
+}
+
+// Begin implements projections.Claims.
+func (l *lanes) Begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.tentative.claimed)
+	clear(l.tentative.byLane)
+	l.tentative.bytes = 0
+}
+
+// Claim implements projections.Claims: a delivery whose lane has room, and no
+// backlog that came before it, is taken at once.
+func (l *lanes) Claim(_ domain.EventID, d domain.Dispatch, size int) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.lane(d.WebhookID)
+	if ln.backlog || l.room(ln) == 0 {
+		return 0
+	}
+	l.tentative.claimed[d.DeliveryID] = struct{}{}
+	l.tentative.byLane[d.WebhookID]++
+	l.tentative.bytes += size
+	return l.node
+}
+
+// committed takes in the dispatch of one event: what was claimed for it is here
+// now, the rest is in the table.
+func (l *lanes) committed(dispatched domain.EventDispatched, triggered domain.EventTriggered, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range dispatched.Deliveries {
+		ln := l.lane(d.WebhookID)
+		if _, mine := l.tentative.claimed[d.DeliveryID]; !mine {
+			ln.backlog = true
+			signal(l.claim)
+			continue
+		}
+		l.push(ln, &delivery{
+			id: d.DeliveryID, webhook: d.WebhookID, eventID: dispatched.EventID, event: triggered,
+			occurredAt: at, attempt: 1, size: dispatched.Size,
+		})
+	}
+}
+
+// add takes in what was claimed from the table.
+func (l *lanes) add(claimed []*delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range claimed {
+		l.push(l.lane(d.webhook), d)
+	}
+}
+
+func (l *lanes) push(ln *lane, d *delivery) {
+	ln.waiting = append(ln.waiting, d)
+	l.claimed[d.id] = struct{}{}
+	l.waiting++
+	l.bytes += d.size
+	l.enlist(ln)
+}
+
+func (l *lanes) enlist(ln *lane) {
+	if !ln.ringed && len(ln.waiting) > 0 {
+		ln.ringed = true
+		l.ring = append(l.ring, ln)
+	}
+	signal(l.start)
+}
+
+// next takes the delivery whose turn it is, lane by lane, or nil when none may
+// start now.
+func (l *lanes) next() *delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped || l.inFlight >= l.workers {
+		return nil
+	}
+	for range len(l.ring) {
+		ln := l.ring[0]
+		l.ring = l.ring[1:]
+		if len(ln.waiting) == 0 {
+			ln.ringed = false
+			continue
+		}
+		l.ring = append(l.ring, ln)
+		if ln.inFlight >= l.limit(ln) {
+			continue
+		}
+		d := ln.waiting[0]
+		ln.waiting[0] = nil
+		ln.waiting = ln.waiting[1:]
+		ln.inFlight++
+		l.inFlight++
+		l.waiting--
+		l.recording++
+		if ln.backlog && len(ln.waiting) <= ln.window {
+			signal(l.claim)
+		}
+		return d
+	}
+	return nil
+}
+
+// called says that the delivery's call has ended: its place is free, but the
+// delivery is here until it is recorded.
+func (l *lanes) called(d *delivery, call domain.Call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.lane(d.webhook)
+	ln.inFlight--
+	l.inFlight--
+	ln.adapt(l.workers, call)
+	l.enlist(ln)
+}
+
+// adapt moves the window by what the call showed of the receiver.
+func (ln *lane) adapt(workers int, call domain.Call) {
+	switch {
+	case call.Status >= 200 && call.Status != 429 && call.Status != 503 && call.Outcome != domain.OutcomeTimeout:
+		ln.window = min(ln.window+1, workers) // it answers, and in time
+	case call.Outcome == domain.OutcomeTimeout:
+		ln.window = max(ln.window/2, leastWindow)
+	default:
+		ln.window = max(ln.window*3/4, leastWindow)
+	}
+}
+
+// forget lets go of a delivery: it is recorded, or no longer this node's.
+func (l *lanes) forget(d *delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.claimed, d.id)
+	l.bytes -= d.size
+	l.recording--
+	l.checkIdle()
+}
+
+// has tells whether the delivery is in this node's memory.
+func (l *lanes) has(id domain.DeliveryID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.claimed[id]
+	return ok
+}
+
+// found says that the table holds due deliveries of these webhooks.
+func (l *lanes) found(webhooks []domain.WebhookID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range webhooks {
+		l.lane(id).backlog = true
+	}
+}
+
+// wanted lists the lanes that may claim from the table, and how many each.
+func (l *lanes) wanted(most int) (webhooks [][16]byte, rooms []int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, ln := range l.byID {
+		if !ln.backlog {
+			continue
+		}
+		// Small claims cost as much as large ones: wait until half is free.
+		if room := l.room(ln); room > 0 && len(ln.waiting) <= ln.window {
+			webhooks = append(webhooks, id)
+			rooms = append(rooms, int32(min(room, most)))
+			if len(webhooks) == maxLanesAClaim {
+				break
+			}
+		}
+	}
+	return webhooks, rooms
+}
+
+// drained says that the table held fewer than the lane asked for.
+func (l *lanes) drained(id domain.WebhookID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lane(id).backlog = false
+}
+
+// stop lets nothing start any more and gives what has not started.
+func (l *lanes) stop() []*delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = true
+	var unstarted []*delivery
+	for _, ln := range l.byID {
+		unstarted = append(unstarted, ln.waiting...)
+		ln.waiting = nil
+	}
+	for _, d := range unstarted {
+		delete(l.claimed, d.id)
+		l.bytes -= d.size
+	}
+	l.waiting = 0
+	l.checkIdle()
+	return unstarted
+}
+
+// takeOut removes the waiting deliveries of a lane, because they must wait in
+// the table: its webhook is inactive.
+func (l *lanes) takeOut(id domain.WebhookID) []*delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.lane(id)
+	out := ln.waiting
+	ln.waiting = nil
+	for _, d := range out {
+		delete(l.claimed, d.id)
+		l.bytes -= d.size
+	}
+	l.waiting -= len(out)
+	return out
+}
+
+func (l *lanes) checkIdle() {
+	if l.stopped && l.recording == 0 {
+		select {
+		case <-l.idle:
+		default:
+			close(l.idle)
+		}
+	}
+}
+
+// Figures of this node's lanes, for metrics.
+func (l *lanes) figures() commands.DeliveryFigures {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return commands.DeliveryFigures{InFlight: l.inFlight, Waiting: l.waiting, WaitingBytes: l.bytes, Lanes: len(l.byID), Workers: l.workers}
+}

@@ -1,0 +1,107 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+const (
+	takeoverPoll = time.Second
+	takeoverPage = 500
+	sweepEvery   = 30 * time.Second
+)
+
+// takeOver records the attempts that dead nodes had under way as interrupted, so
+// that the next ones follow at once, until ctx ends. Every node does it: the
+// expected version lets one of them win.
+func (s *session) takeOver(ctx context.Context) {
+	for ctx.Err() == nil {
+		n, err := s.takeOverPage(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.logger.Warn("taking over from dead nodes failed, trying again", "error", err)
+		}
+		if err != nil || n < takeoverPage {
+			s.sleep(ctx, takeoverPoll)
+		}
+	}
+}
+
+func (s *session) takeOverPage(ctx context.Context) (int, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.node
+		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
+		WHERE n.lease_until < clock_timestamp() LIMIT $1`, takeoverPage)
+	if err != nil {
+		return 0, fmt.Errorf("find what dead nodes had: %w", err)
+	}
+	type orphan struct {
+		delivery
+		node int64
+	}
+	orphans, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphan, err error) {
+		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.node)
+		return o, err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("find what dead nodes had: %w", err)
+	}
+	if len(orphans) == 0 {
+		return 0, s.forgetNodes(ctx)
+	}
+	units := make([]eventstore.Unit, len(orphans))
+	for i, o := range orphans {
+		w, _ := s.directory.Webhook(o.webhook)
+		w.ID = o.webhook
+		change := domain.DecideInterruption(o.eventID, "", w, o.attempt, "the node that made the call is gone")
+		units[i] = s.unit(&orphans[i].delivery, change)
+	}
+	taken := 0
+	for i, err := range s.log.AppendEach(ctx, units) {
+		switch {
+		case err == nil:
+			taken++
+			s.lanes.found([]domain.WebhookID{orphans[i].webhook})
+		case !eventstore.IsConflict(err):
+			return 0, fmt.Errorf("take over: %w", err)
+		}
+	}
+	signal(s.lanes.claim)
+	s.logger.Info("took over from a node that is gone", "node", orphans[0].node, "deliveries", taken)
+	return len(orphans), nil
+}
+
+// forgetNodes removes the nodes that left long ago and own nothing.
+func (s *session) forgetNodes(ctx context.Context) error {
+	_, err := s.pool.Exec(ctx, `
+		DELETE FROM medilab.nodes AS n WHERE n.lease_until < clock_timestamp() - interval '1 day'
+		AND NOT EXISTS (SELECT FROM medilab.queue AS q WHERE q.node = n.id)`)
+	if err != nil {
+		return fmt.Errorf("forget old nodes: %w", err)
+	}
+	return nil
+}
+
+// sweepStrays runs now and then, and after an append of this node went
+// unanswered, until ctx ends.
+func (s *session) sweepStrays(ctx context.Context) {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-s.sweep:
+			s.sleep(ctx, takeoverPoll)
+		}
+		if err := s.releaseStrays(ctx); err != nil && ctx.Err() == nil {
+			s.logger.Warn("looking for strays failed, trying again later", "error", err)
+		}
+	}
+}
