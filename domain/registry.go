@@ -1,0 +1,169 @@
+package domain
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// Registry is the fold of all webhooks by which events are matched. Which
+// webhooks an event goes to is decided by the registry as it was at the event's
+// place in the log: the same on any node, at any time again. Dispatch, explain
+// and backtest are this one fold, stopped at different places.
+//
+// A Registry is not safe for concurrent use.
+type Registry struct {
+	webhooks map[WebhookID]*registered
+	byType   map[EventType][]*registered // of active webhooks, by number; made when first asked
+}
+
+// registered is a webhook ready to match.
+type registered struct {
+	Webhook
+	subscriptions Subscriptions
+	filter        *Filter
+	broken        bool // its filter does not compile any more: it matches nothing
+}
+
+// NewRegistry gives the fold of nothing.
+func NewRegistry() *Registry {
+	return &Registry{webhooks: map[WebhookID]*registered{}, byType: map[EventType][]*registered{}}
+}
+
+// Apply folds one change of a webhook's stream, which the log recorded at the
+// time. Other changes do nothing.
+func (r *Registry) Apply(id WebhookID, change Change, at time.Time) {
+	before := r.webhooks[id]
+	if before == nil {
+		before = &registered{Webhook: Webhook{ID: id}}
+	}
+	after := &registered{Webhook: before.Webhook.Evolve(change, at)}
+	if after.Version == before.Version {
+		return
+	}
+	after.subscriptions, after.filter, after.broken = before.subscriptions, before.filter, before.broken
+	switch change.(type) {
+	case WebhookRegistered, WebhookChanged:
+		after.compile()
+	}
+	r.webhooks[id] = after
+	clear(r.byType)
+}
+
+func (w *registered) compile() {
+	w.subscriptions = make(Subscriptions, len(w.Events))
+	for i, s := range w.Events {
+		w.subscriptions[i] = Subscription(s)
+	}
+	var err error
+	w.filter, err = CompileFilter(w.Filters)
+	w.broken = err != nil
+}
+
+// Webhook gives the webhook as the fold has it; deleted ones included.
+func (r *Registry) Webhook(id WebhookID) (Webhook, bool) {
+	w := r.webhooks[id]
+	if w == nil {
+		return Webhook{}, false
+	}
+	return w.Webhook, true
+}
+
+// All gives every webhook, deleted ones included, by number.
+func (r *Registry) All() []Webhook {
+	all := make([]Webhook, 0, len(r.webhooks))
+	for _, w := range r.webhooks {
+		all = append(all, w.Webhook)
+	}
+	slices.SortFunc(all, func(a, b Webhook) int { return cmp.Compare(a.Number, b.Number) })
+	return all
+}
+
+// Dispatch decides to whom the event goes. The second result is false when
+// nobody wants it.
+func (r *Registry) Dispatch(id EventID, eventType EventType, data json.RawMessage) (EventDispatched, bool) {
+	candidates := r.subscribed(eventType)
+	if len(candidates) == 0 {
+		return EventDispatched{}, false
+	}
+	dispatched := EventDispatched{EventID: id, EventType: string(eventType), Size: len(data)}
+	var doc *Doc // parsed when the first filter asks
+	for _, w := range candidates {
+		if w.broken {
+			continue
+		}
+		if !w.filter.MatchesAll() {
+			if doc == nil {
+				doc = ParseDoc(data)
+			}
+			if !w.filter.MatchDoc(doc) {
+				continue
+			}
+		}
+		d := Dispatch{DeliveryID: DeliveryOf(id, w.ID), WebhookID: w.ID, WebhookVersion: w.Version}
+		if w.Batch != nil {
+			d.BatchWait, d.BatchMax = w.Batch.MaxWait, w.Batch.MaxEvents
+		}
+		dispatched.Deliveries = append(dispatched.Deliveries, d)
+	}
+	return dispatched, len(dispatched.Deliveries) > 0
+}
+
+// subscribed lists the active webhooks that asked for the type.
+func (r *Registry) subscribed(t EventType) []*registered {
+	list, ok := r.byType[t]
+	if ok {
+		return list
+	}
+	for _, w := range r.webhooks {
+		if w.Active && w.Exists() && w.subscriptions.Match(t) {
+			list = append(list, w)
+		}
+	}
+	slices.SortFunc(list, func(a, b *registered) int { return cmp.Compare(a.Number, b.Number) })
+	r.byType[t] = list
+	return list
+}
+
+// Explanation says, for one webhook, whether an event goes to it and why not.
+type Explanation struct {
+	Webhook Webhook
+	Matched bool
+	// Subscribed, Active and Filter are the parts of the verdict, in this order.
+	Subscribed bool
+	Active     bool
+	Filter     Verdict
+}
+
+// Explain gives the verdict for every webhook that exists here, by number.
+func (r *Registry) Explain(eventType EventType, data json.RawMessage) []Explanation {
+	var list []Explanation
+	for _, w := range r.All() {
+		if !w.Exists() {
+			continue
+		}
+		list = append(list, r.explain(r.webhooks[w.ID], eventType, data))
+	}
+	return list
+}
+
+// ExplainOne is Explain for one webhook, active or not.
+func (r *Registry) ExplainOne(id WebhookID, eventType EventType, data json.RawMessage) (Explanation, bool) {
+	w := r.webhooks[id]
+	if w == nil || !w.Exists() {
+		return Explanation{}, false
+	}
+	return r.explain(w, eventType, data), true
+}
+
+func (r *Registry) explain(w *registered, eventType EventType, data json.RawMessage) Explanation {
+	e := Explanation{Webhook: w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active}
+	if w.broken {
+		e.Filter = Verdict{Reason: "the filter cannot be evaluated"}
+	} else {
+		e.Filter = w.filter.Explain(data)
+	}
+	e.Matched = e.Subscribed && e.Active && e.Filter.Matched
+	return e
+}

@@ -1,0 +1,401 @@
+package eventstore_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// The contract of the log, each line by what its users would see.
+
+func openPool(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := eventstore.OpenPool(t.Context(), url, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func openLog(t *testing.T, config eventstore.Config) *eventstore.Log {
+	t.Helper()
+	if config.Pool == nil {
+		config.Pool = openPool(t, testdb.New(t))
+	}
+	log := eventstore.Open(config)
+	t.Cleanup(log.Close)
+	return log
+}
+
+func unit(stream string, expected int64, bodies ...string) eventstore.Unit {
+	w := eventstore.Write{Stream: stream, Expected: expected, Metadata: eventstore.Metadata{Actor: "test", CorrelationID: "a \"quoted\" \n id"}}
+	for _, body := range bodies {
+		w.Events = append(w.Events, eventstore.NewEvent{Type: "test.happened", Data: []byte(body)})
+	}
+	return eventstore.Unit{Writes: []eventstore.Write{w}}
+}
+
+func mustAppend(t *testing.T, log *eventstore.Log, u eventstore.Unit) eventstore.Appended {
+	t.Helper()
+	appended, err := log.Append(t.Context(), u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return appended
+}
+
+func all(t *testing.T, log *eventstore.Log) []eventstore.Event {
+	t.Helper()
+	var events []eventstore.Event
+	err := log.Each(t.Context(), 0, eventstore.Filter{}, func(e eventstore.Event) error {
+		events = append(events, e)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func TestAppendKeepsEveryByte(t *testing.T) {
+	log := openLog(t, eventstore.Config{})
+	const body = "{ \"z\" : 1e100000,\t\"a\":\"\\u0000<&>\u00e9\",  \"n\":0.10 }"
+	before := mustAppend(t, log, unit("a", 0, body, `{}`))
+	events, err := log.Load(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(events) != 2 || string(events[0].Data) != body {
+		t.Fatalf("loaded %+v", events)
+	}
+	if events[0].Position != before.First || events[1].Position != before.First+1 || events[1].Version != 2 {
+		t.Errorf("positions %d, %d, version %d", events[0].Position, events[1].Position, events[1].Version)
+	}
+	if !events[0].RecordedAt.Equal(before.RecordedAt) {
+		t.Errorf("recorded at %v, the append said %v", events[0].RecordedAt, before.RecordedAt)
+	}
+	var metadata map[string]string
+	if err := json.Unmarshal(events[0].Metadata, &metadata); err != nil {
+		t.Fatal(err)
+	}
+	if metadata["actor"] != "test" || metadata["correlation_id"] != "a \"quoted\" \n id" || len(metadata) != 2 {
+		t.Errorf("metadata %v", metadata)
+	}
+}
+
+func TestMissingStreamIsEmpty(t *testing.T) {
+	log := openLog(t, eventstore.Config{})
+	if events, err := log.Load(t.Context(), "nobody"); err != nil || len(events) != 0 {
+		t.Fatalf("%v, %v", events, err)
+	}
+	if _, ok, err := log.At(t.Context(), 1); ok || err != nil {
+		t.Fatalf("%v, %v", ok, err)
+	}
+}
+
+func TestStaleVersionIsAConflict(t *testing.T) {
+	log := openLog(t, eventstore.Config{})
+	mustAppend(t, log, unit("a", 0, `{"n":1}`))
+	_, err := log.Append(t.Context(), unit("a", 0, `{"n":2}`))
+	var conflict *eventstore.ConflictError
+	if !errors.As(err, &conflict) || conflict.Stream != "a" || conflict.Expected != 0 {
+		t.Fatalf("got %v", err)
+	}
+	mustAppend(t, log, unit("a", 1, `{"n":3}`))
+	assertDense(t, log, 2)
+}
+
+func TestUnitOfTwoStreamsIsAllOrNothing(t *testing.T) {
+	log := openLog(t, eventstore.Config{})
+	mustAppend(t, log, unit("taken", 0, `{}`))
+	two := unit("free", 0, `{}`)
+	two.Writes = append(two.Writes, unit("taken", 0, `{}`).Writes...)
+	if _, err := log.Append(t.Context(), two); !eventstore.IsConflict(err) {
+		t.Fatalf("got %v", err)
+	}
+	if events, err := log.Load(t.Context(), "free"); err != nil || len(events) != 0 {
+		t.Fatalf("half a unit was kept: %v, %v", events, err)
+	}
+}
+
+func assertDense(t *testing.T, log *eventstore.Log, want int) {
+	t.Helper()
+	events := all(t, log)
+	if len(events) != want {
+		t.Fatalf("the log holds %d events, want %d", len(events), want)
+	}
+	versions := map[string]int64{}
+	for i, e := range events {
+		if e.Position != eventstore.Position(i+1) {
+			t.Fatalf("position %d at place %d", e.Position, i+1)
+		}
+		if versions[e.Stream]++; e.Version != versions[e.Stream] {
+			t.Fatalf("%s has version %d after %d", e.Stream, e.Version, versions[e.Stream]-1)
+		}
+		if i > 0 && e.RecordedAt.Before(events[i-1].RecordedAt) {
+			t.Fatalf("position %d was recorded before the one that it follows", e.Position)
+		}
+	}
+}
+
+// Two processes with many writers each race for a few streams: each version is
+// won once, and the log has no gap.
+func TestRacingWriters(t *testing.T) {
+	const writers, rounds, streams = 16, 25, 4
+	pool := openPool(t, testdb.New(t))
+	logs := []*eventstore.Log{openLog(t, eventstore.Config{Pool: pool}), openLog(t, eventstore.Config{Pool: pool})}
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	won := 0
+	for w := range writers {
+		group.Go(func() {
+			log := logs[w%len(logs)]
+			for r := range rounds {
+				stream := fmt.Sprint("s", (w+r)%streams)
+				events, err := log.Load(t.Context(), stream)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, err = log.Append(t.Context(), unit(stream, int64(len(events)), `{}`))
+				switch {
+				case err == nil:
+					mu.Lock()
+					won++
+					mu.Unlock()
+				case !eventstore.IsConflict(err):
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if won < rounds {
+		t.Errorf("only %d appends were won", won)
+	}
+	assertDense(t, logs[0], won)
+}
+
+// blockHead holds the log's head, so that appends gather into one batch.
+func blockHead(t *testing.T, pool *pgxpool.Pool) (release func()) {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `SELECT FROM medilab.log_head FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := tx.Rollback(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestOnlyTheMemberInConflictIsTold(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	mustAppend(t, log, unit("s3", 0, `{}`))
+	units := []eventstore.Unit{unit("first", 0, `{}`)}
+	for i := range 8 {
+		units = append(units, unit(fmt.Sprint("s", i), 0, `{}`))
+	}
+	// A unit that the database refuses for another reason, in the same batch.
+	bad := unit("bad", 0, `{}`)
+	bad.With = []eventstore.Statement{{SQL: `SELECT $1::text::int`, Args: []any{"not a number"}}}
+	units = append(units, bad, unit("last", 0, `{}`))
+
+	release := blockHead(t, pool)
+	done := make(chan []error, 1)
+	go func() { done <- log.AppendEach(t.Context(), units) }()
+	release()
+	for i, err := range <-done {
+		stream := units[i].Writes[0].Stream
+		switch {
+		case stream == "s3":
+			if !eventstore.IsConflict(err) {
+				t.Errorf("s3: %v", err)
+			}
+		case stream == "bad":
+			if err == nil || eventstore.IsConflict(err) {
+				t.Errorf("bad: %v", err)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", stream, err)
+		}
+	}
+	assertDense(t, log, 1+9)
+}
+
+func TestTwoOfOneStreamInABatch(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	release := blockHead(t, pool)
+	done := make(chan []error, 1)
+	go func() {
+		done <- log.AppendEach(t.Context(), []eventstore.Unit{unit("x", 0, `{}`), unit("a", 0, `{"n":1}`), unit("b", 0, `{}`), unit("a", 0, `{"n":2}`)})
+	}()
+	release()
+	errs := <-done
+	if errs[0] != nil || errs[1] != nil || errs[2] != nil || !eventstore.IsConflict(errs[3]) {
+		t.Fatalf("got %v", errs)
+	}
+	assertDense(t, log, 3)
+}
+
+func TestStatementsShareTheTransaction(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	if _, err := pool.Exec(t.Context(), `CREATE TABLE beside (n int)`); err != nil {
+		t.Fatal(err)
+	}
+	with := func(stream string) eventstore.Unit {
+		u := unit(stream, 0, `{}`)
+		u.With = []eventstore.Statement{{SQL: `INSERT INTO beside VALUES ($1)`, Args: []any{1}}}
+		return u
+	}
+	mustAppend(t, log, with("a"))
+	if _, err := log.Append(t.Context(), with("a")); !eventstore.IsConflict(err) {
+		t.Fatal(err)
+	}
+	var n int
+	if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM beside`).Scan(&n); err != nil || n != 1 {
+		t.Fatalf("%d rows, %v", n, err)
+	}
+}
+
+// The follower's additions stand on the head that they were made for, or not at all.
+func TestFollowerIsNeverOvertaken(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	var heads []eventstore.Position
+	f := followerFunc(func(head eventstore.Position, batch []eventstore.Event) ([]eventstore.Event, bool) {
+		heads = append(heads, head)
+		var out []eventstore.Event
+		for _, e := range batch {
+			out = append(out, e, eventstore.Event{Stream: e.Stream, Version: e.Version + 1, Type: "test.followed",
+				Data: fmt.Appendf(nil, `{"head":%d}`, head), Metadata: []byte(`{}`)}.After(e))
+		}
+		return out, true
+	})
+	log := openLog(t, eventstore.Config{Pool: pool, Follower: f})
+	other := openLog(t, eventstore.Config{Pool: pool})
+	mustAppend(t, log, unit("a", 0, `{}`)) // the head is not known yet: nobody follows
+	b := mustAppend(t, log, unit("b", 0, `{}`))
+	mustAppend(t, other, unit("c", 0, `{}`))
+	d := mustAppend(t, log, unit("d", 0, `{}`)) // overtaken: appended plain
+	e := mustAppend(t, log, unit("e", 0, `{}`))
+	if b.First != 2 || d.First != 5 || e.First != 6 {
+		t.Errorf("positions %d, %d, %d", b.First, d.First, e.First)
+	}
+	var got []string
+	for _, e := range all(t, log) {
+		got = append(got, e.Stream+" "+string(e.Data))
+	}
+	want := []string{"a {}", "b {}", `b {"head":1}`, "c {}", "d {}", "e {}", `e {"head":5}`}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+type followerFunc func(eventstore.Position, []eventstore.Event) ([]eventstore.Event, bool)
+
+func (f followerFunc) Follow(head eventstore.Position, batch []eventstore.Event) ([]eventstore.Event, bool) {
+	return f(head, batch)
+}
+
+func TestLogIsAppendOnly(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	mustAppend(t, log, unit("a", 0, `{}`))
+	for _, table := range []string{"medilab.events", "medilab.seals"} {
+		for _, sql := range []string{`UPDATE %s SET recorded_at = now()`, `DELETE FROM %s`, `TRUNCATE %s`} {
+			if _, err := pool.Exec(t.Context(), fmt.Sprintf(sql, table)); err == nil {
+				t.Errorf("%s was not refused", fmt.Sprintf(sql, table))
+			}
+		}
+	}
+}
+
+func TestClosedLogRefuses(t *testing.T) {
+	log := openLog(t, eventstore.Config{})
+	log.Close()
+	if _, err := log.Append(t.Context(), unit("a", 0, `{}`)); !errors.Is(err, eventstore.ErrClosed) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// A database that goes away gives ErrUnavailable, and the log goes on when it is back.
+func TestConnectionsCut(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	mustAppend(t, log, unit("a", 0, `{}`))
+	release := blockHead(t, pool)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := log.Append(t.Context(), unit("b", 0, `{}`))
+		failed <- err
+	}()
+	cutWaiting(t, pool)
+	if err := <-failed; !errors.Is(err, eventstore.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	release()
+	mustAppend(t, log, unit("c", 0, `{}`))
+	assertDense(t, log, 2)
+}
+
+// cutWaiting ends the connection that waits for the head's lock.
+func cutWaiting(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	for t.Context().Err() == nil {
+		var cut int
+		err := pool.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&cut)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cut > 0 {
+			return
+		}
+	}
+}
+
+func TestClockIsNeverBehindTheDatabase(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	clock := eventstore.NewClock()
+	for range 20 {
+		sent := time.Now()
+		var at time.Time
+		if err := pool.QueryRow(t.Context(), `SELECT clock_timestamp()`).Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		clock.Observe(at, sent)
+		if err := pool.QueryRow(t.Context(), `SELECT clock_timestamp()`).Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		if now := clock.Now(); now.Before(at) {
+			t.Fatalf("the clock says %v, the database said %v before", now, at)
+		}
+	}
+}
+
+func TestClockGoesByTheDatabaseHoweverWrongTheMachine(t *testing.T) {
+	clock := eventstore.NewClock()
+	database := time.Now().Add(-time.Hour)
+	clock.Observe(database, time.Now())
+	if off := clock.Now().Sub(database); off < 0 || off > time.Minute {
+		t.Errorf("the clock is %v off", off)
+	}
+}
