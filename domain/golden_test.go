@@ -72,7 +72,7 @@ var goldenChanges = []Change{
 	DeliveryAttemptFailed{Call: failedCall(), NextAttemptAt: goldenTime.Add(time.Minute), GaveUp: GaveUpRetriesExhausted},
 	DeliveryInterrupted{EventID: goldenEvent, EventType: "patient.created", WebhookID: goldenWebhook, Attempt: 2, URL: "https://a.example/", Reason: "the process ended"},
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested},
-	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Size: 48},
+	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48},
 	DeliveryOutcomeLate{Call: goldenCall()},
 	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},
 	TokenCreated{ID: goldenToken, Name: "crm", Hash: "9f86d081", Prefix: "mlw_ab", Scopes: []Scope{ScopeEventsWrite}, ExpiresAt: goldenTime},

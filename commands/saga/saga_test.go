@@ -1,0 +1,367 @@
+package saga_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/saga"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+	"github.com/medilab/webhooks/projections"
+)
+
+// receiver is the other side: it answers as told and remembers every call.
+type receiver struct {
+	mu     sync.Mutex
+	calls  map[string][]string // delivery id -> attempt numbers, as sent
+	answer func(call commands.Outgoing) commands.Answer
+	seen   chan struct{} // a token after each call
+}
+
+func newReceiver() *receiver {
+	return &receiver{calls: map[string][]string{}, seen: make(chan struct{}, 1<<16), answer: func(commands.Outgoing) commands.Answer {
+		return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+	}}
+}
+
+func (r *receiver) Send(ctx context.Context, call commands.Outgoing) commands.Answer {
+	r.mu.Lock()
+	id := call.Header["X-Webhook-Delivery-ID"][0]
+	r.calls[id] = append(r.calls[id], call.Header["X-Webhook-Attempt"][0])
+	answer := r.answer
+	r.mu.Unlock()
+	r.seen <- struct{}{}
+	return answer(call)
+}
+
+func (r *receiver) attempts(id domain.DeliveryID) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.calls[id.String()]...)
+}
+
+// clear is an Opener for tests: nothing is sealed.
+type clear struct{}
+
+func (clear) Open(_ domain.WebhookID, _ string, sealed domain.Sealed) (string, error) {
+	return string(sealed), nil
+}
+
+// node is one process: a log, a directory and a saga.
+type node struct {
+	t         *testing.T
+	log       *eventstore.Log
+	directory *commands.Directory
+	pool      *pgxpool.Pool
+	stop      func()
+}
+
+func start(t *testing.T, url string, sender commands.Sender) *node {
+	t.Helper()
+	pool, err := eventstore.OpenPool(t.Context(), url, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger := slog.New(slog.DiscardHandler)
+	directory, s := commands.NewDirectory(logger), saga.New()
+	log := eventstore.Open(eventstore.Config{
+		Pool: pool, Logger: logger, Follower: directory,
+		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
+		Inline:    []eventstore.Inline{&projections.Queue{Claims: s}},
+		Observers: []eventstore.Observer{directory.Observe, s.Observe},
+	})
+	directory.Attach(log)
+	if err := directory.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Attach(saga.Config{
+		Log: log, Pool: pool, Directory: directory, Logger: logger, Workers: 64, Grace: 10 * time.Second, Name: t.Name(),
+		Attempter: &commands.Attempter{Sender: sender, Opener: clear{}, Clock: log.Clock()},
+		Dispatch:  true, Deliver: true,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() { directory.Run(ctx) })
+	group.Go(func() {
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	var once sync.Once
+	n := &node{t: t, log: log, directory: directory, pool: pool}
+	n.stop = func() {
+		once.Do(func() {
+			cancel()
+			group.Wait()
+			log.Close()
+			pool.Close()
+		})
+	}
+	t.Cleanup(n.stop)
+	return n
+}
+
+func (n *node) append(stream string, expected int64, change domain.Change) {
+	n.t.Helper()
+	_, err := n.log.Append(n.t.Context(), eventstore.Unit{Writes: []eventstore.Write{{
+		Stream: stream, Expected: expected,
+		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: change.AppendJSON(nil), Value: change}},
+	}}})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) register(number int64, change func(*domain.WebhookRegistered)) domain.WebhookID {
+	n.t.Helper()
+	c := domain.WebhookRegistered{
+		ID: domain.WebhookID(uuid.New()), Number: number, Name: "test", URL: "http://receiver.test/", Events: []string{"patient.created"},
+		MaxRetries: 3, RetryDelay: 1, Timeout: 30, PayloadVersion: domain.PayloadV1, Active: true,
+	}
+	if change != nil {
+		change(&c)
+	}
+	n.append(c.ID.Stream(), 0, c)
+	return c.ID
+}
+
+func (n *node) trigger() domain.EventID {
+	n.t.Helper()
+	id := domain.EventID(uuid.Must(uuid.NewV7()))
+	n.append(id.Stream(), 0, domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{"patient_id": 123}`)})
+	return id
+}
+
+// awaitState waits until the delivery's stream says so.
+func (n *node) awaitState(id domain.DeliveryID, want domain.DeliveryState) domain.Delivery {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	defer cancel()
+	for {
+		events, err := n.log.Load(ctx, id.Stream())
+		if err != nil {
+			n.t.Fatalf("waiting for %s: %v", want, err)
+		}
+		var d domain.Delivery
+		for _, e := range events {
+			d = d.Evolve(e.Value.(domain.Change), e.RecordedAt)
+		}
+		if d.State == want {
+			return d
+		}
+		wake, stop := n.log.Wakes()
+		select {
+		case <-wake:
+		case <-time.After(50 * time.Millisecond): // another node's append may not wake us
+		case <-ctx.Done():
+			n.t.Fatalf("waiting for %s, the delivery is %+v", want, d)
+		}
+		stop()
+	}
+}
+
+// awaitEmptyQueue waits until nothing is pending.
+func (n *node) awaitEmptyQueue() {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	defer cancel()
+	for {
+		var left int
+		if err := n.pool.QueryRow(ctx, `SELECT count(*) FROM medilab.queue`).Scan(&left); err != nil {
+			n.t.Fatalf("waiting for the queue to empty: %v", err)
+		}
+		if left == 0 {
+			return
+		}
+	}
+}
+
+func TestDelivers(t *testing.T) {
+	r := newReceiver()
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, nil)
+	event := n.trigger()
+	d := n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered)
+	if d.Attempts != 1 || len(r.attempts(domain.DeliveryOf(event, w))) != 1 {
+		t.Errorf("%+v", d)
+	}
+	n.awaitEmptyQueue()
+}
+
+// Many events to many webhooks: each delivered once, whichever way it went.
+func TestDeliversEachOnce(t *testing.T) {
+	r := newReceiver()
+	n := start(t, testdb.New(t), r)
+	const webhooks, events = 5, 400
+	var ids []domain.WebhookID
+	for i := range webhooks {
+		ids = append(ids, n.register(int64(i+1), nil))
+	}
+	var mu sync.Mutex
+	var triggered []domain.EventID
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range events / 8 {
+				id := n.trigger()
+				mu.Lock()
+				triggered = append(triggered, id)
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	n.awaitEmptyQueue()
+	for _, event := range triggered {
+		for _, w := range ids {
+			if got := r.attempts(domain.DeliveryOf(event, w)); len(got) != 1 || got[0] != "1" {
+				t.Fatalf("event %s to %s: attempts %v", event, w, got)
+			}
+		}
+	}
+}
+
+func TestRetriesAndGivesUp(t *testing.T) {
+	r := newReceiver()
+	r.answer = func(commands.Outgoing) commands.Answer {
+		return commands.Answer{Outcome: "http_status", Status: 500, Error: "the receiver answered 500"}
+	}
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.MaxRetries = 1 })
+	event := n.trigger()
+	d := n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryFailed)
+	if d.Attempts != 2 || d.GaveUp != domain.GaveUpRetriesExhausted {
+		t.Errorf("%+v", d)
+	}
+	assertSpacing(t, n, domain.DeliveryOf(event, w), time.Second)
+}
+
+// assertSpacing checks that attempt 2 began after the delay from the end of
+// attempt 1, by the database's clock.
+func assertSpacing(t *testing.T, n *node, id domain.DeliveryID, delay time.Duration) {
+	t.Helper()
+	events, err := n.log.Load(t.Context(), id.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := events[0].Value.(domain.DeliveryAttemptFailed)
+	second := events[1].Value.(domain.DeliveryAttemptFailed)
+	end := first.StartedAt.Add(time.Duration(first.Duration) * time.Microsecond)
+	if wait := second.StartedAt.Sub(end); wait < delay {
+		t.Errorf("attempt 2 followed after %v, want %v at least", wait, delay)
+	}
+	if promised := first.NextAttemptAt.Sub(end); promised < delay || promised > delay+delay/20+100*time.Millisecond {
+		t.Errorf("attempt 2 was promised after %v", promised)
+	}
+}
+
+func TestGoneEndsTheDelivery(t *testing.T) {
+	r := newReceiver()
+	r.answer = func(commands.Outgoing) commands.Answer { return commands.Answer{Outcome: "http_status", Status: 410} }
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, nil)
+	d := n.awaitState(domain.DeliveryOf(n.trigger(), w), domain.DeliveryFailed)
+	if d.Attempts != 1 || d.GaveUp != domain.GaveUpGone {
+		t.Errorf("%+v", d)
+	}
+}
+
+// Deliveries of an inactive webhook wait and go on when it is activated; those
+// of a deleted one are cancelled.
+func TestInactiveWaitsDeletedCancels(t *testing.T) {
+	r := newReceiver()
+	fail := commands.Answer{Outcome: "connect", Error: "refused"}
+	r.answer = func(commands.Outgoing) commands.Answer { return fail }
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, nil)
+	event := n.trigger()
+	<-r.seen
+	n.append(w.Stream(), 1, domain.WebhookDeactivated{})
+	r.mu.Lock()
+	r.answer = newReceiver().answer
+	r.mu.Unlock()
+	n.append(w.Stream(), 2, domain.WebhookActivated{})
+	if d := n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered); d.Attempts != 2 {
+		t.Errorf("%+v", d)
+	}
+
+	r.mu.Lock()
+	r.answer = func(commands.Outgoing) commands.Answer { return fail }
+	r.mu.Unlock()
+	event = n.trigger()
+	<-r.seen
+	<-r.seen
+	n.append(w.Stream(), 3, domain.WebhookDeleted{})
+	if d := n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryWithdrawn); d.CancelReason != domain.CancelWebhookDeleted {
+		t.Errorf("%+v", d)
+	}
+}
+
+// What a dead node had under way is interrupted and made again by another.
+func TestTakesOverFromADeadNode(t *testing.T) {
+	url := testdb.New(t)
+	stuck := newReceiver()
+	hang := make(chan struct{})
+	stuck.answer = func(commands.Outgoing) commands.Answer {
+		<-hang
+		return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+	}
+	first := start(t, url, stuck)
+	w := first.register(1, func(c *domain.WebhookRegistered) { c.MaxRetries = 0 })
+	event := first.trigger()
+	<-stuck.seen
+	// To the others the node is dead: its lease has ended.
+	if _, err := first.pool.Exec(t.Context(), `UPDATE medilab.nodes SET lease_until = '-infinity'`); err != nil {
+		t.Fatal(err)
+	}
+	r := newReceiver()
+	second := start(t, url, r)
+	d := second.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered)
+	if d.Attempts != 2 || fmt.Sprint(r.attempts(domain.DeliveryOf(event, w))) != "[2]" {
+		t.Errorf("%+v, %v", d, r.attempts(domain.DeliveryOf(event, w)))
+	}
+	// The first one's call ends after all: it changes nothing, and is kept as late.
+	close(hang)
+	first.stop()
+	events, err := second.log.Load(t.Context(), domain.DeliveryOf(event, w).Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var types []string
+	for _, e := range events {
+		types = append(types, e.Type)
+	}
+	if got, want := fmt.Sprint(types), "[delivery.interrupted delivery.succeeded delivery.outcome_late]"; got != want {
+		t.Errorf("stream holds %s, want %s", got, want)
+	}
+}
+
+// Events that another process appended, which knows no directory, are
+// dispatched by the reader.
+func TestDispatchesWhatOthersAppended(t *testing.T) {
+	url := testdb.New(t)
+	r := newReceiver()
+	n := start(t, url, r)
+	w := n.register(1, nil)
+	pool, err := eventstore.OpenPool(t.Context(), url, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	plain := eventstore.Open(eventstore.Config{Pool: pool, Announce: true})
+	defer plain.Close()
+	other := &node{t: t, log: plain}
+	for range 20 {
+		event := other.trigger()
+		n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered)
+	}
+}
