@@ -1,0 +1,259 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// The call log: one narrow row an attempt, that says only where the log has it.
+// All that is shown of a call is read from there.
+
+var callsModel = Model{
+	Name: "calls", Shape: 1, Tables: []string{"calls"},
+	New: func(t Tables) Projection {
+		return &calls{insert: t.SQL(`
+			INSERT INTO {calls} (position, webhook, kind)
+			SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[])`)}
+	},
+}
+
+type calls struct {
+	insert  string
+	numbers numbers
+}
+
+func (p *calls) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	var positions []int64
+	var kinds []int32
+	var owners []domain.WebhookID
+	distinct := map[domain.WebhookID]struct{}{}
+	for i := range events {
+		call, ok := callOf(events[i].Value)
+		if !ok {
+			continue
+		}
+		if positions == nil {
+			n := len(events) - i
+			positions, kinds, owners = make([]int64, 0, n), make([]int32, 0, n), make([]domain.WebhookID, 0, n)
+		}
+		positions = append(positions, int64(events[i].Position))
+		kinds = append(kinds, callKind(call.EventType, call.Outcome == domain.OutcomeSuccess))
+		owners = append(owners, call.WebhookID)
+		distinct[call.WebhookID] = struct{}{}
+	}
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	numbers, err := p.numbers.of(ctx, db, distinct)
+	if err != nil {
+		return nil, err
+	}
+	webhooks := make([]int32, len(owners))
+	for i, id := range owners {
+		webhooks[i] = numbers[id]
+	}
+	return []eventstore.Statement{{SQL: p.insert, Args: []any{positions, webhooks, kinds}}}, nil
+}
+
+// callKind is what a call is found by besides its webhook and place.
+func callKind(eventType string, success bool) int32 {
+	kind := hash31(eventType) &^ 1
+	if success {
+		kind |= 1
+	}
+	return kind
+}
+
+// OutcomeInterrupted is the outcome of an attempt that a crash cut off.
+const OutcomeInterrupted domain.Outcome = "interrupted"
+
+// callOf gives the call that a change is the record of, if it is one.
+func callOf(change any) (domain.Call, bool) {
+	switch c := change.(type) {
+	case domain.DeliverySucceeded:
+		return c.Call, true
+	case domain.DeliveryAttemptFailed:
+		return c.Call, true
+	case domain.DeliveryOutcomeLate:
+		return c.Call, true
+	case domain.DeliveryTested:
+		return c.Call, true
+	case domain.DeliveryInterrupted:
+		return domain.Call{
+			EventID: c.EventID, EventType: c.EventType, WebhookID: c.WebhookID, Attempt: c.Attempt,
+			URL: c.URL, Outcome: OutcomeInterrupted, Error: c.Reason,
+		}, true
+	}
+	return domain.Call{}, false
+}
+
+// CallStatus tells calls that did their work from those that did not.
+type CallStatus string
+
+// The two statuses of a call.
+const (
+	CallSuccess CallStatus = "success"
+	CallFailed  CallStatus = "failed"
+)
+
+// Call is one attempt as a list shows it (contract section 2).
+type Call struct {
+	ID             domain.CallID     `json:"call_id"`
+	DeliveryID     domain.DeliveryID `json:"delivery_id"`
+	EventID        domain.EventID    `json:"event_id"`
+	EventType      string            `json:"event_type"`
+	WebhookID      domain.WebhookID  `json:"webhook_id"`
+	Attempt        int               `json:"attempt"`
+	URL            string            `json:"url"`
+	Status         CallStatus        `json:"status"`
+	Outcome        domain.Outcome    `json:"outcome"`
+	ResponseStatus *int              `json:"response_status"` // null: no answer
+	DurationMS     *float64          `json:"duration_ms"`     // null: interrupted
+	Error          *string           `json:"error"`           // null: none
+	CreatedAt      time.Time         `json:"created_at"`      // when its end was recorded
+	NextAttemptAt  *time.Time        `json:"next_attempt_at"` // null: none follows by itself
+	Test           bool              `json:"test"`
+	Late           bool              `json:"late"` // its node had lost it: the attempt counts as interrupted
+
+	// Record is the log's whole record, for the details; Position where it is.
+	Record   domain.Call         `json:"-"`
+	Position eventstore.Position `json:"-"`
+	// TestData is the event_data of a test call, whose event is only there.
+	TestData []byte `json:"-"`
+}
+
+// newCall shows an entry of the log as a call.
+func newCall(e *eventstore.Event) (Call, bool) {
+	record, ok := callOf(e.Value)
+	if !ok {
+		return Call{}, false
+	}
+	_, delivery, err := domain.ParseStream(e.Stream)
+	if err != nil {
+		return Call{}, false
+	}
+	c := Call{
+		ID:         domain.CallAt(domain.DeliveryID(delivery), int64(e.Position)),
+		DeliveryID: domain.DeliveryID(delivery), EventID: record.EventID, EventType: record.EventType,
+		WebhookID: record.WebhookID, Attempt: record.Attempt, URL: record.URL, Outcome: record.Outcome,
+		Status: CallFailed, CreatedAt: e.RecordedAt, Record: record, Position: e.Position,
+	}
+	if record.Outcome == domain.OutcomeSuccess {
+		c.Status = CallSuccess
+	}
+	if record.Status != 0 {
+		c.ResponseStatus = &record.Status
+	}
+	if record.Error != "" {
+		c.Error = &record.Error
+	}
+	if record.Outcome != OutcomeInterrupted {
+		ms := float64(record.Duration) / 1000
+		c.DurationMS = &ms
+	}
+	switch change := e.Value.(type) {
+	case domain.DeliveryAttemptFailed:
+		if !change.NextAttemptAt.IsZero() {
+			c.NextAttemptAt = &change.NextAttemptAt
+		}
+	case domain.DeliveryInterrupted:
+		c.NextAttemptAt = &e.RecordedAt // the next follows at once
+	case domain.DeliveryOutcomeLate:
+		c.Late = true
+	case domain.DeliveryTested:
+		c.Test, c.TestData = true, change.EventData
+	}
+	return c, true
+}
+
+// CallFilter says which calls to list.
+type CallFilter struct {
+	Webhook   domain.WebhookID
+	Status    CallStatus // "" is any
+	EventType string     // "" is any
+	From, To  time.Time  // of CreatedAt: at or after, before; zero is any
+	Limit     int
+	Cursor    string
+}
+
+// CallPage is one page of the call log, newest first. It may be shorter than
+// the limit and have more after it, when its calls are large.
+type CallPage struct {
+	Items      []Call
+	NextCursor string // "": there is no more
+}
+
+// callsSQL goes from kind to kind of the webhook's calls, takes the newest of
+// each and merges them: as fast at the end of a long log as of a short one.
+const callsSQL = `
+WITH RECURSIVE owner AS (
+	SELECT number::integer FROM medilab.webhooks WHERE id = $1
+), kinds AS (
+	SELECT (SELECT min(kind) FROM medilab.calls WHERE webhook = (SELECT number FROM owner)) AS kind
+	UNION ALL
+	SELECT (SELECT min(c.kind) FROM medilab.calls AS c WHERE c.webhook = (SELECT number FROM owner) AND c.kind > kinds.kind)
+	FROM kinds WHERE kinds.kind IS NOT NULL
+)
+SELECT newest.position FROM kinds CROSS JOIN LATERAL (
+	SELECT c.position FROM medilab.calls AS c
+	WHERE c.webhook = (SELECT number FROM owner) AND c.kind = kinds.kind AND c.position > $2 AND c.position < $3
+	ORDER BY c.position DESC LIMIT $6
+) AS newest
+WHERE kinds.kind IS NOT NULL AND ($4::integer IS NULL OR kinds.kind & 1 = $4) AND ($5::integer IS NULL OR kinds.kind | 1 = $5)
+ORDER BY newest.position DESC LIMIT $6`
+
+// Calls lists the calls of a webhook, the newest first.
+func (p *Projections) Calls(ctx context.Context, f CallFilter) (CallPage, error) {
+	low, high, err := p.between(ctx, f.From, f.To, f.Cursor)
+	if err != nil {
+		return CallPage{}, err
+	}
+	var status, kind *int32
+	if f.Status != "" {
+		status = new(int32)
+		if f.Status == CallSuccess {
+			*status = 1
+		}
+	}
+	if f.EventType != "" {
+		of := callKind(f.EventType, true)
+		kind = &of
+	}
+	positions, err := p.positions(ctx, callsSQL, uuid.UUID(f.Webhook), low, high, status, kind, f.Limit+1)
+	if err != nil {
+		return CallPage{}, fmt.Errorf("list calls: %w", err)
+	}
+	events, next, err := p.pick(ctx, positions, f.Limit)
+	if err != nil {
+		return CallPage{}, fmt.Errorf("list calls: %w", err)
+	}
+	page := CallPage{NextCursor: next}
+	for i := range events {
+		if call, ok := newCall(&events[i]); ok && (f.EventType == "" || call.EventType == f.EventType) {
+			page.Items = append(page.Items, call)
+		}
+	}
+	return page, nil
+}
+
+// Call gives one call of the webhook with all that the log holds of it; a
+// *domain.Error of KindNotFound when it is none of its calls.
+func (p *Projections) Call(ctx context.Context, webhook domain.WebhookID, id domain.CallID) (Call, error) {
+	event, found, err := p.log.At(ctx, eventstore.Position(id.Position()))
+	if err != nil {
+		return Call{}, fmt.Errorf("read a call: %w", err)
+	}
+	if found {
+		decode(&event)
+		if call, ok := newCall(&event); ok && call.ID == id && call.WebhookID == webhook {
+			return call, nil
+		}
+	}
+	return Call{}, domain.NotFound("call")
+}

@@ -1,0 +1,266 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// The clinic's events: where the log has each, by type and correlation id.
+
+var eventsModel = Model{
+	Name: "events", Shape: 1, Tables: []string{"triggered"},
+	New: func(t Tables) Projection {
+		return &triggered{insert: t.SQL(`
+			INSERT INTO {triggered} (position, kind, correlation)
+			SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[])`)}
+	},
+}
+
+type triggered struct{ insert string }
+
+func (p *triggered) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	var positions []int64
+	var kinds []int32
+	var correlations []*int32
+	for i := range events {
+		change, ok := events[i].Value.(domain.EventTriggered)
+		if !ok {
+			continue
+		}
+		positions = append(positions, int64(events[i].Position))
+		kinds = append(kinds, hash31(change.EventType))
+		var correlation *int32
+		if change.CorrelationID != "" {
+			h := hash31(change.CorrelationID)
+			correlation = &h
+		}
+		correlations = append(correlations, correlation)
+	}
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	return []eventstore.Statement{{SQL: p.insert, Args: []any{positions, kinds, correlations}}}, nil
+}
+
+// Event is one event of the clinic.
+type Event struct {
+	ID            domain.EventID      `json:"event_id"`
+	Type          string              `json:"event_type"`
+	Source        string              `json:"source"`
+	CorrelationID *string             `json:"correlation_id"`
+	Data          json.RawMessage     `json:"event_data"` // byte for byte as it was accepted
+	AcceptedAt    time.Time           `json:"accepted_at"`
+	Position      eventstore.Position `json:"position"`
+}
+
+func newEvent(e *eventstore.Event) (Event, bool) {
+	change, ok := e.Value.(domain.EventTriggered)
+	kind, id, err := domain.ParseStream(e.Stream)
+	if !ok || err != nil || kind != "event" {
+		return Event{}, false
+	}
+	event := Event{ID: domain.EventID(id), Type: change.EventType, Source: change.Source,
+		Data: change.EventData, AcceptedAt: e.RecordedAt, Position: e.Position}
+	if change.CorrelationID != "" {
+		event.CorrelationID = &change.CorrelationID
+	}
+	return event, true
+}
+
+// EventFilter says which events to list.
+type EventFilter struct {
+	EventType     string    // "" is any
+	CorrelationID string    // "" is any
+	From, To      time.Time // accepted at or after, before; zero is any
+	Limit         int
+	Cursor        string
+}
+
+// EventPage is one page of events, newest first. It may be shorter than the
+// limit and have more after it, when its events are large.
+type EventPage struct {
+	Items      []Event
+	NextCursor string // "": there is no more
+}
+
+// eventsSQL merges the newest of each type, see callsSQL.
+const eventsSQL = `
+WITH RECURSIVE kinds AS (
+	SELECT (SELECT min(kind) FROM medilab.triggered) AS kind
+	UNION ALL
+	SELECT (SELECT min(e.kind) FROM medilab.triggered AS e WHERE e.kind > kinds.kind) FROM kinds WHERE kinds.kind IS NOT NULL
+)
+SELECT newest.position FROM kinds CROSS JOIN LATERAL (
+	SELECT e.position FROM medilab.triggered AS e
+	WHERE e.kind = kinds.kind AND e.position > $1 AND e.position < $2
+	ORDER BY e.position DESC LIMIT $4
+) AS newest
+WHERE kinds.kind IS NOT NULL AND ($3::integer IS NULL OR kinds.kind = $3)
+ORDER BY newest.position DESC LIMIT $4`
+
+const correlatedSQL = `
+SELECT position FROM medilab.triggered
+WHERE correlation = $5 AND position > $1 AND position < $2 AND ($3::integer IS NULL OR kind = $3)
+ORDER BY position DESC LIMIT $4`
+
+// Events lists the clinic's events, the newest first.
+func (p *Projections) Events(ctx context.Context, f EventFilter) (EventPage, error) {
+	low, high, err := p.between(ctx, f.From, f.To, f.Cursor)
+	if err != nil {
+		return EventPage{}, err
+	}
+	var kind *int32
+	if f.EventType != "" {
+		h := hash31(f.EventType)
+		kind = &h
+	}
+	sql, args := eventsSQL, []any{low, high, kind, f.Limit + 1}
+	if f.CorrelationID != "" {
+		sql, args = correlatedSQL, append(args, hash31(f.CorrelationID))
+	}
+	positions, err := p.positions(ctx, sql, args...)
+	if err != nil {
+		return EventPage{}, fmt.Errorf("list events: %w", err)
+	}
+	found, next, err := p.pick(ctx, positions, f.Limit)
+	if err != nil {
+		return EventPage{}, fmt.Errorf("list events: %w", err)
+	}
+	page := EventPage{NextCursor: next}
+	for i := range found {
+		event, ok := newEvent(&found[i])
+		if ok && (f.EventType == "" || event.Type == f.EventType) && (f.CorrelationID == "" || event.CorrelationID != nil && *event.CorrelationID == f.CorrelationID) {
+			page.Items = append(page.Items, event)
+		}
+	}
+	return page, nil
+}
+
+// Event gives one event; a *domain.Error of KindNotFound when there is none.
+// It reads the log itself, so it never lags.
+func (p *Projections) Event(ctx context.Context, id domain.EventID) (Event, error) {
+	event, _, err := p.event(ctx, id)
+	return event, err
+}
+
+func (p *Projections) event(ctx context.Context, id domain.EventID) (Event, *eventstore.Event, error) {
+	stream, err := p.log.Load(ctx, id.Stream())
+	if err != nil {
+		return Event{}, nil, err
+	}
+	var dispatched *eventstore.Event
+	var event Event
+	found := false
+	for i := range stream {
+		decode(&stream[i])
+		if e, ok := newEvent(&stream[i]); ok {
+			event, found = e, true
+		}
+		if _, ok := stream[i].Value.(domain.EventDispatched); ok {
+			dispatched = &stream[i]
+		}
+	}
+	if !found {
+		return Event{}, nil, domain.NotFound("event")
+	}
+	return event, dispatched, nil
+}
+
+// Delivery is one event on its way to one webhook, as it stands.
+type Delivery struct {
+	ID             domain.DeliveryID    `json:"delivery_id"`
+	EventID        domain.EventID       `json:"event_id"`
+	WebhookID      domain.WebhookID     `json:"webhook_id"`
+	State          domain.DeliveryState `json:"state"`
+	Attempts       int                  `json:"attempts"`
+	NextAttemptAt  *time.Time           `json:"next_attempt_at"`
+	Reason         *string              `json:"reason"` // why it ended, when it did not succeed
+	ResponseStatus *int                 `json:"response_status"`
+	Error          *string              `json:"error"`
+	CreatedAt      time.Time            `json:"created_at"`
+	UpdatedAt      time.Time            `json:"updated_at"`
+	Version        int64                `json:"version"`
+}
+
+// DeliveryPage is one page of an event's deliveries, in the order of webhooks.
+type DeliveryPage struct {
+	Items      []Delivery
+	NextCursor string // "": there is no more
+}
+
+// Deliveries lists the deliveries of an event; a *domain.Error of KindNotFound
+// when there is no such event. It reads the log itself, so it never lags.
+func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit int, cursor string) (DeliveryPage, error) {
+	skip := int64(0)
+	if cursor != "" {
+		var err error
+		if skip, err = parseCursor(cursor); err != nil {
+			return DeliveryPage{}, err
+		}
+	}
+	_, dispatched, err := p.event(ctx, id)
+	if err != nil || dispatched == nil {
+		return DeliveryPage{}, err
+	}
+	all := dispatched.Value.(domain.EventDispatched).Deliveries
+	list := all[min(skip, int64(len(all))):]
+	list = list[:min(limit, len(list))]
+	var page DeliveryPage
+	if rest := skip + int64(len(list)); rest < int64(len(all)) {
+		page.NextCursor = cursorAt(rest)
+	}
+	page.Items, err = p.deliveries(ctx, dispatched, list)
+	return page, err
+}
+
+func (p *Projections) deliveries(ctx context.Context, dispatched *eventstore.Event, list []domain.Dispatch) ([]Delivery, error) {
+	streams := make([]string, len(list))
+	items := make([]Delivery, len(list))
+	byStream := make(map[string]int, len(list))
+	states := make([]domain.Delivery, len(list))
+	for i, d := range list {
+		streams[i] = d.DeliveryID.Stream()
+		byStream[streams[i]] = i
+		items[i] = Delivery{ID: d.DeliveryID, EventID: dispatched.Value.(domain.EventDispatched).EventID, WebhookID: d.WebhookID,
+			CreatedAt: dispatched.RecordedAt, UpdatedAt: dispatched.RecordedAt}
+		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: dispatched.RecordedAt}
+	}
+	events, err := p.log.LoadAll(ctx, streams)
+	if err != nil {
+		return nil, err
+	}
+	for i := range events {
+		e := &events[i]
+		decode(e)
+		if change, ok := e.Value.(domain.Change); ok {
+			at := byStream[e.Stream]
+			states[at] = states[at].Evolve(change, e.RecordedAt)
+			items[at].UpdatedAt = e.RecordedAt
+		}
+	}
+	for i := range items {
+		items[i].show(states[i])
+	}
+	return items, nil
+}
+
+func (d *Delivery) show(s domain.Delivery) {
+	d.State, d.Attempts, d.Version = s.State, s.Attempts, s.Version
+	if s.State == domain.DeliveryPending {
+		d.NextAttemptAt = &s.NextAttemptAt
+	}
+	if s.LastStatus != 0 {
+		d.ResponseStatus = &s.LastStatus
+	}
+	if s.LastError != "" {
+		d.Error = &s.LastError
+	}
+	if reason := string(s.GaveUp) + string(s.CancelReason); reason != "" {
+		d.Reason = &reason
+	}
+}

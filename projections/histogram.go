@@ -1,0 +1,44 @@
+package projections
+
+import "sort"
+
+// histogram counts durations in buckets whose bounds are fixed for ever, so
+// that histograms add up over any range and a rebuild gives the same again. A
+// percentile is off by at most the width of a bucket, 10 %.
+type histogram map[int]int64
+
+// bounds are the buckets' upper ends in microseconds: from 100 µs, each a tenth
+// more than the one before, to beyond the longest call. They are integers so
+// that every machine has the same.
+var bounds = func() []int64 {
+	const longest = 400_000_000 // µs
+	list := []int64{100}
+	for last := list[0]; last < longest; last = list[len(list)-1] {
+		list = append(list, last+(last+9)/10)
+	}
+	return list
+}()
+
+func bucketOf(microseconds int64) int {
+	return min(sort.Search(len(bounds), func(i int) bool { return microseconds <= bounds[i] }), len(bounds)-1)
+}
+
+// percentile gives the duration in microseconds that the share of all durations
+// does not exceed: the middle of the bucket where it lies.
+func (h histogram) percentile(share float64) int64 {
+	total := int64(0)
+	for _, n := range h {
+		total += n
+	}
+	rank := int64(share*float64(total-1)) + 1
+	for i := range bounds {
+		if rank -= h[i]; rank <= 0 {
+			low := int64(0)
+			if i > 0 {
+				low = bounds[i-1]
+			}
+			return (low + bounds[i]) / 2
+		}
+	}
+	return bounds[len(bounds)-1]
+}

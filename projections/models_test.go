@@ -1,0 +1,347 @@
+package projections
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+func TestWebhooksAreListedAndSearched(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	one := b.register(1, "patient.created")
+	two := b.register(2, "patient.*")
+	three := b.register(3, "*")
+	four := b.register(4, "webhook.alert_raised")
+	five := b.register(5, "visit.completed")
+	name, url := "Лаборатория №3", "https://LAB.example/Hook?x=1"
+	b.append(three.Stream(), domain.WebhookChanged{Name: &name, URL: &url})
+	b.append(two.Stream(), domain.WebhookDeactivated{})
+	b.append(five.Stream(), domain.WebhookDeleted{})
+	b.settle()
+
+	for _, test := range []struct {
+		name   string
+		filter WebhookFilter
+		want   []domain.WebhookID
+	}{
+		{"all", WebhookFilter{}, []domain.WebhookID{four, three, two, one}},
+		{"active", WebhookFilter{Status: WebhooksActive}, []domain.WebhookID{four, three, one}},
+		{"inactive", WebhookFilter{Status: WebhooksInactive}, []domain.WebhookID{two}},
+		{"by type", WebhookFilter{EventType: "patient.created"}, []domain.WebhookID{three, two, one}},
+		{"by another type of the group", WebhookFilter{EventType: "patient.updated"}, []domain.WebhookID{three, two}},
+		{"a system type is not in *", WebhookFilter{EventType: "webhook.alert_raised"}, []domain.WebhookID{four}},
+		{"by name", WebhookFilter{Search: "лабораТОРИЯ"}, []domain.WebhookID{three}},
+		{"by url", WebhookFilter{Search: "lab.EXAMPLE/hook"}, []domain.WebhookID{three}},
+		{"a pattern is taken as it is", WebhookFilter{Search: "%"}, nil},
+		{"NUL is no error", WebhookFilter{Search: "\x00"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.filter.Limit = 50
+			page, err := b.Webhooks(b.ctx, test.filter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []domain.WebhookID
+			for _, w := range page.Items {
+				got = append(got, w.ID)
+			}
+			if !slices.Equal(got, test.want) || page.NextCursor != "" {
+				t.Errorf("got %v, cursor %q; want %v", got, page.NextCursor, test.want)
+			}
+		})
+	}
+
+	first, err := b.Webhooks(b.ctx, WebhookFilter{Limit: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest, err := b.Webhooks(b.ctx, WebhookFilter{Limit: 3, Cursor: first.NextCursor})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first.Items) != 3 || len(rest.Items) != 1 || rest.Items[0].ID != one || rest.NextCursor != "" {
+		t.Errorf("pages of %d and %d, cursor %q", len(first.Items), len(rest.Items), rest.NextCursor)
+	}
+	if got := first.Items[1]; got.Name != name || got.Version != 2 || got.URL != url || got.Filters != nil || !got.UpdatedAt.After(got.CreatedAt) {
+		t.Errorf("the changed webhook is %+v", got)
+	}
+	if _, err := b.Webhooks(b.ctx, WebhookFilter{Limit: 3, Cursor: "zzz"}); !errors.Is(err, domain.KindInvalid) {
+		t.Errorf("a bad cursor gives %v", err)
+	}
+}
+
+func TestCallsAreListedAndFiltered(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	w, other := b.register(1), b.register(2)
+	created := b.trigger("patient.created", "", w, other)
+	updated := b.trigger("patient.updated", "", w)
+	d1, d2 := domain.DeliveryOf(created, w), domain.DeliveryOf(updated, w)
+	next := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
+	b.append(d1.Stream(), domain.DeliveryAttemptFailed{Call: attempt(created, "patient.created", w, 1, 500, "http_error"), NextAttemptAt: next})
+	b.append(d2.Stream(), domain.DeliverySucceeded{Call: attempt(updated, "patient.updated", w, 1, 200, domain.OutcomeSuccess)})
+	b.append(d1.Stream(), domain.DeliveryInterrupted{EventID: created, EventType: "patient.created", WebhookID: w, Attempt: 2, URL: "https://h.example/in", Reason: "the node died"})
+	middle := b.at
+	b.append(d1.Stream(), domain.DeliverySucceeded{Call: attempt(created, "patient.created", w, 3, 204, domain.OutcomeSuccess)})
+	test := domain.DeliveryOf(created, other)
+	b.append(test.Stream(), domain.DeliveryTested{Call: attempt(created, "patient.created", w, 1, 0, "timeout"), EventData: []byte(`{}`)})
+	b.append(domain.DeliveryOf(updated, other).Stream(), domain.DeliverySucceeded{Call: attempt(updated, "patient.updated", other, 1, 200, domain.OutcomeSuccess)})
+	b.settle()
+
+	type row struct {
+		event   domain.EventID
+		attempt int
+		status  CallStatus
+	}
+	all := []row{{created, 1, CallFailed}, {created, 3, CallSuccess}, {created, 2, CallFailed}, {updated, 1, CallSuccess}, {created, 1, CallFailed}}
+	for _, test := range []struct {
+		name   string
+		filter CallFilter
+		want   []row
+	}{
+		{"all", CallFilter{}, all},
+		{"failed", CallFilter{Status: CallFailed}, []row{all[0], all[2], all[4]}},
+		{"success", CallFilter{Status: CallSuccess}, []row{all[1], all[3]}},
+		{"a type", CallFilter{EventType: "patient.updated"}, []row{all[3]}},
+		{"a type and a status", CallFilter{EventType: "patient.updated", Status: CallFailed}, nil},
+		{"from", CallFilter{From: middle}, all[:3]},
+		{"to", CallFilter{To: middle}, all[3:]},
+		{"none", CallFilter{From: time.Now().Add(time.Hour)}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, limit := range []int{1, 2, 100} {
+				var got []row
+				f := test.filter
+				f.Webhook, f.Limit = w, limit
+				for {
+					page, err := b.Calls(b.ctx, f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(page.Items) > limit {
+						t.Fatalf("%d items of %d", len(page.Items), limit)
+					}
+					for _, c := range page.Items {
+						got = append(got, row{c.EventID, c.Attempt, c.Status})
+					}
+					if page.NextCursor == "" {
+						break
+					}
+					f.Cursor = page.NextCursor
+				}
+				if !slices.Equal(got, test.want) {
+					t.Errorf("by %d: got %v, want %v", limit, got, test.want)
+				}
+			}
+		})
+	}
+
+	page, err := b.Calls(b.ctx, CallFilter{Webhook: w, Limit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tested, interrupted, failed := page.Items[0], page.Items[2], page.Items[4]
+	if !tested.Test || tested.ResponseStatus != nil || *tested.Error != "it said timeout" || string(tested.TestData) != "{}" {
+		t.Errorf("the test call is %+v", tested)
+	}
+	if interrupted.DurationMS != nil || interrupted.Outcome != OutcomeInterrupted || *interrupted.Error != "the node died" {
+		t.Errorf("the interrupted call is %+v", interrupted)
+	}
+	if *failed.ResponseStatus != 500 || !failed.NextAttemptAt.Equal(next) || *failed.DurationMS != 1 || failed.DeliveryID != d1 {
+		t.Errorf("the failed call is %+v", failed)
+	}
+	one, err := b.Call(b.ctx, w, failed.ID)
+	if err != nil || one.Position != failed.Position || one.Record.Status != 500 {
+		t.Errorf("the call by its id is %+v, %v", one, err)
+	}
+	if _, err := b.Call(b.ctx, other, failed.ID); !errors.Is(err, domain.KindNotFound) {
+		t.Errorf("another webhook's call gives %v", err)
+	}
+	if _, err := b.Call(b.ctx, w, domain.CallAt(d1, 1<<40)); !errors.Is(err, domain.KindNotFound) {
+		t.Errorf("a call of the future gives %v", err)
+	}
+}
+
+func TestEventsAndTheirDeliveries(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	w, other := b.register(1), b.register(2)
+	one := b.trigger("patient.created", "run-1", w, other)
+	two := b.trigger("patient.updated", "run-1")
+	three := b.trigger("patient.created", "")
+	d := domain.DeliveryOf(one, w)
+	b.append(d.Stream(), domain.DeliveryAttemptFailed{Call: attempt(one, "patient.created", w, 1, 410, "http_error"), GaveUp: domain.GaveUpGone})
+	b.settle()
+
+	for _, test := range []struct {
+		name   string
+		filter EventFilter
+		want   []domain.EventID
+	}{
+		{"all", EventFilter{}, []domain.EventID{three, two, one}},
+		{"a type", EventFilter{EventType: "patient.created"}, []domain.EventID{three, one}},
+		{"a correlation", EventFilter{CorrelationID: "run-1"}, []domain.EventID{two, one}},
+		{"both", EventFilter{CorrelationID: "run-1", EventType: "patient.created"}, []domain.EventID{one}},
+		{"neither", EventFilter{CorrelationID: "run-2"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.filter.Limit = 1
+			var got []domain.EventID
+			for {
+				page, err := b.Events(b.ctx, test.filter)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range page.Items {
+					got = append(got, e.ID)
+				}
+				if test.filter.Cursor = page.NextCursor; page.NextCursor == "" {
+					break
+				}
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+	page, err := b.Deliveries(b.ctx, one, 1, "")
+	if err != nil || len(page.Items) != 1 || page.NextCursor == "" {
+		t.Fatalf("deliveries: %+v, %v", page, err)
+	}
+	if got := page.Items[0]; got.State != domain.DeliveryFailed || got.Attempts != 1 || *got.ResponseStatus != 410 || *got.Reason != "gone" || got.NextAttemptAt != nil {
+		t.Errorf("the failed delivery is %+v", got)
+	}
+	page, err = b.Deliveries(b.ctx, one, 1, page.NextCursor)
+	if err != nil || len(page.Items) != 1 || page.NextCursor != "" || page.Items[0].State != domain.DeliveryPending || page.Items[0].NextAttemptAt == nil {
+		t.Errorf("the second page is %+v, %v", page, err)
+	}
+	if page, err = b.Deliveries(b.ctx, three, 1, ""); err != nil || len(page.Items) != 0 {
+		t.Errorf("an event for nobody: %+v, %v", page, err)
+	}
+	if _, err := b.Deliveries(b.ctx, domain.EventID(w), 1, ""); !errors.Is(err, domain.KindNotFound) {
+		t.Errorf("no event gives %v", err)
+	}
+}
+
+func TestStatsCountEveryCallAndDelivery(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	w := b.register(1)
+	one := b.trigger("patient.created", "", w)
+	two := b.trigger("patient.updated", "", w)
+	three := b.trigger("patient.updated", "", w)
+	d1, d2, d3 := domain.DeliveryOf(one, w).Stream(), domain.DeliveryOf(two, w).Stream(), domain.DeliveryOf(three, w).Stream()
+	fail := func(event domain.EventID, eventType string, n, status int, outcome domain.Outcome, gaveUp domain.GaveUp) domain.Change {
+		return domain.DeliveryAttemptFailed{Call: attempt(event, eventType, w, n, status, outcome), GaveUp: gaveUp}
+	}
+	b.append(d1, domain.DeliverySucceeded{Call: attempt(one, "patient.created", w, 1, 200, domain.OutcomeSuccess)})
+	b.append(d2, fail(two, "patient.updated", 1, 500, "http_error", ""),
+		domain.DeliveryInterrupted{EventID: two, EventType: "patient.updated", WebhookID: w, Attempt: 2, Reason: "the node died"},
+		fail(two, "patient.updated", 3, 0, domain.OutcomeTimeout, domain.GaveUpRetriesExhausted))
+	b.append("delivery-"+domain.EventID(w).String(), domain.DeliveryTested{Call: attempt(one, "patient.created", w, 1, 500, "http_error"), EventData: []byte(`{}`)})
+	b.settle()
+
+	s, err := b.Stats(b.ctx, w, StatsFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.TotalCalls != 4 || s.SuccessfulCalls != 1 || s.FailedCalls != 3 || *s.SuccessRate != 25 || s.Timeouts != 1 || s.Retries != 2 ||
+		s.ConsecutiveFailures != 2 || s.PendingDeliveries != 1 || s.Delivered != 1 || s.Exhausted != 1 || s.Cancelled != 0 {
+		t.Errorf("stats are %+v", s)
+	}
+	if *s.AverageMS < 1.6 || *s.AverageMS > 1.7 || *s.P50MS < 0.9 || *s.P50MS > 1.1 || *s.P99MS > 3.3 {
+		t.Errorf("durations are %v, %v, %v", *s.AverageMS, *s.P50MS, *s.P99MS)
+	}
+	if s.ByStatus["200"] != 1 || s.ByStatus["500"] != 1 || s.ByStatus["timeout"] != 1 || s.ByStatus["interrupted"] != 1 ||
+		s.ByEventType["patient.created"] != 1 || s.ByEventType["patient.updated"] != 3 {
+		t.Errorf("parts are %v, %v", s.ByStatus, s.ByEventType)
+	}
+	if !s.LastCallAt.Equal(*s.LastFailureAt) || !s.LastSuccessAt.Before(*s.LastCallAt) {
+		t.Errorf("last times are %v, %v, %v", s.LastCallAt, s.LastFailureAt, s.LastSuccessAt)
+	}
+
+	// Each request takes a delivery back from where it was, and a pending one from nowhere.
+	b.append(d1, domain.DeliveryRetryRequested{EventID: one, WebhookID: w}, domain.DeliveryRetryRequested{EventID: one, WebhookID: w})
+	b.append(d2, domain.DeliveryRetryRequested{EventID: two, WebhookID: w})
+	b.append(d3, domain.DeliveryCancelled{EventID: three, WebhookID: w, Reason: domain.CancelRequested})
+	b.settle()
+	counts := func() [4]int64 {
+		s, err := b.Stats(b.ctx, w, StatsFilter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return [4]int64{s.PendingDeliveries, s.Delivered, s.Exhausted, s.Cancelled}
+	}
+	if got := counts(); got != [4]int64{2, 0, 0, 1} {
+		t.Errorf("after retries: %v", got)
+	}
+	b.append(d3, domain.DeliveryRetryRequested{EventID: three, WebhookID: w})
+	b.append(d1, domain.DeliverySucceeded{Call: attempt(one, "patient.created", w, 2, 200, domain.OutcomeSuccess)})
+	b.settle()
+	if got := counts(); got != [4]int64{2, 1, 0, 0} {
+		t.Errorf("after the cancelled one's retry: %v", got)
+	}
+
+	system, err := b.SystemStats(b.ctx, StatsFilter{Bucket: BucketHour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if system.TotalCalls != 5 || system.EventsTotal != 3 || system.WebhooksTotal != 1 || system.WebhooksActive != 1 ||
+		len(system.ByWebhook) != 1 || system.ByWebhook[0].TotalCalls != 5 || system.ByWebhook[0].Name != "Webhook 1" || system.Projections.LagEvents != 0 {
+		t.Errorf("system stats are %+v", system)
+	}
+	total := int64(0)
+	for _, part := range system.Series {
+		total += part.TotalCalls
+	}
+	if total != 5 {
+		t.Errorf("the series adds up to %d", total)
+	}
+	for _, test := range []struct {
+		filter StatsFilter
+		want   int64
+	}{
+		{StatsFilter{From: b.at.Add(-2 * time.Hour)}, 5},
+		{StatsFilter{From: b.at.Add(-2 * time.Hour), To: b.at.Add(time.Hour), Bucket: BucketDay}, 5},
+		{StatsFilter{From: b.at.Add(2 * time.Hour)}, 0},
+		{StatsFilter{To: b.at.Add(-2 * time.Hour)}, 0},
+	} {
+		s, err := b.Stats(b.ctx, w, test.filter)
+		if err != nil || s.TotalCalls != test.want || (test.want == 0) != (s.SuccessRate == nil) {
+			t.Errorf("%+v: %d calls, %v", test.filter, s.TotalCalls, err)
+		}
+	}
+}
+
+func TestPoisonIsParkedAndBlocksNothing(t *testing.T) {
+	b := newBench(t)
+	unknown := b.appendEvents("event-"+domain.EventID(webhookID(9)).String(), eventstore.NewEvent{Type: "event.of_the_future", Data: []byte(`{}`)})
+	w := b.register(1)
+	broken := b.appendEvents("webhook-"+domain.EventID(webhookID(8)).String(), eventstore.NewEvent{Type: "webhook.registered", Data: []byte(`{"number":"three"}`)})
+	// It decodes, and no table takes it: its number is another's.
+	taken := domain.WebhookRegistered{ID: webhookID(7), Number: 1, Name: "twin", Headers: []domain.SealedHeader{}}
+	refused := b.append(webhookID(7).Stream(), taken)
+	two := b.register(2)
+	b.serve()
+	b.settle()
+	page, err := b.Webhooks(b.ctx, WebhookFilter{Limit: 9})
+	if err != nil || len(page.Items) != 2 || page.Items[0].ID != two || page.Items[1].ID != w {
+		t.Errorf("webhooks: %+v, %v", page, err)
+	}
+	parked, err := b.Parked(b.ctx, 10, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []eventstore.Position
+	for _, p := range parked.Items {
+		got = append(got, p.Position)
+	}
+	if !slices.Equal(got, []eventstore.Position{refused, broken, unknown}) {
+		t.Errorf("parked: %+v", parked)
+	}
+}

@@ -1,0 +1,115 @@
+// Package projections keeps the read models: tables that answer questions about
+// the log quickly. Each is a file with its shape, how a page of the log changes
+// it, and its queries; the list in models names them all.
+package projections
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Model is one read model.
+type Model struct {
+	Name string
+	// Shape is a number that grows when the tables or how they are filled change,
+	// so that a database filled by an older version is rebuilt.
+	Shape int
+	// Tables are its tables in the schema medilab. A rebuild fills copies of them.
+	Tables []string
+	// New makes what fills the tables.
+	New func(Tables) Projection
+}
+
+// Projection turns pages of the log into changes of its tables.
+type Projection interface {
+	// Project gives the few multi-row statements by which the page changes the
+	// tables. It may read what it needs for that, but only the tables of its own
+	// model and the log up to the page: what it makes of a log is always the same.
+	//
+	// Every event's Value is a domain.Change. The error is a PoisonError when an
+	// event cannot be taken, however often it is tried.
+	Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error)
+}
+
+// Querier reads in the transaction that the page is applied in.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// models are all read models. They are applied in this order.
+var models = []Model{
+	webhooksModel,
+	callsModel,
+	eventsModel,
+	statsModel,
+}
+
+// Names lists the read models.
+func Names() []string {
+	names := make([]string, len(models))
+	for i, m := range models {
+		names[i] = m.Name
+	}
+	return names
+}
+
+// Tables names a model's tables: those that are read, or the copies that a
+// rebuild or a check fills.
+type Tables struct{ suffix string }
+
+// SQL gives a statement for these tables, which the text names as {table}.
+func (t Tables) SQL(text string) string {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, "{")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		name, after, _ := strings.Cut(rest, "}")
+		b.WriteString("medilab." + name + t.suffix)
+		text = after
+	}
+}
+
+// PoisonError says that an event can't be taken by a read model, now or later.
+type PoisonError struct {
+	Position eventstore.Position
+	Err      error
+}
+
+func (e *PoisonError) Error() string { return fmt.Sprintf("position %d: %v", e.Position, e.Err) }
+
+// Unwrap gives the cause.
+func (e *PoisonError) Unwrap() error { return e.Err }
+
+// text makes a string one that Postgres takes.
+func text(s string) string {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// hash31 is a number for an event type or a correlation id: FNV-1a in 31 bits.
+// Two that share a number only cost a list some rows that it drops again.
+func hash31(s string) int32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return int32((h ^ h>>31) & 0x7fffffff)
+}
+
+// webhookOf gives the webhook whose stream the event is in.
+func webhookOf(e *eventstore.Event) (domain.WebhookID, bool) {
+	kind, id, err := domain.ParseStream(e.Stream)
+	return domain.WebhookID(id), err == nil && kind == "webhook"
+}

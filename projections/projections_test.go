@@ -1,0 +1,175 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// patience bounds every wait; none is expected to come near it.
+const patience = time.Minute
+
+// bench is a log with its read models.
+type bench struct {
+	t    testing.TB
+	ctx  context.Context
+	url  string
+	pool *pgxpool.Pool
+	log  *eventstore.Log
+	*Projections
+	versions map[string]int64
+	head     eventstore.Position
+	at       time.Time // when the last unit was recorded
+}
+
+func codec(eventType string, data []byte) (any, error) { return domain.Decode(eventType, data) }
+
+func newBench(t testing.TB) *bench {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
+	t.Cleanup(cancel)
+	url := testdb.New(t)
+	pool, err := eventstore.OpenPool(ctx, url, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	log := eventstore.Open(eventstore.Config{Pool: pool, Codec: codec})
+	t.Cleanup(log.Close)
+	return &bench{t: t, ctx: ctx, url: url, pool: pool, log: log, Projections: New(pool, log, slog.New(slog.DiscardHandler)), versions: map[string]int64{}}
+}
+
+// serve keeps the read models until the test ends or stop is called.
+func (b *bench) serve() (stop func()) {
+	b.t.Helper()
+	node, err := eventstore.Join(b.ctx, b.pool, b.log.Clock(), b.t.Name(), slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: patience}, watermill.NopLogger{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.AddTo(b.ctx, router, node); err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.ctx)
+	done := make(chan error, 2)
+	go func() { done <- router.Run(ctx) }()
+	go func() { done <- node.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				b.t.Error(err)
+			}
+		}
+		if err := node.Leave(b.ctx); err != nil {
+			b.t.Error(err)
+		}
+	}
+	b.t.Cleanup(stop)
+	return stop
+}
+
+// append adds changes to one stream.
+func (b *bench) append(stream string, changes ...domain.Change) eventstore.Position {
+	b.t.Helper()
+	events := make([]eventstore.NewEvent, len(changes))
+	for i, c := range changes {
+		events[i] = eventstore.NewEvent{Type: c.ChangeType(), Data: c.AppendJSON(nil), Value: c}
+	}
+	return b.appendEvents(stream, events...)
+}
+
+func (b *bench) appendEvents(stream string, events ...eventstore.NewEvent) eventstore.Position {
+	b.t.Helper()
+	appended, err := b.log.Append(b.ctx, eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Expected: b.versions[stream], Events: events}}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.versions[stream] += int64(len(events))
+	b.head, b.at = appended.First+eventstore.Position(len(events))-1, appended.RecordedAt
+	return appended.First
+}
+
+// settle waits until the read models hold the whole log.
+func (b *bench) settle() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := b.WaitFor(ctx, b.head); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func webhookID(n int) (id domain.WebhookID) {
+	copy(id[:], uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appendf(nil, "webhook %d", n)).NodeID())
+	id[15] = byte(n)
+	return id
+}
+
+// register appends a webhook that subscribes to the events.
+func (b *bench) register(n int, events ...string) domain.WebhookID {
+	b.t.Helper()
+	if len(events) == 0 {
+		events = []string{"*"}
+	}
+	id := webhookID(n)
+	b.append(id.Stream(), domain.WebhookRegistered{
+		ID: id, Number: int64(n), Name: fmt.Sprintf("Webhook %d", n), URL: fmt.Sprintf("https://h%d.example/in", n),
+		Events: events, Headers: []domain.SealedHeader{}, MaxRetries: 3, RetryDelay: 60, Timeout: 30,
+		PayloadVersion: domain.PayloadV1, Active: true,
+	})
+	return id
+}
+
+// trigger appends an event and its dispatch to the webhooks.
+func (b *bench) trigger(eventType, correlation string, webhooks ...domain.WebhookID) domain.EventID {
+	b.t.Helper()
+	raw, err := uuid.NewV7()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	id := domain.EventID(raw)
+	changes := []domain.Change{domain.EventTriggered{EventType: eventType, CorrelationID: correlation, Source: "test", EventData: json.RawMessage(`{"n":1}`)}}
+	dispatched := domain.EventDispatched{EventID: id, EventType: eventType, Size: 7}
+	for _, w := range webhooks {
+		dispatched.Deliveries = append(dispatched.Deliveries, domain.Dispatch{DeliveryID: domain.DeliveryOf(id, w), WebhookID: w, WebhookVersion: 1})
+	}
+	if len(webhooks) > 0 {
+		changes = append(changes, dispatched)
+	}
+	b.append(id.Stream(), changes...)
+	return id
+}
+
+// attempt is a call's record.
+func attempt(event domain.EventID, eventType string, webhook domain.WebhookID, number, status int, outcome domain.Outcome) domain.Call {
+	c := domain.Call{
+		EventID: event, EventType: eventType, WebhookID: webhook, WebhookVersion: 1, PayloadVersion: domain.PayloadV1,
+		Attempt: number, URL: "https://h.example/in", StartedAt: time.Now().UTC().Truncate(time.Microsecond),
+		Duration: int64(1000 * number), Outcome: outcome, Status: status,
+	}
+	if outcome != domain.OutcomeSuccess {
+		c.Error = "it said " + string(outcome)
+	}
+	return c
+}

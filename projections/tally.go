@@ -1,0 +1,254 @@
+package projections
+
+import (
+	"encoding/binary"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// tally is what statistics count: of a webhook or of the whole system, in an
+// hour or in all time. Tallies add up.
+type tally struct {
+	calls     int64
+	successes int64
+	timeouts  int64
+	retries   int64
+	timed     int64 // calls that have a duration
+	duration  int64 // of those, in microseconds
+
+	pending   int64 // deliveries; of an hour: how many more than at its start
+	delivered int64
+	exhausted int64
+	cancelled int64
+	events    int64 // triggered; of the whole system only
+
+	consecutive int64 // failed calls since the last that succeeded
+	succeeded   bool  // in a page: some call did, so consecutive starts anew
+
+	lastCall    int64 // microseconds since 1970; 0: none
+	lastSuccess int64
+	lastFailure int64
+
+	byType    map[string]int64
+	byStatus  map[string]int64
+	histogram histogram
+	minutes   []minute // of the last hour with calls, in order; of all time only
+}
+
+// minute counts the calls of one minute, for what is judged by the last hour.
+type minute struct{ at, calls, successes int64 }
+
+// call counts one call, recorded at the time.
+func (t *tally) call(c *domain.Call, at time.Time) {
+	micros := at.UnixMicro()
+	success := c.Outcome == domain.OutcomeSuccess
+	t.calls++
+	t.lastCall = micros
+	switch {
+	case success:
+		t.successes++
+		t.consecutive, t.succeeded, t.lastSuccess = 0, true, micros
+	case c.Outcome == OutcomeInterrupted: // nobody knows what the receiver made of it
+		t.lastFailure = micros
+	default:
+		t.consecutive++
+		t.lastFailure = micros
+	}
+	if c.Outcome == domain.OutcomeTimeout {
+		t.timeouts++
+	}
+	if c.Attempt > 1 {
+		t.retries++
+	}
+	if t.byType == nil {
+		t.byType, t.byStatus, t.histogram = map[string]int64{}, map[string]int64{}, histogram{}
+	}
+	t.byType[c.EventType]++
+	t.byStatus[statusName(c)]++
+	if c.Outcome != OutcomeInterrupted {
+		t.timed++
+		t.duration += c.Duration
+		t.histogram[bucketOf(c.Duration)]++
+	}
+	t.addMinute(minute{at: micros / int64(time.Minute/time.Microsecond), calls: 1, successes: one(success)})
+}
+
+func one(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// statusName is the receiver's status, or the outcome when it gave none.
+func statusName(c *domain.Call) string {
+	if c.Status >= 100 && c.Status <= 999 {
+		return string([]byte{'0' + byte(c.Status/100), '0' + byte(c.Status/10%10), '0' + byte(c.Status%10)})
+	}
+	return string(c.Outcome)
+}
+
+// add takes in what came later.
+func (t *tally) add(d *tally) {
+	t.calls += d.calls
+	t.successes += d.successes
+	t.timeouts += d.timeouts
+	t.retries += d.retries
+	t.timed += d.timed
+	t.duration += d.duration
+	t.pending += d.pending
+	t.delivered += d.delivered
+	t.exhausted += d.exhausted
+	t.cancelled += d.cancelled
+	t.events += d.events
+	if d.succeeded {
+		t.consecutive, t.succeeded = 0, true
+	}
+	t.consecutive += d.consecutive
+	t.lastCall = max(t.lastCall, d.lastCall)
+	t.lastSuccess = max(t.lastSuccess, d.lastSuccess)
+	t.lastFailure = max(t.lastFailure, d.lastFailure)
+	addCounts(&t.byType, d.byType)
+	addCounts(&t.byStatus, d.byStatus)
+	addCounts((*map[int]int64)(&t.histogram), d.histogram)
+	for _, m := range d.minutes {
+		t.addMinute(m)
+	}
+}
+
+func addCounts[K comparable](to *map[K]int64, from map[K]int64) {
+	if *to == nil && len(from) > 0 {
+		*to = make(map[K]int64, len(from))
+	}
+	for key, n := range from {
+		(*to)[key] += n
+	}
+}
+
+// minutesKept is enough to judge any moment's last hour.
+const minutesKept = 61
+
+func (t *tally) addMinute(m minute) {
+	if n := len(t.minutes); n > 0 && t.minutes[n-1].at >= m.at {
+		t.minutes[n-1].calls += m.calls
+		t.minutes[n-1].successes += m.successes
+		return
+	}
+	t.minutes = append(t.minutes, m)
+	for t.minutes[0].at <= m.at-minutesKept {
+		t.minutes = t.minutes[1:]
+	}
+}
+
+// tallyFormat stands before an encoded tally.
+const tallyFormat = 1
+
+// fields are the plain figures in the order in which they are stored.
+func (t *tally) fields() []*int64 {
+	return []*int64{&t.calls, &t.successes, &t.timeouts, &t.retries, &t.timed, &t.duration,
+		&t.pending, &t.delivered, &t.exhausted, &t.cancelled, &t.events,
+		&t.consecutive, &t.lastCall, &t.lastSuccess, &t.lastFailure}
+}
+
+// encode gives the stored form: a few dozen bytes of varints. Equal tallies
+// have equal forms.
+func (t *tally) encode() []byte {
+	b := append(make([]byte, 0, 192), tallyFormat)
+	for _, field := range t.fields() {
+		b = binary.AppendVarint(b, *field)
+	}
+	for _, counts := range []map[string]int64{t.byType, t.byStatus} {
+		b = binary.AppendVarint(b, int64(len(counts)))
+		for _, key := range slices.Sorted(maps.Keys(counts)) {
+			b = binary.AppendVarint(b, int64(len(key)))
+			b = append(b, key...)
+			b = binary.AppendVarint(b, counts[key])
+		}
+	}
+	b = binary.AppendVarint(b, int64(len(t.histogram)))
+	for _, bucket := range slices.Sorted(maps.Keys(t.histogram)) {
+		b = binary.AppendVarint(b, int64(bucket))
+		b = binary.AppendVarint(b, t.histogram[bucket])
+	}
+	b = binary.AppendVarint(b, int64(len(t.minutes)))
+	before := int64(0)
+	for _, m := range t.minutes {
+		b = binary.AppendVarint(b, m.at-before)
+		b = binary.AppendVarint(b, m.calls)
+		b = binary.AppendVarint(b, m.successes)
+		before = m.at
+	}
+	return b
+}
+
+var errTally = errors.New("the stored statistics cannot be read: rebuild them")
+
+func decodeTally(b []byte) (*tally, error) {
+	t := &tally{}
+	if len(b) == 0 || b[0] != tallyFormat {
+		return nil, errTally
+	}
+	d := varints{rest: b[1:]}
+	for _, field := range t.fields() {
+		*field = d.next()
+	}
+	for _, counts := range []*map[string]int64{&t.byType, &t.byStatus} {
+		n := d.next()
+		if n > 0 {
+			*counts = map[string]int64{}
+		}
+		for ; n > 0 && !d.bad; n-- {
+			key := d.text()
+			(*counts)[key] = d.next()
+		}
+	}
+	n := d.next()
+	if n > 0 {
+		t.histogram = histogram{}
+	}
+	for ; n > 0 && !d.bad; n-- {
+		bucket := int(d.next())
+		t.histogram[bucket] = d.next()
+	}
+	before := int64(0)
+	for n := d.next(); n > 0 && !d.bad; n-- {
+		m := minute{at: before + d.next(), calls: d.next(), successes: d.next()}
+		before = m.at
+		t.minutes = append(t.minutes, m)
+	}
+	if d.bad {
+		return nil, errTally
+	}
+	return t, nil
+}
+
+// varints reads numbers until the first that is not there.
+type varints struct {
+	rest []byte
+	bad  bool
+}
+
+func (d *varints) next() int64 {
+	v, n := binary.Varint(d.rest)
+	if n <= 0 {
+		d.bad, d.rest = true, nil
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *varints) text() string {
+	n := d.next()
+	if n < 0 || n > int64(len(d.rest)) {
+		d.bad, d.rest = true, nil
+		return ""
+	}
+	s := string(d.rest[:n])
+	d.rest = d.rest[n:]
+	return s
+}
