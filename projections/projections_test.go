@@ -67,7 +67,7 @@ func (b *bench) serve() (stop func()) {
 	}
 	ctx, cancel := context.WithCancel(b.ctx)
 	done := make(chan error, 2)
-	go func() { done <- router.Run(ctx) }()
+	go func() { done <- router.Run(b.ctx) }()
 	go func() { done <- node.Run(ctx) }()
 	stopped := false
 	stop = func() {
@@ -75,6 +75,9 @@ func (b *bench) serve() (stop func()) {
 			return
 		}
 		stopped = true
+		if err := router.Close(); err != nil { // a cancelled context would leave the subscription open
+			b.t.Error(err)
+		}
 		cancel()
 		for range 2 {
 			if err := <-done; err != nil {
