@@ -1,0 +1,15 @@
+package commands
+
+import (
+	"context"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// CancelDelivery ends a pending delivery: no attempt follows. One that ended
+// already is a Conflict.
+func (c *Commands) CancelDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
+	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery) (domain.Change, error) {
+		return domain.DecideCancel(d, d.EventID, d.WebhookID, domain.CancelRequested)
+	})
+}

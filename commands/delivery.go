@@ -1,0 +1,76 @@
+package commands
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// delivery gives a delivery as it stands. One that nobody tried yet has no
+// stream: then the queue knows what it delivers to whom.
+func (c *Commands) delivery(ctx context.Context, id domain.DeliveryID) (domain.Delivery, error) {
+	d, err := c.foldDelivery(ctx, id)
+	if err != nil || d.Version > 0 {
+		return d, err
+	}
+	var event, webhook uuid.UUID
+	err = c.Pool.QueryRow(ctx, `SELECT event_id, webhook_id FROM medilab.queue WHERE delivery_id = $1`, uuid.UUID(id)).Scan(&event, &webhook)
+	if errors.Is(err, pgx.ErrNoRows) {
+		// It may have ended between the two looks.
+		if d, err = c.foldDelivery(ctx, id); err == nil && d.Version == 0 {
+			err = domain.NotFound("delivery")
+		}
+		return d, err
+	}
+	if err != nil {
+		return domain.Delivery{}, Failed("look for a delivery", err)
+	}
+	return domain.Delivery{EventID: domain.EventID(event), WebhookID: domain.WebhookID(webhook), State: domain.DeliveryPending}, nil
+}
+
+func (c *Commands) foldDelivery(ctx context.Context, id domain.DeliveryID) (d domain.Delivery, err error) {
+	events, err := c.Log.Load(ctx, id.Stream())
+	if err != nil {
+		return d, Failed("look for a delivery", err)
+	}
+	for _, e := range events {
+		change, ok := e.Value.(domain.Change)
+		if !ok {
+			return d, domain.Internal("read a delivery", e.Err)
+		}
+		if _, test := change.(domain.DeliveryTested); test {
+			return d, domain.Conflict("this was a test call, which ended with its one attempt; make another test instead")
+		}
+		d = d.Evolve(change, e.RecordedAt)
+	}
+	return d, nil
+}
+
+// changeDelivery loads, decides and appends, again when others were first. The
+// result is the delivery after the change.
+func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.DeliveryID,
+	decide func(domain.Delivery) (domain.Change, error),
+) (domain.Delivery, error) {
+	for attempt := 1; ; attempt++ {
+		d, err := c.delivery(ctx, id)
+		if err != nil {
+			return domain.Delivery{}, err
+		}
+		change, err := decide(d)
+		if err != nil {
+			return domain.Delivery{}, err
+		}
+		appended, err := c.append(ctx, caller, id.Stream(), d.Version, []domain.Change{change})
+		if err == nil {
+			return d.Evolve(change, appended.RecordedAt), nil
+		}
+		if !eventstore.IsConflict(err) || attempt == races {
+			return domain.Delivery{}, Failed("change a delivery", err)
+		}
+	}
+}

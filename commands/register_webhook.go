@@ -1,0 +1,36 @@
+package commands
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// RegisterWebhook makes a webhook of what the caller asks for.
+func (c *Commands) RegisterWebhook(ctx context.Context, caller Caller, spec domain.WebhookSpec) (domain.Webhook, error) {
+	asked, err := domain.CheckSpec(c.Catalog, spec, true)
+	if err != nil {
+		return domain.Webhook{}, err
+	}
+	unique, err := uuid.NewV7()
+	if err != nil {
+		return domain.Webhook{}, domain.Internal("name a webhook", err)
+	}
+	id := domain.WebhookID(unique)
+	sealing, err := c.seal(id, domain.Webhook{}, asked)
+	if err != nil {
+		return domain.Webhook{}, err
+	}
+	var number int64
+	if err := c.Pool.QueryRow(ctx, `SELECT nextval('medilab.webhook_number')`).Scan(&number); err != nil {
+		return domain.Webhook{}, Failed("number a webhook", err)
+	}
+	registered := domain.DecideRegister(id, number, asked, sealing)
+	appended, err := c.append(ctx, caller, id.Stream(), 0, []domain.Change{registered})
+	if err != nil {
+		return domain.Webhook{}, Failed("register a webhook", err)
+	}
+	return domain.Webhook{}.Evolve(registered, appended.RecordedAt), nil
+}

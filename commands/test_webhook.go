@@ -1,0 +1,78 @@
+package commands
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// Tested is a test call that was made and recorded.
+type Tested struct {
+	Call       domain.Call
+	CallID     domain.CallID
+	DeliveryID domain.DeliveryID
+	Webhook    domain.Webhook
+	// Verdict says whether a real event like it would have gone to the webhook.
+	Verdict domain.Explanation
+}
+
+// TestWebhook calls the webhook once and at once with an event that is only in
+// this call: also when it is inactive, and whatever it subscribes to. The data
+// has passed domain.CheckJSON and is copied.
+func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.WebhookID, eventType domain.EventType, data json.RawMessage) (Tested, error) {
+	w, err := c.webhook(ctx, id)
+	if err != nil {
+		return Tested{}, err
+	}
+	if err := c.checkTest(eventType, data); err != nil {
+		return Tested{}, err
+	}
+	unique, err := uuid.NewV7()
+	if err != nil {
+		return Tested{}, domain.Internal("name an event", err)
+	}
+	event := domain.EventID(unique)
+	tested := Tested{DeliveryID: domain.DeliveryOf(event, id), Webhook: w}
+	data = append(json.RawMessage(nil), data...)
+	tested.Verdict, _ = c.Directory.Explain(id, eventType, data)
+
+	triggered, at := TestEvent(event, eventType, data)
+
+	// A receiver may see the call whether or not the caller still waits for it, so
+	// it is made and recorded to its end.
+	ctx = context.WithoutCancel(ctx)
+	tested.Call, _ = c.Attempter.Make(ctx, Attempt{
+		Webhook: w, Delivery: tested.DeliveryID, Number: 1, EventID: event, OccurredAt: at, Event: triggered,
+	})
+	recorded := domain.DeliveryTested{Call: tested.Call, EventData: data}
+	appended, err := c.append(ctx, caller, tested.DeliveryID.Stream(), 0, []domain.Change{recorded})
+	if err != nil {
+		return Tested{}, Failed("record a test call", err)
+	}
+	tested.CallID = domain.CallAt(tested.DeliveryID, int64(appended.First))
+	return tested, nil
+}
+
+// checkTest is the rules of a triggered event, under the names of a test's
+// fields; the service's own types can be tested too.
+func (c *Commands) checkTest(eventType domain.EventType, data json.RawMessage) error {
+	var refused []domain.FieldError
+	if _, known := c.Catalog.Find(eventType); !known {
+		refused = c.Catalog.CheckEventType("event_type", eventType)
+	}
+	if len(data) == 0 || data[0] != '{' {
+		refused = append(refused, domain.FieldError{Field: "test_data", Message: "must be a JSON object"})
+	}
+	return domain.CheckFields(refused)
+}
+
+// TestEvent is the event of a test call and when it occurred, which is in its
+// id: so the call's body can be told again from the record of the call.
+func TestEvent(id domain.EventID, eventType domain.EventType, data json.RawMessage) (domain.EventTriggered, time.Time) {
+	event := domain.EventTriggered{EventType: string(eventType), Source: "test", EventData: data}
+	return event, time.Unix(uuid.UUID(id).Time().UnixTime()).UTC()
+}

@@ -1,0 +1,263 @@
+package commands
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Accepted says that an event is in the log, durably.
+type Accepted struct {
+	EventID    domain.EventID
+	EventType  domain.EventType
+	AcceptedAt time.Time
+}
+
+// NewEvent is an event that a caller asks to trigger. Its data has passed
+// domain.CheckJSON, and may be gone when the request is answered: what is kept is
+// a copy.
+type NewEvent struct {
+	ID    domain.EventID // zero: the service gives one
+	Event domain.EventTriggered
+}
+
+// MaxBatch is how many events one batch may hold.
+const MaxBatch = 1000
+
+// TriggerEvent records that something happened in the clinic. An event that has
+// an id, or a key that is not empty, is accepted once: asked for again it is
+// answered as the first time, and asked for with another content it is a Conflict.
+func (c *Commands) TriggerEvent(ctx context.Context, caller Caller, event NewEvent, key string) (Accepted, error) {
+	if err := c.Catalog.CheckTriggered(event.Event); err != nil {
+		return Accepted{}, err
+	}
+	events := [1]NewEvent{event}
+	var accepted [1]Accepted
+	if err := c.trigger(ctx, caller, events[:], key, accepted[:]); err != nil {
+		return Accepted{}, err
+	}
+	return accepted[0], nil
+}
+
+// TriggerBatch is TriggerEvent for up to MaxBatch events, all or none of them.
+// Fields at fault are named `events[3].event_type`.
+func (c *Commands) TriggerBatch(ctx context.Context, caller Caller, events []NewEvent, key string) ([]Accepted, error) {
+	if err := c.checkBatch(events); err != nil {
+		return nil, err
+	}
+	accepted := make([]Accepted, len(events))
+	if err := c.trigger(ctx, caller, events, key, accepted); err != nil {
+		return nil, err
+	}
+	return accepted, nil
+}
+
+func (c *Commands) checkBatch(events []NewEvent) error {
+	if len(events) == 0 || len(events) > MaxBatch {
+		return domain.Invalid("events", fmt.Sprintf("must have 1 to %d events", MaxBatch))
+	}
+	var refused []domain.FieldError
+	seen := map[domain.EventID]bool{}
+	for i, event := range events {
+		prefix := fmt.Sprintf("events[%d].", i)
+		refused = append(refused, c.Catalog.TriggeredFields(prefix, event.Event)...)
+		if event.ID != (domain.EventID{}) && seen[event.ID] {
+			refused = append(refused, domain.FieldError{Field: prefix + "event_id", Message: "is there twice in the batch"})
+		}
+		seen[event.ID] = true
+	}
+	return domain.CheckFields(refused)
+}
+
+// trigger appends the events that are new, and fills in accepted. It appends
+// first and asks questions only when the log says that something is there
+// already: what is new, which is nearly everything, costs nothing more.
+func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent, key string, accepted []Accepted) error {
+	t := triggering{Commands: c, caller: caller, events: events, accepted: accepted}
+	if key != "" {
+		t.keyStream, t.bodyHash = domain.IdempotencyStream(key), hashOf(events)
+	}
+	if err := t.name(); err != nil {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		err := t.append(ctx)
+		if err == nil {
+			return nil
+		}
+		if !eventstore.IsConflict(err) || attempt == races {
+			return Failed("trigger", err)
+		}
+		if done, err := t.settle(ctx); err != nil || done {
+			return err
+		}
+	}
+}
+
+// triggering is one request to trigger events. What is in accepted with a time
+// is in the log.
+type triggering struct {
+	*Commands
+	caller    Caller
+	events    []NewEvent
+	accepted  []Accepted
+	keyStream string
+	bodyHash  string
+}
+
+func (t *triggering) name() error {
+	for i, event := range t.events {
+		id := event.ID
+		if id == (domain.EventID{}) {
+			unique, err := uuid.NewV7()
+			if err != nil {
+				return domain.Internal("name an event", err)
+			}
+			id = domain.EventID(unique)
+		}
+		t.accepted[i] = Accepted{EventID: id, EventType: domain.EventType(event.Event.EventType)}
+	}
+	return nil
+}
+
+func (t *triggering) append(ctx context.Context) error {
+	writes := make([]eventstore.Write, 0, len(t.events)+1)
+	for i, event := range t.events {
+		if t.accepted[i].AcceptedAt.IsZero() {
+			writes = append(writes, t.write(t.accepted[i].EventID, event.Event))
+		}
+	}
+	if t.keyStream != "" {
+		used := domain.IdempotencyKeyUsed{BodyHash: t.bodyHash, EventIDs: make([]domain.EventID, len(t.accepted))}
+		for i := range t.accepted {
+			used.EventIDs[i] = t.accepted[i].EventID
+		}
+		writes = append(writes, eventstore.Write{Stream: t.keyStream, Events: newEvents([]domain.Change{used}), Metadata: t.caller.metadata()})
+	}
+	if len(writes) == 0 {
+		return nil
+	}
+	appended, err := t.Log.Append(ctx, eventstore.Unit{Writes: writes})
+	if err != nil {
+		return err
+	}
+	for i := range t.accepted {
+		if t.accepted[i].AcceptedAt.IsZero() {
+			t.accepted[i].AcceptedAt = appended.RecordedAt
+		}
+	}
+	return nil
+}
+
+// write copies the event once: its stored form is what everybody reads from, as
+// the request's body is gone when the request is answered.
+func (t *triggering) write(id domain.EventID, event domain.EventTriggered) eventstore.Write {
+	const around = 128
+	data := event.AppendJSON(make([]byte, 0, len(event.EventData)+len(event.Source)+len(event.CorrelationID)+around))
+	end := len(data) - 1 // event_data is the last field, before the brace
+	event.EventData = data[end-len(event.EventData) : end : end]
+	metadata := t.caller.metadata()
+	metadata.CorrelationID = event.CorrelationID
+	return eventstore.Write{
+		Stream:   id.Stream(),
+		Events:   []eventstore.NewEvent{{Type: event.ChangeType(), Data: data, Value: event}},
+		Metadata: metadata,
+	}
+}
+
+// settle finds out, after a conflict, what of the request is in the log. It is
+// done when the key says that all of it is.
+func (t *triggering) settle(ctx context.Context) (done bool, err error) {
+	if t.keyStream != "" {
+		if done, err := t.settleKey(ctx); err != nil || done {
+			return done, err
+		}
+	}
+	return false, t.settleIDs(ctx)
+}
+
+// settleKey answers as the first time when the key came with the same body.
+func (t *triggering) settleKey(ctx context.Context) (bool, error) {
+	events, err := t.Log.Load(ctx, t.keyStream)
+	if err != nil || len(events) == 0 {
+		return false, Failed("look up an idempotency key", err)
+	}
+	used, ok := events[0].Value.(domain.IdempotencyKeyUsed)
+	if !ok {
+		return false, domain.Internal("look up an idempotency key", events[0].Err)
+	}
+	if used.BodyHash != t.bodyHash || len(used.EventIDs) != len(t.accepted) {
+		return false, domain.Conflict("this Idempotency-Key came with another body before")
+	}
+	for i, id := range used.EventIDs {
+		t.accepted[i].EventID, t.accepted[i].AcceptedAt = id, events[0].RecordedAt
+	}
+	return true, t.settleIDs(ctx) // an event may be older than its key
+}
+
+// settleIDs finds the events that are in the log under the ids of the request.
+func (t *triggering) settleIDs(ctx context.Context) error {
+	asked := map[string]int{}
+	for i, event := range t.events {
+		if event.ID != (domain.EventID{}) {
+			asked[event.ID.Stream()] = i
+		}
+	}
+	if len(asked) == 0 {
+		return nil
+	}
+	streams := make([]string, 0, len(asked))
+	for stream := range asked {
+		streams = append(streams, stream)
+	}
+	events, err := t.Log.LoadAll(ctx, streams)
+	if err != nil {
+		return Failed("look up an event id", err)
+	}
+	for _, e := range events {
+		if e.Version != 1 {
+			continue
+		}
+		i := asked[e.Stream]
+		was, ok := e.Value.(domain.EventTriggered)
+		if !ok || !sameEvent(was, t.events[i].Event) {
+			return domain.Conflict("the event " + t.events[i].ID.String() + " was accepted before with another content")
+		}
+		t.accepted[i].AcceptedAt = e.RecordedAt
+	}
+	return nil
+}
+
+func sameEvent(was, asked domain.EventTriggered) bool {
+	return was.EventType == asked.EventType && was.Source == asked.Source &&
+		was.CorrelationID == asked.CorrelationID && bytes.Equal(was.EventData, asked.EventData)
+}
+
+// hashOf is the same for the same request, and for no other: each part stands
+// with its length before it.
+func hashOf(events []NewEvent) string {
+	h := sha256.New()
+	part := func(b []byte) {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(b)))
+		h.Write(length[:])
+		h.Write(b)
+	}
+	for _, e := range events {
+		part(e.ID[:])
+		part([]byte(e.Event.EventType))
+		part([]byte(e.Event.Source))
+		part([]byte(e.Event.CorrelationID))
+		part(e.Event.EventData)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

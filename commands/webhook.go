@@ -1,0 +1,117 @@
+package commands
+
+import (
+	"context"
+	"strings"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// webhook gives a webhook that exists. What this process does not know of,
+// another may have just registered: then the log is asked.
+func (c *Commands) webhook(ctx context.Context, id domain.WebhookID) (domain.Webhook, error) {
+	w, _ := c.Directory.Webhook(id)
+	if w.Version == 0 {
+		if err := c.Directory.CatchUp(ctx); err != nil {
+			return domain.Webhook{}, Failed("look for a webhook", err)
+		}
+		w, _ = c.Directory.Webhook(id)
+	}
+	if !w.Exists() {
+		return domain.Webhook{}, domain.NotFound("webhook")
+	}
+	return w, nil
+}
+
+// changeWebhook loads, decides and appends, again when others were first. The
+// result is the webhook after the change. With ifVersion, what is decided holds
+// for that version alone: any other is Stale.
+func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.WebhookID, ifVersion *int64,
+	decide func(domain.Webhook) ([]domain.Change, error),
+) (domain.Webhook, error) {
+	for attempt := 1; ; attempt++ {
+		w, err := c.webhook(ctx, id)
+		if err != nil {
+			return domain.Webhook{}, err
+		}
+		if ifVersion != nil && *ifVersion != w.Version {
+			if attempt == 1 && *ifVersion > w.Version { // this process may be behind
+				if err := c.Directory.CatchUp(ctx); err != nil {
+					return domain.Webhook{}, Failed("change a webhook", err)
+				}
+				continue
+			}
+			return domain.Webhook{}, domain.Stale("the webhook has changed since: its version is not the one in If-Match")
+		}
+		changes, err := decide(w)
+		if err != nil || len(changes) == 0 {
+			return w, err
+		}
+		appended, err := c.append(ctx, caller, id.Stream(), w.Version, changes)
+		if err == nil {
+			for _, change := range changes {
+				w = w.Evolve(change, appended.RecordedAt)
+			}
+			return w, nil
+		}
+		if !eventstore.IsConflict(err) || attempt == races {
+			return domain.Webhook{}, Failed("change a webhook", err)
+		}
+		if err := c.Directory.CatchUp(ctx); err != nil {
+			return domain.Webhook{}, Failed("change a webhook", err)
+		}
+	}
+}
+
+// seal encrypts what was asked for the webhook. What is the same as is stored
+// stays sealed as it is, and a header whose value is the mask keeps its value.
+func (c *Commands) seal(id domain.WebhookID, stored domain.Webhook, asked domain.ApprovedSpec) (domain.Sealing, error) {
+	sealing := domain.Sealing{Headers: []domain.SealedHeader{}}
+	var refused []domain.FieldError
+	for _, h := range asked.Headers() {
+		is := storedHeader(stored, h.Name)
+		if h.Value == domain.Masked {
+			if is == "" {
+				refused = append(refused, domain.FieldError{Field: "headers." + h.Name, Message: "has the mask for a value, and no value is stored; give the value itself"})
+			}
+			sealing.Headers = append(sealing.Headers, domain.SealedHeader{Name: h.Name, Value: is})
+			continue
+		}
+		sealed, err := c.sealChanged(id, HeaderField(h.Name), is, h.Value)
+		if err != nil {
+			return domain.Sealing{}, err
+		}
+		sealing.Headers = append(sealing.Headers, domain.SealedHeader{Name: h.Name, Value: sealed})
+	}
+	if err := domain.CheckFields(refused); err != nil {
+		return domain.Sealing{}, err
+	}
+	var err error
+	sealing.Secret, err = c.sealChanged(id, SecretField, stored.Secret, asked.Secret().Reveal())
+	return sealing, err
+}
+
+func storedHeader(w domain.Webhook, name string) domain.Sealed {
+	for _, h := range w.Headers {
+		if strings.EqualFold(h.Name, name) {
+			return h.Value
+		}
+	}
+	return ""
+}
+
+// sealChanged gives is when it opens to the text. One that does not open (its
+// key is gone) is replaced: that is how such a webhook is mended.
+func (c *Commands) sealChanged(id domain.WebhookID, field string, is domain.Sealed, text string) (domain.Sealed, error) {
+	if is != "" {
+		if was, err := c.Vault.Open(id, field, is); err == nil && was == text {
+			return is, nil
+		}
+	}
+	sealed, err := c.Vault.Seal(id, field, text)
+	if err != nil {
+		return "", domain.Internal("seal a secret", err)
+	}
+	return sealed, nil
+}
