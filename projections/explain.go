@@ -1,0 +1,81 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// Verdict says what became of an event for one webhook.
+type Verdict string
+
+// The verdicts. The first four are states of a delivery.
+const (
+	VerdictDelivered     Verdict = "delivered"
+	VerdictPending       Verdict = "pending"
+	VerdictFailed        Verdict = "failed"
+	VerdictCancelled     Verdict = "cancelled"
+	VerdictNotSubscribed Verdict = "type_not_subscribed"
+	VerdictInactive      Verdict = "inactive"
+	VerdictFiltered      Verdict = "filtered"
+)
+
+// Explained is the verdict for one webhook, as it was when the event was accepted.
+type Explained struct {
+	Webhook  domain.Webhook
+	Verdict  Verdict
+	Filter   domain.Verdict // of VerdictFiltered: which condition did not hold
+	Delivery *Delivery      // nil: it did not match, or is not dispatched yet
+}
+
+// Explain gives the verdict for every webhook that existed when the event was
+// accepted, by number; a *domain.Error of KindNotFound when there is no such
+// event. It is the fold that dispatched the event, stopped where it stood then.
+func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []Explained, error) {
+	event, dispatched, err := p.event(ctx, id)
+	if err != nil {
+		return Event{}, nil, err
+	}
+	deliveries := map[domain.WebhookID]*Delivery{}
+	if dispatched != nil {
+		list, err := p.deliveries(ctx, dispatched, dispatched.Value.(domain.EventDispatched).Deliveries)
+		if err != nil {
+			return Event{}, nil, err
+		}
+		for i := range list {
+			deliveries[list[i].WebhookID] = &list[i]
+		}
+	}
+	configuration, err := p.log.ConfigurationUpTo(ctx, event.Position)
+	if err != nil {
+		return Event{}, nil, fmt.Errorf("explain an event: %w", err)
+	}
+	registry := domain.NewRegistry()
+	for i := range configuration {
+		e := &configuration[i]
+		decode(e)
+		kind, stream, err := domain.ParseStream(e.Stream)
+		if change, ok := e.Value.(domain.Change); ok && err == nil && kind == "webhook" {
+			registry.Apply(domain.WebhookID(stream), change, e.RecordedAt)
+		}
+	}
+	var explained []Explained
+	for _, x := range registry.Explain(domain.EventType(event.Type), event.Data) {
+		one := Explained{Webhook: x.Webhook, Delivery: deliveries[x.Webhook.ID]}
+		switch {
+		case one.Delivery != nil:
+			one.Verdict = Verdict(one.Delivery.State)
+		case !x.Subscribed:
+			one.Verdict = VerdictNotSubscribed
+		case !x.Active:
+			one.Verdict = VerdictInactive
+		case !x.Filter.Matched:
+			one.Verdict, one.Filter = VerdictFiltered, x.Filter
+		default:
+			one.Verdict = VerdictPending // it matched: the dispatcher has yet to say so
+		}
+		explained = append(explained, one)
+	}
+	return event, explained, nil
+}

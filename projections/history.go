@@ -1,0 +1,81 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// A webhook's history is its stream: it needs no table of its own.
+
+// HistoryEntry is one change of a webhook: who made it, when, and what the
+// webhook was and became. Secrets are sealed in both.
+type HistoryEntry struct {
+	Position  eventstore.Position
+	Version   int64 // of the webhook after it
+	Type      string
+	At        time.Time
+	Actor     string
+	RequestID string
+	Before    domain.Webhook
+	After     domain.Webhook
+}
+
+// History gives every change of a webhook, the oldest first; deleted webhooks
+// have theirs too. It reads the log itself, so it never lags.
+func (p *Projections) History(ctx context.Context, id domain.WebhookID) ([]HistoryEntry, error) {
+	events, err := p.log.Load(ctx, id.Stream())
+	if err != nil {
+		return nil, fmt.Errorf("read a webhook's history: %w", err)
+	}
+	history := make([]HistoryEntry, 0, len(events))
+	var w domain.Webhook
+	for i := range events {
+		e := &events[i]
+		decode(e)
+		change, ok := e.Value.(domain.Change)
+		if !ok {
+			return nil, fmt.Errorf("read a webhook's history: %w", e.Err)
+		}
+		var by struct {
+			Actor     string `json:"actor"`
+			RequestID string `json:"request_id"`
+		}
+		if err := json.Unmarshal(e.Metadata, &by); err != nil {
+			return nil, fmt.Errorf("read a webhook's history: metadata at %d: %w", e.Position, err)
+		}
+		before := w
+		w = w.Evolve(change, e.RecordedAt)
+		history = append(history, HistoryEntry{
+			Position: e.Position, Version: e.Version, Type: e.Type, At: e.RecordedAt,
+			Actor: by.Actor, RequestID: by.RequestID, Before: before, After: w,
+		})
+	}
+	return history, nil
+}
+
+// WebhookAt gives the webhook as it was at the time, which may be before it was
+// registered or after it was deleted: see Webhook.Exists.
+func (p *Projections) WebhookAt(ctx context.Context, id domain.WebhookID, at time.Time) (domain.Webhook, error) {
+	return p.webhookWhile(ctx, id, func(e HistoryEntry) bool { return !e.At.After(at) })
+}
+
+// WebhookVersion gives the webhook as it was at the version.
+func (p *Projections) WebhookVersion(ctx context.Context, id domain.WebhookID, version int64) (domain.Webhook, error) {
+	return p.webhookWhile(ctx, id, func(e HistoryEntry) bool { return e.Version <= version })
+}
+
+func (p *Projections) webhookWhile(ctx context.Context, id domain.WebhookID, before func(HistoryEntry) bool) (w domain.Webhook, err error) {
+	history, err := p.History(ctx, id)
+	for _, e := range history {
+		if !before(e) {
+			break
+		}
+		w = e.After
+	}
+	return w, err
+}
