@@ -1,0 +1,159 @@
+package http
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+var (
+	jsonType    = []string{"application/json"}
+	problemType = []string{"application/problem+json"}
+)
+
+// statuses says what HTTP calls each kind of error, the one place that does.
+var statuses = map[domain.Kind]int{
+	domain.KindInternal:     http.StatusInternalServerError,
+	domain.KindInvalid:      http.StatusUnprocessableEntity,
+	domain.KindMalformed:    http.StatusBadRequest,
+	domain.KindNotFound:     http.StatusNotFound,
+	domain.KindConflict:     http.StatusConflict,
+	domain.KindStale:        http.StatusPreconditionFailed,
+	domain.KindTooLarge:     http.StatusRequestEntityTooLarge,
+	domain.KindUnauthorized: http.StatusUnauthorized,
+	domain.KindForbidden:    http.StatusForbidden,
+	domain.KindThrottled:    http.StatusTooManyRequests,
+	domain.KindUnavailable:  http.StatusServiceUnavailable,
+}
+
+// problem is what all problems of one type have in common.
+type problem struct{ name, title string }
+
+var titles = map[domain.Kind]string{
+	domain.KindInternal:     "The service failed",
+	domain.KindInvalid:      "Fields of the request break a rule",
+	domain.KindMalformed:    "The request cannot be read",
+	domain.KindNotFound:     "There is no such thing",
+	domain.KindConflict:     "The request contradicts what is",
+	domain.KindStale:        "What is to be changed has changed since",
+	domain.KindTooLarge:     "The request is too large",
+	domain.KindUnauthorized: "A valid token is required",
+	domain.KindForbidden:    "The token may not do this",
+	domain.KindThrottled:    "Too many requests",
+	domain.KindUnavailable:  "The service cannot do this now",
+}
+
+func problemOf(kind domain.Kind) problem { return problem{kind.String(), titles[kind]} }
+
+// unsupportedMedia refuses a body that is no JSON.
+type unsupportedMedia struct{ message string }
+
+func (e *unsupportedMedia) Error() string { return e.message }
+
+// fail answers with a problem (RFC 9457). What a caller may see of err is its
+// message and fields; the rest is in the log line of the request.
+func (s *Server) fail(x *exchange, r *http.Request, err error) {
+	err = commands.Failed(r.Method+" "+x.route, err)
+	x.err = err
+	if x.status != 0 {
+		panic(http.ErrAbortHandler) // half an answer is out: the connection ends, visibly
+	}
+	var media *unsupportedMedia
+	if errors.As(err, &media) {
+		writeProblem(x, http.StatusUnsupportedMediaType, problem{"unsupported_media_type", "The body must be JSON"}, media.message, nil)
+		return
+	}
+	kind := domain.KindOf(err)
+	detail := ""
+	var known *domain.Error
+	if errors.As(err, &known) && kind != domain.KindInternal {
+		detail = known.Message
+	}
+	switch kind {
+	case domain.KindUnauthorized:
+		x.Header().Set("WWW-Authenticate", `Bearer realm="medilab-webhooks"`)
+	case domain.KindUnavailable, domain.KindThrottled:
+		x.Header().Set("Retry-After", "1")
+	}
+	writeProblem(x, statuses[kind], problemOf(kind), detail, domain.FieldsOf(err))
+}
+
+func writeProblem(x *exchange, status int, p problem, detail string, fields []domain.FieldError) {
+	body := struct {
+		Type      string              `json:"type"`
+		Title     string              `json:"title"`
+		Status    int                 `json:"status"`
+		Detail    string              `json:"detail,omitempty"`
+		Errors    []domain.FieldError `json:"errors,omitempty"`
+		RequestID string              `json:"request_id"`
+	}{"urn:medilab:problem:" + p.name, p.title, status, detail, fields, x.caller.RequestID}
+	x.Header()["Content-Type"] = problemType
+	writeBody(x, status, encode(body))
+}
+
+// answer writes v as JSON.
+func (x *exchange) answer(status int, v any) error {
+	x.Header()["Content-Type"] = jsonType
+	writeBody(x, status, encode(v))
+	return nil
+}
+
+// writeBody writes a whole answer. That a caller is gone is nobody's error.
+func writeBody(x *exchange, status int, body []byte) {
+	x.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
+	x.WriteHeader(status)
+	_, _ = x.Write(body)
+}
+
+// encode gives the JSON of one of our own answers, which always encode, and
+// escapes nothing for HTML.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+// timeLayout is RFC 3339 in UTC with the microseconds that the log keeps.
+const timeLayout = "2006-01-02T15:04:05.000000Z"
+
+// moment is a time in an answer; zero is null.
+type moment time.Time
+
+// MarshalJSON writes RFC 3339 in UTC, or null.
+func (m moment) MarshalJSON() ([]byte, error) {
+	if time.Time(m).IsZero() {
+		return []byte("null"), nil
+	}
+	return appendMoment(nil, time.Time(m)), nil
+}
+
+func appendMoment(dst []byte, at time.Time) []byte {
+	return append(at.UTC().AppendFormat(append(dst, '"'), timeLayout), '"')
+}
+
+// page is the answer of every list.
+type page[T any] struct {
+	Items      []T     `json:"items"`
+	NextCursor *string `json:"next_cursor"`
+}
+
+func newPage[T any](items []T, next string) page[T] {
+	p := page[T]{Items: items}
+	if p.Items == nil {
+		p.Items = []T{}
+	}
+	if next != "" {
+		p.NextCursor = &next
+	}
+	return p
+}

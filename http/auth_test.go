@@ -1,0 +1,81 @@
+package http_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+func TestScopes(t *testing.T) {
+	s := newService(t)
+	s.register("")
+	routes := map[domain.Scope][]string{
+		domain.ScopeWebhooksRead:  {"GET /api/v1/webhooks", "GET /api/v1/webhooks/1"},
+		domain.ScopeWebhooksWrite: {"POST /api/v1/webhooks", "PUT /api/v1/webhooks/1", "POST /api/v1/webhooks/1/activate", "POST /api/v1/webhooks/1/rotate-secret"},
+		domain.ScopeEventsWrite:   {"POST " + trigger, "POST " + trigger + "/batch"},
+	}
+	tokens := map[domain.Scope]string{domain.ScopeAdmin: s.tokenFor(domain.ScopeAdmin)}
+	for scope := range routes {
+		tokens[scope] = s.tokenFor(scope)
+	}
+	for scope, list := range routes {
+		for _, route := range list {
+			method, path, _ := strings.Cut(route, " ")
+			for has, token := range tokens {
+				s.token = token
+				got := s.ask(method, path, "{}")
+				if allowed := has == scope || has == domain.ScopeAdmin; allowed != (got.status != 403) {
+					t.Errorf("%s with %s: %d", route, has, got.status)
+				} else if !allowed && !strings.Contains(got.problem().Detail, string(scope)) {
+					t.Errorf("%s with %s: the scope that it needs is not named: %s", route, has, got.body)
+				}
+			}
+			for name, token := range map[string]string{"none": "", "another": "mlw_unknown", "nearly": adminToken + "x"} {
+				s.token = token
+				if got := s.ask(method, path, "{}").want(401); got.header.Get("WWW-Authenticate") == "" {
+					t.Errorf("%s with %s: no WWW-Authenticate", route, name)
+				}
+			}
+		}
+	}
+	for _, token := range tokens {
+		s.token = token
+		s.ask("GET", "/api/v1/webhooks/events/types", "").want(200)
+	}
+}
+
+func TestTokensEnd(t *testing.T) {
+	s := newService(t)
+	caller := commands.Caller{Actor: "test"}
+	create := func(expires time.Time) (domain.Token, string) {
+		t.Helper()
+		token, clear, err := s.commands.CreateToken(t.Context(), caller, "crm", []domain.Scope{domain.ScopeWebhooksRead}, expires)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token, clear.Reveal()
+	}
+	_, expired := create(s.commands.Now())
+	revoked, revokedText := create(time.Time{})
+	_, valid := create(s.commands.Now().Add(time.Hour))
+	for range 2 { // revoking twice is once
+		if err := s.commands.RevokeToken(t.Context(), caller, revoked.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for token, want := range map[string]int{expired: 401, revokedText: 401, valid: 200} {
+		s.token = token
+		s.ask("GET", "/api/v1/webhooks", "").want(want)
+	}
+	if err := s.commands.RevokeToken(t.Context(), caller, domain.TokenID{}); !errors.Is(err, domain.KindNotFound) {
+		t.Errorf("got %v", err)
+	}
+	events, err := s.log.Load(t.Context(), revoked.ID.Stream())
+	if err != nil || len(events) != 2 || strings.Contains(string(events[0].Data), revokedText) {
+		t.Errorf("%v, %v", events, err)
+	}
+}

@@ -1,0 +1,116 @@
+package http_test
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestNoSuchPath(t *testing.T) {
+	s := newService(t)
+	s.token = ""
+	for _, path := range []string{"/nothing", "/api/v1", "/api/v1/nothing", "/api/v2/webhooks", "/api/v1/webhooks/not-an-id", "/api/v1//webhooks", "/../healthz"} {
+		s.ask("GET", path, "").want(404)
+	}
+}
+
+func TestWrongMethod(t *testing.T) {
+	s := newService(t)
+	for path, allow := range map[string]string{
+		"/api/v1/webhooks": "GET, HEAD, POST", "/api/v1/webhooks/1": "GET, HEAD, PUT, PATCH, DELETE", trigger: "POST", "/healthz/": "GET, HEAD",
+	} {
+		if got := s.ask("OPTIONS", path, "").want(405); got.header.Get("Allow") != allow {
+			t.Errorf("%s: Allow %q, want %q", path, got.header.Get("Allow"), allow)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	s := newService(t)
+	s.token = ""
+	s.ask("GET", "/healthz", "").want(200)
+	s.ask("GET", "/readyz/", "").want(200)
+	s.ready = errors.New("the database's password is hunter2")
+	if got := s.ask("GET", "/readyz", "").want(503); strings.Contains(string(got.body), "hunter2") || got.header.Get("Retry-After") == "" {
+		t.Errorf("got %v %s", got.header, got.body)
+	}
+	s.ask("GET", "/healthz", "").want(200)
+	if got := s.ask("HEAD", "/healthz", "").want(200); len(got.body) != 0 {
+		t.Errorf("got %s", got.body)
+	}
+}
+
+func TestRequestID(t *testing.T) {
+	s := newService(t)
+	if got := s.ask("GET", "/nothing", "", "X-Request-Id", "mine-1"); got.header.Get("X-Request-Id") != "mine-1" || got.text("request_id") != "mine-1" {
+		t.Errorf("got %v", got.header)
+	}
+	for _, bad := range []string{"a b", strings.Repeat("x", 101), `"`} {
+		if got := s.ask("GET", "/healthz", "", "X-Request-Id", bad).header.Get("X-Request-Id"); got == bad || got == "" {
+			t.Errorf("%q is kept as %q", bad, got)
+		}
+	}
+}
+
+// A body that ends before its Content-Length says so is the caller's fault.
+func TestBodyCutOff(t *testing.T) {
+	s := newService(t)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // nothing is written any more
+	request := "POST " + trigger + " HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + adminToken + "\r\nContent-Length: 100\r\n\r\n{"
+	if _, err := conn.Write([]byte(request)); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close() //nolint:errcheck // its status is all we want
+	if response.StatusCode != 400 {
+		t.Errorf("got %d", response.StatusCode)
+	}
+}
+
+// Nothing a caller sends makes a 500, on any path with any method.
+func TestJunk(t *testing.T) {
+	s := newService(t)
+	s.register("")
+	paths := []string{
+		"/api/v1/webhooks", "/api/v1/webhooks/1", "/api/v1/webhooks/99999999999999999999", "/api/v1/webhooks/-1", "/api/v1/webhooks/00000000-0000-0000-0000-000000000000",
+		"/api/v1/webhooks/1/activate", "/api/v1/webhooks/1/deactivate", "/api/v1/webhooks/1/rotate-secret",
+		trigger, trigger + "/batch", "/api/v1/webhooks/events/types", "/%00", "/api/v1/webhooks/%2e%2e", "/api/v1/webhooks/1%2Ftest",
+	}
+	queries := []string{"", "?limit=-1&cursor=AAAA&status=%00", "?q=%FF%00&event_type=%FF", "?%zz", "?;", "?as_of=0000-01-01T00:00:00Z", "?as_of=99999-01-01T00:00:00Z"}
+	bodies := []string{
+		"", "null", "[]", "{}", `"`, "{\"\x00\":1}", `{"name":{"name":[]},"events":[[]],"headers":{"":""},"batch":[],"filters":{"$or":[{"$or":[]}]},"secret":"whsec_"}`,
+		`{"name":"\ud83d\ude00","url":"http://[::1","events":["*","*","\u0000"],"filters":{"a.b.c":{"$regex":"(((("}},"headers":{"\u0000":"\u0000"}}`,
+		`{"event_type":"\u0000","event_data":{"":{"":[{}]}},"event_id":"{550e8400-e29b-41d4-a716-446655440000}"}`, `{"events":[null,[],"",1e308,{}]}`,
+		`{"overlap_seconds":1e308,"secret":""}`, `{"max_retries":-0,"timeout":1E400}`, strings.Repeat("[", 100_000),
+	}
+	for _, path := range paths {
+		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "TRACE"} {
+			if method == "DELETE" && path == "/api/v1/webhooks/1" {
+				continue
+			}
+			for _, query := range queries {
+				for _, body := range bodies {
+					if (method == "GET" || method == "HEAD") && body != "" || method != "GET" && query != "" {
+						continue
+					}
+					if got := s.ask(method, path+query, body); got.status >= 500 {
+						t.Errorf("%s %s %.80s: %d %s", method, path+query, body, got.status, got.body)
+					}
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package http
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/gorilla/mux"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
+)
+
+func (s *Server) handleEventList(x *exchange, r *http.Request) error {
+	q := readQuery(r)
+	f := projections.EventFilter{
+		EventType: string(q.eventType(s.commands.Catalog)), CorrelationID: q.text("correlation_id"),
+		From: q.time("from"), To: q.time("to"), Limit: q.limit(), Cursor: q.text("cursor"),
+	}
+	if err := q.done(); err != nil {
+		return err
+	}
+	list, err := s.queries.Events(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	return x.answer(http.StatusOK, newPage(list.Items, list.NextCursor))
+}
+
+func (s *Server) handleEventGet(x *exchange, r *http.Request) error {
+	id, err := eventInPath(r)
+	if err != nil {
+		return err
+	}
+	event, err := s.queries.Event(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return x.answer(http.StatusOK, event)
+}
+
+func (s *Server) handleEventDeliveries(x *exchange, r *http.Request) error {
+	q := readQuery(r)
+	limit, cursor := q.limit(), q.text("cursor")
+	if err := q.done(); err != nil {
+		return err
+	}
+	id, err := eventInPath(r)
+	if err != nil {
+		return err
+	}
+	list, err := s.queries.Deliveries(r.Context(), id, limit, cursor)
+	if err != nil {
+		return err
+	}
+	return x.answer(http.StatusOK, newPage(list.Items, list.NextCursor))
+}
+
+// handleEventExplain gives every verdict at once: a webhook that a page leaves out
+// would look as if it did not exist.
+func (s *Server) handleEventExplain(x *exchange, r *http.Request) error {
+	if err := readQuery(r).done(); err != nil {
+		return err
+	}
+	id, err := eventInPath(r)
+	if err != nil {
+		return err
+	}
+	event, explained, err := s.queries.Explain(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	items := make([]verdictView, len(explained))
+	for i, one := range explained {
+		items[i] = verdictOf(one)
+	}
+	return x.answer(http.StatusOK, struct {
+		EventID   domain.EventID `json:"event_id"`
+		EventType string         `json:"event_type"`
+		page[verdictView]
+	}{event.ID, event.Type, newPage(items, "")})
+}
+
+// verdictView is what became of an event for one webhook.
+type verdictView struct {
+	WebhookID      domain.WebhookID    `json:"webhook_id"`
+	WebhookNumber  int64               `json:"webhook_number"`
+	WebhookName    string              `json:"webhook_name"`
+	WebhookVersion int64               `json:"webhook_version"` // at that moment
+	Verdict        projections.Verdict `json:"verdict"`
+	DeliveryID     *domain.DeliveryID  `json:"delivery_id,omitempty"`
+	// Of a filter: the condition that did not hold.
+	Field  string          `json:"field,omitempty"`
+	Want   json.RawMessage `json:"want,omitempty"`
+	Got    json.RawMessage `json:"got,omitempty"`
+	Reason string          `json:"reason,omitempty"`
+}
+
+func verdictOf(e projections.Explained) verdictView {
+	v := verdictView{
+		WebhookID: e.Webhook.ID, WebhookNumber: e.Webhook.Number, WebhookName: e.Webhook.Name,
+		WebhookVersion: e.Webhook.Version, Verdict: e.Verdict,
+	}
+	if e.Delivery != nil {
+		v.DeliveryID = &e.Delivery.ID
+	}
+	if e.Verdict == projections.VerdictFiltered {
+		v.Field, v.Want, v.Got, v.Reason = e.Filter.Field, asJSON(e.Filter.Want), asJSON(e.Filter.Got), e.Filter.Reason
+	}
+	return v
+}
+
+// asJSON gives a value that may have been cut for showing: as it is, or what is
+// left of it as a string. Nothing is null.
+func asJSON(text string) json.RawMessage {
+	switch {
+	case text == "":
+		return json.RawMessage("null")
+	case json.Valid([]byte(text)):
+		return json.RawMessage(text)
+	}
+	return domain.AppendJSONString(nil, text)
+}
+
+func eventInPath(r *http.Request) (domain.EventID, error) {
+	id, ok := parseUUID(mux.Vars(r)["event"])
+	if !ok {
+		return domain.EventID{}, domain.NotFound("event")
+	}
+	return domain.EventID(id), nil
+}

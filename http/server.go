@@ -1,0 +1,213 @@
+// Package http is everything that is seen over HTTP: the API, and beneath it the
+// outbound sender. Statuses, headers and JSON shapes are here and nowhere else.
+package http
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
+)
+
+// Config is what a Server needs. What is optional says so.
+type Config struct {
+	Commands *commands.Commands
+	Queries  *projections.Projections
+	Logger   *slog.Logger
+	// AdminToken is accepted as it is, with every right. Optional.
+	AdminToken domain.Secret
+	// Ready says why the process cannot serve now: the database, the migrations,
+	// shutting down.
+	Ready func(ctx context.Context) error
+	// Metrics answers GET /metrics. Optional.
+	Metrics http.Handler
+	// Observe is told of every answer; route is the path's pattern. Optional.
+	Observe func(route, method string, status int, took time.Duration)
+	// Mount adds what is no API (the admin panel, the page to try the API) to the
+	// router; paths arrive without their trailing slash. Optional.
+	Mount func(root *mux.Router)
+}
+
+// Server answers HTTP requests. Safe for concurrent use.
+type Server struct {
+	config   Config
+	commands *commands.Commands
+	queries  *projections.Projections
+	logger   *slog.Logger
+	router   *mux.Router
+	auth     authenticator
+	ids      requestIDs
+	audits   chan struct{} // holds a token for each replay of the log under way
+}
+
+// apiRoot is where the API is.
+const apiRoot = "/api/v1"
+
+// NewServer gives a server with all its routes. It listens nowhere: see Handler.
+func NewServer(config Config) *Server {
+	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), audits: make(chan struct{}, maxAudits)}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	s.auth = newAuthenticator(config.Commands, config.AdminToken)
+
+	// A path is matched as it came: cleaning it would answer with a redirect.
+	s.router.SkipClean(true)
+	s.router.NotFoundHandler = http.HandlerFunc(s.handleNoSuchPath)
+	s.router.MethodNotAllowedHandler = http.HandlerFunc(s.handleWrongMethod)
+
+	// The first route that matches answers, so the busiest stand first, and fixed
+	// paths before those with an id in the same place.
+	s.eventRoutes()
+	s.deliveryRoutes()
+	s.statsRoutes()
+	s.callRoutes()
+	s.webhookRoutes()
+	s.auditRoutes()
+	s.healthRoutes()
+	if config.Mount != nil {
+		config.Mount(s.router)
+	}
+	return s
+}
+
+// Handler gives what answers requests.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+// handler answers one request, or returns why it cannot: nothing is written then.
+type handler func(x *exchange, r *http.Request) error
+
+// public marks a route that needs no token; anyToken one that any token may use.
+const (
+	public   domain.Scope = ""
+	anyToken domain.Scope = "any"
+)
+
+// api adds a route below apiRoot.
+func (s *Server) api(methods, path string, scope domain.Scope, h handler) {
+	s.route(methods, apiRoot+path, scope, h)
+}
+
+// route adds a route: methods are separated by spaces, and GET brings HEAD. (There
+// are no subrouters: mux answers 404 where a subrouter's path lacks the method.)
+func (s *Server) route(methods, path string, scope domain.Scope, h handler) {
+	list := strings.Fields(methods)
+	if list[0] == http.MethodGet {
+		list = append(list, http.MethodHead)
+	}
+	s.router.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		x := exchangeOf(w)
+		x.route = path
+		if scope != public {
+			caller, err := s.auth.authorize(r, scope)
+			x.caller.Actor = caller
+			if err != nil {
+				s.fail(x, r, err)
+				return
+			}
+		}
+		if err := h(x, r); err != nil {
+			s.fail(x, r, err)
+		}
+	}).Methods(list...).Name(path)
+}
+
+// serve wraps the whole router, which calls no middleware of its own for paths
+// and methods that it does not know.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{ResponseWriter: w, started: time.Now()}
+	x.caller.RequestID = s.ids.of(r)
+	header := w.Header()
+	header["X-Request-Id"] = []string{x.caller.RequestID}
+	header["X-Content-Type-Options"] = noSniff
+	header["Cache-Control"] = noStore
+	defer s.finish(x, r)
+	withoutTrailingSlash(r)
+	s.router.ServeHTTP(x, r)
+}
+
+var (
+	noSniff = []string{"nosniff"}
+	noStore = []string{"no-store"}
+)
+
+// withoutTrailingSlash makes /webhooks/ the same as /webhooks, with no redirect.
+func withoutTrailingSlash(r *http.Request) {
+	if n := len(r.URL.Path); n > 1 && r.URL.Path[n-1] == '/' {
+		r.URL.Path = r.URL.Path[:n-1]
+		r.URL.RawPath = strings.TrimSuffix(r.URL.RawPath, "/")
+	}
+}
+
+// finish ends every request: a panic becomes a problem, and one line tells all.
+func (s *Server) finish(x *exchange, r *http.Request) {
+	if problem := recover(); problem != nil {
+		if problem == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+			panic(problem)
+		}
+		s.logger.Error("panic", "path", r.URL.Path, "request_id", x.caller.RequestID, "panic", problem, "stack", string(debug.Stack()))
+		if x.status != 0 {
+			panic(http.ErrAbortHandler) // half an answer is out: cut it off visibly
+		}
+		writeProblem(x, http.StatusInternalServerError, problemOf(domain.KindInternal), "", nil)
+	}
+	took := time.Since(x.started)
+	s.log(x, r, took)
+	if s.config.Observe != nil {
+		s.config.Observe(x.route, r.Method, x.status, took)
+	}
+}
+
+// log writes one wide line a request, without the query, which may hold what is
+// somebody's. What was accepted as asked is for those who look closely: events
+// come by the ten thousand a second.
+func (s *Server) log(x *exchange, r *http.Request, took time.Duration) {
+	level := slog.LevelInfo
+	switch {
+	case x.status == http.StatusAccepted:
+		level = slog.LevelDebug
+	case x.status >= http.StatusInternalServerError:
+		level = slog.LevelError
+	}
+	if !s.logger.Enabled(r.Context(), level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", x.status),
+		slog.Duration("took", took), slog.Int64("bytes", x.written), slog.String("actor", x.caller.Actor),
+		slog.String("remote", r.RemoteAddr), slog.String("request_id", x.caller.RequestID),
+	}
+	if x.err != nil {
+		attrs = append(attrs, slog.Any("error", x.err))
+	}
+	s.logger.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+func (s *Server) handleNoSuchPath(w http.ResponseWriter, r *http.Request) {
+	s.fail(exchangeOf(w), r, domain.NotFound("path"))
+}
+
+// handleWrongMethod answers 405 and says which methods the path has.
+func (s *Server) handleWrongMethod(w http.ResponseWriter, r *http.Request) {
+	x := exchangeOf(w)
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := *r
+		other.Method = method
+		var match mux.RouteMatch
+		if s.router.Match(&other, &match) && match.MatchErr == nil {
+			allowed = append(allowed, method)
+		}
+	}
+	x.Header().Set("Allow", strings.Join(allowed, ", "))
+	writeProblem(x, http.StatusMethodNotAllowed, problem{"method_not_allowed", "The path does not have this method"},
+		"use "+strings.Join(allowed, ", "), nil)
+}

@@ -1,0 +1,243 @@
+package http_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	api "github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/sender"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+const adminToken = "admin-token-of-the-tests-0123456789"
+
+// service is a whole server on a database of its own.
+type service struct {
+	t        *testing.T
+	url      string
+	token    string
+	commands *commands.Commands
+	log      *eventstore.Log
+	pool     *pgxpool.Pool
+	ready    error
+}
+
+func newService(t *testing.T) *service {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	pool, err := eventstore.OpenPool(t.Context(), testdb.New(t), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	directory := commands.NewDirectory(logger)
+	log := eventstore.Open(eventstore.Config{
+		Pool:  pool,
+		Codec: func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
+
+		Observers: []eventstore.Observer{directory.Observe}, Logger: logger,
+	})
+	t.Cleanup(log.Close)
+	directory.Attach(log)
+	keys, err := vault.Ephemeral()
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets, err := sender.ParseTargets("loopback")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := sender.New(sender.Config{AllowTargets: targets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	s := &service{t: t, token: adminToken, log: log, pool: pool, commands: &commands.Commands{
+		Log: log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
+		Attempter: &commands.Attempter{Sender: outgoing{client}, Opener: keys, Clock: log.Clock()},
+	}}
+	server := httptest.NewServer(api.NewServer(api.Config{
+		Commands: s.commands, Logger: logger, AdminToken: domain.NewSecret(adminToken),
+		Ready: func(context.Context) error { return s.ready },
+	}).Handler())
+	t.Cleanup(server.Close)
+	s.url = server.URL
+	return s
+}
+
+// outgoing makes the sender what commands call with.
+type outgoing struct{ *sender.Client }
+
+func (o outgoing) Send(ctx context.Context, call commands.Outgoing) commands.Answer {
+	r := o.Client.Send(ctx, sender.Request{URL: call.URL, Header: call.Header, Body: call.Body, Timeout: call.Timeout})
+	return commands.Answer{
+		Outcome: domain.Outcome(r.Outcome), Status: r.Status, Header: r.Header, Body: r.Body, Truncated: r.Truncated,
+		Duration: r.Duration, Error: r.Error, RetryAfter: r.RetryAfter,
+	}
+}
+
+// answer is what came back.
+type answer struct {
+	t      *testing.T
+	what   string
+	status int
+	header http.Header
+	body   []byte
+}
+
+// ask sends a request; headers are name and value by turns.
+func (s *service) ask(method, path, body string, headers ...string) answer {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.token != "" {
+		r.Header.Set("Authorization", "Bearer "+s.token)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := http.DefaultTransport.RoundTrip(r) // no redirect is followed
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close() //nolint:errcheck // read to its end
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer{s.t, method + " " + path, response.StatusCode, response.Header, data}
+}
+
+// want ends the test unless the answer has the status; an error must be a problem.
+func (a answer) want(status int) answer {
+	a.t.Helper()
+	if a.status != status {
+		a.t.Fatalf("%s: %d %s, want %d", a.what, a.status, a.body, status)
+	}
+	if status >= 400 {
+		a.problem()
+	}
+	return a
+}
+
+type problemView struct {
+	Type, Title, Detail string
+	Status              int
+	Errors              []domain.FieldError
+}
+
+func (a answer) problem() problemView {
+	a.t.Helper()
+	var p problemView
+	a.into(&p)
+	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+		a.t.Errorf("%s: Content-Type %q", a.what, got)
+	}
+	if p.Type == "" || p.Title == "" || p.Status != a.status {
+		a.t.Errorf("%s: an odd problem: %s", a.what, a.body)
+	}
+	return p
+}
+
+// refusing checks which fields were refused, in any order.
+func (a answer) refusing(fields ...string) {
+	a.t.Helper()
+	var got []string
+	for _, e := range a.want(422).problem().Errors {
+		got = append(got, e.Field)
+	}
+	slices.Sort(got)
+	slices.Sort(fields)
+	if !slices.Equal(got, fields) {
+		a.t.Errorf("%s: refused %v, want %v: %s", a.what, got, fields, a.body)
+	}
+}
+
+func (a answer) into(v any) {
+	a.t.Helper()
+	if err := json.Unmarshal(a.body, v); err != nil {
+		a.t.Fatalf("%s: %v in %s", a.what, err, a.body)
+	}
+}
+
+// get gives the value at the keys of the answer, in JSON.
+func (a answer) get(keys ...any) string {
+	a.t.Helper()
+	raw := json.RawMessage(a.body)
+	for _, key := range keys {
+		switch key := key.(type) {
+		case string:
+			var object map[string]json.RawMessage
+			if err := json.Unmarshal(raw, &object); err != nil {
+				a.t.Fatalf("%s: no object with %q in %s", a.what, key, raw)
+			}
+			raw = object[key]
+		case int:
+			var list []json.RawMessage
+			if err := json.Unmarshal(raw, &list); err != nil || key >= len(list) {
+				a.t.Fatalf("%s: no item %d in %s", a.what, key, raw)
+			}
+			raw = list[key]
+		}
+	}
+	return string(bytes.TrimSpace(raw))
+}
+
+// text is get for a string.
+func (a answer) text(keys ...any) string {
+	a.t.Helper()
+	raw := a.get(keys...)
+	var s string
+	if err := json.Unmarshal([]byte(raw), &s); err != nil {
+		a.t.Fatalf("%s: %v is %s", a.what, keys, raw)
+	}
+	return s
+}
+
+// register makes a webhook with the fields given beside what is required.
+func (s *service) register(more string) answer {
+	s.t.Helper()
+	if more != "" {
+		more = "," + more
+	}
+	return s.ask("POST", "/api/v1/webhooks/", `{"name":"CRM","url":"http://127.0.0.1:9/hook","events":["patient.created"]`+more+`}`).want(201)
+}
+
+func (s *service) head() eventstore.Position {
+	s.t.Helper()
+	head, err := s.log.Head(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return head
+}
+
+func (s *service) tokenFor(scopes ...domain.Scope) string {
+	s.t.Helper()
+	_, clear, err := s.commands.CreateToken(s.t.Context(), commands.Caller{Actor: "test"}, fmt.Sprint(scopes), scopes, s.commands.Now().AddDate(1, 0, 0))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return clear.Reveal()
+}

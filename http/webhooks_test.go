@@ -1,0 +1,224 @@
+package http_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestGuideWebhook(t *testing.T) {
+	s := newService(t)
+	created := s.ask("POST", "/api/v1/webhooks/", `{
+	  "name": "Интеграция с CRM",
+	  "description": "Отправка данных о пациентах в CRM систему",
+	  "url": "https://crm.example.com/webhooks/patients",
+	  "events": ["patient.created", "patient.updated"],
+	  "headers": {
+	    "X-API-Key": "your-api-key"
+	  },
+	  "secret": "webhook-secret-key",
+	  "max_retries": 3,
+	  "retry_delay": 60,
+	  "timeout": 30,
+	  "filters": {
+	    "department": "cardiology"
+	  }
+	}`, "Content-Type", "application/json").want(201)
+	id := created.text("id")
+	if got := created.header.Get("Location"); got != "/api/v1/webhooks/"+id {
+		t.Errorf("Location %q", got)
+	}
+	for field, want := range map[string]string{
+		"number": "1", "name": `"Интеграция с CRM"`, "description": `"Отправка данных о пациентах в CRM систему"`,
+		"url": `"https://crm.example.com/webhooks/patients"`, "events": `["patient.created","patient.updated"]`,
+		"headers": `{"X-API-Key":"***"}`, "has_secret": "true", "max_retries": "3", "retry_delay": "60", "timeout": "30",
+		"filters": `{"department":"cardiology"}`, "batch": "null", "payload_version": `"1"`, "is_active": "true",
+		"status": `"active"`, "version": "1", "secret": "",
+	} {
+		if got := created.get(field); got != want {
+			t.Errorf("%s is %s, want %s", field, got, want)
+		}
+	}
+	if strings.Contains(string(created.body), "your-api-key") || strings.Contains(string(created.body), "webhook-secret-key") {
+		t.Errorf("a secret shows: %s", created.body)
+	}
+	for _, path := range []string{"/api/v1/webhooks/" + id, "/api/v1/webhooks/1", "/api/v1/webhooks/1/", "/api/v1/webhooks/" + strings.ToUpper(id)} {
+		if got := s.ask("GET", path, "").want(200); string(got.body) != string(created.body) || got.header.Get("ETag") != `"1"` {
+			t.Errorf("%s: %s", path, got.body)
+		}
+	}
+	if got := s.ask("GET", "/api/v1/webhooks/?status=active&limit=50", "").want(200); got.text("items", 0, "id") != id || got.get("next_cursor") != "null" {
+		t.Errorf("list: %s", got.body)
+	}
+
+	updated := s.ask("PUT", "/api/v1/webhooks/"+id, `{"name": "Обновленное название", "is_active": true}`).want(200)
+	if updated.text("name") != "Обновленное название" || updated.get("version") != "2" || updated.get("events") != created.get("events") {
+		t.Errorf("updated: %s", updated.body)
+	}
+	off := s.ask("POST", "/api/v1/webhooks/"+id+"/deactivate", "").want(200)
+	if off.get("is_active") != "false" || off.text("status") != "inactive" {
+		t.Errorf("deactivated: %s", off.body)
+	}
+	head := s.head()
+	if again := s.ask("POST", "/api/v1/webhooks/1/deactivate/", "").want(200); string(again.body) != string(off.body) || s.head() != head {
+		t.Errorf("deactivated again: %s", again.body)
+	}
+	if on := s.ask("POST", "/api/v1/webhooks/"+id+"/activate", "").want(200); on.get("is_active") != "true" {
+		t.Errorf("activated: %s", on.body)
+	}
+	s.ask("DELETE", "/api/v1/webhooks/"+id, "").want(204)
+	s.ask("GET", "/api/v1/webhooks/"+id, "").want(404)
+	s.ask("DELETE", "/api/v1/webhooks/1", "").want(404)
+	s.ask("PUT", "/api/v1/webhooks/1", `{"name":"x"}`).want(404)
+	s.ask("POST", "/api/v1/webhooks/1/activate", "").want(404)
+	if list := s.ask("GET", "/api/v1/webhooks", "").want(200); list.get("items") != "[]" {
+		t.Errorf("list: %s", list.body)
+	}
+}
+
+func TestWebhookChange(t *testing.T) {
+	s := newService(t)
+	s.register(`"headers":{"X-A":"secret-a","X-B":"secret-b"},"secret":"s","filters":{"a":1},"max_retries":0,"batch":{"max_events":10,"max_wait":5}`)
+	change := func(body string, headers ...string) answer {
+		t.Helper()
+		return s.ask("PATCH", "/api/v1/webhooks/1", body, headers...)
+	}
+
+	head := s.head()
+	for _, same := range []string{
+		`{}`, `{"name":"CRM"}`, `{"headers":{"X-A":"***","X-B":"***"}}`, `{"headers":{"X-A":"secret-a","X-B":"***"}}`, `{"secret":"s"}`,
+		`{"filters":{ "a" : 1 }}`, `{"max_retries":0.0}`, `{"batch":{"max_wait":5,"max_events":10}}`, `{"is_active":true}`,
+	} {
+		if got := change(same).want(200); got.get("version") != "1" || s.head() != head {
+			t.Errorf("%s changed something: %s", same, got.body)
+		}
+	}
+
+	got := change(`{"headers":{"x-a":"***","X-C":"new"},"secret":null,"filters":null,"max_retries":null,"batch":null,"description":"d"}`).want(200)
+	if got.get("headers") != `{"X-C":"***","x-a":"***"}` || got.get("has_secret") != "false" || got.get("filters") != "null" ||
+		got.get("max_retries") != "3" || got.get("batch") != "null" || got.get("version") != "2" {
+		t.Errorf("got %s", got.body)
+	}
+	change(`{"headers":{"X-Unknown":"***"}}`).refusing("headers.X-Unknown")
+
+	if got := change(`{"name":"B","is_active":false}`).want(200); got.get("version") != "4" {
+		t.Errorf("two changes make two versions: %s", got.body)
+	}
+	change(`{"name":"C"}`, "If-Match", `"3"`).want(412)
+	change(`{"name":"C"}`, "If-Match", `"nonsense"`).want(412)
+	change(`{"name":"C"}`, "If-Match", `"99"`).want(412)
+	if got := change(`{"name":"C"}`, "If-Match", `"4"`).want(200); got.header.Get("ETag") != `"5"` {
+		t.Errorf("ETag %q", got.header.Get("ETag"))
+	}
+	s.ask("DELETE", "/api/v1/webhooks/1", "", "If-Match", `"4"`).want(412)
+}
+
+func TestWebhookRules(t *testing.T) {
+	s := newService(t)
+	post := func(body string) answer { t.Helper(); return s.ask("POST", "/api/v1/webhooks", body) }
+	post(`{}`).refusing("name", "url", "events")
+	post(`{"name":1,"url":true,"events":"*","headers":[],"secret":{},"max_retries":"3","retry_delay":1.5,"timeout":null,"filters":[],"batch":1,"payload_version":1,"is_active":"yes"}`).
+		refusing("name", "url", "events", "headers", "secret", "max_retries", "retry_delay", "filters", "batch", "payload_version", "is_active")
+	const fine = `"name":"a","url":"http://a.example/","events":["*"]`
+	post(`{`+fine+`,"filter":{},"status":"active","id":"x"}`).refusing("filter", "status", "id")
+	post(`{"nam":"a","max_retries":11}`).refusing("nam", "name", "url", "events", "max_retries")
+	post(`{`+fine+`,"max_retries":11,"retry_delay":0,"timeout":301}`).refusing("max_retries", "retry_delay", "timeout")
+	post(`{`+fine+`,"max_retries":1e300,"retry_delay":-99999999999999999999}`).refusing("max_retries", "retry_delay")
+	post(`{`+fine+`,"headers":{"Host":"x","content-type":"x","X-Webhook-Event":"x","Idempotency-Key":"x","X-Ok":1}}`).
+		refusing("headers.Host", "headers.content-type", "headers.X-Webhook-Event", "headers.Idempotency-Key", "headers.X-Ok")
+	post(`{`+fine+`,"batch":{"max_events":0}}`).refusing("batch.max_events", "batch.max_wait")
+	post(`{` + fine + `,"batch":{"max_events":10,"max_wait":5,"min":1}}`).refusing("batch.min")
+	post(`{`+fine+`,"payload_version":"3","secret":"`+strings.Repeat("x", 257)+`"}`).refusing("payload_version", "secret")
+	post(`{` + fine + `,"filters":{"a":{"$like":"x"}}}`).want(422)
+	post(`{"name":"a","url":"ftp://a/","events":[]}`).refusing("url", "events")
+	post(`{"name":"`+strings.Repeat("я", 201)+`","url":"http://u:p@a/","events":["patient.none"]}`).refusing("name", "url", "events[0]")
+	post(`{"name":"a\u0000","description":"\u0000","url":"http://a/","events":["*"]}`).refusing("name", "description")
+	if s.head() != 0 {
+		t.Error("something was kept")
+	}
+	post(`{"name":null,"url":"http://a/","events":["*"]}`).refusing("name")
+	post(`{` + fine + `,"max_retries":10,"retry_delay":86400,"timeout":300,"description":null,"filters":null,"batch":{"max_events":1000,"max_wait":300},"payload_version":"cloudevents","is_active":false}`).want(201)
+}
+
+func TestWebhookList(t *testing.T) {
+	s := newService(t)
+	s.register(`"description":"первый"`)
+	s.register(`"is_active":false`)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"Visits","url":"https://visits.example/","events":["visit.*"]}`).want(201)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"All","url":"https://all.example/","events":["*"]}`).want(201)
+	numbers := func(query string) string {
+		t.Helper()
+		var list struct {
+			Items []struct{ Number int64 }
+			Next  *string `json:"next_cursor"`
+		}
+		s.ask("GET", "/api/v1/webhooks"+query, "").want(200).into(&list)
+		got := ""
+		for _, item := range list.Items {
+			got += string(rune('0' + item.Number))
+		}
+		if list.Next != nil {
+			got += " " + *list.Next
+		}
+		return got
+	}
+	for query, want := range map[string]string{
+		"": "4321", "?status=all": "4321", "?status=active": "431", "?status=inactive": "2", "?event_type=patient.created": "421",
+		"?event_type=visit.created&status=active&q=": "43", "?q=VISIT": "3", "?q=%D0%9F%D0%95%D0%A0%D0%92": "1", "?limit=1000": "4321",
+	} {
+		if got := numbers(query); got != want {
+			t.Errorf("%s: got %s, want %s", query, got, want)
+		}
+	}
+	first, cursor, _ := strings.Cut(numbers("?limit=3"), " ")
+	if rest := numbers("?limit=3&cursor=" + cursor); first != "432" || rest != "1" {
+		t.Errorf("pages %q and %q", first, rest)
+	}
+	if all := numbers("?limit=4"); all != "4321" {
+		t.Errorf("a full last page has no next: %q", all)
+	}
+	for query, field := range map[string]string{
+		"?limit=0": "limit", "?limit=1001": "limit", "?limit=x": "limit", "?cursor=x": "cursor", "?cursor=" + cursor + "x": "cursor",
+		"?status=on": "status", "?event_type=patient.none": "event_type", "?staus=active": "staus", "?status=all&status=active": "status",
+	} {
+		s.ask("GET", "/api/v1/webhooks"+query, "").refusing(field)
+	}
+}
+
+func TestSecretRotation(t *testing.T) {
+	s := newService(t)
+	s.register(`"secret":"first"`)
+	made := s.ask("POST", "/api/v1/webhooks/1/rotate-secret", "").want(200)
+	if secret := made.text("secret"); !strings.HasPrefix(secret, "whsec_") || made.text("previous_until") == "" {
+		t.Errorf("got %s", made.body)
+	}
+	given := s.ask("POST", "/api/v1/webhooks/1/rotate-secret/", `{"secret":"second","overlap_seconds":0}`).want(200)
+	if given.text("secret") != "second" || given.get("version") != "3" {
+		t.Errorf("got %s", given.body)
+	}
+	s.ask("POST", "/api/v1/webhooks/1/rotate-secret", `{"secret":"whsec_?","overlap_seconds":-1}`).refusing("secret", "overlap_seconds")
+	s.ask("POST", "/api/v1/webhooks/1/rotate-secret", `{"secret":1,"overlap":3}`).refusing("secret", "overlap")
+	s.register("")
+	if unsigned := s.ask("POST", "/api/v1/webhooks/2/rotate-secret", "{}").want(200); unsigned.get("previous_until") != "null" {
+		t.Errorf("got %s", unsigned.body)
+	}
+}
+
+func TestRacingChangesAllCount(t *testing.T) {
+	s := newService(t)
+	s.register("")
+	var wg sync.WaitGroup
+	answers := make([]answer, 8)
+	for i := range answers {
+		wg.Go(func() {
+			answers[i] = s.ask("PUT", "/api/v1/webhooks/1", `{"description":"`+string(rune('a'+i))+`"}`)
+		})
+	}
+	wg.Wait()
+	for _, a := range answers {
+		a.want(200)
+	}
+	if got := s.ask("GET", "/api/v1/webhooks/1", "").want(200); got.get("version") != "9" {
+		t.Errorf("got %s", got.body)
+	}
+}
