@@ -102,7 +102,8 @@ func checkMediaType(r *http.Request) error {
 		return &unsupportedMedia{"send the body without a Content-Encoding"}
 	}
 	text := r.Header.Get("Content-Type")
-	if text == "" || text == "application/json" {
+	// curl's -d says that it sends a form, whatever it sends.
+	if text == "" || text == "application/json" || text == "application/x-www-form-urlencoded" {
 		return nil
 	}
 	media, params, err := mime.ParseMediaType(text)

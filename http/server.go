@@ -53,17 +53,7 @@ const apiRoot = "/api/v1"
 
 // NewServer gives a server with all its routes. It listens nowhere: see Handler.
 func NewServer(config Config) *Server {
-	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), audits: make(chan struct{}, maxAudits)}
-	if s.logger == nil {
-		s.logger = slog.New(slog.DiscardHandler)
-	}
-	s.auth = newAuthenticator(config.Commands, config.AdminToken)
-
-	// A path is matched as it came: cleaning it would answer with a redirect.
-	s.router.SkipClean(true)
-	s.router.NotFoundHandler = http.HandlerFunc(s.handleNoSuchPath)
-	s.router.MethodNotAllowedHandler = http.HandlerFunc(s.handleWrongMethod)
-
+	s := newServer(config)
 	// The first route that matches answers, so the busiest stand first, and fixed
 	// paths before those with an id in the same place.
 	s.eventRoutes()
@@ -76,6 +66,28 @@ func NewServer(config Config) *Server {
 	if config.Mount != nil {
 		config.Mount(s.router)
 	}
+	return s
+}
+
+func newServer(config Config) *Server {
+	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), audits: make(chan struct{}, maxAudits)}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	s.auth = newAuthenticator(config.Commands, config.AdminToken)
+
+	// A path is matched as it came: cleaning it would answer with a redirect.
+	s.router.SkipClean(true)
+	s.router.NotFoundHandler = http.HandlerFunc(s.handleNoSuchPath)
+	s.router.MethodNotAllowedHandler = http.HandlerFunc(s.handleWrongMethod)
+	return s
+}
+
+// NewProbes gives a server that answers only for its health: a process without
+// the API has it too.
+func NewProbes(config Config) *Server {
+	s := newServer(config)
+	s.healthRoutes()
 	return s
 }
 

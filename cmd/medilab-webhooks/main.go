@@ -4,33 +4,53 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
 func main() {
+	// A reader that goes away, as head does, is an error of a write, and no reason to die with
+	// a database still to be stopped.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:])
+	context.AfterFunc(ctx, stop) // the second signal ends us at once
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
 // run executes one command line and gives the process's exit code: 0 done, 1
 // failed, 2 wrong usage. A failure is one line on stderr.
-func run(ctx context.Context, args []string) int {
+func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(notes)
 	err := root.ExecuteContext(ctx)
+	code, advice := 1, ""
 	switch {
-	case err == nil:
+	case err == nil || errors.Is(err, syscall.EPIPE): // whoever read us has had enough
 		return 0
 	case isUsage(err):
-		fmt.Fprintf(os.Stderr, "medilab-webhooks: %v; `medilab-webhooks help` shows how\n", err)
-		return 2
-	default:
-		fmt.Fprintf(os.Stderr, "medilab-webhooks: %v\n", err)
-		return 1
+		code, advice = 2, "; `medilab-webhooks help` shows how"
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		err = errors.New("interrupted")
 	}
+	fmt.Fprintf(notes, "medilab-webhooks: %s%s\n", oneLine(err.Error()), advice)
+	return code
+}
+
+// oneLine joins the lines of a message.
+func oneLine(s string) string {
+	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	return strings.Join(lines, "; ")
 }

@@ -17,8 +17,15 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	db := new(databaseOptions)
+	db.register(root.PersistentFlags())
 	root.AddCommand(
+		newAuditCommand(db),
+		newEmitCommand(db),
+		newMigrateCommand(db),
 		newReceiveCommand(),
+		newServeCommand(db),
+		newTokenCommand(db),
 		newVersionCommand(),
 	)
 	refuseWrongUsage(root)

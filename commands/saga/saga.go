@@ -34,17 +34,19 @@ type Config struct {
 
 	Dispatch bool // whether this process may be the dispatcher
 	Deliver  bool // whether it makes calls
-	// Readers add handlers of others that read the log on this node.
-	Readers []LogReader
+	// Parts add others' handlers to the router, and Beside runs beside it, under
+	// this node's lease, until its end.
+	Parts  []Part
+	Beside []Worker
 	// Attempted is told of every call that this node made; nil: nobody.
 	Attempted func(call domain.Call)
 }
 
-// LogReader is a reading of the log by somebody else, run with the saga's lease.
-type LogReader struct {
-	Reader eventstore.Reader
-	Apply  func(ctx context.Context, page eventstore.Page) error
-}
+// Part adds handlers to the router of a node.
+type Part func(ctx context.Context, router *message.Router, node *eventstore.Node) error
+
+// Worker works for a node until ctx ends.
+type Worker func(ctx context.Context, node *eventstore.Node)
 
 // Saga is this process's part in delivering. Its Observer and Claims belong to
 // the log before it runs.
@@ -179,6 +181,9 @@ func (s *Saga) runSession(ctx context.Context) error {
 	}
 	routed := make(chan error, 1)
 	group.Go(func() { routed <- router.Run(work) })
+	for _, run := range c.Beside {
+		group.Go(func() { run(work, node) })
+	}
 	if c.Deliver {
 		group.Go(func() { now.claimer.run(work) })
 		group.Go(func() { now.takeOver(work) })
@@ -232,20 +237,18 @@ func (s *Saga) router(ctx context.Context, now *session, calls context.Context) 
 	if err != nil {
 		return nil, fmt.Errorf("make the router: %w", err)
 	}
-	readers := c.Readers
 	if c.Dispatch {
 		d := &dispatcher{log: c.Log}
-		readers = append([]LogReader{{
-			Reader: eventstore.Reader{Name: readerDispatcher, Interested: interested},
-			Apply:  d.apply,
-		}}, readers...)
-	}
-	for _, r := range readers {
-		sub, err := c.Log.Subscribe(ctx, now.node, r.Reader)
+		sub, err := c.Log.Subscribe(ctx, now.node, eventstore.Reader{Name: readerDispatcher, Interested: interested})
 		if err != nil {
 			return nil, err
 		}
-		router.AddConsumerHandler(r.Reader.Name, "log", sub, sub.Handler(r.Apply))
+		router.AddConsumerHandler(readerDispatcher, "log", sub, sub.Handler(d.apply))
+	}
+	for _, add := range c.Parts {
+		if err := add(ctx, router, now.node); err != nil {
+			return nil, errors.Join(err, router.Close())
+		}
 	}
 	if c.Deliver {
 		router.AddConsumerHandler("deliver", "deliveries", &subscriber{lanes: now.lanes, calls: calls, closed: make(chan struct{})}, now.deliver)

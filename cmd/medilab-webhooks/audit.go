@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// newAuditCommand groups what an auditor asks of the log.
+func newAuditCommand(db *databaseOptions) *cobra.Command {
+	c := &cobra.Command{Use: "audit", Short: "Replay and verify the log"}
+	c.AddCommand(newAuditLogCommand(db))
+	return c
+}
+
+// auditLogOptions say what of the log to show.
+type auditLogOptions struct {
+	stream, webhook, changeType, from, to, format string
+	after                                         int64
+	asJSON                                        bool
+}
+
+func newAuditLogCommand(db *databaseOptions) *cobra.Command {
+	var o auditLogOptions
+	c := &cobra.Command{
+		Use:   "log",
+		Short: "Replay history: every event of the log, in order",
+		Example: `  medilab-webhooks audit log --webhook 1
+  medilab-webhooks audit log --type 'webhook.*' --from 2026-01-01 --format ndjson > history.ndjson`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			filter, format, err := o.check(c.OutOrStdout())
+			if err != nil {
+				return usageError{err}
+			}
+			return db.use(c, func(s *session) error {
+				concerns := func(eventstore.Event) bool { return true }
+				if o.webhook != "" {
+					id, err := findWebhook(s, o.webhook)
+					if err != nil {
+						return err
+					}
+					filter.Streams, filter.Mention = []string{id.Stream()}, id.String()
+					concerns = concerning(id)
+				}
+				return o.replay(c.Context(), s.log, filter, concerns, c.OutOrStdout(), format)
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.stream, "stream", "", "this stream alone, as in webhook-550e8400-e29b-41d4-a716-446655440000")
+	f.StringVar(&o.webhook, "webhook", "", "what concerns this webhook (number or UUID): its changes and its deliveries")
+	f.StringVar(&o.changeType, "type", "", "this type alone, as in webhook.changed, or a group, as in webhook.*")
+	f.StringVar(&o.from, "from", "", "recorded at this time or later: RFC 3339, or a date (UTC)")
+	f.StringVar(&o.to, "to", "", "recorded before this time")
+	f.Int64Var(&o.after, "after", 0, "go on after this position")
+	f.StringVar(&o.format, "format", "table", "table or ndjson")
+	f.BoolVar(&o.asJSON, "json", false, "the same as --format ndjson")
+	return c
+}
+
+// format is how the log is shown.
+type format struct {
+	heading string
+	print   func(w *bufio.Writer, e eventstore.Event) error
+}
+
+func (o auditLogOptions) check(out io.Writer) (filter eventstore.Filter, _ format, err error) {
+	filter.Type = o.changeType
+	if o.stream != "" {
+		filter.Streams = []string{o.stream}
+	}
+	if filter.From, err = parseTime("from", o.from); err != nil {
+		return filter, format{}, err
+	}
+	if filter.To, err = parseTime("to", o.to); err != nil {
+		return filter, format{}, err
+	}
+	switch {
+	case o.stream != "" && o.webhook != "":
+		return filter, format{}, errors.New("give --stream or --webhook, not both")
+	case o.after < 0:
+		return filter, format{}, errors.New("--after must not be negative")
+	case o.webhook != "" && !isWebhookName(o.webhook):
+		return filter, format{}, errors.New("--webhook must be a webhook's number or UUID")
+	case o.format == "ndjson" || o.asJSON:
+		return filter, format{print: printLine}, nil
+	case o.format == "table":
+		return filter, format{heading: heading, print: printRow(out)}, nil
+	}
+	return filter, format{}, errors.New("--format must be table or ndjson")
+}
+
+// parseTime reads what people write for a time. A time without a zone is UTC.
+func parseTime(flag, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--%s must be a time as in 2026-01-31T15:04:05Z, or a date as in 2026-01-31", flag)
+}
+
+func isWebhookName(name string) bool {
+	_, notNumber := strconv.ParseInt(name, 10, 64)
+	return notNumber == nil || uuid.Validate(name) == nil
+}
+
+// findWebhook finds a webhook by its number or UUID; a deleted one too.
+func findWebhook(s *session, name string) (domain.WebhookID, error) {
+	if number, err := strconv.ParseInt(name, 10, 64); err == nil {
+		if id, ok := s.commands.Directory.Number(number); ok {
+			return id, nil
+		}
+	} else if id, err := uuid.Parse(name); err == nil {
+		if _, ok := s.commands.Directory.Webhook(domain.WebhookID(id)); ok {
+			return domain.WebhookID(id), nil
+		}
+	}
+	return domain.WebhookID{}, fmt.Errorf("there was never a webhook %s; `medilab-webhooks audit log --type webhook.registered` lists them", name)
+}
+
+// concerning tells what is about the webhook from what merely mentions it: its own changes, the
+// decisions to deliver to it, and those deliveries.
+func concerning(id domain.WebhookID) func(eventstore.Event) bool {
+	return func(e eventstore.Event) bool {
+		if dispatched, ok := e.Value.(domain.EventDispatched); ok {
+			return slices.ContainsFunc(dispatched.Deliveries, func(d domain.Dispatch) bool { return d.WebhookID == id })
+		}
+		if change, ok := e.Value.(domain.Change); ok && strings.HasPrefix(e.Stream, "delivery-") {
+			return domain.Delivery{}.Evolve(change, e.RecordedAt).WebhookID == id
+		}
+		return e.Stream == id.Stream()
+	}
+}
+
+// replay prints in order, and in constant memory whatever the length.
+func (o auditLogOptions) replay(ctx context.Context, log *eventstore.Log, filter eventstore.Filter, concerns func(eventstore.Event) bool, out io.Writer, format format) error {
+	w := bufio.NewWriterSize(out, 64<<10)
+	if _, err := w.WriteString(format.heading); err != nil {
+		return err
+	}
+	err := log.Each(ctx, eventstore.Position(o.after), filter, func(e eventstore.Event) error {
+		if !concerns(e) {
+			return nil
+		}
+		return format.print(w, e)
+	})
+	return errors.Join(err, w.Flush())
+}
+
+func printLine(w *bufio.Writer, e eventstore.Event) error {
+	_, err := w.Write(append(e.AppendLine(w.AvailableBuffer()), '\n'))
+	return err
+}
+
+const heading = "POSITION  RECORDED                 TYPE                      STREAM, VERSION, DATA\n"
+
+// printRow prints for people: a line each, no longer than the terminal is wide; in a pipe with
+// the whole data.
+func printRow(out io.Writer) func(*bufio.Writer, eventstore.Event) error {
+	width := 0
+	if f, ok := out.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil {
+			width = columns
+		}
+	}
+	return func(w *bufio.Writer, e eventstore.Event) error {
+		row := fmt.Sprintf("%8d  %s  %-24s  %s v%d  %s", e.Position, e.RecordedAt.UTC().Format("2006-01-02 15:04:05.000"), e.Type, e.Stream, e.Version, e.Data)
+		_, err := fmt.Fprintln(w, cut(tameLine(row), width))
+		return err
+	}
+}
+
+// cut shortens text to so many characters; 0 is no limit.
+func cut(text string, width int) string {
+	if width <= 0 || utf8.RuneCountInString(text) <= width {
+		return text
+	}
+	return string([]rune(text)[:width-1]) + "…"
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+const (
+	// longestLine holds the largest event and the rest of its line.
+	longestLine = domain.MaxEventBytes + 64<<10
+	// A batch is one append: large enough to be fast, small enough to go on from.
+	batchEvents, batchBytes = 500, 8 << 20
+)
+
+// pipeline takes lines to the log, a batch at a time.
+type pipeline struct {
+	session  *session
+	catalog  domain.Catalog
+	source   emitted // what a line does not say
+	notes    io.Writer
+	progress func(bytes int)
+	skip     int
+
+	accepted, refused int
+	done              int // lines: all up to this one are accepted or refused
+
+	line  int // the last one read
+	batch []numbered
+	bytes int
+}
+
+// numbered is an event and the line it came from.
+type numbered struct {
+	line  int
+	event commands.NewEvent
+}
+
+// run reads to the end. Its error says what ended it early.
+func (p *pipeline) run(ctx context.Context, in io.Reader) error {
+	reader := bufio.NewReaderSize(in, 256<<10)
+	for {
+		line, long, err := readLine(reader)
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
+			return fmt.Errorf("read the events after line %d: %w", p.line, err)
+		}
+		if len(line) > 0 || long {
+			p.line++
+			p.progress(len(line))
+			p.take(line, long)
+		}
+		// When nothing more is there yet, what there is does not wait for it.
+		if last || len(p.batch) >= batchEvents || p.bytes >= batchBytes || reader.Buffered() == 0 {
+			if err := p.flush(ctx); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+// readLine reads one line with its end, in memory of its own. What is beyond longestLine is
+// read and dropped: long tells. An empty line is one newline, so no bytes mean the end.
+func readLine(r *bufio.Reader) (line []byte, long bool, err error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(line)+len(part) > longestLine {
+			long = true
+		} else if !long {
+			line = append(line, part...)
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line, long, err
+		}
+	}
+}
+
+// take checks a line and puts it into the batch.
+func (p *pipeline) take(line []byte, long bool) {
+	line = bytes.TrimSpace(line)
+	if p.line <= p.skip || len(line) == 0 && !long {
+		return
+	}
+	event, err := commands.NewEvent{}, error(domain.TooLarge("the line is longer than 10 MB"))
+	if !long {
+		event, err = p.parse(line)
+	}
+	if err != nil {
+		p.refuse(p.line, err)
+		return
+	}
+	p.batch = append(p.batch, numbered{p.line, event})
+	p.bytes += len(line)
+}
+
+func (p *pipeline) refuse(line int, err error) {
+	p.refused++
+	fmt.Fprintf(p.notes, "line %d: %s\n", line, tameLine(problem(err))) //nolint:errcheck // nowhere else to say it
+}
+
+func (p *pipeline) parse(line []byte) (commands.NewEvent, error) {
+	if err := domain.CheckJSON(line); err != nil {
+		return commands.NewEvent{}, err
+	}
+	var eventType string
+	var data []byte
+	e := p.source
+	err := domain.ObjectFields(line, func(key string, raw []byte) error {
+		text, isText := domain.JSONText(raw)
+		var into *string
+		switch key {
+		case "event_data":
+			data = raw
+			return nil
+		case "event_type":
+			into = &eventType
+		case "event_id":
+			into = &e.eventID
+		case "source":
+			into = &e.source
+		case "correlation_id":
+			into = &e.correlationID
+		default:
+			return domain.Invalid(key, "is not a field of an event")
+		}
+		if !isText && string(raw) != "null" {
+			return domain.Invalid(key, "must be text")
+		}
+		if isText {
+			*into = text
+		}
+		return nil
+	})
+	if err != nil {
+		return commands.NewEvent{}, err
+	}
+	if data == nil {
+		return commands.NewEvent{}, domain.Invalid("event_data", "is required")
+	}
+	return e.event(p.catalog, eventType, data)
+}
+
+// flush makes the batch durable. What the log refuses of it, because its id has another event,
+// is refused alone.
+func (p *pipeline) flush(ctx context.Context) error {
+	if len(p.batch) > 0 {
+		events := make([]commands.NewEvent, len(p.batch))
+		for i, n := range p.batch {
+			events[i] = n.event
+		}
+		_, err := p.session.commands.TriggerBatch(ctx, caller(), events, "")
+		switch {
+		case err == nil:
+			p.accepted += len(p.batch)
+		case isRefusal(err):
+			if err := p.flushEach(ctx); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("emit the events after line %d: %w", p.done, err)
+		}
+	}
+	p.batch, p.bytes, p.done = p.batch[:0], 0, max(p.line, p.skip)
+	return nil
+}
+
+func (p *pipeline) flushEach(ctx context.Context) error {
+	for _, n := range p.batch {
+		_, err := p.session.commands.TriggerEvent(ctx, caller(), n.event, "")
+		switch {
+		case err == nil:
+			p.accepted++
+		case isRefusal(err):
+			p.refuse(n.line, err)
+		default:
+			return fmt.Errorf("emit line %d: %w", n.line, err)
+		}
+		p.done = n.line
+	}
+	return nil
+}
+
+// isRefusal tells what is wrong with an event from what went wrong.
+func isRefusal(err error) bool {
+	switch domain.KindOf(err) {
+	case domain.KindInvalid, domain.KindMalformed, domain.KindConflict, domain.KindTooLarge:
+		return true
+	}
+	return false
+}

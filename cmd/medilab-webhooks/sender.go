@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http/sender"
+)
+
+// calls makes the outbound client what the commands call with.
+type calls struct{ client *sender.Client }
+
+func newSender(s settings) (calls, error) {
+	client, err := sender.New(sender.Config{
+		AllowTargets: s.targets, MaxInFlight: s.workers,
+		CAFile: s.caFile, ClientCertFile: s.clientCert, ClientKeyFile: s.clientKey, Proxy: s.proxy,
+	})
+	return calls{client}, err
+}
+
+// Send implements commands.Sender.
+func (c calls) Send(ctx context.Context, call commands.Outgoing) commands.Answer {
+	r := c.client.Send(ctx, sender.Request{URL: call.URL, Header: call.Header, Body: call.Body, Timeout: call.Timeout})
+	return commands.Answer{
+		Outcome: domain.Outcome(r.Outcome), Status: r.Status, Header: r.Header, Body: r.Body, Truncated: r.Truncated,
+		Duration: r.Duration, Error: r.Error, RetryAfter: r.RetryAfter,
+	}
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// newTokenCommand groups what there is to do with API tokens.
+func newTokenCommand(db *databaseOptions) *cobra.Command {
+	c := &cobra.Command{Use: "token", Short: "Create, list and revoke API tokens"}
+	c.AddCommand(newTokenCreateCommand(db), newTokenListCommand(db), newTokenRevokeCommand(db))
+	return c
+}
+
+// shownToken is a token as it is printed; the token itself only when it was just made.
+type shownToken struct {
+	ID        string         `json:"id"`
+	Name      string         `json:"name"`
+	Token     string         `json:"token,omitempty"`
+	Prefix    string         `json:"prefix"`
+	Scopes    []domain.Scope `json:"scopes"`
+	State     string         `json:"state"` // valid, expired, revoked
+	CreatedAt time.Time      `json:"created_at"`
+	ExpiresAt *time.Time     `json:"expires_at"`
+}
+
+func showToken(t domain.Token, now time.Time) shownToken {
+	shown := shownToken{ID: t.ID.String(), Name: t.Name, Prefix: t.Prefix, Scopes: t.Scopes, State: "valid", CreatedAt: t.CreatedAt.UTC()}
+	switch {
+	case t.Revoked:
+		shown.State = "revoked"
+	case !t.Valid(now):
+		shown.State = "expired"
+	}
+	if !t.ExpiresAt.IsZero() {
+		shown.ExpiresAt = &t.ExpiresAt
+	}
+	return shown
+}
+
+func newTokenCreateCommand(db *databaseOptions) *cobra.Command {
+	var name string
+	var scopes []string
+	var expires time.Duration
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "create --name NAME --scopes SCOPE[,SCOPE...]",
+		Short:   "Make a token and print it, this once",
+		Example: "  medilab-webhooks token create --name crm --scopes webhooks:read,events:write --expires 720h",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			rights := make([]domain.Scope, len(scopes))
+			for i, s := range scopes {
+				rights[i] = domain.Scope(strings.TrimSpace(s))
+			}
+			if _, err := domain.DecideCreateToken(domain.TokenCreated{Name: name, Scopes: rights}); err != nil {
+				return wrongFlags(err)
+			}
+			if expires < 0 || c.Flags().Changed("expires") && expires == 0 {
+				return usageError{errors.New("--expires must be a time ahead, as in 720h")}
+			}
+			return db.use(c, func(s *session) error {
+				var until time.Time
+				if expires > 0 {
+					until = time.Now().Add(expires)
+				}
+				token, clear, err := s.commands.CreateToken(c.Context(), caller(), name, rights, until)
+				if err != nil {
+					return err
+				}
+				shown := showToken(token, time.Now())
+				shown.Token = clear.Reveal()
+				switch {
+				case asJSON:
+					return printJSON(c.OutOrStdout(), shown)
+				case isTerminal(c.OutOrStdout()):
+					_, err = fmt.Fprintf(c.OutOrStdout(), "Token %s (%s) is made. Keep it now, it is not shown again:\n\n  %s\n\n", token.ID, tameLine(name), shown.Token)
+				default:
+					_, err = fmt.Fprintln(c.OutOrStdout(), shown.Token)
+				}
+				return err
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&name, "name", "", "who uses it; stands in the log as the actor")
+	f.StringSliceVar(&scopes, "scopes", nil, "its rights: webhooks:read, webhooks:write, events:write, audit:read, admin")
+	f.DurationVar(&expires, "expires", 0, "how long it is valid (default: for ever)")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	for _, name := range []string{"name", "scopes"} {
+		cobra.CheckErr(c.MarkFlagRequired(name)) // fails for a flag that is not there alone
+	}
+	return c
+}
+
+// wrongFlags names the flags by the fields that were refused.
+func wrongFlags(err error) error {
+	var texts []string
+	for _, f := range domain.FieldsOf(err) {
+		texts = append(texts, "--"+f.Field+" "+f.Message)
+	}
+	return usageError{errors.New(strings.Join(texts, "; "))}
+}
+
+func newTokenListCommand(db *databaseOptions) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the tokens, without the tokens themselves",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return db.use(c, func(s *session) error {
+				now := s.log.Clock().Now()
+				shown := []shownToken{}
+				rows := [][]string{{"ID", "NAME", "TOKEN", "SCOPES", "STATE", "CREATED", "EXPIRES"}}
+				for _, t := range s.commands.Directory.Tokens() {
+					one := showToken(t, now)
+					scopes := make([]string, len(t.Scopes))
+					for i, scope := range t.Scopes {
+						scopes[i] = string(scope)
+					}
+					shown = append(shown, one)
+					rows = append(rows, []string{one.ID, one.Name, one.Prefix + "...", strings.Join(scopes, ","), one.State, showTime(t.CreatedAt), showTime(t.ExpiresAt)})
+				}
+				if asJSON {
+					return printJSON(c.OutOrStdout(), shown)
+				}
+				return printTable(c.OutOrStdout(), rows)
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func newTokenRevokeCommand(db *databaseOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke ID",
+		Short: "End a token for good",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := uuid.Parse(args[0])
+			if err != nil {
+				return usageError{errors.New("the ID must be a UUID, as `medilab-webhooks token list` shows it")}
+			}
+			return db.use(c, func(s *session) error {
+				err := s.commands.RevokeToken(c.Context(), caller(), domain.TokenID(id))
+				if errors.Is(err, domain.KindNotFound) {
+					return fmt.Errorf("there is no token %s; `medilab-webhooks token list` shows them", id)
+				}
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "Token %s is revoked\n", id)
+				return err
+			})
+		},
+	}
+}
