@@ -84,12 +84,17 @@ func TestBodyCutOff(t *testing.T) {
 func TestJunk(t *testing.T) {
 	s := newService(t)
 	s.register("")
+	s.ask("POST", trigger, `{"event_id":"ffffffff-ffff-ffff-ffff-ffffffffffff","event_type":"patient.created","event_data":{}}`).want(202)
 	paths := []string{
 		"/api/v1/webhooks", "/api/v1/webhooks/1", "/api/v1/webhooks/99999999999999999999", "/api/v1/webhooks/-1", "/api/v1/webhooks/00000000-0000-0000-0000-000000000000",
 		"/api/v1/webhooks/1/activate", "/api/v1/webhooks/1/deactivate", "/api/v1/webhooks/1/rotate-secret",
+		"/api/v1/webhooks/1/test", "/api/v1/webhooks/1/calls", "/api/v1/webhooks/1/calls/1", "/api/v1/webhooks/1/stats", "/api/v1/webhooks/system/stats",
+		"/api/v1/webhooks/1/history", "/api/v1/webhooks/events", "/api/v1/webhooks/events/1", "/api/v1/webhooks/deliveries/1/retry",
+		"/api/v1/webhooks/events/ffffffff-ffff-ffff-ffff-ffffffffffff/explain", "/api/v1/webhooks/1/calls/ffffffff-ffff-ffff-ffff-ffffffffffff", "/api/v1/audit/events",
 		trigger, trigger + "/batch", "/api/v1/webhooks/events/types", "/%00", "/api/v1/webhooks/%2e%2e", "/api/v1/webhooks/1%2Ftest",
 	}
-	queries := []string{"", "?limit=-1&cursor=AAAA&status=%00", "?q=%FF%00&event_type=%FF", "?%zz", "?;", "?as_of=0000-01-01T00:00:00Z", "?as_of=99999-01-01T00:00:00Z"}
+	queries := []string{"", "?limit=-1&cursor=AAAA&status=%00", "?q=%FF%00&event_type=%FF", "?%zz", "?;", "?as_of=0000-01-01T00:00:00Z", "?as_of=99999-01-01T00:00:00Z",
+		"?from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59Z", "?from=9999-12-31T23:59:59Z&to=0001-01-01T00:00:00Z&bucket=hour", "?after=9223372036854775807&stream=%00&type=*", "?correlation_id=%00", "?cursor=djEuOTIyMzM3MjAzNjg1NDc3NTgwNw"}
 	bodies := []string{
 		"", "null", "[]", "{}", `"`, "{\"\x00\":1}", `{"name":{"name":[]},"events":[[]],"headers":{"":""},"batch":[],"filters":{"$or":[{"$or":[]}]},"secret":"whsec_"}`,
 		`{"name":"\ud83d\ude00","url":"http://[::1","events":["*","*","\u0000"],"filters":{"a.b.c":{"$regex":"(((("}},"headers":{"\u0000":"\u0000"}}`,

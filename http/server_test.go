@@ -12,17 +12,23 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/sender"
 	"github.com/medilab/webhooks/migrations/testdb"
+	"github.com/medilab/webhooks/projections"
 )
 
 const adminToken = "admin-token-of-the-tests-0123456789"
@@ -33,8 +39,10 @@ type service struct {
 	url      string
 	token    string
 	commands *commands.Commands
+	queries  *projections.Projections
 	log      *eventstore.Log
 	pool     *pgxpool.Pool
+	saga     *saga.Saga
 	ready    error
 }
 
@@ -49,12 +57,12 @@ func newService(t *testing.T) *service {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	directory := commands.NewDirectory(logger)
+	directory, deliveries := commands.NewDirectory(logger), saga.New()
 	log := eventstore.Open(eventstore.Config{
-		Pool:  pool,
-		Codec: func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
-
-		Observers: []eventstore.Observer{directory.Observe}, Logger: logger,
+		Pool: pool, Logger: logger, Follower: directory,
+		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
+		Inline:    []eventstore.Inline{&projections.Queue{Claims: deliveries}},
+		Observers: []eventstore.Observer{directory.Observe, deliveries.Observe},
 	})
 	t.Cleanup(log.Close)
 	directory.Attach(log)
@@ -71,17 +79,83 @@ func newService(t *testing.T) *service {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	s := &service{t: t, token: adminToken, log: log, pool: pool, commands: &commands.Commands{
+	queries := projections.New(pool, log, logger)
+	s := &service{t: t, token: adminToken, log: log, pool: pool, saga: deliveries, queries: queries, commands: &commands.Commands{
 		Log: log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
 		Attempter: &commands.Attempter{Sender: outgoing{client}, Opener: keys, Clock: log.Clock()},
 	}}
 	server := httptest.NewServer(api.NewServer(api.Config{
-		Commands: s.commands, Logger: logger, AdminToken: domain.NewSecret(adminToken),
+		Commands: s.commands, Queries: queries, Logger: logger, AdminToken: domain.NewSecret(adminToken),
 		Ready: func(context.Context) error { return s.ready },
 	}).Handler())
 	t.Cleanup(server.Close)
 	s.url = server.URL
 	return s
+}
+
+// work makes the service deliver and keep its read models until the test ends.
+func (s *service) work() {
+	s.t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	s.saga.Attach(saga.Config{
+		Log: s.log, Pool: s.pool, Directory: s.commands.Directory, Attempter: s.commands.Attempter, Logger: logger,
+		Workers: 16, Grace: patience, Name: s.t.Name(), Dispatch: true, Deliver: true,
+	})
+	node, err := eventstore.Join(s.t.Context(), s.pool, s.log.Clock(), s.t.Name(), logger, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: patience}, watermill.NopLogger{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.queries.AddTo(s.t.Context(), router, node); err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	for _, run := range []func(context.Context) error{s.saga.Run, node.Run, func(context.Context) error { return router.Run(context.Background()) }} {
+		group.Go(func() {
+			if err := run(ctx); err != nil {
+				s.t.Error(err)
+			}
+		})
+	}
+	s.t.Cleanup(func() {
+		if err := router.Close(); err != nil {
+			s.t.Error(err)
+		}
+		cancel()
+		group.Wait()
+	})
+}
+
+// patience bounds every wait; none is expected to come near it.
+const patience = time.Minute
+
+// until waits until the condition holds, looking whenever the log has grown.
+func (s *service) until(what string, holds func() bool) {
+	s.t.Helper()
+	wake, stop := s.log.Wakes()
+	defer stop()
+	deadline := time.After(patience)
+	for !holds() {
+		select {
+		case <-wake:
+		case <-deadline:
+			s.t.Fatalf("not in %s: %s", patience, what)
+		}
+	}
+}
+
+// settled waits until the read models hold the whole log.
+func (s *service) settled() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	if err := s.queries.WaitFor(ctx, s.head()); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // outgoing makes the sender what commands call with.

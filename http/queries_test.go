@@ -1,0 +1,376 @@
+package http_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// receiver answers with a status and hands on what it got.
+type receiver struct {
+	*httptest.Server
+	got chan received
+}
+
+type received struct {
+	header http.Header
+	body   string
+}
+
+func newReceiver(t *testing.T, status int) *receiver {
+	t.Helper()
+	r := &receiver{got: make(chan received, 100)}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("X-Answer", "yes")
+		w.WriteHeader(status)
+		if _, err := io.WriteString(w, "принято\xff"); err != nil {
+			t.Error(err)
+		}
+		r.got <- received{request.Header, string(body)}
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) next(t *testing.T) received {
+	t.Helper()
+	select {
+	case got := <-r.got:
+		return got
+	case <-time.After(patience):
+		t.Fatal("no call came")
+		return received{}
+	}
+}
+
+func (s *service) registerAt(url, more string) answer {
+	s.t.Helper()
+	return s.ask("POST", "/api/v1/webhooks", `{"name":"W","url":"`+url+`","events":["patient.created"]`+more+`}`).want(201)
+}
+
+func (s *service) deliveryState(event string) string {
+	s.t.Helper()
+	list := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200)
+	if list.get("items") == "[]" {
+		return ""
+	}
+	return list.text("items", 0, "state")
+}
+
+func TestTheWayOfAnEvent(t *testing.T) {
+	s := newService(t)
+	s.work()
+	r := newReceiver(t, 201)
+	s.registerAt(r.URL+"/hook", `,"headers":{"X-API-Key":"key-in-clear"},"secret":"s3cret","payload_version":"2"`)
+	s.registerAt(r.URL, `,"filters":{"age_min":18}`)
+	s.registerAt(r.URL, `,"is_active":false`)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"V","url":"`+r.URL+`","events":["visit.*"]}`).want(201)
+	first := time.Now().UTC().Format(time.RFC3339Nano)
+
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"age": 17, "n": 1.0},"source":"manual","correlation_id":"c-1"}`).want(202).text("event_id")
+	got := r.next(t)
+	s.until("delivered", func() bool { return s.deliveryState(event) == "delivered" })
+	s.settled()
+
+	deliveries := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries/", "").want(200)
+	if deliveries.get("items", 0, "attempts") != "1" || deliveries.get("items", 0, "next_attempt_at") != "null" || deliveries.get("next_cursor") != "null" {
+		t.Errorf("deliveries: %s", deliveries.body)
+	}
+
+	explain := s.ask("GET", "/api/v1/webhooks/events/"+event+"/explain", "").want(200)
+	var verdicts []string
+	var list struct {
+		Items []struct {
+			Verdict, Field string
+			Version        int64 `json:"webhook_version"`
+			Want, Got      any
+		}
+	}
+	explain.into(&list)
+	for _, item := range list.Items {
+		verdicts = append(verdicts, item.Verdict)
+	}
+	if strings.Join(verdicts, " ") != "delivered filtered inactive type_not_subscribed" {
+		t.Errorf("explain: %s", explain.body)
+	}
+	if f := list.Items[1]; f.Field != "age_min" || f.Want != float64(18) || f.Got != float64(17) || f.Version != 1 {
+		t.Errorf("explain: %+v", f)
+	}
+
+	calls := s.ask("GET", "/api/v1/webhooks/1/calls?limit=100", "").want(200)
+	if calls.text("items", 0, "event_id") != event || calls.text("items", 0, "status") != "success" || calls.get("items", 0, "response_status") != "201" ||
+		calls.get("items", 0, "attempt") != "1" || calls.get("items", 0, "test") != "false" || calls.get("items", 0, "next_attempt_at") != "null" {
+		t.Errorf("calls: %s", calls.body)
+	}
+	for query, want := range map[string]int{"?status=success": 1, "?status=failed": 0, "?event_type=patient.created&from=" + first: 1, "?event_type=visit.created": 0, "?to=" + first: 0} {
+		var page struct{ Items []json.RawMessage }
+		s.ask("GET", "/api/v1/webhooks/1/calls"+query, "").want(200).into(&page)
+		if len(page.Items) != want {
+			t.Errorf("calls%s: %d, want %d", query, len(page.Items), want)
+		}
+	}
+	s.ask("GET", "/api/v1/webhooks/1/calls?status=ok&event_type=patient.x&from=then&limit=0&cursor=x&state=1", "").
+		refusing("status", "event_type", "from", "limit", "state")
+	s.ask("GET", "/api/v1/webhooks/1/calls?cursor=x", "").refusing("cursor")
+
+	id := calls.text("items", 0, "call_id")
+	call := s.ask("GET", "/api/v1/webhooks/1/calls/"+id, "").want(200)
+	if call.text("payload") != got.body {
+		t.Errorf("shown  %s\nand sent %s", call.text("payload"), got.body)
+	}
+	if call.text("method") != "POST" || call.text("url") != r.URL+"/hook" || call.text("response_body") != "принято\uFFFD" || call.text("response_body_base64") == "" ||
+		call.text("response_headers", "X-Answer") != "yes" || call.get("response_truncated") != "false" {
+		t.Errorf("call: %s", call.body)
+	}
+	for name, want := range map[string]string{
+		"Content-Type": got.header.Get("Content-Type"), "User-Agent": "MediLab-Webhook/1.0", "X-Webhook-Signature": got.header.Get("X-Webhook-Signature"),
+		"webhook-signature": got.header.Get("Webhook-Signature"), "X-API-Key": "***",
+	} {
+		if shown := call.text("request_headers", name); shown != want || want == "" {
+			t.Errorf("%s: shown %q, sent %q", name, shown, want)
+		}
+	}
+	if strings.Contains(string(call.body), "key-in-clear") || got.header.Get("X-Api-Key") != "key-in-clear" {
+		t.Error("the header's value shows, or was not sent")
+	}
+	s.ask("GET", "/api/v1/webhooks/2/calls/"+id, "").want(404)
+	s.ask("GET", "/api/v1/webhooks/1/calls/00000000-0000-0000-0000-000000000001", "").want(404)
+
+	stats := s.ask("GET", "/api/v1/webhooks/1/stats/?bucket=hour", "").want(200)
+	if stats.get("total_calls") != "1" || stats.get("success_rate") != "100" || stats.get("series", 0, "total_calls") != "1" || stats.get("delivered") != "1" {
+		t.Errorf("stats: %s", stats.body)
+	}
+	if unused := s.ask("GET", "/api/v1/webhooks/2/stats", "").want(200); unused.get("success_rate") != "null" || unused.get("total_calls") != "0" {
+		t.Errorf("stats: %s", unused.body)
+	}
+	system := s.ask("GET", "/api/v1/webhooks/system/stats", "").want(200)
+	if system.get("webhooks_total") != "4" || system.get("webhooks_active") != "3" || system.get("events_total") != "1" {
+		t.Errorf("system stats: %s", system.body)
+	}
+	s.ask("GET", "/api/v1/webhooks/1/stats?bucket=week&since=1", "").refusing("bucket", "since")
+
+	events := s.ask("GET", "/api/v1/webhooks/events?event_type=patient.created&correlation_id=c-1&from="+first, "").want(200)
+	if events.text("items", 0, "event_id") != event || events.get("next_cursor") != "null" {
+		t.Errorf("events: %s", events.body)
+	}
+	if one := s.ask("GET", "/api/v1/webhooks/events/"+event, "").want(200); one.get("event_data") != `{"age":17,"n":1.0}` || one.text("source") != "manual" {
+		t.Errorf("event: %s", one.body)
+	}
+	for _, path := range []string{"", "/deliveries", "/explain"} {
+		s.ask("GET", "/api/v1/webhooks/events/550e8400-e29b-41d4-a716-446655440000"+path, "").want(404)
+		s.ask("GET", "/api/v1/webhooks/events/550e"+path, "").want(404)
+	}
+
+	// What is deleted can still be read.
+	s.ask("DELETE", "/api/v1/webhooks/1", "").want(204)
+	s.ask("GET", "/api/v1/webhooks/1/calls/"+id, "").want(200)
+	s.ask("GET", "/api/v1/webhooks/1/stats", "").want(200)
+	if then := s.ask("GET", "/api/v1/webhooks/1?as_of="+first, "").want(200); then.get("version") != "1" {
+		t.Errorf("then: %s", then.body)
+	}
+	s.ask("GET", "/api/v1/webhooks/1?as_of=2020-01-01T00:00:00Z", "").want(404)
+	s.ask("GET", "/api/v1/webhooks/1?as_of="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "").want(404)
+	s.ask("GET", "/api/v1/webhooks/1?as_of=yesterday", "").refusing("as_of")
+}
+
+func TestRetryAndCancel(t *testing.T) {
+	s := newService(t)
+	s.work()
+	r := newReceiver(t, 500)
+	s.registerAt(r.URL, `,"retry_delay":86400`)
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+	r.next(t)
+	pending := func() string {
+		return s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).get("items", 0, "attempts")
+	}
+	s.until("one attempt", func() bool { return pending() == "1" })
+	delivery := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").text("items", 0, "delivery_id")
+	path := "/api/v1/webhooks/deliveries/" + delivery
+
+	if got := s.ask("POST", path+"/retry/", "").want(202); got.text("state") != "pending" || got.text("delivery_id") != delivery {
+		t.Errorf("got %s", got.body)
+	}
+	if got := r.next(t); got.header.Get("X-Webhook-Attempt") != "2" {
+		t.Errorf("attempt %s", got.header.Get("X-Webhook-Attempt"))
+	}
+	s.until("two attempts", func() bool { return pending() == "2" })
+	if got := s.ask("POST", path+"/cancel", "").want(202); got.text("state") != "cancelled" {
+		t.Errorf("got %s", got.body)
+	}
+	s.ask("POST", path+"/cancel", "").want(409)
+	if state := s.deliveryState(event); state != "cancelled" {
+		t.Errorf("state %s", state)
+	}
+	if verdict := s.ask("GET", "/api/v1/webhooks/events/"+event+"/explain", "").want(200).text("items", 0, "verdict"); verdict != "cancelled" {
+		t.Errorf("verdict %s", verdict)
+	}
+	s.ask("POST", path+"/retry", "").want(202)
+	r.next(t)
+	s.ask("POST", "/api/v1/webhooks/deliveries/550e8400-e29b-41d4-a716-446655440000/retry", "").want(404)
+	s.ask("POST", "/api/v1/webhooks/deliveries/55/cancel", "").want(404)
+
+	// One that was never tried is in the queue alone.
+	s.ask("POST", "/api/v1/webhooks/1/deactivate", "").want(200)
+	s.registerAt(r.URL, "")
+	s.ask("DELETE", "/api/v1/webhooks/1", "").want(204)
+	s.ask("POST", path+"/retry", "").want(409)
+}
+
+func TestCancelBeforeTheFirstAttempt(t *testing.T) {
+	s := newService(t) // nobody works on the queue
+	s.register("")
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+	delivery := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).text("items", 0, "delivery_id")
+	if got := s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery+"/retry", "").want(202); got.text("event_id") != event {
+		t.Errorf("got %s", got.body)
+	}
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery+"/cancel", "").want(202)
+	if state := s.deliveryState(event); state != "cancelled" {
+		t.Errorf("state %s", state)
+	}
+}
+
+func TestGuideTest(t *testing.T) {
+	s := newService(t)
+	r := newReceiver(t, 503)
+	s.registerAt(r.URL, `,"is_active":false,"filters":{"patient_id":{"$gt":200}},"secret":"s","payload_version":"cloudevents"`)
+	test := func(body string) answer { t.Helper(); return s.ask("POST", "/api/v1/webhooks/1/test", body) }
+	made := test(`{
+	  "webhook_id": 1,
+	  "event_type": "patient.created",
+	  "test_data": {
+	    "patient_id": 123,
+	    "name": "Тестовый Пациент"
+	  }
+	}`).want(200)
+	got := r.next(t)
+	if made.text("payload") != got.body || !strings.Contains(got.body, "Тестовый Пациент") {
+		t.Errorf("shown %s, sent %s", made.text("payload"), got.body)
+	}
+	if made.get("test") != "true" || made.text("status") != "failed" || made.get("response_status") != "503" || made.get("next_attempt_at") != "null" ||
+		made.text("request_headers", "X-Webhook-Signature") != got.header.Get("X-Webhook-Signature") {
+		t.Errorf("got %s", made.body)
+	}
+	if made.get("would_match") != "false" || made.get("type_subscribed") != "true" || made.get("active") != "false" ||
+		made.get("filter", "matched") != "false" || made.text("filter", "field") != "patient_id" || made.get("filter", "got") != "123" {
+		t.Errorf("verdict: %s", made.body)
+	}
+	again := s.ask("GET", "/api/v1/webhooks/1/calls/"+made.text("call_id"), "").want(200)
+	if again.get("payload") != made.get("payload") {
+		t.Errorf("shown later: %s", again.get("payload"))
+	}
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+made.text("delivery_id")+"/retry", "").want(409)
+
+	id := s.ask("GET", "/api/v1/webhooks/1", "").text("id")
+	test(`{"webhook_id":"` + id + `","event_type":"webhook.alert_raised"}`).want(200)
+	test(`{"event_type":"visit.created","test_data":null}`).want(200)
+	test(`{"webhook_id":2,"event_type":"patient.created"}`).refusing("webhook_id")
+	test(`{"event_type":"patient.none","test_data":[],"data":{}}`).refusing("data")
+	test(`{"event_type":"patient.none","test_data":[]}`).refusing("event_type", "test_data")
+	test(`{}`).refusing("event_type")
+	s.ask("POST", "/api/v1/webhooks/9/test", `{"event_type":"patient.created"}`).want(404)
+}
+
+func TestHistory(t *testing.T) {
+	s := newService(t)
+	s.register(`"secret":"first-secret","headers":{"X-A":"header-value"}`)
+	s.ask("PUT", "/api/v1/webhooks/1", `{"name":"B","headers":{"X-A":"other-value"},"is_active":false}`).want(200)
+	s.token = s.tokenFor("webhooks:write", "webhooks:read")
+	s.ask("POST", "/api/v1/webhooks/1/rotate-secret", `{"secret":"second-secret"}`).want(200)
+	s.ask("DELETE", "/api/v1/webhooks/1", "").want(204)
+
+	history := s.ask("GET", "/api/v1/webhooks/1/history/", "").want(200)
+	var list struct {
+		Items []struct {
+			Version     int64
+			Type, Actor string
+			Changes     []struct {
+				Field       string
+				Was, Became any
+			}
+		}
+	}
+	history.into(&list)
+	var types []string
+	for _, item := range list.Items {
+		types = append(types, item.Type)
+	}
+	if got := strings.Join(types, " "); got != "webhook.deleted webhook.secret_rotated webhook.deactivated webhook.changed webhook.registered" {
+		t.Fatalf("got %s", got)
+	}
+	if list.Items[0].Actor == "admin" || list.Items[4].Actor != "admin" {
+		t.Errorf("who: %s", history.body)
+	}
+	changed := list.Items[3].Changes
+	if len(changed) != 2 || changed[0].Field != "name" || changed[0].Was != "CRM" || changed[0].Became != "B" || changed[1].Field != "headers" {
+		t.Errorf("changed: %+v", changed)
+	}
+	for _, secret := range []string{"first-secret", "second-secret", "header-value", "other-value"} {
+		if strings.Contains(string(history.body), secret) {
+			t.Errorf("%s shows", secret)
+		}
+	}
+	first := s.ask("GET", "/api/v1/webhooks/1/history?limit=3", "").want(200)
+	if rest := s.ask("GET", "/api/v1/webhooks/1/history?limit=3&cursor="+first.text("next_cursor"), "").want(200); rest.text("items", 1, "type") != "webhook.registered" {
+		t.Errorf("the rest: %s", rest.body)
+	}
+	s.ask("GET", "/api/v1/webhooks/2/history", "").want(404)
+}
+
+func TestAudit(t *testing.T) {
+	s := newService(t)
+	s.register("")
+	body := `{"event_type":"patient.created","event_data":{"a":
+ 1}}`
+	for range 3 {
+		s.ask("POST", trigger, body).want(202)
+	}
+	lines := func(query string) []map[string]any {
+		t.Helper()
+		got := s.ask("GET", "/api/v1/audit/events"+query, "").want(200)
+		if got.header.Get("Content-Type") != "application/x-ndjson" {
+			t.Errorf("Content-Type %q", got.header.Get("Content-Type"))
+		}
+		var list []map[string]any
+		for line := range strings.Lines(string(got.body)) {
+			var entry map[string]any
+			if err := json.Unmarshal([]byte(line), &entry); err != nil {
+				t.Fatalf("%v in %q", err, line)
+			}
+			list = append(list, entry)
+		}
+		return list
+	}
+	all := lines("")
+	if len(all) != int(s.head()) || all[0]["type"] != "webhook.registered" || all[0]["position"] != float64(1) || all[0]["metadata"] == nil || all[0]["recorded_at"] == nil {
+		t.Fatalf("got %v", all)
+	}
+	for i, entry := range all {
+		if entry["position"] != float64(i+1) {
+			t.Errorf("position %v at %d", entry["position"], i)
+		}
+	}
+	if rest := lines("?after=5"); len(rest) != len(all)-5 || rest[0]["position"] != float64(6) {
+		t.Errorf("after 5: %v", rest)
+	}
+	if some := lines("?type=webhook.*"); len(some) != 1 {
+		t.Errorf("by type: %v", some)
+	}
+	if some := lines("?stream=" + all[1]["stream"].(string)); len(some) != 2 {
+		t.Errorf("by stream: %v", some)
+	}
+	if none := lines("?to=2020-01-01T00:00:00Z"); len(none) != 0 {
+		t.Errorf("by time: %v", none)
+	}
+	s.ask("GET", "/api/v1/audit/events?after=-1&streams=x&from=x", "").refusing("after", "streams", "from")
+	s.token = s.tokenFor("webhooks:read")
+	s.ask("GET", "/api/v1/audit/events", "").want(403)
+}
