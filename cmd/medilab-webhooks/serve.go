@@ -234,6 +234,9 @@ func (s *server) run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer stopWork()
+	if err := s.serveDebug(work); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	group.Go(func() { s.commands.Directory.Run(work) })
 	group.Go(func() { s.log.Listen(work) })
 	saga := make(chan error, 1)

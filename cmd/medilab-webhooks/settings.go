@@ -56,6 +56,7 @@ type serveOptions struct {
 	proxy        string
 	certFile     string
 	keyFile      string
+	debugAddr    string
 	invalid      error // a value of the environment that cannot be read
 }
 
@@ -76,6 +77,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.proxy, "proxy", fromEnvironment("MEDILAB_PROXY", ""), "forward proxy for calls (MEDILAB_PROXY; default: none)")
 	f.StringVar(&o.certFile, "tls-cert", fromEnvironment("MEDILAB_TLS_CERT_FILE", ""), "certificate to serve HTTPS with (MEDILAB_TLS_CERT_FILE)")
 	f.StringVar(&o.keyFile, "tls-key", fromEnvironment("MEDILAB_TLS_KEY_FILE", ""), "its key (MEDILAB_TLS_KEY_FILE)")
+	f.StringVar(&o.debugAddr, "debug-addr", fromEnvironment("MEDILAB_DEBUG_ADDR", ""), "loopback address to serve Go profiles at (MEDILAB_DEBUG_ADDR; default: none)")
 }
 
 func (o *serveOptions) intFromEnvironment(name string, otherwise int) int {
@@ -121,6 +123,7 @@ type settings struct {
 	proxy       string
 	certFile    string
 	keyFile     string
+	debugAddr   string
 }
 
 // serverConnections are enough for the appender, the readers, the claims and the
@@ -136,7 +139,7 @@ func (o *serveOptions) settings(notes io.Writer) (settings, error) {
 	s := settings{
 		database: *o.database, addr: o.addr, keys: o.keys, workers: o.workers, connections: serverConnections, grace: o.grace,
 		eventTypes: o.eventTypes, caFile: o.caFile, clientCert: o.clientCert, clientKey: o.clientKey, proxy: o.proxy,
-		certFile: o.certFile, keyFile: o.keyFile,
+		certFile: o.certFile, keyFile: o.keyFile, debugAddr: o.debugAddr,
 	}
 	var err error
 	if s.logger, err = newLogger(o.log, notes); err != nil {

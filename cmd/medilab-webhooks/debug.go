@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	nethttp "net/http"
+	"net/http/pprof"
+	"time"
+)
+
+// serveDebug answers profiles at MEDILAB_DEBUG_ADDR, for whoever is on the
+// machine: it takes loopback addresses only, and no token. No address: nothing.
+func (s *server) serveDebug(ctx context.Context) error {
+	if s.settings.debugAddr == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", s.settings.debugAddr)
+	if err != nil {
+		return fmt.Errorf("listen for profiles: %w; see MEDILAB_DEBUG_ADDR", err)
+	}
+	if tcp, ok := listener.Addr().(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
+		return errors.Join(errors.New("MEDILAB_DEBUG_ADDR must be a loopback address: profiles need no token"), listener.Close())
+	}
+	mux := nethttp.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	web := &nethttp.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(ctx, func() {
+		if err := web.Close(); err != nil {
+			s.logger.Warn("closing the profiles' listener", "error", err)
+		}
+	})
+	go func() {
+		if err := web.Serve(listener); !errors.Is(err, nethttp.ErrServerClosed) {
+			s.logger.Error("serving profiles ended", "error", err)
+		}
+	}()
+	return nil
+}
