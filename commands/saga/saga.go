@@ -195,7 +195,9 @@ func (s *Saga) runSession(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		s.session.Store(nil) // new deliveries are for others
-		return errors.Join(s.wind(now, cutCalls), router.Close(), node.Leave(context.WithoutCancel(ctx)))
+		err := errors.Join(s.wind(now, cutCalls), router.Close())
+		stopWork()
+		return errors.Join(err, node.Leave(context.WithoutCancel(ctx)))
 	case <-node.Lost():
 		s.session.Store(nil)
 		now.lanes.stop()
