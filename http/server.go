@@ -179,12 +179,12 @@ func (s *Server) finish(x *exchange, r *http.Request) {
 }
 
 // log writes one wide line a request, without the query, which may hold what is
-// somebody's. What was accepted as asked is for those who look closely: events
-// come by the ten thousand a second.
+// somebody's. Events that were accepted, which come by the ten thousand a second,
+// and the questions of machines are for those who look closely.
 func (s *Server) log(x *exchange, r *http.Request, took time.Duration) {
 	level := slog.LevelInfo
 	switch {
-	case x.status == http.StatusAccepted:
+	case x.status == http.StatusAccepted, x.status < http.StatusBadRequest && !strings.HasPrefix(x.route, apiRoot):
 		level = slog.LevelDebug
 	case x.status >= http.StatusInternalServerError:
 		level = slog.LevelError
@@ -194,7 +194,7 @@ func (s *Server) log(x *exchange, r *http.Request, took time.Duration) {
 	}
 	attrs := []slog.Attr{
 		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", x.status),
-		slog.Duration("took", took), slog.Int64("bytes", x.written), slog.String("actor", x.caller.Actor),
+		slog.Float64("took_ms", float64(took.Microseconds())/1000), slog.Int64("bytes", x.written), slog.String("actor", x.caller.Actor),
 		slog.String("remote", r.RemoteAddr), slog.String("request_id", x.caller.RequestID),
 	}
 	if x.err != nil {

@@ -35,8 +35,9 @@ const adminToken = "admin-token-of-the-tests-0123456789"
 
 // service is a whole server on a database of its own.
 type service struct {
-	t        *testing.T
+	t        testing.TB
 	url      string
+	handler  http.Handler
 	token    string
 	commands *commands.Commands
 	queries  *projections.Projections
@@ -46,7 +47,7 @@ type service struct {
 	ready    error
 }
 
-func newService(t *testing.T) *service {
+func newService(t testing.TB) *service {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
@@ -84,10 +85,11 @@ func newService(t *testing.T) *service {
 		Log: log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
 		Attempter: &commands.Attempter{Sender: outgoing{client}, Opener: keys, Clock: log.Clock()},
 	}}
-	server := httptest.NewServer(api.NewServer(api.Config{
+	s.handler = api.NewServer(api.Config{
 		Commands: s.commands, Queries: queries, Logger: logger, AdminToken: domain.NewSecret(adminToken),
 		Ready: func(context.Context) error { return s.ready },
-	}).Handler())
+	}).Handler()
+	server := httptest.NewServer(s.handler)
 	t.Cleanup(server.Close)
 	s.url = server.URL
 	return s
@@ -171,7 +173,7 @@ func (o outgoing) Send(ctx context.Context, call commands.Outgoing) commands.Ans
 
 // answer is what came back.
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	what   string
 	status int
 	header http.Header
