@@ -20,6 +20,7 @@ var (
 	goldenEvent    = EventID(uuid.MustParse("0190163d-8694-739b-aea5-966c26f8ad91"))
 	goldenDelivery = DeliveryID(uuid.MustParse("0190163d-8694-839b-aea5-966c26f8ad92"))
 	goldenToken    = TokenID(uuid.MustParse("6ba7b810-9dad-41d1-80b4-00c04fd430c8"))
+	goldenReplay   = ReplayID(uuid.MustParse("0190163d-8694-739b-aea5-966c26f8ad93"))
 	goldenTime     = time.Date(2024, 1, 15, 10, 30, 5, 123456000, time.UTC)
 )
 
@@ -75,6 +76,8 @@ var goldenChanges = []Change{
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48},
 	DeliveryOutcomeLate{Call: goldenCall()},
 	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},
+	ReplayRequested{ID: goldenReplay, WebhookID: goldenWebhook, From: goldenTime, To: goldenTime.Add(time.Hour), EventTypes: []string{"patient.*"}, OnlyFailed: true, Matched: 2},
+	ReplayQueued{Deliveries: []DeliveryID{goldenDelivery}},
 	TokenCreated{ID: goldenToken, Name: "crm", Hash: "9f86d081", Prefix: "mlw_ab", Scopes: []Scope{ScopeEventsWrite}, ExpiresAt: goldenTime},
 	TokenRevoked{},
 }

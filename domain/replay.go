@@ -1,0 +1,117 @@
+package domain
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// A replay sends history again to one webhook: the events of a range that match
+// it as it is now. Each is asked for as a retry is (DeliveryRetryRequested), under
+// the delivery id that it has for this webhook.
+
+// ReplayID names one replay.
+type ReplayID uuid.UUID
+
+// Stream names the log's stream of the replay.
+func (id ReplayID) Stream() string { return "replay-" + uuid.UUID(id).String() }
+
+func (id ReplayID) String() string                { return uuid.UUID(id).String() }
+func (id ReplayID) MarshalText() ([]byte, error)  { return uuid.UUID(id).MarshalText() }
+func (id *ReplayID) UnmarshalText(b []byte) error { return (*uuid.UUID)(id).UnmarshalText(b) }
+
+// ReplayRequested starts a replay's stream.
+type ReplayRequested struct {
+	ID         ReplayID  `json:"id"`
+	WebhookID  WebhookID `json:"webhook_id"`
+	From       time.Time `json:"from"`
+	To         time.Time `json:"to"`
+	EventTypes []string  `json:"event_types,omitempty"` // types, groups or *; none: all that the webhook asks for
+	OnlyFailed bool      `json:"only_failed,omitempty"`
+	Matched    int       `json:"matched"`
+}
+
+// ReplayQueued lists the next of a replay's deliveries that were asked for, in
+// the same transaction.
+type ReplayQueued struct {
+	Deliveries []DeliveryID `json:"deliveries"`
+}
+
+func (ReplayRequested) ChangeType() string { return "replay.requested" }
+func (ReplayQueued) ChangeType() string    { return "replay.queued" }
+
+// AppendJSON appends the stored form.
+func (c ReplayRequested) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+
+// AppendJSON appends the stored form.
+func (c ReplayQueued) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+
+var (
+	_ = register(ReplayRequested{})
+	_ = register(ReplayQueued{})
+)
+
+// ReplaySpec is what a caller asks to be sent again.
+type ReplaySpec struct {
+	From, To   time.Time // recorded at or after, before
+	EventTypes []string  // nil: all that the webhook asks for
+	OnlyFailed bool      // only deliveries that failed for good
+}
+
+// CheckReplay checks a replay: both times, in their order, and known types.
+func CheckReplay(catalog Catalog, spec ReplaySpec) error {
+	var refused []FieldError
+	for _, bound := range []struct {
+		field string
+		at    time.Time
+	}{{"from", spec.From}, {"to", spec.To}} {
+		if bound.at.IsZero() {
+			refused = append(refused, FieldError{bound.field, "is required"})
+		}
+	}
+	if refused == nil && !spec.From.Before(spec.To) {
+		refused = append(refused, FieldError{"to", "must be after from"})
+	}
+	if spec.EventTypes != nil {
+		_, unknown := catalog.ParseSubscriptions("event_types", spec.EventTypes)
+		refused = append(refused, unknown...)
+	}
+	return CheckFields(refused)
+}
+
+// ReplayWants tells whether a replay sends a delivery that stands so again:
+// whatever ended, or only what failed. What is on its way anyway is left alone.
+func (d Delivery) ReplayWants(onlyFailed bool) bool {
+	if d.Version == 0 {
+		return !onlyFailed // it was never sent
+	}
+	return d.State == DeliveryFailed || !onlyFailed && d.State != DeliveryPending
+}
+
+// Matcher decides, outside of the registry, which events a webhook with these
+// subscriptions and this filter would get.
+type Matcher struct {
+	subscriptions Subscriptions
+	filter        *Filter
+}
+
+// NewMatcher prepares subscriptions and a filter, which were checked before.
+func NewMatcher(events []string, filters json.RawMessage) (Matcher, error) {
+	m := Matcher{subscriptions: make(Subscriptions, len(events))}
+	for i, s := range events {
+		m.subscriptions[i] = Subscription(s)
+	}
+	filter, err := CompileFilter(filters)
+	if err != nil {
+		return Matcher{}, fmt.Errorf("prepare a filter: %w", err)
+	}
+	m.filter = filter
+	return m, nil
+}
+
+// Match tells whether an event of the type with the data matches.
+func (m Matcher) Match(t EventType, doc *Doc) bool {
+	return m.subscriptions.Match(t) && m.filter.MatchDoc(doc)
+}
