@@ -89,11 +89,17 @@ func (q *queueChanges) statements() []eventstore.Statement {
 			FROM unnest($1::uuid[], $2::int[], $3::bigint[]) AS r (id, attempt, version)
 			WHERE q.delivery_id = r.id`, ids, attempts, versions)
 	}
-	for _, r := range q.retried { // somebody asked: seldom
+	if len(q.retried) > 0 {
+		ids, attempts, versions := columnsOf(q.retried, func(r retriedRow) (uuid.UUID, int, int64) { return r.id, r.request.Attempt, r.version })
+		webhooks, events, sizes := make([][16]byte, len(ids)), make([][16]byte, len(ids)), make([]int32, len(ids))
+		for i, r := range q.retried {
+			webhooks[i], events[i], sizes[i] = r.request.WebhookID, r.request.EventID, int32(r.request.Size)
+		}
 		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at)
-			VALUES ($1, $2, $3, $4, $5, 0, $6, clock_timestamp())
-			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = $6, due_at = clock_timestamp()`,
-			r.id, uuid.UUID(r.request.WebhookID), uuid.UUID(r.request.EventID), r.request.Size, r.request.Attempt, r.version)
+			SELECT d, w, e, s, a, 0, v, clock_timestamp()
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[]) AS r (d, w, e, s, a, v)
+			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp()`,
+			ids, webhooks, events, sizes, attempts, versions)
 	}
 	for _, r := range q.late {
 		add(`UPDATE medilab.queue SET version = $2 WHERE delivery_id = $1`, r.id, r.version)
