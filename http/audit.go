@@ -20,8 +20,20 @@ const (
 	// auditPatience is how long a reader may take for a buffer's worth: a stream
 	// holds a connection to the database while its reader reads.
 	auditPatience = 30 * time.Second
-	maxAudits     = 4
+	// maxReadings bounds how many look through the log at once.
+	maxReadings = 4
 )
+
+// lookThroughLog takes one of the few turns to read the log from end to end; done
+// gives it back.
+func (s *Server) lookThroughLog() (done func(), err error) {
+	select {
+	case s.readings <- struct{}{}:
+		return func() { <-s.readings }, nil
+	default:
+		return nil, domain.Throttled("too many others are looking through the log; try again")
+	}
+}
 
 // handleAudit streams the log as it is now, a line of JSON an entry. The last
 // line's position is where the next request resumes.
@@ -38,18 +50,17 @@ func (s *Server) handleAudit(x *exchange, r *http.Request) error {
 	if err := q.done(); err != nil {
 		return err
 	}
-	select {
-	case s.audits <- struct{}{}:
-		defer func() { <-s.audits }()
-	default:
-		return domain.Throttled("too many replays of the log are under way; try again")
+	done, err := s.lookThroughLog()
+	if err != nil {
+		return err
 	}
+	defer done()
 
 	x.Header().Set("Content-Type", "application/x-ndjson")
 	control := http.NewResponseController(x)
 	out := bufio.NewWriterSize(x, 32<<10)
 	flushed := time.Now()
-	err := s.queries.Audit(r.Context(), f, func(line []byte) error {
+	err = s.queries.Audit(r.Context(), f, func(line []byte) error {
 		if out.Available() <= len(line) || time.Since(flushed) > auditFlush {
 			// A server that sets no deadlines has none to move.
 			_ = control.SetWriteDeadline(time.Now().Add(auditPatience))

@@ -374,3 +374,89 @@ func TestAudit(t *testing.T) {
 	s.token = s.tokenFor("webhooks:read")
 	s.ask("GET", "/api/v1/audit/events", "").want(403)
 }
+
+func TestBacktest(t *testing.T) {
+	s := newService(t)
+	s.register(`"filters":{"age_min":18}`)
+	for _, body := range []string{
+		`{"event_type":"patient.created","event_data":{"age":20}}`, `{"event_type":"patient.created","event_data":{"age":10}}`,
+		`{"event_type":"patient.updated","event_data":{"age":30}}`, `{"event_type":"visit.created","event_data":{}}`,
+	} {
+		s.ask("POST", trigger, body).want(202)
+	}
+	head := s.head()
+	for body, want := range map[string]string{
+		``:                                "4 1 0 0",
+		`{"filters":null}`:                "4 2 1 0",
+		`{"events":["patient.*"]}`:        "4 2 1 0",
+		`{"filters":{"age_max":15}}`:      "4 1 1 1",
+		`{"events":["visit.created"]}`:    "4 0 0 1",
+		`{"to":"2020-01-01T00:00:00Z"}`:   "0 0 0 0",
+		`{"from":"2020-01-01T00:00:00Z"}`: "4 1 0 0",
+	} {
+		got := s.ask("POST", "/api/v1/webhooks/1/backtest", body).want(200)
+		if counts := strings.Join([]string{got.get("considered"), got.get("matched"), got.get("gained"), got.get("lost")}, " "); counts != want {
+			t.Errorf("%s: %s, want %s", body, got.body, want)
+		}
+	}
+	if got := s.ask("POST", "/api/v1/webhooks/1/backtest", `{"filters":{"age_max":15}}`); got.text("samples", 0, "change") != "lost" || got.text("samples", 1, "change") != "gained" {
+		t.Errorf("samples: %s", got.body)
+	}
+	if s.head() != head {
+		t.Error("a backtest left something in the log")
+	}
+	s.ask("POST", "/api/v1/webhooks/1/backtest", `{"events":["x"],"filters":{"a":{"$x":1}},"from":"then","since":1}`).
+		refusing("events[0]", "filters.a.$x", "from", "since")
+	s.ask("POST", "/api/v1/webhooks/2/backtest", ``).want(404)
+}
+
+func TestReplay(t *testing.T) {
+	s := newService(t)
+	before := s.commands.Now().Format(time.RFC3339Nano)
+	for _, eventType := range []string{"patient.created", "patient.created", "patient.updated", "visit.created"} {
+		s.ask("POST", trigger, `{"event_type":"`+eventType+`","event_data":{}}`).want(202)
+	}
+	s.work()
+	r := newReceiver(t, 200)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"new","url":"`+r.URL+`","events":["patient.*"]}`).want(201)
+	span := `"from":"` + before + `","to":"2100-01-01T00:00:00Z"`
+	replay := func(more string) answer {
+		t.Helper()
+		return s.ask("POST", "/api/v1/webhooks/1/replay", `{`+span+more+`}`)
+	}
+	if dry := replay(`,"dry_run":true`).want(202); dry.get("matched") != "3" || dry.get("replay_id") != "null" {
+		t.Errorf("dry: %s", dry.body)
+	}
+	if none := replay(`,"only_failed":true`).want(202); none.get("matched") != "0" {
+		t.Errorf("only failed: %s", none.body)
+	}
+	made := replay(`,"event_types":["patient.created"],"only_failed":false`).want(202)
+	if made.get("matched") != "2" {
+		t.Errorf("made: %s", made.body)
+	}
+	path := "/api/v1/webhooks/1/replays/" + made.text("replay_id")
+	if made.header.Get("Location") == "" {
+		t.Error("no Location")
+	}
+	s.until("replayed", func() bool { return s.ask("GET", path, "").want(200).text("state") == "done" })
+	if done := s.ask("GET", path, "").want(200); done.get("delivered") != "2" || done.get("matched") != "2" || done.get("queued") != "2" {
+		t.Errorf("done: %s", done.body)
+	}
+	for range 2 {
+		if got := r.next(t); got.header.Get("X-Webhook-Event") != "patient.created" || got.header.Get("X-Webhook-Attempt") != "1" {
+			t.Errorf("got %v", got.header)
+		}
+	}
+	again := replay("").want(202)
+	if again.get("matched") != "3" {
+		t.Errorf("again: %s", again.body)
+	}
+	for range 3 {
+		r.next(t)
+	}
+	s.ask("GET", "/api/v1/webhooks/1/replays/"+again.text("replay_id")+"0", "").want(404)
+	s.ask("GET", "/api/v1/webhooks/1/replays/550e8400-e29b-41d4-a716-446655440000", "").want(404)
+	s.ask("POST", "/api/v1/webhooks/1/replay", `{}`).refusing("from", "to")
+	s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":1,"to":"2100-01-01T00:00:00Z","event_types":[1],"only":true}`).refusing("from", "event_types", "only")
+	replay(`,"event_types":["x.*"]`).refusing("event_types[0]")
+}

@@ -77,12 +77,27 @@ func (q *query) time(name string) time.Time {
 	if value == "" {
 		return time.Time{}
 	}
-	at, err := time.Parse(time.RFC3339, value)
-	if err != nil || at.Year() < 1 || at.Year() > 9999 {
-		q.refuse(name, "must be a time like 2024-01-15T10:30:00Z")
-		return time.Time{}
+	at, ok := parseTime(value)
+	if !ok {
+		q.refuse(name, mustBeTime)
 	}
-	return at.UTC()
+	return at
+}
+
+const mustBeTime = "must be a time like 2024-01-15T10:30:00Z"
+
+// parseTime reads RFC 3339, with any offset, within the years that Postgres and
+// RFC 3339 both know. The zero time is none of them.
+func parseTime(text string) (time.Time, bool) {
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, false
+	}
+	at = at.UTC()
+	if at.Year() < 1 || at.Year() > 9999 || at.IsZero() {
+		return time.Time{}, false
+	}
+	return at, true
 }
 
 // eventType gives a type of the catalogue; "" when it is left out.

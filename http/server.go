@@ -45,7 +45,7 @@ type Server struct {
 	router   *mux.Router
 	auth     authenticator
 	ids      requestIDs
-	audits   chan struct{} // holds a token for each replay of the log under way
+	readings chan struct{} // holds a token for each reading of the whole log under way
 }
 
 // apiRoot is where the API is.
@@ -61,6 +61,7 @@ func NewServer(config Config) *Server {
 	s.statsRoutes()
 	s.callRoutes()
 	s.webhookRoutes()
+	s.replayRoutes()
 	s.auditRoutes()
 	s.healthRoutes()
 	if config.Mount != nil {
@@ -70,7 +71,7 @@ func NewServer(config Config) *Server {
 }
 
 func newServer(config Config) *Server {
-	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), audits: make(chan struct{}, maxAudits)}
+	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), readings: make(chan struct{}, maxReadings)}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

@@ -1,0 +1,82 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Backtest is what other subscriptions or filters would have done to history.
+type Backtest struct {
+	Considered int              `json:"considered"` // events in the range
+	Matched    int              `json:"matched"`    // by the proposal
+	Gained     int              `json:"gained"`     // matched by the proposal, and not by the webhook as it is
+	Lost       int              `json:"lost"`       // the other way about
+	Samples    []BacktestSample `json:"samples"`    // of what is gained and lost, and if that is little, of what matched
+}
+
+// BacktestSample is one event of a backtest.
+type BacktestSample struct {
+	EventID    domain.EventID `json:"event_id"`
+	EventType  string         `json:"event_type"`
+	AcceptedAt time.Time      `json:"accepted_at"`
+	Change     BacktestChange `json:"change"`
+}
+
+// BacktestChange says what a proposal does to an event.
+type BacktestChange string
+
+// What a proposal can do to an event that it or the webhook matches.
+const (
+	BacktestGained    BacktestChange = "gained"
+	BacktestLost      BacktestChange = "lost"
+	BacktestUnchanged BacktestChange = "unchanged"
+)
+
+// samplesOfAKind bounds the samples; the first ones stand for all.
+const samplesOfAKind = 10
+
+// Backtest decides every event of the range (accepted at or after from, before
+// to; zero is no bound) by both matchers. It sends nothing and reads the log
+// itself, in constant memory.
+func (p *Projections) Backtest(ctx context.Context, is, proposed domain.Matcher, from, to time.Time) (Backtest, error) {
+	result := Backtest{Samples: []BacktestSample{}}
+	taken := map[BacktestChange]int{}
+	filter := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: from, To: to}
+	err := p.log.Each(ctx, 0, filter, func(e eventstore.Event) error {
+		decode(&e)
+		event, ok := newEvent(&e)
+		if !ok {
+			return nil // it could not be sent either
+		}
+		result.Considered++
+		doc := domain.ParseDoc(event.Data)
+		was, becomes := is.Match(domain.EventType(event.Type), doc), proposed.Match(domain.EventType(event.Type), doc)
+		if becomes {
+			result.Matched++
+		}
+		change := BacktestUnchanged
+		switch {
+		case becomes && !was:
+			change = BacktestGained
+			result.Gained++
+		case was && !becomes:
+			change = BacktestLost
+			result.Lost++
+		case !was:
+			return nil
+		}
+		if taken[change] < samplesOfAKind {
+			taken[change]++
+			result.Samples = append(result.Samples, BacktestSample{event.ID, event.Type, event.AcceptedAt, change})
+		}
+		return nil
+	})
+	if err != nil {
+		return Backtest{}, fmt.Errorf("backtest: %w", err)
+	}
+	return result, nil
+}

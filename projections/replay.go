@@ -1,0 +1,87 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// Replay is how far a replay has come: its deliveries as they stand now.
+type Replay struct {
+	ID          domain.ReplayID  `json:"replay_id"`
+	WebhookID   domain.WebhookID `json:"webhook_id"`
+	From        time.Time        `json:"from"`
+	To          time.Time        `json:"to"`
+	EventTypes  []string         `json:"event_types"` // null: all that the webhook asks for
+	OnlyFailed  bool             `json:"only_failed"`
+	RequestedAt time.Time        `json:"requested_at"`
+	State       ReplayState      `json:"state"`
+	Matched     int              `json:"matched"`
+	Queued      int              `json:"queued"` // fewer than matched: the process that queued them ended first
+	Pending     int              `json:"pending"`
+	Delivered   int              `json:"delivered"`
+	Failed      int              `json:"failed"`
+	Cancelled   int              `json:"cancelled"`
+}
+
+// ReplayState says whether anything of a replay is still to come.
+type ReplayState string
+
+// The states of a replay.
+const (
+	ReplayRunning ReplayState = "running"
+	ReplayDone    ReplayState = "done"
+)
+
+// Replay gives the progress of a webhook's replay; a *domain.Error of
+// KindNotFound when it has none of that id. It reads the log itself.
+func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id domain.ReplayID) (Replay, error) {
+	events, err := p.log.Load(ctx, id.Stream())
+	if err != nil {
+		return Replay{}, fmt.Errorf("read a replay: %w", err)
+	}
+	var r Replay
+	var ids [][16]byte
+	var streams []string
+	for i := range events {
+		decode(&events[i])
+		switch c := events[i].Value.(type) {
+		case domain.ReplayRequested:
+			r = Replay{ID: c.ID, WebhookID: c.WebhookID, From: c.From, To: c.To, EventTypes: c.EventTypes, OnlyFailed: c.OnlyFailed,
+				Matched: c.Matched, RequestedAt: events[i].RecordedAt, State: ReplayDone}
+		case domain.ReplayQueued:
+			for _, delivery := range c.Deliveries {
+				ids, streams = append(ids, delivery), append(streams, delivery.Stream())
+			}
+		}
+	}
+	if len(events) == 0 || r.WebhookID != webhook {
+		return Replay{}, domain.NotFound("replay")
+	}
+	r.Queued = len(ids)
+	return r, p.replayed(ctx, &r, ids, streams)
+}
+
+// replayed counts where the deliveries stand: the queue has those that are not
+// at their end, and the last word of each stream tells the others.
+func (p *Projections) replayed(ctx context.Context, r *Replay, ids [][16]byte, streams []string) error {
+	err := p.pool.QueryRow(ctx, `
+		SELECT count(*) FILTER (WHERE q.delivery_id IS NOT NULL),
+			count(*) FILTER (WHERE q.delivery_id IS NULL AND last.type = 'delivery.succeeded'),
+			count(*) FILTER (WHERE q.delivery_id IS NULL AND last.type = 'delivery.attempt_failed'),
+			count(*) FILTER (WHERE q.delivery_id IS NULL AND last.type = 'delivery.cancelled')
+		FROM unnest($1::uuid[], $2::text[]) AS d (id, stream)
+		LEFT JOIN medilab.queue AS q ON q.delivery_id = d.id
+		LEFT JOIN LATERAL (SELECT e.type FROM medilab.events AS e
+			WHERE e.stream = d.stream AND e.type <> 'delivery.outcome_late' ORDER BY e.version DESC LIMIT 1) AS last ON true`,
+		ids, streams).Scan(&r.Pending, &r.Delivered, &r.Failed, &r.Cancelled)
+	if err != nil {
+		return fmt.Errorf("read a replay: %w", err)
+	}
+	if r.Pending > 0 {
+		r.State = ReplayRunning
+	}
+	return nil
+}
