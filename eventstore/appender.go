@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
 // The appender merges all appends that wait into one transaction: batches grow
@@ -334,6 +336,7 @@ func (a *appender) send(batch []*pending, events []Event, expected Position) err
 	if err != nil {
 		return err
 	}
+	failpoint.Pass(failpoint.AfterCommit)
 	a.log.clock.Observe(recordedAt, sent)
 	a.head, a.known = base+Position(len(events)), true
 	for i := range events {

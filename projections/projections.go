@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
 // readerName is the one consumer group of all read models: they are applied a
@@ -50,7 +51,9 @@ func (p *Projections) AddTo(ctx context.Context, router *message.Router, node *e
 	}
 	live := newApplier(models, Tables{}, Tables{})
 	router.AddConsumerHandler(readerName, readerName, subscription, subscription.Handler(func(ctx context.Context, page eventstore.Page) error {
-		return live.apply(ctx, page.Tx, page.Events)
+		err := live.apply(ctx, page.Tx, page.Events)
+		failpoint.Pass(failpoint.InPage)
+		return err
 	}))
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
 const (
@@ -66,6 +67,7 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	failpoint.Pass(failpoint.AfterClaim)
 	got := map[domain.WebhookID]int32{}
 	for _, d := range claimed {
 		got[d.webhook]++

@@ -10,6 +10,7 @@ import (
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
 const recordPause = 250 * time.Millisecond // between tries to record an outcome
@@ -39,7 +40,9 @@ func (s *session) deliver(msg *message.Message) error {
 		return nil
 	}
 
+	failpoint.Pass(failpoint.BeforeCall)
 	call, retryAfter := s.call(ctx, w, d)
+	failpoint.Pass(failpoint.AfterCall)
 	s.lanes.called(d, call)
 	end := s.clock.Now()
 	s.observe(d, call)
