@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http/identity"
 )
 
 // authenticator tells who calls by the token, and whether they may.
@@ -18,27 +20,43 @@ type authenticator struct {
 	commands *commands.Commands
 	admin    [sha256.Size]byte
 	hasAdmin bool
+	identity *identity.Provider // nil: none
 	refresh  *refresher
+	failures *failures
 }
 
 // adminActor is who calls with the token from the environment.
 const adminActor = "admin"
 
-func newAuthenticator(c *commands.Commands, admin domain.Secret) authenticator {
-	return authenticator{commands: c, admin: sha256.Sum256([]byte(admin.Reveal())), hasAdmin: !admin.IsZero(), refresh: new(refresher)}
+func newAuthenticator(config Config) authenticator {
+	return authenticator{
+		commands: config.Commands, admin: sha256.Sum256([]byte(config.AdminToken.Reveal())), hasAdmin: !config.AdminToken.IsZero(),
+		identity: config.Identity, refresh: new(refresher), failures: newFailures(),
+	}
 }
 
-// authorize gives the name of who calls, also when they are refused.
+// authorize gives the name of who calls, also when they are refused. Those who
+// fail too often wait longer for it.
 func (a authenticator) authorize(r *http.Request, scope domain.Scope) (actor string, err error) {
 	text, ok := bearer(r)
 	if !ok {
 		return "", domain.Unauthorized("send the header Authorization: Bearer <token>")
 	}
+	if actor, err = a.recognise(r, text, scope); err != nil {
+		err = a.failures.slow(r, err)
+	}
+	return actor, err
+}
+
+func (a authenticator) recognise(r *http.Request, text string, scope domain.Scope) (actor string, err error) {
 	if a.hasAdmin {
 		sum := sha256.Sum256([]byte(text))
 		if subtle.ConstantTimeCompare(sum[:], a.admin[:]) == 1 {
 			return adminActor, nil
 		}
+	}
+	if a.identity != nil && identity.IsToken(text) {
+		return a.recogniseJWT(r.Context(), text, scope)
 	}
 	token, err := a.find(r.Context(), text)
 	if err != nil {
@@ -51,6 +69,20 @@ func (a authenticator) authorize(r *http.Request, scope domain.Scope) (actor str
 		return token.Name, domain.Forbidden("the token needs the scope " + string(scope))
 	}
 	return token.Name, nil
+}
+
+// recogniseJWT asks the clinic's identity provider's keys.
+func (a authenticator) recogniseJWT(ctx context.Context, text string, scope domain.Scope) (actor string, err error) {
+	bearer, err := a.identity.Authenticate(ctx, text, a.commands.Now())
+	switch {
+	case errors.Is(err, identity.ErrRefused):
+		return "", domain.Unauthorized(err.Error())
+	case err != nil:
+		return "", domain.Unavailable("the identity provider's keys cannot be had now; try again", err)
+	case scope != anyToken && !(domain.Token{Scopes: bearer.Scopes}).Allows(scope):
+		return bearer.Actor, domain.Forbidden("the token needs the scope " + string(scope))
+	}
+	return bearer.Actor, nil
 }
 
 // find looks a token up by its hash: comparing hashes tells an attacker nothing

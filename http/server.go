@@ -14,6 +14,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http/identity"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -24,6 +25,8 @@ type Config struct {
 	Logger   *slog.Logger
 	// AdminToken is accepted as it is, with every right. Optional.
 	AdminToken domain.Secret
+	// Identity accepts the tokens of the clinic's identity provider. Optional.
+	Identity *identity.Provider
 	// Ready says why the process cannot serve now: the database, the migrations,
 	// shutting down.
 	Ready func(ctx context.Context) error
@@ -75,7 +78,7 @@ func newServer(config Config) *Server {
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
-	s.auth = newAuthenticator(config.Commands, config.AdminToken)
+	s.auth = newAuthenticator(config)
 
 	// A path is matched as it came: cleaning it would answer with a redirect.
 	s.router.SkipClean(true)

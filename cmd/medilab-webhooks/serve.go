@@ -68,6 +68,8 @@ type server struct {
 	metrics  *metrics
 	stopping atomic.Bool
 	token    firstToken
+
+	certificate *certificate // nil: no HTTPS
 }
 
 // serve runs until ctx ends, then winds down: no request is taken any more,
@@ -222,6 +224,12 @@ func (s *server) run(ctx context.Context) error {
 			return fmt.Errorf("end the leases of the process before: %w", err)
 		}
 	}
+	if s.settings.certFile != "" {
+		var err error
+		if s.certificate, err = loadCertificate(s.settings.certFile, s.settings.keyFile, s.logger); err != nil {
+			return err
+		}
+	}
 	listener, err := net.Listen("tcp", s.settings.addr)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w; choose another address by MEDILAB_ADDR", s.settings.addr, err)
@@ -272,11 +280,15 @@ func (s *server) run(ctx context.Context) error {
 	return errors.Join(broken, <-saga)
 }
 
-const webGrace = 5 * time.Second
+const (
+	webGrace = 5 * time.Second
+	// writeTimeout lets the longest answer end: a test call may take five minutes.
+	writeTimeout = 6 * time.Minute
+)
 
 func (s *server) webServer() *nethttp.Server {
 	config := http.Config{
-		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret,
+		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity,
 		Ready: s.ready, Metrics: s.metrics.handler(s), Observe: s.metrics.answered,
 	}
 	handler := nethttp.Handler(nethttp.NotFoundHandler())
@@ -289,6 +301,7 @@ func (s *server) webServer() *nethttp.Server {
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       2 * time.Minute,
+		WriteTimeout:      writeTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          log.New(io.Discard, "", 0),
@@ -297,8 +310,9 @@ func (s *server) webServer() *nethttp.Server {
 
 func (s *server) listen(web *nethttp.Server, listener net.Listener) error {
 	var err error
-	if s.settings.certFile != "" {
-		err = web.ServeTLS(listener, s.settings.certFile, s.settings.keyFile)
+	if s.certificate != nil {
+		web.TLSConfig = s.certificate.config()
+		err = web.ServeTLS(listener, "", "")
 	} else {
 		err = web.Serve(listener)
 	}

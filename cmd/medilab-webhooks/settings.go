@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http/identity"
 	"github.com/medilab/webhooks/http/sender"
 )
 
@@ -57,6 +58,7 @@ type serveOptions struct {
 	certFile     string
 	keyFile      string
 	debugAddr    string
+	jwt          jwtOptions
 	invalid      error // a value of the environment that cannot be read
 }
 
@@ -64,7 +66,7 @@ func newServeOptions(db *databaseOptions) *serveOptions { return &serveOptions{d
 
 func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.addr, "addr", fromEnvironment("MEDILAB_ADDR", "127.0.0.1:8000"), "listen address (MEDILAB_ADDR)")
-	f.StringVar(&o.allowTargets, "allow-targets", fromEnvironment("MEDILAB_ALLOW_TARGETS", ""), "private networks that webhooks may call: CIDRs, loopback, private, all (MEDILAB_ALLOW_TARGETS; default: loopback with an embedded database, else none)")
+	f.StringVar(&o.allowTargets, "allow-targets", fromEnvironment("MEDILAB_ALLOW_TARGETS", ""), "private networks that webhooks may call: CIDRs, loopback, private, all, none (MEDILAB_ALLOW_TARGETS; default: loopback with an embedded database, else none)")
 	f.StringVar(&o.keys, "keys", fromEnvironment("MEDILAB_KEYS", ""), "keyset file that encrypts secrets at rest (MEDILAB_KEYS; default: keys.json in the data folder)")
 	f.IntVar(&o.workers, "workers", o.intFromEnvironment("MEDILAB_WORKERS", 512), "deliveries in flight at once (MEDILAB_WORKERS)")
 	f.StringVar(&o.log, "log", fromEnvironment("MEDILAB_LOG", ""), "log format and level, as json,debug (MEDILAB_LOG; default: text on a terminal, else json; info)")
@@ -78,6 +80,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.certFile, "tls-cert", fromEnvironment("MEDILAB_TLS_CERT_FILE", ""), "certificate to serve HTTPS with (MEDILAB_TLS_CERT_FILE)")
 	f.StringVar(&o.keyFile, "tls-key", fromEnvironment("MEDILAB_TLS_KEY_FILE", ""), "its key (MEDILAB_TLS_KEY_FILE)")
 	f.StringVar(&o.debugAddr, "debug-addr", fromEnvironment("MEDILAB_DEBUG_ADDR", ""), "loopback address to serve Go profiles at (MEDILAB_DEBUG_ADDR; default: none)")
+	o.jwt.register(f)
 }
 
 func (o *serveOptions) intFromEnvironment(name string, otherwise int) int {
@@ -124,6 +127,7 @@ type settings struct {
 	certFile    string
 	keyFile     string
 	debugAddr   string
+	identity    *identity.Provider
 }
 
 // serverConnections are enough for the appender, the readers, the claims and the
@@ -153,7 +157,7 @@ func (o *serveOptions) settings(notes io.Writer) (settings, error) {
 		allow = "loopback"
 	}
 	if s.targets, err = sender.ParseTargets(allow); err != nil {
-		return settings{}, usageError{fmt.Errorf("MEDILAB_ALLOW_TARGETS: %w", err)}
+		return settings{}, usageError{err}
 	}
 	if s.keys == "" {
 		s.keys = filepath.Join(s.database.dataDir, "keys.json")
@@ -163,6 +167,9 @@ func (o *serveOptions) settings(notes io.Writer) (settings, error) {
 	}
 	if (s.certFile == "") != (s.keyFile == "") {
 		return settings{}, usageError{fmt.Errorf("MEDILAB_TLS_CERT_FILE and MEDILAB_TLS_KEY_FILE go together")}
+	}
+	if s.identity, err = o.jwt.provider(o.caFile); err != nil {
+		return settings{}, usageError{err}
 	}
 	if token := fromEnvironment("MEDILAB_TOKEN", ""); token != "" {
 		if len(token) < leastTokenLength {

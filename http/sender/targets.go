@@ -33,12 +33,12 @@ var (
 )
 
 // ParseTargets reads the value of MEDILAB_ALLOW_TARGETS: CIDRs or addresses and
-// the words loopback, private and all, separated by commas.
+// the words loopback, private, all and none, separated by commas.
 func ParseTargets(s string) (Targets, error) {
 	var t Targets
 	for word := range strings.SplitSeq(s, ",") {
 		switch word = strings.ToLower(strings.TrimSpace(word)); word {
-		case "":
+		case "", "none":
 		case "all":
 			t.all = true
 		case "loopback":
@@ -48,7 +48,7 @@ func ParseTargets(s string) (Targets, error) {
 		default:
 			p, err := parsePrefix(word)
 			if err != nil {
-				return Targets{}, fmt.Errorf("%s: %q is neither a network such as 10.0.0.0/8 nor one of the words loopback, private, all", Setting, word)
+				return Targets{}, fmt.Errorf("%s: %q is neither a network such as 10.0.0.0/8 nor one of the words loopback, private, all, none", Setting, word)
 			}
 			t.prefixes = append(t.prefixes, p)
 		}

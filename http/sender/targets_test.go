@@ -235,6 +235,7 @@ func TestRebindingNameReachesNothing(t *testing.T) {
 func TestParseTargets(t *testing.T) {
 	tests := []struct{ in, allowed, refused string }{
 		{"", "1.1.1.1", "127.0.0.1"},
+		{"none", "1.1.1.1", "127.0.0.1 10.0.0.1"},
 		{"loopback", "127.0.0.9 ::1 ::ffff:127.0.0.1", "10.0.0.1 0.0.0.0"},
 		{"private", "10.0.0.1 172.20.1.1 192.168.9.9 fd00::1", "127.0.0.1 169.254.169.254 fd00:ec2::254 100.64.0.1 fe80::1"},
 		{" Private , 100.64.0.0/10 ", "10.0.0.1 100.64.0.1", "127.0.0.1"},
