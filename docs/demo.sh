@@ -27,7 +27,24 @@ say() { printf '\n== %s\n' "$1"; }
 
 post() { # path, body
 	curl -sS --fail-with-body -X POST "$api$1" -H "Authorization: Bearer $token" -H 'Content-Type: application/json' -d "$2"
-	echo
+}
+
+await() { # what the file must hold, the file, a command that may fill it
+	tries=0
+	until grep -q "$1" "$2"; do
+		tries=$((tries + 1))
+		if [ "$tries" -gt 100 ]; then
+			echo "nothing within ten seconds" >&2
+			exit 1
+		fi
+		sleep 0.1
+		$3
+	done
+	cat "$2"
+}
+
+list_calls() {
+	curl -sS --fail-with-body "$api/webhooks/1/calls" -H "Authorization: Bearer $token" >"$data/log"
 }
 
 say "A receiver on $receiver, and the server on $addr with an empty log"
@@ -55,17 +72,8 @@ post /webhooks/events/trigger '{"event_type":"patient.created","event_data":{"pa
 post /webhooks/events/trigger '{"event_type":"patient.created","event_data":{"patient_id":124,"name":"Пётр Петров","department":"surgery"}}'
 
 say "What the receiver got"
-tries=0
-until [ -s "$data/calls" ]; do
-	tries=$((tries + 1))
-	if [ "$tries" -gt 100 ]; then
-		echo "nothing within ten seconds" >&2
-		exit 1
-	fi
-	sleep 0.1
-done
-cat "$data/calls"
+await attempt "$data/calls" :
 
 say "What the call log says"
-curl -sS --fail-with-body "$api/webhooks/1/calls" -H "Authorization: Bearer $token"
-echo
+list_calls
+await call_id "$data/log" list_calls
