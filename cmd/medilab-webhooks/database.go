@@ -55,9 +55,6 @@ type database struct {
 	server *postgres.Server
 }
 
-// embedded tells whether the Postgres is of our own.
-func (d *database) embedded() bool { return d.server != nil }
-
 // stopTime bounds how long the end of a command waits for its Postgres.
 const stopTime = 30 * time.Second
 

@@ -291,14 +291,12 @@ func (s *server) webServer() *nethttp.Server {
 		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity,
 		Ready: s.ready, Metrics: s.metrics.handler(s), Observe: s.metrics.answered,
 	}
-	handler := nethttp.Handler(nethttp.NotFoundHandler())
+	front := http.NewProbes
 	if s.settings.roles[roleAPI] {
-		handler = http.NewServer(config).Handler()
-	} else {
-		handler = http.NewProbes(config).Handler()
+		front = http.NewServer
 	}
 	return &nethttp.Server{
-		Handler:           handler,
+		Handler:           front(config).Handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       2 * time.Minute,
 		WriteTimeout:      writeTimeout,
