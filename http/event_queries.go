@@ -73,11 +73,14 @@ func (s *Server) handleEventExplain(x *exchange, r *http.Request) error {
 	for i, one := range explained {
 		items[i] = verdictOf(one)
 	}
-	return x.answer(http.StatusOK, struct {
-		EventID   domain.EventID `json:"event_id"`
-		EventType string         `json:"event_type"`
-		page[verdictView]
-	}{event.ID, event.Type, newPage(items, "")})
+	return x.answer(http.StatusOK, explainView{event.ID, event.Type, newPage(items, "")})
+}
+
+// explainView is an event's verdicts, all of them.
+type explainView struct {
+	EventID   domain.EventID `json:"event_id"`
+	EventType string         `json:"event_type"`
+	page[verdictView]
 }
 
 // verdictView is what became of an event for one webhook.

@@ -3,6 +3,7 @@ package http
 import (
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
@@ -84,6 +85,18 @@ func appendAccepted(dst []byte, a commands.Accepted) []byte {
 	dst = append(append(append(dst, `{"event_id":"`...), a.EventID.String()...), `","event_type":`...)
 	dst = domain.AppendJSONString(dst, string(a.EventType))
 	return append(appendMoment(append(dst, `,"accepted_at":`...), a.AcceptedAt), '}')
+}
+
+// acceptedView is what appendAccepted writes.
+type acceptedView struct {
+	EventID    domain.EventID `json:"event_id"`
+	EventType  string         `json:"event_type"`
+	AcceptedAt time.Time      `json:"accepted_at"`
+}
+
+// acceptedListView is the answer to a batch.
+type acceptedListView struct {
+	Items []acceptedView `json:"items"`
 }
 
 // readEvent takes a request to trigger an event apart. The event's data is the

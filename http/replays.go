@@ -106,15 +106,17 @@ func (s *Server) handleReplay(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	view := struct {
-		ReplayID *domain.ReplayID `json:"replay_id"` // null: only counted
-		Matched  int              `json:"matched"`
-	}{Matched: matched}
+	view := replayView{Matched: matched}
 	if !dry.Value {
 		view.ReplayID = &id
 		x.Header().Set("Location", apiRoot+"/webhooks/"+w.ID.String()+"/replays/"+id.String())
 	}
 	return x.answer(http.StatusAccepted, view)
+}
+
+type replayView struct {
+	ReplayID *domain.ReplayID `json:"replay_id"` // null: only counted
+	Matched  int              `json:"matched"`
 }
 
 func (s *Server) handleReplayGet(x *exchange, r *http.Request) error {

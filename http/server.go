@@ -66,6 +66,7 @@ func NewServer(config Config) *Server {
 	s.webhookRoutes()
 	s.replayRoutes()
 	s.auditRoutes()
+	s.openAPIRoutes()
 	s.healthRoutes()
 	if config.Mount != nil {
 		config.Mount(s.router)

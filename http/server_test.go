@@ -18,6 +18,10 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
@@ -45,6 +49,24 @@ type service struct {
 	pool     *pgxpool.Pool
 	saga     *saga.Saga
 	ready    error
+
+	description routers.Router
+}
+
+// describe reads the API's own description.
+func describe(t testing.TB, handler http.Handler) routers.Router {
+	t.Helper()
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/openapi.json", nil))
+	document, err := openapi3.NewLoader().LoadFromData(w.Body.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	router, err := gorillamux.NewRouter(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return router
 }
 
 func newService(t testing.TB) *service {
@@ -92,6 +114,7 @@ func newService(t testing.TB) *service {
 	server := httptest.NewServer(s.handler)
 	t.Cleanup(server.Close)
 	s.url = server.URL
+	s.description = describe(t, s.handler)
 	return s
 }
 
@@ -202,7 +225,45 @@ func (s *service) ask(method, path, body string, headers ...string) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.conforms(r, body, response, data)
 	return answer{s.t, method + " " + path, response.StatusCode, response.Header, data}
+}
+
+// conforms checks the exchange against the description of the API: every answer,
+// and every request that was accepted.
+func (s *service) conforms(r *http.Request, body string, response *http.Response, data []byte) {
+	s.t.Helper()
+	described := r.Clone(r.Context())
+	described.URL.Path, described.URL.RawPath = strings.TrimSuffix(r.URL.Path, "/"), ""
+	described.Body = io.NopCloser(strings.NewReader(body))
+	if described.Header.Get("Content-Type") == "" && body != "" {
+		described.Header.Set("Content-Type", "application/json")
+	}
+	route, params, err := s.description.FindRoute(described)
+	if err != nil {
+		if response.StatusCode != http.StatusNotFound && response.StatusCode != http.StatusMethodNotAllowed && r.Method != http.MethodHead {
+			s.t.Errorf("%s %s is answered %d and not described: %v", r.Method, r.URL.Path, response.StatusCode, err)
+		}
+		return
+	}
+	request := &openapi3filter.RequestValidationInput{
+		Request: described, PathParams: params, Route: route,
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true},
+	}
+	if response.StatusCode < 400 {
+		if err := openapi3filter.ValidateRequest(r.Context(), request); err != nil {
+			s.t.Errorf("accepted, but not as described: %v", err)
+		}
+	}
+	if response.Header.Get("Content-Type") == "application/x-ndjson" {
+		return
+	}
+	answered := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: request, Status: response.StatusCode, Header: response.Header, Options: request.Options,
+	}
+	if err := openapi3filter.ValidateResponse(r.Context(), answered.SetBodyBytes(data)); err != nil {
+		s.t.Errorf("%s %s: answered %d, not as described: %v", r.Method, r.URL, response.StatusCode, err)
+	}
 }
 
 // want ends the test unless the answer has the status; an error must be a problem.

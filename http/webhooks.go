@@ -210,12 +210,15 @@ func (s *Server) handleSecretRotate(x *exchange, r *http.Request) error {
 		until = moment(w.PreviousUntil)
 	}
 	x.Header().Set("ETag", etag(w))
-	return x.answer(http.StatusOK, struct {
-		WebhookID     domain.WebhookID `json:"webhook_id"`
-		Secret        string           `json:"secret"`
-		PreviousUntil moment           `json:"previous_until"` // null: there was no secret before
-		Version       int64            `json:"version"`
-	}{w.ID, fresh.Reveal(), until, w.Version})
+	return x.answer(http.StatusOK, rotatedView{w.ID, fresh.Reveal(), until, w.Version})
+}
+
+// rotatedView shows a new secret.
+type rotatedView struct {
+	WebhookID     domain.WebhookID `json:"webhook_id"`
+	Secret        string           `json:"secret"`
+	PreviousUntil moment           `json:"previous_until"` // null: there was no secret before
+	Version       int64            `json:"version"`
 }
 
 // webhookInPath gives the webhook that the path names, if it exists.
