@@ -5,7 +5,7 @@ import "sort"
 // histogram counts durations in buckets whose bounds are fixed for ever, so
 // that histograms add up over any range and a rebuild gives the same again. A
 // percentile is off by at most the width of a bucket, 10 %.
-type histogram map[int]int64
+type histogram = counts[int]
 
 // bounds are the buckets' upper ends in microseconds: from 100 µs, each a tenth
 // more than the one before, to beyond the longest call. They are integers so
@@ -25,20 +25,20 @@ func bucketOf(microseconds int64) int {
 
 // percentile gives the duration in microseconds that the share of all durations
 // does not exceed: the middle of the bucket where it lies.
-func (h histogram) percentile(share float64) int64 {
+func percentile(h histogram, share float64) int64 {
 	total := int64(0)
-	for _, n := range h {
-		total += n
+	for _, bucket := range h {
+		total += bucket.n
 	}
 	rank := int64(share*float64(total-1)) + 1
-	for i := range bounds {
-		if rank -= h[i]; rank <= 0 {
+	for _, bucket := range h {
+		if rank -= bucket.n; rank <= 0 {
 			low := int64(0)
-			if i > 0 {
-				low = bounds[i-1]
+			if bucket.key > 0 {
+				low = bounds[bucket.key-1]
 			}
-			return (low + bounds[i]) / 2
+			return (low + bounds[bucket.key]) / 2
 		}
 	}
-	return bounds[len(bounds)-1]
+	return 0
 }

@@ -125,7 +125,7 @@ func (b *bench) settle() {
 
 func webhookID(n int) (id domain.WebhookID) {
 	copy(id[:], uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appendf(nil, "webhook %d", n)).NodeID())
-	id[15] = byte(n)
+	id[14], id[15] = byte(n>>8), byte(n)
 	return id
 }
 

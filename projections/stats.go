@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
@@ -144,9 +143,9 @@ func (p *stats) merge(ctx context.Context, db Querier, sums *sumsOf) ([]eventsto
 			touch(statsKey{webhook, allTime})
 		}
 	}
-	ids, hours := make([]uuid.UUID, len(rows.keys)), make([]int32, len(rows.keys))
+	ids, hours := make([][16]byte, len(rows.keys)), make([]int32, len(rows.keys))
 	for i, key := range rows.keys {
-		ids[i], hours[i] = uuid.UUID(key.webhook), key.hour
+		ids[i], hours[i] = key.webhook, key.hour
 	}
 	if err := p.loadInto(ctx, db, ids, hours, rows.byKey); err != nil {
 		return nil, err
@@ -174,12 +173,12 @@ func (p *stats) merge(ctx context.Context, db Querier, sums *sumsOf) ([]eventsto
 	return []eventstore.Statement{{SQL: p.save, Args: []any{ids, hours, calls, tallies}}}, nil
 }
 
-func (p *stats) loadInto(ctx context.Context, db Querier, ids []uuid.UUID, hours []int32, into map[statsKey]*tally) error {
+func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, hours []int32, into map[statsKey]*tally) error {
 	rows, err := db.Query(ctx, p.load, ids, hours)
 	if err != nil {
 		return fmt.Errorf("load statistics: %w", err)
 	}
-	var id uuid.UUID
+	var id [16]byte
 	var hour int32
 	var encoded []byte
 	_, err = pgx.ForEachRow(rows, []any{&id, &hour, &encoded}, func() error {

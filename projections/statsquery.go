@@ -188,7 +188,7 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 
 // figures shows what was counted in a range, and what is so now.
 func figures(sum, now *tally) Stats {
-	s := Stats{
+	return Stats{
 		TotalCalls: sum.calls, SuccessfulCalls: sum.successes, FailedCalls: sum.calls - sum.successes,
 		SuccessRate: sum.successRate(), AverageMS: sum.average(),
 		P50MS: sum.percentile(0.50), P95MS: sum.percentile(0.95), P99MS: sum.percentile(0.99),
@@ -196,12 +196,8 @@ func figures(sum, now *tally) Stats {
 		Delivered: max(0, sum.delivered), Exhausted: max(0, sum.exhausted), Cancelled: max(0, sum.cancelled),
 		ConsecutiveFailures: now.consecutive, PendingDeliveries: now.pending,
 		LastCallAt: micros(now.lastCall), LastSuccessAt: micros(now.lastSuccess), LastFailureAt: micros(now.lastFailure),
-		ByEventType: sum.byType, ByStatus: sum.byStatus,
+		ByEventType: byName(sum.byType), ByStatus: byName(sum.byStatus),
 	}
-	if s.ByEventType == nil {
-		s.ByEventType, s.ByStatus = map[string]int64{}, map[string]int64{}
-	}
-	return s
 }
 
 type hourTally struct {
@@ -323,7 +319,7 @@ func (t *tally) percentile(share float64) *float64 {
 	if t.timed == 0 {
 		return nil
 	}
-	return milliseconds(float64(t.histogram.percentile(share)))
+	return milliseconds(float64(percentile(t.histogram, share)))
 }
 
 func milliseconds(microseconds float64) *float64 {

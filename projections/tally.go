@@ -1,9 +1,9 @@
 package projections
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"slices"
 	"time"
 
@@ -33,8 +33,8 @@ type tally struct {
 	lastSuccess int64
 	lastFailure int64
 
-	byType    map[string]int64
-	byStatus  map[string]int64
+	byType    counts[string]
+	byStatus  counts[string]
 	histogram histogram
 	minutes   []minute // of the last hour with calls, in order; of all time only
 }
@@ -64,15 +64,12 @@ func (t *tally) call(c *domain.Call, at time.Time) {
 	if c.Attempt > 1 {
 		t.retries++
 	}
-	if t.byType == nil {
-		t.byType, t.byStatus, t.histogram = map[string]int64{}, map[string]int64{}, histogram{}
-	}
-	t.byType[c.EventType]++
-	t.byStatus[statusName(c)]++
+	t.byType.add(c.EventType, 1)
+	t.byStatus.add(statusName(c), 1)
 	if c.Outcome != OutcomeInterrupted {
 		t.timed++
 		t.duration += c.Duration
-		t.histogram[bucketOf(c.Duration)]++
+		t.histogram.add(bucketOf(c.Duration), 1)
 	}
 	t.addMinute(minute{at: micros / int64(time.Minute/time.Microsecond), calls: 1, successes: one(success)})
 }
@@ -112,21 +109,45 @@ func (t *tally) add(d *tally) {
 	t.lastCall = max(t.lastCall, d.lastCall)
 	t.lastSuccess = max(t.lastSuccess, d.lastSuccess)
 	t.lastFailure = max(t.lastFailure, d.lastFailure)
-	addCounts(&t.byType, d.byType)
-	addCounts(&t.byStatus, d.byStatus)
-	addCounts((*map[int]int64)(&t.histogram), d.histogram)
+	t.byType.addAll(d.byType)
+	t.byStatus.addAll(d.byStatus)
+	t.histogram.addAll(d.histogram)
 	for _, m := range d.minutes {
 		t.addMinute(m)
 	}
 }
 
-func addCounts[K comparable](to *map[K]int64, from map[K]int64) {
-	if *to == nil && len(from) > 0 {
-		*to = make(map[K]int64, len(from))
+// counts are numbers by key, in the order of keys: few enough that a slice is
+// quicker than a map, and equal ones are stored alike.
+type counts[K cmp.Ordered] []count[K]
+
+type count[K cmp.Ordered] struct {
+	key K
+	n   int64
+}
+
+func (c *counts[K]) add(key K, n int64) {
+	at, found := slices.BinarySearchFunc(*c, key, func(have count[K], key K) int { return cmp.Compare(have.key, key) })
+	if found {
+		(*c)[at].n += n
+		return
 	}
-	for key, n := range from {
-		(*to)[key] += n
+	*c = slices.Insert(*c, at, count[K]{key, n})
+}
+
+func (c *counts[K]) addAll(from counts[K]) {
+	for _, one := range from {
+		c.add(one.key, one.n)
 	}
+}
+
+// byName gives the counts as JSON shows them.
+func byName(c counts[string]) map[string]int64 {
+	m := make(map[string]int64, len(c))
+	for _, one := range c {
+		m[one.key] = one.n
+	}
+	return m
 }
 
 // minutesKept is enough to judge any moment's last hour.
@@ -161,18 +182,18 @@ func (t *tally) encode() []byte {
 	for _, field := range t.fields() {
 		b = binary.AppendVarint(b, *field)
 	}
-	for _, counts := range []map[string]int64{t.byType, t.byStatus} {
-		b = binary.AppendVarint(b, int64(len(counts)))
-		for _, key := range slices.Sorted(maps.Keys(counts)) {
-			b = binary.AppendVarint(b, int64(len(key)))
-			b = append(b, key...)
-			b = binary.AppendVarint(b, counts[key])
+	for _, list := range []counts[string]{t.byType, t.byStatus} {
+		b = binary.AppendVarint(b, int64(len(list)))
+		for _, one := range list {
+			b = binary.AppendVarint(b, int64(len(one.key)))
+			b = append(b, one.key...)
+			b = binary.AppendVarint(b, one.n)
 		}
 	}
 	b = binary.AppendVarint(b, int64(len(t.histogram)))
-	for _, bucket := range slices.Sorted(maps.Keys(t.histogram)) {
-		b = binary.AppendVarint(b, int64(bucket))
-		b = binary.AppendVarint(b, t.histogram[bucket])
+	for _, one := range t.histogram {
+		b = binary.AppendVarint(b, int64(one.key))
+		b = binary.AppendVarint(b, one.n)
 	}
 	b = binary.AppendVarint(b, int64(len(t.minutes)))
 	before := int64(0)
@@ -196,23 +217,13 @@ func decodeTally(b []byte) (*tally, error) {
 	for _, field := range t.fields() {
 		*field = d.next()
 	}
-	for _, counts := range []*map[string]int64{&t.byType, &t.byStatus} {
-		n := d.next()
-		if n > 0 {
-			*counts = map[string]int64{}
-		}
-		for ; n > 0 && !d.bad; n-- {
-			key := d.text()
-			(*counts)[key] = d.next()
+	for _, list := range []*counts[string]{&t.byType, &t.byStatus} {
+		for n := d.next(); n > 0 && !d.bad; n-- {
+			*list = append(*list, count[string]{d.text(), d.next()})
 		}
 	}
-	n := d.next()
-	if n > 0 {
-		t.histogram = histogram{}
-	}
-	for ; n > 0 && !d.bad; n-- {
-		bucket := int(d.next())
-		t.histogram[bucket] = d.next()
+	for n := d.next(); n > 0 && !d.bad; n-- {
+		t.histogram = append(t.histogram, count[int]{int(d.next()), d.next()})
 	}
 	before := int64(0)
 	for n := d.next(); n > 0 && !d.bad; n-- {

@@ -1,0 +1,82 @@
+package projections
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// BenchmarkApply applies pages of 999 events, which are 333 deliveries, to all
+// read models, and says what a delivery costs and how much it makes them grow.
+func BenchmarkApply(b *testing.B) {
+	for _, webhooks := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("webhooks=%d", webhooks), func(b *testing.B) {
+			bench := newBench(b)
+			for n := range webhooks {
+				bench.register(n + 1)
+			}
+			live := newApplier(models, Tables{}, Tables{})
+			position, delivered := eventstore.Position(1<<20), 0
+			b.ResetTimer()
+			for b.Loop() {
+				b.StopTimer()
+				page := deliveredPage(position, webhooks)
+				position += eventstore.Position(len(page))
+				delivered += len(page) / 3
+				b.StartTimer()
+				tx, err := bench.pool.Begin(bench.ctx)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := live.apply(bench.ctx, tx, page); err != nil {
+					b.Fatal(err)
+				}
+				if err := tx.Commit(bench.ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			var bytes int64
+			err := bench.pool.QueryRow(bench.ctx, `SELECT sum(pg_total_relation_size('medilab.' || t)) FROM unnest($1::text[]) AS t`,
+				[]string{"calls", "triggered", "stats"}).Scan(&bytes)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(delivered), "µs/delivery")
+			b.ReportMetric(float64(bytes)/float64(delivered), "B/delivery")
+		})
+	}
+}
+
+// deliveredPage is a page of events, each dispatched to one webhook and
+// delivered, as a busy system's log has them.
+func deliveredPage(after eventstore.Position, webhooks int) []eventstore.Event {
+	const deliveries = 333
+	types := []string{"patient.created", "patient.updated", "visit.completed"}
+	now := time.Unix(1_800_000_000, 0).Add(time.Duration(after) * 100 * time.Microsecond).UTC()
+	page := make([]eventstore.Event, 0, 3*deliveries)
+	add := func(stream string, version int64, value domain.Change) {
+		page = append(page, eventstore.Event{Position: after + eventstore.Position(len(page)) + 1, Stream: stream, Version: version,
+			Type: value.ChangeType(), RecordedAt: now, Value: value})
+	}
+	for i := range deliveries {
+		n := int(after) + i
+		webhook := webhookID(n%webhooks + 1)
+		event := domain.EventID(uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)))
+		delivery := domain.DeliveryOf(event, webhook)
+		eventType := types[i%len(types)]
+		add(event.Stream(), 1, domain.EventTriggered{EventType: eventType, EventData: json.RawMessage(`{}`)})
+		add(event.Stream(), 2, domain.EventDispatched{EventID: event, EventType: eventType,
+			Deliveries: []domain.Dispatch{{DeliveryID: delivery, WebhookID: webhook, WebhookVersion: 1}}})
+		call := attempt(event, eventType, webhook, 1, 200, domain.OutcomeSuccess)
+		call.Duration = int64(300 + i*i%5000)
+		add(delivery.Stream(), 1, domain.DeliverySucceeded{Call: call})
+	}
+	return page
+}
