@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +16,7 @@ import (
 
 // applier applies pages to some read models.
 type applier struct {
+	tables      Tables
 	projections []Projection
 	parkSQL     string
 }
@@ -22,7 +24,7 @@ type applier struct {
 // newApplier fills the tables of the models. parked says which table takes
 // what no model can.
 func newApplier(models []Model, tables, parked Tables) *applier {
-	a := &applier{parkSQL: parked.SQL(`
+	a := &applier{tables: tables, parkSQL: parked.SQL(`
 		INSERT INTO {parked} (position, reason, at)
 		SELECT * FROM unnest($1::bigint[], $2::text[], $3::timestamptz[])
 		ON CONFLICT (position) DO NOTHING`)}
@@ -69,7 +71,7 @@ func (a *applier) divide(ctx context.Context, tx transaction, events []eventstor
 		return errors.Join(err, undo)
 	}
 	if len(events) == 1 {
-		events[0].Err = err
+		events[0].Err = a.refusal(err)
 		return a.park(ctx, tx, events)
 	}
 	half := len(events) / 2
@@ -77,6 +79,20 @@ func (a *applier) divide(ctx context.Context, tx transaction, events []eventstor
 		return err
 	}
 	return a.divide(ctx, tx, events[half:])
+}
+
+// refusal is the reason of an error in words that do not depend on which tables
+// were being filled.
+func (a *applier) refusal(err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		reason := refused.Message
+		if a.tables.suffix != "" {
+			reason = strings.ReplaceAll(reason, a.tables.suffix, "")
+		}
+		return errors.New(reason)
+	}
+	return err
 }
 
 // attempt sends the statements of all read models in one round trip.
@@ -118,12 +134,10 @@ func sift(events []eventstore.Event) (good, poison []eventstore.Event) {
 	return good, poison
 }
 
-// decode makes sure that the event's Value is a change, or its Err says why not.
+// decode makes sure that the event's Value is a change, or its Err says why not,
+// in the same words whoever decoded it first.
 func decode(e *eventstore.Event) {
-	if e.Err != nil {
-		return
-	}
-	if _, ok := e.Value.(domain.Change); !ok {
+	if _, ok := e.Value.(domain.Change); !ok || e.Err != nil {
 		e.Value, e.Err = domain.Decode(e.Type, e.Data)
 	}
 }

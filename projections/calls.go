@@ -15,7 +15,7 @@ import (
 // All that is shown of a call is read from there.
 
 var callsModel = Model{
-	Name: "calls", Shape: 1, Tables: []string{"calls"},
+	Name: "calls", Shape: 1, Appends: true, Tables: []string{"calls"},
 	New: func(t Tables) Projection {
 		return &calls{insert: t.SQL(`
 			INSERT INTO {calls} (position, webhook, kind)

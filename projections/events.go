@@ -13,7 +13,7 @@ import (
 // The clinic's events: where the log has each, by type and correlation id.
 
 var eventsModel = Model{
-	Name: "events", Shape: 1, Tables: []string{"triggered"},
+	Name: "events", Shape: 1, Appends: true, Tables: []string{"triggered"},
 	New: func(t Tables) Projection {
 		return &triggered{insert: t.SQL(`
 			INSERT INTO {triggered} (position, kind, correlation)

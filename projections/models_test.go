@@ -344,4 +344,9 @@ func TestPoisonIsParkedAndBlocksNothing(t *testing.T) {
 	if !slices.Equal(got, []eventstore.Position{refused, broken, unknown}) {
 		t.Errorf("parked: %+v", parked)
 	}
+	live := b.dump()
+	if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	equalDumps(t, b.dump(), live)
 }

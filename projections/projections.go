@@ -32,6 +32,7 @@ type Projections struct {
 	pool   *pgxpool.Pool
 	log    *eventstore.Log
 	logger *slog.Logger
+	pace   pace
 }
 
 // New gives the read models of the log's database.
@@ -39,12 +40,15 @@ func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projecti
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Projections{pool: pool, log: log, logger: logger}
+	return &Projections{pool: pool, log: log, logger: logger, pace: usualPace}
 }
 
 // AddTo makes the node keep the read models while the router runs: one handler,
 // whose every page changes all of them in one transaction with its checkpoint.
 func (p *Projections) AddTo(ctx context.Context, router *message.Router, node *eventstore.Node) error {
+	if err := p.noteShapes(ctx); err != nil {
+		return err
+	}
 	subscription, err := p.log.Subscribe(ctx, node, eventstore.Reader{Name: readerName, PageSize: pageSize, Linger: linger})
 	if err != nil {
 		return err

@@ -48,7 +48,9 @@ func newBench(t testing.TB) *bench {
 	t.Cleanup(pool.Close)
 	log := eventstore.Open(eventstore.Config{Pool: pool, Codec: codec})
 	t.Cleanup(log.Close)
-	return &bench{t: t, ctx: ctx, url: url, pool: pool, log: log, Projections: New(pool, log, slog.New(slog.DiscardHandler)), versions: map[string]int64{}}
+	models := New(pool, log, slog.New(slog.DiscardHandler))
+	models.pace = pace{page: 64, near: 10} // so that small logs go all the way of large ones
+	return &bench{t: t, ctx: ctx, url: url, pool: pool, log: log, Projections: models, versions: map[string]int64{}}
 }
 
 // serve keeps the read models until the test ends or stop is called.

@@ -3,12 +3,11 @@
 -- The read models. Each can be dropped and rebuilt from the log to the same
 -- content: what changes how one is filled also changes its shape number.
 
--- Which shape of each read model its tables hold; 'building' while a rebuild fills new ones.
+-- Which shape of each read model its tables hold, and how far a rebuild has come.
 CREATE TABLE medilab.read_models (
     name     text PRIMARY KEY,
     shape    integer NOT NULL,
-    building bigint,      -- how far the rebuild that is under way has read the log
-    builder  integer      -- its backend, so that one that died is told from one that works
+    building bigint -- of the log; counts only while somebody holds the rebuild's lock
 );
 
 -- The place in the log that was current at a time: times are in the order of

@@ -1,0 +1,373 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// dump gives every row of every read model, for comparing.
+func (b *bench) dump() map[string][]string {
+	b.t.Helper()
+	tx, err := b.pool.BeginTx(b.ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer tx.Rollback(b.ctx) //nolint:errcheck // read only
+	all := map[string][]string{}
+	for _, m := range models {
+		for _, table := range append(m.Tables, "parked") {
+			rows, err := tx.Query(b.ctx, `SELECT t::text FROM medilab.`+table+` AS t ORDER BY 1`)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			if all[table], err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+	}
+	return all
+}
+
+func equalDumps(t *testing.T, got, want map[string][]string) {
+	t.Helper()
+	for table := range want {
+		if !slices.Equal(got[table], want[table]) {
+			t.Errorf("%s:\n got %d rows %s\nwant %d rows %s", table, len(got[table]), strings.Join(got[table], "\n     "), len(want[table]), strings.Join(want[table], "\n     "))
+		}
+	}
+}
+
+// history appends random but possible changes.
+type history struct {
+	*bench
+	rand       *rand.Rand
+	webhooks   []domain.WebhookID
+	deliveries []*randomDelivery
+}
+
+type randomDelivery struct {
+	id      domain.DeliveryID
+	event   domain.EventID
+	webhook domain.WebhookID
+	domain.Delivery
+}
+
+func newHistory(b *bench, seed uint64) *history {
+	b.t.Logf("seed %d", seed)
+	return &history{bench: b, rand: rand.New(rand.NewPCG(seed, seed))}
+}
+
+func (h *history) step() {
+	types := []string{"patient.created", "patient.updated", "visit.completed", "тип.\"ы\""}
+	switch n := h.rand.IntN(20); {
+	case len(h.webhooks) == 0 || n == 0 && len(h.webhooks) < 20:
+		h.webhooks = append(h.webhooks, h.register(len(h.webhooks)+1, "patient.*", "*"))
+	case n < 2:
+		name := fmt.Sprintf("Имя <%d>", h.rand.IntN(100))
+		h.append(h.webhooks[h.rand.IntN(len(h.webhooks))].Stream(), domain.WebhookChanged{Name: &name})
+	case n == 2:
+		h.append(h.webhooks[h.rand.IntN(len(h.webhooks))].Stream(), []domain.Change{domain.WebhookDeactivated{}, domain.WebhookActivated{}, domain.WebhookDeleted{}}[h.rand.IntN(3)])
+	case n == 3:
+		h.appendEvents(fmt.Sprintf("event-%s", domain.EventID(webhookID(h.rand.IntN(1<<16)))), eventstore.NewEvent{Type: "event.unknown", Data: []byte(`{}`)})
+	case n < 8 || len(h.deliveries) == 0:
+		targets := slices.Clone(h.webhooks)
+		h.rand.Shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
+		targets = targets[:h.rand.IntN(len(targets)+1)]
+		event := h.trigger(types[h.rand.IntN(len(types))], []string{"", "run-1", "run-2"}[h.rand.IntN(3)], targets...)
+		for _, w := range targets {
+			h.deliveries = append(h.deliveries, &randomDelivery{id: domain.DeliveryOf(event, w), event: event, webhook: w})
+		}
+	default:
+		h.deliver(h.deliveries[h.rand.IntN(len(h.deliveries))], types[0])
+	}
+}
+
+func (h *history) deliver(d *randomDelivery, eventType string) {
+	outcome := []domain.Outcome{domain.OutcomeSuccess, domain.OutcomeTimeout, "http_error", "connection_refused"}[h.rand.IntN(4)]
+	call := attempt(d.event, eventType, d.webhook, d.Attempts+1, []int{0, 500, 404}[h.rand.IntN(3)], outcome)
+	call.Duration = h.rand.Int64N(5_000_000)
+	var change domain.Change
+	switch {
+	case d.State != "" && d.State != domain.DeliveryPending || h.rand.IntN(10) == 0:
+		change = domain.DeliveryRetryRequested{EventID: d.event, WebhookID: d.webhook}
+	case h.rand.IntN(10) == 0:
+		change = domain.DeliveryCancelled{EventID: d.event, WebhookID: d.webhook, Reason: domain.CancelRequested}
+	case h.rand.IntN(10) == 0:
+		change = domain.DeliveryInterrupted{EventID: d.event, EventType: eventType, WebhookID: d.webhook, Attempt: d.Attempts + 1, Reason: "the node died"}
+	case outcome == domain.OutcomeSuccess:
+		change = domain.DeliverySucceeded{Call: call}
+	default:
+		change = domain.DeliveryAttemptFailed{Call: call, GaveUp: []domain.GaveUp{"", domain.GaveUpRetriesExhausted}[h.rand.IntN(2)]}
+	}
+	h.append(d.id.Stream(), change)
+	d.Delivery = d.Evolve(change, h.at)
+}
+
+func TestRebuiltEqualsLive(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	h := newHistory(b, rand.Uint64())
+	for range 400 {
+		h.step()
+	}
+	b.settle()
+	live := b.dump()
+	if len(live["calls"]) == 0 || len(live["parked"]) == 0 {
+		t.Fatal("the history lacks calls or poison")
+	}
+
+	want := map[domain.DeliveryState]int64{}
+	for _, d := range h.deliveries {
+		state := d.State
+		if state == "" {
+			state = domain.DeliveryPending
+		}
+		want[state]++
+	}
+	s, err := b.SystemStats(b.ctx, StatsFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[domain.DeliveryState]int64{domain.DeliveryPending: s.PendingDeliveries, domain.DeliveryDelivered: s.Delivered,
+		domain.DeliveryFailed: s.Exhausted, domain.DeliveryWithdrawn: s.Cancelled}
+	for state, n := range want {
+		if got[state] != n {
+			t.Errorf("%s: counted %d of %d", state, got[state], n)
+		}
+	}
+
+	for _, names := range [][]string{nil, {"stats"}, {"webhooks", "calls"}} {
+		var reported eventstore.Position
+		if err := b.Rebuild(b.ctx, names, func(done, _ eventstore.Position) { reported = done }); err != nil {
+			t.Fatal(err)
+		}
+		equalDumps(t, b.dump(), live)
+		if reported > b.head {
+			t.Errorf("progress reached %d of %d", reported, b.head)
+		}
+	}
+	// What serves goes on with the new tables, which are as the old ones were.
+	for range 50 {
+		h.step()
+	}
+	b.settle()
+	live = b.dump()
+	if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	equalDumps(t, b.dump(), live)
+	b.noCopiesLeft()
+}
+
+// noCopiesLeft checks that only the read models' own tables and indexes are there.
+func (b *bench) noCopiesLeft() {
+	b.t.Helper()
+	rows, err := b.pool.Query(b.ctx, `
+		SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+		WHERE nspname = 'medilab' AND (relname LIKE '%\_next' OR relname LIKE '%\_check')`)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	left, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(left) > 0 {
+		b.t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestRebuildWhileServing(t *testing.T) {
+	b := newBench(t)
+	b.pace = pace{page: 500, near: 100}
+	b.serve()
+	h := newHistory(b, rand.Uint64())
+	for range 100 {
+		h.step()
+	}
+	ctx, cancel := context.WithCancel(b.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { // what reads never fails and never sees less than before
+		most := int64(0)
+		for ctx.Err() == nil {
+			s, err := b.SystemStats(ctx, StatsFilter{})
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil || s.EventsTotal < most {
+				t.Errorf("read %d events after %d, %v", s.EventsTotal, most, err)
+				return
+			}
+			most = s.EventsTotal
+			if _, err := b.Calls(ctx, CallFilter{Webhook: webhookID(1), Limit: 10}); err != nil && ctx.Err() == nil {
+				t.Errorf("calls: %v", err)
+				return
+			}
+		}
+	})
+	rebuilds := make(chan error, 1)
+	go func() {
+		for range 3 {
+			if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+				rebuilds <- err
+				return
+			}
+		}
+		rebuilds <- nil
+	}()
+	var err error
+	for running := true; running; {
+		select {
+		case err = <-rebuilds:
+			running = false
+		default:
+			h.step()
+		}
+	}
+	cancel()
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.settle()
+	live := b.dump()
+	if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	equalDumps(t, b.dump(), live)
+}
+
+func TestRebuildsExcludeEachOtherAndClearWhatACrashLeft(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	h := newHistory(b, 1)
+	for range 50 {
+		h.step()
+	}
+	b.settle()
+	live := b.dump()
+
+	// A rebuild that fails in the middle leaves nothing.
+	boom, cancel := context.WithCancelCause(b.ctx)
+	err := b.Rebuild(boom, nil, func(done, total eventstore.Position) { cancel(errors.New("stop")) })
+	if err == nil {
+		t.Fatal("a cancelled rebuild ended well")
+	}
+	b.noCopiesLeft()
+
+	err = b.exclusively(b.ctx, func(*pgxpool.Conn) error {
+		if err := b.Rebuild(b.ctx, nil, nil); !errors.Is(err, domain.KindConflict) {
+			t.Errorf("a second rebuild gives %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Rebuild(b.ctx, []string{"nothing"}, nil); !errors.Is(err, domain.KindInvalid) {
+		t.Errorf("an unknown name gives %v", err)
+	}
+
+	// A process that died left half a table and its note.
+	if _, err := b.pool.Exec(b.ctx, `CREATE TABLE medilab.calls_next (position bigint); UPDATE medilab.read_models SET building = 7`); err != nil {
+		t.Fatal(err)
+	}
+	list, err := b.List(b.ctx)
+	if err != nil || len(list) != len(models) || list[0].Rebuilding || list[0].Outdated || list[0].LagEvents != 0 || list[0].Position != b.head {
+		t.Errorf("the list is %+v, %v", list, err)
+	}
+	if err := b.Rebuild(b.ctx, []string{"calls"}, func(_, _ eventstore.Position) {
+		list, err := b.List(b.ctx)
+		if at := slices.IndexFunc(list, func(s Status) bool { return s.Name == "calls" }); err != nil || !list[at].Rebuilding {
+			t.Errorf("while it runs the list is %+v, %v", list, err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	equalDumps(t, b.dump(), live)
+	b.noCopiesLeft()
+}
+
+func TestAReadModelOfAnotherShapeIsOutdated(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	b.register(1)
+	b.settle()
+	if _, err := b.pool.Exec(b.ctx, `UPDATE medilab.read_models SET shape = 0 WHERE name = 'stats'`); err != nil {
+		t.Fatal(err)
+	}
+	names, err := b.Outdated(b.ctx)
+	if err != nil || !slices.Equal(names, []string{"stats"}) {
+		t.Fatalf("outdated: %v, %v", names, err)
+	}
+	if err := b.Rebuild(b.ctx, names, nil); err != nil {
+		t.Fatal(err)
+	}
+	if names, err = b.Outdated(b.ctx); err != nil || len(names) != 0 {
+		t.Errorf("after the rebuild: %v, %v", names, err)
+	}
+}
+
+// failing fails each page after its statements took effect, a few times.
+type failing struct {
+	Projection
+	mu    sync.Mutex
+	times int
+	done  chan struct{}
+}
+
+func (f *failing) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	statements, err := f.Projection.Project(ctx, db, events)
+	if f.times == 0 || err != nil {
+		return statements, err
+	}
+	if f.times--; f.times == 0 {
+		close(f.done)
+	}
+	// Not the events' fault: the page must come again, whole.
+	return append(statements, eventstore.Statement{SQL: `SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)`}), nil
+}
+
+func TestAPageThatFailsIsAppliedOnce(t *testing.T) {
+	b := newBench(t)
+	original := models
+	f := &failing{times: 2, done: make(chan struct{})}
+	models = append(slices.Clone(models), Model{Name: "failing", Shape: 1, New: func(t Tables) Projection {
+		f.Projection = statsModel.New(Tables{suffix: "_fail"})
+		return f
+	}})
+	defer func() { models = original }()
+	if _, err := b.pool.Exec(b.ctx, `CREATE TABLE medilab.stats_fail (LIKE medilab.stats INCLUDING ALL)`); err != nil {
+		t.Fatal(err)
+	}
+	h := newHistory(b, 2)
+	for range 100 {
+		h.step()
+	}
+	stop := b.serve()
+	select {
+	case <-f.done:
+	case <-time.After(patience):
+		t.Fatal("no page failed")
+	}
+	b.settle()
+	stop()
+	live := b.dump()
+	models = original
+	if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	equalDumps(t, b.dump(), live)
+}
