@@ -3,6 +3,7 @@ package projections
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,4 +80,44 @@ func deliveredPage(after eventstore.Position, webhooks int) []eventstore.Event {
 		add(delivery.Stream(), 1, domain.DeliverySucceeded{Call: call})
 	}
 	return page
+}
+
+// BenchmarkRebuild says how many events a second a rebuild of all goes through.
+func BenchmarkRebuild(b *testing.B) {
+	const pages = 150
+	bench := newBench(b)
+	bench.pace = usualPace
+	bench.register(1)
+	data := []byte(`{"patient":"` + strings.Repeat("x", 480) + `"}`)
+	for n := range pages {
+		var unit eventstore.Unit
+		for _, e := range deliveredPage(eventstore.Position(n*1000), 1) {
+			if triggered, ok := e.Value.(domain.EventTriggered); ok {
+				triggered.EventData = data
+				e.Value = triggered
+			}
+			if succeeded, ok := e.Value.(domain.DeliverySucceeded); ok {
+				succeeded.Header = []domain.HeaderField{{Name: "Content-Type", Value: "application/json"}, {Name: "Date", Value: "Mon, 23 Nov 2026 17:48:05 GMT"}}
+				succeeded.Body = []byte(`{"ok":true}`)
+				e.Value = succeeded
+			}
+			unit.Writes = append(unit.Writes, eventstore.Write{Stream: e.Stream, Expected: e.Version - 1,
+				Events: []eventstore.NewEvent{{Type: e.Type, Data: e.Value.(domain.Change).AppendJSON(nil)}}})
+		}
+		appended, err := bench.log.Append(bench.ctx, unit)
+		if err != nil {
+			b.Fatal(err)
+		}
+		bench.head = appended.First + eventstore.Position(len(unit.Writes)) - 1
+	}
+	// Nobody serves: the place to rebuild up to is the head.
+	if _, err := bench.pool.Exec(bench.ctx, `INSERT INTO medilab.readers (name, position) VALUES ($1, $2)`, readerName, bench.head); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := bench.Rebuild(bench.ctx, nil, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*float64(bench.head)/b.Elapsed().Seconds(), "events/s")
 }

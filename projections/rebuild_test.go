@@ -90,9 +90,23 @@ func (h *history) step() {
 		for _, w := range targets {
 			h.deliveries = append(h.deliveries, &randomDelivery{id: domain.DeliveryOf(event, w), event: event, webhook: w})
 		}
+		for _, w := range h.webhooks { // a replay to one that the event was not for
+			if !slices.Contains(targets, w) && h.rand.IntN(4) == 0 {
+				d := &randomDelivery{id: domain.DeliveryOf(event, w), event: event, webhook: w}
+				h.retry(d)
+				h.deliveries = append(h.deliveries, d)
+				break
+			}
+		}
 	default:
 		h.deliver(h.deliveries[h.rand.IntN(len(h.deliveries))], types[0])
 	}
+}
+
+func (h *history) retry(d *randomDelivery) {
+	change := domain.DeliveryRetryRequested{EventID: d.event, WebhookID: d.webhook}
+	h.append(d.id.Stream(), change)
+	d.Delivery = d.Evolve(change, h.at)
 }
 
 func (h *history) deliver(d *randomDelivery, eventType string) {

@@ -3,6 +3,8 @@ package projections
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -120,7 +122,7 @@ func (t *tally) backToPending(from domain.DeliveryState) {
 		t.exhausted--
 	case domain.DeliveryWithdrawn:
 		t.cancelled--
-	default:
+	case domain.DeliveryPending:
 		return // it waits already
 	}
 	t.pending++
@@ -195,31 +197,49 @@ func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, hours 
 	return nil
 }
 
-// retriedStates tells where each delivery stood of which the page asks a retry:
-// the fold of its stream up to there. Such requests are few.
+// retriedStates tells where each delivery stood of which the page asks a retry;
+// "" that nobody had sent it, so that the request is its beginning. Such
+// requests are few but for replays.
 func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (map[eventstore.Position]domain.DeliveryState, error) {
-	var streams []string
 	requests := map[string][]*eventstore.Event{}
+	first := map[string][]*eventstore.Event{}
 	for i := range events {
 		e := &events[i]
-		if _, ok := e.Value.(domain.DeliveryRetryRequested); ok {
-			if requests[e.Stream] == nil {
-				streams = append(streams, e.Stream)
-			}
+		c, ok := e.Value.(domain.DeliveryRetryRequested)
+		switch {
+		case !ok:
+		case e.Version == 1:
+			first[c.EventID.Stream()] = append(first[c.EventID.Stream()], e)
+		default:
 			requests[e.Stream] = append(requests[e.Stream], e)
 		}
 	}
-	if len(streams) == 0 {
+	if len(requests) == 0 && len(first) == 0 {
 		return nil, nil
+	}
+	states := map[eventstore.Position]domain.DeliveryState{}
+	before := events[len(events)-1].Position
+	if err := foldRetried(ctx, db, requests, before, states); err != nil {
+		return nil, fmt.Errorf("read retried deliveries: %w", err)
+	}
+	if err := findDispatched(ctx, db, first, before, states); err != nil {
+		return nil, fmt.Errorf("read retried deliveries: %w", err)
+	}
+	return states, nil
+}
+
+// foldRetried folds the streams of retried deliveries up to each request.
+func foldRetried(ctx context.Context, db Querier, requests map[string][]*eventstore.Event, before eventstore.Position, states map[eventstore.Position]domain.DeliveryState) error {
+	if len(requests) == 0 {
+		return nil
 	}
 	rows, err := db.Query(ctx, `
 		SELECT stream, version, type, data FROM medilab.events
 		WHERE stream = ANY($1) AND position < $2 ORDER BY stream, version`,
-		streams, events[len(events)-1].Position)
+		slices.Collect(maps.Keys(requests)), before)
 	if err != nil {
-		return nil, fmt.Errorf("read retried deliveries: %w", err)
+		return err
 	}
-	states := make(map[eventstore.Position]domain.DeliveryState, len(streams))
 	var stream, last, changeType string
 	var version int64
 	var data []byte
@@ -238,8 +258,39 @@ func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read retried deliveries: %w", err)
+	return err
+}
+
+// findDispatched tells, of requests that begin a delivery's stream, those whose
+// delivery was dispatched and had not been tried from those of a replay, which
+// sends what was never meant for the webhook.
+func findDispatched(ctx context.Context, db Querier, first map[string][]*eventstore.Event, before eventstore.Position, states map[eventstore.Position]domain.DeliveryState) error {
+	if len(first) == 0 {
+		return nil
 	}
-	return states, nil
+	rows, err := db.Query(ctx, `
+		SELECT stream, position, type, data FROM medilab.events WHERE stream = ANY($1) AND position < $2 AND version > 1`,
+		slices.Collect(maps.Keys(first)), before)
+	if err != nil {
+		return err
+	}
+	var stream, changeType string
+	var position eventstore.Position
+	var data []byte
+	_, err = pgx.ForEachRow(rows, []any{&stream, &position, &changeType, &data}, func() error {
+		change, err := domain.Decode(changeType, data)
+		dispatched, ok := change.(domain.EventDispatched)
+		if err != nil || !ok {
+			return nil // not a dispatch, or poison that is parked
+		}
+		for _, d := range dispatched.Deliveries {
+			for _, e := range first[stream] {
+				if e.Position > position && e.Stream == d.DeliveryID.Stream() {
+					states[e.Position] = domain.DeliveryPending
+				}
+			}
+		}
+		return nil
+	})
+	return err
 }
