@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"unicode/utf8"
@@ -41,6 +42,9 @@ func (s *Server) handleCallList(x *exchange, r *http.Request) error {
 }
 
 func (s *Server) handleCallGet(x *exchange, r *http.Request) error {
+	if err := readQuery(r).done(); err != nil {
+		return err
+	}
 	w, err := s.anyWebhookInPath(r)
 	if err != nil {
 		return err
@@ -61,7 +65,7 @@ type callView struct {
 	projections.Call
 	Method            string            `json:"method"`
 	RequestHeaders    map[string]string `json:"request_headers"` // the webhook's own are masked
-	Payload           *string           `json:"payload"`         // the exact bytes; null when a crash cut the call off
+	Payload           *string           `json:"payload"`         // the exact bytes; null when nothing was sent, or nobody knows when
 	ResponseHeaders   map[string]string `json:"response_headers"`
 	ResponseBody      *string           `json:"response_body"` // null: no answer
 	ResponseBytes     []byte            `json:"response_body_base64,omitempty"`
@@ -108,6 +112,9 @@ func (s *Server) sent(ctx context.Context, v *callView) error {
 		attempt.Event, attempt.OccurredAt = commands.TestEvent(record.EventID, domain.EventType(record.EventType), v.TestData)
 	} else {
 		event, err := s.queries.Event(ctx, record.EventID)
+		if errors.Is(err, domain.KindNotFound) {
+			return nil // it could not be read when it was to be sent either: nothing was
+		}
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
@@ -27,6 +28,9 @@ func (s *Server) handleEventList(x *exchange, r *http.Request) error {
 }
 
 func (s *Server) handleEventGet(x *exchange, r *http.Request) error {
+	if err := readQuery(r).done(); err != nil {
+		return err
+	}
 	id, err := eventInPath(r)
 	if err != nil {
 		return err
@@ -53,6 +57,28 @@ func (s *Server) handleEventDeliveries(x *exchange, r *http.Request) error {
 		return err
 	}
 	return x.answer(http.StatusOK, newPage(list.Items, list.NextCursor))
+}
+
+// parkedAtOnce bounds a page of parked events, which come with their data.
+const parkedAtOnce = 50
+
+// handleParked lists what the clinic's services emitted and cannot be accepted.
+func (s *Server) handleParked(x *exchange, r *http.Request) error {
+	q := readQuery(r)
+	limit, before := min(q.limit(), parkedAtOnce), q.cursor()
+	if err := q.done(); err != nil {
+		return err
+	}
+	list, err := outbox.Parked(r.Context(), s.commands.Pool, before, limit+1)
+	if err != nil {
+		return err
+	}
+	next := ""
+	if len(list) > limit {
+		list = list[:limit]
+		next = newCursor(list[limit-1].ID)
+	}
+	return x.answer(http.StatusOK, newPage(list, next))
 }
 
 // handleEventExplain gives every verdict at once: a webhook that a page leaves out

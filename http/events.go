@@ -16,6 +16,7 @@ func (s *Server) eventRoutes() {
 	s.api("POST", "/webhooks/events/trigger", domain.ScopeEventsWrite, s.handleTrigger)
 	s.api("POST", "/webhooks/events/trigger/batch", domain.ScopeEventsWrite, s.handleTriggerBatch)
 	s.api("GET", "/webhooks/events/types", anyToken, s.handleEventTypes)
+	s.api("GET", "/webhooks/events/parked", domain.ScopeWebhooksRead, s.handleParked)
 	s.api("GET", "/webhooks/events", domain.ScopeWebhooksRead, s.handleEventList)
 	s.api("GET", eventPath, domain.ScopeWebhooksRead, s.handleEventGet)
 	s.api("GET", eventPath+"/deliveries", domain.ScopeWebhooksRead, s.handleEventDeliveries)

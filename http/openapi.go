@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
@@ -97,6 +98,7 @@ var answerNames = map[reflect.Type]string{
 	reflect.TypeFor[explainView]():              "Explanation",
 	reflect.TypeFor[replayView]():               "ReplayStarted",
 	reflect.TypeFor[projections.Call]():         "Call",
+	reflect.TypeFor[outbox.ParkedEvent]():       "ParkedEvent",
 	reflect.TypeFor[projections.Event]():        "Event",
 	reflect.TypeFor[projections.Delivery]():     "Delivery",
 	reflect.TypeFor[projections.Stats]():        "Stats",
@@ -128,16 +130,17 @@ func operations(d *describing) []operation {
 		{method: "GET", path: webhook + "/stats", id: "webhookStats", summary: "Statistics of a webhook", scope: read, query: []string{"from", "to", "bucket"}, status: 200, answer: answerOf[projections.Stats](d), refusals: "404 422"},
 		{method: "GET", path: apiRoot + "/webhooks/system/stats", id: "systemStats", summary: "Statistics of all webhooks and the system", scope: read, query: []string{"from", "to", "bucket"}, status: 200, answer: answerOf[projections.SystemStats](d), refusals: "422"},
 		{method: "GET", path: webhook + "/calls", id: "listCalls", summary: "The call log of a webhook, newest first", scope: read, query: []string{"status", "event_type", "from", "to", "limit", "cursor"}, status: 200, answer: listOf[projections.Call](d), refusals: "404 422"},
-		{method: "GET", path: webhook + "/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: read, status: 200, answer: answerOf[callView](d), refusals: "404"},
+		{method: "GET", path: webhook + "/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: read, status: 200, answer: answerOf[callView](d), refusals: "404 422"},
 		{method: "GET", path: webhook + "/history", id: "webhookHistory", summary: "Every change: who, when, what was and became", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: listOf[historyView](d), refusals: "404 422"},
 		{method: "POST", path: webhook + "/backtest", id: "backtestWebhook", summary: "Try other events or filters on recorded history; sends nothing", scope: read, body: "Backtest", optional: true, status: 200, answer: answerOf[projections.Backtest](d), refusals: "404 429 " + unreadable},
 		{method: "POST", path: webhook + "/replay", id: "replayWebhook", summary: "Send history again to this webhook alone", scope: write, body: "Replay", status: 202, answer: answerOf[replayView](d), refusals: "404 409 429 " + unreadable},
-		{method: "GET", path: webhook + "/replays/{replay}", id: "getReplay", summary: "The progress of a replay", scope: read, status: 200, answer: answerOf[projections.Replay](d), refusals: "404"},
+		{method: "GET", path: webhook + "/replays/{replay}", id: "getReplay", summary: "The progress of a replay", scope: read, status: 200, answer: answerOf[projections.Replay](d), refusals: "404 422"},
 		{method: "POST", path: apiRoot + "/webhooks/events/trigger", id: "triggerEvent", summary: "Trigger an event; answered once it is durable", scope: domain.ScopeEventsWrite, header: []string{"Idempotency-Key"}, body: "NewEvent", status: 202, answer: answerOf[acceptedView](d), refusals: "409 " + unreadable},
 		{method: "POST", path: apiRoot + "/webhooks/events/trigger/batch", id: "triggerEvents", summary: "Trigger up to 1000 events, all or none", scope: domain.ScopeEventsWrite, header: []string{"Idempotency-Key"}, body: "NewEvents", status: 202, answer: answerOf[acceptedListView](d), refusals: "409 " + unreadable},
 		{method: "GET", path: apiRoot + "/webhooks/events/types", id: "listEventTypes", summary: "The catalogue of event types", scope: anyToken, status: 200, answer: listOf[eventTypeView](d), refusals: "422"},
 		{method: "GET", path: apiRoot + "/webhooks/events", id: "listEvents", summary: "List events, newest first", scope: read, query: []string{"event_type", "correlation_id", "from", "to", "limit", "cursor"}, status: 200, answer: listOf[projections.Event](d), refusals: "422"},
-		{method: "GET", path: event, id: "getEvent", summary: "One event", scope: read, status: 200, answer: answerOf[projections.Event](d), refusals: "404"},
+		{method: "GET", path: apiRoot + "/webhooks/events/parked", id: "listParkedEvents", summary: "Emitted events that cannot be accepted, and why", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: listOf[outbox.ParkedEvent](d), refusals: "422"},
+		{method: "GET", path: event, id: "getEvent", summary: "One event", scope: read, status: 200, answer: answerOf[projections.Event](d), refusals: "404 422"},
 		{method: "GET", path: event + "/deliveries", id: "listDeliveries", summary: "Each delivery of an event", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: listOf[projections.Delivery](d), refusals: "404 422"},
 		{method: "GET", path: event + "/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: read, status: 200, answer: answerOf[explainView](d), refusals: "404 422"},
 		{method: "POST", path: apiRoot + deliveryPath + "/retry", id: "retryDelivery", summary: "Attempt a delivery now", scope: write, status: 202, answer: answerOf[deliveryView](d), refusals: "404 409"},

@@ -375,6 +375,24 @@ func TestAudit(t *testing.T) {
 	s.ask("GET", "/api/v1/audit/events", "").want(403)
 }
 
+func TestParked(t *testing.T) {
+	s := newService(t)
+	for _, reason := range []string{"first", "second", "third"} {
+		_, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, reason)
+			VALUES (gen_random_uuid(), 'patient.none', '{"a": "\u0000"}', 'clinic', now(), $1)`, reason)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := s.ask("GET", "/api/v1/webhooks/events/parked?limit=2", "").want(200)
+	if first.text("items", 0, "reason") != "third" || first.get("items", 1, "event_data") != `{"a":"\u0000"}` {
+		t.Errorf("got %s", first.body)
+	}
+	if rest := s.ask("GET", "/api/v1/webhooks/events/parked?limit=2&cursor="+first.text("next_cursor"), "").want(200); rest.text("items", 0, "reason") != "first" || rest.get("next_cursor") != "null" {
+		t.Errorf("got %s", rest.body)
+	}
+}
+
 func TestBacktest(t *testing.T) {
 	s := newService(t)
 	s.register(`"filters":{"age_min":18}`)

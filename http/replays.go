@@ -120,6 +120,9 @@ type replayView struct {
 }
 
 func (s *Server) handleReplayGet(x *exchange, r *http.Request) error {
+	if err := readQuery(r).done(); err != nil {
+		return err
+	}
 	w, err := s.anyWebhookInPath(r)
 	if err != nil {
 		return err
