@@ -61,6 +61,8 @@ var goldenChanges = []Change{
 	WebhookDeactivated{},
 	WebhookDeleted{},
 	WebhookSecretRotated{Secret: "bmV3", PreviousUntil: goldenTime},
+	WebhookResealed{Headers: []SealedHeader{{"X-API-Key", "cmVzZWFsZWQ="}}, Secret: "bmV3ZXI=", PreviousSecret: "b2xk"},
+	AdminActed{Action: AdminKeyRotated, Detail: "key 1234567890"},
 	EventTriggered{
 		EventType: "patient.created", Source: "manual", CorrelationID: "manual-trigger-001",
 		EventData: json.RawMessage(`{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }`),

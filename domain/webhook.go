@@ -111,12 +111,20 @@ type WebhookSecretRotated struct {
 	PreviousUntil time.Time `json:"previous_until"`
 }
 
+// WebhookResealed holds the secrets as sealed with a newer key. They are the same.
+type WebhookResealed struct {
+	Headers        []SealedHeader `json:"headers"`
+	Secret         Sealed         `json:"secret,omitempty"`
+	PreviousSecret Sealed         `json:"previous_secret,omitempty"`
+}
+
 func (WebhookRegistered) ChangeType() string    { return "webhook.registered" }
 func (WebhookChanged) ChangeType() string       { return "webhook.changed" }
 func (WebhookActivated) ChangeType() string     { return "webhook.activated" }
 func (WebhookDeactivated) ChangeType() string   { return "webhook.deactivated" }
 func (WebhookDeleted) ChangeType() string       { return "webhook.deleted" }
 func (WebhookSecretRotated) ChangeType() string { return "webhook.secret_rotated" }
+func (WebhookResealed) ChangeType() string      { return "webhook.resealed" }
 
 func (c WebhookRegistered) AppendJSON(dst []byte) []byte    { return appendJSON(dst, c) }
 func (c WebhookChanged) AppendJSON(dst []byte) []byte       { return appendJSON(dst, c) }
@@ -124,6 +132,7 @@ func (c WebhookActivated) AppendJSON(dst []byte) []byte     { return appendJSON(
 func (c WebhookDeactivated) AppendJSON(dst []byte) []byte   { return appendJSON(dst, c) }
 func (c WebhookDeleted) AppendJSON(dst []byte) []byte       { return appendJSON(dst, c) }
 func (c WebhookSecretRotated) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+func (c WebhookResealed) AppendJSON(dst []byte) []byte      { return appendJSON(dst, c) }
 
 var (
 	_ = register(WebhookRegistered{})
@@ -132,6 +141,7 @@ var (
 	_ = register(WebhookDeactivated{})
 	_ = register(WebhookDeleted{})
 	_ = register(WebhookSecretRotated{})
+	_ = register(WebhookResealed{})
 )
 
 // Evolve gives the webhook after the change, which the log recorded at the time.
@@ -156,6 +166,8 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 	case WebhookSecretRotated:
 		w.PreviousSecret, w.PreviousUntil = w.Secret, c.PreviousUntil
 		w.Secret = c.Secret
+	case WebhookResealed:
+		w.Headers, w.Secret, w.PreviousSecret = c.Headers, c.Secret, c.PreviousSecret
 	default:
 		return w
 	}

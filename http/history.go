@@ -64,8 +64,16 @@ type changeView struct {
 func historyOf(e projections.HistoryEntry) historyView {
 	return historyView{
 		Version: e.Version, Type: e.Type, At: moment(e.At), Actor: e.Actor, RequestID: e.RequestID,
-		Position: int64(e.Position), Changes: changesBetween(e.Before, e.After),
+		Position: int64(e.Position), Changes: changesOf(e),
 	}
+}
+
+// changesOf is empty when the same secrets were only sealed anew.
+func changesOf(e projections.HistoryEntry) []changeView {
+	if e.Type == (domain.WebhookResealed{}).ChangeType() {
+		return []changeView{}
+	}
+	return changesBetween(e.Before, e.After)
 }
 
 // changesBetween compares two states of a webhook field by field, as callers see

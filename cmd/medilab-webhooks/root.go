@@ -22,6 +22,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newAuditCommand(db),
 		newEmitCommand(db),
+		newKeysCommand(db),
 		newMigrateCommand(db),
 		newReceiveCommand(),
 		newServeCommand(db),

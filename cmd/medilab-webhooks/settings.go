@@ -160,7 +160,7 @@ func (o *serveOptions) settings(notes io.Writer) (settings, error) {
 		return settings{}, usageError{err}
 	}
 	if s.keys == "" {
-		s.keys = filepath.Join(s.database.dataDir, "keys.json")
+		s.keys = filepath.Join(s.database.dataDir, keysFile)
 	}
 	if s.workers < 1 {
 		return settings{}, usageError{fmt.Errorf("MEDILAB_WORKERS: %d is less than 1", s.workers)}

@@ -63,22 +63,6 @@ func create(path string) (*Vault, error) {
 	return newVault(path, handle)
 }
 
-func withNewKey(handle *keyset.Handle) (*keyset.Handle, error) {
-	manager := keyset.NewManagerFromHandle(handle)
-	id, err := manager.Add(aead.AES256GCMKeyTemplate())
-	if err == nil {
-		err = manager.SetPrimary(id)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("add a key: %w", err)
-	}
-	next, err := manager.Handle()
-	if err != nil {
-		return nil, fmt.Errorf("add a key: %w", err)
-	}
-	return next, nil
-}
-
 // write replaces the file in one step: a crash leaves the old keyset or the new
 // one, on the disk, never half of one.
 func write(path string, handle *keyset.Handle) error {

@@ -4,8 +4,11 @@ package vault
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"sync"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -15,14 +18,16 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// Vault seals with the newest key of its keyset and opens with any. Safe for
-// concurrent use.
+// Vault seals with the newest key of its keyset and opens with any. A keyset
+// file that was replaced counts from the next secret on that needs it, so that
+// keys rotate under a running server. Safe for concurrent use.
 type Vault struct {
 	path string
 
 	mu     sync.RWMutex
 	handle *keyset.Handle
 	cipher tink.AEAD
+	file   fs.FileInfo // as it was read; nil: there is none
 }
 
 // ErrSealed says that no key of the keyset opens a sealed text: it was sealed
@@ -34,7 +39,33 @@ func newVault(path string, handle *keyset.Handle) (*Vault, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use the keys of %s: %w", path, err)
 	}
-	return &Vault{path: path, handle: handle, cipher: cipher}, nil
+	v := &Vault{path: path, handle: handle, cipher: cipher}
+	if path != "" {
+		if v.file, err = os.Stat(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read the keyset: %w", err)
+		}
+	}
+	return v, nil
+}
+
+// refresh reads the keyset anew if its file was replaced, and tells whether it
+// was. A file that cannot be read leaves the keys as they are.
+func (v *Vault) refresh() bool {
+	if v.path == "" {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now, err := os.Stat(v.path)
+	if err != nil || v.file != nil && os.SameFile(now, v.file) && now.ModTime().Equal(v.file.ModTime()) && now.Size() == v.file.Size() {
+		return false
+	}
+	fresh, err := Open(v.path, true)
+	if err != nil {
+		return false
+	}
+	v.handle, v.cipher, v.file = fresh.handle, fresh.cipher, fresh.file
+	return true
 }
 
 // Seal encrypts the text for one field of one webhook; nowhere else does it open.
@@ -43,6 +74,7 @@ func (v *Vault) Seal(webhook domain.WebhookID, field, plain string) (domain.Seal
 	if plain == "" {
 		return "", nil
 	}
+	v.refresh()
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	sealed, err := v.cipher.Encrypt([]byte(plain), boundTo(webhook, field))
@@ -61,36 +93,41 @@ func (v *Vault) Open(webhook domain.WebhookID, field string, sealed domain.Seale
 	if err != nil {
 		return "", fmt.Errorf("open %s of webhook %s: %w", field, webhook, ErrSealed)
 	}
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	plain, err := v.cipher.Decrypt(data, boundTo(webhook, field))
+	plain, err := v.decrypt(data, boundTo(webhook, field))
+	if err != nil && v.refresh() { // it may be sealed with a key that came later
+		plain, err = v.decrypt(data, boundTo(webhook, field))
+	}
 	if err != nil {
 		return "", fmt.Errorf("open %s of webhook %s: %w", field, webhook, ErrSealed)
 	}
 	return string(plain), nil
 }
 
+func (v *Vault) decrypt(data, bound []byte) ([]byte, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.cipher.Decrypt(data, bound)
+}
+
+// IsCurrent tells whether the text is sealed with the key that seals now. No
+// text is.
+func (v *Vault) IsCurrent(sealed domain.Sealed) bool {
+	if sealed == "" {
+		return true
+	}
+	data, err := base64.StdEncoding.DecodeString(string(sealed))
+	// Tink's prefix: its version and the key's id.
+	const prefix, version = 5, 1
+	if err != nil || len(data) < prefix || data[0] != version {
+		return false
+	}
+	v.refresh()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return binary.BigEndian.Uint32(data[1:prefix]) == v.handle.KeysetInfo().GetPrimaryKeyId()
+}
+
 // boundTo is the associated data of a sealed text.
 func boundTo(webhook domain.WebhookID, field string) []byte {
 	return append(webhook[:], field...)
-}
-
-// Rotate adds a key that seals from now on, and keeps the others to open with.
-// The file is replaced before the new key is used.
-func (v *Vault) Rotate() error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	handle, err := withNewKey(v.handle)
-	if err != nil {
-		return err
-	}
-	next, err := newVault(v.path, handle)
-	if err != nil {
-		return err
-	}
-	if err := write(v.path, handle); err != nil {
-		return err
-	}
-	v.handle, v.cipher = next.handle, next.cipher
-	return nil
 }

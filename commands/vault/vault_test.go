@@ -76,7 +76,7 @@ func TestKeysetFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Rotate(); err != nil {
+	if _, err := first.Rotate(); err != nil {
 		t.Fatal(err)
 	}
 	fresh, err := first.Seal(clinic, "secret", "after")
@@ -109,4 +109,88 @@ func TestUnreadableKeyset(t *testing.T) {
 	if _, err := Open(path, false); err == nil || strings.Contains(err.Error(), "s3cret") {
 		t.Fatalf("got %v", err)
 	}
+}
+
+// A running server meets what was sealed with a key that came after its start,
+// and seals with it from then on.
+func TestKeysRotateUnderARunningServer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	server, err := Open(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := seal(t, server, "old")
+	command, err := Open(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	staged, err := command.Stage()
+	if err != nil || staged.Seals || !staged.Staged {
+		t.Fatalf("%+v, %v", staged, err)
+	}
+	if early := seal(t, command, "early"); early[:6] != old[:6] || !command.IsCurrent(early) {
+		t.Error("a staged key seals")
+	}
+	rotated, err := command.Rotate()
+	if err != nil || rotated.ID != staged.ID || !rotated.Seals || len(command.Keys()) != 2 {
+		t.Fatalf("%+v, %v, keys %v", rotated, err, command.Keys())
+	}
+	fresh := seal(t, command, "fresh")
+	for sealed, want := range map[domain.Sealed]string{old: "old", fresh: "fresh"} {
+		if got, err := server.Open(clinic, "secret", sealed); err != nil || got != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	if !server.IsCurrent(fresh) || server.IsCurrent(old) || !server.IsCurrent("") || server.IsCurrent("AQ==") {
+		t.Error("the server does not tell which key seals now")
+	}
+	if again := seal(t, server, "again"); again[:6] != fresh[:6] {
+		t.Error("the server goes on sealing with the old key")
+	}
+	// A file that breaks leaves the keys as they are.
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := server.Open(clinic, "secret", seal(t, server, "still")); err != nil || got != "still" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestOneRotationAtATime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	v, err := Open(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Rotate(); !errors.Is(err, ErrRotating) || len(v.Keys()) != 1 {
+		t.Fatalf("got %v, keys %v", err, v.Keys())
+	}
+	if err := os.Remove(path + ".lock"); err != nil {
+		t.Fatal(err)
+	}
+	// Two that hold the same old keyset lose none of each other's keys.
+	other, err := Open(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []*Vault{v, other} {
+		if _, err := v.Rotate(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(other.Keys()) != 3 {
+		t.Errorf("keys %v", other.Keys())
+	}
+}
+
+func seal(t *testing.T, v *Vault, text string) domain.Sealed {
+	t.Helper()
+	sealed, err := v.Seal(clinic, "secret", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
 }

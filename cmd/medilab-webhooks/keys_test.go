@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+	"github.com/medilab/webhooks/projections"
+)
+
+// The keys rotate while a server runs: what was sealed before is sealed anew, in
+// the read model too, opens as before, and the log says who did it.
+func TestKeysRotate(t *testing.T) {
+	url, file := testdb.New(t), filepath.Join(t.TempDir(), "keys.json")
+	command := func(want int, args ...string) string {
+		t.Helper()
+		var out, notes bytes.Buffer
+		if code := run(t.Context(), append(args, "--database-url", url), strings.NewReader(""), &out, &notes); code != want {
+			t.Fatalf("%q exits %d, want %d\n%s%s", args, code, want, &out, &notes)
+		}
+		return out.String() + notes.String()
+	}
+	if said := command(1, "keys", "rotate", "--keys", file); !strings.Contains(said, "MEDILAB_KEYS") {
+		t.Errorf("without a keyset: %s", said)
+	}
+	keys, err := vault.Open(file, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := databaseOptions{url: url}
+	s, err := db.session(t.Context(), new(bytes.Buffer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.commands.Vault = keys
+	by := commands.Caller{Actor: "test"}
+	spec := domain.WebhookSpec{
+		Name: domain.Ask("CRM"), URL: domain.Ask("https://crm.example/"), Events: domain.Ask([]string{"*"}),
+		Secret: domain.Ask(domain.NewSecret("the-secret")), Headers: domain.Ask([]domain.Header{{Name: "X-Key", Value: "the-value"}}),
+	}
+	kept, err := s.commands.RegisterWebhook(t.Context(), by, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept, _, err = s.commands.RotateSecret(t.Context(), by, kept.ID, domain.NewSecret("a-newer-secret"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := s.commands.RegisterWebhook(t.Context(), by, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.commands.DeleteWebhook(t.Context(), by, gone.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := s.commands.RegisterWebhook(t.Context(), by, domain.WebhookSpec{Name: spec.Name, URL: spec.URL, Events: spec.Events})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if said := command(0, "keys", "rotate", "--stage", "--keys", file); !strings.Contains(said, "seals nothing yet") {
+		t.Error(said)
+	}
+	if said := command(0, "keys", "rotate", "--keys", file); !strings.Contains(said, "2 webhooks are sealed anew, 1 had nothing to do") {
+		t.Error(said)
+	}
+	if said := command(0, "keys", "rewrap", "--keys", file); !strings.Contains(said, "0 webhooks are sealed anew, 3 had nothing to do") {
+		t.Error(said)
+	}
+	if said := command(0, "keys", "list", "--keys", file); strings.Count(said, "opens") != 1 || strings.Count(said, "seals") != 1 {
+		t.Error(said)
+	}
+
+	if err := s.commands.Directory.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, before := range []domain.Webhook{kept, gone} {
+		now, _ := s.commands.Directory.Webhook(before.ID)
+		if now.Headers[0].Value == before.Headers[0].Value || !keys.IsCurrent(now.Headers[0].Value) || !keys.IsCurrent(now.Secret) || !keys.IsCurrent(now.PreviousSecret) {
+			t.Errorf("not sealed anew: %+v", now)
+		}
+		if value, err := keys.Open(now.ID, commands.HeaderField("X-Key"), now.Headers[0].Value); err != nil || value != "the-value" {
+			t.Errorf("the header opens as %q, %v", value, err)
+		}
+	}
+	now, _ := s.commands.Directory.Webhook(kept.ID)
+	for sealed, want := range map[domain.Sealed]string{now.Secret: "a-newer-secret", now.PreviousSecret: "the-secret", kept.Secret: "a-newer-secret"} {
+		if got, err := keys.Open(now.ID, commands.SecretField, sealed); err != nil || got != want {
+			t.Errorf("a secret opens as %q, %v, want %q", got, err, want)
+		}
+	}
+	if untouched, _ := s.commands.Directory.Webhook(plain.ID); untouched.Version != plain.Version {
+		t.Error("a webhook without secrets has changed")
+	}
+	heldByTheReadModel(t, s, now)
+
+	log := command(0, "audit", "log", "--json")
+	for _, action := range []string{`"key.staged"`, `"key.rotated"`, `"secrets.resealed"`} {
+		if n := strings.Count(log, action); n != 1 {
+			t.Errorf("the log has %s %d times", action, n)
+		}
+	}
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "admin.acted") && !strings.Contains(line, `"actor":"command line (`) {
+			t.Errorf("nobody did it: %s", line)
+		}
+	}
+	for _, secret := range []string{"the-secret", "a-newer-secret", "the-value"} {
+		if strings.Contains(log, secret) {
+			t.Errorf("%s is in the log", secret)
+		}
+	}
+}
+
+// heldByTheReadModel checks that the read model has the webhook's secrets as they are sealed now.
+func heldByTheReadModel(t *testing.T, s *session, want domain.Webhook) {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	queries := projections.New(s.pool, s.log, logger)
+	node, err := eventstore.Join(t.Context(), s.pool, s.log.Clock(), t.Name(), logger, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := queries.AddTo(t.Context(), router, node); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- router.Run(context.Background()) }()
+	head, err := s.log.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := queries.WaitFor(t.Context(), head); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(router.Close(), <-ended); err != nil {
+		t.Fatal(err)
+	}
+	page, err := queries.Webhooks(t.Context(), projections.WebhookFilter{Limit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(page.Items, func(w domain.Webhook) bool { return w.ID == want.ID })
+	if at < 0 || page.Items[at].Secret != want.Secret || !slices.Equal(page.Items[at].Headers, want.Headers) {
+		t.Errorf("the read model has %+v", page.Items)
+	}
+}

@@ -1,0 +1,109 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Record writes down the use of an administrator's right that changes no stream
+// of its own.
+func (c *Commands) Record(ctx context.Context, caller Caller, action domain.AdminAction, detail string) error {
+	unique, err := uuid.NewV7()
+	if err != nil {
+		return domain.Internal("name an action", err)
+	}
+	_, err = c.append(ctx, caller, domain.AdminID(unique).Stream(), 0, []domain.Change{domain.AdminActed{Action: action, Detail: detail}})
+	return Failed("record an action", err)
+}
+
+// Resealed says how a resealing went.
+type Resealed struct {
+	Webhooks int // whose secrets are sealed anew
+	Current  int // that had nothing to do
+	// Unreadable are webhooks whose secrets no key opens: they stay as they are.
+	Unreadable []domain.WebhookID
+}
+
+// ResealSecrets seals with the newest key what is sealed with older ones, deleted
+// webhooks' secrets too. Each webhook is a change of its own, so the read models,
+// the other nodes and a rebuild follow as they follow every change; cut off, it
+// goes on where it was. progress is told after each webhook; it may be nil.
+//
+// The log keeps what it had: the old keys stay in the keyset.
+func (c *Commands) ResealSecrets(ctx context.Context, caller Caller, progress func(done, total int)) (Resealed, error) {
+	if err := c.Directory.CatchUp(ctx); err != nil {
+		return Resealed{}, Failed("seal secrets anew", err)
+	}
+	var result Resealed
+	all := c.Directory.Webhooks()
+	for i, w := range all {
+		done, err := c.reseal(ctx, caller, w.ID)
+		switch {
+		case errors.Is(err, errUnreadable):
+			result.Unreadable = append(result.Unreadable, w.ID)
+		case err != nil:
+			return result, err
+		case done:
+			result.Webhooks++
+		default:
+			result.Current++
+		}
+		if progress != nil {
+			progress(i+1, len(all))
+		}
+	}
+	return result, nil
+}
+
+func (c *Commands) reseal(ctx context.Context, caller Caller, id domain.WebhookID) (done bool, err error) {
+	for attempt := 1; ; attempt++ {
+		w, _ := c.Directory.Webhook(id)
+		change, changed, err := c.resealed(w)
+		if err != nil || !changed {
+			return false, err
+		}
+		_, err = c.append(ctx, caller, id.Stream(), w.Version, []domain.Change{change})
+		if err == nil {
+			return true, nil
+		}
+		if !eventstore.IsConflict(err) || attempt == races {
+			return false, Failed("seal secrets anew", err)
+		}
+		if err := c.Directory.CatchUp(ctx); err != nil {
+			return false, Failed("seal secrets anew", err)
+		}
+	}
+}
+
+var errUnreadable = errors.New("no key opens a secret")
+
+func (c *Commands) resealed(w domain.Webhook) (change domain.WebhookResealed, changed bool, err error) {
+	again := func(field string, sealed domain.Sealed) domain.Sealed {
+		if err != nil || c.Vault.IsCurrent(sealed) {
+			return sealed
+		}
+		var plain string
+		if plain, err = c.Vault.Open(w.ID, field, sealed); err != nil {
+			err = fmt.Errorf("%w: %s", errUnreadable, field)
+			return sealed
+		}
+		changed = true
+		if sealed, err = c.Vault.Seal(w.ID, field, plain); err != nil {
+			err = domain.Internal("seal "+field, err)
+		}
+		return sealed
+	}
+	change.Headers = []domain.SealedHeader{}
+	for _, h := range w.Headers {
+		change.Headers = append(change.Headers, domain.SealedHeader{Name: h.Name, Value: again(HeaderField(h.Name), h.Value)})
+	}
+	change.Secret = again(SecretField, w.Secret)
+	change.PreviousSecret = again(SecretField, w.PreviousSecret)
+	return change, changed, err
+}
