@@ -56,6 +56,15 @@ func (r *rig) join() *eventstore.Node {
 	r.Helper()
 	node, err := eventstore.Join(r.Context(), r.pool, r.log.Clock(), "test", slog.New(slog.DiscardHandler), nil)
 	r.check(err)
+	ctx, cancel := context.WithCancel(r.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }() // it renews the lease
+	r.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.Errorf("the node ended with %v", err)
+		}
+	})
 	return node
 }
 
@@ -146,11 +155,16 @@ func (r *rig) awaitEmpty() {
 	}
 }
 
+// begin opens a transaction of the clinic's: on a connection that may be idle in it for long.
 func (r *rig) begin() pgx.Tx {
 	r.Helper()
-	tx, err := r.pool.Begin(r.Context())
+	config := r.pool.Config().ConnConfig
+	delete(config.RuntimeParams, "idle_in_transaction_session_timeout")
+	conn, err := pgx.ConnectConfig(r.Context(), config)
 	r.check(err)
-	r.Cleanup(func() { tx.Rollback(context.Background()) }) //nolint:errcheck // it may have ended
+	r.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // its database goes too
+	tx, err := conn.Begin(r.Context())
+	r.check(err)
 	return tx
 }
 

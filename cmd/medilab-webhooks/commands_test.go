@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// cli runs command lines against a database of the test's own.
+type cli struct{ testing.TB }
+
+func newCLI(t *testing.T) cli {
+	t.Helper()
+	t.Setenv("DATABASE_URL", testdb.New(t))
+	return cli{t}
+}
+
+// run gives what the command line prints, and fails the test when it exits with another code.
+func (c cli) run(wantCode int, stdin string, args ...string) (out, notes string) {
+	c.Helper()
+	var o, n bytes.Buffer
+	if code := run(c.Context(), args, strings.NewReader(stdin), &o, &n); code != wantCode {
+		c.Fatalf("%q exits %d, want %d\n%s%s", args, code, wantCode, &o, &n)
+	}
+	return o.String(), n.String()
+}
+
+func (c cli) matches(what, text, pattern string) {
+	c.Helper()
+	if !regexp.MustCompile("^" + pattern + "$").MatchString(text) {
+		c.Errorf("%s is\n%s\nwant\n%s", what, text, pattern)
+	}
+}
+
+func TestTokenCommands(t *testing.T) {
+	c := newCLI(t)
+	token, _ := c.run(0, "", "token", "create", "--name", "crm", "--scopes", "webhooks:read, events:write", "--expires", "720h")
+	c.matches("the token", token, `mlw_[A-Za-z0-9_-]{43}\n`)
+	out, _ := c.run(0, "", "token", "create", "--name", "for ever", "--scopes", "admin", "--json")
+	var made shownToken
+	if err := json.Unmarshal([]byte(out), &made); err != nil || made.Token == "" || made.ExpiresAt != nil || made.State != "valid" {
+		t.Errorf("made is %s: %v", out, err)
+	}
+
+	out, _ = c.run(0, "", "token", "list")
+	c.matches("the list", out, `ID +NAME +TOKEN +SCOPES +STATE +CREATED +EXPIRES\n`+
+		`[0-9a-f-]{36} +crm +mlw_.{4}\.\.\. +webhooks:read,events:write +valid +\S+Z +\S+Z\n`+
+		`[0-9a-f-]{36} +for ever +mlw_.{4}\.\.\. +admin +valid +\S+Z +-\n`)
+	out, _ = c.run(0, "", "token", "revoke", made.ID)
+	if want := "Token " + made.ID + " is revoked\n"; out != want {
+		t.Errorf("revoking says %q, want %q", out, want)
+	}
+	c.run(0, "", "token", "revoke", made.ID) // again: nothing to do
+	out, _ = c.run(0, "", "token", "list", "--json")
+	var listed []shownToken
+	if err := json.Unmarshal([]byte(out), &listed); err != nil || len(listed) != 2 || listed[1].State != "revoked" || strings.Contains(out, made.Token) {
+		t.Errorf("the list is %s: %v", out, err)
+	}
+	log, _ := c.run(0, "", "audit", "log", "--format", "ndjson")
+	if strings.Contains(log, made.Token) || strings.Contains(log, strings.TrimSpace(token)) {
+		t.Errorf("a token is in the log: %s", log)
+	}
+	if n := strings.Count(log, "token.revoked"); n != 1 {
+		t.Errorf("revoked %d times", n)
+	}
+
+	_, notes := c.run(1, "", "token", "revoke", "0198f0a0-0000-7000-8000-000000000001")
+	c.matches("the failure", notes, "medilab-webhooks: there is no token .*\n")
+	for _, wrong := range [][]string{
+		{"create"}, {"create", "--name", "x"}, {"create", "--name", "x", "--scopes", "root"}, {"create", "--name", "", "--scopes", "admin"},
+		{"create", "--name", "x", "--scopes", "admin", "--expires", "0s"}, {"create", "--name", "x", "--scopes", "admin", "--expires", "-1h"},
+		{"create", "--name", strings.Repeat("x", 201), "--scopes", "admin"}, {"revoke"}, {"revoke", "1"}, {"revoke", made.ID, made.ID}, {"steal"},
+	} {
+		_, notes := c.run(2, "", append([]string{"token"}, wrong...)...)
+		c.matches("wrong usage", notes, "medilab-webhooks: .*\n")
+	}
+}
+
+func TestEmitOne(t *testing.T) {
+	c := newCLI(t)
+	const data = `{ "n":1.0,  "a":"\u0000<>"}`
+	id, _ := c.run(0, "", "emit", "patient.created", data, "--correlation-id", "c-1")
+	c.matches("the id", id, `[0-9a-f-]{36}\n`)
+	out, _ := c.run(0, "", "emit", "patient.created", data, "--json", "--event-id", "0198F0A0-0000-7000-8000-000000000001", "--source", "s")
+	c.matches("the answer", out, `\{"accepted_at":"[^"]*Z","event_id":"0198f0a0-0000-7000-8000-000000000001","event_type":"patient.created"\}\n`)
+	c.run(0, "", "emit", "patient.created", data, "--event-id", "0198f0a0-0000-7000-8000-000000000001", "--source", "s")
+	_, notes := c.run(1, "", "emit", "patient.created", "{}", "--event-id", "0198f0a0-0000-7000-8000-000000000001", "--source", "s")
+	c.matches("the conflict", notes, "medilab-webhooks: .*accepted before with another content\n")
+
+	log, _ := c.run(0, "", "audit", "log", "--json")
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], `"event_data":`+data+`}`) || !strings.Contains(lines[0], `"correlation_id":"c-1"`) || !strings.Contains(lines[0], `"source":"cli"`) {
+		t.Errorf("the log is\n%s", log)
+	}
+	for _, wrong := range [][]string{
+		{}, {"patient.created"}, {"patient.created", "{}", "x"}, {"patient.created", "{"}, {"patient.created", "[]"}, {"patient.create", "{}"},
+		{"patient.created", `{"a":1,"a":2}`}, {"patient.created", "{}", "--event-id", "7"}, {"patient.created", "{}", "--file", "x"}, {"--file", "-", "--skip", "-1"},
+	} {
+		c.run(2, "", append([]string{"emit"}, wrong...)...)
+	}
+	c.run(1, "", "emit", "--file", filepath.Join(t.TempDir(), "missing"))
+
+	types := filepath.Join(t.TempDir(), "types.json")
+	if err := os.WriteFile(types, []byte(`[{"type":"lab.result_ready","en":"A result is ready"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.run(0, "", "emit", "lab.result_ready", "{}", "--event-types", types)
+	t.Setenv("MEDILAB_EVENT_TYPES", types)
+	c.run(0, "", "emit", "lab.result_ready", "{}")
+}
+
+func TestEmitFile(t *testing.T) {
+	c := newCLI(t)
+	var file strings.Builder
+	for i := range 1200 {
+		fmt.Fprintf(&file, `{"event_type":"patient.created","event_data":{"n":%d}}`+"\n", i)
+	}
+	file.WriteString(strings.Join([]string{
+		``,
+		` {"event_data":{"n": 1200 },"event_type":"visit.created","event_id":"0198f0a0-0000-7000-8000-000000000001","source":"crm","correlation_id":"c"}` + "\r",
+		`{"event_type":"patient.create","event_data":{}}`, // line 1203
+		`{"event_type":"patient.created"}`,
+		`{"event_type":"patient.created","event_data":{},"data":1}`,
+		`{"event_type":"patient.created","event_data":{},"source":1}`,
+		`{"event_type":"patient.created","event_data":{`,
+		`[]`,
+		`{"event_type":"patient.created","event_data":{"a":"` + strings.Repeat("x", longestLine) + `"}}`,
+		`{"event_type":"patient.created","event_data":{},"event_id":"0198f0a0-0000-7000-8000-000000000001"}`, // line 1210
+		`{"event_type":"patient.created","event_data":{"last":1},"source":null}`,
+	}, "\n"))
+	path := filepath.Join(t.TempDir(), "events.ndjson")
+	if err := os.WriteFile(path, []byte(file.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, notes := c.run(1, "", "emit", "--file", path)
+	if out != "Accepted 1202 events\n" {
+		t.Errorf("it says %q", out)
+	}
+	c.matches("the notes", notes, `line 1203: event_type is not a known event type.*\n`+
+		`line 1204: event_data is required\n`+
+		`line 1205: data is not a field of an event\n`+
+		`line 1206: source must be text\n`+
+		`line 1207: the JSON ends too early.*\n`+
+		`line 1208: the JSON is not an object\n`+
+		`line 1209: the line is longer than 10 MB\n`+
+		`line 1210: .*accepted before with another content\n`+
+		`medilab-webhooks: 8 of 1210 lines were refused.*\n`)
+	log, _ := c.run(0, "", "audit", "log", "--type", "event.*", "--format", "ndjson")
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	if len(lines) != 1202 || !strings.Contains(lines[1199], `{"n":1199}`) || !strings.Contains(lines[1201], `{"last":1}`) ||
+		!strings.Contains(lines[1200], `"source":"crm","correlation_id":"c","event_data":{"n": 1200 }`) {
+		t.Errorf("the log has %d events, the last of them\n%s", len(lines), strings.Join(lines[1199:], "\n"))
+	}
+
+	// Going on: by --skip, or by ids that make emitting again harmless.
+	out, _ = c.run(0, file.String(), "emit", "--file", "-", "--skip", "1210", "--json")
+	if out != `{"accepted":1,"lines":1211,"refused":0}`+"\n" {
+		t.Errorf("it says %q", out)
+	}
+}
+
+// An interrupted file says where to go on.
+func TestEmitFileInterrupted(t *testing.T) {
+	c := newCLI(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	in, feed := io.Pipe()
+	ended := make(chan struct{})
+	var out, notes bytes.Buffer
+	go func() {
+		defer close(ended)
+		if code := run(ctx, []string{"emit", "--file", "-"}, in, &out, &notes); code != 1 {
+			t.Errorf("exit code %d", code)
+		}
+	}()
+	const line = `{"event_type":"patient.created","event_data":{}}` + "\n"
+	for range 3 { // each is taken when the one before is durable
+		if _, err := io.WriteString(feed, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for strings.Count(first(c.run(0, "", "audit", "log")), "event.triggered") < 3 {
+		if t.Context().Err() != nil {
+			t.Fatal("the events do not arrive")
+		}
+	}
+	cancel()
+	if err := feed.CloseWithError(errors.New("cut off")); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if out.String() != "Accepted 3 events\n" || !strings.Contains(notes.String(), "go on with --skip 3") {
+		t.Errorf("it says %q and %q", &out, &notes)
+	}
+}
+
+func first(out, _ string) string { return out }
+
+func TestAuditLog(t *testing.T) {
+	c := newCLI(t)
+	for _, kind := range []string{"patient.created", "visit.created"} {
+		c.run(0, "", "emit", kind, `{"a":"`+"\u009b"+`31m"}`)
+	}
+	c.run(0, "", "token", "create", "--name", "x", "--scopes", "admin")
+	out, _ := c.run(0, "", "audit", "log")
+	c.matches("the table", out, `POSITION .*\n`+
+		` +1  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  event.triggered +event-\S+ v1  \{.*"event_data":\{"a":"`+"\ufffd"+`31m"\}\}\n`+
+		` +2  .*\n +3  .*token.created .*\n`)
+	for filter, want := range map[string]int{
+		"--type event.triggered": 2, "--type token.*": 1, "--type nothing": 0, "--after 2": 1, "--from 2020-01-01 --to 2021-01-01": 0,
+		"--from 2020-01-01T00:00:00+03:00": 3, "--stream nothing": 0, "--json": 3,
+	} {
+		out, _ := c.run(0, "", append([]string{"audit", "log", "--format", "ndjson"}, strings.Fields(filter)...)...)
+		if got := strings.Count(out, "\n"); got != want {
+			t.Errorf("%s gives %d events, want %d", filter, got, want)
+		}
+	}
+	for _, wrong := range []string{"--format xml", "--from yesterday", "--to 1", "--after -1", "--webhook x", "--webhook 1 --stream x", "extra"} {
+		c.run(2, "", append([]string{"audit", "log"}, strings.Fields(wrong)...)...)
+	}
+	_, notes := c.run(1, "", "audit", "log", "--webhook", "1")
+	c.matches("the failure", notes, "medilab-webhooks: there was never a webhook 1; .*\n")
+}
+
+// A reader that has seen enough, as head does, is no failure.
+func TestAuditLogIntoAClosedPipe(t *testing.T) {
+	c := newCLI(t)
+	c.run(0, "", "emit", "patient.created", "{}")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close() //nolint:errcheck // nothing was written
+	var notes bytes.Buffer
+	if code := run(t.Context(), []string{"audit", "log"}, strings.NewReader(""), w, &notes); code != 0 || notes.Len() > 0 {
+		t.Errorf("exit code %d, and it says %s", code, &notes)
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	t.Setenv("DATABASE_URL", testdb.NewEmpty(t))
+	c := cli{t}
+	out, _ := c.run(0, "", "migrate")
+	c.matches("the first time", out, `(Applied \d{4}_\w+\.sql\n)+`)
+	if out, _ := c.run(0, "", "migrate"); out != "Nothing to apply, the database is up to date\n" {
+		t.Errorf("the second time it says %q", out)
+	}
+	if out, _ := c.run(0, "", "migrate", "--json"); out != `{"applied":[],"up_to_date":true}`+"\n" {
+		t.Errorf("the third time it says %q", out)
+	}
+}
+
+func TestDatabase(t *testing.T) {
+	c := cli{t}
+	t.Setenv("DATABASE_URL", "postgres://nobody:hidden@127.0.0.1:1/none")
+	for _, line := range []string{"token list", "migrate", "audit log", "emit patient.created {}"} {
+		_, notes := c.run(1, "", strings.Fields(line)...)
+		c.matches("the failure", notes, "medilab-webhooks: .*; check DATABASE_URL, and that the server runs\n")
+		if strings.Contains(notes, "hidden") {
+			t.Errorf("%s shows the password: %s", line, notes)
+		}
+	}
+	for _, url := range []string{"postgres://nobody:hidden@127.0.0.1:x/none", "postgres://nobody:hid den@[/"} {
+		_, notes := c.run(1, "", "migrate", "--database-url", url)
+		if strings.Contains(notes, "hid") && !strings.Contains(notes, "hidden: it") {
+			t.Errorf("the password shows: %s", notes)
+		}
+	}
+	// A new database gets its tables with the first command.
+	t.Setenv("DATABASE_URL", "")
+	c.run(0, "", "token", "list", "--database-url", testdb.NewEmpty(t))
+	// The help does not show what the environment holds.
+	t.Setenv("DATABASE_URL", "postgres://nobody:hidden@127.0.0.1:1/none")
+	if out, _ := c.run(0, "", "token", "list", "--help"); strings.Contains(out, "hidden") {
+		t.Errorf("the help shows the password: %s", out)
+	}
+}
