@@ -69,6 +69,7 @@ type prepared struct {
 	former  *domain.SigningKey
 	header  http.Header // the webhook's own
 	timeout time.Duration
+	redact  redactor
 }
 
 // Attempt is what one attempt sends.
@@ -105,7 +106,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	answer := a.Sender.Send(ctx, Outgoing{URL: w.URL, Header: header, Body: body, Timeout: ready.timeout})
 	call.Duration = answer.Duration.Microseconds()
 	call.Outcome, call.Error, call.Status = answer.Outcome, answer.Error, answer.Status
-	call.Header, call.Body, call.Truncated = keptHeader(answer.Header), answer.Body, answer.Truncated
+	call.Header, call.Body, call.Truncated = ready.redact.header(keptHeader(answer.Header)), ready.redact.body(answer.Body, answer.Truncated), answer.Truncated
 	wait, _ := domain.ParseRetryAfter(answer.RetryAfter, a.Clock.Now())
 	return call, wait
 }
@@ -157,10 +158,10 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	}
 	ready = &prepared{version: w.Version, header: http.Header{}, timeout: time.Duration(w.Timeout) * time.Second}
 	var err error
-	if ready.current, err = a.key(w.ID, w.Secret); err != nil {
+	if ready.current, err = a.key(w.ID, w.Secret, &ready.redact); err != nil {
 		return nil, err
 	}
-	if ready.former, err = a.key(w.ID, w.PreviousSecret); err != nil {
+	if ready.former, err = a.key(w.ID, w.PreviousSecret, &ready.redact); err != nil {
 		return nil, err
 	}
 	for _, h := range w.Headers {
@@ -168,7 +169,12 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the header %s cannot be decrypted: is the key set (MEDILAB_KEYS) the right one?", h.Name)
 		}
-		ready.header[h.Name] = []string{value}
+		ready.redact.addHeader(h.Name, value)
+		// What may not be set was refused when it was saved; a log of an older
+		// version may hold it all the same.
+		if len(domain.CheckHeaders([]domain.Header{{Name: h.Name, Value: value}})) == 0 {
+			ready.header[h.Name] = []string{value}
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -181,7 +187,7 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	return ready, nil
 }
 
-func (a *Attempter) key(id domain.WebhookID, sealed domain.Sealed) (*domain.SigningKey, error) {
+func (a *Attempter) key(id domain.WebhookID, sealed domain.Sealed, redact *redactor) (*domain.SigningKey, error) {
 	if sealed == "" {
 		return nil, nil
 	}
@@ -189,6 +195,7 @@ func (a *Attempter) key(id domain.WebhookID, sealed domain.Sealed) (*domain.Sign
 	if err != nil {
 		return nil, fmt.Errorf("the secret cannot be decrypted: is the key set (MEDILAB_KEYS) the right one?")
 	}
+	redact.add(clear)
 	return domain.NewSigningKey(domain.NewSecret(clear)), nil
 }
 

@@ -27,9 +27,14 @@ var bodies = sync.Pool{New: func() any { return &body{data: make([]byte, 0, 4096
 const maxKeptBody = 256 << 10
 
 // body is a request's body. It is gone after release: nothing may keep its bytes.
-type body struct{ data []byte }
+type body struct {
+	data  []byte
+	taken int64 // of the budget
+}
 
 func (b *body) release() {
+	largeBodies.giveBack(b.taken)
+	b.taken = 0
 	if cap(b.data) <= maxKeptBody {
 		b.data = b.data[:0]
 		bodies.Put(b)
@@ -75,7 +80,10 @@ func readBody(r *http.Request, limit int) (*body, error) {
 	b := bodies.Get().(*body)
 	for {
 		if len(b.data) == cap(b.data) {
-			b.data = append(b.data, 0)[:len(b.data)]
+			if err := b.grow(); err != nil {
+				b.release()
+				return nil, err
+			}
 		}
 		n, err := r.Body.Read(b.data[len(b.data):cap(b.data)])
 		b.data = b.data[:len(b.data)+n]

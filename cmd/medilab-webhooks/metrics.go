@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	nethttp "net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,8 +41,13 @@ func newMetrics() *metrics {
 
 // answered is told of every answer of the API.
 func (m *metrics) answered(route, method string, status int, took time.Duration) {
+	if !slices.Contains(knownMethods, method) {
+		method = "other" // anybody may send any: each would be a series for ever
+	}
 	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Observe(took.Seconds())
 }
+
+var knownMethods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 // attempted is told of every call to a receiver.
 func (m *metrics) attempted(call domain.Call) {

@@ -1,0 +1,68 @@
+package commands
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// opener opens what was never sealed.
+type opener struct{}
+
+func (opener) Open(_ domain.WebhookID, _ string, sealed domain.Sealed) (string, error) {
+	return string(sealed), nil
+}
+
+// echo is a receiver that answers with what it was sent.
+type echo struct{ sent http.Header }
+
+func (e *echo) Send(_ context.Context, call Outgoing) Answer {
+	e.sent = call.Header.Clone()
+	var body []byte
+	for name, values := range call.Header {
+		body = append(body, (name + ": " + values[0] + "\n")...)
+	}
+	return Answer{Outcome: domain.OutcomeSuccess, Status: 200, Header: call.Header, Body: body}
+}
+
+// Headers that a webhook may not set are dropped also when they are stored, and
+// what is secret in the others does not come back into the log by an echo.
+func TestHeadersOfAnAttempt(t *testing.T) {
+	receiver := new(echo)
+	a := &Attempter{Sender: receiver, Opener: opener{}, Clock: eventstore.NewClock()}
+	w := domain.Webhook{
+		ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1, Secret: "the-signing-secret",
+		Headers: []domain.SealedHeader{
+			{Name: "X-API-Key", Value: "canary-header-value"}, {Name: "x-webhook-signature", Value: "sha256=forged"}, {Name: "webhook-id", Value: "forged"},
+			{Name: "Host", Value: "forged.example"}, {Name: "Content-Type", Value: "text/forged"}, {Name: "USER-AGENT", Value: "forged"},
+			{Name: "Cookie", Value: "forged"}, {Name: "X-Idempotency-Key", Value: "forged"}, {Name: "X-Split", Value: "a\r\nX-Forged: b"},
+		},
+	}
+	event := domain.EventID(uuid.New())
+	call, _ := a.Make(t.Context(), Attempt{
+		Webhook: w, Delivery: domain.DeliveryOf(event, w.ID), Number: 1, EventID: event,
+		Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`)},
+	})
+	if receiver.sent["X-API-Key"][0] != "canary-header-value" {
+		t.Errorf("sent %v", receiver.sent)
+	}
+	for name, values := range receiver.sent {
+		for _, value := range values {
+			if len(values) != 1 || value == "forged" || name == "x-webhook-signature" || name == "X-Split" || value == "text/forged" || value == "forged.example" {
+				t.Errorf("sent %s: %q", name, values)
+			}
+		}
+	}
+	record := string(domain.DeliverySucceeded{Call: call}.AppendJSON(nil))
+	for _, secret := range []string{"canary-header-value", "the-signing-secret"} {
+		if strings.Contains(record, secret) || strings.Contains(string(call.Body), secret) {
+			t.Errorf("%s is recorded: %s", secret, record)
+		}
+	}
+}

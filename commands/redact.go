@@ -1,0 +1,75 @@
+package commands
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// redactor takes a webhook's secrets out of what its receiver answers: a receiver
+// that echoes its request would else put header values into the log in clear.
+type redactor struct{ secrets [][]byte }
+
+// leastRedacted is how long a text must be to be taken for a secret: shorter ones
+// stand in answers by chance.
+const leastRedacted = 8
+
+// add makes the text a secret, as it is and as JSON writes it.
+func (r *redactor) add(text string) {
+	if len(text) < leastRedacted {
+		return
+	}
+	r.secrets = append(r.secrets, []byte(text))
+	if encoded, err := json.Marshal(text); err == nil {
+		if inner := encoded[1 : len(encoded)-1]; string(inner) != text {
+			r.secrets = append(r.secrets, inner)
+		}
+	}
+}
+
+// addHeader makes the value of a webhook's header a secret, and what follows the
+// scheme in one like "Bearer abc". What asks for a kind of answer is none.
+func (r *redactor) addHeader(name, value string) {
+	if strings.HasPrefix(strings.ToLower(name), "accept") {
+		return
+	}
+	r.add(value)
+	if _, rest, found := strings.Cut(value, " "); found {
+		r.add(rest)
+	}
+}
+
+// body gives the answer's body with the secrets masked. One that was cut may end
+// in the beginning of a secret: that goes too.
+func (r *redactor) body(body []byte, cut bool) []byte {
+	for _, secret := range r.secrets {
+		if bytes.Contains(body, secret) {
+			body = bytes.ReplaceAll(body, secret, []byte(domain.Masked))
+		}
+		if cut {
+			body = withoutBeginning(body, secret)
+		}
+	}
+	return body
+}
+
+func withoutBeginning(body, secret []byte) []byte {
+	for n := min(len(body), len(secret)-1); n >= leastRedacted/2; n-- {
+		if bytes.HasSuffix(body, secret[:n]) {
+			return append(bytes.Clone(body[:len(body)-n]), domain.Masked...)
+		}
+	}
+	return body
+}
+
+// header masks the secrets in the answer's headers, in place.
+func (r *redactor) header(fields []domain.HeaderField) []domain.HeaderField {
+	for i := range fields {
+		for _, secret := range r.secrets {
+			fields[i].Value = strings.ReplaceAll(fields[i].Value, string(secret), domain.Masked)
+		}
+	}
+	return fields
+}

@@ -1,0 +1,40 @@
+package commands
+
+import (
+	"testing"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+func TestAnswersThatEchoSecrets(t *testing.T) {
+	var r redactor
+	r.addHeader("Authorization", `Bearer top-"secret"-token`)
+	r.addHeader("X-Api-Key", "another-secret")
+	r.addHeader("X-Clinic", "main")
+	r.addHeader("Accept", "application/json")
+	for name, tt := range map[string]struct {
+		body, want string
+		cut        bool
+	}{
+		"nothing":           {body: "ok", want: "ok"},
+		"whole":             {body: `key: another-secret!`, want: `key: ***!`},
+		"twice":             {body: `another-secret another-secret`, want: `*** ***`},
+		"without scheme":    {body: `got top-"secret"-token`, want: `got ***`},
+		"in JSON":           {body: `{"a":"Bearer top-\"secret\"-token"}`, want: `{"a":"***"}`},
+		"cut off":           {body: `key: another-sec`, want: `key: ***`, cut: true},
+		"whole, not cut":    {body: `key: another-sec`, want: `key: another-sec`},
+		"short words":       {body: `main`, want: `main`},
+		"what is no secret": {body: `application/json`, want: `application/json`},
+	} {
+		if got := string(r.body([]byte(tt.body), tt.cut)); got != tt.want {
+			t.Errorf("%s: got %s, want %s", name, got, tt.want)
+		}
+	}
+	headers := r.header([]domain.HeaderField{{Name: "Location", Value: "/?k=another-secret"}, {Name: "Content-Type", Value: "application/json"}})
+	if headers[0].Value != "/?k=***" || headers[1].Value != "application/json" {
+		t.Errorf("got %v", headers)
+	}
+	if got := new(redactor).body([]byte("a long answer"), true); string(got) != "a long answer" {
+		t.Errorf("without secrets: got %s", got)
+	}
+}

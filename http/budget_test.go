@@ -1,0 +1,39 @@
+package http
+
+import (
+	"bytes"
+	"errors"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+func TestLargeBodiesAreBounded(t *testing.T) {
+	before := largeBodies
+	largeBodies = &budget{most: 5 << 20}
+	t.Cleanup(func() { largeBodies = before })
+	read := func(size int) (*body, error) {
+		return readBody(httptest.NewRequest("POST", "/", bytes.NewReader(make([]byte, size))), maxEventBody)
+	}
+	large, err := read(3 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(2 << 20); !errors.Is(err, domain.KindThrottled) {
+		t.Errorf("beyond the budget: %v", err)
+	}
+	small, err := read(maxKeptBody / 2)
+	if err != nil {
+		t.Fatalf("a small one waits for the large ones: %v", err)
+	}
+	small.release()
+	large.release()
+	if used := largeBodies.used.Load(); used != 0 {
+		t.Errorf("%d bytes are never given back", used)
+	}
+	if large, err = read(2 << 20); err != nil {
+		t.Fatal(err)
+	}
+	large.release()
+}
