@@ -10,7 +10,8 @@ import (
 // Scan reads the log after one position up to another, fast, in pages of up to
 // size events: the next page is read and decoded on all processors while the one
 // before is used. Events come without their metadata. Memory is bounded by two
-// pages. It ends early with yield's error.
+// pages. It ends early with yield's error, or with a
+// *GapError.
 func (l *Log) Scan(ctx context.Context, after, to Position, size int, yield func(page []Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	pages := make(chan []Event)
@@ -40,8 +41,13 @@ func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan
 		if err != nil {
 			return err
 		}
+		for i := range page {
+			if page[i].Position != after+Position(i)+1 {
+				return &GapError{Position: after + Position(i) + 1}
+			}
+		}
 		if len(page) == 0 {
-			return fmt.Errorf("read the log after %d: it has a gap", after)
+			return &GapError{Position: after + 1}
 		}
 		after = page[len(page)-1].Position
 		l.decodeAll(page)
@@ -53,6 +59,11 @@ func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan
 	}
 	return nil
 }
+
+// GapError says that the log lacks a position that it must have.
+type GapError struct{ Position Position }
+
+func (e *GapError) Error() string { return fmt.Sprintf("the log has no position %d", e.Position) }
 
 // scanPage reads up to size consecutive events, fewer when they are large.
 func (l *Log) scanPage(ctx context.Context, after, to Position, size int) (page []Event, err error) {

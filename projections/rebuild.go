@@ -114,7 +114,7 @@ type filling struct {
 	*Projections
 	conn     *pgxpool.Conn
 	models   []Model
-	names    []string // of the models
+	names    []string // of the models that are being rebuilt
 	copies   *copies
 	applier  *applier
 	position eventstore.Position
@@ -126,7 +126,9 @@ func (p *Projections) startFilling(ctx context.Context, conn *pgxpool.Conn, tabl
 	f := &filling{Projections: p, conn: conn, models: chosen}
 	var names []string
 	for _, m := range chosen {
-		f.names = append(f.names, m.Name)
+		if tables == rebuilt {
+			f.names = append(f.names, m.Name)
+		}
 		names = append(names, m.Tables...)
 	}
 	parked := Tables{}
@@ -135,16 +137,29 @@ func (p *Projections) startFilling(ctx context.Context, conn *pgxpool.Conn, tabl
 		names = append(names, "parked")
 	}
 	f.applier = newApplier(chosen, tables, parked)
-	leftovers := &copies{tables: tables, names: []string{"parked"}}
-	for _, m := range models {
-		leftovers.names = append(leftovers.names, m.Tables...)
-	}
-	if err := leftovers.drop(ctx, conn); err != nil {
+	if err := dropLeftovers(ctx, conn); err != nil {
 		return nil, err
 	}
-	var err error
+	_, err := conn.Exec(ctx, `UPDATE medilab.read_models SET building = NULL WHERE building IS NOT NULL`)
+	if err != nil {
+		return nil, fmt.Errorf("rebuild: %w", err)
+	}
 	f.copies, err = makeCopies(ctx, conn, tables, chosen, names)
 	return f, err
+}
+
+// dropLeftovers clears what a rebuild or a check left that did not come to its end.
+func dropLeftovers(ctx context.Context, conn *pgxpool.Conn) error {
+	names := []string{"parked"}
+	for _, m := range models {
+		names = append(names, m.Tables...)
+	}
+	for _, tables := range []Tables{rebuilt, checked} {
+		if err := (&copies{tables: tables, names: names}).drop(ctx, conn); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rebuild fills the copies and swaps them in.

@@ -1,0 +1,241 @@
+package eventstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Flaw is a kind of damage to the log. It is a closed set.
+type Flaw string
+
+// What can be wrong with a log.
+const (
+	FlawGap       Flaw = "gap"       // a position is missing
+	FlawSeal      Flaw = "seal"      // events are not what was sealed when they were appended
+	FlawVersion   Flaw = "version"   // a stream's versions are not 1, 2, ...
+	FlawUndecoded Flaw = "undecoded" // an event does not decode
+)
+
+// Damage is one thing that is wrong with the log.
+type Damage struct {
+	Flaw     Flaw
+	Position Position // where, or the first of where; 0: a whole stream
+	Stream   string
+	Text     string // in words
+}
+
+// seal is one row of medilab.seals.
+type seal struct {
+	first, last Position
+	recordedAt  time.Time
+	sum         []byte
+}
+
+// Verify checks the whole log up to its present head: that no position is
+// missing, that every event is what was sealed when it was appended, decodes,
+// and has the version that its place in its stream demands. It reports what is
+// wrong and goes on; the error is that the checking failed. Memory is constant.
+func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(done, total Position)) error {
+	tx, err := l.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // read only: nothing to undo
+	v := verifier{log: l, report: report, progress: progress, next: 1, digest: sha256.New()}
+	var last Position
+	err = tx.QueryRow(ctx, `SELECT h.position, h.seal, (SELECT coalesce(max(position), 0) FROM medilab.events) FROM medilab.log_head AS h`).
+		Scan(&v.head, &v.headSeal, &last)
+	if err != nil {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	if last > v.head {
+		v.damage(FlawSeal, v.head+1, "", "events up to %d stand behind the log's head, %d: the log did not append them", last, v.head)
+	}
+	if err := v.seals(ctx, tx); err != nil {
+		return err
+	}
+	return v.versions(ctx, tx)
+}
+
+// verifier walks the log and its seals side by side.
+type verifier struct {
+	log      *Log
+	report   func(Damage)
+	progress func(done, total Position)
+	head     Position
+	headSeal []byte
+
+	next   Position // that should come
+	before []byte   // the seal before
+	digest hash.Hash
+
+	page []Event // read ahead
+	read Position
+}
+
+func (v *verifier) damage(flaw Flaw, at Position, stream, text string, args ...any) {
+	v.report(Damage{Flaw: flaw, Position: at, Stream: stream, Text: fmt.Sprintf(text, args...)})
+}
+
+// seals goes through the batches as they were sealed.
+func (v *verifier) seals(ctx context.Context, tx pgx.Tx) error {
+	const page = 1000
+	last := Position(0)
+	for {
+		rows, err := tx.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
+			WHERE last_position > $1 ORDER BY last_position LIMIT $2`, last, page)
+		if err != nil {
+			return fmt.Errorf("verify the log: %w", err)
+		}
+		list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s seal, err error) {
+			err = row.Scan(&s.first, &s.last, &s.recordedAt, &s.sum)
+			return s, err
+		})
+		if err != nil {
+			return fmt.Errorf("verify the log: %w", err)
+		}
+		for _, s := range list {
+			if err := v.batch(ctx, tx, s); err != nil {
+				return err
+			}
+			last = s.last
+		}
+		v.progress(last, v.head)
+		if len(list) < page {
+			break
+		}
+	}
+	if last < v.head {
+		v.damage(FlawSeal, last+1, "", "positions %d to %d are not sealed", last+1, v.head)
+		return v.batch(ctx, tx, seal{first: last + 1, last: v.head})
+	}
+	if !bytes.Equal(v.before, v.headSeal) {
+		v.damage(FlawSeal, last, "", "the last seal, up to %d, is not the one that the log's head holds", last)
+	}
+	return nil
+}
+
+// batch checks the events of one seal; a seal without a sum is missing, and
+// only its events are checked.
+func (v *verifier) batch(ctx context.Context, tx pgx.Tx, s seal) error {
+	if s.first != v.next {
+		v.damage(FlawSeal, v.next, "", "the seal up to %d starts at %d: it should at %d", s.last, s.first, v.next)
+	}
+	v.digest.Reset()
+	whole, sameTime := true, true
+	for at := s.first; at <= s.last; {
+		e, ok, err := v.event(ctx, tx, at)
+		if err != nil {
+			return err
+		}
+		if !ok || e.Position > s.last {
+			v.damage(FlawGap, at, "", "positions %d to %d are missing", at, s.last)
+			whole = false
+			break
+		}
+		if e.Position > at {
+			v.damage(FlawGap, at, "", "positions %d to %d are missing", at, e.Position-1)
+			whole = false
+		}
+		v.page = v.page[1:]
+		hashEvent(v.digest, &e)
+		sameTime = sameTime && e.RecordedAt.Equal(s.recordedAt)
+		v.log.config.Codec.decode(&e)
+		if e.Err != nil {
+			v.damage(FlawUndecoded, e.Position, e.Stream, "the event does not decode: %v", e.Err)
+		}
+		at = e.Position + 1
+	}
+	v.next = s.last + 1
+	if s.sum == nil {
+		return nil
+	}
+	if whole && (!sameTime || !bytes.Equal(v.sum(s), s.sum)) {
+		v.damage(FlawSeal, s.first, "", "positions %d to %d are not what was sealed at %s", s.first, s.last, s.recordedAt.UTC().Format(time.RFC3339Nano))
+	}
+	v.before = s.sum
+	return nil
+}
+
+// sum computes the seal as the append did, see appendSQL.
+func (v *verifier) sum(s seal) []byte {
+	all := sha256.New()
+	all.Write(v.before)
+	var number [8]byte
+	binary.BigEndian.PutUint64(number[:], uint64(s.first))
+	all.Write(number[:])
+	binary.BigEndian.PutUint64(number[:], uint64(s.recordedAt.UnixMicro()))
+	all.Write(number[:])
+	all.Write(v.digest.Sum(nil))
+	return all.Sum(nil)
+}
+
+// event gives the first event at the position or after it.
+func (v *verifier) event(ctx context.Context, tx pgx.Tx, at Position) (Event, bool, error) {
+	for len(v.page) > 0 && v.page[0].Position < at {
+		v.page = v.page[1:]
+	}
+	for len(v.page) == 0 && v.read < v.head {
+		if err := v.readPage(ctx, tx, max(v.read, at-1)); err != nil {
+			return Event{}, false, err
+		}
+	}
+	if len(v.page) == 0 {
+		return Event{}, false, nil
+	}
+	return v.page[0], true, nil
+}
+
+// readPage reads what follows the position, in a bounded number of bytes.
+func (v *verifier) readPage(ctx context.Context, tx pgx.Tx, after Position) error {
+	const most = 2000
+	rows, err := tx.Query(ctx, `
+		SELECT `+eventColumns+` FROM (
+			SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
+			FROM (SELECT * FROM medilab.events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) AS page
+		) AS sized WHERE before < $4 ORDER BY position`, after, v.head, most, maxPageBytes)
+	if err != nil {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	if v.page, err = scanEvents(rows); err != nil {
+		return err
+	}
+	v.read = v.head
+	if n := len(v.page); n > 0 {
+		v.read = v.page[n-1].Position
+	}
+	return nil
+}
+
+// versions looks for streams with holes. The index of streams gives them in
+// order, so the database needs no memory for it either.
+func (v *verifier) versions(ctx context.Context, tx pgx.Tx) error {
+	// The order of the index is the order of the window: nothing is sorted.
+	if _, err := tx.Exec(ctx, `SET LOCAL enable_seqscan = off`); err != nil {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT stream, version, before FROM (
+			SELECT stream, version, lag(version, 1, 0::bigint) OVER (PARTITION BY stream ORDER BY version) AS before FROM medilab.events
+		) AS v WHERE version <> before + 1`)
+	if err != nil {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	var stream string
+	var version, before int64
+	_, err = pgx.ForEachRow(rows, []any{&stream, &version, &before}, func() error {
+		v.damage(FlawVersion, 0, stream, "version %d of %s follows version %d", version, stream, before)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	return nil
+}
