@@ -110,10 +110,7 @@ func BenchmarkRebuild(b *testing.B) {
 		}
 		bench.head = appended.First + eventstore.Position(len(unit.Writes)) - 1
 	}
-	// Nobody serves: the place to rebuild up to is the head.
-	if _, err := bench.pool.Exec(bench.ctx, `INSERT INTO medilab.readers (name, position) VALUES ($1, $2)`, readerName, bench.head); err != nil {
-		b.Fatal(err)
-	}
+	bench.fill()
 	for b.Loop() {
 		if err := bench.Rebuild(bench.ctx, nil, nil); err != nil {
 			b.Fatal(err)

@@ -94,6 +94,17 @@ func (b *bench) serve() (stop func()) {
 	return stop
 }
 
+// fill brings the read models to the log's head, when nobody serves.
+func (b *bench) fill() {
+	b.t.Helper()
+	if _, err := b.pool.Exec(b.ctx, `INSERT INTO medilab.readers (name, position) VALUES ($1, $2)`, readerName, b.head); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // append adds changes to one stream.
 func (b *bench) append(stream string, changes ...domain.Change) eventstore.Position {
 	b.t.Helper()

@@ -85,7 +85,6 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 			b.log = eventstore.Open(eventstore.Config{Pool: b.pool, Codec: codec, Inline: []eventstore.Inline{&Queue{}}})
 			b.Projections.log = b.log
 			t.Cleanup(b.log.Close)
-			stop := b.serve()
 			h := newHistory(b, 7)
 			b.register(1)
 			w := webhookID(1)
@@ -96,8 +95,7 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 			for range 60 {
 				h.step()
 			}
-			b.settle()
-			stop()
+			b.fill()
 			if test.sql != "" {
 				b.tamper(test.sql)
 			}
