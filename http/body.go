@@ -75,9 +75,13 @@ func readBody(r *http.Request, limit int) (*body, error) {
 		return nil, err
 	}
 	if r.ContentLength > int64(limit) {
+		drain(r, limit)
 		return nil, tooLarge(limit)
 	}
 	b := bodies.Get().(*body)
+	if n := int(r.ContentLength); n >= cap(b.data) {
+		b.data = make([]byte, 0, min(n+1, maxKeptBody)) // a caller may promise more than it sends
+	}
 	for {
 		if len(b.data) == cap(b.data) {
 			if err := b.grow(); err != nil {
@@ -90,6 +94,7 @@ func readBody(r *http.Request, limit int) (*body, error) {
 		switch {
 		case len(b.data) > limit:
 			b.release()
+			drain(r, limit)
 			return nil, tooLarge(limit)
 		case err == io.EOF: //nolint:errorlint // a Reader's own word
 			return b, nil
@@ -97,6 +102,15 @@ func readBody(r *http.Request, limit int) (*body, error) {
 			b.release()
 			return nil, &domain.Error{Kind: domain.KindMalformed, Message: "the body ended too early", Err: err}
 		}
+	}
+}
+
+// drain reads on for a while, and keeps nothing: many callers look for an answer
+// only when they have sent all, and would see a broken connection instead. One
+// that asks first (Expect) needs no such help.
+func drain(r *http.Request, limit int) {
+	if r.Header.Get("Expect") == "" {
+		_, _ = io.CopyN(io.Discard, r.Body, int64(4*limit)) // whatever becomes of it, the answer is the same
 	}
 }
 

@@ -80,6 +80,32 @@ func TestBodyCutOff(t *testing.T) {
 	}
 }
 
+// A caller that sends all before it listens is told that it was too much.
+func TestTooLargeIsToldToThoseWhoSendFirst(t *testing.T) {
+	s := newService(t)
+	for _, framing := range []string{"Content-Length: 12000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nb71b00\r\n"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // nothing is written any more
+		request := "POST " + trigger + " HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + adminToken + "\r\n" + framing + strings.Repeat(" ", 12_000_000)
+		if strings.Contains(framing, "chunked") {
+			request += "\r\n0\r\n\r\n"
+		}
+		if _, err := conn.Write([]byte(request)); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.Body.Close(); response.StatusCode != 413 { //nolint:errcheck // its status is all we want
+			t.Errorf("got %d", response.StatusCode)
+		}
+	}
+}
+
 // Nothing a caller sends makes a 500, on any path with any method.
 func TestJunk(t *testing.T) {
 	s := newService(t)

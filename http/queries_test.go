@@ -456,6 +456,7 @@ func TestReplay(t *testing.T) {
 	if made.header.Get("Location") == "" {
 		t.Error("no Location")
 	}
+	s.settled()
 	s.until("replayed", func() bool { return s.ask("GET", path, "").want(200).text("state") == "done" })
 	if done := s.ask("GET", path, "").want(200); done.get("delivered") != "2" || done.get("matched") != "2" || done.get("queued") != "2" {
 		t.Errorf("done: %s", done.body)
@@ -464,6 +465,10 @@ func TestReplay(t *testing.T) {
 		if got := r.next(t); got.header.Get("X-Webhook-Event") != "patient.created" || got.header.Get("X-Webhook-Attempt") != "1" {
 			t.Errorf("got %v", got.header)
 		}
+	}
+	first := s.ask("GET", "/api/v1/webhooks/events?event_type=patient.created", "").want(200).text("items", 0, "event_id")
+	if got := s.ask("GET", "/api/v1/webhooks/events/"+first+"/deliveries", "").want(200); got.text("items", 0, "state") != "delivered" {
+		t.Errorf("a delivery that a replay made: %s", got.body)
 	}
 	again := replay("").want(202)
 	if again.get("matched") != "3" {

@@ -69,13 +69,16 @@ func describe(t testing.TB, handler http.Handler) routers.Router {
 	return router
 }
 
-func newService(t testing.TB) *service {
+func newService(t testing.TB) *service { t.Helper(); return newServiceOn(t, testdb.New(t)) }
+
+// newServiceOn is another process on the same database.
+func newServiceOn(t testing.TB, database string) *service {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	pool, err := eventstore.OpenPool(t.Context(), testdb.New(t), 10)
+	pool, err := eventstore.OpenPool(t.Context(), database, 10)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -203,22 +203,36 @@ func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit i
 			return DeliveryPage{}, err
 		}
 	}
-	_, dispatched, err := p.event(ctx, id)
-	if err != nil || dispatched == nil {
+	event, dispatched, err := p.event(ctx, id)
+	if err != nil {
 		return DeliveryPage{}, err
 	}
-	all := dispatched.Value.(domain.EventDispatched).Deliveries
+	all, err := p.replayedTo(ctx, id, dispatchesOf(dispatched))
+	if err != nil {
+		return DeliveryPage{}, err
+	}
 	list := all[min(skip, int64(len(all))):]
 	list = list[:min(limit, len(list))]
 	var page DeliveryPage
 	if rest := skip + int64(len(list)); rest < int64(len(all)) {
 		page.NextCursor = cursorAt(rest)
 	}
-	page.Items, err = p.deliveries(ctx, dispatched, list)
+	page.Items, err = p.deliveries(ctx, event, list)
 	return page, err
 }
 
-func (p *Projections) deliveries(ctx context.Context, dispatched *eventstore.Event, list []domain.Dispatch) ([]Delivery, error) {
+// dispatchesOf gives the deliveries that the event was dispatched to; nil: it
+// went to nobody, or is not dispatched yet.
+func dispatchesOf(dispatched *eventstore.Event) []domain.Dispatch {
+	if dispatched == nil {
+		return nil
+	}
+	return dispatched.Value.(domain.EventDispatched).Deliveries
+}
+
+// deliveries gives where the deliveries of the event stand. They began, to the
+// moment or nearly, when the event was accepted.
+func (p *Projections) deliveries(ctx context.Context, event Event, list []domain.Dispatch) ([]Delivery, error) {
 	streams := make([]string, len(list))
 	items := make([]Delivery, len(list))
 	byStream := make(map[string]int, len(list))
@@ -226,9 +240,8 @@ func (p *Projections) deliveries(ctx context.Context, dispatched *eventstore.Eve
 	for i, d := range list {
 		streams[i] = d.DeliveryID.Stream()
 		byStream[streams[i]] = i
-		items[i] = Delivery{ID: d.DeliveryID, EventID: dispatched.Value.(domain.EventDispatched).EventID, WebhookID: d.WebhookID,
-			CreatedAt: dispatched.RecordedAt, UpdatedAt: dispatched.RecordedAt}
-		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: dispatched.RecordedAt}
+		items[i] = Delivery{ID: d.DeliveryID, EventID: event.ID, WebhookID: d.WebhookID, CreatedAt: event.AcceptedAt, UpdatedAt: event.AcceptedAt}
+		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: event.AcceptedAt}
 	}
 	events, err := p.log.LoadAll(ctx, streams)
 	if err != nil {

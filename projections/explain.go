@@ -38,14 +38,12 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 		return Event{}, nil, err
 	}
 	deliveries := map[domain.WebhookID]*Delivery{}
-	if dispatched != nil {
-		list, err := p.deliveries(ctx, dispatched, dispatched.Value.(domain.EventDispatched).Deliveries)
-		if err != nil {
-			return Event{}, nil, err
-		}
-		for i := range list {
-			deliveries[list[i].WebhookID] = &list[i]
-		}
+	list, err := p.deliveries(ctx, event, dispatchesOf(dispatched))
+	if err != nil {
+		return Event{}, nil, err
+	}
+	for i := range list {
+		deliveries[list[i].WebhookID] = &list[i]
 	}
 	configuration, err := p.log.ConfigurationUpTo(ctx, event.Position)
 	if err != nil {

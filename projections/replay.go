@@ -3,7 +3,10 @@ package projections
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
 )
@@ -84,4 +87,48 @@ func (p *Projections) replayed(ctx context.Context, r *Replay, ids [][16]byte, s
 		r.State = ReplayRunning
 	}
 	return nil
+}
+
+// replayedTo adds to the webhooks that an event was dispatched to those to which
+// only a replay sent it. No table knows them, but every webhook's delivery of an
+// event has one name.
+func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatched []domain.Dispatch) ([]domain.Dispatch, error) {
+	known := make(map[domain.WebhookID]bool, len(dispatched))
+	for _, d := range dispatched {
+		known[d.WebhookID] = true
+	}
+	rows, err := p.pool.Query(ctx, `SELECT id FROM medilab.webhooks ORDER BY number`)
+	if err != nil {
+		return nil, fmt.Errorf("look for replays: %w", err)
+	}
+	webhooks, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	if err != nil {
+		return nil, fmt.Errorf("look for replays: %w", err)
+	}
+	var streams []string
+	byStream := map[string]domain.Dispatch{}
+	for _, webhook := range webhooks {
+		if !known[webhook] {
+			d := domain.Dispatch{DeliveryID: domain.DeliveryOf(id, webhook), WebhookID: webhook}
+			streams = append(streams, d.DeliveryID.Stream())
+			byStream[d.DeliveryID.Stream()] = d
+		}
+	}
+	if len(streams) == 0 {
+		return dispatched, nil
+	}
+	rows, err = p.pool.Query(ctx, `SELECT e.stream FROM unnest($1::text[]) WITH ORDINALITY AS s (stream, n)
+		JOIN medilab.events AS e ON e.stream = s.stream AND e.version = 1 ORDER BY s.n`, streams)
+	if err != nil {
+		return nil, fmt.Errorf("look for replays: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for replays: %w", err)
+	}
+	all := slices.Clip(dispatched)
+	for _, stream := range found {
+		all = append(all, byStream[stream])
+	}
+	return all, nil
 }

@@ -289,7 +289,7 @@ const (
 func (s *server) webServer() *nethttp.Server {
 	config := http.Config{
 		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity,
-		Ready: s.ready, Metrics: s.metrics.handler(s), Observe: s.metrics.answered,
+		Ready: s.ready, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages,
 	}
 	front := http.NewProbes
 	if s.settings.roles[roleAPI] {

@@ -1,0 +1,80 @@
+// The call log of a webhook, and one call in all its details. What a receiver
+// answered is hostile until shown as text, and text is all that it becomes here.
+import { api, part } from './api.js'
+import { card, facts, foreign, h } from './dom.js'
+import { choice, input, localTime } from './forms.js'
+import { badge, milliseconds, number, shortID, text, when } from './format.js'
+import { filters, listing, typeOptions } from './lists.js'
+import { t } from './texts.js'
+
+export async function calls({ webhook, parameters, signal }) {
+  const all = ['', t('app.all')]
+  const asked = {
+    status: parameters.get('status'), event_type: parameters.get('event_type'),
+    from: localTime(parameters.get('from')), to: localTime(parameters.get('to')), limit: 50,
+  }
+  return h('div', {},
+    filters(`webhooks/${part(webhook.id)}/calls`, parameters, [
+      ['status', t('filter.status'), choice([all, ['success', t('state.success')], ['failed', t('state.failed')]])],
+      ['event_type', t('filter.type'), choice([all, ...await typeOptions()])],
+      ['from', t('filter.from'), input({ type: 'datetime-local' })],
+      ['to', t('filter.to'), input({ type: 'datetime-local' })],
+    ]),
+    await listing({
+      path: `/webhooks/${part(webhook.id)}/calls`, parameters: asked, signal, caption: t('call.list'), empty: t('call.empty'),
+      columns: columns(webhook),
+    }))
+}
+
+const columns = (webhook) => [
+  { label: t('call.time'), cell: (c) => h('a', { href: `#/webhooks/${part(webhook.id)}/calls/${part(c.call_id)}` }, when(c.created_at)) },
+  { label: t('call.event'), cell: (c) => [h('code', {}, c.event_type), ' ', marks(c)] },
+  { label: t('call.attempt'), cell: (c) => number(c.attempt), number: true },
+  { label: t('call.status'), cell: (c) => badge(c.status) },
+  { label: t('call.response'), cell: (c) => text(c.response_status), number: true },
+  { label: t('call.duration'), cell: (c) => milliseconds(c.duration_ms), number: true },
+  { label: t('call.error'), cell: (c) => text(c.error) },
+  { label: t('call.next'), cell: (c) => when(c.next_attempt_at) },
+]
+
+const marks = (call) => ['test', 'late'].filter((mark) => call[mark]).map((mark) => h('span', { class: 'badge quiet' }, t(`call.${mark}`)))
+
+export async function callPage({ webhook, item, signal }) {
+  const call = await api.get(`/webhooks/${part(webhook.id)}/calls/${part(item)}`, {}, signal)
+  return h('div', {}, h('p', {}, h('a', { href: `#/webhooks/${part(webhook.id)}/calls` }, t('call.back'))), callDetails(call))
+}
+
+// callDetails shows all that is known of a call.
+export function callDetails(call) {
+  const answered = call.response_status !== null && call.response_status !== undefined
+  return [
+    card(t('call.one'), facts([
+      [t('call.time'), when(call.created_at)],
+      [t('call.status'), [badge(call.status), ' ', marks(call)]],
+      [t('call.response'), text(call.response_status)],
+      [t('call.duration'), milliseconds(call.duration_ms)],
+      [t('call.error'), text(call.error)],
+      [t('call.attempt'), number(call.attempt)],
+      [t('call.next'), when(call.next_attempt_at)],
+      [t('call.event'), [h('code', {}, call.event_type), ' ', call.test ? null : h('a', { href: `#/events/${part(call.event_id)}` }, shortID(call.event_id))]],
+      [t('call.delivery'), shortID(call.delivery_id)],
+    ])),
+    card(t('call.request'),
+      h('p', { class: 'url' }, h('code', {}, `${text(call.method)} ${text(call.url)}`)),
+      h('h3', {}, t('call.requestHeaders')), headerList(call.request_headers, t('call.requestHeaders')),
+      h('h3', {}, t('call.payload')),
+      typeof call.payload === 'string' ? foreign(call.payload, t('call.payload')) : h('p', { class: 'quiet' }, t('call.noPayload'))),
+    card(t('call.answer'), answered ? answer(call) : h('p', { class: 'quiet' }, t('call.noAnswer'))),
+  ]
+}
+
+function answer(call) {
+  return [
+    h('h3', {}, t('call.responseHeaders')), headerList(call.response_headers, t('call.responseHeaders')),
+    h('h3', {}, t('call.responseBody')),
+    call.response_body ? foreign(call.response_body, t('call.responseBody')) : h('p', { class: 'quiet' }, t('call.emptyBody')),
+    call.response_truncated && h('p', { class: 'hint' }, t('call.truncated')),
+  ]
+}
+
+const headerList = (headers, label) => foreign(Object.entries(headers ?? {}).map(([name, value]) => `${name}: ${value}`).join('\n') || '—', label)

@@ -1,0 +1,152 @@
+// Creating and editing a webhook: every field, each refusal of the API at its own.
+import { api, exact, isObject, part, withRaw } from './api.js'
+import { say } from './dialogs.js'
+import { button, card, h } from './dom.js'
+import { check, choice, field, group, input, refuse, submitting } from './forms.js'
+import { describeType, eventTypes } from './lists.js'
+import { t } from './texts.js'
+
+const fresh = {
+  name: '', description: '', url: '', events: [], headers: {}, has_secret: false, max_retries: 3, retry_delay: 60, timeout: 30,
+  filters: null, batch: null, payload_version: '1', is_active: true,
+}
+
+export async function webhookForm({ id, signal }) {
+  const webhook = id ? await api.get(`/webhooks/${part(id)}`, {}, signal) : fresh
+  const fields = {
+    texts: textFields(webhook), events: await eventFields(webhook), headers: headerFields(webhook), secret: secretFields(webhook),
+    numbers: numberFields(webhook), filters: filterField(webhook), batch: batchFields(webhook), rest: restFields(webhook),
+  }
+  const send = async () => {
+    const asked = Object.assign({}, ...Object.values(fields).map((f) => f.read?.()))
+    const body = withRaw(asked, fields.filters.raw())
+    const path = id ? `/webhooks/${part(id)}` : '/webhooks'
+    const saved = id ? await api.patch(path, body, webhook.version) : await api.post(path, body)
+    say(t('webhook.saved'))
+    location.hash = `#/webhooks/${part(saved.id)}`
+  }
+  return h('div', {}, h('h1', {}, t(id ? 'webhook.editing' : 'webhook.new')),
+    card(null, submitting(send, t('action.save'), Object.values(fields).map((f) => f.shown))))
+}
+
+function textFields(webhook) {
+  const name = input({ value: webhook.name, maxlength: '200', required: true })
+  const url = input({ value: webhook.url, type: 'url', inputmode: 'url', spellcheck: 'false', required: true })
+  const description = h('textarea', { rows: '2' }, webhook.description ?? '')
+  return {
+    shown: [field('name', t('webhook.name'), name), field('url', t('webhook.url'), url, t('webhook.urlHint')),
+      field('description', t('webhook.description'), description)],
+    read: () => ({ name: name.value, url: url.value.trim(), description: description.value }),
+  }
+}
+
+async function eventFields(webhook) {
+  const chosen = new Set(webhook.events)
+  const one = (value, label) => {
+    const box = check(label, { value, checked: chosen.has(value), name: 'events' })
+    chosen.delete(value)
+    return box
+  }
+  const groups = Map.groupBy(await eventTypes(), (type) => type.type.split('.')[0])
+  const everything = one('*', t('webhook.allEvents'))
+  const parts = [...groups].map(([name, types]) => h('details', { open: types.some((type) => chosen.has(type.type)) || chosen.has(`${name}.*`) },
+    h('summary', {}, `${name}.*`),
+    one(`${name}.*`, t('webhook.wholeGroup', `${name}.*`)),
+    types.map((type) => one(type.type, [h('code', {}, type.type), ` ${describeType(type)}`]))))
+  // What the catalogue no longer has stays as it is unless somebody takes it out.
+  const others = [...chosen].map((value) => one(value, h('code', {}, value)))
+  const shown = group('events', t('webhook.events'), t('webhook.eventsHint'), everything, parts, others)
+  return { shown, read: () => ({ events: [...shown.querySelectorAll('input:checked')].map((box) => box.value) }) }
+}
+
+function headerFields(webhook) {
+  const rows = h('div', {})
+  const add = (name = '', value = '') => {
+    const row = h('div', { class: 'pair' },
+      input({ value: name, 'aria-label': t('webhook.headerName'), placeholder: 'X-API-Key', spellcheck: 'false' }),
+      input({ value, 'aria-label': t('webhook.headerValue'), spellcheck: 'false' }),
+      button(t('action.remove'), () => row.remove()))
+    rows.append(row)
+    return row
+  }
+  for (const [name, value] of Object.entries(webhook.headers ?? {})) add(name, value)
+  const shown = group('headers', t('webhook.headers'), t('webhook.headersHint'), rows,
+    button(t('action.addHeader'), () => add().querySelector('input').focus()))
+  const read = () => {
+    const headers = new Map()
+    for (const row of rows.children) {
+      const [name, value] = [...row.querySelectorAll('input')].map((control) => control.value)
+      if (name === '' && value === '') continue
+      if (headers.has(name)) refuse('headers', t('webhook.headerTwice', name))
+      headers.set(name, value)
+    }
+    return { headers: Object.fromEntries(headers) }
+  }
+  return { shown, read }
+}
+
+// secretFields never shows a secret: nothing typed keeps it, a tick clears it.
+function secretFields(webhook) {
+  const secret = input({ type: 'password', autocomplete: 'new-password', spellcheck: 'false' })
+  const drop = webhook.has_secret && check(t('webhook.secretDrop'), {})
+  const hint = webhook.has_secret ? `${t('webhook.secretKeep')} ${t('webhook.secretHint')}` : t('webhook.secretHint')
+  return {
+    shown: [field('secret', t('webhook.secret'), secret, hint), drop],
+    read: () => {
+      if (secret.value !== '') return { secret: secret.value }
+      return drop && drop.querySelector('input').checked ? { secret: null } : {}
+    },
+  }
+}
+
+function numberFields(webhook) {
+  const number = (value, min, max) => input({ type: 'number', value, min, max, step: '1', inputmode: 'numeric' })
+  const controls = {
+    max_retries: [t('webhook.maxRetries'), number(webhook.max_retries, 0, 10), '0–10'],
+    retry_delay: [t('webhook.retryDelay'), number(webhook.retry_delay, 1, 86400), '1–86400'],
+    timeout: [t('webhook.timeout'), number(webhook.timeout, 1, 300), '1–300'],
+  }
+  return {
+    shown: h('div', { class: 'columns' }, Object.entries(controls).map(([name, [label, control, hint]]) => field(name, label, control, hint))),
+    read: () => Object.fromEntries(Object.entries(controls).map(([name, [, control]]) => [name, whole(control)])),
+  }
+}
+
+// whole gives a control's number; null, the default, when it is empty.
+const whole = (control) => (control.value === '' ? null : Number(control.value))
+
+function filterField(webhook) {
+  const known = webhook.filters && Object.keys(webhook.filters).length > 0
+  const control = h('textarea', { rows: '6', class: 'code', spellcheck: 'false' }, known ? exact(webhook, 'filters') : '')
+  const raw = () => {
+    const json = control.value.trim()
+    if (json === '') return { filters: 'null' }
+    if (!isObject(json)) refuse('filters', t('webhook.filtersBad'))
+    return { filters: json }
+  }
+  return { shown: field('filters', t('webhook.filters'), control, t('webhook.filtersHint')), raw }
+}
+
+function batchFields(webhook) {
+  const on = check(t('webhook.batchOn'), { checked: Boolean(webhook.batch) })
+  const events = input({ type: 'number', min: '1', max: '1000', value: webhook.batch?.max_events ?? 100 })
+  const wait = input({ type: 'number', min: '1', max: '300', value: webhook.batch?.max_wait ?? 5 })
+  const details = h('div', { class: 'columns' }, field('batch.max_events', t('webhook.maxEvents'), events), field('batch.max_wait', t('webhook.maxWait'), wait))
+  const box = on.querySelector('input')
+  const follow = () => { details.hidden = !box.checked }
+  box.addEventListener('change', follow)
+  follow()
+  return {
+    shown: group('batch', t('webhook.batch'), null, on, details),
+    read: () => ({ batch: box.checked ? { max_events: whole(events), max_wait: whole(wait) } : null }),
+  }
+}
+
+function restFields(webhook) {
+  const version = choice([['1', '1'], ['2', '2'], ['cloudevents', 'CloudEvents 1.0']], webhook.payload_version)
+  const active = check(t('webhook.isActive'), { checked: webhook.is_active })
+  return {
+    shown: [field('payload_version', t('webhook.payloadVersion'), version), active],
+    read: () => ({ payload_version: version.value, is_active: active.querySelector('input').checked }),
+  }
+}

@@ -1,0 +1,353 @@
+package admin_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/medilab/webhooks/http/browser"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// hostile would run in a page that took it for HTML.
+const hostile = `</pre><script>window.pwned = 1</script><img src=x onerror="window.pwned = 2"><svg onload="window.pwned = 3">`
+
+// receiver answers as a hostile receiver would.
+func receiver(t *testing.T) (url string, calls *atomic.Int64) {
+	t.Helper()
+	calls = new(atomic.Int64)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		w.Header().Set("Content-Type", "text/html")
+		w.Header().Set("X-Evil", hostile)
+		if strings.HasSuffix(r.URL.Path, "/broken") {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = io.WriteString(w, hostile)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, calls
+}
+
+// user is a browser at the panel of a whole server.
+type user struct {
+	*browser.Tab
+	t       *testing.T
+	address string
+}
+
+func newUser(t *testing.T, language string) *user {
+	t.Helper()
+	address := browser.Serve(t, testdb.New(t))
+	return &user{browser.Open(t, address, language), t, address}
+}
+
+// signIn opens the panel with the token.
+func (u *user) signIn(label, press string) {
+	u.t.Helper()
+	u.Go(u.address + "/admin")
+	u.Wait(`document.querySelector('input[type=password]')`)
+	u.Fill(label, browser.Token)
+	u.Click(press)
+	u.Wait(`document.querySelector('#menu a')`)
+}
+
+// api asks the server's API beside the browser.
+func (u *user) api(method, path, body string) map[string]any {
+	u.t.Helper()
+	r, err := http.NewRequestWithContext(u.t.Context(), method, u.address+"/api/v1"+path, strings.NewReader(body))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+browser.Token)
+	r.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer response.Body.Close() //nolint:errcheck // read to its end
+	var answer map[string]any
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || response.StatusCode >= 400 {
+		u.t.Fatalf("%s %s: %d %v %v", method, path, response.StatusCode, answer, err)
+	}
+	return answer
+}
+
+// webhook registers one that calls the URL.
+func (u *user) webhook(name, url, more string) (id string) {
+	u.t.Helper()
+	return u.api("POST", "/webhooks/", `{"name":`+quoted(name)+`,"url":"`+url+`","events":["patient.created"]`+more+`}`)["id"].(string)
+}
+
+func quoted(text string) string {
+	data, err := json.Marshal(text)
+	if err != nil {
+		panic(err)
+	}
+	return string(data)
+}
+
+func TestAWholeDayInThePanel(t *testing.T) {
+	u := newUser(t, "en")
+	url, calls := receiver(t)
+
+	// A wrong token is refused at its field; the right one stays in this tab only.
+	u.Expect("network")
+	u.Go(u.address + "/admin")
+	u.Fill("API token", "no-such-token")
+	u.Click("Sign in")
+	u.See("The token is unknown, expired or revoked.")
+	u.Is(`document.activeElement.getAttribute('aria-invalid') === 'true'`)
+	u.Is(`sessionStorage.length === 0`)
+	u.Shot("01-login")
+	u.signIn("API token", "Sign in")
+	u.See("There are no webhooks yet.")
+	u.Is(`Object.values(sessionStorage).length === 1 && Object.values(localStorage).length === 0 && document.cookie === ''`)
+	u.Is(`!location.href.includes('token')`)
+
+	// What the API refuses is said at its field.
+	u.Click("New webhook")
+	u.Wait(`document.querySelector('h1').innerText === 'New webhook'`)
+	u.Fill("URL", "ftp://example.com")
+	u.Fill("Timeout of a call, s", "301")
+	u.Click("Save")
+	u.Wait(`document.querySelectorAll('[aria-invalid]').length === 4`) // name, url, events, timeout
+	u.Is(`[...document.querySelectorAll('[aria-invalid]')].every(c => c.errorPlace.innerText !== '' && c.getAttribute('aria-describedby').includes(c.errorPlace.id))`)
+	u.Is(`document.activeElement.dataset.field === 'name'`)
+	u.Shot("02-refused")
+
+	u.Fill("Name", "Интеграция с CRM")
+	u.Fill("URL", url+"/hook")
+	u.Fill("Description", "Отправка данных о пациентах")
+	u.Fill("Timeout of a call, s", "30")
+	u.Click("patient.*")
+	u.Fill("the whole group (patient.*)", "on")
+	u.Click("Add a header")
+	u.Fill("Header name", "X-API-Key")
+	u.Fill("Header value", "header-value-canary")
+	u.Fill("Secret", "webhook-secret-canary")
+	u.Fill("Filters", `{"department":"cardiology","amount_min":12345678901234567890.5}`)
+	u.Click("Save")
+	u.Wait(`document.querySelector('h1')?.innerText === 'Интеграция с CRM'`)
+	u.See("12345678901234567890.5") // no number was rounded on its way
+	u.See("X-API-Key: ***")
+	u.See("set, calls are signed")
+	u.Is(`!document.body.innerText.includes('canary')`)
+	u.Shot("03-settings")
+
+	// Editing sends what changed and keeps secrets that nobody retyped.
+	u.Click("Edit")
+	u.Wait(`document.querySelector('h1').innerText === 'Edit the webhook'`)
+	u.Is(`!document.body.innerHTML.includes('canary') && ![...document.querySelectorAll('input')].some(i => i.value.includes('canary'))`)
+	u.Fill("Name", "CRM")
+	u.Fill("Filters", "")
+	u.Shot("04-edit")
+	u.Click("Save")
+	u.Wait(`document.querySelector('h1')?.innerText === 'CRM'`)
+	u.See("none: all events match")
+	u.See("X-API-Key: ***")
+	u.See("set, calls are signed")
+
+	// A test call shows what came back.
+	u.Click("Test")
+	u.See("One attempt, at once")
+	u.Click("Send a test")
+	u.See("A real event like this would be sent.")
+	u.See(hostile)
+	u.Is(`document.body.innerText.includes('X-Webhook-Signature: sha256=')`)
+	u.Shot("05-test")
+	if calls.Load() != 1 {
+		t.Errorf("the receiver saw %d calls, want 1", calls.Load())
+	}
+
+	// An event goes out; why, is explained.
+	u.webhook("Broken", url+"/broken", `,"max_retries":1,"retry_delay":3600`)
+	u.webhook("Filtered", url+"/filtered", `,"filters":{"department":"cardiology"}`)
+	u.Click("Events")
+	u.Click("Trigger an event")
+	u.Wait(`document.querySelector('h1')?.innerText === 'New event'`)
+	u.Fill("Event data (event_data)", `[]`)
+	u.Click("Send")
+	u.See("Must be a JSON object.")
+	u.Fill("Event data (event_data)", `{"patient_id": 1e400, "note": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`"}`)
+	u.Click("Send")
+	u.Wait(`document.querySelectorAll('[aria-invalid]').length + document.querySelectorAll('form > .error:not([hidden])').length === 1`)
+	u.Fill("Event data (event_data)", `{"patient_id": 12345678901234567890, "department": "neurology", "note": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`"}`)
+	u.Fill("correlation_id", "a day in the panel")
+	u.Click("Send")
+	u.Wait(`document.querySelector('h1')?.innerText === 'patient.created'`)
+	u.See("12345678901234567890")
+	u.See("filtered out")
+	u.See(`department: wants "cardiology", the event has "neurology"`)
+	for range 50 { // until the deliveries have been made
+		u.Click("Refresh")
+		u.Wait(`document.querySelector('main').ariaBusy !== 'true' && !document.querySelector('main[aria-busy]')`)
+		if u.Text(`String(document.body.innerText.includes('delivered') && document.body.innerText.includes('500'))`) == "true" {
+			break
+		}
+	}
+	u.See("delivered")
+	u.See("pending")
+	u.Shot("06-event")
+	u.Click("Cancel the delivery")
+	u.Click("Cancel the delivery") // the question's own button
+	u.See("The delivery is cancelled.")
+	u.See("cancelled")
+
+	// The call log, its filters, and one call; everything hostile stays text.
+	u.Click("Webhooks")
+	u.Click("Broken")
+	u.Click("Calls")
+	u.Wait(`document.querySelectorAll('tbody tr').length === 1`)
+	u.Fill("Result", "success")
+	u.Click("Show")
+	u.See("There are no calls.")
+	u.Fill("Result", "failed")
+	u.Click("Show")
+	u.Wait(`document.querySelectorAll('tbody tr').length === 1`)
+	u.Shot("07-calls")
+	u.Wait(`document.querySelector('tbody a').click() || true`)
+	u.See("The receiver’s answer")
+	u.See("X-Evil: " + hostile)
+	u.Shot("08-call")
+
+	// Figures, with a chart.
+	u.Click("Statistics")
+	u.Wait(`document.querySelector('.chart canvas')`)
+	u.See("Calls over time")
+	u.Shot("09-stats")
+	u.Click("System")
+	u.See("Projections’ lag")
+	u.See("The busiest webhooks")
+	u.Shot("10-system")
+
+	// Deactivate, activate, rotate, delete.
+	u.Click("Webhooks")
+	u.Click("Broken")
+	u.Click("Deactivate")
+	u.See("The webhook is inactive.")
+	u.Click("Activate")
+	u.See("The webhook is active.")
+	u.Click("Rotate the secret")
+	u.Shot("11-question")
+	u.Click("Rotate the secret")
+	u.See("Keep it: it is shown this once.")
+	u.Click("Close")
+	u.Click("History")
+	u.See("webhook.activated")
+	u.Shot("12-history")
+	u.Click("Delete")
+	u.Click("Cancel")
+	u.Click("Delete")
+	u.Click("Delete")
+	u.Wait(`document.querySelector('h1')?.innerText === 'Webhooks' && !document.body.innerText.includes('Broken')`)
+	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText === '100 %')`)
+	u.Shot("13-webhooks")
+
+	// Signed out, nothing is left.
+	u.Is(`window.pwned === undefined && document.querySelectorAll('main img, main script, main svg').length === 0`)
+	u.Click("Sign out")
+	u.Wait(`document.querySelector('input[type=password]') && sessionStorage.length === 0`)
+	u.Is(`!document.body.innerText.includes('CRM')`)
+}
+
+func TestHostileNamesAndTypesStayText(t *testing.T) {
+	u := newUser(t, "en")
+	url, _ := receiver(t)
+	id := u.webhook(hostile, url+"/hook", `,"description":`+quoted(hostile)+`,"filters":{"a":`+quoted(hostile)+`}`)
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"a":`+quoted(hostile)+`},"source":`+
+		quoted(hostile)+`,"correlation_id":`+quoted(hostile)+`}`)["event_id"].(string)
+	u.signIn("API token", "Sign in")
+	for _, page := range []string{
+		"webhooks", "webhooks/" + id, "webhooks/" + id + "/edit", "webhooks/" + id + "/calls", "webhooks/" + id + "/test", "webhooks/" + id + "/history",
+		"events", "events/" + event, "system",
+	} {
+		u.Go(u.address + "/admin#/" + page)
+		u.Reload()
+		u.Wait(`!document.querySelector('main[aria-busy]') && document.querySelector('main h1')`)
+		u.Is(`document.querySelectorAll('main img, main script, main svg').length === 0`)
+		u.Is(`window.pwned === undefined`)
+	}
+	// A hostile address leads nowhere either.
+	u.Expect("network")
+	for _, page := range []string{"webhooks/%3Cimg%20src=x%3E", "webhooks/..%2F..%2Fadmin", "events/" + hostile, "constructor", "webhooks?status=%22%3E%3Cimg"} {
+		u.Go(u.address + "/admin#/" + page)
+		u.Reload()
+		u.Wait(`!document.querySelector('main[aria-busy]') && document.querySelector('main').innerText !== ''`)
+		u.Is(`document.querySelectorAll('main img, main script, main svg').length === 0`)
+	}
+
+	// And where our code should be wrong one day, the policy holds.
+	u.Expect("security")
+	u.Expect("exception")
+	u.Expect("console")
+	u.Expect("javascript")
+	for _, attack := range []string{
+		`document.querySelector('main').innerHTML = '<b>x</b>'`,
+		`document.write('<b>x</b>')`,
+		`new DOMParser().parseFromString('<b>x</b>', 'text/html')`,
+		`setTimeout('window.pwned = 4')`,
+		`document.body.append(Object.assign(document.createElement('script'), { text: 'window.pwned = 5' }))`,
+		`document.createElement('div').setAttribute('onclick', 'window.pwned = 6')`,
+	} {
+		u.Is(`(() => { try { ` + attack + `; return false } catch (e) { return e instanceof TypeError } })()`)
+	}
+	u.Is(`window.pwned === undefined`)
+	u.Wait(`(window.fetched ??= fetch('http://127.0.0.1:1/').catch(() => { window.refused = true })) && window.refused`)
+}
+
+func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
+	u := newUser(t, "ru")
+	url, _ := receiver(t)
+	id := u.webhook("Интеграция с CRM", url+"/hook", `,"headers":{"X-API-Key":"k"},"filters":{"department":"cardiology"}`)
+	u.api("POST", "/webhooks/"+id+"/test", `{"event_type":"patient.created","test_data":{"department":"cardiology"}}`)
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"department":"cardiology"}}`)["event_id"].(string)
+	u.Size(390, 844)
+	u.Dark()
+	u.signIn("Токен API", "Войти")
+	u.Is(`document.documentElement.lang === 'ru'`)
+	for name, page := range map[string]string{
+		"webhooks": "webhooks", "new": "webhooks/new", "webhook": "webhooks/" + id, "edit": "webhooks/" + id + "/edit", "calls": "webhooks/" + id + "/calls",
+		"stats": "webhooks/" + id + "/stats", "test": "webhooks/" + id + "/test", "history": "webhooks/" + id + "/history",
+		"events": "events", "trigger": "events/new", "event": "events/" + event, "system": "system",
+	} {
+		u.Go(u.address + "/admin#/" + page)
+		u.Reload()
+		u.Wait(`!document.querySelector('main[aria-busy]') && document.querySelector('main h1')`)
+		// It fits, and every control can be named by a screen reader.
+		u.Is(`document.documentElement.scrollWidth <= 390`)
+		u.Is(`[...document.querySelectorAll('input, select, textarea')].every(c => c.labels.length > 0 && c.labels[0].textContent.trim() || c.ariaLabel)`)
+		u.Is(`[...document.querySelectorAll('button, a')].every(b => b.innerText.trim() !== '' || !b.checkVisibility())`)
+		u.Is(`new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size === document.querySelectorAll('[id]').length`)
+		u.Is(`document.querySelectorAll('h1').length === 1`)
+		u.Is(`/[а-я]/.test(document.querySelector('main').innerText) && !/\b[a-z]+\.[a-z]+[A-Z]\w*\b/.test(document.querySelector('main').innerText)`)
+		u.Shot("phone-" + name)
+	}
+
+	// The other language is a press away, and remembered.
+	u.Go(u.address + "/admin#/webhooks")
+	u.Click("English")
+	u.See("New webhook")
+	u.Reload()
+	u.See("New webhook")
+	u.Is(`document.documentElement.lang === 'en'`)
+
+	// With the keyboard alone: past the menu, to the content.
+	u.Reload()
+	u.See("New webhook")
+	u.Keys(kb.Tab)
+	u.Is(`document.activeElement.id === 'skip' && document.activeElement.innerText === 'Skip to content'`)
+	u.Keys(kb.Enter)
+	u.Is(`document.activeElement.id === 'main'`)
+	u.Keys(kb.Tab)
+	u.Is(`document.activeElement.innerText === 'New webhook'`)
+	u.Keys(kb.Enter)
+	u.Wait(`document.querySelector('h1').innerText === 'New webhook'`)
+	u.Is(`document.activeElement.id === 'main'`)
+}
