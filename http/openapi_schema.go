@@ -37,6 +37,7 @@ var closedSets = map[reflect.Type][]string{
 	reflect.TypeFor[domain.PayloadVersion]():      {string(domain.PayloadV1), string(domain.PayloadV2), string(domain.PayloadCloudEvents)},
 	reflect.TypeFor[domain.DeliveryState]():       {string(domain.DeliveryPending), string(domain.DeliveryDelivered), string(domain.DeliveryFailed), string(domain.DeliveryWithdrawn)},
 	reflect.TypeFor[projections.CallStatus]():     {string(projections.CallSuccess), string(projections.CallFailed)},
+	reflect.TypeFor[projections.AlertState]():     {string(projections.AlertOpen), string(projections.AlertResolved)},
 	reflect.TypeFor[projections.ReplayState]():    {string(projections.ReplayRunning), string(projections.ReplayDone)},
 	reflect.TypeFor[projections.BacktestChange](): {string(projections.BacktestGained), string(projections.BacktestLost), string(projections.BacktestUnchanged)},
 	reflect.TypeFor[projections.Verdict](): {

@@ -375,6 +375,43 @@ func TestAudit(t *testing.T) {
 	s.ask("GET", "/api/v1/audit/events", "").want(403)
 }
 
+func TestAlerts(t *testing.T) {
+	s := newService(t)
+	for i, resolved := range []any{nil, time.Now(), nil} {
+		_, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.alerts (position, id, webhook, kind, details, raised_at, resolved_at)
+			VALUES ($1, gen_random_uuid(), gen_random_uuid(), 'timeout', '{"timeout":30}', now(), $2)`, i+1, resolved)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	positions := func(query string) string {
+		t.Helper()
+		var list struct {
+			Items []struct{ Position json.Number }
+			Next  *string `json:"next_cursor"`
+		}
+		s.ask("GET", "/api/v1/webhooks/alerts"+query, "").want(200).into(&list)
+		var got []string
+		for _, item := range list.Items {
+			got = append(got, string(item.Position))
+		}
+		if list.Next != nil {
+			got = append(got, *list.Next)
+		}
+		return strings.Join(got, " ")
+	}
+	for query, want := range map[string]string{"": "3 2 1", "/?state=open": "3 1", "?state=resolved": "2", "?state=all": "3 2 1"} {
+		if got := positions(query); got != want {
+			t.Errorf("%s: got %s, want %s", query, got, want)
+		}
+	}
+	first, cursor, _ := strings.Cut(positions("?limit=1"), " ")
+	if rest := positions("?cursor=" + cursor); first != "3" || rest != "2 1" {
+		t.Errorf("pages %q and %q", first, rest)
+	}
+	s.ask("GET", "/api/v1/webhooks/alerts?state=on&webhook=1", "").refusing("state", "webhook")
+}
+
 func TestParked(t *testing.T) {
 	s := newService(t)
 	for _, reason := range []string{"first", "second", "third"} {

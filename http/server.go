@@ -61,6 +61,7 @@ func NewServer(config Config) *Server {
 	// paths before those with an id in the same place.
 	s.eventRoutes()
 	s.deliveryRoutes()
+	s.alertRoutes()
 	s.statsRoutes()
 	s.callRoutes()
 	s.webhookRoutes()
