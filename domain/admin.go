@@ -17,7 +17,6 @@ const (
 	AdminKeyRotated       AdminAction = "key.rotated"
 	AdminSecretsResealed  AdminAction = "secrets.resealed"
 	AdminReadModelRebuilt AdminAction = "read_model.rebuilt"
-	AdminLogAnchored      AdminAction = "log.anchored"
 )
 
 // AdminActed records the use; who it was is in the metadata, as of every change.

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// What the database alone cannot tell, an anchor does: that the log's end was cut
+// off, seals and head included, and that other events took its place.
+func TestAnchors(t *testing.T) {
+	c := newCLI(t)
+	file := filepath.Join(t.TempDir(), "anchors.ndjson")
+	if _, said := c.run(1, "", "audit", "anchor"); !strings.Contains(said, "empty") {
+		t.Errorf("an empty log: %s", said)
+	}
+	for range 3 {
+		c.run(0, "", "emit", "patient.created", `{"a":1}`)
+	}
+	printed, _ := c.run(0, "", "audit", "anchor")
+	c.matches("the anchor", printed, `\{"position":3,"seal":"[0-9a-f]{64}","recorded_at":"[^"]*Z"\}\n`)
+	c.run(0, "", "audit", "anchor", "--file", file)
+	c.run(0, "", "emit", "patient.updated", `{"a":1}`)
+	c.run(0, "", "audit", "anchor", "--file", file)
+	if data, err := os.ReadFile(file); err != nil || strings.Count(string(data), "\n") != 2 || !strings.HasPrefix(string(data), printed) {
+		t.Fatalf("the file has %s, %v", data, err)
+	}
+
+	conn, err := pgx.Connect(t.Context(), os.Getenv("DATABASE_URL"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	check := func(path string, want ...string) {
+		t.Helper()
+		s, err := databaseOptions{url: os.Getenv("DATABASE_URL")}.session(t.Context(), new(strings.Builder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := s.close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		var found []string
+		if _, err := checkAnchors(t.Context(), s.log, path, func(_ eventstore.Position, text string) { found = append(found, text) }); err != nil {
+			t.Fatal(err)
+		}
+		if len(found) != len(want) {
+			t.Fatalf("found %q, want %q", found, want)
+		}
+		for i := range want {
+			if !strings.Contains(found[i], want[i]) {
+				t.Errorf("found %q, want %q", found, want)
+			}
+		}
+	}
+	check(file)
+
+	// As a careful thief who owns the database would: nothing is left over.
+	for _, statement := range []string{
+		`SET session_replication_role = replica`, `ALTER TABLE medilab.events DISABLE TRIGGER USER`, `ALTER TABLE medilab.seals DISABLE TRIGGER USER`,
+		`DELETE FROM medilab.events WHERE position > 3`, `DELETE FROM medilab.seals WHERE last_position > 3`,
+		`UPDATE medilab.log_head SET (position, seal, recorded_at) = (SELECT last_position, seal, recorded_at FROM medilab.seals ORDER BY last_position DESC LIMIT 1)`,
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(file, "cut off")
+	c.run(0, "", "emit", "patient.updated", `{"a":2}`)
+	check(file, "rewritten")
+
+	for name, content := range map[string]string{"nothing": "", "something else": "{}", "half an anchor": printed[:30]} {
+		path := filepath.Join(t.TempDir(), "bad")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := checkAnchors(t.Context(), nil, path, nil); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
