@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp/kb"
 
@@ -93,6 +94,9 @@ func quoted(text string) string {
 	return string(data)
 }
 
+// localTime is how a control of a date and a time has its value.
+const localTime = "2006-01-02T15:04"
+
 func TestAWholeDayInThePanel(t *testing.T) {
 	u := newUser(t, "en")
 	url, calls := receiver(t)
@@ -145,6 +149,8 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Click("Edit")
 	u.Wait(`document.querySelector('h1').innerText === 'Edit the webhook'`)
 	u.Is(`!document.body.innerHTML.includes('canary') && ![...document.querySelectorAll('input')].some(i => i.value.includes('canary'))`)
+	u.Click("Try on history")
+	u.See("Considered")
 	u.Fill("Name", "CRM")
 	u.Fill("Filters", "")
 	u.Shot("04-edit")
@@ -250,6 +256,36 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText === '100 %')`)
 	u.Shot("13-webhooks")
 
+	// What was deleted keeps its history.
+	u.Click("Events")
+	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText === 'a day in the panel')`)
+	u.Wait(`document.querySelector('tbody a').click() || true`)
+	u.Click("Broken")
+	u.See("The webhook is deleted; its history stays.")
+	u.See("webhook.deleted")
+	u.Click("Calls")
+	u.Wait(`document.querySelectorAll('tbody tr').length === 1`)
+
+	// History is sent again, to one webhook.
+	before := calls.Load()
+	u.Click("Webhooks")
+	u.Click("CRM")
+	u.Click("Replay")
+	u.See("To this webhook alone")
+	u.Click("Send again")
+	u.See("Give a time.")
+	u.Fill("From", time.Now().Add(-time.Hour).Format(localTime))
+	u.Fill("To", time.Now().Add(time.Minute).Format(localTime))
+	u.Click("Send again")
+	u.See("Send again: 1?")
+	u.Click("Send again")
+	u.See("Events matched")
+	u.Wait(`[...document.querySelectorAll('dl > div')].some(d => d.innerText === 'delivered\n1')`)
+	u.Shot("14-replay")
+	if calls.Load() != before+1 {
+		t.Errorf("the receiver saw %d calls of a replay, want 1", calls.Load()-before)
+	}
+
 	// Signed out, nothing is left.
 	u.Is(`window.pwned === undefined && document.querySelectorAll('main img, main script, main svg').length === 0`)
 	u.Click("Sign out")
@@ -314,8 +350,8 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	u.Is(`document.documentElement.lang === 'ru'`)
 	for name, page := range map[string]string{
 		"webhooks": "webhooks", "new": "webhooks/new", "webhook": "webhooks/" + id, "edit": "webhooks/" + id + "/edit", "calls": "webhooks/" + id + "/calls",
-		"stats": "webhooks/" + id + "/stats", "test": "webhooks/" + id + "/test", "history": "webhooks/" + id + "/history",
-		"events": "events", "trigger": "events/new", "event": "events/" + event, "system": "system",
+		"stats": "webhooks/" + id + "/stats", "test": "webhooks/" + id + "/test", "replay": "webhooks/" + id + "/replay", "history": "webhooks/" + id + "/history",
+		"events": "events", "parked": "events/parked", "trigger": "events/new", "event": "events/" + event, "system": "system",
 	} {
 		u.Go(u.address + "/admin#/" + page)
 		u.Reload()

@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long a test waits for a page before it calls it broken.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // Tab is a page in a browser of its own, with a fresh profile.
 type Tab struct {

@@ -20,7 +20,7 @@ const Token = "admin-token-of-browser-tests-0123456789"
 func Serve(t *testing.T, database string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "medilab-webhooks")
-	if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/medilab/webhooks/cmd/medilab-webhooks").CombinedOutput(); err != nil {
+	if output, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "github.com/medilab/webhooks/cmd/medilab-webhooks").CombinedOutput(); err != nil {
 		t.Fatalf("build the server: %v\n%s", err, output)
 	}
 	server := exec.Command(binary, "serve") //nolint:noctx // it is ended by a signal, as a user ends it

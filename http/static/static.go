@@ -114,12 +114,20 @@ func Reading(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	w.Header().Set("Allow", "GET, HEAD")
-	http.Error(w, "This page can only be read.", http.StatusMethodNotAllowed)
+	refuse(w, http.StatusMethodNotAllowed)
 	return false
 }
 
 // NotFound answers 404.
-func NotFound(w http.ResponseWriter) { http.Error(w, "There is no such page.", http.StatusNotFound) }
+func NotFound(w http.ResponseWriter) { refuse(w, http.StatusNotFound) }
+
+// refuse answers with a problem (RFC 9457) that its status says all about. That a
+// reader is gone is nobody's error.
+func refuse(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, `{"type":"about:blank","title":%q,"status":%d}`+"\n", http.StatusText(status), status)
+}
 
 // write sends a whole answer. That a reader is gone is nobody's error.
 func write(w http.ResponseWriter, r *http.Request, status int, body []byte) {

@@ -5,6 +5,7 @@ import { api, Problem, token } from './api.js'
 import { button, fill, h } from './dom.js'
 import { event, eventForm, events } from './events.js'
 import { describe, field, input, refuse, submitting } from './forms.js'
+import { parked } from './parked.js'
 import { system } from './system.js'
 import { language, switchLanguage, t } from './texts.js'
 import { webhook } from './webhook.js'
@@ -16,9 +17,10 @@ const routes = [
   [/^webhooks$/, webhooks],
   [/^webhooks\/new$/, webhookForm],
   [/^webhooks\/(?<id>[^/]+)\/edit$/, webhookForm],
-  [/^webhooks\/(?<id>[^/]+)(?:\/(?<tab>calls|stats|test|history))?(?:\/(?<item>[^/]+))?$/, webhook],
+  [/^webhooks\/(?<id>[^/]+)(?:\/(?<tab>calls|stats|test|replay|history))?(?:\/(?<item>[^/]+))?$/, webhook],
   [/^events$/, events],
   [/^events\/new$/, eventForm],
+  [/^events\/parked$/, parked],
   [/^events\/(?<id>[^/]+)$/, event],
   [/^alerts$/, alerts],
   [/^system$/, system],

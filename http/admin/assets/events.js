@@ -13,7 +13,8 @@ export async function events({ parameters, signal }) {
     from: localTime(parameters.get('from')), to: localTime(parameters.get('to')), limit: 50,
   }
   return h('div', {},
-    h('div', { class: 'heading' }, h('h1', {}, t('event.list')), h('a', { class: 'button main', href: '#/events/new' }, t('action.trigger'))),
+    h('div', { class: 'heading' }, h('h1', {}, t('event.list')), h('a', { href: '#/events/parked' }, t('parked.list')),
+      h('a', { class: 'button main', href: '#/events/new' }, t('action.trigger'))),
     filters('events', parameters, [
       ['event_type', t('filter.type'), choice([['', t('app.all')], ...await typeOptions()])],
       ['correlation_id', t('filter.correlation'), input({ type: 'search' })],

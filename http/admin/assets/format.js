@@ -26,7 +26,7 @@ export const text = (value) => (value === null || value === undefined || value =
 
 const tones = {
   active: 'good', success: 'good', delivered: 'good', resolved: 'good', inactive: 'quiet', cancelled: 'quiet',
-  type_not_subscribed: 'quiet', filtered: 'quiet', failed: 'bad', open: 'bad', pending: 'wait',
+  deleted: 'quiet', running: 'wait', done: 'good', type_not_subscribed: 'quiet', filtered: 'quiet', failed: 'bad', open: 'bad', pending: 'wait',
 }
 
 // badge shows one of a closed set of words, by colour and by name.

@@ -55,6 +55,9 @@ const texts = {
   'state.cancelled': ['отменено', 'cancelled'],
   'state.type_not_subscribed': ['не подписан', 'not subscribed'],
   'state.filtered': ['отсеяно фильтром', 'filtered out'],
+  'state.deleted': ['удалён', 'deleted'],
+  'state.running': ['идёт', 'under way'],
+  'state.done': ['завершено', 'done'],
   'state.open': ['открыто', 'open'],
   'state.resolved': ['снято', 'resolved'],
 
@@ -118,10 +121,19 @@ const texts = {
   'webhook.rotated': ['Новый секрет', 'The new secret'],
   'webhook.rotatedNote': ['Сохраните его: он показан один раз.', 'Keep it: it is shown this once.'],
 
+  'webhook.deletedNote': ['Webhook удалён; его история остаётся.', 'The webhook is deleted; its history stays.'],
+  'webhook.backtest': ['Проверить на истории', 'Try on history'],
+  'webhook.backtestNote': ['Сколько записанных событий подошло бы; ничего не отправляется.', 'How many recorded events would match; nothing is sent.'],
+  'webhook.considered': ['Проверено', 'Considered'],
+  'webhook.matched': ['Подходит', 'Matching'],
+  'webhook.gained': ['Добавится', 'Gained'],
+  'webhook.lost': ['Пропадёт', 'Lost'],
+
   'tab.overview': ['Настройки', 'Settings'],
   'tab.calls': ['Вызовы', 'Calls'],
   'tab.stats': ['Статистика', 'Statistics'],
   'tab.test': ['Тест', 'Test'],
+  'tab.replay': ['Повтор', 'Replay'],
   'tab.history': ['История', 'History'],
 
   'call.list': ['Вызовы', 'Calls'],
@@ -165,6 +177,21 @@ const texts = {
   'test.notSubscribed': ['webhook не подписан на этот тип', 'the webhook does not subscribe to the type'],
   'test.inactive': ['webhook выключен', 'the webhook is inactive'],
   'test.filter': ['фильтр «{0}» — {1}', 'the filter “{0}” — {1}'],
+
+  'replay.title': ['Повторная отправка истории', 'Send history again'],
+  'replay.note': ['Только этому webhook’у: события за период, которые ему подходят.', 'To this webhook alone: the events of a period that match it.'],
+  'replay.onlyFailed': ['Только те, что не были доставлены', 'Only those that were not delivered'],
+  'replay.needed': ['Укажите время.', 'Give a time.'],
+  'replay.send': ['Отправить снова', 'Send again'],
+  'replay.ask': ['Отправить снова: {0}?', 'Send again: {0}?'],
+  'replay.askNote': ['Получатель увидит эти события ещё раз, новыми доставками.', 'The receiver sees these events once more, as new deliveries.'],
+  'replay.matched': ['Подошло событий', 'Events matched'],
+
+  'parked.list': ['Отложенные события', 'Parked events'],
+  'parked.note': ['События от служб клиники, которые не удалось принять.', 'Events of the clinic’s own services that could not be accepted.'],
+  'parked.empty': ['Отложенных событий нет.', 'There are no parked events.'],
+  'parked.at': ['Отложено', 'Parked'],
+  'parked.by': ['Кто', 'By'],
 
   'stats.period': ['Период', 'Period'],
   'stats.day': ['сутки', '24 hours'],

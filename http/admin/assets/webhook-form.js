@@ -1,8 +1,9 @@
 // Creating and editing a webhook: every field, each refusal of the API at its own.
 import { api, exact, isObject, part, withRaw } from './api.js'
 import { say } from './dialogs.js'
-import { button, card, h } from './dom.js'
-import { check, choice, field, group, input, refuse, submitting } from './forms.js'
+import { button, card, facts, fill, h } from './dom.js'
+import { check, choice, describe, field, group, input, refuse, submitting } from './forms.js'
+import { number } from './format.js'
 import { describeType, eventTypes } from './lists.js'
 import { t } from './texts.js'
 
@@ -17,6 +18,7 @@ export async function webhookForm({ id, signal }) {
     texts: textFields(webhook), events: await eventFields(webhook), headers: headerFields(webhook), secret: secretFields(webhook),
     numbers: numberFields(webhook), filters: filterField(webhook), batch: batchFields(webhook), rest: restFields(webhook),
   }
+  if (id) fields.filters.shown = [fields.filters.shown, backtest(id, fields)]
   const send = async () => {
     const asked = Object.assign({}, ...Object.values(fields).map((f) => f.read?.()))
     const body = withRaw(asked, fields.filters.raw())
@@ -125,6 +127,20 @@ function filterField(webhook) {
     return { filters: json }
   }
   return { shown: field('filters', t('webhook.filters'), control, t('webhook.filtersHint')), raw }
+}
+
+// backtest tells what the events and filters of the form would change.
+function backtest(id, { events, filters }) {
+  const result = h('div', { role: 'status' })
+  const run = async () => {
+    try {
+      const told = await api.post(`/webhooks/${part(id)}/backtest`, withRaw(events.read(), filters.raw()))
+      fill(result, facts(['considered', 'matched', 'gained', 'lost'].map((name) => [t(`webhook.${name}`), number(told[name])])))
+    } catch (error) {
+      fill(result, h('p', { class: 'error' }, describe(error)))
+    }
+  }
+  return h('div', { class: 'field' }, button(t('webhook.backtest'), run), h('p', { class: 'hint' }, t('webhook.backtestNote')), result)
 }
 
 function batchFields(webhook) {

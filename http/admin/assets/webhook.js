@@ -6,30 +6,50 @@ import { button, card, facts, foreign, h } from './dom.js'
 import { describe } from './forms.js'
 import { badge, text, when } from './format.js'
 import { history } from './history.js'
+import { replay, replayPage } from './replay.js'
 import { statistics } from './stats.js'
 import { test } from './test.js'
 import { t } from './texts.js'
 
-const tabs = { calls, stats: statistics, test, history }
+const tabs = { calls, stats: statistics, test, replay, history }
+
+// What stays of a deleted webhook, and the pages below a tab.
+const remaining = { calls, stats: statistics, history }
+const items = { calls: callPage, replay: replayPage }
 
 export async function webhook(page) {
   const { id, tab, item, signal } = page
-  const webhook = await api.get(`/webhooks/${part(id)}`, {}, signal)
-  const content = item && tab === 'calls' ? callPage : tabs[tab] ?? overview
+  const webhook = await find(id, signal)
+  const content = item ? items[tab] : webhook.deleted ? remaining[tab] ?? history : tabs[tab] ?? overview
+  if (!content) return h('p', { class: 'empty' }, t('app.notFound'))
+  if (webhook.deleted) {
+    return h('div', {}, h('div', { class: 'heading' }, h('h1', {}, webhook.name), badge('deleted')), h('p', { class: 'quiet' }, t('webhook.deletedNote')),
+      tabList(webhook.id, tab ?? 'history', remaining), await content({ ...page, webhook }))
+  }
   return h('div', {},
     h('div', { class: 'heading' }, h('h1', {}, webhook.name), badge(webhook.status)),
     h('p', { class: 'url quiet' }, webhook.url),
     actions(webhook),
-    tabList(webhook.id, tab ?? ''),
+    tabList(webhook.id, tab ?? '', { '': overview, ...tabs }),
     await content({ ...page, webhook }))
 }
 
-function tabList(id, chosen) {
-  const link = (tab, label) => h('a', {
+// find gives the webhook; of a deleted one only what its history tells.
+async function find(id, signal) {
+  try {
+    return await api.get(`/webhooks/${part(id)}`, {}, signal)
+  } catch (error) {
+    if (error.status !== 404) throw error
+    const { items } = await api.get(`/webhooks/${part(id)}/history`, { limit: 1000 }, signal)
+    const names = items.flatMap((one) => one.changes).filter((change) => change.field === 'name' && change.became)
+    return { id, name: names[0]?.became ?? id, deleted: true }
+  }
+}
+
+function tabList(id, chosen, shown) {
+  return h('nav', { class: 'tabs', 'aria-label': t('nav.webhooks') }, Object.keys(shown).map((tab) => h('a', {
     href: `#/webhooks/${part(id)}${tab && '/' + tab}`, 'aria-current': tab === chosen && 'page',
-  }, label)
-  return h('nav', { class: 'tabs', 'aria-label': t('nav.webhooks') },
-    link('', t('tab.overview')), Object.keys(tabs).map((tab) => link(tab, t(`tab.${tab}`))))
+  }, t(`tab.${tab || 'overview'}`))))
 }
 
 function actions(webhook) {
