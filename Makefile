@@ -19,7 +19,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build bin/medilab-webhooks
-	$(GO) build -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/medilab-webhooks
+	$(GO) build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/medilab-webhooks
 
 .PHONY: run
 run: build ## Build and serve on an embedded Postgres (data in ./data)
