@@ -1,0 +1,117 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+var inBackticks = regexp.MustCompile("`([^`]+)`")
+
+// readmeRows gives the rows of the table below a heading of the README, by each
+// name in backticks in their first cell.
+func readmeRows(t *testing.T, heading string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "\n## "+heading+"\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := map[string]string{}
+	for line := range strings.Lines(section) {
+		cells := strings.SplitN(line, "|", 3)
+		if len(cells) < 3 || cells[0] != "" {
+			continue
+		}
+		for _, name := range inBackticks.FindAllStringSubmatch(cells[1], -1) {
+			rows[name[1]] = cells[2]
+		}
+	}
+	if !found || len(rows) == 0 {
+		t.Fatalf("the README has no table under %q", heading)
+	}
+	return rows
+}
+
+func TestReadmeNamesEverySetting(t *testing.T) {
+	rows := readmeRows(t, "Configuration")
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := map[string]bool{}
+	name := regexp.MustCompile(`"(MEDILAB_[A-Z_]+|DATABASE_URL)"`)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range name.FindAllStringSubmatch(string(source), -1) {
+			read[match[1]] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(read)) {
+		if _, ok := rows[name]; !ok {
+			t.Errorf("%s is not in the README's table of settings", name)
+		}
+		t.Setenv(name, "")
+	}
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		if !read[name] {
+			t.Errorf("the README tells of %s, which nobody reads", name)
+		}
+	}
+
+	serve, _, err := newRoot().Find([]string{"serve"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`\(?(?:environment )?(MEDILAB_[A-Z_]+)`)
+	check := func(f *pflag.Flag) {
+		match := named.FindStringSubmatch(f.Usage)
+		if match == nil || f.DefValue == "" || f.DefValue == "false" {
+			return
+		}
+		if !strings.Contains(rows[match[1]], "`"+f.DefValue+"`") {
+			t.Errorf("the README's row of %s does not say that the default is `%s`: %s", match[1], f.DefValue, rows[match[1]])
+		}
+	}
+	serve.Flags().VisitAll(check)
+	serve.InheritedFlags().VisitAll(check)
+}
+
+func TestReadmeNamesEveryCommand(t *testing.T) {
+	rows := readmeRows(t, "Commands")
+	root := newRoot()
+	root.InitDefaultHelpCmd()
+	told := map[string]bool{}
+	for text := range rows {
+		c, _, err := root.Find(strings.Fields(text))
+		if err != nil || !c.HasParent() {
+			t.Errorf("the README tells of the command %q, which is none", text)
+			continue
+		}
+		told[c.CommandPath()] = true
+	}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+		if c.HasParent() && !c.HasSubCommands() && !told[c.CommandPath()] {
+			t.Errorf("%q is not in the README's table of commands", c.CommandPath())
+		}
+	}
+	walk(root)
+}
