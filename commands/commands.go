@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -93,15 +95,18 @@ func Failed(doing string, err error) error {
 // one that refused what it was asked.
 func outage(e *pgconn.PgError) bool {
 	switch e.Code[:min(2, len(e.Code))] {
-	case "08", "53", "57": // connection, resources, operator
+	case "08", "40", "53", "55", "57", "58": // connection, rollback, resources, locks, operator, system
 		return true
 	}
 	return false
 }
 
+// connectionLost tells failures of the way to the server, before or in an answer.
 func connectionLost(err error) bool {
 	var connect *pgconn.ConnectError
-	return errors.As(err, &connect) || pgconn.SafeToRetry(err)
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
 // Now is the database's time.

@@ -11,7 +11,7 @@ import (
 )
 
 func (s *Server) auditRoutes() {
-	s.api("GET", "/audit/events", domain.ScopeAuditRead, s.handleAudit)
+	s.long("GET", "/audit/events", domain.ScopeAuditRead, s.handleAudit)
 }
 
 const (

@@ -13,8 +13,8 @@ import (
 const eventPath = "/webhooks/events/{event:[0-9A-Fa-f-]+}"
 
 func (s *Server) eventRoutes() {
-	s.api("POST", "/webhooks/events/trigger", domain.ScopeEventsWrite, s.handleTrigger)
-	s.api("POST", "/webhooks/events/trigger/batch", domain.ScopeEventsWrite, s.handleTriggerBatch)
+	s.long("POST", "/webhooks/events/trigger", domain.ScopeEventsWrite, s.handleTrigger)
+	s.long("POST", "/webhooks/events/trigger/batch", domain.ScopeEventsWrite, s.handleTriggerBatch)
 	s.api("GET", "/webhooks/events/types", anyToken, s.handleEventTypes)
 	s.api("GET", "/webhooks/events/parked", domain.ScopeWebhooksRead, s.handleParked)
 	s.api("GET", "/webhooks/events", domain.ScopeWebhooksRead, s.handleEventList)

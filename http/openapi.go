@@ -133,8 +133,8 @@ func operations(d *describing) []operation {
 		{method: "GET", path: webhook + "/calls", id: "listCalls", summary: "The call log of a webhook, newest first", scope: read, query: []string{"status", "event_type", "from", "to", "limit", "cursor"}, status: 200, answer: listOf[projections.Call](d), refusals: "404 422"},
 		{method: "GET", path: webhook + "/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: read, status: 200, answer: answerOf[callView](d), refusals: "404 422"},
 		{method: "GET", path: webhook + "/history", id: "webhookHistory", summary: "Every change: who, when, what was and became", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: listOf[historyView](d), refusals: "404 422"},
-		{method: "POST", path: webhook + "/backtest", id: "backtestWebhook", summary: "Try other events or filters on recorded history; sends nothing", scope: read, body: "Backtest", optional: true, status: 200, answer: answerOf[projections.Backtest](d), refusals: "404 429 " + unreadable},
-		{method: "POST", path: webhook + "/replay", id: "replayWebhook", summary: "Send history again to this webhook alone", scope: write, body: "Replay", status: 202, answer: answerOf[replayView](d), refusals: "404 409 429 " + unreadable},
+		{method: "POST", path: webhook + "/backtest", id: "backtestWebhook", summary: "Try other events or filters on recorded history; sends nothing", scope: read, body: "Backtest", optional: true, status: 200, answer: answerOf[projections.Backtest](d), refusals: "404 " + unreadable},
+		{method: "POST", path: webhook + "/replay", id: "replayWebhook", summary: "Send history again to this webhook alone", scope: write, body: "Replay", status: 202, answer: answerOf[replayView](d), refusals: "404 409 " + unreadable},
 		{method: "GET", path: webhook + "/replays/{replay}", id: "getReplay", summary: "The progress of a replay", scope: read, status: 200, answer: answerOf[projections.Replay](d), refusals: "404 422"},
 		{method: "POST", path: apiRoot + "/webhooks/events/trigger", id: "triggerEvent", summary: "Trigger an event; answered once it is durable", scope: domain.ScopeEventsWrite, header: []string{"Idempotency-Key"}, body: "NewEvent", status: 202, answer: answerOf[acceptedView](d), refusals: "409 " + unreadable},
 		{method: "POST", path: apiRoot + "/webhooks/events/trigger/batch", id: "triggerEvents", summary: "Trigger up to 1000 events, all or none", scope: domain.ScopeEventsWrite, header: []string{"Idempotency-Key"}, body: "NewEvents", status: 202, answer: answerOf[acceptedListView](d), refusals: "409 " + unreadable},
@@ -147,7 +147,7 @@ func operations(d *describing) []operation {
 		{method: "POST", path: apiRoot + deliveryPath + "/retry", id: "retryDelivery", summary: "Attempt a delivery now", scope: write, status: 202, answer: answerOf[deliveryView](d), refusals: "404 409"},
 		{method: "POST", path: apiRoot + deliveryPath + "/cancel", id: "cancelDelivery", summary: "Never attempt a delivery again", scope: write, status: 202, answer: answerOf[deliveryView](d), refusals: "404 409"},
 		{method: "GET", path: apiRoot + "/webhooks/alerts", id: "listAlerts", summary: "List alerts, newest first", scope: read, query: []string{"state", "limit", "cursor"}, status: 200, answer: listOf[projections.Alert](d), refusals: "422"},
-		{method: "GET", path: apiRoot + "/audit/events", id: "auditEvents", summary: "The log in order, a line of JSON an entry", scope: domain.ScopeAuditRead, query: []string{"after", "stream", "type", "from", "to"}, status: 200, media: "application/x-ndjson", answer: schema{"type": "string"}, refusals: "422 429"},
+		{method: "GET", path: apiRoot + "/audit/events", id: "auditEvents", summary: "The log in order, a line of JSON an entry", scope: domain.ScopeAuditRead, query: []string{"after", "stream", "type", "from", "to"}, status: 200, media: "application/x-ndjson", answer: schema{"type": "string"}, refusals: "422"},
 		{method: "GET", path: apiRoot + "/openapi.json", id: "openAPI", summary: "This document", scope: public, status: 200, answer: schema{"type": "object"}},
 		{method: "GET", path: "/healthz", id: "alive", summary: "Whether the process lives", scope: public, status: 200, answer: answerOf[statusView](d)},
 		{method: "GET", path: "/readyz", id: "ready", summary: "Whether it can serve", scope: public, status: 200, answer: answerOf[statusView](d)},
@@ -189,7 +189,7 @@ func (o operation) responses() schema {
 	responses := schema{strconv.Itoa(o.status): answered}
 	refusals := strings.Fields(o.refusals)
 	if o.scope != public {
-		refusals = append(refusals, "401", "403")
+		refusals = append(refusals, "401", "403", "429")
 	}
 	if o.path != "/healthz" {
 		refusals = append(refusals, "503")

@@ -11,8 +11,8 @@ import (
 )
 
 func (s *Server) replayRoutes() {
-	s.api("POST", webhookPath+"/backtest", domain.ScopeWebhooksRead, s.handleBacktest)
-	s.api("POST", webhookPath+"/replay", domain.ScopeWebhooksWrite, s.handleReplay)
+	s.long("POST", webhookPath+"/backtest", domain.ScopeWebhooksRead, s.handleBacktest)
+	s.long("POST", webhookPath+"/replay", domain.ScopeWebhooksWrite, s.handleReplay)
 	s.api("GET", webhookPath+"/replays/{replay:[0-9A-Fa-f-]+}", domain.ScopeWebhooksRead, s.handleReplayGet)
 }
 

@@ -109,10 +109,24 @@ const (
 	anyToken domain.Scope = "any"
 )
 
-// api adds a route below apiRoot.
+// api adds a route below apiRoot whose answers take no longer than answerTimeout.
 func (s *Server) api(methods, path string, scope domain.Scope, h handler) {
+	s.long(methods, path, scope, func(x *exchange, r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+		defer cancel()
+		return h(x, r.WithContext(ctx))
+	})
+}
+
+// long adds a route below apiRoot that has its own bounds, or may take as long as
+// its caller waits.
+func (s *Server) long(methods, path string, scope domain.Scope, h handler) {
 	s.route(methods, apiRoot+path, scope, h)
 }
+
+// answerTimeout is when a caller is told to come again rather than kept waiting
+// for a database that does not answer.
+const answerTimeout = 30 * time.Second
 
 // route adds a route: methods are separated by spaces, and GET brings HEAD. (There
 // are no subrouters: mux answers 404 where a subrouter's path lacks the method.)

@@ -26,7 +26,7 @@ func (s *Server) webhookRoutes() {
 	s.api("POST", webhookPath+"/activate", domain.ScopeWebhooksWrite, s.handleWebhookActivate)
 	s.api("POST", webhookPath+"/deactivate", domain.ScopeWebhooksWrite, s.handleWebhookDeactivate)
 	s.api("POST", webhookPath+"/rotate-secret", domain.ScopeWebhooksWrite, s.handleSecretRotate)
-	s.api("POST", webhookPath+"/test", domain.ScopeWebhooksWrite, s.handleWebhookTest)
+	s.long("POST", webhookPath+"/test", domain.ScopeWebhooksWrite, s.handleWebhookTest)
 	s.api("GET", webhookPath+"/history", domain.ScopeWebhooksRead, s.handleWebhookHistory)
 }
 
