@@ -24,7 +24,7 @@ import (
 // newAuditCommand groups what an auditor asks of the log.
 func newAuditCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "audit", Short: "Replay and verify the log"}
-	c.AddCommand(newAuditAnchorCommand(db), newAuditLogCommand(db))
+	c.AddCommand(newAuditAnchorCommand(db), newAuditLogCommand(db), newAuditVerifyCommand(db))
 	return c
 }
 

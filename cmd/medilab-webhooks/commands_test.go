@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
@@ -286,4 +288,56 @@ func TestDatabase(t *testing.T) {
 	if out, _ := c.run(0, "", "token", "list", "--help"); strings.Contains(out, "hidden") {
 		t.Errorf("the help shows the password: %s", out)
 	}
+}
+
+func TestProjectionsCommands(t *testing.T) {
+	c := newCLI(t)
+	c.run(0, "", "emit", "patient.created", "{}")
+	out, _ := c.run(0, "", "projections", "list")
+	c.matches("the list", out, `NAME +POSITION +HEAD +BEHIND +STATE\n((webhooks|calls|events|stats) +0 +1 +1 +live\n)+`)
+	out, _ = c.run(0, "", "projections", "list", "--json")
+	var listed []struct {
+		Name      string `json:"name"`
+		Head      int64  `json:"head"`
+		LagEvents int64  `json:"lag_events"`
+	}
+	if err := json.Unmarshal([]byte(out), &listed); err != nil || len(listed) == 0 || listed[0].Head != 1 || listed[0].LagEvents != 1 {
+		t.Errorf("the list is %s: %v", out, err)
+	}
+	out, _ = c.run(0, "", "projections", "rebuild", "--all")
+	c.matches("the rebuild", out, `Rebuilt webhooks, .* from \d+ events\n`)
+	out, _ = c.run(0, "", "projections", "rebuild", "calls", "stats", "--json")
+	c.matches("the rebuild", out, `\{"events":\d+,"rebuilt":\["calls","stats"\]\}\n`)
+	for _, wrong := range []string{"", "nonsense", "calls --all"} {
+		c.run(2, "", append([]string{"projections", "rebuild"}, strings.Fields(wrong)...)...)
+	}
+}
+
+func TestAuditVerify(t *testing.T) {
+	c := newCLI(t)
+	for range 3 {
+		c.run(0, "", "emit", "patient.created", `{"n":1}`)
+	}
+	out, _ := c.run(0, "", "audit", "verify")
+	if out != "Verified 3 events, nothing is wrong\n" {
+		t.Errorf("it says %q", out)
+	}
+	out, _ = c.run(0, "", "audit", "verify", "--json")
+	if out != `{"events":3,"found":0,"problems":[]}`+"\n" {
+		t.Errorf("it says %q", out)
+	}
+
+	// What the database's owner can do to a log, and not unnoticed.
+	conn, err := pgx.Connect(t.Context(), os.Getenv("DATABASE_URL"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(t.Context(), `ALTER TABLE medilab.events DISABLE TRIGGER USER;
+		UPDATE medilab.events SET data = convert_to(replace(convert_from(data, 'UTF8'), '1', '2'), 'UTF8') WHERE position = 2`)
+	if err := errors.Join(err, conn.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	out, notes := c.run(1, "", "audit", "verify")
+	c.matches("the problems", out, `KIND +POSITION +STREAM +PROBLEM\n(.+\n)*seal +.*\n(.+\n)*`)
+	c.matches("the failure", notes, `medilab-webhooks: found wrong: \d+; .*\n`)
 }

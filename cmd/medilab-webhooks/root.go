@@ -24,6 +24,7 @@ func newRoot() *cobra.Command {
 		newEmitCommand(db),
 		newKeysCommand(db),
 		newMigrateCommand(db),
+		newProjectionsCommand(db),
 		newReceiveCommand(),
 		newServeCommand(db),
 		newTokenCommand(db),
