@@ -65,6 +65,7 @@ func TestAnchors(t *testing.T) {
 		}
 	}
 	check(file)
+	c.run(0, "", "audit", "verify", "--anchor", file)
 
 	// As a careful thief who owns the database would: nothing is left over.
 	for _, statement := range []string{
@@ -77,6 +78,8 @@ func TestAnchors(t *testing.T) {
 		}
 	}
 	check(file, "cut off")
+	out, _ := c.run(1, "", "audit", "verify", "--anchor", file)
+	c.matches("the problems", out, `KIND .*\n(.+\n)*anchor +4 .*cut off\n`)
 	c.run(0, "", "emit", "patient.updated", `{"a":2}`)
 	check(file, "rewritten")
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -14,6 +15,7 @@ const maxProblems = 1000
 
 func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 	var asJSON bool
+	var anchors string
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Check the whole log: gaps, seals, versions, decoding, read models, the queue",
@@ -26,12 +28,18 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 				}
 				problems, found := []projections.Problem{}, 0
 				watch := newWatch(c, "verifying")
-				err = s.queries().Verify(c.Context(), func(p projections.Problem) {
+				report := func(p projections.Problem) {
 					if found++; found <= maxProblems {
 						problems = append(problems, p)
 					}
-				}, watch.progress)
+				}
+				err = s.queries().Verify(c.Context(), report, watch.progress)
 				watch.end()
+				if err == nil && anchors != "" {
+					_, err = checkAnchors(c.Context(), s.log, anchors, func(at eventstore.Position, text string) {
+						report(projections.Problem{Kind: "anchor", Position: at, Text: text})
+					})
+				}
 				if err != nil {
 					return fmt.Errorf("the check was not completed: %w", err)
 				}
@@ -47,6 +55,7 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().StringVar(&anchors, "anchor", "", "check against this file too, made by audit anchor")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
