@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp/kb"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/http/browser"
 	"github.com/medilab/webhooks/migrations/testdb"
@@ -39,14 +41,16 @@ func receiver(t *testing.T) (url string, calls *atomic.Int64) {
 // user is a browser at the panel of a whole server.
 type user struct {
 	*browser.Tab
-	t       *testing.T
-	address string
+	t        *testing.T
+	address  string
+	database string
 }
 
 func newUser(t *testing.T, language string) *user {
 	t.Helper()
-	address := browser.Serve(t, testdb.New(t))
-	return &user{browser.Open(t, address, language), t, address}
+	database := testdb.New(t)
+	address := browser.Serve(t, database)
+	return &user{browser.Open(t, address, language), t, address, database}
 }
 
 // signIn opens the panel with the token.
@@ -84,6 +88,21 @@ func (u *user) api(method, path, body string) map[string]any {
 func (u *user) webhook(name, url, more string) (id string) {
 	u.t.Helper()
 	return u.api("POST", "/webhooks/", `{"name":`+quoted(name)+`,"url":"`+url+`","events":["patient.created"]`+more+`}`)["id"].(string)
+}
+
+// alert puts one about the webhook where the API reads them.
+func (u *user) alert(webhook, kind, details string) {
+	u.t.Helper()
+	db, err := pgx.Connect(u.t.Context(), u.database)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer db.Close(context.WithoutCancel(u.t.Context())) //nolint:errcheck // what was written is written
+	_, err = db.Exec(u.t.Context(), `INSERT INTO medilab.alerts (position, id, webhook, kind, details, raised_at)
+		VALUES (1000000, gen_random_uuid(), $1, $2, $3, now())`, webhook, kind, []byte(details))
+	if err != nil {
+		u.t.Fatal(err)
+	}
 }
 
 func quoted(text string) string {
@@ -299,10 +318,11 @@ func TestHostileNamesAndTypesStayText(t *testing.T) {
 	id := u.webhook(hostile, url+"/hook", `,"description":`+quoted(hostile)+`,"filters":{"a":`+quoted(hostile)+`}`)
 	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"a":`+quoted(hostile)+`},"source":`+
 		quoted(hostile)+`,"correlation_id":`+quoted(hostile)+`}`)["event_id"].(string)
+	u.alert(id, hostile, `{"message":`+quoted(hostile)+`}`)
 	u.signIn("API token", "Sign in")
 	for _, page := range []string{
 		"webhooks", "webhooks/" + id, "webhooks/" + id + "/edit", "webhooks/" + id + "/calls", "webhooks/" + id + "/test", "webhooks/" + id + "/history",
-		"events", "events/" + event, "system",
+		"events", "events/" + event, "alerts", "system",
 	} {
 		u.Go(u.address + "/admin#/" + page)
 		u.Reload()
@@ -344,6 +364,7 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	id := u.webhook("Интеграция с CRM", url+"/hook", `,"headers":{"X-API-Key":"k"},"filters":{"department":"cardiology"}`)
 	u.api("POST", "/webhooks/"+id+"/test", `{"event_type":"patient.created","test_data":{"department":"cardiology"}}`)
 	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"department":"cardiology"}}`)["event_id"].(string)
+	u.alert(id, "consecutive_failures", `{"message":"11 calls in a row failed","observed":11,"limit":10}`)
 	u.Size(390, 844)
 	u.Dark()
 	u.signIn("Токен API", "Войти")
@@ -351,7 +372,7 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	for name, page := range map[string]string{
 		"webhooks": "webhooks", "new": "webhooks/new", "webhook": "webhooks/" + id, "edit": "webhooks/" + id + "/edit", "calls": "webhooks/" + id + "/calls",
 		"stats": "webhooks/" + id + "/stats", "test": "webhooks/" + id + "/test", "replay": "webhooks/" + id + "/replay", "history": "webhooks/" + id + "/history",
-		"events": "events", "parked": "events/parked", "trigger": "events/new", "event": "events/" + event, "system": "system",
+		"events": "events", "parked": "events/parked", "trigger": "events/new", "event": "events/" + event, "alerts": "alerts", "system": "system",
 	} {
 		u.Go(u.address + "/admin#/" + page)
 		u.Reload()
@@ -365,6 +386,13 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 		u.Is(`/[а-я]/.test(document.querySelector('main').innerText) && !/\b[a-z]+\.[a-z]+[A-Z]\w*\b/.test(document.querySelector('main').innerText)`)
 		u.Shot("phone-" + name)
 	}
+
+	// An alert is in words, and leads to its webhook.
+	u.Go(u.address + "/admin#/alerts")
+	u.See("Неудачи подряд")
+	u.See("11 calls in a row failed")
+	u.Click("Интеграция с CRM")
+	u.Wait(`document.querySelector('h1')?.innerText === 'Интеграция с CRM'`)
 
 	// The other language is a press away, and remembered.
 	u.Go(u.address + "/admin#/webhooks")

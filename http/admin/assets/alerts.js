@@ -1,6 +1,6 @@
 // What needs somebody's attention.
-import { part } from './api.js'
-import { h } from './dom.js'
+import { api, part } from './api.js'
+import { fill, h } from './dom.js'
 import { choice } from './forms.js'
 import { badge, shortID, text, when } from './format.js'
 import { filters, listing } from './lists.js'
@@ -14,14 +14,29 @@ export async function alerts({ parameters, signal }) {
     filters('alerts', chosen, [['state', t('filter.state'), states]]),
     await listing({
       path: '/webhooks/alerts', parameters: { state, limit: 50 }, signal, caption: t('alert.list'), empty: t('alert.empty'), columns: [
-        { label: t('alert.kind'), cell: (a) => known(`alert.${kindOf(a)}`) ?? text(kindOf(a)) },
-        { label: t('event.webhook'), cell: (a) => h('a', { href: `#/webhooks/${part(a.webhook_id)}` }, a.webhook_name || shortID(a.webhook_id)) },
+        { label: t('alert.kind'), cell: (a) => known(`alert.${a.kind}`) ?? text(a.kind) },
+        { label: t('event.webhook'), cell: named(signal) },
         { label: t('event.state'), cell: (a) => badge(a.state) },
         { label: t('alert.raised'), cell: (a) => when(a.raised_at) },
         { label: t('alert.resolved'), cell: (a) => when(a.resolved_at) },
-        { label: t('alert.details'), cell: (a) => text(a.detail ?? a.message) },
+        { label: t('alert.details'), cell: (a) => details(a.details) },
       ],
     }))
 }
 
-const kindOf = (alert) => alert.kind ?? alert.type
+// named links to an alert's webhook, by its name when that has come.
+function named(signal) {
+  const names = new Map()
+  return ({ webhook_id: id }) => {
+    if (!names.has(id)) names.set(id, api.get(`/webhooks/${part(id)}`, {}, signal).then((webhook) => webhook.name, () => null))
+    const link = h('a', { href: `#/webhooks/${part(id)}` }, shortID(id))
+    names.get(id).then((name) => name && fill(link, name))
+    return link
+  }
+}
+
+// details are the alert's words, or what else is known of it.
+function details(known) {
+  if (known === null || typeof known !== 'object') return text(known)
+  return known.message ?? text(Object.entries(known).map(([name, value]) => `${name}: ${value}`).join('; '))
+}
