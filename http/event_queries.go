@@ -3,6 +3,7 @@ package http
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 
 	"github.com/gorilla/mux"
 
@@ -24,7 +25,40 @@ func (s *Server) handleEventList(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return x.answer(http.StatusOK, newPage(list.Items, list.NextCursor))
+	answer := []byte(`{"items":[`)
+	for i, event := range list.Items {
+		if i > 0 {
+			answer = append(answer, ',')
+		}
+		answer = appendEvent(answer, event)
+	}
+	answer = append(answer, `],"next_cursor":`...)
+	if list.NextCursor == "" {
+		answer = append(answer, "null"...)
+	} else {
+		answer = domain.AppendJSONString(answer, list.NextCursor)
+	}
+	x.Header()["Content-Type"] = jsonType
+	writeBody(x, http.StatusOK, append(answer, '}'))
+	return nil
+}
+
+// appendEvent writes an event with its data byte for byte as it was accepted,
+// which encoding/json would take the white space out of. Its fields are those of
+// projections.Event.
+func appendEvent(dst []byte, e projections.Event) []byte {
+	dst = append(append(append(dst, `{"event_id":"`...), e.ID.String()...), `","event_type":`...)
+	dst = domain.AppendJSONString(dst, e.Type)
+	dst = domain.AppendJSONString(append(dst, `,"source":`...), e.Source)
+	dst = append(dst, `,"correlation_id":`...)
+	if e.CorrelationID == nil {
+		dst = append(dst, "null"...)
+	} else {
+		dst = domain.AppendJSONString(dst, *e.CorrelationID)
+	}
+	dst = append(append(dst, `,"event_data":`...), e.Data...)
+	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
+	return append(strconv.AppendInt(append(dst, `,"position":`...), int64(e.Position), 10), '}')
 }
 
 func (s *Server) handleEventGet(x *exchange, r *http.Request) error {
@@ -39,7 +73,9 @@ func (s *Server) handleEventGet(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return x.answer(http.StatusOK, event)
+	x.Header()["Content-Type"] = jsonType
+	writeBody(x, http.StatusOK, appendEvent(nil, event))
+	return nil
 }
 
 func (s *Server) handleEventDeliveries(x *exchange, r *http.Request) error {

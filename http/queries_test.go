@@ -158,10 +158,10 @@ func TestTheWayOfAnEvent(t *testing.T) {
 	s.ask("GET", "/api/v1/webhooks/1/stats?bucket=week&since=1", "").refusing("bucket", "since")
 
 	events := s.ask("GET", "/api/v1/webhooks/events?event_type=patient.created&correlation_id=c-1&from="+first, "").want(200)
-	if events.text("items", 0, "event_id") != event || events.get("next_cursor") != "null" {
+	if events.text("items", 0, "event_id") != event || events.get("items", 0, "event_data") != `{"age": 17, "n": 1.0}` || events.get("next_cursor") != "null" {
 		t.Errorf("events: %s", events.body)
 	}
-	if one := s.ask("GET", "/api/v1/webhooks/events/"+event, "").want(200); one.get("event_data") != `{"age":17,"n":1.0}` || one.text("source") != "manual" {
+	if one := s.ask("GET", "/api/v1/webhooks/events/"+event, "").want(200); one.get("event_data") != `{"age": 17, "n": 1.0}` || one.text("source") != "manual" {
 		t.Errorf("event: %s", one.body)
 	}
 	for _, path := range []string{"", "/deliveries", "/explain"} {
