@@ -95,7 +95,7 @@ func Failed(doing string, err error) error {
 // one that refused what it was asked.
 func outage(e *pgconn.PgError) bool {
 	switch e.Code[:min(2, len(e.Code))] {
-	case "08", "40", "53", "55", "57", "58": // connection, rollback, resources, locks, operator, system
+	case "08", "25", "40", "53", "55", "57", "58": // connection, role, rollback, resources, locks, operator, system
 		return true
 	}
 	return false

@@ -173,6 +173,12 @@ func (s *Subscription) Handler(apply func(ctx context.Context, page Page) error)
 		if err != nil && ctx.Err() == nil {
 			s.log.logger.Warn("page not applied, it comes again", "reader", s.reader.Name, "after", after, "error", err)
 		}
+		if err != nil && s.tx.broken() {
+			// A message that is refused comes again in its transaction, for as long as
+			// the ack deadline, and this one has none any more. Taken, it fails with
+			// its transaction at once, and the page comes again in a new one.
+			return nil
+		}
 		return err
 	}
 }
@@ -244,6 +250,17 @@ func (t *transactions) use(ctx context.Context, f func(*pgx.Conn) error) error {
 	return conn.Raw(func(driver any) error {
 		return f(driver.(*stdlib.Conn).Conn())
 	})
+}
+
+// broken tells whether the connection of the open transaction is gone, and the
+// transaction with it.
+func (t *transactions) broken() bool {
+	gone := true
+	err := t.use(context.Background(), func(conn *pgx.Conn) error {
+		gone = conn.IsClosed()
+		return nil
+	})
+	return gone || err != nil
 }
 
 func (t *transactions) close() error {

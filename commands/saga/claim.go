@@ -20,6 +20,7 @@ const (
 	lanesARound     = 64
 	claimPoll       = time.Second
 	claimErrorPause = 500 * time.Millisecond
+	claimTimeout    = 10 * time.Second // a database that is gone without a word says none
 )
 
 // claimer fills the lanes from the queue's table.
@@ -63,6 +64,10 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	if len(webhooks) == 0 {
 		return false, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	c.s.owning.Lock()
+	defer c.s.owning.Unlock()
 	claimed, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms)
 	if err != nil {
 		return false, err
@@ -100,6 +105,8 @@ func (c *claimer) claimable(webhooks [][16]byte, rooms []int32) ([][16]byte, []i
 // look finds lanes with due rows that this node does not know of: they were
 // queued by another node, or came due. It goes round all lanes, some at a time.
 func (c *claimer) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
 	for {
 		lanes, err := dueLanes(ctx, c.s.pool, c.cursor, lanesARound)
 		if err != nil {
@@ -227,6 +234,8 @@ func release(ctx context.Context, pool *pgxpool.Pool, node int64, deliveries []*
 // releaseStrays gives back what the table says is this node's and its memory
 // does not have: the answer to the append that queued it was lost.
 func (s *session) releaseStrays(ctx context.Context) error {
+	s.owning.Lock()
+	defer s.owning.Unlock()
 	var err error
 	pausedErr := s.log.Between(ctx, func() {
 		var rows pgx.Rows

@@ -27,6 +27,7 @@ func (s *session) deliver(msg *message.Message) error {
 	switch {
 	case !s.node.Valid():
 		s.lanes.called(d, domain.Call{})
+		signal(s.sweep) // should the lease hold after all
 		return nil
 	case !known || w.Deleted:
 		s.lanes.called(d, domain.Call{Status: 200}) // no word about the receiver
@@ -36,7 +37,7 @@ func (s *session) deliver(msg *message.Message) error {
 		return nil
 	case !w.Active:
 		s.lanes.called(d, domain.Call{Status: 200})
-		s.putBack(append(s.lanes.takeOut(d.webhook), d))
+		s.putBack(func() []*delivery { return s.lanes.takeOut(d) })
 		return nil
 	}
 
@@ -78,10 +79,18 @@ func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (doma
 const outcomeUnreadableEvent domain.Outcome = "unreadable_event"
 
 // record appends what decide says, at the version that the delivery's stream
-// has. It tries until the database answers or the node's lease is over: then
-// the attempt is recorded as interrupted by whoever takes over.
+// has. It tries until the database answers, also when the node's lease is over:
+// the version tells whether others have decided meanwhile.
 func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 	ctx := context.Background() // the record of what happened outlives the shutdown's patience
+	failing := false            // told once: an outage has many outcomes wait
+	warn := func(message string, err error) {
+		if !failing {
+			s.logger.Warn(message, "delivery", d.id.String(), "error", err)
+		}
+		failing = true
+		s.sleep(ctx, recordPause)
+	}
 	for {
 		change := decide(d)
 		err := s.append(ctx, d, change)
@@ -97,18 +106,12 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 				return
 			}
 			if err != nil {
-				s.logger.Warn("delivery's stream not read, trying again", "delivery", d.id.String(), "error", err)
-				s.sleep(ctx, recordPause)
+				warn("delivery's stream not read, trying again", err)
 			}
 		case errors.Is(err, eventstore.ErrClosed):
 			return
 		default:
-			s.logger.Warn("outcome not recorded, trying again", "delivery", d.id.String(), "error", err)
-			s.sleep(ctx, recordPause)
-		}
-		if !s.node.Valid() {
-			s.logger.Error("outcome not recorded: the node's lease is over", "delivery", d.id.String())
-			return
+			warn("outcome not recorded, trying again", err)
 		}
 	}
 }
@@ -186,9 +189,12 @@ func sameCall(a, b domain.Change) bool {
 	return ok && also && x.Attempt == y.Attempt && x.StartedAt.Truncate(time.Microsecond).Equal(y.StartedAt.Truncate(time.Microsecond))
 }
 
-// putBack gives deliveries back to the table; when that fails, the sweep of
+// putBack gives deliveries, which take removes from memory, back to the table; when that fails, the sweep of
 // strays does it.
-func (s *session) putBack(deliveries []*delivery) {
+func (s *session) putBack(take func() []*delivery) {
+	s.owning.Lock()
+	defer s.owning.Unlock()
+	deliveries := take()
 	ctx, cancel := context.WithTimeout(context.Background(), putBackTimeout)
 	defer cancel()
 	if err := release(ctx, s.pool, s.node.ID, deliveries); err != nil {

@@ -61,7 +61,7 @@ type lanes struct {
 	inFlight  int
 	waiting   int
 	bytes     int // of the payloads in memory
-	claimed   map[domain.DeliveryID]struct{}
+	claimed   map[domain.DeliveryID]*delivery
 	stopped   bool
 	idle      chan struct{} // closed when stopped and nothing is in flight or being recorded
 	recording int
@@ -82,7 +82,7 @@ func newLanes(workers int, node int64) *lanes {
 	return &lanes{
 		workers: workers, node: node,
 		byID:    map[domain.WebhookID]*lane{},
-		claimed: map[domain.DeliveryID]struct{}{},
+		claimed: map[domain.DeliveryID]*delivery{},
 		idle:    make(chan struct{}),
 		start:   make(chan struct{}, 1),
 		claim:   make(chan struct{}, 1),
@@ -178,7 +178,7 @@ func (l *lanes) add(claimed []*delivery) {
 
 func (l *lanes) push(ln *lane, d *delivery) {
 	ln.waiting = append(ln.waiting, d)
-	l.claimed[d.id] = struct{}{}
+	l.claimed[d.id] = d
 	l.waiting++
 	l.bytes += d.size
 	l.enlist(ln)
@@ -254,7 +254,9 @@ func (ln *lane) adapt(workers int, call domain.Call) {
 func (l *lanes) forget(d *delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.claimed, d.id)
+	if l.claimed[d.id] == d { // its next attempt may be here already
+		delete(l.claimed, d.id)
+	}
 	l.bytes -= d.size
 	l.recording--
 	l.checkIdle()
@@ -323,12 +325,14 @@ func (l *lanes) stop() []*delivery {
 	return unstarted
 }
 
-// takeOut removes the waiting deliveries of a lane, because they must wait in
-// the table: its webhook is inactive.
-func (l *lanes) takeOut(id domain.WebhookID) []*delivery {
+// takeOut removes the waiting deliveries of the lane that d, which is about to be
+// called, is of: they must wait in the table, as its webhook is inactive. d comes
+// with them, and must be forgotten all the same.
+func (l *lanes) takeOut(d *delivery) []*delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ln := l.lane(id)
+	delete(l.claimed, d.id)
+	ln := l.lane(d.webhook)
 	out := ln.waiting
 	ln.waiting = nil
 	for _, d := range out {
@@ -336,7 +340,7 @@ func (l *lanes) takeOut(id domain.WebhookID) []*delivery {
 		l.bytes -= d.size
 	}
 	l.waiting -= len(out)
-	return out
+	return append(out, d)
 }
 
 func (l *lanes) checkIdle() {

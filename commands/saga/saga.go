@@ -145,6 +145,7 @@ type session struct {
 	claimer   *claimer
 	attempted func(domain.Call)
 	sweep     chan struct{}
+	owning    sync.Mutex // held while the table and the memory say different things of who owns what
 }
 
 func (s *Saga) runSession(ctx context.Context) error {
@@ -199,9 +200,12 @@ func (s *Saga) runSession(ctx context.Context) error {
 		stopWork()
 		return errors.Join(err, node.Leave(context.WithoutCancel(ctx)))
 	case <-node.Lost():
+		// Others may decide without this node from now on. What it has not begun it
+		// gives back; calls under way have a moment to end, and their outcomes are
+		// recorded, at their place or as late, whenever the database answers.
 		s.session.Store(nil)
-		now.lanes.stop()
-		cutCalls()
+		unstarted := now.lanes.stop()
+		group.Go(func() { now.putBack(func() []*delivery { return unstarted }) })
 		return errors.Join(eventstore.ErrLeaseLost, router.Close())
 	case err := <-routed:
 		s.session.Store(nil)
@@ -212,7 +216,8 @@ func (s *Saga) runSession(ctx context.Context) error {
 // wind ends the node's calls: those in flight have the grace to end, the rest is
 // given back.
 func (s *Saga) wind(now *session, cutCalls context.CancelFunc) error {
-	now.putBack(now.lanes.stop())
+	unstarted := now.lanes.stop()
+	now.putBack(func() []*delivery { return unstarted })
 	timer := time.NewTimer(s.config.Grace)
 	defer timer.Stop()
 	select {

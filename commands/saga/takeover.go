@@ -15,14 +15,23 @@ const (
 	takeoverPoll = time.Second
 	takeoverPage = 500
 	sweepEvery   = 30 * time.Second
+	// outageGrace is how long a new session leaves alone what others did not give
+	// up: when the database was away, all leases are over and all nodes live, about
+	// to record how their calls ended.
+	outageGrace = 3 * time.Second
 )
 
 // takeOver records the attempts that dead nodes had under way as interrupted, so
 // that the next ones follow at once, until ctx ends. Every node does it: the
 // expected version lets one of them win.
 func (s *session) takeOver(ctx context.Context) {
+	began := time.Now()
 	for ctx.Err() == nil {
-		n, err := s.takeOverPage(ctx)
+		if !s.node.Valid() { // what it would take may be its own
+			s.sleep(ctx, takeoverPoll)
+			continue
+		}
+		n, err := s.takeOverPage(ctx, time.Since(began) > outageGrace)
 		if err != nil && ctx.Err() == nil {
 			s.logger.Warn("taking over from dead nodes failed, trying again", "error", err)
 		}
@@ -32,11 +41,13 @@ func (s *session) takeOver(ctx context.Context) {
 	}
 }
 
-func (s *session) takeOverPage(ctx context.Context) (int, error) {
+// takeOverPage takes over from nodes that left and, if all, from those whose
+// lease ran out.
+func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.node
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
-		WHERE n.lease_until < clock_timestamp() LIMIT $1`, takeoverPage)
+		WHERE n.lease_until < clock_timestamp() AND (n.lease_until = '-infinity' OR $2) LIMIT $1`, takeoverPage, all)
 	if err != nil {
 		return 0, fmt.Errorf("find what dead nodes had: %w", err)
 	}
