@@ -1,0 +1,193 @@
+// Package faults breaks the product on purpose and accounts for every event: the
+// built binary on a real Postgres, over HTTP, against real receivers.
+//
+// Each run keeps a ledger: what was answered 2xx, the deliveries that follow from
+// it, and what receivers saw. It must balance at the end, whatever broke between.
+//
+// The campaign runs with -campaign=ci (within five minutes) or -campaign=long; a
+// plain go test skips it. Timing is random by -seed, which is printed.
+package faults
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	campaign = flag.String("campaign", "", "how much to break: ci, or long")
+	seed     = flag.Uint64("seed", 0, "repeats the timing of an earlier campaign")
+)
+
+// binary is the product as users get it; faulty knows the failpoints and reads a
+// wall clock that is off by the seconds in clockVariable.
+var binary, faulty string
+
+const clockVariable = "MEDILAB_FAULT_CLOCK"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *campaign == "" {
+		os.Exit(m.Run()) // every run skips itself
+	}
+	if *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	fmt.Printf("campaign %s, -seed=%d\n", *campaign, *seed)
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "faults-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	binary, faulty = filepath.Join(dir, "medilab-webhooks"), filepath.Join(dir, "faulty")
+	overlay, err := shiftedClock(dir)
+	if err != nil {
+		return 0, err
+	}
+	if err := build("-o", binary); err != nil {
+		return 0, err
+	}
+	if err := build("-o", faulty, "-tags", "failpoints", "-overlay", overlay); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, stopPostgres()) }()
+	// Runs mostly wait for a lease to end: they may do so beside each other.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+func build(args ...string) error {
+	cmd := exec.Command("go", append(append([]string{"build"}, args...), "../../medilab-webhooks")...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build the product: %w", err)
+	}
+	return nil
+}
+
+// shiftedClock makes an overlay of Go's own package time whose Now is off, as on
+// a machine with a wrong clock, while its monotonic reading stays right.
+func shiftedClock(dir string) (overlay string, err error) {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", fmt.Errorf("find Go's sources: %w", err)
+	}
+	original := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
+	text, err := os.ReadFile(original)
+	if err != nil {
+		return "", err
+	}
+	const reading = "sec, nsec, mono := runtimeNow()\n"
+	if bytes.Count(text, []byte(reading)) != 1 {
+		return "", errors.New("package time reads the clock in another way than this campaign knows")
+	}
+	text = bytes.Replace(text, []byte(reading), []byte(reading+"\tsec += wallShift\n"), 1)
+	text = bytes.Replace(text, []byte("import (\n"), []byte("import (\n\t\"syscall\"\n"), 1)
+	text = append(text, `
+var wallShift = func() (shift int64) {
+	text, _ := syscall.Getenv("`+clockVariable+`")
+	text, negative := strings_CutMinus(text)
+	for _, c := range text {
+		shift = 10*shift + int64(c-'0')
+	}
+	if negative {
+		return -shift
+	}
+	return shift
+}()
+
+func strings_CutMinus(text string) (string, bool) {
+	if len(text) > 0 && text[0] == '-' {
+		return text[1:], true
+	}
+	return text, false
+}
+`...)
+	shifted := filepath.Join(dir, "time.go")
+	if err := os.WriteFile(shifted, text, 0o600); err != nil {
+		return "", err
+	}
+	config, err := json.Marshal(map[string]map[string]string{"Replace": {original: shifted}})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, os.WriteFile(overlay, config, 0o600)
+}
+
+// inCampaign skips the run outside a campaign, and gives its own random source.
+func inCampaign(t *testing.T) *rand.Rand {
+	t.Helper()
+	if *campaign == "" {
+		t.Skip("part of the fault campaign: make e2e")
+	}
+	var name uint64
+	for _, c := range []byte(t.Name()) {
+		name = name*31 + uint64(c)
+	}
+	return rand.New(rand.NewPCG(*seed, name))
+}
+
+// scaled is how much of something a run does: the first number within the five
+// minutes of ci, the second in a long campaign.
+func scaled[T any](ci, long T) T {
+	if *campaign == "long" {
+		return long
+	}
+	return ci
+}
+
+// patience bounds every wait for something that must happen.
+const patience = 2 * time.Minute
+
+// until asks again and again until the condition holds.
+func until(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	ticker := time.NewTicker(25 * time.Millisecond)
+	defer ticker.Stop()
+	for !holds() {
+		select {
+		case <-ticker.C:
+		case <-t.Context().Done():
+			t.Fatalf("the run ended while it waited until %s", what)
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// pass lets time pass under load: the one thing a fault campaign is made of.
+func pass(t testing.TB, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+		t.FailNow()
+	}
+}
+
+// between is a random duration.
+func between(r *rand.Rand, least, most time.Duration) time.Duration {
+	return least + time.Duration(r.Int64N(int64(most-least)))
+}

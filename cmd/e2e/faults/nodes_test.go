@@ -1,0 +1,130 @@
+package faults
+
+import (
+	"net/http"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/failpoint"
+)
+
+// takeoverTime is what a dead node's work may wait: its lease, and a few seconds.
+const takeoverTime = eventstore.LeaseTime + 5*time.Second
+
+// ids are what the process is called among the nodes: one under each lease.
+func (l *ledger) ids(n *node) (ids []int64) {
+	l.t.Helper()
+	err := l.db.QueryRow(l.t.Context(), `SELECT coalesce(array_agg(id), '{}') FROM medilab.nodes WHERE name LIKE '%/' || $1`,
+		strconv.Itoa(n.cmd.Process.Pid)).Scan(&ids)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return ids
+}
+
+// takenOver waits until nothing is these nodes' any more: no delivery and no reader.
+func (l *ledger) takenOver(ids []int64) {
+	l.t.Helper()
+	until(l.t, "others have taken over", func() bool {
+		var left bool
+		err := l.db.QueryRow(l.t.Context(), `SELECT EXISTS (SELECT FROM medilab.queue WHERE node = ANY($1))
+			OR EXISTS (SELECT FROM medilab.readers WHERE node = ANY($1))`, ids).Scan(&left)
+		return err == nil && !left
+	})
+}
+
+// Three nodes: one is killed and one frozen past its lease and woken.
+func TestOneKilledOneFrozen(t *testing.T) {
+	random := inCampaign(t)
+	t.Parallel()
+	h := newHome(t, sharedCluster(t).database(t))
+	l := newLedger(t, h)
+	a, b, c := h.node("a").start(), h.node("b").start(), h.node("c").start()
+	l.usual(a)
+	l.subscribe(a, "slow", after(300*time.Millisecond), nil, everything)
+	stop := l.load(150, a, b, c)
+	for range scaled(1, 10) {
+		pass(t, between(random, time.Second, 3*time.Second))
+		gone := append(l.ids(a), l.ids(b)...)
+		a.kill()
+		b.signal(syscall.SIGSTOP)
+		began := time.Now()
+		l.takenOver(gone)
+		took := time.Since(began)
+		if took > takeoverTime {
+			t.Errorf("taking over took %v, want at most %v", took, takeoverTime)
+		}
+		b.signal(syscall.SIGCONT)
+		a.start()
+		pass(t, 3*time.Second)
+		t.Logf("taken over after %v; calls made by a %d, b %d, c %d", took.Round(time.Millisecond), a.calls(), b.calls(), c.calls())
+	}
+	stop()
+	for _, n := range []*node{a, b, c} {
+		if n.calls() == 0 {
+			t.Errorf("%s made no call", n.name)
+		}
+	}
+	l.balance(c)
+	l.verified()
+}
+
+// A node that freezes between the receiver's answer and its record wakes when
+// others have decided without it: its outcome is kept as late, and changes nothing.
+func TestFrozenAfterTheAnswer(t *testing.T) {
+	inCampaign(t)
+	t.Parallel()
+	h := newHome(t, sharedCluster(t).database(t))
+	l := newLedger(t, h)
+	frozen, other := h.node("frozen", failpoint.Variable+"="+string(failpoint.AfterCall)+":stop:100"), h.node("other").start()
+	frozen.program = faulty
+	frozen.start()
+	l.usual(other)
+	stop := l.load(100, frozen)
+	until(t, "the node is frozen", frozen.stopped)
+	stop()
+	l.takenOver(l.ids(frozen))
+	l.settle()
+	frozen.signal(syscall.SIGCONT)
+	until(t, "the late outcome is in the log", func() bool {
+		var late int
+		err := l.db.QueryRow(t.Context(), `SELECT count(*) FROM medilab.events WHERE type = 'delivery.outcome_late'`).Scan(&late)
+		return err == nil && late > 0
+	})
+	b := l.balance(other)
+	late := 0
+	for id, d := range b.deliveries {
+		if late += d.late; d.late > 0 && d.succeeded < 2 {
+			t.Errorf("delivery %s succeeded at attempt %d, which is the late one", id, d.succeeded)
+		}
+	}
+	until(t, "the node works again", func() bool { return frozen.status("/readyz") == http.StatusOK })
+	l.verified()
+}
+
+// What one node is given and cannot do alone, others do.
+func TestNobodyStandsIdle(t *testing.T) {
+	inCampaign(t)
+	t.Parallel()
+	h := newHome(t, sharedCluster(t).database(t))
+	l := newLedger(t, h)
+	nodes := []*node{h.node("a", "MEDILAB_WORKERS=8"), h.node("b", "MEDILAB_WORKERS=8"), h.node("c", "MEDILAB_WORKERS=8")}
+	for _, n := range nodes {
+		n.start()
+	}
+	l.subscribe(nodes[0], "slow", after(200*time.Millisecond), nil, everything)
+	l.loadFor(5*time.Second, 100, nodes[0]) // one node can do forty a second
+	l.balance(nodes[0])
+	total := 0
+	for _, n := range nodes {
+		total += n.calls()
+	}
+	for _, n := range nodes {
+		if n.calls() < total/6 {
+			t.Errorf("%s made %d of %d calls", n.name, n.calls(), total)
+		}
+	}
+}
