@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -40,6 +41,9 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M) (code int, err error) {
+	if err := dependOnSources(); err != nil {
+		return 0, err
+	}
 	dir, err := os.MkdirTemp("", "medilab-e2e-")
 	if err != nil {
 		return 0, err
@@ -54,11 +58,25 @@ func buildAndRun(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
+// dependOnSources looks at what the product is built from: go test then knows that these results
+// depend on it, and does not take old ones from its cache.
+func dependOnSources() error {
+	for _, folder := range []string{"cmd/medilab-webhooks", "commands", "domain", "eventstore", "http", "migrations", "projections"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", folder), func(_ string, _ fs.DirEntry, err error) error { return err })
+		if err != nil {
+			return err
+		}
+	}
+	_, err := os.Stat(filepath.Join("..", "..", "go.mod"))
+	return err
+}
+
 // product is one data folder and the process that serves it.
 type product struct {
 	testing.TB
 	dataDir string
 	addr    string
+	token   string // MEDILAB_TOKEN; "": the product makes its own
 	process *exec.Cmd
 	output  *lockedBuffer
 	ended   chan error // gets the process's end
@@ -66,6 +84,14 @@ type product struct {
 
 // start serves a new data folder.
 func start(t testing.TB) *product {
+	t.Helper()
+	p := prepare(t)
+	p.start()
+	return p
+}
+
+// prepare makes a new data folder, to be served.
+func prepare(t testing.TB) *product {
 	t.Helper()
 	// Sockets have short names, and a test's own folder a long one.
 	dir, err := os.MkdirTemp("", "e2e-")
@@ -77,8 +103,7 @@ func start(t testing.TB) *product {
 			t.Error(err)
 		}
 	})
-	p := &product{TB: t, dataDir: dir}
-	p.start()
+	p := &product{TB: t, dataDir: dir, token: adminToken, addr: freeAddress(t), output: new(lockedBuffer)}
 	t.Cleanup(func() {
 		if p.process != nil {
 			p.stop()
@@ -93,10 +118,6 @@ func start(t testing.TB) *product {
 // start serves the data folder, and waits until the server is ready.
 func (p *product) start() {
 	p.Helper()
-	p.addr = freeAddress(p)
-	if p.output == nil {
-		p.output = new(lockedBuffer)
-	}
 	p.process = exec.Command(binary, "serve")
 	p.process.Env = p.environment()
 	p.process.Stdout, p.process.Stderr = p.output, p.output
@@ -123,7 +144,10 @@ func (p *product) start() {
 }
 
 func (p *product) environment() []string {
-	environment := []string{"MEDILAB_DATA_DIR=" + p.dataDir, "MEDILAB_ADDR=" + p.addr, "MEDILAB_TOKEN=" + adminToken}
+	environment := []string{"MEDILAB_DATA_DIR=" + p.dataDir, "MEDILAB_ADDR=" + p.addr}
+	if p.token != "" {
+		environment = append(environment, "MEDILAB_TOKEN="+p.token)
+	}
 	for _, kept := range os.Environ() {
 		if !strings.HasPrefix(kept, "MEDILAB_") || strings.HasPrefix(kept, "MEDILAB_POSTGRES_BIN=") {
 			if !strings.HasPrefix(kept, "DATABASE_URL=") {
@@ -203,7 +227,7 @@ func (p *product) request(method, path, body string) (status int, answer []byte)
 	if err != nil {
 		p.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+adminToken)
+	req.Header.Set("Authorization", "Bearer "+p.token)
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}

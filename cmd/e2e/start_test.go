@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The first start tells a newcomer all there is to know, and the line that it prints works when
+// it is pasted. The token is shown that once.
+func TestFirstStart(t *testing.T) {
+	p := prepare(t)
+	p.token = ""
+	p.start()
+	said := p.output.String()
+	for _, wanted := range []string{"http://" + p.addr + "/api/v1", "http://" + p.addr + "/admin"} {
+		if !strings.Contains(said, wanted) {
+			t.Errorf("the first start does not say %s:\n%s", wanted, said)
+		}
+	}
+	kept, err := os.ReadFile(filepath.Join(p.dataDir, "token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.token = strings.TrimSpace(string(kept))
+	if info, err := os.Stat(filepath.Join(p.dataDir, "token")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the token's file has mode %v, %v", info.Mode(), err)
+	}
+	if len(p.token) < 32 || !strings.Contains(said, p.token) {
+		t.Errorf("the token %q is not shown:\n%s", p.token, said)
+	}
+	p.api(200, "GET", "/webhooks/", "", nil)
+
+	line := regexp.MustCompile(`(?m)^\s*curl .*$`).FindString(said)
+	if line == "" {
+		t.Fatalf("the first start prints no curl line:\n%s", said)
+	}
+	if _, err := exec.LookPath("curl"); err == nil {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte(`"event_id"`)) {
+			t.Errorf("the printed line ended with %v: %s", err, out)
+		}
+	}
+
+	p.stop()
+	p.output = new(lockedBuffer)
+	token := p.token
+	p.token = ""
+	p.start()
+	if said := p.output.String(); strings.Contains(said, token) {
+		t.Errorf("the second start shows the token again:\n%s", said)
+	}
+	p.token = token
+	p.api(200, "GET", "/webhooks/", "", nil)
+}
+
+// What cannot work is said in one line with what to do, and nothing is left running.
+func TestStartsThatFail(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close() //nolint:errcheck // nobody uses it
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"the port is taken":    {[]string{"serve", "--addr", taken.Addr().String()}, 1, "MEDILAB_ADDR"},
+		"no such role":         {[]string{"serve", "--roles", "api,cook"}, 2, "cook"},
+		"no such database":     {[]string{"serve", "--database-url", "postgres://nobody:hidden@127.0.0.1:1/none"}, 1, "DATABASE_URL"},
+		"no such target":       {[]string{"serve", "--allow-targets", "everything"}, 2, "MEDILAB_ALLOW_TARGETS"},
+		"no such flag":         {[]string{"serve", "--port", "1"}, 2, "--port"},
+		"no such event types":  {[]string{"serve", "--event-types", "/nonexistent"}, 1, "MEDILAB_EVENT_TYPES"},
+		"data in a plain file": {[]string{"serve", "--data-dir", "server_test.go"}, 1, "server_test.go"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := prepare(t)
+			command := exec.CommandContext(t.Context(), binary, c.args...)
+			command.Env = append(p.environment(), "MEDILAB_LOG=error")
+			var out, notes bytes.Buffer
+			command.Stdout, command.Stderr = &out, &notes
+			err := command.Run()
+			said := notes.String()
+			if command.ProcessState == nil || command.ProcessState.ExitCode() != c.code {
+				t.Fatalf("it ended with %v, want code %d:\n%s%s", err, c.code, &out, said)
+			}
+			last := strings.TrimSuffix(said[strings.LastIndex(strings.TrimSuffix(said, "\n"), "\n")+1:], "\n")
+			if !strings.HasPrefix(last, "medilab-webhooks: ") || !strings.Contains(last, c.says) || strings.Contains(said, "hidden") {
+				t.Errorf("it says %s", said)
+			}
+		})
+	}
+}
