@@ -308,7 +308,7 @@ func DecideOutcome(id DeliveryID, retries int, w Webhook, call Call, end time.Ti
 		// The retry that follows is number retries+1, so it is attempt retries+2
 		// of those that count.
 		delay := NextAttemptDelay(time.Duration(w.RetryDelay)*time.Second, retries+2, jitterOf(id, call.Attempt))
-		failed.NextAttemptAt = end.Add(max(delay, retryAfter)).UTC()
+		failed.NextAttemptAt = end.Add(LengthenDelay(delay, retryAfter)).UTC()
 	}
 	return failed
 }

@@ -319,7 +319,7 @@ func TestKeysOfAURL(t *testing.T) {
 	}
 	down.Store(false)
 	at = at.Add(askPause)
-	if !accepts(old) || !accepts(old) || asked.Load() != 2 {
+	if first, again := accepts(old), accepts(old); !first || !again || asked.Load() != 2 {
 		t.Fatalf("asked %d times", asked.Load())
 	}
 	keys.Store(keySet(t, fresh.public()))
