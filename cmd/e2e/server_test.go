@@ -290,6 +290,7 @@ type call struct {
 	EventID        string     `json:"event_id"`
 	Attempt        int        `json:"attempt"`
 	Status         string     `json:"status"`
+	DurationMS     float64    `json:"duration_ms"`
 	ResponseStatus *int       `json:"response_status"`
 	Error          *string    `json:"error"`
 	Payload        string     `json:"payload"`
