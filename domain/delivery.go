@@ -27,6 +27,9 @@ const OutcomeSuccess Outcome = "success"
 // OutcomeTimeout is the one that statistics and alerts count by itself.
 const OutcomeTimeout Outcome = "timeout"
 
+// OutcomeInterrupted is that of an attempt that a crash cut off.
+const OutcomeInterrupted Outcome = "interrupted"
+
 // HeaderField is one header line, in the order it came.
 type HeaderField struct {
 	Name  string `json:"name"`

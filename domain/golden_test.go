@@ -80,6 +80,8 @@ var goldenChanges = []Change{
 	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},
 	ReplayRequested{ID: goldenReplay, WebhookID: goldenWebhook, From: goldenTime, To: goldenTime.Add(time.Hour), EventTypes: []string{"patient.*"}, OnlyFailed: true, Matched: 2},
 	ReplayQueued{Deliveries: []DeliveryID{goldenDelivery}},
+	WebhookAlertRaised{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertLowSuccessRate, Message: "72.5 % of the last 40 calls succeeded", Observed: 72.5, Limit: 90},
+	WebhookAlertResolved{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertLowSuccessRate, Message: "91.0 % of the last 44 calls succeeded"},
 	TokenCreated{ID: goldenToken, Name: "crm", Hash: "9f86d081", Prefix: "mlw_ab", Scopes: []Scope{ScopeEventsWrite}, ExpiresAt: goldenTime},
 	TokenRevoked{},
 }

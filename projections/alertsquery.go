@@ -28,7 +28,8 @@ type Alert struct {
 	WebhookID  domain.WebhookID    `json:"webhook_id"`
 	Kind       string              `json:"kind"`
 	State      AlertState          `json:"state"`
-	Details    json.RawMessage     `json:"details"`
+	Message    string              `json:"message"` // in words
+	Details    json.RawMessage     `json:"details"` // observed and limit, in percent, calls or seconds by the kind
 	RaisedAt   time.Time           `json:"raised_at"`
 	ResolvedAt *time.Time          `json:"resolved_at"` // null: it is open
 	Position   eventstore.Position `json:"position"`    // where the log has it
@@ -63,6 +64,11 @@ func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (AlertPage, err
 	var page AlertPage
 	page.Items, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Alert, err error) {
 		err = row.Scan(&a.Position, &a.ID, (*uuid.UUID)(&a.WebhookID), &a.Kind, (*[]byte)(&a.Details), &a.RaisedAt, &a.ResolvedAt)
+		if err == nil {
+			var details alertDetails
+			err = json.Unmarshal(a.Details, &details)
+			a.Message = details.Message
+		}
 		a.State, a.RaisedAt = AlertOpen, a.RaisedAt.UTC()
 		if a.ResolvedAt != nil {
 			at := a.ResolvedAt.UTC()

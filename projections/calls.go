@@ -70,9 +70,6 @@ func callKind(eventType string, success bool) int32 {
 	return kind
 }
 
-// OutcomeInterrupted is the outcome of an attempt that a crash cut off.
-const OutcomeInterrupted domain.Outcome = "interrupted"
-
 // callOf gives the call that a change is the record of, if it is one.
 func callOf(change any) (domain.Call, bool) {
 	switch c := change.(type) {
@@ -87,7 +84,7 @@ func callOf(change any) (domain.Call, bool) {
 	case domain.DeliveryInterrupted:
 		return domain.Call{
 			EventID: c.EventID, EventType: c.EventType, WebhookID: c.WebhookID, Attempt: c.Attempt,
-			URL: c.URL, Outcome: OutcomeInterrupted, Error: c.Reason,
+			URL: c.URL, Outcome: domain.OutcomeInterrupted, Error: c.Reason,
 		}, true
 	}
 	return domain.Call{}, false
@@ -153,7 +150,7 @@ func newCall(e *eventstore.Event) (Call, bool) {
 	if record.Error != "" {
 		c.Error = &record.Error
 	}
-	if record.Outcome != OutcomeInterrupted {
+	if record.Outcome != domain.OutcomeInterrupted {
 		ms := float64(record.Duration) / 1000
 		c.DurationMS = &ms
 	}

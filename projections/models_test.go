@@ -149,7 +149,7 @@ func TestCallsAreListedAndFiltered(t *testing.T) {
 	if !tested.Test || tested.ResponseStatus != nil || *tested.Error != "it said timeout" || string(tested.TestData) != "{}" {
 		t.Errorf("the test call is %+v", tested)
 	}
-	if interrupted.DurationMS != nil || interrupted.Outcome != OutcomeInterrupted || *interrupted.Error != "the node died" {
+	if interrupted.DurationMS != nil || interrupted.Outcome != domain.OutcomeInterrupted || *interrupted.Error != "the node died" {
 		t.Errorf("the interrupted call is %+v", interrupted)
 	}
 	if *failed.ResponseStatus != 500 || !failed.NextAttemptAt.Equal(next) || *failed.DurationMS != 1 || failed.DeliveryID != d1 {

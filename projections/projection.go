@@ -52,6 +52,7 @@ var models = []Model{
 	callsModel,
 	eventsModel,
 	statsModel,
+	alertsModel,
 }
 
 // Names lists the read models.

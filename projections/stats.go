@@ -165,7 +165,7 @@ func (p *stats) merge(ctx context.Context, db Querier, sums *sumsOf) ([]eventsto
 	for i, key := range rows.keys {
 		t := rows.byKey[key]
 		if key.hour != allTime || key.webhook == system {
-			t.minutes = nil
+			t.figures = domain.CallFigures{}
 		}
 		if key.webhook == system {
 			t.consecutive = 0 // of one webhook after another it says nothing

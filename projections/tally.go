@@ -36,11 +36,9 @@ type tally struct {
 	byType    counts[string]
 	byStatus  counts[string]
 	histogram histogram
-	minutes   []minute // of the last hour with calls, in order; of all time only
-}
 
-// minute counts the calls of one minute, for what is judged by the last hour.
-type minute struct{ at, calls, successes int64 }
+	figures domain.CallFigures // for alerts; of all time only
+}
 
 // call counts one call, recorded at the time.
 func (t *tally) call(c *domain.Call, at time.Time) {
@@ -52,7 +50,7 @@ func (t *tally) call(c *domain.Call, at time.Time) {
 	case success:
 		t.successes++
 		t.consecutive, t.succeeded, t.lastSuccess = 0, true, micros
-	case c.Outcome == OutcomeInterrupted: // nobody knows what the receiver made of it
+	case c.Outcome == domain.OutcomeInterrupted: // nobody knows what the receiver made of it
 		t.lastFailure = micros
 	default:
 		t.consecutive++
@@ -66,19 +64,12 @@ func (t *tally) call(c *domain.Call, at time.Time) {
 	}
 	t.byType.add(c.EventType, 1)
 	t.byStatus.add(statusName(c), 1)
-	if c.Outcome != OutcomeInterrupted {
+	if c.Outcome != domain.OutcomeInterrupted {
 		t.timed++
 		t.duration += c.Duration
 		t.histogram.add(bucketOf(c.Duration), 1)
 	}
-	t.addMinute(minute{at: micros / int64(time.Minute/time.Microsecond), calls: 1, successes: one(success)})
-}
-
-func one(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
+	t.figures.Count(c.Outcome, domain.EventType(c.EventType), at)
 }
 
 // statusName is the receiver's status, or the outcome when it gave none.
@@ -112,9 +103,7 @@ func (t *tally) add(d *tally) {
 	t.byType.addAll(d.byType)
 	t.byStatus.addAll(d.byStatus)
 	t.histogram.addAll(d.histogram)
-	for _, m := range d.minutes {
-		t.addMinute(m)
-	}
+	t.figures.Add(d.figures)
 }
 
 // counts are numbers by key, in the order of keys: few enough that a slice is
@@ -150,21 +139,6 @@ func byName(c counts[string]) map[string]int64 {
 	return m
 }
 
-// minutesKept is enough to judge any moment's last hour.
-const minutesKept = 61
-
-func (t *tally) addMinute(m minute) {
-	if n := len(t.minutes); n > 0 && t.minutes[n-1].at >= m.at {
-		t.minutes[n-1].calls += m.calls
-		t.minutes[n-1].successes += m.successes
-		return
-	}
-	t.minutes = append(t.minutes, m)
-	for t.minutes[0].at <= m.at-minutesKept {
-		t.minutes = t.minutes[1:]
-	}
-}
-
 // tallyFormat stands before an encoded tally.
 const tallyFormat = 1
 
@@ -195,15 +169,24 @@ func (t *tally) encode() []byte {
 		b = binary.AppendVarint(b, int64(one.key))
 		b = binary.AppendVarint(b, one.n)
 	}
-	b = binary.AppendVarint(b, int64(len(t.minutes)))
+	b = binary.AppendVarint(b, t.figures.Failures)
+	b = binary.AppendVarint(b, one(t.figures.TimedOut))
+	b = binary.AppendVarint(b, int64(len(t.figures.Minutes)))
 	before := int64(0)
-	for _, m := range t.minutes {
-		b = binary.AppendVarint(b, m.at-before)
-		b = binary.AppendVarint(b, m.calls)
-		b = binary.AppendVarint(b, m.successes)
-		before = m.at
+	for _, m := range t.figures.Minutes {
+		b = binary.AppendVarint(b, m.Minute-before)
+		b = binary.AppendVarint(b, m.Calls)
+		b = binary.AppendVarint(b, m.Successes)
+		before = m.Minute
 	}
 	return b
+}
+
+func one(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 var errTally = errors.New("the stored statistics cannot be read: rebuild them")
@@ -225,11 +208,16 @@ func decodeTally(b []byte) (*tally, error) {
 	for n := d.next(); n > 0 && !d.bad; n-- {
 		t.histogram = append(t.histogram, count[int]{int(d.next()), d.next()})
 	}
+	t.figures.Failures = d.next()
+	t.figures.TimedOut = d.next() == 1
 	before := int64(0)
 	for n := d.next(); n > 0 && !d.bad; n-- {
-		m := minute{at: before + d.next(), calls: d.next(), successes: d.next()}
-		before = m.at
-		t.minutes = append(t.minutes, m)
+		m := domain.CallMinute{Minute: before + d.next(), Calls: d.next(), Successes: d.next()}
+		before = m.Minute
+		t.figures.Minutes = append(t.figures.Minutes, m)
+	}
+	if t.lastCall != 0 {
+		t.figures.LastCallAt = time.UnixMicro(t.lastCall).UTC()
 	}
 	if d.bad {
 		return nil, errTally

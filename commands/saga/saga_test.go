@@ -65,7 +65,8 @@ type node struct {
 	stop      func()
 }
 
-func start(t *testing.T, url string, sender commands.Sender) *node {
+// start runs a node; what more it does is the parts'.
+func start(t *testing.T, url string, sender commands.Sender, parts ...func(*node, *saga.Config)) *node {
 	t.Helper()
 	pool, err := eventstore.OpenPool(t.Context(), url, 16)
 	if err != nil {
@@ -83,11 +84,16 @@ func start(t *testing.T, url string, sender commands.Sender) *node {
 	if err := directory.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.Attach(saga.Config{
+	n := &node{t: t, log: log, directory: directory, pool: pool}
+	config := saga.Config{
 		Log: log, Pool: pool, Directory: directory, Logger: logger, Workers: 64, Grace: 10 * time.Second, Name: t.Name(),
 		Attempter: &commands.Attempter{Sender: sender, Opener: clear{}, Clock: log.Clock()},
 		Dispatch:  true, Deliver: true,
-	})
+	}
+	for _, add := range parts {
+		add(n, &config)
+	}
+	s.Attach(config)
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
 	group.Go(func() { directory.Run(ctx) })
@@ -97,7 +103,6 @@ func start(t *testing.T, url string, sender commands.Sender) *node {
 		}
 	})
 	var once sync.Once
-	n := &node{t: t, log: log, directory: directory, pool: pool}
 	n.stop = func() {
 		once.Do(func() {
 			cancel()

@@ -1,0 +1,312 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// AlertBasis gives what alerts are judged by, all as it was at one place in the
+// log: the figures of every webhook that was called, and the alerts that are open.
+type AlertBasis interface {
+	// WaitFor returns once the read models hold the log up to the position.
+	WaitFor(ctx context.Context, position eventstore.Position) error
+	AlertBasis(ctx context.Context) (at eventstore.Position, figures map[domain.WebhookID]domain.CallFigures, open []domain.AlertKey, err error)
+}
+
+// Alerts raises and resolves alerts. It reads the log as its own reader, so one
+// node does it for all: what follows from a call is decided where the call is
+// read, what follows from time by a scan on that node. Nothing of its state is
+// lost with it: the node that takes over begins from the read models, and an
+// alert is raised at its version in its stream or not at all, so that deciding
+// twice appends once.
+type Alerts struct {
+	Log       *eventstore.Log
+	Directory *commands.Directory
+	Basis     AlertBasis
+	Rules     domain.AlertRules
+	Interval  time.Duration // between two scans
+	Logger    *slog.Logger
+
+	mu    sync.Mutex // one page or one scan at a time
+	state *alertState
+}
+
+// readerAlerts is the alerts' place in the log.
+const readerAlerts = "alerts"
+
+// alertState is the fold of the log by which alerts are decided.
+type alertState struct {
+	position eventstore.Position
+	figures  map[domain.WebhookID]*domain.CallFigures
+	open     map[domain.AlertKey]bool
+}
+
+// AddTo makes the node a reader for alerts while the router runs.
+func (a *Alerts) AddTo(ctx context.Context, router *message.Router, node *eventstore.Node) error {
+	const (
+		linger = 100 * time.Millisecond // an alert may be that late
+		page   = 5000
+	)
+	subscription, err := a.Log.Subscribe(ctx, node, eventstore.Reader{Name: readerAlerts, PageSize: page, Linger: linger, Interested: concernsAlerts})
+	if err != nil {
+		return err
+	}
+	router.AddConsumerHandler(readerAlerts, "log", subscription, subscription.Handler(a.apply))
+	return nil
+}
+
+// concernsAlerts tells whether a batch may raise or resolve something at once.
+func concernsAlerts(batch []eventstore.Event) bool {
+	for i := range batch {
+		switch batch[i].Value.(type) {
+		case domain.DeliverySucceeded, domain.DeliveryAttemptFailed, domain.WebhookDeleted, domain.WebhookActivated:
+			return true
+		}
+	}
+	return false
+}
+
+// Run scans for what follows from time, on the node that reads for all, until
+// ctx ends.
+func (a *Alerts) Run(ctx context.Context, node *eventstore.Node) {
+	ticker := time.NewTicker(a.Interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := a.scan(ctx, node); err != nil && ctx.Err() == nil {
+			a.Logger.Warn("alerts not looked for, trying again", "error", err)
+		}
+	}
+}
+
+func (a *Alerts) scan(ctx context.Context, node *eventstore.Node) error {
+	position, owned, err := a.Log.Own(ctx, node, readerAlerts)
+	if err != nil || !owned {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.foldUpTo(ctx, position); err != nil {
+		return err
+	}
+	return a.judge(ctx, a.Directory.Webhooks())
+}
+
+// apply decides what follows from a page.
+func (a *Alerts) apply(ctx context.Context, page eventstore.Page) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.foldUpTo(ctx, page.Events[0].Position-1); err != nil {
+		return err
+	}
+	touched := map[domain.WebhookID]bool{}
+	for i := range page.Events {
+		e := &page.Events[i]
+		if e.Position <= a.state.position { // what the state began from has it
+			if err := a.catchUp(ctx, e, touched); err != nil {
+				a.state = nil
+				return err
+			}
+			continue
+		}
+		if err := a.fold(ctx, e, touched); err != nil {
+			a.state = nil // the page comes again
+			return err
+		}
+		a.state.position = e.Position
+	}
+	webhooks := make([]domain.Webhook, 0, len(touched))
+	for id := range touched {
+		if w, ok := a.Directory.Webhook(id); ok {
+			webhooks = append(webhooks, w)
+		}
+	}
+	if err := a.judge(ctx, webhooks); err != nil {
+		a.state = nil
+		return err
+	}
+	return nil
+}
+
+// foldUpTo makes the state stand at the position or beyond it: it does already,
+// unless this node has just become the reader or a page failed.
+func (a *Alerts) foldUpTo(ctx context.Context, position eventstore.Position) error {
+	if a.state != nil && a.state.position >= position {
+		return nil
+	}
+	// The statistics are moments behind at most, where they are kept at all.
+	const patience = 3 * time.Second
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := a.Basis.WaitFor(wait, position); err != nil {
+		return err
+	}
+	at, figures, open, err := a.Basis.AlertBasis(ctx)
+	if err != nil {
+		return err
+	}
+	state := &alertState{position: at, figures: make(map[domain.WebhookID]*domain.CallFigures, len(figures)), open: make(map[domain.AlertKey]bool, len(open))}
+	for id, f := range figures {
+		state.figures[id] = &f
+	}
+	for _, key := range open {
+		state.open[key] = true
+	}
+	a.state = state
+	return a.judge(ctx, a.Directory.Webhooks())
+}
+
+// catchUp decides on a call that is in the figures already, so that they do not
+// tell whether it was one that alone is reason for an alert.
+func (a *Alerts) catchUp(ctx context.Context, e *eventstore.Event, touched map[domain.WebhookID]bool) error {
+	c, ok := e.Value.(domain.DeliveryAttemptFailed)
+	if !ok || c.Outcome != domain.OutcomeTimeout || domain.EventType(c.EventType).IsSystem() {
+		return nil
+	}
+	w, ok := a.Directory.Webhook(c.WebhookID)
+	if !ok || !w.Exists() {
+		return nil
+	}
+	touched[c.WebhookID] = true // the next calls may have resolved it
+	return a.decide(ctx, w, []domain.Finding{a.Rules.JudgeTimeout(w, domain.CallFigures{TimedOut: true})})
+}
+
+// fold takes in one event, and decides at once what follows from a single call.
+func (a *Alerts) fold(ctx context.Context, e *eventstore.Event, touched map[domain.WebhookID]bool) error {
+	switch c := e.Value.(type) {
+	case domain.DeliverySucceeded:
+		return a.count(ctx, &c.Call, e.RecordedAt, touched)
+	case domain.DeliveryAttemptFailed:
+		return a.count(ctx, &c.Call, e.RecordedAt, touched)
+	case domain.DeliveryInterrupted:
+		call := domain.Call{WebhookID: c.WebhookID, EventType: c.EventType, Outcome: domain.OutcomeInterrupted}
+		return a.count(ctx, &call, e.RecordedAt, touched)
+	case domain.WebhookAlertRaised:
+		a.state.open[domain.AlertKey{Webhook: c.WebhookID, Kind: c.Kind}] = true
+	case domain.WebhookAlertResolved:
+		delete(a.state.open, domain.AlertKey{Webhook: c.WebhookID, Kind: c.Kind})
+	case domain.WebhookActivated, domain.WebhookDeactivated, domain.WebhookDeleted:
+		if kind, id, err := domain.ParseStream(e.Stream); err == nil && kind == "webhook" {
+			touched[domain.WebhookID(id)] = true
+		}
+	}
+	return nil
+}
+
+func (a *Alerts) count(ctx context.Context, call *domain.Call, at time.Time, touched map[domain.WebhookID]bool) error {
+	f := a.state.figures[call.WebhookID]
+	if f == nil {
+		f = &domain.CallFigures{}
+		a.state.figures[call.WebhookID] = f
+	}
+	f.Count(call.Outcome, domain.EventType(call.EventType), at)
+	touched[call.WebhookID] = true
+	w, ok := a.Directory.Webhook(call.WebhookID)
+	if !ok || !w.Exists() {
+		return nil
+	}
+	return a.decide(ctx, w, a.Rules.JudgeCall(w, *f))
+}
+
+// judge looks at the webhooks as they are now.
+func (a *Alerts) judge(ctx context.Context, webhooks []domain.Webhook) error {
+	now := a.Log.Clock().Now()
+	for _, w := range webhooks {
+		var f domain.CallFigures
+		if have := a.state.figures[w.ID]; have != nil {
+			f = *have
+		}
+		if err := a.decide(ctx, w, a.Rules.Judge(w, f, now)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decide appends what the findings change. Nearly always that is nothing.
+func (a *Alerts) decide(ctx context.Context, w domain.Webhook, findings []domain.Finding) error {
+	for _, finding := range findings {
+		key := domain.AlertKey{Webhook: w.ID, Kind: finding.Kind}
+		if a.state.open[key] == finding.Holds {
+			continue
+		}
+		if err := a.append(ctx, w, key, finding); err != nil {
+			return fmt.Errorf("alert: %w", err)
+		}
+		if a.state.open[key] = finding.Holds; !finding.Holds {
+			delete(a.state.open, key)
+		}
+	}
+	return nil
+}
+
+// append decides on the alert's stream as it is, and appends the decision with
+// the event that tells subscribers of it.
+func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertKey, finding domain.Finding) error {
+	const tries = 5
+	for try := 1; ; try++ {
+		events, err := a.Log.Load(ctx, key.Stream())
+		if err != nil {
+			return err
+		}
+		var alert domain.Alert
+		for i := range events {
+			if change, ok := events[i].Value.(domain.Change); ok {
+				alert = alert.Evolve(change)
+			} else {
+				return fmt.Errorf("stream %s: %w", key.Stream(), events[i].Err)
+			}
+		}
+		change := domain.DecideAlert(alert, w.ID, finding)
+		if change == nil {
+			return nil // decided already
+		}
+		unit, err := alertUnit(w, key, alert, change, a.Log.Clock().Now())
+		if err != nil {
+			return err
+		}
+		_, err = a.Log.Append(ctx, unit)
+		if err == nil {
+			a.Logger.Info("alert", "webhook", w.ID.String(), "kind", string(key.Kind), "open", finding.Holds, "message", finding.Message)
+			return nil
+		}
+		if !eventstore.IsConflict(err) || try == tries {
+			return err
+		}
+	}
+}
+
+// alertUnit is the alert's change and the event that tells of it, in one.
+func alertUnit(w domain.Webhook, key domain.AlertKey, alert domain.Alert, change domain.Change, now time.Time) (eventstore.Unit, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return eventstore.Unit{}, err
+	}
+	triggered := domain.AlertEvent(w, change, now)
+	metadata := eventstore.Metadata{Actor: ActorAlerts}
+	one := func(stream string, expected int64, c domain.Change) eventstore.Write {
+		return eventstore.Write{Stream: stream, Expected: expected, Metadata: metadata,
+			Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: c.AppendJSON(nil), Value: c}}}
+	}
+	return eventstore.Unit{Writes: []eventstore.Write{
+		one(key.Stream(), alert.Version, change),
+		one(domain.EventID(id).Stream(), 0, triggered),
+	}}, nil
+}
+
+// ActorAlerts is who raises and resolves alerts.
+const ActorAlerts = "system:alerts"

@@ -1,0 +1,162 @@
+package saga_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/saga"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+	"github.com/medilab/webhooks/projections"
+)
+
+// alerting is a node that keeps read models and looks for alerts.
+type alerting struct {
+	*node
+	queries *projections.Projections
+}
+
+func startAlerting(t *testing.T, url string, sender commands.Sender, rules domain.AlertRules) *alerting {
+	t.Helper()
+	a := &alerting{}
+	a.node = start(t, url, sender, func(n *node, config *saga.Config) {
+		logger := slog.New(slog.DiscardHandler)
+		a.queries = projections.New(n.pool, n.log, logger)
+		alerts := &saga.Alerts{Log: n.log, Directory: n.directory, Basis: a.queries, Rules: rules, Interval: 20 * time.Millisecond, Logger: logger}
+		config.Parts = append(config.Parts, a.queries.AddTo, func(ctx context.Context, router *message.Router, node *eventstore.Node) error {
+			return alerts.AddTo(ctx, router, node)
+		})
+		config.Beside = append(config.Beside, alerts.Run)
+	})
+	return a
+}
+
+// await waits until the alerts, oldest first, are these: "kind state".
+func (a *alerting) await(want ...string) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), time.Minute)
+	defer cancel()
+	for {
+		page, err := a.queries.Alerts(ctx, projections.AlertFilter{Limit: 100})
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		var got []string
+		for _, alert := range slices.Backward(page.Items) {
+			got = append(got, alert.Kind+" "+string(alert.State))
+		}
+		if slices.Equal(got, want) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			a.t.Fatalf("alerts are %q, not %q", got, want)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// deliver triggers an event and waits for the end of its delivery to w.
+func (a *alerting) deliver(w domain.WebhookID, want domain.DeliveryState) {
+	a.t.Helper()
+	a.awaitState(domain.DeliveryOf(a.trigger(), w), want)
+}
+
+func quiet(c *domain.WebhookRegistered) { c.MaxRetries = 0 }
+
+func TestAlertsOfFailingCalls(t *testing.T) {
+	rules := domain.DefaultAlertRules
+	rules.RateCalls = 13
+	var outcome atomic.Value
+	outcome.Store(domain.Outcome("http_error"))
+	notices := make(chan string, 16)
+	r := newReceiver()
+	r.answer = func(call commands.Outgoing) commands.Answer {
+		var body struct {
+			EventType string          `json:"event_type"`
+			Data      json.RawMessage `json:"event_data"`
+		}
+		if err := json.Unmarshal(call.Body, &body); err != nil {
+			t.Error(err)
+		}
+		if body.EventType != "patient.created" {
+			var notice struct{ Kind, State string }
+			if err := json.Unmarshal(body.Data, &notice); err != nil {
+				t.Error(err)
+			}
+			notices <- fmt.Sprintf("%s %s %s", body.EventType, notice.Kind, notice.State)
+			return commands.Answer{Outcome: "http_error", Status: 500} // which is no alert
+		}
+		return commands.Answer{Outcome: outcome.Load().(domain.Outcome)}
+	}
+	url := testdb.New(t)
+	n := startAlerting(t, url, r, rules)
+	w := n.register(1, quiet)
+	n.register(2, func(c *domain.WebhookRegistered) { c.Events, c.MaxRetries = []string{"webhook.*"}, 0 })
+
+	for range 10 {
+		n.deliver(w, domain.DeliveryFailed)
+	}
+	n.await()
+	n.deliver(w, domain.DeliveryFailed)
+	n.await("consecutive_failures open")
+	n.deliver(w, domain.DeliveryFailed) // raised once
+	outcome.Store(domain.OutcomeTimeout)
+	n.deliver(w, domain.DeliveryFailed)
+	n.await("consecutive_failures open", "timeout open", "low_success_rate open")
+
+	// Another process goes on where this one ended.
+	n.stop()
+	n = startAlerting(t, url, r, rules)
+	outcome.Store(domain.OutcomeSuccess)
+	n.deliver(w, domain.DeliveryDelivered)
+	n.await("consecutive_failures resolved", "timeout resolved", "low_success_rate open")
+	n.append(w.Stream(), 1, domain.WebhookDeleted{})
+	n.await("consecutive_failures resolved", "timeout resolved", "low_success_rate resolved")
+
+	var got []string
+	for range 6 {
+		select {
+		case notice := <-notices:
+			got = append(got, notice)
+		case <-time.After(time.Minute):
+			t.Fatalf("subscribers got %q", got)
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"webhook.alert_raised consecutive_failures open", "webhook.alert_raised low_success_rate open", "webhook.alert_raised timeout open",
+		"webhook.alert_resolved consecutive_failures resolved", "webhook.alert_resolved low_success_rate resolved", "webhook.alert_resolved timeout resolved",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("subscribers got %q", got)
+	}
+}
+
+func TestAlertsOfInactiveWebhooks(t *testing.T) {
+	rules := domain.DefaultAlertRules
+	rules.InactiveAfter = time.Second
+	url := testdb.New(t)
+	n := startAlerting(t, url, newReceiver(), rules)
+	w := n.register(1, quiet)
+	n.register(2, func(c *domain.WebhookRegistered) { c.Events = []string{"webhook.*"} }) // none are sent to it: no alert
+	n.await("inactive open")
+	n.stop()
+	n = startAlerting(t, url, newReceiver(), rules) // knows what is open
+	n.deliver(w, domain.DeliveryDelivered)
+	n.await("inactive resolved", "inactive open") // and again after a while
+	n.append(w.Stream(), 1, domain.WebhookDeactivated{})
+	n.append(w.Stream(), 2, domain.WebhookActivated{})
+	n.append(w.Stream(), 3, domain.WebhookDeactivated{})
+	n.await("inactive resolved", "inactive resolved", "inactive open")
+}

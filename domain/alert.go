@@ -1,0 +1,329 @@
+package domain
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// An alert says that something about a webhook needs somebody's attention.
+//
+// Its rules (the guide's "Автоматические Алерты", contract section 5):
+//   - of each kind, a webhook has at most one open alert: it is raised once, and
+//     resolved by itself when what it says is so no more;
+//   - inactive: an active webhook had no call for a day, or it was deactivated a
+//     day ago; one that asks for the service's own events alone may have none;
+//   - low_success_rate: below 90 % of the last hour's calls, of 20 at least;
+//   - consecutive_failures: more than 10 calls failed in a row;
+//   - timeout: a call ran out its timeout; resolved by one that does not;
+//   - test calls count for nothing, nor do calls that deliver alerts, but that
+//     they are calls: an alert never follows from an alert;
+//   - an interrupted attempt says nothing about the receiver;
+//   - a deleted webhook has no alerts.
+
+// AlertKind says what an alert is about. It is a closed set.
+type AlertKind string
+
+// The kinds of alerts.
+const (
+	AlertInactive            AlertKind = "inactive"
+	AlertLowSuccessRate      AlertKind = "low_success_rate"
+	AlertConsecutiveFailures AlertKind = "consecutive_failures"
+	AlertTimeout             AlertKind = "timeout"
+)
+
+// AlertKinds lists them all.
+var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout}
+
+// AlertKey names what can be alerted of: one kind about one webhook. Its stream
+// holds every alert of that kind about it, one after another.
+type AlertKey struct {
+	Webhook WebhookID
+	Kind    AlertKind
+}
+
+// Stream names the log's stream of the alerts.
+func (k AlertKey) Stream() string { return "alert-" + k.derive(0).String() }
+
+// derive makes a UUID of version 8 from the key and a number.
+func (k AlertKey) derive(n int64) uuid.UUID {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d", k.Webhook, k.Kind, n))
+	var id uuid.UUID
+	copy(id[:], sum[:])
+	return stamp(id)
+}
+
+// AlertID names one alert, from its raising to its resolving.
+type AlertID uuid.UUID
+
+func (id AlertID) String() string               { return uuid.UUID(id).String() }
+func (id AlertID) MarshalText() ([]byte, error) { return uuid.UUID(id).MarshalText() }
+
+// UnmarshalText reads the usual form of an id.
+func (id *AlertID) UnmarshalText(b []byte) error { return (*uuid.UUID)(id).UnmarshalText(b) }
+
+// WebhookAlertRaised opens an alert.
+type WebhookAlertRaised struct {
+	ID        AlertID   `json:"id"`
+	WebhookID WebhookID `json:"webhook_id"`
+	Kind      AlertKind `json:"kind"`
+	Message   string    `json:"message"`  // in words
+	Observed  float64   `json:"observed"` // percent, calls or seconds, by the kind
+	Limit     float64   `json:"limit"`    // that observed is beyond
+}
+
+// WebhookAlertResolved closes it.
+type WebhookAlertResolved struct {
+	ID        AlertID   `json:"id"`
+	WebhookID WebhookID `json:"webhook_id"`
+	Kind      AlertKind `json:"kind"`
+	Message   string    `json:"message"`
+}
+
+func (WebhookAlertRaised) ChangeType() string   { return "alert.raised" }
+func (WebhookAlertResolved) ChangeType() string { return "alert.resolved" }
+
+// AppendJSON appends the stored form.
+func (c WebhookAlertRaised) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+
+// AppendJSON appends the stored form.
+func (c WebhookAlertResolved) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+
+var (
+	_ = register(WebhookAlertRaised{})
+	_ = register(WebhookAlertResolved{})
+)
+
+// Alert is the state of one kind of alerts about one webhook: the fold of its
+// stream.
+type Alert struct {
+	ID      AlertID // of the last that was raised
+	Open    bool
+	Version int64
+}
+
+// Evolve gives the alert after the change.
+func (a Alert) Evolve(change Change) Alert {
+	switch c := change.(type) {
+	case WebhookAlertRaised:
+		a.ID, a.Open = c.ID, true
+	case WebhookAlertResolved:
+		a.Open = false
+	}
+	a.Version++
+	return a
+}
+
+// Finding is what one look at a webhook found about one kind of alert.
+type Finding struct {
+	Kind     AlertKind
+	Holds    bool // there is reason for the alert
+	Message  string
+	Observed float64
+	Limit    float64
+}
+
+// DecideAlert raises what holds and is not open, and resolves what is open and
+// holds no more; nil: all is as it should be.
+func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
+	key := AlertKey{webhook, f.Kind}
+	switch {
+	case f.Holds && !a.Open:
+		return WebhookAlertRaised{ID: AlertID(key.derive(a.Version + 1)), WebhookID: webhook, Kind: f.Kind,
+			Message: f.Message, Observed: f.Observed, Limit: f.Limit}
+	case !f.Holds && a.Open:
+		return WebhookAlertResolved{ID: a.ID, WebhookID: webhook, Kind: f.Kind, Message: f.Message}
+	}
+	return nil
+}
+
+// AlertEvent is what subscribers get of an alert that was raised or resolved.
+func AlertEvent(w Webhook, change Change, at time.Time) EventTriggered {
+	notice := struct {
+		AlertID       AlertID   `json:"alert_id"`
+		Kind          AlertKind `json:"kind"`
+		State         string    `json:"state"`
+		WebhookID     WebhookID `json:"webhook_id"`
+		WebhookNumber int64     `json:"webhook_number"`
+		WebhookName   string    `json:"webhook_name"`
+		Message       string    `json:"message"`
+		At            time.Time `json:"at"`
+	}{WebhookID: w.ID, WebhookNumber: w.Number, WebhookName: w.Name, At: at.UTC().Truncate(time.Millisecond)}
+	eventType := AlertRaised
+	switch c := change.(type) {
+	case WebhookAlertRaised:
+		notice.AlertID, notice.Kind, notice.State, notice.Message = c.ID, c.Kind, "open", c.Message
+	case WebhookAlertResolved:
+		notice.AlertID, notice.Kind, notice.State, notice.Message = c.ID, c.Kind, "resolved", c.Message
+		eventType = AlertResolved
+	}
+	return EventTriggered{EventType: string(eventType), Source: "system", EventData: appendJSON(nil, notice)}
+}
+
+// AlertRules are the thresholds and windows.
+type AlertRules struct {
+	InactiveAfter time.Duration
+	SuccessRate   float64       // percent; below it is low
+	RateWindow    time.Duration // up to AlertWindowMost, to the minute
+	RateCalls     int64         // in the window, for the rate to say anything
+	Failures      int64         // in a row that are no alert yet
+}
+
+// AlertWindowMost is the longest window whose calls are kept by the minute.
+const AlertWindowMost = time.Hour
+
+// DefaultAlertRules are those of contract section 5.
+var DefaultAlertRules = AlertRules{InactiveAfter: 24 * time.Hour, SuccessRate: 90, RateWindow: time.Hour, RateCalls: 20, Failures: 10}
+
+// CallFigures are what alerts judge a webhook's calls by. The zero value is a
+// webhook that was never called.
+type CallFigures struct {
+	LastCallAt time.Time // zero: never
+	Failures   int64     // in a row
+	TimedOut   bool      // the last call that was judged ran out its timeout
+	Minutes    []CallMinute
+}
+
+// CallMinute counts the calls of one minute since 1970.
+type CallMinute struct{ Minute, Calls, Successes int64 }
+
+// Count takes in one call, recorded at the time. Test calls are not for it.
+func (f *CallFigures) Count(outcome Outcome, eventType EventType, at time.Time) {
+	if at.After(f.LastCallAt) {
+		f.LastCallAt = at
+	}
+	if eventType.IsSystem() || outcome == OutcomeInterrupted {
+		return
+	}
+	m := CallMinute{Minute: at.Unix() / 60, Calls: 1}
+	f.Failures++
+	if outcome == OutcomeSuccess {
+		f.Failures, m.Successes = 0, 1
+	}
+	f.TimedOut = outcome == OutcomeTimeout
+	f.addMinute(m)
+}
+
+// Add takes in figures of what came later, of an hour at most.
+func (f *CallFigures) Add(later CallFigures) {
+	if later.LastCallAt.After(f.LastCallAt) {
+		f.LastCallAt = later.LastCallAt
+	}
+	if len(later.Minutes) > 0 {
+		f.TimedOut = later.TimedOut
+	}
+	for _, m := range later.Minutes {
+		if m.Successes > 0 {
+			f.Failures = 0
+		}
+		f.addMinute(m)
+	}
+	f.Failures += later.Failures
+}
+
+func (f *CallFigures) addMinute(m CallMinute) {
+	if n := len(f.Minutes); n > 0 && f.Minutes[n-1].Minute >= m.Minute {
+		f.Minutes[n-1].Calls += m.Calls
+		f.Minutes[n-1].Successes += m.Successes
+		return
+	}
+	f.Minutes = append(f.Minutes, m)
+	for f.Minutes[0].Minute < m.Minute-int64(AlertWindowMost/time.Minute) {
+		f.Minutes = f.Minutes[1:]
+	}
+}
+
+// within counts the calls of the window that ends now, whole minutes.
+func (f *CallFigures) within(window time.Duration, now time.Time) (calls, successes int64) {
+	first := now.Add(-window).Unix() / 60
+	for _, m := range f.Minutes {
+		if m.Minute >= first {
+			calls += m.Calls
+			successes += m.Successes
+		}
+	}
+	return calls, successes
+}
+
+// Judge finds what there is to alert of about a webhook now, every kind in turn.
+func (r AlertRules) Judge(w Webhook, f CallFigures, now time.Time) []Finding {
+	if !w.Exists() {
+		findings := make([]Finding, len(AlertKinds))
+		for i, kind := range AlertKinds {
+			findings[i] = Finding{Kind: kind, Message: "the webhook was deleted"}
+		}
+		return findings
+	}
+	return append([]Finding{r.inactive(w, f, now), r.lowRate(f, now)}, r.JudgeCall(w, f)...)
+}
+
+// JudgeCall finds what a call may change at once, right after it was counted:
+// the kinds that go by single calls, not by time.
+func (r AlertRules) JudgeCall(w Webhook, f CallFigures) []Finding {
+	return []Finding{r.failures(f), r.JudgeTimeout(w, f)}
+}
+
+func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
+	since, what := w.ActiveChanged, "it has been deactivated"
+	if w.Active {
+		what = "no call was made"
+		if f.LastCallAt.After(since) {
+			since = f.LastCallAt
+		}
+	}
+	idle := now.Sub(since)
+	finding := Finding{Kind: AlertInactive, Observed: idle.Seconds(), Limit: r.InactiveAfter.Seconds()}
+	if w.Active && onlySystem(w.Events) {
+		finding.Message = "it waits for alerts alone"
+		return finding
+	}
+	finding.Holds = idle >= r.InactiveAfter
+	finding.Message = "calls are made again"
+	if finding.Holds {
+		finding.Message = fmt.Sprintf("%s for %s", what, idle.Truncate(time.Second))
+	}
+	return finding
+}
+
+func onlySystem(events []string) bool {
+	for _, s := range events {
+		if !EventType(s).IsSystem() {
+			return false
+		}
+	}
+	return true
+}
+
+func (r AlertRules) lowRate(f CallFigures, now time.Time) Finding {
+	calls, successes := f.within(r.RateWindow, now)
+	finding := Finding{Kind: AlertLowSuccessRate, Limit: r.SuccessRate, Message: "too few calls to judge by"}
+	if calls == 0 {
+		return finding
+	}
+	finding.Observed = 100 * float64(successes) / float64(calls)
+	if calls >= max(1, r.RateCalls) {
+		finding.Holds = finding.Observed < r.SuccessRate
+		finding.Message = fmt.Sprintf("%.1f %% of the last %d calls succeeded", finding.Observed, calls)
+	}
+	return finding
+}
+
+func (r AlertRules) failures(f CallFigures) Finding {
+	finding := Finding{Kind: AlertConsecutiveFailures, Holds: f.Failures > r.Failures, Observed: float64(f.Failures), Limit: float64(r.Failures)}
+	finding.Message = "a call succeeded"
+	if finding.Holds {
+		finding.Message = fmt.Sprintf("%d calls failed in a row", f.Failures)
+	}
+	return finding
+}
+
+// JudgeTimeout finds whether the last call that was judged ran out its timeout.
+func (r AlertRules) JudgeTimeout(w Webhook, f CallFigures) Finding {
+	finding := Finding{Kind: AlertTimeout, Holds: f.TimedOut, Observed: float64(w.Timeout), Limit: float64(w.Timeout), Message: "a call ended in time"}
+	if f.TimedOut {
+		finding.Message = fmt.Sprintf("a call ran out its timeout of %d s", w.Timeout)
+	}
+	return finding
+}

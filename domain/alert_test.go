@@ -1,0 +1,98 @@
+package domain
+
+import (
+	"testing"
+	"time"
+)
+
+func TestAlertRules(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC)
+	active := Webhook{ID: goldenWebhook, Version: 1, Active: true, ActiveChanged: start, Timeout: 30, Events: []string{"patient.*"}}
+	inactive := active
+	inactive.Active = false
+	listener := active
+	listener.Events = []string{"webhook.*", "webhook.alert_raised"}
+	deleted := active
+	deleted.Deleted = true
+	calls := func(after time.Duration, outcomes ...Outcome) CallFigures {
+		var f CallFigures
+		for _, o := range outcomes {
+			f.Count(o, "patient.created", start.Add(after))
+		}
+		return f
+	}
+	many := func(f CallFigures, n int, o Outcome) CallFigures {
+		for range n {
+			f.Count(o, "patient.created", f.LastCallAt)
+		}
+		return f
+	}
+	own := calls(0)
+	for range 30 {
+		own.Count(OutcomeTimeout, AlertRaised, start)
+	}
+	for _, test := range []struct {
+		name    string
+		webhook Webhook
+		figures CallFigures
+		after   time.Duration
+		want    []AlertKind
+	}{
+		{"new", active, CallFigures{}, time.Hour, nil},
+		{"no call for a day", active, CallFigures{}, 24 * time.Hour, []AlertKind{AlertInactive}},
+		{"nearly a day", active, CallFigures{}, 24*time.Hour - time.Second, nil},
+		{"a call in between", active, calls(time.Hour, OutcomeSuccess), 24 * time.Hour, nil},
+		{"a day after the call", active, calls(time.Hour, OutcomeSuccess), 25 * time.Hour, []AlertKind{AlertInactive}},
+		{"deactivated a day ago", inactive, calls(time.Hour, OutcomeSuccess), 24 * time.Hour, []AlertKind{AlertInactive}},
+		{"it waits for alerts alone", listener, CallFigures{}, 48 * time.Hour, nil},
+		{"deleted", deleted, calls(0, OutcomeTimeout), 48 * time.Hour, nil},
+		{"ten failures", active, many(calls(0), 0, ""), 0, nil},
+		{"ten in a row", active, many(calls(0, "http_error"), 9, "http_error"), 0, nil},
+		{"eleven in a row", active, many(calls(0, "http_error"), 10, "http_error"), 0, []AlertKind{AlertConsecutiveFailures}},
+		{"interrupted ones say nothing", active, many(calls(0, "http_error"), 10, OutcomeInterrupted), 0, nil},
+		{"calls that deliver alerts say nothing", active, own, 0, nil},
+		{"19 of 20", active, many(calls(0, "http_error"), 19, OutcomeSuccess), 0, nil},
+		{"18 of 20", active, many(calls(0, "http_error", "http_error"), 18, OutcomeSuccess), 0, nil},
+		{"17 of 20", active, many(calls(0, "a", "b", "c"), 17, OutcomeSuccess), 0, []AlertKind{AlertLowSuccessRate}},
+		{"16 of 19", active, many(calls(0, "a", "b", "c"), 16, OutcomeSuccess), 0, nil},
+		{"17 of 20, an hour ago", active, many(calls(0, "a", "b", "c"), 17, OutcomeSuccess), 62 * time.Minute, nil},
+		{"a timeout", active, calls(0, OutcomeSuccess, OutcomeTimeout), 0, []AlertKind{AlertTimeout}},
+		{"a timeout, then none", active, calls(0, OutcomeTimeout, "http_error"), 0, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, f := range DefaultAlertRules.Judge(test.webhook, test.figures, start.Add(test.after)) {
+				want := false
+				for _, kind := range test.want {
+					want = want || kind == f.Kind
+				}
+				if f.Holds != want || f.Message == "" {
+					t.Errorf("%+v", f)
+				}
+			}
+		})
+	}
+}
+
+func TestAnAlertIsRaisedOnceAndResolvedOnce(t *testing.T) {
+	var a Alert
+	seen := map[AlertID]bool{}
+	for range 3 {
+		raised, ok := DecideAlert(a, goldenWebhook, Finding{Kind: AlertTimeout, Holds: true}).(WebhookAlertRaised)
+		if !ok || seen[raised.ID] {
+			t.Fatalf("raised %+v", raised)
+		}
+		seen[raised.ID] = true
+		a = a.Evolve(raised)
+		if again := DecideAlert(a, goldenWebhook, Finding{Kind: AlertTimeout, Holds: true}); again != nil {
+			t.Errorf("raised again: %+v", again)
+		}
+		resolved, ok := DecideAlert(a, goldenWebhook, Finding{Kind: AlertTimeout}).(WebhookAlertResolved)
+		if !ok || resolved.ID != raised.ID {
+			t.Fatalf("resolved %+v", resolved)
+		}
+		a = a.Evolve(resolved)
+		if again := DecideAlert(a, goldenWebhook, Finding{Kind: AlertTimeout}); again != nil {
+			t.Errorf("resolved again: %+v", again)
+		}
+	}
+}
