@@ -71,12 +71,18 @@ var (
 	headDesc     = prometheus.NewDesc("medilab_log_position", "The last position of the log.", nil, nil)
 	readerDesc   = prometheus.NewDesc("medilab_reader_position", "Up to where a reader has applied the log.", []string{"reader"}, nil)
 	parkedDesc   = prometheus.NewDesc("medilab_outbox_parked_events", "Emitted events that could not be accepted.", nil, nil)
+	callsDesc    = prometheus.NewDesc("medilab_calls_total", "Calls to receivers by all nodes, test calls left out.", []string{"status"}, nil)
+	pendingDesc  = prometheus.NewDesc("medilab_deliveries_pending", "Deliveries that are not at their end.", nil, nil)
+	lagDesc      = prometheus.NewDesc("medilab_projections_lag_seconds", "Age of the oldest event that the read models lack.", nil, nil)
+	alertsDesc   = prometheus.NewDesc("medilab_alerts_open", "Open alerts by kind.", []string{"kind"}, nil)
+	poisonDesc   = prometheus.NewDesc("medilab_parked_events", "Entries of the log that no read model could take.", nil, nil)
 	outboxDesc   = prometheus.NewDesc("medilab_outbox_waiting_events", "Emitted events that are not in the log yet, counted up to 100,000.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (f *figures) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{inFlightDesc, waitingDesc, bytesDesc, workersDesc, headDesc, readerDesc, parkedDesc, outboxDesc} {
+	for _, d := range []*prometheus.Desc{inFlightDesc, waitingDesc, bytesDesc, workersDesc, headDesc, readerDesc, parkedDesc, outboxDesc,
+		callsDesc, pendingDesc, lagDesc, alertsDesc, poisonDesc} {
 		descs <- d
 	}
 }
@@ -102,6 +108,19 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 	if state, err := outbox.ReadState(ctx, f.server.pool); err == nil {
 		gauge(outboxDesc, float64(state.Waiting))
 		gauge(parkedDesc, float64(state.Parked))
+	}
+	if g, err := f.server.queries.Gauges(ctx); err == nil {
+		counter := func(value int64, status string) {
+			out <- prometheus.MustNewConstMetric(callsDesc, prometheus.CounterValue, float64(value), status)
+		}
+		counter(g.Successes, "success")
+		counter(g.Failures, "failed")
+		gauge(pendingDesc, float64(g.Pending))
+		gauge(lagDesc, g.LagSeconds)
+		gauge(poisonDesc, float64(g.Parked))
+		for kind, n := range g.OpenAlerts {
+			gauge(alertsDesc, float64(n), string(kind))
+		}
 	}
 	rows, err := f.server.pool.Query(ctx, `SELECT name, position FROM medilab.readers`)
 	if err != nil {

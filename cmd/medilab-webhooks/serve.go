@@ -198,6 +198,11 @@ func (s *server) sagaConfig(directory *commands.Directory, attempter *commands.A
 		})
 	}
 	if roles[roleSaga] {
+		alerts := &saga.Alerts{
+			Log: s.log, Directory: directory, Basis: s.queries, Rules: s.settings.alerts, Interval: s.settings.alertScan, Logger: s.logger,
+		}
+		config.Parts = append(config.Parts, alerts.AddTo)
+		config.Beside = append(config.Beside, alerts.Run)
 		config.Beside = append(config.Beside, func(ctx context.Context, node *eventstore.Node) {
 			relay := outbox.NewRelay(s.log, s.pool, node, catalog, s.logger)
 			if err := relay.Run(ctx); err != nil && ctx.Err() == nil {

@@ -59,6 +59,7 @@ type serveOptions struct {
 	keyFile      string
 	debugAddr    string
 	jwt          jwtOptions
+	alerts       alertOptions
 	invalid      error // a value of the environment that cannot be read
 }
 
@@ -81,6 +82,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.keyFile, "tls-key", fromEnvironment("MEDILAB_TLS_KEY_FILE", ""), "its key (MEDILAB_TLS_KEY_FILE)")
 	f.StringVar(&o.debugAddr, "debug-addr", fromEnvironment("MEDILAB_DEBUG_ADDR", ""), "loopback address to serve Go profiles at (MEDILAB_DEBUG_ADDR; default: none)")
 	o.jwt.register(f)
+	o.alerts.register(f, o)
 }
 
 func (o *serveOptions) intFromEnvironment(name string, otherwise int) int {
@@ -91,6 +93,18 @@ func (o *serveOptions) intFromEnvironment(name string, otherwise int) int {
 	n, err := strconv.Atoi(text)
 	if err != nil {
 		o.invalid = fmt.Errorf("%s: %q is no whole number", name, text)
+	}
+	return n
+}
+
+func (o *serveOptions) floatFromEnvironment(name string, otherwise float64) float64 {
+	text := fromEnvironment(name, "")
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		o.invalid = fmt.Errorf("%s: %q is no number", name, text)
 	}
 	return n
 }
@@ -128,6 +142,8 @@ type settings struct {
 	keyFile     string
 	debugAddr   string
 	identity    *identity.Provider
+	alerts      domain.AlertRules
+	alertScan   time.Duration
 }
 
 // serverConnections are enough for the appender, the readers, the claims and the
@@ -167,6 +183,9 @@ func (o *serveOptions) settings(notes io.Writer) (settings, error) {
 	}
 	if (s.certFile == "") != (s.keyFile == "") {
 		return settings{}, usageError{fmt.Errorf("MEDILAB_TLS_CERT_FILE and MEDILAB_TLS_KEY_FILE go together")}
+	}
+	if s.alerts, s.alertScan, err = o.alerts.check(); err != nil {
+		return settings{}, usageError{err}
 	}
 	if s.identity, err = o.jwt.provider(o.caFile); err != nil {
 		return settings{}, usageError{err}

@@ -1,0 +1,53 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// Gauges are the few figures of the whole system that a monitor reads often.
+type Gauges struct {
+	Successes, Failures int64 // calls
+	Pending             int64 // deliveries
+	LagSeconds          float64
+	Parked              int64 // entries of the log that no read model could take
+	OpenAlerts          map[domain.AlertKind]int64
+}
+
+// Gauges reads them, every kind of alert among them.
+func (p *Projections) Gauges(ctx context.Context) (Gauges, error) {
+	_, sum, err := p.stats(ctx, domain.WebhookID{}, StatsFilter{})
+	if err != nil {
+		return Gauges{}, err
+	}
+	lag, err := p.Lag(ctx)
+	if err != nil {
+		return Gauges{}, err
+	}
+	g := Gauges{Successes: sum.successes, Failures: sum.calls - sum.successes, Pending: sum.pending, LagSeconds: lag.LagSeconds,
+		OpenAlerts: map[domain.AlertKind]int64{}}
+	for _, kind := range domain.AlertKinds {
+		g.OpenAlerts[kind] = 0
+	}
+	rows, err := p.pool.Query(ctx, `SELECT kind, count(*) FROM medilab.alerts WHERE resolved_at IS NULL GROUP BY kind`)
+	if err != nil {
+		return Gauges{}, fmt.Errorf("count the open alerts: %w", err)
+	}
+	var kind string
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&kind, &n}, func() error {
+		g.OpenAlerts[domain.AlertKind(kind)] = n
+		return nil
+	})
+	if err != nil {
+		return Gauges{}, fmt.Errorf("count the open alerts: %w", err)
+	}
+	if err := p.pool.QueryRow(ctx, `SELECT count(*) FROM medilab.parked`).Scan(&g.Parked); err != nil {
+		return Gauges{}, fmt.Errorf("count the parked entries: %w", err)
+	}
+	return g, nil
+}
