@@ -46,7 +46,6 @@ func TestAlertRules(t *testing.T) {
 		{"deactivated a day ago", inactive, calls(time.Hour, OutcomeSuccess), 24 * time.Hour, []AlertKind{AlertInactive}},
 		{"it waits for alerts alone", listener, CallFigures{}, 48 * time.Hour, nil},
 		{"deleted", deleted, calls(0, OutcomeTimeout), 48 * time.Hour, nil},
-		{"ten failures", active, many(calls(0), 0, ""), 0, nil},
 		{"ten in a row", active, many(calls(0, "http_error"), 9, "http_error"), 0, nil},
 		{"eleven in a row", active, many(calls(0, "http_error"), 10, "http_error"), 0, []AlertKind{AlertConsecutiveFailures}},
 		{"interrupted ones say nothing", active, many(calls(0, "http_error"), 10, OutcomeInterrupted), 0, nil},

@@ -181,6 +181,9 @@ func (f *filling) rebuild(ctx context.Context, progress Progress) error {
 		}
 		err := f.finally(ctx)
 		var refused *pgconn.PgError
+		if err == nil {
+			progress(f.position, f.position)
+		}
 		if err == nil || try == tries || !errors.As(err, &refused) || refused.Code != lockNotAvailable {
 			return err
 		}
@@ -277,6 +280,7 @@ func (f *filling) finally(ctx context.Context) error {
 	if err := tx.Commit(ctx); err != nil {
 		return fmt.Errorf("rebuild: %w", err)
 	}
+	f.position = position
 	return nil
 }
 
