@@ -280,6 +280,7 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 	if got := counts(); got != [4]int64{2, 0, 0, 1} {
 		t.Errorf("after retries: %v", got)
 	}
+	middle := b.at
 	b.append(d3, domain.DeliveryRetryRequested{EventID: three, WebhookID: w})
 	b.append(d1, domain.DeliverySucceeded{Call: attempt(one, "patient.created", w, 2, 200, domain.OutcomeSuccess)})
 	b.settle()
@@ -309,6 +310,9 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 		{StatsFilter{From: b.at.Add(-2 * time.Hour)}, 5},
 		{StatsFilter{From: b.at.Add(-2 * time.Hour), To: b.at.Add(time.Hour), Bucket: BucketDay}, 5},
 		{StatsFilter{From: b.at.Add(2 * time.Hour)}, 0},
+		{StatsFilter{From: middle}, 1},
+		{StatsFilter{To: b.at}, 4},
+		{StatsFilter{From: middle, To: b.at, Bucket: BucketHour}, 0},
 		{StatsFilter{To: b.at.Add(-2 * time.Hour)}, 0},
 	} {
 		s, err := b.Stats(b.ctx, w, test.filter)

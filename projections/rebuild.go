@@ -370,6 +370,19 @@ func (p *Projections) Outdated(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// RebuildOutdated rebuilds what an older version filled, beside what serves, in
+// the time after an upgrade. If another node does so already, that is enough.
+func (p *Projections) RebuildOutdated(ctx context.Context, _ *eventstore.Node) {
+	names, err := p.Outdated(ctx)
+	if err == nil && len(names) > 0 {
+		p.logger.Info("read models of another version are being rebuilt", "names", names)
+		err = p.Rebuild(ctx, names, nil)
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, domain.KindConflict) {
+		p.logger.Error("read models of another version are not rebuilt: use projections rebuild", "names", names, "error", err)
+	}
+}
+
 // noteShapes records, before the first page is ever applied, what shape the
 // tables are filled in.
 func (p *Projections) noteShapes(ctx context.Context) error {

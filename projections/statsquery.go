@@ -22,8 +22,9 @@ const (
 	BucketDay  Bucket = "day"
 )
 
-// StatsFilter narrows statistics to a range, to the hour: an hour that the
-// range touches is in it. Zero times are no bound.
+// StatsFilter narrows statistics to a range. Zero times are no bound. An hour
+// that the range only touches is counted again from the log, to the event, if
+// not too much happened in it; else all of the hour is in the range.
 type StatsFilter struct {
 	From, To time.Time
 	Bucket   Bucket // "": no series
@@ -143,6 +144,10 @@ func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemSta
 }
 
 func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (Stats, *tally, error) {
+	edges, err := p.edges(ctx, webhook, f)
+	if err != nil {
+		return Stats{}, nil, err
+	}
 	first, last := f.hours()
 	if f.all() && f.Bucket == "" {
 		last = -1
@@ -166,6 +171,9 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 			total = t
 			return nil
 		}
+		if edge := edges[hour]; edge != nil {
+			t = edge
+		}
 		sum.add(t)
 		series = addToSeries(series, f.Bucket, hour, t)
 		return nil
@@ -184,6 +192,71 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 		}
 	}
 	return stats, sum, nil
+}
+
+// mostAtEdge is how many events of the log are counted again for one hour that
+// a range touches: some tens of milliseconds.
+const mostAtEdge = 10_000
+
+// edges counts the hours at the ends of the range that are not wholly in it.
+// One that holds too much for that is left out.
+func (p *Projections) edges(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (map[int32]*tally, error) {
+	edges := map[int32]*tally{}
+	for _, bound := range []time.Time{f.From, f.To} {
+		start := bound.Truncate(time.Hour)
+		if bound.IsZero() || bound.Equal(start) || edges[hourOf(bound)] != nil {
+			continue
+		}
+		from, to := start, start.Add(time.Hour)
+		if f.From.After(from) {
+			from = f.From
+		}
+		if !f.To.IsZero() && f.To.Before(to) {
+			to = f.To
+		}
+		t, err := p.tallyBetween(ctx, webhook, from, to)
+		if err != nil {
+			return nil, fmt.Errorf("count a part of an hour: %w", err)
+		}
+		if t != nil {
+			edges[hourOf(bound)] = t
+		}
+	}
+	return edges, nil
+}
+
+// tallyBetween counts what the log holds between the times; nil: too much.
+func (p *Projections) tallyBetween(ctx context.Context, webhook domain.WebhookID, from, to time.Time) (*tally, error) {
+	low, high, err := p.between(ctx, from, to, "")
+	if err != nil {
+		return nil, err
+	}
+	position, err := p.Position(ctx)
+	if err != nil {
+		return nil, err
+	}
+	last := min(eventstore.Position(high-1), position)
+	t := &tally{}
+	if last <= eventstore.Position(low) {
+		return t, nil
+	}
+	if last-eventstore.Position(low) > mostAtEdge {
+		return nil, nil
+	}
+	err = p.log.Scan(ctx, eventstore.Position(low), last, mostAtEdge, func(page []eventstore.Event) error {
+		good, _ := sift(page)
+		sums := sumsOf{byKey: map[statsKey]*tally{}}
+		for i := range good {
+			sums.count(&good[i], nil)
+		}
+		for _, key := range sums.keys {
+			if key.webhook == webhook || webhook == (domain.WebhookID{}) {
+				t.add(sums.byKey[key])
+			}
+		}
+		return nil
+	})
+	return t, err
 }
 
 // figures shows what was counted in a range, and what is so now.

@@ -196,6 +196,7 @@ func (s *server) sagaConfig(directory *commands.Directory, attempter *commands.A
 		config.Parts = append(config.Parts, func(ctx context.Context, router *message.Router, node *eventstore.Node) error {
 			return s.queries.AddTo(ctx, router, node)
 		})
+		config.Beside = append(config.Beside, s.queries.RebuildOutdated)
 	}
 	if roles[roleSaga] {
 		alerts := &saga.Alerts{
