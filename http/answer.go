@@ -80,6 +80,9 @@ func (s *Server) fail(x *exchange, r *http.Request, err error) {
 		x.Header().Set("WWW-Authenticate", `Bearer realm="medilab-webhooks"`)
 	case domain.KindUnavailable, domain.KindThrottled:
 		x.Header().Set("Retry-After", "1")
+	case domain.KindTooLarge:
+		x.Header().Set("Connection", "close")
+		defer drain(x, r)
 	}
 	writeProblem(x, statuses[kind], problemOf(kind), detail, domain.FieldsOf(err))
 }

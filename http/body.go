@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -75,7 +76,6 @@ func readBody(r *http.Request, limit int) (*body, error) {
 		return nil, err
 	}
 	if r.ContentLength > int64(limit) {
-		drain(r, limit)
 		return nil, tooLarge(limit)
 	}
 	b := bodies.Get().(*body)
@@ -94,7 +94,6 @@ func readBody(r *http.Request, limit int) (*body, error) {
 		switch {
 		case len(b.data) > limit:
 			b.release()
-			drain(r, limit)
 			return nil, tooLarge(limit)
 		case err == io.EOF: //nolint:errorlint // a Reader's own word
 			return b, nil
@@ -105,12 +104,18 @@ func readBody(r *http.Request, limit int) (*body, error) {
 	}
 }
 
-// drain reads on for a while, and keeps nothing: many callers look for an answer
-// only when they have sent all, and would see a broken connection instead. One
-// that asks first (Expect) needs no such help.
-func drain(r *http.Request, limit int) {
-	if r.Header.Get("Expect") == "" {
-		_, _ = io.CopyN(io.Discard, r.Body, int64(4*limit)) // whatever becomes of it, the answer is the same
+// drain reads on for a while after the answer, and keeps nothing: many callers
+// look for an answer only when they have sent all, and would see a broken
+// connection instead. One that asks first (Expect) needs no such help, and one
+// that sends slowly gets none.
+func drain(x *exchange, r *http.Request) {
+	const most, patience = 4 * maxEventBody, 3 * time.Second
+	if r.Header.Get("Expect") != "" {
+		return
+	}
+	control := http.NewResponseController(x)
+	if control.Flush() == nil && control.SetReadDeadline(time.Now().Add(patience)) == nil {
+		_, _ = io.CopyN(io.Discard, r.Body, most) // whatever becomes of it, the answer is out
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
@@ -14,9 +15,19 @@ type calls struct{ client *sender.Client }
 func newSender(s settings) (calls, error) {
 	client, err := sender.New(sender.Config{
 		AllowTargets: s.targets, MaxInFlight: s.workers,
-		CAFile: s.caFile, ClientCertFile: s.clientCert, ClientKeyFile: s.clientKey, Proxy: s.proxy,
+		CAFile: s.caFile, ClientCertFile: s.clientCert, ClientKeyFile: s.clientKey, Proxy: s.proxy, Resolver: resolverAt(s.resolver),
 	})
 	return calls{client}, err
+}
+
+// resolverAt asks one name server; nil is the system's own way.
+func resolverAt(addr string) *net.Resolver {
+	if addr == "" {
+		return nil
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}}
 }
 
 // Send implements commands.Sender.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -55,6 +56,7 @@ type serveOptions struct {
 	clientCert   string
 	clientKey    string
 	proxy        string
+	resolver     string
 	certFile     string
 	keyFile      string
 	debugAddr    string
@@ -78,6 +80,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.clientCert, "client-cert", fromEnvironment("MEDILAB_CLIENT_CERT_FILE", ""), "certificate shown to receivers that ask (MEDILAB_CLIENT_CERT_FILE)")
 	f.StringVar(&o.clientKey, "client-key", fromEnvironment("MEDILAB_CLIENT_KEY_FILE", ""), "its key (MEDILAB_CLIENT_KEY_FILE)")
 	f.StringVar(&o.proxy, "proxy", fromEnvironment("MEDILAB_PROXY", ""), "forward proxy for calls (MEDILAB_PROXY; default: none)")
+	f.StringVar(&o.resolver, "resolver", fromEnvironment("MEDILAB_RESOLVER", ""), "name server for calls, as 10.0.0.53:53 (MEDILAB_RESOLVER; default: the system's)")
 	f.StringVar(&o.certFile, "tls-cert", fromEnvironment("MEDILAB_TLS_CERT_FILE", ""), "certificate to serve HTTPS with (MEDILAB_TLS_CERT_FILE)")
 	f.StringVar(&o.keyFile, "tls-key", fromEnvironment("MEDILAB_TLS_KEY_FILE", ""), "its key (MEDILAB_TLS_KEY_FILE)")
 	f.StringVar(&o.debugAddr, "debug-addr", fromEnvironment("MEDILAB_DEBUG_ADDR", ""), "loopback address to serve Go profiles at (MEDILAB_DEBUG_ADDR; default: none)")
@@ -138,6 +141,7 @@ type settings struct {
 	clientCert  string
 	clientKey   string
 	proxy       string
+	resolver    string // host:port of a name server; "": the system's
 	certFile    string
 	keyFile     string
 	debugAddr   string
@@ -158,7 +162,7 @@ func (o *serveOptions) settings(notes io.Writer) (settings, error) {
 	}
 	s := settings{
 		database: *o.database, addr: o.addr, keys: o.keys, workers: o.workers, connections: serverConnections, grace: o.grace,
-		eventTypes: o.eventTypes, caFile: o.caFile, clientCert: o.clientCert, clientKey: o.clientKey, proxy: o.proxy,
+		eventTypes: o.eventTypes, caFile: o.caFile, clientCert: o.clientCert, clientKey: o.clientKey, proxy: o.proxy, resolver: o.resolver,
 		certFile: o.certFile, keyFile: o.keyFile, debugAddr: o.debugAddr,
 	}
 	var err error
@@ -180,6 +184,9 @@ func (o *serveOptions) settings(notes io.Writer) (settings, error) {
 	}
 	if s.workers < 1 {
 		return settings{}, usageError{fmt.Errorf("MEDILAB_WORKERS: %d is less than 1", s.workers)}
+	}
+	if _, err := netip.ParseAddrPort(s.resolver); s.resolver != "" && err != nil {
+		return settings{}, usageError{fmt.Errorf("MEDILAB_RESOLVER: %q is no address and port, as 10.0.0.53:53", s.resolver)}
 	}
 	if (s.certFile == "") != (s.keyFile == "") {
 		return settings{}, usageError{fmt.Errorf("MEDILAB_TLS_CERT_FILE and MEDILAB_TLS_KEY_FILE go together")}
