@@ -7,7 +7,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Not ST1005: an error may begin with a name, such as Postgres. Not SA1008: headers go out as the
 # guide and webhooks write them, not as Go would.
-CHECKS      := inherit,-ST1005,-SA1008
+CHECKS      := inherit,ST1000,ST1016,ST1020,ST1021,-ST1005,-SA1008
 CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 FUZZTIME    ?= 20s
 BENCH       ?=

@@ -42,7 +42,7 @@ type Config struct {
 	Logger    *slog.Logger
 	Clock     *Clock
 
-	// Announce makes each append NOTIFY the other nodes; see Announcing.
+	// Announce makes each append NOTIFY the other nodes; see SetAnnounce.
 	Announce bool
 }
 

@@ -21,7 +21,8 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// Config is what the saga needs. All but Roles' effects is required.
+// Config is what the saga needs. All but the roles, Parts, Beside and Attempted is
+// required.
 type Config struct {
 	Log       *eventstore.Log
 	Pool      *pgxpool.Pool
@@ -32,6 +33,7 @@ type Config struct {
 	Grace     time.Duration // how long a shutdown waits for calls in flight
 	Name      string        // of this node, for people
 
+	// The roles.
 	Dispatch bool // whether this process may be the dispatcher
 	Deliver  bool // whether it makes calls
 	// Parts add others' handlers to the router, and Beside runs beside it, under
