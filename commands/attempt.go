@@ -72,14 +72,26 @@ type prepared struct {
 	redact  redactor
 }
 
-// Attempt is what one attempt sends.
+// Attempt is what one attempt sends: an event, or a batch.
 type Attempt struct {
 	Webhook    domain.Webhook
 	Delivery   domain.DeliveryID
 	Number     int
-	EventID    domain.EventID
+	EventID    domain.EventID // of a batch: its first event
 	Event      domain.EventTriggered
 	OccurredAt time.Time
+	// Batch is the events of a batch, nil when it is none. Then Event and
+	// OccurredAt are not used.
+	Batch []domain.BatchEvent
+}
+
+// format names what the attempt carries: its event's type, and the version of
+// the body. A batch has one format, whatever the webhook asks for.
+func (at *Attempt) format() (string, domain.PayloadVersion) {
+	if at.Batch != nil {
+		return string(domain.BatchEventType), domain.PayloadV1
+	}
+	return at.Event.EventType, at.Webhook.PayloadVersion
 }
 
 // OutcomeUnreadableSecret: the webhook's secret or header cannot be decrypted,
@@ -90,9 +102,10 @@ const OutcomeUnreadableSecret domain.Outcome = "unreadable_secret"
 func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Duration) {
 	now := a.Clock.Now()
 	w := &at.Webhook
+	eventType, version := at.format()
 	call := domain.Call{
-		EventID: at.EventID, EventType: at.Event.EventType, WebhookID: w.ID, WebhookVersion: w.Version,
-		PayloadVersion: w.PayloadVersion, Attempt: at.Number, URL: w.URL, StartedAt: now,
+		EventID: at.EventID, EventType: eventType, WebhookID: w.ID, WebhookVersion: w.Version,
+		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now,
 	}
 	ready, err := a.prepare(at.Webhook)
 	if err != nil {
@@ -114,6 +127,9 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 // Compose gives the exact bytes and our own headers of an attempt made at the
 // time: a pure function, so that the call log need not keep them.
 func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, http.Header) {
+	if at.Batch != nil {
+		return composeBatch(at, now, signer)
+	}
 	payload := domain.Payload{
 		EventType: domain.EventType(at.Event.EventType), EventData: at.Event.EventData,
 		EventID: uuid.UUID(at.EventID), WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery),
@@ -122,14 +138,29 @@ func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, http.Head
 	}
 	const envelope = 512
 	body := domain.AppendPayload(make([]byte, 0, len(at.Event.EventData)+envelope), at.Webhook.PayloadVersion, payload)
-	own := domain.Headers(at.Webhook.PayloadVersion, payload, body, signer)
+	return body, headerOf(domain.Headers(at.Webhook.PayloadVersion, payload, body, signer))
+}
+
+func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, http.Header) {
+	payload := domain.BatchPayload{
+		Events: at.Batch, WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery), Timestamp: now, Attempt: at.Number,
+	}
+	size := domain.BatchMemberBytes
+	for i := range at.Batch {
+		size += len(at.Batch[i].EventData) + domain.BatchMemberBytes
+	}
+	body := domain.AppendBatchPayload(make([]byte, 0, size), payload)
+	return body, headerOf(domain.BatchHeaders(payload, body, signer))
+}
+
+func headerOf(own []domain.Header) http.Header {
 	header := make(http.Header, len(own)+4)
 	values := make([]string, len(own))
 	for i, h := range own {
 		values[i] = h.Value
 		header[h.Name] = values[i : i+1 : i+1] // as it is written, not as Go would
 	}
-	return body, header
+	return header
 }
 
 func (p *prepared) signer(w domain.Webhook, now time.Time) domain.Signer {

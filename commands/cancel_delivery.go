@@ -7,9 +7,14 @@ import (
 )
 
 // CancelDelivery ends a pending delivery: no attempt follows. One that ended
-// already is a Conflict.
+// already is a Conflict, and so is one of several in a batch.
 func (c *Commands) CancelDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
-	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery) (domain.Change, error) {
+	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
+		if member != nil {
+			if err := domain.CheckCancelMember(*member, d); err != nil {
+				return nil, err
+			}
+		}
 		return domain.DecideCancel(d, d.EventID, d.WebhookID, domain.CancelRequested)
 	})
 }

@@ -19,7 +19,9 @@ func (c *Commands) delivery(ctx context.Context, id domain.DeliveryID) (domain.D
 		return d, err
 	}
 	var event, webhook uuid.UUID
-	err = c.Pool.QueryRow(ctx, `SELECT event_id, webhook_id FROM medilab.queue WHERE delivery_id = $1`, uuid.UUID(id)).Scan(&event, &webhook)
+	err = c.Pool.QueryRow(ctx, `
+		SELECT event_id, webhook_id FROM medilab.queue WHERE delivery_id = $1
+		UNION ALL SELECT event_id, webhook_id FROM medilab.batch_members WHERE delivery_id = $1`, uuid.UUID(id)).Scan(&event, &webhook)
 	if errors.Is(err, pgx.ErrNoRows) {
 		// It may have ended between the two looks.
 		if d, err = c.foldDelivery(ctx, id); err == nil && d.Version == 0 {
@@ -52,22 +54,33 @@ func (c *Commands) foldDelivery(ctx context.Context, id domain.DeliveryID) (d do
 }
 
 // changeDelivery loads, decides and appends, again when others were first. The
-// result is the delivery after the change.
+// result is the delivery after the change. What is asked of a member of a batch
+// is asked of the batch: decide gets it, and the member, else nil.
 func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.DeliveryID,
-	decide func(domain.Delivery) (domain.Change, error),
+	decide func(d domain.Delivery, member *domain.Delivery) (domain.Change, error),
 ) (domain.Delivery, error) {
 	for attempt := 1; ; attempt++ {
 		d, err := c.delivery(ctx, id)
 		if err != nil {
 			return domain.Delivery{}, err
 		}
-		change, err := decide(d)
+		stream, member := id, (*domain.Delivery)(nil)
+		if joined := d; joined.State == domain.DeliveryJoined {
+			stream, member = joined.BatchID, &joined
+			if d, err = c.foldDelivery(ctx, stream); err != nil {
+				return domain.Delivery{}, err
+			}
+		}
+		change, err := decide(d, member)
 		if err != nil {
 			return domain.Delivery{}, err
 		}
-		appended, err := c.append(ctx, caller, id.Stream(), d.Version, []domain.Change{change})
+		appended, err := c.append(ctx, caller, stream.Stream(), d.Version, []domain.Change{change})
 		if err == nil {
-			return d.Evolve(change, appended.RecordedAt), nil
+			if d = d.Evolve(change, appended.RecordedAt); member != nil {
+				d = member.In(d)
+			}
+			return d, nil
 		}
 		if !eventstore.IsConflict(err) || attempt == races {
 			return domain.Delivery{}, Failed("change a delivery", err)

@@ -96,6 +96,9 @@ func (r *replaying) find(ctx context.Context) error {
 	for len(page) > 0 {
 		n := min(replayChunk, len(page))
 		states, err := r.states(ctx, page[:n])
+		if err == nil {
+			err = r.resolve(ctx, states)
+		}
 		if err != nil {
 			return err
 		}
@@ -127,8 +130,10 @@ func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Del
 			states[at[e.Stream]] = states[at[e.Stream]].Evolve(change, e.RecordedAt)
 		}
 	}
-	// One that nobody tried yet has no stream: it is in the queue alone.
-	rows, err := r.Pool.Query(ctx, `SELECT delivery_id::text FROM medilab.queue WHERE delivery_id = ANY($1) AND version = 0`, ids)
+	// One that nobody tried yet has no stream: it is in the queue alone, or waits for others.
+	rows, err := r.Pool.Query(ctx, `
+		SELECT delivery_id::text FROM medilab.queue WHERE delivery_id = ANY($1) AND version = 0
+		UNION ALL SELECT delivery_id::text FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("look into the queue: %w", err)
 	}
@@ -146,6 +151,37 @@ func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Del
 		return nil, fmt.Errorf("look into the queue: %w", err)
 	}
 	return states, nil
+}
+
+// resolve makes what went in batches stand as the batches do.
+func (r *replaying) resolve(ctx context.Context, states []domain.Delivery) error {
+	batches := map[string]domain.Delivery{}
+	var streams []string
+	for _, d := range states {
+		if stream := d.BatchID.Stream(); d.State == domain.DeliveryJoined {
+			if _, known := batches[stream]; !known {
+				streams, batches[stream] = append(streams, stream), domain.Delivery{}
+			}
+		}
+	}
+	if len(streams) == 0 {
+		return nil
+	}
+	history, err := r.Log.LoadAll(ctx, streams)
+	if err != nil {
+		return err
+	}
+	for _, e := range history {
+		if change, ok := e.Value.(domain.Change); ok {
+			batches[e.Stream] = batches[e.Stream].Evolve(change, e.RecordedAt)
+		}
+	}
+	for i, d := range states {
+		if d.State == domain.DeliveryJoined {
+			states[i] = d.In(batches[d.BatchID.Stream()])
+		}
+	}
+	return nil
 }
 
 // request asks for all of them, chunk by chunk: no transaction holds the log for

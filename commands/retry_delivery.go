@@ -7,13 +7,17 @@ import (
 )
 
 // RetryDelivery asks for an attempt now, whatever became of the delivery: it
-// starts its count of retries anew.
+// starts its count of retries anew. One that waits for others goes at once, by
+// itself; one that went in a batch goes again with it.
 func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
-	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery) (domain.Change, error) {
+	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, _ *domain.Delivery) (domain.Change, error) {
 		w, _ := c.Directory.Webhook(d.WebhookID)
-		size, err := c.sizeOf(ctx, d.EventID)
-		if err != nil {
-			return nil, err
+		size := d.Size
+		if d.Members == nil {
+			var err error
+			if size, err = c.sizeOf(ctx, d.EventID); err != nil {
+				return nil, err
+			}
 		}
 		return domain.DecideRetry(d, w, d.EventID, size)
 	})

@@ -22,9 +22,6 @@ const (
 // UserAgent is how the service names itself to receivers (the guide's section "Заголовки").
 const UserAgent = "MediLab-Webhook/1.0"
 
-// batchEventName is what X-Webhook-Event says of a batch.
-const batchEventName = "batch"
-
 // Headers are the service's own headers of one attempt, over the exact bytes of body:
 // the guide's six in its order, then what the contract adds (section 3). Those of
 // signatures are there when the webhook has a secret. The webhook's own headers are not
@@ -51,7 +48,7 @@ func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
 func BatchHeaders(p BatchPayload, body []byte, signer Signer) []Header {
 	return callHead{
 		contentType: "application/json",
-		event:       batchEventName,
+		event:       string(BatchEventType),
 		webhookID:   p.WebhookID,
 		deliveryID:  p.DeliveryID,
 		attempt:     p.Attempt,

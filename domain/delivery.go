@@ -8,7 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A delivery is one event on its way to one webhook, over all its attempts.
+// A delivery is one event on its way to one webhook, over all its attempts; or
+// several together (see DeliveryBatched).
 //
 // Its rules (the guide's "Обработка ошибок и повторы", contract section 3):
 //   - attempt 1 at once, attempt n after retry_delay * 2^(n-2) from the end of
@@ -39,8 +40,8 @@ type HeaderField struct {
 // Call is the record of one attempt. The body that was sent is not in it: it is
 // a pure function of the event, the webhook and these fields.
 type Call struct {
-	EventID        EventID        `json:"event_id"`
-	EventType      string         `json:"event_type"`
+	EventID        EventID        `json:"event_id"`   // of a batch: its first member's
+	EventType      string         `json:"event_type"` // of a batch: BatchEventType
 	WebhookID      WebhookID      `json:"webhook_id"`
 	WebhookVersion int64          `json:"webhook_version"` // whose url, headers and secret were used
 	PayloadVersion PayloadVersion `json:"payload_version"`
@@ -232,11 +233,18 @@ const (
 	DeliveryWithdrawn DeliveryState = "cancelled"
 )
 
+// DeliveryJoined is the state of a delivery that went in a batch: whatever the
+// batch's is. It is never shown.
+const DeliveryJoined DeliveryState = "joined_batch"
+
 // Delivery is the state of one delivery: the fold of its stream. The zero value
 // is a delivery that was dispatched and not yet tried.
 type Delivery struct {
-	EventID       EventID
+	EventID       EventID // of a batch: its first member's
 	WebhookID     WebhookID
+	Members       []BatchMember // of a batch, else nil
+	Size          int           // of a batch: bytes of all its event_data
+	BatchID       DeliveryID    // of DeliveryJoined: the batch, see In
 	State         DeliveryState
 	Attempts      int // numbers used, interrupted ones included
 	Retries       int // of max_retries, used since the first attempt or the last request
@@ -255,6 +263,14 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 	}
 	d.Version++
 	switch c := change.(type) {
+	case DeliveryBatched:
+		d.WebhookID, d.Members, d.Size, d.NextAttemptAt = c.WebhookID, c.Members, c.Size, at
+		if len(c.Members) > 0 {
+			d.EventID = c.Members[0].EventID
+		}
+	case DeliveryJoinedBatch:
+		d.EventID, d.WebhookID, d.BatchID = c.EventID, c.WebhookID, c.BatchID
+		d.State = DeliveryJoined
 	case DeliverySucceeded:
 		d = d.after(c.Call)
 		d.State, d.NextAttemptAt, d.GaveUp = DeliveryDelivered, time.Time{}, ""
@@ -275,6 +291,7 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 	case DeliveryRetryRequested:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.Retries, d.NextAttemptAt, d.GaveUp, d.CancelReason = DeliveryPending, 0, at, "", ""
+		d.BatchID = DeliveryID{}
 	case DeliveryTested:
 		d = d.after(c.Call)
 		d.State = DeliveryFailed

@@ -77,6 +77,8 @@ var goldenChanges = []Change{
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested},
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48},
 	DeliveryOutcomeLate{Call: goldenCall()},
+	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{goldenEvent, goldenDelivery}}},
+	DeliveryJoinedBatch{EventID: goldenEvent, WebhookID: goldenWebhook, BatchID: BatchOf(goldenDelivery)},
 	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},
 	ReplayRequested{ID: goldenReplay, WebhookID: goldenWebhook, From: goldenTime, To: goldenTime.Add(time.Hour), EventTypes: []string{"patient.*"}, OnlyFailed: true, Matched: 2},
 	ReplayQueued{Deliveries: []DeliveryID{goldenDelivery}},

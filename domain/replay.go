@@ -84,9 +84,6 @@ func CheckReplay(catalog Catalog, spec ReplaySpec) error {
 // ReplayWants tells whether a replay sends a delivery that stands so again:
 // whatever ended, or only what failed. What is on its way anyway is left alone.
 func (d Delivery) ReplayWants(onlyFailed bool) bool {
-	if d.Version == 0 {
-		return !onlyFailed // it was never sent
-	}
 	return d.State == DeliveryFailed || !onlyFailed && d.State != DeliveryPending
 }
 

@@ -149,6 +149,15 @@ func (l *Log) LoadAll(ctx context.Context, streams []string) ([]Event, error) {
 	return l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events WHERE stream = ANY($1) ORDER BY stream, version`, streams)
 }
 
+// LoadFirst reads the first event of each stream, in the order of the streams. A
+// stream that nobody appended to is left out.
+func (l *Log) LoadFirst(ctx context.Context, streams []string) ([]Event, error) {
+	// LATERAL with LIMIT keeps to the unique index whatever the planner knew.
+	return l.query(ctx, `SELECT e.* FROM unnest($1::text[]) WITH ORDINALITY AS s (stream, n)
+		CROSS JOIN LATERAL (SELECT `+eventColumns+` FROM medilab.events WHERE stream = s.stream AND version = 1 LIMIT 1) AS e
+		ORDER BY s.n`, streams)
+}
+
 // At reads the event at the position. A position beyond the head has none: the
 // second result is false.
 func (l *Log) At(ctx context.Context, position Position) (Event, bool, error) {

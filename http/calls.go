@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"unicode/utf8"
@@ -23,7 +24,7 @@ func (s *Server) handleCallList(x *exchange, r *http.Request) error {
 	q := readQuery(r)
 	f := projections.CallFilter{
 		Status:    projections.CallStatus(q.choice("status", "", string(projections.CallSuccess), string(projections.CallFailed))),
-		EventType: string(q.eventType(s.commands.Catalog)),
+		EventType: s.callType(q),
 		From:      q.time("from"), To: q.time("to"), Limit: q.limit(), Cursor: q.text("cursor"),
 	}
 	if err := q.done(); err != nil {
@@ -39,6 +40,14 @@ func (s *Server) handleCallList(x *exchange, r *http.Request) error {
 		return err
 	}
 	return x.answer(http.StatusOK, newPage(list.Items, list.NextCursor))
+}
+
+// callType gives what calls are listed under: a type of the catalogue, or batch.
+func (s *Server) callType(q *query) string {
+	if q.text("event_type") == string(domain.BatchEventType) {
+		return string(domain.BatchEventType)
+	}
+	return string(q.eventType(s.commands.Catalog))
 }
 
 func (s *Server) handleCallGet(x *exchange, r *http.Request) error {
@@ -108,7 +117,11 @@ func (s *Server) sent(ctx context.Context, v *callView) error {
 	}
 	w.PayloadVersion = record.PayloadVersion
 	attempt := commands.Attempt{Webhook: w, Delivery: v.DeliveryID, Number: record.Attempt, EventID: record.EventID}
-	if v.Test {
+	if record.EventType == string(domain.BatchEventType) {
+		if attempt.Batch, err = commands.BatchEvents(ctx, s.commands.Log, v.DeliveryID); err != nil {
+			return fmt.Errorf("show a batch: %w", err)
+		}
+	} else if v.Test {
 		attempt.Event, attempt.OccurredAt = commands.TestEvent(record.EventID, domain.EventType(record.EventType), v.TestData)
 	} else {
 		event, err := s.queries.Event(ctx, record.EventID)

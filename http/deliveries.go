@@ -32,7 +32,7 @@ func (s *Server) changeDelivery(change func(context.Context, commands.Caller, do
 		}
 		return x.answer(http.StatusAccepted, deliveryView{
 			ID: domain.DeliveryID(id), EventID: d.EventID, WebhookID: d.WebhookID, State: d.State,
-			Attempts: d.Attempts, NextAttemptAt: moment(d.NextAttemptAt),
+			BatchID: idOrNil(d.BatchID), Attempts: d.Attempts, NextAttemptAt: moment(d.NextAttemptAt),
 		})
 	}
 }
@@ -41,7 +41,15 @@ type deliveryView struct {
 	ID            domain.DeliveryID    `json:"delivery_id"`
 	EventID       domain.EventID       `json:"event_id"`
 	WebhookID     domain.WebhookID     `json:"webhook_id"`
+	BatchID       *domain.DeliveryID   `json:"batch_id"` // null: it goes by itself
 	State         domain.DeliveryState `json:"state"`
 	Attempts      int                  `json:"attempts"`
 	NextAttemptAt moment               `json:"next_attempt_at"`
+}
+
+func idOrNil(id domain.DeliveryID) *domain.DeliveryID {
+	if id == (domain.DeliveryID{}) {
+		return nil
+	}
+	return &id
 }

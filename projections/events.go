@@ -176,6 +176,7 @@ type Delivery struct {
 	ID             domain.DeliveryID    `json:"delivery_id"`
 	EventID        domain.EventID       `json:"event_id"`
 	WebhookID      domain.WebhookID     `json:"webhook_id"`
+	BatchID        *domain.DeliveryID   `json:"batch_id"` // the delivery by which it goes together with others; null: by itself
 	State          domain.DeliveryState `json:"state"`
 	Attempts       int                  `json:"attempts"`
 	NextAttemptAt  *time.Time           `json:"next_attempt_at"`
@@ -235,17 +236,33 @@ func dispatchesOf(dispatched *eventstore.Event) []domain.Dispatch {
 func (p *Projections) deliveries(ctx context.Context, event Event, list []domain.Dispatch) ([]Delivery, error) {
 	streams := make([]string, len(list))
 	items := make([]Delivery, len(list))
-	byStream := make(map[string]int, len(list))
 	states := make([]domain.Delivery, len(list))
 	for i, d := range list {
 		streams[i] = d.DeliveryID.Stream()
-		byStream[streams[i]] = i
 		items[i] = Delivery{ID: d.DeliveryID, EventID: event.ID, WebhookID: d.WebhookID, CreatedAt: event.AcceptedAt, UpdatedAt: event.AcceptedAt}
-		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: event.AcceptedAt}
+		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: event.AcceptedAt.Add(time.Duration(d.BatchWait) * time.Second)}
+	}
+	if err := p.fold(ctx, streams, states, items); err != nil {
+		return nil, err
+	}
+	if err := p.resolve(ctx, states, items); err != nil {
+		return nil, err
+	}
+	for i := range items {
+		items[i].show(states[i])
+	}
+	return items, nil
+}
+
+// fold evolves each state by its stream, and tells the item when.
+func (p *Projections) fold(ctx context.Context, streams []string, states []domain.Delivery, items []Delivery) error {
+	byStream := make(map[string]int, len(streams))
+	for i, stream := range streams {
+		byStream[stream] = i
 	}
 	events, err := p.log.LoadAll(ctx, streams)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i := range events {
 		e := &events[i]
@@ -256,14 +273,37 @@ func (p *Projections) deliveries(ctx context.Context, event Event, list []domain
 			items[at].UpdatedAt = e.RecordedAt
 		}
 	}
-	for i := range items {
-		items[i].show(states[i])
+	return nil
+}
+
+// resolve makes the deliveries that went in batches stand as the batches do.
+func (p *Projections) resolve(ctx context.Context, states []domain.Delivery, items []Delivery) error {
+	streams, batches := make([]string, len(states)), make([]domain.Delivery, len(states))
+	none := true
+	for i, d := range states {
+		if d.State == domain.DeliveryJoined {
+			streams[i], none = d.BatchID.Stream(), false
+		}
 	}
-	return items, nil
+	if none {
+		return nil
+	}
+	if err := p.fold(ctx, streams, batches, items); err != nil {
+		return err
+	}
+	for i, d := range states {
+		if d.State == domain.DeliveryJoined {
+			states[i] = d.In(batches[i])
+		}
+	}
+	return nil
 }
 
 func (d *Delivery) show(s domain.Delivery) {
 	d.State, d.Attempts, d.Version = s.State, s.Attempts, s.Version
+	if s.BatchID != (domain.DeliveryID{}) {
+		d.BatchID = &s.BatchID
+	}
 	if s.State == domain.DeliveryPending {
 		d.NextAttemptAt = &s.NextAttemptAt
 	}

@@ -228,6 +228,62 @@ func TestEventsAndTheirDeliveries(t *testing.T) {
 	}
 }
 
+func TestMembersStandAsTheirBatch(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	w := b.register(3, "patient.created")
+	one, two := b.trigger("patient.created", "", w), b.trigger("patient.created", "", w)
+	batch, batched, joined := domain.FormBatch(w, []domain.Waiting{
+		{BatchMember: domain.BatchMember{EventID: one, DeliveryID: domain.DeliveryOf(one, w)}},
+		{BatchMember: domain.BatchMember{EventID: two, DeliveryID: domain.DeliveryOf(two, w)}},
+	})
+	stands := func(event domain.EventID, want domain.DeliveryState, attempts int) {
+		t.Helper()
+		b.settle()
+		page, err := b.Deliveries(b.ctx, event, 10, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := page.Items[0]
+		if d.State != want || d.Attempts != attempts || d.ID != domain.DeliveryOf(event, w) || d.EventID != event ||
+			d.BatchID == nil || *d.BatchID != batch || (want == domain.DeliveryPending) != (d.NextAttemptAt != nil) {
+			t.Errorf("the delivery is %+v", d)
+		}
+		_, explained, err := b.Explain(b.ctx, event)
+		if err != nil || explained[0].Verdict != Verdict(want) {
+			t.Errorf("explained as %+v, %v", explained, err)
+		}
+	}
+	counted := func(want [3]int64) {
+		t.Helper()
+		s, err := b.Stats(b.ctx, w, StatsFilter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := [3]int64{s.PendingDeliveries, s.Delivered, s.TotalCalls}; got != want {
+			t.Errorf("pending, delivered and calls are %v, want %v", got, want)
+		}
+	}
+	b.append(domain.DeliveryOf(one, w).Stream(), joined[0])
+	b.append(domain.DeliveryOf(two, w).Stream(), joined[1])
+	b.append(batch.Stream(), batched)
+	stands(one, domain.DeliveryPending, 0)
+	counted([3]int64{1, 0, 0})
+	call := attempt(one, string(domain.BatchEventType), w, 1, 200, domain.OutcomeSuccess)
+	b.append(batch.Stream(), domain.DeliverySucceeded{Call: call})
+	stands(one, domain.DeliveryDelivered, 1)
+	stands(two, domain.DeliveryDelivered, 1)
+	counted([3]int64{0, 1, 1})
+	calls, err := b.Calls(b.ctx, CallFilter{Webhook: w, EventType: string(domain.BatchEventType), Limit: 10})
+	if err != nil || len(calls.Items) != 1 || calls.Items[0].DeliveryID != batch || calls.Items[0].EventID != one {
+		t.Errorf("calls: %+v, %v", calls, err)
+	}
+	// A replay sends one of them by itself.
+	b.append(domain.DeliveryOf(two, w).Stream(), domain.DeliveryRetryRequested{EventID: two, WebhookID: w, Attempt: 1})
+	b.settle()
+	counted([3]int64{1, 1, 1})
+}
+
 func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 	b := newBench(t)
 	b.serve()

@@ -142,6 +142,9 @@ func webhookID(n int) (id domain.WebhookID) {
 	return id
 }
 
+// wantsBatches says that every third webhook's events go together.
+func wantsBatches(id domain.WebhookID) bool { return id[15]%3 == 0 }
+
 // register appends a webhook that subscribes to the events.
 func (b *bench) register(n int, events ...string) domain.WebhookID {
 	b.t.Helper()
@@ -168,7 +171,11 @@ func (b *bench) trigger(eventType, correlation string, webhooks ...domain.Webhoo
 	changes := []domain.Change{domain.EventTriggered{EventType: eventType, CorrelationID: correlation, Source: "test", EventData: json.RawMessage(`{"n":1}`)}}
 	dispatched := domain.EventDispatched{EventID: id, EventType: eventType, Size: 7}
 	for _, w := range webhooks {
-		dispatched.Deliveries = append(dispatched.Deliveries, domain.Dispatch{DeliveryID: domain.DeliveryOf(id, w), WebhookID: w, WebhookVersion: 1})
+		d := domain.Dispatch{DeliveryID: domain.DeliveryOf(id, w), WebhookID: w, WebhookVersion: 1}
+		if wantsBatches(w) {
+			d.BatchWait, d.BatchMax = 300, 100
+		}
+		dispatched.Deliveries = append(dispatched.Deliveries, d)
 	}
 	if len(webhooks) > 0 {
 		changes = append(changes, dispatched)

@@ -8,7 +8,8 @@ import (
 )
 
 // Queue keeps medilab.queue, one row a delivery that is not at its end, in the
-// transaction that appends the event which says so. It never lags.
+// transaction that appends the event which says so. It never lags. A delivery
+// that waits for others to go with has its row in medilab.batch_members instead.
 type Queue struct {
 	// Claims says which new deliveries this node makes itself, at once. Nil:
 	// none; their rows wait to be claimed.
@@ -37,6 +38,10 @@ func (q *Queue) Statements(events []eventstore.Event) ([]eventstore.Statement, e
 			// Only an event whose payload is at hand is taken at once.
 			atHand := i > 0 && events[i-1].Stream == e.Stream
 			for _, d := range c.Deliveries {
+				if d.BatchWait > 0 {
+					rows.wait(c.EventID, d, c.Size)
+					continue
+				}
 				var node int64
 				if atHand && q.Claims != nil {
 					node = q.Claims.Claim(c.EventID, d, c.Size)
@@ -45,8 +50,13 @@ func (q *Queue) Statements(events []eventstore.Event) ([]eventstore.Statement, e
 			}
 		case domain.DeliverySucceeded:
 			rows.end(e.Stream)
+		case domain.DeliveryBatched:
+			rows.batched = append(rows.batched, batchedRow{streamID(e.Stream), c, e.Version})
+		case domain.DeliveryJoinedBatch:
+			rows.leave(e.Stream)
 		case domain.DeliveryCancelled:
 			rows.end(e.Stream)
+			rows.leave(e.Stream)
 		case domain.DeliveryAttemptFailed:
 			if c.GaveUp != "" {
 				rows.end(e.Stream)
@@ -57,6 +67,7 @@ func (q *Queue) Statements(events []eventstore.Event) ([]eventstore.Statement, e
 			rows.interrupted = append(rows.interrupted, interruptedRow{streamID(e.Stream), c.Attempt + 1, e.Version})
 		case domain.DeliveryRetryRequested:
 			rows.retried = append(rows.retried, retriedRow{streamID(e.Stream), c, e.Version})
+			rows.leave(e.Stream) // it goes at once, so by itself
 		case domain.DeliveryOutcomeLate:
 			rows.late = append(rows.late, lateRow{streamID(e.Stream), e.Version})
 		}

@@ -16,11 +16,23 @@ type queueChanges struct {
 		size                     []int32
 		node                     []int64
 	}
+	waiting struct {
+		delivery, webhook, event [][16]byte
+		size, most, seconds      []int32
+	}
+	left        [][16]byte // no longer waiting for others
+	batched     []batchedRow
 	ended       [][16]byte
 	failed      []failedRow
 	interrupted []interruptedRow
 	retried     []retriedRow
 	late        []lateRow
+}
+
+type batchedRow struct {
+	id      uuid.UUID
+	batch   domain.DeliveryBatched
+	version int64
 }
 
 type failedRow struct {
@@ -56,6 +68,18 @@ func (q *queueChanges) insert(event domain.EventID, d domain.Dispatch, size int,
 	in.node = append(in.node, node)
 }
 
+func (q *queueChanges) wait(event domain.EventID, d domain.Dispatch, size int) {
+	in := &q.waiting
+	in.delivery = append(in.delivery, d.DeliveryID)
+	in.webhook = append(in.webhook, d.WebhookID)
+	in.event = append(in.event, event)
+	in.size = append(in.size, int32(size))
+	in.most = append(in.most, int32(d.BatchMax))
+	in.seconds = append(in.seconds, int32(d.BatchWait))
+}
+
+func (q *queueChanges) leave(stream string) { q.left = append(q.left, streamID(stream)) }
+
 func (q *queueChanges) end(stream string) { q.ended = append(q.ended, streamID(stream)) }
 
 // statements are in an order in which several changes of one delivery in one
@@ -69,6 +93,26 @@ func (q *queueChanges) statements() []eventstore.Statement {
 			SELECT d, w, e, s, 1, 0, 0, clock_timestamp(), nullif(n, 0)
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, n)`,
 			in.delivery, in.webhook, in.event, in.size, in.node)
+	}
+	if in := &q.waiting; len(in.delivery) > 0 {
+		// An event's turn is its place in the log, so it waits from when it was
+		// recorded, however late it was dispatched. One that a replay asked for
+		// before it was dispatched waits no more.
+		add(`INSERT INTO medilab.batch_members (delivery_id, webhook_id, position, event_id, size, max_events, due_at)
+			SELECT r.d, r.w, e.position, r.e, r.s, r.m, e.recorded_at + make_interval(secs => r.wait)
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::int[]) AS r (d, w, e, s, m, wait)
+			CROSS JOIN LATERAL (SELECT position, recorded_at FROM medilab.events
+				WHERE stream = 'event-' || r.e::text AND version = 1 LIMIT 1) AS e
+			WHERE (SELECT version FROM medilab.events WHERE stream = 'delivery-' || r.d::text AND version = 1) IS NULL`,
+			in.delivery, in.webhook, in.event, in.size, in.most, in.seconds)
+	}
+	if len(q.left) > 0 {
+		add(`DELETE FROM medilab.batch_members WHERE delivery_id = ANY($1::uuid[])`, q.left)
+	}
+	for _, r := range q.batched {
+		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch)
+			VALUES ($1, $2, $3, $4, 1, 0, $5, clock_timestamp(), true)`,
+			r.id, uuid.UUID(r.batch.WebhookID), uuid.UUID(r.batch.Members[0].EventID), r.batch.Size, r.version)
 	}
 	if len(q.ended) > 0 {
 		add(`DELETE FROM medilab.queue WHERE delivery_id = ANY($1::uuid[])`, q.ended)
@@ -95,8 +139,10 @@ func (q *queueChanges) statements() []eventstore.Statement {
 		for i, r := range q.retried {
 			webhooks[i], events[i], sizes[i] = r.request.WebhookID, r.request.EventID, int32(r.request.Size)
 		}
-		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at)
-			SELECT d, w, e, s, a, 0, v, clock_timestamp()
+		// The stream of a batch says in its beginning what it is.
+		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch)
+			SELECT d, w, e, s, a, 0, v, clock_timestamp(), coalesce((SELECT type = 'delivery.batched'
+				FROM medilab.events WHERE stream = 'delivery-' || d::text AND version = 1), false)
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[]) AS r (d, w, e, s, a, v)
 			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp()`,
 			ids, webhooks, events, sizes, attempts, versions)

@@ -65,6 +65,9 @@ type randomDelivery struct {
 	domain.Delivery
 }
 
+// waits tells whether the delivery waits for others to go with.
+func (d *randomDelivery) waits() bool { return d.Version == 0 && wantsBatches(d.webhook) }
+
 func newHistory(b *bench, seed uint64) *history {
 	b.t.Logf("seed %d", seed)
 	return &history{bench: b, rand: rand.New(rand.NewPCG(seed, seed))}
@@ -82,7 +85,9 @@ func (h *history) step() {
 		h.append(h.webhooks[h.rand.IntN(len(h.webhooks))].Stream(), []domain.Change{domain.WebhookDeactivated{}, domain.WebhookActivated{}, domain.WebhookDeleted{}}[h.rand.IntN(3)])
 	case n == 3:
 		h.appendEvents(fmt.Sprintf("event-%s", domain.EventID(webhookID(h.rand.IntN(1<<16)))), eventstore.NewEvent{Type: "event.unknown", Data: []byte(`{}`)})
-	case n < 8 || len(h.deliveries) == 0:
+	case n == 4:
+		h.batch()
+	case n < 9 || len(h.deliveries) == 0:
 		targets := slices.Clone(h.webhooks)
 		h.rand.Shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
 		targets = targets[:h.rand.IntN(len(targets)+1)]
@@ -103,6 +108,29 @@ func (h *history) step() {
 	}
 }
 
+// batch makes one of what waits for some webhook.
+func (h *history) batch() {
+	var together []domain.Waiting
+	var members []*randomDelivery
+	for _, d := range h.deliveries {
+		if d.waits() && (len(members) == 0 || d.webhook == members[0].webhook) {
+			together = append(together, domain.Waiting{BatchMember: domain.BatchMember{EventID: d.event, DeliveryID: d.id}})
+			members = append(members, d)
+		}
+	}
+	if len(members) == 0 {
+		return
+	}
+	id, batched, joined := domain.FormBatch(members[0].webhook, together)
+	for i, d := range members {
+		h.append(d.id.Stream(), joined[i])
+		d.Delivery = d.Evolve(joined[i], h.at)
+	}
+	h.append(id.Stream(), batched)
+	h.deliveries = append(h.deliveries, &randomDelivery{id: id, event: members[0].event, webhook: members[0].webhook,
+		Delivery: domain.Delivery{}.Evolve(batched, h.at)})
+}
+
 func (h *history) retry(d *randomDelivery) {
 	change := domain.DeliveryRetryRequested{EventID: d.event, WebhookID: d.webhook}
 	h.append(d.id.Stream(), change)
@@ -115,6 +143,11 @@ func (h *history) deliver(d *randomDelivery, eventType string) {
 	call.Duration = h.rand.Int64N(5_000_000)
 	var change domain.Change
 	switch {
+	case d.waits():
+		change = []domain.Change{
+			domain.DeliveryRetryRequested{EventID: d.event, WebhookID: d.webhook},
+			domain.DeliveryCancelled{EventID: d.event, WebhookID: d.webhook, Reason: domain.CancelRequested},
+		}[h.rand.IntN(2)]
 	case d.State != "" && d.State != domain.DeliveryPending || h.rand.IntN(10) == 0:
 		change = domain.DeliveryRetryRequested{EventID: d.event, WebhookID: d.webhook}
 	case h.rand.IntN(10) == 0:
@@ -146,8 +179,11 @@ func TestRebuiltEqualsLive(t *testing.T) {
 	want := map[domain.DeliveryState]int64{}
 	for _, d := range h.deliveries {
 		state := d.State
-		if state == "" {
+		switch state {
+		case "":
 			state = domain.DeliveryPending
+		case domain.DeliveryJoined:
+			continue // its batch is counted
 		}
 		want[state]++
 	}

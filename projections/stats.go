@@ -20,6 +20,7 @@ import (
 //     lengthens nor ends a run of failures. What became of it later adds nothing.
 //   - Every delivery is in one of pending, delivered, exhausted and cancelled: a
 //     retry that somebody asked for takes it back to pending from where it was.
+//   - A batch is one delivery: its members are no deliveries of their own any more.
 
 var statsModel = Model{
 	Name: "stats", Shape: 1, Tables: []string{"stats"},
@@ -90,6 +91,10 @@ func (s *sumsOf) count(e *eventstore.Event, before map[eventstore.Position]domai
 		for _, d := range c.Deliveries {
 			s.of(d.WebhookID, e.RecordedAt).pending++
 		}
+	case domain.DeliveryBatched:
+		s.of(c.WebhookID, e.RecordedAt).pending++
+	case domain.DeliveryJoinedBatch:
+		s.of(c.WebhookID, e.RecordedAt).pending--
 	case domain.DeliverySucceeded:
 		t := s.of(c.WebhookID, e.RecordedAt)
 		t.call(&c.Call, e.RecordedAt)

@@ -141,6 +141,11 @@ func (p *Projections) verifyQueue(ctx context.Context, report func(Problem)) err
 	if err != nil {
 		return fmt.Errorf("check the queue: %w", err)
 	}
+	waiting, err := verifyWaiting(ctx, tx, report)
+	if err != nil {
+		return fmt.Errorf("check what waits for batches: %w", err)
+	}
+	queued += waiting
 	pending, err := pendingByLog(ctx, tx)
 	if err != nil {
 		return fmt.Errorf("check the queue: %w", err)
@@ -189,6 +194,27 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(Problem)) (total i
 			return total, nil
 		}
 	}
+}
+
+// verifyWaiting goes through what waits for batches and gives how much it is.
+func verifyWaiting(ctx context.Context, tx pgx.Tx, report func(Problem)) (total int64, err error) {
+	rows, err := tx.Query(ctx, `
+		SELECT m.delivery_id, coalesce(e.version, 0) FROM medilab.batch_members AS m
+		LEFT JOIN LATERAL (SELECT version FROM medilab.events WHERE stream = 'delivery-' || m.delivery_id LIMIT 1) AS e ON true
+		ORDER BY m.delivery_id`)
+	if err != nil {
+		return 0, err
+	}
+	var id uuid.UUID
+	var version int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+		total++
+		if stream := domain.DeliveryID(id).Stream(); version > 0 {
+			report(Problem{Kind: ProblemQueue, Stream: stream, Text: stream + " waits for a batch, and by the log it does no more"})
+		}
+		return nil
+	})
+	return total, err
 }
 
 // pendingByLog is how many deliveries are pending by the statistics and what the

@@ -77,6 +77,9 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 		{"read model changed", `UPDATE medilab.stats SET calls = calls + 1`, []string{"read_model 0 medilab.stats holds"}, "seal"},
 		{"read model lacks a row", `DELETE FROM medilab.calls WHERE position = (SELECT max(position) FROM medilab.calls)`, []string{"read_model 0 medilab.calls holds"}, "seal"},
 		{"queue lacks a row", `DELETE FROM medilab.queue WHERE delivery_id = (SELECT min(delivery_id::text)::uuid FROM medilab.queue)`, []string{"are pending by the log"}, "read_model"},
+		{"a waiting delivery is lost", `DELETE FROM medilab.batch_members`, []string{"are pending by the log"}, "read_model"},
+		{"waits after its end", `INSERT INTO medilab.batch_members SELECT delivery_id, webhook_id, 1, event_id, 1, 1, due_at FROM medilab.queue WHERE version > 0`,
+			[]string{"waits for a batch, and by the log it does no more"}, "read_model"},
 		{"queue is behind", `UPDATE medilab.queue SET version = version + 1 WHERE delivery_id = (SELECT min(delivery_id::text)::uuid FROM medilab.queue)`, []string{"queue 0 the queue has version"}, "read_model"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

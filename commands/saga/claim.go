@@ -73,6 +73,10 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 	failpoint.Pass(failpoint.AfterClaim)
+	if err := c.s.readBatches(ctx, claimed); err != nil {
+		signal(c.s.sweep) // it gives back what was claimed
+		return false, err
+	}
 	got := map[domain.WebhookID]int32{}
 	for _, d := range claimed {
 		got[d.webhook]++
@@ -142,10 +146,10 @@ WITH mine AS (
 	) AS due WHERE due.before < $4
 ), claimed AS (
 	UPDATE medilab.queue AS q SET node = $3 FROM mine WHERE q.delivery_id = mine.delivery_id
-	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at
+	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at, q.batch
 )
-SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, e.data, e.recorded_at
-FROM claimed AS c LEFT JOIN medilab.events AS e ON e.stream = 'event-' || c.event_id::text AND e.version = 1
+SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, e.data, e.recorded_at
+FROM claimed AS c LEFT JOIN medilab.events AS e ON NOT c.batch AND e.stream = 'event-' || c.event_id::text AND e.version = 1
 ORDER BY c.due_at, c.delivery_id`
 
 func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32) ([]*delivery, error) {
@@ -157,14 +161,16 @@ func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]b
 		var d delivery
 		var data []byte
 		var recordedAt *time.Time
-		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &data, &recordedAt)
+		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &data, &recordedAt)
 		if err != nil {
 			return nil, err
 		}
 		if recordedAt != nil {
 			d.occurredAt = recordedAt.UTC()
 		}
-		d.read(data)
+		if !d.isBatch {
+			d.read(data)
+		}
 		return &d, nil
 	})
 	if err != nil {

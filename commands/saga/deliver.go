@@ -49,7 +49,7 @@ func (s *session) deliver(msg *message.Message) error {
 	s.observe(d, call)
 	if ctx.Err() != nil && call.Outcome != domain.OutcomeSuccess && call.Status == 0 {
 		s.record(d, func(d *delivery) domain.Change {
-			return domain.DecideInterruption(d.eventID, d.event.EventType, w, d.attempt, "the server was shutting down")
+			return domain.DecideInterruption(d.eventID, d.eventType(), w, d.attempt, "the server was shutting down")
 		})
 		return nil
 	}
@@ -66,12 +66,12 @@ func (s *session) deliver(msg *message.Message) error {
 func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (domain.Call, time.Duration) {
 	if d.broken != "" {
 		return domain.Call{
-			EventID: d.eventID, EventType: d.event.EventType, WebhookID: w.ID, WebhookVersion: w.Version, PayloadVersion: w.PayloadVersion,
+			EventID: d.eventID, EventType: d.eventType(), WebhookID: w.ID, WebhookVersion: w.Version, PayloadVersion: w.PayloadVersion,
 			Attempt: d.attempt, URL: w.URL, StartedAt: s.clock.Now(), Outcome: outcomeUnreadableEvent, Error: d.broken,
 		}, 0
 	}
 	return s.attempter.Make(ctx, commands.Attempt{
-		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt,
+		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt, Batch: d.batch,
 	})
 }
 

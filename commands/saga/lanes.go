@@ -32,12 +32,22 @@ type delivery struct {
 	webhook    domain.WebhookID
 	eventID    domain.EventID
 	event      domain.EventTriggered
-	broken     string // why the event cannot be sent at all; else ""
 	occurredAt time.Time
+	isBatch    bool
+	batch      []domain.BatchEvent // of a batch, instead of event and occurredAt
+	broken     string              // why it cannot be sent at all; else ""
 	attempt    int
 	retries    int
 	version    int64
 	size       int
+}
+
+// eventType is what the delivery's calls are listed under; "" when that is not known.
+func (d *delivery) eventType() string {
+	if d.isBatch {
+		return string(domain.BatchEventType)
+	}
+	return d.event.EventType
 }
 
 type lane struct {
@@ -154,6 +164,9 @@ func (l *lanes) committed(dispatched domain.EventDispatched, triggered domain.Ev
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range dispatched.Deliveries {
+		if d.BatchWait > 0 {
+			continue // it waits for others
+		}
 		ln := l.lane(d.WebhookID)
 		if _, mine := l.tentative.claimed[d.DeliveryID]; !mine {
 			ln.backlog = true
@@ -268,6 +281,12 @@ func (l *lanes) has(id domain.DeliveryID) bool {
 	defer l.mu.Unlock()
 	_, ok := l.claimed[id]
 	return ok
+}
+
+// queued says that a delivery of the webhook came into the table, due now.
+func (l *lanes) queued(id domain.WebhookID) {
+	l.found([]domain.WebhookID{id})
+	signal(l.claim)
 }
 
 // found says that the table holds due deliveries of these webhooks.

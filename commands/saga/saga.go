@@ -90,11 +90,18 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 		switch c := batch[i].Value.(type) {
 		case domain.EventDispatched:
 			var triggered domain.EventTriggered
+			var atHand bool
 			if i > 0 {
-				triggered, _ = batch[i-1].Value.(domain.EventTriggered)
+				triggered, atHand = batch[i-1].Value.(domain.EventTriggered)
 			}
 			now.lanes.committed(c, triggered, batch[i].RecordedAt)
-		case domain.WebhookActivated, domain.WebhookDeleted, domain.DeliveryRetryRequested:
+			now.batcher.committed(c, batch[i].RecordedAt, atHand)
+		case domain.DeliveryBatched:
+			now.lanes.queued(c.WebhookID)
+		case domain.WebhookDeleted:
+			now.claimer.due.earlier(batch[i].RecordedAt)
+			now.batcher.deleted(batch[i].Stream)
+		case domain.WebhookActivated, domain.DeliveryRetryRequested:
 			now.claimer.due.earlier(batch[i].RecordedAt)
 		}
 	}
@@ -145,6 +152,7 @@ type session struct {
 	node      *eventstore.Node
 	lanes     *lanes
 	claimer   *claimer
+	batcher   *batcher
 	attempted func(domain.Call)
 	sweep     chan struct{}
 	owning    sync.Mutex // held while the table and the memory say different things of who owns what
@@ -165,6 +173,7 @@ func (s *Saga) runSession(ctx context.Context) error {
 	}
 	now.claimer = &claimer{s: now, due: wakeAt{changed: make(chan struct{}, 1)}}
 	now.claimer.due.earlier(now.clock.Now()) // look at once for what waits
+	now.batcher = newBatcher(now)
 
 	// What ends with the session, whichever way it ends.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -189,6 +198,7 @@ func (s *Saga) runSession(ctx context.Context) error {
 	}
 	if c.Deliver {
 		group.Go(func() { now.claimer.run(work) })
+		group.Go(func() { now.batcher.run(work) })
 		group.Go(func() { now.takeOver(work) })
 		group.Go(func() { now.sweepStrays(work) })
 	}

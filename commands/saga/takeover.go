@@ -45,7 +45,7 @@ func (s *session) takeOver(ctx context.Context) {
 // lease ran out.
 func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.node
+		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.node
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
 		WHERE n.lease_until < clock_timestamp() AND (n.lease_until = '-infinity' OR $2) LIMIT $1`, takeoverPage, all)
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 		node int64
 	}
 	orphans, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphan, err error) {
-		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.node)
+		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.node)
 		return o, err
 	})
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	for i, o := range orphans {
 		w, _ := s.directory.Webhook(o.webhook)
 		w.ID = o.webhook
-		change := domain.DecideInterruption(o.eventID, "", w, o.attempt, "the node that made the call is gone")
+		change := domain.DecideInterruption(o.eventID, o.eventType(), w, o.attempt, "the node that made the call is gone")
 		units[i] = s.unit(&orphans[i].delivery, change)
 	}
 	taken := 0

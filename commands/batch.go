@@ -1,0 +1,67 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// ErrUnreadable says that what the log holds does not decode: reading it again
+// will not help.
+var ErrUnreadable = errors.New("the stored event cannot be read")
+
+// BatchEvents reads the events of a batch, in the order of its body. The error
+// is ErrUnreadable or the log's.
+func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID) ([]domain.BatchEvent, error) {
+	batched, err := first[domain.DeliveryBatched](ctx, log, batch.Stream())
+	if err != nil {
+		return nil, err
+	}
+	streams := make([]string, len(batched[0].Members))
+	for i, m := range batched[0].Members {
+		streams[i] = m.EventID.Stream()
+	}
+	triggered, err := first[domain.EventTriggered](ctx, log, streams...)
+	if err != nil {
+		return nil, err
+	}
+	events := make([]domain.BatchEvent, len(triggered))
+	for i, t := range triggered {
+		events[i] = domain.BatchEvent{
+			EventType: domain.EventType(t.EventType), EventData: t.EventData, EventID: uuid.UUID(batched[0].Members[i].EventID),
+		}
+	}
+	return events, nil
+}
+
+// first reads what each stream began with.
+func first[C domain.Change](ctx context.Context, log *eventstore.Log, streams ...string) ([]C, error) {
+	events, err := log.LoadFirst(ctx, streams)
+	if err != nil {
+		return nil, err
+	}
+	if len(events) != len(streams) {
+		return nil, fmt.Errorf("%w: %d of %d are not in the log", ErrUnreadable, len(streams)-len(events), len(streams))
+	}
+	changes := make([]C, len(events))
+	for i := range events {
+		change, ok := events[i].Value.(C)
+		if !ok {
+			return nil, fmt.Errorf("%w: position %d: %w", ErrUnreadable, events[i].Position, unexpected(&events[i]))
+		}
+		changes[i] = change
+	}
+	return changes, nil
+}
+
+func unexpected(e *eventstore.Event) error {
+	if e.Err != nil {
+		return e.Err
+	}
+	return fmt.Errorf("a stream does not begin with %s", e.Type)
+}

@@ -1,0 +1,156 @@
+package domain
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// A batch is several events on their way to one webhook together: one delivery
+// with an id, a stream, attempts and an end of its own.
+//
+// Its rules (contract sections 2 and 3):
+//   - its members are the oldest that wait for the webhook, in the log's order;
+//   - it is no larger than any of its members was promised when it was dispatched,
+//     and its body has at most 10 MB, unless one event alone has more;
+//   - it is made as soon as nothing more fits in, or when one of its members has
+//     waited as long as it may;
+//   - from then on it stays as it is: what becomes of it becomes of all its members;
+//   - a member that a replay sends again goes by itself, under its own id.
+//
+// A delivery becomes a member by an event in its own stream, at the version at
+// which it was waiting: so it joins one batch, or is cancelled, or is asked for at
+// once by itself, and never two of these, whoever races.
+
+// BatchEventType stands for the type of what a batch delivers: in its calls and
+// in X-Webhook-Event. No event of the clinic has it, for their types have a dot.
+const BatchEventType EventType = "batch"
+
+// DeliveryBatched starts the stream of a batch.
+type DeliveryBatched struct {
+	WebhookID WebhookID     `json:"webhook_id"`
+	Size      int           `json:"size"`    // bytes of all its event_data
+	Members   []BatchMember `json:"members"` // in the order of the body
+}
+
+// BatchMember is one delivery that went in a batch.
+type BatchMember struct {
+	EventID    EventID    `json:"event_id"`
+	DeliveryID DeliveryID `json:"delivery_id"`
+}
+
+// DeliveryJoinedBatch makes a delivery a member: what becomes of it is told in the
+// stream of its batch, unless it is asked for by itself later.
+type DeliveryJoinedBatch struct {
+	EventID   EventID    `json:"event_id"`
+	WebhookID WebhookID  `json:"webhook_id"`
+	BatchID   DeliveryID `json:"batch_id"`
+}
+
+func (DeliveryBatched) ChangeType() string     { return "delivery.batched" }
+func (DeliveryJoinedBatch) ChangeType() string { return "delivery.joined_batch" }
+
+// AppendJSON is written out: it names every event of a busy webhook.
+func (c DeliveryBatched) AppendJSON(dst []byte) []byte {
+	dst = appendID(dst, `{"webhook_id":`, uuid.UUID(c.WebhookID))
+	dst = appendInt(append(dst, `,"size":`...), int64(c.Size))
+	dst = append(dst, `,"members":[`...)
+	for i, m := range c.Members {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendID(dst, `{"event_id":`, uuid.UUID(m.EventID))
+		dst = append(appendID(dst, `,"delivery_id":`, uuid.UUID(m.DeliveryID)), '}')
+	}
+	return append(dst, "]}"...)
+}
+
+// AppendJSON is written out: it runs once an event of a busy webhook.
+func (c DeliveryJoinedBatch) AppendJSON(dst []byte) []byte {
+	dst = appendID(dst, `{"event_id":`, uuid.UUID(c.EventID))
+	dst = appendID(dst, `,"webhook_id":`, uuid.UUID(c.WebhookID))
+	return append(appendID(dst, `,"batch_id":`, uuid.UUID(c.BatchID)), '}')
+}
+
+var (
+	_ = register(DeliveryBatched{})
+	_ = register(DeliveryJoinedBatch{})
+)
+
+// BatchOf derives a batch's id from the delivery that is its first member: a
+// delivery joins one batch at most. It has the layout of DeliveryOf.
+func BatchOf(first DeliveryID) DeliveryID {
+	sum := sha256.Sum256(append([]byte(BatchEventType), first[:]...))
+	var id uuid.UUID
+	copy(id[:6], first[:6])
+	copy(id[6:], sum[:10])
+	return DeliveryID(stamp(id))
+}
+
+// In gives a member of a batch as it stands: as its batch does.
+func (d Delivery) In(batch Delivery) Delivery {
+	batch.EventID, batch.BatchID, batch.Members, batch.Size, batch.Version = d.EventID, d.BatchID, nil, 0, d.Version
+	return batch
+}
+
+// CheckCancelMember refuses to take one of several out of their batch, which a
+// receiver may have seen already.
+func CheckCancelMember(member, batch Delivery) error {
+	if others := len(batch.Members) - 1; others > 0 {
+		return Conflict(fmt.Sprintf("this delivery goes together with %d others in the batch %s: cancel that delivery to end them all", others, member.BatchID))
+	}
+	return nil
+}
+
+// Waiting is a delivery that waits for others to go with.
+type Waiting struct {
+	BatchMember
+	Size int // bytes of event_data
+	// The rule under which it was dispatched, whatever the webhook wants by now:
+	MaxEvents int
+	DueAt     time.Time // when it must go
+}
+
+// MaxBatchMembers is the most that a webhook can ask for.
+const MaxBatchMembers = 1000
+
+// BatchMemberBytes is more than the body says of a member beside its event_data.
+const BatchMemberBytes = 256
+
+// BatchFull tells whether so many members of so many bytes leave no room for another.
+func BatchFull(members, size, maxEvents int) bool {
+	return members >= maxEvents || size+members*BatchMemberBytes >= MaxEventBytes
+}
+
+// DecideBatch says how many of those that wait, the oldest first, go together
+// now; 0: they go on waiting.
+func DecideBatch(waiting []Waiting, now time.Time) int {
+	size, most, due := 0, MaxBatchMembers, false
+	for n, w := range waiting {
+		full := n+1 > min(most, w.MaxEvents) || size+w.Size+(n+1)*BatchMemberBytes > MaxEventBytes
+		if n > 0 && full {
+			return n
+		}
+		size, most = size+w.Size, min(most, w.MaxEvents)
+		due = due || !now.Before(w.DueAt)
+	}
+	if due || BatchFull(len(waiting), size, most) {
+		return len(waiting)
+	}
+	return 0
+}
+
+// FormBatch makes a batch of the deliveries, and each of them its member.
+func FormBatch(webhook WebhookID, together []Waiting) (DeliveryID, DeliveryBatched, []DeliveryJoinedBatch) {
+	id := BatchOf(together[0].DeliveryID)
+	batched := DeliveryBatched{WebhookID: webhook, Members: make([]BatchMember, len(together))}
+	joined := make([]DeliveryJoinedBatch, len(together))
+	for i, w := range together {
+		batched.Size += w.Size
+		batched.Members[i] = w.BatchMember
+		joined[i] = DeliveryJoinedBatch{EventID: w.EventID, WebhookID: webhook, BatchID: id}
+	}
+	return id, batched, joined
+}
