@@ -23,7 +23,8 @@ const (
 
 // takeOver records the attempts that dead nodes had under way as interrupted, so
 // that the next ones follow at once, until ctx ends. Every node does it: the
-// expected version lets one of them win.
+// expected version lets one of them win. A node leaves its own alone: when its
+// lease is over, it learns that by itself, and goes on under another id.
 func (s *session) takeOver(ctx context.Context) {
 	began := time.Now()
 	for ctx.Err() == nil {
@@ -47,7 +48,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.node
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
-		WHERE n.lease_until < clock_timestamp() AND (n.lease_until = '-infinity' OR $2) LIMIT $1`, takeoverPage, all)
+		WHERE n.lease_until < clock_timestamp() AND n.id <> $3 AND (n.lease_until = '-infinity' OR $2) LIMIT $1`, takeoverPage, all, s.node.ID)
 	if err != nil {
 		return 0, fmt.Errorf("find what dead nodes had: %w", err)
 	}
