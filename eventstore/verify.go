@@ -43,14 +43,11 @@ type seal struct {
 // and has the version that its place in its stream demands. It reports what is
 // wrong and goes on; the error is that the checking failed. Memory is constant.
 func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(done, total Position)) error {
-	tx, err := l.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
-	if err != nil {
-		return fmt.Errorf("verify the log: %w", err)
-	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // read only: nothing to undo
+	// What is up to the head does not change, so no transaction need be open for as
+	// long as this takes.
 	v := verifier{log: l, report: report, progress: progress, next: 1, digest: sha256.New()}
 	var last Position
-	err = tx.QueryRow(ctx, `SELECT h.position, h.seal, (SELECT coalesce(max(position), 0) FROM medilab.events) FROM medilab.log_head AS h`).
+	err := l.pool.QueryRow(ctx, `SELECT h.position, h.seal, (SELECT coalesce(max(position), 0) FROM medilab.events) FROM medilab.log_head AS h`).
 		Scan(&v.head, &v.headSeal, &last)
 	if err != nil {
 		return fmt.Errorf("verify the log: %w", err)
@@ -58,10 +55,10 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 	if last > v.head {
 		v.damage(FlawSeal, v.head+1, "", "events up to %d stand behind the log's head, %d: the log did not append them", last, v.head)
 	}
-	if err := v.seals(ctx, tx); err != nil {
+	if err := v.seals(ctx); err != nil {
 		return err
 	}
-	return v.versions(ctx, tx)
+	return v.versions(ctx)
 }
 
 // verifier walks the log and its seals side by side.
@@ -85,12 +82,12 @@ func (v *verifier) damage(flaw Flaw, at Position, stream, text string, args ...a
 }
 
 // seals goes through the batches as they were sealed.
-func (v *verifier) seals(ctx context.Context, tx pgx.Tx) error {
+func (v *verifier) seals(ctx context.Context) error {
 	const page = 1000
 	last := Position(0)
 	for {
-		rows, err := tx.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
-			WHERE last_position > $1 ORDER BY last_position LIMIT $2`, last, page)
+		rows, err := v.log.pool.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
+			WHERE last_position > $1 AND last_position <= $2 ORDER BY last_position LIMIT $3`, last, v.head, page)
 		if err != nil {
 			return fmt.Errorf("verify the log: %w", err)
 		}
@@ -102,7 +99,7 @@ func (v *verifier) seals(ctx context.Context, tx pgx.Tx) error {
 			return fmt.Errorf("verify the log: %w", err)
 		}
 		for _, s := range list {
-			if err := v.batch(ctx, tx, s); err != nil {
+			if err := v.batch(ctx, s); err != nil {
 				return err
 			}
 			last = s.last
@@ -114,7 +111,7 @@ func (v *verifier) seals(ctx context.Context, tx pgx.Tx) error {
 	}
 	if last < v.head {
 		v.damage(FlawSeal, last+1, "", "positions %d to %d are not sealed", last+1, v.head)
-		return v.batch(ctx, tx, seal{first: last + 1, last: v.head})
+		return v.batch(ctx, seal{first: last + 1, last: v.head})
 	}
 	if !bytes.Equal(v.before, v.headSeal) {
 		v.damage(FlawSeal, last, "", "the last seal, up to %d, is not the one that the log's head holds", last)
@@ -124,14 +121,14 @@ func (v *verifier) seals(ctx context.Context, tx pgx.Tx) error {
 
 // batch checks the events of one seal; a seal without a sum is missing, and
 // only its events are checked.
-func (v *verifier) batch(ctx context.Context, tx pgx.Tx, s seal) error {
+func (v *verifier) batch(ctx context.Context, s seal) error {
 	if s.first != v.next {
 		v.damage(FlawSeal, v.next, "", "the seal up to %d starts at %d: it should at %d", s.last, s.first, v.next)
 	}
 	v.digest.Reset()
 	whole, sameTime := true, true
 	for at := s.first; at <= s.last; {
-		e, ok, err := v.event(ctx, tx, at)
+		e, ok, err := v.event(ctx, at)
 		if err != nil {
 			return err
 		}
@@ -178,12 +175,12 @@ func (v *verifier) sum(s seal) []byte {
 }
 
 // event gives the first event at the position or after it.
-func (v *verifier) event(ctx context.Context, tx pgx.Tx, at Position) (Event, bool, error) {
+func (v *verifier) event(ctx context.Context, at Position) (Event, bool, error) {
 	for len(v.page) > 0 && v.page[0].Position < at {
 		v.page = v.page[1:]
 	}
 	for len(v.page) == 0 && v.read < v.head {
-		if err := v.readPage(ctx, tx, max(v.read, at-1)); err != nil {
+		if err := v.readPage(ctx, max(v.read, at-1)); err != nil {
 			return Event{}, false, err
 		}
 	}
@@ -194,9 +191,9 @@ func (v *verifier) event(ctx context.Context, tx pgx.Tx, at Position) (Event, bo
 }
 
 // readPage reads what follows the position, in a bounded number of bytes.
-func (v *verifier) readPage(ctx context.Context, tx pgx.Tx, after Position) error {
+func (v *verifier) readPage(ctx context.Context, after Position) error {
 	const most = 2000
-	rows, err := tx.Query(ctx, `
+	rows, err := v.log.pool.Query(ctx, `
 		SELECT `+eventColumns+` FROM (
 			SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
 			FROM (SELECT * FROM medilab.events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) AS page
@@ -216,7 +213,12 @@ func (v *verifier) readPage(ctx context.Context, tx pgx.Tx, after Position) erro
 
 // versions looks for streams with holes. The index of streams gives them in
 // order, so the database needs no memory for it either.
-func (v *verifier) versions(ctx context.Context, tx pgx.Tx) error {
+func (v *verifier) versions(ctx context.Context) error {
+	tx, err := v.log.pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads: nothing to undo
 	// The order of the index is the order of the window: nothing is sorted.
 	if _, err := tx.Exec(ctx, `SET LOCAL enable_seqscan = off`); err != nil {
 		return fmt.Errorf("verify the log: %w", err)
