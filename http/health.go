@@ -12,11 +12,13 @@ import (
 // and what asks for them (a load balancer, Prometheus) mostly has none.
 func (s *Server) healthRoutes() {
 	s.route("GET", "/healthz", public, s.handleAlive)
-	s.route("GET", "/readyz", public, s.handleReady)
+	s.route("GET", readyPath, public, s.handleReady)
 	if s.config.Metrics != nil {
 		s.route("GET", "/metrics", public, s.handleMetrics)
 	}
 }
+
+const readyPath = "/readyz"
 
 func (s *Server) handleAlive(x *exchange, _ *http.Request) error {
 	return x.answer(http.StatusOK, statusView{"ok"})

@@ -204,8 +204,8 @@ func (s *Server) finish(x *exchange, r *http.Request) {
 func (s *Server) log(x *exchange, r *http.Request, took time.Duration) {
 	level := slog.LevelInfo
 	switch {
-	case x.status == http.StatusAccepted, x.status < http.StatusBadRequest && !strings.HasPrefix(x.route, apiRoot):
-		level = slog.LevelDebug
+	case x.status == http.StatusAccepted, x.status < http.StatusBadRequest && !strings.HasPrefix(x.route, apiRoot), x.route == readyPath:
+		level = slog.LevelDebug // who asks whether we are ready acts on the answer itself
 	case x.status >= http.StatusInternalServerError:
 		level = slog.LevelError
 	}
