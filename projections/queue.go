@@ -42,11 +42,15 @@ func (q *Queue) Statements(events []eventstore.Event) ([]eventstore.Statement, e
 					rows.wait(c.EventID, d, c.Size)
 					continue
 				}
+				if !atHand {
+					rows.later.add(c.EventID, d, c.Size, 0)
+					continue
+				}
 				var node int64
-				if atHand && q.Claims != nil {
+				if q.Claims != nil {
 					node = q.Claims.Claim(c.EventID, d, c.Size)
 				}
-				rows.insert(c.EventID, d, c.Size, node)
+				rows.inserted.add(c.EventID, d, c.Size, node)
 			}
 		case domain.DeliverySucceeded:
 			rows.end(e.Stream)

@@ -11,12 +11,9 @@ import (
 
 // queueChanges gathers what a batch changes in the queue, for a statement a kind.
 type queueChanges struct {
-	inserted struct {
-		delivery, webhook, event [][16]byte
-		size                     []int32
-		node                     []int64
-	}
-	waiting struct {
+	inserted insertedRows // dispatched in the append of their event
+	later    insertedRows // dispatched after it, by the reader
+	waiting  struct {
 		delivery, webhook, event [][16]byte
 		size, most, seconds      []int32
 	}
@@ -33,6 +30,12 @@ type batchedRow struct {
 	id      uuid.UUID
 	batch   domain.DeliveryBatched
 	version int64
+}
+
+type insertedRows struct {
+	delivery, webhook, event [][16]byte
+	size                     []int32
+	node                     []int64
 }
 
 type failedRow struct {
@@ -59,14 +62,18 @@ type lateRow struct {
 	version int64
 }
 
-func (q *queueChanges) insert(event domain.EventID, d domain.Dispatch, size int, node int64) {
-	in := &q.inserted
+func (in *insertedRows) add(event domain.EventID, d domain.Dispatch, size int, node int64) {
 	in.delivery = append(in.delivery, d.DeliveryID)
 	in.webhook = append(in.webhook, d.WebhookID)
 	in.event = append(in.event, event)
 	in.size = append(in.size, int32(size))
 	in.node = append(in.node, node)
 }
+
+// insertSQL queues what an append dispatched; its end may narrow which of it.
+const insertSQL = `INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
+	SELECT d, w, e, s, 1, 0, 0, clock_timestamp(), nullif(n, 0)
+	FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, n)`
 
 func (q *queueChanges) wait(event domain.EventID, d domain.Dispatch, size int) {
 	in := &q.waiting
@@ -89,9 +96,12 @@ func (q *queueChanges) statements() []eventstore.Statement {
 	var out []eventstore.Statement
 	add := func(sql string, args ...any) { out = append(out, eventstore.Statement{SQL: sql, Args: args}) }
 	if in := &q.inserted; len(in.delivery) > 0 {
-		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
-			SELECT d, w, e, s, 1, 0, 0, clock_timestamp(), nullif(n, 0)
-			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, n)`,
+		add(insertSQL, in.delivery, in.webhook, in.event, in.size, in.node)
+	}
+	if in := &q.later; len(in.delivery) > 0 {
+		// A replay may have asked for the event before it was dispatched: that
+		// delivery is on its way, or made.
+		add(insertSQL+` WHERE NOT EXISTS (SELECT FROM medilab.events WHERE stream = 'delivery-' || r.d::text AND version = 1)`,
 			in.delivery, in.webhook, in.event, in.size, in.node)
 	}
 	if in := &q.waiting; len(in.delivery) > 0 {

@@ -370,3 +370,43 @@ func TestDispatchesWhatOthersAppended(t *testing.T) {
 		n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered)
 	}
 }
+
+// A replay may ask for an event before the dispatcher has come to it: the event
+// is delivered once, and dispatching goes on.
+func TestAskedForBeforeDispatched(t *testing.T) {
+	url := testdb.New(t)
+	pool, err := eventstore.OpenPool(t.Context(), url, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	plain := eventstore.Open(eventstore.Config{
+		Pool:   pool,
+		Codec:  func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
+		Inline: []eventstore.Inline{&projections.Queue{}},
+	})
+	defer plain.Close()
+	early := &node{t: t, log: plain}
+	w := early.register(1, nil)
+	waiting, made := early.trigger(), early.trigger()
+	ask := func(event domain.EventID) {
+		early.append(domain.DeliveryOf(event, w).Stream(), 0, domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Attempt: 1, Size: 19})
+	}
+	ask(waiting)
+	ask(made)
+	early.append(domain.DeliveryOf(made, w).Stream(), 1, domain.DeliverySucceeded{Call: domain.Call{EventID: made, WebhookID: w, Attempt: 1, Outcome: domain.OutcomeSuccess}})
+	after := early.trigger()
+
+	r := newReceiver()
+	n := start(t, url, r)
+	for _, event := range []domain.EventID{waiting, made, after} {
+		n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered)
+	}
+	n.awaitEmptyQueue()
+	if got := r.attempts(domain.DeliveryOf(made, w)); len(got) != 0 {
+		t.Errorf("what was delivered already was sent again: %v", got)
+	}
+	if got := r.attempts(domain.DeliveryOf(waiting, w)); len(got) != 1 {
+		t.Errorf("attempts %v", got)
+	}
+}
