@@ -178,7 +178,9 @@ func prepare(ctx context.Context, db *sql.DB) (unlock func() error, err error) {
 	unlock = func() error {
 		return errors.Join(advisory.SessionUnlock(context.WithoutCancel(ctx), conn), conn.Close())
 	}
-	if _, err := conn.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS medilab`); err != nil {
+	// A role that only serves may make no schema, also none that is there.
+	const createSchema = `DO $$ BEGIN IF to_regnamespace('medilab') IS NULL THEN CREATE SCHEMA medilab; END IF; END $$`
+	if _, err := conn.ExecContext(ctx, createSchema); err != nil {
 		return nil, errors.Join(fmt.Errorf("create the schema medilab: %w", err), unlock())
 	}
 	return unlock, nil

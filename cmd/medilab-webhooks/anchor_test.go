@@ -78,6 +78,10 @@ func TestAnchors(t *testing.T) {
 		}
 	}
 	check(file, "cut off")
+	c.run(0, "", "audit", "verify") // alone it cannot know
+	if said, _ := c.run(1, "", "audit", "verify", "--anchor", file); !strings.Contains(said, "cut off") {
+		t.Error(said)
+	}
 	out, _ := c.run(1, "", "audit", "verify", "--anchor", file)
 	c.matches("the problems", out, `KIND .*\n(.+\n)*anchor +4 .*cut off\n`)
 	c.run(0, "", "emit", "patient.updated", `{"a":2}`)

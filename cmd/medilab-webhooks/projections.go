@@ -97,6 +97,9 @@ func newProjectionsRebuildCommand(db *databaseOptions) *cobra.Command {
 				if all {
 					names = projections.Names()
 				}
+				if err := s.commands.Record(c.Context(), caller(), domain.AdminReadModelRebuilt, strings.Join(names, ", ")); err != nil {
+					return err
+				}
 				if asJSON {
 					return printJSON(c.OutOrStdout(), map[string]any{"rebuilt": names, "events": watch.done})
 				}
