@@ -215,8 +215,11 @@ func TestRelayIsOfTheTransaction(t *testing.T) {
 	r.emit(old, `{"n":"old 2"}`)
 	r.check(old.Commit(t.Context()))
 
-	want := []string{`{"n":1}`, `{"n":4}`, `{"n":2}`, `{"n":3}`, `{"n":"old"}`, `{"n":"old 2"}`}
-	if got := r.data(6); !slices.Equal(got, want) {
+	// A row that was skipped may be found after one that follows it: no order is promised.
+	want := []string{`{"n":1}`, `{"n":4}`, `{"n":2}`, `{"n":3}`, `{"n":"old 2"}`, `{"n":"old"}`}
+	got := r.data(6)
+	slices.Sort(got[4:])
+	if !slices.Equal(got, want) {
 		t.Errorf("the log has %v; want %v", got, want)
 	}
 	if n := r.count("outbox"); n != 0 {
