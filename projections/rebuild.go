@@ -14,6 +14,7 @@ import (
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
 // A rebuild fills new tables beside the old ones from the beginning of the log,
@@ -170,6 +171,7 @@ func (f *filling) rebuild(ctx context.Context, progress Progress) error {
 	if err := f.catchUp(ctx, progress); err != nil {
 		return err
 	}
+	failpoint.Pass(failpoint.InRebuild)
 	if err := f.copies.finish(ctx, f.conn); err != nil {
 		return err
 	}

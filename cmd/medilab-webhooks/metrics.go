@@ -76,13 +76,14 @@ var (
 	lagDesc      = prometheus.NewDesc("medilab_projections_lag_seconds", "Age of the oldest event that the read models lack.", nil, nil)
 	alertsDesc   = prometheus.NewDesc("medilab_alerts_open", "Open alerts by kind.", []string{"kind"}, nil)
 	poisonDesc   = prometheus.NewDesc("medilab_parked_events", "Entries of the log that no read model could take.", nil, nil)
+	unreadDesc   = prometheus.NewDesc("medilab_undispatched_events", "Events that are dispatched only when they can be read.", nil, nil)
 	outboxDesc   = prometheus.NewDesc("medilab_outbox_waiting_events", "Emitted events that are not in the log yet, counted up to 100,000.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (f *figures) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{inFlightDesc, waitingDesc, bytesDesc, workersDesc, headDesc, readerDesc, parkedDesc, outboxDesc,
-		callsDesc, pendingDesc, lagDesc, alertsDesc, poisonDesc} {
+		callsDesc, pendingDesc, lagDesc, alertsDesc, poisonDesc, unreadDesc} {
 		descs <- d
 	}
 }
@@ -121,6 +122,10 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 		for kind, n := range g.OpenAlerts {
 			gauge(alertsDesc, float64(n), string(kind))
 		}
+	}
+	var unread int64
+	if err := f.server.pool.QueryRow(ctx, `SELECT count(*) FROM medilab.undispatched`).Scan(&unread); err == nil {
+		gauge(unreadDesc, float64(unread))
 	}
 	rows, err := f.server.pool.Query(ctx, `SELECT name, position FROM medilab.readers`)
 	if err != nil {

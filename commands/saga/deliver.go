@@ -203,4 +203,13 @@ func (s *session) putBack(take func() []*delivery) {
 	}
 }
 
+// putBackLast gives back what the batch that was under way at the stop claimed.
+func (s *session) putBackLast() {
+	ctx, cancel := context.WithTimeout(context.Background(), putBackTimeout)
+	defer cancel()
+	if err := s.releaseStrays(ctx); err != nil {
+		s.logger.Warn("some deliveries may not be given back, they will be taken over", "error", err)
+	}
+}
+
 const putBackTimeout = 5 * time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/google/uuid"
@@ -19,6 +20,7 @@ import (
 // what stands before each event.
 type dispatcher struct {
 	log      *eventstore.Log
+	logger   *slog.Logger
 	registry *domain.Registry
 	position eventstore.Position // up to where registry has folded the log
 }
@@ -49,6 +51,7 @@ func (d *dispatcher) apply(ctx context.Context, page eventstore.Page) error {
 		}
 	}
 	var units []eventstore.Unit
+	var unread []*eventstore.Event
 	for i := range page.Events {
 		e := &page.Events[i]
 		switch c := e.Value.(type) {
@@ -65,7 +68,14 @@ func (d *dispatcher) apply(ctx context.Context, page eventstore.Page) error {
 			}
 		case domain.Change:
 			d.fold(e, c)
+		default:
+			if strings.HasPrefix(e.Stream, "event-") {
+				unread = append(unread, e)
+			}
 		}
+	}
+	if err := d.setAside(ctx, page.Tx, unread); err != nil {
+		return err
 	}
 	d.position = page.Last()
 	for _, err := range d.log.AppendEach(ctx, units) {

@@ -196,6 +196,9 @@ func (s *Saga) runSession(ctx context.Context) error {
 	for _, run := range c.Beside {
 		group.Go(func() { run(work, node) })
 	}
+	if c.Dispatch {
+		group.Go(func() { now.retryUndispatched(work) })
+	}
 	if c.Deliver {
 		group.Go(func() { now.claimer.run(work) })
 		group.Go(func() { now.batcher.run(work) })
@@ -229,7 +232,9 @@ func (s *Saga) runSession(ctx context.Context) error {
 // given back.
 func (s *Saga) wind(now *session, cutCalls context.CancelFunc) error {
 	unstarted := now.lanes.stop()
-	now.putBack(func() []*delivery { return unstarted })
+	// A claim under way has the last word.
+	now.putBack(func() []*delivery { return append(unstarted, now.lanes.stop()...) })
+	now.putBackLast()
 	timer := time.NewTimer(s.config.Grace)
 	defer timer.Stop()
 	select {
@@ -257,7 +262,7 @@ func (s *Saga) router(ctx context.Context, now *session, calls context.Context) 
 		return nil, fmt.Errorf("make the router: %w", err)
 	}
 	if c.Dispatch {
-		d := &dispatcher{log: c.Log}
+		d := &dispatcher{log: c.Log, logger: c.Logger}
 		sub, err := c.Log.Subscribe(ctx, now.node, eventstore.Reader{Name: readerDispatcher, Interested: interested})
 		if err != nil {
 			return nil, err
