@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -194,7 +195,10 @@ func (n *node) stopped() bool {
 }
 
 // calls is how many calls the process says it made.
-func (n *node) calls() int {
+func (n *node) calls() int { return n.metric("medilab_delivery_attempt_duration_seconds_count") }
+
+// metric is the sum of a metric over its labels.
+func (n *node) metric(name string) (sum int) {
 	n.t.Helper()
 	resp, err := client.Get("http://" + n.addr + "/metrics")
 	if err != nil {
@@ -205,17 +209,16 @@ func (n *node) calls() int {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	total := 0
 	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "medilab_delivery_attempt_duration_seconds_count{") {
+		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == '{' || rest[0] == ' ') {
 			var count int
 			if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &count); err != nil {
 				n.t.Fatal(err)
 			}
-			total += count
+			sum += count
 		}
 	}
-	return total
+	return sum
 }
 
 // rss is the process's resident memory in bytes.
@@ -309,6 +312,35 @@ func (n *node) api(want int, method, path string, body, into any) {
 		if err := json.Unmarshal(a.body, into); err != nil {
 			n.t.Fatal(err)
 		}
+	}
+}
+
+// stream reads an answer line by line.
+func (n *node) stream(path string, yield func(line []byte)) {
+	n.t.Helper()
+	req, err := http.NewRequestWithContext(n.t.Context(), "GET", "http://"+n.addr+"/api/v1"+path, nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+adminToken)
+	resp, err := client.Do(req)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // it is read to its end
+	if resp.StatusCode != http.StatusOK {
+		n.t.Fatalf("GET %s answered %d", path, resp.StatusCode)
+	}
+	lines := bufio.NewReaderSize(resp.Body, 1<<20)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err == io.EOF && len(line) == 0 {
+			return
+		}
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		yield(line)
 	}
 }
 

@@ -1,0 +1,208 @@
+package faults
+
+import (
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/eventstore/failpoint"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// One node's clock is an hour late, another's an hour early: retries come when
+// they are due all the same, timestamps are the database's, durations are true.
+func TestClockOff(t *testing.T) {
+	inCampaign(t)
+	t.Parallel()
+	h := newHome(t, sharedCluster(t).database(t))
+	l := newLedger(t, h)
+	nodes := []*node{h.node("late", clockVariable+"=-3600"), h.node("early", clockVariable+"=3600"), h.node("right")}
+	for _, n := range nodes {
+		n.program = faulty
+		n.start()
+	}
+	const delay = time.Second
+	var mu sync.Mutex
+	ended := map[string]time.Time{} // when the last attempt of a delivery was answered
+	wrong := newComplaints(t)
+	l.subscribe(nodes[0], "thrice", func(w http.ResponseWriter, r *http.Request, got receipt) {
+		mu.Lock()
+		defer mu.Unlock()
+		if sent, err := strconv.ParseInt(r.Header.Get("Webhook-Timestamp"), 10, 64); err != nil || time.Since(time.Unix(sent, 0)).Abs() > time.Minute {
+			wrong.add("attempt %d says that it was made at %v", got.attempt, r.Header.Get("Webhook-Timestamp"))
+		}
+		if got.attempt > 1 {
+			due := delay << (got.attempt - 2)
+			// It is never early; how late, the load of the machine decides too.
+			if waited := got.at.Sub(ended[got.delivery]); waited < due-5*time.Millisecond || waited > due+due/20+3*time.Second {
+				wrong.add("attempt %d came %v after the one before", got.attempt, waited)
+			}
+		}
+		if got.attempt <= 2 {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		ended[got.delivery] = time.Now()
+	}, map[string]any{"retry_delay": 1}, everything)
+	l.loadFor(3*time.Second, 60, nodes...)
+	l.balance(nodes[2])
+	mu.Lock()
+	defer mu.Unlock()
+	wrong.report()
+	var odd int
+	if err := l.db.QueryRow(t.Context(), `SELECT count(*) FROM medilab.events WHERE type LIKE 'delivery.%' AND
+		((convert_from(data, 'UTF8')::json->>'duration_us')::bigint NOT BETWEEN 0 AND 30000000
+		OR abs(extract(epoch FROM recorded_at - (convert_from(data, 'UTF8')::json->>'started_at')::timestamptz)) > 60)`).Scan(&odd); err != nil {
+		t.Fatal(err)
+	}
+	if odd > 0 {
+		t.Errorf("%d calls have a wrong time or duration", odd)
+	}
+	l.verified()
+}
+
+// Every read model is rebuilt under load, again and again: reads never fail, and
+// nothing is called because of it. A rebuild that is killed leaves no trace.
+func TestRebuildUnderLoad(t *testing.T) {
+	inCampaign(t)
+	t.Parallel()
+	h := newHome(t, sharedCluster(t).database(t))
+	l := newLedger(t, h)
+	n := h.node("node").start()
+	l.usual(n)
+	stop := l.load(150, n)
+	var reads atomic.Int64
+	ended := make(chan struct{})
+	var group sync.WaitGroup
+	for _, path := range []string{"/webhooks/1/stats", "/webhooks/2/calls?limit=20", "/webhooks/events?limit=20", "/webhooks/system/stats", "/webhooks/"} {
+		group.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				case <-time.After(20 * time.Millisecond):
+				}
+				a, err := n.request("GET", path, nil)
+				if err != nil || a.status != http.StatusOK {
+					t.Errorf("GET %s during a rebuild: %d, %v: %.200s", path, a.status, err, a.body)
+				}
+				reads.Add(1)
+			}
+		})
+	}
+	pass(t, 2*time.Second)
+	killed := exec.CommandContext(t.Context(), faulty, "projections", "rebuild", "--all")
+	killed.Env = append(h.environment(), failpoint.Variable+"="+string(failpoint.InRebuild)+":kill:1")
+	if out, err := killed.CombinedOutput(); err == nil {
+		t.Errorf("the rebuild was to be killed: %s", out)
+	}
+	for range scaled(2, 20) {
+		if out, err := h.command("projections", "rebuild", "--all"); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		pass(t, time.Second)
+	}
+	stop()
+	close(ended)
+	group.Wait()
+	l.balance(n)
+	t.Logf("%d reads during the rebuilds", reads.Load())
+	l.verified()
+}
+
+// Poison in the log: a type that nobody knows, and data that does not decode, for
+// the dispatcher and the read models; and a key that is missing. Each is set aside
+// with its reason and shown, the others flow, and after the mend it goes its way.
+func TestPoison(t *testing.T) {
+	inCampaign(t)
+	t.Parallel()
+	h := newHome(t, sharedCluster(t).database(t))
+	l := newLedger(t, h)
+	n := h.node("node").start()
+	l.usual(n)
+	stop := l.load(80, n)
+	pass(t, time.Second)
+	bad := uuid.Must(uuid.NewV7())
+	for stream, entry := range map[string][2]string{
+		"event-" + bad.String():                     {"event.triggered", `{"event_type":7,"event_data":{"amount":1}}`},
+		"surprise-" + uuid.NewString():              {"surprise.happened", `{"schema":99}`},
+		"webhook-" + uuid.NewString():               {"webhook.repainted", `{"colour":"blue"}`},
+		"event-" + uuid.Must(uuid.NewV7()).String(): {"event.annotated", `{}`},
+	} {
+		l.exec(`WITH head AS (UPDATE medilab.log_head SET position = position + 1 RETURNING position)
+			INSERT INTO medilab.events (position, stream, version, type, data, metadata, recorded_at)
+			SELECT position, $1, 1, $2, convert_to($3, 'UTF8'), '{}', clock_timestamp() FROM head`, stream, entry[0], entry[1])
+	}
+	parked := func(table string) (count int) {
+		if err := l.db.QueryRow(t.Context(), `SELECT count(*) FROM medilab.`+table+` WHERE reason <> ''`).Scan(&count); err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+	until(t, "the poison is set aside with its reason", func() bool { return parked("parked") == 4 && parked("undispatched") == 2 })
+	until(t, "the metrics tell", func() bool {
+		return n.metric("medilab_parked_events") == 4 && n.metric("medilab_undispatched_events") == 2
+	})
+	pass(t, time.Second)
+
+	// Without its keyset the server does not start. With one that lacks the key it
+	// sends nothing that it cannot sign, and says so in every attempt.
+	keys := filepath.Join(h.dir, "keys.json")
+	stop()
+	if code := n.term(); code != 0 {
+		t.Errorf("the process ended with %d", code)
+	}
+	if err := os.Rename(keys, keys+".lost"); err != nil {
+		t.Fatal(err)
+	}
+	n.launch()
+	<-n.done()
+	if n.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(n.output.String(), "keyset") {
+		t.Errorf("without its keyset the server ended with %d", n.cmd.ProcessState.ExitCode())
+	}
+	if _, err := vault.Open(keys, false); err != nil { // another one
+		t.Fatal(err)
+	}
+	n.start()
+	l.loadFor(time.Second, 40, n)
+	until(t, "attempts fail for want of the key", func() bool {
+		var failed int
+		err := l.db.QueryRow(t.Context(), `SELECT count(*) FROM medilab.events WHERE type = 'delivery.attempt_failed'
+			AND convert_from(data, 'UTF8')::json->>'outcome' = 'unreadable_secret'`).Scan(&failed)
+		return err == nil && failed > 10
+	})
+	if code := n.term(); code != 0 {
+		t.Errorf("the process ended with %d", code)
+	}
+	if err := os.Rename(keys+".lost", keys); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+
+	// The mend: the damaged entry is put right, and the rest can be read by a newer
+	// version, which here means that it goes.
+	l.exec(`ALTER TABLE medilab.events DISABLE TRIGGER events_append_only`)
+	l.exec(`UPDATE medilab.events SET data = convert_to('{"event_type":"payment.completed","source":"mend","event_data":{"amount":900}}', 'UTF8') WHERE stream = $1`, "event-"+bad.String())
+	l.exec(`ALTER TABLE medilab.events ENABLE ALWAYS TRIGGER events_append_only`)
+	l.mu.Lock()
+	l.accepted[bad.String()] = accepted{"payment.completed", 900, time.Now()}
+	l.mu.Unlock()
+	until(t, "the mended event is dispatched", func() bool { return parked("undispatched") == 1 })
+	if out, err := h.command("projections", "rebuild", "--all"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if left := parked("parked"); left != 3 {
+		t.Errorf("%d entries are parked after the mend of one of four", left)
+	}
+	l.balance(n)
+}
