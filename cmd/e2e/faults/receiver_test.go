@@ -34,11 +34,10 @@ type receivers struct {
 	answers  map[string]behaviour
 	open     map[string]int // calls under way, by path
 	most     map[string]int // the most of them at once
-	arrived  map[string]int
 }
 
 func newReceivers(t testing.TB) *receivers {
-	in := &receivers{answers: map[string]behaviour{}, open: map[string]int{}, most: map[string]int{}, arrived: map[string]int{}}
+	in := &receivers{answers: map[string]behaviour{}, open: map[string]int{}, most: map[string]int{}}
 	in.server = httptest.NewUnstartedServer(in)
 	in.server.Config.ErrorLog = quiet
 	in.server.Start()
@@ -80,7 +79,6 @@ func (in *receivers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in.mu.Lock()
 	in.receipts = append(in.receipts, got)
 	answer := in.answers[name]
-	in.arrived[name]++
 	in.open[name]++
 	in.most[name] = max(in.most[name], in.open[name])
 	in.mu.Unlock()
@@ -107,12 +105,6 @@ func (in *receivers) all() []receipt {
 		all[i] = *r
 	}
 	return all
-}
-
-func (in *receivers) count(name string) int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.arrived[name]
 }
 
 // underWay is how many calls of a target are open now, and were at once at most.
@@ -147,11 +139,6 @@ func after(d time.Duration) behaviour {
 		case <-r.Context().Done():
 		}
 	}
-}
-
-// always answers with one status.
-func always(status int) behaviour {
-	return func(w http.ResponseWriter, _ *http.Request, _ receipt) { w.WriteHeader(status) }
 }
 
 // flaky fails the first and second attempt of one delivery in five.
