@@ -64,9 +64,8 @@ demo: build ## Show one event on its way from trigger to receiver
 	BINARY=$(BINARY) docs/demo.sh
 
 .PHONY: sbom
-sbom: ## List what the binary is made of (CycloneDX) in bin/sbom.json
-	@mkdir -p bin
-	$(GO) run $(CYCLONEDX) app -json -licenses -output bin/sbom.json -main cmd/medilab-webhooks .
+sbom: build ## List what the binary is made of (CycloneDX) in bin/sbom.json
+	$(GO) run $(CYCLONEDX) bin -json -licenses -std -version '$(VERSION)' -output bin/sbom.json $(BINARY)
 
 .PHONY: clean
 clean: ## Remove what was built; data is never touched
