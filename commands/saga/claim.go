@@ -28,6 +28,8 @@ type claimer struct {
 	s      *session
 	cursor domain.WebhookID // where the last look over the lanes ended
 	due    wakeAt
+	floors floors
+	poll   time.Duration // between two looks; 0: claimPoll
 }
 
 // run claims while there is room, until ctx ends.
@@ -42,15 +44,17 @@ func (c *claimer) run(ctx context.Context) {
 		if again {
 			continue
 		}
-		timer := time.NewTimer(c.due.wait(c.s.clock.Now(), claimPoll))
+		timer := time.NewTimer(c.due.wait(c.s.clock.Now(), max(claimPoll, c.poll)))
 		select {
 		case <-ctx.Done():
 		case <-c.s.lanes.claim:
 		case <-c.due.changed:
 		case <-timer.C:
+			began := time.Now()
 			if err := c.look(ctx); err != nil && ctx.Err() == nil {
 				c.s.logger.Warn("looking for due deliveries failed, trying again", "error", err)
 			}
+			c.poll = lookShare * time.Since(began)
 		}
 		timer.Stop()
 	}
@@ -68,10 +72,13 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	defer cancel()
 	c.s.owning.Lock()
 	defer c.s.owning.Unlock()
-	claimed, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms)
+	began := time.Now()
+	from := c.floors.of(webhooks, began)
+	claimed, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms, from)
 	if err != nil {
 		return false, err
 	}
+	c.floors.claimed(webhooks, from, claimed, c.s.clock.Now(), began)
 	failpoint.Pass(failpoint.AfterClaim)
 	if err := c.s.readBatches(ctx, claimed); err != nil {
 		signal(c.s.sweep) // it gives back what was claimed
@@ -98,6 +105,7 @@ func (c *claimer) claimable(webhooks [][16]byte, rooms []int32) ([][16]byte, []i
 	for i, id := range webhooks {
 		if w, ok := c.s.directory.Webhook(id); ok && !w.Active && !w.Deleted {
 			c.s.lanes.drained(id)
+			delete(c.floors, id) // its rows are as old as they are when it comes back
 			continue
 		}
 		webhooks[n], rooms[n] = id, rooms[i]
@@ -133,14 +141,15 @@ func (c *claimer) look(ctx context.Context) error {
 
 // claimSQL takes the rows that have been due longest, lane by lane. Each lane
 // costs an index descent and its own rows, however long any backlog is. now(),
-// unlike clock_timestamp(), is a bound that the index can use.
+// unlike clock_timestamp(), is a bound that the index can use; lane.since is the
+// floor (see floors).
 const claimSQL = `
 WITH mine AS (
-	SELECT due.delivery_id FROM unnest($1::uuid[], $2::int[]) AS lane (webhook_id, room)
+	SELECT due.delivery_id FROM unnest($1::uuid[], $2::int[], $5::timestamptz[]) AS lane (webhook_id, room, since)
 	CROSS JOIN LATERAL (
 		SELECT delivery_id, sum(size) OVER (ORDER BY due_at, delivery_id) - size AS before FROM (
 			SELECT delivery_id, due_at, size FROM medilab.queue
-			WHERE webhook_id = lane.webhook_id AND node IS NULL AND due_at <= now()
+			WHERE webhook_id = lane.webhook_id AND node IS NULL AND due_at <= now() AND due_at >= lane.since
 			ORDER BY due_at LIMIT lane.room FOR UPDATE SKIP LOCKED
 		) AS locked
 	) AS due WHERE due.before < $4
@@ -148,12 +157,12 @@ WITH mine AS (
 	UPDATE medilab.queue AS q SET node = $3 FROM mine WHERE q.delivery_id = mine.delivery_id
 	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at, q.batch
 )
-SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, e.data, e.recorded_at
+SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, c.due_at, e.data, e.recorded_at
 FROM claimed AS c LEFT JOIN medilab.events AS e ON NOT c.batch AND e.stream = 'event-' || c.event_id::text AND e.version = 1
 ORDER BY c.due_at, c.delivery_id`
 
-func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32) ([]*delivery, error) {
-	rows, err := pool.Query(ctx, claimSQL, webhooks, rooms, node, maxBytesAClaim)
+func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32, since []time.Time) ([]*delivery, error) {
+	rows, err := pool.Query(ctx, claimSQL, webhooks, rooms, node, maxBytesAClaim, since)
 	if err != nil {
 		return nil, fmt.Errorf("claim deliveries: %w", err)
 	}
@@ -161,7 +170,7 @@ func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]b
 		var d delivery
 		var data []byte
 		var recordedAt *time.Time
-		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &data, &recordedAt)
+		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.due, &data, &recordedAt)
 		if err != nil {
 			return nil, err
 		}

@@ -33,6 +33,7 @@ type delivery struct {
 	eventID    domain.EventID
 	event      domain.EventTriggered
 	occurredAt time.Time
+	due        time.Time // as the table said when it was claimed
 	isBatch    bool
 	batch      []domain.BatchEvent // of a batch, instead of event and occurredAt
 	broken     string              // why it cannot be sent at all; else ""
