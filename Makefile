@@ -11,6 +11,8 @@ CHECKS      := inherit,ST1000,ST1016,ST1020,ST1021,-ST1005,-SA1008
 CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 FUZZTIME    ?= 20s
 BENCH       ?=
+# How much `make e2e` breaks: ci takes five minutes; -seed=N repeats a campaign's timing.
+FAULTS      ?= -campaign=ci
 
 .DEFAULT_GOAL := help
 
@@ -31,8 +33,9 @@ test: ## Run every test
 	$(GO) test ./...
 
 .PHONY: e2e
-e2e: ## Run the tests that start the built binary, none of them cached
+e2e: ## Start the built binary and break it: the guide, then the fault campaign (FAULTS='-campaign=long')
 	$(GO) test -count=1 ./cmd/...
+	$(GO) test -count=1 -v -timeout 90m ./cmd/e2e/faults $(FAULTS)
 
 .PHONY: race
 race: ## Run the tests of everything concurrent under the race detector
