@@ -23,7 +23,8 @@ import (
 //
 // Arrays. Where the event has an array, or a path led through one, the condition holds
 // when it holds for any one element (all positive operators for the same one) or for the
-// array as a whole; $ne and $nin hold when no element, nor the whole, is such a value.
+// array as a whole; $ne and $nin hold when no element, nor the whole, is such a value,
+// and none has a number that cannot be compared.
 //
 // Bounds. x_min and x_max are bounds on x unless the event has the path x_min (x_max)
 // itself: then the condition is equality with that. To name such a field in any case,
@@ -176,6 +177,9 @@ func (t *valueTest) holds(f *found) bool {
 	case t.exists == mustNotExist:
 		return false
 	case len(t.every) > 0 && !f.anyCandidate(t.hasEvery):
+		return false
+	}
+	if len(t.none) > 0 && f.anyCandidate((*node).unclear) {
 		return false
 	}
 	for _, p := range t.none {

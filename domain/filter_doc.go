@@ -240,6 +240,26 @@ func newNode(raw []byte) node {
 	return n
 }
 
+// unclear reports a number, within the value too, whose exponent is too long to compare:
+// it equals nothing, and that it differs is not known either. One pass, whatever nests.
+func (n *node) unclear() bool {
+	for i := 0; i < len(n.raw); {
+		switch c := n.raw[i]; {
+		case c == '"':
+			i, _ = scanString(n.raw, i+1)
+		case c == '-' || c >= '0' && c <= '9':
+			end, _ := scanNumber(n.raw, i)
+			if _, exact := parseDecimal(n.raw[i:end]); !exact {
+				return true
+			}
+			i = end
+		default:
+			i++
+		}
+	}
+	return false
+}
+
 // literal is a value that a filter names, taken apart as far as comparing needs.
 type literal struct {
 	node

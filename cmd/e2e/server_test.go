@@ -76,16 +76,18 @@ type product struct {
 	testing.TB
 	dataDir string
 	addr    string
-	token   string // MEDILAB_TOKEN; "": the product makes its own
+	token   string   // MEDILAB_TOKEN; "": the product makes its own
+	extra   []string // further settings, as NAME=value
 	process *exec.Cmd
 	output  *lockedBuffer
 	ended   chan error // gets the process's end
 }
 
-// start serves a new data folder.
-func start(t testing.TB) *product {
+// start serves a new data folder, with further settings as NAME=value.
+func start(t testing.TB, settings ...string) *product {
 	t.Helper()
 	p := prepare(t)
+	p.extra = settings
 	p.start()
 	return p
 }
@@ -155,7 +157,7 @@ func (p *product) environment() []string {
 			}
 		}
 	}
-	return environment
+	return append(environment, p.extra...)
 }
 
 // freeAddress finds a port that is free now.
@@ -289,7 +291,9 @@ type call struct {
 	DeliveryID     string     `json:"delivery_id"`
 	EventID        string     `json:"event_id"`
 	Attempt        int        `json:"attempt"`
+	URL            string     `json:"url"`
 	Status         string     `json:"status"`
+	Outcome        string     `json:"outcome"`
 	DurationMS     float64    `json:"duration_ms"`
 	ResponseStatus *int       `json:"response_status"`
 	Error          *string    `json:"error"`
