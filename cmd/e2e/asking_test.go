@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	"strings"
 )
 
@@ -136,4 +139,20 @@ func quoted(text string) string {
 		panic(err) // no string fails
 	}
 	return string(b)
+}
+
+// fails runs a command that is to end with the code, and gives what it says to people.
+func (p *product) fails(wantCode int, args ...string) string {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), patience)
+	defer cancel()
+	c := exec.CommandContext(ctx, binary, args...)
+	c.Env = p.environment()
+	var notes bytes.Buffer
+	c.Stderr = &notes
+	err := c.Run()
+	if c.ProcessState == nil || c.ProcessState.ExitCode() != wantCode {
+		p.Fatalf("%v ended with %v, want code %d:\n%s", args, err, wantCode, &notes)
+	}
+	return notes.String()
 }
