@@ -24,6 +24,9 @@ const (
 	firstWindow     = 64
 	leastWindow     = 4
 	maxWaitingBytes = 64 << 20
+	// maxRecording is how many outcomes may wait for the log beside the calls in
+	// flight: when it cannot keep up, calls wait, and callers are not told so before.
+	maxRecording = 4096
 )
 
 // delivery is a claimed delivery in this node's memory.
@@ -211,7 +214,7 @@ func (l *lanes) enlist(ln *lane) {
 func (l *lanes) next() *delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stopped || l.inFlight >= l.workers {
+	if l.stopped || l.inFlight >= l.workers || l.recording >= l.workers+maxRecording {
 		return nil
 	}
 	for range len(l.ring) {
@@ -272,7 +275,9 @@ func (l *lanes) forget(d *delivery) {
 		delete(l.claimed, d.id)
 	}
 	l.bytes -= d.size
-	l.recording--
+	if l.recording--; l.recording == l.workers+maxRecording-1 {
+		signal(l.start)
+	}
 	l.checkIdle()
 }
 
