@@ -35,7 +35,7 @@ func TestBacklog(t *testing.T) {
 		for range min(500, waiting/fan-done) {
 			events = append(events, map[string]any{"event_type": "user.updated", "event_data": map[string]any{}})
 		}
-		n.api(http.StatusAccepted, "POST", "/webhooks/events/trigger/batch", map[string]any{"events": events}, nil)
+		n.insist("/webhooks/events/trigger/batch", map[string]any{"events": events}, nil)
 	}
 	for _, h := range parked {
 		n.api(http.StatusOK, "POST", "/webhooks/"+h.ID+"/deactivate", nil, nil)

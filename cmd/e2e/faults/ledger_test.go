@@ -202,7 +202,7 @@ func (l *ledger) preload(n *node, eventType string, count int) {
 				ID string `json:"event_id"`
 			} `json:"items"`
 		}
-		n.api(http.StatusAccepted, "POST", "/webhooks/events/trigger/batch", map[string]any{"events": events}, &made)
+		n.insist("/webhooks/events/trigger/batch", map[string]any{"events": events}, &made)
 		l.mu.Lock()
 		for i, item := range made.Items {
 			l.accepted[item.ID] = accepted{eventType, (done + i) % 1000, time.Now()}

@@ -315,6 +315,31 @@ func (n *node) api(want int, method, path string, body, into any) {
 	}
 }
 
+// insist posts until it is accepted: when the log cannot keep up, a caller is told
+// to come again.
+func (n *node) insist(path string, body, into any) {
+	n.t.Helper()
+	text, err := json.Marshal(body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var a answer
+	until(n.t, path+" is accepted", func() bool {
+		if a, err = n.request("POST", path, text); err != nil {
+			n.t.Fatal(err)
+		}
+		return a.status != http.StatusServiceUnavailable && a.status != http.StatusTooManyRequests || a.retryAfter == ""
+	})
+	if a.status != http.StatusAccepted {
+		n.t.Fatalf("POST %s was answered %d: %.300s", path, a.status, a.body)
+	}
+	if into != nil {
+		if err := json.Unmarshal(a.body, into); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
 // stream reads an answer line by line.
 func (n *node) stream(path string, yield func(line []byte)) {
 	n.t.Helper()
