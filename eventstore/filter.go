@@ -16,7 +16,7 @@ type Filter struct {
 }
 
 // query reads a page. Streams are few and go by their unique index, all else by
-// position; a time narrows by the BRIN index, which knows its block ranges.
+// position; so does a time, which is found in the log by its positions.
 func (f Filter) query(after, head Position, limit int) (string, []any) {
 	var where strings.Builder
 	args := []any{after, head}
@@ -36,10 +36,10 @@ func (f Filter) query(after, head Position, limit int) (string, []any) {
 		and("type = $%d", f.Type)
 	}
 	if !f.From.IsZero() {
-		and("recorded_at >= $%d", f.From)
+		and("position > medilab.position_before($%d)", f.From)
 	}
 	if !f.To.IsZero() {
-		and("recorded_at < $%d", f.To)
+		and("position <= medilab.position_before($%d)", f.To)
 	}
 	args = append(args, limit)
 	return fmt.Sprintf(`SELECT %s FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d`,

@@ -89,6 +89,9 @@ func (q *queueChanges) leave(stream string) { q.left = append(q.left, streamID(s
 
 func (q *queueChanges) end(stream string) { q.ended = append(q.ended, streamID(stream)) }
 
+// A change names its rows twice, by the join and by ANY: the array alone makes the
+// planner go by the key, whatever it thinks of the table's size.
+//
 // statements are in an order in which several changes of one delivery in one
 // batch end as the last of them says: no batch holds two appends to a stream, so
 // at most an insert comes before another change.
@@ -135,13 +138,13 @@ func (q *queueChanges) statements() []eventstore.Statement {
 		}
 		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, retries = q.retries + 1, version = r.version, due_at = r.due, node = NULL
 			FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::timestamptz[]) AS r (id, attempt, version, due)
-			WHERE q.delivery_id = r.id`, ids, attempts, versions, due)
+			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`, ids, attempts, versions, due)
 	}
 	if len(q.interrupted) > 0 {
 		ids, attempts, versions := columnsOf(q.interrupted, func(r interruptedRow) (uuid.UUID, int, int64) { return r.id, r.attempt, r.version })
 		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, version = r.version, due_at = clock_timestamp(), node = NULL
 			FROM unnest($1::uuid[], $2::int[], $3::bigint[]) AS r (id, attempt, version)
-			WHERE q.delivery_id = r.id`, ids, attempts, versions)
+			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`, ids, attempts, versions)
 	}
 	if len(q.retried) > 0 {
 		ids, attempts, versions := columnsOf(q.retried, func(r retriedRow) (uuid.UUID, int, int64) { return r.id, r.request.Attempt, r.version })

@@ -93,9 +93,21 @@ func (p *Projections) replayed(ctx context.Context, r *Replay, ids [][16]byte, s
 // only a replay sent it. No table knows them, but every webhook's delivery of an
 // event has one name.
 func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatched []domain.Dispatch) ([]domain.Dispatch, error) {
-	known := make(map[domain.WebhookID]bool, len(dispatched))
+	known := make(map[domain.DeliveryID]bool, len(dispatched))
 	for _, d := range dispatched {
-		known[d.WebhookID] = true
+		known[d.DeliveryID] = true
+	}
+	begun, err := p.begunWith(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	for d := range begun {
+		if known[d] {
+			delete(begun, d)
+		}
+	}
+	if len(begun) == 0 {
+		return dispatched, nil
 	}
 	rows, err := p.pool.Query(ctx, `SELECT id FROM medilab.webhooks ORDER BY number`)
 	if err != nil {
@@ -105,30 +117,38 @@ func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatc
 	if err != nil {
 		return nil, fmt.Errorf("look for replays: %w", err)
 	}
-	var streams []string
-	byStream := map[string]domain.Dispatch{}
+	all := slices.Clip(dispatched)
 	for _, webhook := range webhooks {
-		if !known[webhook] {
-			d := domain.Dispatch{DeliveryID: domain.DeliveryOf(id, webhook), WebhookID: webhook}
-			streams = append(streams, d.DeliveryID.Stream())
-			byStream[d.DeliveryID.Stream()] = d
+		if d := domain.DeliveryOf(id, webhook); begun[d] {
+			all = append(all, domain.Dispatch{DeliveryID: d, WebhookID: webhook})
 		}
 	}
-	if len(streams) == 0 {
-		return dispatched, nil
-	}
-	rows, err = p.pool.Query(ctx, `SELECT e.stream FROM unnest($1::text[]) WITH ORDINALITY AS s (stream, n)
-		JOIN medilab.events AS e ON e.stream = s.stream AND e.version = 1 ORDER BY s.n`, streams)
-	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
-	}
-	all := slices.Clip(dispatched)
-	for _, stream := range found {
-		all = append(all, byStream[stream])
-	}
 	return all, nil
+}
+
+// begunWith gives every delivery of the event that began with a request, as those
+// of a replay do, and of the events whose ids begin as its does: a UUIDv7 and its
+// deliveries have their millisecond in common, which is one short run of the
+// log's index however many webhooks there are.
+func (p *Projections) begunWith(ctx context.Context, id domain.EventID) (map[domain.DeliveryID]bool, error) {
+	first, last := domain.DeliveryID(id), domain.DeliveryID(id)
+	for i := 6; i < len(id); i++ {
+		first[i], last[i] = 0, 0xff
+	}
+	rows, err := p.pool.Query(ctx, `SELECT stream FROM medilab.events WHERE stream >= $1 AND stream <= $2
+		AND version = 1 AND type = $3`, first.Stream(), last.Stream(), domain.DeliveryRetryRequested{}.ChangeType())
+	if err != nil {
+		return nil, fmt.Errorf("look for replays: %w", err)
+	}
+	begun := map[domain.DeliveryID]bool{}
+	var stream string
+	_, err = pgx.ForEachRow(rows, []any{&stream}, func() error {
+		_, delivery, err := domain.ParseStream(stream)
+		begun[domain.DeliveryID(delivery)] = true
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for replays: %w", err)
+	}
+	return begun, nil
 }

@@ -142,19 +142,22 @@ func (c *claimer) look(ctx context.Context) error {
 // claimSQL takes the rows that have been due longest, lane by lane. Each lane
 // costs an index descent and its own rows, however long any backlog is. now(),
 // unlike clock_timestamp(), is a bound that the index can use; lane.since is the
-// floor (see floors).
+// floor (see floors). Only the lanes' index gives the order of pairs: with
+// webhook_id = and ORDER BY due_at the planner takes the index of due times, and
+// reads every other lane's backlog, when the statistics show one large lane. And
+// an array is looked up by the key, where a join would hash the whole table.
 const claimSQL = `
 WITH mine AS (
 	SELECT due.delivery_id FROM unnest($1::uuid[], $2::int[], $5::timestamptz[]) AS lane (webhook_id, room, since)
 	CROSS JOIN LATERAL (
 		SELECT delivery_id, sum(size) OVER (ORDER BY due_at, delivery_id) - size AS before FROM (
 			SELECT delivery_id, due_at, size FROM medilab.queue
-			WHERE webhook_id = lane.webhook_id AND node IS NULL AND due_at <= now() AND due_at >= lane.since
-			ORDER BY due_at LIMIT lane.room FOR UPDATE SKIP LOCKED
+			WHERE node IS NULL AND (webhook_id, due_at) >= (lane.webhook_id, lane.since) AND (webhook_id, due_at) <= (lane.webhook_id, now())
+			ORDER BY webhook_id, due_at LIMIT lane.room FOR UPDATE SKIP LOCKED
 		) AS locked
 	) AS due WHERE due.before < $4
 ), claimed AS (
-	UPDATE medilab.queue AS q SET node = $3 FROM mine WHERE q.delivery_id = mine.delivery_id
+	UPDATE medilab.queue AS q SET node = $3 WHERE q.delivery_id = ANY(ARRAY(SELECT delivery_id FROM mine))
 	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at, q.batch
 )
 SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, c.due_at, e.data, e.recorded_at
@@ -199,7 +202,8 @@ func (d *delivery) read(data []byte) {
 	d.event = change.(domain.EventTriggered)
 }
 
-// dueLanes steps from lane to lane by the index, whatever each holds.
+// dueLanes steps from lane to lane by the index, whatever each holds. A scalar
+// subquery is asked lane by lane, where EXISTS may hash all that is due.
 func dueLanes(ctx context.Context, pool *pgxpool.Pool, after domain.WebhookID, most int) ([]domain.WebhookID, error) {
 	rows, err := pool.Query(ctx, `
 		WITH RECURSIVE step (lane) AS (
@@ -208,8 +212,8 @@ func dueLanes(ctx context.Context, pool *pgxpool.Pool, after domain.WebhookID, m
 			SELECT (SELECT webhook_id FROM medilab.queue WHERE node IS NULL AND webhook_id > step.lane ORDER BY webhook_id LIMIT 1)
 			FROM step WHERE step.lane IS NOT NULL
 		)
-		SELECT lane FROM step WHERE lane IS NOT NULL AND EXISTS (
-			SELECT FROM medilab.queue WHERE webhook_id = step.lane AND node IS NULL AND due_at <= now())
+		SELECT lane FROM step WHERE lane IS NOT NULL AND (
+			SELECT true FROM medilab.queue WHERE webhook_id = step.lane AND node IS NULL AND due_at <= now() LIMIT 1)
 		LIMIT $2`, [16]byte(after), most)
 	if err != nil {
 		return nil, fmt.Errorf("look for due deliveries: %w", err)
