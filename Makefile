@@ -35,6 +35,10 @@ test: ## Run every test
 .PHONY: e2e
 e2e: ## Start the built binary and break it: the guide, then the fault campaign (FAULTS='-campaign=long')
 	$(GO) test -count=1 ./cmd/...
+	@$(MAKE) --no-print-directory faults
+
+.PHONY: faults
+faults: ## Run the fault campaign alone
 	$(GO) test -count=1 -v -timeout 90m ./cmd/e2e/faults $(FAULTS)
 
 .PHONY: race
