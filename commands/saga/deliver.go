@@ -26,17 +26,17 @@ func (s *session) deliver(msg *message.Message) error {
 	w, known := s.directory.Webhook(d.webhook)
 	switch {
 	case !s.node.Valid():
-		s.lanes.called(d, domain.Call{})
+		s.lanes.uncalled(d)
 		signal(s.sweep) // should the lease hold after all
 		return nil
 	case !known || w.Deleted:
-		s.lanes.called(d, domain.Call{Status: 200}) // no word about the receiver
+		s.lanes.uncalled(d)
 		s.record(d, func(*delivery) domain.Change {
 			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: domain.CancelWebhookDeleted}
 		})
 		return nil
 	case !w.Active:
-		s.lanes.called(d, domain.Call{Status: 200})
+		s.lanes.uncalled(d)
 		s.putBack(func() []*delivery { return s.lanes.takeOut(d) })
 		return nil
 	}

@@ -248,10 +248,22 @@ func (l *lanes) next() *delivery {
 func (l *lanes) called(d *delivery, call domain.Call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.lane(d.webhook).adapt(l.workers, call)
+	l.free(d)
+}
+
+// uncalled says that no call was made, so that nothing was learnt of the receiver.
+func (l *lanes) uncalled(d *delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free(d)
+}
+
+// free gives the delivery's place to another. The caller holds the lock.
+func (l *lanes) free(d *delivery) {
 	ln := l.lane(d.webhook)
 	ln.inFlight--
 	l.inFlight--
-	ln.adapt(l.workers, call)
 	l.enlist(ln)
 }
 
