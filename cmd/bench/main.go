@@ -1,8 +1,10 @@
 // Command bench measures the built product from outside, beside the machine's
 // ceiling: a forwarder that keeps nothing, with the same producer and the same
-// receiver, in the same run. A figure counts only when nothing was bought with
-// it: each run asserts that every acknowledged event arrived exactly once, that
-// every call is in the call log, and that no projection lags a second later.
+// receiver, in the same run. What must not grow with history or webhooks is
+// measured beside a product that has little of them. A figure counts only when
+// nothing was bought with it: each run asserts that every acknowledged event
+// arrived exactly once, that every call is in the call log, and that no
+// projection lags a second later.
 package main
 
 import (
@@ -46,7 +48,11 @@ type bench struct {
 	duration    time.Duration // of one run's load
 	limit       int           // events of one run
 	waiting     []int         // backlogs to measure memory at
+	events      int           // of the long log
+	webhooks    int           // of the product with many
 	patience    time.Duration // with something that makes no progress
+
+	pairs map[pairKind]*pair
 
 	receiver *receiver
 	producer *producer
@@ -55,7 +61,7 @@ type bench struct {
 func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var (
-		b        = &bench{}
+		b        = &bench{pairs: map[pairKind]*pair{}}
 		asJSON   = flags.Bool("json", false, "print JSON")
 		only     = flags.String("only", "", "scenarios to run, by the beginnings of their names, comma-separated")
 		quick    = flags.Bool("quick", false, "one round of two seconds a run: a look, not a measurement")
@@ -69,12 +75,15 @@ func run(ctx context.Context, args []string) (err error) {
 	flags.StringVar(&b.binary, "binary", "bin/medilab-webhooks", "the product")
 	flags.StringVar(&b.databaseURL, "database-url", "", "the Postgres to use; empty is the embedded one, whose CPU time is counted")
 	flags.IntVar(&b.workers, "workers", 512, "deliveries in flight at once, on both sides")
+	flags.IntVar(&b.events, "events", 1_000_000, "events of the long log (a fifth of it when quick); 20000000 takes half an hour and 25 GB")
+	flags.IntVar(&b.webhooks, "webhooks", 10_000, "webhooks of the product with many (a tenth of them when quick), up to 10000")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	b.duration, b.limit, b.waiting, b.patience = *duration, *limit, []int{100_000}, 20*time.Second
 	if *quick {
 		*rounds, b.duration, b.waiting = 1, 2*time.Second, []int{20_000}
+		b.events, b.webhooks = b.events/5, b.webhooks/10
 	}
 	if *million {
 		b.waiting = append(b.waiting, 1_000_000)
@@ -131,45 +140,65 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 		}
 	}()
 
+	defer func() {
+		for _, p := range b.pairs {
+			err = errors.Join(err, p.close())
+		}
+	}()
 	for round := range rounds {
-		for _, s := range scenarios {
+		for _, s := range allScenarios() {
 			if !selected(s.name, only) || (s.once && round > 0) {
 				continue
 			}
-			if ours == nil && !s.once {
+			if ours == nil && !s.once && s.pair == "" {
 				if ours, err = startProduct(ctx, b.binary, b.databaseURL, b.workers); err != nil {
 					return err
 				}
 			}
-			systems := []system{ceiling{bare}, ours}
+			sides := []side{{ceiling{bare}, false}, {ours, true}}
+			if s.pair != "" {
+				p, err := b.pairOf(ctx, s.pair)
+				if err != nil {
+					return err
+				}
+				sides = []side{{p.small, false}, {p.large, true}}
+			}
 			switch {
 			case s.alone:
-				systems = systems[1:]
+				sides = sides[1:]
 			case round%2 == 1:
-				systems[0], systems[1] = systems[1], systems[0]
+				sides[0], sides[1] = sides[1], sides[0]
 			}
-			for _, sys := range systems {
+			for _, side := range sides {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				b.runOne(ctx, r, round, s, sys)
+				b.runOne(ctx, r, round, s, side)
 			}
 		}
 	}
 	return nil
 }
 
+// side is one of the two that a scenario compares.
+type side struct {
+	system
+	ours bool // else it is the ceiling, or what holds less
+}
+
 // runOne runs a scenario on one side. A failure is a finding: it is reported
 // with the figures and the other scenarios go on.
-func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, sys system) {
-	_, isOurs := sys.(*product)
-	who := map[bool]string{true: "ours", false: "ceiling"}[isOurs]
+func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, side side) {
+	who := map[bool]string{true: "ours", false: "ceiling"}[side.ours]
+	if s.pair != "" {
+		who = map[bool]string{true: "large", false: "small"}[side.ours]
+	}
 	fmt.Fprintf(os.Stderr, "round %d: %s, %s\n", round+1, s.name, who)
-	m, err := s.run(ctx, b, sys)
+	m, err := s.run(ctx, b, side.system)
 	if err != nil {
 		r.Failures = append(r.Failures, fmt.Sprintf("%s, %s: %v", s.name, who, err))
 	}
-	r.add(s.name, isOurs, m)
+	r.add(s.name, side.ours, m)
 }
 
 func (c ceiling) setTargets(ctx context.Context, urls []string) error {

@@ -3,15 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +24,8 @@ const (
 
 func newID() string {
 	var b [16]byte
-	rand.Read(b[:]) // never fails
+	binary.NativeEndian.PutUint64(b[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(b[8:], rand.Uint64())
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	var out [36]byte
 	hex.Encode(out[:8], b[:4])
@@ -36,13 +37,27 @@ func newID() string {
 	return string(out[:])
 }
 
-// event is a trigger's body of eventSize bytes that says when it was made.
+// event is a trigger's body of eventSize bytes that says when it was made. Its
+// note is text that no compression makes smaller, so that sizes say the truth.
 func event(eventType string) []byte {
 	head := `{"event_type":"` + eventType + `","event_data":{"patient_id":123,` + sentKey +
 		fmt.Sprintf("%019d", int64(now())) + `","note":"`
 	const tail = `"}}`
-	return []byte(head + strings.Repeat("x", max(0, eventSize-len(head)-len(tail))) + tail)
+	n := max(0, eventSize-len(head)-len(tail))
+	from := rand.IntN(len(notes) - n)
+	return append(append(append(make([]byte, 0, eventSize), head...), notes[from:from+n]...), tail...)
 }
+
+// notes is text by chance, the same in every run, that events are cut from.
+var notes = func() []byte {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ."
+	source := rand.New(rand.NewPCG(1, 2))
+	text := make([]byte, 1<<20)
+	for i := range text {
+		text[i] = letters[source.IntN(len(letters))]
+	}
+	return text
+}()
 
 func batch(eventType string, n int) []byte {
 	var b bytes.Buffer

@@ -27,21 +27,26 @@ const (
 // its API alone. Only its database's size is read behind its back.
 type product struct {
 	*child
+	binary  string
 	dataDir string
 	dbURL   string
+	more    []string // of its environment
+
+	filled  string    // the webhook of a log that was filled
+	types   []string  // of the events that its webhooks want
+	targets []*target // of these webhooks
 }
 
-func startProduct(ctx context.Context, binary, databaseURL string, workers int) (*product, error) {
+func startProduct(ctx context.Context, binary, databaseURL string, workers int, environment ...string) (*product, error) {
 	dir, err := os.MkdirTemp("", "medilab-bench-")
 	if err != nil {
 		return nil, err
 	}
-	p := &product{dataDir: dir, dbURL: databaseURL}
+	p := &product{binary: binary, dataDir: dir, dbURL: databaseURL, more: environment}
 	p.child, err = startChild(ctx, "/readyz", http.StatusOK, func(addr string) *exec.Cmd {
-		cmd := exec.Command(binary, "serve")
-		cmd.Env = append(os.Environ(),
-			"DATABASE_URL="+databaseURL, "MEDILAB_DATA_DIR="+dir, "MEDILAB_ADDR="+addr, "MEDILAB_TOKEN="+token,
-			"MEDILAB_WORKERS="+count(workers), "MEDILAB_ALLOW_TARGETS=loopback", "MEDILAB_LOG=text,error")
+		cmd := p.command(context.WithoutCancel(ctx), "serve") // it is stopped by close
+		cmd.Env = append(cmd.Env, "MEDILAB_ADDR="+addr, "MEDILAB_TOKEN="+token,
+			"MEDILAB_WORKERS="+count(workers), "MEDILAB_ALLOW_TARGETS=loopback")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 		return cmd
 	})
@@ -49,6 +54,13 @@ func startProduct(ctx context.Context, binary, databaseURL string, workers int) 
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return p, nil
+}
+
+// command is one of the product's, on its database.
+func (p *product) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, p.binary, args...)
+	cmd.Env = append(append(os.Environ(), p.more...), "DATABASE_URL="+p.dbURL, "MEDILAB_DATA_DIR="+p.dataDir, "MEDILAB_LOG=text,error")
+	return cmd
 }
 
 func (p *product) close() error {

@@ -38,6 +38,8 @@ type scenario struct {
 	alone bool
 	// once scenarios run in the first round only.
 	once bool
+	// pair scenarios run on the two products of a pair, alone ones on the large one.
+	pair pairKind
 	run  func(ctx context.Context, b *bench, s system) (measures, error)
 }
 
@@ -260,6 +262,9 @@ func (b *bench) memoryWaiting(ctx context.Context) (measures, error) {
 			return m, err
 		}
 		m["RSS MB at "+count(n)] = rss
+	}
+	if n := len(b.waiting); n > 1 {
+		m["RSS growth"] = m["RSS MB at "+count(b.waiting[n-1])] / m["RSS MB at "+count(b.waiting[0])]
 	}
 	return m, nil
 }
