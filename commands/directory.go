@@ -3,6 +3,7 @@ package commands
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -157,6 +158,14 @@ func (d *Directory) Webhooks() []domain.Webhook {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.registry.All()
+}
+
+// Newest goes through them all, deleted ones included, from the highest number
+// down, as they are when it is called.
+func (d *Directory) Newest() iter.Seq[domain.Webhook] {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.registry.Newest()
 }
 
 // Explain tells whether an event of the type with the data would go to the

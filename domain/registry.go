@@ -1,8 +1,10 @@
 package domain
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
+	"iter"
 	"slices"
 	"time"
 )
@@ -15,6 +17,7 @@ import (
 // A Registry is not safe for concurrent use.
 type Registry struct {
 	webhooks map[WebhookID]*registered
+	ordered  []*registered               // all of them, by number
 	byType   map[EventType][]*registered // of active webhooks, by number; made when first asked
 }
 
@@ -48,7 +51,28 @@ func (r *Registry) Apply(id WebhookID, change Change, at time.Time) {
 		after.compile()
 	}
 	r.webhooks[id] = after
+	r.place(before, after)
 	clear(r.byType)
+}
+
+// place puts a webhook as it is now in the place of what it was.
+func (r *Registry) place(before, after *registered) {
+	at, found := r.find(before)
+	if found && before.Number == after.Number {
+		r.ordered[at] = after
+		return
+	}
+	if found {
+		r.ordered = slices.Delete(r.ordered, at, at+1)
+	}
+	at, _ = r.find(after)
+	r.ordered = slices.Insert(r.ordered, at, after)
+}
+
+func (r *Registry) find(w *registered) (at int, found bool) {
+	return slices.BinarySearchFunc(r.ordered, w, func(a, b *registered) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), bytes.Compare(a.ID[:], b.ID[:]))
+	})
 }
 
 func (w *registered) compile() {
@@ -72,12 +96,24 @@ func (r *Registry) Webhook(id WebhookID) (Webhook, bool) {
 
 // All gives every webhook, deleted ones included, by number.
 func (r *Registry) All() []Webhook {
-	all := make([]Webhook, 0, len(r.webhooks))
-	for _, w := range r.webhooks {
-		all = append(all, w.Webhook)
+	all := make([]Webhook, len(r.ordered))
+	for i, w := range r.ordered {
+		all[i] = w.Webhook
 	}
-	slices.SortFunc(all, func(a, b Webhook) int { return cmp.Compare(a.Number, b.Number) })
 	return all
+}
+
+// Newest goes through every webhook as it is now, deleted ones included, from
+// the highest number down. The registry may change meanwhile.
+func (r *Registry) Newest() iter.Seq[Webhook] {
+	now := slices.Clone(r.ordered) // what it points to never changes
+	return func(yield func(Webhook) bool) {
+		for _, w := range slices.Backward(now) {
+			if !yield(w.Webhook) {
+				return
+			}
+		}
+	}
 }
 
 // Dispatch decides to whom the event goes. The second result is false when
@@ -116,12 +152,11 @@ func (r *Registry) subscribed(t EventType) []*registered {
 	if ok {
 		return list
 	}
-	for _, w := range r.webhooks {
+	for _, w := range r.ordered {
 		if w.Active && w.Exists() && w.subscriptions.Match(t) {
 			list = append(list, w)
 		}
 	}
-	slices.SortFunc(list, func(a, b *registered) int { return cmp.Compare(a.Number, b.Number) })
 	r.byType[t] = list
 	return list
 }

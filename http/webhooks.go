@@ -57,10 +57,8 @@ func (s *Server) handleWebhookList(x *exchange, r *http.Request) error {
 	if before == 0 {
 		before = math.MaxInt64
 	}
-	all := s.commands.Directory.Webhooks()
 	items, next := []webhookView{}, ""
-	for i := len(all) - 1; i >= 0; i-- {
-		w := all[i]
+	for w := range s.commands.Directory.Newest() {
 		if w.Number >= before || !w.Exists() || status != "all" && w.Active != (status == "active") ||
 			eventType != "" && !asksFor(w, eventType) || words != "" && !speaksOf(w, words) {
 			continue
