@@ -12,12 +12,12 @@ import (
 
 // alert is what the tests look at of an alert.
 type alert struct {
-	ID         string     `json:"alert_id"`
-	WebhookID  string     `json:"webhook_id"`
-	Kind       string     `json:"kind"`
-	State      string     `json:"state"`
-	Message    string     `json:"message"`
-	Details    struct {
+	ID        string `json:"alert_id"`
+	WebhookID string `json:"webhook_id"`
+	Kind      string `json:"kind"`
+	State     string `json:"state"`
+	Message   string `json:"message"`
+	Details   struct {
 		Observed, Limit float64
 	} `json:"details"`
 	RaisedAt   time.Time  `json:"raised_at"`

@@ -1,0 +1,95 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// Eight events of 10 MB, accepted at once and delivered at once to two webhooks, arrive
+// byte for byte, and the server stays under 1 GB.
+func TestMemoryOfLargePayloads(t *testing.T) {
+	const events, size, most = 8, 10 << 20, 1 << 30
+	in := receive(t, nil)
+	p := start(t)
+	p.register(in.URL, `{"timeout":300}`)
+	p.register(in.URL, `{"timeout":300,"payload_version":"2","secret":"s3cret"}`)
+
+	data := make([]string, events)
+	failures := make(chan error, events)
+	for i := range events {
+		head, tail := `{"event_type":"visit.created","event_data":`, `}`
+		text := strings.Repeat(string(rune('а'+i)), 1000)
+		var b strings.Builder
+		fmt.Fprintf(&b, `{"n":%d,"parts":[`, i)
+		for b.Len()+2200 < size-len(head)-len(tail) {
+			b.WriteString(`"` + text + `",`)
+		}
+		b.WriteString(`1.0]}`)
+		data[i] = b.String()
+		go func() { failures <- p.post("/api/v1/webhooks/events/trigger", head+data[i]+tail) }()
+	}
+	for range events {
+		if err := <-failures; err != nil {
+			t.Fatal(err)
+		}
+	}
+	in.await(2 * events)
+	missing := map[string]int{}
+	for _, d := range data {
+		missing[d] = 2
+	}
+	for _, r := range in.all() {
+		for d := range missing {
+			if bytes.Contains(r.body, []byte(`"event_data":`+d+`,"webhook_id":`)) {
+				missing[d]--
+			}
+		}
+	}
+	for d, n := range missing {
+		if n != 0 {
+			t.Errorf("%.20s did not arrive %d times as it was", d, n)
+		}
+	}
+	// Shown as they were sent, too: the call log makes them anew.
+	for _, w := range []string{"1", "2"} {
+		calls := p.awaitCalls(w, events)
+		shown := p.details(w, calls[0])
+		found := false
+		for _, r := range in.all() {
+			found = found || string(r.body) == shown.Payload
+		}
+		if !found {
+			t.Errorf("webhook %s: the call log shows what was not sent", w)
+		}
+	}
+	peak := p.memory("VmHWM")
+	t.Logf("the server's peak is %d MB", peak>>20)
+	if peak > most {
+		t.Errorf("the server took %d MB", peak>>20)
+	}
+}
+
+// post triggers from any goroutine.
+func (p *product) post(path, body string) (err error) {
+	req, err := http.NewRequestWithContext(p.Context(), http.MethodPost, "http://"+p.addr+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusAccepted {
+		err = fmt.Errorf("answered %d: %s", resp.StatusCode, answer)
+	}
+	return err
+}
