@@ -17,8 +17,9 @@ import (
 // A Registry is not safe for concurrent use.
 type Registry struct {
 	webhooks map[WebhookID]*registered
-	ordered  []*registered               // all of them, by number
-	byType   map[EventType][]*registered // of active webhooks, by number; made when first asked
+	ordered  []*registered                  // all of them, by number
+	byAsked  map[Subscription][]*registered // active ones, by number; nil: to be made
+	byType   map[EventType][]*registered    // the same, by type; made when first asked
 }
 
 // registered is a webhook ready to match.
@@ -52,6 +53,7 @@ func (r *Registry) Apply(id WebhookID, change Change, at time.Time) {
 	}
 	r.webhooks[id] = after
 	r.place(before, after)
+	r.byAsked = nil
 	clear(r.byType)
 }
 
@@ -70,9 +72,11 @@ func (r *Registry) place(before, after *registered) {
 }
 
 func (r *Registry) find(w *registered) (at int, found bool) {
-	return slices.BinarySearchFunc(r.ordered, w, func(a, b *registered) int {
-		return cmp.Or(cmp.Compare(a.Number, b.Number), bytes.Compare(a.ID[:], b.ID[:]))
-	})
+	return slices.BinarySearchFunc(r.ordered, w, byNumber)
+}
+
+func byNumber(a, b *registered) int {
+	return cmp.Or(cmp.Compare(a.Number, b.Number), bytes.Compare(a.ID[:], b.ID[:]))
 }
 
 func (w *registered) compile() {
@@ -152,13 +156,32 @@ func (r *Registry) subscribed(t EventType) []*registered {
 	if ok {
 		return list
 	}
-	for _, w := range r.ordered {
-		if w.Active && w.Exists() && w.subscriptions.Match(t) {
-			list = append(list, w)
+	if r.byAsked == nil {
+		r.index()
+	}
+	for _, asked := range []Subscription{AllEvents, Subscription(t.Group() + ".*"), Subscription(t)} {
+		if asked.Matches(t) {
+			list = append(list, r.byAsked[asked]...)
 		}
 	}
+	slices.SortFunc(list, byNumber)
+	list = slices.Compact(list) // who asks in two ways
 	r.byType[t] = list
 	return list
+}
+
+// index makes the active webhooks quick to find: with ten thousand of them and a
+// thousand types, asking each webhook for each type took seconds.
+func (r *Registry) index() {
+	r.byAsked = map[Subscription][]*registered{}
+	for _, w := range r.ordered {
+		if !w.Active || !w.Exists() {
+			continue
+		}
+		for _, asked := range w.subscriptions {
+			r.byAsked[asked] = append(r.byAsked[asked], w)
+		}
+	}
 }
 
 // Explanation says, for one webhook, whether an event goes to it and why not.

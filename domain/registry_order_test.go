@@ -37,3 +37,30 @@ func TestRegistryKeepsTheOrderOfNumbers(t *testing.T) {
 		t.Errorf("from before the last came: %v, want %v", got, want)
 	}
 }
+
+func TestRegistryFindsWhoAskedOnce(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	asks := [][]string{
+		{"patient.created"}, {"patient.*"}, {"*"}, {"visit.*"}, {"*", "patient.*", "patient.created", "patient.created"},
+		{"webhook.alert_raised"}, {"webhook.*", "*"},
+	}
+	r := NewRegistry()
+	for n, events := range asks {
+		id := WebhookID(uuid.NewSHA1(uuid.NameSpaceOID, []byte{byte(n)}))
+		r.Apply(id, WebhookRegistered{ID: id, Number: int64(n + 1), Events: events}, at)
+	}
+	for _, eventType := range []EventType{"patient.created", "patient.updated", "visit.completed", "webhook.alert_raised", "other.one"} {
+		var want, got []int64
+		for _, w := range r.ordered {
+			if w.Active && w.subscriptions.Match(eventType) {
+				want = append(want, w.Number)
+			}
+		}
+		for _, w := range r.subscribed(eventType) {
+			got = append(got, w.Number)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", eventType, got, want)
+		}
+	}
+}
