@@ -74,6 +74,39 @@ func TestMemoryOfLargePayloads(t *testing.T) {
 	}
 }
 
+// A receiver that hangs over large payloads holds up its own deliveries and nobody else's.
+func TestLargePayloadsHoldUpNobodyElse(t *testing.T) {
+	const events = 12
+	release := make(chan struct{})
+	hung := receive(t, func(http.ResponseWriter, receipt) { <-release })
+	open := true
+	finish := func() {
+		if open {
+			close(release)
+		}
+		open = false
+	}
+	t.Cleanup(finish) // before the receiver is closed, which waits for its calls
+	in := receive(t, nil)
+	p := start(t)
+	p.register(hung.URL, `{"timeout":300,"events":["visit.created"]}`)
+	p.register(in.URL, `{"events":["visit.updated"]}`)
+	large := `{"a":"` + strings.Repeat("x", 10<<20-200) + `"}`
+	for range events {
+		p.trigger(`{"event_type":"visit.created","event_data":` + large + `}`)
+	}
+	hung.await(2)
+	p.trigger(`{"event_type":"visit.updated","event_data":{}}`)
+	p.trigger(`{"event_type":"visit.updated","event_data":` + large + `}`)
+	in.await(2)
+	if n := len(hung.all()); n == events {
+		t.Logf("the receiver that hangs has all %d calls", n)
+	}
+	finish()
+	hung.await(events)
+	p.awaitCalls("1", events)
+}
+
 // post triggers from any goroutine.
 func (p *product) post(path, body string) (err error) {
 	req, err := http.NewRequestWithContext(p.Context(), http.MethodPost, "http://"+p.addr+path, strings.NewReader(body))

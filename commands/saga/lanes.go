@@ -24,6 +24,12 @@ const (
 	firstWindow     = 64
 	leastWindow     = 4
 	maxWaitingBytes = 64 << 20
+	// A lane may hold as many bytes as are left to others, so that a receiver that
+	// hangs over large payloads never takes the memory that all live by. So little
+	// each may hold even then, and a first payload of any size, up to maxHeldBytes
+	// of all.
+	leastLaneBytes = 1 << 20
+	maxHeldBytes   = 2 * maxWaitingBytes
 	// maxRecording is how many outcomes may wait for the log beside the calls in
 	// flight: when it cannot keep up, calls wait, and callers are not told so before.
 	maxRecording = 4096
@@ -58,6 +64,7 @@ type lane struct {
 	webhook  domain.WebhookID
 	waiting  []*delivery
 	inFlight int
+	bytes    int // of its payloads in memory
 	window   int
 	backlog  bool // the table may hold more that is due
 	ringed   bool // it is among those that wait for a turn
@@ -89,6 +96,7 @@ type lanes struct {
 type tentative struct {
 	claimed map[domain.DeliveryID]struct{}
 	byLane  map[domain.WebhookID]int
+	laneSum map[domain.WebhookID]int // bytes
 	bytes   int
 }
 
@@ -103,6 +111,7 @@ func newLanes(workers int, node int64) *lanes {
 		tentative: tentative{
 			claimed: map[domain.DeliveryID]struct{}{},
 			byLane:  map[domain.WebhookID]int{},
+			laneSum: map[domain.WebhookID]int{},
 		},
 	}
 }
@@ -131,7 +140,8 @@ func (l *lanes) limit(ln *lane) int {
 
 // room is how many more deliveries the lane may hold in memory.
 func (l *lanes) room(ln *lane) int {
-	if l.stopped || l.bytes+l.tentative.bytes >= maxWaitingBytes {
+	held, mine := l.bytes+l.tentative.bytes, ln.bytes+l.tentative.laneSum[ln.webhook]
+	if l.stopped || held >= maxHeldBytes || mine >= max(leastLaneBytes, maxWaitingBytes-held) {
 		return 0
 	}
 	free := 4*l.workers - l.waiting - len(l.tentative.claimed)
@@ -144,6 +154,7 @@ func (l *lanes) Begin() {
 	defer l.mu.Unlock()
 	clear(l.tentative.claimed)
 	clear(l.tentative.byLane)
+	clear(l.tentative.laneSum)
 	l.tentative.bytes = 0
 }
 
@@ -158,6 +169,7 @@ func (l *lanes) Claim(_ domain.EventID, d domain.Dispatch, size int) int64 {
 	}
 	l.tentative.claimed[d.DeliveryID] = struct{}{}
 	l.tentative.byLane[d.WebhookID]++
+	l.tentative.laneSum[d.WebhookID] += size
 	l.tentative.bytes += size
 	return l.node
 }
@@ -197,8 +209,14 @@ func (l *lanes) push(ln *lane, d *delivery) {
 	ln.waiting = append(ln.waiting, d)
 	l.claimed[d.id] = d
 	l.waiting++
-	l.bytes += d.size
+	l.hold(ln, d.size)
 	l.enlist(ln)
+}
+
+// hold counts payload that comes, or, below zero, goes.
+func (l *lanes) hold(ln *lane, size int) {
+	ln.bytes += size
+	l.bytes += size
 }
 
 func (l *lanes) enlist(ln *lane) {
@@ -286,7 +304,11 @@ func (l *lanes) forget(d *delivery) {
 	if l.claimed[d.id] == d { // its next attempt may be here already
 		delete(l.claimed, d.id)
 	}
-	l.bytes -= d.size
+	ln := l.lane(d.webhook)
+	if ln.bytes >= leastLaneBytes || l.bytes >= maxWaitingBytes/2 {
+		signal(l.claim) // somebody may have found no room for bytes
+	}
+	l.hold(ln, -d.size)
 	if l.recording--; l.recording == l.workers+maxRecording-1 {
 		signal(l.start)
 	}
@@ -355,7 +377,7 @@ func (l *lanes) stop() []*delivery {
 	}
 	for _, d := range unstarted {
 		delete(l.claimed, d.id)
-		l.bytes -= d.size
+		l.hold(l.lane(d.webhook), -d.size)
 	}
 	l.waiting = 0
 	l.checkIdle()
@@ -374,7 +396,7 @@ func (l *lanes) takeOut(d *delivery) []*delivery {
 	ln.waiting = nil
 	for _, d := range out {
 		delete(l.claimed, d.id)
-		l.bytes -= d.size
+		l.hold(ln, -d.size)
 	}
 	l.waiting -= len(out)
 	return append(out, d)
