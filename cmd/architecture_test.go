@@ -41,7 +41,7 @@ var folders = map[string]folder{
 	"http/sender":          {inside: []string{}},
 	"migrations":           {inside: []string{}},
 	"cmd/medilab-webhooks": {inside: []string{anything}},
-	"cmd/bench":            {inside: []string{"domain", "eventstore", "migrations"}}, // it measures the product from outside
+	"cmd/bench":            {inside: []string{"domain", "eventstore", "migrations"}}, // it measures the product from outside, and fills logs
 }
 
 // testFolders are what tests may import besides.
