@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -152,6 +153,18 @@ func (r *rig) awaitEmpty() {
 		if time.Now().After(deadline) {
 			r.Fatal("the outbox does not become empty")
 		}
+	}
+}
+
+// awaitRelayed waits until the relay has counted n events: it counts after the log has them.
+func (r *rig) awaitRelayed(relay *Relay, n int64) {
+	r.Helper()
+	deadline := time.Now().Add(patience)
+	for relay.Relayed() < n {
+		if time.Now().After(deadline) {
+			r.Fatalf("the relay moved %d events; want %d", relay.Relayed(), n)
+		}
+		runtime.Gosched()
 	}
 }
 
@@ -352,12 +365,13 @@ func TestRelayHasOneOwner(t *testing.T) {
 	second := r.relay(r.join())
 	stopSecond := r.run(second)
 	r.emit(r.pool, `{}`)
-	r.await(2)
+	r.awaitRelayed(first, 2)
 	stop()
 	second.Wake()
 	r.emit(r.pool, `{}`)
-	r.await(3)
+	r.awaitRelayed(second, 1)
 	stopSecond()
+	r.await(3)
 	if first.Relayed() != 2 || second.Relayed() != 1 {
 		t.Errorf("the first relayed %d, the second %d", first.Relayed(), second.Relayed())
 	}
