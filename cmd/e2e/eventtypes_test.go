@@ -84,7 +84,11 @@ func TestEventTypesOfAFile(t *testing.T) {
 
 	// Nothing of what was refused is an event.
 	var events struct{ Items []json.RawMessage }
-	if p.api(200, "GET", "/webhooks/events?limit=100", "", &events); len(events.Items) != 4 {
+	p.until("what was accepted is listed", func() bool {
+		p.api(200, "GET", "/webhooks/events?limit=100", "", &events)
+		return len(events.Items) >= 4
+	})
+	if len(events.Items) != 4 {
 		t.Errorf("there are %d events, want 4", len(events.Items))
 	}
 }
