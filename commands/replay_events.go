@@ -2,25 +2,23 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
 
-const (
-	// maxReplay bounds what one replay remembers while it looks through the log.
-	maxReplay = 1_000_000
-	// replayChunk is how many deliveries one transaction of a replay asks for.
-	replayChunk = 400
-)
+// maxReplay bounds what one replay remembers while it looks through the log.
+const maxReplay = 1_000_000
 
-// ReplayEvents sends the events of a range that match the webhook as it is now
-// to it again, and to nobody else. It gives how many they are, with an id when
-// they are all asked for in the log; dry, it only counts them. A caller that
-// hangs up does not stop what has begun.
+// ReplayEvents asks for the events of a range that match the webhook as it is now
+// to be sent to it again, and to nobody else. It gives how many they are, with an
+// id when that is in the log: from there on the replay goes on by itself (see
+// Replays). Dry, it only counts them.
 func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, id domain.WebhookID, spec domain.ReplaySpec, dry bool) (domain.ReplayID, int, error) {
 	w, err := c.webhook(ctx, id)
 	if err != nil {
@@ -29,26 +27,34 @@ func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, id domain.We
 	if err := domain.CheckReplay(c.Catalog, spec); err != nil {
 		return domain.ReplayID{}, 0, err
 	}
-	r := replaying{Commands: c, caller: caller, webhook: w, spec: spec}
-	if err := r.find(ctx); err != nil || dry {
-		return domain.ReplayID{}, len(r.found), Failed("find what to replay", err)
+	looking := replaying{log: c.Log, pool: c.Pool, webhook: w, spec: spec}
+	matched, err := looking.count(ctx)
+	if err != nil || dry {
+		return domain.ReplayID{}, matched, Failed("find what to replay", err)
 	}
 	unique, err := uuid.NewV7()
 	if err != nil {
 		return domain.ReplayID{}, 0, domain.Internal("name a replay", err)
 	}
-	r.id = domain.ReplayID(unique)
-	return r.id, len(r.found), Failed("replay", r.request(context.WithoutCancel(ctx)))
+	replay := domain.ReplayID(unique)
+	changes := []domain.Change{domain.ReplayRequested{
+		ID: replay, WebhookID: w.ID, From: spec.From, To: spec.To, EventTypes: spec.EventTypes,
+		OnlyFailed: spec.OnlyFailed, Matched: matched, WebhookVersion: w.Version,
+	}}
+	if matched == 0 {
+		changes = append(changes, domain.ReplayCompleted{})
+	}
+	_, err = c.append(ctx, caller, replay.Stream(), 0, changes)
+	return replay, matched, Failed("replay", err)
 }
 
-// replaying is one replay on its way into the log.
+// replaying is what one replay looks for in the log.
 type replaying struct {
-	*Commands
-	caller  Caller
-	webhook domain.Webhook
+	log     *eventstore.Log
+	pool    *pgxpool.Pool
+	webhook domain.Webhook // whose events and filters decide
 	spec    domain.ReplaySpec
-	id      domain.ReplayID
-	found   []replayed
+	before  eventstore.Position // events from here on are not for it; 0: all of now
 }
 
 // replayed is an event to send again.
@@ -61,21 +67,29 @@ func (r *replaying) delivery(e replayed) domain.DeliveryID {
 	return domain.DeliveryOf(e.event, r.webhook.ID)
 }
 
-// find looks through the range for what matches and is not on its way already.
-func (r *replaying) find(ctx context.Context) error {
+// replayChunk is how many deliveries are looked at, and asked for, at once.
+const replayChunk = 400
+
+// errEnough ends a reading of the log early.
+var errEnough = errors.New("enough was read")
+
+// matching gives the events of the range that match, in the order of the log.
+func (r *replaying) matching(ctx context.Context) (found []replayed, err error) {
 	wanted, err := domain.NewMatcher(r.webhook.Events, r.webhook.Filters)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	narrowed := wanted
 	if r.spec.EventTypes != nil {
 		if narrowed, err = domain.NewMatcher(r.spec.EventTypes, nil); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	var page []replayed
 	filter := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: r.spec.From, To: r.spec.To}
-	err = r.Log.Each(ctx, 0, filter, func(e eventstore.Event) error {
+	err = r.log.Each(ctx, 0, filter, func(e eventstore.Event) error {
+		if r.before > 0 && e.Position >= r.before {
+			return errEnough
+		}
 		event, ok := e.Value.(domain.EventTriggered)
 		_, id, err := domain.ParseStream(e.Stream)
 		if !ok || err != nil {
@@ -83,33 +97,43 @@ func (r *replaying) find(ctx context.Context) error {
 		}
 		eventType, doc := domain.EventType(event.EventType), domain.ParseDoc(event.EventData)
 		if narrowed.Match(eventType, doc) && wanted.Match(eventType, doc) {
-			page = append(page, replayed{domain.EventID(id), len(event.EventData)})
+			found = append(found, replayed{domain.EventID(id), len(event.EventData)})
 		}
-		if len(page)+len(r.found) > maxReplay {
+		if len(found) > maxReplay {
 			return domain.Invalid("to", fmt.Sprintf("makes a range with more than %d matching events; narrow it", maxReplay))
 		}
 		return nil
 	})
-	if err != nil {
-		return err
+	if errors.Is(err, errEnough) {
+		err = nil
 	}
-	for len(page) > 0 {
-		n := min(replayChunk, len(page))
-		states, err := r.states(ctx, page[:n])
-		if err == nil {
-			err = r.resolve(ctx, states)
-		}
+	return found, err
+}
+
+// count gives how many of what matches a replay would send.
+func (r *replaying) count(ctx context.Context) (n int, err error) {
+	found, err := r.matching(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for len(found) > 0 {
+		chunk := found[:min(replayChunk, len(found))]
+		states, err := r.states(ctx, chunk)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		for i, e := range page[:n] {
-			if states[i].ReplayWants(r.spec.OnlyFailed) {
-				r.found = append(r.found, e)
+		wanted, err := r.wanted(ctx, states)
+		if err != nil {
+			return 0, err
+		}
+		for _, yes := range wanted {
+			if yes {
+				n++
 			}
 		}
-		page = page[n:]
+		found = found[len(chunk):]
 	}
-	return nil
+	return n, nil
 }
 
 // states gives where the deliveries of the events to the webhook stand.
@@ -121,7 +145,7 @@ func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Del
 		ids[i], streams[i] = r.delivery(e), r.delivery(e).Stream()
 		at[streams[i]] = i
 	}
-	history, err := r.Log.LoadAll(ctx, streams)
+	history, err := r.log.LoadAll(ctx, streams)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +155,7 @@ func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Del
 		}
 	}
 	// One that nobody tried yet has no stream: it is in the queue alone, or waits for others.
-	rows, err := r.Pool.Query(ctx, `
+	rows, err := r.pool.Query(ctx, `
 		SELECT delivery_id::text FROM medilab.queue WHERE delivery_id = ANY($1) AND version = 0
 		UNION ALL SELECT delivery_id::text FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
 	if err != nil {
@@ -153,8 +177,9 @@ func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Del
 	return states, nil
 }
 
-// resolve makes what went in batches stand as the batches do.
-func (r *replaying) resolve(ctx context.Context, states []domain.Delivery) error {
+// wanted tells which of the deliveries the replay sends. One that went in a batch
+// stands as the batch does.
+func (r *replaying) wanted(ctx context.Context, states []domain.Delivery) ([]bool, error) {
 	batches := map[string]domain.Delivery{}
 	var streams []string
 	for _, d := range states {
@@ -164,75 +189,23 @@ func (r *replaying) resolve(ctx context.Context, states []domain.Delivery) error
 			}
 		}
 	}
-	if len(streams) == 0 {
-		return nil
-	}
-	history, err := r.Log.LoadAll(ctx, streams)
-	if err != nil {
-		return err
-	}
-	for _, e := range history {
-		if change, ok := e.Value.(domain.Change); ok {
-			batches[e.Stream] = batches[e.Stream].Evolve(change, e.RecordedAt)
+	if len(streams) > 0 {
+		history, err := r.log.LoadAll(ctx, streams)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range history {
+			if change, ok := e.Value.(domain.Change); ok {
+				batches[e.Stream] = batches[e.Stream].Evolve(change, e.RecordedAt)
+			}
 		}
 	}
+	wanted := make([]bool, len(states))
 	for i, d := range states {
 		if d.State == domain.DeliveryJoined {
-			states[i] = d.In(batches[d.BatchID.Stream()])
+			d = d.In(batches[d.BatchID.Stream()])
 		}
+		wanted[i] = d.ReplayWants(r.spec.OnlyFailed)
 	}
-	return nil
-}
-
-// request asks for all of them, chunk by chunk: no transaction holds the log for
-// long, and each chunk is in the replay's stream if it is in the deliveries'.
-func (r *replaying) request(ctx context.Context) error {
-	requested := domain.ReplayRequested{
-		ID: r.id, WebhookID: r.webhook.ID, From: r.spec.From, To: r.spec.To, EventTypes: r.spec.EventTypes,
-		OnlyFailed: r.spec.OnlyFailed, Matched: len(r.found),
-	}
-	if _, err := r.append(ctx, r.caller, r.id.Stream(), 0, []domain.Change{requested}); err != nil {
-		return err
-	}
-	version := int64(1)
-	for rest := r.found; len(rest) > 0; version++ {
-		n := min(replayChunk, len(rest))
-		if err := r.requestChunk(ctx, rest[:n], version); err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	return nil
-}
-
-func (r *replaying) requestChunk(ctx context.Context, chunk []replayed, version int64) error {
-	for attempt := 1; ; attempt++ {
-		states, err := r.states(ctx, chunk)
-		if err != nil {
-			return err
-		}
-		queued := domain.ReplayQueued{}
-		metadata := r.caller.metadata()
-		metadata.CausationID = r.id.String()
-		var writes []eventstore.Write
-		for i, e := range chunk {
-			id := r.delivery(e)
-			queued.Deliveries = append(queued.Deliveries, id)
-			if states[i].State == domain.DeliveryPending {
-				continue // somebody else asked meanwhile
-			}
-			retry, err := domain.DecideRetry(states[i], r.webhook, e.event, e.size)
-			if err != nil {
-				return err
-			}
-			writes = append(writes, eventstore.Write{
-				Stream: id.Stream(), Expected: states[i].Version, Events: newEvents([]domain.Change{retry}), Metadata: metadata,
-			})
-		}
-		writes = append(writes, eventstore.Write{Stream: r.id.Stream(), Expected: version, Events: newEvents([]domain.Change{queued}), Metadata: metadata})
-		_, err = r.Log.Append(ctx, eventstore.Unit{Writes: writes})
-		if err == nil || !eventstore.IsConflict(err) || attempt == races {
-			return err
-		}
-	}
+	return wanted, nil
 }

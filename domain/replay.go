@@ -30,7 +30,10 @@ type ReplayRequested struct {
 	To         time.Time `json:"to"`
 	EventTypes []string  `json:"event_types,omitempty"` // types, groups or *; none: all that the webhook asks for
 	OnlyFailed bool      `json:"only_failed,omitempty"`
-	Matched    int       `json:"matched"`
+	Matched    int       `json:"matched"` // when it was requested
+	// WebhookVersion is whose events and filters decide. 0: an earlier release wrote
+	// this, which queued a replay within its request and never went on with one.
+	WebhookVersion int64 `json:"webhook_version,omitempty"`
 }
 
 // ReplayQueued lists the next of a replay's deliveries that were asked for, in
@@ -39,8 +42,12 @@ type ReplayQueued struct {
 	Deliveries []DeliveryID `json:"deliveries"`
 }
 
+// ReplayCompleted says that all of a replay was asked for.
+type ReplayCompleted struct{}
+
 func (ReplayRequested) ChangeType() string { return "replay.requested" }
 func (ReplayQueued) ChangeType() string    { return "replay.queued" }
+func (ReplayCompleted) ChangeType() string { return "replay.completed" }
 
 // AppendJSON appends the stored form.
 func (c ReplayRequested) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
@@ -48,10 +55,37 @@ func (c ReplayRequested) AppendJSON(dst []byte) []byte { return appendJSON(dst, 
 // AppendJSON appends the stored form.
 func (c ReplayQueued) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
 
+// AppendJSON appends the stored form.
+func (c ReplayCompleted) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+
 var (
 	_ = register(ReplayRequested{})
 	_ = register(ReplayQueued{})
+	_ = register(ReplayCompleted{})
 )
+
+// Replay is the state of one replay: the fold of its stream.
+type Replay struct {
+	Request   ReplayRequested
+	Queued    []DeliveryID // in the order they were asked for
+	Completed bool
+	Version   int64
+}
+
+// Evolve gives the replay after the change.
+func (r Replay) Evolve(change Change) Replay {
+	r.Version++
+	switch c := change.(type) {
+	case ReplayRequested:
+		r.Request = c
+		r.Completed = c.WebhookVersion == 0
+	case ReplayQueued:
+		r.Queued = append(r.Queued, c.Deliveries...)
+	case ReplayCompleted:
+		r.Completed = true
+	}
+	return r
+}
 
 // ReplaySpec is what a caller asks to be sent again.
 type ReplaySpec struct {

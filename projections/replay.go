@@ -22,7 +22,7 @@ type Replay struct {
 	RequestedAt time.Time        `json:"requested_at"`
 	State       ReplayState      `json:"state"`
 	Matched     int              `json:"matched"`
-	Queued      int              `json:"queued"` // fewer than matched: the process that queued them ended first
+	Queued      int              `json:"queued"` // so far; what was on its way already by its turn is left out
 	Pending     int              `json:"pending"`
 	Delivered   int              `json:"delivered"`
 	Failed      int              `json:"failed"`
@@ -45,26 +45,32 @@ func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id d
 	if err != nil {
 		return Replay{}, fmt.Errorf("read a replay: %w", err)
 	}
-	var r Replay
-	var ids [][16]byte
-	var streams []string
+	var replay domain.Replay
 	for i := range events {
 		decode(&events[i])
-		switch c := events[i].Value.(type) {
-		case domain.ReplayRequested:
-			r = Replay{ID: c.ID, WebhookID: c.WebhookID, From: c.From, To: c.To, EventTypes: c.EventTypes, OnlyFailed: c.OnlyFailed,
-				Matched: c.Matched, RequestedAt: events[i].RecordedAt, State: ReplayDone}
-		case domain.ReplayQueued:
-			for _, delivery := range c.Deliveries {
-				ids, streams = append(ids, delivery), append(streams, delivery.Stream())
-			}
+		change, ok := events[i].Value.(domain.Change)
+		if !ok {
+			return Replay{}, fmt.Errorf("read a replay: %w", events[i].Err)
 		}
+		replay = replay.Evolve(change)
 	}
-	if len(events) == 0 || r.WebhookID != webhook {
+	asked := replay.Request
+	if len(events) == 0 || asked.WebhookID != webhook {
 		return Replay{}, domain.NotFound("replay")
 	}
-	r.Queued = len(ids)
-	return r, p.replayed(ctx, &r, ids, streams)
+	r := Replay{ID: asked.ID, WebhookID: asked.WebhookID, From: asked.From, To: asked.To, EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
+		Matched: asked.Matched, Queued: len(replay.Queued), RequestedAt: events[0].RecordedAt, State: ReplayRunning}
+	ids, streams := make([][16]byte, len(replay.Queued)), make([]string, len(replay.Queued))
+	for i, delivery := range replay.Queued {
+		ids[i], streams[i] = delivery, delivery.Stream()
+	}
+	if err := p.replayed(ctx, &r, ids, streams); err != nil {
+		return Replay{}, err
+	}
+	if replay.Completed && r.Pending == 0 {
+		r.State = ReplayDone
+	}
+	return r, nil
 }
 
 // replayed counts where the deliveries stand: the queue has those that are not
@@ -82,9 +88,6 @@ func (p *Projections) replayed(ctx context.Context, r *Replay, ids [][16]byte, s
 		ids, streams).Scan(&r.Pending, &r.Delivered, &r.Failed, &r.Cancelled)
 	if err != nil {
 		return fmt.Errorf("read a replay: %w", err)
-	}
-	if r.Pending > 0 {
-		r.State = ReplayRunning
 	}
 	return nil
 }

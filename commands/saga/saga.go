@@ -103,6 +103,8 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 			now.batcher.deleted(batch[i].Stream)
 		case domain.WebhookActivated, domain.DeliveryRetryRequested:
 			now.claimer.due.earlier(batch[i].RecordedAt)
+		case domain.ReplayRequested:
+			now.replays.look()
 		}
 	}
 }
@@ -153,6 +155,7 @@ type session struct {
 	lanes     *lanes
 	claimer   *claimer
 	batcher   *batcher
+	replays   *replayer
 	attempted func(domain.Call)
 	sweep     chan struct{}
 	owning    sync.Mutex // held while the table and the memory say different things of who owns what
@@ -174,6 +177,7 @@ func (s *Saga) runSession(ctx context.Context) error {
 	now.claimer = &claimer{s: now, due: wakeAt{changed: make(chan struct{}, 1)}}
 	now.claimer.due.earlier(now.clock.Now()) // look at once for what waits
 	now.batcher = newBatcher(now)
+	now.replays = newReplayer(now)
 
 	// What ends with the session, whichever way it ends.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -198,6 +202,7 @@ func (s *Saga) runSession(ctx context.Context) error {
 	}
 	if c.Dispatch {
 		group.Go(func() { now.retryUndispatched(work) })
+		group.Go(func() { now.replays.run(work) })
 	}
 	if c.Deliver {
 		group.Go(func() { now.claimer.run(work) })

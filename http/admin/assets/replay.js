@@ -42,7 +42,7 @@ export async function replayPage({ webhook, item, signal }) {
       [t('state.delivered'), number(progress.delivered)], [t('state.failed'), number(progress.failed)],
       [t('state.cancelled'), number(progress.cancelled)],
     ])))
-    if (progress.pending > 0 && !signal.aborted) setTimeout(follow, again)
+    if (progress.state === 'running' && !signal.aborted) setTimeout(follow, again)
   }
   const follow = () => look().then(show, (error) => signal.aborted || place.append(h('p', { class: 'error' }, describe(error))))
   show(await look())

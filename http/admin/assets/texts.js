@@ -184,7 +184,7 @@ const texts = {
   'replay.needed': ['Укажите время.', 'Give a time.'],
   'replay.send': ['Отправить снова', 'Send again'],
   'replay.ask': ['Отправить снова: {0}?', 'Send again: {0}?'],
-  'replay.askNote': ['Получатель увидит эти события ещё раз, новыми доставками.', 'The receiver sees these events once more, as new deliveries.'],
+  'replay.askNote': ['Получатель увидит эти события ещё раз, под прежними номерами доставок.', 'The receiver sees these events once more, under the delivery ids that they had.'],
   'replay.matched': ['Подошло событий', 'Events matched'],
 
   'parked.list': ['Отложенные события', 'Parked events'],

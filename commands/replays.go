@@ -1,0 +1,215 @@
+package commands
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Replays goes on with replays that were requested, from where the log says they
+// are: it does not matter who began one, nor what became of him. Two that go on
+// with the same one do no harm: a chunk is in the replay's stream at its version or
+// not at all. All fields are required.
+type Replays struct {
+	Log       *eventstore.Log
+	Directory *Directory
+	Pool      *pgxpool.Pool
+}
+
+// Unfinished lists the replays that are to go on, the oldest first, of those whose
+// ids are not before the given one.
+func (r *Replays) Unfinished(ctx context.Context, from domain.ReplayID) ([]domain.ReplayID, error) {
+	rows, err := r.Pool.Query(ctx, `
+		SELECT r.stream FROM medilab.events AS r
+		CROSS JOIN LATERAL (SELECT e.type FROM medilab.events AS e WHERE e.stream = r.stream ORDER BY e.version DESC LIMIT 1) AS last
+		WHERE r.stream >= $1 AND r.stream < 'replay.' AND r.version = 1 AND last.type <> $2
+		ORDER BY r.stream`, from.Stream(), domain.ReplayCompleted{}.ChangeType())
+	if err != nil {
+		return nil, fmt.Errorf("list unfinished replays: %w", err)
+	}
+	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list unfinished replays: %w", err)
+	}
+	if len(streams) == 0 {
+		return nil, nil
+	}
+	requests, err := r.Log.LoadFirst(ctx, streams)
+	if err != nil {
+		return nil, err
+	}
+	var replays []domain.ReplayID
+	for i := range requests {
+		requested, ok := requests[i].Value.(domain.ReplayRequested)
+		if ok && !(domain.Replay{}).Evolve(requested).Completed {
+			replays = append(replays, requested.ID)
+		}
+	}
+	return replays, nil
+}
+
+// Continue asks for all that a replay has not asked for yet. It is done when it
+// returns nil, unless somebody else went on with it at the same time.
+func (r *Replays) Continue(ctx context.Context, id domain.ReplayID) error {
+	p, err := r.progress(ctx, id)
+	if err != nil || p.replay.Completed {
+		return err
+	}
+	found, err := p.matching(ctx)
+	if err != nil {
+		return fmt.Errorf("go on with replay %s: %w", id, err)
+	}
+	left := found[:0]
+	for _, e := range found {
+		if !p.queued[p.delivery(e)] {
+			left = append(left, e)
+		}
+	}
+	for {
+		chunk := left[:min(replayChunk, len(left))]
+		left = left[len(chunk):]
+		if w, _ := r.Directory.Webhook(p.webhook.ID); !w.Exists() {
+			chunk, left = nil, nil // there is nobody to send to any more
+		}
+		err := p.ask(ctx, chunk, len(left) == 0)
+		var lost *eventstore.ConflictError
+		if errors.As(err, &lost) && lost.Stream == id.Stream() {
+			return nil // somebody else goes on with it
+		}
+		if err != nil {
+			return fmt.Errorf("go on with replay %s: %w", id, err)
+		}
+		if len(left) == 0 {
+			return nil
+		}
+	}
+}
+
+// progress is one replay on its way into the log.
+type progress struct {
+	replaying
+	id     domain.ReplayID
+	caller Caller // who requested it
+	replay domain.Replay
+	queued map[domain.DeliveryID]bool
+}
+
+func (r *Replays) progress(ctx context.Context, id domain.ReplayID) (*progress, error) {
+	events, err := r.Log.Load(ctx, id.Stream())
+	if err != nil {
+		return nil, err
+	}
+	p := &progress{id: id, queued: map[domain.DeliveryID]bool{}}
+	for i := range events {
+		change, ok := events[i].Value.(domain.Change)
+		if !ok {
+			return nil, fmt.Errorf("replay %s cannot be read: %w", id, events[i].Err)
+		}
+		p.replay = p.replay.Evolve(change)
+	}
+	if len(events) == 0 || p.replay.Completed {
+		return p, nil
+	}
+	for _, d := range p.replay.Queued {
+		p.queued[d] = true
+	}
+	if p.caller, err = callerOf(events[0]); err != nil {
+		return nil, err
+	}
+	asked := p.replay.Request
+	p.replaying = replaying{log: r.Log, pool: r.Pool, before: events[0].Position, spec: domain.ReplaySpec{
+		From: asked.From, To: asked.To, EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
+	}}
+	p.webhook, err = r.webhookAt(ctx, asked.WebhookID, asked.WebhookVersion)
+	return p, err
+}
+
+// callerOf gives who appended an event.
+func callerOf(e eventstore.Event) (Caller, error) {
+	var by struct {
+		Actor     string `json:"actor"`
+		RequestID string `json:"request_id"`
+	}
+	if err := json.Unmarshal(e.Metadata, &by); err != nil {
+		return Caller{}, fmt.Errorf("metadata at %d: %w", e.Position, err)
+	}
+	return Caller{Actor: by.Actor, RequestID: by.RequestID}, nil
+}
+
+// webhookAt gives the webhook as it was at the version.
+func (r *Replays) webhookAt(ctx context.Context, id domain.WebhookID, version int64) (w domain.Webhook, err error) {
+	events, err := r.Log.Load(ctx, id.Stream())
+	if err != nil {
+		return w, err
+	}
+	for i := range events {
+		if events[i].Version > version {
+			break
+		}
+		change, ok := events[i].Value.(domain.Change)
+		if !ok {
+			return w, fmt.Errorf("webhook %s cannot be read: %w", id, events[i].Err)
+		}
+		w = w.Evolve(change, events[i].RecordedAt)
+	}
+	return w, nil
+}
+
+// ask asks for the deliveries of a chunk that the replay wants as they stand now.
+// They are in the replay's stream if they are in the deliveries'; no transaction
+// holds the log for long.
+func (p *progress) ask(ctx context.Context, chunk []replayed, last bool) error {
+	for attempt := 1; ; attempt++ {
+		states, err := p.states(ctx, chunk)
+		if err != nil {
+			return err
+		}
+		wanted, err := p.wanted(ctx, states)
+		if err != nil {
+			return err
+		}
+		metadata := p.caller.metadata()
+		metadata.CausationID = p.id.String()
+		var queued domain.ReplayQueued
+		var writes []eventstore.Write
+		for i, e := range chunk {
+			if !wanted[i] {
+				continue // somebody else asked meanwhile
+			}
+			retry, err := domain.DecideRetry(states[i], p.webhook, e.event, e.size)
+			if err != nil {
+				return err
+			}
+			id := p.delivery(e)
+			queued.Deliveries = append(queued.Deliveries, id)
+			writes = append(writes, eventstore.Write{Stream: id.Stream(), Expected: states[i].Version, Events: newEvents([]domain.Change{retry}), Metadata: metadata})
+		}
+		var changes []domain.Change
+		if len(writes) > 0 {
+			changes = append(changes, queued)
+		}
+		if last {
+			changes = append(changes, domain.ReplayCompleted{})
+		}
+		if changes == nil {
+			return nil
+		}
+		writes = append(writes, eventstore.Write{Stream: p.id.Stream(), Expected: p.replay.Version, Events: newEvents(changes), Metadata: metadata})
+		_, err = p.log.Append(ctx, eventstore.Unit{Writes: writes})
+		if err == nil {
+			p.replay.Version += int64(len(changes))
+			return nil
+		}
+		var lost *eventstore.ConflictError
+		if !errors.As(err, &lost) || lost.Stream == p.id.Stream() || attempt == races {
+			return err
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package saga
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+// replayer goes on with replays until they are completed. The node that
+// dispatches does it for all; one that takes over begins where the log says the
+// node before had come.
+type replayer struct {
+	s     *session
+	all   commands.Replays
+	wake  chan struct{}
+	since domain.ReplayID // all before are completed
+}
+
+const (
+	replayPoll = time.Second // for what other nodes' callers request
+	// replaySlack is how far the clocks that name replays may be apart.
+	replaySlack = 24 * time.Hour
+)
+
+func newReplayer(s *session) *replayer {
+	return &replayer{s: s, all: commands.Replays{Log: s.log, Directory: s.directory, Pool: s.pool}, wake: make(chan struct{}, 1)}
+}
+
+// look makes it look for replays now.
+func (r *replayer) look() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *replayer) run(ctx context.Context) {
+	timer := time.NewTicker(replayPoll)
+	defer timer.Stop()
+	failing := false
+	for {
+		err := r.step(ctx)
+		if err != nil && ctx.Err() == nil && !failing {
+			r.s.logger.Warn("a replay does not go on, trying again", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// step goes on with every replay that there is.
+func (r *replayer) step(ctx context.Context) error {
+	now := r.s.clock.Now()
+	unfinished, err := r.all.Unfinished(ctx, r.since)
+	if err != nil {
+		return err
+	}
+	if len(unfinished) == 0 {
+		r.since = replaysSince(now.Add(-replaySlack))
+		return nil
+	}
+	_, owned, err := r.s.log.Own(ctx, r.s.node, readerDispatcher)
+	if err != nil || !owned {
+		return err
+	}
+	var failed []error
+	for _, id := range unfinished {
+		failed = append(failed, r.all.Continue(ctx, id))
+	}
+	return errors.Join(failed...)
+}
+
+// replaysSince is below the id of every replay that was requested at the time or
+// later: a UUIDv7 begins with its milliseconds.
+func replaysSince(at time.Time) (id domain.ReplayID) {
+	ms := at.UnixMilli()
+	for i := range 6 {
+		id[i] = byte(ms >> (8 * (5 - i)))
+	}
+	return id
+}
