@@ -19,6 +19,7 @@ const (
 	maxBytesAClaim  = 8 << 20 // a lane; one row is taken whatever its size
 	lanesARound     = 64
 	claimPoll       = time.Second
+	busyPoll        = 100 * time.Millisecond // while other nodes have more than they can do
 	claimErrorPause = 500 * time.Millisecond
 	claimTimeout    = 10 * time.Second // a database that is gone without a word says none
 )
@@ -29,12 +30,18 @@ type claimer struct {
 	cursor domain.WebhookID // where the last look over the lanes ended
 	due    wakeAt
 	floors floors
-	poll   time.Duration // between two looks; 0: claimPoll
+	lookAt time.Time // when all lanes are looked over again, whatever is known to be due
 }
 
 // run claims while there is room, until ctx ends.
 func (c *claimer) run(ctx context.Context) {
 	for ctx.Err() == nil {
+		if c.untilLook() <= 0 { // however busy the lanes are that are known
+			if err := c.look(ctx); err != nil && ctx.Err() == nil {
+				c.s.logger.Warn("looking for due deliveries failed, trying again", "error", err)
+				c.s.sleep(ctx, claimErrorPause)
+			}
+		}
 		again, err := c.round(ctx)
 		if err != nil && ctx.Err() == nil {
 			c.s.logger.Warn("claiming failed, trying again", "error", err)
@@ -44,20 +51,19 @@ func (c *claimer) run(ctx context.Context) {
 		if again {
 			continue
 		}
-		timer := time.NewTimer(c.due.wait(c.s.clock.Now(), max(claimPoll, c.poll)))
+		timer := time.NewTimer(c.untilLook())
 		select {
 		case <-ctx.Done():
 		case <-c.s.lanes.claim:
 		case <-c.due.changed:
 		case <-timer.C:
-			began := time.Now()
-			if err := c.look(ctx); err != nil && ctx.Err() == nil {
-				c.s.logger.Warn("looking for due deliveries failed, trying again", "error", err)
-			}
-			c.poll = lookShare * time.Since(began)
 		}
 		timer.Stop()
 	}
+}
+
+func (c *claimer) untilLook() time.Duration {
+	return c.due.wait(c.s.clock.Now(), time.Until(c.lookAt))
 }
 
 // round claims once for the lanes that have room. It tells whether there may be
@@ -119,12 +125,17 @@ func (c *claimer) claimable(webhooks [][16]byte, rooms []int32) ([][16]byte, []i
 func (c *claimer) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
+	began, poll := time.Now(), claimPoll
+	defer func() { c.lookAt = time.Now().Add(max(poll, lookShare*time.Since(began))) }()
 	for {
 		lanes, err := dueLanes(ctx, c.s.pool, c.cursor, lanesARound)
 		if err != nil {
 			return err
 		}
 		c.s.lanes.found(lanes)
+		if len(lanes) > 0 && !c.s.node.Alone() {
+			poll = busyPoll
+		}
 		if len(lanes) < lanesARound {
 			c.cursor = domain.WebhookID{}
 			break

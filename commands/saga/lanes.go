@@ -18,7 +18,9 @@ import (
 //     trouble, so that one that comes back gets its backlog step by step.
 //
 // What waits in memory is bounded too, in number and bytes; the rest stays in
-// the queue's table, unread.
+// the queue's table, unread. Beside other nodes it is bounded in time as well:
+// what does not start soon goes back to the table, where a node that has nothing
+// to do finds it.
 const (
 	lanesShare      = 8
 	firstWindow     = 64
@@ -33,6 +35,14 @@ const (
 	// maxRecording is how many outcomes may wait for the log beside the calls in
 	// flight: when it cannot keep up, calls wait, and callers are not told so before.
 	maxRecording = 4096
+	// patientFor is how long a delivery waits here for its call while other nodes
+	// may be free for it.
+	patientFor = time.Second
+	// After so many starts a lane that had kept too much may keep one more waiting.
+	startsAKept = 8
+	// leftFor is how long what could not start here is left to others: each of
+	// them looks once in that time at least.
+	leftFor = 2 * claimPoll
 )
 
 // delivery is a claimed delivery in this node's memory.
@@ -50,6 +60,7 @@ type delivery struct {
 	retries    int
 	version    int64
 	size       int
+	since      time.Time // when it came into this node's memory
 }
 
 // eventType is what the delivery's calls are listed under; "" when that is not known.
@@ -66,8 +77,11 @@ type lane struct {
 	inFlight int
 	bytes    int // of its payloads in memory
 	window   int
-	backlog  bool // the table may hold more that is due
-	ringed   bool // it is among those that wait for a turn
+	kept     int       // how many may wait beside those that can start at once
+	starts   int       // since kept last grew
+	left     time.Time // until when others come first, unless something can start at once
+	backlog  bool      // the table may hold more that is due
+	ringed   bool      // it is among those that wait for a turn
 }
 
 // lanes holds what this node has claimed until its outcome is recorded. Safe for
@@ -127,7 +141,7 @@ func signal(c chan struct{}) {
 func (l *lanes) lane(id domain.WebhookID) *lane {
 	ln := l.byID[id]
 	if ln == nil {
-		ln = &lane{webhook: id, window: min(firstWindow, l.workers)}
+		ln = &lane{webhook: id, window: min(firstWindow, l.workers), kept: mostKept(l.workers)}
 		l.byID[id] = ln
 	}
 	return ln
@@ -138,6 +152,22 @@ func (l *lanes) limit(ln *lane) int {
 	return max(1, min(ln.window, lanesShare*(l.workers-l.inFlight)))
 }
 
+// mostKept is as good as no bound: a window never grows beyond the workers.
+func mostKept(workers int) int { return 2 * workers }
+
+// most is how many deliveries of the lane may wait in memory.
+func (l *lanes) most(ln *lane) int {
+	atOnce := max(0, min(l.limit(ln)-ln.inFlight, l.workers-l.inFlight))
+	if atOnce == 0 && ln.inFlight == 0 && !time.Now().Before(ln.left) {
+		atOnce = 1 // it waits for its turn among the lanes
+	}
+	return min(2*ln.window, atOnce+ln.kept)
+}
+
+// wants tells whether the lane should claim from the table. Small claims cost as
+// much as large ones: it waits until half of what it may keep is free.
+func (l *lanes) wants(ln *lane) bool { return ln.backlog && len(ln.waiting) <= l.most(ln)/2 }
+
 // room is how many more deliveries the lane may hold in memory.
 func (l *lanes) room(ln *lane) int {
 	held, mine := l.bytes+l.tentative.bytes, ln.bytes+l.tentative.laneSum[ln.webhook]
@@ -145,7 +175,7 @@ func (l *lanes) room(ln *lane) int {
 		return 0
 	}
 	free := 4*l.workers - l.waiting - len(l.tentative.claimed)
-	return max(0, min(free, 2*ln.window-len(ln.waiting)-l.tentative.byLane[ln.webhook]))
+	return max(0, min(free, l.most(ln)-len(ln.waiting)-l.tentative.byLane[ln.webhook]))
 }
 
 // Begin implements projections.Claims.
@@ -206,6 +236,7 @@ func (l *lanes) add(claimed []*delivery) {
 }
 
 func (l *lanes) push(ln *lane, d *delivery) {
+	d.since = time.Now()
 	ln.waiting = append(ln.waiting, d)
 	l.claimed[d.id] = d
 	l.waiting++
@@ -253,7 +284,10 @@ func (l *lanes) next() *delivery {
 		l.inFlight++
 		l.waiting--
 		l.recording++
-		if ln.backlog && len(ln.waiting) <= ln.window {
+		if ln.starts++; ln.starts >= startsAKept {
+			ln.starts, ln.kept = 0, min(ln.kept+1, mostKept(l.workers))
+		}
+		if l.wants(ln) {
 			signal(l.claim)
 		}
 		return d
@@ -283,6 +317,9 @@ func (l *lanes) free(d *delivery) {
 	ln.inFlight--
 	l.inFlight--
 	l.enlist(ln)
+	if len(ln.waiting) == 0 && l.wants(ln) {
+		signal(l.claim)
+	}
 }
 
 // adapt moves the window by what the call showed of the receiver.
@@ -343,11 +380,10 @@ func (l *lanes) wanted(most int) (webhooks [][16]byte, rooms []int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, ln := range l.byID {
-		if !ln.backlog {
+		if !l.wants(ln) {
 			continue
 		}
-		// Small claims cost as much as large ones: wait until half is free.
-		if room := l.room(ln); room > 0 && len(ln.waiting) <= ln.window {
+		if room := l.room(ln); room > 0 {
 			webhooks = append(webhooks, id)
 			rooms = append(rooms, int32(min(room, most)))
 			if len(webhooks) == maxLanesAClaim {
@@ -372,16 +408,40 @@ func (l *lanes) stop() []*delivery {
 	l.stopped = true
 	var unstarted []*delivery
 	for _, ln := range l.byID {
-		unstarted = append(unstarted, ln.waiting...)
-		ln.waiting = nil
+		unstarted = append(unstarted, l.empty(ln)...)
 	}
-	for _, d := range unstarted {
-		delete(l.claimed, d.id)
-		l.hold(l.lane(d.webhook), -d.size)
-	}
-	l.waiting = 0
 	l.checkIdle()
 	return unstarted
+}
+
+// overdue removes what waits in lanes whose first has waited for too long. Until
+// they have started some, such lanes take only what can start at once: then they
+// keep again, little by little, as much as they start in time.
+func (l *lanes) overdue(now time.Time) []*delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []*delivery
+	for _, ln := range l.ring {
+		if len(ln.waiting) == 0 || now.Sub(ln.waiting[0].since) < patientFor {
+			continue
+		}
+		out = append(out, l.empty(ln)...)
+		ln.kept, ln.starts, ln.left = 0, 0, now.Add(leftFor)
+		ln.backlog = true
+	}
+	return out
+}
+
+// empty removes what waits in the lane. The caller holds the lock.
+func (l *lanes) empty(ln *lane) []*delivery {
+	out := ln.waiting
+	ln.waiting = nil
+	for _, d := range out {
+		delete(l.claimed, d.id)
+		l.hold(ln, -d.size)
+	}
+	l.waiting -= len(out)
+	return out
 }
 
 // takeOut removes the waiting deliveries of the lane that d, which is about to be
@@ -391,15 +451,7 @@ func (l *lanes) takeOut(d *delivery) []*delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.claimed, d.id)
-	ln := l.lane(d.webhook)
-	out := ln.waiting
-	ln.waiting = nil
-	for _, d := range out {
-		delete(l.claimed, d.id)
-		l.hold(ln, -d.size)
-	}
-	l.waiting -= len(out)
-	return append(out, d)
+	return append(l.empty(l.lane(d.webhook)), d)
 }
 
 func (l *lanes) checkIdle() {

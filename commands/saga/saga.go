@@ -209,6 +209,7 @@ func (s *Saga) runSession(ctx context.Context) error {
 		group.Go(func() { now.batcher.run(work) })
 		group.Go(func() { now.takeOver(work) })
 		group.Go(func() { now.sweepStrays(work) })
+		group.Go(func() { now.share(work) })
 	}
 	s.session.Store(now)
 	defer s.session.Store(nil)

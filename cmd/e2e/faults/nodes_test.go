@@ -105,26 +105,43 @@ func TestFrozenAfterTheAnswer(t *testing.T) {
 	l.verified()
 }
 
-// What one node is given and cannot do alone, others do.
+// What one node is given and cannot do at once, others do, down to the last
+// delivery: while every call is held, as many are under way as all nodes together
+// can make. No time is measured, so a machine that is busy elsewhere proves the same.
 func TestNobodyStandsIdle(t *testing.T) {
 	inCampaign(t)
 	t.Parallel()
 	h := newHome(t, sharedCluster(t).database(t))
 	l := newLedger(t, h)
-	nodes := []*node{h.node("a", "MEDILAB_WORKERS=8"), h.node("b", "MEDILAB_WORKERS=8"), h.node("c", "MEDILAB_WORKERS=8")}
-	for _, n := range nodes {
-		n.start()
+	const workers, all = 8, 3 * 8
+	var nodes []*node
+	for _, name := range []string{"a", "b", "c"} {
+		nodes = append(nodes, h.node(name, "MEDILAB_WORKERS="+itoa(workers)).start())
 	}
-	l.subscribe(nodes[0], "slow", after(200*time.Millisecond), nil, everything)
-	l.loadFor(5*time.Second, 100, nodes[0]) // one node can do forty a second
-	l.balance(nodes[0])
-	total := 0
-	for _, n := range nodes {
-		total += n.calls()
+	held := new(gate)
+	l.subscribe(nodes[0], "held", held.answer, map[string]any{"timeout": 300}, everything)
+	for round := range scaled(3, 20) {
+		// More than all can do at once, and then exactly as much: what one of them keeps
+		// in its memory is then missing elsewhere.
+		given := all
+		if round == 0 {
+			given = 3 * all
+		}
+		let := held.close()
+		before := l.callsSeen()
+		l.preload(nodes[0], "visit.completed", given)
+		until(t, "every worker of every node makes a call", func() bool { now, _ := l.underWay("held"); return now == all })
+		if seen := l.callsSeen() - before; seen != all {
+			t.Errorf("%d calls came while none was answered, and %d is all that the nodes may make", seen, all)
+		}
+		let()
+		l.settle()
 	}
 	for _, n := range nodes {
-		if n.calls() < total/6 {
-			t.Errorf("%s made %d of %d calls", n.name, n.calls(), total)
+		if least := workers * scaled(3, 20); n.calls() < least {
+			t.Errorf("%s made %d calls, and was busy with at least %d", n.name, n.calls(), least)
 		}
 	}
+	l.balance(nodes[0])
+	l.verified()
 }

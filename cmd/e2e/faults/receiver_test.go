@@ -107,6 +107,13 @@ func (in *receivers) all() []receipt {
 	return all
 }
 
+// callsSeen is how many calls have arrived.
+func (in *receivers) callsSeen() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.receipts)
+}
+
 // underWay is how many calls of a target are open now, and were at once at most.
 func (in *receivers) underWay(name string) (now, most int) {
 	in.mu.Lock()
@@ -138,6 +145,34 @@ func after(d time.Duration) behaviour {
 		case <-time.After(d):
 		case <-r.Context().Done():
 		}
+	}
+}
+
+// gate holds calls while it is closed.
+type gate struct {
+	mu     sync.Mutex
+	closed chan struct{} // nil, or closed when the gate opens
+}
+
+// close holds the calls from now on, until open is called.
+func (g *gate) close() (open func()) {
+	held := make(chan struct{})
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = held
+	return func() { close(held) }
+}
+
+func (g *gate) answer(_ http.ResponseWriter, r *http.Request, _ receipt) {
+	g.mu.Lock()
+	held := g.closed
+	g.mu.Unlock()
+	if held == nil {
+		return
+	}
+	select {
+	case <-held:
+	case <-r.Context().Done():
 	}
 }
 

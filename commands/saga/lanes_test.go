@@ -1,0 +1,87 @@
+package saga
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+func deliveriesTo(webhook domain.WebhookID, n int) []*delivery {
+	out := make([]*delivery, n)
+	for i := range out {
+		out[i] = &delivery{id: domain.DeliveryID(uuid.New()), webhook: webhook}
+	}
+	return out
+}
+
+// What waits for too long is given to others, and the lane then takes no more
+// than it starts.
+func TestLanesKeepWhatStartsInTime(t *testing.T) {
+	const workers = 4
+	l := newLanes(workers, 1)
+	webhook := domain.WebhookID(uuid.New())
+	ln := l.lane(webhook)
+	l.add(deliveriesTo(webhook, 2*workers))
+	under := l.next()
+	for l.next() != nil { //nolint:revive // all that can start does
+	}
+	if got := l.overdue(time.Now()); len(got) != 0 {
+		t.Fatalf("%d were given back at once", len(got))
+	}
+	soon := time.Now().Add(patientFor)
+	if got := l.overdue(soon); len(got) != workers || l.waiting != 0 || len(l.claimed) != workers {
+		t.Fatalf("%d were given back, %d wait, %d are claimed", len(got), l.waiting, len(l.claimed))
+	}
+	if !ln.backlog || l.room(ln) != 0 || l.Claim(domain.EventID{}, domain.Dispatch{WebhookID: webhook}, 1) != 0 {
+		t.Fatalf("the lane takes more, room %d", l.room(ln))
+	}
+	drain(l.claim)
+	l.called(under, domain.Call{Status: 200})
+	select {
+	case <-l.claim:
+	default:
+		t.Fatal("a free place claims nothing")
+	}
+	if webhooks, rooms := l.wanted(maxRowsAClaim); len(webhooks) != 1 || rooms[0] != 1 {
+		t.Fatalf("%d lanes want %v, and one place is free", len(webhooks), rooms)
+	}
+	for range 2 * startsAKept {
+		l.add(deliveriesTo(webhook, 1))
+		l.called(l.next(), domain.Call{Status: 200})
+	}
+	if l.add(deliveriesTo(webhook, 1)); l.next() == nil || l.room(ln) != 2 {
+		t.Fatalf("after so many starts in time the lane has room for %d", l.room(ln))
+	}
+}
+
+// A lane without a call waits for its turn in memory, but not before others had
+// the time to take what it could not start.
+func TestLanesLeaveToOthersFirst(t *testing.T) {
+	l := newLanes(1, 1)
+	busy, other := domain.WebhookID(uuid.New()), domain.WebhookID(uuid.New())
+	l.add(append(deliveriesTo(busy, 1), deliveriesTo(other, 1)...))
+	if l.next() == nil {
+		t.Fatal("nothing starts")
+	}
+	now := time.Now().Add(patientFor)
+	if got := l.overdue(now); len(got) != 1 {
+		t.Fatalf("%d were given back", len(got))
+	}
+	if room := l.room(l.lane(other)); room != 0 {
+		t.Fatalf("room %d at once", room)
+	}
+	l.lane(other).left = time.Now()
+	if room := l.room(l.lane(other)); room != 1 {
+		t.Fatalf("room %d when others had their time", room)
+	}
+}
+
+func drain(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+	}
+}
