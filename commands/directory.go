@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -200,46 +198,42 @@ func (d *Directory) Tokens() []domain.Token {
 	return slices.SortedFunc(maps.Values(d.tokens), func(a, b domain.Token) int { return a.CreatedAt.Compare(b.CreatedAt) })
 }
 
-// Follow implements eventstore.Follower: it dispatches the events of a batch in
-// the batch itself, when the directory has folded the log up to where the batch
-// will stand. Else the dispatcher finds them in the log.
+// Follow implements eventstore.Follower: it decides to whom the events of a batch
+// go in the batch itself, when the directory has folded the log up to where the
+// batch will stand. Else the dispatcher finds them in the log.
 func (d *Directory) Follow(head eventstore.Position, batch []eventstore.Event) ([]eventstore.Event, bool) {
 	d.mu.Lock() // matching keeps an index that it makes as it goes
 	defer d.mu.Unlock()
 	if d.position != head {
 		return nil, false
 	}
-	out := make([]eventstore.Event, 0, 2*len(batch))
-	found := false
+	var out []eventstore.Event
 	for i := range batch {
-		e := batch[i]
-		if strings.HasPrefix(e.Stream, "webhook-") {
+		if strings.HasPrefix(batch[i].Stream, "webhook-") {
 			return nil, false // what stands before an event decides: not this batch's own half
 		}
-		triggered, ok := e.Value.(domain.EventTriggered)
+		triggered, ok := batch[i].Value.(domain.EventTriggered)
 		if !ok {
-			out = append(out, e)
 			continue
 		}
-		found = true
-		e.Followed = true
-		out = append(out, e)
-		id, err := uuid.Parse(strings.TrimPrefix(e.Stream, "event-"))
-		if err != nil {
-			return nil, false
+		if out == nil {
+			out = slices.Clone(batch)
 		}
-		if dispatched, wanted := d.registry.Dispatch(domain.EventID(id), domain.EventType(triggered.EventType), triggered.EventData); wanted {
-			out = append(out, eventstore.Event{
-				Stream: e.Stream, Version: e.Version + 1, Type: dispatched.ChangeType(),
-				Data: dispatched.AppendJSON(nil), Metadata: dispatchMetadata, Value: dispatched,
-			}.After(e))
-		}
+		triggered.Recipients = d.registry.Recipients(domain.EventType(triggered.EventType), triggered.EventData)
+		out[i].Data, out[i].Value = stored(triggered)
 	}
-	return out, found
+	return out, out != nil
 }
 
-// dispatchMetadata says that nobody but the system dispatched.
-var dispatchMetadata = []byte(`{"actor":"` + ActorDispatcher + `"}`)
+// stored gives the form in which the log keeps the event, and the event with its
+// data in there.
+func stored(event domain.EventTriggered) ([]byte, domain.EventTriggered) {
+	const around, recipient = 128, 90
+	data := event.AppendJSON(make([]byte, 0, len(event.EventData)+len(event.Source)+len(event.CorrelationID)+around+recipient*len(event.Recipients)))
+	end := len(data) - 1 // event_data is the last field, before the brace
+	event.EventData = data[end-len(event.EventData) : end : end]
+	return data, event
+}
 
 // Actors of the system itself.
 const (

@@ -161,10 +161,7 @@ func (t *triggering) append(ctx context.Context) error {
 // write copies the event once: its stored form is what everybody reads from, as
 // the request's body is gone when the request is answered.
 func (t *triggering) write(id domain.EventID, event domain.EventTriggered) eventstore.Write {
-	const around = 128
-	data := event.AppendJSON(make([]byte, 0, len(event.EventData)+len(event.Source)+len(event.CorrelationID)+around))
-	end := len(data) - 1 // event_data is the last field, before the brace
-	event.EventData = data[end-len(event.EventData) : end : end]
+	data, event := stored(event)
 	metadata := t.caller.metadata()
 	metadata.CorrelationID = event.CorrelationID
 	return eventstore.Write{

@@ -11,15 +11,18 @@ import (
 
 // EventTriggered is what the clinic emitted. Its time is the log's: recorded_at.
 type EventTriggered struct {
-	EventType     string          `json:"event_type"`
-	Source        string          `json:"source,omitempty"`
-	CorrelationID string          `json:"correlation_id,omitempty"`
-	EventData     json.RawMessage `json:"event_data"` // the exact bytes as accepted
+	EventType     string `json:"event_type"`
+	Source        string `json:"source,omitempty"`
+	CorrelationID string `json:"correlation_id,omitempty"`
+	// Recipients are all webhooks that the event goes to, none included, when that was
+	// decided as it was appended. Nil: an EventDispatched says it, if there are any.
+	Recipients []Recipient     `json:"recipients,omitzero"`
+	EventData  json.RawMessage `json:"event_data"` // the exact bytes as accepted
 }
 
-// EventDispatched lists every webhook that the event goes to. An event that
-// nobody matched has none: that is decided by the fold of the log before it,
-// at any time again.
+// EventDispatched lists every webhook that the event goes to, when that was
+// decided after it was appended. An event that nobody matched has none: that is
+// decided by the fold of the log before it, at any time again.
 type EventDispatched struct {
 	EventID    EventID    `json:"event_id"`
 	EventType  string     `json:"event_type"`
@@ -27,15 +30,40 @@ type EventDispatched struct {
 	Deliveries []Dispatch `json:"deliveries"`
 }
 
-// Dispatch is one delivery of an event.
+// Dispatch is one delivery of an event. Its id follows from the event's and the
+// webhook's: see DeliveryOf.
 type Dispatch struct {
-	DeliveryID     DeliveryID `json:"delivery_id"`
-	WebhookID      WebhookID  `json:"webhook_id"`
-	WebhookVersion int64      `json:"webhook_version"`
+	DeliveryID DeliveryID `json:"delivery_id"`
+	Recipient
+}
+
+// Recipient is a webhook that an event goes to, as it was then.
+type Recipient struct {
+	WebhookID      WebhookID `json:"webhook_id"`
+	WebhookVersion int64     `json:"webhook_version"`
 	// A webhook that wants batches: seconds this one may wait for company, and
 	// how many go together. 0: it goes alone.
 	BatchWait int `json:"batch_wait,omitempty"`
 	BatchMax  int `json:"batch_max,omitempty"`
+}
+
+// DispatchOf gives to whom the event goes by what its stream holds, be it the
+// event itself or the decision that came later; false: that one does not say.
+func DispatchOf(id EventID, change any) (EventDispatched, bool) {
+	switch c := change.(type) {
+	case EventDispatched:
+		return c, true
+	case EventTriggered:
+		if c.Recipients == nil {
+			return EventDispatched{}, false
+		}
+		d := EventDispatched{EventID: id, EventType: c.EventType, Size: len(c.EventData), Deliveries: make([]Dispatch, len(c.Recipients))}
+		for i, r := range c.Recipients {
+			d.Deliveries[i] = Dispatch{DeliveryID: DeliveryOf(id, r.WebhookID), Recipient: r}
+		}
+		return d, true
+	}
+	return EventDispatched{}, false
 }
 
 // IdempotencyKeyUsed reserves a caller's key, in a stream named by the key, for
@@ -61,9 +89,32 @@ func (c EventTriggered) AppendJSON(dst []byte) []byte {
 		dst = append(dst, `,"correlation_id":`...)
 		dst = AppendJSONString(dst, c.CorrelationID)
 	}
+	if c.Recipients != nil {
+		dst = append(dst, `,"recipients":[`...)
+		for i, r := range c.Recipients {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(r.appendFields(append(dst, '{')), '}')
+		}
+		dst = append(dst, ']')
+	}
 	dst = append(dst, `,"event_data":`...)
 	dst = append(dst, c.EventData...)
 	return append(dst, '}')
+}
+
+func (r Recipient) appendFields(dst []byte) []byte {
+	dst = appendID(dst, `"webhook_id":`, uuid.UUID(r.WebhookID))
+	dst = append(dst, `,"webhook_version":`...)
+	dst = appendInt(dst, r.WebhookVersion)
+	if r.BatchWait > 0 {
+		dst = append(dst, `,"batch_wait":`...)
+		dst = appendInt(dst, int64(r.BatchWait))
+		dst = append(dst, `,"batch_max":`...)
+		dst = appendInt(dst, int64(r.BatchMax))
+	}
+	return dst
 }
 
 // AppendJSON is written out: it runs once an event.
@@ -79,16 +130,7 @@ func (c EventDispatched) AppendJSON(dst []byte) []byte {
 			dst = append(dst, ',')
 		}
 		dst = appendID(dst, `{"delivery_id":`, uuid.UUID(d.DeliveryID))
-		dst = appendID(dst, `,"webhook_id":`, uuid.UUID(d.WebhookID))
-		dst = append(dst, `,"webhook_version":`...)
-		dst = appendInt(dst, d.WebhookVersion)
-		if d.BatchWait > 0 {
-			dst = append(dst, `,"batch_wait":`...)
-			dst = appendInt(dst, int64(d.BatchWait))
-			dst = append(dst, `,"batch_max":`...)
-			dst = appendInt(dst, int64(d.BatchMax))
-		}
-		dst = append(dst, '}')
+		dst = append(d.appendFields(append(dst, ',')), '}')
 	}
 	return append(dst, "]}"...)
 }

@@ -232,22 +232,29 @@ func (s *storedForm) dispatched() (c EventDispatched) {
 		var d Dispatch
 		s.must(`"delivery_id":`)
 		d.DeliveryID = s.uuid()
-		s.must(`,"webhook_id":`)
-		d.WebhookID = s.uuid()
-		s.must(`,"webhook_version":`)
-		d.WebhookVersion = s.int()
-		if s.has(`,"batch_wait":`) {
-			d.BatchWait = int(s.int())
-			s.must(`,"batch_max":`)
-			d.BatchMax = int(s.int())
-		}
-		s.must(`}`)
+		s.must(`,`)
+		d.Recipient = s.recipient()
 		c.Deliveries = append(c.Deliveries, d)
 		if !s.has(`,{`) {
 			break
 		}
 	}
 	return c
+}
+
+// recipient reads behind its brace, and its closing one.
+func (s *storedForm) recipient() (r Recipient) {
+	s.must(`"webhook_id":`)
+	r.WebhookID = s.uuid()
+	s.must(`,"webhook_version":`)
+	r.WebhookVersion = s.int()
+	if s.has(`,"batch_wait":`) {
+		r.BatchWait = int(s.int())
+		s.must(`,"batch_max":`)
+		r.BatchMax = int(s.int())
+	}
+	s.must(`}`)
+	return r
 }
 
 // triggered takes what is left after the name of event_data as its value.
@@ -259,6 +266,16 @@ func (s *storedForm) triggered() (c EventTriggered) {
 	}
 	if s.has(`,"correlation_id":`) {
 		c.CorrelationID = s.text()
+	}
+	if s.has(`,"recipients":[`) {
+		c.Recipients = []Recipient{}
+		if !s.has(`]`) {
+			for more := true; more && !s.bad; more = s.has(`,`) {
+				s.must(`{`)
+				c.Recipients = append(c.Recipients, s.recipient())
+			}
+			s.must(`]`)
+		}
 	}
 	s.must(`,"event_data":`)
 	last := len(s.rest) - 1

@@ -94,6 +94,15 @@ func stamp(id uuid.UUID) uuid.UUID {
 	return id
 }
 
+// ParseEventStream gives the id of an event's stream; an error when it is another kind's.
+func ParseEventStream(stream string) (EventID, error) {
+	kind, id, err := ParseStream(stream)
+	if err == nil && kind != "event" {
+		err = fmt.Errorf("stream %q is not an event's", stream)
+	}
+	return EventID(id), err
+}
+
 // ParseStream splits a stream's name into its kind (webhook, event, ...) and id.
 func ParseStream(stream string) (kind string, id uuid.UUID, err error) {
 	const uuidLength = 36

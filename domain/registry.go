@@ -19,7 +19,15 @@ type Registry struct {
 	webhooks map[WebhookID]*registered
 	ordered  []*registered                  // all of them, by number
 	byAsked  map[Subscription][]*registered // active ones, by number; nil: to be made
-	byType   map[EventType][]*registered    // the same, by type; made when first asked
+	byType   map[EventType]audience         // the same, by type; made when first asked
+}
+
+// audience is who asked for a type: active webhooks that can match, by number.
+type audience struct {
+	candidates []*registered
+	// Every event of the type goes to these, as no filter is among them; nil: filters
+	// decide. It is handed out, so it never changes.
+	all []Recipient
 }
 
 // registered is a webhook ready to match.
@@ -32,7 +40,7 @@ type registered struct {
 
 // NewRegistry gives the fold of nothing.
 func NewRegistry() *Registry {
-	return &Registry{webhooks: map[WebhookID]*registered{}, byType: map[EventType][]*registered{}}
+	return &Registry{webhooks: map[WebhookID]*registered{}, byType: map[EventType]audience{}}
 }
 
 // Apply folds one change of a webhook's stream, which the log recorded at the
@@ -120,62 +128,63 @@ func (r *Registry) Newest() iter.Seq[Webhook] {
 	}
 }
 
-// Dispatch decides to whom the event goes. The second result is false when
-// nobody wants it.
-func (r *Registry) Dispatch(id EventID, eventType EventType, data json.RawMessage) (EventDispatched, bool) {
-	candidates := r.subscribed(eventType)
-	if len(candidates) == 0 {
-		return EventDispatched{}, false
+// Recipients decides to whom the event goes: in the order of numbers, never nil.
+// What it gives may be shared and must not be changed.
+func (r *Registry) Recipients(eventType EventType, data json.RawMessage) []Recipient {
+	who := r.audience(eventType)
+	if who.all != nil {
+		return who.all
 	}
-	dispatched := EventDispatched{EventID: id, EventType: string(eventType), Size: len(data)}
-	var doc *Doc // parsed when the first filter asks
-	for _, w := range candidates {
-		if w.broken {
-			continue
+	recipients := []Recipient{}
+	doc := ParseDoc(data)
+	for _, w := range who.candidates {
+		if w.filter.MatchDoc(doc) {
+			recipients = append(recipients, w.recipient())
 		}
-		if !w.filter.MatchesAll() {
-			if doc == nil {
-				doc = ParseDoc(data)
-			}
-			if !w.filter.MatchDoc(doc) {
-				continue
-			}
-		}
-		d := Dispatch{DeliveryID: DeliveryOf(id, w.ID), WebhookID: w.ID, WebhookVersion: w.Version}
-		if w.Batch != nil {
-			d.BatchWait, d.BatchMax = w.Batch.MaxWait, w.Batch.MaxEvents
-		}
-		dispatched.Deliveries = append(dispatched.Deliveries, d)
 	}
-	return dispatched, len(dispatched.Deliveries) > 0
+	return recipients
 }
 
-// subscribed lists the active webhooks that asked for the type.
-func (r *Registry) subscribed(t EventType) []*registered {
-	list, ok := r.byType[t]
+func (w *registered) recipient() Recipient {
+	to := Recipient{WebhookID: w.ID, WebhookVersion: w.Version}
+	if w.Batch != nil {
+		to.BatchWait, to.BatchMax = w.Batch.MaxWait, w.Batch.MaxEvents
+	}
+	return to
+}
+
+// audience finds who asked for the type.
+func (r *Registry) audience(t EventType) audience {
+	who, ok := r.byType[t]
 	if ok {
-		return list
+		return who
 	}
 	if r.byAsked == nil {
 		r.index()
 	}
 	for _, asked := range []Subscription{AllEvents, Subscription(t.Group() + ".*"), Subscription(t)} {
 		if asked.Matches(t) {
-			list = append(list, r.byAsked[asked]...)
+			who.candidates = append(who.candidates, r.byAsked[asked]...)
 		}
 	}
-	slices.SortFunc(list, byNumber)
-	list = slices.Compact(list) // who asks in two ways
-	r.byType[t] = list
-	return list
+	slices.SortFunc(who.candidates, byNumber)
+	who.candidates = slices.Compact(who.candidates) // who asks in two ways
+	if !slices.ContainsFunc(who.candidates, func(w *registered) bool { return !w.filter.MatchesAll() }) {
+		who.all = make([]Recipient, len(who.candidates))
+		for i, w := range who.candidates {
+			who.all[i] = w.recipient()
+		}
+	}
+	r.byType[t] = who
+	return who
 }
 
-// index makes the active webhooks quick to find: with ten thousand of them and a
-// thousand types, asking each webhook for each type took seconds.
+// index makes the active webhooks that can match quick to find: with ten thousand
+// of them and a thousand types, asking each webhook for each type took seconds.
 func (r *Registry) index() {
 	r.byAsked = map[Subscription][]*registered{}
 	for _, w := range r.ordered {
-		if !w.Active || !w.Exists() {
+		if !w.Active || !w.Exists() || w.broken {
 			continue
 		}
 		for _, asked := range w.subscriptions {

@@ -56,7 +56,7 @@ func TestRegistryFindsWhoAskedOnce(t *testing.T) {
 				want = append(want, w.Number)
 			}
 		}
-		for _, w := range r.subscribed(eventType) {
+		for _, w := range r.audience(eventType).candidates {
 			got = append(got, w.Number)
 		}
 		if !slices.Equal(got, want) {

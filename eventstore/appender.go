@@ -219,7 +219,7 @@ func (a *appender) commit(batch []*pending) {
 	}
 }
 
-// errOvertaken: another process appended first, so that what the follower added
+// errOvertaken: another process appended first, so that what the follower wrote
 // does not stand on the head it was made for. Nothing was appended.
 var errOvertaken = errors.New("overtaken")
 

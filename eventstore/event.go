@@ -28,18 +28,7 @@ type Event struct {
 	Value any
 	Err   error
 
-	// Followed says that a Follower has decided all that follows from the event:
-	// it is known in the process that appended it, and only for as long as the
-	// event is in its memory.
-	Followed bool
-
 	unit int // which member of the batch appended it
-}
-
-// After makes e, an event that a Follower adds, part of what appended cause.
-func (e Event) After(cause Event) Event {
-	e.unit = cause.unit
-	return e
 }
 
 // NewEvent is an event to append. Value, when given, spares readers in this

@@ -17,14 +17,14 @@ type Inline interface {
 	Statements(events []Event) ([]Statement, error)
 }
 
-// Follower adds what follows from a batch to the batch itself, so that cause
-// and effect are one transaction. It is asked before the append, with the head
-// that the batch will stand on; if another process appends first, the append is
-// made again without what it added.
+// Follower writes what follows from an event into the event itself, so that
+// cause and effect are one entry of the log. It is asked before the append, with
+// the head that the batch will stand on; if another process appends first, the
+// append is made again with the events as they were.
 type Follower interface {
-	// Follow returns the batch with the additions in it, each in its stream at
-	// the version it must get, or false when it has nothing to say: it has not
-	// seen the log up to head, or nothing follows.
+	// Follow returns a copy of the batch in which Data and Value of some events say
+	// more, or false when it has nothing to say: it has not seen the log up to
+	// head, or nothing follows.
 	Follow(head Position, batch []Event) ([]Event, bool)
 }
 

@@ -72,9 +72,8 @@ func deliveredPage(after eventstore.Position, webhooks int) []eventstore.Event {
 		event := domain.EventID(uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)))
 		delivery := domain.DeliveryOf(event, webhook)
 		eventType := types[i%len(types)]
-		add(event.Stream(), 1, domain.EventTriggered{EventType: eventType, EventData: json.RawMessage(`{}`)})
-		add(event.Stream(), 2, domain.EventDispatched{EventID: event, EventType: eventType,
-			Deliveries: []domain.Dispatch{{DeliveryID: delivery, WebhookID: webhook, WebhookVersion: 1}}})
+		add(event.Stream(), 1, domain.EventTriggered{EventType: eventType, EventData: json.RawMessage(`{}`),
+			Recipients: []domain.Recipient{{WebhookID: webhook, WebhookVersion: 1}}})
 		call := attempt(event, eventType, webhook, 1, 200, domain.OutcomeSuccess)
 		call.Duration = int64(300 + i*i%5000)
 		add(delivery.Stream(), 1, domain.DeliverySucceeded{Call: call})

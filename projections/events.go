@@ -148,12 +148,14 @@ func (p *Projections) Event(ctx context.Context, id domain.EventID) (Event, erro
 	return event, err
 }
 
-func (p *Projections) event(ctx context.Context, id domain.EventID) (Event, *eventstore.Event, error) {
+// event comes with the deliveries that it was dispatched to; none: it went to
+// nobody, or is not dispatched yet.
+func (p *Projections) event(ctx context.Context, id domain.EventID) (Event, []domain.Dispatch, error) {
 	stream, err := p.log.Load(ctx, id.Stream())
 	if err != nil {
 		return Event{}, nil, err
 	}
-	var dispatched *eventstore.Event
+	var deliveries []domain.Dispatch
 	var event Event
 	found := false
 	for i := range stream {
@@ -161,14 +163,14 @@ func (p *Projections) event(ctx context.Context, id domain.EventID) (Event, *eve
 		if e, ok := newEvent(&stream[i]); ok {
 			event, found = e, true
 		}
-		if _, ok := stream[i].Value.(domain.EventDispatched); ok {
-			dispatched = &stream[i]
+		if dispatched, ok := domain.DispatchOf(id, stream[i].Value); ok {
+			deliveries = dispatched.Deliveries
 		}
 	}
 	if !found {
 		return Event{}, nil, domain.NotFound("event")
 	}
-	return event, dispatched, nil
+	return event, deliveries, nil
 }
 
 // Delivery is one event on its way to one webhook, as it stands.
@@ -208,7 +210,7 @@ func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit i
 	if err != nil {
 		return DeliveryPage{}, err
 	}
-	all, err := p.replayedTo(ctx, id, dispatchesOf(dispatched))
+	all, err := p.replayedTo(ctx, id, dispatched)
 	if err != nil {
 		return DeliveryPage{}, err
 	}
@@ -220,15 +222,6 @@ func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit i
 	}
 	page.Items, err = p.deliveries(ctx, event, list)
 	return page, err
-}
-
-// dispatchesOf gives the deliveries that the event was dispatched to; nil: it
-// went to nobody, or is not dispatched yet.
-func dispatchesOf(dispatched *eventstore.Event) []domain.Dispatch {
-	if dispatched == nil {
-		return nil
-	}
-	return dispatched.Value.(domain.EventDispatched).Deliveries
 }
 
 // deliveries gives where the deliveries of the event stand. They began, to the

@@ -38,7 +38,7 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 		return Event{}, nil, err
 	}
 	deliveries := map[domain.WebhookID]*Delivery{}
-	list, err := p.deliveries(ctx, event, dispatchesOf(dispatched))
+	list, err := p.deliveries(ctx, event, dispatched)
 	if err != nil {
 		return Event{}, nil, err
 	}

@@ -171,7 +171,7 @@ func (b *bench) trigger(eventType, correlation string, webhooks ...domain.Webhoo
 	changes := []domain.Change{domain.EventTriggered{EventType: eventType, CorrelationID: correlation, Source: "test", EventData: json.RawMessage(`{"n":1}`)}}
 	dispatched := domain.EventDispatched{EventID: id, EventType: eventType, Size: 7}
 	for _, w := range webhooks {
-		d := domain.Dispatch{DeliveryID: domain.DeliveryOf(id, w), WebhookID: w, WebhookVersion: 1}
+		d := domain.Dispatch{DeliveryID: domain.DeliveryOf(id, w), Recipient: domain.Recipient{WebhookID: w, WebhookVersion: 1}}
 		if wantsBatches(w) {
 			d.BatchWait, d.BatchMax = 300, 100
 		}

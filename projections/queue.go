@@ -34,23 +34,26 @@ func (q *Queue) Statements(events []eventstore.Event) ([]eventstore.Statement, e
 	for i := range events {
 		e := &events[i]
 		switch c := e.Value.(type) {
-		case domain.EventDispatched:
-			// Only an event whose payload is at hand is taken at once.
-			atHand := i > 0 && events[i-1].Stream == e.Stream
-			for _, d := range c.Deliveries {
+		case domain.EventTriggered:
+			dispatched, _ := domain.DispatchOf(domain.EventID(streamID(e.Stream)), c)
+			for _, d := range dispatched.Deliveries {
 				if d.BatchWait > 0 {
-					rows.wait(c.EventID, d, c.Size)
-					continue
-				}
-				if !atHand {
-					rows.later.add(c.EventID, d, c.Size, 0)
+					rows.wait(dispatched.EventID, d, dispatched.Size)
 					continue
 				}
 				var node int64
-				if q.Claims != nil {
-					node = q.Claims.Claim(c.EventID, d, c.Size)
+				if q.Claims != nil { // its payload is at hand
+					node = q.Claims.Claim(dispatched.EventID, d, dispatched.Size)
 				}
-				rows.inserted.add(c.EventID, d, c.Size, node)
+				rows.inserted.add(dispatched.EventID, d, dispatched.Size, node)
+			}
+		case domain.EventDispatched:
+			for _, d := range c.Deliveries {
+				if d.BatchWait > 0 {
+					rows.wait(c.EventID, d, c.Size)
+				} else {
+					rows.later.add(c.EventID, d, c.Size, 0)
+				}
 			}
 		case domain.DeliverySucceeded:
 			rows.end(e.Stream)

@@ -11,7 +11,7 @@ import (
 
 // queueChanges gathers what a batch changes in the queue, for a statement a kind.
 type queueChanges struct {
-	inserted insertedRows // dispatched in the append of their event
+	inserted insertedRows // dispatched as their event was appended
 	later    insertedRows // dispatched after it, by the reader
 	waiting  struct {
 		delivery, webhook, event [][16]byte

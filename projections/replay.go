@@ -123,7 +123,7 @@ func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatc
 	all := slices.Clip(dispatched)
 	for _, webhook := range webhooks {
 		if d := domain.DeliveryOf(id, webhook); begun[d] {
-			all = append(all, domain.Dispatch{DeliveryID: d, WebhookID: webhook})
+			all = append(all, domain.Dispatch{DeliveryID: d, Recipient: domain.Recipient{WebhookID: webhook}})
 		}
 	}
 	return all, nil

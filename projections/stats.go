@@ -87,6 +87,9 @@ func (s *sumsOf) count(e *eventstore.Event, before map[eventstore.Position]domai
 	switch c := e.Value.(type) {
 	case domain.EventTriggered:
 		s.of(domain.WebhookID{}, e.RecordedAt).events++
+		for _, r := range c.Recipients {
+			s.of(r.WebhookID, e.RecordedAt).pending++
+		}
 	case domain.EventDispatched:
 		for _, d := range c.Deliveries {
 			s.of(d.WebhookID, e.RecordedAt).pending++
@@ -274,7 +277,7 @@ func findDispatched(ctx context.Context, db Querier, first map[string][]*eventst
 		return nil
 	}
 	rows, err := db.Query(ctx, `
-		SELECT stream, position, type, data FROM medilab.events WHERE stream = ANY($1) AND position < $2 AND version > 1`,
+		SELECT stream, position, type, data FROM medilab.events WHERE stream = ANY($1) AND position < $2`,
 		slices.Collect(maps.Keys(first)), before)
 	if err != nil {
 		return err
@@ -283,9 +286,10 @@ func findDispatched(ctx context.Context, db Querier, first map[string][]*eventst
 	var position eventstore.Position
 	var data []byte
 	_, err = pgx.ForEachRow(rows, []any{&stream, &position, &changeType, &data}, func() error {
-		change, err := domain.Decode(changeType, data)
-		dispatched, ok := change.(domain.EventDispatched)
-		if err != nil || !ok {
+		change, decoding := domain.Decode(changeType, data)
+		id, err := domain.ParseEventStream(stream)
+		dispatched, ok := domain.DispatchOf(id, change)
+		if decoding != nil || err != nil || !ok {
 			return nil // not a dispatch, or poison that is parked
 		}
 		for _, d := range dispatched.Deliveries {

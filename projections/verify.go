@@ -261,7 +261,7 @@ func pendingByLog(ctx context.Context, tx pgx.Tx) (int64, error) {
 func eventsOf(ctx context.Context, tx pgx.Tx, after eventstore.Position) ([]eventstore.Event, error) {
 	rows, err := tx.Query(ctx, `
 		SELECT position, stream, version, type, data, recorded_at FROM medilab.events
-		WHERE position > $1 AND (stream LIKE 'delivery-%' OR type = 'event.dispatched') ORDER BY position LIMIT 1000`, after)
+		WHERE position > $1 AND (stream LIKE 'delivery-%' OR type IN ('event.triggered', 'event.dispatched')) ORDER BY position LIMIT 1000`, after)
 	if err != nil {
 		return nil, err
 	}

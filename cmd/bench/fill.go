@@ -75,9 +75,8 @@ func delivered(webhook domain.WebhookID) eventstore.Unit {
 	}
 	return eventstore.Unit{Writes: []eventstore.Write{
 		{Stream: event.Stream(), Metadata: eventstore.Metadata{Actor: "bench"}, Events: changes(
-			domain.EventTriggered{EventType: eventType, EventData: trigger.Data},
-			domain.EventDispatched{EventID: event, EventType: eventType, Size: len(trigger.Data),
-				Deliveries: []domain.Dispatch{{DeliveryID: delivery, WebhookID: webhook, WebhookVersion: 1}}},
+			domain.EventTriggered{EventType: eventType, EventData: trigger.Data,
+				Recipients: []domain.Recipient{{WebhookID: webhook, WebhookVersion: 1}}},
 		)},
 		{Stream: delivery.Stream(), Metadata: eventstore.Metadata{Actor: "bench", CausationID: event.String()},
 			Events: changes(domain.DeliverySucceeded{Call: call})},

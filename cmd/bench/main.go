@@ -51,6 +51,7 @@ type bench struct {
 	events      int           // of the long log
 	webhooks    int           // of the product with many
 	patience    time.Duration // with something that makes no progress
+	alone       bool          // the product without what it is compared with
 
 	pairs map[pairKind]*pair
 
@@ -71,6 +72,7 @@ func run(ctx context.Context, args []string) (err error) {
 		version  = flags.String("version", "dev", "what is measured")
 		limit    = flags.Int("limit", 150_000, "most events of one run")
 		duration = flags.Duration("duration", 5*time.Second, "how long a run triggers")
+		alone    = flags.Bool("alone", false, "run the product without the ceiling: for a profile, not for a ratio")
 	)
 	flags.StringVar(&b.binary, "binary", "bin/medilab-webhooks", "the product")
 	flags.StringVar(&b.databaseURL, "database-url", "", "the Postgres to use; empty is the embedded one, whose CPU time is counted")
@@ -80,7 +82,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	b.duration, b.limit, b.waiting, b.patience = *duration, *limit, []int{100_000}, 20*time.Second
+	b.duration, b.limit, b.waiting, b.patience, b.alone = *duration, *limit, []int{100_000}, 20*time.Second, *alone
 	if *quick {
 		*rounds, b.duration, b.waiting = 1, 2*time.Second, []int{20_000}
 		b.events, b.webhooks = b.events/5, b.webhooks/10
@@ -164,7 +166,7 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 				sides = []side{{p.small, false}, {p.large, true}}
 			}
 			switch {
-			case s.alone:
+			case s.alone || b.alone:
 				sides = sides[1:]
 			case round%2 == 1:
 				sides[0], sides[1] = sides[1], sides[0]

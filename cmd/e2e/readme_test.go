@@ -63,7 +63,7 @@ func TestReadmeFirstSteps(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v:\n%s", err, out)
 	}
-	for _, want := range []string{`"would_match":false`, `"status":"success"`, `"success_rate":100`, `"verdict":"filtered"`, `"webhook.registered"`, "event.dispatched"} {
+	for _, want := range []string{`"would_match":false`, `"status":"success"`, `"success_rate":100`, `"verdict":"filtered"`, `"webhook.registered"`, `"recipients"`} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the steps do not show %s:\n%s", want, out)
 		}

@@ -142,7 +142,8 @@ func findWebhook(s *session, name string) (domain.WebhookID, error) {
 // decisions to deliver to it, and those deliveries.
 func concerning(id domain.WebhookID) func(eventstore.Event) bool {
 	return func(e eventstore.Event) bool {
-		if dispatched, ok := e.Value.(domain.EventDispatched); ok {
+		if event, err := domain.ParseEventStream(e.Stream); err == nil {
+			dispatched, _ := domain.DispatchOf(event, e.Value)
 			return slices.ContainsFunc(dispatched.Deliveries, func(d domain.Dispatch) bool { return d.WebhookID == id })
 		}
 		if change, ok := e.Value.(domain.Change); ok && strings.HasPrefix(e.Stream, "delivery-") {

@@ -55,15 +55,15 @@ func newBatcher(s *session) *batcher {
 	return b
 }
 
-// committed takes in the dispatch of one event. A dispatch in the event's own
-// batch began to wait then; one that came later began before it.
-func (b *batcher) committed(dispatched domain.EventDispatched, at time.Time, sameBatch bool) {
+// committed takes in the dispatch of one event. What was dispatched with the event
+// itself began to wait then; what was dispatched later began before it.
+func (b *batcher) committed(dispatched domain.EventDispatched, at time.Time, withEvent bool) {
 	for _, d := range dispatched.Deliveries {
 		if d.BatchWait == 0 {
 			continue
 		}
 		due := at
-		if sameBatch {
+		if withEvent {
 			due = at.Add(time.Duration(d.BatchWait) * time.Second)
 		}
 		b.due.earlier(due)

@@ -15,9 +15,9 @@ import (
 )
 
 // dispatcher decides, for every event of the log in order, to whom it goes. Most
-// events were dispatched in the batch that appended them (commands.Directory's
-// Follow); the dispatcher finds the others. Its registry is the fold of exactly
-// what stands before each event.
+// events say so themselves, as it was decided when they were appended
+// (commands.Directory's Follow); the dispatcher finds the others. Its registry is
+// the fold of exactly what stands before each event.
 type dispatcher struct {
 	log      *eventstore.Log
 	logger   *slog.Logger
@@ -31,7 +31,7 @@ const readerDispatcher = "dispatcher"
 // interested tells whether a batch holds an event that nobody has dispatched yet.
 func interested(batch []eventstore.Event) bool {
 	for i := range batch {
-		if _, ok := batch[i].Value.(domain.EventTriggered); ok && !batch[i].Followed {
+		if event, ok := batch[i].Value.(domain.EventTriggered); ok && event.Recipients == nil {
 			return true
 		}
 	}
@@ -56,7 +56,7 @@ func (d *dispatcher) apply(ctx context.Context, page eventstore.Page) error {
 		e := &page.Events[i]
 		switch c := e.Value.(type) {
 		case domain.EventTriggered:
-			if e.Followed || dispatched[e.Stream] {
+			if c.Recipients != nil || dispatched[e.Stream] {
 				continue
 			}
 			unit, wanted, err := d.dispatch(e, c)
@@ -92,8 +92,9 @@ func (d *dispatcher) dispatch(e *eventstore.Event, c domain.EventTriggered) (eve
 	if err != nil {
 		return eventstore.Unit{}, false, fmt.Errorf("dispatch: stream %s at %d: %w", e.Stream, e.Position, err)
 	}
-	dispatched, wanted := d.registry.Dispatch(domain.EventID(id), domain.EventType(c.EventType), c.EventData)
-	if !wanted {
+	c.Recipients = d.registry.Recipients(domain.EventType(c.EventType), c.EventData)
+	dispatched, _ := domain.DispatchOf(domain.EventID(id), c)
+	if len(dispatched.Deliveries) == 0 {
 		return eventstore.Unit{}, false, nil
 	}
 	return eventstore.Unit{Writes: []eventstore.Write{{

@@ -35,7 +35,7 @@ func TestLanesKeepWhatStartsInTime(t *testing.T) {
 	if got := l.overdue(soon); len(got) != workers || l.waiting != 0 || len(l.claimed) != workers {
 		t.Fatalf("%d were given back, %d wait, %d are claimed", len(got), l.waiting, len(l.claimed))
 	}
-	if !ln.backlog || l.room(ln) != 0 || l.Claim(domain.EventID{}, domain.Dispatch{WebhookID: webhook}, 1) != 0 {
+	if !ln.backlog || l.room(ln) != 0 || l.Claim(domain.EventID{}, domain.Dispatch{Recipient: domain.Recipient{WebhookID: webhook}}, 1) != 0 {
 		t.Fatalf("the lane takes more, room %d", l.room(ln))
 	}
 	drain(l.claim)

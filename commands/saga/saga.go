@@ -88,14 +88,15 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 	}
 	for i := range batch {
 		switch c := batch[i].Value.(type) {
-		case domain.EventDispatched:
-			var triggered domain.EventTriggered
-			var atHand bool
-			if i > 0 {
-				triggered, atHand = batch[i-1].Value.(domain.EventTriggered)
+		case domain.EventTriggered:
+			if id, err := domain.ParseEventStream(batch[i].Stream); err == nil && len(c.Recipients) > 0 {
+				dispatched, _ := domain.DispatchOf(id, c)
+				now.lanes.committed(dispatched, c, batch[i].RecordedAt)
+				now.batcher.committed(dispatched, batch[i].RecordedAt, true)
 			}
-			now.lanes.committed(c, triggered, batch[i].RecordedAt)
-			now.batcher.committed(c, batch[i].RecordedAt, atHand)
+		case domain.EventDispatched:
+			now.lanes.committed(c, domain.EventTriggered{}, batch[i].RecordedAt)
+			now.batcher.committed(c, batch[i].RecordedAt, false)
 		case domain.DeliveryBatched:
 			now.lanes.queued(c.WebhookID)
 		case domain.WebhookDeleted:

@@ -81,7 +81,7 @@ func (s *session) dispatchUnread(ctx context.Context) error {
 // dispatchLate dispatches an event as it would have been at its place.
 func (d *dispatcher) dispatchLate(ctx context.Context, e *eventstore.Event) error {
 	triggered, ok := e.Value.(domain.EventTriggered)
-	if !ok {
+	if !ok || triggered.Recipients != nil {
 		return nil // what it says, others read from the log
 	}
 	if err := d.foldUpTo(ctx, e.Position-1); err != nil {

@@ -406,7 +406,11 @@ func (b *books) entry(t testing.TB, line []byte) {
 	if err != nil {
 		return // a run that poisons the log looks at this itself
 	}
-	if dispatched, ok := change.(domain.EventDispatched); ok {
+	if id, err := domain.ParseEventStream(e.Stream); err == nil {
+		dispatched, ok := domain.DispatchOf(id, change)
+		if !ok {
+			return
+		}
 		event := dispatched.EventID.String()
 		b.byEvent[event] = map[string]string{}
 		for _, d := range dispatched.Deliveries {
