@@ -251,6 +251,9 @@ func (s *server) run(ctx context.Context) error {
 	if err := s.serveDebug(work); err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	if s.postgres != nil {
+		group.Go(func() { s.postgres.Keep(work) })
+	}
 	group.Go(func() { s.commands.Directory.Run(work) })
 	group.Go(func() { s.log.Listen(work) })
 	saga := make(chan error, 1)
@@ -264,17 +267,11 @@ func (s *server) run(ctx context.Context) error {
 	s.announce(listener.Addr())
 
 	var broken error
-	var ended <-chan struct{}
-	if s.postgres != nil {
-		ended = s.postgres.Done()
-	}
 	select {
 	case <-ctx.Done():
 		s.logger.Info("stopping: no new requests; calls in flight may end", "patience", s.settings.grace.String())
 	case err := <-served:
 		broken = fmt.Errorf("serve HTTP: %w", err)
-	case <-ended:
-		broken = errors.New("the embedded Postgres ended by itself; see postgres.log in the data folder, then start again")
 	}
 	s.stopping.Store(true)
 	stopWeb, cancel := context.WithTimeout(context.Background(), webGrace)

@@ -67,17 +67,24 @@ type Server struct {
 	out   *output // what the child says
 	log   *slog.Logger
 
-	stopping sync.Mutex
-	stopped  bool
-	done     <-chan struct{}
+	// again starts the server anew, at the same URL.
+	again func(context.Context) (*Server, error)
+
+	mu      sync.Mutex // of what follows, and of child and out, which Keep replaces
+	stopped bool
+	done    <-chan struct{}
 }
 
 // URL is a connection URL for pgx with the password in it: never log it. The role is a superuser.
 func (s *Server) URL() string { return s.url }
 
 // Done is closed when a server that this process runs has ended, by Stop or by itself. It is never
-// closed for one that we are attached to.
-func (s *Server) Done() <-chan struct{} { return s.done }
+// closed for one that we are attached to. After Keep has started the server again, Done is another.
+func (s *Server) Done() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.done
+}
 
 // Start runs the server of a data folder, which nobody else may be running; it waits for a command
 // that runs it for a moment (see Open) and returns ErrInUse for a process that stays. A server that
@@ -162,8 +169,8 @@ func Attach(ctx context.Context, dataDir string) (*Server, error) {
 // committed and makes the next start recover. An attached server is only let go. Stop twice is one
 // stop.
 func (s *Server) Stop(ctx context.Context) error {
-	s.stopping.Lock()
-	defer s.stopping.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.stopped {
 		return nil
 	}

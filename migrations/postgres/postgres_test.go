@@ -563,6 +563,51 @@ func TestKilledServer(t *testing.T) {
 	}
 }
 
+// TestKeptServer: a server that dies comes back by itself, at the same URL, with what was committed, on a
+// socket and on a port.
+func TestKeptServer(t *testing.T) {
+	for name, folder := range map[string]string{"socket": "kept", "port": strings.Repeat("long", 30)} {
+		t.Run(name, func(t *testing.T) {
+			seed := seeded(t)
+			o := options(t, filepath.Join(filepath.Dir(seed), folder))
+			if err := os.Rename(seed, o.DataDir); err != nil {
+				t.Fatal(err)
+			}
+			o.Disposable = false // what was committed must be there
+			s := mustStart(t, o)
+			at := s.URL()
+			waiting, enough := context.WithTimeout(t.Context(), generous)
+			defer enough()
+			ctx, cancel := context.WithCancel(waiting)
+			defer cancel()
+			kept := make(chan struct{})
+			go func() { defer close(kept); s.Keep(ctx) }()
+			for _, note := range []string{"one", "two"} {
+				remember(t, at, note)
+				died := s.Done()
+				if err := syscall.Kill(s.child.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				<-died
+				for s.Done() == died { // it is another server's when one runs
+					if err := pause(waiting, retryEvery); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if got := recall(t, at); got != "seed,one,two" || s.URL() != at {
+				t.Errorf("kept = %q, at the same place: %v", got, s.URL() == at)
+			}
+			cancel()
+			<-kept
+			mustStop(t, s)
+			if n := serversOf(t, o.DataDir); n != 0 {
+				t.Errorf("%d servers are left after Stop", n)
+			}
+		})
+	}
+}
+
 // TestStrangersPid: the number in a stale note belongs to another program now, which is left alone.
 func TestStrangersPid(t *testing.T) {
 	o, err := options(t, seeded(t)).complete()

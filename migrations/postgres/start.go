@@ -58,6 +58,7 @@ func (o Options) startLocked(ctx context.Context, held *lock) (*Server, error) {
 		return nil, err
 	}
 	s.held = held
+	s.again = o.sameAgain(s.url, a, b, password)
 	if err := ensureDatabase(ctx, s.url); err != nil {
 		err = errors.Join(err, s.child.stop(ctx))
 		s.out.close()

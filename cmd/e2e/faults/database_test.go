@@ -1,11 +1,7 @@
 package faults
 
 import (
-	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -117,77 +113,4 @@ func TestTransactionsFail(t *testing.T) {
 	}
 	l.balance(a)
 	l.verified()
-}
-
-// The disk of the tables is full for a while.
-func TestDiskFull(t *testing.T) {
-	inCampaign(t)
-	t.Parallel()
-	disk := shortDir(t)
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=48m,mode=0777"); err != nil {
-		t.Skipf("this needs the right to mount a small disk: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	c := ownCluster(t, shortDir(t), nil)
-	space := filepath.Join(disk, "space")
-	if err := os.Mkdir(space, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(filepath.Join(c.dir, "postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner := info.Sys().(*syscall.Stat_t)
-	if err := os.Chown(space, int(owner.Uid), int(owner.Gid)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(filepath.Dir(space), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c.exec(t, fmt.Sprintf(`CREATE TABLESPACE small LOCATION '%s'`, space))
-	c.exec(t, `ALTER DATABASE template1 SET TABLESPACE small`)
-	h := newHome(t, c.database(t))
-	l := newLedger(t, h)
-	n := h.node("node").start()
-	l.usual(n)
-	stop := l.load(200, n)
-	pass(t, time.Second)
-	ballast := filepath.Join(disk, "ballast")
-	fill(t, ballast)
-	until(t, "callers are told to come again", func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.refused > 20
-	})
-	pass(t, scaled(2*time.Second, 30*time.Second))
-	if n.status("/healthz") != http.StatusOK {
-		t.Error("the process is not alive while the disk is full")
-	}
-	before := l.acceptedCount()
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
-	until(t, "events are accepted again", func() bool { return l.acceptedCount() > before+50 })
-	stop()
-	l.balance(n)
-	l.verified()
-}
-
-// fill writes a file until the disk is full.
-func fill(t testing.TB, name string) {
-	t.Helper()
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close() //nolint:errcheck // it only takes space
-	for block := make([]byte, 4<<10); ; {
-		if _, err := f.Write(block); err != nil {
-			return
-		}
-	}
 }
