@@ -1,6 +1,9 @@
 package domain
 
-import "bytes"
+import (
+	"bytes"
+	"strconv"
+)
 
 // decimal is a JSON number taken apart for exact comparison, without ever writing its
 // zeros out: 1e308 costs as much as 1. Its value is
@@ -68,6 +71,16 @@ func parseExponent(raw []byte) int64 {
 		return -n
 	}
 	return n
+}
+
+// appendKey appends what equal numbers have in common and others have not.
+func (d decimal) appendKey(dst []byte) []byte {
+	sign := byte('+')
+	if d.negative {
+		sign = '-'
+	}
+	dst = append(append(append(dst, sign), d.whole...), d.fraction...)
+	return strconv.AppendInt(append(dst, 'e'), d.exponent, 10)
 }
 
 func (d decimal) isZero() bool { return len(d.whole)+len(d.fraction) == 0 }

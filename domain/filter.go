@@ -35,7 +35,12 @@ import (
 //
 // Operators: $eq, $ne (any value), $in, $nin (a list of values), $gt, $gte, $lt, $lte
 // (numbers only, compared exactly, never as floats), $exists (true or false), $prefix (of
-// a string), $regex (RE2, found anywhere in a string of at most 16 KB unless anchored).
+// a string), $regex (RE2, found anywhere in a string unless anchored; the strings it is
+// looked for in are together at most 16 KB, or less for large expressions).
+//
+// Work. What one filter can cost one event is bounded, whoever writes either: a path that
+// has more bytes of arrays and objects to look through than its share of maxFilterWork, and more text than
+// fits maxPatternWork, cannot be evaluated. Usual filters look through arrays of megabytes.
 //
 // A Filter never changes once compiled and is safe for concurrent use. A nil Filter and
 // one without conditions match everything.
@@ -96,9 +101,10 @@ func (f *Filter) ExplainDoc(doc *Doc) Verdict {
 
 // condition is one key of a filter: a test of what is at a path, or alternatives.
 type condition struct {
-	field string // the key
-	want  string // the value, JSON
-	test  *valueTest
+	field  string // the key
+	want   string // the value, JSON
+	test   *valueTest
+	bounds *filterBounds
 
 	limited string // of x_min and x_max: x
 	limit   *valueTest
@@ -121,9 +127,9 @@ func (c *condition) holds(doc *Doc) bool {
 
 // target is what the condition looks at in this event: the path, the test and the value.
 func (c *condition) target(doc *Doc) (string, *valueTest, *found) {
-	literal := doc.at(c.field)
+	literal := doc.at(c.field, c.bounds.size)
 	if c.limit != nil && literal.missing() {
-		return c.limited, c.limit, doc.at(c.limited)
+		return c.limited, c.limit, doc.at(c.limited, c.bounds.size)
 	}
 	return c.field, c.test, literal
 }
@@ -140,8 +146,12 @@ func (c *condition) explain(doc *Doc) Verdict {
 	switch {
 	case found.tooMany:
 		v.Reason = fmt.Sprintf("%s has more than %d values", path, maxPathValues)
+	case found.tooLarge:
+		v.Reason = fmt.Sprintf("%s has more than %d bytes to look through, which is too much for this filter", path, c.bounds.size)
 	case found.missing():
 		v.Reason = "the event has no " + path
+	case test.tooLong(found):
+		v.Reason = fmt.Sprintf("%s has more than %d bytes of text, which is too much for this filter's expressions", path, c.bounds.text)
 	case test.wrongKind(found) != "":
 		v.Reason = fmt.Sprintf("%s is no %s", path, test.wrongKind(found))
 	case c.limit != nil && test == c.test:
@@ -154,11 +164,15 @@ func (c *condition) explain(doc *Doc) Verdict {
 
 // valueTest is what a filter asks of the value at a path. Everything in it must hold.
 type valueTest struct {
-	every  []predicate  // one candidate has all of these
-	none   []predicate  // no candidate has any of these
-	exists existence    // whether anything must be there
-	either []*valueTest // one of these holds
+	every  []predicate   // one candidate has all of these
+	none   []predicate   // no candidate has any of these
+	exists existence     // whether anything must be there
+	either []*valueTest  // one of these holds
+	text   *filterBounds // what its expressions may look through; nil: it has none
 }
+
+// tooLong reports more text than the test's expressions may look through.
+func (t *valueTest) tooLong(f *found) bool { return t.text != nil && f.text() > t.text.text }
 
 type existence uint8
 
@@ -170,16 +184,16 @@ const (
 
 func (t *valueTest) holds(f *found) bool {
 	switch {
-	case f.tooMany:
+	case f.tooMany, f.tooLarge:
 		return false
 	case f.missing():
 		return t.holdsMissing()
-	case t.exists == mustNotExist:
+	case t.exists == mustNotExist, t.tooLong(f):
 		return false
 	case len(t.every) > 0 && !f.anyCandidate(t.hasEvery):
 		return false
 	}
-	if len(t.none) > 0 && f.anyCandidate((*node).unclear) {
+	if len(t.none) > 0 && f.isUnclear() {
 		return false
 	}
 	for _, p := range t.none {

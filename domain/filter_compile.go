@@ -17,8 +17,11 @@ const (
 	maxPathBytes       = 256
 	maxPathParts       = 16
 	maxPatternBytes    = 1000
-	maxPatternProgram  = 1000 // instructions of all expressions together
-	maxFilterErrors    = 20   // told at once
+	maxPatternProgram  = 1000      // instructions of all expressions together
+	maxFilterErrors    = 20        // told at once
+	maxFilterWork      = 2 << 20   // bytes of arrays and objects looked through, times how often
+	maxPatternWork     = 256 << 10 // bytes of text times instructions that look at each
+	maxPatternText     = 16 << 10  // bytes, however small the expressions
 	filterField        = "filters"
 	fieldOperatorNames = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $regex, $or"
 )
@@ -42,12 +45,21 @@ func CompileFilter(raw []byte) (*Filter, error) {
 	if raw[0] != '{' {
 		return nil, Invalid(filterField, "must be an object of conditions, or null")
 	}
-	var c filterCompiler
+	c := filterCompiler{bounds: new(filterBounds)}
 	f := c.filter(bytes.Clone(raw), filterField, 0)
 	if err := CheckFields(c.refused); err != nil {
 		return nil, err
 	}
+	c.bounds.size = maxFilterWork / max(1, c.work)
+	c.bounds.text = min(maxPatternText, maxPatternWork/max(1, c.program))
 	return f, nil
+}
+
+// filterBounds are what one filter may look through of one event, made of what it asks:
+// the same for every event, and whatever other webhooks there are.
+type filterBounds struct {
+	size int // bytes of the arrays on the way of one condition, and of what is at its end
+	text int // bytes of text of one condition's expressions
 }
 
 // filterCompiler collects what is wrong while it goes on, so that all is told at once.
@@ -56,6 +68,8 @@ type filterCompiler struct {
 	refused    []FieldError
 	conditions int
 	program    int // instructions of expressions so far
+	work       int // what is done with each value at a path so far
+	bounds     *filterBounds
 }
 
 func (c *filterCompiler) refuse(field, message string) {
@@ -66,6 +80,7 @@ func (c *filterCompiler) refuse(field, message string) {
 
 // count bounds the conditions and operators of a filter.
 func (c *filterCompiler) count(field string) {
+	c.work++
 	if c.conditions++; c.conditions == maxConditions+1 {
 		c.refuse(field, fmt.Sprintf("is one condition too many; a filter has at most %d", maxConditions))
 	}
@@ -123,7 +138,7 @@ func (c *filterCompiler) condition(key string, raw []byte, field string, nesting
 	if len(key) > maxPathBytes || strings.Count(key, ".") >= maxPathParts {
 		c.refuse(field, fmt.Sprintf("must be a path of at most %d bytes and %d parts", maxPathBytes, maxPathParts))
 	}
-	made := condition{field: key, want: string(raw)}
+	made := condition{field: key, want: string(raw), bounds: c.bounds}
 	limited, operator := boundOf(key)
 	if operator == "" || hasOperators(raw) {
 		made.test = c.value(raw, field, nesting)
@@ -226,6 +241,7 @@ func (c *filterCompiler) operators(raw []byte, field string, nesting int) *value
 			}
 			test.every = append(test.every, &prefix{newNode(value).text})
 		case "$regex":
+			test.text = c.bounds
 			test.every = append(test.every, c.pattern(value, at))
 		case "$or":
 			test.either = append(test.either, c.eitherOf(value, at, nesting+1)...)
@@ -251,6 +267,7 @@ func (c *filterCompiler) eitherOf(raw []byte, field string, nesting int) []*valu
 	}
 	var tests []*valueTest
 	for element := range elements(raw) {
+		c.work++
 		tests = append(tests, c.value(element, fmt.Sprintf("%s[%d]", field, len(tests)), nesting))
 	}
 	return tests
@@ -286,6 +303,10 @@ func (c *filterCompiler) pattern(raw []byte, field string) *pattern {
 		c.refuse(field, fmt.Sprintf("must be at most %d bytes", maxPatternBytes))
 		return none
 	}
+	const tooLarge = "makes the filter's regular expressions too large; use fewer or smaller repetitions"
+	if c.program > maxPatternProgram { // said already: compiling more of them would only take time
+		return none
+	}
 	tree, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		c.refuse(field, "is not a regular expression (RE2): "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
@@ -295,16 +316,27 @@ func (c *filterCompiler) pattern(raw []byte, field string) *pattern {
 	if err == nil {
 		c.program += len(program.Inst)
 	}
-	expression, compileErr := regexp.Compile(text)
-	if err != nil || compileErr != nil || c.program > maxPatternProgram {
-		c.refuse(field, "makes the filter's regular expressions too large; use fewer or smaller repetitions")
+	if err != nil || c.program > maxPatternProgram {
+		c.refuse(field, tooLarge)
+		return none
+	}
+	expression, err := regexp.Compile(text)
+	if err != nil {
+		c.refuse(field, tooLarge)
 		return none
 	}
 	return &pattern{expression}
 }
 
-// literal takes a plain value apart.
+// literal takes a plain value apart, and counts what comparing with it costs.
 func (c *filterCompiler) literal(raw []byte, field string) literal {
+	if kind := kindOf(raw); kind != stringKind && kind != numberKind {
+		c.work += len(raw)
+	}
+	return c.takeApart(raw, field)
+}
+
+func (c *filterCompiler) takeApart(raw []byte, field string) literal {
 	l := literal{node: newNode(raw)}
 	switch l.kind {
 	case numberKind:
@@ -313,12 +345,12 @@ func (c *filterCompiler) literal(raw []byte, field string) literal {
 		}
 	case arrayKind:
 		for element := range elements(raw) {
-			l.items = append(l.items, c.literal(element, field))
+			l.items = append(l.items, c.takeApart(element, field))
 		}
 	case objectKind:
 		l.fields = make(map[string]literal)
 		for m := range members(raw, 0) {
-			l.fields[string(m.key())] = c.literal(raw[m.off:m.end], field)
+			l.fields[string(m.key())] = c.takeApart(raw[m.off:m.end], field)
 		}
 	}
 	return l

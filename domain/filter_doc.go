@@ -50,11 +50,52 @@ const maxPathValues = 10_000
 
 // found is what an event has at a path.
 type found struct {
-	nodes   []node // none: missing; several when the path led through an array
-	tooMany bool
+	nodes    []node // none: missing; several when the path led through an array
+	tooMany  bool
+	tooLarge bool // size is beyond limit
+	size     int  // bytes of the arrays that the path leads through, and of arrays and objects at its end
+	limit    int  // up to which size was looked
+
+	texts   int // bytes of all strings among the candidates; -1: not counted yet
+	unclear tristate
 }
 
-func (f *found) missing() bool { return len(f.nodes) == 0 && !f.tooMany }
+type tristate int8
+
+const (
+	unknown tristate = iota
+	yes
+	no
+)
+
+func (f *found) missing() bool { return len(f.nodes) == 0 && !f.tooMany && !f.tooLarge }
+
+// through counts what is looked through.
+func (f *found) through(bytes int) {
+	if f.size += bytes; f.size > f.limit {
+		f.nodes, f.tooLarge = nil, true
+	}
+}
+
+// text is how many bytes all strings among the candidates have.
+func (f *found) text() int {
+	if f.texts < 0 {
+		f.texts = 0
+		f.anyCandidate(func(n *node) bool { f.texts += len(n.text); return false })
+	}
+	return f.texts
+}
+
+// isUnclear reports a candidate with a number that cannot be compared.
+func (f *found) isUnclear() bool {
+	if f.unclear == unknown {
+		f.unclear = no
+		if f.anyCandidate((*node).unclear) {
+			f.unclear = yes
+		}
+	}
+	return f.unclear == yes
+}
 
 // anyCandidate reports whether holds is true of any value found or, where one is an
 // array, of any of its elements.
@@ -77,12 +118,16 @@ func (f *found) anyCandidate(holds func(*node) bool) bool {
 	return false
 }
 
-// at looks a path up, once.
-func (d *Doc) at(path string) *found {
-	if f, ok := d.found[path]; ok {
-		return f
+// at looks a path up, once, through arrays of so many bytes at most: beyond them the
+// path is too large. Whether it is depends on nothing but the event and the limit.
+func (d *Doc) at(path string, limit int) *found {
+	if f, ok := d.found[path]; ok && (limit <= f.limit || !f.tooLarge) {
+		if f.size <= limit {
+			return f
+		}
+		return &found{tooLarge: true}
 	}
-	f := new(found)
+	f := &found{limit: limit, texts: -1}
 	d.descend(span{skipSpace(d.data, 0), len(d.data)}, path, f)
 	d.found[path] = f
 	return f
@@ -96,7 +141,11 @@ func (d *Doc) descend(s span, path string, f *found) {
 				f.nodes, f.tooMany = nil, true
 				return
 			}
-			f.nodes = append(f.nodes, newNode(d.data[value.off:value.end]))
+			n := newNode(d.data[value.off:value.end])
+			f.nodes = append(f.nodes, n)
+			if n.kind == arrayKind || n.kind == objectKind {
+				f.through(len(n.raw))
+			}
 			return
 		}
 		if head, rest, ok := strings.Cut(path, "."); ok {
@@ -105,11 +154,14 @@ func (d *Doc) descend(s span, path string, f *found) {
 			}
 		}
 	case '[':
+		if f.through(s.end - s.off); f.tooLarge {
+			return
+		}
 		for at := range elementSpans(d.data, s.off) {
 			if d.data[at.off] == '{' {
 				d.descend(at, path, f)
 			}
-			if f.tooMany {
+			if f.tooMany || f.tooLarge {
 				return
 			}
 		}

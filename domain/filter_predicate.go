@@ -11,30 +11,54 @@ type predicate interface {
 	needs() jsonKind // the only kind it can hold of; anyKind: depends
 }
 
-// oneOf holds of a value that equals one of a list.
+// oneOf holds of a value that equals one of a list, in a time that does not depend on
+// how many strings and numbers are in it.
 type oneOf struct {
-	texts  map[string]bool
-	others []literal // what is no string
+	texts   map[string]bool
+	numbers map[string]bool // by decimal.appendKey, when they are many
+	longest int             // of the texts and the numbers' keys
+	others  []literal       // all else
 }
 
+// fewNumbers are compared one by one, which is faster.
+const fewNumbers = 8
+
 func newOneOf(values []literal) *oneOf {
-	o := new(oneOf)
+	o := &oneOf{texts: map[string]bool{}, numbers: map[string]bool{}}
+	var numbers []literal
 	for _, v := range values {
-		if v.kind != stringKind {
+		switch v.kind {
+		case stringKind:
+			o.texts[string(v.text)] = true
+			o.longest = max(o.longest, len(v.text))
+		case numberKind:
+			numbers = append(numbers, v)
+		default:
 			o.others = append(o.others, v)
-			continue
 		}
-		if o.texts == nil {
-			o.texts = make(map[string]bool, len(values))
-		}
-		o.texts[string(v.text)] = true
+	}
+	if len(numbers) <= fewNumbers {
+		o.others = append(o.others, numbers...)
+		return o
+	}
+	for _, v := range numbers {
+		key := v.number.appendKey(nil)
+		o.numbers[string(key)] = true
+		o.longest = max(o.longest, len(key))
 	}
 	return o
 }
 
 func (o *oneOf) holds(n *node) bool {
-	if n.kind == stringKind {
-		return o.texts[string(n.text)]
+	switch n.kind {
+	case stringKind:
+		return len(n.text) <= o.longest && o.texts[string(n.text)]
+	case numberKind:
+		const usual = 40
+		if digits := len(n.number.whole) + len(n.number.fraction); len(o.numbers) > 0 && n.exact && digits <= o.longest &&
+			o.numbers[string(n.number.appendKey(make([]byte, 0, usual)))] {
+			return true
+		}
 	}
 	for i := range o.others {
 		if o.others[i].equal(n) {
@@ -79,15 +103,11 @@ func (p *prefix) holds(n *node) bool { return n.kind == stringKind && bytes.HasP
 
 func (p *prefix) needs() jsonKind { return stringKind }
 
-// maxPatternText bounds the text that an expression is run over, and with the bound on
-// expressions the time that one condition can take.
-const maxPatternText = 16 << 10
-
 // pattern holds of a string in which a regular expression finds something.
 type pattern struct{ expression *regexp.Regexp }
 
 func (p *pattern) holds(n *node) bool {
-	return n.kind == stringKind && len(n.text) <= maxPatternText && p.expression.Match(n.text)
+	return n.kind == stringKind && p.expression.Match(n.text)
 }
 
 func (p *pattern) needs() jsonKind { return stringKind }

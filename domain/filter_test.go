@@ -262,6 +262,67 @@ func TestFilterOnLargeData(t *testing.T) {
 	}
 }
 
+// What one filter can cost one event is bounded, whoever wrote either of them. What is
+// beyond the bounds does not match, says why, and does so whatever else was asked of
+// the event before.
+func TestFilterWorkIsBounded(t *testing.T) {
+	list := func(element string, count int) string {
+		return strings.TrimSuffix(strings.Repeat(element+",", count), ",")
+	}
+	either := func(condition string, count int) string { return `{"$or":[` + list(condition, count) + `]}` }
+	array := func(element string, bytes int) string {
+		return `{"a":[` + list(element, bytes/(len(element)+1)) + `,7,"x!",{"b":7}]}`
+	}
+	slow := `[^x]*(.?.?.?.?){70}!`
+	hundred := either(`{"a":7}`, 100)
+	tests := []struct{ name, filter, event, reason string }{
+		{"an expression and many texts", `{"a":{"$regex":"` + slow + `"}}`, array(`"`+strings.Repeat("y", 200)+`"`, 20_000), "bytes of text"},
+		{"an expression and a long text", `{"a":{"$regex":"` + slow + `"}}`, `{"a":"` + strings.Repeat("y", 1000) + `!"}`, "bytes of text"},
+		{"a small expression and a very long text", `{"a":{"$regex":"!"}}`, `{"a":"` + strings.Repeat("y", maxPatternText) + `!"}`, "bytes of text"},
+		{"an expression on a short text", `{"a":{"$regex":"` + slow + `"}}`, `{"a":["` + strings.Repeat("y", 100) + `!",7]}`, ""},
+		{"a small expression and a long text", `{"a":{"$regex":"!"}}`, `{"a":"` + strings.Repeat("y", maxPatternText-1) + `!"}`, ""},
+		{"one condition and a large array", `{"a":7}`, array("0", 1<<20), ""},
+		{"one condition and too large an array", `{"a":7}`, array("0", 3<<20), "to look through"},
+		{"on the way through too large an array", `{"a.b":7}`, array("{}", 3<<20), "to look through"},
+		{"many conditions and a large array", hundred, array("0", 100_000), "to look through"},
+		{"many conditions on the way through a large array", either(`{"a.b":7}`, 100), array("{}", 100_000), "to look through"},
+		{"many conditions and an array", hundred, array("0", 10_000), ""},
+		{"many conditions and large texts", hundred, `{"a":7,"b":["` + strings.Repeat("y", 3<<20) + `"]}`, ""},
+		{"many values and a large array", `{"a":{"$in":[` + list("[]", 10_000) + `,7]}}`, array("{}", 1000), "to look through"},
+		{"many alternatives and a large array", `{"a":{"$or":[` + list("1", 10_000) + `,7]}}`, array("0", 1000), "to look through"},
+		{"many numbers and a large array", `{"a":{"$in":[` + list("1", 20_000) + `,7]}}`, array("0", 1<<19), ""},
+		{"a large object", `{"a":{"b":7}}`, `{"a":{"b":7` + strings.Repeat(" ", 3<<20) + `}}`, "to look through"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := compiled(t, tt.filter)
+			fresh, shared := ParseDoc([]byte(tt.event)), ParseDoc([]byte(tt.event))
+			for _, others := range []string{`{"a":1}`, hundred, `{"a.b":1}`} { // leave what they found in the document
+				compiled(t, others).MatchDoc(shared)
+			}
+			for name, doc := range map[string]*Doc{"alone": fresh, "after others": shared} {
+				got := f.ExplainDoc(doc)
+				if f.MatchDoc(doc) != got.Matched || got.Matched != (tt.reason == "") || !strings.Contains(got.Reason, tt.reason) {
+					t.Errorf("%s: %+v, want the reason %q", name, got, tt.reason)
+				}
+			}
+		})
+	}
+}
+
+func TestNumbersOfALongList(t *testing.T) {
+	f := compiled(t, `{"a":{"$in":[0,-1,1.50,2e3,1e-400,3,4,5,6,7,8,"9",null]}}`)
+	for value, want := range map[string]bool{
+		"0": true, "-0.0": true, "0e5": true, "-1.0": true, "1": false, "1.5": true, "15e-1": true, "2000": true, "200": false, "1e-400": true, "1e-401": false,
+		"8.0000000000000000000000000000000": true, "8.0000000000000000000000000000001": false, "9": false, `"9"`: true, `"8"`: false, "null": true, "false": false,
+		"1e-9999999999999999999999": false, "[false,[8]]": false, "[false,8]": true,
+	} {
+		if got := f.Match([]byte(`{"a":` + value + `}`)); got != want {
+			t.Errorf("%s: %t", value, got)
+		}
+	}
+}
+
 func TestDecimalComparesExactly(t *testing.T) {
 	ordered := []string{"-1e308", "-9007199254740993", "-9007199254740992", "-10", "-9.99", "-1e-400", "0", "1e-400", "0.1", "0.100000000000000000001",
 		"1", "1.0000000000000000000000000000001", "9.99", "10", "11", "9007199254740992", "9007199254740993", "1e22", "1e308"}
