@@ -17,12 +17,14 @@ const (
 	AdminKeyRotated       AdminAction = "key.rotated"
 	AdminSecretsResealed  AdminAction = "secrets.resealed"
 	AdminReadModelRebuilt AdminAction = "read_model.rebuilt"
+	AdminParkedRetried    AdminAction = "parked_event.retried"   // it is in the log now
+	AdminParkedDiscarded  AdminAction = "parked_event.discarded" // it is gone for good
 )
 
 // AdminActed records the use; who it was is in the metadata, as of every change.
 type AdminActed struct {
 	Action AdminAction `json:"action"`
-	Detail string      `json:"detail,omitempty"` // such as the key's id; never a secret
+	Detail string      `json:"detail,omitempty"` // such as the key's id; never a secret, nor an event's data
 }
 
 // ChangeType is the stored name.

@@ -25,6 +25,7 @@ func TestScopes(t *testing.T) {
 		},
 		domain.ScopeAuditRead:   {"GET /api/v1/audit/events"},
 		domain.ScopeEventsWrite: {"POST " + trigger, "POST " + trigger + "/batch"},
+		domain.ScopeAdmin:       {"POST /api/v1/webhooks/events/parked/1/retry", "POST /api/v1/webhooks/events/parked/1/discard"},
 	}
 	tokens := map[domain.Scope]string{domain.ScopeAdmin: s.tokenFor(domain.ScopeAdmin)}
 	for scope := range routes {

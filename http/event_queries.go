@@ -105,16 +105,52 @@ func (s *Server) handleParked(x *exchange, r *http.Request) error {
 	if err := q.done(); err != nil {
 		return err
 	}
-	list, err := outbox.Parked(r.Context(), s.commands.Pool, before, limit+1)
+	list, more, err := outbox.Parked(r.Context(), s.commands.Pool, before, limit)
 	if err != nil {
 		return err
 	}
 	next := ""
-	if len(list) > limit {
-		list = list[:limit]
-		next = newCursor(list[limit-1].ID)
+	if more {
+		next = newCursor(list[len(list)-1].ID)
 	}
 	return x.answer(http.StatusOK, newPage(list, next))
+}
+
+// parkedPath matches a parked event's place in a path.
+const parkedPath = "/webhooks/events/parked/{parked:[0-9]+}"
+
+func (s *Server) handleParkedRetry(x *exchange, r *http.Request) error {
+	id, err := parkedInPath(r)
+	if err != nil {
+		return err
+	}
+	accepted, err := outbox.RetryParked(r.Context(), s.commands, x.caller, id)
+	if err != nil {
+		return err
+	}
+	x.Header()["Content-Type"] = jsonType
+	writeBody(x, http.StatusAccepted, appendAccepted(nil, accepted))
+	return nil
+}
+
+func (s *Server) handleParkedDiscard(x *exchange, r *http.Request) error {
+	id, err := parkedInPath(r)
+	if err != nil {
+		return err
+	}
+	if err := outbox.DiscardParked(r.Context(), s.commands, x.caller, id); err != nil {
+		return err
+	}
+	x.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func parkedInPath(r *http.Request) (int64, error) {
+	id, err := strconv.ParseInt(mux.Vars(r)["parked"], 10, 64)
+	if err != nil {
+		return 0, domain.NotFound("parked event") // a number beyond all
+	}
+	return id, nil
 }
 
 // handleEventExplain gives every verdict at once: a webhook that a page leaves out

@@ -17,6 +17,8 @@ func (s *Server) eventRoutes() {
 	s.long("POST", "/webhooks/events/trigger/batch", domain.ScopeEventsWrite, s.handleTriggerBatch)
 	s.api("GET", "/webhooks/events/types", anyToken, s.handleEventTypes)
 	s.api("GET", "/webhooks/events/parked", domain.ScopeWebhooksRead, s.handleParked)
+	s.api("POST", parkedPath+"/retry", domain.ScopeAdmin, s.handleParkedRetry)
+	s.api("POST", parkedPath+"/discard", domain.ScopeAdmin, s.handleParkedDiscard)
 	s.api("GET", "/webhooks/events", domain.ScopeWebhooksRead, s.handleEventList)
 	s.api("GET", eventPath, domain.ScopeWebhooksRead, s.handleEventGet)
 	s.api("GET", eventPath+"/deliveries", domain.ScopeWebhooksRead, s.handleEventDeliveries)

@@ -141,6 +141,8 @@ func operations(d *describing) []operation {
 		{method: "GET", path: apiRoot + "/webhooks/events/types", id: "listEventTypes", summary: "The catalogue of event types", scope: anyToken, status: 200, answer: listOf[eventTypeView](d), refusals: "422"},
 		{method: "GET", path: apiRoot + "/webhooks/events", id: "listEvents", summary: "List events, newest first", scope: read, query: []string{"event_type", "correlation_id", "from", "to", "limit", "cursor"}, status: 200, answer: listOf[projections.Event](d), refusals: "422"},
 		{method: "GET", path: apiRoot + "/webhooks/events/parked", id: "listParkedEvents", summary: "Emitted events that cannot be accepted, and why", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: listOf[outbox.ParkedEvent](d), refusals: "422"},
+		{method: "POST", path: apiRoot + parkedPath + "/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin, status: 202, answer: answerOf[acceptedView](d), refusals: "404 409"},
+		{method: "POST", path: apiRoot + parkedPath + "/discard", id: "discardParkedEvent", summary: "Drop a parked event for good", scope: domain.ScopeAdmin, status: 204, refusals: "404"},
 		{method: "GET", path: event, id: "getEvent", summary: "One event", scope: read, status: 200, answer: answerOf[projections.Event](d), refusals: "404 422"},
 		{method: "GET", path: event + "/deliveries", id: "listDeliveries", summary: "Each delivery of an event", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: listOf[projections.Delivery](d), refusals: "404 422"},
 		{method: "GET", path: event + "/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: read, status: 200, answer: answerOf[explainView](d), refusals: "404 422"},
@@ -227,7 +229,7 @@ func (o operation) parameters() []schema {
 
 var pathTexts = map[string]string{
 	"webhook": "the webhook's UUID or its short number", "call": "the call's id", "event": "the event's id",
-	"delivery": "the delivery's id", "replay": "the replay's id",
+	"delivery": "the delivery's id", "replay": "the replay's id", "parked": "the parked event's id in their list",
 }
 
 var headerTexts = map[string]string{

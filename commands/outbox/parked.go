@@ -25,24 +25,31 @@ type ParkedEvent struct {
 	Reason        string          `json:"reason"`
 }
 
-// Parked lists parked events with ids below before (0: from the newest), newest first.
-func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) ([]ParkedEvent, error) {
+// parkedPageBytes bounds the data of a page of parked events; one comes whatever its size.
+const parkedPageBytes = 16 << 20
+
+// Parked lists parked events with ids below before (0: from the newest), newest first. There may
+// be more of them than it gives.
+func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (found []ParkedEvent, more bool, err error) {
 	rows, err := pool.Query(ctx, `
-		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at, reason
-		FROM medilab.parked_events WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+		WITH page AS (SELECT * FROM medilab.parked_events WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2),
+		sized AS (SELECT id, sum(octet_length(event_data::text)) OVER (ORDER BY id DESC) - octet_length(event_data::text) AS above FROM page)
+		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at, reason,
+			EXISTS (SELECT FROM medilab.parked_events AS p WHERE p.id < page.id)
+		FROM page JOIN sized USING (id) WHERE above < $3 ORDER BY id DESC`, before, limit, parkedPageBytes)
 	if err != nil {
-		return nil, fmt.Errorf("list parked events: %w", err)
+		return nil, false, fmt.Errorf("list parked events: %w", err)
 	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEvent, err error) {
+	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEvent, err error) {
 		err = row.Scan(&p.ID, &p.EventID, &p.EventType, (*[]byte)(&p.EventData), &p.CorrelationID, &p.Source,
-			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason)
+			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason, &more) // the last row's word stands
 		p.EmittedAt, p.ParkedAt = p.EmittedAt.UTC(), p.ParkedAt.UTC()
 		return p, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list parked events: %w", err)
+		return nil, false, fmt.Errorf("list parked events: %w", err)
 	}
-	return found, nil
+	return found, more, nil
 }
 
 // State is what there is to watch about the outbox.

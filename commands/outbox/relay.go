@@ -230,18 +230,24 @@ func (r *Relay) append(ctx context.Context, events []accepted) error {
 	seqs := make([]int64, len(events))
 	for i, e := range events {
 		seqs[i] = e.seq
-		unit.Writes[i] = eventstore.Write{
-			Stream: domain.EventID(e.id).Stream(),
-			Events: []eventstore.NewEvent{{Type: e.triggered.ChangeType(), Data: e.triggered.AppendJSON(nil), Value: e.triggered}},
-			Metadata: eventstore.Metadata{
-				Actor:         "database role " + e.emittedBy,
-				CorrelationID: e.correlationID,
-			},
-		}
+		unit.Writes[i] = write(e.emission, e.triggered, "")
 	}
 	unit.With = []eventstore.Statement{{SQL: deleteSQL, Args: []any{seqs}}}
 	_, err := r.log.Append(ctx, unit)
 	return err
+}
+
+// write starts the event's stream.
+func write(e emission, triggered domain.EventTriggered, cause string) eventstore.Write {
+	return eventstore.Write{
+		Stream: domain.EventID(e.id).Stream(),
+		Events: []eventstore.NewEvent{{Type: triggered.ChangeType(), Data: triggered.AppendJSON(nil), Value: triggered}},
+		Metadata: eventstore.Metadata{
+			Actor:         "database role " + e.emittedBy,
+			CorrelationID: e.correlationID,
+			CausationID:   cause,
+		},
+	}
 }
 
 const deleteSQL = `SELECT medilab.outbox_done($1)`

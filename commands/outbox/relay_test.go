@@ -265,7 +265,7 @@ func TestRelayParksWhatCannotBeAccepted(t *testing.T) {
 	}
 	r.awaitEmpty()
 
-	parked, err := Parked(t.Context(), r.pool, 0, 100)
+	parked, _, err := Parked(t.Context(), r.pool, 0, 100)
 	r.check(err)
 	// The one that lost its id to another is settled last, and newest come first.
 	if len(parked) != len(cases)+1 || parked[0].Reason != "another event is recorded under this event_id" || parked[0].EventID != uuid.UUID(taken) {
@@ -277,7 +277,7 @@ func TestRelayParksWhatCannotBeAccepted(t *testing.T) {
 			t.Errorf("parked is %+v; want reason %q", p, c.reason)
 		}
 	}
-	page, err := Parked(t.Context(), r.pool, parked[1].ID, 2)
+	page, _, err := Parked(t.Context(), r.pool, parked[1].ID, 2)
 	r.check(err)
 	if len(page) != 2 || page[0].ID != parked[2].ID {
 		t.Errorf("the next page is %+v", page)

@@ -1,5 +1,8 @@
 // Events that the clinic's own services emitted and that could not be accepted.
-import { foreign, h } from './dom.js'
+import { api, part } from './api.js'
+import { confirm, say } from './dialogs.js'
+import { button, foreign, h } from './dom.js'
+import { describe } from './forms.js'
 import { text, when } from './format.js'
 import { listing } from './lists.js'
 import { t } from './texts.js'
@@ -14,5 +17,21 @@ export const parked = async ({ signal }) => h('div', {},
       { label: t('event.correlation'), cell: (e) => text(e.correlation_id) },
       { label: t('parked.by'), cell: (e) => text(e.emitted_by) },
       { label: t('event.data'), cell: (e) => foreign(JSON.stringify(e.event_data, null, 2), t('event.data')) },
+      { label: t('event.actions'), cell: actions },
     ],
   }))
+
+function actions(event) {
+  const settle = (what, done) => async () => {
+    try {
+      if (what === 'discard' && !await confirm(t('parked.discardAsk'), t('parked.discardNote'), t('parked.discard'))) return
+      await api.post(`/webhooks/events/parked/${part(event.id)}/${what}`)
+      say(done)
+      window.dispatchEvent(new Event('hashchange'))
+    } catch (error) {
+      say(describe(error))
+    }
+  }
+  return h('div', { class: 'actions' }, button(t('action.retry'), settle('retry', t('parked.retried'))),
+    button(t('parked.discard'), settle('discard', t('parked.discarded')), { class: 'danger' }))
+}

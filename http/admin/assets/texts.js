@@ -192,6 +192,11 @@ const texts = {
   'parked.empty': ['Отложенных событий нет.', 'There are no parked events.'],
   'parked.at': ['Отложено', 'Parked'],
   'parked.by': ['Кто', 'By'],
+  'parked.retried': ['Событие принято.', 'The event is accepted.'],
+  'parked.discard': ['Удалить', 'Discard'],
+  'parked.discarded': ['Событие удалено.', 'The event is discarded.'],
+  'parked.discardAsk': ['Удалить отложенное событие?', 'Discard the parked event?'],
+  'parked.discardNote': ['Оно и его данные исчезнут навсегда и никому не будут отправлены. Кто это сделал, останется в журнале.', 'It and its data are gone for good, and go to nobody. Who did it stays in the log.'],
 
   'stats.period': ['Период', 'Period'],
   'stats.day': ['сутки', '24 hours'],

@@ -1,0 +1,48 @@
+package admin_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// emit emits as the clinic does, whatever the catalogue.
+func (u *user) emit(eventType, data string) {
+	u.t.Helper()
+	db, err := pgx.Connect(u.t.Context(), u.database)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer db.Close(context.WithoutCancel(u.t.Context())) //nolint:errcheck // what was written is written
+	for _, sql := range []string{`INSERT INTO medilab.event_types VALUES ($1, '', '') ON CONFLICT DO NOTHING`, `SELECT medilab.emit($1, '` + data + `')`} {
+		if _, err := db.Exec(u.t.Context(), sql, eventType); err != nil {
+			u.t.Fatal(err)
+		}
+	}
+}
+
+// A parked event says in the panel why it still cannot be accepted, and is discarded when
+// somebody says so twice.
+func TestParkedEventsAreSettledInThePanel(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network") // it answers that it still cannot be accepted
+	u.emit("lab.lost", `{"note": "a sample"}`)
+	u.signIn("API token", "Sign in")
+	u.Click("Events")
+	u.Click("Parked events")
+	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText.includes('not a known event type')) || (window.dispatchEvent(new Event('hashchange')), false)`)
+	u.Click("Retry")
+	u.See("it still cannot be accepted")
+	u.Click("Discard")
+	u.See("Discard the parked event?")
+	u.Click("Cancel")
+	u.See("a sample")
+	u.Click("Discard")
+	u.Wait(`document.querySelector('dialog[open]')`)
+	u.Click("Discard")
+	u.See("There are no parked events.")
+	if log := u.api("GET", "/webhooks/events/parked", ""); len(log["items"].([]any)) != 0 {
+		t.Errorf("still parked: %v", log)
+	}
+}
