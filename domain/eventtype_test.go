@@ -156,15 +156,25 @@ func TestParseSubscriptions(t *testing.T) {
 func TestParseCatalog(t *testing.T) {
 	c, err := ParseCatalog([]byte(`[
 		{"type": "lab.result_ready", "group": "lab", "ru": "Готов анализ", "en": "A result is ready"},
-		{"type": "lab.sample_taken", "en": "A sample was taken"}]`))
+		{"type": "lab.sample_taken", "en": "A sample was taken"},
+		{"type": "lab.sample_lost", "group": "lab", "description": {"ru": "Проба потеряна", "en": "A sample was lost"}},
+		{"type": "lab.opened", "description": "Opened"},
+		"lab.closed"]`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Clinic()) != 27 || !c.Known("lab.result_ready") || !c.Known("patient.created") {
+	if len(c.Clinic()) != 30 || !c.Known("lab.result_ready") || !c.Known("patient.created") {
 		t.Fatalf("got %v", c.Clinic())
 	}
 	if info, _ := c.Find("lab.sample_taken"); info.Group != "lab" || info.RU != "A sample was taken" {
 		t.Fatalf("got %+v", info)
+	}
+	for name, want := range map[EventType][2]string{
+		"lab.sample_lost": {"Проба потеряна", "A sample was lost"}, "lab.opened": {"Opened", "Opened"}, "lab.closed": {"lab.closed", "lab.closed"},
+	} {
+		if info, known := c.Find(name); !known || info.Group != "lab" || info.RU != want[0] || info.EN != want[1] {
+			t.Errorf("got %+v", info)
+		}
 	}
 	if _, refused := c.ParseSubscriptions("events", []string{"lab.*"}); refused != nil {
 		t.Fatalf("an added group can be subscribed to: %v", refused)
@@ -191,7 +201,10 @@ func TestParseCatalogRefuses(t *testing.T) {
 		{"own group", `[{"type":"webhook.x","ru":"x"}]`, KindInvalid},
 		{"double", `[{"type":"lab.a","ru":"x"},{"type":"lab.a","ru":"x"}]`, KindInvalid},
 		{"other group", `[{"type":"lab.a","group":"b","ru":"x"}]`, KindInvalid},
-		{"undescribed", `[{"type":"lab.a"}]`, KindInvalid},
+		{"odd description", `[{"type":"lab.a","description":5}]`, KindMalformed},
+		{"description in another language", `[{"type":"lab.a","description":{"de":"x"}}]`, KindMalformed},
+		{"no type", `[{"ru":"x"}]`, KindInvalid},
+		{"a number", `[5]`, KindMalformed},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			if _, err := ParseCatalog([]byte(x.file)); err == nil || KindOf(err) != x.kind {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/medilab/webhooks/commands"
@@ -89,15 +91,50 @@ func (s *Server) fail(x *exchange, r *http.Request, err error) {
 
 func writeProblem(x *exchange, status int, p problem, detail string, fields []domain.FieldError) {
 	body := struct {
-		Type      string              `json:"type"`
-		Title     string              `json:"title"`
-		Status    int                 `json:"status"`
-		Detail    string              `json:"detail,omitempty"`
-		Errors    []domain.FieldError `json:"errors,omitempty"`
-		RequestID string              `json:"request_id"`
-	}{"urn:medilab:problem:" + p.name, p.title, status, detail, fields, x.caller.RequestID}
+		Type      string       `json:"type"`
+		Title     string       `json:"title"`
+		Status    int          `json:"status"`
+		Detail    string       `json:"detail,omitempty"`
+		Errors    []fieldError `json:"errors,omitempty"`
+		RequestID string       `json:"request_id"`
+	}{"urn:medilab:problem:" + p.name, p.title, status, detail, fieldErrors(fields), x.caller.RequestID}
 	x.Header()["Content-Type"] = problemType
 	writeBody(x, status, encode(body))
+}
+
+// fieldError names a field of a request as the contract's tables do, so that a
+// caller finds it among those it sent. Path leads on to the place within it, if
+// the fault is not in all of it: filters.a.$gt of filters, events[2] of events.
+type fieldError struct {
+	Field   string `json:"field"`
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+}
+
+func fieldErrors(fields []domain.FieldError) []fieldError {
+	var list []fieldError
+	for _, f := range fields {
+		view := fieldError{Field: wholeField(f.Field), Message: f.Message}
+		if view.Field != f.Field {
+			view.Path = f.Field
+		}
+		list = append(list, view)
+	}
+	return list
+}
+
+// holders are the fields with places within. Other names, such as those that a
+// caller made up, stay whole whatever is in them.
+var holders = []string{"batch", "event_types", "events", "filters", "headers"}
+
+// wholeField gives the field that holds the place. The events of a batch have
+// fields of their own: events[2].event_type is one.
+func wholeField(path string) string {
+	end := strings.IndexAny(path, ".[")
+	if end < 0 || !slices.Contains(holders, path[:end]) || path[end] == '[' && strings.Contains(path, "].") {
+		return path
+	}
+	return path[:end]
 }
 
 // answer writes v as JSON.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/medilab/webhooks/commands"
@@ -87,14 +88,14 @@ func (a authenticator) recogniseJWT(ctx context.Context, text string, scope doma
 
 // find looks a token up by its hash: comparing hashes tells an attacker nothing
 // about tokens. One that is not known may have been created a moment ago by
-// another process, so the log is asked, though not for every stranger.
+// another process, so the log is asked, for all strangers of the moment at once.
 func (a authenticator) find(ctx context.Context, text string) (domain.Token, error) {
 	hash := commands.TokenHash(text)
 	token, ok := a.commands.Directory.TokenByHash(hash)
 	if ok {
 		return token, nil
 	}
-	if err := a.refresh.once(ctx, a.commands.Directory.CatchUp); err != nil {
+	if err := a.refresh.since(ctx, a.commands.Directory.CatchUp); err != nil {
 		return domain.Token{}, commands.Failed("look up a token", err)
 	}
 	token, _ = a.commands.Directory.TokenByHash(hash)
@@ -107,20 +108,31 @@ func bearer(r *http.Request) (string, bool) {
 	return token, ok && strings.EqualFold(scheme, "Bearer") && token != ""
 }
 
-// refresher does something at most once in refreshPause, whoever asks for it.
+// refresher does something once for all who ask while it is done for others:
+// one at a time, however many ask.
 type refresher struct {
-	mu   sync.Mutex
-	last time.Time
+	asked atomic.Int64 // how many have asked
+
+	mu     sync.Mutex
+	served int64 // so many of them had asked when what was done last began
+	err    error // what came of it
 }
 
-const refreshPause = 100 * time.Millisecond
+// refreshPatience bounds how long one who asks waits.
+const refreshPatience = 2 * time.Second
 
-func (r *refresher) once(ctx context.Context, do func(context.Context) error) error {
+// since does it, or takes what came of it for another, if that began after the call.
+func (r *refresher) since(ctx context.Context, do func(context.Context) error) error {
+	turn := r.asked.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.last.IsZero() && time.Since(r.last) < refreshPause {
-		return nil
+	if r.served >= turn {
+		return r.err
 	}
-	defer func() { r.last = time.Now() }()
-	return do(ctx)
+	r.served = r.asked.Load()
+	// All of them wait for it, so it is not this one's leaving that ends it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshPatience)
+	defer cancel()
+	r.err = do(ctx)
+	return r.err
 }

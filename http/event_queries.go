@@ -153,10 +153,12 @@ func parkedInPath(r *http.Request) (int64, error) {
 	return id, nil
 }
 
-// handleEventExplain gives every verdict at once: a webhook that a page leaves out
-// would look as if it did not exist.
+// handleEventExplain gives every verdict at once unless it is asked for pages: a
+// webhook that is left out would look as if it did not exist.
 func (s *Server) handleEventExplain(x *exchange, r *http.Request) error {
-	if err := readQuery(r).done(); err != nil {
+	q := readQuery(r)
+	part := q.part()
+	if err := q.done(); err != nil {
 		return err
 	}
 	id, err := eventInPath(r)
@@ -171,7 +173,7 @@ func (s *Server) handleEventExplain(x *exchange, r *http.Request) error {
 	for i, one := range explained {
 		items[i] = verdictOf(one)
 	}
-	return x.answer(http.StatusOK, explainView{event.ID, event.Type, newPage(items, "")})
+	return x.answer(http.StatusOK, explainView{event.ID, event.Type, partOf(items, part)})
 }
 
 // explainView is an event's verdicts, all of them.

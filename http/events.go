@@ -196,7 +196,9 @@ func idempotencyKey(r *http.Request) (string, error) {
 
 // handleEventTypes lists the catalogue: the clinic's types, then the service's own.
 func (s *Server) handleEventTypes(x *exchange, r *http.Request) error {
-	if err := readQuery(r).done(); err != nil {
+	q := readQuery(r)
+	part := q.part()
+	if err := q.done(); err != nil {
 		return err
 	}
 	catalog := s.commands.Catalog
@@ -207,7 +209,7 @@ func (s *Server) handleEventTypes(x *exchange, r *http.Request) error {
 			Triggerable: !info.Type.IsSystem(),
 		})
 	}
-	return x.answer(http.StatusOK, newPage(items, ""))
+	return x.answer(http.StatusOK, partOf(items, part))
 }
 
 type eventTypeView struct {

@@ -53,7 +53,10 @@ func (s *Server) describe() schema {
 			"type": schema{"type": "string"}, "title": schema{"type": "string"}, "status": schema{"type": "integer"}, "detail": schema{"type": "string"},
 			"request_id": schema{"type": "string"},
 			"errors": schema{"type": "array", "items": schema{
-				"type": "object", "required": []string{"field", "message"}, "properties": schema{"field": schema{"type": "string"}, "message": schema{"type": "string"}},
+				"type": "object", "required": []string{"field", "message"}, "properties": schema{
+					"field": schema{"type": "string"}, "message": schema{"type": "string"},
+					"path": schema{"type": "string", "description": "where in the field, such as filters.amount.$gt; left out when it is all of it"},
+				},
 			}},
 		},
 	}
@@ -138,14 +141,14 @@ func operations(d *describing) []operation {
 		{method: "GET", path: webhook + "/replays/{replay}", id: "getReplay", summary: "The progress of a replay", scope: read, status: 200, answer: answerOf[projections.Replay](d), refusals: "404 422"},
 		{method: "POST", path: apiRoot + "/webhooks/events/trigger", id: "triggerEvent", summary: "Trigger an event; answered once it is durable", scope: domain.ScopeEventsWrite, header: []string{"Idempotency-Key"}, body: "NewEvent", status: 202, answer: answerOf[acceptedView](d), refusals: "409 " + unreadable},
 		{method: "POST", path: apiRoot + "/webhooks/events/trigger/batch", id: "triggerEvents", summary: "Trigger up to 1000 events, all or none", scope: domain.ScopeEventsWrite, header: []string{"Idempotency-Key"}, body: "NewEvents", status: 202, answer: answerOf[acceptedListView](d), refusals: "409 " + unreadable},
-		{method: "GET", path: apiRoot + "/webhooks/events/types", id: "listEventTypes", summary: "The catalogue of event types", scope: anyToken, status: 200, answer: listOf[eventTypeView](d), refusals: "422"},
+		{method: "GET", path: apiRoot + "/webhooks/events/types", id: "listEventTypes", summary: "The catalogue of event types", scope: anyToken, query: []string{"limit", "cursor"}, status: 200, answer: listOf[eventTypeView](d), refusals: "422"},
 		{method: "GET", path: apiRoot + "/webhooks/events", id: "listEvents", summary: "List events, newest first", scope: read, query: []string{"event_type", "correlation_id", "from", "to", "limit", "cursor"}, status: 200, answer: listOf[projections.Event](d), refusals: "422"},
 		{method: "GET", path: apiRoot + "/webhooks/events/parked", id: "listParkedEvents", summary: "Emitted events that cannot be accepted, and why", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: listOf[outbox.ParkedEvent](d), refusals: "422"},
 		{method: "POST", path: apiRoot + parkedPath + "/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin, status: 202, answer: answerOf[acceptedView](d), refusals: "404 409"},
 		{method: "POST", path: apiRoot + parkedPath + "/discard", id: "discardParkedEvent", summary: "Drop a parked event for good", scope: domain.ScopeAdmin, status: 204, refusals: "404"},
 		{method: "GET", path: event, id: "getEvent", summary: "One event", scope: read, status: 200, answer: answerOf[projections.Event](d), refusals: "404 422"},
 		{method: "GET", path: event + "/deliveries", id: "listDeliveries", summary: "Each delivery of an event", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: listOf[projections.Delivery](d), refusals: "404 422"},
-		{method: "GET", path: event + "/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: read, status: 200, answer: answerOf[explainView](d), refusals: "404 422"},
+		{method: "GET", path: event + "/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: read, query: []string{"limit", "cursor"}, status: 200, answer: answerOf[explainView](d), refusals: "404 422"},
 		{method: "POST", path: apiRoot + deliveryPath + "/retry", id: "retryDelivery", summary: "Attempt a delivery now", scope: write, status: 202, answer: answerOf[deliveryView](d), refusals: "404 409"},
 		{method: "POST", path: apiRoot + deliveryPath + "/cancel", id: "cancelDelivery", summary: "Never attempt a delivery again", scope: write, status: 202, answer: answerOf[deliveryView](d), refusals: "404 409"},
 		{method: "GET", path: apiRoot + "/webhooks/alerts", id: "listAlerts", summary: "List alerts, newest first", scope: read, query: []string{"state", "limit", "cursor"}, status: 200, answer: listOf[projections.Alert](d), refusals: "422"},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,76 @@ func (s *service) deliveryState(event string) string {
 		return ""
 	}
 	return list.text("items", 0, "state")
+}
+
+// What was answered is in the next answer, however soon that is asked for.
+func TestQueriesHoldWhatWasAnswered(t *testing.T) {
+	s := newService(t)
+	s.work()
+	for i := range 10 {
+		s.register("")
+		correlation := fmt.Sprint("c-", i)
+		event := s.ask("POST", trigger, `{"event_type":"patient.updated","event_data":{},"correlation_id":"`+correlation+`"}`).want(202).text("event_id")
+		if got := s.ask("GET", "/api/v1/webhooks/events?correlation_id="+correlation, "").want(200).get("items"); !strings.Contains(got, event) {
+			t.Fatalf("the list of events lacks %s: %s", event, got)
+		}
+		if stats := s.ask("GET", "/api/v1/webhooks/system/stats", "").want(200); stats.get("webhooks_total") != fmt.Sprint(i+1) || stats.get("events_total") != fmt.Sprint(i+1) {
+			t.Fatalf("after %d: %s", i+1, stats.body)
+		}
+	}
+	if stats := s.ask("GET", "/api/v1/webhooks/1/stats?bucket=hour", "").want(200); stats.get("series") != "[]" {
+		t.Errorf("a series of no calls: %s", stats.body)
+	}
+	if stats := s.ask("GET", "/api/v1/webhooks/1/stats", "").want(200); stats.get("series") != "" {
+		t.Errorf("a series that nobody asked for: %s", stats.body)
+	}
+}
+
+// The catalogue and the verdicts are whole unless pages are asked for.
+func TestPagesOfWhatIsWhole(t *testing.T) {
+	s := newService(t)
+	s.work()
+	for range 60 {
+		s.register("")
+	}
+	event := s.ask("POST", trigger, `{"event_type":"visit.created","event_data":{}}`).want(202).text("event_id")
+	for path, field := range map[string]string{"/api/v1/webhooks/events/" + event + "/explain": "webhook_id", "/api/v1/webhooks/events/types": "type"} {
+		var whole struct{ Items []map[string]any }
+		s.ask("GET", path, "").want(200).into(&whole)
+		if field == "webhook_id" && len(whole.Items) != 60 {
+			t.Fatalf("%s gives %d", path, len(whole.Items))
+		}
+		for _, limit := range []int{1, 7, len(whole.Items), 1000} {
+			var got, want []any
+			for cursor := ""; ; {
+				page := s.ask("GET", fmt.Sprintf("%s?limit=%d&cursor=%s", path, limit, cursor), "").want(200)
+				var list struct {
+					Items []map[string]any
+					Next  *string `json:"next_cursor"`
+				}
+				if page.into(&list); len(list.Items) > limit {
+					t.Fatalf("%s: a page of %d holds %d", path, limit, len(list.Items))
+				}
+				for _, item := range list.Items {
+					got = append(got, item[field])
+				}
+				if list.Next == nil {
+					break
+				}
+				cursor = *list.Next
+			}
+			for _, item := range whole.Items {
+				want = append(want, item[field])
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s in pages of %d: %v, whole %v", path, limit, got, want)
+			}
+		}
+		for _, wrong := range []string{"0", "1001", "x"} {
+			s.ask("GET", path+"?limit="+wrong, "").refusing("limit")
+		}
+		s.ask("GET", path+"?cursor=x", "").refusing("cursor")
+	}
 }
 
 func TestTheWayOfAnEvent(t *testing.T) {

@@ -3,8 +3,10 @@ package http
 import (
 	"encoding/base64"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,7 +70,8 @@ func (q *query) choice(name string, values ...string) string {
 			return value
 		}
 	}
-	q.refuse(name, fmt.Sprintf("must be one of %q", values))
+	named := slices.DeleteFunc(slices.Clone(values), func(one string) bool { return one == "" })
+	q.refuse(name, "must be one of "+strings.Join(named, ", "))
 	return values[0]
 }
 
@@ -141,6 +144,27 @@ func (q *query) cursor() int64 {
 		q.refuse("cursor", "is not a next_cursor of this list")
 	}
 	return n
+}
+
+// part is what a caller wants of a list that is whole at hand. Unlike of a list
+// that grows with use, that is all of it unless the caller gives a limit.
+type part struct{ after, limit int }
+
+func (q *query) part() part {
+	p := part{after: int(q.cursor()), limit: math.MaxInt}
+	if q.get("limit") != "" {
+		p.limit = q.limit()
+	}
+	return p
+}
+
+// partOf gives the page of the list that the part asks for.
+func partOf[T any](list []T, p part) page[T] {
+	rest := list[min(p.after, len(list)):]
+	if len(rest) <= p.limit {
+		return newPage(rest, "")
+	}
+	return newPage(rest[:p.limit], newCursor(int64(p.after+p.limit)))
 }
 
 // done refuses the request when anything is wrong, parameters that nobody asked

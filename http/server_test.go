@@ -284,7 +284,17 @@ func (a answer) want(status int) answer {
 type problemView struct {
 	Type, Title, Detail string
 	Status              int
-	Errors              []domain.FieldError
+	Errors              []fieldView
+}
+
+type fieldView struct{ Field, Path, Message string }
+
+// place is the path within the field, or all of the field.
+func (f fieldView) place() string {
+	if f.Path == "" {
+		return f.Field
+	}
+	return f.Path
 }
 
 func (a answer) problem() problemView {
@@ -305,7 +315,7 @@ func (a answer) refusing(fields ...string) {
 	a.t.Helper()
 	var got []string
 	for _, e := range a.want(422).problem().Errors {
-		got = append(got, e.Field)
+		got = append(got, e.place())
 	}
 	slices.Sort(got)
 	slices.Sort(fields)

@@ -43,8 +43,8 @@ func (s *Server) handleWebhookRegister(x *exchange, r *http.Request) error {
 	return answerWebhook(x, http.StatusCreated, w)
 }
 
-// handleWebhookList lists webhooks out of the directory, which has what this
-// process appended before anybody was answered.
+// handleWebhookList lists webhooks out of the directory, once that has what other
+// processes appended too.
 func (s *Server) handleWebhookList(x *exchange, r *http.Request) error {
 	q := readQuery(r)
 	status := q.choice("status", "all", "active", "inactive")
@@ -56,6 +56,9 @@ func (s *Server) handleWebhookList(x *exchange, r *http.Request) error {
 	}
 	if before == 0 {
 		before = math.MaxInt64
+	}
+	if err := s.auth.refresh.since(r.Context(), s.commands.Directory.CatchUp); err != nil {
+		return err
 	}
 	items, next := []webhookView{}, ""
 	for w := range s.commands.Directory.Newest() {
@@ -228,22 +231,20 @@ func (s *Server) webhookInPath(r *http.Request) (domain.Webhook, error) {
 	return w, err
 }
 
-// anyWebhookInPath is webhookInPath, for deleted webhooks too. What this process
-// does not know of, another may have just registered: then the log is asked, but
-// not for every stray number.
+// anyWebhookInPath is webhookInPath, for deleted webhooks too. Another process may
+// have just registered or changed it, so the log is asked first; while that cannot
+// be reached, what is known here is good enough.
 func (s *Server) anyWebhookInPath(r *http.Request) (domain.Webhook, error) {
-	name := mux.Vars(r)["webhook"]
-	w, ok := s.findWebhook(name)
-	if !ok {
-		if err := s.auth.refresh.once(r.Context(), s.commands.Directory.CatchUp); err != nil {
-			return domain.Webhook{}, err
-		}
-		w, ok = s.findWebhook(name)
-	}
-	if !ok {
+	unread := s.auth.refresh.since(r.Context(), s.commands.Directory.CatchUp)
+	w, ok := s.findWebhook(mux.Vars(r)["webhook"])
+	switch {
+	case ok:
+		return w, nil
+	case unread != nil:
+		return domain.Webhook{}, unread
+	default:
 		return domain.Webhook{}, domain.NotFound("webhook")
 	}
-	return w, nil
 }
 
 func (s *Server) findWebhook(name string) (domain.Webhook, bool) {

@@ -131,6 +131,12 @@ func TestWebhookRules(t *testing.T) {
 	post(`{`+fine+`,"payload_version":"3","secret":"`+strings.Repeat("x", 257)+`"}`).refusing("payload_version", "secret")
 	post(`{` + fine + `,"filters":{"a":{"$like":"x"}}}`).want(422)
 	post(`{"name":"a","url":"ftp://a/","events":[]}`).refusing("url", "events")
+	for _, e := range post(`{` + fine + `,"batch":{"max_events":0,"max_wait":1},"headers":{"Host":"x"},"filters":{"a":{"$x":1}},"max_retries":11,"odd.one":1}`).want(422).problem().Errors {
+		want := map[string]string{"batch": "batch.max_events", "headers": "headers.Host", "filters": "filters.a.$x", "max_retries": "", "odd.one": ""}
+		if path, known := want[e.Field]; !known || path != e.Path {
+			t.Errorf("refused %+v", e)
+		}
+	}
 	post(`{"name":"`+strings.Repeat("я", 201)+`","url":"http://u:p@a/","events":["patient.none"]}`).refusing("name", "url", "events[0]")
 	post(`{"name":"a\u0000","description":"\u0000","url":"http://a/","events":["*"]}`).refusing("name", "description")
 	if s.head() != 0 {

@@ -50,6 +50,9 @@ type AlertPage struct {
 
 // Alerts lists alerts, the newest first. An unreadable cursor is refused.
 func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (AlertPage, error) {
+	if err := p.settle(ctx); err != nil {
+		return AlertPage{}, err
+	}
 	before, err := parseCursor(f.Cursor)
 	if err != nil {
 		return AlertPage{}, err

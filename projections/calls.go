@@ -207,6 +207,9 @@ ORDER BY newest.position DESC LIMIT $6`
 
 // Calls lists the calls of a webhook, the newest first.
 func (p *Projections) Calls(ctx context.Context, f CallFilter) (CallPage, error) {
+	if err := p.settle(ctx); err != nil {
+		return CallPage{}, err
+	}
 	low, high, err := p.between(ctx, f.From, f.To, f.Cursor)
 	if err != nil {
 		return CallPage{}, err

@@ -110,6 +110,9 @@ ORDER BY position DESC LIMIT $4`
 
 // Events lists the clinic's events, the newest first.
 func (p *Projections) Events(ctx context.Context, f EventFilter) (EventPage, error) {
+	if err := p.settle(ctx); err != nil {
+		return EventPage{}, err
+	}
 	low, high, err := p.between(ctx, f.From, f.To, f.Cursor)
 	if err != nil {
 		return EventPage{}, err

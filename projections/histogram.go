@@ -1,6 +1,9 @@
 package projections
 
-import "sort"
+import (
+	"math"
+	"sort"
+)
 
 // histogram counts durations in buckets whose bounds are fixed for ever, so
 // that histograms add up over any range and a rebuild gives the same again. A
@@ -23,14 +26,16 @@ func bucketOf(microseconds int64) int {
 	return min(sort.Search(len(bounds), func(i int) bool { return microseconds <= bounds[i] }), len(bounds)-1)
 }
 
-// percentile gives the duration in microseconds that the share of all durations
-// does not exceed: the middle of the bucket where it lies.
+// percentile gives the least duration in microseconds that at least the share
+// of all durations does not exceed (nearest rank: of three calls the 99th
+// percentile is the longest): the middle of the bucket where it lies.
 func percentile(h histogram, share float64) int64 {
 	total := int64(0)
 	for _, bucket := range h {
 		total += bucket.n
 	}
-	rank := int64(share*float64(total-1)) + 1
+	const rounding = 1e-9 // 0.95 of 20 is the 19th, whatever floats make of it
+	rank := max(1, int64(math.Ceil(share*float64(total)-rounding)))
 	for _, bucket := range h {
 		if rank -= bucket.n; rank <= 0 {
 			low := int64(0)

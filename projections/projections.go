@@ -92,6 +92,26 @@ func (p *Projections) WaitFor(ctx context.Context, position eventstore.Position)
 	}
 }
 
+// shortly is how long a query waits for what the log holds already.
+const shortly = 500 * time.Millisecond
+
+// settle lets the read models take in what the log holds by now, so that a
+// caller who was just answered finds that in the next answer. It costs a page's
+// time at most; when the read models are further behind than shortly, the query
+// is answered from what they have.
+func (p *Projections) settle(ctx context.Context) error {
+	lag, err := p.Lag(ctx)
+	if err != nil || lag.LagEvents == 0 || lag.LagSeconds > shortly.Seconds() {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, shortly)
+	defer cancel()
+	if err := p.WaitFor(wait, lag.Head); err != nil && (ctx.Err() != nil || wait.Err() == nil) {
+		return err
+	}
+	return nil
+}
+
 // between turns times and a cursor into positions: what is listed is above low
 // and below high.
 func (p *Projections) between(ctx context.Context, from, to time.Time, cursor string) (low, high int64, err error) {

@@ -70,7 +70,7 @@ type Stats struct {
 	ByEventType map[string]int64 `json:"by_event_type"` // calls
 	ByStatus    map[string]int64 `json:"by_status"`     // calls, by the receiver's status or, without one, the outcome
 
-	Series []StatsPart `json:"series,omitempty"` // the parts with any calls, oldest first
+	Series []StatsPart `json:"series,omitzero"` // with a bucket: the parts with any calls, oldest first
 }
 
 // StatsPart is one part of a series.
@@ -119,12 +119,18 @@ type Lag struct {
 
 // Stats gives the figures of one webhook. One that nobody called has them all zero.
 func (p *Projections) Stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (Stats, error) {
+	if err := p.settle(ctx); err != nil {
+		return Stats{}, err
+	}
 	stats, _, err := p.stats(ctx, webhook, f)
 	return stats, err
 }
 
 // SystemStats gives the figures of the whole system.
 func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemStats, error) {
+	if err := p.settle(ctx); err != nil {
+		return SystemStats{}, err
+	}
 	stats, sum, err := p.stats(ctx, domain.WebhookID{}, f)
 	if err != nil {
 		return SystemStats{}, err

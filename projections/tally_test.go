@@ -59,6 +59,15 @@ func TestPercentilesAreWithinABucket(t *testing.T) {
 			t.Errorf("p%v is %v ms, not about %v", share*100, got, want)
 		}
 	}
+	few := histogram{}
+	for _, ms := range []int64{1, 2, 1000} {
+		few.add(bucketOf(ms*1000), 1)
+	}
+	for share, want := range map[float64]float64{0: 1, 0.33: 1, 0.5: 2, 0.66: 2, 0.95: 1000, 0.99: 1000} {
+		if got := float64(percentile(few, share)) / 1000; got < want*0.9 || got > want*1.1 {
+			t.Errorf("of three calls p%v is %v ms, not about %v", share*100, got, want)
+		}
+	}
 	if bucketOf(-1) != 0 || bucketOf(0) != 0 || bucketOf(1<<62) != len(bounds)-1 {
 		t.Error("durations beyond the bounds have no bucket")
 	}

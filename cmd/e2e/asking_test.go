@@ -114,7 +114,7 @@ func (p *product) refused(status int, method, path, body, field, words string) {
 	var problem struct {
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
-		Errors []struct{ Field, Message string }
+		Errors []struct{ Field, Path, Message string }
 	}
 	if err := json.Unmarshal(answer, &problem); err != nil || problem.Status != status {
 		p.Errorf("%s %s: the problem is %s, %v", path, shown, answer, err)
@@ -126,7 +126,7 @@ func (p *product) refused(status int, method, path, body, field, words string) {
 		return
 	}
 	for _, e := range problem.Errors {
-		if e.Field == field && strings.Contains(e.Message, words) {
+		if (e.Field == field || e.Path == field) && strings.Contains(e.Message, words) {
 			return
 		}
 	}

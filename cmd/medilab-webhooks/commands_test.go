@@ -86,6 +86,12 @@ func TestTokenCommands(t *testing.T) {
 		_, notes := c.run(2, "", append([]string{"token"}, wrong...)...)
 		c.matches("wrong usage", notes, "medilab-webhooks: .*\n")
 	}
+	for group, below := range map[string]string{"token": "create, list, revoke", "audit": "anchor, log, verify", "projections": "list, rebuild", "keys": "list, rewrap, rotate"} {
+		out, notes := c.run(2, "", group)
+		if c.matches("a group alone", notes, "medilab-webhooks: "+group+" needs to know what: .*\n"); out != "" || !strings.Contains(notes, below) {
+			t.Errorf("%s says %q and %q", group, out, notes)
+		}
+	}
 }
 
 func TestEmitOne(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -48,12 +49,14 @@ func isUsage(err error) bool {
 }
 
 // refuseWrongUsage marks mistakes in flags and arguments, of this command and
-// all below it, as such. A command that only groups others shows its help.
+// all below it, as such. A command that only groups others does nothing alone.
 func refuseWrongUsage(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	if !c.Runnable() && c.HasParent() {
 		c.Args = cobra.NoArgs
-		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		c.RunE = func(c *cobra.Command, _ []string) error {
+			return usageError{fmt.Errorf("%s needs to know what: %s", c.Name(), namesBelow(c))}
+		}
 	}
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
@@ -66,4 +69,12 @@ func refuseWrongUsage(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		refuseWrongUsage(sub)
 	}
+}
+
+func namesBelow(c *cobra.Command) string {
+	var names []string
+	for _, sub := range c.Commands() {
+		names = append(names, sub.Name())
+	}
+	return strings.Join(names, ", ")
 }

@@ -372,7 +372,7 @@ MediLab Webhooks is ready.
 
 Try it:
 
-  curl -sS -X POST {base}/api/v1/webhooks/events/trigger -H "Authorization: Bearer {token}" -H "Content-Type: application/json" -d '{"event_type": "patient.created", "event_data": {"patient_id": 123}}'
+  curl -sS -X POST {base}/api/v1/webhooks/events/trigger -H "Authorization: Bearer $(cat '{file}')" -H "Content-Type: application/json" -d '{"event_type": "patient.created", "event_data": {"patient_id": 123}}'
 
 `)
 	if _, err := io.WriteString(s.out, text); err != nil {

@@ -69,7 +69,8 @@ function clearErrors(form, failure) {
 function showErrors(form, failure, error) {
   const elsewhere = []
   let first = null
-  for (const { field: name, message } of error.fields ?? []) {
+  for (const { field, path, message } of error.fields ?? []) {
+    const name = path ?? field
     const control = controlOf(form, name)
     if (!control) {
       elsewhere.push(`${name}: ${message}`)
@@ -98,7 +99,7 @@ function controlOf(form, name) {
 export function describe(error) {
   const words = { 0: 'error.network', 401: 'error.unauthorized', 403: 'error.forbidden', 404: 'error.notFound', 412: 'error.stale' }
   if (error.status === undefined) return t('error.own')
-  const fields = (error.fields ?? []).map((f) => `${f.field}: ${f.message}`).join('; ')
+  const fields = (error.fields ?? []).map((f) => `${f.path ?? f.field}: ${f.message}`).join('; ')
   return [words[error.status] ? t(words[error.status]) : error.title, fields || error.message].filter(Boolean).join(' — ')
 }
 
