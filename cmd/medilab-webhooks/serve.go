@@ -310,13 +310,13 @@ func (s *server) webServer() *nethttp.Server {
 }
 
 func (s *server) listen(web *nethttp.Server, listener net.Listener) error {
-	var err error
 	if s.certificate != nil {
 		web.TLSConfig = s.certificate.config()
-		err = web.ServeTLS(listener, "", "")
+		listener = http.NewTLSListener(listener, web.TLSConfig, web.ReadHeaderTimeout)
 	} else {
-		err = web.Serve(listener)
+		listener = http.NewListener(listener)
 	}
+	err := web.Serve(listener)
 	if errors.Is(err, nethttp.ErrServerClosed) {
 		return nil
 	}

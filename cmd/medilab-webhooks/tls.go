@@ -35,7 +35,7 @@ func loadCertificate(certFile, keyFile string, logger *slog.Logger) (*certificat
 
 // config is for a server that takes nothing older than TLS 1.2.
 func (c *certificate) config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get}
 }
 
 // get looks whether the files were replaced. Files that cannot be used, as while
