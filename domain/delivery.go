@@ -2,6 +2,7 @@ package domain
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -31,10 +32,27 @@ const OutcomeTimeout Outcome = "timeout"
 // OutcomeInterrupted is that of an attempt that a crash cut off.
 const OutcomeInterrupted Outcome = "interrupted"
 
-// HeaderField is one header line, in the order it came.
-type HeaderField struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
+// HeaderField is one header line, in the order it came. It is stored as
+// ["name","value"]; until 2026-11-25 it was an object of the two.
+type HeaderField struct{ Name, Value string }
+
+// UnmarshalJSON reads both forms.
+func (h *HeaderField) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '[' {
+		var pair []string
+		if err := json.Unmarshal(data, &pair); err != nil {
+			return err
+		}
+		if len(pair) != 2 {
+			return fmt.Errorf("a header line has %d parts", len(pair))
+		}
+		h.Name, h.Value = pair[0], pair[1]
+		return nil
+	}
+	var object struct{ Name, Value string }
+	err := json.Unmarshal(data, &object)
+	h.Name, h.Value = object.Name, object.Value
+	return err
 }
 
 // Call is the record of one attempt. The body that was sent is not in it: it is
@@ -207,9 +225,9 @@ func (c *Call) appendResponse(dst []byte) []byte {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = AppendJSONString(append(dst, `{"name":`...), h.Name)
-			dst = AppendJSONString(append(dst, `,"value":`...), h.Value)
-			dst = append(dst, '}')
+			dst = AppendJSONString(append(dst, '['), h.Name)
+			dst = AppendJSONString(append(dst, ','), h.Value)
+			dst = append(dst, ']')
 		}
 		dst = append(dst, ']')
 	}

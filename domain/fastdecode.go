@@ -197,19 +197,18 @@ func (s *storedForm) call() (c Call) {
 }
 
 func (s *storedForm) response(c *Call) {
-	if s.has(`,"response_headers":[{`) {
+	if s.has(`,"response_headers":[[`) {
 		for {
 			var h HeaderField
-			s.must(`"name":`)
 			h.Name = s.common("Content-Type", "Content-Length", "Date")
-			s.must(`,"value":`)
+			s.must(`,`)
 			h.Value = s.text()
 			c.Header = append(c.Header, h)
-			if !s.has(`},{`) {
+			if !s.has(`],[`) {
 				break
 			}
 		}
-		s.must(`}]`)
+		s.must(`]]`)
 	}
 	if s.has(`,"response_body":`) {
 		var err error

@@ -245,7 +245,7 @@ func (a *appender) flatten(batch []*pending) []Event {
 	events := make([]Event, 0, n)
 	for i, p := range batch {
 		for _, w := range p.unit.Writes {
-			metadata := w.Metadata.appendJSON(nil)
+			metadata := w.Metadata.json()
 			for j, e := range w.Events {
 				events = append(events, Event{Stream: w.Stream, Version: w.Expected + int64(j) + 1,
 					Type: e.Type, Data: e.Data, Metadata: metadata, Value: e.Value, unit: i})

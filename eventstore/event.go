@@ -74,9 +74,10 @@ type Metadata struct {
 	RequestID     string
 }
 
-// appendJSON appends the metadata's stored form; what is empty is left out.
-func (m Metadata) appendJSON(dst []byte) []byte {
-	dst = append(dst, '{')
+// json gives the metadata's stored form; what is empty is left out.
+func (m Metadata) json() []byte {
+	const names = 80 // with their quotes
+	dst := append(make([]byte, 0, names+len(m.Actor)+len(m.CorrelationID)+len(m.CausationID)+len(m.RequestID)), '{')
 	field := func(name, value string) {
 		if value == "" {
 			return

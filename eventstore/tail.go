@@ -1,14 +1,18 @@
 package eventstore
 
-import "sync"
+import (
+	"sort"
+	"sync"
+)
 
 // tail keeps the newest events that this process appended, so that its readers
 // need not ask the database for what it just wrote. It is one run of positions
-// without a gap; an append by another process starts it anew.
+// without a gap, batch after batch; an append by another process starts it anew.
 type tail struct {
-	mu     sync.RWMutex
-	events []Event
-	bytes  int
+	mu      sync.RWMutex
+	batches [][]Event // none is empty
+	events  int
+	bytes   int
 }
 
 const (
@@ -18,23 +22,34 @@ const (
 
 func newTail() *tail { return &tail{} }
 
+// add takes the batch over: nobody changes it any more.
 func (t *tail) add(batch []Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := len(t.events); n > 0 && t.events[n-1].Position+1 != batch[0].Position {
-		t.events, t.bytes = nil, 0
+	if n := len(t.batches); n > 0 && next(t.batches[n-1]) != batch[0].Position {
+		t.batches, t.events, t.bytes = nil, 0, 0
 	}
-	for i := range batch {
-		t.bytes += len(batch[i].Data)
-	}
-	t.events = append(t.events, batch...)
+	t.batches = append(t.batches, batch)
+	t.events += len(batch)
+	t.bytes += bytesOf(batch)
 	drop := 0
-	for drop < len(t.events) && (len(t.events)-drop > maxTailEvents || t.bytes > maxTailBytes) {
-		t.bytes -= len(t.events[drop].Data)
-		t.events[drop] = Event{} // a page handed out keeps its own copy
+	for t.events > maxTailEvents || t.bytes > maxTailBytes {
+		t.events -= len(t.batches[drop])
+		t.bytes -= bytesOf(t.batches[drop])
+		t.batches[drop] = nil // a page handed out keeps its own copy
 		drop++
 	}
-	t.events = t.events[drop:]
+	t.batches = t.batches[drop:]
+}
+
+// next is the position that follows the batch.
+func next(batch []Event) Position { return batch[len(batch)-1].Position + 1 }
+
+func bytesOf(batch []Event) (sum int) {
+	for i := range batch {
+		sum += len(batch[i].Data)
+	}
+	return sum
 }
 
 // after copies up to limit events that follow the position, or gives nil when
@@ -42,13 +57,23 @@ func (t *tail) add(batch []Event) {
 func (t *tail) after(position Position, limit int) []Event {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if len(t.events) == 0 || position+1 < t.events[0].Position {
+	if len(t.batches) == 0 || position+1 < t.batches[0][0].Position {
 		return nil
 	}
-	from := int(position + 1 - t.events[0].Position)
-	if from >= len(t.events) {
+	held := int(next(t.batches[len(t.batches)-1]) - 1 - position)
+	if held <= 0 {
 		return nil
 	}
-	page := t.events[from:min(from+limit, len(t.events))]
-	return append([]Event(nil), page...)
+	page := make([]Event, 0, min(limit, held))
+	first := sort.Search(len(t.batches), func(i int) bool { return next(t.batches[i]) > position+1 })
+	for _, batch := range t.batches[first:] {
+		if len(page) == cap(page) {
+			break
+		}
+		if skip := position + 1 - batch[0].Position; skip > 0 {
+			batch = batch[skip:]
+		}
+		page = append(page, batch[:min(len(batch), cap(page)-len(page))]...)
+	}
+	return page
 }

@@ -125,10 +125,11 @@ func (s *session) append(ctx context.Context, d *delivery, change domain.Change)
 }
 
 func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
+	const usual = 640 // bytes of an outcome
 	return eventstore.Unit{Writes: []eventstore.Write{{
 		Stream:   d.id.Stream(),
 		Expected: d.version,
-		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: change.AppendJSON(nil), Value: change}},
+		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: change.AppendJSON(make([]byte, 0, usual)), Value: change}},
 		Metadata: eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: d.eventID.String(), CorrelationID: d.event.CorrelationID},
 	}}}
 }

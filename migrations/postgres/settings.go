@@ -22,8 +22,9 @@ func (o Options) settings(socketDir string, port int) []string {
 		"checkpoint_timeout": "15min",
 		"wal_compression":    "off",
 		"track_io_timing":    "off",
-		// The queue's rows live for moments: dead ones must go before a claim has to step over them.
-		"autovacuum_naptime": "10s",
+		// The queue's rows live for moments: dead ones must go before a claim has to step over
+		// them, and before their places are so many that the queue grows on the disk.
+		"autovacuum_naptime": "2s",
 
 		// An event that was answered is on the disk.
 		"fsync":              "on",

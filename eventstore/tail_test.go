@@ -1,0 +1,66 @@
+package eventstore
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+func batchOf(first Position, n, size int) []Event {
+	batch := make([]Event, n)
+	for i := range batch {
+		batch[i] = Event{Position: first + Position(i), Data: make([]byte, size)}
+	}
+	return batch
+}
+
+// Every page that the tail gives is what follows its position, whole and without
+// a gap; what it cannot give it does not.
+func TestTailGivesWhatFollows(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	tail := newTail()
+	head := Position(100)
+	for range 200 {
+		n := 1 + random.IntN(300)
+		tail.add(batchOf(head+1, n, 100))
+		head += Position(n)
+		oldest := tail.batches[0][0].Position
+		for range 20 {
+			after, limit := head-Position(random.IntN(25_000)), 1+random.IntN(1000)
+			page := tail.after(after, limit)
+			want := min(limit, int(head-after))
+			if after+1 < oldest {
+				want = 0
+			}
+			if len(page) != want {
+				t.Fatalf("%d events after %d, limit %d, of %d to %d; want %d", len(page), after, limit, oldest, head, want)
+			}
+			for i := range page {
+				if page[i].Position != after+Position(i)+1 {
+					t.Fatalf("position %d at %d after %d", page[i].Position, i, after)
+				}
+			}
+		}
+	}
+	if tail.after(head, 10) != nil || tail.after(head+5, 10) != nil {
+		t.Error("it gives what is not there yet")
+	}
+}
+
+func TestTailIsBounded(t *testing.T) {
+	tail := newTail()
+	for i := range 100 {
+		tail.add(batchOf(Position(1+i*1000), 1000, 1))
+	}
+	if tail.events > maxTailEvents || tail.events < maxTailEvents-1000 {
+		t.Errorf("it holds %d events", tail.events)
+	}
+	tail.add(batchOf(100_001, 2, maxTailBytes/2+1))
+	if len(tail.batches) != 0 || tail.events != 0 || tail.bytes != 0 {
+		t.Errorf("%d events of %d bytes are too large to keep", tail.events, tail.bytes)
+	}
+	tail.add(batchOf(100_003, 5, 1))
+	tail.add(batchOf(200_000, 3, 1)) // another process appended in between
+	if tail.events != 3 || tail.after(100_002, 10) != nil || len(tail.after(200_000, 10)) != 2 {
+		t.Errorf("it holds %d events over a gap", tail.events)
+	}
+}
