@@ -99,6 +99,11 @@ var eventTypes = []string{"patient.created", "payment.completed", "visit.complet
 // caller that was told to come again, or got no answer, does so with the same
 // event id, elsewhere.
 func (l *ledger) load(rate int, nodes ...*node) (stop func()) {
+	return l.loadOf(rate, eventTypes, nodes...)
+}
+
+// loadOf is load with events of some types.
+func (l *ledger) loadOf(rate int, types []string, nodes ...*node) (stop func()) {
 	ctx, cancel := context.WithCancel(l.t.Context())
 	tokens := make(chan struct{}, 64)
 	var group sync.WaitGroup
@@ -121,7 +126,7 @@ func (l *ledger) load(rate int, nodes ...*node) (stop func()) {
 	for range 32 {
 		group.Go(func() {
 			for range tokens {
-				l.triggerOne(ctx, nodes)
+				l.triggerOne(ctx, types[rand.IntN(len(types))], nodes)
 			}
 		})
 	}
@@ -140,13 +145,13 @@ func (l *ledger) loadFor(d time.Duration, rate int, nodes ...*node) {
 }
 
 // triggerOne triggers one event until it is accepted or ctx ends.
-func (l *ledger) triggerOne(ctx context.Context, nodes []*node) {
+func (l *ledger) triggerOne(ctx context.Context, eventType string, nodes []*node) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		l.t.Error(err)
 		return
 	}
-	e := accepted{eventTypes[rand.IntN(len(eventTypes))], rand.IntN(1000), time.Now()}
+	e := accepted{eventType, rand.IntN(1000), time.Now()}
 	body := fmt.Appendf(nil, `{"event_type":%q,"event_id":%q,"event_data":{"amount": %d,"name":"Иван \u0000 <Иванов>"}}`, e.eventType, id, e.n)
 	for at := rand.IntN(len(nodes)); ctx.Err() == nil; at++ {
 		if l.offer(nodes[at%len(nodes)], id.String(), e, body) {
@@ -211,43 +216,26 @@ func (l *ledger) preload(n *node, eventType string, count int) {
 	}
 }
 
-// latencies are the times from the first request to trigger an event to its first
-// arrival at the webhook, of events that were accepted since.
-func (l *ledger) latencies(h *hook, since time.Time) []time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var all []time.Duration
-	for _, r := range l.all() {
-		if e, ok := l.accepted[r.event]; ok && r.webhook == h.ID && r.attempt == 1 && e.began.After(since) {
-			all = append(all, r.at.Sub(e.began))
-		}
-	}
-	return all
-}
-
-// p95 loads the nodes for a time and gives the 95th percentile of the latencies
-// to the webhook, the best of three parts: what else the machine does is not meant.
-func (l *ledger) p95(h *hook, d time.Duration, rate int, nodes ...*node) time.Duration {
+// flood triggers many events that the ledger does not account for, as nothing
+// that it waits for follows from them.
+func (l *ledger) flood(n *node, eventType string, count int) {
 	l.t.Helper()
-	best := time.Hour
-	for range 3 {
-		began := time.Now()
-		l.loadFor(d/3, rate, nodes...)
-		until(l.t, "the part's events have arrived", func() bool { return len(l.latencies(h, began)) >= l.acceptedSince(began) })
-		best = min(best, percentile(l.latencies(h, began), 0.95))
+	for done := 0; done < count; done += 1000 {
+		var events []map[string]any
+		for range min(1000, count-done) {
+			events = append(events, map[string]any{"event_type": eventType, "event_data": map[string]any{}})
+		}
+		n.insist("/webhooks/events/trigger/batch", map[string]any{"events": events}, nil)
 	}
-	return best
 }
 
-func (l *ledger) acceptedSince(began time.Time) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, e := range l.accepted {
-		if e.began.After(began) {
-			n++
-		}
+// waitingFor is how many deliveries are pending for the webhook.
+func (l *ledger) waitingFor(h *hook) (waiting int) {
+	l.t.Helper()
+	if err := l.db.QueryRow(l.t.Context(), `SELECT count(*) FROM medilab.queue WHERE webhook_id = $1`, h.ID).Scan(&waiting); err != nil {
+		l.t.Fatal(err)
 	}
-	return n
+	return waiting
 }
 
 // settle waits until no delivery of the run's webhooks is pending and the read
@@ -469,13 +457,4 @@ func (c *complaints) report() {
 		all := c.kinds[kind]
 		c.t.Errorf("%d times: %s", len(all), strings.Join(all[:min(3, len(all))], "; "))
 	}
-}
-
-// percentile of durations, which it sorts.
-func percentile(of []time.Duration, p float64) time.Duration {
-	if len(of) == 0 {
-		return 0
-	}
-	slices.Sort(of)
-	return of[min(len(of)-1, int(p*float64(len(of))))]
 }

@@ -151,10 +151,13 @@ func (c *cluster) url(t testing.TB, database string) string {
 }
 
 // database makes an empty one, which is dropped at the end of the run.
-func (c *cluster) database(t testing.TB) string {
+func (c *cluster) database(t testing.TB) string { return c.databaseFor(t, "") }
+
+// databaseFor makes one of several of the run.
+func (c *cluster) databaseFor(t testing.TB, suffix string) string {
 	t.Helper()
 	name := "run_" + strconv.FormatInt(int64(os.Getpid()), 36) + "_" + strings.ToLower(strings.NewReplacer("/", "_", "-", "_").Replace(t.Name()))
-	name = name[:min(len(name), 60)]
+	name = name[:min(len(name), 50)] + suffix
 	c.exec(t, fmt.Sprintf(`CREATE DATABASE %q`, name))
 	t.Cleanup(func() {
 		if t.Failed() && os.Getenv("FAULTS_KEEP") != "" {
