@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/medilab/webhooks/http/admin"
+	"github.com/medilab/webhooks/http/sender"
 )
 
 func TestThePageIsServedUnderAStrictPolicy(t *testing.T) {
@@ -128,6 +129,15 @@ func TestEveryTextIsThereInBothLanguages(t *testing.T) {
 	for text, used := range known {
 		if !used {
 			t.Errorf("nobody uses the text %s", text)
+		}
+	}
+}
+
+func TestEveryOutcomeOfACallHasAText(t *testing.T) {
+	texts := scripts(t)["texts.js"]
+	for _, outcome := range sender.Outcomes {
+		if outcome != sender.Success && !strings.Contains(texts, "'outcome."+string(outcome)+"': [") {
+			t.Errorf("no text for the outcome %s", outcome)
 		}
 	}
 }

@@ -358,6 +358,35 @@ func TestHostileNamesAndTypesStayText(t *testing.T) {
 	u.Wait(`(window.fetched ??= fetch('http://127.0.0.1:1/').catch(() => { window.refused = true })) && window.refused`)
 }
 
+// However long a name is, headings, numbers and buttons of a table keep their words whole.
+func TestALongNameLeavesRoom(t *testing.T) {
+	u := newUser(t, "ru")
+	url, calls := receiver(t)
+	u.webhook(strings.Repeat("длинное", 28), url+"/broken", `,"max_retries":1,"retry_delay":3600`)
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)["event_id"].(string)
+	for calls.Load() == 0 && t.Context().Err() == nil {
+		u.api("GET", "/webhooks/1/stats", "")
+	}
+	u.Size(1000, 800)
+	u.signIn("Токен API", "Войти")
+	for _, page := range []string{"webhooks", "events/" + event, "system", "alerts?state=all"} {
+		u.Go(u.address + "/admin#/" + page)
+		u.Reload()
+		u.Wait(`!document.querySelector('main[aria-busy]') && document.querySelector('main h1')`)
+		u.Is(`document.documentElement.scrollWidth <= 1000`)
+		u.Is(`[...document.querySelectorAll('th, td.number, td button')].every(cell => {
+			const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT)
+			const range = document.createRange()
+			for (let text; (text = texts.nextNode());) {
+				range.selectNodeContents(text)
+				if (range.getClientRects().length > text.data.trim().split(/\s+/).length) return false
+			}
+			return true
+		})`)
+		u.Shot("long-" + page[:5])
+	}
+}
+
 func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	u := newUser(t, "ru")
 	url, _ := receiver(t)
@@ -390,9 +419,16 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	// An alert is in words, and leads to its webhook.
 	u.Go(u.address + "/admin#/alerts")
 	u.See("Неудачи подряд")
-	u.See("11 calls in a row failed")
+	u.See("Неудач подряд: 11, порог 10")
 	u.Click("Интеграция с CRM")
 	u.Wait(`document.querySelector('h1')?.innerText === 'Интеграция с CRM'`)
+
+	// So is what came of a call; the server's own words stand beside, as English.
+	broken := u.webhook("Поломка", url+"/broken", "")
+	u.api("POST", "/webhooks/"+broken+"/test", `{"event_type":"patient.created","test_data":{}}`)
+	u.Go(u.address + "/admin#/webhooks/" + broken + "/calls")
+	u.See("Получатель ответил ошибкой")
+	u.Wait(`[...document.querySelectorAll('[lang=en]')].some(e => e.innerText.includes('500'))`)
 
 	// The other language is a press away, and remembered.
 	u.Go(u.address + "/admin#/webhooks")

@@ -2,7 +2,7 @@
 import { api, part } from './api.js'
 import { fill, h } from './dom.js'
 import { choice } from './forms.js'
-import { badge, shortID, text, when } from './format.js'
+import { badge, duration, number, shortID, text, when } from './format.js'
 import { filters, listing } from './lists.js'
 import { known, t } from './texts.js'
 
@@ -19,7 +19,7 @@ export async function alerts({ parameters, signal }) {
         { label: t('event.state'), cell: (a) => badge(a.state) },
         { label: t('alert.raised'), cell: (a) => when(a.raised_at) },
         { label: t('alert.resolved'), cell: (a) => when(a.resolved_at) },
-        { label: t('alert.details'), cell: (a) => details(a.details) },
+        { label: t('alert.details'), cell: details },
       ],
     }))
 }
@@ -35,8 +35,10 @@ function named(signal) {
   }
 }
 
-// details are the alert's words, or what else is known of it.
-function details(known) {
-  if (known === null || typeof known !== 'object') return text(known)
-  return known.message ?? text(Object.entries(known).map(([name, value]) => `${name}: ${value}`).join('; '))
+// details are the alert's figures in the user's language, else its own words.
+function details({ kind, message, details: figures }) {
+  const told = `alert.told.${kind}`
+  if (!known(told) || typeof figures?.observed !== 'number') return text(message)
+  const shown = kind === 'inactive' ? duration : (value) => number(value, 1)
+  return t(told, shown(figures.observed), shown(figures.limit))
 }

@@ -3,7 +3,7 @@
 import { api, part } from './api.js'
 import { card, facts, foreign, h } from './dom.js'
 import { choice, input, localTime } from './forms.js'
-import { badge, milliseconds, number, shortID, text, when } from './format.js'
+import { badge, failure, milliseconds, number, shortID, text, when } from './format.js'
 import { filters, listing, typeOptions } from './lists.js'
 import { t } from './texts.js'
 
@@ -33,7 +33,7 @@ const columns = (webhook) => [
   { label: t('call.status'), cell: (c) => badge(c.status) },
   { label: t('call.response'), cell: (c) => text(c.response_status), number: true },
   { label: t('call.duration'), cell: (c) => milliseconds(c.duration_ms), number: true },
-  { label: t('call.error'), cell: (c) => text(c.error) },
+  { label: t('call.error'), cell: failure },
   { label: t('call.next'), cell: (c) => when(c.next_attempt_at) },
 ]
 
@@ -53,7 +53,7 @@ export function callDetails(call) {
       [t('call.status'), [badge(call.status), ' ', marks(call)]],
       [t('call.response'), text(call.response_status)],
       [t('call.duration'), milliseconds(call.duration_ms)],
-      [t('call.error'), text(call.error)],
+      [t('call.error'), failure(call)],
       [t('call.attempt'), number(call.attempt)],
       [t('call.next'), when(call.next_attempt_at)],
       [t('call.event'), [h('code', {}, call.event_type), ' ', call.test ? null : h('a', { href: `#/events/${part(call.event_id)}` }, shortID(call.event_id))]],

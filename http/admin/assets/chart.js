@@ -37,7 +37,7 @@ function options(width) {
     width, height,
     fmtDate: () => (date) => short.format(date),
     series: [{ label: t('stats.time') }, line(t('stats.successful'), colour('--good')), line(t('stats.failed'), colour('--bad'))],
-    axes: [{ ...axis, space: 90, values: (_, times) => times.map((at) => short.format(at * 1000)) }, { ...axis, size: 60, incrs: steps }],
+    axes: [{ ...axis, space: 130, values: (_, times) => times.map((at) => short.format(at * 1000)) }, { ...axis, size: 60, incrs: steps }],
     scales: { y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
   }
 }

@@ -3,7 +3,7 @@ import { api, exact, isObject, part, withRaw } from './api.js'
 import { confirm, say } from './dialogs.js'
 import { button, card, facts, foreign, h, table } from './dom.js'
 import { choice, describe, field, input, localTime, refuse, submitting } from './forms.js'
-import { badge, number, shortID, text, when } from './format.js'
+import { badge, failure, number, shortID, text, when } from './format.js'
 import { filters, listing, typeOptions } from './lists.js'
 import { t } from './texts.js'
 
@@ -56,7 +56,7 @@ const deliveryColumns = (names) => [
   { label: t('event.attempts'), cell: (d) => number(d.attempts), number: true },
   { label: t('call.response'), cell: (d) => text(d.response_status), number: true },
   { label: t('call.next'), cell: (d) => when(d.next_attempt_at) },
-  { label: t('call.error'), cell: (d) => text(d.error) },
+  { label: t('call.error'), cell: failure },
   { label: t('event.actions'), cell: deliveryActions },
 ]
 

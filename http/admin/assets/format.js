@@ -22,11 +22,25 @@ export const percent = (value) => (value === null || value === undefined ? nothi
 
 export const milliseconds = (value) => (value === null || value === undefined ? nothing : `${number(value, value < 10 ? 1 : 0)} ${t('unit.ms')}`)
 
+// duration shows seconds in the unit that suits them.
+export function duration(seconds) {
+  const [unit, size] = [['day', 86400], ['hour', 3600], ['minute', 60]].find(([, size]) => seconds >= 2 * size) ?? ['second', 1]
+  return new Intl.NumberFormat(locale(), { style: 'unit', unit, maximumFractionDigits: 0 }).format(seconds / size)
+}
+
 export const text = (value) => (value === null || value === undefined || value === '' ? nothing : String(value))
 
 const tones = {
   active: 'good', success: 'good', delivered: 'good', resolved: 'good', inactive: 'quiet', cancelled: 'quiet',
   deleted: 'quiet', running: 'wait', done: 'good', type_not_subscribed: 'quiet', filtered: 'quiet', failed: 'bad', open: 'bad', pending: 'wait',
+}
+
+// failure says why a call failed, in the user's language; what the server says of
+// it, which has the names and numbers, is in English.
+export function failure({ outcome, error }) {
+  const told = language() === 'en' || !outcome || outcome === 'success' ? undefined : known(`outcome.${outcome}`)
+  if (!told) return error ? h('span', { lang: 'en' }, error) : nothing
+  return [told, h('div', { class: 'quiet', lang: 'en' }, error)]
 }
 
 // badge shows one of a closed set of words, by colour and by name.
