@@ -14,6 +14,9 @@ type Doc struct {
 	state   docState
 	found   map[string]*found
 	indexes map[int]map[string]span // of larger objects, by their place in data
+	root    int                     // the place of the object that all of it is
+	looks   int                     // at keys of it
+	looking found                   // what is being looked up, see at
 }
 
 type docState uint8
@@ -35,7 +38,7 @@ func (d *Doc) readable() bool {
 		d.state = docUnreadable
 		begin := skipSpace(d.data, 0)
 		if begin < len(d.data) && d.data[begin] == '{' && CheckJSON(d.data) == nil {
-			d.state = docReadable
+			d.state, d.root = docReadable, begin
 			d.found = make(map[string]*found)
 		}
 	}
@@ -127,11 +130,19 @@ func (d *Doc) at(path string, limit int) *found {
 		}
 		return &found{tooLarge: true}
 	}
-	f := &found{limit: limit, texts: -1}
-	d.descend(span{skipSpace(d.data, 0), len(d.data)}, path, f)
+	d.looking = found{limit: limit, texts: -1}
+	d.descend(span{d.root, len(d.data)}, path, &d.looking)
+	f := nothing
+	if d.looking.size > 0 || !d.looking.missing() {
+		f = new(found)
+		*f = d.looking
+	}
 	d.found[path] = f
 	return f
 }
+
+// nothing is what most events have at most paths. It never changes.
+var nothing = &found{unclear: no}
 
 func (d *Doc) descend(s span, path string, f *found) {
 	switch d.data[s.off] {
@@ -168,11 +179,14 @@ func (d *Doc) descend(s span, path string, f *found) {
 	}
 }
 
-// lookup finds a key of the object at s. A small object is read through; of a larger one
-// an index is made once.
+// lookup finds a key of the object at s. A small object is read through; of a larger one,
+// and of one that is looked at often, an index is made once.
 func (d *Doc) lookup(s span, key string) (span, bool) {
-	const small = 1024
-	if s.end-s.off <= small {
+	const small, often = 1024, 20
+	if s.off == d.root {
+		d.looks++
+	}
+	if s.end-s.off <= small && (s.off != d.root || d.looks <= often) {
 		for m := range members(d.data, s.off) {
 			if string(m.key()) == key {
 				return span{m.off, m.end}, true

@@ -27,7 +27,8 @@ type audience struct {
 	candidates []*registered
 	// Every event of the type goes to these, as no filter is among them; nil: filters
 	// decide. It is handed out, so it never changes.
-	all []Recipient
+	all   []Recipient
+	short *shortlist // of the candidates; nil: ask them all
 }
 
 // registered is a webhook ready to match.
@@ -137,8 +138,16 @@ func (r *Registry) Recipients(eventType EventType, data json.RawMessage) []Recip
 	}
 	recipients := []Recipient{}
 	doc := ParseDoc(data)
-	for _, w := range who.candidates {
-		if w.filter.MatchDoc(doc) {
+	if who.short == nil {
+		for _, w := range who.candidates {
+			if w.filter.MatchDoc(doc) {
+				recipients = append(recipients, w.recipient())
+			}
+		}
+		return recipients
+	}
+	for _, place := range who.short.of(doc) {
+		if w := who.candidates[place]; w.filter.MatchDoc(doc) {
 			recipients = append(recipients, w.recipient())
 		}
 	}
@@ -174,6 +183,8 @@ func (r *Registry) audience(t EventType) audience {
 		for i, w := range who.candidates {
 			who.all[i] = w.recipient()
 		}
+	} else {
+		who.short = newShortlist(who.candidates)
 	}
 	r.byType[t] = who
 	return who

@@ -4,23 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
-	"time"
-
-	"github.com/google/uuid"
 )
-
-// filtered is a registry of n webhooks for one event type, each with the filters that say gives.
-func filtered(tb testing.TB, n int, filters func(i int) string) *Registry {
-	tb.Helper()
-	r := NewRegistry()
-	at := time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC)
-	for i := range n {
-		id := WebhookID(uuid.NewSHA1(uuid.Nil, fmt.Append(nil, i)))
-		r.Apply(id, WebhookRegistered{ID: id, Number: int64(i + 1), Name: "a", URL: "https://a.example/",
-			Events: []string{"visit.completed"}, Filters: json.RawMessage(filters(i)), Active: true}, at)
-	}
-	return r
-}
 
 // Contract: filters of ten thousand webhooks on one event type leave 20,000 decisions (a verdict
 // on one event for one webhook) a second a core.
@@ -46,7 +30,7 @@ func BenchmarkDispatchFiltered(b *testing.B) {
 		{"all match", func(i int) string { return fmt.Sprintf(`{"department":"cardiology","amount_min":%d}`, i%1000) }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			r := filtered(b, webhooks, c.filters)
+			r := filtered(webhooks, c.filters)
 			r.Recipients("visit.completed", event) // the first makes the index
 			b.ReportAllocs()
 			for b.Loop() {

@@ -47,7 +47,7 @@ func TestRegistryFindsWhoAskedOnce(t *testing.T) {
 	r := NewRegistry()
 	for n, events := range asks {
 		id := WebhookID(uuid.NewSHA1(uuid.NameSpaceOID, []byte{byte(n)}))
-		r.Apply(id, WebhookRegistered{ID: id, Number: int64(n + 1), Events: events}, at)
+		r.Apply(id, WebhookRegistered{ID: id, Number: int64(n + 1), Events: events, Active: true}, at)
 	}
 	for _, eventType := range []EventType{"patient.created", "patient.updated", "visit.completed", "webhook.alert_raised", "other.one"} {
 		var want, got []int64
