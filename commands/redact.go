@@ -2,7 +2,9 @@ package commands
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/medilab/webhooks/domain"
@@ -16,16 +18,30 @@ type redactor struct{ secrets [][]byte }
 // stand in answers by chance.
 const leastRedacted = 8
 
-// add makes the text a secret, as it is and as JSON writes it.
+// add makes the text a secret, as it is and as JSON writes it. Longer secrets go first:
+// one that holds another would else be masked in part.
 func (r *redactor) add(text string) {
 	if len(text) < leastRedacted {
 		return
 	}
-	r.secrets = append(r.secrets, []byte(text))
-	if encoded, err := json.Marshal(text); err == nil {
-		if inner := encoded[1 : len(encoded)-1]; string(inner) != text {
-			r.secrets = append(r.secrets, inner)
+	for _, form := range append(jsonForms(text), text) {
+		if !slices.ContainsFunc(r.secrets, func(s []byte) bool { return string(s) == form }) {
+			r.secrets = append(r.secrets, []byte(form))
 		}
+	}
+	slices.SortStableFunc(r.secrets, func(a, b []byte) int { return cmp.Compare(len(b), len(a)) })
+}
+
+// jsonForms are what libraries make of a text in JSON: with what is special in HTML
+// escaped as Go does, or the slash as PHP does, or neither.
+func jsonForms(text string) []string {
+	html, err := json.Marshal(text)
+	if err != nil {
+		return nil
+	}
+	least := domain.AppendJSONString(nil, text)
+	return []string{
+		string(html[1 : len(html)-1]), string(least[1 : len(least)-1]), strings.ReplaceAll(string(least[1:len(least)-1]), "/", `\/`),
 	}
 }
 

@@ -11,6 +11,9 @@ func TestAnswersThatEchoSecrets(t *testing.T) {
 	r.addHeader("Authorization", `Bearer top-"secret"-token`)
 	r.addHeader("X-Api-Key", "another-secret")
 	r.addHeader("X-Clinic", "main")
+	r.addHeader("X-Prefix", "a-long-prefix")
+	r.addHeader("X-Longer", "a-long-prefix-and-what-follows")
+	r.addHeader("X-Base64", `AbC/dEf+"<`)
 	r.addHeader("Accept", "application/json")
 	for name, tt := range map[string]struct {
 		body, want string
@@ -21,6 +24,10 @@ func TestAnswersThatEchoSecrets(t *testing.T) {
 		"twice":             {body: `another-secret another-secret`, want: `*** ***`},
 		"without scheme":    {body: `got top-"secret"-token`, want: `got ***`},
 		"in JSON":           {body: `{"a":"Bearer top-\"secret\"-token"}`, want: `{"a":"***"}`},
+		"one in another":    {body: `a-long-prefix-and-what-follows a-long-prefix`, want: `*** ***`},
+		"in JSON of Go":     {body: `{"a":"AbC/dEf+\"\u003c"}`, want: `{"a":"***"}`},
+		"in JSON of PHP":    {body: `{"a":"AbC\/dEf+\"<"}`, want: `{"a":"***"}`},
+		"in JSON of Python": {body: `{"a":"AbC/dEf+\"<"}`, want: `{"a":"***"}`},
 		"cut off":           {body: `key: another-sec`, want: `key: ***`, cut: true},
 		"whole, not cut":    {body: `key: another-sec`, want: `key: another-sec`},
 		"short words":       {body: `main`, want: `main`},
