@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
@@ -151,7 +152,7 @@ func (p *Provider) check(claims jwt.Claims, now time.Time) error {
 		return refused("it is not valid yet")
 	case claims.Expiry == nil:
 		return refused("it never expires")
-	case claims.Subject == "" || len(claims.Subject) > maxSubject || !utf8.ValidString(claims.Subject):
+	case claims.Subject == "" || len(claims.Subject) > maxSubject || strings.ContainsFunc(claims.Subject, isUnprintable):
 		return refused("it does not say whose it is (sub)")
 	}
 	return nil
@@ -194,5 +195,8 @@ func values(claim any) []string {
 	}
 	return list
 }
+
+// isUnprintable is of what may not stand in a name that people read in the log.
+func isUnprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
 func isSeparator(r rune) bool { return r == ' ' || r == ',' }

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -134,20 +135,23 @@ func TestRefusedTokens(t *testing.T) {
 	key, stranger := newSigner(t, "1"), newSigner(t, "1")
 	p := newProvider(t, keyFile(t, key.public()), nil)
 	for name, text := range map[string]string{
-		"of another issuer":   key.sign(t, good(map[string]any{"iss": "https://id.clinic.example/"})),
-		"of no issuer":        key.sign(t, good(map[string]any{"iss": nil})),
-		"for another service": key.sign(t, good(map[string]any{"aud": "billing"})),
-		"for nobody":          key.sign(t, good(map[string]any{"aud": nil})),
-		"expired":             key.sign(t, good(map[string]any{"exp": now.Add(-time.Minute).Unix()})),
-		"that never expires":  key.sign(t, good(map[string]any{"exp": nil})),
-		"not valid yet":       key.sign(t, good(map[string]any{"nbf": now.Add(time.Minute).Unix()})),
-		"from the future":     key.sign(t, good(map[string]any{"iat": now.Add(time.Minute).Unix()})),
-		"of nobody":           key.sign(t, good(map[string]any{"sub": nil})),
-		"of a long name":      key.sign(t, good(map[string]any{"sub": strings.Repeat("a", 201)})),
-		"by a stranger":       stranger.sign(t, good(nil)),
-		"by an unknown key":   signer{"2", key.alg, key.key}.sign(t, good(nil)),
-		"of another claim":    swapPayload(key.sign(t, good(nil)), `{"sub":"root"}`),
-		"unsigned":            unsigned(t, good(nil)),
+		"of another issuer":            key.sign(t, good(map[string]any{"iss": "https://id.clinic.example/"})),
+		"of no issuer":                 key.sign(t, good(map[string]any{"iss": nil})),
+		"for another service":          key.sign(t, good(map[string]any{"aud": "billing"})),
+		"for nobody":                   key.sign(t, good(map[string]any{"aud": nil})),
+		"expired":                      key.sign(t, good(map[string]any{"exp": now.Add(-time.Minute).Unix()})),
+		"that never expires":           key.sign(t, good(map[string]any{"exp": nil})),
+		"not valid yet":                key.sign(t, good(map[string]any{"nbf": now.Add(time.Minute).Unix()})),
+		"from the future":              key.sign(t, good(map[string]any{"iat": now.Add(time.Minute).Unix()})),
+		"of nobody":                    key.sign(t, good(map[string]any{"sub": nil})),
+		"of a long name":               key.sign(t, good(map[string]any{"sub": strings.Repeat("a", 201)})),
+		"of a name with a line break":  key.sign(t, good(map[string]any{"sub": "anna\nboris"})),
+		"of a name that runs backward": key.sign(t, good(map[string]any{"sub": "anna\u202eboris"})),
+		"of a name with a zero":        key.sign(t, good(map[string]any{"sub": "anna\x00"})),
+		"by a stranger":                stranger.sign(t, good(nil)),
+		"by an unknown key":            signer{"2", key.alg, key.key}.sign(t, good(nil)),
+		"of another claim":             swapPayload(key.sign(t, good(nil)), `{"sub":"root"}`),
+		"unsigned":                     unsigned(t, good(nil)),
 		"signed with a public key as a shared secret": confused(t, key, good(nil)),
 		"no token": "eyJ..",
 	} {
@@ -282,6 +286,56 @@ func TestReplacedFile(t *testing.T) {
 	}
 	if _, err := p.Authenticate(t.Context(), old.sign(t, good(nil)), now); !errors.Is(err, ErrRefused) {
 		t.Errorf("the old key still counts: %v", err)
+	}
+}
+
+// A provider that does not answer holds up those alone whose key is not known: nobody
+// can make the others wait by naming a key.
+func TestStrangersHoldNobodyUp(t *testing.T) {
+	old, fresh := newSigner(t, "1"), newSigner(t, "2")
+	keys := make(chan []byte) // an answer each
+	asked := make(chan struct{}, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		if _, err := w.Write(<-keys); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	p := newProvider(t, server.URL, nil)
+	at := time.Now()
+	var mu sync.Mutex
+	p.keys.now = func() time.Time { mu.Lock(); defer mu.Unlock(); return at }
+	accepts := func(s signer) bool {
+		_, err := p.Authenticate(t.Context(), s.sign(t, good(nil)), now)
+		return err == nil
+	}
+	go func() { keys <- keySet(t, old.public()) }()
+	if !accepts(old) {
+		t.Fatal("not accepted")
+	}
+	<-asked
+
+	mu.Lock()
+	at = at.Add(askPause)
+	mu.Unlock()
+	waiting := make(chan bool, 2)
+	go func() { waiting <- accepts(fresh) }()
+	<-asked // and nothing answers
+	go func() { waiting <- accepts(fresh) }()
+	for range 3 {
+		if !accepts(old) {
+			t.Error("a known key is refused while the provider is asked for another")
+		}
+	}
+	keys <- keySet(t, old.public(), fresh.public())
+	for range 2 {
+		if !<-waiting {
+			t.Error("a new key is refused")
+		}
+	}
+	if len(asked) > 0 {
+		t.Error("the provider was asked by both")
 	}
 }
 

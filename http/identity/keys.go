@@ -43,16 +43,18 @@ type keySource struct {
 	age  time.Duration // how long keys count unasked
 	now  func() time.Time
 
-	mu    sync.Mutex // held while the keys are read: one asks for all
-	keys  []jose.JSONWebKey
-	last  time.Time // when they were read
-	tried time.Time
+	mu     sync.Mutex
+	keys   []jose.JSONWebKey
+	last   time.Time // when they were read
+	tried  time.Time
+	err    error         // of the last try
+	asking chan struct{} // closed when the try under way has ended; nil: none is
 }
 
 func newKeySource(location, caFile string) (*keySource, error) {
 	if !strings.Contains(location, "://") {
 		s := &keySource{age: fileAge, now: time.Now, read: func(context.Context) ([]byte, error) { return os.ReadFile(location) }}
-		return s, s.refresh(context.Background())
+		return s, s.start()
 	}
 	u, err := url.Parse(location)
 	switch {
@@ -117,41 +119,65 @@ func (s *keySource) find(ctx context.Context, id, algorithm string) ([]jose.JSON
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	var err error
-	if now.Sub(s.last) >= s.age && now.Sub(s.tried) >= min(s.age, askPause) {
-		err = s.load(ctx)
-	}
 	found := s.matching(id, algorithm)
-	if len(found) == 0 && now.Sub(s.tried) >= min(s.age, askPause) { // perhaps a new one
-		err = s.load(ctx)
+	if len(found) == 0 || now.Sub(s.last) >= s.age {
+		s.renew(ctx, now, len(found) > 0)
 		found = s.matching(id, algorithm)
 	}
 	if now.Sub(s.last) > staleAge {
-		if err == nil {
-			err = errors.New("they were read too long ago")
+		if s.err == nil {
+			return nil, errors.New(unreadable + ": they were read too long ago")
 		}
-		return nil, fmt.Errorf("%s: %w", unreadable, err)
+		return nil, s.err
 	}
 	return found, nil
 }
 
-func (s *keySource) refresh(ctx context.Context) error {
+func (s *keySource) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.load(ctx)
+	s.renew(context.Background(), s.now(), false)
+	return s.err
 }
 
-// load replaces the keys, or leaves them when they cannot be read. The caller
-// holds the lock.
-func (s *keySource) load(ctx context.Context) error {
-	s.tried = s.now()
+// renew reads the keys, or waits for who does, and leaves them as they are when they
+// cannot be read or were asked for a moment ago. The caller holds the lock, which is
+// let go meanwhile: a provider that does not answer holds up nobody whose key is
+// known, whatever keys strangers name. known is that an old key would do: then a
+// provider that did not answer before is not waited for.
+func (s *keySource) renew(ctx context.Context, now time.Time, known bool) {
+	switch {
+	case s.asking != nil && known && s.err != nil:
+	case s.asking != nil:
+		asking := s.asking
+		s.mu.Unlock()
+		select {
+		case <-asking:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+	case now.Sub(s.tried) >= min(s.age, askPause):
+		asking := make(chan struct{})
+		s.asking, s.tried = asking, now
+		s.mu.Unlock()
+		keys, err := s.load(ctx)
+		s.mu.Lock()
+		s.asking, s.err = nil, err
+		if err == nil {
+			s.keys, s.last = keys, now
+		}
+		close(asking)
+	}
+}
+
+func (s *keySource) load(ctx context.Context) ([]jose.JSONWebKey, error) {
 	data, err := s.read(ctx)
 	if err != nil {
-		return fmt.Errorf("%s: %w", unreadable, err)
+		return nil, fmt.Errorf("%s: %w", unreadable, err)
 	}
 	var set jose.JSONWebKeySet
 	if err := json.Unmarshal(data, &set); err != nil {
-		return fmt.Errorf("%s: they are no JSON Web Key Set", unreadable)
+		return nil, fmt.Errorf("%s: they are no JSON Web Key Set", unreadable)
 	}
 	var usable []jose.JSONWebKey
 	for _, key := range set.Keys {
@@ -160,10 +186,9 @@ func (s *keySource) load(ctx context.Context) error {
 		}
 	}
 	if len(usable) == 0 {
-		return fmt.Errorf("%s: there is no public key to verify signatures with", unreadable)
+		return nil, fmt.Errorf("%s: there is no public key to verify signatures with", unreadable)
 	}
-	s.keys, s.last = usable, s.tried
-	return nil
+	return usable, nil
 }
 
 // isUsable refuses shared secrets, private keys, keys for encryption and weak ones.
