@@ -6,9 +6,11 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/medilab/webhooks/domain"
@@ -22,6 +24,8 @@ import (
 type Directory struct {
 	log    *eventstore.Log
 	logger *slog.Logger
+
+	read atomic.Pointer[time.Time] // when the log was asked last for what is folded here
 
 	mu       sync.RWMutex
 	position eventstore.Position
@@ -60,6 +64,7 @@ func (d *Directory) Observe(batch []eventstore.Event) {
 
 // CatchUp folds what the log holds beyond the directory's position.
 func (d *Directory) CatchUp(ctx context.Context) error {
+	asked := time.Now()
 	events, head, err := d.log.ReadConfiguration(ctx, d.Position())
 	if err != nil {
 		return err
@@ -68,14 +73,25 @@ func (d *Directory) CatchUp(ctx context.Context) error {
 	defer d.mu.Unlock()
 	d.apply(events)
 	d.position = max(d.position, head)
+	d.read.Store(&asked)
 	return nil
+}
+
+// Age is how long ago the log was asked for what others append: the directory knows
+// all that was appended before.
+func (d *Directory) Age() time.Duration {
+	if asked := d.read.Load(); asked != nil {
+		return time.Since(*asked)
+	}
+	return math.MaxInt64
 }
 
 // Run follows the appends of other processes until ctx ends.
 func (d *Directory) Run(ctx context.Context) {
 	const (
-		poll    = 500 * time.Millisecond
-		breathe = 10 * time.Millisecond // between two readings under load
+		poll     = 500 * time.Millisecond
+		breathe  = 10 * time.Millisecond // between two readings under load
+		patience = 10 * time.Second      // with a connection that is dead and does not say so
 	)
 	wake, stop := d.log.Wakes()
 	defer stop()
@@ -86,7 +102,10 @@ func (d *Directory) Run(ctx context.Context) {
 		case <-wake:
 		case <-time.After(poll):
 		}
-		if err := d.CatchUp(ctx); err != nil && ctx.Err() == nil {
+		reading, cancel := context.WithTimeout(ctx, patience)
+		err := d.CatchUp(reading)
+		cancel()
+		if err != nil && ctx.Err() == nil {
 			d.logger.Warn("configuration not read, trying again", "error", err)
 		}
 		select {

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/eventstore"
@@ -318,10 +321,21 @@ func TestLogIsAppendOnly(t *testing.T) {
 	pool := openPool(t, testdb.New(t))
 	log := openLog(t, eventstore.Config{Pool: pool})
 	mustAppend(t, log, unit("a", 0, `{}`))
-	for _, table := range []string{"medilab.events", "medilab.seals"} {
-		for _, sql := range []string{`UPDATE %s SET recorded_at = now()`, `DELETE FROM %s`, `TRUNCATE %s`} {
-			if _, err := pool.Exec(t.Context(), fmt.Sprintf(sql, table)); err == nil {
-				t.Errorf("%s was not refused", fmt.Sprintf(sql, table))
+	for _, role := range []string{"origin", "replica"} { // as which most triggers do not run
+		for _, table := range []string{"medilab.events", "medilab.seals"} {
+			for _, sql := range []string{`UPDATE %s SET recorded_at = now()`, `DELETE FROM %s`, `TRUNCATE %s`, `DELETE FROM %s WHERE false`} {
+				sql = fmt.Sprintf(sql, table)
+				err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+					if _, err := tx.Exec(t.Context(), `SET LOCAL session_replication_role = `+role); err != nil {
+						t.Fatal(err)
+					}
+					_, err := tx.Exec(t.Context(), sql)
+					return err
+				})
+				var refused *pgconn.PgError
+				if !errors.As(err, &refused) || refused.Code != "42501" || !strings.Contains(refused.Message, "append-only") {
+					t.Errorf("%s as %s: %v", sql, role, err)
+				}
 			}
 		}
 	}

@@ -89,18 +89,25 @@ func (a authenticator) recogniseJWT(ctx context.Context, text string, scope doma
 // find looks a token up by its hash: comparing hashes tells an attacker nothing
 // about tokens. One that is not known may have been created a moment ago by
 // another process, so the log is asked, for all strangers of the moment at once.
+// One that is known may have been revoked: what was not heard of the others for
+// too long is asked for too, and a node that is cut off from the log believes no
+// token any more.
 func (a authenticator) find(ctx context.Context, text string) (domain.Token, error) {
-	hash := commands.TokenHash(text)
-	token, ok := a.commands.Directory.TokenByHash(hash)
-	if ok {
+	hash, directory := commands.TokenHash(text), a.commands.Directory
+	token, ok := directory.TokenByHash(hash)
+	if ok && directory.Age() < tokenAge {
 		return token, nil
 	}
-	if err := a.refresh.since(ctx, a.commands.Directory.CatchUp); err != nil {
+	if err := a.refresh.since(ctx, directory.CatchUp); err != nil {
 		return domain.Token{}, commands.Failed("look up a token", err)
 	}
-	token, _ = a.commands.Directory.TokenByHash(hash)
+	token, _ = directory.TokenByHash(hash)
 	return token, nil
 }
+
+// tokenAge is how old may be what we know of a known token: a revoked one ends
+// everywhere within a second.
+const tokenAge = 900 * time.Millisecond
 
 func bearer(r *http.Request) (string, bool) {
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")

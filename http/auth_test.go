@@ -8,6 +8,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 func TestScopes(t *testing.T) {
@@ -55,6 +56,58 @@ func TestScopes(t *testing.T) {
 		s.token = token
 		s.ask("GET", "/api/v1/webhooks/events/types", "").want(200)
 	}
+}
+
+// A node that follows the others by nothing but what it is asked for, and then loses
+// the database, believes in no token for longer than a second.
+func TestTokensEndOnANodeThatIsCutOff(t *testing.T) {
+	database := testdb.New(t)
+	a, b := newServiceOn(t, database), newServiceOn(t, database)
+	caller := commands.Caller{Actor: "test"}
+	var texts []string
+	var ids []domain.TokenID
+	for range 2 {
+		token, clear, err := a.commands.CreateToken(t.Context(), caller, "crm", []domain.Scope{domain.ScopeWebhooksRead}, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts, ids = append(texts, clear.Reveal()), append(ids, token.ID)
+	}
+	// ends asks until the answer is the one wanted. What is asked for later than a second
+	// after the time must not be answered as before.
+	ends := func(token string, since time.Time, want int) {
+		t.Helper()
+		for {
+			asked := time.Now()
+			b.token = token
+			switch got := b.ask("GET", "/api/v1/webhooks/events/types", "").status; {
+			case got == want:
+				return
+			case got != 200:
+				t.Fatalf("got %d", got)
+			case asked.Sub(since) > time.Second:
+				t.Fatalf("it is still believed after %s", asked.Sub(since))
+			}
+		}
+	}
+	for _, b.token = range texts {
+		b.ask("GET", "/api/v1/webhooks/events/types", "").want(200)
+	}
+	if err := a.commands.RevokeToken(t.Context(), caller, ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	ends(texts[0], time.Now(), 401)
+
+	for range b.pool.Config().MaxConns { // none answers any more
+		conn, err := b.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+	}
+	ends(texts[1], time.Now(), 503)
+	b.token = adminToken // which nobody can revoke
+	b.ask("GET", "/api/v1/webhooks/events/types", "").want(200)
 }
 
 func TestTokensEnd(t *testing.T) {

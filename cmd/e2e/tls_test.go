@@ -80,10 +80,13 @@ func certify(t *testing.T, by authority, change func(*x509.Certificate)) tls.Cer
 
 // Each way in which TLS fails has its name and its words in the call log.
 func TestTLSFailures(t *testing.T) {
-	known, unknown := newAuthority(t, "The clinic's authority"), newAuthority(t, "Somebody's authority")
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: known.certificate.Raw}), 0o600); err != nil {
-		t.Fatal(err)
+	known, unknown, system := newAuthority(t, "The clinic's authority"), newAuthority(t, "Somebody's authority"), newAuthority(t, "The machine's authority")
+	bundle := func(name string, a authority) string {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
 	}
 	good := certify(t, known, nil)
 	cases := []struct {
@@ -93,6 +96,7 @@ func TestTLSFailures(t *testing.T) {
 		outcome, words string
 	}{
 		{name: "good", certificate: good, outcome: "success"},
+		{name: "good by the machine's own authorities", certificate: certify(t, system, nil), outcome: "success"},
 		{name: "expired", certificate: certify(t, known, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) }), outcome: "tls_expired", words: "valid from"},
 		{name: "not valid yet", certificate: certify(t, known, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), outcome: "tls_expired", words: "valid from"},
 		{name: "another host", certificate: certify(t, known, func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"other.example"} }), outcome: "tls_wrong_host", words: "127.0.0.1"},
@@ -105,7 +109,7 @@ func TestTLSFailures(t *testing.T) {
 		}, outcome: "tls_failed", words: "TLS"},
 		{name: "a certificate of a client", certificate: certify(t, known, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), outcome: "tls_failed", words: "certificate"},
 	}
-	p := start(t, "MEDILAB_CA_FILE="+file)
+	p := start(t, "MEDILAB_CA_FILE="+bundle("ca.pem", known), "SSL_CERT_FILE="+bundle("system.pem", system))
 	webhooks := make([]webhook, len(cases))
 	for i, c := range cases {
 		receiver := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))

@@ -148,7 +148,14 @@ func TestTokensOnTwoNodes(t *testing.T) {
 	a.command("token", "revoke", made.ID)
 	revoked := time.Now()
 	for _, p := range []*product{a, b} {
-		p.until("the token is revoked", func() bool { return status(p, made.Token) == 401 })
+		p.until("the token is revoked", func() bool {
+			asked := time.Now()
+			got := status(p, made.Token)
+			if late := asked.Sub(revoked); got == 200 && late > time.Second {
+				t.Errorf("the token is accepted %s after it was revoked", late)
+			}
+			return got == 401
+		})
 	}
 	t.Logf("revoked on both nodes after %s", time.Since(revoked))
 	tries := make(chan int)

@@ -193,11 +193,18 @@ func TestPublicAddressesAreAllowed(t *testing.T) {
 
 func TestRedirectIsNotFollowed(t *testing.T) {
 	port, reached := canaries(t)
-	r := serveOn(t, listen(t, "127.0.0.3:0"), say("HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:%s/\r\nContent-Length: 0\r\n\r\n", port))
-	c := newClient(t, Config{AllowTargets: allow(t, "127.0.0.3")})
-	res := c.Send(t.Context(), request(r.url))
-	if res.Outcome != HTTPStatus || res.Status != 307 || res.Header.Get("Location") != "http://127.0.0.1:"+port+"/" {
-		t.Errorf("%s, status %d, headers %v", res.Outcome, res.Status, res.Header)
+	// Also where the redirect leads to is allowed: it is not for receivers to say who gets data.
+	c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		r := serveOn(t, listen(t, "127.0.0.3:0"), say("HTTP/1.1 %d Moved\r\nLocation: http://127.0.0.1:%s/\r\nContent-Length: 0\r\n\r\n", status, port))
+		for _, body := range []string{"", "{}"} { // one without a body would be repeated by any client
+			req := request(r.url)
+			req.Body = []byte(body)
+			res := c.Send(t.Context(), req)
+			if res.Outcome != HTTPStatus || res.Status != status || res.Header.Get("Location") != "http://127.0.0.1:"+port+"/" {
+				t.Errorf("%s, status %d, headers %v", res.Outcome, res.Status, res.Header)
+			}
+		}
 	}
 	if n := reached(); n != 0 {
 		t.Errorf("%d connections followed the redirect", n)
@@ -299,8 +306,18 @@ func TestProxyOfTheEnvironmentIsIgnored(t *testing.T) {
 	t.Setenv("HTTP_PROXY", proxy.url)
 	t.Setenv("http_proxy", proxy.url)
 	r := serveOn(t, listen(t, "127.0.0.3:0"), say("HTTP/1.1 204 No Content\r\n\r\n"))
-	c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
-	if res := c.Send(t.Context(), request(r.url)); res.Status != 204 || proxy.conns.Load() != 0 {
-		t.Errorf("status %d, the proxy saw %d connections", res.Status, proxy.conns.Load())
+	// By a name: net/http asks no proxy for what is spelled as this machine.
+	names := newNameServer(t, func(string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("127.0.0.3")} })
+	c := newClient(t, Config{AllowTargets: allow(t, "loopback"), Resolver: names.resolver()})
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := c.Send(t.Context(), request("http://receiver.example:"+port)); res.Status != 204 || proxy.conns.Load() != 0 {
+		t.Errorf("status %d (%s), the proxy saw %d connections", res.Status, res.Error, proxy.conns.Load())
+	}
+	// net/http reads the environment once in a process, and somebody may have been first.
+	if c.transport.Proxy != nil {
+		t.Error("there is a proxy")
 	}
 }
