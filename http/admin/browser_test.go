@@ -430,6 +430,18 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	u.See("Получатель ответил ошибкой")
 	u.Wait(`[...document.querySelectorAll('[lang=en]')].some(e => e.innerText.includes('500'))`)
 
+	// What the API refuses is told at its field, the rule first.
+	u.Expect("network")
+	u.Go(u.address + "/admin#/webhooks/new")
+	u.Wait(`document.querySelector('h1')?.innerText === 'Новый webhook'`)
+	u.Fill("Название", "CRM")
+	u.Fill("Адрес", "ftp://clinic")
+	u.Click("Сохранить")
+	u.Wait(`document.querySelector('[data-field=url]').getAttribute('aria-invalid') === 'true'`)
+	u.See("Адрес http или https, без имени и пароля в нём. must begin with http")
+	u.See("Хотя бы одно: тип, группа или все события.")
+	u.Is(`document.activeElement.dataset.field === 'url'`)
+
 	// The other language is a press away, and remembered.
 	u.Go(u.address + "/admin#/webhooks")
 	u.Click("English")

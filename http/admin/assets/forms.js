@@ -1,6 +1,7 @@
 // Forms: labels, hints, and the API's refusals at the fields they name.
+import { Problem } from './api.js'
 import { fill, h } from './dom.js'
-import { t } from './texts.js'
+import { known, language, t } from './texts.js'
 
 let last = 0
 
@@ -66,6 +67,8 @@ function clearErrors(form, failure) {
   }
 }
 
+// What the API refuses it says in English; the rule of the field stands before
+// that in the user's language.
 function showErrors(form, failure, error) {
   const elsewhere = []
   let first = null
@@ -76,7 +79,10 @@ function showErrors(form, failure, error) {
       elsewhere.push(`${name}: ${message}`)
       continue
     }
-    control.errorPlace.append(control.dataset.field === name ? message : `${name}: ${message}`, ' ')
+    const words = control.dataset.field === name ? message : `${name}: ${message}`
+    const rule = error instanceof Problem && language() !== 'en' && known(`rule.${field}`)
+    if (rule && !control.errorPlace.textContent.includes(rule)) control.errorPlace.append(rule, ' ')
+    control.errorPlace.append(rule ? h('span', { class: 'quiet', lang: 'en' }, words) : words, ' ')
     control.errorPlace.hidden = false
     control.setAttribute('aria-invalid', 'true')
     first ??= control

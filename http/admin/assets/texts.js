@@ -305,6 +305,18 @@ const texts = {
 
   'unit.ms': ['мс', 'ms'],
 
+  'rule.name': ['От 1 до 200 знаков.', 'From 1 to 200 characters.'],
+  'rule.url': ['Адрес http или https, без имени и пароля в нём.', 'An http or https address, with no user or password in it.'],
+  'rule.events': ['Хотя бы одно: тип, группа или все события.', 'At least one of: a type, a group, all events.'],
+  'rule.headers': ['До 50 своих заголовков; значения — печатные знаки ASCII, до 4 КБ.', 'Up to 50 of your own; values are printable ASCII up to 4 KB.'],
+  'rule.secret': ['До 256 байт.', 'Up to 256 bytes.'],
+  'rule.max_retries': ['Целое число от 0 до 10.', 'A whole number from 0 to 10.'],
+  'rule.retry_delay': ['Целое число от 1 до 86400.', 'A whole number from 1 to 86400.'],
+  'rule.timeout': ['Целое число от 1 до 300.', 'A whole number from 1 to 300.'],
+  'rule.filters': ['Условия фильтра в JSON.', 'Conditions of a filter in JSON.'],
+  'rule.batch': ['До 1000 событий и до 300 секунд.', 'Up to 1000 events and up to 300 seconds.'],
+  'rule.event_data': ['Нужен объект JSON.', 'Needs to be a JSON object.'],
+
   'error.network': ['Сервер не отвечает. Проверьте соединение и повторите.', 'The server does not answer. Check the connection and try again.'],
   'error.unauthorized': ['Нужен действующий токен', 'A valid token is needed'],
   'error.forbidden': ['У токена нет на это права', 'The token has no right to this'],
