@@ -21,6 +21,8 @@ type Outgoing struct {
 	Header  http.Header
 	Body    []byte
 	Timeout time.Duration // for the whole call
+	// Allowed is asked right before the call leaves; no: nothing is sent. Nil allows.
+	Allowed func() bool
 }
 
 // Answer says how a call ended; see the sender for what is kept of a response.
@@ -83,6 +85,9 @@ type Attempt struct {
 	// Batch is the events of a batch, nil when it is none. Then Event and
 	// OccurredAt are not used.
 	Batch []domain.BatchEvent
+	// Allowed is asked right before the call leaves. When it says no, nothing is
+	// sent and the outcome is OutcomeWithheld. Nil allows.
+	Allowed func() bool
 }
 
 // format names what the attempt carries: its event's type, and the version of
@@ -97,6 +102,9 @@ func (at *Attempt) format() (string, domain.PayloadVersion) {
 // OutcomeUnreadableSecret: the webhook's secret or header cannot be decrypted,
 // so nothing was sent.
 const OutcomeUnreadableSecret domain.Outcome = "unreadable_secret"
+
+// OutcomeWithheld: nothing was sent, as Attempt.Allowed said no. It is no call.
+const OutcomeWithheld domain.Outcome = "withheld"
 
 // Make makes the attempt and says how long the receiver wants to be left alone.
 func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Duration) {
@@ -116,7 +124,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	for name, values := range ready.header {
 		header[name] = values
 	}
-	answer := a.Sender.Send(ctx, Outgoing{URL: w.URL, Header: header, Body: body, Timeout: ready.timeout})
+	answer := a.Sender.Send(ctx, Outgoing{URL: w.URL, Header: header, Body: body, Timeout: ready.timeout, Allowed: at.Allowed})
 	call.Duration = answer.Duration.Microseconds()
 	call.Outcome, call.Error, call.Status = answer.Outcome, answer.Error, answer.Status
 	call.Header, call.Body, call.Truncated = ready.redact.header(keptHeader(answer.Header)), ready.redact.body(answer.Body, answer.Truncated), answer.Truncated

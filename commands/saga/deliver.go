@@ -43,6 +43,11 @@ func (s *session) deliver(msg *message.Message) error {
 
 	failpoint.Pass(failpoint.BeforeCall)
 	call, retryAfter := s.call(ctx, w, d)
+	if call.Outcome == commands.OutcomeWithheld {
+		s.lanes.uncalled(d)
+		signal(s.sweep) // should the lease hold after all
+		return nil
+	}
 	failpoint.Pass(failpoint.AfterCall)
 	s.lanes.called(d, call)
 	end := s.clock.Now()
@@ -72,6 +77,7 @@ func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (doma
 	}
 	return s.attempter.Make(ctx, commands.Attempt{
 		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt, Batch: d.batch,
+		Allowed: s.node.Valid,
 	})
 }
 

@@ -12,7 +12,7 @@ const (
 	AfterCommit Point = "after-commit"
 	// AfterClaim: the queue says that deliveries are this node's, its memory does not.
 	AfterClaim Point = "after-claim"
-	// BeforeCall: the node may act on what it owns, and is about to call.
+	// BeforeCall: the node has seen that it may act on what it owns, and is about to call.
 	BeforeCall Point = "before-call"
 	// AfterCall: the receiver has answered, and nothing is recorded.
 	AfterCall Point = "after-call"

@@ -65,7 +65,13 @@ type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error
 type callContext struct {
 	context.Context
 	deadline time.Time
+	allowed  func() bool
 }
+
+// errWithheld: the caller may not send any more.
+var errWithheld = errors.New("nothing was sent: this process may not make the call any more")
+
+func (c *callContext) mayGo() bool { return c.allowed == nil || c.allowed() }
 
 type callContextKey struct{}
 
@@ -79,12 +85,17 @@ func (c *callContext) Value(key any) any {
 
 func withDeadline(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if c, ok := ctx.Value(callContextKey{}).(*callContext); ok {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadline(ctx, c.deadline)
-			defer cancel()
+		c, ok := ctx.Value(callContextKey{}).(*callContext)
+		if !ok {
+			return dial(ctx, network, addr)
 		}
-		return dial(ctx, network, addr)
+		ctx, cancel := context.WithDeadline(ctx, c.deadline)
+		defer cancel()
+		conn, err := dial(ctx, network, addr)
+		if err == nil && !c.mayGo() { // names, connects and handshakes may take long
+			return nil, errors.Join(errWithheld, conn.Close())
+		}
+		return conn, err
 	}
 }
 

@@ -40,7 +40,11 @@ const (
 	InvalidRequest Outcome = "invalid_request"
 )
 
-// Outcomes is the closed set, for metrics and documentation.
+// Withheld: nothing was sent, as Request.Allowed said no. It is told to the caller
+// and no call, so it is never in a call log.
+const Withheld Outcome = "withheld"
+
+// Outcomes is the closed set of how calls end, for metrics and documentation.
 var Outcomes = []Outcome{
 	Success, HTTPStatus, Timeout, Interrupted, RefusedTarget, DNS, Connect,
 	TLSExpired, TLSWrongHost, TLSSelfSigned, TLSUntrusted, TLSOldProtocol, TLSFailed,

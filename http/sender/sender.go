@@ -7,6 +7,7 @@ package sender
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -62,6 +63,9 @@ type Request struct {
 	Body []byte
 	// Timeout bounds the whole call, the answer's body included; 0 means 30 s.
 	Timeout time.Duration
+	// Allowed is asked as late as can be before the request leaves: when it says
+	// no, nothing is sent, and the call is Withheld. Nil allows.
+	Allowed func() bool
 }
 
 // Result says how a call ended.
@@ -134,9 +138,9 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 
-	res := c.call(&callContext{Context: timed, deadline: deadline}, r)
+	res := c.call(&callContext{Context: timed, deadline: deadline, allowed: r.Allowed}, r)
 	res.Duration = time.Since(start)
-	if res.Outcome == Success || res.Outcome == HTTPStatus {
+	if res.Outcome == Success || res.Outcome == HTTPStatus || res.Outcome == Withheld {
 		return res
 	}
 	switch {
@@ -151,7 +155,7 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	return res
 }
 
-func (c *Client) call(ctx context.Context, r Request) Result {
+func (c *Client) call(ctx *callContext, r Request) Result {
 	tmpl, err := c.template(r.URL)
 	if err != nil {
 		return Result{Outcome: InvalidRequest, Error: err.Error()}
@@ -164,7 +168,10 @@ func (c *Client) call(ctx context.Context, r Request) Result {
 	req := tmpl.WithContext(ctx)
 	req.Header = ownHeaders(r.Header)
 	req.ContentLength = int64(len(r.Body))
-	resp, err := c.roundTrip(req, r.Body)
+	resp, err := c.roundTrip(ctx, req, r.Body)
+	if errors.Is(err, errWithheld) {
+		return Result{Outcome: Withheld, Error: err.Error()}
+	}
 	if err != nil {
 		return failed(err)
 	}
@@ -172,9 +179,12 @@ func (c *Client) call(ctx context.Context, r Request) Result {
 	return read(resp)
 }
 
-func (c *Client) roundTrip(req *http.Request, body []byte) (resp *http.Response, err error) {
+func (c *Client) roundTrip(ctx *callContext, req *http.Request, body []byte) (resp *http.Response, err error) {
 	const tries = 3
 	for range tries {
+		if !ctx.mayGo() {
+			return nil, errWithheld
+		}
 		if len(body) > 0 {
 			// A reader that net/http knows, so that headers and a small body leave in one
 			// write. GetBody stays nil: with it the transport would repeat the POST.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -412,5 +413,24 @@ func TestHTTP2(t *testing.T) {
 	res := c.Send(t.Context(), req)
 	if res.Outcome != Success || res.Header.Get("Proto") != "HTTP/2.0" || !bytes.Equal(res.Body, req.Body) {
 		t.Errorf("%s %s: %s", res.Outcome, res.Header.Get("Proto"), res.Error)
+	}
+}
+
+// Whoever loses the right to call while a connection is being made sends nothing.
+func TestWithheld(t *testing.T) {
+	var got atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
+	defer server.Close()
+	for asked, name := range []string{"before the dial", "after the dial"} {
+		c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
+		var times atomic.Int64
+		res := c.Send(t.Context(), Request{URL: server.URL, Body: []byte("{}"), Allowed: func() bool { return times.Add(1) <= int64(asked) }})
+		if res.Outcome != Withheld || got.Load() != 0 {
+			t.Errorf("%s: %s, %d calls arrived", name, res.Outcome, got.Load())
+		}
+	}
+	c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
+	if res := c.Send(t.Context(), Request{URL: server.URL, Allowed: func() bool { return true }}); res.Outcome != Success || got.Load() != 1 {
+		t.Errorf("allowed: %s, %d calls arrived", res.Outcome, got.Load())
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/eventstore/failpoint"
 )
@@ -102,6 +104,42 @@ func TestFrozenAfterTheAnswer(t *testing.T) {
 		}
 	}
 	until(t, "the node works again", func() bool { return frozen.status("/readyz") == http.StatusOK })
+	l.verified()
+}
+
+// A node that freezes when it has seen that its lease is good, and before it calls,
+// looks again when it wakes: others have made the attempt, and it makes none.
+func TestFrozenBeforeTheCall(t *testing.T) {
+	inCampaign(t)
+	t.Parallel()
+	h := newHome(t, sharedCluster(t).database(t))
+	l := newLedger(t, h)
+	frozen, other := h.node("frozen", failpoint.Variable+"="+string(failpoint.BeforeCall)+":stop:1"), h.node("other").start()
+	frozen.program = faulty
+	frozen.start()
+	l.subscribe(other, "all", nil, map[string]any{"timeout": 120}, everything)
+	// One event alone: whatever else were under way would freeze where it happens to be.
+	id := uuid.Must(uuid.NewV7()).String()
+	e := accepted{eventTypes[0], 1, time.Now()}
+	body := []byte(`{"event_type":"` + e.eventType + `","event_id":"` + id + `","event_data":{"amount":1}}`)
+	asked := l.offer(frozen, id, e, body) // it froze before it answered, or after
+	until(t, "the node is frozen", frozen.stopped)
+	if !asked && !l.offer(other, id, e, body) {
+		t.Error("another node does not accept what was not answered")
+	}
+	l.takenOver(l.ids(frozen))
+	l.settle()
+	frozen.signal(syscall.SIGCONT)
+	until(t, "the node works again", func() bool { return frozen.status("/readyz") == http.StatusOK })
+	b := l.balance(other)
+	for id, d := range b.deliveries {
+		if d.interrupted != 1 || d.succeeded != 2 || d.late != 0 {
+			t.Errorf("delivery %s succeeded at attempt %d, %d were interrupted and %d late", id, d.succeeded, d.interrupted, d.late)
+		}
+	}
+	if calls := l.all(); len(calls) != 1 || calls[0].attempt != 2 {
+		t.Errorf("%d calls arrived: the attempt of the frozen node was to be none", len(calls))
+	}
 	l.verified()
 }
 
