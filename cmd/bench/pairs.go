@@ -34,6 +34,7 @@ type pairKind string
 const (
 	byHistory  pairKind = "history"
 	byWebhooks pairKind = "webhooks"
+	byFilters  pairKind = "filters"
 )
 
 // pairOf makes the pair when a scenario first needs it.
@@ -42,8 +43,11 @@ func (b *bench) pairOf(ctx context.Context, kind pairKind) (*pair, error) {
 		return p, nil
 	}
 	make, sizes := b.withHistory, [2]int{900, b.events}
-	if kind == byWebhooks {
+	switch kind {
+	case byWebhooks:
 		make, sizes = b.withWebhooks, [2]int{fanOut, b.webhooks}
+	case byFilters:
+		make, sizes = b.withFilters, [2]int{fanOut, b.webhooks}
 	}
 	fmt.Fprintf(os.Stderr, "preparing %s: %d and %d\n", kind, sizes[0], sizes[1])
 	small, err := make(ctx, sizes[0])
@@ -122,20 +126,31 @@ func (b *bench) withWebhooks(ctx context.Context, webhooks int) (*product, error
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range types {
-		p.types = append(p.types, t["type"])
+	p.wanted = func() []byte { return event(types[rand.IntN(len(types))]["type"]) }
+	return p, b.register(ctx, p, webhooks, func(i int) map[string]any {
+		return map[string]any{"events": []string{types[i/fanOut]["type"]}}
+	})
+}
+
+// withFilters starts a product with so many webhooks of one event type, each for one
+// patient, ten for each.
+func (b *bench) withFilters(ctx context.Context, webhooks int) (*product, error) {
+	p, err := startProduct(ctx, b.binary, "", b.workers)
+	if err != nil {
+		return nil, err
 	}
+	p.wanted = func() []byte { return eventOf(eventType, rand.IntN(webhooks/fanOut)) }
+	return p, b.register(ctx, p, webhooks, func(i int) map[string]any {
+		return map[string]any{"events": []string{eventType}, "filters": map[string]any{"patient_id": i / fanOut}}
+	})
+}
+
+// register makes the webhooks, some at once, each with what it asks for; it closes the
+// product when that fails.
+func (b *bench) register(ctx context.Context, p *product, webhooks int, asks func(i int) map[string]any) error {
 	for range fanOut {
 		p.targets = append(p.targets, b.receiver.newTarget(nil))
 	}
-	if err := p.register(ctx, webhooks); err != nil {
-		return nil, errors.Join(err, p.close())
-	}
-	return p, nil
-}
-
-// register makes the webhooks, some at once.
-func (p *product) register(ctx context.Context, webhooks int) error {
 	const callers = 16
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -143,17 +158,20 @@ func (p *product) register(ctx context.Context, webhooks int) error {
 	for c := range callers {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < webhooks && errs[c] == nil; i = int(next.Add(1)) - 1 {
-				errs[c] = p.call(ctx, http.MethodPost, "/webhooks/", map[string]any{
-					"name": "bench " + count(i), "url": p.targets[i%fanOut].url, "events": []string{p.types[i/fanOut]},
-				}, nil)
+				asked := asks(i)
+				asked["name"], asked["url"] = "bench "+count(i), p.targets[i%fanOut].url
+				errs[c] = p.call(ctx, http.MethodPost, "/webhooks/", asked, nil)
 			}
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, p.close())
+	}
+	return nil
 }
 
-// dispatch triggers events of all types for a while, each for ten webhooks.
+// dispatch triggers events for a while, each for ten of the webhooks.
 func (b *bench) dispatch(ctx context.Context, p *product) (measures, error) {
 	for _, t := range p.targets {
 		t.reset()
@@ -161,7 +179,7 @@ func (b *bench) dispatch(ctx context.Context, p *product) (measures, error) {
 	start := time.Now()
 	got, err := b.producer.load(ctx, p.url(), loadOptions{
 		path: triggerPath, callers: 64, events: 1, limit: b.limit, duration: b.duration,
-		body: func() []byte { return event(p.types[rand.IntN(len(p.types))]) },
+		body: p.wanted,
 	})
 	if err != nil {
 		return nil, err
@@ -248,6 +266,9 @@ var pairScenarios = []scenario{
 		return s.(*product).rebuild(ctx)
 	}},
 	{name: "webhooks-dispatch", pair: byWebhooks, run: func(ctx context.Context, b *bench, s system) (measures, error) {
+		return b.dispatch(ctx, s.(*product))
+	}},
+	{name: "filters-dispatch", pair: byFilters, run: func(ctx context.Context, b *bench, s system) (measures, error) {
 		return b.dispatch(ctx, s.(*product))
 	}},
 	{name: "webhooks-list", pair: byWebhooks, run: func(ctx context.Context, _ *bench, s system) (measures, error) {

@@ -39,8 +39,11 @@ func newID() string {
 
 // event is a trigger's body of eventSize bytes that says when it was made. Its
 // note is text that no compression makes smaller, so that sizes say the truth.
-func event(eventType string) []byte {
-	head := `{"event_type":"` + eventType + `","event_data":{"patient_id":123,` + sentKey +
+func event(eventType string) []byte { return eventOf(eventType, 123) }
+
+// eventOf is event for a patient.
+func eventOf(eventType string, patient int) []byte {
+	head := `{"event_type":"` + eventType + `","event_data":{"patient_id":` + strconv.Itoa(patient) + `,` + sentKey +
 		fmt.Sprintf("%019d", int64(now())) + `","note":"`
 	const tail = `"}}`
 	n := max(0, eventSize-len(head)-len(tail))

@@ -32,9 +32,9 @@ type product struct {
 	dbURL   string
 	more    []string // of its environment
 
-	filled  string    // the webhook of a log that was filled
-	types   []string  // of the events that its webhooks want
-	targets []*target // of these webhooks
+	filled  string        // the webhook of a log that was filled
+	wanted  func() []byte // makes an event that ten of its webhooks want
+	targets []*target     // of these webhooks
 }
 
 func startProduct(ctx context.Context, binary, databaseURL string, workers int, environment ...string) (*product, error) {
