@@ -373,17 +373,39 @@ func (p *Projections) Outdated(ctx context.Context) ([]string, error) {
 }
 
 // RebuildOutdated rebuilds what an older version filled, beside what serves, in
-// the time after an upgrade. If another node does so already, that is enough.
+// the time after an upgrade, until nothing is left or ctx ends. While another node
+// does so it waits: that one may die.
 func (p *Projections) RebuildOutdated(ctx context.Context, _ *eventstore.Node) {
-	names, err := p.Outdated(ctx)
-	if err == nil && len(names) > 0 {
-		p.logger.Info("read models of another version are being rebuilt", "names", names)
-		err = p.Rebuild(ctx, names, nil)
-	}
-	if err != nil && ctx.Err() == nil && !errors.Is(err, domain.KindConflict) {
-		p.logger.Error("read models of another version are not rebuilt: use projections rebuild", "names", names, "error", err)
+	told := false
+	for wait := leastRebuildPause; ; wait = min(2*wait, mostRebuildPause) {
+		names, err := p.Outdated(ctx)
+		if err == nil && len(names) == 0 {
+			return
+		}
+		if err == nil {
+			p.logger.Info("read models of another version are being rebuilt", "names", names)
+			err = p.Rebuild(ctx, names, nil)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil, errors.Is(err, domain.KindConflict):
+			wait = leastRebuildPause
+		case !told: // once: it may go on for long
+			p.logger.Error("read models of another version are not rebuilt, trying again until they are", "names", names, "error", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
 	}
 }
+
+// Tries to rebuild come after leastRebuildPause at first, and after
+// mostRebuildPause in the end: each goes through the whole log.
+const leastRebuildPause, mostRebuildPause = time.Second, 5 * time.Minute
 
 // noteShapes records, before the first page is ever applied, what shape the
 // tables are filled in.

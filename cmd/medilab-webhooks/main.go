@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -35,7 +36,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	err := root.ExecuteContext(ctx)
 	code, advice := 1, ""
 	switch {
-	case err == nil || errors.Is(err, syscall.EPIPE): // whoever read us has had enough
+	case err == nil || readerGone(err):
 		return 0
 	case isUsage(err):
 		code, advice = 2, "; `medilab-webhooks help` shows how"
@@ -44,6 +45,13 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	}
 	fmt.Fprintf(notes, "medilab-webhooks: %s%s\n", oneLine(err.Error()), advice)
 	return code
+}
+
+// readerGone tells whether whoever read our output has had enough, which is no
+// failure. A connection, to the database for one, breaks with the same EPIPE.
+func readerGone(err error) bool {
+	var file *fs.PathError
+	return errors.As(err, &file) && errors.Is(file, syscall.EPIPE)
 }
 
 // oneLine joins the lines of a message.

@@ -185,8 +185,11 @@ func (n *node) finish() {
 }
 
 // stopped tells whether the kernel holds the process still.
-func (n *node) stopped() bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
+func (n *node) stopped() bool { return held(n.cmd.Process.Pid) }
+
+// held tells whether the kernel holds a process still.
+func held(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false
 	}

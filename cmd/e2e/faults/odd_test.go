@@ -3,19 +3,16 @@ package faults
 import (
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/commands/vault"
-	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -68,55 +65,6 @@ func TestClockOff(t *testing.T) {
 	if odd > 0 {
 		t.Errorf("%d calls have a wrong time or duration", odd)
 	}
-	l.verified()
-}
-
-// Every read model is rebuilt under load, again and again: reads never fail, and
-// nothing is called because of it. A rebuild that is killed leaves no trace.
-func TestRebuildUnderLoad(t *testing.T) {
-	inCampaign(t)
-	t.Parallel()
-	h := newHome(t, sharedCluster(t).database(t))
-	l := newLedger(t, h)
-	n := h.node("node").start()
-	l.usual(n)
-	stop := l.load(150, n)
-	var reads atomic.Int64
-	ended := make(chan struct{})
-	var group sync.WaitGroup
-	for _, path := range []string{"/webhooks/1/stats", "/webhooks/2/calls?limit=20", "/webhooks/events?limit=20", "/webhooks/system/stats", "/webhooks/"} {
-		group.Go(func() {
-			for {
-				select {
-				case <-ended:
-					return
-				case <-time.After(20 * time.Millisecond):
-				}
-				a, err := n.request("GET", path, nil)
-				if err != nil || a.status != http.StatusOK {
-					t.Errorf("GET %s during a rebuild: %d, %v: %.200s", path, a.status, err, a.body)
-				}
-				reads.Add(1)
-			}
-		})
-	}
-	pass(t, 2*time.Second)
-	killed := exec.CommandContext(t.Context(), faulty, "projections", "rebuild", "--all")
-	killed.Env = append(h.environment(), failpoint.Variable+"="+string(failpoint.InRebuild)+":kill:1")
-	if out, err := killed.CombinedOutput(); err == nil {
-		t.Errorf("the rebuild was to be killed: %s", out)
-	}
-	for range scaled(2, 20) {
-		if out, err := h.command("projections", "rebuild", "--all"); err != nil {
-			t.Errorf("%v: %s", err, out)
-		}
-		pass(t, time.Second)
-	}
-	stop()
-	close(ended)
-	group.Wait()
-	l.balance(n)
-	t.Logf("%d reads during the rebuilds", reads.Load())
 	l.verified()
 }
 
