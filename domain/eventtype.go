@@ -140,7 +140,7 @@ func (c Catalog) Suggest(unknown string) string {
 	for i, info := range c.clinic {
 		candidates[i] = string(info.Type)
 	}
-	return nearest(unknown, candidates)
+	return nearestType(unknown, candidates)
 }
 
 func didYouMean(suggestion string) string {
@@ -153,24 +153,59 @@ func didYouMean(suggestion string) string {
 // longestTyped bounds the work of a suggestion: nothing longer is a slip of the finger.
 const longestTyped = 100
 
-// nearest picks the candidate with the fewest edits, at most a third of the letters.
-func nearest(typed string, candidates []string) string {
-	if len(typed) > longestTyped || !utf8.ValidString(typed) {
-		return ""
+// nearestType is nearest for event types: where the group is right, any of it is near.
+func nearestType(typed string, candidates []string) string {
+	if best := nearest(typed, candidates); best != "" || len(typed) > longestTyped {
+		return best
 	}
-	typed = strings.ToLower(strings.TrimSpace(typed))
-	best, bestDistance := "", len(typed)/3+1
+	group, name, _ := strings.Cut(strings.ToLower(strings.TrimSpace(typed)), ".")
+	best, bestDistance := "", 0
 	for _, candidate := range candidates {
-		if d := editDistance(typed, candidate); d < bestDistance {
+		of, known, _ := strings.Cut(candidate, ".")
+		if of != group {
+			continue
+		}
+		if d := editDistance([]rune(name), []rune(known)); best == "" || d < bestDistance {
 			best, bestDistance = candidate, d
 		}
 	}
 	return best
 }
 
+// nearest picks the candidate with the fewest edits, at most a third of the letters. What
+// was typed with the Russian layout on is read as the keys that were meant, or as what the
+// letters look like.
+func nearest(typed string, candidates []string) string {
+	if len(typed) > longestTyped || !utf8.ValidString(typed) {
+		return ""
+	}
+	typed = strings.ToLower(strings.TrimSpace(typed))
+	letters, best, bestDistance := []rune(typed), "", utf8.RuneCountInString(typed)/3+1
+	for _, read := range [][]rune{letters, []rune(latinKeys.Replace(typed)), []rune(latinLooks.Replace(typed))} {
+		for _, candidate := range candidates {
+			if d := editDistance(read, []rune(candidate)); d < bestDistance {
+				best, bestDistance = candidate, d
+			}
+		}
+	}
+	return best
+}
+
+// latinKeys gives what the keys of the Russian layout write with the Latin one.
+var latinKeys = strings.NewReplacer(
+	"й", "q", "ц", "w", "у", "e", "к", "r", "е", "t", "н", "y", "г", "u", "ш", "i", "щ", "o", "з", "p",
+	"ф", "a", "ы", "s", "в", "d", "а", "f", "п", "g", "р", "h", "о", "j", "л", "k", "д", "l",
+	"я", "z", "ч", "x", "с", "c", "м", "v", "и", "b", "т", "n", "ь", "m", "ю", ".",
+)
+
+// latinLooks gives the Latin letters that Russian ones look like.
+var latinLooks = strings.NewReplacer(
+	"а", "a", "в", "b", "е", "e", "к", "k", "м", "m", "н", "h", "о", "o", "р", "p", "с", "c", "т", "t", "у", "y", "х", "x",
+)
+
 // editDistance counts insertions, deletions, replacements and swaps of neighbours
 // (optimal string alignment) between a and b.
-func editDistance(a, b string) int {
+func editDistance(a, b []rune) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
 		last[j] = j

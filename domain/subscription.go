@@ -97,5 +97,5 @@ func (c Catalog) suggestSubscription(typed string) string {
 	for _, group := range c.groups {
 		candidates = append(candidates, group+".*")
 	}
-	return nearest(typed, candidates)
+	return nearestType(typed, candidates)
 }
