@@ -22,12 +22,12 @@ const (
 	maxResponseHeader = 64 << 10
 )
 
-// newTransport makes the one connection pool. No redirects and no retries live
-// in it, and no proxy unless cfg names one.
-func newTransport(cfg Config, g *guard) (*http.Transport, error) {
+// newTransport makes the two connection pools, which dial the same way. No
+// redirects and no retries live in them, and no proxy unless cfg names one.
+func newTransport(cfg Config, g *guard) (*http.Transport, *http1, error) {
 	tlsConfig, err := newTLSConfig(cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	dialer := &net.Dialer{KeepAlive: 30 * time.Second, Resolver: cfg.Resolver, Control: g.control}
 	t := &http.Transport{
@@ -41,20 +41,23 @@ func newTransport(cfg Config, g *guard) (*http.Transport, error) {
 		MaxResponseHeaderBytes: maxResponseHeader,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
+	withoutHTTP2 := tlsConfig.Clone()
+	withoutHTTP2.NextProtos = []string{"http/1.1"}
+	own := newHTTP1(dialer.DialContext, dialTLS(dialer, withoutHTTP2), cfg.MaxInFlight)
 	if cfg.Proxy == "" {
 		t.DialTLSContext = withDeadline(dialTLS(dialer, tlsConfig))
-		return t, nil
+		return t, own, nil
 	}
 	proxy, err := url.Parse(cfg.Proxy)
 	if err != nil || proxy.Host == "" {
-		return nil, errors.New("the proxy for outgoing calls is not a URL such as http://proxy.local:3128")
+		return nil, nil, errors.New("the proxy for outgoing calls is not a URL such as http://proxy.local:3128")
 	}
 	// The proxy is the operator's own choice and may stand on a private network;
 	// what it is asked to reach is checked before each call instead.
 	dialer.Control = nil
 	t.Proxy = http.ProxyURL(proxy)
 	t.TLSHandshakeTimeout = 30 * time.Second
-	return t, nil
+	return t, own, nil
 }
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -71,7 +74,9 @@ type callContext struct {
 // errWithheld: the caller may not send any more.
 var errWithheld = errors.New("nothing was sent: this process may not make the call any more")
 
-func (c *callContext) mayGo() bool { return c.allowed == nil || c.allowed() }
+func (c *callContext) mayGo() bool { return mayGo(c.allowed) }
+
+func mayGo(allowed func() bool) bool { return allowed == nil || allowed() }
 
 type callContextKey struct{}
 

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -31,7 +32,7 @@ const (
 
 	defaultTimeout  = 30 * time.Second
 	defaultInFlight = 512
-	maxTemplates    = 4096
+	maxTargets      = 4096
 )
 
 // Config says how calls leave this process. The zero value allows public
@@ -89,12 +90,22 @@ type Result struct {
 // Client makes calls. It is safe for concurrent use.
 type Client struct {
 	transport *http.Transport
+	http1     *http1
 	guard     *guard
 	resolver  *net.Resolver
 	proxied   bool
 
-	mu        sync.RWMutex
-	templates map[string]*http.Request // by URL; bounded by maxTemplates
+	mu      sync.RWMutex
+	targets map[string]*target // by URL; bounded by maxTargets
+}
+
+// target is a URL ready to be called: parsing it anew for each call is waste.
+type target struct {
+	http.Request        // what all its calls have in common
+	addr         string // host and port; "": only the transport knows
+	key          string // of its connections
+	head         []byte // how its requests begin over HTTP/1.1
+	speaksHTTP1  atomic.Bool
 }
 
 // New makes a client; it fails on files or a proxy that cannot be used.
@@ -103,7 +114,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.MaxInFlight = defaultInFlight
 	}
 	g := newGuard(cfg.AllowTargets)
-	t, err := newTransport(cfg, g)
+	t, own, err := newTransport(cfg, g)
 	if err != nil {
 		return nil, err
 	}
@@ -112,13 +123,16 @@ func New(cfg Config) (*Client, error) {
 		resolver = net.DefaultResolver
 	}
 	return &Client{
-		transport: t, guard: g, resolver: resolver, proxied: cfg.Proxy != "",
-		templates: make(map[string]*http.Request),
+		transport: t, http1: own, guard: g, resolver: resolver, proxied: cfg.Proxy != "",
+		targets: make(map[string]*target),
 	}, nil
 }
 
 // Close lets idle connections go.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.transport.CloseIdleConnections()
+	c.http1.closeIdle()
+}
 
 // Send makes the call and waits for its end: the answer, the timeout, or the
 // end of ctx. A receiver sees the request at most once, unless it said itself
@@ -135,10 +149,7 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 		timeout = defaultTimeout
 	}
 	deadline := start.Add(timeout)
-	timed, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-
-	res := c.call(&callContext{Context: timed, deadline: deadline, allowed: r.Allowed}, r)
+	res := c.call(ctx, deadline, r)
 	res.Duration = time.Since(start)
 	if res.Outcome == Success || res.Outcome == HTTPStatus || res.Outcome == Withheld {
 		return res
@@ -155,27 +166,34 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	return res
 }
 
-func (c *Client) call(ctx *callContext, r Request) Result {
-	tmpl, err := c.template(r.URL)
+func (c *Client) call(ctx context.Context, deadline time.Time, r Request) Result {
+	t, err := c.target(r.URL)
 	if err != nil {
 		return Result{Outcome: InvalidRequest, Error: err.Error()}
 	}
+	header := ownHeaders(r.Header)
+	if !c.proxied && len(r.Body) <= maxHTTP1Body && t.speaksHTTP1.Load() {
+		return c.http1.call(ctx, deadline, t, header, r)
+	}
+	timed, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	if c.proxied {
-		if err := c.checkProxied(ctx, tmpl.URL.Hostname()); err != nil {
+		if err := c.checkProxied(timed, t.URL.Hostname()); err != nil {
 			return failed(err)
 		}
 	}
-	req := tmpl.WithContext(ctx)
-	req.Header = ownHeaders(r.Header)
+	call := &callContext{Context: timed, deadline: deadline, allowed: r.Allowed}
+	req := t.WithContext(call)
+	req.Header = header
 	req.ContentLength = int64(len(r.Body))
-	resp, err := c.roundTrip(ctx, req, r.Body)
-	if errors.Is(err, errWithheld) {
-		return Result{Outcome: Withheld, Error: err.Error()}
-	}
+	resp, err := c.roundTrip(call, req, r.Body)
 	if err != nil {
 		return failed(err)
 	}
 	defer resp.Body.Close() // nothing can be done about a failure to stop reading
+	if resp.ProtoMajor == 1 && t.addr != "" {
+		t.speaksHTTP1.Store(true) // it was asked for HTTP/2 first
+	}
 	return read(resp)
 }
 
@@ -209,6 +227,9 @@ func notProcessed(err error) bool {
 }
 
 func failed(err error) Result {
+	if errors.Is(err, errWithheld) {
+		return Result{Outcome: Withheld, Error: err.Error()}
+	}
 	outcome, text := explain(err)
 	return Result{Outcome: outcome, Error: text}
 }
@@ -354,11 +375,9 @@ func ownHeaders(h http.Header) http.Header {
 
 var identity = []string{"identity"}
 
-// template is the parsed form of a URL, kept because parsing it anew for each
-// call is waste.
-func (c *Client) template(rawURL string) (*http.Request, error) {
+func (c *Client) target(rawURL string) (*target, error) {
 	c.mu.RLock()
-	t := c.templates[rawURL]
+	t := c.targets[rawURL]
 	c.mu.RUnlock()
 	if t != nil {
 		return t, nil
@@ -374,14 +393,30 @@ func (c *Client) template(rawURL string) (*http.Request, error) {
 	case u.User != nil:
 		return nil, fmt.Errorf("the url must not carry a user name or password")
 	}
-	t = &http.Request{Method: http.MethodPost, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	t = newTarget(u)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.templates) >= maxTemplates {
-		clear(c.templates)
+	if len(c.targets) >= maxTargets {
+		clear(c.targets)
 	}
-	c.templates[rawURL] = t
+	c.targets[rawURL] = t
 	return t, nil
+}
+
+func newTarget(u *url.URL) *target {
+	t := &target{Request: http.Request{Method: http.MethodPost, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}}
+	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' || r == '%' }) {
+		return t // an internationalised name, or an address with a zone
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	t.addr = net.JoinHostPort(u.Hostname(), port)
+	t.key = u.Scheme + " " + t.addr
+	t.head = []byte("POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + u.Host + "\r\n")
+	t.speaksHTTP1.Store(u.Scheme == "http")
+	return t
 }
 
 func (c *Client) checkProxied(ctx context.Context, host string) error {
