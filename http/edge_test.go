@@ -2,11 +2,16 @@ package http_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	api "github.com/medilab/webhooks/http"
 )
 
 func TestNoSuchPath(t *testing.T) {
@@ -40,6 +45,57 @@ func TestHealth(t *testing.T) {
 	s.ask("GET", "/healthz", "").want(200)
 	if got := s.ask("HEAD", "/healthz", "").want(200); len(got.body) != 0 {
 		t.Errorf("got %s", got.body)
+	}
+}
+
+// Anybody may ask, so what asking costs the database does not grow with how many do.
+func TestProbesCostWhatOneCosts(t *testing.T) {
+	const callers = 50
+	var asking atomic.Int64
+	begun, release := make(chan struct{}, 2*callers), make(chan struct{})
+	hold := func() { begun <- struct{}{}; <-release }
+	server := httptest.NewServer(api.NewProbes(api.Config{
+		Ready: func(context.Context) error {
+			defer asking.Add(-1)
+			if asking.Add(1) > 1 {
+				t.Error("two ask the database at once")
+			}
+			hold()
+			return nil
+		},
+		Metrics: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hold() }),
+	}).Handler())
+	t.Cleanup(server.Close)
+	get := func(path string) int {
+		response, err := http.Get(server.URL + path)
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		_ = response.Body.Close() // its status is all we want
+		return response.StatusCode
+	}
+	answers := make(chan int, callers)
+	metrics := func() { go func() { answers <- get("/metrics") }() }
+	for range 4 {
+		metrics()
+		<-begun
+	}
+	if got := get("/metrics"); got != 429 {
+		t.Errorf("one reader of the metrics too many: %d", got)
+	}
+	for range callers {
+		go func() { answers <- get("/readyz") }()
+	}
+	<-begun // the first asks; the others wait for it or for the next
+	close(release)
+	for range 4 + callers {
+		if got := <-answers; got != 200 {
+			t.Errorf("got %d", got)
+		}
+	}
+	if got := get("/metrics"); got != 200 {
+		t.Errorf("when nobody reads any more: %d", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -21,9 +22,16 @@ func fakeFailures() (f *failures, clock *time.Time, waited *time.Duration) {
 	return f, clock, waited
 }
 
+// fail is a failed login from the address, however the caller claims to come from
+// another: what it claims costs it nothing.
 func fail(f *failures, remote string) error {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.RemoteAddr = remote
+	claimed := fmt.Sprintf("10.%d.%d.%d", rand.IntN(256), rand.IntN(256), rand.IntN(256))
+	for _, header := range []string{"X-Forwarded-For", "X-Real-IP", "True-Client-IP", "CF-Connecting-IP"} {
+		r.Header.Set(header, claimed)
+	}
+	r.Header.Set("Forwarded", "for="+claimed)
 	return f.slow(r, domain.Unauthorized("unknown"))
 }
 

@@ -1,15 +1,14 @@
 package http
 
 import (
-	"context"
 	"net/http"
-	"time"
 
 	"github.com/medilab/webhooks/domain"
 )
 
 // The health and metrics routes need no token: they tell no data of the clinic,
-// and what asks for them (a load balancer, Prometheus) mostly has none.
+// and what asks for them (a load balancer, Prometheus) mostly has none. As anybody
+// may ask, what they cost the database does not grow with how many do.
 func (s *Server) healthRoutes() {
 	s.route("GET", "/healthz", public, s.handleAlive)
 	s.route("GET", readyPath, public, s.handleReady)
@@ -24,21 +23,26 @@ func (s *Server) handleAlive(x *exchange, _ *http.Request) error {
 	return x.answer(http.StatusOK, statusView{"ok"})
 }
 
-// readyTimeout is how long a load balancer is kept waiting.
-const readyTimeout = 2 * time.Second
-
+// handleReady asks once for all who ask meanwhile, within refreshPatience.
 func (s *Server) handleReady(x *exchange, r *http.Request) error {
 	if s.config.Ready != nil {
-		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-		defer cancel()
-		if err := s.config.Ready(ctx); err != nil {
+		if err := s.readiness.since(r.Context(), s.config.Ready); err != nil {
 			return domain.Unavailable("the service is not ready", err)
 		}
 	}
 	return x.answer(http.StatusOK, statusView{"ready"})
 }
 
+// maxScrapes bounds how many read the metrics at once.
+const maxScrapes = 4
+
 func (s *Server) handleMetrics(x *exchange, r *http.Request) error {
+	select {
+	case s.scrapes <- struct{}{}:
+		defer func() { <-s.scrapes }()
+	default:
+		return domain.Throttled("too many others are reading the metrics; try again")
+	}
 	s.config.Metrics.ServeHTTP(x, r)
 	return nil
 }

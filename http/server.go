@@ -49,6 +49,9 @@ type Server struct {
 	auth     authenticator
 	ids      requestIDs
 	readings chan struct{} // holds a token for each reading of the whole log under way
+	scrapes  chan struct{} // and of the metrics
+
+	readiness *refresher
 }
 
 // apiRoot is where the API is.
@@ -76,7 +79,7 @@ func NewServer(config Config) *Server {
 }
 
 func newServer(config Config) *Server {
-	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), readings: make(chan struct{}, maxReadings)}
+	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), readings: make(chan struct{}, maxReadings), scrapes: make(chan struct{}, maxScrapes), readiness: new(refresher)}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
