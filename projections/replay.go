@@ -84,7 +84,7 @@ func (p *Projections) replayed(ctx context.Context, r *Replay, ids [][16]byte, s
 		FROM unnest($1::uuid[], $2::text[]) AS d (id, stream)
 		LEFT JOIN medilab.queue AS q ON q.delivery_id = d.id
 		LEFT JOIN LATERAL (SELECT e.type FROM medilab.events AS e
-			WHERE e.stream = d.stream AND e.type <> 'delivery.outcome_late' ORDER BY e.version DESC LIMIT 1) AS last ON true`,
+			WHERE q.delivery_id IS NULL AND e.stream = d.stream AND e.type <> 'delivery.outcome_late' ORDER BY e.version DESC LIMIT 1) AS last ON true`,
 		ids, streams).Scan(&r.Pending, &r.Delivered, &r.Failed, &r.Cancelled)
 	if err != nil {
 		return fmt.Errorf("read a replay: %w", err)

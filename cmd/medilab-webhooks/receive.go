@@ -113,11 +113,12 @@ func isTerminal(w io.Writer) bool {
 type verdict string
 
 const (
-	valid     verdict = "valid"
-	wrong     verdict = "WRONG"
-	missing   verdict = "missing"
-	unchecked verdict = "not checked"
-	absent    verdict = "none"
+	valid       verdict = "valid"
+	validBefore verdict = "valid by the secret before the rotation"
+	wrong       verdict = "WRONG"
+	missing     verdict = "missing"
+	unchecked   verdict = "not checked"
+	absent      verdict = "none"
 )
 
 // receivedCall is one call as it is printed.
@@ -160,9 +161,7 @@ func (in *inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &receivedCall{
 		At: at.UTC(), Method: r.Method, Path: r.URL.RequestURI(), Headers: make(map[string]string, len(r.Header)),
 		Bytes: len(body), raw: body, Answered: in.options.status,
-		Signature: in.verify(r.Header.Get("X-Webhook-Signature"), func(signature string) bool {
-			return in.key.VerifyGuide(body, signature)
-		}),
+		Signature: in.verifyGuide(r.Header, body),
 		Standard: in.verify(r.Header.Get("Webhook-Signature"), func(signature string) bool {
 			return in.key.VerifyStandard(r.Header.Get("Webhook-Id"), r.Header.Get("Webhook-Timestamp"), body, signature)
 		}),
@@ -188,6 +187,16 @@ func (in *inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	in.print(c)
 	w.WriteHeader(c.Answered)
+}
+
+// verifyGuide takes, in a rotation's overlap, the secret from before it for as good.
+func (in *inspector) verifyGuide(h http.Header, body []byte) verdict {
+	matches := func(signature string) bool { return in.key.VerifyGuide(body, signature) }
+	v := in.verify(h.Get("X-Webhook-Signature"), matches)
+	if v == wrong && matches(h.Get("X-Webhook-Signature-Previous")) {
+		return validBefore
+	}
+	return v
 }
 
 func (in *inspector) verify(signature string, matches func(string) bool) verdict {
@@ -270,7 +279,7 @@ func (c *receivedCall) write(b *bytes.Buffer, colour bool) {
 
 func (p palette) mark(v verdict) string {
 	switch v {
-	case valid:
+	case valid, validBefore:
 		return p.good + string(v) + p.off
 	case wrong, missing:
 		return p.bad + string(v) + p.off

@@ -73,6 +73,24 @@ func TestReceiveFailsAsOftenAsTold(t *testing.T) {
 	deliver(t, receiveOptions{status: 200, failRate: 0}, nil, "{}", 200)
 }
 
+// In a rotation's overlap whoever knows either secret is told that it is right.
+func TestReceiveVerifiesInARotation(t *testing.T) {
+	const body = `{"attempt":1}`
+	sign := func(secret string) string {
+		return string(domain.NewSigningKey(domain.NewSecret(secret)).AppendGuide(nil, []byte(body)))
+	}
+	header := http.Header{"X-Webhook-Signature": {sign("new")}, "X-Webhook-Signature-Previous": {sign("old")}}
+	for secret, want := range map[string]verdict{"new": valid, "old": validBefore, "other": wrong} {
+		var call receivedCall
+		if err := json.Unmarshal([]byte(deliver(t, receiveOptions{secret: secret, status: 200, json: true}, header, body, 200)), &call); err != nil {
+			t.Fatal(err)
+		}
+		if call.Signature != want {
+			t.Errorf("with the secret %q the signature is %q, want %q", secret, call.Signature, want)
+		}
+	}
+}
+
 // deliver makes one call and gives what was printed of it.
 func deliver(t *testing.T, o receiveOptions, header http.Header, body string, wantStatus int) string {
 	t.Helper()
