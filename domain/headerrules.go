@@ -176,26 +176,3 @@ func checkURL(text string) string {
 	}
 	return ""
 }
-
-// MaskURL hides what may be secret in a URL before it is logged or shown in an error:
-// the query's values all together, user info and fragment. It works on any text.
-func MaskURL(text string) string {
-	rest, _, _ := strings.Cut(text, "#")
-	rest, _, hasQuery := strings.Cut(rest, "?")
-	if scheme, after, ok := strings.Cut(rest, "://"); ok {
-		authority, path, hasPath := strings.Cut(after, "/")
-		if at := strings.LastIndexByte(authority, '@'); at >= 0 {
-			authority = Masked + authority[at:]
-		}
-		rest = scheme + "://" + authority
-		if hasPath {
-			rest += "/" + path
-		}
-	} else if at := strings.LastIndexByte(rest, '@'); at >= 0 {
-		rest = Masked + rest[at:]
-	}
-	if hasQuery {
-		rest += "?" + Masked
-	}
-	return rest
-}

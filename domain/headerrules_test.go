@@ -78,22 +78,3 @@ func TestCheckURL(t *testing.T) {
 		}
 	}
 }
-
-func TestMaskURL(t *testing.T) {
-	for in, want := range map[string]string{
-		"https://a.example/hook":               "https://a.example/hook",
-		"https://a.example/hook?token=s3cret":  "https://a.example/hook?***",
-		"https://a.example?x#y":                "https://a.example?***",
-		"https://u:s3cret@a.example/p@q":       "https://***@a.example/p@q",
-		"https://a.example/#s3cret?x":          "https://a.example/",
-		"u:s3cret@host/p?s3cret":               "***@host/p?***",
-		"https://u:s3cret@x@a.example":         "https://***@a.example",
-		"":                                     "",
-		"http://%zz/?s3cret":                   "http://%zz/?***",
-		"https://a.example/p?next=http://u@b/": "https://a.example/p?***",
-	} {
-		if got := MaskURL(in); got != want {
-			t.Errorf("MaskURL(%q) = %q, want %q", in, got, want)
-		}
-	}
-}

@@ -227,6 +227,23 @@ func TestRoleNeedsOnlyExecute(t *testing.T) {
 			t.Errorf("the clinic's role can %s", forbidden)
 		}
 	}
+
+	// Functions of the role's own, which go before the built-in ones in its search path, do
+	// not run with the rights of the owner.
+	check(t, exec(`RESET ROLE; CREATE SCHEMA trap AUTHORIZATION `+role+`; SET ROLE `+role))
+	for _, name := range []string{"octet_length", "length"} {
+		check(t, exec(`CREATE FUNCTION trap.`+name+`(text) RETURNS integer LANGUAGE plpgsql AS 'BEGIN CREATE TABLE IF NOT EXISTS medilab.trapped (); RETURN 1; END'`))
+	}
+	check(t, exec(`SET search_path = trap, pg_catalog`))
+	if err := exec(call); err != nil {
+		t.Errorf("the role's own functions are asked: %v", err)
+	}
+	var trapped bool
+	check(t, conn.QueryRow(t.Context(), `SELECT to_regclass('medilab.trapped') IS NOT NULL`).Scan(&trapped))
+	if trapped {
+		t.Error("the role's own functions have the owner's rights")
+	}
+	check(t, exec(`RESET search_path`))
 }
 
 func TestPublisher(t *testing.T) {
