@@ -17,14 +17,16 @@ import (
 //   - a window grows by one a success and shrinks when the receiver is in
 //     trouble, so that one that comes back gets its backlog step by step.
 //
-// What waits in memory is bounded too, in number and bytes; the rest stays in
-// the queue's table, unread. Beside other nodes it is bounded in time as well:
-// what does not start soon goes back to the table, where a node that has nothing
-// to do finds it.
+// What waits in memory is bounded too, in number (by the same threshold: no lane
+// keeps more than are still free) and bytes; the rest stays in the queue's table,
+// unread. What is kept here costs a third of what is claimed from the table later.
+// Beside other nodes it is bounded in time as well: what does not start soon goes
+// back to the table, where a node that has nothing to do finds it.
 const (
 	lanesShare      = 8
 	firstWindow     = 64
 	leastWindow     = 4
+	windowsKept     = 16 // of a lane, in memory
 	maxWaitingBytes = 64 << 20
 	// A lane may hold as many bytes as are left to others, so that a receiver that
 	// hangs over large payloads never takes the memory that all live by. So little
@@ -153,7 +155,7 @@ func (l *lanes) limit(ln *lane) int {
 }
 
 // mostKept is as good as no bound: a window never grows beyond the workers.
-func mostKept(workers int) int { return 2 * workers }
+func mostKept(workers int) int { return windowsKept * workers }
 
 // most is how many deliveries of the lane may wait in memory.
 func (l *lanes) most(ln *lane) int {
@@ -161,7 +163,7 @@ func (l *lanes) most(ln *lane) int {
 	if atOnce == 0 && ln.inFlight == 0 && !time.Now().Before(ln.left) {
 		atOnce = 1 // it waits for its turn among the lanes
 	}
-	return min(2*ln.window, atOnce+ln.kept)
+	return min(windowsKept*ln.window, atOnce+ln.kept)
 }
 
 // wants tells whether the lane should claim from the table. Small claims cost as
@@ -174,8 +176,9 @@ func (l *lanes) room(ln *lane) int {
 	if l.stopped || held >= maxHeldBytes || mine >= max(leastLaneBytes, maxWaitingBytes-held) {
 		return 0
 	}
-	free := 4*l.workers - l.waiting - len(l.tentative.claimed)
-	return max(0, min(free, l.most(ln)-len(ln.waiting)-l.tentative.byLane[ln.webhook]))
+	keeps := len(ln.waiting) + l.tentative.byLane[ln.webhook]
+	free := 2*windowsKept*l.workers - l.waiting - len(l.tentative.claimed)
+	return max(0, min((free-keeps)/2, l.most(ln)-keeps))
 }
 
 // Begin implements projections.Claims.

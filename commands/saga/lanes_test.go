@@ -85,3 +85,20 @@ func drain(c chan struct{}) {
 	default:
 	}
 }
+
+// However much one lane keeps, others have room.
+func TestLanesKeepRoomForOthers(t *testing.T) {
+	const workers = 64
+	l := newLanes(workers, 1)
+	for n := range 10 {
+		webhook := domain.WebhookID(uuid.New())
+		room := l.room(l.lane(webhook))
+		if least := windowsKept * workers >> n; room < least {
+			t.Fatalf("lane %d has room for %d, and %d are the least", n, room, least)
+		}
+		l.add(deliveriesTo(webhook, room))
+		if more := l.room(l.lane(webhook)); more != 0 {
+			t.Fatalf("lane %d has room for %d more after %d", n, more, room)
+		}
+	}
+}
