@@ -93,7 +93,8 @@ func (d *Directory) Run(ctx context.Context) {
 		breathe  = 10 * time.Millisecond // between two readings under load
 		patience = 10 * time.Second      // with a connection that is dead and does not say so
 	)
-	wake, stop := d.log.Wakes()
+	// What this process appended is known, unless another appended right before it.
+	wake, stop := d.log.Wakes(func(batch []eventstore.Event) bool { return d.Position() < batch[len(batch)-1].Position })
 	defer stop()
 	for ctx.Err() == nil {
 		select {

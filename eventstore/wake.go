@@ -35,11 +35,11 @@ func (l *Log) wakeListeners(batch []Event) {
 	}
 }
 
-// Wakes gives a channel that holds a token when the log has grown, here or on a
-// node that announces. stop ends it.
-func (l *Log) Wakes() (wake <-chan struct{}, stop func()) {
+// Wakes gives a channel that holds a token when a node that announces has
+// appended, or this one something that is of interest (nil: all is). stop ends it.
+func (l *Log) Wakes(interested func(batch []Event) bool) (wake <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
-	l.listen(c, nil)
+	l.listen(c, interested)
 	return c, func() { l.unlisten(c) }
 }
 

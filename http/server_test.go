@@ -164,7 +164,7 @@ const patience = time.Minute
 // until waits until the condition holds, looking whenever the log has grown.
 func (s *service) until(what string, holds func() bool) {
 	s.t.Helper()
-	wake, stop := s.log.Wakes()
+	wake, stop := s.log.Wakes(nil)
 	defer stop()
 	deadline := time.After(patience)
 	for !holds() {

@@ -30,7 +30,8 @@ const (
 )
 
 // reader reads the outbox on a connection of its own, whose plans always go by the key: one
-// made while the table was small would read all of a large backlog for every batch.
+// made while the table was small would read all of a large backlog for every batch. So there is
+// one plan whatever it is asked, and it is made once: making it took longer than its work does.
 type reader struct {
 	pool   *pgxpool.Pool
 	conn   *pgx.Conn
@@ -62,7 +63,8 @@ func (r *reader) connect(ctx context.Context) error {
 		return err
 	}
 	conn := pooled.Hijack()
-	if _, err := conn.Exec(ctx, `SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off`); err != nil {
+	if _, err := conn.Exec(ctx, `SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+		SET plan_cache_mode = force_generic_plan`); err != nil {
 		return errors.Join(err, conn.Close(ctx))
 	}
 	r.conn = conn

@@ -103,7 +103,7 @@ func (r *rig) emit(on execer, data string) domain.EventID {
 // await waits until the log holds n events and returns their data in order.
 func (r *rig) await(n int) []domain.EventTriggered {
 	r.Helper()
-	wake, stop := r.log.Wakes()
+	wake, stop := r.log.Wakes(nil)
 	defer stop()
 	deadline := time.After(patience)
 	for {

@@ -307,7 +307,7 @@ func (n *node) awaitVersion(id domain.DeliveryID, version int) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
 	defer cancel()
-	wake, stop := n.log.Wakes()
+	wake, stop := n.log.Wakes(nil)
 	defer stop()
 	for {
 		events, err := n.log.Load(ctx, id.Stream())

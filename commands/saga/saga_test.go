@@ -163,7 +163,7 @@ func (n *node) awaitState(id domain.DeliveryID, want domain.DeliveryState) domai
 		if d.State == want {
 			return d
 		}
-		wake, stop := n.log.Wakes()
+		wake, stop := n.log.Wakes(nil)
 		select {
 		case <-wake:
 		case <-time.After(50 * time.Millisecond): // another node's append may not wake us
