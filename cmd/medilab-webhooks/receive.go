@@ -167,7 +167,7 @@ func (in *inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}),
 	}
 	for name, values := range r.Header {
-		c.Headers[name] = strings.Join(values, ", ")
+		c.Headers[asSent(name)] = strings.Join(values, ", ")
 	}
 	if json.Valid(body) {
 		c.Body = body
@@ -197,6 +197,19 @@ func (in *inspector) verifyGuide(h http.Header, body []byte) verdict {
 		return validBefore
 	}
 	return v
+}
+
+// sentNames are the headers that the service does not write as Go's server names them.
+var sentNames = []string{"X-Webhook-ID", "X-Webhook-Event-ID", "X-Webhook-Delivery-ID", domain.HeaderStandardID, domain.HeaderStandardTimestamp, domain.HeaderStandardSignature}
+
+// asSent gives a header's name as the service sends it.
+func asSent(name string) string {
+	for _, sent := range sentNames {
+		if strings.EqualFold(sent, name) {
+			return sent
+		}
+	}
+	return name
 }
 
 func (in *inspector) verify(signature string, matches func(string) bool) verdict {

@@ -68,6 +68,24 @@ func TestReceivePrintsForPeople(t *testing.T) {
 	}
 }
 
+// Headers are named as the guide and the service write them, not as Go's server does.
+func TestReceiveNamesHeadersAsTheyAreSent(t *testing.T) {
+	sent := domain.Headers(domain.PayloadV1, domain.Payload{Timestamp: time.Now()}, []byte("{}"), domain.Signer{Current: domain.NewSigningKey(domain.NewSecret("s"))})
+	header := http.Header{}
+	for _, h := range sent {
+		header.Set(h.Name, h.Value)
+	}
+	got := deliver(t, receiveOptions{status: 200}, header, "{}", 200)
+	for _, h := range sent {
+		if !strings.Contains(got, "\n  "+h.Name+": ") {
+			t.Errorf("%s is not in %s", h.Name, got)
+		}
+	}
+	if len(sent) < 10 {
+		t.Errorf("only %d headers", len(sent))
+	}
+}
+
 func TestReceiveFailsAsOftenAsTold(t *testing.T) {
 	deliver(t, receiveOptions{status: 200, failRate: 1}, nil, "{}", 500)
 	deliver(t, receiveOptions{status: 200, failRate: 0}, nil, "{}", 200)
