@@ -52,6 +52,7 @@ type Server struct {
 	scrapes  chan struct{} // and of the metrics
 
 	readiness *refresher
+	door      *door
 }
 
 // apiRoot is where the API is.
@@ -79,7 +80,7 @@ func NewServer(config Config) *Server {
 }
 
 func newServer(config Config) *Server {
-	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), readings: make(chan struct{}, maxReadings), scrapes: make(chan struct{}, maxScrapes), readiness: new(refresher)}
+	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), readings: make(chan struct{}, maxReadings), scrapes: make(chan struct{}, maxScrapes), readiness: new(refresher), door: newDoor()}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -166,6 +167,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	header["Cache-Control"] = noStore
 	defer s.finish(x, r)
 	withoutTrailingSlash(r)
+	if !isProbe(r.URL.Path) {
+		if !s.door.enter() {
+			s.refuse(x, r)
+			return
+		}
+		defer s.door.leave()
+	}
 	s.router.ServeHTTP(x, r)
 }
 

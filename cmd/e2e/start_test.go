@@ -3,11 +3,14 @@ package e2e
 import (
 	"bytes"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -57,6 +60,41 @@ func TestFirstStart(t *testing.T) {
 	}
 	p.token = token
 	p.api(200, "GET", "/webhooks/", "", nil)
+}
+
+// A process that is shutting down says so until its calls have ended: it is alive, not
+// ready, and sends callers elsewhere.
+func TestItSaysThatItShutsDown(t *testing.T) {
+	release := make(chan struct{})
+	in := receive(t, func(http.ResponseWriter, receipt) { <-release })
+	var released sync.Once
+	end := func() { released.Do(func() { close(release) }) }
+	defer end()
+	p := start(t)
+	p.register(in.URL, `{"events":["patient.created"]}`)
+	event := p.trigger(`{"event_type":"patient.created","event_data":{}}`)
+	in.await(1)
+	p.signal(syscall.SIGTERM)
+	p.until("it is not ready", func() bool { status, _ := p.request("GET", "/readyz", ""); return status == 503 })
+	if status, answer := p.request("GET", "/healthz", ""); status != 200 {
+		t.Errorf("it is not alive: %d %s", status, answer)
+	}
+	if status, answer := p.request("GET", "/metrics", ""); status != 200 {
+		t.Errorf("it has no metrics: %d %s", status, answer)
+	}
+	p.refused(503, "POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`, "", "shutting down")
+	end()
+	if err := p.wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	p.start()
+	p.until("the call is on record", func() bool {
+		calls := p.calls("1")
+		return len(calls) == 1 && calls[0].EventID == event && calls[0].Status == "success"
+	})
+	if got := in.all(); len(got) != 1 {
+		t.Errorf("%d calls arrived", len(got))
+	}
 }
 
 // What cannot work is said in one line with what to do, and nothing is left running.

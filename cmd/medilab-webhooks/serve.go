@@ -261,7 +261,8 @@ func (s *server) run(ctx context.Context) error {
 	defer stopSaga()
 	group.Go(func() { saga <- s.saga.Run(sagaCtx) })
 
-	web := s.webServer()
+	front := s.front()
+	web := webServer(front)
 	served := make(chan error, 1)
 	go func() { served <- s.listen(web, listener) }()
 	s.announce(listener.Addr())
@@ -276,30 +277,42 @@ func (s *server) run(ctx context.Context) error {
 	s.stopping.Store(true)
 	stopWeb, cancel := context.WithTimeout(context.Background(), webGrace)
 	defer cancel()
-	if err := web.Shutdown(stopWeb); err != nil {
+	if err := front.Drain(stopWeb); err != nil {
 		s.logger.Warn("some requests did not end in time", "error", err)
 	}
 	stopSaga()
-	return errors.Join(broken, <-saga)
+	broken = errors.Join(broken, <-saga)
+	// Until here who watches was told that this process is alive and takes nothing more.
+	closeWeb, cancelClose := context.WithTimeout(context.Background(), closeGrace)
+	defer cancelClose()
+	if web.Shutdown(closeWeb) != nil { // requests that were given up above
+		broken = errors.Join(broken, web.Close())
+	}
+	return broken
 }
 
 const (
-	webGrace = 5 * time.Second
+	webGrace   = 5 * time.Second
+	closeGrace = time.Second
 	// writeTimeout lets the longest answer end: a test call may take five minutes.
 	writeTimeout = 6 * time.Minute
 )
 
-func (s *server) webServer() *nethttp.Server {
+// front is what answers requests: the API and the panel, or the probes alone.
+func (s *server) front() *http.Server {
 	config := http.Config{
 		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity,
 		Ready: s.ready, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages,
 	}
-	front := http.NewProbes
 	if s.settings.roles[roleAPI] {
-		front = http.NewServer
+		return http.NewServer(config)
 	}
+	return http.NewProbes(config)
+}
+
+func webServer(front *http.Server) *nethttp.Server {
 	return &nethttp.Server{
-		Handler:           front(config).Handler(),
+		Handler:           front.Handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       2 * time.Minute,
 		WriteTimeout:      writeTimeout,

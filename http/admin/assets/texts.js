@@ -174,6 +174,8 @@ const texts = {
   'outcome.tls_failed': ['Не удалось установить TLS', 'TLS failed'],
   'outcome.reset': ['Получатель оборвал соединение', 'The receiver cut the connection'],
   'outcome.bad_response': ['Ответ получателя не похож на HTTP', 'The answer is no HTTP'],
+  'outcome.unreadable_secret': ['Секрет не открыть: нет ключа', 'No key opens the secret'],
+  'outcome.unreadable_event': ['Запись о событии не читается', 'The event cannot be read'],
   'outcome.invalid_request': ['Запрос нельзя отправить', 'The request cannot be sent'],
 
   'call.delivery': ['Доставка', 'Delivery'],
