@@ -43,6 +43,10 @@ func TestDescription(t *testing.T) {
 	}
 
 	w := p.register(in.URL, `{"secret":"s3cret","filters":{"a":1},"batch":{"max_events":2,"max_wait":1}}`)
+	var replay struct {
+		ID string `json:"replay_id"`
+	}
+	p.api(202, "POST", "/webhooks/1/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`, &replay)
 	event := p.trigger(`{"event_type":"visit.created","event_data":{"a":1}}`)
 	c := p.awaitCalls(w.ID, 1)[0]
 	p.command(0, "", "token", "create", "--name", "crm", "--scopes", "events:write")
@@ -58,6 +62,9 @@ func TestDescription(t *testing.T) {
 		{"POST", "/webhooks/events/trigger", `{`}, {"POST", "/webhooks/events/trigger/batch", `{"events":[{"event_type":"visit.created","event_data":{}}]}`},
 		{"GET", "/webhooks/events/types", ""}, {"GET", "/webhooks/events", ""}, {"GET", "/webhooks/events/" + event, ""}, {"GET", "/webhooks/events/" + event + "/deliveries", ""},
 		{"GET", "/webhooks/events/" + event + "/explain", ""}, {"POST", "/webhooks/deliveries/" + c.DeliveryID + "/retry", ""}, {"GET", "/webhooks/alerts", ""},
+		{"POST", "/webhooks/1/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","dry_run":true}`}, {"POST", "/webhooks/1/replay", `{}`},
+		{"GET", "/webhooks/1/replays/" + replay.ID, ""}, {"POST", "/webhooks/deliveries/" + c.DeliveryID + "/cancel", ""},
+		{"GET", "/webhooks/events/parked", ""}, {"POST", "/webhooks/events/parked/1/retry", ""}, {"POST", "/webhooks/events/parked/1/discard", ""},
 		{"POST", "/webhooks/1/deactivate", ""}, {"POST", "/webhooks/1/activate", ""}, {"GET", "/webhooks/99", ""}, {"DELETE", "/webhooks/1", ""},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), r.method, "http://"+p.addr+"/api/v1"+r.path, bytes.NewReader([]byte(r.body)))
