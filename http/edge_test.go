@@ -162,7 +162,8 @@ func TestTooLargeIsToldToThoseWhoSendFirst(t *testing.T) {
 	}
 }
 
-// Nothing a caller sends makes a 500, on any path with any method.
+// Nothing a caller sends makes a 500, on any path with any method, and every refusal is
+// a problem.
 func TestJunk(t *testing.T) {
 	s := newService(t)
 	s.register("")
@@ -193,8 +194,9 @@ func TestJunk(t *testing.T) {
 					if (method == "GET" || method == "HEAD") && body != "" || method != "GET" && query != "" {
 						continue
 					}
-					if got := s.ask(method, path+query, body); got.status >= 500 {
-						t.Errorf("%s %s %.80s: %d %s", method, path+query, body, got.status, got.body)
+					got := s.ask(method, path+query, body)
+					if got.status >= 500 || got.status >= 400 && got.header.Get("Content-Type") != "application/problem+json" {
+						t.Errorf("%s %s %.80s: %d %s %s", method, path+query, body, got.status, got.header.Get("Content-Type"), got.body)
 					}
 				}
 			}
