@@ -56,7 +56,7 @@ type found struct {
 	nodes    []node // none: missing; several when the path led through an array
 	tooMany  bool
 	tooLarge bool // size is beyond limit
-	size     int  // bytes of the arrays that the path leads through, and of arrays and objects at its end
+	size     int  // bytes of the arrays that the path leads through, and of what is no string at its end
 	limit    int  // up to which size was looked
 
 	texts   int // bytes of all strings among the candidates; -1: not counted yet
@@ -154,7 +154,7 @@ func (d *Doc) descend(s span, path string, f *found) {
 			}
 			n := newNode(d.data[value.off:value.end])
 			f.nodes = append(f.nodes, n)
-			if n.kind == arrayKind || n.kind == objectKind {
+			if n.kind == arrayKind || n.kind == objectKind || n.kind == numberKind { // of any length
 				f.through(len(n.raw))
 			}
 			return

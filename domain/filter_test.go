@@ -291,6 +291,8 @@ func TestFilterWorkIsBounded(t *testing.T) {
 		{"many values and a large array", `{"a":{"$in":[` + list("[]", 10_000) + `,7]}}`, array("{}", 1000), "to look through"},
 		{"many alternatives and a large array", `{"a":{"$or":[` + list("1", 10_000) + `,7]}}`, array("0", 1000), "to look through"},
 		{"many numbers and a large array", `{"a":{"$in":[` + list("1", 20_000) + `,7]}}`, array("0", 1<<19), ""},
+		{"many conditions and a long number", hundred, `{"a":7.` + strings.Repeat("0", 100_000) + `}`, "to look through"},
+		{"a long number", `{"a":7}`, `{"a":7.` + strings.Repeat("0", 100_000) + `}`, ""},
 		{"a large object", `{"a":{"b":7}}`, `{"a":{"b":7` + strings.Repeat(" ", 3<<20) + `}}`, "to look through"},
 	}
 	for _, tt := range tests {
