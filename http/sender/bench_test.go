@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// The two benchmarks make the same calls to the same kind of receiver; the
-// sender is to stay within a tenth of the bare client.
+// The two benchmarks make the same calls to the same kind of receiver: the sender
+// is to stay well ahead of the bare client (decision 10).
 
 func benchReceiver(b *testing.B) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
