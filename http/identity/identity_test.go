@@ -162,6 +162,11 @@ func TestRefusedTokens(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "anna") {
 			t.Errorf("a token %s: the refusal quotes it: %v", name, err)
 		}
+		// Ways of signing that are not ours are refused before any key is tried with them.
+		byWay := strings.Contains(name, "signed") || name == "no token"
+		if err != nil && byWay != strings.Contains(err.Error(), "signed in a way that is not accepted") {
+			t.Errorf("a token %s: refused because %v", name, err)
+		}
 	}
 }
 
