@@ -116,7 +116,8 @@ func TestEmitOne(t *testing.T) {
 	} {
 		c.run(2, "", append([]string{"emit"}, wrong...)...)
 	}
-	c.run(1, "", "emit", "--file", filepath.Join(t.TempDir(), "missing"))
+	_, notes = c.run(1, "", "emit", "--file", filepath.Join(t.TempDir(), "missing"))
+	c.matches("the failure", notes, "medilab-webhooks: open the events: .*; check --file\n")
 
 	types := filepath.Join(t.TempDir(), "types.json")
 	if err := os.WriteFile(types, []byte(`[{"type":"lab.result_ready","en":"A result is ready"}]`), 0o600); err != nil {

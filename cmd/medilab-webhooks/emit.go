@@ -152,7 +152,7 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 	if o.file != "-" {
 		file, err := os.Open(o.file)
 		if err != nil {
-			return fmt.Errorf("open the events: %w", err)
+			return fmt.Errorf("open the events: %w; check --file", err)
 		}
 		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
 			size = info.Size()
