@@ -42,7 +42,11 @@ var folders = map[string]folder{
 	"migrations":           {inside: []string{}},
 	"cmd/medilab-webhooks": {inside: []string{anything}},
 	"cmd/bench":            {inside: []string{"domain", "eventstore", "migrations"}}, // it measures the product from outside, and fills logs
+	harness:                {inside: []string{}},
 }
+
+// harness starts the built product for tests, which alone may import it.
+const harness = "cmd/e2e/harness"
 
 // testFolders are what tests may import besides.
 var testFolders = map[string][]string{
@@ -106,6 +110,7 @@ func TestImportsKeepTheirDirections(t *testing.T) {
 		for _, imported := range s.imports() {
 			inside, ours := strings.CutPrefix(imported, module+"/")
 			switch {
+			case s.isTest() && inside == harness:
 			case ours && within(inside, "cmd"):
 				t.Errorf("%s imports %s: nobody imports a command", s.name, inside)
 			case s.isTest():

@@ -178,7 +178,7 @@ func TestAlertsOfInactivity(t *testing.T) {
 		t.Error("the metrics do not tell of the alert")
 	}
 
-	p.kill()
+	p.Kill()
 	p.start()
 	// A webhook that is made now gets its alert by the new process's scans; those before
 	// it have been looked at then too.

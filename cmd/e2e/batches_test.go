@@ -81,7 +81,7 @@ func TestBatchIsFullAndRetried(t *testing.T) {
 		t.Errorf("the body has more than was promised: %s", first.body)
 	}
 	p.awaitCalls(w.ID, 1)
-	p.kill()
+	p.Kill()
 	seen := len(in.all()) // its second attempt may have been made
 	healthy.Store(true)
 	p.start()
@@ -114,7 +114,7 @@ func TestBatchWaitsNoLonger(t *testing.T) {
 	p := start(t)
 	w := p.register(in.URL, `{"batch":{"max_events":1000,"max_wait":8}}`)
 	ids := p.triggerAll("visit.created", numbered(0, 3)...)
-	p.kill()
+	p.Kill()
 	p.start()
 	ready := time.Now()
 	got := in.await(1)[0]

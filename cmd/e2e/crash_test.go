@@ -52,10 +52,10 @@ func TestTermFinishesWhatIsInFlight(t *testing.T) {
 		p.trigger(`{"event_type":"patient.created","event_data":{}}`)
 	}
 	in.await(n)
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	// It takes no new work from now on, while the calls go on.
 	p.until("the server is not ready any more", func() bool {
-		resp, err := http.Get("http://" + p.addr + "/readyz")
+		resp, err := http.Get("http://" + p.Addr + "/readyz")
 		if err != nil {
 			return true
 		}
@@ -63,8 +63,8 @@ func TestTermFinishesWhatIsInFlight(t *testing.T) {
 		return resp.StatusCode != http.StatusOK
 	})
 	close(release)
-	if err := p.wait(); err != nil {
-		t.Fatalf("after SIGTERM the server ended with %v", err)
+	if code := p.Wait(); code != 0 {
+		t.Fatalf("after SIGTERM the server ended with %d", code)
 	}
 
 	p.start()
@@ -110,7 +110,7 @@ func TestKillLosesNothing(t *testing.T) {
 		}
 		return second >= 5
 	})
-	p.kill()
+	p.Kill()
 	close(hang)
 	healthy.Store(true)
 	p.start()

@@ -19,7 +19,7 @@ func TestDescription(t *testing.T) {
 	p := start(t)
 	fetch := func(path string) (*http.Response, []byte) {
 		t.Helper()
-		resp, err := http.Get("http://" + p.addr + path) // as anybody: without a token
+		resp, err := http.Get("http://" + p.Addr + path) // as anybody: without a token
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestDescription(t *testing.T) {
 		{"GET", "/webhooks/events/parked", ""}, {"POST", "/webhooks/events/parked/1/retry", ""}, {"POST", "/webhooks/events/parked/1/discard", ""},
 		{"POST", "/webhooks/1/deactivate", ""}, {"POST", "/webhooks/1/activate", ""}, {"GET", "/webhooks/99", ""}, {"DELETE", "/webhooks/1", ""},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), r.method, "http://"+p.addr+"/api/v1"+r.path, bytes.NewReader([]byte(r.body)))
+		req, err := http.NewRequestWithContext(t.Context(), r.method, "http://"+p.Addr+"/api/v1"+r.path, bytes.NewReader([]byte(r.body)))
 		if err != nil {
 			t.Fatal(err)
 		}

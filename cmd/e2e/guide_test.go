@@ -214,7 +214,7 @@ process.exit(verifyWebhook(body, process.argv[3], process.argv[4]) && !verifyWeb
 			t.Skip("there is no curl")
 		}
 		script := one(t, blocks, "Тестовые События", "bash")
-		script = strings.NewReplacer("http://localhost:8000", "http://"+p.addr, "your-token", adminToken, "curl ", curl+" -sS --fail-with-body ").Replace(script)
+		script = strings.NewReplacer("http://localhost:8000", "http://"+p.Addr, "your-token", adminToken, "curl ", curl+" -sS --fail-with-body ").Replace(script)
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", script).CombinedOutput()
 		var tested call
 		if err != nil || json.Unmarshal(out, &tested) != nil {

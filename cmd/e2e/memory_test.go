@@ -109,7 +109,7 @@ func TestLargePayloadsHoldUpNobodyElse(t *testing.T) {
 
 // post triggers from any goroutine.
 func (p *product) post(path, body string) (err error) {
-	req, err := http.NewRequestWithContext(p.Context(), http.MethodPost, "http://"+p.addr+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(p.Context(), http.MethodPost, "http://"+p.Addr+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}

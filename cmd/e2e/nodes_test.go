@@ -66,10 +66,10 @@ func TestAlertsOfTwoNodes(t *testing.T) {
 	decides := func() *product {
 		t.Helper()
 		for _, p := range both {
-			if p.process == nil {
+			if !p.Running() {
 				continue
 			}
-			pid := fmt.Sprint(p.process.Process.Pid)
+			pid := fmt.Sprint(p.Pid())
 			if reads[bool](t, database, `SELECT EXISTS (SELECT FROM medilab.readers AS r JOIN medilab.nodes AS n ON n.id = r.node
 				WHERE r.name = 'alerts' AND n.name LIKE '%/' || $1)`, pid) {
 				return p
@@ -85,7 +85,7 @@ func TestAlertsOfTwoNodes(t *testing.T) {
 	if dies == a {
 		other = b
 	}
-	dies.kill()
+	dies.Kill()
 	// What follows from time after the takeover is decided by the other, and what was raised
 	// before is not raised again.
 	late := other.register(in.URL, `{"events":["visit.completed"]}`)
@@ -177,7 +177,7 @@ func cutOff(t *testing.T, p *product, in *receiver, n int) (w webhook, replay st
 		p.api(200, "GET", "/webhooks/"+w.ID+"/replays/"+begun.ReplayID, "", &progress)
 		return progress.Queued > 0
 	})
-	p.kill()
+	p.Kill()
 	if progress.State != "running" || progress.Queued == n {
 		t.Fatalf("the replay was over before the server was killed: %+v", progress)
 	}

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // oddly serves on loopback whatever answer writes to each request, and gives the address.
@@ -186,7 +188,7 @@ func TestOddReceivers(t *testing.T) {
 		{name: "reset in the body", answer: resets(ok + "Content-Length: 9\r\n\r\nhalf"), outcome: "reset", status: 200, words: "before its answer was complete", cut: true},
 		{name: "no HTTP", answer: says("SSH-2.0-OpenSSH_9.2\r\n"), outcome: "bad_response", words: "not valid HTTP"},
 		{name: "broken chunk", answer: says(ok + "Transfer-Encoding: chunked\r\n\r\nxyz\r\n"), outcome: "bad_response", status: 200, words: "not valid HTTP", cut: true},
-		{name: "nobody listens", url: "http://" + freeAddress(t), outcome: "connect", words: "could not connect"},
+		{name: "nobody listens", url: "http://" + harness.FreeAddress(t), outcome: "connect", words: "could not connect"},
 		{name: "a private network", url: "http://10.1.2.3/", outcome: "refused_target", words: "10.1.2.3"},
 		{name: "no TLS", answer: says("HTTP/1.1 400 Bad Request\r\n\r\n"), url: "https", outcome: "tls_failed", words: "does not speak TLS"},
 	}
@@ -282,7 +284,7 @@ func text(s *string) string {
 // memory reads a figure of the server's process, in bytes.
 func (p *product) memory(name string) int {
 	p.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.process.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	if os.IsNotExist(err) {
 		p.Skip("this system does not tell a process's memory")
 	}

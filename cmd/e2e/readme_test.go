@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // The first steps of the README work as printed, but for the ports.
@@ -25,7 +27,7 @@ func TestReadmeFirstSteps(t *testing.T) {
 	p := prepare(t)
 	p.token = "" // the product makes its own
 	p.start()
-	receiver := freeAddress(t)
+	receiver := harness.FreeAddress(t)
 	home := t.TempDir()
 	for link, target := range map[string]string{"bin": filepath.Dir(binary), "data": p.dataDir} {
 		if err := os.Symlink(target, filepath.Join(home, link)); err != nil {
@@ -34,14 +36,14 @@ func TestReadmeFirstSteps(t *testing.T) {
 	}
 	shell := func(script string) *exec.Cmd {
 		c := exec.CommandContext(t.Context(), "sh", "-euc", strings.NewReplacer(
-			"127.0.0.1:8000", p.addr, "127.0.0.1:9000", receiver, "bin/medilab-webhooks receive", "exec bin/medilab-webhooks receive --addr "+receiver,
+			"127.0.0.1:8000", p.Addr, "127.0.0.1:9000", receiver, "bin/medilab-webhooks receive", "exec bin/medilab-webhooks receive --addr "+receiver,
 			"curl -sS", "curl -sS --fail-with-body",
 		).Replace(script))
 		c.Dir, c.Env = home, p.environment()
 		return c
 	}
 
-	inspector, seen := shell(blocks[0][1]), new(lockedBuffer)
+	inspector, seen := shell(blocks[0][1]), new(harness.Output)
 	inspector.Stdout, inspector.Stderr = seen, seen
 	if err := inspector.Start(); err != nil {
 		t.Fatal(err)

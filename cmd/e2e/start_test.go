@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // The first start tells a newcomer all there is to know, and the line that it prints works when
@@ -20,8 +22,8 @@ func TestFirstStart(t *testing.T) {
 	p := prepare(t)
 	p.token = ""
 	p.start()
-	said := p.output.String()
-	for _, wanted := range []string{"http://" + p.addr + "/api/v1", "http://" + p.addr + "/admin"} {
+	said := p.Said.String()
+	for _, wanted := range []string{"http://" + p.Addr + "/api/v1", "http://" + p.Addr + "/admin"} {
 		if !strings.Contains(said, wanted) {
 			t.Errorf("the first start does not say %s:\n%s", wanted, said)
 		}
@@ -51,11 +53,11 @@ func TestFirstStart(t *testing.T) {
 	}
 
 	p.stop()
-	p.output = new(lockedBuffer)
+	p.Said = new(harness.Output)
 	token := p.token
 	p.token = ""
 	p.start()
-	if said := p.output.String(); strings.Contains(said, token) {
+	if said := p.Said.String(); strings.Contains(said, token) {
 		t.Errorf("the second start shows the token again:\n%s", said)
 	}
 	p.token = token

@@ -124,7 +124,7 @@ func TestNoSecretLeavesInClear(t *testing.T) {
 	searchTables(t, dir, secrets)
 	searchFolder(t, dir, secrets)
 	secrets["a URL's query"] = inURL
-	search(t, "what the server said", []byte(p.output.String()), secrets)
+	search(t, "what the server said", []byte(p.Said.String()), secrets)
 	_, metrics := p.as("", "GET", "/metrics", "")
 	search(t, "the metrics", metrics, secrets)
 	if data, err := os.ReadFile(postgresLog(t, dir)); err != nil {

@@ -14,7 +14,7 @@ import (
 // dial opens a connection and sends what is given, and no more.
 func (p *product) dial(text string) net.Conn {
 	p.Helper()
-	conn, err := net.Dial("tcp", p.addr)
+	conn, err := net.Dial("tcp", p.Addr)
 	if err != nil {
 		p.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestOversizedAndBrokenRequests(t *testing.T) {
 		"a header that smuggles another":        {path + "X-A: b\rX-B: c\r\nContent-Length: 2\r\n\r\n{}", 400},
 		"a token in the query and not a header": {"GET /api/v1/webhooks?token=" + adminToken + " HTTP/1.1\r\nHost: a\r\n\r\n", 401},
 	} {
-		conn, err := net.Dial("tcp", p.addr)
+		conn, err := net.Dial("tcp", p.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,28 +3,14 @@
 package security
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
-
-// patience bounds every wait; what goes well takes a part of it.
-const patience = 2 * time.Minute
 
 const adminToken = "canary-admin-token-0123456789-0123456789"
 
@@ -32,36 +18,16 @@ const adminToken = "canary-admin-token-0123456789-0123456789"
 var built string
 
 func TestMain(m *testing.M) {
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (code int, err error) {
-	dir, err := os.MkdirTemp("", "medilab-security-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	built = filepath.Join(dir, "medilab-webhooks")
-	build := exec.Command("go", "build", "-o", built, "../medilab-webhooks")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return 0, fmt.Errorf("build the product: %w", err)
-	}
-	return m.Run(), nil
+	harness.Main(func(dir string) (code int, err error) {
+		if built, err = harness.Build(dir, "medilab-webhooks"); err != nil {
+			return 0, err
+		}
+		return m.Run(), nil
+	})
 }
 
 // product is a process that serves.
-type product struct {
-	testing.TB
-	addr        string
-	environment []string
-	output      *output
-}
+type product struct{ *harness.Process }
 
 // newDatabase is the environment of servers that share a Postgres of the test's
 // own, and the keys of its secrets.
@@ -70,109 +36,37 @@ func newDatabase(t testing.TB) []string {
 	return []string{"DATABASE_URL=" + testdb.New(t), "MEDILAB_KEYS=" + filepath.Join(t.TempDir(), "keys.json")}
 }
 
-// start serves until the test ends. Nothing of our own environment reaches it but
+// start serves until the test ends. Nothing of our own settings reaches it but
 // what finds Postgres.
 func start(t testing.TB, environment ...string) *product {
 	t.Helper()
-	p := &product{TB: t, addr: freeAddress(t), output: new(output)}
-	p.environment = append([]string{
-		"MEDILAB_ADDR=" + p.addr, "MEDILAB_TOKEN=" + adminToken, "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
-		"MEDILAB_POSTGRES_BIN=" + os.Getenv("MEDILAB_POSTGRES_BIN"), "MEDILAB_LOG=json,debug",
-	}, environment...)
-	process := exec.Command(built, "serve")
-	process.Env, process.Stdout, process.Stderr = p.environment, p.output, p.output
-	if err := process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = process.Wait() }()
-	t.Cleanup(func() {
-		_ = process.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(patience):
-			_ = process.Process.Kill()
-			t.Error("the server does not end")
-		}
-		if t.Failed() {
-			said := p.output.String()
-			t.Logf("the server said, at last:\n%s", said[max(0, len(said)-4000):])
-		}
-	})
-	p.until("the server is ready", func() bool {
-		select {
-		case <-ended:
-			t.Fatalf("the server ended:\n%s", p.output)
-		default:
-		}
-		resp, err := http.Get("http://" + p.addr + "/readyz")
-		if err != nil {
-			return false
-		}
-		_ = resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
+	p := &product{harness.NewProcess(t, "the server", built)}
+	settings := append([]string{"MEDILAB_ADDR=" + p.Addr, "MEDILAB_TOKEN=" + adminToken, "MEDILAB_LOG=json,debug"}, environment...)
+	p.Env = harness.Environment(settings...)
+	p.Start()
 	return p
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // nobody uses it
-	return l.Addr().String()
 }
 
 // until asks again and again until the condition holds.
 func (p *product) until(what string, holds func() bool) {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), patience)
-	defer cancel()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for !holds() {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			p.Fatalf("waited in vain until %s", what)
-		}
-	}
+	harness.Until(p, what, holds)
 }
 
 // as makes a request with the token and gives the answer whole.
 func (p *product) as(token, method, path, body string) (status int, answer []byte) {
 	p.Helper()
-	req, err := http.NewRequestWithContext(p.Context(), method, "http://"+p.addr+path, strings.NewReader(body))
+	a, err := p.Request(p.Context(), token, method, path, []byte(body))
 	if err != nil {
 		p.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		p.Fatal(err)
-	}
-	defer resp.Body.Close() //nolint:errcheck // it was read to its end
-	if answer, err = io.ReadAll(resp.Body); err != nil {
-		p.Fatal(err)
-	}
-	return resp.StatusCode, answer
+	return a.Status, a.Body
 }
 
 // api calls the API as an administrator, checks the status and decodes the answer.
 func (p *product) api(want int, method, path, body string, into any) {
 	p.Helper()
-	status, answer := p.as(adminToken, method, "/api/v1"+path, body)
-	if status != want {
-		p.Fatalf("%s %s answered %d, want %d: %s", method, path, status, want, answer)
-	}
-	if into == nil {
-		return
-	}
-	if err := json.Unmarshal(answer, into); err != nil {
-		p.Fatalf("%s %s answered %s: %v", method, path, answer, err)
-	}
+	p.API(want, adminToken, method, path, []byte(body), into)
 }
 
 // register makes a webhook for all events and gives its id.
@@ -212,34 +106,11 @@ func (p *product) calls(webhook string) []call {
 // command runs another command of the product beside the server.
 func (p *product) command(args ...string) string {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), patience)
-	defer cancel()
-	c := exec.CommandContext(ctx, built, args...)
-	c.Env = p.environment
-	var out, notes bytes.Buffer
-	c.Stdout, c.Stderr = &out, &notes
-	if err := c.Run(); err != nil {
-		p.Fatalf("%v: %v\n%s%s", args, err, &out, &notes)
+	out, notes, err := harness.Run(p.Context(), built, p.Env, "", args...)
+	if err != nil {
+		p.Fatalf("%v: %v\n%s%s", args, err, out, notes)
 	}
-	return out.String()
-}
-
-// output collects what a process says.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	return out
 }
 
 func decode(t testing.TB, text string, into any) {

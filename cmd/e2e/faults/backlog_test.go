@@ -83,9 +83,9 @@ func later(w http.ResponseWriter, _ *http.Request, _ receipt) {
 
 // restart ends the process well, and gives the time it takes to be ready again.
 func restart(n *node) time.Duration {
-	n.t.Helper()
-	if code := n.term(); code != 0 {
-		n.t.Errorf("%s ended with %d", n.name, code)
+	n.Helper()
+	if code := n.Term(); code != 0 {
+		n.Errorf("%s ended with %d", n.Label, code)
 	}
 	began := time.Now()
 	n.start()
@@ -104,7 +104,7 @@ func TestForeignTransactions(t *testing.T) {
 	h.node("worker", "MEDILAB_ROLES=saga,worker,projections").start()
 	healthy := l.subscribe(n, "healthy", nil, nil, everything)
 	l.subscribe(n, "flaky", flaky, nil, everything)
-	window := scaled(3*time.Second, time.Minute)
+	window := scaled(3*time.Second, 15*time.Second)
 	inTurns(t, "p95 by itself, and with four foreign transactions open",
 		func() time.Duration { return l.p95(healthy, window, 300, eventTypes, n) },
 		func() time.Duration {
@@ -112,7 +112,7 @@ func TestForeignTransactions(t *testing.T) {
 			return l.p95(healthy, window, 300, eventTypes, n)
 		})
 	end := foreignTransactions(t, h.url, c.url(t, "postgres"))
-	l.loadFor(window, 100, n)
+	l.loadFor(scaled(3*time.Second, time.Minute), 100, n)
 	l.balance(n) // the read models follow too
 	end()
 	l.verified()

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 var (
@@ -43,29 +45,18 @@ func TestMain(m *testing.M) {
 		*seed = rand.Uint64()
 	}
 	fmt.Printf("campaign %s, -seed=%d\n", *campaign, *seed)
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	harness.Main(func(dir string) (int, error) { return buildAndRun(m, dir) })
 }
 
-func buildAndRun(m *testing.M) (code int, err error) {
-	dir, err := os.MkdirTemp("", "faults-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	binary, faulty = filepath.Join(dir, "medilab-webhooks"), filepath.Join(dir, "faulty")
+func buildAndRun(m *testing.M, dir string) (code int, err error) {
 	overlay, err := shiftedClock(dir)
 	if err != nil {
 		return 0, err
 	}
-	if err := build("-o", binary); err != nil {
+	if binary, err = harness.Build(dir, "medilab-webhooks"); err != nil {
 		return 0, err
 	}
-	if err := build("-o", faulty, "-tags", "failpoints", "-overlay", overlay); err != nil {
+	if faulty, err = harness.Build(dir, "faulty", "-tags", "failpoints", "-overlay", overlay); err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, stopPostgres()) }()
@@ -74,15 +65,6 @@ func buildAndRun(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	return m.Run(), nil
-}
-
-func build(args ...string) error {
-	cmd := exec.Command("go", append(append([]string{"build"}, args...), "../../medilab-webhooks")...)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("build the product: %w", err)
-	}
-	return nil
 }
 
 // shiftedClock makes an overlay of Go's own package time whose Now is off, as on
@@ -158,23 +140,12 @@ func scaled[T any](ci, long T) T {
 }
 
 // patience bounds every wait for something that must happen.
-const patience = 2 * time.Minute
+const patience = harness.Patience
 
 // until asks again and again until the condition holds.
 func until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
-	ticker := time.NewTicker(25 * time.Millisecond)
-	defer ticker.Stop()
-	for !holds() {
-		select {
-		case <-ticker.C:
-		case <-t.Context().Done():
-			t.Fatalf("the run ended while it waited until %s", what)
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
+	harness.Until(t, what, holds)
 }
 
 // pass lets time pass under load: the one thing a fault campaign is made of.

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // The server is stopped at once and started: for a moment, and for longer than
@@ -11,7 +13,7 @@ import (
 func TestPostgresStopsAtOnce(t *testing.T) {
 	random := inCampaign(t)
 	t.Parallel()
-	c := ownCluster(t, shortDir(t), nil)
+	c := ownCluster(t, harness.ShortDir(t), nil)
 	h := newHome(t, c.database(t))
 	l := newLedger(t, h)
 	a, b := h.node("a").start(), h.node("b").start()
@@ -22,9 +24,9 @@ func TestPostgresStopsAtOnce(t *testing.T) {
 		pass(t, between(random, time.Second, 3*time.Second))
 		c.crash(t)
 		for _, n := range []*node{a, b} {
-			until(t, n.name+" is not ready", func() bool { return n.status("/readyz") == http.StatusServiceUnavailable })
-			if n.status("/healthz") != http.StatusOK {
-				t.Errorf("%s is not alive without its database", n.name)
+			until(t, n.Label+" is not ready", func() bool { return n.Status("/readyz") == http.StatusServiceUnavailable })
+			if n.Status("/healthz") != http.StatusOK {
+				t.Errorf("%s is not alive without its database", n.Label)
 			}
 		}
 		pass(t, away)
@@ -33,7 +35,7 @@ func TestPostgresStopsAtOnce(t *testing.T) {
 		}
 		began := time.Now()
 		for _, n := range []*node{a, b} {
-			until(t, n.name+" is ready again", func() bool { return n.status("/readyz") == http.StatusOK })
+			until(t, n.Label+" is ready again", func() bool { return n.Status("/readyz") == http.StatusOK })
 		}
 		t.Logf("away for %v: ready after %v", away, time.Since(began).Round(time.Millisecond))
 		pass(t, time.Second)
@@ -42,8 +44,8 @@ func TestPostgresStopsAtOnce(t *testing.T) {
 	l.balance(a)
 	l.verified()
 	for _, n := range []*node{a, b} {
-		if code := n.term(); code != 0 {
-			t.Errorf("%s ended with %d", n.name, code)
+		if code := n.Term(); code != 0 {
+			t.Errorf("%s ended with %d", n.Label, code)
 		}
 	}
 }

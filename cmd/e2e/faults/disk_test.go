@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // The disk of the tables is full for a while.
@@ -20,7 +22,7 @@ func TestDiskFull(t *testing.T) {
 	inCampaign(t)
 	t.Parallel()
 	disk := smallDisk(t, 48)
-	c := ownCluster(t, shortDir(t), nil)
+	c := ownCluster(t, harness.ShortDir(t), nil)
 	space := filepath.Join(disk, "space")
 	if err := os.Mkdir(space, 0o700); err != nil {
 		t.Fatal(err)
@@ -38,7 +40,7 @@ func TestDiskFull(t *testing.T) {
 	fill(t, ballast)
 	l.refusedMore(20)
 	pass(t, scaled(2*time.Second, 30*time.Second))
-	if n.status("/healthz") != http.StatusOK {
+	if n.Status("/healthz") != http.StatusOK {
 		t.Error("the process is not alive while the disk is full")
 	}
 	before := l.acceptedCount()
@@ -60,7 +62,7 @@ func TestDiskOfTheWriteAheadLogFull(t *testing.T) {
 	h := newHome(t, "")
 	l := newLedger(t, h)
 	n := h.node("node").start()
-	if code := n.term(); code != 0 {
+	if code := n.Term(); code != 0 {
 		t.Errorf("the process ended with %d", code)
 	}
 	wal, moved := filepath.Join(h.dir, "postgres", "pg_wal"), filepath.Join(disk, "wal")
@@ -89,14 +91,14 @@ func TestDiskOfTheWriteAheadLogFull(t *testing.T) {
 	var alive, dead atomic.Int64
 	using.Go(func() {
 		for ; full.Err() == nil; pauseFor(full, 50*time.Millisecond) {
-			if n.status("/healthz") == http.StatusOK {
+			if n.Status("/healthz") == http.StatusOK {
 				alive.Add(1)
 			} else {
 				dead.Add(1)
 			}
 		}
 	})
-	until(t, "the process says that it is not ready", func() bool { return n.status("/readyz") == http.StatusServiceUnavailable })
+	until(t, "the process says that it is not ready", func() bool { return n.Status("/readyz") == http.StatusServiceUnavailable })
 	l.refusedMore(20)
 	pass(t, scaled(3*time.Second, 40*time.Second))
 	emptied()
@@ -109,13 +111,13 @@ func TestDiskOfTheWriteAheadLogFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	until(t, "the process is ready again", func() bool { return n.status("/readyz") == http.StatusOK })
+	until(t, "the process is ready again", func() bool { return n.Status("/readyz") == http.StatusOK })
 	t.Logf("ready %v after there was space", time.Since(began).Round(time.Millisecond))
 	until(t, "events are accepted again", func() bool { return l.acceptedCount() > before+50 })
 	stop()
 	l.balance(n)
 	l.verified()
-	if code := n.term(); code != 0 {
+	if code := n.Term(); code != 0 {
 		t.Errorf("the process ended with %d", code)
 	}
 }
@@ -156,7 +158,7 @@ func (l *ledger) refusedMore(count int) {
 // smallDisk mounts a disk of so many megabytes.
 func smallDisk(t testing.TB, megabytes int) string {
 	t.Helper()
-	disk := shortDir(t)
+	disk := harness.ShortDir(t)
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0777", megabytes)); err != nil {
 		t.Skipf("a disk that fills up needs root and the right to mount a tmpfs: %v", err)
 	}

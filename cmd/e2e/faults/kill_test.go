@@ -39,7 +39,7 @@ func TestKillEveryFewSeconds(t *testing.T) {
 	stop := l.load(300, n)
 	for range scaled(4, 40) {
 		pass(t, between(random, 500*time.Millisecond, 4*time.Second))
-		n.kill()
+		n.Kill()
 		n.start()
 	}
 	pass(t, time.Second)
@@ -62,17 +62,17 @@ func TestKillAtPoint(t *testing.T) {
 			h := newHome(t, sharedCluster(t).database(t))
 			l := newLedger(t, h)
 			doomed := h.node("doomed", failpoint.Variable+"="+string(point)+":kill:"+count)
-			doomed.program = faulty
+			doomed.Program = faulty
 			doomed.start()
 			l.usual(doomed)
 			stop := l.load(150, doomed)
 			select {
-			case <-doomed.done():
+			case <-doomed.Done():
 			case <-time.After(patience):
 				t.Fatal("the process passed the point too seldom")
 			}
 			other := h.node("other").start()
-			doomed.addr = other.addr // callers go where somebody answers
+			doomed.Addr = other.Addr // callers go where somebody answers
 			pass(t, time.Second)
 			stop()
 			l.balance(other)
@@ -101,7 +101,7 @@ func TestKillInTheCall(t *testing.T) {
 	stop := l.load(100, doomed)
 	<-arrived
 	stop()
-	doomed.kill()
+	doomed.Kill()
 	b := l.balance(other.start())
 	for id, d := range b.deliveries {
 		if d.state.State != "delivered" || d.succeeded == 1 {

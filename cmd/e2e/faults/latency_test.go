@@ -15,7 +15,7 @@ const within = 1.5
 // more windows take away noise, and no flaw. Nothing is allowed for.
 func inTurns(t testing.TB, what string, one, other func() time.Duration) {
 	t.Helper()
-	least, most := scaled(4, 8), scaled(16, 32)
+	least, most := scaled(4, 8), scaled(12, 32)
 	var ones, others []time.Duration
 	ratio := func() float64 { return float64(quartile(others)) / float64(quartile(ones)) }
 	for turn := range most {

@@ -176,14 +176,14 @@ func (l *ledger) offer(n *node, id string, e accepted, body []byte) (done bool) 
 	case err != nil: // no answer: it may be in the log or not
 		l.broken++
 		return false
-	case a.status == http.StatusAccepted && bytes.Contains(a.body, []byte(id)):
+	case a.Status == http.StatusAccepted && bytes.Contains(a.Body, []byte(id)):
 		l.accepted[id] = e
 		return true
-	case (a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests) && a.retryAfter != "":
+	case comeAgain(a):
 		l.refused++
 		return false
 	}
-	l.t.Errorf("%s answered a trigger with %d, Retry-After %q: %.300s", n.name, a.status, a.retryAfter, a.body)
+	l.t.Errorf("%s answered a trigger with %d, Retry-After %q: %.300s", n.Label, a.Status, a.Header.Get("Retry-After"), a.Body)
 	return true
 }
 

@@ -20,7 +20,7 @@ const takeoverTime = eventstore.LeaseTime + 5*time.Second
 func (l *ledger) ids(n *node) (ids []int64) {
 	l.t.Helper()
 	err := l.db.QueryRow(l.t.Context(), `SELECT coalesce(array_agg(id), '{}') FROM medilab.nodes WHERE name LIKE '%/' || $1`,
-		strconv.Itoa(n.cmd.Process.Pid)).Scan(&ids)
+		strconv.Itoa(n.Pid())).Scan(&ids)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -51,15 +51,15 @@ func TestOneKilledOneFrozen(t *testing.T) {
 	for range scaled(1, 10) {
 		pass(t, between(random, time.Second, 3*time.Second))
 		gone := append(l.ids(a), l.ids(b)...)
-		a.kill()
-		b.signal(syscall.SIGSTOP)
+		a.Kill()
+		b.Signal(syscall.SIGSTOP)
 		began := time.Now()
 		l.takenOver(gone)
 		took := time.Since(began)
 		if took > takeoverTime {
 			t.Errorf("taking over took %v, want at most %v", took, takeoverTime)
 		}
-		b.signal(syscall.SIGCONT)
+		b.Signal(syscall.SIGCONT)
 		a.start()
 		pass(t, 3*time.Second)
 		t.Logf("taken over after %v; calls made by a %d, b %d, c %d", took.Round(time.Millisecond), a.calls(), b.calls(), c.calls())
@@ -67,7 +67,7 @@ func TestOneKilledOneFrozen(t *testing.T) {
 	stop()
 	for _, n := range []*node{a, b, c} {
 		if n.calls() == 0 {
-			t.Errorf("%s made no call", n.name)
+			t.Errorf("%s made no call", n.Label)
 		}
 	}
 	l.balance(c)
@@ -82,7 +82,7 @@ func TestFrozenAfterTheAnswer(t *testing.T) {
 	h := newHome(t, sharedCluster(t).database(t))
 	l := newLedger(t, h)
 	frozen, other := h.node("frozen", failpoint.Variable+"="+string(failpoint.AfterCall)+":stop:100"), h.node("other").start()
-	frozen.program = faulty
+	frozen.Program = faulty
 	frozen.start()
 	l.usual(other)
 	stop := l.load(100, frozen)
@@ -90,7 +90,7 @@ func TestFrozenAfterTheAnswer(t *testing.T) {
 	stop()
 	l.takenOver(l.ids(frozen))
 	l.settle()
-	frozen.signal(syscall.SIGCONT)
+	frozen.Signal(syscall.SIGCONT)
 	until(t, "the late outcome is in the log", func() bool {
 		var late int
 		err := l.db.QueryRow(t.Context(), `SELECT count(*) FROM medilab.events WHERE type = 'delivery.outcome_late'`).Scan(&late)
@@ -103,7 +103,7 @@ func TestFrozenAfterTheAnswer(t *testing.T) {
 			t.Errorf("delivery %s succeeded at attempt %d, which is the late one", id, d.succeeded)
 		}
 	}
-	until(t, "the node works again", func() bool { return frozen.status("/readyz") == http.StatusOK })
+	until(t, "the node works again", func() bool { return frozen.Status("/readyz") == http.StatusOK })
 	l.verified()
 }
 
@@ -115,7 +115,7 @@ func TestFrozenBeforeTheCall(t *testing.T) {
 	h := newHome(t, sharedCluster(t).database(t))
 	l := newLedger(t, h)
 	frozen, other := h.node("frozen", failpoint.Variable+"="+string(failpoint.BeforeCall)+":stop:1"), h.node("other").start()
-	frozen.program = faulty
+	frozen.Program = faulty
 	frozen.start()
 	l.subscribe(other, "all", nil, map[string]any{"timeout": 120}, everything)
 	// One event alone: whatever else were under way would freeze where it happens to be.
@@ -129,8 +129,8 @@ func TestFrozenBeforeTheCall(t *testing.T) {
 	}
 	l.takenOver(l.ids(frozen))
 	l.settle()
-	frozen.signal(syscall.SIGCONT)
-	until(t, "the node works again", func() bool { return frozen.status("/readyz") == http.StatusOK })
+	frozen.Signal(syscall.SIGCONT)
+	until(t, "the node works again", func() bool { return frozen.Status("/readyz") == http.StatusOK })
 	b := l.balance(other)
 	for id, d := range b.deliveries {
 		if d.interrupted != 1 || d.succeeded != 2 || d.late != 0 {
@@ -177,7 +177,7 @@ func TestNobodyStandsIdle(t *testing.T) {
 	}
 	for _, n := range nodes {
 		if least := workers * scaled(3, 20); n.calls() < least {
-			t.Errorf("%s made %d calls, and was busy with at least %d", n.name, n.calls(), least)
+			t.Errorf("%s made %d calls, and was busy with at least %d", n.Label, n.calls(), least)
 		}
 	}
 	l.balance(nodes[0])

@@ -26,7 +26,7 @@ func TestClockOff(t *testing.T) {
 	l := newLedger(t, h)
 	nodes := []*node{h.node("late", clockVariable+"=-3600"), h.node("early", clockVariable+"=3600"), h.node("right")}
 	for _, n := range nodes {
-		n.program = faulty
+		n.Program = faulty
 		n.start()
 	}
 	const delay = time.Second
@@ -107,16 +107,16 @@ func TestPoison(t *testing.T) {
 	// sends nothing that it cannot sign, and says so in every attempt.
 	keys := filepath.Join(h.dir, "keys.json")
 	stop()
-	if code := n.term(); code != 0 {
+	if code := n.Term(); code != 0 {
 		t.Errorf("the process ended with %d", code)
 	}
 	if err := os.Rename(keys, keys+".lost"); err != nil {
 		t.Fatal(err)
 	}
-	n.launch()
-	<-n.done()
-	if n.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(n.output.String(), "keyset") {
-		t.Errorf("without its keyset the server ended with %d", n.cmd.ProcessState.ExitCode())
+	n.Launch()
+	<-n.Done()
+	if n.ExitCode() != 1 || !strings.Contains(n.Said.String(), "keyset") {
+		t.Errorf("without its keyset the server ended with %d", n.ExitCode())
 	}
 	if _, err := vault.Open(keys, false); err != nil { // another one
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestPoison(t *testing.T) {
 			AND convert_from(data, 'UTF8')::json->>'outcome' = 'unreadable_secret'`).Scan(&failed)
 		return err == nil && failed > 10
 	})
-	if code := n.term(); code != 0 {
+	if code := n.Term(); code != 0 {
 		t.Errorf("the process ended with %d", code)
 	}
 	if err := os.Rename(keys+".lost", keys); err != nil {

@@ -75,21 +75,6 @@ func ownCluster(t testing.TB, dir string, settings map[string]string) *cluster {
 	return c
 }
 
-// shortDir makes a folder with a name short enough for a socket in it.
-func shortDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "run-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 func (c *cluster) start(ctx context.Context) error {
 	server, err := postgres.Start(ctx, postgres.Options{DataDir: c.dir, BinDir: os.Getenv("MEDILAB_POSTGRES_BIN"), Settings: c.settings})
 	if err != nil {

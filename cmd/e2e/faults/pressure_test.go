@@ -35,12 +35,12 @@ func TestPressure(t *testing.T) {
 			switch {
 			case err != nil:
 				unanswered.Add(1) // the server need not read what it will not take
-			case a.status == http.StatusAccepted:
+			case a.Status == http.StatusAccepted:
 				taken.Add(1)
-			case (a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests) && a.retryAfter != "":
+			case comeAgain(a):
 				refused.Add(1)
 			default:
-				t.Errorf("a large body was answered %d: %.200s", a.status, a.body)
+				t.Errorf("a large body was answered %d: %.200s", a.Status, a.Body)
 			}
 		})
 	}

@@ -29,8 +29,8 @@ func (l *ledger) reading(n *node) (end func() int64) {
 				case <-time.After(20 * time.Millisecond):
 				}
 				a, err := n.request("GET", path, nil)
-				if err != nil || a.status != http.StatusOK {
-					l.t.Errorf("GET %s during a rebuild: %d, %v: %.200s", path, a.status, err, a.body)
+				if err != nil || a.Status != http.StatusOK {
+					l.t.Errorf("GET %s during a rebuild: %d, %v: %.200s", path, a.Status, err, a.Body)
 				}
 				reads.Add(1)
 			}
@@ -114,23 +114,23 @@ func TestRebuildBroken(t *testing.T) {
 	for range scaled(1, 5) {
 		outdate()
 		cut := h.node("cut", frozen)
-		cut.program = faulty
-		cut.launch()
+		cut.Program = faulty
+		cut.Launch()
 		until(t, "a serving node is in the middle of its rebuild", cut.stopped)
 		l.cutRebuild()
-		cut.signal(syscall.SIGCONT)
+		cut.Signal(syscall.SIGCONT)
 		until(t, "the node has rebuilt all the same", rebuilt)
-		cut.kill()
+		cut.Kill()
 
 		outdate()
 		doomed, heir := h.node("doomed", frozen), h.node("heir")
-		doomed.program = faulty
-		doomed.launch()
+		doomed.Program = faulty
+		doomed.Launch()
 		until(t, "a serving node is in the middle of its rebuild", doomed.stopped)
 		heir.start() // it finds the rebuild under way
-		doomed.kill()
+		doomed.Kill()
 		until(t, "another node has rebuilt all the same", rebuilt)
-		heir.kill()
+		heir.Kill()
 	}
 	stop()
 	reads := end()

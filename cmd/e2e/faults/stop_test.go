@@ -33,11 +33,11 @@ func TestTermWithLongCalls(t *testing.T) {
 	stop := l.load(100, n)
 	until(t, "many calls are under way", func() bool { now, _ := l.underWay("long"); return now >= 40 })
 	began := time.Now()
-	code := n.term()
+	code := n.Term()
 	took := time.Since(began)
 	handedOver.Store(true)
 	other.start()
-	n.addr = other.addr
+	n.Addr = other.Addr
 	stop()
 	if code != 0 {
 		t.Errorf("the process ended with %d", code)
@@ -90,8 +90,8 @@ func TestRollingRestart(t *testing.T) {
 	}
 	for _, n := range nodes {
 		pass(t, time.Second)
-		if code := n.term(); code != 0 {
-			t.Errorf("%s ended with %d", n.name, code)
+		if code := n.Term(); code != 0 {
+			t.Errorf("%s ended with %d", n.Label, code)
 		}
 		n.start()
 	}

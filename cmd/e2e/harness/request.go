@@ -1,0 +1,78 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+)
+
+// Client keeps connections as a clinic's service does, and follows no redirect: the product makes
+// none.
+var Client = &http.Client{
+	Transport:     &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// Answer is what a request came to.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Request makes a request with the token and reads the answer whole. An error says that none came.
+func (p *Process) Request(ctx context.Context, token, method, path string, body []byte) (Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+p.Addr+path, bytes.NewReader(body))
+	if err != nil {
+		return Answer{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := Client.Do(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it is read to its end
+	text, err := io.ReadAll(resp.Body)
+	return Answer{resp.StatusCode, resp.Header, text}, err
+}
+
+// API makes a request of the API that must be answered with the status, and decodes the answer.
+func (p *Process) API(want int, token, method, path string, body []byte, into any) {
+	p.Helper()
+	a, err := p.Request(p.Context(), token, method, "/api/v1"+path, body)
+	if err != nil {
+		p.Fatal(err)
+	}
+	if a.Status != want {
+		p.Fatalf("%s %s of %s answered %d, want %d: %.500s", method, path, p.Label, a.Status, want, a.Body)
+	}
+	if into == nil {
+		return
+	}
+	if err := json.Unmarshal(a.Body, into); err != nil {
+		p.Fatalf("%s %s of %s answered %.500s: %v", method, path, p.Label, a.Body, err)
+	}
+}
+
+// Status asks for a path outside the API, such as /readyz; 0 when nobody answers.
+func (p *Process) Status(path string) int {
+	const brief = 5 * time.Second
+	ctx, cancel := context.WithTimeout(p.Context(), brief)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Addr+path, nil)
+	if err != nil {
+		p.Fatal(err)
+	}
+	resp, err := Client.Do(req)
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close() //nolint:errcheck // nothing is read
+	return resp.StatusCode
+}
