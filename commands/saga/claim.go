@@ -31,6 +31,7 @@ type claimer struct {
 	due    wakeAt
 	floors floors
 	lookAt time.Time // when all lanes are looked over again, whatever is known to be due
+	rest   time.Time // until when they are not, whatever is: looking may be slow
 }
 
 // run claims while there is room, until ctx ends.
@@ -63,7 +64,7 @@ func (c *claimer) run(ctx context.Context) {
 }
 
 func (c *claimer) untilLook() time.Duration {
-	return c.due.wait(c.s.clock.Now(), time.Until(c.lookAt))
+	return max(c.due.wait(c.s.clock.Now(), time.Until(c.lookAt)), time.Until(c.rest))
 }
 
 // round claims once for the lanes that have room. It tells whether there may be
@@ -126,7 +127,10 @@ func (c *claimer) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	began, poll := time.Now(), claimPoll
-	defer func() { c.lookAt = time.Now().Add(max(poll, lookShare*time.Since(began))) }()
+	defer func() {
+		now, took := time.Now(), time.Since(began)
+		c.lookAt, c.rest = now.Add(max(poll, lookShare*took)), now.Add(lookRest*took)
+	}()
 	for {
 		lanes, err := dueLanes(ctx, c.s.pool, c.cursor, lanesARound)
 		if err != nil {

@@ -28,8 +28,10 @@ const (
 	// what the last one took.
 	leastWhole, mostWhole = time.Second, 30 * time.Second
 	wholeShare            = 50
-	// lookShare is the same for looking over all lanes.
+	// lookShare is the same for looking over all lanes, and lookRest when some are
+	// known to be due.
 	lookShare = 20
+	lookRest  = 2
 )
 
 // beginning is before any due time.

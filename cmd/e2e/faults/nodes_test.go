@@ -114,16 +114,17 @@ func TestFrozenBeforeTheCall(t *testing.T) {
 	t.Parallel()
 	h := newHome(t, sharedCluster(t).database(t))
 	l := newLedger(t, h)
-	frozen, other := h.node("frozen", failpoint.Variable+"="+string(failpoint.BeforeCall)+":stop:1"), h.node("other").start()
+	frozen, other := h.node("frozen", failpoint.Variable+"="+string(failpoint.BeforeCall)+":stop:1"), h.node("other")
 	frozen.Program = faulty
 	frozen.start()
-	l.subscribe(other, "all", nil, map[string]any{"timeout": 120}, everything)
+	l.subscribe(frozen, "all", nil, map[string]any{"timeout": 120}, everything)
 	// One event alone: whatever else were under way would freeze where it happens to be.
 	id := uuid.Must(uuid.NewV7()).String()
 	e := accepted{eventTypes[0], 1, time.Now()}
 	body := []byte(`{"event_type":"` + e.eventType + `","event_id":"` + id + `","event_data":{"amount":1}}`)
 	asked := l.offer(frozen, id, e, body) // it froze before it answered, or after
 	until(t, "the node is frozen", frozen.stopped)
+	other.start()
 	if !asked && !l.offer(other, id, e, body) {
 		t.Error("another node does not accept what was not answered")
 	}
