@@ -76,7 +76,7 @@ func TestItSaysThatItShutsDown(t *testing.T) {
 	p.register(in.URL, `{"events":["patient.created"]}`)
 	event := p.trigger(`{"event_type":"patient.created","event_data":{}}`)
 	in.await(1)
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	p.until("it is not ready", func() bool { status, _ := p.request("GET", "/readyz", ""); return status == 503 })
 	if status, answer := p.request("GET", "/healthz", ""); status != 200 {
 		t.Errorf("it is not alive: %d %s", status, answer)
@@ -86,8 +86,8 @@ func TestItSaysThatItShutsDown(t *testing.T) {
 	}
 	p.refused(503, "POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`, "", "shutting down")
 	end()
-	if err := p.wait(); err != nil {
-		t.Errorf("it ended with %v", err)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("it ended with %d", code)
 	}
 	p.start()
 	p.until("the call is on record", func() bool {
