@@ -4,6 +4,7 @@ package failpoint
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -40,7 +41,11 @@ func Pass(p Point) {
 	if p != now.point || now.left.Add(-1) != 0 {
 		return
 	}
-	if err := syscall.Kill(syscall.Getpid(), now.signal); err != nil {
+	// To this very thread, which takes it before it goes on: one to the process may be
+	// another thread's to take, while this one passes the point.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := syscall.Tgkill(syscall.Getpid(), syscall.Gettid(), now.signal); err != nil {
 		panic("failpoint: " + err.Error())
 	}
 }
