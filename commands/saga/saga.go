@@ -154,6 +154,7 @@ type session struct {
 	logger    *slog.Logger
 	node      *eventstore.Node
 	lanes     *lanes
+	crew      *crew
 	claimer   *claimer
 	batcher   *batcher
 	replays   *replayer
@@ -175,6 +176,8 @@ func (s *Saga) runSession(ctx context.Context) error {
 		logger: c.Logger, node: node, lanes: newLanes(c.Workers, node.ID), attempted: c.Attempted,
 		sweep: make(chan struct{}, 1),
 	}
+	now.crew = newCrew(c.Workers, now.deliver)
+	defer now.crew.close()
 	now.claimer = &claimer{s: now, due: wakeAt{changed: make(chan struct{}, 1)}}
 	now.claimer.due.earlier(now.clock.Now()) // look at once for what waits
 	now.batcher = newBatcher(now)
@@ -282,7 +285,7 @@ func (s *Saga) router(ctx context.Context, now *session, calls context.Context) 
 		}
 	}
 	if c.Deliver {
-		router.AddConsumerHandler("deliver", "deliveries", &subscriber{lanes: now.lanes, calls: calls, closed: make(chan struct{})}, now.deliver)
+		router.AddConsumerHandler("deliver", "deliveries", &subscriber{lanes: now.lanes, calls: calls, closed: make(chan struct{})}, now.crew.handle)
 	}
 	return router, nil
 }

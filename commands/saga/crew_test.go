@@ -1,0 +1,89 @@
+package saga
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+func TestCrewHandlesManyAtOnceAndKeepsSome(t *testing.T) {
+	const most, many = 3, 20
+	refused := errors.New("refused")
+	var begun sync.WaitGroup
+	begun.Add(many)
+	end := make(chan struct{})
+	c := newCrew(most, func(msg *message.Message) error {
+		begun.Done()
+		<-end
+		if msg.UUID == "refused" {
+			return refused
+		}
+		return nil
+	})
+	var callers sync.WaitGroup
+	for i := range many {
+		callers.Go(func() {
+			name, want := "taken", error(nil)
+			if i%2 == 0 {
+				name, want = "refused", refused
+			}
+			if err := c.handle(message.NewMessage(name, nil)); !errors.Is(err, want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	begun.Wait() // all of them at once, whatever the crew keeps
+	close(end)
+	callers.Wait()
+	if n := len(c.free); n != most {
+		t.Errorf("%d of the crew wait for work, not %d", n, most)
+	}
+	c.close()
+	begun.Add(1)
+	if err := c.handle(message.NewMessage("taken", nil)); err != nil { // one that was on its way
+		t.Error(err)
+	}
+	if n := len(c.free); n != 0 {
+		t.Errorf("%d of the crew wait for work after its end", n)
+	}
+}
+
+// TestCrewUsesTheSameGoroutineAgain is what the crew is for.
+func TestCrewUsesTheSameGoroutineAgain(t *testing.T) {
+	var ran []string
+	c := newCrew(1, func(*message.Message) error {
+		stack := make([]byte, 64)
+		name, _, _ := strings.Cut(string(stack[:runtime.Stack(stack, false)]), " [")
+		ran = append(ran, name)
+		return nil
+	})
+	defer c.close()
+	for range 2 {
+		if err := c.handle(message.NewMessage("one", nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ran[0] != ran[1] {
+		t.Errorf("%s, then %s", ran[0], ran[1])
+	}
+}
+
+func TestCrewSurvivesAPanic(t *testing.T) {
+	c := newCrew(1, func(msg *message.Message) error {
+		if msg.UUID == "bad" {
+			panic("of the handler")
+		}
+		return nil
+	})
+	defer c.close()
+	if err := c.handle(message.NewMessage("bad", nil)); err == nil || !strings.Contains(err.Error(), "of the handler") {
+		t.Errorf("the panic came back as %v", err)
+	}
+	if err := c.handle(message.NewMessage("good", nil)); err != nil {
+		t.Error(err)
+	}
+}
