@@ -281,6 +281,11 @@ WITH head AS (
 )
 SELECT (SELECT base FROM head), (SELECT recorded_at FROM head), 1 / (SELECT count(*) FROM head)`
 
+// planOnceSQL makes the transaction's statements keep to their generic plans. They
+// go by keys whatever their arguments, and Postgres planned most appends anew, for
+// longer than it then took to carry them out.
+const planOnceSQL = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true)`
+
 // columns are the arrays that unnest takes, kept between batches.
 type columns struct {
 	streams  []string
@@ -313,6 +318,7 @@ func (a *appender) send(batch []*pending, events []Event, expected Position) err
 	a.columns.fill(events)
 	defer a.columns.release()
 	c := &a.columns
+	q.Queue(planOnceSQL)
 	q.Queue(appendSQL, c.streams, c.versions, c.types, c.data, c.metadata, int64(expected), int64(len(events)), a.hash(events))
 	for _, inline := range a.log.config.Inline {
 		statements, err := inline.Statements(events)
@@ -357,8 +363,10 @@ func queue(q *pgx.Batch, statements []Statement) {
 func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, recordedAt time.Time, err error) {
 	results := a.log.pool.SendBatch(ctx, q)
 	var one int64
-	err = results.QueryRow().Scan(&base, &recordedAt, &one)
-	for i := 1; i < q.Len() && err == nil; i++ {
+	if _, err = results.Exec(); err == nil {
+		err = results.QueryRow().Scan(&base, &recordedAt, &one)
+	}
+	for i := 2; i < q.Len() && err == nil; i++ {
 		_, err = results.Exec()
 	}
 	if closeErr := results.Close(); err == nil {
