@@ -156,3 +156,40 @@ func TestErrorsHaveNoPassword(t *testing.T) {
 		}
 	}
 }
+
+// TestAnalyzeIsCheapAndSeesNoPayload: the log is analyzed while thousands of events a
+// second come in, and the planner's statistics keep what they sample.
+func TestAnalyzeIsCheapAndSeesNoPayload(t *testing.T) {
+	url := testdb.NewEmpty(t)
+	if _, err := migrations.Up(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	conn := connect(t, url)
+	execute(t, conn, `
+		INSERT INTO medilab.events SELECT n, 'event-' || n, 1, 'event.triggered', 'secret'::bytea, '{"actor":"secret"}', now() FROM generate_series(1, 5000) AS n;
+		INSERT INTO medilab.outbox (event_id, event_type, event_data, size, emitted_by) SELECT gen_random_uuid(), 'a.b', '"secret"', 8, 'me' FROM generate_series(1, 100);
+		INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, reason)
+			SELECT gen_random_uuid(), 'a.b', '"secret"', 'me', now(), 'none' FROM generate_series(1, 100)`)
+	for _, table := range []string{"events", "outbox", "parked_events"} {
+		execute(t, conn, `ANALYZE medilab.`+table)
+	}
+	var payloads, known, widest int
+	err := conn.QueryRow(t.Context(), `
+		SELECT count(*) FILTER (WHERE attname IN ('data', 'metadata', 'event_data')), count(*) FILTER (WHERE tablename = 'events' AND attname = 'position'),
+			(SELECT max(attstattarget) FROM pg_attribute WHERE attrelid = 'medilab.events'::regclass AND attnum > 0)
+		FROM pg_stats WHERE schemaname = 'medilab'`).Scan(&payloads, &known, &widest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if payloads != 0 || known != 1 {
+		t.Errorf("there are statistics of %d columns of payloads, and %d of positions", payloads, known)
+	}
+	if widest > 10 {
+		t.Errorf("a column of the log is sampled by %d rows", 300*widest)
+	}
+	var unset int
+	err = conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_attribute WHERE attrelid = 'medilab.events'::regclass AND attnum > 0 AND attstattarget < 0`).Scan(&unset)
+	if err != nil || unset != 0 {
+		t.Errorf("%d columns of the log are sampled by the server's default, %v", unset, err)
+	}
+}
