@@ -32,10 +32,10 @@ func fill(ctx context.Context, databaseURL string, webhooks []domain.WebhookID, 
 	defer log.Close()
 
 	const chunk = 3000 // deliveries that wait for the appender at once
-	for done := 0; done < n; done += 3 * chunk {
-		units := make([]eventstore.Unit, min(chunk, (n-done+2)/3))
+	for done := 0; done < n; done += each * chunk {
+		units := make([]eventstore.Unit, min(chunk, (n-done+each-1)/each))
 		for i := range units {
-			units[i] = delivered(webhooks[(done/3+i)%len(webhooks)])
+			units[i] = delivered(webhooks[(done/each+i)%len(webhooks)])
 		}
 		if err := errors.Join(log.AppendEach(ctx, units)...); err != nil {
 			return fmt.Errorf("fill the log: %w", err)
@@ -51,8 +51,10 @@ func fill(ctx context.Context, databaseURL string, webhooks []domain.WebhookID, 
 	return nil
 }
 
-// delivered is the history of one event that one webhook got at once: three
-// events of the log.
+// each is how many events of the log delivered makes.
+const each = 2
+
+// delivered is the history of one event that one webhook got at once.
 func delivered(webhook domain.WebhookID) eventstore.Unit {
 	event := domain.EventID(uuid.Must(uuid.NewV7()))
 	var trigger struct {
