@@ -46,6 +46,7 @@ type Server struct {
 	queries  *projections.Projections
 	logger   *slog.Logger
 	router   *mux.Router
+	fixed    map[fixedRoute]http.HandlerFunc // routes without variables
 	auth     authenticator
 	ids      requestIDs
 	readings chan struct{} // holds a token for each reading of the whole log under way
@@ -80,7 +81,7 @@ func NewServer(config Config) *Server {
 }
 
 func newServer(config Config) *Server {
-	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), ids: newRequestIDs(), readings: make(chan struct{}, maxReadings), scrapes: make(chan struct{}, maxScrapes), readiness: new(refresher), door: newDoor()}
+	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, ids: newRequestIDs(), readings: make(chan struct{}, maxReadings), scrapes: make(chan struct{}, maxScrapes), readiness: new(refresher), door: newDoor()}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -132,6 +133,10 @@ func (s *Server) long(methods, path string, scope domain.Scope, h handler) {
 // for a database that does not answer.
 const answerTimeout = 30 * time.Second
 
+// fixedRoute is a route whose path has no variable: it is found at once, where the
+// router matches one expression after the other and copies the request.
+type fixedRoute struct{ method, path string }
+
 // route adds a route: methods are separated by spaces, and GET brings HEAD. (There
 // are no subrouters: mux answers 404 where a subrouter's path lacks the method.)
 func (s *Server) route(methods, path string, scope domain.Scope, h handler) {
@@ -139,7 +144,7 @@ func (s *Server) route(methods, path string, scope domain.Scope, h handler) {
 	if list[0] == http.MethodGet {
 		list = append(list, http.MethodHead)
 	}
-	s.router.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+	answer := func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(w)
 		x.route = path
 		if scope != public {
@@ -153,7 +158,13 @@ func (s *Server) route(methods, path string, scope domain.Scope, h handler) {
 		if err := h(x, r); err != nil {
 			s.fail(x, r, err)
 		}
-	}).Methods(list...).Name(path)
+	}
+	s.router.HandleFunc(path, answer).Methods(list...).Name(path)
+	if !strings.ContainsRune(path, '{') {
+		for _, method := range list {
+			s.fixed[fixedRoute{method, path}] = answer
+		}
+	}
 }
 
 // serve wraps the whole router, which calls no middleware of its own for paths
@@ -173,6 +184,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		defer s.door.leave()
+	}
+	if answer := s.fixed[fixedRoute{r.Method, r.URL.Path}]; answer != nil {
+		answer(x, r)
+		return
 	}
 	s.router.ServeHTTP(x, r)
 }
