@@ -161,7 +161,7 @@ func (c DeliverySucceeded) AppendJSON(dst []byte) []byte {
 func (c DeliveryAttemptFailed) AppendJSON(dst []byte) []byte {
 	dst = c.appendFields(append(dst, '{'))
 	if !c.NextAttemptAt.IsZero() {
-		dst = appendTime(dst, `,"next_attempt_at":`, c.NextAttemptAt, timeStored)
+		dst = appendStoredTime(dst, `,"next_attempt_at":`, c.NextAttemptAt)
 	}
 	if c.GaveUp != "" {
 		dst = AppendJSONString(append(dst, `,"gave_up":`...), string(c.GaveUp))
@@ -203,7 +203,7 @@ func (c *Call) appendFields(dst []byte) []byte {
 	dst = AppendJSONString(append(dst, `,"payload_version":`...), string(c.PayloadVersion))
 	dst = appendInt(append(dst, `,"attempt":`...), int64(c.Attempt))
 	dst = AppendJSONString(append(dst, `,"url":`...), c.URL)
-	dst = appendTime(dst, `,"started_at":`, c.StartedAt, timeStored)
+	dst = appendStoredTime(dst, `,"started_at":`, c.StartedAt)
 	dst = appendInt(append(dst, `,"duration_us":`...), c.Duration)
 	dst = AppendJSONString(append(dst, `,"outcome":`...), string(c.Outcome))
 	if c.Error != "" {

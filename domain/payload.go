@@ -42,8 +42,8 @@ type Payload struct {
 // Times in bodies are RFC 3339 in UTC: the attempt's to the second, as the guide prints
 // it, and the event's to the millisecond.
 const (
-	secondsLayout = "2006-01-02T15:04:05Z"
-	millisLayout  = "2006-01-02T15:04:05.000Z"
+	secondsOnly = 0 // digits of the fraction
+	millis      = 3
 )
 
 // AppendPayload appends the body of one attempt in format v. An unknown format is
@@ -60,7 +60,7 @@ func AppendPayload(dst []byte, v PayloadVersion, p Payload) []byte {
 		dst = appendID(dst, `,"delivery_id":`, p.DeliveryID)
 		dst = appendOptional(dst, `,"correlation_id":`, p.CorrelationID)
 		dst = appendOptional(dst, `,"source":`, p.Source)
-		dst = appendTime(dst, `,"occurred_at":`, p.OccurredAt, millisLayout)
+		dst = appendTime(dst, `,"occurred_at":`, p.OccurredAt, millis)
 		dst = append(dst, `,"payload_version":"2"`...)
 	}
 	return append(dst, '}')
@@ -106,7 +106,7 @@ func appendCloudEvent(dst []byte, p Payload) []byte {
 	dst = appendID(dst, `,"id":`, p.EventID)
 	dst = appendMember(dst, `,"source":`, cloudEventSource(p.Source))
 	dst = appendMember(dst, `,"type":`, string(p.EventType))
-	dst = appendTime(dst, `,"time":`, p.OccurredAt, millisLayout)
+	dst = appendTime(dst, `,"time":`, p.OccurredAt, millis)
 	dst = append(dst, `,"datacontenttype":"application/json"`...)
 	dst = appendID(dst, `,"deliveryid":`, p.DeliveryID)
 	dst = appendID(dst, `,"webhookid":`, p.WebhookID)
@@ -155,7 +155,7 @@ func cloudEventString(s string) string {
 
 func appendAttempt(dst []byte, webhook uuid.UUID, at time.Time, attempt int) []byte {
 	dst = appendID(dst, `,"webhook_id":`, webhook)
-	dst = appendTime(dst, `,"timestamp":`, at, secondsLayout)
+	dst = appendTime(dst, `,"timestamp":`, at, secondsOnly)
 	return strconv.AppendInt(append(dst, `,"attempt":`...), int64(attempt), 10)
 }
 
@@ -186,7 +186,7 @@ func appendUUID(dst []byte, id uuid.UUID) []byte {
 	return dst
 }
 
-func appendTime(dst []byte, name string, at time.Time, layout string) []byte {
+func appendTime(dst []byte, name string, at time.Time, digits int) []byte {
 	dst = append(append(dst, name...), '"')
-	return append(at.UTC().AppendFormat(dst, layout), '"')
+	return append(AppendTime(dst, at, digits), '"')
 }

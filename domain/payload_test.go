@@ -12,6 +12,7 @@ import (
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 	"github.com/google/uuid"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"pgregory.net/rapid"
 )
 
 func samplePayload() Payload {
@@ -224,4 +225,21 @@ func headerValue(headers []Header, name string) string {
 		}
 	}
 	return ""
+}
+
+func TestTimesAreWrittenAsPackageTimeWouldWriteThem(t *testing.T) {
+	layouts := map[int]string{0: "2006-01-02T15:04:05Z", 3: "2006-01-02T15:04:05.000Z", 6: "2006-01-02T15:04:05.000000Z"}
+	const stored = "2006-01-02T15:04:05.999999Z07:00"
+	east := time.FixedZone("east", 5*3600+1800)
+	rapid.Check(t, func(t *rapid.T) {
+		at := time.Unix(rapid.Int64Range(-2e9, 2e11).Draw(t, "seconds"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds")).In(east)
+		for digits, layout := range layouts {
+			if got, want := string(AppendTime([]byte("at "), at, digits)), "at "+at.UTC().Format(layout); got != want {
+				t.Errorf("%s, not %s", got, want)
+			}
+		}
+		if got, want := string(appendStoredTime(nil, "", at)), `"`+at.UTC().Format(stored)+`"`; got != want {
+			t.Errorf("stored as %s, not %s", got, want)
+		}
+	})
 }

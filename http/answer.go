@@ -163,9 +163,6 @@ func encode(v any) []byte {
 	return b.Bytes()
 }
 
-// timeLayout is RFC 3339 in UTC with the microseconds that the log keeps.
-const timeLayout = "2006-01-02T15:04:05.000000Z"
-
 // moment is a time in an answer; zero is null.
 type moment time.Time
 
@@ -177,8 +174,10 @@ func (m moment) MarshalJSON() ([]byte, error) {
 	return appendMoment(nil, time.Time(m)), nil
 }
 
+// appendMoment writes RFC 3339 in UTC with the microseconds that the log keeps.
 func appendMoment(dst []byte, at time.Time) []byte {
-	return append(at.UTC().AppendFormat(append(dst, '"'), timeLayout), '"')
+	const micros = 6
+	return append(domain.AppendTime(append(dst, '"'), at, micros), '"')
 }
 
 // page is the answer of every list.
