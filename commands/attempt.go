@@ -18,7 +18,7 @@ import (
 // Outgoing is one call to make: always a POST.
 type Outgoing struct {
 	URL     string
-	Header  http.Header
+	Header  []domain.Header
 	Body    []byte
 	Timeout time.Duration // for the whole call
 	// Allowed is asked right before the call leaves; no: nothing is sent. Nil allows.
@@ -69,7 +69,7 @@ type prepared struct {
 	version int64
 	current *domain.SigningKey
 	former  *domain.SigningKey
-	header  http.Header // the webhook's own
+	header  []domain.Header // the webhook's own
 	timeout time.Duration
 	redact  redactor
 }
@@ -121,10 +121,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 		return call, 0
 	}
 	body, header := Compose(at, now, ready.signer(*w, now))
-	for name, values := range ready.header {
-		header[name] = values
-	}
-	answer := a.Sender.Send(ctx, Outgoing{URL: w.URL, Header: header, Body: body, Timeout: ready.timeout, Allowed: at.Allowed})
+	answer := a.Sender.Send(ctx, Outgoing{URL: w.URL, Header: append(header, ready.header...), Body: body, Timeout: ready.timeout, Allowed: at.Allowed})
 	call.Duration = answer.Duration.Microseconds()
 	call.Outcome, call.Error, call.Status = answer.Outcome, answer.Error, answer.Status
 	call.Header, call.Body, call.Truncated = ready.redact.header(keptHeader(answer.Header)), ready.redact.body(answer.Body, answer.Truncated), answer.Truncated
@@ -134,7 +131,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 
 // Compose gives the exact bytes and our own headers of an attempt made at the
 // time: a pure function, so that the call log need not keep them.
-func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, http.Header) {
+func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.Header) {
 	if at.Batch != nil {
 		return composeBatch(at, now, signer)
 	}
@@ -146,10 +143,10 @@ func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, http.Head
 	}
 	const envelope = 512
 	body := domain.AppendPayload(make([]byte, 0, len(at.Event.EventData)+envelope), at.Webhook.PayloadVersion, payload)
-	return body, headerOf(domain.Headers(at.Webhook.PayloadVersion, payload, body, signer))
+	return body, domain.Headers(at.Webhook.PayloadVersion, payload, body, signer)
 }
 
-func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, http.Header) {
+func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.Header) {
 	payload := domain.BatchPayload{
 		Events: at.Batch, WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery), Timestamp: now, Attempt: at.Number,
 	}
@@ -158,17 +155,7 @@ func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, http
 		size += len(at.Batch[i].EventData) + domain.BatchMemberBytes
 	}
 	body := domain.AppendBatchPayload(make([]byte, 0, size), payload)
-	return body, headerOf(domain.BatchHeaders(payload, body, signer))
-}
-
-func headerOf(own []domain.Header) http.Header {
-	header := make(http.Header, len(own)+4)
-	values := make([]string, len(own))
-	for i, h := range own {
-		values[i] = h.Value
-		header[h.Name] = values[i : i+1 : i+1] // as it is written, not as Go would
-	}
-	return header
+	return body, domain.BatchHeaders(payload, body, signer)
 }
 
 func (p *prepared) signer(w domain.Webhook, now time.Time) domain.Signer {
@@ -195,7 +182,7 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	if ready != nil && ready.version == w.Version {
 		return ready, nil
 	}
-	ready = &prepared{version: w.Version, header: http.Header{}, timeout: time.Duration(w.Timeout) * time.Second}
+	ready = &prepared{version: w.Version, timeout: time.Duration(w.Timeout) * time.Second}
 	var err error
 	if ready.current, err = a.key(w.ID, w.Secret, &ready.redact); err != nil {
 		return nil, err
@@ -211,8 +198,8 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 		ready.redact.addHeader(h.Name, value)
 		// What may not be set was refused when it was saved; a log of an older
 		// version may hold it all the same.
-		if len(domain.CheckHeaders([]domain.Header{{Name: h.Name, Value: value}})) == 0 {
-			ready.header[h.Name] = []string{value}
+		if header := (domain.Header{Name: h.Name, Value: value}); len(domain.CheckHeaders([]domain.Header{header})) == 0 {
+			ready.header = append(ready.header, header)
 		}
 	}
 	a.mu.Lock()

@@ -23,12 +23,13 @@ func (opener) Open(_ domain.WebhookID, _ string, sealed domain.Sealed) (string, 
 type echo struct{ sent http.Header }
 
 func (e *echo) Send(_ context.Context, call Outgoing) Answer {
-	e.sent = call.Header.Clone()
+	e.sent = http.Header{}
 	var body []byte
-	for name, values := range call.Header {
-		body = append(body, (name + ": " + values[0] + "\n")...)
+	for _, h := range call.Header {
+		e.sent[h.Name] = append(e.sent[h.Name], h.Value)
+		body = append(body, (h.Name + ": " + h.Value + "\n")...)
 	}
-	return Answer{Outcome: domain.OutcomeSuccess, Status: 200, Header: call.Header, Body: body}
+	return Answer{Outcome: domain.OutcomeSuccess, Status: 200, Header: e.sent, Body: body}
 }
 
 // Headers that a webhook may not set are dropped also when they are stored, and

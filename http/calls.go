@@ -144,8 +144,8 @@ func (s *Server) sent(ctx context.Context, v *callView) error {
 	body, header := commands.Compose(attempt, record.StartedAt, signer)
 	payload := string(body)
 	v.Payload = &payload
-	for name, values := range header {
-		v.RequestHeaders[name] = strings.Join(values, ", ")
+	for _, h := range header {
+		v.RequestHeaders[h.Name] = h.Value
 	}
 	for _, h := range w.Headers {
 		v.RequestHeaders[h.Name] = domain.Masked

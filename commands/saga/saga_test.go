@@ -33,10 +33,20 @@ func newReceiver() *receiver {
 	}}
 }
 
+// headerOf gives a header's value, "" when it is not sent.
+func headerOf(call commands.Outgoing, name string) string {
+	for _, h := range call.Header {
+		if h.Name == name {
+			return h.Value
+		}
+	}
+	return ""
+}
+
 func (r *receiver) Send(ctx context.Context, call commands.Outgoing) commands.Answer {
 	r.mu.Lock()
-	id := call.Header["X-Webhook-Delivery-ID"][0]
-	r.calls[id] = append(r.calls[id], call.Header["X-Webhook-Attempt"][0])
+	id := headerOf(call, "X-Webhook-Delivery-ID")
+	r.calls[id] = append(r.calls[id], headerOf(call, "X-Webhook-Attempt"))
 	answer := r.answer
 	r.mu.Unlock()
 	r.seen <- struct{}{}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 // The two benchmarks make the same calls to the same kind of receiver: the sender
@@ -23,12 +25,10 @@ func benchReceiver(b *testing.B) string {
 	return s.URL
 }
 
-func benchHeader() http.Header {
-	return http.Header{
-		"Content-Type": {"application/json"}, "User-Agent": {"MediLab-Webhook/1.0"}, "X-Webhook-Event": {"patient.created"},
-		"X-Webhook-Id": {"550e8400-e29b-41d4-a716-446655440000"}, "X-Webhook-Attempt": {"1"},
-		"X-Webhook-Event-Id": {"550e8400-e29b-41d4-a716-446655440000"}, "X-Webhook-Delivery-Id": {"550e8400-e29b-41d4-a716-446655440000"},
-	}
+var benchHeader = []domain.Header{
+	{Name: "Content-Type", Value: "application/json"}, {Name: "User-Agent", Value: "MediLab-Webhook/1.0"}, {Name: "X-Webhook-Event", Value: "patient.created"},
+	{Name: "X-Webhook-ID", Value: "550e8400-e29b-41d4-a716-446655440000"}, {Name: "X-Webhook-Attempt", Value: "1"},
+	{Name: "X-Webhook-Event-ID", Value: "550e8400-e29b-41d4-a716-446655440000"}, {Name: "X-Webhook-Delivery-ID", Value: "550e8400-e29b-41d4-a716-446655440000"},
 }
 
 func BenchmarkSend(b *testing.B) {
@@ -39,7 +39,7 @@ func BenchmarkSend(b *testing.B) {
 	b.SetParallelism(32)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if res := c.Send(b.Context(), Request{URL: url, Header: benchHeader(), Body: body, Timeout: 30 * time.Second}); res.Outcome != Success {
+			if res := c.Send(b.Context(), Request{URL: url, Header: benchHeader, Body: body, Timeout: 30 * time.Second}); res.Outcome != Success {
 				b.Error(res.Error)
 			}
 		}
@@ -59,7 +59,7 @@ func BenchmarkBareClient(b *testing.B) {
 				b.Error(err)
 				continue
 			}
-			req.Header = benchHeader()
+			req.Header = transportHeader(benchHeader)
 			resp, err := c.Do(req)
 			if err != nil {
 				b.Error(err)

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 // http1 makes calls over HTTP/1.1 connections that the calling goroutine drives
@@ -62,8 +64,8 @@ func (c *http1Conn) Read(p []byte) (int, error) {
 var errHeaderTooLarge = fmt.Errorf("the response headers exceeded %d bytes", maxResponseHeader)
 
 // call makes one call, of a body up to maxHTTP1Body. ctx ends it early.
-func (h *http1) call(ctx context.Context, deadline time.Time, t *target, header http.Header, r Request) Result {
-	if err := checkHeader(header); err != nil {
+func (h *http1) call(ctx context.Context, deadline time.Time, t *target, r Request) Result {
+	if err := checkHeader(r.Header); err != nil {
 		return Result{Outcome: InvalidRequest, Error: err.Error()}
 	}
 	if !mayGo(r.Allowed) {
@@ -78,7 +80,7 @@ func (h *http1) call(ctx context.Context, deadline time.Time, t *target, header 
 	}
 	// Whatever the connection is waiting for then fails at once.
 	detach := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	resp, err := conn.exchange(t, header, r.Body)
+	resp, err := conn.exchange(t, r.Header, r.Body)
 	if err != nil {
 		detach()
 		_ = conn.Close() // it failed already
@@ -207,7 +209,7 @@ func (h *http1) closeIdle() {
 var requests = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
 // exchange sends the request and reads the answer up to its body.
-func (c *http1Conn) exchange(t *target, header http.Header, body []byte) (*http.Response, error) {
+func (c *http1Conn) exchange(t *target, header []domain.Header, body []byte) (*http.Response, error) {
 	buf := requests.Get().(*[]byte)
 	defer requests.Put(buf)
 	*buf = appendRequest((*buf)[:0], t, header, body)
@@ -233,22 +235,16 @@ func (c *http1Conn) exchange(t *target, header http.Header, body []byte) (*http.
 	return nil, errHeaderTooLarge
 }
 
-// appendRequest appends the request as it goes over the wire, headers by name.
-func appendRequest(dst []byte, t *target, header http.Header, body []byte) []byte {
+// appendRequest appends the request as it goes over the wire.
+func appendRequest(dst []byte, t *target, header []domain.Header, body []byte) []byte {
 	dst = append(dst, t.head...)
 	dst = append(dst, "Content-Length: "...)
 	dst = strconv.AppendInt(dst, int64(len(body)), 10)
-	dst = append(dst, "\r\n"...)
-	var room [32]string
-	names := room[:0]
-	for name := range header {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		for _, value := range header[name] {
-			dst = append(append(dst, name...), ": "...)
-			dst = append(append(dst, strings.TrimSpace(value)...), "\r\n"...)
+	dst = append(dst, "\r\nAccept-Encoding: identity\r\n"...)
+	for _, h := range header {
+		if theirs(h.Name) {
+			dst = append(append(dst, h.Name...), ": "...)
+			dst = append(append(dst, strings.TrimSpace(h.Value)...), "\r\n"...)
 		}
 	}
 	dst = append(dst, "\r\n"...)
@@ -256,13 +252,13 @@ func appendRequest(dst []byte, t *target, header http.Header, body []byte) []byt
 }
 
 // checkHeader refuses what would not be a header field (RFC 9110, section 5).
-func checkHeader(header http.Header) error {
-	for name, values := range header {
-		if name == "" || strings.ContainsFunc(name, notInToken) {
+func checkHeader(header []domain.Header) error {
+	for i := range header {
+		if !isToken(header[i].Name) {
 			return errors.New("a header of the request cannot be sent: its name is not valid")
 		}
-		for _, value := range values {
-			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		for _, c := range []byte(header[i].Value) {
+			if c < ' ' && c != '\t' || c == 0x7f {
 				return errors.New("a header of the request cannot be sent: its value holds a control character")
 			}
 		}
@@ -270,9 +266,22 @@ func checkHeader(header http.Header) error {
 	return nil
 }
 
-func notInToken(r rune) bool {
-	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", r))
+func isToken(name string) bool {
+	for _, c := range []byte(name) {
+		if !inToken[c] {
+			return false
+		}
+	}
+	return name != ""
 }
+
+// inToken are the characters of a token (RFC 9110, section 5.6.2).
+var inToken = func() (in [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~") {
+		in[c] = true
+	}
+	return in
+}()
 
 // quiet tells whether an idle connection still stands and nothing came over it
 // unasked. A receiver that closes it later than this cannot be told from one that

@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 const (
@@ -55,12 +57,11 @@ type Config struct {
 // Request is one call: always a POST.
 type Request struct {
 	URL string
-	// Header is sent as it is, with Accept-Encoding set to identity and without
-	// the headers that are not a caller's to set. Send changes it accordingly, so
-	// that afterwards it says what was sent.
-	Header http.Header
-	// Body and Header must not be changed later, also when Send has returned: the
-	// transport may still be writing a request whose answer came early.
+	// Header is sent as it is, names in their case and in this order, with
+	// Accept-Encoding: identity and without the headers that are not a caller's to set.
+	Header []domain.Header
+	// Body must not be changed later, also when Send has returned: the transport
+	// may still be writing a request whose answer came early.
 	Body []byte
 	// Timeout bounds the whole call, the answer's body included; 0 means 30 s.
 	Timeout time.Duration
@@ -171,9 +172,8 @@ func (c *Client) call(ctx context.Context, deadline time.Time, r Request) Result
 	if err != nil {
 		return Result{Outcome: InvalidRequest, Error: err.Error()}
 	}
-	header := ownHeaders(r.Header)
 	if !c.proxied && len(r.Body) <= maxHTTP1Body && t.speaksHTTP1.Load() {
-		return c.http1.call(ctx, deadline, t, header, r)
+		return c.http1.call(ctx, deadline, t, r)
 	}
 	timed, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
@@ -184,7 +184,7 @@ func (c *Client) call(ctx context.Context, deadline time.Time, r Request) Result
 	}
 	call := &callContext{Context: timed, deadline: deadline, allowed: r.Allowed}
 	req := t.WithContext(call)
-	req.Header = header
+	req.Header = transportHeader(r.Header)
 	req.ContentLength = int64(len(r.Body))
 	resp, err := c.roundTrip(call, req, r.Body)
 	if err != nil {
@@ -353,27 +353,46 @@ func headerOrder(h http.Header) []string {
 // notTheirs are the headers that belong to the connection or would change how
 // the request is sent. They are refused when a webhook is saved; this is the
 // second line. Idempotency-Key would make the transport repeat a POST.
-var notTheirs = map[string]bool{
-	"Host": true, "Content-Length": true, "Content-Encoding": true, "Transfer-Encoding": true, "Connection": true,
-	"Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authorization": true, "Proxy-Authenticate": true,
-	"Te": true, "Trailer": true, "Upgrade": true, "Http2-Settings": true, "Cookie": true, "Expect": true,
-	"Idempotency-Key": true, "X-Idempotency-Key": true,
+var notTheirs = []string{
+	"Host", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Connection",
+	"Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate",
+	"TE", "Trailer", "Upgrade", "HTTP2-Settings", "Cookie", "Expect",
+	"Idempotency-Key", "X-Idempotency-Key", "Accept-Encoding",
 }
 
-func ownHeaders(h http.Header) http.Header {
-	if h == nil {
-		h = make(http.Header, 1)
+// notTheirsBySize holds them by their length: most names have the length of none
+// or of one.
+var notTheirsBySize = func() (bySize [24][]string) {
+	for _, name := range notTheirs {
+		bySize[len(name)] = append(bySize[len(name)], name)
 	}
-	for name := range h {
-		if notTheirs[http.CanonicalHeaderKey(name)] || (strings.EqualFold(name, "Accept-Encoding") && name != "Accept-Encoding") {
-			delete(h, name)
+	return bySize
+}()
+
+// theirs tells whether a caller may set the header.
+func theirs(name string) bool {
+	if len(name) >= len(notTheirsBySize) {
+		return true
+	}
+	for _, other := range notTheirsBySize[len(name)] {
+		if strings.EqualFold(name, other) {
+			return false
 		}
 	}
-	h["Accept-Encoding"] = identity
-	return h
+	return true
 }
 
-var identity = []string{"identity"}
+// transportHeader is the header as net/http takes it.
+func transportHeader(list []domain.Header) http.Header {
+	h := make(http.Header, len(list)+1)
+	for _, one := range list {
+		if theirs(one.Name) {
+			h[one.Name] = append(h[one.Name], one.Value) // as it is written, not as Go would
+		}
+	}
+	h["Accept-Encoding"] = []string{"identity"}
+	return h
+}
 
 func (c *Client) target(rawURL string) (*target, error) {
 	c.mu.RLock()

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 // short is the timeout of calls that are meant to run out of it.
@@ -170,36 +172,42 @@ func reset(head string) func(net.Conn, *http.Request, <-chan struct{}) bool {
 	}
 }
 
+// Small bodies go over our own connections, large ones over net/http's.
 func TestRequestIsSentAsPrepared(t *testing.T) {
-	got := make(chan *http.Request, 1)
-	r := newReceiver(t, func(c net.Conn, req *http.Request, quit <-chan struct{}) bool {
-		got <- req
-		return say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(c, req, quit)
-	})
-	c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
-	req := request(r.url + "/a%2Fb?q=1")
-	for _, name := range []string{"Idempotency-Key", "x-idempotency-key", "Connection", "Expect", "Cookie", "accept-encoding", "TE", "Upgrade", "Host", "content-LENGTH"} {
-		req.Header[name] = []string{"x"}
-	}
-	req.Header["X-Webhook-Event"] = []string{"patient.created"}
-	if res := c.Send(t.Context(), req); res.Outcome != Success {
-		t.Fatalf("%s: %s", res.Outcome, res.Error)
-	}
-	sent := <-got
-	if sent.Method != "POST" || sent.RequestURI != "/a%2Fb?q=1" || "http://"+sent.Host != r.url {
-		t.Errorf("sent %s %s to %s", sent.Method, sent.RequestURI, sent.Host)
-	}
-	want := http.Header{
-		"Content-Type": {"application/json"}, "User-Agent": {"MediLab-Webhook/1.0"}, "Accept-Encoding": {"identity"},
-		"X-Webhook-Event": {"patient.created"}, "Content-Length": {strconv.Itoa(len(req.Body))},
-	}
-	for name, values := range sent.Header {
-		if want.Get(name) != strings.Join(values, "|") {
-			t.Errorf("sent %s: %q", name, values)
-		}
-	}
-	if len(sent.Header) != len(want) {
-		t.Errorf("sent %v, want %v", sent.Header, want)
+	for name, size := range map[string]int{"small": 100, "large": 2 * maxHTTP1Body} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan *http.Request, 1)
+			r := newReceiver(t, func(c net.Conn, req *http.Request, quit <-chan struct{}) bool {
+				got <- req
+				return say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(c, req, quit)
+			})
+			c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
+			req := request(r.url + "/a%2Fb?q=1")
+			req.Body = bytes.Repeat([]byte("x"), size)
+			for _, name := range []string{"Idempotency-Key", "x-idempotency-key", "Connection", "Expect", "Cookie", "accept-encoding", "TE", "Upgrade", "Host", "content-LENGTH"} {
+				req.Header = append(req.Header, domain.Header{Name: name, Value: "x"})
+			}
+			req.Header = append(req.Header, domain.Header{Name: "X-Webhook-Event", Value: "patient.created"})
+			if res := c.Send(t.Context(), req); res.Outcome != Success {
+				t.Fatalf("%s: %s", res.Outcome, res.Error)
+			}
+			sent := <-got
+			if sent.Method != "POST" || sent.RequestURI != "/a%2Fb?q=1" || "http://"+sent.Host != r.url {
+				t.Errorf("sent %s %s to %s", sent.Method, sent.RequestURI, sent.Host)
+			}
+			want := http.Header{
+				"Content-Type": {"application/json"}, "User-Agent": {"MediLab-Webhook/1.0"}, "Accept-Encoding": {"identity"},
+				"X-Webhook-Event": {"patient.created"}, "Content-Length": {strconv.Itoa(len(req.Body))},
+			}
+			for name, values := range sent.Header {
+				if want.Get(name) != strings.Join(values, "|") {
+					t.Errorf("sent %s: %q", name, values)
+				}
+			}
+			if len(sent.Header) != len(want) {
+				t.Errorf("sent %v, want %v", sent.Header, want)
+			}
+		})
 	}
 }
 
@@ -215,8 +223,8 @@ func TestPostIsNeverRepeated(t *testing.T) {
 	c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
 	for n, want := range []Outcome{Success, Reset} {
 		req := request(r.url)
-		req.Header.Set("N", strconv.Itoa(n+1))
-		req.Header.Set("Idempotency-Key", "would make the transport repeat it")
+		req.Header = append(req.Header, domain.Header{Name: "N", Value: strconv.Itoa(n + 1)},
+			domain.Header{Name: "Idempotency-Key", Value: "would make the transport repeat it"})
 		if res := c.Send(t.Context(), req); res.Outcome != want {
 			t.Fatalf("call %d: %s (%s), want %s", n+1, res.Outcome, res.Error, want)
 		}
@@ -341,11 +349,11 @@ func TestShutdownInterrupts(t *testing.T) {
 
 func TestWhatCannotBeSent(t *testing.T) {
 	c := newClient(t, Config{AllowTargets: allow(t, "all")})
-	header := http.Header{"X": {"a\r\nb: hunter2"}}
+	header := []domain.Header{{Name: "X", Value: "a\r\nb: hunter2"}}
 	for _, r := range []Request{
 		{URL: "ftp://127.0.0.1/hunter2"}, {URL: "http://"}, {URL: ""}, {URL: "http://%zz/?hunter2"},
 		{URL: "http://u:hunter2@127.0.0.1/"}, {URL: "unix:///var/run/docker.sock"}, {URL: "file:///etc/passwd"},
-		{URL: "http://127.0.0.1:1/", Header: header}, {URL: "http://127.0.0.1:1/", Header: http.Header{"a b": {"c"}}},
+		{URL: "http://127.0.0.1:1/", Header: header}, {URL: "http://127.0.0.1:1/", Header: []domain.Header{{Name: "a b", Value: "c"}}},
 	} {
 		if res := c.Send(t.Context(), r); res.Outcome != InvalidRequest || res.Error == "" || strings.Contains(res.Error, "hunter2") {
 			t.Errorf("%q: %s (%s), want %s", r.URL, res.Outcome, res.Error, InvalidRequest)
