@@ -214,3 +214,41 @@ func TestReaderBesideASlowForeignTransaction(t *testing.T) {
 	fill(t, log, "s", 25)
 	awaitCopy(t, pool, 25)
 }
+
+// TestOnlyAppendsWaitForTheDisk: a page's commit need not, an append's must, on
+// whichever of the pool's connections.
+func TestOnlyAppendsWaitForTheDisk(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	copyTable(t, pool)
+	modes := make(chan string, 1)
+	failed := errors.New("the first time")
+	reader := read(t, pool, log, func(ctx context.Context, page eventstore.Page) error {
+		var mode string
+		if err := page.Tx.QueryRow(ctx, `SHOW synchronous_commit`).Scan(&mode); err != nil {
+			return err
+		}
+		modes <- mode
+		if failed != nil { // the same transaction goes on
+			err := failed
+			failed = nil
+			return err
+		}
+		return copyPage(ctx, page)
+	})
+	fill(t, log, "first", 1)
+	for range 2 {
+		if mode := <-modes; mode != "off" {
+			t.Errorf("a page is committed with synchronous_commit %s", mode)
+		}
+	}
+	awaitCopy(t, pool, 1)
+	reader.stop() // its connection goes back to the pool
+	for _, conn := range pool.AcquireAllIdle(t.Context()) {
+		var mode string
+		if err := conn.QueryRow(t.Context(), `SHOW synchronous_commit`).Scan(&mode); err != nil || mode != "on" {
+			t.Errorf("after it a connection has synchronous_commit %s, %v", mode, err)
+		}
+		conn.Release()
+	}
+}
