@@ -11,54 +11,58 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// The call log: one narrow row an attempt, that says only where the log has it.
-// All that is shown of a call is read from there.
+// The call log: for each webhook and kind of call the places where the log has them
+// (see places). All that is shown of a call is read from there.
 
 var callsModel = Model{
-	Name: "calls", Shape: 1, Appends: true, Tables: []string{"calls"},
+	Name: "calls", Shape: 2, Tables: []string{"calls"},
 	New: func(t Tables) Projection {
-		return &calls{insert: t.SQL(`
-			INSERT INTO {calls} (position, webhook, kind)
-			SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[])`)}
+		insert := t.SQL(`
+			INSERT INTO {calls} AS c (webhook, kind, block, places)
+			SELECT * FROM unnest($1::integer[], $2::integer[], $3::bigint[], $4::bytea[])`)
+		return &calls{insert: insert, grow: insert + ` ON CONFLICT (webhook, kind, block) DO UPDATE SET places = c.places || EXCLUDED.places`}
 	},
 }
 
 type calls struct {
-	insert  string
-	numbers numbers
+	insert, grow string
+	numbers      numbers
 }
 
 func (p *calls) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
-	var positions []int64
-	var kinds []int32
-	var owners []domain.WebhookID
-	distinct := map[domain.WebhookID]struct{}{}
-	for i := range events {
-		call, ok := callOf(events[i].Value)
-		if !ok {
-			continue
-		}
-		if positions == nil {
-			n := len(events) - i
-			positions, kinds, owners = make([]int64, 0, n), make([]int32, 0, n), make([]domain.WebhookID, 0, n)
-		}
-		positions = append(positions, int64(events[i].Position))
-		kinds = append(kinds, callKind(call.EventType, call.Outcome == domain.OutcomeSuccess))
-		owners = append(owners, call.WebhookID)
-		distinct[call.WebhookID] = struct{}{}
+	type entry struct {
+		webhook domain.WebhookID
+		kind    int32
+		at      eventstore.Position
 	}
-	if len(positions) == 0 {
+	var entries []entry
+	owners := map[domain.WebhookID]struct{}{}
+	for i := range events {
+		if call, ok := callOf(events[i].Value); ok {
+			entries = append(entries, entry{call.WebhookID, callKind(call.EventType, call.Outcome == domain.OutcomeSuccess), events[i].Position})
+			owners[call.WebhookID] = struct{}{}
+		}
+	}
+	if len(entries) == 0 {
 		return nil, nil
 	}
-	numbers, err := p.numbers.of(ctx, db, distinct)
+	numbers, err := p.numbers.of(ctx, db, owners)
 	if err != nil {
 		return nil, err
 	}
-	webhooks := make([]int32, len(owners))
-	for i, id := range owners {
-		webhooks[i] = numbers[id]
+	added := placesOf{}
+	for _, e := range entries {
+		added.add(numbers[e.webhook], e.kind, e.at)
 	}
-	return []eventstore.Statement{{SQL: p.insert, Args: []any{positions, webhooks, kinds}}}, nil
+	webhooks, kinds, blocks, places, grown := added.rows(events[0].Position)
+	var out []eventstore.Statement
+	if grown > 0 {
+		out = append(out, eventstore.Statement{SQL: p.grow, Args: []any{webhooks[:grown], kinds[:grown], blocks[:grown], places[:grown]}})
+	}
+	if grown < len(blocks) {
+		out = append(out, eventstore.Statement{SQL: p.insert, Args: []any{webhooks[grown:], kinds[grown:], blocks[grown:], places[grown:]}})
+	}
+	return out, nil
 }
 
 // callKind is what a call is found by besides its webhook and place.
@@ -187,7 +191,8 @@ type CallPage struct {
 }
 
 // callsSQL goes from kind to kind of the webhook's calls, takes the newest of
-// each and merges them: as fast at the end of a long log as of a short one.
+// each and merges them: as fast at the end of a long log as of a short one. Of a
+// kind's blocks it opens one after the other, the newest first, until there are enough.
 const callsSQL = `
 WITH RECURSIVE owner AS (
 	SELECT number::integer FROM medilab.webhooks WHERE id = $1
@@ -198,12 +203,14 @@ WITH RECURSIVE owner AS (
 	FROM kinds WHERE kinds.kind IS NOT NULL
 )
 SELECT newest.position FROM kinds CROSS JOIN LATERAL (
-	SELECT c.position FROM medilab.calls AS c
-	WHERE c.webhook = (SELECT number FROM owner) AND c.kind = kinds.kind AND c.position > $2 AND c.position < $3
-	ORDER BY c.position DESC LIMIT $6
+	SELECT c.block << 8 | get_byte(c.places, n) AS position
+	FROM medilab.calls AS c CROSS JOIN LATERAL generate_series(0, length(c.places) - 1) AS n
+	WHERE c.webhook = (SELECT number FROM owner) AND c.kind = kinds.kind AND c.block BETWEEN $2::bigint >> 8 AND $3::bigint >> 8
+		AND c.block << 8 | get_byte(c.places, n) BETWEEN $2 + 1 AND $3 - 1
+	ORDER BY c.block DESC, n DESC LIMIT $6
 ) AS newest
 WHERE kinds.kind IS NOT NULL AND ($4::integer IS NULL OR kinds.kind & 1 = $4) AND ($5::integer IS NULL OR kinds.kind | 1 = $5)
-ORDER BY newest.position DESC LIMIT $6`
+ORDER BY newest.position LIMIT $6`
 
 // Calls lists the calls of a webhook, the newest first.
 func (p *Projections) Calls(ctx context.Context, f CallFilter) (CallPage, error) {

@@ -10,41 +10,58 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// The clinic's events: where the log has each, by type and correlation id.
+// The clinic's events: for each type the places where the log has them (see places),
+// and those of each correlation id.
 
 var eventsModel = Model{
-	Name: "events", Shape: 1, Appends: true, Tables: []string{"triggered"},
+	Name: "events", Shape: 2, Tables: []string{"triggered", "correlated"},
 	New: func(t Tables) Projection {
-		return &triggered{insert: t.SQL(`
-			INSERT INTO {triggered} (position, kind, correlation)
-			SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[])`)}
+		insert := t.SQL(`
+			INSERT INTO {triggered} AS t (kind, block, places)
+			SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bytea[])`)
+		return &triggered{
+			insert: insert, grow: insert + ` ON CONFLICT (kind, block) DO UPDATE SET places = t.places || EXCLUDED.places`,
+			correlate: t.SQL(`
+				INSERT INTO {correlated} (correlation, position, kind)
+				SELECT * FROM unnest($1::integer[], $2::bigint[], $3::integer[])`),
+		}
 	},
 }
 
-type triggered struct{ insert string }
+type triggered struct{ insert, grow, correlate string }
 
 func (p *triggered) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	added := placesOf{}
+	var correlations, kindsOf []int32
 	var positions []int64
-	var kinds []int32
-	var correlations []*int32
 	for i := range events {
 		change, ok := events[i].Value.(domain.EventTriggered)
 		if !ok {
 			continue
 		}
-		positions = append(positions, int64(events[i].Position))
-		kinds = append(kinds, hash31(change.EventType))
-		var correlation *int32
+		kind := hash31(change.EventType)
+		added.add(0, kind, events[i].Position)
 		if change.CorrelationID != "" {
-			h := hash31(change.CorrelationID)
-			correlation = &h
+			correlations = append(correlations, hash31(change.CorrelationID))
+			positions = append(positions, int64(events[i].Position))
+			kindsOf = append(kindsOf, kind)
 		}
-		correlations = append(correlations, correlation)
 	}
-	if len(positions) == 0 {
+	if len(added) == 0 {
 		return nil, nil
 	}
-	return []eventstore.Statement{{SQL: p.insert, Args: []any{positions, kinds, correlations}}}, nil
+	_, kinds, blocks, places, grown := added.rows(events[0].Position)
+	var out []eventstore.Statement
+	if grown > 0 {
+		out = append(out, eventstore.Statement{SQL: p.grow, Args: []any{kinds[:grown], blocks[:grown], places[:grown]}})
+	}
+	if grown < len(blocks) {
+		out = append(out, eventstore.Statement{SQL: p.insert, Args: []any{kinds[grown:], blocks[grown:], places[grown:]}})
+	}
+	if len(positions) > 0 {
+		out = append(out, eventstore.Statement{SQL: p.correlate, Args: []any{correlations, positions, kindsOf}})
+	}
+	return out, nil
 }
 
 // Event is one event of the clinic.
@@ -96,15 +113,17 @@ WITH RECURSIVE kinds AS (
 	SELECT (SELECT min(e.kind) FROM medilab.triggered AS e WHERE e.kind > kinds.kind) FROM kinds WHERE kinds.kind IS NOT NULL
 )
 SELECT newest.position FROM kinds CROSS JOIN LATERAL (
-	SELECT e.position FROM medilab.triggered AS e
-	WHERE e.kind = kinds.kind AND e.position > $1 AND e.position < $2
-	ORDER BY e.position DESC LIMIT $4
+	SELECT e.block << 8 | get_byte(e.places, n) AS position
+	FROM medilab.triggered AS e CROSS JOIN LATERAL generate_series(0, length(e.places) - 1) AS n
+	WHERE e.kind = kinds.kind AND e.block BETWEEN $1::bigint >> 8 AND $2::bigint >> 8
+		AND e.block << 8 | get_byte(e.places, n) BETWEEN $1 + 1 AND $2 - 1
+	ORDER BY e.block DESC, n DESC LIMIT $4
 ) AS newest
 WHERE kinds.kind IS NOT NULL AND ($3::integer IS NULL OR kinds.kind = $3)
 ORDER BY newest.position DESC LIMIT $4`
 
 const correlatedSQL = `
-SELECT position FROM medilab.triggered
+SELECT position FROM medilab.correlated
 WHERE correlation = $5 AND position > $1 AND position < $2 AND ($3::integer IS NULL OR kind = $3)
 ORDER BY position DESC LIMIT $4`
 

@@ -329,7 +329,7 @@ func TestRebuildsExcludeEachOtherAndClearWhatACrashLeft(t *testing.T) {
 	}
 
 	// A process that died left half a table and its note.
-	if _, err := b.pool.Exec(b.ctx, `CREATE TABLE medilab.calls_next (position bigint); UPDATE medilab.read_models SET building = 7`); err != nil {
+	if _, err := b.pool.Exec(b.ctx, `CREATE TABLE medilab.calls_next (block bigint); UPDATE medilab.read_models SET building = 7`); err != nil {
 		t.Fatal(err)
 	}
 	list, err := b.List(b.ctx)

@@ -84,7 +84,7 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 			INSERT INTO medilab.events SELECT 3, 'event-00000000-0000-0000-0000-000000000001', 1, type, data, metadata, recorded_at FROM medilab.events WHERE position = 4`,
 			[]string{"seal 3 positions 3 to 4 are not what was sealed", "behind the log's head"}, "gap"},
 		{"read model changed", `UPDATE medilab.stats SET calls = calls + 1`, []string{"read_model 0 medilab.stats holds"}, "seal"},
-		{"read model lacks a row", `DELETE FROM medilab.calls WHERE position = (SELECT max(position) FROM medilab.calls)`, []string{"read_model 0 medilab.calls holds"}, "seal"},
+		{"read model lacks a row", `DELETE FROM medilab.calls WHERE block = (SELECT max(block) FROM medilab.calls)`, []string{"read_model 0 medilab.calls holds"}, "seal"},
 		{"queue lacks a row", `DELETE FROM medilab.queue WHERE delivery_id = (SELECT min(delivery_id::text)::uuid FROM medilab.queue)`, []string{"are pending by the log"}, "read_model"},
 		{"a waiting delivery is lost", `DELETE FROM medilab.batch_members`, []string{"are pending by the log"}, "read_model"},
 		{"waits after its end", `INSERT INTO medilab.batch_members SELECT delivery_id, webhook_id, 1, event_id, 1, 1, due_at FROM medilab.queue WHERE version > 0`,
