@@ -191,9 +191,8 @@ type CallPage struct {
 }
 
 // callsSQL goes from kind to kind of the webhook's calls, takes the newest of
-// each and merges them: as fast at the end of a long log as of a short one. Of a
-// kind's blocks it opens one after the other, the newest first, until there are enough.
-const callsSQL = `
+// each and merges them: as fast at the end of a long log as of a short one.
+var callsSQL = `
 WITH RECURSIVE owner AS (
 	SELECT number::integer FROM medilab.webhooks WHERE id = $1
 ), kinds AS (
@@ -202,15 +201,11 @@ WITH RECURSIVE owner AS (
 	SELECT (SELECT min(c.kind) FROM medilab.calls AS c WHERE c.webhook = (SELECT number FROM owner) AND c.kind > kinds.kind)
 	FROM kinds WHERE kinds.kind IS NOT NULL
 )
-SELECT newest.position FROM kinds CROSS JOIN LATERAL (
-	SELECT c.block << 8 | get_byte(c.places, n) AS position
-	FROM medilab.calls AS c CROSS JOIN LATERAL generate_series(0, length(c.places) - 1) AS n
-	WHERE c.webhook = (SELECT number FROM owner) AND c.kind = kinds.kind AND c.block BETWEEN $2::bigint >> 8 AND $3::bigint >> 8
-		AND c.block << 8 | get_byte(c.places, n) BETWEEN $2 + 1 AND $3 - 1
-	ORDER BY c.block DESC, n DESC LIMIT $6
+SELECT newest.position FROM kinds CROSS JOIN LATERAL (` +
+	newestPlaces("calls", "t.webhook = (SELECT number FROM owner) AND t.kind = kinds.kind", "$2::bigint", "$3::bigint", "$6::bigint") + `
 ) AS newest
 WHERE kinds.kind IS NOT NULL AND ($4::integer IS NULL OR kinds.kind & 1 = $4) AND ($5::integer IS NULL OR kinds.kind | 1 = $5)
-ORDER BY newest.position LIMIT $6`
+ORDER BY newest.position DESC LIMIT $6`
 
 // Calls lists the calls of a webhook, the newest first.
 func (p *Projections) Calls(ctx context.Context, f CallFilter) (CallPage, error) {

@@ -106,18 +106,14 @@ type EventPage struct {
 }
 
 // eventsSQL merges the newest of each type, see callsSQL.
-const eventsSQL = `
+var eventsSQL = `
 WITH RECURSIVE kinds AS (
 	SELECT (SELECT min(kind) FROM medilab.triggered) AS kind
 	UNION ALL
 	SELECT (SELECT min(e.kind) FROM medilab.triggered AS e WHERE e.kind > kinds.kind) FROM kinds WHERE kinds.kind IS NOT NULL
 )
-SELECT newest.position FROM kinds CROSS JOIN LATERAL (
-	SELECT e.block << 8 | get_byte(e.places, n) AS position
-	FROM medilab.triggered AS e CROSS JOIN LATERAL generate_series(0, length(e.places) - 1) AS n
-	WHERE e.kind = kinds.kind AND e.block BETWEEN $1::bigint >> 8 AND $2::bigint >> 8
-		AND e.block << 8 | get_byte(e.places, n) BETWEEN $1 + 1 AND $2 - 1
-	ORDER BY e.block DESC, n DESC LIMIT $4
+SELECT newest.position FROM kinds CROSS JOIN LATERAL (` +
+	newestPlaces("triggered", "t.kind = kinds.kind", "$1::bigint", "$2::bigint", "$4::bigint") + `
 ) AS newest
 WHERE kinds.kind IS NOT NULL AND ($3::integer IS NULL OR kinds.kind = $3)
 ORDER BY newest.position DESC LIMIT $4`

@@ -3,6 +3,7 @@ package projections
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -12,6 +13,26 @@ import (
 // each, in the order of the log; a page appends to it. So a busy list costs a row a
 // page and a byte an entry, and what a row holds in the end does not depend on how
 // the log was cut into pages.
+
+// newestPlaces is a query of the newest places of one list, of those between two
+// positions and as many as are wanted at most, which are all bigint: the newest
+// blocks that can be needed, of which each holds one place at least, then of these
+// as many as hold enough, as the first may reach beyond the range. What is opened is
+// little whatever the planner knows of the table.
+func newestPlaces(table, list, after, before, wanted string) string {
+	return strings.NewReplacer("{table}", table, "{list}", list, "{after}", after, "{before}", before, "{wanted}", wanted).Replace(`
+	SELECT position FROM (
+		SELECT block, places, sum(length(places)) OVER (ORDER BY block DESC) - length(places) AS newer FROM (
+			SELECT block, places FROM medilab.{table} AS t
+			WHERE {list} AND block BETWEEN ({after} + 1) >> 8 AND ({before} - 1) >> 8
+			ORDER BY block DESC LIMIT {wanted} + 2
+		) AS newest
+	) AS enough
+	CROSS JOIN LATERAL generate_series(0, length(places) - 1) AS n
+	CROSS JOIN LATERAL (SELECT block << 8 | get_byte(places, n) AS position) AS place
+	WHERE newer < {wanted} + 256 AND position > {after} AND position < {before}
+	ORDER BY position DESC LIMIT {wanted}`)
+}
 
 // blockBits are the bits of a position within its block, which fit a byte.
 const blockBits = 8
