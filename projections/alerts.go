@@ -79,7 +79,7 @@ func (p *Projections) AlertBasis(ctx context.Context) (at eventstore.Position, f
 	if err != nil {
 		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
 	}
-	rows, err := tx.Query(ctx, `SELECT webhook, tally FROM medilab.stats WHERE hour = -1`)
+	rows, err := tx.Query(ctx, `SELECT webhook, tally FROM medilab.stats`)
 	if err != nil {
 		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
 	}
@@ -96,7 +96,7 @@ func (p *Projections) AlertBasis(ctx context.Context) (at eventstore.Position, f
 	if err != nil {
 		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
 	}
-	delete(figures, domain.WebhookID{}) // the whole system
+	delete(figures, wholeSystem)
 	if rows, err = tx.Query(ctx, `SELECT webhook, kind FROM medilab.alerts WHERE resolved_at IS NULL`); err != nil {
 		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
 	}

@@ -400,8 +400,10 @@ func TestAPageThatFailsIsAppliedOnce(t *testing.T) {
 		return f
 	}})
 	defer func() { models = original }()
-	if _, err := b.pool.Exec(b.ctx, `CREATE TABLE medilab.stats_fail (LIKE medilab.stats INCLUDING ALL)`); err != nil {
-		t.Fatal(err)
+	for _, table := range statsModel.Tables {
+		if _, err := b.pool.Exec(b.ctx, `CREATE TABLE medilab.`+table+`_fail (LIKE medilab.`+table+` INCLUDING ALL)`); err != nil {
+			t.Fatal(err)
+		}
 	}
 	h := newHistory(b, 2)
 	for range 100 {

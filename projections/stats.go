@@ -2,12 +2,14 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -22,32 +24,46 @@ import (
 //     retry that somebody asked for takes it back to pending from where it was.
 //   - A batch is one delivery: its members are no deliveries of their own any more.
 
+//
+// A webhook has one row, and so has the whole system: its figures of all time,
+// and those of the latest hour in which anything happened to it. When its next
+// hour begins, the latest is put by in stats_hours and does not change again.
+
 var statsModel = Model{
-	Name: "stats", Shape: 1, Tables: []string{"stats"},
+	Name: "stats", Shape: 2, Tables: []string{"stats", "stats_hours"},
 	New: func(t Tables) Projection {
 		return &stats{
 			// LATERAL with LIMIT keeps to the primary key whatever the planner knew.
 			load: t.SQL(`
-				SELECT k.webhook, k.hour, s.tally FROM unnest($1::uuid[], $2::integer[]) AS k (webhook, hour)
-				CROSS JOIN LATERAL (SELECT tally FROM {stats} WHERE webhook = k.webhook AND hour = k.hour LIMIT 1) AS s`),
+				SELECT k.webhook, s.tally, s.latest, s.latest_tally FROM unnest($1::uuid[]) AS k (webhook)
+				CROSS JOIN LATERAL (SELECT tally, latest, latest_tally FROM {stats} WHERE webhook = k.webhook LIMIT 1) AS s`),
 			save: t.SQL(`
-				INSERT INTO {stats} (webhook, hour, calls, tally)
+				INSERT INTO {stats} (webhook, calls, tally, latest, latest_calls, latest_tally)
+				SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::integer[], $5::bigint[], $6::bytea[])
+				ON CONFLICT (webhook) DO UPDATE SET calls = EXCLUDED.calls, tally = EXCLUDED.tally,
+					latest = EXCLUDED.latest, latest_calls = EXCLUDED.latest_calls, latest_tally = EXCLUDED.latest_tally`),
+			// There is no such row yet, unless somebody damaged the tables: that is
+			// no reason to park events.
+			putBy: t.SQL(`
+				INSERT INTO {stats_hours} (webhook, hour, calls, tally)
 				SELECT * FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bytea[])
 				ON CONFLICT (webhook, hour) DO UPDATE SET calls = EXCLUDED.calls, tally = EXCLUDED.tally`),
 		}
 	},
 }
 
-type stats struct{ load, save string }
+type stats struct{ load, save, putBy string }
 
-// statsKey names a row. The zero webhook is the whole system.
+// wholeSystem stands in the place of a webhook for all of them together.
+var wholeSystem domain.WebhookID
+
+// statsKey names an hour of a webhook.
 type statsKey struct {
 	webhook domain.WebhookID
 	hour    int32
 }
 
-const allTime = -1
-
+// hourOf counts hours since 1970, UTC.
 func hourOf(at time.Time) int32 { return int32(at.Unix() / 3600) }
 
 func (p *stats) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
@@ -65,14 +81,18 @@ func (p *stats) Project(ctx context.Context, db Querier, events []eventstore.Eve
 	return p.merge(ctx, db, &sums)
 }
 
-// sumsOf are a page's tallies by webhook and hour, in the order of the log.
+// sumsOf are a page's tallies by webhook and hour, in the order of the log. Hours
+// only go up, as the log's times do: were one to go back, what happened in it
+// would belong to the latest before it, however the log is cut into pages.
 type sumsOf struct {
 	keys  []statsKey
 	byKey map[statsKey]*tally
+	hour  int32 // the latest
 }
 
 func (s *sumsOf) of(webhook domain.WebhookID, at time.Time) *tally {
-	key := statsKey{webhook, hourOf(at)}
+	s.hour = max(s.hour, hourOf(at))
+	key := statsKey{webhook, s.hour}
 	t := s.byKey[key]
 	if t == nil {
 		t = &tally{}
@@ -86,7 +106,7 @@ func (s *sumsOf) of(webhook domain.WebhookID, at time.Time) *tally {
 func (s *sumsOf) count(e *eventstore.Event, before map[eventstore.Position]domain.DeliveryState) {
 	switch c := e.Value.(type) {
 	case domain.EventTriggered:
-		s.of(domain.WebhookID{}, e.RecordedAt).events++
+		s.of(wholeSystem, e.RecordedAt).events++
 		for _, r := range c.Recipients {
 			s.of(r.WebhookID, e.RecordedAt).pending++
 		}
@@ -136,68 +156,98 @@ func (t *tally) backToPending(from domain.DeliveryState) {
 	t.pending++
 }
 
-// merge adds the page's tallies to the rows they belong to: the webhook's hour
-// and all time, and the system's.
-func (p *stats) merge(ctx context.Context, db Querier, sums *sumsOf) ([]eventstore.Statement, error) {
-	rows := sumsOf{byKey: map[statsKey]*tally{}}
-	touch := func(key statsKey) {
-		if rows.byKey[key] == nil {
-			rows.byKey[key] = &tally{}
-			rows.keys = append(rows.keys, key)
-		}
-	}
-	var system domain.WebhookID
-	for _, key := range sums.keys {
-		for _, webhook := range []domain.WebhookID{key.webhook, system} {
-			touch(statsKey{webhook, key.hour})
-			touch(statsKey{webhook, allTime})
-		}
-	}
-	ids, hours := make([][16]byte, len(rows.keys)), make([]int32, len(rows.keys))
-	for i, key := range rows.keys {
-		ids[i], hours[i] = key.webhook, key.hour
-	}
-	if err := p.loadInto(ctx, db, ids, hours, rows.byKey); err != nil {
-		return nil, err
-	}
-	for _, key := range sums.keys {
-		sum := sums.byKey[key]
-		if key.webhook != system {
-			rows.byKey[key].add(sum)
-			rows.byKey[statsKey{key.webhook, allTime}].add(sum)
-		}
-		rows.byKey[statsKey{system, key.hour}].add(sum)
-		rows.byKey[statsKey{system, allTime}].add(sum)
-	}
-	calls, tallies := make([]int64, len(rows.keys)), make([][]byte, len(rows.keys))
-	for i, key := range rows.keys {
-		t := rows.byKey[key]
-		if key.hour != allTime || key.webhook == system {
-			t.figures = domain.CallFigures{}
-		}
-		if key.webhook == system {
-			t.consecutive = 0 // of one webhook after another it says nothing
-		}
-		calls[i], tallies[i] = t.calls, t.encode()
-	}
-	return []eventstore.Statement{{SQL: p.save, Args: []any{ids, hours, calls, tallies}}}, nil
+// statsRow is a row of the table stats. The zero value is none yet.
+type statsRow struct {
+	total  tally
+	latest tally
+	hour   int32
 }
 
-func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, hours []int32, into map[statsKey]*tally) error {
-	rows, err := db.Query(ctx, p.load, ids, hours)
+// hours are rows for the table stats_hours, by column.
+type hours struct {
+	webhooks [][16]byte
+	hours    []int32
+	calls    []int64
+	tallies  [][]byte
+}
+
+// merge adds the page's tallies to the rows they belong to: the webhook's and
+// the system's.
+func (p *stats) merge(ctx context.Context, db Querier, sums *sumsOf) ([]eventstore.Statement, error) {
+	ids := [][16]byte{wholeSystem}
+	rows := map[domain.WebhookID]*statsRow{wholeSystem: {}}
+	for _, key := range sums.keys {
+		if rows[key.webhook] == nil {
+			rows[key.webhook] = &statsRow{}
+			ids = append(ids, key.webhook)
+		}
+	}
+	if err := p.loadInto(ctx, db, ids, rows); err != nil {
+		return nil, err
+	}
+	var finished hours
+	latest := rows[wholeSystem].hour
+	for _, key := range sums.keys {
+		hour := max(latest, key.hour)
+		if key.webhook != wholeSystem {
+			rows[key.webhook].add(key.webhook, hour, sums.byKey[key], &finished)
+		}
+		rows[wholeSystem].add(wholeSystem, hour, sums.byKey[key], &finished)
+	}
+	n := len(ids)
+	calls, latestCalls, latestHours := make([]int64, n), make([]int64, n), make([]int32, n)
+	tallies, latestTallies := make([][]byte, n), make([][]byte, n)
+	for i, id := range ids {
+		r := rows[id]
+		if id == wholeSystem {
+			r.total.figures, r.total.consecutive = domain.CallFigures{}, 0 // of one webhook after another they say nothing
+		}
+		calls[i], tallies[i] = r.total.calls, r.total.encode()
+		latestHours[i], latestCalls[i], latestTallies[i] = r.hour, r.latest.calls, r.encodeLatest(id)
+	}
+	statements := []eventstore.Statement{{SQL: p.save, Args: []any{ids, calls, tallies, latestHours, latestCalls, latestTallies}}}
+	if len(finished.webhooks) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.putBy,
+			Args: []any{finished.webhooks, finished.hours, finished.calls, finished.tallies}})
+	}
+	return statements, nil
+}
+
+// add takes in what happened in the hour, which is the latest or a later one.
+func (r *statsRow) add(webhook domain.WebhookID, hour int32, sum *tally, finished *hours) {
+	if r.hour < hour {
+		if r.hour > 0 {
+			finished.webhooks, finished.hours = append(finished.webhooks, webhook), append(finished.hours, r.hour)
+			finished.calls, finished.tallies = append(finished.calls, r.latest.calls), append(finished.tallies, r.encodeLatest(webhook))
+		}
+		r.hour, r.latest = hour, tally{}
+	}
+	r.total.add(sum)
+	r.latest.add(sum)
+}
+
+// encodeLatest gives the stored form of the latest hour: alerts ask only for
+// figures of all time.
+func (r *statsRow) encodeLatest(webhook domain.WebhookID) []byte {
+	r.latest.figures = domain.CallFigures{}
+	if webhook == wholeSystem {
+		r.latest.consecutive = 0
+	}
+	return r.latest.encode()
+}
+
+func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, into map[domain.WebhookID]*statsRow) error {
+	rows, err := db.Query(ctx, p.load, ids)
 	if err != nil {
 		return fmt.Errorf("load statistics: %w", err)
 	}
 	var id [16]byte
 	var hour int32
-	var encoded []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &hour, &encoded}, func() error {
-		t, err := decodeTally(encoded)
-		if err != nil {
-			return err
-		}
-		into[statsKey{domain.WebhookID(id), hour}] = t
-		return nil
+	var total, latest pgtype.DriverBytes
+	_, err = pgx.ForEachRow(rows, []any{&id, &total, &hour, &latest}, func() error {
+		row := into[id]
+		row.hour = hour
+		return errors.Join(row.total.decode(total), row.latest.decode(latest))
 	})
 	if err != nil {
 		return fmt.Errorf("load statistics: %w", err)

@@ -32,6 +32,7 @@ type StatsFilter struct {
 
 func (f StatsFilter) all() bool { return f.From.IsZero() && f.To.IsZero() }
 
+// hours gives the first and the last hour of the range; last before first: none.
 func (f StatsFilter) hours() (first, last int32) {
 	last = math.MaxInt32
 	if !f.From.IsZero() {
@@ -131,7 +132,7 @@ func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemSta
 	if err := p.settle(ctx); err != nil {
 		return SystemStats{}, err
 	}
-	stats, sum, err := p.stats(ctx, domain.WebhookID{}, f)
+	stats, sum, err := p.stats(ctx, wholeSystem, f)
 	if err != nil {
 		return SystemStats{}, err
 	}
@@ -156,11 +157,9 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	}
 	first, last := f.hours()
 	if f.all() && f.Bucket == "" {
-		last = -1
+		first, last = noHours()
 	}
-	rows, err := p.pool.Query(ctx, `
-		SELECT hour, tally FROM medilab.stats WHERE webhook = $1 AND (hour = -1 OR hour BETWEEN $2 AND $3) ORDER BY hour`,
-		uuid.UUID(webhook), first, last)
+	rows, err := p.pool.Query(ctx, `SELECT hour, tally FROM (`+tallies("$1", "$2", "$3")+`) AS t ORDER BY hour`, uuid.UUID(webhook), first, last)
 	if err != nil {
 		return Stats{}, nil, fmt.Errorf("read statistics: %w", err)
 	}
@@ -198,6 +197,23 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 		}
 	}
 	return stats, sum, nil
+}
+
+// allTime stands in the place of an hour for the figures of all time.
+const allTime = -1
+
+// noHours is the range that no hour is in.
+func noHours() (first, last int32) { return 0, -1 }
+
+// tallies is a query of a webhook's tallies: the one of all time, and those of the
+// hours from first to last.
+func tallies(webhook, first, last string) string {
+	return `
+		SELECT -1 AS hour, tally FROM medilab.stats WHERE webhook = ` + webhook + `
+		UNION ALL
+		SELECT latest, latest_tally FROM medilab.stats WHERE webhook = ` + webhook + ` AND latest BETWEEN ` + first + ` AND ` + last + `
+		UNION ALL
+		SELECT hour, tally FROM medilab.stats_hours WHERE webhook = ` + webhook + ` AND hour BETWEEN ` + first + ` AND ` + last
 }
 
 // mostAtEdge is how many events of the log are counted again for one hour that
@@ -256,7 +272,7 @@ func (p *Projections) tallyBetween(ctx context.Context, webhook domain.WebhookID
 			sums.count(&good[i], nil)
 		}
 		for _, key := range sums.keys {
-			if key.webhook == webhook || webhook == (domain.WebhookID{}) {
+			if key.webhook == webhook || webhook == wholeSystem {
 				t.add(sums.byKey[key])
 			}
 		}
@@ -311,18 +327,24 @@ func (t hourTally) part() StatsPart {
 func (p *Projections) busiest(ctx context.Context, f StatsFilter) ([]WebhookShare, error) {
 	first, last := f.hours()
 	if f.all() {
-		first, last = allTime, allTime
+		first, last = noHours()
 	}
 	rows, err := p.pool.Query(ctx, `
 		WITH busiest AS (
-			SELECT webhook, sum(calls) AS calls FROM medilab.stats
-			WHERE webhook <> '00000000-0000-0000-0000-000000000000' AND hour BETWEEN $1 AND $2
+			SELECT webhook, sum(calls) AS calls FROM (
+				SELECT webhook, calls FROM medilab.stats WHERE $3
+				UNION ALL
+				SELECT webhook, latest_calls FROM medilab.stats WHERE latest BETWEEN $1 AND $2
+				UNION ALL
+				SELECT webhook, calls FROM medilab.stats_hours WHERE hour BETWEEN $1 AND $2
+			) AS c
+			WHERE webhook <> '00000000-0000-0000-0000-000000000000'
 			GROUP BY webhook HAVING sum(calls) > 0 ORDER BY sum(calls) DESC, webhook LIMIT 20
 		)
-		SELECT w.id, w.state, s.tally, s.hour FROM busiest AS b
+		SELECT w.id, w.state, t.tally, t.hour FROM busiest AS b
 		JOIN medilab.webhooks AS w ON w.id = b.webhook
-		JOIN medilab.stats AS s ON s.webhook = b.webhook AND (s.hour BETWEEN $1 AND $2 OR s.hour = -1)
-		ORDER BY b.calls DESC, b.webhook, s.hour`, first, last)
+		CROSS JOIN LATERAL (`+tallies("b.webhook", "$1", "$2")+`) AS t
+		ORDER BY b.calls DESC, b.webhook, t.hour`, first, last, f.all())
 	if err != nil {
 		return nil, fmt.Errorf("find the busiest webhooks: %w", err)
 	}

@@ -193,25 +193,36 @@ var errTally = errors.New("the stored statistics cannot be read: rebuild them")
 
 func decodeTally(b []byte) (*tally, error) {
 	t := &tally{}
+	return t, t.decode(b)
+}
+
+// decode reads the stored form into a zero tally. It keeps nothing of b.
+func (t *tally) decode(b []byte) error {
 	if len(b) == 0 || b[0] != tallyFormat {
-		return nil, errTally
+		return errTally
 	}
 	d := varints{rest: b[1:]}
 	for _, field := range t.fields() {
 		*field = d.next()
 	}
 	for _, list := range []*counts[string]{&t.byType, &t.byStatus} {
-		for n := d.next(); n > 0 && !d.bad; n-- {
+		n := d.next()
+		*list = make(counts[string], 0, d.most(n))
+		for ; n > 0 && !d.bad; n-- {
 			*list = append(*list, count[string]{d.text(), d.next()})
 		}
 	}
-	for n := d.next(); n > 0 && !d.bad; n-- {
+	n := d.next()
+	t.histogram = make(histogram, 0, d.most(n))
+	for ; n > 0 && !d.bad; n-- {
 		t.histogram = append(t.histogram, count[int]{int(d.next()), d.next()})
 	}
 	t.figures.Failures = d.next()
 	t.figures.TimedOut = d.next() == 1
 	before := int64(0)
-	for n := d.next(); n > 0 && !d.bad; n-- {
+	n = d.next()
+	t.figures.Minutes = make([]domain.CallMinute, 0, d.most(n))
+	for ; n > 0 && !d.bad; n-- {
 		m := domain.CallMinute{Minute: before + d.next(), Calls: d.next(), Successes: d.next()}
 		before = m.Minute
 		t.figures.Minutes = append(t.figures.Minutes, m)
@@ -220,9 +231,9 @@ func decodeTally(b []byte) (*tally, error) {
 		t.figures.LastCallAt = time.UnixMicro(t.lastCall).UTC()
 	}
 	if d.bad {
-		return nil, errTally
+		return errTally
 	}
-	return t, nil
+	return nil
 }
 
 // varints reads numbers until the first that is not there.
@@ -240,6 +251,10 @@ func (d *varints) next() int64 {
 	d.rest = d.rest[n:]
 	return v
 }
+
+// most is how many of a list of n can be there: each has two bytes at least. One
+// more has room, as a list that was read mostly grows next.
+func (d *varints) most(n int64) int64 { return 1 + min(max(n, 0), int64(len(d.rest)/2)) }
 
 func (d *varints) text() string {
 	n := d.next()

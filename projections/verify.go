@@ -224,7 +224,7 @@ func pendingByLog(ctx context.Context, tx pgx.Tx) (int64, error) {
 	var encoded []byte
 	err := tx.QueryRow(ctx, `
 		SELECT coalesce((SELECT position FROM medilab.readers WHERE name = $1), 0),
-			(SELECT tally FROM medilab.stats WHERE webhook = '00000000-0000-0000-0000-000000000000' AND hour = -1)`, readerName).
+			(SELECT tally FROM medilab.stats WHERE webhook = '00000000-0000-0000-0000-000000000000')`, readerName).
 		Scan(&position, &encoded)
 	if err != nil {
 		return 0, err
