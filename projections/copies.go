@@ -16,8 +16,6 @@ import (
 type copies struct {
 	tables Tables
 	names  []string // of the tables they are copies of
-	// later are the indexes that are quicker made when the table is full.
-	later []string
 }
 
 // index is an index of a table that is copied.
@@ -26,17 +24,11 @@ type index struct {
 	primary                 bool
 }
 
-// makeCopies makes empty copies of the models' tables.
-func makeCopies(ctx context.Context, db transaction, tables Tables, models []Model, names []string) (*copies, error) {
+// makeCopies makes empty copies of the named tables.
+func makeCopies(ctx context.Context, db transaction, tables Tables, names []string) (*copies, error) {
 	c := &copies{tables: tables, names: names}
 	if err := c.drop(ctx, db); err != nil {
 		return nil, err
-	}
-	appended := map[string]bool{}
-	for _, m := range models {
-		for _, table := range m.Tables {
-			appended[table] = m.Appends
-		}
 	}
 	for _, name := range names {
 		if err := c.makeTable(ctx, db, name); err != nil {
@@ -48,12 +40,7 @@ func makeCopies(ctx context.Context, db transaction, tables Tables, models []Mod
 		return nil, err
 	}
 	for _, i := range indexes {
-		statements := c.indexSQL(i)
-		if appended[i.table] {
-			c.later = append(c.later, statements...)
-			continue
-		}
-		if err := execAll(ctx, db, statements); err != nil {
+		if err := execAll(ctx, db, c.indexSQL(i)); err != nil {
 			return nil, err
 		}
 	}
@@ -108,10 +95,9 @@ func (c *copies) indexSQL(i index) []string {
 	return statements
 }
 
-// finish makes the indexes that were left for the end.
+// finish tells the planner what the full copies hold.
 func (c *copies) finish(ctx context.Context, db transaction) error {
-	statements := c.later
-	c.later = nil
+	var statements []string
 	for _, name := range c.names {
 		statements = append(statements, c.tables.SQL(`ANALYZE {`+name+`}`))
 	}

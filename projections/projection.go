@@ -23,9 +23,6 @@ type Model struct {
 	Shape int
 	// Tables are its tables in the schema medilab. A rebuild fills copies of them.
 	Tables []string
-	// Appends says that rows are only ever added, so that a rebuild can leave the
-	// indexes for the end.
-	Appends bool
 	// New makes what fills the tables.
 	New func(Tables) Projection
 }

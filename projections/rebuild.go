@@ -145,7 +145,7 @@ func (p *Projections) startFilling(ctx context.Context, conn *pgxpool.Conn, tabl
 	if err != nil {
 		return nil, fmt.Errorf("rebuild: %w", err)
 	}
-	f.copies, err = makeCopies(ctx, conn, tables, chosen, names)
+	f.copies, err = makeCopies(ctx, conn, tables, names)
 	return f, err
 }
 
@@ -177,7 +177,7 @@ func (f *filling) rebuild(ctx context.Context, progress Progress) error {
 	}
 	const tries = 20
 	for try := 1; ; try++ {
-		// What came while the indexes were made, or since the last try.
+		// What came while the planner was told, or since the last try.
 		if err := f.catchUp(ctx, progress); err != nil {
 			return err
 		}

@@ -23,7 +23,6 @@ import (
 //   - Every delivery is in one of pending, delivered, exhausted and cancelled: a
 //     retry that somebody asked for takes it back to pending from where it was.
 //   - A batch is one delivery: its members are no deliveries of their own any more.
-
 //
 // A webhook has one row, and so has the whole system: its figures of all time,
 // and those of the latest hour in which anything happened to it. When its next

@@ -5,6 +5,10 @@
 -- entry, with its place in the index, was a third of what a delivery's read models
 -- cost.
 
+-- A rebuild that an older version has begun would put its tables in the place of
+-- these: this waits for its end.
+SELECT pg_advisory_xact_lock(32199620896058468);
+
 CREATE TABLE medilab.calls_by_block (
     webhook integer NOT NULL, -- its short number
     kind    integer NOT NULL, -- the event type's hash; the lowest bit: it succeeded
