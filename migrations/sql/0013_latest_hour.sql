@@ -15,7 +15,8 @@ ALTER INDEX medilab.stats_hour RENAME TO stats_hours_hour;
 ALTER TABLE medilab.stats_hours RESET (fillfactor, autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
 
 -- No column but the key is indexed, and most of each block is left free, so that
--- updates of a row stay in its block (HOT): 97 of 100 do, and at 50 only 82.
+-- updates of a row stay in its block (HOT): 97 of 100 do, and at 50 only 82. Those
+-- leave little to vacuum, and how many rows there are changes slowly.
 CREATE TABLE medilab.stats (
     webhook      uuid PRIMARY KEY,
     calls        bigint NOT NULL,
@@ -23,7 +24,8 @@ CREATE TABLE medilab.stats (
     latest       integer NOT NULL, -- hour since 1970, UTC
     latest_calls bigint NOT NULL,
     latest_tally bytea NOT NULL
-) WITH (fillfactor = 30, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
+) WITH (fillfactor = 30, autovacuum_vacuum_scale_factor = 1, autovacuum_vacuum_threshold = 5000,
+        autovacuum_analyze_scale_factor = 10, autovacuum_analyze_threshold = 10000);
 
 INSERT INTO medilab.stats (webhook, calls, tally, latest, latest_calls, latest_tally)
 SELECT t.webhook, t.calls, t.tally, l.hour, l.calls, l.tally
