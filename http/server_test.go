@@ -190,7 +190,11 @@ func (s *service) settled() {
 type outgoing struct{ *sender.Client }
 
 func (o outgoing) Send(ctx context.Context, call commands.Outgoing) commands.Answer {
-	r := o.Client.Send(ctx, sender.Request{URL: call.URL, Header: call.Header, Body: call.Body, Timeout: call.Timeout})
+	header := make([]sender.Field, len(call.Header))
+	for i, h := range call.Header {
+		header[i] = sender.Field(h)
+	}
+	r := o.Client.Send(ctx, sender.Request{URL: call.URL, Header: header, Body: call.Body, Timeout: call.Timeout})
 	return commands.Answer{
 		Outcome: domain.Outcome(r.Outcome), Status: r.Status, Header: r.Header, Body: r.Body, Truncated: r.Truncated,
 		Duration: r.Duration, Error: r.Error, RetryAfter: r.RetryAfter,

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/medilab/webhooks/domain"
 )
 
 // The two benchmarks make the same calls to the same kind of receiver: the sender
@@ -25,7 +23,7 @@ func benchReceiver(b *testing.B) string {
 	return s.URL
 }
 
-var benchHeader = []domain.Header{
+var benchHeader = []Field{
 	{Name: "Content-Type", Value: "application/json"}, {Name: "User-Agent", Value: "MediLab-Webhook/1.0"}, {Name: "X-Webhook-Event", Value: "patient.created"},
 	{Name: "X-Webhook-ID", Value: "550e8400-e29b-41d4-a716-446655440000"}, {Name: "X-Webhook-Attempt", Value: "1"},
 	{Name: "X-Webhook-Event-ID", Value: "550e8400-e29b-41d4-a716-446655440000"}, {Name: "X-Webhook-Delivery-ID", Value: "550e8400-e29b-41d4-a716-446655440000"},

@@ -14,8 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/medilab/webhooks/domain"
 )
 
 // http1 makes calls over HTTP/1.1 connections that the calling goroutine drives
@@ -209,7 +207,7 @@ func (h *http1) closeIdle() {
 var requests = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
 // exchange sends the request and reads the answer up to its body.
-func (c *http1Conn) exchange(t *target, header []domain.Header, body []byte) (*http.Response, error) {
+func (c *http1Conn) exchange(t *target, header []Field, body []byte) (*http.Response, error) {
 	buf := requests.Get().(*[]byte)
 	defer requests.Put(buf)
 	*buf = appendRequest((*buf)[:0], t, header, body)
@@ -236,7 +234,7 @@ func (c *http1Conn) exchange(t *target, header []domain.Header, body []byte) (*h
 }
 
 // appendRequest appends the request as it goes over the wire.
-func appendRequest(dst []byte, t *target, header []domain.Header, body []byte) []byte {
+func appendRequest(dst []byte, t *target, header []Field, body []byte) []byte {
 	dst = append(dst, t.head...)
 	dst = append(dst, "Content-Length: "...)
 	dst = strconv.AppendInt(dst, int64(len(body)), 10)
@@ -252,7 +250,7 @@ func appendRequest(dst []byte, t *target, header []domain.Header, body []byte) [
 }
 
 // checkHeader refuses what would not be a header field (RFC 9110, section 5).
-func checkHeader(header []domain.Header) error {
+func checkHeader(header []Field) error {
 	for i := range header {
 		if !isToken(header[i].Name) {
 			return errors.New("a header of the request cannot be sent: its name is not valid")

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/medilab/webhooks/domain"
 )
 
 // receiver is a raw TCP server: odd answers are written byte by byte.
@@ -117,7 +115,7 @@ func allow(t testing.TB, s string) Targets {
 func request(url string) Request {
 	return Request{
 		URL:     url,
-		Header:  []domain.Header{{Name: "Content-Type", Value: "application/json"}, {Name: "User-Agent", Value: "MediLab-Webhook/1.0"}},
+		Header:  []Field{{Name: "Content-Type", Value: "application/json"}, {Name: "User-Agent", Value: "MediLab-Webhook/1.0"}},
 		Body:    []byte(`{"event_type":"patient.created"}`),
 		Timeout: 20 * time.Second,
 	}

@@ -21,8 +21,6 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
-
-	"github.com/medilab/webhooks/domain"
 )
 
 const (
@@ -54,12 +52,15 @@ type Config struct {
 	Resolver *net.Resolver
 }
 
+// Field is one header field, named with the letter case it is sent in.
+type Field struct{ Name, Value string }
+
 // Request is one call: always a POST.
 type Request struct {
 	URL string
 	// Header is sent as it is, names in their case and in this order, with
 	// Accept-Encoding: identity and without the headers that are not a caller's to set.
-	Header []domain.Header
+	Header []Field
 	// Body must not be changed later, also when Send has returned: the transport
 	// may still be writing a request whose answer came early.
 	Body []byte
@@ -383,7 +384,7 @@ func theirs(name string) bool {
 }
 
 // transportHeader is the header as net/http takes it.
-func transportHeader(list []domain.Header) http.Header {
+func transportHeader(list []Field) http.Header {
 	h := make(http.Header, len(list)+1)
 	for _, one := range list {
 		if theirs(one.Name) {

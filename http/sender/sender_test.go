@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
-
-	"github.com/medilab/webhooks/domain"
 )
 
 // short is the timeout of calls that are meant to run out of it.
@@ -185,9 +183,9 @@ func TestRequestIsSentAsPrepared(t *testing.T) {
 			req := request(r.url + "/a%2Fb?q=1")
 			req.Body = bytes.Repeat([]byte("x"), size)
 			for _, name := range []string{"Idempotency-Key", "x-idempotency-key", "Connection", "Expect", "Cookie", "accept-encoding", "TE", "Upgrade", "Host", "content-LENGTH"} {
-				req.Header = append(req.Header, domain.Header{Name: name, Value: "x"})
+				req.Header = append(req.Header, Field{Name: name, Value: "x"})
 			}
-			req.Header = append(req.Header, domain.Header{Name: "X-Webhook-Event", Value: "patient.created"})
+			req.Header = append(req.Header, Field{Name: "X-Webhook-Event", Value: "patient.created"})
 			if res := c.Send(t.Context(), req); res.Outcome != Success {
 				t.Fatalf("%s: %s", res.Outcome, res.Error)
 			}
@@ -223,8 +221,8 @@ func TestPostIsNeverRepeated(t *testing.T) {
 	c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
 	for n, want := range []Outcome{Success, Reset} {
 		req := request(r.url)
-		req.Header = append(req.Header, domain.Header{Name: "N", Value: strconv.Itoa(n + 1)},
-			domain.Header{Name: "Idempotency-Key", Value: "would make the transport repeat it"})
+		req.Header = append(req.Header, Field{Name: "N", Value: strconv.Itoa(n + 1)},
+			Field{Name: "Idempotency-Key", Value: "would make the transport repeat it"})
 		if res := c.Send(t.Context(), req); res.Outcome != want {
 			t.Fatalf("call %d: %s (%s), want %s", n+1, res.Outcome, res.Error, want)
 		}
@@ -349,11 +347,11 @@ func TestShutdownInterrupts(t *testing.T) {
 
 func TestWhatCannotBeSent(t *testing.T) {
 	c := newClient(t, Config{AllowTargets: allow(t, "all")})
-	header := []domain.Header{{Name: "X", Value: "a\r\nb: hunter2"}}
+	header := []Field{{Name: "X", Value: "a\r\nb: hunter2"}}
 	for _, r := range []Request{
 		{URL: "ftp://127.0.0.1/hunter2"}, {URL: "http://"}, {URL: ""}, {URL: "http://%zz/?hunter2"},
 		{URL: "http://u:hunter2@127.0.0.1/"}, {URL: "unix:///var/run/docker.sock"}, {URL: "file:///etc/passwd"},
-		{URL: "http://127.0.0.1:1/", Header: header}, {URL: "http://127.0.0.1:1/", Header: []domain.Header{{Name: "a b", Value: "c"}}},
+		{URL: "http://127.0.0.1:1/", Header: header}, {URL: "http://127.0.0.1:1/", Header: []Field{{Name: "a b", Value: "c"}}},
 	} {
 		if res := c.Send(t.Context(), r); res.Outcome != InvalidRequest || res.Error == "" || strings.Contains(res.Error, "hunter2") {
 			t.Errorf("%q: %s (%s), want %s", r.URL, res.Outcome, res.Error, InvalidRequest)
