@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -223,7 +224,10 @@ func (b *bench) ingest(ctx context.Context, s system, o loadOptions) (measures, 
 }
 
 // latency is from the trigger's first byte to the receiver's last, at 50 a second.
+// It begins when the disk has taken what earlier runs wrote: gigabytes that the
+// kernel writes half a minute later are not a steady load's.
 func (b *bench) latency(ctx context.Context, s system) (m measures, err error) {
+	syscall.Sync()
 	t := b.receiver.newTarget(func(t *target) { t.timed = true })
 	defer b.receiver.forget(t)
 	webhooks, err := s.subscribe(ctx, []*target{t})
