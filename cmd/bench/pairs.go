@@ -127,6 +127,7 @@ func (b *bench) withWebhooks(ctx context.Context, webhooks int) (*product, error
 		return nil, err
 	}
 	p.wanted = func() []byte { return event(types[rand.IntN(len(types))]["type"]) }
+	p.same = func() []byte { return event(types[0]["type"]) }
 	return p, b.register(ctx, p, webhooks, func(i int) map[string]any {
 		return map[string]any{"events": []string{types[i/fanOut]["type"]}}
 	})
@@ -172,14 +173,14 @@ func (b *bench) register(ctx context.Context, p *product, webhooks int, asks fun
 }
 
 // dispatch triggers events for a while, each for ten of the webhooks.
-func (b *bench) dispatch(ctx context.Context, p *product) (measures, error) {
+func (b *bench) dispatch(ctx context.Context, p *product, body func() []byte) (measures, error) {
 	for _, t := range p.targets {
 		t.reset()
 	}
 	start := time.Now()
 	got, err := b.producer.load(ctx, p.url(), loadOptions{
 		path: triggerPath, callers: 64, events: 1, limit: b.limit, duration: b.duration,
-		body: p.wanted,
+		body: body,
 	})
 	if err != nil {
 		return nil, err
@@ -265,11 +266,15 @@ var pairScenarios = []scenario{
 	{name: "rebuild", pair: byHistory, alone: true, run: func(ctx context.Context, _ *bench, s system) (measures, error) {
 		return s.(*product).rebuild(ctx)
 	}},
+	// What webhooks cost that are there, and what they cost when all of them are busy.
+	{name: "webhooks-idle", pair: byWebhooks, run: func(ctx context.Context, b *bench, s system) (measures, error) {
+		return b.dispatch(ctx, s.(*product), s.(*product).same)
+	}},
 	{name: "webhooks-dispatch", pair: byWebhooks, run: func(ctx context.Context, b *bench, s system) (measures, error) {
-		return b.dispatch(ctx, s.(*product))
+		return b.dispatch(ctx, s.(*product), s.(*product).wanted)
 	}},
 	{name: "filters-dispatch", pair: byFilters, run: func(ctx context.Context, b *bench, s system) (measures, error) {
-		return b.dispatch(ctx, s.(*product))
+		return b.dispatch(ctx, s.(*product), s.(*product).wanted)
 	}},
 	{name: "webhooks-list", pair: byWebhooks, run: func(ctx context.Context, _ *bench, s system) (measures, error) {
 		return s.(*product).answers(ctx, map[string]string{"list": "/webhooks/?limit=50", "search": "/webhooks/?q=bench%209"})

@@ -33,7 +33,8 @@ type product struct {
 	more    []string // of its environment
 
 	filled  string        // the webhook of a log that was filled
-	wanted  func() []byte // makes an event that ten of its webhooks want
+	wanted  func() []byte // makes an event that ten of its webhooks want, others each time
+	same    func() []byte // makes an event that the same ten want
 	targets []*target     // of these webhooks
 }
 

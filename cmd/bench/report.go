@@ -47,6 +47,7 @@ var floors = map[string]floor{
 	"log-read stats p50 ms":          {ratio: 1.2, atMost: true},
 	"log-read history p50 ms":        {ratio: 1.2, atMost: true},
 	"rebuild events/s":               {at: 100_000},
+	"webhooks-idle deliveries/s":     {ratio: 1},
 	"webhooks-dispatch deliveries/s": {ratio: 1},
 	"filters-dispatch deliveries/s":  {ratio: 0.8},
 	"webhooks-list list p50 ms":      {at: 10, atMost: true},
