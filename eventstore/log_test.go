@@ -279,6 +279,31 @@ func TestStatementsShareTheTransaction(t *testing.T) {
 	}
 }
 
+// TestAppendsWaitForTheDiskAndKeepTheirPlans, whatever the server's own settings,
+// and leave no setting to who has the connection next.
+func TestAppendsWaitForTheDiskAndKeepTheirPlans(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	if _, err := pool.Exec(t.Context(), `CREATE TABLE settings (text text)`); err != nil {
+		t.Fatal(err)
+	}
+	const settings = `SELECT current_setting('synchronous_commit') || ' ' || current_setting('plan_cache_mode')`
+	u := unit("a", 0, `{}`)
+	u.With = []eventstore.Statement{{SQL: `INSERT INTO settings ` + settings}}
+	mustAppend(t, log, u)
+	var within string
+	if err := pool.QueryRow(t.Context(), `SELECT text FROM settings`).Scan(&within); err != nil || within != "on force_generic_plan" {
+		t.Errorf("an append has %s, %v", within, err)
+	}
+	for _, conn := range pool.AcquireAllIdle(t.Context()) {
+		var after string
+		if err := conn.QueryRow(t.Context(), settings).Scan(&after); err != nil || after != "on auto" {
+			t.Errorf("after it a connection has %s, %v", after, err)
+		}
+		conn.Release()
+	}
+}
+
 // What the follower says stands on the head that it was made for, or not at all.
 func TestFollowerIsNeverOvertaken(t *testing.T) {
 	pool := openPool(t, testdb.New(t))
