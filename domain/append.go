@@ -16,7 +16,7 @@ func appendBase64(dst, data []byte) []byte {
 
 // AppendTime appends the time as RFC 3339 has it, in UTC, with so many digits of the
 // second's fraction; what is beyond them is cut off. Package time writes this layout
-// of its own in a quarter of the time that it takes for any other.
+// of its own in a third of the time that others take (80 and 250 ns).
 func AppendTime(dst []byte, at time.Time, digits int) []byte {
 	at = at.UTC()
 	dst = at.AppendFormat(dst, time.RFC3339)

@@ -10,7 +10,7 @@ import (
 
 // crew is a Watermill handler that has each message handled by a goroutine which
 // stays for the next one. Watermill begins a goroutine a message, whose small
-// stack a call, which goes deep, has to grow and copy twice or three times: that
+// stack a call, which goes deep, has to grow and copy twice: that
 // was a fortieth of all CPU time of this process. The one that was busy last
 // goes first, as its stack is the least likely to have been shrunk since.
 type crew struct {

@@ -15,8 +15,6 @@ ALTER TABLE medilab.events
     ALTER COLUMN recorded_at SET STATISTICS 10;
 ALTER TABLE medilab.events SET (autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 10000);
 ALTER TABLE medilab.seals SET (autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 10000);
-ALTER TABLE medilab.calls SET (autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 10000);
-ALTER TABLE medilab.triggered SET (autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 10000);
 
 ALTER TABLE medilab.outbox ALTER COLUMN event_data SET STATISTICS 0;
 ALTER TABLE medilab.parked_events ALTER COLUMN event_data SET STATISTICS 0;

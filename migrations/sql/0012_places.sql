@@ -2,8 +2,8 @@
 
 -- The call log and the list of events, a row a list and block of 256 positions: its
 -- places are the lowest byte of each position, in the order of the log. A row an
--- entry, with its place in the index, was a third of what a delivery's read models
--- cost.
+-- entry, with its place in the index, was a quarter of what Postgres did for a
+-- delivery.
 
 -- A rebuild that an older version has begun would put its tables in the place of
 -- these: this waits for its end.
