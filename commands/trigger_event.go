@@ -61,6 +61,15 @@ func (c *Commands) TriggerBatch(ctx context.Context, caller Caller, events []New
 	return accepted, nil
 }
 
+// InBatch names the fields of the batch's event i as they stand in its request:
+// `events[3].event_type`.
+func InBatch(i int, wrong []domain.FieldError) []domain.FieldError {
+	for j := range wrong {
+		wrong[j].Field = fmt.Sprintf("events[%d].%s", i, wrong[j].Field)
+	}
+	return wrong
+}
+
 func (c *Commands) checkBatch(events []NewEvent) error {
 	if len(events) == 0 || len(events) > MaxBatch {
 		return domain.Invalid("events", fmt.Sprintf("must have 1 to %d events", MaxBatch))
@@ -68,12 +77,14 @@ func (c *Commands) checkBatch(events []NewEvent) error {
 	var refused []domain.FieldError
 	seen := map[domain.EventID]bool{}
 	for i, event := range events {
-		prefix := fmt.Sprintf("events[%d].", i)
-		refused = append(refused, c.Catalog.TriggeredFields(prefix, event.Event)...)
-		if event.ID != (domain.EventID{}) && seen[event.ID] {
-			refused = append(refused, domain.FieldError{Field: prefix + "event_id", Message: "is there twice in the batch"})
+		wrong := c.Catalog.TriggeredFields(event.Event)
+		if event.ID != (domain.EventID{}) {
+			if seen[event.ID] {
+				wrong = append(wrong, domain.FieldError{Field: "event_id", Message: "is there twice in the batch"})
+			}
+			seen[event.ID] = true
 		}
-		seen[event.ID] = true
+		refused = append(refused, InBatch(i, wrong)...)
 	}
 	return domain.CheckFields(refused)
 }

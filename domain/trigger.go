@@ -17,7 +17,7 @@ const maxLabel = 500
 // most MaxEventBytes, labels that can be looked up. It takes for granted that event_data
 // has passed CheckJSON.
 func (c Catalog) CheckTriggered(e EventTriggered) error {
-	if err := CheckFields(c.TriggeredFields("", e)); err != nil {
+	if err := CheckFields(c.TriggeredFields(e)); err != nil {
 		return err
 	}
 	if len(e.EventData) > MaxEventBytes {
@@ -26,27 +26,26 @@ func (c Catalog) CheckTriggered(e EventTriggered) error {
 	return nil
 }
 
-// TriggeredFields names every field that keeps the event from being accepted, with prefix
-// before each (`events[3].`).
-func (c Catalog) TriggeredFields(prefix string, e EventTriggered) []FieldError {
+// TriggeredFields names every field that keeps the event from being accepted.
+func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
 	data := bytes.TrimLeft(e.EventData, jsonSpace)
 	object := len(data) > 0 && data[0] == '{'
 	source, correlation := labelProblem(e.Source), labelProblem(e.CorrelationID)
 	if object && source == "" && correlation == "" && c.Known(EventType(e.EventType)) {
 		return nil
 	}
-	refused := c.CheckEventType(prefix+"event_type", EventType(e.EventType))
+	refused := c.CheckEventType("event_type", EventType(e.EventType))
 	switch {
 	case len(data) == 0:
-		refused = append(refused, FieldError{prefix + "event_data", "is required"})
+		refused = append(refused, FieldError{"event_data", "is required"})
 	case !object:
-		refused = append(refused, FieldError{prefix + "event_data", "must be a JSON object"})
+		refused = append(refused, FieldError{"event_data", "must be a JSON object"})
 	}
 	if source != "" {
-		refused = append(refused, FieldError{prefix + "source", source})
+		refused = append(refused, FieldError{"source", source})
 	}
 	if correlation != "" {
-		refused = append(refused, FieldError{prefix + "correlation_id", correlation})
+		refused = append(refused, FieldError{"correlation_id", correlation})
 	}
 	return refused
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/medilab/webhooks/eventstore/failpoint"
 )
@@ -275,8 +276,8 @@ WITH head AS (
 	SELECT base + 1, base + $7, recorded_at, seal FROM head
 ), inserted AS (
 	INSERT INTO medilab.events (position, stream, version, type, data, metadata, recorded_at)
-	SELECT head.base + e.n, e.stream, e.version, e.type, e.data, e.metadata, head.recorded_at
-	FROM head, unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::json[])
+	SELECT head.base + e.n, e.stream, e.version, e.type, e.data, e.metadata::json, head.recorded_at
+	FROM head, unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::text[])
 		WITH ORDINALITY AS e (stream, version, type, data, metadata, n)
 )
 SELECT (SELECT base FROM head), (SELECT recorded_at FROM head), 1 / (SELECT count(*) FROM head)`
@@ -286,13 +287,14 @@ SELECT (SELECT base FROM head), (SELECT recorded_at FROM head), 1 / (SELECT coun
 // longer than it then took to carry them out.
 const planOnceSQL = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true)`
 
-// columns are the arrays that unnest takes, kept between batches.
+// columns are the arrays that unnest takes, kept between batches. Metadata goes as text:
+// pgx would check JSON that was just made, and Postgres checks it anyway.
 type columns struct {
 	streams  []string
 	versions []int64
 	types    []string
-	data     [][]byte
-	metadata [][]byte
+	data     pgtype.FlatArray[[]byte]
+	metadata pgtype.FlatArray[[]byte]
 }
 
 func (c *columns) fill(events []Event) {

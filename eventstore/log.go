@@ -58,7 +58,7 @@ type Log struct {
 
 	wakes struct {
 		sync.Mutex
-		listeners map[chan struct{}]wakeFilter
+		listeners map[chan struct{}]*listener
 	}
 }
 
@@ -72,7 +72,7 @@ func Open(config Config) *Log {
 	}
 	l := &Log{pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger, tail: newTail()}
 	l.announce.Store(config.Announce)
-	l.wakes.listeners = map[chan struct{}]wakeFilter{}
+	l.wakes.listeners = map[chan struct{}]*listener{}
 	l.appender = newAppender(l)
 	return l
 }

@@ -64,3 +64,30 @@ func TestTailIsBounded(t *testing.T) {
 		t.Errorf("it holds %d events over a gap", tail.events)
 	}
 }
+
+// Who is not interested reads what it must from memory all the same: it is woken
+// before the tail drops what it has not read.
+func TestWhoIsNotInterestedIsWokenBeforeTheTailEnds(t *testing.T) {
+	for _, size := range []int{1, 10_000} {
+		n := &listener{interested: func([]Event) bool { return false }}
+		tail := newTail()
+		read, head, woken := Position(0), Position(0), 0
+		for range 1000 {
+			batch := batchOf(head+1, 100, size)
+			tail.add(batch)
+			head += 100
+			if n.wakes(batch) {
+				if tail.after(read, 1) == nil {
+					t.Fatalf("woken at %d, and what follows %d is not in memory any more", head, read)
+				}
+				read, woken = head, woken+1
+			}
+		}
+		if woken == 0 || woken > 200 {
+			t.Errorf("events of %d bytes: %d batches of 1000 woke it", size, woken)
+		}
+	}
+	if n := (&listener{interested: func([]Event) bool { return false }}); n.wakes(batchOf(1, 1, 1)) || !n.wakes(nil) {
+		t.Error("one small batch woke it, or another node's append did not")
+	}
+}

@@ -6,12 +6,31 @@ import (
 	"time"
 )
 
-type wakeFilter func(batch []Event) bool
+// listener is somebody whom batches of interest wake; nil: all are. Others wake it
+// before they push what it has not read out of the tail: from there a page costs a
+// copy, and from the database a query and the decoding of every event.
+type listener struct {
+	interested    func(batch []Event) bool
+	events, bytes int // of batches that did not wake it, since one did
+}
 
-func (l *Log) listen(wake chan struct{}, interested wakeFilter) {
+// wakes tells whether the batch is to wake the listener.
+func (n *listener) wakes(batch []Event) bool {
+	if batch != nil && n.interested != nil && !n.interested(batch) {
+		n.events += len(batch)
+		n.bytes += bytesOf(batch)
+		if n.events < maxTailEvents/4 && n.bytes < maxTailBytes/4 {
+			return false
+		}
+	}
+	n.events, n.bytes = 0, 0
+	return true
+}
+
+func (l *Log) listen(wake chan struct{}, interested func(batch []Event) bool) {
 	l.wakes.Lock()
 	defer l.wakes.Unlock()
-	l.wakes.listeners[wake] = interested
+	l.wakes.listeners[wake] = &listener{interested: interested}
 }
 
 func (l *Log) unlisten(wake chan struct{}) {
@@ -24,8 +43,8 @@ func (l *Log) unlisten(wake chan struct{}) {
 func (l *Log) wakeListeners(batch []Event) {
 	l.wakes.Lock()
 	defer l.wakes.Unlock()
-	for wake, interested := range l.wakes.listeners {
-		if batch != nil && interested != nil && !interested(batch) {
+	for wake, listener := range l.wakes.listeners {
+		if !listener.wakes(batch) {
 			continue
 		}
 		select {
@@ -36,7 +55,8 @@ func (l *Log) wakeListeners(batch []Event) {
 }
 
 // Wakes gives a channel that holds a token when a node that announces has
-// appended, or this one something that is of interest (nil: all is). stop ends it.
+// appended, or this one something that is of interest (nil: all is) or much that is
+// not. stop ends it.
 func (l *Log) Wakes(interested func(batch []Event) bool) (wake <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
 	l.listen(c, interested)

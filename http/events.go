@@ -33,12 +33,12 @@ func (s *Server) handleTrigger(x *exchange, r *http.Request) error {
 		return err
 	}
 	defer b.release()
-	event, refused, err := readEvent("", b.data)
+	event, refused, err := readEvent(b.data)
 	if err != nil {
 		return err
 	}
 	if refused != nil {
-		return domain.InvalidFields(withRules(refused, s.commands.Catalog.TriggeredFields("", event.Event)))
+		return domain.InvalidFields(withRules(refused, s.commands.Catalog.TriggeredFields(event.Event)))
 	}
 	key, err := idempotencyKey(r)
 	if err != nil {
@@ -103,8 +103,8 @@ type acceptedListView struct {
 }
 
 // readEvent takes a request to trigger an event apart. The event's data is the
-// body's own bytes. Values of a wrong type are in refused, named with the prefix.
-func readEvent(prefix string, data []byte) (event commands.NewEvent, refused []domain.FieldError, err error) {
+// body's own bytes. Values of a wrong type are in refused.
+func readEvent(data []byte) (event commands.NewEvent, refused []domain.FieldError, err error) {
 	err = domain.ObjectFields(data, func(key string, raw []byte) error {
 		message := ""
 		switch key {
@@ -122,7 +122,7 @@ func readEvent(prefix string, data []byte) (event commands.NewEvent, refused []d
 			message = "is not a field of this request"
 		}
 		if message != "" {
-			refused = append(refused, domain.FieldError{Field: prefix + shown(key), Message: message})
+			refused = append(refused, domain.FieldError{Field: shown(key), Message: message})
 		}
 		return nil
 	})
@@ -162,14 +162,14 @@ func (s *Server) readBatch(data []byte) ([]commands.NewEvent, error) {
 		if i >= commands.MaxBatch {
 			return domain.Invalid("events", fmt.Sprintf("must have at most %d events", commands.MaxBatch))
 		}
-		prefix := fmt.Sprintf("events[%d].", i)
 		if raw[0] != '{' {
-			refused = append(refused, domain.FieldError{Field: prefix[:len(prefix)-1], Message: mustBeObject})
+			refused = append(refused, domain.FieldError{Field: fmt.Sprintf("events[%d]", i), Message: mustBeObject})
 			return nil
 		}
-		event, unread, err := readEvent(prefix, raw)
+		event, unread, err := readEvent(raw)
 		if unread != nil {
-			refused = append(refused, withRules(unread, s.commands.Catalog.TriggeredFields(prefix, event.Event))...)
+			unread = withRules(unread, s.commands.Catalog.TriggeredFields(event.Event))
+			refused = append(refused, commands.InBatch(i, unread)...)
 		}
 		events = append(events, event)
 		return err

@@ -334,7 +334,7 @@ func accept(catalog domain.Catalog, e emission) (domain.EventTriggered, error) {
 		return domain.EventTriggered{}, fmt.Errorf("event_data: %w", err)
 	}
 	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, EventData: data}
-	if refused := catalog.TriggeredFields("", triggered); len(refused) > 0 {
+	if refused := catalog.TriggeredFields(triggered); len(refused) > 0 {
 		return domain.EventTriggered{}, errors.New(refused[0].Field + " " + refused[0].Message)
 	}
 	return triggered, nil
