@@ -12,9 +12,14 @@ import (
 // eventPath matches an event's id in a path.
 const eventPath = "/webhooks/events/{event:[0-9A-Fa-f-]+}"
 
+// FastPaths are those of requests that come by the ten thousand a second (ListenerConfig).
+var FastPaths = []string{apiRoot + triggerPath, apiRoot + triggerPath + "/batch"}
+
+const triggerPath = "/webhooks/events/trigger"
+
 func (s *Server) eventRoutes() {
-	s.long("POST", "/webhooks/events/trigger", domain.ScopeEventsWrite, s.handleTrigger)
-	s.long("POST", "/webhooks/events/trigger/batch", domain.ScopeEventsWrite, s.handleTriggerBatch)
+	s.long("POST", triggerPath, domain.ScopeEventsWrite, s.handleTrigger)
+	s.long("POST", triggerPath+"/batch", domain.ScopeEventsWrite, s.handleTriggerBatch)
 	s.api("GET", "/webhooks/events/types", anyToken, s.handleEventTypes)
 	s.api("GET", "/webhooks/events/parked", domain.ScopeWebhooksRead, s.handleParked)
 	s.api("POST", parkedPath+"/retry", domain.ScopeAdmin, s.handleParkedRetry)

@@ -28,10 +28,7 @@ func serveListener(t *testing.T, secure *tls.Config, patience time.Duration) (ad
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := http.NewListener(raw)
-	if secure != nil {
-		listener = http.NewTLSListener(raw, secure, patience)
-	}
+	listener := http.NewListener(raw, http.ListenerConfig{TLS: secure, Patience: patience})
 	server := &nethttp.Server{
 		TLSConfig: secure.Clone(), MaxHeaderBytes: 4 << 10, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
 		Handler: nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {

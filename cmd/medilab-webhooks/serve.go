@@ -322,13 +322,16 @@ func webServer(front *http.Server) *nethttp.Server {
 	}
 }
 
-func (s *server) listen(web *nethttp.Server, listener net.Listener) error {
+func (s *server) listen(web *nethttp.Server, raw net.Listener) error {
+	config := http.ListenerConfig{Patience: web.ReadHeaderTimeout, Idle: web.IdleTimeout, Handler: web.Handler}
+	if s.settings.roles[roleAPI] {
+		config.FastPaths = http.FastPaths
+	}
 	if s.certificate != nil {
 		web.TLSConfig = s.certificate.config()
-		listener = http.NewTLSListener(listener, web.TLSConfig, web.ReadHeaderTimeout)
-	} else {
-		listener = http.NewListener(listener)
+		config.TLS = web.TLSConfig
 	}
+	listener := http.NewListener(raw, config)
 	err := web.Serve(listener)
 	if errors.Is(err, nethttp.ErrServerClosed) {
 		return nil
