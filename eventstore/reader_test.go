@@ -25,12 +25,17 @@ type reading struct {
 
 func read(t *testing.T, pool *pgxpool.Pool, log *eventstore.Log, apply func(context.Context, eventstore.Page) error) reading {
 	t.Helper()
+	return readAs(t, pool, log, eventstore.Reader{Name: "copy", PageSize: 10}, apply)
+}
+
+func readAs(t *testing.T, pool *pgxpool.Pool, log *eventstore.Log, reader eventstore.Reader, apply func(context.Context, eventstore.Page) error) reading {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	node, err := eventstore.Join(t.Context(), pool, log.Clock(), "test", logger, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sub, err := log.Subscribe(t.Context(), node, eventstore.Reader{Name: "copy", PageSize: 10})
+	sub, err := log.Subscribe(t.Context(), node, reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +99,16 @@ func awaitCopy(t *testing.T, pool *pgxpool.Pool, n int) {
 			return
 		}
 	}
+}
+
+// Only a page that ends with the log may wait to grow: who is behind reads on.
+func TestReaderThatIsBehindDoesNotLinger(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	copyTable(t, pool)
+	fill(t, log, "a", 45)
+	readAs(t, pool, log, eventstore.Reader{Name: "copy", PageSize: 10, Linger: time.Hour}, copyPage)
+	awaitCopy(t, pool, 45)
 }
 
 func fill(t *testing.T, log *eventstore.Log, name string, n int) {

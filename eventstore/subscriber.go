@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -22,7 +23,8 @@ type Reader struct {
 	Name string
 	// PageSize is how many consecutive events make one message; 1000 if zero.
 	PageSize int
-	// Linger is how long a page may wait to grow. Zero: not at all.
+	// Linger is how long a page may wait to grow. Zero: not at all. Nothing waits behind
+	// a page that was full.
 	Linger time.Duration
 	// Interested tells whether a batch appended in this process is worth waking
 	// up for at once; nil: all are. The rest is found by the next poll.
@@ -58,6 +60,7 @@ type Subscription struct {
 	wake   chan struct{}
 	closed chan struct{}
 	once   sync.Once
+	full   atomic.Bool // whether the last page was
 }
 
 // Subscribe makes the reader's subscription for this node. The node reads when
@@ -121,8 +124,9 @@ func (s *Subscription) HandleError(_ watermill.LoggerAdapter, noMessage bool, er
 		return 0
 	}
 	if !noMessage {
-		// The page was full or not; what gathers meanwhile makes the next one.
-		s.pause(s.reader.Linger)
+		if !s.full.Load() { // what gathers meanwhile makes the next one
+			s.pause(s.reader.Linger)
+		}
 		return 0
 	}
 	timer := time.NewTimer(pollInterval)
@@ -195,6 +199,7 @@ func (s *Subscription) applyUpTo(ctx context.Context, conn *pgx.Conn, after Posi
 	if err != nil {
 		return fmt.Errorf("page of %s: %w", s.reader.Name, err)
 	}
+	s.full.Store(Position(to)-after >= Position(s.reader.PageSize))
 	for after < Position(to) {
 		events, err := s.log.Read(ctx, after, int(Position(to)-after))
 		if err != nil {
