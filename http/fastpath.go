@@ -74,8 +74,7 @@ func (f *fastConn) serve() (unread []byte, goesOn bool) {
 			if !f.reply() {
 				return nil, false
 			}
-			f.data = f.data[:copy(f.data, f.data[f.size:])]
-			f.size, f.served, f.partial = 0, true, false
+			f.next()
 		case waits:
 			if f.fill() {
 				continue
@@ -87,6 +86,20 @@ func (f *fastConn) serve() (unread []byte, goesOn bool) {
 		case other:
 			return f.leave()
 		}
+	}
+}
+
+// next goes on after a request that was answered. Buffers that it made large do not
+// stay with the connection, of which there may be many.
+func (f *fastConn) next() {
+	rest := f.data[f.size:]
+	if cap(f.data) > fastBuffer && len(rest) <= fastBuffer {
+		f.data = make([]byte, 0, fastBuffer)
+	}
+	f.data = f.data[:copy(f.data[:cap(f.data)], rest)]
+	f.size, f.served, f.partial = 0, true, false
+	if cap(f.answer.body) > fastBuffer {
+		f.answer.body, f.out = nil, bytes.Buffer{}
 	}
 }
 
