@@ -190,7 +190,11 @@ func (s *Subscription) Handler(apply func(ctx context.Context, page Page) error)
 // beginPageSQL lets the page's commit return before it is on the disk: the reader's
 // position moves in the same transaction, so after a crash both are there or neither,
 // and the page comes again. Appends need not wait behind one more fsync.
-const beginPageSQL = `SET LOCAL synchronous_commit = off; SAVEPOINT page`
+//
+// A page's statements go by keys, and are planned once: as the connection keeps its plans
+// for as long as the reader reads, one made while a table was small must not scan it.
+const beginPageSQL = `SET LOCAL synchronous_commit = off; SET LOCAL plan_cache_mode = force_generic_plan;
+	SET LOCAL enable_seqscan = off; SAVEPOINT page`
 
 // applyUpTo applies what the message stands for: one page, or several when
 // large payloads do not fit one.
