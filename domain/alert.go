@@ -223,6 +223,17 @@ func (f *CallFigures) Add(later CallFigures) {
 	f.Failures += later.Failures
 }
 
+// Spotless tells whether no call failed that an alert could still go by: nothing is
+// then to be judged that only a call can change.
+func (f *CallFigures) Spotless() bool {
+	for _, m := range f.Minutes {
+		if m.Successes < m.Calls {
+			return false
+		}
+	}
+	return f.Failures == 0 && !f.TimedOut
+}
+
 func (f *CallFigures) addMinute(m CallMinute) {
 	if n := len(f.Minutes); n > 0 && f.Minutes[n-1].Minute >= m.Minute {
 		f.Minutes[n-1].Calls += m.Calls

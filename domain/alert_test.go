@@ -67,9 +67,31 @@ func TestAlertRules(t *testing.T) {
 				if f.Holds != want || f.Message == "" {
 					t.Errorf("%+v", f)
 				}
+				if f.Holds && f.Kind != AlertInactive && test.figures.Spotless() {
+					t.Errorf("%+v of figures without a spot", f)
+				}
 			}
 		})
 	}
+}
+
+// What has a spot keeps it for as long as a window may reach back, whatever follows.
+func TestSpotsFade(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC)
+	var f CallFigures
+	count := func(after time.Duration, o Outcome, spotless bool) {
+		t.Helper()
+		f.Count(o, "patient.created", start.Add(after))
+		if f.Spotless() != spotless {
+			t.Errorf("%s after %s: %+v", o, after, f)
+		}
+	}
+	count(0, OutcomeSuccess, true)
+	count(time.Minute, OutcomeInterrupted, true)
+	count(time.Minute, OutcomeTimeout, false)
+	count(2*time.Minute, OutcomeSuccess, false)
+	count(time.Minute+AlertWindowMost, OutcomeSuccess, false)
+	count(2*time.Minute+AlertWindowMost, OutcomeSuccess, true)
 }
 
 func TestAnAlertIsRaisedOnceAndResolvedOnce(t *testing.T) {

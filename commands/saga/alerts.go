@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -214,12 +215,22 @@ func (a *Alerts) count(ctx context.Context, call *domain.Call, at time.Time, tou
 		a.state.figures[call.WebhookID] = f
 	}
 	f.Count(call.Outcome, domain.EventType(call.EventType), at)
+	if f.Spotless() && !a.isOpen(call.WebhookID) {
+		return nil // as nearly always
+	}
 	touched[call.WebhookID] = true
 	w, ok := a.Directory.Webhook(call.WebhookID)
 	if !ok || !w.Exists() {
 		return nil
 	}
 	return a.decide(ctx, w, a.Rules.JudgeCall(w, *f))
+}
+
+// isOpen tells whether any alert of the webhook is.
+func (a *Alerts) isOpen(webhook domain.WebhookID) bool {
+	return len(a.state.open) > 0 && slices.ContainsFunc(domain.AlertKinds, func(kind domain.AlertKind) bool {
+		return a.state.open[domain.AlertKey{Webhook: webhook, Kind: kind}]
+	})
 }
 
 // judge looks at the webhooks as they are now.
