@@ -378,7 +378,7 @@ func TestABodyThatTricklesIsNetHTTPs(t *testing.T) {
 			_, is := w.(nethttp.Flusher)
 			netHTTP <- is
 		}
-	}), http.ListenerConfig{Patience: 50 * time.Millisecond, Idle: time.Minute, FastPaths: []string{fastPath}})
+	}), http.ListenerConfig{Patience: 2 * time.Second, Idle: time.Minute, FastPaths: []string{fastPath}})
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -389,7 +389,7 @@ func TestABodyThatTricklesIsNetHTTPs(t *testing.T) {
 	if _, err := io.WriteString(conn, first+slow[:len(slow)-len(body)]); err != nil {
 		t.Fatal(err)
 	}
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for i := range body {
 		select {
