@@ -359,6 +359,8 @@ func (a *fastAnswer) write(out *bytes.Buffer) (last bool) {
 	}
 	line = append(append(line, a.date...), "\r\nContent-Length: "...)
 	out.Write(append(strconv.AppendInt(line, int64(len(a.body)), 10), "\r\n"...))
+	delete(a.header, "Date") // said above, whatever the handler says
+	delete(a.header, "Content-Length")
 	if len(a.body) > 0 && len(a.header["Content-Type"]) == 0 {
 		a.header["Content-Type"] = []string{http.DetectContentType(a.body)}
 	}
