@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -53,8 +54,6 @@ type bench struct {
 	patience    time.Duration // with something that makes no progress
 	alone       bool          // the product without what it is compared with
 
-	pairs map[pairKind]*pair
-
 	receiver *receiver
 	producer *producer
 }
@@ -62,7 +61,7 @@ type bench struct {
 func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var (
-		b        = &bench{pairs: map[pairKind]*pair{}}
+		b        = &bench{}
 		asJSON   = flags.Bool("json", false, "print JSON")
 		only     = flags.String("only", "", "scenarios to run, by the beginnings of their names, comma-separated")
 		quick    = flags.Bool("quick", false, "one round of two seconds a run: a look, not a measurement")
@@ -119,8 +118,8 @@ func run(ctx context.Context, args []string) (err error) {
 	return err
 }
 
-// measure runs the scenarios, round by round, ceiling and product in turns and
-// each first every other time.
+// measure runs the scenarios, those of one kind of pair after those of another: a product
+// that idles beside a run still polls, and takes from it.
 func (b *bench) measure(ctx context.Context, r *report, only string, rounds int) (err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -135,37 +134,59 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 		return err
 	}
 	defer func() { err = errors.Join(err, bare.stop()) }()
-	var ours *product // started when a scenario needs it
-	defer func() {
-		if ours != nil {
-			err = errors.Join(err, ours.close())
-		}
-	}()
-
-	defer func() {
-		for _, p := range b.pairs {
-			err = errors.Join(err, p.close())
-		}
-	}()
-	for round := range rounds {
+	for _, kind := range []pairKind{noPair, byHistory, byWebhooks, byFilters} {
+		var group []scenario
 		for _, s := range allScenarios() {
-			if !selected(s.name, only) || (s.once && round > 0) {
-				continue
+			if s.pair == kind && selected(s.name, only) {
+				group = append(group, s)
 			}
-			if ours == nil && !s.once && s.pair == "" {
-				if ours, err = startProduct(ctx, b.binary, b.databaseURL, b.workers); err != nil {
-					return err
-				}
-			}
-			sides := []side{{ceiling{bare}, false}, {ours, true}}
-			if s.pair != "" {
-				p, err := b.pairOf(ctx, s.pair)
-				if err != nil {
-					return err
-				}
-				sides = []side{{p.small, false}, {p.large, true}}
-			}
+		}
+		if len(group) == 0 {
+			continue
+		}
+		if kind == noPair {
+			err = b.measureBeside(ctx, r, ceiling{bare}, group, rounds)
+		} else {
+			err = b.measurePair(ctx, r, kind, group, rounds)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureBeside runs the scenarios on one product, beside the ceiling.
+func (b *bench) measureBeside(ctx context.Context, r *report, bare ceiling, group []scenario, rounds int) (err error) {
+	var ours *product
+	if slices.ContainsFunc(group, func(s scenario) bool { return !s.once }) { // those have products of their own
+		if ours, err = startProduct(ctx, b.binary, b.databaseURL, b.workers); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, ours.close()) }()
+	}
+	return b.rounds(ctx, r, group, rounds, side{bare, false}, side{ours, true})
+}
+
+// measurePair runs the scenarios on the two products of a pair.
+func (b *bench) measurePair(ctx context.Context, r *report, kind pairKind, group []scenario, rounds int) (err error) {
+	p, err := b.pairOf(ctx, kind)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	return b.rounds(ctx, r, group, rounds, side{p.small, false}, side{p.large, true})
+}
+
+// rounds runs the scenarios round by round, the two sides in turns and each first every
+// other time.
+func (b *bench) rounds(ctx context.Context, r *report, group []scenario, rounds int, less, ours side) error {
+	for round := range rounds {
+		for _, s := range group {
+			sides := []side{less, ours}
 			switch {
+			case s.once && round > 0:
+				continue
 			case s.alone || b.alone:
 				sides = sides[1:]
 			case round%2 == 1:

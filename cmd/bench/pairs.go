@@ -32,16 +32,14 @@ func (p *pair) close() error { return errors.Join(p.small.close(), p.large.close
 type pairKind string
 
 const (
+	noPair     pairKind = "" // one product, beside the ceiling
 	byHistory  pairKind = "history"
 	byWebhooks pairKind = "webhooks"
 	byFilters  pairKind = "filters"
 )
 
-// pairOf makes the pair when a scenario first needs it.
+// pairOf starts the two products.
 func (b *bench) pairOf(ctx context.Context, kind pairKind) (*pair, error) {
-	if p := b.pairs[kind]; p != nil {
-		return p, nil
-	}
 	make, sizes := b.withHistory, [2]int{900, b.events}
 	switch kind {
 	case byWebhooks:
@@ -58,8 +56,7 @@ func (b *bench) pairOf(ctx context.Context, kind pairKind) (*pair, error) {
 	if err != nil {
 		return nil, errors.Join(err, small.close())
 	}
-	b.pairs[kind] = &pair{small, large}
-	return b.pairs[kind], nil
+	return &pair{small, large}, nil
 }
 
 // withHistory starts a product whose log holds events of one webhook, which is
