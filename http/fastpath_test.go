@@ -357,27 +357,61 @@ func TestFastConnectionsEndWithTheServer(t *testing.T) {
 	}
 }
 
-// Connections that send nothing more are let go.
+// heard is a connection that keeps what it received.
+type heard struct {
+	net.Conn
+	raw []byte
+}
+
+func (h *heard) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
+	h.raw = append(h.raw, b[:n]...)
+	return n, err
+}
+
+// lastRecord is the type of the last record of TLS 1.2 that came.
+func (h *heard) lastRecord() (kind byte) {
+	for raw := h.raw; len(raw) >= 5; {
+		kind = raw[0]
+		raw = raw[min(len(raw), 5+int(raw[3])<<8+int(raw[4])):]
+	}
+	return kind
+}
+
+// Connections that send nothing more are let go, and over TLS are told so.
 func TestFastConnectionsDoNotStayForever(t *testing.T) {
+	secure, pool := newCertificate(t)
 	for name, text := range map[string]string{"never a request": "", "no second request": post("", "{}")} {
 		patience, idle := time.Hour, 50*time.Millisecond
 		if text == "" {
-			patience, idle = idle, patience
+			patience, idle = time.Second, patience // a handshake takes its time
 		}
-		addr, _ := startFast(t, nethttp.HandlerFunc(echo), http.ListenerConfig{Patience: patience, Idle: idle, FastPaths: []string{fastPath}})
-		conn, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(conn, text); err != nil {
-			t.Fatal(err)
-		}
-		answer, err := io.ReadAll(conn) // ends only when the server lets it go
-		if err != nil || (len(answer) > 0) != (text != "") {
-			t.Errorf("%s: %q, %v", name, answer, err)
-		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
+		config := http.ListenerConfig{Patience: patience, Idle: idle, FastPaths: []string{fastPath}}
+		plainAddr, _ := startFast(t, nethttp.HandlerFunc(echo), config)
+		config.TLS = secure
+		secureAddr, _ := startFast(t, nethttp.HandlerFunc(echo), config)
+		for over, addr := range map[string]string{"TCP": plainAddr, "TLS": secureAddr} {
+			raw, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			hears := &heard{Conn: raw}
+			conn := net.Conn(hears)
+			if over == "TLS" {
+				conn = tls.Client(hears, &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MaxVersion: tls.VersionTLS12}) //nolint:gosec // whose records can be told apart
+			}
+			if _, err := io.WriteString(conn, text); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := io.ReadAll(conn) // ends only when the server lets it go
+			if err != nil || (len(answer) > 0) != (text != "") {
+				t.Errorf("%s over %s: %q, %v", name, over, answer, err)
+			}
+			const alert = 21
+			if over == "TLS" && hears.lastRecord() != alert {
+				t.Errorf("%s: the connection ends like one that was cut off", name)
+			}
+			_ = conn.Close() // the other side has
 		}
 	}
 }

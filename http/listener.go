@@ -129,6 +129,7 @@ func (l *listener) prepare(raw net.Conn) net.Conn {
 	if unread, ok := l.fast(conn); ok {
 		return &secureConn{Conn: conn, unread: unread}
 	}
+	_ = conn.Close() // tells the client that nothing was cut off; it may be gone
 	return nil
 }
 
