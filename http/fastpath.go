@@ -32,7 +32,8 @@ type fastConn struct {
 	patience, idle time.Duration
 
 	data    []byte    // what is read and not answered yet, at the beginning of its array
-	until   time.Time // the connection's deadline
+	until   time.Time // by when a read must end
+	sendBy  time.Time // by when a write must
 	served  bool      // whether a request was answered
 	partial bool      // whether the rest of one is waited for
 	fields  []fastField
@@ -59,10 +60,16 @@ const (
 )
 
 // serve answers requests as long as they are plain, and tells whether the connection
-// goes on: with net/http, from the unread bytes.
+// goes on: with net/http, from the unread bytes. As there, a panic costs its connection
+// and no other: a handler's has said all it had to say (Server.finish).
 func (f *fastConn) serve() (unread []byte, goesOn bool) {
 	stop := context.AfterFunc(f.ctx, f.hurry)
 	defer stop()
+	defer func() {
+		if recover() != nil {
+			unread, goesOn = nil, false
+		}
+	}()
 	f.begin()
 	for {
 		verdict := waits
@@ -157,7 +164,7 @@ func (f *fastConn) fill() bool {
 	// costs as much as reading.
 	if off := time.Until(f.until) - patience; !f.partial && (off < -patience/16 || off > 0) {
 		f.until = time.Now().Add(patience)
-		if f.conn.SetDeadline(f.until) != nil {
+		if f.conn.SetReadDeadline(f.until) != nil {
 			return false
 		}
 	}
@@ -290,24 +297,25 @@ func (f *fastConn) obey() (length int, ok bool) {
 // reply has the request answered, and tells whether the connection goes on.
 func (f *fastConn) reply() bool {
 	f.answer.reset()
-	if !f.handle() {
-		return false
-	}
+	f.handler.ServeHTTP(&f.answer, f.request)
 	last := f.answer.write(&f.out)
-	_, err := f.conn.Write(f.out.Bytes())
-	return err == nil && !last
+	return f.send(f.out.Bytes()) == nil && !last
 }
 
-// handle tells whether there is an answer. A handler that panics has said all it had to
-// say (Server.finish), and wants the connection cut off, as it gets it from net/http.
-func (f *fastConn) handle() (done bool) {
-	defer func() {
-		if recover() != nil {
-			done = false
+// send gives the caller time to take the answer from now on, however long it took to
+// make: at least half of what a connection may idle, so that the deadline seldom moves.
+func (f *fastConn) send(answer []byte) error {
+	if time.Until(f.sendBy) < f.idle/2 {
+		f.sendBy = time.Now().Add(f.idle)
+		if err := f.conn.SetWriteDeadline(f.sendBy); err != nil {
+			return err
 		}
-	}()
-	f.handler.ServeHTTP(&f.answer, f.request)
-	return true
+		if f.ctx.Err() != nil {
+			f.hurry() // it may have come before
+		}
+	}
+	_, err := f.conn.Write(answer)
+	return err
 }
 
 // fastBody is a body that is in memory.
