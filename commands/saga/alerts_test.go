@@ -28,11 +28,16 @@ type alerting struct {
 
 func startAlerting(t *testing.T, url string, sender commands.Sender, rules domain.AlertRules) *alerting {
 	t.Helper()
+	return startScanning(t, url, sender, rules, 20*time.Millisecond)
+}
+
+func startScanning(t *testing.T, url string, sender commands.Sender, rules domain.AlertRules, interval time.Duration) *alerting {
+	t.Helper()
 	a := &alerting{}
 	a.node = start(t, url, sender, func(n *node, config *saga.Config) {
 		logger := slog.New(slog.DiscardHandler)
 		a.queries = projections.New(n.pool, n.log, logger)
-		alerts := &saga.Alerts{Log: n.log, Directory: n.directory, Basis: a.queries, Rules: rules, Interval: 20 * time.Millisecond, Logger: logger}
+		alerts := &saga.Alerts{Log: n.log, Directory: n.directory, Basis: a.queries, Rules: rules, Interval: interval, Logger: logger}
 		config.Parts = append(config.Parts, a.queries.AddTo, func(ctx context.Context, router *message.Router, node *eventstore.Node) error {
 			return alerts.AddTo(ctx, router, node)
 		})
@@ -159,4 +164,38 @@ func TestAlertsOfInactiveWebhooks(t *testing.T) {
 	n.append(w.Stream(), 2, domain.WebhookActivated{})
 	n.append(w.Stream(), 3, domain.WebhookDeactivated{})
 	n.await("inactive resolved", "inactive resolved", "inactive open")
+}
+
+// A call that succeeds resolves at once what is open, with no scan, even of a webhook
+// whose calls have all succeeded.
+func TestACallResolvesAnAlertAtOnce(t *testing.T) {
+	rules := domain.DefaultAlertRules
+	rules.InactiveAfter = time.Second
+	url := testdb.New(t)
+	n := startAlerting(t, url, newReceiver(), rules)
+	w := n.register(1, quiet)
+	n.await("inactive open")
+	n.stop()
+	n = startScanning(t, url, newReceiver(), rules, time.Hour)
+	n.register(2, func(c *domain.WebhookRegistered) { c.Events = []string{"webhook.*"} })
+	n.awaitAlertsRead() // it began from the alert that is open, and looked at all webhooks
+	n.await("inactive open")
+	n.deliver(w, domain.DeliveryDelivered)
+	n.await("inactive resolved")
+}
+
+// awaitAlertsRead waits until the alerts have read what the log holds.
+func (a *alerting) awaitAlertsRead() {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), time.Minute)
+	defer cancel()
+	var head, read eventstore.Position
+	if err := a.pool.QueryRow(ctx, `SELECT position FROM medilab.log_head`).Scan(&head); err != nil {
+		a.t.Fatal(err)
+	}
+	for read < head {
+		if err := a.pool.QueryRow(ctx, `SELECT position FROM medilab.readers WHERE name = 'alerts'`).Scan(&read); err != nil {
+			a.t.Fatal(err)
+		}
+	}
 }
