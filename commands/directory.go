@@ -30,7 +30,6 @@ type Directory struct {
 	mu       sync.RWMutex
 	position eventstore.Position
 	registry *domain.Registry
-	numbers  map[int64]domain.WebhookID
 	tokens   map[domain.TokenID]domain.Token
 	byHash   map[string]domain.TokenID
 }
@@ -41,7 +40,6 @@ func NewDirectory(logger *slog.Logger) *Directory {
 	return &Directory{
 		logger:   logger,
 		registry: domain.NewRegistry(),
-		numbers:  map[int64]domain.WebhookID{},
 		tokens:   map[domain.TokenID]domain.Token{},
 		byHash:   map[string]domain.TokenID{},
 	}
@@ -133,10 +131,7 @@ func (d *Directory) apply(events []eventstore.Event) {
 		case err != nil:
 			d.logger.Error("configuration stream not understood", "position", e.Position, "error", err)
 		case kind == "webhook":
-			d.registry.Apply(domain.WebhookID(id), change, e.RecordedAt)
-			if w, ok := d.registry.Webhook(domain.WebhookID(id)); ok {
-				d.numbers[w.Number] = w.ID
-			}
+			d.registry = d.registry.With(domain.WebhookID(id), change, e.RecordedAt)
 		case kind == "token":
 			d.applyToken(domain.TokenID(id), change, e.RecordedAt)
 		}
@@ -167,8 +162,8 @@ func (d *Directory) Webhook(id domain.WebhookID) (domain.Webhook, bool) {
 func (d *Directory) Number(number int64) (domain.WebhookID, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	id, ok := d.numbers[number]
-	return id, ok
+	w, ok := d.registry.ByNumber(number)
+	return w.ID, ok
 }
 
 // Webhooks gives them all, deleted ones included, by number.

@@ -13,14 +13,14 @@ func TestRegistryKeepsTheOrderOfNumbers(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	for _, n := range []int64{2, 1, 4, 3} {
 		id := WebhookID(uuid.NewSHA1(uuid.NameSpaceOID, []byte{byte(n)}))
-		r.Apply(id, WebhookRegistered{ID: id, Number: n}, at)
+		r = r.With(id, WebhookRegistered{ID: id, Number: n}, at)
 		if n%2 == 0 {
-			r.Apply(id, WebhookDeactivated{}, at)
+			r = r.With(id, WebhookDeactivated{}, at)
 		}
 	}
 	before := r.Newest()
 	id := WebhookID(uuid.NewSHA1(uuid.NameSpaceOID, []byte{9}))
-	r.Apply(id, WebhookRegistered{ID: id, Number: 9}, at)
+	r = r.With(id, WebhookRegistered{ID: id, Number: 9}, at)
 	numbers := func(list []Webhook) (out []int64) {
 		for _, w := range list {
 			out = append(out, w.Number)
@@ -47,17 +47,19 @@ func TestRegistryFindsWhoAskedOnce(t *testing.T) {
 	r := NewRegistry()
 	for n, events := range asks {
 		id := WebhookID(uuid.NewSHA1(uuid.NameSpaceOID, []byte{byte(n)}))
-		r.Apply(id, WebhookRegistered{ID: id, Number: int64(n + 1), Events: events, Active: true}, at)
+		r = r.With(id, WebhookRegistered{ID: id, Number: int64(n + 1), Events: events, Active: true}, at)
 	}
 	for _, eventType := range []EventType{"patient.created", "patient.updated", "visit.completed", "webhook.alert_raised", "other.one"} {
 		var want, got []int64
-		for _, w := range r.ordered {
+		for _, w := range ordered(r) {
 			if w.Active && w.subscriptions.Match(eventType) {
 				want = append(want, w.Number)
 			}
 		}
-		for _, w := range r.audience(eventType).candidates {
-			got = append(got, w.Number)
+		for _, a := range r.audiences(eventType, nil) {
+			for _, w := range a.candidates {
+				got = append(got, w.Number)
+			}
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", eventType, got, want)

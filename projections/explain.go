@@ -49,17 +49,17 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	if err != nil {
 		return Event{}, nil, fmt.Errorf("explain an event: %w", err)
 	}
-	registry := domain.NewRegistry()
+	draft := domain.NewRegistry().Draft()
 	for i := range configuration {
 		e := &configuration[i]
 		decode(e)
 		kind, stream, err := domain.ParseStream(e.Stream)
 		if change, ok := e.Value.(domain.Change); ok && err == nil && kind == "webhook" {
-			registry.Apply(domain.WebhookID(stream), change, e.RecordedAt)
+			draft.Apply(domain.WebhookID(stream), change, e.RecordedAt)
 		}
 	}
 	var explained []Explained
-	for _, x := range registry.Explain(domain.EventType(event.Type), event.Data) {
+	for _, x := range draft.Registry().Explain(domain.EventType(event.Type), event.Data) {
 		one := Explained{Webhook: x.Webhook, Delivery: deliveries[x.Webhook.ID]}
 		switch {
 		case one.Delivery != nil:

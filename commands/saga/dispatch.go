@@ -107,7 +107,7 @@ func (d *dispatcher) dispatch(e *eventstore.Event, c domain.EventTriggered) (eve
 
 func (d *dispatcher) fold(e *eventstore.Event, c domain.Change) {
 	if kind, id, err := domain.ParseStream(e.Stream); err == nil && kind == "webhook" {
-		d.registry.Apply(domain.WebhookID(id), c, e.RecordedAt)
+		d.registry = d.registry.With(domain.WebhookID(id), c, e.RecordedAt)
 	}
 }
 

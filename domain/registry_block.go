@@ -1,0 +1,227 @@
+package domain
+
+import (
+	"maps"
+	"slices"
+	"sort"
+	"time"
+)
+
+// blockSize is how many numbers share a block: what a change rebuilds at most.
+const blockSize = 256
+
+// block holds the webhooks of neighbouring numbers. It never changes.
+type block struct {
+	key      int64
+	webhooks []*registered // by number
+	all      *audience     // of types that only * asks for; nil: nobody
+	groups   map[string]*audience
+	types    map[EventType]*audience
+}
+
+// audience is all of a block that events of one type go to unless a filter objects.
+type audience struct {
+	candidates []*registered // by number
+	everyone   []Recipient   // the candidates, when none has a filter; else nil
+	prefilter  *prefilter    // of the candidates; nil: evaluate them all
+}
+
+// blockOf returns the key of a webhook's block. Webhooks without a number, which only
+// damaged logs have, are placed by id before all others.
+func blockOf(number int64, id WebhookID) int64 {
+	if number <= 0 {
+		return int64(id[0]) - 256
+	}
+	return number / blockSize
+}
+
+func (r *Registry) search(key int64) (at int, found bool) {
+	at = sort.Search(len(r.blocks), func(i int) bool { return r.blocks[i].key >= key })
+	return at, at < len(r.blocks) && r.blocks[at].key == key
+}
+
+// block returns the block with the key, or nil.
+func (r *Registry) block(key int64) *block {
+	if at, found := r.search(key); found {
+		return r.blocks[at]
+	}
+	return nil
+}
+
+// newBlock indexes the webhooks that can match. A type's audience includes those that
+// ask for its group or for *, so that one lookup answers for the block.
+func newBlock(key int64, webhooks []*registered) *block {
+	b := &block{key: key, webhooks: webhooks, groups: map[string]*audience{}, types: map[EventType]*audience{}}
+	var all []*registered
+	groups, types := map[string][]*registered{}, map[EventType][]*registered{}
+	for _, w := range webhooks {
+		if !w.Active || !w.Exists() || w.broken {
+			continue
+		}
+		for _, s := range w.subscriptions {
+			if group, ok := s.group(); ok {
+				groups[group] = append(groups[group], w)
+			} else if s == AllEvents {
+				all = append(all, w)
+			} else {
+				types[EventType(s)] = append(types[EventType(s)], w)
+			}
+		}
+	}
+	if all != nil {
+		b.all = newAudience(all)
+	}
+	for group, asked := range groups {
+		if group == systemGroup {
+			b.groups[group] = newAudience(asked)
+		} else {
+			b.groups[group] = newAudience(asked, all)
+		}
+	}
+	for t, asked := range types {
+		if t.IsSystem() {
+			b.types[t] = newAudience(asked, groups[systemGroup])
+		} else {
+			b.types[t] = newAudience(asked, groups[t.Group()], all)
+		}
+	}
+	return b
+}
+
+// newAudience merges lists, which may name a webhook several times.
+func newAudience(asked ...[]*registered) *audience {
+	candidates := slices.Concat(asked...)
+	slices.SortFunc(candidates, byNumber)
+	a := &audience{candidates: slices.Compact(candidates)}
+	if slices.ContainsFunc(a.candidates, func(w *registered) bool { return !w.filter.MatchesAll() }) {
+		a.prefilter = newPrefilter(a.candidates)
+		return a
+	}
+	a.everyone = make([]Recipient, len(a.candidates))
+	for i, w := range a.candidates {
+		a.everyone[i] = w.recipient()
+	}
+	return a
+}
+
+// audience returns who asks for the type, or nil.
+func (b *block) audience(t EventType) *audience {
+	if a := b.types[t]; a != nil {
+		return a
+	}
+	group := t.Group()
+	if a := b.groups[group]; a != nil {
+		return a
+	}
+	if group == systemGroup {
+		return nil
+	}
+	return b.all
+}
+
+// appendMatching appends the candidates whose filters match the event.
+func (a *audience) appendMatching(to []Recipient, doc *Doc) []Recipient {
+	if a.everyone != nil {
+		return append(to, a.everyone...)
+	}
+	if a.prefilter == nil {
+		for _, w := range a.candidates {
+			if w.filter.MatchDoc(doc) {
+				to = append(to, w.recipient())
+			}
+		}
+		return to
+	}
+	var room [blockSize / 64]uint64
+	for i := range a.prefilter.possible(doc, room[:]).all() {
+		if w := a.candidates[i]; w.filter.MatchDoc(doc) {
+			to = append(to, w.recipient())
+		}
+	}
+	return to
+}
+
+// idMap maps ids to webhooks in shards, of which a change copies one.
+type idMap [256]map[WebhookID]*registered
+
+func (m *idMap) find(id WebhookID) *registered { return m[shardOf(id)][id] }
+
+// shardOf uses a byte that is random in every version of UUIDs.
+func shardOf(id WebhookID) byte { return id[len(id)-1] }
+
+// RegistryDraft collects events for a new Registry, so that what they share is rebuilt
+// once. It is for one goroutine.
+type RegistryDraft struct {
+	base   *Registry
+	ids    idMap
+	copied [256]bool               // shards of ids that are the draft's own
+	blocks map[int64][]*registered // the webhooks of changed blocks
+}
+
+// Draft returns a draft that starts from r.
+func (r *Registry) Draft() *RegistryDraft {
+	return &RegistryDraft{base: r, ids: r.ids, blocks: map[int64][]*registered{}}
+}
+
+// Apply adds an event of the webhook's stream, which the log recorded at the given time.
+func (d *RegistryDraft) Apply(id WebhookID, change Change, at time.Time) {
+	before := d.ids.find(id)
+	known := before != nil
+	if !known {
+		before = &registered{Webhook: Webhook{ID: id}}
+	}
+	after := &registered{Webhook: before.Webhook.Evolve(change, at)}
+	if after.Version == before.Version {
+		return
+	}
+	after.ID = id
+	after.subscriptions, after.filter, after.named, after.broken = before.subscriptions, before.filter, before.named, before.broken
+	switch change.(type) {
+	case WebhookRegistered, WebhookChanged:
+		after.compile()
+	}
+	if known {
+		webhooks := d.webhooks(before)
+		if i, found := slices.BinarySearchFunc(webhooks, before, byNumber); found {
+			d.blocks[blockOf(before.Number, id)] = slices.Delete(webhooks, i, i+1)
+		}
+	}
+	webhooks := d.webhooks(after)
+	i, _ := slices.BinarySearchFunc(webhooks, after, byNumber)
+	d.blocks[blockOf(after.Number, id)] = slices.Insert(webhooks, i, after)
+	shard := shardOf(id)
+	if !d.copied[shard] {
+		d.copied[shard], d.ids[shard] = true, maps.Clone(d.ids[shard])
+	}
+	if d.ids[shard] == nil {
+		d.ids[shard] = map[WebhookID]*registered{}
+	}
+	d.ids[shard][id] = after
+}
+
+// webhooks returns the draft's own list of the webhook's block.
+func (d *RegistryDraft) webhooks(w *registered) []*registered {
+	key := blockOf(w.Number, w.ID)
+	own, ok := d.blocks[key]
+	if b := d.base.block(key); !ok && b != nil {
+		own = slices.Clone(b.webhooks)
+	}
+	return own
+}
+
+// Registry returns the registry with all that was applied; the one that the draft
+// started from when nothing changed. The draft must not be used afterwards.
+func (d *RegistryDraft) Registry() *Registry {
+	if len(d.blocks) == 0 {
+		return d.base
+	}
+	next := &Registry{blocks: slices.Clone(d.base.blocks), ids: d.ids}
+	for key, webhooks := range d.blocks {
+		at, found := next.search(key)
+		if !found {
+			next.blocks = slices.Insert(next.blocks, at, nil)
+		}
+		next.blocks[at] = newBlock(key, webhooks)
+	}
+	return next
+}
