@@ -53,37 +53,36 @@ func (c *Commands) foldDelivery(ctx context.Context, id domain.DeliveryID) (d do
 	return d, nil
 }
 
-// changeDelivery loads, decides and appends, again when others were first. The
-// result is the delivery after the change. What is asked of a member of a batch
-// is asked of the batch: decide gets it, and the member, else nil.
+// changeDelivery appends what decide says of the delivery. The result is the delivery
+// after the change. What is asked of a member of a batch is asked of the batch: decide
+// gets it, and the member, else nil.
 func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.DeliveryID,
 	decide func(d domain.Delivery, member *domain.Delivery) (domain.Change, error),
 ) (domain.Delivery, error) {
-	for attempt := 1; ; attempt++ {
-		d, err := c.delivery(ctx, id)
-		if err != nil {
-			return domain.Delivery{}, err
+	var d domain.Delivery
+	var member *domain.Delivery
+	var change domain.Change
+	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (_ eventstore.Unit, err error) {
+		if d, err = c.delivery(ctx, id); err != nil {
+			return eventstore.Unit{}, err
 		}
-		stream, member := id, (*domain.Delivery)(nil)
+		stream := id
 		if joined := d; joined.State == domain.DeliveryJoined {
 			stream, member = joined.BatchID, &joined
 			if d, err = c.foldDelivery(ctx, stream); err != nil {
-				return domain.Delivery{}, err
+				return eventstore.Unit{}, err
 			}
 		}
-		change, err := decide(d, member)
-		if err != nil {
-			return domain.Delivery{}, err
+		if change, err = decide(d, member); err != nil {
+			return eventstore.Unit{}, err
 		}
-		appended, err := c.append(ctx, caller, stream.Stream(), d.Version, []domain.Change{change})
-		if err == nil {
-			if d = d.Evolve(change, appended.RecordedAt); member != nil {
-				d = member.In(d)
-			}
-			return d, nil
-		}
-		if !eventstore.IsConflict(err) || attempt == races {
-			return domain.Delivery{}, Failed("change a delivery", err)
-		}
+		return caller.unit(stream.Stream(), d.Version, change), nil
+	})
+	if err != nil {
+		return domain.Delivery{}, Failed("change a delivery", err)
 	}
+	if d = d.Evolve(change, appended.RecordedAt); member != nil {
+		d = member.In(d)
+	}
+	return d, nil
 }

@@ -1,4 +1,3 @@
-// Package commands holds the use cases, a file each: load, decide, append.
 package commands
 
 import (
@@ -25,29 +24,43 @@ type Directory struct {
 	log    *eventstore.Log
 	logger *slog.Logger
 
-	read atomic.Pointer[time.Time] // when the log was asked last for what is folded here
+	snapshot atomic.Pointer[snapshot]
+	read     atomic.Pointer[time.Time] // when the log was last read for what is folded here
+	changed  chan struct{}             // a token: another process has changed something
+	costly   chan struct{}             // a token for each expensive matching under way
+	deciding sync.RWMutex              // see decideAndAppend
 
 	mu       sync.RWMutex
-	position eventstore.Position
-	registry *domain.Registry
+	position eventstore.Position // up to where the log is folded
 	tokens   map[domain.TokenID]domain.Token
 	byHash   map[string]domain.TokenID
 }
 
-// NewDirectory gives a directory of nothing; CatchUp fills it. It must be given
-// to the log as an observer: see Observe.
-func NewDirectory(logger *slog.Logger) *Directory {
-	return &Directory{
-		logger:   logger,
-		registry: domain.NewRegistry(),
-		tokens:   map[domain.TokenID]domain.Token{},
-		byHash:   map[string]domain.TokenID{},
-	}
+// snapshot is the webhooks at one moment. It never changes.
+type snapshot struct {
+	position eventstore.Position // of the last change; see eventstore.Unit.Configuration
+	registry *domain.Registry
 }
 
-// Attach tells the directory which log it folds. The log needs the directory at
-// its opening, so this comes after.
-func (d *Directory) Attach(log *eventstore.Log) { d.log = log }
+// NewDirectory returns an empty directory, which must be an observer of the log that
+// Open is then called with.
+func NewDirectory(logger *slog.Logger) *Directory {
+	d := &Directory{
+		logger:  logger,
+		changed: make(chan struct{}, 1),
+		costly:  make(chan struct{}, costlyMatchings()),
+		tokens:  map[domain.TokenID]domain.Token{},
+		byHash:  map[string]domain.TokenID{},
+	}
+	d.snapshot.Store(&snapshot{registry: domain.NewRegistry()})
+	return d
+}
+
+// Open sets the log that the directory folds, and folds it up to its head.
+func (d *Directory) Open(ctx context.Context, log *eventstore.Log) error {
+	d.log = log
+	return d.CatchUp(ctx)
+}
 
 // Observe is the log's Observer.
 func (d *Directory) Observe(batch []eventstore.Event) {
@@ -56,27 +69,59 @@ func (d *Directory) Observe(batch []eventstore.Event) {
 	if batch[0].Position != d.position+1 {
 		return // another process appended in between: CatchUp reads both
 	}
-	d.apply(batch)
-	d.position = batch[len(batch)-1].Position
+	configuration := d.Configuration()
+	var draft *domain.RegistryDraft
+	for i := range batch {
+		if !eventstore.IsConfiguration(batch[i].Stream) {
+			continue
+		}
+		if draft == nil {
+			draft = d.registry().Draft()
+		}
+		if d.apply(draft, &batch[i]) {
+			configuration = batch[i].Position
+		}
+	}
+	d.publish(draft, configuration, batch[len(batch)-1].Position)
 }
 
 // CatchUp folds what the log holds beyond the directory's position.
 func (d *Directory) CatchUp(ctx context.Context) error {
 	asked := time.Now()
-	events, head, err := d.log.ReadConfiguration(ctx, d.Position())
+	read, err := d.log.ReadConfiguration(ctx, d.Position())
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.apply(events)
-	d.position = max(d.position, head)
 	d.read.Store(&asked)
+	if read.Head <= d.position {
+		return nil // somebody else was faster
+	}
+	var draft *domain.RegistryDraft
+	if len(read.Events) > 0 || read.Current != d.Configuration() {
+		draft = d.registry().Draft()
+	}
+	for i := range read.Events {
+		if read.Events[i].Position > d.position {
+			d.apply(draft, &read.Events[i])
+		}
+	}
+	d.publish(draft, read.Current, read.Head)
 	return nil
 }
 
-// Age is how long ago the log was asked for what others append: the directory knows
-// all that was appended before.
+// publish makes a snapshot of the draft, if there is one, and of the configuration at
+// that position, for the log up to head. The caller holds the lock.
+func (d *Directory) publish(draft *domain.RegistryDraft, configuration, head eventstore.Position) {
+	if draft != nil {
+		d.snapshot.Store(&snapshot{configuration, draft.Registry()})
+	}
+	d.position = head
+}
+
+// Age returns how long ago the log was read for what others append: the directory
+// holds all that was appended before.
 func (d *Directory) Age() time.Duration {
 	if asked := d.read.Load(); asked != nil {
 		return time.Since(*asked)
@@ -84,21 +129,28 @@ func (d *Directory) Age() time.Duration {
 	return math.MaxInt64
 }
 
+// Announced takes in what other processes announced.
+func (d *Directory) Announced(keys []string) {
+	if slices.Contains(keys, eventstore.AnnouncedConfiguration) || slices.Contains(keys, eventstore.AnnouncedAll) {
+		select {
+		case d.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // Run follows the appends of other processes until ctx ends.
 func (d *Directory) Run(ctx context.Context) {
 	const (
 		poll     = 500 * time.Millisecond
-		breathe  = 10 * time.Millisecond // between two readings under load
+		pause    = 10 * time.Millisecond // between two readings under load
 		patience = 10 * time.Second      // with a connection that is dead and does not say so
 	)
-	// What this process appended is known, unless another appended right before it.
-	wake, stop := d.log.Wakes(func(batch []eventstore.Event) bool { return d.Position() < batch[len(batch)-1].Position })
-	defer stop()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 			return
-		case <-wake:
+		case <-d.changed:
 		case <-time.After(poll):
 		}
 		reading, cancel := context.WithTimeout(ctx, patience)
@@ -109,87 +161,70 @@ func (d *Directory) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(breathe):
+		case <-time.After(pause):
 		}
 	}
 }
 
-// apply folds the events that are news. The caller holds the lock.
-func (d *Directory) apply(events []eventstore.Event) {
-	for i := range events {
-		e := &events[i]
-		if e.Position <= d.position || !(strings.HasPrefix(e.Stream, "webhook-") || strings.HasPrefix(e.Stream, "token-")) {
-			continue
-		}
-		change, ok := e.Value.(domain.Change)
-		if !ok {
-			d.logger.Error("configuration event not understood, it changes nothing", "position", e.Position, "error", e.Err)
-			continue
-		}
-		kind, id, err := domain.ParseStream(e.Stream)
-		switch {
-		case err != nil:
-			d.logger.Error("configuration stream not understood", "position", e.Position, "error", err)
-		case kind == "webhook":
-			d.registry = d.registry.With(domain.WebhookID(id), change, e.RecordedAt)
-		case kind == "token":
-			d.applyToken(domain.TokenID(id), change, e.RecordedAt)
-		}
+// apply folds one event, and reports whether it is of a webhook's stream. The caller
+// holds the lock.
+func (d *Directory) apply(draft *domain.RegistryDraft, e *eventstore.Event) (webhook bool) {
+	webhook = strings.HasPrefix(e.Stream, "webhook-")
+	change, ok := e.Value.(domain.Change)
+	_, id, err := domain.ParseStream(e.Stream)
+	switch {
+	case !ok:
+		d.logger.Error("configuration event not understood, it changes nothing", "position", e.Position, "error", e.Err)
+	case err != nil:
+		d.logger.Error("configuration stream not understood", "position", e.Position, "error", err)
+	case webhook:
+		draft.Apply(domain.WebhookID(id), change, e.RecordedAt)
+	default:
+		token := d.tokens[domain.TokenID(id)].Evolve(change, e.RecordedAt)
+		d.tokens[token.ID] = token
+		d.byHash[token.Hash] = token.ID
 	}
+	return webhook
 }
 
-func (d *Directory) applyToken(id domain.TokenID, change domain.Change, at time.Time) {
-	token := d.tokens[id].Evolve(change, at)
-	d.tokens[id] = token
-	d.byHash[token.Hash] = id
-}
-
-// Position is up to where the directory has folded the log.
+// Position returns up to where the directory has folded the log.
 func (d *Directory) Position() eventstore.Position {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.position
 }
 
-// Webhook gives a webhook, deleted ones included.
+// Configuration returns the position of the last change of a webhook that is known
+// here; see eventstore.Unit.Configuration.
+func (d *Directory) Configuration() eventstore.Position { return d.snapshot.Load().position }
+
+func (d *Directory) registry() *domain.Registry { return d.snapshot.Load().registry }
+
+// Webhook returns a webhook, deleted ones included.
 func (d *Directory) Webhook(id domain.WebhookID) (domain.Webhook, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.registry.Webhook(id)
+	return d.registry().Webhook(id)
 }
 
-// Number gives the id of the webhook with the short number.
+// Number returns the id of the webhook with the short number.
 func (d *Directory) Number(number int64) (domain.WebhookID, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	w, ok := d.registry.ByNumber(number)
+	w, ok := d.registry().ByNumber(number)
 	return w.ID, ok
 }
 
-// Webhooks gives them all, deleted ones included, by number.
-func (d *Directory) Webhooks() []domain.Webhook {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.registry.All()
-}
+// Webhooks returns them all, deleted ones included, by number.
+func (d *Directory) Webhooks() []domain.Webhook { return d.registry().All() }
 
-// Newest goes through them all, deleted ones included, from the highest number
+// Newest iterates over all webhooks, deleted ones included, from the highest number
 // down, as they are when it is called.
-func (d *Directory) Newest() iter.Seq[domain.Webhook] {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.registry.Newest()
-}
+func (d *Directory) Newest() iter.Seq[domain.Webhook] { return d.registry().Newest() }
 
-// Explain tells whether an event of the type with the data would go to the
-// webhook as it is now.
+// Explain reports whether an event of the type with the data would go to the webhook
+// as it is now, and why not.
 func (d *Directory) Explain(id domain.WebhookID, eventType domain.EventType, data []byte) (domain.Explanation, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.registry.ExplainOne(id, eventType, data)
+	return d.registry().ExplainOne(id, eventType, data)
 }
 
-// TokenByHash gives the token whose SHA-256 is hash, in hex; it may be expired
+// TokenByHash returns the token whose SHA-256 is hash, in hex; it may be expired
 // or revoked.
 func (d *Directory) TokenByHash(hash string) (domain.Token, bool) {
 	d.mu.RLock()
@@ -198,7 +233,7 @@ func (d *Directory) TokenByHash(hash string) (domain.Token, bool) {
 	return d.tokens[id], ok
 }
 
-// Token gives a token by its id.
+// Token returns a token by its id.
 func (d *Directory) Token(id domain.TokenID) (domain.Token, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -206,48 +241,11 @@ func (d *Directory) Token(id domain.TokenID) (domain.Token, bool) {
 	return token, ok
 }
 
-// Tokens gives them all, the oldest first.
+// Tokens returns them all, the oldest first.
 func (d *Directory) Tokens() []domain.Token {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return slices.SortedFunc(maps.Values(d.tokens), func(a, b domain.Token) int { return a.CreatedAt.Compare(b.CreatedAt) })
-}
-
-// Follow implements eventstore.Follower: it decides to whom the events of a batch
-// go in the batch itself, when the directory has folded the log up to where the
-// batch will stand. Else the dispatcher finds them in the log.
-func (d *Directory) Follow(head eventstore.Position, batch []eventstore.Event) ([]eventstore.Event, bool) {
-	d.mu.Lock() // matching keeps an index that it makes as it goes
-	defer d.mu.Unlock()
-	if d.position != head {
-		return nil, false
-	}
-	var out []eventstore.Event
-	for i := range batch {
-		if strings.HasPrefix(batch[i].Stream, "webhook-") {
-			return nil, false // what stands before an event decides: not this batch's own half
-		}
-		triggered, ok := batch[i].Value.(domain.EventTriggered)
-		if !ok {
-			continue
-		}
-		if out == nil {
-			out = slices.Clone(batch)
-		}
-		triggered.Recipients = d.registry.Recipients(domain.EventType(triggered.EventType), triggered.EventData)
-		out[i].Data, out[i].Value = stored(triggered)
-	}
-	return out, out != nil
-}
-
-// stored gives the form in which the log keeps the event, and the event with its
-// data in there.
-func stored(event domain.EventTriggered) ([]byte, domain.EventTriggered) {
-	const around, recipient = 128, 90
-	data := event.AppendJSON(make([]byte, 0, len(event.EventData)+len(event.Source)+len(event.CorrelationID)+around+recipient*len(event.Recipients)))
-	end := len(data) - 1 // event_data is the last field, before the brace
-	event.EventData = data[end-len(event.EventData) : end : end]
-	return data, event
 }
 
 // Actors of the system itself.

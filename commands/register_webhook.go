@@ -28,7 +28,7 @@ func (c *Commands) RegisterWebhook(ctx context.Context, caller Caller, spec doma
 		return domain.Webhook{}, Failed("number a webhook", err)
 	}
 	registered := domain.DecideRegister(id, number, asked, sealing)
-	appended, err := c.append(ctx, caller, id.Stream(), 0, []domain.Change{registered})
+	appended, err := c.append(ctx, caller, id.Stream(), 0, registered)
 	if err != nil {
 		return domain.Webhook{}, Failed("register a webhook", err)
 	}

@@ -44,7 +44,7 @@ func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, id domain.We
 	if matched == 0 {
 		changes = append(changes, domain.ReplayCompleted{})
 	}
-	_, err = c.append(ctx, caller, replay.Stream(), 0, changes)
+	_, err = c.append(ctx, caller, replay.Stream(), 0, changes...)
 	return replay, matched, Failed("replay", err)
 }
 

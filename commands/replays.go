@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -78,10 +79,9 @@ func (r *Replays) Continue(ctx context.Context, id domain.ReplayID) error {
 		if w, _ := r.Directory.Webhook(p.webhook.ID); !w.Exists() {
 			chunk, left = nil, nil // there is nobody to send to any more
 		}
-		err := p.ask(ctx, chunk, len(left) == 0)
-		var lost *eventstore.ConflictError
-		if errors.As(err, &lost) && lost.Stream == id.Stream() {
-			return nil // somebody else goes on with it
+		err := r.ask(ctx, p, chunk, len(left) == 0)
+		if errors.Is(err, errReplayedElsewhere) {
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("go on with replay %s: %w", id, err)
@@ -162,54 +162,66 @@ func (r *Replays) webhookAt(ctx context.Context, id domain.WebhookID, version in
 	return w, nil
 }
 
+var errReplayedElsewhere = errors.New("another node goes on with the replay")
+
 // ask asks for the deliveries of a chunk that the replay wants as they stand now.
 // They are in the replay's stream if they are in the deliveries'; no transaction
 // holds the log for long.
-func (p *progress) ask(ctx context.Context, chunk []replayed, last bool) error {
-	for attempt := 1; ; attempt++ {
-		states, err := p.states(ctx, chunk)
-		if err != nil {
-			return err
-		}
-		wanted, err := p.wanted(ctx, states)
-		if err != nil {
-			return err
-		}
-		metadata := p.caller.metadata()
-		metadata.CausationID = p.id.String()
-		var queued domain.ReplayQueued
-		var writes []eventstore.Write
-		for i, e := range chunk {
-			if !wanted[i] {
-				continue // somebody else asked meanwhile
+func (r *Replays) ask(ctx context.Context, p *progress, chunk []replayed, last bool) error {
+	var changes []domain.Change
+	raced := false
+	_, err := r.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
+		if raced {
+			if now, err := r.Log.Load(ctx, p.id.Stream()); err != nil || int64(len(now)) != p.replay.Version {
+				return eventstore.Unit{}, cmp.Or(err, errReplayedElsewhere)
 			}
-			retry, err := domain.DecideRetry(states[i], p.webhook, e.event, e.size)
-			if err != nil {
-				return err
-			}
-			id := p.delivery(e)
-			queued.Deliveries = append(queued.Deliveries, id)
-			writes = append(writes, eventstore.Write{Stream: id.Stream(), Expected: states[i].Version, Events: newEvents([]domain.Change{retry}), Metadata: metadata})
 		}
-		var changes []domain.Change
-		if len(writes) > 0 {
-			changes = append(changes, queued)
-		}
-		if last {
-			changes = append(changes, domain.ReplayCompleted{})
-		}
-		if changes == nil {
-			return nil
-		}
-		writes = append(writes, eventstore.Write{Stream: p.id.Stream(), Expected: p.replay.Version, Events: newEvents(changes), Metadata: metadata})
-		_, err = p.log.Append(ctx, eventstore.Unit{Writes: writes})
-		if err == nil {
-			p.replay.Version += int64(len(changes))
-			return nil
-		}
-		var lost *eventstore.ConflictError
-		if !errors.As(err, &lost) || lost.Stream == p.id.Stream() || attempt == races {
-			return err
-		}
+		raced = true
+		var unit eventstore.Unit
+		var err error
+		unit, changes, err = p.request(ctx, chunk, last)
+		return unit, err
+	})
+	if err == nil {
+		p.replay.Version += int64(len(changes))
 	}
+	return err
+}
+
+// request is what asks for the deliveries of a chunk, and what of it the replay's own
+// stream gets.
+func (p *progress) request(ctx context.Context, chunk []replayed, last bool) (unit eventstore.Unit, changes []domain.Change, err error) {
+	states, err := p.states(ctx, chunk)
+	if err != nil {
+		return unit, nil, err
+	}
+	wanted, err := p.wanted(ctx, states)
+	if err != nil {
+		return unit, nil, err
+	}
+	metadata := p.caller.metadata()
+	metadata.CausationID = p.id.String()
+	var queued domain.ReplayQueued
+	for i, e := range chunk {
+		if !wanted[i] {
+			continue // somebody else asked meanwhile
+		}
+		retry, err := domain.DecideRetry(states[i], p.webhook, e.event, e.size)
+		if err != nil {
+			return unit, nil, err
+		}
+		id := p.delivery(e)
+		queued.Deliveries = append(queued.Deliveries, id)
+		unit.Writes = append(unit.Writes, eventstore.Write{Stream: id.Stream(), Expected: states[i].Version, Events: newEvents(retry), Metadata: metadata})
+	}
+	if len(unit.Writes) > 0 {
+		changes = append(changes, queued)
+	}
+	if last {
+		changes = append(changes, domain.ReplayCompleted{})
+	}
+	if len(changes) > 0 {
+		unit.Writes = append(unit.Writes, eventstore.Write{Stream: p.id.Stream(), Expected: p.replay.Version, Events: newEvents(changes...), Metadata: metadata})
+	}
+	return unit, changes, nil
 }

@@ -18,7 +18,7 @@ func (c *Commands) Record(ctx context.Context, caller Caller, action domain.Admi
 	if err != nil {
 		return domain.Internal("name an action", err)
 	}
-	_, err = c.append(ctx, caller, domain.AdminID(unique).Stream(), 0, []domain.Change{domain.AdminActed{Action: action, Detail: detail}})
+	_, err = c.append(ctx, caller, domain.AdminID(unique).Stream(), 0, domain.AdminActed{Action: action, Detail: detail})
 	return Failed("record an action", err)
 }
 
@@ -62,23 +62,15 @@ func (c *Commands) ResealSecrets(ctx context.Context, caller Caller, progress fu
 }
 
 func (c *Commands) reseal(ctx context.Context, caller Caller, id domain.WebhookID) (done bool, err error) {
-	for attempt := 1; ; attempt++ {
+	_, err = c.Directory.Execute(ctx, func(context.Context) (eventstore.Unit, error) {
 		w, _ := c.Directory.Webhook(id)
 		change, changed, err := c.resealed(w)
-		if err != nil || !changed {
-			return false, err
+		if done = err == nil && changed; !done {
+			return eventstore.Unit{}, err
 		}
-		_, err = c.append(ctx, caller, id.Stream(), w.Version, []domain.Change{change})
-		if err == nil {
-			return true, nil
-		}
-		if !eventstore.IsConflict(err) || attempt == races {
-			return false, Failed("seal secrets anew", err)
-		}
-		if err := c.Directory.CatchUp(ctx); err != nil {
-			return false, Failed("seal secrets anew", err)
-		}
-	}
+		return caller.unit(id.Stream(), w.Version, change), nil
+	})
+	return done, Failed("seal secrets anew", err)
 }
 
 var errUnreadable = errors.New("no key opens a secret")

@@ -49,7 +49,7 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 		Webhook: w, Delivery: tested.DeliveryID, Number: 1, EventID: event, OccurredAt: at, Event: triggered,
 	})
 	recorded := domain.DeliveryTested{Call: tested.Call, EventData: data}
-	appended, err := c.append(ctx, caller, tested.DeliveryID.Stream(), 0, []domain.Change{recorded})
+	appended, err := c.append(ctx, caller, tested.DeliveryID.Stream(), 0, recorded)
 	if err != nil {
 		return Tested{}, Failed("record a test call", err)
 	}

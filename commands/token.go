@@ -48,7 +48,7 @@ func (c *Commands) CreateToken(ctx context.Context, caller Caller, name string, 
 	if err != nil {
 		return domain.Token{}, domain.Secret{}, err
 	}
-	appended, err := c.append(ctx, caller, id.Stream(), 0, []domain.Change{created})
+	appended, err := c.append(ctx, caller, id.Stream(), 0, created)
 	if err != nil {
 		return domain.Token{}, domain.Secret{}, Failed("create a token", err)
 	}
@@ -57,18 +57,13 @@ func (c *Commands) CreateToken(ctx context.Context, caller Caller, name string, 
 
 // RevokeToken ends a token for good. Doing it again changes nothing.
 func (c *Commands) RevokeToken(ctx context.Context, caller Caller, id domain.TokenID) error {
-	for attempt := 1; ; attempt++ {
-		if err := c.Directory.CatchUp(ctx); err != nil {
-			return Failed("revoke a token", err)
-		}
+	if err := c.Directory.CatchUp(ctx); err != nil {
+		return Failed("revoke a token", err)
+	}
+	_, err := c.Directory.Execute(ctx, func(context.Context) (eventstore.Unit, error) {
 		token, _ := c.Directory.Token(id)
 		changes, err := domain.DecideRevoke(token)
-		if err != nil || len(changes) == 0 {
-			return err
-		}
-		_, err = c.append(ctx, caller, id.Stream(), token.Version, changes)
-		if err == nil || !eventstore.IsConflict(err) || attempt == races {
-			return Failed("revoke a token", err)
-		}
-	}
+		return caller.unit(id.Stream(), token.Version, changes...), err
+	})
+	return Failed("revoke a token", err)
 }

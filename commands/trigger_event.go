@@ -100,18 +100,25 @@ func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent
 	if err := t.name(); err != nil {
 		return err
 	}
-	for attempt := 1; ; attempt++ {
-		err := t.append(ctx)
-		if err == nil {
-			return nil
+	raced := false
+	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
+		if raced {
+			if done, err := t.resolve(ctx); err != nil || done {
+				return eventstore.Unit{}, err
+			}
 		}
-		if !eventstore.IsConflict(err) || attempt == races {
-			return Failed("trigger", err)
-		}
-		if done, err := t.settle(ctx); err != nil || done {
-			return err
+		raced = true
+		return t.unit(), nil
+	})
+	if err != nil {
+		return Failed("trigger", err)
+	}
+	for i := range t.accepted {
+		if t.accepted[i].AcceptedAt.IsZero() {
+			t.accepted[i].AcceptedAt = appended.RecordedAt
 		}
 	}
+	return nil
 }
 
 // triggering is one request to trigger events. What is in accepted with a time
@@ -140,7 +147,8 @@ func (t *triggering) name() error {
 	return nil
 }
 
-func (t *triggering) append(ctx context.Context) error {
+// unit holds what is not in the log yet.
+func (t *triggering) unit() eventstore.Unit {
 	writes := make([]eventstore.Write, 0, len(t.events)+1)
 	for i, event := range t.events {
 		if t.accepted[i].AcceptedAt.IsZero() {
@@ -152,49 +160,37 @@ func (t *triggering) append(ctx context.Context) error {
 		for i := range t.accepted {
 			used.EventIDs[i] = t.accepted[i].EventID
 		}
-		writes = append(writes, eventstore.Write{Stream: t.keyStream, Events: newEvents([]domain.Change{used}), Metadata: t.caller.metadata()})
+		writes = append(writes, eventstore.Write{Stream: t.keyStream, Events: newEvents(used), Metadata: t.caller.metadata()})
 	}
-	if len(writes) == 0 {
-		return nil
-	}
-	appended, err := t.Log.Append(ctx, eventstore.Unit{Writes: writes})
-	if err != nil {
-		return err
-	}
-	for i := range t.accepted {
-		if t.accepted[i].AcceptedAt.IsZero() {
-			t.accepted[i].AcceptedAt = appended.RecordedAt
-		}
-	}
-	return nil
+	return eventstore.Unit{Writes: writes}
 }
 
-// write copies the event once: its stored form is what everybody reads from, as
-// the request's body is gone when the request is answered.
+// write begins the event's stream. Its stored form is made when it is decided whom it
+// goes to; that copy is what everybody reads from, as the request's body is gone when
+// the request is answered.
 func (t *triggering) write(id domain.EventID, event domain.EventTriggered) eventstore.Write {
-	data, event := stored(event)
 	metadata := t.caller.metadata()
 	metadata.CorrelationID = event.CorrelationID
 	return eventstore.Write{
 		Stream:   id.Stream(),
-		Events:   []eventstore.NewEvent{{Type: event.ChangeType(), Data: data, Value: event}},
+		Events:   []eventstore.NewEvent{{Type: event.ChangeType(), Value: event}},
 		Metadata: metadata,
 	}
 }
 
-// settle finds out, after a conflict, what of the request is in the log. It is
+// resolve finds out, after a conflict, what of the request is in the log. It is
 // done when the key says that all of it is.
-func (t *triggering) settle(ctx context.Context) (done bool, err error) {
+func (t *triggering) resolve(ctx context.Context) (done bool, err error) {
 	if t.keyStream != "" {
-		if done, err := t.settleKey(ctx); err != nil || done {
+		if done, err := t.resolveKey(ctx); err != nil || done {
 			return done, err
 		}
 	}
-	return false, t.settleIDs(ctx)
+	return false, t.resolveIDs(ctx)
 }
 
-// settleKey answers as the first time when the key came with the same body.
-func (t *triggering) settleKey(ctx context.Context) (bool, error) {
+// resolveKey answers as the first time when the key came with the same body.
+func (t *triggering) resolveKey(ctx context.Context) (bool, error) {
 	events, err := t.Log.Load(ctx, t.keyStream)
 	if err != nil || len(events) == 0 {
 		return false, Failed("look up an idempotency key", err)
@@ -209,11 +205,11 @@ func (t *triggering) settleKey(ctx context.Context) (bool, error) {
 	for i, id := range used.EventIDs {
 		t.accepted[i].EventID, t.accepted[i].AcceptedAt = id, events[0].RecordedAt
 	}
-	return true, t.settleIDs(ctx) // an event may be older than its key
+	return true, t.resolveIDs(ctx) // an event may be older than its key
 }
 
-// settleIDs finds the events that are in the log under the ids of the request.
-func (t *triggering) settleIDs(ctx context.Context) error {
+// resolveIDs finds the events that are in the log under the ids of the request.
+func (t *triggering) resolveIDs(ctx context.Context) error {
 	asked := map[string]int{}
 	for i, event := range t.events {
 		if event.ID != (domain.EventID{}) {

@@ -24,44 +24,36 @@ func (c *Commands) webhook(ctx context.Context, id domain.WebhookID) (domain.Web
 	return w, nil
 }
 
-// changeWebhook loads, decides and appends, again when others were first. The
-// result is the webhook after the change. With ifVersion, what is decided holds
-// for that version alone: any other is Stale.
+// changeWebhook appends what decide says of the webhook. The result is the webhook after
+// the change. With ifVersion, what is decided holds for that version alone: any other is
+// Stale.
 func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.WebhookID, ifVersion *int64,
 	decide func(domain.Webhook) ([]domain.Change, error),
-) (domain.Webhook, error) {
-	for attempt := 1; ; attempt++ {
-		w, err := c.webhook(ctx, id)
-		if err != nil {
-			return domain.Webhook{}, err
+) (w domain.Webhook, err error) {
+	var changes []domain.Change
+	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
+		if w, err = c.webhook(ctx, id); err != nil {
+			return eventstore.Unit{}, err
+		}
+		if ifVersion != nil && *ifVersion > w.Version { // this process may be behind
+			if err := c.Directory.CatchUp(ctx); err != nil {
+				return eventstore.Unit{}, err
+			}
+			w, _ = c.Directory.Webhook(id)
 		}
 		if ifVersion != nil && *ifVersion != w.Version {
-			if attempt == 1 && *ifVersion > w.Version { // this process may be behind
-				if err := c.Directory.CatchUp(ctx); err != nil {
-					return domain.Webhook{}, Failed("change a webhook", err)
-				}
-				continue
-			}
-			return domain.Webhook{}, domain.Stale("the webhook has changed since: its version is not the one in If-Match")
+			return eventstore.Unit{}, domain.Stale("the webhook has changed since: its version is not the one in If-Match")
 		}
-		changes, err := decide(w)
-		if err != nil || len(changes) == 0 {
-			return w, err
-		}
-		appended, err := c.append(ctx, caller, id.Stream(), w.Version, changes)
-		if err == nil {
-			for _, change := range changes {
-				w = w.Evolve(change, appended.RecordedAt)
-			}
-			return w, nil
-		}
-		if !eventstore.IsConflict(err) || attempt == races {
-			return domain.Webhook{}, Failed("change a webhook", err)
-		}
-		if err := c.Directory.CatchUp(ctx); err != nil {
-			return domain.Webhook{}, Failed("change a webhook", err)
-		}
+		changes, err = decide(w)
+		return caller.unit(id.Stream(), w.Version, changes...), err
+	})
+	if err != nil {
+		return domain.Webhook{}, Failed("change a webhook", err)
 	}
+	for _, change := range changes {
+		w = w.Evolve(change, appended.RecordedAt)
+	}
+	return w, nil
 }
 
 // seal encrypts what was asked for the webhook. What is the same as is stored

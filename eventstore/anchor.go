@@ -38,7 +38,7 @@ var ErrEmpty = errors.New("the log is empty")
 // Anchor gives the log's present end, or ErrEmpty.
 func (l *Log) Anchor(ctx context.Context) (Anchor, error) {
 	var a Anchor
-	err := l.pool.QueryRow(ctx, `SELECT position, seal, recorded_at FROM medilab.log_head`).Scan(&a.Position, &a.Seal, &a.RecordedAt)
+	err := l.pool.QueryRow(ctx, `SELECT position, last_seal, recorded_at FROM medilab.log_head`).Scan(&a.Position, &a.Seal, &a.RecordedAt)
 	if err != nil {
 		return Anchor{}, fmt.Errorf("read the log's end: %w", err)
 	}

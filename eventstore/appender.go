@@ -31,12 +31,13 @@ const (
 )
 
 type pending struct {
-	unit   Unit
-	events int
-	bytes  int
-	done   chan struct{}
-	result Appended
-	err    error
+	unit       Unit
+	configures bool
+	events     int
+	bytes      int
+	done       chan struct{}
+	result     Appended
+	err        error
 }
 
 type appender struct {
@@ -52,8 +53,6 @@ type appender struct {
 	pause   chan func()   // run between two batches
 
 	// The loop's own:
-	head    Position // where the next batch will stand, if known
-	known   bool
 	columns columns
 	digest  hash.Hash
 }
@@ -93,7 +92,7 @@ func (p *pending) wait(ctx context.Context) (Appended, error) {
 
 // submit lets the unit wait for the next batch.
 func (a *appender) submit(unit Unit) (*pending, error) {
-	p := &pending{unit: unit, done: make(chan struct{})}
+	p := &pending{unit: unit, configures: unit.configures(), done: make(chan struct{})}
 	for _, w := range unit.Writes {
 		p.events += len(w.Events)
 		for _, e := range w.Events {
@@ -126,7 +125,8 @@ func (a *appender) enqueue(p *pending) error {
 
 // take removes the next batch from those that wait. Two units that write the
 // same stream never share a batch: one of them is about to lose a race, and it
-// alone shall be told.
+// alone is told. A unit that changes the configuration is the last of its batch, so
+// that the others stand on the configuration that they were decided by.
 func (a *appender) take() []*pending {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -143,6 +143,9 @@ func (a *appender) take() []*pending {
 			break
 		}
 		events, bytes, n = events+p.events, bytes+p.bytes, n+1
+		if p.configures {
+			break
+		}
 	}
 	batch := slices.Clone(a.waiting[:n])
 	rest := copy(a.waiting, a.waiting[n:])
@@ -189,17 +192,22 @@ func (a *appender) run() {
 	}
 }
 
-// commit appends the batch and tells its members. A conflict or bad data fails
-// the transaction: the member at fault is told and taken out, or, when it can't
-// be named, each goes alone.
+// commit appends the batch and answers its members. A conflict or bad data fails
+// the transaction: the member at fault is answered and taken out, or, when it can't
+// be named, each goes alone. When the configuration has changed, those that were
+// decided by it are answered and the others go on without them.
 func (a *appender) commit(batch []*pending) {
 	for len(batch) > 0 {
-		err := a.try(batch)
+		err := a.send(batch)
 		if err == nil {
 			return
 		}
+		if errors.Is(err, ErrConfigurationChanged) {
+			batch = withoutDecided(batch)
+			continue
+		}
 		var pgErr *pgconn.PgError
-		if !errors.As(err, &pgErr) || isOutage(pgErr) {
+		if !errors.As(err, &pgErr) || cannotServe(pgErr) {
 			a.log.logger.Error("append failed", "events", len(batch), "error", err)
 			fail(batch, fmt.Errorf("%w: %w", ErrUnavailable, err))
 			return
@@ -220,22 +228,32 @@ func (a *appender) commit(batch []*pending) {
 	}
 }
 
-// errOvertaken: another process appended first, so that what the follower wrote
-// does not stand on the head it was made for. Nothing was appended.
-var errOvertaken = errors.New("overtaken")
+// withoutDecided answers the members whose configuration is out of date, and returns
+// the others.
+func withoutDecided(batch []*pending) []*pending {
+	return slices.DeleteFunc(batch, func(p *pending) bool {
+		if p.unit.Configuration == nil {
+			return false
+		}
+		p.finish(Appended{}, ErrConfigurationChanged)
+		return true
+	})
+}
 
-func (a *appender) try(batch []*pending) error {
-	events := a.flatten(batch)
-	if f := a.log.config.Follower; f != nil && a.known {
-		if followed, ok := f.Follow(a.head, events); ok {
-			err := a.send(batch, followed, a.head)
-			if !errors.Is(err, errOvertaken) {
-				return err
-			}
-			a.known = false
+// condition returns the configuration that the batch demands, or -1. Members with an
+// older one than another member's are out of date: it reports false.
+func condition(batch []*pending) (Position, bool) {
+	demanded := Position(-1)
+	for _, p := range batch {
+		switch c := p.unit.Configuration; {
+		case c == nil || *c == demanded:
+		case demanded < 0:
+			demanded = *c
+		default:
+			return 0, false
 		}
 	}
-	return a.send(batch, events, -1)
+	return demanded, true
 }
 
 func (a *appender) flatten(batch []*pending) []Event {
@@ -256,21 +274,23 @@ func (a *appender) flatten(batch []*pending) []Event {
 	return events
 }
 
-// appendSQL moves the head, seals and inserts, in one statement. $6 is the head
-// that a follower counted on, or -1: when it is not the head any more, the
-// division by zero undoes the transaction.
+// appendSQL moves the head, seals and inserts, in one statement. $6 is the
+// configuration that the batch was decided by, or -1: when it is no longer current,
+// the division by zero undoes the transaction. $9 is the number, within the batch, of
+// its last event that changes the configuration, or 0.
 //
 // The time is read once, under the head's lock, so that times are in the order
 // of positions; greatest() keeps them so when the clock steps back. OFFSET 0
 // keeps the planner from reading it twice.
 const appendSQL = `
 WITH head AS (
-	UPDATE medilab.log_head AS h SET (position, recorded_at, seal) = (
-		SELECT h.position + $7, t.now, sha256(h.seal || int8send(h.position + 1) ||
-			int8send((extract(epoch FROM t.now) * 1000000)::bigint) || $8)
+	UPDATE medilab.log_head AS h SET (position, recorded_at, last_seal, configuration) = (
+		SELECT h.position + $7, t.now, sha256(h.last_seal || int8send(h.position + 1) ||
+			int8send((extract(epoch FROM t.now) * 1000000)::bigint) || $8),
+			CASE WHEN $9::bigint > 0 THEN h.position + $9 ELSE h.configuration END
 		FROM (SELECT greatest(h.recorded_at, clock_timestamp()) AS now OFFSET 0) AS t)
-	WHERE $6 < 0 OR h.position = $6
-	RETURNING h.position - $7 AS base, h.recorded_at, h.seal
+	WHERE $6 < 0 OR h.configuration = $6
+	RETURNING h.position - $7 AS base, h.recorded_at, h.last_seal AS seal
 ), sealed AS (
 	INSERT INTO medilab.seals (first_position, last_position, recorded_at, seal)
 	SELECT base + 1, base + $7, recorded_at, seal FROM head
@@ -315,25 +335,30 @@ func (c *columns) release() {
 	clear(c.streams)
 }
 
-func (a *appender) send(batch []*pending, events []Event, expected Position) error {
+// send appends the batch in one transaction.
+func (a *appender) send(batch []*pending) error {
+	demanded, ok := condition(batch)
+	if !ok {
+		return ErrConfigurationChanged
+	}
+	events := a.flatten(batch)
 	var q pgx.Batch
 	a.columns.fill(events)
 	defer a.columns.release()
 	c := &a.columns
 	q.Queue(planOnceSQL)
-	q.Queue(appendSQL, c.streams, c.versions, c.types, c.data, c.metadata, int64(expected), int64(len(events)), a.hash(events))
+	q.Queue(appendSQL, c.streams, c.versions, c.types, c.data, c.metadata, int64(demanded), int64(len(events)), a.hash(events), lastConfiguring(events))
+	var announce []string
 	for _, inline := range a.log.config.Inline {
-		statements, err := inline.Statements(events)
+		statements, keys, err := inline.Statements(events)
 		if err != nil {
 			return fmt.Errorf("inline projection: %w", err)
 		}
 		queue(&q, statements)
+		announce = append(announce, keys...)
 	}
 	for _, p := range batch {
 		queue(&q, p.unit.With)
-	}
-	if a.log.announce.Load() {
-		q.Queue(`SELECT pg_notify('medilab_log', '')`)
 	}
 
 	// The callers may go; the batch goes on.
@@ -346,13 +371,24 @@ func (a *appender) send(batch []*pending, events []Event, expected Position) err
 	}
 	failpoint.Pass(failpoint.AfterCommit)
 	a.log.clock.Observe(recordedAt, sent)
-	a.head, a.known = base+Position(len(events)), true
 	for i := range events {
 		events[i].Position = base + Position(i) + 1
 		events[i].RecordedAt = recordedAt
 	}
+	a.log.Announce(announce...)
 	a.committed(batch, events)
 	return nil
+}
+
+// lastConfiguring returns the number, from 1, of the last event that changes the
+// configuration, or 0.
+func lastConfiguring(events []Event) int64 {
+	for i := range slices.Backward(events) {
+		if strings.HasPrefix(events[i].Stream, configurationStreams) {
+			return int64(i + 1)
+		}
+	}
+	return 0
 }
 
 func queue(q *pgx.Batch, statements []Statement) {
@@ -376,10 +412,9 @@ func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, r
 	}
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == "22012" {
-		return 0, time.Time{}, errOvertaken
+		return 0, time.Time{}, ErrConfigurationChanged
 	}
 	if err != nil {
-		a.known = false
 		return 0, time.Time{}, err
 	}
 	return base, recordedAt.UTC(), nil
@@ -392,7 +427,8 @@ func (a *appender) committed(batch []*pending, events []Event) {
 	for _, observe := range a.log.config.Observers {
 		observe(events)
 	}
-	a.log.wakeListeners(events)
+	a.log.notifyListeners(events)
+	a.log.announceConfiguration(events)
 	next := 0
 	for i, p := range batch {
 		for events[next].unit != i {
@@ -440,17 +476,6 @@ func fail(batch []*pending, err error) {
 }
 
 const uniqueViolation = "23505"
-
-// isOutage tells what the database could not do from what it refused.
-func isOutage(e *pgconn.PgError) bool {
-	switch e.Code[:2] {
-	case "08", "40", "53", "55", "57", "58", "XX": // connection, rollback, resources, locks, operator, system, internal
-		return true
-	case "25": // idle or read-only transaction: the server changed its role
-		return true
-	}
-	return false
-}
 
 // names tells whether the database's error is about the unit: the detail of a
 // unique violation quotes the key.

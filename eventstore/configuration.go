@@ -1,10 +1,41 @@
 package eventstore
 
-import "context"
+import (
+	"context"
+	"fmt"
 
-// ConfigurationUpTo gives the events of the webhooks' and tokens' streams up to
+	"github.com/jackc/pgx/v5"
+)
+
+// Configuration is what a reading of the configuration returns.
+type Configuration struct {
+	Events  []Event  // of webhooks' and tokens' streams, in order
+	Head    Position // up to which these are all
+	Current Position // the last event of a webhook's stream; see Unit.Configuration
+}
+
+const configurationSQL = `SELECT ` + eventColumns + ` FROM medilab.events
+	WHERE position > $1 AND position <= $2 AND (stream LIKE 'webhook-%' OR stream LIKE 'token-%') ORDER BY position`
+
+// ReadConfiguration reads the configuration's events after the position, all as of one
+// moment.
+func (l *Log) ReadConfiguration(ctx context.Context, after Position) (c Configuration, err error) {
+	tx, err := l.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	defer tx.Rollback(ctx) //nolint:errcheck // read only: nothing to undo
+	if err := tx.QueryRow(ctx, `SELECT position, configuration FROM medilab.log_head`).Scan(&c.Head, &c.Current); err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	if c.Head > after {
+		c.Events, err = l.collect(tx.Query(ctx, configurationSQL, after, c.Head))
+	}
+	return c, err
+}
+
+// ConfigurationUpTo returns the events of the webhooks' and tokens' streams up to
 // the position, in order.
 func (l *Log) ConfigurationUpTo(ctx context.Context, last Position) ([]Event, error) {
-	return l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events
-		WHERE position <= $1 AND (stream LIKE 'webhook-%' OR stream LIKE 'token-%') ORDER BY position`, last)
+	return l.query(ctx, configurationSQL, Position(0), last)
 }

@@ -6,7 +6,9 @@ package eventstore
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -58,6 +60,25 @@ type Statement struct {
 type Unit struct {
 	Writes []Write
 	With   []Statement
+	// Configuration, when set, is the configuration by which the unit was decided: the
+	// unit is appended only while it is the current one, else the append returns
+	// ErrConfigurationChanged.
+	Configuration *Position
+}
+
+// configurationStreams is the prefix of the streams that are the configuration:
+// log_head keeps the position of the last event of any of them.
+const configurationStreams = "webhook-"
+
+// IsConfiguration reports whether the stream is one of those that every process folds
+// as the configuration: a webhook's or a token's.
+func IsConfiguration(stream string) bool {
+	return strings.HasPrefix(stream, configurationStreams) || strings.HasPrefix(stream, "token-")
+}
+
+// configures reports whether the unit changes the configuration.
+func (u *Unit) configures() bool {
+	return slices.ContainsFunc(u.Writes, func(w Write) bool { return strings.HasPrefix(w.Stream, configurationStreams) })
 }
 
 // Appended says where and when a unit was recorded.
@@ -127,6 +148,9 @@ func (e *ConflictError) Error() string {
 
 // Errors of an append that did not happen, or of which nobody can say.
 var (
+	// ErrConfigurationChanged: the configuration is no longer the one that the unit
+	// was decided by; nothing was appended; decide again.
+	ErrConfigurationChanged = errors.New("the configuration has changed")
 	// ErrBusy: the log cannot keep up; nothing was appended; try later.
 	ErrBusy = errors.New("the log is busy")
 	// ErrUnavailable: the database did not answer; the append may or may not

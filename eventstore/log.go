@@ -5,27 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Inline keeps tables that must never lag behind the log: its statements take
-// effect in the transaction that appends the events.
+// effect in the transaction that appends the events. Then the log announces the keys.
 type Inline interface {
-	Statements(events []Event) ([]Statement, error)
-}
-
-// Follower writes what follows from an event into the event itself, so that
-// cause and effect are one entry of the log. It is asked before the append, with
-// the head that the batch will stand on; if another process appends first, the
-// append is made again with the events as they were.
-type Follower interface {
-	// Follow returns a copy of the batch in which Data and Value of some events say
-	// more, or false when it has nothing to say: it has not seen the log up to
-	// head, or nothing follows.
-	Follow(head Position, batch []Event) ([]Event, bool)
+	Statements(events []Event) (statements []Statement, announce []string, err error)
 }
 
 // Observer sees every batch that this process appended, after its commit, in
@@ -37,12 +25,11 @@ type Config struct {
 	Pool      *pgxpool.Pool
 	Codec     Codec
 	Inline    []Inline
-	Follower  Follower
 	Observers []Observer
 	Logger    *slog.Logger
 	Clock     *Clock
 
-	// Announce makes each append NOTIFY the other nodes; see SetAnnounce.
+	// Announce makes Announce reach other processes from the start; see SetAnnounce.
 	Announce bool
 }
 
@@ -54,11 +41,11 @@ type Log struct {
 	logger   *slog.Logger
 	tail     *tail
 	appender *appender
-	announce atomic.Bool
 
-	wakes struct {
+	announcements announcements
+	listeners     struct {
 		sync.Mutex
-		listeners map[chan struct{}]*listener
+		all map[chan struct{}]*listener
 	}
 }
 
@@ -71,26 +58,26 @@ func Open(config Config) *Log {
 		config.Clock = NewClock()
 	}
 	l := &Log{pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger, tail: newTail()}
-	l.announce.Store(config.Announce)
-	l.wakes.listeners = map[chan struct{}]*listener{}
+	l.listeners.all = map[chan struct{}]*listener{}
+	l.announcements.start(l.pool, l.logger)
+	l.SetAnnounce(config.Announce)
 	l.appender = newAppender(l)
 	return l
 }
 
 // Close waits for the appends under way; later ones get ErrClosed.
-func (l *Log) Close() { l.appender.close() }
+func (l *Log) Close() {
+	l.appender.close()
+	l.announcements.stop()
+}
 
 // Clock is the database's clock as this process knows it.
 func (l *Log) Clock() *Clock { return l.clock }
 
-// SetAnnounce turns the NOTIFY of each append on or off: it costs throughput,
-// and only other nodes need it.
-func (l *Log) SetAnnounce(on bool) { l.announce.Store(on) }
-
 // Append records the unit and returns once it is durable. The error is a
-// *ConflictError, ErrBusy, ErrUnavailable, ErrClosed, or the context's; after
-// the last three kinds of failure but ErrBusy and ErrClosed the unit may have
-// been recorded all the same.
+// *ConflictError, ErrConfigurationChanged, ErrBusy, ErrUnavailable, ErrClosed, or the
+// context's. After ErrUnavailable and the context's error the unit may have been
+// recorded all the same; after the others it was not.
 func (l *Log) Append(ctx context.Context, unit Unit) (Appended, error) {
 	return l.appender.append(ctx, unit)
 }
@@ -186,26 +173,6 @@ func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, err
 
 // maxPageBytes bounds the memory of a page of events.
 const maxPageBytes = 16 << 20
-
-// ReadConfiguration gives the events of the webhooks' and tokens' streams after
-// the position, in order, and the head up to which that is all of them.
-func (l *Log) ReadConfiguration(ctx context.Context, after Position) ([]Event, Position, error) {
-	tx, err := l.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
-	if err != nil {
-		return nil, 0, fmt.Errorf("read configuration: %w", err)
-	}
-	defer tx.Rollback(ctx) //nolint:errcheck // read only: nothing to undo
-	var head Position
-	if err := tx.QueryRow(ctx, `SELECT position FROM medilab.log_head`).Scan(&head); err != nil {
-		return nil, 0, fmt.Errorf("read configuration: %w", err)
-	}
-	if head <= after {
-		return nil, head, nil
-	}
-	events, err := l.collect(tx.Query(ctx, `SELECT `+eventColumns+` FROM medilab.events
-		WHERE position > $1 AND (stream LIKE 'webhook-%' OR stream LIKE 'token-%') ORDER BY position`, after))
-	return events, head, err
-}
 
 func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
 	return l.collect(l.pool.Query(ctx, sql, args...))

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -304,42 +303,47 @@ func TestAppendsWaitForTheDiskAndKeepTheirPlans(t *testing.T) {
 	}
 }
 
-// What the follower says stands on the head that it was made for, or not at all.
-func TestFollowerIsNeverOvertaken(t *testing.T) {
+// A unit that was decided by a configuration is appended only while that is the current
+// one; the others of its batch are appended all the same.
+func TestAppendDemandsTheConfigurationThatItWasDecidedBy(t *testing.T) {
 	pool := openPool(t, testdb.New(t))
-	var heads []eventstore.Position
-	f := followerFunc(func(head eventstore.Position, batch []eventstore.Event) ([]eventstore.Event, bool) {
-		heads = append(heads, head)
-		out := slices.Clone(batch)
-		for i := range out {
-			out[i].Data = fmt.Appendf(nil, `{"head":%d}`, head)
-		}
-		return out, true
-	})
-	log := openLog(t, eventstore.Config{Pool: pool, Follower: f})
+	log := openLog(t, eventstore.Config{Pool: pool})
 	other := openLog(t, eventstore.Config{Pool: pool})
-	mustAppend(t, log, unit("a", 0, `{}`)) // the head is not known yet: nobody follows
-	b := mustAppend(t, log, unit("b", 0, `{}`))
-	mustAppend(t, other, unit("c", 0, `{}`))
-	d := mustAppend(t, log, unit("d", 0, `{}`)) // overtaken: appended plain
-	e := mustAppend(t, log, unit("e", 0, `{}`))
-	if b.First != 2 || d.First != 4 || e.First != 5 {
-		t.Errorf("positions %d, %d, %d", b.First, d.First, e.First)
+	decided := func(stream string, by eventstore.Position) eventstore.Unit {
+		u := unit(stream, 0, `{}`)
+		u.Configuration = &by
+		return u
 	}
-	var got []string
-	for _, e := range all(t, log) {
-		got = append(got, e.Stream+" "+string(e.Data))
+	mustAppend(t, log, decided("a", 0))
+	mustAppend(t, other, unit("b", 0, `{}`)) // others may append: the configuration is what counts
+	mustAppend(t, log, decided("c", 0))
+	w := mustAppend(t, other, unit("webhook-1", 0, `{}`))
+	mustAppend(t, other, unit("token-1", 0, `{}`)) // does not decide whom events go to
+	if _, err := log.Append(t.Context(), decided("d", 0)); !errors.Is(err, eventstore.ErrConfigurationChanged) {
+		t.Errorf("decided by an old configuration: %v", err)
 	}
-	want := []string{"a {}", `b {"head":1}`, "c {}", "d {}", `e {"head":4}`}
-	if !slices.Equal(got, want) {
-		t.Errorf("got  %v\nwant %v", got, want)
-	}
-}
+	mustAppend(t, log, decided("d", w.First))
 
-type followerFunc func(eventstore.Position, []eventstore.Event) ([]eventstore.Event, bool)
-
-func (f followerFunc) Follow(head eventstore.Position, batch []eventstore.Event) ([]eventstore.Event, bool) {
-	return f(head, batch)
+	// Batches: the first unit goes alone, the others wait for it.
+	together := func(late string, units ...eventstore.Unit) {
+		t.Helper()
+		release := blockHead(t, pool)
+		done := make(chan []error, 1)
+		go func() { done <- log.AppendEach(t.Context(), units) }()
+		release()
+		for i, err := range <-done {
+			stream := units[i].Writes[0].Stream
+			if want := strings.Contains(late, stream); want != errors.Is(err, eventstore.ErrConfigurationChanged) || !want && err != nil {
+				t.Errorf("%s: %v", stream, err)
+			}
+		}
+	}
+	together("e g", unit("first", 0, `{}`), decided("e", 0), unit("f", 0, `{}`), decided("g", w.First))
+	together("j", unit("second", 0, `{}`), decided("h", w.First), unit("webhook-1", 1, `{}`), unit("i", 0, `{}`), decided("j", w.First))
+	c, err := log.ReadConfiguration(t.Context(), 0)
+	if err != nil || len(c.Events) != 3 || c.Current != c.Events[2].Position || c.Current != 11 || c.Head != 12 {
+		t.Errorf("%+v, %v", c, err)
+	}
 }
 
 func TestLogIsAppendOnly(t *testing.T) {

@@ -302,10 +302,7 @@ func (p pages) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 		Query: `
 		WITH mine AS (
 			UPDATE medilab.readers AS r SET node = $2
-			WHERE r.name = $1 AND (r.node = $2 OR r.node IS NULL OR NOT EXISTS (
-				SELECT FROM medilab.nodes AS n WHERE n.id = r.node AND n.lease_until > clock_timestamp()))
-				AND EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = $2 AND n.lease_until > clock_timestamp())
-				AND r.position < (SELECT position FROM medilab.log_head)
+			WHERE ` + ownerSQL + ` AND r.position < (SELECT position FROM medilab.log_head)
 			RETURNING r.position
 		)
 		SELECT mine.position, least(mine.position + $3, (SELECT position FROM medilab.log_head)) FROM mine`,

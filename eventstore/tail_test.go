@@ -76,7 +76,7 @@ func TestWhoIsNotInterestedIsWokenBeforeTheTailEnds(t *testing.T) {
 			batch := batchOf(head+1, 100, size)
 			tail.add(batch)
 			head += 100
-			if n.wakes(batch) {
+			if n.wants(batch) {
 				if tail.after(read, 1) == nil {
 					t.Fatalf("woken at %d, and what follows %d is not in memory any more", head, read)
 				}
@@ -87,7 +87,7 @@ func TestWhoIsNotInterestedIsWokenBeforeTheTailEnds(t *testing.T) {
 			t.Errorf("events of %d bytes: %d batches of 1000 woke it", size, woken)
 		}
 	}
-	if n := (&listener{interested: func([]Event) bool { return false }}); n.wakes(batchOf(1, 1, 1)) || !n.wakes(nil) {
-		t.Error("one small batch woke it, or another node's append did not")
+	if n := (&listener{interested: func([]Event) bool { return false }}); n.wants(batchOf(1, 1, 1)) {
+		t.Error("one small batch woke it")
 	}
 }

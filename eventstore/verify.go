@@ -47,7 +47,7 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 	// long as this takes.
 	v := verifier{log: l, report: report, progress: progress, next: 1, digest: sha256.New()}
 	var last Position
-	err := l.pool.QueryRow(ctx, `SELECT h.position, h.seal, (SELECT coalesce(max(position), 0) FROM medilab.events) FROM medilab.log_head AS h`).
+	err := l.pool.QueryRow(ctx, `SELECT h.position, h.last_seal, (SELECT coalesce(max(position), 0) FROM medilab.events) FROM medilab.log_head AS h`).
 		Scan(&v.head, &v.headSeal, &last)
 	if err != nil {
 		return fmt.Errorf("verify the log: %w", err)

@@ -95,7 +95,7 @@ func TestSealedAgain(t *testing.T) {
 	if found := verify(); !strings.Contains(found, "is not the one that the log's head holds") {
 		t.Errorf("all was sealed again but the head; found %q", found)
 	}
-	tamper(`UPDATE medilab.log_head SET seal = (SELECT seal FROM medilab.seals WHERE last_position = 3)`)
+	tamper(`UPDATE medilab.log_head SET last_seal = (SELECT seal FROM medilab.seals WHERE last_position = 3)`)
 	if found := verify(); found != "" {
 		t.Errorf("found %q, which nothing in the database can tell", found)
 	}

@@ -83,15 +83,17 @@ func newServiceOn(t testing.TB, database string) *service {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	directory, deliveries := commands.NewDirectory(logger), saga.New()
+	directory, deliveries := commands.NewDirectory(logger), saga.New(16)
 	log := eventstore.Open(eventstore.Config{
-		Pool: pool, Logger: logger, Follower: directory,
+		Pool: pool, Logger: logger,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
-		Inline:    []eventstore.Inline{&projections.Queue{Claims: deliveries}},
+		Inline:    []eventstore.Inline{saga.Queue{Saga: deliveries}},
 		Observers: []eventstore.Observer{directory.Observe, deliveries.Observe},
 	})
 	t.Cleanup(log.Close)
-	directory.Attach(log)
+	if err := directory.Open(t.Context(), log); err != nil {
+		t.Fatal(err)
+	}
 	keys, err := vault.Ephemeral()
 	if err != nil {
 		t.Fatal(err)
@@ -125,10 +127,10 @@ func newServiceOn(t testing.TB, database string) *service {
 func (s *service) work() {
 	s.t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	s.saga.Attach(saga.Config{
+	config := saga.Config{
 		Log: s.log, Pool: s.pool, Directory: s.commands.Directory, Attempter: s.commands.Attempter, Logger: logger,
-		Workers: 16, Grace: patience, Name: s.t.Name(), Dispatch: true, Deliver: true,
-	})
+		Grace: patience, Name: s.t.Name(), Dispatch: true, Deliver: true,
+	}
 	node, err := eventstore.Join(s.t.Context(), s.pool, s.log.Clock(), s.t.Name(), logger, nil)
 	if err != nil {
 		s.t.Fatal(err)
@@ -142,7 +144,7 @@ func (s *service) work() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
-	for _, run := range []func(context.Context) error{s.saga.Run, node.Run, func(context.Context) error { return router.Run(context.Background()) }} {
+	for _, run := range []func(context.Context) error{func(ctx context.Context) error { return s.saga.Run(ctx, config) }, node.Run, func(context.Context) error { return router.Run(context.Background()) }} {
 		group.Go(func() {
 			if err := run(ctx); err != nil {
 				s.t.Error(err)
@@ -164,7 +166,7 @@ const patience = time.Minute
 // until waits until the condition holds, looking whenever the log has grown.
 func (s *service) until(what string, holds func() bool) {
 	s.t.Helper()
-	wake, stop := s.log.Wakes(nil)
+	wake, stop := s.log.Appends(nil)
 	defer stop()
 	deadline := time.After(patience)
 	for !holds() {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -94,7 +95,7 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
 			b.log.Close() // and one that keeps the queue, as the system does
-			b.log = eventstore.Open(eventstore.Config{Pool: b.pool, Codec: codec, Inline: []eventstore.Inline{&Queue{}}})
+			b.log = eventstore.Open(eventstore.Config{Pool: b.pool, Codec: codec, Inline: []eventstore.Inline{saga.Queue{}}})
 			b.Projections.log = b.log
 			t.Cleanup(b.log.Close)
 			h := newHistory(b, 7)

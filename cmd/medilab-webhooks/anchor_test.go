@@ -71,7 +71,7 @@ func TestAnchors(t *testing.T) {
 	for _, statement := range []string{
 		`SET session_replication_role = replica`, `ALTER TABLE medilab.events DISABLE TRIGGER USER`, `ALTER TABLE medilab.seals DISABLE TRIGGER USER`,
 		`DELETE FROM medilab.events WHERE position > 3`, `DELETE FROM medilab.seals WHERE last_position > 3`,
-		`UPDATE medilab.log_head SET (position, seal, recorded_at) = (SELECT last_position, seal, recorded_at FROM medilab.seals ORDER BY last_position DESC LIMIT 1)`,
+		`UPDATE medilab.log_head SET (position, last_seal, recorded_at) = (SELECT last_position, seal, recorded_at FROM medilab.seals ORDER BY last_position DESC LIMIT 1)`,
 	} {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatal(err)

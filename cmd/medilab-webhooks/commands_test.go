@@ -167,7 +167,7 @@ func TestEmitFile(t *testing.T) {
 	log, _ := c.run(0, "", "audit", "log", "--type", "event.*", "--format", "ndjson")
 	lines := strings.Split(strings.TrimSpace(log), "\n")
 	if len(lines) != 1202 || !strings.Contains(lines[1199], `{"n":1199}`) || !strings.Contains(lines[1201], `{"last":1}`) ||
-		!strings.Contains(lines[1200], `"source":"crm","correlation_id":"c","event_data":{"n": 1200 }`) {
+		!strings.Contains(lines[1200], `"source":"crm","correlation_id":"c","recipients":[],"event_data":{"n": 1200 }`) {
 		t.Errorf("the log has %d events, the last of them\n%s", len(lines), strings.Join(lines[1199:], "\n"))
 	}
 

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations"
@@ -118,12 +119,12 @@ func (o databaseOptions) session(ctx context.Context, notes io.Writer) (_ *sessi
 	s.log = eventstore.Open(eventstore.Config{
 		Pool:      s.pool,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
+		Inline:    []eventstore.Inline{saga.Queue{}},
 		Observers: []eventstore.Observer{directory.Observe},
-		Announce:  true, // whoever serves shall notice at once
+		Announce:  true, // so that whoever serves notices at once
 	})
-	directory.Attach(s.log)
 	s.commands = &commands.Commands{Log: s.log, Pool: s.pool, Directory: directory, Catalog: domain.BuiltinCatalog()}
-	if err := directory.CatchUp(ctx); err != nil {
+	if err := directory.Open(ctx, s.log); err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	return s, nil

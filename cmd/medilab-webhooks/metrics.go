@@ -127,7 +127,7 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 	if err := f.server.pool.QueryRow(ctx, `SELECT count(*) FROM medilab.undispatched`).Scan(&unread); err == nil {
 		gauge(unreadDesc, float64(unread))
 	}
-	rows, err := f.server.pool.Query(ctx, `SELECT name, position FROM medilab.readers`)
+	rows, err := f.server.pool.Query(ctx, `SELECT name, position FROM medilab.readers WHERE position IS NOT NULL`)
 	if err != nil {
 		return
 	}

@@ -65,6 +65,7 @@ type server struct {
 	commands *commands.Commands
 	queries  *projections.Projections
 	saga     *saga.Saga
+	work     saga.Config
 	metrics  *metrics
 	stopping atomic.Bool
 	token    firstToken
@@ -164,16 +165,14 @@ func (s *server) build(ctx context.Context) error {
 	}
 	s.metrics = newMetrics()
 	directory := commands.NewDirectory(s.logger)
-	s.saga = saga.New()
+	s.saga = saga.New(s.settings.workers)
 	s.log = eventstore.Open(eventstore.Config{
 		Pool: s.pool, Logger: s.logger,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
-		Follower:  directory,
-		Inline:    []eventstore.Inline{&projections.Queue{Claims: s.saga}},
+		Inline:    []eventstore.Inline{saga.Queue{Saga: s.saga}},
 		Observers: []eventstore.Observer{directory.Observe, s.saga.Observe},
 	})
-	directory.Attach(s.log)
-	if err := directory.CatchUp(ctx); err != nil {
+	if err := directory.Open(ctx, s.log); err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
 	attempter := &commands.Attempter{Sender: client, Opener: keys, Clock: s.log.Clock()}
@@ -181,7 +180,7 @@ func (s *server) build(ctx context.Context) error {
 		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Pool: s.pool,
 	}
 	s.queries = projections.New(s.pool, s.log, s.logger)
-	s.saga.Attach(s.sagaConfig(directory, attempter, catalog))
+	s.work = s.sagaConfig(directory, attempter, catalog)
 	return nil
 }
 
@@ -189,7 +188,7 @@ func (s *server) sagaConfig(directory *commands.Directory, attempter *commands.A
 	roles := s.settings.roles
 	config := saga.Config{
 		Log: s.log, Pool: s.pool, Directory: directory, Attempter: attempter, Logger: s.logger,
-		Workers: s.settings.workers, Grace: s.settings.grace, Name: nodeName(),
+		Grace: s.settings.grace, Name: nodeName(),
 		Dispatch: roles[roleSaga], Deliver: roles[roleWorker], Attempted: s.metrics.attempted,
 	}
 	if roles[roleProjections] {
@@ -205,7 +204,7 @@ func (s *server) sagaConfig(directory *commands.Directory, attempter *commands.A
 		config.Parts = append(config.Parts, alerts.AddTo)
 		config.Beside = append(config.Beside, alerts.Run)
 		config.Beside = append(config.Beside, func(ctx context.Context, node *eventstore.Node) {
-			relay := outbox.NewRelay(s.log, s.pool, node, catalog, s.logger)
+			relay := outbox.NewRelay(s.log, directory, s.pool, node, catalog, s.logger)
 			if err := relay.Run(ctx); err != nil && ctx.Err() == nil {
 				s.logger.Error("the relay of emitted events stopped", "error", err)
 			}
@@ -255,11 +254,16 @@ func (s *server) run(ctx context.Context) error {
 		group.Go(func() { s.postgres.Keep(work) })
 	}
 	group.Go(func() { s.commands.Directory.Run(work) })
-	group.Go(func() { s.log.Listen(work) })
+	group.Go(func() {
+		s.log.Listen(work, func(keys []string) {
+			s.commands.Directory.Announced(keys)
+			s.saga.Announced(keys)
+		})
+	})
 	saga := make(chan error, 1)
 	sagaCtx, stopSaga := context.WithCancel(work)
 	defer stopSaga()
-	group.Go(func() { saga <- s.saga.Run(sagaCtx) })
+	group.Go(func() { saga <- s.saga.Run(sagaCtx, s.work) })
 
 	front := s.front()
 	web := webServer(front)

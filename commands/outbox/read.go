@@ -105,7 +105,7 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 	batch.Queue(readSQL, first, last, r.unseen.mark, maxBatchBytes)
 	// Its own statement, after: it sees at least the transactions that the rows' one saw.
 	batch.Queue(`SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint,
-		EXISTS (SELECT FROM medilab.relay WHERE node = $1) FROM pg_current_snapshot() AS s`, node)
+		EXISTS (SELECT FROM medilab.readers WHERE name = $2 AND node = $1) FROM pg_current_snapshot() AS s`, node, leaseName)
 	results := r.conn.SendBatch(ctx, &batch)
 	var seqs []int64
 	var oldest, next int64

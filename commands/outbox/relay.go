@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -30,11 +31,12 @@ const (
 // deletion of its rows are one transaction. Ownership only spares work: should two nodes relay
 // at once, the streams' versions let one of them win, and the other finds its event recorded.
 type Relay struct {
-	log     *eventstore.Log
-	pool    *pgxpool.Pool
-	node    *eventstore.Node
-	catalog domain.Catalog
-	logger  *slog.Logger
+	log       *eventstore.Log
+	directory *commands.Directory
+	pool      *pgxpool.Pool
+	node      *eventstore.Node
+	catalog   domain.Catalog
+	logger    *slog.Logger
 
 	reader  reader
 	owner   bool
@@ -42,9 +44,12 @@ type Relay struct {
 	relayed atomic.Int64
 }
 
-// NewRelay makes the relay of this node. Run must be called for anything to happen.
-func NewRelay(log *eventstore.Log, pool *pgxpool.Pool, node *eventstore.Node, catalog domain.Catalog, logger *slog.Logger) *Relay {
-	return &Relay{log: log, pool: pool, node: node, catalog: catalog, logger: logger,
+// leaseName is that of the lease which the node that relays has.
+const leaseName = "relay"
+
+// NewRelay returns the relay of this node. Run must be called for anything to happen.
+func NewRelay(log *eventstore.Log, directory *commands.Directory, pool *pgxpool.Pool, node *eventstore.Node, catalog domain.Catalog, logger *slog.Logger) *Relay {
+	return &Relay{log: log, directory: directory, pool: pool, node: node, catalog: catalog, logger: logger,
 		reader: reader{pool: pool}, wake: make(chan struct{}, 1)}
 }
 
@@ -107,11 +112,7 @@ func (r *Relay) sleep(ctx context.Context, d time.Duration) bool {
 func (r *Relay) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	var err error
-	if r.owner {
-		_, err = r.pool.Exec(ctx, `UPDATE medilab.relay SET node = NULL WHERE node = $1`, r.node.ID)
-	}
-	if err = errors.Join(err, r.reader.close(ctx)); err != nil {
+	if err := errors.Join(r.log.ReleaseLease(ctx, r.node, leaseName), r.reader.close(ctx)); err != nil {
 		r.logger.Info("the relay was not given up, its lease will end", "error", err)
 	}
 }
@@ -119,9 +120,10 @@ func (r *Relay) leave(ctx context.Context) {
 // step moves one batch. It tells whether there may be more at once.
 func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	if !r.owner {
-		if err := r.claim(ctx); err != nil || !r.owner {
+		if _, r.owner, err = r.log.AcquireLease(ctx, r.node, leaseName); err != nil || !r.owner {
 			return false, err
 		}
+		r.reader.restart()
 	}
 	batch, owner, err := r.reader.read(ctx, r.node.ID)
 	if r.owner = owner || err != nil; err != nil || len(batch) == 0 {
@@ -147,21 +149,6 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	}
 }
 
-// claim takes the relay if nobody lives who has it.
-func (r *Relay) claim(ctx context.Context) error {
-	tag, err := r.pool.Exec(ctx, `
-		UPDATE medilab.relay AS r SET node = $1
-		WHERE NOT EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = r.node AND n.id <> $1 AND n.lease_until > clock_timestamp())
-			AND EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = $1 AND n.lease_until > clock_timestamp())`, r.node.ID)
-	if err != nil {
-		return fmt.Errorf("claim the relay: %w", err)
-	}
-	if r.owner = tag.RowsAffected() > 0; r.owner {
-		r.reader.restart()
-	}
-	return nil
-}
-
 // move appends the batch. What cannot be accepted is parked and in nobody's way. Doing it again
 // after it failed half way is safe: rows that are gone stay gone.
 func (r *Relay) move(ctx context.Context, batch []emission) error {
@@ -184,7 +171,7 @@ func (r *Relay) move(ctx context.Context, batch []emission) error {
 			if left, err = r.settle(ctx, left); err != nil {
 				return err
 			}
-		case isTransient(err):
+		case eventstore.IsOutage(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 			return err
 		case len(now) == 1:
 			if err := r.park(ctx, now[0].emission, "the log refused it: "+err.Error()); err != nil {
@@ -233,7 +220,7 @@ func (r *Relay) append(ctx context.Context, events []accepted) error {
 		unit.Writes[i] = write(e.emission, e.triggered, "")
 	}
 	unit.With = []eventstore.Statement{{SQL: deleteSQL, Args: []any{seqs}}}
-	_, err := r.log.Append(ctx, unit)
+	_, err := r.directory.Append(ctx, unit)
 	return err
 }
 
@@ -241,7 +228,7 @@ func (r *Relay) append(ctx context.Context, events []accepted) error {
 func write(e emission, triggered domain.EventTriggered, cause string) eventstore.Write {
 	return eventstore.Write{
 		Stream: domain.EventID(e.id).Stream(),
-		Events: []eventstore.NewEvent{{Type: triggered.ChangeType(), Data: triggered.AppendJSON(nil), Value: triggered}},
+		Events: []eventstore.NewEvent{{Type: triggered.ChangeType(), Value: triggered}},
 		Metadata: eventstore.Metadata{
 			Actor:         "database role " + e.emittedBy,
 			CorrelationID: e.correlationID,
@@ -251,16 +238,6 @@ func write(e emission, triggered domain.EventTriggered, cause string) eventstore
 }
 
 const deleteSQL = `SELECT medilab.outbox_done($1)`
-
-// isTransient tells what may go well later from what the log refuses.
-func isTransient(err error) bool {
-	for _, passing := range []error{eventstore.ErrBusy, eventstore.ErrUnavailable, eventstore.ErrClosed, context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(err, passing) {
-			return true
-		}
-	}
-	return false
-}
 
 // settle takes out the events whose id is recorded already and returns the others. Emitting an
 // event twice is harmless, so the same again is dropped; another under that id is parked.

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
@@ -28,6 +29,8 @@ type rig struct {
 	testing.TB
 	pool *pgxpool.Pool
 	log  *eventstore.Log
+
+	directory *commands.Directory
 }
 
 func newRig(t testing.TB) *rig {
@@ -36,14 +39,23 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t, pool, openLog(pool)}
-	t.Cleanup(func() { r.log.Close(); pool.Close() })
+	t.Cleanup(pool.Close)
+	r := process(t, pool)
 	r.check(SyncEventTypes(t.Context(), pool, domain.BuiltinCatalog()))
 	return r
 }
 
-func openLog(pool *pgxpool.Pool) *eventstore.Log {
-	return eventstore.Open(eventstore.Config{Pool: pool, Codec: func(name string, data []byte) (any, error) { return domain.Decode(name, data) }})
+// process is one on the database of the pool.
+func process(t testing.TB, pool *pgxpool.Pool) *rig {
+	t.Helper()
+	r := &rig{TB: t, pool: pool, directory: commands.NewDirectory(slog.New(slog.DiscardHandler))}
+	r.log = eventstore.Open(eventstore.Config{
+		Pool: pool, Observers: []eventstore.Observer{r.directory.Observe},
+		Codec: func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
+	})
+	t.Cleanup(r.log.Close)
+	r.check(r.directory.Open(t.Context(), r.log))
+	return r
 }
 
 func (r *rig) check(err error) {
@@ -70,7 +82,7 @@ func (r *rig) join() *eventstore.Node {
 }
 
 func (r *rig) relay(node *eventstore.Node) *Relay {
-	return NewRelay(r.log, r.pool, node, domain.BuiltinCatalog(), slog.New(slog.DiscardHandler))
+	return NewRelay(r.log, r.directory, r.pool, node, domain.BuiltinCatalog(), slog.New(slog.DiscardHandler))
 }
 
 // run runs the relay until stop is called, which the end of the test does too.
@@ -103,7 +115,7 @@ func (r *rig) emit(on execer, data string) domain.EventID {
 // await waits until the log holds n events and returns their data in order.
 func (r *rig) await(n int) []domain.EventTriggered {
 	r.Helper()
-	wake, stop := r.log.Wakes(nil)
+	wake, stop := r.log.Appends(nil)
 	defer stop()
 	deadline := time.After(patience)
 	for {
@@ -318,8 +330,7 @@ func TestRacingRelays(t *testing.T) {
 	node := r.join()
 	const emitters, each = 8, 250
 	for range 2 {
-		other := &rig{t, r.pool, openLog(r.pool)}
-		t.Cleanup(other.log.Close)
+		other := process(t, r.pool)
 		other.run(other.relay(node))
 	}
 	restarts := make(chan struct{})

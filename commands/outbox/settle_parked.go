@@ -31,7 +31,7 @@ func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Call
 	unit := p.settled(caller, domain.AdminParkedRetried)
 	event := domain.EventID(p.emission.id)
 	unit.Writes = append(unit.Writes, write(p.emission, triggered, p.act().Stream()))
-	appended, err := c.Log.Append(ctx, unit)
+	appended, err := c.Directory.Append(ctx, unit)
 	var lost *eventstore.ConflictError
 	if errors.As(err, &lost) && lost.Stream == event.Stream() {
 		return commands.Accepted{}, domain.Conflict("another event is recorded under its event_id: it can only be discarded")

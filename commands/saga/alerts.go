@@ -95,7 +95,7 @@ func (a *Alerts) Run(ctx context.Context, node *eventstore.Node) {
 }
 
 func (a *Alerts) scan(ctx context.Context, node *eventstore.Node) error {
-	position, owned, err := a.Log.Own(ctx, node, readerAlerts)
+	position, owned, err := a.Log.AcquireLease(ctx, node, readerAlerts)
 	if err != nil || !owned {
 		return err
 	}
@@ -268,37 +268,30 @@ func (a *Alerts) decide(ctx context.Context, w domain.Webhook, findings []domain
 // append decides on the alert's stream as it is, and appends the decision with
 // the event that tells subscribers of it.
 func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertKey, finding domain.Finding) error {
-	const tries = 5
-	for try := 1; ; try++ {
+	decided := false
+	_, err := a.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
 		events, err := a.Log.Load(ctx, key.Stream())
 		if err != nil {
-			return err
+			return unit, err
 		}
 		var alert domain.Alert
 		for i := range events {
-			if change, ok := events[i].Value.(domain.Change); ok {
-				alert = alert.Evolve(change)
-			} else {
-				return fmt.Errorf("stream %s: %w", key.Stream(), events[i].Err)
+			change, ok := events[i].Value.(domain.Change)
+			if !ok {
+				return unit, fmt.Errorf("stream %s: %w", key.Stream(), events[i].Err)
 			}
+			alert = alert.Evolve(change)
 		}
 		change := domain.DecideAlert(alert, w.ID, finding)
-		if change == nil {
-			return nil // decided already
+		if decided = change != nil; !decided { // it was decided already
+			return unit, nil
 		}
-		unit, err := alertUnit(w, key, alert, change, a.Log.Clock().Now())
-		if err != nil {
-			return err
-		}
-		_, err = a.Log.Append(ctx, unit)
-		if err == nil {
-			a.Logger.Info("alert", "webhook", w.ID.String(), "kind", string(key.Kind), "open", finding.Holds, "message", finding.Message)
-			return nil
-		}
-		if !eventstore.IsConflict(err) || try == tries {
-			return err
-		}
+		return alertUnit(w, key, alert, change, a.Log.Clock().Now())
+	})
+	if err == nil && decided {
+		a.Logger.Info("alert", "webhook", w.ID.String(), "kind", string(key.Kind), "open", finding.Holds, "message", finding.Message)
 	}
+	return err
 }
 
 // alertUnit is the alert's change and the event that tells of it, in one.

@@ -32,7 +32,7 @@ const (
 // not late when the node that knew of it dies.
 type batcher struct {
 	s      *session
-	due    wakeAt           // when the next delivery has waited as long as it may
+	due    nextDue          // when the next delivery has waited as long as it may
 	wake   chan struct{}    // a token: a line is ready
 	cursor domain.WebhookID // where the last look over the lines ended
 
@@ -48,25 +48,20 @@ type line struct{ members, size int }
 
 func newBatcher(s *session) *batcher {
 	b := &batcher{
-		s: s, due: wakeAt{changed: make(chan struct{}, 1)}, wake: make(chan struct{}, 1),
+		s: s, due: nextDue{changed: make(chan struct{}, 1)}, wake: make(chan struct{}, 1),
 		lines: map[domain.WebhookID]*line{}, ready: map[domain.WebhookID]struct{}{},
 	}
 	b.due.earlier(s.clock.Now()) // look at once for what waits
 	return b
 }
 
-// committed takes in the dispatch of one event. What was dispatched with the event
-// itself began to wait then; what was dispatched later began before it.
-func (b *batcher) committed(dispatched domain.EventDispatched, at time.Time, withEvent bool) {
+// dispatched takes in whom one event goes to, which the log recorded at the time.
+func (b *batcher) dispatched(dispatched domain.EventDispatched, at time.Time) {
 	for _, d := range dispatched.Deliveries {
 		if d.BatchWait == 0 {
 			continue
 		}
-		due := at
-		if withEvent {
-			due = at.Add(time.Duration(d.BatchWait) * time.Second)
-		}
-		b.due.earlier(due)
+		b.due.earlier(at.Add(time.Duration(d.BatchWait) * time.Second))
 		if b.joined(d.WebhookID, 1, dispatched.Size, d.BatchMax) {
 			b.look(d.WebhookID)
 		}
@@ -85,13 +80,6 @@ func (b *batcher) joined(webhook domain.WebhookID, members, size, most int) bool
 	ln.members += members
 	ln.size += size
 	return domain.BatchFull(ln.members, ln.size, most)
-}
-
-// deleted says that nothing waits for the webhook of the stream any more.
-func (b *batcher) deleted(stream string) {
-	if _, id, err := domain.ParseStream(stream); err == nil {
-		b.look(domain.WebhookID(id))
-	}
 }
 
 // look makes the webhooks' lines be looked at.

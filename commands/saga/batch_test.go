@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +16,6 @@ import (
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
-	"github.com/medilab/webhooks/projections"
 )
 
 const never = 300 // seconds of max_wait that no test waits for
@@ -307,7 +305,7 @@ func (n *node) awaitVersion(id domain.DeliveryID, version int) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
 	defer cancel()
-	wake, stop := n.log.Wakes(nil)
+	wake, stop := n.log.Appends(nil)
 	defer stop()
 	for {
 		events, err := n.log.Load(ctx, id.Stream())
@@ -333,24 +331,9 @@ func TestBatchesOfAnotherProcess(t *testing.T) {
 	full := n.register(1, batching(2, never))
 	due := n.register(2, batching(100, 1))
 
-	pool, err := eventstore.OpenPool(t.Context(), url, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	directory := commands.NewDirectory(slog.New(slog.DiscardHandler))
-	log := eventstore.Open(eventstore.Config{
-		Pool: pool, Follower: directory, Inline: []eventstore.Inline{&projections.Queue{}},
-		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
-		Observers: []eventstore.Observer{directory.Observe},
-	})
-	directory.Attach(log)
-	if err := directory.CatchUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	other := &node{t: t, log: log, pool: pool}
+	other := appending(t, url)
 	events := other.triggerMany(2)
-	log.Close()
+	other.log.Close()
 
 	for range 2 {
 		c := r.next()

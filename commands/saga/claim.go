@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
@@ -28,10 +30,16 @@ const (
 type claimer struct {
 	s      *session
 	cursor domain.WebhookID // where the last look over the lanes ended
-	due    wakeAt
-	floors floors
+	due    nextDue
+	marks  lowWaterMarks
 	lookAt time.Time // when all lanes are looked over again, whatever is known to be due
 	rest   time.Time // until when they are not, whatever is: looking may be slow
+}
+
+func newClaimer(s *session) *claimer {
+	c := &claimer{s: s, due: nextDue{changed: make(chan struct{}, 1)}}
+	c.due.earlier(s.clock.Now()) // look at once for what waits
+	return c
 }
 
 // run claims while there is room, until ctx ends.
@@ -80,15 +88,19 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	c.s.owning.Lock()
 	defer c.s.owning.Unlock()
 	began := time.Now()
-	from := c.floors.of(webhooks, began)
-	claimed, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms, from)
+	from := c.marks.of(webhooks, began)
+	claimed, configuration, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms, from)
 	if err != nil {
 		return false, err
 	}
-	c.floors.claimed(webhooks, from, claimed, c.s.clock.Now(), began)
+	if err := c.s.catchUp(ctx, configuration); err != nil {
+		signal(c.s.sweep) // it releases what was claimed
+		return false, err
+	}
+	c.marks.claimed(webhooks, from, claimed, c.s.clock.Now(), began)
 	failpoint.Pass(failpoint.AfterClaim)
 	if err := c.s.readBatches(ctx, claimed); err != nil {
-		signal(c.s.sweep) // it gives back what was claimed
+		signal(c.s.sweep) // it releases what was claimed
 		return false, err
 	}
 	got := map[domain.WebhookID]int32{}
@@ -112,7 +124,7 @@ func (c *claimer) claimable(webhooks [][16]byte, rooms []int32) ([][16]byte, []i
 	for i, id := range webhooks {
 		if w, ok := c.s.directory.Webhook(id); ok && !w.Active && !w.Deleted {
 			c.s.lanes.drained(id)
-			delete(c.floors, id) // its rows are as old as they are when it comes back
+			delete(c.marks, id) // its rows are as old as they are when it comes back
 			continue
 		}
 		webhooks[n], rooms[n] = id, rooms[i]
@@ -146,7 +158,7 @@ func (c *claimer) look(ctx context.Context) error {
 		}
 		c.cursor = lanes[len(lanes)-1]
 	}
-	next, err := nextDue(ctx, c.s.pool)
+	next, err := c.nextDue(ctx)
 	if err != nil {
 		return err
 	}
@@ -157,7 +169,7 @@ func (c *claimer) look(ctx context.Context) error {
 // claimSQL takes the rows that have been due longest, lane by lane. Each lane
 // costs an index descent and its own rows, however long any backlog is. now(),
 // unlike clock_timestamp(), is a bound that the index can use; lane.since is the
-// floor (see floors). Only the lanes' index gives the order of pairs: with
+// low-water mark. Only the lanes' index gives the order of pairs: with
 // webhook_id = and ORDER BY due_at the planner takes the index of due times, and
 // reads every other lane's backlog, when the statistics show one large lane. And
 // an array is looked up by the key, where a join would hash the whole table.
@@ -175,20 +187,22 @@ WITH mine AS (
 	UPDATE medilab.queue AS q SET node = $3 WHERE q.delivery_id = ANY(ARRAY(SELECT delivery_id FROM mine))
 	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at, q.batch
 )
-SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, c.due_at, e.data, e.recorded_at
+SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, c.due_at, e.data, e.recorded_at,
+	(SELECT configuration FROM medilab.log_head)
 FROM claimed AS c LEFT JOIN medilab.events AS e ON NOT c.batch AND e.stream = 'event-' || c.event_id::text AND e.version = 1
 ORDER BY c.due_at, c.delivery_id`
 
-func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32, since []time.Time) ([]*delivery, error) {
+// claim returns what it claimed, and the configuration that the log had then.
+func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32, since []time.Time) (_ []*delivery, configuration eventstore.Position, _ error) {
 	rows, err := pool.Query(ctx, claimSQL, webhooks, rooms, node, maxBytesAClaim, since)
 	if err != nil {
-		return nil, fmt.Errorf("claim deliveries: %w", err)
+		return nil, 0, fmt.Errorf("claim deliveries: %w", err)
 	}
 	claimed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*delivery, error) {
 		var d delivery
 		var data []byte
 		var recordedAt *time.Time
-		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.due, &data, &recordedAt)
+		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.due, &data, &recordedAt, &configuration)
 		if err != nil {
 			return nil, err
 		}
@@ -201,9 +215,18 @@ func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]b
 		return &d, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("claim deliveries: %w", err)
+		return nil, 0, fmt.Errorf("claim deliveries: %w", err)
 	}
-	return claimed, nil
+	return claimed, configuration, nil
+}
+
+// catchUp folds the configuration up to the position, so that no webhook is taken for
+// deleted that this node has not heard of yet.
+func (s *session) catchUp(ctx context.Context, configuration eventstore.Position) error {
+	if s.directory.Configuration() >= configuration {
+		return nil
+	}
+	return s.directory.CatchUp(ctx)
 }
 
 // read takes in the stored event. One that cannot be read fails its delivery
@@ -240,17 +263,17 @@ func dueLanes(ctx context.Context, pool *pgxpool.Pool, after domain.WebhookID, m
 	return lanes, nil
 }
 
-// nextDue is when the next waiting row comes due; the zero time when none does.
-func nextDue(ctx context.Context, pool *pgxpool.Pool) (time.Time, error) {
+// nextDue returns when the next waiting row comes due; the zero time when none does.
+func (c *claimer) nextDue(ctx context.Context) (time.Time, error) {
 	var due time.Time
-	err := pool.QueryRow(ctx, `SELECT due_at FROM medilab.queue WHERE node IS NULL AND due_at > now() ORDER BY due_at LIMIT 1`).Scan(&due)
+	err := c.s.pool.QueryRow(ctx, `SELECT due_at FROM medilab.queue WHERE node IS NULL AND due_at > now() ORDER BY due_at LIMIT 1`).Scan(&due)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return time.Time{}, fmt.Errorf("look for the next due delivery: %w", err)
 	}
 	return due, nil
 }
 
-// release gives claimed rows back: they are due as they were, for any node.
+// release makes claimed rows free: they are due as they were, for any node.
 func release(ctx context.Context, pool *pgxpool.Pool, node int64, deliveries []*delivery) error {
 	if len(deliveries) == 0 {
 		return nil
@@ -265,9 +288,9 @@ func release(ctx context.Context, pool *pgxpool.Pool, node int64, deliveries []*
 	return nil
 }
 
-// releaseStrays gives back what the table says is this node's and its memory
-// does not have: the answer to the append that queued it was lost.
-func (s *session) releaseStrays(ctx context.Context) error {
+// releaseOrphans releases what the table says is this node's and its memory does not
+// have: the answer to the append that queued it was lost.
+func (s *session) releaseOrphans(ctx context.Context) error {
 	s.owning.Lock()
 	defer s.owning.Unlock()
 	var err error
@@ -280,15 +303,48 @@ func (s *session) releaseStrays(ctx context.Context) error {
 		if ids, err = pgx.CollectRows(rows, pgx.RowTo[domain.DeliveryID]); err != nil {
 			return
 		}
-		var strays []*delivery
+		var orphans []*delivery
 		for _, id := range ids {
 			if !s.lanes.has(id) {
-				strays = append(strays, &delivery{id: id})
+				orphans = append(orphans, &delivery{id: id})
 			}
 		}
-		if err = release(ctx, s.pool, s.node.ID, strays); err == nil && len(strays) > 0 {
-			s.logger.Info("released deliveries whose append went unanswered", "count", len(strays))
+		if err = release(ctx, s.pool, s.node.ID, orphans); err == nil && len(orphans) > 0 {
+			s.logger.Info("released deliveries whose append went unanswered", "count", len(orphans))
 		}
 	})
 	return errors.Join(pausedErr, err)
+}
+
+// nextDue holds when the next retry comes due.
+type nextDue struct {
+	mu      sync.Mutex
+	at      time.Time // zero: not known
+	changed chan struct{}
+}
+
+// earlier takes in that a retry is due at the time.
+func (n *nextDue) earlier(at time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.at.IsZero() || at.Before(n.at) {
+		n.at = at
+		signal(n.changed)
+	}
+}
+
+func (n *nextDue) reset(at time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.at = at
+}
+
+// wait returns how long to sleep, at most most.
+func (n *nextDue) wait(now time.Time, most time.Duration) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.at.IsZero() {
+		return most
+	}
+	return min(most, max(0, n.at.Sub(now)))
 }

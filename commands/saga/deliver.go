@@ -29,13 +29,13 @@ func (s *session) deliver(msg *message.Message) error {
 		s.lanes.uncalled(d)
 		signal(s.sweep) // should the lease hold after all
 		return nil
-	case !known || w.Deleted:
+	case w.Deleted:
 		s.lanes.uncalled(d)
 		s.record(d, func(*delivery) domain.Change {
 			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: domain.CancelWebhookDeleted}
 		})
 		return nil
-	case !w.Active:
+	case !known, !w.Active: // not known: a claim catches up, so it is known by the next one
 		s.lanes.uncalled(d)
 		s.putBack(func() []*delivery { return s.lanes.takeOut(d) })
 		return nil
@@ -196,8 +196,8 @@ func sameCall(a, b domain.Change) bool {
 	return ok && also && x.Attempt == y.Attempt && x.StartedAt.Truncate(time.Microsecond).Equal(y.StartedAt.Truncate(time.Microsecond))
 }
 
-// putBack gives deliveries, which take removes from memory, back to the table; when that fails, the sweep of
-// strays does it.
+// putBack releases deliveries, which take removes from memory; when that fails, the
+// sweep of orphans does it.
 func (s *session) putBack(take func() []*delivery) {
 	s.owning.Lock()
 	defer s.owning.Unlock()
@@ -205,17 +205,17 @@ func (s *session) putBack(take func() []*delivery) {
 	ctx, cancel := context.WithTimeout(context.Background(), putBackTimeout)
 	defer cancel()
 	if err := release(ctx, s.pool, s.node.ID, deliveries); err != nil {
-		s.logger.Warn("deliveries not given back, trying again later", "count", len(deliveries), "error", err)
+		s.logger.Warn("deliveries not released, trying again later", "count", len(deliveries), "error", err)
 		signal(s.sweep)
 	}
 }
 
-// putBackLast gives back what the batch that was under way at the stop claimed.
+// putBackLast releases what the batch that was under way at the stop claimed.
 func (s *session) putBackLast() {
 	ctx, cancel := context.WithTimeout(context.Background(), putBackTimeout)
 	defer cancel()
-	if err := s.releaseStrays(ctx); err != nil {
-		s.logger.Warn("some deliveries may not be given back, they will be taken over", "error", err)
+	if err := s.releaseOrphans(ctx); err != nil {
+		s.logger.Warn("some deliveries may not be released, they will be taken over", "error", err)
 	}
 }
 

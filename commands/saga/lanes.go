@@ -132,6 +132,7 @@ func newLanes(workers int, node int64) *lanes {
 	}
 }
 
+// signal puts a token into c, which holds one, unless it is there already.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -181,19 +182,20 @@ func (l *lanes) room(ln *lane) int {
 	return max(0, min((free-keeps)/2, l.most(ln)-keeps))
 }
 
-// Begin implements projections.Claims.
-func (l *lanes) Begin() {
+// beginClaims begins the claims of the batch that is about to be appended, and forgets
+// those of a batch that was not committed.
+func (l *lanes) beginClaims() claimFunc {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.tentative.claimed)
 	clear(l.tentative.byLane)
 	clear(l.tentative.laneSum)
 	l.tentative.bytes = 0
+	return l.claimNew
 }
 
-// Claim implements projections.Claims: a delivery whose lane has room, and no
-// backlog that came before it, is taken at once.
-func (l *lanes) Claim(_ domain.EventID, d domain.Dispatch, size int) int64 {
+// claimNew claims a delivery whose lane has room and no backlog that comes before it.
+func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.lane(d.WebhookID)
@@ -207,9 +209,9 @@ func (l *lanes) Claim(_ domain.EventID, d domain.Dispatch, size int) int64 {
 	return l.node
 }
 
-// committed takes in the dispatch of one event: what was claimed for it is here
-// now, the rest is in the table.
-func (l *lanes) committed(dispatched domain.EventDispatched, triggered domain.EventTriggered, at time.Time) {
+// dispatched takes in whom one event goes to: what was claimed for it is here now, the
+// rest is in the table.
+func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.EventTriggered, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range dispatched.Deliveries {
@@ -363,12 +365,6 @@ func (l *lanes) has(id domain.DeliveryID) bool {
 	return ok
 }
 
-// queued says that a delivery of the webhook came into the table, due now.
-func (l *lanes) queued(id domain.WebhookID) {
-	l.found([]domain.WebhookID{id})
-	signal(l.claim)
-}
-
 // found says that the table holds due deliveries of these webhooks.
 func (l *lanes) found(webhooks []domain.WebhookID) {
 	l.mu.Lock()
@@ -417,10 +413,10 @@ func (l *lanes) stop() []*delivery {
 	return unstarted
 }
 
-// overdue removes what waits in lanes whose first has waited for too long. Until
-// they have started some, such lanes take only what can start at once: then they
-// keep again, little by little, as much as they start in time.
-func (l *lanes) overdue(now time.Time) []*delivery {
+// stale removes what waits in lanes whose first has waited for too long. Until they
+// have started some, such lanes take only what can start at once: then they keep again,
+// little by little, as much as they start in time.
+func (l *lanes) stale(now time.Time) []*delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []*delivery

@@ -28,14 +28,14 @@ func TestLanesKeepWhatStartsInTime(t *testing.T) {
 	under := l.next()
 	for l.next() != nil { //nolint:revive // all that can start does
 	}
-	if got := l.overdue(time.Now()); len(got) != 0 {
+	if got := l.stale(time.Now()); len(got) != 0 {
 		t.Fatalf("%d were given back at once", len(got))
 	}
 	soon := time.Now().Add(patientFor)
-	if got := l.overdue(soon); len(got) != workers || l.waiting != 0 || len(l.claimed) != workers {
+	if got := l.stale(soon); len(got) != workers || l.waiting != 0 || len(l.claimed) != workers {
 		t.Fatalf("%d were given back, %d wait, %d are claimed", len(got), l.waiting, len(l.claimed))
 	}
-	if !ln.backlog || l.room(ln) != 0 || l.Claim(domain.EventID{}, domain.Dispatch{Recipient: domain.Recipient{WebhookID: webhook}}, 1) != 0 {
+	if !ln.backlog || l.room(ln) != 0 || l.claimNew(domain.Dispatch{Recipient: domain.Recipient{WebhookID: webhook}}, 1) != 0 {
 		t.Fatalf("the lane takes more, room %d", l.room(ln))
 	}
 	drain(l.claim)
@@ -67,7 +67,7 @@ func TestLanesLeaveToOthersFirst(t *testing.T) {
 		t.Fatal("nothing starts")
 	}
 	now := time.Now().Add(patientFor)
-	if got := l.overdue(now); len(got) != 1 {
+	if got := l.stale(now); len(got) != 1 {
 		t.Fatalf("%d were given back", len(got))
 	}
 	if room := l.room(l.lane(other)); room != 0 {

@@ -9,9 +9,8 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// replayer goes on with replays until they are completed. The node that
-// dispatches does it for all; one that takes over begins where the log says the
-// node before had come.
+// replayer goes on with replays until they are completed. The node with the lease does it
+// for all; one that takes over begins where the log says the node before had come.
 type replayer struct {
 	s     *session
 	all   commands.Replays
@@ -27,14 +26,6 @@ const (
 
 func newReplayer(s *session) *replayer {
 	return &replayer{s: s, all: commands.Replays{Log: s.log, Directory: s.directory, Pool: s.pool}, wake: make(chan struct{}, 1)}
-}
-
-// look makes it look for replays now.
-func (r *replayer) look() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
 }
 
 func (r *replayer) run(ctx context.Context) {
@@ -67,7 +58,7 @@ func (r *replayer) step(ctx context.Context) error {
 		r.since = replaysSince(now.Add(-replaySlack))
 		return nil
 	}
-	_, owned, err := r.s.log.Own(ctx, r.s.node, readerDispatcher)
+	_, owned, err := r.s.log.AcquireLease(ctx, r.s.node, "replays")
 	if err != nil || !owned {
 		return err
 	}

@@ -1,6 +1,6 @@
-// Package saga drives every event to its receivers: it dispatches what the log
-// holds, claims what is due, calls, records, and schedules the next attempt. Its
-// steps are Watermill handlers; its state is the log and the queue.
+// Package saga drives every delivery to its end: it queues what an append decides,
+// claims what is due, calls, records, and schedules the next attempt. Its steps are
+// Watermill handlers; its state is the log and the queue.
 package saga
 
 import (
@@ -14,6 +14,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
@@ -29,18 +30,17 @@ type Config struct {
 	Directory *commands.Directory
 	Attempter *commands.Attempter
 	Logger    *slog.Logger
-	Workers   int           // calls in flight at once
 	Grace     time.Duration // how long a shutdown waits for calls in flight
 	Name      string        // of this node, for people
 
 	// The roles.
-	Dispatch bool // whether this process may be the dispatcher
+	Dispatch bool // whether this process goes on with replays
 	Deliver  bool // whether it makes calls
 	// Parts add others' handlers to the router, and Beside runs beside it, under
 	// this node's lease, until its end.
 	Parts  []Part
 	Beside []Worker
-	// Attempted is told of every call that this node made; nil: nobody.
+	// Attempted is called with every call that this node made; nil: nobody is.
 	Attempted func(call domain.Call)
 }
 
@@ -50,62 +50,72 @@ type Part func(ctx context.Context, router *message.Router, node *eventstore.Nod
 // Worker works for a node until ctx ends.
 type Worker func(ctx context.Context, node *eventstore.Node)
 
-// Saga is this process's part in delivering. Its Observer and Claims belong to
-// the log before it runs.
+// Saga is this process's part in delivering. Before Run it takes no deliveries. Its
+// Queue and its Observe belong to the log.
 type Saga struct {
-	config  Config
+	workers int
 	session atomic.Pointer[session]
 }
 
-// New makes the saga. Attach must follow before Run.
-func New() *Saga { return &Saga{} }
+// New returns the saga of a process that makes as many calls at once.
+func New(workers int) *Saga { return &Saga{workers: workers} }
 
-// Attach gives the saga what it needs; the log needs the saga at its opening, so
-// this comes after.
-func (s *Saga) Attach(config Config) { s.config = config }
+// claimFunc claims a delivery that is about to be queued: it returns the node that
+// makes the first attempt, or 0.
+type claimFunc func(d domain.Dispatch, size int) (node int64)
 
-// Begin implements projections.Claims.
-func (s *Saga) Begin() {
-	if now := s.session.Load(); now != nil {
-		now.lanes.Begin()
+// beginClaims begins the claims of a batch, and forgets those of a batch that was not
+// committed. It returns nil when this process takes none.
+func (s *Saga) beginClaims() claimFunc {
+	if s == nil {
+		return nil
 	}
-}
-
-// Claim implements projections.Claims: nothing while no session runs.
-func (s *Saga) Claim(event domain.EventID, d domain.Dispatch, size int) int64 {
 	now := s.session.Load()
-	if now == nil || !s.config.Deliver || !now.node.Valid() {
-		return 0
+	if now == nil || now.claimer == nil || !now.node.Valid() {
+		return nil
 	}
-	return now.lanes.Claim(event, d, size)
+	return now.lanes.beginClaims()
 }
 
 // Observe is the log's Observer.
 func (s *Saga) Observe(batch []eventstore.Event) {
 	now := s.session.Load()
-	if now == nil || !s.config.Deliver {
+	if now == nil {
 		return
 	}
 	for i := range batch {
 		switch c := batch[i].Value.(type) {
 		case domain.EventTriggered:
-			if id, err := domain.ParseEventStream(batch[i].Stream); err == nil && len(c.Recipients) > 0 {
-				dispatched, _ := domain.DispatchOf(id, c)
-				now.lanes.committed(dispatched, c, batch[i].RecordedAt)
-				now.batcher.committed(dispatched, batch[i].RecordedAt, true)
+			if len(c.Recipients) > 0 {
+				dispatched, _ := domain.DispatchOf(domain.EventID(streamID(batch[i].Stream)), c)
+				now.dispatched(dispatched, c, batch[i].RecordedAt)
 			}
 		case domain.EventDispatched:
-			now.lanes.committed(c, domain.EventTriggered{}, batch[i].RecordedAt)
-			now.batcher.committed(c, batch[i].RecordedAt, false)
+			now.dispatched(c, domain.EventTriggered{}, batch[i].RecordedAt)
 		case domain.DeliveryBatched:
-			now.lanes.queued(c.WebhookID)
-		case domain.WebhookDeleted:
-			now.claimer.due.earlier(batch[i].RecordedAt)
-			now.batcher.deleted(batch[i].Stream)
-		case domain.WebhookActivated, domain.DeliveryRetryRequested:
-			now.claimer.due.earlier(batch[i].RecordedAt)
+			now.queued(c.WebhookID)
+		case domain.DeliveryRetryRequested:
+			now.queued(c.WebhookID)
+		case domain.WebhookActivated, domain.WebhookDeleted:
+			now.reconsider(domain.WebhookID(streamID(batch[i].Stream)), batch[i].RecordedAt)
 		case domain.ReplayRequested:
-			now.replays.look()
+			signal(now.replays.wake)
+		}
+	}
+}
+
+// Announced takes in what other processes announced: webhooks with deliveries that are
+// free to claim.
+func (s *Saga) Announced(keys []string) {
+	now := s.session.Load()
+	if now == nil {
+		return
+	}
+	for _, key := range keys {
+		if id, err := uuid.Parse(key); err == nil {
+			now.queued(domain.WebhookID(id))
+		} else if key == eventstore.AnnouncedAll {
+			now.look()
 		}
 	}
 }
@@ -115,7 +125,7 @@ func (s *Saga) Figures() commands.DeliveryFigures {
 	if now := s.session.Load(); now != nil {
 		return now.lanes.figures()
 	}
-	return commands.DeliveryFigures{Workers: s.config.Workers}
+	return commands.DeliveryFigures{Workers: s.workers}
 }
 
 // Node is the id under which this process works now, 0 when it does not.
@@ -129,12 +139,12 @@ func (s *Saga) Node() int64 {
 // Run works until ctx ends: then it starts no call any more, waits for those in
 // flight, records what it must cut off and gives back the rest. A node that lost
 // its lease begins again under a new id.
-func (s *Saga) Run(ctx context.Context) error {
+func (s *Saga) Run(ctx context.Context, c Config) error {
 	const pause = time.Second
 	for ctx.Err() == nil {
-		err := s.runSession(ctx)
+		err := s.runSession(ctx, c)
 		if err != nil && ctx.Err() == nil {
-			s.config.Logger.Warn("delivering stopped, beginning again", "error", err)
+			c.Logger.Warn("delivering stopped, beginning again", "error", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause):
@@ -154,34 +164,74 @@ type session struct {
 	logger    *slog.Logger
 	node      *eventstore.Node
 	lanes     *lanes
-	crew      *crew
-	claimer   *claimer
-	batcher   *batcher
+	workers   *workerPool
+	claimer   *claimer // nil: this process makes no calls
+	batcher   *batcher // likewise
 	replays   *replayer
 	attempted func(domain.Call)
 	sweep     chan struct{}
-	owning    sync.Mutex // held while the table and the memory say different things of who owns what
+	owning    sync.Mutex // held while the table and the memory disagree on what this node has
 }
 
-func (s *Saga) runSession(ctx context.Context) error {
-	c := s.config
+func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 	node, err := eventstore.Join(ctx, c.Pool, c.Log.Clock(), c.Name, c.Logger, func(others int) {
 		c.Log.SetAnnounce(others > 0)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	now := &session{
 		log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
-		logger: c.Logger, node: node, lanes: newLanes(c.Workers, node.ID), attempted: c.Attempted,
+		logger: c.Logger, node: node, lanes: newLanes(s.workers, node.ID), attempted: c.Attempted,
 		sweep: make(chan struct{}, 1),
 	}
-	now.crew = newCrew(c.Workers, now.deliver)
-	defer now.crew.close()
-	now.claimer = &claimer{s: now, due: wakeAt{changed: make(chan struct{}, 1)}}
-	now.claimer.due.earlier(now.clock.Now()) // look at once for what waits
-	now.batcher = newBatcher(now)
+	now.workers = newWorkerPool(s.workers, now.deliver)
 	now.replays = newReplayer(now)
+	if c.Deliver {
+		now.claimer = newClaimer(now)
+		now.batcher = newBatcher(now)
+	}
+	return now, nil
+}
+
+// dispatched takes in whom one event goes to.
+func (s *session) dispatched(dispatched domain.EventDispatched, triggered domain.EventTriggered, at time.Time) {
+	if s.claimer != nil {
+		s.batcher.dispatched(dispatched, at)
+		s.lanes.dispatched(dispatched, triggered, at)
+	}
+}
+
+// queued takes in that the table holds a delivery of the webhook that is due now.
+func (s *session) queued(id domain.WebhookID) {
+	if s.claimer != nil {
+		s.lanes.found([]domain.WebhookID{id})
+		signal(s.lanes.claim)
+	}
+}
+
+// look makes the claimer look over all lanes.
+func (s *session) look() {
+	if s.claimer != nil {
+		s.claimer.due.earlier(s.clock.Now())
+	}
+}
+
+// reconsider looks at what waits for a webhook that was activated or deleted.
+func (s *session) reconsider(id domain.WebhookID, at time.Time) {
+	if s.claimer != nil {
+		s.claimer.due.earlier(at)
+		s.batcher.look(id)
+	}
+}
+
+func (s *Saga) runSession(ctx context.Context, c Config) error {
+	now, err := s.newSession(ctx, c)
+	if err != nil {
+		return err
+	}
+	node := now.node
+	defer now.workers.close()
 
 	// What ends with the session, whichever way it ends.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -195,7 +245,7 @@ func (s *Saga) runSession(ctx context.Context) error {
 			c.Logger.Warn("this node's lease is over", "node", node.ID, "error", err)
 		}
 	})
-	router, err := s.router(work, now, calls)
+	router, err := now.router(work, c, calls)
 	if err != nil {
 		return errors.Join(err, node.Leave(context.WithoutCancel(ctx)))
 	}
@@ -205,15 +255,15 @@ func (s *Saga) runSession(ctx context.Context) error {
 		group.Go(func() { run(work, node) })
 	}
 	if c.Dispatch {
-		group.Go(func() { now.retryUndispatched(work) })
+		group.Go(func() { now.decideOldEvents(work) })
 		group.Go(func() { now.replays.run(work) })
 	}
 	if c.Deliver {
 		group.Go(func() { now.claimer.run(work) })
 		group.Go(func() { now.batcher.run(work) })
 		group.Go(func() { now.takeOver(work) })
-		group.Go(func() { now.sweepStrays(work) })
-		group.Go(func() { now.share(work) })
+		group.Go(func() { now.sweepOrphans(work) })
+		group.Go(func() { now.releaseStale(work) })
 	}
 	s.session.Store(now)
 	defer s.session.Store(nil)
@@ -221,7 +271,7 @@ func (s *Saga) runSession(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		s.session.Store(nil) // new deliveries are for others
-		err := errors.Join(s.wind(now, cutCalls), router.Close())
+		err := errors.Join(now.windDown(c.Grace, cutCalls), router.Close())
 		stopWork()
 		return errors.Join(err, node.Leave(context.WithoutCancel(ctx)))
 	case <-node.Lost():
@@ -234,21 +284,21 @@ func (s *Saga) runSession(ctx context.Context) error {
 		return errors.Join(eventstore.ErrLeaseLost, router.Close())
 	case err := <-routed:
 		s.session.Store(nil)
-		return errors.Join(errors.New("the router ended"), err, s.wind(now, cutCalls), node.Leave(context.WithoutCancel(ctx)))
+		return errors.Join(errors.New("the router ended"), err, now.windDown(c.Grace, cutCalls), node.Leave(context.WithoutCancel(ctx)))
 	}
 }
 
-// wind ends the node's calls: those in flight have the grace to end, the rest is
-// given back.
-func (s *Saga) wind(now *session, cutCalls context.CancelFunc) error {
-	unstarted := now.lanes.stop()
+// windDown ends the node's calls: those in flight have the grace to end, the rest is
+// released.
+func (s *session) windDown(grace time.Duration, cutCalls context.CancelFunc) error {
+	unstarted := s.lanes.stop()
 	// A claim under way has the last word.
-	now.putBack(func() []*delivery { return append(unstarted, now.lanes.stop()...) })
-	now.putBackLast()
-	timer := time.NewTimer(s.config.Grace)
+	s.putBack(func() []*delivery { return append(unstarted, s.lanes.stop()...) })
+	s.putBackLast()
+	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
-	case <-now.lanes.idle:
+	case <-s.lanes.idle:
 		return nil
 	case <-timer.C:
 	}
@@ -256,36 +306,27 @@ func (s *Saga) wind(now *session, cutCalls context.CancelFunc) error {
 	last := time.NewTimer(recordGrace)
 	defer last.Stop()
 	select {
-	case <-now.lanes.idle:
+	case <-s.lanes.idle:
 		return nil
 	case <-last.C:
-		return fmt.Errorf("%d outcomes could not be recorded in time; they will be taken over", now.lanes.figures().InFlight)
+		return fmt.Errorf("%d outcomes could not be recorded in time; they will be taken over", s.lanes.figures().InFlight)
 	}
 }
 
 const recordGrace = 5 * time.Second
 
-func (s *Saga) router(ctx context.Context, now *session, calls context.Context) (*message.Router, error) {
-	c := s.config
+func (s *session) router(ctx context.Context, c Config, calls context.Context) (*message.Router, error) {
 	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: recordGrace}, watermill.NopLogger{})
 	if err != nil {
 		return nil, fmt.Errorf("make the router: %w", err)
 	}
-	if c.Dispatch {
-		d := &dispatcher{log: c.Log, logger: c.Logger}
-		sub, err := c.Log.Subscribe(ctx, now.node, eventstore.Reader{Name: readerDispatcher, Interested: interested})
-		if err != nil {
-			return nil, err
-		}
-		router.AddConsumerHandler(readerDispatcher, "log", sub, sub.Handler(d.apply))
-	}
 	for _, add := range c.Parts {
-		if err := add(ctx, router, now.node); err != nil {
+		if err := add(ctx, router, s.node); err != nil {
 			return nil, errors.Join(err, router.Close())
 		}
 	}
 	if c.Deliver {
-		router.AddConsumerHandler("deliver", "deliveries", &subscriber{lanes: now.lanes, calls: calls, closed: make(chan struct{})}, now.crew.handle)
+		router.AddConsumerHandler("deliver", "deliveries", &subscriber{lanes: s.lanes, calls: calls, closed: make(chan struct{})}, s.workers.handle)
 	}
 	return router, nil
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
-	"github.com/medilab/webhooks/projections"
 )
 
 // receiver is the other side: it answers as told and remembers every call.
@@ -83,32 +82,36 @@ func start(t *testing.T, url string, sender commands.Sender, parts ...func(*node
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	directory, s := commands.NewDirectory(logger), saga.New()
+	directory, s := commands.NewDirectory(logger), saga.New(64)
 	log := eventstore.Open(eventstore.Config{
-		Pool: pool, Logger: logger, Follower: directory,
+		Pool: pool, Logger: logger,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
-		Inline:    []eventstore.Inline{&projections.Queue{Claims: s}},
+		Inline:    []eventstore.Inline{saga.Queue{Saga: s}},
 		Observers: []eventstore.Observer{directory.Observe, s.Observe},
 	})
-	directory.Attach(log)
-	if err := directory.CatchUp(t.Context()); err != nil {
+	if err := directory.Open(t.Context(), log); err != nil {
 		t.Fatal(err)
 	}
 	n := &node{t: t, log: log, directory: directory, pool: pool}
 	config := saga.Config{
-		Log: log, Pool: pool, Directory: directory, Logger: logger, Workers: 64, Grace: 10 * time.Second, Name: t.Name(),
+		Log: log, Pool: pool, Directory: directory, Logger: logger, Grace: 10 * time.Second, Name: t.Name(),
 		Attempter: &commands.Attempter{Sender: sender, Opener: clear{}, Clock: log.Clock()},
 		Dispatch:  true, Deliver: true,
 	}
 	for _, add := range parts {
 		add(n, &config)
 	}
-	s.Attach(config)
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
 	group.Go(func() { directory.Run(ctx) })
 	group.Go(func() {
-		if err := s.Run(ctx); err != nil {
+		log.Listen(ctx, func(keys []string) {
+			directory.Announced(keys)
+			s.Announced(keys)
+		})
+	})
+	group.Go(func() {
+		if err := s.Run(ctx, config); err != nil {
 			t.Error(err)
 		}
 	})
@@ -127,7 +130,7 @@ func start(t *testing.T, url string, sender commands.Sender, parts ...func(*node
 
 func (n *node) append(stream string, expected int64, change domain.Change) {
 	n.t.Helper()
-	_, err := n.log.Append(n.t.Context(), eventstore.Unit{Writes: []eventstore.Write{{
+	_, err := n.directory.Append(n.t.Context(), eventstore.Unit{Writes: []eventstore.Write{{
 		Stream: stream, Expected: expected,
 		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: change.AppendJSON(nil), Value: change}},
 	}}})
@@ -173,7 +176,7 @@ func (n *node) awaitState(id domain.DeliveryID, want domain.DeliveryState) domai
 		if d.State == want {
 			return d
 		}
-		wake, stop := n.log.Wakes(nil)
+		wake, stop := n.log.Appends(nil)
 		select {
 		case <-wake:
 		case <-time.After(50 * time.Millisecond): // another node's append may not wake us
@@ -360,52 +363,73 @@ func TestTakesOverFromADeadNode(t *testing.T) {
 	}
 }
 
-// Events that another process appended, which knows no directory, are
-// dispatched by the reader.
-func TestDispatchesWhatOthersAppended(t *testing.T) {
-	url := testdb.New(t)
-	r := newReceiver()
-	n := start(t, url, r)
-	w := n.register(1, nil)
-	pool, err := eventstore.OpenPool(t.Context(), url, 2)
+// appending is a process that appends and makes no calls.
+func appending(t *testing.T, url string) *node {
+	t.Helper()
+	pool, err := eventstore.OpenPool(t.Context(), url, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pool.Close()
-	plain := eventstore.Open(eventstore.Config{Pool: pool, Announce: true})
-	defer plain.Close()
-	other := &node{t: t, log: plain}
-	for range 20 {
+	directory := commands.NewDirectory(slog.New(slog.DiscardHandler))
+	log := eventstore.Open(eventstore.Config{
+		Pool: pool, Inline: []eventstore.Inline{saga.Queue{}}, Announce: true,
+		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
+		Observers: []eventstore.Observer{directory.Observe},
+	})
+	t.Cleanup(func() {
+		log.Close()
+		pool.Close()
+	})
+	if err := directory.Open(t.Context(), log); err != nil {
+		t.Fatal(err)
+	}
+	return &node{t: t, log: log, directory: directory, pool: pool}
+}
+
+// Events that another process appended, which makes no calls, are delivered, also to
+// webhooks that it has not heard of when it is called.
+func TestDeliversWhatOthersAppended(t *testing.T) {
+	url := testdb.New(t)
+	n := start(t, url, newReceiver())
+	other := appending(t, url)
+	for i := range int64(20) {
+		w := n.register(i+1, nil)
 		event := other.trigger()
 		n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered)
 	}
 }
 
-// A replay may ask for an event before the dispatcher has come to it: the event
-// is delivered once, and dispatching goes on.
-func TestAskedForBeforeDispatched(t *testing.T) {
+// What an older version recorded without deciding it is decided at the first start, as
+// of its position. A replay may have asked for an event before that: the event is
+// delivered once.
+func TestDecidesWhatAnOlderVersionLeft(t *testing.T) {
 	url := testdb.New(t)
-	pool, err := eventstore.OpenPool(t.Context(), url, 4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	plain := eventstore.Open(eventstore.Config{
-		Pool:   pool,
-		Codec:  func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
-		Inline: []eventstore.Inline{&projections.Queue{}},
-	})
-	defer plain.Close()
-	early := &node{t: t, log: plain}
+	early := appending(t, url)
 	w := early.register(1, nil)
-	waiting, made := early.trigger(), early.trigger()
+	undecided := func() domain.EventID {
+		id := domain.EventID(uuid.Must(uuid.NewV7()))
+		plain := eventstore.Open(eventstore.Config{Pool: early.pool}) // as the older version did: without recipients
+		defer plain.Close()
+		e := domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{"patient_id": 123}`)}
+		appended, err := plain.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: id.Stream(),
+			Events: []eventstore.NewEvent{{Type: e.ChangeType(), Data: e.AppendJSON(nil), Value: e}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := early.pool.Exec(t.Context(), `INSERT INTO medilab.undecided VALUES ($1)`, appended.First); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	waiting, made := undecided(), undecided()
 	ask := func(event domain.EventID) {
 		early.append(domain.DeliveryOf(event, w).Stream(), 0, domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Attempt: 1, Size: 19})
 	}
 	ask(waiting)
 	ask(made)
 	early.append(domain.DeliveryOf(made, w).Stream(), 1, domain.DeliverySucceeded{Call: domain.Call{EventID: made, WebhookID: w, Attempt: 1, Outcome: domain.OutcomeSuccess}})
-	after := early.trigger()
+	after := undecided()
+	later := early.register(2, nil) // the events were before it
 
 	r := newReceiver()
 	n := start(t, url, r)
@@ -416,7 +440,16 @@ func TestAskedForBeforeDispatched(t *testing.T) {
 	if got := r.attempts(domain.DeliveryOf(made, w)); len(got) != 0 {
 		t.Errorf("what was delivered already was sent again: %v", got)
 	}
-	if got := r.attempts(domain.DeliveryOf(waiting, w)); len(got) != 1 {
-		t.Errorf("attempts %v", got)
+	for _, event := range []domain.EventID{waiting, after} {
+		if got := r.attempts(domain.DeliveryOf(event, w)); len(got) != 1 {
+			t.Errorf("attempts %v", got)
+		}
+		if got := r.attempts(domain.DeliveryOf(event, later)); len(got) != 0 {
+			t.Errorf("sent to a webhook that did not exist then: %v", got)
+		}
+	}
+	var left int
+	if err := n.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.undecided`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d events are left undecided, %v", left, err)
 	}
 }

@@ -46,7 +46,7 @@ func (s *session) takeOver(ctx context.Context) {
 // lease ran out.
 func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.node
+		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.node, (SELECT configuration FROM medilab.log_head)
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
 		WHERE n.lease_until < clock_timestamp() AND n.id <> $3 AND (n.lease_until = '-infinity' OR $2) LIMIT $1`, takeoverPage, all, s.node.ID)
 	if err != nil {
@@ -56,8 +56,9 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 		delivery
 		node int64
 	}
+	var configuration eventstore.Position
 	orphans, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphan, err error) {
-		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.node)
+		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.node, &configuration)
 		return o, err
 	})
 	if err != nil {
@@ -65,6 +66,9 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	}
 	if len(orphans) == 0 {
 		return 0, s.forgetNodes(ctx)
+	}
+	if err := s.catchUp(ctx, configuration); err != nil {
+		return 0, err
 	}
 	units := make([]eventstore.Unit, len(orphans))
 	for i, o := range orphans {
@@ -99,9 +103,9 @@ func (s *session) forgetNodes(ctx context.Context) error {
 	return nil
 }
 
-// sweepStrays runs now and then, and after an append of this node went
-// unanswered, until ctx ends.
-func (s *session) sweepStrays(ctx context.Context) {
+// sweepOrphans runs now and then, and after an append of this node went unanswered,
+// until ctx ends.
+func (s *session) sweepOrphans(ctx context.Context) {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
 	for {
@@ -112,8 +116,25 @@ func (s *session) sweepStrays(ctx context.Context) {
 		case <-s.sweep:
 			s.sleep(ctx, takeoverPoll)
 		}
-		if err := s.releaseStrays(ctx); err != nil && ctx.Err() == nil {
-			s.logger.Warn("looking for strays failed, trying again later", "error", err)
+		if err := s.releaseOrphans(ctx); err != nil && ctx.Err() == nil {
+			s.logger.Warn("looking for orphaned claims failed, trying again later", "error", err)
+		}
+	}
+}
+
+// releaseStale releases what waits here for longer than patientFor while other nodes
+// live, until ctx ends: they may be free for it, and this node is not.
+func (s *session) releaseStale(ctx context.Context) {
+	ticker := time.NewTicker(patientFor / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			if !s.node.Alone() && s.node.Valid() {
+				s.putBack(func() []*delivery { return s.lanes.stale(now) })
+			}
 		}
 	}
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-func TestCrewHandlesManyAtOnceAndKeepsSome(t *testing.T) {
+func TestWorkerPoolHandlesManyAtOnceAndKeepsSome(t *testing.T) {
 	const most, many = 3, 20
 	refused := errors.New("refused")
 	var begun sync.WaitGroup
 	begun.Add(many)
 	end := make(chan struct{})
-	c := newCrew(most, func(msg *message.Message) error {
+	c := newWorkerPool(most, func(msg *message.Message) error {
 		begun.Done()
 		<-end
 		if msg.UUID == "refused" {
@@ -36,26 +36,26 @@ func TestCrewHandlesManyAtOnceAndKeepsSome(t *testing.T) {
 			}
 		})
 	}
-	begun.Wait() // all of them at once, whatever the crew keeps
+	begun.Wait() // all of them at once, whatever the pool keeps
 	close(end)
 	callers.Wait()
-	if n := len(c.free); n != most {
-		t.Errorf("%d of the crew wait for work, not %d", n, most)
+	if n := len(c.idle); n != most {
+		t.Errorf("%d workers are idle, not %d", n, most)
 	}
 	c.close()
 	begun.Add(1)
 	if err := c.handle(message.NewMessage("taken", nil)); err != nil { // one that was on its way
 		t.Error(err)
 	}
-	if n := len(c.free); n != 0 {
-		t.Errorf("%d of the crew wait for work after its end", n)
+	if n := len(c.idle); n != 0 {
+		t.Errorf("%d workers are idle after its end", n)
 	}
 }
 
-// TestCrewUsesTheSameGoroutineAgain is what the crew is for.
-func TestCrewUsesTheSameGoroutineAgain(t *testing.T) {
+// TestWorkerPoolUsesTheSameGoroutineAgain is what the pool is for.
+func TestWorkerPoolUsesTheSameGoroutineAgain(t *testing.T) {
 	var ran []string
-	c := newCrew(1, func(*message.Message) error {
+	c := newWorkerPool(1, func(*message.Message) error {
 		stack := make([]byte, 64)
 		name, _, _ := strings.Cut(string(stack[:runtime.Stack(stack, false)]), " [")
 		ran = append(ran, name)
@@ -72,8 +72,8 @@ func TestCrewUsesTheSameGoroutineAgain(t *testing.T) {
 	}
 }
 
-func TestCrewSurvivesAPanic(t *testing.T) {
-	c := newCrew(1, func(msg *message.Message) error {
+func TestWorkerPoolSurvivesAPanic(t *testing.T) {
+	c := newWorkerPool(1, func(msg *message.Message) error {
 		if msg.UUID == "bad" {
 			panic("of the handler")
 		}

@@ -1,0 +1,124 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// races is how often a use case decides again after another writer was first.
+const races = 100
+
+// Execute appends what decide returns, and decides again when another writer was
+// first: each time, decide loads what it decides on. A unit without writes is nothing
+// to append. The error is decide's or that of Append.
+func (d *Directory) Execute(ctx context.Context, decide func(ctx context.Context) (eventstore.Unit, error)) (eventstore.Appended, error) {
+	for attempt := 1; ; attempt++ {
+		unit, err := decide(ctx)
+		if err != nil || len(unit.Writes) == 0 {
+			return eventstore.Appended{}, err
+		}
+		appended, err := d.Append(ctx, unit)
+		if err == nil || !eventstore.IsConflict(err) || attempt == races {
+			return appended, err
+		}
+	}
+}
+
+// Append appends a unit as Log.Append does. For each event of the clinic in it, it
+// decides whom the event goes to, by the configuration that stands before the event in
+// the log. Once it returns, after success or a conflict, the directory holds what the
+// log has of the unit's webhooks and tokens.
+func (d *Directory) Append(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
+	configures := slices.ContainsFunc(unit.Writes, func(w eventstore.Write) bool { return eventstore.IsConfiguration(w.Stream) })
+	appended, err := d.decideAndAppend(ctx, unit, configures)
+	if !configures || err == nil && d.Position() >= appended.First || err != nil && !eventstore.IsConflict(err) {
+		return appended, err
+	}
+	return appended, errors.Join(err, d.CatchUp(ctx))
+}
+
+// decideAndAppend decides by the newest configuration that is known here, again when the
+// log has a newer one. A change of the configuration excludes, in this process, those
+// that decide again: however many changes there are, they come to an end.
+func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, configures bool) (eventstore.Appended, error) {
+	if configures {
+		d.deciding.Lock()
+		defer d.deciding.Unlock()
+	}
+	appended, err := d.tryAppend(ctx, unit)
+	if !errors.Is(err, eventstore.ErrConfigurationChanged) {
+		return appended, err
+	}
+	if !configures {
+		d.deciding.RLock()
+		defer d.deciding.RUnlock()
+	}
+	for errors.Is(err, eventstore.ErrConfigurationChanged) {
+		if err := d.CatchUp(ctx); err != nil {
+			return eventstore.Appended{}, err
+		}
+		appended, err = d.tryAppend(ctx, unit)
+	}
+	return appended, err
+}
+
+func (d *Directory) tryAppend(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
+	if err := d.dispatch(ctx, &unit); err != nil {
+		return eventstore.Appended{}, err
+	}
+	return d.log.Append(ctx, unit)
+}
+
+// dispatch writes into each event of the clinic in the unit whom it goes to, none
+// included, and makes that a condition of the append.
+func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
+	now := d.snapshot.Load()
+	for _, w := range unit.Writes {
+		for i := range w.Events {
+			triggered, ok := w.Events[i].Value.(domain.EventTriggered)
+			if !ok {
+				continue
+			}
+			var err error
+			if triggered.Recipients, err = d.recipients(ctx, now.registry, triggered); err != nil {
+				return err
+			}
+			w.Events[i].Data, w.Events[i].Value = stored(triggered)
+			unit.Configuration = &now.position
+		}
+	}
+	return nil
+}
+
+// recipients matches the event with the webhooks. Expensive matchings leave a processor
+// to everybody else.
+func (d *Directory) recipients(ctx context.Context, registry *domain.Registry, t domain.EventTriggered) ([]domain.Recipient, error) {
+	if costly(registry, t) {
+		select {
+		case d.costly <- struct{}{}:
+			defer func() { <-d.costly }()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return registry.Recipients(domain.EventType(t.EventType), t.EventData), nil
+}
+
+func costlyMatchings() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+
+// stored returns the form in which the log keeps the event, and the event with its
+// data in there.
+func stored(event domain.EventTriggered) ([]byte, domain.EventTriggered) {
+	const around, recipient = 128, 90
+	data := event.AppendJSON(make([]byte, 0, len(event.EventData)+len(event.Source)+len(event.CorrelationID)+around+recipient*len(event.Recipients)))
+	end := len(data) - 1 // event_data is the last field, before the brace
+	event.EventData = data[end-len(event.EventData) : end : end]
+	return data, event
+}
+
+func costly(*domain.Registry, domain.EventTriggered) bool { return false }

@@ -1,0 +1,210 @@
+package saga
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Queue keeps medilab.queue, one row a delivery that has not ended, in the transaction
+// that appends the event which says so: it never lags. A delivery that waits for others
+// to go with has its row in medilab.batch_members instead.
+//
+// With a Saga, this process claims what it has room for in the append itself; the zero
+// Queue claims nothing.
+type Queue struct{ Saga *Saga }
+
+// Statements implements eventstore.Inline. It announces the webhooks with deliveries
+// that are free to claim.
+func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, free []string, _ error) {
+	var rows queueRows
+	claim := q.Saga.beginClaims()
+	for i := range events {
+		e := &events[i]
+		switch c := e.Value.(type) {
+		case domain.EventTriggered:
+			dispatched, _ := domain.DispatchOf(domain.EventID(streamID(e.Stream)), c)
+			rows.dispatch(dispatched, claim)
+		case domain.EventDispatched:
+			rows.dispatch(c, nil)
+		case domain.DeliverySucceeded:
+			rows.ended = append(rows.ended, streamID(e.Stream))
+		case domain.DeliveryBatched:
+			rows.batched = append(rows.batched, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.Members[0].EventID, size: c.Size, version: e.Version})
+		case domain.DeliveryJoinedBatch:
+			rows.joined = append(rows.joined, streamID(e.Stream))
+		case domain.DeliveryCancelled:
+			rows.ended = append(rows.ended, streamID(e.Stream))
+			rows.joined = append(rows.joined, streamID(e.Stream))
+		case domain.DeliveryAttemptFailed:
+			if c.GaveUp != "" {
+				rows.ended = append(rows.ended, streamID(e.Stream))
+			} else {
+				rows.failed = append(rows.failed, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version, due: c.NextAttemptAt})
+			}
+		case domain.DeliveryInterrupted:
+			rows.interrupted = append(rows.interrupted, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version})
+		case domain.DeliveryRetryRequested:
+			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version})
+			rows.joined = append(rows.joined, streamID(e.Stream)) // it goes at once, so by itself
+		case domain.DeliveryOutcomeLate:
+			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), version: e.Version})
+		}
+	}
+	return rows.statements(), rows.free(), nil
+}
+
+// streamID returns the id at the end of the name of a stream of ours.
+func streamID(stream string) uuid.UUID {
+	_, id, err := domain.ParseStream(stream)
+	if err != nil {
+		panic("saga: " + err.Error())
+	}
+	return id
+}
+
+// deliveryRow is what a change of one delivery writes into its row.
+type deliveryRow struct {
+	id      uuid.UUID
+	webhook domain.WebhookID
+	event   domain.EventID
+	size    int
+	node    int64 // who makes the first attempt; 0: nobody yet
+	attempt int   // the next
+	version int64
+	due     time.Time
+	most    int // of a batch that it waits for
+	seconds int // that it waits
+}
+
+// queueRows gathers what a batch of events changes, for one statement a kind.
+type queueRows struct {
+	queued, waiting, batched           []deliveryRow
+	failed, interrupted, retried, late []deliveryRow
+	joined, ended                      [][16]byte
+}
+
+func (q *queueRows) dispatch(dispatched domain.EventDispatched, claim claimFunc) {
+	for _, d := range dispatched.Deliveries {
+		row := deliveryRow{id: uuid.UUID(d.DeliveryID), webhook: d.WebhookID, event: dispatched.EventID, size: dispatched.Size, most: d.BatchMax, seconds: d.BatchWait}
+		if d.BatchWait > 0 {
+			q.waiting = append(q.waiting, row)
+			continue
+		}
+		if claim != nil {
+			row.node = claim(d, dispatched.Size)
+		}
+		q.queued = append(q.queued, row)
+	}
+}
+
+// free returns the webhooks of deliveries that are due and nobody's.
+func (q *queueRows) free() (webhooks []string) {
+	for _, rows := range [][]deliveryRow{q.queued, q.batched, q.retried} {
+		for i := range rows {
+			if rows[i].node == 0 {
+				webhooks = append(webhooks, rows[i].webhook.String())
+			}
+		}
+	}
+	return webhooks
+}
+
+func column[T any](rows []deliveryRow, of func(*deliveryRow) T) []T {
+	values := make([]T, len(rows))
+	for i := range rows {
+		values[i] = of(&rows[i])
+	}
+	return values
+}
+
+func ids(rows []deliveryRow) [][16]byte {
+	return column(rows, func(r *deliveryRow) [16]byte { return r.id })
+}
+
+func webhooks(rows []deliveryRow) [][16]byte {
+	return column(rows, func(r *deliveryRow) [16]byte { return r.webhook })
+}
+
+func events(rows []deliveryRow) [][16]byte {
+	return column(rows, func(r *deliveryRow) [16]byte { return r.event })
+}
+
+func sizes(rows []deliveryRow) []int32 {
+	return column(rows, func(r *deliveryRow) int32 { return int32(r.size) })
+}
+
+func attempts(rows []deliveryRow) []int32 {
+	return column(rows, func(r *deliveryRow) int32 { return int32(r.attempt) })
+}
+
+func versions(rows []deliveryRow) []int64 {
+	return column(rows, func(r *deliveryRow) int64 { return r.version })
+}
+
+// statements are in an order in which several changes of one delivery in one batch end
+// as the last of them says: no batch holds two appends to a stream, so at most an insert
+// comes before another change.
+//
+// A change names its rows twice, by the join and by ANY: the array alone makes the
+// planner go by the key, whatever it knows of the table's size.
+func (q *queueRows) statements() []eventstore.Statement {
+	var out []eventstore.Statement
+	add := func(sql string, args ...any) { out = append(out, eventstore.Statement{SQL: sql, Args: args}) }
+	if r := q.queued; len(r) > 0 {
+		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
+			SELECT d, w, e, s, 1, 0, 0, clock_timestamp(), nullif(n, 0)
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, n)`,
+			ids(r), webhooks(r), events(r), sizes(r), column(r, func(r *deliveryRow) int64 { return r.node }))
+	}
+	if r := q.waiting; len(r) > 0 {
+		// An event's turn is its position in the log, and it waits from when it was recorded.
+		add(`INSERT INTO medilab.batch_members (delivery_id, webhook_id, position, event_id, size, max_events, due_at)
+			SELECT r.d, r.w, e.position, r.e, r.s, r.m, e.recorded_at + make_interval(secs => r.wait)
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::int[]) AS r (d, w, e, s, m, wait)
+			CROSS JOIN LATERAL (SELECT position, recorded_at FROM medilab.events
+				WHERE stream = 'event-' || r.e::text AND version = 1 LIMIT 1) AS e`,
+			ids(r), webhooks(r), events(r), sizes(r),
+			column(r, func(r *deliveryRow) int32 { return int32(r.most) }), column(r, func(r *deliveryRow) int32 { return int32(r.seconds) }))
+	}
+	if len(q.joined) > 0 {
+		add(`DELETE FROM medilab.batch_members WHERE delivery_id = ANY($1::uuid[])`, q.joined)
+	}
+	if r := q.batched; len(r) > 0 {
+		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch)
+			SELECT d, w, e, s, 1, 0, v, clock_timestamp(), true
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, v)`,
+			ids(r), webhooks(r), events(r), sizes(r), versions(r))
+	}
+	if len(q.ended) > 0 {
+		add(`DELETE FROM medilab.queue WHERE delivery_id = ANY($1::uuid[])`, q.ended)
+	}
+	if r := q.failed; len(r) > 0 {
+		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, retries = q.retries + 1, version = r.version, due_at = r.due, node = NULL
+			FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::timestamptz[]) AS r (id, attempt, version, due)
+			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`,
+			ids(r), attempts(r), versions(r), column(r, func(r *deliveryRow) time.Time { return r.due }))
+	}
+	if r := q.interrupted; len(r) > 0 {
+		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, version = r.version, due_at = clock_timestamp(), node = NULL
+			FROM unnest($1::uuid[], $2::int[], $3::bigint[]) AS r (id, attempt, version)
+			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`, ids(r), attempts(r), versions(r))
+	}
+	if r := q.retried; len(r) > 0 {
+		// The stream of a batch says in its beginning what it is.
+		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch)
+			SELECT d, w, e, s, a, 0, v, clock_timestamp(), coalesce((SELECT type = 'delivery.batched'
+				FROM medilab.events WHERE stream = 'delivery-' || d::text AND version = 1), false)
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[]) AS r (d, w, e, s, a, v)
+			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp()`,
+			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r))
+	}
+	if r := q.late; len(r) > 0 {
+		add(`UPDATE medilab.queue AS q SET version = r.version FROM unnest($1::uuid[], $2::bigint[]) AS r (id, version)
+			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`, ids(r), versions(r))
+	}
+	return out
+}

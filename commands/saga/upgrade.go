@@ -1,0 +1,109 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Versions before migration 14 decided some events after they were appended, by
+// event.dispatched. What they had not decided when they stopped is in medilab.undecided.
+
+// decideOldEvents decides what an older version left undecided, until nothing is left
+// that can be read. Every node with the role does it: an event is decided once, by its
+// stream's version.
+func (s *session) decideOldEvents(ctx context.Context) {
+	const pause = 15 * time.Second
+	for ctx.Err() == nil {
+		err := s.decideUndecided(ctx)
+		if err == nil {
+			return
+		}
+		s.logger.Warn("events that an older version left undecided are not decided yet, trying again", "error", err)
+		s.sleep(ctx, pause)
+	}
+}
+
+func (s *session) decideUndecided(ctx context.Context) error {
+	rows, err := s.pool.Query(ctx, `SELECT position FROM medilab.undecided ORDER BY position`)
+	if err != nil {
+		return fmt.Errorf("list undecided events: %w", err)
+	}
+	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
+	if err != nil || len(positions) == 0 {
+		return err
+	}
+	configuration, err := s.log.ConfigurationUpTo(ctx, positions[len(positions)-1])
+	if err != nil {
+		return err
+	}
+	draft := domain.NewRegistry().Draft()
+	for _, position := range positions {
+		for ; len(configuration) > 0 && configuration[0].Position < position; configuration = configuration[1:] {
+			e := &configuration[0]
+			if change, ok := e.Value.(domain.Change); ok {
+				if kind, id, err := domain.ParseStream(e.Stream); err == nil && kind == "webhook" {
+					draft.Apply(domain.WebhookID(id), change, e.RecordedAt)
+				}
+			}
+		}
+		if err := s.decideOld(ctx, draft.Registry(), position); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decideOld decides one event by the webhooks as they were at its position.
+func (s *session) decideOld(ctx context.Context, registry *domain.Registry, position eventstore.Position) error {
+	e, _, err := s.log.At(ctx, position)
+	if err != nil {
+		return err
+	}
+	triggered, ok := e.Value.(domain.EventTriggered)
+	if !ok {
+		s.logger.Error("an event that an older version left undecided cannot be read", "position", position, "error", e.Err)
+		return nil
+	}
+	unit := eventstore.Unit{With: []eventstore.Statement{{SQL: `DELETE FROM medilab.undecided WHERE position = $1`, Args: []any{position}}}}
+	if triggered.Recipients == nil {
+		triggered.Recipients = registry.Recipients(domain.EventType(triggered.EventType), triggered.EventData)
+		dispatched, _ := domain.DispatchOf(domain.EventID(streamID(e.Stream)), triggered)
+		// A replay may have asked for the event before: that delivery is on its way, or made.
+		if dispatched.Deliveries, err = s.notBegun(ctx, dispatched.Deliveries); err != nil {
+			return err
+		}
+		if len(dispatched.Deliveries) > 0 {
+			unit.Writes = []eventstore.Write{{
+				Stream: e.Stream, Expected: e.Version, Metadata: eventstore.Metadata{Actor: commands.ActorDispatcher},
+				Events: []eventstore.NewEvent{{Type: dispatched.ChangeType(), Data: dispatched.AppendJSON(nil), Value: dispatched}},
+			}}
+			if _, err := s.log.Append(ctx, unit); !eventstore.IsConflict(err) {
+				return err
+			}
+		}
+	}
+	_, err = s.pool.Exec(ctx, unit.With[0].SQL, unit.With[0].Args...)
+	return err
+}
+
+// notBegun leaves out the deliveries that have a stream already.
+func (s *session) notBegun(ctx context.Context, deliveries []domain.Dispatch) ([]domain.Dispatch, error) {
+	var left []domain.Dispatch
+	for _, d := range deliveries {
+		begun, err := s.log.LoadFirst(ctx, []string{d.DeliveryID.Stream()})
+		if err != nil {
+			return nil, err
+		}
+		if len(begun) == 0 {
+			left = append(left, d)
+		}
+	}
+	return left, nil
+}

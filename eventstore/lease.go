@@ -1,0 +1,38 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ownerSQL is the condition on a row of medilab.readers that the node $2 lives and has
+// the lease $1, or may take it because nobody does who lives.
+const ownerSQL = `r.name = $1 AND (r.node = $2 OR r.node IS NULL OR NOT EXISTS (
+		SELECT FROM medilab.nodes AS n WHERE n.id = r.node AND n.lease_until > clock_timestamp()))
+	AND EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = $2 AND n.lease_until > clock_timestamp())`
+
+// AcquireLease reports whether the node has the lease of that name, which it takes
+// over from a node that is gone. A consumer of the log has the lease of its name; for
+// such a one the position is the consumer's.
+func (l *Log) AcquireLease(ctx context.Context, node *Node, name string) (position Position, acquired bool, err error) {
+	err = l.pool.QueryRow(ctx, `UPDATE medilab.readers AS r SET node = $2 WHERE `+ownerSQL+`
+		RETURNING coalesce(r.position, 0)`, name, node.ID).Scan(&position)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("acquire the lease %s: %w", name, err)
+	}
+	return position, true, nil
+}
+
+// ReleaseLease gives up the lease, so that another node need not wait for its end.
+func (l *Log) ReleaseLease(ctx context.Context, node *Node, name string) error {
+	if _, err := l.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL WHERE name = $1 AND node = $2`, name, node.ID); err != nil {
+		return fmt.Errorf("release the lease %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package eventstore
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Two kinds of notification: listeners of this process are notified of what it
+// appends, and other processes of what they could not see but by polling, as few things
+// need it: a change of the configuration, and deliveries that are free to claim.
+
+// listener is notified of batches that it is interested in; nil: all. It is notified of
+// others before what it has not read leaves the tail: from there a page costs a copy,
+// and from the database a query and the decoding of every event.
+type listener struct {
+	interested    func(batch []Event) bool
+	events, bytes int // of batches that it was not notified of, since it last was
+}
+
+// wants reports whether the listener is to be notified of the batch.
+func (n *listener) wants(batch []Event) bool {
+	if n.interested != nil && !n.interested(batch) {
+		n.events += len(batch)
+		n.bytes += bytesOf(batch)
+		if n.events < maxTailEvents/4 && n.bytes < maxTailBytes/4 {
+			return false
+		}
+	}
+	n.events, n.bytes = 0, 0
+	return true
+}
+
+func (l *Log) listen(c chan struct{}, interested func(batch []Event) bool) {
+	l.listeners.Lock()
+	defer l.listeners.Unlock()
+	l.listeners.all[c] = &listener{interested: interested}
+}
+
+func (l *Log) unlisten(c chan struct{}) {
+	l.listeners.Lock()
+	defer l.listeners.Unlock()
+	delete(l.listeners.all, c)
+}
+
+func (l *Log) notifyListeners(batch []Event) {
+	l.listeners.Lock()
+	defer l.listeners.Unlock()
+	for c, listener := range l.listeners.all {
+		if listener.wants(batch) {
+			signal(c)
+		}
+	}
+}
+
+// signal puts a token into c, which holds one, unless it is there already.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Appends returns a channel that holds a token when this process has appended something
+// of interest (nil: all is) or much that is not. stop ends it.
+func (l *Log) Appends(interested func(batch []Event) bool) (appended <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	l.listen(c, interested)
+	return c, func() { l.unlisten(c) }
+}
+
+const (
+	channel          = "medilab_log"
+	announceInterval = 5 * time.Millisecond
+	announceTimeout  = 5 * time.Second
+	// maxAnnounced bounds a notification's payload, which Postgres limits to 8,000 bytes.
+	maxAnnounced = 150
+)
+
+// AnnouncedAll is announced in place of more keys than one notification holds.
+const AnnouncedAll = "*"
+
+// AnnouncedConfiguration is announced by the log itself: the configuration has changed.
+const AnnouncedConfiguration = "configuration"
+
+// announcements are sent to other processes, many at once, at most every
+// announceInterval. They are hints: whoever misses one finds the same by polling.
+type announcements struct {
+	pool    *pgxpool.Pool
+	logger  *slog.Logger
+	process string // so that a process ignores its own
+
+	on      atomic.Bool
+	mu      sync.Mutex
+	keys    map[string]struct{}
+	pending chan struct{}
+	cancel  context.CancelFunc
+	ended   chan struct{}
+}
+
+func (a *announcements) start(pool *pgxpool.Pool, logger *slog.Logger) {
+	a.pool, a.logger, a.process = pool, logger, rand.Text()
+	a.keys, a.pending, a.ended = map[string]struct{}{}, make(chan struct{}, 1), make(chan struct{})
+	var ctx context.Context
+	ctx, a.cancel = context.WithCancel(context.Background())
+	go a.run(ctx)
+}
+
+// stop sends what is left and ends.
+func (a *announcements) stop() {
+	a.cancel()
+	<-a.ended
+}
+
+func (a *announcements) run(ctx context.Context) {
+	defer close(a.ended)
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-a.pending:
+		}
+		a.send()
+		select {
+		case <-ctx.Done():
+		case <-time.After(announceInterval):
+		}
+	}
+}
+
+func (a *announcements) send() {
+	a.mu.Lock()
+	var payload strings.Builder
+	payload.WriteString(a.process)
+	if _, all := a.keys[AnnouncedAll]; all || len(a.keys) > maxAnnounced {
+		payload.WriteString("," + AnnouncedAll)
+	} else {
+		for key := range a.keys {
+			payload.WriteString("," + key)
+		}
+	}
+	n := len(a.keys)
+	clear(a.keys)
+	a.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), announceTimeout)
+	defer cancel()
+	if _, err := a.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, channel, payload.String()); err != nil {
+		a.logger.Debug("other processes not notified, they will poll", "error", err)
+	}
+}
+
+// SetAnnounce turns announcements on or off: only other processes need them.
+func (l *Log) SetAnnounce(on bool) { l.announcements.on.Store(on) }
+
+// Announce notifies other processes of the keys, soon. See Listen.
+func (l *Log) Announce(keys ...string) {
+	a := &l.announcements
+	if len(keys) == 0 || !a.on.Load() {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, key := range keys {
+		if len(a.keys) > maxAnnounced {
+			break
+		}
+		a.keys[key] = struct{}{}
+	}
+	signal(a.pending)
+}
+
+// announceConfiguration announces a batch that changed webhooks or tokens.
+func (l *Log) announceConfiguration(batch []Event) {
+	for i := range batch {
+		if IsConfiguration(batch[i].Stream) {
+			l.Announce(AnnouncedConfiguration)
+			return
+		}
+	}
+}
+
+// Listen passes on what other processes announce, until ctx ends. handle must not block.
+func (l *Log) Listen(ctx context.Context, handle func(keys []string)) {
+	for ctx.Err() == nil {
+		if err := l.listenOnce(ctx, handle); err != nil && ctx.Err() == nil {
+			l.logger.Warn("listening for other nodes failed", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
+func (l *Log) listenOnce(ctx context.Context, handle func(keys []string)) error {
+	pooled, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	conn := pooled.Hijack()                      // it listens from here on: not for the pool
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is lost with it
+	if _, err := conn.Exec(ctx, `LISTEN `+channel); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	handle([]string{AnnouncedAll}) // what was announced before may have been missed
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		if keys := strings.Split(n.Payload, ","); keys[0] != l.announcements.process {
+			handle(keys[1:])
+		}
+	}
+}

@@ -1,0 +1,34 @@
+package eventstore
+
+import (
+	"errors"
+	"io"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// IsOutage reports whether err says that the log or its database cannot serve now, so
+// that the same may go well later. What the database refused is no outage.
+func IsOutage(err error) bool {
+	var refused *pgconn.PgError
+	var connect *pgconn.ConnectError
+	var network net.Error
+	switch {
+	case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable), errors.Is(err, ErrClosed):
+		return true
+	case errors.As(err, &refused):
+		return cannotServe(refused)
+	}
+	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.Timeout(err) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+// cannotServe reports, by the class of its SQLSTATE, a server that cannot serve now.
+func cannotServe(e *pgconn.PgError) bool {
+	switch e.Code[:min(2, len(e.Code))] {
+	case "08", "25", "40", "53", "55", "57", "58", "XX": // connection, role, rollback, resources, locks, operator, system, internal
+		return true
+	}
+	return false
+}
