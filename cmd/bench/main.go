@@ -53,6 +53,7 @@ type bench struct {
 	webhooks    int           // of the product with many
 	patience    time.Duration // with something that makes no progress
 	alone       bool          // the product without what it is compared with
+	quota       float64       // of each of several nodes, in cores
 
 	receiver *receiver
 	producer *producer
@@ -78,6 +79,7 @@ func run(ctx context.Context, args []string) (err error) {
 	flags.IntVar(&b.workers, "workers", 512, "deliveries in flight at once, on both sides")
 	flags.IntVar(&b.events, "events", 1_000_000, "events of the long log (a fifth of it when quick); 20000000 takes half an hour and 25 GB")
 	flags.IntVar(&b.webhooks, "webhooks", 10_000, "webhooks of the product with many (a tenth of them when quick), up to 10000")
+	flags.Float64Var(&b.quota, "quota", 0.1, "cores that each node of the nodes scenario may use")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -134,7 +136,7 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 		return err
 	}
 	defer func() { err = errors.Join(err, bare.stop()) }()
-	for _, kind := range []pairKind{noPair, byHistory, byWebhooks, byFilters} {
+	for _, kind := range []pairKind{noPair, byHistory, byWebhooks, byFilters, byNodes} {
 		var group []scenario
 		for _, s := range allScenarios() {
 			if s.pair == kind && selected(s.name, only) {
@@ -144,9 +146,12 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 		if len(group) == 0 {
 			continue
 		}
-		if kind == noPair {
+		switch kind {
+		case noPair:
 			err = b.measureBeside(ctx, r, ceiling{bare}, group, rounds)
-		} else {
+		case byNodes:
+			err = b.measureNodes(ctx, r, group, rounds)
+		default:
 			err = b.measurePair(ctx, r, kind, group, rounds)
 		}
 		if err != nil {
@@ -211,9 +216,9 @@ type side struct {
 
 // runOne runs a scenario on one side. A failure is a finding: it is reported
 // with the figures and the other scenarios go on.
-func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, side side) {
+func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, side side) measures {
 	who := map[bool]string{true: "ours", false: "ceiling"}[side.ours]
-	if s.pair != "" {
+	if s.pair != noPair && s.pair != byNodes {
 		who = map[bool]string{true: "large", false: "small"}[side.ours]
 	}
 	fmt.Fprintf(os.Stderr, "round %d: %s, %s\n", round+1, s.name, who)
@@ -222,6 +227,7 @@ func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, si
 		r.Failures = append(r.Failures, fmt.Sprintf("%s, %s: %v", s.name, who, err))
 	}
 	r.add(s.name, side.ours, m)
+	return m
 }
 
 func (c ceiling) setTargets(ctx context.Context, urls []string) error {

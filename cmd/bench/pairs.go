@@ -36,6 +36,7 @@ const (
 	byHistory  pairKind = "history"
 	byWebhooks pairKind = "webhooks"
 	byFilters  pairKind = "filters"
+	byNodes    pairKind = "nodes" // several nodes on one Postgres, beside one
 )
 
 // pairOf starts the two products.
@@ -175,10 +176,9 @@ func (b *bench) dispatch(ctx context.Context, p *product, body func() []byte) (m
 		t.reset()
 	}
 	start := time.Now()
-	got, err := b.producer.load(ctx, p.url(), loadOptions{
-		path: triggerPath, callers: 64, events: 1, limit: b.limit, duration: b.duration,
-		body: body,
-	})
+	got, err := b.producer.load(ctx, loadOptions{
+		path: triggerPath, callers: 64, events: 1, limit: b.limit, duration: b.duration, body: body,
+	}, p.url())
 	if err != nil {
 		return nil, err
 	}
@@ -223,12 +223,8 @@ func (p *product) readHistory(ctx context.Context) (measures, error) {
 
 // rebuild fills all read models anew, by the command that an operator gives.
 func (p *product) rebuild(ctx context.Context) (measures, error) {
-	var system struct {
-		Projections struct {
-			Head float64 `json:"head"`
-		} `json:"projections"`
-	}
-	if err := p.call(ctx, http.MethodGet, "/webhooks/system/stats", nil, &system); err != nil {
+	head, err := p.head(ctx)
+	if err != nil {
 		return nil, err
 	}
 	cmd := p.command(ctx, "projections", "rebuild", "--all")
@@ -236,7 +232,7 @@ func (p *product) rebuild(ctx context.Context) (measures, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("rebuild: %w: %s", err, out)
 	}
-	return measures{"events/s": system.Projections.Head / time.Since(start).Seconds()}, nil
+	return measures{"events/s": head / time.Since(start).Seconds()}, nil
 }
 
 // reset forgets what arrived.
@@ -279,4 +275,4 @@ var pairScenarios = []scenario{
 }
 
 // allScenarios are in the order in which they run and are printed.
-func allScenarios() []scenario { return slices.Concat(scenarios, pairScenarios) }
+func allScenarios() []scenario { return slices.Concat(scenarios, pairScenarios, nodeScenarios()) }

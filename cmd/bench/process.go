@@ -83,8 +83,8 @@ func (c *child) stop() error {
 	}
 }
 
-// tree lists the process and everything below it.
-func (c *child) tree() ([]int, error) {
+// tree lists a process and everything below it.
+func tree(root int) ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func (c *child) tree() ([]int, error) {
 			}
 		}
 	}
-	pids := []int{c.cmd.Process.Pid}
+	pids := []int{root}
 	for i := 0; i < len(pids); i++ {
 		pids = append(pids, children[pids[i]]...)
 	}
@@ -121,9 +121,13 @@ func statFields(pid int) []string {
 // Linux counts CPU time for user space in hundredths of a second.
 const ticksPerSecond = 100
 
-// cpu is the CPU time that the tree has used, with that of its ended children.
-func (c *child) cpu() (time.Duration, error) {
-	pids, err := c.tree()
+// cpu is the CPU time of the process's tree.
+func (c *child) cpu() (time.Duration, error) { return treeCPU(c.cmd.Process.Pid) }
+
+// treeCPU returns the CPU time that a process and everything below it have used, with that of
+// their ended children.
+func treeCPU(root int) (time.Duration, error) {
+	pids, err := tree(root)
 	if err != nil {
 		return 0, err
 	}

@@ -129,13 +129,16 @@ type produced struct {
 	elapsed time.Duration // from the first request to the last answer
 }
 
-// load has callers post one after the other until the time is over or limit
-// events are acknowledged. Any refusal ends it: a rate with errors in it says
+// load has callers, spread over the servers, post one event after the other until the time is
+// over or limit events are acknowledged. Any refusal ends it: a rate with errors in it says
 // nothing.
-func (p *producer) load(ctx context.Context, base string, o loadOptions) (produced, error) {
-	target, err := url.Parse(base + o.path)
-	if err != nil {
-		return produced{}, err
+func (p *producer) load(ctx context.Context, o loadOptions, servers ...string) (produced, error) {
+	targets := make([]*url.URL, len(servers))
+	for i, server := range servers {
+		var err error
+		if targets[i], err = url.Parse(server + o.path); err != nil {
+			return produced{}, err
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -148,7 +151,8 @@ func (p *producer) load(ctx context.Context, base string, o loadOptions) (produc
 	)
 	start := time.Now()
 	end := start.Add(o.duration)
-	for range o.callers {
+	for caller := range o.callers {
+		target := targets[caller%len(targets)]
 		wg.Go(func() {
 			var ids []string
 			for time.Now().Before(end) && ctx.Err() == nil && taken.Add(int64(o.events)) <= int64(o.limit) {

@@ -105,18 +105,24 @@ func (p *product) call(ctx context.Context, method, path string, body, into any)
 func (p *product) subscribe(ctx context.Context, targets []*target) ([]string, error) {
 	ids := make([]string, len(targets))
 	for i, t := range targets {
-		var made struct {
-			ID string `json:"id"`
-		}
-		err := p.call(ctx, http.MethodPost, "/webhooks/", map[string]any{
+		var err error
+		ids[i], err = p.webhook(ctx, map[string]any{
 			"name": "bench " + count(i), "url": t.url, "events": []string{eventType}, "timeout": 300,
-		}, &made)
+		})
 		if err != nil {
 			return nil, err
 		}
-		ids[i] = made.ID
 	}
 	return ids, nil
+}
+
+// webhook makes a webhook and returns its id.
+func (p *product) webhook(ctx context.Context, asked map[string]any) (string, error) {
+	var made struct {
+		ID string `json:"id"`
+	}
+	err := p.call(ctx, http.MethodPost, "/webhooks/", asked, &made)
+	return made.ID, err
 }
 
 func (p *product) unsubscribe(ctx context.Context, ids []string) error {
@@ -150,14 +156,12 @@ func (p *product) settle(ctx context.Context, webhooks []string, calls int, pati
 
 func (p *product) unsettled(ctx context.Context, webhooks []string, calls int) (problem string, err error) {
 	for _, id := range webhooks {
-		var s struct {
-			Total int `json:"total_calls"`
-		}
-		if err := p.call(ctx, http.MethodGet, "/webhooks/"+id+"/stats", nil, &s); err != nil {
+		total, err := p.totalCalls(ctx, id)
+		if err != nil {
 			return "", err
 		}
-		if s.Total != calls {
-			return fmt.Sprintf("the call log of webhook %s holds %d calls of %d", id, s.Total, calls), nil
+		if total != calls {
+			return fmt.Sprintf("the call log of webhook %s holds %d calls of %d", id, total, calls), nil
 		}
 	}
 	var system map[string]any
@@ -168,6 +172,26 @@ func (p *product) unsettled(ctx context.Context, webhooks []string, calls int) (
 		return fmt.Sprintf("projections lag by %v", lag), nil
 	}
 	return "", nil
+}
+
+// totalCalls returns how many calls the statistics of a webhook hold.
+func (p *product) totalCalls(ctx context.Context, webhook string) (int, error) {
+	var s struct {
+		Total int `json:"total_calls"`
+	}
+	err := p.call(ctx, http.MethodGet, "/webhooks/"+webhook+"/stats", nil, &s)
+	return s.Total, err
+}
+
+// head returns the last position of the log.
+func (p *product) head(ctx context.Context) (float64, error) {
+	var s struct {
+		Projections struct {
+			Head float64 `json:"head"`
+		} `json:"projections"`
+	}
+	err := p.call(ctx, http.MethodGet, "/webhooks/system/stats", nil, &s)
+	return s.Projections.Head, err
 }
 
 // largestLag finds the numbers called lag, wherever they stand.

@@ -51,6 +51,16 @@ var floors = map[string]floor{
 	"webhooks-dispatch deliveries/s": {ratio: 1},
 	"filters-dispatch deliveries/s":  {ratio: 0.8},
 	"webhooks-list list p50 ms":      {at: 10, atMost: true},
+
+	"nodes-3 deliveries/s":        {ratio: 2.4},
+	"nodes-4 deliveries/s":        {ratio: 3.2},
+	"nodes-4 busiest/least":       {at: 1.7, atMost: true},
+	"nodes-4 entries/delivery":    {at: 2.1, atMost: true},
+	"nodes-4 Postgres CPU s/1000": {ratio: 1.2, atMost: true},
+
+	"nodes-1-workers-3 calls of node 2": {at: 1},
+	"nodes-1-workers-3 calls of node 3": {at: 1},
+	"nodes-1-workers-3 calls of node 4": {at: 1},
 }
 
 // report is what is printed and kept.

@@ -104,9 +104,9 @@ func (b *bench) deliver(ctx context.Context, s system, d delivery) (m measures, 
 		return nil, err
 	}
 	start := time.Now()
-	got, err := b.producer.load(ctx, s.url(), loadOptions{
+	got, err := b.producer.load(ctx, loadOptions{
 		path: triggerPath, callers: d.callers, events: 1, limit: d.limit, duration: b.duration, body: one,
-	})
+	}, s.url())
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (b *bench) ingest(ctx context.Context, s system, o loadOptions) (measures, 
 		}
 	}
 	o.duration, o.limit = b.duration, 10*b.limit
-	got, err := b.producer.load(ctx, s.url(), o)
+	got, err := b.producer.load(ctx, o, s.url())
 	if err != nil {
 		return nil, err
 	}
@@ -282,9 +282,9 @@ func (b *bench) memoryAt(ctx context.Context, p *product, n int) (rss float64, e
 		return 0, err
 	}
 	body := batch(eventType, 500)
-	got, err := b.producer.load(ctx, p.url(), loadOptions{
+	got, err := b.producer.load(ctx, loadOptions{
 		path: triggerPath + "/batch", callers: 4, events: 500, limit: n, duration: 10 * time.Minute, body: func() []byte { return body },
-	})
+	}, p.url())
 	if err != nil {
 		return 0, err
 	}
