@@ -20,8 +20,8 @@ import (
 // What waits in memory is bounded too, in number (by the same threshold: no lane
 // keeps more than are still free) and bytes; the rest stays in the queue's table,
 // unread. What is kept here costs a third of what is claimed from the table later.
-// Beside other nodes it is bounded in time as well: what does not start soon goes
-// back to the table, where a node that has nothing to do finds it.
+// Beside other nodes a lane keeps no more than it starts within moments, and what does
+// not start soon goes back to the table: a node that has nothing to do takes it.
 const (
 	lanesShare      = 8
 	firstWindow     = 64
@@ -40,8 +40,8 @@ const (
 	// patientFor is how long a delivery waits here for its call while other nodes
 	// may be free for it.
 	patientFor = time.Second
-	// After so many starts a lane that had kept too much may keep one more waiting.
-	startsAKept = 8
+	// keepFor is how much of its own work a lane keeps waiting beside other nodes.
+	keepFor = 100 * time.Millisecond
 	// leftFor is how long what could not start here is left to others: each of
 	// them looks once in that time at least.
 	leftFor = 2 * claimPoll
@@ -79,8 +79,9 @@ type lane struct {
 	inFlight int
 	bytes    int // of its payloads in memory
 	window   int
-	kept     int       // how many may wait beside those that can start at once
-	starts   int       // since kept last grew
+	started  int       // calls, in the keepFor before counted
+	starts   int       // calls since counted
+	counted  time.Time // when starts was last begun
 	left     time.Time // until when others come first, unless something can start at once
 	backlog  bool      // the table may hold more that is due
 	ringed   bool      // it is among those that wait for a turn
@@ -91,6 +92,7 @@ type lane struct {
 type lanes struct {
 	workers int
 	node    int64
+	alone   func() bool // whether no other node lives
 
 	mu        sync.Mutex
 	byID      map[domain.WebhookID]*lane
@@ -118,7 +120,7 @@ type tentative struct {
 
 func newLanes(workers int, node int64) *lanes {
 	return &lanes{
-		workers: workers, node: node,
+		workers: workers, node: node, alone: func() bool { return true },
 		byID:    map[domain.WebhookID]*lane{},
 		claimed: map[domain.DeliveryID]*delivery{},
 		idle:    make(chan struct{}),
@@ -144,7 +146,7 @@ func signal(c chan struct{}) {
 func (l *lanes) lane(id domain.WebhookID) *lane {
 	ln := l.byID[id]
 	if ln == nil {
-		ln = &lane{webhook: id, window: min(firstWindow, l.workers), kept: mostKept(l.workers)}
+		ln = &lane{webhook: id, window: min(firstWindow, l.workers)}
 		l.byID[id] = ln
 	}
 	return ln
@@ -155,16 +157,28 @@ func (l *lanes) limit(ln *lane) int {
 	return max(1, min(ln.window, lanesShare*(l.workers-l.inFlight)))
 }
 
-// mostKept is as good as no bound: a window never grows beyond the workers.
-func mostKept(workers int) int { return windowsKept * workers }
+// keeps returns how many of the lane may wait beside those that can start at once: as
+// many as it starts in keepFor, and alone as many as it may hold at all.
+func (l *lanes) keeps(ln *lane) int {
+	if l.alone() {
+		return windowsKept * ln.window
+	}
+	now := time.Now()
+	if age := now.Sub(ln.counted); age >= 2*keepFor {
+		ln.started, ln.starts, ln.counted = 0, 0, now
+	} else if age >= keepFor {
+		ln.started, ln.starts, ln.counted = ln.starts, 0, now
+	}
+	return max(ln.started, ln.starts)
+}
 
-// most is how many deliveries of the lane may wait in memory.
+// most returns how many deliveries of the lane may wait in memory.
 func (l *lanes) most(ln *lane) int {
 	atOnce := max(0, min(l.limit(ln)-ln.inFlight, l.workers-l.inFlight))
 	if atOnce == 0 && ln.inFlight == 0 && !time.Now().Before(ln.left) {
 		atOnce = 1 // it waits for its turn among the lanes
 	}
-	return min(windowsKept*ln.window, atOnce+ln.kept)
+	return min(windowsKept*ln.window, atOnce+l.keeps(ln))
 }
 
 // wants tells whether the lane should claim from the table. Small claims cost as
@@ -289,9 +303,7 @@ func (l *lanes) next() *delivery {
 		l.inFlight++
 		l.waiting--
 		l.recording++
-		if ln.starts++; ln.starts >= startsAKept {
-			ln.starts, ln.kept = 0, min(ln.kept+1, mostKept(l.workers))
-		}
+		ln.starts++
 		if l.wants(ln) {
 			signal(l.claim)
 		}
@@ -413,9 +425,7 @@ func (l *lanes) stop() []*delivery {
 	return unstarted
 }
 
-// stale removes what waits in lanes whose first has waited for too long. Until they
-// have started some, such lanes take only what can start at once: then they keep again,
-// little by little, as much as they start in time.
+// stale removes what waits in lanes whose first has waited for too long.
 func (l *lanes) stale(now time.Time) []*delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -425,7 +435,7 @@ func (l *lanes) stale(now time.Time) []*delivery {
 			continue
 		}
 		out = append(out, l.empty(ln)...)
-		ln.kept, ln.starts, ln.left = 0, 0, now.Add(leftFor)
+		ln.left = now.Add(leftFor)
 		ln.backlog = true
 	}
 	return out

@@ -185,6 +185,7 @@ func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 		logger: c.Logger, node: node, lanes: newLanes(s.workers, node.ID), attempted: c.Attempted,
 		sweep: make(chan struct{}, 1),
 	}
+	now.lanes.alone = node.Alone
 	now.workers = newWorkerPool(s.workers, now.deliver)
 	now.replays = newReplayer(now)
 	if c.Deliver {
