@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,7 @@ import (
 const (
 	// LeaseTime is how long a silent node keeps what it owns.
 	LeaseTime  = 10 * time.Second
-	leaseRenew = 2 * time.Second
+	leaseRenew = time.Second
 	// leaseMargin is how much earlier than the database a node counts itself out.
 	leaseMargin = 2 * time.Second
 )
@@ -40,16 +41,28 @@ type Node struct {
 	validUntil atomic.Int64 // nanoseconds after start, by the monotonic clock
 	start      time.Time
 	others     atomic.Int64
-	onOthers   func(others int)
+	work       atomic.Int64
+	onPeers    func(Peers)
 
 	lost     chan struct{}
 	loseOnce sync.Once
 }
 
-// Join enters the node. Run must renew its lease from then on. onOthers is told
-// the number of other live nodes whenever it was counted; it may be nil.
-func Join(ctx context.Context, pool *pgxpool.Pool, clock *Clock, name string, logger *slog.Logger, onOthers func(int)) (*Node, error) {
-	n := &Node{Name: name, pool: pool, clock: clock, logger: logger, start: time.Now(), onOthers: onOthers, lost: make(chan struct{})}
+// Peers are the other live nodes, as the last renewal of the lease found them.
+type Peers struct {
+	Others  int   // all of them
+	Workers int   // those that count work
+	Work    int64 // the sum of what these have counted since they joined
+}
+
+// notWorking is the work of a node that counts none.
+const notWorking = -1
+
+// Join enters the node. Run must renew its lease from then on. onPeers is called with
+// the other nodes whenever they were counted; it may be nil.
+func Join(ctx context.Context, pool *pgxpool.Pool, clock *Clock, name string, logger *slog.Logger, onPeers func(Peers)) (*Node, error) {
+	n := &Node{Name: name, pool: pool, clock: clock, logger: logger, start: time.Now(), onPeers: onPeers, lost: make(chan struct{})}
+	n.work.Store(notWorking)
 	sent := time.Now()
 	err := pool.QueryRow(ctx, `
 		INSERT INTO medilab.nodes (name, lease_until) VALUES ($1, clock_timestamp() + $2)
@@ -91,12 +104,15 @@ func (n *Node) Run(ctx context.Context) error {
 // Lost is closed when the node owns nothing more.
 func (n *Node) Lost() <-chan struct{} { return n.lost }
 
-// Valid tells whether the node may still act on what it owns.
+// Valid reports whether the node may still act on what it owns.
 func (n *Node) Valid() bool {
 	return int64(time.Since(n.start)) < n.validUntil.Load()
 }
 
-// Alone tells whether no other node lives.
+// SetWork sets how much work the node has done, for its peers to compare.
+func (n *Node) SetWork(done int64) { n.work.Store(done) }
+
+// Alone reports whether no other node lives.
 func (n *Node) Alone() bool { return n.others.Load() == 0 }
 
 // Leave gives up the lease, so that others need not wait for its end.
@@ -114,12 +130,15 @@ func (n *Node) Leave(ctx context.Context) error {
 func (n *Node) renew(ctx context.Context) error {
 	sent := time.Now()
 	var now time.Time
-	var others int64
+	var peers Peers
 	err := n.pool.QueryRow(ctx, `
-		UPDATE medilab.nodes SET lease_until = clock_timestamp() + $2
-		WHERE id = $1 AND lease_until > clock_timestamp()
-		RETURNING clock_timestamp(), (SELECT count(*) FROM medilab.nodes WHERE id <> $1 AND lease_until > clock_timestamp())`,
-		n.ID, LeaseTime).Scan(&now, &others)
+		WITH renewed AS (
+			UPDATE medilab.nodes SET lease_until = clock_timestamp() + $2, work = nullif($3, `+strconv.Itoa(notWorking)+`)
+			WHERE id = $1 AND lease_until > clock_timestamp() RETURNING clock_timestamp() AS now)
+		SELECT renewed.now, others.* FROM renewed, LATERAL (
+			SELECT count(*), count(work), coalesce(sum(work), 0)::bigint FROM medilab.nodes
+			WHERE id <> $1 AND lease_until > clock_timestamp()) AS others`,
+		n.ID, LeaseTime, n.work.Load()).Scan(&now, &peers.Others, &peers.Workers, &peers.Work)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrLeaseLost
 	}
@@ -128,9 +147,9 @@ func (n *Node) renew(ctx context.Context) error {
 	}
 	n.extend(sent)
 	n.clock.Observe(now, sent)
-	n.others.Store(others)
-	if n.onOthers != nil {
-		n.onOthers(int(others))
+	n.others.Store(int64(peers.Others))
+	if n.onPeers != nil {
+		n.onPeers(peers)
 	}
 	return nil
 }

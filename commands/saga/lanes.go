@@ -92,7 +92,6 @@ type lane struct {
 type lanes struct {
 	workers int
 	node    int64
-	alone   func() bool // whether no other node lives
 
 	mu        sync.Mutex
 	byID      map[domain.WebhookID]*lane
@@ -106,28 +105,33 @@ type lanes struct {
 	recording int
 
 	tentative tentative
+	sharing   sharing
 	start     chan struct{} // a token: something may start
 	claim     chan struct{} // a token: the table may hold what there is room for
 }
 
-// tentative is what was claimed for the batch that is being appended.
+// tentative is what was claimed for the batch that is being appended, and what was left
+// to other nodes.
 type tentative struct {
 	claimed map[domain.DeliveryID]struct{}
+	left    map[domain.DeliveryID]struct{}
 	byLane  map[domain.WebhookID]int
 	laneSum map[domain.WebhookID]int // bytes
 	bytes   int
 }
 
-func newLanes(workers int, node int64) *lanes {
+func newLanes(workers int) *lanes {
 	return &lanes{
-		workers: workers, node: node, alone: func() bool { return true },
+		workers: workers,
 		byID:    map[domain.WebhookID]*lane{},
 		claimed: map[domain.DeliveryID]*delivery{},
 		idle:    make(chan struct{}),
 		start:   make(chan struct{}, 1),
 		claim:   make(chan struct{}, 1),
+		sharing: sharing{share: 1},
 		tentative: tentative{
 			claimed: map[domain.DeliveryID]struct{}{},
+			left:    map[domain.DeliveryID]struct{}{},
 			byLane:  map[domain.WebhookID]int{},
 			laneSum: map[domain.WebhookID]int{},
 		},
@@ -160,7 +164,7 @@ func (l *lanes) limit(ln *lane) int {
 // keeps returns how many of the lane may wait beside those that can start at once: as
 // many as it starts in keepFor, and alone as many as it may hold at all.
 func (l *lanes) keeps(ln *lane) int {
-	if l.alone() {
+	if !l.sharing.others {
 		return windowsKept * ln.window
 	}
 	now := time.Now()
@@ -202,6 +206,7 @@ func (l *lanes) beginClaims() claimFunc {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.tentative.claimed)
+	clear(l.tentative.left)
 	clear(l.tentative.byLane)
 	clear(l.tentative.laneSum)
 	l.tentative.bytes = 0
@@ -214,6 +219,10 @@ func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
 	defer l.mu.Unlock()
 	ln := l.lane(d.WebhookID)
 	if ln.backlog || l.room(ln) == 0 {
+		return 0
+	}
+	if !l.sharing.takes() {
+		l.tentative.left[d.DeliveryID] = struct{}{}
 		return 0
 	}
 	l.tentative.claimed[d.DeliveryID] = struct{}{}
@@ -233,6 +242,9 @@ func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.E
 			continue // it waits for others
 		}
 		ln := l.lane(d.WebhookID)
+		if _, left := l.tentative.left[d.DeliveryID]; left {
+			continue // they were told; should nobody take it, a look finds it
+		}
 		if _, mine := l.tentative.claimed[d.DeliveryID]; !mine {
 			ln.backlog = true
 			signal(l.claim)
@@ -333,6 +345,7 @@ func (l *lanes) free(d *delivery) {
 	ln := l.lane(d.webhook)
 	ln.inFlight--
 	l.inFlight--
+	l.sharing.calls++
 	l.enlist(ln)
 	if len(ln.waiting) == 0 && l.wants(ln) {
 		signal(l.claim)

@@ -21,8 +21,8 @@ func deliveriesTo(webhook domain.WebhookID, n int) []*delivery {
 // it starts.
 func TestLanesKeepWhatStartsInTime(t *testing.T) {
 	const workers = 4
-	l := newLanes(workers, 1)
-	l.alone = func() bool { return false }
+	l := newLanes(workers)
+	l.sharing.others = true
 	webhook := domain.WebhookID(uuid.New())
 	ln := l.lane(webhook)
 	l.add(deliveriesTo(webhook, 2*workers))
@@ -54,7 +54,7 @@ func TestLanesKeepWhatStartsInTime(t *testing.T) {
 	if room := l.room(ln); room != 1+6 {
 		t.Fatalf("with 6 starts in that time the lane has room for %d", room)
 	}
-	l.alone = func() bool { return true }
+	l.sharing.others = false
 	if room := l.room(ln); room < windowsKept {
 		t.Fatalf("alone the lane has room for %d", room)
 	}
@@ -63,8 +63,8 @@ func TestLanesKeepWhatStartsInTime(t *testing.T) {
 // A lane without a call waits for its turn in memory, but not before others had
 // the time to take what it could not start.
 func TestLanesLeaveToOthersFirst(t *testing.T) {
-	l := newLanes(1, 1)
-	l.alone = func() bool { return false }
+	l := newLanes(1)
+	l.sharing.others = true
 	busy, other := domain.WebhookID(uuid.New()), domain.WebhookID(uuid.New())
 	l.add(append(deliveriesTo(busy, 1), deliveriesTo(other, 1)...))
 	if l.next() == nil {
@@ -93,7 +93,7 @@ func drain(c chan struct{}) {
 // However much one lane keeps, others have room.
 func TestLanesKeepRoomForOthers(t *testing.T) {
 	const workers = 64
-	l := newLanes(workers, 1)
+	l := newLanes(workers)
 	for n := range 10 {
 		webhook := domain.WebhookID(uuid.New())
 		room := l.room(l.lane(webhook))

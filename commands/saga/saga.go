@@ -174,23 +174,26 @@ type session struct {
 }
 
 func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
-	node, err := eventstore.Join(ctx, c.Pool, c.Log.Clock(), c.Name, c.Logger, func(others int) {
-		c.Log.SetAnnounce(others > 0)
+	now := &session{
+		log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
+		logger: c.Logger, attempted: c.Attempted, sweep: make(chan struct{}, 1), lanes: newLanes(s.workers),
+	}
+	node, err := eventstore.Join(ctx, c.Pool, c.Log.Clock(), c.Name, c.Logger, func(peers eventstore.Peers) {
+		c.Log.SetAnnounce(peers.Others > 0)
+		if calls := now.lanes.balance(peers); now.claimer != nil {
+			now.node.SetWork(calls)
+		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	now := &session{
-		log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
-		logger: c.Logger, node: node, lanes: newLanes(s.workers, node.ID), attempted: c.Attempted,
-		sweep: make(chan struct{}, 1),
-	}
-	now.lanes.alone = node.Alone
+	now.node, now.lanes.node = node, node.ID
 	now.workers = newWorkerPool(s.workers, now.deliver)
 	now.replays = newReplayer(now)
 	if c.Deliver {
 		now.claimer = newClaimer(now)
 		now.batcher = newBatcher(now)
+		node.SetWork(0)
 	}
 	return now, nil
 }

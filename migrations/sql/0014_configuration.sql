@@ -27,3 +27,6 @@ DELETE FROM medilab.readers WHERE name = 'dispatcher';
 ALTER TABLE medilab.readers ALTER COLUMN position DROP NOT NULL;
 INSERT INTO medilab.readers (name, position) VALUES ('replays', NULL), ('relay', NULL);
 DROP TABLE medilab.relay;
+
+-- What a node has done since it joined; null: it makes no calls. Nodes even it out.
+ALTER TABLE medilab.nodes ADD COLUMN work bigint;
