@@ -84,50 +84,40 @@ func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (doma
 // outcomeUnreadableEvent: the stored event does not decode, so nothing was sent.
 const outcomeUnreadableEvent domain.Outcome = "unreadable_event"
 
-// record appends what decide says, at the version that the delivery's stream
-// has. It tries until the database answers, also when the node's lease is over:
-// the version tells whether others have decided meanwhile.
+// record appends what decide says of the delivery. It tries until the database answers,
+// also when the node's lease is over: the stream's version shows whether others have
+// decided meanwhile.
 func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 	ctx := context.Background() // the record of what happened outlives the shutdown's patience
-	failing := false            // told once: an outage has many outcomes wait
-	warn := func(message string, err error) {
-		if !failing {
-			s.logger.Warn(message, "delivery", d.id.String(), "error", err)
+	change, again := decide(d), false
+	next := func(ctx context.Context) (unit eventstore.Unit, err error) {
+		if again {
+			if change, err = s.decideAgain(ctx, d, change, decide); err != nil || change == nil {
+				return unit, err
+			}
 		}
-		failing = true
-		s.sleep(ctx, recordPause)
+		again = true
+		return s.unit(d, change), nil
 	}
-	for {
-		change := decide(d)
-		err := s.append(ctx, d, change)
-		switch {
-		case err == nil:
+	for warned := false; ; warned = true { // once: an outage has many outcomes wait
+		_, err := s.directory.Execute(ctx, next)
+		if errors.Is(err, eventstore.ErrClosed) {
+			return
+		}
+		if err == nil {
 			if failed, ok := change.(domain.DeliveryAttemptFailed); ok && failed.GaveUp == "" {
 				s.claimer.due.earlier(failed.NextAttemptAt)
 			}
 			return
-		case eventstore.IsConflict(err):
-			retry, err := s.overtaken(ctx, d, change)
-			if err == nil && !retry {
-				return
-			}
-			if err != nil {
-				warn("delivery's stream not read, trying again", err)
-			}
-		case errors.Is(err, eventstore.ErrClosed):
-			return
-		default:
-			warn("outcome not recorded, trying again", err)
 		}
+		if errors.Is(err, eventstore.ErrUnavailable) {
+			signal(s.sweep) // what it queued may be this node's without its knowing
+		}
+		if !warned {
+			s.logger.Warn("outcome not recorded, trying again", "delivery", d.id.String(), "error", err)
+		}
+		s.sleep(ctx, recordPause)
 	}
-}
-
-func (s *session) append(ctx context.Context, d *delivery, change domain.Change) error {
-	_, err := s.log.Append(ctx, s.unit(d, change))
-	if errors.Is(err, eventstore.ErrUnavailable) {
-		signal(s.sweep) // what it queued may be this node's without its knowing
-	}
-	return err
 }
 
 func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
@@ -140,42 +130,33 @@ func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
 	}}}
 }
 
-// overtaken looks why the stream has moved on. When the attempt is still open
-// (somebody asked for a retry meanwhile), or our own append had gone through, it
-// takes the new version; when it was decided without us, it keeps our outcome as
-// what it is: late.
-func (s *session) overtaken(ctx context.Context, d *delivery, change domain.Change) (retry bool, err error) {
+// decideAgain looks at the stream as it is now. When the attempt is still open
+// (somebody asked for a retry meanwhile), it decides anew at the new version; when the
+// attempt was decided without us, our outcome is kept as late. Nil: nothing is left to
+// record.
+func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Change, decide func(*delivery) domain.Change) (domain.Change, error) {
 	events, err := s.log.Load(ctx, d.id.Stream())
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	var state domain.Delivery
 	for _, e := range events {
 		if recorded, ok := e.Value.(domain.Change); ok {
 			if e.Version > d.version && sameCall(recorded, change) {
-				return false, nil // the answer to our append was lost; it had happened
+				return nil, nil // the answer to our append was lost; it had happened
 			}
 			state = state.Evolve(recorded, e.RecordedAt)
 		}
 	}
 	d.version = int64(len(events))
-	if state.State == domain.DeliveryPending && state.Attempts < d.attempt {
+	if state.State == domain.DeliveryPending && state.Attempts < d.attempt || len(events) == 0 {
 		d.retries = state.Retries
-		return true, nil
+		return decide(d), nil
 	}
-	call, made := callOf(change)
-	if !made {
-		return false, nil // nothing was sent, and there is nothing left to decide
+	if call, made := callOf(change); made {
+		return domain.DeliveryOutcomeLate{Call: call}, nil
 	}
-	err = s.append(ctx, d, domain.DeliveryOutcomeLate{Call: call})
-	return eventstore.IsConflict(err), nilIfConflict(err)
-}
-
-func nilIfConflict(err error) error {
-	if eventstore.IsConflict(err) {
-		return nil
-	}
-	return err
+	return nil, nil // nothing was sent
 }
 
 func callOf(change domain.Change) (domain.Call, bool) {
