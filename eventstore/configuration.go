@@ -29,7 +29,8 @@ func (l *Log) ReadConfiguration(ctx context.Context, after Position) (c Configur
 		return c, fmt.Errorf("read configuration: %w", err)
 	}
 	if c.Head > after {
-		c.Events, err = l.collect(tx.Query(ctx, configurationSQL, after, c.Head))
+		c.Events, err = collect(tx.Query(ctx, configurationSQL, after, c.Head))
+		l.decode(c.Events)
 	}
 	return c, err
 }

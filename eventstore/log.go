@@ -2,11 +2,10 @@ package eventstore
 
 import (
 	"context"
-	"fmt"
+	"crypto/rand"
 	"log/slog"
 	"sync"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -59,7 +58,7 @@ func Open(config Config) *Log {
 	}
 	l := &Log{pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger, tail: newTail()}
 	l.listeners.all = map[chan struct{}]*listener{}
-	l.announcements.start(l.pool, l.logger)
+	l.announcements.process, l.announcements.keys = rand.Text(), map[string]struct{}{}
 	l.SetAnnounce(config.Announce)
 	l.appender = newAppender(l)
 	return l
@@ -68,7 +67,7 @@ func Open(config Config) *Log {
 // Close waits for the appends under way; later ones get ErrClosed.
 func (l *Log) Close() {
 	l.appender.close()
-	l.announcements.stop()
+	l.sendAnnouncements()
 }
 
 // Clock is the database's clock as this process knows it.
@@ -112,148 +111,4 @@ func (l *Log) Between(ctx context.Context, f func()) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// Head is the last position of the log.
-func (l *Log) Head(ctx context.Context) (Position, error) {
-	var head Position
-	if err := l.pool.QueryRow(ctx, `SELECT position FROM medilab.log_head`).Scan(&head); err != nil {
-		return 0, fmt.Errorf("read the log's head: %w", err)
-	}
-	return head, nil
-}
-
-const eventColumns = `position, stream, version, type, data, metadata::text, recorded_at`
-
-// Load reads a stream from its beginning. A stream that nobody appended to is
-// empty: that is no error.
-func (l *Log) Load(ctx context.Context, stream string) ([]Event, error) {
-	return l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events WHERE stream = $1 ORDER BY version`, stream)
-}
-
-// LoadAll reads many streams at once, each in order of its versions.
-func (l *Log) LoadAll(ctx context.Context, streams []string) ([]Event, error) {
-	return l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events WHERE stream = ANY($1) ORDER BY stream, version`, streams)
-}
-
-// LoadFirst reads the first event of each stream, in the order of the streams. A
-// stream that nobody appended to is left out.
-func (l *Log) LoadFirst(ctx context.Context, streams []string) ([]Event, error) {
-	// LATERAL with LIMIT keeps to the unique index whatever the planner knew.
-	return l.query(ctx, `SELECT e.* FROM unnest($1::text[]) WITH ORDINALITY AS s (stream, n)
-		CROSS JOIN LATERAL (SELECT `+eventColumns+` FROM medilab.events WHERE stream = s.stream AND version = 1 LIMIT 1) AS e
-		ORDER BY s.n`, streams)
-}
-
-// At reads the event at the position. A position beyond the head has none: the
-// second result is false.
-func (l *Log) At(ctx context.Context, position Position) (Event, bool, error) {
-	events, err := l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events WHERE position = $1`, position)
-	if err != nil || len(events) == 0 {
-		return Event{}, false, err
-	}
-	return events[0], true, nil
-}
-
-// Read gives up to limit events after the position, in order. No events: that
-// was the head.
-func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, error) {
-	if events := l.tail.after(after, limit); events != nil {
-		return events, nil
-	}
-	// A page holds what fits: large payloads make it shorter, never empty.
-	return l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events
-		WHERE position > $1 AND position <= (
-			SELECT max(position) FROM (
-				SELECT position, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
-				FROM (SELECT position, data FROM medilab.events WHERE position > $1 ORDER BY position LIMIT $2) AS page
-			) AS sized WHERE before < $3)
-		ORDER BY position`, after, limit, maxPageBytes)
-}
-
-// maxPageBytes bounds the memory of a page of events.
-const maxPageBytes = 16 << 20
-
-func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
-	return l.collect(l.pool.Query(ctx, sql, args...))
-}
-
-func (l *Log) collect(rows pgx.Rows, err error) ([]Event, error) {
-	if err != nil {
-		return nil, fmt.Errorf("read the log: %w", err)
-	}
-	events, err := scanEvents(rows)
-	if err != nil {
-		return nil, err
-	}
-	for i := range events {
-		l.config.Codec.decode(&events[i])
-	}
-	return events, nil
-}
-
-func scanEvent(row pgx.Row) (e Event, err error) {
-	if err := row.Scan(&e.Position, &e.Stream, &e.Version, &e.Type, &e.Data, &e.Metadata, &e.RecordedAt); err != nil {
-		return Event{}, fmt.Errorf("read the log: %w", err)
-	}
-	e.RecordedAt = e.RecordedAt.UTC()
-	return e, nil
-}
-
-func scanEvents(rows pgx.Rows) ([]Event, error) {
-	defer rows.Close()
-	var events []Event
-	for rows.Next() {
-		e, err := scanEvent(rows)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, e)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read the log: %w", err)
-	}
-	return events, nil
-}
-
-// Each calls yield for every event after the position that the filter lets
-// through, in order, in constant memory, until the head that it found at its start.
-func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
-	head, err := l.Head(ctx)
-	if err != nil {
-		return err
-	}
-	const page = 500 // rows, streamed: a slow yield keeps a snapshot for a page at most
-	for after < head {
-		last, n, err := l.eachOfPage(ctx, after, head, page, filter, yield)
-		if err != nil || n < page {
-			return err
-		}
-		after = last
-	}
-	return nil
-}
-
-func (l *Log) eachOfPage(ctx context.Context, after, head Position, page int, filter Filter, yield func(Event) error) (last Position, n int, err error) {
-	sql, args := filter.query(after, head, page)
-	rows, err := l.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the log: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		e, err := scanEvent(rows)
-		if err != nil {
-			return 0, 0, err
-		}
-		l.config.Codec.decode(&e)
-		if err := yield(e); err != nil {
-			return 0, 0, err
-		}
-		last, n = e.Position, n+1
-	}
-	if err := rows.Err(); err != nil {
-		return 0, 0, fmt.Errorf("read the log: %w", err)
-	}
-	return last, n, nil
 }

@@ -101,8 +101,8 @@ func TestMissingStreamIsEmpty(t *testing.T) {
 	if events, err := log.Load(t.Context(), "nobody"); err != nil || len(events) != 0 {
 		t.Fatalf("%v, %v", events, err)
 	}
-	if _, ok, err := log.At(t.Context(), 1); ok || err != nil {
-		t.Fatalf("%v, %v", ok, err)
+	if events, err := log.GetMany(t.Context(), []eventstore.Position{1}); err != nil || len(events) != 0 {
+		t.Fatalf("%v, %v", events, err)
 	}
 }
 

@@ -2,15 +2,13 @@ package eventstore
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
-	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Two kinds of notification: listeners of this process are notified of what it
@@ -91,70 +89,34 @@ const AnnouncedAll = "*"
 const AnnouncedConfiguration = "configuration"
 
 // announcements are sent to other processes, many at once, at most every
-// announceInterval. They are hints: whoever misses one finds the same by polling.
+// announceInterval. They are hints: who misses one finds the same by polling.
 type announcements struct {
-	pool    *pgxpool.Pool
-	logger  *slog.Logger
 	process string // so that a process ignores its own
-
 	on      atomic.Bool
-	mu      sync.Mutex
-	keys    map[string]struct{}
-	pending chan struct{}
-	cancel  context.CancelFunc
-	ended   chan struct{}
+
+	mu    sync.Mutex
+	keys  map[string]struct{}
+	timer *time.Timer // nil: nothing waits
 }
 
-func (a *announcements) start(pool *pgxpool.Pool, logger *slog.Logger) {
-	a.pool, a.logger, a.process = pool, logger, rand.Text()
-	a.keys, a.pending, a.ended = map[string]struct{}{}, make(chan struct{}, 1), make(chan struct{})
-	var ctx context.Context
-	ctx, a.cancel = context.WithCancel(context.Background())
-	go a.run(ctx)
-}
-
-// stop sends what is left and ends.
-func (a *announcements) stop() {
-	a.cancel()
-	<-a.ended
-}
-
-func (a *announcements) run(ctx context.Context) {
-	defer close(a.ended)
-	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case <-a.pending:
-		}
-		a.send()
-		select {
-		case <-ctx.Done():
-		case <-time.After(announceInterval):
-		}
-	}
-}
-
-func (a *announcements) send() {
+// sendAnnouncements sends what waits.
+func (l *Log) sendAnnouncements() {
+	a := &l.announcements
 	a.mu.Lock()
-	var payload strings.Builder
-	payload.WriteString(a.process)
-	if _, all := a.keys[AnnouncedAll]; all || len(a.keys) > maxAnnounced {
-		payload.WriteString("," + AnnouncedAll)
-	} else {
-		for key := range a.keys {
-			payload.WriteString("," + key)
-		}
-	}
-	n := len(a.keys)
+	keys := slices.Collect(maps.Keys(a.keys))
 	clear(a.keys)
+	a.timer = nil
 	a.mu.Unlock()
-	if n == 0 {
+	if len(keys) == 0 {
 		return
+	}
+	if len(keys) > maxAnnounced {
+		keys = []string{AnnouncedAll}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), announceTimeout)
 	defer cancel()
-	if _, err := a.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, channel, payload.String()); err != nil {
-		a.logger.Debug("other processes not notified, they will poll", "error", err)
+	if _, err := l.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, channel, a.process+","+strings.Join(keys, ",")); err != nil {
+		l.logger.Debug("other processes not notified, they will poll", "error", err)
 	}
 }
 
@@ -175,7 +137,9 @@ func (l *Log) Announce(keys ...string) {
 		}
 		a.keys[key] = struct{}{}
 	}
-	signal(a.pending)
+	if a.timer == nil {
+		a.timer = time.AfterFunc(announceInterval, l.sendAnnouncements)
+	}
 }
 
 // announceConfiguration announces a batch that changed webhooks or tokens.

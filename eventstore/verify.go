@@ -190,18 +190,10 @@ func (v *verifier) event(ctx context.Context, at Position) (Event, bool, error) 
 	return v.page[0], true, nil
 }
 
-// readPage reads what follows the position, in a bounded number of bytes.
-func (v *verifier) readPage(ctx context.Context, after Position) error {
+// readPage reads what follows the position.
+func (v *verifier) readPage(ctx context.Context, after Position) (err error) {
 	const most = 2000
-	rows, err := v.log.pool.Query(ctx, `
-		SELECT `+eventColumns+` FROM (
-			SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
-			FROM (SELECT * FROM medilab.events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) AS page
-		) AS sized WHERE before < $4 ORDER BY position`, after, v.head, most, maxPageBytes)
-	if err != nil {
-		return fmt.Errorf("verify the log: %w", err)
-	}
-	if v.page, err = scanEvents(rows); err != nil {
+	if v.page, err = v.log.page(ctx, after, v.head, most); err != nil {
 		return err
 	}
 	v.read = v.head

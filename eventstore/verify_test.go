@@ -62,11 +62,7 @@ func TestSealedAgain(t *testing.T) {
 	// again seals the batch at the position as an append would.
 	again := func(at Position) {
 		t.Helper()
-		rows, err := pool.Query(t.Context(), `SELECT `+eventColumns+` FROM medilab.events WHERE position = $1`, at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		events, err := scanEvents(rows)
+		events, err := collect(pool.Query(t.Context(), `SELECT `+eventColumns+` FROM medilab.events WHERE position = $1`, at))
 		if err != nil || len(events) != 1 {
 			t.Fatal(events, err)
 		}

@@ -247,13 +247,13 @@ func (p *Projections) Calls(ctx context.Context, f CallFilter) (CallPage, error)
 // Call gives one call of the webhook with all that the log holds of it; a
 // *domain.Error of KindNotFound when it is none of its calls.
 func (p *Projections) Call(ctx context.Context, webhook domain.WebhookID, id domain.CallID) (Call, error) {
-	event, found, err := p.log.At(ctx, eventstore.Position(id.Position()))
+	events, err := p.log.GetMany(ctx, []eventstore.Position{eventstore.Position(id.Position())})
 	if err != nil {
 		return Call{}, fmt.Errorf("read a call: %w", err)
 	}
-	if found {
-		decode(&event)
-		if call, ok := newCall(&event); ok && call.ID == id && call.WebhookID == webhook {
+	if len(events) > 0 {
+		decode(&events[0])
+		if call, ok := newCall(&events[0]); ok && call.ID == id && call.WebhookID == webhook {
 			return call, nil
 		}
 	}

@@ -157,7 +157,7 @@ func (p *Projections) positions(ctx context.Context, sql string, args ...any) ([
 // at which a list goes on when there are more.
 func (p *Projections) pick(ctx context.Context, positions []eventstore.Position, limit int) (events []eventstore.Event, next string, err error) {
 	wanted := positions[:min(limit, len(positions))]
-	if events, err = p.log.Pick(ctx, wanted); err != nil {
+	if events, err = p.log.GetMany(ctx, wanted); err != nil {
 		return nil, "", err
 	}
 	for i := range events {

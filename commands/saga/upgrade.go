@@ -62,10 +62,11 @@ func (s *session) decideUndecided(ctx context.Context) error {
 
 // decideOld decides one event by the webhooks as they were at its position.
 func (s *session) decideOld(ctx context.Context, registry *domain.Registry, position eventstore.Position) error {
-	e, _, err := s.log.At(ctx, position)
-	if err != nil {
+	events, err := s.log.GetMany(ctx, []eventstore.Position{position})
+	if err != nil || len(events) == 0 {
 		return err
 	}
+	e := events[0]
 	triggered, ok := e.Value.(domain.EventTriggered)
 	if !ok {
 		s.logger.Error("an event that an older version left undecided cannot be read", "position", position, "error", e.Err)

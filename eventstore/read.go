@@ -1,0 +1,265 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const eventColumns = `position, stream, version, type, data, metadata::text, recorded_at`
+
+// maxPageBytes bounds the memory of a page of events.
+const maxPageBytes = 16 << 20
+
+// Head returns the last position of the log.
+func (l *Log) Head(ctx context.Context) (Position, error) {
+	var head Position
+	if err := l.pool.QueryRow(ctx, `SELECT position FROM medilab.log_head`).Scan(&head); err != nil {
+		return 0, fmt.Errorf("read the log's head: %w", err)
+	}
+	return head, nil
+}
+
+// Load reads a stream from its beginning. A stream that nobody appended to is
+// empty: that is no error.
+func (l *Log) Load(ctx context.Context, stream string) ([]Event, error) {
+	return l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events WHERE stream = $1 ORDER BY version`, stream)
+}
+
+// LoadAll reads many streams at once, each in order of its versions.
+func (l *Log) LoadAll(ctx context.Context, streams []string) ([]Event, error) {
+	return l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events WHERE stream = ANY($1) ORDER BY stream, version`, streams)
+}
+
+// LoadFirst reads the first event of each stream, in the order of the streams. A
+// stream that nobody appended to is left out.
+func (l *Log) LoadFirst(ctx context.Context, streams []string) ([]Event, error) {
+	// LATERAL with LIMIT keeps to the unique index whatever the planner knew.
+	return l.query(ctx, `SELECT e.* FROM unnest($1::text[]) WITH ORDINALITY AS s (stream, n)
+		CROSS JOIN LATERAL (SELECT `+eventColumns+` FROM medilab.events WHERE stream = s.stream AND version = 1 LIMIT 1) AS e
+		ORDER BY s.n`, streams)
+}
+
+// GetMany reads the events at the positions, in the order given. It stops early, but not
+// before the first, once it holds about maxPageBytes: the caller asks again for the rest.
+// A position that the log does not hold is left out.
+func (l *Log) GetMany(ctx context.Context, positions []Position) ([]Event, error) {
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	// LATERAL with LIMIT keeps to the primary key even by a plan that was made when the
+	// log was empty.
+	return l.query(ctx, `
+		SELECT `+eventColumns+` FROM (
+			SELECT e.*, p.n, sum(octet_length(e.data)) OVER (ORDER BY p.n) - octet_length(e.data) AS before
+			FROM unnest($1::bigint[]) WITH ORDINALITY AS p (at, n)
+			CROSS JOIN LATERAL (SELECT * FROM medilab.events WHERE position = p.at LIMIT 1) AS e
+		) AS sized WHERE before < $2 ORDER BY n`, positions, maxPageBytes)
+}
+
+// Read returns up to limit events after the position, in order, fewer when they are
+// large. No events: that was the head.
+func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, error) {
+	if events := l.tail.after(after, limit); events != nil {
+		return events, nil
+	}
+	events, err := l.page(ctx, after, math.MaxInt64, limit)
+	l.decode(events)
+	return events, err
+}
+
+// page reads up to limit events between the positions, undecoded: as many as fit, at
+// least one if there is one.
+func (l *Log) page(ctx context.Context, after, to Position, limit int) ([]Event, error) {
+	return collect(l.pool.Query(ctx, `
+		SELECT `+eventColumns+` FROM (
+			SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
+			FROM (SELECT * FROM medilab.events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) AS page
+		) AS sized WHERE before < $4 ORDER BY position`, after, to, limit, maxPageBytes))
+}
+
+func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
+	events, err := collect(l.pool.Query(ctx, sql, args...))
+	l.decode(events)
+	return events, err
+}
+
+func (l *Log) decode(events []Event) {
+	for i := range events {
+		l.config.Codec.decode(&events[i])
+	}
+}
+
+func collect(rows pgx.Rows, err error) (events []Event, _ error) {
+	err = stream(rows, err, func(e Event) error {
+		events = append(events, e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return events, nil
+}
+
+// stream yields each row's event.
+func stream(rows pgx.Rows, err error, yield func(Event) error) error {
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e Event
+		if err := rows.Scan(&e.Position, &e.Stream, &e.Version, &e.Type, &e.Data, &e.Metadata, &e.RecordedAt); err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		e.RecordedAt = e.RecordedAt.UTC()
+		if err := yield(e); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	return nil
+}
+
+// Filter narrows a reading of the log. The zero value lets everything through.
+type Filter struct {
+	Streams []string  // any of these
+	Mention string    // beside those, also what holds this text anywhere in its data
+	Type    string    // exact, or a prefix that ends in ".*"
+	From    time.Time // recorded at or after
+	To      time.Time // recorded before
+}
+
+// query reads a page. Streams are few and go by their unique index, all else by
+// position; so does a time, which is found in the log by its positions.
+func (f Filter) query(after, head Position, limit int) (string, []any) {
+	var where strings.Builder
+	args := []any{after, head}
+	and := func(condition string, arg any) {
+		args = append(args, arg)
+		fmt.Fprintf(&where, " AND "+condition, len(args))
+	}
+	if f.Mention != "" {
+		args = append(args, f.Streams, []byte(f.Mention))
+		where.WriteString(" AND (stream = ANY($3) OR position($4::bytea IN data) > 0)")
+	} else if len(f.Streams) > 0 {
+		and("stream = ANY($%d)", f.Streams)
+	}
+	if prefix, group := strings.CutSuffix(f.Type, "*"); group {
+		and("starts_with(type, $%d)", prefix)
+	} else if f.Type != "" {
+		and("type = $%d", f.Type)
+	}
+	if !f.From.IsZero() {
+		and("position > medilab.position_before($%d)", f.From)
+	}
+	if !f.To.IsZero() {
+		and("position <= medilab.position_before($%d)", f.To)
+	}
+	args = append(args, limit)
+	return fmt.Sprintf(`SELECT %s FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d`,
+		eventColumns, where.String(), len(args)), args
+}
+
+// Each calls yield for every event after the position that the filter lets
+// through, in order, in constant memory, until the head that it found at its start.
+func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
+	head, err := l.Head(ctx)
+	if err != nil {
+		return err
+	}
+	const page = 500 // rows, streamed: a slow yield keeps a snapshot for a page at most
+	for n := page; n == page && after < head; {
+		sql, args := filter.query(after, head, page)
+		rows, err := l.pool.Query(ctx, sql, args...)
+		n = 0
+		err = stream(rows, err, func(e Event) error {
+			after = e.Position
+			n++
+			l.config.Codec.decode(&e)
+			return yield(e)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// GapError says that the log lacks a position that it must have.
+type GapError struct{ Position Position }
+
+func (e *GapError) Error() string { return fmt.Sprintf("the log has no position %d", e.Position) }
+
+// Scan reads the log after one position up to another, fast, in pages of up to size
+// events: the next page is read and decoded on all processors while the one before is
+// used. Memory is bounded by two pages. It ends early with yield's error, or with a
+// *GapError.
+func (l *Log) Scan(ctx context.Context, after, to Position, size int, yield func(page []Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	pages := make(chan []Event)
+	read := make(chan error, 1)
+	go func() {
+		read <- l.scan(ctx, after, to, size, pages)
+		close(pages)
+	}()
+	var failed error
+	for page := range pages {
+		if failed == nil {
+			if failed = yield(page); failed != nil {
+				cancel()
+			}
+		}
+	}
+	cancel()
+	err := <-read
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan<- []Event) error {
+	for after < to {
+		page, err := l.page(ctx, after, to, size)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if page[i].Position != after+Position(i)+1 {
+				return &GapError{Position: after + Position(i) + 1}
+			}
+		}
+		if len(page) == 0 {
+			return &GapError{Position: after + 1}
+		}
+		after = page[len(page)-1].Position
+		l.decodeAll(page)
+		select {
+		case pages <- page:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// decodeAll decodes a page on all processors.
+func (l *Log) decodeAll(page []Event) {
+	workers := runtime.GOMAXPROCS(0)
+	share := (len(page) + workers - 1) / workers
+	var wg sync.WaitGroup
+	for from := 0; from < len(page); from += share {
+		part := page[from:min(from+share, len(page))]
+		wg.Go(func() { l.decode(part) })
+	}
+	wg.Wait()
+}
