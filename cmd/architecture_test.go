@@ -32,6 +32,7 @@ const anything = "*"
 // that a new folder gets its rule with its first file.
 var folders = map[string]folder{
 	"domain":               {outside: []string{"github.com/google/uuid"}},
+	"domain/strictjson":    {outside: []string{"github.com/go-json-experiment/json"}},
 	"eventstore":           {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":             {inside: []string{"domain", "eventstore"}},
 	"commands/emit":        {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/google/uuid"}}, // the clinic imports it
@@ -50,8 +51,9 @@ const harness = "cmd/e2e/harness"
 
 // testFolders are what tests may import besides.
 var testFolders = map[string][]string{
-	"domain":     {},
-	"eventstore": {"migrations/testdb"},
+	"domain":            {},
+	"domain/strictjson": {},
+	"eventstore":        {"migrations/testdb"},
 }
 
 // source is a file of this module.

@@ -128,12 +128,3 @@ func (d decimal) sign(magnitude int) int {
 	}
 	return magnitude
 }
-
-// beyondRange reports a magnitude beyond 1e308, which is 0.1 * 10^309.
-func (d decimal) beyondRange() bool {
-	const limit = 309
-	if d.isZero() || d.exponent < limit {
-		return false
-	}
-	return d.exponent > limit || len(d.whole)+len(d.fraction) > 1 || d.digit(0) > '1'
-}

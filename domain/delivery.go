@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // A delivery is one event on its way to one webhook, over all its attempts; or
@@ -232,7 +234,7 @@ func (c *Call) appendResponse(dst []byte) []byte {
 		dst = append(dst, ']')
 	}
 	if len(c.Body) > 0 {
-		dst = appendBase64(append(dst, `,"response_body":`...), c.Body)
+		dst = strictjson.AppendBase64(append(dst, `,"response_body":`...), c.Body)
 	}
 	if c.Truncated {
 		dst = append(dst, `,"response_truncated":true`...)

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // Bounds on one filter. They keep what a webhook costs each event small; all are far
@@ -89,8 +91,8 @@ func (c *filterCompiler) count(field string) {
 // filter compiles an object of conditions.
 func (c *filterCompiler) filter(raw []byte, field string, nesting int) *Filter {
 	f := new(Filter)
-	for m := range members(raw, 0) {
-		key, value := string(m.key()), raw[m.off:m.end]
+	for m := range strictjson.Members(raw, 0) {
+		key, value := string(m.Key()), raw[m.Off:m.End]
 		at := field + "." + key
 		c.count(at)
 		switch {
@@ -211,8 +213,8 @@ func (c *filterCompiler) anyOf(raw []byte, field string, nesting int) *valueTest
 // operators compiles an object of operators, all of which must hold.
 func (c *filterCompiler) operators(raw []byte, field string, nesting int) *valueTest {
 	test := new(valueTest)
-	for m := range members(raw, 0) {
-		operator, value := string(m.key()), raw[m.off:m.end]
+	for m := range strictjson.Members(raw, 0) {
+		operator, value := string(m.Key()), raw[m.Off:m.End]
 		at := field + "." + operator
 		c.count(at)
 		switch operator {
@@ -349,8 +351,8 @@ func (c *filterCompiler) takeApart(raw []byte, field string) literal {
 		}
 	case objectKind:
 		l.fields = make(map[string]literal)
-		for m := range members(raw, 0) {
-			l.fields[string(m.key())] = c.takeApart(raw[m.off:m.end], field)
+		for m := range strictjson.Members(raw, 0) {
+			l.fields[string(m.Key())] = c.takeApart(raw[m.Off:m.End], field)
 		}
 	}
 	return l
@@ -367,7 +369,7 @@ func (c *filterCompiler) isList(raw []byte, field string) bool {
 
 // isEmpty is of an object or an array.
 func isEmpty(raw []byte) bool {
-	return skipSpace(raw, 1) == len(raw)-1
+	return strictjson.SkipSpace(raw, 1) == len(raw)-1
 }
 
 // hasOperators reports an object with a key that begins with $.
@@ -375,8 +377,8 @@ func hasOperators(raw []byte) bool {
 	if kindOf(raw) != objectKind {
 		return false
 	}
-	for m := range members(raw, 0) {
-		if bytes.HasPrefix(m.key(), []byte("$")) {
+	for m := range strictjson.Members(raw, 0) {
+		if bytes.HasPrefix(m.Key(), []byte("$")) {
 			return true
 		}
 	}

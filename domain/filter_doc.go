@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"iter"
 	"strings"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // Doc is an event's data, taken apart no further than the filters of its webhooks ask,
@@ -32,12 +34,12 @@ const (
 // webhooks have no filters costs nothing.
 func ParseDoc(eventData []byte) *Doc { return &Doc{data: eventData} }
 
-// readable checks the data once: an object by CheckJSON's rules, so no key is ambiguous.
+// readable checks the data once: an object by the rules of strictjson, so no key is ambiguous.
 func (d *Doc) readable() bool {
 	if d.state == docUnread {
 		d.state = docUnreadable
-		begin := skipSpace(d.data, 0)
-		if begin < len(d.data) && d.data[begin] == '{' && CheckJSON(d.data) == nil {
+		begin := strictjson.SkipSpace(d.data, 0)
+		if begin < len(d.data) && d.data[begin] == '{' && strictjson.Check(d.data) == nil {
 			d.state, d.root = docReadable, begin
 			d.found = make(map[string]*found)
 		}
@@ -168,9 +170,9 @@ func (d *Doc) descend(s span, path string, f *found) {
 		if f.through(s.end - s.off); f.tooLarge {
 			return
 		}
-		for at := range elementSpans(d.data, s.off) {
-			if d.data[at.off] == '{' {
-				d.descend(at, path, f)
+		for at := range strictjson.Members(d.data, s.off) {
+			if d.data[at.Off] == '{' {
+				d.descend(span{at.Off, at.End}, path, f)
 			}
 			if f.tooMany || f.tooLarge {
 				return
@@ -187,9 +189,9 @@ func (d *Doc) lookup(s span, key string) (span, bool) {
 		d.looks++
 	}
 	if s.end-s.off <= small && (s.off != d.root || d.looks <= often) {
-		for m := range members(d.data, s.off) {
-			if string(m.key()) == key {
-				return span{m.off, m.end}, true
+		for m := range strictjson.Members(d.data, s.off) {
+			if string(m.Key()) == key {
+				return span{m.Off, m.End}, true
 			}
 		}
 		return span{}, false
@@ -197,8 +199,8 @@ func (d *Doc) lookup(s span, key string) (span, bool) {
 	index, ok := d.indexes[s.off]
 	if !ok {
 		index = make(map[string]span)
-		for m := range members(d.data, s.off) {
-			index[string(m.key())] = span{m.off, m.end}
+		for m := range strictjson.Members(d.data, s.off) {
+			index[string(m.Key())] = span{m.Off, m.End}
 		}
 		if d.indexes == nil {
 			d.indexes = make(map[int]map[string]span)
@@ -209,42 +211,11 @@ func (d *Doc) lookup(s span, key string) (span, bool) {
 	return value, ok
 }
 
-// members gives the keys and values of the object that begins at i in data. The data has
-// passed CheckJSON; in other data it ends early.
-func members(data []byte, i int) iter.Seq[member] {
-	return func(yield func(member) bool) {
-		for i = skipSpace(data, i+1); ; i = skipSpace(data, i+1) {
-			m, ok := nextMember(data, i)
-			if !ok || !yield(m) {
-				return
-			}
-			if i = skipSpace(data, m.end); i == len(data) || data[i] != ',' {
-				return
-			}
-		}
-	}
-}
-
-// elementSpans gives the places of the elements of the array that begins at i in data.
-func elementSpans(data []byte, i int) iter.Seq[span] {
-	return func(yield func(span) bool) {
-		for i = skipSpace(data, i+1); ; i = skipSpace(data, i+1) {
-			end := skipValue(data, i)
-			if end == i || !yield(span{i, end}) {
-				return
-			}
-			if i = skipSpace(data, end); i == len(data) || data[i] != ',' {
-				return
-			}
-		}
-	}
-}
-
-// elements gives the elements of an array's bytes.
+// elements iterates over the elements of an array's bytes.
 func elements(raw []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		for at := range elementSpans(raw, 0) {
-			if !yield(raw[at.off:at.end]) {
+		for m := range strictjson.Members(raw, 0) {
+			if !yield(raw[m.Off:m.End]) {
 				return
 			}
 		}
@@ -294,12 +265,12 @@ type node struct {
 	exact  bool    // number can be compared
 }
 
-// newNode reads one value, which has passed CheckJSON.
+// newNode reads one value, which has passed strictjson.Check.
 func newNode(raw []byte) node {
 	n := node{kind: kindOf(raw), raw: raw}
 	switch n.kind {
 	case stringKind:
-		n.text = unescaped(raw[1 : len(raw)-1])
+		n.text, _ = strictjson.Text(raw)
 	case numberKind:
 		n.number, n.exact = parseDecimal(raw)
 	}
@@ -312,9 +283,9 @@ func (n *node) unclear() bool {
 	for i := 0; i < len(n.raw); {
 		switch c := n.raw[i]; {
 		case c == '"':
-			i, _ = scanString(n.raw, i+1)
+			i = strictjson.SkipValue(n.raw, i)
 		case c == '-' || c >= '0' && c <= '9':
-			end, _ := scanNumber(n.raw, i)
+			end := strictjson.SkipValue(n.raw, i)
 			if _, exact := parseDecimal(n.raw[i:end]); !exact {
 				return true
 			}
@@ -369,12 +340,12 @@ func (l *literal) equalItems(raw []byte) bool {
 
 func (l *literal) equalFields(raw []byte) bool {
 	count := 0
-	for m := range members(raw, 0) {
-		want, ok := l.fields[string(m.key())]
+	for m := range strictjson.Members(raw, 0) {
+		want, ok := l.fields[string(m.Key())]
 		if !ok {
 			return false
 		}
-		if n := newNode(raw[m.off:m.end]); !want.equal(&n) {
+		if n := newNode(raw[m.Off:m.End]); !want.equal(&n) {
 			return false
 		}
 		count++

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 func compiled(t interface {
@@ -119,7 +121,7 @@ func TestFilterMatches(t *testing.T) {
 
 func TestFilterNeverMatchesDataItCannotRead(t *testing.T) {
 	f := compiled(t, `{"$or":[{"a":{"$exists":false}},{"a":1},{"a":{"$ne":5}}]}`)
-	for _, data := range []string{``, ` `, `null`, `[]`, `[{"a":1}]`, `"a"`, `{"a":1`, `{"a":1}}`, `{"a":1,"a":1}`, `{"a":1e999}`, "{\"a\":\"\xff\"}", `{"b":` + nested(64) + `}`} {
+	for _, data := range []string{``, ` `, `null`, `[]`, `[{"a":1}]`, `"a"`, `{"a":1`, `{"a":1}}`, `{"a":1,"a":1}`, `{"a":1e999}`, "{\"a\":\"\xff\"}", `{"b":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`} {
 		if f.Match([]byte(data)) || f.Explain([]byte(data)).Reason == "" {
 			t.Errorf("%.40q matched", data)
 		}
@@ -544,22 +546,17 @@ func FuzzFilter(f *testing.F) {
 		if matched != verdict.Matched || (verdict.Reason == "") != matched {
 			t.Fatalf("%q on %q: %v explained as %+v", raw, event, matched, verdict)
 		}
-		if matched && !filter.MatchesAll() && (CheckJSON(event) != nil || event[skipSpace(event, 0)] != '{') {
+		if matched && !filter.MatchesAll() && (CheckJSON(event) != nil || event[strictjson.SkipSpace(event, 0)] != '{') {
 			t.Fatalf("%q matched %q, which is no event", raw, event)
 		}
 	})
 }
 
 func BenchmarkFilter(b *testing.B) {
-	var event []byte
-	if err := ObjectFields(usualBody(), func(key string, raw []byte) error {
-		if key == "event_data" {
-			event = raw
-		}
-		return nil
-	}); err != nil {
-		b.Fatal(err)
-	}
+	event := []byte(`{"patient_id":123456,"name":"Иванов Иван Иванович","phone":"+7900123456",` +
+		`"email":"ivan@example.com","created_at":"2024-01-15T10:30:00Z","department":"cardiology","patient_type":"new","amount":15250.75,` +
+		`"insurance":{"company":"АО Страхование","number":"7700 123456 7890","valid":true},"tags":["vip","repeat"],"notification_enabled":true,` +
+		`"comment":"Позвонить после обеда"}`)
 	b.Run("one webhook", func(b *testing.B) {
 		f := compiled(b, `{"department":"cardiology","patient_type":"new","amount_min":1000}`)
 		b.ReportAllocs()

@@ -186,6 +186,17 @@ func appendUUID(dst []byte, id uuid.UUID) []byte {
 	return dst
 }
 
+const hexDigits = "0123456789abcdef"
+
+// appendStoredTime appends the time with the microseconds that Postgres keeps, in the
+// fewest digits.
+func appendStoredTime(dst []byte, name string, at time.Time) []byte {
+	dst = append(append(dst, name...), '"')
+	return append(at.UTC().Truncate(time.Microsecond).AppendFormat(dst, time.RFC3339Nano), '"')
+}
+
+func appendInt(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }
+
 func appendTime(dst []byte, name string, at time.Time, digits int) []byte {
 	dst = append(append(dst, name...), '"')
 	return append(AppendTime(dst, at, digits), '"')

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 	"github.com/google/uuid"
@@ -169,35 +168,6 @@ func TestHeadersOfASignedCall(t *testing.T) {
 			t.Errorf("a receiver with the %s secret: %v", secret, err)
 		}
 	}
-}
-
-func TestAppendJSONString(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                   `""`,
-		"plain":              `"plain"`,
-		"<a href='x'>&</a>":  `"<a href='x'>&</a>"`,
-		"q\"b\\":             `"q\"b\\"`,
-		"\n\r\t\x00\x1f\x7f": `"\n\r\t\u0000\u001f` + "\x7f" + `"`,
-		"Иван 😀\u2028":       "\"Иван 😀\u2028\"",
-		"a\xffb\xe2\x28":     "\"a\uFFFDb\uFFFD(\"",
-	} {
-		if got := string(AppendJSONString([]byte("x"), in)); got != "x"+want {
-			t.Errorf("%q: got %s, want %s", in, got[1:], want)
-		}
-	}
-}
-
-func FuzzAppendJSONString(f *testing.F) {
-	f.Add("a\"\\\n<\xff")
-	f.Fuzz(func(t *testing.T, s string) {
-		var back string
-		if err := json.Unmarshal(AppendJSONString(nil, s), &back); err != nil {
-			t.Fatal(err)
-		}
-		if utf8.ValidString(s) && back != s {
-			t.Fatalf("got %q back", back)
-		}
-	})
 }
 
 func BenchmarkAppendPayload(b *testing.B) {

@@ -1,4 +1,4 @@
-package domain
+package strictjson
 
 import (
 	"bytes"
@@ -12,6 +12,11 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 )
+
+func isError(err error) bool {
+	var refused Error
+	return errors.As(err, &refused)
+}
 
 func nested(depth int) string {
 	return strings.Repeat("[", depth) + strings.Repeat("]", depth)
@@ -28,7 +33,7 @@ func TestCheckJSONAccepts(t *testing.T) {
 		nested(64), strings.Repeat(`{"a":`, 64) + `1` + strings.Repeat(`}`, 64),
 		`"` + "\x7f\u0080\u2028\uFEFF\U0010FFFF" + `"`, `{"":0}`, `{"a":0,"A":0}`,
 	} {
-		if err := CheckJSON([]byte(text)); err != nil {
+		if err := Check([]byte(text)); err != nil {
 			t.Errorf("%.60q: %v", text, err)
 		}
 	}
@@ -103,16 +108,16 @@ func TestCheckJSONRefuses(t *testing.T) {
 		{"{}\xff", "is not valid UTF-8 at byte 2"},
 		{"{,\xff", "lacks a key in quotes at byte 1"},
 	} {
-		err := CheckJSON([]byte(c.text))
-		if KindOf(err) != KindMalformed || !strings.Contains(err.Error(), c.want) {
+		err := Check([]byte(c.text))
+		if !isError(err) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%.60q: got %v, want %q", c.text, err, c.want)
 		}
 	}
 }
 
-// Objects of many keys use a hash table; the repeated key may be anywhere.
+// The table of names grows; the repeated one may be anywhere.
 func TestCheckJSONFindsRepeatsAmongManyKeys(t *testing.T) {
-	for _, count := range []int{2, fewKeys - 1, fewKeys, fewKeys + 1, 63, 64, 65, 1000, 100_000} {
+	for _, count := range []int{2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 1000, 100_000} {
 		for _, repeated := range []int{-1, 0, count / 2, count - 1} {
 			var b strings.Builder
 			b.WriteString(`{"outer":{`)
@@ -124,7 +129,7 @@ func TestCheckJSONFindsRepeatsAmongManyKeys(t *testing.T) {
 				last = fmt.Sprintf(`\u006bey%d`, repeated)
 			}
 			fmt.Fprintf(&b, `"%s":0},"key0":0}`, last)
-			err := CheckJSON([]byte(b.String()))
+			err := Check([]byte(b.String()))
 			if (repeated >= 0) != (err != nil) {
 				t.Fatalf("%d keys, %d repeated: got %v", count, repeated, err)
 			}
@@ -145,26 +150,9 @@ func TestCheckJSONTablesStartEmpty(t *testing.T) {
 	}
 	b.WriteString("{}]")
 	for range 3 {
-		if err := CheckJSON([]byte(b.String())); err != nil {
+		if err := Check([]byte(b.String())); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-func TestCheckJSONAllocatesNothingForUsualBodies(t *testing.T) {
-	if raceEnabled {
-		t.Skip("pools drop values under the race detector")
-	}
-	body := usualBody()
-	if err := CheckJSON(body); err != nil {
-		t.Fatal(err)
-	}
-	if allocs := testing.AllocsPerRun(100, func() {
-		if CheckJSON(body) != nil {
-			t.Error("refused")
-		}
-	}); allocs > 0.5 {
-		t.Fatalf("%v allocations", allocs)
 	}
 }
 
@@ -178,7 +166,7 @@ func jsontextAccepts(data []byte) bool {
 		if err == io.EOF {
 			return values == 1
 		}
-		if err != nil || decoder.StackDepth() > MaxJSONDepth {
+		if err != nil || decoder.StackDepth() > MaxDepth {
 			return false
 		}
 		if token.Kind() == '0' && !withinRange(token.String()) {
@@ -216,7 +204,7 @@ func FuzzCheckJSON(f *testing.F) {
 		if len(data) > 10_000 {
 			t.Skip("the reference is slow")
 		}
-		err := CheckJSON(data)
+		err := Check(data)
 		if want := jsontextAccepts(data); want != (err == nil) {
 			t.Fatalf("%q: got %v, jsontext accepts: %v", data, err, want)
 		}
@@ -224,15 +212,15 @@ func FuzzCheckJSON(f *testing.F) {
 	})
 }
 
-// checkFieldsOf compares ObjectFields and ArrayElements with encoding/json.
+// checkFieldsOf compares Fields and Elements with encoding/json.
 func checkFieldsOf(t *testing.T, data []byte, valid bool) {
 	got := map[string]string{}
-	err := ObjectFields(data, func(key string, raw []byte) error {
+	err := Fields(data, func(key string, raw []byte) error {
 		got[key] = string(raw)
 		return nil
 	})
 	elements := 0
-	arrayErr := ArrayElements(data, func(int, []byte) error { elements++; return nil })
+	arrayErr := Elements(data, func(int, []byte) error { elements++; return nil })
 	if !valid {
 		return
 	}
@@ -262,7 +250,7 @@ func checkFieldsOf(t *testing.T, data []byte, valid bool) {
 func TestObjectFieldsGivesExactBytes(t *testing.T) {
 	data := []byte(" {\"a\" : { \"x\": [1, 2 ] } ,\n\"\\u0062\\n\":\"q\\\"}\",\"c\":-1.50e3,\"d\":null , \"e\":[]}\n")
 	var got []string
-	if err := ObjectFields(data, func(key string, raw []byte) error {
+	if err := Fields(data, func(key string, raw []byte) error {
 		got = append(got, key+"="+string(raw))
 		return nil
 	}); err != nil {
@@ -276,25 +264,25 @@ func TestObjectFieldsGivesExactBytes(t *testing.T) {
 
 func TestObjectFieldsStopsAtTheFirstError(t *testing.T) {
 	stop, calls := errors.New("stop"), 0
-	err := ObjectFields([]byte(`{"a":1,"b":2}`), func(string, []byte) error { calls++; return stop })
+	err := Fields([]byte(`{"a":1,"b":2}`), func(string, []byte) error { calls++; return stop })
 	if err != stop || calls != 1 {
 		t.Fatalf("got %v after %d calls", err, calls)
 	}
 	for _, text := range []string{``, `[]`, `1`, `null`, `{`, `{"a`, `{"a"`, `{"a":`, `{"a":1`, `{"a":1,`, `{"a":{`, `{"a\`} {
-		if err := ObjectFields([]byte(text), func(string, []byte) error { return nil }); KindOf(err) != KindMalformed || err == nil {
+		if err := Fields([]byte(text), func(string, []byte) error { return nil }); !isError(err) {
 			t.Errorf("%q: got %v", text, err)
 		}
 	}
 }
 
-func TestJSONText(t *testing.T) {
+func TestText(t *testing.T) {
 	for raw, want := range map[string]string{`"a\u0000\ud83d\ude00\"\/я"`: "a\x00😀\"/я", `""`: ""} {
-		if got, ok := JSONText([]byte(raw)); !ok || got != want {
+		if got, ok := Text([]byte(raw)); !ok || string(got) != want {
 			t.Errorf("%s: got %q, %v", raw, got, ok)
 		}
 	}
 	for _, raw := range []string{``, `"`, `1`, `null`, `{}`} {
-		if _, ok := JSONText([]byte(raw)); ok {
+		if _, ok := Text([]byte(raw)); ok {
 			t.Errorf("%q is no string", raw)
 		}
 	}
@@ -326,7 +314,7 @@ func BenchmarkCheckJSON(b *testing.B) {
 			b.SetBytes(int64(len(c.body)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := CheckJSON(c.body); err != nil {
+				if err := Check(c.body); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -344,11 +332,11 @@ func BenchmarkCheckJSON(b *testing.B) {
 	})
 }
 
-func BenchmarkObjectFields(b *testing.B) {
+func BenchmarkFields(b *testing.B) {
 	body := usualBody()
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := ObjectFields(body, func(string, []byte) error { return nil }); err != nil {
+		if err := Fields(body, func(string, []byte) error { return nil }); err != nil {
 			b.Fatal(err)
 		}
 	}
