@@ -51,7 +51,7 @@ func (c Caller) unit(stream string, expected int64, changes ...domain.Change) ev
 func newEvents(changes ...domain.Change) []eventstore.NewEvent {
 	events := make([]eventstore.NewEvent, len(changes))
 	for i, change := range changes {
-		events[i] = eventstore.NewEvent{Type: change.ChangeType(), Data: change.AppendJSON(nil), Value: change}
+		events[i] = eventstore.NewEvent{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}
 	}
 	return events
 }

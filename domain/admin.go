@@ -30,7 +30,4 @@ type AdminActed struct {
 // ChangeType is the stored name.
 func (AdminActed) ChangeType() string { return "admin.acted" }
 
-// AppendJSON appends the stored form.
-func (c AdminActed) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-
 var _ = register(AdminActed{})

@@ -85,16 +85,7 @@ type WebhookAlertResolved struct {
 func (WebhookAlertRaised) ChangeType() string   { return "alert.raised" }
 func (WebhookAlertResolved) ChangeType() string { return "alert.resolved" }
 
-// AppendJSON appends the stored form.
-func (c WebhookAlertRaised) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-
-// AppendJSON appends the stored form.
-func (c WebhookAlertResolved) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-
-var (
-	_ = register(WebhookAlertRaised{})
-	_ = register(WebhookAlertResolved{})
-)
+var _ = register(WebhookAlertRaised{}, WebhookAlertResolved{})
 
 // Alert is the state of one kind of alerts about one webhook: the fold of its
 // stream.

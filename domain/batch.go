@@ -52,32 +52,43 @@ type DeliveryJoinedBatch struct {
 func (DeliveryBatched) ChangeType() string     { return "delivery.batched" }
 func (DeliveryJoinedBatch) ChangeType() string { return "delivery.joined_batch" }
 
-// AppendJSON is written out: it names every event of a busy webhook.
 func (c DeliveryBatched) AppendJSON(dst []byte) []byte {
-	dst = appendID(dst, `{"webhook_id":`, uuid.UUID(c.WebhookID))
-	dst = appendInt(append(dst, `,"size":`...), int64(c.Size))
-	dst = append(dst, `,"members":[`...)
-	for i, m := range c.Members {
-		if i > 0 {
-			dst = append(dst, ',')
+	f := form{out: dst}
+	c.form(&f)
+	return f.out
+}
+
+func (c DeliveryBatched) read(f *form) Change { c.form(f); return c }
+
+func (c *DeliveryBatched) form(f *form) {
+	id(f, `{"webhook_id":`, &c.WebhookID)
+	number(f, `,"size":`, &c.Size)
+	if list(f, `,"members":[`, &c.Members, true) {
+		for i := 0; more(f, &c.Members, i); i++ {
+			id(f, `{"event_id":`, &c.Members[i].EventID)
+			id(f, `,"delivery_id":`, &c.Members[i].DeliveryID)
+			f.letters("}")
 		}
-		dst = appendID(dst, `{"event_id":`, uuid.UUID(m.EventID))
-		dst = append(appendID(dst, `,"delivery_id":`, uuid.UUID(m.DeliveryID)), '}')
 	}
-	return append(dst, "]}"...)
+	f.letters("}")
 }
 
-// AppendJSON is written out: it runs once an event of a busy webhook.
 func (c DeliveryJoinedBatch) AppendJSON(dst []byte) []byte {
-	dst = appendID(dst, `{"event_id":`, uuid.UUID(c.EventID))
-	dst = appendID(dst, `,"webhook_id":`, uuid.UUID(c.WebhookID))
-	return append(appendID(dst, `,"batch_id":`, uuid.UUID(c.BatchID)), '}')
+	f := form{out: dst}
+	c.form(&f)
+	return f.out
 }
 
-var (
-	_ = register(DeliveryBatched{})
-	_ = register(DeliveryJoinedBatch{})
-)
+func (c DeliveryJoinedBatch) read(f *form) Change { c.form(f); return c }
+
+func (c *DeliveryJoinedBatch) form(f *form) {
+	id(f, `{"event_id":`, &c.EventID)
+	id(f, `,"webhook_id":`, &c.WebhookID)
+	id(f, `,"batch_id":`, &c.BatchID)
+	f.letters("}")
+}
+
+var _ = register(DeliveryBatched{}, DeliveryJoinedBatch{})
 
 // BatchOf derives a batch's id from the delivery that is its first member: a
 // delivery joins one batch at most. It has the layout of DeliveryOf.

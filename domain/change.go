@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"sort"
+	"maps"
+	"reflect"
+	"slices"
 )
 
 // Change is one thing that happened, as the log keeps it: a domain event. (The
@@ -15,33 +17,48 @@ import (
 type Change interface {
 	// ChangeType is the stored name, in the past tense: "webhook.registered".
 	ChangeType() string
-	// AppendJSON appends the stored form.
-	AppendJSON(dst []byte) []byte
 }
 
-// codecs says how each stored name is read back. Each entry is registered
-// beside the struct it reads.
-var codecs = map[string]func(data []byte) (Change, error){}
+// decoders read each stored name back.
+var decoders = map[string]func(data []byte) (Change, error){}
 
-func register[C Change](zero C) C {
-	name := zero.ChangeType()
-	if codecs[name] != nil {
-		panic("domain: " + name + " is defined twice")
-	}
-	codecs[name] = func(data []byte) (Change, error) {
-		var c C
-		if err := json.Unmarshal(data, &c); err != nil {
-			return nil, fmt.Errorf("decode %s: %w", name, err)
+// register makes events readable by their stored names.
+func register(zeros ...Change) struct{} {
+	for _, zero := range zeros {
+		name := zero.ChangeType()
+		if decoders[name] != nil {
+			panic("domain: " + name + " is defined twice")
 		}
-		return c, nil
+		decoders[name] = decoder(zero)
 	}
-	return zero
+	return struct{}{}
+}
+
+func decoder(zero Change) func(data []byte) (Change, error) {
+	kind := reflect.TypeOf(zero)
+	anyForm := func(data []byte) (Change, error) {
+		p := reflect.New(kind)
+		if err := json.Unmarshal(data, p.Interface()); err != nil {
+			return nil, fmt.Errorf("decode %s: %w", zero.ChangeType(), err)
+		}
+		return p.Elem().Interface().(Change), nil
+	}
+	usual, ok := zero.(formed)
+	if !ok {
+		return anyForm
+	}
+	return func(data []byte) (Change, error) {
+		if c, ok := readFormed(usual, data); ok {
+			return c, nil
+		}
+		return anyForm(data)
+	}
 }
 
 // Decode reads a stored event back. An unknown name or data that does not
 // decode is an error, never a zero value.
 func Decode(changeType string, data []byte) (Change, error) {
-	decode := codecs[changeType]
+	decode := decoders[changeType]
 	if decode == nil {
 		return nil, fmt.Errorf("decode %q: no such event type", changeType)
 	}
@@ -50,16 +67,18 @@ func Decode(changeType string, data []byte) (Change, error) {
 
 // ChangeTypes lists every stored name, sorted.
 func ChangeTypes() []string {
-	names := make([]string, 0, len(codecs))
-	for name := range codecs {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
+	return slices.Sorted(maps.Keys(decoders))
 }
 
-// appendJSON is the plain way to a stored form, for what happens seldom.
-// Nothing is HTML-escaped. The values are our own structs, which always encode.
+// AppendJSON appends the stored form of an event.
+func AppendJSON(dst []byte, c Change) []byte {
+	if c, ok := c.(formed); ok {
+		return c.AppendJSON(dst)
+	}
+	return appendJSON(dst, c)
+}
+
+// appendJSON appends v, one of our own structs, which always encode, without escaping HTML.
 func appendJSON(dst []byte, v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

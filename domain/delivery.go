@@ -5,10 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-
-	"github.com/google/uuid"
-
-	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // A delivery is one event on its way to one webhook, over all its attempts; or
@@ -157,90 +153,81 @@ func (DeliveryOutcomeLate) ChangeType() string    { return "delivery.outcome_lat
 func (DeliveryTested) ChangeType() string         { return "delivery.tested" }
 
 func (c DeliverySucceeded) AppendJSON(dst []byte) []byte {
-	return append(c.appendFields(append(dst, '{')), '}')
+	f := form{out: dst}
+	c.form(&f)
+	return f.out
+}
+
+func (c DeliverySucceeded) read(f *form) Change { c.form(f); return c }
+
+func (c *DeliverySucceeded) form(f *form) {
+	c.Call.form(f)
+	f.letters("}")
 }
 
 func (c DeliveryAttemptFailed) AppendJSON(dst []byte) []byte {
-	dst = c.appendFields(append(dst, '{'))
-	if !c.NextAttemptAt.IsZero() {
-		dst = appendStoredTime(dst, `,"next_attempt_at":`, c.NextAttemptAt)
+	f := form{out: dst}
+	c.form(&f)
+	return f.out
+}
+
+func (c DeliveryAttemptFailed) read(f *form) Change { c.form(f); return c }
+
+func (c *DeliveryAttemptFailed) form(f *form) {
+	c.Call.form(f)
+	if f.optional(`,"next_attempt_at":`, !c.NextAttemptAt.IsZero()) {
+		f.time("", &c.NextAttemptAt)
 	}
-	if c.GaveUp != "" {
-		dst = AppendJSONString(append(dst, `,"gave_up":`...), string(c.GaveUp))
-	}
-	return append(dst, '}')
+	textOrNone(f, `,"gave_up":`, &c.GaveUp)
+	f.letters("}")
 }
 
 func (c DeliveryOutcomeLate) AppendJSON(dst []byte) []byte {
-	return append(c.appendFields(append(dst, '{')), '}')
+	return DeliverySucceeded(c).AppendJSON(dst)
 }
+
+func (c DeliveryOutcomeLate) read(f *form) Change { (*DeliverySucceeded)(&c).form(f); return c }
 
 func (c DeliveryTested) AppendJSON(dst []byte) []byte {
-	dst = c.appendFields(append(dst, '{'))
-	dst = append(dst, `,"event_data":`...)
-	dst = append(dst, c.EventData...)
-	return append(dst, '}')
+	f := form{out: dst}
+	c.form(&f)
+	return f.out
 }
 
-func (c DeliveryInterrupted) AppendJSON(dst []byte) []byte    { return appendJSON(dst, c) }
-func (c DeliveryCancelled) AppendJSON(dst []byte) []byte      { return appendJSON(dst, c) }
-func (c DeliveryRetryRequested) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+func (c DeliveryTested) read(f *form) Change { c.form(f); return c }
 
-var (
-	_ = register(DeliverySucceeded{})
-	_ = register(DeliveryAttemptFailed{})
-	_ = register(DeliveryInterrupted{})
-	_ = register(DeliveryCancelled{})
-	_ = register(DeliveryRetryRequested{})
-	_ = register(DeliveryOutcomeLate{})
-	_ = register(DeliveryTested{})
-)
-
-// appendFields is written out: it runs once an attempt.
-func (c *Call) appendFields(dst []byte) []byte {
-	dst = appendID(dst, `"event_id":`, uuid.UUID(c.EventID))
-	dst = AppendJSONString(append(dst, `,"event_type":`...), c.EventType)
-	dst = appendID(dst, `,"webhook_id":`, uuid.UUID(c.WebhookID))
-	dst = appendInt(append(dst, `,"webhook_version":`...), c.WebhookVersion)
-	dst = AppendJSONString(append(dst, `,"payload_version":`...), string(c.PayloadVersion))
-	dst = appendInt(append(dst, `,"attempt":`...), int64(c.Attempt))
-	dst = AppendJSONString(append(dst, `,"url":`...), c.URL)
-	dst = appendStoredTime(dst, `,"started_at":`, c.StartedAt)
-	dst = appendInt(append(dst, `,"duration_us":`...), c.Duration)
-	dst = AppendJSONString(append(dst, `,"outcome":`...), string(c.Outcome))
-	if c.Error != "" {
-		dst = AppendJSONString(append(dst, `,"error":`...), c.Error)
-	}
-	if c.Status != 0 {
-		dst = appendInt(append(dst, `,"status":`...), int64(c.Status))
-	}
-	if len(c.Header) > 0 || len(c.Body) > 0 || c.Truncated {
-		dst = c.appendResponse(dst)
-	}
-	return dst
+func (c *DeliveryTested) form(f *form) {
+	c.Call.form(f)
+	f.data(`,"event_data":`, &c.EventData)
 }
 
-func (c *Call) appendResponse(dst []byte) []byte {
-	if len(c.Header) > 0 {
-		dst = append(dst, `,"response_headers":[`...)
-		for i, h := range c.Header {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = AppendJSONString(append(dst, '['), h.Name)
-			dst = AppendJSONString(append(dst, ','), h.Value)
-			dst = append(dst, ']')
+func (c *Call) form(f *form) {
+	id(f, `{"event_id":`, &c.EventID)
+	text(f, `,"event_type":`, &c.EventType)
+	id(f, `,"webhook_id":`, &c.WebhookID)
+	number(f, `,"webhook_version":`, &c.WebhookVersion)
+	text(f, `,"payload_version":`, &c.PayloadVersion)
+	number(f, `,"attempt":`, &c.Attempt)
+	text(f, `,"url":`, &c.URL)
+	f.time(`,"started_at":`, &c.StartedAt)
+	number(f, `,"duration_us":`, &c.Duration)
+	text(f, `,"outcome":`, &c.Outcome)
+	textOrNone(f, `,"error":`, &c.Error)
+	if f.optional(`,"status":`, c.Status != 0) {
+		number(f, "", &c.Status)
+	}
+	if list(f, `,"response_headers":[`, &c.Header, len(c.Header) > 0) {
+		for i := 0; more(f, &c.Header, i); i++ {
+			text(f, "[", &c.Header[i].Name)
+			text(f, ",", &c.Header[i].Value)
+			f.letters("]")
 		}
-		dst = append(dst, ']')
 	}
-	if len(c.Body) > 0 {
-		dst = strictjson.AppendBase64(append(dst, `,"response_body":`...), c.Body)
-	}
-	if c.Truncated {
-		dst = append(dst, `,"response_truncated":true`...)
-	}
-	return dst
+	f.bytes(`,"response_body":`, &c.Body)
+	c.Truncated = f.optional(`,"response_truncated":true`, c.Truncated)
 }
+
+var _ = register(DeliverySucceeded{}, DeliveryAttemptFailed{}, DeliveryInterrupted{}, DeliveryCancelled{}, DeliveryRetryRequested{}, DeliveryOutcomeLate{}, DeliveryTested{})
 
 // DeliveryState is where a delivery stands.
 type DeliveryState string

@@ -79,69 +79,59 @@ func (IdempotencyKeyUsed) ChangeType() string { return "idempotency_key.used" }
 
 // AppendJSON keeps event_data byte for byte, which encoding/json would not.
 func (c EventTriggered) AppendJSON(dst []byte) []byte {
-	dst = append(dst, `{"event_type":`...)
-	dst = AppendJSONString(dst, c.EventType)
-	if c.Source != "" {
-		dst = append(dst, `,"source":`...)
-		dst = AppendJSONString(dst, c.Source)
-	}
-	if c.CorrelationID != "" {
-		dst = append(dst, `,"correlation_id":`...)
-		dst = AppendJSONString(dst, c.CorrelationID)
-	}
-	if c.Recipients != nil {
-		dst = append(dst, `,"recipients":[`...)
-		for i, r := range c.Recipients {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = append(r.appendFields(append(dst, '{')), '}')
+	f := form{out: dst}
+	c.form(&f)
+	return f.out
+}
+
+func (c EventTriggered) read(f *form) Change { c.form(f); return c }
+
+func (c *EventTriggered) form(f *form) {
+	text(f, `{"event_type":`, &c.EventType)
+	textOrNone(f, `,"source":`, &c.Source)
+	textOrNone(f, `,"correlation_id":`, &c.CorrelationID)
+	if list(f, `,"recipients":[`, &c.Recipients, c.Recipients != nil) {
+		for i := 0; more(f, &c.Recipients, i); i++ {
+			f.letters("{")
+			c.Recipients[i].form(f)
 		}
-		dst = append(dst, ']')
 	}
-	dst = append(dst, `,"event_data":`...)
-	dst = append(dst, c.EventData...)
-	return append(dst, '}')
+	f.data(`,"event_data":`, &c.EventData)
 }
 
-func (r Recipient) appendFields(dst []byte) []byte {
-	dst = appendID(dst, `"webhook_id":`, uuid.UUID(r.WebhookID))
-	dst = append(dst, `,"webhook_version":`...)
-	dst = appendInt(dst, r.WebhookVersion)
-	if r.BatchWait > 0 {
-		dst = append(dst, `,"batch_wait":`...)
-		dst = appendInt(dst, int64(r.BatchWait))
-		dst = append(dst, `,"batch_max":`...)
-		dst = appendInt(dst, int64(r.BatchMax))
+func (r *Recipient) form(f *form) {
+	id(f, `"webhook_id":`, &r.WebhookID)
+	number(f, `,"webhook_version":`, &r.WebhookVersion)
+	if f.optional(`,"batch_wait":`, r.BatchWait > 0) {
+		number(f, "", &r.BatchWait)
+		number(f, `,"batch_max":`, &r.BatchMax)
 	}
-	return dst
+	f.letters("}")
 }
 
-// AppendJSON is written out: it runs once an event.
 func (c EventDispatched) AppendJSON(dst []byte) []byte {
-	dst = appendID(dst, `{"event_id":`, uuid.UUID(c.EventID))
-	dst = append(dst, `,"event_type":`...)
-	dst = AppendJSONString(dst, c.EventType)
-	dst = append(dst, `,"size":`...)
-	dst = appendInt(dst, int64(c.Size))
-	dst = append(dst, `,"deliveries":[`...)
-	for i, d := range c.Deliveries {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendID(dst, `{"delivery_id":`, uuid.UUID(d.DeliveryID))
-		dst = append(d.appendFields(append(dst, ',')), '}')
-	}
-	return append(dst, "]}"...)
+	f := form{out: dst}
+	c.form(&f)
+	return f.out
 }
 
-func (c IdempotencyKeyUsed) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
+func (c EventDispatched) read(f *form) Change { c.form(f); return c }
 
-var (
-	_ = register(EventTriggered{})
-	_ = register(EventDispatched{})
-	_ = register(IdempotencyKeyUsed{})
-)
+func (c *EventDispatched) form(f *form) {
+	id(f, `{"event_id":`, &c.EventID)
+	text(f, `,"event_type":`, &c.EventType)
+	number(f, `,"size":`, &c.Size)
+	if list(f, `,"deliveries":[`, &c.Deliveries, true) {
+		for i := 0; more(f, &c.Deliveries, i); i++ {
+			id(f, `{"delivery_id":`, &c.Deliveries[i].DeliveryID)
+			f.letters(",")
+			c.Deliveries[i].form(f)
+		}
+	}
+	f.letters("}")
+}
+
+var _ = register(EventTriggered{}, EventDispatched{}, IdempotencyKeyUsed{})
 
 // idempotencyKeys is the namespace of the streams that reserve callers' keys.
 var idempotencyKeys = uuid.MustParse("3b3a1a52-6d1e-5b0e-9c43-0c8e6b7d6a11")

@@ -109,7 +109,7 @@ func TestGoldenChanges(t *testing.T) {
 		}
 		t.Run(file, func(t *testing.T) {
 			path := filepath.Join("testdata", "golden", file+".json")
-			got := change.AppendJSON(nil)
+			got := AppendJSON(nil, change)
 			want, err := os.ReadFile(path)
 			if os.IsNotExist(err) && *update {
 				want = append(bytes.Clone(got), '\n')

@@ -190,12 +190,10 @@ const hexDigits = "0123456789abcdef"
 
 // appendStoredTime appends the time with the microseconds that Postgres keeps, in the
 // fewest digits.
-func appendStoredTime(dst []byte, name string, at time.Time) []byte {
-	dst = append(append(dst, name...), '"')
+func appendStoredTime(dst []byte, at time.Time) []byte {
+	dst = append(dst, '"')
 	return append(at.UTC().Truncate(time.Microsecond).AppendFormat(dst, time.RFC3339Nano), '"')
 }
-
-func appendInt(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }
 
 func appendTime(dst []byte, name string, at time.Time, digits int) []byte {
 	dst = append(append(dst, name...), '"')

@@ -208,7 +208,7 @@ func TestTimesAreWrittenAsPackageTimeWouldWriteThem(t *testing.T) {
 				t.Errorf("%s, not %s", got, want)
 			}
 		}
-		if got, want := string(appendStoredTime(nil, "", at)), `"`+at.UTC().Format(stored)+`"`; got != want {
+		if got, want := string(appendStoredTime(nil, at)), `"`+at.UTC().Format(stored)+`"`; got != want {
 			t.Errorf("stored as %s, not %s", got, want)
 		}
 	})

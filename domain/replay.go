@@ -49,20 +49,7 @@ func (ReplayRequested) ChangeType() string { return "replay.requested" }
 func (ReplayQueued) ChangeType() string    { return "replay.queued" }
 func (ReplayCompleted) ChangeType() string { return "replay.completed" }
 
-// AppendJSON appends the stored form.
-func (c ReplayRequested) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-
-// AppendJSON appends the stored form.
-func (c ReplayQueued) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-
-// AppendJSON appends the stored form.
-func (c ReplayCompleted) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-
-var (
-	_ = register(ReplayRequested{})
-	_ = register(ReplayQueued{})
-	_ = register(ReplayCompleted{})
-)
+var _ = register(ReplayRequested{}, ReplayQueued{}, ReplayCompleted{})
 
 // Replay is the state of one replay: the fold of its stream.
 type Replay struct {

@@ -63,13 +63,7 @@ type TokenRevoked struct{}
 func (TokenCreated) ChangeType() string { return "token.created" }
 func (TokenRevoked) ChangeType() string { return "token.revoked" }
 
-func (c TokenCreated) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-func (c TokenRevoked) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-
-var (
-	_ = register(TokenCreated{})
-	_ = register(TokenRevoked{})
-)
+var _ = register(TokenCreated{}, TokenRevoked{})
 
 // Evolve gives the token after the change, which the log recorded at the time.
 func (t Token) Evolve(change Change, at time.Time) Token {

@@ -126,23 +126,7 @@ func (WebhookDeleted) ChangeType() string       { return "webhook.deleted" }
 func (WebhookSecretRotated) ChangeType() string { return "webhook.secret_rotated" }
 func (WebhookResealed) ChangeType() string      { return "webhook.resealed" }
 
-func (c WebhookRegistered) AppendJSON(dst []byte) []byte    { return appendJSON(dst, c) }
-func (c WebhookChanged) AppendJSON(dst []byte) []byte       { return appendJSON(dst, c) }
-func (c WebhookActivated) AppendJSON(dst []byte) []byte     { return appendJSON(dst, c) }
-func (c WebhookDeactivated) AppendJSON(dst []byte) []byte   { return appendJSON(dst, c) }
-func (c WebhookDeleted) AppendJSON(dst []byte) []byte       { return appendJSON(dst, c) }
-func (c WebhookSecretRotated) AppendJSON(dst []byte) []byte { return appendJSON(dst, c) }
-func (c WebhookResealed) AppendJSON(dst []byte) []byte      { return appendJSON(dst, c) }
-
-var (
-	_ = register(WebhookRegistered{})
-	_ = register(WebhookChanged{})
-	_ = register(WebhookActivated{})
-	_ = register(WebhookDeactivated{})
-	_ = register(WebhookDeleted{})
-	_ = register(WebhookSecretRotated{})
-	_ = register(WebhookResealed{})
-)
+var _ = register(WebhookRegistered{}, WebhookChanged{}, WebhookActivated{}, WebhookDeactivated{}, WebhookDeleted{}, WebhookSecretRotated{}, WebhookResealed{})
 
 // Evolve gives the webhook after the change, which the log recorded at the time.
 func (w Webhook) Evolve(change Change, at time.Time) Webhook {

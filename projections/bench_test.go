@@ -136,7 +136,7 @@ func BenchmarkRebuild(b *testing.B) {
 				e.Value = succeeded
 			}
 			unit.Writes = append(unit.Writes, eventstore.Write{Stream: e.Stream, Expected: e.Version - 1,
-				Events: []eventstore.NewEvent{{Type: e.Type, Data: e.Value.(domain.Change).AppendJSON(nil)}}})
+				Events: []eventstore.NewEvent{{Type: e.Type, Data: domain.AppendJSON(nil, e.Value.(domain.Change))}}})
 		}
 		appended, err := bench.log.Append(bench.ctx, unit)
 		if err != nil {
@@ -163,7 +163,7 @@ func BenchmarkListWebhooks(b *testing.B) {
 			id := webhookID(n + i + 1)
 			c := domain.WebhookRegistered{ID: id, Number: int64(n + i + 1), Name: fmt.Sprintf("Webhook %d", n+i), URL: "https://h.example/in",
 				Events: []string{"patient.created"}, Headers: []domain.SealedHeader{{Name: "X-Key", Value: domain.Sealed(strings.Repeat("x", 200))}}, Active: true}
-			unit.Writes = append(unit.Writes, eventstore.Write{Stream: id.Stream(), Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: c.AppendJSON(nil), Value: c}}})
+			unit.Writes = append(unit.Writes, eventstore.Write{Stream: id.Stream(), Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c}}})
 		}
 		if _, err := bench.log.Append(bench.ctx, unit); err != nil {
 			b.Fatal(err)

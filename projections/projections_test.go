@@ -110,7 +110,7 @@ func (b *bench) append(stream string, changes ...domain.Change) eventstore.Posit
 	b.t.Helper()
 	events := make([]eventstore.NewEvent, len(changes))
 	for i, c := range changes {
-		events[i] = eventstore.NewEvent{Type: c.ChangeType(), Data: c.AppendJSON(nil), Value: c}
+		events[i] = eventstore.NewEvent{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c}
 	}
 	return b.appendEvents(stream, events...)
 }

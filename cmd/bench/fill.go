@@ -66,7 +66,7 @@ func delivered(webhook domain.WebhookID) eventstore.Unit {
 	delivery := domain.DeliveryOf(event, webhook)
 	changes := func(list ...domain.Change) (out []eventstore.NewEvent) {
 		for _, c := range list {
-			out = append(out, eventstore.NewEvent{Type: c.ChangeType(), Data: c.AppendJSON(nil)})
+			out = append(out, eventstore.NewEvent{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c)})
 		}
 		return out
 	}

@@ -86,7 +86,7 @@ func (p parked) settled(caller commands.Caller, action domain.AdminAction) event
 	return eventstore.Unit{
 		Writes: []eventstore.Write{{
 			Stream:   p.act().Stream(),
-			Events:   []eventstore.NewEvent{{Type: acted.ChangeType(), Data: acted.AppendJSON(nil), Value: acted}},
+			Events:   []eventstore.NewEvent{{Type: acted.ChangeType(), Data: domain.AppendJSON(nil, acted), Value: acted}},
 			Metadata: eventstore.Metadata{Actor: caller.Actor, CorrelationID: p.correlationID, RequestID: caller.RequestID},
 		}},
 		With: []eventstore.Statement{{SQL: `DELETE FROM medilab.parked_events WHERE id = $1`, Args: []any{p.place}}},

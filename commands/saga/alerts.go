@@ -304,7 +304,7 @@ func alertUnit(w domain.Webhook, key domain.AlertKey, alert domain.Alert, change
 	metadata := eventstore.Metadata{Actor: ActorAlerts}
 	one := func(stream string, expected int64, c domain.Change) eventstore.Write {
 		return eventstore.Write{Stream: stream, Expected: expected, Metadata: metadata,
-			Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: c.AppendJSON(nil), Value: c}}}
+			Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c}}}
 	}
 	return eventstore.Unit{Writes: []eventstore.Write{
 		one(key.Stream(), alert.Version, change),

@@ -238,7 +238,7 @@ func cancelWaiting(webhook domain.WebhookID, waiting []domain.Waiting) []eventst
 func firstEvent(id domain.DeliveryID, change domain.Change, cause string) eventstore.Write {
 	return eventstore.Write{
 		Stream:   id.Stream(),
-		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: change.AppendJSON(nil), Value: change}},
+		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}},
 		Metadata: eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: cause},
 	}
 }

@@ -125,7 +125,7 @@ func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
 	return eventstore.Unit{Writes: []eventstore.Write{{
 		Stream:   d.id.Stream(),
 		Expected: d.version,
-		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: change.AppendJSON(make([]byte, 0, usual)), Value: change}},
+		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(make([]byte, 0, usual), change), Value: change}},
 		Metadata: eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: d.eventID.String(), CorrelationID: d.event.CorrelationID},
 	}}}
 }

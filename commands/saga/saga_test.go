@@ -132,7 +132,7 @@ func (n *node) append(stream string, expected int64, change domain.Change) {
 	n.t.Helper()
 	_, err := n.directory.Append(n.t.Context(), eventstore.Unit{Writes: []eventstore.Write{{
 		Stream: stream, Expected: expected,
-		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: change.AppendJSON(nil), Value: change}},
+		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}},
 	}}})
 	if err != nil {
 		n.t.Fatal(err)

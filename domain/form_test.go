@@ -6,11 +6,10 @@ import (
 	"testing"
 )
 
-// TestTheFastWayIsTheGeneralWay mutates stored events: both ways of decoding
-// must give the same value, or both an error.
-func TestTheFastWayIsTheGeneralWay(t *testing.T) {
+// Stored events, and what is nearly one, decode to what encoding/json makes of them.
+func TestEventsDecodeAsByEncodingJSON(t *testing.T) {
 	for _, c := range goldenChanges {
-		data := c.AppendJSON(nil)
+		data := AppendJSON(nil, c)
 		sameDecoded(t, c.ChangeType(), data)
 		for i := range data {
 			for _, swap := range []byte{'"', '\\', ' ', '0', '}', ',', 0xff, 'Z', '['} {
@@ -24,37 +23,33 @@ func TestTheFastWayIsTheGeneralWay(t *testing.T) {
 	}
 }
 
-func FuzzFastDecode(f *testing.F) {
+func FuzzDecode(f *testing.F) {
 	for _, c := range goldenChanges {
-		f.Add(c.ChangeType(), c.AppendJSON(nil))
+		f.Add(c.ChangeType(), AppendJSON(nil, c))
 	}
 	f.Fuzz(func(t *testing.T, changeType string, data []byte) { sameDecoded(t, changeType, data) })
 }
 
 func sameDecoded(t *testing.T, changeType string, data []byte) {
 	t.Helper()
-	var want Change
-	var wantErr error
-	switch changeType {
-	case "delivery.succeeded":
-		want, wantErr = generally[DeliverySucceeded](data)
-	case "delivery.attempt_failed":
-		want, wantErr = generally[DeliveryAttemptFailed](data)
-	case "event.dispatched":
-		want, wantErr = generally[EventDispatched](data)
-	case "event.triggered":
-		want, wantErr = generally[EventTriggered](data)
-	default:
-		return // these have one way
+	golden := goldenOf(changeType)
+	if golden == nil {
+		return
 	}
+	zero := reflect.New(reflect.TypeOf(golden))
+	wantErr := json.Unmarshal(data, zero.Interface())
+	want := zero.Elem().Interface()
 	got, err := Decode(changeType, data)
 	if (err == nil) != (wantErr == nil) || err == nil && !reflect.DeepEqual(got, want) {
 		t.Fatalf("%s %s\n got %+v, %v\nwant %+v, %v", changeType, data, got, err, want, wantErr)
 	}
 }
 
-func generally[C Change](data []byte) (Change, error) {
-	var c C
-	err := json.Unmarshal(data, &c)
-	return c, err
+func goldenOf(changeType string) Change {
+	for _, c := range goldenChanges {
+		if c.ChangeType() == changeType {
+			return c
+		}
+	}
+	return nil
 }
