@@ -125,7 +125,11 @@ func (r *Registry) Recipients(eventType EventType, data json.RawMessage) []Recip
 	case len(asked) == 1 && asked[0].everyone != nil:
 		return asked[0].everyone
 	}
-	recipients := []Recipient{}
+	certain := 0
+	for _, a := range asked {
+		certain += len(a.everyone)
+	}
+	recipients := make([]Recipient, 0, certain)
 	doc := ParseDoc(data)
 	for _, a := range asked {
 		recipients = a.appendMatching(recipients, doc)
