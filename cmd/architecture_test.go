@@ -31,19 +31,20 @@ const anything = "*"
 // belongs to the longest name that it is in; one that is in none is refused, so
 // that a new folder gets its rule with its first file.
 var folders = map[string]folder{
-	"domain":               {outside: []string{"github.com/google/uuid"}},
-	"domain/strictjson":    {outside: []string{"github.com/go-json-experiment/json"}},
-	"eventstore":           {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
-	"commands":             {inside: []string{"domain", "eventstore"}},
-	"commands/emit":        {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/google/uuid"}}, // the clinic imports it
-	"commands/saga":        {inside: []string{"commands", "domain", "eventstore"}},
-	"projections":          {inside: []string{"domain", "eventstore"}},
-	"http":                 {inside: []string{"commands", "projections", "domain"}},
-	"http/sender":          {inside: []string{}},
-	"migrations":           {inside: []string{}},
-	"cmd/medilab-webhooks": {inside: []string{anything}},
-	"cmd/bench":            {inside: []string{"domain", "eventstore", "migrations"}}, // it measures the product from outside, and fills logs
-	harness:                {inside: []string{}},
+	"domain":                      {outside: []string{"github.com/google/uuid"}},
+	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
+	"eventstore":                  {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
+	"commands":                    {inside: []string{"domain", "eventstore"}},
+	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
+	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
+	"projections":                 {inside: []string{"domain", "eventstore"}},
+	"http":                        {inside: []string{"commands", "projections", "domain"}},
+	"http/sender":                 {inside: []string{}},
+	"migrations":                  {inside: []string{}},
+	"cmd/medilab-webhooks":        {inside: []string{anything}},
+	"cmd/bench":                   {inside: []string{"domain", "eventstore", "migrations"}}, // it measures the product from outside, and fills logs
+	harness:                       {inside: []string{}},
+	"commands/emit/emitwatermill": {inside: []string{"commands/emit"}, outside: []string{"github.com/ThreeDotsLabs/watermill/message", "github.com/google/uuid"}},
 }
 
 // harness starts the built product for tests, which alone may import it.

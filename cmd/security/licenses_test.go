@@ -69,7 +69,7 @@ func TestLicensesAreListed(t *testing.T) {
 		Path, Version, Dir string
 		Main               bool
 	}
-	list := exec.Command("go", "list", "-deps", "-json=Module", "../medilab-webhooks", "../../commands/emit")
+	list := exec.Command("go", "list", "-deps", "-json=Module", "../medilab-webhooks", "../../commands/emit/...")
 	list.Stderr = os.Stderr
 	out, err := list.Output()
 	if err != nil {

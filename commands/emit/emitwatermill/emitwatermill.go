@@ -1,13 +1,18 @@
-package emit
+// Package emitwatermill publishes Watermill messages as webhook events. It stands apart from
+// package emit so that only services that use Watermill link it.
+package emitwatermill
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/commands/emit"
 )
 
-// The metadata of a Watermill message that Publisher reads; each may be missing.
+// The metadata of a message that Publisher reads; all of it is optional.
 const (
 	// MetadataCorrelationID is the key that Watermill's own correlation middleware uses.
 	MetadataCorrelationID = "correlation_id"
@@ -18,30 +23,30 @@ const (
 	MetadataEventID = "event_id"
 )
 
-// Publisher is a Watermill publisher that emits: the topic is the event's type, the payload
-// its data.
+// Publisher is a Watermill publisher that emits events: the topic is the event's type, the
+// payload its data.
 type Publisher struct{ tx any }
 
 var _ message.Publisher = (*Publisher)(nil)
 
-// NewPublisher makes a publisher that emits by tx as Emit does: within a transaction, or, given
-// a pool (*sql.DB, *pgxpool.Pool), each Publish in a transaction of its own. The publisher owns
-// neither: closing it closes nothing.
+// NewPublisher returns a publisher that emits in tx as emit.Emit does: within a transaction or,
+// with a pool (*sql.DB, *pgxpool.Pool), each Publish in a transaction of its own. The publisher
+// does not own tx: Close leaves it open.
 func NewPublisher(tx any) (*Publisher, error) {
-	if _, err := on(tx); err != nil {
+	if _, err := emit.Emit(context.Background(), tx); err != nil {
 		return nil, err
 	}
 	return &Publisher{tx}, nil
 }
 
-// Publish emits the messages, all or none. The context is the first message's.
+// Publish emits the messages, all or none, with the context of the first one.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	events := make([]Event, len(messages))
+	events := make([]emit.Event, len(messages))
 	for i, m := range messages {
-		events[i] = Event{
+		events[i] = emit.Event{
 			Type:          topic,
 			Data:          []byte(m.Payload),
 			CorrelationID: m.Metadata.Get(MetadataCorrelationID),
@@ -55,9 +60,9 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 			events[i].ID = id
 		}
 	}
-	_, err := Emit(messages[0].Context(), p.tx, events...)
+	_, err := emit.Emit(messages[0].Context(), p.tx, events...)
 	return err
 }
 
-// Close implements Watermill's Publisher.
+// Close implements message.Publisher. It does nothing.
 func (p *Publisher) Close() error { return nil }
