@@ -1,5 +1,5 @@
-// Package identity accepts the JSON Web Tokens of the clinic's own identity
-// provider beside our API tokens: who signs in there needs no token of ours.
+// Package identity authenticates callers by JSON Web Tokens of the clinic's own
+// identity provider, who then need no API token of ours.
 package identity
 
 import (
@@ -21,37 +21,37 @@ import (
 // Config says whose tokens are accepted and what they allow.
 type Config struct {
 	Issuer   string // the iss that a token must have
-	Audience string // must be among its aud
-	// Keys is where the provider's JWKS is: an https URL or a file.
+	Audience string // must be in a token's aud
+	// Keys is the provider's JWKS: an https URL or a file.
 	Keys string
-	// CAFile is a PEM bundle trusted for that URL beside the system's.
+	// CAFile is a PEM bundle trusted for that URL in addition to the system's
+	// authorities; may be empty.
 	CAFile string
-	// Claim holds what the bearer may do, as scope or realm_access.roles; "" is scope.
+	// Claim names the claim that holds the bearer's rights, such as scope or
+	// realm_access.roles; empty means scope.
 	Claim string
-	// Scopes says what the claim's values allow here. A value that is none of its
-	// keys and is the name of a scope allows that scope, unless the map has keys:
-	// then only what it lists counts.
+	// Scopes maps the claim's values to scopes. If it is empty, values that are
+	// names of scopes allow those scopes.
 	Scopes map[string][]domain.Scope
 }
 
-// Provider accepts tokens. Safe for concurrent use.
+// Provider authenticates tokens. It is safe for concurrent use.
 type Provider struct {
 	config Config
-	path   []string
-	keys   *keySource
+	keys   *keyCache
 }
 
-// algorithms are the ones with a public key: a token names its algorithm
-// itself, so what it may name is fixed here (RFC 8725, section 3.1).
+// algorithms are the accepted ones, all with public keys: a token names its
+// algorithm itself (RFC 8725, section 3.1).
 var algorithms = []jose.SignatureAlgorithm{
 	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 }
 
-// leeway is how far the provider's clock may be from ours.
+// leeway is how far the provider's clock may differ from ours.
 const leeway = 30 * time.Second
 
-// New checks the config. A file of keys must be readable; a URL is asked when
-// the first token comes, so that the provider need not be up before us.
+// New returns a provider. A file of keys must be readable; a URL is fetched for
+// the first token, so that the provider need not be up before us.
 func New(config Config) (*Provider, error) {
 	switch {
 	case config.Issuer == "":
@@ -64,14 +64,14 @@ func New(config Config) (*Provider, error) {
 	if config.Claim == "" {
 		config.Claim = "scope"
 	}
-	keys, err := newKeySource(config.Keys, config.CAFile)
+	keys, err := newKeyCache(config.Keys, config.CAFile)
 	if err != nil {
 		return nil, err
 	}
-	return &Provider{config: config, path: strings.Split(config.Claim, "."), keys: keys}, nil
+	return &Provider{config: config, keys: keys}, nil
 }
 
-// ParseScopes reads a map as "clinic-admin=admin; crm=webhooks:read webhooks:write".
+// ParseScopes parses a map such as "clinic-admin=admin; crm=webhooks:read webhooks:write".
 func ParseScopes(text string) (map[string][]domain.Scope, error) {
 	scopes := map[string][]domain.Scope{}
 	for entry := range strings.SplitSeq(text, ";") {
@@ -82,7 +82,7 @@ func ParseScopes(text string) (map[string][]domain.Scope, error) {
 		value = strings.TrimSpace(value)
 		for _, name := range strings.FieldsFunc(list, isSeparator) {
 			if !slices.Contains(domain.Scopes, domain.Scope(name)) {
-				return nil, fmt.Errorf("%q is no scope", name)
+				return nil, fmt.Errorf("%q is not a scope", name)
 			}
 			scopes[value] = append(scopes[value], domain.Scope(name))
 		}
@@ -93,24 +93,25 @@ func ParseScopes(text string) (map[string][]domain.Scope, error) {
 	return scopes, nil
 }
 
-// IsToken tells a JSON Web Token from a token of ours, by its looks.
+// IsToken reports whether the text looks like a JSON Web Token rather than an
+// API token of ours.
 func IsToken(text string) bool {
 	return strings.HasPrefix(text, "eyJ") && strings.Count(text, ".") == 2
 }
 
-// Bearer is who a token says calls, and what they may do.
+// Bearer is the caller that a token names, and what they may do.
 type Bearer struct {
 	Actor  string
 	Scopes []domain.Scope
 }
 
-// ErrRefused is a token that is not accepted; its text says why and is safe to
-// show. Any other error is that the keys cannot be had.
+// ErrRefused is a token that is not accepted; its text says why and is safe to show.
 var ErrRefused = errors.New("the JSON Web Token is refused")
 
 func refused(why string) error { return fmt.Errorf("%w: %s", ErrRefused, why) }
 
-// Authenticate checks the token as of now.
+// Authenticate verifies the token as of now. An error other than ErrRefused means
+// that the provider's keys could not be read.
 func (p *Provider) Authenticate(ctx context.Context, text string, now time.Time) (Bearer, error) {
 	token, err := jwt.ParseSigned(text, algorithms)
 	if err != nil || len(token.Headers) != 1 {
@@ -123,13 +124,8 @@ func (p *Provider) Authenticate(ctx context.Context, text string, now time.Time)
 	}
 	var claims jwt.Claims
 	var all map[string]any
-	verified := false
-	for _, key := range keys {
-		if verified = token.Claims(key.Key, &claims, &all) == nil; verified {
-			break
-		}
-	}
-	if !verified {
+	verifies := func(key jose.JSONWebKey) bool { return token.Claims(key.Key, &claims, &all) == nil }
+	if !slices.ContainsFunc(keys, verifies) {
 		return Bearer{}, refused("it is signed by none of the provider's keys")
 	}
 	if err := p.check(claims, now); err != nil {
@@ -158,13 +154,13 @@ func (p *Provider) check(claims jwt.Claims, now time.Time) error {
 	return nil
 }
 
-// scopes gives what the claim allows. A claim with dots in its name goes before
-// a path with dots.
+// scopes returns what the claim allows. The claim's name is a path of dots unless
+// there is a claim of that very name.
 func (p *Provider) scopes(claims map[string]any) []domain.Scope {
 	claim, found := claims[p.config.Claim]
 	if !found {
 		claim = claims
-		for _, name := range p.path {
+		for name := range strings.SplitSeq(p.config.Claim, ".") {
 			object, _ := claim.(map[string]any)
 			claim = object[name]
 		}
@@ -180,23 +176,21 @@ func (p *Provider) scopes(claims map[string]any) []domain.Scope {
 	return scopes
 }
 
-// values reads a claim as providers write it: a list, or words in one string.
-func values(claim any) []string {
-	var list []string
-	switch c := claim.(type) {
-	case string:
-		return strings.Fields(c)
-	case []any:
-		for _, v := range c {
-			if s, ok := v.(string); ok {
-				list = append(list, s)
-			}
+// values returns the values of a claim: a list, or a string of words.
+func values(claim any) (list []string) {
+	if words, ok := claim.(string); ok {
+		return strings.Fields(words)
+	}
+	items, _ := claim.([]any)
+	for _, item := range items {
+		if s, ok := item.(string); ok {
+			list = append(list, s)
 		}
 	}
 	return list
 }
 
-// isUnprintable is of what may not stand in a name that people read in the log.
+// isUnprintable reports whether r may not be in a name, which people read in the log.
 func isUnprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
 func isSeparator(r rune) bool { return r == ' ' || r == ',' }

@@ -322,7 +322,7 @@ func TestStrangersHoldNobodyUp(t *testing.T) {
 	<-asked
 
 	mu.Lock()
-	at = at.Add(askPause)
+	at = at.Add(fetchPause)
 	mu.Unlock()
 	waiting := make(chan bool, 2)
 	go func() { waiting <- accepts(fresh) }()
@@ -341,6 +341,20 @@ func TestStrangersHoldNobodyUp(t *testing.T) {
 	}
 	if len(asked) > 0 {
 		t.Error("the provider was asked by both")
+	}
+
+	// Nobody came for a day: the keys are too old, so that all wait for new ones.
+	mu.Lock()
+	at = at.Add(2 * staleAge)
+	mu.Unlock()
+	for range 2 {
+		go func() { waiting <- accepts(old) }()
+	}
+	keys <- keySet(t, old.public())
+	for range 2 {
+		if !<-waiting {
+			t.Error("a key is refused while the provider is asked after a long time")
+		}
 	}
 }
 
@@ -377,7 +391,7 @@ func TestKeysOfAURL(t *testing.T) {
 		t.Errorf("without keys nothing is known of a token: %v", err)
 	}
 	down.Store(false)
-	at = at.Add(askPause)
+	at = at.Add(fetchPause)
 	if first, again := accepts(old), accepts(old); !first || !again || asked.Load() != 2 {
 		t.Fatalf("asked %d times", asked.Load())
 	}
@@ -385,7 +399,7 @@ func TestKeysOfAURL(t *testing.T) {
 	if accepts(fresh) || asked.Load() != 2 {
 		t.Error("the keys were asked for again at once")
 	}
-	at = at.Add(askPause)
+	at = at.Add(fetchPause)
 	if !accepts(fresh) || accepts(old) || asked.Load() != 3 {
 		t.Errorf("a new key is not found: asked %d times", asked.Load())
 	}

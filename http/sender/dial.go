@@ -138,16 +138,9 @@ func newTLSConfig(cfg Config) (*tls.Config, error) {
 		ClientSessionCache: tls.NewLRUClientSessionCache(1024),
 	}
 	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
+		pool, err := RootCAs(cfg.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read the CA bundle: %w", err)
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			return nil, fmt.Errorf("load the system's certificate authorities: %w", err)
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("the CA bundle %s holds no certificate in PEM form", cfg.CAFile)
+			return nil, err
 		}
 		c.RootCAs = pool
 	}
@@ -159,4 +152,20 @@ func newTLSConfig(cfg Config) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{cert}
 	}
 	return c, nil
+}
+
+// RootCAs returns the system's certificate authorities and those of a PEM bundle.
+func RootCAs(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA bundle: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("load the system's certificate authorities: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("the CA bundle %s holds no certificate in PEM form", file)
+	}
+	return pool, nil
 }
