@@ -258,6 +258,19 @@ func TestUnusableKeys(t *testing.T) {
 	}
 }
 
+// A key of a type that we do not know does not spoil the others.
+func TestUnsupportedKeysAreIgnored(t *testing.T) {
+	key := newSigner(t, "1")
+	file := keyFile(t, key.public())
+	set := strings.Replace(string(keySet(t, key.public())), "[", `[{"kty":"OKP","crv":"Ed448","x":"AA"},{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"},`, 1)
+	if err := os.WriteFile(file, []byte(set), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newProvider(t, file, nil).Authenticate(t.Context(), key.sign(t, good(nil)), now); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestConfigsThatCannotBe(t *testing.T) {
 	file := keyFile(t, newSigner(t, "1").public())
 	for name, config := range map[string]Config{

@@ -155,13 +155,19 @@ func (c *keyCache) refresh(ctx context.Context, wait bool) {
 
 // parseKeys returns the usable keys of a JSON Web Key Set.
 func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
-	var set jose.JSONWebKeySet
+	var set struct{ Keys []json.RawMessage }
 	if err := json.Unmarshal(data, &set); err != nil {
 		return nil, errors.New("they are not a JSON Web Key Set")
 	}
 	var usable []jose.JSONWebKey
-	for _, key := range set.Keys {
-		if len(usable) < maxKeys && isUsable(key) {
+	for _, data := range set.Keys {
+		var key jose.JSONWebKey
+		err := key.UnmarshalJSON(data)
+		switch {
+		case errors.Is(err, jose.ErrUnsupportedKeyType): // to be ignored (RFC 7517, section 5)
+		case err != nil:
+			return nil, errors.New("they are not a JSON Web Key Set")
+		case len(usable) < maxKeys && isUsable(key):
 			usable = append(usable, key)
 		}
 	}
