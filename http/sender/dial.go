@@ -16,25 +16,25 @@ import (
 const (
 	// Receivers close idle connections after five seconds at the earliest (Node,
 	// uvicorn). A request that crosses such a close is lost and must not be
-	// repeated unasked, so ours end sooner.
+	// repeated, so ours are closed sooner.
 	idleTimeout = 4 * time.Second
-	// All header lines of an answer together, 1xx included.
+	// maxResponseHeader bounds all headers of an answer, 1xx answers included.
 	maxResponseHeader = 64 << 10
 )
 
-// newTransport makes the two connection pools, which dial the same way. No
-// redirects and no retries live in them, and no proxy unless cfg names one.
-func newTransport(cfg Config, g *guard) (*http.Transport, *http1, error) {
+// newTransports returns the two connection pools, which dial in the same way. They
+// follow no redirects, repeat nothing, and use no proxy unless cfg names one.
+func newTransports(cfg Config) (*http.Transport, *http1, error) {
 	tlsConfig, err := newTLSConfig(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	dialer := &net.Dialer{KeepAlive: 30 * time.Second, Resolver: cfg.Resolver, Control: g.control}
+	dialer := &net.Dialer{KeepAlive: 30 * time.Second, Resolver: cfg.Resolver, Control: cfg.AllowTargets.control}
 	t := &http.Transport{
-		DialContext:            withDeadline(dialer.DialContext),
+		DialContext:            withCallLimits(dialer.DialContext),
 		TLSClientConfig:        tlsConfig,
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // a compressed answer is kept as it came, never inflated
+		DisableCompression:     true, // a compressed answer is kept as it came
 		MaxIdleConns:           2 * cfg.MaxInFlight,
 		MaxIdleConnsPerHost:    cfg.MaxInFlight,
 		IdleConnTimeout:        idleTimeout,
@@ -43,66 +43,55 @@ func newTransport(cfg Config, g *guard) (*http.Transport, *http1, error) {
 	}
 	withoutHTTP2 := tlsConfig.Clone()
 	withoutHTTP2.NextProtos = []string{"http/1.1"}
-	own := newHTTP1(dialer.DialContext, dialTLS(dialer, withoutHTTP2), cfg.MaxInFlight)
+	h := newHTTP1(dialer.DialContext, dialTLS(dialer, withoutHTTP2), cfg.MaxInFlight)
 	if cfg.Proxy == "" {
-		t.DialTLSContext = withDeadline(dialTLS(dialer, tlsConfig))
-		return t, own, nil
+		t.DialTLSContext = withCallLimits(dialTLS(dialer, tlsConfig))
+		return t, h, nil
 	}
 	proxy, err := url.Parse(cfg.Proxy)
 	if err != nil || proxy.Host == "" {
 		return nil, nil, errors.New("the proxy for outgoing calls is not a URL such as http://proxy.local:3128")
 	}
-	// The proxy is the operator's own choice and may stand on a private network;
-	// what it is asked to reach is checked before each call instead.
+	// The operator chose the proxy, which may be on a private network; what it is
+	// asked to reach is checked before each call instead.
 	dialer.Control = nil
 	t.Proxy = http.ProxyURL(proxy)
 	t.TLSHandshakeTimeout = 30 * time.Second
-	return t, own, nil
+	return t, h, nil
 }
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// callContext carries a call's deadline to its dial: the transport detaches
-// dials from the request's cancellation and keeps only its values, so without
-// this a receiver that never completes a handshake would hold a socket for ever.
-type callContext struct {
-	context.Context
+// callLimits bound the dial of a call. They are passed as a context value: the
+// transport detaches dials from the request's deadline, so that a receiver which
+// never completes a handshake would hold a socket for ever.
+type callLimits struct {
 	deadline time.Time
 	allowed  func() bool
 }
 
-// errWithheld: the caller may not send any more.
-var errWithheld = errors.New("nothing was sent: this process may not make the call any more")
+type callLimitsKey struct{}
 
-func (c *callContext) mayGo() bool { return mayGo(c.allowed) }
-
-func mayGo(allowed func() bool) bool { return allowed == nil || allowed() }
-
-type callContextKey struct{}
-
-// Value answers for the call's own key, else asks the context below.
-func (c *callContext) Value(key any) any {
-	if _, ok := key.(callContextKey); ok {
-		return c
-	}
-	return c.Context.Value(key)
-}
-
-func withDeadline(dial dialFunc) dialFunc {
+func withCallLimits(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, ok := ctx.Value(callContextKey{}).(*callContext)
+		limits, ok := ctx.Value(callLimitsKey{}).(callLimits)
 		if !ok {
 			return dial(ctx, network, addr)
 		}
-		ctx, cancel := context.WithDeadline(ctx, c.deadline)
+		ctx, cancel := context.WithDeadline(ctx, limits.deadline)
 		defer cancel()
 		conn, err := dial(ctx, network, addr)
-		if err == nil && !c.mayGo() { // names, connects and handshakes may take long
+		if err == nil && !allows(limits.allowed) { // resolving, connecting and handshakes may take long
 			return nil, errors.Join(errWithheld, conn.Close())
 		}
 		return conn, err
 	}
 }
+
+// errWithheld means that Request.Allowed returned false.
+var errWithheld = errors.New("nothing was sent: this process may not make the call any more")
+
+func allows(allowed func() bool) bool { return allowed == nil || allowed() }
 
 func dialTLS(dialer *net.Dialer, base *tls.Config) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -118,18 +107,16 @@ func dialTLS(dialer *net.Dialer, base *tls.Config) dialFunc {
 		config.ServerName = host
 		conn := tls.Client(raw, config)
 		if err := conn.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(&handshakeError{err}, raw.Close())
+			return nil, errors.Join(handshakeError{err}, raw.Close())
 		}
 		return conn, nil
 	}
 }
 
-// handshakeError tells a connection that broke during the TLS handshake from
-// one that broke during the call.
-type handshakeError struct{ err error }
+// handshakeError is an error of the TLS handshake, as opposed to one of the call.
+type handshakeError struct{ error }
 
-func (e *handshakeError) Error() string { return e.err.Error() }
-func (e *handshakeError) Unwrap() error { return e.err }
+func (e handshakeError) Unwrap() error { return e.error }
 
 func newTLSConfig(cfg Config) (*tls.Config, error) {
 	c := &tls.Config{

@@ -111,11 +111,11 @@ func TestHTTP1OverTLS(t *testing.T) {
 func TestHTTP1OverTLSIsVerified(t *testing.T) {
 	url := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{leaf(t, nil, nil)}})
 	c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
-	target, err := c.target(url)
+	endpoint, err := c.endpoint(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	target.speaksHTTP1.Store(true)
+	endpoint.speaksHTTP1.Store(true)
 	if res := c.Send(t.Context(), request(url)); res.Outcome != TLSSelfSigned {
 		t.Errorf("%s (%s)", res.Outcome, res.Error)
 	}

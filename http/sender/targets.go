@@ -2,7 +2,6 @@ package sender
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,11 +10,11 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// Setting is the environment variable that allows private targets; refusals
-// name it, so that an operator knows where to turn.
+// Setting is the environment variable that allows private targets. Refusals name
+// it, so that an operator knows where to turn.
 const Setting = "MEDILAB_ALLOW_TARGETS"
 
-// Targets are the networks that webhooks may call beyond the public Internet.
+// Targets are the networks that webhooks may call besides the public Internet.
 // The zero value allows none.
 type Targets struct {
 	all      bool
@@ -26,13 +25,13 @@ var (
 	loopbackPrefixes = prefixes("127.0.0.0/8", "::1/128")
 	privatePrefixes  = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 
-	// The instance metadata services of clouds outside the link-local range.
-	// They hand out credentials, so the word "private" does not open them and
-	// the public one (Azure's) is closed too; a CIDR that holds them does.
+	// metadata are the metadata services of clouds outside the link-local range.
+	// They hand out credentials, so neither the word "private" nor being public
+	// (Azure's) allows them; a CIDR that contains them does.
 	metadata = prefixes("fd00:ec2::254/128", "168.63.129.16/32")
 )
 
-// ParseTargets reads the value of MEDILAB_ALLOW_TARGETS: CIDRs or addresses and
+// ParseTargets parses the value of MEDILAB_ALLOW_TARGETS: CIDRs, addresses and
 // the words loopback, private, all and none, separated by commas.
 func ParseTargets(s string) (Targets, error) {
 	var t Targets
@@ -68,10 +67,10 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, a.BitLen()), nil
 }
 
-// RefusedError says that an address may not be called, and by which rule.
+// RefusedError is an address that may not be called, and the rule that forbids it.
 type RefusedError struct {
 	Addr netip.Addr
-	Rule string // such as "loopback"; reads well after "is a" and before "address"
+	Rule string // such as "loopback", for a text such as "is a loopback address"
 }
 
 // Error names the address, the rule and the setting that would allow it.
@@ -79,77 +78,41 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("refused: %s is a %s address; %s can allow it", e.Addr, e.Rule, Setting)
 }
 
-// guard decides about addresses at the moment of dialling, when there is no
-// name left that could mean something else a moment later.
-type guard struct {
-	all      bool
-	allowed  []netip.Prefix
-	guardian *ssrf.Guardian
-}
+// guardian allows public addresses on any port: receivers listen where they like.
+var guardian = ssrf.New(ssrf.WithAnyPort())
 
-func newGuard(t Targets) *guard {
-	return &guard{
-		all:     t.all,
-		allowed: t.prefixes,
-		// Any port: receivers listen where they like. What is allowed is decided
-		// here, before the guardian sees the address.
-		guardian: ssrf.New(ssrf.WithAnyPort()),
-	}
-}
-
-// control is the Dialer.Control of every connection to a receiver.
-func (g *guard) control(network, address string, _ syscall.RawConn) error {
+// control is the Dialer.Control of every connection to a receiver. It decides when
+// an address is dialled: a name could mean another address a moment later.
+func (t Targets) control(network, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil || (network != "tcp4" && network != "tcp6") {
 		return &RefusedError{Rule: "malformed"}
 	}
-	return g.check(ap.Addr())
+	return t.check(ap.Addr())
 }
 
-func (g *guard) check(a netip.Addr) error {
-	if g.all {
+func (t Targets) check(a netip.Addr) error {
+	if t.all {
 		return nil
 	}
-	// The dialler turns ::ffff:10.0.0.1 into 10.0.0.1 and so do we: the rule is
-	// that of the address which packets go to.
+	// The dialer turns ::ffff:10.0.0.1 into 10.0.0.1, so the rule of that applies.
 	a = a.Unmap()
 	contains := func(p netip.Prefix) bool { return p.Contains(a) }
 	if slices.ContainsFunc(metadata, contains) {
-		// Opened only by a network that is not one of the words' sets.
-		for _, p := range g.allowed {
-			if p.Contains(a) && !slices.Contains(privatePrefixes, p) {
-				return nil
-			}
+		named := func(p netip.Prefix) bool { return p.Contains(a) && !slices.Contains(privatePrefixes, p) }
+		if slices.ContainsFunc(t.prefixes, named) {
+			return nil
 		}
 		return &RefusedError{Addr: a, Rule: "cloud metadata"}
 	}
-	if slices.ContainsFunc(g.allowed, contains) {
-		return nil
-	}
-	if g.guardian.SafeAddr(a) == nil {
+	if slices.ContainsFunc(t.prefixes, contains) || guardian.SafeAddr(a) == nil {
 		return nil
 	}
 	return &RefusedError{Addr: a, Rule: ruleOf(a)}
 }
 
-// checkHost is check for a host that a proxy will dial for us: all its
-// addresses must be allowed. The proxy resolves the name again, so a name that
-// rebinds is for the proxy to stop.
-func (g *guard) checkHost(addrs []net.IPAddr) error {
-	for _, ip := range addrs {
-		a, ok := netip.AddrFromSlice(ip.IP)
-		if !ok {
-			return &RefusedError{Rule: "malformed"}
-		}
-		if err := g.check(a.WithZone(ip.Zone)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// rules name the refused networks in an integrator's words, the most special
-// first. The refusal itself is the guardian's; this only explains it.
+// rules name the refused networks in an integrator's words, the most specific
+// first. They explain a refusal by the guardian, and decide nothing.
 var rules = []struct {
 	name     string
 	prefixes []netip.Prefix

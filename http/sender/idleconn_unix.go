@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// nothingToRead looks without waiting: no byte, no end and no error has come.
+// nothingToRead reports, without blocking, whether the socket is open and has no
+// data, end of stream or error to read.
 func nothingToRead(raw syscall.RawConn) bool {
 	var peeked error
 	err := raw.Read(func(fd uintptr) bool {

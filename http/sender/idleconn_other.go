@@ -4,5 +4,5 @@ package sender
 
 import "syscall"
 
-// nothingToRead cannot tell here, so no connection is used twice.
+// nothingToRead cannot look at a socket here, so no connection is reused.
 func nothingToRead(syscall.RawConn) bool { return false }
