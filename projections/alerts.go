@@ -1,7 +1,9 @@
 package projections
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -108,4 +110,14 @@ func (p *Projections) AlertBasis(ctx context.Context) (at eventstore.Position, f
 		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
 	}
 	return at, figures, open, nil
+}
+
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

@@ -152,35 +152,3 @@ func BenchmarkRebuild(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)*float64(bench.head)/b.Elapsed().Seconds(), "events/s")
 }
-
-// BenchmarkListWebhooks lists and searches among 10,000 webhooks.
-func BenchmarkListWebhooks(b *testing.B) {
-	bench := newBench(b)
-	const count, batch = 10_000, 1000
-	for n := 0; n < count; n += batch {
-		var unit eventstore.Unit
-		for i := range batch {
-			id := webhookID(n + i + 1)
-			c := domain.WebhookRegistered{ID: id, Number: int64(n + i + 1), Name: fmt.Sprintf("Webhook %d", n+i), URL: "https://h.example/in",
-				Events: []string{"patient.created"}, Headers: []domain.SealedHeader{{Name: "X-Key", Value: domain.Sealed(strings.Repeat("x", 200))}}, Active: true}
-			unit.Writes = append(unit.Writes, eventstore.Write{Stream: id.Stream(), Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c}}})
-		}
-		if _, err := bench.log.Append(bench.ctx, unit); err != nil {
-			b.Fatal(err)
-		}
-		bench.head += batch
-	}
-	bench.fill()
-	for name, f := range map[string]WebhookFilter{
-		"newest": {}, "none found": {Search: "нет такого"}, "by type": {EventType: "patient.created"}, "type of none": {EventType: "visit.completed"}, "inactive": {Status: WebhooksInactive},
-	} {
-		b.Run(name, func(b *testing.B) {
-			f.Limit = 50
-			for b.Loop() {
-				if _, err := bench.Webhooks(bench.ctx, f); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}

@@ -2,9 +2,7 @@ package projections
 
 import (
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -201,11 +199,7 @@ func TestFormerListsAreConverted(t *testing.T) {
 		DROP TABLE medilab.calls; DROP TABLE medilab.triggered; DROP TABLE medilab.correlated;
 		ALTER TABLE medilab.calls_former RENAME TO calls; ALTER TABLE medilab.triggered_former RENAME TO triggered;
 		UPDATE medilab.read_models SET shape = 1 WHERE name IN ('calls', 'events')`)
-	migration, err := os.ReadFile("../migrations/sql/0012_places.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.tamper(strings.TrimPrefix(string(migration), "-- +goose Up"))
+	b.migrate("0012_places.sql")
 	if after := b.verify(); after != before {
 		t.Errorf("found:\n%s\nnot:\n%s", after, before)
 	}

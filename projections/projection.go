@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -107,10 +106,4 @@ func hash31(s string) int32 {
 		h = (h ^ uint32(s[i])) * 16777619
 	}
 	return int32((h ^ h>>31) & 0x7fffffff)
-}
-
-// webhookOf gives the webhook whose stream the event is in.
-func webhookOf(e *eventstore.Event) (domain.WebhookID, bool) {
-	kind, id, err := domain.ParseStream(e.Stream)
-	return domain.WebhookID(id), err == nil && kind == "webhook"
 }

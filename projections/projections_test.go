@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -124,6 +125,18 @@ func (b *bench) appendEvents(stream string, events ...eventstore.NewEvent) event
 	b.versions[stream] += int64(len(events))
 	b.head, b.at = appended.First+eventstore.Position(len(events))-1, appended.RecordedAt
 	return appended.First
+}
+
+// migrate applies one migration to tables that were made as they were before it.
+func (b *bench) migrate(file string) {
+	b.t.Helper()
+	sql, err := os.ReadFile("../migrations/sql/" + file)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.pool.Exec(b.ctx, string(sql)); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // settle waits until the read models hold the whole log.

@@ -341,7 +341,7 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter) ([]WebhookShar
 			WHERE webhook <> '00000000-0000-0000-0000-000000000000'
 			GROUP BY webhook HAVING sum(calls) > 0 ORDER BY sum(calls) DESC, webhook LIMIT 20
 		)
-		SELECT w.id, w.state, t.tally, t.hour FROM busiest AS b
+		SELECT w.id, w.number, w.name, t.tally, t.hour FROM busiest AS b
 		JOIN medilab.webhooks AS w ON w.id = b.webhook
 		CROSS JOIN LATERAL (`+tallies("b.webhook", "$1", "$2")+`) AS t
 		ORDER BY b.calls DESC, b.webhook, t.hour`, first, last, f.all())
@@ -351,19 +351,17 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter) ([]WebhookShar
 	shares := []WebhookShare{}
 	sums := []*tally{}
 	var id uuid.UUID
-	var state, encoded []byte
+	var number int64
+	var name string
+	var encoded []byte
 	var hour int32
-	_, err = pgx.ForEachRow(rows, []any{&id, &state, &encoded, &hour}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &number, &name, &encoded, &hour}, func() error {
 		t, err := decodeTally(encoded)
 		if err != nil {
 			return err
 		}
 		if n := len(shares); n == 0 || shares[n-1].WebhookID != domain.WebhookID(id) {
-			w, err := decodeWebhook(state)
-			if err != nil {
-				return err
-			}
-			shares = append(shares, WebhookShare{WebhookID: w.ID, Number: w.Number, Name: w.Name})
+			shares = append(shares, WebhookShare{WebhookID: domain.WebhookID(id), Number: number, Name: name})
 			sums = append(sums, &tally{})
 		}
 		if hour == allTime {
