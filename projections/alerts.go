@@ -14,11 +14,10 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// The read model of alerts: those that are open and those that were. Its list
-// is in alertsquery.go.
+// The alerts, open and resolved.
 
 var alertsModel = Model{
-	Name: "alerts", Shape: 1, Tables: []string{"alerts"},
+	Name: "alerts", SchemaVersion: 1, Tables: []string{"alerts"},
 	New: func(t Tables) Projection {
 		return &alerts{
 			raise: t.SQL(`
@@ -39,6 +38,15 @@ type alertDetails struct {
 	Limit    float64 `json:"limit"`
 }
 
+// encode returns the details as JSON without escapes for HTML.
+func (d alertDetails) encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(d)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
 func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
 	var positions []int64
 	var ids, webhooks, resolved [][16]byte
@@ -49,7 +57,7 @@ func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event
 		e := &events[i]
 		switch c := e.Value.(type) {
 		case domain.WebhookAlertRaised:
-			encoded, err := encodeJSON(alertDetails{c.Message, c.Observed, c.Limit})
+			encoded, err := alertDetails{c.Message, c.Observed, c.Limit}.encode()
 			if err != nil {
 				return nil, &PoisonError{Position: e.Position, Err: err}
 			}
@@ -69,42 +77,89 @@ func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event
 	return statements, nil
 }
 
-// AlertBasis gives what alerts are judged by, all as it was at one place in the
+// AlertState tells open alerts from resolved ones.
+type AlertState string
+
+// The states of an alert.
+const (
+	AlertOpen     AlertState = "open"
+	AlertResolved AlertState = "resolved"
+)
+
+// Alert is one alert about a webhook (contract section 5).
+type Alert struct {
+	ID         uuid.UUID           `json:"alert_id"`
+	WebhookID  domain.WebhookID    `json:"webhook_id"`
+	Kind       string              `json:"kind"`
+	State      AlertState          `json:"state"`
+	Message    string              `json:"message"` // in words
+	Details    json.RawMessage     `json:"details"` // observed and limit, in percent, calls or seconds by the kind
+	RaisedAt   time.Time           `json:"raised_at"`
+	ResolvedAt *time.Time          `json:"resolved_at"` // null: it is open
+	Position   eventstore.Position `json:"position"`    // where the log has it
+}
+
+// AlertFilter says which alerts to list.
+type AlertFilter struct {
+	State  AlertState // "" is any
+	Limit  int
+	Cursor string
+}
+
+// Alerts lists alerts, the newest first. An unreadable cursor is refused.
+func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Alert], err error) {
+	if err := p.awaitHead(ctx); err != nil {
+		return page, err
+	}
+	before, err := parseCursor(f.Cursor)
+	if err != nil {
+		return page, err
+	}
+	rows, err := p.pool.Query(ctx, `
+		SELECT position, id, webhook, kind, details, raised_at, resolved_at FROM medilab.alerts
+		WHERE position < $1 AND ($2 = '' OR (resolved_at IS NULL) = ($2 = 'open'))
+		ORDER BY position DESC LIMIT $3`, before, string(f.State), f.Limit+1)
+	if err == nil {
+		page.Items, err = pgx.CollectRows(rows, scanAlert)
+	}
+	if err != nil {
+		return page, fmt.Errorf("list alerts: %w", err)
+	}
+	if len(page.Items) > f.Limit {
+		page.Items = page.Items[:f.Limit]
+		page.NextCursor = cursorAt(int64(page.Items[f.Limit-1].Position))
+	}
+	return page, nil
+}
+
+func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
+	err = row.Scan(&a.Position, &a.ID, (*uuid.UUID)(&a.WebhookID), &a.Kind, (*[]byte)(&a.Details), &a.RaisedAt, &a.ResolvedAt)
+	if err != nil {
+		return a, err
+	}
+	var details alertDetails
+	err = json.Unmarshal(a.Details, &details)
+	a.Message = details.Message
+	a.State, a.RaisedAt = AlertOpen, a.RaisedAt.UTC()
+	if a.ResolvedAt != nil {
+		at := a.ResolvedAt.UTC()
+		a.State, a.ResolvedAt = AlertResolved, &at
+	}
+	return a, err
+}
+
+// AlertBasis returns what alerts are judged by, all of it at one position of the
 // log: the figures of every webhook that was called, and the open alerts.
 func (p *Projections) AlertBasis(ctx context.Context) (at eventstore.Position, figures map[domain.WebhookID]domain.CallFigures, open []domain.AlertKey, err error) {
-	tx, err := p.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
-	if err != nil {
-		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
-	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // read only: nothing to undo
-	err = tx.QueryRow(ctx, `SELECT coalesce((SELECT position FROM medilab.readers WHERE name = $1), 0)`, readerName).Scan(&at)
-	if err != nil {
-		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
-	}
-	rows, err := tx.Query(ctx, `SELECT webhook, tally FROM medilab.stats`)
-	if err != nil {
-		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
-	}
-	figures = map[domain.WebhookID]domain.CallFigures{}
-	var id uuid.UUID
-	var encoded []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &encoded}, func() error {
-		t, err := decodeTally(encoded)
-		if err == nil {
-			figures[domain.WebhookID(id)] = t.figures
+	err = p.snapshot(ctx, func(tx pgx.Tx) error {
+		if at, err = positionIn(ctx, tx); err != nil {
+			return err
 		}
+		if figures, err = callFigures(ctx, tx); err != nil {
+			return err
+		}
+		open, err = openAlerts(ctx, tx)
 		return err
-	})
-	if err != nil {
-		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
-	}
-	delete(figures, wholeSystem)
-	if rows, err = tx.Query(ctx, `SELECT webhook, kind FROM medilab.alerts WHERE resolved_at IS NULL`); err != nil {
-		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
-	}
-	open, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (k domain.AlertKey, err error) {
-		err = row.Scan((*uuid.UUID)(&k.Webhook), (*string)(&k.Kind))
-		return k, err
 	})
 	if err != nil {
 		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
@@ -112,12 +167,13 @@ func (p *Projections) AlertBasis(ctx context.Context) (at eventstore.Position, f
 	return at, figures, open, nil
 }
 
-func encodeJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+func openAlerts(ctx context.Context, db Querier) ([]domain.AlertKey, error) {
+	rows, err := db.Query(ctx, `SELECT webhook, kind FROM medilab.alerts WHERE resolved_at IS NULL`)
+	if err != nil {
 		return nil, err
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (k domain.AlertKey, err error) {
+		err = row.Scan((*uuid.UUID)(&k.Webhook), (*string)(&k.Kind))
+		return k, err
+	})
 }

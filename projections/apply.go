@@ -14,17 +14,17 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// applier applies pages to some read models.
+// applier applies pages of the log to some read models.
 type applier struct {
-	tables      Tables
-	projections []Projection
-	parkSQL     string
+	tables        Tables
+	projections   []Projection
+	deadLetterSQL string
 }
 
-// newApplier fills the tables of the models. parked says which table takes
-// what no model can.
-func newApplier(models []Model, tables, parked Tables) *applier {
-	a := &applier{tables: tables, parkSQL: parked.SQL(`
+// newApplier fills the tables of the models. deadLetters says which table takes
+// the events that no model can.
+func newApplier(models []Model, tables, deadLetters Tables) *applier {
+	a := &applier{tables: tables, deadLetterSQL: deadLetters.SQL(`
 		INSERT INTO {parked} (position, reason, at)
 		SELECT * FROM unnest($1::bigint[], $2::text[], $3::timestamptz[])
 		ON CONFLICT (position) DO NOTHING`)}
@@ -38,28 +38,27 @@ func newApplier(models []Model, tables, parked Tables) *applier {
 // open, or a pgx.Tx.
 type transaction interface {
 	Querier
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// apply makes the page's changes to all read models. An event that none can
-// take is parked with its reason, and the others of its page go on without it.
+// apply makes the page's changes to all read models. An event that cannot be
+// applied is dead-lettered with its reason, so as not to block the others.
 func (a *applier) apply(ctx context.Context, tx transaction, events []eventstore.Event) error {
-	good, poison := sift(events)
-	if len(poison) > 0 {
-		if err := a.park(ctx, tx, poison); err != nil {
-			return err
-		}
+	decoded, failed := splitDecoded(events)
+	if err := a.deadLetter(ctx, tx, failed); err != nil {
+		return err
 	}
-	if len(good) == 0 {
-		return nil
-	}
-	return a.divide(ctx, tx, good)
+	return a.bisect(ctx, tx, decoded)
 }
 
-// divide applies the events at once and, when some of them are refused for what
-// they are, each half by itself, down to the one that is at fault.
-func (a *applier) divide(ctx context.Context, tx transaction, events []eventstore.Event) error {
+// bisect applies the events at once or, when an event is at fault, each half by
+// itself, down to that event.
+func (a *applier) bisect(ctx context.Context, tx transaction, events []eventstore.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
 	if _, err := tx.Exec(ctx, `SAVEPOINT projections`); err != nil {
 		return fmt.Errorf("apply a page: %w", err)
 	}
@@ -71,28 +70,14 @@ func (a *applier) divide(ctx context.Context, tx transaction, events []eventstor
 		return errors.Join(err, undo)
 	}
 	if len(events) == 1 {
-		events[0].Err = a.refusal(err)
-		return a.park(ctx, tx, events)
+		events[0].Err = a.reason(err)
+		return a.deadLetter(ctx, tx, events)
 	}
 	half := len(events) / 2
-	if err := a.divide(ctx, tx, events[:half]); err != nil {
+	if err := a.bisect(ctx, tx, events[:half]); err != nil {
 		return err
 	}
-	return a.divide(ctx, tx, events[half:])
-}
-
-// refusal is the reason of an error in words that do not depend on which tables
-// were being filled.
-func (a *applier) refusal(err error) error {
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) {
-		reason := refused.Message
-		if a.tables.suffix != "" {
-			reason = strings.ReplaceAll(reason, a.tables.suffix, "")
-		}
-		return errors.New(reason)
-	}
-	return err
+	return a.bisect(ctx, tx, events[half:])
 }
 
 // attempt sends the statements of all read models in one round trip.
@@ -114,46 +99,8 @@ func (a *applier) attempt(ctx context.Context, tx transaction, events []eventsto
 	return nil
 }
 
-// sift parts the events that decode from those that do not.
-func sift(events []eventstore.Event) (good, poison []eventstore.Event) {
-	all := true
-	for i := range events {
-		decode(&events[i])
-		all = all && events[i].Err == nil
-	}
-	if all {
-		return events, nil
-	}
-	for _, e := range events {
-		if e.Err == nil {
-			good = append(good, e)
-		} else {
-			poison = append(poison, e)
-		}
-	}
-	return good, poison
-}
-
-// decode makes sure that the event's Value is a change, or its Err says why not,
-// in the same words whoever decoded it first.
-func decode(e *eventstore.Event) {
-	if _, ok := e.Value.(domain.Change); !ok || e.Err != nil {
-		e.Value, e.Err = domain.Decode(e.Type, e.Data)
-	}
-}
-
-func (a *applier) park(ctx context.Context, tx transaction, events []eventstore.Event) error {
-	positions, reasons, times := make([]int64, len(events)), make([]string, len(events)), make([]time.Time, len(events))
-	for i, e := range events {
-		positions[i], reasons[i], times[i] = int64(e.Position), text(e.Err.Error()), e.RecordedAt
-	}
-	if _, err := tx.Exec(ctx, a.parkSQL, positions, reasons, times); err != nil {
-		return fmt.Errorf("park %d events: %w", len(events), err)
-	}
-	return nil
-}
-
-// isPoison tells what is the events' own fault from what may pass.
+// isPoison reports whether the error is the events' own fault, so that trying
+// again cannot help.
 func isPoison(err error) bool {
 	var poison *PoisonError
 	if errors.As(err, &poison) {
@@ -168,4 +115,59 @@ func isPoison(err error) bool {
 		return true
 	}
 	return false
+}
+
+// reason returns the error in words that do not depend on which tables were being
+// filled.
+func (a *applier) reason(err error) error {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	reason := refused.Message
+	if a.tables.suffix != "" {
+		reason = strings.ReplaceAll(reason, a.tables.suffix, "")
+	}
+	return errors.New(reason)
+}
+
+// deadLetter keeps the positions of the events, and why each cannot be applied.
+func (a *applier) deadLetter(ctx context.Context, tx transaction, events []eventstore.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	positions, reasons, times := make([]int64, len(events)), make([]string, len(events)), make([]time.Time, len(events))
+	for i, e := range events {
+		positions[i], reasons[i], times[i] = int64(e.Position), text(e.Err.Error()), e.RecordedAt
+	}
+	if _, err := tx.Exec(ctx, a.deadLetterSQL, positions, reasons, times); err != nil {
+		return fmt.Errorf("dead-letter %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+// splitDecoded splits events by whether they decoded.
+func splitDecoded(events []eventstore.Event) (decoded, failed []eventstore.Event) {
+	for i := range events {
+		if decode(&events[i]); events[i].Err != nil {
+			failed = append(failed, events[i])
+		}
+	}
+	if len(failed) == 0 {
+		return events, nil
+	}
+	for _, e := range events {
+		if e.Err == nil {
+			decoded = append(decoded, e)
+		}
+	}
+	return decoded, failed
+}
+
+// decode makes the event's Value a domain.Change, or its Err the reason in domain's
+// words.
+func decode(e *eventstore.Event) {
+	if _, ok := e.Value.(domain.Change); !ok || e.Err != nil {
+		e.Value, e.Err = domain.Decode(e.Type, e.Data)
+	}
 }

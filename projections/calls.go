@@ -11,61 +11,43 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// The call log: for each webhook and kind of call the places where the log has them
-// (see places). All that is shown of a call is read from there.
+// The call log: for each webhook and kind of call the positions of its calls. All
+// that is shown of a call is read from the log.
 
 var callsModel = Model{
-	Name: "calls", Shape: 2, Tables: []string{"calls"},
+	Name: "calls", SchemaVersion: 2, Tables: []string{"calls"},
 	New: func(t Tables) Projection {
-		insert := t.SQL(`
-			INSERT INTO {calls} AS c (webhook, kind, block, places)
-			SELECT * FROM unnest($1::integer[], $2::integer[], $3::bigint[], $4::bytea[])`)
-		return &calls{insert: insert, grow: insert + ` ON CONFLICT (webhook, kind, block) DO UPDATE SET places = c.places || EXCLUDED.places`}
+		return &calls{table: newListTable(t, "calls", true), numbers: numbers{}}
 	},
 }
 
 type calls struct {
-	insert, grow string
-	numbers      numbers
+	table   listTable
+	numbers numbers
 }
 
 func (p *calls) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
-	type entry struct {
-		webhook domain.WebhookID
-		kind    int32
-		at      eventstore.Position
-	}
-	var entries []entry
-	owners := map[domain.WebhookID]struct{}{}
+	webhooks := map[uuid.UUID]bool{}
 	for i := range events {
 		if call, ok := callOf(events[i].Value); ok {
-			entries = append(entries, entry{call.WebhookID, callKind(call.EventType, call.Outcome == domain.OutcomeSuccess), events[i].Position})
-			owners[call.WebhookID] = struct{}{}
+			webhooks[uuid.UUID(call.WebhookID)] = true
 		}
 	}
-	if len(entries) == 0 {
-		return nil, nil
+	if err := p.numbers.load(ctx, db, webhooks); err != nil {
+		return nil, fmt.Errorf("read webhooks' numbers: %w", err)
 	}
-	numbers, err := p.numbers.of(ctx, db, owners)
-	if err != nil {
-		return nil, err
+	lists := positionLists{}
+	for i := range events {
+		if call, ok := callOf(events[i].Value); ok {
+			kind := callKind(call.EventType, call.Outcome == domain.OutcomeSuccess)
+			lists.add(p.numbers[uuid.UUID(call.WebhookID)], kind, events[i].Position)
+		}
 	}
-	added := placesOf{}
-	for _, e := range entries {
-		added.add(numbers[e.webhook], e.kind, e.at)
-	}
-	webhooks, kinds, blocks, places, grown := added.rows(events[0].Position)
-	var out []eventstore.Statement
-	if grown > 0 {
-		out = append(out, eventstore.Statement{SQL: p.grow, Args: []any{webhooks[:grown], kinds[:grown], blocks[:grown], places[:grown]}})
-	}
-	if grown < len(blocks) {
-		out = append(out, eventstore.Statement{SQL: p.insert, Args: []any{webhooks[grown:], kinds[grown:], blocks[grown:], places[grown:]}})
-	}
-	return out, nil
+	return p.table.statements(lists, events[0].Position), nil
 }
 
-// callKind is what a call is found by besides its webhook and place.
+// callKind is what calls of a webhook are listed by: the event type's hash and, in
+// its lowest bit, whether they succeeded.
 func callKind(eventType string, success bool) int32 {
 	kind := hash31(eventType) &^ 1
 	if success {
@@ -74,7 +56,7 @@ func callKind(eventType string, success bool) int32 {
 	return kind
 }
 
-// callOf gives the call that a change is the record of, if it is one.
+// callOf returns the call that the change records, if it records one.
 func callOf(change any) (domain.Call, bool) {
 	switch c := change.(type) {
 	case domain.DeliverySucceeded:
@@ -129,7 +111,7 @@ type Call struct {
 	TestData []byte `json:"-"`
 }
 
-// newCall shows an entry of the log as a call.
+// newCall returns the call that an event records, as a list shows it.
 func newCall(e *eventstore.Event) (Call, bool) {
 	record, ok := callOf(e.Value)
 	if !ok {
@@ -183,38 +165,29 @@ type CallFilter struct {
 	Cursor    string
 }
 
-// CallPage is one page of the call log, newest first. It may be shorter than
-// the limit and have more after it, when its calls are large.
-type CallPage struct {
-	Items      []Call
-	NextCursor string // "": there is no more
-}
-
 // callsSQL goes from kind to kind of the webhook's calls, takes the newest of
 // each and merges them: as fast at the end of a long log as of a short one.
 var callsSQL = `
-WITH RECURSIVE owner AS (
-	SELECT number::integer FROM medilab.webhooks WHERE id = $1
-), kinds AS (
+WITH RECURSIVE owner AS (` + webhookNumber + `), kinds AS (
 	SELECT (SELECT min(kind) FROM medilab.calls WHERE webhook = (SELECT number FROM owner)) AS kind
 	UNION ALL
 	SELECT (SELECT min(c.kind) FROM medilab.calls AS c WHERE c.webhook = (SELECT number FROM owner) AND c.kind > kinds.kind)
 	FROM kinds WHERE kinds.kind IS NOT NULL
 )
 SELECT newest.position FROM kinds CROSS JOIN LATERAL (` +
-	newestPlaces("calls", "t.webhook = (SELECT number FROM owner) AND t.kind = kinds.kind", "$2::bigint", "$3::bigint", "$6::bigint") + `
+	newestPositions("calls", "t.webhook = (SELECT number FROM owner) AND t.kind = kinds.kind", "$2::bigint", "$3::bigint", "$6::bigint") + `
 ) AS newest
 WHERE kinds.kind IS NOT NULL AND ($4::integer IS NULL OR kinds.kind & 1 = $4) AND ($5::integer IS NULL OR kinds.kind | 1 = $5)
 ORDER BY newest.position DESC LIMIT $6`
 
 // Calls lists the calls of a webhook, the newest first.
-func (p *Projections) Calls(ctx context.Context, f CallFilter) (CallPage, error) {
-	if err := p.settle(ctx); err != nil {
-		return CallPage{}, err
+func (p *Projections) Calls(ctx context.Context, f CallFilter) (Page[Call], error) {
+	if err := p.awaitHead(ctx); err != nil {
+		return Page[Call]{}, err
 	}
 	low, high, err := p.between(ctx, f.From, f.To, f.Cursor)
 	if err != nil {
-		return CallPage{}, err
+		return Page[Call]{}, err
 	}
 	var status, kind *int32
 	if f.Status != "" {
@@ -227,25 +200,18 @@ func (p *Projections) Calls(ctx context.Context, f CallFilter) (CallPage, error)
 		of := callKind(f.EventType, true)
 		kind = &of
 	}
-	positions, err := p.positions(ctx, callsSQL, uuid.UUID(f.Webhook), low, high, status, kind, f.Limit+1)
+	page, err := pageAt(ctx, p, f.Limit, func(e *eventstore.Event) (Call, bool) {
+		call, ok := newCall(e)
+		return call, ok && (f.EventType == "" || call.EventType == f.EventType)
+	}, callsSQL, uuid.UUID(f.Webhook), low, high, status, kind, f.Limit+1)
 	if err != nil {
-		return CallPage{}, fmt.Errorf("list calls: %w", err)
-	}
-	events, next, err := p.pick(ctx, positions, f.Limit)
-	if err != nil {
-		return CallPage{}, fmt.Errorf("list calls: %w", err)
-	}
-	page := CallPage{NextCursor: next}
-	for i := range events {
-		if call, ok := newCall(&events[i]); ok && (f.EventType == "" || call.EventType == f.EventType) {
-			page.Items = append(page.Items, call)
-		}
+		return page, fmt.Errorf("list calls: %w", err)
 	}
 	return page, nil
 }
 
-// Call gives one call of the webhook with all that the log holds of it; a
-// *domain.Error of KindNotFound when it is none of its calls.
+// Call returns one call of the webhook with all that the log holds of it, or a
+// *domain.Error of KindNotFound.
 func (p *Projections) Call(ctx context.Context, webhook domain.WebhookID, id domain.CallID) (Call, error) {
 	events, err := p.log.GetMany(ctx, []eventstore.Position{eventstore.Position(id.Position())})
 	if err != nil {

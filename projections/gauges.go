@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -20,7 +18,7 @@ type Gauges struct {
 
 // Gauges reads them, every kind of alert among them.
 func (p *Projections) Gauges(ctx context.Context) (Gauges, error) {
-	_, sum, err := p.stats(ctx, domain.WebhookID{}, StatsFilter{})
+	_, sum, err := p.stats(ctx, wholeSystem, StatsFilter{})
 	if err != nil {
 		return Gauges{}, err
 	}
@@ -33,21 +31,15 @@ func (p *Projections) Gauges(ctx context.Context) (Gauges, error) {
 	for _, kind := range domain.AlertKinds {
 		g.OpenAlerts[kind] = 0
 	}
-	rows, err := p.pool.Query(ctx, `SELECT kind, count(*) FROM medilab.alerts WHERE resolved_at IS NULL GROUP BY kind`)
+	open, err := openAlerts(ctx, p.pool)
 	if err != nil {
 		return Gauges{}, fmt.Errorf("count the open alerts: %w", err)
 	}
-	var kind string
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&kind, &n}, func() error {
-		g.OpenAlerts[domain.AlertKind(kind)] = n
-		return nil
-	})
-	if err != nil {
-		return Gauges{}, fmt.Errorf("count the open alerts: %w", err)
+	for _, alert := range open {
+		g.OpenAlerts[alert.Kind]++
 	}
 	if err := p.pool.QueryRow(ctx, `SELECT count(*) FROM medilab.parked`).Scan(&g.Parked); err != nil {
-		return Gauges{}, fmt.Errorf("count the parked entries: %w", err)
+		return Gauges{}, fmt.Errorf("count the dead letters: %w", err)
 	}
 	return g, nil
 }

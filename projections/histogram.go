@@ -5,14 +5,14 @@ import (
 	"sort"
 )
 
-// histogram counts durations in buckets whose bounds are fixed for ever, so
-// that histograms add up over any range and a rebuild gives the same again. A
-// percentile is off by at most the width of a bucket, 10 %.
-type histogram = counts[int]
+// histogram counts durations in buckets whose bounds never change, so that
+// histograms add up over any range and equal their rebuild. A percentile is off
+// by at most the width of a bucket, 10 %.
+type histogram = countsBy[int]
 
 // bounds are the buckets' upper ends in microseconds: from 100 µs, each a tenth
-// more than the one before, to beyond the longest call. They are integers so
-// that every machine has the same.
+// above the one before, to beyond the longest call. They are computed in integers,
+// so that every machine has the same.
 var bounds = func() []int64 {
 	const longest = 400_000_000 // µs
 	list := []int64{100}
@@ -26,9 +26,9 @@ func bucketOf(microseconds int64) int {
 	return min(sort.Search(len(bounds), func(i int) bool { return microseconds <= bounds[i] }), len(bounds)-1)
 }
 
-// percentile gives the least duration in microseconds that at least the share
+// percentile returns the least duration in microseconds that at least the share
 // of all durations does not exceed (nearest rank: of three calls the 99th
-// percentile is the longest): the middle of the bucket where it lies.
+// percentile is the longest), as the middle of its bucket.
 func percentile(h histogram, share float64) int64 {
 	total := int64(0)
 	for _, bucket := range h {

@@ -1,6 +1,6 @@
 // Package projections keeps the read models: tables that answer questions about
 // the log quickly. Each is a file with its shape, how a page of the log changes
-// it, and its queries; the list in models names them all.
+// it, and its queries; models lists them all.
 package projections
 
 import (
@@ -17,23 +17,23 @@ import (
 // Model is one read model.
 type Model struct {
 	Name string
-	// Shape is a number that grows when the tables or how they are filled change,
-	// so that a database filled by an older version is rebuilt.
-	Shape int
-	// Tables are its tables in the schema medilab. A rebuild fills copies of them.
+	// SchemaVersion grows when the tables or how they are filled change, so that a
+	// database filled by an older version is rebuilt.
+	SchemaVersion int
+	// Tables are its tables in the schema medilab. A rebuild fills shadows of them.
 	Tables []string
-	// New makes what fills the tables.
+	// New returns what fills the tables.
 	New func(Tables) Projection
 }
 
 // Projection turns pages of the log into changes of its tables.
 type Projection interface {
-	// Project gives the few multi-row statements by which the page changes the
-	// tables. It may read what it needs for that, but only the tables of its own
-	// model and the log up to the page: what it makes of a log is always the same.
+	// Project returns the few multi-row statements by which the page changes the
+	// tables. It may read the tables of its own model, and the log up to the page,
+	// so that what it makes of a log is always the same.
 	//
-	// Every event's Value is a domain.Change. The error is a PoisonError when an
-	// event cannot be taken, however often it is tried.
+	// Every event's Value is a domain.Change. The error is a *PoisonError when an
+	// event cannot be applied, however often it is tried.
 	Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error)
 }
 
@@ -42,7 +42,7 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// models are all read models. They are applied in this order.
+// models are all read models, in the order in which they are applied.
 var models = []Model{
 	webhooksModel,
 	callsModel,
@@ -60,11 +60,11 @@ func Names() []string {
 	return names
 }
 
-// Tables names a model's tables: those that are read, or the copies that a
-// rebuild or a check fills.
+// Tables are the tables of read models that are filled: the live ones, or their
+// shadows.
 type Tables struct{ suffix string }
 
-// SQL gives a statement for these tables, which the text names as {table}.
+// SQL returns a statement for these tables, which the text names as {table}.
 func (t Tables) SQL(text string) string {
 	var b strings.Builder
 	for {
@@ -79,7 +79,12 @@ func (t Tables) SQL(text string) string {
 	}
 }
 
-// PoisonError says that an event can't be taken by a read model, now or later.
+// list returns the named tables as a list in SQL.
+func (t Tables) list(names []string) string {
+	return t.SQL("{" + strings.Join(names, "}, {") + "}")
+}
+
+// PoisonError says that an event cannot be applied to a read model, now or later.
 type PoisonError struct {
 	Position eventstore.Position
 	Err      error
@@ -87,10 +92,10 @@ type PoisonError struct {
 
 func (e *PoisonError) Error() string { return fmt.Sprintf("position %d: %v", e.Position, e.Err) }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *PoisonError) Unwrap() error { return e.Err }
 
-// text makes a string one that Postgres takes.
+// text replaces what Postgres does not take in a text.
 func text(s string) string {
 	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
 		return s
@@ -98,8 +103,8 @@ func text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// hash31 is a number for an event type or a correlation id: FNV-1a in 31 bits.
-// Two that share a number only cost a list some rows that it drops again.
+// hash31 is the FNV-1a hash of an event type or a correlation id in 31 bits. Two
+// that collide only cost a list some rows that it drops again.
 func hash31(s string) int32 {
 	h := uint32(2166136261)
 	for i := range len(s) {

@@ -227,7 +227,7 @@ func (b *bench) noCopiesLeft() {
 	b.t.Helper()
 	rows, err := b.pool.Query(b.ctx, `
 		SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-		WHERE nspname = 'medilab' AND (relname LIKE '%\_next' OR relname LIKE '%\_check')`)
+		WHERE nspname = 'medilab' AND relname ~ '_(next|check)(_|$)'`)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -395,7 +395,7 @@ func TestAPageThatFailsIsAppliedOnce(t *testing.T) {
 	b := newBench(t)
 	original := models
 	f := &failing{times: 2, done: make(chan struct{})}
-	models = append(slices.Clone(models), Model{Name: "failing", Shape: 1, New: func(t Tables) Projection {
+	models = append(slices.Clone(models), Model{Name: "failing", SchemaVersion: 1, New: func(t Tables) Projection {
 		f.Projection = statsModel.New(Tables{suffix: "_fail"})
 		return f
 	}})

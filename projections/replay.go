@@ -3,10 +3,7 @@ package projections
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
 )
@@ -90,68 +87,4 @@ func (p *Projections) replayed(ctx context.Context, r *Replay, ids [][16]byte, s
 		return fmt.Errorf("read a replay: %w", err)
 	}
 	return nil
-}
-
-// replayedTo adds to the webhooks that an event was dispatched to those to which
-// only a replay sent it. No table knows them, but every webhook's delivery of an
-// event has one name.
-func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatched []domain.Dispatch) ([]domain.Dispatch, error) {
-	known := make(map[domain.DeliveryID]bool, len(dispatched))
-	for _, d := range dispatched {
-		known[d.DeliveryID] = true
-	}
-	begun, err := p.begunWith(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	for d := range begun {
-		if known[d] {
-			delete(begun, d)
-		}
-	}
-	if len(begun) == 0 {
-		return dispatched, nil
-	}
-	rows, err := p.pool.Query(ctx, `SELECT id FROM medilab.webhooks ORDER BY number`)
-	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
-	}
-	webhooks, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
-	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
-	}
-	all := slices.Clip(dispatched)
-	for _, webhook := range webhooks {
-		if d := domain.DeliveryOf(id, webhook); begun[d] {
-			all = append(all, domain.Dispatch{DeliveryID: d, Recipient: domain.Recipient{WebhookID: webhook}})
-		}
-	}
-	return all, nil
-}
-
-// begunWith gives every delivery of the event that began with a request, as those
-// of a replay do, and of the events whose ids begin as its does: a UUIDv7 and its
-// deliveries have their millisecond in common, which is one short run of the
-// log's index however many webhooks there are.
-func (p *Projections) begunWith(ctx context.Context, id domain.EventID) (map[domain.DeliveryID]bool, error) {
-	first, last := domain.DeliveryID(id), domain.DeliveryID(id)
-	for i := 6; i < len(id); i++ {
-		first[i], last[i] = 0, 0xff
-	}
-	rows, err := p.pool.Query(ctx, `SELECT stream FROM medilab.events WHERE stream >= $1 AND stream <= $2
-		AND version = 1 AND type = $3`, first.Stream(), last.Stream(), domain.DeliveryRetryRequested{}.ChangeType())
-	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
-	}
-	begun := map[domain.DeliveryID]bool{}
-	var stream string
-	_, err = pgx.ForEachRow(rows, []any{&stream}, func() error {
-		_, delivery, err := domain.ParseStream(stream)
-		begun[domain.DeliveryID(delivery)] = true
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
-	}
-	return begun, nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -20,19 +21,19 @@ import (
 //   - Test calls are in none of the figures.
 //   - An interrupted attempt is a failed call without a duration; it neither
 //     lengthens nor ends a run of failures. What became of it later adds nothing.
-//   - Every delivery is in one of pending, delivered, exhausted and cancelled: a
-//     retry that somebody asked for takes it back to pending from where it was.
-//   - A batch is one delivery: its members are no deliveries of their own any more.
+//   - Every delivery is one of pending, delivered, exhausted and cancelled: a
+//     requested retry takes it from there back to pending.
+//   - A batch is one delivery; its members no longer count.
 //
-// A webhook has one row, and so has the whole system: its figures of all time,
-// and those of the latest hour in which anything happened to it. When its next
-// hour begins, the latest is put by in stats_hours and does not change again.
+// Each webhook, and the whole system, has a row with its counters of all time and
+// of the latest hour in which anything happened to it. When its next hour begins,
+// the latest moves to stats_hours and does not change again.
 
 var statsModel = Model{
-	Name: "stats", Shape: 2, Tables: []string{"stats", "stats_hours"},
+	Name: "stats", SchemaVersion: 2, Tables: []string{"stats", "stats_hours"},
 	New: func(t Tables) Projection {
 		return &stats{
-			// LATERAL with LIMIT keeps to the primary key whatever the planner knew.
+			// LATERAL with LIMIT goes by the primary key whatever the planner knew.
 			load: t.SQL(`
 				SELECT k.webhook, s.tally, s.latest, s.latest_tally FROM unnest($1::uuid[]) AS k (webhook)
 				CROSS JOIN LATERAL (SELECT tally, latest, latest_tally FROM {stats} WHERE webhook = k.webhook LIMIT 1) AS s`),
@@ -41,9 +42,9 @@ var statsModel = Model{
 				SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::integer[], $5::bigint[], $6::bytea[])
 				ON CONFLICT (webhook) DO UPDATE SET calls = EXCLUDED.calls, tally = EXCLUDED.tally,
 					latest = EXCLUDED.latest, latest_calls = EXCLUDED.latest_calls, latest_tally = EXCLUDED.latest_tally`),
-			// There is no such row yet, unless somebody damaged the tables: that is
-			// no reason to park events.
-			putBy: t.SQL(`
+			// A finished hour is new, unless somebody damaged the tables: that is no
+			// reason to dead-letter events.
+			finish: t.SQL(`
 				INSERT INTO {stats_hours} (webhook, hour, calls, tally)
 				SELECT * FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bytea[])
 				ON CONFLICT (webhook, hour) DO UPDATE SET calls = EXCLUDED.calls, tally = EXCLUDED.tally`),
@@ -51,9 +52,9 @@ var statsModel = Model{
 	},
 }
 
-type stats struct{ load, save, putBy string }
+type stats struct{ load, save, finish string }
 
-// wholeSystem stands in the place of a webhook for all of them together.
+// wholeSystem stands for all webhooks together.
 var wholeSystem domain.WebhookID
 
 // statsKey names an hour of a webhook.
@@ -70,175 +71,164 @@ func (p *stats) Project(ctx context.Context, db Querier, events []eventstore.Eve
 	if err != nil {
 		return nil, err
 	}
-	sums := sumsOf{byKey: map[statsKey]*tally{}}
-	for i := range events {
-		sums.count(&events[i], before)
-	}
-	if len(sums.keys) == 0 {
+	page := countPage(events, before)
+	if len(page.keys) == 0 {
 		return nil, nil
 	}
-	return p.merge(ctx, db, &sums)
+	return p.merge(ctx, db, page)
 }
 
-// sumsOf are a page's tallies by webhook and hour, in the order of the log. Hours
-// only go up, as the log's times do: were one to go back, what happened in it
+// pageCounters are a page's counters by webhook and hour, in the order of the log.
+// Hours only go up, as the log's times do: were one to go back, what happened in it
 // would belong to the latest before it, however the log is cut into pages.
-type sumsOf struct {
+type pageCounters struct {
 	keys  []statsKey
-	byKey map[statsKey]*tally
+	byKey map[statsKey]*counters
 	hour  int32 // the latest
 }
 
-func (s *sumsOf) of(webhook domain.WebhookID, at time.Time) *tally {
-	s.hour = max(s.hour, hourOf(at))
-	key := statsKey{webhook, s.hour}
-	t := s.byKey[key]
-	if t == nil {
-		t = &tally{}
-		s.byKey[key] = t
-		s.keys = append(s.keys, key)
+// countPage counts the events; before is what retriedStates returned of them.
+func countPage(events []eventstore.Event, before map[eventstore.Position]domain.DeliveryState) *pageCounters {
+	page := &pageCounters{byKey: map[statsKey]*counters{}}
+	for i := range events {
+		page.count(&events[i], before[events[i].Position])
 	}
-	return t
+	return page
 }
 
-// count takes in one event of the log.
-func (s *sumsOf) count(e *eventstore.Event, before map[eventstore.Position]domain.DeliveryState) {
+func (p *pageCounters) of(webhook domain.WebhookID, at time.Time) *counters {
+	p.hour = max(p.hour, hourOf(at))
+	key := statsKey{webhook, p.hour}
+	c := p.byKey[key]
+	if c == nil {
+		c = &counters{}
+		p.byKey[key] = c
+		p.keys = append(p.keys, key)
+	}
+	return c
+}
+
+// count counts one event; before is the state that a retried delivery was in.
+func (p *pageCounters) count(e *eventstore.Event, before domain.DeliveryState) {
+	at := e.RecordedAt
 	switch c := e.Value.(type) {
 	case domain.EventTriggered:
-		s.of(wholeSystem, e.RecordedAt).events++
+		p.of(wholeSystem, at).events++
 		for _, r := range c.Recipients {
-			s.of(r.WebhookID, e.RecordedAt).pending++
+			p.of(r.WebhookID, at).pending++
 		}
 	case domain.EventDispatched:
 		for _, d := range c.Deliveries {
-			s.of(d.WebhookID, e.RecordedAt).pending++
+			p.of(d.WebhookID, at).pending++
 		}
 	case domain.DeliveryBatched:
-		s.of(c.WebhookID, e.RecordedAt).pending++
+		p.of(c.WebhookID, at).pending++
 	case domain.DeliveryJoinedBatch:
-		s.of(c.WebhookID, e.RecordedAt).pending--
+		p.of(c.WebhookID, at).pending--
 	case domain.DeliverySucceeded:
-		t := s.of(c.WebhookID, e.RecordedAt)
-		t.call(&c.Call, e.RecordedAt)
-		t.pending--
-		t.delivered++
+		of := p.of(c.WebhookID, at)
+		of.call(&c.Call, at)
+		of.pending--
+		of.delivered++
 	case domain.DeliveryAttemptFailed:
-		t := s.of(c.WebhookID, e.RecordedAt)
-		t.call(&c.Call, e.RecordedAt)
+		of := p.of(c.WebhookID, at)
+		of.call(&c.Call, at)
 		if c.GaveUp != "" {
-			t.pending--
-			t.exhausted++
+			of.pending--
+			of.exhausted++
 		}
 	case domain.DeliveryInterrupted:
 		call, _ := callOf(c)
-		s.of(c.WebhookID, e.RecordedAt).call(&call, e.RecordedAt)
+		p.of(c.WebhookID, at).call(&call, at)
 	case domain.DeliveryCancelled:
-		t := s.of(c.WebhookID, e.RecordedAt)
-		t.pending--
-		t.cancelled++
+		of := p.of(c.WebhookID, at)
+		of.pending--
+		of.cancelled++
 	case domain.DeliveryRetryRequested:
-		s.of(c.WebhookID, e.RecordedAt).backToPending(before[e.Position])
+		p.of(c.WebhookID, at).retry(before)
 	}
 }
 
-func (t *tally) backToPending(from domain.DeliveryState) {
-	switch from {
-	case domain.DeliveryDelivered:
-		t.delivered--
-	case domain.DeliveryFailed:
-		t.exhausted--
-	case domain.DeliveryWithdrawn:
-		t.cancelled--
-	case domain.DeliveryPending:
-		return // it waits already
-	}
-	t.pending++
-}
-
-// statsRow is a row of the table stats. The zero value is none yet.
+// statsRow is a row of the table stats, or the zero value while there is none.
 type statsRow struct {
-	total  tally
-	latest tally
+	total  counters
+	latest counters
 	hour   int32
 }
 
-// hours are rows for the table stats_hours, by column.
-type hours struct {
+// hourRows are rows of an hour each, by column.
+type hourRows struct {
 	webhooks [][16]byte
 	hours    []int32
 	calls    []int64
 	tallies  [][]byte
 }
 
-// merge adds the page's tallies to the rows they belong to: the webhook's and
+func (h *hourRows) add(webhook domain.WebhookID, r *statsRow) {
+	// Alerts ask only for figures of all time.
+	r.latest.figures = domain.CallFigures{}
+	if webhook == wholeSystem {
+		r.latest.consecutive = 0
+	}
+	h.webhooks, h.hours = append(h.webhooks, webhook), append(h.hours, r.hour)
+	h.calls, h.tallies = append(h.calls, r.latest.calls), append(h.tallies, r.latest.encode())
+}
+
+// merge adds the page's counters to the rows they belong to: the webhook's and
 // the system's.
-func (p *stats) merge(ctx context.Context, db Querier, sums *sumsOf) ([]eventstore.Statement, error) {
+func (p *stats) merge(ctx context.Context, db Querier, page *pageCounters) ([]eventstore.Statement, error) {
 	ids := [][16]byte{wholeSystem}
 	rows := map[domain.WebhookID]*statsRow{wholeSystem: {}}
-	for _, key := range sums.keys {
+	for _, key := range page.keys {
 		if rows[key.webhook] == nil {
 			rows[key.webhook] = &statsRow{}
 			ids = append(ids, key.webhook)
 		}
 	}
 	if err := p.loadInto(ctx, db, ids, rows); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("load statistics: %w", err)
 	}
-	var finished hours
-	latest := rows[wholeSystem].hour
-	for _, key := range sums.keys {
-		hour := max(latest, key.hour)
+	var finished, latest hourRows
+	began := rows[wholeSystem].hour
+	for _, key := range page.keys {
+		hour := max(began, key.hour)
 		if key.webhook != wholeSystem {
-			rows[key.webhook].add(key.webhook, hour, sums.byKey[key], &finished)
+			rows[key.webhook].add(key.webhook, hour, page.byKey[key], &finished)
 		}
-		rows[wholeSystem].add(wholeSystem, hour, sums.byKey[key], &finished)
+		rows[wholeSystem].add(wholeSystem, hour, page.byKey[key], &finished)
 	}
-	n := len(ids)
-	calls, latestCalls, latestHours := make([]int64, n), make([]int64, n), make([]int32, n)
-	tallies, latestTallies := make([][]byte, n), make([][]byte, n)
+	calls, tallies := make([]int64, len(ids)), make([][]byte, len(ids))
 	for i, id := range ids {
 		r := rows[id]
-		if id == wholeSystem {
-			r.total.figures, r.total.consecutive = domain.CallFigures{}, 0 // of one webhook after another they say nothing
+		if id == wholeSystem { // they are a webhook's
+			r.total.figures, r.total.consecutive = domain.CallFigures{}, 0
 		}
 		calls[i], tallies[i] = r.total.calls, r.total.encode()
-		latestHours[i], latestCalls[i], latestTallies[i] = r.hour, r.latest.calls, r.encodeLatest(id)
+		latest.add(id, r)
 	}
-	statements := []eventstore.Statement{{SQL: p.save, Args: []any{ids, calls, tallies, latestHours, latestCalls, latestTallies}}}
-	if len(finished.webhooks) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.putBy,
-			Args: []any{finished.webhooks, finished.hours, finished.calls, finished.tallies}})
+	statements := []eventstore.Statement{{SQL: p.save, Args: []any{ids, calls, tallies, latest.hours, latest.calls, latest.tallies}}}
+	if len(finished.hours) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.finish, Args: []any{finished.webhooks, finished.hours, finished.calls, finished.tallies}})
 	}
 	return statements, nil
 }
 
-// add takes in what happened in the hour, which is the latest or a later one.
-func (r *statsRow) add(webhook domain.WebhookID, hour int32, sum *tally, finished *hours) {
+// add adds what was counted in the hour, which is the row's latest or a later one.
+func (r *statsRow) add(webhook domain.WebhookID, hour int32, sum *counters, finished *hourRows) {
 	if r.hour < hour {
 		if r.hour > 0 {
-			finished.webhooks, finished.hours = append(finished.webhooks, webhook), append(finished.hours, r.hour)
-			finished.calls, finished.tallies = append(finished.calls, r.latest.calls), append(finished.tallies, r.encodeLatest(webhook))
+			finished.add(webhook, r)
 		}
-		r.hour, r.latest = hour, tally{}
+		r.hour, r.latest = hour, counters{}
 	}
 	r.total.add(sum)
 	r.latest.add(sum)
 }
 
-// encodeLatest gives the stored form of the latest hour: alerts ask only for
-// figures of all time.
-func (r *statsRow) encodeLatest(webhook domain.WebhookID) []byte {
-	r.latest.figures = domain.CallFigures{}
-	if webhook == wholeSystem {
-		r.latest.consecutive = 0
-	}
-	return r.latest.encode()
-}
-
 func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, into map[domain.WebhookID]*statsRow) error {
 	rows, err := db.Query(ctx, p.load, ids)
 	if err != nil {
-		return fmt.Errorf("load statistics: %w", err)
+		return err
 	}
 	var id [16]byte
 	var hour int32
@@ -248,107 +238,116 @@ func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, into m
 		row.hour = hour
 		return errors.Join(row.total.decode(total), row.latest.decode(latest))
 	})
-	if err != nil {
-		return fmt.Errorf("load statistics: %w", err)
-	}
-	return nil
+	return err
 }
 
-// retriedStates tells where each delivery stood of which the page asks a retry;
-// "" that nobody had sent it, so that the request is its beginning. Such
-// requests are few but for replays.
+// retriedSQL reads streams by their key. A plan made on an empty log must not go by
+// anything else, see docs/decisions/0009.
+const retriedSQL = `
+	SELECT s.stream, e.position, e.version, e.type, e.data FROM unnest($1::text[]) AS s (stream)
+	CROSS JOIN LATERAL (
+		SELECT position, version, type, data FROM medilab.events WHERE stream = s.stream ORDER BY version OFFSET 0
+	) AS e`
+
+// retriedStates returns the state of each delivery of which the page requests a
+// retry, by the request's position; none if it is nobody's yet, as when a replay
+// sends what was not meant for the webhook. Such requests are few but for replays.
 func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (map[eventstore.Position]domain.DeliveryState, error) {
-	requests := map[string][]*eventstore.Event{}
-	first := map[string][]*eventstore.Event{}
+	requests := map[string][]*eventstore.Event{} // by the stream that tells the state
 	for i := range events {
-		e := &events[i]
-		c, ok := e.Value.(domain.DeliveryRetryRequested)
-		switch {
-		case !ok:
-		case e.Version == 1:
-			first[c.EventID.Stream()] = append(first[c.EventID.Stream()], e)
-		default:
-			requests[e.Stream] = append(requests[e.Stream], e)
+		if c, ok := events[i].Value.(domain.DeliveryRetryRequested); ok {
+			stream := events[i].Stream
+			if events[i].Version == 1 { // pending if its event was dispatched, else nobody's
+				stream = c.EventID.Stream()
+			}
+			requests[stream] = append(requests[stream], &events[i])
 		}
 	}
-	if len(requests) == 0 && len(first) == 0 {
+	if len(requests) == 0 {
 		return nil, nil
 	}
-	states := map[eventstore.Position]domain.DeliveryState{}
-	before := events[len(events)-1].Position
-	if err := foldRetried(ctx, db, requests, before, states); err != nil {
-		return nil, fmt.Errorf("read retried deliveries: %w", err)
-	}
-	if err := findDispatched(ctx, db, first, before, states); err != nil {
-		return nil, fmt.Errorf("read retried deliveries: %w", err)
-	}
-	return states, nil
-}
-
-// foldRetried folds the streams of retried deliveries up to each request.
-func foldRetried(ctx context.Context, db Querier, requests map[string][]*eventstore.Event, before eventstore.Position, states map[eventstore.Position]domain.DeliveryState) error {
-	if len(requests) == 0 {
-		return nil
-	}
-	rows, err := db.Query(ctx, `
-		SELECT stream, version, type, data FROM medilab.events
-		WHERE stream = ANY($1) AND position < $2 ORDER BY stream, version`,
-		slices.Collect(maps.Keys(requests)), before)
+	rows, err := db.Query(ctx, retriedSQL, slices.Collect(maps.Keys(requests)))
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("read retried deliveries: %w", err)
 	}
-	var stream, last, changeType string
-	var version int64
-	var data []byte
+	states := map[eventstore.Position]domain.DeliveryState{}
+	var row eventstore.Event
+	var last string
 	var delivery domain.Delivery
-	_, err = pgx.ForEachRow(rows, []any{&stream, &version, &changeType, &data}, func() error {
-		if stream != last {
-			delivery, last = domain.Delivery{}, stream
+	_, err = pgx.ForEachRow(rows, []any{&row.Stream, &row.Position, &row.Version, &row.Type, &row.Data}, func() error {
+		if row.Stream != last {
+			delivery, last = domain.Delivery{}, row.Stream
 		}
-		if change, err := domain.Decode(changeType, data); err == nil {
+		change, err := domain.Decode(row.Type, row.Data)
+		if err == nil {
 			delivery = delivery.Evolve(change, time.Time{})
 		}
-		for _, e := range requests[stream] {
-			if e.Version == version+1 {
+		for _, e := range requests[row.Stream] {
+			switch {
+			case e.Stream != row.Stream:
+				if row.Position < e.Position && dispatches(change, e) {
+					states[e.Position] = domain.DeliveryPending
+				}
+			case e.Version == row.Version+1:
 				states[e.Position] = delivery.State
 			}
 		}
 		return nil
 	})
-	return err
+	if err != nil {
+		return nil, fmt.Errorf("read retried deliveries: %w", err)
+	}
+	return states, nil
 }
 
-// findDispatched tells, of requests that begin a delivery's stream, those whose
-// delivery was dispatched and had not been tried from those of a replay, which
-// sends what was never meant for the webhook.
-func findDispatched(ctx context.Context, db Querier, first map[string][]*eventstore.Event, before eventstore.Position, states map[eventstore.Position]domain.DeliveryState) error {
-	if len(first) == 0 {
-		return nil
-	}
-	rows, err := db.Query(ctx, `
-		SELECT stream, position, type, data FROM medilab.events WHERE stream = ANY($1) AND position < $2`,
-		slices.Collect(maps.Keys(first)), before)
+// dispatches reports whether the change dispatched the delivery whose retry is requested.
+func dispatches(change domain.Change, request *eventstore.Event) bool {
+	c := request.Value.(domain.DeliveryRetryRequested)
+	dispatched, _ := domain.DispatchOf(c.EventID, change)
+	return slices.ContainsFunc(dispatched.Deliveries, func(d domain.Dispatch) bool { return d.DeliveryID.Stream() == request.Stream })
+}
+
+// pendingDeliveries returns how many deliveries are pending by the statistics and
+// what the log holds beyond them.
+func pendingDeliveries(ctx context.Context, tx pgx.Tx) (int64, error) {
+	position, err := positionIn(ctx, tx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	var stream, changeType string
-	var position eventstore.Position
-	var data []byte
-	_, err = pgx.ForEachRow(rows, []any{&stream, &position, &changeType, &data}, func() error {
-		change, decoding := domain.Decode(changeType, data)
-		id, err := domain.ParseEventStream(stream)
-		dispatched, ok := domain.DispatchOf(id, change)
-		if decoding != nil || err != nil || !ok {
-			return nil // not a dispatch, or poison that is parked
+	var encoded []byte
+	err = tx.QueryRow(ctx, `SELECT tally FROM medilab.stats WHERE webhook = $1`, uuid.UUID(wholeSystem)).Scan(&encoded)
+	sum := &counters{}
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+	case err != nil:
+		return 0, err
+	default:
+		if sum, err = decodeCounters(encoded); err != nil {
+			return 0, err
 		}
-		for _, d := range dispatched.Deliveries {
-			for _, e := range first[stream] {
-				if e.Position > position && e.Stream == d.DeliveryID.Stream() {
-					states[e.Position] = domain.DeliveryPending
-				}
-			}
+	}
+	for {
+		rows, err := tx.Query(ctx, `
+			SELECT position, stream, version, type, data, recorded_at FROM medilab.events
+			WHERE position > $1 ORDER BY position LIMIT 1000`, position)
+		if err != nil {
+			return 0, err
 		}
-		return nil
-	})
-	return err
+		events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e eventstore.Event, err error) {
+			err = row.Scan(&e.Position, &e.Stream, &e.Version, &e.Type, &e.Data, &e.RecordedAt)
+			return e, err
+		})
+		if err != nil || len(events) == 0 {
+			return sum.pending, err
+		}
+		position = events[len(events)-1].Position
+		good, _ := splitDecoded(events)
+		before, err := retriedStates(ctx, tx, good)
+		if err != nil {
+			return 0, err
+		}
+		for _, c := range countPage(good, before).byKey {
+			sum.pending += c.pending
+		}
+	}
 }

@@ -51,15 +51,13 @@ func hoursOfEvents(r *rand.Rand, webhooks int) []eventstore.Event {
 	return events
 }
 
-// tallied is what the tables of statistics hold, counted an event at a time: a
-// tally a webhook and hour, and one of all time.
-func tallied(events []eventstore.Event) map[statsKey]*tally {
-	sums := map[statsKey]*tally{}
+// tallied is what the tables of statistics hold, counted an event at a time:
+// counters a webhook and hour, and those of all time.
+func tallied(events []eventstore.Event) map[statsKey]*counters {
+	sums := map[statsKey]*counters{}
 	hour := int32(0)
 	for i := range events {
-		one := sumsOf{byKey: map[statsKey]*tally{}}
-		one.count(&events[i], nil)
-		for key, t := range one.byKey {
+		for key, t := range countPage(events[i:i+1], nil).byKey {
 			hour = max(hour, key.hour)
 			to := []statsKey{{wholeSystem, hour}, {wholeSystem, allTime}}
 			if key.webhook != wholeSystem {
@@ -67,7 +65,7 @@ func tallied(events []eventstore.Event) map[statsKey]*tally {
 			}
 			for _, key := range to {
 				if sums[key] == nil {
-					sums[key] = &tally{}
+					sums[key] = &counters{}
 				}
 				sums[key].add(t)
 			}
@@ -131,7 +129,7 @@ func (b *bench) stored() map[statsKey]string {
 	return all
 }
 
-func encodedTallies(sums map[statsKey]*tally) map[statsKey]string {
+func encodedTallies(sums map[statsKey]*counters) map[statsKey]string {
 	all := map[statsKey]string{}
 	for key, t := range sums {
 		all[key] = fmt.Sprintf("%d %x", t.calls, t.encode())
@@ -272,5 +270,37 @@ func TestStatisticsOfAnOlderVersionMoveAsTheyAre(t *testing.T) {
 	var shapes string
 	if err := b.pool.QueryRow(b.ctx, `SELECT string_agg(name || ' ' || shape, ', ' ORDER BY name) FROM medilab.read_models`).Scan(&shapes); err != nil || shapes != "calls 1, stats 2" {
 		t.Errorf("the shapes are %s, %v", shapes, err)
+	}
+}
+
+// TestRetriedStreamsAreReadByTheirKey: a plan made while the log was empty stays in
+// use when it holds millions of events, so it must not go by the position.
+func TestRetriedStreamsAreReadByTheirKey(t *testing.T) {
+	b := newBench(t)
+	conn, err := b.pool.Acquire(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for _, seqscan := range []string{"on", "off"} { // as for a query, and for a page
+		_, err := conn.Exec(b.ctx, `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = `+seqscan+`; PREPARE retried AS `+retriedSQL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := conn.Query(b.ctx, `EXPLAIN EXECUTE retried ('{}')`, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := strings.Join(lines, "\n")
+		if !strings.Contains(plan, "Index Cond: (stream = s.stream)") || strings.Contains(plan, "events_pkey") {
+			t.Errorf("with enable_seqscan %s:\n%s", seqscan, plan)
+		}
+		if _, err := conn.Exec(b.ctx, `DEALLOCATE retried`); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

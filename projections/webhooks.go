@@ -15,7 +15,7 @@ import (
 // status. Deleted ones stay, so that their calls keep a name.
 
 var webhooksModel = Model{
-	Name: "webhooks", Shape: 2, Tables: []string{"webhooks"},
+	Name: "webhooks", SchemaVersion: 2, Tables: []string{"webhooks"},
 	New: func(t Tables) Projection {
 		return &webhooks{
 			load: t.SQL(`SELECT id, number, status, name FROM {webhooks} WHERE id = ANY($1)`),
@@ -96,4 +96,24 @@ func statusOf(w domain.Webhook) string {
 func webhookOf(e *eventstore.Event) (uuid.UUID, bool) {
 	kind, id, err := domain.ParseStream(e.Stream)
 	return id, err == nil && kind == "webhook"
+}
+
+// webhookNumber is a query of the short number of the webhook $1.
+const webhookNumber = `SELECT number::integer FROM medilab.webhooks WHERE id = $1`
+
+// webhookIDs returns all webhooks, deleted ones too, in the order of their numbers.
+func (p *Projections) webhookIDs(ctx context.Context) ([]domain.WebhookID, error) {
+	rows, err := p.pool.Query(ctx, `SELECT id FROM medilab.webhooks ORDER BY number`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[domain.WebhookID])
+}
+
+// webhookCounts returns how many webhooks there are, and how many of them are active.
+func (p *Projections) webhookCounts(ctx context.Context) (total, active int64, err error) {
+	err = p.pool.QueryRow(ctx, `
+		SELECT count(*) FILTER (WHERE status <> 'deleted'), count(*) FILTER (WHERE status = 'active') FROM medilab.webhooks`,
+	).Scan(&total, &active)
+	return total, active, err
 }

@@ -31,7 +31,7 @@ func (n *node) change(id domain.WebhookID, decide func(domain.Webhook) ([]domain
 		}
 		var events []eventstore.NewEvent
 		for _, c := range changes {
-			events = append(events, eventstore.NewEvent{Type: c.ChangeType(), Data: c.AppendJSON(nil), Value: c})
+			events = append(events, eventstore.NewEvent{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c})
 		}
 		unit.Writes = []eventstore.Write{{Stream: id.Stream(), Expected: w.Version, Events: events}}
 		return unit, nil

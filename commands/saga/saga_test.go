@@ -412,7 +412,7 @@ func TestDecidesWhatAnOlderVersionLeft(t *testing.T) {
 		defer plain.Close()
 		e := domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{"patient_id": 123}`)}
 		appended, err := plain.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: id.Stream(),
-			Events: []eventstore.NewEvent{{Type: e.ChangeType(), Data: e.AppendJSON(nil), Value: e}}}}})
+			Events: []eventstore.NewEvent{{Type: e.ChangeType(), Data: domain.AppendJSON(nil, e), Value: e}}}}})
 		if err != nil {
 			t.Fatal(err)
 		}

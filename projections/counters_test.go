@@ -17,12 +17,12 @@ func randomCall(r *rand.Rand) *domain.Call {
 	}
 }
 
-// TestTalliesAddUp: however a history is cut into pages, its tally is the same.
-func TestTalliesAddUp(t *testing.T) {
+// TestCountersAddUp: however a history is cut into pages, its counters are the same.
+func TestCountersAddUp(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	whole, cut, page := &tally{}, &tally{}, &tally{}
+	whole, cut, page := &counters{}, &counters{}, &counters{}
 	at := time.Unix(1_800_000_000, 0)
 	for range 2000 {
 		at = at.Add(time.Duration(r.IntN(20_000)) * time.Millisecond)
@@ -31,9 +31,9 @@ func TestTalliesAddUp(t *testing.T) {
 		page.call(call, at)
 		if r.IntN(10) == 0 {
 			cut.add(page)
-			page = &tally{}
+			page = &counters{}
 			var err error
-			if cut, err = decodeTally(cut.encode()); err != nil {
+			if cut, err = decodeCounters(cut.encode()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -43,7 +43,7 @@ func TestTalliesAddUp(t *testing.T) {
 		t.Errorf("whole %+v\n  cut %+v", whole, cut)
 	}
 	for i := range whole.encode() {
-		if _, err := decodeTally(whole.encode()[:i]); err == nil {
+		if _, err := decodeCounters(whole.encode()[:i]); err == nil {
 			t.Fatalf("%d bytes of %d decode", i, len(whole.encode()))
 		}
 	}

@@ -10,25 +10,25 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// TestPlacesDoNotDependOnPages: whatever pages a log is read in, the rows are the
+// TestListsDoNotDependOnPages: whatever pages a log is read in, the rows are the
 // same, and only those of a page's first block can be there before.
-func TestPlacesDoNotDependOnPages(t *testing.T) {
+func TestListsDoNotDependOnPages(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	whole, table := placesOf{}, placesOf{}
-	page := placesOf{}
+	whole, table := positionLists{}, positionLists{}
+	page := positionLists{}
 	first := eventstore.Position(0)
 	keep := func() {
 		webhooks, kinds, blocks, places, grown := page.rows(first)
 		for i := range blocks {
-			key := placeKey{webhooks[i], kinds[i], blocks[i]}
+			key := listKey{webhooks[i], kinds[i], blocks[i]}
 			if i >= grown && table[key] != nil {
 				t.Fatalf("%+v is there already", key)
 			}
 			table[key] = append(table[key], places[i]...)
 		}
-		page, first = placesOf{}, 0
+		page, first = positionLists{}, 0
 	}
 	for at := eventstore.Position(1); at < 5000; at++ {
 		if first == 0 {

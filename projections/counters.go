@@ -1,0 +1,220 @@
+package projections
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// counters are what statistics count, of a webhook or of the whole system, in an
+// hour or in all time. They add up.
+type counters struct {
+	calls     int64
+	successes int64
+	timeouts  int64
+	retries   int64
+	timed     int64 // calls that have a duration
+	duration  int64 // of those, in microseconds
+
+	pending   int64 // deliveries; of an hour: how many more than at its start
+	delivered int64
+	exhausted int64
+	cancelled int64
+	events    int64 // triggered; of the whole system only
+
+	consecutive int64 // failed calls since the last that succeeded
+	succeeded   bool  // in a page: some call did, so consecutive begins after it
+
+	lastCall    int64 // microseconds since 1970; 0: none
+	lastSuccess int64
+	lastFailure int64
+
+	byType    countsBy[string]
+	byStatus  countsBy[string]
+	histogram histogram
+
+	figures domain.CallFigures // for alerts; of all time only
+}
+
+// call counts one call, recorded at the time.
+func (c *counters) call(call *domain.Call, at time.Time) {
+	micros := at.UnixMicro()
+	c.calls++
+	c.lastCall = micros
+	switch call.Outcome {
+	case domain.OutcomeSuccess:
+		c.successes++
+		c.consecutive, c.succeeded, c.lastSuccess = 0, true, micros
+	case domain.OutcomeInterrupted: // what the receiver made of it is unknown
+		c.lastFailure = micros
+	default:
+		c.consecutive++
+		c.lastFailure = micros
+	}
+	if call.Outcome == domain.OutcomeTimeout {
+		c.timeouts++
+	}
+	if call.Attempt > 1 {
+		c.retries++
+	}
+	c.byType.add(call.EventType, 1)
+	c.byStatus.add(statusName(call), 1)
+	if call.Outcome != domain.OutcomeInterrupted {
+		c.timed++
+		c.duration += call.Duration
+		c.histogram.add(bucketOf(call.Duration), 1)
+	}
+	c.figures.Count(call.Outcome, domain.EventType(call.EventType), at)
+}
+
+// retry takes a delivery from the state it was in back to pending.
+func (c *counters) retry(from domain.DeliveryState) {
+	switch from {
+	case domain.DeliveryPending:
+		return
+	case domain.DeliveryDelivered:
+		c.delivered--
+	case domain.DeliveryFailed:
+		c.exhausted--
+	case domain.DeliveryWithdrawn:
+		c.cancelled--
+	}
+	c.pending++
+}
+
+// statusName is the receiver's status, or the outcome when there was none.
+func statusName(c *domain.Call) string {
+	if c.Status >= 100 && c.Status <= 999 {
+		return string([]byte{'0' + byte(c.Status/100), '0' + byte(c.Status/10%10), '0' + byte(c.Status%10)})
+	}
+	return string(c.Outcome)
+}
+
+// add adds what was counted later.
+func (c *counters) add(d *counters) {
+	c.calls += d.calls
+	c.successes += d.successes
+	c.timeouts += d.timeouts
+	c.retries += d.retries
+	c.timed += d.timed
+	c.duration += d.duration
+	c.pending += d.pending
+	c.delivered += d.delivered
+	c.exhausted += d.exhausted
+	c.cancelled += d.cancelled
+	c.events += d.events
+	if d.succeeded {
+		c.consecutive, c.succeeded = 0, true
+	}
+	c.consecutive += d.consecutive
+	c.lastCall = max(c.lastCall, d.lastCall)
+	c.lastSuccess = max(c.lastSuccess, d.lastSuccess)
+	c.lastFailure = max(c.lastFailure, d.lastFailure)
+	c.byType.addAll(d.byType)
+	c.byStatus.addAll(d.byStatus)
+	c.histogram.addAll(d.histogram)
+	c.figures.Add(d.figures)
+}
+
+// countersFormat stands before encoded counters.
+const countersFormat = 1
+
+// encode returns the stored form, a few hundred bytes. Equal counters have equal forms.
+func (c *counters) encode() []byte {
+	v := varints{bytes: append(make([]byte, 0, 192), countersFormat)}
+	c.code(&v)
+	return v.bytes
+}
+
+var errCounters = errors.New("the stored statistics cannot be read: rebuild them")
+
+func decodeCounters(b []byte) (*counters, error) {
+	c := &counters{}
+	return c, c.decode(b)
+}
+
+// decode reads the stored form into zero counters. It keeps nothing of b.
+func (c *counters) decode(b []byte) error {
+	if len(b) == 0 || b[0] != countersFormat {
+		return errCounters
+	}
+	v := varints{bytes: b[1:], decoding: true}
+	c.code(&v)
+	if v.failed {
+		return errCounters
+	}
+	if c.lastCall != 0 {
+		c.figures.LastCallAt = time.UnixMicro(c.lastCall).UTC()
+	}
+	return nil
+}
+
+// code encodes or decodes all fields in their stored order.
+func (c *counters) code(v *varints) {
+	for _, field := range [...]*int64{
+		&c.calls, &c.successes, &c.timeouts, &c.retries, &c.timed, &c.duration,
+		&c.pending, &c.delivered, &c.exhausted, &c.cancelled, &c.events,
+		&c.consecutive, &c.lastCall, &c.lastSuccess, &c.lastFailure,
+	} {
+		v.int(field)
+	}
+	for _, counts := range [...]*countsBy[string]{&c.byType, &c.byStatus} {
+		codeList(v, counts, func(item *count[string]) {
+			v.text(&item.key)
+			v.int(&item.n)
+		})
+	}
+	codeList(v, &c.histogram, func(item *count[int]) {
+		key := int64(item.key)
+		v.int(&key)
+		item.key = int(key)
+		v.int(&item.n)
+	})
+	v.int(&c.figures.Failures)
+	v.bool(&c.figures.TimedOut)
+	last := int64(0)
+	codeList(v, &c.figures.Minutes, func(m *domain.CallMinute) {
+		step := m.Minute - last
+		v.int(&step)
+		m.Minute = last + step
+		last = m.Minute
+		v.int(&m.Calls)
+		v.int(&m.Successes)
+	})
+}
+
+// countsBy are counts in the order of their keys: few enough that a slice is
+// faster than a map, and equal ones are stored alike.
+type countsBy[K cmp.Ordered] []count[K]
+
+type count[K cmp.Ordered] struct {
+	key K
+	n   int64
+}
+
+func (c *countsBy[K]) add(key K, n int64) {
+	at, found := slices.BinarySearchFunc(*c, key, func(have count[K], key K) int { return cmp.Compare(have.key, key) })
+	if found {
+		(*c)[at].n += n
+		return
+	}
+	*c = slices.Insert(*c, at, count[K]{key, n})
+}
+
+func (c *countsBy[K]) addAll(from countsBy[K]) {
+	for _, item := range from {
+		c.add(item.key, item.n)
+	}
+}
+
+// byKey returns the counts as JSON shows them.
+func byKey(c countsBy[string]) map[string]int64 {
+	m := make(map[string]int64, len(c))
+	for _, item := range c {
+		m[item.key] = item.n
+	}
+	return m
+}

@@ -1,0 +1,114 @@
+package projections
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// The call log and the list of events hold only the positions of what they list. A
+// row holds those of one list in one block of 256 positions, a byte each, in order;
+// a page appends to it. So a busy list costs a row a page and a byte an entry, and
+// what a row holds in the end does not depend on how the log was cut into pages.
+
+// newestPositions is a query of the newest positions of one list between two
+// positions, as many as are wanted at most; all three are bigint. It reads the newest
+// blocks that can be needed, as each holds a position at least, and unpacks as many
+// as hold enough, as the first may reach beyond the range: little, whatever the
+// planner knows of the table.
+func newestPositions(table, list, after, before, wanted string) string {
+	return strings.NewReplacer("{table}", table, "{list}", list, "{after}", after, "{before}", before, "{wanted}", wanted).Replace(`
+	SELECT position FROM (
+		SELECT block, places, sum(length(places)) OVER (ORDER BY block DESC) - length(places) AS newer FROM (
+			SELECT block, places FROM medilab.{table} AS t
+			WHERE {list} AND block BETWEEN ({after} + 1) >> 8 AND ({before} - 1) >> 8
+			ORDER BY block DESC LIMIT {wanted} + 2
+		) AS newest
+	) AS enough
+	CROSS JOIN LATERAL generate_series(0, length(places) - 1) AS n
+	CROSS JOIN LATERAL (SELECT block << 8 | get_byte(places, n) AS position) AS unpacked
+	WHERE newer < {wanted} + 256 AND position > {after} AND position < {before}
+	ORDER BY position DESC LIMIT {wanted}`)
+}
+
+// blockBits are the bits of a position within its block, which fit a byte.
+const blockBits = 8
+
+// listKey names a row.
+type listKey struct {
+	webhook int32 // its short number; 0 in lists of no webhook
+	kind    int32
+	block   int64
+}
+
+// positionLists are the positions that a page adds, by row.
+type positionLists map[listKey][]byte
+
+// add adds a position; they come in the order of the log.
+func (l positionLists) add(webhook, kind int32, at eventstore.Position) {
+	key := listKey{webhook, kind, int64(at >> blockBits)}
+	l[key] = append(l[key], byte(at))
+}
+
+// rows returns the page's positions as columns, in the order of the key. Rows of the
+// block in which the page begins may exist already, from the page before: they stand
+// first, and grown is how many they are. All others are new.
+func (l positionLists) rows(first eventstore.Position) (webhooks, kinds []int32, blocks []int64, places [][]byte, grown int) {
+	keys := make([]listKey, 0, len(l))
+	for key := range l {
+		keys = append(keys, key)
+	}
+	began := int64(first >> blockBits)
+	rank := func(k listKey) int {
+		if k.block == began {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(keys, func(a, b listKey) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.webhook, b.webhook), cmp.Compare(a.kind, b.kind), cmp.Compare(a.block, b.block))
+	})
+	for _, key := range keys {
+		webhooks, kinds = append(webhooks, key.webhook), append(kinds, key.kind)
+		blocks, places = append(blocks, key.block), append(places, l[key])
+		grown += 1 - rank(key)
+	}
+	return webhooks, kinds, blocks, places, grown
+}
+
+// listTable is a table of positions, by kind and block or by webhook, kind and block.
+type listTable struct {
+	grow, insert string
+	ofWebhooks   bool
+}
+
+func newListTable(tables Tables, name string, ofWebhooks bool) listTable {
+	columns, arrays, key := "kind, block, places", "$1::integer[], $2::bigint[], $3::bytea[]", "kind, block"
+	if ofWebhooks {
+		columns, arrays, key = columns+", webhook", arrays+", $4::integer[]", "webhook, "+key
+	}
+	insert := tables.SQL(`INSERT INTO {` + name + `} AS t (` + columns + `) SELECT * FROM unnest(` + arrays + `)`)
+	return listTable{ofWebhooks: ofWebhooks, insert: insert,
+		grow: insert + ` ON CONFLICT (` + key + `) DO UPDATE SET places = t.places || EXCLUDED.places`}
+}
+
+// statements add the lists of a page that begins at first.
+func (t listTable) statements(l positionLists, first eventstore.Position) []eventstore.Statement {
+	webhooks, kinds, blocks, places, grown := l.rows(first)
+	var out []eventstore.Statement
+	add := func(sql string, from, to int) {
+		if from == to {
+			return
+		}
+		args := []any{kinds[from:to], blocks[from:to], places[from:to]}
+		if t.ofWebhooks {
+			args = append(args, webhooks[from:to])
+		}
+		out = append(out, eventstore.Statement{SQL: sql, Args: args})
+	}
+	add(t.grow, 0, grown)
+	add(t.insert, grown, len(blocks))
+	return out
+}

@@ -1,0 +1,199 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// The suffixes of shadow tables: those of a rebuild, which are swapped in, and
+// those of a check, which are compared.
+var (
+	nextTables  = Tables{suffix: "_next"}
+	checkTables = Tables{suffix: "_check"}
+)
+
+// shadow is a set of tables like those of some read models, to be filled from
+// the beginning of the log.
+type shadow struct {
+	*Projections
+	conn     *pgxpool.Conn // holds rebuildLock
+	tables   Tables
+	names    []string // of the tables, without the suffix
+	models   []string // that are being rebuilt; none: a check
+	applier  *applier
+	position eventstore.Position // of the last event applied
+}
+
+// rebuildLock lets one rebuild or check at a time fill shadow tables ("rebuild" as bytes).
+const rebuildLock int64 = 0x72656275696c64
+
+// exclusively does the work on a connection that holds rebuildLock, or returns a
+// *domain.Error of KindConflict.
+func (p *Projections) exclusively(ctx context.Context, work func(*pgxpool.Conn) error) (err error) {
+	conn, err := p.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	defer conn.Release()
+	var free bool
+	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, rebuildLock).Scan(&free); err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	if !free {
+		return domain.Conflict("read models are being rebuilt or checked already: wait for that to end")
+	}
+	defer func() {
+		_, unlock := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, rebuildLock)
+		err = errors.Join(err, unlock)
+	}()
+	return work(conn)
+}
+
+// newShadow creates the shadow tables of the models, empty.
+func (p *Projections) newShadow(ctx context.Context, conn *pgxpool.Conn, tables Tables, chosen []Model) (*shadow, error) {
+	s := &shadow{Projections: p, conn: conn, tables: tables}
+	for _, m := range chosen {
+		s.names = append(s.names, m.Tables...)
+	}
+	var deadLetters Tables // no model can take them, so only all models make them again
+	if len(chosen) == len(models) {
+		deadLetters = tables
+		s.names = append(s.names, "parked")
+	}
+	s.applier = newApplier(chosen, tables, deadLetters)
+	if err := dropShadows(ctx, conn); err != nil {
+		return nil, err
+	}
+	for _, name := range s.names {
+		if err := s.create(ctx, name); err != nil {
+			return nil, fmt.Errorf("create a shadow of %s: %w", name, err)
+		}
+	}
+	return s, nil
+}
+
+// create makes a table with the columns, indexes and storage parameters of the
+// named one.
+func (s *shadow) create(ctx context.Context, name string) error {
+	_, err := s.conn.Exec(ctx, s.tables.SQL(`CREATE TABLE {`+name+`} (LIKE medilab.`+name+` INCLUDING ALL)`))
+	if err != nil {
+		return err
+	}
+	var parameters *string // LIKE leaves them out
+	err = s.conn.QueryRow(ctx, `SELECT array_to_string(reloptions, ', ') FROM pg_class WHERE oid = ('medilab.' || $1)::regclass`, name).Scan(&parameters)
+	if err != nil || parameters == nil {
+		return err
+	}
+	_, err = s.conn.Exec(ctx, s.tables.SQL(`ALTER TABLE {`+name+`} SET (`+*parameters+`)`))
+	return err
+}
+
+// dropShadows drops all shadow tables, also those that a crash left behind, and
+// the notes about rebuilds.
+func dropShadows(ctx context.Context, conn *pgxpool.Conn) error {
+	names := []string{"parked"}
+	for _, m := range models {
+		names = append(names, m.Tables...)
+	}
+	drop := `UPDATE medilab.read_models SET building = NULL WHERE building IS NOT NULL`
+	for _, tables := range []Tables{nextTables, checkTables} {
+		drop += `; DROP TABLE IF EXISTS ` + tables.list(names)
+	}
+	if _, err := conn.Exec(ctx, drop); err != nil {
+		return fmt.Errorf("drop shadow tables: %w", err)
+	}
+	return nil
+}
+
+// fill applies what the log holds up to the position, a transaction a page.
+func (s *shadow) fill(ctx context.Context, to eventstore.Position, progress Progress) error {
+	return s.log.Scan(ctx, s.position, to, s.pace.page, func(page []eventstore.Event) error {
+		last := page[len(page)-1].Position
+		err := inTx(ctx, s.conn, func(tx transaction) error {
+			// A crash begins all of it again, so no page need be durable.
+			if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
+				return err
+			}
+			if err := s.applier.apply(ctx, tx, page); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `UPDATE medilab.read_models SET building = $2 WHERE name = ANY($1)`, s.models, last)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		s.position = last
+		progress(last, to)
+		return nil
+	})
+}
+
+// swap replaces the tables by their shadows. Queries wait for the end of the
+// transaction and then read the new tables.
+func (s *shadow) swap(ctx context.Context, tx transaction) error {
+	if err := s.lock(ctx, tx); err != nil {
+		return fmt.Errorf("lock the read models: %w", err)
+	}
+	var swap strings.Builder
+	for _, name := range s.names {
+		fmt.Fprintf(&swap, `DROP TABLE medilab.%s; ALTER TABLE medilab.%[1]s%s RENAME TO %[1]s;`, name, s.tables.suffix)
+		// LIKE names indexes by their table and columns.
+		rows, err := tx.Query(ctx, `SELECT indexname FROM pg_indexes WHERE schemaname = 'medilab' AND tablename = $1`, name+s.tables.suffix)
+		if err != nil {
+			return err
+		}
+		indexes, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return err
+		}
+		for _, index := range indexes {
+			fmt.Fprintf(&swap, `ALTER INDEX medilab.%s RENAME TO %s;`, index, name+strings.TrimPrefix(index, name+s.tables.suffix))
+		}
+	}
+	_, err := tx.Exec(ctx, swap.String())
+	return err
+}
+
+// lock takes the locks of all tables or of none: while it waited for one it would
+// hold another, and a query that reads both in the other order would be killed
+// for the deadlock. Queries are brief, so some try finds no query running.
+func (s *shadow) lock(ctx context.Context, tx transaction) error {
+	const (
+		tries = 600
+		pause = 5 * time.Millisecond
+	)
+	for try := 1; ; try++ {
+		if _, err := tx.Exec(ctx, `SAVEPOINT unlocked`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `LOCK TABLE `+Tables{}.list(s.names)+` IN ACCESS EXCLUSIVE MODE NOWAIT`)
+		if err == nil || try == tries || !isLocked(err) {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `ROLLBACK TO SAVEPOINT unlocked`); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// isLocked reports whether a lock was not to be had in time.
+func isLocked(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == "55P03" // lock_not_available
+}

@@ -1,0 +1,401 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Bucket is the width of a series' parts.
+type Bucket string
+
+// The widths of a series' parts; days are UTC's.
+const (
+	BucketHour Bucket = "hour"
+	BucketDay  Bucket = "day"
+)
+
+// StatsFilter narrows statistics to a range; a zero time is no bound. An hour that
+// is only partly in the range is counted from the log, to the event, unless too
+// much happened in it: then all of the hour counts.
+type StatsFilter struct {
+	From, To time.Time
+	Bucket   Bucket // "": no series
+}
+
+func (f StatsFilter) all() bool { return f.From.IsZero() && f.To.IsZero() }
+
+// hours returns the first and the last hour that must be read; none are if last is
+// before first.
+func (f StatsFilter) hours() (first, last int32) {
+	if f.all() && f.Bucket == "" {
+		return 0, -1
+	}
+	last = math.MaxInt32
+	if !f.From.IsZero() {
+		first = max(0, hourOf(f.From))
+	}
+	if !f.To.IsZero() {
+		last = hourOf(f.To.Add(-time.Nanosecond))
+	}
+	return first, last
+}
+
+// CallCounts are the figures shown of every set of calls. Durations are
+// milliseconds; null is what no call can tell.
+type CallCounts struct {
+	TotalCalls      int64    `json:"total_calls"`
+	SuccessfulCalls int64    `json:"successful_calls"`
+	FailedCalls     int64    `json:"failed_calls"`
+	SuccessRate     *float64 `json:"success_rate"` // percent
+	AverageMS       *float64 `json:"average_response_time_ms"`
+}
+
+// Stats are the figures of contract section 5. Those up to Cancelled, and the
+// maps, are of the range asked for; the others are of now.
+type Stats struct {
+	CallCounts
+	P50MS     *float64 `json:"p50_ms"`
+	P95MS     *float64 `json:"p95_ms"`
+	P99MS     *float64 `json:"p99_ms"`
+	Timeouts  int64    `json:"timeouts"`
+	Retries   int64    `json:"retries"`
+	Delivered int64    `json:"delivered"`
+	Exhausted int64    `json:"exhausted"`
+	Cancelled int64    `json:"cancelled"`
+
+	ConsecutiveFailures int64      `json:"consecutive_failures"`
+	PendingDeliveries   int64      `json:"pending_deliveries"`
+	LastCallAt          *time.Time `json:"last_call_at"`
+	LastSuccessAt       *time.Time `json:"last_success_at"`
+	LastFailureAt       *time.Time `json:"last_failure_at"`
+
+	ByEventType map[string]int64 `json:"by_event_type"` // calls
+	ByStatus    map[string]int64 `json:"by_status"`     // calls, by the receiver's status or, without one, the outcome
+
+	Series []StatsPart `json:"series,omitzero"` // with a bucket: the parts with any calls, oldest first
+}
+
+// StatsPart is one part of a series.
+type StatsPart struct {
+	At time.Time `json:"at"` // its start
+	CallCounts
+	P95MS     *float64 `json:"p95_ms"`
+	Delivered int64    `json:"delivered"`
+	Exhausted int64    `json:"exhausted"`
+}
+
+// SystemStats are the figures of all webhooks together, and of the system.
+type SystemStats struct {
+	Stats
+	WebhooksTotal  int64          `json:"webhooks_total"`
+	WebhooksActive int64          `json:"webhooks_active"`
+	EventsTotal    int64          `json:"events_total"`
+	ByWebhook      []WebhookShare `json:"by_webhook"` // the busiest 20
+	Projections    Lag            `json:"projections"`
+}
+
+// WebhookShare is one webhook's part of the system's calls.
+type WebhookShare struct {
+	WebhookID domain.WebhookID `json:"webhook_id"`
+	Number    int64            `json:"number"`
+	Name      string           `json:"name"`
+	CallCounts
+	Pending int64 `json:"pending_deliveries"`
+}
+
+// Stats returns the figures of one webhook, all zero if it was never called.
+func (p *Projections) Stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (Stats, error) {
+	if err := p.awaitHead(ctx); err != nil {
+		return Stats{}, err
+	}
+	stats, _, err := p.stats(ctx, webhook, f)
+	return stats, err
+}
+
+// SystemStats returns the figures of the whole system.
+func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemStats, error) {
+	if err := p.awaitHead(ctx); err != nil {
+		return SystemStats{}, err
+	}
+	stats, sum, err := p.stats(ctx, wholeSystem, f)
+	if err != nil {
+		return SystemStats{}, err
+	}
+	system := SystemStats{Stats: stats, EventsTotal: sum.events}
+	if system.WebhooksTotal, system.WebhooksActive, err = p.webhookCounts(ctx); err != nil {
+		return SystemStats{}, fmt.Errorf("count webhooks: %w", err)
+	}
+	if system.ByWebhook, err = p.busiest(ctx, f); err != nil {
+		return SystemStats{}, fmt.Errorf("find the busiest webhooks: %w", err)
+	}
+	system.Projections, err = p.Lag(ctx)
+	return system, err
+}
+
+// stats returns the figures, and the counters of the range.
+func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (Stats, *counters, error) {
+	edges, err := p.edges(ctx, webhook, f)
+	if err != nil {
+		return Stats{}, nil, fmt.Errorf("count a part of an hour: %w", err)
+	}
+	first, last := f.hours()
+	rows, err := p.pool.Query(ctx, `SELECT hour, tally FROM (`+countersSQL("$1", "$2", "$3")+`) AS t ORDER BY hour`, uuid.UUID(webhook), first, last)
+	if err != nil {
+		return Stats{}, nil, fmt.Errorf("read statistics: %w", err)
+	}
+	total, sum, series := &counters{}, &counters{}, series{width: f.Bucket}
+	var hour int32
+	var encoded []byte
+	_, err = pgx.ForEachRow(rows, []any{&hour, &encoded}, func() error {
+		c, err := decodeCounters(encoded)
+		if err != nil {
+			return err
+		}
+		if hour == allTime {
+			total = c
+			return nil
+		}
+		if edge := edges[hour]; edge != nil {
+			c = edge
+		}
+		sum.add(c)
+		series.add(hour, c)
+		return nil
+	})
+	if err != nil {
+		return Stats{}, nil, fmt.Errorf("read statistics: %w", err)
+	}
+	if f.all() {
+		sum = total
+	}
+	stats := show(sum, total)
+	if f.Bucket != "" {
+		stats.Series = series.parts()
+	}
+	return stats, sum, nil
+}
+
+// allTime stands for an hour in counters of all time.
+const allTime = -1
+
+// countersSQL is a query of a webhook's counters: those of all time, and those of
+// each hour from first to last.
+func countersSQL(webhook, first, last string) string {
+	return strings.NewReplacer("{webhook}", webhook, "{first}", first, "{last}", last).Replace(`
+		SELECT -1 AS hour, tally FROM medilab.stats WHERE webhook = {webhook}
+		UNION ALL
+		SELECT latest, latest_tally FROM medilab.stats WHERE webhook = {webhook} AND latest BETWEEN {first} AND {last}
+		UNION ALL
+		SELECT hour, tally FROM medilab.stats_hours WHERE webhook = {webhook} AND hour BETWEEN {first} AND {last}`)
+}
+
+// mostAtEdge is how many events of the log are counted for one hour that a range
+// touches: some tens of milliseconds.
+const mostAtEdge = 10_000
+
+// edges counts the hours at the ends of the range that are only partly in it. One
+// that holds more than mostAtEdge is left out.
+func (p *Projections) edges(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (map[int32]*counters, error) {
+	edges := map[int32]*counters{}
+	for _, bound := range []time.Time{f.From, f.To} {
+		from := bound.Truncate(time.Hour)
+		if bound.IsZero() || bound.Equal(from) || edges[hourOf(bound)] != nil {
+			continue
+		}
+		to := from.Add(time.Hour)
+		if f.From.After(from) {
+			from = f.From
+		}
+		if !f.To.IsZero() && f.To.Before(to) {
+			to = f.To
+		}
+		c, err := p.countBetween(ctx, webhook, from, to)
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			edges[hourOf(bound)] = c
+		}
+	}
+	return edges, nil
+}
+
+// countBetween counts what the log holds between the times, or returns nil if that
+// is too much.
+func (p *Projections) countBetween(ctx context.Context, webhook domain.WebhookID, from, to time.Time) (*counters, error) {
+	low, high, err := p.between(ctx, from, to, "")
+	if err != nil {
+		return nil, err
+	}
+	position, err := p.Position(ctx)
+	if err != nil {
+		return nil, err
+	}
+	first, last := eventstore.Position(low), min(eventstore.Position(high-1), position)
+	if last-first > mostAtEdge {
+		return nil, nil
+	}
+	sum := &counters{}
+	err = p.log.Scan(ctx, first, last, mostAtEdge, func(events []eventstore.Event) error {
+		decoded, _ := splitDecoded(events)
+		page := countPage(decoded, nil)
+		for _, key := range page.keys {
+			if key.webhook == webhook || webhook == wholeSystem {
+				sum.add(page.byKey[key])
+			}
+		}
+		return nil
+	})
+	return sum, err
+}
+
+// show returns the figures counted in a range, and those of now.
+func show(sum, now *counters) Stats {
+	return Stats{
+		CallCounts: sum.callCounts(),
+		P50MS:      sum.percentile(0.50), P95MS: sum.percentile(0.95), P99MS: sum.percentile(0.99),
+		Timeouts: sum.timeouts, Retries: sum.retries,
+		Delivered: max(0, sum.delivered), Exhausted: max(0, sum.exhausted), Cancelled: max(0, sum.cancelled),
+		ConsecutiveFailures: now.consecutive, PendingDeliveries: now.pending,
+		LastCallAt: micros(now.lastCall), LastSuccessAt: micros(now.lastSuccess), LastFailureAt: micros(now.lastFailure),
+		ByEventType: byKey(sum.byType), ByStatus: byKey(sum.byStatus),
+	}
+}
+
+// series adds up hours, which come in order, to parts of the bucket's width.
+type series struct {
+	width Bucket
+	at    []time.Time
+	sums  []*counters
+}
+
+func (s *series) add(hour int32, c *counters) {
+	if s.width == "" {
+		return
+	}
+	at := time.Unix(int64(hour)*3600, 0).UTC()
+	if s.width == BucketDay {
+		at = at.Truncate(24 * time.Hour)
+	}
+	if n := len(s.at); n == 0 || !s.at[n-1].Equal(at) {
+		s.at, s.sums = append(s.at, at), append(s.sums, &counters{})
+	}
+	s.sums[len(s.sums)-1].add(c)
+}
+
+func (s *series) parts() []StatsPart {
+	parts := make([]StatsPart, len(s.at))
+	for i, sum := range s.sums {
+		parts[i] = StatsPart{At: s.at[i], CallCounts: sum.callCounts(), P95MS: sum.percentile(0.95),
+			Delivered: max(0, sum.delivered), Exhausted: max(0, sum.exhausted)}
+	}
+	return parts
+}
+
+// busiest returns the 20 webhooks with the most calls in the range.
+func (p *Projections) busiest(ctx context.Context, f StatsFilter) ([]WebhookShare, error) {
+	f.Bucket = ""
+	first, last := f.hours()
+	rows, err := p.pool.Query(ctx, `
+		WITH busiest AS (
+			SELECT webhook, sum(calls) AS calls FROM (
+				SELECT webhook, calls FROM medilab.stats WHERE $3
+				UNION ALL
+				SELECT webhook, latest_calls FROM medilab.stats WHERE latest BETWEEN $1 AND $2
+				UNION ALL
+				SELECT webhook, calls FROM medilab.stats_hours WHERE hour BETWEEN $1 AND $2
+			) AS c
+			WHERE webhook <> '00000000-0000-0000-0000-000000000000'
+			GROUP BY webhook HAVING sum(calls) > 0 ORDER BY sum(calls) DESC, webhook LIMIT 20
+		)
+		SELECT w.id, w.number, w.name, t.hour, t.tally FROM busiest AS b
+		JOIN medilab.webhooks AS w ON w.id = b.webhook
+		CROSS JOIN LATERAL (`+countersSQL("b.webhook", "$1", "$2")+`) AS t
+		ORDER BY b.calls DESC, b.webhook, t.hour`, first, last, f.all())
+	if err != nil {
+		return nil, err
+	}
+	shares := []WebhookShare{}
+	var sums []*counters
+	var next WebhookShare
+	var hour int32
+	var encoded []byte
+	_, err = pgx.ForEachRow(rows, []any{(*uuid.UUID)(&next.WebhookID), &next.Number, &next.Name, &hour, &encoded}, func() error {
+		c, err := decodeCounters(encoded)
+		if err != nil {
+			return err
+		}
+		if n := len(shares); n == 0 || shares[n-1].WebhookID != next.WebhookID {
+			shares, sums = append(shares, next), append(sums, &counters{})
+		}
+		if hour == allTime {
+			shares[len(shares)-1].Pending = c.pending
+		}
+		if (hour == allTime) == f.all() {
+			sums[len(sums)-1].add(c)
+		}
+		return nil
+	})
+	for i, sum := range sums {
+		shares[i].CallCounts = sum.callCounts()
+	}
+	return shares, err
+}
+
+// callFigures returns the figures for alerts of every webhook that was called.
+func callFigures(ctx context.Context, db Querier) (map[domain.WebhookID]domain.CallFigures, error) {
+	rows, err := db.Query(ctx, `SELECT webhook, tally FROM medilab.stats WHERE webhook <> $1`, uuid.UUID(wholeSystem))
+	if err != nil {
+		return nil, err
+	}
+	figures := map[domain.WebhookID]domain.CallFigures{}
+	var id uuid.UUID
+	var encoded []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &encoded}, func() error {
+		c, err := decodeCounters(encoded)
+		figures[domain.WebhookID(id)] = c.figures
+		return err
+	})
+	return figures, err
+}
+
+func (c *counters) callCounts() CallCounts {
+	counts := CallCounts{TotalCalls: c.calls, SuccessfulCalls: c.successes, FailedCalls: c.calls - c.successes}
+	if c.calls > 0 {
+		rate := math.Round(float64(c.successes)/float64(c.calls)*1e4) / 1e2
+		counts.SuccessRate = &rate
+	}
+	if c.timed > 0 {
+		counts.AverageMS = milliseconds(float64(c.duration) / float64(c.timed))
+	}
+	return counts
+}
+
+func (c *counters) percentile(share float64) *float64 {
+	if c.timed == 0 {
+		return nil
+	}
+	return milliseconds(float64(percentile(c.histogram, share)))
+}
+
+func milliseconds(microseconds float64) *float64 {
+	ms := math.Round(microseconds) / 1000
+	return &ms
+}
+
+func micros(at int64) *time.Time {
+	if at == 0 {
+		return nil
+	}
+	t := time.UnixMicro(at).UTC()
+	return &t
+}

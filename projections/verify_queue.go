@@ -1,0 +1,96 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// verifyQueue checks at one moment that every delivery in the queue is pending
+// by its stream, and that there are as many as the log has pending: so they are
+// the same.
+func (p *Projections) verifyQueue(ctx context.Context, report func(Problem)) error {
+	return p.snapshot(ctx, func(tx pgx.Tx) error {
+		queued, err := verifyQueued(ctx, tx, report)
+		if err != nil {
+			return err
+		}
+		waiting, err := verifyWaiting(ctx, tx, report)
+		if err != nil {
+			return err
+		}
+		pending, err := pendingDeliveries(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if queued+waiting != pending {
+			report(Problem{Kind: ProblemQueue, Text: fmt.Sprintf("%d deliveries are queued, and %d are pending by the log", queued+waiting, pending)})
+		}
+		return nil
+	})
+}
+
+// verifyQueued checks the rows of the queue and returns how many there are.
+func verifyQueued(ctx context.Context, tx pgx.Tx, report func(Problem)) (total int64, err error) {
+	const page = 1000
+	after := uuid.Nil
+	for {
+		rows, err := tx.Query(ctx, `
+			SELECT q.delivery_id, q.version, coalesce(e.version, 0), coalesce(e.type, ''),
+				coalesce(position(convert_to('"gave_up":"', 'UTF8') IN e.data) > 0, false)
+			FROM (SELECT * FROM medilab.queue WHERE delivery_id > $1 ORDER BY delivery_id LIMIT $2) AS q
+			LEFT JOIN LATERAL (SELECT version, type, CASE WHEN type = 'delivery.attempt_failed' THEN data END AS data FROM medilab.events
+				WHERE stream = 'delivery-' || q.delivery_id ORDER BY version DESC LIMIT 1) AS e ON true
+			ORDER BY q.delivery_id`, after, page)
+		if err != nil {
+			return 0, err
+		}
+		n := 0
+		var queuedVersion, version int64
+		var last string
+		var gaveUp bool
+		_, err = pgx.ForEachRow(rows, []any{&after, &queuedVersion, &version, &last, &gaveUp}, func() error {
+			n++
+			stream := domain.DeliveryID(after).Stream()
+			switch {
+			case queuedVersion != version:
+				report(Problem{Kind: ProblemQueue, Stream: stream, Text: fmt.Sprintf("the queue has version %d of %s, and the log version %d", queuedVersion, stream, version)})
+			case last == domain.DeliverySucceeded{}.ChangeType(), last == domain.DeliveryCancelled{}.ChangeType(), gaveUp:
+				report(Problem{Kind: ProblemQueue, Stream: stream, Text: "the queue has " + stream + ", which ended"})
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		total += int64(n)
+		if n < page {
+			return total, nil
+		}
+	}
+}
+
+// verifyWaiting checks what waits for batches and returns how many rows there are.
+func verifyWaiting(ctx context.Context, tx pgx.Tx, report func(Problem)) (total int64, err error) {
+	rows, err := tx.Query(ctx, `
+		SELECT m.delivery_id, coalesce(e.version, 0) FROM medilab.batch_members AS m
+		LEFT JOIN LATERAL (SELECT version FROM medilab.events WHERE stream = 'delivery-' || m.delivery_id LIMIT 1) AS e ON true
+		ORDER BY m.delivery_id`)
+	if err != nil {
+		return 0, err
+	}
+	var id uuid.UUID
+	var version int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+		total++
+		if stream := domain.DeliveryID(id).Stream(); version > 0 {
+			report(Problem{Kind: ProblemQueue, Stream: stream, Text: stream + " waits for a batch, and by the log it does no more"})
+		}
+		return nil
+	})
+	return total, err
+}
