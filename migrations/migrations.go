@@ -1,4 +1,4 @@
-// Package migrations gives a database its tables: numbered SQL files, embedded in the binary and
+// Package migrations creates the tables of a database: numbered SQL files, embedded in the binary and
 // applied in order, each once.
 package migrations
 
@@ -29,15 +29,15 @@ import (
 var files embed.FS
 
 const (
-	// versionTable is where goose notes what was applied.
+	// versionTable is where goose records applied migrations.
 	versionTable = "medilab.schema_version"
-	// lockID is the advisory lock that lets one node at a time migrate ("medilab" as bytes).
+	// lockID is the advisory lock under which one node at a time migrates ("medilab" as bytes).
 	lockID int64 = 0x6d6564696c6162
 	// oldest is the oldest server that the SQL is written for, as server_version_num has it.
 	oldest = 140000
 
-	// A node waits for another's migration this long: one try a second, for an hour, because a
-	// migration of a large table may take as long as it takes and ctx can end the wait sooner.
+	// A node waits for another's migration with one try a second, for an hour: migrating a large table
+	// takes its time, and ctx can end the wait sooner.
 	lockPeriodSeconds, lockTries = 1, 3600
 )
 
@@ -79,7 +79,7 @@ func Up(ctx context.Context, url string) (applied []string, err error) {
 	return applied, nil
 }
 
-// Querier is what Pending asks: a pgx connection, transaction or pool.
+// Querier is what Pending queries: a pgx connection, transaction or pool.
 type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
@@ -106,7 +106,7 @@ func Pending(ctx context.Context, db Querier) (bool, error) {
 	return have < want, nil
 }
 
-// Fingerprint names the content of all migrations: equal fingerprints build equal schemas.
+// Fingerprint identifies the content of all migrations: equal fingerprints build equal schemas.
 func Fingerprint() (string, error) {
 	names, err := fs.Glob(files, "sql/*.sql")
 	if err != nil {
@@ -123,7 +123,7 @@ func Fingerprint() (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)[:8]), nil
 }
 
-// latest is the number of the newest embedded file.
+// latest returns the number of the newest embedded file.
 func latest() (int64, error) {
 	names, err := fs.Glob(files, "sql/*.sql")
 	if err != nil {
@@ -155,9 +155,8 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 	return provider, nil
 }
 
-// prepare takes the lock and, under it, makes the schema. Goose could take the lock itself, but it
-// first makes its version table without it: two nodes at once fail there, and the schema that the
-// table lives in must be there before.
+// prepare takes the lock and creates the schema under it. Goose could take the lock itself, but first
+// creates its version table without it: two nodes at once fail there, and the table needs the schema.
 func prepare(ctx context.Context, db *sql.DB) (unlock func() error, err error) {
 	advisory, err := lock.NewPostgresSessionLocker(
 		lock.WithLockID(lockID),
@@ -170,15 +169,15 @@ func prepare(ctx context.Context, db *sql.DB) (unlock func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
-	// It tries and pauses instead of waiting inside the server: a waiting statement holds a snapshot,
-	// and a migration that builds an index concurrently would wait for that in turn.
+	// It polls instead of waiting inside the server: a waiting statement holds a snapshot, for which a
+	// migration that builds an index concurrently would wait in turn.
 	if err := advisory.SessionLock(ctx, conn); err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for another node's migrations: %w", err), conn.Close())
 	}
 	unlock = func() error {
 		return errors.Join(advisory.SessionUnlock(context.WithoutCancel(ctx), conn), conn.Close())
 	}
-	// A role that only serves may make no schema, also none that is there.
+	// A role that only serves may not create a schema, not even IF NOT EXISTS.
 	const createSchema = `DO $$ BEGIN IF to_regnamespace('medilab') IS NULL THEN CREATE SCHEMA medilab; END IF; END $$`
 	if _, err := conn.ExecContext(ctx, createSchema); err != nil {
 		return nil, errors.Join(fmt.Errorf("create the schema medilab: %w", err), unlock())

@@ -251,7 +251,7 @@ func (s *server) run(ctx context.Context) error {
 		return errors.Join(err, listener.Close())
 	}
 	if s.postgres != nil {
-		group.Go(func() { s.postgres.Keep(work) })
+		group.Go(func() { s.postgres.Supervise(work) })
 	}
 	group.Go(func() { s.commands.Directory.Run(work) })
 	group.Go(func() {

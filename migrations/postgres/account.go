@@ -11,21 +11,30 @@ import (
 	"syscall"
 )
 
-// account is who runs Postgres, which refuses to run as root. The zero account is ourselves.
+// account is the user who runs Postgres, which refuses to run as root. The zero account is ours.
 type account struct {
 	name string
 	cred *syscall.Credential
 }
 
-// chooseAccount decides who runs Postgres: ourselves, unless we are root; then the owner of the
-// database when there is one already, else the account that the machine keeps for Postgres, else
-// nobody.
-func chooseAccount(cluster string) (account, error) {
-	if os.Geteuid() != 0 {
-		return account{}, checkOwner(cluster)
-	}
+// chooseAccount returns our own account unless we are root; then the owner of the database if there
+// is one already, else the machine's postgres or nobody. Without root it refuses another user's
+// database: we can neither read it nor become them.
+func chooseAccount(clusterDir string) (account, error) {
 	var info syscall.Stat_t
-	if err := syscall.Stat(cluster, &info); err == nil && info.Uid != 0 {
+	err := syscall.Stat(clusterDir, &info)
+	if euid := os.Geteuid(); euid != 0 {
+		switch {
+		case errors.Is(err, syscall.ENOENT):
+			return account{}, nil
+		case err != nil:
+			return account{}, fmt.Errorf("look at %s: %w", clusterDir, err)
+		case int(info.Uid) != euid:
+			return account{}, fmt.Errorf("the database in %s belongs to user id %d, not to us (%d): it was made by root or another user; run as that user, or chown -R the folder", clusterDir, info.Uid, euid)
+		}
+		return account{}, nil
+	}
+	if err == nil && info.Uid != 0 {
 		return account{
 			name: strconv.FormatUint(uint64(info.Uid), 10),
 			cred: &syscall.Credential{Uid: info.Uid, Gid: info.Gid},
@@ -38,36 +47,19 @@ func chooseAccount(cluster string) (account, error) {
 		}
 		uid, uidErr := strconv.ParseUint(found.Uid, 10, 32)
 		gid, gidErr := strconv.ParseUint(found.Gid, 10, 32)
-		if uidErr != nil || gidErr != nil || uid == 0 {
-			continue
+		if uidErr == nil && gidErr == nil && uid != 0 {
+			return account{name: name, cred: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 		}
-		return account{name: name, cred: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 	}
 	return account{}, errors.New("Postgres does not run as root, and this machine has neither a user postgres nor nobody: add one (useradd --system postgres), or run as another user")
 }
 
-// checkOwner refuses a database of somebody else: without root we can neither read it nor become them.
-func checkOwner(cluster string) error {
-	var info syscall.Stat_t
-	err := syscall.Stat(cluster, &info)
-	if errors.Is(err, syscall.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look at %s: %w", cluster, err)
-	}
-	if int(info.Uid) != os.Geteuid() {
-		return fmt.Errorf("the database in %s belongs to user id %d, not to us (%d): it was made by root or another user; run as that user, or chown -R the folder", cluster, info.Uid, os.Geteuid())
-	}
-	return nil
-}
-
-// give makes a folder, and what is in it, the account's own.
-func (a account) give(dir string) error {
+// give makes the account the owner of a file or directory and everything in it.
+func (a account) give(path string) error {
 	if a.cred == nil {
 		return nil
 	}
-	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+	return filepath.WalkDir(path, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -76,7 +68,7 @@ func (a account) give(dir string) error {
 }
 
 // command prepares a program to run as the account, in an environment that cannot change what
-// Postgres says or does.
+// Postgres prints or does.
 func (a account) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
 	cmd.Dir = "/"
@@ -85,8 +77,8 @@ func (a account) command(program string, args ...string) *exec.Cmd {
 		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+libraries)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		// Its own session: a Ctrl-C on our terminal is ours to handle, and must not stop the
-		// database under a shutdown that still writes to it.
+		// A session of its own: a Ctrl-C on our terminal is ours to handle, and must not stop the
+		// database during a shutdown that still writes to it.
 		Setsid:     true,
 		Credential: a.cred,
 	}

@@ -17,25 +17,22 @@ const (
 	// roleName and databaseName are those of the embedded database.
 	roleName     = "medilab"
 	databaseName = "medilab"
-	// passwordFile is in the database's folder, so that the two are made, moved and lost together.
+	// passwordFile is in the cluster's directory, so that the two are made, moved and lost together.
 	passwordFile = "medilab.password"
-	// scratchPattern names folders of an initialisation under way.
-	scratchPattern = "postgres.init-"
+	// scratchPrefix names directories of an initialisation under way.
+	scratchPrefix = "postgres.init-"
 )
 
-// clusterMajor reads the major version that made the database, 0 when there is none yet.
-func clusterMajor(cluster string) (int, error) {
-	content, err := os.ReadFile(filepath.Join(cluster, "PG_VERSION"))
+// clusterMajor returns the major version that made the database, or 0 if there is none yet.
+func clusterMajor(clusterDir string) (int, error) {
+	content, err := os.ReadFile(filepath.Join(clusterDir, "PG_VERSION"))
 	if errors.Is(err, os.ErrNotExist) {
-		entries, err := os.ReadDir(cluster)
-		if errors.Is(err, os.ErrNotExist) {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, fmt.Errorf("look at %s: %w", cluster, err)
+		entries, err := os.ReadDir(clusterDir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, fmt.Errorf("look at %s: %w", clusterDir, err)
 		}
 		if len(entries) > 0 {
-			return 0, fmt.Errorf("%s is not empty and holds no Postgres database (no PG_VERSION); nothing was changed: restore it, move it away, or set MEDILAB_DATA_DIR to another folder", cluster)
+			return 0, fmt.Errorf("%s is not empty and holds no Postgres database (no PG_VERSION); nothing was changed: restore it, move it away, or set MEDILAB_DATA_DIR to another folder", clusterDir)
 		}
 		return 0, nil
 	}
@@ -45,99 +42,90 @@ func clusterMajor(cluster string) (int, error) {
 	text, _, _ := strings.Cut(strings.TrimSpace(string(content)), ".")
 	major, err := strconv.Atoi(text)
 	if err != nil || major <= 0 {
-		return 0, fmt.Errorf("%s/PG_VERSION says %q, which is no version of Postgres; nothing was changed: restore the folder from a backup, or set MEDILAB_DATA_DIR to another one", cluster, text)
+		return 0, fmt.Errorf("%s/PG_VERSION says %q, which is no version of Postgres; nothing was changed: restore the folder from a backup, or set MEDILAB_DATA_DIR to another one", clusterDir, text)
 	}
 	return major, nil
 }
 
-// initialise makes the database. It is made in a scratch folder and moved to its place when it is
-// whole and on the disk, so a database that exists is never half made, whenever we were killed.
-func initialise(ctx context.Context, o Options, a account, b binaries) (err error) {
-	o.Log.Info("initialising the database, this takes some seconds", "folder", o.cluster(), "version", b.version)
-	scratch, err := os.MkdirTemp(o.DataDir, scratchPattern)
-	if err != nil {
-		return o.explain("initialise the database", err)
-	}
-	defer func() {
-		if removeErr := os.RemoveAll(scratch); removeErr != nil && err == nil {
-			err = o.explain("remove a scratch folder", removeErr)
+// initialise creates the database. It is made in a scratch directory and moved into place when it is
+// complete and on disk, so that no kill leaves a half-made one.
+func (c *cluster) initialise(ctx context.Context) error {
+	c.Log.Info("initialising the database, this takes some seconds", "folder", c.clusterDir(), "version", c.binaries.version)
+	scratch, err := os.MkdirTemp(c.DataDir, scratchPrefix)
+	if err == nil {
+		err = c.initialiseIn(ctx, scratch)
+		if removed := os.RemoveAll(scratch); err == nil {
+			err = removed
 		}
-	}()
+	}
+	return c.explain("initialise the database", err)
+}
+
+func (c *cluster) initialiseIn(ctx context.Context, scratch string) error {
 	var secret [32]byte
 	rand.Read(secret[:]) //nolint:errcheck // it never fails, see crypto/rand
 	password := filepath.Join(scratch, "password")
 	if err := os.WriteFile(password, []byte(hex.EncodeToString(secret[:])), 0o600); err != nil {
-		return o.explain("initialise the database", err)
+		return err
 	}
-	if err := a.give(scratch); err != nil {
-		return o.explain("initialise the database", err)
+	if err := c.account.give(scratch); err != nil {
+		return err
 	}
-
-	cmd := a.command(b.initdb())
-	names, done, err := a.lend(cmd, scratch)
+	cmd := c.account.command(c.binaries.initdb())
+	paths, done, err := c.account.passDirFD(cmd, scratch)
 	if err != nil {
-		return o.explain("initialise the database", err)
+		return err
 	}
 	defer done()
 	cmd.Args = append(cmd.Args,
-		"--pgdata="+filepath.Join(names[0], "data"),
-		"--pwfile="+filepath.Join(names[0], "password"),
+		"--pgdata="+filepath.Join(paths[0], "data"),
+		"--pwfile="+filepath.Join(paths[0], "password"),
 		"--username="+roleName,
 		"--encoding=UTF8", "--locale=C",
-		// The folder is closed to others already; the password stands behind it.
-		"--auth=scram-sha-256",
+		"--auth=scram-sha-256", // on top of a directory that is closed to others
 	)
-	if o.Disposable {
+	if c.Disposable {
 		cmd.Args = append(cmd.Args, "--no-sync")
 	}
-	if out, err := complete(ctx, cmd); err != nil {
-		if ctx.Err() != nil {
-			return fmt.Errorf("initialise the database: %w", ctx.Err())
-		}
-		return o.explain("initialise the database", fmt.Errorf("initdb: %s (%w)", firstLine(out), err))
+	if out, err := combinedOutput(ctx, cmd); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil {
+		return fmt.Errorf("initdb: %s (%w)", firstComplaint(out), err)
 	}
 
-	made := filepath.Join(scratch, "data")
-	if err := os.Rename(password, filepath.Join(made, passwordFile)); err != nil {
-		return o.explain("initialise the database", err)
+	data := filepath.Join(scratch, "data")
+	if err := os.Rename(password, filepath.Join(data, passwordFile)); err != nil {
+		return err
 	}
-	// An empty folder of that name may stand in the way; one with content was refused before.
-	if err := os.Remove(o.cluster()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return o.explain("initialise the database", err)
+	// An empty directory of that name may be in the way; one with content was refused before.
+	if err := os.Remove(c.clusterDir()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
-	if err := errors.Join(syncPath(filepath.Join(made, passwordFile)), syncPath(made)); err != nil {
-		return o.explain("initialise the database", err)
+	if err := errors.Join(syncPath(filepath.Join(data, passwordFile)), syncPath(data)); err != nil {
+		return err
 	}
-	if err := os.Rename(made, o.cluster()); err != nil {
-		return o.explain("initialise the database", err)
+	if err := os.Rename(data, c.clusterDir()); err != nil {
+		return err
 	}
-	return o.explain("initialise the database", syncPath(o.DataDir))
+	return syncPath(c.DataDir)
 }
 
-// removeScratch deletes what initialisations left that were killed. Only whoever holds the lock of
-// the data folder may call it.
-func removeScratch(o Options) error {
-	left, err := filepath.Glob(filepath.Join(globQuote(o.DataDir), scratchPattern+"*"))
-	if err != nil {
-		return fmt.Errorf("look for scratch folders: %w", err)
-	}
-	for _, dir := range left {
-		if err := os.RemoveAll(dir); err != nil {
-			return o.explain("remove a scratch folder", err)
+// removeScratch deletes the leavings of killed initialisations. Only the holder of the data
+// directory's lock may call it.
+func (o Options) removeScratch() error {
+	entries, err := os.ReadDir(o.DataDir)
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), scratchPrefix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(o.DataDir, entry.Name())))
 		}
 	}
-	return nil
+	return o.explain("remove a scratch folder", err)
 }
 
-// globQuote makes a path match itself only.
-func globQuote(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
-}
-
-func readPassword(cluster string) (string, error) {
-	content, err := os.ReadFile(filepath.Join(cluster, passwordFile))
+func readPassword(clusterDir string) (string, error) {
+	content, err := os.ReadFile(filepath.Join(clusterDir, passwordFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("the database in %s has lost its password file %s: restore the file from a backup, or use the database through DATABASE_URL", cluster, passwordFile)
+		return "", fmt.Errorf("the database in %s has lost its password file %s: restore the file from a backup, or use the database through DATABASE_URL", clusterDir, passwordFile)
 	}
 	if err != nil {
 		return "", fmt.Errorf("read the password of the database: %w", err)
@@ -145,7 +133,7 @@ func readPassword(cluster string) (string, error) {
 	return strings.TrimSpace(string(content)), nil
 }
 
-// syncPath puts a file or folder on the disk.
+// syncPath flushes a file or directory to disk.
 func syncPath(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -155,14 +143,14 @@ func syncPath(path string) error {
 }
 
 // explain adds to an error of the file system, or of a program that met one, what to do about it.
-// It keeps nil.
+// It returns nil for nil.
 func (o Options) explain(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
 	text := err.Error()
-	has := func(code syscall.Errno, says string) bool {
-		return errors.Is(err, code) || strings.Contains(text, says)
+	has := func(code syscall.Errno, message string) bool {
+		return errors.Is(err, code) || strings.Contains(text, message)
 	}
 	switch {
 	case has(syscall.ENOSPC, "No space left on device"), has(syscall.EDQUOT, "Disk quota exceeded"):

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -9,30 +11,30 @@ import (
 )
 
 const (
-	// logBytes bounds postgres.log; one older file of that size is kept beside it.
+	// logBytes bounds postgres.log; one older file of that size is kept.
 	logBytes = 10 << 20
-	// lineBytes bounds what we keep of a line to look at.
+	// lineBytes bounds the part of a line that is looked at.
 	lineBytes = 8 << 10
 )
 
-// output reads what the server prints: it keeps it in a bounded file, notices that the server is
-// ready, and remembers the last complaint, which explains why a start failed.
+// output receives what the server prints: it keeps it in a bounded file, notices that the server is
+// ready, and remembers complaints until then, which explain a failed start.
 //
-// Postgres has a log collector of its own, but that one bounds a file by time only, and a start that
-// fails before it runs would go unexplained.
+// Postgres has a log collector of its own, but that one bounds a file by time only, and does not run
+// yet when a start fails early.
 type output struct {
-	path string
-	log  *slog.Logger
+	path  string
+	log   *slog.Logger
+	ready chan struct{}
 
 	mu        sync.Mutex
-	file      *os.File
+	file      *os.File // nil until something is written
 	size      int64
+	failing   bool
+	isReady   bool
 	line      []byte
 	complaint string
-	all       strings.Builder // complaints of a start, for telling causes apart
-	ready     chan struct{}
-	isReady   bool
-	failing   bool
+	all       strings.Builder // complaints and lines that tell causes apart
 }
 
 func newOutput(path string, log *slog.Logger) *output {
@@ -43,15 +45,8 @@ func newOutput(path string, log *slog.Logger) *output {
 func (w *output) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, b := range p {
-		if b == '\n' {
-			w.look(string(w.line))
-			w.line = w.line[:0]
-		} else if len(w.line) < lineBytes {
-			w.line = append(w.line, b)
-		}
-	}
-	err := w.keep(p)
+	w.scan(p)
+	err := w.store(p)
 	if err != nil && !w.failing {
 		w.log.Warn("cannot write the database's log", "file", w.path, "error", err)
 	}
@@ -59,10 +54,20 @@ func (w *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (w *output) look(line string) {
-	if w.isReady {
-		return
+// scan looks at each line until the server is ready.
+func (w *output) scan(p []byte) {
+	for !w.isReady {
+		line, rest, found := bytes.Cut(p, []byte("\n"))
+		w.line = append(w.line, line[:min(len(line), lineBytes-len(w.line))]...)
+		if !found {
+			return
+		}
+		w.look(string(w.line))
+		w.line, p = w.line[:0], rest
 	}
+}
+
+func (w *output) look(line string) {
 	for _, level := range []string{"PANIC:  ", "FATAL:  ", "ERROR:  "} {
 		if _, text, found := strings.Cut(line, level); found {
 			w.complaint = text
@@ -75,66 +80,45 @@ func (w *output) look(line string) {
 		close(w.ready)
 	case strings.Contains(line, "not properly shut down"):
 		w.log.Info("recovering the database after a crash")
-	case w.complaint == "" && !strings.Contains(line, "LOG:  "):
-		w.all.WriteString(line + "\n") // a dynamic linker or a shell complains without a level
-	case strings.Contains(line, "could not bind"), strings.Contains(line, "could not create"):
+	case w.complaint == "" && !strings.Contains(line, "LOG:  "), // a dynamic linker or a shell prints no level
+		strings.Contains(line, "could not bind"), strings.Contains(line, "could not create"):
 		w.all.WriteString(line + "\n")
 	}
 }
 
-// complaints are the last complaint and everything that the server complained of before it was ready.
+// complaints returns the last complaint, and all that the server complained of before it was ready.
 func (w *output) complaints() (last, all string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	last = w.complaint
+	last, all = w.complaint, w.all.String()
 	if last == "" {
-		lines := strings.Split(strings.TrimSpace(w.all.String()), "\n")
-		last = lines[len(lines)-1]
+		last = lastLine(all)
 	}
-	return last, w.all.String()
+	return last, all
 }
 
-func (w *output) keep(p []byte) error {
+// store appends p to the log file, and starts a new file when that is full.
+func (w *output) store(p []byte) error {
+	if w.file != nil && w.size+int64(len(p)) > logBytes {
+		err := w.file.Close()
+		w.file = nil
+		if err := errors.Join(err, os.Rename(w.path, w.path+".1")); err != nil {
+			return err
+		}
+	}
 	if w.file == nil {
-		if err := w.open(); err != nil {
+		file, err := os.OpenFile(w.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		w.file = file
+		if w.size, err = file.Seek(0, io.SeekEnd); err != nil {
 			return err
 		}
 	}
-	if w.size+int64(len(p)) > logBytes {
-		if err := w.rotate(); err != nil {
-			return err
-		}
-	}
-	// Whole lines are not needed here, only bytes in order.
 	n, err := w.file.Write(p)
 	w.size += int64(n)
 	return err
-}
-
-func (w *output) open() error {
-	file, err := os.OpenFile(w.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		_ = file.Close() // nothing was written through it
-		return err
-	}
-	w.file, w.size = file, info.Size()
-	return nil
-}
-
-func (w *output) rotate() error {
-	err := w.file.Close()
-	w.file = nil
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(w.path, w.path+".1"); err != nil {
-		return err
-	}
-	return w.open()
 }
 
 func (w *output) close() {
@@ -149,16 +133,19 @@ func (w *output) close() {
 	w.file = nil
 }
 
-// firstLine is the first line of a program's output that says what went wrong.
-func firstLine(out string) string {
-	for _, line := range bytes.Split([]byte(out), []byte("\n")) {
-		text := string(line)
-		for _, mark := range []string{"PANIC:  ", "FATAL:  ", "error: ", "ERROR:  "} {
-			if _, after, found := strings.Cut(text, mark); found {
-				return strings.TrimSpace(after)
+// firstComplaint returns the first line of a program's output that says what went wrong.
+func firstComplaint(out string) string {
+	for line := range strings.Lines(out) {
+		for _, level := range []string{"PANIC:  ", "FATAL:  ", "error: ", "ERROR:  "} {
+			if _, text, found := strings.Cut(line, level); found {
+				return strings.TrimSpace(text)
 			}
 		}
 	}
-	lines := strings.Split(strings.TrimSpace(out), "\n")
-	return lines[len(lines)-1]
+	return lastLine(out)
+}
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }

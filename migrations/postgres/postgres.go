@@ -1,16 +1,15 @@
-// Package postgres gives the product a Postgres of its own when it is told of none: it finds or
-// fetches the binaries, initialises a data folder once, and runs the server as a child that ends
-// with this process.
+// Package postgres runs an embedded Postgres server: it finds or downloads the binaries, initialises
+// a data directory once, and runs the server as a child that ends with this process.
 //
-// A data folder (Options.DataDir) holds
+// A data directory (Options.DataDir) holds
 //
-//	postgres/       the database itself, with the password of its only role
-//	run/            the unix socket, in a folder that only the database's account enters
-//	lock            held exclusively by the process that runs the server
-//	clients         held shared by processes that use a server which another process runs
-//	postgres.log    what the server says, bounded
+//	postgres/       the database cluster, with the password of its only role
+//	run/            the Unix socket, in a directory that only the database's account may enter
+//	lock            locked exclusively by the process that runs the server
+//	clients         locked shared by processes that use a server of another process
+//	postgres.log    the server's log, bounded
 //
-// The database is never deleted, by nothing in this package.
+// Nothing in this package ever deletes a database.
 package postgres
 
 import (
@@ -21,131 +20,121 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
 var (
-	// ErrInUse: another process runs the server of this data folder and will not end by itself.
+	// ErrInUse means that another process runs the server of this data directory and stays.
 	ErrInUse = errors.New("the data folder is in use")
-	// ErrNotRunning: no process runs the server of this data folder.
+	// ErrNotRunning means that no process runs the server of this data directory.
 	ErrNotRunning = errors.New("no server runs on the data folder")
-	// ErrVersion: the data folder belongs to another major version of Postgres.
+	// ErrVersion means that the database was made by another major version of Postgres.
 	ErrVersion = errors.New("the data folder is of another major version")
 )
 
 // Options say where the server keeps its data and which Postgres to run.
 type Options struct {
-	// DataDir is made when missing. Required.
+	// DataDir is created when missing. Required.
 	DataDir string
-	// BinDir is the folder with postgres and initdb. When empty they are looked for, and fetched
-	// when this machine has none.
+	// BinDir holds postgres and initdb. If empty, the machine is searched, and a Postgres is
+	// downloaded when it has none.
 	BinDir string
-	// Log tells progress; the first start takes seconds. Nil is silent.
+	// Log reports progress; the first start takes seconds. Nil discards it.
 	Log *slog.Logger
-	// Settings are server settings that override ours. Nil keeps ours.
+	// Settings are server settings that override ours.
 	Settings map[string]string
-	// Disposable gives up durability for speed: for tests alone.
+	// Disposable trades durability for speed. For tests only.
 	Disposable bool
-	// Repository is the Maven repository that binaries are fetched from; empty is Maven Central.
+	// Repository is the Maven repository to download from; empty means Maven Central.
 	Repository string
-	// CacheDir keeps fetched binaries; empty is a cache folder of the machine or the user.
+	// CacheDir keeps downloaded binaries; empty means a cache directory of the machine or user.
 	CacheDir string
 
-	// freePort finds a loopback port where a socket cannot be used; nil asks the kernel.
+	// freePort returns a loopback port for when a socket cannot be used; nil asks the kernel.
 	freePort func() (int, error)
-	// search finds installed binaries; nil is installed.
+	// search returns directories of installed binaries; nil is installed.
 	search func(context.Context) []string
 }
 
-// Server is a running Postgres: one that this process runs, or one that it is attached to.
+// Server is a running Postgres, run by this process or attached to.
 type Server struct {
-	url   string
-	child *child  // nil when attached
-	held  *lock   // the exclusive lock of a server that we run
-	use   *lock   // the shared lock of a server that we are attached to
-	drain bool    // stop only when nobody is attached any more
-	out   *output // what the child says
-	log   *slog.Logger
+	url     string
+	log     *slog.Logger
+	cluster *cluster // nil when attached
+	lock    *os.File // the data directory's, or when attached the clients' one
+	drain   bool     // Stop waits for attached clients
 
-	// again starts the server anew, at the same URL.
-	again func(context.Context) (*Server, error)
-
-	mu      sync.Mutex // of what follows, and of child and out, which Keep replaces
+	mu      sync.Mutex // guards what follows
+	child   *child     // replaced by Supervise; nil when attached
 	stopped bool
-	done    <-chan struct{}
 }
 
-// URL is a connection URL for pgx with the password in it: never log it. The role is a superuser.
+// URL returns a connection URL for pgx. It holds the password of a superuser: never log it.
 func (s *Server) URL() string { return s.url }
 
-// Done is closed when a server that this process runs has ended, by Stop or by itself. It is never
-// closed for one that we are attached to. After Keep has started the server again, Done is another.
+// Done returns a channel that is closed when a server that this process runs has ended, by Stop or
+// by itself. It is never closed for an attached server. Supervise starts a new server, with another
+// channel.
 func (s *Server) Done() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.done
+	if s.child == nil {
+		return nil
+	}
+	return s.child.ended
 }
 
-// Start runs the server of a data folder, which nobody else may be running; it waits for a command
-// that runs it for a moment (see Open) and returns ErrInUse for a process that stays. A server that
-// a killed process left behind is stopped first. Ctx bounds the start only.
+// Start runs the server of a data directory. It waits while a command runs it (see Open), and
+// returns ErrInUse if another Start does. A server left behind by a killed process is stopped first.
+// Ctx bounds the start only.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	o, err := o.complete()
+	o, err := o.prepare()
 	if err != nil {
 		return nil, err
 	}
-	if err := o.makeDataDir(); err != nil {
-		return nil, err
-	}
-	held, err := acquire(ctx, o, roleServe)
+	held, err := o.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return o.start(ctx, held)
 }
 
-// Open is for commands: it attaches to the server that another process runs, and otherwise runs one
-// until Stop.
+// Open is for commands: it attaches to the server that another process runs, or else runs one until
+// Stop.
 func Open(ctx context.Context, o Options) (*Server, error) {
-	o, err := o.complete()
+	o, err := o.prepare()
 	if err != nil {
-		return nil, err
-	}
-	if err := o.makeDataDir(); err != nil {
 		return nil, err
 	}
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		held, err := tryLock(o.lockFile(), roleCommand)
+		held, err := o.lock(roleCommand)
 		if err == nil {
 			s, err := o.start(ctx, held)
-			if err != nil {
-				return nil, err
+			if err == nil {
+				s.drain = true
 			}
-			s.drain = true
-			return s, nil
+			return s, err
 		}
 		if !errors.Is(err, errLocked) {
-			return nil, o.explain("lock", err)
-		}
-		// The owner may be starting, or may end before we are attached: then it is our turn.
-		s, err := attach(ctx, o)
-		if err == nil {
-			return s, nil
-		}
-		if !errors.Is(err, ErrNotRunning) {
 			return nil, err
 		}
-		if waited := pause(waiting, retryEvery); waited != nil {
-			_, pid := holder(o.lockFile())
+		// The owner may be starting, or may end before we are attached: then it is our turn.
+		s, err := o.attach(ctx)
+		if !errors.Is(err, ErrNotRunning) {
+			return s, err
+		}
+		if waited := pause(waiting, pollInterval); waited != nil {
+			_, pid := o.holder()
 			return nil, fmt.Errorf("the database in %s, which process %s runs, does not answer yet: try again, or stop that process: %w", o.DataDir, pid, waited)
 		}
 	}
 }
 
-// Attach uses the server that another process runs on dataDir, and returns ErrNotRunning when none
-// does or it is not ready yet.
+// Attach uses the server that another process runs on dataDir. It returns ErrNotRunning if there is
+// none or it is not ready yet.
 func Attach(ctx context.Context, dataDir string) (*Server, error) {
 	o, err := Options{DataDir: dataDir}.complete()
 	if err != nil {
@@ -154,20 +143,20 @@ func Attach(ctx context.Context, dataDir string) (*Server, error) {
 	if _, err := os.Stat(o.lockFile()); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", ErrNotRunning, o.DataDir)
 	}
-	held, err := tryLock(o.lockFile(), "")
+	held, err := o.lock("")
 	if err == nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s", ErrNotRunning, o.DataDir), held.release())
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrNotRunning, o.DataDir), held.Close())
 	}
 	if !errors.Is(err, errLocked) {
-		return nil, o.explain("lock", err)
+		return nil, err
 	}
-	return attach(ctx, o)
+	return o.attach(ctx)
 }
 
-// Stop ends the server: it disconnects its clients and writes a checkpoint, so that the next start
-// needs no recovery. When ctx ends first the server is stopped at once, which loses nothing
-// committed and makes the next start recover. An attached server is only let go. Stop twice is one
-// stop.
+// Stop shuts the server down: clients are disconnected and a checkpoint is written, so that the next
+// start needs no recovery. If ctx ends first, the server is stopped at once, which loses nothing
+// committed but makes the next start recover. An attached server is only released. Stop is
+// idempotent.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,43 +165,47 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	s.stopped = true
 	if s.child == nil {
-		return s.use.release()
+		return s.lock.Close()
 	}
-	err := s.shutdown(ctx)
-	s.out.close()
-	return errors.Join(err, s.held.release())
-}
-
-func (s *Server) shutdown(ctx context.Context) error {
+	var clients *os.File
 	if s.drain {
-		// Commands that started while we did use our server: they finish first.
-		clients, err := s.drained(ctx)
-		if err != nil {
+		var err error
+		if clients, err = s.drainClients(ctx); err != nil {
 			s.log.Warn("stopping the database while another command uses it", "error", err)
-		} else {
-			defer func() {
-				if err := clients.release(); err != nil {
-					s.log.Warn("release the lock of the database's clients", "error", err)
-				}
-			}()
 		}
 	}
-	return s.child.stop(ctx)
+	err := errors.Join(s.child.stop(ctx), s.lock.Close())
+	if clients != nil {
+		err = errors.Join(err, clients.Close())
+	}
+	return err
 }
 
-func (s *Server) drained(ctx context.Context) (*lock, error) {
+// drainClients waits until commands that started meanwhile have released the server, and locks out
+// new ones.
+func (s *Server) drainClients(ctx context.Context) (*os.File, error) {
 	for {
-		clients, err := tryLock(filepath.Join(filepath.Dir(s.held.path), "clients"), "")
+		clients, err := flock(s.cluster.clientsFile(), syscall.LOCK_EX)
 		if !errors.Is(err, errLocked) {
 			return clients, err
 		}
-		if err := pause(ctx, retryEvery); err != nil {
+		if err := pause(ctx, pollInterval); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// complete checks the options and fills what was left out.
+// prepare completes the options and creates the data directory, closed to others: it keeps tokens
+// and keys too.
+func (o Options) prepare() (Options, error) {
+	o, err := o.complete()
+	if err != nil {
+		return o, err
+	}
+	return o, o.explain("make the data folder", os.MkdirAll(o.DataDir, 0o700))
+}
+
+// complete checks the options and fills in defaults.
 func (o Options) complete() (Options, error) {
 	if o.DataDir == "" {
 		return o, errors.New("no data folder is named for the embedded Postgres: set MEDILAB_DATA_DIR")
@@ -234,32 +227,25 @@ func (o Options) complete() (Options, error) {
 	return o, nil
 }
 
-// makeDataDir closes the folder to others: beside the database it keeps tokens and keys.
-func (o Options) makeDataDir() error {
-	return o.explain("make the data folder", os.MkdirAll(o.DataDir, 0o700))
-}
-
 func (o Options) lockFile() string    { return filepath.Join(o.DataDir, "lock") }
 func (o Options) clientsFile() string { return filepath.Join(o.DataDir, "clients") }
 func (o Options) logFile() string     { return filepath.Join(o.DataDir, "postgres.log") }
-func (o Options) cluster() string     { return filepath.Join(o.DataDir, "postgres") }
+func (o Options) clusterDir() string  { return filepath.Join(o.DataDir, "postgres") }
 func (o Options) runDir() string      { return filepath.Join(o.DataDir, "run") }
 
 const (
-	// retryEvery paces waits for another process, which cannot signal us.
-	retryEvery = 50 * time.Millisecond
-	// patience bounds how long we wait for what another process should do within moments.
+	// pollInterval paces waits for another process, which cannot signal us.
+	pollInterval = 50 * time.Millisecond
+	// patience bounds waits for what another process should do within moments.
 	patience = time.Minute
 )
 
-// pause waits d, or less when ctx ends, which is its error.
+// pause waits for d. It returns ctx's error if ctx ends first.
 func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-t.C:
+	case <-time.After(d):
 		return nil
 	}
 }

@@ -503,8 +503,8 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	}
 }
 
-// TestLeftoverIsStopped: a server that did not end with its process is stopped, not doubled.
-func TestLeftoverIsStopped(t *testing.T) {
+// TestStalePostmasterIsStopped: a server that did not end with its process is stopped, not doubled.
+func TestStalePostmasterIsStopped(t *testing.T) {
 	o, err := options(t, seeded(t)).complete()
 	if err != nil {
 		t.Fatal(err)
@@ -523,7 +523,7 @@ func TestLeftoverIsStopped(t *testing.T) {
 // leaveBehind starts a server that no lock knows of.
 func leaveBehind(t *testing.T, o Options) *child {
 	t.Helper()
-	a, err := chooseAccount(o.cluster())
+	a, err := chooseAccount(o.clusterDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -531,19 +531,17 @@ func leaveBehind(t *testing.T, o Options) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	password, err := readPassword(o.cluster())
+	password, err := readPassword(o.clusterDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, err := o.launch(t.Context(), a, b, password)
+	c := &cluster{Options: o, account: a, binaries: b, password: password}
+	left, err := c.launch(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = s.child.stop(t.Context())
-		s.out.close()
-	})
-	return s.child
+	t.Cleanup(func() { _ = left.stop(t.Context()) })
+	return left
 }
 
 // TestKilledServer: a server that dies is noticed, and the next one recovers.
@@ -563,9 +561,9 @@ func TestKilledServer(t *testing.T) {
 	}
 }
 
-// TestKeptServer: a server that dies comes back by itself, at the same URL, with what was committed, on a
+// TestSupervisedServer: a server that dies comes back by itself, at the same URL, with what was committed, on a
 // socket and on a port.
-func TestKeptServer(t *testing.T) {
+func TestSupervisedServer(t *testing.T) {
 	for name, folder := range map[string]string{"socket": "kept", "port": strings.Repeat("long", 30)} {
 		t.Run(name, func(t *testing.T) {
 			seed := seeded(t)
@@ -581,7 +579,7 @@ func TestKeptServer(t *testing.T) {
 			ctx, cancel := context.WithCancel(waiting)
 			defer cancel()
 			kept := make(chan struct{})
-			go func() { defer close(kept); s.Keep(ctx) }()
+			go func() { defer close(kept); s.Supervise(ctx) }()
 			for _, note := range []string{"one", "two"} {
 				remember(t, at, note)
 				died := s.Done()
@@ -590,7 +588,7 @@ func TestKeptServer(t *testing.T) {
 				}
 				<-died
 				for s.Done() == died { // it is another server's when one runs
-					if err := pause(waiting, retryEvery); err != nil {
+					if err := pause(waiting, pollInterval); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -614,21 +612,21 @@ func TestStrangersPid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := chooseAccount(o.cluster())
+	a, err := chooseAccount(o.clusterDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	sleep := a.command("/bin/sleep", "600") // of the same user, or Postgres would see through it
-	stranger, err := run(sleep)
+	stranger, err := startChild(sleep)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stranger.signal(syscall.SIGKILL); <-stranger.ended })
-	note := fmt.Sprintf("%d\n%s\n1700000000\n5432\n/tmp\n\n  1234567 32768\nready   \n", sleep.Process.Pid, o.cluster())
-	if err := os.WriteFile(filepath.Join(o.cluster(), "postmaster.pid"), []byte(note), 0o600); err != nil {
+	note := fmt.Sprintf("%d\n%s\n1700000000\n5432\n/tmp\n\n  1234567 32768\nready   \n", sleep.Process.Pid, o.clusterDir())
+	if err := os.WriteFile(filepath.Join(o.clusterDir(), "postmaster.pid"), []byte(note), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.give(filepath.Join(o.cluster(), "postmaster.pid")); err != nil {
+	if err := a.give(filepath.Join(o.clusterDir(), "postmaster.pid")); err != nil {
 		t.Fatal(err)
 	}
 	s := mustStart(t, o)
@@ -654,7 +652,7 @@ func TestKilledInitialisation(t *testing.T) {
 	}
 	s := mustStart(t, o)
 	remember(t, s.URL(), "whole")
-	left, err := filepath.Glob(filepath.Join(o.DataDir, scratchPattern+"*"))
+	left, err := filepath.Glob(filepath.Join(o.DataDir, scratchPrefix+"*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("scratch folders are left: %v, %v", left, err)
 	}

@@ -20,7 +20,7 @@ const oldestMajor = 14
 // binaries are a Postgres that can be run.
 type binaries struct {
 	dir     string
-	version string // as it calls itself, "15.14"
+	version string // as it prints it, "15.14"
 	major   int
 }
 
@@ -29,41 +29,41 @@ func (b binaries) initdb() string   { return filepath.Join(b.dir, "initdb") }
 
 const installAdvice = "install Postgres (Debian: apt-get install postgresql; Red Hat: dnf install postgresql-server; macOS: brew install postgresql), or set MEDILAB_POSTGRES_BIN to its bin folder, or DATABASE_URL to a server"
 
-// findBinaries chooses the Postgres to run: the folder that the options name and no other; else the
-// first installed one of the database's own major version; else fetched binaries. major is 0 for a
-// database that does not exist yet: then the first installed one will do.
+// findBinaries returns the Postgres to run: that of Options.BinDir and no other; else the first
+// installed one of the database's own major version; else a downloaded one. Any version will do for a
+// database that does not exist yet, whose major is 0.
 func findBinaries(ctx context.Context, o Options, a account, major int) (binaries, error) {
 	if o.BinDir != "" {
 		b, err := inspect(ctx, a, o.BinDir)
 		if err != nil {
 			return binaries{}, fmt.Errorf("MEDILAB_POSTGRES_BIN=%s: %w", o.BinDir, err)
 		}
-		return b, o.match(major, []binaries{b})
+		if major != 0 && b.major != major {
+			return binaries{}, o.wrongMajor(major, b)
+		}
+		return b, nil
 	}
-	var found []binaries
+	var others []binaries
 	var refused error
 	for _, dir := range o.search(ctx) {
 		b, err := inspect(ctx, a, dir)
-		if err == nil && b.major < oldestMajor {
-			err = fmt.Errorf("%s is Postgres %s, %d or newer is needed", dir, b.version, oldestMajor)
-		}
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return binaries{}, fmt.Errorf("look for Postgres: %w", ctx.Err())
-		}
-		if errors.Is(err, errNoAccount) {
+		case errors.Is(err, errNoAccount):
 			return binaries{}, err
-		}
-		if err != nil {
+		case err != nil:
 			refused = errors.Join(refused, err)
-			continue
-		}
-		if major == 0 || b.major == major {
+		case b.major < oldestMajor:
+			refused = errors.Join(refused, fmt.Errorf("%s is Postgres %s, %d or newer is needed", dir, b.version, oldestMajor))
+		case major == 0 || b.major == major:
 			return b, nil
+		default:
+			others = append(others, b)
 		}
-		found = append(found, b)
 	}
-	if len(found) > 0 {
-		return binaries{}, o.match(major, found)
+	if len(others) > 0 {
+		return binaries{}, o.wrongMajor(major, others...)
 	}
 	if refused != nil {
 		o.Log.Info("an installed Postgres cannot be used", "error", oneLine(refused))
@@ -71,22 +71,19 @@ func findBinaries(ctx context.Context, o Options, a account, major int) (binarie
 	return fetch(ctx, o, a, major)
 }
 
-// match refuses to run a database with binaries of another major version: Postgres would refuse as
-// well, but not say what to do.
-func (o Options) match(major int, found []binaries) error {
-	var versions []string
-	for _, b := range found {
-		if b.major == major || major == 0 {
-			return nil
-		}
-		versions = append(versions, fmt.Sprintf("%d (%s)", b.major, b.dir))
+// wrongMajor explains what to do about binaries of another major version, which Postgres would refuse
+// without that.
+func (o Options) wrongMajor(major int, found ...binaries) error {
+	versions := make([]string, len(found))
+	for i, b := range found {
+		versions[i] = fmt.Sprintf("%d (%s)", b.major, b.dir)
 	}
 	return fmt.Errorf("%w: the database in %s was made by Postgres %d, and found is Postgres %s; nothing was changed: install Postgres %d (or name its bin folder in MEDILAB_POSTGRES_BIN), or move the data to the new version with pg_upgrade, or set MEDILAB_DATA_DIR to another folder",
-		ErrVersion, o.cluster(), major, strings.Join(versions, ", "), major)
+		ErrVersion, o.clusterDir(), major, strings.Join(versions, ", "), major)
 }
 
-// installed lists folders that may hold a Postgres, best first: what the user's PATH says, what
-// pg_config says, then the folders of Debian, Red Hat and Homebrew, newest first.
+// installed returns directories that may hold a Postgres, best first: those of PATH, of pg_config,
+// then those of the usual distributions, newest first.
 func installed(ctx context.Context) []string {
 	var dirs []string
 	add := func(dir string) {
@@ -96,7 +93,7 @@ func installed(ctx context.Context) []string {
 	}
 	for _, program := range []string{"postgres", "initdb"} {
 		if path, err := exec.LookPath(program); err == nil {
-			// Behind a link is the whole installation, beside it perhaps a part.
+			// A link leads to the whole installation; its own directory may hold a part.
 			if real, err := filepath.EvalSymlinks(path); err == nil {
 				add(filepath.Dir(real))
 			}
@@ -117,10 +114,7 @@ func installed(ctx context.Context) []string {
 		"/Applications/Postgres.app/Contents/Versions/*/bin",
 		"/usr/local/pgsql/bin", // built from source
 	} {
-		matches, err := filepath.Glob(pattern)
-		if err != nil {
-			continue // only a malformed pattern fails, and these are constants
-		}
+		matches, _ := filepath.Glob(pattern) // fails for a malformed pattern only
 		usual = append(usual, matches...)
 	}
 	slices.SortStableFunc(usual, func(a, b string) int { return majorIn(b) - majorIn(a) })
@@ -141,27 +135,24 @@ func hasBinaries(dir string) bool {
 
 var numberInPath = regexp.MustCompile(`\d+`)
 
-// majorIn is the major version that a folder's name tells, or 0.
+// majorIn returns the major version in a directory's name, or 0.
 func majorIn(dir string) int {
-	n, err := strconv.Atoi(numberInPath.FindString(dir))
-	if err != nil {
-		return 0
-	}
+	n, _ := strconv.Atoi(numberInPath.FindString(dir)) // 0 when there is none
 	return n
 }
 
 var versionLine = regexp.MustCompile(`\(.*?\) ((\d+)[^\s]*)`)
 
-// errNoAccount: whatever the binaries, nobody can be made to run them.
+// errNoAccount means that we cannot become the account, whatever the binaries.
 var errNoAccount = errors.New("Postgres does not run as root")
 
-// inspect runs the binaries of a folder, as the account that will run them, to learn their version.
+// inspect runs the binaries of a directory, as the account that will run them, to learn their version.
 func inspect(ctx context.Context, a account, dir string) (binaries, error) {
 	if !hasBinaries(dir) {
 		return binaries{}, fmt.Errorf("%s has no postgres and initdb: name the bin folder of a Postgres server", dir)
 	}
 	b := binaries{dir: dir}
-	out, err := complete(ctx, a.command(b.postgres(), "--version"))
+	out, err := combinedOutput(ctx, a.command(b.postgres(), "--version"))
 	if a.cred != nil && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL)) {
 		return b, fmt.Errorf("%w: this process is root and cannot become user %s (a container without the capabilities SETUID and SETGID, or without that user): run as an ordinary user, or set DATABASE_URL", errNoAccount, a.name)
 	}
@@ -173,7 +164,7 @@ func inspect(ctx context.Context, a account, dir string) (binaries, error) {
 	}
 	match := versionLine.FindStringSubmatch(out)
 	if match == nil {
-		return b, fmt.Errorf("%s --version says %q, which is no Postgres", b.postgres(), firstLine(out))
+		return b, fmt.Errorf("%s --version says %q, which is no Postgres", b.postgres(), firstComplaint(out))
 	}
 	b.version = match[1]
 	if b.major, err = strconv.Atoi(match[2]); err != nil {

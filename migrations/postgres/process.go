@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// child is a program that we started and that ends with us.
+// child is a program that ends with this process.
 type child struct {
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the program has ended and its output is read
 	err   error         // how it ended; read it after ended
 }
 
-// run starts cmd. One goroutine owns it from start to end and keeps its thread, because the death
-// signal belongs to the thread that forked, which Go would otherwise end or reuse as it likes.
-func run(cmd *exec.Cmd) (*child, error) {
+// startChild starts cmd. One goroutine owns it from start to end and keeps its thread, because the
+// death signal belongs to the thread that forked, which Go would otherwise end or reuse at will.
+func startChild(cmd *exec.Cmd) (*child, error) {
 	c := &child{cmd: cmd, ended: make(chan struct{})}
-	// A grandchild that keeps the output open must not hold us up for ever.
+	// A grandchild that keeps the output open must not block us for ever.
 	cmd.WaitDelay = 5 * time.Second
 	started := make(chan error, 1)
 	go func() {
@@ -34,12 +34,15 @@ func run(cmd *exec.Cmd) (*child, error) {
 			return
 		}
 		c.err = cmd.Wait()
+		if out, ok := cmd.Stdout.(*output); ok {
+			out.close()
+		}
 		close(c.ended)
 	}()
 	return c, <-started
 }
 
-// stop asks for a fast shutdown, for an immediate one when ctx ends, and kills what ignores that.
+// stop requests a fast shutdown, an immediate one when ctx ends, and kills what ignores that.
 func (c *child) stop(ctx context.Context) error {
 	c.signal(syscall.SIGINT)
 	select {
@@ -61,22 +64,22 @@ func (c *child) stop(ctx context.Context) error {
 // signal has no error to report: the only one is that the program has ended already.
 func (c *child) signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
 
-// complete runs cmd to its end and returns what it printed. When ctx ends it is killed.
-func complete(ctx context.Context, cmd *exec.Cmd) (string, error) {
+// combinedOutput runs cmd to its end and returns what it printed. When ctx ends it is killed.
+func combinedOutput(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
-	dieWithUs(cmd, syscall.SIGKILL)
-	c, err := run(cmd)
+	setDeathSignal(cmd, syscall.SIGKILL)
+	c, err := startChild(cmd)
 	if err != nil {
 		return "", fmt.Errorf("run %s: %w", cmd.Path, err)
 	}
 	select {
 	case <-c.ended:
+		return out.String(), c.err
 	case <-ctx.Done():
-		// The whole session: initdb has children of its own.
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-c.ended
-		return out.String(), ctx.Err()
 	}
-	return out.String(), c.err
+	// The whole session: initdb has children of its own.
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	<-c.ended
+	return out.String(), ctx.Err()
 }

@@ -71,7 +71,7 @@ func TestFindBinaries(t *testing.T) {
 			o.BinDir = test.binDir
 			o.search = func(context.Context) []string { return test.found }
 			t.Setenv("TMPDIR", o.DataDir) // the library that fetches leaves a file there
-			a, err := chooseAccount(o.cluster())
+			a, err := chooseAccount(o.clusterDir())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,13 +4,19 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 )
 
-const megabyte = 1 << 20
+const (
+	megabyte = 1 << 20
+	// dataDirSetting shows in ps whose server this is.
+	dataDirSetting = "medilab.data_dir"
+)
 
-// settings are the server's command line, as name=value. What a user writes into postgresql.conf
-// stands behind them.
-func (o Options) settings(socketDir string, port int) []string {
+// arguments returns the server's settings for its command line, which override postgresql.conf. It
+// listens on a socket in socketDir, or on the loopback port if that is empty.
+func (o Options) arguments(socketDir string, port int) []string {
 	all := map[string]string{
 		"max_connections":    "100",
 		"shared_buffers":     fmt.Sprintf("%dMB", sharedBuffers(memory())/megabyte),
@@ -22,11 +28,11 @@ func (o Options) settings(socketDir string, port int) []string {
 		"checkpoint_timeout": "15min",
 		"wal_compression":    "off",
 		"track_io_timing":    "off",
-		// The queue's rows live for moments: dead ones must go before a claim has to step over
-		// them, and before their places are so many that the queue grows on the disk.
+		// The queue's rows are short-lived: dead ones must be removed before a claim has to step
+		// over them, and before the queue grows on disk.
 		"autovacuum_naptime": "2s",
 
-		// An event that was answered is on the disk.
+		// An acknowledged event is on disk.
 		"fsync":              "on",
 		"synchronous_commit": "on",
 		"full_page_writes":   "on",
@@ -35,7 +41,7 @@ func (o Options) settings(socketDir string, port int) []string {
 		"logging_collector":                 "off", // we read its stderr
 		"log_destination":                   "stderr",
 		"log_line_prefix":                   "%m [%p] ",
-		"lc_messages":                       "C", // we read what it says
+		"lc_messages":                       "C", // we parse its messages
 		"log_statement":                     "none",
 		"log_duration":                      "off",
 		"log_min_duration_statement":        "-1",
@@ -44,18 +50,16 @@ func (o Options) settings(socketDir string, port int) []string {
 		"log_parameter_max_length_on_error": "0",
 		"log_error_verbosity":               "terse", // DETAIL of a constraint quotes the row
 
-		// So that ps, and a person who looks, can tell whose server this is.
-		"medilab.data_dir": o.DataDir,
+		dataDirSetting:            o.DataDir,
+		"port":                    strconv.Itoa(port),
+		"listen_addresses":        "127.0.0.1",
+		"unix_socket_directories": "",
 	}
 	if socketDir != "" {
-		all["unix_socket_directories"] = socketDir
-		all["unix_socket_permissions"] = "0700"
 		all["listen_addresses"] = ""
-	} else {
-		all["unix_socket_directories"] = ""
-		all["listen_addresses"] = "127.0.0.1"
+		all["unix_socket_directories"] = `"` + strings.ReplaceAll(socketDir, `"`, `""`) + `"`
+		all["unix_socket_permissions"] = "0700"
 	}
-	all["port"] = fmt.Sprint(port)
 	if o.Disposable {
 		maps.Copy(all, map[string]string{
 			"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
@@ -70,7 +74,7 @@ func (o Options) settings(socketDir string, port int) []string {
 	return args
 }
 
-// sharedBuffers is 256 MB, or an eighth of a small machine's memory; total is 0 when unknown.
+// sharedBuffers returns 256 MB, or an eighth of a small machine's memory; total is 0 if unknown.
 func sharedBuffers(total uint64) uint64 {
 	const most, least = 256 * megabyte, 16 * megabyte
 	if total == 0 {
