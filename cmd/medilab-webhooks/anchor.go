@@ -51,42 +51,39 @@ was cut off, and one that was rewritten and sealed again.`,
 	return c
 }
 
-// appendAnchor keeps the anchors that the file has.
+// appendAnchor adds the anchor to the file's end.
 func appendAnchor(path string, anchor eventstore.Anchor) (err error) {
-	const readable = 0o644 // an anchor is no secret
+	const readable = 0o644 // an anchor is not secret
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, readable)
+	if err == nil {
+		err = errors.Join(printJSON(file, anchor), file.Sync(), file.Close())
+	}
 	if err != nil {
 		return fmt.Errorf("write the anchor: %w", err)
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if err := printJSON(file, anchor); err != nil {
-		return fmt.Errorf("write the anchor: %w", err)
-	}
-	return file.Sync()
+	return nil
 }
 
-// checkAnchors tells report what contradicts the anchors in the file, and gives
-// how many there are.
-func checkAnchors(ctx context.Context, log *eventstore.Log, path string, report func(at eventstore.Position, text string)) (n int, err error) {
+// checkAnchors reports what contradicts the anchors in the file, which must have at least one.
+func checkAnchors(ctx context.Context, log *eventstore.Log, path string, report func(at eventstore.Position, text string)) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return 0, fmt.Errorf("read the anchors: %w", err)
+		return fmt.Errorf("read the anchors: %w", err)
 	}
 	defer file.Close() //nolint:errcheck // nothing is written
 	anchors := json.NewDecoder(bufio.NewReader(file))
-	for {
+	for n := 0; ; n++ {
 		var anchor eventstore.Anchor
 		err := anchors.Decode(&anchor)
 		if errors.Is(err, io.EOF) && n > 0 {
-			return n, nil
+			return nil
 		}
 		if err != nil || anchor.Position < 1 || len(anchor.Seal) == 0 {
-			return n, fmt.Errorf("%s holds no anchors as `audit anchor` writes them", path)
+			return fmt.Errorf("%s holds no anchors as `audit anchor` writes them", path)
 		}
-		n++
 		text, err := log.CheckAnchor(ctx, anchor)
 		if err != nil {
-			return n, err
+			return err
 		}
 		if text != "" {
 			report(anchor.Position, text)

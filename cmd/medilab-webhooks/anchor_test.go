@@ -52,7 +52,7 @@ func TestAnchors(t *testing.T) {
 			}
 		}()
 		var found []string
-		if _, err := checkAnchors(t.Context(), s.log, path, func(_ eventstore.Position, text string) { found = append(found, text) }); err != nil {
+		if err := checkAnchors(t.Context(), s.log, path, func(_ eventstore.Position, text string) { found = append(found, text) }); err != nil {
 			t.Fatal(err)
 		}
 		if len(found) != len(want) {
@@ -92,7 +92,7 @@ func TestAnchors(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := checkAnchors(t.Context(), nil, path, nil); err == nil {
+		if err := checkAnchors(t.Context(), nil, path, nil); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

@@ -21,18 +21,17 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// newAuditCommand groups what an auditor asks of the log.
+// newAuditCommand groups the commands of an auditor.
 func newAuditCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "audit", Short: "Replay and verify the log"}
 	c.AddCommand(newAuditAnchorCommand(db), newAuditLogCommand(db), newAuditVerifyCommand(db))
 	return c
 }
 
-// auditLogOptions say what of the log to show.
+// auditLogOptions select what of the log to print, and how.
 type auditLogOptions struct {
-	stream, webhook, changeType, from, to, format string
-	after                                         int64
-	asJSON                                        bool
+	stream, webhook, eventType, from, to, format string
+	after                                        int64
 }
 
 func newAuditLogCommand(db *databaseOptions) *cobra.Command {
@@ -44,7 +43,10 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
   medilab-webhooks audit log --type 'webhook.*' --from 2026-01-01 --format ndjson > history.ndjson`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			filter, format, err := o.check(c.OutOrStdout())
+			if wantsJSON(c) {
+				o.format = "ndjson"
+			}
+			filter, err := o.filter()
 			if err != nil {
 				return usageError{err}
 			}
@@ -58,55 +60,47 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 					filter.Streams, filter.Mention = []string{id.Stream()}, id.String()
 					concerns = concerning(id)
 				}
-				return o.replay(c.Context(), s.log, filter, concerns, c.OutOrStdout(), format)
+				return o.replay(c.Context(), s.log, filter, concerns, c.OutOrStdout())
 			})
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.stream, "stream", "", "this stream alone, as in webhook-550e8400-e29b-41d4-a716-446655440000")
+	f.StringVar(&o.stream, "stream", "", "this stream only, as in webhook-550e8400-e29b-41d4-a716-446655440000")
 	f.StringVar(&o.webhook, "webhook", "", "what concerns this webhook (number or UUID): its changes and its deliveries")
-	f.StringVar(&o.changeType, "type", "", "this type alone, as in webhook.changed, or a group, as in webhook.*")
+	f.StringVar(&o.eventType, "type", "", "this type only, as in webhook.changed, or a group, as in webhook.*")
 	f.StringVar(&o.from, "from", "", "recorded at this time or later: RFC 3339, or a date (UTC)")
 	f.StringVar(&o.to, "to", "", "recorded before this time")
-	f.Int64Var(&o.after, "after", 0, "go on after this position")
+	f.Int64Var(&o.after, "after", 0, "continue after this position")
 	f.StringVar(&o.format, "format", "table", "table or ndjson")
-	f.BoolVar(&o.asJSON, "json", false, "the same as --format ndjson")
+	f.Bool("json", false, "the same as --format ndjson")
 	return c
 }
 
-// format is how the log is shown.
-type format struct {
-	heading string
-	print   func(w *bufio.Writer, e eventstore.Event) error
-}
-
-func (o auditLogOptions) check(out io.Writer) (filter eventstore.Filter, _ format, err error) {
-	filter.Type = o.changeType
+func (o auditLogOptions) filter() (filter eventstore.Filter, err error) {
+	filter.Type = o.eventType
 	if o.stream != "" {
 		filter.Streams = []string{o.stream}
 	}
 	if filter.From, err = parseTime("from", o.from); err != nil {
-		return filter, format{}, err
+		return filter, err
 	}
 	if filter.To, err = parseTime("to", o.to); err != nil {
-		return filter, format{}, err
+		return filter, err
 	}
 	switch {
 	case o.stream != "" && o.webhook != "":
-		return filter, format{}, errors.New("give --stream or --webhook, not both")
+		return filter, errors.New("give --stream or --webhook, not both")
 	case o.after < 0:
-		return filter, format{}, errors.New("--after must not be negative")
+		return filter, errors.New("--after must not be negative")
 	case o.webhook != "" && !isWebhookName(o.webhook):
-		return filter, format{}, errors.New("--webhook must be a webhook's number or UUID")
-	case o.format == "ndjson" || o.asJSON:
-		return filter, format{print: printLine}, nil
-	case o.format == "table":
-		return filter, format{heading: heading, print: printRow(out)}, nil
+		return filter, errors.New("--webhook must be a webhook's number or UUID")
+	case o.format != "table" && o.format != "ndjson":
+		return filter, errors.New("--format must be table or ndjson")
 	}
-	return filter, format{}, errors.New("--format must be table or ndjson")
+	return filter, nil
 }
 
-// parseTime reads what people write for a time. A time without a zone is UTC.
+// parseTime accepts what people write for a time. Without a zone it is UTC.
 func parseTime(flag, text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -124,7 +118,7 @@ func isWebhookName(name string) bool {
 	return notNumber == nil || uuid.Validate(name) == nil
 }
 
-// findWebhook finds a webhook by its number or UUID; a deleted one too.
+// findWebhook returns the webhook with the number or UUID, deleted or not.
 func findWebhook(s *session, name string) (domain.WebhookID, error) {
 	if number, err := strconv.ParseInt(name, 10, 64); err == nil {
 		if id, ok := s.commands.Directory.Number(number); ok {
@@ -138,8 +132,8 @@ func findWebhook(s *session, name string) (domain.WebhookID, error) {
 	return domain.WebhookID{}, fmt.Errorf("there was never a webhook %s; `medilab-webhooks audit log --type webhook.registered` lists them", name)
 }
 
-// concerning tells what is about the webhook from what merely mentions it: its own changes, the
-// decisions to deliver to it, and those deliveries.
+// concerning returns a filter for what is about the webhook, not merely mentions it: its own changes,
+// the decisions to deliver to it, and those deliveries.
 func concerning(id domain.WebhookID) func(eventstore.Event) bool {
 	return func(e eventstore.Event) bool {
 		if event, err := domain.ParseEventStream(e.Stream); err == nil {
@@ -153,17 +147,21 @@ func concerning(id domain.WebhookID) func(eventstore.Event) bool {
 	}
 }
 
-// replay prints in order, and in constant memory whatever the length.
-func (o auditLogOptions) replay(ctx context.Context, log *eventstore.Log, filter eventstore.Filter, concerns func(eventstore.Event) bool, out io.Writer, format format) error {
+// replay prints in order, in constant memory.
+func (o auditLogOptions) replay(ctx context.Context, log *eventstore.Log, filter eventstore.Filter, concerns func(eventstore.Event) bool, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 64<<10)
-	if _, err := w.WriteString(format.heading); err != nil {
-		return err
+	print := printLine
+	if o.format == "table" {
+		print = printRow(out)
+		if _, err := w.WriteString("POSITION  RECORDED                 TYPE                      STREAM, VERSION, DATA\n"); err != nil {
+			return err
+		}
 	}
 	err := log.Each(ctx, eventstore.Position(o.after), filter, func(e eventstore.Event) error {
 		if !concerns(e) {
 			return nil
 		}
-		return format.print(w, e)
+		return print(w, e)
 	})
 	return errors.Join(err, w.Flush())
 }
@@ -173,26 +171,21 @@ func printLine(w *bufio.Writer, e eventstore.Event) error {
 	return err
 }
 
-const heading = "POSITION  RECORDED                 TYPE                      STREAM, VERSION, DATA\n"
-
-// printRow prints for people: a line each, no longer than the terminal is wide; in a pipe with
-// the whole data.
+// printRow prints a line for each event: on a terminal no wider than that, in a pipe with all data.
 func printRow(out io.Writer) func(*bufio.Writer, eventstore.Event) error {
 	width := 0
 	if f, ok := out.(*os.File); ok {
-		if columns, _, err := term.GetSize(int(f.Fd())); err == nil {
-			width = columns
-		}
+		width, _, _ = term.GetSize(int(f.Fd())) // 0: not a terminal
 	}
 	return func(w *bufio.Writer, e eventstore.Event) error {
 		row := fmt.Sprintf("%8d  %s  %-24s  %s v%d  %s", e.Position, e.RecordedAt.UTC().Format("2006-01-02 15:04:05.000"), e.Type, e.Stream, e.Version, e.Data)
-		_, err := fmt.Fprintln(w, cut(tameLine(row), width))
+		_, err := fmt.Fprintln(w, truncate(sanitizeLine(row), width))
 		return err
 	}
 }
 
-// cut shortens text to so many characters; 0 is no limit.
-func cut(text string, width int) string {
+// truncate shortens text to width characters; 0 means no limit.
+func truncate(text string, width int) string {
 	if width <= 0 || utf8.RuneCountInString(text) <= width {
 		return text
 	}

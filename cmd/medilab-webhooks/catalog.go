@@ -7,7 +7,12 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// loadCatalog gives the built-in event types and those of the file; "" names none.
+// eventTypesSetting is the setting of every command that checks event types.
+func eventTypesSetting(path *string) setting {
+	return setting{env: "MEDILAB_EVENT_TYPES", flag: "event-types", value: path, usage: "file that adds event types"}
+}
+
+// loadCatalog returns the built-in event types and those of the file, if any.
 func loadCatalog(file string) (domain.Catalog, error) {
 	if file == "" {
 		return domain.BuiltinCatalog(), nil

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/saga"
@@ -22,76 +21,83 @@ import (
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
-// databaseOptions say which Postgres is ours. Every command reads them as serve does.
+// databaseOptions say which Postgres to use. Every command has them.
 type databaseOptions struct {
 	url     string // empty: the embedded one
 	dataDir string
+	binDir  string
 }
 
-// register adds the flags, which override the environment. The URL's default is not shown in
-// the help: it may hold a password.
-func (o *databaseOptions) register(f *pflag.FlagSet) {
-	f.StringVar(&o.url, "database-url", "", "the Postgres to use, 14 or newer (environment DATABASE_URL; default: an embedded one)")
-	f.StringVar(&o.dataDir, "data-dir", fromEnvironment("MEDILAB_DATA_DIR", "./data"), "folder of the embedded Postgres, keys and first token (environment MEDILAB_DATA_DIR)")
-}
-
-func fromEnvironment(name, otherwise string) string {
-	if value := os.Getenv(name); value != "" {
-		return value
+func (o *databaseOptions) table() []setting {
+	return []setting{
+		{env: "DATABASE_URL", flag: "database-url", value: &o.url, usage: "the Postgres to use, 14 or newer", unset: "an embedded one", secret: true},
+		{env: "MEDILAB_DATA_DIR", flag: "data-dir", value: &o.dataDir, usual: "./data", usage: "folder of the embedded Postgres, keys and first token"},
+		{env: "MEDILAB_POSTGRES_BIN", value: &o.binDir},
 	}
-	return otherwise
 }
 
-// external is the URL of the Postgres that the user named, or "" for the embedded one.
-func (o databaseOptions) external() string {
-	if o.url != "" {
-		return o.url
-	}
-	return os.Getenv("DATABASE_URL")
-}
-
-// database is where the log is. Close it.
+// database is an open database. Close it.
 type database struct {
-	url    string // it may hold a password: never print it
-	server *postgres.Server
+	url      string           // it may hold a password: never print it
+	embedded *postgres.Server // nil if databaseOptions name a URL
+	pool     *pgxpool.Pool    // nil until connect
 }
 
-// stopTime bounds how long the end of a command waits for its Postgres.
-const stopTime = 30 * time.Second
-
-func (d *database) close() error {
-	if d.server == nil {
-		return nil
+// open finds the database; start says how to get at an embedded one.
+func (o databaseOptions) open(ctx context.Context, logger *slog.Logger, start func(context.Context, postgres.Options) (*postgres.Server, error)) (*database, error) {
+	if o.url != "" {
+		return &database{url: o.url}, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-	defer cancel()
-	return d.server.Stop(ctx)
-}
-
-// open finds the database for one command: the embedded one is the running server's, or is
-// started until close.
-func (o databaseOptions) open(ctx context.Context, log *slog.Logger) (*database, error) {
-	if url := o.external(); url != "" {
-		return &database{url: url}, nil
-	}
-	server, err := postgres.Open(ctx, postgres.Options{DataDir: o.dataDir, BinDir: os.Getenv("MEDILAB_POSTGRES_BIN"), Log: log})
+	server, err := start(ctx, postgres.Options{DataDir: o.dataDir, BinDir: o.binDir, Log: logger})
 	if err != nil {
 		return nil, err
 	}
-	return &database{url: server.URL(), server: server}, nil
+	return &database{url: server.URL(), embedded: server}, nil
 }
 
-// session is what a command works with: the database with its log open, and the configuration
-// as of now. Close it.
+func (d *database) migrate(ctx context.Context) (applied []string, err error) {
+	applied, err = migrations.Up(ctx, d.url)
+	return applied, databaseError(err)
+}
+
+func (d *database) connect(ctx context.Context, connections int) (err error) {
+	d.pool, err = eventstore.OpenPool(ctx, d.url, connections)
+	return err
+}
+
+// stopTimeout bounds how long the end of a process waits for its Postgres.
+const stopTimeout = 30 * time.Second
+
+func (d *database) close() error {
+	if d.pool != nil {
+		d.pool.Close()
+	}
+	if d.embedded == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	return d.embedded.Stop(ctx)
+}
+
+// databaseError adds what to do about a database that does not answer.
+func databaseError(err error) error {
+	if errors.As(err, new(*pgconn.ConnectError)) {
+		return fmt.Errorf("%w; check DATABASE_URL, and that the server runs", err)
+	}
+	return err
+}
+
+// session is what a command works with: the database with its log open, and the configuration as of
+// now. Close it.
 type session struct {
 	*database
-	pool     *pgxpool.Pool
 	log      *eventstore.Log
 	commands *commands.Commands
 }
 
-// sessionConns are few: a command shares the server with those that serve.
-const sessionConns = 4
+// sessionConnections are few: a command shares the server with those that serve.
+const sessionConnections = 4
 
 // session opens the database and makes sure that its schema is there.
 func (o databaseOptions) session(ctx context.Context, notes io.Writer) (_ *session, err error) {
@@ -99,7 +105,7 @@ func (o databaseOptions) session(ctx context.Context, notes io.Writer) (_ *sessi
 	if isTerminal(notes) { // a first start may take a while
 		logger = slog.New(slog.NewTextHandler(notes, nil))
 	}
-	db, err := o.open(ctx, logger)
+	db, err := o.open(ctx, logger, postgres.Open)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +115,7 @@ func (o databaseOptions) session(ctx context.Context, notes io.Writer) (_ *sessi
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.pool, err = eventstore.OpenPool(ctx, db.url, sessionConns); err != nil {
+	if err := db.connect(ctx, sessionConnections); err != nil {
 		return nil, err
 	}
 	if err := s.prepare(ctx); err != nil {
@@ -130,15 +136,12 @@ func (o databaseOptions) session(ctx context.Context, notes io.Writer) (_ *sessi
 	return s, nil
 }
 
-// prepare gives a new database its tables. One that an older version made is not touched: a
-// newer command must not change it under a server that runs.
+// prepare creates the tables of a new database. It does not migrate an older one: a newer command
+// must not change it under a running server.
 func (s *session) prepare(ctx context.Context) error {
 	pending, err := migrations.Pending(ctx, s.pool)
-	if err != nil {
+	if err != nil || !pending {
 		return databaseError(err)
-	}
-	if !pending {
-		return nil
 	}
 	var old bool
 	if err := s.pool.QueryRow(ctx, `SELECT to_regclass('medilab.events') IS NOT NULL`).Scan(&old); err != nil {
@@ -147,28 +150,15 @@ func (s *session) prepare(ctx context.Context) error {
 	if old {
 		return errors.New("the database was made by an older version; run `medilab-webhooks migrate` first")
 	}
-	if _, err := migrations.Up(ctx, s.url); err != nil {
-		return databaseError(err)
-	}
-	return nil
+	_, err = s.migrate(ctx)
+	return err
 }
 
 func (s *session) close() error {
 	if s.log != nil {
 		s.log.Close()
 	}
-	if s.pool != nil {
-		s.pool.Close()
-	}
 	return s.database.close()
-}
-
-// databaseError says what to do about a database that does not answer.
-func databaseError(err error) error {
-	if errors.As(err, new(*pgconn.ConnectError)) {
-		return fmt.Errorf("%w; check DATABASE_URL, and that the server runs", err)
-	}
-	return err
 }
 
 // use runs f with a session for the command.
@@ -181,7 +171,11 @@ func (o *databaseOptions) use(c *cobra.Command, f func(*session) error) (err err
 	return f(s)
 }
 
-// caller is who the log says gave the command.
+// caller is the actor that the log names for a command.
 func caller() commands.Caller {
-	return commands.Caller{Actor: "command line (" + fromEnvironment("USER", "uid "+fmt.Sprint(os.Getuid())) + ")"}
+	user := os.Getenv("USER")
+	if user == "" {
+		user = fmt.Sprint("uid ", os.Getuid())
+	}
+	return commands.Caller{Actor: "command line (" + user + ")"}
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// serveDebug answers profiles at MEDILAB_DEBUG_ADDR, for whoever is on the
-// machine: it takes loopback addresses only, and no token. No address: nothing.
+// serveDebug serves Go profiles at MEDILAB_DEBUG_ADDR, if set, until ctx ends. They need no token, so
+// it must be a loopback address.
 func (s *server) serveDebug(ctx context.Context) error {
 	if s.settings.debugAddr == "" {
 		return nil

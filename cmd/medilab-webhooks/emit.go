@@ -17,14 +17,12 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// emitOptions say what to trigger.
 type emitOptions struct {
 	database   *databaseOptions
 	eventTypes string
 	file       string
 	skip       int
 	event      emitted
-	asJSON     bool
 }
 
 // emitted are the parts of an event that flags give, or the fields of a line.
@@ -32,8 +30,7 @@ type emitted struct {
 	eventID, source, correlationID string
 }
 
-// newEmitCommand triggers events from the command line. They are in the log, durably, when
-// it ends.
+// newEmitCommand triggers events, which are durable when it ends.
 func newEmitCommand(db *databaseOptions) *cobra.Command {
 	o := emitOptions{database: db}
 	c := &cobra.Command{
@@ -66,12 +63,12 @@ goes on where it ended.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.file, "file", "", `emit the events of this file, one JSON object a line; "-" is standard input`)
-	f.IntVar(&o.skip, "skip", 0, "leave out this many lines of the file")
+	f.IntVar(&o.skip, "skip", 0, "skip this many lines of the file")
 	f.StringVar(&o.event.correlationID, "correlation-id", "", "your own id, to find the event again")
 	f.StringVar(&o.event.source, "source", "cli", "where the event comes from")
 	f.StringVar(&o.event.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
-	f.StringVar(&o.eventTypes, "event-types", fromEnvironment("MEDILAB_EVENT_TYPES", ""), "file that adds event types (environment MEDILAB_EVENT_TYPES)")
-	f.BoolVar(&o.asJSON, "json", false, "print JSON")
+	declare(c, f, []setting{eventTypesSetting(&o.eventTypes)})
+	addJSONFlag(c)
 	return c
 }
 
@@ -90,19 +87,12 @@ func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
 		if err != nil {
 			return errors.New(problem(err))
 		}
-		switch {
-		case o.asJSON:
-			return printJSON(c.OutOrStdout(), map[string]any{"event_id": accepted.EventID, "event_type": accepted.EventType, "accepted_at": accepted.AcceptedAt.UTC()})
-		case isTerminal(c.OutOrStdout()):
-			_, err = fmt.Fprintf(c.OutOrStdout(), "Accepted %s as %s\n", accepted.EventType, accepted.EventID)
-		default:
-			_, err = fmt.Fprintln(c.OutOrStdout(), accepted.EventID)
-		}
-		return err
+		result := map[string]any{"event_id": accepted.EventID, "event_type": accepted.EventType, "accepted_at": accepted.AcceptedAt.UTC()}
+		return printResult(c, result, fmt.Sprintf("Accepted %s as %s\n", accepted.EventType, accepted.EventID), fmt.Sprintln(accepted.EventID))
 	})
 }
 
-// event checks what can be checked without the log.
+// event returns the event to trigger, checked as far as possible without the log.
 func (e emitted) event(catalog domain.Catalog, eventType string, data []byte) (commands.NewEvent, error) {
 	data = []byte(strings.TrimSpace(string(data)))
 	if err := domain.CheckJSON(data); err != nil {
@@ -123,7 +113,7 @@ func (e emitted) event(catalog domain.Catalog, eventType string, data []byte) (c
 	return event, nil
 }
 
-// problem is an error in words for the command line: of refused fields, which and why.
+// problem returns an error's text for the command line: for refused fields, which and why.
 func problem(err error) string {
 	fields := domain.FieldsOf(err)
 	if len(fields) == 0 {
@@ -136,7 +126,7 @@ func problem(err error) string {
 	return strings.Join(texts, "; ")
 }
 
-// emitFile streams the file in batches, in memory that does not grow with it.
+// emitFile streams the file in batches, in constant memory.
 func (o emitOptions) emitFile(c *cobra.Command) error {
 	catalog, err := loadCatalog(o.eventTypes)
 	if err != nil {
@@ -145,56 +135,49 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 	if o.skip < 0 {
 		return usageError{errors.New("--skip must not be negative")}
 	}
-	in, size := io.ReadCloser(os.Stdin), int64(-1)
-	if given := c.InOrStdin(); given != os.Stdin {
-		in = io.NopCloser(given)
-	}
-	if o.file != "-" {
-		file, err := os.Open(o.file)
-		if err != nil {
-			return fmt.Errorf("open the events: %w; check --file", err)
-		}
-		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
-			size = info.Size()
-		}
-		in = file
+	in, size, err := o.input(c)
+	if err != nil {
+		return err
 	}
 	defer in.Close() //nolint:errcheck // it was only read
 	defer context.AfterFunc(c.Context(), func() {
 		in.Close() //nolint:errcheck // it ends a read that waits for input
 	})()
-
 	return o.database.use(c, func(s *session) error {
 		s.commands.Catalog = catalog
-		bar := newProgress(c.ErrOrStderr(), size, "emitting", progressbar.OptionShowBytes(true))
-		p := &pipeline{
-			session: s, catalog: catalog, source: o.event, notes: c.ErrOrStderr(), skip: o.skip,
-			progress: func(bytes int) { bar.Add(bytes) }, //nolint:errcheck // a bar that cannot be drawn stops nothing
-		}
-		started := time.Now()
+		bar := newProgress(c, size, "emitting", progressbar.OptionShowBytes(true))
+		p := &pipeline{commands: s.commands, source: o.event, notes: c.ErrOrStderr(), skip: o.skip, progress: bar}
 		failure := p.run(c.Context(), in)
-		bar.Finish() //nolint:errcheck // as above
-		if err := o.report(c.OutOrStdout(), p, time.Since(started)); err != nil {
-			return errors.Join(failure, err)
-		}
-		if failure != nil {
+		bar.end()
+		text, rate := fmt.Sprintf("Accepted %d events", p.accepted), float64(p.accepted)/time.Since(bar.started).Seconds()
+		printed := printResult(c, map[string]int{"accepted": p.accepted, "refused": p.refused, "lines": p.done},
+			fmt.Sprintf("%s in %s, %.0f a second\n", text, bar.took(), rate), text+"\n")
+		switch {
+		case printed != nil:
+			return errors.Join(failure, printed)
+		case failure != nil:
 			return fmt.Errorf("%w; go on with --skip %d", failure, p.done)
-		}
-		if p.refused > 0 {
+		case p.refused > 0:
 			return fmt.Errorf("%d of %d lines were refused; mend them and emit them alone", p.refused, p.refused+p.accepted)
 		}
 		return nil
 	})
 }
 
-func (o emitOptions) report(out io.Writer, p *pipeline, took time.Duration) error {
-	if o.asJSON {
-		return printJSON(out, map[string]int{"accepted": p.accepted, "refused": p.refused, "lines": p.done})
+// input opens the file; its size is -1 if unknown.
+func (o emitOptions) input(c *cobra.Command) (in io.ReadCloser, size int64, err error) {
+	if o.file == "-" {
+		if file, ok := c.InOrStdin().(*os.File); ok {
+			return file, -1, nil
+		}
+		return io.NopCloser(c.InOrStdin()), -1, nil
 	}
-	rate := ""
-	if isTerminal(out) && took > 0 {
-		rate = fmt.Sprintf(" in %s, %.0f a second", took.Round(time.Millisecond), float64(p.accepted)/took.Seconds())
+	file, err := os.Open(o.file)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open the events: %w; check --file", err)
 	}
-	_, err := fmt.Fprintf(out, "Accepted %d events%s\n", p.accepted, rate)
-	return err
+	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+		return file, info.Size(), nil
+	}
+	return file, -1, nil
 }

@@ -15,21 +15,20 @@ import (
 const (
 	// longestLine holds the largest event and the rest of its line.
 	longestLine = domain.MaxEventBytes + 64<<10
-	// A batch is one append: large enough to be fast, small enough to go on from.
+	// A batch is one append: large enough to be fast, small enough to resume from.
 	batchEvents, batchBytes = 500, 8 << 20
 )
 
-// pipeline takes lines to the log, a batch at a time.
+// pipeline appends the events of lines to the log in batches.
 type pipeline struct {
-	session  *session
-	catalog  domain.Catalog
-	source   emitted // what a line does not say
+	commands *commands.Commands
+	source   emitted // defaults for what a line leaves out
 	notes    io.Writer
-	progress func(bytes int)
+	progress *progress
 	skip     int
 
 	accepted, refused int
-	done              int // lines: all up to this one are accepted or refused
+	done              int // all lines up to this one are accepted or refused
 
 	line  int // the last one read
 	batch []numbered
@@ -42,7 +41,7 @@ type numbered struct {
 	event commands.NewEvent
 }
 
-// run reads to the end. Its error says what ended it early.
+// run reads to the end. Its error is what ended it early.
 func (p *pipeline) run(ctx context.Context, in io.Reader) error {
 	reader := bufio.NewReaderSize(in, 256<<10)
 	for {
@@ -53,10 +52,10 @@ func (p *pipeline) run(ctx context.Context, in io.Reader) error {
 		}
 		if len(line) > 0 || long {
 			p.line++
-			p.progress(len(line))
+			p.progress.add(len(line))
 			p.take(line, long)
 		}
-		// When nothing more is there yet, what there is does not wait for it.
+		// Do not let events wait for input that is not there yet.
 		if last || len(p.batch) >= batchEvents || p.bytes >= batchBytes || reader.Buffered() == 0 {
 			if err := p.flush(ctx); err != nil {
 				return err
@@ -68,8 +67,8 @@ func (p *pipeline) run(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// readLine reads one line with its end, in memory of its own. What is beyond longestLine is
-// read and dropped: long tells. An empty line is one newline, so no bytes mean the end.
+// readLine returns one line with its end. It reads and drops what is beyond longestLine, and reports
+// that as long. An empty line has a newline, so no bytes mean the end.
 func readLine(r *bufio.Reader) (line []byte, long bool, err error) {
 	for {
 		part, err := r.ReadSlice('\n')
@@ -84,7 +83,7 @@ func readLine(r *bufio.Reader) (line []byte, long bool, err error) {
 	}
 }
 
-// take checks a line and puts it into the batch.
+// take checks a line and adds it to the batch.
 func (p *pipeline) take(line []byte, long bool) {
 	line = bytes.TrimSpace(line)
 	if p.line <= p.skip || len(line) == 0 && !long {
@@ -104,7 +103,7 @@ func (p *pipeline) take(line []byte, long bool) {
 
 func (p *pipeline) refuse(line int, err error) {
 	p.refused++
-	fmt.Fprintf(p.notes, "line %d: %s\n", line, tameLine(problem(err))) //nolint:errcheck // nowhere else to say it
+	fmt.Fprintf(p.notes, "line %d: %s\n", line, sanitizeLine(problem(err))) //nolint:errcheck // nowhere else to say it
 }
 
 func (p *pipeline) parse(line []byte) (commands.NewEvent, error) {
@@ -114,29 +113,21 @@ func (p *pipeline) parse(line []byte) (commands.NewEvent, error) {
 	var eventType string
 	var data []byte
 	e := p.source
+	fields := map[string]*string{"event_type": &eventType, "event_id": &e.eventID, "source": &e.source, "correlation_id": &e.correlationID}
 	err := domain.ObjectFields(line, func(key string, raw []byte) error {
-		text, isText := domain.JSONText(raw)
-		var into *string
-		switch key {
-		case "event_data":
+		if key == "event_data" {
 			data = raw
 			return nil
-		case "event_type":
-			into = &eventType
-		case "event_id":
-			into = &e.eventID
-		case "source":
-			into = &e.source
-		case "correlation_id":
-			into = &e.correlationID
-		default:
+		}
+		field, known := fields[key]
+		text, isText := domain.JSONText(raw)
+		switch {
+		case !known:
 			return domain.Invalid(key, "is not a field of an event")
-		}
-		if !isText && string(raw) != "null" {
+		case isText:
+			*field = text
+		case string(raw) != "null":
 			return domain.Invalid(key, "must be text")
-		}
-		if isText {
-			*into = text
 		}
 		return nil
 	})
@@ -146,18 +137,18 @@ func (p *pipeline) parse(line []byte) (commands.NewEvent, error) {
 	if data == nil {
 		return commands.NewEvent{}, domain.Invalid("event_data", "is required")
 	}
-	return e.event(p.catalog, eventType, data)
+	return e.event(p.commands.Catalog, eventType, data)
 }
 
-// flush makes the batch durable. What the log refuses of it, because its id has another event,
-// is refused alone.
+// flush makes the batch durable. If the log refuses it, because an id belongs to another event, each
+// event is tried alone.
 func (p *pipeline) flush(ctx context.Context) error {
 	if len(p.batch) > 0 {
 		events := make([]commands.NewEvent, len(p.batch))
 		for i, n := range p.batch {
 			events[i] = n.event
 		}
-		_, err := p.session.commands.TriggerBatch(ctx, caller(), events, "")
+		_, err := p.commands.TriggerBatch(ctx, caller(), events, "")
 		switch {
 		case err == nil:
 			p.accepted += len(p.batch)
@@ -175,7 +166,7 @@ func (p *pipeline) flush(ctx context.Context) error {
 
 func (p *pipeline) flushEach(ctx context.Context) error {
 	for _, n := range p.batch {
-		_, err := p.session.commands.TriggerEvent(ctx, caller(), n.event, "")
+		_, err := p.commands.TriggerEvent(ctx, caller(), n.event, "")
 		switch {
 		case err == nil:
 			p.accepted++
@@ -189,7 +180,7 @@ func (p *pipeline) flushEach(ctx context.Context) error {
 	return nil
 }
 
-// isRefusal tells what is wrong with an event from what went wrong.
+// isRefusal reports whether err is about the event, rather than a failure to record it.
 func isRefusal(err error) bool {
 	switch domain.KindOf(err) {
 	case domain.KindInvalid, domain.KindMalformed, domain.KindConflict, domain.KindTooLarge:

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -12,22 +11,28 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// newKeysCommand groups what there is to do with the keys that seal secrets at rest.
+// keysSetting is the setting of every command that uses the keyset.
+func keysSetting(path *string) setting {
+	return setting{env: "MEDILAB_KEYS", flag: "keys", value: path, usage: "keyset file that encrypts secrets at rest", unset: "keys.json in the data folder"}
+}
+
+// keysFile returns the keyset's path, by default in the data folder.
+func (o databaseOptions) keysFile(path string) string {
+	if path == "" {
+		return filepath.Join(o.dataDir, "keys.json")
+	}
+	return path
+}
+
+// newKeysCommand groups the commands on the keys that encrypt secrets at rest.
 func newKeysCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "keys", Short: "List and rotate the keys that encrypt secrets at rest"}
-	path := c.PersistentFlags().String("keys", fromEnvironment("MEDILAB_KEYS", ""), "keyset file (MEDILAB_KEYS; default: keys.json in the data folder)")
-	open := func() (*vault.Vault, error) {
-		if *path == "" {
-			return vault.Open(filepath.Join(db.dataDir, keysFile), true)
-		}
-		return vault.Open(*path, true)
-	}
+	var path string
+	declare(c, c.PersistentFlags(), []setting{keysSetting(&path)})
+	open := func() (*vault.Vault, error) { return vault.Open(db.keysFile(path), true) }
 	c.AddCommand(newKeysListCommand(open), newKeysRotateCommand(db, open), newKeysRewrapCommand(db, open))
 	return c
 }
-
-// keysFile keeps the keyset, in the data folder.
-const keysFile = "keys.json"
 
 type shownKey struct {
 	ID    string `json:"id"`
@@ -46,7 +51,6 @@ func showKey(k vault.Key) shownKey {
 }
 
 func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys' ids, oldest first; never the keys",
@@ -56,20 +60,14 @@ func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			shown := []shownKey{}
-			rows := [][]string{{"ID", "STATE"}}
+			var shown []shownKey
 			for _, k := range keys.Keys() {
-				one := showKey(k)
-				shown = append(shown, one)
-				rows = append(rows, []string{one.ID, one.State})
+				shown = append(shown, showKey(k))
 			}
-			if asJSON {
-				return printJSON(c.OutOrStdout(), shown)
-			}
-			return printTable(c.OutOrStdout(), rows)
+			return printList(c, shown, []string{"ID", "STATE"}, func(k shownKey) []string { return []string{k.ID, k.State} })
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addJSONFlag(c)
 	return c
 }
 
@@ -77,11 +75,11 @@ func newKeysRotateCommand(db *databaseOptions, open func() (*vault.Vault, error)
 	var stage bool
 	c := &cobra.Command{
 		Use:   "rotate",
-		Short: "Add a key that seals from now on, and seal stored secrets anew with it",
-		Long: `Add a key that seals from now on, and seal stored secrets anew with it.
+		Short: "Add a key that encrypts from now on, and re-encrypt stored secrets with it",
+		Long: `Add a key that encrypts from now on, and re-encrypt stored secrets with it.
 
 Running servers notice the replaced file by themselves. The old keys stay in the file: the log,
-which never changes, holds what they sealed.
+which never changes, holds what they encrypted.
 
 Where several machines serve, each with a copy of the file: rotate --stage on one, copy the file
 to the others, and then rotate on the first and copy again. No machine meets a key that it lacks.`,
@@ -93,36 +91,34 @@ to the others, and then rotate on the first and copy again. No machine meets a k
 			}
 			return db.use(c, func(s *session) error {
 				change, action := keys.Rotate, domain.AdminKeyRotated
+				said := "Key %s seals from now on\n"
 				if stage {
 					change, action = keys.Stage, domain.AdminKeyStaged
+					said = "Key %s is in the file and seals nothing yet; copy the file to the other machines, then run keys rotate\n"
 				}
 				key, err := change()
 				if err != nil {
 					return err
 				}
-				shown := showKey(key)
-				if err := s.commands.Record(c.Context(), caller(), action, "key "+shown.ID); err != nil {
+				id := showKey(key).ID
+				if err := s.commands.Record(c.Context(), caller(), action, "key "+id); err != nil {
 					return err
 				}
-				if stage {
-					_, err = fmt.Fprintf(c.OutOrStdout(), "Key %s is in the file and seals nothing yet; copy the file to the other machines, then run keys rotate\n", shown.ID)
-					return err
-				}
-				if _, err := fmt.Fprintf(c.OutOrStdout(), "Key %s seals from now on\n", shown.ID); err != nil {
+				if _, err := fmt.Fprintf(c.OutOrStdout(), said, id); err != nil || stage {
 					return err
 				}
 				return rewrap(c, s, keys)
 			})
 		},
 	}
-	c.Flags().BoolVar(&stage, "stage", false, "only add the key; the next rotate lets it seal")
+	c.Flags().BoolVar(&stage, "stage", false, "only add the key; the next rotate lets it encrypt")
 	return c
 }
 
 func newKeysRewrapCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rewrap",
-		Short: "Seal stored secrets anew with the newest key, as rotate does; goes on where it was cut off",
+		Short: "Re-encrypt stored secrets with the newest key, as rotate does; resumes where it was cut off",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			keys, err := open()
@@ -136,15 +132,12 @@ func newKeysRewrapCommand(db *databaseOptions, open func() (*vault.Vault, error)
 
 func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {
 	s.commands.Vault = keys
-	bar := newProgress(c.ErrOrStderr(), -1, "Sealing anew")
-	var shown error
+	bar := newProgress(c, -1, "Re-encrypting")
 	done, err := s.commands.ResealSecrets(c.Context(), caller(), func(done, total int) {
-		bar.ChangeMax(total)
-		if err := bar.Set(done); err != nil {
-			shown = err
-		}
+		bar.set(int64(done), int64(total))
 	})
-	if err := errors.Join(err, shown); err != nil {
+	bar.end()
+	if err != nil {
 		return fmt.Errorf("%w; run keys rewrap to go on", err)
 	}
 	if done.Webhooks > 0 {

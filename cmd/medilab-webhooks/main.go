@@ -1,5 +1,5 @@
-// Command medilab-webhooks is the whole product in one binary: the server and
-// the tools beside it. `medilab-webhooks help` lists them.
+// Command medilab-webhooks is the whole product in one binary: the server and its tools.
+// `medilab-webhooks help` lists them.
 package main
 
 import (
@@ -15,8 +15,8 @@ import (
 )
 
 func main() {
-	// A reader that goes away, as head does, is an error of a write, and no reason to die with
-	// a database still to be stopped.
+	// A reader that goes away, as head does, fails a write. It must not kill us before the
+	// database is stopped.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second signal ends us at once
@@ -25,8 +25,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run executes one command line and gives the process's exit code: 0 done, 1
-// failed, 2 wrong usage. A failure is one line on stderr.
+// run executes one command line and returns the exit code: 0 done, 1 failed, 2 wrong usage. It
+// prints a failure as one line to notes.
 func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
@@ -47,8 +47,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	return code
 }
 
-// readerGone tells whether whoever read our output has had enough, which is no
-// failure. A connection, to the database for one, breaks with the same EPIPE.
+// readerGone reports whether our output's reader has closed it, which is not a failure. A broken
+// connection, to the database say, has the same EPIPE but not as a PathError.
 func readerGone(err error) bool {
 	var file *fs.PathError
 	return errors.As(err, &file) && errors.Is(file, syscall.EPIPE)

@@ -2,19 +2,15 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/commands/outbox"
-	"github.com/medilab/webhooks/eventstore"
-	"github.com/medilab/webhooks/migrations"
+	"github.com/medilab/webhooks/migrations/postgres"
 )
 
 func newMigrateCommand(db *databaseOptions) *cobra.Command {
-	var asJSON bool
 	var eventTypes string
 	c := &cobra.Command{
 		Use:   "migrate",
@@ -25,41 +21,34 @@ func newMigrateCommand(db *databaseOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := db.open(c.Context(), slog.New(slog.DiscardHandler))
+			d, err := db.open(c.Context(), slog.New(slog.DiscardHandler), postgres.Open)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, d.close()) }()
-			applied, err := migrations.Up(c.Context(), d.url)
-			// What was applied before a failure stays applied, so it is said in any case.
-			if said := sayApplied(c.OutOrStdout(), applied, asJSON, err == nil); said != nil || err != nil {
-				return errors.Join(databaseError(err), said)
-			}
-			pool, err := eventstore.OpenPool(c.Context(), d.url, 1)
-			if err != nil {
+			applied, err := d.migrate(c.Context())
+			// Files before the one that failed stay applied, so they are reported in any case.
+			if err := errors.Join(err, printApplied(c, applied, err == nil)); err != nil {
 				return err
 			}
-			defer pool.Close()
-			return outbox.SyncEventTypes(c.Context(), pool, catalog)
+			if err := d.connect(c.Context(), 1); err != nil {
+				return err
+			}
+			return outbox.SyncEventTypes(c.Context(), d.pool, catalog)
 		},
 	}
-	c.Flags().StringVar(&eventTypes, "event-types", fromEnvironment("MEDILAB_EVENT_TYPES", ""), "file that adds event types (environment MEDILAB_EVENT_TYPES)")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	declare(c, c.Flags(), []setting{eventTypesSetting(&eventTypes)})
+	addJSONFlag(c)
 	return c
 }
 
-func sayApplied(out io.Writer, applied []string, asJSON, all bool) error {
-	if asJSON {
-		return printJSON(out, map[string]any{"applied": append([]string{}, applied...), "up_to_date": all})
-	}
+func printApplied(c *cobra.Command, applied []string, upToDate bool) error {
+	text := ""
 	for _, name := range applied {
-		if _, err := fmt.Fprintln(out, "Applied", name); err != nil {
-			return err
-		}
+		text += "Applied " + name + "\n"
 	}
-	if all && len(applied) == 0 {
-		_, err := fmt.Fprintln(out, "Nothing to apply, the database is up to date")
-		return err
+	if text == "" && upToDate {
+		text = "Nothing to apply, the database is up to date\n"
 	}
-	return nil
+	return printResult(c, map[string]any{"applied": append([]string{}, applied...), "up_to_date": upToDate}, text, text)
 }

@@ -7,26 +7,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
-// A body is 10 MB at most, and what is around it in version 2 is little.
+// maxReceivedBody holds the largest event, 10 MB, and what version 2 wraps around it.
 const maxReceivedBody = 12 << 20
 
-// receiveOptions say how the inspector answers.
+// receiveOptions are how the inspector answers.
 type receiveOptions struct {
 	addr     string
 	secret   string
@@ -36,8 +34,8 @@ type receiveOptions struct {
 	json     bool
 }
 
-// newReceiveCommand is the guide's webhook.site, offline: it prints each call
-// that arrives, verifies its signatures and answers as told.
+// newReceiveCommand is the guide's webhook.site, offline: it prints each call, verifies its signatures
+// and answers as the flags say.
 func newReceiveCommand() *cobra.Command {
 	var o receiveOptions
 	c := &cobra.Command{
@@ -76,13 +74,13 @@ func (o receiveOptions) check() error {
 	return nil
 }
 
-// receive serves until ctx ends. Calls go to out, one after the other.
+// receive serves until ctx ends and prints calls to out, one after the other.
 func receive(ctx context.Context, o receiveOptions, out, notes io.Writer) error {
 	l, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w; choose another with --addr", o.addr, err)
 	}
-	in := &inspector{options: o, key: domain.NewSigningKey(domain.NewSecret(o.secret)), out: out, colour: isTerminal(out)}
+	in := &inspector{options: o, key: domain.NewSigningKey(domain.NewSecret(o.secret)), out: out}
 	server := &http.Server{Handler: in, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	fmt.Fprintf(notes, "Receiving on http://%s (Ctrl-C ends)\n", l.Addr())
 
@@ -92,24 +90,19 @@ func receive(ctx context.Context, o receiveOptions, out, notes io.Writer) error 
 	case err = <-served:
 	case <-ctx.Done():
 		// Calls that wait for --delay end with ctx, so this ends soon too.
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		err = server.Shutdown(grace)
+		err = within(5*time.Second, server.Shutdown)
 		<-served
 	}
-	fmt.Fprintf(notes, "Received %d calls\n", in.received())
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	fmt.Fprintf(notes, "Received %d calls\n", in.count)
 	if err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
-	return in.err()
+	return in.failed
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-// verdict says what a signature is worth.
+// verdict is the result of checking a signature.
 type verdict string
 
 const (
@@ -138,13 +131,12 @@ type receivedCall struct {
 	raw []byte
 }
 
-// inspector is the handler; mu keeps the printed calls apart.
+// inspector is the handler.
 type inspector struct {
 	options receiveOptions
 	key     *domain.SigningKey
-	colour  bool
 
-	mu     sync.Mutex
+	mu     sync.Mutex // held while a call is printed
 	out    io.Writer
 	count  int
 	failed error // the first failure to print
@@ -177,19 +169,15 @@ func (in *inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rand.Float64() < in.options.failRate {
 		c.Answered = http.StatusInternalServerError
 	}
-	if in.options.delay > 0 {
-		timer := time.NewTimer(in.options.delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-r.Context().Done():
-		}
+	select {
+	case <-time.After(in.options.delay):
+	case <-r.Context().Done():
 	}
 	in.print(c)
 	w.WriteHeader(c.Answered)
 }
 
-// verifyGuide takes, in a rotation's overlap, the secret from before it for as good.
+// verifyGuide also accepts, during a rotation's overlap, the secret from before it.
 func (in *inspector) verifyGuide(h http.Header, body []byte) verdict {
 	matches := func(signature string) bool { return in.key.VerifyGuide(body, signature) }
 	v := in.verify(h.Get("X-Webhook-Signature"), matches)
@@ -199,10 +187,10 @@ func (in *inspector) verifyGuide(h http.Header, body []byte) verdict {
 	return v
 }
 
-// sentNames are the headers that the service does not write as Go's server names them.
+// sentNames are the headers whose names Go's server changes.
 var sentNames = []string{"X-Webhook-ID", "X-Webhook-Event-ID", "X-Webhook-Delivery-ID", domain.HeaderStandardID, domain.HeaderStandardTimestamp, domain.HeaderStandardSignature}
 
-// asSent gives a header's name as the service sends it.
+// asSent returns a header's name as the service sends it.
 func asSent(name string) string {
 	for _, sent := range sentNames {
 		if strings.EqualFold(sent, name) {
@@ -232,33 +220,21 @@ func (in *inspector) print(c *receivedCall) {
 	in.count++
 	c.Number = in.count
 	var buf bytes.Buffer
+	var err error
 	if in.options.json {
-		enc := json.NewEncoder(&buf)
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(c); err != nil {
-			in.failed = errors.Join(in.failed, err)
-		}
+		err = printJSON(&buf, c)
 	} else {
-		c.write(&buf, in.colour)
+		c.write(&buf, isTerminal(in.out))
 	}
-	if _, err := in.out.Write(buf.Bytes()); err != nil && in.failed == nil {
+	if err == nil {
+		_, err = in.out.Write(buf.Bytes())
+	}
+	if err != nil && in.failed == nil {
 		in.failed = fmt.Errorf("cannot print calls: %w", err)
 	}
 }
 
-func (in *inspector) received() int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.count
-}
-
-func (in *inspector) err() error {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.failed
-}
-
-// The colours of a terminal; all empty in a pipe.
+// palette is the colours of a terminal, empty in a pipe.
 type palette struct{ bold, dim, good, bad, off string }
 
 func (c *receivedCall) write(b *bytes.Buffer, colour bool) {
@@ -266,20 +242,14 @@ func (c *receivedCall) write(b *bytes.Buffer, colour bool) {
 	if colour {
 		p = palette{bold: "\x1b[1m", dim: "\x1b[2m", good: "\x1b[32m", bad: "\x1b[31m", off: "\x1b[0m"}
 	}
-	fmt.Fprintf(b, "%s#%d %s %s%s  %s%s, %d bytes%s", p.bold, c.Number, tame(c.Method), tame(c.Path), p.off,
-		p.dim, c.At.Local().Format("15:04:05.000"), c.Bytes, p.off)
-	shade := p.good
+	answered := p.good
 	if c.Answered >= 300 {
-		shade = p.bad
+		answered = p.bad
 	}
-	fmt.Fprintf(b, "  %sanswered %d%s\n", shade, c.Answered, p.off)
-	names := make([]string, 0, len(c.Headers))
-	for name := range c.Headers {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Fprintf(b, "  %s%s:%s %s\n", p.dim, tame(name), p.off, tame(c.Headers[name]))
+	fmt.Fprintf(b, "%s#%d %s %s%s  %s%s, %d bytes%s  %sanswered %d%s\n", p.bold, c.Number, sanitize(c.Method), sanitize(c.Path), p.off,
+		p.dim, c.At.Local().Format("15:04:05.000"), c.Bytes, p.off, answered, c.Answered, p.off)
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		fmt.Fprintf(b, "  %s%s:%s %s\n", p.dim, sanitize(name), p.off, sanitize(c.Headers[name]))
 	}
 	fmt.Fprintf(b, "  signature: %s   standard webhooks: %s\n", p.mark(c.Signature), p.mark(c.Standard))
 	var pretty bytes.Buffer
@@ -287,7 +257,7 @@ func (c *receivedCall) write(b *bytes.Buffer, colour bool) {
 		pretty.Reset()
 		pretty.Write(c.raw)
 	}
-	fmt.Fprintf(b, "  %s\n\n", tame(pretty.String()))
+	fmt.Fprintf(b, "  %s\n\n", sanitize(pretty.String()))
 }
 
 func (p palette) mark(v verdict) string {
@@ -298,14 +268,4 @@ func (p palette) mark(v verdict) string {
 		return p.bad + string(v) + p.off
 	}
 	return string(v)
-}
-
-// tame keeps what a stranger sent from driving the terminal.
-func tame(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || (unicode.IsControl(r) && r != '\n' && r != '\t') {
-			return '\ufffd'
-		}
-		return r
-	}, s)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// newRoot assembles the command line. A new command is one file with its
-// constructor, and a line here.
+// newRoot assembles the command line. A new command is one file with its constructor, and a line
+// here.
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "medilab-webhooks",
@@ -19,7 +19,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	db := new(databaseOptions)
-	db.register(root.PersistentFlags())
+	declare(root, root.PersistentFlags(), db.table())
 	root.AddCommand(
 		newAuditCommand(db),
 		newEmitCommand(db),
@@ -38,24 +38,27 @@ func newRoot() *cobra.Command {
 // usageError is a mistake in the command line itself: exit code 2.
 type usageError struct{ error }
 
-// Unwrap gives the mistake.
 func (e usageError) Unwrap() error { return e.error }
 
 func isUsage(err error) bool {
-	// Cobra makes these two itself, with no type and no hook.
+	// Cobra returns these two itself, with no type and no hook.
 	text := err.Error()
 	return errors.As(err, new(usageError)) ||
 		strings.HasPrefix(text, "unknown command ") || strings.HasPrefix(text, "required flag(s) ")
 }
 
-// refuseWrongUsage marks mistakes in flags and arguments, of this command and
-// all below it, as such. A command that only groups others does nothing alone.
+// refuseWrongUsage marks mistakes in flags and arguments, of this command and all below it, as
+// usageError. A command that only groups others does nothing by itself.
 func refuseWrongUsage(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	if !c.Runnable() && c.HasParent() {
 		c.Args = cobra.NoArgs
 		c.RunE = func(c *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("%s needs to know what: %s", c.Name(), namesBelow(c))}
+			var names []string
+			for _, sub := range c.Commands() {
+				names = append(names, sub.Name())
+			}
+			return usageError{fmt.Errorf("%s needs to know what: %s", c.Name(), strings.Join(names, ", "))}
 		}
 	}
 	if check := c.Args; check != nil {
@@ -69,12 +72,4 @@ func refuseWrongUsage(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		refuseWrongUsage(sub)
 	}
-}
-
-func namesBelow(c *cobra.Command) string {
-	var names []string
-	for _, sub := range c.Commands() {
-		names = append(names, sub.Name())
-	}
-	return strings.Join(names, ", ")
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/medilab/webhooks/http/sender"
 )
 
-// calls makes the outbound client what the commands call with.
+// calls adapts the outbound client to commands.Sender.
 type calls struct{ client *sender.Client }
 
 func newSender(s settings) (calls, error) {
@@ -20,7 +20,7 @@ func newSender(s settings) (calls, error) {
 	return calls{client}, err
 }
 
-// resolverAt asks one name server; nil is the system's own way.
+// resolverAt returns a resolver that asks one name server, or nil for the system's.
 func resolverAt(addr string) *net.Resolver {
 	if addr == "" {
 		return nil

@@ -1,24 +1,21 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/spf13/pflag"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/http/identity"
 	"github.com/medilab/webhooks/http/sender"
 )
 
-// The roles of a serving process: what of it runs here.
+// The roles of a serving process: which parts of it run here.
 const (
 	roleAPI         = "api"
 	roleSaga        = "saga"        // dispatch, alerts, the relay of emitted events
@@ -26,185 +23,9 @@ const (
 	roleProjections = "projections" // the read models
 )
 
-type roles map[string]bool
-
-func (r roles) String() string {
-	var names []string
-	for _, name := range allRoles {
-		if r[name] {
-			names = append(names, name)
-		}
-	}
-	return strings.Join(names, ",")
-}
-
 var allRoles = []string{roleAPI, roleSaga, roleWorker, roleProjections}
 
-// serveOptions are the settings of serve as they were given: the environment, and
-// flags of the same meaning that override it.
-type serveOptions struct {
-	database     *databaseOptions
-	addr         string
-	allowTargets string
-	keys         string
-	workers      int
-	log          string
-	grace        time.Duration
-	eventTypes   string
-	roles        string
-	caFile       string
-	clientCert   string
-	clientKey    string
-	proxy        string
-	resolver     string
-	certFile     string
-	keyFile      string
-	debugAddr    string
-	jwt          jwtOptions
-	alerts       alertOptions
-	invalid      error // a value of the environment that cannot be read
-}
-
-func newServeOptions(db *databaseOptions) *serveOptions { return &serveOptions{database: db} }
-
-func (o *serveOptions) register(f *pflag.FlagSet) {
-	f.StringVar(&o.addr, "addr", fromEnvironment("MEDILAB_ADDR", "127.0.0.1:8000"), "listen address (MEDILAB_ADDR)")
-	f.StringVar(&o.allowTargets, "allow-targets", fromEnvironment("MEDILAB_ALLOW_TARGETS", ""), "private networks that webhooks may call: CIDRs, loopback, private, all, none (MEDILAB_ALLOW_TARGETS; default: loopback with an embedded database, else none)")
-	f.StringVar(&o.keys, "keys", fromEnvironment("MEDILAB_KEYS", ""), "keyset file that encrypts secrets at rest (MEDILAB_KEYS; default: keys.json in the data folder)")
-	f.IntVar(&o.workers, "workers", o.intFromEnvironment("MEDILAB_WORKERS", 512), "deliveries in flight at once (MEDILAB_WORKERS)")
-	f.StringVar(&o.log, "log", fromEnvironment("MEDILAB_LOG", ""), "log format and level, as json,debug (MEDILAB_LOG; default: text on a terminal, else json; info)")
-	f.DurationVar(&o.grace, "shutdown-timeout", o.durationFromEnvironment("MEDILAB_SHUTDOWN_TIMEOUT", 30*time.Second), "how long a stop waits for calls in flight (MEDILAB_SHUTDOWN_TIMEOUT)")
-	f.StringVar(&o.eventTypes, "event-types", fromEnvironment("MEDILAB_EVENT_TYPES", ""), "file that adds event types (MEDILAB_EVENT_TYPES)")
-	f.StringVar(&o.roles, "roles", fromEnvironment("MEDILAB_ROLES", strings.Join(allRoles, ",")), "what of the server runs here (MEDILAB_ROLES)")
-	f.StringVar(&o.caFile, "ca-file", fromEnvironment("MEDILAB_CA_FILE", ""), "PEM bundle trusted for calls beside the system's (MEDILAB_CA_FILE)")
-	f.StringVar(&o.clientCert, "client-cert", fromEnvironment("MEDILAB_CLIENT_CERT_FILE", ""), "certificate shown to receivers that ask (MEDILAB_CLIENT_CERT_FILE)")
-	f.StringVar(&o.clientKey, "client-key", fromEnvironment("MEDILAB_CLIENT_KEY_FILE", ""), "its key (MEDILAB_CLIENT_KEY_FILE)")
-	f.StringVar(&o.proxy, "proxy", fromEnvironment("MEDILAB_PROXY", ""), "forward proxy for calls (MEDILAB_PROXY; default: none)")
-	f.StringVar(&o.resolver, "resolver", fromEnvironment("MEDILAB_RESOLVER", ""), "name server for calls, as 10.0.0.53:53 (MEDILAB_RESOLVER; default: the system's)")
-	f.StringVar(&o.certFile, "tls-cert", fromEnvironment("MEDILAB_TLS_CERT_FILE", ""), "certificate to serve HTTPS with (MEDILAB_TLS_CERT_FILE)")
-	f.StringVar(&o.keyFile, "tls-key", fromEnvironment("MEDILAB_TLS_KEY_FILE", ""), "its key (MEDILAB_TLS_KEY_FILE)")
-	f.StringVar(&o.debugAddr, "debug-addr", fromEnvironment("MEDILAB_DEBUG_ADDR", ""), "loopback address to serve Go profiles at (MEDILAB_DEBUG_ADDR; default: none)")
-	o.jwt.register(f)
-	o.alerts.register(f, o)
-}
-
-func (o *serveOptions) intFromEnvironment(name string, otherwise int) int {
-	text := fromEnvironment(name, "")
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		o.invalid = fmt.Errorf("%s: %q is no whole number", name, text)
-	}
-	return n
-}
-
-func (o *serveOptions) floatFromEnvironment(name string, otherwise float64) float64 {
-	text := fromEnvironment(name, "")
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		o.invalid = fmt.Errorf("%s: %q is no number", name, text)
-	}
-	return n
-}
-
-func (o *serveOptions) durationFromEnvironment(name string, otherwise time.Duration) time.Duration {
-	text := fromEnvironment(name, "")
-	if text == "" {
-		return otherwise
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		o.invalid = fmt.Errorf("%s: %q is no duration, as 30s", name, text)
-	}
-	return d
-}
-
-// settings are serve's options, read and checked.
-type settings struct {
-	database    databaseOptions
-	addr        string
-	token       domain.Secret // MEDILAB_TOKEN
-	targets     sender.Targets
-	keys        string
-	workers     int
-	connections int
-	logger      *slog.Logger
-	grace       time.Duration
-	eventTypes  string
-	roles       roles
-	caFile      string
-	clientCert  string
-	clientKey   string
-	proxy       string
-	resolver    string // host:port of a name server; "": the system's
-	certFile    string
-	keyFile     string
-	debugAddr   string
-	identity    *identity.Provider
-	alerts      domain.AlertRules
-	alertScan   time.Duration
-}
-
-// serverConnections are enough for the appender, the readers, the claims and the
-// API's queries.
-const serverConnections = 24
-
-const leastTokenLength = 32
-
-func (o *serveOptions) settings(notes io.Writer) (settings, error) {
-	if o.invalid != nil {
-		return settings{}, usageError{o.invalid}
-	}
-	s := settings{
-		database: *o.database, addr: o.addr, keys: o.keys, workers: o.workers, connections: serverConnections, grace: o.grace,
-		eventTypes: o.eventTypes, caFile: o.caFile, clientCert: o.clientCert, clientKey: o.clientKey, proxy: o.proxy, resolver: o.resolver,
-		certFile: o.certFile, keyFile: o.keyFile, debugAddr: o.debugAddr,
-	}
-	var err error
-	if s.logger, err = newLogger(o.log, notes); err != nil {
-		return settings{}, usageError{err}
-	}
-	if s.roles, err = parseRoles(o.roles); err != nil {
-		return settings{}, usageError{err}
-	}
-	allow := o.allowTargets
-	if allow == "" && s.database.external() == "" {
-		allow = "loopback"
-	}
-	if s.targets, err = sender.ParseTargets(allow); err != nil {
-		return settings{}, usageError{err}
-	}
-	if s.keys == "" {
-		s.keys = filepath.Join(s.database.dataDir, keysFile)
-	}
-	if s.workers < 1 {
-		return settings{}, usageError{fmt.Errorf("MEDILAB_WORKERS: %d is less than 1", s.workers)}
-	}
-	if _, err := netip.ParseAddrPort(s.resolver); s.resolver != "" && err != nil {
-		return settings{}, usageError{fmt.Errorf("MEDILAB_RESOLVER: %q is no address and port, as 10.0.0.53:53", s.resolver)}
-	}
-	if (s.certFile == "") != (s.keyFile == "") {
-		return settings{}, usageError{fmt.Errorf("MEDILAB_TLS_CERT_FILE and MEDILAB_TLS_KEY_FILE go together")}
-	}
-	if s.alerts, s.alertScan, err = o.alerts.check(); err != nil {
-		return settings{}, usageError{err}
-	}
-	if s.identity, err = o.jwt.provider(o.caFile); err != nil {
-		return settings{}, usageError{err}
-	}
-	if token := fromEnvironment("MEDILAB_TOKEN", ""); token != "" {
-		if len(token) < leastTokenLength {
-			return settings{}, usageError{fmt.Errorf("MEDILAB_TOKEN is shorter than %d characters", leastTokenLength)}
-		}
-		s.token = domain.NewSecret(token)
-	}
-	return s, nil
-}
+type roles map[string]bool
 
 func parseRoles(text string) (roles, error) {
 	r := roles{}
@@ -216,6 +37,131 @@ func parseRoles(text string) (roles, error) {
 		r[name] = true
 	}
 	return r, nil
+}
+
+func (r roles) String() string {
+	names := slices.Clone(allRoles)
+	return strings.Join(slices.DeleteFunc(names, func(name string) bool { return !r[name] }), ",")
+}
+
+// settings are those of serve. Fields that end in Text are resolved into others.
+type settings struct {
+	database   databaseOptions
+	addr       string
+	keys       string
+	workers    int
+	grace      time.Duration
+	eventTypes string
+	caFile     string
+	clientCert string
+	clientKey  string
+	proxy      string
+	resolver   string // host:port of a name server; empty: the system's
+	certFile   string
+	keyFile    string
+	debugAddr  string
+	alerts     domain.AlertRules
+	alertScan  time.Duration
+
+	tokenText, logText, rolesText, targetsText string
+	jwt                                        identity.Config
+	jwtScopesText                              string
+
+	token    domain.Secret // MEDILAB_TOKEN
+	logger   *slog.Logger
+	roles    roles
+	targets  sender.Targets
+	identity *identity.Provider // nil: no identity provider
+}
+
+const leastTokenLength = 32
+
+// table declares every setting of serve but the database's.
+func (s *settings) table() []setting {
+	usual, alerts := domain.DefaultAlertRules, &s.alerts
+	return []setting{
+		{env: "MEDILAB_ADDR", flag: "addr", value: &s.addr, usual: "127.0.0.1:8000", usage: "listen address"},
+		{env: "MEDILAB_TOKEN", value: &s.tokenText,
+			rule:  fmt.Sprintf("%d characters or more", leastTokenLength),
+			valid: func() bool { return s.tokenText == "" || len(s.tokenText) >= leastTokenLength }},
+		{env: "MEDILAB_ALLOW_TARGETS", flag: "allow-targets", value: &s.targetsText, usage: "private networks that webhooks may call: CIDRs, loopback, private, all, none", unset: "loopback with an embedded database, else none"},
+		keysSetting(&s.keys),
+		{env: "MEDILAB_WORKERS", flag: "workers", value: &s.workers, usual: "512", usage: "deliveries in flight at once",
+			rule: "1 or more", valid: func() bool { return s.workers >= 1 }},
+		{env: "MEDILAB_LOG", flag: "log", value: &s.logText, usage: "log format and level, as json,debug", unset: "text on a terminal, else json; info"},
+		{env: "MEDILAB_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", value: &s.grace, usual: "30s", usage: "how long a stop waits for calls in flight"},
+		eventTypesSetting(&s.eventTypes),
+		{env: "MEDILAB_ROLES", flag: "roles", value: &s.rolesText, usual: strings.Join(allRoles, ","), usage: "what of the server runs here"},
+
+		{env: "MEDILAB_CA_FILE", flag: "ca-file", value: &s.caFile, usage: "PEM bundle trusted for calls in addition to the system's"},
+		{env: "MEDILAB_CLIENT_CERT_FILE", flag: "client-cert", value: &s.clientCert, usage: "certificate shown to receivers that ask"},
+		{env: "MEDILAB_CLIENT_KEY_FILE", flag: "client-key", value: &s.clientKey, usage: "its key"},
+		{env: "MEDILAB_PROXY", flag: "proxy", value: &s.proxy, usage: "forward proxy for calls", unset: "none"},
+		{env: "MEDILAB_RESOLVER", flag: "resolver", value: &s.resolver, usage: "name server for calls, as 10.0.0.53:53", unset: "the system's",
+			rule: "an address and port, as 10.0.0.53:53",
+			valid: func() bool {
+				_, err := netip.ParseAddrPort(s.resolver)
+				return s.resolver == "" || err == nil
+			}},
+		{env: "MEDILAB_TLS_CERT_FILE", flag: "tls-cert", value: &s.certFile, usage: "certificate to serve HTTPS with",
+			rule: "given together with MEDILAB_TLS_KEY_FILE", valid: func() bool { return (s.certFile == "") == (s.keyFile == "") }},
+		{env: "MEDILAB_TLS_KEY_FILE", flag: "tls-key", value: &s.keyFile, usage: "its key"},
+		{env: "MEDILAB_DEBUG_ADDR", flag: "debug-addr", value: &s.debugAddr, usage: "loopback address to serve Go profiles at", unset: "none"},
+
+		{env: "MEDILAB_JWT_ISSUER", flag: "jwt-issuer", value: &s.jwt.Issuer, usage: "accept JSON Web Tokens of this issuer"},
+		{env: "MEDILAB_JWT_AUDIENCE", flag: "jwt-audience", value: &s.jwt.Audience, usage: "that are made for this audience"},
+		{env: "MEDILAB_JWT_JWKS", flag: "jwt-jwks", value: &s.jwt.Keys, usage: "signed by a key of this JWKS: a file or an https URL"},
+		{env: "MEDILAB_JWT_CLAIM", flag: "jwt-claim", value: &s.jwt.Claim, usual: "scope", usage: "claim with the rights, as scope or realm_access.roles"},
+		{env: "MEDILAB_JWT_SCOPES", flag: "jwt-scopes", value: &s.jwtScopesText, usage: `what its values allow, as "clinic-admin=admin; crm=webhooks:read events:write"`, unset: "values that are scopes"},
+
+		{env: "MEDILAB_ALERT_INACTIVE", flag: "alert-inactive", value: &alerts.InactiveAfter, usual: usual.InactiveAfter.String(), usage: "alert when an active webhook had no call, or one was deactivated, for this long",
+			rule: "more than 0", valid: func() bool { return alerts.InactiveAfter > 0 }},
+		{env: "MEDILAB_ALERT_SUCCESS_RATE", flag: "alert-success-rate", value: &alerts.SuccessRate, usual: fmt.Sprint(usual.SuccessRate), usage: "alert when a smaller percentage of calls succeeds",
+			rule: "between 0 and 100", valid: func() bool { return 0 <= alerts.SuccessRate && alerts.SuccessRate <= 100 }},
+		{env: "MEDILAB_ALERT_SUCCESS_RATE_WINDOW", flag: "alert-success-rate-window", value: &alerts.RateWindow, usual: usual.RateWindow.String(), usage: "of the calls within this time, 1m to 1h",
+			rule: "between 1m and 1h", valid: func() bool { return time.Minute <= alerts.RateWindow && alerts.RateWindow <= domain.AlertWindowMost }},
+		{env: "MEDILAB_ALERT_SUCCESS_RATE_CALLS", flag: "alert-success-rate-calls", value: &alerts.RateCalls, usual: fmt.Sprint(usual.RateCalls), usage: "when there are at least this many",
+			rule: "1 or more", valid: func() bool { return alerts.RateCalls >= 1 }},
+		{env: "MEDILAB_ALERT_CONSECUTIVE_FAILURES", flag: "alert-consecutive-failures", value: &alerts.Failures, usual: fmt.Sprint(usual.Failures), usage: "alert when more calls than these fail in a row",
+			rule: "0 or more", valid: func() bool { return alerts.Failures >= 0 }},
+		{env: "MEDILAB_ALERT_SCAN_INTERVAL", flag: "alert-scan-interval", value: &s.alertScan, usual: "15s", usage: "how often to look for alerts that only time raises",
+			rule: "10ms or more", valid: func() bool { return s.alertScan >= 10*time.Millisecond }},
+	}
+}
+
+// resolve fills in what the settings mean. Its errors are mistakes in them.
+func (s *settings) resolve(notes io.Writer) (err error) {
+	if s.logger, err = newLogger(s.logText, notes); err != nil {
+		return err
+	}
+	if s.roles, err = parseRoles(s.rolesText); err != nil {
+		return err
+	}
+	if s.targetsText == "" && s.database.url == "" {
+		s.targetsText = "loopback"
+	}
+	if s.targets, err = sender.ParseTargets(s.targetsText); err != nil {
+		return err
+	}
+	s.keys = s.database.keysFile(s.keys)
+	s.token = domain.NewSecret(s.tokenText)
+	s.identity, err = s.identityProvider()
+	return err
+}
+
+// identityProvider returns nil when none is configured.
+func (s *settings) identityProvider() (_ *identity.Provider, err error) {
+	if s.jwt.Issuer == "" && s.jwt.Audience == "" && s.jwt.Keys == "" {
+		if s.jwtScopesText != "" {
+			return nil, errors.New("MEDILAB_JWT_SCOPES is given, and no MEDILAB_JWT_ISSUER")
+		}
+		return nil, nil
+	}
+	if s.jwt.Scopes, err = identity.ParseScopes(s.jwtScopesText); err != nil {
+		return nil, fmt.Errorf("MEDILAB_JWT_SCOPES: %w", err)
+	}
+	s.jwt.CAFile = s.caFile
+	return identity.New(s.jwt)
 }
 
 // newLogger reads a setting like "json,debug".

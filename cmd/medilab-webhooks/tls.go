@@ -1,45 +1,47 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"os"
+	"slices"
 	"sync"
 	"time"
 )
 
-// certificate is what HTTPS is served with. Its files may be replaced at any
-// time: new connections get the new one within a second.
+// certificate is the one that HTTPS is served with. Its files may be replaced at any time: new
+// connections get the new one within a second.
 type certificate struct {
 	certFile, keyFile string
 	logger            *slog.Logger
 
 	mu      sync.Mutex
 	current *tls.Certificate
-	state   string    // of the files, as they were read last
 	looked  time.Time // at the files
+	problem string    // that was logged last
 }
 
-// loadCertificate fails when the files are no certificate and its key.
+// loadCertificate fails if the files are not a certificate and its key. It returns nil if there are
+// none.
 func loadCertificate(certFile, keyFile string, logger *slog.Logger) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile, logger: logger, looked: time.Now()}
-	c.state = c.filesState()
+	if certFile == "" {
+		return nil, nil
+	}
 	loaded, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("load the certificate to serve HTTPS with: %w", err)
 	}
-	c.current = &loaded
-	return c, nil
+	return &certificate{certFile: certFile, keyFile: keyFile, logger: logger, current: &loaded, looked: time.Now()}, nil
 }
 
-// config is for a server that takes nothing older than TLS 1.2.
+// config returns the configuration of a server that accepts TLS 1.2 and newer.
 func (c *certificate) config() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get}
 }
 
-// get looks whether the files were replaced. Files that cannot be used, as while
-// only one of the two is replaced, leave what was.
+// get reads the files again when a second has passed. Unusable files, as while only one of the two
+// has been replaced, leave the certificate as it was.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	const pause = time.Second
 	c.mu.Lock()
@@ -48,31 +50,16 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c.current, nil
 	}
 	c.looked = time.Now()
-	state := c.filesState()
-	if state == c.state {
-		return c.current, nil
-	}
-	c.state = state
+	problem := ""
 	loaded, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
-		c.logger.Error("the new certificate cannot be used; the one before stays", "error", err)
-		return c.current, nil
-	}
-	c.logger.Info("serving with a new certificate", "file", c.certFile)
-	c.current = &loaded
-	return c.current, nil
-}
-
-// filesState changes whenever one of the files is replaced.
-func (c *certificate) filesState() string {
-	state := ""
-	for _, path := range []string{c.certFile, c.keyFile} {
-		info, err := os.Stat(path)
-		if err != nil {
-			state += err.Error()
-			continue
+		if problem = err.Error(); problem != c.problem {
+			c.logger.Error("the new certificate cannot be used; the one before stays", "error", err)
 		}
-		state += fmt.Sprint(info.Size(), info.ModTime().UnixNano(), ";")
+	} else if !slices.EqualFunc(loaded.Certificate, c.current.Certificate, bytes.Equal) {
+		c.logger.Info("serving with a new certificate", "file", c.certFile)
+		c.current = &loaded
 	}
-	return state
+	c.problem = problem
+	return c.current, nil
 }

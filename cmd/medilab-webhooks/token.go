@@ -12,14 +12,14 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// newTokenCommand groups what there is to do with API tokens.
+// newTokenCommand groups the commands on API tokens.
 func newTokenCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "token", Short: "Create, list and revoke API tokens"}
 	c.AddCommand(newTokenCreateCommand(db), newTokenListCommand(db), newTokenRevokeCommand(db))
 	return c
 }
 
-// shownToken is a token as it is printed; the token itself only when it was just made.
+// shownToken is a token as it is printed, with the token itself only when it was just created.
 type shownToken struct {
 	ID        string         `json:"id"`
 	Name      string         `json:"name"`
@@ -49,7 +49,6 @@ func newTokenCreateCommand(db *databaseOptions) *cobra.Command {
 	var name string
 	var scopes []string
 	var expires time.Duration
-	var asJSON bool
 	c := &cobra.Command{
 		Use:     "create --name NAME --scopes SCOPE[,SCOPE...]",
 		Short:   "Make a token and print it, this once",
@@ -77,15 +76,9 @@ func newTokenCreateCommand(db *databaseOptions) *cobra.Command {
 				}
 				shown := showToken(token, time.Now())
 				shown.Token = clear.Reveal()
-				switch {
-				case asJSON:
-					return printJSON(c.OutOrStdout(), shown)
-				case isTerminal(c.OutOrStdout()):
-					_, err = fmt.Fprintf(c.OutOrStdout(), "Token %s (%s) is made. Keep it now, it is not shown again:\n\n  %s\n\n", token.ID, tameLine(name), shown.Token)
-				default:
-					_, err = fmt.Fprintln(c.OutOrStdout(), shown.Token)
-				}
-				return err
+				return printResult(c, shown,
+					fmt.Sprintf("Token %s (%s) is made. Keep it now, it is not shown again:\n\n  %s\n\n", shown.ID, sanitizeLine(name), shown.Token),
+					shown.Token+"\n")
 			})
 		},
 	}
@@ -93,14 +86,14 @@ func newTokenCreateCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&name, "name", "", "who uses it; stands in the log as the actor")
 	f.StringSliceVar(&scopes, "scopes", nil, "its rights: webhooks:read, webhooks:write, events:write, audit:read, admin")
 	f.DurationVar(&expires, "expires", 0, "how long it is valid (default: for ever)")
-	f.BoolVar(&asJSON, "json", false, "print JSON")
+	addJSONFlag(c)
 	for _, name := range []string{"name", "scopes"} {
-		cobra.CheckErr(c.MarkFlagRequired(name)) // fails for a flag that is not there alone
+		cobra.CheckErr(c.MarkFlagRequired(name)) // fails only for a missing flag
 	}
 	return c
 }
 
-// wrongFlags names the flags by the fields that were refused.
+// wrongFlags names flags by the fields that were refused.
 func wrongFlags(err error) error {
 	var texts []string
 	for _, f := range domain.FieldsOf(err) {
@@ -110,7 +103,6 @@ func wrongFlags(err error) error {
 }
 
 func newTokenListCommand(db *databaseOptions) *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the tokens, without the tokens themselves",
@@ -118,26 +110,28 @@ func newTokenListCommand(db *databaseOptions) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return db.use(c, func(s *session) error {
 				now := s.log.Clock().Now()
-				shown := []shownToken{}
-				rows := [][]string{{"ID", "NAME", "TOKEN", "SCOPES", "STATE", "CREATED", "EXPIRES"}}
+				var shown []shownToken
 				for _, t := range s.commands.Directory.Tokens() {
-					one := showToken(t, now)
-					scopes := make([]string, len(t.Scopes))
-					for i, scope := range t.Scopes {
-						scopes[i] = string(scope)
-					}
-					shown = append(shown, one)
-					rows = append(rows, []string{one.ID, one.Name, one.Prefix + "...", strings.Join(scopes, ","), one.State, showTime(t.CreatedAt), showTime(t.ExpiresAt)})
+					shown = append(shown, showToken(t, now))
 				}
-				if asJSON {
-					return printJSON(c.OutOrStdout(), shown)
-				}
-				return printTable(c.OutOrStdout(), rows)
+				return printList(c, shown, []string{"ID", "NAME", "TOKEN", "SCOPES", "STATE", "CREATED", "EXPIRES"}, shownToken.row)
 			})
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addJSONFlag(c)
 	return c
+}
+
+func (t shownToken) row() []string {
+	scopes := make([]string, len(t.Scopes))
+	for i, scope := range t.Scopes {
+		scopes[i] = string(scope)
+	}
+	expires := "-"
+	if t.ExpiresAt != nil {
+		expires = formatTime(*t.ExpiresAt)
+	}
+	return []string{t.ID, t.Name, t.Prefix + "...", strings.Join(scopes, ","), t.State, formatTime(t.CreatedAt), expires}
 }
 
 func newTokenRevokeCommand(db *databaseOptions) *cobra.Command {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -10,11 +9,10 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-// maxProblems bounds what a check prints: a log that is badly damaged would have no end of it.
+// maxProblems bounds what a check prints: a badly damaged log has no end of it.
 const maxProblems = 1000
 
 func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
-	var asJSON bool
 	var anchors string
 	c := &cobra.Command{
 		Use:   "verify",
@@ -27,26 +25,30 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 					return err
 				}
 				problems, found := []projections.Problem{}, 0
-				watch := newWatch(c, "verifying")
 				report := func(p projections.Problem) {
 					if found++; found <= maxProblems {
 						problems = append(problems, p)
 					}
 				}
-				err = s.queries().Verify(c.Context(), report, watch.progress)
-				watch.end()
+				bar := newProgress(c, -1, "verifying")
+				err = s.queries().Verify(c.Context(), report, bar.setPosition)
+				bar.end()
 				if err == nil && anchors != "" {
-					_, err = checkAnchors(c.Context(), s.log, anchors, func(at eventstore.Position, text string) {
+					err = checkAnchors(c.Context(), s.log, anchors, func(at eventstore.Position, text string) {
 						report(projections.Problem{Kind: "anchor", Position: at, Text: text})
 					})
 				}
 				if err != nil {
 					return fmt.Errorf("the check was not completed: %w", err)
 				}
-				if asJSON {
+				switch {
+				case wantsJSON(c):
 					err = printJSON(c.OutOrStdout(), map[string]any{"events": head, "problems": problems, "found": found})
-				} else {
-					err = printProblems(c, problems, found, int64(head), watch)
+				case found == 0:
+					text := fmt.Sprintf("Verified %d events, nothing is wrong", head)
+					return printResult(c, nil, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
+				default:
+					err = printTable(c.OutOrStdout(), problemRows(problems, found))
 				}
 				if err == nil && found > 0 {
 					err = fmt.Errorf("found wrong: %d; a read model can be mended by `medilab-webhooks projections rebuild`, the log only from a backup", found)
@@ -56,20 +58,16 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&anchors, "anchor", "", "check against this file too, made by audit anchor")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addJSONFlag(c)
 	return c
 }
 
-func printProblems(c *cobra.Command, problems []projections.Problem, found int, events int64, w *watch) error {
-	if found == 0 {
-		_, err := fmt.Fprintf(c.OutOrStdout(), "Verified %d events, nothing is wrong%s\n", events, w.took(c))
-		return err
-	}
+func problemRows(problems []projections.Problem, found int) [][]string {
 	rows := [][]string{{"KIND", "POSITION", "STREAM", "PROBLEM"}}
 	for _, p := range problems {
 		position, stream := "-", "-"
 		if p.Position > 0 {
-			position = strconv.FormatInt(int64(p.Position), 10)
+			position = fmt.Sprint(p.Position)
 		}
 		if p.Stream != "" {
 			stream = p.Stream
@@ -79,5 +77,5 @@ func printProblems(c *cobra.Command, problems []projections.Problem, found int, 
 	if more := found - len(problems); more > 0 {
 		rows = append(rows, []string{"...", "", "", fmt.Sprintf("and %d more", more)})
 	}
-	return printTable(c.OutOrStdout(), rows)
+	return rows
 }

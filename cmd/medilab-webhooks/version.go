@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 
@@ -12,19 +11,15 @@ import (
 var version = "dev"
 
 func newVersionCommand() *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "version",
-		Short: "Say which version this is",
+		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if asJSON {
-				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]string{"version": version, "go": runtime.Version()})
-			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "medilab-webhooks %s (%s)\n", version, runtime.Version())
-			return err
+			text := fmt.Sprintf("medilab-webhooks %s (%s)\n", version, runtime.Version())
+			return printResult(c, map[string]string{"version": version, "go": runtime.Version()}, text, text)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addJSONFlag(c)
 	return c
 }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// setting is a value from the environment, which a flag of the same meaning overrides.
+type setting struct {
+	env   string
+	flag  string // empty: environment only
+	value any    // *string, *int, *int64, *float64 or *time.Duration
+	usual string // the default
+	usage string
+	unset string      // the default in words, for the help
+	rule  string      // what the value must be, see valid
+	valid func() bool // nil accepts every value
+
+	secret bool // keep the environment's value out of the help
+}
+
+// declare adds the settings' flags to the command and has it refuse values that break a rule.
+func declare(c *cobra.Command, flags *pflag.FlagSet, settings []setting) {
+	var unreadable error
+	for _, s := range settings {
+		unreadable = errors.Join(unreadable, s.read(flags))
+	}
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if unreadable != nil {
+			return usageError{unreadable}
+		}
+		for _, s := range settings {
+			if s.valid != nil && !s.valid() {
+				return usageError{fmt.Errorf("%s must be %s", s.env, s.rule)}
+			}
+		}
+		return nil
+	}
+}
+
+// read adds the flag, whose default is what the environment holds.
+func (s setting) read(flags *pflag.FlagSet) error {
+	if s.flag == "" {
+		*s.value.(*string) = os.Getenv(s.env)
+		return nil
+	}
+	usage := s.usage + " (" + s.env
+	if s.unset != "" {
+		usage += "; default: " + s.unset
+	}
+	usage += ")"
+	kind := ""
+	switch value := s.value.(type) {
+	case *string:
+		flags.StringVar(value, s.flag, "", usage)
+	case *int:
+		kind = "whole number"
+		flags.IntVar(value, s.flag, 0, usage)
+	case *int64:
+		kind = "whole number"
+		flags.Int64Var(value, s.flag, 0, usage)
+	case *float64:
+		kind = "number"
+		flags.Float64Var(value, s.flag, 0, usage)
+	case *time.Duration:
+		kind = "duration, as 30s"
+		flags.DurationVar(value, s.flag, 0, usage)
+	}
+	flag := flags.Lookup(s.flag)
+	for _, text := range []string{s.usual, os.Getenv(s.env)} {
+		if text == "" {
+			continue
+		}
+		if err := flag.Value.Set(text); err != nil {
+			return fmt.Errorf("%s: %q is no %s", s.env, text, kind)
+		}
+		if !s.secret {
+			flag.DefValue = flag.Value.String()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	nethttp "net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/admin"
+	"github.com/medilab/webhooks/http/docs"
+	"github.com/medilab/webhooks/migrations"
+)
+
+// front answers requests: the API and the panel, or the probes alone.
+func (s *server) front() *http.Server {
+	config := http.Config{
+		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity,
+		Ready: s.ready, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages,
+	}
+	if s.settings.roles[roleAPI] {
+		return http.NewServer(config)
+	}
+	return http.NewProbes(config)
+}
+
+// mountPages adds the pages for people, the panel and the API's description, also below the API's
+// root.
+func mountPages(root *mux.Router) {
+	for path, page := range map[string]nethttp.Handler{admin.Path: admin.Handler(), docs.Path: docs.Handler()} {
+		root.Handle(path, page)
+		root.Handle("/api/v1"+path, page)
+		root.PathPrefix(path + "/").Handler(page)
+	}
+}
+
+// writeTimeout lets the longest response end: a test call may take five minutes.
+const writeTimeout = 6 * time.Minute
+
+func newWebServer(front *http.Server) *nethttp.Server {
+	return &nethttp.Server{
+		Handler:           front.Handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       2 * time.Minute,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          log.New(io.Discard, "", 0),
+	}
+}
+
+// listen serves until web is shut down.
+func (s *server) listen(web *nethttp.Server, raw net.Listener) error {
+	config := http.ListenerConfig{Patience: web.ReadHeaderTimeout, Idle: web.IdleTimeout, Handler: web.Handler}
+	if s.settings.roles[roleAPI] {
+		config.FastPaths = http.FastPaths
+	}
+	if s.certificate != nil {
+		web.TLSConfig = s.certificate.config()
+		config.TLS = web.TLSConfig
+	}
+	err := web.Serve(http.NewListener(raw, config))
+	if errors.Is(err, nethttp.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// ready returns why this process cannot serve now.
+func (s *server) ready(ctx context.Context) error {
+	if s.stopping.Load() {
+		return errors.New("the server is shutting down")
+	}
+	pending, err := migrations.Pending(ctx, s.pool)
+	if err != nil {
+		return errors.New("the database cannot be reached")
+	}
+	if pending {
+		return errors.New("migrations are not applied")
+	}
+	if s.saga.Node() == 0 {
+		return errors.New("this node has not joined the others yet")
+	}
+	return nil
+}
+
+const welcome = `
+MediLab Webhooks is ready.
+
+  API     {base}/api/v1
+  Panel   {base}/admin
+  Token   {token}
+          (an admin token, shown this once and kept in {file})
+
+Try it:
+
+  curl -sS -X POST {base}/api/v1/webhooks/events/trigger -H "Authorization: Bearer $(cat '{file}')" -H "Content-Type: application/json" -d '{"event_type": "patient.created", "event_data": {"patient_id": 123}}'
+
+`
+
+// announce logs where this process serves, and prints the first token on the start that made it.
+func (s *server) announce(addr net.Addr) {
+	base := "http://" + addr.String()
+	if s.certificate != nil {
+		base = "https://" + addr.String()
+	}
+	s.logger.Info("serving", "address", base, "panel", base+"/admin", "roles", s.settings.roles.String())
+	if !s.token.isNew {
+		return
+	}
+	file := filepath.Join(s.settings.database.dataDir, tokenFile)
+	text := strings.NewReplacer("{base}", base, "{token}", s.token.secret.Reveal(), "{file}", file).Replace(welcome)
+	if _, err := io.WriteString(s.out, text); err != nil {
+		s.logger.Warn("the first token could not be shown; it is in the data folder", "error", err)
+	}
+}
