@@ -39,6 +39,7 @@ var folders = map[string]folder{
 	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
 	"projections":                 {inside: []string{"domain", "eventstore"}},
 	"http":                        {inside: []string{"commands", "projections", "domain"}},
+	"http/fastpath":               {inside: []string{}},
 	"http/sender":                 {inside: []string{}},
 	"migrations":                  {inside: []string{}},
 	"cmd/medilab-webhooks":        {inside: []string{anything}},

@@ -90,16 +90,20 @@ func (s *Server) fail(x *exchange, r *http.Request, err error) {
 }
 
 func writeProblem(x *exchange, status int, p problem, detail string, fields []domain.FieldError) {
-	body := struct {
+	x.Header()["Content-Type"] = problemType
+	writeBody(x, status, encodeProblem(status, p, detail, fields, x.caller.RequestID))
+}
+
+// encodeProblem returns the JSON of a problem (RFC 9457).
+func encodeProblem(status int, p problem, detail string, fields []domain.FieldError, requestID string) []byte {
+	return encode(struct {
 		Type      string       `json:"type"`
 		Title     string       `json:"title"`
 		Status    int          `json:"status"`
 		Detail    string       `json:"detail,omitempty"`
 		Errors    []fieldError `json:"errors,omitempty"`
-		RequestID string       `json:"request_id"`
-	}{"urn:medilab:problem:" + p.name, p.title, status, detail, fieldErrors(fields), x.caller.RequestID}
-	x.Header()["Content-Type"] = problemType
-	writeBody(x, status, encode(body))
+		RequestID string       `json:"request_id,omitempty"`
+	}{"urn:medilab:problem:" + p.name, p.title, status, detail, fieldErrors(fields), requestID})
 }
 
 // fieldError names a field of a request as the contract's tables do, so that a
@@ -195,4 +199,23 @@ func newPage[T any](items []T, next string) page[T] {
 		p.NextCursor = &next
 	}
 	return p
+}
+
+// refused are the problems that net/http refuses by itself, before any handler is called.
+var refused = map[int]problem{
+	http.StatusBadRequest:                  {"malformed", "The request cannot be read"},
+	http.StatusExpectationFailed:           {"expectation_failed", "The request expects what there is not"},
+	http.StatusRequestHeaderFieldsTooLarge: {"headers_too_large", "The headers of the request are too large"},
+	http.StatusNotImplemented:              {"unsupported_transfer_encoding", "The body comes in an unknown transfer encoding"},
+	http.StatusHTTPVersionNotSupported:     {"unsupported_version", "The request is of an unknown version of HTTP"},
+}
+
+// Refused returns the problem of a request that was refused before any handler was
+// called, see fastpath.Config.
+func Refused(status int, detail string) []byte {
+	p, known := refused[status]
+	if !known {
+		p = problem{"refused", http.StatusText(status)}
+	}
+	return encodeProblem(status, p, detail, nil, "")
 }

@@ -12,7 +12,7 @@ import (
 // eventPath matches an event's id in a path.
 const eventPath = "/webhooks/events/{event:[0-9A-Fa-f-]+}"
 
-// FastPaths are those of requests that come by the ten thousand a second (ListenerConfig).
+// FastPaths are those of requests that come by the ten thousand a second (fastpath.Config.Paths).
 var FastPaths = []string{apiRoot + triggerPath, apiRoot + triggerPath + "/batch"}
 
 const triggerPath = "/webhooks/events/trigger"

@@ -14,6 +14,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/fastpath"
 	"github.com/medilab/webhooks/http/admin"
 	"github.com/medilab/webhooks/http/docs"
 	"github.com/medilab/webhooks/migrations"
@@ -58,15 +59,17 @@ func newWebServer(front *http.Server) *nethttp.Server {
 
 // listen serves until web is shut down.
 func (s *server) listen(web *nethttp.Server, raw net.Listener) error {
-	config := http.ListenerConfig{Patience: web.ReadHeaderTimeout, Idle: web.IdleTimeout, Handler: web.Handler}
+	config := fastpath.Config{
+		ReadTimeout: web.ReadHeaderTimeout, IdleTimeout: web.IdleTimeout, Handler: web.Handler, Problem: http.Refused,
+	}
 	if s.settings.roles[roleAPI] {
-		config.FastPaths = http.FastPaths
+		config.Paths = http.FastPaths
 	}
 	if s.certificate != nil {
 		web.TLSConfig = s.certificate.config()
 		config.TLS = web.TLSConfig
 	}
-	err := web.Serve(http.NewListener(raw, config))
+	err := web.Serve(fastpath.NewListener(raw, config))
 	if errors.Is(err, nethttp.ErrServerClosed) {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package http_test
+package fastpath_test
 
 import (
 	"bufio"
@@ -19,24 +19,25 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/fastpath"
 )
 
 const fastPath = "/api/v1/fast"
 
 // startFast serves on loopback until the test ends; with no fast paths everything is
 // net/http's.
-func startFast(t testing.TB, handler nethttp.Handler, config http.ListenerConfig) (addr string, server *nethttp.Server) {
+func startFast(t testing.TB, handler nethttp.Handler, config fastpath.Config) (addr string, server *nethttp.Server) {
 	t.Helper()
 	raw, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Handler = handler
+	config.Handler, config.Problem = handler, http.Refused
 	server = &nethttp.Server{
 		Handler: handler, MaxHeaderBytes: 4 << 10, ReadHeaderTimeout: time.Minute, IdleTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(http.NewListener(raw, config)) }()
+	go func() { served <- server.Serve(fastpath.NewListener(raw, config)) }()
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
 			t.Error(err)
@@ -226,8 +227,8 @@ func FuzzFastPathAnswersAsNetHTTP(f *testing.F) {
 		}
 	}
 	handler := nethttp.HandlerFunc(echo)
-	fast, _ := startFast(f, handler, http.ListenerConfig{Patience: time.Minute, Idle: time.Minute, FastPaths: []string{fastPath}})
-	slow, _ := startFast(f, handler, http.ListenerConfig{})
+	fast, _ := startFast(f, handler, fastpath.Config{ReadTimeout: time.Minute, IdleTimeout: time.Minute, Paths: []string{fastPath}})
+	slow, _ := startFast(f, handler, fastpath.Config{})
 	f.Fuzz(func(t *testing.T, text []byte, cut int) {
 		if got, want := converse(t, fast, text, cut), converse(t, slow, text, cut); got != want {
 			t.Errorf("%.1000q, cut at %d, is answered\n%s\nand by net/http\n%s", text, cut, got, want)
@@ -244,7 +245,7 @@ func TestWhatGoesTheFastWay(t *testing.T) {
 			fast.Add(1)
 		}
 		echo(w, r)
-	}), http.ListenerConfig{Patience: time.Minute, Idle: time.Minute, FastPaths: []string{fastPath}})
+	}), fastpath.Config{ReadTimeout: time.Minute, IdleTimeout: time.Minute, Paths: []string{fastPath}})
 	for name, want := range map[string]int64{
 		"one": 1, "several": 4, "other values": 2, "names in any case": 2, "bytes beyond ASCII": 1, "keep alive": 2, "a large body": 2, "many lines": 2,
 		"a panic": 1, "a last answer": 1, "another path between": 1, "another method": 1, "line breaks after": 1, "a body cut off": 1,
@@ -272,7 +273,7 @@ func TestTheFastWayWaitsForBodies(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	})
 	secure, pool := newCertificate(t)
-	config := http.ListenerConfig{Patience: time.Minute, Idle: time.Minute, FastPaths: []string{fastPath}}
+	config := fastpath.Config{ReadTimeout: time.Minute, IdleTimeout: time.Minute, Paths: []string{fastPath}}
 	plainAddr, _ := startFast(t, handler, config)
 	config.TLS = secure
 	secureAddr, _ := startFast(t, handler, config)
@@ -329,7 +330,7 @@ func TestFastConnectionsEndWithTheServer(t *testing.T) {
 		close(begun)
 		<-r.Context().Done()
 		w.WriteHeader(nethttp.StatusServiceUnavailable)
-	}), http.ListenerConfig{Patience: time.Hour, Idle: time.Hour, FastPaths: []string{fastPath}})
+	}), fastpath.Config{ReadTimeout: time.Hour, IdleTimeout: time.Hour, Paths: []string{fastPath}})
 	dial := func(send string) *bufio.Reader {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -390,7 +391,7 @@ func TestFastConnectionsDoNotStayForever(t *testing.T) {
 		if text == "" {
 			patience, idle = time.Second, patience // a handshake takes its time
 		}
-		config := http.ListenerConfig{Patience: patience, Idle: idle, FastPaths: []string{fastPath}}
+		config := fastpath.Config{ReadTimeout: patience, IdleTimeout: idle, Paths: []string{fastPath}}
 		plainAddr, _ := startFast(t, nethttp.HandlerFunc(echo), config)
 		config.TLS = secure
 		secureAddr, _ := startFast(t, nethttp.HandlerFunc(echo), config)
@@ -429,7 +430,7 @@ func TestABodyThatTricklesIsNetHTTPs(t *testing.T) {
 			_, is := w.(nethttp.Flusher)
 			netHTTP <- is
 		}
-	}), http.ListenerConfig{Patience: 2 * time.Second, Idle: time.Minute, FastPaths: []string{fastPath}})
+	}), fastpath.Config{ReadTimeout: 2 * time.Second, IdleTimeout: time.Minute, Paths: []string{fastPath}})
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -468,7 +469,7 @@ func TestSlowAnswersOnTheFastWayAreSent(t *testing.T) {
 		}
 		<-time.After(2 * patience) // as an append does while the database is away
 		w.WriteHeader(nethttp.StatusServiceUnavailable)
-	}), http.ListenerConfig{Patience: patience, Idle: time.Minute, FastPaths: []string{fastPath}})
+	}), fastpath.Config{ReadTimeout: patience, IdleTimeout: time.Minute, Paths: []string{fastPath}})
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package http_test
+package fastpath_test
 
 import (
 	"bufio"
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/fastpath"
 )
 
 // serveListener serves what is not refused before: 400 with a text of the handler's own
@@ -28,7 +29,7 @@ func serveListener(t *testing.T, secure *tls.Config, patience time.Duration) (ad
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := http.NewListener(raw, http.ListenerConfig{TLS: secure, Patience: patience})
+	listener := fastpath.NewListener(raw, fastpath.Config{TLS: secure, ReadTimeout: patience, Problem: http.Refused})
 	server := &nethttp.Server{
 		TLSConfig: secure.Clone(), MaxHeaderBytes: 4 << 10, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
 		Handler: nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {

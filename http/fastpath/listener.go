@@ -1,0 +1,249 @@
+// Package fastpath serves small plain POSTs to a few paths with less work than net/http,
+// on the connections of a net/http server, which serves everything else.
+package fastpath
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Config says how connections are served.
+type Config struct {
+	// TLS makes it HTTPS, and must name "h2" and "http/1.1" as its protocols. Optional.
+	TLS *tls.Config
+	// ReadTimeout bounds the handshake, the wait for a connection's first request, and
+	// that for the rest of a request.
+	ReadTimeout time.Duration
+	// IdleTimeout bounds the wait for the next request.
+	IdleTimeout time.Duration
+	// Handler serves plain requests for Paths. Optional.
+	Handler http.Handler
+	Paths   []string
+	// Problem returns the JSON that describes a request refused before any handler was
+	// called. Optional: without it such responses stay as net/http writes them.
+	Problem func(status int, detail string) []byte
+}
+
+// NewListener wraps a TCP listener for a net/http server. It does the TLS handshakes,
+// without one delaying another, serves plain requests itself, and returns the other
+// connections from Accept. Close ends the requests under way and waits for them.
+//
+// What net/http refuses by itself (a broken request line, headers that are too large, an
+// unknown transfer encoding) it writes to the connection as text in one write, and has no
+// hook for it. These writes are recognized and replaced by the Config's Problem.
+func NewListener(l net.Listener, config Config) net.Listener {
+	ctx, cancel := context.WithCancel(context.Background())
+	config.TLS = config.TLS.Clone() // net/http completes the server's own
+	s := &listener{Listener: l, config: config, ctx: ctx, cancel: cancel, accepted: make(chan accepted)}
+	s.group.Go(s.run)
+	return s
+}
+
+type listener struct {
+	net.Listener
+	config   Config
+	ctx      context.Context //nolint:containedctx // the listener's own life, which Close ends
+	cancel   context.CancelFunc
+	accepted chan accepted
+	group    sync.WaitGroup
+}
+
+// accepted is a result of Accept.
+type accepted struct {
+	conn net.Conn
+	err  error
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case a := <-l.accepted:
+		return a.conn, a.err
+	case <-l.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close closes the listener and waits for its goroutines.
+func (l *listener) Close() error {
+	l.cancel()
+	err := l.Listener.Close()
+	l.group.Wait()
+	return err
+}
+
+func (l *listener) run() {
+	for {
+		raw, err := l.Listener.Accept()
+		if err == nil {
+			l.group.Go(func() { l.serve(raw) })
+			continue
+		}
+		// The server decides whether to retry, and when, by calling Accept again.
+		if !l.deliver(accepted{err: err}) || errors.Is(err, net.ErrClosed) {
+			return
+		}
+	}
+}
+
+func (l *listener) deliver(a accepted) bool {
+	select {
+	case l.accepted <- a:
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+// serve serves a connection until net/http takes it over or it is closed.
+func (l *listener) serve(raw net.Conn) {
+	conn := l.prepare(raw)
+	if conn == nil || !l.deliver(accepted{conn: conn}) {
+		_ = raw.Close() // nothing more is sent on it
+	}
+}
+
+// prepare returns the connection for net/http, or nil when it is to be closed.
+func (l *listener) prepare(raw net.Conn) net.Conn {
+	if l.config.TLS == nil {
+		tcp, ok := raw.(*net.TCPConn)
+		if !ok {
+			return raw
+		}
+		if unread, ok := l.servePlain(tcp); ok {
+			return &plainConn{tcp, rest{l, unread}}
+		}
+		return nil
+	}
+	secure := tls.Server(raw, l.config.TLS)
+	if err := l.handshake(secure); err != nil {
+		l.refuseHTTP(err)
+		return nil
+	}
+	if secure.ConnectionState().NegotiatedProtocol == "h2" {
+		return secure
+	}
+	if unread, ok := l.servePlain(secure); ok {
+		return &secureConn{secure, rest{l, unread}}
+	}
+	_ = secure.Close() // sends close_notify; the client may be gone
+	return nil
+}
+
+func (l *listener) handshake(secure *tls.Conn) error {
+	ctx, cancel := context.WithTimeout(l.ctx, l.config.ReadTimeout)
+	defer cancel()
+	return secure.HandshakeContext(ctx)
+}
+
+// refuseHTTP answers a client that speaks HTTP to an HTTPS port.
+func (l *listener) refuseHTTP(err error) {
+	var record tls.RecordHeaderError
+	if !errors.As(err, &record) || record.Conn == nil || l.config.Problem == nil {
+		return
+	}
+	switch string(record.RecordHeader[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET":
+		// The client may be gone.
+		_, _ = record.Conn.Write(l.refusal(http.StatusBadRequest, "this port speaks HTTPS: call https://"))
+	}
+}
+
+func (l *listener) servePlain(raw net.Conn) (unread []byte, continues bool) {
+	if len(l.config.Paths) == 0 {
+		return nil, true
+	}
+	c := &conn{
+		Conn: raw, ctx: l.ctx, handler: l.config.Handler, paths: l.config.Paths,
+		readTimeout: l.config.ReadTimeout, idleTimeout: l.config.IdleTimeout,
+	}
+	return c.serve()
+}
+
+// plainConn has all that net/http looks for in a TCP connection.
+type plainConn struct {
+	*net.TCPConn
+	rest rest
+}
+
+func (c *plainConn) Read(b []byte) (int, error)  { return c.rest.read(c.TCPConn, b) }
+func (c *plainConn) Write(b []byte) (int, error) { return c.rest.write(c.TCPConn, b) }
+
+// secureConn has the ConnectionState that net/http looks for.
+type secureConn struct {
+	*tls.Conn
+	rest rest
+}
+
+func (c *secureConn) Read(b []byte) (int, error)  { return c.rest.read(c.Conn, b) }
+func (c *secureConn) Write(b []byte) (int, error) { return c.rest.write(c.Conn, b) }
+
+// rest is what net/http gets of a connection: first the unread bytes.
+type rest struct {
+	listener *listener
+	unread   []byte
+}
+
+func (c *rest) read(from io.Reader, b []byte) (int, error) {
+	if len(c.unread) == 0 {
+		return from.Read(b)
+	}
+	n := copy(b, c.unread)
+	if c.unread = c.unread[n:]; len(c.unread) == 0 {
+		c.unread = nil // frees the buffer
+	}
+	return n, nil
+}
+
+func (c *rest) write(to io.Writer, b []byte) (int, error) {
+	refusal := c.listener.refusalFor(b)
+	if refusal == nil {
+		return to.Write(b)
+	}
+	if _, err := to.Write(refusal); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// refused matches what net/http writes by itself: a status with a text of its own, which
+// quotes nothing of the request, or 417, of which it writes no more than the status. Our
+// handlers write neither, and no CRLF in their bodies.
+var refused = regexp.MustCompile(`^HTTP/1\.1 (?:(417) |([45]\d\d) [^\r]*\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n[^:]*(?:: (.*))?)`)
+
+// refusalFor returns the response to write instead of net/http's own refusal, or nil.
+func (l *listener) refusalFor(b []byte) []byte {
+	const status, longest = len("HTTP/1.1 "), 300
+	if len(b) > longest || len(b) <= status || b[status] < '4' || l.config.Problem == nil {
+		return nil // most responses, at the cost of two comparisons
+	}
+	switch m := refused.FindSubmatch(b); {
+	case m == nil:
+		return nil
+	case m[1] != nil:
+		return l.refusal(http.StatusExpectationFailed, "expect nothing but 100-continue")
+	default:
+		status, _ := strconv.Atoi(string(m[2])) // digits
+		return l.refusal(status, string(m[3]))
+	}
+}
+
+// refusal returns a whole response, after which the connection is closed.
+func (l *listener) refusal(status int, detail string) []byte {
+	body := l.config.Problem(status, detail)
+	var b bytes.Buffer
+	r := http.Response{
+		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Close: true, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
+		Header: http.Header{"Content-Type": {"application/problem+json"}, "X-Content-Type-Options": {"nosniff"}, "Cache-Control": {"no-store"}},
+	}
+	_ = r.Write(&b) // a buffer takes all
+	return b.Bytes()
+}
