@@ -7,22 +7,20 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-func (s *Server) alertRoutes() {
-	s.api("GET", "/webhooks/alerts", domain.ScopeWebhooksRead, s.handleAlertList)
+var alertState = choiceParam("state", "which alerts", "all", "all", projections.AlertOpen, projections.AlertResolved)
+
+func (s *Server) alertOperations() []operation {
+	return []operation{{
+		method: "GET", path: "/webhooks/alerts", id: "listAlerts", summary: "List alerts, newest first", scope: domain.ScopeWebhooksRead,
+		query: []queryParam{alertState, limit, cursor}, answer: listOf[projections.Alert], serve: s.listAlerts,
+	}}
 }
 
-func (s *Server) handleAlertList(x *exchange, r *http.Request) error {
-	q := readQuery(r)
-	f := projections.AlertFilter{Limit: q.limit(), Cursor: q.text("cursor")}
-	if state := q.choice("state", "all", string(projections.AlertOpen), string(projections.AlertResolved)); state != "all" {
-		f.State = projections.AlertState(state)
-	}
-	if err := q.done(); err != nil {
-		return err
+func (s *Server) listAlerts(x *request, r *http.Request) error {
+	f := projections.AlertFilter{State: alertState.of(x), Limit: limit.of(x), Cursor: cursor.of(x)}
+	if f.State == "all" {
+		f.State = ""
 	}
 	list, err := s.queries.Alerts(r.Context(), f)
-	if err != nil {
-		return err
-	}
-	return x.answer(http.StatusOK, newPage(list.Items, list.NextCursor))
+	return x.respond(newPage(list.Items, list.NextCursor), err)
 }

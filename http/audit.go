@@ -3,63 +3,50 @@ package http
 import (
 	"bufio"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
 
-func (s *Server) auditRoutes() {
-	s.long("GET", "/audit/events", domain.ScopeAuditRead, s.handleAudit)
+var (
+	auditStream = textParam("stream", "entries of one stream, such as webhook-<uuid>")
+	auditType   = textParam("type", "entries of one type, or of a group (webhook.*)")
+)
+
+func (s *Server) auditOperations() []operation {
+	return []operation{{
+		method: "GET", path: "/audit/events", id: "auditEvents", summary: "The log in order, a line of JSON an entry", scope: domain.ScopeAuditRead,
+		query: []queryParam{position, auditStream, auditType, from, to}, answer: text, media: "application/x-ndjson",
+		unbounded: true, serve: s.streamAudit,
+	}}
 }
 
 const (
-	// auditFlush is how long a line may wait for company on its way out.
+	// maxLogReads bounds the requests that read the whole log at once.
+	maxLogReads = 4
+	readingLog  = "looking through the log"
+
+	// auditFlush is how long a line may wait for others.
 	auditFlush = 200 * time.Millisecond
-	// auditPatience is how long a reader may take for a buffer's worth: a stream
-	// holds a connection to the database while its reader reads.
+	// auditPatience is how long a client may take to read a buffer's worth: a stream
+	// holds a database connection while its client reads.
 	auditPatience = 30 * time.Second
-	// maxReadings bounds how many look through the log at once.
-	maxReadings = 4
 )
 
-// lookThroughLog takes one of the few turns to read the log from end to end; done
-// gives it back.
-func (s *Server) lookThroughLog() (done func(), err error) {
-	select {
-	case s.readings <- struct{}{}:
-		return func() { <-s.readings }, nil
-	default:
-		return nil, domain.Throttled("too many others are looking through the log; try again")
-	}
-}
-
-// handleAudit streams the log as it is now, a line of JSON an entry. The last
-// line's position is where the next request resumes.
-func (s *Server) handleAudit(x *exchange, r *http.Request) error {
-	q := readQuery(r)
-	f := projections.AuditFilter{Stream: q.text("stream"), Type: q.text("type"), From: q.time("from"), To: q.time("to")}
-	if after := q.get("after"); after != "" {
-		n, err := strconv.ParseInt(after, 10, 64)
-		if err != nil || n < 0 {
-			q.refuse("after", "must be the position of an entry")
-		}
-		f.After = projections.Position(n)
-	}
-	if err := q.done(); err != nil {
-		return err
-	}
-	done, err := s.lookThroughLog()
+// streamAudit streams the log as it is now, a line of JSON an entry. The last line's
+// position is where the next request resumes.
+func (s *Server) streamAudit(x *request, r *http.Request) error {
+	release, err := s.logReads.acquire(readingLog)
 	if err != nil {
 		return err
 	}
-	defer done()
-
+	defer release()
 	x.Header().Set("Content-Type", "application/x-ndjson")
 	control := http.NewResponseController(x)
 	out := bufio.NewWriterSize(x, 32<<10)
 	flushed := time.Now()
+	f := projections.AuditFilter{After: position.of(x), Stream: auditStream.of(x), Type: auditType.of(x), From: from.of(x), To: to.of(x)}
 	err = s.queries.Audit(r.Context(), f, func(line []byte) error {
 		if out.Available() <= len(line) || time.Since(flushed) > auditFlush {
 			// A server that sets no deadlines has none to move.

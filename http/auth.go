@@ -16,40 +16,40 @@ import (
 	"github.com/medilab/webhooks/http/identity"
 )
 
-// authenticator tells who calls by the token, and whether they may.
+// authenticator identifies the caller by the token, and checks its scope.
 type authenticator struct {
 	commands *commands.Commands
 	admin    [sha256.Size]byte
 	hasAdmin bool
 	identity *identity.Provider // nil: none
 	refresh  *refresher
-	failures *failures
+	logins   *loginLimiter
 }
 
-// adminActor is who calls with the token from the environment.
+// adminActor is the caller with the token from the environment.
 const adminActor = "admin"
 
 func newAuthenticator(config Config) authenticator {
 	return authenticator{
 		commands: config.Commands, admin: sha256.Sum256([]byte(config.AdminToken.Reveal())), hasAdmin: !config.AdminToken.IsZero(),
-		identity: config.Identity, refresh: new(refresher), failures: newFailures(),
+		identity: config.Identity, refresh: new(refresher), logins: newLoginLimiter(),
 	}
 }
 
-// authorize gives the name of who calls, also when they are refused. Those who
-// fail too often wait longer for it.
+// authorize returns the caller's name, also of one that is refused. Refusals of a network
+// that fails too often are delayed.
 func (a authenticator) authorize(r *http.Request, scope domain.Scope) (actor string, err error) {
 	text, ok := bearer(r)
 	if !ok {
 		return "", domain.Unauthorized("send the header Authorization: Bearer <token>")
 	}
-	if actor, err = a.recognise(r, text, scope); err != nil {
-		err = a.failures.slow(r, err)
+	if actor, err = a.authenticate(r, text, scope); err != nil {
+		err = a.logins.delay(r, err)
 	}
 	return actor, err
 }
 
-func (a authenticator) recognise(r *http.Request, text string, scope domain.Scope) (actor string, err error) {
+func (a authenticator) authenticate(r *http.Request, text string, scope domain.Scope) (actor string, err error) {
 	if a.hasAdmin {
 		sum := sha256.Sum256([]byte(text))
 		if subtle.ConstantTimeCompare(sum[:], a.admin[:]) == 1 {
@@ -57,7 +57,7 @@ func (a authenticator) recognise(r *http.Request, text string, scope domain.Scop
 		}
 	}
 	if a.identity != nil && identity.IsToken(text) {
-		return a.recogniseJWT(r.Context(), text, scope)
+		return a.authenticateJWT(r.Context(), text, scope)
 	}
 	token, err := a.find(r.Context(), text)
 	if err != nil {
@@ -72,8 +72,8 @@ func (a authenticator) recognise(r *http.Request, text string, scope domain.Scop
 	return token.Name, nil
 }
 
-// recogniseJWT asks the clinic's identity provider's keys.
-func (a authenticator) recogniseJWT(ctx context.Context, text string, scope domain.Scope) (actor string, err error) {
+// authenticateJWT checks a token of the clinic's identity provider by its keys.
+func (a authenticator) authenticateJWT(ctx context.Context, text string, scope domain.Scope) (actor string, err error) {
 	bearer, err := a.identity.Authenticate(ctx, text, a.commands.Now())
 	switch {
 	case errors.Is(err, identity.ErrRefused):
@@ -86,12 +86,11 @@ func (a authenticator) recogniseJWT(ctx context.Context, text string, scope doma
 	return bearer.Actor, nil
 }
 
-// find looks a token up by its hash: comparing hashes tells an attacker nothing
-// about tokens. One that is not known may have been created a moment ago by
-// another process, so the log is asked, for all strangers of the moment at once.
-// One that is known may have been revoked: what was not heard of the others for
-// too long is asked for too, and a node that is cut off from the log believes no
-// token any more.
+// find looks a token up by its hash: comparing hashes tells an attacker nothing about
+// tokens. An unknown one may have just been created by another process, so the log is
+// read, once for all that ask meanwhile. So it is if the others have not been heard of for
+// tokenAge, as a known one may have been revoked: a node that is cut off from the log
+// accepts no tokens.
 func (a authenticator) find(ctx context.Context, text string) (domain.Token, error) {
 	hash, directory := commands.TokenHash(text), a.commands.Directory
 	token, ok := directory.TokenByHash(hash)
@@ -105,8 +104,8 @@ func (a authenticator) find(ctx context.Context, text string) (domain.Token, err
 	return token, nil
 }
 
-// tokenAge is how old may be what we know of a known token: a revoked one ends
-// everywhere within a second.
+// tokenAge is how old the knowledge of a token may be: a revoked one is refused everywhere
+// within a second.
 const tokenAge = 900 * time.Millisecond
 
 func bearer(r *http.Request) (string, bool) {
@@ -115,21 +114,20 @@ func bearer(r *http.Request) (string, bool) {
 	return token, ok && strings.EqualFold(scheme, "Bearer") && token != ""
 }
 
-// refresher does something once for all who ask while it is done for others:
-// one at a time, however many ask.
+// refresher does something once for all that ask for it meanwhile, one at a time.
 type refresher struct {
 	asked atomic.Int64 // how many have asked
 
 	mu     sync.Mutex
-	served int64 // so many of them had asked when what was done last began
-	err    error // what came of it
+	served int64 // how many had asked when the last run began
+	err    error // of the last run
 }
 
-// refreshPatience bounds how long one who asks waits.
-const refreshPatience = 2 * time.Second
+// refreshTimeout bounds a run.
+const refreshTimeout = 2 * time.Second
 
-// since does it, or takes what came of it for another, if that began after the call.
-func (r *refresher) since(ctx context.Context, do func(context.Context) error) error {
+// since returns the result of a run that began after the call.
+func (r *refresher) since(ctx context.Context, run func(context.Context) error) error {
 	turn := r.asked.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,9 +135,9 @@ func (r *refresher) since(ctx context.Context, do func(context.Context) error) e
 		return r.err
 	}
 	r.served = r.asked.Load()
-	// All of them wait for it, so it is not this one's leaving that ends it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshPatience)
+	// Others wait for it too, so it does not end when this caller leaves.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
 	defer cancel()
-	r.err = do(ctx)
+	r.err = run(ctx)
 	return r.err
 }

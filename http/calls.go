@@ -8,87 +8,67 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/gorilla/mux"
-
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
 
-func (s *Server) callRoutes() {
-	s.api("GET", webhookPath+"/calls", domain.ScopeWebhooksRead, s.handleCallList)
-	s.api("GET", webhookPath+"/calls/{call:[0-9A-Fa-f-]+}", domain.ScopeWebhooksRead, s.handleCallGet)
+var (
+	callStatus = choiceParam("status", "how the call ended", "", projections.CallSuccess, projections.CallFailed)
+	// callType is what calls are listed under: a type of the catalogue, or batch.
+	callType = param[domain.EventType]{name: eventType.name, text: eventType.text, schema: eventType.schema, parse: func(value string, catalog domain.Catalog) (domain.EventType, string) {
+		if value == string(domain.BatchEventType) {
+			return domain.BatchEventType, ""
+		}
+		return parseEventType(value, catalog)
+	}}
+)
+
+func (s *Server) callOperations() []operation {
+	return []operation{{
+		method: "GET", path: "/webhooks/{webhook}/calls", id: "listCalls", summary: "The call log of a webhook, newest first", scope: domain.ScopeWebhooksRead,
+		query: []queryParam{callStatus, callType, from, to, limit, cursor}, answer: listOf[projections.Call], serve: s.ofWebhook(s.listCalls),
+	}, {
+		method: "GET", path: "/webhooks/{webhook}/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: domain.ScopeWebhooksRead,
+		answer: answerOf[callDetailsView], serve: s.ofWebhook(s.getCall),
+	}}
 }
 
-func (s *Server) handleCallList(x *exchange, r *http.Request) error {
-	q := readQuery(r)
-	f := projections.CallFilter{
-		Status:    projections.CallStatus(q.choice("status", "", string(projections.CallSuccess), string(projections.CallFailed))),
-		EventType: s.callType(q),
-		From:      q.time("from"), To: q.time("to"), Limit: q.limit(), Cursor: q.text("cursor"),
-	}
-	if err := q.done(); err != nil {
-		return err
-	}
-	w, err := s.anyWebhookInPath(r)
+func (s *Server) listCalls(x *request, r *http.Request, w domain.Webhook) error {
+	list, err := s.queries.Calls(r.Context(), projections.CallFilter{
+		Webhook: w.ID, Status: callStatus.of(x), EventType: string(callType.of(x)), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+	})
+	return x.respond(newPage(list.Items, list.NextCursor), err)
+}
+
+func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook) error {
+	id, err := pathID[domain.CallID](r, "call")
 	if err != nil {
 		return err
 	}
-	f.Webhook = w.ID
-	list, err := s.queries.Calls(r.Context(), f)
-	if err != nil {
-		return err
-	}
-	return x.answer(http.StatusOK, newPage(list.Items, list.NextCursor))
+	return x.respond(s.callDetails(r.Context(), w.ID, id))
 }
 
-// callType gives what calls are listed under: a type of the catalogue, or batch.
-func (s *Server) callType(q *query) string {
-	if q.text("event_type") == string(domain.BatchEventType) {
-		return string(domain.BatchEventType)
-	}
-	return string(q.eventType(s.commands.Catalog))
-}
-
-func (s *Server) handleCallGet(x *exchange, r *http.Request) error {
-	if err := readQuery(r).done(); err != nil {
-		return err
-	}
-	w, err := s.anyWebhookInPath(r)
-	if err != nil {
-		return err
-	}
-	id, ok := parseUUID(mux.Vars(r)["call"])
-	if !ok {
-		return domain.NotFound("call")
-	}
-	call, err := s.callDetails(r.Context(), w.ID, domain.CallID(id))
-	if err != nil {
-		return err
-	}
-	return x.answer(http.StatusOK, call)
-}
-
-// callView is a call with all that is known of it.
-type callView struct {
+// callDetailsView is a call with all that is known of it.
+type callDetailsView struct {
 	projections.Call
 	Method            string            `json:"method"`
 	RequestHeaders    map[string]string `json:"request_headers"` // the webhook's own are masked
-	Payload           *string           `json:"payload"`         // the exact bytes; null when nothing was sent, or nobody knows when
+	Payload           *string           `json:"payload"`         // the exact bytes; null if nothing was sent, or it is unknown when
 	ResponseHeaders   map[string]string `json:"response_headers"`
 	ResponseBody      *string           `json:"response_body"` // null: no answer
 	ResponseBytes     []byte            `json:"response_body_base64,omitempty"`
 	ResponseTruncated bool              `json:"response_truncated"`
 }
 
-// callDetails reads a call from the log. What was sent is not kept: it is made
-// anew, to the byte, from the event, the webhook as it was, and the time.
-func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id domain.CallID) (callView, error) {
+// callDetails reads a call from the log. What was sent is not kept: it is composed again,
+// to the byte, from the event, the webhook as it was, and the time.
+func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id domain.CallID) (callDetailsView, error) {
 	call, err := s.queries.Call(ctx, webhook, id)
 	if err != nil {
-		return callView{}, err
+		return callDetailsView{}, err
 	}
-	v := callView{
+	v := callDetailsView{
 		Call: call, Method: http.MethodPost, RequestHeaders: map[string]string{}, ResponseHeaders: map[string]string{},
 		ResponseTruncated: call.Record.Truncated,
 	}
@@ -103,13 +83,13 @@ func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id d
 		}
 	}
 	if call.Record.StartedAt.IsZero() {
-		return v, nil // a crash cut it off: when it was made is not known
+		return v, nil // a crash cut it off: it is unknown when it was made
 	}
-	return v, s.sent(ctx, &v)
+	return v, s.addSent(ctx, &v)
 }
 
-// sent fills in what was sent.
-func (s *Server) sent(ctx context.Context, v *callView) error {
+// addSent adds what was sent.
+func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
 	record := v.Record
 	w, err := s.queries.WebhookVersion(ctx, record.WebhookID, record.WebhookVersion)
 	if err != nil {

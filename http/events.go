@@ -1,6 +1,7 @@
 package http
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -9,43 +10,66 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// eventPath matches an event's id in a path.
-const eventPath = "/webhooks/events/{event:[0-9A-Fa-f-]+}"
-
-// FastPaths are those of requests that come by the ten thousand a second (fastpath.Config.Paths).
-var FastPaths = []string{apiRoot + triggerPath, apiRoot + triggerPath + "/batch"}
-
 const triggerPath = "/webhooks/events/trigger"
 
-func (s *Server) eventRoutes() {
-	s.long("POST", triggerPath, domain.ScopeEventsWrite, s.handleTrigger)
-	s.long("POST", triggerPath+"/batch", domain.ScopeEventsWrite, s.handleTriggerBatch)
-	s.api("GET", "/webhooks/events/types", anyToken, s.handleEventTypes)
-	s.api("GET", "/webhooks/events/parked", domain.ScopeWebhooksRead, s.handleParked)
-	s.api("POST", parkedPath+"/retry", domain.ScopeAdmin, s.handleParkedRetry)
-	s.api("POST", parkedPath+"/discard", domain.ScopeAdmin, s.handleParkedDiscard)
-	s.api("GET", "/webhooks/events", domain.ScopeWebhooksRead, s.handleEventList)
-	s.api("GET", eventPath, domain.ScopeWebhooksRead, s.handleEventGet)
-	s.api("GET", eventPath+"/deliveries", domain.ScopeWebhooksRead, s.handleEventDeliveries)
-	s.api("GET", eventPath+"/explain", domain.ScopeWebhooksRead, s.handleEventExplain)
+// FastPaths are the paths of frequent requests (fastpath.Config.Paths).
+var FastPaths = []string{apiRoot + triggerPath, apiRoot + triggerPath + "/batch"}
+
+func (s *Server) eventOperations() []operation {
+	idempotent := []headerParam{idempotencyKey}
+	return []operation{{
+		method: "POST", path: triggerPath, id: "triggerEvent", summary: "Trigger an event; answered once it is durable", scope: domain.ScopeEventsWrite,
+		header: idempotent, body: newEvent, status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true,
+		unbounded: true, serve: s.triggerEvent,
+	}, {
+		method: "POST", path: triggerPath + "/batch", id: "triggerEvents", summary: "Trigger up to 1000 events, all or none", scope: domain.ScopeEventsWrite,
+		header: idempotent, body: newEvents, status: http.StatusAccepted, answer: answerOf[acceptedListView], conflicts: true,
+		unbounded: true, serve: s.triggerEvents,
+	}, {
+		method: "GET", path: "/webhooks/events/types", id: "listEventTypes", summary: "The catalogue of event types", scope: anyToken,
+		query: []queryParam{atMost, after}, answer: listOf[eventTypeView], serve: s.listEventTypes,
+	}}
 }
 
-// handleTrigger runs for every event of the clinic: it encodes by hand and copies
-// the body once.
-func (s *Server) handleTrigger(x *exchange, r *http.Request) error {
-	b, err := readJSON(r, maxEventBody)
-	if err != nil {
+// newEvent is a request to trigger an event. The event's data is the body's own bytes.
+var newEvent = object[commands.NewEvent]{name: "NewEvent", limit: maxEventBody, fields: []field[commands.NewEvent]{
+	plain("event_type", jsonText, func(e *commands.NewEvent) *string { return &e.Event.EventType }, nil).must(),
+	plain("event_data", jsonRaw, func(e *commands.NewEvent) *json.RawMessage { return &e.Event.EventData },
+		schema{"description": "what happened; delivered byte for byte as it came"}).must(),
+	plain("source", jsonText, func(e *commands.NewEvent) *string { return &e.Event.Source },
+		schema{"maxLength": 500, "description": "who says so"}),
+	plain("correlation_id", jsonText, func(e *commands.NewEvent) *string { return &e.Event.CorrelationID },
+		schema{"maxLength": 500, "description": "your own id of the matter, to look events up by"}),
+	plain("event_id", jsonEventID, func(e *commands.NewEvent) *domain.EventID { return &e.ID },
+		schema{"description": "makes the event accepted once: the same id with the same content answers as the first time, with another content it is 409"}),
+}}
+
+// describeEventTypes adds the types of the catalogue, which is this server's own.
+func (s *Server) describeEventTypes(d *describer) {
+	types := []domain.EventType{}
+	for _, info := range s.catalog().Clinic() {
+		types = append(types, info.Type)
+	}
+	d.components[newEvent.name]["properties"].(schema)["event_type"] = enum(types...)
+}
+
+// newEvents is a request to trigger a batch of events, each read as a newEvent.
+var newEvents = object[json.RawMessage]{name: "NewEvents", limit: maxEventBody, fields: []field[json.RawMessage]{
+	field[json.RawMessage]{name: "events", schema: schema{"type": "array", "minItems": 1, "maxItems": commands.MaxBatch, "items": reference(newEvent.name)}, read: func(to *json.RawMessage, raw []byte) faults {
+		*to = raw
+		return nil
+	}}.must(),
+}}
+
+// triggerEvent runs for every event of the clinic: it encodes by hand and copies the body
+// once.
+func (s *Server) triggerEvent(x *request, r *http.Request) error {
+	var event commands.NewEvent
+	rules := func() []domain.FieldError { return s.commands.Catalog.TriggeredFields(event.Event) }
+	if err := newEvent.read(x, r, &event, rules); err != nil {
 		return err
 	}
-	defer b.release()
-	event, refused, err := readEvent(b.data)
-	if err != nil {
-		return err
-	}
-	if refused != nil {
-		return domain.InvalidFields(withRules(refused, s.commands.Catalog.TriggeredFields(event.Event)))
-	}
-	key, err := idempotencyKey(r)
+	key, err := readIdempotencyKey(r)
 	if err != nil {
 		return err
 	}
@@ -53,23 +77,21 @@ func (s *Server) handleTrigger(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	x.Header()["Content-Type"] = jsonType
-	writeBody(x, http.StatusAccepted, appendAccepted(make([]byte, 0, 160), accepted))
-	return nil
+	return x.respondJSON(appendAccepted(make([]byte, 0, 160), accepted))
 }
 
-// handleTriggerBatch accepts all of its events or none.
-func (s *Server) handleTriggerBatch(x *exchange, r *http.Request) error {
-	b, err := readJSON(r, maxEventBody)
+// triggerEvents accepts all events of a batch or none.
+func (s *Server) triggerEvents(x *request, r *http.Request) error {
+	var list json.RawMessage
+	rules := func() []domain.FieldError { return checkBatch(list) }
+	if err := newEvents.read(x, r, &list, rules); err != nil {
+		return err
+	}
+	events, err := s.readBatch(list)
 	if err != nil {
 		return err
 	}
-	defer b.release()
-	events, err := s.readBatch(b.data)
-	if err != nil {
-		return err
-	}
-	key, err := idempotencyKey(r)
+	key, err := readIdempotencyKey(r)
 	if err != nil {
 		return err
 	}
@@ -84,86 +106,26 @@ func (s *Server) handleTriggerBatch(x *exchange, r *http.Request) error {
 		}
 		answer = appendAccepted(answer, one)
 	}
-	x.Header()["Content-Type"] = jsonType
-	writeBody(x, http.StatusAccepted, append(answer, "]}"...))
+	return x.respondJSON(append(answer, "]}"...))
+}
+
+func checkBatch(list []byte) []domain.FieldError {
+	switch {
+	case list == nil:
+		return []domain.FieldError{{Field: "events", Message: "is required"}}
+	case list[0] != '[':
+		return []domain.FieldError{{Field: "events", Message: "must be a list of events"}}
+	}
 	return nil
 }
 
-func appendAccepted(dst []byte, a commands.Accepted) []byte {
-	dst = append(append(append(dst, `{"event_id":"`...), a.EventID.String()...), `","event_type":`...)
-	dst = domain.AppendJSONString(dst, string(a.EventType))
-	return append(appendMoment(append(dst, `,"accepted_at":`...), a.AcceptedAt), '}')
-}
-
-// acceptedView is what appendAccepted writes.
-type acceptedView struct {
-	EventID    domain.EventID `json:"event_id"`
-	EventType  string         `json:"event_type"`
-	AcceptedAt time.Time      `json:"accepted_at"`
-}
-
-// acceptedListView is the answer to a batch.
-type acceptedListView struct {
-	Items []acceptedView `json:"items"`
-}
-
-// readEvent takes a request to trigger an event apart. The event's data is the
-// body's own bytes. Values of a wrong type are in refused.
-func readEvent(data []byte) (event commands.NewEvent, refused []domain.FieldError, err error) {
-	err = domain.ObjectFields(data, func(key string, raw []byte) error {
-		message := ""
-		switch key {
-		case "event_type":
-			message = text(&event.Event.EventType)(raw)
-		case "event_data":
-			event.Event.EventData = raw
-		case "source":
-			message = text(&event.Event.Source)(raw)
-		case "correlation_id":
-			message = text(&event.Event.CorrelationID)(raw)
-		case "event_id":
-			message = readEventID(&event.ID, raw)
-		default:
-			message = "is not a field of this request"
-		}
-		if message != "" {
-			refused = append(refused, domain.FieldError{Field: shown(key), Message: message})
-		}
-		return nil
-	})
-	return event, refused, err
-}
-
-func readEventID(to *domain.EventID, raw []byte) string {
-	if isNull(raw) {
-		return ""
-	}
-	text, ok := domain.JSONText(raw)
-	id, isUUID := parseUUID(text)
-	if !ok || !isUUID {
-		return mustBeUUID
-	}
-	*to = domain.EventID(id)
-	return ""
-}
-
-func (s *Server) readBatch(data []byte) ([]commands.NewEvent, error) {
-	var list []byte
-	refused, err := fields{"events": func(raw []byte) string { list = raw; return "" }}.read(data)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case list == nil:
-		refused = append(refused, domain.FieldError{Field: "events", Message: "is required"})
-	case list[0] != '[':
-		refused = append(refused, domain.FieldError{Field: "events", Message: "must be a list of events"})
-	}
-	if len(refused) > 0 {
+func (s *Server) readBatch(list []byte) ([]commands.NewEvent, error) {
+	refused := checkBatch(list)
+	if refused != nil {
 		return nil, domain.InvalidFields(refused)
 	}
 	var events []commands.NewEvent
-	err = domain.ArrayElements(list, func(i int, raw []byte) error {
+	err := domain.ArrayElements(list, func(i int, raw []byte) error {
 		if i >= commands.MaxBatch {
 			return domain.Invalid("events", fmt.Sprintf("must have at most %d events", commands.MaxBatch))
 		}
@@ -171,10 +133,11 @@ func (s *Server) readBatch(data []byte) ([]commands.NewEvent, error) {
 			refused = append(refused, domain.FieldError{Field: fmt.Sprintf("events[%d]", i), Message: mustBeObject})
 			return nil
 		}
-		event, unread, err := readEvent(raw)
-		if unread != nil {
-			unread = withRules(unread, s.commands.Catalog.TriggeredFields(event.Event))
-			refused = append(refused, commands.InBatch(i, unread)...)
+		var event commands.NewEvent
+		wrong, err := newEvent.parse(raw, &event)
+		if wrong != nil {
+			wrong = withRules(wrong, s.commands.Catalog.TriggeredFields(event.Event))
+			refused = append(refused, commands.InBatch(i, wrong)...)
 		}
 		events = append(events, event)
 		return err
@@ -185,48 +148,57 @@ func (s *Server) readBatch(data []byte) ([]commands.NewEvent, error) {
 	return events, domain.CheckFields(refused)
 }
 
-const maxIdempotencyKey = 255
-
-// idempotencyKey gives the caller's key; "" when there is none.
-func idempotencyKey(r *http.Request) (string, error) {
-	keys := r.Header["Idempotency-Key"]
+// readIdempotencyKey returns the caller's key, or "" if there is none.
+func readIdempotencyKey(r *http.Request) (string, error) {
+	const longest = 255
+	keys := r.Header[idempotencyKey.name]
 	if len(keys) == 0 {
 		return "", nil
 	}
-	if len(keys) > 1 || keys[0] == "" || len(keys[0]) > maxIdempotencyKey {
-		return "", domain.Invalid("Idempotency-Key", fmt.Sprintf("must be one header of 1 to %d bytes", maxIdempotencyKey))
+	if len(keys) > 1 || keys[0] == "" || len(keys[0]) > longest {
+		return "", domain.Invalid(idempotencyKey.name, fmt.Sprintf("must be one header of 1 to %d bytes", longest))
 	}
 	return keys[0], nil
 }
 
-// handleEventTypes lists the catalogue: the clinic's types, then the service's own.
-func (s *Server) handleEventTypes(x *exchange, r *http.Request) error {
-	q := readQuery(r)
-	part := q.part()
-	if err := q.done(); err != nil {
-		return err
-	}
+// acceptedView is what appendAccepted encodes.
+type acceptedView struct {
+	EventID    domain.EventID `json:"event_id"`
+	EventType  string         `json:"event_type"`
+	AcceptedAt time.Time      `json:"accepted_at"`
+}
+
+type acceptedListView struct {
+	Items []acceptedView `json:"items"`
+}
+
+func appendAccepted(dst []byte, a commands.Accepted) []byte {
+	dst = append(append(append(dst, `{"event_id":"`...), a.EventID.String()...), `","event_type":`...)
+	dst = domain.AppendJSONString(dst, string(a.EventType))
+	return append(appendMoment(append(dst, `,"accepted_at":`...), a.AcceptedAt), '}')
+}
+
+// eventTypeView is a type of the catalogue.
+type eventTypeView struct {
+	Type        domain.EventType `json:"type"`
+	Group       string           `json:"group"`
+	Description descriptionView  `json:"description"`
+	Triggerable bool             `json:"triggerable"` // false: only the service itself makes it
+}
+
+type descriptionView struct {
+	RU string `json:"ru"`
+	EN string `json:"en"`
+}
+
+// listEventTypes lists the catalogue: the clinic's types, then the service's own.
+func (s *Server) listEventTypes(x *request, _ *http.Request) error {
 	catalog := s.commands.Catalog
 	items := make([]eventTypeView, 0, 32)
 	for _, info := range append(catalog.Clinic(), catalog.System()...) {
 		items = append(items, eventTypeView{
-			Type: info.Type, Group: info.Group, Description: description{RU: info.RU, EN: info.EN},
-			Triggerable: !info.Type.IsSystem(),
+			Type: info.Type, Group: info.Group, Description: descriptionView{RU: info.RU, EN: info.EN}, Triggerable: !info.Type.IsSystem(),
 		})
 	}
-	return x.answer(http.StatusOK, partOf(items, part))
-}
-
-type eventTypeView struct {
-	Type        domain.EventType `json:"type"`
-	Group       string           `json:"group"`
-	Description description      `json:"description"`
-	// Triggerable tells the clinic's types from the service's own, which only the
-	// service makes.
-	Triggerable bool `json:"triggerable"`
-}
-
-type description struct {
-	RU string `json:"ru"`
-	EN string `json:"en"`
+	return x.respond(pageOf(items, x), nil)
 }

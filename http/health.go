@@ -6,47 +6,56 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// The health and metrics routes need no token: they tell no data of the clinic,
-// and what asks for them (a load balancer, Prometheus) mostly has none. As anybody
-// may ask, what they cost the database does not grow with how many do.
-func (s *Server) healthRoutes() {
-	s.route("GET", "/healthz", public, s.handleAlive)
-	s.route("GET", readyPath, public, s.handleReady)
+// The paths of probes, which need no token: they show no data of the clinic, and load
+// balancers and Prometheus mostly have none. As anybody may ask, what they cost the
+// database does not grow with the number of requests.
+const (
+	alivePath   = "/healthz"
+	readyPath   = "/readyz"
+	metricsPath = "/metrics"
+)
+
+func (s *Server) healthOperations() []operation {
+	operations := []operation{{
+		method: "GET", path: alivePath, id: "alive", summary: "Whether the process lives", scope: public, answer: answerOf[statusView],
+		serve: s.getAlive,
+	}, {
+		method: "GET", path: readyPath, id: "ready", summary: "Whether it can serve", scope: public, answer: answerOf[statusView],
+		unbounded: true, serve: s.getReady,
+	}}
 	if s.config.Metrics != nil {
-		s.route("GET", "/metrics", public, s.handleMetrics)
+		operations = append(operations, operation{
+			method: "GET", path: metricsPath, id: "metrics", summary: "Metrics for Prometheus", scope: public, answer: text, media: "text/plain",
+			unbounded: true, serve: s.getMetrics,
+		})
 	}
+	return operations
 }
 
-const readyPath = "/readyz"
-
-func (s *Server) handleAlive(x *exchange, _ *http.Request) error {
-	return x.answer(http.StatusOK, statusView{"ok"})
+type statusView struct {
+	Status string `json:"status"`
 }
 
-// handleReady asks once for all who ask meanwhile, within refreshPatience.
-func (s *Server) handleReady(x *exchange, r *http.Request) error {
+func (s *Server) getAlive(x *request, _ *http.Request) error { return x.respond(statusView{"ok"}, nil) }
+
+// getReady asks once for all that ask meanwhile, within refreshTimeout.
+func (s *Server) getReady(x *request, r *http.Request) error {
 	if s.config.Ready != nil {
 		if err := s.readiness.since(r.Context(), s.config.Ready); err != nil {
 			return domain.Unavailable("the service is not ready", err)
 		}
 	}
-	return x.answer(http.StatusOK, statusView{"ready"})
+	return x.respond(statusView{"ready"}, nil)
 }
 
-// maxScrapes bounds how many read the metrics at once.
 const maxScrapes = 4
 
-func (s *Server) handleMetrics(x *exchange, r *http.Request) error {
-	select {
-	case s.scrapes <- struct{}{}:
-		defer func() { <-s.scrapes }()
-	default:
-		return domain.Throttled("too many others are reading the metrics; try again")
+func (s *Server) getMetrics(x *request, r *http.Request) error {
+	release, err := s.scrapes.acquire("reading the metrics")
+	if err != nil {
+		return err
 	}
+	defer release()
 	s.config.Metrics.ServeHTTP(x, r)
 	return nil
-}
-
-type statusView struct {
-	Status string `json:"status"`
 }

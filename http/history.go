@@ -2,7 +2,6 @@ package http
 
 import (
 	"encoding/json"
-	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -11,100 +10,82 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-// handleWebhookHistory lists the changes of a webhook, newest first, deleted
-// webhooks' too.
-func (s *Server) handleWebhookHistory(x *exchange, r *http.Request) error {
-	q := readQuery(r)
-	limit, before := q.limit(), q.cursor()
-	if err := q.done(); err != nil {
-		return err
-	}
-	w, err := s.anyWebhookInPath(r)
-	if err != nil {
-		return err
-	}
-	history, err := s.queries.History(r.Context(), w.ID)
-	if err != nil {
-		return err
-	}
-	if before == 0 {
-		before = math.MaxInt64
-	}
-	items, next := []historyView{}, ""
-	for _, entry := range slices.Backward(history) {
-		if entry.Version >= before {
-			continue
-		}
-		if len(items) == limit {
-			next = newCursor(items[limit-1].Version)
-			break
-		}
-		items = append(items, historyOf(entry))
-	}
-	return x.answer(http.StatusOK, newPage(items, next))
+func (s *Server) historyOperations() []operation {
+	return []operation{{
+		method: "GET", path: "/webhooks/{webhook}/history", id: "webhookHistory", summary: "Every change: who, when, what was and became", scope: domain.ScopeWebhooksRead,
+		query: []queryParam{limit, below}, answer: listOf[changeView], serve: s.ofWebhook(s.listHistory),
+	}}
 }
 
-// historyView is one change: who, when, and what was and became.
-type historyView struct {
-	Version   int64        `json:"version"`
-	Type      string       `json:"type"`
-	At        moment       `json:"at"`
-	Actor     string       `json:"actor"`
-	RequestID string       `json:"request_id,omitempty"`
-	Position  int64        `json:"position"`
-	Changes   []changeView `json:"changes"`
-}
-
+// changeView is one change: who, when, and what was and became.
 type changeView struct {
+	Version   int64             `json:"version"`
+	Type      string            `json:"type"`
+	At        moment            `json:"at"`
+	Actor     string            `json:"actor"`
+	RequestID string            `json:"request_id,omitempty"`
+	Position  int64             `json:"position"`
+	Changes   []fieldChangeView `json:"changes"`
+}
+
+type fieldChangeView struct {
 	Field  string          `json:"field"`
 	Was    json.RawMessage `json:"was"`
 	Became json.RawMessage `json:"became"`
 }
 
-func historyOf(e projections.HistoryEntry) historyView {
-	return historyView{
-		Version: e.Version, Type: e.Type, At: moment(e.At), Actor: e.Actor, RequestID: e.RequestID,
-		Position: int64(e.Position), Changes: changesOf(e),
+// listHistory lists the changes of a webhook, newest first.
+func (s *Server) listHistory(x *request, r *http.Request, w domain.Webhook) error {
+	history, err := s.queries.History(r.Context(), w.ID)
+	items, next := []changeView{}, ""
+	for _, entry := range slices.Backward(history) {
+		if entry.Version >= below.of(x) {
+			continue
+		}
+		if len(items) == limit.of(x) {
+			next = newCursor(items[len(items)-1].Version)
+			break
+		}
+		items = append(items, changeView{
+			Version: entry.Version, Type: entry.Type, At: moment(entry.At), Actor: entry.Actor, RequestID: entry.RequestID,
+			Position: int64(entry.Position), Changes: changesOf(entry),
+		})
 	}
+	return x.respond(newPage(items, next), err)
 }
 
-// changesOf is empty when the same secrets were only sealed anew.
-func changesOf(e projections.HistoryEntry) []changeView {
+// changesOf compares two states of a webhook field by field, as callers see them. Of a
+// secret that changed it tells only that it did, and nothing if it was only encrypted
+// again.
+func changesOf(e projections.HistoryEntry) []fieldChangeView {
+	changes := []fieldChangeView{}
 	if e.Type == (domain.WebhookResealed{}).ChangeType() {
-		return []changeView{}
+		return changes
 	}
-	return changesBetween(e.Before, e.After)
-}
-
-// changesBetween compares two states of a webhook field by field, as callers see
-// them. Of a secret that changed it tells only that it did.
-func changesBetween(was, became domain.Webhook) []changeView {
-	changes := []changeView{}
 	add := func(field string, was, became any, differ bool) {
 		if differ {
-			changes = append(changes, changeView{field, raw(was), raw(became)})
+			changes = append(changes, fieldChangeView{field, encode(was), encode(became)})
 		}
 	}
-	before, after := viewOf(was), viewOf(became)
-	fields := []struct {
+	was, became := viewOf(e.Before), viewOf(e.After)
+	for _, f := range []struct {
 		name        string
 		was, became any
 	}{
-		{"name", before.Name, after.Name}, {"description", before.Description, after.Description}, {"url", before.URL, after.URL},
-		{"events", before.Events, after.Events}, {"max_retries", before.MaxRetries, after.MaxRetries},
-		{"retry_delay", before.RetryDelay, after.RetryDelay}, {"timeout", before.Timeout, after.Timeout},
-		{"filters", before.Filters, after.Filters}, {"batch", before.Batch, after.Batch},
-		{"payload_version", before.PayloadVersion, after.PayloadVersion}, {"is_active", before.IsActive, after.IsActive},
-	}
-	for _, f := range fields {
-		if was.Version == 0 { // before it was registered it was nothing
+		{"name", was.Name, became.Name}, {"description", was.Description, became.Description}, {"url", was.URL, became.URL},
+		{"events", was.Events, became.Events}, {"max_retries", was.MaxRetries, became.MaxRetries},
+		{"retry_delay", was.RetryDelay, became.RetryDelay}, {"timeout", was.Timeout, became.Timeout},
+		{"filters", was.Filters, became.Filters}, {"batch", was.Batch, became.Batch},
+		{"payload_version", was.PayloadVersion, became.PayloadVersion}, {"is_active", was.IsActive, became.IsActive},
+	} {
+		if e.Before.Version == 0 { // not registered yet
 			f.was = nil
 		}
 		add(f.name, f.was, f.became, !reflect.DeepEqual(f.was, f.became))
 	}
-	add("headers", before.Headers, after.Headers, !slices.Equal(was.Headers, became.Headers))
-	add("secret", masked(was.Secret), masked(became.Secret), was.Secret != became.Secret)
-	add("deleted", was.Deleted, became.Deleted, was.Deleted != became.Deleted)
+	add("headers", was.Headers, became.Headers, !slices.Equal(e.Before.Headers, e.After.Headers))
+	add("secret", masked(e.Before.Secret), masked(e.After.Secret), e.Before.Secret != e.After.Secret)
+	add("deleted", e.Before.Deleted, e.After.Deleted, e.Before.Deleted != e.After.Deleted)
 	return changes
 }
 
@@ -114,5 +95,3 @@ func masked(s domain.Sealed) any {
 	}
 	return domain.Masked
 }
-
-func raw(v any) json.RawMessage { return encode(v) }

@@ -5,52 +5,57 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gorilla/mux"
-
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
-func (s *Server) replayRoutes() {
-	s.long("POST", webhookPath+"/backtest", domain.ScopeWebhooksRead, s.handleBacktest)
-	s.long("POST", webhookPath+"/replay", domain.ScopeWebhooksWrite, s.handleReplay)
-	s.api("GET", webhookPath+"/replays/{replay:[0-9A-Fa-f-]+}", domain.ScopeWebhooksRead, s.handleReplayGet)
+func (s *Server) replayOperations() []operation {
+	return []operation{{
+		method: "POST", path: "/webhooks/{webhook}/backtest", id: "backtestWebhook", summary: "Try other events or filters on recorded history; sends nothing", scope: domain.ScopeWebhooksRead,
+		body: backtest, answer: answerOf[projections.Backtest], unbounded: true, serve: s.ofWebhook(s.backtestWebhook),
+	}, {
+		method: "POST", path: "/webhooks/{webhook}/replay", id: "replayWebhook", summary: "Send history again to this webhook alone", scope: domain.ScopeWebhooksWrite,
+		body: replay, status: http.StatusAccepted, answer: answerOf[replayStartedView], conflicts: true, unbounded: true, serve: s.ofWebhook(s.replayWebhook),
+	}, {
+		method: "GET", path: "/webhooks/{webhook}/replays/{replay}", id: "getReplay", summary: "The progress of a replay", scope: domain.ScopeWebhooksRead,
+		answer: answerOf[projections.Replay], serve: s.ofWebhook(s.getReplay),
+	}}
 }
 
-// handleBacktest compares what the caller proposes with the webhook as it is,
-// over recorded history. What is left out stays as it is; null clears.
-func (s *Server) handleBacktest(x *exchange, r *http.Request) error {
-	w, err := s.webhookInPath(r)
-	if err != nil {
+type backtestRequest struct {
+	spec     domain.WebhookSpec // events and filters of it
+	from, to time.Time
+}
+
+var backtest = object[backtestRequest]{name: "Backtest", optional: true, limit: maxManagementBody, fields: []field[backtestRequest]{
+	asked("events", jsonTexts, func(b *backtestRequest) *domain.Asked[[]string] { return &b.spec.Events }, eventsSchema).notNull(),
+	asked("filters", jsonFilters, func(b *backtestRequest) *domain.Asked[json.RawMessage] { return &b.spec.Filters }, filtersSchema),
+	plain("from", jsonTime, func(b *backtestRequest) *time.Time { return &b.from }, schema{"description": "of the history to look through; left out: from its beginning"}),
+	plain("to", jsonTime, func(b *backtestRequest) *time.Time { return &b.to }, schema{"description": "left out: to its end"}),
+}}
+
+// backtestWebhook compares what the caller proposes with the webhook as it is, over
+// recorded history. What is left out stays as it is; null clears.
+func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) error {
+	var in backtestRequest
+	rules := func() []domain.FieldError {
+		_, err := domain.CheckSpec(s.commands.Catalog, in.spec, false)
+		return domain.FieldsOf(err)
+	}
+	if err := backtest.read(x, r, &in, rules); err != nil {
 		return err
 	}
-	b, err := readOptionalJSON(r, maxManagementBody)
-	if err != nil {
-		return err
-	}
-	defer b.release()
-	var spec domain.WebhookSpec
-	var from, to time.Time
-	refused, err := fields{
-		"events":  asked(&spec.Events, readTexts),
-		"filters": asked(&spec.Filters, readFilters),
-		"from":    readTime(&from),
-		"to":      readTime(&to),
-	}.read(b.data)
-	if err != nil {
-		return err
-	}
-	_, rules := domain.CheckSpec(s.commands.Catalog, spec, false)
-	if err := domain.CheckFields(withRules(refused, domain.FieldsOf(rules))); err != nil {
+	if err := domain.CheckFields(rules()); err != nil {
 		return err
 	}
 	events, filters := w.Events, w.Filters
-	if spec.Events.Given {
-		events = spec.Events.Value
+	if in.spec.Events.Given {
+		events = in.spec.Events.Value
 	}
-	if spec.Filters.Given {
-		filters = spec.Filters.Value
+	if in.spec.Filters.Given {
+		filters = in.spec.Filters.Value
 	}
-	is, err := domain.NewMatcher(w.Events, w.Filters)
+	current, err := domain.NewMatcher(w.Events, w.Filters)
 	if err != nil {
 		return err
 	}
@@ -58,98 +63,63 @@ func (s *Server) handleBacktest(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	done, err := s.lookThroughLog()
+	release, err := s.logReads.acquire(readingLog)
 	if err != nil {
 		return err
 	}
-	defer done()
-	result, err := s.queries.Backtest(r.Context(), is, proposed, from, to)
-	if err != nil {
-		return err
-	}
-	return x.answer(http.StatusOK, result)
+	defer release()
+	return x.respond(s.queries.Backtest(r.Context(), current, proposed, in.from, in.to))
 }
 
-func (s *Server) handleReplay(x *exchange, r *http.Request) error {
-	w, err := s.webhookInPath(r)
-	if err != nil {
-		return err
-	}
-	b, err := readJSON(r, maxManagementBody)
-	if err != nil {
-		return err
-	}
-	defer b.release()
-	var spec domain.ReplaySpec
-	var types domain.Asked[[]string]
-	var onlyFailed, dry domain.Asked[bool]
-	refused, err := fields{
-		"from":        readTime(&spec.From),
-		"to":          readTime(&spec.To),
-		"event_types": asked(&types, readTexts),
-		"only_failed": asked(&onlyFailed, readBool),
-		"dry_run":     asked(&dry, readBool),
-	}.read(b.data)
-	if err != nil {
-		return err
-	}
-	spec.EventTypes, spec.OnlyFailed = types.Value, onlyFailed.Value
-	if len(refused) > 0 {
-		return domain.InvalidFields(withRules(refused, domain.FieldsOf(domain.CheckReplay(s.commands.Catalog, spec))))
-	}
-	done, err := s.lookThroughLog()
-	if err != nil {
-		return err
-	}
-	defer done()
-	id, matched, err := s.commands.ReplayEvents(r.Context(), x.caller, w.ID, spec, dry.Value)
-	if err != nil {
-		return err
-	}
-	view := replayView{Matched: matched}
-	if !dry.Value {
-		view.ReplayID = &id
-		x.Header().Set("Location", apiRoot+"/webhooks/"+w.ID.String()+"/replays/"+id.String())
-	}
-	return x.answer(http.StatusAccepted, view)
+type replayRequest struct {
+	domain.ReplaySpec
+	dryRun bool
 }
 
-type replayView struct {
+var replay = object[replayRequest]{name: "Replay", limit: maxManagementBody, fields: []field[replayRequest]{
+	plain("from", jsonTime, func(p *replayRequest) *time.Time { return &p.From }, schema{"description": "accepted at or after"}).must(),
+	plain("to", jsonTime, func(p *replayRequest) *time.Time { return &p.To }, schema{"description": "accepted before"}).must(),
+	plain("event_types", jsonTexts, func(p *replayRequest) *[]string { return &p.EventTypes },
+		schema{"description": "types, groups or *; left out: all that the webhook asks for"}),
+	plain("only_failed", jsonBool, func(p *replayRequest) *bool { return &p.OnlyFailed },
+		schema{"default": false, "description": "only deliveries that failed for good"}),
+	plain("dry_run", jsonBool, func(p *replayRequest) *bool { return &p.dryRun }, schema{"default": false, "description": "only count"}),
+}}
+
+type replayStartedView struct {
 	ReplayID *domain.ReplayID `json:"replay_id"` // null: only counted
 	Matched  int              `json:"matched"`
 }
 
-func (s *Server) handleReplayGet(x *exchange, r *http.Request) error {
-	if err := readQuery(r).done(); err != nil {
+func (s *Server) replayWebhook(x *request, r *http.Request, w domain.Webhook) error {
+	var in replayRequest
+	rules := func() []domain.FieldError {
+		return domain.FieldsOf(domain.CheckReplay(s.commands.Catalog, in.ReplaySpec))
+	}
+	if err := replay.read(x, r, &in, rules); err != nil {
 		return err
 	}
-	w, err := s.anyWebhookInPath(r)
+	release, err := s.logReads.acquire(readingLog)
 	if err != nil {
 		return err
 	}
-	id, ok := parseUUID(mux.Vars(r)["replay"])
-	if !ok {
-		return domain.NotFound("replay")
-	}
-	replay, err := s.queries.Replay(r.Context(), w.ID, domain.ReplayID(id))
+	defer release()
+	id, matched, err := s.commands.ReplayEvents(r.Context(), x.caller, w.ID, in.ReplaySpec, in.dryRun)
 	if err != nil {
 		return err
 	}
-	return x.answer(http.StatusOK, replay)
+	view := replayStartedView{Matched: matched}
+	if !in.dryRun {
+		view.ReplayID = &id
+		x.Header().Set("Location", apiRoot+"/webhooks/"+w.ID.String()+"/replays/"+id.String())
+	}
+	return x.respond(view, nil)
 }
 
-// readTime reads a time in RFC 3339; null is as good as leaving it out.
-func readTime(to *time.Time) func([]byte) string {
-	return func(raw []byte) string {
-		if isNull(raw) {
-			return ""
-		}
-		text, _ := domain.JSONText(json.RawMessage(raw))
-		at, ok := parseTime(text)
-		if !ok {
-			return mustBeTime
-		}
-		*to = at
-		return ""
+func (s *Server) getReplay(x *request, r *http.Request, w domain.Webhook) error {
+	id, err := pathID[domain.ReplayID](r, "replay")
+	if err != nil {
+		return err
 	}
+	return x.respond(s.queries.Replay(r.Context(), w.ID, id))
 }

@@ -1,5 +1,4 @@
-// Package http is everything that is seen over HTTP: the API, and beneath it the
-// outbound sender. Statuses, headers and JSON shapes are here and nowhere else.
+// Package http is the API. Statuses, headers and JSON shapes are here and nowhere else.
 package http
 
 import (
@@ -18,7 +17,7 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-// Config is what a Server needs. What is optional says so.
+// Config is what a Server needs.
 type Config struct {
 	Commands *commands.Commands
 	Queries  *projections.Projections
@@ -27,66 +26,71 @@ type Config struct {
 	AdminToken domain.Secret
 	// Identity accepts the tokens of the clinic's identity provider. Optional.
 	Identity *identity.Provider
-	// Ready says why the process cannot serve now: the database, the migrations,
-	// shutting down.
+	// Ready returns why the process cannot serve now: the database, the migrations,
+	// shutting down. Optional.
 	Ready func(ctx context.Context) error
 	// Metrics answers GET /metrics. Optional.
 	Metrics http.Handler
-	// Observe is told of every answer; route is the path's pattern. Optional.
+	// Observe is called after every answer; route is the path's pattern. Optional.
 	Observe func(route, method string, status int, took time.Duration)
-	// Mount adds what is no API (the admin panel, the page to try the API) to the
-	// router; paths arrive without their trailing slash. Optional.
+	// Mount adds pages (the admin panel, the API's documentation) to the router; paths
+	// arrive without their trailing slash. Optional.
 	Mount func(root *mux.Router)
 }
 
 // Server answers HTTP requests. Safe for concurrent use.
 type Server struct {
-	config   Config
-	commands *commands.Commands
-	queries  *projections.Projections
-	logger   *slog.Logger
-	router   *mux.Router
-	fixed    map[fixedRoute]http.HandlerFunc // routes without variables
-	auth     authenticator
-	ids      requestIDs
-	readings chan struct{} // holds a token for each reading of the whole log under way
-	scrapes  chan struct{} // and of the metrics
-
-	readiness *refresher
-	door      *door
+	config      Config
+	commands    *commands.Commands
+	queries     *projections.Projections
+	logger      *slog.Logger
+	operations  []*operation
+	description []byte // the OpenAPI document
+	router      *mux.Router
+	fixed       map[fixedRoute]http.HandlerFunc
+	auth        authenticator
+	ids         requestIDs
+	logReads    limiter // whole readings of the log at once
+	scrapes     limiter // and of the metrics
+	readiness   *refresher
+	drainer     *drainer
 }
 
 // apiRoot is where the API is.
 const apiRoot = "/api/v1"
 
-// NewServer gives a server with all its routes. It listens nowhere: see Handler.
+// NewServer returns a server with all operations. It does not listen: see Handler.
 func NewServer(config Config) *Server {
 	s := newServer(config)
-	// The first route that matches answers, so the busiest stand first, and fixed
-	// paths before those with an id in the same place.
-	s.eventRoutes()
-	s.deliveryRoutes()
-	s.alertRoutes()
-	s.statsRoutes()
-	s.callRoutes()
-	s.webhookRoutes()
-	s.replayRoutes()
-	s.auditRoutes()
-	s.openAPIRoutes()
-	s.healthRoutes()
+	s.add(apiRoot,
+		s.eventOperations(), s.eventQueryOperations(), s.parkedOperations(), s.deliveryOperations(), s.alertOperations(),
+		s.statsOperations(), s.callOperations(), s.webhookOperations(), s.testOperations(),
+		s.historyOperations(), s.replayOperations(), s.auditOperations(), s.descriptionOperations())
+	s.add("", s.healthOperations())
+	s.description = encode(s.describe())
 	if config.Mount != nil {
 		config.Mount(s.router)
 	}
 	return s
 }
 
+// NewProbes returns a server that only answers for its health, for a process without the
+// API.
+func NewProbes(config Config) *Server {
+	s := newServer(config)
+	s.add("", s.healthOperations())
+	return s
+}
+
 func newServer(config Config) *Server {
-	s := &Server{config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger, router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, ids: newRequestIDs(), readings: make(chan struct{}, maxReadings), scrapes: make(chan struct{}, maxScrapes), readiness: new(refresher), door: newDoor()}
+	s := &Server{
+		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
+		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
+		logReads: make(limiter, maxLogReads), scrapes: make(limiter, maxScrapes), readiness: new(refresher), drainer: newDrainer(),
+	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
-	s.auth = newAuthenticator(config)
-
 	// A path is matched as it came: cleaning it would answer with a redirect.
 	s.router.SkipClean(true)
 	s.router.NotFoundHandler = http.HandlerFunc(s.handleNoSuchPath)
@@ -94,83 +98,33 @@ func newServer(config Config) *Server {
 	return s
 }
 
-// NewProbes gives a server that answers only for its health: a process without
-// the API has it too.
-func NewProbes(config Config) *Server {
-	s := newServer(config)
-	s.healthRoutes()
-	return s
+func (s *Server) catalog() domain.Catalog {
+	if s.commands == nil {
+		return domain.BuiltinCatalog()
+	}
+	return s.commands.Catalog
 }
 
-// Handler gives what answers requests.
+// limiter bounds how many do something at once: it holds a value for each.
+type limiter chan struct{}
+
+// acquire lets the caller do it until it calls release, or refuses it.
+func (l limiter) acquire(what string) (release func(), err error) {
+	select {
+	case l <- struct{}{}:
+		return func() { <-l }, nil
+	default:
+		return nil, domain.Throttled("too many others are " + what + "; try again")
+	}
+}
+
+// Handler returns what answers requests.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 
-// handler answers one request, or returns why it cannot: nothing is written then.
-type handler func(x *exchange, r *http.Request) error
-
-// public marks a route that needs no token; anyToken one that any token may use.
-const (
-	public   domain.Scope = ""
-	anyToken domain.Scope = "any"
-)
-
-// api adds a route below apiRoot whose answers take no longer than answerTimeout.
-func (s *Server) api(methods, path string, scope domain.Scope, h handler) {
-	s.long(methods, path, scope, func(x *exchange, r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
-		defer cancel()
-		return h(x, r.WithContext(ctx))
-	})
-}
-
-// long adds a route below apiRoot that has its own bounds, or may take as long as
-// its caller waits.
-func (s *Server) long(methods, path string, scope domain.Scope, h handler) {
-	s.route(methods, apiRoot+path, scope, h)
-}
-
-// answerTimeout is when a caller is told to come again rather than kept waiting
-// for a database that does not answer.
-const answerTimeout = 30 * time.Second
-
-// fixedRoute is a route whose path has no variable: it is found at once, where the
-// router matches one expression after the other and copies the request.
-type fixedRoute struct{ method, path string }
-
-// route adds a route: methods are separated by spaces, and GET brings HEAD. (There
-// are no subrouters: mux answers 404 where a subrouter's path lacks the method.)
-func (s *Server) route(methods, path string, scope domain.Scope, h handler) {
-	list := strings.Fields(methods)
-	if list[0] == http.MethodGet {
-		list = append(list, http.MethodHead)
-	}
-	answer := func(w http.ResponseWriter, r *http.Request) {
-		x := exchangeOf(w)
-		x.route = path
-		if scope != public {
-			caller, err := s.auth.authorize(r, scope)
-			x.caller.Actor = caller
-			if err != nil {
-				s.fail(x, r, err)
-				return
-			}
-		}
-		if err := h(x, r); err != nil {
-			s.fail(x, r, err)
-		}
-	}
-	s.router.HandleFunc(path, answer).Methods(list...).Name(path)
-	if !strings.ContainsRune(path, '{') {
-		for _, method := range list {
-			s.fixed[fixedRoute{method, path}] = answer
-		}
-	}
-}
-
-// serve wraps the whole router, which calls no middleware of its own for paths
-// and methods that it does not know.
+// serve wraps the whole router, which calls no middleware for paths and methods that it
+// does not know.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, started: time.Now()}
+	x := &request{ResponseWriter: w, started: time.Now()}
 	x.caller.RequestID = s.ids.of(r)
 	header := w.Header()
 	header["X-Request-Id"] = []string{x.caller.RequestID}
@@ -179,14 +133,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.finish(x, r)
 	withoutTrailingSlash(r)
 	if !isProbe(r.URL.Path) {
-		if !s.door.enter() {
-			s.refuse(x, r)
+		if !s.drainer.enter() {
+			s.rejectDraining(x, r)
 			return
 		}
-		defer s.door.leave()
+		defer s.drainer.leave()
 	}
-	if answer := s.fixed[fixedRoute{r.Method, r.URL.Path}]; answer != nil {
-		answer(x, r)
+	if serve := s.fixed[fixedRoute{r.Method, r.URL.Path}]; serve != nil {
+		serve(x, r)
 		return
 	}
 	s.router.ServeHTTP(x, r)
@@ -205,8 +159,8 @@ func withoutTrailingSlash(r *http.Request) {
 	}
 }
 
-// finish ends every request: a panic becomes a problem, and one line tells all.
-func (s *Server) finish(x *exchange, r *http.Request) {
+// finish ends every request: a panic becomes a problem, and one line is logged.
+func (s *Server) finish(x *request, r *http.Request) {
 	if problem := recover(); problem != nil {
 		if problem == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 			panic(problem)
@@ -215,23 +169,25 @@ func (s *Server) finish(x *exchange, r *http.Request) {
 		if x.status != 0 {
 			panic(http.ErrAbortHandler) // half an answer is out: cut it off visibly
 		}
-		writeProblem(x, http.StatusInternalServerError, problemOf(domain.KindInternal), "", nil)
+		x.respondProblem(problems[domain.KindInternal], "", nil)
+	}
+	if x.body != nil {
+		x.body.release()
 	}
 	took := time.Since(x.started)
 	s.log(x, r, took)
 	if s.config.Observe != nil {
-		s.config.Observe(x.route, r.Method, x.status, took)
+		s.config.Observe(x.route(), r.Method, x.status, took)
 	}
 }
 
-// log writes one wide line a request, without the query, which may hold what is
-// somebody's. Events that were accepted, which come by the ten thousand a second,
-// and the questions of machines are for those who look closely.
-func (s *Server) log(x *exchange, r *http.Request, took time.Duration) {
+// log writes one wide line a request, without the query, which may hold personal data.
+// Accepted events, which come by the ten thousand a second, and probes are for debugging.
+func (s *Server) log(x *request, r *http.Request, took time.Duration) {
 	level := slog.LevelInfo
 	switch {
-	case x.status == http.StatusAccepted, x.status < http.StatusBadRequest && !strings.HasPrefix(x.route, apiRoot), x.route == readyPath:
-		level = slog.LevelDebug // who asks whether we are ready acts on the answer itself
+	case x.status == http.StatusAccepted, x.status < http.StatusBadRequest && !strings.HasPrefix(x.route(), apiRoot), x.route() == readyPath:
+		level = slog.LevelDebug // those who ask for readiness act on the answer
 	case x.status >= http.StatusInternalServerError:
 		level = slog.LevelError
 	}
@@ -250,12 +206,12 @@ func (s *Server) log(x *exchange, r *http.Request, took time.Duration) {
 }
 
 func (s *Server) handleNoSuchPath(w http.ResponseWriter, r *http.Request) {
-	s.fail(exchangeOf(w), r, domain.NotFound("path"))
+	s.fail(requestOf(w), r, domain.NotFound("path"))
 }
 
 // handleWrongMethod answers 405 and says which methods the path has.
 func (s *Server) handleWrongMethod(w http.ResponseWriter, r *http.Request) {
-	x := exchangeOf(w)
+	x := requestOf(w)
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := *r
@@ -266,6 +222,5 @@ func (s *Server) handleWrongMethod(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	x.Header().Set("Allow", strings.Join(allowed, ", "))
-	writeProblem(x, http.StatusMethodNotAllowed, problem{"method_not_allowed", "The path does not have this method"},
-		"use "+strings.Join(allowed, ", "), nil)
+	x.respondProblem(methodNotAllowed, "use "+strings.Join(allowed, ", "), nil)
 }

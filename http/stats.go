@@ -7,42 +7,27 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-func (s *Server) statsRoutes() {
-	s.api("GET", "/webhooks/system/stats", domain.ScopeWebhooksRead, s.handleSystemStats)
-	s.api("GET", webhookPath+"/stats", domain.ScopeWebhooksRead, s.handleWebhookStats)
+var bucket = choiceParam("bucket", "adds a series in parts of this width", "", projections.BucketHour, projections.BucketDay)
+
+func (s *Server) statsOperations() []operation {
+	query := []queryParam{from, to, bucket}
+	return []operation{{
+		method: "GET", path: "/webhooks/system/stats", id: "systemStats", summary: "Statistics of all webhooks and the system", scope: domain.ScopeWebhooksRead,
+		query: query, answer: answerOf[projections.SystemStats], serve: s.getSystemStats,
+	}, {
+		method: "GET", path: "/webhooks/{webhook}/stats", id: "webhookStats", summary: "Statistics of a webhook", scope: domain.ScopeWebhooksRead,
+		query: query, answer: answerOf[projections.Stats], serve: s.ofWebhook(s.getWebhookStats),
+	}}
 }
 
-func (s *Server) handleSystemStats(x *exchange, r *http.Request) error {
-	f, err := readStatsFilter(r)
-	if err != nil {
-		return err
-	}
-	stats, err := s.queries.SystemStats(r.Context(), f)
-	if err != nil {
-		return err
-	}
-	return x.answer(http.StatusOK, stats)
+func (s *Server) getSystemStats(x *request, r *http.Request) error {
+	return x.respond(s.queries.SystemStats(r.Context(), statsFilter(x)))
 }
 
-func (s *Server) handleWebhookStats(x *exchange, r *http.Request) error {
-	f, err := readStatsFilter(r)
-	if err != nil {
-		return err
-	}
-	w, err := s.anyWebhookInPath(r)
-	if err != nil {
-		return err
-	}
-	stats, err := s.queries.Stats(r.Context(), w.ID, f)
-	if err != nil {
-		return err
-	}
-	return x.answer(http.StatusOK, stats)
+func (s *Server) getWebhookStats(x *request, r *http.Request, w domain.Webhook) error {
+	return x.respond(s.queries.Stats(r.Context(), w.ID, statsFilter(x)))
 }
 
-func readStatsFilter(r *http.Request) (projections.StatsFilter, error) {
-	q := readQuery(r)
-	f := projections.StatsFilter{From: q.time("from"), To: q.time("to")}
-	f.Bucket = projections.Bucket(q.choice("bucket", "", string(projections.BucketHour), string(projections.BucketDay)))
-	return f, q.done()
+func statsFilter(x *request) projections.StatsFilter {
+	return projections.StatsFilter{From: from.of(x), To: to.of(x), Bucket: bucket.of(x)}
 }

@@ -9,37 +9,38 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// handleWebhookTest makes one call at once and answers with it: as the call log
-// shows it, and with what the webhook's filter would have said.
-func (s *Server) handleWebhookTest(x *exchange, r *http.Request) error {
-	w, err := s.webhookInPath(r)
-	if err != nil {
+func (s *Server) testOperations() []operation {
+	return []operation{{
+		method: "POST", path: "/webhooks/{webhook}/test", id: "testWebhook", summary: "Make one call at once, whatever the filters", scope: domain.ScopeWebhooksWrite,
+		body: test, answer: answerOf[testCallView], unbounded: true, serve: s.ofWebhook(s.testWebhook),
+	}}
+}
+
+type testRequest struct {
+	webhook   json.RawMessage
+	eventType domain.EventType
+	data      json.RawMessage
+}
+
+var test = object[testRequest]{name: "Test", limit: maxEventBody, fields: []field[testRequest]{
+	plain("webhook_id", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.webhook }, schema{
+		"type": []string{"integer", "string", "null"}, "description": "the webhook of the path again, by number or UUID; may be left out",
+	}),
+	plain("event_type", textType[domain.EventType](), func(t *testRequest) *domain.EventType { return &t.eventType }, schema{"description": "a type of the catalogue"}).must(),
+	plain("test_data", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.data }, schema{"default": schema{}}),
+}}
+
+// testWebhook makes one call at once and answers with it: as the call log shows it, and
+// with the verdict of the webhook's filters.
+func (s *Server) testWebhook(x *request, r *http.Request, w domain.Webhook) error {
+	in := testRequest{data: json.RawMessage("{}")}
+	if err := test.read(x, r, &in, func() []domain.FieldError { return checkSameWebhook(w, in.webhook) }); err != nil {
 		return err
 	}
-	b, err := readJSON(r, maxEventBody)
-	if err != nil {
+	if err := domain.CheckFields(checkSameWebhook(w, in.webhook)); err != nil {
 		return err
 	}
-	defer b.release()
-	var eventType domain.EventType
-	data := json.RawMessage("{}")
-	refused, err := fields{
-		"webhook_id": func(raw []byte) string { return checkSameWebhook(w, raw) },
-		"event_type": text(&eventType),
-		"test_data": func(raw []byte) string {
-			if !isNull(raw) {
-				data = raw
-			}
-			return ""
-		},
-	}.read(b.data)
-	if err == nil {
-		err = domain.CheckFields(refused)
-	}
-	if err != nil {
-		return err
-	}
-	tested, err := s.commands.TestWebhook(r.Context(), x.caller, w.ID, eventType, data)
+	tested, err := s.commands.TestWebhook(r.Context(), x.caller, w.ID, in.eventType, in.data)
 	if err != nil {
 		return err
 	}
@@ -48,41 +49,35 @@ func (s *Server) handleWebhookTest(x *exchange, r *http.Request) error {
 		return err
 	}
 	verdict := tested.Verdict
-	view := testView{callView: call, WouldMatch: verdict.Matched, Subscribed: verdict.Subscribed, Active: verdict.Active}
-	view.Filter.Matched = verdict.Filter.Matched
-	if !verdict.Filter.Matched {
-		view.Filter.Field, view.Filter.Reason = verdict.Filter.Field, verdict.Filter.Reason
-		view.Filter.Want, view.Filter.Got = asJSON(verdict.Filter.Want), asJSON(verdict.Filter.Got)
+	view := testCallView{callDetailsView: call, WouldMatch: verdict.Matched, Subscribed: verdict.Subscribed, Active: verdict.Active}
+	if view.Filter.Matched = verdict.Filter.Matched; !verdict.Filter.Matched {
+		view.Filter.failedCondition = conditionOf(verdict.Filter)
 	}
-	return x.answer(http.StatusOK, view)
+	return x.respond(view, nil)
 }
 
-// testView is a test call, and what the webhook would have said to a real event.
-type testView struct {
-	callView
-	WouldMatch bool       `json:"would_match"`
-	Subscribed bool       `json:"type_subscribed"`
-	Active     bool       `json:"active"`
-	Filter     filterView `json:"filter"`
-}
-
-type filterView struct {
-	Matched bool            `json:"matched"`
-	Field   string          `json:"field,omitempty"`
-	Want    json.RawMessage `json:"want,omitempty"`
-	Got     json.RawMessage `json:"got,omitempty"`
-	Reason  string          `json:"reason,omitempty"`
-}
-
-// checkSameWebhook refuses a body that names another webhook than the path, by
-// its number or its UUID.
-func checkSameWebhook(w domain.Webhook, raw []byte) string {
+// checkSameWebhook refuses a body that names another webhook than the path.
+func checkSameWebhook(w domain.Webhook, raw []byte) []domain.FieldError {
 	name, isText := domain.JSONText(raw)
 	if !isText {
 		name = string(raw)
 	}
-	if isNull(raw) || name == strconv.FormatInt(w.Number, 10) || strings.EqualFold(name, w.ID.String()) {
-		return ""
+	if raw == nil || name == strconv.FormatInt(w.Number, 10) || strings.EqualFold(name, w.ID.String()) {
+		return nil
 	}
-	return "is another webhook than the one in the path"
+	return []domain.FieldError{{Field: "webhook_id", Message: "is another webhook than the one in the path"}}
+}
+
+// testCallView is a test call, and how the webhook would have treated a real event.
+type testCallView struct {
+	callDetailsView
+	WouldMatch bool           `json:"would_match"`
+	Subscribed bool           `json:"type_subscribed"`
+	Active     bool           `json:"active"`
+	Filter     testFilterView `json:"filter"`
+}
+
+type testFilterView struct {
+	Matched bool `json:"matched"`
+	failedCondition
 }

@@ -1,9 +1,8 @@
 package http
 
 import (
-	"encoding/json"
-	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,25 +13,46 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// webhookPath matches a webhook's id in a path: its UUID or its short number.
-const webhookPath = "/webhooks/{webhook:[0-9A-Fa-f-]+}"
+var (
+	webhookStatus = choiceParam("status", "which webhooks", "all", "all", "active", "inactive")
+	webhookWords  = textParam("q", "text in the name, description or url")
+	asOf          = timeParam("as_of", "the time at which the webhook was as answered")
+)
 
-func (s *Server) webhookRoutes() {
-	s.api("POST", "/webhooks", domain.ScopeWebhooksWrite, s.handleWebhookRegister)
-	s.api("GET", "/webhooks", domain.ScopeWebhooksRead, s.handleWebhookList)
-	s.api("GET", webhookPath, domain.ScopeWebhooksRead, s.handleWebhookGet)
-	s.api("PUT PATCH", webhookPath, domain.ScopeWebhooksWrite, s.handleWebhookChange)
-	s.api("DELETE", webhookPath, domain.ScopeWebhooksWrite, s.handleWebhookDelete)
-	s.api("POST", webhookPath+"/activate", domain.ScopeWebhooksWrite, s.handleWebhookActivate)
-	s.api("POST", webhookPath+"/deactivate", domain.ScopeWebhooksWrite, s.handleWebhookDeactivate)
-	s.api("POST", webhookPath+"/rotate-secret", domain.ScopeWebhooksWrite, s.handleSecretRotate)
-	s.long("POST", webhookPath+"/test", domain.ScopeWebhooksWrite, s.handleWebhookTest)
-	s.api("GET", webhookPath+"/history", domain.ScopeWebhooksRead, s.handleWebhookHistory)
+func (s *Server) webhookOperations() []operation {
+	change := operation{
+		method: "PUT", path: "/webhooks/{webhook}", id: "changeWebhook", summary: "Change the fields given; null clears", scope: domain.ScopeWebhooksWrite,
+		header: []headerParam{ifMatch}, body: webhookChange, answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.changeWebhook),
+	}
+	patch := change
+	patch.method, patch.id, patch.summary = "PATCH", "patchWebhook", "The same as PUT"
+	return []operation{{
+		method: "POST", path: "/webhooks", id: "registerWebhook", summary: "Register a webhook", scope: domain.ScopeWebhooksWrite,
+		body: newWebhook, status: http.StatusCreated, answer: answerOf[webhookView], serve: s.registerWebhook,
+	}, {
+		method: "GET", path: "/webhooks", id: "listWebhooks", summary: "List webhooks, newest first", scope: domain.ScopeWebhooksRead,
+		query: []queryParam{webhookStatus, eventType, webhookWords, limit, below}, answer: listOf[webhookView], serve: s.listWebhooks,
+	}, {
+		method: "GET", path: "/webhooks/{webhook}", id: "getWebhook", summary: "A webhook as it is, or as it was", scope: domain.ScopeWebhooksRead,
+		query: []queryParam{asOf}, answer: answerOf[webhookView], serve: s.ofWebhook(s.getWebhook),
+	}, change, patch, {
+		method: "DELETE", path: "/webhooks/{webhook}", id: "deleteWebhook", summary: "Delete a webhook; pending deliveries are cancelled", scope: domain.ScopeWebhooksWrite,
+		header: []headerParam{ifMatch}, status: http.StatusNoContent, conflicts: true, serve: s.ofWebhook(s.deleteWebhook),
+	}, {
+		method: "POST", path: "/webhooks/{webhook}/activate", id: "activateWebhook", summary: "Let deliveries go on", scope: domain.ScopeWebhooksWrite,
+		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.activateWebhook),
+	}, {
+		method: "POST", path: "/webhooks/{webhook}/deactivate", id: "deactivateWebhook", summary: "Make deliveries wait", scope: domain.ScopeWebhooksWrite,
+		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.deactivateWebhook),
+	}, {
+		method: "POST", path: "/webhooks/{webhook}/rotate-secret", id: "rotateSecret", summary: "Replace the secret, with an overlap", scope: domain.ScopeWebhooksWrite,
+		body: rotation, answer: answerOf[rotatedSecretView], conflicts: true, serve: s.ofWebhook(s.rotateSecret),
+	}}
 }
 
-func (s *Server) handleWebhookRegister(x *exchange, r *http.Request) error {
-	spec, err := s.readSpec(r, true)
-	if err != nil {
+func (s *Server) registerWebhook(x *request, r *http.Request) error {
+	var spec domain.WebhookSpec
+	if err := newWebhook.read(x, r, &spec, s.specRules(&spec, true)); err != nil {
 		return err
 	}
 	w, err := s.commands.RegisterWebhook(r.Context(), x.caller, spec)
@@ -40,73 +60,53 @@ func (s *Server) handleWebhookRegister(x *exchange, r *http.Request) error {
 		return err
 	}
 	x.Header().Set("Location", apiRoot+"/webhooks/"+w.ID.String())
-	return answerWebhook(x, http.StatusCreated, w)
+	return x.respondWebhook(w, nil)
 }
 
-// handleWebhookList lists webhooks out of the directory, once that has what other
-// processes appended too.
-func (s *Server) handleWebhookList(x *exchange, r *http.Request) error {
-	q := readQuery(r)
-	status := q.choice("status", "all", "active", "inactive")
-	eventType := q.eventType(s.commands.Catalog)
-	words := strings.ToLower(q.text("q"))
-	limit, before := q.limit(), q.cursor()
-	if err := q.done(); err != nil {
-		return err
+// specRules returns the rules of a spec that is yet to be read.
+func (s *Server) specRules(spec *domain.WebhookSpec, creating bool) func() []domain.FieldError {
+	return func() []domain.FieldError {
+		_, err := domain.CheckSpec(s.commands.Catalog, *spec, creating)
+		return domain.FieldsOf(err)
 	}
-	if before == 0 {
-		before = math.MaxInt64
-	}
+}
+
+// listWebhooks lists webhooks of the directory, once it has what other processes appended.
+func (s *Server) listWebhooks(x *request, r *http.Request) error {
+	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
 	if err := s.auth.refresh.since(r.Context(), s.commands.Directory.CatchUp); err != nil {
 		return err
 	}
 	items, next := []webhookView{}, ""
 	for w := range s.commands.Directory.Newest() {
-		if w.Number >= before || !w.Exists() || status != "all" && w.Active != (status == "active") ||
-			eventType != "" && !asksFor(w, eventType) || words != "" && !speaksOf(w, words) {
+		if w.Number >= below.of(x) || !w.Exists() || status != "all" && status != statusOf(w) ||
+			eventType != "" && !subscribes(w, eventType) || words != "" && !mentions(w, words) {
 			continue
 		}
-		if len(items) == limit {
-			next = newCursor(items[limit-1].Number)
+		if len(items) == limit.of(x) {
+			next = newCursor(items[len(items)-1].Number)
 			break
 		}
 		items = append(items, viewOf(w))
 	}
-	return x.answer(http.StatusOK, newPage(items, next))
+	return x.respond(newPage(items, next), nil)
 }
 
-// asksFor tells whether events of the type go to the webhook, by type alone.
-func asksFor(w domain.Webhook, t domain.EventType) bool {
-	for _, s := range w.Events {
-		if domain.Subscription(s).Matches(t) {
-			return true
-		}
-	}
-	return false
+// subscribes reports whether the webhook gets events of the type, filters aside.
+func subscribes(w domain.Webhook, t domain.EventType) bool {
+	return slices.ContainsFunc(w.Events, func(s string) bool { return domain.Subscription(s).Matches(t) })
 }
 
-func speaksOf(w domain.Webhook, words string) bool {
-	for _, text := range []string{w.Name, w.Description, w.URL} {
-		if strings.Contains(strings.ToLower(text), words) {
-			return true
-		}
-	}
-	return false
+func mentions(w domain.Webhook, words string) bool {
+	return slices.ContainsFunc([]string{w.Name, w.Description, w.URL}, func(text string) bool {
+		return strings.Contains(strings.ToLower(text), words)
+	})
 }
 
-// handleWebhookGet answers with the webhook as it is, or as it was at a time: then
-// also when it is deleted by now.
-func (s *Server) handleWebhookGet(x *exchange, r *http.Request) error {
-	q := readQuery(r)
-	at := q.time("as_of")
-	if err := q.done(); err != nil {
-		return err
-	}
-	w, err := s.anyWebhookInPath(r)
-	if err != nil {
-		return err
-	}
-	if !at.IsZero() {
+// getWebhook answers with the webhook as it is, or as it was at a time, also if it was
+// deleted since.
+func (s *Server) getWebhook(x *request, r *http.Request, w domain.Webhook) (err error) {
+	if at := asOf.of(x); !at.IsZero() {
 		if w, err = s.queries.WebhookAt(r.Context(), w.ID, at); err != nil {
 			return err
 		}
@@ -114,127 +114,95 @@ func (s *Server) handleWebhookGet(x *exchange, r *http.Request) error {
 	if !w.Exists() {
 		return domain.NotFound("webhook")
 	}
-	return answerWebhook(x, http.StatusOK, w)
+	return x.respondWebhook(w, nil)
 }
 
-func (s *Server) handleWebhookChange(x *exchange, r *http.Request) error {
-	w, err := s.webhookInPath(r)
+func (s *Server) changeWebhook(x *request, r *http.Request, w domain.Webhook) error {
+	ifVersion, err := readIfMatch(r)
 	if err != nil {
 		return err
 	}
-	ifVersion, err := ifMatch(r)
-	if err != nil {
+	var spec domain.WebhookSpec
+	if err := webhookChange.read(x, r, &spec, s.specRules(&spec, false)); err != nil {
 		return err
 	}
-	spec, err := s.readSpec(r, false)
-	if err != nil {
-		return err
-	}
-	w, err = s.commands.ChangeWebhook(r.Context(), x.caller, w.ID, spec, ifVersion)
-	if err != nil {
-		return err
-	}
-	return answerWebhook(x, http.StatusOK, w)
+	return x.respondWebhook(s.commands.ChangeWebhook(r.Context(), x.caller, w.ID, spec, ifVersion))
 }
 
-func (s *Server) handleWebhookDelete(x *exchange, r *http.Request) error {
-	w, err := s.webhookInPath(r)
+func (s *Server) deleteWebhook(x *request, r *http.Request, w domain.Webhook) error {
+	ifVersion, err := readIfMatch(r)
 	if err != nil {
 		return err
 	}
-	ifVersion, err := ifMatch(r)
-	if err != nil {
-		return err
-	}
-	if err := s.commands.DeleteWebhook(r.Context(), x.caller, w.ID, ifVersion); err != nil {
-		return err
-	}
-	x.WriteHeader(http.StatusNoContent)
-	return nil
+	return x.respond(nil, s.commands.DeleteWebhook(r.Context(), x.caller, w.ID, ifVersion))
 }
 
-func (s *Server) handleWebhookActivate(x *exchange, r *http.Request) error {
-	w, err := s.webhookInPath(r)
-	if err != nil {
-		return err
-	}
-	if w, err = s.commands.ActivateWebhook(r.Context(), x.caller, w.ID); err != nil {
-		return err
-	}
-	return answerWebhook(x, http.StatusOK, w)
+func (s *Server) activateWebhook(x *request, r *http.Request, w domain.Webhook) error {
+	return x.respondWebhook(s.commands.ActivateWebhook(r.Context(), x.caller, w.ID))
 }
 
-func (s *Server) handleWebhookDeactivate(x *exchange, r *http.Request) error {
-	w, err := s.webhookInPath(r)
-	if err != nil {
-		return err
-	}
-	if w, err = s.commands.DeactivateWebhook(r.Context(), x.caller, w.ID); err != nil {
-		return err
-	}
-	return answerWebhook(x, http.StatusOK, w)
+func (s *Server) deactivateWebhook(x *request, r *http.Request, w domain.Webhook) error {
+	return x.respondWebhook(s.commands.DeactivateWebhook(r.Context(), x.caller, w.ID))
 }
 
-// handleSecretRotate shows the new secret, here and never again.
-func (s *Server) handleSecretRotate(x *exchange, r *http.Request) error {
-	w, err := s.webhookInPath(r)
-	if err != nil {
-		return err
-	}
-	b, err := readOptionalJSON(r, maxManagementBody)
-	if err != nil {
-		return err
-	}
-	defer b.release()
-	var secret string
-	overlap := domain.Ask(int(domain.DefaultOverlap / time.Second))
-	refused, err := fields{
-		"secret":          text(&secret),
-		"overlap_seconds": asked(&overlap, readWhole),
-	}.read(b.data)
-	if err == nil {
-		err = domain.CheckFields(refused)
-	}
-	if err != nil {
-		return err
-	}
-	if overlap.Null {
-		overlap.Value = int(domain.DefaultOverlap / time.Second)
-	}
-	signed := w.Secret != ""
-	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, domain.NewSecret(secret), time.Duration(overlap.Value)*time.Second)
-	if err != nil {
-		return err
-	}
-	until := moment{}
-	if signed {
-		until = moment(w.PreviousUntil)
-	}
-	x.Header().Set("ETag", etag(w))
-	return x.answer(http.StatusOK, rotatedView{w.ID, fresh.Reveal(), until, w.Version})
+type rotationRequest struct {
+	secret  string
+	overlap int // seconds
 }
 
-// rotatedView shows a new secret.
-type rotatedView struct {
+const defaultOverlap = int(domain.DefaultOverlap / time.Second)
+
+var rotation = object[rotationRequest]{name: "SecretRotation", optional: true, limit: maxManagementBody, fields: []field[rotationRequest]{
+	plain("secret", jsonText, func(p *rotationRequest) *string { return &p.secret }, schema{"description": "left out: a random one is made"}),
+	plain("overlap_seconds", jsonWhole, func(p *rotationRequest) *int { return &p.overlap }, schema{
+		"minimum": 0, "maximum": int(domain.MaxOverlap / time.Second), "default": defaultOverlap, "description": "how long the secret before signs too",
+	}),
+}}
+
+// rotatedSecretView shows a new secret, here and never again.
+type rotatedSecretView struct {
 	WebhookID     domain.WebhookID `json:"webhook_id"`
 	Secret        string           `json:"secret"`
 	PreviousUntil moment           `json:"previous_until"` // null: there was no secret before
 	Version       int64            `json:"version"`
 }
 
-// webhookInPath gives the webhook that the path names, if it exists.
-func (s *Server) webhookInPath(r *http.Request) (domain.Webhook, error) {
-	w, err := s.anyWebhookInPath(r)
-	if err == nil && w.Deleted {
-		err = domain.NotFound("webhook")
+func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) error {
+	in := rotationRequest{overlap: defaultOverlap}
+	if err := rotation.read(x, r, &in, noRules); err != nil {
+		return err
 	}
-	return w, err
+	signed := w.Secret != ""
+	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, domain.NewSecret(in.secret), time.Duration(in.overlap)*time.Second)
+	if err != nil {
+		return err
+	}
+	view := rotatedSecretView{WebhookID: w.ID, Secret: fresh.Reveal(), Version: w.Version}
+	if signed {
+		view.PreviousUntil = moment(w.PreviousUntil)
+	}
+	x.Header().Set("ETag", etag(w))
+	return x.respond(view, nil)
 }
 
-// anyWebhookInPath is webhookInPath, for deleted webhooks too. Another process may
-// have just registered or changed it, so the log is asked first; while that cannot
-// be reached, what is known here is good enough.
-func (s *Server) anyWebhookInPath(r *http.Request) (domain.Webhook, error) {
+// ofWebhook is a handler that gets the webhook that the path names. Operations that only
+// read find deleted webhooks too.
+func (s *Server) ofWebhook(h func(x *request, r *http.Request, w domain.Webhook) error) handler {
+	return func(x *request, r *http.Request) error {
+		w, err := s.pathWebhook(r)
+		if err != nil {
+			return err
+		}
+		if w.Deleted && x.operation.method != http.MethodGet {
+			return domain.NotFound("webhook")
+		}
+		return h(x, r, w)
+	}
+}
+
+// pathWebhook reads what other processes appended first; while the log cannot be reached,
+// what is known here is good enough.
+func (s *Server) pathWebhook(r *http.Request) (domain.Webhook, error) {
 	unread := s.auth.refresh.since(r.Context(), s.commands.Directory.CatchUp)
 	w, ok := s.findWebhook(mux.Vars(r)["webhook"])
 	switch {
@@ -242,30 +210,30 @@ func (s *Server) anyWebhookInPath(r *http.Request) (domain.Webhook, error) {
 		return w, nil
 	case unread != nil:
 		return domain.Webhook{}, unread
-	default:
-		return domain.Webhook{}, domain.NotFound("webhook")
 	}
+	return domain.Webhook{}, domain.NotFound("webhook")
 }
 
 func (s *Server) findWebhook(name string) (domain.Webhook, bool) {
-	if id, err := uuid.Parse(name); err == nil {
+	id, err := uuid.Parse(name)
+	if err == nil {
 		return s.commands.Directory.Webhook(domain.WebhookID(id))
 	}
 	number, err := strconv.ParseInt(name, 10, 64)
 	if err != nil {
 		return domain.Webhook{}, false
 	}
-	id, ok := s.commands.Directory.Number(number)
+	byNumber, ok := s.commands.Directory.Number(number)
 	if !ok {
 		return domain.Webhook{}, false
 	}
-	return s.commands.Directory.Webhook(id)
+	return s.commands.Directory.Webhook(byNumber)
 }
 
-// ifMatch gives the version that the caller wants to change; nil: any. A tag that
-// is no version of ours matches nothing.
-func ifMatch(r *http.Request) (*int64, error) {
-	tag := strings.TrimSpace(r.Header.Get("If-Match"))
+// readIfMatch returns the version that the caller wants to change, or nil for any. A tag
+// that is no version of ours matches nothing.
+func readIfMatch(r *http.Request) (*int64, error) {
+	tag := strings.TrimSpace(r.Header.Get(ifMatch.name))
 	if tag == "" || tag == "*" {
 		return nil, nil
 	}
@@ -278,143 +246,10 @@ func ifMatch(r *http.Request) (*int64, error) {
 
 func etag(w domain.Webhook) string { return `"` + strconv.FormatInt(w.Version, 10) + `"` }
 
-func answerWebhook(x *exchange, status int, w domain.Webhook) error {
+func (x *request) respondWebhook(w domain.Webhook, err error) error {
+	if err != nil {
+		return err
+	}
 	x.Header().Set("ETag", etag(w))
-	return x.answer(status, viewOf(w))
-}
-
-// readOnly are the fields of a webhook that callers see and do not set.
-const readOnly = "is read-only; leave it out"
-
-func refuseReadOnly([]byte) string { return readOnly }
-
-// readSpec reads what the body asks of a webhook. Values of a wrong type are
-// refused here, together with what the rules refuse of the rest.
-func (s *Server) readSpec(r *http.Request, creating bool) (domain.WebhookSpec, error) {
-	b, err := readJSON(r, maxManagementBody)
-	if err != nil {
-		return domain.WebhookSpec{}, err
-	}
-	defer b.release()
-	var spec domain.WebhookSpec
-	var nested []domain.FieldError
-	refused, err := fields{
-		"name":            asked(&spec.Name, readText),
-		"description":     asked(&spec.Description, readText),
-		"url":             asked(&spec.URL, readText),
-		"events":          asked(&spec.Events, readTexts),
-		"headers":         asked(&spec.Headers, func(raw []byte) ([]domain.Header, string) { return readHeaders(raw, &nested) }),
-		"secret":          asked(&spec.Secret, readSecret),
-		"max_retries":     asked(&spec.MaxRetries, readWhole),
-		"retry_delay":     asked(&spec.RetryDelay, readWhole),
-		"timeout":         asked(&spec.Timeout, readWhole),
-		"filters":         asked(&spec.Filters, readFilters),
-		"batch":           asked(&spec.Batch, func(raw []byte) (domain.Batch, string) { return readBatchSpec(raw, &nested) }),
-		"payload_version": asked(&spec.PayloadVersion, readPayloadVersion),
-		"is_active":       asked(&spec.Active, readBool),
-
-		"id": refuseReadOnly, "number": refuseReadOnly, "has_secret": refuseReadOnly, "status": refuseReadOnly,
-		"version": refuseReadOnly, "created_at": refuseReadOnly, "updated_at": refuseReadOnly,
-	}.read(b.data)
-	if err != nil {
-		return domain.WebhookSpec{}, err
-	}
-	if refused = append(refused, nested...); len(refused) > 0 {
-		_, rules := domain.CheckSpec(s.commands.Catalog, spec, creating)
-		return domain.WebhookSpec{}, domain.InvalidFields(withRules(refused, domain.FieldsOf(rules)))
-	}
-	return spec, nil
-}
-
-func readSecret(raw []byte) (domain.Secret, string) {
-	s, message := readText(raw)
-	return domain.NewSecret(s), message
-}
-
-func readPayloadVersion(raw []byte) (domain.PayloadVersion, string) {
-	s, message := readText(raw)
-	return domain.PayloadVersion(s), message
-}
-
-func readFilters(raw []byte) (json.RawMessage, string) {
-	if raw[0] != '{' {
-		return nil, mustBeObject
-	}
-	return json.RawMessage(strings.Clone(string(raw))), ""
-}
-
-func readHeaders(raw []byte, nested *[]domain.FieldError) ([]domain.Header, string) {
-	headers := map[string]string{}
-	err := domain.ObjectFields(raw, func(name string, raw []byte) error {
-		value, message := readText(raw)
-		if message != "" {
-			*nested = append(*nested, domain.FieldError{Field: "headers." + shown(name), Message: message})
-		}
-		headers[name] = value
-		return nil
-	})
-	if err != nil {
-		return nil, mustBeObject
-	}
-	return domain.SortedHeaders(headers), ""
-}
-
-func readBatchSpec(raw []byte, nested *[]domain.FieldError) (batch domain.Batch, message string) {
-	number := func(to *int) func([]byte) string {
-		return func(raw []byte) (message string) {
-			*to, message = readWhole(raw)
-			return message
-		}
-	}
-	refused, err := fields{"max_events": number(&batch.MaxEvents), "max_wait": number(&batch.MaxWait)}.read(raw)
-	if err != nil {
-		return batch, mustBeObject
-	}
-	for _, f := range refused {
-		*nested = append(*nested, domain.FieldError{Field: "batch." + f.Field, Message: f.Message})
-	}
-	return batch, ""
-}
-
-// webhookView is a webhook as callers see it: secrets are masked.
-type webhookView struct {
-	ID             domain.WebhookID      `json:"id"`
-	Number         int64                 `json:"number"`
-	Name           string                `json:"name"`
-	Description    string                `json:"description"`
-	URL            string                `json:"url"`
-	Events         []string              `json:"events"`
-	Headers        map[string]string     `json:"headers"`
-	HasSecret      bool                  `json:"has_secret"`
-	MaxRetries     int                   `json:"max_retries"`
-	RetryDelay     int                   `json:"retry_delay"`
-	Timeout        int                   `json:"timeout"`
-	Filters        json.RawMessage       `json:"filters"`
-	Batch          *domain.Batch         `json:"batch"`
-	PayloadVersion domain.PayloadVersion `json:"payload_version"`
-	IsActive       bool                  `json:"is_active"`
-	Status         string                `json:"status"`
-	Version        int64                 `json:"version"`
-	CreatedAt      moment                `json:"created_at"`
-	UpdatedAt      moment                `json:"updated_at"`
-}
-
-func viewOf(w domain.Webhook) webhookView {
-	headers := make(map[string]string, len(w.Headers))
-	for _, h := range w.Headers {
-		headers[h.Name] = domain.Masked
-	}
-	return webhookView{
-		ID: w.ID, Number: w.Number, Name: w.Name, Description: w.Description, URL: w.URL, Events: w.Events, Headers: headers,
-		HasSecret: w.Secret != "", MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
-		Filters: w.Filters, Batch: w.Batch, PayloadVersion: w.PayloadVersion, IsActive: w.Active, Status: statusOf(w),
-		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
-	}
-}
-
-func statusOf(w domain.Webhook) string {
-	if w.Active {
-		return "active"
-	}
-	return "inactive"
+	return x.respond(viewOf(w), nil)
 }

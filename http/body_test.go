@@ -14,7 +14,12 @@ func TestLargeBodiesAreBounded(t *testing.T) {
 	largeBodies = &budget{most: 5 << 20}
 	t.Cleanup(func() { largeBodies = before })
 	read := func(size int) (*body, error) {
-		return readBody(httptest.NewRequest("POST", "/", bytes.NewReader(make([]byte, size))), maxEventBody)
+		b := bodies.Get().(*body)
+		err := b.read(httptest.NewRequest("POST", "/", bytes.NewReader(make([]byte, size))), maxEventBody)
+		if err != nil {
+			b.release()
+		}
+		return b, err
 	}
 	large, err := read(3 << 20)
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// fakeFailures counts what would have been waited.
-func fakeFailures() (f *failures, clock *time.Time, waited *time.Duration) {
+// fakeLoginLimiter adds up the delays.
+func fakeLoginLimiter() (f *loginLimiter, clock *time.Time, waited *time.Duration) {
 	at := time.Date(2026, 1, 15, 10, 0, 0, 0, time.UTC)
-	f, clock, waited = newFailures(), &at, new(time.Duration)
+	f, clock, waited = newLoginLimiter(), &at, new(time.Duration)
 	f.now = func() time.Time { return *clock }
 	f.wait = func(_ context.Context, d time.Duration) { *waited += d }
 	return f, clock, waited
@@ -24,7 +24,7 @@ func fakeFailures() (f *failures, clock *time.Time, waited *time.Duration) {
 
 // fail is a failed login from the address, however the caller claims to come from
 // another: what it claims costs it nothing.
-func fail(f *failures, remote string) error {
+func fail(f *loginLimiter, remote string) error {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.RemoteAddr = remote
 	claimed := fmt.Sprintf("10.%d.%d.%d", rand.IntN(256), rand.IntN(256), rand.IntN(256))
@@ -32,11 +32,11 @@ func fail(f *failures, remote string) error {
 		r.Header.Set(header, claimed)
 	}
 	r.Header.Set("Forwarded", "for="+claimed)
-	return f.slow(r, domain.Unauthorized("unknown"))
+	return f.delay(r, domain.Unauthorized("unknown"))
 }
 
 func TestFailedLoginsSlowDown(t *testing.T) {
-	f, clock, waited := fakeFailures()
+	f, clock, waited := fakeLoginLimiter()
 	const attacker, another = "192.0.2.1:1000", "192.0.2.2:1000"
 	for range freeFailures {
 		if err := fail(f, attacker); !errors.Is(err, domain.KindUnauthorized) {
@@ -64,13 +64,13 @@ func TestFailedLoginsSlowDown(t *testing.T) {
 	}
 	r := httptest.NewRequest("GET", "/", nil)
 	r.RemoteAddr = attacker
-	if err := f.slow(r, domain.Forbidden("scope")); !errors.Is(err, domain.KindForbidden) || *waited != 0 {
+	if err := f.delay(r, domain.Forbidden("scope")); !errors.Is(err, domain.KindForbidden) || *waited != 0 {
 		t.Errorf("a known caller waits %s, %v", *waited, err)
 	}
 }
 
 func TestWaitingFailuresAreBounded(t *testing.T) {
-	f, _, _ := fakeFailures()
+	f, _, _ := fakeLoginLimiter()
 	waiting, release := make(chan struct{}, 2*maxDelayed), make(chan struct{})
 	f.wait = func(context.Context, time.Duration) { waiting <- struct{}{}; <-release }
 	for range freeFailures {
@@ -95,12 +95,12 @@ func TestWaitingFailuresAreBounded(t *testing.T) {
 }
 
 func TestMemoryOfFailuresIsBounded(t *testing.T) {
-	f, clock, _ := fakeFailures()
-	for i := range 2 * maxFailing {
+	f, clock, _ := fakeLoginLimiter()
+	for i := range 2 * maxNetworks {
 		*clock = clock.Add(time.Millisecond)
 		_ = fail(f, fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255))
-		if len(f.owners) > maxFailing {
-			t.Fatalf("%d addresses are remembered", len(f.owners))
+		if len(f.networks) > maxNetworks {
+			t.Fatalf("%d addresses are remembered", len(f.networks))
 		}
 	}
 	_ = fail(f, "no address")

@@ -1,0 +1,132 @@
+package http
+
+import (
+	"context"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// operation declares one method of one path: the router, the token check, the reading of
+// parameters and the API's description all go by it. Each file declares its operations at
+// its head.
+type operation struct {
+	method, path string // variables of the path are those of pathVariables
+	id, summary  string
+	scope        domain.Scope
+	query        []queryParam
+	header       []headerParam
+	body         requestBody // nil: none
+	status       int         // of a successful answer; 0: 200
+	answer       answer      // nil: no body
+	media        string      // of the answer; "": JSON
+	conflicts    bool        // may answer 409
+	unbounded    bool        // has its own bounds instead of answerTimeout
+	serve        handler
+
+	pattern string // the path as the router matches it
+}
+
+// handler answers one request, or returns why it cannot, having written nothing.
+type handler func(x *request, r *http.Request) error
+
+// public marks an operation that needs no token, anyToken one that any token may use.
+const (
+	public   domain.Scope = ""
+	anyToken domain.Scope = "any"
+)
+
+// answerTimeout is when a caller is told to retry rather than kept waiting.
+const answerTimeout = 30 * time.Second
+
+// pathVariables are the variables of paths: what they match, and their description.
+var pathVariables = map[string]struct{ pattern, text string }{
+	"webhook":  {"[0-9A-Fa-f-]+", "the webhook's UUID or its short number"},
+	"call":     {"[0-9A-Fa-f-]+", "the call's id"},
+	"event":    {"[0-9A-Fa-f-]+", "the event's id"},
+	"delivery": {"[0-9A-Fa-f-]+", "the delivery's id"},
+	"replay":   {"[0-9A-Fa-f-]+", "the replay's id"},
+	"parked":   {"[0-9]+", "the parked event's id in their list"},
+}
+
+// pathVariable matches a variable of an operation's path.
+var pathVariable = regexp.MustCompile(`\{(\w+)\}`)
+
+// pathID returns the id in the path, which names what is not found if it is none.
+func pathID[T ~[16]byte](r *http.Request, variable string) (T, error) {
+	id, ok := parseUUID(mux.Vars(r)[variable])
+	if !ok {
+		return T{}, domain.NotFound(variable)
+	}
+	return T(id), nil
+}
+
+// add routes and describes operations, whose paths are below root.
+func (s *Server) add(root string, operations ...[]operation) {
+	for _, o := range slices.Concat(operations...) {
+		o.path = root + o.path
+		o.pattern = pathVariable.ReplaceAllStringFunc(o.path, func(variable string) string {
+			name := strings.Trim(variable, "{}")
+			return "{" + name + ":" + pathVariables[name].pattern + "}"
+		})
+		if o.status == 0 {
+			o.status = http.StatusOK
+		}
+		s.operations = append(s.operations, &o)
+		s.route(&o)
+	}
+}
+
+// fixedRoute is a route whose path has no variable. It is looked up in a map, where the
+// router would match one expression after another and copy the request.
+type fixedRoute struct{ method, path string }
+
+// route adds the operation to the routes; GET brings HEAD. (There are no subrouters: mux
+// answers 404 where a subrouter's path lacks the method.)
+func (s *Server) route(o *operation) {
+	methods := []string{o.method}
+	if o.method == http.MethodGet {
+		methods = append(methods, http.MethodHead)
+	}
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		x := requestOf(w)
+		x.operation = o
+		if err := s.perform(o, x, r); err != nil {
+			s.fail(x, r, err)
+		}
+	}
+	s.router.HandleFunc(o.pattern, serve).Methods(methods...).Name(o.pattern)
+	if o.path == o.pattern {
+		for _, method := range methods {
+			s.fixed[fixedRoute{method, o.path}] = serve
+		}
+	}
+}
+
+func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) {
+	if o.scope != public {
+		if x.caller.Actor, err = s.auth.authorize(r, o.scope); err != nil {
+			return err
+		}
+	}
+	if !o.unbounded {
+		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
+	if o.readsQuery() {
+		if x.query, err = readQuery(r, o.query, s.catalog()); err != nil {
+			return err
+		}
+	}
+	return o.serve(x, r)
+}
+
+// readsQuery reports whether the operation refuses parameters that it does not have.
+func (o *operation) readsQuery() bool { return o.method == http.MethodGet && o.scope != public }

@@ -1,0 +1,218 @@
+package http
+
+import (
+	"encoding/base64"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
+)
+
+// param declares a query parameter: how its value is read, and how it is described.
+// Operations list the ones they have, and their handlers read them by of.
+type param[T any] struct {
+	name, text string
+	schema     schema
+	absent     T // the value if it is left out or empty
+	parse      func(value string, catalog domain.Catalog) (v T, problem string)
+}
+
+// queryParam is a param of any type.
+type queryParam interface {
+	described() (name, text string, s schema)
+	read(value string, catalog domain.Catalog) (v any, problem string)
+}
+
+func (p param[T]) described() (name, text string, s schema) { return p.name, p.text, p.schema }
+
+func (p param[T]) read(value string, catalog domain.Catalog) (any, string) {
+	if value == "" {
+		return p.absent, ""
+	}
+	return p.parse(value, catalog)
+}
+
+// of returns the parameter's value. The request's operation must list the parameter.
+func (p param[T]) of(x *request) T { return x.query[p.name].(T) }
+
+// readQuery reads the parameters, and refuses all others: a misspelt one never passes
+// silently.
+func readQuery(r *http.Request, params []queryParam, catalog domain.Catalog) (map[string]any, error) {
+	var refused []domain.FieldError
+	refuse := func(name, problem string) {
+		if problem != "" {
+			refused = append(refused, domain.FieldError{Field: name, Message: problem})
+		}
+	}
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		refuse("query", "cannot be read")
+	}
+	query := make(map[string]any, len(params))
+	for _, p := range params {
+		name, _, _ := p.described()
+		if len(values[name]) > 1 {
+			refuse(name, "is there twice")
+		}
+		value, problem := p.read(values.Get(name), catalog)
+		refuse(name, problem)
+		query[name] = value
+		delete(values, name)
+	}
+	for name := range values {
+		refuse(shown(name), "is not a parameter of this path")
+	}
+	return query, domain.CheckFields(refused)
+}
+
+// The parameters that several operations have.
+var (
+	from      = timeParam("from", "at or after")
+	to        = timeParam("to", "before")
+	eventType = param[domain.EventType]{name: "event_type", text: "a type of the catalogue", schema: schema{"type": "string"}, parse: parseEventType}
+
+	limit  = limitParam(defaultLimit, schema{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": defaultLimit})
+	cursor = textParam("cursor", "next_cursor of the page before") // of a list that projections page
+
+	// Of a list that is paged here, by numbers that ascend or descend: the number of the
+	// last item of the page before.
+	after = cursorParam(0)
+	below = cursorParam(math.MaxInt64)
+
+	// atMost limits a list that is whole unless it is limited.
+	atMost = limitParam(math.MaxInt, schema{"type": "integer", "minimum": 1, "maximum": maxLimit})
+)
+
+const (
+	defaultLimit = 50
+	maxLimit     = 1000
+)
+
+func textParam(name, text string) param[string] {
+	return param[string]{name: name, text: text, schema: schema{"type": "string"}, parse: parseText}
+}
+
+func parseText(value string, _ domain.Catalog) (string, string) {
+	const longest = 1000
+	if len(value) > longest || !utf8.ValidString(value) || strings.IndexByte(value, 0) >= 0 {
+		return "", "must be text of at most 1000 bytes"
+	}
+	return value, ""
+}
+
+func timeParam(name, text string) param[time.Time] {
+	return param[time.Time]{name: name, text: text, schema: schema{"type": "string", "format": "date-time"}, parse: func(value string, _ domain.Catalog) (time.Time, string) {
+		at, ok := parseTime(value)
+		if !ok {
+			return at, mustBeTime
+		}
+		return at, ""
+	}}
+}
+
+const mustBeTime = "must be a time like 2024-01-15T10:30:00Z"
+
+// parseTime parses RFC 3339, with any offset, within the years that Postgres and RFC 3339
+// share. The zero time is not one of them.
+func parseTime(text string) (time.Time, bool) {
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, false
+	}
+	at = at.UTC()
+	if at.Year() < 1 || at.Year() > 9999 || at.IsZero() {
+		return time.Time{}, false
+	}
+	return at, true
+}
+
+// choiceParam is one of a few values; absent may be one of them.
+func choiceParam[T ~string](name, text string, absent T, values ...T) param[T] {
+	s := schema{"type": "string", "enum": values}
+	if absent != "" {
+		s["default"] = absent
+	}
+	return param[T]{name: name, text: text, schema: s, absent: absent, parse: func(value string, _ domain.Catalog) (T, string) {
+		names := make([]string, len(values))
+		for i, one := range values {
+			if T(value) == one {
+				return one, ""
+			}
+			names[i] = string(one)
+		}
+		return absent, "must be one of " + strings.Join(names, ", ")
+	}}
+}
+
+func parseEventType(value string, catalog domain.Catalog) (domain.EventType, string) {
+	t := domain.EventType(value)
+	if _, known := catalog.Find(t); !known {
+		return "", "is not a known event type"
+	}
+	return t, ""
+}
+
+func limitParam(absent int, s schema) param[int] {
+	return param[int]{name: "limit", text: "items of a page", schema: s, absent: absent, parse: func(value string, _ domain.Catalog) (int, string) {
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 || n > maxLimit {
+			return 0, fmt.Sprintf("must be from 1 to %d", maxLimit)
+		}
+		return n, ""
+	}}
+}
+
+func cursorParam(absent int64) param[int64] {
+	return param[int64]{name: cursor.name, text: cursor.text, schema: cursor.schema, absent: absent, parse: func(value string, _ domain.Catalog) (int64, string) {
+		n, ok := parseCursor(value)
+		if !ok {
+			return 0, "is not a next_cursor of this list"
+		}
+		return n, ""
+	}}
+}
+
+// A cursor is opaque to callers. It names the last item of its page, so that items added
+// meanwhile neither repeat nor hide others.
+const cursorMark = "v1."
+
+func newCursor(last int64) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(cursorMark + strconv.FormatInt(last, 10)))
+}
+
+func parseCursor(text string) (int64, bool) {
+	data, err := base64.RawURLEncoding.DecodeString(text)
+	number, ok := strings.CutPrefix(string(data), cursorMark)
+	if err != nil || !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	return n, err == nil && n > 0
+}
+
+// position is a position in the log.
+var position = param[projections.Position]{
+	name: "after", text: "the position of the last line that is known already", schema: schema{"type": "integer", "minimum": 0},
+	parse: func(value string, _ domain.Catalog) (projections.Position, string) {
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || n < 0 {
+			return 0, "must be the position of an entry"
+		}
+		return projections.Position(n), ""
+	},
+}
+
+// headerParam declares a header.
+type headerParam struct{ name, text string }
+
+var (
+	ifMatch        = headerParam{"If-Match", "the ETag of the version to change; another version is 412"}
+	idempotencyKey = headerParam{"Idempotency-Key", "makes the request accepted once: the same key and body answer as the first time, the same key with another body is 409"}
+)

@@ -1,0 +1,62 @@
+package http
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/gorilla/mux"
+
+	"github.com/medilab/webhooks/commands/outbox"
+	"github.com/medilab/webhooks/domain"
+)
+
+func (s *Server) parkedOperations() []operation {
+	return []operation{{
+		method: "GET", path: "/webhooks/events/parked", id: "listParkedEvents", summary: "Emitted events that cannot be accepted, and why", scope: domain.ScopeWebhooksRead,
+		query: []queryParam{limit, after}, answer: listOf[outbox.ParkedEvent], serve: s.listParkedEvents,
+	}, {
+		method: "POST", path: "/webhooks/events/parked/{parked}/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin,
+		status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true, serve: s.retryParkedEvent,
+	}, {
+		method: "POST", path: "/webhooks/events/parked/{parked}/discard", id: "discardParkedEvent", summary: "Drop a parked event for good", scope: domain.ScopeAdmin,
+		status: http.StatusNoContent, serve: s.discardParkedEvent,
+	}}
+}
+
+func (s *Server) listParkedEvents(x *request, r *http.Request) error {
+	const most = 50 // they come with their data
+	list, more, err := outbox.Parked(r.Context(), s.commands.Pool, after.of(x), min(limit.of(x), most))
+	next := ""
+	if more {
+		next = newCursor(list[len(list)-1].ID)
+	}
+	return x.respond(newPage(list, next), err)
+}
+
+func (s *Server) retryParkedEvent(x *request, r *http.Request) error {
+	id, err := pathParked(r)
+	if err != nil {
+		return err
+	}
+	accepted, err := outbox.RetryParked(r.Context(), s.commands, x.caller, id)
+	if err != nil {
+		return err
+	}
+	return x.respondJSON(appendAccepted(nil, accepted))
+}
+
+func (s *Server) discardParkedEvent(x *request, r *http.Request) error {
+	id, err := pathParked(r)
+	if err != nil {
+		return err
+	}
+	return x.respond(nil, outbox.DiscardParked(r.Context(), s.commands, x.caller, id))
+}
+
+func pathParked(r *http.Request) (int64, error) {
+	id, err := strconv.ParseInt(mux.Vars(r)["parked"], 10, 64)
+	if err != nil {
+		return 0, domain.NotFound("parked event") // a number beyond int64
+	}
+	return id, nil
+}

@@ -1,0 +1,140 @@
+package http
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+// problem is what all problems (RFC 9457) of one type have in common.
+type problem struct {
+	status      int
+	name, title string
+}
+
+// problems maps each kind of error to its problem.
+var problems = map[domain.Kind]problem{
+	domain.KindInternal:     {http.StatusInternalServerError, "internal", "The service failed"},
+	domain.KindInvalid:      {http.StatusUnprocessableEntity, "invalid", "Fields of the request break a rule"},
+	domain.KindMalformed:    malformed,
+	domain.KindNotFound:     {http.StatusNotFound, "not_found", "Not found"},
+	domain.KindConflict:     {http.StatusConflict, "conflict", "The request conflicts with the current state"},
+	domain.KindStale:        {http.StatusPreconditionFailed, "stale", "The resource has changed since you read it"},
+	domain.KindTooLarge:     {http.StatusRequestEntityTooLarge, "too_large", "The request is too large"},
+	domain.KindUnauthorized: {http.StatusUnauthorized, "unauthorized", "A valid token is required"},
+	domain.KindForbidden:    {http.StatusForbidden, "forbidden", "The token may not do this"},
+	domain.KindThrottled:    {http.StatusTooManyRequests, "throttled", "Too many requests"},
+	domain.KindUnavailable:  {http.StatusServiceUnavailable, "unavailable", "The service cannot do this now"},
+}
+
+// The problems of HTTP itself.
+var (
+	malformed        = problem{http.StatusBadRequest, "malformed", "The request cannot be read"}
+	methodNotAllowed = problem{http.StatusMethodNotAllowed, "method_not_allowed", "The path does not have this method"}
+	notJSON          = problem{http.StatusUnsupportedMediaType, "unsupported_media_type", "The body must be JSON"}
+
+	// Those that net/http refuses by itself.
+	refusals = []problem{
+		malformed,
+		{http.StatusExpectationFailed, "expectation_failed", "The request expects what there is not"},
+		{http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The headers of the request are too large"},
+		{http.StatusNotImplemented, "unsupported_transfer_encoding", "The body comes in an unknown transfer encoding"},
+		{http.StatusHTTPVersionNotSupported, "unsupported_version", "The request is of an unknown version of HTTP"},
+	}
+)
+
+// Refused returns the problem of a request that was refused before any handler was
+// called, see fastpath.Config.
+func Refused(status int, detail string) []byte {
+	for _, p := range refusals {
+		if p.status == status {
+			return p.encode(detail, nil, "")
+		}
+	}
+	return problem{status, "refused", http.StatusText(status)}.encode(detail, nil, "")
+}
+
+// encode returns the JSON of a problem.
+func (p problem) encode(detail string, fields []domain.FieldError, requestID string) []byte {
+	return encode(struct {
+		Type      string       `json:"type"`
+		Title     string       `json:"title"`
+		Status    int          `json:"status"`
+		Detail    string       `json:"detail,omitempty"`
+		Errors    []fieldError `json:"errors,omitempty"`
+		RequestID string       `json:"request_id,omitempty"`
+	}{"urn:medilab:problem:" + p.name, p.title, p.status, detail, fieldErrors(fields), requestID})
+}
+
+func (x *request) respondProblem(p problem, detail string, fields []domain.FieldError) {
+	x.write(p.status, problemType, p.encode(detail, fields, x.caller.RequestID))
+}
+
+// fail answers with the problem of err, of which a caller sees the message and fields;
+// the rest is in the log line of the request.
+func (s *Server) fail(x *request, r *http.Request, err error) {
+	err = commands.Failed(r.Method+" "+x.route(), err)
+	x.err = err
+	if x.status != 0 {
+		panic(http.ErrAbortHandler) // half an answer is out: the connection ends, visibly
+	}
+	var media *unsupportedMedia
+	if errors.As(err, &media) {
+		x.respondProblem(notJSON, media.message, nil)
+		return
+	}
+	kind := domain.KindOf(err)
+	detail := ""
+	var known *domain.Error
+	if errors.As(err, &known) && kind != domain.KindInternal {
+		detail = known.Message
+	}
+	switch kind {
+	case domain.KindUnauthorized:
+		x.Header().Set("WWW-Authenticate", `Bearer realm="medilab-webhooks"`)
+	case domain.KindUnavailable, domain.KindThrottled:
+		x.Header().Set("Retry-After", "1")
+	case domain.KindTooLarge:
+		x.Header().Set("Connection", "close")
+		defer discard(x, r)
+	}
+	x.respondProblem(problems[kind], detail, domain.FieldsOf(err))
+}
+
+// fieldError names a field of the request as the contract's tables do. Path leads to the
+// place within it, if the fault is not in all of it: filters.a.$gt of filters.
+type fieldError struct {
+	Field   string `json:"field"`
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+}
+
+func fieldErrors(fields []domain.FieldError) []fieldError {
+	var list []fieldError
+	for _, f := range fields {
+		view := fieldError{Field: wholeField(f.Field), Message: f.Message}
+		if view.Field != f.Field {
+			view.Path = f.Field
+		}
+		list = append(list, view)
+	}
+	return list
+}
+
+// nested are the fields with places within. Other names, such as those that a caller made
+// up, stay whole whatever is in them.
+var nested = []string{"batch", "event_types", "events", "filters", "headers"}
+
+// wholeField returns the field that holds the place. The events of a batch have fields of
+// their own: events[2].event_type is one.
+func wholeField(path string) string {
+	end := strings.IndexAny(path, ".[")
+	if end < 0 || !slices.Contains(nested, path[:end]) || path[end] == '[' && strings.Contains(path, "].") {
+		return path
+	}
+	return path[:end]
+}

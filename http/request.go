@@ -1,0 +1,92 @@
+package http
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/medilab/webhooks/commands"
+)
+
+// request is the state of one request, and the ResponseWriter of its handler.
+type request struct {
+	http.ResponseWriter
+	operation *operation // nil: none matches
+	caller    commands.Caller
+	query     map[string]any // read by the operation's params
+	body      *body          // released when the request ends
+	status    int            // 0: nothing is written yet
+	written   int64
+	started   time.Time
+	err       error // why it was not answered as asked
+}
+
+// requestOf returns the state behind the ResponseWriter that the router passes on.
+func requestOf(w http.ResponseWriter) *request {
+	x, ok := w.(*request)
+	if !ok {
+		x = &request{ResponseWriter: w, started: time.Now()}
+	}
+	return x
+}
+
+// route returns the path pattern of the operation, or "" if the path has none.
+func (x *request) route() string {
+	if x.operation == nil {
+		return ""
+	}
+	return x.operation.pattern
+}
+
+func (x *request) WriteHeader(status int) {
+	if x.status == 0 {
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+func (x *request) Write(b []byte) (int, error) {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	n, err := x.ResponseWriter.Write(b)
+	x.written += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController flush.
+func (x *request) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// requestIDs names requests: by the caller's own X-Request-Id, or by a number that is
+// unique to this process and start.
+type requestIDs struct {
+	prefix string
+	next   *atomic.Uint64
+}
+
+func newRequestIDs() requestIDs {
+	return requestIDs{prefix: strconv.FormatUint(rand.Uint64(), 36) + "-", next: new(atomic.Uint64)}
+}
+
+func (ids requestIDs) of(r *http.Request) string {
+	if id := r.Header.Get("X-Request-Id"); isRequestID(id) {
+		return id
+	}
+	const longest = 40
+	id := append(make([]byte, 0, longest), ids.prefix...)
+	return string(strconv.AppendUint(id, ids.next.Add(1), 10))
+}
+
+// isRequestID accepts what can stand in a log line and a header.
+func isRequestID(id string) bool {
+	const longest = 100
+	for i := range len(id) {
+		c := id[i]
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '_' && c != '.' && c != ':' {
+			return false
+		}
+	}
+	return id != "" && len(id) <= longest
+}

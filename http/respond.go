@@ -1,0 +1,98 @@
+package http
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+var (
+	jsonMedia   = []string{"application/json"}
+	problemType = []string{"application/problem+json"}
+)
+
+// respond answers with the status of the operation and v as JSON, or nothing if v is nil;
+// with err, it returns that instead.
+func (x *request) respond(v any, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case v == nil:
+		x.WriteHeader(x.operation.status)
+		return nil
+	}
+	return x.respondJSON(encode(v))
+}
+
+// respondJSON is respond for JSON that is encoded already.
+func (x *request) respondJSON(body []byte) error {
+	x.write(x.operation.status, jsonMedia, body)
+	return nil
+}
+
+// write writes a whole answer. A client that is gone is no error.
+func (x *request) write(status int, contentType []string, body []byte) {
+	x.Header()["Content-Type"] = contentType
+	x.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
+	x.WriteHeader(status)
+	_, _ = x.Write(body)
+}
+
+// encode returns the JSON of one of our own answers, which always encode, without
+// escaping for HTML.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+// moment is a time in an answer; zero is null.
+type moment time.Time
+
+// MarshalJSON writes RFC 3339 in UTC, or null.
+func (m moment) MarshalJSON() ([]byte, error) {
+	if time.Time(m).IsZero() {
+		return []byte("null"), nil
+	}
+	return appendMoment(nil, time.Time(m)), nil
+}
+
+// appendMoment appends RFC 3339 in UTC with the microseconds that the log keeps.
+func appendMoment(dst []byte, at time.Time) []byte {
+	const micros = 6
+	return append(domain.AppendTime(append(dst, '"'), at, micros), '"')
+}
+
+// page is the answer of every list.
+type page[T any] struct {
+	Items      []T     `json:"items"`
+	NextCursor *string `json:"next_cursor"`
+}
+
+func newPage[T any](items []T, next string) page[T] {
+	p := page[T]{Items: items}
+	if p.Items == nil {
+		p.Items = []T{}
+	}
+	if next != "" {
+		p.NextCursor = &next
+	}
+	return p
+}
+
+// pageOf returns a page of a list that is whole at hand, by the params after and atMost.
+func pageOf[T any](list []T, x *request) page[T] {
+	skipped, limit := int(min(after.of(x), int64(len(list)))), atMost.of(x)
+	rest := list[skipped:]
+	if len(rest) <= limit {
+		return newPage(rest, "")
+	}
+	return newPage(rest[:limit], newCursor(int64(skipped+limit)))
+}

@@ -1,0 +1,142 @@
+package http
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+var (
+	newWebhook    = object[domain.WebhookSpec]{name: "NewWebhook", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly}
+	webhookChange = object[domain.WebhookSpec]{name: "WebhookChange", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly, partial: true}
+
+	webhookReadOnly = []string{"id", "number", "has_secret", "status", "version", "created_at", "updated_at"}
+)
+
+// The schemas of fields that a backtest proposes too.
+var (
+	eventsSchema = schema{
+		"minItems": 1, "examples": [][]string{{"patient.created", "visit.*"}}, "description": "event types, groups (`patient.*`), or `*` for every event of the clinic",
+	}
+	filtersSchema = schema{
+		"examples": []schema{{"department": "cardiology", "amount_min": 1000}},
+		"description": "conditions on event_data that must all hold: paths with plain values, lists, `x_min`, `x_max`, " +
+			"or operators ($eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $regex, $or)",
+	}
+)
+
+// webhookFields are the fields of a webhook that callers set.
+var webhookFields = []field[domain.WebhookSpec]{
+	asked("name", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.Name },
+		schema{"minLength": 1, "maxLength": 200}).must(),
+	asked("description", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.Description },
+		schema{"default": ""}),
+	asked("url", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.URL },
+		schema{"format": "uri", "description": "http or https, without user info or fragment"}).must(),
+	asked("events", jsonTexts, func(w *domain.WebhookSpec) *domain.Asked[[]string] { return &w.Events }, eventsSchema).must(),
+	asked("headers", jsonHeaders, func(w *domain.WebhookSpec) *domain.Asked[[]domain.Header] { return &w.Headers }, schema{
+		"maxProperties": 50, "default": schema{},
+		"description": fmt.Sprintf("sent with every call; answers show %q for every value, and sending that keeps what is stored", domain.Masked),
+	}),
+	asked("secret", jsonSecret, func(w *domain.WebhookSpec) *domain.Asked[domain.Secret] { return &w.Secret },
+		schema{"maxLength": 256, "writeOnly": true, "description": "signs every call; none: calls are unsigned"}),
+	asked("max_retries", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.MaxRetries },
+		schema{"minimum": 0, "maximum": 10, "default": 3, "description": "retries after the first attempt"}),
+	asked("retry_delay", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.RetryDelay },
+		schema{"minimum": 1, "maximum": 86400, "default": 60, "description": "seconds before the second attempt; doubled before each that follows"}),
+	asked("timeout", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.Timeout },
+		schema{"minimum": 1, "maximum": 300, "default": 30, "description": "seconds, for the whole call"}),
+	asked("filters", jsonFilters, func(w *domain.WebhookSpec) *domain.Asked[json.RawMessage] { return &w.Filters }, filtersSchema),
+	asked("batch", jsonBatch, func(w *domain.WebhookSpec) *domain.Asked[domain.Batch] { return &w.Batch },
+		schema{"description": "several events in one call; null: each has its own"}),
+	asked("payload_version", textType[domain.PayloadVersion](), func(w *domain.WebhookSpec) *domain.Asked[domain.PayloadVersion] { return &w.PayloadVersion },
+		schema{"enum": []any{domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents, nil}, "default": domain.PayloadV1}),
+	asked("is_active", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Active },
+		schema{"default": true}).notNull(),
+}
+
+var jsonSecret = jsonType[domain.Secret]{schema{"type": "string"}, func(raw []byte) (domain.Secret, faults) {
+	text, wrong := jsonText.read(raw)
+	return domain.NewSecret(text), wrong
+}}
+
+var jsonHeaders = jsonType[[]domain.Header]{
+	schema{"type": "object", "additionalProperties": schema{"type": "string", "maxLength": 4096}},
+	func(raw []byte) (_ []domain.Header, wrong faults) {
+		headers := map[string]string{}
+		err := domain.ObjectFields(raw, func(name string, raw []byte) error {
+			value, refused := jsonText.read(raw)
+			wrong = append(wrong, refused.within("."+shown(name))...)
+			headers[name] = value
+			return nil
+		})
+		if err != nil {
+			return nil, fault(mustBeObject)
+		}
+		return domain.SortedHeaders(headers), wrong
+	},
+}
+
+var batch = object[domain.Batch]{fields: []field[domain.Batch]{
+	number("max_events", func(b *domain.Batch) *int { return &b.MaxEvents }, schema{"minimum": 1, "maximum": 1000}),
+	number("max_wait", func(b *domain.Batch) *int { return &b.MaxWait }, schema{"minimum": 1, "maximum": 300, "description": "seconds"}),
+}}
+
+func number(name string, of func(*domain.Batch) *int, more schema) field[domain.Batch] {
+	return field[domain.Batch]{name: name, schema: merged(jsonWhole.schema, more), required: true, read: func(to *domain.Batch, raw []byte) (wrong faults) {
+		*of(to), wrong = jsonWhole.read(raw)
+		return wrong
+	}}
+}
+
+var jsonBatch = jsonType[domain.Batch]{batch.schema(), func(raw []byte) (b domain.Batch, wrong faults) {
+	refused, err := batch.parse(raw, &b)
+	if err != nil {
+		return b, fault(mustBeObject)
+	}
+	return b, faults(refused).within(".")
+}}
+
+// webhookView is a webhook as callers see it: secrets are masked.
+type webhookView struct {
+	ID             domain.WebhookID      `json:"id"`
+	Number         int64                 `json:"number"`
+	Name           string                `json:"name"`
+	Description    string                `json:"description"`
+	URL            string                `json:"url"`
+	Events         []string              `json:"events"`
+	Headers        map[string]string     `json:"headers"`
+	HasSecret      bool                  `json:"has_secret"`
+	MaxRetries     int                   `json:"max_retries"`
+	RetryDelay     int                   `json:"retry_delay"`
+	Timeout        int                   `json:"timeout"`
+	Filters        json.RawMessage       `json:"filters"`
+	Batch          *domain.Batch         `json:"batch"`
+	PayloadVersion domain.PayloadVersion `json:"payload_version"`
+	IsActive       bool                  `json:"is_active"`
+	Status         string                `json:"status"`
+	Version        int64                 `json:"version"`
+	CreatedAt      moment                `json:"created_at"`
+	UpdatedAt      moment                `json:"updated_at"`
+}
+
+func viewOf(w domain.Webhook) webhookView {
+	headers := make(map[string]string, len(w.Headers))
+	for _, h := range w.Headers {
+		headers[h.Name] = domain.Masked
+	}
+	return webhookView{
+		ID: w.ID, Number: w.Number, Name: w.Name, Description: w.Description, URL: w.URL, Events: w.Events, Headers: headers,
+		HasSecret: w.Secret != "", MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
+		Filters: w.Filters, Batch: w.Batch, PayloadVersion: w.PayloadVersion, IsActive: w.Active, Status: statusOf(w),
+		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
+	}
+}
+
+func statusOf(w domain.Webhook) string {
+	if w.Active {
+		return "active"
+	}
+	return "inactive"
+}
