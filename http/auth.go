@@ -26,8 +26,8 @@ type authenticator struct {
 	logins   *loginLimiter
 }
 
-// adminActor is the caller with the token from the environment.
-const adminActor = "admin"
+// adminToken stands for the token from the environment.
+var adminToken = domain.Token{Name: "admin", Scopes: []domain.Scope{domain.ScopeAdmin}}
 
 func newAuthenticator(config Config) authenticator {
 	return authenticator{
@@ -43,47 +43,39 @@ func (a authenticator) authorize(r *http.Request, scope domain.Scope) (actor str
 	if !ok {
 		return "", domain.Unauthorized("send the header Authorization: Bearer <token>")
 	}
-	if actor, err = a.authenticate(r, text, scope); err != nil {
-		err = a.logins.delay(r, err)
+	actor, token, err := a.authenticate(r.Context(), text)
+	switch {
+	case err != nil:
+		return actor, a.logins.delay(r, err)
+	case scope != anyToken && !token.Allows(scope):
+		return actor, domain.Forbidden("the token needs the scope " + string(scope))
 	}
-	return actor, err
+	return actor, nil
 }
 
-func (a authenticator) authenticate(r *http.Request, text string, scope domain.Scope) (actor string, err error) {
+// authenticate returns the token with the text, and who has it: the administrator, somebody
+// of the clinic's identity provider, or a service.
+func (a authenticator) authenticate(ctx context.Context, text string) (actor string, token domain.Token, err error) {
 	if a.hasAdmin {
 		sum := sha256.Sum256([]byte(text))
 		if subtle.ConstantTimeCompare(sum[:], a.admin[:]) == 1 {
-			return adminActor, nil
+			return adminToken.Name, adminToken, nil
 		}
 	}
 	if a.identity != nil && identity.IsToken(text) {
-		return a.authenticateJWT(r.Context(), text, scope)
+		bearer, err := a.identity.Authenticate(ctx, text, a.commands.Now())
+		switch {
+		case errors.Is(err, identity.ErrRefused):
+			return "", token, domain.Unauthorized(err.Error())
+		case err != nil:
+			return "", token, domain.Unavailable("the identity provider's keys cannot be had now; try again", err)
+		}
+		return bearer.Actor, domain.Token{Scopes: bearer.Scopes}, nil
 	}
-	token, err := a.find(r.Context(), text)
-	if err != nil {
-		return "", err
+	if token, err = a.find(ctx, text); err == nil && !token.Valid(a.commands.Now()) {
+		err = domain.Unauthorized("the token is unknown, expired or revoked")
 	}
-	if !token.Valid(a.commands.Now()) {
-		return token.Name, domain.Unauthorized("the token is unknown, expired or revoked")
-	}
-	if scope != anyToken && !token.Allows(scope) {
-		return token.Name, domain.Forbidden("the token needs the scope " + string(scope))
-	}
-	return token.Name, nil
-}
-
-// authenticateJWT checks a token of the clinic's identity provider by its keys.
-func (a authenticator) authenticateJWT(ctx context.Context, text string, scope domain.Scope) (actor string, err error) {
-	bearer, err := a.identity.Authenticate(ctx, text, a.commands.Now())
-	switch {
-	case errors.Is(err, identity.ErrRefused):
-		return "", domain.Unauthorized(err.Error())
-	case err != nil:
-		return "", domain.Unavailable("the identity provider's keys cannot be had now; try again", err)
-	case scope != anyToken && !(domain.Token{Scopes: bearer.Scopes}).Allows(scope):
-		return bearer.Actor, domain.Forbidden("the token needs the scope " + string(scope))
-	}
-	return bearer.Actor, nil
+	return token.Name, token, err
 }
 
 // find looks a token up by its hash: comparing hashes tells an attacker nothing about

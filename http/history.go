@@ -1,9 +1,9 @@
 package http
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
-	"reflect"
 	"slices"
 
 	"github.com/medilab/webhooks/domain"
@@ -54,9 +54,9 @@ func (s *Server) listHistory(x *request, r *http.Request, w domain.Webhook) erro
 	return x.respond(newPage(items, next), err)
 }
 
-// changesOf compares two states of a webhook field by field, as callers see them. Of a
-// secret that changed it tells only that it did, and nothing if it was only encrypted
-// again.
+// changesOf compares two states of a webhook field by field, as callers see them. A
+// registration has every field. Of a secret only is said that it changed, and nothing when
+// it was encrypted again.
 func changesOf(e projections.HistoryEntry) []fieldChangeView {
 	changes := []fieldChangeView{}
 	if e.Type == (domain.WebhookResealed{}).ChangeType() {
@@ -67,26 +67,29 @@ func changesOf(e projections.HistoryEntry) []fieldChangeView {
 			changes = append(changes, fieldChangeView{field, encode(was), encode(became)})
 		}
 	}
-	was, became := viewOf(e.Before), viewOf(e.After)
-	for _, f := range []struct {
-		name        string
-		was, became any
-	}{
-		{"name", was.Name, became.Name}, {"description", was.Description, became.Description}, {"url", was.URL, became.URL},
-		{"events", was.Events, became.Events}, {"max_retries", was.MaxRetries, became.MaxRetries},
-		{"retry_delay", was.RetryDelay, became.RetryDelay}, {"timeout", was.Timeout, became.Timeout},
-		{"filters", was.Filters, became.Filters}, {"batch", was.Batch, became.Batch},
-		{"payload_version", was.PayloadVersion, became.PayloadVersion}, {"is_active", was.IsActive, became.IsActive},
-	} {
-		if e.Before.Version == 0 { // not registered yet
-			f.was = nil
-		}
-		add(f.name, f.was, f.became, !reflect.DeepEqual(f.was, f.became))
+	registered := e.Before.Version == 0
+	was, became := members(viewOf(e.Before)), members(viewOf(e.After))
+	if registered {
+		was = nil
 	}
-	add("headers", was.Headers, became.Headers, !slices.Equal(e.Before.Headers, e.After.Headers))
+	for _, f := range webhookFields {
+		if f.name != "headers" && f.name != "secret" {
+			add(f.name, was[f.name], became[f.name], registered || !bytes.Equal(was[f.name], became[f.name]))
+		}
+	}
+	add("headers", viewOf(e.Before).Headers, viewOf(e.After).Headers, !slices.Equal(e.Before.Headers, e.After.Headers))
 	add("secret", masked(e.Before.Secret), masked(e.After.Secret), e.Before.Secret != e.After.Secret)
 	add("deleted", e.Before.Deleted, e.After.Deleted, e.Before.Deleted != e.After.Deleted)
 	return changes
+}
+
+// members returns the members of v's JSON object.
+func members(v any) map[string]json.RawMessage {
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(encode(v), &m); err != nil {
+		panic(err) // it is ours
+	}
+	return m
 }
 
 func masked(s domain.Sealed) any {
