@@ -14,9 +14,9 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/medilab/webhooks/http"
-	"github.com/medilab/webhooks/http/fastpath"
 	"github.com/medilab/webhooks/http/admin"
 	"github.com/medilab/webhooks/http/docs"
+	"github.com/medilab/webhooks/http/fastpath"
 	"github.com/medilab/webhooks/migrations"
 )
 
