@@ -35,7 +35,7 @@ var folders = map[string]folder{
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
 	"eventstore":                  {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":                    {inside: []string{"domain", "eventstore"}},
-	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
+	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/google/uuid"}}, // the clinic imports it
 	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
 	"projections":                 {inside: []string{"domain", "eventstore"}},
 	"http":                        {inside: []string{"commands", "projections", "domain"}},
@@ -43,13 +43,18 @@ var folders = map[string]folder{
 	"http/sender":                 {inside: []string{}},
 	"migrations":                  {inside: []string{}},
 	"cmd/medilab-webhooks":        {inside: []string{anything}},
-	"cmd/bench":                   {inside: []string{"domain", "eventstore", "migrations"}}, // it measures the product from outside, and fills logs
-	harness:                       {inside: []string{}},
+	"cmd/bench":                   {inside: []string{"domain", "eventstore", "migrations", testbed}}, // it measures the product from outside, and fills logs
+	harness:                       {inside: []string{testbed}},
 	"commands/emit/emitwatermill": {inside: []string{"commands/emit"}, outside: []string{"github.com/ThreeDotsLabs/watermill/message", "github.com/google/uuid"}},
+	testbed:                       {inside: []string{}},
 }
 
-// harness starts the built product for tests, which alone may import it.
-const harness = "cmd/e2e/harness"
+const (
+	// harness starts the built product for tests, which alone may import it.
+	harness = "cmd/e2e/harness"
+	// testbed is what the harness and the bench share.
+	testbed = "cmd/testbed"
+)
 
 // testFolders are what tests may import besides.
 var testFolders = map[string][]string{
@@ -114,7 +119,8 @@ func TestImportsKeepTheirDirections(t *testing.T) {
 		for _, imported := range s.imports() {
 			inside, ours := strings.CutPrefix(imported, module+"/")
 			switch {
-			case s.isTest() && inside == harness:
+			case s.isTest() && (within(inside, harness) || inside == testbed):
+			case inside == testbed && rule.allowsInside(home, inside):
 			case ours && within(inside, "cmd"):
 				t.Errorf("%s imports %s: nobody imports a command", s.name, inside)
 			case s.isTest():

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // alert is what the tests look at of an alert.
@@ -41,7 +43,7 @@ func (p *product) alerts(webhook, kind string) []alert {
 func (p *product) awaitAlert(webhook, kind, state string) alert {
 	p.Helper()
 	var last alert
-	p.until("the alert "+kind+" is "+state, func() bool {
+	p.Until("the alert "+kind+" is "+state, func() bool {
 		all := p.alerts(webhook, kind)
 		if len(all) == 0 {
 			return false
@@ -66,16 +68,17 @@ type notice struct {
 // Failing calls raise their alerts once, at their thresholds; a good call resolves them; a
 // subscriber hears of both, and what happens to it raises nothing about itself.
 func TestAlertsOfCalls(t *testing.T) {
+	t.Parallel()
 	var status atomic.Int64
 	status.Store(http.StatusInternalServerError)
 	hang := make(chan struct{})
-	in := receive(t, func(w http.ResponseWriter, r receipt) {
+	in := harness.Receive(t, func(w http.ResponseWriter, r harness.Call) {
 		if status.Load() == 0 {
 			<-hang
 		}
 		w.WriteHeader(int(max(200, status.Load())))
 	})
-	told := receive(t, func(w http.ResponseWriter, _ receipt) { w.WriteHeader(http.StatusTeapot) }) // fails always
+	told := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) { w.WriteHeader(http.StatusTeapot) }) // fails always
 	p := start(t, "MEDILAB_ALERT_CONSECUTIVE_FAILURES=3", "MEDILAB_ALERT_SUCCESS_RATE=60", "MEDILAB_ALERT_SUCCESS_RATE_CALLS=5", "MEDILAB_ALERT_SCAN_INTERVAL=100ms")
 	w := p.register(in.URL, `{"max_retries":0,"timeout":1}`)
 	subscriber := p.register(told.URL, `{"events":["webhook.alert_raised","webhook.alert_resolved"],"max_retries":0}`)
@@ -126,20 +129,20 @@ func TestAlertsOfCalls(t *testing.T) {
 		}
 		wanted["open "+all[0].ID], wanted["resolved "+all[0].ID] = true, true
 	}
-	for _, r := range told.await(6) {
+	for _, r := range told.Await(6) {
 		var n notice
-		if err := json.Unmarshal(r.body, &n); err != nil {
+		if err := json.Unmarshal(r.Body, &n); err != nil {
 			t.Fatal(err)
 		}
 		if n.EventType != "webhook.alert_raised" && n.EventData.State == "open" || n.EventType != "webhook.alert_resolved" && n.EventData.State == "resolved" {
-			t.Errorf("told as %s", r.body)
+			t.Errorf("told as %s", r.Body)
 		}
-		if n.EventData.WebhookID != w.ID || r.header.Get("X-Webhook-Event") != n.EventType {
-			t.Errorf("told %v %s", r.header, r.body)
+		if n.EventData.WebhookID != w.ID || r.Header.Get("X-Webhook-Event") != n.EventType {
+			t.Errorf("told %v %s", r.Header, r.Body)
 		}
 		key := n.EventData.State + " " + n.EventData.AlertID
 		if !wanted[key] {
-			t.Errorf("told twice, or of nothing: %s", r.body)
+			t.Errorf("told twice, or of nothing: %s", r.Body)
 		}
 		delete(wanted, key)
 	}
@@ -163,7 +166,8 @@ func TestAlertsOfCalls(t *testing.T) {
 // What follows from time: a webhook that nobody calls, and one that is deactivated. A
 // restart neither raises it again nor forgets it, and it resolves by itself.
 func TestAlertsOfInactivity(t *testing.T) {
-	in := receive(t, nil)
+	t.Parallel()
+	in := harness.Receive(t, nil)
 	p := start(t, "MEDILAB_ALERT_INACTIVE=2s", "MEDILAB_ALERT_SCAN_INTERVAL=100ms")
 	idle := p.register(in.URL, `{"events":["visit.created"]}`)
 	off := p.register(in.URL, `{"events":["visit.updated"]}`)
@@ -192,16 +196,16 @@ func TestAlertsOfInactivity(t *testing.T) {
 
 	// A call resolves the one; the other needs its webhook to be active and called.
 	p.trigger(`{"event_type":"visit.created","event_data":{}}`)
-	p.until("the first alert is resolved", func() bool {
+	p.Until("the first alert is resolved", func() bool {
 		all := p.alerts(idle.ID, "inactive")
 		return all[0].State == "resolved"
 	})
 	p.api(200, "POST", "/webhooks/"+off.ID+"/activate", "", nil)
-	p.until("the other alert is resolved", func() bool { return p.alerts(off.ID, "inactive")[0].State == "resolved" })
+	p.Until("the other alert is resolved", func() bool { return p.alerts(off.ID, "inactive")[0].State == "resolved" })
 	p.api(204, "DELETE", "/webhooks/"+late.ID, "", nil)
 	p.awaitAlert(late.ID, "inactive", "resolved")
 	// It comes again when it is so again, as another alert.
-	p.until("the first webhook is idle again", func() bool {
+	p.Until("the first webhook is idle again", func() bool {
 		all := p.alerts(idle.ID, "inactive")
 		return len(all) == 2 && all[1].ID != first.ID
 	})
@@ -220,6 +224,7 @@ func TestAlertsOfInactivity(t *testing.T) {
 
 // Thresholds that make no sense stop the start and are named.
 func TestAlertSettings(t *testing.T) {
+	t.Parallel()
 	for setting, words := range map[string]string{
 		"MEDILAB_ALERT_INACTIVE=0s": "INACTIVE", "MEDILAB_ALERT_INACTIVE=often": "no duration", "MEDILAB_ALERT_SUCCESS_RATE=101": "between 0 and 100",
 		"MEDILAB_ALERT_SUCCESS_RATE_WINDOW=2h": "between 1m and 1h", "MEDILAB_ALERT_SUCCESS_RATE_CALLS=0": "1 or more",

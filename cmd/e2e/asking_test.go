@@ -34,7 +34,7 @@ func (p *product) register(url, fields string) webhook {
 func (p *product) awaitCalls(webhook string, n int) []call {
 	p.Helper()
 	var calls []call
-	p.until(fmt.Sprintf("%d calls are logged", n), func() bool {
+	p.Until(fmt.Sprintf("%d calls are logged", n), func() bool {
 		calls = p.calls(webhook)
 		return len(calls) >= n
 	})
@@ -146,7 +146,7 @@ func (p *product) fails(wantCode int, args ...string) string {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(p.Context(), patience)
 	defer cancel()
-	c := exec.CommandContext(ctx, binary, args...)
+	c := exec.CommandContext(ctx, p.Program, args...)
 	c.Env = p.environment()
 	var notes bytes.Buffer
 	c.Stderr = &notes

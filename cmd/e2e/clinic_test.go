@@ -8,23 +8,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/commands/emit"
-	"github.com/medilab/webhooks/migrations/postgres"
 )
 
-// connect gives a connection of the clinic's to the product's embedded database.
+// connect opens a connection of the clinic's to the product's database.
 func (p *product) connect() *pgx.Conn {
 	p.Helper()
-	server, err := postgres.Attach(p.Context(), p.dataDir)
-	if err != nil {
-		p.Fatal(err)
-	}
-	p.Cleanup(func() {
-		if err := server.Stop(p.Context()); err != nil { // it only lets go
-			p.Error(err)
-		}
-	})
-	conn, err := pgx.Connect(p.Context(), server.URL())
+	conn, err := pgx.Connect(p.Context(), p.database)
 	if err != nil {
 		p.Fatal(err)
 	}
@@ -34,7 +25,8 @@ func (p *product) connect() *pgx.Conn {
 // The clinic emits from its own code, in SQL, by HTTP in a batch, and from a file; each event
 // arrives once, byte for byte, and one that was rolled back never.
 func TestClinicEmits(t *testing.T) {
-	in := receive(t, nil)
+	t.Parallel()
+	in := harness.Receive(t, nil)
 	p := start(t)
 	p.api(201, "POST", "/webhooks/", fmt.Sprintf(`{"name":"a","url":%q,"events":["patient.*"]}`, in.URL), nil)
 	conn := p.connect()
@@ -77,9 +69,9 @@ func TestClinicEmits(t *testing.T) {
 	p.trigger(fmt.Sprintf(`{"event_type":"patient.created","event_data":%s}`, data("http")))
 
 	got := map[string]int{}
-	for _, r := range in.await(6) {
+	for _, r := range in.Await(6) {
 		for _, who := range []string{"undone", "sql", "go", "command", "file", "batch", "http"} {
-			if strings.Contains(string(r.body), `"event_data":`+data(who)+`,`) {
+			if strings.Contains(string(r.Body), `"event_data":`+data(who)+`,`) {
 				got[who]++
 			}
 		}
@@ -94,7 +86,7 @@ func TestClinicEmits(t *testing.T) {
 	}
 
 	// The auditor sees what concerns the webhook, and goes on where he ended.
-	p.until("all calls are in the log", func() bool {
+	p.Until("all calls are in the log", func() bool {
 		return strings.Count(p.command(0, "", "audit", "log", "--webhook", "1", "--json"), "delivery.succeeded") == 6
 	})
 	whole := p.command(0, "", "audit", "log", "--format", "ndjson")

@@ -9,10 +9,13 @@ import (
 	"testing"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // A receiver can check what it gets with a library of its language.
 func TestStandardWebhooks(t *testing.T) {
+	t.Parallel()
 	for name, secret := range map[string]string{"whsec": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "text": "любой текст"} {
 		t.Run(name, func(t *testing.T) {
 			library, err := standardwebhooks.NewWebhookRaw([]byte(secret))
@@ -22,19 +25,19 @@ func TestStandardWebhooks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			in := receive(t, nil)
+			in := harness.Receive(t, nil)
 			p := start(t)
 			p.api(201, "POST", "/webhooks/", fmt.Sprintf(`{"name":"a","url":%q,"events":["patient.*"],"secret":%q}`, in.URL, secret), nil)
 			p.trigger(`{"event_type":"patient.created","event_data":{"name":"Иван \u0000 <Иванов>"}}`)
-			got := in.await(1)[0]
-			if err := library.Verify(got.body, got.header); err != nil {
-				t.Errorf("%v: %v", err, got.header)
+			got := in.Await(1)[0]
+			if err := library.Verify(got.Body, got.Header); err != nil {
+				t.Errorf("%v: %v", err, got.Header)
 			}
-			if library.Verify(append(got.body, ' '), got.header) == nil {
+			if library.Verify(append(got.Body, ' '), got.Header) == nil {
 				t.Error("a changed body is verified too")
 			}
-			if got.header.Get("Webhook-Id") != got.delivery() {
-				t.Errorf("webhook-id is %q, the delivery %q", got.header.Get("Webhook-Id"), got.delivery())
+			if got.Header.Get("Webhook-Id") != got.Delivery() {
+				t.Errorf("webhook-id is %q, the delivery %q", got.Header.Get("Webhook-Id"), got.Delivery())
 			}
 		})
 	}
@@ -42,19 +45,20 @@ func TestStandardWebhooks(t *testing.T) {
 
 // SIGTERM lets the calls under way finish, and records them.
 func TestTermFinishesWhatIsInFlight(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
-	in := receive(t, func(http.ResponseWriter, receipt) { <-release })
-	p := start(t)
+	in := harness.Receive(t, func(http.ResponseWriter, harness.Call) { <-release })
+	p := startEmbedded(t)
 	var made webhook
 	p.api(201, "POST", "/webhooks/", fmt.Sprintf(`{"name":"a","url":%q,"events":["*"]}`, in.URL), &made)
 	const n = 5
 	for range n {
 		p.trigger(`{"event_type":"patient.created","event_data":{}}`)
 	}
-	in.await(n)
+	in.Await(n)
 	p.Signal(syscall.SIGTERM)
 	// It takes no new work from now on, while the calls go on.
-	p.until("the server is not ready any more", func() bool {
+	p.Until("the server is not ready any more", func() bool {
 		resp, err := http.Get("http://" + p.Addr + "/readyz")
 		if err != nil {
 			return true
@@ -68,13 +72,13 @@ func TestTermFinishesWhatIsInFlight(t *testing.T) {
 	}
 
 	p.start()
-	p.until("the calls are in the call log", func() bool { return len(p.calls(made.ID)) >= n })
+	p.Until("the calls are in the call log", func() bool { return len(p.calls(made.ID)) >= n })
 	for _, c := range p.calls(made.ID) {
 		if c.Status != "success" || c.Attempt != 1 {
 			t.Errorf("a call is %+v", c)
 		}
 	}
-	if got := len(in.all()); got != n {
+	if got := len(in.All()); got != n {
 		t.Errorf("%d calls arrived, want %d", got, n)
 	}
 }
@@ -82,18 +86,19 @@ func TestTermFinishesWhatIsInFlight(t *testing.T) {
 // kill -9 in the middle of deliveries and retries, and a restart on the same folder: every event
 // that was accepted arrives, the receiver sees no attempt twice, and the call log has every call.
 func TestKillLosesNothing(t *testing.T) {
+	t.Parallel()
 	var healthy atomic.Bool
 	hang := make(chan struct{})
-	in := receive(t, func(w http.ResponseWriter, r receipt) {
+	in := harness.Receive(t, func(w http.ResponseWriter, r harness.Call) {
 		if healthy.Load() {
 			return
 		}
-		if r.attempt() == "2" { // under way when the server is killed
+		if r.Attempt() == "2" { // under way when the server is killed
 			<-hang
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
-	p := start(t)
+	p := startEmbedded(t)
 	var made webhook
 	p.api(201, "POST", "/webhooks/", fmt.Sprintf(`{"name":"a","url":%q,"events":["*"],"max_retries":5,"retry_delay":1}`, in.URL), &made)
 	const n = 40
@@ -101,10 +106,10 @@ func TestKillLosesNothing(t *testing.T) {
 	for i := range n {
 		accepted[p.trigger(fmt.Sprintf(`{"event_type":"patient.created","event_data":{"n":%d}}`, i))] = true
 	}
-	p.until("some second attempts are under way", func() bool {
+	p.Until("some second attempts are under way", func() bool {
 		second := 0
-		for _, r := range in.all() {
-			if r.attempt() == "2" {
+		for _, r := range in.All() {
+			if r.Attempt() == "2" {
 				second++
 			}
 		}
@@ -116,7 +121,7 @@ func TestKillLosesNothing(t *testing.T) {
 	p.start()
 
 	for id := range accepted {
-		p.until("the event "+id+" is delivered", func() bool {
+		p.Until("the event "+id+" is delivered", func() bool {
 			var list struct {
 				Items []struct {
 					State string `json:"state"`
@@ -127,7 +132,7 @@ func TestKillLosesNothing(t *testing.T) {
 		})
 	}
 	var calls []call
-	p.until("the call log has every success", func() bool {
+	p.Until("the call log has every success", func() bool {
 		calls = p.calls(made.ID)
 		successes := 0
 		for _, c := range calls {
@@ -146,8 +151,8 @@ func TestKillLosesNothing(t *testing.T) {
 		}
 	}
 	seen := map[string]bool{}
-	for _, r := range in.all() {
-		attempt := r.delivery() + "/" + r.attempt()
+	for _, r := range in.All() {
+		attempt := r.Delivery() + "/" + r.Attempt()
 		if seen[attempt] {
 			t.Errorf("the receiver saw %s twice", attempt)
 		}
@@ -171,8 +176,9 @@ func TestKillLosesNothing(t *testing.T) {
 
 // Read models that are rebuilt while serving answer as the live ones did.
 func TestRebuiltEqualsLive(t *testing.T) {
+	t.Parallel()
 	var calls atomic.Int64
-	in := receive(t, func(w http.ResponseWriter, _ receipt) {
+	in := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) {
 		if calls.Add(1)%3 == 0 {
 			w.WriteHeader(http.StatusBadGateway)
 		}
@@ -186,7 +192,7 @@ func TestRebuiltEqualsLive(t *testing.T) {
 	for i := range n {
 		last = p.trigger(fmt.Sprintf(`{"event_type":"visit.completed","event_data":{"n":%d},"correlation_id":"c-%d"}`, i, i%3))
 	}
-	p.until("all calls show in the statistics", func() bool {
+	p.Until("all calls show in the statistics", func() bool {
 		var stats struct {
 			Total int `json:"total_calls"`
 		}

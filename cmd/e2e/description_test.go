@@ -10,12 +10,15 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers/gorillamux"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // The server describes itself, what it answers is as described, and there is a page to
 // try it that needs nothing from elsewhere.
 func TestDescription(t *testing.T) {
-	in := receive(t, nil)
+	t.Parallel()
+	in := harness.Receive(t, nil)
 	p := start(t)
 	fetch := func(path string) (*http.Response, []byte) {
 		t.Helper()

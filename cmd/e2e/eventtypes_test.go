@@ -5,17 +5,20 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // A clinic's own event types come from a file and are as good as the built-in ones, and
 // what nobody knows is refused with the nearest known name.
 func TestEventTypesOfAFile(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "types.json")
 	content := `[{"type":"lab.result_ready","ru":"Готов анализ","en":"A result is ready"},{"type":"lab.sample_lost","ru":"Проба потеряна"}]`
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	in := receive(t, nil)
+	in := harness.Receive(t, nil)
 	p := start(t, "MEDILAB_EVENT_TYPES="+file)
 
 	var list struct {
@@ -51,8 +54,8 @@ func TestEventTypesOfAFile(t *testing.T) {
 	p.command(0, "", "emit", "lab.sample_lost", `{"from":"the command line"}`)
 	want := map[string]int{one.ID: 1, group.ID: 3, all.ID: 4}
 	got := map[string]int{}
-	for _, r := range in.await(8) {
-		got[r.header.Get("X-Webhook-Id")]++
+	for _, r := range in.Await(8) {
+		got[r.Header.Get("X-Webhook-Id")]++
 	}
 	for id, n := range want {
 		if got[id] != n {
@@ -88,7 +91,7 @@ func TestEventTypesOfAFile(t *testing.T) {
 
 	// Nothing of what was refused is an event.
 	var events struct{ Items []json.RawMessage }
-	p.until("what was accepted is listed", func() bool {
+	p.Until("what was accepted is listed", func() bool {
 		p.api(200, "GET", "/webhooks/events?limit=100", "", &events)
 		return len(events.Items) >= 4
 	})

@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // A filter that could never work is refused when it is saved, wherever that is, and the
 // field at fault is named.
 func TestFiltersRefused(t *testing.T) {
-	in := receive(t, nil)
+	t.Parallel()
+	in := harness.Receive(t, nil)
 	p := start(t)
 	p.register(in.URL, "")
 	for _, c := range []struct{ filters, field, words string }{
@@ -61,6 +64,7 @@ func TestFiltersRefused(t *testing.T) {
 // One webhook whose filters change again and again: what follows a change is matched by
 // it, and what cannot be evaluated never matches.
 func TestFiltersDeliver(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		filters string
 		yes, no []string
@@ -91,7 +95,7 @@ func TestFiltersDeliver(t *testing.T) {
 		{`{"z":1,"$or":[{"a":1},{"b":{"$gt":1}}]}`, []string{`{"z":1,"a":1}`, `{"z":1,"b":2}`}, []string{`{"a":1}`, `{"z":1,"b":1}`}},
 		{`{"a":{"$or":[1,{"$gte":9}]}}`, []string{`{"a":1}`, `{"a":10}`}, []string{`{"a":2}`, `{}`}},
 	}
-	in := receive(t, nil)
+	in := harness.Receive(t, nil)
 	p := start(t)
 	p.register(in.URL, "")
 	says := map[string]string{} // by event: the filter and the data
@@ -106,16 +110,16 @@ func TestFiltersDeliver(t *testing.T) {
 		}
 		expected += len(c.yes)
 	}
-	in.await(expected)
+	in.Await(expected)
 	// Calls are logged after they are answered; whatever else was sent is there too.
 	last := p.trigger(`{"event_type":"visit.created","event_data":{"a":1}}`)
-	p.until("the last event is delivered", func() bool {
+	p.Until("the last event is delivered", func() bool {
 		list := p.deliveries(last)
 		return len(list) == 1 && list[0].State == "delivered"
 	})
 	arrived := map[string]bool{}
-	for _, r := range in.all() {
-		arrived[r.header.Get("X-Webhook-Event-Id")] = true
+	for _, r := range in.All() {
+		arrived[r.Header.Get("X-Webhook-Event-Id")] = true
 	}
 	for id, said := range says {
 		if arrived[id] != matches[id] {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // block is a code block of the guide, under its nearest heading.
@@ -84,9 +86,10 @@ const guideSecret = "webhook-secret-key" // of the guide's example
 
 // Every example of the guide works as printed, but for the token and the webhook's id.
 func TestGuide(t *testing.T) {
+	t.Parallel()
 	blocks := guide(t)
-	in := receive(t, nil)
-	p := start(t)
+	in := harness.Receive(t, nil)
+	p := startEmbedded(t)
 
 	// The first webhook is the guide's own, word for word; then it calls our receiver.
 	create := requests(t, one(t, blocks, "Создание Webhook'а", "http"))[0]
@@ -146,7 +149,7 @@ func TestGuide(t *testing.T) {
 		}
 	})
 	p.api(200, "POST", "/webhooks/1/activate", "", nil)
-	before := len(in.all())
+	before := len(in.All())
 
 	t.Run("payload and headers", func(t *testing.T) {
 		var printed struct {
@@ -158,28 +161,28 @@ func TestGuide(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.trigger(fmt.Sprintf(`{"event_type":%q,"event_data":%s}`, printed.EventType, printed.EventData))
-		got := in.await(before + 1)[before]
+		got := in.Await(before + 1)[before]
 
 		var timestamp struct{ Timestamp time.Time }
-		if err := json.Unmarshal(got.body, &timestamp); err != nil || time.Since(timestamp.Timestamp).Abs() > patience {
+		if err := json.Unmarshal(got.Body, &timestamp); err != nil || time.Since(timestamp.Timestamp).Abs() > patience {
 			t.Errorf("the timestamp is %v, %v", timestamp, err)
 		}
 		// As printed, but for the id, the time, and white space around what is not event_data.
 		expected := strings.NewReplacer("550e8400-e29b-41d4-a716-446655440000", created.ID).Replace(example)
 		expected = regexp.MustCompile(`"timestamp": "[^"]*"`).ReplaceAllString(expected, `"timestamp": "T"`)
-		actual := regexp.MustCompile(`"timestamp":"[^"]*"`).ReplaceAllString(string(got.body), `"timestamp":"T"`)
+		actual := regexp.MustCompile(`"timestamp":"[^"]*"`).ReplaceAllString(string(got.Body), `"timestamp":"T"`)
 		if compact(t, expected) != compact(t, actual) {
-			t.Errorf("the body is\n%s\nthe guide has\n%s", got.body, example)
+			t.Errorf("the body is\n%s\nthe guide has\n%s", got.Body, example)
 		}
-		if !bytes.Contains(got.body, printed.EventData) {
-			t.Errorf("event_data is not byte for byte what was triggered:\n%s", got.body)
+		if !bytes.Contains(got.Body, printed.EventData) {
+			t.Errorf("event_data is not byte for byte what was triggered:\n%s", got.Body)
 		}
 
 		signature := ""
 		for line := range strings.Lines(one(t, blocks, "Заголовки", "http")) {
 			name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
 			value = strings.ReplaceAll(value, "550e8400-e29b-41d4-a716-446655440000", created.ID)
-			actual := got.header.Get(name)
+			actual := got.Header.Get(name)
 			if name == "X-Webhook-Signature" {
 				signature = actual
 				if !strings.HasPrefix(actual, "sha256=") {
@@ -189,7 +192,7 @@ func TestGuide(t *testing.T) {
 				t.Errorf("header %s is %q, the guide has %q", name, actual, value)
 			}
 		}
-		if got.header.Get("X-Api-Key") != "your-api-key" {
+		if got.Header.Get("X-Api-Key") != "your-api-key" {
 			t.Error("the webhook's own header is missing")
 		}
 
@@ -198,13 +201,13 @@ func TestGuide(t *testing.T) {
 import sys
 body = open(sys.argv[1], encoding="utf-8", newline="").read()
 sys.exit(0 if verify_signature(body, sys.argv[2], sys.argv[3]) and not verify_signature(body + " ", sys.argv[2], sys.argv[3]) else 1)
-`, got.body, signature)
+`, got.Body, signature)
 		})
 		t.Run("verified in JavaScript", func(t *testing.T) {
 			verify(t, "node", one(t, blocks, "Проверка на Стороне Получателя", "javascript")+`
 const body = require('fs').readFileSync(process.argv[2]);
 process.exit(verifyWebhook(body, process.argv[3], process.argv[4]) && !verifyWebhook('', process.argv[3], process.argv[4]) ? 0 : 1);
-`, got.body, signature)
+`, got.Body, signature)
 		})
 	})
 
@@ -238,7 +241,7 @@ process.exit(verifyWebhook(body, process.argv[3], process.argv[4]) && !verifyWeb
 			t.Errorf("the guide has %d integrations, want 3", n)
 		}
 		// Only what meets every condition is sent.
-		before := len(in.all())
+		before := len(in.All())
 		for _, data := range []string{
 			`{"department":"cardiology","patient_type":"new","amount":999}`,
 			`{"department":"surgery","patient_type":"new","amount":1000}`,
@@ -248,8 +251,8 @@ process.exit(verifyWebhook(body, process.argv[3], process.argv[4]) && !verifyWeb
 		} {
 			p.trigger(`{"event_type":"patient.created","event_data":` + data + `}`)
 		}
-		got := in.await(before + 1)
-		if len(got) != before+1 || !bytes.Contains(got[before].body, []byte(`"amount":1000}`)) {
+		got := in.Await(before + 1)
+		if len(got) != before+1 || !bytes.Contains(got[before].Body, []byte(`"amount":1000}`)) {
 			t.Errorf("after the filters %d calls arrived", len(got)-before)
 		}
 	})
@@ -275,13 +278,14 @@ process.exit(verifyWebhook(body, process.argv[3], process.argv[4]) && !verifyWeb
 // The guide's table of retries: 60, 120 and 240 seconds with its default delay. Only the first
 // wait can be seen without waiting; each is at most 5 % longer.
 func TestGuideFirstRetry(t *testing.T) {
-	in := receive(t, func(w http.ResponseWriter, _ receipt) { w.WriteHeader(http.StatusInternalServerError) })
+	t.Parallel()
+	in := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) { w.WriteHeader(http.StatusInternalServerError) })
 	p := start(t)
 	var made webhook
 	p.api(201, "POST", "/webhooks/", fmt.Sprintf(`{"name":"a","url":%q,"events":["*"]}`, in.URL), &made)
 	p.trigger(`{"event_type":"patient.created","event_data":{}}`)
 	var calls []call
-	p.until("the call is logged", func() bool {
+	p.Until("the call is logged", func() bool {
 		calls = p.calls(made.ID)
 		return len(calls) > 0
 	})

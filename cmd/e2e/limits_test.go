@@ -7,10 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // Each limit of a webhook at its edge, and one beyond it on either side.
 func TestLimitsOfWebhooks(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	headers := func(n int) string {
 		list := make([]string, n)
@@ -89,7 +92,8 @@ func nested(depth int) string {
 // Each limit of an event, and what of JSON is refused, at the edge; what is accepted
 // arrives byte for byte.
 func TestLimitsOfEvents(t *testing.T) {
-	in := receive(t, nil)
+	t.Parallel()
+	in := harness.Receive(t, nil)
 	p := start(t)
 	p.register(in.URL, "")
 	const most = 10 << 20
@@ -155,12 +159,12 @@ func TestLimitsOfEvents(t *testing.T) {
 	}
 
 	bodies := map[string]int{}
-	for _, r := range in.await(len(accepted) + 1001) {
+	for _, r := range in.Await(len(accepted) + 1001) {
 		var body struct {
 			EventType string          `json:"event_type"`
 			EventData json.RawMessage `json:"event_data"`
 		}
-		if err := json.Unmarshal(r.body, &body); err != nil {
+		if err := json.Unmarshal(r.Body, &body); err != nil {
 			t.Fatal(err)
 		}
 		if body.EventType == "visit.created" {
@@ -173,18 +177,19 @@ func TestLimitsOfEvents(t *testing.T) {
 		}
 		bodies[data]--
 	}
-	if n := len(in.all()); n != len(accepted)+1001 {
+	if n := len(in.All()); n != len(accepted)+1001 {
 		t.Errorf("%d calls arrived: something of what was refused", n)
 	}
 }
 
 // A delivery that fails gets its retries and no more, each no sooner than the schedule says.
 func TestRetriesEnd(t *testing.T) {
-	in := receive(t, func(w http.ResponseWriter, _ receipt) { w.WriteHeader(http.StatusBadGateway) })
+	t.Parallel()
+	in := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) { w.WriteHeader(http.StatusBadGateway) })
 	p := start(t)
 	none, two := p.register(in.URL, `{"max_retries":0,"retry_delay":1}`), p.register(in.URL, `{"max_retries":2,"retry_delay":1}`)
 	event := p.trigger(`{"event_type":"visit.created","event_data":{}}`)
-	p.until("both have failed", func() bool {
+	p.Until("both have failed", func() bool {
 		failed := 0
 		for _, d := range p.deliveries(event) {
 			if d.State == "failed" && text(d.Reason) == "retries_exhausted" {
@@ -197,7 +202,7 @@ func TestRetriesEnd(t *testing.T) {
 		t.Errorf("without retries the calls are %+v", calls)
 	}
 	calls := p.awaitCalls(two.ID, 3)
-	if len(calls) != 3 || calls[2].NextAttemptAt != nil || len(in.all()) != 4 {
+	if len(calls) != 3 || calls[2].NextAttemptAt != nil || len(in.All()) != 4 {
 		t.Fatalf("the calls are %+v", calls)
 	}
 	for i, wait := range []time.Duration{time.Second, 2 * time.Second} {

@@ -8,13 +8,16 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // Eight events of 10 MB, accepted at once and delivered at once to two webhooks, arrive
 // byte for byte, and the server stays under 1 GB.
 func TestMemoryOfLargePayloads(t *testing.T) {
+	t.Parallel()
 	const events, size, most = 8, 10 << 20, 1 << 30
-	in := receive(t, nil)
+	in := harness.Receive(t, nil)
 	p := start(t)
 	p.register(in.URL, `{"timeout":300}`)
 	p.register(in.URL, `{"timeout":300,"payload_version":"2","secret":"s3cret"}`)
@@ -38,14 +41,14 @@ func TestMemoryOfLargePayloads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	in.await(2 * events)
+	in.Await(2 * events)
 	missing := map[string]int{}
 	for _, d := range data {
 		missing[d] = 2
 	}
-	for _, r := range in.all() {
+	for _, r := range in.All() {
 		for d := range missing {
-			if bytes.Contains(r.body, []byte(`"event_data":`+d+`,"webhook_id":`)) {
+			if bytes.Contains(r.Body, []byte(`"event_data":`+d+`,"webhook_id":`)) {
 				missing[d]--
 			}
 		}
@@ -60,8 +63,8 @@ func TestMemoryOfLargePayloads(t *testing.T) {
 		calls := p.awaitCalls(w, events)
 		shown := p.details(w, calls[0])
 		found := false
-		for _, r := range in.all() {
-			found = found || string(r.body) == shown.Payload
+		for _, r := range in.All() {
+			found = found || string(r.Body) == shown.Payload
 		}
 		if !found {
 			t.Errorf("webhook %s: the call log shows what was not sent", w)
@@ -76,9 +79,10 @@ func TestMemoryOfLargePayloads(t *testing.T) {
 
 // A receiver that hangs over large payloads holds up its own deliveries and nobody else's.
 func TestLargePayloadsHoldUpNobodyElse(t *testing.T) {
+	t.Parallel()
 	const events = 12
 	release := make(chan struct{})
-	hung := receive(t, func(http.ResponseWriter, receipt) { <-release })
+	hung := harness.Receive(t, func(http.ResponseWriter, harness.Call) { <-release })
 	open := true
 	finish := func() {
 		if open {
@@ -87,7 +91,7 @@ func TestLargePayloadsHoldUpNobodyElse(t *testing.T) {
 		open = false
 	}
 	t.Cleanup(finish) // before the receiver is closed, which waits for its calls
-	in := receive(t, nil)
+	in := harness.Receive(t, nil)
 	p := start(t)
 	p.register(hung.URL, `{"timeout":300,"events":["visit.created"]}`)
 	p.register(in.URL, `{"events":["visit.updated"]}`)
@@ -95,15 +99,15 @@ func TestLargePayloadsHoldUpNobodyElse(t *testing.T) {
 	for range events {
 		p.trigger(`{"event_type":"visit.created","event_data":` + large + `}`)
 	}
-	hung.await(2)
+	hung.Await(2)
 	p.trigger(`{"event_type":"visit.updated","event_data":{}}`)
 	p.trigger(`{"event_type":"visit.updated","event_data":` + large + `}`)
-	in.await(2)
-	if n := len(hung.all()); n == events {
+	in.Await(2)
+	if n := len(hung.All()); n == events {
 		t.Logf("the receiver that hangs has all %d calls", n)
 	}
 	finish()
-	hung.await(events)
+	hung.Await(events)
 	p.awaitCalls("1", events)
 }
 

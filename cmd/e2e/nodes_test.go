@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
@@ -18,10 +19,10 @@ func nodes(t *testing.T, n int, settings ...string) (all []*product, database st
 	t.Helper()
 	database = testdb.New(t)
 	keys := filepath.Join(t.TempDir(), "keys.json")
-	shared := append([]string{"DATABASE_URL=" + database, "MEDILAB_KEYS=" + keys, "MEDILAB_ALLOW_TARGETS=loopback"}, settings...)
+	shared := append([]string{"MEDILAB_KEYS=" + keys, "MEDILAB_ALLOW_TARGETS=loopback"}, settings...)
 	for range n {
 		p := prepare(t)
-		p.extra = shared
+		p.database, p.extra = database, shared
 		p.start()
 		all = append(all, p)
 	}
@@ -46,8 +47,9 @@ func reads[T any](t *testing.T, database, sql string, args ...any) (answer T) {
 // time is raised once and resolved once, whoever decides, and whoever subscribed hears of
 // each once, and never of itself.
 func TestAlertsOfTwoNodes(t *testing.T) {
-	in := receive(t, nil)
-	told := receive(t, func(w http.ResponseWriter, _ receipt) { w.WriteHeader(http.StatusInternalServerError) })
+	t.Parallel()
+	in := harness.Receive(t, nil)
+	told := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) { w.WriteHeader(http.StatusInternalServerError) })
 	both, database := nodes(t, 2, "MEDILAB_ALERT_INACTIVE=3s", "MEDILAB_ALERT_SCAN_INTERVAL=50ms", "MEDILAB_ALERT_CONSECUTIVE_FAILURES=1")
 	a, b := both[0], both[1]
 	subscriber := a.register(told.URL, `{"events":["webhook.alert_raised","webhook.alert_resolved"],"max_retries":0}`)
@@ -105,7 +107,7 @@ func TestAlertsOfTwoNodes(t *testing.T) {
 	dies.api(204, "DELETE", "/webhooks/"+off.ID, "", nil)
 	dies.trigger(`{"event_type":"visit.created","event_data":{}}`)
 	for id, was := range first {
-		other.until("the alert is resolved", func() bool {
+		other.Until("the alert is resolved", func() bool {
 			for _, got := range other.alerts(id, "inactive") {
 				if got.ID == was.ID {
 					return got.State == "resolved"
@@ -117,7 +119,7 @@ func TestAlertsOfTwoNodes(t *testing.T) {
 
 	// Of the webhook that is called no more there is an alert again, another one; then it
 	// is deleted too, so that all is quiet.
-	other.until("the webhook is idle again", func() bool { return len(other.alerts(idle.ID, "inactive")) == 2 })
+	other.Until("the webhook is idle again", func() bool { return len(other.alerts(idle.ID, "inactive")) == 2 })
 	other.api(204, "DELETE", "/webhooks/"+idle.ID, "", nil)
 	again := other.awaitAlert(idle.ID, "inactive", "resolved")
 
@@ -125,17 +127,17 @@ func TestAlertsOfTwoNodes(t *testing.T) {
 	for _, was := range first {
 		want["open "+was.ID], want["resolved "+was.ID] = true, true
 	}
-	for _, r := range told.await(len(want)) {
+	for _, r := range told.Await(len(want)) {
 		var n notice
-		if err := json.Unmarshal(r.body, &n); err != nil {
+		if err := json.Unmarshal(r.Body, &n); err != nil {
 			t.Fatal(err)
 		}
 		key := n.EventData.State + " " + n.EventData.AlertID
 		if !want[key] {
-			t.Errorf("told twice, or of nothing: %s", r.body)
+			t.Errorf("told twice, or of nothing: %s", r.Body)
 		}
 		if want[key] = false; n.EventData.WebhookID == subscriber.ID || n.EventData.Kind != "inactive" {
-			t.Errorf("told of what is none: %s", r.body)
+			t.Errorf("told of what is none: %s", r.Body)
 		}
 	}
 	other.awaitCalls(subscriber.ID, len(want)) // which all failed: more than is allowed in a row
@@ -158,7 +160,7 @@ type replayProgress struct {
 
 // cutOff begins a replay of n events that nobody asked for at the time, kills the server in
 // the middle of it, and gives the webhook and the replay.
-func cutOff(t *testing.T, p *product, in *receiver, n int) (w webhook, replay string) {
+func cutOff(t *testing.T, p *product, in *harness.Receiver, n int) (w webhook, replay string) {
 	t.Helper()
 	for i := range n / 1000 {
 		p.triggerAll("visit.created", numbered(1000*i, 1000)...)
@@ -173,7 +175,7 @@ func cutOff(t *testing.T, p *product, in *receiver, n int) (w webhook, replay st
 		t.Fatalf("the replay matched %d events, want %d", begun.Matched, n)
 	}
 	var progress replayProgress
-	p.until("the replay has begun", func() bool {
+	p.Until("the replay has begun", func() bool {
 		p.api(200, "GET", "/webhooks/"+w.ID+"/replays/"+begun.ReplayID, "", &progress)
 		return progress.Queued > 0
 	})
@@ -187,10 +189,10 @@ func cutOff(t *testing.T, p *product, in *receiver, n int) (w webhook, replay st
 
 // endsWell waits for the replay's end and checks that every event was sent once, but for
 // attempts that the kill cut off.
-func endsWell(t *testing.T, p *product, in *receiver, w webhook, replay string, n int) {
+func endsWell(t *testing.T, p *product, in *harness.Receiver, w webhook, replay string, n int) {
 	t.Helper()
 	var progress replayProgress
-	p.until("the replay is done", func() bool {
+	p.Until("the replay is done", func() bool {
 		p.api(200, "GET", "/webhooks/"+w.ID+"/replays/"+replay, "", &progress)
 		return progress.State == "done"
 	})
@@ -198,12 +200,12 @@ func endsWell(t *testing.T, p *product, in *receiver, w webhook, replay string, 
 		t.Errorf("the replay ended as %+v", progress)
 	}
 	seen, events := map[string]bool{}, map[string]bool{}
-	for _, r := range in.all() {
-		attempt := r.delivery() + "/" + r.attempt()
+	for _, r := range in.All() {
+		attempt := r.Delivery() + "/" + r.Attempt()
 		if seen[attempt] {
 			t.Errorf("the receiver saw %s twice", attempt)
 		}
-		seen[attempt], events[r.header.Get("X-Webhook-Event-Id")] = true, true
+		seen[attempt], events[r.Header.Get("X-Webhook-Event-Id")] = true, true
 	}
 	if len(events) != n {
 		t.Errorf("%d events arrived, want %d", len(events), n)
@@ -218,7 +220,8 @@ func endsWell(t *testing.T, p *product, in *receiver, w webhook, replay string, 
 
 // A replay goes on by itself when the server that began it is killed and started again.
 func TestReplayGoesOnAfterAKill(t *testing.T) {
-	in := receive(t, nil)
+	t.Parallel()
+	in := harness.Receive(t, nil)
 	p := start(t)
 	const n = 10_000
 	w, replay := cutOff(t, p, in, n)
@@ -230,7 +233,8 @@ func TestReplayGoesOnAfterAKill(t *testing.T) {
 
 // Another node goes on with the replay of one that died.
 func TestReplayGoesOnElsewhere(t *testing.T) {
-	in := receive(t, nil)
+	t.Parallel()
+	in := harness.Receive(t, nil)
 	both, _ := nodes(t, 2)
 	const n = 10_000
 	w, replay := cutOff(t, both[0], in, n)

@@ -5,18 +5,19 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/medilab/webhooks/cmd/e2e/harness"
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 // oddly serves on loopback whatever answer writes to each request, and gives the address.
@@ -136,6 +137,7 @@ func gzipped(t *testing.T, size int) string {
 // Whatever a receiver does is one named outcome in the call log, told in words, with what
 // there was of an answer; the timeout covers the whole call, and memory stays flat.
 func TestOddReceivers(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("a", 10<<10)
 	bomb := gzipped(t, 100<<20)
 	const ok = "HTTP/1.1 200 OK\r\n"
@@ -240,7 +242,7 @@ func TestOddReceivers(t *testing.T) {
 	huge := p.register(oddly(t, floods(ok+"Content-Length: 1073741824\r\n\r\n", long)), `{"max_retries":0,"events":["visit.updated"]}`)
 	const again = 300
 	p.triggerAll("visit.updated", numbered(0, again)...)
-	p.until("all calls ended", func() bool {
+	p.Until("all calls ended", func() bool {
 		var stats struct {
 			Total int `json:"total_calls"`
 		}
@@ -282,30 +284,21 @@ func text(s *string) string {
 }
 
 // memory reads a figure of the server's process, in bytes.
-func (p *product) memory(name string) int {
+func (p *product) memory(name string) int64 {
 	p.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
-	if os.IsNotExist(err) {
+	figure, err := testbed.Memory(p.Pid(), name)
+	if errors.Is(err, fs.ErrNotExist) {
 		p.Skip("this system does not tell a process's memory")
 	}
 	if err != nil {
 		p.Fatal(err)
 	}
-	for line := range strings.Lines(string(status)) {
-		if value, found := strings.CutPrefix(line, name+":"); found {
-			kilobytes, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(value), " kB"))
-			if err != nil {
-				p.Fatal(err)
-			}
-			return kilobytes << 10
-		}
-	}
-	p.Fatalf("there is no %s in %s", name, status)
-	return 0
+	return figure
 }
 
 // A receiver that says when to come again, or never.
 func TestReceiversThatAskForPatience(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	later := time.Now().Add(2 * time.Hour).UTC()
 	cases := []struct {
@@ -327,7 +320,7 @@ func TestReceiversThatAskForPatience(t *testing.T) {
 	}
 	webhooks := make([]webhook, len(cases))
 	for i, c := range cases {
-		in := receive(t, func(w http.ResponseWriter, _ receipt) {
+		in := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) {
 			w.Header().Set("Retry-After", c.retryAfter)
 			w.WriteHeader(c.status)
 		})

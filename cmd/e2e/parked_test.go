@@ -6,12 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // What the clinic emitted and the service cannot accept waits with its reason for somebody to
 // decide: taken in once it can be, it goes its way byte for byte; discarded, it goes nowhere.
 func TestParkedEvents(t *testing.T) {
-	in := receive(t, nil)
+	t.Parallel()
+	in := harness.Receive(t, nil)
 	p := start(t)
 	p.register(in.URL, "")
 	conn := p.connect()
@@ -46,7 +49,7 @@ func TestParkedEvents(t *testing.T) {
 		return byType
 	}
 	var waiting map[string]parked
-	p.until("both are parked", func() bool { waiting = list(); return len(waiting) == 2 })
+	p.Until("both are parked", func() bool { waiting = list(); return len(waiting) == 2 })
 	unknown, twice := waiting["lab.result_ready"], waiting["patient.created"]
 	path := func(of parked, what string) string { return fmt.Sprintf("/webhooks/events/parked/%d/%s", of.ID, what) }
 	p.refused(409, "POST", path(unknown, "retry"), "", "", "not a known event type")
@@ -68,8 +71,8 @@ func TestParkedEvents(t *testing.T) {
 	if accepted.ID != unknown.Event || accepted.Type != "lab.result_ready" {
 		t.Errorf("accepted is %+v", accepted)
 	}
-	if got := in.await(1)[0]; !strings.Contains(string(got.body), `"event_data":`+data+`,`) || got.header.Get("X-Webhook-Event-Id") != unknown.Event {
-		t.Errorf("delivered was %s", got.body)
+	if got := in.Await(1)[0]; !strings.Contains(string(got.Body), `"event_data":`+data+`,`) || got.Header.Get("X-Webhook-Event-Id") != unknown.Event {
+		t.Errorf("delivered was %s", got.Body)
 	}
 	p.api(204, "POST", path(twice, "discard"), "", nil)
 	for _, gone := range []parked{unknown, twice} {
@@ -93,7 +96,7 @@ func TestParkedEvents(t *testing.T) {
 		t.Errorf("the record of it holds the event's data: %s", said)
 	}
 	p.command(0, "", "audit", "verify")
-	if n := len(in.all()); n != 1 {
+	if n := len(in.All()); n != 1 {
 		t.Errorf("%d calls arrived, want 1", n)
 	}
 }

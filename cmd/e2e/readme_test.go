@@ -13,6 +13,7 @@ import (
 
 // The first steps of the README work as printed, but for the ports.
 func TestReadmeFirstSteps(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +30,7 @@ func TestReadmeFirstSteps(t *testing.T) {
 	p.start()
 	receiver := harness.FreeAddress(t)
 	home := t.TempDir()
-	for link, target := range map[string]string{"bin": filepath.Dir(binary), "data": p.dataDir} {
+	for link, target := range map[string]string{"bin": filepath.Dir(p.Program), "data": p.dataDir} {
 		if err := os.Symlink(target, filepath.Join(home, link)); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +53,7 @@ func TestReadmeFirstSteps(t *testing.T) {
 		inspector.Process.Kill() //nolint:errcheck // it may have ended, which the test says
 		inspector.Wait()         //nolint:errcheck // it was killed
 	}()
-	p.until("the receiver listens", func() bool { return strings.Contains(seen.String(), "Receiving on") })
+	p.Until("the receiver listens", func() bool { return strings.Contains(seen.String(), "Receiving on") })
 
 	var steps, questions string
 	for _, b := range blocks[1 : len(blocks)-1] {

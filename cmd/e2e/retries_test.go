@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // failure is what the log has of an attempt that failed.
@@ -51,7 +53,8 @@ func (p *product) failures(delivery string) (all []failure) {
 // the guide's own, run into the cap, and are it. The first waits are waited for; of the others
 // the test makes the time pass, in the queue's table.
 func TestTenRetries(t *testing.T) {
-	in := receive(t, func(w http.ResponseWriter, _ receipt) { w.WriteHeader(http.StatusInternalServerError) })
+	t.Parallel()
+	in := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) { w.WriteHeader(http.StatusInternalServerError) })
 	all, database := nodes(t, 1)
 	p := all[0]
 	conn, err := pgx.Connect(t.Context(), database)
@@ -84,8 +87,8 @@ func TestTenRetries(t *testing.T) {
 		}
 	}
 	delivered := map[string]string{} // delivery by webhook
-	for _, r := range in.all() {
-		delivered[r.header.Get("X-Webhook-Id")] = r.delivery()
+	for _, r := range in.All() {
+		delivered[r.Header.Get("X-Webhook-Id")] = r.Delivery()
 	}
 	for i, w := range webhooks {
 		failures := p.failures(delivered[w.ID])
@@ -112,7 +115,7 @@ func TestTenRetries(t *testing.T) {
 			t.Errorf("a delivery ended as %+v", d)
 		}
 	}
-	if n := len(in.all()); n != 11*len(webhooks) {
+	if n := len(in.All()); n != 11*len(webhooks) {
 		t.Errorf("the receiver saw %d calls, want %d", n, 11*len(webhooks))
 	}
 	p.command(0, "", "audit", "verify")

@@ -1,14 +1,17 @@
-// Package e2e drives the product as its users do: the built binary, started on an embedded
-// Postgres of its own, over HTTP and its command line, against real receivers.
+// Package e2e drives the product as its users do: the built binary on a real Postgres,
+// over HTTP and its command line, against real receivers.
 package e2e
 
 import (
 	"errors"
+	"flag"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
 
 	"github.com/medilab/webhooks/cmd/e2e/harness"
+	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 // adminToken is long enough for MEDILAB_TOKEN.
@@ -16,28 +19,37 @@ const adminToken = "e2e-admin-token-0123456789-0123456789"
 
 const patience = harness.Patience
 
-// binary is the product, built once.
-var binary string
-
+// TestMain lets tests run side by side: they mostly wait.
 func TestMain(m *testing.M) {
-	harness.Main(func(dir string) (code int, err error) {
-		if binary, err = harness.Build(dir, "medilab-webhooks"); err != nil {
-			return 0, err
-		}
-		return m.Run(), nil
-	})
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }
 
 // product is one data folder and the process that serves it.
 type product struct {
 	*harness.Process
-	dataDir string
-	token   string   // MEDILAB_TOKEN; "": the product makes its own
-	extra   []string // further settings, as NAME=value
+	dataDir  string
+	database string   // DATABASE_URL; "": an embedded Postgres in the data folder
+	token    string   // MEDILAB_TOKEN; "": the product makes its own
+	extra    []string // further settings, as NAME=value
 }
 
-// start serves a new data folder, with further settings as NAME=value.
+// start serves a database of its own on the Postgres that tests share, with further settings as
+// NAME=value.
 func start(t testing.TB, settings ...string) *product {
+	t.Helper()
+	p := prepare(t)
+	p.database = testdb.New(t)
+	p.extra = append([]string{"MEDILAB_ALLOW_TARGETS=loopback"}, settings...)
+	p.start()
+	return p
+}
+
+// startEmbedded serves a new data folder with an embedded Postgres.
+func startEmbedded(t testing.TB, settings ...string) *product {
 	t.Helper()
 	p := prepare(t)
 	p.extra = settings
@@ -49,7 +61,7 @@ func start(t testing.TB, settings ...string) *product {
 func prepare(t testing.TB) *product {
 	t.Helper()
 	dir := harness.ShortDir(t)
-	return &product{Process: harness.NewProcess(t, "the server", binary), dataDir: dir, token: adminToken}
+	return &product{Process: harness.NewProcess(t, "the server", harness.Program(t)), dataDir: dir, token: adminToken}
 }
 
 // start serves the data folder, and waits until the server is ready.
@@ -60,7 +72,7 @@ func (p *product) start() {
 }
 
 func (p *product) environment() []string {
-	settings := []string{"MEDILAB_DATA_DIR=" + p.dataDir, "MEDILAB_ADDR=" + p.Addr}
+	settings := []string{"MEDILAB_DATA_DIR=" + p.dataDir, "MEDILAB_ADDR=" + p.Addr, "DATABASE_URL=" + p.database}
 	if p.token != "" {
 		settings = append(settings, "MEDILAB_TOKEN="+p.token)
 	}
@@ -73,12 +85,6 @@ func (p *product) stop() {
 	if code := p.Term(); code != 0 {
 		p.Errorf("after SIGTERM the server ended with %d:\n%s", code, p.Said)
 	}
-}
-
-// until asks again and again until the condition holds.
-func (p *product) until(what string, holds func() bool) {
-	p.Helper()
-	harness.Until(p, what, holds)
 }
 
 // request makes a request of the API with the admin token.
@@ -100,7 +106,7 @@ func (p *product) api(want int, method, path, body string, into any) {
 // command runs another command of the product beside the server, and gives its standard output.
 func (p *product) command(wantCode int, stdin string, args ...string) string {
 	p.Helper()
-	out, notes, err := harness.Run(p.Context(), binary, p.environment(), stdin, args...)
+	out, notes, err := harness.Run(p.Context(), p.Program, p.environment(), stdin, args...)
 	code := 0
 	if ended := (*exec.ExitError)(nil); errors.As(err, &ended) {
 		code = ended.ExitCode()

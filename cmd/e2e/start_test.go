@@ -19,6 +19,7 @@ import (
 // The first start tells a newcomer all there is to know, and the line that it prints works when
 // it is pasted. The token is shown that once.
 func TestFirstStart(t *testing.T) {
+	t.Parallel()
 	p := prepare(t)
 	p.token = ""
 	p.start()
@@ -67,17 +68,18 @@ func TestFirstStart(t *testing.T) {
 // A process that is shutting down says so until its calls have ended: it is alive, not
 // ready, and sends callers elsewhere.
 func TestItSaysThatItShutsDown(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
-	in := receive(t, func(http.ResponseWriter, receipt) { <-release })
+	in := harness.Receive(t, func(http.ResponseWriter, harness.Call) { <-release })
 	var released sync.Once
 	end := func() { released.Do(func() { close(release) }) }
 	defer end()
 	p := start(t)
 	p.register(in.URL, `{"events":["patient.created"]}`)
 	event := p.trigger(`{"event_type":"patient.created","event_data":{}}`)
-	in.await(1)
+	in.Await(1)
 	p.Signal(syscall.SIGTERM)
-	p.until("it is not ready", func() bool { status, _ := p.request("GET", "/readyz", ""); return status == 503 })
+	p.Until("it is not ready", func() bool { status, _ := p.request("GET", "/readyz", ""); return status == 503 })
 	if status, answer := p.request("GET", "/healthz", ""); status != 200 {
 		t.Errorf("it is not alive: %d %s", status, answer)
 	}
@@ -90,17 +92,18 @@ func TestItSaysThatItShutsDown(t *testing.T) {
 		t.Errorf("it ended with %d", code)
 	}
 	p.start()
-	p.until("the call is on record", func() bool {
+	p.Until("the call is on record", func() bool {
 		calls := p.calls("1")
 		return len(calls) == 1 && calls[0].EventID == event && calls[0].Status == "success"
 	})
-	if got := in.all(); len(got) != 1 {
+	if got := in.All(); len(got) != 1 {
 		t.Errorf("%d calls arrived", len(got))
 	}
 }
 
 // What cannot work is said in one line with what to do, and nothing is left running.
 func TestStartsThatFail(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +124,7 @@ func TestStartsThatFail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := prepare(t)
-			command := exec.CommandContext(t.Context(), binary, c.args...)
+			command := exec.CommandContext(t.Context(), p.Program, c.args...)
 			command.Env = append(p.environment(), "MEDILAB_LOG=error")
 			var out, notes bytes.Buffer
 			command.Stdout, command.Stderr = &out, &notes

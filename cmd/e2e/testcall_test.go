@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // tested is the answer to a test call.
@@ -25,9 +27,10 @@ type tested struct {
 // A test is one attempt, at once, with the real signature, also of a webhook that would
 // not get the event; it is marked in the call log and counts for nothing.
 func TestTestCall(t *testing.T) {
+	t.Parallel()
 	const secret = "s3cret-of-the-test"
 	status := http.StatusOK
-	in := receive(t, func(w http.ResponseWriter, _ receipt) { w.WriteHeader(status) })
+	in := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) { w.WriteHeader(status) })
 	p := start(t, "MEDILAB_ALERT_CONSECUTIVE_FAILURES=0", "MEDILAB_ALERT_SCAN_INTERVAL=50ms")
 	w := p.register(in.URL, `{"events":["patient.*"],"filters":{"department":"cardiology"},"secret":"`+secret+`","max_retries":5,"retry_delay":1,"headers":{"X-Api-Key":"key-of-the-test"}}`)
 	library, err := standardwebhooks.NewWebhookRaw([]byte(secret))
@@ -60,16 +63,16 @@ func TestTestCall(t *testing.T) {
 		}
 		var got tested
 		p.api(200, "POST", "/webhooks/1/test", c.body, &got)
-		arrived := in.all() // it is synchronous: no waiting
+		arrived := in.All() // it is synchronous: no waiting
 		if len(arrived) != i+1 {
 			t.Fatalf("%s: %d calls arrived, want %d", c.name, len(arrived), i+1)
 		}
 		call := arrived[i]
-		if err := library.Verify(call.body, call.header); err != nil {
+		if err := library.Verify(call.Body, call.Header); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if got.Payload != string(call.body) || got.RequestHeaders["X-Webhook-Signature"] != call.header.Get("X-Webhook-Signature") || call.header.Get("X-Api-Key") != "key-of-the-test" {
-			t.Errorf("%s: shown as %+v, arrived as %s %v", c.name, got.details, call.body, call.header)
+		if got.Payload != string(call.Body) || got.RequestHeaders["X-Webhook-Signature"] != call.Header.Get("X-Webhook-Signature") || call.Header.Get("X-Api-Key") != "key-of-the-test" {
+			t.Errorf("%s: shown as %+v, arrived as %s %v", c.name, got.details, call.Body, call.Header)
 		}
 		success := c.status < 300
 		if !got.Test || got.Attempt != 1 || got.NextAttemptAt != nil || (got.Status == "success") != success || got.ResponseStatus == nil || *got.ResponseStatus != c.status {
@@ -93,7 +96,7 @@ func TestTestCall(t *testing.T) {
 	var stats struct {
 		Total, Successes, Failed int
 	}
-	p.until("the real call is counted", func() bool {
+	p.Until("the real call is counted", func() bool {
 		_, answer := p.request("GET", "/api/v1/webhooks/1/stats", "")
 		var s struct {
 			Total     int `json:"total_calls"`

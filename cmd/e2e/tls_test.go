@@ -80,6 +80,7 @@ func certify(t *testing.T, by authority, change func(*x509.Certificate)) tls.Cer
 
 // Each way in which TLS fails has its name and its words in the call log.
 func TestTLSFailures(t *testing.T) {
+	t.Parallel()
 	known, unknown, system := newAuthority(t, "The clinic's authority"), newAuthority(t, "Somebody's authority"), newAuthority(t, "The machine's authority")
 	bundle := func(name string, a authority) string {
 		file := filepath.Join(t.TempDir(), name)

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -74,15 +74,13 @@ func TestForms(t *testing.T) {
 }
 
 // echoing is a receiver that says back all that it got, and fails.
-func echoing(t *testing.T) *httptest.Server {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Echo", r.Header.Get("X-Api-Key"))
+func echoing(t *testing.T) *harness.Receiver {
+	return harness.Receive(t, func(w http.ResponseWriter, c harness.Call) {
+		w.Header().Set("X-Echo", c.Header.Get("X-Api-Key"))
 		w.WriteHeader(http.StatusInternalServerError)
-		_ = r.Header.Write(w)
+		_ = c.Header.Write(w)
 		_, _ = fmt.Fprintf(w, "<script>alert(1)</script> I know your secret: %s", canaries["the webhook's secret"])
-	}))
-	t.Cleanup(server.Close)
-	return server
+	})
 }
 
 // Secrets are planted, used, echoed by receivers and put in wrong places; then
@@ -142,7 +140,7 @@ func plant(p *product, url string) {
 	p.api(200, "POST", "/webhooks/"+id+"/rotate-secret", fmt.Sprintf(`{"secret":%q,"overlap_seconds":3600}`, canaries["the webhook's secret"]), nil)
 	p.api(200, "POST", "/webhooks/"+id+"/test", `{"event_type":"patient.created","test_data":{}}`, nil)
 	p.api(202, "POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`, nil)
-	p.until("the attempt is recorded", func() bool { return len(p.calls(id)) == 2 })
+	p.Until("the attempt is recorded", func() bool { return len(p.calls(id)) == 2 })
 	p.api(200, "PUT", "/webhooks/"+id, fmt.Sprintf(`{"headers":{"X-Api-Key":%q}}`, canaries["a changed header's value"]), nil)
 	p.api(200, "POST", "/webhooks/"+id+"/test", `{"event_type":"patient.created","test_data":{}}`, nil)
 	unreachable := p.register("http://127.0.0.1:1/?key="+inURL, fmt.Sprintf(`,"secret":%q`, canaries["the webhook's secret"]))

@@ -148,7 +148,7 @@ func TestTokensOnTwoNodes(t *testing.T) {
 	a.command("token", "revoke", made.ID)
 	revoked := time.Now()
 	for _, p := range []*product{a, b} {
-		p.until("the token is revoked", func() bool {
+		p.Until("the token is revoked", func() bool {
 			asked := time.Now()
 			got := status(p, made.Token)
 			if late := asked.Sub(revoked); got == 200 && late > time.Second {

@@ -3,8 +3,6 @@ package security
 import (
 	"context"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
@@ -55,11 +54,10 @@ func TestServiceRole(t *testing.T) {
 	as.User = url.UserPassword(role, password)
 
 	p := start(t, "DATABASE_URL="+as.String(), "MEDILAB_KEYS="+filepath.Join(t.TempDir(), "keys.json"), "MEDILAB_ALLOW_TARGETS=loopback")
-	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	t.Cleanup(receiver.Close)
+	receiver := harness.Receive(t, nil)
 	id := p.register(receiver.URL, "")
 	p.api(202, "POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`, nil)
-	p.until("the call is recorded", func() bool { c := p.calls(id); return len(c) == 1 && c[0].Status == "success" })
+	p.Until("the call is recorded", func() bool { c := p.calls(id); return len(c) == 1 && c[0].Status == "success" })
 
 	service, err := pgx.Connect(t.Context(), as.String())
 	if err != nil {

@@ -14,18 +14,6 @@ import (
 
 const adminToken = "canary-admin-token-0123456789-0123456789"
 
-// built is the product, built once.
-var built string
-
-func TestMain(m *testing.M) {
-	harness.Main(func(dir string) (code int, err error) {
-		if built, err = harness.Build(dir, "medilab-webhooks"); err != nil {
-			return 0, err
-		}
-		return m.Run(), nil
-	})
-}
-
 // product is a process that serves.
 type product struct{ *harness.Process }
 
@@ -40,17 +28,11 @@ func newDatabase(t testing.TB) []string {
 // what finds Postgres.
 func start(t testing.TB, environment ...string) *product {
 	t.Helper()
-	p := &product{harness.NewProcess(t, "the server", built)}
+	p := &product{harness.NewProcess(t, "the server", harness.Program(t))}
 	settings := append([]string{"MEDILAB_ADDR=" + p.Addr, "MEDILAB_TOKEN=" + adminToken, "MEDILAB_LOG=json,debug"}, environment...)
 	p.Env = harness.Environment(settings...)
 	p.Start()
 	return p
-}
-
-// until asks again and again until the condition holds.
-func (p *product) until(what string, holds func() bool) {
-	p.Helper()
-	harness.Until(p, what, holds)
 }
 
 // as makes a request with the token and gives the answer whole.
@@ -106,7 +88,7 @@ func (p *product) calls(webhook string) []call {
 // command runs another command of the product beside the server.
 func (p *product) command(args ...string) string {
 	p.Helper()
-	out, notes, err := harness.Run(p.Context(), built, p.Env, "", args...)
+	out, notes, err := harness.Run(p.Context(), p.Program, p.Env, "", args...)
 	if err != nil {
 		p.Fatalf("%v: %v\n%s%s", args, err, out, notes)
 	}

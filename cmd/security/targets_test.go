@@ -115,7 +115,7 @@ func TestNoSpellingReachesInside(t *testing.T) {
 	named := 0
 	for url, id := range webhooks {
 		var calls []call
-		p.until("the attempts at "+url+" are recorded", func() bool { calls = p.calls(id); return len(calls) == 2 })
+		p.Until("the attempts at "+url+" are recorded", func() bool { calls = p.calls(id); return len(calls) == 2 })
 		for _, c := range calls {
 			text := c.text()
 			switch {
@@ -195,7 +195,7 @@ func TestRebindingAndRedirectsReachNothing(t *testing.T) {
 	}
 	p.api(202, "POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`, nil)
 	for _, id := range []string{rebinding, other, redirecting} {
-		p.until("the attempts are recorded", func() bool {
+		p.Until("the attempts are recorded", func() bool {
 			for _, c := range p.calls(id) {
 				if !c.Test {
 					return c.Status == "failed"

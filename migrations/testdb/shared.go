@@ -130,6 +130,7 @@ func keep(ctx context.Context, base string, idle time.Duration, out *os.File) (e
 		DataDir:    dir,
 		BinDir:     os.Getenv("MEDILAB_POSTGRES_BIN"),
 		Disposable: true,
+		Settings:   map[string]string{"max_connections": "600"}, // of many processes at once
 	})
 	if err != nil {
 		return err

@@ -45,18 +45,27 @@ func TestMain(m *testing.M) {
 		*seed = rand.Uint64()
 	}
 	fmt.Printf("campaign %s, -seed=%d\n", *campaign, *seed)
-	harness.Main(func(dir string) (int, error) { return buildAndRun(m, dir) })
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
-func buildAndRun(m *testing.M, dir string) (code int, err error) {
+func buildAndRun(m *testing.M) (code int, err error) {
+	dir, err := harness.BuildDir()
+	if err != nil {
+		return 0, err
+	}
 	overlay, err := shiftedClock(dir)
 	if err != nil {
 		return 0, err
 	}
-	if binary, err = harness.Build(dir, "medilab-webhooks"); err != nil {
+	if binary, err = harness.Build("medilab-webhooks"); err != nil {
 		return 0, err
 	}
-	if faulty, err = harness.Build(dir, "faulty", "-tags", "failpoints", "-overlay", overlay); err != nil {
+	if faulty, err = harness.Build("faulty", "-tags", "failpoints", "-overlay", overlay); err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, stopPostgres()) }()

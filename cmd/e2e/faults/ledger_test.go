@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -21,8 +19,6 @@ import (
 
 	"github.com/medilab/webhooks/domain"
 )
-
-var quiet = log.New(io.Discard, "", 0)
 
 // hook is a webhook of the run, and which events it must get.
 type hook struct {

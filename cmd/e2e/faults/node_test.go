@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/medilab/webhooks/cmd/e2e/harness"
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 // adminToken is long enough for MEDILAB_TOKEN.
@@ -62,18 +62,8 @@ func (n *node) start() *node {
 	return n
 }
 
-// stopped tells whether the kernel holds the process still.
-func (n *node) stopped() bool { return held(n.Pid()) }
-
-// held tells whether the kernel holds a process still.
-func held(pid int) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	_, state, _ := strings.Cut(string(text), ") ")
-	return strings.HasPrefix(state, "T")
-}
+// stopped reports whether the kernel holds the process still.
+func (n *node) stopped() bool { return testbed.Stopped(n.Pid()) }
 
 // calls is how many calls the process says it made.
 func (n *node) calls() int { return n.metric("medilab_delivery_attempt_duration_seconds_count") }
@@ -105,20 +95,11 @@ func (n *node) metric(name string) (sum int) {
 // rss is the process's resident memory in bytes.
 func (n *node) rss() int64 {
 	n.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.Pid()))
+	rss, err := testbed.Memory(n.Pid(), "VmRSS")
 	if err != nil {
 		n.Fatal(err)
 	}
-	for line := range strings.Lines(string(text)) {
-		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			var n int64
-			if _, err := fmt.Sscan(kb, &n); err == nil {
-				return n << 10
-			}
-		}
-	}
-	n.Fatal("the kernel says nothing of the process's memory")
-	return 0
+	return rss
 }
 
 // request makes one request of the API. An error says that no answer came.

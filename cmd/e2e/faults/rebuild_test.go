@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/medilab/webhooks/cmd/testbed"
 	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
@@ -95,7 +96,7 @@ func TestRebuildBroken(t *testing.T) {
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the command is in the middle of its rebuild", func() bool { return held(command.Process.Pid) })
+	until(t, "the command is in the middle of its rebuild", func() bool { return testbed.Stopped(command.Process.Pid) })
 	l.cutRebuild()
 	if err := command.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

@@ -1,15 +1,15 @@
 package faults
 
 import (
-	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 // receipt is one call that arrived: R of the ledger is all of them.
@@ -27,31 +27,33 @@ type behaviour func(w http.ResponseWriter, r *http.Request, got receipt)
 // receivers are all outside systems of a run, each with a path of its own. They
 // outlive every process of the product.
 type receivers struct {
-	server *httptest.Server
+	server *testbed.Receiver
 
 	mu       sync.Mutex
 	receipts []*receipt
 	answers  map[string]behaviour
-	open     map[string]int // calls under way, by path
+	open     map[string]int // calls under way, by target
 	most     map[string]int // the most of them at once
 }
 
 func newReceivers(t testing.TB) *receivers {
-	in := &receivers{answers: map[string]behaviour{}, open: map[string]int{}, most: map[string]int{}}
-	in.server = httptest.NewUnstartedServer(in)
-	in.server.Config.ErrorLog = quiet
-	in.server.Start()
+	t.Helper()
+	server, err := testbed.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		in.server.CloseClientConnections()
-		in.server.Close()
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
 	})
-	return in
+	return &receivers{server: server, answers: map[string]behaviour{}, open: map[string]int{}, most: map[string]int{}}
 }
 
-// target adds an outside system and gives its URL. nil answers 200.
+// target adds an outside system and returns its URL. nil answers 200.
 func (in *receivers) target(name string, answer behaviour) string {
 	in.behave(name, answer)
-	return in.server.URL + "/" + name
+	return in.server.Handle(func(w http.ResponseWriter, r *http.Request, body []byte) { in.receive(name, w, r, len(body)) })
 }
 
 // behave changes how a target answers from now on.
@@ -61,20 +63,15 @@ func (in *receivers) behave(name string, answer behaviour) {
 	in.answers[name] = answer
 }
 
-// ServeHTTP remembers the call as soon as it has arrived whole.
-func (in *receivers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	name := strings.TrimPrefix(r.URL.Path, "/")
-	n, err := io.Copy(io.Discard, r.Body)
-	if err != nil {
-		return // the caller was killed while it sent: no call
-	}
+// receive remembers the call as soon as it has arrived whole.
+func (in *receivers) receive(name string, w http.ResponseWriter, r *http.Request, body int) {
 	attempt, err := strconv.Atoi(r.Header.Get("X-Webhook-Attempt"))
 	if err != nil {
 		attempt = -1 // the ledger shows it: no call has that number
 	}
 	got := &receipt{
 		webhook: r.Header.Get("X-Webhook-Id"), delivery: r.Header.Get("X-Webhook-Delivery-Id"),
-		event: r.Header.Get("X-Webhook-Event-Id"), attempt: attempt, at: time.Now(), body: int(n),
+		event: r.Header.Get("X-Webhook-Event-Id"), attempt: attempt, at: time.Now(), body: body,
 	}
 	in.mu.Lock()
 	in.receipts = append(in.receipts, got)

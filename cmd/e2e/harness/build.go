@@ -3,39 +3,42 @@
 package harness
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"sync"
+	"syscall"
+	"testing"
 )
 
-// Main is the TestMain of a package: run gets a folder that is gone afterwards, and gives the exit
-// code of the tests.
-func Main(run func(dir string) (code int, err error)) {
-	code, err := inFolder(run)
+// Program returns the path of the product, which is built once for all test packages.
+func Program(t testing.TB) string {
+	t.Helper()
+	program, err := product()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
+		t.Fatal(err)
 	}
-	os.Exit(code)
+	return program
 }
 
-func inFolder(run func(dir string) (int, error)) (code int, err error) {
-	dir, err := os.MkdirTemp("", "medilab-built-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return run(dir)
-}
+var product = sync.OnceValues(func() (string, error) { return Build("medilab-webhooks") })
 
-// Build builds the product into a file of the folder, with further arguments of go build.
-func Build(dir, name string, args ...string) (program string, err error) {
-	if err := dependOnSources(); err != nil {
+// Build builds the product under a name, with further arguments of go build. What another test
+// process has built of the same sources is used again.
+func Build(name string, args ...string) (program string, err error) {
+	dir, err := BuildDir()
+	if err != nil {
 		return "", err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close() //nolint:errcheck // closing is what unlocks, nothing is written
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("wait for another build: %w", err)
 	}
 	program = filepath.Join(dir, name)
 	cmd := exec.Command("go", append(append([]string{"build", "-o", program}, args...), "github.com/medilab/webhooks/cmd/medilab-webhooks")...)
@@ -46,20 +49,36 @@ func Build(dir, name string, args ...string) (program string, err error) {
 	return program, nil
 }
 
+// BuildDir returns the folder that Build builds in, bin/test of the module.
+func BuildDir() (string, error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			break
+		}
+		if root == filepath.Dir(root) {
+			return "", fmt.Errorf("no go.mod above the working directory")
+		}
+		root = filepath.Dir(root)
+	}
+	dir := filepath.Join(root, "bin", "test")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, dependOnSources(root)
+}
+
 // dependOnSources looks at what the product is built from: go test then knows that its results
 // depend on it, and does not take old ones from its cache.
-func dependOnSources() error {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return fmt.Errorf("find the product's sources: %w", err)
-	}
-	root := strings.TrimSpace(string(out))
+func dependOnSources(root string) error {
 	for _, folder := range []string{"cmd/medilab-webhooks", "commands", "domain", "eventstore", "http", "migrations", "projections"} {
 		err := filepath.WalkDir(filepath.Join(root, folder), func(_ string, _ fs.DirEntry, err error) error { return err })
 		if err != nil {
 			return err
 		}
 	}
-	_, err = os.Stat(filepath.Join(root, "go.mod"))
-	return err
+	return nil
 }

@@ -3,18 +3,16 @@ package harness
 import (
 	"bytes"
 	"context"
-	"errors"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 // Patience bounds every wait; what goes well takes a part of it.
@@ -30,10 +28,8 @@ type Process struct {
 	Env     []string // all of it
 	Said    *Output
 
-	mu    sync.Mutex
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when the process has ended
-	err   error         // how it ended
+	mu      sync.Mutex
+	running *testbed.Process // nil before the first start
 }
 
 // NewProcess makes a process that is not started yet, at an address of its own.
@@ -45,8 +41,8 @@ func NewProcess(t testing.TB, name, program string, env ...string) *Process {
 	return p
 }
 
-// Environment is the tests' own without the settings of the product, of which only that stays which
-// finds Postgres; and the settings, as NAME=value.
+// Environment returns the environment of the tests without the product's settings, except the one
+// that finds Postgres, and with the given ones, as NAME=value.
 func Environment(settings ...string) []string {
 	var env []string
 	for _, kept := range os.Environ() {
@@ -58,15 +54,14 @@ func Environment(settings ...string) []string {
 	return append(env, settings...)
 }
 
-// FreeAddress finds a port that is free now.
+// FreeAddress returns a loopback address whose port is free now.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := testbed.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // nobody uses it
-	return l.Addr().String()
+	return address
 }
 
 // ShortDir makes a folder for the test with a name short enough for a socket in it.
@@ -87,17 +82,21 @@ func ShortDir(t testing.TB) string {
 // Until asks again and again until the condition holds.
 func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
-	defer cancel()
+	deadline := time.Now().Add(Patience)
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for !holds() {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+		if time.Now().After(deadline) || t.Context().Err() != nil {
 			t.Fatalf("waited in vain until %s", what)
 		}
+		<-ticker.C
 	}
+}
+
+// Until asks again and again until the condition holds.
+func (p *Process) Until(what string, holds func() bool) {
+	p.Helper()
+	Until(p, what, holds)
 }
 
 // Launch starts the process and does not wait for it.
@@ -106,81 +105,64 @@ func (p *Process) Launch() {
 	cmd := exec.Command(p.Program, "serve")
 	cmd.Env = slices.Clip(p.Env)
 	cmd.Stdout, cmd.Stderr = p.Said, p.Said
-	dieWithUs(cmd)
-	ended := make(chan struct{})
-	p.mu.Lock()
-	p.cmd, p.ended = cmd, ended
-	p.mu.Unlock()
-	started := make(chan error, 1)
-	go func() {
-		// The signal of our death belongs to the thread that forked, which must live till then.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			err = cmd.Wait()
-		}
-		p.mu.Lock()
-		p.err = err
-		p.mu.Unlock()
-		close(ended)
-	}()
-	if err := <-started; err != nil {
+	running, err := testbed.Start(cmd)
+	if err != nil {
 		p.Fatal(err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running = running
 }
 
 // Start starts the process and waits until it is ready.
 func (p *Process) Start() {
 	p.Helper()
 	p.Launch()
-	Until(p, p.Label+" is ready", func() bool {
-		select {
-		case <-p.Done():
-			p.Fatalf("%s ended by itself: %v\n%s", p.Label, p.err, p.Said)
-		default:
-		}
-		return p.Status("/readyz") == http.StatusOK
-	})
+	ctx, cancel := context.WithTimeout(p.Context(), Patience)
+	defer cancel()
+	if err := p.now().Ready(ctx, "http://"+p.Addr+"/readyz"); err != nil {
+		p.Fatalf("%s: %v\n%s", p.Label, err, p.Said)
+	}
+}
+
+func (p *Process) now() *testbed.Process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running
 }
 
 // Done is closed when the process has ended.
-func (p *Process) Done() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.ended
-}
+func (p *Process) Done() <-chan struct{} { return p.now().Done() }
 
-// Pid is the process's number.
-func (p *Process) Pid() int { return p.cmd.Process.Pid }
+// Pid returns the process id.
+func (p *Process) Pid() int { return p.now().Pid() }
 
-// ExitCode is that of the process, which has ended.
-func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+// ExitCode returns the exit code of the process, which has ended.
+func (p *Process) ExitCode() int { return p.now().ExitCode() }
 
 // Signal sends a signal, unless the process has ended.
 func (p *Process) Signal(s syscall.Signal) {
 	p.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.now().Signal(s); err != nil {
 		p.Fatal(err)
 	}
 }
 
-// Kill ends the process as the kernel does.
+// Kill ends the process by SIGKILL.
 func (p *Process) Kill() {
 	p.Helper()
 	p.Signal(syscall.SIGKILL)
 	<-p.Done()
 }
 
-// Term ends the process as an operator does, and gives its exit code.
+// Term sends SIGTERM, as an operator does, and returns the exit code.
 func (p *Process) Term() int {
 	p.Helper()
 	p.Signal(syscall.SIGTERM)
 	return p.Wait()
 }
 
-// Wait waits for the end of the process, and gives its exit code.
+// Wait waits for the end of the process and returns its exit code.
 func (p *Process) Wait() int {
 	p.Helper()
 	select {
@@ -191,33 +173,25 @@ func (p *Process) Wait() int {
 	return p.ExitCode()
 }
 
-// Running tells whether the process was started and has not ended.
+// Running reports whether the process was started and has not ended.
 func (p *Process) Running() bool {
+	running := p.now()
+	if running == nil {
+		return false
+	}
 	select {
-	case <-p.Done():
+	case <-running.Done():
 		return false
 	default:
-		return p.cmd != nil
+		return true
 	}
 }
 
 // finish ends what is left of the process at the end of the test: on SIGTERM it must end well.
 func (p *Process) finish() {
-	if p.cmd == nil {
-		return
-	}
 	if p.Running() {
-		p.cmd.Process.Signal(syscall.SIGCONT) //nolint:errcheck // it may have ended meanwhile
-		p.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // as above
-		select {
-		case <-p.ended:
-			if p.err != nil {
-				p.Errorf("after SIGTERM %s ended with %v", p.Label, p.err)
-			}
-		case <-time.After(Patience):
-			p.cmd.Process.Kill() //nolint:errcheck // as above
-			<-p.ended
-			p.Errorf("%s does not end on SIGTERM", p.Label)
+		if err := p.now().Stop(Patience); err != nil {
+			p.Errorf("after SIGTERM %s ended with %v", p.Label, err)
 		}
 	}
 	if p.Failed() {
@@ -225,7 +199,7 @@ func (p *Process) finish() {
 	}
 }
 
-// Run runs another command of the product, and gives what it printed and how it ended.
+// Run runs another command of the product and returns what it printed and how it ended.
 func Run(ctx context.Context, program string, env []string, stdin string, args ...string) (out, notes string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()

@@ -6,15 +6,12 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
-// Client keeps connections as a clinic's service does, and follows no redirect: the product makes
-// none.
-var Client = &http.Client{
-	Transport:     &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
+// Client is shared by all requests of a test binary.
+var Client = testbed.Client
 
 // Answer is what a request came to.
 type Answer struct {
@@ -60,19 +57,5 @@ func (p *Process) API(want int, token, method, path string, body []byte, into an
 	}
 }
 
-// Status asks for a path outside the API, such as /readyz; 0 when nobody answers.
-func (p *Process) Status(path string) int {
-	const brief = 5 * time.Second
-	ctx, cancel := context.WithTimeout(p.Context(), brief)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Addr+path, nil)
-	if err != nil {
-		p.Fatal(err)
-	}
-	resp, err := Client.Do(req)
-	if err != nil {
-		return 0
-	}
-	resp.Body.Close() //nolint:errcheck // nothing is read
-	return resp.StatusCode
-}
+// Status returns the status of a path outside the API, such as /readyz; 0 when nobody answers.
+func (p *Process) Status(path string) int { return testbed.Status(p.Context(), "http://"+p.Addr+path) }

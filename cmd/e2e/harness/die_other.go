@@ -1,8 +1,0 @@
-//go:build !linux
-
-package harness
-
-import "os/exec"
-
-// dieWithUs needs Linux.
-func dieWithUs(*exec.Cmd) {}
