@@ -35,7 +35,7 @@ var folders = map[string]folder{
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
 	"eventstore":                  {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":                    {inside: []string{"domain", "eventstore"}},
-	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/google/uuid"}}, // the clinic imports it
+	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
 	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
 	"projections":                 {inside: []string{"domain", "eventstore"}},
 	"http":                        {inside: []string{"commands", "projections", "domain"}},

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 // TestMain lets the test binary stand in for the two programs that the bench
@@ -121,10 +123,10 @@ func TestBenchAssertsWhatItMeasures(t *testing.T) {
 			t.Setenv("PRETEND", fault)
 			b := &bench{binary: self, workers: 4, duration: time.Minute, limit: 20, patience: time.Second, producer: newProducer(token)}
 			var err error
-			if b.receiver, err = startReceiver(); err != nil {
+			if b.receiver, err = testbed.Listen(); err != nil {
 				t.Fatal(err)
 			}
-			defer b.receiver.server.Close()
+			defer b.receiver.Close()
 			r := &report{}
 			if err := b.measure(t.Context(), r, "deliver-512", 1); err != nil {
 				t.Fatal(err)

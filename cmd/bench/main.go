@@ -21,6 +21,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 func main() {
@@ -55,7 +57,7 @@ type bench struct {
 	alone       bool          // the product without what it is compared with
 	quota       float64       // of each of several nodes, in cores
 
-	receiver *receiver
+	receiver *testbed.Receiver
 	producer *producer
 }
 
@@ -92,10 +94,10 @@ func run(ctx context.Context, args []string) (err error) {
 		b.waiting = append(b.waiting, 1_000_000)
 	}
 	b.producer = newProducer(token)
-	if b.receiver, err = startReceiver(); err != nil {
+	if b.receiver, err = testbed.Listen(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.receiver.server.Close()) }()
+	defer func() { err = errors.Join(err, b.receiver.Close()) }()
 
 	r := &report{Version: *version, At: time.Now().UTC(), Machine: thisMachine(), Rounds: *rounds, Seconds: b.duration.Seconds(), Workers: b.workers}
 	if err := b.measure(ctx, r, *only, *rounds); err != nil {
@@ -127,10 +129,8 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 	if err != nil {
 		return err
 	}
-	bare, err := startChild(ctx, "/targets", 0, func(addr string) *exec.Cmd {
-		cmd := exec.Command(self, "forwarder", "--addr", addr, "--workers", count(b.workers))
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-		return cmd
+	bare, err := startChild(ctx, "/targets", func(addr string) *exec.Cmd {
+		return exec.Command(self, "forwarder", "--addr", addr, "--workers", count(b.workers))
 	})
 	if err != nil {
 		return err
@@ -229,6 +229,37 @@ func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, si
 	r.add(s.name, side.ours, m)
 	return m
 }
+
+// child is a process that is measured, with all that it starts.
+type child struct {
+	*testbed.Process
+	base string // URL of its listener
+}
+
+// startChild starts a program that listens on the address, and waits until the path answers.
+func startChild(ctx context.Context, readyPath string, prepare func(addr string) *exec.Cmd) (*child, error) {
+	addr, err := testbed.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	cmd := prepare(addr)
+	cmd.Stderr = os.Stderr
+	p, err := testbed.Start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{p, "http://" + addr}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := p.Ready(ctx, c.base+readyPath); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
+	return c, nil
+}
+
+func (c *child) stop() error { return c.Stop(time.Minute) }
+
+func (c *child) cpu() (time.Duration, error) { return testbed.CPU(c.Pid()) }
 
 func (c ceiling) setTargets(ctx context.Context, urls []string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/targets", strings.NewReader(strings.Join(urls, "\n")))

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/medilab/webhooks/cmd/testbed"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -84,8 +85,8 @@ func (b *bench) nodes(ctx context.Context, l lineup) (m measures, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
-	t := b.receiver.newTarget(nil)
-	defer b.receiver.forget(t)
+	t := b.target(func(*target) {})
+	defer b.receiver.Forget(t.url)
 	for _, name := range nodeTypes {
 		id, err := c.nodes[0].webhook(ctx, map[string]any{"name": name, "url": t.url, "events": []string{name}})
 		if err != nil {
@@ -185,7 +186,7 @@ func (b *bench) startCluster(ctx context.Context, l lineup) (c *cluster, err err
 		}
 		c.nodes = append(c.nodes, p)
 		if limit != nil {
-			if err := limit.add(p.cmd.Process.Pid); err != nil {
+			if err := limit.add(p.Pid()); err != nil {
 				return c, err
 			}
 		}
@@ -255,7 +256,7 @@ func (c *cluster) state(ctx context.Context) (s clusterState, err error) {
 	if err != nil {
 		return s, err
 	}
-	if s.postgres, err = treeCPU(pid); err != nil {
+	if s.postgres, err = testbed.CPU(pid); err != nil {
 		return s, err
 	}
 	for _, p := range c.nodes {

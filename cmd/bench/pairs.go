@@ -148,7 +148,7 @@ func (b *bench) withFilters(ctx context.Context, webhooks int) (*product, error)
 // product when that fails.
 func (b *bench) register(ctx context.Context, p *product, webhooks int, asks func(i int) map[string]any) error {
 	for range fanOut {
-		p.targets = append(p.targets, b.receiver.newTarget(nil))
+		p.targets = append(p.targets, b.target(func(*target) {}))
 	}
 	const callers = 16
 	var wg sync.WaitGroup
@@ -233,16 +233,6 @@ func (p *product) rebuild(ctx context.Context) (measures, error) {
 		return nil, fmt.Errorf("rebuild: %w: %s", err, out)
 	}
 	return measures{"events/s": head / time.Since(start).Seconds()}, nil
-}
-
-// reset forgets what arrived.
-func (t *target) reset() {
-	for i := range t.shards {
-		t.shards[i].Lock()
-		clear(t.shards[i].seen)
-		t.shards[i].Unlock()
-	}
-	t.arrivals.Store(0)
 }
 
 // pairScenarios compare two products that differ in what they hold.

@@ -11,10 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -44,11 +44,10 @@ func startProduct(ctx context.Context, binary, databaseURL string, workers int, 
 		return nil, err
 	}
 	p := &product{binary: binary, dataDir: dir, dbURL: databaseURL, more: environment}
-	p.child, err = startChild(ctx, "/readyz", http.StatusOK, func(addr string) *exec.Cmd {
+	p.child, err = startChild(ctx, "/readyz", func(addr string) *exec.Cmd {
 		cmd := p.command(context.WithoutCancel(ctx), "serve") // it is stopped by close
 		cmd.Env = append(cmd.Env, "MEDILAB_ADDR="+addr, "MEDILAB_TOKEN="+token,
 			"MEDILAB_WORKERS="+count(workers), "MEDILAB_ALLOW_TARGETS=loopback")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 		return cmd
 	})
 	if err != nil {

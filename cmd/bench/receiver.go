@@ -3,10 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -18,30 +15,6 @@ import (
 // The header that names an event, in net/http's spelling.
 const eventIDHeader = "X-Webhook-Event-Id"
 
-// receiver is the one process-wide receiver; each run of a scenario gets targets
-// of its own, so that a late call of one never counts for another.
-type receiver struct {
-	server *http.Server
-	base   string
-	next   atomic.Int64
-	byPath sync.Map // path -> *target
-}
-
-func startReceiver() (*receiver, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	r := &receiver{base: "http://" + l.Addr().String()}
-	r.server = &http.Server{Handler: r}
-	go func() {
-		if err := r.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			panic(fmt.Sprintf("the receiver broke: %v", err)) // nothing measured after this means anything
-		}
-	}()
-	return r, nil
-}
-
 // target is one webhook's URL and what arrived there.
 type target struct {
 	url   string
@@ -50,90 +23,59 @@ type target struct {
 	timed bool            // the body says when it was triggered
 
 	arrivals atomic.Int64
-	shards   [64]struct {
-		sync.Mutex
-		seen map[string]int
-	}
 
 	mu      sync.Mutex
+	seen    map[string]int
 	latency []time.Duration
 }
 
-func (r *receiver) newTarget(change func(*target)) *target {
-	path := "/t/" + strconv.FormatInt(r.next.Add(1), 10)
-	t := &target{url: r.base + path}
-	for i := range t.shards {
-		t.shards[i].seen = make(map[string]int)
-	}
-	if change != nil {
-		change(t)
-	}
-	r.byPath.Store(path, t)
+// target adds a target to the receiver. Each run of a scenario has its own, so that a late call
+// of one never counts for another.
+func (b *bench) target(change func(*target)) *target {
+	t := &target{seen: make(map[string]int)}
+	change(t)
+	t.url = b.receiver.Handle(t.answer)
 	return t
 }
 
-func (r *receiver) forget(t *target) { r.byPath.Delete(t.url[len(r.base):]) }
-
-var scratch = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// ServeHTTP counts the call for its target.
-func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	found, ok := r.byPath.Load(req.URL.Path)
-	if !ok {
-		w.WriteHeader(http.StatusGone) // a run that is over
-		return
+func (t *target) answer(_ http.ResponseWriter, r *http.Request, body []byte) {
+	id := r.Header.Get(eventIDHeader)
+	t.mu.Lock()
+	if t.timed {
+		if sent, ok := sentAt(body); ok {
+			t.latency = append(t.latency, now()-sent)
+		}
 	}
-	t := found.(*target)
-	buf := scratch.Get().(*bytes.Buffer)
-	defer scratch.Put(buf)
-	buf.Reset()
-	if _, err := io.Copy(buf, req.Body); err != nil {
-		return
-	}
-	t.arrived(req.Header.Get(eventIDHeader), buf.Bytes())
+	t.seen[id]++
+	t.mu.Unlock()
+	t.arrivals.Add(1)
 	if t.delay > 0 {
-		wait(req.Context(), t.delay)
+		wait(r.Context(), t.delay)
 	}
 	if t.hold != nil {
 		select {
 		case <-t.hold:
-		case <-req.Context().Done():
+		case <-r.Context().Done():
 		}
 	}
 }
 
-func (t *target) arrived(id string, body []byte) {
-	if t.timed {
-		if sent, ok := sentAt(body); ok {
-			t.mu.Lock()
-			t.latency = append(t.latency, now()-sent)
-			t.mu.Unlock()
-		}
-	}
-	shard := &t.shards[shardOf(id)]
-	shard.Lock()
-	shard.seen[id]++
-	shard.Unlock()
-	t.arrivals.Add(1)
-}
-
-func shardOf(id string) int {
-	if len(id) < 2 {
-		return 0
-	}
-	return (int(id[len(id)-1]) + 7*int(id[len(id)-2])) % 64
+// reset forgets what arrived.
+func (t *target) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.seen)
+	t.arrivals.Store(0)
 }
 
 // check compares what was acknowledged with what arrived: each once, and
 // nothing else.
 func (t *target) check(acked []string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var lost, repeated int
 	for _, id := range acked {
-		shard := &t.shards[shardOf(id)]
-		shard.Lock()
-		n := shard.seen[id]
-		shard.Unlock()
-		switch {
+		switch n := t.seen[id]; {
 		case n == 0:
 			lost++
 		case n > 1:

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 // system is what is measured: the product, or the bare forwarder as its ceiling.
@@ -88,8 +90,8 @@ type delivery struct {
 func (b *bench) deliver(ctx context.Context, s system, d delivery) (m measures, err error) {
 	targets := make([]*target, d.targets)
 	for i := range targets {
-		targets[i] = b.receiver.newTarget(func(t *target) { t.delay = d.delay })
-		defer b.receiver.forget(targets[i])
+		targets[i] = b.target(func(t *target) { t.delay = d.delay })
+		defer b.receiver.Forget(targets[i].url)
 	}
 	webhooks, err := s.subscribe(ctx, targets)
 	if err != nil {
@@ -228,8 +230,8 @@ func (b *bench) ingest(ctx context.Context, s system, o loadOptions) (measures, 
 // kernel writes half a minute later are not a steady load's.
 func (b *bench) latency(ctx context.Context, s system) (m measures, err error) {
 	syscall.Sync()
-	t := b.receiver.newTarget(func(t *target) { t.timed = true })
-	defer b.receiver.forget(t)
+	t := b.target(func(t *target) { t.timed = true })
+	defer b.receiver.Forget(t.url)
 	webhooks, err := s.subscribe(ctx, []*target{t})
 	if err != nil {
 		return nil, err
@@ -275,8 +277,8 @@ func (b *bench) memoryWaiting(ctx context.Context) (measures, error) {
 
 func (b *bench) memoryAt(ctx context.Context, p *product, n int) (rss float64, err error) {
 	hold := make(chan struct{})
-	t := b.receiver.newTarget(func(t *target) { t.hold = hold })
-	defer b.receiver.forget(t)
+	t := b.target(func(t *target) { t.hold = hold })
+	defer b.receiver.Forget(t.url)
 	webhooks, err := p.subscribe(ctx, []*target{t})
 	if err != nil {
 		return 0, err
@@ -291,7 +293,7 @@ func (b *bench) memoryAt(ctx context.Context, p *product, n int) (rss float64, e
 	if err := p.waitPending(ctx, webhooks[0], len(got.ids), b.patience); err != nil {
 		return 0, err
 	}
-	bytes, err := p.memory()
+	bytes, err := testbed.Memory(p.Pid(), "VmRSS")
 	err = errors.Join(err, p.unsubscribe(ctx, webhooks))
 	close(hold)
 	return float64(bytes) / (1 << 20), err
