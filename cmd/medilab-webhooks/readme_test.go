@@ -61,6 +61,13 @@ func TestReadmeNamesEverySetting(t *testing.T) {
 			read[match[1]] = true
 		}
 	}
+	declared := map[string]bool{}
+	for _, s := range append(new(databaseOptions).table(), new(settings).table()...) {
+		declared[s.env] = true
+	}
+	if !maps.Equal(declared, read) {
+		t.Errorf("the tables of settings declare %v, and the sources name %v", declared, read)
+	}
 	for _, name := range slices.Sorted(maps.Keys(read)) {
 		if _, ok := rows[name]; !ok {
 			t.Errorf("%s is not in the README's table of settings", name)
