@@ -59,7 +59,7 @@ func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event
 		case domain.WebhookAlertRaised:
 			encoded, err := alertDetails{c.Message, c.Observed, c.Limit}.encode()
 			if err != nil {
-				return nil, &PoisonError{Position: e.Position, Err: err}
+				return nil, fmt.Errorf("encode an alert: %w", err)
 			}
 			positions, ids, webhooks = append(positions, int64(e.Position)), append(ids, c.ID), append(webhooks, c.WebhookID)
 			kinds, details, raisedAt = append(kinds, string(c.Kind)), append(details, encoded), append(raisedAt, e.RecordedAt)
@@ -77,7 +77,7 @@ func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event
 	return statements, nil
 }
 
-// AlertState tells open alerts from resolved ones.
+// AlertState is whether an alert is open or resolved.
 type AlertState string
 
 // The states of an alert.

@@ -99,13 +99,9 @@ func (a *applier) attempt(ctx context.Context, tx transaction, events []eventsto
 	return nil
 }
 
-// isPoison reports whether the error is the events' own fault, so that trying
-// again cannot help.
+// isPoison reports whether the database refused the statements for what the events
+// hold, so that trying again cannot help.
 func isPoison(err error) bool {
-	var poison *PoisonError
-	if errors.As(err, &poison) {
-		return true
-	}
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) {
 		return false

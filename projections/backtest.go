@@ -14,7 +14,7 @@ type Backtest struct {
 	Considered int              `json:"considered"` // events in the range
 	Matched    int              `json:"matched"`    // by the proposal
 	Gained     int              `json:"gained"`     // matched by the proposal, and not by the webhook as it is
-	Lost       int              `json:"lost"`       // the other way about
+	Lost       int              `json:"lost"`       // the reverse
 	Samples    []BacktestSample `json:"samples"`    // of what is gained and lost, and if that is little, of what matched
 }
 
@@ -39,9 +39,9 @@ const (
 // samplesOfAKind bounds the samples; the first ones stand for all.
 const samplesOfAKind = 10
 
-// Backtest decides every event of the range (accepted at or after from, before
-// to; zero is no bound) by both matchers. It sends nothing and reads the log
-// itself, in constant memory.
+// Backtest matches every event of the range (accepted at or after from, before to; a
+// zero time is no bound) by both matchers. It sends nothing, and reads the log
+// itself in constant memory.
 func (p *Projections) Backtest(ctx context.Context, is, proposed domain.Matcher, from, to time.Time) (Backtest, error) {
 	result := Backtest{Samples: []BacktestSample{}}
 	taken := map[BacktestChange]int{}

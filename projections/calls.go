@@ -76,7 +76,7 @@ func callOf(change any) (domain.Call, bool) {
 	return domain.Call{}, false
 }
 
-// CallStatus tells calls that did their work from those that did not.
+// CallStatus is whether a call succeeded or failed.
 type CallStatus string
 
 // The two statuses of a call.

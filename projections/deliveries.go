@@ -99,7 +99,7 @@ func (p *Projections) fold(ctx context.Context, streams []string, states []domai
 	return nil
 }
 
-// resolve gives the deliveries that went in batches the state of their batch.
+// resolve sets the state of the deliveries that went in batches to that of their batch.
 func (p *Projections) resolve(ctx context.Context, states []domain.Delivery, items []Delivery) error {
 	streams, batches := make([]string, len(states)), make([]domain.Delivery, len(states))
 	none := true
@@ -141,9 +141,9 @@ func (d *Delivery) show(s domain.Delivery) {
 	}
 }
 
-// replayedTo adds to the webhooks that an event was dispatched to those to which
-// only a replay sent it. No table knows them, but every webhook's delivery of an
-// event has one name.
+// replayedTo adds to the deliveries that an event was dispatched to those that only
+// a replay made. No table lists them, but the id of a webhook's delivery of an event
+// follows from both.
 func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatched []domain.Dispatch) ([]domain.Dispatch, error) {
 	known := make(map[domain.DeliveryID]bool, len(dispatched))
 	for _, d := range dispatched {
@@ -174,10 +174,10 @@ func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatc
 	return all, nil
 }
 
-// begunWith gives every delivery of the event that began with a request, as those
-// of a replay do, and of the events whose ids begin as its does: a UUIDv7 and its
-// deliveries have their millisecond in common, which is one short run of the
-// log's index however many webhooks there are.
+// begunWith returns every delivery that began with a request, as those of a replay
+// do, of the event and of those with ids of the same millisecond: a UUIDv7 shares it
+// with its deliveries, so they are one short run of the log's index however many
+// webhooks there are.
 func (p *Projections) begunWith(ctx context.Context, id domain.EventID) (map[domain.DeliveryID]bool, error) {
 	first, last := domain.DeliveryID(id), domain.DeliveryID(id)
 	for i := 6; i < len(id); i++ {

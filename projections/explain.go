@@ -29,9 +29,9 @@ type Explained struct {
 	Delivery *Delivery      // nil: it did not match, or is not dispatched yet
 }
 
-// Explain gives the verdict for every webhook that existed when the event was
-// accepted, by number; a *domain.Error of KindNotFound when there is no such
-// event. It is the fold that dispatched the event, stopped where it stood then.
+// Explain returns the verdict for every webhook that existed when the event was
+// accepted, by number, or a *domain.Error of KindNotFound. It matches the event
+// against the configuration of that time.
 func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []Explained, error) {
 	event, dispatched, err := p.event(ctx, id)
 	if err != nil {

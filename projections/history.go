@@ -10,10 +10,10 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// A webhook's history is its stream: it needs no table of its own.
+// A webhook's history is its stream, so it has no table.
 
 // HistoryEntry is one change of a webhook: who made it, when, and what the
-// webhook was and became. Secrets are sealed in both.
+// webhook was before and after. Secrets are sealed in both.
 type HistoryEntry struct {
 	Position  eventstore.Position
 	Version   int64 // of the webhook after it
@@ -25,8 +25,8 @@ type HistoryEntry struct {
 	After     domain.Webhook
 }
 
-// History gives every change of a webhook, the oldest first; deleted webhooks
-// have theirs too. It reads the log itself, so it never lags.
+// History returns every change of a webhook, which may be deleted, the oldest first.
+// It reads the log itself, so it never lags.
 func (p *Projections) History(ctx context.Context, id domain.WebhookID) ([]HistoryEntry, error) {
 	events, err := p.log.Load(ctx, id.Stream())
 	if err != nil {
@@ -58,13 +58,13 @@ func (p *Projections) History(ctx context.Context, id domain.WebhookID) ([]Histo
 	return history, nil
 }
 
-// WebhookAt gives the webhook as it was at the time, which may be before it was
+// WebhookAt returns the webhook as it was at the time, which may be before it was
 // registered or after it was deleted: see Webhook.Exists.
 func (p *Projections) WebhookAt(ctx context.Context, id domain.WebhookID, at time.Time) (domain.Webhook, error) {
 	return p.webhookWhile(ctx, id, func(e HistoryEntry) bool { return !e.At.After(at) })
 }
 
-// WebhookVersion gives the webhook as it was at the version.
+// WebhookVersion returns the webhook as it was at the version.
 func (p *Projections) WebhookVersion(ctx context.Context, id domain.WebhookID, version int64) (domain.Webhook, error) {
 	return p.webhookWhile(ctx, id, func(e HistoryEntry) bool { return e.Version <= version })
 }

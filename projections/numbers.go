@@ -32,7 +32,6 @@ func (n numbers) load(ctx context.Context, db Querier, webhooks map[uuid.UUID]bo
 	}
 	var stream, changeType string
 	var data []byte
-	found := numbers{}
 	_, err = pgx.ForEachRow(rows, []any{&stream, &changeType, &data}, func() error {
 		_, id, err := domain.ParseStream(stream)
 		if err != nil {
@@ -40,7 +39,7 @@ func (n numbers) load(ctx context.Context, db Querier, webhooks map[uuid.UUID]bo
 		}
 		if change, err := domain.Decode(changeType, data); err == nil {
 			if registered, ok := change.(domain.WebhookRegistered); ok {
-				found[id] = int32(registered.Number)
+				n[id] = int32(registered.Number)
 			}
 		}
 		return nil
@@ -49,8 +48,8 @@ func (n numbers) load(ctx context.Context, db Querier, webhooks map[uuid.UUID]bo
 		return err
 	}
 	for id := range webhooks {
-		if _, known := n[id]; !known {
-			n[id] = found[id]
+		if _, found := n[id]; !found {
+			n[id] = 0
 		}
 	}
 	return nil

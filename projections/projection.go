@@ -5,7 +5,6 @@ package projections
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -32,8 +31,8 @@ type Projection interface {
 	// tables. It may read the tables of its own model, and the log up to the page,
 	// so that what it makes of a log is always the same.
 	//
-	// Every event's Value is a domain.Change. The error is a *PoisonError when an
-	// event cannot be applied, however often it is tried.
+	// Every event's Value is a domain.Change. An error means that the page is tried
+	// again; an event whose statements the database refuses is dead-lettered.
 	Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error)
 }
 
@@ -83,17 +82,6 @@ func (t Tables) SQL(text string) string {
 func (t Tables) list(names []string) string {
 	return t.SQL("{" + strings.Join(names, "}, {") + "}")
 }
-
-// PoisonError says that an event cannot be applied to a read model, now or later.
-type PoisonError struct {
-	Position eventstore.Position
-	Err      error
-}
-
-func (e *PoisonError) Error() string { return fmt.Sprintf("position %d: %v", e.Position, e.Err) }
-
-// Unwrap returns the cause.
-func (e *PoisonError) Unwrap() error { return e.Err }
 
 // text replaces what Postgres does not take in a text.
 func text(s string) string {

@@ -35,8 +35,8 @@ const (
 	ReplayDone    ReplayState = "done"
 )
 
-// Replay gives the progress of a webhook's replay; a *domain.Error of
-// KindNotFound when it has none of that id. It reads the log itself.
+// Replay returns the progress of a webhook's replay, or a *domain.Error of
+// KindNotFound. It reads the log itself.
 func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id domain.ReplayID) (Replay, error) {
 	events, err := p.log.Load(ctx, id.Stream())
 	if err != nil {
@@ -70,8 +70,8 @@ func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id d
 	return r, nil
 }
 
-// replayed counts where the deliveries stand: the queue has those that are not
-// at their end, and the last word of each stream tells the others.
+// replayed counts the deliveries by state: the queue has those that have not ended,
+// and the last event of its stream is how each of the others did.
 func (p *Projections) replayed(ctx context.Context, r *Replay, ids [][16]byte, streams []string) error {
 	err := p.pool.QueryRow(ctx, `
 		SELECT count(*) FILTER (WHERE q.delivery_id IS NOT NULL),

@@ -250,14 +250,14 @@ const retriedSQL = `
 	) AS e`
 
 // retriedStates returns the state of each delivery of which the page requests a
-// retry, by the request's position; none if it is nobody's yet, as when a replay
-// sends what was not meant for the webhook. Such requests are few but for replays.
+// retry, by the request's position; none for one that begins its delivery, as when a
+// replay sends what was not meant for the webhook. Such requests are few but for replays.
 func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (map[eventstore.Position]domain.DeliveryState, error) {
 	requests := map[string][]*eventstore.Event{} // by the stream that tells the state
 	for i := range events {
 		if c, ok := events[i].Value.(domain.DeliveryRetryRequested); ok {
 			stream := events[i].Stream
-			if events[i].Version == 1 { // pending if its event was dispatched, else nobody's
+			if events[i].Version == 1 { // pending if the event was dispatched to it
 				stream = c.EventID.Stream()
 			}
 			requests[stream] = append(requests[stream], &events[i])

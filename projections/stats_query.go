@@ -318,7 +318,7 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter) ([]WebhookShar
 			GROUP BY webhook HAVING sum(calls) > 0 ORDER BY sum(calls) DESC, webhook LIMIT 20
 		)
 		SELECT w.id, w.number, w.name, t.hour, t.tally FROM busiest AS b
-		JOIN medilab.webhooks AS w ON w.id = b.webhook
+		JOIN (`+webhookNames+`) AS w ON w.id = b.webhook
 		CROSS JOIN LATERAL (`+countersSQL("b.webhook", "$1", "$2")+`) AS t
 		ORDER BY b.calls DESC, b.webhook, t.hour`, first, last, f.all())
 	if err != nil {

@@ -101,6 +101,9 @@ func webhookOf(e *eventstore.Event) (uuid.UUID, bool) {
 // webhookNumber is a query of the short number of the webhook $1.
 const webhookNumber = `SELECT number::integer FROM medilab.webhooks WHERE id = $1`
 
+// webhookNames is a query of what lists show of webhooks.
+const webhookNames = `SELECT id, number, name FROM medilab.webhooks`
+
 // webhookIDs returns all webhooks, deleted ones too, in the order of their numbers.
 func (p *Projections) webhookIDs(ctx context.Context) ([]domain.WebhookID, error) {
 	rows, err := p.pool.Query(ctx, `SELECT id FROM medilab.webhooks ORDER BY number`)
