@@ -21,7 +21,8 @@ type Commands struct {
 	Vault     *vault.Vault
 	Catalog   domain.Catalog
 	Attempter *Attempter
-	Pool      *pgxpool.Pool // for what is no stream: webhook numbers, the queue
+	Queue     Queue
+	Pool      *pgxpool.Pool // for webhook numbers
 }
 
 // Caller is who asks; it stands in the metadata of what follows.

@@ -2,37 +2,37 @@ package commands
 
 import (
 	"context"
-	"errors"
-
-	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// delivery gives a delivery as it stands. One that nobody tried yet has no
+// Queue looks into the queue of deliveries.
+type Queue interface {
+	// Untried returns which of the deliveries wait for their first attempt, alone or
+	// for a batch: those have no stream yet.
+	Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error)
+}
+
+// delivery returns a delivery as it stands. One that nobody tried yet has no
 // stream: then the queue knows what it delivers to whom.
 func (c *Commands) delivery(ctx context.Context, id domain.DeliveryID) (domain.Delivery, error) {
 	d, err := c.foldDelivery(ctx, id)
 	if err != nil || d.Version > 0 {
 		return d, err
 	}
-	var event, webhook uuid.UUID
-	err = c.Pool.QueryRow(ctx, `
-		SELECT event_id, webhook_id FROM medilab.queue WHERE delivery_id = $1
-		UNION ALL SELECT event_id, webhook_id FROM medilab.batch_members WHERE delivery_id = $1`, uuid.UUID(id)).Scan(&event, &webhook)
-	if errors.Is(err, pgx.ErrNoRows) {
-		// It may have ended between the two looks.
-		if d, err = c.foldDelivery(ctx, id); err == nil && d.Version == 0 {
-			err = domain.NotFound("delivery")
-		}
-		return d, err
-	}
+	untried, err := c.Queue.Untried(ctx, []domain.DeliveryID{id})
 	if err != nil {
 		return domain.Delivery{}, Failed("look for a delivery", err)
 	}
-	return domain.Delivery{EventID: domain.EventID(event), WebhookID: domain.WebhookID(webhook), State: domain.DeliveryPending}, nil
+	if d, ok := untried[id]; ok {
+		return d, nil
+	}
+	// It may have ended between the two looks.
+	if d, err = c.foldDelivery(ctx, id); err == nil && d.Version == 0 {
+		err = domain.NotFound("delivery")
+	}
+	return d, err
 }
 
 func (c *Commands) foldDelivery(ctx context.Context, id domain.DeliveryID) (d domain.Delivery, err error) {

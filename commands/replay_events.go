@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -27,7 +26,7 @@ func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, id domain.We
 	if err := domain.CheckReplay(c.Catalog, spec); err != nil {
 		return domain.ReplayID{}, 0, err
 	}
-	looking := replaying{log: c.Log, pool: c.Pool, webhook: w, spec: spec}
+	looking := replaying{log: c.Log, queue: c.Queue, webhook: w, spec: spec}
 	matched, err := looking.count(ctx)
 	if err != nil || dry {
 		return domain.ReplayID{}, matched, Failed("find what to replay", err)
@@ -51,7 +50,7 @@ func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, id domain.We
 // replaying is what one replay looks for in the log.
 type replaying struct {
 	log     *eventstore.Log
-	pool    *pgxpool.Pool
+	queue   Queue
 	webhook domain.Webhook // whose events and filters decide
 	spec    domain.ReplaySpec
 	before  eventstore.Position // events from here on are not for it; 0: all of now
@@ -140,7 +139,7 @@ func (r *replaying) count(ctx context.Context) (n int, err error) {
 func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Delivery, error) {
 	states := make([]domain.Delivery, len(events))
 	at := make(map[string]int, len(events))
-	streams, ids := make([]string, len(events)), make([][16]byte, len(events))
+	streams, ids := make([]string, len(events)), make([]domain.DeliveryID, len(events))
 	for i, e := range events {
 		ids[i], streams[i] = r.delivery(e), r.delivery(e).Stream()
 		at[streams[i]] = i
@@ -154,25 +153,14 @@ func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Del
 			states[at[e.Stream]] = states[at[e.Stream]].Evolve(change, e.RecordedAt)
 		}
 	}
-	// One that nobody tried yet has no stream: it is in the queue alone, or waits for others.
-	rows, err := r.pool.Query(ctx, `
-		SELECT delivery_id::text FROM medilab.queue WHERE delivery_id = ANY($1) AND version = 0
-		UNION ALL SELECT delivery_id::text FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
+	untried, err := r.queue.Untried(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
+		return nil, err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, fmt.Errorf("look into the queue: %w", err)
-		}
-		if i := at["delivery-"+id]; states[i].Version == 0 {
+	for i, id := range ids {
+		if _, ok := untried[id]; ok && states[i].Version == 0 {
 			states[i].State = domain.DeliveryPending
 		}
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
 	}
 	return states, nil
 }

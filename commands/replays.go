@@ -21,6 +21,7 @@ import (
 type Replays struct {
 	Log       *eventstore.Log
 	Directory *Directory
+	Queue     Queue
 	Pool      *pgxpool.Pool
 }
 
@@ -124,7 +125,7 @@ func (r *Replays) progress(ctx context.Context, id domain.ReplayID) (*progress, 
 		return nil, err
 	}
 	asked := p.replay.Request
-	p.replaying = replaying{log: r.Log, pool: r.Pool, before: events[0].Position, spec: domain.ReplaySpec{
+	p.replaying = replaying{log: r.Log, queue: r.Queue, before: events[0].Position, spec: domain.ReplaySpec{
 		From: asked.From, To: asked.To, EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
 	}}
 	p.webhook, err = r.webhookAt(ctx, asked.WebhookID, asked.WebhookVersion)

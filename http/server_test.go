@@ -109,7 +109,8 @@ func newServiceOn(t testing.TB, database string) *service {
 	t.Cleanup(client.Close)
 	queries := projections.New(pool, log, logger)
 	s := &service{t: t, token: adminToken, log: log, pool: pool, saga: deliveries, queries: queries, commands: &commands.Commands{
-		Log: log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
+		Queue: saga.Queue{Pool: pool},
+		Log:   log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
 		Attempter: &commands.Attempter{Sender: outgoing{client}, Opener: keys, Clock: log.Clock()},
 	}}
 	s.handler = api.NewServer(api.Config{

@@ -57,11 +57,11 @@ func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id d
 	}
 	r := Replay{ID: asked.ID, WebhookID: asked.WebhookID, From: asked.From, To: asked.To, EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
 		Matched: asked.Matched, Queued: len(replay.Queued), RequestedAt: events[0].RecordedAt, State: ReplayRunning}
-	ids, streams := make([][16]byte, len(replay.Queued)), make([]string, len(replay.Queued))
+	streams := make([]string, len(replay.Queued))
 	for i, delivery := range replay.Queued {
-		ids[i], streams[i] = delivery, delivery.Stream()
+		streams[i] = delivery.Stream()
 	}
-	if err := p.replayed(ctx, &r, ids, streams); err != nil {
+	if err := p.replayed(ctx, &r, streams); err != nil {
 		return Replay{}, err
 	}
 	if replay.Completed && r.Pending == 0 {
@@ -70,21 +70,19 @@ func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id d
 	return r, nil
 }
 
-// replayed counts the deliveries by state: the queue has those that have not ended,
-// and the last event of its stream is how each of the others did.
-func (p *Projections) replayed(ctx context.Context, r *Replay, ids [][16]byte, streams []string) error {
+// replayed counts the deliveries by state, which the last event of each stream tells.
+func (p *Projections) replayed(ctx context.Context, r *Replay, streams []string) error {
 	err := p.pool.QueryRow(ctx, `
-		SELECT count(*) FILTER (WHERE q.delivery_id IS NOT NULL),
-			count(*) FILTER (WHERE q.delivery_id IS NULL AND last.type = 'delivery.succeeded'),
-			count(*) FILTER (WHERE q.delivery_id IS NULL AND last.type = 'delivery.attempt_failed'),
-			count(*) FILTER (WHERE q.delivery_id IS NULL AND last.type = 'delivery.cancelled')
-		FROM unnest($1::uuid[], $2::text[]) AS d (id, stream)
-		LEFT JOIN medilab.queue AS q ON q.delivery_id = d.id
-		LEFT JOIN LATERAL (SELECT e.type FROM medilab.events AS e
-			WHERE q.delivery_id IS NULL AND e.stream = d.stream AND e.type <> 'delivery.outcome_late' ORDER BY e.version DESC LIMIT 1) AS last ON true`,
-		ids, streams).Scan(&r.Pending, &r.Delivered, &r.Failed, &r.Cancelled)
+		SELECT count(*) FILTER (WHERE last.type = 'delivery.succeeded'),
+			count(*) FILTER (WHERE last.type = 'delivery.attempt_failed' AND position(convert_to('"gave_up":"', 'UTF8') IN last.data) > 0),
+			count(*) FILTER (WHERE last.type = 'delivery.cancelled')
+		FROM unnest($1::text[]) AS d (stream) CROSS JOIN LATERAL (
+			SELECT e.type, CASE WHEN e.type = 'delivery.attempt_failed' THEN e.data END AS data FROM medilab.events AS e
+			WHERE e.stream = d.stream AND e.type <> 'delivery.outcome_late' ORDER BY e.version DESC LIMIT 1) AS last`,
+		streams).Scan(&r.Delivered, &r.Failed, &r.Cancelled)
 	if err != nil {
 		return fmt.Errorf("read a replay: %w", err)
 	}
+	r.Pending = len(streams) - r.Delivered - r.Failed - r.Cancelled
 	return nil
 }

@@ -28,12 +28,19 @@ const (
 	ProblemQueue     ProblemKind = "queue"      // it is not what the log says is pending
 )
 
+// Queue is the queue of deliveries that have not ended.
+type Queue interface {
+	// Verify reports what contradicts the log, and returns how many deliveries the
+	// queue holds.
+	Verify(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (int64, error)
+}
+
 // Verify checks the log (see eventstore.Log.Verify), then that every read model
 // equals its rebuild, then that the queue holds what is pending. It reports what
 // is wrong and goes on; the error is that checking failed: a *domain.Error of
 // KindConflict when a rebuild is under way. It works while the system serves, in
 // constant memory.
-func (p *Projections) Verify(ctx context.Context, report func(Problem), progress Progress) error {
+func (p *Projections) Verify(ctx context.Context, queue Queue, report func(Problem), progress Progress) error {
 	if progress == nil {
 		progress = func(eventstore.Position, eventstore.Position) {}
 	}
@@ -56,10 +63,31 @@ func (p *Projections) Verify(ctx context.Context, report func(Problem), progress
 	if err != nil {
 		return err
 	}
-	if err := p.verifyQueue(ctx, report); err != nil {
+	if err := p.verifyQueue(ctx, queue, report); err != nil {
 		return fmt.Errorf("check the queue: %w", err)
 	}
 	return nil
+}
+
+// verifyQueue checks at one moment that every delivery in the queue is pending by its
+// stream, and that there are as many as the log has pending: so they are the same.
+func (p *Projections) verifyQueue(ctx context.Context, queue Queue, report func(Problem)) error {
+	return p.snapshot(ctx, func(tx pgx.Tx) error {
+		queued, err := queue.Verify(ctx, tx, func(stream, text string) {
+			report(Problem{Kind: ProblemQueue, Stream: stream, Text: text})
+		})
+		if err != nil {
+			return err
+		}
+		pending, err := pendingDeliveries(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if queued != pending {
+			report(Problem{Kind: ProblemQueue, Text: fmt.Sprintf("%d deliveries are queued, and %d are pending by the log", queued, pending)})
+		}
+		return nil
+	})
 }
 
 // verifyModels takes checksums of the read models at one moment, fills shadow

@@ -17,7 +17,7 @@ func (b *bench) verify() string {
 	b.t.Helper()
 	var found []string
 	last := eventstore.Position(-1)
-	err := b.Verify(b.ctx, func(p Problem) { found = append(found, fmt.Sprintf("%s %d %s", p.Kind, p.Position, p.Text)) },
+	err := b.Verify(b.ctx, saga.Queue{}, func(p Problem) { found = append(found, fmt.Sprintf("%s %d %s", p.Kind, p.Position, p.Text)) },
 		func(done, total eventstore.Position) {
 			if done < last || done > total {
 				b.t.Errorf("progress goes from %d to %d of %d", last, done, total)
@@ -144,7 +144,7 @@ func TestVerifyWhileServing(t *testing.T) {
 	done := make(chan error, 1)
 	var found []Problem
 	go func() {
-		done <- b.Verify(b.ctx, func(p Problem) {
+		done <- b.Verify(b.ctx, saga.Queue{}, func(p Problem) {
 			if p.Kind != ProblemQueue && p.Kind != ProblemKind(eventstore.FlawUndecoded) { // this log keeps no queue
 				found = append(found, p)
 			}

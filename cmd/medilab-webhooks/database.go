@@ -129,7 +129,7 @@ func (o databaseOptions) session(ctx context.Context, notes io.Writer) (_ *sessi
 		Observers: []eventstore.Observer{directory.Observe},
 		Announce:  true, // so that whoever serves notices at once
 	})
-	s.commands = &commands.Commands{Log: s.log, Pool: s.pool, Directory: directory, Catalog: domain.BuiltinCatalog()}
+	s.commands = &commands.Commands{Log: s.log, Pool: s.pool, Queue: saga.Queue{Pool: s.pool}, Directory: directory, Catalog: domain.BuiltinCatalog()}
 	if err := directory.Open(ctx, s.log); err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}

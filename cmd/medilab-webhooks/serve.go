@@ -57,7 +57,6 @@ type server struct {
 	commands    *commands.Commands
 	queries     *projections.Projections
 	saga        *saga.Saga
-	work        saga.Config // of the saga
 	metrics     *metrics
 	token       firstToken
 	certificate *certificate // nil: no HTTPS
@@ -144,17 +143,16 @@ func (s *server) build(ctx context.Context) error {
 	}
 	attempter := &commands.Attempter{Sender: client, Opener: keys, Clock: s.log.Clock()}
 	s.commands = &commands.Commands{
-		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Pool: s.pool,
+		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
 	}
 	s.queries = projections.New(s.pool, s.log, s.logger)
-	s.work = s.sagaConfig(directory, attempter, catalog)
 	return nil
 }
 
-func (s *server) sagaConfig(directory *commands.Directory, attempter *commands.Attempter, catalog domain.Catalog) saga.Config {
-	roles := s.settings.roles
+func (s *server) sagaConfig() saga.Config {
+	roles, directory := s.settings.roles, s.commands.Directory
 	config := saga.Config{
-		Log: s.log, Pool: s.pool, Directory: directory, Attempter: attempter, Logger: s.logger,
+		Log: s.log, Pool: s.pool, Directory: directory, Attempter: s.commands.Attempter, Logger: s.logger,
 		Grace: s.settings.grace, Name: nodeName(),
 		Dispatch: roles[roleSaga], Deliver: roles[roleWorker], Attempted: s.metrics.attempted,
 	}
@@ -171,7 +169,7 @@ func (s *server) sagaConfig(directory *commands.Directory, attempter *commands.A
 		config.Parts = append(config.Parts, alerts.AddTo)
 		config.Beside = append(config.Beside, alerts.Run)
 		config.Beside = append(config.Beside, func(ctx context.Context, node *eventstore.Node) {
-			relay := outbox.NewRelay(s.log, directory, s.pool, node, catalog, s.logger)
+			relay := outbox.NewRelay(s.log, directory, s.pool, node, s.commands.Catalog, s.logger)
 			if err := relay.Run(ctx); err != nil && ctx.Err() == nil {
 				s.logger.Error("the relay of emitted events stopped", "error", err)
 			}
@@ -236,7 +234,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	saga := make(chan error, 1)
 	sagaCtx, stopSaga := context.WithCancel(work)
 	defer stopSaga()
-	group.Go(func() { saga <- s.saga.Run(sagaCtx, s.work) })
+	group.Go(func() { saga <- s.saga.Run(sagaCtx, s.sagaConfig()) })
 
 	front := s.front()
 	web := newWebServer(front)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/projections"
 )
@@ -31,7 +32,7 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 					}
 				}
 				bar := newProgress(c, -1, "verifying")
-				err = s.queries().Verify(c.Context(), report, bar.setPosition)
+				err = s.queries().Verify(c.Context(), saga.Queue{}, report, bar.setPosition)
 				bar.end()
 				if err == nil && anchors != "" {
 					err = checkAnchors(c.Context(), s.log, anchors, func(at eventstore.Position, text string) {

@@ -1,9 +1,13 @@
 package saga
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -13,9 +17,11 @@ import (
 // that appends the event which says so: it never lags. A delivery that waits for others
 // to go with has its row in medilab.batch_members instead.
 //
-// With a Saga, this process claims what it has room for in the append itself; the zero
-// Queue claims nothing.
-type Queue struct{ Saga *Saga }
+// With a Saga, this process claims what it has room for in the append itself.
+type Queue struct {
+	Pool *pgxpool.Pool // for Untried
+	Saga *Saga
+}
 
 // Statements implements eventstore.Inline. It announces the webhooks with deliveries
 // that are free to claim.
@@ -55,6 +61,27 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 		}
 	}
 	return rows.statements(), rows.free(), nil
+}
+
+// Untried implements commands.Queue.
+func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error) {
+	rows, err := q.Pool.Query(ctx, `
+		SELECT delivery_id, event_id, webhook_id FROM medilab.queue WHERE delivery_id = ANY($1) AND version = 0
+		UNION ALL SELECT delivery_id, event_id, webhook_id FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look into the queue: %w", err)
+	}
+	untried := map[domain.DeliveryID]domain.Delivery{}
+	var id domain.DeliveryID
+	d := domain.Delivery{State: domain.DeliveryPending}
+	_, err = pgx.ForEachRow(rows, []any{&id, &d.EventID, &d.WebhookID}, func() error {
+		untried[id] = d
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look into the queue: %w", err)
+	}
+	return untried, nil
 }
 
 // streamID returns the id at the end of the name of a stream of ours.

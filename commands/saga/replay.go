@@ -25,7 +25,7 @@ const (
 )
 
 func newReplayer(s *session) *replayer {
-	return &replayer{s: s, all: commands.Replays{Log: s.log, Directory: s.directory, Pool: s.pool}, wake: make(chan struct{}, 1)}
+	return &replayer{s: s, all: commands.Replays{Log: s.log, Directory: s.directory, Queue: Queue{Pool: s.pool}, Pool: s.pool}, wake: make(chan struct{}, 1)}
 }
 
 func (r *replayer) run(ctx context.Context) {

@@ -1,4 +1,4 @@
-package projections
+package saga
 
 import (
 	"context"
@@ -10,32 +10,19 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// verifyQueue checks at one moment that every delivery in the queue is pending
-// by its stream, and that there are as many as the log has pending: so they are
-// the same.
-func (p *Projections) verifyQueue(ctx context.Context, report func(Problem)) error {
-	return p.snapshot(ctx, func(tx pgx.Tx) error {
-		queued, err := verifyQueued(ctx, tx, report)
-		if err != nil {
-			return err
-		}
-		waiting, err := verifyWaiting(ctx, tx, report)
-		if err != nil {
-			return err
-		}
-		pending, err := pendingDeliveries(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if queued+waiting != pending {
-			report(Problem{Kind: ProblemQueue, Text: fmt.Sprintf("%d deliveries are queued, and %d are pending by the log", queued+waiting, pending)})
-		}
-		return nil
-	})
+// Verify implements projections.Queue: it reports rows that contradict the streams of
+// their deliveries, and returns how many deliveries have rows.
+func (q Queue) Verify(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (int64, error) {
+	queued, err := verifyQueued(ctx, tx, report)
+	if err != nil {
+		return 0, err
+	}
+	waiting, err := verifyWaiting(ctx, tx, report)
+	return queued + waiting, err
 }
 
 // verifyQueued checks the rows of the queue and returns how many there are.
-func verifyQueued(ctx context.Context, tx pgx.Tx, report func(Problem)) (total int64, err error) {
+func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (total int64, err error) {
 	const page = 1000
 	after := uuid.Nil
 	for {
@@ -58,9 +45,9 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(Problem)) (total i
 			stream := domain.DeliveryID(after).Stream()
 			switch {
 			case queuedVersion != version:
-				report(Problem{Kind: ProblemQueue, Stream: stream, Text: fmt.Sprintf("the queue has version %d of %s, and the log version %d", queuedVersion, stream, version)})
+				report(stream, fmt.Sprintf("the queue has version %d of %s, and the log version %d", queuedVersion, stream, version))
 			case last == domain.DeliverySucceeded{}.ChangeType(), last == domain.DeliveryCancelled{}.ChangeType(), gaveUp:
-				report(Problem{Kind: ProblemQueue, Stream: stream, Text: "the queue has " + stream + ", which ended"})
+				report(stream, "the queue has "+stream+", which ended")
 			}
 			return nil
 		})
@@ -75,7 +62,7 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(Problem)) (total i
 }
 
 // verifyWaiting checks what waits for batches and returns how many rows there are.
-func verifyWaiting(ctx context.Context, tx pgx.Tx, report func(Problem)) (total int64, err error) {
+func verifyWaiting(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (total int64, err error) {
 	rows, err := tx.Query(ctx, `
 		SELECT m.delivery_id, coalesce(e.version, 0) FROM medilab.batch_members AS m
 		LEFT JOIN LATERAL (SELECT version FROM medilab.events WHERE stream = 'delivery-' || m.delivery_id LIMIT 1) AS e ON true
@@ -88,7 +75,7 @@ func verifyWaiting(ctx context.Context, tx pgx.Tx, report func(Problem)) (total 
 	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
 		total++
 		if stream := domain.DeliveryID(id).Stream(); version > 0 {
-			report(Problem{Kind: ProblemQueue, Stream: stream, Text: stream + " waits for a batch, and by the log it does no more"})
+			report(stream, stream+" waits for a batch, and by the log it does no more")
 		}
 		return nil
 	})
