@@ -42,9 +42,9 @@ type Sender interface {
 	Send(ctx context.Context, call Outgoing) Answer
 }
 
-// Opener gives the clear text of what is sealed for a field of a webhook.
-type Opener interface {
-	Open(webhook domain.WebhookID, field string, sealed domain.Sealed) (string, error)
+// Decrypter decrypts a field of a webhook.
+type Decrypter interface {
+	Decrypt(webhook domain.WebhookID, field string, encrypted domain.Sealed) (string, error)
 }
 
 // SecretField and HeaderField name the fields that are sealed: what is sealed
@@ -56,9 +56,9 @@ func HeaderField(name string) string { return "headers." + strings.ToLower(name)
 
 // Attempter makes the one attempt that deliveries, tests and alerts all are.
 type Attempter struct {
-	Sender Sender
-	Opener Opener
-	Clock  *eventstore.Clock
+	Sender    Sender
+	Decrypter Decrypter
+	Clock     *eventstore.Clock
 
 	mu    sync.RWMutex
 	ready map[domain.WebhookID]*prepared
@@ -191,7 +191,7 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 		return nil, err
 	}
 	for _, h := range w.Headers {
-		value, err := a.Opener.Open(w.ID, HeaderField(h.Name), h.Value)
+		value, err := a.Decrypter.Decrypt(w.ID, HeaderField(h.Name), h.Value)
 		if err != nil {
 			return nil, fmt.Errorf("the header %s cannot be decrypted: is the key set (MEDILAB_KEYS) the right one?", h.Name)
 		}
@@ -217,7 +217,7 @@ func (a *Attempter) key(id domain.WebhookID, sealed domain.Sealed, redact *redac
 	if sealed == "" {
 		return nil, nil
 	}
-	clear, err := a.Opener.Open(id, SecretField, sealed)
+	clear, err := a.Decrypter.Decrypt(id, SecretField, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("the secret cannot be decrypted: is the key set (MEDILAB_KEYS) the right one?")
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// opener opens what was never sealed.
-type opener struct{}
+// decrypter decrypts what was never encrypted.
+type decrypter struct{}
 
-func (opener) Open(_ domain.WebhookID, _ string, sealed domain.Sealed) (string, error) {
+func (decrypter) Decrypt(_ domain.WebhookID, _ string, sealed domain.Sealed) (string, error) {
 	return string(sealed), nil
 }
 
@@ -36,7 +36,7 @@ func (e *echo) Send(_ context.Context, call Outgoing) Answer {
 // what is secret in the others does not come back into the log by an echo.
 func TestHeadersOfAnAttempt(t *testing.T) {
 	receiver := new(echo)
-	a := &Attempter{Sender: receiver, Opener: opener{}, Clock: eventstore.NewClock()}
+	a := &Attempter{Sender: receiver, Decrypter: decrypter{}, Clock: eventstore.NewClock()}
 	w := domain.Webhook{
 		ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1, Secret: "the-signing-secret",
 		Headers: []domain.SealedHeader{

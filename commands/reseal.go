@@ -81,12 +81,12 @@ func (c *Commands) resealed(w domain.Webhook) (change domain.WebhookResealed, ch
 			return sealed
 		}
 		var plain string
-		if plain, err = c.Vault.Open(w.ID, field, sealed); err != nil {
+		if plain, err = c.Vault.Decrypt(w.ID, field, sealed); err != nil {
 			err = fmt.Errorf("%w: %s", errUnreadable, field)
 			return sealed
 		}
 		changed = true
-		if sealed, err = c.Vault.Seal(w.ID, field, plain); err != nil {
+		if sealed, err = c.Vault.Encrypt(w.ID, field, plain); err != nil {
 			err = domain.Internal("seal "+field, err)
 		}
 		return sealed

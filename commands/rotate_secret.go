@@ -25,7 +25,7 @@ func (c *Commands) RotateSecret(ctx context.Context, caller Caller, id domain.We
 		}
 		secret = domain.GeneratedSecret(random)
 	}
-	sealed, err := c.Vault.Seal(id, SecretField, secret.Reveal())
+	sealed, err := c.Vault.Encrypt(id, SecretField, secret.Reveal())
 	if err != nil {
 		return domain.Webhook{}, domain.Secret{}, domain.Internal("seal a secret", err)
 	}

@@ -97,11 +97,11 @@ func storedHeader(w domain.Webhook, name string) domain.Sealed {
 // key is gone) is replaced: that is how such a webhook is mended.
 func (c *Commands) sealChanged(id domain.WebhookID, field string, is domain.Sealed, text string) (domain.Sealed, error) {
 	if is != "" {
-		if was, err := c.Vault.Open(id, field, is); err == nil && was == text {
+		if was, err := c.Vault.Decrypt(id, field, is); err == nil && was == text {
 			return is, nil
 		}
 	}
-	sealed, err := c.Vault.Seal(id, field, text)
+	sealed, err := c.Vault.Encrypt(id, field, text)
 	if err != nil {
 		return "", domain.Internal("seal a secret", err)
 	}

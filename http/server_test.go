@@ -111,7 +111,7 @@ func newServiceOn(t testing.TB, database string) *service {
 	s := &service{t: t, token: adminToken, log: log, pool: pool, saga: deliveries, queries: queries, commands: &commands.Commands{
 		Queue: saga.Queue{Pool: pool},
 		Log:   log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
-		Attempter: &commands.Attempter{Sender: outgoing{client}, Opener: keys, Clock: log.Clock()},
+		Attempter: &commands.Attempter{Sender: outgoing{client}, Decrypter: keys, Clock: log.Clock()},
 	}}
 	s.handler = api.NewServer(api.Config{
 		Commands: s.commands, Queries: queries, Logger: logger, AdminToken: domain.NewSecret(adminToken),

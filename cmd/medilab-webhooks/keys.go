@@ -42,7 +42,7 @@ type shownKey struct {
 func showKey(k vault.Key) shownKey {
 	shown := shownKey{ID: strconv.FormatUint(uint64(k.ID), 10), State: "opens"}
 	switch {
-	case k.Seals:
+	case k.Primary:
 		shown.State = "seals"
 	case k.Staged:
 		shown.State = "staged"

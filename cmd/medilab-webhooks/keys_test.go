@@ -88,13 +88,13 @@ func TestKeysRotate(t *testing.T) {
 		if now.Headers[0].Value == before.Headers[0].Value || !keys.IsCurrent(now.Headers[0].Value) || !keys.IsCurrent(now.Secret) || !keys.IsCurrent(now.PreviousSecret) {
 			t.Errorf("not sealed anew: %+v", now)
 		}
-		if value, err := keys.Open(now.ID, commands.HeaderField("X-Key"), now.Headers[0].Value); err != nil || value != "the-value" {
+		if value, err := keys.Decrypt(now.ID, commands.HeaderField("X-Key"), now.Headers[0].Value); err != nil || value != "the-value" {
 			t.Errorf("the header opens as %q, %v", value, err)
 		}
 	}
 	now, _ := s.commands.Directory.Webhook(kept.ID)
 	for sealed, want := range map[domain.Sealed]string{now.Secret: "a-newer-secret", now.PreviousSecret: "the-secret", kept.Secret: "a-newer-secret"} {
-		if got, err := keys.Open(now.ID, commands.SecretField, sealed); err != nil || got != want {
+		if got, err := keys.Decrypt(now.ID, commands.SecretField, sealed); err != nil || got != want {
 			t.Errorf("a secret opens as %q, %v, want %q", got, err, want)
 		}
 	}

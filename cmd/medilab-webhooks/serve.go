@@ -141,7 +141,7 @@ func (s *server) build(ctx context.Context) error {
 	if err := directory.Open(ctx, s.log); err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
-	attempter := &commands.Attempter{Sender: client, Opener: keys, Clock: s.log.Clock()}
+	attempter := &commands.Attempter{Sender: client, Decrypter: keys, Clock: s.log.Clock()}
 	s.commands = &commands.Commands{
 		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
 	}

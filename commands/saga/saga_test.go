@@ -58,10 +58,10 @@ func (r *receiver) attempts(id domain.DeliveryID) []string {
 	return append([]string(nil), r.calls[id.String()]...)
 }
 
-// clear is an Opener for tests: nothing is sealed.
+// clear is a Decrypter for tests: nothing is encrypted.
 type clear struct{}
 
-func (clear) Open(_ domain.WebhookID, _ string, sealed domain.Sealed) (string, error) {
+func (clear) Decrypt(_ domain.WebhookID, _ string, sealed domain.Sealed) (string, error) {
 	return string(sealed), nil
 }
 
@@ -95,7 +95,7 @@ func start(t *testing.T, url string, sender commands.Sender, parts ...func(*node
 	n := &node{t: t, log: log, directory: directory, pool: pool}
 	config := saga.Config{
 		Log: log, Pool: pool, Directory: directory, Logger: logger, Grace: 10 * time.Second, Name: t.Name(),
-		Attempter: &commands.Attempter{Sender: sender, Opener: clear{}, Clock: log.Clock()},
+		Attempter: &commands.Attempter{Sender: sender, Decrypter: clear{}, Clock: log.Clock()},
 		Dispatch:  true, Deliver: true,
 	}
 	for _, add := range parts {

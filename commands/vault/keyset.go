@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,43 +10,40 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
-// ErrMissing says that there is no keyset where the database's secrets need one.
+// keys are a keyset, ready to be used.
+type keys struct {
+	handle *keyset.Handle
+	cipher tink.AEAD
+	file   fs.FileInfo // that they are in; nil if there is none
+}
+
+// ErrMissing means that the keyset which the database's secrets need does not exist.
 var ErrMissing = errors.New("the keyset is missing")
 
 // Open reads the keyset in the file at path, a Tink keyset in clear JSON.
 //
-// When there is no file, holdsSecrets decides: a database without secrets gets a
-// new keyset (mode 0600); one with secrets needs the keyset they were sealed
-// with, and a new one would hide that it is lost, so that is ErrMissing.
+// If the file does not exist, it is made (mode 0600), unless holdsSecrets: a new keyset
+// would hide that the one which encrypted the database's secrets is lost. That is
+// ErrMissing.
 func Open(path string, holdsSecrets bool) (*Vault, error) {
-	data, err := os.ReadFile(path)
+	keys, err := readKeys(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && holdsSecrets:
 		return nil, fmt.Errorf("%w: the database holds secrets that were sealed with a keyset, and %s is not there; bring the file back, or name it with MEDILAB_KEYS", ErrMissing, path)
 	case errors.Is(err, fs.ErrNotExist):
 		return create(path)
 	case err != nil:
-		return nil, fmt.Errorf("read the keyset: %w", err)
+		return nil, err
 	}
-	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(data)))
-	if err != nil {
-		// The library's error is not repeated: it may quote what it read.
-		return nil, fmt.Errorf("the keyset in %s cannot be read: it must be a Tink keyset in JSON", path)
-	}
-	return newVault(path, handle)
+	return &Vault{path: path, keys: keys}, nil
 }
 
-// Ephemeral is a vault with a key of its own that is kept nowhere: for tests,
-// and for trying the product out.
-func Ephemeral() (*Vault, error) {
-	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	return newVault("", handle)
-}
+// Ephemeral returns a vault with a new key that is not stored: for tests, and for
+// trying the product out.
+func Ephemeral() (*Vault, error) { return create("") }
 
 func create(path string) (*Vault, error) {
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
@@ -55,52 +51,71 @@ func create(path string) (*Vault, error) {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("keep the keyset: %w", err)
+		return nil, fmt.Errorf("write the keyset: %w", err)
 	}
-	if err := write(path, handle); err != nil {
+	keys, err := writeKeys(path, handle)
+	if err != nil {
 		return nil, err
 	}
-	return newVault(path, handle)
+	return &Vault{path: path, keys: keys}, nil
 }
 
-// write replaces the file in one step: a crash leaves the old keyset or the new
-// one, on the disk, never half of one.
-func write(path string, handle *keyset.Handle) error {
+func readKeys(path string) (keys, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return keys{}, fmt.Errorf("read the keyset: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // it was only read
+	info, err := file.Stat()
+	if err != nil {
+		return keys{}, fmt.Errorf("read the keyset: %w", err)
+	}
+	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(file))
+	if err != nil {
+		// The library's error is dropped: it may quote what it read.
+		return keys{}, fmt.Errorf("the keyset in %s cannot be read: it must be a Tink keyset in JSON", path)
+	}
+	return newKeys(handle, info)
+}
+
+// writeKeys replaces the file at path, if there is a path, in one step: after a crash
+// the old keyset or the new one is on the disk.
+func writeKeys(path string, handle *keyset.Handle) (keys, error) {
 	if path == "" {
-		return nil
+		return newKeys(handle, nil)
 	}
-	var b bytes.Buffer
-	if err := insecurecleartextkeyset.Write(handle, keyset.NewJSONWriter(&b)); err != nil {
-		return fmt.Errorf("write the keyset: %w", err)
+	info, err := replaceFile(path, handle)
+	if err != nil {
+		return keys{}, fmt.Errorf("write the keyset: %w", err)
 	}
+	return newKeys(handle, info)
+}
+
+func newKeys(handle *keyset.Handle, file fs.FileInfo) (keys, error) {
+	cipher, err := aead.New(handle)
+	if err != nil {
+		return keys{}, fmt.Errorf("use the keyset: %w", err)
+	}
+	return keys{handle, cipher, file}, nil
+}
+
+func replaceFile(path string, handle *keyset.Handle) (fs.FileInfo, error) {
 	file, err := os.CreateTemp(filepath.Dir(path), ".keys-*") // made with mode 0600
 	if err != nil {
-		return fmt.Errorf("write the keyset: %w", err)
+		return nil, err
 	}
-	defer os.Remove(file.Name()) //nolint:errcheck // renamed away when all went well
-	_, err = file.Write(b.Bytes())
-	if err == nil {
-		err = file.Sync()
+	defer os.Remove(file.Name()) //nolint:errcheck // renamed by then, unless something failed
+	writeErr := insecurecleartextkeyset.Write(handle, keyset.NewJSONWriter(file))
+	info, statErr := file.Stat()
+	if err := errors.Join(writeErr, file.Sync(), statErr, file.Close()); err != nil {
+		return nil, err
 	}
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
+	if err := os.Rename(file.Name(), path); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
+	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return fmt.Errorf("write the keyset: %w", err)
+		return nil, err
 	}
-	return nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return info, errors.Join(dir.Sync(), dir.Close())
 }

@@ -10,94 +10,97 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 )
 
-// Key is one key of the keyset, without the key itself.
+// Key describes a key of the keyset, without the key itself.
 type Key struct {
 	ID uint32
-	// Seals marks the one that seals. All of them open.
-	Seals bool
-	// Staged marks one that is newer than the one that seals.
+	// Primary marks the key that encrypts. All keys decrypt.
+	Primary bool
+	// Staged marks a key that is newer than the primary one.
 	Staged bool
 }
 
-// Keys lists the keys, the oldest first.
+// Keys returns the keys, oldest first.
 func (v *Vault) Keys() []Key {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	info := v.handle.KeysetInfo()
+	return describe(v.keys.handle)
+}
+
+func describe(handle *keyset.Handle) []Key {
+	info := handle.KeysetInfo()
 	keys := make([]Key, len(info.GetKeyInfo()))
 	staged := false
 	for i, key := range info.GetKeyInfo() {
-		keys[i] = Key{ID: key.GetKeyId(), Seals: key.GetKeyId() == info.GetPrimaryKeyId(), Staged: staged}
-		staged = staged || keys[i].Seals
+		keys[i] = Key{ID: key.GetKeyId(), Primary: key.GetKeyId() == info.GetPrimaryKeyId(), Staged: staged}
+		staged = staged || keys[i].Primary
 	}
 	return keys
 }
 
-// ErrRotating says that another process rotates the keys.
+// ErrRotating means that another process is changing the keyset.
 var ErrRotating = errors.New("the keys are being rotated by another command")
 
-// Stage adds a key that opens, and does not seal yet: the keyset can be brought
-// to other machines before any of them meets what it sealed.
+// Stage adds a key that decrypts but does not encrypt yet: the keyset can be copied to
+// other machines before any of them meets what the key encrypted.
 func (v *Vault) Stage() (Key, error) {
-	return v.change(func(m *keyset.Manager, _ []Key) (uint32, error) { return m.Add(aead.AES256GCMKeyTemplate()) })
-}
-
-// Rotate makes the staged key seal from now on, or a new one when none is
-// staged. The others go on opening.
-func (v *Vault) Rotate() (Key, error) {
-	return v.change(func(m *keyset.Manager, keys []Key) (uint32, error) {
-		newest := keys[len(keys)-1]
-		if !newest.Staged {
-			var err error
-			if newest.ID, err = m.Add(aead.AES256GCMKeyTemplate()); err != nil {
-				return 0, err
-			}
-		}
-		return newest.ID, m.SetPrimary(newest.ID)
+	return v.change(func(m *keyset.Manager, _ Key) error {
+		_, err := m.Add(aead.AES256GCMKeyTemplate())
+		return err
 	})
 }
 
-// change replaces the file before the keys count here. One process changes it at
-// a time: a key that got lost would take what it sealed with it.
-func (v *Vault) change(do func(m *keyset.Manager, keys []Key) (uint32, error)) (_ Key, err error) {
-	if v.path != "" {
-		unlock, err := lock(v.path + ".lock")
-		if err != nil {
-			return Key{}, err
+// Rotate makes the staged key the primary one, or a new key if none is staged. The
+// others go on decrypting.
+func (v *Vault) Rotate() (Key, error) {
+	return v.change(func(m *keyset.Manager, newest Key) error {
+		if newest.Staged {
+			return m.SetPrimary(newest.ID)
 		}
-		defer func() {
-			if unlockErr := unlock(); err == nil {
-				err = unlockErr
-			}
-		}()
+		id, err := m.Add(aead.AES256GCMKeyTemplate())
+		if err != nil {
+			return err
+		}
+		return m.SetPrimary(id)
+	})
+}
+
+// change changes the keyset and returns its newest key. The file is replaced before the
+// keys are used here, and by one process at a time: what a lost key has encrypted is
+// lost with it.
+func (v *Vault) change(do func(m *keyset.Manager, newest Key) error) (_ Key, err error) {
+	if v.path != "" {
+		unlock, lockErr := lock(v.path + ".lock")
+		if lockErr != nil {
+			return Key{}, lockErr
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
 	}
 	v.refresh()
-	keys := v.Keys()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	manager := keyset.NewManagerFromHandle(v.handle)
-	id, err := do(manager, keys)
-	if err != nil {
+	manager := keyset.NewManagerFromHandle(v.keys.handle)
+	if err := do(manager, newest(v.keys.handle)); err != nil {
 		return Key{}, fmt.Errorf("add a key: %w", err)
 	}
 	handle, err := manager.Handle()
 	if err != nil {
 		return Key{}, fmt.Errorf("add a key: %w", err)
 	}
-	if err := write(v.path, handle); err != nil {
-		return Key{}, err
-	}
-	next, err := newVault(v.path, handle)
+	changed, err := writeKeys(v.path, handle)
 	if err != nil {
 		return Key{}, err
 	}
-	v.handle, v.cipher, v.file = next.handle, next.cipher, next.file
-	return Key{ID: id, Seals: handle.KeysetInfo().GetPrimaryKeyId() == id, Staged: handle.KeysetInfo().GetPrimaryKeyId() != id}, nil
+	v.keys = changed
+	return newest(handle), nil
+}
+
+func newest(handle *keyset.Handle) Key {
+	keys := describe(handle)
+	return keys[len(keys)-1]
 }
 
 func lock(path string) (unlock func() error, err error) {
-	const ownerOnly = 0o600
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, ownerOnly)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("%w; if none runs, remove %s", ErrRotating, path)
 	}

@@ -1,5 +1,5 @@
-// Package vault keeps secrets at rest: it encrypts what may not be in the
-// database in clear, bound to the webhook and the field that it belongs to.
+// Package vault encrypts secrets for storage, each bound to the webhook and the field
+// that it belongs to.
 package vault
 
 import (
@@ -7,115 +7,71 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"sync"
-
-	"github.com/tink-crypto/tink-go/v2/aead"
-	"github.com/tink-crypto/tink-go/v2/keyset"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/medilab/webhooks/domain"
 )
 
-// Vault seals with the newest key of its keyset and opens with any. A keyset
-// file that was replaced counts from the next secret on that needs it, so that
-// keys rotate under a running server. Safe for concurrent use.
+// Vault encrypts with the primary key of its keyset and decrypts with any of its keys.
+// It notices that the keyset file was replaced when it is next used, so that keys
+// rotate under a running server. It is safe for concurrent use.
 type Vault struct {
-	path string
+	path string // empty if the keys are only in memory
 
-	mu     sync.RWMutex
-	handle *keyset.Handle
-	cipher tink.AEAD
-	file   fs.FileInfo // as it was read; nil: there is none
+	mu   sync.RWMutex
+	keys keys
 }
 
-// ErrSealed says that no key of the keyset opens a sealed text: it was sealed
-// with another keyset, or for another webhook or field.
-var ErrSealed = errors.New("no key of the keyset opens this secret")
+// ErrDecrypt means that a secret was encrypted with another keyset, or for another
+// webhook or field.
+var ErrDecrypt = errors.New("no key of the keyset decrypts this secret")
 
-func newVault(path string, handle *keyset.Handle) (*Vault, error) {
-	cipher, err := aead.New(handle)
-	if err != nil {
-		return nil, fmt.Errorf("use the keys of %s: %w", path, err)
-	}
-	v := &Vault{path: path, handle: handle, cipher: cipher}
-	if path != "" {
-		if v.file, err = os.Stat(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("read the keyset: %w", err)
-		}
-	}
-	return v, nil
-}
-
-// refresh reads the keyset anew if its file was replaced, and tells whether it
-// was. A file that cannot be read leaves the keys as they are.
-func (v *Vault) refresh() bool {
-	if v.path == "" {
-		return false
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	now, err := os.Stat(v.path)
-	if err != nil || v.file != nil && os.SameFile(now, v.file) && now.ModTime().Equal(v.file.ModTime()) && now.Size() == v.file.Size() {
-		return false
-	}
-	fresh, err := Open(v.path, true)
-	if err != nil {
-		return false
-	}
-	v.handle, v.cipher, v.file = fresh.handle, fresh.cipher, fresh.file
-	return true
-}
-
-// Seal encrypts the text for one field of one webhook; nowhere else does it open.
-// No text is sealed as no text.
-func (v *Vault) Seal(webhook domain.WebhookID, field, plain string) (domain.Sealed, error) {
+// Encrypt encrypts a field of a webhook. An empty text stays empty.
+func (v *Vault) Encrypt(webhook domain.WebhookID, field, plain string) (domain.Sealed, error) {
 	if plain == "" {
 		return "", nil
 	}
 	v.refresh()
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	sealed, err := v.cipher.Encrypt([]byte(plain), boundTo(webhook, field))
+	data, err := v.keys.cipher.Encrypt([]byte(plain), associatedData(webhook, field))
 	if err != nil {
-		return "", fmt.Errorf("seal %s: %w", field, err)
+		return "", fmt.Errorf("encrypt %s: %w", field, err)
 	}
-	return domain.Sealed(base64.StdEncoding.EncodeToString(sealed)), nil
+	return domain.Sealed(base64.StdEncoding.EncodeToString(data)), nil
 }
 
-// Open gives the text back, or ErrSealed.
-func (v *Vault) Open(webhook domain.WebhookID, field string, sealed domain.Sealed) (string, error) {
-	if sealed == "" {
+// Decrypt returns what Encrypt was given for the same webhook and field, or ErrDecrypt.
+func (v *Vault) Decrypt(webhook domain.WebhookID, field string, encrypted domain.Sealed) (string, error) {
+	if encrypted == "" {
 		return "", nil
 	}
-	data, err := base64.StdEncoding.DecodeString(string(sealed))
+	data, err := base64.StdEncoding.DecodeString(string(encrypted))
 	if err != nil {
-		return "", fmt.Errorf("open %s of webhook %s: %w", field, webhook, ErrSealed)
+		return "", fmt.Errorf("decrypt %s of webhook %s: %w", field, webhook, ErrDecrypt)
 	}
-	plain, err := v.decrypt(data, boundTo(webhook, field))
-	if err != nil && v.refresh() { // it may be sealed with a key that came later
-		plain, err = v.decrypt(data, boundTo(webhook, field))
+	decrypt := func() ([]byte, error) {
+		v.mu.RLock()
+		defer v.mu.RUnlock()
+		return v.keys.cipher.Decrypt(data, associatedData(webhook, field))
+	}
+	plain, err := decrypt()
+	if err != nil && v.refresh() { // it may be encrypted with a newer key
+		plain, err = decrypt()
 	}
 	if err != nil {
-		return "", fmt.Errorf("open %s of webhook %s: %w", field, webhook, ErrSealed)
+		return "", fmt.Errorf("decrypt %s of webhook %s: %w", field, webhook, ErrDecrypt)
 	}
 	return string(plain), nil
 }
 
-func (v *Vault) decrypt(data, bound []byte) ([]byte, error) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.cipher.Decrypt(data, bound)
-}
-
-// IsCurrent tells whether the text is sealed with the key that seals now. No
-// text is.
-func (v *Vault) IsCurrent(sealed domain.Sealed) bool {
-	if sealed == "" {
+// IsCurrent reports whether the text is encrypted with the primary key, or empty.
+func (v *Vault) IsCurrent(encrypted domain.Sealed) bool {
+	if encrypted == "" {
 		return true
 	}
-	data, err := base64.StdEncoding.DecodeString(string(sealed))
+	data, err := base64.StdEncoding.DecodeString(string(encrypted))
 	// Tink's prefix: its version and the key's id.
 	const prefix, version = 5, 1
 	if err != nil || len(data) < prefix || data[0] != version {
@@ -124,10 +80,30 @@ func (v *Vault) IsCurrent(sealed domain.Sealed) bool {
 	v.refresh()
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return binary.BigEndian.Uint32(data[1:prefix]) == v.handle.KeysetInfo().GetPrimaryKeyId()
+	return binary.BigEndian.Uint32(data[1:prefix]) == v.keys.handle.KeysetInfo().GetPrimaryKeyId()
 }
 
-// boundTo is the associated data of a sealed text.
-func boundTo(webhook domain.WebhookID, field string) []byte {
+// refresh reads the keyset again if its file was replaced, and reports whether it did.
+// If the file cannot be read, the keys stay.
+func (v *Vault) refresh() bool {
+	if v.path == "" {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now, err := os.Stat(v.path)
+	was := v.keys.file
+	if err != nil || os.SameFile(now, was) && now.ModTime().Equal(was.ModTime()) && now.Size() == was.Size() {
+		return false
+	}
+	keys, err := readKeys(v.path)
+	if err != nil {
+		return false
+	}
+	v.keys = keys
+	return true
+}
+
+func associatedData(webhook domain.WebhookID, field string) []byte {
 	return append(webhook[:], field...)
 }

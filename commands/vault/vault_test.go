@@ -22,27 +22,27 @@ func TestSealedOpensOnlyWhereItBelongs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := v.Seal(clinic, "secret", "тайна")
+	sealed, err := v.Encrypt(clinic, "secret", "тайна")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(sealed), "тайна") {
 		t.Fatalf("the text shows: %s", sealed)
 	}
-	if got, err := v.Open(clinic, "secret", sealed); err != nil || got != "тайна" {
+	if got, err := v.Decrypt(clinic, "secret", sealed); err != nil || got != "тайна" {
 		t.Fatalf("got %q, %v", got, err)
 	}
 	for name, open := range map[string]func() (string, error){
-		"another webhook": func() (string, error) { return v.Open(other, "secret", sealed) },
-		"another field":   func() (string, error) { return v.Open(clinic, "headers.x", sealed) },
-		"another text":    func() (string, error) { return v.Open(clinic, "secret", sealed[:len(sealed)-4]) },
-		"no base64":       func() (string, error) { return v.Open(clinic, "secret", "?") },
+		"another webhook": func() (string, error) { return v.Decrypt(other, "secret", sealed) },
+		"another field":   func() (string, error) { return v.Decrypt(clinic, "headers.x", sealed) },
+		"another text":    func() (string, error) { return v.Decrypt(clinic, "secret", sealed[:len(sealed)-4]) },
+		"no base64":       func() (string, error) { return v.Decrypt(clinic, "secret", "?") },
 	} {
-		if got, err := open(); !errors.Is(err, ErrSealed) || got != "" {
+		if got, err := open(); !errors.Is(err, ErrDecrypt) || got != "" {
 			t.Errorf("%s: got %q, %v", name, got, err)
 		}
 	}
-	if again, err := v.Seal(clinic, "secret", "тайна"); err != nil || again == sealed {
+	if again, err := v.Encrypt(clinic, "secret", "тайна"); err != nil || again == sealed {
 		t.Errorf("the same text sealed twice shows that it is the same: %v", err)
 	}
 }
@@ -52,10 +52,10 @@ func TestNothingIsSealedAsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sealed, err := v.Seal(clinic, "secret", ""); err != nil || sealed != "" {
+	if sealed, err := v.Encrypt(clinic, "secret", ""); err != nil || sealed != "" {
 		t.Fatalf("got %q, %v", sealed, err)
 	}
-	if plain, err := v.Open(clinic, "secret", ""); err != nil || plain != "" {
+	if plain, err := v.Decrypt(clinic, "secret", ""); err != nil || plain != "" {
 		t.Fatalf("got %q, %v", plain, err)
 	}
 }
@@ -72,14 +72,14 @@ func TestKeysetFile(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("mode %v, %v", info.Mode(), err)
 	}
-	old, err := first.Seal(clinic, "secret", "before")
+	old, err := first.Encrypt(clinic, "secret", "before")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := first.Rotate(); err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := first.Seal(clinic, "secret", "after")
+	fresh, err := first.Encrypt(clinic, "secret", "after")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestKeysetFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for sealed, want := range map[domain.Sealed]string{old: "before", fresh: "after"} {
-		if got, err := again.Open(clinic, "secret", sealed); err != nil || got != want {
+		if got, err := again.Decrypt(clinic, "secret", sealed); err != nil || got != want {
 			t.Errorf("got %q, %v, want %q", got, err, want)
 		}
 	}
@@ -119,39 +119,39 @@ func TestKeysRotateUnderARunningServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := seal(t, server, "old")
+	old := encrypt(t, server, "old")
 	command, err := Open(path, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	staged, err := command.Stage()
-	if err != nil || staged.Seals || !staged.Staged {
+	if err != nil || staged.Primary || !staged.Staged {
 		t.Fatalf("%+v, %v", staged, err)
 	}
-	if early := seal(t, command, "early"); early[:6] != old[:6] || !command.IsCurrent(early) {
+	if early := encrypt(t, command, "early"); early[:6] != old[:6] || !command.IsCurrent(early) {
 		t.Error("a staged key seals")
 	}
 	rotated, err := command.Rotate()
-	if err != nil || rotated.ID != staged.ID || !rotated.Seals || len(command.Keys()) != 2 {
+	if err != nil || rotated.ID != staged.ID || !rotated.Primary || len(command.Keys()) != 2 {
 		t.Fatalf("%+v, %v, keys %v", rotated, err, command.Keys())
 	}
-	fresh := seal(t, command, "fresh")
+	fresh := encrypt(t, command, "fresh")
 	for sealed, want := range map[domain.Sealed]string{old: "old", fresh: "fresh"} {
-		if got, err := server.Open(clinic, "secret", sealed); err != nil || got != want {
+		if got, err := server.Decrypt(clinic, "secret", sealed); err != nil || got != want {
 			t.Errorf("got %q, %v, want %q", got, err, want)
 		}
 	}
 	if !server.IsCurrent(fresh) || server.IsCurrent(old) || !server.IsCurrent("") || server.IsCurrent("AQ==") {
 		t.Error("the server does not tell which key seals now")
 	}
-	if again := seal(t, server, "again"); again[:6] != fresh[:6] {
+	if again := encrypt(t, server, "again"); again[:6] != fresh[:6] {
 		t.Error("the server goes on sealing with the old key")
 	}
 	// A file that breaks leaves the keys as they are.
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := server.Open(clinic, "secret", seal(t, server, "still")); err != nil || got != "still" {
+	if got, err := server.Decrypt(clinic, "secret", encrypt(t, server, "still")); err != nil || got != "still" {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -186,9 +186,9 @@ func TestOneRotationAtATime(t *testing.T) {
 	}
 }
 
-func seal(t *testing.T, v *Vault, text string) domain.Sealed {
+func encrypt(t *testing.T, v *Vault, text string) domain.Sealed {
 	t.Helper()
-	sealed, err := v.Seal(clinic, "secret", text)
+	sealed, err := v.Encrypt(clinic, "secret", text)
 	if err != nil {
 		t.Fatal(err)
 	}
