@@ -11,15 +11,15 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// SyncEventTypes makes the table medilab.event_types, by which medilab.emit refuses unknown
-// types at once, the same as the catalogue. It changes nothing when it is; emitters do not wait.
+// SyncEventTypes makes the table medilab.event_types equal to the catalogue; by it medilab.emit
+// refuses unknown types. Rows that are equal stay untouched, and emitters never wait.
 func SyncEventTypes(ctx context.Context, pool *pgxpool.Pool, catalog domain.Catalog) error {
 	var types, ru, en []string
 	for _, info := range catalog.Clinic() {
 		types, ru, en = append(types, string(info.Type)), append(ru, info.RU), append(en, info.EN)
 	}
 	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		// One node at a time; who reads is not held up.
+		// One node at a time; readers are not blocked.
 		_, err := tx.Exec(ctx, `LOCK TABLE medilab.event_types IN SHARE ROW EXCLUSIVE MODE`)
 		_, deleting := tx.Exec(ctx, `DELETE FROM medilab.event_types WHERE type <> ALL ($1::text[])`, types)
 		_, merging := tx.Exec(ctx, `

@@ -24,27 +24,27 @@ type emission struct {
 
 const (
 	maxBatchBytes = 8 << 20 // one row is taken whatever its size
-	// lookPart bounds the part of the time that goes into looks into gaps, when they pass over
-	// very many dead rows, to one in lookPart.
+	// lookPart bounds the time spent on gaps, which may hold very many dead rows, to one part in
+	// lookPart.
 	lookPart = 4
 )
 
-// reader reads the outbox on a connection of its own, whose plans always go by the key: one
-// made while the table was small would read all of a large backlog for every batch. So there is
-// one plan whatever it is asked, and it is made once: making it took longer than its work does.
+// reader reads the outbox on a connection of its own, whose plans always use the key: a plan made
+// while the table was small would scan a large backlog for every batch. The plan is generic and
+// made once: planning takes longer than execution.
 type reader struct {
 	pool   *pgxpool.Pool
 	conn   *pgx.Conn
-	unseen unseen
-	oldest int64 // the oldest transaction open at the end of the reading before
+	gaps   gapTracker
+	oldest int64 // the oldest transaction open at the end of the last read
 
-	lookAt time.Time // when the next look into the gaps is due
+	lookAt time.Time // when the gaps are to be looked into again
 }
 
 // restart forgets what was seen: another node may have relayed since.
-func (r *reader) restart() { r.unseen, r.oldest, r.lookAt = unseen{}, 0, time.Time{} }
+func (r *reader) restart() { r.gaps, r.oldest, r.lookAt = gapTracker{}, 0, time.Time{} }
 
-// close gives up the connection.
+// close closes the connection.
 func (r *reader) close(ctx context.Context) error {
 	if r.conn == nil {
 		return nil
@@ -71,9 +71,8 @@ func (r *reader) connect(ctx context.Context) error {
 	return nil
 }
 
-// A batch has up to 500 rows: a number in the statement, because with a parameter the planner
-// counts on a part of the table. The sizes alone decide how many of them fit; then those are read
-// whole.
+// A batch has up to 500 rows: a literal, because with a parameter the planner expects a fraction of
+// the table. Sizes alone decide how many rows fit; only those are read whole.
 const readSQL = `
 	SELECT o.seq, o.event_id, o.event_type, o.event_data::text, coalesce(o.correlation_id, ''), coalesce(o.source, ''), o.emitted_by
 	FROM (
@@ -90,7 +89,7 @@ const readSQL = `
 	) AS sized JOIN medilab.outbox AS o USING (seq)
 	WHERE sized.before < $4 ORDER BY o.seq`
 
-// read gives the next rows, in order, if the node owns the relay. No rows: there are none now.
+// read returns the next rows, in order, if the node owns the relay; no rows if there are none now.
 func (r *reader) read(ctx context.Context, node int64) (found []emission, owner bool, err error) {
 	if err := r.connect(ctx); err != nil {
 		return nil, false, fmt.Errorf("connect to the outbox: %w", err)
@@ -99,11 +98,11 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 	var first, last []int64
 	look := !started.Before(r.lookAt)
 	if look {
-		first, last = r.unseen.bounds()
+		first, last = r.gaps.bounds()
 	}
 	var batch pgx.Batch
-	batch.Queue(readSQL, first, last, r.unseen.mark, maxBatchBytes)
-	// Its own statement, after: it sees at least the transactions that the rows' one saw.
+	batch.Queue(readSQL, first, last, r.gaps.highWater, maxBatchBytes)
+	// A statement of its own, afterwards: it sees at least the transactions that the first one saw.
 	batch.Queue(`SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint,
 		EXISTS (SELECT FROM medilab.readers WHERE name = $2 AND node = $1) FROM pg_current_snapshot() AS s`, node, leaseName)
 	results := r.conn.SendBatch(ctx, &batch)
@@ -129,10 +128,10 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 		return nil, false, nil
 	}
 	if look {
-		r.unseen.saw(seqs, next, r.oldest)
+		r.gaps.observe(seqs, next, r.oldest)
 		r.lookAt = started.Add(lookPart * time.Since(started))
 	} else if len(seqs) > 0 {
-		r.unseen.saw(seqs, next, 0)
+		r.gaps.observe(seqs, next, 0)
 	}
 	r.oldest = oldest
 	return found, true, nil

@@ -8,38 +8,38 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestUnseen(t *testing.T) {
-	var u unseen
-	u.saw([]int64{1, 2, 4, 7}, 100, 90)
-	if want := []gap{{3, 3, 100}, {5, 6, 100}}; u.mark != 7 || !reflect.DeepEqual(u.gaps, want) {
+func TestGapTracker(t *testing.T) {
+	var u gapTracker
+	u.observe([]int64{1, 2, 4, 7}, 100, 90)
+	if want := []gap{{3, 3, 100}, {5, 6, 100}}; u.highWater != 7 || !reflect.DeepEqual(u.gaps, want) {
 		t.Fatalf("after the first reading: %+v", u)
 	}
-	u.saw([]int64{6, 9}, 105, 99)
-	if want := []gap{{3, 3, 100}, {5, 5, 100}, {8, 8, 105}}; u.mark != 9 || !reflect.DeepEqual(u.gaps, want) {
+	u.observe([]int64{6, 9}, 105, 99)
+	if want := []gap{{3, 3, 100}, {5, 5, 100}, {8, 8, 105}}; u.highWater != 9 || !reflect.DeepEqual(u.gaps, want) {
 		t.Fatalf("after a late one: %+v", u)
 	}
-	u.saw([]int64{3}, 106, 100) // a full batch of late ones: nobody looked beyond 3
+	u.observe([]int64{3}, 106, 100) // a full batch of late ones: nobody looked beyond 3
 	if want := []gap{{5, 5, 100}, {8, 8, 105}}; !reflect.DeepEqual(u.gaps, want) {
 		t.Fatalf("after a full reading: %+v", u)
 	}
-	u.saw(nil, 106, 100) // whoever was open when 5 was missed has ended
+	u.observe(nil, 106, 100) // whoever was open when 5 was missed has ended
 	if want := []gap{{8, 8, 105}}; !reflect.DeepEqual(u.gaps, want) {
 		t.Fatalf("after an empty reading: %+v", u)
 	}
-	u.saw(nil, 120, 105)
-	if u.mark != 9 || len(u.gaps) != 0 {
+	u.observe(nil, 120, 105)
+	if u.highWater != 9 || len(u.gaps) != 0 {
 		t.Fatalf("at rest: %+v", u)
 	}
 }
 
 // Whatever the order of commits, the length of transactions and the rollbacks, every number
 // that becomes visible is found once.
-func TestUnseenFindsAll(t *testing.T) {
+func TestGapTrackerFindsAll(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		seed := rapid.Uint64().Draw(t, "seed")
 		random := rand.New(rand.NewPCG(seed, 1))
 		limit := rapid.IntRange(1, 5).Draw(t, "limit")
-		var u unseen
+		var u gapTracker
 		open := map[int64][]int64{}     // transaction id to its numbers
 		visible := map[int64]struct{}{} // committed rows that nobody took
 		var nextID, nextSeq, committed, found, oldestBefore int64 = 1, 1, 0, 0, 0
@@ -75,7 +75,7 @@ func TestUnseenFindsAll(t *testing.T) {
 					found++
 				}
 			}
-			u.saw(seqs, nextID, oldestBefore)
+			u.observe(seqs, nextID, oldestBefore)
 			oldestBefore = nextID
 			for id := range open {
 				oldestBefore = min(oldestBefore, id)
@@ -96,24 +96,24 @@ func TestUnseenFindsAll(t *testing.T) {
 	})
 }
 
-func (u *unseen) covers(s int64) bool {
+func (u *gapTracker) covers(s int64) bool {
 	for _, g := range u.gaps {
 		if g.first <= s && s <= g.last {
 			return true
 		}
 	}
-	return s > u.mark
+	return s > u.highWater
 }
 
-func TestUnseenIsBounded(t *testing.T) {
-	var u unseen
+func TestGapTrackerIsBounded(t *testing.T) {
+	var u gapTracker
 	for s := int64(2); s < 100_000; s += 2 {
-		u.saw([]int64{s}, s, 0)
+		u.observe([]int64{s}, s, 0)
 	}
 	if len(u.gaps) > maxGaps {
 		t.Errorf("%d gaps are remembered", len(u.gaps))
 	}
-	for s := int64(1); s < u.mark; s += 2 {
+	for s := int64(1); s < u.highWater; s += 2 {
 		if !u.covers(s) {
 			t.Fatalf("%d is forgotten", s)
 		}

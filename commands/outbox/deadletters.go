@@ -1,0 +1,153 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// ParkedEvent is a dead letter: an emitted event that cannot be accepted, and why.
+type ParkedEvent struct {
+	ID            int64           `json:"id"`
+	EventID       uuid.UUID       `json:"event_id"`
+	EventType     string          `json:"event_type"`
+	EventData     json.RawMessage `json:"event_data"`
+	CorrelationID *string         `json:"correlation_id"`
+	Source        *string         `json:"source"`
+	EmittedBy     string          `json:"emitted_by"` // database role
+	EmittedAt     time.Time       `json:"emitted_at"`
+	ParkedAt      time.Time       `json:"parked_at"`
+	Reason        string          `json:"reason"`
+}
+
+// maxPageBytes bounds the data of a page of dead letters; the first comes whatever its size.
+const maxPageBytes = 16 << 20
+
+// Parked returns up to limit dead letters with ids below before (0: all), newest first, and
+// reports whether there are more.
+func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (found []ParkedEvent, more bool, err error) {
+	rows, err := pool.Query(ctx, `
+		WITH page AS (SELECT * FROM medilab.parked_events WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2),
+		sized AS (SELECT id, sum(octet_length(event_data::text)) OVER (ORDER BY id DESC) - octet_length(event_data::text) AS above FROM page)
+		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at, reason,
+			EXISTS (SELECT FROM medilab.parked_events AS p WHERE p.id < page.id)
+		FROM page JOIN sized USING (id) WHERE above < $3 ORDER BY id DESC`, before, limit, maxPageBytes)
+	if err != nil {
+		return nil, false, fmt.Errorf("list parked events: %w", err)
+	}
+	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEvent, err error) {
+		err = row.Scan(&p.ID, &p.EventID, &p.EventType, (*[]byte)(&p.EventData), &p.CorrelationID, &p.Source,
+			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason, &more) // more is as the last row says
+		p.EmittedAt, p.ParkedAt = p.EmittedAt.UTC(), p.ParkedAt.UTC()
+		return p, err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("list parked events: %w", err)
+	}
+	return found, more, nil
+}
+
+// RetryParked appends a dead letter to the log as it was emitted: its type may be known by now.
+// A *domain.Error of KindConflict says why it still cannot be accepted; then it stays.
+func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Caller, id int64) (commands.Accepted, error) {
+	p, err := findParked(ctx, c, id)
+	if err != nil {
+		return commands.Accepted{}, err
+	}
+	triggered, err := accept(c.Catalog, p.emission())
+	if err != nil {
+		return commands.Accepted{}, domain.Conflict("it still cannot be accepted: " + err.Error())
+	}
+	unit := p.remove(caller, domain.AdminParkedRetried)
+	event := domain.EventID(p.EventID)
+	unit.Writes = append(unit.Writes, write(p.emission(), triggered, p.removal().Stream()))
+	appended, err := c.Directory.Append(ctx, unit)
+	var lost *eventstore.ConflictError
+	if errors.As(err, &lost) && lost.Stream == event.Stream() {
+		return commands.Accepted{}, domain.Conflict("another event is recorded under its event_id: it can only be discarded")
+	}
+	if err := p.removed(err); err != nil {
+		return commands.Accepted{}, err
+	}
+	return commands.Accepted{EventID: event, EventType: domain.EventType(triggered.EventType), AcceptedAt: appended.RecordedAt}, nil
+}
+
+// DiscardParked deletes a dead letter with its data.
+func DiscardParked(ctx context.Context, c *commands.Commands, caller commands.Caller, id int64) error {
+	p, err := findParked(ctx, c, id)
+	if err != nil {
+		return err
+	}
+	_, err = c.Log.Append(ctx, p.remove(caller, domain.AdminParkedDiscarded))
+	return p.removed(err)
+}
+
+func findParked(ctx context.Context, c *commands.Commands, id int64) (ParkedEvent, error) {
+	found, _, err := Parked(ctx, c.Pool, id+1, 1)
+	if err != nil {
+		return ParkedEvent{}, commands.Failed("look for a parked event", err)
+	}
+	if len(found) == 0 || found[0].ID != id {
+		return ParkedEvent{}, domain.NotFound("parked event")
+	}
+	return found[0], nil
+}
+
+func (p ParkedEvent) emission() emission {
+	e := emission{id: p.EventID, eventType: p.EventType, data: p.EventData, emittedBy: p.EmittedBy}
+	if p.CorrelationID != nil {
+		e.correlationID = *p.CorrelationID
+	}
+	if p.Source != nil {
+		e.source = *p.Source
+	}
+	return e
+}
+
+// removal identifies the one removal of the dead letter: when two callers remove it at the same
+// time, one of them conflicts.
+func (p ParkedEvent) removal() domain.AdminID {
+	return domain.AdminID(uuid.NewSHA1(p.EventID, fmt.Appendf(nil, "parked %d %d", p.ID, p.ParkedAt.UnixMicro())))
+}
+
+// remove returns what deletes the dead letter and records in the log who did.
+func (p ParkedEvent) remove(caller commands.Caller, action domain.AdminAction) eventstore.Unit {
+	const maxRunes = 200 // of what the emitter wrote
+	acted := domain.AdminActed{Action: action, Detail: fmt.Sprintf("event %s of type %s, emitted by %s: %s",
+		p.EventID, shorten(p.EventType, maxRunes), p.EmittedBy, shorten(p.Reason, maxRunes))}
+	return eventstore.Unit{
+		Writes: []eventstore.Write{{
+			Stream:   p.removal().Stream(),
+			Events:   []eventstore.NewEvent{{Type: acted.ChangeType(), Data: domain.AppendJSON(nil, acted), Value: acted}},
+			Metadata: eventstore.Metadata{Actor: caller.Actor, CorrelationID: p.emission().correlationID, RequestID: caller.RequestID},
+		}},
+		With: []eventstore.Statement{{SQL: `DELETE FROM medilab.parked_events WHERE id = $1`, Args: []any{p.ID}}},
+	}
+}
+
+// removed returns what a failure of the append means.
+func (p ParkedEvent) removed(err error) error {
+	var lost *eventstore.ConflictError
+	if errors.As(err, &lost) && lost.Stream == p.removal().Stream() {
+		return domain.NotFound("parked event")
+	}
+	return commands.Failed("settle a parked event", err)
+}
+
+func shorten(text string, maxRunes int) string {
+	runes := []rune(text)
+	if len(runes) <= maxRunes {
+		return text
+	}
+	return string(runes[:maxRunes]) + "..."
+}
