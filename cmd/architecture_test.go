@@ -32,6 +32,7 @@ const anything = "*"
 // that a new folder gets its rule with its first file.
 var folders = map[string]folder{
 	"domain":                      {outside: []string{"github.com/google/uuid"}},
+	"domain/filter":               {inside: []string{"domain/strictjson", "domain/suggest"}, outside: []string{}},
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
 	"eventstore":                  {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":                    {inside: []string{"domain", "eventstore"}},
@@ -59,6 +60,7 @@ const (
 // testFolders are what tests may import besides.
 var testFolders = map[string][]string{
 	"domain":            {},
+	"domain/filter":     {"domain/strictjson"},
 	"domain/strictjson": {},
 	"eventstore":        {"migrations/testdb"},
 }

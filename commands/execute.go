@@ -98,7 +98,7 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 // recipients matches the event with the webhooks. Expensive matchings leave a processor
 // to everybody else.
 func (d *Directory) recipients(ctx context.Context, registry *domain.Registry, t domain.EventTriggered) ([]domain.Recipient, error) {
-	if costly(registry, t) {
+	if registry.Costly(domain.EventType(t.EventType), t.EventData) {
 		select {
 		case d.costly <- struct{}{}:
 			defer func() { <-d.costly }()
@@ -120,5 +120,3 @@ func stored(event domain.EventTriggered) ([]byte, domain.EventTriggered) {
 	event.EventData = data[end-len(event.EventData) : end : end]
 	return data, event
 }
-
-func costly(*domain.Registry, domain.EventTriggered) bool { return false }

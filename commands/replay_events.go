@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -84,8 +85,8 @@ func (r *replaying) matching(ctx context.Context) (found []replayed, err error) 
 			return nil, err
 		}
 	}
-	filter := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: r.spec.From, To: r.spec.To}
-	err = r.log.Each(ctx, 0, filter, func(e eventstore.Event) error {
+	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: r.spec.From, To: r.spec.To}
+	err = r.log.Each(ctx, 0, triggered, func(e eventstore.Event) error {
 		if r.before > 0 && e.Position >= r.before {
 			return errEnough
 		}
@@ -94,7 +95,7 @@ func (r *replaying) matching(ctx context.Context) (found []replayed, err error) 
 		if !ok || err != nil {
 			return nil // no event that could be sent
 		}
-		eventType, doc := domain.EventType(event.EventType), domain.ParseDoc(event.EventData)
+		eventType, doc := domain.EventType(event.EventType), filter.Parse(event.EventData)
 		if narrowed.Match(eventType, doc) && wanted.Match(eventType, doc) {
 			found = append(found, replayed{domain.EventID(id), len(event.EventData)})
 		}

@@ -3,7 +3,8 @@ package domain
 import (
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain/suggest"
 )
 
 // EventType names what happened: a group, a dot and a past-tense name (`patient.created`).
@@ -131,7 +132,7 @@ func (c Catalog) CheckEventType(field string, t EventType) []FieldError {
 	case t.IsSystem():
 		return []FieldError{{field, "names an event of the service itself, which cannot be triggered"}}
 	}
-	return []FieldError{{field, "is not a known event type" + didYouMean(c.Suggest(string(t)))}}
+	return []FieldError{{field, "is not a known event type" + suggest.DidYouMean(c.Suggest(string(t)))}}
 }
 
 // Suggest gives the known type nearest to what somebody typed, or "" when none is near.
@@ -143,19 +144,9 @@ func (c Catalog) Suggest(unknown string) string {
 	return nearestType(unknown, candidates)
 }
 
-func didYouMean(suggestion string) string {
-	if suggestion == "" {
-		return ""
-	}
-	return "; did you mean " + suggestion + "?"
-}
-
-// longestTyped bounds the work of a suggestion: nothing longer is a slip of the finger.
-const longestTyped = 100
-
-// nearestType is nearest for event types: where the group is right, any of it is near.
+// nearestType is suggest.Nearest for event types: where the group is right, any of it is near.
 func nearestType(typed string, candidates []string) string {
-	if best := nearest(typed, candidates); best != "" || len(typed) > longestTyped {
+	if best := suggest.Nearest(typed, candidates); best != "" || len(typed) > suggest.MaxLength {
 		return best
 	}
 	group, name, _ := strings.Cut(strings.ToLower(strings.TrimSpace(typed)), ".")
@@ -165,64 +156,9 @@ func nearestType(typed string, candidates []string) string {
 		if of != group {
 			continue
 		}
-		if d := editDistance([]rune(name), []rune(known)); best == "" || d < bestDistance {
+		if d := suggest.Distance(name, known); best == "" || d < bestDistance {
 			best, bestDistance = candidate, d
 		}
 	}
 	return best
-}
-
-// nearest picks the candidate with the fewest edits, at most a third of the letters. What
-// was typed with the Russian layout on is read as the keys that were meant, or as what the
-// letters look like.
-func nearest(typed string, candidates []string) string {
-	if len(typed) > longestTyped || !utf8.ValidString(typed) {
-		return ""
-	}
-	typed = strings.ToLower(strings.TrimSpace(typed))
-	letters, best, bestDistance := []rune(typed), "", utf8.RuneCountInString(typed)/3+1
-	for _, read := range [][]rune{letters, []rune(latinKeys.Replace(typed)), []rune(latinLooks.Replace(typed))} {
-		for _, candidate := range candidates {
-			if d := editDistance(read, []rune(candidate)); d < bestDistance {
-				best, bestDistance = candidate, d
-			}
-		}
-	}
-	return best
-}
-
-// latinKeys gives what the keys of the Russian layout write with the Latin one.
-var latinKeys = strings.NewReplacer(
-	"й", "q", "ц", "w", "у", "e", "к", "r", "е", "t", "н", "y", "г", "u", "ш", "i", "щ", "o", "з", "p",
-	"ф", "a", "ы", "s", "в", "d", "а", "f", "п", "g", "р", "h", "о", "j", "л", "k", "д", "l",
-	"я", "z", "ч", "x", "с", "c", "м", "v", "и", "b", "т", "n", "ь", "m", "ю", ".",
-)
-
-// latinLooks gives the Latin letters that Russian ones look like.
-var latinLooks = strings.NewReplacer(
-	"а", "a", "в", "b", "е", "e", "к", "k", "м", "m", "н", "h", "о", "o", "р", "p", "с", "c", "т", "t", "у", "y", "х", "x",
-)
-
-// editDistance counts insertions, deletions, replacements and swaps of neighbours
-// (optimal string alignment) between a and b.
-func editDistance(a, b []rune) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/medilab/webhooks/domain/filter"
 )
 
 // Registry is a snapshot of all webhooks, by which events are matched. Who receives an
@@ -30,9 +32,8 @@ func NewRegistry() *Registry { return new(Registry) }
 type registered struct {
 	Webhook
 	subscriptions Subscriptions
-	filter        *Filter
-	named         [][]value // see Filter.named
-	broken        bool      // its filter does not compile any more: it matches nothing
+	filter        *filter.Filter
+	broken        bool // its filter does not compile any more: it matches nothing
 }
 
 func (w *registered) compile() {
@@ -40,10 +41,9 @@ func (w *registered) compile() {
 	for i, s := range w.Events {
 		w.subscriptions[i] = Subscription(s)
 	}
-	var err error
-	w.filter, err = CompileFilter(w.Filters)
-	w.broken = err != nil
-	w.named = w.filter.named()
+	var problems []filter.Problem
+	w.filter, problems = filter.Compile(w.Filters)
+	w.broken = problems != nil
 }
 
 func (w *registered) recipient() Recipient {
@@ -115,7 +115,7 @@ func (r *Registry) Newest() iter.Seq[Webhook] {
 }
 
 // Recipients returns who receives the event, by number, never nil. The result may be
-// shared and must not be changed.
+// shared and must not be changed. The work is bounded: see filter.Match.
 func (r *Registry) Recipients(eventType EventType, data json.RawMessage) []Recipient {
 	var few [8]*audience
 	asked := r.audiences(eventType, few[:0])
@@ -125,14 +125,17 @@ func (r *Registry) Recipients(eventType EventType, data json.RawMessage) []Recip
 	case len(asked) == 1 && asked[0].everyone != nil:
 		return asked[0].everyone
 	}
-	certain := 0
+	matched := match(asked, data).Matched
+	size := len(matched)
 	for _, a := range asked {
-		certain += len(a.everyone)
+		size += len(a.everyone)
 	}
-	recipients := make([]Recipient, 0, certain)
-	doc := ParseDoc(data)
-	for _, a := range asked {
-		recipients = a.appendMatching(recipients, doc)
+	recipients := make([]Recipient, 0, size)
+	for i, a := range asked {
+		recipients = append(recipients, a.everyone...)
+		for ; len(matched) > 0 && matched[0].Set == i; matched = matched[1:] {
+			recipients = append(recipients, a.candidates[matched[0].Index].recipient())
+		}
 	}
 	return recipients
 }
@@ -150,46 +153,87 @@ func (r *Registry) audiences(t EventType, to []*audience) []*audience {
 	return to
 }
 
+// match evaluates the filters of the audiences.
+func match(asked []*audience, data json.RawMessage) filter.Matches {
+	sets := make([]*filter.Set, len(asked))
+	for i, a := range asked {
+		sets[i] = a.filters
+	}
+	return filter.Match(filter.Parse(data), sets)
+}
+
+// Costly reports whether deciding the recipients of the event may take a millisecond or
+// more, so that a caller can limit how many such decisions are made at once.
+func (r *Registry) Costly(eventType EventType, data json.RawMessage) bool {
+	const many = 1000
+	filters := 0
+	for _, b := range r.blocks {
+		if a := b.audience(eventType); a != nil && a.filters != nil {
+			if filters += len(a.candidates); filters > many || a.filters.Costly(len(data)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Explanation says whether an event goes to one webhook, and if not, why.
 type Explanation struct {
 	Webhook Webhook
 	Matched bool
-	// Subscribed, Active and Filter are the parts of the verdict, in this order.
+	// Subscribed, Active and Filter are the parts of the verdict, in this order. Explain
+	// does not evaluate the filter of a webhook that is not subscribed or not active.
 	Subscribed bool
 	Active     bool
-	Filter     Verdict
+	Filter     filter.Verdict
 }
 
-// Explain returns the verdict for every webhook that exists, by number.
+// unreadable is the verdict of a filter that does not compile any more.
+var unreadable = filter.Verdict{Reason: "the filter cannot be evaluated"}
+
+// Explain returns the verdict for every webhook that exists, by number: those that matched
+// are the Recipients of the event.
 func (r *Registry) Explain(eventType EventType, data json.RawMessage) []Explanation {
+	asked := r.audiences(eventType, nil)
+	matches := match(asked, data)
+	verdicts := map[*registered]filter.Verdict{}
+	for i, a := range asked {
+		for j, w := range a.candidates {
+			if a.filters == nil {
+				verdicts[w] = filter.Verdict{Matched: true}
+			} else {
+				verdicts[w] = matches.Explain(filter.Ref{Set: i, Index: j})
+			}
+		}
+	}
 	var list []Explanation
-	doc := ParseDoc(data)
 	for _, b := range r.blocks {
 		for _, w := range b.webhooks {
-			if w.Exists() {
-				list = append(list, w.explain(eventType, doc))
+			if !w.Exists() {
+				continue
 			}
+			e := Explanation{Webhook: w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, Filter: verdicts[w]}
+			if w.broken {
+				e.Filter = unreadable
+			}
+			e.Matched = e.Filter.Matched
+			list = append(list, e)
 		}
 	}
 	return list
 }
 
-// ExplainOne is Explain for one webhook, active or not.
+// ExplainOne returns the verdict for one webhook as if it were the only one, and evaluates
+// its filter even when it is not subscribed or not active.
 func (r *Registry) ExplainOne(id WebhookID, eventType EventType, data json.RawMessage) (Explanation, bool) {
 	w := r.ids.find(id)
 	if w == nil || !w.Exists() {
 		return Explanation{}, false
 	}
-	return w.explain(eventType, ParseDoc(data)), true
-}
-
-func (w *registered) explain(eventType EventType, doc *Doc) Explanation {
-	e := Explanation{Webhook: w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active}
-	if w.broken {
-		e.Filter = Verdict{Reason: "the filter cannot be evaluated"}
-	} else {
-		e.Filter = w.filter.ExplainDoc(doc)
+	e := Explanation{Webhook: w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, Filter: unreadable}
+	if !w.broken {
+		e.Filter = w.filter.Explain(filter.Parse(data))
 	}
 	e.Matched = e.Subscribed && e.Active && e.Filter.Matched
-	return e
+	return e, true
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/medilab/webhooks/domain/filter"
 )
 
 // blockSize is how many numbers share a block: what a change rebuilds at most.
@@ -23,7 +25,7 @@ type block struct {
 type audience struct {
 	candidates []*registered // by number
 	everyone   []Recipient   // the candidates, when none has a filter; else nil
-	prefilter  *prefilter    // of the candidates; nil: evaluate them all
+	filters    *filter.Set   // of the candidates; nil when none has a filter
 }
 
 // blockOf returns the key of a webhook's block. Webhooks without a number, which only
@@ -94,7 +96,11 @@ func newAudience(asked ...[]*registered) *audience {
 	slices.SortFunc(candidates, byNumber)
 	a := &audience{candidates: slices.Compact(candidates)}
 	if slices.ContainsFunc(a.candidates, func(w *registered) bool { return !w.filter.MatchesAll() }) {
-		a.prefilter = newPrefilter(a.candidates)
+		filters := make([]*filter.Filter, len(a.candidates))
+		for i, w := range a.candidates {
+			filters[i] = w.filter
+		}
+		a.filters = filter.NewSet(filters)
 		return a
 	}
 	a.everyone = make([]Recipient, len(a.candidates))
@@ -117,28 +123,6 @@ func (b *block) audience(t EventType) *audience {
 		return nil
 	}
 	return b.all
-}
-
-// appendMatching appends the candidates whose filters match the event.
-func (a *audience) appendMatching(to []Recipient, doc *Doc) []Recipient {
-	if a.everyone != nil {
-		return append(to, a.everyone...)
-	}
-	if a.prefilter == nil {
-		for _, w := range a.candidates {
-			if w.filter.MatchDoc(doc) {
-				to = append(to, w.recipient())
-			}
-		}
-		return to
-	}
-	var room [blockSize / 64]uint64
-	for i := range a.prefilter.possible(doc, room[:]).all() {
-		if w := a.candidates[i]; w.filter.MatchDoc(doc) {
-			to = append(to, w.recipient())
-		}
-	}
-	return to
 }
 
 // idMap maps ids to webhooks in shards, of which a change copies one.
@@ -175,7 +159,7 @@ func (d *RegistryDraft) Apply(id WebhookID, change Change, at time.Time) {
 		return
 	}
 	after.ID = id
-	after.subscriptions, after.filter, after.named, after.broken = before.subscriptions, before.filter, before.named, before.broken
+	after.subscriptions, after.filter, after.broken = before.subscriptions, before.filter, before.broken
 	switch change.(type) {
 	case WebhookRegistered, WebhookChanged:
 		after.compile()

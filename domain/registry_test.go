@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
+
+	"github.com/medilab/webhooks/domain/filter"
 )
 
 func webhookID(n int64) WebhookID {
@@ -24,6 +26,26 @@ func registration(n int64, types ...string) WebhookRegistered {
 }
 
 var registryTime = time.Unix(1_800_000_000, 0)
+
+// filtered returns a registry of webhooks for one event type, each with the filters that say gives.
+func filtered(n int, filters func(i int) string) *Registry {
+	draft := NewRegistry().Draft()
+	at := time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC)
+	for i := range n {
+		id := WebhookID(uuid.NewSHA1(uuid.Nil, fmt.Append(nil, i)))
+		draft.Apply(id, WebhookRegistered{ID: id, Number: int64(i + 1), Name: "a", URL: "https://a.example/",
+			Events: []string{"visit.completed"}, Filters: json.RawMessage(filters(i)), Active: true}, at)
+	}
+	return draft.Registry()
+}
+
+// ordered returns all webhooks of the registry by number.
+func ordered(r *Registry) (all []*registered) {
+	for _, b := range r.blocks {
+		all = append(all, b.webhooks...)
+	}
+	return all
+}
 
 // A change makes a new registry; the one before still answers as it did.
 func TestRegistryIsASnapshot(t *testing.T) {
@@ -112,7 +134,7 @@ func TestRegistryOfRandomHistories(t *testing.T) {
 				want := []Recipient{}
 				for _, w := range whole.All() {
 					m, err := NewMatcher(w.Events, w.Filters)
-					if err == nil && w.Exists() && w.Active && m.Match(eventType, ParseDoc([]byte(event))) {
+					if err == nil && w.Exists() && w.Active && m.Match(eventType, filter.Parse([]byte(event))) {
 						want = append(want, Recipient{WebhookID: w.ID, WebhookVersion: w.Version})
 					}
 				}
@@ -210,4 +232,17 @@ func TestRegistryIsSafeForConcurrentUse(t *testing.T) {
 	}
 	close(done)
 	matching.Wait()
+}
+
+// A change of filters counts from the next registry on.
+func TestRegistryOfChangedFilters(t *testing.T) {
+	r := filtered(1000, func(i int) string { return fmt.Sprintf(`{"department":"d%d","kind":"visit"}`, i) })
+	id := ordered(r)[5].ID
+	filters := json.RawMessage(`{"department":"moved"}`)
+	r = r.With(id, WebhookChanged{Filters: &filters}, time.Unix(1_800_000_000, 0))
+	for event, want := range map[string]int{`{"department":"d5","kind":"visit"}`: 0, `{"department":"moved"}`: 1} {
+		if got := r.Recipients("visit.completed", []byte(event)); len(got) != want {
+			t.Errorf("after the change %s goes to %d, want %d", event, len(got), want)
+		}
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain/filter"
 )
 
 // A replay sends history again to one webhook: the events of a range that match
@@ -112,24 +114,32 @@ func (d Delivery) ReplayWants(onlyFailed bool) bool {
 // subscriptions and this filter would get.
 type Matcher struct {
 	subscriptions Subscriptions
-	filter        *Filter
+	filter        *filter.Filter
 }
 
 // NewMatcher prepares subscriptions and a filter, which were checked before.
-func NewMatcher(events []string, filters json.RawMessage) (Matcher, error) {
-	m := Matcher{subscriptions: make(Subscriptions, len(events))}
+func NewMatcher(events []string, filters json.RawMessage) (m Matcher, err error) {
+	m = Matcher{subscriptions: make(Subscriptions, len(events))}
 	for i, s := range events {
 		m.subscriptions[i] = Subscription(s)
 	}
-	filter, err := CompileFilter(filters)
-	if err != nil {
+	if m.filter, err = compileFilter(filters); err != nil {
 		return Matcher{}, fmt.Errorf("prepare a filter: %w", err)
 	}
-	m.filter = filter
 	return m, nil
 }
 
 // Match tells whether an event of the type with the data matches.
-func (m Matcher) Match(t EventType, doc *Doc) bool {
-	return m.subscriptions.Match(t) && m.filter.MatchDoc(doc)
+func (m Matcher) Match(t EventType, doc *filter.Doc) bool {
+	return m.subscriptions.Match(t) && m.filter.Match(doc)
+}
+
+// compileFilter compiles a webhook's filters; what is wrong with them is Invalid.
+func compileFilter(raw json.RawMessage) (*filter.Filter, error) {
+	compiled, problems := filter.Compile(raw)
+	var refused []FieldError
+	for _, p := range problems {
+		refused = append(refused, FieldError(p))
+	}
+	return compiled, CheckFields(refused)
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/domain/filter"
 )
 
 func TestCheckReplay(t *testing.T) {
@@ -57,11 +59,11 @@ func TestMatcher(t *testing.T) {
 		data      string
 		want      bool
 	}{{"patient.created", `{"age":18}`, true}, {"patient.created", `{"age":17}`, false}, {"visit.created", `{"age":18}`, false}} {
-		if got := m.Match(c.eventType, ParseDoc([]byte(c.data))); got != c.want {
+		if got := m.Match(c.eventType, filter.Parse([]byte(c.data))); got != c.want {
 			t.Errorf("%+v: got %v", c, got)
 		}
 	}
-	if all, err := NewMatcher([]string{"*"}, nil); err != nil || !all.Match("visit.created", ParseDoc([]byte(`{}`))) {
+	if all, err := NewMatcher([]string{"*"}, nil); err != nil || !all.Match("visit.created", filter.Parse([]byte(`{}`))) {
 		t.Errorf("no filter matches all: %v", err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/medilab/webhooks/domain/suggest"
 )
 
 // Subscription says which events a webhook asks for: one type (`patient.created`), a
@@ -64,7 +66,7 @@ func (c Catalog) ParseSubscriptions(field string, list []string) (Subscriptions,
 		if !c.knows(s) {
 			refused = append(refused, FieldError{
 				Field:   fmt.Sprintf("%s[%d]", field, i),
-				Message: "is not a known event type, group or *" + didYouMean(c.suggestSubscription(text)),
+				Message: "is not a known event type, group or *" + suggest.DidYouMean(c.suggestSubscription(text)),
 			})
 			continue
 		}

@@ -95,7 +95,7 @@ const (
 //	max_retries      0 to 10
 //	retry_delay      1 to 86400 seconds
 //	timeout          1 to 300 seconds
-//	filters          CompileFilter
+//	filters          filter.Compile
 //	batch            max_events 1 to 1000, max_wait 1 to 300 seconds
 //	payload_version  "1", "2", "cloudevents"
 //
@@ -127,7 +127,7 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	c.number("retry_delay", spec.RetryDelay, 1, 86400, " seconds")
 	c.number("timeout", spec.Timeout, 1, 300, " seconds")
 	if spec.Filters.set() {
-		if _, err := CompileFilter(spec.Filters.Value); err != nil {
+		if _, err := compileFilter(spec.Filters.Value); err != nil {
 			c.refuse("filters", err)
 		}
 		spec.Filters.Value = compacted(spec.Filters.Value)

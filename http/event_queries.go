@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -143,7 +144,7 @@ func verdictOf(e projections.Explained) verdictView {
 	return v
 }
 
-func conditionOf(v domain.Verdict) failedCondition {
+func conditionOf(v filter.Verdict) failedCondition {
 	return failedCondition{v.Field, jsonOf(v.Want), jsonOf(v.Got), v.Reason}
 }
 

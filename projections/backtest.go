@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -45,15 +46,15 @@ const samplesOfAKind = 10
 func (p *Projections) Backtest(ctx context.Context, is, proposed domain.Matcher, from, to time.Time) (Backtest, error) {
 	result := Backtest{Samples: []BacktestSample{}}
 	taken := map[BacktestChange]int{}
-	filter := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: from, To: to}
-	err := p.log.Each(ctx, 0, filter, func(e eventstore.Event) error {
+	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: from, To: to}
+	err := p.log.Each(ctx, 0, triggered, func(e eventstore.Event) error {
 		decode(&e)
 		event, ok := newEvent(&e)
 		if !ok {
 			return nil // it could not be sent either
 		}
 		result.Considered++
-		doc := domain.ParseDoc(event.Data)
+		doc := filter.Parse(event.Data)
 		was, becomes := is.Match(domain.EventType(event.Type), doc), proposed.Match(domain.EventType(event.Type), doc)
 		if becomes {
 			result.Matched++

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/filter"
 )
 
 // Verdict says what became of an event for one webhook.
@@ -25,7 +26,7 @@ const (
 type Explained struct {
 	Webhook  domain.Webhook
 	Verdict  Verdict
-	Filter   domain.Verdict // of VerdictFiltered: which condition did not hold
+	Filter   filter.Verdict // of VerdictFiltered: which condition did not hold
 	Delivery *Delivery      // nil: it did not match, or is not dispatched yet
 }
 

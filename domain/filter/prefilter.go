@@ -1,4 +1,4 @@
-package domain
+package filter
 
 import (
 	"iter"
@@ -6,19 +6,20 @@ import (
 	"slices"
 )
 
-// prefilter finds, of many candidates, those whose filters an event can satisfy. Most
-// filters name a value that the event must have, such as a department. It never changes.
-// The candidates that it finds are still evaluated; others cannot match.
+// prefilter finds, of many filters, those that an event can satisfy. Most name a value
+// that the event must have, such as a department. It never changes. The filters that it
+// finds are still evaluated; others cannot match.
 type prefilter struct {
-	always bitset // those whose filters name no value
+	always bitset // filters that name no value
 	paths  []*namedPath
 }
 
-// namedPath holds who names which value at one path.
+// namedPath holds which filters name which value at one path.
 type namedPath struct {
 	path    string
+	all     bitset
 	longest int               // of the values' keys
-	values  map[string]bitset // by key: who names the value
+	values  map[string]bitset // by key
 }
 
 const (
@@ -31,37 +32,38 @@ const (
 // value is a value at a path that a filter names.
 type value struct{ path, key string }
 
-// newPrefilter indexes the candidates; nil means that all are to be evaluated.
-func newPrefilter(candidates []*registered) *prefilter {
-	if len(candidates) <= fewFilters {
+// newPrefilter indexes the filters; nil means that all are to be evaluated.
+func newPrefilter(filters []*Filter) *prefilter {
+	if len(filters) <= fewFilters {
 		return nil
 	}
 	names := map[value]int{} // how many name it
-	for _, w := range candidates {
-		for _, option := range w.named {
+	for _, f := range filters {
+		for _, option := range f.options() {
 			for _, v := range option {
 				names[v]++
 			}
 		}
 	}
-	p := &prefilter{always: newBitset(len(candidates))}
+	p := &prefilter{always: newBitset(len(filters))}
 	paths := map[string]*namedPath{}
-	for i, w := range candidates {
-		if len(w.named) == 0 {
+	for i, f := range filters {
+		if len(f.options()) == 0 {
 			p.always.add(i)
 			continue
 		}
 		// The values that the fewest name exclude the most.
-		rarest := slices.MinFunc(w.named, func(a, b []value) int { return sum(names, a) - sum(names, b) })
+		rarest := slices.MinFunc(f.options(), func(a, b []value) int { return sum(names, a) - sum(names, b) })
 		for _, v := range rarest {
 			at := paths[v.path]
 			if at == nil {
-				at = &namedPath{path: v.path, values: map[string]bitset{}}
+				at = &namedPath{path: v.path, all: newBitset(len(filters)), values: map[string]bitset{}}
 				paths[v.path], p.paths = at, append(p.paths, at)
 			}
 			if at.values[v.key] == nil {
-				at.values[v.key] = newBitset(len(candidates))
+				at.values[v.key] = newBitset(len(filters))
 			}
+			at.all.add(i)
 			at.values[v.key].add(i)
 			at.longest = max(at.longest, len(v.key))
 		}
@@ -76,22 +78,33 @@ func sum(names map[value]int, values []value) (n int) {
 	return n
 }
 
-// possible returns the candidates that may match the event, in room if it suffices.
-func (p *prefilter) possible(doc *Doc, room bitset) bitset {
+// possible returns the filters that may match the event, in room if it suffices. Looking
+// at a path beyond a small allowance is paid from the budget; when that does not suffice,
+// all filters that name the path are possible.
+func (p *prefilter) possible(doc *Doc, room bitset, budget *int) bitset {
 	found := append(room[:0], p.always...)
 	if !doc.readable() {
 		return found
 	}
 	var buffer [64]byte
 	key := buffer[:0]
-	for _, at := range p.paths {
-		// No filter looks through more, and whose look is shorter says so itself.
-		doc.at(at.path, maxFilterWork).anyCandidate(func(n *node) bool {
-			if key = n.appendKey(key[:0], at.longest); len(key) > 0 {
-				found.addAll(at.values[string(key)])
-			}
-			return false
-		})
+	for _, path := range p.paths {
+		const allowance = 64
+		m := meter{left: allowance + *budget}
+		// No filter looks through more, and one that looks through less says so itself.
+		values, ok := doc.at(path.path, maxFilterWork, &m)
+		if ok {
+			values.anyCandidate(func(n *node, _ *meter) bool {
+				if key = n.appendKey(key[:0], path.longest); len(key) > 0 {
+					found.addAll(path.values[string(key)])
+				}
+				return false
+			}, &m)
+		}
+		if m.short {
+			found.addAll(path.all)
+		}
+		*budget = min(*budget, m.left)
 	}
 	return found
 }
@@ -124,12 +137,17 @@ func (b bitset) all() iter.Seq[int] {
 	}
 }
 
-// named returns what the filter names: of each of these lists, the event must have one of
-// the values for the filter to match. Without lists it can match any event.
-func (f *Filter) named() (options [][]value) {
+// options returns what namedValues found.
+func (f *Filter) options() [][]value {
 	if f == nil {
 		return nil
 	}
+	return f.named
+}
+
+// namedValues returns what the filter names: of each of these lists, the event must have
+// one of the values for the filter to match. Without lists it can match any event.
+func (f *Filter) namedValues() (options [][]value) {
 	for i := range f.conditions {
 		c := &f.conditions[i]
 		var values []value
@@ -150,7 +168,7 @@ func (f *Filter) named() (options [][]value) {
 // namedByEach returns what the alternatives of a $or name together; false if one names nothing.
 func namedByEach(alternatives []*Filter) (values []value, ok bool) {
 	for _, f := range alternatives {
-		options := f.named()
+		options := f.namedValues()
 		if len(options) == 0 || len(values) > manyValues {
 			return nil, false
 		}

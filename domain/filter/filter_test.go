@@ -1,4 +1,4 @@
-package domain
+package filter
 
 import (
 	"bytes"
@@ -14,14 +14,16 @@ import (
 	"github.com/medilab/webhooks/domain/strictjson"
 )
 
-func compiled(t interface {
+type fataler interface {
 	Helper()
 	Fatalf(string, ...any)
-}, filter string) *Filter {
+}
+
+func compiled(t fataler, filter string) *Filter {
 	t.Helper()
-	f, err := CompileFilter([]byte(filter))
-	if err != nil {
-		t.Fatalf("%s: %v", filter, err)
+	f, problems := Compile([]byte(filter))
+	if problems != nil {
+		t.Fatalf("%s: %v", filter, problems)
 	}
 	return f
 }
@@ -104,17 +106,17 @@ func TestFilterMatches(t *testing.T) {
 	} {
 		f := compiled(t, c.filter)
 		for _, event := range c.yes {
-			if v := f.Explain([]byte(event)); !f.Match([]byte(event)) || !v.Matched {
+			if v := f.Explain(Parse([]byte(event))); !f.Match(Parse([]byte(event))) || !v.Matched {
 				t.Errorf("%s should match %.80s: %+v", c.filter, event, v)
 			}
 		}
 		for _, event := range c.no {
-			if v := f.Explain([]byte(event)); f.Match([]byte(event)) || v.Matched || v.Reason == "" {
+			if v := f.Explain(Parse([]byte(event))); f.Match(Parse([]byte(event))) || v.Matched || v.Reason == "" {
 				t.Errorf("%s should not match %.80s: %+v", c.filter, event, v)
 			}
 		}
 	}
-	if !(*Filter)(nil).Match([]byte(`{}`)) || !(*Filter)(nil).Explain(nil).Matched {
+	if !(*Filter)(nil).Match(Parse([]byte(`{}`))) || !(*Filter)(nil).Explain(Parse(nil)).Matched {
 		t.Error("no filter matches everything")
 	}
 }
@@ -122,7 +124,7 @@ func TestFilterMatches(t *testing.T) {
 func TestFilterNeverMatchesDataItCannotRead(t *testing.T) {
 	f := compiled(t, `{"$or":[{"a":{"$exists":false}},{"a":1},{"a":{"$ne":5}}]}`)
 	for _, data := range []string{``, ` `, `null`, `[]`, `[{"a":1}]`, `"a"`, `{"a":1`, `{"a":1}}`, `{"a":1,"a":1}`, `{"a":1e999}`, "{\"a\":\"\xff\"}", `{"b":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`} {
-		if f.Match([]byte(data)) || f.Explain([]byte(data)).Reason == "" {
+		if f.Match(Parse([]byte(data))) || f.Explain(Parse([]byte(data))).Reason == "" {
 			t.Errorf("%.40q matched", data)
 		}
 	}
@@ -176,43 +178,42 @@ func TestFilterRefused(t *testing.T) {
 		{`{"` + strings.Repeat("a.", maxPathParts) + `b":1}`, "filters." + strings.Repeat("a.", maxPathParts) + "b", "must be a path"},
 		{`{"a":1e-9999999999999999999}`, "filters.a", "exponent too long"},
 	} {
-		_, err := CompileFilter([]byte(c.filter))
-		fields := FieldsOf(err)
-		if KindOf(err) != KindInvalid || len(fields) != 1 || fields[0].Field != c.field || !strings.Contains(fields[0].Message, c.message) {
+		f, fields := Compile([]byte(c.filter))
+		if f != nil || len(fields) != 1 || fields[0].Field != c.field || !strings.Contains(fields[0].Message, c.message) {
 			t.Errorf("%.80s: got %+v, want %s: %s", c.filter, fields, c.field, c.message)
 		}
 	}
 }
 
 func TestFilterTellsAllThatIsWrongAndBoundsIt(t *testing.T) {
-	_, err := CompileFilter([]byte(`{"a":{"$gt":"x"},"b_min":true,"c":[]}`))
-	if got := FieldsOf(err); len(got) != 3 {
+	_, problems := Compile([]byte(`{"a":{"$gt":"x"},"b_min":true,"c":[]}`))
+	if got := problems; len(got) != 3 {
 		t.Fatalf("got %v", got)
 	}
 	var many strings.Builder
 	for i := range maxConditions + 1 {
 		fmt.Fprintf(&many, `,"a%d":1`, i)
 	}
-	_, err = CompileFilter([]byte("{" + many.String()[1:] + "}"))
-	if got := FieldsOf(err); len(got) != 1 || !strings.Contains(got[0].Message, "too many") {
+	_, problems = Compile([]byte("{" + many.String()[1:] + "}"))
+	if got := problems; len(got) != 1 || !strings.Contains(got[0].Message, "too many") {
 		t.Fatalf("got %v", got)
 	}
-	_, err = CompileFilter([]byte("{" + strings.ReplaceAll(many.String()[1:], "1,", "{},") + "}"))
-	if got := FieldsOf(err); len(got) != maxFilterErrors {
+	_, problems = Compile([]byte("{" + strings.ReplaceAll(many.String()[1:], "1,", "{},") + "}"))
+	if got := problems; len(got) != maxFilterErrors {
 		t.Fatalf("got %d errors", len(got))
 	}
 }
 
 func TestFilterDoesNotKeepItsSource(t *testing.T) {
 	raw := []byte(`{"a":"x","b":{"$prefix":"y"},"c":12}`)
-	f, err := CompileFilter(raw)
-	if err != nil {
-		t.Fatal(err)
+	f, problems := Compile(raw)
+	if problems != nil {
+		t.Fatal(problems)
 	}
 	for i := range raw {
 		raw[i] = '!'
 	}
-	if !f.Match([]byte(`{"a":"x","b":"yes","c":12}`)) {
+	if !f.Match(Parse([]byte(`{"a":"x","b":"yes","c":12}`))) {
 		t.Fatal("the filter changed with its source")
 	}
 }
@@ -236,7 +237,7 @@ func TestExplain(t *testing.T) {
 		{`{"$or":[{"a":1},{"b":2}]}`, `{"b":1}`, Verdict{Field: "$or", Want: `[{"a":1},{"b":2}]`, Reason: "none of the 2 alternatives matches; the first: the event has no a"}},
 		{`{"a":1}`, `[]`, Verdict{Reason: "event_data is not a JSON object that can be read"}},
 	} {
-		if got := compiled(t, c.filter).Explain([]byte(c.event)); got != c.want {
+		if got := compiled(t, c.filter).Explain(Parse([]byte(c.event))); got != c.want {
 			t.Errorf("%s on %.60s:\ngot  %+v\nwant %+v", c.filter, c.event, got, c.want)
 		}
 	}
@@ -249,7 +250,7 @@ func TestFilterOnLargeData(t *testing.T) {
 		fmt.Fprintf(&b, `{"n":%d},`, i)
 	}
 	b.WriteString(`{}],"plain":[` + strings.Repeat("1,", 100_000) + `2],"big":{"k":{"z":1},` + strings.Repeat(" ", 5000) + `"last":7}}`)
-	doc := ParseDoc([]byte(b.String()))
+	doc := Parse([]byte(b.String()))
 	for filter, want := range map[string]bool{
 		`{"items.n":5}`:                false, // too many to compare
 		`{"items.n":{"$ne":-1}}`:       false,
@@ -258,8 +259,8 @@ func TestFilterOnLargeData(t *testing.T) {
 		`{"big.last":7,"big.k.z":1,"big.last.x":{"$exists":false}}`: true,
 	} {
 		f := compiled(t, filter)
-		if f.MatchDoc(doc) != want || f.ExplainDoc(doc).Matched != want {
-			t.Errorf("%s: got %+v", filter, f.ExplainDoc(doc))
+		if f.Match(doc) != want || f.Explain(doc).Matched != want {
+			t.Errorf("%s: got %+v", filter, f.Explain(doc))
 		}
 	}
 }
@@ -300,13 +301,13 @@ func TestFilterWorkIsBounded(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := compiled(t, tt.filter)
-			fresh, shared := ParseDoc([]byte(tt.event)), ParseDoc([]byte(tt.event))
+			fresh, shared := Parse([]byte(tt.event)), Parse([]byte(tt.event))
 			for _, others := range []string{`{"a":1}`, hundred, `{"a.b":1}`} { // leave what they found in the document
-				compiled(t, others).MatchDoc(shared)
+				compiled(t, others).Match(shared)
 			}
 			for name, doc := range map[string]*Doc{"alone": fresh, "after others": shared} {
-				got := f.ExplainDoc(doc)
-				if f.MatchDoc(doc) != got.Matched || got.Matched != (tt.reason == "") || !strings.Contains(got.Reason, tt.reason) {
+				got := f.Explain(doc)
+				if f.Match(doc) != got.Matched || got.Matched != (tt.reason == "") || !strings.Contains(got.Reason, tt.reason) {
 					t.Errorf("%s: %+v, want the reason %q", name, got, tt.reason)
 				}
 			}
@@ -321,7 +322,7 @@ func TestNumbersOfALongList(t *testing.T) {
 		"8.0000000000000000000000000000000": true, "8.0000000000000000000000000000001": false, "9": false, `"9"`: true, `"8"`: false, "null": true, "false": false,
 		"1e-9999999999999999999999": false, "[false,[8]]": false, "[false,8]": true,
 	} {
-		if got := f.Match([]byte(`{"a":` + value + `}`)); got != want {
+		if got := f.Match(Parse([]byte(`{"a":` + value + `}`))); got != want {
 			t.Errorf("%s: %t", value, got)
 		}
 	}
@@ -426,32 +427,32 @@ func encoded(t *rapid.T, v any) []byte {
 func TestFilterProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		raw, event := encoded(t, anyFilter().Draw(t, "filter")), encoded(t, anyObject(3).Draw(t, "event"))
-		f, err := CompileFilter(raw)
-		if err != nil {
-			if KindOf(err) != KindInvalid || len(FieldsOf(err)) == 0 {
-				t.Fatalf("%s: %v", raw, err)
+		f, problems := Compile(raw)
+		if f == nil {
+			if len(problems) == 0 {
+				t.Fatalf("%s: %v", raw, problems)
 			}
 			return
 		}
-		doc := ParseDoc(event)
-		matched := f.MatchDoc(doc)
-		if f.MatchDoc(doc) != matched || f.Match(event) != matched {
+		doc := Parse(event)
+		matched := f.Match(doc)
+		if f.Match(doc) != matched || f.Match(Parse(event)) != matched {
 			t.Fatalf("%s on %s: undecided", raw, event)
 		}
-		if v := f.Explain(event); v.Matched != matched || (v.Reason == "") != matched {
+		if v := f.Explain(Parse(event)); v.Matched != matched || (v.Reason == "") != matched {
 			t.Fatalf("%s on %s: %v explained as %+v", raw, event, matched, v)
 		}
 		var spaced bytes.Buffer
 		if err := json.Indent(&spaced, event, " ", "\t"); err != nil {
 			t.Fatal(err)
 		}
-		if f.Match(spaced.Bytes()) != matched {
+		if f.Match(Parse(spaced.Bytes())) != matched {
 			t.Fatalf("%s on %s: white space changes the decision", raw, event)
 		}
-		if !f.MatchesAll() && (f.Match(event[:len(event)-1]) || f.Match(append([]byte("["), append(event, ']')...))) {
+		if !f.MatchesAll() && (f.Match(Parse(event[:len(event)-1])) || f.Match(Parse(append([]byte("["), append(event, ']')...)))) {
 			t.Fatalf("%s matched what cannot be read", raw)
 		}
-		if !f.MatchesAll() && f.Match([]byte("{}")) && !bytes.Contains(raw, []byte(`"$exists":false`)) {
+		if !f.MatchesAll() && f.Match(Parse([]byte("{}"))) && !bytes.Contains(raw, []byte(`"$exists":false`)) {
 			t.Fatalf("%s matched nothing at all", raw)
 		}
 	})
@@ -464,14 +465,14 @@ func TestFilterEqualityProperties(t *testing.T) {
 		a, b := encoded(t, anyJSON(3).Draw(t, "a")), encoded(t, anyJSON(3).Draw(t, "b"))
 		equal := compiled(t, `{"v":{"$eq":`+string(a)+`}}`)
 		differs := compiled(t, `{"v":{"$ne":`+string(a)+`}}`)
-		if !equal.Match([]byte(`{"v":` + string(a) + `}`)) {
+		if !equal.Match(Parse([]byte(`{"v":` + string(a) + `}`))) {
 			t.Fatalf("%s is not itself", a)
 		}
 		event := []byte(`{"v":` + string(b) + `}`)
-		if equal.Match(event) == differs.Match(event) {
+		if equal.Match(Parse(event)) == differs.Match(Parse(event)) {
 			t.Fatalf("%s and %s both equal and differ", a, b)
 		}
-		if got, want := equal.Match(event), equalOrHas(t, a, b); got != want {
+		if got, want := equal.Match(Parse(event)), equalOrHas(t, a, b); got != want {
 			t.Fatalf("%s to %s: got %v, want %v", a, b, got, want)
 		}
 	})
@@ -535,18 +536,18 @@ func FuzzFilter(f *testing.F) {
 		f.Add([]byte(seed[0]), []byte(seed[1]))
 	}
 	f.Fuzz(func(t *testing.T, raw, event []byte) {
-		filter, err := CompileFilter(raw)
-		if err != nil {
-			if KindOf(err) != KindInvalid || len(FieldsOf(err)) == 0 {
-				t.Fatalf("%q: %v", raw, err)
+		filter, problems := Compile(raw)
+		if filter == nil {
+			if len(problems) == 0 {
+				t.Fatalf("%q: %v", raw, problems)
 			}
 			return
 		}
-		matched, verdict := filter.Match(event), filter.Explain(event)
+		matched, verdict := filter.Match(Parse(event)), filter.Explain(Parse(event))
 		if matched != verdict.Matched || (verdict.Reason == "") != matched {
 			t.Fatalf("%q on %q: %v explained as %+v", raw, event, matched, verdict)
 		}
-		if matched && !filter.MatchesAll() && (CheckJSON(event) != nil || event[strictjson.SkipSpace(event, 0)] != '{') {
+		if matched && !filter.MatchesAll() && (strictjson.Check(event) != nil || event[strictjson.SkipSpace(event, 0)] != '{') {
 			t.Fatalf("%q matched %q, which is no event", raw, event)
 		}
 	})
@@ -561,7 +562,7 @@ func BenchmarkFilter(b *testing.B) {
 		f := compiled(b, `{"department":"cardiology","patient_type":"new","amount_min":1000}`)
 		b.ReportAllocs()
 		for b.Loop() {
-			if !f.Match(event) {
+			if !f.Match(Parse(event)) {
 				b.Fatal("no match")
 			}
 		}
@@ -573,9 +574,9 @@ func BenchmarkFilter(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			doc := ParseDoc(event)
+			doc := Parse(event)
 			for _, f := range filters {
-				if !f.MatchDoc(doc) {
+				if !f.Match(doc) {
 					b.Fatal("no match")
 				}
 			}

@@ -1,4 +1,4 @@
-package domain
+package filter
 
 import (
 	"bytes"
@@ -7,7 +7,9 @@ import (
 
 // predicate is a property of a single value.
 type predicate interface {
-	holds(n *node) bool
+	// holds spends what takes more than looking at the node. It returns false when the
+	// meter is short.
+	holds(n *node, m *meter) bool
 	needs() jsonKind // the only kind it can hold of; anyKind: depends
 }
 
@@ -15,9 +17,10 @@ type predicate interface {
 // how many strings and numbers are in it.
 type oneOf struct {
 	texts   map[string]bool
-	numbers map[string]bool // by decimal.appendKey, when they are many
-	longest int             // of the texts and the numbers' keys
-	others  []literal       // all else
+	numbers map[string]bool     // by decimal.appendKey, when they are many
+	longest int                 // of the texts and the numbers' keys
+	others  []literal           // all else
+	work    [objectKind + 1]int // how often a value of each kind is looked through, at most
 }
 
 // fewNumbers are compared one by one, which is faster.
@@ -37,8 +40,12 @@ func newOneOf(values []literal) *oneOf {
 			o.others = append(o.others, v)
 		}
 	}
+	for i := range o.others {
+		o.work[o.others[i].kind] += o.others[i].levels()
+	}
 	if len(numbers) <= fewNumbers {
 		o.others = append(o.others, numbers...)
+		o.work[numberKind] = 1
 		return o
 	}
 	for _, v := range numbers {
@@ -49,7 +56,7 @@ func newOneOf(values []literal) *oneOf {
 	return o
 }
 
-func (o *oneOf) holds(n *node) bool {
+func (o *oneOf) holds(n *node, m *meter) bool {
 	switch n.kind {
 	case stringKind:
 		return len(n.text) <= o.longest && o.texts[string(n.text)]
@@ -59,6 +66,9 @@ func (o *oneOf) holds(n *node) bool {
 			o.numbers[string(n.number.appendKey(make([]byte, 0, usual)))] {
 			return true
 		}
+	}
+	if !m.spend(len(o.others)/bytesPerUnit + o.work[n.kind]*(1+len(n.raw)/bytesPerUnit)) {
+		return false
 	}
 	for i := range o.others {
 		if o.others[i].equal(n) {
@@ -76,8 +86,8 @@ type comparison struct {
 	limit    decimal
 }
 
-func (c *comparison) holds(n *node) bool {
-	if n.kind != numberKind || !n.exact {
+func (c *comparison) holds(n *node, m *meter) bool {
+	if n.kind != numberKind || !n.exact || !m.spend(len(n.raw)/bytesPerUnit) {
 		return false
 	}
 	order := n.number.compare(c.limit)
@@ -99,15 +109,22 @@ func (c *comparison) needs() jsonKind { return numberKind }
 // prefix holds of a string that begins so.
 type prefix struct{ text []byte }
 
-func (p *prefix) holds(n *node) bool { return n.kind == stringKind && bytes.HasPrefix(n.text, p.text) }
+func (p *prefix) holds(n *node, _ *meter) bool {
+	return n.kind == stringKind && bytes.HasPrefix(n.text, p.text)
+}
 
 func (p *prefix) needs() jsonKind { return stringKind }
 
 // pattern holds of a string in which a regular expression finds something.
-type pattern struct{ expression *regexp.Regexp }
+type pattern struct {
+	source     string
+	program    int // instructions
+	expression *regexp.Regexp
+}
 
-func (p *pattern) holds(n *node) bool {
-	return n.kind == stringKind && p.expression.Match(n.text)
+func (p *pattern) holds(n *node, m *meter) bool {
+	const start = 8 // bytes of text that starting takes as long as
+	return n.kind == stringKind && m.spend(p.program*(start+len(n.text))) && p.expression.Match(n.text)
 }
 
 func (p *pattern) needs() jsonKind { return stringKind }

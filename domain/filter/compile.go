@@ -1,13 +1,16 @@
-package domain
+package filter
 
 import (
 	"bytes"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/medilab/webhooks/domain/strictjson"
+	"github.com/medilab/webhooks/domain/suggest"
 )
 
 // Bounds on one filter. They keep what a webhook costs each event small; all are far
@@ -24,64 +27,72 @@ const (
 	maxFilterWork      = 2 << 20   // bytes of arrays and objects looked through, times how often
 	maxPatternWork     = 256 << 10 // bytes of text times instructions that look at each
 	maxPatternText     = 16 << 10  // bytes, however small the expressions
-	filterField        = "filters"
+	root               = "filters" // what the names of problems begin with
 	fieldOperatorNames = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $regex, $or"
 )
 
-// CompileFilter reads a webhook's filters, refusing what could never work: an unknown
+// Problem is what is wrong with one part of a filter. Field says where it is, as in
+// filters.department or filters.$or[1].amount.$gt.
+type Problem struct {
+	Field   string
+	Message string
+}
+
+// Compile reads a webhook's filters, refusing what could never work: an unknown
 // operator, a bound that is no number, a regular expression that is not RE2, an empty
 // list or object of operators, a filter beyond the bounds above. Every field error is
 // named by where it is: `filters.department`, `filters.$or[1].amount.$gt`. Nothing, null
 // and {} are a filter that matches everything. raw is not kept.
-func CompileFilter(raw []byte) (*Filter, error) {
+func Compile(raw []byte) (*Filter, []Problem) {
 	raw = bytes.Trim(raw, " \n\r\t")
 	if len(raw) == 0 || string(raw) == "null" {
 		return &Filter{}, nil
 	}
 	if len(raw) > maxFilterBytes {
-		return nil, Invalid(filterField, fmt.Sprintf("must be at most %d bytes", maxFilterBytes))
+		return nil, []Problem{{root, fmt.Sprintf("must be at most %d bytes", maxFilterBytes)}}
 	}
-	if err := CheckJSON(raw); err != nil {
-		return nil, Invalid(filterField, "cannot be read: "+err.Error())
+	if err := strictjson.Check(raw); err != nil {
+		return nil, []Problem{{root, "cannot be read: " + err.Error()}}
 	}
 	if raw[0] != '{' {
-		return nil, Invalid(filterField, "must be an object of conditions, or null")
+		return nil, []Problem{{root, "must be an object of conditions, or null"}}
 	}
-	c := filterCompiler{bounds: new(filterBounds)}
-	f := c.filter(bytes.Clone(raw), filterField, 0)
-	if err := CheckFields(c.refused); err != nil {
-		return nil, err
+	c := compiler{bounds: new(bounds)}
+	f := c.filter(bytes.Clone(raw), root, 0)
+	if c.problems != nil {
+		return nil, c.problems
 	}
 	c.bounds.size = maxFilterWork / max(1, c.work)
 	c.bounds.text = min(maxPatternText, maxPatternWork/max(1, c.program))
+	f.named = f.namedValues()
 	return f, nil
 }
 
-// filterBounds are what one filter may look through of one event, made of what it asks:
+// bounds are what one filter may look through of one event, made of what it asks:
 // the same for every event, and whatever other webhooks there are.
-type filterBounds struct {
+type bounds struct {
 	size int // bytes of the arrays on the way of one condition, and of what is at its end
 	text int // bytes of text of one condition's expressions
 }
 
-// filterCompiler collects what is wrong while it goes on, so that all is told at once.
+// compiler collects what is wrong while it goes on, so that all is told at once.
 // What it makes of a refused part is never used.
-type filterCompiler struct {
-	refused    []FieldError
+type compiler struct {
+	problems   []Problem
 	conditions int
 	program    int // instructions of expressions so far
 	work       int // what is done with each value at a path so far
-	bounds     *filterBounds
+	bounds     *bounds
 }
 
-func (c *filterCompiler) refuse(field, message string) {
-	if len(c.refused) < maxFilterErrors {
-		c.refused = append(c.refused, FieldError{shortened(field, 300), message})
+func (c *compiler) refuse(field, message string) {
+	if len(c.problems) < maxFilterErrors {
+		c.problems = append(c.problems, Problem{shortened(field, 300), message})
 	}
 }
 
 // count bounds the conditions and operators of a filter.
-func (c *filterCompiler) count(field string) {
+func (c *compiler) count(field string) {
 	c.work++
 	if c.conditions++; c.conditions == maxConditions+1 {
 		c.refuse(field, fmt.Sprintf("is one condition too many; a filter has at most %d", maxConditions))
@@ -89,7 +100,7 @@ func (c *filterCompiler) count(field string) {
 }
 
 // filter compiles an object of conditions.
-func (c *filterCompiler) filter(raw []byte, field string, nesting int) *Filter {
+func (c *compiler) filter(raw []byte, field string, nesting int) *Filter {
 	f := new(Filter)
 	for m := range strictjson.Members(raw, 0) {
 		key, value := string(m.Key()), raw[m.Off:m.End]
@@ -97,7 +108,7 @@ func (c *filterCompiler) filter(raw []byte, field string, nesting int) *Filter {
 		c.count(at)
 		switch {
 		case key == "$or":
-			f.conditions = append(f.conditions, condition{field: key, want: string(value), or: c.alternatives(value, at, nesting+1)})
+			f.conditions = append(f.conditions, c.anyFilter(value, at, nesting+1))
 		case strings.HasPrefix(key, "$") && isOperator(key):
 			c.refuse(at, `is an operator, which stands inside a field: {"field": {"`+key+`": ...}}`)
 		case strings.HasPrefix(key, "$"):
@@ -106,11 +117,36 @@ func (c *filterCompiler) filter(raw []byte, field string, nesting int) *Filter {
 			f.conditions = append(f.conditions, c.condition(key, value, at, nesting))
 		}
 	}
+	expressionsLast(f.conditions, func(c condition) bool { return c.hasExpression })
 	return f
 }
 
+// expressionsLast sorts what has regular expressions behind all else.
+func expressionsLast[T any](list []T, hasExpressions func(T) bool) {
+	slices.SortStableFunc(list, func(a, b T) int {
+		switch x, y := hasExpressions(a), hasExpressions(b); {
+		case x == y:
+			return 0
+		case y:
+			return -1
+		}
+		return 1
+	})
+}
+
+// anyFilter compiles $or.
+func (c *compiler) anyFilter(raw []byte, field string, nesting int) condition {
+	made := condition{field: "$or", want: string(raw)}
+	program := c.program
+	if made.or = c.alternatives(raw, field, nesting); c.problems == nil {
+		made.first, made.hasExpression = made.or[0], c.program > program
+		expressionsLast(made.or, (*Filter).hasExpressions)
+	}
+	return made
+}
+
 // alternatives compiles the list of $or.
-func (c *filterCompiler) alternatives(raw []byte, field string, nesting int) []*Filter {
+func (c *compiler) alternatives(raw []byte, field string, nesting int) []*Filter {
 	if !c.isList(raw, field) || c.tooNested(field, nesting) {
 		return nil
 	}
@@ -127,7 +163,7 @@ func (c *filterCompiler) alternatives(raw []byte, field string, nesting int) []*
 	return all
 }
 
-func (c *filterCompiler) tooNested(field string, nesting int) bool {
+func (c *compiler) tooNested(field string, nesting int) bool {
 	if nesting <= maxFilterNesting {
 		return false
 	}
@@ -136,14 +172,16 @@ func (c *filterCompiler) tooNested(field string, nesting int) bool {
 }
 
 // condition compiles one key and its value.
-func (c *filterCompiler) condition(key string, raw []byte, field string, nesting int) condition {
+func (c *compiler) condition(key string, raw []byte, field string, nesting int) condition {
 	if len(key) > maxPathBytes || strings.Count(key, ".") >= maxPathParts {
 		c.refuse(field, fmt.Sprintf("must be a path of at most %d bytes and %d parts", maxPathBytes, maxPathParts))
 	}
 	made := condition{field: key, want: string(raw), bounds: c.bounds}
 	limited, operator := boundOf(key)
 	if operator == "" || hasOperators(raw) {
+		program := c.program
 		made.test = c.value(raw, field, nesting)
+		made.hasExpression = c.program > program
 		return made
 	}
 	if kindOf(raw) != numberKind {
@@ -170,7 +208,7 @@ func boundOf(key string) (limited, operator string) {
 
 // value compiles what a field is compared with: operators, a list of which any will do,
 // or a plain value.
-func (c *filterCompiler) value(raw []byte, field string, nesting int) *valueTest {
+func (c *compiler) value(raw []byte, field string, nesting int) *valueTest {
 	switch kindOf(raw) {
 	case objectKind:
 		if isEmpty(raw) {
@@ -187,7 +225,7 @@ func (c *filterCompiler) value(raw []byte, field string, nesting int) *valueTest
 }
 
 // anyOf compiles a list of plain values, among which operators may stand too.
-func (c *filterCompiler) anyOf(raw []byte, field string, nesting int) *valueTest {
+func (c *compiler) anyOf(raw []byte, field string, nesting int) *valueTest {
 	if !c.isList(raw, field) || c.tooNested(field, nesting) {
 		return nil
 	}
@@ -211,12 +249,14 @@ func (c *filterCompiler) anyOf(raw []byte, field string, nesting int) *valueTest
 }
 
 // operators compiles an object of operators, all of which must hold.
-func (c *filterCompiler) operators(raw []byte, field string, nesting int) *valueTest {
+func (c *compiler) operators(raw []byte, field string, nesting int) *valueTest {
 	test := new(valueTest)
+	operators := 0
 	for m := range strictjson.Members(raw, 0) {
 		operator, value := string(m.Key()), raw[m.Off:m.End]
 		at := field + "." + operator
 		c.count(at)
+		operators++
 		switch operator {
 		case "$eq":
 			test.every = append(test.every, newOneOf([]literal{c.literal(value, at)}))
@@ -244,26 +284,31 @@ func (c *filterCompiler) operators(raw []byte, field string, nesting int) *value
 			test.every = append(test.every, &prefix{newNode(value).text})
 		case "$regex":
 			test.text = c.bounds
-			test.every = append(test.every, c.pattern(value, at))
+			pattern := c.pattern(value, at)
+			test.every = append(test.every, pattern)
+			test.source = pattern.source
 		case "$or":
 			test.either = append(test.either, c.eitherOf(value, at, nesting+1)...)
 		default:
 			c.refuseOperator(operator, at)
 		}
 	}
+	if operators > 1 {
+		test.source = ""
+	}
 	return test
 }
 
-func (c *filterCompiler) refuseOperator(operator, field string) {
+func (c *compiler) refuseOperator(operator, field string) {
 	if !strings.HasPrefix(operator, "$") {
 		c.refuse(field, `stands beside operators; to compare with an object write {"$eq": {...}}`)
 		return
 	}
-	c.refuse(field, "is not a known operator"+didYouMean(nearest(operator, strings.Split(fieldOperatorNames, ", ")))+" (known: "+fieldOperatorNames+")")
+	c.refuse(field, "is not a known operator"+suggest.DidYouMean(suggest.Nearest(operator, strings.Split(fieldOperatorNames, ", ")))+" (known: "+fieldOperatorNames+")")
 }
 
 // eitherOf compiles a $or within a field.
-func (c *filterCompiler) eitherOf(raw []byte, field string, nesting int) []*valueTest {
+func (c *compiler) eitherOf(raw []byte, field string, nesting int) []*valueTest {
 	if !c.isList(raw, field) || c.tooNested(field, nesting) {
 		return nil
 	}
@@ -276,7 +321,7 @@ func (c *filterCompiler) eitherOf(raw []byte, field string, nesting int) []*valu
 }
 
 // list compiles the values of $in and $nin.
-func (c *filterCompiler) list(raw []byte, field string) *oneOf {
+func (c *compiler) list(raw []byte, field string) *oneOf {
 	var values []literal
 	if c.isList(raw, field) {
 		for element := range elements(raw) {
@@ -286,7 +331,7 @@ func (c *filterCompiler) list(raw []byte, field string) *oneOf {
 	return newOneOf(values)
 }
 
-func (c *filterCompiler) comparison(operator string, raw []byte, field string) *comparison {
+func (c *compiler) comparison(operator string, raw []byte, field string) *comparison {
 	if kindOf(raw) != numberKind {
 		c.refuse(field, "must be a number")
 		return &comparison{}
@@ -294,9 +339,9 @@ func (c *filterCompiler) comparison(operator string, raw []byte, field string) *
 	return &comparison{operator, c.literal(raw, field).number}
 }
 
-func (c *filterCompiler) pattern(raw []byte, field string) *pattern {
+func (c *compiler) pattern(raw []byte, field string) *pattern {
 	none := &pattern{}
-	text, ok := JSONText(raw)
+	text, ok := strictjson.Text(raw)
 	if !ok {
 		c.refuse(field, "must be a string")
 		return none
@@ -309,7 +354,7 @@ func (c *filterCompiler) pattern(raw []byte, field string) *pattern {
 	if c.program > maxPatternProgram { // said already: compiling more of them would only take time
 		return none
 	}
-	tree, err := syntax.Parse(text, syntax.Perl)
+	tree, err := syntax.Parse(string(text), syntax.Perl)
 	if err != nil {
 		c.refuse(field, "is not a regular expression (RE2): "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 		return none
@@ -322,23 +367,23 @@ func (c *filterCompiler) pattern(raw []byte, field string) *pattern {
 		c.refuse(field, tooLarge)
 		return none
 	}
-	expression, err := regexp.Compile(text)
+	expression, err := regexp.Compile(string(text))
 	if err != nil {
 		c.refuse(field, tooLarge)
 		return none
 	}
-	return &pattern{expression}
+	return &pattern{string(text), len(program.Inst), expression}
 }
 
 // literal takes a plain value apart, and counts what comparing with it costs.
-func (c *filterCompiler) literal(raw []byte, field string) literal {
+func (c *compiler) literal(raw []byte, field string) literal {
 	if kind := kindOf(raw); kind != stringKind && kind != numberKind {
 		c.work += len(raw)
 	}
 	return c.takeApart(raw, field)
 }
 
-func (c *filterCompiler) takeApart(raw []byte, field string) literal {
+func (c *compiler) takeApart(raw []byte, field string) literal {
 	l := literal{node: newNode(raw)}
 	switch l.kind {
 	case numberKind:
@@ -359,7 +404,7 @@ func (c *filterCompiler) takeApart(raw []byte, field string) literal {
 }
 
 // isList refuses what is no list, or an empty one: nothing would match it, or everything.
-func (c *filterCompiler) isList(raw []byte, field string) bool {
+func (c *compiler) isList(raw []byte, field string) bool {
 	if kindOf(raw) == arrayKind && !isEmpty(raw) {
 		return true
 	}
@@ -392,4 +437,15 @@ func isOperator(key string) bool {
 		}
 	}
 	return false
+}
+
+// shortened cuts a text for a message on a character's boundary, and makes it valid UTF-8.
+func shortened(s string, most int) string {
+	if len(s) <= most {
+		return strings.ToValidUTF8(s, "\uFFFD")
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return strings.ToValidUTF8(s[:most], "\uFFFD") + "…"
 }

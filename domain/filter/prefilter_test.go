@@ -1,49 +1,44 @@
-package domain
+package filter
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/uuid"
 	"pgregory.net/rapid"
 )
 
-// filtered returns a registry of webhooks for one event type, each with the filters that say gives.
-func filtered(n int, filters func(i int) string) *Registry {
-	draft := NewRegistry().Draft()
-	at := time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC)
+// sets returns the filters that are given for each index, in sets of a block's size,
+// without those that do not compile.
+func sets(n int, filters func(i int) string) (all []*Set) {
+	var list []*Filter
 	for i := range n {
-		id := WebhookID(uuid.NewSHA1(uuid.Nil, fmt.Append(nil, i)))
-		draft.Apply(id, WebhookRegistered{ID: id, Number: int64(i + 1), Name: "a", URL: "https://a.example/",
-			Events: []string{"visit.completed"}, Filters: json.RawMessage(filters(i)), Active: true}, at)
-	}
-	return draft.Registry()
-}
-
-// ordered returns all webhooks of the registry by number.
-func ordered(r *Registry) (all []*registered) {
-	for _, b := range r.blocks {
-		all = append(all, b.webhooks...)
-	}
-	return all
-}
-
-// possible returns who is evaluated for the event.
-func possible(r *Registry, eventType EventType, event string) (all []*registered) {
-	for _, a := range r.audiences(eventType, nil) {
-		for i := range a.prefilter.possible(ParseDoc([]byte(event)), nil).all() {
-			all = append(all, a.candidates[i])
+		if f, problems := Compile([]byte(filters(i))); problems == nil {
+			list = append(list, f)
 		}
 	}
+	for block := range slices.Chunk(list, 256) {
+		all = append(all, NewSet(block))
+	}
 	return all
 }
 
-// The prefilter leaves out only webhooks whose filters do not match: the recipients are
-// those whose filters match, by number, whatever the filters and the event.
+// possible returns how many filters are evaluated for the event, and whether those of each
+// set come in ascending order.
+func possible(sets []*Set, event string) (n int, ordered bool) {
+	ordered = true
+	for _, s := range sets {
+		budget := eventWork
+		indexes := slices.Collect(s.possible(Parse([]byte(event)), &budget))
+		n += len(indexes)
+		ordered = ordered && slices.IsSorted(indexes)
+	}
+	return n, ordered
+}
+
+// The prefilter leaves out only filters that do not match: what matches are
+// those whose filters match, in order, whatever the filters and the event.
 func TestPrefilterLeavesOutNobody(t *testing.T) {
 	plain := []string{`"x"`, `"y"`, `"\u0078"`, `""`, `1`, `1.0`, `10e-1`, `2`, `-1`, `0`, `-0.0`, `true`, `false`, `null`, `[]`, `[1]`, `{"b":1}`,
 		`9007199254740993`, `9007199254740992`, `"` + strings.Repeat("z", 100) + `"`}
@@ -90,7 +85,7 @@ func TestPrefilterLeavesOutNobody(t *testing.T) {
 			}
 			return "{" + strings.Join(parts, ",") + "}"
 		}
-		r := filtered(fewFilters+rapid.IntRange(1, 20).Draw(t, "webhooks"), func(i int) string { return filter(0) })
+		all := sets(fewFilters+rapid.IntRange(1, 20).Draw(t, "webhooks"), func(i int) string { return filter(0) })
 		for range 5 {
 			var fields []string
 			for _, key := range []string{"a", "b", "c", "a.b", "a_min"} {
@@ -104,14 +99,16 @@ func TestPrefilterLeavesOutNobody(t *testing.T) {
 				}
 			}
 			event := []byte("{" + strings.Join(fields, ",") + "}")
-			var want []Recipient
-			for _, w := range ordered(r) {
-				if !w.broken && w.filter.Match(event) {
-					want = append(want, w.recipient())
+			var want []Ref
+			for s, set := range all {
+				for i, f := range set.filters {
+					if f.Match(Parse(event)) {
+						want = append(want, Ref{s, i})
+					}
 				}
 			}
-			if got := r.Recipients("visit.completed", event); !slices.Equal(got, want) {
-				t.Fatalf("%s goes to %d, want %d", event, len(got), len(want))
+			if got := Match(Parse(event), all).Matched; !slices.Equal(got, want) {
+				t.Fatalf("%s goes to %v, want %v", event, got, want)
 			}
 		}
 	})
@@ -119,7 +116,7 @@ func TestPrefilterLeavesOutNobody(t *testing.T) {
 
 // Filters that name a value are evaluated only when the event has it.
 func TestPrefilterFindsFew(t *testing.T) {
-	r := filtered(1000, func(i int) string {
+	all := sets(1000, func(i int) string {
 		switch i % 5 {
 		case 0:
 			return fmt.Sprintf(`{"department":"d%d","kind":"visit"}`, i) // the rarer value counts
@@ -136,29 +133,20 @@ func TestPrefilterFindsFew(t *testing.T) {
 		`{"department":"d5","kind":"visit"}`: 1, `{"patient_id":6}`: 1, `{"department":"e7","kind":"visit"}`: 1, `{"department":["d5","d7","d8","d5"]}`: 3,
 		`{"patient_id":8e0}`: 1, `{"department":null}`: 200, `{"department":{"x":1}}`: 0, `{}`: 0, `[]`: 0, `no json`: 0,
 	} {
-		if got := possible(r, "visit.completed", event); len(got) != want || !slices.IsSortedFunc(got, byNumber) {
-			t.Errorf("%s: %d, want %d", event, len(got), want)
-		}
-	}
-	// A change rebuilds it.
-	id := ordered(r)[5].ID
-	filters := json.RawMessage(`{"department":"moved"}`)
-	r = r.With(id, WebhookChanged{Filters: &filters}, time.Unix(1_800_000_000, 0))
-	for event, want := range map[string]int{`{"department":"d5","kind":"visit"}`: 0, `{"department":"moved"}`: 1} {
-		if got := r.Recipients("visit.completed", []byte(event)); len(got) != want {
-			t.Errorf("after the change %s goes to %d, want %d", event, len(got), want)
+		if got, ordered := possible(all, event); got != want || !ordered {
+			t.Errorf("%s: %d, want %d", event, got, want)
 		}
 	}
 }
 
 // What a hostile event costs is bounded by what its webhooks name, not by how often it has it.
 func TestPrefilterOfRepeatedValues(t *testing.T) {
-	r := filtered(1000, func(int) string { return `{"department":"d"}` })
+	all := sets(1000, func(int) string { return `{"department":"d"}` })
 	event := []byte(`{"department":["d"` + strings.Repeat(`,"d"`, 200_000) + `]}`)
-	if got := r.Recipients("visit.completed", event); len(got) != 1000 {
+	if got := Match(Parse(event), all).Matched; len(got) != 1000 {
 		t.Errorf("it goes to %d", len(got))
 	}
-	if n := len(possible(r, "visit.completed", string(event))); n != 1000 {
+	if n, _ := possible(all, string(event)); n != 1000 {
 		t.Errorf("%d were evaluated", n)
 	}
 }

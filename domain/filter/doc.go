@@ -1,4 +1,4 @@
-package domain
+package filter
 
 import (
 	"bytes"
@@ -8,17 +8,17 @@ import (
 	"github.com/medilab/webhooks/domain/strictjson"
 )
 
-// Doc is an event's data, taken apart no further than the filters of its webhooks ask,
-// and each path once for all of them. It is for one goroutine at a time: the first look
-// at a path is remembered.
+// Doc is an event's data, taken apart no further than the filters ask, and each path once
+// for all of them. It is for one goroutine.
 type Doc struct {
-	data    []byte
-	state   docState
-	found   map[string]*found
-	indexes map[int]map[string]span // of larger objects, by their place in data
-	root    int                     // the place of the object that all of it is
-	looks   int                     // at keys of it
-	looking found                   // what is being looked up, see at
+	data        []byte
+	state       docState
+	found       map[string]*found
+	expressions map[expression]bool     // whether they were found
+	indexes     map[int]map[string]span // of larger objects, by their offset in data
+	root        int                     // the offset of the object that all of it is
+	looks       int                     // at keys of it
+	looking     found                   // what is being looked up, see at
 }
 
 type docState uint8
@@ -29,10 +29,13 @@ const (
 	docUnreadable
 )
 
-// ParseDoc prepares event data for MatchDoc. It is the exact bytes of a JSON object;
-// nothing is copied, so they must not change. It reads nothing yet: an event whose
-// webhooks have no filters costs nothing.
-func ParseDoc(eventData []byte) *Doc { return &Doc{data: eventData} }
+// expression is a regular expression that is looked for at a path.
+type expression struct{ path, source string }
+
+// Parse prepares event data for matching: the exact bytes of a JSON object. Nothing is
+// copied, so they must not change. It reads nothing yet: an event whose webhooks have no
+// filters costs nothing.
+func Parse(eventData []byte) *Doc { return &Doc{data: eventData} }
 
 // readable checks the data once: an object by the rules of strictjson, so no key is ambiguous.
 func (d *Doc) readable() bool {
@@ -47,7 +50,7 @@ func (d *Doc) readable() bool {
 	return d.state == docReadable
 }
 
-// span is a value's place in the data.
+// span is where a value is in the data.
 type span struct{ off, end int }
 
 // maxPathValues bounds what one path through arrays is compared with.
@@ -57,12 +60,14 @@ const maxPathValues = 10_000
 type found struct {
 	nodes    []node // none: missing; several when the path led through an array
 	tooMany  bool
-	tooLarge bool // size is beyond limit
+	tooLarge bool // size would be beyond limit
 	size     int  // bytes of the arrays that the path leads through, and of what is no string at its end
 	limit    int  // up to which size was looked
 
-	texts   int // bytes of all strings among the candidates; -1: not counted yet
-	unclear tristate
+	counted   bool // the next two are known
+	textBytes int  // of all strings among the candidates
+	texts     int  // how many strings there are
+	unclear   tristate
 }
 
 type tristate int8
@@ -73,29 +78,73 @@ const (
 	no
 )
 
+// What most events have at most paths, and what is larger than a filter's bounds. They
+// never change.
+var (
+	nothing      = &found{counted: true, unclear: no}
+	beyondBounds = &found{counted: true, unclear: no, tooLarge: true}
+)
+
+// The work of looking at one candidate, and how many bytes of it add a unit.
+const (
+	nodeWork     = 4
+	bytesPerUnit = 4
+)
+
 func (f *found) missing() bool { return len(f.nodes) == 0 && !f.tooMany && !f.tooLarge }
 
-// through counts what is looked through.
-func (f *found) through(bytes int) {
-	if f.size += bytes; f.size > f.limit {
+// through counts what is looked through, and reports whether it is within the limit.
+func (f *found) through(bytes int) bool {
+	if f.size+bytes > f.limit {
 		f.nodes, f.tooLarge = nil, true
+		return false
+	}
+	f.size += bytes
+	return true
+}
+
+// add notes a value at the end of the path.
+func (f *found) add(raw []byte) {
+	if len(f.nodes) == maxPathValues {
+		f.nodes, f.tooMany = nil, true
+		return
+	}
+	n := newNode(raw)
+	f.nodes = append(f.nodes, n)
+	if n.kind == arrayKind || n.kind == objectKind || n.kind == numberKind { // of any length
+		f.through(len(raw))
 	}
 }
 
-// text is how many bytes all strings among the candidates have.
-func (f *found) text() int {
-	if f.texts < 0 {
-		f.texts = 0
-		f.anyCandidate(func(n *node) bool { f.texts += len(n.text); return false })
+// countTexts counts the strings among the candidates, unless the meter is short.
+func (f *found) countTexts(m *meter) bool {
+	if f.counted {
+		return true
 	}
-	return f.texts
+	f.textBytes, f.texts = 0, 0
+	f.anyCandidate(func(n *node, _ *meter) bool {
+		if n.kind == stringKind {
+			f.textBytes += len(n.text)
+			f.texts++
+		}
+		return false
+	}, m)
+	f.counted = !m.short
+	return f.counted
 }
 
-// isUnclear reports a candidate with a number that cannot be compared.
-func (f *found) isUnclear() bool {
-	if f.unclear == unknown {
-		f.unclear = no
-		if f.anyCandidate((*node).unclear) {
+// isUnclear reports whether a candidate has a number that cannot be compared, or the meter
+// is too short to know.
+func (f *found) isUnclear(m *meter) bool {
+	if f.unclear != unknown {
+		return f.unclear == yes
+	}
+	if !m.spend(f.size) {
+		return true
+	}
+	f.unclear = no
+	for i := range f.nodes { // with all elements
+		if f.nodes[i].unclear() {
 			f.unclear = yes
 		}
 	}
@@ -103,19 +152,22 @@ func (f *found) isUnclear() bool {
 }
 
 // anyCandidate reports whether holds is true of any value found or, where one is an
-// array, of any of its elements.
-func (f *found) anyCandidate(holds func(*node) bool) bool {
+// array, of any of its elements. It ends when the meter is short.
+func (f *found) anyCandidate(holds func(*node, *meter) bool, m *meter) bool {
 	for i := range f.nodes {
 		n := &f.nodes[i]
-		if holds(n) {
-			return true
+		if !m.spend(nodeWork) || holds(n, m) {
+			return !m.short
 		}
 		if n.kind != arrayKind {
 			continue
 		}
 		var element node // one for all, as holds makes it escape
 		for raw := range elements(n.raw) {
-			if element = newNode(raw); holds(&element) {
+			if !m.spend(nodeWork + len(raw)/bytesPerUnit) {
+				return false
+			}
+			if element = newNode(raw); holds(&element, m) {
 				return true
 			}
 		}
@@ -123,16 +175,35 @@ func (f *found) anyCandidate(holds func(*node) bool) bool {
 	return false
 }
 
-// at looks a path up, once, through arrays of so many bytes at most: beyond them the
-// path is too large. Whether it is depends on nothing but the event and the limit.
-func (d *Doc) at(path string, limit int) *found {
-	if f, ok := d.found[path]; ok && (limit <= f.limit || !f.tooLarge) {
-		if f.size <= limit {
-			return f
-		}
-		return &found{tooLarge: true}
+// at looks a path up, once, through at most so many bytes: beyond them it is too large,
+// which depends on the event and the filter alone. The first look is paid for; false means
+// that the meter is short.
+func (d *Doc) at(path string, size int, m *meter) (*found, bool) {
+	if !m.spend(nodeWork) {
+		return nothing, false
 	}
-	d.looking = found{limit: limit, texts: -1}
+	f, known := d.found[path]
+	if known && (size <= f.limit || !f.tooLarge) {
+		if f.tooLarge || f.size > size {
+			return beyondBounds, true
+		}
+		return f, true
+	}
+	parts := strings.Count(path, ".") + 1 // each may read all that is looked through
+	limit := min(size, m.left/parts)
+	if !known || limit > f.limit {
+		f = d.look(path, limit)
+		m.spend(parts * f.size)
+	}
+	if f.tooLarge && limit < size {
+		m.short = true
+		return f, false
+	}
+	return f, true
+}
+
+func (d *Doc) look(path string, limit int) *found {
+	d.looking = found{limit: limit}
 	d.descend(span{d.root, len(d.data)}, path, &d.looking)
 	f := nothing
 	if d.looking.size > 0 || !d.looking.missing() {
@@ -143,31 +214,21 @@ func (d *Doc) at(path string, limit int) *found {
 	return f
 }
 
-// nothing is what most events have at most paths. It never changes.
-var nothing = &found{unclear: no}
-
 func (d *Doc) descend(s span, path string, f *found) {
 	switch d.data[s.off] {
 	case '{':
-		if value, ok := d.lookup(s, path); ok {
-			if len(f.nodes) == maxPathValues {
-				f.nodes, f.tooMany = nil, true
-				return
-			}
-			n := newNode(d.data[value.off:value.end])
-			f.nodes = append(f.nodes, n)
-			if n.kind == arrayKind || n.kind == objectKind || n.kind == numberKind { // of any length
-				f.through(len(n.raw))
-			}
+		once := f.size > 0 // within an array, of which each object is looked at
+		if value, ok := d.lookup(s, path, once); ok {
+			f.add(d.data[value.off:value.end])
 			return
 		}
 		if head, rest, ok := strings.Cut(path, "."); ok {
-			if value, ok := d.lookup(s, head); ok {
+			if value, ok := d.lookup(s, head, once); ok {
 				d.descend(value, rest, f)
 			}
 		}
 	case '[':
-		if f.through(s.end - s.off); f.tooLarge {
+		if !f.through(s.end - s.off) {
 			return
 		}
 		for at := range strictjson.Members(d.data, s.off) {
@@ -181,14 +242,14 @@ func (d *Doc) descend(s span, path string, f *found) {
 	}
 }
 
-// lookup finds a key of the object at s. A small object is read through; of a larger one,
-// and of one that is looked at often, an index is made once.
-func (d *Doc) lookup(s span, key string) (span, bool) {
+// lookup finds a key of the object at s. A small object is read through, as is one that is
+// looked at once; of a larger one, and of one that is looked at often, an index is made.
+func (d *Doc) lookup(s span, key string, once bool) (span, bool) {
 	const small, often = 1024, 20
 	if s.off == d.root {
 		d.looks++
 	}
-	if s.end-s.off <= small && (s.off != d.root || d.looks <= often) {
+	if once || s.end-s.off <= small && (s.off != d.root || d.looks <= often) {
 		for m := range strictjson.Members(d.data, s.off) {
 			if string(m.Key()) == key {
 				return span{m.Off, m.End}, true
@@ -302,6 +363,18 @@ type literal struct {
 	node
 	items  []literal          // of an array
 	fields map[string]literal // of an object
+}
+
+// levels returns how many levels of a value equal looks through.
+func (l *literal) levels() int {
+	deepest := 0
+	for i := range l.items {
+		deepest = max(deepest, l.items[i].levels())
+	}
+	for _, field := range l.fields {
+		deepest = max(deepest, field.levels())
+	}
+	return 1 + deepest
 }
 
 // equal is JSON equality by type: numbers by value, objects whatever the order of keys.

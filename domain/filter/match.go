@@ -1,0 +1,145 @@
+package filter
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Set is an immutable list of filters, prepared to match one event against all of them.
+// It is safe for concurrent use.
+type Set struct {
+	filters        []*Filter
+	prefilter      *prefilter // nil: evaluate them all
+	hasExpressions bool
+}
+
+// NewSet returns a set of the filters.
+func NewSet(filters []*Filter) *Set {
+	return &Set{filters, newPrefilter(filters), slices.ContainsFunc(filters, (*Filter).hasExpressions)}
+}
+
+// Costly reports whether matching an event of so many bytes may take a millisecond or more.
+func (s *Set) Costly(size int) bool {
+	const large = 16 << 10
+	return s.hasExpressions || size > large
+}
+
+// What matching one event may cost, in the unit of a meter.
+const (
+	// Each filter may do so much, which is enough for usual ones.
+	allowance = 512
+	// Filters that need more share this much,
+	eventWork = 384 << 10
+	// and for each byte of the event this much more: a caller that sends large events
+	// waits for them.
+	workPerByte = 8
+	// A filter that is not decided tries again with so many times more.
+	growth = 8
+)
+
+// Ref names a filter by the index of its set and its own within the set.
+type Ref struct{ Set, Index int }
+
+func (r Ref) compare(other Ref) int {
+	return cmp.Or(cmp.Compare(r.Set, other.Set), cmp.Compare(r.Index, other.Index))
+}
+
+// Matches is what Match decided.
+type Matches struct {
+	Matched []Ref // in ascending order
+	cut     []Ref // the filters that were not evaluated, in ascending order
+
+	doc        *Doc
+	sets       []*Set
+	explaining meter
+}
+
+// Match decides which filters match the event. Nil sets are skipped.
+//
+// The work is bounded, whatever the filters and the event. Each filter has a small
+// allowance. Filters that need more share a budget, those that need little before those
+// that need much: in rounds, in which each may use some times more than in the one before,
+// until the budget is used up. A filter for which it does not suffice is not evaluated and
+// does not match. So an expensive filter never keeps a cheap one from being evaluated, and
+// the decision depends on nothing but the event and the filters.
+func Match(doc *Doc, sets []*Set) Matches {
+	result := Matches{doc: doc, sets: sets}
+	budget := eventWork + workPerByte*len(doc.data)
+	prefiltering := budget / 2
+	budget -= prefiltering
+	var undecided []Ref
+	filters := 0
+	for s, set := range sets {
+		if set == nil {
+			continue
+		}
+		filters += len(set.filters)
+		for i := range set.possible(doc, &prefiltering) {
+			ref, m := Ref{s, i}, meter{left: allowance}
+			switch matched := set.filters[i].match(doc, &m); {
+			case m.short:
+				undecided = append(undecided, ref)
+			case matched:
+				result.Matched = append(result.Matched, ref)
+			}
+		}
+	}
+	budget += prefiltering
+	result.explaining.left = filters*allowance + 4*budget
+	if len(undecided) == 0 {
+		return result
+	}
+	result.share(undecided, budget)
+	slices.SortFunc(result.Matched, Ref.compare)
+	return result
+}
+
+// share evaluates the filters that need more than the allowance.
+func (m *Matches) share(undecided []Ref, budget int) {
+	for quota, last := growth*allowance, false; !last && len(undecided) > 0; quota *= growth {
+		last = quota >= budget // nobody gets more in another round
+		again := undecided[:0]
+		for _, ref := range undecided {
+			limit := min(quota, budget)
+			work := meter{left: limit}
+			matched := m.sets[ref.Set].filters[ref.Index].match(m.doc, &work)
+			budget -= limit - work.left
+			switch {
+			case work.short:
+				again = append(again, ref)
+			case matched:
+				m.Matched = append(m.Matched, ref)
+			}
+		}
+		undecided = again
+	}
+	m.cut = undecided
+}
+
+// possible calls yield with the filters that may match the event, in ascending order.
+func (s *Set) possible(doc *Doc, budget *int) func(yield func(int) bool) {
+	return func(yield func(int) bool) {
+		if s.prefilter == nil {
+			for i := range s.filters {
+				if !yield(i) {
+					return
+				}
+			}
+			return
+		}
+		var room [4]uint64 // for the usual number of filters
+		s.prefilter.possible(doc, room[:], budget).all()(yield)
+	}
+}
+
+// Explain returns the verdict of one of the filters, which agrees with what was decided.
+func (m *Matches) Explain(ref Ref) Verdict {
+	if _, found := slices.BinarySearchFunc(m.Matched, ref, Ref.compare); found {
+		return Verdict{Matched: true}
+	}
+	if _, found := slices.BinarySearchFunc(m.cut, ref, Ref.compare); found {
+		return Verdict{Reason: "matching this event against all filters takes more work than one event may cost; this filter was not evaluated"}
+	}
+	m.explaining.short = false
+	return m.sets[ref.Set].filters[ref.Index].explain(m.doc, &m.explaining)
+}
