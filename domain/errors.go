@@ -1,45 +1,34 @@
 package domain
 
 import (
+	"cmp"
 	"errors"
-	"strings"
 )
 
-// Kind says what sort of refusal or failure an error is. It is a closed set: the edge
-// of the program maps each kind to what its protocol calls it, and domain knows no protocol.
+// Kind classifies errors. It is a closed set, which http maps to statuses.
 type Kind uint8
 
-// The kinds. The zero value is KindInternal, so that an error nobody classified is never
-// shown to a caller.
+// The kinds. Internal is the zero value: an unclassified error is not shown to a caller.
 const (
-	KindInternal     Kind = iota // something failed that is no fault of the caller
-	KindInvalid                  // a well-formed request breaks a rule of one or more fields
-	KindMalformed                // the request could not be read at all
+	KindInternal     Kind = iota // a failure that is not the caller's fault
+	KindInvalid                  // fields of a well-formed request break a rule
+	KindMalformed                // the request cannot be read
 	KindNotFound                 // what the request names does not exist
 	KindConflict                 // the request contradicts the state of what it names
-	KindStale                    // the caller's copy is older than the one it wants to change
-	KindTooLarge                 // the request is bigger than the limit
-	KindUnauthorized             // nobody is known to be calling
+	KindStale                    // the resource has changed since the caller read it
+	KindTooLarge                 // the request exceeds a limit
+	KindUnauthorized             // the caller is not known
 	KindForbidden                // the caller is known and may not do this
-	KindThrottled                // too many requests, try later
-	KindUnavailable              // the service cannot do this now, try later
+	KindThrottled                // too many requests; try later
+	KindUnavailable              // the service cannot do this now; try later
 )
 
 var kindNames = [...]string{
-	KindInternal:     "internal",
-	KindInvalid:      "invalid",
-	KindMalformed:    "malformed",
-	KindNotFound:     "not_found",
-	KindConflict:     "conflict",
-	KindStale:        "stale",
-	KindTooLarge:     "too_large",
-	KindUnauthorized: "unauthorized",
-	KindForbidden:    "forbidden",
-	KindThrottled:    "throttled",
-	KindUnavailable:  "unavailable",
+	"internal", "invalid", "malformed", "not_found", "conflict", "stale", "too_large",
+	"unauthorized", "forbidden", "throttled", "unavailable",
 }
 
-// String is the kind's stable lower-case name, for logs and metrics.
+// String returns the kind's stable name, for logs, metrics and problem types.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]
@@ -47,30 +36,19 @@ func (k Kind) String() string {
 	return kindNames[KindInternal]
 }
 
-// Kinds lists every kind, so that a map from kinds to something else can be checked
-// to be complete.
-func Kinds() []Kind {
-	all := make([]Kind, len(kindNames))
-	for i := range all {
-		all[i] = Kind(i)
-	}
-	return all
-}
-
 // Error makes a kind usable as a target: errors.Is(err, domain.KindNotFound).
 func (k Kind) Error() string { return k.String() }
 
-// FieldError names one field of a request and what is wrong with it. Field is a path
-// with dots (`filters.amount_min`, `headers.Host`, `events[2]`), Message a sentence part
-// that is safe to show.
+// FieldError says what is wrong with one field of a request. Field is a path
+// (`filters.amount_min`, `events[2]`), Message the rest of a sentence that begins with it,
+// safe to show.
 type FieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
 }
 
-// Error is the one error type that rules return. Message and Fields are safe to show to
-// a caller: they never hold a secret, a token or a header's value. Err is the cause, for
-// the log only.
+// Error is the error that rules return. Message and Fields are safe to show to a caller:
+// they never hold a secret, a token or a header's value. Err is the cause, for the log.
 type Error struct {
 	Kind    Kind
 	Message string
@@ -78,36 +56,24 @@ type Error struct {
 	Err     error
 }
 
-// Error tells all there is, cause included: it is for logs. What a caller may see is
-// Message and Fields.
+// Error returns all of it, with the cause, for the log.
 func (e *Error) Error() string {
-	var b strings.Builder
-	if e.Message != "" {
-		b.WriteString(e.Message)
-	} else {
-		b.WriteString(e.Kind.String())
-	}
-	for i, f := range e.Fields {
-		if i == 0 {
-			b.WriteString(": ")
-		} else {
-			b.WriteString("; ")
-		}
-		b.WriteString(f.Field)
-		b.WriteString(" ")
-		b.WriteString(f.Message)
+	text := cmp.Or(e.Message, e.Kind.String())
+	separator := ": "
+	for _, f := range e.Fields {
+		text += separator + f.Field + " " + f.Message
+		separator = "; "
 	}
 	if e.Err != nil {
-		b.WriteString(": ")
-		b.WriteString(e.Err.Error())
+		text += ": " + e.Err.Error()
 	}
-	return b.String()
+	return text
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is reports a match with a Kind, or with an *Error of the same kind and message.
+// Is reports whether target is e's Kind, or an *Error of the same kind and message.
 func (e *Error) Is(target error) bool {
 	switch t := target.(type) {
 	case Kind:
@@ -118,43 +84,24 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// KindOf is the kind of the outermost *Error in err's chain; KindInternal for any other
-// error. Of a nil error it is KindInternal too: ask only about errors.
+// KindOf returns the kind of the outermost *Error in err's chain; KindInternal if none.
 func KindOf(err error) Kind {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}
-	var k Kind
-	if errors.As(err, &k) {
-		return k
-	}
-	return KindInternal
+	k, _ := errors.AsType[Kind](err)
+	return k
 }
 
-// FieldsOf gives the fields that err complains about, if any.
+// FieldsOf returns the fields that err complains about.
 func FieldsOf(err error) []FieldError {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Fields
 	}
 	return nil
 }
 
-const invalidMessage = "the request has invalid fields"
-
-// Invalid refuses one field.
-func Invalid(field, message string) *Error {
-	return InvalidFields([]FieldError{{field, message}})
-}
-
-// InvalidFields refuses several fields at once, so that a caller mends them in one go.
-func InvalidFields(fields []FieldError) *Error {
-	return &Error{Kind: KindInvalid, Message: invalidMessage, Fields: fields}
-}
-
-// CheckFields is nil when no field was refused, and otherwise the error that names them
-// all. It returns the error interface so that callers can return it as it is.
+// CheckFields returns InvalidFields of the fields, or nil if there are none.
 func CheckFields(fields []FieldError) error {
 	if len(fields) == 0 {
 		return nil
@@ -162,38 +109,32 @@ func CheckFields(fields []FieldError) error {
 	return InvalidFields(fields)
 }
 
-// Malformed refuses a request that could not be read.
-func Malformed(message string) *Error { return &Error{Kind: KindMalformed, Message: message} }
-
-// NotFound says that what does not exist: NotFound("webhook") reads "webhook not found".
-func NotFound(what string) *Error {
-	return &Error{Kind: KindNotFound, Message: what + " not found"}
+// InvalidFields refuses several fields at once.
+func InvalidFields(fields []FieldError) *Error {
+	return &Error{Kind: KindInvalid, Message: "the request has invalid fields", Fields: fields}
 }
 
-// Conflict refuses what contradicts the present state.
-func Conflict(message string) *Error { return &Error{Kind: KindConflict, Message: message} }
+// Invalid refuses one field.
+func Invalid(field, message string) *Error { return InvalidFields([]FieldError{{field, message}}) }
 
-// Stale refuses a change of a version that is no longer the newest.
-func Stale(message string) *Error { return &Error{Kind: KindStale, Message: message} }
+// NotFound returns "what not found".
+func NotFound(what string) *Error { return &Error{Kind: KindNotFound, Message: what + " not found"} }
 
-// TooLarge refuses a request over its limit.
-func TooLarge(message string) *Error { return &Error{Kind: KindTooLarge, Message: message} }
+// The other kinds of errors. Err, where there is one, is the cause; of Internal, nothing
+// is shown, and doing says what failed.
 
-// Unauthorized refuses a caller that nobody knows.
+func Malformed(message string) *Error    { return &Error{Kind: KindMalformed, Message: message} }
+func Conflict(message string) *Error     { return &Error{Kind: KindConflict, Message: message} }
+func Stale(message string) *Error        { return &Error{Kind: KindStale, Message: message} }
+func TooLarge(message string) *Error     { return &Error{Kind: KindTooLarge, Message: message} }
 func Unauthorized(message string) *Error { return &Error{Kind: KindUnauthorized, Message: message} }
+func Forbidden(message string) *Error    { return &Error{Kind: KindForbidden, Message: message} }
+func Throttled(message string) *Error    { return &Error{Kind: KindThrottled, Message: message} }
 
-// Forbidden refuses a known caller.
-func Forbidden(message string) *Error { return &Error{Kind: KindForbidden, Message: message} }
-
-// Throttled asks a caller to come back later because it asks too much.
-func Throttled(message string) *Error { return &Error{Kind: KindThrottled, Message: message} }
-
-// Unavailable says that the service cannot do this now; err is the cause.
 func Unavailable(message string, err error) *Error {
 	return &Error{Kind: KindUnavailable, Message: message, Err: err}
 }
 
-// Internal wraps a failure with what was being done; nothing of it is shown.
 func Internal(doing string, err error) *Error {
 	return &Error{Kind: KindInternal, Message: doing, Err: err}
 }

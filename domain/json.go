@@ -22,8 +22,7 @@ func ArrayElements(data []byte, yield func(index int, raw []byte) error) error {
 
 // malformed makes a Malformed error of what strictjson refused; other errors stay.
 func malformed(err error) error {
-	var refused strictjson.Error
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[strictjson.Error](err); ok {
 		return Malformed(refused.Error())
 	}
 	return err
