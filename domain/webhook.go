@@ -1,17 +1,20 @@
 package domain
 
 import (
+	"bytes"
 	"encoding/json"
+	"reflect"
+	"slices"
 	"time"
 )
 
-// A webhook is an outside system's wish to be called.
+// A webhook is an outside system's request to be called.
 //
 // Its rules:
 //   - it is registered once, and deleted for good;
 //   - every change is checked whole before any of it is kept;
-//   - a change that changes nothing is no event;
-//   - secrets and header values reach this package sealed (see Sealed).
+//   - a change that changes nothing makes no event;
+//   - secrets and header values are in the log encrypted (see Sealed).
 
 // Sealed is a secret as it is stored: encrypted, bound to its webhook and
 // field. This package never sees the clear text.
@@ -55,8 +58,7 @@ type Webhook struct {
 	ActiveChanged  time.Time // when it was last activated or deactivated
 }
 
-// Exists tells a webhook that callers may still see from one that was never
-// registered or is deleted.
+// Exists reports whether the webhook was registered and is not deleted.
 func (w Webhook) Exists() bool { return w.Version > 0 && !w.Deleted }
 
 // WebhookRegistered starts a webhook's stream.
@@ -104,19 +106,21 @@ type WebhookDeactivated struct{}
 // WebhookDeleted ends a webhook; its pending deliveries are cancelled.
 type WebhookDeleted struct{}
 
-// WebhookSecretRotated replaces the secret; the one before goes on signing
-// beside it until PreviousUntil.
+// WebhookSecretRotated replaces the secret; calls are signed with both until
+// PreviousUntil.
 type WebhookSecretRotated struct {
 	Secret        Sealed    `json:"secret"`
 	PreviousUntil time.Time `json:"previous_until"`
 }
 
-// WebhookResealed holds the secrets as sealed with a newer key. They are the same.
+// WebhookResealed holds the same secrets, encrypted with a newer key.
 type WebhookResealed struct {
 	Headers        []SealedHeader `json:"headers"`
 	Secret         Sealed         `json:"secret,omitempty"`
 	PreviousSecret Sealed         `json:"previous_secret,omitempty"`
 }
+
+// The stored names.
 
 func (WebhookRegistered) ChangeType() string    { return "webhook.registered" }
 func (WebhookChanged) ChangeType() string       { return "webhook.changed" }
@@ -126,9 +130,10 @@ func (WebhookDeleted) ChangeType() string       { return "webhook.deleted" }
 func (WebhookSecretRotated) ChangeType() string { return "webhook.secret_rotated" }
 func (WebhookResealed) ChangeType() string      { return "webhook.resealed" }
 
-var _ = register(WebhookRegistered{}, WebhookChanged{}, WebhookActivated{}, WebhookDeactivated{}, WebhookDeleted{}, WebhookSecretRotated{}, WebhookResealed{})
+var _ = register(WebhookRegistered{}, WebhookChanged{}, WebhookActivated{}, WebhookDeactivated{},
+	WebhookDeleted{}, WebhookSecretRotated{}, WebhookResealed{})
 
-// Evolve gives the webhook after the change, which the log recorded at the time.
+// Evolve returns the webhook after a change that the log recorded at the time.
 func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 	switch c := change.(type) {
 	case WebhookRegistered:
@@ -200,4 +205,118 @@ func clearedBatch(b *Batch) *Batch {
 		return nil
 	}
 	return b
+}
+
+// DecideRegister starts a webhook's stream, with defaults for what the request leaves out.
+func DecideRegister(id WebhookID, number int64, asked ApprovedSpec, sealing Sealing) WebhookRegistered {
+	s := asked.spec
+	return WebhookRegistered{
+		ID: id, Number: number, Name: s.Name.Value, Description: s.Description.or(""), URL: s.URL.Value,
+		Events: s.Events.Value, Headers: sealing.Headers, Secret: sealing.Secret,
+		MaxRetries: s.MaxRetries.or(MaxRetriesRange.Default), RetryDelay: s.RetryDelay.or(RetryDelayRange.Default),
+		Timeout: s.Timeout.or(TimeoutRange.Default), Filters: clearedFilters(s.Filters.or(nil)),
+		Batch: clearedBatch(batchOf(s.Batch)), PayloadVersion: s.PayloadVersion.or(PayloadV1),
+		Active: s.Active.or(true),
+	}
+}
+
+// DecideChange returns an event with the fields that the request changes, if any, and one
+// that activates or deactivates the webhook, if it does.
+func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, error) {
+	if !w.Exists() {
+		return nil, NotFound("webhook")
+	}
+	s := asked.spec
+	var c WebhookChanged
+	change(&c.Name, s.Name, "", w.Name)
+	change(&c.Description, s.Description, "", w.Description)
+	change(&c.URL, s.URL, "", w.URL)
+	change(&c.Events, s.Events, nil, w.Events)
+	change(&c.MaxRetries, s.MaxRetries, MaxRetriesRange.Default, w.MaxRetries)
+	change(&c.RetryDelay, s.RetryDelay, RetryDelayRange.Default, w.RetryDelay)
+	change(&c.Timeout, s.Timeout, TimeoutRange.Default, w.Timeout)
+	change(&c.PayloadVersion, s.PayloadVersion, PayloadV1, w.PayloadVersion)
+	if s.Headers.Given && !slices.Equal(sealing.Headers, w.Headers) {
+		c.Headers = &sealing.Headers
+	}
+	if s.Secret.Given && sealing.Secret != w.Secret {
+		c.Secret = &sealing.Secret
+	}
+	if filters := clearedFilters(s.Filters.or(nil)); s.Filters.Given && !bytes.Equal(filters, w.Filters) {
+		if filters == nil {
+			filters = json.RawMessage("{}")
+		}
+		c.Filters = &filters
+	}
+	if batch := batchOf(s.Batch); s.Batch.Given && !reflect.DeepEqual(clearedBatch(batch), w.Batch) {
+		c.Batch = batch
+	}
+
+	var changes []Change
+	if c != (WebhookChanged{}) {
+		changes = append(changes, c)
+	}
+	if s.Active.set() {
+		changes = append(changes, activation(w, s.Active.Value)...)
+	}
+	return changes, nil
+}
+
+// change sets the field to what the request asks for, unless it is that already.
+func change[T any](field **T, asked Asked[T], otherwise, is T) {
+	if !asked.Given {
+		return
+	}
+	if becomes := asked.or(otherwise); !reflect.DeepEqual(becomes, is) {
+		*field = &becomes
+	}
+}
+
+// batchOf returns the batch that the request asks for; zero when it clears it.
+func batchOf(asked Asked[Batch]) *Batch {
+	batch := asked.or(Batch{})
+	return &batch
+}
+
+func activation(w Webhook, active bool) []Change {
+	switch {
+	case active == w.Active:
+		return nil
+	case active:
+		return []Change{WebhookActivated{}}
+	}
+	return []Change{WebhookDeactivated{}}
+}
+
+// DecideActivate lets a webhook's deliveries go on.
+func DecideActivate(w Webhook) ([]Change, error) {
+	if !w.Exists() {
+		return nil, NotFound("webhook")
+	}
+	return activation(w, true), nil
+}
+
+// DecideDeactivate makes a webhook's deliveries wait.
+func DecideDeactivate(w Webhook) ([]Change, error) {
+	if !w.Exists() {
+		return nil, NotFound("webhook")
+	}
+	return activation(w, false), nil
+}
+
+// DecideDelete ends a webhook for good.
+func DecideDelete(w Webhook) ([]Change, error) {
+	if !w.Exists() {
+		return nil, NotFound("webhook")
+	}
+	return []Change{WebhookDeleted{}}, nil
+}
+
+// DecideRotateSecret replaces the secret. Calls are signed with both until the overlap,
+// which begins now, has ended.
+func DecideRotateSecret(w Webhook, secret Sealed, now time.Time, overlap time.Duration) ([]Change, error) {
+	if !w.Exists() {
+		return nil, NotFound("webhook")
+	}
+	return []Change{WebhookSecretRotated{Secret: secret, PreviousUntil: now.Add(overlap).UTC()}}, nil
 }

@@ -29,7 +29,7 @@ var (
 // webhookFields are the fields of a webhook that callers set.
 var webhookFields = []field[domain.WebhookSpec]{
 	asked("name", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.Name },
-		schema{"minLength": 1, "maxLength": 200}).must(),
+		schema{"minLength": 1, "maxLength": domain.MaxNameLength}).must(),
 	asked("description", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.Description },
 		schema{"default": ""}),
 	asked("url", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.URL },
@@ -42,11 +42,11 @@ var webhookFields = []field[domain.WebhookSpec]{
 	asked("secret", jsonSecret, func(w *domain.WebhookSpec) *domain.Asked[domain.Secret] { return &w.Secret },
 		schema{"maxLength": 256, "writeOnly": true, "description": "signs every call; none: calls are unsigned"}),
 	asked("max_retries", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.MaxRetries },
-		schema{"minimum": 0, "maximum": 10, "default": 3, "description": "retries after the first attempt"}),
+		inRange(domain.MaxRetriesRange, schema{"default": domain.MaxRetriesRange.Default, "description": "retries after the first attempt"})),
 	asked("retry_delay", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.RetryDelay },
-		schema{"minimum": 1, "maximum": 86400, "default": 60, "description": "seconds before the second attempt; doubled before each that follows"}),
+		inRange(domain.RetryDelayRange, schema{"default": domain.RetryDelayRange.Default, "description": "seconds before the second attempt; doubled before each that follows"})),
 	asked("timeout", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.Timeout },
-		schema{"minimum": 1, "maximum": 300, "default": 30, "description": "seconds, for the whole call"}),
+		inRange(domain.TimeoutRange, schema{"default": domain.TimeoutRange.Default, "description": "seconds, for the whole call"})),
 	asked("filters", jsonFilters, func(w *domain.WebhookSpec) *domain.Asked[json.RawMessage] { return &w.Filters }, filtersSchema),
 	asked("batch", jsonBatch, func(w *domain.WebhookSpec) *domain.Asked[domain.Batch] { return &w.Batch },
 		schema{"description": "several events in one call; null: each has its own"}),
@@ -54,6 +54,11 @@ var webhookFields = []field[domain.WebhookSpec]{
 		schema{"enum": []any{domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents, nil}, "default": domain.PayloadV1}),
 	asked("is_active", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Active },
 		schema{"default": true}).notNull(),
+}
+
+// inRange returns the schema of a number with the bounds that the domain checks.
+func inRange(r domain.Range, more schema) schema {
+	return merged(schema{"minimum": r.Min, "maximum": r.Max}, more)
 }
 
 var jsonSecret = jsonType[domain.Secret]{schema{"type": "string"}, func(raw []byte) (domain.Secret, faults) {
@@ -79,8 +84,8 @@ var jsonHeaders = jsonType[[]domain.Header]{
 }
 
 var batch = object[domain.Batch]{fields: []field[domain.Batch]{
-	number("max_events", func(b *domain.Batch) *int { return &b.MaxEvents }, schema{"minimum": 1, "maximum": 1000}),
-	number("max_wait", func(b *domain.Batch) *int { return &b.MaxWait }, schema{"minimum": 1, "maximum": 300, "description": "seconds"}),
+	number("max_events", func(b *domain.Batch) *int { return &b.MaxEvents }, inRange(domain.BatchEventsRange, nil)),
+	number("max_wait", func(b *domain.Batch) *int { return &b.MaxWait }, inRange(domain.BatchWaitRange, schema{"description": "seconds"})),
 }}
 
 func number(name string, of func(*domain.Batch) *int, more schema) field[domain.Batch] {

@@ -1,0 +1,241 @@
+package domain
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Asked is one field of a request: left out, given as null, or given a value.
+type Asked[T any] struct {
+	Given bool
+	Null  bool // given as null: back to the default
+	Value T
+}
+
+// Ask is a field that was given a value.
+func Ask[T any](value T) Asked[T] { return Asked[T]{Given: true, Value: value} }
+
+// AskNull is a field that was given as null.
+func AskNull[T any]() Asked[T] { return Asked[T]{Given: true, Null: true} }
+
+// set reports whether the field has a value.
+func (a Asked[T]) set() bool { return a.Given && !a.Null }
+
+// or returns the value, or the default if there is none.
+func (a Asked[T]) or(otherwise T) T {
+	if a.set() {
+		return a.Value
+	}
+	return otherwise
+}
+
+// WebhookSpec is a request to create or change a webhook, before it is checked. Secrets
+// are in clear.
+type WebhookSpec struct {
+	Name           Asked[string]
+	Description    Asked[string]
+	URL            Asked[string]
+	Events         Asked[[]string]
+	Headers        Asked[[]Header] // a value that is Masked keeps what is stored
+	Secret         Asked[Secret]
+	MaxRetries     Asked[int]
+	RetryDelay     Asked[int] // seconds
+	Timeout        Asked[int] // seconds
+	Filters        Asked[json.RawMessage]
+	Batch          Asked[Batch]
+	PayloadVersion Asked[PayloadVersion]
+	Active         Asked[bool]
+}
+
+// ApprovedSpec is a WebhookSpec that has passed CheckSpec.
+type ApprovedSpec struct{ spec WebhookSpec }
+
+// Headers returns the requested headers, values in clear.
+func (a ApprovedSpec) Headers() []Header { return a.spec.Headers.or(nil) }
+
+// Secret returns the requested secret; zero if none.
+func (a ApprovedSpec) Secret() Secret { return a.spec.Secret.or(Secret{}) }
+
+// Sealing holds the encrypted secrets of an ApprovedSpec. Values that do not change must
+// be the stored ones: encrypting the same text again makes another ciphertext.
+type Sealing struct {
+	Headers []SealedHeader
+	Secret  Sealed
+}
+
+// Range is the values that a number of a webhook may have (contract section 2).
+type Range struct {
+	Min, Max, Default int
+	unit              string // for messages
+}
+
+// The ranges.
+var (
+	MaxRetriesRange  = Range{Min: 0, Max: 10, Default: 3}
+	RetryDelayRange  = Range{Min: 1, Max: 86400, Default: 60, unit: " seconds"}
+	TimeoutRange     = Range{Min: 1, Max: 300, Default: 30, unit: " seconds"}
+	BatchEventsRange = Range{Min: 1, Max: MaxBatchMembers}
+	BatchWaitRange   = Range{Min: 1, Max: 300, unit: " seconds"}
+)
+
+// MaxNameLength is the longest name of a webhook, in characters.
+const MaxNameLength = 200
+
+const (
+	cannotBeNull = "cannot be null"
+	isRequired   = "is required"
+)
+
+// CheckSpec checks a request by the rules of contract section 2, and names all fields that
+// break one. A new webhook (creating) must have a name, a url and events.
+func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, error) {
+	c := specCheck{creating: creating}
+	c.text("name", spec.Name, 1, MaxNameLength)
+	if spec.Description.set() {
+		c.printable("description", spec.Description.Value)
+	}
+	if c.required("url", spec.URL.Given, spec.URL.Null) {
+		c.add(FieldsOf(CheckURL(spec.URL.Value))...)
+	}
+	if c.required("events", spec.Events.Given, spec.Events.Null) {
+		events, refused := catalog.ParseSubscriptions("events", spec.Events.Value)
+		c.add(refused...)
+		spec.Events.Value = subscriptionTexts(events)
+	}
+	if spec.Headers.set() {
+		c.add(CheckHeaders(spec.Headers.Value)...)
+		if creating {
+			c.noMasks(spec.Headers.Value)
+		}
+	}
+	if spec.Secret.set() {
+		c.add(CheckSecret("secret", spec.Secret.Value)...)
+	}
+	c.number("max_retries", spec.MaxRetries, MaxRetriesRange)
+	c.number("retry_delay", spec.RetryDelay, RetryDelayRange)
+	c.number("timeout", spec.Timeout, TimeoutRange)
+	if spec.Filters.set() {
+		if _, err := compileFilter(spec.Filters.Value); err != nil {
+			c.refuse("filters", err)
+		}
+		spec.Filters.Value = compacted(spec.Filters.Value)
+	}
+	if spec.Batch.set() {
+		c.within("batch.max_events", spec.Batch.Value.MaxEvents, BatchEventsRange)
+		c.within("batch.max_wait", spec.Batch.Value.MaxWait, BatchWaitRange)
+	}
+	if spec.PayloadVersion.set() && !spec.PayloadVersion.Value.Known() {
+		c.add(FieldError{"payload_version", `must be "1", "2" or "cloudevents"`})
+	}
+	if spec.Active.Null {
+		c.add(FieldError{"is_active", cannotBeNull})
+	}
+	if err := CheckFields(c.refused); err != nil {
+		return ApprovedSpec{}, err
+	}
+	return ApprovedSpec{spec}, nil
+}
+
+// specCheck collects what is wrong with a spec.
+type specCheck struct {
+	creating bool
+	refused  []FieldError
+}
+
+func (c *specCheck) add(refused ...FieldError) { c.refused = append(c.refused, refused...) }
+
+// refuse adds the fields that err names, or else the field itself.
+func (c *specCheck) refuse(field string, err error) {
+	if fields := FieldsOf(err); len(fields) > 0 {
+		c.add(fields...)
+		return
+	}
+	c.add(FieldError{field, "cannot be read"})
+}
+
+// required reports whether there is a value to check.
+func (c *specCheck) required(field string, given, null bool) bool {
+	switch {
+	case null && !c.creating:
+		c.add(FieldError{field, cannotBeNull})
+	case null, !given && c.creating:
+		c.add(FieldError{field, isRequired})
+	}
+	return given && !null
+}
+
+func (c *specCheck) text(field string, asked Asked[string], least, most int) {
+	if !c.required(field, asked.Given, asked.Null) {
+		return
+	}
+	if n := utf8.RuneCountInString(asked.Value); n < least || n > most {
+		c.add(FieldError{field, fmt.Sprintf("must have %d to %d characters", least, most)})
+		return
+	}
+	c.printable(field, asked.Value)
+}
+
+// printable refuses what neither a text column nor a page can hold.
+func (c *specCheck) printable(field, text string) {
+	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+		c.add(FieldError{field, noNUL})
+	}
+}
+
+const noNUL = "must be text without the character U+0000"
+
+func (c *specCheck) number(field string, asked Asked[int], allowed Range) {
+	if asked.set() {
+		c.within(field, asked.Value, allowed)
+	}
+}
+
+func (c *specCheck) within(field string, n int, allowed Range) {
+	if n < allowed.Min || n > allowed.Max {
+		c.add(FieldError{field, fmt.Sprintf("must be from %d to %d%s", allowed.Min, allowed.Max, allowed.unit)})
+	}
+}
+
+func (c *specCheck) noMasks(headers []Header) {
+	for _, h := range headers {
+		if h.Value == Masked {
+			c.add(FieldError{"headers." + shortened(h.Name, 100), "has the mask for a value; give the value itself"})
+		}
+	}
+}
+
+func subscriptionTexts(list Subscriptions) []string {
+	texts := make([]string, len(list))
+	for i, s := range list {
+		texts[i] = string(s)
+	}
+	return texts
+}
+
+// compacted is JSON without white space, as the log keeps it.
+func compacted(raw json.RawMessage) json.RawMessage {
+	var b bytes.Buffer
+	if json.Compact(&b, raw) != nil {
+		return raw // it was refused already
+	}
+	return b.Bytes()
+}
+
+// How long calls are signed with the old secret too.
+const (
+	DefaultOverlap = 24 * time.Hour
+	MaxOverlap     = 30 * 24 * time.Hour
+)
+
+// CheckRotation checks the secret and the overlap, of at most MaxOverlap, of a rotation.
+func CheckRotation(secret Secret, overlap time.Duration) error {
+	refused := CheckSecret("secret", secret)
+	if overlap < 0 || overlap > MaxOverlap {
+		refused = append(refused, FieldError{"overlap_seconds", fmt.Sprintf("must be from 0 to %d", int(MaxOverlap/time.Second))})
+	}
+	return CheckFields(refused)
+}
