@@ -3,6 +3,7 @@ package domain
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,7 +13,7 @@ import (
 //
 // Its rules (the guide's "Автоматические Алерты", contract section 5):
 //   - of each kind, a webhook has at most one open alert: it is raised once, and
-//     resolved by itself when what it says is so no more;
+//     resolved when it no longer holds;
 //   - inactive: an active webhook had no call for a day, or it was deactivated a
 //     day ago; one that asks for the service's own events alone may have none;
 //   - low_success_rate: below 90 % of the last hour's calls, of 20 at least;
@@ -95,7 +96,7 @@ type Alert struct {
 	Version int64
 }
 
-// Evolve gives the alert after the change.
+// Evolve returns the alert after a change.
 func (a Alert) Evolve(change Change) Alert {
 	switch c := change.(type) {
 	case WebhookAlertRaised:
@@ -107,7 +108,7 @@ func (a Alert) Evolve(change Change) Alert {
 	return a
 }
 
-// Finding is what one look at a webhook found about one kind of alert.
+// Finding is the condition of one kind of alert at one time.
 type Finding struct {
 	Kind     AlertKind
 	Holds    bool // there is reason for the alert
@@ -116,8 +117,8 @@ type Finding struct {
 	Limit    float64
 }
 
-// DecideAlert raises what holds and is not open, and resolves what is open and
-// holds no more; nil: all is as it should be.
+// DecideAlert raises an alert that holds and is not open, resolves one that is open and
+// no longer holds, and otherwise returns nil.
 func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
 	key := AlertKey{webhook, f.Kind}
 	switch {
@@ -130,7 +131,7 @@ func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
 	return nil
 }
 
-// AlertEvent is what subscribers get of an alert that was raised or resolved.
+// AlertEvent returns the event that tells subscribers of an alert raised or resolved.
 func AlertEvent(w Webhook, change Change, at time.Time) EventTriggered {
 	notice := struct {
 		AlertID       AlertID   `json:"alert_id"`
@@ -180,7 +181,7 @@ type CallFigures struct {
 // CallMinute counts the calls of one minute since 1970.
 type CallMinute struct{ Minute, Calls, Successes int64 }
 
-// Count takes in one call, recorded at the time. Test calls are not for it.
+// Count adds one call, recorded at the time; not for test calls.
 func (f *CallFigures) Count(outcome Outcome, eventType EventType, at time.Time) {
 	if at.After(f.LastCallAt) {
 		f.LastCallAt = at
@@ -197,7 +198,7 @@ func (f *CallFigures) Count(outcome Outcome, eventType EventType, at time.Time) 
 	f.addMinute(m)
 }
 
-// Add takes in figures of what came later, of an hour at most.
+// Add adds figures of later calls, of an hour at most.
 func (f *CallFigures) Add(later CallFigures) {
 	if later.LastCallAt.After(f.LastCallAt) {
 		f.LastCallAt = later.LastCallAt
@@ -214,8 +215,7 @@ func (f *CallFigures) Add(later CallFigures) {
 	f.Failures += later.Failures
 }
 
-// Spotless tells whether no call failed that an alert could still go by: nothing is
-// then to be judged that only a call can change.
+// Spotless reports whether no failed call could still cause an alert.
 func (f *CallFigures) Spotless() bool {
 	for _, m := range f.Minutes {
 		if m.Successes < m.Calls {
@@ -249,7 +249,7 @@ func (f *CallFigures) within(window time.Duration, now time.Time) (calls, succes
 	return calls, successes
 }
 
-// Judge finds what there is to alert of about a webhook now, every kind in turn.
+// Judge returns the finding of every kind of alert about a webhook.
 func (r AlertRules) Judge(w Webhook, f CallFigures, now time.Time) []Finding {
 	if !w.Exists() {
 		findings := make([]Finding, len(AlertKinds))
@@ -261,8 +261,8 @@ func (r AlertRules) Judge(w Webhook, f CallFigures, now time.Time) []Finding {
 	return append([]Finding{r.inactive(w, f, now), r.lowRate(f, now)}, r.JudgeCall(w, f)...)
 }
 
-// JudgeCall finds what a call may change at once, right after it was counted:
-// the kinds that go by single calls, not by time.
+// JudgeCall returns the findings that depend on single calls, not on time, to be judged
+// right after a call.
 func (r AlertRules) JudgeCall(w Webhook, f CallFigures) []Finding {
 	return []Finding{r.failures(f), r.JudgeTimeout(w, f)}
 }
@@ -290,12 +290,7 @@ func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
 }
 
 func onlySystem(events []string) bool {
-	for _, s := range events {
-		if !EventType(s).IsSystem() {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(events, func(s string) bool { return !EventType(s).IsSystem() })
 }
 
 func (r AlertRules) lowRate(f CallFigures, now time.Time) Finding {
@@ -321,7 +316,7 @@ func (r AlertRules) failures(f CallFigures) Finding {
 	return finding
 }
 
-// JudgeTimeout finds whether the last call that was judged ran out its timeout.
+// JudgeTimeout returns the finding about the last call's timeout.
 func (r AlertRules) JudgeTimeout(w Webhook, f CallFigures) Finding {
 	finding := Finding{Kind: AlertTimeout, Holds: f.TimedOut, Observed: float64(w.Timeout), Limit: float64(w.Timeout), Message: "a call ended in time"}
 	if f.TimedOut {

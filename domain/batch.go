@@ -22,7 +22,7 @@ import (
 //
 // A delivery becomes a member by an event in its own stream, at the version at
 // which it was waiting: so it joins one batch, or is cancelled, or is asked for at
-// once by itself, and never two of these, whoever races.
+// once by itself, and never two of these, also under concurrency.
 
 // BatchEventType stands for the type of what a batch delivers: in its calls and
 // in X-Webhook-Event. No event of the clinic has it, for their types have a dot.
@@ -100,7 +100,7 @@ func BatchOf(first DeliveryID) DeliveryID {
 	return DeliveryID(stamp(id))
 }
 
-// In gives a member of a batch as it stands: as its batch does.
+// In returns d, a member of batch, in the state of the batch.
 func (d Delivery) In(batch Delivery) Delivery {
 	batch.EventID, batch.BatchID, batch.Members, batch.Size, batch.Version = d.EventID, d.BatchID, nil, 0, d.Version
 	return batch
@@ -127,16 +127,16 @@ type Waiting struct {
 // MaxBatchMembers is the most that a webhook can ask for.
 const MaxBatchMembers = 1000
 
-// BatchMemberBytes is more than the body says of a member beside its event_data.
+// BatchMemberBytes is more than a member takes in the body besides its event_data.
 const BatchMemberBytes = 256
 
-// BatchFull tells whether so many members of so many bytes leave no room for another.
+// BatchFull reports whether a batch of so many members and bytes has no room for another.
 func BatchFull(members, size, maxEvents int) bool {
 	return members >= maxEvents || size+members*BatchMemberBytes >= MaxEventBytes
 }
 
-// DecideBatch says how many of those that wait, the oldest first, go together
-// now; 0: they go on waiting.
+// DecideBatch returns how many of the waiting deliveries, oldest first, form a batch now;
+// 0: they go on waiting.
 func DecideBatch(waiting []Waiting, now time.Time) int {
 	size, most, due := 0, MaxBatchMembers, false
 	for n, w := range waiting {
@@ -153,7 +153,7 @@ func DecideBatch(waiting []Waiting, now time.Time) int {
 	return 0
 }
 
-// FormBatch makes a batch of the deliveries, and each of them its member.
+// FormBatch returns the events that make a batch of the deliveries.
 func FormBatch(webhook WebhookID, together []Waiting) (DeliveryID, DeliveryBatched, []DeliveryJoinedBatch) {
 	id := BatchOf(together[0].DeliveryID)
 	batched := DeliveryBatched{WebhookID: webhook, Members: make([]BatchMember, len(together))}

@@ -18,7 +18,7 @@ import (
 //     retry, and the next follows at once;
 //   - nothing follows a success but a retry that somebody asked for.
 
-// Outcome is how a call ended, in one word. The sender gives it.
+// Outcome is how a call ended, in one word, as the sender classifies it.
 type Outcome string
 
 // OutcomeSuccess is the only good one: a status from 200 to 299.
@@ -123,7 +123,7 @@ const (
 )
 
 // DeliveryRetryRequested asks for an attempt now, even after the end. The
-// delivery starts its count of retries anew.
+// delivery's count of retries starts over.
 type DeliveryRetryRequested struct {
 	EventID   EventID   `json:"event_id"`
 	WebhookID WebhookID `json:"webhook_id"`
@@ -263,7 +263,7 @@ type Delivery struct {
 	Version       int64
 }
 
-// Evolve gives the delivery after the change, which the log recorded at the time.
+// Evolve returns the delivery after a change that the log recorded at the time.
 func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 	if d.State == "" {
 		d.State = DeliveryPending
@@ -318,7 +318,7 @@ func (d Delivery) after(c Call) Delivery {
 // statusGone is the receiver's word that it will never take this webhook again.
 const statusGone = 410
 
-// DecideOutcome says what the end of a call means for its delivery. end is the
+// DecideOutcome returns the event that a call leads to. end is the
 // database's time at which the call ended; retryAfter what the receiver asked
 // for on 429 or 503, which can only lengthen the wait.
 func DecideOutcome(id DeliveryID, retries int, w Webhook, call Call, end time.Time, retryAfter time.Duration) Change {

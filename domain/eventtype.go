@@ -26,7 +26,7 @@ func (t EventType) Group() string {
 	return group
 }
 
-// IsSystem tells the service's own types from the clinic's.
+// IsSystem reports whether t is one of the service's own types.
 func (t EventType) IsSystem() bool { return t.Group() == systemGroup }
 
 // EventTypeInfo is one line of the catalogue.
@@ -121,8 +121,8 @@ func (c Catalog) Known(t EventType) bool {
 	return ok && info.Group != systemGroup
 }
 
-// CheckEventType gives the reason, under the name field, why a caller cannot trigger
-// events of this type; nothing when it can.
+// CheckEventType returns the reason, under the name field, why a caller cannot trigger
+// events of this type, if any.
 func (c Catalog) CheckEventType(field string, t EventType) []FieldError {
 	switch {
 	case c.Known(t):
@@ -135,7 +135,7 @@ func (c Catalog) CheckEventType(field string, t EventType) []FieldError {
 	return []FieldError{{field, "is not a known event type" + suggest.DidYouMean(c.Suggest(string(t)))}}
 }
 
-// Suggest gives the known type nearest to what somebody typed, or "" when none is near.
+// Suggest returns the known type nearest to a misspelt one, or "" if none is near.
 func (c Catalog) Suggest(unknown string) string {
 	candidates := make([]string, len(c.clinic))
 	for i, info := range c.clinic {

@@ -40,8 +40,8 @@ var reservedHeaders = map[string]string{
 
 const hopByHop = "belongs to the connection, not to the call"
 
-// CheckHeaders gives every reason why a webhook cannot have these headers of its own:
-// more than 50; a name that is no HTTP token, is there twice in any letter case, or is
+// CheckHeaders returns every reason why a webhook cannot have these headers of its own:
+// more than 50; a name that is not an HTTP token, occurs twice in any letter case, or is
 // reserved (Host, Content-*, Cookie, Expect, User-Agent, X-Webhook-*, webhook-*,
 // *Idempotency-Key and the hop-by-hop headers); a value over 4 KB or beyond printable
 // ASCII. Fields are named `headers.<name>`; values are never repeated in a message.

@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// WebhookID names one webhook for ever; its short number is for people.
+// WebhookID identifies a webhook; its short number is for people.
 type WebhookID uuid.UUID
 
 // EventID names one event that the clinic emitted. Ours are UUIDv7, so that
@@ -69,7 +69,7 @@ func DeliveryOf(event EventID, webhook WebhookID) DeliveryID {
 // event that recorded the attempt, so a call's details need no index of their own.
 type CallID uuid.UUID
 
-// CallAt gives the id of the call recorded at the position of the log.
+// CallAt returns the id of the call recorded at a position of the log.
 func CallAt(delivery DeliveryID, position int64) CallID {
 	var id uuid.UUID
 	copy(id[:7], delivery[:7])
@@ -77,7 +77,7 @@ func CallAt(delivery DeliveryID, position int64) CallID {
 	return CallID(stamp(id))
 }
 
-// Position tells where the log holds the call.
+// Position returns the log position of the call.
 func (id CallID) Position() int64 {
 	return int64(binary.BigEndian.Uint64(id[8:]) &^ (3 << 62))
 }
@@ -94,7 +94,7 @@ func stamp(id uuid.UUID) uuid.UUID {
 	return id
 }
 
-// ParseEventStream gives the id of an event's stream; an error when it is another kind's.
+// ParseEventStream returns the id of an event's stream.
 func ParseEventStream(stream string) (EventID, error) {
 	kind, id, err := ParseStream(stream)
 	if err == nil && kind != "event" {

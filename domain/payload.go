@@ -24,7 +24,7 @@ func (v PayloadVersion) Known() bool {
 	return v == PayloadV1 || v == PayloadV2 || v == PayloadCloudEvents
 }
 
-// Payload is all that a body and its headers tell of one attempt. EventData goes out
+// Payload holds what a body and its headers say about one attempt. EventData goes out
 // byte for byte; everything else is put into JSON here.
 type Payload struct {
 	EventType     EventType
@@ -83,7 +83,7 @@ type BatchPayload struct {
 }
 
 // AppendBatchPayload appends the body of one attempt at a batch: version 1 bodies, with
-// what is the same for all of them said once. It is the same for every PayloadVersion.
+// common fields once. It is the same for every PayloadVersion.
 func AppendBatchPayload(dst []byte, p BatchPayload) []byte {
 	dst = append(dst, `{"batch":true,"events":[`...)
 	for i, e := range p.Events {

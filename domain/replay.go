@@ -61,7 +61,7 @@ type Replay struct {
 	Version   int64
 }
 
-// Evolve gives the replay after the change.
+// Evolve returns the replay after a change.
 func (r Replay) Evolve(change Change) Replay {
 	r.Version++
 	switch c := change.(type) {
@@ -104,8 +104,8 @@ func CheckReplay(catalog Catalog, spec ReplaySpec) error {
 	return CheckFields(refused)
 }
 
-// ReplayWants tells whether a replay sends a delivery that stands so again:
-// whatever ended, or only what failed. What is on its way anyway is left alone.
+// ReplayWants reports whether a replay sends the delivery again: any that has ended, or
+// only a failed one. Pending deliveries are left alone.
 func (d Delivery) ReplayWants(onlyFailed bool) bool {
 	return d.State == DeliveryFailed || !onlyFailed && d.State != DeliveryPending
 }

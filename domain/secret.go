@@ -17,7 +17,7 @@ const maxSecretBytes = 256
 const Masked = "***"
 
 // Secret holds a text that must not leave in clear. However it is printed, logged or
-// encoded, it shows as Masked; only Reveal gives the text. The zero value is no secret.
+// encoded, it shows as Masked; only Reveal returns the text. The zero value is no secret.
 //
 // The text is behind a pointer because fmt prints the plain strings of unexported fields
 // without asking their type; of a pointer it prints the address.
@@ -37,7 +37,7 @@ func GeneratedSecret(random []byte) Secret {
 	return NewSecret(secretPrefix + base64.StdEncoding.EncodeToString(random))
 }
 
-// CheckSecret gives what is wrong with a webhook's secret, under the name field: more
+// CheckSecret returns what is wrong with a webhook's secret, under the name field: more
 // than 256 bytes, not UTF-8, or a `whsec_` secret that no Standard Webhooks library could
 // read. No secret at all is fine: the webhook is unsigned.
 func CheckSecret(field string, secret Secret) []FieldError {
@@ -54,7 +54,7 @@ func CheckSecret(field string, secret Secret) []FieldError {
 	return nil
 }
 
-// Reveal gives the text itself, to sign or to encrypt with. It is the only way to it.
+// Reveal returns the text, to sign or to encrypt with. Nothing else does.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -62,7 +62,7 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// IsZero reports that there is no secret.
+// IsZero reports whether there is no secret.
 func (s Secret) IsZero() bool { return s.text == nil }
 
 // Equal reports whether two secrets have the same text.

@@ -117,7 +117,7 @@ type Signer struct {
 func (s Signer) IsZero() bool { return s.Current == nil }
 
 // macs keeps HMAC-SHA256 states of one key: a state that was reset once starts again
-// without hashing the key anew.
+// without hashing the key again.
 type macs struct {
 	key  []byte
 	idle *sync.Pool // of *mac

@@ -1,6 +1,9 @@
 package domain
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // An API token lets its bearer call us. Only its SHA-256 is kept.
 
@@ -32,17 +35,12 @@ type Token struct {
 	Version   int64
 }
 
-// Allows tells whether the token has the right.
+// Allows reports whether the token has the right.
 func (t Token) Allows(scope Scope) bool {
-	for _, s := range t.Scopes {
-		if s == scope || s == ScopeAdmin {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(t.Scopes, scope) || slices.Contains(t.Scopes, ScopeAdmin)
 }
 
-// Valid tells whether the token may be used at the time.
+// Valid reports whether the token may be used at the time.
 func (t Token) Valid(at time.Time) bool {
 	return t.Version > 0 && !t.Revoked && (t.ExpiresAt.IsZero() || at.Before(t.ExpiresAt))
 }
@@ -65,7 +63,7 @@ func (TokenRevoked) ChangeType() string { return "token.revoked" }
 
 var _ = register(TokenCreated{}, TokenRevoked{})
 
-// Evolve gives the token after the change, which the log recorded at the time.
+// Evolve returns the token after a change that the log recorded at the time.
 func (t Token) Evolve(change Change, at time.Time) Token {
 	switch c := change.(type) {
 	case TokenCreated:
@@ -88,23 +86,14 @@ func DecideCreateToken(c TokenCreated) (Change, error) {
 		return nil, Invalid("scopes", "must name at least one scope")
 	}
 	for _, s := range c.Scopes {
-		if !known(s) {
+		if !slices.Contains(Scopes, s) {
 			return nil, Invalid("scopes", "unknown scope "+string(s)+": use webhooks:read, webhooks:write, events:write, audit:read or admin")
 		}
 	}
 	return c, nil
 }
 
-func known(scope Scope) bool {
-	for _, s := range Scopes {
-		if s == scope {
-			return true
-		}
-	}
-	return false
-}
-
-// DecideRevoke ends the token; revoking it again is no event.
+// DecideRevoke ends the token; revoking it again makes no event.
 func DecideRevoke(t Token) ([]Change, error) {
 	if t.Version == 0 {
 		return nil, NotFound("token")

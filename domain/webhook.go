@@ -26,7 +26,7 @@ type SealedHeader struct {
 	Value Sealed `json:"value"`
 }
 
-// Batch is how a busy receiver wants its events together.
+// Batch says how events of a webhook are batched.
 type Batch struct {
 	MaxEvents int `json:"max_events"` // 1 to 1000
 	MaxWait   int `json:"max_wait"`   // seconds, 1 to 300
