@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // redactor takes a webhook's secrets out of what its receiver answers: a receiver
@@ -39,7 +40,7 @@ func jsonForms(text string) []string {
 	if err != nil {
 		return nil
 	}
-	least := domain.AppendJSONString(nil, text)
+	least := strictjson.AppendString(nil, text)
 	return []string{
 		string(html[1 : len(html)-1]), string(least[1 : len(least)-1]), strings.ReplaceAll(string(least[1:len(least)-1]), "/", `\/`),
 	}

@@ -2,7 +2,6 @@ package domain
 
 import (
 	"errors"
-	"time"
 
 	"github.com/medilab/webhooks/domain/strictjson"
 )
@@ -33,12 +32,4 @@ func malformed(err error) error {
 func JSONText(raw []byte) (string, bool) {
 	text, ok := strictjson.Text(raw)
 	return string(text), ok
-}
-
-// AppendJSONString is strictjson.AppendString.
-func AppendJSONString(dst []byte, s string) []byte { return strictjson.AppendString(dst, s) }
-
-// AppendTime is strictjson.AppendTime.
-func AppendTime(dst []byte, at time.Time, digits int) []byte {
-	return strictjson.AppendTime(dst, at, digits)
 }

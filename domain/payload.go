@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // PayloadVersion is the format of the bodies that a webhook asked for (contract section 3).
@@ -160,7 +162,7 @@ func appendAttempt(dst []byte, webhook uuid.UUID, at time.Time, attempt int) []b
 }
 
 func appendMember(dst []byte, name, value string) []byte {
-	return AppendJSONString(append(dst, name...), value)
+	return strictjson.AppendString(append(dst, name...), value)
 }
 
 func appendOptional(dst []byte, name, value string) []byte {
@@ -197,5 +199,5 @@ func appendStoredTime(dst []byte, at time.Time) []byte {
 
 func appendTime(dst []byte, name string, at time.Time, digits int) []byte {
 	dst = append(append(dst, name...), '"')
-	return append(AppendTime(dst, at, digits), '"')
+	return append(strictjson.AppendTime(dst, at, digits), '"')
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/google/uuid"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"pgregory.net/rapid"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 func samplePayload() Payload {
@@ -204,7 +206,7 @@ func TestTimesAreWrittenAsPackageTimeWouldWriteThem(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		at := time.Unix(rapid.Int64Range(-2e9, 2e11).Draw(t, "seconds"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds")).In(east)
 		for digits, layout := range layouts {
-			if got, want := string(AppendTime([]byte("at "), at, digits)), "at "+at.UTC().Format(layout); got != want {
+			if got, want := string(strictjson.AppendTime([]byte("at "), at, digits)), "at "+at.UTC().Format(layout); got != want {
 				t.Errorf("%s, not %s", got, want)
 			}
 		}

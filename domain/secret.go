@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // secretPrefix marks a secret of the Standard Webhooks specification: base64 follows.
@@ -97,7 +99,7 @@ func (s Secret) MarshalJSON() ([]byte, error) {
 	if s.IsZero() {
 		return []byte("null"), nil
 	}
-	return AppendJSONString(nil, s.String()), nil
+	return strictjson.AppendString(nil, s.String()), nil
 }
 
 // MarshalText keeps text encoders, and JSON object keys, from showing the text.

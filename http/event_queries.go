@@ -7,6 +7,7 @@ import (
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/filter"
+	"github.com/medilab/webhooks/domain/strictjson"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -51,8 +52,8 @@ func (s *Server) listEvents(x *request, r *http.Request) error {
 // encoding/json would remove the white space. Its fields are those of projections.Event.
 func appendEvent(dst []byte, e projections.Event) []byte {
 	dst = append(append(append(dst, `{"event_id":"`...), e.ID.String()...), `","event_type":`...)
-	dst = domain.AppendJSONString(dst, e.Type)
-	dst = domain.AppendJSONString(append(dst, `,"source":`...), e.Source)
+	dst = strictjson.AppendString(dst, e.Type)
+	dst = strictjson.AppendString(append(dst, `,"source":`...), e.Source)
 	dst = appendOrNull(append(dst, `,"correlation_id":`...), e.CorrelationID)
 	dst = append(append(dst, `,"event_data":`...), e.Data...)
 	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
@@ -63,7 +64,7 @@ func appendOrNull(dst []byte, text *string) []byte {
 	if text == nil {
 		return append(dst, "null"...)
 	}
-	return domain.AppendJSONString(dst, *text)
+	return strictjson.AppendString(dst, *text)
 }
 
 func (s *Server) getEvent(x *request, r *http.Request) error {
@@ -157,5 +158,5 @@ func jsonOf(text string) json.RawMessage {
 	case json.Valid([]byte(text)):
 		return json.RawMessage(text)
 	}
-	return domain.AppendJSONString(nil, text)
+	return strictjson.AppendString(nil, text)
 }

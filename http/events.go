@@ -8,6 +8,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 const triggerPath = "/webhooks/events/trigger"
@@ -174,7 +175,7 @@ type acceptedListView struct {
 
 func appendAccepted(dst []byte, a commands.Accepted) []byte {
 	dst = append(append(append(dst, `{"event_id":"`...), a.EventID.String()...), `","event_type":`...)
-	dst = domain.AppendJSONString(dst, string(a.EventType))
+	dst = strictjson.AppendString(dst, string(a.EventType))
 	return append(appendMoment(append(dst, `,"accepted_at":`...), a.AcceptedAt), '}')
 }
 

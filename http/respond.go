@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 var (
@@ -67,7 +67,7 @@ func (m moment) MarshalJSON() ([]byte, error) {
 // appendMoment appends RFC 3339 in UTC with the microseconds that the log keeps.
 func appendMoment(dst []byte, at time.Time) []byte {
 	const micros = 6
-	return append(domain.AppendTime(append(dst, '"'), at, micros), '"')
+	return append(strictjson.AppendTime(append(dst, '"'), at, micros), '"')
 }
 
 // page is the answer of every list.
