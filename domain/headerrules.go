@@ -13,9 +13,9 @@ import (
 
 // Rules for a webhook's own headers and its URL (contract section 2).
 const (
-	maxHeaders     = 50
+	MaxHeaders     = 50
 	maxHeaderName  = 200
-	maxHeaderValue = 4096
+	MaxHeaderValue = 4096
 	maxURLBytes    = 2048
 )
 
@@ -46,8 +46,8 @@ const hopByHop = "belongs to the connection, not to the call"
 // *Idempotency-Key and the hop-by-hop headers); a value over 4 KB or beyond printable
 // ASCII. Fields are named `headers.<name>`; values are never repeated in a message.
 func CheckHeaders(headers []Header) []FieldError {
-	if len(headers) > maxHeaders {
-		return []FieldError{{"headers", fmt.Sprintf("must be at most %d", maxHeaders)}}
+	if len(headers) > MaxHeaders {
+		return []FieldError{{"headers", fmt.Sprintf("must be at most %d", MaxHeaders)}}
 	}
 	var refused []FieldError
 	seen := make(map[string]bool, len(headers))
@@ -58,8 +58,8 @@ func CheckHeaders(headers []Header) []FieldError {
 		case message != "":
 		case seen[lower]:
 			message = "is there twice; letter case makes no difference in a header's name"
-		case len(h.Value) > maxHeaderValue:
-			message = fmt.Sprintf("must have a value of at most %d bytes", maxHeaderValue)
+		case len(h.Value) > MaxHeaderValue:
+			message = fmt.Sprintf("must have a value of at most %d bytes", MaxHeaderValue)
 		case !isPrintableASCII(h.Value):
 			message = "must have a value of printable ASCII characters"
 		}

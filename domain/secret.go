@@ -12,8 +12,8 @@ import (
 // secretPrefix marks a secret of the Standard Webhooks specification: base64 follows.
 const secretPrefix = "whsec_"
 
-// maxSecretBytes is the longest secret of a webhook (contract section 2).
-const maxSecretBytes = 256
+// MaxSecretBytes is the longest secret of a webhook (contract section 2).
+const MaxSecretBytes = 256
 
 // Masked stands wherever a secret or a header's value would be shown.
 const Masked = "***"
@@ -44,8 +44,8 @@ func GeneratedSecret(random []byte) Secret {
 // read. No secret at all is fine: the webhook is unsigned.
 func CheckSecret(field string, secret Secret) []FieldError {
 	text := secret.Reveal()
-	if len(text) > maxSecretBytes {
-		return []FieldError{{field, fmt.Sprintf("must be at most %d bytes", maxSecretBytes)}}
+	if len(text) > MaxSecretBytes {
+		return []FieldError{{field, fmt.Sprintf("must be at most %d bytes", MaxSecretBytes)}}
 	}
 	if !utf8.ValidString(text) {
 		return []FieldError{{field, "must be UTF-8"}}

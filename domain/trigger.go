@@ -10,8 +10,8 @@ import (
 // MaxEventBytes is the guide's 10 MB: the most that a request's body or an event's data has.
 const MaxEventBytes = 10 << 20
 
-// maxLabel bounds source and correlation_id, in characters: they are looked up by an index.
-const maxLabel = 500
+// MaxLabel bounds source and correlation_id, in characters: they are looked up by an index.
+const MaxLabel = 500
 
 // CheckTriggered reports whether the event can be accepted: a known type, an object of at
 // most MaxEventBytes, labels that can be looked up. It takes for granted that event_data
@@ -57,8 +57,8 @@ func labelProblem(text string) string {
 		return "must be valid UTF-8"
 	case strings.IndexByte(text, 0) >= 0:
 		return "must not contain the character U+0000, which no index can hold"
-	case len(text) > maxLabel && utf8.RuneCountInString(text) > maxLabel:
-		return fmt.Sprintf("must have at most %d characters", maxLabel)
+	case len(text) > MaxLabel && utf8.RuneCountInString(text) > MaxLabel:
+		return fmt.Sprintf("must have at most %d characters", MaxLabel)
 	}
 	return ""
 }

@@ -36,17 +36,17 @@ var webhookFields = []field[domain.WebhookSpec]{
 		schema{"format": "uri", "description": "http or https, without user info or fragment"}).must(),
 	asked("events", jsonTexts, func(w *domain.WebhookSpec) *domain.Asked[[]string] { return &w.Events }, eventsSchema).must(),
 	asked("headers", jsonHeaders, func(w *domain.WebhookSpec) *domain.Asked[[]domain.Header] { return &w.Headers }, schema{
-		"maxProperties": 50, "default": schema{},
+		"maxProperties": domain.MaxHeaders, "default": schema{},
 		"description": fmt.Sprintf("sent with every call; answers show %q for every value, and sending that keeps what is stored", domain.Masked),
 	}),
 	asked("secret", jsonSecret, func(w *domain.WebhookSpec) *domain.Asked[domain.Secret] { return &w.Secret },
-		schema{"maxLength": 256, "writeOnly": true, "description": "signs every call; none: calls are unsigned"}),
+		schema{"maxLength": domain.MaxSecretBytes, "writeOnly": true, "description": "signs every call; none: calls are unsigned"}),
 	asked("max_retries", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.MaxRetries },
-		inRange(domain.MaxRetriesRange, schema{"default": domain.MaxRetriesRange.Default, "description": "retries after the first attempt"})),
+		within(domain.MaxRetriesRange, "retries after the first attempt")),
 	asked("retry_delay", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.RetryDelay },
-		inRange(domain.RetryDelayRange, schema{"default": domain.RetryDelayRange.Default, "description": "seconds before the second attempt; doubled before each that follows"})),
+		within(domain.RetryDelayRange, "seconds before the second attempt; doubled before each that follows")),
 	asked("timeout", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.Timeout },
-		inRange(domain.TimeoutRange, schema{"default": domain.TimeoutRange.Default, "description": "seconds, for the whole call"})),
+		within(domain.TimeoutRange, "seconds, for the whole call")),
 	asked("filters", jsonFilters, func(w *domain.WebhookSpec) *domain.Asked[json.RawMessage] { return &w.Filters }, filtersSchema),
 	asked("batch", jsonBatch, func(w *domain.WebhookSpec) *domain.Asked[domain.Batch] { return &w.Batch },
 		schema{"description": "several events in one call; null: each has its own"}),
@@ -56,9 +56,16 @@ var webhookFields = []field[domain.WebhookSpec]{
 		schema{"default": true}).notNull(),
 }
 
-// inRange returns the schema of a number with the bounds that the domain checks.
-func inRange(r domain.Range, more schema) schema {
-	return merged(schema{"minimum": r.Min, "maximum": r.Max}, more)
+// within is the schema of a number in the range.
+func within(r domain.Range, text string) schema {
+	s := schema{"minimum": r.Min, "maximum": r.Max}
+	if r.Default != 0 {
+		s["default"] = r.Default
+	}
+	if text != "" {
+		s["description"] = text
+	}
+	return s
 }
 
 var jsonSecret = jsonType[domain.Secret]{schema{"type": "string"}, func(raw []byte) (domain.Secret, faults) {
@@ -67,7 +74,7 @@ var jsonSecret = jsonType[domain.Secret]{schema{"type": "string"}, func(raw []by
 }}
 
 var jsonHeaders = jsonType[[]domain.Header]{
-	schema{"type": "object", "additionalProperties": schema{"type": "string", "maxLength": 4096}},
+	schema{"type": "object", "additionalProperties": schema{"type": "string", "maxLength": domain.MaxHeaderValue}},
 	func(raw []byte) (_ []domain.Header, wrong faults) {
 		headers := map[string]string{}
 		err := domain.ObjectFields(raw, func(name string, raw []byte) error {
@@ -84,8 +91,8 @@ var jsonHeaders = jsonType[[]domain.Header]{
 }
 
 var batch = object[domain.Batch]{fields: []field[domain.Batch]{
-	number("max_events", func(b *domain.Batch) *int { return &b.MaxEvents }, inRange(domain.BatchEventsRange, nil)),
-	number("max_wait", func(b *domain.Batch) *int { return &b.MaxWait }, inRange(domain.BatchWaitRange, schema{"description": "seconds"})),
+	number("max_events", func(b *domain.Batch) *int { return &b.MaxEvents }, within(domain.BatchEventsRange, "")),
+	number("max_wait", func(b *domain.Batch) *int { return &b.MaxWait }, within(domain.BatchWaitRange, "seconds")),
 }}
 
 func number(name string, of func(*domain.Batch) *int, more schema) field[domain.Batch] {
