@@ -55,8 +55,11 @@ func (s *Server) describeEventTypes(d *describer) {
 }
 
 // newEvents is a request to trigger a batch of events, each read as a newEvent.
-var newEvents = object[json.RawMessage]{name: "NewEvents", limit: maxEventBody, fields: []field[json.RawMessage]{
+var newEvents = object[json.RawMessage]{name: "NewEvents", checked: true, limit: maxEventBody, fields: []field[json.RawMessage]{
 	field[json.RawMessage]{name: "events", schema: schema{"type": "array", "minItems": 1, "maxItems": commands.MaxBatch, "items": reference(newEvent.name)}, read: func(to *json.RawMessage, raw []byte) faults {
+		if raw[0] != '[' {
+			return fault("must be a list of events")
+		}
 		*to = raw
 		return nil
 	}}.must(),
@@ -84,7 +87,12 @@ func (s *Server) triggerEvent(x *request, r *http.Request) error {
 // triggerEvents accepts all events of a batch or none.
 func (s *Server) triggerEvents(x *request, r *http.Request) error {
 	var list json.RawMessage
-	rules := func() []domain.FieldError { return checkBatch(list) }
+	rules := func() []domain.FieldError {
+		if list == nil {
+			return []domain.FieldError{{Field: "events", Message: "is required"}}
+		}
+		return nil
+	}
 	if err := newEvents.read(x, r, &list, rules); err != nil {
 		return err
 	}
@@ -110,21 +118,8 @@ func (s *Server) triggerEvents(x *request, r *http.Request) error {
 	return x.respondJSON(append(answer, "]}"...))
 }
 
-func checkBatch(list []byte) []domain.FieldError {
-	switch {
-	case list == nil:
-		return []domain.FieldError{{Field: "events", Message: "is required"}}
-	case list[0] != '[':
-		return []domain.FieldError{{Field: "events", Message: "must be a list of events"}}
-	}
-	return nil
-}
-
 func (s *Server) readBatch(list []byte) ([]commands.NewEvent, error) {
-	refused := checkBatch(list)
-	if refused != nil {
-		return nil, domain.InvalidFields(refused)
-	}
+	var refused []domain.FieldError
 	var events []commands.NewEvent
 	err := domain.ArrayElements(list, func(i int, raw []byte) error {
 		if i >= commands.MaxBatch {

@@ -23,6 +23,7 @@ type object[T any] struct {
 	readOnly []string // names that answers have and requests must leave out
 	partial  bool     // no field is required
 	optional bool     // the body may be left out
+	checked  bool     // the rules are checked here, by no command
 	limit    int      // bytes of the body
 }
 
@@ -125,8 +126,9 @@ func (o object[T]) schema() schema {
 	return s
 }
 
-// read reads the request's body. What could not be read is refused together with what
-// rules returns for the rest, so that a caller corrects all in one go.
+// read reads the request's body. Fields that could not be read are refused together with
+// what rules returns for the rest, so that a caller corrects all in one go; when all could
+// be read, commands mostly check the rules.
 func (o object[T]) read(x *request, r *http.Request, to *T, rules func() []domain.FieldError) error {
 	data, err := x.readJSON(r, o.limit, o.optional)
 	if err != nil {
@@ -136,8 +138,8 @@ func (o object[T]) read(x *request, r *http.Request, to *T, rules func() []domai
 	switch {
 	case err != nil:
 		return err
-	case len(refused) > 0:
-		return domain.InvalidFields(withRules(refused, rules()))
+	case len(refused) > 0, o.checked:
+		return domain.CheckFields(withRules(refused, rules()))
 	}
 	return nil
 }

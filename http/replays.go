@@ -27,7 +27,7 @@ type backtestRequest struct {
 	from, to time.Time
 }
 
-var backtest = object[backtestRequest]{name: "Backtest", optional: true, limit: maxManagementBody, fields: []field[backtestRequest]{
+var backtest = object[backtestRequest]{name: "Backtest", optional: true, checked: true, limit: maxManagementBody, fields: []field[backtestRequest]{
 	asked("events", jsonTexts, func(b *backtestRequest) *domain.Asked[[]string] { return &b.spec.Events }, eventsSchema).notNull(),
 	asked("filters", jsonFilters, func(b *backtestRequest) *domain.Asked[json.RawMessage] { return &b.spec.Filters }, filtersSchema),
 	plain("from", jsonTime, func(b *backtestRequest) *time.Time { return &b.from }, schema{"description": "of the history to look through; left out: from its beginning"}),
@@ -43,9 +43,6 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 		return domain.FieldsOf(err)
 	}
 	if err := backtest.read(x, r, &in, rules); err != nil {
-		return err
-	}
-	if err := domain.CheckFields(rules()); err != nil {
 		return err
 	}
 	events, filters := w.Events, w.Filters

@@ -3,12 +3,8 @@
 package admin
 
 import (
-	"bytes"
 	"embed"
-	"html/template"
-	"io/fs"
 	"net/http"
-	"strings"
 
 	"golang.org/x/text/language"
 
@@ -30,7 +26,7 @@ const Path = "/admin"
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// languages are those of the panel; the first is for who asks for no other.
+// languages are those of the panel; the first is the default.
 var languages = []struct {
 	tag      language.Tag
 	noScript string
@@ -39,47 +35,21 @@ var languages = []struct {
 	{language.English, "The panel needs JavaScript."},
 }
 
-// Handler answers with the page at whatever path ending in Path it is mounted, and
-// with its files below Path. The page itself is for
-// everybody: all it can do needs a token of the API.
+// Handler serves the page, in the language that the browser asks for, and its files. The
+// page is public: whatever it does needs a token of the API.
 func Handler() http.Handler {
-	tree, err := fs.Sub(assets, "assets")
-	if err != nil {
-		panic(err) // the name is ours
-	}
-	files := static.Must(Path+"/assets", tree)
-	pages := shells(files.Root())
-	tags := make([]language.Tag, len(languages))
-	for i, l := range languages {
-		tags[i] = l.tag
-	}
-	matcher := language.NewMatcher(tags)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case strings.HasPrefix(r.URL.Path, Path+"/assets/"):
-			files.ServeHTTP(w, r)
-		case !strings.HasSuffix(strings.TrimSuffix(r.URL.Path, "/"), Path):
-			static.NotFound(w)
-		case static.Reading(w, r):
+	return static.Handler(Path, assets, policy, func(root string) static.Render {
+		tags, pages := make([]language.Tag, len(languages)), make([][]byte, len(languages))
+		for i, l := range languages {
+			tags[i] = l.tag
+			pages[i] = static.Execute(shell, struct{ Language, Assets, NoScript string }{l.tag.String(), root, l.noScript})
+		}
+		matcher := language.NewMatcher(tags)
+		return func(header http.Header, r *http.Request) []byte {
 			_, chosen := language.MatchStrings(matcher, r.Header.Get("Accept-Language"))
-			w.Header().Set("Vary", "Accept-Language")
-			w.Header().Set("Content-Language", tags[chosen].String())
-			static.Page(w, r, policy, pages[chosen])
+			header.Set("Vary", "Accept-Language")
+			header.Set("Content-Language", tags[chosen].String())
+			return pages[chosen]
 		}
 	})
-}
-
-// shells are the page in each language.
-func shells(root string) [][]byte {
-	page := template.Must(template.New("shell").Parse(shell))
-	pages := make([][]byte, len(languages))
-	for i, l := range languages {
-		var b bytes.Buffer
-		err := page.Execute(&b, struct{ Language, Assets, NoScript string }{l.tag.String(), root, l.noScript})
-		if err != nil {
-			panic(err) // the template is ours
-		}
-		pages[i] = b.Bytes()
-	}
-	return pages
 }
