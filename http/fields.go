@@ -60,7 +60,7 @@ type jsonType[V any] struct {
 	read   func(raw []byte) (V, faults)
 }
 
-// plain is a field of which null is as good as leaving it out.
+// plain is a field of which null counts as absent.
 func plain[T, V any](name string, t jsonType[V], of func(*T) *V, more schema) field[T] {
 	return field[T]{name: name, schema: merged(nullable(t.schema), more), read: func(to *T, raw []byte) (wrong faults) {
 		if isNull(raw) {
@@ -71,7 +71,7 @@ func plain[T, V any](name string, t jsonType[V], of func(*T) *V, more schema) fi
 	}}
 }
 
-// asked is a field of which null clears the value.
+// asked is a field of which null clears the value, back to its default.
 func asked[T, V any](name string, t jsonType[V], of func(*T) *domain.Asked[V], more schema) field[T] {
 	return field[T]{name: name, schema: merged(nullable(t.schema), more), read: func(to *T, raw []byte) (wrong faults) {
 		if isNull(raw) {

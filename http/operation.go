@@ -19,7 +19,7 @@ import (
 type operation struct {
 	method, path string // variables of the path are those of pathVariables
 	id, summary  string
-	scope        domain.Scope
+	scope        domain.Scope // of tokens; or public, anyToken
 	query        []queryParam
 	header       []headerParam
 	body         requestBody // nil: none
@@ -38,7 +38,7 @@ type handler func(x *request, r *http.Request) error
 
 // public marks an operation that needs no token, anyToken one that any token may use.
 const (
-	public   domain.Scope = ""
+	public   domain.Scope = "none"
 	anyToken domain.Scope = "any"
 )
 
@@ -70,6 +70,9 @@ func pathID[T ~[16]byte](r *http.Request, variable string) (T, error) {
 // add routes and describes operations, whose paths are below root.
 func (s *Server) add(root string, operations ...[]operation) {
 	for _, o := range slices.Concat(operations...) {
+		if o.scope == "" {
+			panic("http: the operation " + o.id + " says nothing of its scope")
+		}
 		o.path = root + o.path
 		o.pattern = pathVariable.ReplaceAllStringFunc(o.path, func(variable string) string {
 			name := strings.Trim(variable, "{}")

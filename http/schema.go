@@ -33,7 +33,7 @@ func listOf[T any](d *describer) schema {
 	}
 }
 
-// text is the answer of what is no JSON.
+// text is the answer of text that is not JSON.
 func text(*describer) schema { return schema{"type": "string"} }
 
 // special are the types whose JSON is not that of their kind.
