@@ -14,7 +14,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/medilab/webhooks/http/browser"
+	"github.com/medilab/webhooks/cmd/e2e/harness/browser"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/medilab/webhooks/http/browser"
+	"github.com/medilab/webhooks/cmd/e2e/harness/browser"
 	"github.com/medilab/webhooks/http/docs"
 	"github.com/medilab/webhooks/migrations/testdb"
 )

@@ -20,6 +20,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
 // patience is how long a test waits for a page before it calls it broken.
@@ -69,6 +71,21 @@ func Open(t *testing.T, server, language string) *Tab {
 	_, err = chromedp.Call(ctx, log.Enable, cdp.Empty{})
 	must(t, err)
 	return tab
+}
+
+// Token is the admin token of Serve's servers.
+const Token = "admin-token-of-browser-tests-0123456789"
+
+// Serve starts the product on the database until the test ends, and returns its address, such as
+// http://127.0.0.1:4711.
+func Serve(t *testing.T, database string) string {
+	t.Helper()
+	dir := t.TempDir()
+	p := harness.NewProcess(t, "the server", harness.Program(t))
+	p.Env = harness.Environment("MEDILAB_ADDR="+p.Addr, "DATABASE_URL="+database, "MEDILAB_DATA_DIR="+dir,
+		"MEDILAB_TOKEN="+Token, "MEDILAB_ALLOW_TARGETS=loopback")
+	p.Start()
+	return "http://" + p.Addr
 }
 
 func must(t *testing.T, err error) {
@@ -162,13 +179,13 @@ func (b *Tab) Go(address string) {
 	run(b, "open "+address, chromedp.Navigate(address))
 }
 
-// Reload opens the page anew.
+// Reload reloads the page.
 func (b *Tab) Reload() {
 	b.t.Helper()
 	run(b, "reload", chromedp.Reload())
 }
 
-// Size gives the window another size.
+// Size changes the size of the window.
 func (b *Tab) Size(width, height int64) {
 	b.t.Helper()
 	run(b, "change the size", chromedp.EmulateViewport(width, height))
@@ -195,8 +212,8 @@ func (b *Tab) Wait(expression string) {
 	b.until(expression, `() => (`+expression+`)`)
 }
 
-// until waits for a function of JavaScript to give something true. (Not by
-// chromedp's Poll, which needs what a strict policy refuses to a page.)
+// until waits for a function of JavaScript to return something true. (chromedp's
+// Poll needs what a strict policy refuses to a page.)
 func (b *Tab) until(what, function string, arguments ...any) {
 	b.t.Helper()
 	values, err := json.Marshal(append([]any{}, arguments...))
@@ -247,7 +264,7 @@ func (b *Tab) Fill(label, value string) {
 	}`, label, value)
 }
 
-// Text evaluates an expression that gives a text.
+// Text evaluates an expression of type string.
 func (b *Tab) Text(expression string) string {
 	b.t.Helper()
 	return run(b, "evaluate "+expression, chromedp.Evaluate[string](expression))
