@@ -11,6 +11,10 @@ CHECKS      := inherit,ST1000,ST1016,ST1020,ST1021,-ST1005,-SA1008
 CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 FUZZTIME    ?= 20s
 BENCH       ?=
+# No test hangs for that long: each wait has its own bound. A busy machine takes a while.
+TIMEOUT     ?= 30m
+# The packages in which much runs at once.
+RACED       := $(GO) list ./... | grep -E '/webhooks/(commands|eventstore|http|projections)' | grep -vE '/http/(admin|docs)$$'
 # How much `make e2e` breaks: ci takes five minutes; -seed=N repeats a campaign's timing.
 FAULTS      ?= -campaign=ci
 
@@ -30,11 +34,15 @@ run: build ## Build and serve on an embedded Postgres (data in ./data)
 
 .PHONY: test
 test: ## Run every test
-	$(GO) test ./...
+	$(GO) test -timeout $(TIMEOUT) ./...
+
+.PHONY: unraced
+unraced: ## Run the tests that make race does not
+	$(GO) test -timeout $(TIMEOUT) $$($(GO) list ./... | grep -vxF -e "$$($(RACED))")
 
 .PHONY: e2e
 e2e: ## Start the built binary and break it: the guide, then the fault campaign (FAULTS='-campaign=long')
-	$(GO) test -count=1 ./cmd/...
+	$(GO) test -count=1 -timeout $(TIMEOUT) ./cmd/...
 	@$(MAKE) --no-print-directory faults
 
 .PHONY: faults
@@ -43,7 +51,7 @@ faults: ## Run the fault campaign alone
 
 .PHONY: race
 race: ## Run the tests of everything concurrent under the race detector
-	$(GO) test -race $$($(GO) list ./... | grep -E '/webhooks/(commands|eventstore|http|projections)' | grep -vE "/http/(admin|docs)\$$")
+	$(GO) test -race -timeout $(TIMEOUT) $$($(RACED))
 
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck
