@@ -45,17 +45,15 @@ func main() {
 
 // bench holds what all runs share.
 type bench struct {
-	binary      string
-	databaseURL string
-	workers     int
-	duration    time.Duration // of one run's load
-	limit       int           // events of one run
-	waiting     []int         // backlogs to measure memory at
-	events      int           // of the long log
-	webhooks    int           // of the product with many
-	patience    time.Duration // with something that makes no progress
-	alone       bool          // the product without what it is compared with
-	quota       float64       // of each of several nodes, in cores
+	binary   string
+	workers  int
+	duration time.Duration // of one run's load
+	limit    int           // events of one run
+	waiting  []int         // backlogs to measure memory at
+	events   int           // of the long log
+	webhooks int           // of the product with many
+	patience time.Duration // with something that makes no progress
+	quota    float64       // of each of several nodes, in cores
 
 	receiver *testbed.Receiver
 	producer *producer
@@ -64,7 +62,7 @@ type bench struct {
 func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	var (
-		b        = &bench{}
+		b        = &bench{workers: 512, limit: 150_000, webhooks: 10_000, patience: 20 * time.Second}
 		asJSON   = flags.Bool("json", false, "print JSON")
 		only     = flags.String("only", "", "scenarios to run, by the beginnings of their names, comma-separated")
 		quick    = flags.Bool("quick", false, "one round of two seconds a run: a look, not a measurement")
@@ -72,20 +70,15 @@ func run(ctx context.Context, args []string) (err error) {
 		million  = flags.Bool("million", false, "measure memory with a million deliveries waiting, too")
 		keep     = flags.String("keep", "", "keep the result in this folder (docs/bench)")
 		version  = flags.String("version", "dev", "what is measured")
-		limit    = flags.Int("limit", 150_000, "most events of one run")
 		duration = flags.Duration("duration", 5*time.Second, "how long a run triggers")
-		alone    = flags.Bool("alone", false, "run the product without the ceiling: for a profile, not for a ratio")
 	)
 	flags.StringVar(&b.binary, "binary", "bin/medilab-webhooks", "the product")
-	flags.StringVar(&b.databaseURL, "database-url", "", "the Postgres to use; empty is the embedded one, whose CPU time is counted")
-	flags.IntVar(&b.workers, "workers", 512, "deliveries in flight at once, on both sides")
 	flags.IntVar(&b.events, "events", 1_000_000, "events of the long log (a fifth of it when quick); 20000000 takes half an hour and 25 GB")
-	flags.IntVar(&b.webhooks, "webhooks", 10_000, "webhooks of the product with many (a tenth of them when quick), up to 10000")
 	flags.Float64Var(&b.quota, "quota", 0.1, "cores that each node of the nodes scenario may use")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	b.duration, b.limit, b.waiting, b.patience, b.alone = *duration, *limit, []int{100_000}, 20*time.Second, *alone
+	b.duration, b.waiting = *duration, []int{100_000}
 	if *quick {
 		*rounds, b.duration, b.waiting = 1, 2*time.Second, []int{20_000}
 		b.events, b.webhooks = b.events/5, b.webhooks/10
@@ -165,7 +158,7 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 func (b *bench) measureBeside(ctx context.Context, r *report, bare ceiling, group []scenario, rounds int) (err error) {
 	var ours *product
 	if slices.ContainsFunc(group, func(s scenario) bool { return !s.once }) { // those have products of their own
-		if ours, err = startProduct(ctx, b.binary, b.databaseURL, b.workers); err != nil {
+		if ours, err = startProduct(ctx, b.binary, "", b.workers); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, ours.close()) }()
@@ -192,7 +185,7 @@ func (b *bench) rounds(ctx context.Context, r *report, group []scenario, rounds 
 			switch {
 			case s.once && round > 0:
 				continue
-			case s.alone || b.alone:
+			case s.alone:
 				sides = sides[1:]
 			case round%2 == 1:
 				sides[0], sides[1] = sides[1], sides[0]

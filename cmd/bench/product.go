@@ -222,16 +222,12 @@ func (p *product) eventsTotal(ctx context.Context) (int, error) {
 
 // databaseSize is pg_database_size.
 func (p *product) databaseSize(ctx context.Context) (int64, error) {
-	url := p.dbURL
-	if url == "" {
-		s, err := postgres.Attach(ctx, p.dataDir)
-		if err != nil {
-			return 0, err
-		}
-		defer s.Stop(ctx) // only lets go of somebody else's server
-		url = s.URL()
+	server, err := postgres.Attach(ctx, p.dataDir)
+	if err != nil {
+		return 0, err
 	}
-	conn, err := pgx.Connect(ctx, url)
+	defer server.Stop(ctx) // only lets go of somebody else's server
+	conn, err := pgx.Connect(ctx, server.URL())
 	if err != nil {
 		return 0, err
 	}

@@ -259,7 +259,7 @@ func (b *bench) memoryWaiting(ctx context.Context) (measures, error) {
 	m := measures{}
 	for _, n := range b.waiting {
 		// A server of its own: what earlier runs left in memory is not what waits.
-		p, err := startProduct(ctx, b.binary, b.databaseURL, b.workers)
+		p, err := startProduct(ctx, b.binary, "", b.workers)
 		if err != nil {
 			return m, err
 		}
