@@ -1,7 +1,7 @@
-// Command bench measures the built product from outside, beside the machine's
+// Command bench measures the built product from outside, next to the machine's
 // ceiling: a forwarder that keeps nothing, with the same producer and the same
 // receiver, in the same run. What must not grow with history or webhooks is
-// measured beside a product that has little of them. A figure counts only when
+// compared with a product that has little of them. A figure counts only when
 // nothing was bought with it: each run asserts that every acknowledged event
 // arrived exactly once, that every call is in the call log, and that no
 // projection lags a second later.
@@ -116,7 +116,7 @@ func run(ctx context.Context, args []string) (err error) {
 }
 
 // measure runs the scenarios, those of one kind of pair after those of another: a product
-// that idles beside a run still polls, and takes from it.
+// that idles during a run still polls, and takes from it.
 func (b *bench) measure(ctx context.Context, r *report, only string, rounds int) (err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -154,7 +154,7 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 	return nil
 }
 
-// measureBeside runs the scenarios on one product, beside the ceiling.
+// measureBeside runs the scenarios on one product, and on the ceiling.
 func (b *bench) measureBeside(ctx context.Context, r *report, bare ceiling, group []scenario, rounds int) (err error) {
 	var ours *product
 	if slices.ContainsFunc(group, func(s scenario) bool { return !s.once }) { // those have products of their own

@@ -32,11 +32,11 @@ func (p *pair) close() error { return errors.Join(p.small.close(), p.large.close
 type pairKind string
 
 const (
-	noPair     pairKind = "" // one product, beside the ceiling
+	noPair     pairKind = "" // one product, compared with the ceiling
 	byHistory  pairKind = "history"
 	byWebhooks pairKind = "webhooks"
 	byFilters  pairKind = "filters"
-	byNodes    pairKind = "nodes" // several nodes on one Postgres, beside one
+	byNodes    pairKind = "nodes" // several nodes on one Postgres, compared with one
 )
 
 // pairOf starts the two products.
@@ -190,8 +190,7 @@ func (b *bench) dispatch(ctx context.Context, p *product, body func() []byte) (m
 	return m, errors.Join(err, checkAll(p.targets, got.ids))
 }
 
-// answers gives the median time that each page takes, asked for one after the
-// other, all of them in turns.
+// answers returns the median time that each page takes; the pages are asked for in turns.
 func (p *product) answers(ctx context.Context, pages map[string]string) (measures, error) {
 	const times = 100
 	took := map[string][]float64{}
@@ -221,7 +220,7 @@ func (p *product) readHistory(ctx context.Context) (measures, error) {
 	})
 }
 
-// rebuild fills all read models anew, by the command that an operator gives.
+// rebuild rebuilds all read models by the command line.
 func (p *product) rebuild(ctx context.Context) (measures, error) {
 	head, err := p.head(ctx)
 	if err != nil {

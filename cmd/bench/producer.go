@@ -85,7 +85,7 @@ func newProducer(token string) *producer {
 	return &producer{token: token, transport: &http.Transport{MaxIdleConnsPerHost: 1024, MaxIdleConns: 4096, DisableCompression: true}}
 }
 
-// post sends body and gives the ids of the events that were acknowledged.
+// post sends body and returns the ids of the events that were acknowledged.
 func (p *producer) post(ctx context.Context, target *url.URL, body []byte) ([]string, error) {
 	req := (&http.Request{
 		Method: http.MethodPost, URL: target, Host: target.Host, ContentLength: int64(len(body)),

@@ -100,7 +100,7 @@ func (p *product) call(ctx context.Context, method, path string, body, into any)
 	return json.Unmarshal(answer, into)
 }
 
-// subscribe makes a webhook for each target and gives their ids.
+// subscribe makes a webhook for each target and returns their ids.
 func (p *product) subscribe(ctx context.Context, targets []*target) ([]string, error) {
 	ids := make([]string, len(targets))
 	for i, t := range targets {
@@ -133,7 +133,7 @@ func (p *product) unsubscribe(ctx context.Context, ids []string) error {
 }
 
 // settle waits until every call is in the statistics and no projection lags,
-// and says how long that took: a second is what the contract gives.
+// and returns how long that took: the contract allows a second.
 func (p *product) settle(ctx context.Context, webhooks []string, calls int, patience time.Duration) (time.Duration, error) {
 	start := time.Now()
 	for {

@@ -18,7 +18,7 @@ import (
 // The shared server belongs to a keeper: a copy of the test binary that does nothing else, because a
 // test process can end at any moment while others still need the server. In the folder of a user are
 //
-//	door      locked by whoever decides whether a server is there: a process that joins or the keeper
+//	door      locked by the process that decides whether a server is there: one that joins or the keeper
 //	users     locked shared by every test process that uses the server, until it ends
 //	current   the data folder of the server that runs
 //	data-*    data folders; a new one for every server, as tests give up durability

@@ -1,4 +1,4 @@
-// Package testdb gives a test a Postgres database of its own.
+// Package testdb makes a Postgres database for a test.
 //
 // All test processes of a user share one server, which the first of them starts and which ends by
 // itself soon after the last. MEDILAB_TEST_DATABASE_URL names another server to use, with a role
@@ -26,7 +26,7 @@ import (
 const ServerVariable = "MEDILAB_TEST_DATABASE_URL"
 
 // patience bounds each step; the slowest is the first start on a busy machine, or a download.
-const patience = 3 * time.Minute
+const patience = 5 * time.Minute
 
 // New makes a database with all migrations applied, dropped when the test ends, and returns its URL.
 func New(t testing.TB) string {
