@@ -63,11 +63,13 @@ type found struct {
 	tooLarge bool // size would be beyond limit
 	size     int  // bytes of the arrays that the path leads through, and of what is no string at its end
 	limit    int  // up to which size was looked
+	pass     int  // the work of looking at every candidate once
 
 	counted   bool // the next two are known
 	textBytes int  // of all strings among the candidates
 	texts     int  // how many strings there are
 	unclear   tristate
+	keys      map[string]bool // of all candidates; nil: not known
 }
 
 type tristate int8
@@ -85,9 +87,11 @@ var (
 	beyondBounds = &found{counted: true, unclear: no, tooLarge: true}
 )
 
-// The work of looking at one candidate, and how many bytes of it add a unit.
+// The work of looking at one value at a path, of reading an element of an array there, and
+// how many bytes of it add a unit.
 const (
 	nodeWork     = 4
+	elementWork  = 8
 	bytesPerUnit = 4
 )
 
@@ -112,7 +116,16 @@ func (f *found) add(raw []byte) {
 	n := newNode(raw)
 	f.nodes = append(f.nodes, n)
 	if n.kind == arrayKind || n.kind == objectKind || n.kind == numberKind { // of any length
-		f.through(len(raw))
+		if !f.through(len(raw)) {
+			return
+		}
+	}
+	f.pass += nodeWork
+	if n.kind == arrayKind {
+		f.pass += len(raw) / bytesPerUnit
+		for range strictjson.Members(raw, 0) {
+			f.pass += elementWork
+		}
 	}
 }
 
@@ -152,8 +165,13 @@ func (f *found) isUnclear(m *meter) bool {
 }
 
 // anyCandidate reports whether holds is true of any value found or, where one is an
-// array, of any of its elements. It ends when the meter is short.
+// array, of any of its elements. It ends when the meter is short, and does not begin when
+// that could happen by looking at all of them: nothing would be gained by a part.
 func (f *found) anyCandidate(holds func(*node, *meter) bool, m *meter) bool {
+	if f.pass > m.left {
+		m.short = true
+		return false
+	}
 	for i := range f.nodes {
 		n := &f.nodes[i]
 		if !m.spend(nodeWork) || holds(n, m) {
@@ -164,7 +182,7 @@ func (f *found) anyCandidate(holds func(*node, *meter) bool, m *meter) bool {
 		}
 		var element node // one for all, as holds makes it escape
 		for raw := range elements(n.raw) {
-			if !m.spend(nodeWork + len(raw)/bytesPerUnit) {
+			if !m.spend(elementWork + len(raw)/bytesPerUnit) {
 				return false
 			}
 			if element = newNode(raw); holds(&element, m) {

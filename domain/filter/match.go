@@ -26,8 +26,9 @@ func (s *Set) Costly(size int) bool {
 
 // What matching one event may cost, in the unit of a meter.
 const (
-	// Each filter may do so much, which is enough for usual ones.
-	allowance = 512
+	// Each filter may do so much, which is enough for usual ones: the less, the more
+	// filters there are.
+	minAllowance, maxAllowance = 128, 512
 	// Filters that need more share this much,
 	eventWork = 384 << 10
 	// and for each byte of the event this much more: a caller that sends large events
@@ -67,13 +68,18 @@ func Match(doc *Doc, sets []*Set) Matches {
 	budget := eventWork + workPerByte*len(doc.data)
 	prefiltering := budget / 2
 	budget -= prefiltering
-	var undecided []Ref
 	filters := 0
+	for _, set := range sets {
+		if set != nil {
+			filters += len(set.filters)
+		}
+	}
+	allowance := min(maxAllowance, max(minAllowance, eventWork/max(1, filters)))
+	var undecided []Ref
 	for s, set := range sets {
 		if set == nil {
 			continue
 		}
-		filters += len(set.filters)
 		for i := range set.possible(doc, &prefiltering) {
 			ref, m := Ref{s, i}, meter{left: allowance}
 			switch matched := set.filters[i].match(doc, &m); {
@@ -96,7 +102,7 @@ func Match(doc *Doc, sets []*Set) Matches {
 
 // share evaluates the filters that need more than the allowance.
 func (m *Matches) share(undecided []Ref, budget int) {
-	for quota, last := growth*allowance, false; !last && len(undecided) > 0; quota *= growth {
+	for quota, last := growth*minAllowance, false; !last && len(undecided) > 0; quota *= growth {
 		last = quota >= budget // nobody gets more in another round
 		again := undecided[:0]
 		for _, ref := range undecided {
@@ -119,7 +125,7 @@ func (m *Matches) share(undecided []Ref, budget int) {
 // possible calls yield with the filters that may match the event, in ascending order.
 func (s *Set) possible(doc *Doc, budget *int) func(yield func(int) bool) {
 	return func(yield func(int) bool) {
-		if s.prefilter == nil {
+		if s.prefilter == nil || len(s.filters) <= fewFilters && len(doc.data) <= smallEvent {
 			for i := range s.filters {
 				if !yield(i) {
 					return

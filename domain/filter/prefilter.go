@@ -23,8 +23,9 @@ type namedPath struct {
 }
 
 const (
-	// fewFilters are evaluated one by one, which is faster.
+	// fewFilters are evaluated one by one on small events, which is faster.
 	fewFilters = 32
+	smallEvent = 2 << 10
 	// manyValues of one condition are too many to index: it counts as naming none.
 	manyValues = 64
 )
@@ -34,7 +35,7 @@ type value struct{ path, key string }
 
 // newPrefilter indexes the filters; nil means that all are to be evaluated.
 func newPrefilter(filters []*Filter) *prefilter {
-	if len(filters) <= fewFilters {
+	if len(filters) < 2 {
 		return nil
 	}
 	names := map[value]int{} // how many name it
@@ -89,17 +90,21 @@ func (p *prefilter) possible(doc *Doc, room bitset, budget *int) bitset {
 	var buffer [64]byte
 	key := buffer[:0]
 	for _, path := range p.paths {
-		const allowance = 64
-		m := meter{left: allowance + *budget}
+		m := meter{left: nodeWork + 2*len(path.values) + *budget}
 		// No filter looks through more, and one that looks through less says so itself.
 		values, ok := doc.at(path.path, maxFilterWork, &m)
-		if ok {
-			values.anyCandidate(func(n *node, _ *meter) bool {
-				if key = n.appendKey(key[:0], path.longest); len(key) > 0 {
-					found.addAll(path.values[string(key)])
+		switch {
+		case !ok || len(values.nodes) == 0:
+		case len(values.nodes) == 1 && values.nodes[0].kind != arrayKind:
+			if key = values.nodes[0].appendKey(key[:0], path.longest); len(key) > 0 {
+				found.addAll(path.values[string(key)])
+			}
+		case values.countKeys(&m) && m.spend(len(path.values)):
+			for key, filters := range path.values {
+				if values.keys[key] {
+					found.addAll(filters)
 				}
-				return false
-			}, &m)
+			}
 		}
 		if m.short {
 			found.addAll(path.all)
@@ -108,6 +113,29 @@ func (p *prefilter) possible(doc *Doc, room bitset, budget *int) bitset {
 	}
 	return found
 }
+
+// countKeys notes the keys of all candidates, unless the meter is short.
+func (f *found) countKeys(m *meter) bool {
+	if f.keys != nil {
+		return true
+	}
+	keys := map[string]bool{}
+	var key []byte
+	f.anyCandidate(func(n *node, m *meter) bool {
+		if key = n.appendKey(key[:0], maxFilterBytes); len(key) > 0 && !keys[string(key)] && m.spend(keyWork) {
+			keys[string(key)] = true
+		}
+		return m.short
+	}, m)
+	if m.short {
+		return false
+	}
+	f.keys = keys
+	return true
+}
+
+// keyWork is the work of noting a key.
+const keyWork = 8
 
 // bitset is a set of small integers.
 type bitset []uint64
