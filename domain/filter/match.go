@@ -33,7 +33,7 @@ const (
 	eventWork = 384 << 10
 	// and for each byte of the event this much more: a caller that sends large events
 	// waits for them.
-	workPerByte = 8
+	workPerByte = 12
 	// A filter that is not decided tries again with so many times more.
 	growth = 8
 )
