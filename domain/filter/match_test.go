@@ -229,7 +229,7 @@ func BenchmarkWorstCases(b *testing.B) {
 		}},
 		{"many values", list(`{}`, 39_000), 300, func(i int) string { return `{"a":{"$in":[` + inner("[]", 10_000) + `]}}` }},
 		{"many conditions", `{"a":1}`, 1000, func(i int) string {
-			return `{"$or":[` + inner(fmt.Sprintf(`{"a":{"$lt":%d,"$gt":-1,"$ne":1}}`, i+3), 60) + `]}`
+			return `{"$or":[` + inner(fmt.Sprintf(`{"a":{"$lt":%d,"$gt":-1,"$ne":1}}`, i+3), 45) + `]}`
 		}},
 		{"1 MB of numbers", list("0", 1<<20), 1000, func(i int) string { return fmt.Sprintf(`{"a":{"$gt":%d}}`, i+1) }},
 	} {
