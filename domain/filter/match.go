@@ -75,14 +75,16 @@ func Match(doc *Doc, sets []*Set) Matches {
 		}
 	}
 	allowance := min(maxAllowance, max(minAllowance, eventWork/max(1, filters)))
+	m := new(meter) // of one filter at a time
 	var undecided []Ref
 	for s, set := range sets {
 		if set == nil {
 			continue
 		}
 		for i := range set.possible(doc, &prefiltering) {
-			ref, m := Ref{s, i}, meter{left: allowance}
-			switch matched := set.filters[i].match(doc, &m); {
+			ref := Ref{s, i}
+			*m = meter{left: allowance}
+			switch matched := set.filters[i].match(doc, m); {
 			case m.short:
 				undecided = append(undecided, ref)
 			case matched:
