@@ -29,6 +29,7 @@ type Directory struct {
 	changed  chan struct{}             // a token: another process has changed something
 	costly   chan struct{}             // a token for each expensive matching under way
 	deciding sync.RWMutex              // see decideAndAppend
+	catchUp  Refresher
 
 	mu       sync.RWMutex
 	position eventstore.Position // up to where the log is folded
@@ -53,13 +54,14 @@ func NewDirectory(logger *slog.Logger) *Directory {
 		byHash:  map[string]domain.TokenID{},
 	}
 	d.snapshot.Store(&snapshot{registry: domain.NewRegistry()})
+	d.catchUp.Run, d.catchUp.Timeout = d.readLog, 10*time.Second
 	return d
 }
 
 // Open sets the log that the directory folds, and folds it up to its head.
 func (d *Directory) Open(ctx context.Context, log *eventstore.Log) error {
 	d.log = log
-	return d.CatchUp(ctx)
+	return d.readLog(ctx)
 }
 
 // Observe is the log's Observer.
@@ -85,8 +87,11 @@ func (d *Directory) Observe(batch []eventstore.Event) {
 	d.publish(draft, configuration, batch[len(batch)-1].Position)
 }
 
-// CatchUp folds what the log holds beyond the directory's position.
-func (d *Directory) CatchUp(ctx context.Context) error {
+// CatchUp folds what the log holds beyond the directory's position, by one reading for
+// all who ask at the same time.
+func (d *Directory) CatchUp(ctx context.Context) error { return d.catchUp.Refresh(ctx) }
+
+func (d *Directory) readLog(ctx context.Context) error {
 	asked := time.Now()
 	read, err := d.log.ReadConfiguration(ctx, d.Position())
 	if err != nil {
@@ -142,9 +147,8 @@ func (d *Directory) Announced(keys []string) {
 // Run follows the appends of other processes until ctx ends.
 func (d *Directory) Run(ctx context.Context) {
 	const (
-		poll     = 500 * time.Millisecond
-		pause    = 10 * time.Millisecond // between two readings under load
-		patience = 10 * time.Second      // with a connection that is dead and does not say so
+		poll  = 500 * time.Millisecond
+		pause = 10 * time.Millisecond // between two readings under load
 	)
 	for ctx.Err() == nil {
 		select {
@@ -153,10 +157,7 @@ func (d *Directory) Run(ctx context.Context) {
 		case <-d.changed:
 		case <-time.After(poll):
 		}
-		reading, cancel := context.WithTimeout(ctx, patience)
-		err := d.CatchUp(reading)
-		cancel()
-		if err != nil && ctx.Err() == nil {
+		if err := d.CatchUp(ctx); err != nil && ctx.Err() == nil {
 			d.logger.Warn("configuration not read, trying again", "error", err)
 		}
 		select {

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/medilab/webhooks/commands"
@@ -22,7 +20,6 @@ type authenticator struct {
 	admin    [sha256.Size]byte
 	hasAdmin bool
 	identity *identity.Provider // nil: none
-	refresh  *refresher
 	logins   *loginLimiter
 }
 
@@ -32,7 +29,7 @@ var adminToken = domain.Token{Name: "admin", Scopes: []domain.Scope{domain.Scope
 func newAuthenticator(config Config) authenticator {
 	return authenticator{
 		commands: config.Commands, admin: sha256.Sum256([]byte(config.AdminToken.Reveal())), hasAdmin: !config.AdminToken.IsZero(),
-		identity: config.Identity, refresh: new(refresher), logins: newLoginLimiter(),
+		identity: config.Identity, logins: newLoginLimiter(),
 	}
 }
 
@@ -89,7 +86,7 @@ func (a authenticator) find(ctx context.Context, text string) (domain.Token, err
 	if ok && directory.Age() < tokenAge {
 		return token, nil
 	}
-	if err := a.refresh.since(ctx, directory.CatchUp); err != nil {
+	if err := directory.CatchUp(ctx); err != nil {
 		return domain.Token{}, commands.Failed("look up a token", err)
 	}
 	token, _ = directory.TokenByHash(hash)
@@ -104,32 +101,4 @@ func bearer(r *http.Request) (string, bool) {
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	return token, ok && strings.EqualFold(scheme, "Bearer") && token != ""
-}
-
-// refresher does something once for all that ask for it meanwhile, one at a time.
-type refresher struct {
-	asked atomic.Int64 // how many have asked
-
-	mu     sync.Mutex
-	served int64 // how many had asked when the last run began
-	err    error // of the last run
-}
-
-// refreshTimeout bounds a run.
-const refreshTimeout = 2 * time.Second
-
-// since returns the result of a run that began after the call.
-func (r *refresher) since(ctx context.Context, run func(context.Context) error) error {
-	turn := r.asked.Add(1)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.served >= turn {
-		return r.err
-	}
-	r.served = r.asked.Load()
-	// Others wait for it too, so it does not end when this caller leaves.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
-	defer cancel()
-	r.err = run(ctx)
-	return r.err
 }

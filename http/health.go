@@ -2,6 +2,7 @@ package http
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/medilab/webhooks/domain"
 )
@@ -38,10 +39,12 @@ type statusView struct {
 
 func (s *Server) getAlive(x *request, _ *http.Request) error { return x.respond(statusView{"ok"}, nil) }
 
-// getReady asks once for all that ask meanwhile, within refreshTimeout.
+// readyTimeout bounds a check of readiness, which is made once for all who ask meanwhile.
+const readyTimeout = 2 * time.Second
+
 func (s *Server) getReady(x *request, r *http.Request) error {
 	if s.config.Ready != nil {
-		if err := s.readiness.since(r.Context(), s.config.Ready); err != nil {
+		if err := s.readiness.Refresh(r.Context()); err != nil {
 			return domain.Unavailable("the service is not ready", err)
 		}
 	}

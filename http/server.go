@@ -52,7 +52,7 @@ type Server struct {
 	ids         requestIDs
 	logReads    limiter // whole readings of the log at once
 	scrapes     limiter // and of the metrics
-	readiness   *refresher
+	readiness   *commands.Refresher
 	drainer     *drainer
 }
 
@@ -86,7 +86,7 @@ func newServer(config Config) *Server {
 	s := &Server{
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
-		logReads: make(limiter, maxLogReads), scrapes: make(limiter, maxScrapes), readiness: new(refresher), drainer: newDrainer(),
+		logReads: make(limiter, maxLogReads), scrapes: make(limiter, maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)

@@ -74,7 +74,7 @@ func (s *Server) specRules(spec *domain.WebhookSpec, creating bool) func() []dom
 // listWebhooks lists webhooks of the directory, once it has what other processes appended.
 func (s *Server) listWebhooks(x *request, r *http.Request) error {
 	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
-	if err := s.auth.refresh.since(r.Context(), s.commands.Directory.CatchUp); err != nil {
+	if err := s.commands.Directory.CatchUp(r.Context()); err != nil {
 		return err
 	}
 	items, next := []webhookView{}, ""
@@ -203,7 +203,7 @@ func (s *Server) ofWebhook(h func(x *request, r *http.Request, w domain.Webhook)
 // pathWebhook reads what other processes appended first; while the log cannot be reached,
 // what is known here is good enough.
 func (s *Server) pathWebhook(r *http.Request) (domain.Webhook, error) {
-	unread := s.auth.refresh.since(r.Context(), s.commands.Directory.CatchUp)
+	unread := s.commands.Directory.CatchUp(r.Context())
 	w, ok := s.findWebhook(mux.Vars(r)["webhook"])
 	switch {
 	case ok:
