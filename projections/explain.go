@@ -39,12 +39,20 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 		return Event{}, nil, err
 	}
 	deliveries := map[domain.WebhookID]*Delivery{}
-	list, err := p.deliveries(ctx, event, dispatched)
+	known, err := p.replayedTo(ctx, id, dispatched)
+	if err != nil {
+		return Event{}, nil, err
+	}
+	list, err := p.deliveries(ctx, event, known)
 	if err != nil {
 		return Event{}, nil, err
 	}
 	for i := range list {
 		deliveries[list[i].WebhookID] = &list[i]
+	}
+	wanted := map[domain.WebhookID]bool{}
+	for _, d := range dispatched {
+		wanted[d.WebhookID] = true
 	}
 	configuration, err := p.log.ConfigurationUpTo(ctx, event.Position)
 	if err != nil {
@@ -61,7 +69,12 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	}
 	var explained []Explained
 	for _, x := range draft.Registry().Explain(domain.EventType(event.Type), event.Data) {
-		one := Explained{Webhook: x.Webhook, Delivery: deliveries[x.Webhook.ID]}
+		one := Explained{Webhook: x.Webhook}
+		// A matching webhook may have got the event by a replay before an older version
+		// had decided it: event.dispatched then leaves that delivery out.
+		if wanted[x.Webhook.ID] || x.Subscribed && x.Active && x.Filter.Matched {
+			one.Delivery = deliveries[x.Webhook.ID]
+		}
 		switch {
 		case one.Delivery != nil:
 			one.Verdict = Verdict(one.Delivery.State)
@@ -72,7 +85,7 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 		case !x.Filter.Matched:
 			one.Verdict, one.Filter = VerdictFiltered, x.Filter
 		default:
-			one.Verdict = VerdictPending // it matched: the dispatcher has yet to say so
+			one.Verdict = VerdictPending // it matched: an older version left it undecided
 		}
 		explained = append(explained, one)
 	}
