@@ -17,7 +17,7 @@ CREATE TABLE medilab.undecided (position bigint PRIMARY KEY);
 INSERT INTO medilab.undecided (position)
     SELECT e.position FROM medilab.events AS e
     WHERE e.type = 'event.triggered'
-      AND (e.position > (SELECT position FROM medilab.readers WHERE name = 'dispatcher')
+      AND (e.position > coalesce((SELECT position FROM medilab.readers WHERE name = 'dispatcher'), 0)
            OR e.position IN (SELECT position FROM medilab.undispatched))
       AND NOT EXISTS (SELECT FROM medilab.events AS d WHERE d.stream = e.stream AND d.version = 2 AND d.type = 'event.dispatched');
 DROP TABLE medilab.undispatched;
