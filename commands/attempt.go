@@ -129,7 +129,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	return call, wait
 }
 
-// Compose gives the exact bytes and our own headers of an attempt made at the
+// Compose returns the exact bytes and our own headers of an attempt made at the
 // time: a pure function, so that the call log need not keep them.
 func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.Header) {
 	if at.Batch != nil {
@@ -166,7 +166,7 @@ func (p *prepared) signer(w domain.Webhook, now time.Time) domain.Signer {
 	return s
 }
 
-// Signer gives the webhook's signatures as they were at the time.
+// Signer returns the webhook's signatures as they were at the time.
 func (a *Attempter) Signer(w domain.Webhook, at time.Time) (domain.Signer, error) {
 	ready, err := a.prepare(w)
 	if err != nil {

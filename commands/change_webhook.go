@@ -6,7 +6,7 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// ChangeWebhook changes the fields that the caller gives, and no others. With
+// ChangeWebhook changes the given fields and no others. With
 // ifVersion it does so only while that is the webhook's version.
 func (c *Commands) ChangeWebhook(ctx context.Context, caller Caller, id domain.WebhookID, spec domain.WebhookSpec, ifVersion *int64) (domain.Webhook, error) {
 	// What does not exist is not found, whatever was asked of it.

@@ -58,7 +58,7 @@ func (r *redactor) addHeader(name, value string) {
 	}
 }
 
-// body gives the answer's body with the secrets masked. One that was cut may end
+// body returns the answer's body with the secrets masked. One that was cut may end
 // in the beginning of a secret: that goes too.
 func (r *redactor) body(body []byte, cut bool) []byte {
 	for _, secret := range r.secrets {

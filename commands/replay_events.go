@@ -16,7 +16,7 @@ import (
 const maxReplay = 1_000_000
 
 // ReplayEvents asks for the events of a range that match the webhook as it is now
-// to be sent to it again, and to nobody else. It gives how many they are, with an
+// to be sent to it again, and to nobody else. It returns how many they are, with an
 // id when that is in the log: from there on the replay goes on by itself (see
 // Replays). Dry, it only counts them.
 func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, id domain.WebhookID, spec domain.ReplaySpec, dry bool) (domain.ReplayID, int, error) {
@@ -73,7 +73,7 @@ const replayChunk = 400
 // errEnough ends a reading of the log early.
 var errEnough = errors.New("enough was read")
 
-// matching gives the events of the range that match, in the order of the log.
+// matching returns the events of the range that match, in the order of the log.
 func (r *replaying) matching(ctx context.Context) (found []replayed, err error) {
 	wanted, err := domain.NewMatcher(r.webhook.Events, r.webhook.Filters)
 	if err != nil {
@@ -110,7 +110,7 @@ func (r *replaying) matching(ctx context.Context) (found []replayed, err error) 
 	return found, err
 }
 
-// count gives how many of what matches a replay would send.
+// count returns how many of what matches a replay would send.
 func (r *replaying) count(ctx context.Context) (n int, err error) {
 	found, err := r.matching(ctx)
 	if err != nil {
@@ -136,7 +136,7 @@ func (r *replaying) count(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// states gives where the deliveries of the events to the webhook stand.
+// states returns where the deliveries of the events to the webhook stand.
 func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Delivery, error) {
 	states := make([]domain.Delivery, len(events))
 	at := make(map[string]int, len(events))

@@ -132,7 +132,7 @@ func (r *Replays) progress(ctx context.Context, id domain.ReplayID) (*progress, 
 	return p, err
 }
 
-// callerOf gives who appended an event.
+// callerOf returns who appended an event.
 func callerOf(e eventstore.Event) (Caller, error) {
 	var by struct {
 		Actor     string `json:"actor"`
@@ -144,7 +144,7 @@ func callerOf(e eventstore.Event) (Caller, error) {
 	return Caller{Actor: by.Actor, RequestID: by.RequestID}, nil
 }
 
-// webhookAt gives the webhook as it was at the version.
+// webhookAt returns the webhook as it was at the version.
 func (r *Replays) webhookAt(ctx context.Context, id domain.WebhookID, version int64) (w domain.Webhook, err error) {
 	events, err := r.Log.Load(ctx, id.Stream())
 	if err != nil {

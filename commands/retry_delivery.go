@@ -7,7 +7,7 @@ import (
 )
 
 // RetryDelivery asks for an attempt now, whatever became of the delivery: it
-// starts its count of retries anew. One that waits for others goes at once, by
+// starts its count of retries again. One that waits for others goes at once, by
 // itself; one that went in a batch goes again with it.
 func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
 	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, _ *domain.Delivery) (domain.Change, error) {
@@ -23,7 +23,7 @@ func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.D
 	})
 }
 
-// sizeOf gives the bytes of an event's data, by which the queue bounds its memory.
+// sizeOf returns the bytes of an event's data, by which the queue bounds its memory.
 func (c *Commands) sizeOf(ctx context.Context, id domain.EventID) (int, error) {
 	events, err := c.Log.Load(ctx, id.Stream())
 	if err != nil {

@@ -71,7 +71,7 @@ func (c *Commands) checkTest(eventType domain.EventType, data json.RawMessage) e
 }
 
 // TestEvent is the event of a test call and when it occurred, which is in its
-// id: so the call's body can be told again from the record of the call.
+// id: so the call's body can be computed from the record of the call.
 func TestEvent(id domain.EventID, eventType domain.EventType, data json.RawMessage) (domain.EventTriggered, time.Time) {
 	event := domain.EventTriggered{EventType: string(eventType), Source: "test", EventData: data}
 	return event, time.Unix(uuid.UUID(id).Time().UnixTime()).UTC()

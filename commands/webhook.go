@@ -8,7 +8,7 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// webhook gives a webhook that exists. What this process does not know of,
+// webhook returns a webhook that exists. What this process does not know of,
 // another may have just registered: then the log is asked.
 func (c *Commands) webhook(ctx context.Context, id domain.WebhookID) (domain.Webhook, error) {
 	w, _ := c.Directory.Webhook(id)
@@ -93,7 +93,7 @@ func storedHeader(w domain.Webhook, name string) domain.Sealed {
 	return ""
 }
 
-// sealChanged gives is when it opens to the text. One that does not open (its
+// sealChanged returns is when it opens to the text. One that does not open (its
 // key is gone) is replaced: that is how such a webhook is mended.
 func (c *Commands) sealChanged(id domain.WebhookID, field string, is domain.Sealed, text string) (domain.Sealed, error) {
 	if is != "" {

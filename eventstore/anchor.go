@@ -35,7 +35,7 @@ type Anchor struct {
 // ErrEmpty says that the log holds nothing yet.
 var ErrEmpty = errors.New("the log is empty")
 
-// Anchor gives the log's present end, or ErrEmpty.
+// Anchor returns the log's present end, or ErrEmpty.
 func (l *Log) Anchor(ctx context.Context) (Anchor, error) {
 	var a Anchor
 	err := l.pool.QueryRow(ctx, `SELECT position, last_seal, recorded_at FROM medilab.log_head`).Scan(&a.Position, &a.Seal, &a.RecordedAt)
@@ -49,7 +49,7 @@ func (l *Log) Anchor(ctx context.Context) (Anchor, error) {
 	return a, nil
 }
 
-// CheckAnchor tells what contradicts the anchor; "" when nothing does. That the
+// CheckAnchor returns what contradicts the anchor; "" when nothing does. That the
 // events are what their seals say is for Verify to check.
 func (l *Log) CheckAnchor(ctx context.Context, a Anchor) (string, error) {
 	var head Position

@@ -125,7 +125,7 @@ func (a *appender) enqueue(p *pending) error {
 
 // take removes the next batch from those that wait. Two units that write the
 // same stream never share a batch: one of them is about to lose a race, and it
-// alone is told. A unit that changes the configuration is the last of its batch, so
+// alone is answered. A unit that changes the configuration is the last of its batch, so
 // that the others stand on the configuration that they were decided by.
 func (a *appender) take() []*pending {
 	a.mu.Lock()
@@ -303,7 +303,7 @@ WITH head AS (
 SELECT (SELECT base FROM head), (SELECT recorded_at FROM head), 1 / (SELECT count(*) FROM head)`
 
 // planOnceSQL makes the transaction's statements keep to their generic plans. They
-// go by keys whatever their arguments, and Postgres planned most appends anew, for
+// go by keys whatever their arguments, and Postgres planned most appends again, for
 // longer than it then took to carry them out.
 const planOnceSQL = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true)`
 
@@ -420,7 +420,7 @@ func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, r
 	return base, recordedAt.UTC(), nil
 }
 
-// committed tells first those who read in this process, then the callers: a
+// committed notifies first the readers of this process, then the callers: a
 // caller that was answered finds its event everywhere in memory.
 func (a *appender) committed(batch []*pending, events []Event) {
 	a.log.tail.add(events)
@@ -477,7 +477,7 @@ func fail(batch []*pending, err error) {
 
 const uniqueViolation = "23505"
 
-// names tells whether the database's error is about the unit: the detail of a
+// names reports whether the database's error is about the unit: the detail of a
 // unique violation quotes the key.
 func names(e *pgconn.PgError, unit Unit) bool {
 	if e.Code != uniqueViolation || e.ConstraintName != "events_stream_version" {

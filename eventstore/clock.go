@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Clock tells the database's time without asking it: due times go by one clock
+// Clock estimates the database clock without a query: due times go by one clock
 // however wrong a node's own is. It is never behind the database's (by more than
 // the drift of half a minute), so nothing scheduled by it is early.
 type Clock struct {
@@ -31,7 +31,7 @@ func (b *bound) lower(offset time.Time) {
 
 const clockWindow = 30 * time.Second
 
-// NewClock gives a clock that goes by this machine's until the first Observe.
+// NewClock returns a clock that goes by this machine's until the first Observe.
 func NewClock() *Clock { return &Clock{start: time.Now()} }
 
 // Observe takes in that the database said it was at, answering what was sent at

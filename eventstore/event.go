@@ -95,7 +95,7 @@ type Metadata struct {
 	RequestID     string
 }
 
-// json gives the metadata's stored form; what is empty is left out.
+// json returns the metadata's stored form; what is empty is left out.
 func (m Metadata) json() []byte {
 	const names = 80 // with their quotes
 	dst := append(make([]byte, 0, names+len(m.Actor)+len(m.CorrelationID)+len(m.CausationID)+len(m.RequestID)), '{')
@@ -160,7 +160,7 @@ var (
 	ErrClosed = errors.New("the log is closed")
 )
 
-// IsConflict tells a lost race from other errors.
+// IsConflict reports whether err is a lost race.
 func IsConflict(err error) bool {
 	var conflict *ConflictError
 	return errors.As(err, &conflict)

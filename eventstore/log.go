@@ -99,7 +99,7 @@ func (l *Log) AppendEach(ctx context.Context, units []Unit) []error {
 }
 
 // Between runs f while no append of this process is under way: what the
-// database holds then is exactly what the observers were told.
+// database holds then is exactly what the observers saw.
 func (l *Log) Between(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {

@@ -37,7 +37,7 @@ func OpenPool(ctx context.Context, url string, maxConns int) (*pgxpool.Pool, err
 // replanEvery is how long a connection keeps its plans.
 const replanEvery = 2 * time.Second
 
-// replan makes the connection plan its statements anew now and then. Postgres
+// replan makes the connection plan its statements again now and then. Postgres
 // keeps the plan of a prepared statement until the table is analyzed next: one
 // made while the queue was empty reads all of it, for minutes, when a million
 // deliveries wait (0.6 to 2 s a statement, for 1 ms).

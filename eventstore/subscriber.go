@@ -26,7 +26,7 @@ type Reader struct {
 	// Linger is how long a page may wait to grow. Zero: not at all. Nothing waits behind
 	// a page that was full.
 	Linger time.Duration
-	// Interested tells whether a batch appended in this process is worth waking
+	// Interested reports whether a batch appended in this process is worth waking
 	// up for at once; nil: all are. The rest is found by the next poll.
 	Interested func(batch []Event) bool
 }
@@ -221,7 +221,7 @@ func (s *Subscription) applyUpTo(ctx context.Context, conn *pgx.Conn, after Posi
 	return nil
 }
 
-// transactions gives Watermill its transactions on one connection of ours, so
+// transactions returns Watermill its transactions on one connection of ours, so
 // that a handler reaches the same transaction through pgx.
 type transactions struct {
 	*sql.DB
@@ -266,7 +266,7 @@ func (t *transactions) use(ctx context.Context, f func(*pgx.Conn) error) error {
 	})
 }
 
-// broken tells whether the connection of the open transaction is gone, and the
+// broken reports whether the connection of the open transaction is gone, and the
 // transaction with it.
 func (t *transactions) broken() bool {
 	gone := true

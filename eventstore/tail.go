@@ -7,7 +7,7 @@ import (
 
 // tail keeps the newest events that this process appended, so that its readers
 // need not ask the database for what it just wrote. It is one run of positions
-// without a gap, batch after batch; an append by another process starts it anew.
+// without a gap, batch after batch; an append by another process starts it again.
 type tail struct {
 	mu      sync.RWMutex
 	batches [][]Event // none is empty
@@ -52,7 +52,7 @@ func bytesOf(batch []Event) (sum int) {
 	return sum
 }
 
-// after copies up to limit events that follow the position, or gives nil when
+// after copies up to limit events that follow the position, or returns nil when
 // it does not hold them.
 func (t *tail) after(position Position, limit int) []Event {
 	t.mu.RLock()

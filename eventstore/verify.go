@@ -174,7 +174,7 @@ func (v *verifier) sum(s seal) []byte {
 	return all.Sum(nil)
 }
 
-// event gives the first event at the position or after it.
+// event returns the first event at the position or after it.
 func (v *verifier) event(ctx context.Context, at Position) (Event, bool, error) {
 	for len(v.page) > 0 && v.page[0].Position < at {
 		v.page = v.page[1:]
@@ -203,7 +203,7 @@ func (v *verifier) readPage(ctx context.Context, after Position) (err error) {
 	return nil
 }
 
-// versions looks for streams with holes. The index of streams gives them in
+// versions looks for streams with holes. The index of streams has them in
 // order, so the database needs no memory for it either.
 func (v *verifier) versions(ctx context.Context) error {
 	tx, err := v.log.pool.Begin(ctx)

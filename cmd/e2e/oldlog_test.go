@@ -33,14 +33,14 @@ func TestOldLog(t *testing.T) {
 	// Without workers first, so that nothing moves but what the upgrade does.
 	l.extra = append(l.settings, "MEDILAB_ROLES=api,saga,projections")
 	l.start()
-	l.until("all is decided that can be read", func() bool {
+	l.Until("all is decided that can be read", func() bool {
 		return slices.Equal(l.positions(`SELECT position FROM medilab.undecided`), []int64{was.Mendable})
 	})
-	l.until("the replay has asked for all", func() bool {
+	l.Until("the replay has asked for all", func() bool {
 		return reads[bool](t, l.database, `SELECT (SELECT count(*) FROM medilab.events WHERE type = 'replay.requested') =
 			(SELECT count(*) FROM medilab.events WHERE type = 'replay.completed')`)
 	})
-	l.until("the read models are at the head", func() bool {
+	l.Until("the read models are at the head", func() bool {
 		return reads[bool](t, l.database, `SELECT r.position = h.position FROM medilab.log_head AS h, medilab.readers AS r WHERE r.name = 'projections'`)
 	})
 	decided := l.checkDecisions()
@@ -56,7 +56,7 @@ func TestOldLog(t *testing.T) {
 	l.exec(`ALTER TABLE medilab.events DISABLE TRIGGER events_append_only`)
 	l.exec(`UPDATE medilab.events SET data = convert_to('{"event_type":"payment.completed","source":"mend","event_data":{"amount":900}}', 'UTF8') WHERE position = $1`, was.Mendable)
 	l.exec(`ALTER TABLE medilab.events ENABLE ALWAYS TRIGGER events_append_only`)
-	in := receive(t, nil)
+	in := harness.Receive(t, nil)
 	l.extra = append(l.settings, "MEDILAB_ROLES=api")
 	l.start()
 	for _, w := range l.webhooks() {
@@ -70,7 +70,7 @@ func TestOldLog(t *testing.T) {
 	l.extra = l.settings
 	l.start()
 	// What waits for a deleted webhook is cancelled when it comes due, in an hour.
-	l.until("all is delivered", func() bool {
+	l.Until("all is delivered", func() bool {
 		return reads[int](t, l.database, `SELECT (SELECT count(*) FROM medilab.undecided) + 
 			(SELECT count(*) FROM medilab.queue WHERE due_at < clock_timestamp() + interval '10 min') + (SELECT count(*) FROM medilab.batch_members)`) == 0
 	})
@@ -85,14 +85,14 @@ type oldLog struct {
 	*product
 	t        *testing.T
 	was      oldAnswers
-	database string
 	settings []string
 	conn     *pgx.Conn
 }
 
 func restoreOldLog(t *testing.T, was oldAnswers) *oldLog {
 	t.Helper()
-	l := &oldLog{product: prepare(t), t: t, was: was, database: testdb.NewEmpty(t)}
+	l := &oldLog{product: prepare(t), t: t, was: was}
+	l.database = testdb.NewEmpty(t)
 	keys := filepath.Join(t.TempDir(), "keys.json")
 	secret, err := os.ReadFile(filepath.Join(oldLogFolder, "keys.json"))
 	if err != nil {
@@ -101,7 +101,7 @@ func restoreOldLog(t *testing.T, was oldAnswers) *oldLog {
 	if err := os.WriteFile(keys, secret, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l.settings = slices.Clip([]string{"DATABASE_URL=" + l.database, "MEDILAB_KEYS=" + keys, "MEDILAB_ALLOW_TARGETS=loopback"})
+	l.settings = slices.Clip([]string{"MEDILAB_KEYS=" + keys, "MEDILAB_ALLOW_TARGETS=loopback"})
 	restoring, err := pgx.Connect(t.Context(), l.database)
 	if err != nil {
 		t.Fatal(err)
@@ -351,18 +351,18 @@ func (l *oldLog) checkVerified() {
 		}
 		return string(report.Problems)
 	}
-	out, _, _ := harness.Run(l.t.Context(), binary, l.environment(), "", "audit", "verify", "--json")
+	out, _, _ := harness.Run(l.t.Context(), l.Program, l.environment(), "", "audit", "verify", "--json")
 	if was, now := found(l.was.Commands["audit verify --json"]), found(out); now != was {
 		l.t.Errorf("the check finds %s, found %s", now, was)
 	}
 }
 
 // checkDelivered checks that each delivery was made once, and none that was made before.
-func (l *oldLog) checkDelivered(in *receiver, decided map[domain.DeliveryID]domain.EventID) {
+func (l *oldLog) checkDelivered(in *harness.Receiver, decided map[domain.DeliveryID]domain.EventID) {
 	l.t.Helper()
 	calls := map[string]int{}
-	for _, r := range in.all() {
-		calls[r.delivery()]++
+	for _, r := range in.All() {
+		calls[r.Delivery()]++
 	}
 	for id, event := range decided {
 		state := ""

@@ -46,13 +46,13 @@ var oldCommands = []string{"audit log --format ndjson", "projections list --json
 // oldWriter drives the version before.
 type oldWriter struct {
 	*testing.T
-	program, database string
-	settings          []string
-	conn              *pgx.Conn
+	binary, database string
+	settings         []string
+	conn             *pgx.Conn
 }
 
 func (w *oldWriter) node(roles string) *product {
-	p := &product{Process: harness.NewProcess(w, "the version before", w.program), dataDir: harness.ShortDir(w), token: adminToken}
+	p := &product{Process: harness.NewProcess(w, "the version before", w.binary), dataDir: harness.ShortDir(w), token: adminToken}
 	p.extra = append(slices.Clone(w.settings), "MEDILAB_SHUTDOWN_TIMEOUT=10s")
 	if roles != "" {
 		p.extra = append(p.extra, "MEDILAB_ROLES="+roles)
@@ -64,7 +64,7 @@ func (w *oldWriter) node(roles string) *product {
 // run runs a command of the version before, whatever code it ends with.
 func (w *oldWriter) run(args ...string) string {
 	w.Helper()
-	out, notes, err := harness.Run(w.Context(), w.program, harness.Environment(w.settings...), "", args...)
+	out, notes, err := harness.Run(w.Context(), w.binary, harness.Environment(w.settings...), "", args...)
 	if ended := (*exec.ExitError)(nil); err != nil && (args[1] != "verify" || notes == "" && ended == nil) {
 		w.Fatalf("%v: %v\n%s%s", args, err, out, notes)
 	}
@@ -115,7 +115,7 @@ func TestWriteOldLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := filepath.Join(t.TempDir(), "keys.json")
-	w := &oldWriter{T: t, program: program, database: testdb.NewEmpty(t)}
+	w := &oldWriter{T: t, binary: program, database: testdb.NewEmpty(t)}
 	w.settings = []string{"DATABASE_URL=" + w.database, "MEDILAB_KEYS=" + keys, "MEDILAB_ALLOW_TARGETS=loopback"}
 	a := w.node("")
 	b := w.node("")
@@ -126,15 +126,15 @@ func TestWriteOldLog(t *testing.T) {
 	defer w.conn.Close(t.Context()) //nolint:errcheck // each statement was checked
 	var answers oldAnswers
 
-	fine := receive(t, nil)
-	fails := receive(t, func(rw http.ResponseWriter, _ receipt) { http.Error(rw, "not now", http.StatusServiceUnavailable) })
-	flaky := receive(t, func(rw http.ResponseWriter, r receipt) {
-		if r.attempt() == "1" {
+	fine := harness.Receive(t, nil)
+	fails := harness.Receive(t, func(rw http.ResponseWriter, _ harness.Call) { http.Error(rw, "not now", http.StatusServiceUnavailable) })
+	flaky := harness.Receive(t, func(rw http.ResponseWriter, r harness.Call) {
+		if r.Attempt() == "1" {
 			rw.WriteHeader(http.StatusInternalServerError)
 		}
 	})
 	release := make(chan struct{})
-	hangs := receive(t, func(http.ResponseWriter, receipt) { <-release })
+	hangs := harness.Receive(t, func(http.ResponseWriter, harness.Call) { <-release })
 	t.Cleanup(func() { close(release) }) // before the receiver closes
 
 	everything := a.register(fine.URL, `{"name":"everything","secret":"a secret of the fixture","headers":{"X-Clinic":"a header of the fixture"}}`)
@@ -196,7 +196,7 @@ func TestWriteOldLog(t *testing.T) {
 		ReplayID string `json:"replay_id"`
 	}
 	b.api(202, "POST", "/webhooks/"+payments.ID+"/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","event_types":["visit.created"]}`, &replay)
-	b.until("the replay is done", func() bool {
+	b.Until("the replay is done", func() bool {
 		var progress replayProgress
 		b.api(200, "GET", "/webhooks/"+payments.ID+"/replays/"+replay.ReplayID, "", &progress)
 		return progress.State == "done"
@@ -212,11 +212,11 @@ func TestWriteOldLog(t *testing.T) {
 		b.trigger(fmt.Sprintf(`{"event_type":%q,"event_data":{"amount":%d}}`, []string{"payment.completed", "patient.updated"}[i%2], i*50))
 	}
 	b.trigger(`{"event_type":"patient.deleted","event_data":{"n":1}}`)
-	hangs.await(1)
+	hangs.Await(1)
 	// Of an inactive webhook something waits.
 	b.api(200, "PATCH", "/webhooks/"+again.ID, `{"retry_delay":3600}`, nil)
 	last := b.trigger(`{"event_type":"visit.created","event_data":{"room":"0"}}`)
-	b.until("the first attempt has failed", func() bool {
+	b.Until("the first attempt has failed", func() bool {
 		for _, c := range b.calls(again.ID) {
 			if c.EventID == last {
 				return true
@@ -256,7 +256,7 @@ func TestWriteOldLog(t *testing.T) {
 	w.exec(`SELECT medilab.emit('visit.updated', '{"room":"1"}', correlation_id => 'left in the outbox')`)
 
 	// What this version has to say.
-	api.until("the read models are at the head", func() bool {
+	api.Until("the read models are at the head", func() bool {
 		return reads[bool](t, w.database, `SELECT r.position = h.position FROM medilab.log_head AS h, medilab.readers AS r WHERE r.name = 'projections'`)
 	})
 	answers.Head = reads[int64](t, w.database, `SELECT position FROM medilab.log_head`)

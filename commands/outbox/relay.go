@@ -117,7 +117,7 @@ func (r *Relay) leave(ctx context.Context) {
 	}
 }
 
-// step moves one batch. It tells whether there may be more at once.
+// step moves one batch. It reports whether there may be more at once.
 func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	if !r.owner {
 		if _, r.owner, err = r.log.AcquireLease(ctx, r.node, leaseName); err != nil || !r.owner {
@@ -276,7 +276,7 @@ func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepte
 	return others, nil
 }
 
-// isRecorded tells whether the stream begins with this event. Who says where it came from
+// isRecorded reports whether the stream begins with this event. Who says where it came from
 // (source) does not make it another one.
 func (r *Relay) isRecorded(ctx context.Context, stream string, triggered domain.EventTriggered) (bool, error) {
 	events, err := r.log.Load(ctx, stream)

@@ -16,7 +16,7 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// AlertBasis gives what alerts are judged by, all as it was at one place in the
+// AlertBasis returns what alerts are judged by, all as it was at one place in the
 // log: the figures of every webhook that was called, and the alerts that are open.
 type AlertBasis interface {
 	// WaitFor returns once the read models hold the log up to the position.
@@ -66,7 +66,7 @@ func (a *Alerts) AddTo(ctx context.Context, router *message.Router, node *events
 	return nil
 }
 
-// concernsAlerts tells whether a batch may raise or resolve something at once.
+// concernsAlerts reports whether a batch may raise or resolve something at once.
 func concernsAlerts(batch []eventstore.Event) bool {
 	for i := range batch {
 		switch batch[i].Value.(type) {
@@ -226,7 +226,7 @@ func (a *Alerts) count(ctx context.Context, call *domain.Call, at time.Time, tou
 	return a.decide(ctx, w, a.Rules.JudgeCall(w, *f))
 }
 
-// isOpen tells whether any alert of the webhook is.
+// isOpen reports whether any alert of the webhook is.
 func (a *Alerts) isOpen(webhook domain.WebhookID) bool {
 	return len(a.state.open) > 0 && slices.ContainsFunc(domain.AlertKinds, func(kind domain.AlertKind) bool {
 		return a.state.open[domain.AlertKey{Webhook: webhook, Kind: kind}]
@@ -266,7 +266,7 @@ func (a *Alerts) decide(ctx context.Context, w domain.Webhook, findings []domain
 }
 
 // append decides on the alert's stream as it is, and appends the decision with
-// the event that tells subscribers of it.
+// the event that notifies subscribers.
 func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertKey, finding domain.Finding) error {
 	decided := false
 	_, err := a.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
@@ -294,7 +294,7 @@ func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertK
 	return err
 }
 
-// alertUnit is the alert's change and the event that tells of it, in one.
+// alertUnit is the alert's change and the event about it, in one.
 func alertUnit(w domain.Webhook, key domain.AlertKey, alert domain.Alert, change domain.Change, now time.Time) (eventstore.Unit, error) {
 	id, err := uuid.NewV7()
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// batchPoll is half of the shortest max_wait: whoever dispatched an event, the
+	// batchPoll is half of the shortest max_wait: whichever node appended an event, the
 	// time at which it must go is known here before it comes.
 	batchPoll     = 500 * time.Millisecond
 	linesAPass    = 16   // of up to domain.MaxBatchMembers rows each
@@ -68,7 +68,7 @@ func (b *batcher) dispatched(dispatched domain.EventDispatched, at time.Time) {
 	}
 }
 
-// joined counts deliveries that wait, and tells whether the line may be full.
+// joined counts deliveries that wait, and reports whether the line may be full.
 func (b *batcher) joined(webhook domain.WebhookID, members, size, most int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,7 +95,7 @@ func (b *batcher) look(webhooks ...domain.WebhookID) {
 	signal(b.wake)
 }
 
-// take gives lines to look at, and begins to count them anew.
+// take returns lines to look at, and begins to count them again.
 func (b *batcher) take() [][16]byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -243,7 +243,7 @@ func firstEvent(id domain.DeliveryID, change domain.Change, cause string) events
 	}
 }
 
-// read gives what waits for the webhooks, the oldest first.
+// read returns what waits for the webhooks, the oldest first.
 func (b *batcher) read(ctx context.Context, webhooks [][16]byte) (map[domain.WebhookID][]domain.Waiting, error) {
 	rows, err := b.s.pool.Query(ctx, `
 		SELECT m.webhook_id, m.event_id, m.delivery_id, m.size, m.max_events, m.due_at

@@ -75,7 +75,7 @@ func (c *claimer) untilLook() time.Duration {
 	return max(c.due.wait(c.s.clock.Now(), time.Until(c.lookAt)), time.Until(c.rest))
 }
 
-// round claims once for the lanes that have room. It tells whether there may be
+// round claims once for the lanes that have room. It reports whether there may be
 // more to claim at once.
 func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	webhooks, rooms := c.s.lanes.wanted(maxRowsAClaim)

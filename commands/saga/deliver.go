@@ -59,7 +59,7 @@ func (s *session) deliver(msg *message.Message) error {
 		return nil
 	}
 	s.record(d, func(d *delivery) domain.Change {
-		// The webhook is read anew: how many retries it wants may have changed.
+		// The webhook is read again: how many retries it wants may have changed.
 		if now, ok := s.directory.Webhook(d.webhook); ok {
 			w = now
 		}
@@ -131,7 +131,7 @@ func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
 }
 
 // decideAgain looks at the stream as it is now. When the attempt is still open
-// (somebody asked for a retry meanwhile), it decides anew at the new version; when the
+// (somebody asked for a retry meanwhile), it decides again at the new version; when the
 // attempt was decided without us, our outcome is kept as late. Nil: nothing is left to
 // record.
 func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Change, decide func(*delivery) domain.Change) (domain.Change, error) {

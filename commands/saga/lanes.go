@@ -34,13 +34,13 @@ const (
 	// of all.
 	leastLaneBytes = 1 << 20
 	maxHeldBytes   = 2 * maxWaitingBytes
-	// maxRecording is how many outcomes may wait for the log beside the calls in
-	// flight: when it cannot keep up, calls wait, and callers are not told so before.
+	// maxRecording is how many outcomes may wait for the log besides the calls in
+	// flight: when it cannot keep up, calls wait.
 	maxRecording = 4096
 	// patientFor is how long a delivery waits here for its call while other nodes
 	// may be free for it.
 	patientFor = time.Second
-	// keepFor is how much of its own work a lane keeps waiting beside other nodes.
+	// keepFor is how much of its own work a lane keeps waiting while other nodes live.
 	keepFor = 100 * time.Millisecond
 	// leftFor is how long what could not start here is left to others: each of
 	// them looks once in that time at least.
@@ -146,7 +146,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// lane gives the webhook's lane. The caller holds the lock.
+// lane returns the webhook's lane. The caller holds the lock.
 func (l *lanes) lane(id domain.WebhookID) *lane {
 	ln := l.byID[id]
 	if ln == nil {
@@ -161,7 +161,7 @@ func (l *lanes) limit(ln *lane) int {
 	return max(1, min(ln.window, lanesShare*(l.workers-l.inFlight)))
 }
 
-// keeps returns how many of the lane may wait beside those that can start at once: as
+// keeps returns how many of the lane may wait besides those that can start at once: as
 // many as it starts in keepFor, and alone as many as it may hold at all.
 func (l *lanes) keeps(ln *lane) int {
 	if !l.sharing.others {
@@ -185,7 +185,7 @@ func (l *lanes) most(ln *lane) int {
 	return min(windowsKept*ln.window, atOnce+l.keeps(ln))
 }
 
-// wants tells whether the lane should claim from the table. Small claims cost as
+// wants reports whether the lane should claim from the table. Small claims cost as
 // much as large ones: it waits until half of what it may keep is free.
 func (l *lanes) wants(ln *lane) bool { return ln.backlog && len(ln.waiting) <= l.most(ln)/2 }
 
@@ -340,7 +340,7 @@ func (l *lanes) uncalled(d *delivery) {
 	l.free(d)
 }
 
-// free gives the delivery's place to another. The caller holds the lock.
+// free returns the delivery's place to another. The caller holds the lock.
 func (l *lanes) free(d *delivery) {
 	ln := l.lane(d.webhook)
 	ln.inFlight--
@@ -382,7 +382,7 @@ func (l *lanes) forget(d *delivery) {
 	l.checkIdle()
 }
 
-// has tells whether the delivery is in this node's memory.
+// has reports whether the delivery is in this node's memory.
 func (l *lanes) has(id domain.DeliveryID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -425,7 +425,7 @@ func (l *lanes) drained(id domain.WebhookID) {
 	l.lane(id).backlog = false
 }
 
-// stop lets nothing start any more and gives what has not started.
+// stop lets nothing start any more and returns what has not started.
 func (l *lanes) stop() []*delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()

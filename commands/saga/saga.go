@@ -36,7 +36,7 @@ type Config struct {
 	// The roles.
 	Dispatch bool // whether this process goes on with replays
 	Deliver  bool // whether it makes calls
-	// Parts add others' handlers to the router, and Beside runs beside it, under
+	// Parts add handlers to the router, and Beside runs next to it, under
 	// this node's lease, until its end.
 	Parts  []Part
 	Beside []Worker
@@ -137,7 +137,7 @@ func (s *Saga) Node() int64 {
 }
 
 // Run works until ctx ends: then it starts no call any more, waits for those in
-// flight, records what it must cut off and gives back the rest. A node that lost
+// flight, records what it must cut off and releases the rest. A node that lost
 // its lease begins again under a new id.
 func (s *Saga) Run(ctx context.Context, c Config) error {
 	const pause = time.Second
@@ -280,7 +280,7 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 		return errors.Join(err, node.Leave(context.WithoutCancel(ctx)))
 	case <-node.Lost():
 		// Others may decide without this node from now on. What it has not begun it
-		// gives back; calls under way have a moment to end, and their outcomes are
+		// releases; calls under way have a moment to end, and their outcomes are
 		// recorded, at their place or as late, whenever the database answers.
 		s.session.Store(nil)
 		unstarted := now.lanes.stop()

@@ -21,7 +21,7 @@ type workerPool struct {
 	closed bool
 }
 
-// worker is taken by one caller at a time, who alone gives it work.
+// worker is taken by one caller at a time, who alone sends it work.
 type worker struct {
 	work chan *message.Message
 	done chan error
