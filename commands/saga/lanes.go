@@ -85,6 +85,8 @@ type lane struct {
 	left     time.Time // until when others come first, unless something can start at once
 	backlog  bool      // the table may hold more that is due
 	ringed   bool      // it is among those that wait for a turn
+
+	tentative laneTentative
 }
 
 // lanes holds what this node has claimed until its outcome is recorded. Safe for
@@ -110,16 +112,6 @@ type lanes struct {
 	claim     chan struct{} // a token: the table may hold what there is room for
 }
 
-// tentative is what was claimed for the batch that is being appended, and what was left
-// to other nodes.
-type tentative struct {
-	claimed map[domain.DeliveryID]struct{}
-	left    map[domain.DeliveryID]struct{}
-	byLane  map[domain.WebhookID]int
-	laneSum map[domain.WebhookID]int // bytes
-	bytes   int
-}
-
 func newLanes(workers int) *lanes {
 	return &lanes{
 		workers: workers,
@@ -129,12 +121,8 @@ func newLanes(workers int) *lanes {
 		start:   make(chan struct{}, 1),
 		claim:   make(chan struct{}, 1),
 		sharing: sharing{share: 1},
-		tentative: tentative{
-			claimed: map[domain.DeliveryID]struct{}{},
-			left:    map[domain.DeliveryID]struct{}{},
-			byLane:  map[domain.WebhookID]int{},
-			laneSum: map[domain.WebhookID]int{},
-		},
+
+		tentative: tentative{mine: map[domain.DeliveryID]bool{}},
 	}
 }
 
@@ -156,105 +144,16 @@ func (l *lanes) lane(id domain.WebhookID) *lane {
 	return ln
 }
 
-// limit is how many calls the lane may have in flight now.
-func (l *lanes) limit(ln *lane) int {
-	return max(1, min(ln.window, lanesShare*(l.workers-l.inFlight)))
-}
-
-// keeps returns how many of the lane may wait besides those that can start at once: as
-// many as it starts in keepFor, and alone as many as it may hold at all.
-func (l *lanes) keeps(ln *lane) int {
-	if !l.sharing.others {
-		return windowsKept * ln.window
-	}
-	now := time.Now()
-	if age := now.Sub(ln.counted); age >= 2*keepFor {
-		ln.started, ln.starts, ln.counted = 0, 0, now
-	} else if age >= keepFor {
-		ln.started, ln.starts, ln.counted = ln.starts, 0, now
-	}
-	return max(ln.started, ln.starts)
-}
-
-// most returns how many deliveries of the lane may wait in memory.
-func (l *lanes) most(ln *lane) int {
-	atOnce := max(0, min(l.limit(ln)-ln.inFlight, l.workers-l.inFlight))
-	if atOnce == 0 && ln.inFlight == 0 && !time.Now().Before(ln.left) {
-		atOnce = 1 // it waits for its turn among the lanes
-	}
-	return min(windowsKept*ln.window, atOnce+l.keeps(ln))
-}
-
-// wants reports whether the lane should claim from the table. Small claims cost as
-// much as large ones: it waits until half of what it may keep is free.
-func (l *lanes) wants(ln *lane) bool { return ln.backlog && len(ln.waiting) <= l.most(ln)/2 }
-
 // room is how many more deliveries the lane may hold in memory.
 func (l *lanes) room(ln *lane) int {
-	held, mine := l.bytes+l.tentative.bytes, ln.bytes+l.tentative.laneSum[ln.webhook]
+	tentative := l.tentativeOf(ln)
+	held, mine := l.bytes+l.tentative.bytes, ln.bytes+tentative.bytes
 	if l.stopped || held >= maxHeldBytes || mine >= max(leastLaneBytes, maxWaitingBytes-held) {
 		return 0
 	}
-	keeps := len(ln.waiting) + l.tentative.byLane[ln.webhook]
-	free := 2*windowsKept*l.workers - l.waiting - len(l.tentative.claimed)
+	keeps := len(ln.waiting) + tentative.claims
+	free := 2*windowsKept*l.workers - l.waiting - l.tentative.count
 	return max(0, min((free-keeps)/2, l.most(ln)-keeps))
-}
-
-// beginClaims begins the claims of the batch that is about to be appended, and forgets
-// those of a batch that was not committed.
-func (l *lanes) beginClaims() claimFunc {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.tentative.claimed)
-	clear(l.tentative.left)
-	clear(l.tentative.byLane)
-	clear(l.tentative.laneSum)
-	l.tentative.bytes = 0
-	return l.claimNew
-}
-
-// claimNew claims a delivery whose lane has room and no backlog that comes before it.
-func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ln := l.lane(d.WebhookID)
-	if ln.backlog || l.room(ln) == 0 {
-		return 0
-	}
-	if !l.sharing.takes() {
-		l.tentative.left[d.DeliveryID] = struct{}{}
-		return 0
-	}
-	l.tentative.claimed[d.DeliveryID] = struct{}{}
-	l.tentative.byLane[d.WebhookID]++
-	l.tentative.laneSum[d.WebhookID] += size
-	l.tentative.bytes += size
-	return l.node
-}
-
-// dispatched takes in whom one event goes to: what was claimed for it is here now, the
-// rest is in the table.
-func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.EventTriggered, at time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, d := range dispatched.Deliveries {
-		if d.BatchWait > 0 {
-			continue // it waits for others
-		}
-		ln := l.lane(d.WebhookID)
-		if _, left := l.tentative.left[d.DeliveryID]; left {
-			continue // they were told; should nobody take it, a look finds it
-		}
-		if _, mine := l.tentative.claimed[d.DeliveryID]; !mine {
-			ln.backlog = true
-			signal(l.claim)
-			continue
-		}
-		l.push(ln, &delivery{
-			id: d.DeliveryID, webhook: d.WebhookID, eventID: dispatched.EventID, event: triggered,
-			occurredAt: at, attempt: 1, size: dispatched.Size,
-		})
-	}
 }
 
 // add takes in what was claimed from the table.
@@ -349,18 +248,6 @@ func (l *lanes) free(d *delivery) {
 	l.enlist(ln)
 	if len(ln.waiting) == 0 && l.wants(ln) {
 		signal(l.claim)
-	}
-}
-
-// adapt moves the window by what the call showed of the receiver.
-func (ln *lane) adapt(workers int, call domain.Call) {
-	switch {
-	case call.Status >= 200 && call.Status != 429 && call.Status != 503 && call.Outcome != domain.OutcomeTimeout:
-		ln.window = min(ln.window+1, workers) // it answers, and in time
-	case call.Outcome == domain.OutcomeTimeout:
-		ln.window = max(ln.window/2, leastWindow)
-	default:
-		ln.window = max(ln.window*3/4, leastWindow)
 	}
 }
 

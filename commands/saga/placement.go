@@ -1,0 +1,138 @@
+package saga
+
+import (
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// tentative is what was claimed for the batch that is being appended.
+type tentative struct {
+	batch int // counts batches
+	bytes int
+	mine  map[domain.DeliveryID]bool // true: claimed; false: left to other nodes
+	count int                        // of those that are claimed
+}
+
+// laneTentative is the lane's part of it.
+type laneTentative struct{ batch, claims, bytes int }
+
+// tentativeOf returns what was claimed of the lane for the batch.
+func (l *lanes) tentativeOf(ln *lane) *laneTentative {
+	if ln.tentative.batch != l.tentative.batch {
+		ln.tentative = laneTentative{batch: l.tentative.batch}
+	}
+	return &ln.tentative
+}
+
+// beginClaims begins the claims of the batch that is about to be appended, and forgets
+// those of a batch that was not committed.
+func (l *lanes) beginClaims() claimFunc {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.tentative.mine)
+	l.tentative.batch++
+	l.tentative.bytes, l.tentative.count = 0, 0
+	return l.claimNew
+}
+
+// claimNew claims a delivery whose lane has room and no backlog that comes before it.
+func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ln := l.lane(d.WebhookID)
+	if ln.backlog || l.room(ln) == 0 {
+		return 0
+	}
+	mine := l.sharing.takes()
+	l.tentative.mine[d.DeliveryID] = mine
+	if !mine {
+		return 0
+	}
+	tentative := l.tentativeOf(ln)
+	tentative.claims++
+	tentative.bytes += size
+	l.tentative.count++
+	l.tentative.bytes += size
+	return l.node
+}
+
+// dispatched takes in whom one event goes to: what was claimed for it is here now, the
+// rest is in the table.
+func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.EventTriggered, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range dispatched.Deliveries {
+		if d.BatchWait > 0 {
+			continue // it waits for others
+		}
+		ln := l.lane(d.WebhookID)
+		mine, asked := l.tentative.mine[d.DeliveryID]
+		if !mine {
+			if !asked { // else it is left to other nodes; should none take it, a look finds it
+				ln.backlog = true
+				signal(l.claim)
+			}
+			continue
+		}
+		l.push(ln, &delivery{
+			id: d.DeliveryID, webhook: d.WebhookID, eventID: dispatched.EventID, event: triggered,
+			occurredAt: at, attempt: 1, size: dispatched.Size,
+		})
+	}
+}
+
+// sharing evens out the calls of the nodes. A node takes, in the appends that queue them,
+// as many deliveries as it has room for, which costs the least. When it makes more calls
+// than its peers do on average, it takes only a share and leaves the rest to them.
+type sharing struct {
+	others bool  // whether other nodes live
+	calls  int64 // that this node made
+	share  float64
+	credit float64 // of what was due to this node
+
+	workers     int   // peers that make calls, at the last comparison
+	mine, peers int64 // calls until then
+}
+
+const (
+	leastShare = 1. / 64
+	// fewCalls between two comparisons are not worth moving to another node.
+	fewCalls = 50
+	// uneven is how many times the average a node may make.
+	uneven = 1.2
+)
+
+// takes reports whether this node takes the next delivery that it has room for.
+func (s *sharing) takes() bool {
+	if s.credit += s.share; s.credit < 1 {
+		return false
+	}
+	s.credit--
+	return true
+}
+
+// compare moves the share by the calls that the nodes made since the last comparison.
+func (s *sharing) compare(peers eventstore.Peers) {
+	mine, theirs := s.calls-s.mine, peers.Work-s.peers
+	same := peers.Workers == s.workers && theirs >= 0
+	s.others, s.workers, s.mine, s.peers = peers.Others > 0, peers.Workers, s.calls, peers.Work
+	switch average := float64(mine+theirs) / float64(peers.Workers+1); {
+	case peers.Workers == 0:
+		s.share, s.credit = 1, 0
+	case !same: // a peer came or went
+	case mine > fewCalls && float64(mine) > uneven*average:
+		s.share = max(leastShare, s.share*average/float64(mine))
+	case float64(mine) < average || mine <= fewCalls:
+		s.share = min(1, 1.5*s.share)
+	}
+}
+
+// balance takes in what the other nodes do, and returns the calls of this one.
+func (l *lanes) balance(peers eventstore.Peers) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sharing.compare(peers)
+	return l.sharing.calls
+}
