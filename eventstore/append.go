@@ -1,0 +1,190 @@
+package eventstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/medilab/webhooks/eventstore/failpoint"
+)
+
+// appendSQL moves the head, seals and inserts, in one statement. $6 is the
+// configuration that the batch was decided by, or -1: when it is no longer current,
+// the division by zero undoes the transaction. $9 is the number, within the batch, of
+// its last event that changes the configuration, or 0.
+//
+// The time is read once, under the head's lock, so that times are in the order
+// of positions; greatest() keeps them so when the clock steps back. OFFSET 0
+// keeps the planner from reading it twice.
+const appendSQL = `
+WITH head AS (
+	UPDATE medilab.log_head AS h SET (position, recorded_at, last_seal, configuration) = (
+		SELECT h.position + $7, t.now, sha256(h.last_seal || int8send(h.position + 1) ||
+			int8send((extract(epoch FROM t.now) * 1000000)::bigint) || $8),
+			CASE WHEN $9::bigint > 0 THEN h.position + $9 ELSE h.configuration END
+		FROM (SELECT greatest(h.recorded_at, clock_timestamp()) AS now OFFSET 0) AS t)
+	WHERE $6 < 0 OR h.configuration = $6
+	RETURNING h.position - $7 AS base, h.recorded_at, h.last_seal AS seal
+), sealed AS (
+	INSERT INTO medilab.seals (first_position, last_position, recorded_at, seal)
+	SELECT base + 1, base + $7, recorded_at, seal FROM head
+), inserted AS (
+	INSERT INTO medilab.events (position, stream, version, type, data, metadata, recorded_at)
+	SELECT head.base + e.n, e.stream, e.version, e.type, e.data, e.metadata::json, head.recorded_at
+	FROM head, unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::text[])
+		WITH ORDINALITY AS e (stream, version, type, data, metadata, n)
+)
+SELECT (SELECT base FROM head), (SELECT recorded_at FROM head), 1 / (SELECT count(*) FROM head)`
+
+// planOnceSQL makes the transaction's statements keep to their generic plans. They
+// go by keys whatever their arguments, and Postgres planned most appends again, for
+// longer than it then took to carry them out.
+const planOnceSQL = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true)`
+
+// columns are the arrays that unnest takes, kept between batches. Metadata goes as text:
+// pgx would check JSON that was just made, and Postgres checks it anyway.
+type columns struct {
+	streams  []string
+	versions []int64
+	types    []string
+	data     pgtype.FlatArray[[]byte]
+	metadata pgtype.FlatArray[[]byte]
+}
+
+func (c *columns) fill(events []Event) {
+	c.streams, c.versions, c.types, c.data, c.metadata = c.streams[:0], c.versions[:0], c.types[:0], c.data[:0], c.metadata[:0]
+	for i := range events {
+		e := &events[i]
+		c.streams = append(c.streams, e.Stream)
+		c.versions = append(c.versions, e.Version)
+		c.types = append(c.types, e.Type)
+		c.data = append(c.data, e.Data)
+		c.metadata = append(c.metadata, e.Metadata)
+	}
+}
+
+func (c *columns) release() {
+	clear(c.data)
+	clear(c.metadata)
+	clear(c.streams)
+}
+
+// send appends the batch in one transaction.
+func (a *appender) send(batch []*pending) error {
+	demanded, ok := condition(batch)
+	if !ok {
+		return ErrConfigurationChanged
+	}
+	events := a.flatten(batch)
+	var q pgx.Batch
+	a.columns.fill(events)
+	defer a.columns.release()
+	c := &a.columns
+	q.Queue(planOnceSQL)
+	q.Queue(appendSQL, c.streams, c.versions, c.types, c.data, c.metadata, int64(demanded), int64(len(events)), a.hash(events), lastConfiguring(events))
+	var announce []string
+	for _, inline := range a.log.config.Inline {
+		statements, keys, err := inline.Statements(events)
+		if err != nil {
+			return fmt.Errorf("inline projection: %w", err)
+		}
+		queue(&q, statements)
+		announce = append(announce, keys...)
+	}
+	for _, p := range batch {
+		queue(&q, p.unit.With)
+	}
+
+	// The callers may go; the batch goes on.
+	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
+	defer cancel()
+	sent := time.Now()
+	base, recordedAt, err := a.exchange(ctx, &q)
+	if err != nil {
+		return err
+	}
+	failpoint.Pass(failpoint.AfterCommit)
+	a.log.clock.Observe(recordedAt, sent)
+	for i := range events {
+		events[i].Position = base + Position(i) + 1
+		events[i].RecordedAt = recordedAt
+	}
+	a.log.Announce(announce...)
+	a.committed(batch, events)
+	return nil
+}
+
+// lastConfiguring returns the number, from 1, of the last event that changes the
+// configuration, or 0.
+func lastConfiguring(events []Event) int64 {
+	for i := range slices.Backward(events) {
+		if strings.HasPrefix(events[i].Stream, configurationStreams) {
+			return int64(i + 1)
+		}
+	}
+	return 0
+}
+
+func queue(q *pgx.Batch, statements []Statement) {
+	for _, s := range statements {
+		q.Queue(s.SQL, s.Args...)
+	}
+}
+
+// exchange runs the batch in one round trip, which is one implicit transaction.
+func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, recordedAt time.Time, err error) {
+	results := a.log.pool.SendBatch(ctx, q)
+	var one int64
+	if _, err = results.Exec(); err == nil {
+		err = results.QueryRow().Scan(&base, &recordedAt, &one)
+	}
+	for i := 2; i < q.Len() && err == nil; i++ {
+		_, err = results.Exec()
+	}
+	if closeErr := results.Close(); err == nil {
+		err = closeErr
+	}
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == "22012" {
+		return 0, time.Time{}, ErrConfigurationChanged
+	}
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	return base, recordedAt.UTC(), nil
+}
+
+// hash covers the batch's events in order: all that the database keeps of them,
+// each part with its length before it.
+func (a *appender) hash(events []Event) []byte {
+	a.digest.Reset()
+	for i := range events {
+		hashEvent(a.digest, &events[i])
+	}
+	return a.digest.Sum(nil)
+}
+
+func hashEvent(h hash.Hash, e *Event) {
+	var head [8]byte
+	part := func(b []byte) {
+		binary.BigEndian.PutUint64(head[:], uint64(len(b)))
+		h.Write(head[:])
+		h.Write(b)
+	}
+	var text [128]byte
+	part(append(text[:0], e.Stream...))
+	binary.BigEndian.PutUint64(head[:], uint64(e.Version))
+	h.Write(head[:])
+	part(append(text[:0], e.Type...))
+	part(e.Data)
+	part(e.Metadata)
+}
