@@ -36,10 +36,6 @@ run: build ## Build and serve on an embedded Postgres (data in ./data)
 test: ## Run every test
 	$(GO) test -timeout $(TIMEOUT) ./...
 
-.PHONY: unraced
-unraced: ## Run the tests that make race does not
-	$(GO) test -timeout $(TIMEOUT) $$($(GO) list ./... | grep -vxF -e "$$($(RACED))")
-
 .PHONY: e2e
 e2e: ## Start the built binary and break it: the guide, then the fault campaign (FAULTS='-campaign=long')
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./cmd/...
