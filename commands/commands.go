@@ -1,3 +1,4 @@
+// Package commands holds the use cases, a file each: load, decide, append.
 package commands
 
 import (
