@@ -96,13 +96,13 @@ func TestGapTrackerFindsAll(t *testing.T) {
 	})
 }
 
-func (u *gapTracker) covers(s int64) bool {
-	for _, g := range u.gaps {
+func (t *gapTracker) covers(s int64) bool {
+	for _, g := range t.gaps {
 		if g.first <= s && s <= g.last {
 			return true
 		}
 	}
-	return s > u.highWater
+	return s > t.highWater
 }
 
 func TestGapTrackerIsBounded(t *testing.T) {
