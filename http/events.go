@@ -33,7 +33,7 @@ func (s *Server) eventOperations() []operation {
 }
 
 // newEvent is a request to trigger an event. The event's data is the body's own bytes.
-var newEvent = object[commands.NewEvent]{name: "NewEvent", limit: maxEventBody, fields: []field[commands.NewEvent]{
+var newEvent = object[commands.NewEvent]{name: "NewEvent", what: "an event", limit: maxEventBody, fields: []field[commands.NewEvent]{
 	plain("event_type", jsonText, func(e *commands.NewEvent) *string { return &e.Event.EventType }, nil).must(),
 	plain("event_data", jsonRaw, func(e *commands.NewEvent) *json.RawMessage { return &e.Event.EventData },
 		schema{"description": "what happened; delivered byte for byte as it came"}).must(),
@@ -44,6 +44,20 @@ var newEvent = object[commands.NewEvent]{name: "NewEvent", limit: maxEventBody, 
 	plain("event_id", jsonEventID, func(e *commands.NewEvent) *domain.EventID { return &e.ID },
 		schema{"description": "makes the event accepted once: the same id with the same content answers as the first time, with another content it is 409"}),
 }}
+
+// ReadEvent reads the JSON of a request to trigger an event into event, which holds the
+// defaults of fields that are left out. Wrong fields are Invalid. The event's data is
+// part of line.
+func ReadEvent(line []byte, catalog domain.Catalog, event *commands.NewEvent) error {
+	if err := domain.CheckJSON(line); err != nil {
+		return err
+	}
+	refused, err := newEvent.parse(line, event)
+	if err != nil {
+		return err
+	}
+	return domain.CheckFields(withRules(refused, catalog.TriggeredFields(event.Event)))
+}
 
 // describeEventTypes adds the types of the catalogue, which is this server's own.
 func (s *Server) describeEventTypes(d *describer) {

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"math"
@@ -19,6 +20,7 @@ import (
 // read and how it is described stand together; its rules are the domain's.
 type object[T any] struct {
 	name     string // in the API's description
+	what     string // in messages; "": this request
 	fields   []field[T]
 	readOnly []string // names that answers have and requests must leave out
 	partial  bool     // no field is required
@@ -163,7 +165,7 @@ func (o object[T]) parseField(to *T, key string, raw []byte) faults {
 	if slices.Contains(o.readOnly, key) {
 		return fault("is read-only; leave it out")
 	}
-	return fault("is not a field of this request")
+	return fault("is not a field of " + cmp.Or(o.what, "this request"))
 }
 
 // withRules adds to the fields that could not be read those that break a rule. A field is
@@ -218,7 +220,7 @@ func textType[V ~string]() jsonType[V] {
 	return jsonType[V]{schema{"type": "string"}, func(raw []byte) (V, faults) {
 		s, ok := domain.JSONText(raw)
 		if !ok {
-			return "", fault("must be a string")
+			return "", fault("must be text")
 		}
 		return V(s), nil
 	}}

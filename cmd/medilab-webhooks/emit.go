@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
@@ -22,12 +21,8 @@ type emitOptions struct {
 	eventTypes string
 	file       string
 	skip       int
-	event      emitted
-}
-
-// emitted are the parts of an event that flags give, or the fields of a line.
-type emitted struct {
-	eventID, source, correlationID string
+	eventID    string
+	event      commands.NewEvent // as the flags have it: a line's fields override it
 }
 
 // newEmitCommand triggers events, which are durable when it ends.
@@ -55,6 +50,11 @@ goes on where it ended.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if o.eventID != "" {
+				if err := o.event.ID.UnmarshalText([]byte(o.eventID)); err != nil {
+					return usageError{errors.New("event_id must be a UUID")}
+				}
+			}
 			if o.file != "" {
 				return o.emitFile(c)
 			}
@@ -64,9 +64,9 @@ goes on where it ended.`,
 	f := c.Flags()
 	f.StringVar(&o.file, "file", "", `emit the events of this file, one JSON object a line; "-" is standard input`)
 	f.IntVar(&o.skip, "skip", 0, "skip this many lines of the file")
-	f.StringVar(&o.event.correlationID, "correlation-id", "", "your own id, to find the event again")
-	f.StringVar(&o.event.source, "source", "cli", "where the event comes from")
-	f.StringVar(&o.event.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
+	f.StringVar(&o.event.Event.CorrelationID, "correlation-id", "", "your own id, to find the event again")
+	f.StringVar(&o.event.Event.Source, "source", "cli", "where the event comes from")
+	f.StringVar(&o.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
 	declare(c, f, []setting{eventTypesSetting(&o.eventTypes)})
 	addJSONFlag(c)
 	return c
@@ -77,7 +77,11 @@ func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
 	if err != nil {
 		return err
 	}
-	event, err := o.event.event(catalog, eventType, []byte(data))
+	event := o.event
+	event.Event.EventType, event.Event.EventData = eventType, []byte(strings.TrimSpace(data))
+	if err = domain.CheckJSON(event.Event.EventData); err == nil {
+		err = catalog.CheckTriggered(event.Event)
+	}
 	if err != nil {
 		return usageError{errors.New(problem(err))}
 	}
@@ -90,27 +94,6 @@ func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
 		result := map[string]any{"event_id": accepted.EventID, "event_type": accepted.EventType, "accepted_at": accepted.AcceptedAt.UTC()}
 		return printResult(c, result, fmt.Sprintf("Accepted %s as %s\n", accepted.EventType, accepted.EventID), fmt.Sprintln(accepted.EventID))
 	})
-}
-
-// event returns the event to trigger, checked as far as possible without the log.
-func (e emitted) event(catalog domain.Catalog, eventType string, data []byte) (commands.NewEvent, error) {
-	data = []byte(strings.TrimSpace(string(data)))
-	if err := domain.CheckJSON(data); err != nil {
-		return commands.NewEvent{}, err
-	}
-	triggered := domain.EventTriggered{EventType: eventType, Source: e.source, CorrelationID: e.correlationID, EventData: data}
-	if err := catalog.CheckTriggered(triggered); err != nil {
-		return commands.NewEvent{}, err
-	}
-	event := commands.NewEvent{Event: triggered}
-	if e.eventID != "" {
-		id, err := uuid.Parse(e.eventID)
-		if err != nil {
-			return commands.NewEvent{}, domain.Invalid("event_id", "must be a UUID")
-		}
-		event.ID = domain.EventID(id)
-	}
-	return event, nil
 }
 
 // problem returns an error's text for the command line: for refused fields, which and why.
@@ -146,7 +129,7 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 	return o.database.use(c, func(s *session) error {
 		s.commands.Catalog = catalog
 		bar := newProgress(c, size, "emitting", progressbar.OptionShowBytes(true))
-		p := &pipeline{commands: s.commands, source: o.event, notes: c.ErrOrStderr(), skip: o.skip, progress: bar}
+		p := &pipeline{commands: s.commands, defaults: o.event, notes: c.ErrOrStderr(), skip: o.skip, progress: bar}
 		failure := p.run(c.Context(), in)
 		bar.end()
 		text, rate := fmt.Sprintf("Accepted %d events", p.accepted), float64(p.accepted)/time.Since(bar.started).Seconds()

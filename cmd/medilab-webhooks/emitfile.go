@@ -10,6 +10,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 // pipeline appends the events of lines to the log in batches.
 type pipeline struct {
 	commands *commands.Commands
-	source   emitted // defaults for what a line leaves out
+	defaults commands.NewEvent // of what a line leaves out
 	notes    io.Writer
 	progress *progress
 	skip     int
@@ -89,9 +90,9 @@ func (p *pipeline) take(line []byte, long bool) {
 	if p.line <= p.skip || len(line) == 0 && !long {
 		return
 	}
-	event, err := commands.NewEvent{}, error(domain.TooLarge("the line is longer than 10 MB"))
+	event, err := p.defaults, error(domain.TooLarge("the line is longer than 10 MB"))
 	if !long {
-		event, err = p.parse(line)
+		err = http.ReadEvent(line, p.commands.Catalog, &event)
 	}
 	if err != nil {
 		p.refuse(p.line, err)
@@ -104,40 +105,6 @@ func (p *pipeline) take(line []byte, long bool) {
 func (p *pipeline) refuse(line int, err error) {
 	p.refused++
 	fmt.Fprintf(p.notes, "line %d: %s\n", line, sanitizeLine(problem(err))) //nolint:errcheck // nowhere else to say it
-}
-
-func (p *pipeline) parse(line []byte) (commands.NewEvent, error) {
-	if err := domain.CheckJSON(line); err != nil {
-		return commands.NewEvent{}, err
-	}
-	var eventType string
-	var data []byte
-	e := p.source
-	fields := map[string]*string{"event_type": &eventType, "event_id": &e.eventID, "source": &e.source, "correlation_id": &e.correlationID}
-	err := domain.ObjectFields(line, func(key string, raw []byte) error {
-		if key == "event_data" {
-			data = raw
-			return nil
-		}
-		field, known := fields[key]
-		text, isText := domain.JSONText(raw)
-		switch {
-		case !known:
-			return domain.Invalid(key, "is not a field of an event")
-		case isText:
-			*field = text
-		case string(raw) != "null":
-			return domain.Invalid(key, "must be text")
-		}
-		return nil
-	})
-	if err != nil {
-		return commands.NewEvent{}, err
-	}
-	if data == nil {
-		return commands.NewEvent{}, domain.Invalid("event_data", "is required")
-	}
-	return e.event(p.commands.Catalog, eventType, data)
 }
 
 // flush makes the batch durable. If the log refuses it, because an id belongs to another event, each
