@@ -125,7 +125,8 @@ func (r *Registry) Recipients(eventType EventType, data json.RawMessage) []Recip
 	case len(asked) == 1 && asked[0].everyone != nil:
 		return asked[0].everyone
 	}
-	matched := match(asked, data).Matched
+	var fewSets [8]*filter.Set
+	matched := filter.Matched(filter.Parse(data), setsOf(asked, fewSets[:0]))
 	size := len(matched)
 	for _, a := range asked {
 		size += len(a.everyone)
@@ -153,13 +154,12 @@ func (r *Registry) audiences(t EventType, to []*audience) []*audience {
 	return to
 }
 
-// match evaluates the filters of the audiences.
-func match(asked []*audience, data json.RawMessage) filter.Matches {
-	sets := make([]*filter.Set, len(asked))
-	for i, a := range asked {
-		sets[i] = a.filters
+// setsOf appends the filters of the audiences.
+func setsOf(asked []*audience, to []*filter.Set) []*filter.Set {
+	for _, a := range asked {
+		to = append(to, a.filters)
 	}
-	return filter.Match(filter.Parse(data), sets)
+	return to
 }
 
 // Costly reports whether deciding the recipients of the event may take a millisecond or
@@ -195,7 +195,7 @@ var unreadable = filter.Verdict{Reason: "the filter cannot be evaluated"}
 // are the Recipients of the event.
 func (r *Registry) Explain(eventType EventType, data json.RawMessage) []Explanation {
 	asked := r.audiences(eventType, nil)
-	matches := match(asked, data)
+	matches := filter.Match(filter.Parse(data), setsOf(asked, nil))
 	verdicts := map[*registered]filter.Verdict{}
 	for i, a := range asked {
 		for j, w := range a.candidates {

@@ -16,7 +16,10 @@ type Doc struct {
 	indexes     map[int]map[string]span // of larger objects, by their offset in data
 	root        int                     // the offset of the object that all of it is
 	looks       int                     // at keys of it
-	looking     found                   // what is being looked up, see at
+	room        []found                 // for the next paths
+	large       *found                  // the last that was too large, which many paths may share
+	meter       meter                   // of one filter at a time, see Match
+	looking     int                     // what first looks at paths may cost all filters together
 }
 
 type docState uint8
@@ -61,6 +64,8 @@ type found struct {
 	tooLarge bool // size would be beyond limit
 	size     int  // bytes of the arrays that the path leads through, and of what is no string at its end
 	limit    int  // up to which size was looked
+	needs    int  // when tooLarge: a smaller limit finds no more
+	deep     int  // bytes of arrays and objects at its end
 	pass     int  // the work of looking at every candidate once
 
 	counted   bool // the next two are known
@@ -68,6 +73,7 @@ type found struct {
 	texts     int  // how many strings there are
 	unclear   tristate
 	keys      map[string]bool // of all candidates; nil: not known
+	one       [1]node         // room for the usual number of nodes
 }
 
 type tristate int8
@@ -85,12 +91,14 @@ var (
 	beyondBounds = &found{counted: true, unclear: no, tooLarge: true}
 )
 
-// The work of looking at one value at a path, of reading an element of an array there, and
-// how many bytes of it add a unit.
+// The work of a condition, of finding what is known of its path, of looking at one value
+// there, of reading an element of an array there, and how many bytes of it add a unit.
 const (
-	nodeWork     = 4
-	elementWork  = 8
-	bytesPerUnit = 4
+	conditionWork = 16
+	pathWork      = 12
+	nodeWork      = 4
+	elementWork   = 12
+	bytesPerUnit  = 4
 )
 
 func (f *found) missing() bool { return len(f.nodes) == 0 && !f.tooMany && !f.tooLarge }
@@ -98,7 +106,7 @@ func (f *found) missing() bool { return len(f.nodes) == 0 && !f.tooMany && !f.to
 // through counts what is looked through, and reports whether it is within the limit.
 func (f *found) through(bytes int) bool {
 	if f.size+bytes > f.limit {
-		f.nodes, f.tooLarge = nil, true
+		f.nodes, f.tooLarge, f.needs = nil, true, f.size+bytes
 		return false
 	}
 	f.size += bytes
@@ -117,6 +125,9 @@ func (f *found) add(raw []byte) {
 		if !f.through(len(raw)) {
 			return
 		}
+	}
+	if n.kind == arrayKind || n.kind == objectKind {
+		f.deep += len(raw)
 	}
 	f.pass += nodeWork
 	if n.kind == arrayKind {
@@ -150,13 +161,20 @@ func (f *found) isUnclear(m *meter) bool {
 	if f.unclear != unknown {
 		return f.unclear == yes
 	}
-	if !m.spend(f.size) {
+	if !m.spend(f.deep) {
 		return true
 	}
 	f.unclear = no
 	for i := range f.nodes { // with all elements
-		if f.nodes[i].unclear() {
-			f.unclear = yes
+		switch n := &f.nodes[i]; n.kind {
+		case numberKind:
+			if !n.exact {
+				f.unclear = yes
+			}
+		case arrayKind, objectKind:
+			if n.unclear() {
+				f.unclear = yes
+			}
 		}
 	}
 	return f.unclear == yes
@@ -195,7 +213,7 @@ func (f *found) anyCandidate(holds func(*node, *meter) bool, m *meter) bool {
 // which depends on the event and the filter alone. The first look is paid for; false means
 // that the meter is short.
 func (d *Doc) at(path string, size int, m *meter) (*found, bool) {
-	if !m.spend(nodeWork) {
+	if !m.spend(pathWork) {
 		return nothing, false
 	}
 	f, known := d.found[path]
@@ -206,10 +224,18 @@ func (d *Doc) at(path string, size int, m *meter) (*found, bool) {
 		return f, true
 	}
 	parts := strings.Count(path, ".") + 1 // each may read all that is looked through
-	limit := min(size, m.left/parts)
+	limit := min(size, max(m.left, d.looking)/parts)
+	if known && limit < size && limit < f.needs {
+		m.short = true
+		return f, false
+	}
 	if !known || limit > f.limit {
 		f = d.look(path, limit)
-		m.spend(parts * f.size)
+		if work := parts * f.size; work <= d.looking {
+			d.looking -= work
+		} else {
+			m.spend(work)
+		}
 	}
 	if f.tooLarge && limit < size {
 		m.short = true
@@ -219,12 +245,24 @@ func (d *Doc) at(path string, size int, m *meter) (*found, bool) {
 }
 
 func (d *Doc) look(path string, limit int) *found {
-	d.looking = found{limit: limit}
-	d.descend(span{d.root, len(d.data)}, path, &d.looking)
-	f := nothing
-	if d.looking.size > 0 || !d.looking.missing() {
-		f = new(found)
-		*f = d.looking
+	const usual, many = 4, 64
+	if len(d.room) == 0 {
+		d.room = make([]found, min(many, max(usual, len(d.found))))
+	}
+	f := &d.room[0]
+	*f = found{limit: limit}
+	f.nodes = f.one[:0]
+	d.descend(span{d.root, len(d.data)}, path, f)
+	switch {
+	case f.size == 0 && f.missing():
+		f = nothing
+	case f.tooLarge && d.large != nil && d.large.limit == limit && d.large.needs == f.needs && d.large.size == f.size:
+		f = d.large
+	default:
+		d.room = d.room[1:]
+		if f.tooLarge {
+			d.large = f
+		}
 	}
 	d.found[path] = f
 	return f

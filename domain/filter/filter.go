@@ -85,7 +85,7 @@ func (f *Filter) match(doc *Doc, m *meter) bool {
 // failing returns the first condition that does not hold, or nil.
 func (f *Filter) failing(doc *Doc, m *meter) *condition {
 	for i := range f.conditions {
-		if c := &f.conditions[i]; !c.holds(doc, m) {
+		if c := &f.conditions[i]; !m.spend(conditionWork) || !c.holds(doc, m) {
 			return c
 		}
 	}

@@ -28,14 +28,16 @@ func (s *Set) Costly(size int) bool {
 const (
 	// Each filter may do so much, which is enough for usual ones: the less, the more
 	// filters there are.
-	minAllowance, maxAllowance = 128, 512
+	minAllowance, maxAllowance = 160, 512
 	// Filters that need more share this much,
-	eventWork = 384 << 10
+	eventWork = 480 << 10
 	// and for each byte of the event this much more: a caller that sends large events
 	// waits for them.
 	workPerByte = 12
 	// A filter that is not decided tries again with so many times more.
 	growth = 8
+	// Each try costs so much, however soon it ends.
+	tryWork = 16
 )
 
 // Ref names a filter by the index of its set and its own within the set.
@@ -56,6 +58,20 @@ type Matches struct {
 }
 
 // Match decides which filters match the event. Nil sets are skipped.
+func Match(doc *Doc, sets []*Set) Matches {
+	result := Matches{doc: doc, sets: sets}
+	result.decide(doc, sets)
+	return result
+}
+
+// Matched returns what Match has in Matched, for callers that need no explanation.
+func Matched(doc *Doc, sets []*Set) []Ref {
+	var result Matches
+	result.decide(doc, sets)
+	return result.Matched
+}
+
+// decide fills in Matched and cut.
 //
 // The work is bounded, whatever the filters and the event. Each filter has a small
 // allowance. Filters that need more share a budget, those that need little before those
@@ -63,19 +79,19 @@ type Matches struct {
 // until the budget is used up. A filter for which it does not suffice is not evaluated and
 // does not match. So an expensive filter never keeps a cheap one from being evaluated, and
 // the decision depends on nothing but the event and the filters.
-func Match(doc *Doc, sets []*Set) Matches {
-	result := Matches{doc: doc, sets: sets}
+func (result *Matches) decide(doc *Doc, sets []*Set) {
 	budget := eventWork + workPerByte*len(doc.data)
-	prefiltering := budget / 2
-	budget -= prefiltering
 	filters := 0
 	for _, set := range sets {
 		if set != nil {
 			filters += len(set.filters)
 		}
 	}
+	prefiltering := budget / 2
+	doc.looking = budget / 8
+	budget -= prefiltering + doc.looking
 	allowance := min(maxAllowance, max(minAllowance, eventWork/max(1, filters)))
-	m := new(meter) // of one filter at a time
+	m, spent := &doc.meter, 0
 	var undecided []Ref
 	for s, set := range sets {
 		if set == nil {
@@ -90,38 +106,42 @@ func Match(doc *Doc, sets []*Set) Matches {
 			case matched:
 				result.Matched = append(result.Matched, ref)
 			}
+			spent += tryWork + allowance - m.left
 		}
 	}
-	budget += prefiltering
+	budget += prefiltering + doc.looking
+	doc.looking = 0
+	// What allowances took is not there to be shared, but for a part.
+	budget = max(budget/4, budget-spent)
 	result.explaining.left = filters*allowance + 4*budget
 	if len(undecided) == 0 {
-		return result
+		return
 	}
-	result.share(undecided, budget)
+	result.share(doc, sets, undecided, budget)
 	slices.SortFunc(result.Matched, Ref.compare)
-	return result
 }
 
 // share evaluates the filters that need more than the allowance.
-func (m *Matches) share(undecided []Ref, budget int) {
+func (result *Matches) share(doc *Doc, sets []*Set, undecided []Ref, budget int) {
+	work := &doc.meter
 	for quota, last := growth*minAllowance, false; !last && len(undecided) > 0; quota *= growth {
 		last = quota >= budget // nobody gets more in another round
 		again := undecided[:0]
 		for _, ref := range undecided {
 			limit := min(quota, budget)
-			work := meter{left: limit}
-			matched := m.sets[ref.Set].filters[ref.Index].match(m.doc, &work)
-			budget -= limit - work.left
+			*work = meter{left: limit}
+			matched := sets[ref.Set].filters[ref.Index].match(doc, work)
+			budget = max(0, budget-(limit-work.left)-tryWork)
 			switch {
 			case work.short:
 				again = append(again, ref)
 			case matched:
-				m.Matched = append(m.Matched, ref)
+				result.Matched = append(result.Matched, ref)
 			}
 		}
 		undecided = again
 	}
-	m.cut = undecided
+	result.cut = undecided
 }
 
 // possible calls yield with the filters that may match the event, in ascending order.

@@ -90,7 +90,7 @@ func (p *prefilter) possible(doc *Doc, room bitset, budget *int) bitset {
 	var buffer [64]byte
 	key := buffer[:0]
 	for _, path := range p.paths {
-		m := meter{left: nodeWork + 2*len(path.values) + *budget}
+		m := meter{left: pathWork + 2*len(path.values) + *budget}
 		// No filter looks through more, and one that looks through less says so itself.
 		values, ok := doc.at(path.path, maxFilterWork, &m)
 		switch {
@@ -121,21 +121,22 @@ func (f *found) countKeys(m *meter) bool {
 	}
 	keys := map[string]bool{}
 	var key []byte
+	half := meter{left: 2 * m.left} // noting a key takes half as long as a comparison
 	f.anyCandidate(func(n *node, m *meter) bool {
 		if key = n.appendKey(key[:0], maxFilterBytes); len(key) > 0 && !keys[string(key)] && m.spend(keyWork) {
 			keys[string(key)] = true
 		}
 		return m.short
-	}, m)
-	if m.short {
+	}, &half)
+	if m.left, m.short = half.left/2, half.short; m.short {
 		return false
 	}
 	f.keys = keys
 	return true
 }
 
-// keyWork is the work of noting a key.
-const keyWork = 8
+// keyWork is twice the work of noting a key.
+const keyWork = 16
 
 // bitset is a set of small integers.
 type bitset []uint64
