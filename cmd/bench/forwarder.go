@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/google/uuid"
 )
 
 // runForwarder is the ceiling, in a process of its own: it takes the same
@@ -34,6 +36,7 @@ func runForwarder(args []string) error {
 	if err != nil {
 		return err
 	}
+	uuid.EnableRandPool() // the ceiling is not to wait for the kernel
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	f := &forwarder{

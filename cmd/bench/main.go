@@ -13,12 +13,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -46,6 +42,7 @@ func main() {
 // bench holds what all runs share.
 type bench struct {
 	binary   string
+	against  string // another version's, in the place of the ceiling
 	workers  int
 	duration time.Duration // of one run's load
 	limit    int           // events of one run
@@ -73,6 +70,7 @@ func run(ctx context.Context, args []string) (err error) {
 		duration = flags.Duration("duration", 5*time.Second, "how long a run triggers")
 	)
 	flags.StringVar(&b.binary, "binary", "bin/medilab-webhooks", "the product")
+	flags.StringVar(&b.against, "against", "", "another version's binary, compared with in the place of the ceiling")
 	flags.IntVar(&b.events, "events", 1_000_000, "events of the long log (a fifth of it when quick); 20000000 takes half an hour and 25 GB")
 	flags.Float64Var(&b.quota, "quota", 0.1, "cores that each node of the nodes scenario may use")
 	if err := flags.Parse(args); err != nil {
@@ -115,153 +113,71 @@ func run(ctx context.Context, args []string) (err error) {
 	return err
 }
 
-// measure runs the scenarios, those of one kind of pair after those of another: a product
-// that idles during a run still polls, and takes from it.
-func (b *bench) measure(ctx context.Context, r *report, only string, rounds int) (err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	bare, err := startChild(ctx, "/targets", func(addr string) *exec.Cmd {
-		return exec.Command(self, "forwarder", "--addr", addr, "--workers", count(b.workers))
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, bare.stop()) }()
-	for _, kind := range []pairKind{noPair, byHistory, byWebhooks, byFilters, byNodes} {
+// measure runs the scenarios, those of the same two sides together: a product that idles during a
+// run still polls, and takes from it.
+func (b *bench) measure(ctx context.Context, r *report, only string, rounds int) error {
+	for _, sides := range allSides {
 		var group []scenario
 		for _, s := range allScenarios() {
-			if s.pair == kind && selected(s.name, only) {
+			if s.sides.name == sides.name && selected(s.name, only) {
 				group = append(group, s)
 			}
 		}
 		if len(group) == 0 {
 			continue
 		}
-		switch kind {
-		case noPair:
-			err = b.measureBeside(ctx, r, ceiling{bare}, group, rounds)
-		case byNodes:
-			err = b.measureNodes(ctx, r, group, rounds)
-		default:
-			err = b.measurePair(ctx, r, kind, group, rounds)
+		if sides.name == byNodes.name && group[0].name != lineups[0].name { // the others are compared with one node
+			group = append(nodeScenarios()[:1], group...)
 		}
-		if err != nil {
+		if err := b.measureGroup(ctx, r, sides, group, rounds); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// measureBeside runs the scenarios on one product, and on the ceiling.
-func (b *bench) measureBeside(ctx context.Context, r *report, bare ceiling, group []scenario, rounds int) (err error) {
-	var ours *product
-	if slices.ContainsFunc(group, func(s scenario) bool { return !s.once }) { // those have products of their own
-		if ours, err = startProduct(ctx, b.binary, "", b.workers); err != nil {
+func (b *bench) measureGroup(ctx context.Context, r *report, sides sides, group []scenario, rounds int) (err error) {
+	var two [2]*product
+	for i, start := range sides.start {
+		if two[i], err = start(ctx, b); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, ours.close()) }()
+		defer func() { err = errors.Join(err, two[i].close()) }()
 	}
-	return b.rounds(ctx, r, group, rounds, side{bare, false}, side{ours, true})
-}
-
-// measurePair runs the scenarios on the two products of a pair.
-func (b *bench) measurePair(ctx context.Context, r *report, kind pairKind, group []scenario, rounds int) (err error) {
-	p, err := b.pairOf(ctx, kind)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.close()) }()
-	return b.rounds(ctx, r, group, rounds, side{p.small, false}, side{p.large, true})
+	return b.rounds(ctx, r, group, rounds, two)
 }
 
 // rounds runs the scenarios round by round, the two sides in turns and each first every
 // other time.
-func (b *bench) rounds(ctx context.Context, r *report, group []scenario, rounds int, less, ours side) error {
+func (b *bench) rounds(ctx context.Context, r *report, group []scenario, rounds int, two [2]*product) error {
 	for round := range rounds {
 		for _, s := range group {
-			sides := []side{less, ours}
+			sides := []int{round % 2, 1 - round%2}
 			switch {
 			case s.once && round > 0:
 				continue
 			case s.alone:
-				sides = sides[1:]
-			case round%2 == 1:
-				sides[0], sides[1] = sides[1], sides[0]
+				sides = []int{1}
 			}
-			for _, side := range sides {
+			for _, i := range sides {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				b.runOne(ctx, r, round, s, side)
+				b.runOne(ctx, r, round, s, i, two[i])
 			}
 		}
 	}
 	return nil
 }
 
-// side is one of the two that a scenario compares.
-type side struct {
-	system
-	ours bool // else it is the ceiling, or what holds less
-}
-
 // runOne runs a scenario on one side. A failure is a finding: it is reported
 // with the figures and the other scenarios go on.
-func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, side side) measures {
-	who := map[bool]string{true: "ours", false: "ceiling"}[side.ours]
-	if s.pair != noPair && s.pair != byNodes {
-		who = map[bool]string{true: "large", false: "small"}[side.ours]
-	}
+func (b *bench) runOne(ctx context.Context, r *report, round int, s scenario, side int, p *product) {
+	who := s.sides.names[side]
 	fmt.Fprintf(os.Stderr, "round %d: %s, %s\n", round+1, s.name, who)
-	m, err := s.run(ctx, b, side.system)
+	m, err := s.run(ctx, b, p)
 	if err != nil {
 		r.Failures = append(r.Failures, fmt.Sprintf("%s, %s: %v", s.name, who, err))
 	}
-	r.add(s.name, side.ours, m)
-	return m
-}
-
-// child is a process that is measured, with all that it starts.
-type child struct {
-	*testbed.Process
-	base string // URL of its listener
-}
-
-// startChild starts a program that listens on the address, and waits until the path answers.
-func startChild(ctx context.Context, readyPath string, prepare func(addr string) *exec.Cmd) (*child, error) {
-	addr, err := testbed.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	cmd := prepare(addr)
-	cmd.Stderr = os.Stderr
-	p, err := testbed.Start(cmd)
-	if err != nil {
-		return nil, err
-	}
-	c := &child{p, "http://" + addr}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	if err := p.Ready(ctx, c.base+readyPath); err != nil {
-		return nil, errors.Join(err, c.stop())
-	}
-	return c, nil
-}
-
-func (c *child) stop() error { return c.Stop(time.Minute) }
-
-func (c *child) cpu() (time.Duration, error) { return testbed.CPU(c.Pid()) }
-
-func (c ceiling) setTargets(ctx context.Context, urls []string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/targets", strings.NewReader(strings.Join(urls, "\n")))
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
+	r.add(s.name, side == 1, m)
 }

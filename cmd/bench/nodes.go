@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,35 +37,11 @@ var lineups = []lineup{
 func nodeScenarios() []scenario {
 	var list []scenario
 	for _, l := range lineups {
-		list = append(list, scenario{name: l.name, pair: byNodes, run: func(ctx context.Context, b *bench, _ system) (measures, error) {
+		list = append(list, scenario{name: l.name, sides: byNodes, alone: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) {
 			return b.nodes(ctx, l)
 		}})
 	}
 	return list
-}
-
-// measureNodes runs the lineups in each round; the one node of the round stands in the
-// ceiling's column of the others.
-func (b *bench) measureNodes(ctx context.Context, r *report, group []scenario, rounds int) error {
-	all := nodeScenarios()
-	if group[0].name != all[0].name {
-		group = append(all[:1:1], group...)
-	}
-	for round := range rounds {
-		var one measures
-		for i, s := range group {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			m := b.runOne(ctx, r, round, s, side{nil, true})
-			if i == 0 {
-				one = m
-			} else if one != nil {
-				r.add(s.name, false, measures{"deliveries/s": one["deliveries/s"], postgresCPU: one[postgresCPU]})
-			}
-		}
-	}
-	return nil
 }
 
 const postgresCPU = "Postgres CPU s/1000"
@@ -85,7 +59,7 @@ func (b *bench) nodes(ctx context.Context, l lineup) (m measures, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
-	t := b.target(func(*target) {})
+	t := b.target()
 	defer b.receiver.Forget(t.url)
 	for _, name := range nodeTypes {
 		id, err := c.nodes[0].webhook(ctx, map[string]any{"name": name, "url": t.url, "events": []string{name}})
@@ -131,7 +105,7 @@ func (b *bench) nodes(ctx context.Context, l lineup) (m measures, err error) {
 func (c *cluster) load(ctx context.Context, b *bench, l lineup, t *target, duration time.Duration) (produced, error) {
 	var urls []string
 	for _, p := range c.nodes[:l.entries] {
-		urls = append(urls, p.url())
+		urls = append(urls, p.base)
 	}
 	const callers = 256
 	got, err := b.producer.load(ctx, loadOptions{
@@ -213,26 +187,17 @@ func (c *cluster) close() error {
 
 // settle waits until the statistics hold all calls and no projection lags.
 func (c *cluster) settle(ctx context.Context, calls int, patience time.Duration) error {
-	for start := time.Now(); ; wait(ctx, 25*time.Millisecond) {
+	_, err := c.nodes[0].settleAll(ctx, c.webhooks, patience, func(got []int) string {
 		total := 0
-		for _, id := range c.webhooks {
-			n, err := c.nodes[0].totalCalls(ctx, id)
-			if err != nil {
-				return err
-			}
+		for _, n := range got {
 			total += n
 		}
-		problem := fmt.Sprintf("the call logs hold %d calls of %d", total, calls)
-		if total == calls {
-			var err error
-			if problem, err = c.nodes[0].unsettled(ctx, nil, 0); err != nil || problem == "" {
-				return err
-			}
+		if total != calls {
+			return fmt.Sprintf("the call logs hold %d calls of %d", total, calls)
 		}
-		if time.Since(start) > patience {
-			return errors.New(problem)
-		}
-	}
+		return ""
+	})
+	return err
 }
 
 // clusterState is what the nodes and Postgres have done so far.
@@ -244,9 +209,11 @@ type clusterState struct {
 }
 
 func (c *cluster) state(ctx context.Context) (s clusterState, err error) {
-	if s.head, err = c.nodes[0].head(ctx); err != nil {
+	system, err := c.nodes[0].system(ctx)
+	if err != nil {
 		return s, err
 	}
+	s.head = system.head
 	note, err := os.ReadFile(filepath.Join(c.dir, "postgres", "postmaster.pid"))
 	if err != nil {
 		return s, err
@@ -260,11 +227,11 @@ func (c *cluster) state(ctx context.Context) (s clusterState, err error) {
 		return s, err
 	}
 	for _, p := range c.nodes {
-		calls, err := p.callsMade(ctx)
+		calls, err := testbed.Metric(ctx, p.base, "medilab_delivery_attempt_duration_seconds_count")
 		if err != nil {
 			return s, err
 		}
-		s.calls = append(s.calls, calls)
+		s.calls = append(s.calls, float64(calls))
 	}
 	s.nodes, err = c.nodesCPU()
 	return s, err
@@ -296,31 +263,6 @@ func (c *cluster) compare(before, after clusterState, deliveries float64) measur
 		m["busiest/least"] = slices.Max(calls) / max(1, slices.Min(calls))
 	}
 	return m
-}
-
-// callsMade returns how many calls to receivers the process has made.
-func (p *product) callsMade(ctx context.Context) (sum float64, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), "medilab_delivery_attempt_duration_seconds_count{"); ok {
-			_, value, _ := strings.Cut(rest, "} ")
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				return 0, err
-			}
-			sum += n
-		}
-	}
-	return sum, lines.Err()
 }
 
 // cpuLimit is a control group with a quota of CPU time.

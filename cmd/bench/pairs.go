@@ -20,44 +20,40 @@ import (
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
-// pair is two products that differ in one thing: how much they hold. The small
-// one stands in the ceiling's column.
-type pair struct {
-	small, large *product
+// sides are two products that a scenario compares. The first stands in the ceiling's column.
+type sides struct {
+	name  string
+	names [2]string
+	start []func(context.Context, *bench) (*product, error)
 }
 
-func (p *pair) close() error { return errors.Join(p.small.close(), p.large.close()) }
+var (
+	byCeiling = sides{"ceiling", [2]string{"ceiling", "ours"}, []func(context.Context, *bench) (*product, error){
+		func(ctx context.Context, b *bench) (*product, error) {
+			if b.against != "" {
+				return startProduct(ctx, b.against, "", b.workers)
+			}
+			return startForwarder(ctx, b.workers)
+		},
+		func(ctx context.Context, b *bench) (*product, error) {
+			return startProduct(ctx, b.binary, "", b.workers)
+		},
+	}}
+	byHistory  = bySize("history", 900, func(b *bench) int { return b.events }, (*bench).withHistory)
+	byWebhooks = bySize("webhooks", fanOut, func(b *bench) int { return b.webhooks }, (*bench).withWebhooks)
+	byFilters  = bySize("filters", fanOut, func(b *bench) int { return b.webhooks }, (*bench).withFilters)
+	byNodes    = sides{name: "nodes", names: [2]string{1: "ours"}}  // each run starts its own
+	byItself   = sides{name: "itself", names: [2]string{1: "ours"}} // this one too
 
-// pairKind says what a pair differs in.
-type pairKind string
-
-const (
-	noPair     pairKind = "" // one product, compared with the ceiling
-	byHistory  pairKind = "history"
-	byWebhooks pairKind = "webhooks"
-	byFilters  pairKind = "filters"
-	byNodes    pairKind = "nodes" // several nodes on one Postgres, compared with one
+	allSides = []sides{byCeiling, byItself, byHistory, byWebhooks, byFilters, byNodes}
 )
 
-// pairOf starts the two products.
-func (b *bench) pairOf(ctx context.Context, kind pairKind) (*pair, error) {
-	make, sizes := b.withHistory, [2]int{900, b.events}
-	switch kind {
-	case byWebhooks:
-		make, sizes = b.withWebhooks, [2]int{fanOut, b.webhooks}
-	case byFilters:
-		make, sizes = b.withFilters, [2]int{fanOut, b.webhooks}
-	}
-	fmt.Fprintf(os.Stderr, "preparing %s: %d and %d\n", kind, sizes[0], sizes[1])
-	small, err := make(ctx, sizes[0])
-	if err != nil {
-		return nil, err
-	}
-	large, err := make(ctx, sizes[1])
-	if err != nil {
-		return nil, errors.Join(err, small.close())
-	}
-	return &pair{small, large}, nil
+// bySize returns two products that differ in how much they hold.
+func bySize(name string, small int, large func(*bench) int, start func(*bench, context.Context, int) (*product, error)) sides {
+	return sides{name, [2]string{"small", "large"}, []func(context.Context, *bench) (*product, error){
+		func(ctx context.Context, b *bench) (*product, error) { return start(b, ctx, small) },
+		func(ctx context.Context, b *bench) (*product, error) { return start(b, ctx, large(b)) },
+	}}
 }
 
 // withHistory starts a product whose log holds events of one webhook, which is
@@ -148,7 +144,7 @@ func (b *bench) withFilters(ctx context.Context, webhooks int) (*product, error)
 // product when that fails.
 func (b *bench) register(ctx context.Context, p *product, webhooks int, asks func(i int) map[string]any) error {
 	for range fanOut {
-		p.targets = append(p.targets, b.target(func(*target) {}))
+		p.targets = append(p.targets, b.target())
 	}
 	const callers = 16
 	var wg sync.WaitGroup
@@ -178,7 +174,7 @@ func (b *bench) dispatch(ctx context.Context, p *product, body func() []byte) (m
 	start := time.Now()
 	got, err := b.producer.load(ctx, loadOptions{
 		path: triggerPath, callers: 64, events: 1, limit: b.limit, duration: b.duration, body: body,
-	}, p.url())
+	}, p.base)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +218,7 @@ func (p *product) readHistory(ctx context.Context) (measures, error) {
 
 // rebuild rebuilds all read models by the command line.
 func (p *product) rebuild(ctx context.Context) (measures, error) {
-	head, err := p.head(ctx)
+	system, err := p.system(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -231,35 +227,35 @@ func (p *product) rebuild(ctx context.Context) (measures, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("rebuild: %w: %s", err, out)
 	}
-	return measures{"events/s": head / time.Since(start).Seconds()}, nil
+	return measures{"events/s": system.head / time.Since(start).Seconds()}, nil
 }
 
 // pairScenarios compare two products that differ in what they hold.
 var pairScenarios = []scenario{
-	{name: "log-append", pair: byHistory, run: func(ctx context.Context, b *bench, s system) (measures, error) {
-		return b.ingest(ctx, s, loadOptions{path: triggerPath, callers: 512, events: 1, body: one})
+	{name: "log-append", sides: byHistory, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
+		return b.ingest(ctx, p, loadOptions{path: triggerPath, callers: 512, events: 1, body: one})
 	}},
-	{name: "log-deliver", pair: byHistory, run: func(ctx context.Context, b *bench, s system) (measures, error) {
-		return b.deliver(ctx, s, delivery{callers: 64, targets: 1})
+	{name: "log-deliver", sides: byHistory, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
+		return b.deliver(ctx, p, delivery{callers: 64, targets: 1})
 	}},
-	{name: "log-read", pair: byHistory, run: func(ctx context.Context, _ *bench, s system) (measures, error) {
-		return s.(*product).readHistory(ctx)
+	{name: "log-read", sides: byHistory, run: func(ctx context.Context, _ *bench, p *product) (measures, error) {
+		return p.readHistory(ctx)
 	}},
-	{name: "rebuild", pair: byHistory, alone: true, run: func(ctx context.Context, _ *bench, s system) (measures, error) {
-		return s.(*product).rebuild(ctx)
+	{name: "rebuild", sides: byHistory, alone: true, run: func(ctx context.Context, _ *bench, p *product) (measures, error) {
+		return p.rebuild(ctx)
 	}},
 	// What webhooks cost that are there, and what they cost when all of them are busy.
-	{name: "webhooks-idle", pair: byWebhooks, run: func(ctx context.Context, b *bench, s system) (measures, error) {
-		return b.dispatch(ctx, s.(*product), s.(*product).same)
+	{name: "webhooks-idle", sides: byWebhooks, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
+		return b.dispatch(ctx, p, p.same)
 	}},
-	{name: "webhooks-dispatch", pair: byWebhooks, run: func(ctx context.Context, b *bench, s system) (measures, error) {
-		return b.dispatch(ctx, s.(*product), s.(*product).wanted)
+	{name: "webhooks-dispatch", sides: byWebhooks, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
+		return b.dispatch(ctx, p, p.wanted)
 	}},
-	{name: "filters-dispatch", pair: byFilters, run: func(ctx context.Context, b *bench, s system) (measures, error) {
-		return b.dispatch(ctx, s.(*product), s.(*product).wanted)
+	{name: "filters-dispatch", sides: byFilters, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
+		return b.dispatch(ctx, p, p.wanted)
 	}},
-	{name: "webhooks-list", pair: byWebhooks, run: func(ctx context.Context, _ *bench, s system) (measures, error) {
-		return s.(*product).answers(ctx, map[string]string{"list": "/webhooks/?limit=50", "search": "/webhooks/?q=bench%209"})
+	{name: "webhooks-list", sides: byWebhooks, run: func(ctx context.Context, _ *bench, p *product) (measures, error) {
+		return p.answers(ctx, map[string]string{"list": "/webhooks/?limit=50", "search": "/webhooks/?q=bench%209"})
 	}},
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/cmd/testbed"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -23,10 +24,12 @@ const (
 	token     = "bench-0123456789abcdef0123456789abcdef"
 )
 
-// product is the server under test, started as a user starts it and driven over
-// its API alone. Only its database's size is read behind its back.
+// product is the server under test, started as a user starts it and driven over its API alone; only
+// its database's size is read behind its back. A bare one is the forwarder.
 type product struct {
-	*child
+	*testbed.Process
+	bare    bool
+	base    string // URL of its listener
 	binary  string
 	dataDir string
 	dbURL   string
@@ -38,23 +41,55 @@ type product struct {
 	targets []*target     // of these webhooks
 }
 
-func startProduct(ctx context.Context, binary, databaseURL string, workers int, environment ...string) (*product, error) {
-	dir, err := os.MkdirTemp("", "medilab-bench-")
-	if err != nil {
+func startProduct(ctx context.Context, binary, databaseURL string, workers int, environment ...string) (p *product, err error) {
+	p = &product{binary: binary, dbURL: databaseURL, more: environment}
+	if p.dataDir, err = os.MkdirTemp("", "medilab-bench-"); err != nil {
 		return nil, err
 	}
-	p := &product{binary: binary, dataDir: dir, dbURL: databaseURL, more: environment}
-	p.child, err = startChild(ctx, "/readyz", func(addr string) *exec.Cmd {
+	return p, p.start(ctx, "/readyz", func(addr string) *exec.Cmd {
 		cmd := p.command(context.WithoutCancel(ctx), "serve") // it is stopped by close
 		cmd.Env = append(cmd.Env, "MEDILAB_ADDR="+addr, "MEDILAB_TOKEN="+token,
 			"MEDILAB_WORKERS="+count(workers), "MEDILAB_ALLOW_TARGETS=loopback")
 		return cmd
 	})
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
-	}
-	return p, nil
 }
+
+// startForwarder starts the ceiling, a process of this binary.
+func startForwarder(ctx context.Context, workers int) (*product, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &product{bare: true}
+	return p, p.start(ctx, "/targets", func(addr string) *exec.Cmd {
+		return exec.Command(self, "forwarder", "--addr", addr, "--workers", count(workers))
+	})
+}
+
+// start starts the program at an address of its own and waits until the path answers. It closes the
+// product when that fails.
+func (p *product) start(ctx context.Context, readyPath string, prepare func(addr string) *exec.Cmd) error {
+	addr, err := testbed.FreeAddress()
+	if err != nil {
+		return errors.Join(err, p.close())
+	}
+	p.base = "http://" + addr
+	cmd := prepare(addr)
+	cmd.Stderr = os.Stderr
+	process, err := testbed.Start(cmd)
+	if err != nil {
+		return errors.Join(err, p.close())
+	}
+	p.Process = process
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := p.Ready(ctx, p.base+readyPath); err != nil {
+		return errors.Join(err, p.close())
+	}
+	return nil
+}
+
+func (p *product) cpu() (time.Duration, error) { return testbed.CPU(p.Pid()) }
 
 // command is one of the product's, on its database.
 func (p *product) command(ctx context.Context, args ...string) *exec.Cmd {
@@ -63,8 +98,12 @@ func (p *product) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (p *product) close() error {
-	return errors.Join(p.stop(), os.RemoveAll(p.dataDir))
+// close stops the process and removes its data.
+func (p *product) close() (err error) {
+	if p.Process != nil {
+		err = p.Stop(time.Minute)
+	}
+	return errors.Join(err, os.RemoveAll(p.dataDir))
 }
 
 // call makes one API call and decodes its answer.
@@ -102,6 +141,9 @@ func (p *product) call(ctx context.Context, method, path string, body, into any)
 
 // subscribe makes a webhook for each target and returns their ids.
 func (p *product) subscribe(ctx context.Context, targets []*target) ([]string, error) {
+	if p.bare {
+		return nil, p.forwardTo(ctx, targets)
+	}
 	ids := make([]string, len(targets))
 	for i, t := range targets {
 		var err error
@@ -124,7 +166,27 @@ func (p *product) webhook(ctx context.Context, asked map[string]any) (string, er
 	return made.ID, err
 }
 
+// forwardTo sets the targets of the forwarder.
+func (p *product) forwardTo(ctx context.Context, targets []*target) error {
+	var urls strings.Builder
+	for _, t := range targets {
+		fmt.Fprintln(&urls, t.url)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.base+"/targets", strings.NewReader(urls.String()))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
 func (p *product) unsubscribe(ctx context.Context, ids []string) error {
+	if p.bare {
+		return p.forwardTo(ctx, nil)
+	}
 	var errs []error
 	for _, id := range ids {
 		errs = append(errs, p.call(ctx, http.MethodDelete, "/webhooks/"+id, nil, nil))
@@ -132,65 +194,77 @@ func (p *product) unsubscribe(ctx context.Context, ids []string) error {
 	return errors.Join(errs...)
 }
 
-// settle waits until every call is in the statistics and no projection lags,
-// and returns how long that took: the contract allows a second.
+// settle waits until the statistics of the webhooks hold so many calls each and no projection
+// lags, and returns how long that took.
 func (p *product) settle(ctx context.Context, webhooks []string, calls int, patience time.Duration) (time.Duration, error) {
-	start := time.Now()
-	for {
-		problem, err := p.unsettled(ctx, webhooks, calls)
+	return p.settleAll(ctx, webhooks, patience, func(got []int) string {
+		for i, n := range got {
+			if n != calls {
+				return fmt.Sprintf("the call log of webhook %s holds %d calls of %d", webhooks[i], n, calls)
+			}
+		}
+		return ""
+	})
+}
+
+// settleAll is settle with a check of the calls of each webhook, which returns what is wrong.
+func (p *product) settleAll(ctx context.Context, webhooks []string, patience time.Duration, check func(calls []int) (problem string)) (time.Duration, error) {
+	for start := time.Now(); ; wait(ctx, 25*time.Millisecond) {
+		calls := make([]int, len(webhooks))
+		for i, id := range webhooks {
+			s, err := p.stats(ctx, id)
+			if err != nil {
+				return 0, err
+			}
+			calls[i] = s.Total
+		}
+		problem := check(calls)
+		if problem == "" {
+			system, err := p.system(ctx)
+			if err != nil {
+				return 0, err
+			}
+			if system.lag > 0 {
+				problem = fmt.Sprintf("projections lag by %v", system.lag)
+			}
+		}
 		took := time.Since(start)
 		switch {
-		case err != nil:
-			return took, err
-		case problem == "" && took > 1200*time.Millisecond:
-			return took, fmt.Errorf("calls showed in the statistics only after %s", took.Round(time.Millisecond))
 		case problem == "":
 			return took, nil
 		case took > patience:
 			return took, errors.New(problem)
 		}
-		wait(ctx, 25*time.Millisecond)
 	}
 }
 
-func (p *product) unsettled(ctx context.Context, webhooks []string, calls int) (problem string, err error) {
-	for _, id := range webhooks {
-		total, err := p.totalCalls(ctx, id)
-		if err != nil {
-			return "", err
-		}
-		if total != calls {
-			return fmt.Sprintf("the call log of webhook %s holds %d calls of %d", id, total, calls), nil
-		}
-	}
-	var system map[string]any
-	if err := p.call(ctx, http.MethodGet, "/webhooks/system/stats", nil, &system); err != nil {
-		return "", err
-	}
-	if lag := largestLag(system); lag > 0 {
-		return fmt.Sprintf("projections lag by %v", lag), nil
-	}
-	return "", nil
+// webhookStats are the statistics of a webhook.
+type webhookStats struct {
+	Total   int `json:"total_calls"`
+	Pending int `json:"pending_deliveries"`
 }
 
-// totalCalls returns how many calls the statistics of a webhook hold.
-func (p *product) totalCalls(ctx context.Context, webhook string) (int, error) {
-	var s struct {
-		Total int `json:"total_calls"`
-	}
-	err := p.call(ctx, http.MethodGet, "/webhooks/"+webhook+"/stats", nil, &s)
-	return s.Total, err
+func (p *product) stats(ctx context.Context, webhook string) (s webhookStats, err error) {
+	return s, p.call(ctx, http.MethodGet, "/webhooks/"+webhook+"/stats", nil, &s)
 }
 
-// head returns the last position of the log.
-func (p *product) head(ctx context.Context) (float64, error) {
-	var s struct {
-		Projections struct {
-			Head float64 `json:"head"`
-		} `json:"projections"`
+// systemStats are the statistics of the server.
+type systemStats struct {
+	events int
+	lag    float64
+	head   float64 // the last position of the log
+}
+
+func (p *product) system(ctx context.Context) (s systemStats, err error) {
+	var answer map[string]any
+	if err := p.call(ctx, http.MethodGet, "/webhooks/system/stats", nil, &answer); err != nil {
+		return s, err
 	}
-	err := p.call(ctx, http.MethodGet, "/webhooks/system/stats", nil, &s)
-	return s.Projections.Head, err
+	events, _ := answer["events_total"].(float64)
+	projections, _ := answer["projections"].(map[string]any)
+	s.head, _ = projections["head"].(float64)
+	s.events, s.lag = int(events), largestLag(answer)
+	return s, nil
 }
 
 // largestLag finds the numbers called lag, wherever they stand.
@@ -210,14 +284,6 @@ func largestLag(v any) (lag float64) {
 		}
 	}
 	return lag
-}
-
-func (p *product) eventsTotal(ctx context.Context) (int, error) {
-	var s struct {
-		Total int `json:"events_total"`
-	}
-	err := p.call(ctx, http.MethodGet, "/webhooks/system/stats", nil, &s)
-	return s.Total, err
 }
 
 // databaseSize is pg_database_size.

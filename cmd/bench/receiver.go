@@ -31,9 +31,8 @@ type target struct {
 
 // target adds a target to the receiver. Each run of a scenario has its own, so that a late call
 // of one never counts for another.
-func (b *bench) target(change func(*target)) *target {
+func (b *bench) target() *target {
 	t := &target{seen: make(map[string]int)}
-	change(t)
 	t.url = b.receiver.Handle(t.answer)
 	return t
 }

@@ -3,6 +3,7 @@
 package testbed
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -116,6 +119,30 @@ func Status(ctx context.Context, url string) int {
 	}
 	resp.Body.Close() //nolint:errcheck // nothing is read
 	return resp.StatusCode
+}
+
+// Metric returns the sum of a metric over its labels, of the /metrics of the server at the URL.
+func Metric(ctx context.Context, server, name string) (sum int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := Client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it is read to its end
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), name); ok && (rest[0] == '{' || rest[0] == ' ') {
+			n, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += int(n)
+		}
+	}
+	return sum, lines.Err()
 }
 
 // FreeAddress returns a loopback address whose port is free now.

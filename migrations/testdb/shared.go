@@ -165,38 +165,35 @@ func awaitIdle(base string, idle time.Duration, ended <-chan struct{}) (*os.File
 			return nil, errors.New("the test server ended by itself")
 		case <-ticks.C:
 		}
-		users, err := lockFile(base, "users", syscall.LOCK_EX|syscall.LOCK_NB)
-		if errors.Is(err, syscall.EWOULDBLOCK) {
+		door, err := lockUnused(base)
+		switch {
+		case errors.Is(err, syscall.EWOULDBLOCK):
 			unused = 0
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
 		}
-		if err := users.Close(); err != nil {
-			return nil, err
+		if unused += tick; unused >= idle {
+			return door, nil
 		}
-		if unused += tick; unused < idle {
-			continue
-		}
-		door, err := lockFile(base, "door", syscall.LOCK_EX|syscall.LOCK_NB)
-		if errors.Is(err, syscall.EWOULDBLOCK) { // somebody is coming in
-			unused = 0
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		// Behind the closed door nobody can have come in since we looked, or they are users now.
-		users, err = lockFile(base, "users", syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return door, users.Close()
-		}
-		unused = 0
 		if err := door.Close(); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// lockUnused locks the door of a server without users. The error is EWOULDBLOCK when it has some,
+// or when somebody is coming in.
+func lockUnused(base string) (*os.File, error) {
+	door, err := lockFile(base, "door", syscall.LOCK_EX|syscall.LOCK_NB)
+	if err != nil {
+		return nil, err
+	}
+	users, err := lockFile(base, "users", syscall.LOCK_EX|syscall.LOCK_NB)
+	if err != nil {
+		return nil, errors.Join(err, door.Close())
+	}
+	return door, users.Close()
 }
 
 // removeOld deletes the data of keepers that were killed; what cannot be deleted now, because its

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -71,23 +70,9 @@ func (n *node) calls() int { return n.metric("medilab_delivery_attempt_duration_
 // metric is the sum of a metric over its labels.
 func (n *node) metric(name string) (sum int) {
 	n.Helper()
-	resp, err := harness.Client.Get("http://" + n.Addr + "/metrics")
+	sum, err := testbed.Metric(context.Background(), "http://"+n.Addr, name)
 	if err != nil {
 		n.Fatal(err)
-	}
-	defer resp.Body.Close() //nolint:errcheck // it is read to its end
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		n.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == '{' || rest[0] == ' ') {
-			var count int
-			if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &count); err != nil {
-				n.Fatal(err)
-			}
-			sum += count
-		}
 	}
 	return sum
 }
