@@ -93,15 +93,21 @@ func (d *Directory) CatchUp(ctx context.Context) error { return d.catchUp.Refres
 
 func (d *Directory) readLog(ctx context.Context) error {
 	asked := time.Now()
-	read, err := d.log.ReadConfiguration(ctx, d.Position())
+	d.mu.RLock()
+	position, configuration := d.position, d.Configuration()
+	d.mu.RUnlock()
+	read, err := d.log.ReadConfiguration(ctx, position)
 	if err != nil {
 		return err
+	}
+	if read.Head < position || read.Head == position && read.Current != configuration {
+		return d.startOver(ctx)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.read.Store(&asked)
 	if read.Head <= d.position {
-		return nil // somebody else was faster
+		return nil // what this process appended meanwhile goes further
 	}
 	var draft *domain.RegistryDraft
 	if len(read.Events) > 0 || read.Current != d.Configuration() {
@@ -114,6 +120,19 @@ func (d *Directory) readLog(ctx context.Context) error {
 	}
 	d.publish(draft, read.Current, read.Head)
 	return nil
+}
+
+// startOver folds the log from its beginning: it does not hold any more what was folded
+// (an older copy of the database took its place).
+func (d *Directory) startOver(ctx context.Context) error {
+	d.logger.Error("the log is shorter than it was: the configuration is read again from its beginning")
+	d.mu.Lock()
+	d.position = 0
+	d.snapshot.Store(&snapshot{registry: domain.NewRegistry()})
+	clear(d.tokens)
+	clear(d.byHash)
+	d.mu.Unlock()
+	return d.readLog(ctx)
 }
 
 // publish makes a snapshot of the draft, if there is one, and of the configuration at

@@ -3,6 +3,7 @@ package commands
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 
@@ -58,10 +59,14 @@ func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, c
 		d.deciding.RLock()
 		defer d.deciding.RUnlock()
 	}
-	for errors.Is(err, eventstore.ErrConfigurationChanged) {
+	for known := eventstore.Position(-1); errors.Is(err, eventstore.ErrConfigurationChanged); {
 		if err := d.CatchUp(ctx); err != nil {
 			return eventstore.Appended{}, err
 		}
+		if d.Configuration() == known { // nothing newer than what was refused
+			return eventstore.Appended{}, fmt.Errorf("%w: the configuration of the log cannot be read", eventstore.ErrUnavailable)
+		}
+		known = d.Configuration()
 		appended, err = d.tryAppend(ctx, unit)
 	}
 	return appended, err
@@ -78,6 +83,7 @@ func (d *Directory) tryAppend(ctx context.Context, unit eventstore.Unit) (events
 // included, and makes that a condition of the append.
 func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 	now := d.snapshot.Load()
+	events := 0
 	for _, w := range unit.Writes {
 		for i := range w.Events {
 			triggered, ok := w.Events[i].Value.(domain.EventTriggered)
@@ -90,10 +96,18 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 			}
 			w.Events[i].Data, w.Events[i].Value = stored(triggered)
 			unit.Configuration = &now.position
+			unit.Rows += len(triggered.Recipients)
+			if events++; events > 1 && unit.Rows > maxDeliveries {
+				return domain.Invalid("events", fmt.Sprintf("would make more than %d deliveries, which is too much at once; send fewer events in one batch", maxDeliveries))
+			}
 		}
 	}
 	return nil
 }
+
+// maxDeliveries bounds what several events in one unit may make: while they are queued, no
+// other append is made. One event alone is bounded by the number of webhooks.
+const maxDeliveries = 100_000
 
 // recipients matches the event with the webhooks. Expensive matchings leave a processor
 // to everybody else.

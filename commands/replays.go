@@ -77,7 +77,7 @@ func (r *Replays) Continue(ctx context.Context, id domain.ReplayID) error {
 	for {
 		chunk := left[:min(replayChunk, len(left))]
 		left = left[len(chunk):]
-		if w, _ := r.Directory.Webhook(p.webhook.ID); !w.Exists() {
+		if w, _ := r.Directory.Webhook(p.webhook.ID); w.Deleted { // not one that is not known here yet
 			chunk, left = nil, nil // there is nobody to send to any more
 		}
 		err := r.ask(ctx, p, chunk, len(left) == 0)

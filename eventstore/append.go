@@ -78,12 +78,8 @@ func (c *columns) release() {
 	clear(c.streams)
 }
 
-// send appends the batch in one transaction.
-func (a *appender) send(batch []*pending) error {
-	demanded, ok := condition(batch)
-	if !ok {
-		return ErrConfigurationChanged
-	}
+// send appends the batch in one transaction, if the configuration is the demanded one; -1: any.
+func (a *appender) send(batch []*pending, demanded Position) error {
 	events := a.flatten(batch)
 	var q pgx.Batch
 	a.columns.fill(events)

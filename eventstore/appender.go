@@ -20,7 +20,8 @@ import (
 const (
 	maxBatchEvents = 1000
 	maxBatchBytes  = 16 << 20
-	maxWaiting     = 16384 // units; beyond them ErrBusy
+	maxBatchRows   = 20_000 // about half a second's work under the head's lock
+	maxWaiting     = 16384  // units; beyond them ErrBusy
 	maxWaitBytes   = 256 << 20
 	appendTimeout  = 30 * time.Second
 )
@@ -125,19 +126,19 @@ func (a *appender) enqueue(p *pending) error {
 func (a *appender) take() []*pending {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	events, bytes, n := 0, 0, 0
+	events, bytes, rows, n := 0, 0, 0, 0
 	var streams map[string]struct{}
 	if len(a.waiting) > 1 {
 		streams = make(map[string]struct{}, len(a.waiting))
 	}
 	for _, p := range a.waiting {
-		if n > 0 && (events+p.events > maxBatchEvents || bytes+p.bytes > maxBatchBytes) {
+		if n > 0 && (events+p.events > maxBatchEvents || bytes+p.bytes > maxBatchBytes || rows+p.unit.Rows > maxBatchRows) {
 			break
 		}
 		if streams != nil && !addStreams(streams, p.unit.Writes) {
 			break
 		}
-		events, bytes, n = events+p.events, bytes+p.bytes, n+1
+		events, bytes, rows, n = events+p.events, bytes+p.bytes, rows+p.unit.Rows, n+1
 		if p.configures {
 			break
 		}
@@ -193,12 +194,16 @@ func (a *appender) run() {
 // decided by it are answered and the others go on without them.
 func (a *appender) commit(batch []*pending) {
 	for len(batch) > 0 {
-		err := a.send(batch)
+		demanded := demandedBy(batch)
+		if batch = withoutOlder(batch, demanded); len(batch) == 0 {
+			return
+		}
+		err := a.send(batch, demanded)
 		if err == nil {
 			return
 		}
 		if errors.Is(err, ErrConfigurationChanged) {
-			batch = withoutDecided(batch)
+			batch = withoutOlder(batch, demanded+1)
 			continue
 		}
 		var pgErr *pgconn.PgError
@@ -223,11 +228,11 @@ func (a *appender) commit(batch []*pending) {
 	}
 }
 
-// withoutDecided answers the members whose configuration is out of date, and returns
-// the others.
-func withoutDecided(batch []*pending) []*pending {
+// withoutOlder answers the members that were decided by an older configuration than the
+// demanded one, and returns the others.
+func withoutOlder(batch []*pending, demanded Position) []*pending {
 	return slices.DeleteFunc(batch, func(p *pending) bool {
-		if p.unit.Configuration == nil {
+		if c := p.unit.Configuration; c == nil || *c >= demanded {
 			return false
 		}
 		p.finish(Appended{}, ErrConfigurationChanged)
@@ -235,20 +240,15 @@ func withoutDecided(batch []*pending) []*pending {
 	})
 }
 
-// condition returns the configuration that the batch demands, or -1. Members with an
-// older one than another member's are out of date: it reports false.
-func condition(batch []*pending) (Position, bool) {
+// demandedBy returns the newest configuration that members were decided by, or -1.
+func demandedBy(batch []*pending) Position {
 	demanded := Position(-1)
 	for _, p := range batch {
-		switch c := p.unit.Configuration; {
-		case c == nil || *c == demanded:
-		case demanded < 0:
-			demanded = *c
-		default:
-			return 0, false
+		if c := p.unit.Configuration; c != nil {
+			demanded = max(demanded, *c)
 		}
 	}
-	return demanded, true
+	return demanded
 }
 
 func (a *appender) flatten(batch []*pending) []Event {

@@ -64,6 +64,9 @@ type Unit struct {
 	// unit is appended only while it is the current one, else the append returns
 	// ErrConfigurationChanged.
 	Configuration *Position
+	// Rows is about how many rows the inline projections write for the unit beside its
+	// events: they bound a batch.
+	Rows int
 }
 
 // configurationStreams is the prefix of the streams that are the configuration:

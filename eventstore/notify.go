@@ -9,6 +9,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Two kinds of notification: listeners of this process are notified of what it
@@ -78,6 +81,7 @@ const (
 	channel          = "medilab_log"
 	announceInterval = 5 * time.Millisecond
 	announceTimeout  = 5 * time.Second
+	listenTimeout    = 10 * time.Second
 	// maxAnnounced bounds a notification's payload, which Postgres limits to 8,000 bytes.
 	maxAnnounced = 150
 )
@@ -152,6 +156,20 @@ func (l *Log) announceConfiguration(batch []Event) {
 	}
 }
 
+// waitForNotification returns nil when none came for a while and the connection is alive:
+// one that is dead and does not say so would be listened to for ever.
+func waitForNotification(ctx context.Context, conn *pgx.Conn) (*pgconn.Notification, error) {
+	wait, cancel := context.WithTimeout(ctx, listenTimeout)
+	defer cancel()
+	n, err := conn.WaitForNotification(wait)
+	if err == nil || wait.Err() == nil || ctx.Err() != nil {
+		return n, err
+	}
+	ping, cancelPing := context.WithTimeout(ctx, announceTimeout)
+	defer cancelPing()
+	return nil, conn.Ping(ping)
+}
+
 // Listen passes on what other processes announce, until ctx ends. handle must not block.
 func (l *Log) Listen(ctx context.Context, handle func(keys []string)) {
 	for ctx.Err() == nil {
@@ -177,9 +195,12 @@ func (l *Log) listenOnce(ctx context.Context, handle func(keys []string)) error 
 	}
 	handle([]string{AnnouncedAll}) // what was announced before may have been missed
 	for {
-		n, err := conn.WaitForNotification(ctx)
+		n, err := waitForNotification(ctx, conn)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
+		}
+		if n == nil {
+			continue
 		}
 		if keys := strings.Split(n.Payload, ","); keys[0] != l.announcements.process {
 			handle(keys[1:])

@@ -245,6 +245,8 @@ func firstEvent(id domain.DeliveryID, change domain.Change, cause string) events
 
 // read returns what waits for the webhooks, the oldest first.
 func (b *batcher) read(ctx context.Context, webhooks [][16]byte) (map[domain.WebhookID][]domain.Waiting, error) {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
 	rows, err := b.s.pool.Query(ctx, `
 		SELECT m.webhook_id, m.event_id, m.delivery_id, m.size, m.max_events, m.due_at
 		FROM unnest($1::uuid[]) AS line (webhook_id) CROSS JOIN LATERAL (
@@ -268,6 +270,8 @@ func (b *batcher) read(ctx context.Context, webhooks [][16]byte) (map[domain.Web
 
 // find looks in the table for lines that are ready, and for when the next is.
 func (b *batcher) find(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
 	// By the clock that set the timer, which may be ahead of the database's.
 	now := b.s.clock.Now()
 	due, err := b.webhooks(ctx, `SELECT DISTINCT webhook_id FROM (

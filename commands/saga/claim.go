@@ -91,6 +91,7 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	from := c.marks.of(webhooks, began)
 	claimed, configuration, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms, from)
 	if err != nil {
+		signal(c.s.sweep) // the claim may have been made
 		return false, err
 	}
 	if err := c.s.catchUp(ctx, configuration); err != nil {
@@ -291,6 +292,9 @@ func release(ctx context.Context, pool *pgxpool.Pool, node int64, deliveries []*
 // releaseOrphans releases what the table says is this node's and its memory does not
 // have: the answer to the append that queued it was lost.
 func (s *session) releaseOrphans(ctx context.Context) error {
+	// No append is under way meanwhile, so a connection that hangs must not keep it long.
+	ctx, cancel := context.WithTimeout(ctx, putBackTimeout)
+	defer cancel()
 	s.owning.Lock()
 	defer s.owning.Unlock()
 	var err error

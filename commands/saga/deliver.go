@@ -135,6 +135,8 @@ func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
 // attempt was decided without us, our outcome is kept as late. Nil: nothing is left to
 // record.
 func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Change, decide func(*delivery) domain.Change) (domain.Change, error) {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
 	events, err := s.log.Load(ctx, d.id.Stream())
 	if err != nil {
 		return nil, err

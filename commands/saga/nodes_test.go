@@ -7,9 +7,13 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
@@ -168,5 +172,53 @@ func TestWebhooksAreUsedRightAfterTheyAreRegistered(t *testing.T) {
 		if d := nodes[0].awaitState(id, domain.DeliveryDelivered); d.Attempts != 1 {
 			t.Errorf("webhook %d: %+v", i, d)
 		}
+	}
+}
+
+// A replay does not end with nothing sent on a node that has not heard of its webhook.
+func TestReplayOfAWebhookThatTheNodeHasNotHeardOf(t *testing.T) {
+	url := testdb.New(t)
+	n, stale := appending(t, url), appending(t, url)
+	n.trigger() // before the webhook
+	w := n.register(1, nil)
+	id := domain.ReplayID(uuid.Must(uuid.NewV7()))
+	n.append(id.Stream(), 0, domain.ReplayRequested{ID: id, WebhookID: w, From: time.Now().Add(-time.Hour), To: time.Now().Add(time.Hour), Matched: 1, WebhookVersion: 1})
+	replays := commands.Replays{Log: stale.log, Directory: stale.directory, Queue: saga.Queue{Pool: stale.pool}, Pool: stale.pool}
+	if err := replays.Continue(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	events, err := n.log.Load(t.Context(), id.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var types []string
+	for _, e := range events {
+		types = append(types, e.Type)
+	}
+	if want := []string{"replay.requested", "replay.queued", "replay.completed"}; !slices.Equal(types, want) {
+		t.Errorf("its stream holds %v, want %v", types, want)
+	}
+}
+
+// When the database has lost the end of the log, a change of the configuration with it, a
+// node goes on by the configuration that is there.
+func TestConfigurationOfAShorterLog(t *testing.T) {
+	n := appending(t, testdb.New(t))
+	w := n.register(1, nil)
+	n.append(w.Stream(), 1, domain.WebhookDeactivated{})
+	_, err := n.pool.Exec(t.Context(), `
+		ALTER TABLE medilab.events DISABLE TRIGGER ALL; ALTER TABLE medilab.seals DISABLE TRIGGER ALL;
+		DELETE FROM medilab.events WHERE position > 1; DELETE FROM medilab.seals WHERE last_position > 1;
+		UPDATE medilab.log_head SET position = 1, configuration = 1`, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.trigger()
+	events, err := n.log.Read(t.Context(), 1, 10)
+	if err != nil || len(events) != 1 {
+		t.Fatal(events, err)
+	}
+	if c := events[0].Value.(domain.EventTriggered); len(c.Recipients) != 1 || c.Recipients[0].WebhookVersion != 1 {
+		t.Errorf("it went to %v, and the log has the webhook active, at version 1", c.Recipients)
 	}
 }

@@ -71,10 +71,14 @@ func (s *Saga) beginClaims() claimFunc {
 		return nil
 	}
 	now := s.session.Load()
-	if now == nil || now.claimer == nil || !now.node.Valid() {
+	if now == nil || now.claimer == nil {
 		return nil
 	}
-	return now.lanes.beginClaims()
+	claim := now.lanes.beginClaims()
+	if !now.node.Valid() {
+		return nil
+	}
+	return claim
 }
 
 // Observe is the log's Observer.

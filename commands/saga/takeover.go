@@ -14,7 +14,9 @@ import (
 const (
 	takeoverPoll = time.Second
 	takeoverPage = 500
-	sweepEvery   = 30 * time.Second
+	// takeoverTimeout is longer than an append may take.
+	takeoverTimeout = time.Minute
+	sweepEvery      = 30 * time.Second
 	// outageGrace is how long a new session leaves alone what others did not give
 	// up: when the database was away, all leases are over and all nodes live, about
 	// to record how their calls ended.
@@ -45,6 +47,8 @@ func (s *session) takeOver(ctx context.Context) {
 // takeOverPage takes over from nodes that left and, if all, from those whose
 // lease ran out.
 func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, `
 		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.node, (SELECT configuration FROM medilab.log_head)
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id

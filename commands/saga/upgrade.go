@@ -43,8 +43,9 @@ func (s *session) decideUndecided(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	draft := domain.NewRegistry().Draft()
+	registry := domain.NewRegistry()
 	for _, position := range positions {
+		draft := registry.Draft()
 		for ; len(configuration) > 0 && configuration[0].Position < position; configuration = configuration[1:] {
 			e := &configuration[0]
 			if change, ok := e.Value.(domain.Change); ok {
@@ -53,7 +54,8 @@ func (s *session) decideUndecided(ctx context.Context) error {
 				}
 			}
 		}
-		if err := s.decideOld(ctx, draft.Registry(), position); err != nil {
+		registry = draft.Registry()
+		if err := s.decideOld(ctx, registry, position); err != nil {
 			return err
 		}
 	}

@@ -14,12 +14,18 @@ ALTER TABLE medilab.log_head RENAME COLUMN seal TO last_seal;
 -- Events that a version before recorded without deciding whom they go to. The first
 -- start decides them; see commands/saga/upgrade.go.
 CREATE TABLE medilab.undecided (position bigint PRIMARY KEY);
+SET LOCAL enable_seqscan = off; -- the log is long, and what is looked for are its last few events
 INSERT INTO medilab.undecided (position)
-    SELECT e.position FROM medilab.events AS e
-    WHERE e.type = 'event.triggered'
-      AND (e.position > coalesce((SELECT position FROM medilab.readers WHERE name = 'dispatcher'), 0)
-           OR e.position IN (SELECT position FROM medilab.undispatched))
-      AND NOT EXISTS (SELECT FROM medilab.events AS d WHERE d.stream = e.stream AND d.version = 2 AND d.type = 'event.dispatched');
+    SELECT e.position FROM (
+        SELECT position, stream, type FROM medilab.events
+            WHERE position > coalesce((SELECT position FROM medilab.readers WHERE name = 'dispatcher'), 0)
+        UNION
+        SELECT e.position, e.stream, e.type FROM medilab.undispatched AS u
+            CROSS JOIN LATERAL (SELECT * FROM medilab.events WHERE position = u.position LIMIT 1) AS e
+    ) AS e
+    WHERE e.type = 'event.triggered' AND (
+        SELECT d.type FROM medilab.events AS d WHERE d.stream = e.stream AND d.version = 2 LIMIT 1) IS DISTINCT FROM 'event.dispatched';
+SET LOCAL enable_seqscan = on;
 DROP TABLE medilab.undispatched;
 DELETE FROM medilab.readers WHERE name = 'dispatcher';
 
