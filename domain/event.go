@@ -109,28 +109,6 @@ func (r *Recipient) form(f *form) {
 	f.letters("}")
 }
 
-func (c EventDispatched) AppendJSON(dst []byte) []byte {
-	f := form{out: dst}
-	c.form(&f)
-	return f.out
-}
-
-func (c EventDispatched) read(f *form) Change { c.form(f); return c }
-
-func (c *EventDispatched) form(f *form) {
-	id(f, `{"event_id":`, &c.EventID)
-	text(f, `,"event_type":`, &c.EventType)
-	number(f, `,"size":`, &c.Size)
-	if list(f, `,"deliveries":[`, &c.Deliveries, true) {
-		for i := 0; more(f, &c.Deliveries, i); i++ {
-			id(f, `{"delivery_id":`, &c.Deliveries[i].DeliveryID)
-			f.letters(",")
-			c.Deliveries[i].form(f)
-		}
-	}
-	f.letters("}")
-}
-
 var _ = register(EventTriggered{}, EventDispatched{}, IdempotencyKeyUsed{})
 
 // idempotencyKeys is the namespace of the streams that reserve callers' keys.

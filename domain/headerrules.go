@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // Rules for a webhook's own headers and its URL (contract section 2).
@@ -65,7 +67,7 @@ func CheckHeaders(headers []Header) []FieldError {
 		}
 		seen[lower] = true
 		if message != "" {
-			refused = append(refused, FieldError{"headers." + shortened(h.Name, 100), message})
+			refused = append(refused, FieldError{"headers." + strictjson.Shorten(h.Name, 100), message})
 		}
 	}
 	return refused
@@ -118,17 +120,6 @@ func isPrintableASCII(s string) bool {
 		}
 	}
 	return true
-}
-
-// shortened cuts a text for a message on a character's boundary, and makes it valid UTF-8.
-func shortened(s string, most int) string {
-	if len(s) <= most {
-		return strings.ToValidUTF8(s, "\uFFFD")
-	}
-	for most > 0 && !utf8.RuneStart(s[most]) {
-		most--
-	}
-	return strings.ToValidUTF8(s[:most], "\uFFFD") + "…"
 }
 
 // CheckURL refuses a webhook's url, naming the field `url`, unless it is an absolute http

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // Asked is one field of a request: left out, given as null, or given a value.
@@ -203,7 +205,7 @@ func (c *specCheck) within(field string, n int, allowed Range) {
 func (c *specCheck) noMasks(headers []Header) {
 	for _, h := range headers {
 		if h.Value == Masked {
-			c.add(FieldError{"headers." + shortened(h.Name, 100), "has the mask for a value; give the value itself"})
+			c.add(FieldError{"headers." + strictjson.Shorten(h.Name, 100), "has the mask for a value; give the value itself"})
 		}
 	}
 }

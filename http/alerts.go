@@ -21,6 +21,5 @@ func (s *Server) listAlerts(x *request, r *http.Request) error {
 	if f.State == "all" {
 		f.State = ""
 	}
-	list, err := s.queries.Alerts(r.Context(), f)
-	return x.respond(newPage(list.Items, list.NextCursor), err)
+	return x.respond(s.queries.Alerts(r.Context(), f))
 }

@@ -35,10 +35,9 @@ func (s *Server) callOperations() []operation {
 }
 
 func (s *Server) listCalls(x *request, r *http.Request, w domain.Webhook) error {
-	list, err := s.queries.Calls(r.Context(), projections.CallFilter{
+	return x.respond(s.queries.Calls(r.Context(), projections.CallFilter{
 		Webhook: w.ID, Status: callStatus.of(x), EventType: string(callType.of(x)), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
-	})
-	return x.respond(newPage(list.Items, list.NextCursor), err)
+	}))
 }
 
 func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook) error {

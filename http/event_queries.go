@@ -25,7 +25,7 @@ func (s *Server) eventQueryOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: listOf[projections.Delivery], serve: s.listDeliveries,
 	}, {
 		method: "GET", path: "/webhooks/events/{event}/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{atMost, after}, answer: answerOf[explanationView], serve: s.explainEvent,
+		query: []queryParam{atMost, cursor}, answer: answerOf[explanationView], serve: s.explainEvent,
 	}}
 }
 
@@ -44,8 +44,8 @@ func (s *Server) listEvents(x *request, r *http.Request) error {
 		}
 		body = appendEvent(body, event)
 	}
-	body = appendOrNull(append(body, `],"next_cursor":`...), newPage(list.Items, list.NextCursor).NextCursor)
-	return x.respondJSON(append(body, '}'))
+	next, _ := list.NextCursor.MarshalJSON() // it cannot fail
+	return x.respondJSON(append(append(append(body, `],"next_cursor":`...), next...), '}'))
 }
 
 // appendEvent encodes an event with its data byte for byte as it was accepted, of which
@@ -84,8 +84,7 @@ func (s *Server) listDeliveries(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.queries.Deliveries(r.Context(), id, limit.of(x), cursor.of(x))
-	return x.respond(newPage(list.Items, list.NextCursor), err)
+	return x.respond(s.queries.Deliveries(r.Context(), id, limit.of(x), cursor.of(x)))
 }
 
 // explanationView has all verdicts on an event, unless it is asked for pages: a webhook
@@ -93,7 +92,7 @@ func (s *Server) listDeliveries(x *request, r *http.Request) error {
 type explanationView struct {
 	EventID   domain.EventID `json:"event_id"`
 	EventType string         `json:"event_type"`
-	page[verdictView]
+	projections.Page[verdictView]
 }
 
 // verdictView is what became of an event for one webhook.

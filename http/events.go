@@ -28,7 +28,7 @@ func (s *Server) eventOperations() []operation {
 		unbounded: true, serve: s.triggerEvents,
 	}, {
 		method: "GET", path: "/webhooks/events/types", id: "listEventTypes", summary: "The catalogue of event types", scope: anyToken,
-		query: []queryParam{atMost, after}, answer: listOf[eventTypeView], serve: s.listEventTypes,
+		query: []queryParam{atMost, cursor}, answer: listOf[eventTypeView], serve: s.listEventTypes,
 	}}
 }
 

@@ -13,7 +13,7 @@ import (
 func (s *Server) historyOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/{webhook}/history", id: "webhookHistory", summary: "Every change: who, when, what was and became", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{limit, below}, answer: listOf[changeView], serve: s.ofWebhook(s.listHistory),
+		query: []queryParam{limit, cursor}, answer: listOf[changeView], serve: s.ofWebhook(s.listHistory),
 	}}
 }
 
@@ -37,21 +37,21 @@ type fieldChangeView struct {
 // listHistory lists the changes of a webhook, newest first.
 func (s *Server) listHistory(x *request, r *http.Request, w domain.Webhook) error {
 	history, err := s.queries.History(r.Context(), w.ID)
-	items, next := []changeView{}, ""
+	page := projections.Page[changeView]{Items: []changeView{}}
 	for _, entry := range slices.Backward(history) {
-		if entry.Version >= below.of(x) {
+		if entry.Version >= cursor.of(x).Below() {
 			continue
 		}
-		if len(items) == limit.of(x) {
-			next = newCursor(items[len(items)-1].Version)
+		if len(page.Items) == limit.of(x) {
+			page.NextCursor = projections.Cursor(page.Items[len(page.Items)-1].Version)
 			break
 		}
-		items = append(items, changeView{
+		page.Items = append(page.Items, changeView{
 			Version: entry.Version, Type: entry.Type, At: moment(entry.At), Actor: entry.Actor, RequestID: entry.RequestID,
 			Position: int64(entry.Position), Changes: changesOf(entry),
 		})
 	}
-	return x.respond(newPage(items, next), err)
+	return x.respond(page, err)
 }
 
 // changesOf compares two states of a webhook field by field, as callers see them. A

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"encoding/base64"
 	"fmt"
 	"math"
 	"net/http"
@@ -79,12 +78,7 @@ var (
 	eventType = param[domain.EventType]{name: "event_type", text: "a type of the catalogue", schema: schema{"type": "string"}, parse: parseEventType}
 
 	limit  = limitParam(defaultLimit, schema{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": defaultLimit})
-	cursor = textParam("cursor", "next_cursor of the page before") // of a list that projections page
-
-	// Of a list that is paged here, by numbers that ascend or descend: the number of the
-	// last item of the page before.
-	after = cursorParam(0)
-	below = cursorParam(math.MaxInt64)
+	cursor = param[projections.Cursor]{name: "cursor", text: "next_cursor of the page before", schema: schema{"type": "string"}, parse: parseCursor}
 
 	// atMost limits a list that is whole unless it is limited.
 	atMost = limitParam(math.MaxInt, schema{"type": "integer", "minimum": 1, "maximum": maxLimit})
@@ -169,32 +163,12 @@ func limitParam(absent int, s schema) param[int] {
 	}}
 }
 
-func cursorParam(absent int64) param[int64] {
-	return param[int64]{name: cursor.name, text: cursor.text, schema: cursor.schema, absent: absent, parse: func(value string, _ domain.Catalog) (int64, string) {
-		n, ok := parseCursor(value)
-		if !ok {
-			return 0, "is not a next_cursor of this list"
-		}
-		return n, ""
-	}}
-}
-
-// A cursor is opaque to callers. It names the last item of its page, so that items added
-// meanwhile neither repeat nor hide others.
-const cursorMark = "v1."
-
-func newCursor(last int64) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(cursorMark + strconv.FormatInt(last, 10)))
-}
-
-func parseCursor(text string) (int64, bool) {
-	data, err := base64.RawURLEncoding.DecodeString(text)
-	number, ok := strings.CutPrefix(string(data), cursorMark)
-	if err != nil || !ok {
-		return 0, false
+func parseCursor(value string, _ domain.Catalog) (projections.Cursor, string) {
+	c, ok := projections.ParseCursor(value)
+	if !ok {
+		return 0, "must be the next_cursor of an earlier answer"
 	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	return n, err == nil && n > 0
+	return c, ""
 }
 
 // position is a position in the log.

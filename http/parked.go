@@ -8,12 +8,13 @@ import (
 
 	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 func (s *Server) parkedOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/events/parked", id: "listParkedEvents", summary: "Emitted events that cannot be accepted, and why", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{limit, after}, answer: listOf[outbox.ParkedEvent], serve: s.listParkedEvents,
+		query: []queryParam{limit, cursor}, answer: listOf[outbox.ParkedEvent], serve: s.listParkedEvents,
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin,
 		status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true, serve: s.retryParkedEvent,
@@ -25,12 +26,12 @@ func (s *Server) parkedOperations() []operation {
 
 func (s *Server) listParkedEvents(x *request, r *http.Request) error {
 	const most = 50 // they come with their data
-	list, more, err := outbox.Parked(r.Context(), s.commands.Pool, after.of(x), min(limit.of(x), most))
-	next := ""
+	list, more, err := outbox.Parked(r.Context(), s.commands.Pool, int64(cursor.of(x)), min(limit.of(x), most))
+	page := projections.Page[outbox.ParkedEvent]{Items: list}
 	if more {
-		next = newCursor(list[len(list)-1].ID)
+		page.NextCursor = projections.Cursor(list[len(list)-1].ID)
 	}
-	return x.respond(newPage(list, next), err)
+	return x.respond(page, err)
 }
 
 func (s *Server) retryParkedEvent(x *request, r *http.Request) error {

@@ -190,7 +190,7 @@ func TestTheWayOfAnEvent(t *testing.T) {
 		}
 	}
 	s.ask("GET", "/api/v1/webhooks/1/calls?status=ok&event_type=patient.x&from=then&limit=0&cursor=x&state=1", "").
-		refusing("status", "event_type", "from", "limit", "state")
+		refusing("status", "event_type", "from", "limit", "cursor", "state")
 	s.ask("GET", "/api/v1/webhooks/1/calls?cursor=x", "").refusing("cursor")
 
 	id := calls.text("items", 0, "call_id")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/domain/strictjson"
+	"github.com/medilab/webhooks/projections"
 )
 
 var (
@@ -70,29 +71,12 @@ func appendMoment(dst []byte, at time.Time) []byte {
 	return append(strictjson.AppendTime(append(dst, '"'), at, micros), '"')
 }
 
-// page is the answer of every list.
-type page[T any] struct {
-	Items      []T     `json:"items"`
-	NextCursor *string `json:"next_cursor"`
-}
-
-func newPage[T any](items []T, next string) page[T] {
-	p := page[T]{Items: items}
-	if p.Items == nil {
-		p.Items = []T{}
-	}
-	if next != "" {
-		p.NextCursor = &next
-	}
-	return p
-}
-
-// pageOf returns a page of a list that is whole at hand, by the params after and atMost.
-func pageOf[T any](list []T, x *request) page[T] {
-	skipped, limit := int(min(after.of(x), int64(len(list)))), atMost.of(x)
+// pageOf returns a page of a list that is whole at hand, by the params cursor and atMost.
+func pageOf[T any](list []T, x *request) projections.Page[T] {
+	skipped, limit := min(int(cursor.of(x)), len(list)), atMost.of(x)
 	rest := list[skipped:]
 	if len(rest) <= limit {
-		return newPage(rest, "")
+		return projections.Page[T]{Items: rest}
 	}
-	return newPage(rest[:limit], newCursor(int64(skipped+limit)))
+	return projections.Page[T]{Items: rest[:limit], NextCursor: projections.Cursor(skipped + limit)}
 }

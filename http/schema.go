@@ -38,10 +38,11 @@ func text(*describer) schema { return schema{"type": "string"} }
 
 // special are the types whose JSON is not that of their kind.
 var special = map[reflect.Type]schema{
-	reflect.TypeFor[moment]():          {"type": []string{"string", "null"}, "format": "date-time"},
-	reflect.TypeFor[time.Time]():       {"type": "string", "format": "date-time"},
-	reflect.TypeFor[json.RawMessage](): {"type": []string{"object", "array", "string", "number", "boolean", "null"}},
-	reflect.TypeFor[[]byte]():          {"type": "string", "contentEncoding": "base64"},
+	reflect.TypeFor[moment]():             {"type": []string{"string", "null"}, "format": "date-time"},
+	reflect.TypeFor[time.Time]():          {"type": "string", "format": "date-time"},
+	reflect.TypeFor[json.RawMessage]():    {"type": []string{"object", "array", "string", "number", "boolean", "null"}},
+	reflect.TypeFor[[]byte]():             {"type": "string", "contentEncoding": "base64"},
+	reflect.TypeFor[projections.Cursor](): {"type": []string{"string", "null"}},
 
 	reflect.TypeFor[domain.PayloadVersion]():      enum(domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents),
 	reflect.TypeFor[domain.DeliveryState]():       enum(domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn),

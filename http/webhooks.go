@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 var (
@@ -31,7 +32,7 @@ func (s *Server) webhookOperations() []operation {
 		body: newWebhook, status: http.StatusCreated, answer: answerOf[webhookView], serve: s.registerWebhook,
 	}, {
 		method: "GET", path: "/webhooks", id: "listWebhooks", summary: "List webhooks, newest first", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{webhookStatus, eventType, webhookWords, limit, below}, answer: listOf[webhookView], serve: s.listWebhooks,
+		query: []queryParam{webhookStatus, eventType, webhookWords, limit, cursor}, answer: listOf[webhookView], serve: s.listWebhooks,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}", id: "getWebhook", summary: "A webhook as it is, or as it was", scope: domain.ScopeWebhooksRead,
 		query: []queryParam{asOf}, answer: answerOf[webhookView], serve: s.ofWebhook(s.getWebhook),
@@ -77,19 +78,19 @@ func (s *Server) listWebhooks(x *request, r *http.Request) error {
 	if err := s.commands.Directory.CatchUp(r.Context()); err != nil {
 		return err
 	}
-	items, next := []webhookView{}, ""
+	page := projections.Page[webhookView]{Items: []webhookView{}}
 	for w := range s.commands.Directory.Newest() {
-		if w.Number >= below.of(x) || !w.Exists() || status != "all" && status != statusOf(w) ||
+		if w.Number >= cursor.of(x).Below() || !w.Exists() || status != "all" && status != statusOf(w) ||
 			eventType != "" && !subscribes(w, eventType) || words != "" && !mentions(w, words) {
 			continue
 		}
-		if len(items) == limit.of(x) {
-			next = newCursor(items[len(items)-1].Number)
+		if len(page.Items) == limit.of(x) {
+			page.NextCursor = projections.Cursor(page.Items[len(page.Items)-1].Number)
 			break
 		}
-		items = append(items, viewOf(w))
+		page.Items = append(page.Items, viewOf(w))
 	}
-	return x.respond(newPage(items, next), nil)
+	return x.respond(page, nil)
 }
 
 // subscribes reports whether the webhook gets events of the type, filters aside.

@@ -103,22 +103,18 @@ type Alert struct {
 type AlertFilter struct {
 	State  AlertState // "" is any
 	Limit  int
-	Cursor string
+	Cursor Cursor
 }
 
-// Alerts lists alerts, the newest first. An unreadable cursor is refused.
+// Alerts lists alerts, the newest first.
 func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Alert], err error) {
 	if err := p.awaitHead(ctx); err != nil {
-		return page, err
-	}
-	before, err := parseCursor(f.Cursor)
-	if err != nil {
 		return page, err
 	}
 	rows, err := p.pool.Query(ctx, `
 		SELECT position, id, webhook, kind, details, raised_at, resolved_at FROM medilab.alerts
 		WHERE position < $1 AND ($2 = '' OR (resolved_at IS NULL) = ($2 = 'open'))
-		ORDER BY position DESC LIMIT $3`, before, string(f.State), f.Limit+1)
+		ORDER BY position DESC LIMIT $3`, f.Cursor.Below(), string(f.State), f.Limit+1)
 	if err == nil {
 		page.Items, err = pgx.CollectRows(rows, scanAlert)
 	}
@@ -127,7 +123,7 @@ func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Aler
 	}
 	if len(page.Items) > f.Limit {
 		page.Items = page.Items[:f.Limit]
-		page.NextCursor = cursorAt(int64(page.Items[f.Limit-1].Position))
+		page.NextCursor = Cursor(page.Items[f.Limit-1].Position)
 	}
 	return page, nil
 }

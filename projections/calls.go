@@ -162,7 +162,7 @@ type CallFilter struct {
 	EventType string     // "" is any
 	From, To  time.Time  // of CreatedAt: at or after, before; zero is any
 	Limit     int
-	Cursor    string
+	Cursor    Cursor
 }
 
 // callsSQL goes from kind to kind of the webhook's calls, takes the newest of

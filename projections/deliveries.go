@@ -30,13 +30,7 @@ type Delivery struct {
 
 // Deliveries lists the deliveries of an event in the order of its dispatch, or
 // returns a *domain.Error of KindNotFound. It reads the log itself, so it never lags.
-func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit int, cursor string) (page Page[Delivery], err error) {
-	skip := int64(0)
-	if cursor != "" {
-		if skip, err = parseCursor(cursor); err != nil {
-			return page, err
-		}
-	}
+func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit int, cursor Cursor) (page Page[Delivery], err error) {
 	event, dispatched, err := p.event(ctx, id)
 	if err != nil {
 		return page, err
@@ -45,10 +39,10 @@ func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit i
 	if err != nil {
 		return page, err
 	}
-	list := all[min(skip, int64(len(all))):]
+	list := all[min(int64(cursor), int64(len(all))):]
 	list = list[:min(limit, len(list))]
-	if rest := skip + int64(len(list)); rest < int64(len(all)) {
-		page.NextCursor = cursorAt(rest)
+	if rest := int64(cursor) + int64(len(list)); rest < int64(len(all)) {
+		page.NextCursor = Cursor(rest)
 	}
 	page.Items, err = p.deliveries(ctx, event, list)
 	return page, err

@@ -84,7 +84,7 @@ type EventFilter struct {
 	CorrelationID string    // "" is any
 	From, To      time.Time // accepted at or after, before; zero is any
 	Limit         int
-	Cursor        string
+	Cursor        Cursor
 }
 
 // eventsSQL merges the newest of each type, see callsSQL.

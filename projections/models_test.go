@@ -66,7 +66,7 @@ func TestCallsAreListedAndFiltered(t *testing.T) {
 					for _, c := range page.Items {
 						got = append(got, row{c.EventID, c.Attempt, c.Status})
 					}
-					if page.NextCursor == "" {
+					if page.NextCursor == 0 {
 						break
 					}
 					f.Cursor = page.NextCursor
@@ -151,7 +151,7 @@ func TestEventsAndTheirDeliveries(t *testing.T) {
 				for _, e := range page.Items {
 					got = append(got, e.ID)
 				}
-				if test.filter.Cursor = page.NextCursor; page.NextCursor == "" {
+				if test.filter.Cursor = page.NextCursor; page.NextCursor == 0 {
 					break
 				}
 			}
@@ -160,21 +160,21 @@ func TestEventsAndTheirDeliveries(t *testing.T) {
 			}
 		})
 	}
-	page, err := b.Deliveries(b.ctx, one, 1, "")
-	if err != nil || len(page.Items) != 1 || page.NextCursor == "" {
+	page, err := b.Deliveries(b.ctx, one, 1, 0)
+	if err != nil || len(page.Items) != 1 || page.NextCursor == 0 {
 		t.Fatalf("deliveries: %+v, %v", page, err)
 	}
 	if got := page.Items[0]; got.State != domain.DeliveryFailed || got.Attempts != 1 || *got.ResponseStatus != 410 || *got.Reason != "gone" || got.NextAttemptAt != nil {
 		t.Errorf("the failed delivery is %+v", got)
 	}
 	page, err = b.Deliveries(b.ctx, one, 1, page.NextCursor)
-	if err != nil || len(page.Items) != 1 || page.NextCursor != "" || page.Items[0].State != domain.DeliveryPending || page.Items[0].NextAttemptAt == nil {
+	if err != nil || len(page.Items) != 1 || page.NextCursor != 0 || page.Items[0].State != domain.DeliveryPending || page.Items[0].NextAttemptAt == nil {
 		t.Errorf("the second page is %+v, %v", page, err)
 	}
-	if page, err = b.Deliveries(b.ctx, three, 1, ""); err != nil || len(page.Items) != 0 {
+	if page, err = b.Deliveries(b.ctx, three, 1, 0); err != nil || len(page.Items) != 0 {
 		t.Errorf("an event for nobody: %+v, %v", page, err)
 	}
-	if _, err := b.Deliveries(b.ctx, domain.EventID(w), 1, ""); !errors.Is(err, domain.KindNotFound) {
+	if _, err := b.Deliveries(b.ctx, domain.EventID(w), 1, 0); !errors.Is(err, domain.KindNotFound) {
 		t.Errorf("no event gives %v", err)
 	}
 }
@@ -191,7 +191,7 @@ func TestMembersStandAsTheirBatch(t *testing.T) {
 	stands := func(event domain.EventID, want domain.DeliveryState, attempts int) {
 		t.Helper()
 		b.settle()
-		page, err := b.Deliveries(b.ctx, event, 10, "")
+		page, err := b.Deliveries(b.ctx, event, 10, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,50 +6,59 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
 
 // Page is one page of a list. One whose items are large may be shorter than the
 // limit and still have more after it.
 type Page[T any] struct {
-	Items      []T
-	NextCursor string // "": there is no more
+	Items      []T    `json:"items"`
+	NextCursor Cursor `json:"next_cursor"`
 }
 
-// A cursor is opaque to callers: the number that the last item of a page had in
-// the order of its list. What follows has a lower one.
+// Cursor is the number of the last item of a page in the order of its list, so that items
+// added meanwhile neither repeat nor hide others. 0: there is no more, or the list from
+// its start. Callers see it as opaque text, 0 as null.
+type Cursor int64
 
 const cursorPrefix = "c1:"
 
-func cursorAt(last int64) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(cursorPrefix + strconv.FormatInt(last, 10)))
+// MarshalJSON encodes the opaque text, or null.
+func (c Cursor) MarshalJSON() ([]byte, error) {
+	if c == 0 {
+		return []byte("null"), nil
+	}
+	return []byte(`"` + base64.RawURLEncoding.EncodeToString(fmt.Append(nil, cursorPrefix, int64(c))) + `"`), nil
 }
 
-// parseCursor returns the number that all items must be below.
-func parseCursor(cursor string) (int64, error) {
-	if cursor == "" {
-		return math.MaxInt64, nil
+// ParseCursor reads the opaque text and reports whether it is one of a page.
+func ParseCursor(text string) (Cursor, bool) {
+	decoded, err := base64.RawURLEncoding.DecodeString(text)
+	number, ok := strings.CutPrefix(string(decoded), cursorPrefix)
+	if err != nil || !ok {
+		return 0, false
 	}
-	decoded, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err == nil && len(decoded) > len(cursorPrefix) && string(decoded[:len(cursorPrefix)]) == cursorPrefix {
-		if n, err := strconv.ParseInt(string(decoded[len(cursorPrefix):]), 10, 64); err == nil && n > 0 {
-			return n, nil
-		}
+	n, err := strconv.ParseInt(number, 10, 64)
+	return Cursor(n), err == nil && n > 0
+}
+
+// Below returns the number that the items of a descending list must be below.
+func (c Cursor) Below() int64 {
+	if c == 0 {
+		return math.MaxInt64
 	}
-	return 0, domain.Invalid("cursor", "must be the next_cursor of an earlier answer")
+	return int64(c)
 }
 
 // between returns the positions that times and a cursor stand for: what is listed
 // is above low and below high.
-func (p *Projections) between(ctx context.Context, from, to time.Time, cursor string) (low, high int64, err error) {
-	if high, err = parseCursor(cursor); err != nil {
-		return 0, 0, err
-	}
+func (p *Projections) between(ctx context.Context, from, to time.Time, cursor Cursor) (low, high int64, err error) {
+	high = cursor.Below()
 	if from.IsZero() && to.IsZero() {
 		return 0, high, nil
 	}
@@ -86,6 +95,7 @@ func pageAt[T any](ctx context.Context, p *Projections, limit int, show func(*ev
 	if err != nil {
 		return page, err
 	}
+	page.Items = make([]T, 0, len(events))
 	for i := range events {
 		decode(&events[i])
 		if item, ok := show(&events[i]); ok {
@@ -93,7 +103,7 @@ func pageAt[T any](ctx context.Context, p *Projections, limit int, show func(*ev
 		}
 	}
 	if n := len(events); n > 0 && n < len(positions) {
-		page.NextCursor = cursorAt(int64(events[n-1].Position))
+		page.NextCursor = Cursor(events[n-1].Position)
 	}
 	return page, nil
 }

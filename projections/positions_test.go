@@ -113,9 +113,9 @@ func TestListsGoOverBlocks(t *testing.T) {
 				continue // one after the other, of fewer
 			}
 			var got []eventstore.Position
-			for cursor := ""; ; {
+			for cursor := Cursor(0); ; {
 				part, next := list.page(limit, cursor, time.Time{}, time.Time{})
-				if got = append(got, part...); next == "" {
+				if got = append(got, part...); next == 0 {
 					break
 				}
 				cursor = next
@@ -140,17 +140,17 @@ func TestListsGoOverBlocks(t *testing.T) {
 				}
 			}
 			slices.Reverse(want)
-			if got, _ := list.page(1000, "", from, to); !slices.Equal(got, want) {
+			if got, _ := list.page(1000, 0, from, to); !slices.Equal(got, want) {
 				t.Errorf("%s between %d and %d are %d, not %d", name, list.want[low], list.want[high], len(got), len(want))
 			}
 		}
 	}
 }
 
-type pageOf func(limit int, cursor string, from, to time.Time) ([]eventstore.Position, string)
+type pageOf func(limit int, cursor Cursor, from, to time.Time) ([]eventstore.Position, Cursor)
 
 func (b *bench) eventsPage(f EventFilter) pageOf {
-	return func(limit int, cursor string, from, to time.Time) (positions []eventstore.Position, next string) {
+	return func(limit int, cursor Cursor, from, to time.Time) (positions []eventstore.Position, next Cursor) {
 		f.Limit, f.Cursor, f.From, f.To = limit, cursor, from, to
 		page, err := b.Events(b.ctx, f)
 		if err != nil {
@@ -164,7 +164,7 @@ func (b *bench) eventsPage(f EventFilter) pageOf {
 }
 
 func (b *bench) callsPage(f CallFilter) pageOf {
-	return func(limit int, cursor string, from, to time.Time) (positions []eventstore.Position, next string) {
+	return func(limit int, cursor Cursor, from, to time.Time) (positions []eventstore.Position, next Cursor) {
 		f.Limit, f.Cursor, f.From, f.To = limit, cursor, from, to
 		page, err := b.Calls(b.ctx, f)
 		if err != nil {

@@ -232,7 +232,7 @@ func (p *Projections) edges(ctx context.Context, webhook domain.WebhookID, f Sta
 // countBetween counts what the log holds between the times, or returns nil if that
 // is too much.
 func (p *Projections) countBetween(ctx context.Context, webhook domain.WebhookID, from, to time.Time) (*counters, error) {
-	low, high, err := p.between(ctx, from, to, "")
+	low, high, err := p.between(ctx, from, to, 0)
 	if err != nil {
 		return nil, err
 	}

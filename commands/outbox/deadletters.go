@@ -37,7 +37,7 @@ const maxPageBytes = 16 << 20
 // reports whether there are more.
 func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (found []ParkedEvent, more bool, err error) {
 	rows, err := pool.Query(ctx, `
-		WITH page AS (SELECT * FROM medilab.parked_events WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2),
+		WITH page AS (SELECT * FROM medilab.parked_events WHERE $1::bigint = 0 OR id < $1 ORDER BY id DESC LIMIT $2),
 		sized AS (SELECT id, sum(octet_length(event_data::text)) OVER (ORDER BY id DESC) - octet_length(event_data::text) AS above FROM page)
 		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at, reason,
 			EXISTS (SELECT FROM medilab.parked_events AS p WHERE p.id < page.id)

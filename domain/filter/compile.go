@@ -83,7 +83,7 @@ type compiler struct {
 
 func (c *compiler) refuse(field, message string) {
 	if len(c.problems) < maxFilterErrors {
-		c.problems = append(c.problems, Problem{shortened(field, 300), message})
+		c.problems = append(c.problems, Problem{strictjson.Shorten(field, 300), message})
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/medilab/webhooks/domain/strictjson"
 	"github.com/medilab/webhooks/domain/suggest"
@@ -201,15 +200,4 @@ func isOperator(key string) bool {
 		}
 	}
 	return false
-}
-
-// shortened cuts a text for a message on a character's boundary, and makes it valid UTF-8.
-func shortened(s string, most int) string {
-	if len(s) <= most {
-		return strings.ToValidUTF8(s, "\uFFFD")
-	}
-	for most > 0 && !utf8.RuneStart(s[most]) {
-		most--
-	}
-	return strings.ToValidUTF8(s[:most], "\uFFFD") + "…"
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // Filter decides by an event's data whether a webhook gets the event (the guide's section
@@ -202,7 +204,7 @@ func (c *condition) target(doc *Doc, m *meter) (string, *valueTest, *found, bool
 
 // explain says why the condition, which was evaluated, does not hold.
 func (c *condition) explain(doc *Doc) Verdict {
-	v := Verdict{Field: c.field, Want: shortened(c.want, 1000)}
+	v := Verdict{Field: c.field, Want: strictjson.Shorten(c.want, 1000)}
 	if c.or != nil {
 		v.Reason = fmt.Sprintf("none of the %d alternatives matches; the first: %s", len(c.or), c.first.Explain(doc).Reason)
 		return v
@@ -322,7 +324,7 @@ func (t *valueTest) wrongKind(f *found) string {
 func (f *found) show() string {
 	const most = 200
 	if len(f.nodes) == 1 {
-		return shortened(string(f.nodes[0].raw[:min(len(f.nodes[0].raw), most+4)]), most)
+		return strictjson.Shorten(string(f.nodes[0].raw[:min(len(f.nodes[0].raw), most+4)]), most)
 	}
 	var b strings.Builder
 	for i := range f.nodes {
@@ -336,5 +338,5 @@ func (f *found) show() string {
 	if b.Len() > 0 {
 		b.WriteByte(']')
 	}
-	return shortened(b.String(), most)
+	return strictjson.Shorten(b.String(), most)
 }

@@ -49,7 +49,7 @@ func Check(data []byte) error {
 	}
 	where := ""
 	if c.path != "" {
-		where = " (in " + cut(c.path, 200) + ")"
+		where = " (in " + Shorten(c.path, 200) + ")"
 	}
 	return Error(fmt.Sprintf("the JSON %s at byte %d%s", c.problem, c.offset, where))
 }
@@ -251,7 +251,7 @@ func (c *checker) member(i, first int) int {
 	key := c.names[len(c.names)-1]
 	if !added {
 		c.fail("repeats a key", i)
-		return c.within(cut(string(c.text(&key)), 40))
+		return c.within(Shorten(string(c.text(&key)), 40))
 	}
 	switch i = SkipSpace(c.data, end); {
 	case i == len(c.data):
@@ -262,7 +262,7 @@ func (c *checker) member(i, first int) int {
 		i = c.value(SkipSpace(c.data, i+1))
 	}
 	if i < 0 {
-		return c.within(cut(string(c.text(&key)), 40))
+		return c.within(Shorten(string(c.text(&key)), 40))
 	}
 	return i
 }
@@ -340,10 +340,13 @@ func (c *checker) free(hash, wanted uint32) uint32 {
 	return slot
 }
 
-// cut shortens a text for a message.
-func cut(s string, most int) string {
+// Shorten cuts a text for a message on a character's boundary and makes it valid UTF-8.
+func Shorten(s string, most int) string {
 	if len(s) <= most {
-		return s
+		return strings.ToValidUTF8(s, "\uFFFD")
 	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return strings.ToValidUTF8(s[:most], "\uFFFD") + "…"
 }

@@ -18,35 +18,20 @@ func DidYouMean(suggestion string) string {
 }
 
 // Nearest returns the candidate with the fewest edits, at most a third of the letters, or
-// "". What was typed with the Russian layout on is read as the keys that were meant, or as
-// what the letters look like.
+// "".
 func Nearest(typed string, candidates []string) string {
 	if len(typed) > MaxLength || !utf8.ValidString(typed) {
 		return ""
 	}
 	typed = strings.ToLower(strings.TrimSpace(typed))
 	best, bestDistance := "", utf8.RuneCountInString(typed)/3+1
-	for _, read := range []string{typed, latinKeys.Replace(typed), latinLooks.Replace(typed)} {
-		for _, candidate := range candidates {
-			if d := Distance(read, candidate); d < bestDistance {
-				best, bestDistance = candidate, d
-			}
+	for _, candidate := range candidates {
+		if d := Distance(typed, candidate); d < bestDistance {
+			best, bestDistance = candidate, d
 		}
 	}
 	return best
 }
-
-// latinKeys maps the keys of the Russian layout to the Latin one.
-var latinKeys = strings.NewReplacer(
-	"й", "q", "ц", "w", "у", "e", "к", "r", "е", "t", "н", "y", "г", "u", "ш", "i", "щ", "o", "з", "p",
-	"ф", "a", "ы", "s", "в", "d", "а", "f", "п", "g", "р", "h", "о", "j", "л", "k", "д", "l",
-	"я", "z", "ч", "x", "с", "c", "м", "v", "и", "b", "т", "n", "ь", "m", "ю", ".",
-)
-
-// latinLooks maps Russian letters to the Latin ones that they look like.
-var latinLooks = strings.NewReplacer(
-	"а", "a", "в", "b", "е", "e", "к", "k", "м", "m", "н", "h", "о", "o", "р", "p", "с", "c", "т", "t", "у", "y", "х", "x",
-)
 
 // Distance returns how many insertions, deletions, replacements and swaps of neighbours
 // (optimal string alignment) lead from one text to the other.
