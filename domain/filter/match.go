@@ -161,13 +161,13 @@ func (s *Set) possible(doc *Doc, budget *int) func(yield func(int) bool) {
 }
 
 // Explain returns the verdict of one of the filters, which agrees with what was decided.
-func (m *Matches) Explain(ref Ref) Verdict {
-	if _, found := slices.BinarySearchFunc(m.Matched, ref, Ref.compare); found {
+func (result *Matches) Explain(ref Ref) Verdict {
+	if _, found := slices.BinarySearchFunc(result.Matched, ref, Ref.compare); found {
 		return Verdict{Matched: true}
 	}
-	if _, found := slices.BinarySearchFunc(m.cut, ref, Ref.compare); found {
+	if _, found := slices.BinarySearchFunc(result.cut, ref, Ref.compare); found {
 		return Verdict{Reason: "matching this event against all filters takes more work than one event may cost; this filter was not evaluated"}
 	}
-	m.explaining.short = false
-	return m.sets[ref.Set].filters[ref.Index].explain(m.doc, &m.explaining)
+	result.explaining.short = false
+	return result.sets[ref.Set].filters[ref.Index].explain(result.doc, &result.explaining)
 }
