@@ -45,6 +45,10 @@ e2e: ## Start the built binary and break it: the guide, then the fault campaign 
 faults: ## Run the fault campaign alone
 	$(GO) test -count=1 -v -timeout 90m ./cmd/e2e/faults $(FAULTS)
 
+.PHONY: clients
+clients: ## Lint the API's description and use it by generated clients (needs node and npm)
+	MEDILAB_CLIENTS=1 $(GO) test -count=1 -timeout $(TIMEOUT) ./cmd/e2e/clients
+
 .PHONY: race
 race: ## Run the tests of everything concurrent under the race detector
 	$(GO) test -race -timeout $(TIMEOUT) $$($(RACED))

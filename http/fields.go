@@ -211,9 +211,9 @@ var (
 	jsonBool    = jsonType[bool]{schema{"type": "boolean"}, readBool}
 	jsonTime    = jsonType[time.Time]{schema{"type": "string", "format": "date-time"}, readTime}
 	jsonEventID = jsonType[domain.EventID]{schema{"type": "string", "format": "uuid"}, readEventID}
-	jsonFilters = jsonType[json.RawMessage]{schema{"type": "object"}, readFilters}
+	jsonFilters = jsonType[json.RawMessage]{jsonObject, readFilters}
 	// jsonRaw are the body's own bytes, which are gone when the request ends.
-	jsonRaw = jsonType[json.RawMessage]{schema{"type": "object"}, func(raw []byte) (json.RawMessage, faults) { return raw, nil }}
+	jsonRaw = jsonType[json.RawMessage]{jsonObject, func(raw []byte) (json.RawMessage, faults) { return raw, nil }}
 )
 
 func textType[V ~string]() jsonType[V] {

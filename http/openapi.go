@@ -17,6 +17,25 @@ func (s *Server) getDescription(x *request, _ *http.Request) error {
 	return x.respondJSON(s.description)
 }
 
+// The groups of operations.
+const (
+	tagEvents     = "Events"
+	tagDeliveries = "Deliveries"
+	tagOversight  = "Oversight"
+	tagWebhooks   = "Webhooks"
+	tagServer     = "Server"
+	tagReceivers  = "Receivers"
+)
+
+var tags = []schema{
+	{"name": tagEvents, "description": "Trigger events, look them up, and ask who got them and why."},
+	{"name": tagDeliveries, "description": "Deliveries and the calls that were made for them."},
+	{"name": tagOversight, "description": "Alerts, statistics and the log."},
+	{"name": tagWebhooks, "description": "Webhooks: who gets which events, and how."},
+	{"name": tagServer, "description": "This document, and the health of the process."},
+	{"name": tagReceivers, "description": "What is sent to the URL of a webhook."},
+}
+
 // describe returns the OpenAPI 3.1 document of the operations.
 func (s *Server) describe() schema {
 	d := newDescriber()
@@ -33,11 +52,14 @@ func (s *Server) describe() schema {
 		"info": schema{
 			"title": "MediLab Webhooks", "version": "1",
 			"description": "Each path works with and without its trailing slash. Times are RFC 3339 in UTC. Unknown fields and parameters are refused.",
+			"contact":     schema{"name": "The administrators of this installation"},
+			"license":     schema{"name": "Proprietary", "identifier": "LicenseRef-MediLab"},
 		},
 		"servers":  []schema{{"url": "/"}},
+		"tags":     tags,
 		"security": []schema{{"token": []string{}}},
 		"paths":    paths,
-		"webhooks": outgoing,
+		"webhooks": outgoing(),
 		"components": schema{
 			"schemas":         d.components,
 			"securitySchemes": schema{"token": schema{"type": "http", "scheme": "bearer", "description": "made by `medilab-webhooks token create`"}},
@@ -53,7 +75,7 @@ func (o *operation) describe(d *describer) schema {
 	case public:
 		description = "No token."
 	}
-	described := schema{"operationId": o.id, "summary": o.summary, "description": description, "responses": o.responses(d)}
+	described := schema{"operationId": o.id, "tags": []string{o.tag}, "summary": o.summary, "description": description, "responses": o.responses(d)}
 	if o.scope == public {
 		described["security"] = []schema{}
 	}
@@ -78,7 +100,7 @@ func (o *operation) responses(d *describer) schema {
 	}
 	responses := schema{strconv.Itoa(o.status): success}
 	for status, possible := range map[int]bool{
-		http.StatusBadRequest:            o.body != nil,
+		http.StatusBadRequest:            true,
 		http.StatusUnauthorized:          o.scope != public,
 		http.StatusForbidden:             o.scope != public,
 		http.StatusNotFound:              o.path != o.pattern,
@@ -132,27 +154,3 @@ var problemSchema = schema{
 		}},
 	},
 }
-
-// outgoing describes what receivers get.
-var outgoing = schema{"event": schema{"post": schema{
-	"summary":     "An event, as a webhook with payload_version 1 gets it",
-	"description": "Answer with a status from 200 to 299; anything else is tried again. The same delivery id may come twice.",
-	"security":    []schema{},
-	"parameters": []schema{
-		headerParam{"X-Webhook-Event", "the event's type"}.describe(),
-		headerParam{"X-Webhook-ID", "the webhook"}.describe(),
-		headerParam{"X-Webhook-Attempt", "from 1"}.describe(),
-		headerParam{"X-Webhook-Event-ID", "the event"}.describe(),
-		headerParam{"X-Webhook-Delivery-ID", "the same for every attempt: what to dedupe on"}.describe(),
-		headerParam{"X-Webhook-Payload-Version", "of the body"}.describe(),
-		headerParam{"X-Webhook-Signature", "sha256= and the hex HMAC-SHA256 of the body, with a secret"}.describe(),
-	},
-	"requestBody": schema{"required": true, "content": schema{"application/json": schema{"schema": schema{
-		"type": "object", "required": []string{"event_type", "event_data", "webhook_id", "timestamp", "attempt"},
-		"properties": schema{
-			"event_type": schema{"type": "string"}, "event_data": schema{"type": "object"}, "webhook_id": schema{"type": "string", "format": "uuid"},
-			"timestamp": schema{"type": "string", "format": "date-time"}, "attempt": schema{"type": "integer", "minimum": 1},
-		},
-	}}}},
-	"responses": schema{"200": schema{"description": "it was taken"}},
-}}}

@@ -30,6 +30,7 @@ type operation struct {
 	unbounded    bool        // has its own bounds instead of answerTimeout
 	serve        handler
 
+	tag     string // the group of the description that it belongs to
 	pattern string // the path as the router matches it
 }
 
@@ -68,12 +69,12 @@ func pathID[T ~[16]byte](r *http.Request, variable string) (T, error) {
 }
 
 // add routes and describes operations, whose paths are below root.
-func (s *Server) add(root string, operations ...[]operation) {
+func (s *Server) add(root, tag string, operations ...[]operation) {
 	for _, o := range slices.Concat(operations...) {
 		if o.scope == "" {
 			panic("http: the operation " + o.id + " says nothing of its scope")
 		}
-		o.path = root + o.path
+		o.path, o.tag = root+o.path, tag
 		o.pattern = pathVariable.ReplaceAllStringFunc(o.path, func(variable string) string {
 			name := strings.Trim(variable, "{}")
 			return "{" + name + ":" + pathVariables[name].pattern + "}"

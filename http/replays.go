@@ -79,8 +79,8 @@ var replay = object[replayRequest]{name: "Replay", limit: maxManagementBody, fie
 	plain("event_types", jsonTexts, func(p *replayRequest) *[]string { return &p.EventTypes },
 		schema{"description": "types, groups or *; left out: all that the webhook asks for"}),
 	plain("only_failed", jsonBool, func(p *replayRequest) *bool { return &p.OnlyFailed },
-		schema{"default": false, "description": "only deliveries that failed for good"}),
-	plain("dry_run", jsonBool, func(p *replayRequest) *bool { return &p.dryRun }, schema{"default": false, "description": "only count"}),
+		schema{"description": "only deliveries that failed for good"}),
+	plain("dry_run", jsonBool, func(p *replayRequest) *bool { return &p.dryRun }, schema{"description": "only count"}),
 }}
 
 type replayStartedView struct {

@@ -40,7 +40,7 @@ func text(*describer) schema { return schema{"type": "string"} }
 var special = map[reflect.Type]schema{
 	reflect.TypeFor[moment]():             {"type": []string{"string", "null"}, "format": "date-time"},
 	reflect.TypeFor[time.Time]():          {"type": "string", "format": "date-time"},
-	reflect.TypeFor[json.RawMessage]():    {"type": []string{"object", "array", "string", "number", "boolean", "null"}},
+	reflect.TypeFor[json.RawMessage]():    {}, // any value
 	reflect.TypeFor[[]byte]():             {"type": "string", "contentEncoding": "base64"},
 	reflect.TypeFor[projections.Cursor](): {"type": []string{"string", "null"}},
 
@@ -99,7 +99,7 @@ func (d *describer) of(t reflect.Type) schema {
 	case reflect.Array: // of bytes, an id
 		return schema{"type": "string", "format": "uuid"}
 	case reflect.Slice:
-		return schema{"type": []string{"array", "null"}, "items": d.of(t.Elem())}
+		return schema{"type": "array", "items": d.of(t.Elem())}
 	case reflect.Map:
 		return schema{"type": "object", "additionalProperties": d.of(t.Elem())}
 	case reflect.Struct:
@@ -124,7 +124,10 @@ func componentName(t reflect.Type) string {
 // nullable returns a schema that null fits too.
 func nullable(s schema) schema {
 	name, ok := s["type"].(string)
-	if !ok {
+	switch {
+	case s["oneOf"] != nil: // null is one of them
+		return s
+	case !ok:
 		return schema{"anyOf": []schema{s, {"type": "null"}}}
 	}
 	s = maps.Clone(s)
@@ -133,7 +136,8 @@ func nullable(s schema) schema {
 }
 
 // properties follows encoding/json: tags name the fields, an embedded struct's fields are
-// its holder's, and what may be left out is not required.
+// its holder's, and what may be left out is not required. The tag schema says what the
+// type does not: that JSON is an object, or that the value may be null.
 func (d *describer) properties(t reflect.Type) schema {
 	properties, required := schema{}, []string{}
 	for _, field := range reflect.VisibleFields(t) {
@@ -142,6 +146,13 @@ func (d *describer) properties(t reflect.Type) schema {
 			continue
 		}
 		properties[name] = d.of(field.Type)
+		says := field.Tag.Get("schema")
+		if strings.Contains(says, "object") {
+			properties[name] = jsonObject
+		}
+		if strings.Contains(says, "null") {
+			properties[name] = nullable(properties[name].(schema))
+		}
 		if !strings.Contains(options, "omit") {
 			required = append(required, name)
 		}

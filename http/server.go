@@ -62,11 +62,12 @@ const apiRoot = "/api/v1"
 // NewServer returns a server with all operations. It does not listen: see Handler.
 func NewServer(config Config) *Server {
 	s := newServer(config)
-	s.add(apiRoot,
-		s.eventOperations(), s.eventQueryOperations(), s.parkedOperations(), s.deliveryOperations(), s.alertOperations(),
-		s.statsOperations(), s.callOperations(), s.webhookOperations(), s.testOperations(),
-		s.historyOperations(), s.replayOperations(), s.auditOperations(), s.descriptionOperations())
-	s.add("", s.healthOperations())
+	s.add(apiRoot, tagEvents, s.eventOperations(), s.eventQueryOperations(), s.parkedOperations())
+	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations())
+	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations())
+	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
+	s.add(apiRoot, tagServer, s.descriptionOperations())
+	s.add("", tagServer, s.healthOperations())
 	s.description = encode(s.describe())
 	if config.Mount != nil {
 		config.Mount(s.router)
@@ -78,7 +79,7 @@ func NewServer(config Config) *Server {
 // API.
 func NewProbes(config Config) *Server {
 	s := newServer(config)
-	s.add("", s.healthOperations())
+	s.add("", tagServer, s.healthOperations())
 	return s
 }
 

@@ -16,6 +16,9 @@ func (s *Server) testOperations() []operation {
 	}}
 }
 
+// jsonWebhook is a webhook's number or UUID.
+var jsonWebhook = jsonType[json.RawMessage]{schema{"oneOf": []schema{{"type": "integer"}, {"type": "string"}, {"type": "null"}}}, jsonRaw.read}
+
 type testRequest struct {
 	webhook   json.RawMessage
 	eventType domain.EventType
@@ -23,11 +26,10 @@ type testRequest struct {
 }
 
 var test = object[testRequest]{name: "Test", checked: true, limit: maxEventBody, fields: []field[testRequest]{
-	plain("webhook_id", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.webhook }, schema{
-		"type": []string{"integer", "string", "null"}, "description": "the webhook of the path again, by number or UUID; may be left out",
-	}),
+	plain("webhook_id", jsonWebhook, func(t *testRequest) *json.RawMessage { return &t.webhook },
+		schema{"description": "the webhook of the path again, by number or UUID; may be left out"}),
 	plain("event_type", textType[domain.EventType](), func(t *testRequest) *domain.EventType { return &t.eventType }, schema{"description": "a type of the catalogue"}).must(),
-	plain("test_data", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.data }, schema{"default": schema{}}),
+	plain("test_data", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.data }, nil),
 }}
 
 // testWebhook makes one call at once and answers with it: as the call log shows it, and

@@ -30,14 +30,13 @@ var (
 var webhookFields = []field[domain.WebhookSpec]{
 	asked("name", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.Name },
 		schema{"minLength": 1, "maxLength": domain.MaxNameLength}).must(),
-	asked("description", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.Description },
-		schema{"default": ""}),
+	asked("description", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.Description }, nil),
 	asked("url", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.URL },
 		schema{"format": "uri", "description": "http or https, without user info or fragment"}).must(),
 	asked("events", jsonTexts, func(w *domain.WebhookSpec) *domain.Asked[[]string] { return &w.Events }, eventsSchema).must(),
 	asked("headers", jsonHeaders, func(w *domain.WebhookSpec) *domain.Asked[[]domain.Header] { return &w.Headers }, schema{
-		"maxProperties": domain.MaxHeaders, "default": schema{},
-		"description": fmt.Sprintf("sent with every call; answers show %q for every value, and sending that keeps what is stored", domain.Masked),
+		"maxProperties": domain.MaxHeaders,
+		"description":   fmt.Sprintf("sent with every call; answers show %q for every value, and sending that keeps what is stored", domain.Masked),
 	}),
 	asked("secret", jsonSecret, func(w *domain.WebhookSpec) *domain.Asked[domain.Secret] { return &w.Secret },
 		schema{"maxLength": domain.MaxSecretBytes, "writeOnly": true, "description": "signs every call; none: calls are unsigned"}),
@@ -51,21 +50,18 @@ var webhookFields = []field[domain.WebhookSpec]{
 	asked("batch", jsonBatch, func(w *domain.WebhookSpec) *domain.Asked[domain.Batch] { return &w.Batch },
 		schema{"description": "several events in one call; null: each has its own"}),
 	asked("payload_version", textType[domain.PayloadVersion](), func(w *domain.WebhookSpec) *domain.Asked[domain.PayloadVersion] { return &w.PayloadVersion },
-		schema{"enum": []any{domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents, nil}, "default": domain.PayloadV1}),
+		schema{"enum": []any{domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents, nil}, "description": "the format of bodies (default 1)"}),
 	asked("is_active", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Active },
-		schema{"default": true}).notNull(),
+		schema{"description": "whether it gets events (default true)"}).notNull(),
 }
 
-// within is the schema of a number in the range.
+// within is the schema of a number in the range. The default is said in words: generators
+// take a field that has a default for one that is always there.
 func within(r domain.Range, text string) schema {
-	s := schema{"minimum": r.Min, "maximum": r.Max}
 	if r.Default != 0 {
-		s["default"] = r.Default
+		text += fmt.Sprintf(" (default %d)", r.Default)
 	}
-	if text != "" {
-		s["description"] = text
-	}
-	return s
+	return schema{"minimum": r.Min, "maximum": r.Max, "description": text}
 }
 
 var jsonSecret = jsonType[domain.Secret]{schema{"type": "string"}, func(raw []byte) (domain.Secret, faults) {
@@ -91,8 +87,8 @@ var jsonHeaders = jsonType[[]domain.Header]{
 }
 
 var batch = object[domain.Batch]{fields: []field[domain.Batch]{
-	number("max_events", func(b *domain.Batch) *int { return &b.MaxEvents }, within(domain.BatchEventsRange, "")),
-	number("max_wait", func(b *domain.Batch) *int { return &b.MaxWait }, within(domain.BatchWaitRange, "seconds")),
+	number("max_events", func(b *domain.Batch) *int { return &b.MaxEvents }, within(domain.BatchEventsRange, "most events of a call")),
+	number("max_wait", func(b *domain.Batch) *int { return &b.MaxWait }, within(domain.BatchWaitRange, "seconds, at most, that an event waits for others")),
 }}
 
 func number(name string, of func(*domain.Batch) *int, more schema) field[domain.Batch] {
@@ -123,7 +119,7 @@ type webhookView struct {
 	MaxRetries     int                   `json:"max_retries"`
 	RetryDelay     int                   `json:"retry_delay"`
 	Timeout        int                   `json:"timeout"`
-	Filters        json.RawMessage       `json:"filters"`
+	Filters        json.RawMessage       `json:"filters" schema:"object,null"`
 	Batch          *domain.Batch         `json:"batch"`
 	PayloadVersion domain.PayloadVersion `json:"payload_version"`
 	IsActive       bool                  `json:"is_active"`

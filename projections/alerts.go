@@ -93,7 +93,7 @@ type Alert struct {
 	Kind       string              `json:"kind"`
 	State      AlertState          `json:"state"`
 	Message    string              `json:"message"` // in words
-	Details    json.RawMessage     `json:"details"` // observed and limit, in percent, calls or seconds by the kind
+	Details    json.RawMessage     `json:"details" schema:"object"` // observed and limit, in percent, calls or seconds by the kind
 	RaisedAt   time.Time           `json:"raised_at"`
 	ResolvedAt *time.Time          `json:"resolved_at"` // null: it is open
 	Position   eventstore.Position `json:"position"`    // where the log has it

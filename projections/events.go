@@ -59,7 +59,7 @@ type Event struct {
 	Type          string              `json:"event_type"`
 	Source        string              `json:"source"`
 	CorrelationID *string             `json:"correlation_id"`
-	Data          json.RawMessage     `json:"event_data"` // byte for byte as it was accepted
+	Data          json.RawMessage     `json:"event_data" schema:"object"` // byte for byte as it was accepted
 	AcceptedAt    time.Time           `json:"accepted_at"`
 	Position      eventstore.Position `json:"position"`
 }

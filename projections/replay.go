@@ -14,7 +14,7 @@ type Replay struct {
 	WebhookID   domain.WebhookID `json:"webhook_id"`
 	From        time.Time        `json:"from"`
 	To          time.Time        `json:"to"`
-	EventTypes  []string         `json:"event_types"` // null: all that the webhook asks for
+	EventTypes  []string         `json:"event_types" schema:"null"` // null: all that the webhook asks for
 	OnlyFailed  bool             `json:"only_failed"`
 	RequestedAt time.Time        `json:"requested_at"`
 	State       ReplayState      `json:"state"`
