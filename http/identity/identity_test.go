@@ -426,3 +426,36 @@ func TestKeysOfAURL(t *testing.T) {
 		t.Error("keys count for ever when the provider is down")
 	}
 }
+
+// A provider that withdraws all its keys, in a set that is empty, or has unusable or unreadable
+// keys, is obeyed at the next reading; an answer that is no key set says nothing.
+func TestWithdrawnKeys(t *testing.T) {
+	key := newSigner(t, "1")
+	private := jose.JSONWebKey{Key: key.key, KeyID: "1"}
+	for name, tt := range map[string]struct {
+		answer    []byte
+		withdrawn bool
+	}{
+		"no key":            {[]byte(`{"keys":[]}`), true},
+		"a private key":     {keySet(t, private), true},
+		"an unreadable key": {[]byte(`{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},7]}`), true},
+		"no key set":        {[]byte(`{}`), false},
+		"no JSON":           {[]byte(`<html>`), false},
+	} {
+		file := keyFile(t, key.public())
+		p := newProvider(t, file, nil)
+		at := time.Now()
+		p.keys.now = func() time.Time { return at }
+		if err := os.WriteFile(file, tt.answer, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at = at.Add(2 * fileAge)
+		_, err := p.Authenticate(t.Context(), key.sign(t, good(nil)), now)
+		if errors.Is(err, ErrRefused) != tt.withdrawn || !tt.withdrawn && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if urlAge+fetchTimeout > 10*time.Minute {
+		t.Error("keys of a URL count for more than ten minutes")
+	}
+}

@@ -22,9 +22,10 @@ import (
 )
 
 const (
-	// A URL is fetched again after urlAge. An unknown key makes it be fetched sooner, but
-	// at most once in fetchPause: anybody can name an unknown key.
-	urlAge     = 10 * time.Minute
+	// A URL is fetched again after urlAge: with the time that a fetch takes, a withdrawn key
+	// ends within ten minutes. An unknown key makes it be fetched sooner, but at most once in
+	// fetchPause: anybody can name an unknown key.
+	urlAge     = 10*time.Minute - 2*fetchTimeout
 	fetchPause = 10 * time.Second
 	// A file is cheap to read: a replaced one counts within fileAge.
 	fileAge = time.Second
@@ -57,6 +58,9 @@ func newKeyCache(location, caFile string) (*keyCache, error) {
 	if !strings.Contains(location, "://") {
 		c := &keyCache{maxAge: fileAge, now: time.Now, read: func(context.Context) ([]byte, error) { return os.ReadFile(location) }}
 		c.refresh(context.Background(), true)
+		if c.err == nil && len(c.keys) == 0 {
+			c.err = errors.New("the file of the identity provider's keys has no public key to verify signatures with")
+		}
 		return c, c.err
 	}
 	u, err := url.Parse(location)
@@ -153,26 +157,19 @@ func (c *keyCache) refresh(ctx context.Context, wait bool) {
 	c.keys, c.readAt, c.err = keys, now, nil
 }
 
-// parseKeys returns the usable keys of a JSON Web Key Set.
+// parseKeys returns the usable keys of a JSON Web Key Set: none, if the provider has withdrawn
+// all of them. Other keys are ignored (RFC 7517, section 5).
 func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
-	var set struct{ Keys []json.RawMessage }
-	if err := json.Unmarshal(data, &set); err != nil {
+	var set struct{ Keys *[]json.RawMessage }
+	if err := json.Unmarshal(data, &set); err != nil || set.Keys == nil {
 		return nil, errors.New("they are not a JSON Web Key Set")
 	}
 	var usable []jose.JSONWebKey
-	for _, data := range set.Keys {
+	for _, data := range *set.Keys {
 		var key jose.JSONWebKey
-		err := key.UnmarshalJSON(data)
-		switch {
-		case errors.Is(err, jose.ErrUnsupportedKeyType): // to be ignored (RFC 7517, section 5)
-		case err != nil:
-			return nil, errors.New("they are not a JSON Web Key Set")
-		case len(usable) < maxKeys && isUsable(key):
+		if key.UnmarshalJSON(data) == nil && len(usable) < maxKeys && isUsable(key) {
 			usable = append(usable, key)
 		}
-	}
-	if len(usable) == 0 {
-		return nil, errors.New("there is no public key to verify signatures with")
 	}
 	return usable, nil
 }
