@@ -40,8 +40,8 @@ func (s *server) firstToken() (firstToken, error) {
 	if err != nil {
 		return firstToken{}, fmt.Errorf("keep the first token: %w", err)
 	}
-	if len(token) < leastTokenLength {
-		return firstToken{}, fmt.Errorf("the token in %s is too short; remove the file to have a new one made", path)
+	if !canBeToken(token) {
+		return firstToken{}, fmt.Errorf("the token in %s must have %s; remove the file to have a new one made", path, tokenRule)
 	}
 	return firstToken{domain.NewSecret(token), isNew}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,7 +47,7 @@ func declare(c *cobra.Command, flags *pflag.FlagSet, settings []setting) {
 // read adds the flag, whose default is what the environment holds.
 func (s setting) read(flags *pflag.FlagSet) error {
 	if s.flag == "" {
-		*s.value.(*string) = os.Getenv(s.env)
+		*s.value.(*string) = strings.TrimSpace(os.Getenv(s.env))
 		return nil
 	}
 	usage := s.usage + " (" + s.env
@@ -57,7 +58,7 @@ func (s setting) read(flags *pflag.FlagSet) error {
 	kind := ""
 	switch value := s.value.(type) {
 	case *string:
-		flags.StringVar(value, s.flag, "", usage)
+		flags.Var((*trimmed)(value), s.flag, usage)
 	case *int:
 		kind = "whole number"
 		flags.IntVar(value, s.flag, 0, usage)
@@ -72,7 +73,7 @@ func (s setting) read(flags *pflag.FlagSet) error {
 		flags.DurationVar(value, s.flag, 0, usage)
 	}
 	flag := flags.Lookup(s.flag)
-	for _, text := range []string{s.usual, os.Getenv(s.env)} {
+	for _, text := range []string{s.usual, strings.TrimSpace(os.Getenv(s.env))} {
 		if text == "" {
 			continue
 		}
@@ -85,3 +86,11 @@ func (s setting) read(flags *pflag.FlagSet) error {
 	}
 	return nil
 }
+
+// trimmed is the flag of a text. White space around it, such as the newline at the end of a
+// file that it was read from, is not part of the value.
+type trimmed string
+
+func (t *trimmed) Set(text string) error { *t = trimmed(strings.TrimSpace(text)); return nil }
+func (t *trimmed) String() string        { return string(*t) }
+func (t *trimmed) Type() string          { return "string" }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/http/identity"
@@ -74,7 +75,15 @@ type settings struct {
 	identity *identity.Provider // nil: no identity provider
 }
 
-const leastTokenLength = 32
+const (
+	leastTokenLength = 32
+	tokenRule        = "32 characters or more, on one line"
+)
+
+// canBeToken reports whether the text is long enough, and fits into a header.
+func canBeToken(text string) bool {
+	return len(text) >= leastTokenLength && !strings.ContainsFunc(text, unicode.IsControl)
+}
 
 // table declares every setting of serve but the database's.
 func (s *settings) table() []setting {
@@ -82,8 +91,8 @@ func (s *settings) table() []setting {
 	return []setting{
 		{env: "MEDILAB_ADDR", flag: "addr", value: &s.addr, usual: "127.0.0.1:8000", usage: "listen address"},
 		{env: "MEDILAB_TOKEN", value: &s.tokenText,
-			rule:  fmt.Sprintf("%d characters or more", leastTokenLength),
-			valid: func() bool { return s.tokenText == "" || len(s.tokenText) >= leastTokenLength }},
+			rule:  tokenRule,
+			valid: func() bool { return s.tokenText == "" || canBeToken(s.tokenText) }},
 		{env: "MEDILAB_ALLOW_TARGETS", flag: "allow-targets", value: &s.targetsText, usage: "private networks that webhooks may call: CIDRs, loopback, private, all, none", unset: "loopback with an embedded database, else none"},
 		keysSetting(&s.keys),
 		{env: "MEDILAB_WORKERS", flag: "workers", value: &s.workers, usual: "512", usage: "deliveries in flight at once",

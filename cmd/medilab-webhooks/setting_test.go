@@ -1,0 +1,49 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// The newline of the file that a value was read from is not part of it, wherever it is given.
+func TestSettingsAreTrimmed(t *testing.T) {
+	token := strings.Repeat("t", leastTokenLength)
+	t.Setenv("DATABASE_URL", " postgres://clinic/medilab\n")
+	t.Setenv("MEDILAB_TOKEN", token+"\r\n")
+	t.Setenv("MEDILAB_WORKERS", " 7\n")
+	t.Setenv("MEDILAB_JWT_ISSUER", "https://id.clinic.example\n")
+	var s settings
+	var db databaseOptions
+	root := newRoot()
+	declare(root, root.Flags(), append(s.table(), db.table()...))
+	if err := root.ParseFlags([]string{"--addr", "127.0.0.1:8000\n"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := root.PreRunE(root, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string][2]string{
+		"DATABASE_URL":       {db.url, "postgres://clinic/medilab"},
+		"MEDILAB_TOKEN":      {s.tokenText, token},
+		"MEDILAB_JWT_ISSUER": {s.jwt.Issuer, "https://id.clinic.example"},
+		"--addr":             {s.addr, "127.0.0.1:8000"},
+	} {
+		if got[0] != got[1] {
+			t.Errorf("%s: got %q", name, got[0])
+		}
+	}
+	if s.workers != 7 {
+		t.Errorf("MEDILAB_WORKERS: got %d", s.workers)
+	}
+}
+
+// A token that no header can carry would never be accepted.
+func TestTokenOfTwoLinesIsRefused(t *testing.T) {
+	t.Setenv("MEDILAB_TOKEN", strings.Repeat("t", leastTokenLength)+"\n"+strings.Repeat("u", leastTokenLength))
+	var s settings
+	root := newRoot()
+	declare(root, root.Flags(), s.table())
+	if err := root.PreRunE(root, nil); err == nil || !strings.Contains(err.Error(), "on one line") {
+		t.Errorf("got %v", err)
+	}
+}
