@@ -268,7 +268,7 @@ func readTexts(raw []byte) ([]string, faults) {
 
 func readTime(raw []byte) (time.Time, faults) {
 	text, _ := domain.JSONText(raw)
-	at, ok := parseTime(text)
+	at, ok := domain.ParseTime(text)
 	if !ok {
 		return at, fault(mustBeTime)
 	}

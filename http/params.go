@@ -68,6 +68,9 @@ func readQuery(r *http.Request, params []queryParam, catalog domain.Catalog) (ma
 	for name := range values {
 		refuse(shown(name), "is not a parameter of this path")
 	}
+	if from, to := query[from.name], query[to.name]; from != nil && to != nil {
+		refused = append(refused, domain.CheckRange(from.(time.Time), to.(time.Time))...)
+	}
 	return query, domain.CheckFields(refused)
 }
 
@@ -103,7 +106,7 @@ func parseText(value string, _ domain.Catalog) (string, string) {
 
 func timeParam(name, text string) param[time.Time] {
 	return param[time.Time]{name: name, text: text, schema: schema{"type": "string", "format": "date-time"}, parse: func(value string, _ domain.Catalog) (time.Time, string) {
-		at, ok := parseTime(value)
+		at, ok := domain.ParseTime(value)
 		if !ok {
 			return at, mustBeTime
 		}
@@ -112,20 +115,6 @@ func timeParam(name, text string) param[time.Time] {
 }
 
 const mustBeTime = "must be a time like 2024-01-15T10:30:00Z"
-
-// parseTime parses RFC 3339, with any offset, within the years that Postgres and RFC 3339
-// share. The zero time is not one of them.
-func parseTime(text string) (time.Time, bool) {
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return time.Time{}, false
-	}
-	at = at.UTC()
-	if at.Year() < 1 || at.Year() > 9999 || at.IsZero() {
-		return time.Time{}, false
-	}
-	return at, true
-}
 
 // choiceParam is one of a few values; absent may be one of them.
 func choiceParam[T ~string](name, text string, absent T, values ...T) param[T] {

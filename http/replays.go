@@ -40,7 +40,7 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 	var in backtestRequest
 	rules := func() []domain.FieldError {
 		_, err := domain.CheckSpec(s.commands.Catalog, in.spec, false)
-		return domain.FieldsOf(err)
+		return append(domain.FieldsOf(err), domain.CheckRange(in.from, in.to)...)
 	}
 	if err := backtest.read(x, r, &in, rules); err != nil {
 		return err

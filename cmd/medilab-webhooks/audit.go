@@ -88,6 +88,8 @@ func (o auditLogOptions) filter() (filter eventstore.Filter, err error) {
 		return filter, err
 	}
 	switch {
+	case domain.CheckRange(filter.From, filter.To) != nil:
+		return filter, errors.New("--to must not be before --from")
 	case o.stream != "" && o.webhook != "":
 		return filter, errors.New("give --stream or --webhook, not both")
 	case o.after < 0:
@@ -105,8 +107,9 @@ func parseTime(flag, text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
+	whole := strings.Replace(text, " ", "T", 1)
+	for _, left := range []string{"", "Z", ":00Z", "T00:00:00Z"} {
+		if t, ok := domain.ParseTime(whole + left); ok {
 			return t, nil
 		}
 	}

@@ -226,14 +226,14 @@ func TestAuditLog(t *testing.T) {
 		` +2  .*\n +3  .*token.created .*\n`)
 	for filter, want := range map[string]int{
 		"--type event.triggered": 2, "--type token.*": 1, "--type nothing": 0, "--after 2": 1, "--from 2020-01-01 --to 2021-01-01": 0,
-		"--from 2020-01-01T00:00:00+03:00": 3, "--stream nothing": 0, "--json": 3,
+		"--from 2020-01-01T00:00:00+03:00": 3, "--from 2020-01-01t00:00:00z": 3, "--stream nothing": 0, "--json": 3,
 	} {
 		out, _ := c.run(0, "", append([]string{"audit", "log", "--format", "ndjson"}, strings.Fields(filter)...)...)
 		if got := strings.Count(out, "\n"); got != want {
 			t.Errorf("%s gives %d events, want %d", filter, got, want)
 		}
 	}
-	for _, wrong := range []string{"--format xml", "--from yesterday", "--to 1", "--after -1", "--webhook x", "--webhook 1 --stream x", "extra"} {
+	for _, wrong := range []string{"--format xml", "--from yesterday", "--to 1", "--after -1", "--from 2024-01-02 --to 2024-01-01", "--from 2024-01-15T1:30", "--to 2024-01-15T10:30:00+24:00", "--webhook x", "--webhook 1 --stream x", "extra"} {
 		c.run(2, "", append([]string{"audit", "log"}, strings.Fields(wrong)...)...)
 	}
 	_, notes := c.run(1, "", "audit", "log", "--webhook", "1")
