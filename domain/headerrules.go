@@ -142,7 +142,7 @@ func checkURL(text string) string {
 		return fmt.Sprintf("must be at most %d bytes", maxURLBytes)
 	case !utf8.ValidString(text):
 		return "must be UTF-8"
-	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || IsUnshowable(r) }):
 		return "must not contain spaces or control characters"
 	}
 	u, err := url.Parse(text)

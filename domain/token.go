@@ -82,6 +82,9 @@ func DecideCreateToken(c TokenCreated) (Change, error) {
 	if c.Name == "" || len(c.Name) > 200 {
 		return nil, Invalid("name", "must have 1 to 200 characters")
 	}
+	if problem := textProblem(c.Name); problem != "" {
+		return nil, Invalid("name", problem)
+	}
 	if len(c.Scopes) == 0 {
 		return nil, Invalid("scopes", "must name at least one scope")
 	}

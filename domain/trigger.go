@@ -3,7 +3,6 @@ package domain
 import (
 	"bytes"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -52,15 +51,10 @@ func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
 
 // labelProblem says why a text cannot be a label; "" when it can.
 func labelProblem(text string) string {
-	switch {
-	case !utf8.ValidString(text):
-		return "must be valid UTF-8"
-	case strings.IndexByte(text, 0) >= 0:
-		return "must not contain the character U+0000, which no index can hold"
-	case len(text) > MaxLabel && utf8.RuneCountInString(text) > MaxLabel:
+	if len(text) > MaxLabel && utf8.RuneCountInString(text) > MaxLabel {
 		return fmt.Sprintf("must have at most %d characters", MaxLabel)
 	}
-	return ""
+	return textProblem(text)
 }
 
 // jsonSpace is what RFC 8259 allows around a value.

@@ -15,7 +15,7 @@ func TestCheckTriggered(t *testing.T) {
 		field string // "": accepted
 	}{
 		"accepted":         {EventTriggered{EventType: "patient.created", EventData: json.RawMessage(" \n{}")}, 0, ""},
-		"labels":           {EventTriggered{EventType: "patient.created", EventData: json.RawMessage("{}"), Source: strings.Repeat("я", 500), CorrelationID: "\n"}, 0, ""},
+		"labels":           {EventTriggered{EventType: "patient.created", EventData: json.RawMessage("{}"), Source: strings.Repeat("я", 500), CorrelationID: "семья\u200d 7"}, 0, ""},
 		"no type":          {EventTriggered{EventData: json.RawMessage("{}")}, KindInvalid, "event_type"},
 		"unknown type":     {EventTriggered{EventType: "patient.made", EventData: json.RawMessage("{}")}, KindInvalid, "event_type"},
 		"our own type":     {EventTriggered{EventType: "webhook.alert_raised", EventData: json.RawMessage("{}")}, KindInvalid, "event_type"},
@@ -25,6 +25,8 @@ func TestCheckTriggered(t *testing.T) {
 		"long source":      {EventTriggered{EventType: "patient.created", EventData: json.RawMessage("{}"), Source: strings.Repeat("x", 501)}, KindInvalid, "source"},
 		"broken text":      {EventTriggered{EventType: "patient.created", EventData: json.RawMessage("{}"), CorrelationID: "\xff"}, KindInvalid, "correlation_id"},
 		"NUL":              {EventTriggered{EventType: "patient.created", EventData: json.RawMessage("{}"), CorrelationID: "a\x00"}, KindInvalid, "correlation_id"},
+		"a line break":     {EventTriggered{EventType: "patient.created", EventData: json.RawMessage("{}"), CorrelationID: "a\n"}, KindInvalid, "correlation_id"},
+		"an escape":        {EventTriggered{EventType: "patient.created", EventData: json.RawMessage("{}"), Source: "\x1b[2J"}, KindInvalid, "source"},
 		"more than 10 MB":  {EventTriggered{EventType: "patient.created", EventData: large}, KindTooLarge, "large"},
 		"wrong everywhere": {EventTriggered{EventData: large}, KindInvalid, "event_type"},
 	} {

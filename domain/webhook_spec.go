@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -98,7 +97,7 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	c := specCheck{creating: creating}
 	c.text("name", spec.Name, 1, MaxNameLength)
 	if spec.Description.set() {
-		c.printable("description", spec.Description.Value)
+		c.shown("description", spec.Description.Value)
 	}
 	if c.required("url", spec.URL.Given, spec.URL.Null) {
 		c.add(FieldsOf(CheckURL(spec.URL.Value))...)
@@ -178,17 +177,14 @@ func (c *specCheck) text(field string, asked Asked[string], least, most int) {
 		c.add(FieldError{field, fmt.Sprintf("must have %d to %d characters", least, most)})
 		return
 	}
-	c.printable(field, asked.Value)
+	c.shown(field, asked.Value)
 }
 
-// printable refuses what neither a text column nor a page can hold.
-func (c *specCheck) printable(field, text string) {
-	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-		c.add(FieldError{field, noNUL})
+func (c *specCheck) shown(field, text string) {
+	if problem := textProblem(text); problem != "" {
+		c.add(FieldError{field, problem})
 	}
 }
-
-const noNUL = "must be text without the character U+0000"
 
 func (c *specCheck) number(field string, asked Asked[int], allowed Range) {
 	if asked.set() {

@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintf(notes, "medilab-webhooks: %s%s\n", oneLine(err.Error()), advice)
+	fmt.Fprintf(notes, "medilab-webhooks: %s%s\n", sanitizeLine(oneLine(err.Error())), advice)
 	return code
 }
 

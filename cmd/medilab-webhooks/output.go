@@ -8,12 +8,13 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 func isTerminal(w io.Writer) bool {
@@ -79,7 +80,7 @@ func printTable(out io.Writer, rows [][]string) error {
 // sanitize keeps text of strangers from controlling the terminal.
 func sanitize(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || (unicode.IsControl(r) && r != '\n' && r != '\t') {
+		if r == utf8.RuneError || domain.IsUnshowable(r) && r != '\n' && r != '\t' {
 			return '\ufffd'
 		}
 		return r

@@ -1,0 +1,25 @@
+package domain
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// IsUnshowable reports whether r would change how the text around it is shown, in a
+// terminal or on a page: control characters, line breaks, and what sets the direction of
+// writing.
+func IsUnshowable(r rune) bool {
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
+}
+
+// textProblem says why a text that people are shown cannot be taken; "" when it can.
+func textProblem(text string) string {
+	switch {
+	case !utf8.ValidString(text):
+		return "must be valid UTF-8"
+	case strings.ContainsFunc(text, IsUnshowable):
+		return "must be one line without control characters, or characters that set the direction of writing"
+	}
+	return ""
+}
