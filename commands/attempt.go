@@ -123,7 +123,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	body, header := Compose(at, now, ready.signer(*w, now))
 	answer := a.Sender.Send(ctx, Outgoing{URL: w.URL, Header: append(header, ready.header...), Body: body, Timeout: ready.timeout, Allowed: at.Allowed})
 	call.Duration = answer.Duration.Microseconds()
-	call.Outcome, call.Error, call.Status = answer.Outcome, answer.Error, answer.Status
+	call.Outcome, call.Error, call.Status = answer.Outcome, string(ready.redact.body([]byte(answer.Error), false)), answer.Status
 	call.Header, call.Body, call.Truncated = ready.redact.header(keptHeader(answer.Header)), ready.redact.body(answer.Body, answer.Truncated), answer.Truncated
 	wait, _ := domain.ParseRetryAfter(answer.RetryAfter, a.Clock.Now())
 	return call, wait

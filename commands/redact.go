@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/strictjson"
@@ -13,16 +14,19 @@ import (
 
 // redactor takes a webhook's secrets out of what its receiver answers: a receiver
 // that echoes its request would else put header values into the log in clear.
-type redactor struct{ secrets [][]byte }
+type redactor struct {
+	secrets [][]byte
+	lower   [][]byte // the same in lower case
+}
 
-// leastRedacted is how long a text must be to be taken for a secret: shorter ones
-// stand in answers by chance.
-const leastRedacted = 8
+// leastUnmistakable is how long a text must be to be masked within a word too: shorter ones
+// stand there by chance.
+const leastUnmistakable = 8
 
 // add makes the text a secret, as it is and as JSON writes it. Longer secrets go first:
 // one that holds another would else be masked in part.
 func (r *redactor) add(text string) {
-	if len(text) < leastRedacted {
+	if text == "" {
 		return
 	}
 	for _, form := range append(jsonForms(text), text) {
@@ -31,6 +35,10 @@ func (r *redactor) add(text string) {
 		}
 	}
 	slices.SortStableFunc(r.secrets, func(a, b []byte) int { return cmp.Compare(len(b), len(a)) })
+	r.lower = r.lower[:0]
+	for _, secret := range r.secrets {
+		r.lower = append(r.lower, bytes.ToLower(secret))
+	}
 }
 
 // jsonForms are what libraries make of a text in JSON: with what is special in HTML
@@ -47,9 +55,9 @@ func jsonForms(text string) []string {
 }
 
 // addHeader makes the value of a webhook's header a secret, and what follows the
-// scheme in one like "Bearer abc". What asks for a kind of answer is none.
+// scheme in one like "Bearer abc". The media types of Accept are none.
 func (r *redactor) addHeader(name, value string) {
-	if strings.HasPrefix(strings.ToLower(name), "accept") {
+	if strings.EqualFold(name, "Accept") && strings.Contains(value, "/") {
 		return
 	}
 	r.add(value)
@@ -62,9 +70,7 @@ func (r *redactor) addHeader(name, value string) {
 // in the beginning of a secret: that goes too.
 func (r *redactor) body(body []byte, cut bool) []byte {
 	for _, secret := range r.secrets {
-		if bytes.Contains(body, secret) {
-			body = bytes.ReplaceAll(body, secret, []byte(domain.Masked))
-		}
+		body = masked(body, secret)
 		if cut {
 			body = withoutBeginning(body, secret)
 		}
@@ -72,8 +78,38 @@ func (r *redactor) body(body []byte, cut bool) []byte {
 	return body
 }
 
+// masked returns the text without the secret; a short one stays where it is part of a word.
+func masked(text, secret []byte) []byte {
+	if !bytes.Contains(text, secret) {
+		return text
+	}
+	var out []byte
+	for from := 0; ; {
+		at := bytes.Index(text[from:], secret)
+		if at < 0 {
+			return append(out, text[from:]...)
+		}
+		at += from
+		out = append(out, text[from:at]...)
+		if from = at + len(secret); len(secret) >= leastUnmistakable || !withinWord(text, at) && !withinWord(text, from) {
+			out = append(out, domain.Masked...)
+			continue
+		}
+		out, from = append(out, text[at]), at+1
+	}
+}
+
+// withinWord reports whether letters or digits stand on both sides of the place.
+func withinWord(text []byte, at int) bool {
+	return at > 0 && at < len(text) && isWord(text[at-1]) && isWord(text[at])
+}
+
+func isWord(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' || c >= utf8.RuneSelf
+}
+
 func withoutBeginning(body, secret []byte) []byte {
-	for n := min(len(body), len(secret)-1); n >= leastRedacted/2; n-- {
+	for n := min(len(body), len(secret)-1); n >= leastUnmistakable/2; n-- {
 		if bytes.HasSuffix(body, secret[:n]) {
 			return append(bytes.Clone(body[:len(body)-n]), domain.Masked...)
 		}
@@ -81,11 +117,18 @@ func withoutBeginning(body, secret []byte) []byte {
 	return body
 }
 
-// header masks the secrets in the answer's headers, in place.
+// header masks the secrets in the answer's headers, in place. Names come in any letter case.
 func (r *redactor) header(fields []domain.HeaderField) []domain.HeaderField {
 	for i := range fields {
-		for _, secret := range r.secrets {
-			fields[i].Value = strings.ReplaceAll(fields[i].Value, string(secret), domain.Masked)
+		value, name := []byte(fields[i].Value), bytes.ToLower([]byte(fields[i].Name))
+		for j, secret := range r.secrets {
+			if bytes.Contains(value, secret) {
+				value = masked(value, secret)
+				fields[i].Value = string(value)
+			}
+			if bytes.Contains(name, r.lower[j]) && !bytes.Equal(masked(name, r.lower[j]), name) {
+				fields[i].Name = domain.Masked
+			}
 		}
 	}
 	return fields
