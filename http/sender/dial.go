@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"time"
 )
@@ -48,14 +47,14 @@ func newTransports(cfg Config) (*http.Transport, *http1, error) {
 		t.DialTLSContext = withCallLimits(dialTLS(dialer, tlsConfig))
 		return t, h, nil
 	}
-	proxy, err := url.Parse(cfg.Proxy)
-	if err != nil || proxy.Host == "" {
-		return nil, nil, errors.New("the proxy for outgoing calls is not a URL such as http://proxy.local:3128")
+	proxy, err := parseProxy(cfg.Proxy)
+	if err != nil {
+		return nil, nil, err
 	}
 	// The operator chose the proxy, which may be on a private network; what it is
 	// asked to reach is checked before each call instead.
 	dialer.Control = nil
-	t.Proxy = http.ProxyURL(proxy)
+	t.Proxy, t.OnProxyConnectResponse = http.ProxyURL(proxy), onProxyConnect
 	t.TLSHandshakeTimeout = 30 * time.Second
 	return t, h, nil
 }

@@ -28,9 +28,9 @@ const (
 // for the caller only, and never in a call log.
 const Withheld Outcome = "withheld"
 
-// Outcomes are all outcomes of calls that were made, for metrics and documentation.
-var Outcomes = []Outcome{
+// Outcomes are all outcomes that a call log may have; Lacks only of test calls.
+var Outcomes = append([]Outcome{
 	Success, HTTPStatus, Timeout, Interrupted, RefusedTarget, DNS, Connect,
 	TLSExpired, TLSWrongHost, TLSSelfSigned, TLSUntrusted, TLSOldProtocol, TLSFailed,
 	Reset, BadResponse, InvalidRequest,
-}
+}, Lacks...)

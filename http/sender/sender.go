@@ -7,12 +7,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +102,8 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Resolver == nil {
 		cfg.Resolver = net.DefaultResolver
 	}
+	// Loaded once and now: when file descriptors run out, they could not be read for good.
+	_, _ = x509.SystemCertPool()
 	transport, http1, err := newTransports(cfg)
 	if err != nil {
 		return nil, err
@@ -137,6 +140,10 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	switch {
 	case ctx.Err() != nil:
 		res.Outcome, res.Error = Interrupted, "the call was cut off because this server is shutting down"
+	case slices.Contains(Lacks, res.Outcome): // also if it took all of the time
+		if res.Outcome != NoNameServer && res.Outcome != NoProxy {
+			c.Close() // idle connections hold what is lacking
+		}
 	case !time.Now().Before(deadline): // ctx of the dial may end first, with another error
 		res.Outcome, res.Error = Timeout, fmt.Sprintf("the call did not end within its timeout of %s", timeout)
 		if res.Status != 0 {
@@ -162,14 +169,22 @@ func (c *Client) call(ctx context.Context, deadline time.Time, r *Request) Resul
 			return failed(err)
 		}
 	}
+	var own awaited
+	ctx = own.trace(ctx, proxied)
 	req := e.WithContext(context.WithValue(ctx, callLimitsKey{}, callLimits{deadline, r.Allowed}))
 	req.Header = transportHeader(r.Header)
 	req.ContentLength = int64(len(r.Body))
 	resp, err := c.roundTrip(req, r)
+	if lack := own.lack(); err != nil && lack != "" && ctx.Err() != nil {
+		return Result{Outcome: lack, Error: lackTexts[lack] + ": it took too long"}
+	}
 	if err != nil {
 		return failed(err)
 	}
 	defer resp.Body.Close() // a failure to stop reading changes nothing
+	if proxied && e.URL.Scheme == "http" && resp.StatusCode == http.StatusProxyAuthRequired {
+		return failed(proxyError{resp.StatusCode})
+	}
 	if resp.ProtoMajor == 1 && e.addr != "" {
 		e.speaksHTTP1.Store(true) // it chose so although HTTP/2 was offered
 	}
@@ -210,24 +225,12 @@ func failed(err error) Result {
 	if errors.Is(err, errWithheld) {
 		return Result{Outcome: Withheld, Error: err.Error()}
 	}
-	outcome, text := explain(err)
+	if errors.Is(err, errNumericHost) {
+		return Result{Outcome: InvalidRequest, Error: err.Error()}
+	}
+	outcome, text := ownFailure(err)
+	if outcome == "" {
+		outcome, text = explain(err)
+	}
 	return Result{Outcome: outcome, Error: text}
-}
-
-// checkProxied checks all addresses of a host that a proxy will dial for us. The
-// proxy resolves the name again: a name that rebinds is for the proxy to refuse.
-func (c *Client) checkProxied(ctx context.Context, host string) error {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return c.cfg.AllowTargets.check(a)
-	}
-	addrs, err := c.cfg.Resolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return err
-	}
-	for _, a := range addrs {
-		if err := c.cfg.AllowTargets.check(a); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,0 +1,197 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/idna"
+)
+
+// Outcomes of calls that were not made, because this server lacks something of its own.
+// They say nothing of the receiver.
+const (
+	NoDescriptors Outcome = "no_descriptors" // no file descriptor is free
+	NoPorts       Outcome = "no_ports"       // no local port is free for the address
+	NoMemory      Outcome = "no_memory"      // the kernel has no memory for a connection
+	NoNameServer  Outcome = "no_name_server" // its name server does not answer, or fails
+	NoProxy       Outcome = "no_proxy"       // its proxy cannot be reached, or refuses its login
+)
+
+// Lacks are all of them.
+var Lacks = []Outcome{NoDescriptors, NoPorts, NoMemory, NoNameServer, NoProxy}
+
+var lackTexts = map[Outcome]string{
+	NoDescriptors: "nothing was sent: this server has no free file descriptor",
+	NoPorts:       "nothing was sent: this server has no free port for the address",
+	NoMemory:      "nothing was sent: this server has no memory for a connection",
+	NoNameServer:  "nothing was sent: this server's name server does not answer",
+	NoProxy:       "nothing was sent: this server's proxy (MEDILAB_PROXY) does not work",
+}
+
+// lackErrors are the errors of system calls that mean a lack.
+var lackErrors = []struct {
+	errno   syscall.Errno
+	outcome Outcome
+}{
+	{syscall.EMFILE, NoDescriptors}, {syscall.ENFILE, NoDescriptors}, {syscall.ENOMEM, NoMemory}, {syscall.ENOBUFS, NoMemory},
+}
+
+// proxyError is an answer of the proxy to CONNECT, or its 407 to a request.
+type proxyError struct{ status int }
+
+func (e proxyError) Error() string { return fmt.Sprintf("the proxy answered %d", e.status) }
+
+// ownFailure returns the outcome of an error that happened on the way to the receiver
+// because of this server or its proxy. It returns no outcome for any other error.
+func ownFailure(err error) (Outcome, string) {
+	var (
+		dns     *net.DNSError
+		op      *net.OpError
+		refusal proxyError
+		shake   handshakeError
+	)
+	isDNS, isOp := errors.As(err, &dns), errors.As(err, &op)
+	// After the handshake the receiver may have seen something of the request.
+	mayBeSent := isOp && (op.Op == "read" || op.Op == "write") && !errors.As(err, &shake)
+	for _, lack := range lackErrors {
+		// A DNSError keeps nothing of its cause but the text.
+		if !mayBeSent && errors.Is(err, lack.errno) || isDNS && strings.Contains(dns.Err, lack.errno.Error()) {
+			return lack.outcome, lackTexts[lack.outcome]
+		}
+	}
+	switch {
+	case isDNS && !dns.IsNotFound:
+		return NoNameServer, lackTexts[NoNameServer] + ": " + explainDNS(dns)
+	case isOp && op.Op == "proxyconnect":
+		return NoProxy, lackTexts[NoProxy] + ": " + explainProxy(op)
+	case isOp && op.Op == "socks connect" && strings.Contains(op.Err.Error(), "authentication"), errors.As(err, &refusal) && refusal.status == http.StatusProxyAuthRequired:
+		return NoProxy, lackTexts[NoProxy] + ": it refuses the login"
+	case isOp && op.Op == "socks connect":
+		return Connect, "the proxy could not connect to the receiver: " + plain(op.Err.Error())
+	case errors.As(err, &refusal):
+		return Connect, fmt.Sprintf("the proxy could not connect to the receiver: it answered %d", refusal.status)
+	case isOp && op.Op == "dial" && op.Addr != nil && errors.Is(err, syscall.EADDRNOTAVAIL) && reachableByUDP(op.Addr.String()):
+		return NoPorts, lackTexts[NoPorts]
+	}
+	return "", ""
+}
+
+// explainProxy says why there is no connection to the proxy.
+func explainProxy(e *net.OpError) string {
+	var dial *net.OpError
+	if errors.As(e.Err, &dial) && dial.Op == "dial" {
+		return explainDial(dial)
+	}
+	return plain(e.Err.Error())
+}
+
+// reachableByUDP reports whether there is a local address from which to reach addr. TCP
+// uses the same ones, so if it has none, its ports are what is lacking. Nothing is sent.
+func reachableByUDP(addr string) bool {
+	conn, err := net.DialTimeout("udp", addr, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // it was never used
+	return true
+}
+
+// awaited is what of this server's own a call over the transport waits for. If the
+// call's time is over meanwhile, that is what it lacked; the transport's error does not
+// say so.
+type awaited struct {
+	outcome atomic.Value
+	sent    atomic.Bool // the call has a connection
+}
+
+func (a *awaited) lack() Outcome {
+	o, _ := a.outcome.Load().(Outcome)
+	if a.sent.Load() {
+		return ""
+	}
+	return o
+}
+
+// trace returns the context of a call that is watched.
+func (a *awaited) trace(ctx context.Context, proxied bool) context.Context {
+	trace := &httptrace.ClientTrace{
+		DNSStart: func(httptrace.DNSStartInfo) { a.outcome.Store(NoNameServer) },
+		DNSDone:  func(httptrace.DNSDoneInfo) { a.outcome.Store(Outcome("")) },
+		GotConn:  func(httptrace.GotConnInfo) { a.sent.Store(true) },
+	}
+	if proxied {
+		trace.ConnectStart = func(string, string) { a.outcome.Store(NoProxy) }
+		trace.ConnectDone = func(_, _ string, err error) {
+			if err == nil {
+				a.outcome.Store(Outcome(""))
+			}
+		}
+	}
+	return httptrace.WithClientTrace(ctx, trace)
+}
+
+// parseProxy returns the proxy's URL.
+func parseProxy(raw string) (*url.URL, error) {
+	proxy, err := url.Parse(raw)
+	if err != nil || proxy.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, proxy.Scheme) {
+		return nil, errors.New("the proxy for outgoing calls (MEDILAB_PROXY) is not an http, https or socks5 URL such as http://proxy.local:3128")
+	}
+	return proxy, nil
+}
+
+// onProxyConnect is the transport's OnProxyConnectResponse.
+func onProxyConnect(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode != http.StatusOK {
+		return proxyError{resp.StatusCode}
+	}
+	return nil
+}
+
+var errNumericHost = errors.New("the url's host is neither a name nor an address as it is usually written")
+
+// checkProxied checks all addresses of a host that a proxy will dial for us. The
+// proxy resolves the name again: a name that rebinds is for the proxy to refuse.
+func (c *Client) checkProxied(ctx context.Context, host string) error {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return c.cfg.AllowTargets.check(a)
+	}
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+		host = ascii
+	}
+	if endsInNumber(host) {
+		return errNumericHost
+	}
+	if c.cfg.AllowTargets.all {
+		return nil // the proxy may be the only one who knows the name
+	}
+	addrs, err := c.cfg.Resolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if err := c.cfg.AllowTargets.check(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endsInNumber reports whether resolvers may take the name for an IPv4 address, as they
+// do with 127.1, 0x7f.1 and 2130706433 (WHATWG URL, "ends in a number").
+func endsInNumber(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	last := strings.ToLower(host[strings.LastIndexByte(host, '.')+1:])
+	digits, hex := strings.CutPrefix(last, "0x")
+	return strings.Trim(last, "0123456789") == "" || hex && strings.Trim(digits, "0123456789abcdef") == ""
+}
