@@ -99,10 +99,6 @@ func (at *Attempt) format() (string, domain.PayloadVersion) {
 	return at.Event.EventType, at.Webhook.PayloadVersion
 }
 
-// OutcomeUnreadableSecret: the webhook's secret or header cannot be decrypted,
-// so nothing was sent.
-const OutcomeUnreadableSecret domain.Outcome = "unreadable_secret"
-
 // OutcomeWithheld: nothing was sent, as Attempt.Allowed said no. It is no call.
 const OutcomeWithheld domain.Outcome = "withheld"
 
@@ -117,7 +113,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	}
 	ready, err := a.prepare(at.Webhook)
 	if err != nil {
-		call.Outcome, call.Error = OutcomeUnreadableSecret, "nothing was sent: "+err.Error()
+		call.Outcome, call.Error = domain.LacksKey, "nothing was sent: "+err.Error()
 		return call, 0
 	}
 	body, header := Compose(at, now, ready.signer(*w, now))

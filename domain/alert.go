@@ -22,7 +22,9 @@ import (
 //   - test calls count for nothing, nor do calls that deliver alerts, but that
 //     they are calls: an alert never follows from an alert;
 //   - an interrupted attempt says nothing about the receiver;
-//   - a deleted webhook has no alerts.
+//   - a deleted webhook has no alerts;
+//   - node: a live server lacks something of its own, so that deliveries wait; one alert
+//     for all servers, about no webhook.
 
 // AlertKind says what an alert is about. It is a closed set.
 type AlertKind string
@@ -33,15 +35,16 @@ const (
 	AlertLowSuccessRate      AlertKind = "low_success_rate"
 	AlertConsecutiveFailures AlertKind = "consecutive_failures"
 	AlertTimeout             AlertKind = "timeout"
+	AlertNode                AlertKind = "node"
 )
 
 // AlertKinds lists them all.
-var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout}
+var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertNode}
 
 // AlertKey names what can be alerted of: one kind about one webhook. Its stream
 // holds every alert of that kind about it, one after another.
 type AlertKey struct {
-	Webhook WebhookID
+	Webhook WebhookID // zero for AlertNode
 	Kind    AlertKind
 }
 
@@ -67,18 +70,19 @@ func (id *AlertID) UnmarshalText(b []byte) error { return (*uuid.UUID)(id).Unmar
 
 // WebhookAlertRaised opens an alert.
 type WebhookAlertRaised struct {
-	ID        AlertID   `json:"id"`
-	WebhookID WebhookID `json:"webhook_id"`
-	Kind      AlertKind `json:"kind"`
-	Message   string    `json:"message"`  // in words
-	Observed  float64   `json:"observed"` // percent, calls or seconds, by the kind
-	Limit     float64   `json:"limit"`    // that observed is beyond
+	ID        AlertID    `json:"id"`
+	WebhookID WebhookID  `json:"webhook_id,omitzero"`
+	Kind      AlertKind  `json:"kind"`
+	Message   string     `json:"message"`         // in words
+	Observed  float64    `json:"observed"`        // percent, calls or seconds, by the kind
+	Limit     float64    `json:"limit"`           // that observed is beyond
+	Nodes     []NodeLack `json:"nodes,omitempty"` // of AlertNode
 }
 
 // WebhookAlertResolved closes it.
 type WebhookAlertResolved struct {
 	ID        AlertID   `json:"id"`
-	WebhookID WebhookID `json:"webhook_id"`
+	WebhookID WebhookID `json:"webhook_id,omitzero"`
 	Kind      AlertKind `json:"kind"`
 	Message   string    `json:"message"`
 }
@@ -115,6 +119,7 @@ type Finding struct {
 	Message  string
 	Observed float64
 	Limit    float64
+	Nodes    []NodeLack // of AlertNode
 }
 
 // DecideAlert raises an alert that holds and is not open, resolves one that is open and
@@ -124,7 +129,7 @@ func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
 	switch {
 	case f.Holds && !a.Open:
 		return WebhookAlertRaised{ID: AlertID(key.derive(a.Version + 1)), WebhookID: webhook, Kind: f.Kind,
-			Message: f.Message, Observed: f.Observed, Limit: f.Limit}
+			Message: f.Message, Observed: f.Observed, Limit: f.Limit, Nodes: f.Nodes}
 	case !f.Holds && a.Open:
 		return WebhookAlertResolved{ID: a.ID, WebhookID: webhook, Kind: f.Kind, Message: f.Message}
 	}
@@ -132,17 +137,21 @@ func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
 }
 
 // AlertEvent returns the event that tells subscribers of an alert raised or resolved.
+// The zero webhook stands for none.
 func AlertEvent(w Webhook, change Change, at time.Time) EventTriggered {
 	notice := struct {
-		AlertID       AlertID   `json:"alert_id"`
-		Kind          AlertKind `json:"kind"`
-		State         string    `json:"state"`
-		WebhookID     WebhookID `json:"webhook_id"`
-		WebhookNumber int64     `json:"webhook_number"`
-		WebhookName   string    `json:"webhook_name"`
-		Message       string    `json:"message"`
-		At            time.Time `json:"at"`
-	}{WebhookID: w.ID, WebhookNumber: w.Number, WebhookName: w.Name, At: at.UTC().Truncate(time.Millisecond)}
+		AlertID       AlertID    `json:"alert_id"`
+		Kind          AlertKind  `json:"kind"`
+		State         string     `json:"state"`
+		WebhookID     *WebhookID `json:"webhook_id"`
+		WebhookNumber *int64     `json:"webhook_number"`
+		WebhookName   *string    `json:"webhook_name"`
+		Message       string     `json:"message"`
+		At            time.Time  `json:"at"`
+	}{At: at.UTC().Truncate(time.Millisecond)}
+	if w.ID != (WebhookID{}) {
+		notice.WebhookID, notice.WebhookNumber, notice.WebhookName = &w.ID, &w.Number, &w.Name
+	}
 	eventType := AlertRaised
 	switch c := change.(type) {
 	case WebhookAlertRaised:

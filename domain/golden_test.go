@@ -92,7 +92,9 @@ var goldenChanges = []Change{
 	ReplayQueued{Deliveries: []DeliveryID{goldenDelivery}},
 	ReplayCompleted{},
 	WebhookAlertRaised{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertLowSuccessRate, Message: "72.5 % of the last 40 calls succeeded", Observed: 72.5, Limit: 90},
+	WebhookAlertRaised{ID: AlertID(goldenDelivery), Kind: AlertNode, Message: "the server web/7 lacks free local ports", Nodes: []NodeLack{{"web/7", LacksPorts}}},
 	WebhookAlertResolved{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertLowSuccessRate, Message: "91.0 % of the last 44 calls succeeded"},
+	WebhookAlertResolved{ID: AlertID(goldenDelivery), Kind: AlertNode, Message: "calls work again"},
 	TokenCreated{ID: goldenToken, Name: "crm", Hash: "9f86d081", Prefix: "mlw_ab", Scopes: []Scope{ScopeEventsWrite}, ExpiresAt: goldenTime},
 	TokenRevoked{},
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -42,7 +43,11 @@ type Node struct {
 	start      time.Time
 	others     atomic.Int64
 	work       atomic.Int64
+	lack       atomic.Value // string
 	onPeers    func(Peers)
+
+	lacks        atomic.Pointer[[]Lack]
+	lacksChanged chan struct{} // a token
 
 	lost     chan struct{}
 	loseOnce sync.Once
@@ -55,14 +60,19 @@ type Peers struct {
 	Work    int64 // the sum of what these have counted since they joined
 }
 
+// Lack is what a live node lacks for its work, in a word of its own.
+type Lack struct{ Node, Lacks string }
+
 // notWorking is the work of a node that counts none.
 const notWorking = -1
 
 // Join enters the node. Run must renew its lease from then on. onPeers is called with
 // the other nodes whenever they were counted; it may be nil.
 func Join(ctx context.Context, pool *pgxpool.Pool, clock *Clock, name string, logger *slog.Logger, onPeers func(Peers)) (*Node, error) {
-	n := &Node{Name: name, pool: pool, clock: clock, logger: logger, start: time.Now(), onPeers: onPeers, lost: make(chan struct{})}
+	n := &Node{Name: name, pool: pool, clock: clock, logger: logger, start: time.Now(), onPeers: onPeers, lost: make(chan struct{}), lacksChanged: make(chan struct{}, 1)}
 	n.work.Store(notWorking)
+	n.lack.Store("")
+	n.lacks.Store(&[]Lack{})
 	sent := time.Now()
 	err := pool.QueryRow(ctx, `
 		INSERT INTO medilab.nodes (name, lease_until) VALUES ($1, clock_timestamp() + $2)
@@ -112,6 +122,30 @@ func (n *Node) Valid() bool {
 // SetWork sets how much work the node has done, for its peers to compare.
 func (n *Node) SetWork(done int64) { n.work.Store(done) }
 
+// SetLack sets what the node lacks, "" for nothing. It is published with the lease.
+func (n *Node) SetLack(lack string) { n.lack.Store(lack) }
+
+// Lacks returns what this and the other live nodes lack, as of the last renewal.
+func (n *Node) Lacks() []Lack { return *n.lacks.Load() }
+
+// LacksChanged receives after Lacks has changed.
+func (n *Node) LacksChanged() <-chan struct{} { return n.lacksChanged }
+
+// setLacks takes in what the nodes lack.
+func (n *Node) setLacks(lacks []Lack) {
+	if own, _ := n.lack.Load().(string); own != "" {
+		lacks = append(lacks, Lack{Node: n.Name, Lacks: own})
+	}
+	if slices.Equal(lacks, n.Lacks()) {
+		return
+	}
+	n.lacks.Store(&lacks)
+	select {
+	case n.lacksChanged <- struct{}{}:
+	default:
+	}
+}
+
 // Alone reports whether no other node lives.
 func (n *Node) Alone() bool { return n.others.Load() == 0 }
 
@@ -131,14 +165,16 @@ func (n *Node) renew(ctx context.Context) error {
 	sent := time.Now()
 	var now time.Time
 	var peers Peers
+	var lacks []Lack
 	err := n.pool.QueryRow(ctx, `
 		WITH renewed AS (
-			UPDATE medilab.nodes SET lease_until = clock_timestamp() + $2, work = nullif($3, `+strconv.Itoa(notWorking)+`)
+			UPDATE medilab.nodes SET lease_until = clock_timestamp() + $2, work = nullif($3, `+strconv.Itoa(notWorking)+`), lacks = nullif($4, '')
 			WHERE id = $1 AND lease_until > clock_timestamp() RETURNING clock_timestamp() AS now)
 		SELECT renewed.now, others.* FROM renewed, LATERAL (
-			SELECT count(*), count(work), coalesce(sum(work), 0)::bigint FROM medilab.nodes
+			SELECT count(*), count(work), coalesce(sum(work), 0)::bigint,
+				json_agg(json_build_object('Node', name, 'Lacks', lacks) ORDER BY id) FILTER (WHERE lacks IS NOT NULL) FROM medilab.nodes
 			WHERE id <> $1 AND lease_until > clock_timestamp()) AS others`,
-		n.ID, LeaseTime, n.work.Load()).Scan(&now, &peers.Others, &peers.Workers, &peers.Work)
+		n.ID, LeaseTime, n.work.Load(), n.lack.Load()).Scan(&now, &peers.Others, &peers.Workers, &peers.Work, &lacks)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrLeaseLost
 	}
@@ -148,6 +184,7 @@ func (n *Node) renew(ctx context.Context) error {
 	n.extend(sent)
 	n.clock.Observe(now, sent)
 	n.others.Store(int64(peers.Others))
+	n.setLacks(lacks)
 	if n.onPeers != nil {
 		n.onPeers(peers)
 	}

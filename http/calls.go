@@ -81,8 +81,8 @@ func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id d
 			v.ResponseBytes = call.Record.Body
 		}
 	}
-	if call.Record.StartedAt.IsZero() {
-		return v, nil // a crash cut it off: it is unknown when it was made
+	if call.Record.StartedAt.IsZero() || call.Record.Outcome.IsLack() {
+		return v, nil // a crash cut it off, so it is unknown when it was made; or it was not
 	}
 	return v, s.addSent(ctx, &v)
 }

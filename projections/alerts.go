@@ -36,6 +36,8 @@ type alertDetails struct {
 	Message  string  `json:"message"`
 	Observed float64 `json:"observed"`
 	Limit    float64 `json:"limit"`
+
+	Nodes []domain.NodeLack `json:"nodes,omitempty"`
 }
 
 // encode returns the details as JSON without escapes for HTML.
@@ -57,7 +59,7 @@ func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event
 		e := &events[i]
 		switch c := e.Value.(type) {
 		case domain.WebhookAlertRaised:
-			encoded, err := alertDetails{c.Message, c.Observed, c.Limit}.encode()
+			encoded, err := alertDetails{c.Message, c.Observed, c.Limit, c.Nodes}.encode()
 			if err != nil {
 				return nil, fmt.Errorf("encode an alert: %w", err)
 			}
@@ -86,14 +88,14 @@ const (
 	AlertResolved AlertState = "resolved"
 )
 
-// Alert is one alert about a webhook (contract section 5).
+// Alert is one alert about a webhook or this service's own nodes (contract section 5).
 type Alert struct {
 	ID         uuid.UUID           `json:"alert_id"`
-	WebhookID  domain.WebhookID    `json:"webhook_id"`
+	WebhookID  *domain.WebhookID   `json:"webhook_id"` // null: about no webhook
 	Kind       string              `json:"kind"`
 	State      AlertState          `json:"state"`
-	Message    string              `json:"message"` // in words
-	Details    json.RawMessage     `json:"details" schema:"object"` // observed and limit, in percent, calls or seconds by the kind
+	Message    string              `json:"message"`                 // in words
+	Details    json.RawMessage     `json:"details" schema:"object"` // observed and limit, in percent, calls or seconds by the kind; nodes, of kind node
 	RaisedAt   time.Time           `json:"raised_at"`
 	ResolvedAt *time.Time          `json:"resolved_at"` // null: it is open
 	Position   eventstore.Position `json:"position"`    // where the log has it
@@ -129,9 +131,13 @@ func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Aler
 }
 
 func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
-	err = row.Scan(&a.Position, &a.ID, (*uuid.UUID)(&a.WebhookID), &a.Kind, (*[]byte)(&a.Details), &a.RaisedAt, &a.ResolvedAt)
+	var webhook domain.WebhookID
+	err = row.Scan(&a.Position, &a.ID, (*uuid.UUID)(&webhook), &a.Kind, (*[]byte)(&a.Details), &a.RaisedAt, &a.ResolvedAt)
 	if err != nil {
 		return a, err
+	}
+	if webhook != (domain.WebhookID{}) {
+		a.WebhookID = &webhook
 	}
 	var details alertDetails
 	err = json.Unmarshal(a.Details, &details)

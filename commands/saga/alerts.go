@@ -87,6 +87,7 @@ func (a *Alerts) Run(ctx context.Context, node *eventstore.Node) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-node.LacksChanged():
 		}
 		if err := a.scan(ctx, node); err != nil && ctx.Err() == nil {
 			a.Logger.Warn("alerts not looked for, trying again", "error", err)
@@ -104,7 +105,14 @@ func (a *Alerts) scan(ctx context.Context, node *eventstore.Node) error {
 	if err := a.foldUpTo(ctx, position); err != nil {
 		return err
 	}
-	return a.judge(ctx, a.Directory.Webhooks())
+	if err := a.judge(ctx, a.Directory.Webhooks()); err != nil {
+		return err
+	}
+	var lacks []domain.NodeLack
+	for _, l := range node.Lacks() {
+		lacks = append(lacks, domain.NodeLack{Node: l.Node, Lacks: domain.Outcome(l.Lacks)})
+	}
+	return a.decide(ctx, domain.Webhook{}, []domain.Finding{domain.JudgeNodes(lacks)})
 }
 
 // apply decides what follows from a page.

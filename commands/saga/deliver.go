@@ -48,6 +48,10 @@ func (s *session) deliver(msg *message.Message) error {
 		signal(s.sweep) // should the lease hold after all
 		return nil
 	}
+	if call.Outcome.IsLack() {
+		s.await(d, call)
+		return nil
+	}
 	failpoint.Pass(failpoint.AfterCall)
 	s.lanes.called(d, call)
 	end := s.clock.Now()

@@ -86,6 +86,10 @@ type lane struct {
 	backlog  bool      // the table may hold more that is due
 	ringed   bool      // it is among those that wait for a turn
 
+	lacks       domain.Outcome // why its last call was not made; "": it was
+	pause       time.Duration  // after that
+	pausedUntil time.Time
+
 	tentative laneTentative
 }
 
@@ -108,6 +112,8 @@ type lanes struct {
 
 	tentative tentative
 	sharing   sharing
+	lacked    domain.Outcome // what was published last of what this node lacks
+	lackedAt  time.Time
 	start     chan struct{} // a token: something may start
 	claim     chan struct{} // a token: the table may hold what there is room for
 }
@@ -148,7 +154,7 @@ func (l *lanes) lane(id domain.WebhookID) *lane {
 func (l *lanes) room(ln *lane) int {
 	tentative := l.tentativeOf(ln)
 	held, mine := l.bytes+l.tentative.bytes, ln.bytes+tentative.bytes
-	if l.stopped || held >= maxHeldBytes || mine >= max(leastLaneBytes, maxWaitingBytes-held) {
+	if l.stopped || ln.paused() || held >= maxHeldBytes || mine >= max(leastLaneBytes, maxWaitingBytes-held) {
 		return 0
 	}
 	keeps := len(ln.waiting) + tentative.claims
@@ -228,7 +234,9 @@ func (l *lanes) next() *delivery {
 func (l *lanes) called(d *delivery, call domain.Call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lane(d.webhook).adapt(l.workers, call)
+	ln := l.lane(d.webhook)
+	ln.adapt(l.workers, call)
+	ln.lacks, ln.pause = "", 0
 	l.free(d)
 }
 

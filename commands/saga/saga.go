@@ -186,6 +186,7 @@ func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 		c.Log.SetAnnounce(peers.Others > 0)
 		if calls := now.lanes.balance(peers); now.claimer != nil {
 			now.node.SetWork(calls)
+			now.node.SetLack(string(now.lanes.lack()))
 		}
 	})
 	if err != nil {

@@ -28,6 +28,7 @@ export async function alerts({ parameters, signal }) {
 function named(signal) {
   const names = new Map()
   return ({ webhook_id: id }) => {
+    if (!id) return text(null)
     if (!names.has(id)) names.set(id, api.get(`/webhooks/${part(id)}`, {}, signal).then((webhook) => webhook.name, () => null))
     const link = h('a', { href: `#/webhooks/${part(id)}` }, shortID(id))
     names.get(id).then((name) => name && fill(link, name))
@@ -37,6 +38,7 @@ function named(signal) {
 
 // details are the alert's figures in the user's language, else its own words.
 function details({ kind, message, details: figures }) {
+  if (kind === 'node' && figures?.nodes) return text(figures.nodes.map(({ node, lacks }) => `${node}: ${known(`outcome.${lacks}`) ?? lacks}`).join('; '))
   const told = `alert.told.${kind}`
   if (!known(told) || typeof figures?.observed !== 'number') return text(message)
   const shown = kind === 'inactive' ? duration : (value) => number(value, 1)

@@ -294,6 +294,7 @@ const texts = {
   'alert.low_success_rate': ['Низкий процент успешности', 'Low success rate'],
   'alert.consecutive_failures': ['Неудачи подряд', 'Failures in a row'],
   'alert.timeout': ['Превышен таймаут', 'A call ran out its timeout'],
+  'alert.node': ['Серверу чего-то не хватает', 'A server lacks something'],
   'alert.told.inactive': ['Без вызовов или выключен {0}, порог {1}', 'Without a call, or off, for {0}; the limit is {1}'],
   'alert.told.low_success_rate': ['Успешны {0} % вызовов, порог {1} %', '{0} % of the calls succeed; the limit is {1} %'],
   'alert.told.consecutive_failures': ['Неудач подряд: {0}, порог {1}', '{0} failures in a row; the limit is {1}'],

@@ -1,0 +1,47 @@
+package domain
+
+import "strings"
+
+// Outcomes of calls that were not made, because this server lacked something of its own.
+// They are no failure of the receiver: the delivery waits and uses up no attempt. Only
+// test calls are recorded with them.
+const (
+	LacksDescriptors Outcome = "no_descriptors"
+	LacksPorts       Outcome = "no_ports"
+	LacksMemory      Outcome = "no_memory"
+	LacksNameServer  Outcome = "no_name_server"
+	LacksProxy       Outcome = "no_proxy"
+	LacksKey         Outcome = "unreadable_secret" // in logs before 2026-11-28 a failed attempt
+)
+
+// lackTexts are the words for what is lacking.
+var lackTexts = map[Outcome]string{
+	LacksDescriptors: "free file descriptors",
+	LacksPorts:       "free local ports",
+	LacksMemory:      "memory for connections",
+	LacksNameServer:  "a name server that answers",
+	LacksProxy:       "a proxy that works (MEDILAB_PROXY)",
+	LacksKey:         "the key of a secret (MEDILAB_KEYS)",
+}
+
+// IsLack reports whether the call was not made because this server lacked something.
+func (o Outcome) IsLack() bool { return lackTexts[o] != "" }
+
+// NodeLack is what a node lacks for its calls.
+type NodeLack struct {
+	Node  string  `json:"node"`
+	Lacks Outcome `json:"lacks"`
+}
+
+// JudgeNodes returns the finding about what the live nodes lack.
+func JudgeNodes(lacks []NodeLack) Finding {
+	finding := Finding{Kind: AlertNode, Holds: len(lacks) > 0, Message: "calls work again", Nodes: lacks}
+	if finding.Holds {
+		texts := make([]string, len(lacks))
+		for i, l := range lacks {
+			texts[i] = "the server " + l.Node + " lacks " + lackTexts[l.Lacks]
+		}
+		finding.Message = strings.Join(texts, "; ") + ": deliveries wait"
+	}
+	return finding
+}
