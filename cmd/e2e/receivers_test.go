@@ -1,0 +1,159 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
+)
+
+// language is how a receiver of docs/receivers is started, with the address it listens on.
+type language struct {
+	tool  string
+	start func(address string) []string
+	work  []string // does the work, where the receiver itself does not
+}
+
+var languages = map[string]language{
+	"go":         {tool: "go", start: func(string) []string { return []string{"go", "run", "."} }},
+	"python":     {tool: "python3", start: func(string) []string { return []string{"python3", "receiver.py"} }},
+	"javascript": {tool: "node", start: func(string) []string { return []string{"node", "receiver.mjs"} }},
+	"java":       {tool: "java", start: func(string) []string { return []string{"java", "Receiver.java"} }},
+	"php": {tool: "php", work: []string{"php", "receiver.php"},
+		start: func(address string) []string { return []string{"php", "-S", address, "receiver.php"} }},
+}
+
+// The receivers that people copy take what the server sends: each delivery once, through a rotation, and
+// nothing that is repeated later, signed by others, or changed.
+func TestReceiversToCopy(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	for name, l := range languages {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath(l.tool); err != nil {
+				t.Skip("there is no " + l.tool)
+			}
+			r := startReceiver(t, name, l)
+			w := p.register("http://"+r.address+"/hook", `{"secret":"old secret","events":["queue.*"],"retry_delay":1,"max_retries":10}`)
+			event := `{"event_type":"queue.entry_called","event_data":{"n":"` + name + `","text":"Анна <Петрова>"}}`
+			p.trigger(event)
+			r.await(1)
+			p.api(200, "POST", "/webhooks/"+w.ID+"/rotate-secret", `{"secret":"new secret","overlap_seconds":3600}`, nil)
+			p.trigger(event)
+			r.await(2)
+
+			calls := p.awaitCalls(w.ID, 2)
+			for _, c := range calls {
+				if c.ResponseStatus == nil || *c.ResponseStatus != 204 {
+					t.Errorf("a call was answered %v", c.ResponseStatus)
+				}
+			}
+			details := p.details(w.ID, calls[0])
+			if stored, err := os.ReadFile(filepath.Join(r.inbox, "done", calls[0].DeliveryID)); err != nil || string(stored) != details.Payload {
+				t.Errorf("stored %s, sent %s: %v", stored, details.Payload, err)
+			}
+			repeat := func(want int, what string, change func(header http.Header, body []byte) []byte) {
+				t.Helper()
+				header := http.Header{}
+				for name, value := range details.RequestHeaders {
+					header.Set(name, value)
+				}
+				if status := r.post(header, change(header, []byte(details.Payload))); status != want {
+					t.Errorf("%s: answered %d, want %d", what, status, want)
+				}
+			}
+			repeat(204, "a repeated call", func(_ http.Header, body []byte) []byte { return body })
+			repeat(401, "another body", func(_ http.Header, body []byte) []byte {
+				return bytes.Replace(body, []byte(`"n":"`), []byte(`"N":"`), 1)
+			})
+			repeat(401, "another id", func(h http.Header, body []byte) []byte { h.Set("webhook-id", "../"+h.Get("webhook-id")); return body })
+			repeat(401, "another time", func(h http.Header, body []byte) []byte { h.Set("webhook-timestamp", "1705314605"); return body })
+			repeat(401, "no signature", func(h http.Header, body []byte) []byte { h.Del("webhook-signature"); return body })
+			r.await(2)
+			p.api(204, "DELETE", "/webhooks/"+w.ID, "", nil)
+		})
+	}
+}
+
+// copied is a running copy of a receiver.
+type copied struct {
+	testing.TB
+	address, inbox string
+	work           func()
+}
+
+func startReceiver(t *testing.T, name string, l language) *copied {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("../../docs/receivers", name))); err != nil {
+		t.Fatal(err)
+	}
+	r := &copied{TB: t, address: harness.FreeAddress(t), inbox: filepath.Join(dir, "inbox"), work: func() {}}
+	_, port, _ := strings.Cut(r.address, ":")
+	env := harness.Environment("WEBHOOK_SECRET=old secret", "PORT="+port, "INBOX="+r.inbox)
+	run := func(ctx context.Context, command []string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+		cmd.Dir, cmd.Env = dir, env
+		cmd.Stderr = t.Output()
+		// go run and php -S have children, which end with them.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+		return cmd
+	}
+	if l.work != nil {
+		r.work = func() {
+			if err := run(t.Context(), l.work).Run(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	server := run(ctx, l.start(r.address))
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		server.Wait() //nolint:errcheck // it was killed
+	})
+	harness.Until(t, name+" answers", func() bool { return r.post(http.Header{}, nil) != 0 })
+	return r
+}
+
+// await waits until n deliveries are done, and no more.
+func (r *copied) await(n int) {
+	r.Helper()
+	var done []os.DirEntry
+	harness.Until(r, "deliveries are done", func() bool {
+		r.work()
+		done, _ = os.ReadDir(filepath.Join(r.inbox, "done"))
+		return len(done) >= n
+	})
+	if left, err := os.ReadDir(r.inbox); err != nil || len(done) != n || len(left) != 1 {
+		r.Errorf("%d are done, want %d, and %d wait: %v", len(done), n, len(left)-1, err)
+	}
+}
+
+// post returns the status, 0 when there was no answer.
+func (r *copied) post(header http.Header, body []byte) int {
+	req, err := http.NewRequestWithContext(r.Context(), "POST", "http://"+r.address+"/hook", bytes.NewReader(body))
+	if err != nil {
+		r.Fatal(err)
+	}
+	req.Header = header
+	resp, err := harness.Client.Do(req)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()        //nolint:errcheck // it is read to its end
+	io.Copy(io.Discard, resp.Body) //nolint:errcheck // nothing is in it
+	return resp.StatusCode
+}

@@ -1,0 +1,99 @@
+package domain
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+var updateVectors = flag.Bool("update-vectors", false, "write docs/receivers/vectors.json anew")
+
+// vector is one signed call of docs/receivers/vectors.json.
+type vector struct {
+	Name    string            `json:"name"`
+	Secret  string            `json:"secret"` // the receiver's
+	Headers map[string]string `json:"headers"`
+	Body    string            `json:"body"`
+	Valid   bool              `json:"valid"`
+}
+
+// The published vectors are what this version sends, and what it would accept.
+func TestVectors(t *testing.T) {
+	const file = "../docs/receivers/vectors.json"
+	published, err := json.MarshalIndent(vectors(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	published = append(published, '\n')
+	if *updateVectors {
+		if err := os.WriteFile(file, published, 0o644); err != nil { //nolint:gosec // it is a document
+			t.Fatal(err)
+		}
+	}
+	if stored, err := os.ReadFile(file); err != nil || string(stored) != string(published) {
+		t.Errorf("%s is not what is sent (-update-vectors writes it): %v", file, err)
+	}
+	for _, v := range vectors() {
+		key := NewSigningKey(NewSecret(v.Secret))
+		valid := key.VerifyStandard(v.Headers[HeaderStandardID], v.Headers[HeaderStandardTimestamp], []byte(v.Body), v.Headers[HeaderStandardSignature])
+		if valid != v.Valid {
+			t.Errorf("%s: valid %v", v.Name, valid)
+		}
+	}
+}
+
+func vectors() []vector {
+	const (
+		plain    = "a-secret-of-this-webhook"
+		standard = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+		old      = "the-secret-before"
+	)
+	signer := func(current, previous string) Signer {
+		return Signer{Current: NewSigningKey(NewSecret(current)), Previous: NewSigningKey(NewSecret(previous))}
+	}
+	payload := Payload{
+		EventType: "patient.created", EventData: []byte(`{"patient_id":123,"name":"Анна <Петрова>","amount":1.0}`),
+		EventID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000001"), WebhookID: uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"),
+		DeliveryID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000002"), CorrelationID: "case-7", Source: "clinic",
+		OccurredAt: time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC), Timestamp: time.Date(2024, 1, 15, 10, 30, 5, 0, time.UTC), Attempt: 1,
+	}
+	batch := BatchPayload{
+		Events:    []BatchEvent{{payload.EventType, payload.EventData, payload.EventID}},
+		WebhookID: payload.WebhookID, DeliveryID: payload.DeliveryID, Timestamp: payload.Timestamp, Attempt: 2,
+	}
+	call := func(name, secret string, v PayloadVersion, signer Signer) vector {
+		body := AppendPayload(nil, v, payload)
+		return vector{name, secret, named(Headers(v, payload, body, signer)), string(body), true}
+	}
+	list := []vector{
+		call("version 1, a secret of any text", plain, PayloadV1, signer(plain, "")),
+		call("version 1, a whsec_ secret", standard, PayloadV1, signer(standard, "")),
+		call("version 2", plain, PayloadV2, signer(plain, "")),
+		call("cloudevents", plain, PayloadCloudEvents, signer(plain, "")),
+		call("during a rotation, a receiver that has the new secret", plain, PayloadV1, signer(plain, old)),
+		call("during a rotation, a receiver that has the old secret", old, PayloadV1, signer(plain, old)),
+	}
+	body := AppendBatchPayload(nil, batch)
+	list = append(list, vector{"a batch", plain, named(BatchHeaders(batch, body, signer(plain, ""))), string(body), true})
+
+	tampered := call("one byte of the body is another", plain, PayloadV1, signer(plain, ""))
+	tampered.Body, tampered.Valid = strings.Replace(tampered.Body, "123", "124", 1), false
+	foreign := call("signed by another secret", plain, PayloadV1, signer(old, ""))
+	foreign.Valid = false
+	moved := call("the time is another", plain, PayloadV1, signer(plain, ""))
+	moved.Headers[HeaderStandardTimestamp], moved.Valid = "1705314606", false
+	return append(list, tampered, foreign, moved)
+}
+
+func named(headers []Header) map[string]string {
+	byName := map[string]string{}
+	for _, h := range headers {
+		byName[h.Name] = h.Value
+	}
+	return byName
+}
