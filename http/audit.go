@@ -29,9 +29,6 @@ const (
 
 	// auditFlush is how long a line may wait for others.
 	auditFlush = 200 * time.Millisecond
-	// auditPatience is how long a client may take to read a buffer's worth: a stream
-	// holds a database connection while its client reads.
-	auditPatience = 30 * time.Second
 )
 
 // streamAudit streams the log as it is now, a line of JSON an entry. The last line's
@@ -49,8 +46,6 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 	f := projections.AuditFilter{After: position.of(x), Stream: auditStream.of(x), Type: auditType.of(x), From: from.of(x), To: to.of(x)}
 	err = s.queries.Audit(r.Context(), f, func(line []byte) error {
 		if out.Available() <= len(line) || time.Since(flushed) > auditFlush {
-			// A server that sets no deadlines has none to move.
-			_ = control.SetWriteDeadline(time.Now().Add(auditPatience))
 			if err := out.Flush(); err != nil {
 				return err
 			}

@@ -30,7 +30,7 @@ func (s *Server) callOperations() []operation {
 		query: []queryParam{callStatus, callType, from, to, limit, cursor}, answer: listOf[projections.Call], serve: s.ofWebhook(s.listCalls),
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[callDetailsView], serve: s.ofWebhook(s.getCall),
+		answer: answerOf[callDetailsView], large: true, serve: s.ofWebhook(s.getCall),
 	}}
 }
 

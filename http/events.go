@@ -21,7 +21,7 @@ func (s *Server) eventOperations() []operation {
 	return []operation{{
 		method: "POST", path: triggerPath, id: "triggerEvent", summary: "Trigger an event; answered once it is durable", scope: domain.ScopeEventsWrite,
 		header: idempotent, body: newEvent, status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true,
-		unbounded: true, serve: s.triggerEvent,
+		light: true, unbounded: true, serve: s.triggerEvent,
 	}, {
 		method: "POST", path: triggerPath + "/batch", id: "triggerEvents", summary: "Trigger up to 1000 events, all or none", scope: domain.ScopeEventsWrite,
 		header: idempotent, body: newEvents, status: http.StatusAccepted, answer: answerOf[acceptedListView], conflicts: true,

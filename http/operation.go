@@ -28,6 +28,8 @@ type operation struct {
 	media        string      // of the answer; "": JSON
 	conflicts    bool        // may answer 409
 	unbounded    bool        // has its own bounds instead of answerTimeout
+	light        bool        // the answer is no more than a connection costs anyway
+	large        bool        // the answer may be several MB
 	serve        handler
 
 	tag     string // the group of the description that it belongs to
@@ -116,6 +118,15 @@ func (s *Server) route(o *operation) {
 func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) {
 	if o.scope != public {
 		if x.caller.Actor, err = s.auth.authorize(r, o.scope); err != nil {
+			return err
+		}
+	}
+	if o.scope != public && !o.light {
+		need := int64(smallAnswer)
+		if o.large {
+			need = largeAnswer
+		}
+		if x.held, err = s.answers.acquire(r.Context(), x.caller.Actor, need); err != nil {
 			return err
 		}
 	}

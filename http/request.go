@@ -17,6 +17,10 @@ type request struct {
 	caller    commands.Caller
 	query     map[string]any // read by the operation's params
 	body      *body          // released when the request ends
+	held      *heldAnswer    // likewise
+	patience  time.Duration  // for a client that reads
+	cut       time.Time      // when the answer must be read; zero: it is a stream
+	deadline  time.Time      // of the write under way
 	status    int            // 0: nothing is written yet
 	written   int64
 	started   time.Time
@@ -47,13 +51,32 @@ func (x *request) WriteHeader(status int) {
 	x.ResponseWriter.WriteHeader(status)
 }
 
-func (x *request) Write(b []byte) (int, error) {
+func (x *request) Write(b []byte) (n int, err error) {
 	if x.status == 0 {
 		x.status = http.StatusOK
 	}
-	n, err := x.ResponseWriter.Write(b)
+	for first := true; err == nil && (first || len(b) > 0); first = false {
+		x.extendDeadline()
+		var wrote int
+		wrote, err = x.ResponseWriter.Write(b[:min(len(b), writeChunk)])
+		b, n = b[wrote:], n+wrote
+	}
 	x.written += int64(n)
 	return n, err
+}
+
+// extendDeadline lets the next chunk take its time, so that an answer is cut off when it
+// makes no progress.
+func (x *request) extendDeadline() {
+	now := time.Now()
+	if x.patience == 0 || x.deadline.Sub(now) > x.patience*3/4 {
+		return
+	}
+	if x.deadline = now.Add(x.patience); !x.cut.IsZero() && x.cut.Before(x.deadline) {
+		x.deadline = x.cut
+	}
+	// A connection that has no deadlines has none to move.
+	_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(x.deadline)
 }
 
 // Unwrap lets http.ResponseController flush.

@@ -38,6 +38,8 @@ func (x *request) respondJSON(body []byte) error {
 func (x *request) write(status int, contentType []string, body []byte) {
 	x.Header()["Content-Type"] = contentType
 	x.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
+	x.held.shrink(int64(len(body)))
+	x.cut = time.Now().Add(answerTime)
 	x.WriteHeader(status)
 	_, _ = x.Write(body)
 }

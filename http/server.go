@@ -54,6 +54,8 @@ type Server struct {
 	scrapes     limiter // and of the metrics
 	readiness   *commands.Refresher
 	drainer     *drainer
+	answers     *answerBudget
+	patience    time.Duration // for clients that read answers
 }
 
 // apiRoot is where the API is.
@@ -88,6 +90,7 @@ func newServer(config Config) *Server {
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
 		logReads: make(limiter, maxLogReads), scrapes: make(limiter, maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
+		answers: newAnswerBudget(answerBytes, callerShare), patience: answerPatience,
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
@@ -125,7 +128,7 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 // serve wraps the whole router, which calls no middleware for paths and methods that it
 // does not know.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	x := &request{ResponseWriter: w, started: time.Now()}
+	x := &request{ResponseWriter: w, started: time.Now(), patience: s.patience}
 	x.caller.RequestID = s.ids.of(r)
 	header := w.Header()
 	header["X-Request-Id"] = []string{x.caller.RequestID}
@@ -175,6 +178,7 @@ func (s *Server) finish(x *request, r *http.Request) {
 	if x.body != nil {
 		x.body.release()
 	}
+	x.held.release()
 	took := time.Since(x.started)
 	s.log(x, r, took)
 	if s.config.Observe != nil {

@@ -32,7 +32,7 @@ func (s *Server) webhookOperations() []operation {
 		body: newWebhook, status: http.StatusCreated, answer: answerOf[webhookView], serve: s.registerWebhook,
 	}, {
 		method: "GET", path: "/webhooks", id: "listWebhooks", summary: "List webhooks, newest first", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{webhookStatus, eventType, webhookWords, limit, cursor}, answer: listOf[webhookView], serve: s.listWebhooks,
+		query: []queryParam{webhookStatus, eventType, webhookWords, limit, cursor}, answer: listOf[webhookView], large: true, serve: s.listWebhooks,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}", id: "getWebhook", summary: "A webhook as it is, or as it was", scope: domain.ScopeWebhooksRead,
 		query: []queryParam{asOf}, answer: answerOf[webhookView], serve: s.ofWebhook(s.getWebhook),

@@ -53,6 +53,7 @@ func newWebServer(front *http.Server) *nethttp.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		HTTP2:             &nethttp.HTTP2Config{MaxConcurrentStreams: 100, WriteByteTimeout: 30 * time.Second},
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
 }

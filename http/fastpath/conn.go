@@ -298,10 +298,11 @@ func (c *conn) respond() bool {
 }
 
 // send writes the response. However long it took to make, the client has at least half
-// of the idle timeout to read it; the deadline seldom moves.
+// of the patience to read it; the deadline seldom moves.
 func (c *conn) send(response []byte) error {
-	if time.Until(c.writeDeadline) < c.idleTimeout/2 {
-		c.writeDeadline = time.Now().Add(c.idleTimeout)
+	const patience = 30 * time.Second
+	if time.Until(c.writeDeadline) < patience/2 {
+		c.writeDeadline = time.Now().Add(patience)
 		if err := c.SetWriteDeadline(c.writeDeadline); err != nil {
 			return err
 		}
@@ -336,6 +337,9 @@ func (r *response) WriteHeader(status int) {
 		r.status = status
 	}
 }
+
+// SetWriteDeadline does nothing: send sets one.
+func (r *response) SetWriteDeadline(time.Time) error { return nil }
 
 func (r *response) Write(b []byte) (int, error) {
 	r.WriteHeader(http.StatusOK)

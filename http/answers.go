@@ -1,0 +1,119 @@
+package http
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// Bounds of the memory of answers. Before an answer is made it takes what it may need,
+// and then keeps what it does need until its client has read it.
+const (
+	answerBytes = 192 << 20
+	// callerShare of them are one caller's at most, so that it cannot keep others waiting.
+	callerShare = answerBytes / 2
+	smallAnswer = 1 << 20
+	// largeAnswer is two copies of a page of the log (16 MB and its first event).
+	largeAnswer = callerShare / 2
+	// answerPatience is how long a client may take to read writeChunk bytes, and
+	// answerTime to read a whole answer.
+	answerPatience = 30 * time.Second
+	answerTime     = 5 * time.Minute
+	writeChunk     = 64 << 10
+)
+
+// answerBudget shares the memory of all answers of the process, over all connections and
+// their streams, fairly: each caller waits in a line of its own, and these in another.
+type answerBudget struct {
+	all   *semaphore.Weighted
+	share int64
+
+	mu      sync.Mutex
+	callers map[string]*callerBudget
+}
+
+type callerBudget struct {
+	*semaphore.Weighted
+	users int // that hold or want some of it
+}
+
+func newAnswerBudget(bytes, share int64) *answerBudget {
+	return &answerBudget{all: semaphore.NewWeighted(bytes), share: share, callers: map[string]*callerBudget{}}
+}
+
+// heldAnswer is what one answer holds of the budget. Nil holds nothing.
+type heldAnswer struct {
+	budget *answerBudget
+	caller string
+	own    *callerBudget
+	bytes  int64
+}
+
+// acquire waits until the caller may hold the bytes, or refuses after answerTimeout.
+func (b *answerBudget) acquire(ctx context.Context, caller string, bytes int64) (*heldAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	h := &heldAnswer{budget: b, caller: caller, own: b.enter(caller)}
+	err := h.own.Acquire(ctx, bytes)
+	if err == nil {
+		if err = b.all.Acquire(ctx, bytes); err != nil {
+			h.own.Release(bytes)
+		}
+	}
+	if err != nil {
+		b.leave(caller)
+		return nil, domain.Throttled("too many answers are being made or read; read them, and try again")
+	}
+	h.bytes = bytes
+	return h, nil
+}
+
+func (b *answerBudget) enter(caller string) *callerBudget {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	own := b.callers[caller]
+	if own == nil {
+		own = &callerBudget{Weighted: semaphore.NewWeighted(b.share)}
+		b.callers[caller] = own
+	}
+	own.users++
+	return own
+}
+
+func (b *answerBudget) leave(caller string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if own := b.callers[caller]; own.users == 1 {
+		delete(b.callers, caller)
+	} else {
+		own.users--
+	}
+}
+
+// shrink gives back all but the bytes.
+func (h *heldAnswer) shrink(bytes int64) {
+	if h == nil || bytes >= h.bytes {
+		return
+	}
+	h.own.Release(h.bytes - bytes)
+	h.budget.all.Release(h.bytes - bytes)
+	h.bytes = bytes
+}
+
+func (h *heldAnswer) release() {
+	if h != nil {
+		h.shrink(0)
+		h.budget.leave(h.caller)
+	}
+}
+
+// expectLarge makes the answer, of which nothing is there yet, count as a large one.
+func (s *Server) expectLarge(ctx context.Context, x *request) (err error) {
+	x.held.release() // what waits for more must not keep others from it
+	x.held, err = s.answers.acquire(ctx, x.caller.Actor, largeAnswer)
+	return err
+}

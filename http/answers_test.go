@@ -1,0 +1,206 @@
+package http
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+const answersToken = "admin-token-of-the-tests-0123456789"
+
+// answering is a server with one operation, whose answers are large. most is the highest
+// number of them that were held at once.
+type answering struct {
+	*Server
+	http       *httptest.Server
+	now, most  atomic.Int64
+	ended      chan struct{}
+	answerSize int
+}
+
+func newAnswering(t *testing.T, patience time.Duration) *answering {
+	t.Helper()
+	a := &answering{Server: newServer(Config{AdminToken: domain.NewSecret(answersToken)}), ended: make(chan struct{}, 1<<10)}
+	const large = 16 << 20 // more than the sockets' buffers hold
+	a.answers, a.patience = newAnswerBudget(6*largeAnswer, 2*largeAnswer), patience
+	body := bytes.Repeat([]byte("x"), large)
+	a.answerSize = large
+	a.add("", []operation{{method: "GET", path: "/large", id: "large", scope: domain.ScopeAdmin, large: true, serve: func(x *request, _ *http.Request) error {
+		held := a.now.Add(1)
+		for most := a.most.Load(); held > most && !a.most.CompareAndSwap(most, held); most = a.most.Load() {
+		}
+		x.write(http.StatusOK, jsonMedia, body)
+		a.now.Add(-1)
+		a.ended <- struct{}{}
+		return nil
+	}}})
+	a.http = httptest.NewUnstartedServer(a.Handler())
+	a.http.EnableHTTP2 = true
+	a.http.StartTLS()
+	t.Cleanup(a.http.Close)
+	return a
+}
+
+// dial returns a connection with the protocol.
+func (a *answering) dial(t *testing.T, protocol string) *tls.Conn {
+	t.Helper()
+	conn, err := tls.Dial("tcp", a.http.Listener.Addr().String(), &tls.Config{RootCAs: a.http.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "example.com", NextProtos: []string{protocol}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// idle waits until nothing is held any more.
+func (a *answering) idle(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := a.answers.all.Acquire(ctx, 6*largeAnswer); err != nil {
+		t.Fatal("some of the budget is still held")
+	}
+	a.answers.all.Release(6 * largeAnswer)
+}
+
+// Each answer that nobody reads holds its size until it is cut, on whatever connection
+// or stream, and those that there is no room for are not even made.
+func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
+	const requests = 16
+	a := newAnswering(t, 200*time.Millisecond)
+	for range requests / 2 {
+		conn := a.dial(t, "http/1.1")
+		if _, err := io.WriteString(conn, "GET /large HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+answersToken+"\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h2, err := new(http2.Transport).NewClientConn(a.dial(t, "h2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range requests / 2 {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://a/large", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+answersToken)
+		go func() { _, _ = h2.RoundTrip(r) }() // the body is never read
+	}
+	for range requests {
+		select {
+		case <-a.ended: // as it is cut
+		case <-time.After(time.Minute):
+			t.Fatal("an answer that nobody reads is not cut")
+		}
+	}
+	a.idle(t)
+	// One caller has two shares of large answers, and an answer that is made keeps its size.
+	if most := int64(2 * largeAnswer / a.answerSize); a.most.Load() > most || a.most.Load() == 0 {
+		t.Errorf("%d answers were held at once, and there is room for %d", a.most.Load(), most)
+	}
+	if len(a.answers.callers) != 0 {
+		t.Error("callers are kept for good")
+	}
+}
+
+// A caller whose answers fill its share keeps no other caller waiting.
+func TestAnswersAreSharedByCaller(t *testing.T) {
+	b := newAnswerBudget(8, 4)
+	hog, err := b.acquire(t.Context(), "a", 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, err := b.acquire(ctx, "a", 3)
+		waits <- err
+	}()
+	other, err := b.acquire(t.Context(), "b", 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-waits:
+		t.Fatalf("a caller holds more than its share: %v", err)
+	default:
+	}
+	cancel()
+	if err := <-waits; err == nil {
+		t.Error("a caller that is gone got its share")
+	}
+	hog.shrink(1)
+	more, err := b.acquire(t.Context(), "a", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*heldAnswer{hog, more, other} {
+		h.release()
+	}
+	if len(b.callers) != 0 || !b.all.TryAcquire(8) {
+		t.Error("something is held for good")
+	}
+}
+
+// pipes is a listener of connections without any buffer.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+// A client that reads, slowly, gets the whole answer; one that stops is cut.
+func TestSlowReaderGetsTheWholeAnswer(t *testing.T) {
+	for _, c := range []struct {
+		pause  time.Duration // before each chunk
+		chunks int
+		whole  bool
+	}{{answerPatience / 3, 12, true}, {answerPatience * 2, 12, false}, {answerPatience / 3, 40, false}} { // the last is too slow on the whole
+		synctest.Test(t, func(t *testing.T) {
+			size := c.chunks * writeChunk
+			s := newServer(Config{AdminToken: domain.NewSecret(answersToken)})
+			s.add("", []operation{{method: "GET", path: "/slow", id: "slow", scope: domain.ScopeAdmin, serve: func(x *request, _ *http.Request) error {
+				return x.respondJSON(make([]byte, size))
+			}}})
+			listener, server := make(pipes), &http.Server{Handler: s.Handler(), WriteTimeout: time.Minute}
+			served := make(chan error, 1)
+			go func() { served <- server.Serve(listener) }()
+			client, conn := net.Pipe()
+			listener <- conn
+			if _, err := io.WriteString(client, "GET /slow HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+answersToken+"\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			n := int64(0)
+			for err := error(nil); err == nil && n < int64(size); {
+				time.Sleep(c.pause)
+				var m int64
+				m, err = io.CopyN(io.Discard, client, writeChunk)
+				n += m
+			}
+			if whole := n >= int64(size); whole != c.whole {
+				t.Errorf("a pause of %s: %d bytes of %d", c.pause, n, size)
+			}
+			if err := server.Close(); err != nil {
+				t.Error(err)
+			}
+			<-served
+		})
+	}
+}
