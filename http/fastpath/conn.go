@@ -23,6 +23,7 @@ import (
 // every byte of that request still unread.
 type conn struct {
 	net.Conn
+	slot                     *slot
 	ctx                      context.Context //nolint:containedctx // the listener's life, which its Close ends
 	handler                  http.Handler
 	paths                    []string
@@ -75,9 +76,11 @@ func (c *conn) serve() (unread []byte, continues bool) {
 		}
 		switch next {
 		case respond:
+			c.slot.work()
 			if !c.respond() {
 				return nil, false
 			}
+			c.slot.wait()
 			c.advance()
 		case readMore:
 			if c.fill() {

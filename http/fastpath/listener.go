@@ -25,6 +25,9 @@ type Config struct {
 	ReadTimeout time.Duration
 	// IdleTimeout bounds the wait for the next request.
 	IdleTimeout time.Duration
+	// MaxConns bounds the connections that are open; 0 means any number. The server's
+	// ConnState must be the one of this package.
+	MaxConns int
 	// Handler serves plain requests for Paths. Optional.
 	Handler http.Handler
 	Paths   []string
@@ -43,7 +46,7 @@ type Config struct {
 func NewListener(l net.Listener, config Config) net.Listener {
 	ctx, cancel := context.WithCancel(context.Background())
 	config.TLS = config.TLS.Clone() // net/http completes the server's own
-	s := &listener{Listener: l, config: config, ctx: ctx, cancel: cancel, accepted: make(chan accepted)}
+	s := &listener{Listener: l, config: config, slots: &slots{most: config.MaxConns, open: map[*slot]struct{}{}}, ctx: ctx, cancel: cancel, accepted: make(chan accepted)}
 	s.group.Go(s.run)
 	return s
 }
@@ -51,6 +54,7 @@ func NewListener(l net.Listener, config Config) net.Listener {
 type listener struct {
 	net.Listener
 	config   Config
+	slots    *slots
 	ctx      context.Context //nolint:containedctx // the listener's own life, which Close ends
 	cancel   context.CancelFunc
 	accepted chan accepted
@@ -84,7 +88,11 @@ func (l *listener) run() {
 	for {
 		raw, err := l.Listener.Accept()
 		if err == nil {
-			l.group.Go(func() { l.serve(raw) })
+			if slot := l.slots.take(raw); slot != nil {
+				l.group.Go(func() { l.serve(slot) })
+			} else {
+				refuse(raw)
+			}
 			continue
 		}
 		// The server decides whether to retry, and when, by calling Accept again.
@@ -104,7 +112,7 @@ func (l *listener) deliver(a accepted) bool {
 }
 
 // serve serves a connection until net/http takes it over or it is closed.
-func (l *listener) serve(raw net.Conn) {
+func (l *listener) serve(raw *slot) {
 	conn := l.prepare(raw)
 	if conn == nil || !l.deliver(accepted{conn: conn}) {
 		_ = raw.Close() // nothing more is sent on it
@@ -112,14 +120,14 @@ func (l *listener) serve(raw net.Conn) {
 }
 
 // prepare returns the connection for net/http, or nil when it is to be closed.
-func (l *listener) prepare(raw net.Conn) net.Conn {
+func (l *listener) prepare(raw *slot) net.Conn {
 	if l.config.TLS == nil {
-		tcp, ok := raw.(*net.TCPConn)
+		tcp, ok := raw.Conn.(*net.TCPConn)
 		if !ok {
 			return raw
 		}
-		if unread, ok := l.servePlain(tcp); ok {
-			return &plainConn{tcp, rest{l, unread}}
+		if unread, ok := l.servePlain(tcp, raw); ok {
+			return &plainConn{tcp, rest{l, raw, unread}}
 		}
 		return nil
 	}
@@ -131,8 +139,8 @@ func (l *listener) prepare(raw net.Conn) net.Conn {
 	if secure.ConnectionState().NegotiatedProtocol == "h2" {
 		return secure
 	}
-	if unread, ok := l.servePlain(secure); ok {
-		return &secureConn{secure, rest{l, unread}}
+	if unread, ok := l.servePlain(secure, raw); ok {
+		return &secureConn{secure, rest{l, raw, unread}}
 	}
 	_ = secure.Close() // sends close_notify; the client may be gone
 	return nil
@@ -157,12 +165,12 @@ func (l *listener) refuseHTTP(err error) {
 	}
 }
 
-func (l *listener) servePlain(raw net.Conn) (unread []byte, continues bool) {
+func (l *listener) servePlain(raw net.Conn, slot *slot) (unread []byte, continues bool) {
 	if len(l.config.Paths) == 0 {
 		return nil, true
 	}
 	c := &conn{
-		Conn: raw, ctx: l.ctx, handler: l.config.Handler, paths: l.config.Paths,
+		Conn: raw, slot: slot, ctx: l.ctx, handler: l.config.Handler, paths: l.config.Paths,
 		readTimeout: l.config.ReadTimeout, idleTimeout: l.config.IdleTimeout,
 	}
 	return c.serve()
@@ -174,6 +182,7 @@ type plainConn struct {
 	rest rest
 }
 
+func (c *plainConn) Close() error                { return c.rest.slot.Close() }
 func (c *plainConn) Read(b []byte) (int, error)  { return c.rest.read(c.TCPConn, b) }
 func (c *plainConn) Write(b []byte) (int, error) { return c.rest.write(c.TCPConn, b) }
 
@@ -189,6 +198,7 @@ func (c *secureConn) Write(b []byte) (int, error) { return c.rest.write(c.Conn, 
 // rest is what net/http gets of a connection: first the unread bytes.
 type rest struct {
 	listener *listener
+	slot     *slot
 	unread   []byte
 }
 
