@@ -37,7 +37,7 @@ func newAnswering(t *testing.T, patience time.Duration) *answering {
 	a.answers, a.patience = newAnswerBudget(6*largeAnswer, 2*largeAnswer), patience
 	body := bytes.Repeat([]byte("x"), large)
 	a.answerSize = large
-	a.add("", []operation{{method: "GET", path: "/large", id: "large", scope: domain.ScopeAdmin, large: true, serve: func(x *request, _ *http.Request) error {
+	a.add("", tagServer, []operation{{method: "GET", path: "/large", id: "large", scope: domain.ScopeAdmin, large: true, serve: func(x *request, _ *http.Request) error {
 		held := a.now.Add(1)
 		for most := a.most.Load(); held > most && !a.most.CompareAndSwap(most, held); most = a.most.Load() {
 		}
@@ -176,7 +176,7 @@ func TestSlowReaderGetsTheWholeAnswer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			size := c.chunks * writeChunk
 			s := newServer(Config{AdminToken: domain.NewSecret(answersToken)})
-			s.add("", []operation{{method: "GET", path: "/slow", id: "slow", scope: domain.ScopeAdmin, serve: func(x *request, _ *http.Request) error {
+			s.add("", tagServer, []operation{{method: "GET", path: "/slow", id: "slow", scope: domain.ScopeAdmin, serve: func(x *request, _ *http.Request) error {
 				return x.respondJSON(make([]byte, size))
 			}}})
 			listener, server := make(pipes), &http.Server{Handler: s.Handler(), WriteTimeout: time.Minute}

@@ -2,6 +2,7 @@ package fastpath_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -20,7 +21,7 @@ type crowded struct {
 	addr    string
 	dial    func() (net.Conn, error)
 	held    chan struct{} // a token for each
-	release chan struct{} // closed to answer them
+	release func()        // answers them, and later ones
 }
 
 const fewConns = 8
@@ -31,12 +32,14 @@ func newCrowded(t *testing.T, secure bool) *crowded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &crowded{addr: raw.Addr().String(), held: make(chan struct{}, fewConns), release: make(chan struct{})}
+	c := &crowded{addr: raw.Addr().String(), held: make(chan struct{}, 8*fewConns)}
+	released, release := context.WithCancel(context.Background())
+	c.release = release
 	c.dial = func() (net.Conn, error) { return net.Dial("tcp", c.addr) }
 	handler := nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if r.URL.Path == "/hold" {
 			c.held <- struct{}{}
-			<-c.release
+			<-released.Done()
 		}
 		_, _ = io.WriteString(w, "ok")
 	})
@@ -55,6 +58,7 @@ func newCrowded(t *testing.T, secure bool) *crowded {
 		}
 		<-served
 	})
+	t.Cleanup(c.release) // first
 	return c
 }
 
@@ -118,7 +122,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 		if status, err := ask(open(), "GET /healthz"); status != 200 {
 			t.Errorf("nobody else gets in: %v", err)
 		}
-		close(c.release)
+		c.release()
 		for _, conn := range busy {
 			if status, err := readStatus(conn); status != 200 {
 				t.Errorf("a request was cut off: %v", err)
@@ -149,7 +153,7 @@ func TestBusyConnectionsAreKept(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-	close(c.release)
+	c.release()
 	for _, conn := range busy {
 		if status, err := readStatus(conn); status != 200 {
 			t.Errorf("a request was cut off: %v", err)
@@ -200,7 +204,7 @@ func TestHTTP2ConnectionsMakeRoomToo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	close(c.release)
+	c.release()
 	if err := <-answered; err != nil {
 		t.Errorf("a request was cut off: %v", err)
 	}
