@@ -162,12 +162,11 @@ func (b *batcher) pass(ctx context.Context, webhooks [][16]byte) error {
 	var units []eventstore.Unit
 	var of []domain.WebhookID
 	for webhook, waiting := range lines {
-		var decided []eventstore.Unit
 		if w, known := b.s.directory.Webhook(webhook); known && w.Deleted {
-			decided = cancelWaiting(webhook, waiting)
-		} else {
-			decided = b.batches(webhook, waiting, now)
+			signal(b.s.deleted)
+			continue
 		}
+		decided := b.batches(webhook, waiting, now)
 		units = append(units, decided...)
 		for range decided {
 			of = append(of, webhook)
@@ -221,17 +220,6 @@ func formBatch(webhook domain.WebhookID, together []domain.Waiting) eventstore.U
 		writes = append(writes, firstEvent(together[i].DeliveryID, j, j.EventID.String()))
 	}
 	return eventstore.Unit{Writes: writes}
-}
-
-// cancelWaiting ends what waits for a webhook that is deleted.
-func cancelWaiting(webhook domain.WebhookID, waiting []domain.Waiting) []eventstore.Unit {
-	units := make([]eventstore.Unit, len(waiting))
-	for i, w := range waiting {
-		units[i].Writes = []eventstore.Write{firstEvent(w.DeliveryID, domain.DeliveryCancelled{
-			EventID: w.EventID, WebhookID: webhook, Reason: domain.CancelWebhookDeleted,
-		}, w.EventID.String())}
-	}
-	return units
 }
 
 // firstEvent starts the stream of a delivery.

@@ -31,9 +31,7 @@ func (s *session) deliver(msg *message.Message) error {
 		return nil
 	case w.Deleted:
 		s.lanes.uncalled(d)
-		s.record(d, func(*delivery) domain.Change {
-			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: domain.CancelWebhookDeleted}
-		})
+		s.record(d, cancelDelivery)
 		return nil
 	case !known, !w.Active: // not known: a claim catches up, so it is known by the next one
 		s.lanes.uncalled(d)
@@ -69,6 +67,9 @@ func (s *session) deliver(msg *message.Message) error {
 		}
 		return domain.DecideOutcome(d.id, d.retries, w, call, end, retryAfter)
 	})
+	if w.Deleted {
+		signal(s.deleted)
+	}
 	return nil
 }
 

@@ -100,7 +100,9 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 			now.queued(c.WebhookID)
 		case domain.DeliveryRetryRequested:
 			now.queued(c.WebhookID)
-		case domain.WebhookActivated, domain.WebhookDeleted:
+		case domain.WebhookDeleted:
+			signal(now.deleted)
+		case domain.WebhookActivated:
 			now.reconsider(domain.WebhookID(streamID(batch[i].Stream)), batch[i].RecordedAt)
 		case domain.ReplayRequested:
 			signal(now.replays.wake)
@@ -174,13 +176,14 @@ type session struct {
 	replays   *replayer
 	attempted func(domain.Call)
 	sweep     chan struct{}
-	owning    sync.Mutex // held while the table and the memory disagree on what this node has
+	deleted   chan struct{} // a token: a deleted webhook may have deliveries that wait
+	owning    sync.Mutex    // held while the table and the memory disagree on what this node has
 }
 
 func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 	now := &session{
 		log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
-		logger: c.Logger, attempted: c.Attempted, sweep: make(chan struct{}, 1), lanes: newLanes(s.workers),
+		logger: c.Logger, attempted: c.Attempted, sweep: make(chan struct{}, 1), deleted: make(chan struct{}, 1), lanes: newLanes(s.workers),
 	}
 	node, err := eventstore.Join(ctx, c.Pool, c.Log.Clock(), c.Name, c.Logger, func(peers eventstore.Peers) {
 		c.Log.SetAnnounce(peers.Others > 0)
@@ -226,7 +229,7 @@ func (s *session) look() {
 	}
 }
 
-// reconsider looks at what waits for a webhook that was activated or deleted.
+// reconsider looks at what waits for a webhook that was activated.
 func (s *session) reconsider(id domain.WebhookID, at time.Time) {
 	if s.claimer != nil {
 		s.claimer.due.earlier(at)
@@ -273,6 +276,7 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 		group.Go(func() { now.takeOver(work) })
 		group.Go(func() { now.sweepOrphans(work) })
 		group.Go(func() { now.releaseStale(work) })
+		group.Go(func() { now.cancelDeleted(work) })
 	}
 	s.session.Store(now)
 	defer s.session.Store(nil)

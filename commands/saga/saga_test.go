@@ -324,6 +324,27 @@ func TestInactiveWaitsDeletedCancels(t *testing.T) {
 	}
 }
 
+// What waits for a webhook is cancelled when it is deleted, far from due, more than one page
+// of it, and whoever deleted it: here a process that makes no calls.
+func TestDeletedCancelsWhatIsNotDue(t *testing.T) {
+	const events = 600
+	url, r := testdb.New(t), newReceiver()
+	r.answer = func(commands.Outgoing) commands.Answer { return commands.Answer{Outcome: "connect", Error: "refused"} }
+	n := start(t, url, r)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.RetryDelay = 86400 })
+	n.triggerMany(events)
+	for range events {
+		<-r.seen
+	}
+	n.append(w.Stream(), 1, domain.WebhookDeactivated{})
+	appending(t, url).append(w.Stream(), 2, domain.WebhookDeleted{})
+	n.awaitEmptyQueue()
+	var cancelled int
+	if err := n.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.events WHERE type = 'delivery.cancelled'`).Scan(&cancelled); err != nil || cancelled != events {
+		t.Errorf("%d are cancelled, %v", cancelled, err)
+	}
+}
+
 // What a dead node had under way is interrupted and made again by another.
 func TestTakesOverFromADeadNode(t *testing.T) {
 	url := testdb.New(t)

@@ -1,0 +1,101 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+const (
+	deletedPoll  = time.Second
+	deletedPage  = 500
+	deletedEvery = 30 * time.Second // however little changed: an attempt may have ended since
+)
+
+// cancelDeleted cancels what waits for webhooks whose deletion is recorded, until ctx
+// ends. Every node does it: the expected version lets one of them win.
+func (s *session) cancelDeleted(ctx context.Context) {
+	ticker := time.NewTicker(deletedPoll)
+	defer ticker.Stop()
+	var seen eventstore.Position
+	var last time.Time
+	for ctx.Err() == nil {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.deleted:
+			asked = true
+		case <-ticker.C:
+		}
+		configuration := s.directory.Configuration()
+		if !asked && configuration == seen && time.Since(last) < deletedEvery {
+			continue
+		}
+		n, err := s.cancelDeletedPage(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			s.logger.Warn("cancelling what waits for deleted webhooks failed, trying again", "error", err)
+		case n > 0:
+			signal(s.deleted)
+		default:
+			seen, last = configuration, time.Now()
+		}
+	}
+}
+
+// cancelDelivery ends a delivery of a deleted webhook.
+func cancelDelivery(d *delivery) domain.Change {
+	return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: domain.CancelWebhookDeleted}
+}
+
+// cancelDeletedPage returns how many deliveries it cancelled.
+func (s *session) cancelDeletedPage(ctx context.Context) (int, error) {
+	var deleted [][16]byte
+	for w := range s.directory.Newest() {
+		if w.Deleted {
+			deleted = append(deleted, w.ID)
+		}
+	}
+	if len(deleted) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `
+		SELECT waits.* FROM unnest($1::uuid[]) AS deleted (webhook_id) CROSS JOIN LATERAL (
+			(SELECT delivery_id, event_id, webhook_id, version FROM medilab.queue
+				WHERE webhook_id = deleted.webhook_id AND node IS NULL ORDER BY webhook_id, due_at LIMIT $2)
+			UNION ALL
+			(SELECT delivery_id, event_id, webhook_id, 0 FROM medilab.batch_members
+				WHERE webhook_id = deleted.webhook_id ORDER BY position LIMIT $2)) AS waits
+		LIMIT $2`, deleted, deletedPage)
+	if err != nil {
+		return 0, fmt.Errorf("find what waits for deleted webhooks: %w", err)
+	}
+	waiting, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d delivery, err error) {
+		return d, row.Scan(&d.id, &d.eventID, &d.webhook, &d.version)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("find what waits for deleted webhooks: %w", err)
+	}
+	units := make([]eventstore.Unit, len(waiting))
+	for i := range waiting {
+		units[i] = s.unit(&waiting[i], cancelDelivery(&waiting[i]))
+	}
+	cancelled := 0
+	for _, err := range s.log.AppendEach(ctx, units) {
+		switch {
+		case err == nil:
+			cancelled++
+		case !eventstore.IsConflict(err):
+			return 0, fmt.Errorf("cancel what waits for deleted webhooks: %w", err)
+		}
+	}
+	return cancelled, nil
+}
