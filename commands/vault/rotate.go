@@ -3,11 +3,12 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"syscall"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+
+	"github.com/medilab/webhooks/filelock"
 )
 
 // Key describes a key of the keyset, without the key itself.
@@ -75,9 +76,15 @@ func (v *Vault) change(do func(m *keyset.Manager, newest Key) error) (_ Key, err
 		}
 		defer func() { err = errors.Join(err, unlock()) }()
 	}
-	v.refresh()
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.path != "" { // a file that cannot be read is not replaced: its keys would be lost
+		now, err := readKeys(v.path)
+		if err != nil {
+			return Key{}, err
+		}
+		v.keys = now
+	}
 	manager := keyset.NewManagerFromHandle(v.keys.handle)
 	if err := do(manager, newest(v.keys.handle)); err != nil {
 		return Key{}, fmt.Errorf("add a key: %w", err)
@@ -99,13 +106,14 @@ func newest(handle *keyset.Handle) Key {
 	return keys[len(keys)-1]
 }
 
+// lock locks the keyset for a change until unlock, or the end of the process.
 func lock(path string) (unlock func() error, err error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%w; if none runs, remove %s", ErrRotating, path)
+	file, err := filelock.Lock(path, syscall.LOCK_EX)
+	if errors.Is(err, filelock.ErrLocked) {
+		return nil, ErrRotating
 	}
 	if err != nil {
 		return nil, fmt.Errorf("write the keyset: %w", err)
 	}
-	return func() error { return errors.Join(file.Close(), os.Remove(path)) }, nil
+	return file.Close, nil
 }

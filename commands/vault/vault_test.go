@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/filelock"
 )
 
 var (
@@ -162,13 +164,15 @@ func TestOneRotationAtATime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
+	held, err := filelock.Lock(path+".lock", syscall.LOCK_EX)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := v.Rotate(); !errors.Is(err, ErrRotating) || len(v.Keys()) != 1 {
 		t.Fatalf("got %v, keys %v", err, v.Keys())
 	}
-	if err := os.Remove(path + ".lock"); err != nil {
+	// The file of a process that was killed locks nobody out.
+	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
 	// Two that hold the same old keyset lose none of each other's keys.
@@ -183,6 +187,16 @@ func TestOneRotationAtATime(t *testing.T) {
 	}
 	if len(other.Keys()) != 3 {
 		t.Errorf("keys %v", other.Keys())
+	}
+	// Nor is a file replaced whose keys cannot be read, and would be lost.
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Rotate(); err == nil || len(other.Keys()) != 3 {
+		t.Errorf("rotated over a broken file: %v, keys %v", err, other.Keys())
+	}
+	if left, err := os.ReadFile(path); err != nil || string(left) != "{" {
+		t.Errorf("the file holds %q, %v", left, err)
 	}
 }
 

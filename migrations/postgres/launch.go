@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/medilab/webhooks/filelock"
 )
 
 // cluster is a data directory whose lock we hold, with what it takes to run its server.
@@ -253,8 +255,8 @@ func ensureDatabase(ctx context.Context, url string) error {
 // attach uses the server of the process that holds the data directory's lock. It returns
 // ErrNotRunning if that does not accept connections.
 func (o Options) attach(ctx context.Context) (*Server, error) {
-	clients, err := flock(o.clientsFile(), syscall.LOCK_SH)
-	if errors.Is(err, errLocked) { // its owner is stopping it
+	clients, err := filelock.Lock(o.clientsFile(), syscall.LOCK_SH)
+	if errors.Is(err, filelock.ErrLocked) { // its owner is stopping it
 		return nil, fmt.Errorf("%w: %s", ErrNotRunning, o.DataDir)
 	}
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/medilab/webhooks/filelock"
 )
 
 // role is what the holder of a data directory's lock is, noted in the lock file.
@@ -18,34 +20,11 @@ const (
 	roleCommand role = "command" // ends by itself
 )
 
-var errLocked = errors.New("locked by another process")
-
-// flock locks a file, shared (LOCK_SH) or exclusively (LOCK_EX), or returns errLocked. Closing the
-// file unlocks it, as does the end of this process, however it ends. Children do not inherit it.
-func flock(path string, how int) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = syscall.Flock(int(file.Fd()), how|syscall.LOCK_NB)
-		switch {
-		case err == nil:
-			return file, nil
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case errors.Is(err, syscall.EWOULDBLOCK):
-			err = errLocked
-		}
-		return nil, errors.Join(err, file.Close())
-	}
-}
-
-// lock locks the data directory or returns errLocked. It notes the role, if any, in the lock file.
+// lock locks the data directory or returns filelock.ErrLocked. It notes the role, if any, in the lock file.
 func (o Options) lock(r role) (*os.File, error) {
-	held, err := flock(o.lockFile(), syscall.LOCK_EX)
-	if errors.Is(err, errLocked) {
-		return nil, errLocked
+	held, err := filelock.Lock(o.lockFile(), syscall.LOCK_EX)
+	if errors.Is(err, filelock.ErrLocked) {
+		return nil, filelock.ErrLocked
 	}
 	if err != nil {
 		return nil, o.explain("lock", err)
@@ -73,7 +52,7 @@ func (o Options) acquire(ctx context.Context) (*os.File, error) {
 	defer cancel()
 	for announced := false; ; announced = true {
 		held, err := o.lock(roleServe)
-		if !errors.Is(err, errLocked) {
+		if !errors.Is(err, filelock.ErrLocked) {
 			return held, err
 		}
 		r, pid := o.holder()

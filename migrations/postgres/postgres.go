@@ -22,6 +22,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/medilab/webhooks/filelock"
 )
 
 var (
@@ -118,7 +120,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 			}
 			return s, err
 		}
-		if !errors.Is(err, errLocked) {
+		if !errors.Is(err, filelock.ErrLocked) {
 			return nil, err
 		}
 		// The owner may be starting, or may end before we are attached: then it is our turn.
@@ -147,7 +149,7 @@ func Attach(ctx context.Context, dataDir string) (*Server, error) {
 	if err == nil {
 		return nil, errors.Join(fmt.Errorf("%w: %s", ErrNotRunning, o.DataDir), held.Close())
 	}
-	if !errors.Is(err, errLocked) {
+	if !errors.Is(err, filelock.ErrLocked) {
 		return nil, err
 	}
 	return o.attach(ctx)
@@ -185,8 +187,8 @@ func (s *Server) Stop(ctx context.Context) error {
 // new ones.
 func (s *Server) drainClients(ctx context.Context) (*os.File, error) {
 	for {
-		clients, err := flock(s.cluster.clientsFile(), syscall.LOCK_EX)
-		if !errors.Is(err, errLocked) {
+		clients, err := filelock.Lock(s.cluster.clientsFile(), syscall.LOCK_EX)
+		if !errors.Is(err, filelock.ErrLocked) {
 			return clients, err
 		}
 		if err := pause(ctx, pollInterval); err != nil {
