@@ -4,22 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // ownerSQL is the condition on a row of medilab.readers that the node $2 lives and has
 // the lease $1, or may take it because nobody does who lives.
-const ownerSQL = `r.name = $1 AND (r.node = $2 OR r.node IS NULL OR NOT EXISTS (
-		SELECT FROM medilab.nodes AS n WHERE n.id = r.node AND n.lease_until > clock_timestamp()))
+var ownerSQL = ownerSQLAt(`clock_timestamp()`)
+
+// ownerSQLAt is ownerSQL where a node lives whose lease does not end before then.
+func ownerSQLAt(end string) string {
+	return `r.name = $1 AND (r.node = $2 OR r.node IS NULL OR NOT EXISTS (
+		SELECT FROM medilab.nodes AS n WHERE n.id = r.node AND n.lease_until > ` + end + `))
 	AND EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = $2 AND n.lease_until > clock_timestamp())`
+}
 
 // AcquireLease reports whether the node has the lease of that name, which it takes
 // over from a node that is gone. A consumer of the log has the lease of its name; for
 // such a one the position is the consumer's.
-func (l *Log) AcquireLease(ctx context.Context, node *Node, name string) (position Position, acquired bool, err error) {
-	err = l.pool.QueryRow(ctx, `UPDATE medilab.readers AS r SET node = $2 WHERE `+ownerSQL+`
-		RETURNING coalesce(r.position, 0)`, name, node.ID).Scan(&position)
+//
+// A node counts as gone after silence. Less than LeaseTime is for work that two nodes
+// may do at once without harm.
+func (l *Log) AcquireLease(ctx context.Context, node *Node, name string, silence time.Duration) (position Position, acquired bool, err error) {
+	err = l.pool.QueryRow(ctx, `UPDATE medilab.readers AS r SET node = $2 WHERE `+ownerSQLAt(`clock_timestamp() + $3`)+`
+		RETURNING coalesce(r.position, 0)`, name, node.ID, LeaseTime-silence).Scan(&position)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
 	}

@@ -161,6 +161,15 @@ func (n *Node) Leave(ctx context.Context) error {
 	return nil
 }
 
+// EndLeases ends the leases of the nodes with that name, whose process is known to be gone.
+func EndLeases(ctx context.Context, pool *pgxpool.Pool, name string) error {
+	_, err := pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE name = $1 AND lease_until > '-infinity'`, name)
+	if err != nil {
+		return fmt.Errorf("end the leases of a process that is gone: %w", err)
+	}
+	return nil
+}
+
 func (n *Node) renew(ctx context.Context) error {
 	sent := time.Now()
 	var now time.Time

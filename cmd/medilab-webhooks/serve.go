@@ -51,6 +51,7 @@ type server struct {
 	settings settings
 	logger   *slog.Logger
 	out      io.Writer
+	nodeName string
 
 	*database
 	log         *eventstore.Log
@@ -74,7 +75,7 @@ func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.close()) }()
-	s := &server{settings: settings, logger: settings.logger, out: out, database: db}
+	s := &server{settings: settings, logger: settings.logger, out: out, nodeName: nodeName(), database: db}
 	if err := s.prepareDatabase(ctx); err != nil {
 		return err
 	}
@@ -153,7 +154,7 @@ func (s *server) sagaConfig() saga.Config {
 	roles, directory := s.settings.roles, s.commands.Directory
 	config := saga.Config{
 		Log: s.log, Pool: s.pool, Directory: directory, Attempter: s.commands.Attempter, Logger: s.logger,
-		Grace: s.settings.grace, Name: nodeName(),
+		Grace: s.settings.grace, Name: s.nodeName,
 		Dispatch: roles[roleSaga], Deliver: roles[roleWorker], Attempted: s.metrics.attempted,
 	}
 	if roles[roleProjections] {
@@ -198,11 +199,11 @@ func (s *server) openVault(ctx context.Context) (*vault.Vault, error) {
 // run serves until ctx ends or serving fails, and then stops the parts: requests first, calls next,
 // and last what both depend on.
 func (s *server) run(ctx context.Context) (err error) {
-	if s.embedded != nil {
-		// Nobody else can use this data folder's database: earlier nodes are gone.
-		if _, err := s.pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE lease_until > '-infinity'`); err != nil {
-			return fmt.Errorf("end the leases of the process before: %w", err)
-		}
+	release, err := s.endFormer(ctx)
+	if err != nil {
+		s.logger.Warn("a process that was killed keeps its leases for some seconds: the data folder does not say that it is gone", "error", err)
+	} else {
+		defer func() { err = errors.Join(err, release()) }()
 	}
 	if s.certificate, err = loadCertificate(s.settings.certFile, s.settings.keyFile, s.logger); err != nil {
 		return err

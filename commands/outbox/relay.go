@@ -25,6 +25,8 @@ const (
 	pollInterval  = 50 * time.Millisecond
 	claimInterval = time.Second // how often a node that does not own the relay tries to
 	errorPause    = 250 * time.Millisecond
+	// silence of the node that relays, after which another does: emitted events wait for it.
+	silence = 3 * time.Second
 )
 
 // Relay reads the outbox and appends to the log, on whichever node owns it. An append and the
@@ -120,7 +122,7 @@ func (r *Relay) leave(ctx context.Context) {
 // step moves one batch. It reports whether there may be more at once.
 func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	if !r.owner {
-		if _, r.owner, err = r.log.AcquireLease(ctx, r.node, leaseName); err != nil || !r.owner {
+		if _, r.owner, err = r.log.AcquireLease(ctx, r.node, leaseName, silence); err != nil || !r.owner {
 			return false, err
 		}
 		r.reader.restart()

@@ -388,6 +388,22 @@ func TestRelayHasOneOwner(t *testing.T) {
 	}
 }
 
+// Emitted events do not wait for the whole lease of a node that says nothing any more.
+func TestRelayLeavesASilentNode(t *testing.T) {
+	r := newRig(t)
+	_, err := r.pool.Exec(t.Context(), `
+		WITH gone AS (INSERT INTO medilab.nodes (name, lease_until) VALUES ('gone', clock_timestamp() + $1) RETURNING id)
+		UPDATE medilab.readers SET node = gone.id FROM gone WHERE name = $2`, eventstore.LeaseTime-silence, leaseName)
+	r.check(err)
+	node := r.join()
+	if _, acquired, err := r.log.AcquireLease(t.Context(), node, leaseName, eventstore.LeaseTime); err != nil || acquired {
+		t.Errorf("a lease that holds is taken over: %v", err)
+	}
+	if _, acquired, err := r.log.AcquireLease(t.Context(), node, leaseName, silence); err != nil || !acquired {
+		t.Errorf("the lease of a silent node is not taken over: %v", err)
+	}
+}
+
 func TestSyncEventTypes(t *testing.T) {
 	r := newRig(t)
 	if n := r.count("event_types"); n != 25 {

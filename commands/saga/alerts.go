@@ -96,7 +96,7 @@ func (a *Alerts) Run(ctx context.Context, node *eventstore.Node) {
 }
 
 func (a *Alerts) scan(ctx context.Context, node *eventstore.Node) error {
-	position, owned, err := a.Log.AcquireLease(ctx, node, readerAlerts)
+	position, owned, err := a.Log.AcquireLease(ctx, node, readerAlerts, eventstore.LeaseTime)
 	if err != nil || !owned {
 		return err
 	}

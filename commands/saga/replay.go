@@ -7,6 +7,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // replayer goes on with replays until they are completed. The node with the lease does it
@@ -58,7 +59,7 @@ func (r *replayer) step(ctx context.Context) error {
 		r.since = replaysSince(now.Add(-replaySlack))
 		return nil
 	}
-	_, owned, err := r.s.log.AcquireLease(ctx, r.s.node, "replays")
+	_, owned, err := r.s.log.AcquireLease(ctx, r.s.node, "replays", eventstore.LeaseTime)
 	if err != nil || !owned {
 		return err
 	}

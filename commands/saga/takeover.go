@@ -21,6 +21,7 @@ const (
 	// up: when the database was away, all leases are over and all nodes live, about
 	// to record how their calls ended.
 	outageGrace = 3 * time.Second
+	nodesKept   = 100
 )
 
 // takeOver records the attempts that dead nodes had under way as interrupted, so
@@ -96,11 +97,12 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	return len(orphans), nil
 }
 
-// forgetNodes removes the nodes that left long ago and own nothing.
+// forgetNodes removes the nodes that left long ago and own nothing. The last ones are kept in
+// any case: what a killed process was appending may be committed after it is known to be gone.
 func (s *session) forgetNodes(ctx context.Context) error {
 	_, err := s.pool.Exec(ctx, `
-		DELETE FROM medilab.nodes AS n WHERE n.lease_until < clock_timestamp() - interval '1 day'
-		AND NOT EXISTS (SELECT FROM medilab.queue AS q WHERE q.node = n.id)`)
+		DELETE FROM medilab.nodes AS n WHERE n.lease_until < clock_timestamp() - interval '1 day' AND n.id < $1
+		AND NOT EXISTS (SELECT FROM medilab.queue AS q WHERE q.node = n.id)`, s.node.ID-nodesKept)
 	if err != nil {
 		return fmt.Errorf("forget old nodes: %w", err)
 	}
