@@ -6,8 +6,8 @@
 //		Data: json.RawMessage(`{"patient_id": 123}`),
 //	})
 //
-// The database must be the one that MediLab Webhooks uses, and the role needs USAGE on the
-// schema medilab and EXECUTE on the function medilab.emit. The package links nothing of the
+// The database must be the one that MediLab Webhooks uses, and its owner must have let the role
+// emit: SELECT medilab.allow_emit('role'). The package links nothing of the
 // server: beyond the standard library only google/uuid and pgx's pgconn, without which a
 // pgx.Tx cannot be recognized. Package emitwatermill has a Watermill publisher.
 package emit
@@ -18,6 +18,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -35,6 +36,8 @@ type Event struct {
 	Source string
 	// ID makes emitting the same event twice harmless. If zero, Emit assigns one.
 	ID uuid.UUID
+	// OccurredAt is when it happened, not in the future. If zero, that is now.
+	OccurredAt time.Time
 }
 
 // New returns an event whose data is v encoded by encoding/json without HTML escaping.
@@ -61,7 +64,7 @@ func Emit(ctx context.Context, tx any, events ...Event) ([]uuid.UUID, error) {
 		return nil, err
 	}
 	ids := make([]uuid.UUID, len(events))
-	var types, data, correlations, idTexts, sources array
+	var types, data, correlations, idTexts, sources, times array
 	for i, e := range events {
 		if !json.Valid(e.Data) {
 			return nil, fmt.Errorf("emit %s: the data of event %d is not JSON", e.Type, i+1)
@@ -80,8 +83,13 @@ func Emit(ctx context.Context, tx any, events ...Event) ([]uuid.UUID, error) {
 		correlations.add(e.CorrelationID)
 		idTexts.add(e.ID.String())
 		sources.add(e.Source)
+		at := ""
+		if !e.OccurredAt.IsZero() {
+			at = e.OccurredAt.UTC().Format(time.RFC3339Nano)
+		}
+		times.add(at)
 	}
-	if err := exec(ctx, statement, types.text(), data.text(), correlations.text(), idTexts.text(), sources.text()); err != nil {
+	if err := exec(ctx, statement, types.text(), data.text(), correlations.text(), idTexts.text(), sources.text(), times.text()); err != nil {
 		return nil, fmt.Errorf("emit: %w", err)
 	}
 	return ids, nil
@@ -90,9 +98,9 @@ func Emit(ctx context.Context, tx any, events ...Event) ([]uuid.UUID, error) {
 // Arrays are passed as text, which every driver can send. unnest returns rows in order, so the
 // events are emitted in order.
 const statement = `
-	SELECT medilab.emit(e.type, e.data::json, nullif(e.correlation_id, ''), e.id::uuid, e.source)
-	FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[])
-		AS e (type, data, correlation_id, id, source)`
+	SELECT medilab.emit(e.type, e.data::json, nullif(e.correlation_id, ''), e.id::uuid, e.source, nullif(e.occurred_at, '')::timestamptz)
+	FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[])
+		AS e (type, data, correlation_id, id, source, occurred_at)`
 
 type pgxExecer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)

@@ -200,6 +200,99 @@ func TestSQLDefaults(t *testing.T) {
 	}
 }
 
+// The data may be of any of these types, as a literal, a column or a parameter.
+func TestSQLTypesOfData(t *testing.T) {
+	pool := open(t)
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		_, err := pool.Exec(t.Context(), sql, args...)
+		check(t, err)
+	}
+	exec(`CREATE TABLE visits (j json, b jsonb, t text, v varchar(100)); INSERT INTO visits VALUES ('{"n":1}', '{"n":1}', '{"n":1}', '{"n":1}')`)
+	count := 0
+	for _, column := range []string{"j", "b", "t", "v"} {
+		exec(`SELECT medilab.emit('patient.created', ` + column + `) FROM visits`)
+		exec(`SELECT medilab.emit(event_type => 'patient.created', event_data => ` + column + `, source => 's') FROM visits`)
+		count += 2
+	}
+	for _, typed := range []string{"", "::json", "::jsonb", "::text", "::varchar"} {
+		exec(`SELECT medilab.emit('patient.created', '{"n":1}'` + typed + `)`)
+		exec(`SELECT medilab.emit($1, $2`+typed+`)`, "patient.created", `{"n":1}`)
+		exec(`SELECT medilab.emit($1, $2`+typed+`, occurred_at => $3)`, "patient.created", json.RawMessage(`{"n":1}`), time.Now().Add(-time.Hour))
+		count += 3
+	}
+	rows := outbox(t, pool)
+	for _, r := range rows {
+		if strings.ReplaceAll(r.Data, " ", "") != `{"n":1}` {
+			t.Errorf("the row is %+v", r)
+		}
+	}
+	if len(rows) != count {
+		t.Errorf("%d rows, want %d", len(rows), count)
+	}
+	for _, refused := range []string{`'{"n":'::text`, `'[]'::jsonb`, `NULL::jsonb`, `'{}', occurred_at => now() + interval '1 minute'`, `'{}', occurred_at => 'infinity'`, `'{}', occurred_at => '-infinity'`} {
+		if _, err := pool.Exec(t.Context(), `SELECT medilab.emit('patient.created', `+refused+`)`); err == nil {
+			t.Errorf("accepted: %s", refused)
+		}
+	}
+}
+
+// When an event happened is its emitter's word, in SQL and in Go.
+func TestOccurredAt(t *testing.T) {
+	pool := open(t)
+	const at = "2024-01-15T10:30:00.123456Z"
+	_, err := pool.Exec(t.Context(), `SELECT medilab.emit('patient.created', '{}', occurred_at => $1::text::timestamptz)`, at)
+	check(t, err)
+	occurred, err := time.Parse(time.RFC3339, at)
+	check(t, err)
+	_, err = emit.Emit(t.Context(), pool, emit.Event{Type: "patient.created", Data: json.RawMessage("{}"), OccurredAt: occurred})
+	check(t, err)
+	var same int
+	check(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.outbox WHERE emitted_at = $1::text::timestamptz AND inserted_at > now() - interval '1 hour'`, at).Scan(&same))
+	if same != 2 {
+		t.Errorf("%d rows have the time that was given", same)
+	}
+}
+
+// A role may be let emit some types alone, whichever of its roles it has them by.
+func TestRoleMayEmitSomeTypes(t *testing.T) {
+	pool := open(t)
+	conn, err := pool.Acquire(t.Context())
+	check(t, err)
+	defer conn.Release()
+	id := strings.ReplaceAll(uuid.NewString(), "-", "")
+	lab, ward, person := "lab_"+id, "ward_"+id, "person_"+id
+	exec := func(sql string) error {
+		_, err := conn.Exec(t.Context(), sql)
+		return err
+	}
+	roles := lab + ", " + ward + ", " + person
+	check(t, exec(`CREATE ROLE `+lab+`; CREATE ROLE `+ward+`; CREATE ROLE `+person))
+	defer func() { check(t, exec(`RESET SESSION AUTHORIZATION; DROP OWNED BY `+roles+`; DROP ROLE `+roles)) }()
+	may := func(role, eventType string, want bool) {
+		t.Helper()
+		check(t, exec(`SET SESSION AUTHORIZATION `+role))
+		err := exec(`SELECT medilab.emit('` + eventType + `', '{}')`)
+		if (err == nil) != want {
+			t.Errorf("%s emits %s: %v", role, eventType, err)
+		}
+		check(t, exec(`SELECT FROM medilab.event_types; RESET SESSION AUTHORIZATION`))
+	}
+	check(t, exec(`INSERT INTO medilab.event_types VALUES ('patient.created', '', ''), ('visit.created', '', '') ON CONFLICT DO NOTHING`))
+	check(t, exec(`SELECT medilab.allow_emit('`+lab+`', '{patient.created}')`))
+	may(lab, "patient.created", true)
+	may(lab, "visit.created", false)
+	check(t, exec(`SELECT medilab.allow_emit('`+ward+`', '{visit.created}'); GRANT `+ward+`, `+lab+` TO `+person))
+	may(person, "patient.created", true)
+	may(person, "visit.created", true)
+	check(t, exec(`SELECT medilab.allow_emit('`+lab+`')`))
+	may(lab, "visit.created", true)
+	check(t, exec(`SELECT medilab.emit('visit.created', '{}')`)) // the owner
+	if exec(`SELECT medilab.allow_emit('`+lab+`', '{patient.made}')`) == nil {
+		t.Error("an unknown type was allowed")
+	}
+}
+
 // A role of the clinic needs the right to call the function, and gets nothing else by it.
 func TestRoleNeedsOnlyExecute(t *testing.T) {
 	pool := open(t)
@@ -218,10 +311,12 @@ func TestRoleNeedsOnlyExecute(t *testing.T) {
 	if exec(call) == nil {
 		t.Error("a role without rights can emit")
 	}
-	check(t, exec(`RESET ROLE; GRANT EXECUTE ON FUNCTION medilab.emit TO `+role+`; SET ROLE `+role))
+	check(t, exec(`RESET ROLE; SELECT medilab.allow_emit('`+role+`'); SET ROLE `+role))
 	check(t, exec(call))
 	for _, forbidden := range []string{
 		`SELECT FROM medilab.outbox`, `DELETE FROM medilab.outbox`, `SELECT medilab.outbox_done('{1}')`, `SELECT FROM medilab.events`,
+		`DELETE FROM medilab.event_types`, `SELECT FROM medilab.emitters`, `SELECT medilab.allow_emit('` + role + `')`,
+		`SELECT medilab.emit_json('patient.created', '{}', NULL, NULL, NULL, NULL)`,
 	} {
 		if exec(forbidden) == nil {
 			t.Errorf("the clinic's role can %s", forbidden)

@@ -24,7 +24,7 @@ func ReadState(ctx context.Context, pool *pgxpool.Pool) (State, error) {
 	var oldest float64
 	err := pool.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM (SELECT FROM medilab.outbox LIMIT $1) AS waiting),
-			coalesce((SELECT extract(epoch FROM clock_timestamp() - emitted_at) FROM medilab.outbox ORDER BY seq LIMIT 1), 0)::float8,
+			coalesce((SELECT extract(epoch FROM clock_timestamp() - coalesce(inserted_at, emitted_at)) FROM medilab.outbox ORDER BY seq LIMIT 1), 0)::float8,
 			(SELECT count(*) FROM medilab.parked_events)`, WaitingMax).Scan(&s.Waiting, &oldest, &s.Parked)
 	if err != nil {
 		return State{}, fmt.Errorf("read the state of the outbox: %w", err)
