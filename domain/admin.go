@@ -18,6 +18,7 @@ const (
 	AdminSecretsResealed  AdminAction = "secrets.resealed"
 	AdminReadModelRebuilt AdminAction = "read_model.rebuilt"
 	AdminParkedRetried    AdminAction = "parked_event.retried"   // it is in the log now
+	AdminParkedMended     AdminAction = "parked_event.mended"    // likewise, with other data
 	AdminParkedDiscarded  AdminAction = "parked_event.discarded" // it is gone for good
 )
 

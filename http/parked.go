@@ -1,6 +1,7 @@
 package http
 
 import (
+	"encoding/json"
 	"net/http"
 	"strconv"
 
@@ -17,7 +18,7 @@ func (s *Server) parkedOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: listOf[outbox.ParkedEvent], large: true, serve: s.listParkedEvents,
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin,
-		status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true, serve: s.retryParkedEvent,
+		body: mendedEvent, status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true, serve: s.retryParkedEvent,
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/discard", id: "discardParkedEvent", summary: "Drop a parked event for good", scope: domain.ScopeAdmin,
 		status: http.StatusNoContent, serve: s.discardParkedEvent,
@@ -34,12 +35,21 @@ func (s *Server) listParkedEvents(x *request, r *http.Request) error {
 	return x.respond(page, err)
 }
 
+var mendedEvent = object[json.RawMessage]{name: "MendedEvent", optional: true, limit: maxEventBody, fields: []field[json.RawMessage]{
+	plain("event_data", jsonRaw, func(data *json.RawMessage) *json.RawMessage { return data },
+		schema{"description": "instead of what was emitted; left out: as it was emitted"}),
+}}
+
 func (s *Server) retryParkedEvent(x *request, r *http.Request) error {
 	id, err := pathParked(r)
 	if err != nil {
 		return err
 	}
-	accepted, err := outbox.RetryParked(r.Context(), s.commands, x.caller, id)
+	var data json.RawMessage
+	if err := mendedEvent.read(x, r, &data, noRules); err != nil {
+		return err
+	}
+	accepted, err := outbox.RetryParked(r.Context(), s.commands, x.caller, id, data)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ func TestParkedEvents(t *testing.T) {
 		`INSERT INTO medilab.event_types VALUES ('lab.result_ready', 'Готов анализ', 'A result is ready')`,
 		`SELECT medilab.emit('lab.result_ready', '` + data + `', correlation_id => 'c-7', event_id => '0190163d-8694-739b-aea5-966c26f8ad90')`,
 		`SELECT medilab.emit('patient.created', '{"twice":1,"twice":2}')`,
+		`SELECT medilab.emit('patient.updated', '{"poisoned":1e999}')`,
 	} {
 		if _, err := conn.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
@@ -49,8 +50,8 @@ func TestParkedEvents(t *testing.T) {
 		return byType
 	}
 	var waiting map[string]parked
-	p.Until("both are parked", func() bool { waiting = list(); return len(waiting) == 2 })
-	unknown, twice := waiting["lab.result_ready"], waiting["patient.created"]
+	p.Until("all are parked", func() bool { waiting = list(); return len(waiting) == 3 })
+	unknown, twice, poisoned := waiting["lab.result_ready"], waiting["patient.created"], waiting["patient.updated"]
 	path := func(of parked, what string) string { return fmt.Sprintf("/webhooks/events/parked/%d/%s", of.ID, what) }
 	p.refused(409, "POST", path(unknown, "retry"), "", "", "not a known event type")
 	p.refused(409, "POST", path(twice, "retry"), "", "", "repeats a key")
@@ -74,8 +75,15 @@ func TestParkedEvents(t *testing.T) {
 	if got := in.Await(1)[0]; !strings.Contains(string(got.Body), `"event_data":`+data+`,`) || got.Header.Get("X-Webhook-Event-Id") != unknown.Event {
 		t.Errorf("delivered was %s", got.Body)
 	}
+	// One is mended, and keeps its id.
+	p.refused(422, "POST", path(poisoned, "retry"), `{"event_data":[]}`, "event_data", "")
+	p.refused(422, "POST", path(poisoned, "retry"), `{"data":{}}`, "data", "")
+	p.api(202, "POST", path(poisoned, "retry"), `{"event_data":{ "poisoned":false }}`, &accepted)
+	if got := in.Await(2)[1]; accepted.ID != poisoned.Event || !strings.Contains(string(got.Body), `"event_data":{ "poisoned":false },`) {
+		t.Errorf("accepted is %+v, delivered was %s", accepted, got.Body)
+	}
 	p.api(204, "POST", path(twice, "discard"), "", nil)
-	for _, gone := range []parked{unknown, twice} {
+	for _, gone := range []parked{unknown, twice, poisoned} {
 		p.refused(404, "POST", path(gone, "retry"), "", "", "")
 		p.refused(404, "POST", path(gone, "discard"), "", "", "")
 	}
@@ -92,11 +100,14 @@ func TestParkedEvents(t *testing.T) {
 			t.Errorf("the log does not tell of %s: %s", words, said)
 		}
 	}
+	if !strings.Contains(said, "parked_event.mended") || !strings.Contains(said, poisoned.Event) || strings.Count(said, "SHA-256") != 2 {
+		t.Errorf("the log does not tell what was mended: %s", said)
+	}
 	if strings.Contains(said, "Иван") {
 		t.Errorf("the record of it holds the event's data: %s", said)
 	}
 	p.command(0, "", "audit", "verify")
-	if n := len(in.All()); n != 1 {
-		t.Errorf("%d calls arrived, want 1", n)
+	if n := len(in.All()); n != 2 {
+		t.Errorf("%d calls arrived, want 2", n)
 	}
 }

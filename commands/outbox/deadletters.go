@@ -1,10 +1,13 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,6 +31,8 @@ type ParkedEvent struct {
 	EmittedAt     time.Time       `json:"emitted_at"`
 	ParkedAt      time.Time       `json:"parked_at"`
 	Reason        string          `json:"reason"`
+
+	mended string // what became of its data, for the log
 }
 
 // maxPageBytes bounds the data of a page of dead letters; the first comes whatever its size.
@@ -57,18 +62,28 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (f
 	return found, more, nil
 }
 
-// RetryParked appends a dead letter to the log as it was emitted: its type may be known by now.
-// A *domain.Error of KindConflict says why it still cannot be accepted; then it stays.
-func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Caller, id int64) (commands.Accepted, error) {
+// RetryParked appends a dead letter to the log as it was emitted, as its type may be known by now,
+// or with mended data, which nil leaves. A *domain.Error of KindConflict says why it still cannot
+// be accepted; then it stays.
+func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Caller, id int64, mended json.RawMessage) (commands.Accepted, error) {
 	p, err := findParked(ctx, c, id)
 	if err != nil {
 		return commands.Accepted{}, err
+	}
+	action := domain.AdminParkedRetried
+	if mended != nil {
+		if err := checkMended(c.Catalog, p, mended); err != nil {
+			return commands.Accepted{}, err
+		}
+		action = domain.AdminParkedMended
+		p.mended = fmt.Sprintf("; its data, %s, became %s", digest(p.EventData), digest(mended))
+		p.EventData = bytes.Clone(mended)
 	}
 	triggered, err := accept(c.Catalog, p.emission())
 	if err != nil {
 		return commands.Accepted{}, domain.Conflict("it still cannot be accepted: " + err.Error())
 	}
-	unit := p.remove(caller, domain.AdminParkedRetried)
+	unit := p.remove(caller, action)
 	event := domain.EventID(p.EventID)
 	unit.Writes = append(unit.Writes, write(p.emission(), triggered, p.removal().Stream()))
 	appended, err := c.Directory.Append(ctx, unit)
@@ -80,6 +95,17 @@ func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Call
 		return commands.Accepted{}, err
 	}
 	return commands.Accepted{EventID: event, EventType: domain.EventType(triggered.EventType), AcceptedAt: appended.RecordedAt}, nil
+}
+
+// checkMended returns what is wrong with the data that somebody gave for the dead letter.
+func checkMended(catalog domain.Catalog, p ParkedEvent, data json.RawMessage) error {
+	refused := catalog.TriggeredFields(domain.EventTriggered{EventType: p.EventType, EventData: data})
+	return domain.CheckFields(slices.DeleteFunc(refused, func(f domain.FieldError) bool { return f.Field != "event_data" }))
+}
+
+// digest names data without showing it.
+func digest(data []byte) string {
+	return fmt.Sprintf("%d bytes with SHA-256 %x", len(data), sha256.Sum256(data))
 }
 
 // DiscardParked deletes a dead letter with its data.
@@ -123,8 +149,8 @@ func (p ParkedEvent) removal() domain.AdminID {
 // remove returns what deletes the dead letter and records in the log who did.
 func (p ParkedEvent) remove(caller commands.Caller, action domain.AdminAction) eventstore.Unit {
 	const maxRunes = 200 // of what the emitter wrote
-	acted := domain.AdminActed{Action: action, Detail: fmt.Sprintf("event %s of type %s, emitted by %s: %s",
-		p.EventID, shorten(p.EventType, maxRunes), p.EmittedBy, shorten(p.Reason, maxRunes))}
+	acted := domain.AdminActed{Action: action, Detail: fmt.Sprintf("event %s of type %s, emitted by %s: %s%s",
+		p.EventID, shorten(p.EventType, maxRunes), p.EmittedBy, shorten(p.Reason, maxRunes), p.mended)}
 	return eventstore.Unit{
 		Writes: []eventstore.Write{{
 			Stream:   p.removal().Stream(),
