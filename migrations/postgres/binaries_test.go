@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // fakePostgres makes a bin folder whose programs only tell a version.
@@ -269,6 +271,9 @@ func TestEndpointURL(t *testing.T) {
 	} {
 		if got := test.e.fits(); got != test.fits {
 			t.Errorf("%s: fits = %v", name, got)
+		}
+		if config, err := pgx.ParseConfig(test.e.url("a b+c")); test.fits && (err != nil || config.Host != test.e.dir || config.Password != "a b+c") {
+			t.Errorf("%s: host %q, %v", name, config.Host, err)
 		}
 	}
 }

@@ -213,7 +213,7 @@ func (e endpoint) url(password string) string {
 		Scheme:   "postgres",
 		User:     url.UserPassword(roleName, password),
 		Path:     "/" + databaseName,
-		RawQuery: query.Encode(),
+		RawQuery: strings.ReplaceAll(query.Encode(), "+", "%20"), // in a connection URL a plus is a plus
 	}
 	return u.String()
 }

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -217,6 +218,9 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("find the data folder %s: %w", o.DataDir, err)
 	}
 	o.DataDir = dir
+	if err := forgetLibpq(); err != nil {
+		return o, err
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -227,6 +231,19 @@ func (o Options) complete() (Options, error) {
 		o.search = installed
 	}
 	return o, nil
+}
+
+// forgetLibpq removes from this process's environment what libpq reads there, as PGOPTIONS: it is meant
+// for other servers, and every connection to ours would take it.
+func forgetLibpq() error {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") {
+			if err := os.Unsetenv(name); err != nil {
+				return fmt.Errorf("forget %s: %w", name, err)
+			}
+		}
+	}
+	return nil
 }
 
 func (o Options) lockFile() string    { return filepath.Join(o.DataDir, "lock") }

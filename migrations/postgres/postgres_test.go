@@ -297,7 +297,13 @@ func listing(t *testing.T, dir string) string {
 
 // TestFirstStart is the way of a user: everything as in production, in a folder that is made.
 func TestFirstStart(t *testing.T) {
-	dir := filepath.Join(shortDir(t), "sub", "data")
+	// What is meant for other servers is not for ours.
+	for _, variable := range []string{"PGSERVICE=clinic", "PGTARGETSESSIONATTRS=standby", "PGOPTIONS=-cfoo=bar", "PGTZ=Nowhere", "PGMINPROTOCOLVERSION=9",
+		"PGCONNECT_TIMEOUT=x", "PGREQUIREAUTH=none", "PGSSLMODE=x", "PGHOST=elsewhere", "PGPORT=x", "PGDATESTYLE=German", "PGCLIENTENCODING=x"} {
+		name, value, _ := strings.Cut(variable, "=")
+		t.Setenv(name, value)
+	}
+	dir := filepath.Join(shortDir(t), "a sub+folder", "data")
 	o := options(t, dir)
 	o.Disposable = false
 	s := mustStart(t, o)
