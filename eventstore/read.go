@@ -69,15 +69,17 @@ func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, err
 	if events := l.tail.after(after, limit); events != nil {
 		return events, nil
 	}
-	events, err := l.page(ctx, after, math.MaxInt64, limit)
+	events, err := readPage(ctx, l.pool, after, math.MaxInt64, limit)
 	l.decode(events)
 	return events, err
 }
 
-// page reads up to limit events between the positions, undecoded: as many as fit, at
+// readPage reads up to limit events between the positions, undecoded: as many as fit, at
 // least one if there is one.
-func (l *Log) page(ctx context.Context, after, to Position, limit int) ([]Event, error) {
-	return collect(l.pool.Query(ctx, `
+func readPage(ctx context.Context, db interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}, after, to Position, limit int) ([]Event, error) {
+	return collect(db.Query(ctx, `
 		SELECT `+eventColumns+` FROM (
 			SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
 			FROM (SELECT * FROM medilab.events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) AS page
@@ -229,7 +231,7 @@ func (l *Log) Scan(ctx context.Context, after, to Position, size int, yield func
 
 func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan<- []Event) error {
 	for after < to {
-		page, err := l.page(ctx, after, to, size)
+		page, err := readPage(ctx, l.pool, after, to, size)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"time"
@@ -21,6 +22,7 @@ const (
 	FlawSeal      Flaw = "seal"      // events are not what was sealed when they were appended
 	FlawVersion   Flaw = "version"   // a stream's versions are not 1, 2, ...
 	FlawUndecoded Flaw = "undecoded" // an event does not decode
+	FlawSchema    Flaw = "schema"    // a table is not what keeps the log unchanged
 )
 
 // Damage is one thing that is wrong with the log.
@@ -38,22 +40,29 @@ type seal struct {
 	sum         []byte
 }
 
-// Verify checks the whole log up to its present head: that no position is
-// missing, that every event is what was sealed when it was appended, decodes,
-// and has the version that its place in its stream demands. It reports what is
-// wrong and goes on; the error is that the checking failed. Memory is constant.
+// Verify checks the whole log up to its present head: that its tables are what keeps it
+// unchanged, that no position is missing, that every event is what was sealed when it was
+// appended, decodes, and has the version that its place in its stream demands. It reports
+// what is wrong and goes on; the error is that the checking failed. Memory is constant.
 func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(done, total Position)) error {
-	// What is up to the head does not change, so no transaction need be open for as
-	// long as this takes.
-	v := verifier{log: l, report: report, progress: progress, next: 1, digest: sha256.New()}
-	var last Position
-	err := l.pool.QueryRow(ctx, `SELECT h.position, h.last_seal, (SELECT coalesce(max(position), 0) FROM medilab.events) FROM medilab.log_head AS h`).
-		Scan(&v.head, &v.headSeal, &last)
+	pooled, err := l.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("verify the log: %w", err)
 	}
-	if last > v.head {
-		v.damage(FlawSeal, v.head+1, "", "events up to %d stand behind the log's head, %d: the log did not append them", last, v.head)
+	// A search path may put others before the functions and operators of Postgres.
+	db := pooled.Hijack()
+	defer db.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
+	if _, err := db.Exec(ctx, `SET search_path = pg_catalog`); err != nil {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	// What is up to the head does not change, so no transaction need be open for as
+	// long as this takes.
+	v := verifier{log: l, db: db, report: report, progress: progress, next: 1, digest: sha256.New()}
+	if err := v.schema(ctx); err != nil {
+		return err
+	}
+	if ok, err := v.ends(ctx); err != nil || !ok {
+		return err
 	}
 	if err := v.seals(ctx); err != nil {
 		return err
@@ -61,9 +70,36 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 	return v.versions(ctx)
 }
 
+// ends reads the head, and reports rows where no append puts one: who reads by position
+// does not see them, who reads a stream does.
+func (v *verifier) ends(ctx context.Context) (ok bool, err error) {
+	var heads, events, seals int64
+	err = v.db.QueryRow(ctx, `SELECT h.position, h.last_seal, (SELECT count(*) FROM medilab.log_head),
+			(SELECT count(*) FROM medilab.events WHERE position < 1 OR position > h.position OR position IS NULL),
+			(SELECT count(*) FROM medilab.seals WHERE last_position < 1 OR last_position > h.position OR last_position IS NULL)
+		FROM medilab.log_head AS h`).Scan(&v.head, &v.headSeal, &heads, &events, &seals)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		v.damage(FlawSeal, 0, "", "the log has no head")
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("verify the log: %w", err)
+	}
+	for name, n := range map[string]int64{"events": events, "seals": seals} {
+		if n > 0 {
+			v.damage(FlawSeal, 0, "", "medilab.%s holds rows before position 1 or behind the log's head, %d, that the log did not append: %d", name, v.head, n)
+		}
+	}
+	if heads > 1 {
+		v.damage(FlawSeal, 0, "", "the log has %d heads", heads)
+	}
+	return true, nil
+}
+
 // verifier walks the log and its seals side by side.
 type verifier struct {
 	log      *Log
+	db       *pgx.Conn
 	report   func(Damage)
 	progress func(done, total Position)
 	head     Position
@@ -86,7 +122,7 @@ func (v *verifier) seals(ctx context.Context) error {
 	const page = 1000
 	last := Position(0)
 	for {
-		rows, err := v.log.pool.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
+		rows, err := v.db.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
 			WHERE last_position > $1 AND last_position <= $2 ORDER BY last_position LIMIT $3`, last, v.head, page)
 		if err != nil {
 			return fmt.Errorf("verify the log: %w", err)
@@ -110,7 +146,6 @@ func (v *verifier) seals(ctx context.Context) error {
 		}
 	}
 	if last < v.head {
-		v.damage(FlawSeal, last+1, "", "positions %d to %d are not sealed", last+1, v.head)
 		return v.batch(ctx, seal{first: last + 1, last: v.head})
 	}
 	if !bytes.Equal(v.before, v.headSeal) {
@@ -119,8 +154,8 @@ func (v *verifier) seals(ctx context.Context) error {
 	return nil
 }
 
-// batch checks the events of one seal; a seal without a sum is missing, and
-// only its events are checked.
+// batch checks the events of one seal. Without a sum the seal is missing; the next one
+// says then whether the events are what they were.
 func (v *verifier) batch(ctx context.Context, s seal) error {
 	if s.first != v.next {
 		v.damage(FlawSeal, v.next, "", "the seal up to %d starts at %d: it should at %d", s.last, s.first, v.next)
@@ -152,6 +187,8 @@ func (v *verifier) batch(ctx context.Context, s seal) error {
 	}
 	v.next = s.last + 1
 	if s.sum == nil {
+		v.damage(FlawSeal, s.first, "", "positions %d to %d are not sealed", s.first, s.last)
+		v.before = v.sum(s)
 		return nil
 	}
 	if whole && (!sameTime || !bytes.Equal(v.sum(s), s.sum)) {
@@ -193,7 +230,7 @@ func (v *verifier) event(ctx context.Context, at Position) (Event, bool, error) 
 // readPage reads what follows the position.
 func (v *verifier) readPage(ctx context.Context, after Position) (err error) {
 	const most = 2000
-	if v.page, err = v.log.page(ctx, after, v.head, most); err != nil {
+	if v.page, err = readPage(ctx, v.db, after, v.head, most); err != nil {
 		return err
 	}
 	v.read = v.head
@@ -206,7 +243,7 @@ func (v *verifier) readPage(ctx context.Context, after Position) (err error) {
 // versions looks for streams with holes. The index of streams has them in
 // order, so the database needs no memory for it either.
 func (v *verifier) versions(ctx context.Context) error {
-	tx, err := v.log.pool.Begin(ctx)
+	tx, err := v.db.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("verify the log: %w", err)
 	}

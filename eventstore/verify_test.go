@@ -47,13 +47,18 @@ func TestSealedAgain(t *testing.T) {
 	tamper := func(sql string, args ...any) {
 		t.Helper()
 		err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-			for _, table := range []string{"events", "seals"} {
-				if _, err := tx.Exec(t.Context(), `ALTER TABLE medilab.`+table+` DISABLE TRIGGER `+table+`_append_only`); err != nil {
-					return err
-				}
+			guard := func(state string) error {
+				_, err := tx.Conn().PgConn().Exec(t.Context(), `ALTER TABLE medilab.events `+state+` TRIGGER events_append_only;
+					ALTER TABLE medilab.seals `+state+` TRIGGER seals_append_only`).ReadAll()
+				return err
 			}
-			_, err := tx.Exec(t.Context(), sql, args...)
-			return err
+			if err := guard("DISABLE"); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
+				return err
+			}
+			return guard("ENABLE ALWAYS")
 		})
 		if err != nil {
 			t.Fatal(err)

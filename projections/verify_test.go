@@ -38,15 +38,19 @@ func (b *bench) tamper(sql string, args ...any) {
 		b.t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(b.ctx)) //nolint:errcheck // after a commit there is nothing to undo
-	for _, table := range []string{"events", "seals"} {
-		if _, err := tx.Exec(b.ctx, `ALTER TABLE medilab.`+table+` DISABLE TRIGGER `+table+`_append_only`); err != nil {
-			b.t.Fatal(err)
+	guard := func(state string) {
+		for _, table := range []string{"events", "seals"} {
+			if _, err := tx.Exec(b.ctx, `ALTER TABLE medilab.`+table+` `+state+` TRIGGER `+table+`_append_only`); err != nil {
+				b.t.Fatal(err)
+			}
 		}
 	}
+	guard("DISABLE")
 	tag, err := tx.Exec(b.ctx, sql, args...)
 	if err != nil || tag.RowsAffected() == 0 {
 		b.t.Fatalf("%s: %d rows, %v", sql, tag.RowsAffected(), err)
 	}
+	guard("ENABLE ALWAYS")
 	if err := tx.Commit(b.ctx); err != nil {
 		b.t.Fatal(err)
 	}

@@ -72,6 +72,7 @@ func TestAnchors(t *testing.T) {
 		`SET session_replication_role = replica`, `ALTER TABLE medilab.events DISABLE TRIGGER USER`, `ALTER TABLE medilab.seals DISABLE TRIGGER USER`,
 		`DELETE FROM medilab.events WHERE position > 3`, `DELETE FROM medilab.seals WHERE last_position > 3`,
 		`UPDATE medilab.log_head SET (position, last_seal, recorded_at) = (SELECT last_position, seal, recorded_at FROM medilab.seals ORDER BY last_position DESC LIMIT 1)`,
+		`ALTER TABLE medilab.events ENABLE ALWAYS TRIGGER events_append_only`, `ALTER TABLE medilab.seals ENABLE ALWAYS TRIGGER seals_append_only`,
 	} {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -40,16 +41,18 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 					})
 				}
 				if err != nil {
-					return fmt.Errorf("the check was not completed: %w", err)
+					err = fmt.Errorf("the check was not completed: %w", err)
 				}
 				switch {
+				case err != nil && found == 0:
+					return err
 				case wantsJSON(c):
-					err = printJSON(c.OutOrStdout(), map[string]any{"events": head, "problems": problems, "found": found})
+					err = errors.Join(err, printJSON(c.OutOrStdout(), map[string]any{"events": head, "problems": problems, "found": found}))
 				case found == 0:
 					text := fmt.Sprintf("Verified %d events, nothing is wrong", head)
 					return printResult(c, nil, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
-				default:
-					err = printTable(c.OutOrStdout(), problemRows(problems, found))
+				default: // of a check that was not completed too
+					err = errors.Join(err, printTable(c.OutOrStdout(), problemRows(problems, found)))
 				}
 				if err == nil && found > 0 {
 					err = fmt.Errorf("found wrong: %d; a read model can be mended by `medilab-webhooks projections rebuild`, the log only from a backup", found)
