@@ -2,6 +2,7 @@ package domain
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -9,15 +10,25 @@ import (
 // An event is something that happened in the clinic and that outside systems
 // may want to hear of. Its stream holds what it was, and to whom it went.
 
-// EventTriggered is what the clinic emitted. Its time is the log's: recorded_at.
+// EventTriggered is what the clinic emitted. It was accepted at the log's time, recorded_at.
 type EventTriggered struct {
 	EventType     string `json:"event_type"`
 	Source        string `json:"source,omitempty"`
 	CorrelationID string `json:"correlation_id,omitempty"`
+	// OccurredAt is when it was emitted, if that was not when it was accepted: see Occurred.
+	OccurredAt time.Time `json:"occurred_at,omitzero"`
 	// Recipients are all webhooks that the event goes to, none included, when that was
 	// decided as it was appended. Nil: an EventDispatched says it, if there are any.
 	Recipients []Recipient     `json:"recipients,omitzero"`
 	EventData  json.RawMessage `json:"event_data"` // the exact bytes as accepted
+}
+
+// Occurred returns when the event occurred; acceptedAt is the log's time of it.
+func (c EventTriggered) Occurred(acceptedAt time.Time) time.Time {
+	if c.OccurredAt.IsZero() {
+		return acceptedAt
+	}
+	return c.OccurredAt
 }
 
 // EventDispatched lists every webhook that the event goes to, when that was
@@ -90,6 +101,9 @@ func (c *EventTriggered) form(f *form) {
 	text(f, `{"event_type":`, &c.EventType)
 	textOrNone(f, `,"source":`, &c.Source)
 	textOrNone(f, `,"correlation_id":`, &c.CorrelationID)
+	if f.optional(`,"occurred_at":`, !c.OccurredAt.IsZero()) {
+		f.time("", &c.OccurredAt)
+	}
 	if list(f, `,"recipients":[`, &c.Recipients, c.Recipients != nil) {
 		for i := 0; more(f, &c.Recipients, i); i++ {
 			f.letters("{")

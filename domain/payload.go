@@ -36,7 +36,7 @@ type Payload struct {
 	DeliveryID    uuid.UUID
 	CorrelationID string    // empty: none
 	Source        string    // empty: none
-	OccurredAt    time.Time // when the event was accepted
+	OccurredAt    time.Time // when the event was emitted
 	Timestamp     time.Time // when this attempt is made
 	Attempt       int       // from 1
 }

@@ -110,7 +110,7 @@ func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
 		if err != nil {
 			return err
 		}
-		attempt.OccurredAt = event.AcceptedAt
+		attempt.OccurredAt = event.OccurredAt
 		attempt.Event = domain.EventTriggered{EventType: event.Type, Source: event.Source, EventData: event.Data}
 		if event.CorrelationID != nil {
 			attempt.Event.CorrelationID = *event.CorrelationID

@@ -57,6 +57,7 @@ func appendEvent(dst []byte, e projections.Event) []byte {
 	dst = appendOrNull(append(dst, `,"correlation_id":`...), e.CorrelationID)
 	dst = append(append(dst, `,"event_data":`...), e.Data...)
 	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
+	dst = appendMoment(append(dst, `,"occurred_at":`...), e.OccurredAt)
 	return append(strconv.AppendInt(append(dst, `,"position":`...), int64(e.Position), 10), '}')
 }
 
@@ -92,6 +93,8 @@ func (s *Server) listDeliveries(x *request, r *http.Request) error {
 type explanationView struct {
 	EventID   domain.EventID `json:"event_id"`
 	EventType string         `json:"event_type"`
+	// When it was emitted, however late it was accepted.
+	OccurredAt moment `json:"occurred_at"`
 	projections.Page[verdictView]
 }
 
@@ -103,6 +106,7 @@ type verdictView struct {
 	WebhookVersion int64               `json:"webhook_version"` // at that moment
 	Verdict        projections.Verdict `json:"verdict"`
 	DeliveryID     *domain.DeliveryID  `json:"delivery_id,omitempty"`
+	SentBy         []projections.Sent  `json:"sent_by"` // the dispatch, and each replay
 	failedCondition
 }
 
@@ -127,13 +131,13 @@ func (s *Server) explainEvent(x *request, r *http.Request) error {
 	for i, e := range explained {
 		verdicts[i] = verdictOf(e)
 	}
-	return x.respond(explanationView{event.ID, event.Type, pageOf(verdicts, x)}, nil)
+	return x.respond(explanationView{event.ID, event.Type, moment(event.OccurredAt), pageOf(verdicts, x)}, nil)
 }
 
 func verdictOf(e projections.Explained) verdictView {
 	v := verdictView{
 		WebhookID: e.Webhook.ID, WebhookNumber: e.Webhook.Number, WebhookName: e.Webhook.Name,
-		WebhookVersion: e.Webhook.Version, Verdict: e.Verdict,
+		WebhookVersion: e.Webhook.Version, Verdict: e.Verdict, SentBy: e.SentBy,
 	}
 	if e.Delivery != nil {
 		v.DeliveryID = &e.Delivery.ID

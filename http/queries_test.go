@@ -251,6 +251,14 @@ func TestTheWayOfAnEvent(t *testing.T) {
 	s.ask("GET", "/api/v1/webhooks/1?as_of=2020-01-01T00:00:00Z", "").want(404)
 	s.ask("GET", "/api/v1/webhooks/1?as_of="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "").want(404)
 	s.ask("GET", "/api/v1/webhooks/1?as_of=yesterday", "").refusing("as_of")
+	for position, want := range map[string]string{"1": "1", fmt.Sprint(s.head() - 1): "1"} { // the last entry deletes it
+		if then := s.ask("GET", "/api/v1/webhooks/1?as_of="+position, "").want(200); then.get("version") != want {
+			t.Errorf("as of position %s: %s", position, then.body)
+		}
+	}
+	s.ask("GET", "/api/v1/webhooks/1?as_of="+fmt.Sprint(s.head()), "").want(404)
+	s.ask("GET", "/api/v1/webhooks/1?as_of=0", "").refusing("as_of")
+	s.ask("GET", "/api/v1/webhooks/1?as_of=-1", "").refusing("as_of")
 }
 
 func TestRetryAndCancel(t *testing.T) {
@@ -640,6 +648,16 @@ func TestBacktest(t *testing.T) {
 			t.Errorf("%s: %s, want %s", body, got.body, want)
 		}
 	}
+	// What the log recorded counts, not what the webhook is by now.
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"filters":{"age_max":15}}`).want(200)
+	for body, want := range map[string]string{``: "4 1 1 1", `{"filters":{"age_min":18}}`: "4 1 0 0"} {
+		got := s.ask("POST", "/api/v1/webhooks/1/backtest", body).want(200)
+		if counts := strings.Join([]string{got.get("considered"), got.get("matched"), got.get("gained"), got.get("lost")}, " "); counts != want {
+			t.Errorf("after a change, %s: %s, want %s", body, got.body, want)
+		}
+	}
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"filters":{"age_min":18}}`).want(200)
+	head = s.head()
 	if got := s.ask("POST", "/api/v1/webhooks/1/backtest", `{"filters":{"age_max":15}}`); got.text("samples", 0, "change") != "lost" || got.text("samples", 1, "change") != "gained" {
 		t.Errorf("samples: %s", got.body)
 	}
@@ -692,6 +710,13 @@ func TestReplay(t *testing.T) {
 	first := s.ask("GET", "/api/v1/webhooks/events?event_type=patient.created", "").want(200).text("items", 0, "event_id")
 	if got := s.ask("GET", "/api/v1/webhooks/events/"+first+"/deliveries", "").want(200); got.text("items", 0, "state") != "delivered" {
 		t.Errorf("a delivery that a replay made: %s", got.body)
+	}
+	// What a replay sent is explained, to a webhook that did not exist then too.
+	explain := s.ask("GET", "/api/v1/webhooks/events/"+first+"/explain", "").want(200)
+	delivery := s.ask("GET", "/api/v1/webhooks/events/"+first+"/deliveries", "").want(200).text("items", 0, "delivery_id")
+	sent := fmt.Sprintf(`[{"kind":"replay","id":"%s","delivery_id":"%s","state":"delivered"}]`, made.text("replay_id"), delivery)
+	if explain.text("items", 0, "verdict") != "not_registered_yet" || explain.get("items", 0, "webhook_version") != "0" || explain.get("items", 0, "sent_by") != sent {
+		t.Errorf("explained as %s, want %s", explain.body, sent)
 	}
 	again := replay("").want(202)
 	if again.get("matched") != "3" {

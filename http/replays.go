@@ -34,8 +34,8 @@ var backtest = object[backtestRequest]{name: "Backtest", optional: true, checked
 	plain("to", jsonTime, func(b *backtestRequest) *time.Time { return &b.to }, schema{"description": "left out: to its end"}),
 }}
 
-// backtestWebhook compares what the caller proposes with the webhook as it is, over
-// recorded history. What is left out stays as it is; null clears.
+// backtestWebhook compares what the caller proposes with what was sent to the webhook, over
+// recorded history. What is left out stays as the webhook has it; null clears.
 func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) error {
 	var in backtestRequest
 	rules := func() []domain.FieldError {
@@ -52,10 +52,6 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 	if in.spec.Filters.Given {
 		filters = in.spec.Filters.Value
 	}
-	current, err := domain.NewMatcher(w.Events, w.Filters)
-	if err != nil {
-		return err
-	}
 	proposed, err := domain.NewMatcher(events, filters)
 	if err != nil {
 		return err
@@ -65,7 +61,7 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 		return err
 	}
 	defer release()
-	return x.respond(s.queries.Backtest(r.Context(), current, proposed, in.from, in.to))
+	return x.respond(s.queries.Backtest(r.Context(), w.ID, proposed, in.from, in.to))
 }
 
 type replayRequest struct {

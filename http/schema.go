@@ -51,7 +51,8 @@ var special = map[reflect.Type]schema{
 	reflect.TypeFor[projections.ReplayState]():    enum(projections.ReplayRunning, projections.ReplayDone),
 	reflect.TypeFor[projections.BacktestChange](): enum(projections.BacktestGained, projections.BacktestLost, projections.BacktestUnchanged),
 	reflect.TypeFor[projections.Verdict](): enum(projections.VerdictDelivered, projections.VerdictPending, projections.VerdictFailed, projections.VerdictCancelled,
-		projections.VerdictNotSubscribed, projections.VerdictInactive, projections.VerdictFiltered),
+		projections.VerdictNotSubscribed, projections.VerdictInactive, projections.VerdictFiltered, projections.VerdictNotRegistered),
+	reflect.TypeFor[projections.SentKind](): enum(projections.SentByDispatch, projections.SentByReplay, projections.SentByTest),
 }
 
 func enum[T ~string](values ...T) schema { return schema{"type": "string", "enum": values} }

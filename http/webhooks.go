@@ -17,8 +17,27 @@ import (
 var (
 	webhookStatus = choiceParam("status", "which webhooks", "all", "all", "active", "inactive")
 	webhookWords  = textParam("q", "text in the name, description or url")
-	asOf          = timeParam("as_of", "the time at which the webhook was as answered")
+	asOf          = param[pointInLog]{
+		name: "as_of", text: "the time, or the position in the log, at which the webhook was as answered",
+		schema: schema{"type": "string"}, parse: parsePointInLog,
+	}
 )
+
+// pointInLog is a time, or the position if that is not 0.
+type pointInLog struct {
+	at       time.Time
+	position projections.Position
+}
+
+func parsePointInLog(value string, catalog domain.Catalog) (p pointInLog, problem string) {
+	if n, err := strconv.ParseInt(value, 10, 64); err == nil && n > 0 {
+		return pointInLog{position: projections.Position(n)}, ""
+	}
+	if p.at, problem = from.parse(value, catalog); problem != "" {
+		problem += ", or a position in the log"
+	}
+	return p, problem
+}
 
 func (s *Server) webhookOperations() []operation {
 	change := operation{
@@ -104,13 +123,17 @@ func mentions(w domain.Webhook, words string) bool {
 	})
 }
 
-// getWebhook answers with the webhook as it is, or as it was at a time, also if it was
+// getWebhook answers with the webhook as it is, or as it was then, also if it was
 // deleted since.
 func (s *Server) getWebhook(x *request, r *http.Request, w domain.Webhook) (err error) {
-	if at := asOf.of(x); !at.IsZero() {
-		if w, err = s.queries.WebhookAt(r.Context(), w.ID, at); err != nil {
-			return err
-		}
+	switch then := asOf.of(x); {
+	case then.position > 0:
+		w, err = s.queries.WebhookAsOf(r.Context(), w.ID, then.position)
+	case !then.at.IsZero():
+		w, err = s.queries.WebhookAt(r.Context(), w.ID, then.at)
+	}
+	if err != nil {
+		return err
 	}
 	if !w.Exists() {
 		return domain.NotFound("webhook")

@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/medilab/webhooks/domain"
@@ -14,7 +15,7 @@ import (
 type Backtest struct {
 	Considered int              `json:"considered"` // events in the range
 	Matched    int              `json:"matched"`    // by the proposal
-	Gained     int              `json:"gained"`     // matched by the proposal, and not by the webhook as it is
+	Gained     int              `json:"gained"`     // matched by the proposal, and not sent to the webhook then
 	Lost       int              `json:"lost"`       // the reverse
 	Samples    []BacktestSample `json:"samples"`    // of what is gained and lost, and if that is little, of what matched
 }
@@ -30,7 +31,7 @@ type BacktestSample struct {
 // BacktestChange says what a proposal does to an event.
 type BacktestChange string
 
-// What a proposal can do to an event that it or the webhook matches.
+// What a proposal does to an event that it matches or that was sent to the webhook.
 const (
 	BacktestGained    BacktestChange = "gained"
 	BacktestLost      BacktestChange = "lost"
@@ -41,9 +42,9 @@ const (
 const samplesOfAKind = 10
 
 // Backtest matches every event of the range (accepted at or after from, before to; a
-// zero time is no bound) by both matchers. It sends nothing, and reads the log
-// itself in constant memory.
-func (p *Projections) Backtest(ctx context.Context, is, proposed domain.Matcher, from, to time.Time) (Backtest, error) {
+// zero time is no bound) by the proposal, and compares with whom the log recorded it was
+// sent to. It sends nothing, and reads the log itself in constant memory.
+func (p *Projections) Backtest(ctx context.Context, webhook domain.WebhookID, proposed domain.Matcher, from, to time.Time) (Backtest, error) {
 	result := Backtest{Samples: []BacktestSample{}}
 	taken := map[BacktestChange]int{}
 	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: from, To: to}
@@ -53,9 +54,12 @@ func (p *Projections) Backtest(ctx context.Context, is, proposed domain.Matcher,
 		if !ok {
 			return nil // it could not be sent either
 		}
+		was, err := p.recordedFor(ctx, webhook, event.ID, e.Value.(domain.EventTriggered))
+		if err != nil {
+			return err
+		}
 		result.Considered++
-		doc := filter.Parse(event.Data)
-		was, becomes := is.Match(domain.EventType(event.Type), doc), proposed.Match(domain.EventType(event.Type), doc)
+		becomes := proposed.Match(domain.EventType(event.Type), filter.Parse(event.Data))
 		if becomes {
 			result.Matched++
 		}
@@ -80,4 +84,14 @@ func (p *Projections) Backtest(ctx context.Context, is, proposed domain.Matcher,
 		return Backtest{}, fmt.Errorf("backtest: %w", err)
 	}
 	return result, nil
+}
+
+// recordedFor reports whether the log recorded the event for the webhook. In logs of older
+// versions the event's stream says so, and not the event.
+func (p *Projections) recordedFor(ctx context.Context, webhook domain.WebhookID, id domain.EventID, triggered domain.EventTriggered) (bool, error) {
+	if triggered.Recipients == nil {
+		_, dispatched, err := p.event(ctx, id)
+		return slices.ContainsFunc(dispatched, func(d domain.Dispatch) bool { return d.WebhookID == webhook }), err
+	}
+	return slices.ContainsFunc(triggered.Recipients, func(r domain.Recipient) bool { return r.WebhookID == webhook }), nil
 }

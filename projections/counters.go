@@ -101,22 +101,27 @@ func (c *counters) add(d *counters) {
 	c.retries += d.retries
 	c.timed += d.timed
 	c.duration += d.duration
-	c.pending += d.pending
 	c.delivered += d.delivered
 	c.exhausted += d.exhausted
 	c.cancelled += d.cancelled
 	c.events += d.events
-	if d.succeeded {
+	c.addStanding(d)
+	c.byType.addAll(d.byType)
+	c.byStatus.addAll(d.byStatus)
+	c.histogram.addAll(d.histogram)
+	c.figures.Add(d.figures)
+}
+
+// addStanding adds of what was counted later how things stand after it.
+func (c *counters) addStanding(d *counters) {
+	c.pending += d.pending
+	if d.succeeded || d.successes > 0 { // succeeded is not stored
 		c.consecutive, c.succeeded = 0, true
 	}
 	c.consecutive += d.consecutive
 	c.lastCall = max(c.lastCall, d.lastCall)
 	c.lastSuccess = max(c.lastSuccess, d.lastSuccess)
 	c.lastFailure = max(c.lastFailure, d.lastFailure)
-	c.byType.addAll(d.byType)
-	c.byStatus.addAll(d.byStatus)
-	c.histogram.addAll(d.histogram)
-	c.figures.Add(d.figures)
 }
 
 // countersFormat stands before encoded counters.

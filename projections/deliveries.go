@@ -1,14 +1,19 @@
 package projections
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // Delivery is one event on its way to one webhook, as it stands.
@@ -26,7 +31,30 @@ type Delivery struct {
 	CreatedAt      time.Time            `json:"created_at"`
 	UpdatedAt      time.Time            `json:"updated_at"`
 	Version        int64                `json:"version"`
+
+	sentBy []Sent
 }
+
+// Sent is what sent an event to a webhook, and how that ended; a retry of it counts as
+// part of it.
+type Sent struct {
+	Kind       SentKind             `json:"kind"`
+	ID         uuid.UUID            `json:"id"` // the replay's, else the delivery's
+	DeliveryID domain.DeliveryID    `json:"delivery_id"`
+	State      domain.DeliveryState `json:"state"` // when the next was asked for, or now
+
+	batch domain.DeliveryID // in which it went, when that is its state
+}
+
+// SentKind says what sent an event.
+type SentKind string
+
+// What sends events.
+const (
+	SentByDispatch SentKind = "dispatch"
+	SentByReplay   SentKind = "replay"
+	SentByTest     SentKind = "test"
+)
 
 // Deliveries lists the deliveries of an event in the order of its dispatch, or
 // returns a *domain.Error of KindNotFound. It reads the log itself, so it never lags.
@@ -57,12 +85,18 @@ func (p *Projections) deliveries(ctx context.Context, event Event, list []domain
 	for i, d := range list {
 		streams[i] = d.DeliveryID.Stream()
 		items[i] = Delivery{ID: d.DeliveryID, EventID: event.ID, WebhookID: d.WebhookID, CreatedAt: event.AcceptedAt, UpdatedAt: event.AcceptedAt}
+		if d.WebhookVersion > 0 { // a replay's has none
+			items[i].sentBy = []Sent{{Kind: SentByDispatch, ID: uuid.UUID(d.DeliveryID), DeliveryID: d.DeliveryID}}
+		}
 		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: event.AcceptedAt.Add(time.Duration(d.BatchWait) * time.Second)}
 	}
 	if err := p.fold(ctx, streams, states, items); err != nil {
 		return nil, err
 	}
 	if err := p.resolve(ctx, states, items); err != nil {
+		return nil, err
+	}
+	if err := p.resolveSent(ctx, items); err != nil {
 		return nil, err
 	}
 	for i := range items {
@@ -86,11 +120,58 @@ func (p *Projections) fold(ctx context.Context, streams []string, states []domai
 		decode(e)
 		if change, ok := e.Value.(domain.Change); ok {
 			at := byStream[e.Stream]
+			if _, asked := change.(domain.DeliveryRetryRequested); asked {
+				items[at].askedAgain(e, states[at])
+			}
 			states[at] = states[at].Evolve(change, e.RecordedAt)
 			items[at].UpdatedAt = e.RecordedAt
 		}
 	}
 	return nil
+}
+
+// askedAgain notes the replay that asked for the delivery, in the state that it was in
+// then; anybody else asked for a retry of what is there.
+func (d *Delivery) askedAgain(request *eventstore.Event, was domain.Delivery) {
+	var by struct {
+		Replay uuid.UUID `json:"causation_id"`
+	}
+	err := json.Unmarshal(request.Metadata, &by)
+	n := len(d.sentBy)
+	if n > 0 && (err != nil || by.Replay == uuid.Nil) {
+		return
+	}
+	if n > 0 {
+		d.sentBy[n-1].State, d.sentBy[n-1].batch = was.State, was.BatchID
+	}
+	d.sentBy = append(d.sentBy, Sent{Kind: SentByReplay, ID: cmp.Or(by.Replay, uuid.UUID(d.ID)), DeliveryID: d.ID})
+}
+
+// resolveSent sets the state of what went in a batch, and was replayed by itself since,
+// to that of the batch.
+func (p *Projections) resolveSent(ctx context.Context, items []Delivery) error {
+	joined := map[string]*Sent{}
+	for i := range items {
+		for j := range items[i].sentBy {
+			if s := &items[i].sentBy[j]; s.State == domain.DeliveryJoined {
+				joined[s.batch.Stream()] = s
+			}
+		}
+	}
+	if len(joined) == 0 {
+		return nil
+	}
+	events, err := p.log.LoadAll(ctx, slices.Collect(maps.Keys(joined)))
+	batches := map[string]domain.Delivery{}
+	for i := range events {
+		decode(&events[i])
+		if change, ok := events[i].Value.(domain.Change); ok {
+			stream := events[i].Stream
+			batches[stream] = batches[stream].Evolve(change, events[i].RecordedAt)
+			joined[stream].State = batches[stream].State
+		}
+	}
+	return err
 }
 
 // resolve sets the state of the deliveries that went in batches to that of their batch.
@@ -118,6 +199,9 @@ func (p *Projections) resolve(ctx context.Context, states []domain.Delivery, ite
 
 func (d *Delivery) show(s domain.Delivery) {
 	d.State, d.Attempts, d.Version = s.State, s.Attempts, s.Version
+	if n := len(d.sentBy); n > 0 {
+		d.sentBy[n-1].State = s.State
+	}
 	if s.BatchID != (domain.DeliveryID{}) {
 		d.BatchID = &s.BatchID
 	}
@@ -136,61 +220,46 @@ func (d *Delivery) show(s domain.Delivery) {
 }
 
 // replayedTo adds to the deliveries that an event was dispatched to those that only
-// a replay made. No table lists them, but the id of a webhook's delivery of an event
-// follows from both.
+// a replay made, in the order of the log.
 func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatched []domain.Dispatch) ([]domain.Dispatch, error) {
 	known := make(map[domain.DeliveryID]bool, len(dispatched))
 	for _, d := range dispatched {
 		known[d.DeliveryID] = true
 	}
-	begun, err := p.begunWith(ctx, id)
+	begun, err := p.begunWith(ctx, id, domain.DeliveryRetryRequested{}.ChangeType())
 	if err != nil {
 		return nil, err
 	}
-	for d := range begun {
-		if known[d] {
-			delete(begun, d)
-		}
-	}
-	if len(begun) == 0 {
-		return dispatched, nil
-	}
-	webhooks, err := p.webhookIDs(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
-	}
 	all := slices.Clip(dispatched)
-	for _, webhook := range webhooks {
-		if d := domain.DeliveryOf(id, webhook); begun[d] {
-			all = append(all, domain.Dispatch{DeliveryID: d, Recipient: domain.Recipient{WebhookID: webhook}})
+	for i := range begun {
+		asked, ok := begun[i].Value.(domain.DeliveryRetryRequested)
+		if d := domain.DeliveryOf(id, asked.WebhookID); ok && asked.EventID == id && !known[d] {
+			all = append(all, domain.Dispatch{DeliveryID: d, Recipient: domain.Recipient{WebhookID: asked.WebhookID}})
 		}
 	}
 	return all, nil
 }
 
-// begunWith returns every delivery that began with a request, as those of a replay
-// do, of the event and of those with ids of the same millisecond: a UUIDv7 shares it
-// with its deliveries, so they are one short run of the log's index however many
-// webhooks there are.
-func (p *Projections) begunWith(ctx context.Context, id domain.EventID) (map[domain.DeliveryID]bool, error) {
+// begunWith returns the first event of every delivery that began with one of the type, of
+// the event and of those with ids of the same millisecond: a UUIDv7 shares it with its
+// deliveries, so they are one short run of the log's index however many webhooks there are.
+func (p *Projections) begunWith(ctx context.Context, id domain.EventID, changeType string) ([]eventstore.Event, error) {
 	first, last := domain.DeliveryID(id), domain.DeliveryID(id)
 	for i := 6; i < len(id); i++ {
 		first[i], last[i] = 0, 0xff
 	}
 	rows, err := p.pool.Query(ctx, `SELECT stream FROM medilab.events WHERE stream >= $1 AND stream <= $2
-		AND version = 1 AND type = $3`, first.Stream(), last.Stream(), domain.DeliveryRetryRequested{}.ChangeType())
+		AND version = 1 AND type = $3 ORDER BY position`, first.Stream(), last.Stream(), changeType)
 	if err != nil {
 		return nil, fmt.Errorf("look for replays: %w", err)
 	}
-	begun := map[domain.DeliveryID]bool{}
-	var stream string
-	_, err = pgx.ForEachRow(rows, []any{&stream}, func() error {
-		_, delivery, err := domain.ParseStream(stream)
-		begun[domain.DeliveryID(delivery)] = true
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
+	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(streams) == 0 {
+		return nil, err
 	}
-	return begun, nil
+	begun, err := p.log.LoadFirst(ctx, streams)
+	for i := range begun {
+		decode(&begun[i])
+	}
+	return begun, err
 }

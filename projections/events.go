@@ -61,6 +61,7 @@ type Event struct {
 	CorrelationID *string             `json:"correlation_id"`
 	Data          json.RawMessage     `json:"event_data" schema:"object"` // byte for byte as it was accepted
 	AcceptedAt    time.Time           `json:"accepted_at"`
+	OccurredAt    time.Time           `json:"occurred_at"` // when it was emitted, however late it was accepted
 	Position      eventstore.Position `json:"position"`
 }
 
@@ -71,7 +72,7 @@ func newEvent(e *eventstore.Event) (Event, bool) {
 		return Event{}, false
 	}
 	event := Event{ID: domain.EventID(id), Type: change.EventType, Source: change.Source,
-		Data: change.EventData, AcceptedAt: e.RecordedAt, Position: e.Position}
+		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Position: e.Position}
 	if change.CorrelationID != "" {
 		event.CorrelationID = &change.CorrelationID
 	}

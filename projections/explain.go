@@ -2,7 +2,11 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
+
+	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/filter"
@@ -20,6 +24,8 @@ const (
 	VerdictNotSubscribed Verdict = "type_not_subscribed"
 	VerdictInactive      Verdict = "inactive"
 	VerdictFiltered      Verdict = "filtered"
+	// The webhook did not exist then, and a replay sent it the event.
+	VerdictNotRegistered Verdict = "not_registered_yet"
 )
 
 // Explained is the verdict for one webhook, as it was when the event was accepted.
@@ -28,13 +34,18 @@ type Explained struct {
 	Verdict  Verdict
 	Filter   filter.Verdict // of VerdictFiltered: which condition did not hold
 	Delivery *Delivery      // nil: it did not match, or is not dispatched yet
+	SentBy   []Sent         // all that sent it the event, whatever the verdict
 }
 
 // Explain returns the verdict for every webhook that existed when the event was
-// accepted, by number, or a *domain.Error of KindNotFound. It matches the event
-// against the configuration of that time.
+// accepted, by number, and for those that a replay sent it to since, or a *domain.Error of
+// KindNotFound. It matches the event against the configuration of that time. The event of
+// a test call has its webhook alone.
 func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []Explained, error) {
 	event, dispatched, err := p.event(ctx, id)
+	if errors.Is(err, domain.KindNotFound) {
+		return p.explainTest(ctx, id, err)
+	}
 	if err != nil {
 		return Event{}, nil, err
 	}
@@ -69,7 +80,10 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	}
 	var explained []Explained
 	for _, x := range draft.Registry().Explain(domain.EventType(event.Type), event.Data) {
-		one := Explained{Webhook: x.Webhook}
+		one := Explained{Webhook: x.Webhook, SentBy: []Sent{}}
+		if d := deliveries[x.Webhook.ID]; d != nil {
+			one.SentBy = d.sentBy
+		}
 		// A matching webhook may have got the event by a replay before an older version
 		// had decided it: event.dispatched then leaves that delivery out.
 		if wanted[x.Webhook.ID] || x.Subscribed && x.Active && x.Filter.Matched {
@@ -88,6 +102,41 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 			one.Verdict = VerdictPending // it matched: an older version left it undecided
 		}
 		explained = append(explained, one)
+		delete(deliveries, x.Webhook.ID)
+	}
+	for i := range list { // in their order
+		if deliveries[list[i].WebhookID] == nil {
+			continue
+		}
+		w, err := p.WebhookAsOf(ctx, list[i].WebhookID, math.MaxInt64)
+		if err != nil {
+			return Event{}, nil, err
+		}
+		w.Version = 0 // then
+		explained = append(explained, Explained{Webhook: w, Verdict: VerdictNotRegistered, SentBy: list[i].sentBy})
 	}
 	return event, explained, nil
+}
+
+// explainTest explains the event of a test call, which only its call has. The error is
+// notFound when there is none.
+func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFound error) (Event, []Explained, error) {
+	tests, err := p.begunWith(ctx, id, domain.DeliveryTested{}.ChangeType())
+	if err != nil {
+		return Event{}, nil, err
+	}
+	for i := range tests {
+		e := &tests[i]
+		tested, ok := e.Value.(domain.DeliveryTested)
+		if !ok || tested.EventID != id {
+			continue
+		}
+		w, err := p.WebhookVersion(ctx, tested.WebhookID, tested.WebhookVersion)
+		state := domain.Delivery{}.Evolve(tested, e.RecordedAt).State
+		delivery := domain.DeliveryOf(id, tested.WebhookID)
+		event := Event{ID: id, Type: tested.EventType, Source: "test", Data: tested.EventData, AcceptedAt: e.RecordedAt, OccurredAt: tested.StartedAt, Position: e.Position}
+		return event, []Explained{{Webhook: w, Verdict: Verdict(state), Delivery: &Delivery{ID: delivery},
+			SentBy: []Sent{{Kind: SentByTest, ID: uuid.UUID(delivery), DeliveryID: delivery, State: state}}}}, err
+	}
+	return Event{}, nil, notFound
 }

@@ -18,7 +18,7 @@ type Gauges struct {
 
 // Gauges reads them, every kind of alert among them.
 func (p *Projections) Gauges(ctx context.Context) (Gauges, error) {
-	_, sum, err := p.stats(ctx, wholeSystem, StatsFilter{})
+	_, sum, err := p.stats(ctx, wholeSystem, StatsFilter{}, edges{})
 	if err != nil {
 		return Gauges{}, err
 	}

@@ -64,6 +64,11 @@ func (p *Projections) WebhookAt(ctx context.Context, id domain.WebhookID, at tim
 	return p.webhookWhile(ctx, id, func(e HistoryEntry) bool { return !e.At.After(at) })
 }
 
+// WebhookAsOf is WebhookAt for a position of the log.
+func (p *Projections) WebhookAsOf(ctx context.Context, id domain.WebhookID, position eventstore.Position) (domain.Webhook, error) {
+	return p.webhookWhile(ctx, id, func(e HistoryEntry) bool { return e.Position <= position })
+}
+
 // WebhookVersion returns the webhook as it was at the version.
 func (p *Projections) WebhookVersion(ctx context.Context, id domain.WebhookID, version int64) (domain.Webhook, error) {
 	return p.webhookWhile(ctx, id, func(e HistoryEntry) bool { return e.Version <= version })

@@ -2,10 +2,13 @@ package projections
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
@@ -235,6 +238,75 @@ func TestMembersStandAsTheirBatch(t *testing.T) {
 	counted([3]int64{1, 1, 1})
 }
 
+// Whatever sent an event is explained: the dispatch, in a batch or not, and each replay,
+// to webhooks that did not match or did not exist then too; and what a test sent.
+func TestEverythingThatWasSentIsExplained(t *testing.T) {
+	b := newBench(t)
+	w, other, batching := b.register(1), b.register(2, "visit.created"), b.register(3)
+	event := b.trigger("patient.created", "", w, batching)
+	late := b.register(4)
+	succeed := func(w domain.WebhookID, n int) domain.Change {
+		return domain.DeliverySucceeded{Call: attempt(event, "patient.created", w, n, 200, domain.OutcomeSuccess)}
+	}
+	fail := domain.DeliveryAttemptFailed{Call: attempt(event, "patient.created", w, 1, 500, "http_error"), GaveUp: domain.GaveUpRetriesExhausted}
+	of := func(w domain.WebhookID) domain.DeliveryID { return domain.DeliveryOf(event, w) }
+	first, second := uuid.Must(uuid.NewV7()).String(), uuid.Must(uuid.NewV7()).String()
+	replay := func(by string, w domain.WebhookID) {
+		t.Helper()
+		stream, asked := of(w).Stream(), domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Attempt: 1}
+		_, err := b.log.Append(b.ctx, eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Expected: b.versions[stream], Metadata: eventstore.Metadata{CausationID: by},
+			Events: []eventstore.NewEvent{{Type: asked.ChangeType(), Data: domain.AppendJSON(nil, asked)}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.versions[stream]++
+	}
+	b.append(of(w).Stream(), fail, domain.DeliveryRetryRequested{EventID: event, WebhookID: w}, fail) // a retry is of the dispatch
+	batch, batched, joined := domain.FormBatch(batching, []domain.Waiting{{BatchMember: domain.BatchMember{EventID: event, DeliveryID: of(batching)}}})
+	b.append(of(batching).Stream(), joined[0])
+	b.append(batch.Stream(), batched, succeed(batching, 1))
+	for _, id := range []domain.WebhookID{w, batching, other, late} {
+		replay(first, id)
+	}
+	b.append(of(w).Stream(), succeed(w, 3))
+	replay(second, w)
+	b.append(of(late).Stream(), succeed(late, 1))
+
+	_, explained, err := b.Explain(b.ctx, event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, x := range explained {
+		line := fmt.Sprint(x.Webhook.Number, " ", x.Verdict)
+		for _, s := range x.SentBy {
+			by := map[string]string{first: "first", second: "second", s.DeliveryID.String(): "itself"}[s.ID.String()]
+			if line += fmt.Sprintf(", %s by %s %s", s.Kind, by, s.State); s.DeliveryID != of(x.Webhook.ID) {
+				t.Errorf("%s was sent as %s", line, s.DeliveryID)
+			}
+		}
+		got = append(got, line)
+	}
+	want := []string{
+		"1 pending, dispatch by itself failed, replay by first delivered, replay by second pending",
+		"2 type_not_subscribed, replay by first pending",
+		"3 pending, dispatch by itself delivered, replay by first pending",
+		"4 not_registered_yet, replay by first delivered",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("explained as\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+
+	tested := domain.EventID(uuid.Must(uuid.NewV7()))
+	test := domain.DeliveryOf(tested, w)
+	b.append(test.Stream(), domain.DeliveryTested{Call: attempt(tested, "visit.created", w, 1, 500, "http_error"), EventData: []byte(`{}`)})
+	_, explained, err = b.Explain(b.ctx, tested)
+	if err != nil || len(explained) != 1 || explained[0].Verdict != VerdictFailed ||
+		!slices.Equal(explained[0].SentBy, []Sent{{Kind: SentByTest, ID: uuid.UUID(test), DeliveryID: test, State: domain.DeliveryFailed}}) {
+		t.Errorf("a test is explained as %+v, %v", explained, err)
+	}
+}
+
 func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 	b := newBench(t)
 	b.serve()
@@ -258,7 +330,7 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.TotalCalls != 4 || s.SuccessfulCalls != 1 || s.FailedCalls != 3 || *s.SuccessRate != 25 || s.Timeouts != 1 || s.Retries != 2 ||
-		s.ConsecutiveFailures != 2 || s.PendingDeliveries != 1 || s.Delivered != 1 || s.Exhausted != 1 || s.Cancelled != 0 {
+		*s.ConsecutiveFailures != 2 || s.PendingDeliveries != 1 || s.Delivered != 1 || s.Exhausted != 1 || s.Cancelled != 0 {
 		t.Errorf("stats are %+v", s)
 	}
 	if *s.AverageMS < 1.6 || *s.AverageMS > 1.7 || *s.P50MS < 0.9 || *s.P50MS > 1.1 || *s.P99MS > 3.3 {
@@ -293,6 +365,16 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 	b.settle()
 	if got := counts(); got != [4]int64{2, 1, 0, 0} {
 		t.Errorf("after the cancelled one's retry: %v", got)
+	}
+
+	// Statistics up to a time say how things stood then.
+	then := StatsFilter{To: middle.Add(time.Microsecond)}
+	if s, err := b.Stats(b.ctx, w, then); err != nil || [4]int64{s.PendingDeliveries, s.Delivered, s.Exhausted, s.Cancelled} != [4]int64{2, 0, 0, 1} ||
+		*s.ConsecutiveFailures != 2 || !s.LastCallAt.Before(middle) {
+		t.Errorf("as of before: %+v, %v", s, err)
+	}
+	if s, err := b.SystemStats(b.ctx, then); err != nil || s.PendingDeliveries != 2 || s.ByWebhook[0].Pending != 2 || s.ByWebhook[0].TotalCalls != 4 || s.ConsecutiveFailures != nil {
+		t.Errorf("the system as of before: %+v, %v", s, err)
 	}
 
 	system, err := b.SystemStats(b.ctx, StatsFilter{Bucket: BucketHour})

@@ -253,14 +253,24 @@ const retriedSQL = `
 // retry, by the request's position; none for one that begins its delivery, as when a
 // replay sends what was not meant for the webhook. Such requests are few but for replays.
 func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (map[eventstore.Position]domain.DeliveryState, error) {
-	requests := map[string][]*eventstore.Event{} // by the stream that tells the state
+	requests := map[string]retries{} // by the stream that tells the state
 	for i := range events {
-		if c, ok := events[i].Value.(domain.DeliveryRetryRequested); ok {
-			stream := events[i].Stream
-			if events[i].Version == 1 { // pending if the event was dispatched to it
-				stream = c.EventID.Stream()
-			}
-			requests[stream] = append(requests[stream], &events[i])
+		e := &events[i]
+		c, ok := e.Value.(domain.DeliveryRetryRequested)
+		if !ok {
+			continue
+		}
+		stream := e.Stream
+		if e.Version == 1 { // pending if the event was dispatched to it
+			stream = c.EventID.Stream()
+		}
+		if requests[stream].byVersion == nil {
+			requests[stream] = retries{map[int64]eventstore.Position{}, map[string]eventstore.Position{}}
+		}
+		if e.Version == 1 {
+			requests[stream].begun[e.Stream] = e.Position
+		} else {
+			requests[stream].byVersion[e.Version] = e.Position
 		}
 	}
 	if len(requests) == 0 {
@@ -282,15 +292,16 @@ func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (
 		if err == nil {
 			delivery = delivery.Evolve(change, time.Time{})
 		}
-		for _, e := range requests[row.Stream] {
-			switch {
-			case e.Stream != row.Stream:
-				if row.Position < e.Position && dispatches(change, e) {
-					states[e.Position] = domain.DeliveryPending
-				}
-			case e.Version == row.Version+1:
-				states[e.Position] = delivery.State
+		of := requests[row.Stream]
+		if request, ok := of.byVersion[row.Version+1]; ok {
+			states[request] = delivery.State
+		}
+		if len(of.begun) > 0 {
+			event, err := domain.ParseEventStream(row.Stream)
+			if err != nil {
+				return err
 			}
+			of.dispatched(event, row.Position, change, states)
 		}
 		return nil
 	})
@@ -300,11 +311,22 @@ func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (
 	return states, nil
 }
 
-// dispatches reports whether the change dispatched the delivery whose retry is requested.
-func dispatches(change domain.Change, request *eventstore.Event) bool {
-	c := request.Value.(domain.DeliveryRetryRequested)
-	dispatched, _ := domain.DispatchOf(c.EventID, change)
-	return slices.ContainsFunc(dispatched.Deliveries, func(d domain.Dispatch) bool { return d.DeliveryID.Stream() == request.Stream })
+// retries are the positions of the requests whose deliveries' states one stream tells: a
+// delivery's by their version, an event's by the stream of the delivery that they begin.
+type retries struct {
+	byVersion map[int64]eventstore.Position
+	begun     map[string]eventstore.Position
+}
+
+// dispatched sets the states of the deliveries that the change had dispatched before their
+// retry was requested.
+func (r retries) dispatched(event domain.EventID, at eventstore.Position, change domain.Change, states map[eventstore.Position]domain.DeliveryState) {
+	dispatched, _ := domain.DispatchOf(event, change)
+	for _, d := range dispatched.Deliveries {
+		if request, ok := r.begun[d.DeliveryID.Stream()]; ok && at < request {
+			states[request] = domain.DeliveryPending
+		}
+	}
 }
 
 // pendingDeliveries returns how many deliveries are pending by the statistics and

@@ -60,7 +60,7 @@ type CallCounts struct {
 }
 
 // Stats are the figures of contract section 5. Those up to Cancelled, and the
-// maps, are of the range asked for; the others are of now.
+// maps, are of the range asked for; the others are as things stood at its end.
 type Stats struct {
 	CallCounts
 	P50MS     *float64 `json:"p50_ms"`
@@ -72,7 +72,7 @@ type Stats struct {
 	Exhausted int64    `json:"exhausted"`
 	Cancelled int64    `json:"cancelled"`
 
-	ConsecutiveFailures int64      `json:"consecutive_failures"`
+	ConsecutiveFailures *int64     `json:"consecutive_failures"` // null of the whole system: calls of many webhooks are in no row
 	PendingDeliveries   int64      `json:"pending_deliveries"`
 	LastCallAt          *time.Time `json:"last_call_at"`
 	LastSuccessAt       *time.Time `json:"last_success_at"`
@@ -117,7 +117,11 @@ func (p *Projections) Stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	if err := p.awaitHead(ctx); err != nil {
 		return Stats{}, err
 	}
-	stats, _, err := p.stats(ctx, webhook, f)
+	edges, err := p.edges(ctx, f)
+	if err != nil {
+		return Stats{}, err
+	}
+	stats, _, err := p.stats(ctx, webhook, f, edges)
 	return stats, err
 }
 
@@ -126,7 +130,11 @@ func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemSta
 	if err := p.awaitHead(ctx); err != nil {
 		return SystemStats{}, err
 	}
-	stats, sum, err := p.stats(ctx, wholeSystem, f)
+	edges, err := p.edges(ctx, f)
+	if err != nil {
+		return SystemStats{}, err
+	}
+	stats, sum, err := p.stats(ctx, wholeSystem, f, edges)
 	if err != nil {
 		return SystemStats{}, err
 	}
@@ -134,7 +142,7 @@ func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemSta
 	if system.WebhooksTotal, system.WebhooksActive, err = p.webhookCounts(ctx); err != nil {
 		return SystemStats{}, fmt.Errorf("count webhooks: %w", err)
 	}
-	if system.ByWebhook, err = p.busiest(ctx, f); err != nil {
+	if system.ByWebhook, err = p.busiest(ctx, f, edges); err != nil {
 		return SystemStats{}, fmt.Errorf("find the busiest webhooks: %w", err)
 	}
 	system.Projections, err = p.Lag(ctx)
@@ -142,17 +150,17 @@ func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemSta
 }
 
 // stats returns the figures, and the counters of the range.
-func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (Stats, *counters, error) {
-	edges, err := p.edges(ctx, webhook, f)
-	if err != nil {
-		return Stats{}, nil, fmt.Errorf("count a part of an hour: %w", err)
-	}
+func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter, edges edges) (Stats, *counters, error) {
 	first, last := f.hours()
-	rows, err := p.pool.Query(ctx, `SELECT hour, tally FROM (`+countersSQL("$1", "$2", "$3")+`) AS t ORDER BY hour`, uuid.UUID(webhook), first, last)
+	begin := first
+	if !f.To.IsZero() {
+		begin = 0 // how things stood then is the sum of all before
+	}
+	rows, err := p.pool.Query(ctx, `SELECT hour, tally FROM (`+countersSQL("$1", "$2", "$3")+`) AS t ORDER BY hour`, uuid.UUID(webhook), begin, last)
 	if err != nil {
 		return Stats{}, nil, fmt.Errorf("read statistics: %w", err)
 	}
-	total, sum, series := &counters{}, &counters{}, series{width: f.Bucket}
+	total, then, sum, series := &counters{}, &counters{}, &counters{}, series{width: f.Bucket}
 	var hour int32
 	var encoded []byte
 	_, err = pgx.ForEachRow(rows, []any{&hour, &encoded}, func() error {
@@ -164,11 +172,12 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 			total = c
 			return nil
 		}
-		if edge := edges[hour]; edge != nil {
-			c = edge
+		then.addStanding(edges.until(hour, webhook, c))
+		if hour >= first {
+			c = edges.within(hour, webhook, c)
+			sum.add(c)
+			series.add(hour, c)
 		}
-		sum.add(c)
-		series.add(hour, c)
 		return nil
 	})
 	if err != nil {
@@ -177,7 +186,13 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	if f.all() {
 		sum = total
 	}
-	stats := show(sum, total)
+	if f.To.IsZero() {
+		then = total
+	}
+	stats := show(sum, then)
+	if webhook == wholeSystem {
+		stats.ConsecutiveFailures = nil
+	}
 	if f.Bucket != "" {
 		stats.Series = series.parts()
 	}
@@ -202,36 +217,64 @@ func countersSQL(webhook, first, last string) string {
 // touches: some tens of milliseconds.
 const mostAtEdge = 10_000
 
-// edges counts the hours at the ends of the range that are only partly in it. One
-// that holds more than mostAtEdge is left out.
-func (p *Projections) edges(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (map[int32]*counters, error) {
-	edges := map[int32]*counters{}
-	for _, bound := range []time.Time{f.From, f.To} {
-		from := bound.Truncate(time.Hour)
-		if bound.IsZero() || bound.Equal(from) || edges[hourOf(bound)] != nil {
-			continue
-		}
-		to := from.Add(time.Hour)
-		if f.From.After(from) {
-			from = f.From
-		}
-		if !f.To.IsZero() && f.To.Before(to) {
-			to = f.To
-		}
-		c, err := p.countBetween(ctx, webhook, from, to)
-		if err != nil {
-			return nil, err
-		}
-		if c != nil {
-			edges[hourOf(bound)] = c
+// edges are the counters of the hours that a range holds only in part, by webhook: of what
+// is in the range, and of what is before its end. An hour with more than mostAtEdge events
+// has none, and counts as a whole.
+type edges struct {
+	inRange, toEnd map[int32]map[domain.WebhookID]*counters
+}
+
+// within returns what of the hour's counters is in the range.
+func (e edges) within(hour int32, webhook domain.WebhookID, whole *counters) *counters {
+	return partOf(e.inRange[hour], webhook, whole)
+}
+
+// until returns what of the hour's counters is before the range's end.
+func (e edges) until(hour int32, webhook domain.WebhookID, whole *counters) *counters {
+	return partOf(e.toEnd[hour], webhook, whole)
+}
+
+func partOf(part map[domain.WebhookID]*counters, webhook domain.WebhookID, whole *counters) *counters {
+	switch c := part[webhook]; {
+	case part == nil:
+		return whole
+	case c == nil: // nothing happened to it
+		return &counters{}
+	default:
+		return c
+	}
+}
+
+// edges counts the hours at the ends of the range that are only partly in it.
+func (p *Projections) edges(ctx context.Context, f StatsFilter) (e edges, err error) {
+	e = edges{map[int32]map[domain.WebhookID]*counters{}, map[int32]map[domain.WebhookID]*counters{}}
+	count := func(into map[int32]map[domain.WebhookID]*counters, from, to time.Time) {
+		if err == nil {
+			into[hourOf(from)], err = p.countBetween(ctx, from, to)
 		}
 	}
-	return edges, nil
+	begin, end := f.From.Truncate(time.Hour), f.To.Truncate(time.Hour)
+	oneHour := !f.From.IsZero() && begin.Equal(end)
+	if !f.To.IsZero() && !f.To.Equal(end) {
+		count(e.toEnd, end, f.To)
+		e.inRange[hourOf(end)] = e.toEnd[hourOf(end)]
+	}
+	switch {
+	case f.From.IsZero() || f.From.Equal(begin):
+	case oneHour:
+		count(e.inRange, f.From, f.To)
+	default:
+		count(e.inRange, f.From, begin.Add(time.Hour))
+	}
+	if err != nil {
+		return e, fmt.Errorf("count a part of an hour: %w", err)
+	}
+	return e, nil
 }
 
 // countBetween counts what the log holds between the times, or returns nil if that
 // is too much.
-func (p *Projections) countBetween(ctx context.Context, webhook domain.WebhookID, from, to time.Time) (*counters, error) {
+func (p *Projections) countBetween(ctx context.Context, from, to time.Time) (map[domain.WebhookID]*counters, error) {
 	low, high, err := p.between(ctx, from, to, 0)
 	if err != nil {
 		return nil, err
@@ -244,28 +287,36 @@ func (p *Projections) countBetween(ctx context.Context, webhook domain.WebhookID
 	if last-first > mostAtEdge {
 		return nil, nil
 	}
-	sum := &counters{}
+	sums := map[domain.WebhookID]*counters{wholeSystem: {}}
 	err = p.log.Scan(ctx, first, last, mostAtEdge, func(events []eventstore.Event) error {
 		decoded, _ := splitDecoded(events)
-		page := countPage(decoded, nil)
+		before, err := retriedStates(ctx, p.pool, decoded)
+		if err != nil {
+			return err
+		}
+		page := countPage(decoded, before)
 		for _, key := range page.keys {
-			if key.webhook == webhook || webhook == wholeSystem {
-				sum.add(page.byKey[key])
+			if sums[key.webhook] == nil {
+				sums[key.webhook] = &counters{}
+			}
+			sums[key.webhook].add(page.byKey[key])
+			if key.webhook != wholeSystem {
+				sums[wholeSystem].add(page.byKey[key])
 			}
 		}
 		return nil
 	})
-	return sum, err
+	return sums, err
 }
 
-// show returns the figures counted in a range, and those of now.
+// show returns the figures counted in a range, and how things stood at its end.
 func show(sum, now *counters) Stats {
 	return Stats{
 		CallCounts: sum.callCounts(),
 		P50MS:      sum.percentile(0.50), P95MS: sum.percentile(0.95), P99MS: sum.percentile(0.99),
 		Timeouts: sum.timeouts, Retries: sum.retries,
 		Delivered: max(0, sum.delivered), Exhausted: max(0, sum.exhausted), Cancelled: max(0, sum.cancelled),
-		ConsecutiveFailures: now.consecutive, PendingDeliveries: now.pending,
+		ConsecutiveFailures: &now.consecutive, PendingDeliveries: now.pending,
 		LastCallAt: micros(now.lastCall), LastSuccessAt: micros(now.lastSuccess), LastFailureAt: micros(now.lastFailure),
 		ByEventType: byKey(sum.byType), ByStatus: byKey(sum.byStatus),
 	}
@@ -301,10 +352,14 @@ func (s *series) parts() []StatsPart {
 	return parts
 }
 
-// busiest returns the 20 webhooks with the most calls in the range.
-func (p *Projections) busiest(ctx context.Context, f StatsFilter) ([]WebhookShare, error) {
+// busiest returns the 20 webhooks with the most calls in the hours that the range touches.
+func (p *Projections) busiest(ctx context.Context, f StatsFilter, edges edges) ([]WebhookShare, error) {
 	f.Bucket = ""
 	first, last := f.hours()
+	end := last
+	if !f.To.IsZero() {
+		end = math.MaxInt32 // what became pending since is taken off
+	}
 	rows, err := p.pool.Query(ctx, `
 		WITH busiest AS (
 			SELECT webhook, sum(calls) AS calls FROM (
@@ -319,8 +374,8 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter) ([]WebhookShar
 		)
 		SELECT w.id, w.number, w.name, t.hour, t.tally FROM busiest AS b
 		JOIN (`+webhookNames+`) AS w ON w.id = b.webhook
-		CROSS JOIN LATERAL (`+countersSQL("b.webhook", "$1", "$2")+`) AS t
-		ORDER BY b.calls DESC, b.webhook, t.hour`, first, last, f.all())
+		CROSS JOIN LATERAL (`+countersSQL("b.webhook", "$1", "$4")+`) AS t
+		ORDER BY b.calls DESC, b.webhook, t.hour`, first, last, f.all(), end)
 	if err != nil {
 		return nil, err
 	}
@@ -337,11 +392,20 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter) ([]WebhookShar
 		if n := len(shares); n == 0 || shares[n-1].WebhookID != next.WebhookID {
 			shares, sums = append(shares, next), append(sums, &counters{})
 		}
-		if hour == allTime {
-			shares[len(shares)-1].Pending = c.pending
-		}
-		if (hour == allTime) == f.all() {
-			sums[len(sums)-1].add(c)
+		share, sum := &shares[len(shares)-1], sums[len(sums)-1]
+		switch {
+		case hour == allTime:
+			share.Pending += c.pending
+			if f.all() {
+				sum.add(c)
+			}
+		case hour > last:
+			share.Pending -= c.pending
+		default:
+			if hour == last && !f.To.IsZero() {
+				share.Pending -= c.pending - edges.until(hour, next.WebhookID, c).pending
+			}
+			sum.add(edges.within(hour, next.WebhookID, c))
 		}
 		return nil
 	})

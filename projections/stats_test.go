@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -202,7 +203,12 @@ func TestFiguresOfARangeAreThoseOfItsHours(t *testing.T) {
 		for to := from; to <= last; to++ {
 			calls := map[domain.WebhookID]int64{}
 			parts := map[domain.WebhookID]int{}
+			pending, lastCall := map[domain.WebhookID]int64{}, map[domain.WebhookID]int64{} // at the end
 			for key, sum := range sums {
+				if key.hour != allTime && key.hour <= to {
+					pending[key.webhook] += sum.pending
+					lastCall[key.webhook] = max(lastCall[key.webhook], sum.lastCall)
+				}
 				if key.hour >= from && key.hour <= to {
 					calls[key.webhook] += sum.calls
 					parts[key.webhook]++
@@ -213,13 +219,13 @@ func TestFiguresOfARangeAreThoseOfItsHours(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if system.TotalCalls != calls[wholeSystem] || len(system.Series) != parts[wholeSystem] || system.PendingDeliveries != sums[statsKey{wholeSystem, allTime}].pending {
+			if system.TotalCalls != calls[wholeSystem] || len(system.Series) != parts[wholeSystem] || system.PendingDeliveries != pending[wholeSystem] || system.ConsecutiveFailures != nil {
 				t.Errorf("hours %d to %d: %d calls in %d parts, %d pending", from, to, system.TotalCalls, len(system.Series), system.PendingDeliveries)
 			}
 			shares := map[domain.WebhookID]int64{wholeSystem: calls[wholeSystem]}
 			for _, share := range system.ByWebhook {
 				shares[share.WebhookID] = share.TotalCalls
-				if want := sums[statsKey{share.WebhookID, allTime}].pending; share.Pending != want {
+				if want := pending[share.WebhookID]; share.Pending != want {
 					t.Errorf("%s: %d pending, not %d", share.WebhookID, share.Pending, want)
 				}
 			}
@@ -230,6 +236,9 @@ func TestFiguresOfARangeAreThoseOfItsHours(t *testing.T) {
 				one, err := b.Stats(b.ctx, id, f)
 				if err != nil || one.TotalCalls != n || len(one.Series) != parts[id] {
 					t.Errorf("hours %d to %d of %s: %d calls in %d parts, not %d in %d, %v", from, to, id, one.TotalCalls, len(one.Series), n, parts[id], err)
+				}
+				if id != wholeSystem && (one.PendingDeliveries != pending[id] || !reflect.DeepEqual(one.LastCallAt, micros(lastCall[id]))) {
+					t.Errorf("up to hour %d of %s: %d pending, last called at %v, not %d at %v", to, id, one.PendingDeliveries, one.LastCallAt, pending[id], micros(lastCall[id]))
 				}
 			}
 		}

@@ -104,15 +104,6 @@ const webhookNumber = `SELECT number::integer FROM medilab.webhooks WHERE id = $
 // webhookNames is a query of what lists show of webhooks.
 const webhookNames = `SELECT id, number, name FROM medilab.webhooks`
 
-// webhookIDs returns all webhooks, deleted ones too, in the order of their numbers.
-func (p *Projections) webhookIDs(ctx context.Context) ([]domain.WebhookID, error) {
-	rows, err := p.pool.Query(ctx, `SELECT id FROM medilab.webhooks ORDER BY number`)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[domain.WebhookID])
-}
-
 // webhookCounts returns how many webhooks there are, and how many of them are active.
 func (p *Projections) webhookCounts(ctx context.Context) (total, active int64, err error) {
 	err = p.pool.QueryRow(ctx, `

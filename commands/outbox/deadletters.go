@@ -130,7 +130,7 @@ func findParked(ctx context.Context, c *commands.Commands, id int64) (ParkedEven
 }
 
 func (p ParkedEvent) emission() emission {
-	e := emission{id: p.EventID, eventType: p.EventType, data: p.EventData, emittedBy: p.EmittedBy}
+	e := emission{id: p.EventID, eventType: p.EventType, data: p.EventData, emittedBy: p.EmittedBy, emittedAt: p.EmittedAt}
 	if p.CorrelationID != nil {
 		e.correlationID = *p.CorrelationID
 	}

@@ -20,6 +20,7 @@ type emission struct {
 	correlationID string
 	source        string
 	emittedBy     string
+	emittedAt     time.Time
 }
 
 const (
@@ -74,7 +75,7 @@ func (r *reader) connect(ctx context.Context) error {
 // A batch has up to 500 rows: a literal, because with a parameter the planner expects a fraction of
 // the table. Sizes alone decide how many rows fit; only those are read whole.
 const readSQL = `
-	SELECT o.seq, o.event_id, o.event_type, o.event_data::text, coalesce(o.correlation_id, ''), coalesce(o.source, ''), o.emitted_by
+	SELECT o.seq, o.event_id, o.event_type, o.event_data::text, coalesce(o.correlation_id, ''), coalesce(o.source, ''), o.emitted_by, o.emitted_at
 	FROM (
 		SELECT seq, sum(size) OVER (ORDER BY seq) - size AS before
 		FROM (
@@ -111,7 +112,7 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 	rows, err := results.Query()
 	if err == nil {
 		var e emission
-		_, err = pgx.ForEachRow(rows, []any{&e.seq, &e.id, &e.eventType, &e.data, &e.correlationID, &e.source, &e.emittedBy}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&e.seq, &e.id, &e.eventType, &e.data, &e.correlationID, &e.source, &e.emittedBy, &e.emittedAt}, func() error {
 			seqs = append(seqs, e.seq)
 			found = append(found, e)
 			e.data = nil

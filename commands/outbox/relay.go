@@ -312,7 +312,7 @@ func accept(catalog domain.Catalog, e emission) (domain.EventTriggered, error) {
 	if err := domain.CheckJSON(data); err != nil {
 		return domain.EventTriggered{}, fmt.Errorf("event_data: %w", err)
 	}
-	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, EventData: data}
+	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, OccurredAt: e.emittedAt.UTC(), EventData: data}
 	if refused := catalog.TriggeredFields(triggered); len(refused) > 0 {
 		return domain.EventTriggered{}, errors.New(refused[0].Field + " " + refused[0].Message)
 	}

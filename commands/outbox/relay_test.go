@@ -197,7 +197,11 @@ func TestRelayKeepsEveryByte(t *testing.T) {
 	r := newRig(t)
 	r.run(r.relay(r.join()))
 	const awkward = `{ "z":1.00,"a":"\u0000<>&ü\"\\",  "n":1e+5, "long":12345678901234567890.10, "s":"é", "":{"b":[ ]} }`
-	id := r.emit(r.pool, " \n"+awkward+"\t")
+	tx := r.begin()
+	id := r.emit(tx, " \n"+awkward+"\t")
+	var emittedAt time.Time
+	r.check(tx.QueryRow(t.Context(), `SELECT emitted_at FROM medilab.outbox WHERE event_id = $1`, uuid.UUID(id)).Scan(&emittedAt))
+	r.check(tx.Commit(t.Context()))
 	if got := r.data(1); got[0] != awkward {
 		t.Errorf("the log has %s", got[0])
 	}
@@ -211,6 +215,10 @@ func TestRelayKeepsEveryByte(t *testing.T) {
 	e := events[0].Value.(domain.EventTriggered)
 	if e.EventType != "patient.created" || e.Source != "sql" || e.CorrelationID != "c-1" {
 		t.Errorf("the event is %+v", e)
+	}
+	// However late it reaches the log, it occurred when it was emitted.
+	if at := e.Occurred(events[0].RecordedAt); !at.Equal(emittedAt) || !at.Before(events[0].RecordedAt) {
+		t.Errorf("it occurred at %s, and was emitted at %s", at, emittedAt)
 	}
 }
 

@@ -207,11 +207,11 @@ func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]b
 		if err != nil {
 			return nil, err
 		}
-		if recordedAt != nil {
-			d.occurredAt = recordedAt.UTC()
-		}
 		if !d.isBatch {
 			d.read(data)
+		}
+		if recordedAt != nil {
+			d.occurredAt = d.event.Occurred(recordedAt.UTC())
 		}
 		return &d, nil
 	})

@@ -78,7 +78,7 @@ func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.E
 		}
 		l.push(ln, &delivery{
 			id: d.DeliveryID, webhook: d.WebhookID, eventID: dispatched.EventID, event: triggered,
-			occurredAt: at, attempt: 1, size: dispatched.Size,
+			occurredAt: triggered.Occurred(at), attempt: 1, size: dispatched.Size,
 		})
 	}
 }

@@ -41,7 +41,7 @@ export async function event({ id, signal }) {
     h('p', {}, h('a', { href: '#/events' }, t('event.back'))),
     h('div', { class: 'heading' }, h('h1', {}, event.event_type)),
     card(null, facts([
-      [t('event.accepted'), when(event.accepted_at)], [t('event.source'), text(event.source)],
+      [t('event.accepted'), when(event.accepted_at)], [t('event.occurred'), when(event.occurred_at)], [t('event.source'), text(event.source)],
       [t('event.correlation'), text(event.correlation_id)], ['ID', h('code', {}, event.event_id)],
     ]), h('h3', {}, t('event.data')), foreign(exact(event, 'event_data'), t('event.data'))),
     card(t('event.deliveries'), table(t('event.deliveries'), deliveryColumns(names), deliveries.items, t('event.noDeliveries'))),
@@ -81,6 +81,7 @@ const verdictColumns = [
   { get label() { return t('event.version') }, cell: (v) => number(v.webhook_version), number: true },
   { get label() { return t('event.verdict') }, cell: (v) => badge(v.verdict) },
   { get label() { return t('event.reason') }, cell: why },
+  { get label() { return t('event.sentBy') }, cell: (v) => v.sent_by.map((s) => h('div', {}, t(`sent.${s.kind}`), ' ', badge(s.state))) },
 ]
 
 function why(verdict) {
