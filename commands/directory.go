@@ -6,53 +6,60 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
 )
 
 // Directory is all configuration (webhooks and tokens) as of now, in memory: the
 // guide's cache of configurations, with no invalidation to get wrong, as it is a
 // fold of the log. What this process appends is in it before the append returns;
-// what others append follows within moments (see Run). Safe for concurrent use.
+// what others append follows within moments (see Run). Reading it takes no lock. Safe
+// for concurrent use.
 type Directory struct {
+	// Limiter is where this process's expensive computations take turns.
+	Limiter *cpulimit.Limiter
+
 	log    *eventstore.Log
 	logger *slog.Logger
 
 	snapshot atomic.Pointer[snapshot]
 	read     atomic.Pointer[time.Time] // when the log was last read for what is folded here
 	changed  chan struct{}             // a token: another process has changed something
-	costly   chan struct{}             // a token for each expensive matching under way
 	deciding sync.RWMutex              // see decideAndAppend
 	catchUp  Refresher
 
 	mu       sync.RWMutex
 	position eventstore.Position // up to where the log is folded
+}
+
+// snapshot is the configuration at one moment. It never changes.
+type snapshot struct {
+	position eventstore.Position // of a webhook's last change; see eventstore.Unit.Configuration
+	registry *domain.Registry
 	tokens   map[domain.TokenID]domain.Token
 	byHash   map[string]domain.TokenID
 }
 
-// snapshot is the webhooks at one moment. It never changes.
-type snapshot struct {
-	position eventstore.Position // of the last change; see eventstore.Unit.Configuration
-	registry *domain.Registry
+// draft is the next snapshot while events are applied.
+type draft struct {
+	snapshot
+	webhooks  *domain.RegistryDraft
+	ownTokens bool // the maps are copies
 }
 
 // NewDirectory returns an empty directory, which must be an observer of the log that
 // Open is then called with.
 func NewDirectory(logger *slog.Logger) *Directory {
-	d := &Directory{
-		logger:  logger,
-		changed: make(chan struct{}, 1),
-		costly:  make(chan struct{}, costlyMatchings()),
-		tokens:  map[domain.TokenID]domain.Token{},
-		byHash:  map[string]domain.TokenID{},
-	}
+	d := &Directory{Limiter: cpulimit.New(), logger: logger, changed: make(chan struct{}, 1)}
 	d.snapshot.Store(&snapshot{registry: domain.NewRegistry()})
 	d.catchUp.Run, d.catchUp.Timeout = d.readLog, 10*time.Second
 	return d
@@ -72,19 +79,19 @@ func (d *Directory) Observe(batch []eventstore.Event) {
 		return // another process appended in between: CatchUp reads both
 	}
 	configuration := d.Configuration()
-	var draft *domain.RegistryDraft
+	var next *draft
 	for i := range batch {
 		if !eventstore.IsConfiguration(batch[i].Stream) {
 			continue
 		}
-		if draft == nil {
-			draft = d.registry().Draft()
+		if next == nil {
+			next = d.draft()
 		}
-		if d.apply(draft, &batch[i]) {
+		if d.apply(next, &batch[i]) {
 			configuration = batch[i].Position
 		}
 	}
-	d.publish(draft, configuration, batch[len(batch)-1].Position)
+	d.publish(next, configuration, batch[len(batch)-1].Position)
 }
 
 // CatchUp folds what the log holds beyond the directory's position, by one reading for
@@ -103,22 +110,28 @@ func (d *Directory) readLog(ctx context.Context) error {
 	if read.Head < position || read.Head == position && read.Current != configuration {
 		return d.startOver(ctx)
 	}
+	// Under the lock, for which this process's appends wait, they are there already.
+	compiled := make([]*filter.Filter, len(read.Events))
+	for i := range read.Events {
+		compiled[i] = domain.FilterOf(read.Events[i].Value)
+	}
+	defer runtime.KeepAlive(compiled)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.read.Store(&asked)
 	if read.Head <= d.position {
 		return nil // what this process appended meanwhile goes further
 	}
-	var draft *domain.RegistryDraft
+	var next *draft
 	if len(read.Events) > 0 || read.Current != d.Configuration() {
-		draft = d.registry().Draft()
+		next = d.draft()
 	}
 	for i := range read.Events {
 		if read.Events[i].Position > d.position {
-			d.apply(draft, &read.Events[i])
+			d.apply(next, &read.Events[i])
 		}
 	}
-	d.publish(draft, read.Current, read.Head)
+	d.publish(next, read.Current, read.Head)
 	return nil
 }
 
@@ -129,17 +142,21 @@ func (d *Directory) startOver(ctx context.Context) error {
 	d.mu.Lock()
 	d.position = 0
 	d.snapshot.Store(&snapshot{registry: domain.NewRegistry()})
-	clear(d.tokens)
-	clear(d.byHash)
 	d.mu.Unlock()
 	return d.readLog(ctx)
 }
 
+func (d *Directory) draft() *draft {
+	now := *d.snapshot.Load()
+	return &draft{snapshot: now, webhooks: now.registry.Draft()}
+}
+
 // publish makes a snapshot of the draft, if there is one, and of the configuration at
 // that position, for the log up to head. The caller holds the lock.
-func (d *Directory) publish(draft *domain.RegistryDraft, configuration, head eventstore.Position) {
-	if draft != nil {
-		d.snapshot.Store(&snapshot{configuration, draft.Registry()})
+func (d *Directory) publish(next *draft, configuration, head eventstore.Position) {
+	if next != nil {
+		next.position, next.registry = configuration, next.webhooks.Registry()
+		d.snapshot.Store(&next.snapshot)
 	}
 	d.position = head
 }
@@ -188,7 +205,7 @@ func (d *Directory) Run(ctx context.Context) {
 
 // apply folds one event, and reports whether it is of a webhook's stream. The caller
 // holds the lock.
-func (d *Directory) apply(draft *domain.RegistryDraft, e *eventstore.Event) (webhook bool) {
+func (d *Directory) apply(next *draft, e *eventstore.Event) (webhook bool) {
 	webhook = strings.HasPrefix(e.Stream, "webhook-")
 	change, ok := e.Value.(domain.Change)
 	_, id, err := domain.ParseStream(e.Stream)
@@ -198,13 +215,21 @@ func (d *Directory) apply(draft *domain.RegistryDraft, e *eventstore.Event) (web
 	case err != nil:
 		d.logger.Error("configuration stream not understood", "position", e.Position, "error", err)
 	case webhook:
-		draft.Apply(domain.WebhookID(id), change, e.RecordedAt)
+		next.webhooks.Apply(domain.WebhookID(id), change, e.RecordedAt)
 	default:
-		token := d.tokens[domain.TokenID(id)].Evolve(change, e.RecordedAt)
-		d.tokens[token.ID] = token
-		d.byHash[token.Hash] = token.ID
+		next.setToken(next.tokens[domain.TokenID(id)].Evolve(change, e.RecordedAt))
 	}
 	return webhook
+}
+
+func (n *draft) setToken(token domain.Token) {
+	if !n.ownTokens {
+		tokens, byHash := map[domain.TokenID]domain.Token{}, map[string]domain.TokenID{}
+		maps.Copy(tokens, n.tokens)
+		maps.Copy(byHash, n.byHash)
+		n.tokens, n.byHash, n.ownTokens = tokens, byHash, true
+	}
+	n.tokens[token.ID], n.byHash[token.Hash] = token, token.ID
 }
 
 // Position returns up to where the directory has folded the log.
@@ -247,25 +272,20 @@ func (d *Directory) Explain(id domain.WebhookID, eventType domain.EventType, dat
 // TokenByHash returns the token whose SHA-256 is hash, in hex; it may be expired
 // or revoked.
 func (d *Directory) TokenByHash(hash string) (domain.Token, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	id, ok := d.byHash[hash]
-	return d.tokens[id], ok
+	now := d.snapshot.Load()
+	id, ok := now.byHash[hash]
+	return now.tokens[id], ok
 }
 
 // Token returns a token by its id.
 func (d *Directory) Token(id domain.TokenID) (domain.Token, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	token, ok := d.tokens[id]
+	token, ok := d.snapshot.Load().tokens[id]
 	return token, ok
 }
 
 // Tokens returns them all, the oldest first.
 func (d *Directory) Tokens() []domain.Token {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(d.tokens), func(a, b domain.Token) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	return slices.SortedFunc(maps.Values(d.snapshot.Load().tokens), func(a, b domain.Token) int { return a.CreatedAt.Compare(b.CreatedAt) })
 }
 
 // Actors of the system itself.

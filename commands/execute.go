@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 
+	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -83,6 +83,8 @@ func (d *Directory) tryAppend(ctx context.Context, unit eventstore.Unit) (events
 // included, and makes that a condition of the append.
 func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 	now := d.snapshot.Load()
+	task := d.Limiter.Task()
+	defer task.End()
 	events := 0
 	for _, w := range unit.Writes {
 		for i := range w.Events {
@@ -90,10 +92,14 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 			if !ok {
 				continue
 			}
-			var err error
-			if triggered.Recipients, err = d.recipients(ctx, now.registry, triggered); err != nil {
+			eventType, work := domain.EventType(triggered.EventType), 0
+			if now.registry.Costly(eventType, triggered.EventData) {
+				work = cpulimit.Expensive
+			}
+			if err := task.Spend(ctx, work); err != nil {
 				return err
 			}
+			triggered.Recipients = now.registry.Recipients(eventType, triggered.EventData)
 			w.Events[i].Data, w.Events[i].Value = stored(triggered)
 			unit.Configuration = &now.position
 			unit.Rows += len(triggered.Recipients)
@@ -108,22 +114,6 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 // maxDeliveries bounds what several events in one unit may make: while they are queued, no
 // other append is made. One event alone is bounded by the number of webhooks.
 const maxDeliveries = 100_000
-
-// recipients matches the event with the webhooks. Expensive matchings leave a processor
-// to everybody else.
-func (d *Directory) recipients(ctx context.Context, registry *domain.Registry, t domain.EventTriggered) ([]domain.Recipient, error) {
-	if registry.Costly(domain.EventType(t.EventType), t.EventData) {
-		select {
-		case d.costly <- struct{}{}:
-			defer func() { <-d.costly }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	return registry.Recipients(domain.EventType(t.EventType), t.EventData), nil
-}
-
-func costlyMatchings() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // stored returns the form in which the log keeps the event, and the event with its
 // data in there.

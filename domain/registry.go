@@ -46,6 +46,20 @@ func (w *registered) compile() {
 	w.broken = problems != nil
 }
 
+// FilterOf returns the compiled filter that the change gives a webhook, or nil. While it is
+// held, no registry compiles it.
+func FilterOf(change any) (f *filter.Filter) {
+	switch c := change.(type) {
+	case WebhookRegistered:
+		f, _ = filter.Compile(c.Filters)
+	case WebhookChanged:
+		if c.Filters != nil {
+			f, _ = filter.Compile(*c.Filters)
+		}
+	}
+	return f
+}
+
 func (w *registered) recipient() Recipient {
 	to := Recipient{WebhookID: w.ID, WebhookVersion: w.Version}
 	if w.Batch != nil {
@@ -165,16 +179,9 @@ func setsOf(asked []*audience, to []*filter.Set) []*filter.Set {
 // Costly reports whether deciding the recipients of the event may take a millisecond or
 // more, so that a caller can limit how many such decisions are made at once.
 func (r *Registry) Costly(eventType EventType, data json.RawMessage) bool {
-	const many = 1000
-	filters := 0
-	for _, b := range r.blocks {
-		if a := b.audience(eventType); a != nil && a.filters != nil {
-			if filters += len(a.candidates); filters > many || a.filters.Costly(len(data)) {
-				return true
-			}
-		}
-	}
-	return false
+	var few [8]*audience
+	var fewSets [8]*filter.Set
+	return filter.Costly(len(data), setsOf(r.audiences(eventType, few[:0]), fewSets[:0]))
 }
 
 // Explanation says whether an event goes to one webhook, and if not, why.

@@ -38,7 +38,8 @@ type Problem struct {
 // operator, a bound that is no number, a regular expression that is not RE2, an empty
 // list or object of operators, a filter beyond the bounds above. Every field error is
 // named by where it is: `filters.department`, `filters.$or[1].amount.$gt`. Nothing, null
-// and {} are a filter that matches everything. raw is not kept.
+// and {} are a filter that matches everything. raw is not kept. Filters that are in use
+// are not compiled again.
 func Compile(raw []byte) (*Filter, []Problem) {
 	raw = bytes.Trim(raw, " \n\r\t")
 	if len(raw) == 0 || string(raw) == "null" {
@@ -47,6 +48,10 @@ func Compile(raw []byte) (*Filter, []Problem) {
 	if len(raw) > maxFilterBytes {
 		return nil, []Problem{{root, fmt.Sprintf("must be at most %d bytes", maxFilterBytes)}}
 	}
+	return shared.get(raw)
+}
+
+func compile(raw []byte) (*Filter, []Problem) {
 	if err := strictjson.Check(raw); err != nil {
 		return nil, []Problem{{root, "cannot be read: " + err.Error()}}
 	}
@@ -60,7 +65,7 @@ func Compile(raw []byte) (*Filter, []Problem) {
 	}
 	c.bounds.size = maxFilterWork / max(1, c.work)
 	c.bounds.text = min(maxPatternText, maxPatternWork/max(1, c.program))
-	f.named = f.namedValues()
+	f.named, f.work = f.namedValues(), c.work
 	return f, nil
 }
 
@@ -184,8 +189,8 @@ func (c *compiler) condition(key string, raw []byte, field string, nesting int) 
 		c.refuse(field, fmt.Sprintf(`must be a number, because it is a bound on %s; a field of this very name is meant by {"$eq": ...}`, limited))
 		return made
 	}
-	equal := c.literal(raw, field)
-	made.test = &valueTest{every: []predicate{newOneOf([]literal{equal})}}
+	equal := c.literal(raw, field, whole)
+	made.test = &valueTest{every: []predicate{newOneOf(equal)}}
 	made.limited = limited
 	made.limit = &valueTest{every: []predicate{&comparison{operator, equal.number}}}
 	return made
@@ -217,7 +222,7 @@ func (c *compiler) value(raw []byte, field string, nesting int) *valueTest {
 	case arrayKind:
 		return c.anyOf(raw, field, nesting)
 	}
-	return &valueTest{every: []predicate{newOneOf([]literal{c.literal(raw, field)})}}
+	return &valueTest{every: []predicate{newOneOf(c.literal(raw, field, whole))}}
 }
 
 // anyOf compiles a list of plain values, among which operators may stand too.
@@ -225,19 +230,18 @@ func (c *compiler) anyOf(raw []byte, field string, nesting int) *valueTest {
 	if !c.isList(raw, field) || c.tooNested(field, nesting) {
 		return nil
 	}
-	var values []literal
+	values := newOneOf()
 	var either []*valueTest
 	index := 0
 	for element := range elements(raw) {
-		at := fmt.Sprintf("%s[%d]", field, index)
 		if kindOf(element) == objectKind && hasOperators(element) {
-			either = append(either, c.operators(element, at, nesting+1))
+			either = append(either, c.operators(element, fmt.Sprintf("%s[%d]", field, index), nesting+1))
 		} else {
-			values = append(values, c.literal(element, at))
+			values.add(c.literal(element, field, index))
 		}
 		index++
 	}
-	plain := &valueTest{every: []predicate{newOneOf(values)}}
+	plain := &valueTest{every: []predicate{values}}
 	if len(either) == 0 {
 		return plain
 	}

@@ -22,9 +22,9 @@ func (c *compiler) operators(raw []byte, field string, nesting int) *valueTest {
 		operators++
 		switch operator {
 		case "$eq":
-			test.every = append(test.every, newOneOf([]literal{c.literal(value, at)}))
+			test.every = append(test.every, newOneOf(c.literal(value, at, whole)))
 		case "$ne":
-			test.none = append(test.none, newOneOf([]literal{c.literal(value, at)}))
+			test.none = append(test.none, newOneOf(c.literal(value, at, whole)))
 		case "$in":
 			test.every = append(test.every, c.list(value, at))
 		case "$nin":
@@ -85,13 +85,15 @@ func (c *compiler) eitherOf(raw []byte, field string, nesting int) []*valueTest 
 
 // list compiles the values of $in and $nin.
 func (c *compiler) list(raw []byte, field string) *oneOf {
-	var values []literal
+	o := newOneOf()
 	if c.isList(raw, field) {
+		index := 0
 		for element := range elements(raw) {
-			values = append(values, c.literal(element, fmt.Sprintf("%s[%d]", field, len(values))))
+			o.add(c.literal(element, field, index))
+			index++
 		}
 	}
-	return newOneOf(values)
+	return o
 }
 
 func (c *compiler) comparison(operator string, raw []byte, field string) *comparison {
@@ -99,7 +101,7 @@ func (c *compiler) comparison(operator string, raw []byte, field string) *compar
 		c.refuse(field, "must be a number")
 		return &comparison{}
 	}
-	return &comparison{operator, c.literal(raw, field).number}
+	return &comparison{operator, c.literal(raw, field, whole).number}
 }
 
 func (c *compiler) pattern(raw []byte, field string) *pattern {
@@ -138,32 +140,47 @@ func (c *compiler) pattern(raw []byte, field string) *pattern {
 	return &pattern{string(text), len(program.Inst), expression}
 }
 
-// literal takes a plain value apart, and counts what comparing with it costs.
-func (c *compiler) literal(raw []byte, field string) literal {
+// whole is the index of a value that is not in a list.
+const whole = -1
+
+// literal takes a plain value apart, and counts what comparing with it costs. It is at the
+// index of the field's list, or the whole of it.
+func (c *compiler) literal(raw []byte, field string, index int) literal {
 	if kind := kindOf(raw); kind != stringKind && kind != numberKind {
 		c.work += len(raw)
 	}
-	return c.takeApart(raw, field)
+	l, ok := takeApart(raw)
+	if !ok {
+		if index != whole {
+			field = fmt.Sprintf("%s[%d]", field, index)
+		}
+		c.refuse(field, "is a number with an exponent too long to compare")
+	}
+	return l
 }
 
-func (c *compiler) takeApart(raw []byte, field string) literal {
-	l := literal{node: newNode(raw)}
+// takeApart reports whether all numbers of the value can be compared.
+func takeApart(raw []byte) (l literal, ok bool) {
+	l, ok = literal{node: newNode(raw)}, true
+	add := func(raw []byte) literal {
+		part, comparable := takeApart(raw)
+		ok = ok && comparable
+		return part
+	}
 	switch l.kind {
 	case numberKind:
-		if !l.exact {
-			c.refuse(field, "is a number with an exponent too long to compare")
-		}
+		ok = l.exact
 	case arrayKind:
 		for element := range elements(raw) {
-			l.items = append(l.items, c.takeApart(element, field))
+			l.items = append(l.items, add(element))
 		}
 	case objectKind:
 		l.fields = make(map[string]literal)
 		for m := range strictjson.Members(raw, 0) {
-			l.fields[string(m.Key())] = c.takeApart(raw[m.Off:m.End], field)
+			l.fields[string(m.Key())] = add(raw[m.Off:m.End])
 		}
 	}
-	return l
+	return l, ok
 }
 
 // isList refuses what is no list, or an empty one: nothing would match it, or everything.

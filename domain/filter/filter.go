@@ -54,7 +54,8 @@ import (
 // one without conditions match everything.
 type Filter struct {
 	conditions []condition
-	named      [][]value // see namedValues; of the outermost filter alone
+	named      [][]value // see namedValues; of the outermost filter alone, as is
+	work       int       // what is done with each value that the paths lead to
 }
 
 // Verdict is a filter's decision and, when it is no, a condition that failed: the first one

@@ -3,25 +3,44 @@ package filter
 import (
 	"cmp"
 	"slices"
+	"sync"
 )
 
 // Set is an immutable list of filters, prepared to match one event against all of them.
 // It is safe for concurrent use.
 type Set struct {
 	filters        []*Filter
-	prefilter      *prefilter // nil: evaluate them all
+	prefilter      func() *prefilter // of two filters or more; made when first needed
+	work           int               // of all conditions, for one value each
 	hasExpressions bool
 }
 
 // NewSet returns a set of the filters.
 func NewSet(filters []*Filter) *Set {
-	return &Set{filters, newPrefilter(filters), slices.ContainsFunc(filters, (*Filter).hasExpressions)}
+	prefilter := sync.OnceValue(func() *prefilter { return newPrefilter(filters) })
+	work := 0
+	for _, f := range filters {
+		if f != nil {
+			work += f.work
+		}
+	}
+	return &Set{filters, prefilter, work, slices.ContainsFunc(filters, (*Filter).hasExpressions)}
 }
 
-// Costly reports whether matching an event of so many bytes may take a millisecond or more.
-func (s *Set) Costly(size int) bool {
-	const large = 16 << 10
-	return s.hasExpressions || size > large
+// Costly reports whether matching an event of so many bytes with all of the sets, of which
+// some are nil, may take a millisecond or more.
+func Costly(size int, sets []*Set) bool {
+	const large, many = 16 << 10, 8 << 10
+	work := 0
+	for _, s := range sets {
+		if s == nil {
+			continue
+		}
+		if work += s.work + len(s.filters); work > many || s.hasExpressions || size > large {
+			return true
+		}
+	}
+	return false
 }
 
 // What matching one event may cost, in the unit of a meter.
@@ -147,7 +166,7 @@ func (result *Matches) share(doc *Doc, sets []*Set, undecided []Ref, budget int)
 // possible calls yield with the filters that may match the event, in ascending order.
 func (s *Set) possible(doc *Doc, budget *int) func(yield func(int) bool) {
 	return func(yield func(int) bool) {
-		if s.prefilter == nil || len(s.filters) <= fewFilters && len(doc.data) <= smallEvent {
+		if len(s.filters) < 2 || len(s.filters) <= fewFilters && len(doc.data) <= smallEvent {
 			for i := range s.filters {
 				if !yield(i) {
 					return
@@ -156,7 +175,7 @@ func (s *Set) possible(doc *Doc, budget *int) func(yield func(int) bool) {
 			return
 		}
 		var room [4]uint64 // for the usual number of filters
-		s.prefilter.possible(doc, room[:], budget).all()(yield)
+		s.prefilter().possible(doc, room[:], budget).all()(yield)
 	}
 }
 

@@ -17,7 +17,8 @@ type predicate interface {
 // how many strings and numbers are in it.
 type oneOf struct {
 	texts   map[string]bool
-	numbers map[string]bool     // by decimal.appendKey, when they are many
+	few     []literal           // numbers, up to fewNumbers
+	numbers map[string]bool     // all of them by decimal.appendKey, when they are more
 	longest int                 // of the texts and the numbers' keys
 	others  []literal           // all else
 	work    [objectKind + 1]int // how often a value of each kind is looked through, at most
@@ -26,34 +27,40 @@ type oneOf struct {
 // fewNumbers are compared one by one, which is faster.
 const fewNumbers = 8
 
-func newOneOf(values []literal) *oneOf {
+func newOneOf(values ...literal) *oneOf {
 	o := &oneOf{texts: map[string]bool{}, numbers: map[string]bool{}}
-	var numbers []literal
 	for _, v := range values {
-		switch v.kind {
-		case stringKind:
-			o.texts[string(v.text)] = true
-			o.longest = max(o.longest, len(v.text))
-		case numberKind:
-			numbers = append(numbers, v)
-		default:
-			o.others = append(o.others, v)
-		}
+		o.add(v)
 	}
-	for i := range o.others {
-		o.work[o.others[i].kind] += o.others[i].levels()
+	return o
+}
+
+func (o *oneOf) add(v literal) {
+	switch v.kind {
+	case stringKind:
+		o.texts[string(v.text)] = true
+		o.longest = max(o.longest, len(v.text))
+		return
+	case numberKind:
+		o.addNumber(v)
+		return
 	}
-	if len(numbers) <= fewNumbers {
-		o.others = append(o.others, numbers...)
-		o.work[numberKind] = 1
-		return o
+	o.others = append(o.others, v)
+	o.work[v.kind] += v.levels()
+}
+
+func (o *oneOf) addNumber(v literal) {
+	if len(o.numbers) == 0 && len(o.few) < fewNumbers {
+		o.few, o.work[numberKind] = append(o.few, v), 1
+		return
 	}
-	for _, v := range numbers {
-		key := v.number.appendKey(nil)
+	var room [64]byte // for the usual number of digits
+	for _, v := range append(o.few, v) {
+		key := v.number.appendKey(room[:0])
 		o.numbers[string(key)] = true
 		o.longest = max(o.longest, len(key))
 	}
-	return o
+	o.few, o.work[numberKind] = nil, 0
 }
 
 func (o *oneOf) holds(n *node, m *meter) bool {
@@ -67,12 +74,14 @@ func (o *oneOf) holds(n *node, m *meter) bool {
 			return true
 		}
 	}
-	if !m.spend(len(o.others)/bytesPerUnit + o.work[n.kind]*(1+len(n.raw)/bytesPerUnit)) {
+	if !m.spend((len(o.others)+len(o.few))/bytesPerUnit + o.work[n.kind]*(1+len(n.raw)/bytesPerUnit)) {
 		return false
 	}
-	for i := range o.others {
-		if o.others[i].equal(n) {
-			return true
+	for _, list := range [...][]literal{o.few, o.others} {
+		for i := range list {
+			if list[i].equal(n) {
+				return true
+			}
 		}
 	}
 	return false

@@ -26,18 +26,16 @@ const (
 	// fewFilters are evaluated one by one on small events, which is faster.
 	fewFilters = 32
 	smallEvent = 2 << 10
-	// manyValues of one condition are too many to index: it counts as naming none.
+	// manyValues of one filter are too many to index: further conditions count as naming
+	// none.
 	manyValues = 64
 )
 
 // value is a value at a path that a filter names.
 type value struct{ path, key string }
 
-// newPrefilter indexes the filters; nil means that all are to be evaluated.
+// newPrefilter indexes the filters.
 func newPrefilter(filters []*Filter) *prefilter {
-	if len(filters) < 2 {
-		return nil
-	}
 	names := map[value]int{} // how many name it
 	for _, f := range filters {
 		for _, option := range f.options() {
@@ -177,6 +175,7 @@ func (f *Filter) options() [][]value {
 // namedValues returns what the filter names: of each of these lists, the event must have
 // one of the values for the filter to match. Without lists it can match any event.
 func (f *Filter) namedValues() (options [][]value) {
+	left := manyValues
 	for i := range f.conditions {
 		c := &f.conditions[i]
 		var values []value
@@ -187,8 +186,8 @@ func (f *Filter) namedValues() (options [][]value) {
 		case c.limit == nil:
 			values, ok = c.test.named(c.field)
 		}
-		if ok && len(values) <= manyValues {
-			options = append(options, values)
+		if ok && len(values) <= left {
+			options, left = append(options, values), left-len(values)
 		}
 	}
 	return options
@@ -230,7 +229,7 @@ func (t *valueTest) named(path string) (values []value, ok bool) {
 }
 
 func (o *oneOf) named(path string) (values []value, ok bool) {
-	if len(o.texts)+len(o.numbers)+len(o.others) > manyValues {
+	if len(o.texts)+len(o.numbers)+len(o.few)+len(o.others) > manyValues {
 		return nil, false
 	}
 	for text := range o.texts {
@@ -239,8 +238,8 @@ func (o *oneOf) named(path string) (values []value, ok bool) {
 	for number := range o.numbers {
 		values = append(values, value{path, string(numberKey) + number})
 	}
-	for i := range o.others {
-		key := o.others[i].appendKey(nil, maxFilterBytes)
+	for _, l := range slices.Concat(o.others, o.few) {
+		key := l.appendKey(nil, maxFilterBytes)
 		if len(key) == 0 {
 			return nil, false // an array or an object, which the event may write in many ways
 		}
