@@ -24,16 +24,8 @@ type Commands struct {
 	Attempter *Attempter
 	Queue     Queue
 	Pool      *pgxpool.Pool // for webhook numbers
-}
 
-// Caller is who asks; it stands in the metadata of what follows.
-type Caller struct {
-	Actor     string // the token's name, or the part of the system that asks
-	RequestID string
-}
-
-func (c Caller) metadata() eventstore.Metadata {
-	return eventstore.Metadata{Actor: c.Actor, RequestID: c.RequestID}
+	former formerKeys
 }
 
 // append records the changes in the stream that holds expected events.

@@ -118,7 +118,7 @@ const maxDeliveries = 100_000
 // stored returns the form in which the log keeps the event, and the event with its
 // data in there.
 func stored(event domain.EventTriggered) ([]byte, domain.EventTriggered) {
-	const around, recipient = 128, 90
+	const around, recipient = 192, 90
 	data := event.AppendJSON(make([]byte, 0, len(event.EventData)+len(event.Source)+len(event.CorrelationID)+around+recipient*len(event.Recipients)))
 	end := len(data) - 1 // event_data is the last field, before the brace
 	event.EventData = data[end-len(event.EventData) : end : end]

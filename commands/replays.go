@@ -3,7 +3,6 @@ package commands
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -130,18 +129,6 @@ func (r *Replays) progress(ctx context.Context, id domain.ReplayID) (*progress, 
 	}}
 	p.webhook, err = r.webhookAt(ctx, asked.WebhookID, asked.WebhookVersion)
 	return p, err
-}
-
-// callerOf returns who appended an event.
-func callerOf(e eventstore.Event) (Caller, error) {
-	var by struct {
-		Actor     string `json:"actor"`
-		RequestID string `json:"request_id"`
-	}
-	if err := json.Unmarshal(e.Metadata, &by); err != nil {
-		return Caller{}, fmt.Errorf("metadata at %d: %w", e.Position, err)
-	}
-	return Caller{Actor: by.Actor, RequestID: by.RequestID}, nil
 }
 
 // webhookAt returns the webhook as it was at the version.

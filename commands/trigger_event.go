@@ -34,7 +34,7 @@ type NewEvent struct {
 const MaxBatch = 1000
 
 // TriggerEvent records that something happened in the clinic. An event that has
-// an id, or a key that is not empty, is accepted once: asked for again it is
+// an id, or a key that is not empty, is accepted once from a caller: asked for again it is
 // answered as the first time, and asked for with another content it is a Conflict.
 func (c *Commands) TriggerEvent(ctx context.Context, caller Caller, event NewEvent, key string) (Accepted, error) {
 	if err := c.Catalog.CheckTriggered(event.Event); err != nil {
@@ -95,10 +95,15 @@ func (c *Commands) checkBatch(events []NewEvent) error {
 func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent, key string, accepted []Accepted) error {
 	t := triggering{Commands: c, caller: caller, events: events, accepted: accepted}
 	if key != "" {
-		t.keyStream, t.bodyHash = domain.IdempotencyStream(key), hashOf(events)
+		t.keyStream, t.bodyHash = domain.KeyStream(caller.Actor, key), hashOf(events)
 	}
 	if err := t.name(); err != nil {
 		return err
+	}
+	if key != "" {
+		if done, err := t.resolveFormerKey(ctx, key); err != nil || done {
+			return err
+		}
 	}
 	raced := false
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
@@ -152,7 +157,7 @@ func (t *triggering) unit() eventstore.Unit {
 	writes := make([]eventstore.Write, 0, len(t.events)+1)
 	for i, event := range t.events {
 		if t.accepted[i].AcceptedAt.IsZero() {
-			writes = append(writes, t.write(t.accepted[i].EventID, event.Event))
+			writes = append(writes, t.write(t.accepted[i].EventID, event))
 		}
 	}
 	if t.keyStream != "" {
@@ -168,7 +173,11 @@ func (t *triggering) unit() eventstore.Unit {
 // write begins the event's stream. Its stored form is made when it is decided whom it
 // goes to; that copy is what everybody reads from, as the request's body is gone when
 // the request is answered.
-func (t *triggering) write(id domain.EventID, event domain.EventTriggered) eventstore.Write {
+func (t *triggering) write(id domain.EventID, asked NewEvent) eventstore.Write {
+	event := asked.Event
+	if asked.ID != (domain.EventID{}) && asked.ID != id {
+		event.ClientEventID = asked.ID
+	}
 	metadata := t.caller.metadata()
 	metadata.CorrelationID = event.CorrelationID
 	return eventstore.Write{
@@ -182,56 +191,62 @@ func (t *triggering) write(id domain.EventID, event domain.EventTriggered) event
 // done when the key says that all of it is.
 func (t *triggering) resolve(ctx context.Context) (done bool, err error) {
 	if t.keyStream != "" {
-		if done, err := t.resolveKey(ctx); err != nil || done {
+		if done, err := t.resolveKey(ctx, t.keyStream); err != nil || done {
 			return done, err
 		}
 	}
 	return false, t.resolveIDs(ctx)
 }
 
-// resolveKey answers as the first time when the key came with the same body.
-func (t *triggering) resolveKey(ctx context.Context) (bool, error) {
-	events, err := t.Log.Load(ctx, t.keyStream)
-	if err != nil || len(events) == 0 {
-		return false, Failed("look up an idempotency key", err)
-	}
-	used, ok := events[0].Value.(domain.IdempotencyKeyUsed)
-	if !ok {
-		return false, domain.Internal("look up an idempotency key", events[0].Err)
+// resolveKey answers as the first time when the caller's key came with the same body.
+func (t *triggering) resolveKey(ctx context.Context, stream string) (bool, error) {
+	reserved, used, err := t.usedKey(ctx, t.caller, stream)
+	if err != nil || reserved == nil {
+		return false, err
 	}
 	if used.BodyHash != t.bodyHash || len(used.EventIDs) != len(t.accepted) {
-		return false, domain.Conflict("this Idempotency-Key came with another body before")
+		return false, errOtherBody
 	}
 	for i, id := range used.EventIDs {
-		t.accepted[i].EventID, t.accepted[i].AcceptedAt = id, events[0].RecordedAt
+		t.accepted[i].EventID, t.accepted[i].AcceptedAt = id, reserved.RecordedAt
 	}
 	return true, t.resolveIDs(ctx) // an event may be older than its key
 }
 
-// resolveIDs finds the events that are in the log under the ids of the request.
+// resolveFormerKey is resolveKey for a key that the caller used when callers shared them.
+func (t *triggering) resolveFormerKey(ctx context.Context, key string) (bool, error) {
+	if any, err := t.former.exist(ctx, t.Pool); err != nil || !any {
+		return false, err
+	}
+	return t.resolveKey(ctx, domain.FormerKeyStream(key))
+}
+
+// resolveIDs finds the events that are in the log under the ids of the request. One that is
+// another caller's gets an id of its own.
 func (t *triggering) resolveIDs(ctx context.Context) error {
 	asked := map[string]int{}
+	var streams []string
 	for i, event := range t.events {
 		if event.ID != (domain.EventID{}) {
-			asked[event.ID.Stream()] = i
+			stream := t.accepted[i].EventID.Stream()
+			asked[stream], streams = i, append(streams, stream)
 		}
 	}
-	if len(asked) == 0 {
+	if len(streams) == 0 {
 		return nil
 	}
-	streams := make([]string, 0, len(asked))
-	for stream := range asked {
-		streams = append(streams, stream)
-	}
-	events, err := t.Log.LoadAll(ctx, streams)
+	events, err := t.Log.LoadFirst(ctx, streams)
 	if err != nil {
 		return Failed("look up an event id", err)
 	}
 	for _, e := range events {
-		if e.Version != 1 {
+		i := asked[e.Stream]
+		if !t.caller.Appended(e) {
+			if t.accepted[i].AcceptedAt.IsZero() {
+				t.accepted[i].EventID = t.caller.OwnID(t.accepted[i].EventID)
+			}
 			continue
 		}
-		i := asked[e.Stream]
 		was, ok := e.Value.(domain.EventTriggered)
 		if !ok || !sameEvent(was, t.events[i].Event) {
 			return domain.Conflict("the event " + t.events[i].ID.String() + " was accepted before with another content")

@@ -17,6 +17,8 @@ type EventTriggered struct {
 	CorrelationID string `json:"correlation_id,omitempty"`
 	// OccurredAt is when it was emitted, if that was not when it was accepted: see Occurred.
 	OccurredAt time.Time `json:"occurred_at,omitzero"`
+	// ClientEventID is the id that the caller sent, if another caller has an event of that id.
+	ClientEventID EventID `json:"client_event_id,omitzero"`
 	// Recipients are all webhooks that the event goes to, none included, when that was
 	// decided as it was appended. Nil: an EventDispatched says it, if there are any.
 	Recipients []Recipient     `json:"recipients,omitzero"`
@@ -104,6 +106,9 @@ func (c *EventTriggered) form(f *form) {
 	if f.optional(`,"occurred_at":`, !c.OccurredAt.IsZero()) {
 		f.time("", &c.OccurredAt)
 	}
+	if f.optional(`,"client_event_id":`, c.ClientEventID != EventID{}) {
+		id(f, "", &c.ClientEventID)
+	}
 	if list(f, `,"recipients":[`, &c.Recipients, c.Recipients != nil) {
 		for i := 0; more(f, &c.Recipients, i); i++ {
 			f.letters("{")
@@ -128,8 +133,17 @@ var _ = register(EventTriggered{}, EventDispatched{}, IdempotencyKeyUsed{})
 // idempotencyKeys is the namespace of the streams that reserve callers' keys.
 var idempotencyKeys = uuid.MustParse("3b3a1a52-6d1e-5b0e-9c43-0c8e6b7d6a11")
 
-// IdempotencyStream names the stream that reserves the caller's key. The key
-// itself, which is the caller's own word, is not in it.
-func IdempotencyStream(key string) string {
-	return "idempotency-" + uuid.NewSHA1(idempotencyKeys, []byte(key)).String()
+// KeyStream names the stream that reserves the caller's idempotency key. The key itself,
+// which is the caller's own word, is not in it.
+func KeyStream(caller, key string) string {
+	return "key-" + uuid.NewSHA1(idempotencyKeys, []byte(caller+"\x00"+key)).String()
 }
+
+// FormerKeyStream names the stream that reserved the key in versions in which all callers
+// shared their keys.
+func FormerKeyStream(key string) string {
+	return FormerKeyStreams + uuid.NewSHA1(idempotencyKeys, []byte(key)).String()
+}
+
+// FormerKeyStreams begins the name of each such stream.
+const FormerKeyStreams = "idempotency-"

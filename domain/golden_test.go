@@ -76,6 +76,7 @@ var goldenChanges = []Change{
 	},
 	EventTriggered{EventType: "patient.created", Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	EventTriggered{EventType: "patient.created", OccurredAt: goldenTime, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
+	EventTriggered{EventType: "patient.created", ClientEventID: goldenEvent, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	EventDispatched{EventID: goldenEvent, EventType: "patient.created", Size: 48, Deliveries: []Dispatch{
 		{goldenDelivery, Recipient{WebhookID: goldenWebhook, WebhookVersion: 3, BatchWait: 5, BatchMax: 100}},
 	}},

@@ -24,7 +24,7 @@ type authenticator struct {
 }
 
 // adminToken stands for the token from the environment.
-var adminToken = domain.Token{Name: "admin", Scopes: []domain.Scope{domain.ScopeAdmin}}
+var adminToken = domain.Token{Scopes: []domain.Scope{domain.ScopeAdmin}}
 
 func newAuthenticator(config Config) authenticator {
 	return authenticator{
@@ -33,46 +33,46 @@ func newAuthenticator(config Config) authenticator {
 	}
 }
 
-// authorize returns the caller's name, also of one that is refused. Refusals of a network
-// that fails too often are delayed.
-func (a authenticator) authorize(r *http.Request, scope domain.Scope) (actor string, err error) {
+// authorize returns the caller, also one that is refused. Refusals of a network that fails
+// too often are delayed.
+func (a authenticator) authorize(r *http.Request, scope domain.Scope) (caller commands.Caller, err error) {
 	text, ok := bearer(r)
 	if !ok {
-		return "", domain.Unauthorized("send the header Authorization: Bearer <token>")
+		return caller, domain.Unauthorized("send the header Authorization: Bearer <token>")
 	}
-	actor, token, err := a.authenticate(r.Context(), text)
+	caller, token, err := a.authenticate(r.Context(), text)
 	switch {
 	case err != nil:
-		return actor, a.logins.delay(r, err)
+		return caller, a.logins.delay(r, err)
 	case scope != anyToken && !token.Allows(scope):
-		return actor, domain.Forbidden("the token needs the scope " + string(scope))
+		return caller, domain.Forbidden("the token needs the scope " + string(scope))
 	}
-	return actor, nil
+	return caller, nil
 }
 
 // authenticate returns the token with the text, and who has it: the administrator, somebody
 // of the clinic's identity provider, or a service.
-func (a authenticator) authenticate(ctx context.Context, text string) (actor string, token domain.Token, err error) {
+func (a authenticator) authenticate(ctx context.Context, text string) (caller commands.Caller, token domain.Token, err error) {
 	if a.hasAdmin {
 		sum := sha256.Sum256([]byte(text))
 		if subtle.ConstantTimeCompare(sum[:], a.admin[:]) == 1 {
-			return adminToken.Name, adminToken, nil
+			return commands.Caller{Actor: commands.ActorAdmin}, adminToken, nil
 		}
 	}
 	if a.identity != nil && identity.IsToken(text) {
 		bearer, err := a.identity.Authenticate(ctx, text, a.commands.Now())
 		switch {
 		case errors.Is(err, identity.ErrRefused):
-			return "", token, domain.Unauthorized(err.Error())
+			return caller, token, domain.Unauthorized(err.Error())
 		case err != nil:
-			return "", token, domain.Unavailable("the identity provider's keys cannot be had now; try again", err)
+			return caller, token, domain.Unavailable("the identity provider's keys cannot be had now; try again", err)
 		}
-		return bearer.Actor, domain.Token{Scopes: bearer.Scopes}, nil
+		return commands.Caller{Actor: bearer.Actor}, domain.Token{Scopes: bearer.Scopes}, nil
 	}
 	if token, err = a.find(ctx, text); err == nil && !token.Valid(a.commands.Now()) {
 		err = domain.Unauthorized("the token is unknown, expired or revoked")
 	}
-	return token.Name, token, err
+	return commands.TokenCaller(token), token, err
 }
 
 // find looks a token up by its hash: comparing hashes tells an attacker nothing about

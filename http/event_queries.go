@@ -55,6 +55,12 @@ func appendEvent(dst []byte, e projections.Event) []byte {
 	dst = strictjson.AppendString(dst, e.Type)
 	dst = strictjson.AppendString(append(dst, `,"source":`...), e.Source)
 	dst = appendOrNull(append(dst, `,"correlation_id":`...), e.CorrelationID)
+	dst = append(dst, `,"client_event_id":`...)
+	if e.ClientEventID == nil {
+		dst = append(dst, "null"...)
+	} else {
+		dst = append(append(append(dst, '"'), e.ClientEventID.String()...), '"')
+	}
 	dst = append(append(dst, `,"event_data":`...), e.Data...)
 	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
 	dst = appendMoment(append(dst, `,"occurred_at":`...), e.OccurredAt)

@@ -117,7 +117,9 @@ func (s *Server) route(o *operation) {
 
 func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) {
 	if o.scope != public {
-		if x.caller.Actor, err = s.auth.authorize(r, o.scope); err != nil {
+		requestID := x.caller.RequestID
+		x.caller, err = s.auth.authorize(r, o.scope)
+		if x.caller.RequestID = requestID; err != nil {
 			return err
 		}
 	}

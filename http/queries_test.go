@@ -582,23 +582,32 @@ func TestParkedSettled(t *testing.T) {
 		settle(id, "retry").want(404)
 		settle(id, "discard").want(404)
 	}
-	// Another event may have got its id meanwhile.
+	// Another caller's event may have got its id meanwhile.
 	taken, id := park("patient.created", `{"a":1}`)
 	s.ask("POST", trigger, `{"event_id":"`+id+`","event_type":"patient.created","event_data":{}}`).want(202)
-	if got := settle(taken, "retry").want(409); !strings.Contains(got.problem().Detail, "discarded") {
+	if own := settle(taken, "retry").want(202).text("event_id"); own == id ||
+		s.ask("GET", "/api/v1/webhooks/events/"+own, "").want(200).text("client_event_id") != id {
+		t.Errorf("got %s", own)
+	}
+	// Or another one of the same role.
+	again, _ := park("patient.created", `{"a":1}`)
+	if _, err := s.pool.Exec(t.Context(), `UPDATE medilab.parked_events SET event_id = $2 WHERE id = $1`, again, event); err != nil {
+		t.Fatal(err)
+	}
+	if got := settle(again, "retry").want(409); !strings.Contains(got.problem().Detail, "discarded") {
 		t.Errorf("got %s", got.body)
 	}
-	settle(taken, "discard").want(204)
+	settle(again, "discard").want(204)
 
 	left := s.ask("GET", "/api/v1/webhooks/events/parked", "").want(200)
 	if left.get("items", 0, "id") != twice || left.get("next_cursor") != "null" || strings.Contains(string(left.body), "patient.none") {
 		t.Errorf("left are %s", left.body)
 	}
 	acts := strings.Split(strings.TrimSpace(string(s.ask("GET", "/api/v1/audit/events?type=admin.acted", "").want(200).body)), "\n")
-	if len(acts) != 3 {
+	if len(acts) != 4 {
 		t.Fatalf("the log has %q", acts)
 	}
-	for i, action := range []string{"parked_event.retried", "parked_event.discarded", "parked_event.discarded"} {
+	for i, action := range []string{"parked_event.retried", "parked_event.discarded", "parked_event.retried", "parked_event.discarded"} {
 		if !strings.Contains(acts[i], action) || !strings.Contains(acts[i], `"actor":"admin"`) || !strings.Contains(acts[i], "it was so") {
 			t.Errorf("act %d is %s", i, acts[i])
 		}

@@ -59,6 +59,7 @@ type Event struct {
 	Type          string              `json:"event_type"`
 	Source        string              `json:"source"`
 	CorrelationID *string             `json:"correlation_id"`
+	ClientEventID *domain.EventID     `json:"client_event_id"`            // what its caller sent, if another caller has that id
 	Data          json.RawMessage     `json:"event_data" schema:"object"` // byte for byte as it was accepted
 	AcceptedAt    time.Time           `json:"accepted_at"`
 	OccurredAt    time.Time           `json:"occurred_at"` // when it was emitted, however late it was accepted
@@ -75,6 +76,9 @@ func newEvent(e *eventstore.Event) (Event, bool) {
 		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Position: e.Position}
 	if change.CorrelationID != "" {
 		event.CorrelationID = &change.CorrelationID
+	}
+	if change.ClientEventID != (domain.EventID{}) {
+		event.ClientEventID = &change.ClientEventID
 	}
 	return event, true
 }

@@ -83,18 +83,28 @@ func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Call
 	if err != nil {
 		return commands.Accepted{}, domain.Conflict("it still cannot be accepted: " + err.Error())
 	}
-	unit := p.remove(caller, action)
-	event := domain.EventID(p.EventID)
-	unit.Writes = append(unit.Writes, write(p.emission(), triggered, p.removal().Stream()))
-	appended, err := c.Directory.Append(ctx, unit)
-	var lost *eventstore.ConflictError
-	if errors.As(err, &lost) && lost.Stream == event.Stream() {
-		return commands.Accepted{}, domain.Conflict("another event is recorded under its event_id: it can only be discarded")
-	}
+	event := accepted{p.emission(), domain.EventID(p.EventID), triggered}
+	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
+		recorded, err := c.Log.LoadFirst(ctx, []string{p.removal().Stream(), event.event.Stream()})
+		switch {
+		case err != nil:
+			return eventstore.Unit{}, err
+		case len(recorded) == 0:
+		case recorded[0].Stream == p.removal().Stream():
+			return eventstore.Unit{}, domain.NotFound("parked event")
+		case event.caller().Appended(recorded[0]):
+			return eventstore.Unit{}, domain.Conflict("another event is recorded under its event_id: it can only be discarded")
+		default:
+			event = event.ownID()
+		}
+		unit := p.remove(caller, action)
+		unit.Writes = append(unit.Writes, event.write(p.removal().Stream()))
+		return unit, nil
+	})
 	if err := p.removed(err); err != nil {
 		return commands.Accepted{}, err
 	}
-	return commands.Accepted{EventID: event, EventType: domain.EventType(triggered.EventType), AcceptedAt: appended.RecordedAt}, nil
+	return commands.Accepted{EventID: event.event, EventType: domain.EventType(triggered.EventType), AcceptedAt: appended.RecordedAt}, nil
 }
 
 // checkMended returns what is wrong with the data that somebody gave for the dead letter.

@@ -8,12 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
@@ -158,7 +155,7 @@ func (r *Relay) move(ctx context.Context, batch []emission) error {
 	for _, e := range batch {
 		triggered, err := accept(r.catalog, e)
 		if err == nil {
-			left = append(left, accepted{e, triggered})
+			left = append(left, accepted{e, domain.EventID(e.id), triggered})
 		} else if err := r.park(ctx, e, err.Error()); err != nil {
 			return err
 		}
@@ -192,22 +189,29 @@ func (r *Relay) move(ctx context.Context, batch []emission) error {
 	return nil
 }
 
-// accepted is an emission that may go into the log.
+// accepted is an emission that may go into the log as an event with the id.
 type accepted struct {
 	emission
+	event     domain.EventID
 	triggered domain.EventTriggered
+}
+
+// ownID returns the event under the next id of its role's own: another caller has this one.
+func (e accepted) ownID() accepted {
+	e.triggered.ClientEventID, e.event = domain.EventID(e.id), e.caller().OwnID(e.event)
+	return e
 }
 
 // distinct parts the first of each event_id from those that repeat one.
 func distinct(all []accepted) (first, repeated []accepted) {
-	ids := make(map[uuid.UUID]struct{}, len(all))
+	ids := make(map[domain.EventID]struct{}, len(all))
 	first = make([]accepted, 0, len(all))
 	for _, e := range all {
-		if _, known := ids[e.id]; known {
+		if _, known := ids[e.event]; known {
 			repeated = append(repeated, e)
 			continue
 		}
-		ids[e.id] = struct{}{}
+		ids[e.event] = struct{}{}
 		first = append(first, e)
 	}
 	return first, repeated
@@ -219,7 +223,7 @@ func (r *Relay) append(ctx context.Context, events []accepted) error {
 	seqs := make([]int64, len(events))
 	for i, e := range events {
 		seqs[i] = e.seq
-		unit.Writes[i] = write(e.emission, e.triggered, "")
+		unit.Writes[i] = e.write("")
 	}
 	unit.With = []eventstore.Statement{{SQL: deleteSQL, Args: []any{seqs}}}
 	_, err := r.directory.Append(ctx, unit)
@@ -227,49 +231,48 @@ func (r *Relay) append(ctx context.Context, events []accepted) error {
 }
 
 // write starts the event's stream.
-func write(e emission, triggered domain.EventTriggered, cause string) eventstore.Write {
+func (e accepted) write(cause string) eventstore.Write {
 	return eventstore.Write{
-		Stream: domain.EventID(e.id).Stream(),
-		Events: []eventstore.NewEvent{{Type: triggered.ChangeType(), Value: triggered}},
-		Metadata: eventstore.Metadata{
-			Actor:         "database role " + e.emittedBy,
-			CorrelationID: e.correlationID,
-			CausationID:   cause,
-		},
+		Stream:   e.event.Stream(),
+		Events:   []eventstore.NewEvent{{Type: e.triggered.ChangeType(), Value: e.triggered}},
+		Metadata: eventstore.Metadata{Actor: e.caller().Actor, CorrelationID: e.correlationID, CausationID: cause},
 	}
 }
 
+// caller is the role that emitted the event.
+func (e emission) caller() commands.Caller { return commands.RoleCaller(e.emittedBy) }
+
 const deleteSQL = `SELECT medilab.outbox_done($1)`
 
-// settle takes out the events whose id is recorded already and returns the others. Emitting an
-// event twice is harmless, so the same again is dropped; another under that id is parked.
+// settle takes out the events whose id their role has used already and returns the others,
+// under an id of their own if another caller has taken theirs. Emitting an event twice is
+// harmless, so the same again is dropped; another under that id is parked.
 func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepted, err error) {
 	streams := make([]string, len(events))
 	for i, e := range events {
-		streams[i] = domain.EventID(e.id).Stream()
+		streams[i] = e.event.Stream()
 	}
-	rows, err := r.pool.Query(ctx, `SELECT stream FROM medilab.events WHERE stream = ANY ($1) AND version = 1`, streams)
+	recorded, err := r.log.LoadFirst(ctx, streams)
 	if err != nil {
 		return nil, fmt.Errorf("look for recorded events: %w", err)
 	}
-	recorded, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look for recorded events: %w", err)
+	was := make(map[string]eventstore.Event, len(recorded))
+	for _, e := range recorded {
+		was[e.Stream] = e
 	}
 	var same []int64
 	for i, e := range events {
-		if !slices.Contains(recorded, streams[i]) {
+		switch before, known := was[streams[i]]; {
+		case !known:
 			others = append(others, e)
-			continue
-		}
-		equal, err := r.isRecorded(ctx, streams[i], e.triggered)
-		if err != nil {
-			return nil, err
-		}
-		if equal {
+		case !e.caller().Appended(before):
+			others = append(others, e.ownID())
+		case e.isSame(before):
 			same = append(same, e.seq)
-		} else if err := r.park(ctx, e.emission, "another event is recorded under this event_id"); err != nil {
-			return nil, err
+		default:
+			if err := r.park(ctx, e.emission, "another event is recorded under this event_id"); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if _, err := r.pool.Exec(ctx, deleteSQL, same); err != nil {
@@ -278,16 +281,12 @@ func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepte
 	return others, nil
 }
 
-// isRecorded reports whether the stream begins with this event. Who says where it came from
-// (source) does not make it another one.
-func (r *Relay) isRecorded(ctx context.Context, stream string, triggered domain.EventTriggered) (bool, error) {
-	events, err := r.log.Load(ctx, stream)
-	if err != nil || len(events) == 0 {
-		return false, err
-	}
-	was, ok := events[0].Value.(domain.EventTriggered)
-	return ok && was.EventType == triggered.EventType && was.CorrelationID == triggered.CorrelationID &&
-		bytes.Equal(was.EventData, triggered.EventData), nil
+// isSame reports whether the recorded event is this one. Who says where it came from (source)
+// does not make it another one.
+func (e accepted) isSame(recorded eventstore.Event) bool {
+	was, ok := recorded.Value.(domain.EventTriggered)
+	return ok && was.EventType == e.triggered.EventType && was.CorrelationID == e.triggered.CorrelationID &&
+		bytes.Equal(was.EventData, e.triggered.EventData)
 }
 
 // park takes the event out of the way and keeps it with the reason.

@@ -333,6 +333,42 @@ func TestEmittingTwiceIsOnce(t *testing.T) {
 
 // Two relays that both take themselves for the owner, in two processes' logs, and a third that
 // is cut off again and again: each event is recorded once.
+// An event id is each role's own, in one batch and in several.
+func TestRolesShareNoIDs(t *testing.T) {
+	r := newRig(t)
+	id := uuid.New()
+	emit := func(role, data string) {
+		tx := r.begin()
+		_, err := tx.Exec(t.Context(), `SELECT medilab.emit('patient.created', $1::text::json, NULL, $2)`, data, id)
+		r.check(err)
+		_, err = tx.Exec(t.Context(), `UPDATE medilab.outbox SET emitted_by = $1 WHERE event_data::text = $2`, role, data)
+		r.check(err)
+		r.check(tx.Commit(t.Context()))
+	}
+	emit("lab", `{"of":"lab"}`)
+	emit("billing", `{"of":"billing"}`)
+	relay := r.relay(r.join())
+	r.run(relay)
+	r.await(2)
+	emit("billing", `{"of":"billing"}`) // is the same again
+	emit("billing", `{"of":"nobody"}`)  // is parked
+	emit("ward", `{"of":"ward"}`)
+	r.awaitEmpty()
+	events := r.await(3)
+	for i, of := range []string{"lab", "billing", "ward"} {
+		want := domain.EventID{}
+		if i > 0 {
+			want = domain.EventID(id)
+		}
+		if string(events[i].EventData) != `{"of":"`+of+`"}` || events[i].ClientEventID != want {
+			t.Errorf("event %d is %+v", i, events[i])
+		}
+	}
+	if len(events) != 3 || r.count("parked_events") != 1 {
+		t.Errorf("%d events, %d parked", len(events), r.count("parked_events"))
+	}
+}
+
 func TestRacingRelays(t *testing.T) {
 	r := newRig(t)
 	node := r.join()
