@@ -34,7 +34,7 @@ const (
 // streamAudit streams the log as it is now, a line of JSON an entry. The last line's
 // position is where the next request resumes.
 func (s *Server) streamAudit(x *request, r *http.Request) error {
-	release, err := s.logReads.acquire(readingLog)
+	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 	if err != nil {
 		return err
 	}

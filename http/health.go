@@ -54,7 +54,7 @@ func (s *Server) getReady(x *request, r *http.Request) error {
 const maxScrapes = 4
 
 func (s *Server) getMetrics(x *request, r *http.Request) error {
-	release, err := s.scrapes.acquire("reading the metrics")
+	release, err := s.scrapes.acquire("", "reading the metrics")
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 	if err != nil {
 		return err
 	}
-	release, err := s.logReads.acquire(readingLog)
+	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (s *Server) replayWebhook(x *request, r *http.Request, w domain.Webhook) er
 	if err := replay.read(x, r, &in, rules); err != nil {
 		return err
 	}
-	release, err := s.logReads.acquire(readingLog)
+	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 	if err != nil {
 		return err
 	}

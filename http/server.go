@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -50,8 +51,8 @@ type Server struct {
 	fixed       map[fixedRoute]http.HandlerFunc
 	auth        authenticator
 	ids         requestIDs
-	logReads    limiter // whole readings of the log at once
-	scrapes     limiter // and of the metrics
+	logReads    *turns // whole readings of the log at once
+	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
 	drainer     *drainer
 	answers     *answerBudget
@@ -89,7 +90,7 @@ func newServer(config Config) *Server {
 	s := &Server{
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
-		logReads: make(limiter, maxLogReads), scrapes: make(limiter, maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
+		logReads: newTurns(maxLogReads), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
 		answers: newAnswerBudget(answerBytes, callerShare), patience: answerPatience,
 	}
 	if s.logger == nil {
@@ -109,17 +110,37 @@ func (s *Server) catalog() domain.Catalog {
 	return s.commands.Catalog
 }
 
-// limiter bounds how many do something at once: it holds a value for each.
-type limiter chan struct{}
+// turns bounds how many do something at once, and shares the turns by caller: one who has
+// some gets another only while more are free than that, so that others find one.
+type turns struct {
+	mu   sync.Mutex
+	free int
+	held map[string]int
+}
 
-// acquire lets the caller do it until it calls release, or refuses it.
-func (l limiter) acquire(what string) (release func(), err error) {
-	select {
-	case l <- struct{}{}:
-		return func() { <-l }, nil
-	default:
+func newTurns(n int) *turns { return &turns{free: n, held: map[string]int{}} }
+
+// acquire lets the caller do it until it calls release, or refuses it. Nobody in particular
+// ("") may have all turns.
+func (t *turns) acquire(caller, what string) (release func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.free == 0:
 		return nil, domain.Throttled("too many others are " + what + "; try again")
+	case caller != "" && t.held[caller] >= t.free:
+		return nil, domain.Throttled("too many of your requests are " + what + "; try again when one has ended")
 	}
+	t.free--
+	t.held[caller]++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.free++
+		if t.held[caller]--; t.held[caller] == 0 {
+			delete(t.held, caller)
+		}
+	}, nil
 }
 
 // Handler returns what answers requests.
