@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -25,7 +26,8 @@ type Commands struct {
 	Queue     Queue
 	Pool      *pgxpool.Pool // for webhook numbers
 
-	former formerKeys
+	former   formerKeys
+	changing [64]sync.Mutex // see changeWebhook
 }
 
 // append records the changes in the stream that holds expected events.

@@ -26,10 +26,14 @@ func (c *Commands) webhook(ctx context.Context, id domain.WebhookID) (domain.Web
 
 // changeWebhook appends what decide says of the webhook. The result is the webhook after
 // the change. With ifVersion, what is decided holds for that version alone: any other is
-// Stale.
+// Stale. Changes of one webhook wait for each other here: only those of other processes make
+// it decide again, so that however many come, each is made.
 func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.WebhookID, ifVersion *int64,
 	decide func(domain.Webhook) ([]domain.Change, error),
 ) (w domain.Webhook, err error) {
+	turn := &c.changing[int(id[len(id)-1])%len(c.changing)]
+	turn.Lock()
+	defer turn.Unlock()
 	var changes []domain.Change
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
 		if w, err = c.webhook(ctx, id); err != nil {

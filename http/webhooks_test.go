@@ -1,9 +1,12 @@
 package http_test
 
 import (
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 func TestGuideWebhook(t *testing.T) {
@@ -225,6 +228,29 @@ func TestRacingChangesAllCount(t *testing.T) {
 		a.want(200)
 	}
 	if got := s.ask("GET", "/api/v1/webhooks/1", "").want(200); got.get("version") != "9" {
+		t.Errorf("got %s", got.body)
+	}
+}
+
+// Changes that ask for no version are decided again until each is made, however many come
+// at once, on two nodes.
+func TestChangesAtOnce(t *testing.T) {
+	database := testdb.New(t)
+	nodes := []*service{newServiceOn(t, database), newServiceOn(t, database)}
+	nodes[0].register("")
+	const changes = 240
+	statuses := make(chan int, changes)
+	for i := range changes {
+		go func() {
+			statuses <- nodes[i%2].ask("PATCH", "/api/v1/webhooks/1", `{"name":"n`+strconv.Itoa(i)+`"}`).status
+		}()
+	}
+	for range changes {
+		if got := <-statuses; got != 200 {
+			t.Errorf("a change is answered %d", got)
+		}
+	}
+	if got := nodes[0].ask("GET", "/api/v1/webhooks/1", "").want(200); got.get("version") != strconv.Itoa(changes+1) {
 		t.Errorf("got %s", got.body)
 	}
 }
