@@ -35,7 +35,7 @@ var folders = map[string]folder{
 	"domain":                      {outside: []string{"github.com/google/uuid"}},
 	"domain/filter":               {inside: []string{"domain/strictjson", "domain/suggest"}, outside: []string{}},
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
-	"eventstore":                  {outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
+	"eventstore":                  {inside: []string{"cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":                    {inside: []string{"cpulimit", "domain", "eventstore"}},
 	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
 	"commands/vault":              {inside: []string{"commands", "domain", "filelock"}},

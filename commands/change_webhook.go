@@ -13,7 +13,7 @@ func (c *Commands) ChangeWebhook(ctx context.Context, caller Caller, id domain.W
 	if _, err := c.webhook(ctx, id); err != nil {
 		return domain.Webhook{}, err
 	}
-	asked, err := domain.CheckSpec(c.Catalog, spec, false)
+	asked, err := c.CheckSpec(ctx, spec, false)
 	if err != nil {
 		return domain.Webhook{}, err
 	}

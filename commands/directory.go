@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
@@ -25,9 +24,6 @@ import (
 // what others append follows within moments (see Run). Reading it takes no lock. Safe
 // for concurrent use.
 type Directory struct {
-	// Limiter is where this process's expensive computations take turns.
-	Limiter *cpulimit.Limiter
-
 	log    *eventstore.Log
 	logger *slog.Logger
 
@@ -59,7 +55,7 @@ type draft struct {
 // NewDirectory returns an empty directory, which must be an observer of the log that
 // Open is then called with.
 func NewDirectory(logger *slog.Logger) *Directory {
-	d := &Directory{Limiter: cpulimit.New(), logger: logger, changed: make(chan struct{}, 1)}
+	d := &Directory{logger: logger, changed: make(chan struct{}, 1)}
 	d.snapshot.Store(&snapshot{registry: domain.NewRegistry()})
 	d.catchUp.Run, d.catchUp.Timeout = d.readLog, 10*time.Second
 	return d

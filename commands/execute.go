@@ -83,7 +83,7 @@ func (d *Directory) tryAppend(ctx context.Context, unit eventstore.Unit) (events
 // included, and makes that a condition of the append.
 func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 	now := d.snapshot.Load()
-	task := d.Limiter.Task()
+	task := d.log.Limiter.Task()
 	defer task.End()
 	events := 0
 	for _, w := range unit.Writes {

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"runtime"
 
 	"github.com/google/uuid"
 
@@ -10,7 +11,7 @@ import (
 
 // RegisterWebhook makes a webhook of what the caller asks for.
 func (c *Commands) RegisterWebhook(ctx context.Context, caller Caller, spec domain.WebhookSpec) (domain.Webhook, error) {
-	asked, err := domain.CheckSpec(c.Catalog, spec, true)
+	asked, err := c.CheckSpec(ctx, spec, true)
 	if err != nil {
 		return domain.Webhook{}, err
 	}
@@ -29,6 +30,7 @@ func (c *Commands) RegisterWebhook(ctx context.Context, caller Caller, spec doma
 	}
 	registered := domain.DecideRegister(id, number, asked, sealing)
 	appended, err := c.append(ctx, caller, id.Stream(), 0, registered)
+	runtime.KeepAlive(asked) // with the filter that is in use from here on
 	if err != nil {
 		return domain.Webhook{}, Failed("register a webhook", err)
 	}

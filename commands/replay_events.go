@@ -86,7 +86,7 @@ func (r *replaying) matching(ctx context.Context) (found []replayed, err error) 
 		}
 	}
 	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: r.spec.From, To: r.spec.To}
-	err = r.log.Each(ctx, 0, triggered, func(e eventstore.Event) error {
+	err = r.log.Compute(ctx, 0, triggered, func(e eventstore.Event) error {
 		if r.before > 0 && e.Position >= r.before {
 			return errEnough
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -63,6 +64,7 @@ func (r *Replays) Continue(ctx context.Context, id domain.ReplayID) error {
 	if err != nil || p.replay.Completed {
 		return err
 	}
+	ctx = cpulimit.WithCaller(ctx, p.caller.Actor)
 	found, err := p.matching(ctx)
 	if err != nil {
 		return fmt.Errorf("go on with replay %s: %w", id, err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -38,7 +39,9 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 	event := domain.EventID(unique)
 	tested := Tested{DeliveryID: domain.DeliveryOf(event, id), Webhook: w}
 	data = append(json.RawMessage(nil), data...)
-	tested.Verdict, _ = c.Directory.Explain(id, eventType, data)
+	if tested.Verdict, err = c.verdict(ctx, w, eventType, data); err != nil {
+		return Tested{}, Failed("match a test call", err)
+	}
 
 	triggered, at := TestEvent(event, eventType, data)
 
@@ -55,6 +58,19 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 	}
 	tested.CallID = domain.CallAt(tested.DeliveryID, int64(appended.First))
 	return tested, nil
+}
+
+// verdict returns whether an event would go to the webhook. A filter may look for long.
+func (c *Commands) verdict(ctx context.Context, w domain.Webhook, eventType domain.EventType, data json.RawMessage) (domain.Explanation, error) {
+	task := c.Log.Limiter.Task()
+	defer task.End()
+	if w.Filters != nil {
+		if err := task.Spend(ctx, cpulimit.Expensive); err != nil {
+			return domain.Explanation{}, err
+		}
+	}
+	verdict, _ := c.Directory.Explain(w.ID, eventType, data)
+	return verdict, nil
 }
 
 // checkTest is the rules of a triggered event, under the names of a test's

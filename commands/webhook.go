@@ -60,6 +60,18 @@ func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.W
 	return w, nil
 }
 
+// CheckSpec is domain.CheckSpec. While what it returns is held, the webhook's filter is
+// not compiled again.
+func (c *Commands) CheckSpec(ctx context.Context, spec domain.WebhookSpec, creating bool) (domain.ApprovedSpec, error) {
+	const perByte = 32
+	task := c.Log.Limiter.Task()
+	defer task.End()
+	if err := task.Spend(ctx, perByte*len(spec.Filters.Value)); err != nil {
+		return domain.ApprovedSpec{}, Failed("check a webhook", err)
+	}
+	return domain.CheckSpec(c.Catalog, spec, creating)
+}
+
 // seal encrypts what was asked for the webhook. What is the same as is stored
 // stays sealed as it is, and a header whose value is the mask keeps its value.
 func (c *Commands) seal(id domain.WebhookID, stored domain.Webhook, asked domain.ApprovedSpec) (domain.Sealing, error) {

@@ -41,6 +41,10 @@ func WithCaller(ctx context.Context, caller string) context.Context {
 	return context.WithValue(ctx, callerKey{}, caller)
 }
 
+// HasCaller reports whether the context has one: what it is for is no work of the system
+// itself.
+func HasCaller(ctx context.Context) bool { return ctx.Value(callerKey{}) != nil }
+
 // Task is a computation of any size, of one goroutine. It must not block between Spend
 // and End.
 type Task struct {

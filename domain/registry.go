@@ -36,10 +36,14 @@ type registered struct {
 	broken        bool // its filter does not compile any more: it matches nothing
 }
 
-func (w *registered) compile() {
+// compile prepares a webhook of which there was another version.
+func (w *registered) compile(before *registered) {
 	w.subscriptions = make(Subscriptions, len(w.Events))
 	for i, s := range w.Events {
 		w.subscriptions[i] = Subscription(s)
+	}
+	if w.filter, w.broken = before.filter, before.broken; w.filter != nil && bytes.Equal(w.Filters, before.Filters) {
+		return
 	}
 	var problems []filter.Problem
 	w.filter, problems = filter.Compile(w.Filters)

@@ -149,21 +149,23 @@ func (r *Registry) Draft() *RegistryDraft {
 
 // Apply adds an event of the webhook's stream, which the log recorded at the given time.
 func (d *RegistryDraft) Apply(id WebhookID, change Change, at time.Time) {
+	w, _ := d.ids.find(id).state()
+	d.Set(id, w.Evolve(change, at))
+}
+
+// Set replaces the webhook by a later version of it.
+func (d *RegistryDraft) Set(id WebhookID, w Webhook) {
 	before := d.ids.find(id)
 	known := before != nil
 	if !known {
-		before = &registered{Webhook: Webhook{ID: id}}
+		before = &registered{}
 	}
-	after := &registered{Webhook: before.Webhook.Evolve(change, at)}
-	if after.Version == before.Version {
+	if w.Version == before.Version {
 		return
 	}
-	after.ID = id
-	after.subscriptions, after.filter, after.broken = before.subscriptions, before.filter, before.broken
-	switch change.(type) {
-	case WebhookRegistered, WebhookChanged:
-		after.compile()
-	}
+	w.ID = id
+	after := &registered{Webhook: w}
+	after.compile(before)
 	if known {
 		webhooks := d.webhooks(before)
 		if i, found := slices.BinarySearchFunc(webhooks, before, byNumber); found {

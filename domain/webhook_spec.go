@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/domain/strictjson"
 )
 
@@ -53,7 +54,10 @@ type WebhookSpec struct {
 }
 
 // ApprovedSpec is a WebhookSpec that has passed CheckSpec.
-type ApprovedSpec struct{ spec WebhookSpec }
+type ApprovedSpec struct {
+	spec   WebhookSpec
+	filter *filter.Filter // compiled, so that nobody compiles it again
+}
 
 // Headers returns the requested headers, values in clear.
 func (a ApprovedSpec) Headers() []Header { return a.spec.Headers.or(nil) }
@@ -95,6 +99,7 @@ const (
 // break one. A new webhook (creating) must have a name, a url and events.
 func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, error) {
 	c := specCheck{creating: creating}
+	approved := ApprovedSpec{}
 	c.text("name", spec.Name, 1, MaxNameLength)
 	if spec.Description.set() {
 		c.shown("description", spec.Description.Value)
@@ -120,10 +125,11 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	c.number("retry_delay", spec.RetryDelay, RetryDelayRange)
 	c.number("timeout", spec.Timeout, TimeoutRange)
 	if spec.Filters.set() {
-		if _, err := compileFilter(spec.Filters.Value); err != nil {
+		var err error
+		spec.Filters.Value = compacted(spec.Filters.Value) // the form in which it is kept and shared
+		if approved.filter, err = compileFilter(spec.Filters.Value); err != nil {
 			c.refuse("filters", err)
 		}
-		spec.Filters.Value = compacted(spec.Filters.Value)
 	}
 	if spec.Batch.set() {
 		c.within("batch.max_events", spec.Batch.Value.MaxEvents, BatchEventsRange)
@@ -138,7 +144,8 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	if err := CheckFields(c.refused); err != nil {
 		return ApprovedSpec{}, err
 	}
-	return ApprovedSpec{spec}, nil
+	approved.spec = spec
+	return approved, nil
 }
 
 // specCheck collects what is wrong with a spec.

@@ -35,8 +35,8 @@ func (l *Log) ReadConfiguration(ctx context.Context, after Position) (c Configur
 	return c, err
 }
 
-// ConfigurationUpTo returns the events of the webhooks' and tokens' streams up to
-// the position, in order.
-func (l *Log) ConfigurationUpTo(ctx context.Context, last Position) ([]Event, error) {
-	return l.query(ctx, configurationSQL, Position(0), last)
+// Configuration returns the events of the webhooks' and tokens' streams after one
+// position up to another, in order.
+func (l *Log) Configuration(ctx context.Context, after, last Position) ([]Event, error) {
+	return l.query(ctx, configurationSQL, after, last)
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/cpulimit"
 )
 
 // Inline keeps tables that must never lag behind the log: its statements take
@@ -34,6 +36,9 @@ type Config struct {
 
 // Log is the handle of one process on the log. Safe for concurrent use.
 type Log struct {
+	// Limiter is where what this process computes of the log takes turns.
+	Limiter *cpulimit.Limiter
+
 	pool     *pgxpool.Pool
 	config   Config
 	clock    *Clock
@@ -56,7 +61,7 @@ func Open(config Config) *Log {
 	if config.Clock == nil {
 		config.Clock = NewClock()
 	}
-	l := &Log{pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger, tail: newTail()}
+	l := &Log{Limiter: cpulimit.New(), pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger, tail: newTail()}
 	l.listeners.all = map[chan struct{}]*listener{}
 	l.announcements.process, l.announcements.keys = rand.Text(), map[string]struct{}{}
 	l.SetAnnounce(config.Announce)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/cpulimit"
 )
 
 const eventColumns = `position, stream, version, type, data, metadata::text, recorded_at`
@@ -88,8 +90,19 @@ func readPage(ctx context.Context, db interface {
 
 func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
 	events, err := collect(l.pool.Query(ctx, sql, args...))
-	l.decode(events)
-	return events, err
+	if err != nil || !cpulimit.HasCaller(ctx) {
+		l.decode(events)
+		return events, err
+	}
+	task := l.Limiter.Task()
+	defer task.End()
+	for i := range events {
+		if err := task.Spend(ctx, len(events[i].Data)); err != nil {
+			return nil, err
+		}
+		l.config.Codec.decode(&events[i])
+	}
+	return events, nil
 }
 
 func (l *Log) decode(events []Event) {
@@ -174,6 +187,14 @@ func (f Filter) query(after, head Position, limit int) (string, []any) {
 // Each calls yield for every event after the position that the filter lets
 // through, in order, in constant memory, until the head that it found at its start.
 func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
+	return l.each(ctx, after, filter, func(e Event) error {
+		l.config.Codec.decode(&e)
+		return yield(e)
+	})
+}
+
+// each is Each without decoding.
+func (l *Log) each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
 	head, err := l.Head(ctx)
 	if err != nil {
 		return err
@@ -186,7 +207,6 @@ func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield fun
 		err = stream(rows, err, func(e Event) error {
 			after = e.Position
 			n++
-			l.config.Codec.decode(&e)
 			return yield(e)
 		})
 		if err != nil {
@@ -194,6 +214,41 @@ func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield fun
 		}
 	}
 	return nil
+}
+
+// Compute calls yield for the events that Each yields, decoded, as an expensive task, of
+// which yield must not block.
+func (l *Log) Compute(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
+	const rows, enough = 500, 1 << 20 // read ahead: a task does not wait for the database
+	var page []Event
+	bytes := 0
+	compute := func() error {
+		task := l.Limiter.Task()
+		defer task.End()
+		for i := range page {
+			if err := task.Spend(ctx, cpulimit.Expensive); err != nil {
+				return err
+			}
+			l.config.Codec.decode(&page[i])
+			if err := yield(page[i]); err != nil {
+				return err
+			}
+		}
+		clear(page)
+		page, bytes = page[:0], 0
+		return nil
+	}
+	err := l.each(ctx, after, filter, func(e Event) error {
+		page, bytes = append(page, e), bytes+len(e.Data)
+		if len(page) < rows && bytes < enough {
+			return nil
+		}
+		return compute()
+	})
+	if err != nil {
+		return err
+	}
+	return compute()
 }
 
 // GapError says that the log lacks a position that it must have.

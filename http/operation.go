@@ -10,6 +10,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -132,11 +133,13 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 			return err
 		}
 	}
+	ctx := cpulimit.WithCaller(r.Context(), x.caller.Actor)
 	if !o.unbounded {
-		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+		var cancel func()
+		ctx, cancel = context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
-		r = r.WithContext(ctx)
 	}
+	r = r.WithContext(ctx)
 	if o.readsQuery() {
 		if x.query, err = readQuery(r, o.query, s.catalog()); err != nil {
 			return err

@@ -39,8 +39,7 @@ var backtest = object[backtestRequest]{name: "Backtest", optional: true, checked
 func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) error {
 	var in backtestRequest
 	rules := func() []domain.FieldError {
-		_, err := domain.CheckSpec(s.commands.Catalog, in.spec, false)
-		return append(domain.FieldsOf(err), domain.CheckRange(in.from, in.to)...)
+		return append(s.specRules(r.Context(), &in.spec, false)(), domain.CheckRange(in.from, in.to)...)
 	}
 	if err := backtest.read(x, r, &in, rules); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
@@ -72,7 +73,7 @@ func (s *Server) webhookOperations() []operation {
 
 func (s *Server) registerWebhook(x *request, r *http.Request) error {
 	var spec domain.WebhookSpec
-	if err := newWebhook.read(x, r, &spec, s.specRules(&spec, true)); err != nil {
+	if err := newWebhook.read(x, r, &spec, s.specRules(r.Context(), &spec, true)); err != nil {
 		return err
 	}
 	w, err := s.commands.RegisterWebhook(r.Context(), x.caller, spec)
@@ -84,9 +85,9 @@ func (s *Server) registerWebhook(x *request, r *http.Request) error {
 }
 
 // specRules returns the rules of a spec that is yet to be read.
-func (s *Server) specRules(spec *domain.WebhookSpec, creating bool) func() []domain.FieldError {
+func (s *Server) specRules(ctx context.Context, spec *domain.WebhookSpec, creating bool) func() []domain.FieldError {
 	return func() []domain.FieldError {
-		_, err := domain.CheckSpec(s.commands.Catalog, *spec, creating)
+		_, err := s.commands.CheckSpec(ctx, *spec, creating)
 		return domain.FieldsOf(err)
 	}
 }
@@ -147,7 +148,7 @@ func (s *Server) changeWebhook(x *request, r *http.Request, w domain.Webhook) er
 		return err
 	}
 	var spec domain.WebhookSpec
-	if err := webhookChange.read(x, r, &spec, s.specRules(&spec, false)); err != nil {
+	if err := webhookChange.read(x, r, &spec, s.specRules(r.Context(), &spec, false)); err != nil {
 		return err
 	}
 	return x.respondWebhook(s.commands.ChangeWebhook(r.Context(), x.caller, w.ID, spec, ifVersion))

@@ -48,7 +48,7 @@ func (p *Projections) Backtest(ctx context.Context, webhook domain.WebhookID, pr
 	result := Backtest{Samples: []BacktestSample{}}
 	taken := map[BacktestChange]int{}
 	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: from, To: to}
-	err := p.log.Each(ctx, 0, triggered, func(e eventstore.Event) error {
+	err := p.log.Compute(ctx, 0, triggered, func(e eventstore.Event) error {
 		decode(&e)
 		event, ok := newEvent(&e)
 		if !ok {

@@ -8,8 +8,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/filter"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // Verdict says what became of an event for one webhook.
@@ -65,21 +67,18 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	for _, d := range dispatched {
 		wanted[d.WebhookID] = true
 	}
-	configuration, err := p.log.ConfigurationUpTo(ctx, event.Position)
+	registry, err := p.registryAt(ctx, event.Position)
 	if err != nil {
 		return Event{}, nil, fmt.Errorf("explain an event: %w", err)
 	}
-	draft := domain.NewRegistry().Draft()
-	for i := range configuration {
-		e := &configuration[i]
-		decode(e)
-		kind, stream, err := domain.ParseStream(e.Stream)
-		if change, ok := e.Value.(domain.Change); ok && err == nil && kind == "webhook" {
-			draft.Apply(domain.WebhookID(stream), change, e.RecordedAt)
-		}
+	task := p.log.Limiter.Task()
+	if err := task.Spend(ctx, cpulimit.Expensive); err != nil {
+		return Event{}, nil, fmt.Errorf("explain an event: %w", err)
 	}
+	explanations := registry.Explain(domain.EventType(event.Type), event.Data)
+	task.End()
 	var explained []Explained
-	for _, x := range draft.Registry().Explain(domain.EventType(event.Type), event.Data) {
+	for _, x := range explanations {
 		one := Explained{Webhook: x.Webhook, SentBy: []Sent{}}
 		if d := deliveries[x.Webhook.ID]; d != nil {
 			one.SentBy = d.sentBy
@@ -139,4 +138,53 @@ func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFou
 			SentBy: []Sent{{Kind: SentByTest, ID: uuid.UUID(delivery), DeliveryID: delivery, State: state}}}}, err
 	}
 	return Event{}, nil, notFound
+}
+
+// registryAt returns the webhooks as they were at the position. It goes on from those that
+// it returned last, if they are not newer.
+func (p *Projections) registryAt(ctx context.Context, at eventstore.Position) (*domain.Registry, error) {
+	from := p.registry.Load()
+	if from == nil || from.at > at {
+		from = &registryAt{Registry: domain.NewRegistry()}
+	}
+	configuration, err := p.log.Configuration(ctx, from.at, at)
+	if err != nil {
+		return nil, err
+	}
+	task := p.log.Limiter.Task()
+	defer task.End()
+	// Filters are compiled last: not those that were replaced.
+	changed := map[domain.WebhookID]domain.Webhook{}
+	for i := range configuration {
+		e := &configuration[i]
+		if err := task.Spend(ctx, len(e.Data)); err != nil {
+			return nil, err
+		}
+		decode(e)
+		kind, stream, err := domain.ParseStream(e.Stream)
+		change, ok := e.Value.(domain.Change)
+		if id := domain.WebhookID(stream); ok && err == nil && kind == "webhook" {
+			if _, known := changed[id]; !known {
+				changed[id], _ = from.Webhook(id)
+			}
+			changed[id] = changed[id].Evolve(change, e.RecordedAt)
+		}
+	}
+	draft := from.Draft()
+	for id, w := range changed {
+		const perByte = 32
+		if err := task.Spend(ctx, perByte*len(w.Filters)); err != nil {
+			return nil, err
+		}
+		draft.Set(id, w)
+	}
+	next := &registryAt{draft.Registry(), at}
+	p.registry.Store(next)
+	return next.Registry, nil
+}
+
+// registryAt is the webhooks as of a position.
+type registryAt struct {
+	*domain.Registry
+	at eventstore.Position
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -33,6 +34,8 @@ type Projections struct {
 	log    *eventstore.Log
 	logger *slog.Logger
 	pace   pace
+
+	registry atomic.Pointer[registryAt] // see registryAt
 }
 
 // New returns the read models of the log's database.

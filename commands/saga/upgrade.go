@@ -39,7 +39,7 @@ func (s *session) decideUndecided(ctx context.Context) error {
 	if err != nil || len(positions) == 0 {
 		return err
 	}
-	configuration, err := s.log.ConfigurationUpTo(ctx, positions[len(positions)-1])
+	configuration, err := s.log.Configuration(ctx, 0, positions[len(positions)-1])
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,7 @@ package filter
 
 import (
 	"crypto/sha256"
-	"runtime"
+	"maps"
 	"sync"
 	"weak"
 )
@@ -14,6 +14,7 @@ var shared = sharedFilters{filters: map[sourceHash]weak.Pointer[Filter]{}}
 type sharedFilters struct {
 	mu      sync.Mutex
 	filters map[sourceHash]weak.Pointer[Filter]
+	sweepAt int // how many there are when those that nobody has are removed
 }
 
 type sourceHash [sha256.Size]byte
@@ -30,8 +31,11 @@ func (c *sharedFilters) get(source []byte) (*Filter, []Problem) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.filters[hash] = weak.Make(f)
-	runtime.AddCleanup(f, c.remove, hash)
+	if c.filters[hash] = weak.Make(f); len(c.filters) > c.sweepAt {
+		const few = 1000
+		maps.DeleteFunc(c.filters, func(_ sourceHash, p weak.Pointer[Filter]) bool { return p.Value() == nil })
+		c.sweepAt = 2*len(c.filters) + few
+	}
 	return f, nil
 }
 
@@ -39,13 +43,4 @@ func (c *sharedFilters) find(hash sourceHash) *Filter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.filters[hash].Value()
-}
-
-// remove forgets the filter, unless it was compiled again meanwhile.
-func (c *sharedFilters) remove(hash sourceHash) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.filters[hash].Value() == nil {
-		delete(c.filters, hash)
-	}
 }
