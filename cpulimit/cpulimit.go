@@ -33,6 +33,16 @@ func New() *Limiter {
 	return &Limiter{idle: max(1, runtime.GOMAXPROCS(0)/2), waiting: map[string][]chan struct{}{}}
 }
 
+// Waiting returns how many tasks wait for their turn.
+func (l *Limiter) Waiting() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, queue := range l.waiting {
+		n += len(queue)
+	}
+	return n
+}
+
 type callerKey struct{}
 
 // WithCaller returns a context whose tasks are those of the caller. However many tasks

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -91,10 +92,12 @@ func (x *request) readJSON(r *http.Request, limit int, optional bool) ([]byte, e
 	if optional && len(data) == 0 {
 		data = []byte("{}")
 	}
-	if err := domain.CheckJSON(data); err != nil {
-		return nil, err
+	task := x.limiter.Task()
+	defer task.End()
+	if err := task.Spend(r.Context(), len(data)); err != nil {
+		return nil, commands.Failed("check a body", err)
 	}
-	return data, nil
+	return data, domain.CheckJSON(data)
 }
 
 func (b *body) read(r *http.Request, limit int) error {

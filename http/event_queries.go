@@ -97,11 +97,15 @@ func (s *Server) listDeliveries(x *request, r *http.Request) error {
 // explanationView has all verdicts on an event, unless it is asked for pages: a webhook
 // that is left out would look as if it did not exist.
 type explanationView struct {
+	explanationHead
+	projections.Page[verdictView]
+}
+
+type explanationHead struct {
 	EventID   domain.EventID `json:"event_id"`
 	EventType string         `json:"event_type"`
 	// When it was emitted, however late it was accepted.
 	OccurredAt moment `json:"occurred_at"`
-	projections.Page[verdictView]
 }
 
 // verdictView is what became of an event for one webhook.
@@ -133,11 +137,17 @@ func (s *Server) explainEvent(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	verdicts := make([]verdictView, len(explained))
-	for i, e := range explained {
-		verdicts[i] = verdictOf(e)
+	page := pageOf(explained, x)
+	l := x.list(r.Context(), encode(explanationHead{event.ID, event.Type, moment(event.OccurredAt)}))
+	defer l.task.End()
+	for _, e := range page.Items {
+		const usual = 250
+		if err := l.spend(usual + len(e.Filter.Want) + len(e.Filter.Got)); err != nil {
+			return err
+		}
+		l.add(verdictOf(e))
 	}
-	return x.respond(explanationView{event.ID, event.Type, moment(event.OccurredAt), pageOf(verdicts, x)}, nil)
+	return l.respond(x, page.NextCursor)
 }
 
 func verdictOf(e projections.Explained) verdictView {

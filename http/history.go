@@ -37,21 +37,31 @@ type fieldChangeView struct {
 // listHistory lists the changes of a webhook, newest first.
 func (s *Server) listHistory(x *request, r *http.Request, w domain.Webhook) error {
 	history, err := s.queries.History(r.Context(), w.ID)
-	page := projections.Page[changeView]{Items: []changeView{}}
+	if err != nil {
+		return err
+	}
+	l := x.list(r.Context(), nil)
+	defer l.task.End()
+	var last, next projections.Cursor
 	for _, entry := range slices.Backward(history) {
 		if entry.Version >= cursor.of(x).Below() {
 			continue
 		}
-		if len(page.Items) == limit.of(x) {
-			page.NextCursor = projections.Cursor(page.Items[len(page.Items)-1].Version)
+		if l.isFull(limit.of(x)) {
+			next = last
 			break
 		}
-		page.Items = append(page.Items, changeView{
+		const passes = 4 // each state is encoded and read again
+		if err := l.spend(passes * (len(entry.Before.Filters) + len(entry.After.Filters))); err != nil {
+			return err
+		}
+		l.add(changeView{
 			Version: entry.Version, Type: entry.Type, At: moment(entry.At), Actor: entry.Actor, RequestID: entry.RequestID,
 			Position: int64(entry.Position), Changes: changesOf(entry),
 		})
+		last = projections.Cursor(entry.Version)
 	}
-	return x.respond(page, err)
+	return l.respond(x, next)
 }
 
 // changesOf compares two states of a webhook field by field, as callers see them. A

@@ -132,6 +132,7 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 		if x.held, err = s.answers.acquire(r.Context(), x.caller.Actor, need); err != nil {
 			return err
 		}
+		x.limiter = s.commands.Log.Limiter
 	}
 	ctx := cpulimit.WithCaller(r.Context(), x.caller.Actor)
 	if !o.unbounded {

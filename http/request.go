@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/cpulimit"
 )
 
 // request is the state of one request, and the ResponseWriter of its handler.
@@ -22,6 +23,7 @@ type request struct {
 	cut       time.Time      // when the answer must be read; zero: it is a stream
 	deadline  time.Time      // of the write under way
 	status    int            // 0: nothing is written yet
+	limiter   *cpulimit.Limiter
 	written   int64
 	started   time.Time
 	err       error // why it was not answered as asked

@@ -98,19 +98,28 @@ func (s *Server) listWebhooks(x *request, r *http.Request) error {
 	if err := s.commands.Directory.CatchUp(r.Context()); err != nil {
 		return err
 	}
-	page := projections.Page[webhookView]{Items: []webhookView{}}
+	l := x.list(r.Context(), nil)
+	defer l.task.End()
+	var last, next projections.Cursor
 	for w := range s.commands.Directory.Newest() {
+		if err := l.spend(len(w.Description)); err != nil {
+			return err
+		}
 		if w.Number >= cursor.of(x).Below() || !w.Exists() || status != "all" && status != statusOf(w) ||
 			eventType != "" && !subscribes(w, eventType) || words != "" && !mentions(w, words) {
 			continue
 		}
-		if len(page.Items) == limit.of(x) {
-			page.NextCursor = projections.Cursor(page.Items[len(page.Items)-1].Number)
+		if l.isFull(limit.of(x)) {
+			next = last
 			break
 		}
-		page.Items = append(page.Items, viewOf(w))
+		if err := l.spend(len(w.Filters)); err != nil {
+			return err
+		}
+		l.add(viewOf(w))
+		last = projections.Cursor(w.Number)
 	}
-	return x.respond(page, nil)
+	return l.respond(x, next)
 }
 
 // subscribes reports whether the webhook gets events of the type, filters aside.
