@@ -30,7 +30,7 @@ type Directory struct {
 	snapshot atomic.Pointer[snapshot]
 	read     atomic.Pointer[time.Time] // when the log was last read for what is folded here
 	changed  chan struct{}             // a token: another process has changed something
-	deciding sync.RWMutex              // see decideAndAppend
+	holding  chan struct{}             // a token of the unit that holds the configuration
 	catchUp  Refresher
 
 	mu       sync.RWMutex
@@ -55,7 +55,7 @@ type draft struct {
 // NewDirectory returns an empty directory, which must be an observer of the log that
 // Open is then called with.
 func NewDirectory(logger *slog.Logger) *Directory {
-	d := &Directory{logger: logger, changed: make(chan struct{}, 1)}
+	d := &Directory{logger: logger, changed: make(chan struct{}, 1), holding: make(chan struct{}, 1)}
 	d.snapshot.Store(&snapshot{registry: domain.NewRegistry()})
 	d.catchUp.Run, d.catchUp.Timeout = d.readLog, 10*time.Second
 	return d

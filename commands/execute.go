@@ -44,22 +44,25 @@ func (d *Directory) Append(ctx context.Context, unit eventstore.Unit) (eventstor
 }
 
 // decideAndAppend decides by the newest configuration that is known here, again when the
-// log has a newer one. A change of the configuration excludes, in this process, those
-// that decide again: however many changes there are, they come to an end.
+// log has a newer one. A unit that lost several races, because deciding takes longer than
+// the next change is away, holds off further changes, of all processes.
 func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, configures bool) (eventstore.Appended, error) {
+	const patience = 3
 	if configures {
-		d.deciding.Lock()
-		defer d.deciding.Unlock()
+		if err := d.log.AwaitConfiguration(ctx); err != nil {
+			return eventstore.Appended{}, err
+		}
 	}
 	appended, err := d.tryAppend(ctx, unit)
-	if !errors.Is(err, eventstore.ErrConfigurationChanged) {
-		return appended, err
-	}
-	if !configures {
-		d.deciding.RLock()
-		defer d.deciding.RUnlock()
-	}
-	for known := eventstore.Position(-1); errors.Is(err, eventstore.ErrConfigurationChanged); {
+	known := eventstore.Position(-1)
+	for lost := 1; errors.Is(err, eventstore.ErrConfigurationChanged); lost++ {
+		if lost == patience {
+			release, err := d.holdConfiguration(ctx)
+			if err != nil {
+				return eventstore.Appended{}, err
+			}
+			defer release()
+		}
 		if err := d.CatchUp(ctx); err != nil {
 			return eventstore.Appended{}, err
 		}
@@ -70,6 +73,22 @@ func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, c
 		appended, err = d.tryAppend(ctx, unit)
 	}
 	return appended, err
+}
+
+// holdConfiguration holds the configuration, for one unit of this process at a time: each
+// needs a connection.
+func (d *Directory) holdConfiguration(ctx context.Context) (release func(), err error) {
+	select {
+	case d.holding <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	change, err := d.log.HoldConfiguration(ctx)
+	if err != nil {
+		<-d.holding
+		return nil, err
+	}
+	return func() { change(); <-d.holding }, nil
 }
 
 func (d *Directory) tryAppend(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {

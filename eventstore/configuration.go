@@ -3,6 +3,7 @@ package eventstore
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -39,4 +40,48 @@ func (l *Log) ReadConfiguration(ctx context.Context, after Position) (c Configur
 // position up to another, in order.
 func (l *Log) Configuration(ctx context.Context, after, last Position) ([]Event, error) {
 	return l.query(ctx, configurationSQL, after, last)
+}
+
+// configurationLock is the advisory lock of who holds the configuration.
+const configurationLock = 0x6d65646961626
+
+// HoldConfiguration makes those who await the configuration, in every process, wait until
+// release is called. It ends with the connection too.
+func (l *Log) HoldConfiguration(ctx context.Context) (release func(), err error) {
+	conn, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("hold the configuration: %w", err)
+	}
+	release = func() {
+		if _, err := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, configurationLock); err != nil {
+			_ = conn.Conn().Close(context.WithoutCancel(ctx)) // which unlocks
+		}
+		conn.Release()
+	}
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, configurationLock); err != nil {
+		release()
+		return nil, fmt.Errorf("hold the configuration: %w", err)
+	}
+	return release, nil
+}
+
+// AwaitConfiguration returns when nobody holds the configuration. It keeps no connection
+// while it waits.
+func (l *Log) AwaitConfiguration(ctx context.Context) error {
+	const pause = 20 * time.Millisecond
+	for {
+		var isFree bool
+		err := l.pool.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock_shared($1)`, configurationLock).Scan(&isFree)
+		if err != nil {
+			return fmt.Errorf("await the configuration: %w", err)
+		}
+		if isFree {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
 }

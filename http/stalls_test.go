@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"context"
 	"fmt"
 	"net/http/httptest"
 	"reflect"
@@ -16,34 +17,37 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-// holdProcessors takes all turns for expensive work, until release is called.
-func (s *service) holdProcessors() (release func()) {
+// takeTurns takes all turns for expensive work, which the ends of the tasks give back.
+func (s *service) takeTurns() []cpulimit.Task {
 	s.t.Helper()
-	held := make([]cpulimit.Task, max(1, runtime.GOMAXPROCS(0)/2))
-	for i := range held {
-		held[i] = s.log.Limiter.Task()
-		if err := held[i].Spend(s.t.Context(), cpulimit.Expensive); err != nil {
+	taken := make([]cpulimit.Task, max(1, runtime.GOMAXPROCS(0)/2))
+	for i := range taken {
+		taken[i] = s.log.Limiter.Task()
+		if err := taken[i].Spend(s.t.Context(), cpulimit.Expensive); err != nil {
 			s.t.Fatal(err)
 		}
 	}
-	return func() {
-		for i := range held {
-			held[i].End()
-		}
-	}
+	return taken
+}
+
+// serve answers a request without a connection; it may be called by any goroutine.
+func (s *service) serve(ctx context.Context, method, path, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
+	r.Header.Set("Authorization", "Bearer "+s.token)
+	w := httptest.NewRecorder()
+	s.handler.ServeHTTP(w, r)
+	return w
 }
 
 // start sends a request that waits for its turn, which it must; the result is its status.
 func (s *service) start(method, path, body string) (status func() int) {
 	s.t.Helper()
 	waiting := s.log.Limiter.Waiting()
-	r := httptest.NewRequest(method, path, strings.NewReader(body))
-	r.Header.Set("Authorization", "Bearer "+s.token)
-	w := httptest.NewRecorder()
+	var w *httptest.ResponseRecorder
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.handler.ServeHTTP(w, r)
+		w = s.serve(s.t.Context(), method, path, body)
 	}()
 	for s.log.Limiter.Waiting() == waiting {
 		select {
@@ -77,7 +81,7 @@ func TestExpensiveRequestsDelayNoOthers(t *testing.T) {
 	event := s.ask("POST", "/api/v1/webhooks/events/trigger", plain).want(202).text("event_id")
 	s.settled()
 
-	release := s.holdProcessors()
+	taken := s.takeTurns()
 	var expensive []func() int
 	for _, r := range []struct{ method, path, body string }{
 		{"POST", "/api/v1/webhooks/events/trigger", costly},
@@ -112,7 +116,9 @@ func TestExpensiveRequestsDelayNoOthers(t *testing.T) {
 	if n := s.log.Limiter.Waiting(); n != len(expensive) {
 		t.Errorf("%d of %d still wait", n, len(expensive))
 	}
-	release()
+	for i := range taken {
+		taken[i].End()
+	}
 	for i, status := range expensive {
 		if got := status(); got >= 500 {
 			t.Errorf("request %d: %d", i, got)
