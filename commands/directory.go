@@ -265,6 +265,11 @@ func (d *Directory) Explain(id domain.WebhookID, eventType domain.EventType, dat
 	return d.registry().ExplainOne(id, eventType, data)
 }
 
+// Costly reports whether deciding who gets the event may take a millisecond or more.
+func (d *Directory) Costly(eventType domain.EventType, data []byte) bool {
+	return d.registry().Costly(eventType, data)
+}
+
 // TokenByHash returns the token whose SHA-256 is hash, in hex; it may be expired
 // or revoked.
 func (d *Directory) TokenByHash(hash string) (domain.Token, bool) {

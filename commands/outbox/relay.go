@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ const (
 	pollInterval  = 50 * time.Millisecond
 	claimInterval = time.Second // how often a node that does not own the relay tries to
 	errorPause    = 250 * time.Millisecond
+	maxCostly     = 1000 // events that take long to match and are read, and a reading more
 	// silence of the node that relays, after which another does: emitted events wait for it.
 	silence = 3 * time.Second
 )
@@ -39,6 +41,8 @@ type Relay struct {
 
 	reader  reader
 	owner   bool
+	costly  []emission // read, and not moved yet, see step
+	few     int        // of them are moved next
 	wake    chan struct{}
 	relayed atomic.Int64
 }
@@ -116,36 +120,74 @@ func (r *Relay) leave(ctx context.Context) {
 	}
 }
 
-// step moves one batch. It reports whether there may be more at once.
+// step moves one batch. It reports whether there may be more at once. Events that take long
+// to match are moved a few at a time after the others, which so never wait for many of them.
 func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	if !r.owner {
 		if _, r.owner, err = r.log.AcquireLease(ctx, r.node, leaseName, silence); err != nil || !r.owner {
 			return false, err
 		}
 		r.reader.restart()
+		r.costly = nil
 	}
-	batch, owner, err := r.reader.read(ctx, r.node.ID)
-	if r.owner = owner || err != nil; err != nil || len(batch) == 0 {
+	var batch []emission
+	if len(r.costly) < maxCostly {
+		owner := false
+		batch, owner, err = r.reader.read(ctx, r.node.ID)
+		if r.owner = owner || err != nil; err != nil || !owner {
+			return false, err
+		}
+	}
+	var next []emission
+	for _, e := range batch {
+		if r.directory.Costly(domain.EventType(e.eventType), e.data) {
+			r.costly = append(r.costly, e)
+		} else {
+			next = append(next, e)
+		}
+	}
+	if err := r.moveAll(ctx, next); err != nil {
 		return false, err
 	}
-	// What was read is not read again, so this batch is done with before the next.
-	for {
+	moved = len(batch)+len(r.costly) > 0
+	return moved, r.moveCostly(ctx)
+}
+
+// moveCostly moves some of the costly events: as many as take a short time.
+func (r *Relay) moveCostly(ctx context.Context) error {
+	const short = 20 * time.Millisecond
+	few := min(max(1, r.few), len(r.costly))
+	started := time.Now()
+	if err := r.moveAll(ctx, r.costly[:few]); err != nil {
+		return err
+	}
+	r.costly = slices.Delete(r.costly, 0, few)
+	if r.few = 2 * few; time.Since(started) > short {
+		r.few = few / 2
+	}
+	return nil
+}
+
+// moveAll moves the batch, however often it fails: what was read is not read again.
+func (r *Relay) moveAll(ctx context.Context, batch []emission) error {
+	for len(batch) > 0 {
 		err := r.move(ctx, batch)
 		if err == nil {
 			r.relayed.Add(int64(len(batch)))
-			return true, nil
+			return nil
 		}
 		if ctx.Err() != nil || errors.Is(err, eventstore.ErrClosed) {
-			return false, err
+			return err
 		}
 		r.logger.Warn("appending emitted events failed, trying again", "events", len(batch), "error", err)
 		if !r.sleep(ctx, errorPause) {
-			return false, ctx.Err()
+			return ctx.Err()
 		}
 		if !r.node.Valid() {
-			return false, eventstore.ErrLeaseLost
+			return eventstore.ErrLeaseLost
 		}
 	}
+	return nil
 }
 
 // move appends the batch. What cannot be accepted is parked and in nobody's way. Doing it again

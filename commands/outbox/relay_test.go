@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
@@ -409,6 +410,37 @@ func TestRacingRelays(t *testing.T) {
 	if n := r.count("parked_events"); n > 0 {
 		t.Errorf("%d are parked", n)
 	}
+}
+
+// Events that take long to match delay no others, emitted before them as they may be.
+func TestRelayMovesCheapEventsFirst(t *testing.T) {
+	r := newRig(t)
+	id := domain.WebhookID(uuid.New())
+	registered := domain.WebhookRegistered{ID: id, Number: 1, Name: "n", URL: "http://127.0.0.1:1/", Events: []string{"patient.updated"},
+		Filters: json.RawMessage(`{"note":{"$regex":"(a|aa)*b"}}`), Active: true}
+	_, err := r.directory.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: id.Stream(),
+		Events: []eventstore.NewEvent{{Type: registered.ChangeType(), Data: domain.AppendJSON(nil, registered), Value: registered}}}}})
+	r.check(err)
+	taken := make([]cpulimit.Task, max(1, runtime.GOMAXPROCS(0)/2))
+	for i := range taken {
+		taken[i] = r.log.Limiter.Task()
+		r.check(taken[i].Spend(t.Context(), cpulimit.Expensive))
+	}
+	const costly, cheap = 10, 5
+	_, err = r.pool.Exec(t.Context(), `SELECT medilab.emit('patient.updated', '{"note":"aaa"}') FROM generate_series(1, 10)
+		UNION ALL SELECT medilab.emit('patient.created', '{}') FROM generate_series(1, 5)`)
+	r.check(err)
+	relay := r.relay(r.join())
+	r.run(relay)
+	r.awaitRelayed(relay, cheap)
+	if n := r.count("outbox"); n != costly {
+		t.Errorf("%d events are left, want %d", n, costly)
+	}
+	for i := range taken {
+		taken[i].End()
+	}
+	r.awaitRelayed(relay, costly+cheap)
+	r.awaitEmpty()
 }
 
 func TestRelayHasOneOwner(t *testing.T) {
