@@ -108,15 +108,25 @@ type AlertFilter struct {
 	Cursor Cursor
 }
 
+// alertsSQL are queries of alerts in each state. The condition stands in the text, as a
+// generic plan goes by the index of open alerts only where it says that they are.
+var alertsSQL = map[AlertState]string{
+	"":            alertsWhere("true"),
+	AlertOpen:     alertsWhere("resolved_at IS NULL"),
+	AlertResolved: alertsWhere("resolved_at IS NOT NULL"),
+}
+
+func alertsWhere(condition string) string {
+	return `SELECT position, id, webhook, kind, details, raised_at, resolved_at FROM medilab.alerts
+		WHERE position < $1 AND ` + condition + ` ORDER BY position DESC LIMIT $2`
+}
+
 // Alerts lists alerts, the newest first.
 func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Alert], err error) {
 	if err := p.awaitHead(ctx); err != nil {
 		return page, err
 	}
-	rows, err := p.pool.Query(ctx, `
-		SELECT position, id, webhook, kind, details, raised_at, resolved_at FROM medilab.alerts
-		WHERE position < $1 AND ($2 = '' OR (resolved_at IS NULL) = ($2 = 'open'))
-		ORDER BY position DESC LIMIT $3`, f.Cursor.Below(), string(f.State), f.Limit+1)
+	rows, err := p.pool.Query(ctx, alertsSQL[f.State], f.Cursor.Below(), f.Limit+1)
 	if err == nil {
 		page.Items, err = pgx.CollectRows(rows, scanAlert)
 	}

@@ -435,3 +435,31 @@ func TestPoisonIsParkedAndBlocksNothing(t *testing.T) {
 	}
 	equalDumps(t, b.dump(), live)
 }
+
+// Open alerts are found without looking at the others, by any plan.
+func TestOpenAlertsAreReadByTheirIndex(t *testing.T) {
+	b := newBench(t)
+	conn, err := b.pool.Acquire(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	_, err = conn.Exec(b.ctx, `
+		INSERT INTO medilab.alerts SELECT n, gen_random_uuid(), gen_random_uuid(), 'slow', '{}', now(), CASE WHEN n > 3 THEN now() END FROM generate_series(1, 5000) AS n;
+		ANALYZE medilab.alerts; SET plan_cache_mode = force_generic_plan; PREPARE alerts (bigint, bigint) AS `+alertsSQL[AlertOpen])
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := conn.Query(b.ctx, `EXPLAIN EXECUTE alerts (9000000000, 51)`, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || !strings.Contains(strings.Join(plan, "\n"), "alerts_position_idx") {
+		t.Errorf("%s, %v", strings.Join(plan, "\n"), err)
+	}
+	page, err := b.Alerts(b.ctx, AlertFilter{State: AlertOpen, Limit: 2})
+	if err != nil || len(page.Items) != 2 || page.Items[0].Position != 3 || page.NextCursor != 2 {
+		t.Errorf("%+v, %v", page, err)
+	}
+}

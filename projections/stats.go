@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -241,42 +242,59 @@ func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, into m
 	return err
 }
 
-// retriedSQL reads streams by their key. A plan made on an empty log must not go by
-// anything else, see docs/decisions/0009.
+// retriedSQL reads streams, each up to a version, by their key. A plan made on an empty log
+// must not go by anything else, see docs/decisions/0009.
 const retriedSQL = `
-	SELECT s.stream, e.position, e.version, e.type, e.data FROM unnest($1::text[]) AS s (stream)
+	SELECT s.stream, e.position, e.version, e.type, e.data FROM unnest($1::text[], $2::bigint[]) AS s (stream, last)
 	CROSS JOIN LATERAL (
-		SELECT position, version, type, data FROM medilab.events WHERE stream = s.stream ORDER BY version OFFSET 0
+		SELECT position, version, type, data FROM medilab.events WHERE stream = s.stream AND version <= s.last ORDER BY version OFFSET 0
 	) AS e`
+
+// retries are the requests of a page for retries, by where it stands what their deliveries
+// were before.
+type retries struct {
+	last      map[string]int64 // of each stream, the version up to which it matters
+	after     map[streamVersion]eventstore.Position
+	beginning map[string]eventstore.Position // by the stream of a delivery that the request begins
+}
+
+// streamVersion names an event.
+type streamVersion struct {
+	stream  string
+	version int64
+}
+
+func retriesIn(events []eventstore.Event) retries {
+	r := retries{map[string]int64{}, map[streamVersion]eventstore.Position{}, map[string]eventstore.Position{}}
+	for i := range events {
+		e := &events[i]
+		c, ok := e.Value.(domain.DeliveryRetryRequested)
+		switch {
+		case !ok:
+		case e.Version == 1: // pending if the event was dispatched to it
+			r.last[c.EventID.Stream()], r.beginning[e.Stream] = math.MaxInt64, e.Position
+		default:
+			before := streamVersion{e.Stream, e.Version - 1}
+			r.last[e.Stream], r.after[before] = max(r.last[e.Stream], before.version), e.Position
+		}
+	}
+	return r
+}
 
 // retriedStates returns the state of each delivery of which the page requests a
 // retry, by the request's position; none for one that begins its delivery, as when a
 // replay sends what was not meant for the webhook. Such requests are few but for replays.
 func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (map[eventstore.Position]domain.DeliveryState, error) {
-	requests := map[string]retries{} // by the stream that tells the state
-	for i := range events {
-		e := &events[i]
-		c, ok := e.Value.(domain.DeliveryRetryRequested)
-		if !ok {
-			continue
-		}
-		stream := e.Stream
-		if e.Version == 1 { // pending if the event was dispatched to it
-			stream = c.EventID.Stream()
-		}
-		if requests[stream].byVersion == nil {
-			requests[stream] = retries{map[int64]eventstore.Position{}, map[string]eventstore.Position{}}
-		}
-		if e.Version == 1 {
-			requests[stream].begun[e.Stream] = e.Position
-		} else {
-			requests[stream].byVersion[e.Version] = e.Position
-		}
-	}
-	if len(requests) == 0 {
+	requests := retriesIn(events)
+	if len(requests.last) == 0 {
 		return nil, nil
 	}
-	rows, err := db.Query(ctx, retriedSQL, slices.Collect(maps.Keys(requests)))
+	streams := slices.Collect(maps.Keys(requests.last))
+	lasts := make([]int64, len(streams))
+	for i, stream := range streams {
+		lasts[i] = requests.last[stream]
+	}
+	rows, err := db.Query(ctx, retriedSQL, streams, lasts)
 	if err != nil {
 		return nil, fmt.Errorf("read retried deliveries: %w", err)
 	}
@@ -292,17 +310,10 @@ func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (
 		if err == nil {
 			delivery = delivery.Evolve(change, time.Time{})
 		}
-		of := requests[row.Stream]
-		if request, ok := of.byVersion[row.Version+1]; ok {
-			states[request] = delivery.State
+		if at, ok := requests.after[streamVersion{row.Stream, row.Version}]; ok {
+			states[at] = delivery.State
 		}
-		if len(of.begun) > 0 {
-			event, err := domain.ParseEventStream(row.Stream)
-			if err != nil {
-				return err
-			}
-			of.dispatched(event, row.Position, change, states)
-		}
+		requests.dispatched(&row, change, states)
 		return nil
 	})
 	if err != nil {
@@ -311,20 +322,17 @@ func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (
 	return states, nil
 }
 
-// retries are the positions of the requests whose deliveries' states one stream tells: a
-// delivery's by their version, an event's by the stream of the delivery that they begin.
-type retries struct {
-	byVersion map[int64]eventstore.Position
-	begun     map[string]eventstore.Position
-}
-
-// dispatched sets the states of the deliveries that the change had dispatched before their
-// retry was requested.
-func (r retries) dispatched(event domain.EventID, at eventstore.Position, change domain.Change, states map[eventstore.Position]domain.DeliveryState) {
-	dispatched, _ := domain.DispatchOf(event, change)
+// dispatched notes the deliveries that were pending, as the change dispatched them, when
+// the retry was requested.
+func (r *retries) dispatched(row *eventstore.Event, change domain.Change, states map[eventstore.Position]domain.DeliveryState) {
+	kind, id, err := domain.ParseStream(row.Stream)
+	if len(r.beginning) == 0 || err != nil || kind != "event" {
+		return
+	}
+	dispatched, _ := domain.DispatchOf(domain.EventID(id), change)
 	for _, d := range dispatched.Deliveries {
-		if request, ok := r.begun[d.DeliveryID.Stream()]; ok && at < request {
-			states[request] = domain.DeliveryPending
+		if at, ok := r.beginning[d.DeliveryID.Stream()]; ok && row.Position < at {
+			states[at] = domain.DeliveryPending
 		}
 	}
 }
