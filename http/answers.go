@@ -11,14 +11,14 @@ import (
 )
 
 // Bounds of the memory of answers. Before an answer is made it takes what it may need,
-// and then keeps what it does need until its client has read it.
+// and then keeps what it does need until its client has read it. Small answers have a
+// budget of their own, so that they do not wait for large ones.
 const (
-	answerBytes = 192 << 20
-	// callerShare of them are one caller's at most, so that it cannot keep others waiting.
-	callerShare = answerBytes / 2
-	smallAnswer = 1 << 20
+	largeAnswers = 192 << 20
+	smallAnswers = 64 << 20
 	// largeAnswer is two copies of a page of the log (16 MB and its first event).
-	largeAnswer = callerShare / 2
+	largeAnswer = 48 << 20
+	smallAnswer = 1 << 20
 	// answerPatience is how long a client may take to read writeChunk bytes, and
 	// answerTime to read a whole answer.
 	answerPatience = 30 * time.Second
@@ -26,11 +26,11 @@ const (
 	writeChunk     = 64 << 10
 )
 
-// answerBudget shares the memory of all answers of the process, over all connections and
+// answerBudget shares the memory of all answers of a kind, over all connections and
 // their streams, fairly: each caller waits in a line of its own, and these in another.
 type answerBudget struct {
 	all   *semaphore.Weighted
-	share int64
+	share int64 // of one caller at most, so that it cannot keep others waiting
 
 	mu      sync.Mutex
 	callers map[string]*callerBudget
@@ -41,8 +41,8 @@ type callerBudget struct {
 	users int // that hold or want some of it
 }
 
-func newAnswerBudget(bytes, share int64) *answerBudget {
-	return &answerBudget{all: semaphore.NewWeighted(bytes), share: share, callers: map[string]*callerBudget{}}
+func newAnswerBudget(bytes int64) *answerBudget {
+	return &answerBudget{all: semaphore.NewWeighted(bytes), share: bytes / 2, callers: map[string]*callerBudget{}}
 }
 
 // heldAnswer is what one answer holds of the budget. Nil holds nothing.
@@ -114,6 +114,6 @@ func (h *heldAnswer) release() {
 // expectLarge makes the answer, of which nothing is there yet, count as a large one.
 func (s *Server) expectLarge(ctx context.Context, x *request) (err error) {
 	x.held.release() // what waits for more must not keep others from it
-	x.held, err = s.answers.acquire(ctx, x.caller.Actor, largeAnswer)
+	x.held, err = s.large.acquire(ctx, x.caller.Actor, largeAnswer)
 	return err
 }

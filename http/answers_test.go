@@ -34,7 +34,7 @@ func newAnswering(t *testing.T, patience time.Duration) *answering {
 	t.Helper()
 	a := &answering{Server: newServer(Config{AdminToken: domain.NewSecret(answersToken)}), ended: make(chan struct{}, 1<<10)}
 	const large = 16 << 20 // more than the sockets' buffers hold
-	a.answers, a.patience = newAnswerBudget(6*largeAnswer, 2*largeAnswer), patience
+	a.large, a.patience = newAnswerBudget(4*largeAnswer), patience
 	body := bytes.Repeat([]byte("x"), large)
 	a.answerSize = large
 	a.add("", tagServer, []operation{{method: "GET", path: "/large", id: "large", scope: domain.ScopeAdmin, large: true, serve: func(x *request, _ *http.Request) error {
@@ -69,10 +69,10 @@ func (a *answering) idle(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := a.answers.all.Acquire(ctx, 6*largeAnswer); err != nil {
+	if err := a.large.all.Acquire(ctx, 4*largeAnswer); err != nil {
 		t.Fatal("some of the budget is still held")
 	}
-	a.answers.all.Release(6 * largeAnswer)
+	a.large.all.Release(4 * largeAnswer)
 }
 
 // Each answer that nobody reads holds its size until it is cut, on whatever connection
@@ -110,14 +110,42 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 	if most := int64(2 * largeAnswer / a.answerSize); a.most.Load() > most || a.most.Load() == 0 {
 		t.Errorf("%d answers were held at once, and there is room for %d", a.most.Load(), most)
 	}
-	if len(a.answers.callers) != 0 {
+	if len(a.large.callers) != 0 {
 		t.Error("callers are kept for good")
+	}
+}
+
+// Small answers do not wait for large ones, not even for those of the same caller.
+func TestSmallAnswersDoNotWaitForLargeOnes(t *testing.T) {
+	s := newServer(Config{AdminToken: domain.NewSecret(answersToken)})
+	var actor string
+	s.add("", tagServer, []operation{{method: "GET", path: "/small", id: "small", scope: domain.ScopeAdmin, serve: func(x *request, _ *http.Request) error {
+		actor = x.caller.Actor
+		return x.respondJSON([]byte("{}"))
+	}}})
+	ask := func() int {
+		r := httptest.NewRequest(http.MethodGet, "/small", nil)
+		r.Header.Set("Authorization", "Bearer "+answersToken)
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		return w.Code
+	}
+	if status := ask(); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	hold, err := s.large.acquire(t.Context(), actor, s.large.share)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hold.release()
+	if status := ask(); status != http.StatusOK {
+		t.Errorf("status %d", status)
 	}
 }
 
 // A caller whose answers fill its share keeps no other caller waiting.
 func TestAnswersAreSharedByCaller(t *testing.T) {
-	b := newAnswerBudget(8, 4)
+	b := newAnswerBudget(8)
 	hog, err := b.acquire(t.Context(), "a", 4)
 	if err != nil {
 		t.Fatal(err)

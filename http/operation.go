@@ -125,11 +125,12 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 		}
 	}
 	if o.scope != public && !o.light {
-		need := int64(smallAnswer)
 		if o.large {
-			need = largeAnswer
+			err = s.expectLarge(r.Context(), x)
+		} else {
+			x.held, err = s.small.acquire(r.Context(), x.caller.Actor, smallAnswer)
 		}
-		if x.held, err = s.answers.acquire(r.Context(), x.caller.Actor, need); err != nil {
+		if err != nil {
 			return err
 		}
 		x.limiter = s.commands.Log.Limiter

@@ -55,7 +55,8 @@ type Server struct {
 	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
 	drainer     *drainer
-	answers     *answerBudget
+	large       *answerBudget // for large answers
+	small       *answerBudget
 	patience    time.Duration // for clients that read answers
 }
 
@@ -91,7 +92,7 @@ func newServer(config Config) *Server {
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
 		logReads: newTurns(maxLogReads), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
-		answers: newAnswerBudget(answerBytes, callerShare), patience: answerPatience,
+		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)

@@ -52,7 +52,7 @@ func (s *Server) webhookOperations() []operation {
 		body: newWebhook, status: http.StatusCreated, answer: answerOf[webhookView], serve: s.registerWebhook,
 	}, {
 		method: "GET", path: "/webhooks", id: "listWebhooks", summary: "List webhooks, newest first", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{webhookStatus, eventType, webhookWords, limit, cursor}, answer: listOf[webhookView], large: true, serve: s.listWebhooks,
+		query: []queryParam{webhookStatus, eventType, webhookWords, limit, cursor}, answer: listOf[webhookView], serve: s.listWebhooks,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}", id: "getWebhook", summary: "A webhook as it is, or as it was", scope: domain.ScopeWebhooksRead,
 		query: []queryParam{asOf}, answer: answerOf[webhookView], serve: s.ofWebhook(s.getWebhook),
@@ -94,6 +94,11 @@ func (s *Server) specRules(ctx context.Context, spec *domain.WebhookSpec, creati
 
 // listWebhooks lists webhooks of the directory, once it has what other processes appended.
 func (s *Server) listWebhooks(x *request, r *http.Request) error {
+	if limit.of(x) > defaultLimit {
+		if err := s.expectLarge(r.Context(), x); err != nil {
+			return err
+		}
+	}
 	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
 	if err := s.commands.Directory.CatchUp(r.Context()); err != nil {
 		return err
