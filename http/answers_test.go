@@ -15,10 +15,16 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 const answersToken = "admin-token-of-the-tests-0123456789"
+
+func answersConfig() Config {
+	return Config{AdminToken: domain.NewSecret(answersToken), Commands: &commands.Commands{Log: &eventstore.Log{}}}
+}
 
 // answering is a server with one operation, whose answers are large. most is the highest
 // number of them that were held at once.
@@ -32,7 +38,7 @@ type answering struct {
 
 func newAnswering(t *testing.T, patience time.Duration) *answering {
 	t.Helper()
-	a := &answering{Server: newServer(Config{AdminToken: domain.NewSecret(answersToken)}), ended: make(chan struct{}, 1<<10)}
+	a := &answering{Server: newServer(answersConfig()), ended: make(chan struct{}, 1<<10)}
 	const large = 16 << 20 // more than the sockets' buffers hold
 	a.large, a.patience = newAnswerBudget(4*largeAnswer), patience
 	body := bytes.Repeat([]byte("x"), large)
@@ -117,7 +123,7 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 
 // Small answers do not wait for large ones, not even for those of the same caller.
 func TestSmallAnswersDoNotWaitForLargeOnes(t *testing.T) {
-	s := newServer(Config{AdminToken: domain.NewSecret(answersToken)})
+	s := newServer(answersConfig())
 	var actor string
 	s.add("", tagServer, []operation{{method: "GET", path: "/small", id: "small", scope: domain.ScopeAdmin, serve: func(x *request, _ *http.Request) error {
 		actor = x.caller.Actor
@@ -203,7 +209,7 @@ func TestSlowReaderGetsTheWholeAnswer(t *testing.T) {
 	}{{answerPatience / 3, 12, true}, {answerPatience * 2, 12, false}, {answerPatience / 3, 40, false}} { // the last is too slow on the whole
 		synctest.Test(t, func(t *testing.T) {
 			size := c.chunks * writeChunk
-			s := newServer(Config{AdminToken: domain.NewSecret(answersToken)})
+			s := newServer(answersConfig())
 			s.add("", tagServer, []operation{{method: "GET", path: "/slow", id: "slow", scope: domain.ScopeAdmin, serve: func(x *request, _ *http.Request) error {
 				return x.respondJSON(make([]byte, size))
 			}}})

@@ -123,6 +123,7 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 		if x.caller.RequestID = requestID; err != nil {
 			return err
 		}
+		x.limiter = s.commands.Log.Limiter
 	}
 	if o.scope != public && !o.light {
 		if o.large {
@@ -133,7 +134,6 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 		if err != nil {
 			return err
 		}
-		x.limiter = s.commands.Log.Limiter
 	}
 	ctx := cpulimit.WithCaller(r.Context(), x.caller.Actor)
 	if !o.unbounded {
