@@ -21,6 +21,9 @@ type Outgoing struct {
 	Header  []domain.Header
 	Body    []byte
 	Timeout time.Duration // for the whole call
+	// Fresh asks for a new connection: the last attempt may have failed because the
+	// receiver closed one that was kept.
+	Fresh bool
 	// Allowed is asked right before the call leaves; no: nothing is sent. Nil allows.
 	Allowed func() bool
 }
@@ -117,7 +120,9 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 		return call, 0
 	}
 	body, header := Compose(at, now, ready.signer(*w, now))
-	answer := a.Sender.Send(ctx, Outgoing{URL: w.URL, Header: append(header, ready.header...), Body: body, Timeout: ready.timeout, Allowed: at.Allowed})
+	answer := a.Sender.Send(ctx, Outgoing{
+		URL: w.URL, Header: append(header, ready.header...), Body: body, Timeout: ready.timeout, Fresh: at.Number > 1, Allowed: at.Allowed,
+	})
 	call.Duration = answer.Duration.Microseconds()
 	call.Outcome, call.Error, call.Status = answer.Outcome, string(ready.redact.body([]byte(answer.Error), false)), answer.Status
 	call.Header, call.Body, call.Truncated = ready.redact.header(keptHeader(answer.Header)), ready.redact.body(answer.Body, answer.Truncated), answer.Truncated

@@ -36,7 +36,9 @@ func (c calls) Send(ctx context.Context, call commands.Outgoing) commands.Answer
 	for i, h := range call.Header {
 		header[i] = sender.Field(h)
 	}
-	r := c.client.Send(ctx, sender.Request{URL: call.URL, Header: header, Body: call.Body, Timeout: call.Timeout, Allowed: call.Allowed})
+	r := c.client.Send(ctx, sender.Request{
+		URL: call.URL, Header: header, Body: call.Body, Timeout: call.Timeout, Fresh: call.Fresh, Allowed: call.Allowed,
+	})
 	return commands.Answer{
 		Outcome: domain.Outcome(r.Outcome), Status: r.Status, Header: r.Header, Body: r.Body, Truncated: r.Truncated,
 		Duration: r.Duration, Error: r.Error, RetryAfter: r.RetryAfter,

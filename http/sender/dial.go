@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -29,8 +32,9 @@ func newTransports(cfg Config) (*http.Transport, *http1, error) {
 		return nil, nil, err
 	}
 	dialer := &net.Dialer{KeepAlive: 30 * time.Second, Resolver: cfg.Resolver, Control: cfg.AllowTargets.control}
+	dial := dialFamilies(dialer)
 	t := &http.Transport{
-		DialContext:            withCallLimits(dialer.DialContext),
+		DialContext:            withCallLimits(dial),
 		TLSClientConfig:        tlsConfig,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // a compressed answer is kept as it came
@@ -42,9 +46,11 @@ func newTransports(cfg Config) (*http.Transport, *http1, error) {
 	}
 	withoutHTTP2 := tlsConfig.Clone()
 	withoutHTTP2.NextProtos = []string{"http/1.1"}
-	h := newHTTP1(dialer.DialContext, dialTLS(dialer, withoutHTTP2), cfg.MaxInFlight)
+	h := newHTTP1(dial, dialTLS(dial, withoutHTTP2), cfg.MaxInFlight)
 	if cfg.Proxy == "" {
-		t.DialTLSContext = withCallLimits(dialTLS(dialer, tlsConfig))
+		t.DialTLSContext = withCallLimits(dialTLS(dial, tlsConfig))
+		// Of HTTP/1.1 only: http1 knows better when a connection can be reused.
+		t.MaxIdleConnsPerHost = -1
 		return t, h, nil
 	}
 	proxy, err := parseProxy(cfg.Proxy)
@@ -92,19 +98,118 @@ var errWithheld = errors.New("nothing was sent: this process may not make the ca
 
 func allows(allowed func() bool) bool { return allowed == nil || allowed() }
 
-func dialTLS(dialer *net.Dialer, base *tls.Config) dialFunc {
+const (
+	// familyDelay is how long IPv4 may take until IPv6 is tried as well.
+	familyDelay = 300 * time.Millisecond
+	// familyWait is how long IPv6 may take after IPv4 has failed.
+	familyWait = 3 * time.Second
+)
+
+type dialed struct {
+	network string
+	conn    net.Conn
+	err     error
+}
+
+// dialFamilies returns a dial that looks up and calls a name's addresses of each
+// family on its own, IPv4 first, and returns the first connection: a name server that
+// drops questions for one family delays no call for long (compare RFC 8305).
+func dialFamilies(dialer *net.Dialer) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(addr)
+		if _, notAddress := netip.ParseAddr(host); err != nil || notAddress == nil {
+			return dialer.DialContext(ctx, network, addr)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		results, done := make(chan dialed), make(chan struct{})
+		defer close(done)
+		start := func(network string) {
+			conn, err := dialer.DialContext(ctx, network, addr)
+			select {
+			case results <- dialed{network, conn, err}:
+			case <-done:
+				if err == nil {
+					_ = conn.Close() // the other was faster
+				}
+			}
+		}
+		go start("tcp4")
+		return firstDialed(results, func() { go start("tcp6") })
+	}
+}
+
+// firstDialed returns the first connection, or the error that says most.
+func firstDialed(results <-chan dialed, startIPv6 func()) (net.Conn, error) {
+	timer := time.NewTimer(familyDelay)
+	defer timer.Stop()
+	start := sync.OnceFunc(startIPv6)
+	var failed []dialed
+	for {
+		select {
+		case d := <-results:
+			if d.err == nil {
+				return d.conn, nil
+			}
+			if failed = append(failed, d); len(failed) == 2 {
+				return nil, moreTelling(failed[0], failed[1])
+			}
+			start()
+			if d.network == "tcp4" && stage(d.err) > 0 {
+				timer.Reset(familyWait)
+			} else {
+				timer.Stop()
+			}
+		case <-timer.C:
+			if len(failed) > 0 {
+				return nil, failed[0].err
+			}
+			start()
+		}
+	}
+}
+
+// moreTelling returns the error of the family in which the name has addresses, of IPv4
+// if both have.
+func moreTelling(a, b dialed) error {
+	if b.network == "tcp4" {
+		a, b = b, a
+	}
+	if stage(b.err) > stage(a.err) {
+		return b.err
+	}
+	return a.err
+}
+
+// stage returns how far a dial came: 0 if the name has no address of the family, 1 if
+// its lookup failed, 2 if an address was tried.
+func stage(err error) int {
+	var (
+		dns  *net.DNSError
+		addr *net.AddrError // the file of hosts has another family's
+	)
+	switch {
+	case errors.As(err, &addr), errors.As(err, &dns) && dns.IsNotFound:
+		return 0
+	case errors.As(err, &dns):
+		return 1
+	}
+	return 2
+}
+
+func dialTLS(dial dialFunc, base *tls.Config) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			return nil, err
 		}
-		raw, err := dialer.DialContext(ctx, network, addr)
+		raw, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
 		config := base.Clone()
-		config.ServerName = host
-		conn := tls.Client(raw, config)
+		config.ServerName, _, _ = strings.Cut(host, "%") // certificates know no zones
+		conn := tls.Client(newSocket(raw, true), config)
 		if err := conn.HandshakeContext(ctx); err != nil {
 			return nil, errors.Join(handshakeError{err}, raw.Close())
 		}
@@ -122,6 +227,8 @@ func newTLSConfig(cfg Config) (*tls.Config, error) {
 		MinVersion:         tls.VersionTLS12,
 		NextProtos:         []string{"h2", "http/1.1"},
 		ClientSessionCache: tls.NewLRUClientSessionCache(1024),
+		// IIS asks for a client certificate when it has seen the path, in TLS 1.2.
+		Renegotiation: tls.RenegotiateOnceAsClient,
 	}
 	if cfg.CAFile != "" {
 		pool, err := RootCAs(cfg.CAFile)

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -10,12 +11,13 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/idna"
 )
 
 // endpoint is a parsed URL, ready to be called.
 type endpoint struct {
 	http.Request        // what all its calls have in common
-	addr         string // host and port; empty if only the transport can call it
+	addr         string // host and port
 	key          string // of its idle connections: scheme and address
 	head         []byte // the beginning of its requests over HTTP/1.1
 	speaksHTTP1  atomic.Bool
@@ -42,7 +44,9 @@ func (c *Client) endpoint(rawURL string) (*endpoint, error) {
 	case u.User != nil:
 		return nil, errors.New("the url must not carry a user name or password")
 	}
-	e = newEndpoint(u)
+	if e, err = newEndpoint(u); err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.endpoints) >= maxEndpoints {
@@ -52,20 +56,65 @@ func (c *Client) endpoint(rawURL string) (*endpoint, error) {
 	return e, nil
 }
 
-func newEndpoint(u *url.URL) *endpoint {
-	e := &endpoint{Request: http.Request{Method: http.MethodPost, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}}
-	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' || r == '%' }) {
-		return e // an internationalized name, or an address with a zone
+// newEndpoint normalizes u, so that name lookup, TLS and the Host header go by one
+// ASCII name.
+func newEndpoint(u *url.URL) (*endpoint, error) {
+	host, err := asciiHost(u.Hostname())
+	if err != nil {
+		return nil, err
 	}
 	port := u.Port()
-	if port == "" {
+	suffix := ""
+	if port != "" {
+		suffix = ":" + port
+	} else {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	e.addr = net.JoinHostPort(u.Hostname(), port)
+	address, _, _ := strings.Cut(host, "%") // the zone means nothing to the receiver
+	u.Host, u.RawQuery = bracketed(host)+suffix, escapeQuery(u.RawQuery)
+	e := &endpoint{Request: http.Request{Method: http.MethodPost, URL: u, Host: bracketed(address) + suffix, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}}
+	e.addr = net.JoinHostPort(host, port)
 	e.key = u.Scheme + " " + e.addr
-	e.head = []byte("POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + u.Host + "\r\n")
+	e.head = []byte("POST " + u.RequestURI() + " HTTP/1.1\r\nHost: " + e.Host + "\r\n")
 	e.speaksHTTP1.Store(u.Scheme == "http")
-	return e
+	return e, nil
+}
+
+// asciiHost returns the name in lower-case ASCII (RFC 5891). A zone keeps its case.
+func asciiHost(host string) (string, error) {
+	if !strings.ContainsFunc(host, func(r rune) bool { return r > '~' }) {
+		address, zone, zoned := strings.Cut(host, "%")
+		if address = strings.ToLower(address); zoned {
+			address += "%" + zone
+		}
+		return address, nil
+	}
+	ascii, err := idna.Lookup.ToASCII(host)
+	if err != nil {
+		return "", errors.New("the url's host is not a valid internationalized name")
+	}
+	return ascii, nil
+}
+
+func bracketed(host string) string {
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+// escapeQuery returns the query with every byte that cannot stand in a request line
+// percent-encoded.
+func escapeQuery(query string) string {
+	var b strings.Builder
+	for i := range len(query) {
+		if c := query[i]; c > ' ' && c <= '~' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 // reservedHeaders belong to the connection or would change how the request is sent:

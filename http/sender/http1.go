@@ -2,7 +2,9 @@ package sender
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -12,39 +14,55 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
 // http1 makes calls over HTTP/1.1 connections that the calling goroutine drives
 // from the dial to the last byte of the answer, where http.Transport has two
 // goroutines a connection (docs/decisions/0010). net/http still parses the answers.
-// HTTP/2, proxies, internationalized names and large bodies are left to the
-// transport.
+// HTTP/2 and proxies are left to the transport.
 type http1 struct {
 	dial, dialTLS       dialFunc
 	maxIdle, maxIdlePer int // connections in all, and for each key
 
-	mu     sync.Mutex
-	idle   map[string][]*http1Conn // by endpoint.key, last used last
-	count  int
-	reaper *time.Timer // nil if no connection is idle
+	settle time.Duration
+
+	mu       sync.Mutex
+	idle     map[string][]*http1Conn // by endpoint.key, last used last
+	verdicts map[string]verdict      // by endpoint.key, at most maxEndpoints
+	count    int
+	reaper   *time.Timer // nil if no connection is idle
 }
 
-// maxHTTP1Body surely fits into the socket's buffer: a request is written whole
-// before its answer is read.
-const maxHTTP1Body = 64 << 10
+const (
+	// maxBuffered surely fits into the socket's buffer: a request with a body of this
+	// size is written whole before its answer is read.
+	maxBuffered = 64 << 10
+	// settleTime is how long a connection is watched before the first one to an
+	// address is reused: some receivers close it, or go on talking, after an answer.
+	settleTime  = 5 * time.Millisecond
+	verdictTime = 10 * time.Minute
+)
+
+// verdict says whether connections to an address are reused.
+type verdict struct {
+	reuse bool
+	until time.Time
+}
 
 func newHTTP1(dial, dialTLS dialFunc, maxInFlight int) *http1 {
-	return &http1{dial: dial, dialTLS: dialTLS, maxIdle: 2 * maxInFlight, maxIdlePer: maxInFlight, idle: map[string][]*http1Conn{}}
+	return &http1{dial: dial, dialTLS: dialTLS, maxIdle: 2 * maxInFlight, maxIdlePer: maxInFlight, settle: settleTime,
+		idle: map[string][]*http1Conn{}, verdicts: map[string]verdict{}}
 }
 
 // http1Conn is one connection, used by one call at a time.
 type http1Conn struct {
 	net.Conn
-	raw       syscall.RawConn // nil if the socket cannot be looked at
+	socket    *socket // Conn, or what is below its TLS
 	reader    *bufio.Reader
-	remaining int64 // bytes that Read may still return
+	remaining int64      // bytes that Read may still return
+	written   chan error // the end of writing a large body; nil if none is written
+	reused    bool
 	idleSince time.Time
 }
 
@@ -60,12 +78,12 @@ func (c *http1Conn) Read(p []byte) (int, error) {
 
 var errHeaderTooLarge = fmt.Errorf("the response headers exceeded %d bytes", maxResponseHeader)
 
-// call makes a call with a body of at most maxHTTP1Body. The end of ctx ends it.
+// call makes a call. The end of ctx ends it.
 func (h *http1) call(ctx context.Context, deadline time.Time, e *endpoint, r *Request) Result {
 	if !allows(r.Allowed) {
 		return failed(errWithheld)
 	}
-	conn, err := h.connTo(ctx, deadline, e)
+	conn, err := h.connTo(ctx, deadline, e, r.Fresh)
 	if err != nil {
 		return failed(err)
 	}
@@ -78,24 +96,40 @@ func (h *http1) call(ctx context.Context, deadline time.Time, e *endpoint, r *Re
 	if err != nil {
 		stop()
 		_ = conn.Close() // the call has failed already
+		if conn.reused && conn.remaining == maxResponseHeader && isReset(err) {
+			h.avoidReuse(e.key) // the receiver closes idle connections without notice
+		}
 		return failed(err)
 	}
 	res := readResponse(resp)
+	unasked := conn.reader.Buffered() > 0
 	complete := !res.Truncated && (res.Outcome == Success || res.Outcome == HTTPStatus)
-	reusable := stop() && complete && !resp.Close && resp.StatusCode != http.StatusSwitchingProtocols && conn.reader.Buffered() == 0
+	if complete && unasked {
+		h.avoidReuse(e.key)
+	}
+	reusable := stop() && complete && !unasked && !resp.Close && resp.StatusCode != http.StatusSwitchingProtocols && conn.bodyWritten()
 	if !reusable || !h.putIdle(e.key, conn) {
 		_ = conn.Close() // the answer is read, or the rest of it is not wanted
 	}
 	return res
 }
 
-// connTo returns an idle connection that is still alive, else a new one.
-func (h *http1) connTo(ctx context.Context, deadline time.Time, e *endpoint) (*http1Conn, error) {
-	for conn := h.takeIdle(e.key); conn != nil; conn = h.takeIdle(e.key) {
-		if conn.SetDeadline(deadline) == nil && conn.idleConnAlive() {
+// connTo returns an idle connection that is still alive, unless fresh, or a new one.
+func (h *http1) connTo(ctx context.Context, deadline time.Time, e *endpoint, fresh bool) (*http1Conn, error) {
+	for !fresh {
+		conn := h.takeIdle(e.key)
+		if conn == nil {
+			break
+		}
+		err := cmp.Or(h.idleError(e.key, conn), conn.SetDeadline(deadline))
+		if err == nil {
+			conn.reused = true
 			return conn, nil
 		}
 		_ = conn.Close() // the receiver closed it, or is about to
+		if errors.Is(err, errUnasked) {
+			h.avoidReuse(e.key)
+		}
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
@@ -107,31 +141,69 @@ func (h *http1) connTo(ctx context.Context, deadline time.Time, e *endpoint) (*h
 	if err != nil {
 		return nil, err
 	}
-	conn := &http1Conn{Conn: raw, raw: rawConn(raw)}
-	conn.reader = bufio.NewReader(conn)
+	conn := newHTTP1Conn(raw)
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
 
-func rawConn(conn net.Conn) syscall.RawConn {
-	if layered, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
-		conn = layered.NetConn()
+func newHTTP1Conn(raw net.Conn) *http1Conn {
+	conn := &http1Conn{Conn: raw}
+	if layered, ok := raw.(*tls.Conn); ok {
+		conn.socket, _ = layered.NetConn().(*socket)
+	} else {
+		conn.socket = newSocket(raw, false)
+		conn.Conn = conn.socket
 	}
-	if c, ok := conn.(syscall.Conn); ok {
-		if raw, err := c.SyscallConn(); err == nil {
-			return raw
-		}
-	}
-	return nil
+	conn.reader = bufio.NewReader(conn)
+	return conn
 }
 
-// idleConnAlive reports whether an idle connection can be used: it is not old, the
-// receiver has not closed it, and nothing arrived unasked. It is called right before
-// a request: a connection that closes later looks like a reset during the call.
-func (c *http1Conn) idleConnAlive() bool {
-	return time.Since(c.idleSince) < idleTimeout && c.raw != nil && nothingToRead(c.raw)
+var errTooOld = errors.New("the connection has been idle for too long")
+
+// idleError returns why an idle connection cannot be used. It is called right before a
+// request: a connection that closes later looks like a reset during the call.
+func (h *http1) idleError(key string, c *http1Conn) error {
+	idle := time.Since(c.idleSince)
+	if idle >= idleTimeout {
+		return errTooOld
+	}
+	h.mu.Lock()
+	known := c.idleSince.Before(h.verdicts[key].until)
+	h.mu.Unlock()
+	if known {
+		return c.socket.probe(c.Conn, 0)
+	}
+	err := c.socket.probe(c.Conn, h.settle-idle)
+	if err == nil {
+		h.setReuse(key, true)
+	}
+	return err
+}
+
+// bodyWritten reports whether the request was sent whole. The answer may be faster
+// than the end of its write.
+func (c *http1Conn) bodyWritten() bool {
+	if c.written == nil {
+		return true
+	}
+	select {
+	case err := <-c.written:
+		c.written = nil
+		return err == nil
+	case <-time.After(settleTime):
+		return false
+	}
+}
+
+// Close closes the connection and waits for what is writing to it.
+func (c *http1Conn) Close() error {
+	err := c.Conn.Close()
+	if c.written != nil {
+		<-c.written // an error: it is closed
+	}
+	return err
 }
 
 func (h *http1) takeIdle(key string) *http1Conn {
@@ -157,12 +229,42 @@ func (h *http1) putIdle(key string, conn *http1Conn) bool {
 	if h.count >= h.maxIdle || len(h.idle[key]) >= h.maxIdlePer {
 		return false
 	}
+	if v := h.verdicts[key]; !v.reuse && conn.idleSince.Before(v.until) {
+		return false
+	}
 	h.idle[key] = append(h.idle[key], conn)
 	h.count++
 	if h.reaper == nil {
 		h.reaper = time.AfterFunc(idleTimeout, func() { h.closeIdle(idleTimeout) })
 	}
 	return true
+}
+
+// avoidReuse closes the idle connections to an address and keeps none for a while.
+func (h *http1) avoidReuse(key string) {
+	h.setReuse(key, false)
+	h.mu.Lock()
+	conns := h.idle[key]
+	delete(h.idle, key)
+	h.count -= len(conns)
+	h.mu.Unlock()
+	for _, conn := range conns {
+		_ = conn.Close() // without the lock: over TLS it writes
+	}
+}
+
+// setReuse sets the verdict on an address. A good one replaces no bad one.
+func (h *http1) setReuse(key string, reuse bool) {
+	now := time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if v := h.verdicts[key]; reuse && !v.reuse && now.Before(v.until) {
+		return
+	}
+	if len(h.verdicts) >= maxEndpoints {
+		clear(h.verdicts)
+	}
+	h.verdicts[key] = verdict{reuse, now.Add(verdictTime)}
 }
 
 // closeIdle closes the connections that have been idle for at least d.
@@ -202,8 +304,19 @@ var requestBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); ret
 func (c *http1Conn) roundTrip(e *endpoint, r *Request) (*http.Response, error) {
 	buf := requestBuffers.Get().(*[]byte)
 	defer requestBuffers.Put(buf)
-	*buf = appendRequest((*buf)[:0], e, r)
+	*buf = appendHead((*buf)[:0], e, r)
+	large := len(r.Body) > maxBuffered
+	if !large {
+		*buf = append(*buf, r.Body...) // sent in one write
+	}
 	_, writeErr := c.Write(*buf)
+	if large && writeErr == nil {
+		c.written = make(chan error, 1)
+		go func() {
+			_, err := c.Write(r.Body)
+			c.written <- err
+		}()
+	}
 	// Read also after a failed write: a receiver may answer and close before it has
 	// read everything.
 	c.remaining = maxResponseHeader
@@ -224,8 +337,8 @@ func (c *http1Conn) roundTrip(e *endpoint, r *Request) (*http.Response, error) {
 	}
 }
 
-// appendRequest appends the request as it is sent.
-func appendRequest(dst []byte, e *endpoint, r *Request) []byte {
+// appendHead appends the request up to its body.
+func appendHead(dst []byte, e *endpoint, r *Request) []byte {
 	dst = append(dst, e.head...)
 	dst = append(dst, "Content-Length: "...)
 	dst = strconv.AppendInt(dst, int64(len(r.Body)), 10)
@@ -236,6 +349,5 @@ func appendRequest(dst []byte, e *endpoint, r *Request) []byte {
 			dst = append(append(dst, strings.TrimSpace(h.Value)...), "\r\n"...)
 		}
 	}
-	dst = append(dst, "\r\n"...)
-	return append(dst, r.Body...)
+	return append(dst, "\r\n"...)
 }

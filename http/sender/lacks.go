@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/net/idna"
 )
 
 // Outcomes of calls that were not made, because this server lacks something of its own.
@@ -165,9 +163,6 @@ var errNumericHost = errors.New("the url's host is neither a name nor an address
 func (c *Client) checkProxied(ctx context.Context, host string) error {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return c.cfg.AllowTargets.check(a)
-	}
-	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
-		host = ascii
 	}
 	if endsInNumber(host) {
 		return errNumericHost

@@ -61,6 +61,9 @@ type Request struct {
 	Body []byte
 	// Timeout bounds the whole call, including the answer's body; 0 means 30 s.
 	Timeout time.Duration
+	// Fresh asks for a connection that no call over HTTP/1.1 has used before, so that
+	// it cannot end as the last one may have: closed by the receiver when it was idle.
+	Fresh bool
 	// Allowed is called as late as possible before the request is sent. If it
 	// returns false, nothing is sent, and the outcome is Withheld. Nil allows.
 	Allowed func() bool
@@ -159,7 +162,7 @@ func (c *Client) call(ctx context.Context, deadline time.Time, r *Request) Resul
 		return Result{Outcome: InvalidRequest, Error: err.Error()}
 	}
 	proxied := c.cfg.Proxy != ""
-	if !proxied && len(r.Body) <= maxHTTP1Body && e.speaksHTTP1.Load() {
+	if !proxied && e.speaksHTTP1.Load() {
 		return c.http1.call(ctx, deadline, e, r)
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
@@ -185,7 +188,7 @@ func (c *Client) call(ctx context.Context, deadline time.Time, r *Request) Resul
 	if proxied && e.URL.Scheme == "http" && resp.StatusCode == http.StatusProxyAuthRequired {
 		return failed(proxyError{resp.StatusCode})
 	}
-	if resp.ProtoMajor == 1 && e.addr != "" {
+	if resp.ProtoMajor == 1 {
 		e.speaksHTTP1.Store(true) // it chose so although HTTP/2 was offered
 	}
 	return readResponse(resp)

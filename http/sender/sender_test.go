@@ -172,7 +172,7 @@ func reset(head string) func(net.Conn, *http.Request, <-chan struct{}) bool {
 
 // Small bodies go over our own connections, large ones over net/http's.
 func TestRequestIsSentAsPrepared(t *testing.T) {
-	for name, size := range map[string]int{"small": 100, "large": 2 * maxHTTP1Body} {
+	for name, size := range map[string]int{"small": 100, "large": 2 * maxBuffered} {
 		t.Run(name, func(t *testing.T) {
 			got := make(chan *http.Request, 1)
 			r := newReceiver(t, func(c net.Conn, req *http.Request, quit <-chan struct{}) bool {

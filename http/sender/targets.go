@@ -96,7 +96,8 @@ func (t Targets) check(a netip.Addr) error {
 		return nil
 	}
 	// The dialer turns ::ffff:10.0.0.1 into 10.0.0.1, so the rule of that applies.
-	a = a.Unmap()
+	// A network contains an address whatever its zone.
+	a = a.Unmap().WithZone("")
 	contains := func(p netip.Prefix) bool { return p.Contains(a) }
 	if slices.ContainsFunc(metadata, contains) {
 		named := func(p netip.Prefix) bool { return p.Contains(a) && !slices.Contains(privatePrefixes, p) }
@@ -133,7 +134,6 @@ var rules = []struct {
 }
 
 func ruleOf(a netip.Addr) string {
-	a = a.WithZone("")
 	for _, r := range rules {
 		if slices.ContainsFunc(r.prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return r.name

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,8 +18,9 @@ type nameServer struct {
 }
 
 // newNameServer answers A and AAAA questions with what answer gives, and
-// "no such name" when answer is nil or gives nothing.
-func newNameServer(t *testing.T, answer func(name string) []netip.Addr) *nameServer {
+// "no such name" when answer is nil or gives nothing. Questions of the dropped types
+// are left unanswered.
+func newNameServer(t *testing.T, answer func(name string) []netip.Addr, dropped ...uint16) *nameServer {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +39,7 @@ func newNameServer(t *testing.T, answer func(name string) []netip.Addr) *nameSer
 			if err != nil {
 				return
 			}
-			if reply := dnsReply(buf[:n], answer); reply != nil {
+			if reply := dnsReply(buf[:n], answer, dropped...); reply != nil {
 				if _, err := conn.WriteTo(reply, from); err != nil {
 					return
 				}
@@ -55,7 +57,7 @@ func (s *nameServer) resolver() *net.Resolver {
 }
 
 // dnsReply copies the question and appends the addresses of its type.
-func dnsReply(q []byte, answer func(string) []netip.Addr) []byte {
+func dnsReply(q []byte, answer func(string) []netip.Addr, dropped ...uint16) []byte {
 	if len(q) < 12 {
 		return nil
 	}
@@ -73,6 +75,9 @@ func dnsReply(q []byte, answer func(string) []netip.Addr) []byte {
 		return nil
 	}
 	kind := binary.BigEndian.Uint16(q[i+1:])
+	if slices.Contains(dropped, kind) {
+		return nil
+	}
 	question := q[12 : i+5]
 	var addrs []netip.Addr
 	if answer != nil {

@@ -89,6 +89,16 @@ func writePEM(t *testing.T, kind string, der []byte) string {
 	return path
 }
 
+// keyOf returns the certificate's private key in PKCS #8.
+func keyOf(t *testing.T, cert tls.Certificate) []byte {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 // tlsServer answers 200 over TLS.
 func tlsServer(t *testing.T, config *tls.Config) string {
 	t.Helper()
@@ -199,13 +209,9 @@ func TestClientCertificateIsShown(t *testing.T) {
 	pool.AddCert(ca.cert)
 	url := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{leaf(t, ca, nil)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool})
 	client := leaf(t, ca, nil)
-	key, err := x509.MarshalPKCS8PrivateKey(client.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := newClient(t, Config{
 		AllowTargets: allow(t, "loopback"), CAFile: writePEM(t, "CERTIFICATE", ca.cert.Raw),
-		ClientCertFile: writePEM(t, "CERTIFICATE", client.Certificate[0]), ClientKeyFile: writePEM(t, "PRIVATE KEY", key),
+		ClientCertFile: writePEM(t, "CERTIFICATE", client.Certificate[0]), ClientKeyFile: writePEM(t, "PRIVATE KEY", keyOf(t, client)),
 	})
 	if res := c.Send(t.Context(), request(url)); res.Outcome != Success {
 		t.Errorf("%s: %s", res.Outcome, res.Error)
