@@ -2,15 +2,19 @@ package sender
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/net/http2"
 )
 
 // explain turns an error of a call into an outcome and a sentence that is safe to
@@ -27,6 +31,9 @@ func explain(err error) (Outcome, string) {
 		return RefusedTarget, refused.Error()
 	}
 	if outcome, text := explainTLS(err); outcome != "" {
+		return outcome, text
+	}
+	if outcome, text := explainHTTP2(err); outcome != "" {
 		return outcome, text
 	}
 	switch {
@@ -74,7 +81,9 @@ func explainTLS(err error) (Outcome, string) {
 		authority x509.UnknownAuthorityError
 		verify    *tls.CertificateVerificationError
 		record    tls.RecordHeaderError
+		alert     *net.OpError
 	)
+	alerted := errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error")
 	text := err.Error()
 	switch {
 	case errors.As(err, &host):
@@ -89,15 +98,61 @@ func explainTLS(err error) (Outcome, string) {
 		return TLSUntrusted, "the certificate is signed by an unknown authority; add that to MEDILAB_CA_FILE to trust it"
 	case errors.As(err, &verify):
 		return TLSFailed, "the certificate is not valid: " + plain(verify.Err.Error())
-	case strings.Contains(text, "protocol version not supported"), strings.Contains(text, "server selected unsupported protocol version"):
+	case alerted && alert.Err.Error() == alertProtocolVersion.Error(), strings.Contains(text, "server selected unsupported protocol version"):
 		return TLSOldProtocol, "the receiver speaks no TLS of version 1.2 or newer"
 	case errors.As(err, &record), strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		return TLSFailed, "the receiver does not speak TLS on this port"
-	case strings.HasPrefix(text, "remote error: tls:"), strings.HasPrefix(text, "tls:"):
+	case alerted, strings.HasPrefix(text, "tls:"):
 		// A receiver that wants a client certificate refuses after the handshake.
 		return TLSFailed, "the TLS connection failed: " + plain(text)
 	}
 	return "", ""
+}
+
+const alertProtocolVersion tls.AlertError = 70 // RFC 8446, section 6
+
+const http11Required = "HTTP_1_1_REQUIRED"
+
+// http2Texts say what a receiver means by an error code of RFC 9113, section 7.
+var http2Texts = map[string]string{
+	http11Required:      "the receiver requires HTTP/1.1, which the next call uses",
+	"REFUSED_STREAM":    "the receiver refused the request before it processed it",
+	"CANCEL":            "the receiver cancelled the request",
+	"ENHANCE_YOUR_CALM": "the receiver gets more requests than it accepts",
+}
+
+// http2Codes finds the code in errors of HTTP/2 that have no type to find it in.
+var http2Codes = regexp.MustCompile(`^http2: .*(?:ErrCode=|stream ID [0-9]+; )([A-Z0-9_]+)`)
+
+// http2Code returns the name of the error code that the receiver sent, or the malformed
+// answer that it sent instead.
+func http2Code(err error) (code string, malformed error) {
+	var stream http2.StreamError
+	if errors.As(err, &stream) {
+		if stream.Cause != nil && stream.Cause.Error() != "received from peer" {
+			return "", stream.Cause
+		}
+		return stream.Code.String(), nil
+	}
+	if found := http2Codes.FindStringSubmatch(err.Error()); found != nil && found[1] != "NO_ERROR" {
+		return found[1], nil
+	}
+	return "", nil
+}
+
+// explainHTTP2 returns no outcome if the receiver sent no error of HTTP/2.
+func explainHTTP2(err error) (Outcome, string) {
+	code, malformed := http2Code(err)
+	switch {
+	case malformed != nil && malformed.Error() == "header list too large":
+		return BadResponse, "the answer is not valid HTTP: " + errEndlessInterim.Error()
+	case malformed != nil:
+		return BadResponse, "the answer is not valid HTTP: " + reason(malformed)
+	case code == "":
+		return "", ""
+	}
+	text := cmp.Or(http2Texts[code], "the receiver broke the request off")
+	return Reset, text + " (HTTP/2 " + code + ")"
 }
 
 // resets and resetTexts are the errors of a connection that broke off. Those of
@@ -106,7 +161,7 @@ var (
 	resets     = []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed}
 	resetTexts = []string{
 		"server closed idle connection", "server sent GOAWAY and closed the connection", "http2: client connection lost",
-		"stream error:", "Transport received Server's graceful shutdown",
+		"Transport received Server's graceful shutdown",
 	}
 )
 

@@ -76,7 +76,10 @@ func (c *http1Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var errHeaderTooLarge = fmt.Errorf("the response headers exceeded %d bytes", maxResponseHeader)
+var (
+	errHeaderTooLarge = fmt.Errorf("the response headers exceeded %d bytes", maxResponseHeader)
+	errEndlessInterim = fmt.Errorf("%w: 1xx answers came and no final one", errHeaderTooLarge)
+)
 
 // call makes a call. The end of ctx ends it.
 func (h *http1) call(ctx context.Context, deadline time.Time, e *endpoint, r *Request) Result {
@@ -320,11 +323,12 @@ func (c *http1Conn) roundTrip(e *endpoint, r *Request) (*http.Response, error) {
 	// Read also after a failed write: a receiver may answer and close before it has
 	// read everything.
 	c.remaining = maxResponseHeader
+	tooLarge := errHeaderTooLarge
 	for {
 		resp, err := http.ReadResponse(c.reader, &e.Request)
 		switch {
 		case err != nil && c.remaining <= 0:
-			return nil, errHeaderTooLarge // which ReadResponse reports as something else
+			return nil, tooLarge // which ReadResponse reports as something else
 		case err != nil && writeErr != nil:
 			return nil, writeErr
 		case err != nil:
@@ -334,6 +338,7 @@ func (c *http1Conn) roundTrip(e *endpoint, r *Request) (*http.Response, error) {
 			c.remaining = math.MaxInt64
 			return resp, nil
 		}
+		tooLarge = errEndlessInterim
 	}
 }
 

@@ -182,6 +182,9 @@ func (c *Client) call(ctx context.Context, deadline time.Time, r *Request) Resul
 		return Result{Outcome: lack, Error: lackTexts[lack] + ": it took too long"}
 	}
 	if err != nil {
+		if code, _ := http2Code(err); code == http11Required {
+			e.speaksHTTP1.Store(true)
+		}
 		return failed(err)
 	}
 	defer resp.Body.Close() // a failure to stop reading changes nothing
