@@ -125,7 +125,8 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	})
 	call.Duration = answer.Duration.Microseconds()
 	call.Outcome, call.Error, call.Status = answer.Outcome, string(ready.redact.body([]byte(answer.Error), false)), answer.Status
-	call.Header, call.Body, call.Truncated = ready.redact.header(keptHeader(answer.Header)), ready.redact.body(answer.Body, answer.Truncated), answer.Truncated
+	answered := keptHeader(answer.Header)
+	call.Header, call.Body, call.Truncated = ready.redact.header(answered), ready.redact.answer(answered, answer.Body, answer.Truncated), answer.Truncated
 	wait, _ := domain.ParseRetryAfter(answer.RetryAfter, a.Clock.Now())
 	return call, wait
 }

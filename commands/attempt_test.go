@@ -3,6 +3,7 @@ package commands
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,27 @@ func (e *echo) Send(_ context.Context, call Outgoing) Answer {
 		body = append(body, (h.Name + ": " + h.Value + "\n")...)
 	}
 	return Answer{Outcome: domain.OutcomeSuccess, Status: 200, Header: e.sent, Body: body}
+}
+
+// connections records which attempts asked for a connection of their own.
+type connections struct{ fresh []bool }
+
+func (s *connections) Send(_ context.Context, call Outgoing) Answer {
+	s.fresh = append(s.fresh, call.Fresh)
+	return Answer{Outcome: "reset"}
+}
+
+// The last attempt may have failed because of the connection that it was made over.
+func TestRetriesGetNewConnections(t *testing.T) {
+	receiver := new(connections)
+	a := &Attempter{Sender: receiver, Decrypter: decrypter{}, Clock: eventstore.NewClock()}
+	w := domain.Webhook{ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}
+	for number := 1; number <= 3; number++ {
+		a.Make(t.Context(), Attempt{Webhook: w, Number: number, Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`)}})
+	}
+	if want := []bool{false, true, true}; !slices.Equal(receiver.fresh, want) {
+		t.Errorf("fresh %v, want %v", receiver.fresh, want)
+	}
 }
 
 // Headers that a webhook may not set are dropped also when they are stored, and

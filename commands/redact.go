@@ -78,6 +78,23 @@ func (r *redactor) body(body []byte, cut bool) []byte {
 	return body
 }
 
+// answer returns an answer's body with the secrets masked. If what it says once it is
+// decoded holds one, it is replaced by that text.
+func (r *redactor) answer(header []domain.HeaderField, body []byte, cut bool) []byte {
+	if len(r.secrets) == 0 || len(body) == 0 {
+		return body
+	}
+	body = r.body(body, cut)
+	text, more := AnswerText(header, body)
+	if text == string(body) {
+		return body
+	}
+	if masked := r.body([]byte(text), cut || more); string(masked) != text {
+		return masked
+	}
+	return body
+}
+
 // masked returns the text without the secret; a short one stays where it is part of a word.
 func masked(text, secret []byte) []byte {
 	if !bytes.Contains(text, secret) {

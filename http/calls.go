@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
@@ -75,9 +73,9 @@ func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id d
 		v.ResponseHeaders[h.Name] = joined(v.ResponseHeaders[h.Name], h.Value)
 	}
 	if call.Record.Status != 0 {
-		text := strings.ToValidUTF8(string(call.Record.Body), "\uFFFD")
-		v.ResponseBody = &text
-		if !utf8.Valid(call.Record.Body) {
+		text, more := commands.AnswerText(call.Record.Header, call.Record.Body)
+		v.ResponseBody, v.ResponseTruncated = &text, v.ResponseTruncated || more
+		if text != string(call.Record.Body) {
 			v.ResponseBytes = call.Record.Body
 		}
 	}
