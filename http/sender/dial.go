@@ -124,7 +124,7 @@ func dialFamilies(dialer *net.Dialer) dialFunc {
 		defer cancel()
 		results, done := make(chan dialed), make(chan struct{})
 		defer close(done)
-		start := func(network string) {
+		start := func(ctx context.Context, network string) {
 			conn, err := dialer.DialContext(ctx, network, addr)
 			select {
 			case results <- dialed{network, conn, err}:
@@ -134,10 +134,16 @@ func dialFamilies(dialer *net.Dialer) dialFunc {
 				}
 			}
 		}
-		go start("tcp4")
-		return firstDialed(results, func() { go start("tcp6") })
+		go start(ctx, "tcp4")
+		return firstDialed(results, func() { go start(untraced{ctx}, "tcp6") })
 	}
 }
+
+// untraced hides the values of a context, so that what a call waits for goes by the
+// dial of its first family.
+type untraced struct{ context.Context }
+
+func (untraced) Value(any) any { return nil }
 
 // firstDialed returns the first connection, or the error that says most.
 func firstDialed(results <-chan dialed, startIPv6 func()) (net.Conn, error) {

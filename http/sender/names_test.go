@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -58,7 +59,8 @@ func TestNamesHaveOneSpelling(t *testing.T) {
 				}
 			}
 			slices.Sort(wantHosts)
-			if got := keysOf(&hosts); !slices.Equal(got, slices.Compact(wantHosts)) {
+			wantHosts = slices.Compact(wantHosts)
+			if got := keysOf(&hosts); !slices.Equal(got, wantHosts) {
 				t.Errorf("hosts %q, want %q", got, wantHosts)
 			}
 			if got := keysOf(&asked); !slices.Equal(got, []string{tt.want}) {
@@ -133,6 +135,29 @@ func TestNameServerThatDropsQuestions(t *testing.T) {
 				t.Errorf("%s (%s)", res.Outcome, res.Error)
 			}
 		})
+	}
+}
+
+// What a call over the transport waits for is not the other family's addresses.
+func TestSilentReceiverIsNoLackOfANameServer(t *testing.T) {
+	asked := make(chan struct{})
+	var once sync.Once
+	names := newNameServer(t, func(string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("127.0.0.1")} }, 28)
+	dialer := &net.Dialer{Resolver: names.resolver(), ControlContext: func(ctx context.Context, network, _ string, _ syscall.RawConn) error {
+		once.Do(func() { close(asked) })
+		<-ctx.Done() // the connection is never made
+		return ctx.Err()
+	}}
+	var own awaited
+	ctx, cancel := context.WithTimeout(own.trace(t.Context(), false), 3*familyDelay)
+	defer cancel()
+	_, err := dialFamilies(dialer)(ctx, "tcp", "receiver.example:443")
+	<-asked
+	if lack := own.lack(); err == nil || lack != "" {
+		t.Errorf("lack %q, error %v", lack, err)
+	}
+	if outcome, _ := ownFailure(err); outcome != "" {
+		t.Errorf("%s: %v", outcome, err)
 	}
 }
 
