@@ -125,8 +125,13 @@ func (a *awaited) lack() Outcome {
 func (a *awaited) trace(ctx context.Context, proxied bool) context.Context {
 	trace := &httptrace.ClientTrace{
 		DNSStart: func(httptrace.DNSStartInfo) { a.outcome.Store(NoNameServer) },
-		DNSDone:  func(httptrace.DNSDoneInfo) { a.outcome.Store(Outcome("")) },
-		GotConn:  func(httptrace.GotConnInfo) { a.sent.Store(true) },
+		DNSDone: func(done httptrace.DNSDoneInfo) {
+			var dns *net.DNSError
+			if !errors.As(done.Err, &dns) || !dns.IsTimeout { // else it is what took the time
+				a.outcome.Store(Outcome(""))
+			}
+		},
+		GotConn: func(httptrace.GotConnInfo) { a.sent.Store(true) },
 	}
 	if proxied {
 		trace.ConnectStart = func(string, string) { a.outcome.Store(NoProxy) }
