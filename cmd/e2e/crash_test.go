@@ -43,8 +43,15 @@ func TestStandardWebhooks(t *testing.T) {
 	}
 }
 
-// SIGTERM lets the calls under way finish, and records them.
+// SIGTERM, and the SIGHUP of a terminal that is closed, let the calls under way finish, and record
+// them.
 func TestTermFinishesWhatIsInFlight(t *testing.T) {
+	for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(end.String(), func(t *testing.T) { finishesWhatIsInFlight(t, end) })
+	}
+}
+
+func finishesWhatIsInFlight(t *testing.T, end syscall.Signal) {
 	t.Parallel()
 	release := make(chan struct{})
 	in := harness.Receive(t, func(http.ResponseWriter, harness.Call) { <-release })
@@ -56,7 +63,7 @@ func TestTermFinishesWhatIsInFlight(t *testing.T) {
 		p.trigger(`{"event_type":"patient.created","event_data":{}}`)
 	}
 	in.Await(n)
-	p.Signal(syscall.SIGTERM)
+	p.Signal(end)
 	// It takes no new work from now on, while the calls go on.
 	p.Until("the server is not ready any more", func() bool {
 		resp, err := http.Get("http://" + p.Addr + "/readyz")
@@ -68,7 +75,7 @@ func TestTermFinishesWhatIsInFlight(t *testing.T) {
 	})
 	close(release)
 	if code := p.Wait(); code != 0 {
-		t.Fatalf("after SIGTERM the server ended with %d", code)
+		t.Fatalf("the server ended with %d", code)
 	}
 
 	p.start()

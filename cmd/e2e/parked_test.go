@@ -107,6 +107,9 @@ func TestParkedEvents(t *testing.T) {
 		t.Errorf("the record of it holds the event's data: %s", said)
 	}
 	p.command(0, "", "audit", "verify")
+	if out := p.command(0, "", "__complete", "audit", "log", "--webhook", ""); !strings.HasPrefix(out, "1\t") {
+		t.Errorf("the webhook's number is completed as %s", out)
+	}
 	if n := len(in.All()); n != 2 {
 		t.Errorf("%d calls arrived, want 2", n)
 	}

@@ -72,6 +72,7 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&o.to, "to", "", "recorded before this time")
 	f.Int64Var(&o.after, "after", 0, "continue after this position")
 	f.StringVar(&o.format, "format", "table", "table or ndjson")
+	completeFlag(c, "webhook", db.webhookNumbers)
 	f.Bool("json", false, "the same as --format ndjson")
 	return c
 }

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -212,6 +213,31 @@ func TestEmitFileInterrupted(t *testing.T) {
 	}
 }
 
+// An interruption in the middle of a file ends after a whole batch, and says where to go on.
+func TestEmitFileInterruptedMidway(t *testing.T) {
+	c := newCLI(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	const line = `{"event_type":"patient.created","event_data":{}}` + "\n"
+	lines := strings.NewReader(strings.Repeat(line, 3000))
+	in := io.MultiReader(io.LimitReader(lines, int64(1300*len(line))), readerFunc(func(to []byte) (int, error) {
+		cancel()
+		return lines.Read(to)
+	}))
+	var out, notes bytes.Buffer
+	if code := run(ctx, []string{"emit", "--file", "-"}, in, &out, &notes); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	said := regexp.MustCompile(`^medilab-webhooks: interrupted after line (\d+); go on with --skip (\d+)\n$`).FindStringSubmatch(notes.String())
+	log, _ := c.run(0, "", "audit", "log", "--format", "ndjson")
+	if n := fmt.Sprint(strings.Count(log, "event.triggered")); said == nil || said[1] != n || said[2] != n || n == "0" {
+		t.Errorf("%s lines are in the log, and it says %s%s", n, &out, &notes)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(to []byte) (int, error) { return f(to) }
+
 func first(out, _ string) string { return out }
 
 func TestAuditLog(t *testing.T) {
@@ -277,8 +303,8 @@ func TestDatabase(t *testing.T) {
 	for _, line := range []string{"token list", "migrate", "audit log", "emit patient.created {}"} {
 		_, notes := c.run(1, "", strings.Fields(line)...)
 		c.matches("the failure", notes, "medilab-webhooks: .*; check DATABASE_URL, and that the server runs\n")
-		if strings.Contains(notes, "hidden") {
-			t.Errorf("%s shows the password: %s", line, notes)
+		if strings.Contains(notes, "hidden") || strings.Count(notes, "refused") != 1 {
+			t.Errorf("%s shows the password, or not the failure once: %s", line, notes)
 		}
 	}
 	for _, url := range []string{"postgres://nobody:hidden@127.0.0.1:x/none", "postgres://nobody:hid den@[/"} {
@@ -294,6 +320,73 @@ func TestDatabase(t *testing.T) {
 	t.Setenv("DATABASE_URL", "postgres://nobody:hidden@127.0.0.1:1/none")
 	if out, _ := c.run(0, "", "token", "list", "--help"); strings.Contains(out, "hidden") {
 		t.Errorf("the help shows the password: %s", out)
+	}
+}
+
+// No command but serve makes a database, or the folder of one.
+func TestCommandsMakeNoDatabase(t *testing.T) {
+	c := cli{t}
+	t.Setenv("DATABASE_URL", "")
+	missing, empty := filepath.Join(t.TempDir(), "data"), t.TempDir()
+	for _, dir := range []string{missing, empty} {
+		t.Setenv("MEDILAB_DATA_DIR", dir)
+		for _, args := range [][]string{
+			{"emit", "patient.created", "{}"}, {"token", "list"}, {"token", "create", "--name", "x", "--scopes", "admin"}, {"migrate"},
+			{"audit", "log"}, {"audit", "verify"}, {"projections", "list"},
+		} {
+			_, notes := c.run(1, "", args...)
+			c.matches("the failure", notes, "medilab-webhooks: no database: DATABASE_URL is not set, .*MEDILAB_DATA_DIR.*\n")
+		}
+		if out, _ := c.run(0, "", "__complete", "audit", "log", "--webhook", ""); !strings.HasPrefix(out, ":") {
+			t.Errorf("completed without a database: %s", out)
+		}
+	}
+	if _, err := os.Stat(missing); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder is there: %v", err)
+	}
+	if made, err := filepath.Glob(filepath.Join(empty, "postgres*")); err != nil || len(made) > 0 {
+		t.Errorf("made were %v, %v", made, err)
+	}
+}
+
+// What is typed wrong is named in words of the command line, and days are a duration.
+func TestFlags(t *testing.T) {
+	c := newCLI(t)
+	for _, line := range []string{
+		"serve --workers many", "emit --file x --skip 1x", "token create --name x --scopes admin --expires 30days", "token create --name x --scopes admin --expires d",
+		"token create --name x --scopes admin --expires -1d", "serve --alert-success-rate much", "token list --json=7", "help nonsense", "completion tcsh", "completion",
+	} {
+		_, notes := c.run(2, "", strings.Fields(line)...)
+		c.matches("wrong usage", notes, "medilab-webhooks: .*\n")
+		if strings.Contains(notes, "strconv") || strings.Contains(notes, "invalid syntax") {
+			t.Errorf("%s: %s", line, notes)
+		}
+	}
+	for text, want := range map[string]time.Duration{"30d": 30 * 24 * time.Hour, "1d12h": 36 * time.Hour, "90m": 90 * time.Minute} {
+		out, _ := c.run(0, "", "token", "create", "--name", "x", "--scopes", "admin", "--json", "--expires", text)
+		var made shownToken
+		if err := json.Unmarshal([]byte(out), &made); err != nil || made.ExpiresAt.Sub(made.CreatedAt).Round(time.Minute) != want {
+			t.Errorf("%s: %s, %v", text, out, err)
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	c := newCLI(t)
+	if out, _ := c.run(0, "", "help"); !strings.Contains(out, "\n  completion ") {
+		t.Errorf("the help has no completion: %s", out)
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		c.run(0, "", "completion", shell)
+	}
+	for _, x := range []struct{ line, want string }{
+		{"emit |", "patient.created\t"}, {"token create --scopes |", "webhooks:read\n"}, {"token create --scopes admin,|", "admin,events:write\n"},
+		{"serve --roles api,|", "api,worker\n"},
+	} {
+		out, _ := c.run(0, "", append([]string{"__complete"}, strings.Split(strings.TrimSuffix(x.line, "|"), " ")...)...)
+		if !strings.Contains(out, x.want) {
+			t.Errorf("%s completes %s", x.line, out)
+		}
 	}
 }
 

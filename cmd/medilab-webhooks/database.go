@@ -100,7 +100,7 @@ type session struct {
 const sessionConnections = 4
 
 // session opens the database and makes sure that its schema is there.
-func (o databaseOptions) session(ctx context.Context, notes io.Writer) (_ *session, err error) {
+func (o databaseOptions) session(ctx context.Context, notes io.Writer) (*session, error) {
 	logger := slog.New(slog.DiscardHandler)
 	if isTerminal(notes) { // a first start may take a while
 		logger = slog.New(slog.NewTextHandler(notes, nil))
@@ -109,6 +109,11 @@ func (o databaseOptions) session(ctx context.Context, notes io.Writer) (_ *sessi
 	if err != nil {
 		return nil, err
 	}
+	return newSession(ctx, db, logger)
+}
+
+// newSession returns a session on the database, which it closes if it fails.
+func newSession(ctx context.Context, db *database, logger *slog.Logger) (_ *session, err error) {
 	s := &session{database: db}
 	defer func() {
 		if err != nil {

@@ -68,6 +68,7 @@ goes on where it ended.`,
 	f.StringVar(&o.event.Event.Source, "source", "cli", "where the event comes from")
 	f.StringVar(&o.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
 	declare(c, f, []setting{eventTypesSetting(&o.eventTypes)})
+	c.ValidArgsFunction = eventTypes(&o.eventTypes)
 	addJSONFlag(c)
 	return c
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
@@ -18,6 +19,7 @@ const (
 	longestLine = domain.MaxEventBytes + 64<<10
 	// A batch is one append: large enough to be fast, small enough to resume from.
 	batchEvents, batchBytes = 500, 8 << 20
+	lastBatch               = 10 * time.Second // of an interrupted command
 )
 
 // pipeline appends the events of lines to the log in batches.
@@ -42,12 +44,18 @@ type numbered struct {
 	event commands.NewEvent
 }
 
-// run reads to the end. Its error is what ended it early.
+// run reads to the end. Its error is what ended it early. When ctx ends, the batch under way ends too,
+// so that done is what the log holds.
 func (p *pipeline) run(ctx context.Context, in io.Reader) error {
 	reader := bufio.NewReaderSize(in, 256<<10)
+	appending, stop := outlast(ctx, lastBatch)
+	defer stop()
 	for {
 		line, long, err := readLine(reader)
 		last := errors.Is(err, io.EOF)
+		if ctx.Err() != nil {
+			return fmt.Errorf("interrupted after line %d", p.done)
+		}
 		if err != nil && !last {
 			return fmt.Errorf("read the events after line %d: %w", p.line, err)
 		}
@@ -58,7 +66,7 @@ func (p *pipeline) run(ctx context.Context, in io.Reader) error {
 		}
 		// Do not let events wait for input that is not there yet.
 		if last || len(p.batch) >= batchEvents || p.bytes >= batchBytes || reader.Buffered() == 0 {
-			if err := p.flush(ctx); err != nil {
+			if err := p.flush(appending); err != nil {
 				return err
 			}
 		}
@@ -66,6 +74,15 @@ func (p *pipeline) run(ctx context.Context, in io.Reader) error {
 			return nil
 		}
 	}
+}
+
+// outlast returns a context that ends as long after ctx, or by stop.
+func outlast(ctx context.Context, d time.Duration) (_ context.Context, stop func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	after := context.AfterFunc(ctx, func() {
+		time.AfterFunc(d, cancel)
+	})
+	return longer, func() { after(); cancel() }
 }
 
 // readLine returns one line with its end. It reads and drops what is beyond longestLine, and reports

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -18,7 +19,11 @@ func main() {
 	// A reader that goes away, as head does, fails a write. It must not kill us before the
 	// database is stopped.
 	signal.Ignore(syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	stopping := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		stopping = append(stopping, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), stopping...)
 	context.AfterFunc(ctx, stop) // the second signal ends us at once
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
@@ -28,10 +33,9 @@ func main() {
 // run executes one command line and returns the exit code: 0 done, 1 failed, 2 wrong usage. It
 // prints a failure as one line to notes.
 func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer) int {
-	root := newRoot()
+	root := newRoot(out)
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
 	root.SetErr(notes)
 	err := root.ExecuteContext(ctx)
 	code, advice := 1, ""
@@ -54,11 +58,14 @@ func readerGone(err error) bool {
 	return errors.As(err, &file) && errors.Is(file, syscall.EPIPE)
 }
 
-// oneLine joins the lines of a message.
+// oneLine joins the lines of a message. A part that repeats another is left out: pgx tries an
+// address with TLS and without.
 func oneLine(s string) string {
-	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
-	for i, line := range lines {
-		lines[i] = strings.TrimSpace(line)
+	var lines []string
+	for line := range strings.FieldsFuncSeq(strings.ReplaceAll(s, "; ", "\n"), func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if line = strings.TrimSpace(line); !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
 	}
-	return strings.Join(lines, "; ")
+	return strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": ")
 }

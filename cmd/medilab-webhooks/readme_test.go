@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -80,7 +81,7 @@ func TestReadmeNamesEverySetting(t *testing.T) {
 		}
 	}
 
-	serve, _, err := newRoot().Find([]string{"serve"})
+	serve, _, err := newRoot(io.Discard).Find([]string{"serve"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func TestReadmeNamesEverySetting(t *testing.T) {
 
 func TestReadmeNamesEveryCommand(t *testing.T) {
 	rows := readmeRows(t, "Commands")
-	root := newRoot()
+	root := newRoot(io.Discard)
 	root.InitDefaultHelpCmd()
 	told := map[string]bool{}
 	for text := range rows {

@@ -56,7 +56,7 @@ func newReceiveCommand() *cobra.Command {
 	f.StringVar(&o.addr, "addr", "127.0.0.1:9000", "listen address")
 	f.StringVar(&o.secret, "secret", "", "the webhook's secret, to verify signatures")
 	f.IntVar(&o.status, "status", http.StatusOK, "answer with this status")
-	f.DurationVar(&o.delay, "delay", 0, "answer after this long")
+	f.Var((*duration)(&o.delay), "delay", "answer after this long")
 	f.Float64Var(&o.failRate, "fail-rate", 0, "answer 500 to this part of the calls, 0 to 1")
 	f.BoolVar(&o.json, "json", false, "print one line of JSON a call")
 	return c

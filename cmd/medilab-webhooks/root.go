@@ -3,21 +3,23 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// newRoot assembles the command line. A new command is one file with its constructor, and a line
+// newRoot assembles the command line, which prints to out. A new command is one file with its constructor, and a line
 // here.
-func newRoot() *cobra.Command {
+func newRoot(out io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "medilab-webhooks",
 		Short:         "Webhooks of a clinic: an event goes in, a signed call goes out, the log can account for it",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetOut(out) // before completion is made, which keeps it
 	db := new(databaseOptions)
 	declare(root, root.PersistentFlags(), db.table())
 	root.AddCommand(
@@ -31,8 +33,26 @@ func newRoot() *cobra.Command {
 		newTokenCommand(db),
 		newVersionCommand(),
 	)
+	root.InitDefaultHelpCmd()
+	helpOfCommands(root)
+	root.InitDefaultCompletionCmd()
 	refuseWrongUsage(root)
 	return root
+}
+
+// helpOfCommands has help refuse what is no command.
+func helpOfCommands(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		if c.Name() == "help" {
+			c.Args = func(_ *cobra.Command, args []string) error {
+				_, rest, err := root.Find(args)
+				if err == nil && len(rest) > 0 {
+					err = fmt.Errorf("there is no command %q", strings.Join(args, " "))
+				}
+				return err
+			}
+		}
+	}
 }
 
 // usageError is a mistake in the command line itself: exit code 2.
@@ -50,7 +70,12 @@ func isUsage(err error) bool {
 // refuseWrongUsage marks mistakes in flags and arguments, of this command and all below it, as
 // usageError. A command that only groups others does nothing by itself.
 func refuseWrongUsage(c *cobra.Command) {
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if wrong := (*pflag.InvalidValueError)(nil); errors.As(err, &wrong) {
+			err = fmt.Errorf("--%s: %w", wrong.GetFlag().Name, wrongValue(wrong.GetFlag(), wrong.GetValue()))
+		}
+		return usageError{err}
+	})
 	if !c.Runnable() && c.HasParent() {
 		c.Args = cobra.NoArgs
 		c.RunE = func(c *cobra.Command, _ []string) error {

@@ -43,6 +43,7 @@ func newServeCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	declare(c, c.Flags(), s.table())
+	completeFlag(c, "roles", listOf(allRoles))
 	return c
 }
 

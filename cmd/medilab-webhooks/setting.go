@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -55,22 +57,17 @@ func (s setting) read(flags *pflag.FlagSet) error {
 		usage += "; default: " + s.unset
 	}
 	usage += ")"
-	kind := ""
 	switch value := s.value.(type) {
 	case *string:
 		flags.Var((*trimmed)(value), s.flag, usage)
 	case *int:
-		kind = "whole number"
 		flags.IntVar(value, s.flag, 0, usage)
 	case *int64:
-		kind = "whole number"
 		flags.Int64Var(value, s.flag, 0, usage)
 	case *float64:
-		kind = "number"
 		flags.Float64Var(value, s.flag, 0, usage)
 	case *time.Duration:
-		kind = "duration, as 30s"
-		flags.DurationVar(value, s.flag, 0, usage)
+		flags.Var((*duration)(value), s.flag, usage)
 	}
 	flag := flags.Lookup(s.flag)
 	for _, text := range []string{s.usual, strings.TrimSpace(os.Getenv(s.env))} {
@@ -78,7 +75,7 @@ func (s setting) read(flags *pflag.FlagSet) error {
 			continue
 		}
 		if err := flag.Value.Set(text); err != nil {
-			return fmt.Errorf("%s: %q is no %s", s.env, text, kind)
+			return fmt.Errorf("%s: %w", s.env, wrongValue(flag, text))
 		}
 		if !s.secret {
 			flag.DefValue = flag.Value.String()
@@ -86,6 +83,44 @@ func (s setting) read(flags *pflag.FlagSet) error {
 	}
 	return nil
 }
+
+// wrongValue says what the flag takes instead of the text.
+func wrongValue(flag *pflag.Flag, text string) error {
+	kind := map[string]string{
+		"int": "whole number", "int64": "whole number", "float64": "number", "bool": "true or false", "duration": "duration, as 30s or 30d",
+	}[flag.Value.Type()]
+	return fmt.Errorf("%q is no %s", text, cmp.Or(kind, "value of it"))
+}
+
+// duration is the flag of a duration, in units of time.ParseDuration and days of 24 hours, which
+// come first.
+type duration time.Duration
+
+func (d *duration) Set(text string) error {
+	days, rest, ok := strings.Cut(text, "d")
+	if !ok {
+		days, rest = "0", text
+	}
+	whole, err := strconv.ParseUint(days, 10, 16)
+	if err != nil {
+		return err
+	}
+	var part time.Duration
+	if rest != "" {
+		part, err = time.ParseDuration(rest)
+	}
+	*d = duration(time.Duration(whole)*24*time.Hour + part)
+	return err
+}
+
+func (d *duration) String() string {
+	if *d == 0 {
+		return "0" // which the help does not call a default
+	}
+	return time.Duration(*d).String()
+}
+
+func (d *duration) Type() string { return "duration" }
 
 // trimmed is the flag of a text. White space around it, such as the newline at the end of a
 // file that it was read from, is not part of the value.

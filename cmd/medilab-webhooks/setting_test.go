@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 )
@@ -14,7 +15,7 @@ func TestSettingsAreTrimmed(t *testing.T) {
 	t.Setenv("MEDILAB_JWT_ISSUER", "https://id.clinic.example\n")
 	var s settings
 	var db databaseOptions
-	root := newRoot()
+	root := newRoot(io.Discard)
 	declare(root, root.Flags(), append(s.table(), db.table()...))
 	if err := root.ParseFlags([]string{"--addr", "127.0.0.1:8000\n"}); err != nil {
 		t.Fatal(err)
@@ -41,7 +42,7 @@ func TestSettingsAreTrimmed(t *testing.T) {
 func TestTokenOfTwoLinesIsRefused(t *testing.T) {
 	t.Setenv("MEDILAB_TOKEN", strings.Repeat("t", leastTokenLength)+"\n"+strings.Repeat("u", leastTokenLength))
 	var s settings
-	root := newRoot()
+	root := newRoot(io.Discard)
 	declare(root, root.Flags(), s.table())
 	if err := root.PreRunE(root, nil); err == nil || !strings.Contains(err.Error(), "on one line") {
 		t.Errorf("got %v", err)

@@ -32,6 +32,8 @@ var (
 	ErrInUse = errors.New("the data folder is in use")
 	// ErrNotRunning means that no process runs the server of this data directory.
 	ErrNotRunning = errors.New("no server runs on the data folder")
+	// ErrNoDatabase means that the data directory holds none, and Open makes none.
+	ErrNoDatabase = errors.New("no database")
 	// ErrVersion means that the database was made by another major version of Postgres.
 	ErrVersion = errors.New("the data folder is of another major version")
 )
@@ -104,17 +106,23 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 }
 
 // Open is for commands: it attaches to the server that another process runs, or else runs one until
-// Stop.
+// Stop. It makes no database: without one it returns ErrNoDatabase.
 func Open(ctx context.Context, o Options) (*Server, error) {
-	o, err := o.prepare()
+	o, err := o.complete()
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(o.DataDir); err != nil {
+		return nil, o.noDatabase(err)
 	}
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		held, err := o.lock(roleCommand)
 		if err == nil {
+			if _, err := os.Stat(o.clusterDir()); err != nil {
+				return nil, errors.Join(o.noDatabase(err), held.Close())
+			}
 			s, err := o.start(ctx, held)
 			if err == nil {
 				s.drain = true
@@ -134,6 +142,14 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 			return nil, fmt.Errorf("the database in %s, which process %s runs, does not answer yet: try again, or stop that process: %w", o.DataDir, pid, waited)
 		}
 	}
+}
+
+// noDatabase explains why the database was not found.
+func (o Options) noDatabase(err error) error {
+	if !errors.Is(err, os.ErrNotExist) {
+		return o.explain("look for the database", err)
+	}
+	return fmt.Errorf("%w: DATABASE_URL is not set, and the data folder %s has none: set DATABASE_URL, or MEDILAB_DATA_DIR to the folder of a server", ErrNoDatabase, o.DataDir)
 }
 
 // Attach uses the server that another process runs on dataDir. It returns ErrNotRunning if there is
