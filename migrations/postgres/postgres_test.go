@@ -410,10 +410,27 @@ func TestRacingStartsHaveOneWinner(t *testing.T) {
 	}
 }
 
-// TestRacingCommandsShare: commands that start together on a new folder all work, on one server,
-// which the one that runs it stops only after the others.
-func TestRacingCommandsShare(t *testing.T) {
+// TestCommandsMakeNoDatabase: a command leaves a folder that has none as it is.
+func TestCommandsMakeNoDatabase(t *testing.T) {
 	o := options(t, filepath.Join(shortDir(t), "data"))
+	if _, err := Open(t.Context(), o); !errors.Is(err, ErrNoDatabase) {
+		t.Errorf("no folder: %v", err)
+	}
+	if err := os.Mkdir(o.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), o); !errors.Is(err, ErrNoDatabase) {
+		t.Errorf("an empty folder: %v", err)
+	}
+	if _, err := os.Stat(o.clusterDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a database was made: %v", err)
+	}
+}
+
+// TestRacingCommandsShare: commands that start together all work, on one server, which the one that
+// runs it stops only after the others.
+func TestRacingCommandsShare(t *testing.T) {
+	o := options(t, seeded(t))
 	var all sync.WaitGroup
 	for range 3 {
 		all.Go(func() {
@@ -428,8 +445,8 @@ func TestRacingCommandsShare(t *testing.T) {
 	}
 	all.Wait()
 	s := mustStart(t, o)
-	if got := recall(t, s.URL()); got != "x,x,x" {
-		t.Errorf("kept = %q, want three", got)
+	if got := recall(t, s.URL()); got != "seed,x,x,x" {
+		t.Errorf("kept = %q, want three more", got)
 	}
 }
 
