@@ -464,6 +464,22 @@ func TestRelayHasOneOwner(t *testing.T) {
 	}
 }
 
+// When an event happened is its emitter's word.
+func TestRelayKeepsWhenItOccurred(t *testing.T) {
+	r := newRig(t)
+	r.run(r.relay(r.join()))
+	occurred := time.Date(2024, 1, 15, 10, 30, 0, 123456000, time.UTC)
+	_, err := r.pool.Exec(t.Context(), `SELECT medilab.emit('patient.created', '{}', occurred_at => $1)`, occurred)
+	r.check(err)
+	if got := r.await(1)[0]; !got.OccurredAt.Equal(occurred) {
+		t.Errorf("the log has %s", got.OccurredAt)
+	}
+	state, err := ReadState(t.Context(), r.pool)
+	if err != nil || state.Oldest > time.Hour {
+		t.Errorf("the state is %+v, %v", state, err)
+	}
+}
+
 // Emitted events do not wait for the whole lease of a node that says nothing any more.
 func TestRelayLeavesASilentNode(t *testing.T) {
 	r := newRig(t)
