@@ -31,17 +31,17 @@ const anything = "*"
 // belongs to the longest name that it is in; one that is in none is refused, so
 // that a new folder gets its rule with its first file.
 var folders = map[string]folder{
-	"cpulimit":                    {inside: []string{}, outside: []string{}},
+	"domain/cpulimit":             {inside: []string{}, outside: []string{}},
 	"domain":                      {outside: []string{"github.com/google/uuid"}},
 	"domain/filter":               {inside: []string{"domain/strictjson", "domain/suggest"}, outside: []string{}},
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
-	"eventstore":                  {inside: []string{"cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
-	"commands":                    {inside: []string{"cpulimit", "domain", "eventstore"}},
+	"eventstore":                  {inside: []string{"domain/cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
+	"commands":                    {inside: []string{"domain/cpulimit", "domain", "eventstore"}},
 	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
 	"commands/vault":              {inside: []string{"commands", "domain", "filelock"}},
 	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
-	"projections":                 {inside: []string{"cpulimit", "domain", "eventstore"}},
-	"http":                        {inside: []string{"commands", "cpulimit", "projections", "domain"}},
+	"projections":                 {inside: []string{"domain/cpulimit", "domain", "eventstore"}},
+	"http":                        {inside: []string{"commands", "domain/cpulimit", "projections", "domain"}},
 	"http/fastpath":               {inside: []string{}},
 	"http/sender":                 {inside: []string{}},
 	"migrations":                  {inside: []string{"filelock"}},
@@ -98,6 +98,8 @@ func sources(t *testing.T) []source {
 			return err
 		case entry.IsDir() && name != "." && strings.HasPrefix(entry.Name(), "."), name == "data", name == "bin":
 			return fs.SkipDir
+		case entry.IsDir() && name != "." && isModule(filepath.Join(root, name)):
+			return fs.SkipDir // it is not of this one
 		case entry.IsDir() || path.Ext(name) != ".go":
 			return nil
 		}
@@ -112,6 +114,12 @@ func sources(t *testing.T) []source {
 		t.Fatalf("found %d files, which cannot be all", len(all))
 	}
 	return all
+}
+
+// isModule reports whether the folder is the root of a module.
+func isModule(folder string) bool {
+	_, err := os.Stat(filepath.Join(folder, "go.mod"))
+	return err == nil
 }
 
 func TestImportsKeepTheirDirections(t *testing.T) {

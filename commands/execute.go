@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/eventstore"
 )
 

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 
-	"github.com/medilab/webhooks/cpulimit"
+	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/projections"
 )
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/medilab/webhooks/cpulimit"
+	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 

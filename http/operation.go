@@ -10,8 +10,8 @@ import (
 
 	"github.com/gorilla/mux"
 
-	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/cpulimit"
 )
 
 // operation declares one method of one path: the router, the token check, the reading of

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/commands"
-	"github.com/medilab/webhooks/cpulimit"
+	"github.com/medilab/webhooks/domain/cpulimit"
 )
 
 // request is the state of one request, and the ResponseWriter of its handler.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/projections"
 )
 

@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
-	"github.com/medilab/webhooks/cpulimit"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
