@@ -98,7 +98,7 @@ func sources(t *testing.T) []source {
 			return err
 		case entry.IsDir() && name != "." && strings.HasPrefix(entry.Name(), "."), name == "data", name == "bin":
 			return fs.SkipDir
-		case entry.IsDir() && name != "." && isModule(filepath.Join(root, name)):
+		case entry.IsDir() && name != "." && rootOfModule(filepath.Join(root, name)):
 			return fs.SkipDir // it is not of this one
 		case entry.IsDir() || path.Ext(name) != ".go":
 			return nil
@@ -116,8 +116,8 @@ func sources(t *testing.T) []source {
 	return all
 }
 
-// isModule reports whether the folder is the root of a module.
-func isModule(folder string) bool {
+// rootOfModule reports whether the folder is the root of a module.
+func rootOfModule(folder string) bool {
 	_, err := os.Stat(filepath.Join(folder, "go.mod"))
 	return err == nil
 }

@@ -181,3 +181,9 @@ func (c Codec) decode(e *Event) {
 		e.Err = fmt.Errorf("position %d: %w", e.Position, e.Err)
 	}
 }
+
+// TextOf returns the text as it stands in stored metadata, without its quotes.
+func TextOf(text string) string {
+	quoted := appendString(nil, text)
+	return string(quoted[1 : len(quoted)-1])
+}

@@ -146,11 +146,16 @@ func stream(rows pgx.Rows, err error, yield func(Event) error) error {
 
 // Filter narrows a reading of the log. The zero value lets everything through.
 type Filter struct {
-	Streams []string  // any of these
-	Mention string    // beside those, also what holds this text anywhere in its data
+	Streams []string  // any of these; nil is any
 	Type    string    // exact, or a prefix that ends in ".*"
 	From    time.Time // recorded at or after
 	To      time.Time // recorded before
+
+	// Mention is an id. It lets through what is in a stream of that id or holds it anywhere
+	// in its data, and of the streams that begin with Whole all whose first event holds it.
+	Mention, Whole string
+	// Metadata are texts as JSON has them, each of which the metadata holds.
+	Metadata []string
 }
 
 // query reads a page. Streams are few and go by their unique index, all else by
@@ -162,11 +167,17 @@ func (f Filter) query(after, head Position, limit int) (string, []any) {
 		args = append(args, arg)
 		fmt.Fprintf(&where, " AND "+condition, len(args))
 	}
-	if f.Mention != "" {
-		args = append(args, f.Streams, []byte(f.Mention))
-		where.WriteString(" AND (stream = ANY($3) OR position($4::bytea IN data) > 0)")
-	} else if len(f.Streams) > 0 {
+	if f.Streams != nil {
 		and("stream = ANY($%d)", f.Streams)
+	}
+	if f.Mention != "" {
+		args = append(args, f.Mention, f.Whole)
+		fmt.Fprintf(&where, ` AND (position(convert_to($%[1]d, 'UTF8') IN data) > 0 OR right(stream, length($%[1]d)) = $%[1]d
+			OR starts_with(stream, $%[2]d) AND $%[2]d <> '' AND EXISTS (SELECT FROM medilab.events AS f
+				WHERE f.stream = events.stream AND f.version = 1 AND position(convert_to($%[1]d, 'UTF8') IN f.data) > 0))`, len(args)-1, len(args))
+	}
+	for _, text := range f.Metadata {
+		and("position($%d IN metadata::text) > 0", text)
 	}
 	if prefix, group := strings.CutSuffix(f.Type, "*"); group {
 		and("starts_with(type, $%d)", prefix)

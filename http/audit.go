@@ -2,8 +2,11 @@ package http
 
 import (
 	"bufio"
+	"errors"
 	"net/http"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
@@ -12,12 +15,24 @@ import (
 var (
 	auditStream = textParam("stream", "entries of one stream, such as webhook-<uuid>")
 	auditType   = textParam("type", "entries of one type, or of a group (webhook.*)")
+	auditWhom   = textParam("webhook", "what is about one webhook (id or number): its changes, deliveries, replays and alerts")
+	auditEvent  = param[domain.EventID]{
+		name: "event", text: "one event, its deliveries and their batches", schema: schema{"type": "string", "format": "uuid"},
+		parse: func(value string, _ domain.Catalog) (domain.EventID, string) {
+			id, err := uuid.Parse(value)
+			if err != nil {
+				return domain.EventID{}, "must be the id of an event"
+			}
+			return domain.EventID(id), ""
+		},
+	}
+	auditActor = textParam("actor", "entries by one actor: as the log names it, or the id or name of a token")
 )
 
 func (s *Server) auditOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/audit/events", id: "auditEvents", summary: "The log in order, a line of JSON an entry", scope: domain.ScopeAuditRead,
-		query: []queryParam{position, auditStream, auditType, from, to}, answer: text, media: "application/x-ndjson",
+		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, answer: text, media: "application/x-ndjson",
 		unbounded: true, serve: s.streamAudit,
 	}}
 }
@@ -34,6 +49,20 @@ const (
 // streamAudit streams the log as it is now, a line of JSON an entry. The last line's
 // position is where the next request resumes.
 func (s *Server) streamAudit(x *request, r *http.Request) error {
+	f := projections.AuditFilter{
+		After: position.of(x), Stream: auditStream.of(x), Type: auditType.of(x), From: from.of(x), To: to.of(x),
+		Event: auditEvent.of(x), CorrelationID: correlationID.of(x), Actor: auditActor.of(x),
+	}
+	if name := auditWhom.of(x); name != "" {
+		w, err := s.namedWebhook(r.Context(), name)
+		if errors.Is(err, domain.KindNotFound) {
+			return domain.Invalid(auditWhom.name, "names no webhook")
+		}
+		if err != nil {
+			return err
+		}
+		f.Webhook = w.ID
+	}
 	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 	if err != nil {
 		return err
@@ -43,8 +72,9 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 	control := http.NewResponseController(x)
 	out := bufio.NewWriterSize(x, 32<<10)
 	flushed := time.Now()
-	f := projections.AuditFilter{After: position.of(x), Stream: auditStream.of(x), Type: auditType.of(x), From: from.of(x), To: to.of(x)}
-	err = s.queries.Audit(r.Context(), f, func(line []byte) error {
+	var line []byte
+	err = s.queries.Audit(r.Context(), f, func(e projections.Entry) error {
+		line = e.AppendLine(line[:0])
 		if out.Available() <= len(line) || time.Since(flushed) > auditFlush {
 			if err := out.Flush(); err != nil {
 				return err

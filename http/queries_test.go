@@ -456,6 +456,22 @@ func TestAudit(t *testing.T) {
 	if none := lines("?to=2020-01-01T00:00:00Z"); len(none) != 0 {
 		t.Errorf("by time: %v", none)
 	}
+	event := s.ask("POST", trigger, `{"event_type":"visit.created","event_data":{},"correlation_id":"a\"я"}`).want(202).text("event_id")
+	for query, want := range map[string]string{
+		"?webhook=1": "1 2 3 4", "?webhook=" + all[0]["stream"].(string)[len("webhook-"):] + "&type=webhook.*": "1", "?event=" + event: "5",
+		"?event=" + event + "&stream=" + stream: "", "?correlation_id=a%22%D1%8F": "5", "?correlation_id=a": "", "?actor=admin": "1 2 3 4 5", "?actor=adm": "",
+		"?actor=admin&webhook=1&after=2": "3 4",
+	} {
+		var got []string
+		for _, entry := range lines(query) {
+			got = append(got, fmt.Sprint(entry["position"]))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", query, got, want)
+		}
+	}
+	s.ask("GET", "/api/v1/audit/events?webhook=2", "").refusing("webhook")
+	s.ask("GET", "/api/v1/audit/events?webhook=x&event=1", "").refusing("event")
 	s.ask("GET", "/api/v1/audit/events?after=-1&streams=x&from=x", "").refusing("after", "streams", "from")
 	s.token = s.tokenFor("webhooks:read")
 	s.ask("GET", "/api/v1/audit/events", "").want(403)

@@ -239,11 +239,15 @@ func (s *Server) ofWebhook(h func(x *request, r *http.Request, w domain.Webhook)
 	}
 }
 
-// pathWebhook reads what other processes appended first; while the log cannot be reached,
-// what is known here is good enough.
 func (s *Server) pathWebhook(r *http.Request) (domain.Webhook, error) {
-	unread := s.commands.Directory.CatchUp(r.Context())
-	w, ok := s.findWebhook(mux.Vars(r)["webhook"])
+	return s.namedWebhook(r.Context(), mux.Vars(r)["webhook"])
+}
+
+// namedWebhook reads what other processes appended first; while the log cannot be reached,
+// what is known here is good enough.
+func (s *Server) namedWebhook(ctx context.Context, name string) (domain.Webhook, error) {
+	unread := s.commands.Directory.CatchUp(ctx)
+	w, ok := s.findWebhook(name)
 	switch {
 	case ok:
 		return w, nil

@@ -226,7 +226,7 @@ func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatc
 	for _, d := range dispatched {
 		known[d.DeliveryID] = true
 	}
-	begun, err := p.begunWith(ctx, id, domain.DeliveryRetryRequested{}.ChangeType())
+	begun, err := p.begunWith(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -240,18 +240,18 @@ func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatc
 	return all, nil
 }
 
-// begunWith returns the first event of every delivery that began with one of the type, of
-// the event and of those with ids of the same millisecond: a UUIDv7 shares it with its
+// begunWith returns the first event of every delivery of the event, as far as it has one,
+// in the order of the log: tests too, and batches. A UUIDv7 shares its millisecond with its
 // deliveries, so they are one short run of the log's index however many webhooks there are.
-func (p *Projections) begunWith(ctx context.Context, id domain.EventID, changeType string) ([]eventstore.Event, error) {
+func (p *Projections) begunWith(ctx context.Context, id domain.EventID) ([]eventstore.Event, error) {
 	first, last := domain.DeliveryID(id), domain.DeliveryID(id)
 	for i := 6; i < len(id); i++ {
 		first[i], last[i] = 0, 0xff
 	}
 	rows, err := p.pool.Query(ctx, `SELECT stream FROM medilab.events WHERE stream >= $1 AND stream <= $2
-		AND version = 1 AND type = $3 ORDER BY position`, first.Stream(), last.Stream(), changeType)
+		AND version = 1 AND position($3::bytea IN data) > 0 ORDER BY position`, first.Stream(), last.Stream(), []byte(id.String()))
 	if err != nil {
-		return nil, fmt.Errorf("look for replays: %w", err)
+		return nil, fmt.Errorf("look for deliveries: %w", err)
 	}
 	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil || len(streams) == 0 {

@@ -120,7 +120,7 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 // explainTest explains the event of a test call, which only its call has. The error is
 // notFound when there is none.
 func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFound error) (Event, []Explained, error) {
-	tests, err := p.begunWith(ctx, id, domain.DeliveryTested{}.ChangeType())
+	tests, err := p.begunWith(ctx, id)
 	if err != nil {
 		return Event{}, nil, err
 	}

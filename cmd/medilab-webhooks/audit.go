@@ -2,12 +2,12 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +19,7 @@ import (
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/projections"
 )
 
 // newAuditCommand groups the commands of an auditor.
@@ -30,8 +31,8 @@ func newAuditCommand(db *databaseOptions) *cobra.Command {
 
 // auditLogOptions select what of the log to print, and how.
 type auditLogOptions struct {
-	stream, webhook, eventType, from, to, format string
-	after                                        int64
+	stream, webhook, event, correlation, actor, eventType, from, to, format string
+	after                                                                   int64
 }
 
 func newAuditLogCommand(db *databaseOptions) *cobra.Command {
@@ -51,36 +52,39 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 				return usageError{err}
 			}
 			return db.use(c, func(s *session) error {
-				concerns := func(eventstore.Event) bool { return true }
 				if o.webhook != "" {
-					id, err := findWebhook(s, o.webhook)
-					if err != nil {
+					if filter.Webhook, err = findWebhook(s, o.webhook); err != nil {
 						return err
 					}
-					filter.Streams, filter.Mention = []string{id.Stream()}, id.String()
-					concerns = concerning(id)
 				}
-				return o.replay(c.Context(), s.log, filter, concerns, c.OutOrStdout())
+				return o.replay(c.Context(), s.queries(), filter, c.OutOrStdout())
 			})
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.stream, "stream", "", "this stream only, as in webhook-550e8400-e29b-41d4-a716-446655440000")
-	f.StringVar(&o.webhook, "webhook", "", "what concerns this webhook (number or UUID): its changes and its deliveries")
+	f.StringVar(&o.webhook, "webhook", "", "what concerns this webhook (number or UUID): its changes, deliveries, replays and alerts")
+	f.StringVar(&o.event, "event", "", "this event (UUID), its deliveries and their batches")
+	f.StringVar(&o.correlation, "correlation-id", "", "what has this correlation id")
+	f.StringVar(&o.actor, "actor", "", "what this actor did: as the log names it, or the id or name of a token")
 	f.StringVar(&o.eventType, "type", "", "this type only, as in webhook.changed, or a group, as in webhook.*")
 	f.StringVar(&o.from, "from", "", "recorded at this time or later: RFC 3339, or a date (UTC)")
 	f.StringVar(&o.to, "to", "", "recorded before this time")
 	f.Int64Var(&o.after, "after", 0, "continue after this position")
-	f.StringVar(&o.format, "format", "table", "table or ndjson")
+	f.StringVar(&o.format, "format", "table", "table (cut lines) or ndjson (all data)")
 	completeFlag(c, "webhook", db.webhookNumbers)
 	f.Bool("json", false, "the same as --format ndjson")
 	return c
 }
 
-func (o auditLogOptions) filter() (filter eventstore.Filter, err error) {
-	filter.Type = o.eventType
-	if o.stream != "" {
-		filter.Streams = []string{o.stream}
+func (o auditLogOptions) filter() (filter projections.AuditFilter, err error) {
+	filter = projections.AuditFilter{After: projections.Position(o.after), Stream: o.stream, Type: o.eventType, CorrelationID: o.correlation, Actor: o.actor}
+	if o.event != "" {
+		id, err := uuid.Parse(o.event)
+		if err != nil {
+			return filter, errors.New("--event must be an event's UUID")
+		}
+		filter.Event = domain.EventID(id)
 	}
 	if filter.From, err = parseTime("from", o.from); err != nil {
 		return filter, err
@@ -136,37 +140,17 @@ func findWebhook(s *session, name string) (domain.WebhookID, error) {
 	return domain.WebhookID{}, fmt.Errorf("there was never a webhook %s; `medilab-webhooks audit log --type webhook.registered` lists them", name)
 }
 
-// concerning returns a filter for what is about the webhook, not merely mentions it: its own changes,
-// the decisions to deliver to it, and those deliveries.
-func concerning(id domain.WebhookID) func(eventstore.Event) bool {
-	return func(e eventstore.Event) bool {
-		if event, err := domain.ParseEventStream(e.Stream); err == nil {
-			dispatched, _ := domain.DispatchOf(event, e.Value)
-			return slices.ContainsFunc(dispatched.Deliveries, func(d domain.Dispatch) bool { return d.WebhookID == id })
-		}
-		if change, ok := e.Value.(domain.Change); ok && strings.HasPrefix(e.Stream, "delivery-") {
-			return domain.Delivery{}.Evolve(change, e.RecordedAt).WebhookID == id
-		}
-		return e.Stream == id.Stream()
-	}
-}
-
 // replay prints in order, in constant memory.
-func (o auditLogOptions) replay(ctx context.Context, log *eventstore.Log, filter eventstore.Filter, concerns func(eventstore.Event) bool, out io.Writer) error {
+func (o auditLogOptions) replay(ctx context.Context, queries *projections.Projections, filter projections.AuditFilter, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 64<<10)
 	print := printLine
 	if o.format == "table" {
 		print = printRow(out)
-		if _, err := w.WriteString("POSITION  RECORDED                 TYPE                      STREAM, VERSION, DATA\n"); err != nil {
+		if _, err := w.WriteString("POSITION  RECORDED                  TYPE                      STREAM, VERSION, DATA\n"); err != nil {
 			return err
 		}
 	}
-	err := log.Each(ctx, eventstore.Position(o.after), filter, func(e eventstore.Event) error {
-		if !concerns(e) {
-			return nil
-		}
-		return print(w, e)
-	})
+	err := queries.Audit(ctx, filter, func(e eventstore.Event) error { return print(w, e) })
 	return errors.Join(err, w.Flush())
 }
 
@@ -175,14 +159,19 @@ func printLine(w *bufio.Writer, e eventstore.Event) error {
 	return err
 }
 
-// printRow prints a line for each event: on a terminal no wider than that, in a pipe with all data.
+// pipedWidth is what a line has outside of a terminal.
+const pipedWidth = 240
+
+// printRow prints a line for each event, on a terminal no wider than that.
 func printRow(out io.Writer) func(*bufio.Writer, eventstore.Event) error {
 	width := 0
 	if f, ok := out.(*os.File); ok {
 		width, _, _ = term.GetSize(int(f.Fd())) // 0: not a terminal
 	}
+	width = cmp.Or(width, pipedWidth)
 	return func(w *bufio.Writer, e eventstore.Event) error {
-		row := fmt.Sprintf("%8d  %s  %-24s  %s v%d  %s", e.Position, e.RecordedAt.UTC().Format("2006-01-02 15:04:05.000"), e.Type, e.Stream, e.Version, e.Data)
+		data := e.Data[:min(len(e.Data), utf8.UTFMax*width)]
+		row := fmt.Sprintf("%8d  %s  %-24s  %s v%d  %s", e.Position, e.RecordedAt.UTC().Format("2006-01-02T15:04:05.000Z"), e.Type, e.Stream, e.Version, data)
 		_, err := fmt.Fprintln(w, truncate(sanitizeLine(row), width))
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -248,18 +249,32 @@ func TestAuditLog(t *testing.T) {
 	c.run(0, "", "token", "create", "--name", "x", "--scopes", "admin")
 	out, _ := c.run(0, "", "audit", "log")
 	c.matches("the table", out, `POSITION .*\n`+
-		` +1  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  event.triggered +event-\S+ v1  \{.*"event_data":\{"a":"`+"\ufffd"+`31m"\}\}\n`+
+		` +1  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  event.triggered +event-\S+ v1  \{.*"event_data":\{"a":"`+"\ufffd"+`31m"\}\}\n`+
 		` +2  .*\n +3  .*token.created .*\n`)
+	c.run(0, "", "emit", "patient.created", `{"a":"`+strings.Repeat("я", 50_000)+`"}`, "--correlation-id", "c-1")
+	out, _ = c.run(0, "", "audit", "log", "--after", "3")
+	if line := strings.Split(out, "\n")[1]; utf8.RuneCountInString(line) != pipedWidth || !strings.HasSuffix(line, "я…") {
+		t.Errorf("a long line has %d characters: %.300s", utf8.RuneCountInString(line), line)
+	}
+	id := regexp.MustCompile(`event-(\S{36})`).FindStringSubmatch(out)[1]
 	for filter, want := range map[string]int{
-		"--type event.triggered": 2, "--type token.*": 1, "--type nothing": 0, "--after 2": 1, "--from 2020-01-01 --to 2021-01-01": 0,
-		"--from 2020-01-01T00:00:00+03:00": 3, "--from 2020-01-01t00:00:00z": 3, "--stream nothing": 0, "--json": 3,
+		"--event " + id: 1, "--correlation-id c-1": 1, "--correlation-id c": 0, "--actor nobody": 0, "--to 2100-01-01": 4,
+	} {
+		out, _ := c.run(0, "", append([]string{"audit", "log", "--json"}, strings.Fields(filter)...)...)
+		if got := strings.Count(out, "\n"); got != want || want == 1 && len(out) < 100_000 {
+			t.Errorf("%s gives %d events, want %d", filter, got, want)
+		}
+	}
+	for filter, want := range map[string]int{
+		"--type event.triggered": 3, "--type token.*": 1, "--type nothing": 0, "--after 2": 2, "--from 2020-01-01 --to 2021-01-01": 0,
+		"--from 2020-01-01T00:00:00+03:00": 4, "--from 2020-01-01t00:00:00z": 4, "--stream nothing": 0, "--json": 4,
 	} {
 		out, _ := c.run(0, "", append([]string{"audit", "log", "--format", "ndjson"}, strings.Fields(filter)...)...)
 		if got := strings.Count(out, "\n"); got != want {
 			t.Errorf("%s gives %d events, want %d", filter, got, want)
 		}
 	}
-	for _, wrong := range []string{"--format xml", "--from yesterday", "--to 1", "--after -1", "--from 2024-01-02 --to 2024-01-01", "--from 2024-01-15T1:30", "--to 2024-01-15T10:30:00+24:00", "--webhook x", "--webhook 1 --stream x", "extra"} {
+	for _, wrong := range []string{"--format xml", "--from yesterday", "--to 1", "--after -1", "--from 2024-01-02 --to 2024-01-01", "--from 2024-01-15T1:30", "--to 2024-01-15T10:30:00+24:00", "--webhook x", "--event x", "--webhook 1 --stream x", "extra"} {
 		c.run(2, "", append([]string{"audit", "log"}, strings.Fields(wrong)...)...)
 	}
 	_, notes := c.run(1, "", "audit", "log", "--webhook", "1")
