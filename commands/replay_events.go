@@ -18,13 +18,13 @@ const maxReplay = 1_000_000
 // ReplayEvents asks for the events of a range that match the webhook as it is now
 // to be sent to it again, and to nobody else. It returns how many they are, with an
 // id when that is in the log: from there on the replay goes on by itself (see
-// Replays). Dry, it only counts them.
-func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, id domain.WebhookID, spec domain.ReplaySpec, dry bool) (domain.ReplayID, int, error) {
+// Replays). Dry, it only counts them. The catalogue has the types that can be asked for.
+func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, catalog domain.Catalog, id domain.WebhookID, spec domain.ReplaySpec, dry bool) (domain.ReplayID, int, error) {
 	w, err := c.webhook(ctx, id)
 	if err != nil {
 		return domain.ReplayID{}, 0, err
 	}
-	if err := domain.CheckReplay(c.Catalog, spec); err != nil {
+	if err := domain.CheckReplay(catalog, spec); err != nil {
 		return domain.ReplayID{}, 0, err
 	}
 	looking := replaying{log: c.Log, queue: c.Queue, webhook: w, spec: spec}

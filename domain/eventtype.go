@@ -102,6 +102,17 @@ func newCatalog(extra []EventTypeInfo) Catalog {
 	return c
 }
 
+// With returns the catalogue with the types added that it does not know.
+func (c Catalog) With(types []EventType) Catalog {
+	extra := slices.Clone(c.clinic[len(builtinTypes):])
+	for _, t := range types {
+		if _, known := c.byType[t]; !known {
+			extra = append(extra, EventTypeInfo{Type: t, Group: t.Group(), RU: string(t), EN: string(t)})
+		}
+	}
+	return newCatalog(extra)
+}
+
 // Clinic lists the types that callers trigger: the guide's in its order, then the added
 // ones. The list is the caller's to keep.
 func (c Catalog) Clinic() []EventTypeInfo { return slices.Clone(c.clinic) }

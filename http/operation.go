@@ -143,7 +143,14 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 	}
 	r = r.WithContext(ctx)
 	if o.readsQuery() {
-		if x.query, err = readQuery(r, o.query, s.catalog()); err != nil {
+		x.query, err = readQuery(r, o.query, s.catalog())
+		if refusesType(err) {
+			var past domain.Catalog
+			if past, err = s.pastCatalog(ctx); err == nil {
+				x.query, err = readQuery(r, o.query, past)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,11 +75,16 @@ func readQuery(r *http.Request, params []queryParam, catalog domain.Catalog) (ma
 	return query, domain.CheckFields(refused)
 }
 
+// refusesType reports whether the error is, among others, about an event type.
+func refusesType(err error) bool {
+	return slices.ContainsFunc(domain.FieldsOf(err), func(f domain.FieldError) bool { return f.Field == eventType.name })
+}
+
 // The parameters that several operations have.
 var (
 	from      = timeParam("from", "at or after")
 	to        = timeParam("to", "before")
-	eventType = param[domain.EventType]{name: "event_type", text: "a type of the catalogue", schema: schema{"type": "string"}, parse: parseEventType}
+	eventType = param[domain.EventType]{name: "event_type", text: "a type of the catalogue, or one that the log has events of", schema: schema{"type": "string"}, parse: parseEventType}
 
 	limit  = limitParam(defaultLimit, schema{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": defaultLimit})
 	cursor = param[projections.Cursor]{name: "cursor", text: "next_cursor of the page before", schema: schema{"type": "string"}, parse: parseCursor}

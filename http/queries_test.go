@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
 )
 
 // receiver answers with a status and hands on what it got.
@@ -840,5 +843,36 @@ func TestBatch(t *testing.T) {
 	}
 	if !again[one] || !again[two] || !again[three] {
 		t.Errorf("sent again: %v, not %s, %s", again, four, five)
+	}
+}
+
+// A type that left the file of event types can still be asked for: the log knows it.
+func TestTypesThatLeftTheCatalogue(t *testing.T) {
+	s := newService(t)
+	builtin := s.commands.Catalog
+	s.commands.Catalog = builtin.With([]domain.EventType{"lab.ready"})
+	s.work()
+	r := newReceiver(t, 200)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"lab","url":"`+r.URL+`","events":["lab.ready"]}`).want(201)
+	accepted, err := s.commands.TriggerEvent(t.Context(), commands.Caller{Actor: "lab"}, // the description has no such type
+		commands.NewEvent{Event: domain.EventTriggered{EventType: "lab.ready", EventData: []byte(`{}`)}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := accepted.EventID.String()
+	r.next(t)
+	s.settled()
+	s.commands.Catalog = builtin
+	for _, path := range []string{"/webhooks/events", "/webhooks/1/calls"} {
+		if got := s.ask("GET", "/api/v1"+path+"?event_type=lab.ready", "").want(200); got.text("items", 0, "event_id") != event {
+			t.Errorf("%s: %s", path, got.body)
+		}
+		s.ask("GET", "/api/v1"+path+"?event_type=lab.raedy&limit=0", "").refusing("event_type", "limit")
+	}
+	for _, types := range []string{"lab.ready", "lab.*"} {
+		got := s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","dry_run":true,"event_types":["`+types+`"]}`).want(202)
+		if got.get("matched") != "1" {
+			t.Errorf("a replay of %s: %s", types, got.body)
+		}
 	}
 }

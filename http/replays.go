@@ -85,8 +85,12 @@ type replayStartedView struct {
 
 func (s *Server) replayWebhook(x *request, r *http.Request, w domain.Webhook) error {
 	var in replayRequest
+	catalog, err := s.pastCatalog(r.Context())
+	if err != nil {
+		return err
+	}
 	rules := func() []domain.FieldError {
-		return domain.FieldsOf(domain.CheckReplay(s.commands.Catalog, in.ReplaySpec))
+		return domain.FieldsOf(domain.CheckReplay(catalog, in.ReplaySpec))
 	}
 	if err := replay.read(x, r, &in, rules); err != nil {
 		return err
@@ -96,7 +100,7 @@ func (s *Server) replayWebhook(x *request, r *http.Request, w domain.Webhook) er
 		return err
 	}
 	defer release()
-	id, matched, err := s.commands.ReplayEvents(r.Context(), x.caller, w.ID, in.ReplaySpec, in.dryRun)
+	id, matched, err := s.commands.ReplayEvents(r.Context(), x.caller, catalog, w.ID, in.ReplaySpec, in.dryRun)
 	if err != nil {
 		return err
 	}

@@ -111,6 +111,13 @@ func (s *Server) catalog() domain.Catalog {
 	return s.commands.Catalog
 }
 
+// pastCatalog is the catalogue of what can be asked for: types that left the file of event
+// types are in the log.
+func (s *Server) pastCatalog(ctx context.Context) (domain.Catalog, error) {
+	types, err := s.queries.EventTypes(ctx)
+	return s.catalog().With(types), err
+}
+
 // turns bounds how many do something at once, and shares the turns by caller: one who has
 // some gets another only while more are free than that, so that others find one.
 type turns struct {

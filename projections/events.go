@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -92,13 +95,16 @@ type EventFilter struct {
 	Cursor        Cursor
 }
 
-// eventsSQL merges the newest of each type, see callsSQL.
-var eventsSQL = `
+// kindsSQL goes from kind to kind by the key.
+const kindsSQL = `
 WITH RECURSIVE kinds AS (
 	SELECT (SELECT min(kind) FROM medilab.triggered) AS kind
 	UNION ALL
 	SELECT (SELECT min(e.kind) FROM medilab.triggered AS e WHERE e.kind > kinds.kind) FROM kinds WHERE kinds.kind IS NOT NULL
-)
+)`
+
+// eventsSQL merges the newest of each type, see callsSQL.
+var eventsSQL = kindsSQL + `
 SELECT newest.position FROM kinds CROSS JOIN LATERAL (` +
 	newestPositions("triggered", "t.kind = kinds.kind", "$1::bigint", "$2::bigint", "$4::bigint") + `
 ) AS newest
@@ -109,6 +115,33 @@ const correlatedSQL = `
 SELECT position FROM medilab.correlated
 WHERE correlation = $5 AND position > $1 AND position < $2 AND ($3::integer IS NULL OR kind = $3)
 ORDER BY position DESC LIMIT $4`
+
+// typesSQL reads the beginning of one event of each kind, which has the type.
+const typesSQL = kindsSQL + `
+SELECT e.data FROM kinds
+CROSS JOIN LATERAL (SELECT block << 8 | get_byte(places, 0) AS position FROM medilab.triggered WHERE kind = kinds.kind ORDER BY block LIMIT 1) AS t
+CROSS JOIN LATERAL (SELECT substr(data, 1, 200) AS data FROM medilab.events WHERE position = t.position LIMIT 1) AS e`
+
+// EventTypes returns the types of which the log has events, those that left the catalogue
+// since included.
+func (p *Projections) EventTypes(ctx context.Context) (types []domain.EventType, err error) {
+	rows, err := p.pool.Query(ctx, typesSQL)
+	if err != nil {
+		return nil, fmt.Errorf("list event types: %w", err)
+	}
+	var data []byte
+	_, err = pgx.ForEachRow(rows, []any{&data}, func() error {
+		if rest, ok := strings.CutPrefix(string(data), `{"event_type":"`); ok {
+			eventType, _, _ := strings.Cut(rest, `"`)
+			types = append(types, domain.EventType(eventType))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list event types: %w", err)
+	}
+	return types, nil
+}
 
 // Events lists the clinic's events, the newest first.
 func (p *Projections) Events(ctx context.Context, f EventFilter) (Page[Event], error) {
