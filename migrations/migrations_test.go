@@ -193,3 +193,34 @@ func TestAnalyzeIsCheapAndSeesNoPayload(t *testing.T) {
 		t.Errorf("%d columns of the log are sampled by the server's default, %v", unset, err)
 	}
 }
+
+// Roles that could emit before the function got its overloads still can, and no others.
+func TestEmittersKeepTheirRight(t *testing.T) {
+	url := testdb.New(t)
+	conn := connect(t, url)
+	var role string
+	if err := conn.QueryRow(t.Context(), `SELECT 'emitter_' || replace(gen_random_uuid()::text, '-', '')`).Scan(&role); err != nil {
+		t.Fatal(err)
+	}
+	// As it was before.
+	execute(t, conn, `
+		DROP FUNCTION medilab.emit(text, json, text, uuid, text, timestamptz), medilab.emit(text, jsonb, text, uuid, text, timestamptz),
+			medilab.emit(text, text, text, uuid, text, timestamptz), medilab.emit_json, medilab.allow_emit;
+		DROP TABLE medilab.emitters;
+		ALTER TABLE medilab.outbox DROP COLUMN inserted_at;
+		CREATE FUNCTION medilab.emit(text, json, text, uuid, text) RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid';
+		REVOKE ALL ON FUNCTION medilab.emit FROM PUBLIC;
+		DELETE FROM medilab.schema_version WHERE version_id = 21;
+		CREATE ROLE `+role+`; GRANT USAGE ON SCHEMA medilab TO `+role+`; GRANT EXECUTE ON FUNCTION medilab.emit TO `+role)
+	defer execute(t, conn, `DROP OWNED BY `+role+`; DROP ROLE `+role)
+	if _, err := migrations.Up(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	var may, public int
+	err := conn.QueryRow(t.Context(), `
+		SELECT count(*) FILTER (WHERE has_function_privilege($1, oid, 'EXECUTE')), count(*) FILTER (WHERE has_function_privilege('public', oid, 'EXECUTE'))
+		FROM pg_proc WHERE pronamespace = 'medilab'::regnamespace AND proname LIKE 'emit%'`, role).Scan(&may, &public)
+	if err != nil || may != 3 || public != 0 {
+		t.Errorf("the role may call %d functions, everybody %d: %v", may, public, err)
+	}
+}
