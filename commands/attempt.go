@@ -71,8 +71,8 @@ type Attempter struct {
 type prepared struct {
 	version int64
 	current *domain.SigningKey
-	former  *domain.SigningKey
-	header  []domain.Header // the webhook's own
+	former  []*domain.SigningKey // of the webhook's previous secrets
+	header  []domain.Header      // the webhook's own
 	timeout time.Duration
 	redact  redactor
 }
@@ -162,8 +162,10 @@ func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, []do
 
 func (p *prepared) signer(w domain.Webhook, now time.Time) domain.Signer {
 	s := domain.Signer{Current: p.current}
-	if p.former != nil && now.Before(w.PreviousUntil) {
-		s.Previous = p.former
+	for i, key := range p.former {
+		if now.Before(w.Previous[i].Until) {
+			s.Previous = append(s.Previous, key)
+		}
 	}
 	return s
 }
@@ -189,8 +191,12 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	if ready.current, err = a.key(w.ID, w.Secret, &ready.redact); err != nil {
 		return nil, err
 	}
-	if ready.former, err = a.key(w.ID, w.PreviousSecret, &ready.redact); err != nil {
-		return nil, err
+	for _, previous := range w.Previous {
+		key, err := a.key(w.ID, previous.Secret, &ready.redact)
+		if err != nil {
+			return nil, err
+		}
+		ready.former = append(ready.former, key)
 	}
 	for _, h := range w.Headers {
 		value, err := a.Decrypter.Decrypt(w.ID, HeaderField(h.Name), h.Value)

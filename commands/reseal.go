@@ -96,6 +96,12 @@ func (c *Commands) resealed(w domain.Webhook) (change domain.WebhookResealed, ch
 		change.Headers = append(change.Headers, domain.SealedHeader{Name: h.Name, Value: again(HeaderField(h.Name), h.Value)})
 	}
 	change.Secret = again(SecretField, w.Secret)
-	change.PreviousSecret = again(SecretField, w.PreviousSecret)
+	for i, previous := range w.Previous {
+		if sealed := again(SecretField, previous.Secret); i == 0 {
+			change.PreviousSecret = sealed
+		} else {
+			change.OlderSecrets = append(change.OlderSecrets, sealed)
+		}
+	}
 	return change, changed, err
 }

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -79,11 +80,11 @@ func (c callHead) headers(body []byte, signer Signer) []Header {
 		Header{"X-Webhook-ID", c.webhookID.String()},
 		Header{"X-Webhook-Attempt", strconv.Itoa(c.attempt)},
 	)
-	if signer.Current != nil {
+	if signer.Current != nil && !signer.Current.Asymmetric() {
 		headers = append(headers, Header{HeaderSignature, string(signer.Current.AppendGuide(nil, body))})
-		if signer.Previous != nil {
-			headers = append(headers, Header{HeaderSignaturePrevious, string(signer.Previous.AppendGuide(nil, body))})
-		}
+	}
+	if at := slices.IndexFunc(signer.Previous, func(k *SigningKey) bool { return !k.Asymmetric() }); at >= 0 {
+		headers = append(headers, Header{HeaderSignaturePrevious, string(signer.Previous[at].AppendGuide(nil, body))})
 	}
 	if c.eventID != uuid.Nil {
 		headers = append(headers, Header{"X-Webhook-Event-ID", c.eventID.String()})
@@ -94,8 +95,8 @@ func (c callHead) headers(body []byte, signer Signer) []Header {
 	)
 	if signer.Current != nil {
 		signatures := signer.Current.AppendStandard(nil, delivery, c.at, body)
-		if signer.Previous != nil {
-			signatures = signer.Previous.AppendStandard(append(signatures, ' '), delivery, c.at, body)
+		for _, previous := range signer.Previous {
+			signatures = previous.AppendStandard(append(signatures, ' '), delivery, c.at, body)
 		}
 		headers = append(headers,
 			Header{HeaderStandardID, delivery},

@@ -64,6 +64,10 @@ var goldenChanges = []Change{
 	WebhookDeleted{},
 	WebhookSecretRotated{Secret: "bmV3", PreviousUntil: goldenTime},
 	WebhookResealed{Headers: []SealedHeader{{"X-API-Key", "cmVzZWFsZWQ="}}, Secret: "bmV3ZXI=", PreviousSecret: "b2xk"},
+	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "key", Events: []string{"*"}, Secret: "c2VjcmV0", PublicKey: "whpk_a2V5", PayloadVersion: PayloadV1},
+	WebhookChanged{Secret: ptr(Sealed("bmV3")), PublicKey: "whpk_a2V5"},
+	WebhookSecretRotated{Secret: "bmV3", PublicKey: "whpk_a2V5", PreviousUntil: goldenTime},
+	WebhookResealed{Headers: []SealedHeader{}, Secret: "bmV3ZXI=", PreviousSecret: "b2xk", OlderSecrets: []Sealed{"b2xkZXI="}},
 	AdminActed{Action: AdminKeyRotated, Detail: "key 1234567890"},
 	EventTriggered{
 		EventType: "patient.created", Source: "manual", CorrelationID: "manual-trigger-001",
@@ -81,6 +85,7 @@ var goldenChanges = []Change{
 		{goldenDelivery, Recipient{WebhookID: goldenWebhook, WebhookVersion: 3, BatchWait: 5, BatchMax: 100}},
 	}},
 	IdempotencyKeyUsed{EventIDs: []EventID{goldenEvent}, BodyHash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
+	IdempotencyKeyUsed{EventIDs: []EventID{}, WebhookVersion: 2, BodyHash: "9f86d081"},
 	DeliverySucceeded{Call: goldenCall()},
 	DeliveryAttemptFailed{Call: failedCall(), NextAttemptAt: goldenTime.Add(time.Minute), GaveUp: GaveUpRetriesExhausted},
 	DeliveryInterrupted{EventID: goldenEvent, EventType: "patient.created", WebhookID: goldenWebhook, Attempt: 2, URL: "https://a.example/", Reason: "the process ended"},

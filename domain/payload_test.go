@@ -1,8 +1,11 @@
 package domain
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -140,7 +143,7 @@ func TestHeadersGolden(t *testing.T) {
 func TestHeadersOfASignedCall(t *testing.T) {
 	p := samplePayload()
 	body := AppendPayload(nil, PayloadV2, p)
-	now, before := NewSigningKey(NewSecret("new")), NewSigningKey(NewSecret("old"))
+	now, before, first := NewSigningKey(NewSecret("new")), NewSigningKey(NewSecret("old")), NewSigningKey(NewSecret("first"))
 
 	signed := Headers(PayloadV2, p, body, Signer{Current: now})
 	if got := headerNames(signed); got != "Content-Type User-Agent X-Webhook-Event X-Webhook-ID X-Webhook-Attempt X-Webhook-Signature X-Webhook-Event-ID X-Webhook-Delivery-ID X-Webhook-Payload-Version webhook-id webhook-timestamp webhook-signature" {
@@ -153,7 +156,7 @@ func TestHeadersOfASignedCall(t *testing.T) {
 		t.Fatalf("got %v", signed)
 	}
 
-	rotating := Headers(PayloadV2, p, body, Signer{Current: now, Previous: before})
+	rotating := Headers(PayloadV2, p, body, Signer{Current: now, Previous: []*SigningKey{before, first}})
 	if !guideVerify(string(body), headerValue(rotating, HeaderSignature), "new") || !guideVerify(string(body), headerValue(rotating, HeaderSignaturePrevious), "old") {
 		t.Fatal("each secret signs under its own name")
 	}
@@ -161,13 +164,47 @@ func TestHeadersOfASignedCall(t *testing.T) {
 	for _, h := range rotating {
 		sent.Set(h.Name, h.Value)
 	}
-	for _, secret := range []string{"new", "old"} {
+	for _, secret := range []string{"new", "old", "first"} {
 		receiver, err := standardwebhooks.NewWebhookRaw([]byte(secret))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := receiver.VerifyIgnoringTimestamp(body, sent); err != nil {
 			t.Errorf("a receiver with the %s secret: %v", secret, err)
+		}
+	}
+}
+
+// A whsk_ secret signs as Standard Webhooks says, and makes none of the guide's signatures.
+func TestHeadersOfAPrivateKey(t *testing.T) {
+	p := samplePayload()
+	body := AppendPayload(nil, PayloadV2, p)
+	pair := ed25519.NewKeyFromSeed([]byte(strings.Repeat("s", ed25519.SeedSize)))
+	secret := NewSecret("whsk_" + base64.StdEncoding.EncodeToString(pair))
+	if refused := CheckSecret("secret", secret); refused != nil {
+		t.Fatal(refused)
+	}
+	key := NewSigningKey(secret)
+	signed := Headers(PayloadV2, p, body, Signer{Current: key, Previous: []*SigningKey{key, NewSigningKey(NewSecret("old"))}})
+	if headerValue(signed, HeaderSignature) != "" || !guideVerify(string(body), headerValue(signed, HeaderSignaturePrevious), "old") {
+		t.Errorf("got %v", signed)
+	}
+	signatures := strings.Fields(headerValue(signed, HeaderStandardSignature))
+	encoded, ok := strings.CutPrefix(signatures[0], "v1a,")
+	signature, err := base64.StdEncoding.DecodeString(encoded)
+	public, isPublic := strings.CutPrefix(secret.PublicKey(), "whpk_")
+	shown, _ := base64.StdEncoding.DecodeString(public)
+	content := p.DeliveryID.String() + "." + strconv.FormatInt(p.Timestamp.Unix(), 10) + "." + string(body)
+	if !ok || err != nil || !isPublic || !ed25519.Verify(shown, []byte(content), signature) || len(signatures) != 3 {
+		t.Errorf("got %v, and the key %s", signatures, secret.PublicKey())
+	}
+	if !key.VerifyStandard(p.DeliveryID.String(), strconv.FormatInt(p.Timestamp.Unix(), 10), body, signatures[0]) || key.VerifyGuide(body, "sha256=") {
+		t.Error("the key does not verify what it signed")
+	}
+	other := ed25519.NewKeyFromSeed([]byte(strings.Repeat("o", ed25519.SeedSize)))
+	for name, wrong := range map[string][]byte{"the seed alone": pair[:32], "another's public key": slices.Concat(pair[:32], other[32:]), "nothing": nil, "more": append(slices.Clone(pair), 0)} {
+		if CheckSecret("secret", NewSecret("whsk_"+base64.StdEncoding.EncodeToString(wrong))) == nil {
+			t.Errorf("%s is taken", name)
 		}
 	}
 }

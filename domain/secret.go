@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
 	"log/slog"
@@ -9,8 +10,13 @@ import (
 	"github.com/medilab/webhooks/domain/strictjson"
 )
 
-// secretPrefix marks a secret of the Standard Webhooks specification: base64 follows.
-const secretPrefix = "whsec_"
+// The prefixes of what the Standard Webhooks specification writes in base64: a secret, and
+// a private and a public key.
+const (
+	secretPrefix  = "whsec_"
+	privatePrefix = "whsk_"
+	publicPrefix  = "whpk_"
+)
 
 // MaxSecretBytes is the longest secret of a webhook (contract section 2).
 const MaxSecretBytes = 256
@@ -53,7 +59,20 @@ func CheckSecret(field string, secret Secret) []FieldError {
 	if _, err := standardKey(text); err != nil {
 		return []FieldError{{field, "starts with whsec_, so the rest must be base64 with padding"}}
 	}
+	if _, err := privateKey(text); err != nil {
+		return []FieldError{{field, "starts with whsk_, so the rest must be base64 of an ed25519 private key: 64 bytes, the seed and the public key that belongs to it"}}
+	}
 	return nil
+}
+
+// PublicKey returns the `whpk_` key that verifies what a `whsk_` secret signs; "" of any
+// other secret.
+func (s Secret) PublicKey() string {
+	private, err := privateKey(s.Reveal())
+	if err != nil || private == nil {
+		return ""
+	}
+	return publicPrefix + base64.StdEncoding.EncodeToString(private.Public().(ed25519.PublicKey))
 }
 
 // Reveal returns the text, to sign or to encrypt with. Nothing else does.

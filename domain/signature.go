@@ -1,10 +1,12 @@
 package domain
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"strconv"
@@ -22,9 +24,13 @@ import (
 //     HMAC-SHA256 of "<webhook-id>.<webhook-timestamp>.<body>", keyed with the decoded
 //     rest of a `whsec_` secret, or the UTF-8 bytes of any other. Several signatures
 //     stand side by side with a space between them while a secret is being rotated.
+//
+// A `whsk_` secret is a private key: it signs webhook-signature alone, as "v1a," and the
+// base64 of the ed25519 signature of the same.
 const (
-	guideSignaturePrefix    = "sha256="
-	standardSignaturePrefix = "v1,"
+	guideSignaturePrefix      = "sha256="
+	standardSignaturePrefix   = "v1,"
+	asymmetricSignaturePrefix = "v1a,"
 )
 
 // SigningKey signs bodies with one secret. It is made once for a secret and reused; it
@@ -32,13 +38,20 @@ const (
 type SigningKey struct {
 	guide    macs
 	standard macs
+	private  ed25519.PrivateKey // of a `whsk_` secret, which has no macs
 }
 
+// Asymmetric reports whether the key makes no X-Webhook-Signature.
+func (k *SigningKey) Asymmetric() bool { return k.private != nil }
+
 // NewSigningKey prepares a secret for signing; of no secret it makes no key (nil). A
-// `whsec_` secret that is not base64, which CheckSecret refuses, signs with its bytes.
+// `whsec_` or `whsk_` secret that CheckSecret refuses signs with its bytes.
 func NewSigningKey(secret Secret) *SigningKey {
 	if secret.IsZero() {
 		return nil
+	}
+	if private, err := privateKey(secret.Reveal()); err == nil && private != nil {
+		return &SigningKey{private: private}
 	}
 	raw := []byte(secret.Reveal())
 	decoded, err := standardKey(secret.Reveal())
@@ -61,6 +74,23 @@ func standardKey(secret string) ([]byte, error) {
 	return key, err
 }
 
+// privateKey returns the ed25519 key of a `whsk_` secret, nil of any other.
+func privateKey(secret string) (ed25519.PrivateKey, error) {
+	encoded, ok := strings.CutPrefix(secret, privatePrefix)
+	if !ok {
+		return nil, nil
+	}
+	pair, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(pair) != ed25519.PrivateKeySize {
+		return nil, errors.New("no private key")
+	}
+	key := ed25519.NewKeyFromSeed(pair[:ed25519.SeedSize])
+	if !key.Equal(ed25519.PrivateKey(pair)) {
+		return nil, errors.New("the private and the public key do not match")
+	}
+	return key, nil
+}
+
 // AppendGuide appends the value of X-Webhook-Signature for body.
 func (k *SigningKey) AppendGuide(dst, body []byte) []byte {
 	m := k.guide.get()
@@ -73,6 +103,10 @@ func (k *SigningKey) AppendGuide(dst, body []byte) []byte {
 // AppendStandard appends one signature of webhook-signature for body, the delivery's id
 // and the time of the attempt.
 func (k *SigningKey) AppendStandard(dst []byte, id string, at time.Time, body []byte) []byte {
+	if k.private != nil {
+		signed := append(fmt.Appendf(nil, "%s.%d.", id, at.Unix()), body...)
+		return base64.StdEncoding.AppendEncode(append(dst, asymmetricSignaturePrefix...), ed25519.Sign(k.private, signed))
+	}
 	m := k.standard.get()
 	defer k.standard.put(m)
 	m.head = append(append(m.head[:0], id...), '.')
@@ -86,6 +120,9 @@ func (k *SigningKey) AppendStandard(dst []byte, id string, at time.Time, body []
 // VerifyGuide is the receiver's side: whether an X-Webhook-Signature is this key's over
 // body. It takes the same time whatever the signature.
 func (k *SigningKey) VerifyGuide(body []byte, signature string) bool {
+	if k.private != nil {
+		return false
+	}
 	want := k.AppendGuide(make([]byte, 0, len(guideSignaturePrefix)+2*sha256.Size), body)
 	return hmac.Equal(want, []byte(signature))
 }
@@ -106,11 +143,11 @@ func (k *SigningKey) VerifyStandard(id, timestamp string, body []byte, signature
 	return found
 }
 
-// Signer signs a webhook's calls: with the secret of now and, during the overlap of a
-// rotation, with the one before. The zero value signs nothing.
+// Signer signs a webhook's calls: with the secret of now and, during the overlap of
+// rotations, with those before. The zero value signs nothing.
 type Signer struct {
 	Current  *SigningKey
-	Previous *SigningKey
+	Previous []*SigningKey // the newest first
 }
 
 // IsZero reports that the webhook has no secret, so its calls carry no signature.

@@ -54,7 +54,11 @@ func vectors() []vector {
 		old      = "the-secret-before"
 	)
 	signer := func(current, previous string) Signer {
-		return Signer{Current: NewSigningKey(NewSecret(current)), Previous: NewSigningKey(NewSecret(previous))}
+		s := Signer{Current: NewSigningKey(NewSecret(current))}
+		if previous != "" {
+			s.Previous = []*SigningKey{NewSigningKey(NewSecret(previous))}
+		}
+		return s
 	}
 	payload := Payload{
 		EventType: "patient.created", EventData: []byte(`{"patient_id":123,"name":"Анна <Петрова>","amount":1.0}`),

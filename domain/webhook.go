@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"slices"
 	"time"
@@ -26,6 +27,16 @@ type SealedHeader struct {
 	Value Sealed `json:"value"`
 }
 
+// PreviousSecret is a secret that was rotated and signs too until its time. The newest
+// stands first.
+type PreviousSecret struct {
+	Secret Sealed
+	Until  time.Time
+}
+
+// maxPrevious bounds the previous secrets, and so the signatures of a call.
+const maxPrevious = 8
+
 // Batch says how events of a webhook are batched.
 type Batch struct {
 	MaxEvents int `json:"max_events"` // 1 to 1000
@@ -42,8 +53,8 @@ type Webhook struct {
 	Events         []string // types, groups (patient.*) or *
 	Headers        []SealedHeader
 	Secret         Sealed // empty: calls are not signed
-	PreviousSecret Sealed // signs too until PreviousUntil
-	PreviousUntil  time.Time
+	PublicKey      string // of a secret that is a private key
+	Previous       []PreviousSecret
 	MaxRetries     int
 	RetryDelay     int             // seconds
 	Timeout        int             // seconds
@@ -71,6 +82,7 @@ type WebhookRegistered struct {
 	Events         []string        `json:"events"`
 	Headers        []SealedHeader  `json:"headers"`
 	Secret         Sealed          `json:"secret,omitempty"`
+	PublicKey      string          `json:"public_key,omitempty"`
 	MaxRetries     int             `json:"max_retries"`
 	RetryDelay     int             `json:"retry_delay"`
 	Timeout        int             `json:"timeout"`
@@ -88,7 +100,8 @@ type WebhookChanged struct {
 	URL            *string          `json:"url,omitempty"`
 	Events         *[]string        `json:"events,omitempty"`
 	Headers        *[]SealedHeader  `json:"headers,omitempty"`
-	Secret         *Sealed          `json:"secret,omitempty"` // "": cleared
+	Secret         *Sealed          `json:"secret,omitempty"`     // "": cleared
+	PublicKey      string           `json:"public_key,omitempty"` // of the secret
 	MaxRetries     *int             `json:"max_retries,omitempty"`
 	RetryDelay     *int             `json:"retry_delay,omitempty"`
 	Timeout        *int             `json:"timeout,omitempty"`
@@ -110,6 +123,7 @@ type WebhookDeleted struct{}
 // PreviousUntil.
 type WebhookSecretRotated struct {
 	Secret        Sealed    `json:"secret"`
+	PublicKey     string    `json:"public_key,omitempty"`
 	PreviousUntil time.Time `json:"previous_until"`
 }
 
@@ -117,7 +131,8 @@ type WebhookSecretRotated struct {
 type WebhookResealed struct {
 	Headers        []SealedHeader `json:"headers"`
 	Secret         Sealed         `json:"secret,omitempty"`
-	PreviousSecret Sealed         `json:"previous_secret,omitempty"`
+	PreviousSecret Sealed         `json:"previous_secret,omitempty"` // the newest
+	OlderSecrets   []Sealed       `json:"older_secrets,omitempty"`   // and those before it
 }
 
 // The stored names.
@@ -139,7 +154,7 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 	case WebhookRegistered:
 		w = Webhook{
 			ID: c.ID, Number: c.Number, Name: c.Name, Description: c.Description, URL: c.URL,
-			Events: c.Events, Headers: c.Headers, Secret: c.Secret,
+			Events: c.Events, Headers: c.Headers, Secret: c.Secret, PublicKey: c.PublicKey,
 			MaxRetries: c.MaxRetries, RetryDelay: c.RetryDelay, Timeout: c.Timeout,
 			Filters: clearedFilters(c.Filters), Batch: clearedBatch(c.Batch), PayloadVersion: c.PayloadVersion,
 			Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
@@ -153,16 +168,34 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 	case WebhookDeleted:
 		w.Active, w.Deleted = false, true
 	case WebhookSecretRotated:
-		w.PreviousSecret, w.PreviousUntil = w.Secret, c.PreviousUntil
-		w.Secret = c.Secret
+		w.Previous = w.previousAt(at)
+		if w.Secret != "" {
+			w.Previous = slices.Insert(w.Previous, 0, PreviousSecret{w.Secret, c.PreviousUntil})
+		}
+		w.Secret, w.PublicKey = c.Secret, c.PublicKey
 	case WebhookResealed:
-		w.Headers, w.Secret, w.PreviousSecret = c.Headers, c.Secret, c.PreviousSecret
+		w.Headers, w.Secret, w.Previous = c.Headers, c.Secret, slices.Clone(w.Previous)
+		for i, again := range append([]Sealed{c.PreviousSecret}, c.OlderSecrets...) {
+			if i < len(w.Previous) && again != "" {
+				w.Previous[i].Secret = again
+			}
+		}
 	default:
 		return w
 	}
 	w.Version++
 	w.UpdatedAt = at
 	return w
+}
+
+// previousAt returns the previous secrets that sign at the time.
+func (w Webhook) previousAt(at time.Time) (signing []PreviousSecret) {
+	for _, p := range w.Previous {
+		if at.Before(p.Until) {
+			signing = append(signing, p)
+		}
+	}
+	return signing
 }
 
 func (w Webhook) with(c WebhookChanged) Webhook {
@@ -176,7 +209,7 @@ func (w Webhook) with(c WebhookChanged) Webhook {
 	set(&w.Timeout, c.Timeout)
 	set(&w.PayloadVersion, c.PayloadVersion)
 	if c.Secret != nil {
-		w.Secret, w.PreviousSecret, w.PreviousUntil = *c.Secret, "", time.Time{}
+		w.Secret, w.PublicKey, w.Previous = *c.Secret, c.PublicKey, nil
 	}
 	if c.Filters != nil {
 		w.Filters = clearedFilters(*c.Filters)
@@ -212,7 +245,7 @@ func DecideRegister(id WebhookID, number int64, asked ApprovedSpec, sealing Seal
 	s := asked.spec
 	return WebhookRegistered{
 		ID: id, Number: number, Name: s.Name.Value, Description: s.Description.or(""), URL: s.URL.Value,
-		Events: s.Events.Value, Headers: sealing.Headers, Secret: sealing.Secret,
+		Events: s.Events.Value, Headers: sealing.Headers, Secret: sealing.Secret, PublicKey: s.Secret.Value.PublicKey(),
 		MaxRetries: s.MaxRetries.or(MaxRetriesRange.Default), RetryDelay: s.RetryDelay.or(RetryDelayRange.Default),
 		Timeout: s.Timeout.or(TimeoutRange.Default), Filters: clearedFilters(s.Filters.or(nil)),
 		Batch: clearedBatch(batchOf(s.Batch)), PayloadVersion: s.PayloadVersion.or(PayloadV1),
@@ -239,8 +272,8 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 	if s.Headers.Given && !slices.Equal(sealing.Headers, w.Headers) {
 		c.Headers = &sealing.Headers
 	}
-	if s.Secret.Given && sealing.Secret != w.Secret {
-		c.Secret = &sealing.Secret
+	if publicKey := s.Secret.Value.PublicKey(); s.Secret.Given && (sealing.Secret != w.Secret || publicKey != w.PublicKey) {
+		c.Secret, c.PublicKey = &sealing.Secret, publicKey
 	}
 	if filters := clearedFilters(s.Filters.or(nil)); s.Filters.Given && !bytes.Equal(filters, w.Filters) {
 		if filters == nil {
@@ -313,10 +346,13 @@ func DecideDelete(w Webhook) ([]Change, error) {
 }
 
 // DecideRotateSecret replaces the secret. Calls are signed with both until the overlap,
-// which begins now, has ended.
-func DecideRotateSecret(w Webhook, secret Sealed, now time.Time, overlap time.Duration) ([]Change, error) {
-	if !w.Exists() {
+// which begins now, has ended; an older secret signs until its own overlap has.
+func DecideRotateSecret(w Webhook, sealed Sealed, publicKey string, now time.Time, overlap time.Duration) ([]Change, error) {
+	switch {
+	case !w.Exists():
 		return nil, NotFound("webhook")
+	case overlap > 0 && len(w.previousAt(now)) >= maxPrevious:
+		return nil, Conflict(fmt.Sprintf("%d secrets before this one still sign; wait until the overlap of one has ended, or rotate with an overlap of 0", maxPrevious))
 	}
-	return []Change{WebhookSecretRotated{Secret: secret, PreviousUntil: now.Add(overlap).UTC()}}, nil
+	return []Change{WebhookSecretRotated{Secret: sealed, PublicKey: publicKey, PreviousUntil: now.Add(overlap).UTC()}}, nil
 }

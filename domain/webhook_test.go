@@ -2,7 +2,9 @@ package domain
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -173,7 +175,7 @@ func TestDecideChange(t *testing.T) {
 func TestDecideLife(t *testing.T) {
 	deactivated := []Change{registered1, WebhookDeactivated{}}
 	deleted := []Change{registered1, WebhookDeleted{}}
-	rotate := func(w Webhook) ([]Change, error) { return DecideRotateSecret(w, "new", goldenTime, time.Hour) }
+	rotate := func(w Webhook) ([]Change, error) { return DecideRotateSecret(w, "new", "", goldenTime, time.Hour) }
 	for _, c := range []struct {
 		name  string
 		given []Change
@@ -186,7 +188,7 @@ func TestDecideLife(t *testing.T) {
 		{"deactivate", []Change{registered1}, DecideDeactivate, []Change{WebhookDeactivated{}}, 0},
 		{"deactivate again", deactivated, DecideDeactivate, nil, 0},
 		{"delete", deactivated, DecideDelete, []Change{WebhookDeleted{}}, 0},
-		{"rotate", []Change{registered1}, rotate, []Change{WebhookSecretRotated{"new", goldenTime.Add(time.Hour)}}, 0},
+		{"rotate", []Change{registered1}, rotate, []Change{WebhookSecretRotated{Secret: "new", PreviousUntil: goldenTime.Add(time.Hour)}}, 0},
 		{"activate deleted", deleted, DecideActivate, nil, KindNotFound},
 		{"deactivate deleted", deleted, DecideDeactivate, nil, KindNotFound},
 		{"delete deleted", deleted, DecideDelete, nil, KindNotFound},
@@ -217,5 +219,50 @@ func TestCheckRotation(t *testing.T) {
 		if got := FieldsOf(CheckRotation(c.secret, c.overlap)); len(got) != c.fields {
 			t.Errorf("%v, %v: got %v", c.secret, c.overlap, got)
 		}
+	}
+}
+
+// Every secret signs until the end that its own rotation promised; so many that their
+// signatures would fill the headers are refused, but never a rotation without overlap.
+func TestRotationsInsideAnOverlap(t *testing.T) {
+	var w Webhook
+	w = w.Evolve(WebhookRegistered{ID: goldenWebhook, Secret: "0"}, goldenTime)
+	rotate := func(at time.Time, overlap time.Duration, secret string) error {
+		changes, err := DecideRotateSecret(w, Sealed(secret), "", at, overlap)
+		for _, change := range changes {
+			w = w.Evolve(change, at)
+		}
+		return err
+	}
+	signing := func(at time.Time) (secrets string) {
+		for _, p := range w.previousAt(at) {
+			secrets += string(p.Secret)
+		}
+		return secrets
+	}
+	for i, overlap := range []time.Duration{3 * time.Hour, time.Hour, 2 * time.Hour} {
+		if err := rotate(goldenTime.Add(time.Duration(i)*time.Minute), overlap, strconv.Itoa(i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for after, want := range map[time.Duration]string{time.Minute: "210", 61 * time.Minute: "20", 121 * time.Minute: "20", 123 * time.Minute: "0", 3 * time.Hour: ""} {
+		if got := signing(goldenTime.Add(after)); got != want {
+			t.Errorf("after %s %q sign, want %q", after, got, want)
+		}
+	}
+	resealed := w.Evolve(WebhookResealed{Secret: "c", PreviousSecret: "B", OlderSecrets: []Sealed{"A", "@"}}, goldenTime.Add(5*time.Minute))
+	if got := resealed.Previous; got[0].Secret != "B" || got[2].Secret != "@" || w.Previous[0].Secret != "2" {
+		t.Errorf("resealed are %v, before %v", got, w.Previous)
+	}
+	for len(w.Previous) < maxPrevious {
+		if err := rotate(goldenTime, time.Hour, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rotate(goldenTime, time.Hour, "y"); !errors.Is(err, KindConflict) {
+		t.Errorf("one more: %v", err)
+	}
+	if err := rotate(goldenTime, 0, "z"); err != nil || w.Secret != "z" {
+		t.Errorf("without overlap: %v", err)
 	}
 }

@@ -11,7 +11,7 @@ var (
 	newWebhook    = object[domain.WebhookSpec]{name: "NewWebhook", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly}
 	webhookChange = object[domain.WebhookSpec]{name: "WebhookChange", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly, partial: true}
 
-	webhookReadOnly = []string{"id", "number", "has_secret", "status", "version", "created_at", "updated_at"}
+	webhookReadOnly = []string{"id", "number", "has_secret", "public_key", "status", "version", "created_at", "updated_at"}
 )
 
 // The schemas of fields that a backtest proposes too.
@@ -39,7 +39,7 @@ var webhookFields = []field[domain.WebhookSpec]{
 		"description":   fmt.Sprintf("sent with every call; answers show %q for every value, and sending that keeps what is stored", domain.Masked),
 	}),
 	asked("secret", jsonSecret, func(w *domain.WebhookSpec) *domain.Asked[domain.Secret] { return &w.Secret },
-		schema{"maxLength": domain.MaxSecretBytes, "writeOnly": true, "description": "signs every call; none: calls are unsigned"}),
+		schema{"maxLength": domain.MaxSecretBytes, "writeOnly": true, "description": "signs every call; none: calls are unsigned. After whsec_ and whsk_ (an ed25519 private key) base64 follows, as Standard Webhooks says"}),
 	asked("max_retries", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.MaxRetries },
 		within(domain.MaxRetriesRange, "retries after the first attempt")),
 	asked("retry_delay", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.RetryDelay },
@@ -116,6 +116,7 @@ type webhookView struct {
 	Events         []string              `json:"events"`
 	Headers        map[string]string     `json:"headers"`
 	HasSecret      bool                  `json:"has_secret"`
+	PublicKey      *string               `json:"public_key"` // of a whsk_ secret
 	MaxRetries     int                   `json:"max_retries"`
 	RetryDelay     int                   `json:"retry_delay"`
 	Timeout        int                   `json:"timeout"`
@@ -134,9 +135,13 @@ func viewOf(w domain.Webhook) webhookView {
 	for _, h := range w.Headers {
 		headers[h.Name] = domain.Masked
 	}
+	var publicKey *string
+	if w.PublicKey != "" {
+		publicKey = &w.PublicKey
+	}
 	return webhookView{
 		ID: w.ID, Number: w.Number, Name: w.Name, Description: w.Description, URL: w.URL, Events: w.Events, Headers: headers,
-		HasSecret: w.Secret != "", MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
+		HasSecret: w.Secret != "", PublicKey: publicKey, MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
 		Filters: w.Filters, Batch: w.Batch, PayloadVersion: w.PayloadVersion, IsActive: w.Active, Status: statusOf(w),
 		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
 	}

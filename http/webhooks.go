@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
@@ -67,7 +68,7 @@ func (s *Server) webhookOperations() []operation {
 		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.deactivateWebhook),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/rotate-secret", id: "rotateSecret", summary: "Replace the secret, with an overlap", scope: domain.ScopeWebhooksWrite,
-		body: rotation, answer: answerOf[rotatedSecretView], conflicts: true, serve: s.ofWebhook(s.rotateSecret),
+		header: []headerParam{idempotencyKey}, body: rotation, answer: answerOf[rotatedSecretView], conflicts: true, serve: s.ofWebhook(s.rotateSecret),
 	}}
 }
 
@@ -211,14 +212,19 @@ func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) err
 	if err := rotation.read(x, r, &in, noRules); err != nil {
 		return err
 	}
-	signed := w.Secret != ""
-	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, domain.NewSecret(in.secret), time.Duration(in.overlap)*time.Second)
+	key, err := readIdempotencyKey(r)
+	if err != nil {
+		return err
+	}
+	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, commands.Rotation{
+		Secret: domain.NewSecret(in.secret), Overlap: time.Duration(in.overlap) * time.Second, Key: key,
+	})
 	if err != nil {
 		return err
 	}
 	view := rotatedSecretView{WebhookID: w.ID, Secret: fresh.Reveal(), Version: w.Version}
-	if signed {
-		view.PreviousUntil = moment(w.PreviousUntil)
+	if len(w.Previous) > 0 {
+		view.PreviousUntil = moment(w.Previous[0].Until)
 	}
 	x.Header().Set("ETag", etag(w))
 	return x.respond(view, nil)

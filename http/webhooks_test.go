@@ -1,11 +1,14 @@
 package http_test
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
@@ -230,6 +233,69 @@ func TestRacingChangesAllCount(t *testing.T) {
 	if got := s.ask("GET", "/api/v1/webhooks/1", "").want(200); got.get("version") != "9" {
 		t.Errorf("got %s", got.body)
 	}
+}
+
+// A rotation with a key is made once for its caller, also when many ask at once, and answers
+// the same each time.
+func TestRotationIsMadeOnce(t *testing.T) {
+	s := newService(t)
+	s.register(`"secret":"first"`)
+	const path = "/api/v1/webhooks/1/rotate-secret"
+	answers := make(chan answer, 8)
+	for range cap(answers) {
+		go func() { answers <- s.ask("POST", path, "", "Idempotency-Key", "k") }()
+	}
+	first := (<-answers).want(200)
+	for range cap(answers) - 1 {
+		if got := (<-answers).want(200); string(got.body) != string(first.body) {
+			t.Errorf("first %s, then %s", first.body, got.body)
+		}
+	}
+	given := s.ask("POST", path, `{"secret":"given-1"}`, "Idempotency-Key", "g").want(200)
+	if again := s.ask("POST", path, `{"secret":"given-1"}`, "Idempotency-Key", "g").want(200); string(again.body) != string(given.body) || again.get("version") != "3" {
+		t.Errorf("first %s, then %s", given.body, again.body)
+	}
+	if again := s.ask("POST", path, "", "Idempotency-Key", "k").want(200); string(again.body) != string(first.body) || again.get("version") != "2" {
+		t.Errorf("first %s, then %s", first.body, again.body)
+	}
+	s.ask("POST", path, `{"secret":"given-2"}`, "Idempotency-Key", "g").want(409)
+	s.ask("POST", path, `{"overlap_seconds":1}`, "Idempotency-Key", "k").want(409)
+	s.register("")
+	s.ask("POST", "/api/v1/webhooks/2/rotate-secret", "", "Idempotency-Key", "k").want(409)
+	other := s.tokenFor(domain.ScopeWebhooksWrite)
+	if got := s.ask("POST", path, "", "Idempotency-Key", "k", "Authorization", "Bearer "+other).want(200); got.get("version") != "4" {
+		t.Errorf("another caller's rotation: %s", got.body)
+	}
+	if log := s.ask("GET", "/api/v1/audit/events", "").want(200); strings.Contains(string(log.body), first.text("secret")) {
+		t.Error("the log has the secret")
+	}
+}
+
+// A webhook with a private key shows the public one, until it has another secret.
+func TestPublicKey(t *testing.T) {
+	s := newService(t)
+	r := newReceiver(t, 200)
+	pair := ed25519.NewKeyFromSeed([]byte(strings.Repeat("s", ed25519.SeedSize)))
+	private := `"secret":"whsk_` + base64.StdEncoding.EncodeToString(pair) + `"`
+	public := `"whpk_` + base64.StdEncoding.EncodeToString(pair[32:]) + `"`
+	if got := s.registerAt(r.URL, ","+private); got.get("public_key") != public || got.get("has_secret") != "true" {
+		t.Errorf("got %s", got.body)
+	}
+	s.ask("POST", "/api/v1/webhooks/1/test", `{"event_type":"patient.created"}`).want(200)
+	if call := r.next(t); call.header.Get("X-Webhook-Signature") != "" || !strings.HasPrefix(call.header.Get("Webhook-Signature"), "v1a,") {
+		t.Errorf("sent %v", call.header)
+	}
+	for _, change := range []struct{ method, path, body, want string }{
+		{"PATCH", "", `{"secret":"text"}`, "null"}, {"PATCH", "", "{" + private + "}", public}, {"POST", "/rotate-secret", "", "null"},
+		{"POST", "/rotate-secret", "{" + private + "}", public}, {"PATCH", "", `{"secret":null}`, "null"},
+	} {
+		s.ask(change.method, "/api/v1/webhooks/1"+change.path, change.body).want(200)
+		if got := s.ask("GET", "/api/v1/webhooks/1", "").want(200); got.get("public_key") != change.want {
+			t.Errorf("%s %.40s: %s", change.method, change.body, got.get("public_key"))
+		}
+	}
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"secret":"whsk_AAAA"}`).refusing("secret")
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"public_key":null}`).refusing("public_key")
 }
 
 // Changes that ask for no version are decided again until each is made, however many come

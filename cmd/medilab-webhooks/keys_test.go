@@ -52,8 +52,10 @@ func TestKeysRotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kept, _, err = s.commands.RotateSecret(t.Context(), by, kept.ID, domain.NewSecret("a-newer-secret"), time.Hour); err != nil {
-		t.Fatal(err)
+	for _, secret := range []string{"the-second", "a-newer-secret"} {
+		if kept, _, err = s.commands.RotateSecret(t.Context(), by, kept.ID, commands.Rotation{Secret: domain.NewSecret(secret), Overlap: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	gone, err := s.commands.RegisterWebhook(t.Context(), by, spec)
 	if err != nil {
@@ -85,7 +87,7 @@ func TestKeysRotate(t *testing.T) {
 	}
 	for _, before := range []domain.Webhook{kept, gone} {
 		now, _ := s.commands.Directory.Webhook(before.ID)
-		if now.Headers[0].Value == before.Headers[0].Value || !keys.IsCurrent(now.Headers[0].Value) || !keys.IsCurrent(now.Secret) || !keys.IsCurrent(now.PreviousSecret) {
+		if now.Headers[0].Value == before.Headers[0].Value || !keys.IsCurrent(now.Headers[0].Value) || !keys.IsCurrent(now.Secret) {
 			t.Errorf("not sealed anew: %+v", now)
 		}
 		if value, err := keys.Decrypt(now.ID, commands.HeaderField("X-Key"), now.Headers[0].Value); err != nil || value != "the-value" {
@@ -93,7 +95,10 @@ func TestKeysRotate(t *testing.T) {
 		}
 	}
 	now, _ := s.commands.Directory.Webhook(kept.ID)
-	for sealed, want := range map[domain.Sealed]string{now.Secret: "a-newer-secret", now.PreviousSecret: "the-secret", kept.Secret: "a-newer-secret"} {
+	if len(now.Previous) != 2 || !keys.IsCurrent(now.Previous[0].Secret) || !keys.IsCurrent(now.Previous[1].Secret) {
+		t.Fatalf("not sealed anew: %+v", now.Previous)
+	}
+	for sealed, want := range map[domain.Sealed]string{now.Secret: "a-newer-secret", now.Previous[0].Secret: "the-second", now.Previous[1].Secret: "the-secret", kept.Secret: "a-newer-secret"} {
 		if got, err := keys.Decrypt(now.ID, commands.SecretField, sealed); err != nil || got != want {
 			t.Errorf("a secret opens as %q, %v, want %q", got, err, want)
 		}

@@ -54,7 +54,7 @@ func newReceiveCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&o.addr, "addr", "127.0.0.1:9000", "listen address")
-	f.StringVar(&o.secret, "secret", "", "the webhook's secret, to verify signatures")
+	f.StringVar(&o.secret, "secret", "", "the webhook's secret (whsec_, whsk_ or text), to verify signatures")
 	f.IntVar(&o.status, "status", http.StatusOK, "answer with this status")
 	f.Var((*duration)(&o.delay), "delay", "answer after this long")
 	f.Float64Var(&o.failRate, "fail-rate", 0, "answer 500 to this part of the calls, 0 to 1")
@@ -180,6 +180,9 @@ func (in *inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // verifyGuide also accepts, during a rotation's overlap, the secret from before it.
 func (in *inspector) verifyGuide(h http.Header, body []byte) verdict {
 	matches := func(signature string) bool { return in.key.VerifyGuide(body, signature) }
+	if in.key != nil && in.key.Asymmetric() {
+		return absent
+	}
 	v := in.verify(h.Get("X-Webhook-Signature"), matches)
 	if v == wrong && matches(h.Get("X-Webhook-Signature-Previous")) {
 		return validBefore

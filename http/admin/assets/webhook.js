@@ -93,7 +93,7 @@ function overview({ webhook }) {
     [t('webhook.events'), h('ul', { class: 'chips' }, webhook.events.map((one) => h('li', {}, h('code', {}, one))))],
     [t('webhook.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : foreign(exact(webhook, 'filters'), t('webhook.filters'))],
     [t('webhook.headers'), headers.length === 0 ? text('') : h('ul', {}, headers.map((name) => h('li', {}, h('code', {}, `${name}: ${webhook.headers[name]}`))))],
-    [t('webhook.secret'), t(webhook.has_secret ? 'webhook.signed' : 'webhook.unsigned')],
+    [t('webhook.secret'), webhook.public_key || t(webhook.has_secret ? 'webhook.signed' : 'webhook.unsigned')],
     [t('webhook.maxRetries'), webhook.max_retries],
     [t('webhook.retryDelay'), webhook.retry_delay],
     [t('webhook.timeout'), webhook.timeout],
