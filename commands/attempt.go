@@ -94,10 +94,10 @@ type Attempt struct {
 }
 
 // format names what the attempt carries: its event's type, and the version of
-// the body. A batch has one format, whatever the webhook asks for.
+// the body.
 func (at *Attempt) format() (string, domain.PayloadVersion) {
 	if at.Batch != nil {
-		return string(domain.BatchEventType), domain.PayloadV1
+		return string(domain.BatchEventType), at.Webhook.PayloadVersion.BatchVersion()
 	}
 	return at.Event.EventType, at.Webhook.PayloadVersion
 }
@@ -152,12 +152,13 @@ func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, []do
 	payload := domain.BatchPayload{
 		Events: at.Batch, WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery), Timestamp: now, Attempt: at.Number,
 	}
+	version := at.Webhook.PayloadVersion.BatchVersion()
 	size := domain.BatchMemberBytes
 	for i := range at.Batch {
 		size += len(at.Batch[i].EventData) + domain.BatchMemberBytes
 	}
-	body := domain.AppendBatchPayload(make([]byte, 0, size), payload)
-	return body, domain.BatchHeaders(payload, body, signer)
+	body := domain.AppendBatchPayload(make([]byte, 0, size), version, payload)
+	return body, domain.BatchHeaders(version, payload, body, signer)
 }
 
 func (p *prepared) signer(w domain.Webhook, now time.Time) domain.Signer {

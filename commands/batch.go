@@ -18,7 +18,7 @@ var ErrUnreadable = errors.New("the stored event cannot be read")
 // BatchEvents reads the events of a batch, in the order of its body. The error
 // is ErrUnreadable or the log's.
 func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID) ([]domain.BatchEvent, error) {
-	batched, err := first[domain.DeliveryBatched](ctx, log, batch.Stream())
+	batched, _, err := first[domain.DeliveryBatched](ctx, log, batch.Stream())
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +26,7 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	for i, m := range batched[0].Members {
 		streams[i] = m.EventID.Stream()
 	}
-	triggered, err := first[domain.EventTriggered](ctx, log, streams...)
+	triggered, recorded, err := first[domain.EventTriggered](ctx, log, streams...)
 	if err != nil {
 		return nil, err
 	}
@@ -34,29 +34,30 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	for i, t := range triggered {
 		events[i] = domain.BatchEvent{
 			EventType: domain.EventType(t.EventType), EventData: t.EventData, EventID: uuid.UUID(batched[0].Members[i].EventID),
+			CorrelationID: t.CorrelationID, Source: t.Source, OccurredAt: t.Occurred(recorded[i].RecordedAt.UTC()),
 		}
 	}
 	return events, nil
 }
 
 // first reads what each stream began with.
-func first[C domain.Change](ctx context.Context, log *eventstore.Log, streams ...string) ([]C, error) {
+func first[C domain.Change](ctx context.Context, log *eventstore.Log, streams ...string) ([]C, []eventstore.Event, error) {
 	events, err := log.LoadFirst(ctx, streams)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(events) != len(streams) {
-		return nil, fmt.Errorf("%w: %d of %d are not in the log", ErrUnreadable, len(streams)-len(events), len(streams))
+		return nil, nil, fmt.Errorf("%w: %d of %d are not in the log", ErrUnreadable, len(streams)-len(events), len(streams))
 	}
 	changes := make([]C, len(events))
 	for i := range events {
 		change, ok := events[i].Value.(C)
 		if !ok {
-			return nil, fmt.Errorf("%w: position %d: %w", ErrUnreadable, events[i].Position, unexpected(&events[i]))
+			return nil, nil, fmt.Errorf("%w: position %d: %w", ErrUnreadable, events[i].Position, unexpected(&events[i]))
 		}
 		changes[i] = change
 	}
-	return changes, nil
+	return changes, events, nil
 }
 
 func unexpected(e *eventstore.Event) error {

@@ -127,8 +127,9 @@ type Waiting struct {
 // MaxBatchMembers is the most that a webhook can ask for.
 const MaxBatchMembers = 1000
 
-// BatchMemberBytes is more than a member takes in the body besides its event_data.
-const BatchMemberBytes = 256
+// BatchMemberBytes is more than a member takes in the body besides its event_data, and, of
+// a CloudEvent, its source and correlation id.
+const BatchMemberBytes = 512
 
 // BatchFull reports whether a batch of so many members and bytes has no room for another.
 func BatchFull(members, size, maxEvents int) bool {

@@ -90,7 +90,9 @@ func TestBatchBodyIsBounded(t *testing.T) {
 		{EventType: longest, EventData: []byte(`{}`)}, {EventType: longest, EventData: []byte(`{}`)},
 	}}
 	counted := 2 * (len(`{}`) + BatchMemberBytes)
-	if body := AppendBatchPayload(nil, payload); len(body) > counted {
-		t.Errorf("%d bytes, counted %d", len(body), counted)
+	for _, version := range []PayloadVersion{PayloadV1, PayloadCloudEvents} {
+		if body := AppendBatchPayload(nil, version, payload); len(body) > counted {
+			t.Errorf("%s: %d bytes, counted %d", version, len(body), counted)
+		}
 	}
 }

@@ -44,17 +44,20 @@ func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
 	}.headers(body, signer)
 }
 
-// BatchHeaders are Headers for a batch. A batch has no one event's id, and its events
-// are version 1 bodies, which is the version it states.
-func BatchHeaders(p BatchPayload, body []byte, signer Signer) []Header {
+// BatchHeaders are Headers for a batch, which has no one event's id.
+func BatchHeaders(v PayloadVersion, p BatchPayload, body []byte, signer Signer) []Header {
+	contentType := "application/json"
+	if v == PayloadCloudEvents {
+		contentType = "application/cloudevents-batch+json"
+	}
 	return callHead{
-		contentType: "application/json",
+		contentType: contentType,
 		event:       string(BatchEventType),
 		webhookID:   p.WebhookID,
 		deliveryID:  p.DeliveryID,
 		attempt:     p.Attempt,
 		at:          p.Timestamp,
-		version:     PayloadV1,
+		version:     v,
 	}.headers(body, signer)
 }
 

@@ -18,7 +18,7 @@ type PayloadVersion string
 const (
 	PayloadV1          PayloadVersion = "1"           // exactly the guide's body
 	PayloadV2          PayloadVersion = "2"           // the guide's body and what it leaves out
-	PayloadCloudEvents PayloadVersion = "cloudevents" // CloudEvents 1.0, structured mode
+	PayloadCloudEvents PayloadVersion = "cloudevents" // CloudEvents 1.0, structured mode; batches in batched mode
 )
 
 // Known reports whether v is one of the formats.
@@ -73,6 +73,11 @@ type BatchEvent struct {
 	EventType EventType
 	EventData []byte // the JSON object as it was accepted
 	EventID   uuid.UUID
+
+	// CloudEvents have these too:
+	CorrelationID string
+	Source        string
+	OccurredAt    time.Time
 }
 
 // BatchPayload is all that the body and headers of one attempt at a batch tell.
@@ -84,9 +89,21 @@ type BatchPayload struct {
 	Attempt    int       // from 1
 }
 
-// AppendBatchPayload appends the body of one attempt at a batch: version 1 bodies, with
-// common fields once. It is the same for every PayloadVersion.
-func AppendBatchPayload(dst []byte, p BatchPayload) []byte {
+// BatchVersion returns the version of the bodies of batches: CloudEvents have a batched
+// mode, and all others are version 1.
+func (v PayloadVersion) BatchVersion() PayloadVersion {
+	if v == PayloadCloudEvents {
+		return v
+	}
+	return PayloadV1
+}
+
+// AppendBatchPayload appends the body of one attempt at a batch: an array of CloudEvents,
+// or version 1 bodies, with common fields once.
+func AppendBatchPayload(dst []byte, v PayloadVersion, p BatchPayload) []byte {
+	if v == PayloadCloudEvents {
+		return appendCloudEvents(dst, p)
+	}
 	dst = append(dst, `{"batch":true,"events":[`...)
 	for i, e := range p.Events {
 		if i > 0 {
@@ -98,6 +115,22 @@ func AppendBatchPayload(dst []byte, p BatchPayload) []byte {
 	}
 	dst = append(dst, ']')
 	return append(appendAttempt(dst, p.WebhookID, p.Timestamp, p.Attempt), '}')
+}
+
+// appendCloudEvents writes the JSON batch format. The attempt and the delivery are the
+// batch's.
+func appendCloudEvents(dst []byte, p BatchPayload) []byte {
+	for i, e := range p.Events {
+		separator := byte(',')
+		if i == 0 {
+			separator = '['
+		}
+		dst = appendCloudEvent(append(dst, separator), Payload{
+			EventType: e.EventType, EventData: e.EventData, EventID: e.EventID, CorrelationID: e.CorrelationID, Source: e.Source,
+			OccurredAt: e.OccurredAt, WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: p.Attempt,
+		})
+	}
+	return append(dst, ']')
 }
 
 // appendCloudEvent writes the CloudEvents 1.0 JSON format. The event is the same on every

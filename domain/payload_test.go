@@ -73,23 +73,43 @@ func TestPayloadGolden(t *testing.T) {
 func TestBatchPayloadGolden(t *testing.T) {
 	p := samplePayload()
 	batch := BatchPayload{WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: 2, Events: []BatchEvent{
-		{"patient.created", []byte(`{"a": 1}`), p.EventID},
-		{"visit.completed", []byte(`{}`), p.DeliveryID},
+		{EventType: "patient.created", EventData: []byte(`{"a": 1}`), EventID: p.EventID, CorrelationID: "c-1", Source: "manual", OccurredAt: p.OccurredAt},
+		{EventType: "visit.completed", EventData: []byte(`{}`), EventID: p.DeliveryID, OccurredAt: p.OccurredAt},
 	}}
 	want := `{"batch":true,"events":[` +
 		`{"event_type":"patient.created","event_data":{"a": 1},"event_id":"0190163d-8694-739b-aea5-966c26f8ad91"},` +
 		`{"event_type":"visit.completed","event_data":{},"event_id":"0190163d-8694-539b-8ea5-966c26f8ad92"}],` +
 		`"webhook_id":"550e8400-e29b-41d4-a716-446655440000","timestamp":"2024-01-15T10:30:05Z","attempt":2}`
-	if got := string(AppendBatchPayload(nil, batch)); got != want {
+	if got := string(AppendBatchPayload(nil, PayloadV1, batch)); got != want {
 		t.Fatalf("got  %s\nwant %s", got, want)
 	}
-	body := AppendBatchPayload(nil, batch)
-	got := BatchHeaders(batch, body, Signer{})
+	body := AppendBatchPayload(nil, PayloadV1, batch)
+	got := BatchHeaders(PayloadV1, batch, body, Signer{})
 	if headerNames(got) != "Content-Type User-Agent X-Webhook-Event X-Webhook-ID X-Webhook-Attempt X-Webhook-Delivery-ID X-Webhook-Payload-Version" {
 		t.Fatalf("got %s", headerNames(got))
 	}
 	if headerValue(got, "X-Webhook-Event") != "batch" || headerValue(got, "Content-Type") != "application/json" || headerValue(got, "X-Webhook-Attempt") != "2" {
 		t.Fatalf("got %v", got)
+	}
+
+	// CloudEvents have a batch of their own, in which each is as it is alone.
+	var events []cloudevents.Event
+	body = AppendBatchPayload(nil, PayloadCloudEvents, batch)
+	if err := json.Unmarshal(body, &events); err != nil || len(events) != 2 {
+		t.Fatalf("%v in %s", err, body)
+	}
+	for i, e := range events {
+		if err := e.Validate(); err != nil || e.ID() != batch.Events[i].EventID.String() || e.Type() != string(batch.Events[i].EventType) || string(e.Data()) != string(batch.Events[i].EventData) ||
+			!e.Time().Equal(p.OccurredAt.Truncate(time.Millisecond)) || e.Extensions()["deliveryid"] != p.DeliveryID.String() || e.Extensions()["attempt"] != int32(2) {
+			t.Errorf("%v: %s", err, e)
+		}
+	}
+	if events[0].Source() != "manual" || events[0].Extensions()["correlationid"] != "c-1" || events[1].Source() != "/medilab" {
+		t.Errorf("got %s", events)
+	}
+	got = BatchHeaders(PayloadCloudEvents, batch, body, Signer{})
+	if headerValue(got, "Content-Type") != "application/cloudevents-batch+json" || headerValue(got, "X-Webhook-Payload-Version") != "cloudevents" || headerValue(got, "X-Webhook-Event") != "batch" {
+		t.Errorf("got %v", got)
 	}
 }
 

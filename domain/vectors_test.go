@@ -67,7 +67,7 @@ func vectors() []vector {
 		OccurredAt: time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC), Timestamp: time.Date(2024, 1, 15, 10, 30, 5, 0, time.UTC), Attempt: 1,
 	}
 	batch := BatchPayload{
-		Events:    []BatchEvent{{payload.EventType, payload.EventData, payload.EventID}},
+		Events:    []BatchEvent{{EventType: payload.EventType, EventData: payload.EventData, EventID: payload.EventID}},
 		WebhookID: payload.WebhookID, DeliveryID: payload.DeliveryID, Timestamp: payload.Timestamp, Attempt: 2,
 	}
 	call := func(name, secret string, v PayloadVersion, signer Signer) vector {
@@ -82,8 +82,8 @@ func vectors() []vector {
 		call("during a rotation, a receiver that has the new secret", plain, PayloadV1, signer(plain, old)),
 		call("during a rotation, a receiver that has the old secret", old, PayloadV1, signer(plain, old)),
 	}
-	body := AppendBatchPayload(nil, batch)
-	list = append(list, vector{"a batch", plain, named(BatchHeaders(batch, body, signer(plain, ""))), string(body), true})
+	body := AppendBatchPayload(nil, PayloadV1, batch)
+	list = append(list, vector{"a batch", plain, named(BatchHeaders(PayloadV1, batch, body, signer(plain, ""))), string(body), true})
 
 	tampered := call("one byte of the body is another", plain, PayloadV1, signer(plain, ""))
 	tampered.Body, tampered.Valid = strings.Replace(tampered.Body, "123", "124", 1), false

@@ -42,7 +42,7 @@ var newEvent = object[commands.NewEvent]{name: "NewEvent", what: "an event", lim
 	plain("correlation_id", jsonText, func(e *commands.NewEvent) *string { return &e.Event.CorrelationID },
 		schema{"maxLength": domain.MaxLabel, "description": "your own id of the matter, to look events up by"}),
 	plain("event_id", jsonEventID, func(e *commands.NewEvent) *domain.EventID { return &e.ID },
-		schema{"description": "makes the event accepted once: the same id with the same content answers as the first time, with another content it is 409"}),
+		schema{"description": "makes the event accepted once from this caller: the same id with the same content answers as the first time, with another content it is 409; if another caller has the id, the answer names another one"}),
 }}
 
 // ReadEvent reads the JSON of a request to trigger an event into event, which holds the

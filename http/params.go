@@ -183,5 +183,5 @@ type headerParam struct{ name, text string }
 
 var (
 	ifMatch        = headerParam{"If-Match", "the ETag of the version to change; another version is 412"}
-	idempotencyKey = headerParam{"Idempotency-Key", "makes the request accepted once: the same key and body answer as the first time, the same key with another body is 409"}
+	idempotencyKey = headerParam{"Idempotency-Key", "makes the request accepted once from this caller: the same key and body answer as the first time, the same key with another body is 409"}
 )

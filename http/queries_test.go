@@ -876,3 +876,29 @@ func TestTypesThatLeftTheCatalogue(t *testing.T) {
 		}
 	}
 }
+
+// A batch of CloudEvents is sent, and shown, in their batched mode.
+func TestBatchOfCloudEvents(t *testing.T) {
+	s := newService(t)
+	s.work()
+	r := newReceiver(t, 200)
+	s.registerAt(r.URL, `,"payload_version":"cloudevents","batch":{"max_events":2,"max_wait":300}`)
+	for _, source := range []string{"lab", "ward"} {
+		s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"a":1.0},"source":"`+source+`"}`).want(202)
+	}
+	got := r.next(t)
+	var events []struct{ Specversion, Source string }
+	if err := json.Unmarshal([]byte(got.body), &events); err != nil || len(events) != 2 || events[0].Specversion != "1.0" || events[1].Source != "ward" ||
+		got.header.Get("Content-Type") != "application/cloudevents-batch+json" {
+		t.Errorf("%v: got %v %s", err, got.header, got.body)
+	}
+	list := "/api/v1/webhooks/1/calls"
+	s.until("the call is recorded", func() bool {
+		s.settled()
+		return s.ask("GET", list, "").want(200).get("items") != "[]"
+	})
+	call := s.ask("GET", list+"/"+s.ask("GET", list, "").want(200).text("items", 0, "call_id"), "").want(200)
+	if call.text("payload") != got.body || call.text("request_headers", "Content-Type") != got.header.Get("Content-Type") {
+		t.Errorf("shown as %s", call.body)
+	}
+}

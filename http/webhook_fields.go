@@ -22,7 +22,8 @@ var (
 	filtersSchema = schema{
 		"examples": []schema{{"department": "cardiology", "amount_min": 1000}},
 		"description": "conditions on event_data that must all hold: paths with plain values, lists, `x_min`, `x_max`, " +
-			"or operators ($eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $regex, $or)",
+			"or operators ($eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $regex, $or). Dots of a path descend; " +
+			"a key of the event that holds the dots itself is taken before the path. Texts are compared without Unicode normalisation",
 	}
 )
 
