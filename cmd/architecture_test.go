@@ -31,17 +31,17 @@ const anything = "*"
 // belongs to the longest name that it is in; one that is in none is refused, so
 // that a new folder gets its rule with its first file.
 var folders = map[string]folder{
-	"domain/cpulimit":             {inside: []string{}, outside: []string{}},
+	"eventstore/cpulimit":         {inside: []string{}, outside: []string{}},
 	"domain":                      {outside: []string{"github.com/google/uuid"}},
 	"domain/filter":               {inside: []string{"domain/strictjson", "domain/suggest"}, outside: []string{}},
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
-	"eventstore":                  {inside: []string{"domain/cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
-	"commands":                    {inside: []string{"domain/cpulimit", "domain", "eventstore"}},
+	"eventstore":                  {inside: []string{"eventstore/cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
+	"commands":                    {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
 	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
 	"commands/vault":              {inside: []string{"commands", "domain", "filelock"}},
 	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
-	"projections":                 {inside: []string{"domain/cpulimit", "domain", "eventstore"}},
-	"http":                        {inside: []string{"commands", "domain/cpulimit", "projections", "domain"}},
+	"projections":                 {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
+	"http":                        {inside: []string{"commands", "eventstore/cpulimit", "projections", "domain"}},
 	"http/fastpath":               {inside: []string{}},
 	"http/sender":                 {inside: []string{}},
 	"migrations":                  {inside: []string{"filelock"}},

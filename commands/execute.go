@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
 // races is how often a use case decides again after another writer was first.

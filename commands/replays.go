@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
 // Replays goes on with replays that were requested, from where the log says they

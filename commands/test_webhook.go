@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/domain/cpulimit"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
 // Tested is a test call that was made and recorded.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/medilab/webhooks/domain/cpulimit"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
 // Inline keeps tables that must never lag behind the log: its statements take

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 
-	"github.com/medilab/webhooks/domain/cpulimit"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 	"github.com/medilab/webhooks/projections"
 )
 

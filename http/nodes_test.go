@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/medilab/webhooks/domain/cpulimit"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/commands"
-	"github.com/medilab/webhooks/domain/cpulimit"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
 // request is the state of one request, and the ResponseWriter of its handler.

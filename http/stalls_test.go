@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/domain/cpulimit"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 	"github.com/medilab/webhooks/projections"
 )
 

@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
 // Verdict says what became of an event for one webhook.

@@ -18,8 +18,8 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/domain/cpulimit"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
