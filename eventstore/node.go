@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -29,6 +30,10 @@ const (
 
 // ErrLeaseLost says that the node was silent for too long and owns nothing more.
 var ErrLeaseLost = errors.New("the node's lease is lost")
+
+// otherSchema is the SQLSTATE by which the database refuses a program that does not know
+// its schema; see SchemaVersion.
+const otherSchema = "55000"
 
 // Node is this process among those that share the database.
 type Node struct {
@@ -186,6 +191,9 @@ func (n *Node) renew(ctx context.Context) error {
 		n.ID, LeaseTime, n.work.Load(), n.lack.Load()).Scan(&now, &peers.Others, &peers.Workers, &peers.Work, &lacks)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrLeaseLost
+	}
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == otherSchema {
+		return fmt.Errorf("%w: %w", ErrLeaseLost, err)
 	}
 	if err != nil {
 		return fmt.Errorf("renew the lease: %w", err)

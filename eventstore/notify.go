@@ -188,7 +188,8 @@ func (l *Log) listenOnce(ctx context.Context, handle func(keys []string)) error 
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	conn := pooled.Hijack()                      // it listens from here on: not for the pool
+	conn := pooled.Conn() // it listens from here on: the pool closes it
+	defer pooled.Release()
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is lost with it
 	if _, err := conn.Exec(ctx, `LISTEN `+channel); err != nil {
 		return fmt.Errorf("listen: %w", err)

@@ -2,34 +2,45 @@ package eventstore
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// OpenPool connects to the database as the log needs it. The pool is the
+// statementCache is how many prepared statements a connection keeps.
+const statementCache = 512
+
+// OpenPool connects to the database as the log needs it, by at most maxConns connections,
+// at least 2. Each connection passes the checks before it is used. The pool is the
 // caller's to close.
-func OpenPool(ctx context.Context, url string, maxConns int) (*pgxpool.Pool, error) {
+func OpenPool(ctx context.Context, url string, maxConns int, checks ...func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("the database's URL cannot be read (its text is not shown: it may hold a password)")
+		return nil, errors.New("the database's URL cannot be read (its text is not shown: it may hold a password)")
 	}
-	config.MaxConns = int32(maxConns)
+	// The URL may say otherwise, but the queries need what only prepared statements have.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+	config.ConnConfig.StatementCacheCapacity = statementCache
+	config.MaxConns, config.MinConns, config.MinIdleConns = int32(max(2, maxConns)), 0, 0
 	config.MaxConnIdleTime = 5 * time.Minute
-	params := config.ConnConfig.RuntimeParams
-	params["application_name"] = "medilab-webhooks"
-	params["timezone"] = "UTC"
-	// A node that freezes in a transaction must not hold its locks.
-	params["idle_in_transaction_session_timeout"] = "10s"
-	// An append that was answered survives a crash, whatever the server's default.
-	params["synchronous_commit"] = "on"
-	params["jit"] = "off"
 	config.PrepareConn = replan
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		for _, check := range append([]func(context.Context, *pgx.Conn) error{prepareSession}, checks...) {
+			if err := check(ctx, conn); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the database: %w", err)
+		return nil, err
+	}
+	if err := checkPooler(ctx, pool); err != nil {
+		pool.Close()
+		return nil, err
 	}
 	return pool, nil
 }
@@ -41,6 +52,9 @@ const replanEvery = 2 * time.Second
 // keeps the plan of a prepared statement until the table is analyzed next: one
 // made while the queue was empty reads all of it, for minutes, when a million
 // deliveries wait (0.6 to 2 s a statement, for 1 ms).
+//
+// A connection whose server is another than at its start is of no use: it has lost its
+// session, as when a pooler leaves session mode.
 func replan(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	const planned = "medilab planned at"
 	kept := conn.PgConn().CustomData()
@@ -49,7 +63,8 @@ func replan(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		return true, nil
 	}
 	if known {
-		if _, err := conn.PgConn().Exec(ctx, `DISCARD PLANS`).ReadAll(); err != nil {
+		results, err := conn.PgConn().Exec(ctx, `DISCARD PLANS; SELECT pg_backend_pid()`).ReadAll()
+		if err != nil || string(results[1].Rows[0][0]) != kept[serverOf] {
 			return false, nil //nolint:nilerr // the connection is of no use: the pool makes another
 		}
 	}

@@ -11,15 +11,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 )
 
 // files holds sql/NNNN_name.sql in goose's format. A file that was released is never edited: a
@@ -36,31 +38,37 @@ const (
 	// oldest is the oldest server that the SQL is written for, as server_version_num has it.
 	oldest = 140000
 
-	// A node waits for another's migration with one try a second, for an hour: migrating a large table
-	// takes its time, and ctx can end the wait sooner.
-	lockPeriodSeconds, lockTries = 1, 3600
+	// pollInterval paces waits for other nodes.
+	pollInterval = time.Second
 )
 
-// Up applies every migration that the database at url lacks and returns the names of the files it
-// applied, in order; none when the database was up to date. The role needs to own the database, not
-// to be a superuser. Nodes that start together are safe: one migrates, the others wait for it and
-// find nothing to do. A file that fails is rolled back whole, those before it stay applied.
-func Up(ctx context.Context, url string) (applied []string, err error) {
-	config, err := pgx.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("read the database URL: %w", err)
-	}
-	db := stdlib.OpenDB(*config)
-	defer func() { err = errors.Join(err, db.Close()) }()
+// ErrNewer says that a newer version of the program has migrated the database.
+var ErrNewer = errors.New("a newer version of medilab-webhooks has changed the database's schema: use that version, this one does not know the schema")
 
-	if err := checkServer(ctx, db); err != nil {
+// Up applies every migration that the database lacks and returns the names of the files it
+// applied, in order; none when the database was up to date. It needs two connections of the pool. The
+// role needs to own the database or the schema medilab, not to be a superuser. Nodes that start
+// together are safe: one migrates, the others wait for it and find nothing to do. It waits until no node
+// of an older version works on the database, and says on what it waits. A file that fails is rolled
+// back whole, those before it stay applied. A database that is ahead is ErrNewer.
+func Up(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (applied []string, err error) {
+	if err := checkServer(ctx, pool); err != nil {
 		return nil, err
 	}
-	unlock, err := prepare(ctx, db)
+	unlock, err := lock(ctx, pool, logger)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
+	pending, err := Pending(ctx, pool)
+	if err != nil || !pending {
+		return nil, err
+	}
+	if err := awaitOldNodes(ctx, pool, logger); err != nil {
+		return nil, err
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	defer func() { err = errors.Join(err, db.Close()) }()
 	provider, err := newProvider(db)
 	if err != nil {
 		return nil, err
@@ -85,8 +93,8 @@ type Querier interface {
 }
 
 // Pending reports whether the database lacks a migration that this binary has. It is one indexless
-// read of a table of a few rows, cheap enough for every readiness probe. A database that is ahead,
-// because a newer node migrated it, has nothing pending.
+// read of a table of a few rows, cheap enough for every readiness probe. A database that is ahead is
+// ErrNewer.
 func Pending(ctx context.Context, db Querier) (bool, error) {
 	want, err := latest()
 	if err != nil {
@@ -102,6 +110,9 @@ func Pending(ctx context.Context, db Querier) (bool, error) {
 	}
 	if err != nil {
 		return false, fmt.Errorf("read the schema version: %w", err)
+	}
+	if have > want {
+		return false, ErrNewer
 	}
 	return have < want, nil
 }
@@ -155,40 +166,80 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 	return provider, nil
 }
 
-// prepare takes the lock and creates the schema under it. Goose could take the lock itself, but first
+// lock takes the lock and creates the schema under it. Goose could take the lock itself, but first
 // creates its version table without it: two nodes at once fail there, and the table needs the schema.
-func prepare(ctx context.Context, db *sql.DB) (unlock func() error, err error) {
-	advisory, err := lock.NewPostgresSessionLocker(
-		lock.WithLockID(lockID),
-		lock.WithLockTimeout(lockPeriodSeconds, lockTries),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("prepare the migration lock: %w", err)
-	}
-	conn, err := db.Conn(ctx)
+func lock(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (unlock func() error, err error) {
+	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
+	unlock = func() error {
+		err := conn.Conn().Close(context.WithoutCancel(ctx)) // which unlocks
+		conn.Release()
+		return err
+	}
 	// It polls instead of waiting inside the server: a waiting statement holds a snapshot, for which a
 	// migration that builds an index concurrently would wait in turn.
-	if err := advisory.SessionLock(ctx, conn); err != nil {
-		return nil, errors.Join(fmt.Errorf("wait for another node's migrations: %w", err), conn.Close())
-	}
-	unlock = func() error {
-		return errors.Join(advisory.SessionUnlock(context.WithoutCancel(ctx), conn), conn.Close())
+	err = poll(ctx, logger, "waiting for another process that migrates the database", func() (holder string, err error) {
+		var locked bool
+		err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1), coalesce((
+			SELECT format('process %s of Postgres%s%s', pid, ', client ' || client_addr, ', connected ' || backend_start::timestamptz(0))
+			FROM pg_locks JOIN pg_stat_activity AS a USING (pid)
+			WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = $1 AND a.datname = current_database()), 'unknown')`,
+			lockID).Scan(&locked, &holder)
+		if locked {
+			return "", err
+		}
+		return holder, err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("wait for another node's migrations: %w", err), unlock())
 	}
 	// A role that only serves may not create a schema, not even IF NOT EXISTS.
 	const createSchema = `DO $$ BEGIN IF to_regnamespace('medilab') IS NULL THEN CREATE SCHEMA medilab; END IF; END $$`
-	if _, err := conn.ExecContext(ctx, createSchema); err != nil {
+	if _, err := conn.Exec(ctx, createSchema); err != nil {
 		return nil, errors.Join(fmt.Errorf("create the schema medilab: %w", err), unlock())
 	}
 	return unlock, nil
 }
 
-func checkServer(ctx context.Context, db *sql.DB) error {
+// awaitOldNodes waits until no node has a lease: one that has is of an older version, as it works on
+// a schema that lacks a migration of this one, and would damage what it does not know.
+func awaitOldNodes(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) error {
+	var made bool
+	if err := pool.QueryRow(ctx, `SELECT to_regclass('medilab.nodes') IS NOT NULL`).Scan(&made); err != nil || !made {
+		return err
+	}
+	return poll(ctx, logger, "stop the nodes of the older version: the migrations wait for them", func() (nodes string, err error) {
+		err = pool.QueryRow(ctx, `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM medilab.nodes
+			WHERE lease_until > clock_timestamp()`).Scan(&nodes)
+		return nodes, err
+	})
+}
+
+// poll asks until nothing is waited for, and logs what is, whenever that is another.
+func poll(ctx context.Context, logger *slog.Logger, message string, ask func() (waitedFor string, err error)) error {
+	for logged := ""; ; {
+		waitedFor, err := ask()
+		if err != nil || waitedFor == "" {
+			return err
+		}
+		if waitedFor != logged {
+			logger.Warn(message, "for", waitedFor)
+			logged = waitedFor
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+func checkServer(ctx context.Context, pool *pgxpool.Pool) error {
 	var number int
 	var name string
-	err := db.QueryRowContext(ctx,
+	err := pool.QueryRow(ctx,
 		`SELECT current_setting('server_version_num')::int, current_setting('server_version')`).Scan(&number, &name)
 	if err != nil {
 		return fmt.Errorf("connect to the database: %w", err)

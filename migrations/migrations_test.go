@@ -2,7 +2,9 @@ package migrations_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"sync"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
@@ -26,6 +29,20 @@ func connect(t *testing.T, url string) *pgx.Conn {
 		}
 	})
 	return conn
+}
+
+// up migrates as the program does.
+func up(t *testing.T, url string) (applied []string, err error) {
+	return upLogging(t, url, slog.DiscardHandler)
+}
+
+func upLogging(t *testing.T, url string, log slog.Handler) (applied []string, err error) {
+	pool, err := eventstore.OpenPool(t.Context(), url, 2)
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close()
+	return migrations.Up(t.Context(), pool, slog.New(log))
 }
 
 func execute(t *testing.T, conn *pgx.Conn, statement string) {
@@ -50,7 +67,7 @@ func TestUpAppliesEachFileOnce(t *testing.T) {
 	if !pending(t, conn) {
 		t.Error("nothing is pending in an empty database")
 	}
-	applied, err := migrations.Up(t.Context(), url)
+	applied, err := up(t, url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +77,7 @@ func TestUpAppliesEachFileOnce(t *testing.T) {
 	if pending(t, conn) {
 		t.Error("something is pending after Up")
 	}
-	again, err := migrations.Up(t.Context(), url)
+	again, err := up(t, url)
 	if err != nil || len(again) != 0 {
 		t.Errorf("the second Up applied %v, %v", again, err)
 	}
@@ -75,7 +92,7 @@ func TestRacingNodes(t *testing.T) {
 	for i := range nodes {
 		all.Go(func() {
 			var err error
-			if applied[i], err = migrations.Up(t.Context(), url); err != nil {
+			if applied[i], err = up(t, url); err != nil {
 				t.Error(err)
 			}
 		})
@@ -97,51 +114,143 @@ func TestRacingNodes(t *testing.T) {
 	}
 }
 
-// TestOwnerIsEnough: the role owns the database and is nothing more.
-func TestOwnerIsEnough(t *testing.T) {
-	admin := testdb.NewEmpty(t)
+// role makes a login role that is nothing more, and returns its name and its URL of the database.
+func role(t *testing.T, admin string) (name, asRole string) {
+	t.Helper()
 	conn := connect(t, admin)
-	var name string
-	if err := conn.QueryRow(t.Context(), `SELECT current_database()`).Scan(&name); err != nil {
+	var database string
+	if err := conn.QueryRow(t.Context(), `SELECT current_database()`).Scan(&database); err != nil {
 		t.Fatal(err)
 	}
-	role := "owner_of_" + name
-	execute(t, conn, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'secret' NOSUPERUSER NOCREATEDB NOCREATEROLE`, role))
-	execute(t, conn, fmt.Sprintf(`ALTER DATABASE %s OWNER TO %s`, name, role))
+	name = "role_of_" + database
+	execute(t, conn, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'secret' NOSUPERUSER NOCREATEDB NOCREATEROLE`, name))
 	t.Cleanup(func() {
 		for _, statement := range []string{
-			fmt.Sprintf(`REASSIGN OWNED BY %s TO CURRENT_USER`, role),
-			fmt.Sprintf(`DROP OWNED BY %s`, role),
-			fmt.Sprintf(`DROP ROLE %s`, role),
+			fmt.Sprintf(`REASSIGN OWNED BY %s TO CURRENT_USER`, name),
+			fmt.Sprintf(`DROP OWNED BY %s`, name),
+			fmt.Sprintf(`DROP ROLE %s`, name),
 		} {
 			if _, err := conn.Exec(context.Background(), statement); err != nil {
 				t.Error(err)
 			}
 		}
 	})
-	owner, err := url.Parse(admin)
+	as, err := url.Parse(admin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner.User = url.UserPassword(role, "secret")
-	if _, err := migrations.Up(t.Context(), owner.String()); err != nil {
-		t.Error(err)
-	}
-	if pending(t, connect(t, owner.String())) {
-		t.Error("something is pending after Up")
+	as.User = url.UserPassword(name, "secret")
+	return name, as.String()
+}
+
+// TestLittleIsEnough: the role owns the database, or a schema that the administrator made for it, and
+// is nothing more.
+func TestLittleIsEnough(t *testing.T) {
+	for name, grant := range map[string]string{
+		"owner of the database": `DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I OWNER TO %s', current_database()); END $$`,
+		"owner of the schema":   `CREATE SCHEMA medilab AUTHORIZATION %s`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			admin := testdb.NewEmpty(t)
+			role, url := role(t, admin)
+			execute(t, connect(t, admin), fmt.Sprintf(grant, role))
+			if _, err := up(t, url); err != nil {
+				t.Error(err)
+			}
+			if pending(t, connect(t, url)) {
+				t.Error("something is pending after Up")
+			}
+		})
 	}
 }
 
-// TestNewerDatabase: a node of the version before serves on while a newer one has migrated already.
+// TestNewerDatabase: a schema that this version does not know is refused.
 func TestNewerDatabase(t *testing.T) {
 	url := testdb.New(t)
 	conn := connect(t, url)
 	execute(t, conn, `INSERT INTO medilab.schema_version (version_id, is_applied) VALUES (9999, true)`)
-	if pending(t, conn) {
-		t.Error("a newer database has something pending")
+	if _, err := migrations.Pending(t.Context(), conn); !errors.Is(err, migrations.ErrNewer) {
+		t.Errorf("pending: %v", err)
 	}
-	if applied, err := migrations.Up(t.Context(), url); err != nil || len(applied) != 0 {
+	if applied, err := up(t, url); !errors.Is(err, migrations.ErrNewer) || len(applied) != 0 {
 		t.Errorf("Up applied %v, %v to a newer database", applied, err)
+	}
+}
+
+// TestSchemaVersion: a new migration is one that the program says it knows.
+func TestSchemaVersion(t *testing.T) {
+	var newest int64
+	err := connect(t, testdb.New(t)).QueryRow(t.Context(), `SELECT max(version_id) FROM medilab.schema_version`).Scan(&newest)
+	if err != nil || newest != eventstore.SchemaVersion {
+		t.Errorf("the newest migration is %d, eventstore.SchemaVersion %d, %v", newest, eventstore.SchemaVersion, err)
+	}
+}
+
+// logged is a log whose messages a test waits for.
+type logged struct {
+	slog.Handler
+	lines chan string
+}
+
+func (l logged) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l logged) Handle(_ context.Context, r slog.Record) error {
+	line := r.Message
+	r.Attrs(func(a slog.Attr) bool { line += " " + a.Value.String(); return true })
+	l.lines <- line
+	return nil
+}
+
+// TestWaiting: a start that waits says for what, and goes on when that has ended.
+func TestWaiting(t *testing.T) {
+	for name, wait := range map[string]struct{ begin, end, says string }{
+		"another's migrations": {`SELECT pg_advisory_lock(x'6d6564696c6162'::bigint)`, `SELECT pg_advisory_unlock_all()`, "process "},
+		"a node of an older version": {`INSERT INTO medilab.nodes (name, lease_until) VALUES ('old-machine/7', 'infinity')`,
+			`UPDATE medilab.nodes SET lease_until = '-infinity'`, "old-machine/7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := testdb.New(t)
+			conn := connect(t, url)
+			execute(t, conn, `DROP FUNCTION medilab.check_schema_version CASCADE; DROP TABLE medilab.keyset_probe;
+				DELETE FROM medilab.schema_version WHERE version_id >= 17`)
+			execute(t, conn, wait.begin)
+			log := logged{lines: make(chan string, 10)}
+			ended := make(chan error, 1)
+			go func() {
+				_, err := upLogging(t, url, log)
+				ended <- err
+			}()
+			select {
+			case line := <-log.lines:
+				if !strings.Contains(line, wait.says) {
+					t.Errorf("it says %q", line)
+				}
+			case err := <-ended:
+				t.Fatalf("it did not wait: %v", err)
+			}
+			if !pending(t, conn) {
+				t.Error("it migrates meanwhile")
+			}
+			execute(t, conn, wait.end)
+			if err := <-ended; err != nil || pending(t, conn) {
+				t.Errorf("it did not go on: %v", err)
+			}
+		})
+	}
+}
+
+// TestOddDefaults: what a server, a database or a role sets does not change what a migration does.
+func TestOddDefaults(t *testing.T) {
+	url := testdb.NewEmpty(t)
+	conn := connect(t, url)
+	for _, setting := range []string{"standard_conforming_strings = off", "quote_all_identifiers = on", "default_transaction_isolation = serializable",
+		"plpgsql.extra_errors = 'all'", "plpgsql.variable_conflict = use_column", "bytea_output = escape", "transform_null_equals = on"} {
+		execute(t, conn, fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %s', current_database()); END $$`, strings.ReplaceAll(setting, "'", "''")))
+	}
+	for _, url := range []string{url + "&pool_max_conns=3", url + "&default_query_exec_mode=simple_protocol"} {
+		if _, err := up(t, url); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -150,7 +259,7 @@ func TestErrorsHaveNoPassword(t *testing.T) {
 		"postgres://u:hunter2@127.0.0.1:1/x?connect_timeout=1",
 		"postgres://u:hunter2@127.0.0.1:bad/x",
 	} {
-		_, err := migrations.Up(t.Context(), url)
+		_, err := up(t, url)
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("error %v", err)
 		}
@@ -161,7 +270,7 @@ func TestErrorsHaveNoPassword(t *testing.T) {
 // second come in, and the planner's statistics keep what they sample.
 func TestAnalyzeIsCheapAndSeesNoPayload(t *testing.T) {
 	url := testdb.NewEmpty(t)
-	if _, err := migrations.Up(t.Context(), url); err != nil {
+	if _, err := up(t, url); err != nil {
 		t.Fatal(err)
 	}
 	conn := connect(t, url)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -26,14 +27,14 @@ func (b *bench) appendAlone(ctx context.Context) (m measures, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Stop(context.WithoutCancel(ctx))) }()
-	if _, err := migrations.Up(ctx, server.URL()); err != nil {
-		return nil, err
-	}
 	pool, err := eventstore.OpenPool(ctx, server.URL(), 8)
 	if err != nil {
 		return nil, err
 	}
 	defer pool.Close()
+	if _, err := migrations.Up(ctx, pool, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err
+	}
 	log := eventstore.Open(eventstore.Config{Pool: pool})
 	defer log.Close()
 

@@ -55,14 +55,14 @@ func (o databaseOptions) open(ctx context.Context, logger *slog.Logger, start fu
 	return &database{url: server.URL(), embedded: server}, nil
 }
 
-func (d *database) migrate(ctx context.Context) (applied []string, err error) {
-	applied, err = migrations.Up(ctx, d.url)
+func (d *database) migrate(ctx context.Context, logger *slog.Logger) (applied []string, err error) {
+	applied, err = migrations.Up(ctx, d.pool, logger)
 	return applied, databaseError(err)
 }
 
 func (d *database) connect(ctx context.Context, connections int) (err error) {
 	d.pool, err = eventstore.OpenPool(ctx, d.url, connections)
-	return err
+	return databaseError(err)
 }
 
 // stopTimeout bounds how long the end of a process waits for its Postgres.
@@ -123,7 +123,7 @@ func newSession(ctx context.Context, db *database, logger *slog.Logger) (_ *sess
 	if err := db.connect(ctx, sessionConnections); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(ctx); err != nil {
+	if err := s.prepare(ctx, logger); err != nil {
 		return nil, err
 	}
 	directory := commands.NewDirectory(logger)
@@ -143,7 +143,7 @@ func newSession(ctx context.Context, db *database, logger *slog.Logger) (_ *sess
 
 // prepare creates the tables of a new database. It does not migrate an older one: a newer command
 // must not change it under a running server.
-func (s *session) prepare(ctx context.Context) error {
+func (s *session) prepare(ctx context.Context, logger *slog.Logger) error {
 	pending, err := migrations.Pending(ctx, s.pool)
 	if err != nil || !pending {
 		return databaseError(err)
@@ -155,7 +155,7 @@ func (s *session) prepare(ctx context.Context) error {
 	if old {
 		return errors.New("the database was made by an older version; run `medilab-webhooks migrate` first")
 	}
-	_, err = s.migrate(ctx)
+	_, err = s.migrate(ctx, logger)
 	return err
 }
 

@@ -21,17 +21,18 @@ func newMigrateCommand(db *databaseOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := db.open(c.Context(), slog.New(slog.DiscardHandler), postgres.Open)
+			logger := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+			d, err := db.open(c.Context(), logger, postgres.Open)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, d.close()) }()
-			applied, err := d.migrate(c.Context())
-			// Files before the one that failed stay applied, so they are reported in any case.
-			if err := errors.Join(err, printApplied(c, applied, err == nil)); err != nil {
+			if err := d.connect(c.Context(), sessionConnections); err != nil {
 				return err
 			}
-			if err := d.connect(c.Context(), 1); err != nil {
+			applied, err := d.migrate(c.Context(), logger)
+			// Files before the one that failed stay applied, so they are reported in any case.
+			if err := errors.Join(err, printApplied(c, applied, err == nil)); err != nil {
 				return err
 			}
 			return outbox.SyncEventTypes(c.Context(), d.pool, catalog)

@@ -99,19 +99,16 @@ func tuneMemory() {
 	}
 }
 
-// serverConnections suffice for the appender, the readers, the claims and the API's queries.
-const serverConnections = 24
-
-// prepareDatabase migrates and connects.
+// prepareDatabase connects and migrates.
 func (s *server) prepareDatabase(ctx context.Context) error {
-	applied, err := s.migrate(ctx)
-	if err != nil {
+	if err := s.connect(ctx, s.settings.connections); err != nil {
 		return err
 	}
-	if len(applied) > 0 {
+	applied, err := s.migrate(ctx, s.logger)
+	if err == nil && len(applied) > 0 {
 		s.logger.Info("migrations applied", "count", len(applied))
 	}
-	return s.connect(ctx, serverConnections)
+	return err
 }
 
 // build makes all parts and ties them together.

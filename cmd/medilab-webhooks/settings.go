@@ -47,22 +47,23 @@ func (r roles) String() string {
 
 // settings are those of serve. Fields that end in Text are resolved into others.
 type settings struct {
-	database   databaseOptions
-	addr       string
-	keys       string
-	workers    int
-	grace      time.Duration
-	eventTypes string
-	caFile     string
-	clientCert string
-	clientKey  string
-	proxy      string
-	resolver   string // host:port of a name server; empty: the system's
-	certFile   string
-	keyFile    string
-	debugAddr  string
-	alerts     domain.AlertRules
-	alertScan  time.Duration
+	database    databaseOptions
+	addr        string
+	keys        string
+	workers     int
+	connections int
+	grace       time.Duration
+	eventTypes  string
+	caFile      string
+	clientCert  string
+	clientKey   string
+	proxy       string
+	resolver    string // host:port of a name server; empty: the system's
+	certFile    string
+	keyFile     string
+	debugAddr   string
+	alerts      domain.AlertRules
+	alertScan   time.Duration
 
 	tokenText, logText, rolesText, targetsText string
 	jwt                                        identity.Config
@@ -78,6 +79,9 @@ type settings struct {
 const (
 	leastTokenLength = 32
 	tokenRule        = "32 characters or more, on one line"
+	// leastConnections are what lives as long as the process (two consumers of the log, the
+	// listener and the relay), twice: whoever has one may need another.
+	leastConnections = 8
 )
 
 // canBeToken reports whether the text is long enough, and fits into a header.
@@ -97,6 +101,8 @@ func (s *settings) table() []setting {
 		keysSetting(&s.keys),
 		{env: "MEDILAB_WORKERS", flag: "workers", value: &s.workers, usual: "512", usage: "deliveries in flight at once",
 			rule: "1 or more", valid: func() bool { return s.workers >= 1 }},
+		{env: "MEDILAB_DB_CONNECTIONS", flag: "db-connections", value: &s.connections, usual: "24", usage: "the most connections to Postgres",
+			rule: fmt.Sprintf("%d or more", leastConnections), valid: func() bool { return s.connections >= leastConnections }},
 		{env: "MEDILAB_LOG", flag: "log", value: &s.logText, usage: "log format and level, as json,debug", unset: "text on a terminal, else json; info"},
 		{env: "MEDILAB_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", value: &s.grace, usual: "30s", usage: "how long a stop waits for calls in flight"},
 		eventTypesSetting(&s.eventTypes),

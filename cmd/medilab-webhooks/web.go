@@ -93,6 +93,9 @@ func (s *server) ready(ctx context.Context) error {
 		return errors.New("the server is shutting down")
 	}
 	pending, err := migrations.Pending(ctx, s.pool)
+	if errors.Is(err, migrations.ErrNewer) {
+		return err
+	}
 	if err != nil {
 		return errors.New("the database cannot be reached")
 	}

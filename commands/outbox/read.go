@@ -35,7 +35,7 @@ const (
 // made once: planning takes longer than execution.
 type reader struct {
 	pool   *pgxpool.Pool
-	conn   *pgx.Conn
+	conn   *pgxpool.Conn
 	gaps   gapTracker
 	oldest int64 // the oldest transaction open at the end of the last read
 
@@ -52,23 +52,25 @@ func (r *reader) close(ctx context.Context) error {
 	}
 	conn := r.conn
 	r.conn = nil
-	return conn.Close(ctx)
+	defer conn.Release()
+	return conn.Conn().Close(ctx) // its settings are not for others
 }
 
 func (r *reader) connect(ctx context.Context) error {
-	if r.conn != nil && !r.conn.IsClosed() {
+	if r.conn != nil && !r.conn.Conn().IsClosed() {
 		return nil
 	}
-	pooled, err := r.pool.Acquire(ctx)
+	err := r.close(ctx)
 	if err != nil {
 		return err
 	}
-	conn := pooled.Hijack()
-	if _, err := conn.Exec(ctx, `SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-		SET plan_cache_mode = force_generic_plan`); err != nil {
-		return errors.Join(err, conn.Close(ctx))
+	if r.conn, err = r.pool.Acquire(ctx); err != nil {
+		return err
 	}
-	r.conn = conn
+	if _, err := r.conn.Exec(ctx, `SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+		SET plan_cache_mode = force_generic_plan`); err != nil {
+		return errors.Join(err, r.close(ctx))
+	}
 	return nil
 }
 

@@ -1,3 +1,4 @@
 -- +goose Up
 -- Everything of this product lives in one schema, so that it can share a database with the clinic.
-CREATE SCHEMA IF NOT EXISTS medilab;
+-- It is there already: migrations.go makes it, unless the administrator did.
+SELECT FROM pg_namespace WHERE nspname = 'medilab';

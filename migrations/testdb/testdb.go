@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/migrations"
 )
@@ -131,10 +133,21 @@ func makeTemplate(ctx context.Context, admin, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := migrations.Up(ctx, target); err != nil {
+	if err := migrate(ctx, target); err != nil {
 		return err
 	}
 	_, err = conn.Exec(ctx, fmt.Sprintf(`ALTER DATABASE %s RENAME TO %s`, building, name))
+	return err
+}
+
+// migrate applies all migrations.
+func migrate(ctx context.Context, url string) error {
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	_, err = migrations.Up(ctx, pool, slog.New(slog.DiscardHandler))
 	return err
 }
 
