@@ -61,6 +61,27 @@ func (c *Commands) ResealSecrets(ctx context.Context, caller Caller, progress fu
 	return result, nil
 }
 
+// Decrypts reports whether the keys decrypt a secret of any webhook, or there is none.
+func (d *Directory) Decrypts(keys Decrypter) bool {
+	none := true
+	for _, w := range d.Webhooks() {
+		stored := map[string]domain.Sealed{SecretField: w.Secret}
+		for _, h := range w.Headers {
+			stored[HeaderField(h.Name)] = h.Value
+		}
+		for field, sealed := range stored {
+			if sealed == "" {
+				continue
+			}
+			none = false
+			if _, err := keys.Decrypt(w.ID, field, sealed); err == nil {
+				return true
+			}
+		}
+	}
+	return none
+}
+
 func (c *Commands) reseal(ctx context.Context, caller Caller, id domain.WebhookID) (done bool, err error) {
 	_, err = c.Directory.Execute(ctx, func(context.Context) (eventstore.Unit, error) {
 		w, _ := c.Directory.Webhook(id)

@@ -90,6 +90,9 @@ to the others, and then rotate on the first and copy again. No machine meets a k
 				return err
 			}
 			return db.use(c, func(s *session) error {
+				if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
+					return err
+				}
 				change, action := keys.Rotate, domain.AdminKeyRotated
 				said := "Key %s seals from now on\n"
 				if stage {
@@ -131,12 +134,18 @@ func newKeysRewrapCommand(db *databaseOptions, open func() (*vault.Vault, error)
 }
 
 func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {
+	if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
+		return err
+	}
 	s.commands.Vault = keys
 	bar := newProgress(c, -1, "Re-encrypting")
 	done, err := s.commands.ResealSecrets(c.Context(), caller(), func(done, total int) {
 		bar.set(int64(done), int64(total))
 	})
 	bar.end()
+	if err == nil {
+		err = keys.StoreProbe(c.Context(), s.pool)
+	}
 	if err != nil {
 		return fmt.Errorf("%w; run keys rewrap to go on", err)
 	}

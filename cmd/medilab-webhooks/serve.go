@@ -120,10 +120,6 @@ func (s *server) build(ctx context.Context) error {
 	if err := outbox.SyncEventTypes(ctx, s.pool, catalog); err != nil {
 		return err
 	}
-	keys, err := s.openVault(ctx)
-	if err != nil {
-		return err
-	}
 	client, err := newSender(s.settings)
 	if err != nil {
 		return err
@@ -139,6 +135,10 @@ func (s *server) build(ctx context.Context) error {
 	})
 	if err := directory.Open(ctx, s.log); err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
+	}
+	keys, err := vault.OpenFor(ctx, s.pool, s.settings.keys, func(v *vault.Vault) bool { return directory.Decrypts(v) })
+	if err != nil {
+		return databaseError(err)
 	}
 	attempter := &commands.Attempter{Sender: client, Decrypter: keys, Clock: s.log.Clock()}
 	s.commands = &commands.Commands{
@@ -183,15 +183,6 @@ func nodeName() string {
 		host = "unknown"
 	}
 	return host + "/" + strconv.Itoa(os.Getpid())
-}
-
-// openVault opens the keyset; a database without webhooks may get a new one.
-func (s *server) openVault(ctx context.Context) (*vault.Vault, error) {
-	var holdsSecrets bool
-	if err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM medilab.events WHERE stream LIKE 'webhook-%')`).Scan(&holdsSecrets); err != nil {
-		return nil, databaseError(err)
-	}
-	return vault.Open(s.settings.keys, holdsSecrets)
 }
 
 // run serves until ctx ends or serving fails, and then stops the parts: requests first, calls next,
