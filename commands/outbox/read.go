@@ -40,10 +40,41 @@ type reader struct {
 	oldest int64 // the oldest transaction open at the end of the last read
 
 	lookAt time.Time // when the gaps are to be looked into again
+	idle   idleness
+}
+
+// idleness knows when nothing can show up in the outbox before the next number is taken.
+type idleness struct {
+	number  int64 // the last that was taken, as an earlier read found it
+	until   int64 // the next transaction id after that
+	settled bool  // every transaction that took a number up to that has ended, and its rows are read
+}
+
+// observe notes the result of a read that found no rows, or some. See gapTracker.observe.
+func (i *idleness) observe(empty bool, number, next, oldest int64) {
+	if !empty || number != i.number || i.until == 0 {
+		*i = idleness{number: number, until: next}
+	}
+	i.settled = empty && i.until <= oldest
+}
+
+const numberSQL = `SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM medilab.outbox_seq_seq`
+
+// isIdle reports whether nothing was emitted since all was read. It costs a fraction of a
+// read.
+func (r *reader) isIdle(ctx context.Context) bool {
+	if !r.idle.settled || r.conn == nil {
+		return false
+	}
+	var number int64
+	err := r.conn.QueryRow(ctx, numberSQL).Scan(&number)
+	return err == nil && number == r.idle.number // else a read says what is wrong
 }
 
 // restart forgets what was seen: another node may have relayed since.
-func (r *reader) restart() { r.gaps, r.oldest, r.lookAt = gapTracker{}, 0, time.Time{} }
+func (r *reader) restart() {
+	r.gaps, r.oldest, r.lookAt, r.idle = gapTracker{}, 0, time.Time{}, idleness{}
+}
 
 // close closes the connection.
 func (r *reader) close(ctx context.Context) error {
@@ -51,7 +82,7 @@ func (r *reader) close(ctx context.Context) error {
 		return nil
 	}
 	conn := r.conn
-	r.conn = nil
+	r.conn, r.idle = nil, idleness{}
 	defer conn.Release()
 	return conn.Conn().Close(ctx) // its settings are not for others
 }
@@ -105,12 +136,14 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 	}
 	var batch pgx.Batch
 	batch.Queue(readSQL, first, last, r.gaps.highWater, maxBatchBytes)
+	batch.Queue(numberSQL)
 	// A statement of its own, afterwards: it sees at least the transactions that the first one saw.
-	batch.Queue(`SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint,
+	// A snapshot ends behind the last transaction that has ended; age counts up to the next one.
+	batch.Queue(`SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint + age(pg_snapshot_xmax(s)::xid),
 		EXISTS (SELECT FROM medilab.readers WHERE name = $2 AND node = $1) FROM pg_current_snapshot() AS s`, node, leaseName)
 	results := r.conn.SendBatch(ctx, &batch)
 	var seqs []int64
-	var oldest, next int64
+	var number, oldest, next int64
 	rows, err := results.Query()
 	if err == nil {
 		var e emission
@@ -120,6 +153,9 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 			e.data = nil
 			return nil
 		})
+	}
+	if err == nil {
+		err = results.QueryRow().Scan(&number)
 	}
 	if err == nil {
 		err = results.QueryRow().Scan(&oldest, &next, &owner)
@@ -132,9 +168,11 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 	}
 	if look {
 		r.gaps.observe(seqs, next, r.oldest)
+		r.idle.observe(len(seqs) == 0, number, next, r.oldest)
 		r.lookAt = started.Add(lookPart * time.Since(started))
 	} else if len(seqs) > 0 {
 		r.gaps.observe(seqs, next, 0)
+		r.idle = idleness{}
 	}
 	r.oldest = oldest
 	return found, true, nil

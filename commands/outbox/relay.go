@@ -21,7 +21,9 @@ import (
 
 const (
 	pollInterval  = 50 * time.Millisecond
-	claimInterval = time.Second // how often a node that does not own the relay tries to
+	idleInterval  = 250 * time.Millisecond // while nothing is emitted
+	readInterval  = 5 * time.Second        // how often an idle outbox is read, and the lease looked at
+	claimInterval = time.Second            // how often a node that does not own the relay tries to
 	errorPause    = 250 * time.Millisecond
 	maxCostly     = 1000 // events that take long to match and are read, and a reading more
 	// silence of the node that relays, after which another does: emitted events wait for it.
@@ -40,6 +42,7 @@ type Relay struct {
 	logger    *slog.Logger
 
 	reader  reader
+	readAt  time.Time
 	owner   bool
 	costly  []emission // read, and not moved yet, see step
 	few     int        // of them are moved next
@@ -90,6 +93,8 @@ func (r *Relay) Run(ctx context.Context) error {
 			pause = claimInterval
 		case moved:
 			pause = 0
+		case r.reader.idle.settled:
+			pause = idleInterval
 		}
 		failing = err != nil
 		if pause > 0 && !r.sleep(ctx, pause) {
@@ -130,6 +135,10 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 		r.reader.restart()
 		r.costly = nil
 	}
+	if len(r.costly) == 0 && time.Since(r.readAt) < readInterval && r.reader.isIdle(ctx) {
+		return false, nil
+	}
+	r.readAt = time.Now()
 	var batch []emission
 	if len(r.costly) < maxCostly {
 		owner := false
