@@ -187,7 +187,7 @@ func (d *Directory) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-d.changed:
-		case <-time.After(poll):
+		case <-time.After(d.log.Pace(poll)):
 		}
 		if err := d.CatchUp(ctx); err != nil && ctx.Err() == nil {
 			d.logger.Warn("configuration not read, trying again", "error", err)

@@ -114,6 +114,10 @@ func (a *appender) send(batch []*pending, demanded Position) error {
 		events[i].Position = base + Position(i) + 1
 		events[i].RecordedAt = recordedAt
 	}
+	a.log.noteActivity()
+	if a.log.config.Announce {
+		announce = append(announce, announcedAppend)
+	}
 	a.log.Announce(announce...)
 	a.committed(batch, events)
 	return nil

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -45,6 +47,7 @@ type Log struct {
 	logger   *slog.Logger
 	tail     *tail
 	appender *appender
+	active   atomic.Pointer[time.Time] // when something was last appended here, or other nodes lived
 
 	announcements announcements
 	listeners     struct {
@@ -64,6 +67,7 @@ func Open(config Config) *Log {
 	l := &Log{Limiter: cpulimit.New(), pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger, tail: newTail()}
 	l.listeners.all = map[chan struct{}]*listener{}
 	l.announcements.process, l.announcements.keys = rand.Text(), map[string]struct{}{}
+	l.noteActivity()
 	l.SetAnnounce(config.Announce)
 	l.appender = newAppender(l)
 	return l

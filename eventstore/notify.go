@@ -89,6 +89,10 @@ const (
 // AnnouncedAll is announced in place of more keys than one notification holds.
 const AnnouncedAll = "*"
 
+// announcedAppend is announced of an append that needs no other key, by a process that
+// always announces.
+const announcedAppend = "append"
+
 // AnnouncedConfiguration is announced by the log itself: the configuration has changed.
 const AnnouncedConfiguration = "configuration"
 
@@ -125,7 +129,38 @@ func (l *Log) sendAnnouncements() {
 }
 
 // SetAnnounce turns announcements on or off: only other processes need them.
-func (l *Log) SetAnnounce(on bool) { l.announcements.on.Store(on) }
+func (l *Log) SetAnnounce(on bool) {
+	if on {
+		l.noteActivity()
+	}
+	if !l.announcements.on.Swap(on) && on {
+		l.wakeListeners()
+	}
+}
+
+func (l *Log) noteActivity() {
+	now := time.Now()
+	l.active.Store(&now)
+}
+
+// Pace returns how long to wait between two looks for what other processes have done:
+// usual while this one appends or other nodes live, or did lately, and longer on a node
+// that is alone and idle. Commands, which are no nodes, announce what they append.
+func (l *Log) Pace(usual time.Duration) time.Duration {
+	const lately, idle = 2 * LeaseTime, 5 * time.Second
+	if time.Since(*l.active.Load()) < lately {
+		return usual
+	}
+	return max(usual, idle)
+}
+
+func (l *Log) wakeListeners() {
+	l.listeners.Lock()
+	defer l.listeners.Unlock()
+	for c := range l.listeners.all {
+		signal(c)
+	}
+}
 
 // Announce notifies other processes of the keys, soon. See Listen.
 func (l *Log) Announce(keys ...string) {
@@ -194,6 +229,7 @@ func (l *Log) listenOnce(ctx context.Context, handle func(keys []string)) error 
 	if _, err := conn.Exec(ctx, `LISTEN `+channel); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	l.wakeListeners()
 	handle([]string{AnnouncedAll}) // what was announced before may have been missed
 	for {
 		n, err := waitForNotification(ctx, conn)
@@ -204,6 +240,7 @@ func (l *Log) listenOnce(ctx context.Context, handle func(keys []string)) error 
 			continue
 		}
 		if keys := strings.Split(n.Payload, ","); keys[0] != l.announcements.process {
+			l.wakeListeners()
 			handle(keys[1:])
 		}
 	}

@@ -129,7 +129,7 @@ func (s *Subscription) HandleError(_ watermill.LoggerAdapter, noMessage bool, er
 		}
 		return 0
 	}
-	timer := time.NewTimer(pollInterval)
+	timer := time.NewTimer(s.log.Pace(pollInterval))
 	defer timer.Stop()
 	select {
 	case <-s.wake:

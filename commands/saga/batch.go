@@ -118,7 +118,7 @@ func (b *batcher) run(ctx context.Context) {
 			b.s.logger.Warn("making batches failed, trying again", "error", err)
 			b.s.sleep(ctx, claimErrorPause)
 		}
-		timer := time.NewTimer(b.due.wait(b.s.clock.Now().Add(-b.turn()), batchPoll))
+		timer := time.NewTimer(b.due.wait(b.s.clock.Now().Add(-b.turn()), b.s.log.Pace(batchPoll)))
 		select {
 		case <-ctx.Done():
 		case <-b.wake:

@@ -139,7 +139,7 @@ func (c *claimer) claimable(webhooks [][16]byte, rooms []int32) ([][16]byte, []i
 func (c *claimer) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	began, poll := time.Now(), claimPoll
+	began, poll := time.Now(), c.s.log.Pace(claimPoll)
 	defer func() {
 		now, took := time.Now(), time.Since(began)
 		c.lookAt, c.rest = now.Add(max(poll, lookShare*took)), now.Add(lookRest*took)

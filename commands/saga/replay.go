@@ -30,44 +30,48 @@ func newReplayer(s *session) *replayer {
 }
 
 func (r *replayer) run(ctx context.Context) {
-	timer := time.NewTicker(replayPoll)
-	defer timer.Stop()
 	failing := false
 	for {
-		err := r.step(ctx)
+		idle, err := r.step(ctx)
 		if err != nil && ctx.Err() == nil && !failing {
 			r.s.logger.Warn("a replay does not go on, trying again", "error", err)
 		}
 		failing = err != nil
+		pause := replayPoll
+		if idle {
+			pause = r.s.log.Pace(replayPoll)
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.wake:
 		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 
-// step goes on with every replay that there is.
-func (r *replayer) step(ctx context.Context) error {
+// step goes on with every replay that there is, and reports whether there is none.
+func (r *replayer) step(ctx context.Context) (idle bool, err error) {
 	now := r.s.clock.Now()
 	unfinished, err := r.all.Unfinished(ctx, r.since)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if len(unfinished) == 0 {
 		r.since = replaysSince(now.Add(-replaySlack))
-		return nil
+		return true, nil
 	}
 	_, owned, err := r.s.log.AcquireLease(ctx, r.s.node, "replays", eventstore.LeaseTime)
 	if err != nil || !owned {
-		return err
+		return false, err
 	}
 	var failed []error
 	for _, id := range unfinished {
 		failed = append(failed, r.all.Continue(ctx, id))
 	}
-	return errors.Join(failed...)
+	return false, errors.Join(failed...)
 }
 
 // replaysSince is below the id of every replay that was requested at the time or

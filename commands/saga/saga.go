@@ -124,6 +124,7 @@ func (s *Saga) Announced(keys []string) {
 			now.look()
 		}
 	}
+	signal(now.replays.wake)
 }
 
 // Figures of this node's deliveries, for metrics.
@@ -185,6 +186,7 @@ func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 		log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
 		logger: c.Logger, attempted: c.Attempted, sweep: make(chan struct{}, 1), deleted: make(chan struct{}, 1), lanes: newLanes(s.workers),
 	}
+	c.Log.SetAnnounce(true) // what this node had under another id may wait: Pace
 	node, err := eventstore.Join(ctx, c.Pool, c.Log.Clock(), c.Name, c.Logger, func(peers eventstore.Peers) {
 		c.Log.SetAnnounce(peers.Others > 0)
 		if calls := now.lanes.balance(peers); now.claimer != nil {

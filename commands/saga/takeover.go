@@ -39,8 +39,11 @@ func (s *session) takeOver(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			s.logger.Warn("taking over from dead nodes failed, trying again", "error", err)
 		}
-		if err != nil || n < takeoverPage {
+		switch {
+		case err != nil:
 			s.sleep(ctx, takeoverPoll)
+		case n < takeoverPage:
+			s.sleep(ctx, s.log.Pace(takeoverPoll))
 		}
 	}
 }
