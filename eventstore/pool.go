@@ -26,6 +26,9 @@ func OpenPool(ctx context.Context, url string, maxConns int, checks ...func(cont
 	config.MaxConns, config.MinConns, config.MinIdleConns = int32(max(2, maxConns)), 0, 0
 	config.MaxConnIdleTime = 5 * time.Minute
 	config.PrepareConn = replan
+	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
+		return p.IdleDuration > time.Second && !replanDue(p.Conn) // replan asks the server too
+	}
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		for _, check := range append([]func(context.Context, *pgx.Conn) error{prepareSession}, checks...) {
 			if err := check(ctx, conn); err != nil {
@@ -56,18 +59,23 @@ const replanEvery = 2 * time.Second
 // A connection whose server is another than at its start is of no use: it has lost its
 // session, as when a pooler leaves session mode.
 func replan(ctx context.Context, conn *pgx.Conn) (bool, error) {
-	const planned = "medilab planned at"
 	kept := conn.PgConn().CustomData()
-	at, known := kept[planned].(time.Time)
-	if known && time.Since(at) < replanEvery {
-		return true, nil
-	}
-	if known {
+	if replanDue(conn) {
 		results, err := conn.PgConn().Exec(ctx, `DISCARD PLANS; SELECT pg_backend_pid()`).ReadAll()
 		if err != nil || string(results[1].Rows[0][0]) != kept[serverOf] {
 			return false, nil //nolint:nilerr // the connection is of no use: the pool makes another
 		}
 	}
-	kept[planned] = time.Now()
+	if _, known := kept[plannedAt]; !known || replanDue(conn) {
+		kept[plannedAt] = time.Now()
+	}
 	return true, nil
+}
+
+const plannedAt = "medilab planned at"
+
+// replanDue reports whether the connection has kept its plans for long enough.
+func replanDue(conn *pgx.Conn) bool {
+	at, known := conn.PgConn().CustomData()[plannedAt].(time.Time)
+	return known && time.Since(at) >= replanEvery
 }

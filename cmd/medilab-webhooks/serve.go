@@ -213,6 +213,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	}
 	if s.embedded != nil {
 		group.Go(func() { s.embedded.Supervise(work) })
+		group.Go(func() { s.paceVacuum(work) })
 	}
 	group.Go(func() { s.commands.Directory.Run(work) })
 	group.Go(func() {

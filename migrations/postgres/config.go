@@ -28,9 +28,6 @@ func (o Options) arguments(socketDir string, port int) []string {
 		"checkpoint_timeout": "15min",
 		"wal_compression":    "off",
 		"track_io_timing":    "off",
-		// The queue's rows are short-lived: dead ones must be removed before a claim has to step
-		// over them, and before the queue grows on disk.
-		"autovacuum_naptime": "2s",
 
 		// An acknowledged event is on disk.
 		"fsync":              "on",
@@ -63,7 +60,7 @@ func (o Options) arguments(socketDir string, port int) []string {
 	if o.Disposable {
 		maps.Copy(all, map[string]string{
 			"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
-			"shared_buffers": "64MB", "max_connections": "300", "max_wal_size": "1GB",
+			"shared_buffers": "64MB", "max_connections": "300", "max_wal_size": "1GB", "autovacuum_naptime": "2s",
 		})
 	}
 	maps.Copy(all, o.Settings)
