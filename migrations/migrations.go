@@ -102,11 +102,8 @@ func Pending(ctx context.Context, db Querier) (bool, error) {
 	}
 	var have int64
 	err = db.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM `+versionTable).Scan(&have)
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) {
-		switch refused.Code {
-		case "42P01", "3F000": // no such table, no such schema: never migrated
-			return true, nil
-		}
+	if isMissing(err) { // never migrated
+		return true, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read the schema version: %w", err)
@@ -115,6 +112,12 @@ func Pending(ctx context.Context, db Querier) (bool, error) {
 		return false, ErrNewer
 	}
 	return have < want, nil
+}
+
+// isMissing reports whether the server refused a query because its table or schema is not there.
+func isMissing(err error) bool {
+	refused := (*pgconn.PgError)(nil)
+	return errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "3F000")
 }
 
 // Fingerprint identifies the content of all migrations: equal fingerprints build equal schemas.
@@ -206,13 +209,12 @@ func lock(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (unlock 
 // awaitOldNodes waits until no node has a lease: one that has is of an older version, as it works on
 // a schema that lacks a migration of this one, and would damage what it does not know.
 func awaitOldNodes(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) error {
-	var made bool
-	if err := pool.QueryRow(ctx, `SELECT to_regclass('medilab.nodes') IS NOT NULL`).Scan(&made); err != nil || !made {
-		return err
-	}
 	return poll(ctx, logger, "stop the nodes of the older version: the migrations wait for them", func() (nodes string, err error) {
 		err = pool.QueryRow(ctx, `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM medilab.nodes
 			WHERE lease_until > clock_timestamp()`).Scan(&nodes)
+		if isMissing(err) {
+			return "", nil
+		}
 		return nodes, err
 	})
 }

@@ -205,14 +205,12 @@ func (l logged) Handle(_ context.Context, r slog.Record) error {
 func TestWaiting(t *testing.T) {
 	for name, wait := range map[string]struct{ begin, end, says string }{
 		"another's migrations": {`SELECT pg_advisory_lock(x'6d6564696c6162'::bigint)`, `SELECT pg_advisory_unlock_all()`, "process "},
-		"a node of an older version": {`INSERT INTO medilab.nodes (name, lease_until) VALUES ('old-machine/7', 'infinity')`,
-			`UPDATE medilab.nodes SET lease_until = '-infinity'`, "old-machine/7"},
+		"a node of an older version": {`CREATE SCHEMA medilab; CREATE TABLE medilab.nodes AS SELECT 'old-machine/7' AS name, 'infinity'::timestamptz AS lease_until`,
+			`DROP TABLE medilab.nodes`, "old-machine/7"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url := testdb.New(t)
+			url := testdb.NewEmpty(t)
 			conn := connect(t, url)
-			execute(t, conn, `DROP FUNCTION medilab.check_schema_version CASCADE; DROP TABLE medilab.keyset_probe;
-				DELETE FROM medilab.schema_version WHERE version_id >= 17`)
 			execute(t, conn, wait.begin)
 			log := logged{lines: make(chan string, 10)}
 			ended := make(chan error, 1)

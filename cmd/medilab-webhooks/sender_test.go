@@ -28,7 +28,7 @@ func TestMaxConnectionsLeaveDescriptors(t *testing.T) {
 		{256, 512, 64}, // calls must wait for each other's descriptors
 		{1 << 20, 512, 8192},
 	} {
-		if got := maxConnections(c.descriptors, c.workers); got != c.want {
+		if got := maxConnections(c.descriptors, c.workers, 24); got != c.want {
 			t.Errorf("%d descriptors and %d workers: %d connections, want %d", c.descriptors, c.workers, got, c.want)
 		}
 	}

@@ -62,16 +62,16 @@ func newWebServer(front *http.Server) *nethttp.Server {
 // maxConnections returns how many clients may be connected if so many descriptors may be
 // open: what calls and the database need is kept for them, and what the limit says is not
 // used up.
-func maxConnections(descriptors, workers int) int {
+func maxConnections(descriptors, workers, connections int) int {
 	const most, files = 8192, 64
-	left := descriptors - workers - serverConnections - files
+	left := descriptors - workers - connections - files
 	return min(most, max(descriptors/4, min(descriptors/2, left)))
 }
 
 // listen serves until web is shut down.
 func (s *server) listen(web *nethttp.Server, raw net.Listener) error {
 	config := fastpath.Config{
-		MaxConns: maxConnections(descriptorLimit(), s.settings.workers), ReadTimeout: web.ReadHeaderTimeout, IdleTimeout: web.IdleTimeout, Handler: web.Handler, Problem: http.Refused,
+		MaxConns: maxConnections(descriptorLimit(), s.settings.workers, s.settings.connections), ReadTimeout: web.ReadHeaderTimeout, IdleTimeout: web.IdleTimeout, Handler: web.Handler, Problem: http.Refused,
 	}
 	if s.settings.roles[roleAPI] {
 		config.Paths = http.FastPaths
