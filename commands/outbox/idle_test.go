@@ -18,7 +18,7 @@ func TestIdleOutboxIsNotRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, owned, err := r.log.AcquireLease(t.Context(), node, leaseName); err != nil || !owned {
+	if _, owned, err := r.log.AcquireLease(t.Context(), node, leaseName, silence); err != nil || !owned {
 		t.Fatal(owned, err)
 	}
 	reading := reader{pool: r.pool}
