@@ -320,7 +320,7 @@ func TestEmittersKeepTheirRight(t *testing.T) {
 		DELETE FROM medilab.schema_version WHERE version_id = 21;
 		CREATE ROLE `+role+`; GRANT USAGE ON SCHEMA medilab TO `+role+`; GRANT EXECUTE ON FUNCTION medilab.emit TO `+role)
 	defer execute(t, conn, `DROP OWNED BY `+role+`; DROP ROLE `+role)
-	if _, err := migrations.Up(t.Context(), url); err != nil {
+	if _, err := up(t, url); err != nil {
 		t.Fatal(err)
 	}
 	var may, public int
