@@ -75,7 +75,7 @@ func (w *output) look(line string) {
 		}
 	}
 	switch {
-	case strings.Contains(line, "database system is ready to accept connections"):
+	case strings.Contains(line, "database system is ready to accept"):
 		w.isReady = true
 		close(w.ready)
 	case strings.Contains(line, "not properly shut down"):
