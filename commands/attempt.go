@@ -222,6 +222,13 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	return ready, nil
 }
 
+// Forget forgets what was made of webhooks: the log may have lost these versions of them.
+func (a *Attempter) Forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.ready)
+}
+
 func (a *Attempter) key(id domain.WebhookID, sealed domain.Sealed, redact *redactor) (*domain.SigningKey, error) {
 	if sealed == "" {
 		return nil, nil

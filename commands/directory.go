@@ -39,10 +39,11 @@ type Directory struct {
 
 // snapshot is the configuration at one moment. It never changes.
 type snapshot struct {
-	position eventstore.Position // of a webhook's last change; see eventstore.Unit.Configuration
-	registry *domain.Registry
-	tokens   map[domain.TokenID]domain.Token
-	byHash   map[string]domain.TokenID
+	generation int64               // of the log; see eventstore.Unit.Generation
+	position   eventstore.Position // of a webhook's last change; see eventstore.Unit.Configuration
+	registry   *domain.Registry
+	tokens     map[domain.TokenID]domain.Token
+	byHash     map[string]domain.TokenID
 }
 
 // draft is the next snapshot while events are applied.
@@ -71,7 +72,7 @@ func (d *Directory) Open(ctx context.Context, log *eventstore.Log) error {
 func (d *Directory) Observe(batch []eventstore.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if batch[0].Position != d.position+1 {
+	if batch[0].Position != d.position+1 || !d.current() {
 		return // another process appended in between: CatchUp reads both
 	}
 	configuration := d.Configuration()
@@ -97,14 +98,11 @@ func (d *Directory) CatchUp(ctx context.Context) error { return d.catchUp.Refres
 func (d *Directory) readLog(ctx context.Context) error {
 	asked := time.Now()
 	d.mu.RLock()
-	position, configuration := d.position, d.Configuration()
+	position, generation := d.position, d.snapshot.Load().generation
 	d.mu.RUnlock()
-	read, err := d.log.ReadConfiguration(ctx, position)
+	read, err := d.log.ReadConfiguration(ctx, position, generation)
 	if err != nil {
 		return err
-	}
-	if read.Head < position || read.Head == position && read.Current != configuration {
-		return d.startOver(ctx)
 	}
 	// Under the lock, for which this process's appends wait, they are there already.
 	compiled := make([]*filter.Filter, len(read.Events))
@@ -115,11 +113,14 @@ func (d *Directory) readLog(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.read.Store(&asked)
-	if read.Head <= d.position {
+	var next *draft
+	if read.Generation != generation { // what was folded may not be in the log any more
+		next = &draft{snapshot: snapshot{generation: read.Generation}, webhooks: domain.NewRegistry().Draft()}
+		d.position = 0
+	} else if read.Head <= d.position {
 		return nil // what this process appended meanwhile goes further
 	}
-	var next *draft
-	if len(read.Events) > 0 || read.Current != d.Configuration() {
+	if next == nil && (len(read.Events) > 0 || read.Current != d.Configuration()) {
 		next = d.draft()
 	}
 	for i := range read.Events {
@@ -129,17 +130,6 @@ func (d *Directory) readLog(ctx context.Context) error {
 	}
 	d.publish(next, read.Current, read.Head)
 	return nil
-}
-
-// startOver folds the log from its beginning: it does not hold any more what was folded
-// (an older copy of the database took its place).
-func (d *Directory) startOver(ctx context.Context) error {
-	d.logger.Error("the log is shorter than it was: the configuration is read again from its beginning")
-	d.mu.Lock()
-	d.position = 0
-	d.snapshot.Store(&snapshot{registry: domain.NewRegistry()})
-	d.mu.Unlock()
-	return d.readLog(ctx)
 }
 
 func (d *Directory) draft() *draft {
@@ -157,10 +147,14 @@ func (d *Directory) publish(next *draft, configuration, head eventstore.Position
 	d.position = head
 }
 
+// current reports whether what is folded here is in the log: it has not lost its tail
+// since.
+func (d *Directory) current() bool { return d.snapshot.Load().generation == d.log.Generation() }
+
 // Age returns how long ago the log was read for what others append: the directory
 // holds all that was appended before.
 func (d *Directory) Age() time.Duration {
-	if asked := d.read.Load(); asked != nil {
+	if asked := d.read.Load(); asked != nil && d.current() {
 		return time.Since(*asked)
 	}
 	return math.MaxInt64

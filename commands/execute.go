@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,16 +16,20 @@ import (
 const races = 100
 
 // Execute appends what decide returns, and decides again when another writer was
-// first: each time, decide loads what it decides on. A unit without writes is nothing
+// first or the log lost its tail: each time, decide loads what it decides on. A unit without writes is nothing
 // to append. The error is decide's or that of Append.
 func (d *Directory) Execute(ctx context.Context, decide func(ctx context.Context) (eventstore.Unit, error)) (eventstore.Appended, error) {
 	for attempt := 1; ; attempt++ {
+		generation := d.log.Generation()
 		unit, err := decide(ctx)
 		if err != nil || len(unit.Writes) == 0 {
 			return eventstore.Appended{}, err
 		}
+		if unit.Generation == 0 {
+			unit.Generation = generation
+		}
 		appended, err := d.Append(ctx, unit)
-		if err == nil || !eventstore.IsConflict(err) || attempt == races {
+		if err == nil || !eventstore.IsConflict(err) && !errors.Is(err, eventstore.ErrTailLost) || attempt == races {
 			return appended, err
 		}
 	}
@@ -37,7 +42,7 @@ func (d *Directory) Execute(ctx context.Context, decide func(ctx context.Context
 func (d *Directory) Append(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
 	configures := slices.ContainsFunc(unit.Writes, func(w eventstore.Write) bool { return eventstore.IsConfiguration(w.Stream) })
 	appended, err := d.decideAndAppend(ctx, unit, configures)
-	if !configures || err == nil && d.Position() >= appended.First || err != nil && !eventstore.IsConflict(err) {
+	if !configures || err == nil && d.current() && d.Position() >= appended.First || err != nil && !eventstore.IsConflict(err) {
 		return appended, err
 	}
 	return appended, errors.Join(err, d.CatchUp(ctx))
@@ -55,7 +60,7 @@ func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, c
 	}
 	appended, err := d.tryAppend(ctx, unit)
 	known := eventstore.Position(-1)
-	for lost := 1; errors.Is(err, eventstore.ErrConfigurationChanged); lost++ {
+	for lost := 1; outdated(err); lost++ {
 		if lost == patience {
 			release, err := d.holdConfiguration(ctx)
 			if err != nil {
@@ -65,6 +70,9 @@ func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, c
 		}
 		if err := d.CatchUp(ctx); err != nil {
 			return eventstore.Appended{}, err
+		}
+		if unit.Generation != 0 && unit.Generation != d.log.Generation() {
+			return eventstore.Appended{}, eventstore.ErrTailLost // so is the rest that the unit was decided by
 		}
 		if d.Configuration() == known { // nothing newer than what was refused
 			return eventstore.Appended{}, fmt.Errorf("%w: the configuration of the log cannot be read", eventstore.ErrUnavailable)
@@ -89,6 +97,11 @@ func (d *Directory) holdConfiguration(ctx context.Context) (release func(), err 
 		return nil, err
 	}
 	return func() { change(); <-d.holding }, nil
+}
+
+// outdated reports whether the unit was decided by another configuration than the log's.
+func outdated(err error) bool {
+	return errors.Is(err, eventstore.ErrConfigurationChanged) || errors.Is(err, eventstore.ErrTailLost)
 }
 
 func (d *Directory) tryAppend(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
@@ -121,6 +134,7 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 			triggered.Recipients = now.registry.Recipients(eventType, triggered.EventData)
 			w.Events[i].Data, w.Events[i].Value = stored(triggered)
 			unit.Configuration = &now.position
+			unit.Generation = min(now.generation, cmp.Or(unit.Generation, now.generation))
 			unit.Rows += len(triggered.Recipients)
 			if events++; events > 1 && unit.Rows > maxDeliveries {
 				return domain.Invalid("events", fmt.Sprintf("would make more than %d deliveries, which is too much at once; send fewer events in one batch", maxDeliveries))

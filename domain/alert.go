@@ -24,7 +24,9 @@ import (
 //   - an interrupted attempt says nothing about the receiver;
 //   - a deleted webhook has no alerts;
 //   - node: a live server lacks something of its own, so that deliveries wait; one alert
-//     for all servers, about no webhook.
+//     for all servers, about no webhook;
+//   - log_lost: the database lost the end of the log; about no webhook, resolved a day
+//     later.
 
 // AlertKind says what an alert is about. It is a closed set.
 type AlertKind string
@@ -36,15 +38,16 @@ const (
 	AlertConsecutiveFailures AlertKind = "consecutive_failures"
 	AlertTimeout             AlertKind = "timeout"
 	AlertNode                AlertKind = "node"
+	AlertLogLost             AlertKind = "log_lost"
 )
 
 // AlertKinds lists them all.
-var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertNode}
+var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertNode, AlertLogLost}
 
 // AlertKey names what can be alerted of: one kind about one webhook. Its stream
 // holds every alert of that kind about it, one after another.
 type AlertKey struct {
-	Webhook WebhookID // zero for AlertNode
+	Webhook WebhookID // zero for AlertNode and AlertLogLost
 	Kind    AlertKind
 }
 
@@ -77,6 +80,13 @@ type WebhookAlertRaised struct {
 	Observed  float64    `json:"observed"`        // percent, calls or seconds, by the kind
 	Limit     float64    `json:"limit"`           // that observed is beyond
 	Nodes     []NodeLack `json:"nodes,omitempty"` // of AlertNode
+	Lost      *LostTail  `json:"lost,omitempty"`  // of AlertLogLost
+}
+
+// LostTail is the positions that the log has lost.
+type LostTail struct {
+	From int64 `json:"from,omitempty"` // 0: not known
+	To   int64 `json:"to"`
 }
 
 // WebhookAlertResolved closes it.
@@ -97,6 +107,7 @@ var _ = register(WebhookAlertRaised{}, WebhookAlertResolved{})
 type Alert struct {
 	ID      AlertID // of the last that was raised
 	Open    bool
+	Lost    LostTail // of AlertLogLost
 	Version int64
 }
 
@@ -105,6 +116,9 @@ func (a Alert) Evolve(change Change) Alert {
 	switch c := change.(type) {
 	case WebhookAlertRaised:
 		a.ID, a.Open = c.ID, true
+		if c.Lost != nil {
+			a.Lost = *c.Lost
+		}
 	case WebhookAlertResolved:
 		a.Open = false
 	}
@@ -134,6 +148,35 @@ func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
 		return WebhookAlertResolved{ID: a.ID, WebhookID: webhook, Kind: f.Kind, Message: f.Message}
 	}
 	return nil
+}
+
+// DecideLogLost raises an alert of a loss that is not on record yet. When this loss is, as
+// another process has noticed it too, the alert is raised again, under its id, only if it
+// names less of what was lost.
+func DecideLogLost(a Alert, recorded bool, lost LostTail) []Change {
+	key := AlertKey{Kind: AlertLogLost}
+	raised := WebhookAlertRaised{ID: a.ID, Kind: AlertLogLost, Lost: &lost}
+	var changes []Change
+	switch {
+	case recorded && lost.To <= a.Lost.To:
+		return nil
+	case recorded:
+		lost.From = a.Lost.From
+	default:
+		if a.Open {
+			changes = append(changes, WebhookAlertResolved{ID: a.ID, Kind: AlertLogLost, Message: "the log has lost more"})
+		}
+		raised.ID = AlertID(key.derive(a.Version + 1))
+	}
+	raised.Message = "the database lost the end of the log, " + lost.String()
+	return append(changes, raised)
+}
+
+func (l LostTail) String() string {
+	if l.From == 0 {
+		return fmt.Sprintf("up to position %d", l.To)
+	}
+	return fmt.Sprintf("positions %d to %d", l.From, l.To)
 }
 
 // AlertEvent returns the event that tells subscribers of an alert raised or resolved.

@@ -19,8 +19,9 @@ import (
 
 // appendSQL moves the head, seals and inserts, in one statement. $6 is the
 // configuration that the batch was decided by, or -1: when it is no longer current,
-// the division by zero undoes the transaction. $9 is the number, within the batch, of
-// its last event that changes the configuration, or 0.
+// the division by zero undoes the transaction. So does the root when the log does not
+// have the end that is known, $10 with its seal $11; 0: none is. $9 is the number, within
+// the batch, of its last event that changes the configuration, or 0.
 //
 // The time is read once, under the head's lock, so that times are in the order
 // of positions; greatest() keeps them so when the clock steps back. OFFSET 0
@@ -43,7 +44,14 @@ WITH head AS (
 	FROM head, unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::text[])
 		WITH ORDINALITY AS e (stream, version, type, data, metadata, n)
 )
-SELECT (SELECT base FROM head), (SELECT recorded_at FROM head), 1 / (SELECT count(*) FROM head)`
+SELECT (SELECT base FROM head), (SELECT recorded_at FROM head), (SELECT seal FROM head), 1 / (SELECT count(*) FROM head),
+	sqrt(CASE WHEN $10::bigint > 0 THEN (SELECT count(*) FROM medilab.seals WHERE last_position = $10 AND seal = $11) - 1 ELSE 0 END)`
+
+// Codes of what undoes an append: a division by zero, a root of a negative number.
+const (
+	codeConfigurationChanged = "22012"
+	codeTailLost             = "2201F"
+)
 
 // planOnceSQL makes the transaction's statements keep to their generic plans. They
 // go by keys whatever their arguments, and Postgres planned most appends again, for
@@ -78,15 +86,17 @@ func (c *columns) release() {
 	clear(c.streams)
 }
 
-// send appends the batch in one transaction, if the configuration is the demanded one; -1: any.
-func (a *appender) send(batch []*pending, demanded Position) error {
+// send appends the batch in one transaction, if the configuration is the demanded one (-1:
+// any) and the log has what is known of it in the generation.
+func (a *appender) send(batch []*pending, demanded Position, generation int64, known Anchor) error {
 	events := a.flatten(batch)
 	var q pgx.Batch
 	a.columns.fill(events)
 	defer a.columns.release()
 	c := &a.columns
 	q.Queue(planOnceSQL)
-	q.Queue(appendSQL, c.streams, c.versions, c.types, c.data, c.metadata, int64(demanded), int64(len(events)), a.hash(events), lastConfiguring(events))
+	q.Queue(appendSQL, c.streams, c.versions, c.types, c.data, c.metadata, int64(demanded), int64(len(events)), a.hash(events), lastConfiguring(events),
+		known.Position, []byte(known.Seal))
 	var announce []string
 	for _, inline := range a.log.config.Inline {
 		statements, keys, err := inline.Statements(events)
@@ -104,22 +114,24 @@ func (a *appender) send(batch []*pending, demanded Position) error {
 	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
 	defer cancel()
 	sent := time.Now()
-	base, recordedAt, err := a.exchange(ctx, &q)
+	base, end, err := a.exchange(ctx, &q)
 	if err != nil {
 		return err
 	}
 	failpoint.Pass(failpoint.AfterCommit)
-	a.log.clock.Observe(recordedAt, sent)
+	a.log.clock.Observe(end.RecordedAt, sent)
 	for i := range events {
 		events[i].Position = base + Position(i) + 1
-		events[i].RecordedAt = recordedAt
+		events[i].RecordedAt = end.RecordedAt
 	}
 	a.log.noteActivity()
+	end.Position = base + Position(len(events))
+	a.log.knowledge.saw(generation, end)
 	if a.log.config.Announce {
 		announce = append(announce, announcedAppend)
 	}
 	a.log.Announce(announce...)
-	a.committed(batch, events)
+	a.committed(batch, events, generation)
 	return nil
 }
 
@@ -141,11 +153,12 @@ func queue(q *pgx.Batch, statements []Statement) {
 }
 
 // exchange runs the batch in one round trip, which is one implicit transaction.
-func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, recordedAt time.Time, err error) {
+func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, end Anchor, err error) {
 	results := a.log.pool.SendBatch(ctx, q)
 	var one int64
+	var zero float64
 	if _, err = results.Exec(); err == nil {
-		err = results.QueryRow().Scan(&base, &recordedAt, &one)
+		err = results.QueryRow().Scan(&base, &end.RecordedAt, &end.Seal, &one, &zero)
 	}
 	for i := 2; i < q.Len() && err == nil; i++ {
 		_, err = results.Exec()
@@ -154,13 +167,14 @@ func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, r
 		err = closeErr
 	}
 	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && pgErr.Code == "22012" {
-		return 0, time.Time{}, ErrConfigurationChanged
+	switch {
+	case errors.As(err, &pgErr) && pgErr.Code == codeConfigurationChanged:
+		return 0, end, ErrConfigurationChanged
+	case pgErr != nil && pgErr.Code == codeTailLost:
+		return 0, end, ErrTailLost
 	}
-	if err != nil {
-		return 0, time.Time{}, err
-	}
-	return base, recordedAt.UTC(), nil
+	end.RecordedAt = end.RecordedAt.UTC()
+	return base, end, err
 }
 
 // hash covers the batch's events in order: all that the database keeps of them,

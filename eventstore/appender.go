@@ -190,17 +190,24 @@ func (a *appender) run() {
 
 // commit appends the batch and answers its members. A conflict or bad data fails
 // the transaction: the member at fault is answered and taken out, or, when it can't
-// be named, each goes alone. When the configuration has changed, those that were
-// decided by it are answered and the others go on without them.
+// be named, each goes alone. When the configuration has changed, or the log has lost its
+// tail, those that were decided by it are answered and the others go on without them.
 func (a *appender) commit(batch []*pending) {
 	for len(batch) > 0 {
+		generation, known := a.log.knowledge.now()
+		batch = withoutLost(batch, generation)
 		demanded := demandedBy(batch)
 		if batch = withoutOlder(batch, demanded); len(batch) == 0 {
 			return
 		}
-		err := a.send(batch, demanded)
+		err := a.send(batch, demanded, generation, known)
 		if err == nil {
 			return
+		}
+		if errors.Is(err, ErrTailLost) {
+			if err = a.checkLog(generation); err == nil {
+				continue
+			}
 		}
 		if errors.Is(err, ErrConfigurationChanged) {
 			batch = withoutOlder(batch, demanded+1)
@@ -226,6 +233,31 @@ func (a *appender) commit(batch []*pending) {
 		batch[at].finish(Appended{}, refusal(batch[at].unit, pgErr))
 		batch = slices.Delete(batch, at, at+1)
 	}
+}
+
+// checkLog begins a new generation after an append found that the log has lost its tail.
+func (a *appender) checkLog(generation int64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
+	defer cancel()
+	if _, err := a.log.knowledge.check(ctx, a.log.pool); err != nil {
+		return err
+	}
+	if a.log.Generation() == generation { // servers that do not agree
+		return ErrTailLost
+	}
+	return nil
+}
+
+// withoutLost answers the members that were decided in an earlier generation, and returns
+// the others.
+func withoutLost(batch []*pending, generation int64) []*pending {
+	return slices.DeleteFunc(batch, func(p *pending) bool {
+		if p.unit.Generation == 0 || p.unit.Generation == generation {
+			return false
+		}
+		p.finish(Appended{}, ErrTailLost)
+		return true
+	})
 }
 
 // withoutOlder answers the members that were decided by an older configuration than the
@@ -271,8 +303,8 @@ func (a *appender) flatten(batch []*pending) []Event {
 
 // committed notifies first the readers of this process, then the callers: a
 // caller that was answered finds its event everywhere in memory.
-func (a *appender) committed(batch []*pending, events []Event) {
-	a.log.tail.add(events)
+func (a *appender) committed(batch []*pending, events []Event, generation int64) {
+	a.log.tail.add(events, generation)
 	for _, observe := range a.log.config.Observers {
 		observe(events)
 	}

@@ -13,19 +13,27 @@ type Configuration struct {
 	Events  []Event  // of webhooks' and tokens' streams, in order
 	Head    Position // up to which these are all
 	Current Position // the last event of a webhook's stream; see Unit.Configuration
+	// Generation is the log's; what was read in another may be gone.
+	Generation int64
 }
 
 const configurationSQL = `SELECT ` + eventColumns + ` FROM medilab.events
 	WHERE position > $1 AND position <= $2 AND (stream LIKE 'webhook-%' OR stream LIKE 'token-%') ORDER BY position`
 
-// ReadConfiguration reads the configuration's events after the position, all as of one
-// moment.
-func (l *Log) ReadConfiguration(ctx context.Context, after Position) (c Configuration, err error) {
+// ReadConfiguration reads the configuration's events after the position, which was reached
+// in the generation, all as of one moment. In a new generation it reads all of them.
+func (l *Log) ReadConfiguration(ctx context.Context, after Position, generation int64) (c Configuration, err error) {
 	tx, err := l.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return c, fmt.Errorf("read configuration: %w", err)
 	}
 	defer tx.Rollback(ctx) //nolint:errcheck // read only: nothing to undo
+	if c.Generation, err = l.knowledge.check(ctx, tx); err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	if c.Generation != generation {
+		after = 0
+	}
 	if err := tx.QueryRow(ctx, `SELECT position, configuration FROM medilab.log_head`).Scan(&c.Head, &c.Current); err != nil {
 		return c, fmt.Errorf("read configuration: %w", err)
 	}

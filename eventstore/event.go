@@ -64,6 +64,9 @@ type Unit struct {
 	// unit is appended only while it is the current one, else the append returns
 	// ErrConfigurationChanged.
 	Configuration *Position
+	// Generation, when set, is the log's generation in which the unit was decided: when
+	// it is over, the append returns ErrTailLost.
+	Generation int64
 	// Rows is about how many rows the inline projections write for the unit beside its
 	// events: they bound a batch.
 	Rows int

@@ -32,6 +32,12 @@ type Config struct {
 	Logger    *slog.Logger
 	Clock     *Clock
 
+	// Guard is that of the pool; nil: one that guards nothing.
+	Guard *Guard
+	// Lost is called when the log has lost its tail, before anything is answered by what
+	// it has. It must not block nor use the log.
+	Lost func(Loss)
+
 	// Announce makes Announce reach other processes from the start; see SetAnnounce.
 	Announce bool
 }
@@ -41,13 +47,14 @@ type Log struct {
 	// Limiter is where what this process computes of the log takes turns.
 	Limiter *cpulimit.Limiter
 
-	pool     *pgxpool.Pool
-	config   Config
-	clock    *Clock
-	logger   *slog.Logger
-	tail     *tail
-	appender *appender
-	active   atomic.Pointer[time.Time] // when something was last appended here, or other nodes lived
+	pool      *pgxpool.Pool
+	config    Config
+	clock     *Clock
+	logger    *slog.Logger
+	tail      *tail
+	appender  *appender
+	knowledge *knowledge
+	active    atomic.Pointer[time.Time] // when something was last appended here, or other nodes lived
 
 	announcements announcements
 	listeners     struct {
@@ -64,7 +71,17 @@ func Open(config Config) *Log {
 	if config.Clock == nil {
 		config.Clock = NewClock()
 	}
-	l := &Log{Limiter: cpulimit.New(), pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger, tail: newTail()}
+	if config.Guard == nil {
+		config.Guard = NewGuard(config.Logger)
+	}
+	l := &Log{Limiter: cpulimit.New(), pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger,
+		tail: newTail(), knowledge: &config.Guard.knowledge}
+	l.knowledge.tell(func(loss Loss) {
+		l.tail.reset(l.Generation())
+		if config.Lost != nil {
+			config.Lost(loss)
+		}
+	})
 	l.listeners.all = map[chan struct{}]*listener{}
 	l.announcements.process, l.announcements.keys = rand.Text(), map[string]struct{}{}
 	l.noteActivity()

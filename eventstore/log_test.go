@@ -340,7 +340,7 @@ func TestAppendDemandsTheConfigurationThatItWasDecidedBy(t *testing.T) {
 	}
 	together("e", unit("first", 0, `{}`), decided("e", 0), unit("f", 0, `{}`), decided("g", w.First))
 	together("j", unit("second", 0, `{}`), decided("h", w.First), unit("webhook-1", 1, `{}`), unit("i", 0, `{}`), decided("j", w.First))
-	c, err := log.ReadConfiguration(t.Context(), 0)
+	c, err := log.ReadConfiguration(t.Context(), 0, log.Generation())
 	if err != nil || len(c.Events) != 3 || c.Current != c.Events[2].Position || c.Current != 12 || c.Head != 13 {
 		t.Errorf("%+v, %v", c, err)
 	}

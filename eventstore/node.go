@@ -97,6 +97,8 @@ func (n *Node) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-n.lost:
+			return ErrLeaseLost
 		case <-ticker.C:
 		}
 		attempt, cancel := context.WithTimeout(ctx, leaseRenew)
@@ -104,12 +106,12 @@ func (n *Node) Run(ctx context.Context) error {
 		cancel()
 		switch {
 		case errors.Is(err, ErrLeaseLost):
-			n.loseOnce.Do(func() { close(n.lost) })
+			n.Forfeit()
 			return err
 		case err != nil && ctx.Err() == nil:
 			n.logger.Warn("lease not renewed", "node", n.ID, "error", err)
 			if !n.Valid() {
-				n.loseOnce.Do(func() { close(n.lost) })
+				n.Forfeit()
 				return ErrLeaseLost
 			}
 		}
@@ -119,9 +121,19 @@ func (n *Node) Run(ctx context.Context) error {
 // Lost is closed when the node owns nothing more.
 func (n *Node) Lost() <-chan struct{} { return n.lost }
 
+// Forfeit ends the lease for this process.
+func (n *Node) Forfeit() {
+	n.loseOnce.Do(func() { close(n.lost) })
+}
+
 // Valid reports whether the node may still act on what it owns.
 func (n *Node) Valid() bool {
-	return int64(time.Since(n.start)) < n.validUntil.Load()
+	select {
+	case <-n.lost:
+		return false
+	default:
+		return int64(time.Since(n.start)) < n.validUntil.Load()
+	}
 }
 
 // SetWork sets how much work the node has done, for its peers to compare.
@@ -171,6 +183,17 @@ func EndLeases(ctx context.Context, pool *pgxpool.Pool, name string) error {
 	_, err := pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE name = $1 AND lease_until > '-infinity'`, name)
 	if err != nil {
 		return fmt.Errorf("end the leases of a process that is gone: %w", err)
+	}
+	return nil
+}
+
+// ReleaseReaders gives up the leases of readers, unless the node's id is another's by now,
+// as it is given again when the log has lost its tail.
+func (n *Node) ReleaseReaders(ctx context.Context) error {
+	_, err := n.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL
+		WHERE node = $1 AND EXISTS (SELECT FROM medilab.nodes WHERE id = $1 AND name = $2)`, n.ID, n.Name)
+	if err != nil {
+		return fmt.Errorf("release the readers: %w", err)
 	}
 	return nil
 }

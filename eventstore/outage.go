@@ -15,7 +15,7 @@ func IsOutage(err error) bool {
 	var connect *pgconn.ConnectError
 	var network net.Error
 	switch {
-	case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable), errors.Is(err, ErrClosed):
+	case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable), errors.Is(err, ErrClosed), errors.Is(err, ErrTailLost):
 		return true
 	case errors.As(err, &refused):
 		return cannotServe(refused)

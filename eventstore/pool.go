@@ -13,9 +13,18 @@ import (
 const statementCache = 512
 
 // OpenPool connects to the database as the log needs it, by at most maxConns connections,
-// at least 2. Each connection passes the checks before it is used. The pool is the
-// caller's to close.
-func OpenPool(ctx context.Context, url string, maxConns int, checks ...func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
+// at least 2. The pool is the caller's to close.
+func OpenPool(ctx context.Context, url string, maxConns int) (*pgxpool.Pool, error) {
+	return openPool(ctx, url, maxConns, nil)
+}
+
+// OpenPool is the function of that name for a pool that the guard protects, whose own
+// connections count.
+func (g *Guard) OpenPool(ctx context.Context, url string, maxConns int) (*pgxpool.Pool, error) {
+	return openPool(ctx, url, maxConns, g)
+}
+
+func openPool(ctx context.Context, url string, maxConns int, guard *Guard) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("the database's URL cannot be read (its text is not shown: it may hold a password)")
@@ -29,13 +38,12 @@ func OpenPool(ctx context.Context, url string, maxConns int, checks ...func(cont
 	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
 		return p.IdleDuration > time.Second && !replanDue(p.Conn) // replan asks the server too
 	}
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		for _, check := range append([]func(context.Context, *pgx.Conn) error{prepareSession}, checks...) {
-			if err := check(ctx, conn); err != nil {
-				return err
-			}
-		}
-		return nil
+	config.AfterConnect = prepareSession
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if guard != nil {
+		guard.protect(config)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {

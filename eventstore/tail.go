@@ -9,10 +9,11 @@ import (
 // need not ask the database for what it just wrote. It is one run of positions
 // without a gap, batch after batch; an append by another process starts it again.
 type tail struct {
-	mu      sync.RWMutex
-	batches [][]Event // none is empty
-	events  int
-	bytes   int
+	mu         sync.RWMutex
+	generation int64     // of what is kept; see Log.Generation
+	batches    [][]Event // none is empty
+	events     int
+	bytes      int
 }
 
 const (
@@ -22,10 +23,20 @@ const (
 
 func newTail() *tail { return &tail{} }
 
-// add takes the batch over: nobody changes it any more.
-func (t *tail) add(batch []Event) {
+// reset forgets everything, and what was appended before the generation.
+func (t *tail) reset(generation int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.generation, t.batches, t.events, t.bytes = generation, nil, 0, 0
+}
+
+// add takes the batch over: nobody changes it any more.
+func (t *tail) add(batch []Event, generation int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if generation < t.generation {
+		return
+	}
 	if n := len(t.batches); n > 0 && next(t.batches[n-1]) != batch[0].Position {
 		t.batches, t.events, t.bytes = nil, 0, 0
 	}

@@ -21,7 +21,7 @@ func TestTailGivesWhatFollows(t *testing.T) {
 	head := Position(100)
 	for range 200 {
 		n := 1 + random.IntN(300)
-		tail.add(batchOf(head+1, n, 100))
+		tail.add(batchOf(head+1, n, 100), 1)
 		head += Position(n)
 		oldest := tail.batches[0][0].Position
 		for range 20 {
@@ -49,17 +49,17 @@ func TestTailGivesWhatFollows(t *testing.T) {
 func TestTailIsBounded(t *testing.T) {
 	tail := newTail()
 	for i := range 100 {
-		tail.add(batchOf(Position(1+i*1000), 1000, 1))
+		tail.add(batchOf(Position(1+i*1000), 1000, 1), 1)
 	}
 	if tail.events > maxTailEvents || tail.events < maxTailEvents-1000 {
 		t.Errorf("it holds %d events", tail.events)
 	}
-	tail.add(batchOf(100_001, 2, maxTailBytes/2+1))
+	tail.add(batchOf(100_001, 2, maxTailBytes/2+1), 1)
 	if len(tail.batches) != 0 || tail.events != 0 || tail.bytes != 0 {
 		t.Errorf("%d events of %d bytes are too large to keep", tail.events, tail.bytes)
 	}
-	tail.add(batchOf(100_003, 5, 1))
-	tail.add(batchOf(200_000, 3, 1)) // another process appended in between
+	tail.add(batchOf(100_003, 5, 1), 1)
+	tail.add(batchOf(200_000, 3, 1), 1) // another process appended in between
 	if tail.events != 3 || tail.after(100_002, 10) != nil || len(tail.after(200_000, 10)) != 2 {
 		t.Errorf("it holds %d events over a gap", tail.events)
 	}
@@ -74,7 +74,7 @@ func TestWhoIsNotInterestedIsWokenBeforeTheTailEnds(t *testing.T) {
 		read, head, woken := Position(0), Position(0), 0
 		for range 1000 {
 			batch := batchOf(head+1, 100, size)
-			tail.add(batch)
+			tail.add(batch, 1)
 			head += 100
 			if n.wants(batch) {
 				if tail.after(read, 1) == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,7 +23,8 @@ var alertsModel = Model{
 		return &alerts{
 			raise: t.SQL(`
 				INSERT INTO {alerts} (position, id, webhook, kind, details, raised_at)
-				SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::timestamptz[])`),
+				SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::timestamptz[])
+				ON CONFLICT (id) DO UPDATE SET details = excluded.details`),
 			resolve: t.SQL(`
 				UPDATE {alerts} AS a SET resolved_at = r.at FROM unnest($1::uuid[], $2::timestamptz[]) AS r (id, at) WHERE a.id = r.id`),
 		}
@@ -37,7 +39,8 @@ type alertDetails struct {
 	Observed float64 `json:"observed"`
 	Limit    float64 `json:"limit"`
 
-	Nodes []domain.NodeLack `json:"nodes,omitempty"`
+	Nodes            []domain.NodeLack `json:"nodes,omitempty"`
+	*domain.LostTail                   // of kind log_lost
 }
 
 // encode returns the details as JSON without escapes for HTML.
@@ -59,9 +62,13 @@ func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event
 		e := &events[i]
 		switch c := e.Value.(type) {
 		case domain.WebhookAlertRaised:
-			encoded, err := alertDetails{c.Message, c.Observed, c.Limit, c.Nodes}.encode()
+			encoded, err := alertDetails{c.Message, c.Observed, c.Limit, c.Nodes, c.Lost}.encode()
 			if err != nil {
 				return nil, fmt.Errorf("encode an alert: %w", err)
+			}
+			if at := slices.Index(ids, [16]byte(c.ID)); at >= 0 { // raised again
+				details[at] = encoded
+				continue
 			}
 			positions, ids, webhooks = append(positions, int64(e.Position)), append(ids, c.ID), append(webhooks, c.WebhookID)
 			kinds, details, raisedAt = append(kinds, string(c.Kind)), append(details, encoded), append(raisedAt, e.RecordedAt)
@@ -88,14 +95,14 @@ const (
 	AlertResolved AlertState = "resolved"
 )
 
-// Alert is one alert about a webhook or this service's own nodes (contract section 5).
+// Alert is one alert about a webhook or this service itself (contract section 5).
 type Alert struct {
 	ID         uuid.UUID           `json:"alert_id"`
 	WebhookID  *domain.WebhookID   `json:"webhook_id"` // null: about no webhook
 	Kind       string              `json:"kind"`
 	State      AlertState          `json:"state"`
 	Message    string              `json:"message"`                 // in words
-	Details    json.RawMessage     `json:"details" schema:"object"` // observed and limit, in percent, calls or seconds by the kind; nodes, of kind node
+	Details    json.RawMessage     `json:"details" schema:"object"` // observed and limit, in percent, calls or seconds by the kind; nodes, of kind node; from and to, positions, of kind log_lost
 	RaisedAt   time.Time           `json:"raised_at"`
 	ResolvedAt *time.Time          `json:"resolved_at"` // null: it is open
 	Position   eventstore.Position `json:"position"`    // where the log has it

@@ -143,8 +143,8 @@ func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFou
 // registryAt returns the webhooks as they were at the position. It goes on from those that
 // it returned last, if they are not newer.
 func (p *Projections) registryAt(ctx context.Context, at eventstore.Position) (*domain.Registry, error) {
-	from := p.registry.Load()
-	if from == nil || from.at > at {
+	from, generation := p.registry.Load(), p.log.Generation()
+	if from == nil || from.at > at || from.generation != generation {
 		from = &registryAt{Registry: domain.NewRegistry()}
 	}
 	configuration, err := p.log.Configuration(ctx, from.at, at)
@@ -178,7 +178,7 @@ func (p *Projections) registryAt(ctx context.Context, at eventstore.Position) (*
 		}
 		draft.Set(id, w)
 	}
-	next := &registryAt{draft.Registry(), at}
+	next := &registryAt{draft.Registry(), at, generation}
 	p.registry.Store(next)
 	return next.Registry, nil
 }
@@ -186,5 +186,6 @@ func (p *Projections) registryAt(ctx context.Context, at eventstore.Position) (*
 // registryAt is the webhooks as of a position.
 type registryAt struct {
 	*domain.Registry
-	at eventstore.Position
+	at         eventstore.Position
+	generation int64 // of the log
 }

@@ -21,6 +21,7 @@ type alert struct {
 	Message   string `json:"message"`
 	Details   struct {
 		Observed, Limit float64
+		From, To        int // of log_lost
 	} `json:"details"`
 	RaisedAt   time.Time  `json:"raised_at"`
 	ResolvedAt *time.Time `json:"resolved_at"`

@@ -61,6 +61,7 @@ func (p *product) details(webhook string, c call) details {
 // delivery is what the tests look at of a delivery.
 type delivery struct {
 	ID            string  `json:"delivery_id"`
+	WebhookID     string  `json:"webhook_id"`
 	State         string  `json:"state"`
 	Attempts      int     `json:"attempts"`
 	NextAttemptAt *string `json:"next_attempt_at"`

@@ -41,6 +41,7 @@ type database struct {
 	url      string           // it may hold a password: never print it
 	embedded *postgres.Server // nil if databaseOptions name a URL
 	pool     *pgxpool.Pool    // nil until connect
+	guard    *eventstore.Guard
 }
 
 // open finds the database; start says how to get at an embedded one.
@@ -61,7 +62,8 @@ func (d *database) migrate(ctx context.Context, logger *slog.Logger) (applied []
 }
 
 func (d *database) connect(ctx context.Context, connections int) (err error) {
-	d.pool, err = eventstore.OpenPool(ctx, d.url, connections)
+	d.guard = eventstore.NewGuard(slog.Default())
+	d.pool, err = d.guard.OpenPool(ctx, d.url, connections)
 	return databaseError(err)
 }
 
@@ -128,7 +130,7 @@ func newSession(ctx context.Context, db *database, logger *slog.Logger) (_ *sess
 	}
 	directory := commands.NewDirectory(logger)
 	s.log = eventstore.Open(eventstore.Config{
-		Pool:      s.pool,
+		Pool: s.pool, Guard: s.guard,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    []eventstore.Inline{saga.Queue{}},
 		Observers: []eventstore.Observer{directory.Observe},

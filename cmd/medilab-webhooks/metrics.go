@@ -78,6 +78,7 @@ func (p partMetrics) Collect(out chan<- prometheus.Metric) {
 	c.gauge("medilab_deliveries_claimed", "Deliveries claimed by this node whose call has not begun.", float64(now.Waiting))
 	c.gauge("medilab_deliveries_bytes", "Payload bytes of the deliveries in this node's memory.", float64(now.WaitingBytes))
 	c.gauge("medilab_workers", "Calls that this node may have under way at once.", float64(now.Workers))
+	c.counter("medilab_log_lost_positions_total", "Positions of the log that its database lost, as this process saw it.", float64(p.server.log.LostPositions()))
 	if head, err := p.server.log.Head(ctx); err == nil {
 		c.gauge("medilab_log_position", "The last position of the log.", float64(head))
 	}

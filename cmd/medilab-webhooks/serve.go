@@ -61,7 +61,8 @@ type server struct {
 	saga        *saga.Saga
 	metrics     *metrics
 	token       firstToken
-	certificate *certificate // nil: no HTTPS
+	losses      chan eventstore.Loss // of the log's tail, that are not on record yet
+	certificate *certificate         // nil: no HTTPS
 	stopping    atomic.Bool
 }
 
@@ -127,8 +128,11 @@ func (s *server) build(ctx context.Context) error {
 	s.metrics = newMetrics()
 	directory := commands.NewDirectory(s.logger)
 	s.saga = saga.New(s.settings.workers)
+	clock := eventstore.NewClock()
+	attempter := &commands.Attempter{Sender: client, Clock: clock}
+	s.losses = make(chan eventstore.Loss, maxLosses)
 	s.log = eventstore.Open(eventstore.Config{
-		Pool: s.pool, Logger: s.logger,
+		Pool: s.pool, Guard: s.guard, Lost: s.onLoss(directory, attempter), Clock: clock, Logger: s.logger,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    []eventstore.Inline{saga.Queue{Saga: s.saga}},
 		Observers: []eventstore.Observer{directory.Observe, s.saga.Observe},
@@ -140,7 +144,7 @@ func (s *server) build(ctx context.Context) error {
 	if err != nil {
 		return databaseError(err)
 	}
-	attempter := &commands.Attempter{Sender: client, Decrypter: keys, Clock: s.log.Clock()}
+	attempter.Decrypter = keys
 	s.commands = &commands.Commands{
 		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
 	}
@@ -215,6 +219,8 @@ func (s *server) run(ctx context.Context) (err error) {
 		group.Go(func() { s.embedded.Supervise(work) })
 		group.Go(func() { s.paceVacuum(work) })
 	}
+	group.Go(func() { s.guard.Watch(work, s.pool) })
+	group.Go(func() { s.recordLosses(work) })
 	group.Go(func() { s.commands.Directory.Run(work) })
 	group.Go(func() {
 		s.log.Listen(work, func(keys []string) {

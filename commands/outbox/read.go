@@ -71,7 +71,7 @@ func (r *reader) isIdle(ctx context.Context) bool {
 	return err == nil && number == r.idle.number // else a read says what is wrong
 }
 
-// restart forgets what was seen: another node may have relayed since.
+// restart forgets what was seen: another node may have relayed since, or the database is another.
 func (r *reader) restart() {
 	r.gaps, r.oldest, r.lookAt, r.idle = gapTracker{}, 0, time.Time{}, idleness{}
 }
@@ -98,6 +98,7 @@ func (r *reader) connect(ctx context.Context) error {
 	if r.conn, err = r.pool.Acquire(ctx); err != nil {
 		return err
 	}
+	r.restart() // another server may have other rows under the numbers that were seen
 	if _, err := r.conn.Exec(ctx, `SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
 		SET plan_cache_mode = force_generic_plan`); err != nil {
 		return errors.Join(err, r.close(ctx))

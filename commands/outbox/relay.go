@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
@@ -41,13 +42,14 @@ type Relay struct {
 	catalog   domain.Catalog
 	logger    *slog.Logger
 
-	reader  reader
-	readAt  time.Time
-	owner   bool
-	costly  []emission // read, and not moved yet, see step
-	few     int        // of them are moved next
-	wake    chan struct{}
-	relayed atomic.Int64
+	reader     reader
+	readAt     time.Time
+	generation int64 // of the log when what was read was read
+	owner      bool
+	costly     []emission // read, and not moved yet, see step
+	few        int        // of them are moved next
+	wake       chan struct{}
+	relayed    atomic.Int64
 }
 
 // leaseName is that of the lease which the node that relays has.
@@ -132,8 +134,11 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 		if _, r.owner, err = r.log.AcquireLease(ctx, r.node, leaseName, silence); err != nil || !r.owner {
 			return false, err
 		}
-		r.reader.restart()
-		r.costly = nil
+		r.startOver()
+	}
+	if r.generation != r.log.Generation() {
+		r.generation = r.log.Generation()
+		r.startOver()
 	}
 	if len(r.costly) == 0 && time.Since(r.readAt) < readInterval && r.reader.isIdle(ctx) {
 		return false, nil
@@ -162,6 +167,12 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	return moved, r.moveCostly(ctx)
 }
 
+// startOver forgets what was read: it is read again, as the database has it then.
+func (r *Relay) startOver() {
+	r.reader.restart()
+	r.costly = nil
+}
+
 // moveCostly moves some of the costly events: as many as take a short time.
 func (r *Relay) moveCostly(ctx context.Context) error {
 	const short = 20 * time.Millisecond
@@ -177,7 +188,8 @@ func (r *Relay) moveCostly(ctx context.Context) error {
 	return nil
 }
 
-// moveAll moves the batch, however often it fails: what was read is not read again.
+// moveAll moves the batch, however often it fails, as what was read is not read again,
+// unless the database was away: it may come back with other rows.
 func (r *Relay) moveAll(ctx context.Context, batch []emission) error {
 	for len(batch) > 0 {
 		err := r.move(ctx, batch)
@@ -187,6 +199,10 @@ func (r *Relay) moveAll(ctx context.Context, batch []emission) error {
 		}
 		if ctx.Err() != nil || errors.Is(err, eventstore.ErrClosed) {
 			return err
+		}
+		if !errors.Is(err, eventstore.ErrBusy) {
+			r.startOver()
+			return fmt.Errorf("append %d emitted events: %w", len(batch), err)
 		}
 		r.logger.Warn("appending emitted events failed, trying again", "events", len(batch), "error", err)
 		if !r.sleep(ctx, errorPause) {
@@ -270,7 +286,7 @@ func distinct(all []accepted) (first, repeated []accepted) {
 
 // append records the events and deletes their rows, in one transaction.
 func (r *Relay) append(ctx context.Context, events []accepted) error {
-	unit := eventstore.Unit{Writes: make([]eventstore.Write, len(events))}
+	unit := eventstore.Unit{Generation: r.generation, Writes: make([]eventstore.Write, len(events))}
 	seqs := make([]int64, len(events))
 	for i, e := range events {
 		seqs[i] = e.seq
@@ -326,7 +342,7 @@ func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepte
 			}
 		}
 	}
-	if _, err := r.pool.Exec(ctx, deleteSQL, same); err != nil {
+	if _, err := r.exec(ctx, deleteSQL, same); err != nil {
 		return nil, fmt.Errorf("drop events that are recorded already: %w", err)
 	}
 	return others, nil
@@ -342,7 +358,7 @@ func (e accepted) isSame(recorded eventstore.Event) bool {
 
 // park takes the event out of the way and keeps it with the reason.
 func (r *Relay) park(ctx context.Context, e emission, reason string) error {
-	tag, err := r.pool.Exec(ctx, `
+	tag, err := r.exec(ctx, `
 		WITH refused AS (DELETE FROM medilab.outbox WHERE seq = $1 RETURNING *)
 		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason)
 		SELECT event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, $2 FROM refused`, e.seq, reason)
@@ -353,6 +369,20 @@ func (r *Relay) park(ctx context.Context, e emission, reason string) error {
 		r.logger.Warn("an emitted event cannot be accepted and is parked", "event_id", e.id, "event_type", e.eventType, "reason", reason)
 	}
 	return nil
+}
+
+// exec runs a statement about rows that were read, unless the log has lost its tail since: then
+// their numbers may be those of others.
+func (r *Relay) exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+	conn, err := r.pool.Acquire(ctx)
+	if err != nil {
+		return tag, err
+	}
+	defer conn.Release()
+	if r.generation != r.log.Generation() {
+		return tag, eventstore.ErrTailLost
+	}
+	return conn.Exec(ctx, sql, args...)
 }
 
 // accept checks what the database could not when it was emitted.

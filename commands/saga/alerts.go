@@ -54,6 +54,7 @@ type alertState struct {
 
 // AddTo makes the node a reader for alerts while the router runs.
 func (a *Alerts) AddTo(ctx context.Context, router *message.Router, node *eventstore.Node) error {
+	a.forget()
 	const (
 		linger = 100 * time.Millisecond // an alert may be that late
 		page   = 5000
@@ -64,6 +65,14 @@ func (a *Alerts) AddTo(ctx context.Context, router *message.Router, node *events
 	}
 	router.AddConsumerHandler(readerAlerts, "log", subscription, subscription.Handler(a.apply))
 	return nil
+}
+
+// forget makes the next page or scan begin from the read models: the log may have lost
+// what was folded.
+func (a *Alerts) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state = nil
 }
 
 // concernsAlerts reports whether a batch may raise or resolve something at once.
@@ -112,7 +121,10 @@ func (a *Alerts) scan(ctx context.Context, node *eventstore.Node) error {
 	for _, l := range node.Lacks() {
 		lacks = append(lacks, domain.NodeLack{Node: l.Node, Lacks: domain.Outcome(l.Lacks)})
 	}
-	return a.decide(ctx, domain.Webhook{}, []domain.Finding{domain.JudgeNodes(lacks)})
+	if err := a.decide(ctx, domain.Webhook{}, []domain.Finding{domain.JudgeNodes(lacks)}); err != nil {
+		return err
+	}
+	return a.judgeLoss(ctx)
 }
 
 // apply decides what follows from a page.

@@ -173,6 +173,9 @@ func (b *batcher) pass(ctx context.Context, webhooks [][16]byte) error {
 		}
 	}
 	conflict := false
+	for i := range units {
+		units[i].Generation = b.s.generation
+	}
 	for i, err := range b.s.log.AppendEach(ctx, units) {
 		switch {
 		case err == nil:

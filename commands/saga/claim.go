@@ -89,11 +89,12 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	defer c.s.owning.Unlock()
 	began := time.Now()
 	from := c.marks.of(webhooks, began)
-	claimed, configuration, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms, from)
+	claimed, configuration, end, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms, from)
 	if err != nil {
 		signal(c.s.sweep) // the claim may have been made
 		return false, err
 	}
+	c.s.log.Saw(c.s.generation, end)
 	if err := c.s.catchUp(ctx, configuration); err != nil {
 		signal(c.s.sweep) // it releases what was claimed
 		return false, err
@@ -189,21 +190,22 @@ WITH mine AS (
 	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at, q.batch
 )
 SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, c.due_at, e.data, e.recorded_at,
-	(SELECT configuration FROM medilab.log_head)
-FROM claimed AS c LEFT JOIN medilab.events AS e ON NOT c.batch AND e.stream = 'event-' || c.event_id::text AND e.version = 1
+	head.configuration, head.position, head.last_seal, head.recorded_at AS head_at
+FROM medilab.log_head AS head CROSS JOIN claimed AS c LEFT JOIN medilab.events AS e ON NOT c.batch AND e.stream = 'event-' || c.event_id::text AND e.version = 1
 ORDER BY c.due_at, c.delivery_id`
 
-// claim returns what it claimed, and the configuration that the log had then.
-func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32, since []time.Time) (_ []*delivery, configuration eventstore.Position, _ error) {
+// claim returns what it claimed, and the configuration and the end that the log had then.
+func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32, since []time.Time) (_ []*delivery, configuration eventstore.Position, end eventstore.Anchor, _ error) {
 	rows, err := pool.Query(ctx, claimSQL, webhooks, rooms, node, maxBytesAClaim, since)
 	if err != nil {
-		return nil, 0, fmt.Errorf("claim deliveries: %w", err)
+		return nil, 0, end, fmt.Errorf("claim deliveries: %w", err)
 	}
 	claimed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*delivery, error) {
 		var d delivery
 		var data []byte
 		var recordedAt *time.Time
-		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.due, &data, &recordedAt, &configuration)
+		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.due, &data, &recordedAt,
+			&configuration, &end.Position, &end.Seal, &end.RecordedAt)
 		if err != nil {
 			return nil, err
 		}
@@ -216,9 +218,9 @@ func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]b
 		return &d, nil
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("claim deliveries: %w", err)
+		return nil, 0, end, fmt.Errorf("claim deliveries: %w", err)
 	}
-	return claimed, configuration, nil
+	return claimed, configuration, end, nil
 }
 
 // catchUp folds the configuration up to the position, so that no webhook is taken for

@@ -3,6 +3,7 @@ package saga
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -96,13 +97,20 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 	ctx := context.Background() // the record of what happened outlives the shutdown's patience
 	change, again := decide(d), false
 	next := func(ctx context.Context) (unit eventstore.Unit, err error) {
-		if again {
-			if change, err = s.decideAgain(ctx, d, change, decide); err != nil || change == nil {
-				return unit, err
-			}
+		if !again {
+			again = true
+			return s.unit(d, change), nil
 		}
-		again = true
-		return s.unit(d, change), nil
+		decided, err := s.decideAgain(ctx, d, change, decide)
+		if err != nil {
+			return unit, err
+		}
+		if change = decided; change == nil {
+			return unit, nil
+		}
+		unit = s.unit(d, change)
+		unit.Generation = 0 // it was decided just now
+		return unit, nil
 	}
 	for warned := false; ; warned = true { // once: an outage has many outcomes wait
 		_, err := s.directory.Execute(ctx, next)
@@ -127,7 +135,7 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 
 func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
 	const usual = 640 // bytes of an outcome
-	return eventstore.Unit{Writes: []eventstore.Write{{
+	return eventstore.Unit{Generation: s.generation, Writes: []eventstore.Write{{
 		Stream:   d.id.Stream(),
 		Expected: d.version,
 		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(make([]byte, 0, usual), change), Value: change}},
@@ -155,6 +163,16 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Ch
 			state = state.Evolve(recorded, e.RecordedAt)
 		}
 	}
+	if len(events) == 0 {
+		has, err := s.queueHas(ctx, d.id)
+		if err != nil {
+			return nil, err
+		}
+		if !has {
+			s.logger.Warn("the outcome of a call is not recorded: the log has lost its event", "delivery", d.id.String())
+			return nil, nil
+		}
+	}
 	d.version = int64(len(events))
 	if state.State == domain.DeliveryPending && state.Attempts < d.attempt || len(events) == 0 {
 		d.retries = state.Retries
@@ -164,6 +182,15 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Ch
 		return domain.DeliveryOutcomeLate{Call: call}, nil
 	}
 	return nil, nil // nothing was sent
+}
+
+// queueHas reports whether the delivery is in the queue.
+func (s *session) queueHas(ctx context.Context, id domain.DeliveryID) (has bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM medilab.queue WHERE delivery_id = $1)`, id).Scan(&has)
+	if err != nil {
+		return false, fmt.Errorf("look into the queue: %w", err)
+	}
+	return has, nil
 }
 
 func callOf(change domain.Change) (domain.Call, bool) {

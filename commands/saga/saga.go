@@ -127,6 +127,13 @@ func (s *Saga) Announced(keys []string) {
 	signal(now.replays.wake)
 }
 
+// TailLost ends the work on what the log may not have any more. A new session begins.
+func (s *Saga) TailLost() {
+	if now := s.session.Load(); now != nil {
+		now.node.Forfeit()
+	}
+}
+
 // Figures of this node's deliveries, for metrics.
 func (s *Saga) Figures() commands.DeliveryFigures {
 	if now := s.session.Load(); now != nil {
@@ -178,12 +185,19 @@ type session struct {
 	attempted func(domain.Call)
 	sweep     chan struct{}
 	deleted   chan struct{} // a token: a deleted webhook may have deliveries that wait
-	owning    sync.Mutex    // held while the table and the memory disagree on what this node has
+
+	generation int64 // of the log; what this session works on may not be in another
+
+	owning sync.Mutex // held while the table and the memory disagree on what this node has
 }
 
 func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
+	generation := c.Log.Generation()
+	if err := c.Directory.CatchUp(ctx); err != nil {
+		return nil, err
+	}
 	now := &session{
-		log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
+		generation: generation, log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
 		logger: c.Logger, attempted: c.Attempted, sweep: make(chan struct{}, 1), deleted: make(chan struct{}, 1), lanes: newLanes(s.workers),
 	}
 	c.Log.SetAnnounce(true) // what this node had under another id may wait: Pace
@@ -282,6 +296,9 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 	}
 	s.session.Store(now)
 	defer s.session.Store(nil)
+	if now.lostTail() { // before TailLost could find the session
+		node.Forfeit()
+	}
 
 	select {
 	case <-ctx.Done():
@@ -295,11 +312,27 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 		// recorded, at their place or as late, whenever the database answers.
 		s.session.Store(nil)
 		unstarted := now.lanes.stop()
-		group.Go(func() { now.putBack(func() []*delivery { return unstarted }) })
+		if now.lostTail() { // the rows are as they were once: they are taken over
+			group.Go(now.releaseReaders)
+		} else {
+			group.Go(func() { now.putBack(func() []*delivery { return unstarted }) })
+		}
 		return errors.Join(eventstore.ErrLeaseLost, router.Close())
 	case err := <-routed:
 		s.session.Store(nil)
 		return errors.Join(errors.New("the router ended"), err, now.windDown(c.Grace, cutCalls), node.Leave(context.WithoutCancel(ctx)))
+	}
+}
+
+// lostTail reports whether the log has lost its tail since the session began.
+func (s *session) lostTail() bool { return s.generation != s.log.Generation() }
+
+// releaseReaders lets another node, or this one's next session, read on at once.
+func (s *session) releaseReaders() {
+	ctx, cancel := context.WithTimeout(context.Background(), putBackTimeout)
+	defer cancel()
+	if err := s.node.ReleaseReaders(ctx); err != nil {
+		s.logger.Warn("the leases of readers are not released, they will end", "error", err)
 	}
 }
 

@@ -88,6 +88,7 @@ func start(t *testing.T, url string, sender commands.Sender, parts ...func(*node
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    []eventstore.Inline{saga.Queue{Saga: s}},
 		Observers: []eventstore.Observer{directory.Observe, s.Observe},
+		Lost:      func(eventstore.Loss) { s.TailLost() },
 	})
 	if err := directory.Open(t.Context(), log); err != nil {
 		t.Fatal(err)

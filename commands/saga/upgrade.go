@@ -74,7 +74,7 @@ func (s *session) decideOld(ctx context.Context, registry *domain.Registry, posi
 		s.logger.Error("an event that an older version left undecided cannot be read", "position", position, "error", e.Err)
 		return nil
 	}
-	unit := eventstore.Unit{With: []eventstore.Statement{{SQL: `DELETE FROM medilab.undecided WHERE position = $1`, Args: []any{position}}}}
+	unit := eventstore.Unit{Generation: s.generation, With: []eventstore.Statement{{SQL: `DELETE FROM medilab.undecided WHERE position = $1`, Args: []any{position}}}}
 	if triggered.Recipients == nil {
 		triggered.Recipients = registry.Recipients(domain.EventType(triggered.EventType), triggered.EventData)
 		dispatched, _ := domain.DispatchOf(domain.EventID(streamID(e.Stream)), triggered)

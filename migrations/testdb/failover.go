@@ -14,7 +14,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/medilab/webhooks/migrations"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -77,7 +76,7 @@ func NewPair(t testing.TB) *Pair {
 	both.Set("target_session_attrs", "read-write")
 	u.RawQuery = both.Encode()
 	p.URL = u.String()
-	if _, err := migrations.Up(t.Context(), p.Primary); err != nil {
+	if err := migrate(t.Context(), p.Primary); err != nil {
 		t.Fatalf("testdb: %v", err)
 	}
 	p.await(p.Standby, `SELECT to_regclass('medilab.schema_version') IS NOT NULL`)

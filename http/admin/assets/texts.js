@@ -301,9 +301,12 @@ const texts = {
   'alert.consecutive_failures': ['Неудачи подряд', 'Failures in a row'],
   'alert.timeout': ['Превышен таймаут', 'A call ran out its timeout'],
   'alert.node': ['Серверу чего-то не хватает', 'A server lacks something'],
+  'alert.log_lost': ['База потеряла конец журнала', 'The database lost the end of the log'],
   'alert.told.inactive': ['Без вызовов или выключен {0}, порог {1}', 'Without a call, or off, for {0}; the limit is {1}'],
   'alert.told.low_success_rate': ['Успешны {0} % вызовов, порог {1} %', '{0} % of the calls succeed; the limit is {1} %'],
   'alert.told.consecutive_failures': ['Неудач подряд: {0}, порог {1}', '{0} failures in a row; the limit is {1}'],
+  'alert.told.log_lost': ['Потеряны позиции с {0} по {1}', 'Positions {0} to {1} are lost'],
+  'alert.told.log_lost.to': ['Потеряны позиции по {0}', 'Positions up to {0} are lost'],
   'alert.told.timeout': ['Вызов не уложился в {1} с', 'A call did not end within {1} s'],
 
   'system.title': ['Система', 'System'],
