@@ -30,6 +30,7 @@ type Directory struct {
 	snapshot atomic.Pointer[snapshot]
 	read     atomic.Pointer[time.Time] // when the log was last read for what is folded here
 	changed  chan struct{}             // a token: another process has changed something
+	deciding sync.RWMutex              // see decideAndAppend
 	holding  chan struct{}             // a token of the unit that holds the configuration
 	catchUp  Refresher
 

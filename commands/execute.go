@@ -49,19 +49,26 @@ func (d *Directory) Append(ctx context.Context, unit eventstore.Unit) (eventstor
 }
 
 // decideAndAppend decides by the newest configuration that is known here, again when the
-// log has a newer one. A unit that lost several races, because deciding takes longer than
-// the next change is away, holds off further changes, of all processes.
+// log has a newer one. Changes of this process let those go first that decide again in no
+// time. A unit that lost several races, because deciding takes longer than the next change
+// is away, holds off further changes, of all processes.
 func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, configures bool) (eventstore.Appended, error) {
 	const patience = 3
 	if configures {
 		if err := d.log.AwaitConfiguration(ctx); err != nil {
 			return eventstore.Appended{}, err
 		}
+		d.deciding.Lock()
+		defer d.deciding.Unlock()
 	}
 	appended, err := d.tryAppend(ctx, unit)
 	known := eventstore.Position(-1)
 	for lost := 1; outdated(err); lost++ {
-		if lost == patience {
+		switch {
+		case lost == 1 && !configures && !d.isCostly(unit):
+			d.deciding.RLock()
+			defer d.deciding.RUnlock()
+		case lost == patience:
 			release, err := d.holdConfiguration(ctx)
 			if err != nil {
 				return eventstore.Appended{}, err
@@ -81,6 +88,16 @@ func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, c
 		appended, err = d.tryAppend(ctx, unit)
 	}
 	return appended, err
+}
+
+// isCostly reports whether deciding the unit may take a millisecond or more.
+func (d *Directory) isCostly(unit eventstore.Unit) bool {
+	return slices.ContainsFunc(unit.Writes, func(w eventstore.Write) bool {
+		return slices.ContainsFunc(w.Events, func(e eventstore.NewEvent) bool {
+			t, ok := e.Value.(domain.EventTriggered)
+			return ok && d.Costly(domain.EventType(t.EventType), t.EventData)
+		})
+	})
 }
 
 // holdConfiguration holds the configuration, for one unit of this process at a time: each
