@@ -82,7 +82,6 @@ func TestExpensiveRequestsDelayNoOthers(t *testing.T) {
 	s.settled()
 
 	others := s.token
-	s.token = s.tokenFor(domain.ScopeAdmin)
 	taken := s.takeTurns()
 	var expensive []func() int
 	for _, r := range []struct{ method, path, body string }{
@@ -98,9 +97,8 @@ func TestExpensiveRequestsDelayNoOthers(t *testing.T) {
 		{"PUT", "/api/v1/webhooks/2", `{"filters":` + strings.Replace(large, "aa", "bb", 1) + `}`},
 		{"PUT", "/api/v1/webhooks/2", `{"name":1,"filters":` + large + `}`},
 		{"GET", "/api/v1/webhooks", ""},
-		{"GET", "/api/v1/webhooks/1/history", ""},
-		{"GET", "/api/v1/webhooks/1?as_of=2100-01-01T00:00:00Z", ""},
 	} {
+		s.token = s.tokenFor(domain.ScopeAdmin) // one caller's large answers wait for each other
 		expensive = append(expensive, s.start(r.method, r.path, r.body))
 	}
 	s.token = others
