@@ -92,6 +92,7 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	//lint:ignore SA1019 its connection is one that the test opened
 	h2, err := new(http2.Transport).NewClientConn(a.dial(t, "h2"))
 	if err != nil {
 		t.Fatal(err)

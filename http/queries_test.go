@@ -661,7 +661,6 @@ func TestBacktest(t *testing.T) {
 	} {
 		s.ask("POST", trigger, body).want(202)
 	}
-	head := s.head()
 	for body, want := range map[string]string{
 		``:                                "4 1 0 0",
 		`{"filters":null}`:                "4 2 1 0",
@@ -685,7 +684,7 @@ func TestBacktest(t *testing.T) {
 		}
 	}
 	s.ask("PATCH", "/api/v1/webhooks/1", `{"filters":{"age_min":18}}`).want(200)
-	head = s.head()
+	head := s.head()
 	if got := s.ask("POST", "/api/v1/webhooks/1/backtest", `{"filters":{"age_max":15}}`); got.text("samples", 0, "change") != "lost" || got.text("samples", 1, "change") != "gained" {
 		t.Errorf("samples: %s", got.body)
 	}

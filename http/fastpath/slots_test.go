@@ -172,6 +172,7 @@ func TestBusyConnectionsAreKept(t *testing.T) {
 // A connection of HTTP/2 is at work while it has a stream.
 func TestHTTP2ConnectionsMakeRoomToo(t *testing.T) {
 	c := newCrowded(t, true)
+	//lint:ignore SA1019 its connections are those that the test opened
 	client := func() *http2.ClientConn {
 		t.Helper()
 		conn, err := tls.Dial("tcp", c.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) //nolint:gosec // ours
@@ -179,12 +180,14 @@ func TestHTTP2ConnectionsMakeRoomToo(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
+		//lint:ignore SA1019 as above
 		h2, err := new(http2.Transport).NewClientConn(conn)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return h2
 	}
+	//lint:ignore SA1019 as above
 	get := func(h2 *http2.ClientConn, path string) error {
 		r, err := nethttp.NewRequestWithContext(t.Context(), nethttp.MethodGet, "https://a"+path, nil)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -35,6 +36,32 @@ var lackTexts = map[Outcome]string{
 	NoMemory:      "nothing was sent: this server has no memory for a connection",
 	NoNameServer:  "nothing was sent: this server's name server does not answer",
 	NoProxy:       "nothing was sent: this server's proxy (MEDILAB_PROXY) does not work",
+}
+
+// nameServerCheck tells a name server that does not work from one that has no answer for
+// a receiver's domain, because the domain's own name servers fail.
+type nameServerCheck struct {
+	mu    sync.Mutex
+	until time.Time // the result holds
+	works bool
+}
+
+// work reports whether the resolver's name server answers a question that every one can
+// answer, of the root. It asks at most once in some seconds.
+func (n *nameServerCheck) work(ctx context.Context, resolver *net.Resolver) bool {
+	const patience, holds = 2 * time.Second, 5 * time.Second
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if time.Now().Before(n.until) {
+		return n.works
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := resolver.LookupNS(ctx, ".")
+	var dns *net.DNSError
+	n.works = err == nil || errors.As(err, &dns) && dns.IsNotFound
+	n.until = time.Now().Add(holds)
+	return n.works
 }
 
 // lackErrors are the errors of system calls that mean a lack.

@@ -15,7 +15,9 @@ import (
 
 // failingNames is a resolver whose server answers every question with the code, or not
 // at all if it is below zero.
-func failingNames(t *testing.T, code int) *net.Resolver {
+func failingNames(t *testing.T, code int) *net.Resolver { return namesFailing(t, code, false) }
+
+func namesFailing(t *testing.T, code int, answersRoot bool) *net.Resolver {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -35,7 +37,9 @@ func failingNames(t *testing.T, code int) *net.Resolver {
 				return
 			}
 			if reply := dnsReply(buf[:n], nil); code >= 0 && reply != nil {
-				reply[3] = reply[3]&0xf0 | byte(code)
+				if isRoot := buf[12] == 0; !isRoot || !answersRoot {
+					reply[3] = reply[3]&0xf0 | byte(code)
+				}
 				_, _ = conn.WriteTo(reply, from)
 			}
 		}
@@ -66,6 +70,7 @@ func TestNameServerThatFailsIsALackOfOurs(t *testing.T) {
 		{"nothing listens", &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", closedAddr(t))
 		}}, NoNameServer},
+		{"SERVFAIL for this name alone", namesFailing(t, serverFailure, true), DNS},
 		{"NXDOMAIN", failingNames(t, nameError), DNS},
 	} {
 		for _, scheme := range []string{"http", "https"} {

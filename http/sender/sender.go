@@ -92,6 +92,7 @@ type Client struct {
 	cfg       Config
 	transport *http.Transport
 	http1     *http1
+	names     nameServerCheck
 
 	mu        sync.RWMutex
 	endpoints map[string]*endpoint // by URL, at most maxEndpoints
@@ -143,6 +144,8 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	switch {
 	case ctx.Err() != nil:
 		res.Outcome, res.Error = Interrupted, "the call was cut off because this server is shutting down"
+	case res.Outcome == NoNameServer && c.names.work(ctx, c.cfg.Resolver):
+		res.Outcome, res.Error = DNS, "the name servers of the receiver's domain do not answer"
 	case slices.Contains(Lacks, res.Outcome): // also if it took all of the time
 		if res.Outcome != NoNameServer && res.Outcome != NoProxy {
 			c.Close() // idle connections hold what is lacking
