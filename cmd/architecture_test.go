@@ -38,14 +38,14 @@ var folders = map[string]folder{
 	"eventstore":                  {inside: []string{"eventstore/cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":                    {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
 	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
-	"commands/vault":              {inside: []string{"commands", "domain", "filelock"}},
+	"commands/vault":              {inside: []string{"commands", "domain", "migrations/filelock"}},
 	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
 	"projections":                 {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
 	"http":                        {inside: []string{"commands", "eventstore/cpulimit", "projections", "domain"}},
 	"http/fastpath":               {inside: []string{}},
 	"http/sender":                 {inside: []string{}},
-	"migrations":                  {inside: []string{"filelock"}},
-	"filelock":                    {inside: []string{}, outside: []string{}},
+	"migrations":                  {inside: []string{"migrations/filelock"}},
+	"migrations/filelock":         {inside: []string{}, outside: []string{}},
 	"cmd/medilab-webhooks":        {inside: []string{anything}},
 	"cmd/bench":                   {inside: []string{"domain", "eventstore", "migrations", testbed}}, // it measures the product from outside, and fills logs
 	harness:                       {inside: []string{testbed}},

@@ -14,9 +14,24 @@ BEGIN
         USING ERRCODE = 'insufficient_privilege';
 END `
 
+// checkVersion is the body of medilab.check_schema_version as the migrations make it, the
+// trigger of log_head.
+const checkVersion = `
+DECLARE
+    present bigint := (SELECT max(version_id) FROM medilab.schema_version);
+BEGIN
+    IF current_setting('application_name') = 'medilab-webhooks' -- psql may
+            AND coalesce(nullif(current_setting('medilab.schema_version', true), ''), '0')::bigint < present THEN
+        RAISE EXCEPTION 'the schema medilab is at version %, which this program does not know', present
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Use the version of medilab-webhooks that migrated the database.';
+    END IF;
+    RETURN NULL;
+END `
+
 // schemaSQL returns in words what about the tables of the log is not as the migrations
 // make it, and lets what was appended be changed or hidden. What the log holds is
-// evidence only while nothing of this is so. $1 is refuseChange.
+// evidence only while nothing of this is so. $1 is refuseChange,
+// $2 checkVersion.
 //
 // A trigger's type 58 is BEFORE UPDATE OR DELETE OR TRUNCATE FOR EACH STATEMENT.
 const schemaSQL = `
@@ -33,7 +48,8 @@ WITH wanted (name, guard, keys, columns) AS (VALUES
 	LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.name
 ), triggers AS (
 	SELECT f.relation, f.guard, t.*, p.prosrc = $1 AND p.proname = 'refuse_change' AND p.pronamespace = f.relnamespace
-		AND p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql') AS refuses
+		AND p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql') AS refuses,
+		f.name = 'log_head' AND p.prosrc = $2 AND p.pronamespace = f.relnamespace AS checks
 	FROM found AS f JOIN pg_trigger AS t ON t.tgrelid = f.oid AND NOT t.tgisinternal JOIN pg_proc AS p ON p.oid = t.tgfoid
 )
 SELECT relation || CASE relkind WHEN 'v' THEN ' is a view' WHEN 'm' THEN ' is a materialized view' WHEN 'f' THEN ' is a foreign table'
@@ -51,7 +67,7 @@ UNION ALL SELECT format('the trigger %s of %s %s: entries can be changed and del
 		CASE tgenabled WHEN 'D' THEN 'is disabled' WHEN 'A' THEN 'does not refuse every change' ELSE 'is not enabled always' END)
 	FROM triggers WHERE tgname = guard AND (tgenabled <> 'A' OR tgtype <> 58 OR tgqual IS NOT NULL OR NOT refuses)
 UNION ALL SELECT format('%s has the trigger %s, which is not of this product', relation, tgname)
-	FROM triggers WHERE tgname IS DISTINCT FROM guard
+	FROM triggers WHERE tgname IS DISTINCT FROM guard AND NOT checks
 UNION ALL SELECT format('%s has no constraint %s', relation, key) FROM found CROSS JOIN unnest(keys) AS key
 	WHERE relkind = 'r' AND NOT EXISTS (SELECT FROM pg_constraint AS c LEFT JOIN pg_index AS i ON i.indexrelid = c.conindid WHERE c.conrelid = found.oid
 		AND c.convalidated AND i.indisvalid IS NOT FALSE AND replace(pg_get_constraintdef(c.oid), '"', '') = key)
@@ -64,7 +80,7 @@ UNION ALL SELECT format('%s.%s may be NULL: what it held can be taken away', rel
 
 // schema checks what the tables of the log are.
 func (v *verifier) schema(ctx context.Context) error {
-	rows, err := v.db.Query(ctx, schemaSQL, refuseChange)
+	rows, err := v.db.Query(ctx, schemaSQL, refuseChange, checkVersion)
 	if err != nil {
 		return fmt.Errorf("verify the log's tables: %w", err)
 	}

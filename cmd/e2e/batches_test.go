@@ -148,7 +148,7 @@ func TestBatchesInARow(t *testing.T) {
 	t.Parallel()
 	in := harness.Receive(t, nil)
 	p := start(t)
-	w := p.register(in.URL, `{"batch":{"max_events":100,"max_wait":1},"payload_version":"cloudevents"}`)
+	w := p.register(in.URL, `{"batch":{"max_events":100,"max_wait":1},"payload_version":"2"}`)
 	var ids []string
 	for i := range 3 {
 		ids = append(ids, p.triggerAll("visit.created", numbered(i*90, 90)...)...)

@@ -45,7 +45,7 @@ func TestEightConnections(t *testing.T) {
 	for _, path := range slices.Repeat(paths, 4) {
 		all.Go(func() {
 			for range 5 {
-				if status, answer := p.request("GET", "/api/v1"+path, ""); status != 200 {
+				if status, answer := p.request("GET", "/api/v1"+path, ""); status != 200 && (status != 429 || path != "/audit/events") {
 					t.Errorf("%s: %d %s", path, status, answer)
 				}
 			}

@@ -73,7 +73,7 @@ func TestAlertsOfTwoNodes(t *testing.T) {
 			}
 			pid := fmt.Sprint(p.Pid())
 			if reads[bool](t, database, `SELECT EXISTS (SELECT FROM medilab.readers AS r JOIN medilab.nodes AS n ON n.id = r.node
-				WHERE r.name = 'alerts' AND n.name LIKE '%/' || $1)`, pid) {
+				WHERE r.name = 'alerts' AND n.name LIKE '%/' || $1 || '/%')`, pid) {
 				return p
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"syscall"
 
 	"github.com/medilab/webhooks/eventstore"
-	"github.com/medilab/webhooks/filelock"
+	"github.com/medilab/webhooks/migrations/filelock"
 )
 
 // endFormer ends the leases of the processes that served from this data folder and are gone: a

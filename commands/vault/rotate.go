@@ -8,7 +8,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 
-	"github.com/medilab/webhooks/filelock"
+	"github.com/medilab/webhooks/migrations/filelock"
 )
 
 // Key describes a key of the keyset, without the key itself.

@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/filelock"
+	"github.com/medilab/webhooks/migrations/filelock"
 )
 
 var (

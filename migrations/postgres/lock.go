@@ -9,7 +9,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/medilab/webhooks/filelock"
+	"github.com/medilab/webhooks/migrations/filelock"
 )
 
 // role is what the holder of a data directory's lock is, noted in the lock file.

@@ -24,7 +24,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/medilab/webhooks/filelock"
+	"github.com/medilab/webhooks/migrations/filelock"
 )
 
 var (
