@@ -22,9 +22,9 @@ const (
 	// connectTimeout is for each host, unless the URL says another.
 	connectTimeout = 3 * time.Second
 	pingEvery      = time.Second
-	pingTimeout    = 4 * time.Second // of a server that is the only one
+	pingTimeout    = 10 * time.Second // of a server that is the only one: it may be busy
 	// With several hosts another server may have taken over from one that is slow to answer.
-	pingPatience = 2 * time.Second
+	pingPatience = 4 * time.Second
 	pingSlow     = pingPatience / 4
 	lookEvery    = 5 * time.Second
 )
