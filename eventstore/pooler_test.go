@@ -2,6 +2,7 @@ package eventstore_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -115,6 +116,41 @@ func bridge(t *testing.T, config *pgx.ConnConfig) (port int) {
 		}
 	}()
 	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// An ordinary role may not set what it need not: settings of plpgsql are there once a server
+// has run a function, as behind a pooler.
+func TestOrdinaryRole(t *testing.T) {
+	database := testdb.New(t)
+	conn, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
+	name := conn.Config().Database
+	role := "ordinary_of_" + name
+	for _, statement := range []string{`CREATE ROLE %[1]s LOGIN PASSWORD 'secret'`, `GRANT USAGE ON SCHEMA medilab TO %[1]s`, `ALTER DATABASE %[2]s SET session_preload_libraries = 'plpgsql'`} {
+		if _, err := conn.Exec(t.Context(), fmt.Sprintf(statement, role, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		for _, statement := range []string{`DROP OWNED BY %s`, `DROP ROLE %s`} {
+			if _, err := conn.Exec(context.WithoutCancel(t.Context()), fmt.Sprintf(statement, role)); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	as, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as.User = url.UserPassword(role, "secret")
+	pool, err := eventstore.OpenPool(t.Context(), as.String(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.Close()
 }
 
 // Behind a pooler in session mode each connection has our settings, whatever the role's.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -47,19 +48,23 @@ var sessionSettings = [][2]string{
 	{"plpgsql.variable_conflict", "error"},
 }
 
-// Settings that this version of Postgres does not know are left out.
+// Settings that this version of Postgres does not know are left out, and those that hold
+// already, as only a superuser may set some of them.
 var setSQL, checkSQL = func() (set, check string) {
 	var wanted []string
 	for _, s := range sessionSettings {
 		wanted = append(wanted, "('"+s[0]+"','"+s[1]+"')")
 	}
 	from := ` FROM (VALUES ` + strings.Join(wanted, ",") + `) AS wanted (name, value)`
-	return `SELECT set_config(name, value, false)` + from + ` WHERE current_setting(name, true) IS NOT NULL OR name LIKE 'medilab.%'`,
+	return `SELECT set_config(name, value, false)` + from + ` WHERE lower(current_setting(name, true)) <> lower(value) OR name LIKE 'medilab.%'`,
 		`SELECT pg_backend_pid(), string_agg(name, ', ') FILTER (WHERE lower(current_setting(name, true)) <> lower(value))` + from
 }()
 
 // ErrPooler says that a pooler stands before the database that does not keep sessions.
 var ErrPooler = errors.New("a connection pooler hands the statements of one session to several server connections: it must be in session mode (pool_mode = session)")
+
+// codeDuplicateStatement says that a prepared statement of this name is there already.
+const codeDuplicateStatement = "42P05"
 
 // serverOf keeps the process id of a connection's server in the connection.
 const serverOf = "medilab server"
@@ -87,6 +92,9 @@ func prepareSession(ctx context.Context, conn *pgx.Conn) error {
 func checkPooler(ctx context.Context, pool *pgxpool.Pool) error {
 	const connectPatience, patience = 10 * time.Second, 3 * time.Second
 	listening, err := pool.Acquire(ctx)
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == codeDuplicateStatement {
+		return ErrPooler // another client prepared it on the same server
+	}
 	if err != nil {
 		return fmt.Errorf("connect to the database: %w", err)
 	}

@@ -117,6 +117,8 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 	if most := int64(2 * largeAnswer / a.answerSize); a.most.Load() > most || a.most.Load() == 0 {
 		t.Errorf("%d answers were held at once, and there is room for %d", a.most.Load(), most)
 	}
+	a.large.mu.Lock()
+	defer a.large.mu.Unlock()
 	if len(a.large.callers) != 0 {
 		t.Error("callers are kept for good")
 	}
