@@ -10,7 +10,7 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-var errOtherBody = domain.Conflict("this Idempotency-Key came with another body before")
+var errOtherBody = domain.Conflict("this Idempotency-Key came with another request before")
 
 // usedKey returns the event that reserved the caller's key, nil if none did.
 func (c *Commands) usedKey(ctx context.Context, caller Caller, stream string) (*eventstore.Event, domain.IdempotencyKeyUsed, error) {

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/medilab/webhooks/domain"
@@ -66,7 +67,7 @@ func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.W
 }
 
 // CheckSpec is domain.CheckSpec. While what it returns is held, the webhook's filter is
-// not compiled again.
+// not compiled again. A change may keep types that left the file of event types.
 func (c *Commands) CheckSpec(ctx context.Context, spec domain.WebhookSpec, creating bool) (domain.ApprovedSpec, error) {
 	const perByte = 32
 	task := c.Log.Limiter.Task()
@@ -74,7 +75,24 @@ func (c *Commands) CheckSpec(ctx context.Context, spec domain.WebhookSpec, creat
 	if err := task.Spend(ctx, perByte*len(spec.Filters.Value)); err != nil {
 		return domain.ApprovedSpec{}, Failed("check a webhook", err)
 	}
-	return domain.CheckSpec(c.Catalog, spec, creating)
+	approved, err := domain.CheckSpec(c.Catalog, spec, creating)
+	if !creating && slices.ContainsFunc(domain.FieldsOf(err), func(f domain.FieldError) bool { return strings.HasPrefix(f.Field, "events") }) {
+		return domain.CheckSpec(c.Catalog.With(c.subscribed()), spec, creating)
+	}
+	return approved, err
+}
+
+// subscribed returns the types that webhooks name.
+func (c *Commands) subscribed() (types []domain.EventType) {
+	for w := range c.Directory.Newest() {
+		for _, pattern := range w.Events {
+			if w.Exists() && !strings.HasSuffix(pattern, "*") {
+				types = append(types, domain.EventType(pattern))
+			}
+		}
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
 }
 
 // seal encrypts what was asked for the webhook. What is the same as is stored

@@ -868,6 +868,9 @@ func TestTypesThatLeftTheCatalogue(t *testing.T) {
 		}
 		s.ask("GET", "/api/v1"+path+"?event_type=lab.raedy&limit=0", "").refusing("event_type", "limit")
 	}
+	s.ask("PUT", "/api/v1/webhooks/1", `{"name":"again","events":["lab.ready"]}`).want(200)
+	s.ask("POST", "/api/v1/webhooks/1/backtest", `{"events":["lab.ready"]}`).want(200)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"new","url":"`+r.URL+`","events":["lab.ready"]}`).refusing("events[0]")
 	for _, types := range []string{"lab.ready", "lab.*"} {
 		got := s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","dry_run":true,"event_types":["`+types+`"]}`).want(202)
 		if got.get("matched") != "1" {
