@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	// connectTimeout is for each host, unless the URL says another.
+	// connectTimeout is for each of several hosts, unless the URL says another. One that is
+	// the only one may be busy: giving it up makes it busier.
 	connectTimeout = 3 * time.Second
+	onlyTimeout    = 10 * time.Second
 	pingEvery      = time.Second
 	pingTimeout    = 10 * time.Second // of a server that is the only one: it may be busy
 	// With several hosts another server may have taken over from one that is slow to answer.
@@ -286,8 +288,8 @@ func (g *Guard) Watch(ctx context.Context, pool *pgxpool.Pool) {
 		case <-ticker.C:
 		}
 		var err error
-		began := time.Now()
-		if conn, err = g.ping(ctx, conn); err != nil && pgconn.Timeout(err) && ctx.Err() == nil {
+		began, connected := time.Now(), conn != nil && !conn.IsClosed()
+		if conn, err = g.ping(ctx, conn); connected && err != nil && pgconn.Timeout(err) && ctx.Err() == nil {
 			g.leave(pool)
 		}
 		if len(g.hosts) > 1 && (time.Since(began) > pingSlow || time.Since(looked) > lookEvery) {

@@ -3,9 +3,11 @@ package eventstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -40,7 +42,12 @@ func openPool(ctx context.Context, url string, maxConns int, guard *Guard) (*pgx
 	}
 	config.AfterConnect = prepareSession
 	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = connectTimeout
+		config.ConnConfig.ConnectTimeout = onlyTimeout
+		if slices.ContainsFunc(config.ConnConfig.Fallbacks, func(f *pgconn.FallbackConfig) bool {
+			return f.Host != config.ConnConfig.Host || f.Port != config.ConnConfig.Port
+		}) {
+			config.ConnConfig.ConnectTimeout = connectTimeout
+		}
 	}
 	if guard != nil {
 		guard.protect(config)
