@@ -25,7 +25,7 @@ type Caller struct {
 	since    time.Time
 }
 
-// ActorAdmin is who has the token that the environment gives.
+// ActorAdmin is the actor of the token that the environment sets.
 const ActorAdmin = "admin"
 
 // actorPrefixes are those of all callers but tokens of versions before.

@@ -219,7 +219,7 @@ func guardedOf(conn net.Conn) *guarded {
 func (g *Guard) closeAll(which func(*guarded) bool) {
 	for c := range g.sessions {
 		if which(c) {
-			c.Conn.Close() //nolint:errcheck // whoever uses it gets the error
+			c.Conn.Close() //nolint:errcheck // its user gets the error
 		}
 	}
 }

@@ -38,7 +38,7 @@ func (l *Log) AcquireLease(ctx context.Context, node *Node, name string, silence
 	return position, true, nil
 }
 
-// ReleaseLease gives up the lease, so that another node need not wait for its end.
+// ReleaseLease releases the lease, so that another node need not wait for its end.
 func (l *Log) ReleaseLease(ctx context.Context, node *Node, name string) error {
 	if _, err := l.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL WHERE name = $1 AND node = $2`, name, node.ID); err != nil {
 		return fmt.Errorf("release the lease %s: %w", name, err)

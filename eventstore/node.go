@@ -166,7 +166,7 @@ func (n *Node) setLacks(lacks []Lack) {
 // Alone reports whether no other node lives.
 func (n *Node) Alone() bool { return n.others.Load() == 0 }
 
-// Leave gives up the lease, so that others need not wait for its end.
+// Leave ends the lease, so that others need not wait for its end.
 func (n *Node) Leave(ctx context.Context) error {
 	n.validUntil.Store(0)
 	if _, err := n.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL WHERE node = $1`, n.ID); err != nil {
@@ -187,7 +187,7 @@ func EndLeases(ctx context.Context, pool *pgxpool.Pool, name string) error {
 	return nil
 }
 
-// ReleaseReaders gives up the leases of readers, unless the node's id is another's by now,
+// ReleaseReaders releases the leases of readers, unless the node's id is another's by now,
 // as it is given again when the log has lost its tail.
 func (n *Node) ReleaseReaders(ctx context.Context) error {
 	_, err := n.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL

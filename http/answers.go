@@ -94,7 +94,7 @@ func (b *answerBudget) leave(caller string) {
 	}
 }
 
-// shrink gives back all but the bytes.
+// shrink releases all but the bytes.
 func (h *heldAnswer) shrink(bytes int64) {
 	if h == nil || bytes >= h.bytes {
 		return

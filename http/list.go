@@ -12,7 +12,7 @@ import (
 const maxListBytes = 4 << 20
 
 // list is the answer to a request for a list, each item of which is encoded by itself: a
-// long list is an expensive task. The end gives its turn back.
+// long list is an expensive task. Its end returns the turn.
 type list struct {
 	ctx   context.Context //nolint:containedctx // of the request that it answers
 	task  cpulimit.Task

@@ -339,7 +339,7 @@ func (a answer) into(v any) {
 	}
 }
 
-// get gives the value at the keys of the answer, in JSON.
+// get returns the value at the keys of the answer, in JSON.
 func (a answer) get(keys ...any) string {
 	a.t.Helper()
 	raw := json.RawMessage(a.body)

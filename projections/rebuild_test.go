@@ -18,7 +18,7 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// dump gives every row of every read model, for comparing.
+// dump returns every row of every read model, for comparing.
 func (b *bench) dump() map[string][]string {
 	b.t.Helper()
 	tx, err := b.pool.BeginTx(b.ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
@@ -65,7 +65,7 @@ type randomDelivery struct {
 	domain.Delivery
 }
 
-// waits tells whether the delivery waits for others to go with.
+// waits reports whether the delivery waits for others to go with.
 func (d *randomDelivery) waits() bool { return d.Version == 0 && wantsBatches(d.webhook) }
 
 func newHistory(b *bench, seed uint64) *history {

@@ -103,7 +103,7 @@ func (b *bench) apply(events []eventstore.Event, size func() int) {
 	}
 }
 
-// stored gives the rows of the statistics, as text, by what they are of.
+// stored returns the rows of the statistics, as text, by what they are of.
 func (b *bench) stored() map[statsKey]string {
 	b.t.Helper()
 	rows, err := b.pool.Query(b.ctx, `

@@ -12,7 +12,7 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// verify gives what a check finds, a line each.
+// verify returns what a check finds, a line each.
 func (b *bench) verify() string {
 	b.t.Helper()
 	var found []string

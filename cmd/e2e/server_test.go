@@ -103,7 +103,7 @@ func (p *product) api(want int, method, path, body string, into any) {
 	p.API(want, p.token, method, path, []byte(body), into)
 }
 
-// command runs another command of the product beside the server, and gives its standard output.
+// command runs another command of the product while the server runs, and returns its standard output.
 func (p *product) command(wantCode int, stdin string, args ...string) string {
 	p.Helper()
 	out, notes, err := harness.Run(p.Context(), p.Program, p.environment(), stdin, args...)
@@ -168,7 +168,7 @@ func (p *product) calls(webhook string) []call {
 	return all
 }
 
-// trigger triggers an event and gives its id.
+// trigger triggers an event and returns its id.
 func (p *product) trigger(body string) string {
 	p.Helper()
 	var accepted struct {

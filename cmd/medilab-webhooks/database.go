@@ -134,7 +134,7 @@ func newSession(ctx context.Context, db *database, logger *slog.Logger) (_ *sess
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    []eventstore.Inline{saga.Queue{}},
 		Observers: []eventstore.Observer{directory.Observe},
-		Announce:  true, // so that whoever serves notices at once
+		Announce:  true, // so that serving nodes notice at once
 	})
 	s.commands = &commands.Commands{Log: s.log, Pool: s.pool, Queue: saga.Queue{Pool: s.pool}, Directory: directory, Catalog: domain.BuiltinCatalog()}
 	if err := directory.Open(ctx, s.log); err != nil {

@@ -80,7 +80,7 @@ const (
 	leastTokenLength = 32
 	tokenRule        = "32 characters or more, on one line"
 	// leastConnections are what lives as long as the process (two consumers of the log, the
-	// listener and the relay), twice: whoever has one may need another.
+	// listener and the relay), twice: what holds one may need another.
 	leastConnections = 8
 )
 

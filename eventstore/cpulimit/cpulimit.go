@@ -90,7 +90,7 @@ func (t *Task) Spend(ctx context.Context, work int) error {
 	}
 }
 
-// End gives the slot back. The task may be used again: it is still as expensive.
+// End returns the slot. The task may be used again: it is still as expensive.
 func (t *Task) End() {
 	if !t.since.IsZero() {
 		t.limiter.mu.Lock()
@@ -118,7 +118,7 @@ func (l *Limiter) enqueue(caller string, has bool) chan struct{} {
 	return turn
 }
 
-// release gives a slot to who waits first of the caller that is next. l.mu is held.
+// release passes a slot to the first waiting task of the next caller. l.mu is held.
 func (l *Limiter) release() {
 	if len(l.callers) == 0 {
 		l.idle++

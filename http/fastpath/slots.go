@@ -50,7 +50,7 @@ func (s *slots) evict() bool {
 		return false
 	}
 	delete(s.open, longest)
-	_ = longest.Conn.Close() // whoever reads from it learns that it is closed
+	_ = longest.Conn.Close() // its reader learns that it is closed
 	return true
 }
 

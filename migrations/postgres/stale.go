@@ -101,7 +101,7 @@ func (o Options) disown(pid int) error {
 	return o.explain("correct postmaster.pid", err)
 }
 
-// alive reports whether a process exists, whoever runs it.
+// alive reports whether a process exists, whichever account runs it.
 func alive(pid int) bool {
 	err := syscall.Kill(pid, 0)
 	return err == nil || errors.Is(err, syscall.EPERM)

@@ -111,7 +111,7 @@ func (n *node) api(want int, method, path string, body, into any) {
 	n.API(want, adminToken, method, path, text, into)
 }
 
-// comeAgain tells whether a caller was told to come again, and when.
+// comeAgain reports whether a caller was told to come again, and when.
 func comeAgain(a harness.Answer) bool {
 	return (a.Status == http.StatusServiceUnavailable || a.Status == http.StatusTooManyRequests) && a.Header.Get("Retry-After") != ""
 }

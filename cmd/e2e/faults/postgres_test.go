@@ -166,7 +166,7 @@ func (c *cluster) exec(t testing.TB, sql string) {
 	}
 }
 
-// connect gives the run's own look at the database, as its superuser.
+// connect returns the run's own look at the database, as its superuser.
 func connect(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(context.WithoutCancel(t.Context()), url)
