@@ -19,12 +19,11 @@ import (
 )
 
 const (
-	// connectTimeout is for each of several hosts, unless the URL says another. One that is
-	// the only one may be busy: giving it up makes it busier.
+	// connectTimeout is for each of several hosts, unless the URL says another. The only one
+	// may be busy, which giving up makes worse: there is no other to turn to.
 	connectTimeout = 3 * time.Second
-	onlyTimeout    = 10 * time.Second
+	onlyTimeout    = 30 * time.Second // of the only one: to connect, to answer a ping
 	pingEvery      = time.Second
-	pingTimeout    = 10 * time.Second // of a server that is the only one: it may be busy
 	// With several hosts another server may have taken over from one that is slow to answer.
 	pingPatience = 4 * time.Second
 	pingSlow     = pingPatience / 4
@@ -303,7 +302,7 @@ func (g *Guard) Watch(ctx context.Context, pool *pgxpool.Pool) {
 
 // ping returns the connection, a new one if it is closed, after the server answered on it.
 func (g *Guard) ping(ctx context.Context, conn *pgconn.PgConn) (*pgconn.PgConn, error) {
-	timeout := pingTimeout
+	timeout := onlyTimeout
 	if len(g.hosts) > 1 {
 		g.find(ctx)
 		timeout = pingPatience
