@@ -90,7 +90,7 @@ func prepareSession(ctx context.Context, conn *pgx.Conn) error {
 // is the listening of an idle session that such a one cannot keep, whatever it does with
 // the rest: several settings and statements in a row may meet the same server by chance.
 func checkPooler(ctx context.Context, pool *pgxpool.Pool) error {
-	const connectPatience, patience = 10 * time.Second, 3 * time.Second
+	const connectPatience, patience = 30 * time.Second, 10 * time.Second
 	listening, err := pool.Acquire(ctx)
 	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == codeDuplicateStatement {
 		return ErrPooler // another client prepared it on the same server

@@ -18,14 +18,14 @@ END `
 // trigger of log_head.
 const checkVersion = `
 DECLARE
-    present bigint := (SELECT max(version_id) FROM medilab.schema_version);
+    present bigint := (SELECT schema_version FROM medilab.log_head);
 BEGIN
     IF current_setting('application_name') = 'medilab-webhooks' -- psql may
             AND coalesce(nullif(current_setting('medilab.schema_version', true), ''), '0')::bigint < present THEN
         RAISE EXCEPTION 'the schema medilab is at version %, which this program does not know', present
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Use the version of medilab-webhooks that migrated the database.';
     END IF;
-    RETURN NULL;
+    RETURN NEW;
 END `
 
 // schemaSQL returns in words what about the tables of the log is not as the migrations
@@ -41,7 +41,7 @@ WITH wanted (name, guard, keys, columns) AS (VALUES
 	('seals', 'seals_append_only', ARRAY['PRIMARY KEY (last_position)'],
 		ARRAY['last_position bigint', 'first_position bigint', 'recorded_at timestamp with time zone', 'seal bytea']),
 	('log_head', NULL, ARRAY['PRIMARY KEY (one)', 'CHECK (one)'],
-		ARRAY['one boolean', 'position bigint', 'last_seal bytea', 'recorded_at timestamp with time zone', 'configuration bigint'])
+		ARRAY['one boolean', 'position bigint', 'last_seal bytea', 'recorded_at timestamp with time zone', 'configuration bigint', 'schema_version bigint'])
 ), found AS (
 	SELECT 'medilab.' || w.name AS relation, w.*, c.*
 	FROM wanted AS w LEFT JOIN pg_namespace AS n ON n.nspname = 'medilab'
