@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/medilab/webhooks/domain/strictjson"
@@ -55,6 +56,10 @@ func CheckSecret(field string, secret Secret) []FieldError {
 	}
 	if !utf8.ValidString(text) {
 		return []FieldError{{field, "must be UTF-8"}}
+	}
+	encoded := strings.HasPrefix(text, secretPrefix) || strings.HasPrefix(text, privatePrefix)
+	if encoded && strings.ContainsAny(text, "\r\n") { // which Go's base64 skips, and other libraries do not
+		return []FieldError{{field, "must be one line"}}
 	}
 	if _, err := standardKey(text); err != nil {
 		return []FieldError{{field, "starts with whsec_, so the rest must be base64 with padding"}}

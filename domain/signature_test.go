@@ -120,6 +120,7 @@ func TestCheckSecret(t *testing.T) {
 		{"standard", "whsec_" + base64.StdEncoding.EncodeToString([]byte("0123456789")), true},
 		{"standard, not base64", "whsec_$$$", false},
 		{"standard, nothing", "whsec_", false},
+		{"standard, two lines", "whsec_" + base64.StdEncoding.EncodeToString([]byte("0123456789")) + "\n", false},
 		{"not UTF-8", "a\xff", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -370,6 +370,7 @@ func TestFlags(t *testing.T) {
 	for _, line := range []string{
 		"serve --workers many", "emit --file x --skip 1x", "token create --name x --scopes admin --expires 30days", "token create --name x --scopes admin --expires d",
 		"token create --name x --scopes admin --expires -1d", "serve --alert-success-rate much", "token list --json=7", "help nonsense", "completion tcsh", "completion",
+		"serve --addr 8000", "serve --addr 127.0.0.1:99999", "serve --proxy ftp://proxy.local",
 	} {
 		_, notes := c.run(2, "", strings.Fields(line)...)
 		c.matches("wrong usage", notes, "medilab-webhooks: .*\n")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -29,7 +30,13 @@ func newKeysCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "keys", Short: "List and rotate the keys that encrypt secrets at rest"}
 	var path string
 	declare(c, c.PersistentFlags(), []setting{keysSetting(&path)})
-	open := func() (*vault.Vault, error) { return vault.Open(db.keysFile(path), true) }
+	open := func() (*vault.Vault, error) {
+		keys, err := vault.Open(db.keysFile(path), true)
+		if errors.Is(err, vault.ErrMissing) {
+			err = fmt.Errorf("there is no keyset %s; name it with MEDILAB_KEYS, or start serve, which makes one for a new database", db.keysFile(path))
+		}
+		return keys, err
+	}
 	c.AddCommand(newKeysListCommand(open), newKeysRotateCommand(db, open), newKeysRewrapCommand(db, open))
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -89,11 +90,21 @@ func canBeToken(text string) bool {
 	return len(text) >= leastTokenLength && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
+// isListenAddress reports whether the text names a port, with or without a host.
+func isListenAddress(text string) bool {
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	return err == nil
+}
+
 // table declares every setting of serve but the database's.
 func (s *settings) table() []setting {
 	usual, alerts := domain.DefaultAlertRules, &s.alerts
 	return []setting{
-		{env: "MEDILAB_ADDR", flag: "addr", value: &s.addr, usual: "127.0.0.1:8000", usage: "listen address"},
+		{env: "MEDILAB_ADDR", flag: "addr", value: &s.addr, usual: "127.0.0.1:8000", usage: "listen address",
+			rule: "an address and port, as 127.0.0.1:8000", valid: func() bool { return isListenAddress(s.addr) }},
 		{env: "MEDILAB_TOKEN", value: &s.tokenText,
 			rule:  tokenRule,
 			valid: func() bool { return s.tokenText == "" || canBeToken(s.tokenText) }},
@@ -111,7 +122,12 @@ func (s *settings) table() []setting {
 		{env: "MEDILAB_CA_FILE", flag: "ca-file", value: &s.caFile, usage: "PEM bundle trusted for calls in addition to the system's"},
 		{env: "MEDILAB_CLIENT_CERT_FILE", flag: "client-cert", value: &s.clientCert, usage: "certificate shown to receivers that ask"},
 		{env: "MEDILAB_CLIENT_KEY_FILE", flag: "client-key", value: &s.clientKey, usage: "its key"},
-		{env: "MEDILAB_PROXY", flag: "proxy", value: &s.proxy, usage: "forward proxy for calls", unset: "none"},
+		{env: "MEDILAB_PROXY", flag: "proxy", value: &s.proxy, usage: "forward proxy for calls", unset: "none",
+			rule: "an http, https or socks5 URL, as http://proxy.local:3128",
+			valid: func() bool {
+				_, err := sender.ParseProxy(s.proxy)
+				return s.proxy == "" || err == nil
+			}},
 		{env: "MEDILAB_RESOLVER", flag: "resolver", value: &s.resolver, usage: "name server for calls, as 10.0.0.53:53", unset: "the system's",
 			rule: "an address and port, as 10.0.0.53:53",
 			valid: func() bool {

@@ -53,7 +53,7 @@ func newTransports(cfg Config) (*http.Transport, *http1, error) {
 		t.MaxIdleConnsPerHost = -1
 		return t, h, nil
 	}
-	proxy, err := parseProxy(cfg.Proxy)
+	proxy, err := ParseProxy(cfg.Proxy)
 	if err != nil {
 		return nil, nil, err
 	}

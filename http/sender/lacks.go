@@ -171,8 +171,8 @@ func (a *awaited) trace(ctx context.Context, proxied bool) context.Context {
 	return httptrace.WithClientTrace(ctx, trace)
 }
 
-// parseProxy returns the proxy's URL.
-func parseProxy(raw string) (*url.URL, error) {
+// ParseProxy returns the proxy's URL.
+func ParseProxy(raw string) (*url.URL, error) {
 	proxy, err := url.Parse(raw)
 	if err != nil || proxy.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, proxy.Scheme) {
 		return nil, errors.New("the proxy for outgoing calls (MEDILAB_PROXY) is not an http, https or socks5 URL such as http://proxy.local:3128")
