@@ -87,7 +87,8 @@ type Attempt struct {
 	OccurredAt time.Time
 	// Batch is the events of a batch, nil when it is none. Then Event and
 	// OccurredAt are not used.
-	Batch []domain.BatchEvent
+	Batch    []domain.BatchEvent
+	Sequence int64 // of an event; 0: none
 	// Allowed is asked right before the call leaves. When it says no, nothing is
 	// sent and the outcome is OutcomeWithheld. Nil allows.
 	Allowed func() bool
@@ -112,7 +113,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	eventType, version := at.format()
 	call := domain.Call{
 		EventID: at.EventID, EventType: eventType, WebhookID: w.ID, WebhookVersion: w.Version,
-		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now,
+		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now, Sequence: at.Sequence,
 	}
 	ready, err := a.prepare(at.Webhook)
 	if err != nil {
@@ -141,7 +142,7 @@ func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.
 		EventType: domain.EventType(at.Event.EventType), EventData: at.Event.EventData,
 		EventID: uuid.UUID(at.EventID), WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery),
 		CorrelationID: at.Event.CorrelationID, Source: at.Event.Source,
-		OccurredAt: at.OccurredAt, Timestamp: now, Attempt: at.Number,
+		OccurredAt: at.OccurredAt, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence,
 	}
 	const envelope = 512
 	body := domain.AppendPayload(make([]byte, 0, len(at.Event.EventData)+envelope), at.Webhook.PayloadVersion, payload)

@@ -61,6 +61,7 @@ type replaying struct {
 type replayed struct {
 	event domain.EventID
 	size  int
+	line  domain.Line
 }
 
 func (r *replaying) delivery(e replayed) domain.DeliveryID {
@@ -97,7 +98,7 @@ func (r *replaying) matching(ctx context.Context) (found []replayed, err error) 
 		}
 		eventType, doc := domain.EventType(event.EventType), filter.Parse(event.EventData)
 		if narrowed.Match(eventType, doc) && wanted.Match(eventType, doc) {
-			found = append(found, replayed{domain.EventID(id), len(event.EventData)})
+			found = append(found, replayed{domain.EventID(id), len(event.EventData), r.webhook.LineOf(event.EventData)})
 		}
 		if len(found) > maxReplay {
 			return domain.Invalid("to", fmt.Sprintf("makes a range with more than %d matching events; narrow it", maxReplay))

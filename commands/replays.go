@@ -200,6 +200,7 @@ func (p *progress) request(ctx context.Context, chunk []replayed, last bool) (un
 		if err != nil {
 			return unit, nil, err
 		}
+		retry.Line = e.line
 		id := p.delivery(e)
 		queued.Deliveries = append(queued.Deliveries, id)
 		unit.Writes = append(unit.Writes, eventstore.Write{Stream: id.Stream(), Expected: states[i].Version, Events: newEvents(retry), Metadata: metadata})

@@ -13,26 +13,33 @@ func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.D
 	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, _ *domain.Delivery) (domain.Change, error) {
 		w, _ := c.Directory.Webhook(d.WebhookID)
 		size := d.Size
+		var data []byte
 		if d.Members == nil {
 			var err error
-			if size, err = c.sizeOf(ctx, d.EventID); err != nil {
+			if data, err = c.dataOf(ctx, d.EventID); err != nil {
 				return nil, err
 			}
+			size = len(data)
 		}
-		return domain.DecideRetry(d, w, d.EventID, size)
+		retry, err := domain.DecideRetry(d, w, d.EventID, size)
+		if err != nil {
+			return nil, err
+		}
+		retry.Line = w.LineOf(data)
+		return retry, nil
 	})
 }
 
-// sizeOf returns the bytes of an event's data, by which the queue bounds its memory.
-func (c *Commands) sizeOf(ctx context.Context, id domain.EventID) (int, error) {
+// dataOf returns an event's data: its size bounds the queue's memory, and it decides the line.
+func (c *Commands) dataOf(ctx context.Context, id domain.EventID) ([]byte, error) {
 	events, err := c.Log.Load(ctx, id.Stream())
 	if err != nil {
-		return 0, Failed("look for an event", err)
+		return nil, Failed("look for an event", err)
 	}
 	for _, e := range events {
 		if triggered, ok := e.Value.(domain.EventTriggered); ok {
-			return len(triggered.EventData), nil
+			return triggered.EventData, nil
 		}
 	}
-	return 0, domain.NotFound("event")
+	return nil, domain.NotFound("event")
 }

@@ -33,12 +33,14 @@ type DeliveryBatched struct {
 	WebhookID WebhookID     `json:"webhook_id"`
 	Size      int           `json:"size"`    // bytes of all its event_data
 	Members   []BatchMember `json:"members"` // in the order of the body
+	Line      Line          `json:"line,omitempty"`
 }
 
 // BatchMember is one delivery that went in a batch.
 type BatchMember struct {
 	EventID    EventID    `json:"event_id"`
 	DeliveryID DeliveryID `json:"delivery_id"`
+	Sequence   int64      `json:"sequence,omitempty"` // of a webhook that wants its deliveries numbered
 }
 
 // DeliveryJoinedBatch makes a delivery a member: what becomes of it is told in the
@@ -67,9 +69,11 @@ func (c *DeliveryBatched) form(f *form) {
 		for i := 0; more(f, &c.Members, i); i++ {
 			id(f, `{"event_id":`, &c.Members[i].EventID)
 			id(f, `,"delivery_id":`, &c.Members[i].DeliveryID)
+			numberOrNone(f, `,"sequence":`, &c.Members[i].Sequence)
 			f.letters("}")
 		}
 	}
+	numberOrNone(f, `,"line":`, &c.Line)
 	f.letters("}")
 }
 
@@ -122,6 +126,7 @@ type Waiting struct {
 	// The rule under which it was dispatched, whatever the webhook wants by now:
 	MaxEvents int
 	DueAt     time.Time // when it must go
+	Line      Line
 }
 
 // MaxBatchMembers is the most that a webhook can ask for.
@@ -162,6 +167,7 @@ func FormBatch(webhook WebhookID, together []Waiting) (DeliveryID, DeliveryBatch
 	for i, w := range together {
 		batched.Size += w.Size
 		batched.Members[i] = w.BatchMember
+		batched.Line = max(batched.Line, w.Line)
 		joined[i] = DeliveryJoinedBatch{EventID: w.EventID, WebhookID: webhook, BatchID: id}
 	}
 	return id, batched, joined

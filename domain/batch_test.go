@@ -55,8 +55,8 @@ func TestDecideBatch(t *testing.T) {
 
 func TestMembersStandAsTheirBatch(t *testing.T) {
 	waiting := []Waiting{
-		{BatchMember: BatchMember{goldenEvent, goldenDelivery}, Size: 20},
-		{BatchMember: BatchMember{EventID{1}, DeliveryID{2}}, Size: 22},
+		{BatchMember: BatchMember{EventID: goldenEvent, DeliveryID: goldenDelivery}, Size: 20},
+		{BatchMember: BatchMember{EventID: EventID{1}, DeliveryID: DeliveryID{2}}, Size: 22},
 	}
 	id, batched, joined := FormBatch(goldenWebhook, waiting)
 	if id == goldenDelivery || id != BatchOf(goldenDelivery) || batched.Size != 42 || len(joined) != 2 {

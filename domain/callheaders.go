@@ -41,6 +41,7 @@ func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
 		attempt:     p.Attempt,
 		at:          p.Timestamp,
 		version:     v,
+		sequence:    p.Sequence,
 	}.headers(body, signer)
 }
 
@@ -71,11 +72,12 @@ type callHead struct {
 	attempt     int
 	at          time.Time
 	version     PayloadVersion
+	sequence    int64 // 0: none
 }
 
 func (c callHead) headers(body []byte, signer Signer) []Header {
 	delivery := c.deliveryID.String()
-	headers := make([]Header, 0, 13)
+	headers := make([]Header, 0, 14)
 	headers = append(headers,
 		Header{"Content-Type", c.contentType},
 		Header{"User-Agent", UserAgent},
@@ -96,6 +98,9 @@ func (c callHead) headers(body []byte, signer Signer) []Header {
 		Header{"X-Webhook-Delivery-ID", delivery},
 		Header{"X-Webhook-Payload-Version", string(c.version)},
 	)
+	if c.sequence != 0 {
+		headers = append(headers, Header{"X-Webhook-Sequence", strconv.FormatInt(c.sequence, 10)})
+	}
 	if signer.Current != nil {
 		signatures := signer.Current.AppendStandard(nil, delivery, c.at, body)
 		for _, previous := range signer.Previous {

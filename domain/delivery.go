@@ -71,6 +71,8 @@ type Call struct {
 	Header         []HeaderField  `json:"response_headers,omitempty"`
 	Body           []byte         `json:"response_body,omitempty"` // base64 in the log: receivers answer anything
 	Truncated      bool           `json:"response_truncated,omitempty"`
+	Sequence       int64          `json:"sequence,omitempty"` // the number that was sent; 0: none
+	Ordered        bool           `json:"ordered,omitempty"`  // the delivery is in a line
 }
 
 // DeliverySucceeded ends a delivery well.
@@ -84,6 +86,7 @@ type DeliveryAttemptFailed struct {
 	Call
 	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
 	GaveUp        GaveUp    `json:"gave_up,omitempty"`
+	Blocks        bool      `json:"blocks,omitempty"` // having given up, it holds up those behind it
 }
 
 // GaveUp says why a delivery failed for good.
@@ -104,6 +107,7 @@ type DeliveryInterrupted struct {
 	Attempt   int       `json:"attempt"`
 	URL       string    `json:"url"`
 	Reason    string    `json:"reason"`
+	Ordered   bool      `json:"ordered,omitempty"`
 }
 
 // DeliveryCancelled ends a delivery without another attempt.
@@ -111,6 +115,8 @@ type DeliveryCancelled struct {
 	EventID   EventID      `json:"event_id"`
 	WebhookID WebhookID    `json:"webhook_id"`
 	Reason    CancelReason `json:"reason"`
+	// Was is DeliveryFailed if the delivery had given up; else it was pending.
+	Was DeliveryState `json:"was,omitempty"`
 }
 
 // CancelReason says who wanted a delivery to end.
@@ -127,8 +133,9 @@ const (
 type DeliveryRetryRequested struct {
 	EventID   EventID   `json:"event_id"`
 	WebhookID WebhookID `json:"webhook_id"`
-	Attempt   int       `json:"attempt"` // the number that the next attempt gets
-	Size      int       `json:"size"`    // bytes of event_data
+	Attempt   int       `json:"attempt"`        // the number that the next attempt gets
+	Size      int       `json:"size"`           // bytes of event_data
+	Line      Line      `json:"line,omitempty"` // unless the delivery is in the queue
 }
 
 // DeliveryOutcomeLate is the outcome of a call whose node had lost its lease:
@@ -179,6 +186,7 @@ func (c *DeliveryAttemptFailed) form(f *form) {
 		f.time("", &c.NextAttemptAt)
 	}
 	textOrNone(f, `,"gave_up":`, &c.GaveUp)
+	c.Blocks = f.optional(`,"blocks":true`, c.Blocks)
 	f.letters("}")
 }
 
@@ -225,6 +233,8 @@ func (c *Call) form(f *form) {
 	}
 	f.bytes(`,"response_body":`, &c.Body)
 	c.Truncated = f.optional(`,"response_truncated":true`, c.Truncated)
+	numberOrNone(f, `,"sequence":`, &c.Sequence)
+	c.Ordered = f.optional(`,"ordered":true`, c.Ordered)
 }
 
 var _ = register(DeliverySucceeded{}, DeliveryAttemptFailed{}, DeliveryInterrupted{}, DeliveryCancelled{}, DeliveryRetryRequested{}, DeliveryOutcomeLate{}, DeliveryTested{})
@@ -294,7 +304,7 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 		d.Attempts, d.NextAttemptAt = c.Attempt, at
 	case DeliveryCancelled:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
-		d.State, d.CancelReason, d.NextAttemptAt = DeliveryWithdrawn, c.Reason, time.Time{}
+		d.State, d.CancelReason, d.GaveUp, d.NextAttemptAt = DeliveryWithdrawn, c.Reason, "", time.Time{}
 	case DeliveryRetryRequested:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.Retries, d.NextAttemptAt, d.GaveUp, d.CancelReason = DeliveryPending, 0, at, "", ""
@@ -337,26 +347,32 @@ func DecideOutcome(id DeliveryID, retries int, w Webhook, call Call, end time.Ti
 		delay := NextAttemptDelay(time.Duration(w.RetryDelay)*time.Second, retries+2, jitterOf(id, call.Attempt))
 		failed.NextAttemptAt = end.Add(LengthenDelay(delay, retryAfter)).UTC()
 	}
+	failed.Blocks = failed.GaveUp != "" && call.Ordered && w.OrderOnFailure == OrderBlock
 	return failed
 }
 
 // DecideInterruption records the attempt that a dead node had under way.
-func DecideInterruption(event EventID, eventType string, w Webhook, attempt int, reason string) Change {
+func DecideInterruption(event EventID, eventType string, w Webhook, attempt int, reason string) DeliveryInterrupted {
 	return DeliveryInterrupted{EventID: event, EventType: eventType, WebhookID: w.ID, Attempt: attempt, URL: w.URL, Reason: reason}
 }
 
-// DecideCancel ends a pending delivery; one that ended already stays as it is.
+// DecideCancel ends a delivery that is pending or has given up.
 func DecideCancel(d Delivery, event EventID, webhook WebhookID, reason CancelReason) (Change, error) {
-	if d.State != "" && d.State != DeliveryPending {
+	cancelled := DeliveryCancelled{EventID: event, WebhookID: webhook, Reason: reason}
+	switch d.State {
+	case "", DeliveryPending:
+	case DeliveryFailed:
+		cancelled.Was = DeliveryFailed
+	default:
 		return nil, Conflict("the delivery is " + string(d.State) + " already: there is nothing to cancel")
 	}
-	return DeliveryCancelled{EventID: event, WebhookID: webhook, Reason: reason}, nil
+	return cancelled, nil
 }
 
 // DecideRetry asks for an attempt now. A deleted webhook takes none.
-func DecideRetry(d Delivery, w Webhook, event EventID, size int) (Change, error) {
+func DecideRetry(d Delivery, w Webhook, event EventID, size int) (DeliveryRetryRequested, error) {
 	if !w.Exists() {
-		return nil, Conflict("the webhook of this delivery is deleted: there is nobody to deliver to")
+		return DeliveryRetryRequested{}, Conflict("the webhook of this delivery is deleted: there is nobody to deliver to")
 	}
 	return DeliveryRetryRequested{EventID: event, WebhookID: w.ID, Attempt: d.Attempts + 1, Size: size}, nil
 }

@@ -58,6 +58,11 @@ type Recipient struct {
 	// how many go together. 0: it goes alone.
 	BatchWait int `json:"batch_wait,omitempty"`
 	BatchMax  int `json:"batch_max,omitempty"`
+	// Line is that of an ordered delivery.
+	Line Line `json:"line,omitempty"`
+	// NumberedSince is the SequenceSince of a webhook that wants its deliveries numbered: this
+	// one's number is how many of them the log has so far.
+	NumberedSince int64 `json:"numbered_since,omitempty"`
 }
 
 // DispatchOf gives to whom the event goes by what its stream holds, be it the
@@ -126,6 +131,8 @@ func (r *Recipient) form(f *form) {
 		number(f, "", &r.BatchWait)
 		number(f, `,"batch_max":`, &r.BatchMax)
 	}
+	numberOrNone(f, `,"line":`, &r.Line)
+	numberOrNone(f, `,"numbered_since":`, &r.NumberedSince)
 	f.letters("}")
 }
 

@@ -129,7 +129,7 @@ func textOrNone[T ~string](f *form, name string, p *T) {
 }
 
 // number is read without a sign, and when it surely fits.
-func number[T int | int64](f *form, name string, p *T) {
+func number[T ~int | ~int64](f *form, name string, p *T) {
 	if !f.reading {
 		f.out = strconv.AppendInt(append(f.out, name...), int64(*p), 10)
 		return
@@ -146,6 +146,13 @@ func number[T int | int64](f *form, name string, p *T) {
 	}
 	f.in = f.in[i:]
 	*p = T(n)
+}
+
+// numberOrNone is a number that is left out when it is 0.
+func numberOrNone[T ~int | ~int64](f *form, name string, p *T) {
+	if f.optional(name, *p != 0) {
+		number(f, "", p)
+	}
 }
 
 func id[T ~[16]byte](f *form, name string, p *T) {

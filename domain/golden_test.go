@@ -92,7 +92,7 @@ var goldenChanges = []Change{
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested},
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48},
 	DeliveryOutcomeLate{Call: goldenCall()},
-	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{goldenEvent, goldenDelivery}}},
+	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{EventID: goldenEvent, DeliveryID: goldenDelivery}}},
 	DeliveryJoinedBatch{EventID: goldenEvent, WebhookID: goldenWebhook, BatchID: BatchOf(goldenDelivery)},
 	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},
 	ReplayRequested{ID: goldenReplay, WebhookID: goldenWebhook, From: goldenTime, To: goldenTime.Add(time.Hour), EventTypes: []string{"patient.*"}, OnlyFailed: true, Matched: 2, WebhookVersion: 3},
@@ -104,6 +104,23 @@ var goldenChanges = []Change{
 	WebhookAlertResolved{ID: AlertID(goldenDelivery), Kind: AlertNode, Message: "calls work again"},
 	TokenCreated{ID: goldenToken, Name: "crm", Hash: "9f86d081", Prefix: "mlw_ab", Scopes: []Scope{ScopeEventsWrite}, ExpiresAt: goldenTime},
 	TokenRevoked{},
+	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "order", Events: []string{"*"}, PayloadVersion: PayloadV1, OrderBy: "patient_id", OrderOnFailure: OrderBlock, Sequence: true},
+	WebhookChanged{OrderBy: ptr(""), OrderOnFailure: ptr(OrderSkip), Sequence: ptr(false)},
+	EventTriggered{EventType: "patient.created", Recipients: []Recipient{
+		{WebhookID: goldenWebhook, WebhookVersion: 3, Line: 9007199254740991, NumberedSince: 2},
+	}, EventData: json.RawMessage(`{}`)},
+	DeliverySucceeded{Call: orderedCall()},
+	DeliveryAttemptFailed{Call: orderedCall(), GaveUp: GaveUpRetriesExhausted, Blocks: true},
+	DeliveryInterrupted{EventID: goldenEvent, EventType: "patient.created", WebhookID: goldenWebhook, Attempt: 1, URL: "https://a.example/", Reason: "gone", Ordered: true},
+	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested, Was: DeliveryFailed},
+	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48, Line: 9007199254740991},
+	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{EventID: goldenEvent, DeliveryID: goldenDelivery, Sequence: 7}}, Line: 1},
+}
+
+func orderedCall() Call {
+	call := goldenCall()
+	call.Sequence, call.Ordered = 7, true
+	return call
 }
 
 func ptr[T any](v T) *T { return &v }

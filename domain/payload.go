@@ -39,6 +39,7 @@ type Payload struct {
 	OccurredAt    time.Time // when the event was emitted
 	Timestamp     time.Time // when this attempt is made
 	Attempt       int       // from 1
+	Sequence      int64     // 0: none
 }
 
 // Times in bodies are RFC 3339 in UTC: the attempt's to the second, as the guide prints
@@ -78,6 +79,8 @@ type BatchEvent struct {
 	CorrelationID string
 	Source        string
 	OccurredAt    time.Time
+
+	Sequence int64 // 0: none
 }
 
 // BatchPayload is all that the body and headers of one attempt at a batch tell.
@@ -111,7 +114,11 @@ func AppendBatchPayload(dst []byte, v PayloadVersion, p BatchPayload) []byte {
 		}
 		dst = appendMember(dst, `{"event_type":`, string(e.EventType))
 		dst = append(append(dst, `,"event_data":`...), e.EventData...)
-		dst = append(appendID(dst, `,"event_id":`, e.EventID), '}')
+		dst = appendID(dst, `,"event_id":`, e.EventID)
+		if e.Sequence != 0 {
+			dst = strconv.AppendInt(append(dst, `,"sequence":`...), e.Sequence, 10)
+		}
+		dst = append(dst, '}')
 	}
 	dst = append(dst, ']')
 	return append(appendAttempt(dst, p.WebhookID, p.Timestamp, p.Attempt), '}')
@@ -127,7 +134,7 @@ func appendCloudEvents(dst []byte, p BatchPayload) []byte {
 		}
 		dst = appendCloudEvent(append(dst, separator), Payload{
 			EventType: e.EventType, EventData: e.EventData, EventID: e.EventID, CorrelationID: e.CorrelationID, Source: e.Source,
-			OccurredAt: e.OccurredAt, WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: p.Attempt,
+			OccurredAt: e.OccurredAt, WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: p.Attempt, Sequence: e.Sequence,
 		})
 	}
 	return append(dst, ']')
@@ -146,6 +153,9 @@ func appendCloudEvent(dst []byte, p Payload) []byte {
 	dst = appendID(dst, `,"deliveryid":`, p.DeliveryID)
 	dst = appendID(dst, `,"webhookid":`, p.WebhookID)
 	dst = strconv.AppendInt(append(dst, `,"attempt":`...), int64(p.Attempt), 10)
+	if p.Sequence != 0 { // a string, by CloudEvents' extension of this name
+		dst = append(strconv.AppendInt(append(dst, `,"sequence":"`...), p.Sequence, 10), '"')
+	}
 	if id := cloudEventString(p.CorrelationID); id != "" {
 		dst = appendMember(dst, `,"correlationid":`, id)
 	}

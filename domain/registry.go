@@ -65,7 +65,7 @@ func FilterOf(change any) (f *filter.Filter) {
 }
 
 func (w *registered) recipient() Recipient {
-	to := Recipient{WebhookID: w.ID, WebhookVersion: w.Version}
+	to := Recipient{WebhookID: w.ID, WebhookVersion: w.Version, Line: w.fixedLine(), NumberedSince: w.SequenceSince}
 	if w.Batch != nil {
 		to.BatchWait, to.BatchMax = w.Batch.MaxWait, w.Batch.MaxEvents
 	}
@@ -140,14 +140,16 @@ func (r *Registry) Recipients(eventType EventType, data json.RawMessage) []Recip
 	switch {
 	case len(asked) == 0:
 		return nobody
-	case len(asked) == 1 && asked[0].everyone != nil:
+	case len(asked) == 1 && asked[0].everyone != nil && !asked[0].byValue:
 		return asked[0].everyone
 	}
 	var fewSets [8]*filter.Set
-	matched := filter.Matched(filter.Parse(data), setsOf(asked, fewSets[:0]))
-	size := len(matched)
+	doc := filter.Parse(data)
+	matched := filter.Matched(doc, setsOf(asked, fewSets[:0]))
+	size, byValue := len(matched), false
 	for _, a := range asked {
 		size += len(a.everyone)
+		byValue = byValue || a.byValue
 	}
 	recipients := make([]Recipient, 0, size)
 	for i, a := range asked {
@@ -155,6 +157,9 @@ func (r *Registry) Recipients(eventType EventType, data json.RawMessage) []Recip
 		for ; len(matched) > 0 && matched[0].Set == i; matched = matched[1:] {
 			recipients = append(recipients, a.candidates[matched[0].Index].recipient())
 		}
+	}
+	if byValue {
+		return r.inLines(recipients, doc)
 	}
 	return recipients
 }

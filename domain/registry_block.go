@@ -26,6 +26,7 @@ type audience struct {
 	candidates []*registered // by number
 	everyone   []Recipient   // the candidates, when none has a filter; else nil
 	filters    *filter.Set   // of the candidates; nil when none has a filter
+	byValue    bool          // values decide the lines of some
 }
 
 // blockOf returns the key of a webhook's block. Webhooks without a number, which only
@@ -95,6 +96,7 @@ func newAudience(asked ...[]*registered) *audience {
 	candidates := slices.Concat(asked...)
 	slices.SortFunc(candidates, byNumber)
 	a := &audience{candidates: slices.Compact(candidates)}
+	a.byValue = slices.ContainsFunc(a.candidates, func(w *registered) bool { return w.byValue() })
 	if slices.ContainsFunc(a.candidates, func(w *registered) bool { return !w.filter.MatchesAll() }) {
 		filters := make([]*filter.Filter, len(a.candidates))
 		for i, w := range a.candidates {

@@ -2,6 +2,7 @@ package domain
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -60,6 +61,9 @@ type Webhook struct {
 	Timeout        int             // seconds
 	Filters        json.RawMessage // nil: every event matches
 	Batch          *Batch          // nil: one event a call
+	OrderBy        string          // a path, or OrderAll; empty: deliveries are not ordered
+	OrderOnFailure OrderOnFailure
+	SequenceSince  int64 // the version from which deliveries are numbered; 0: they are not
 	PayloadVersion PayloadVersion
 	Active         bool
 	Deleted        bool
@@ -88,6 +92,9 @@ type WebhookRegistered struct {
 	Timeout        int             `json:"timeout"`
 	Filters        json.RawMessage `json:"filters,omitempty"`
 	Batch          *Batch          `json:"batch,omitempty"`
+	OrderBy        string          `json:"order_by,omitempty"`
+	OrderOnFailure OrderOnFailure  `json:"order_on_failure,omitempty"` // empty: skip
+	Sequence       bool            `json:"sequence,omitempty"`
 	PayloadVersion PayloadVersion  `json:"payload_version"`
 	Active         bool            `json:"is_active"`
 }
@@ -107,6 +114,9 @@ type WebhookChanged struct {
 	Timeout        *int             `json:"timeout,omitempty"`
 	Filters        *json.RawMessage `json:"filters,omitempty"` // {}: cleared
 	Batch          *Batch           `json:"batch,omitempty"`   // zero: cleared
+	OrderBy        *string          `json:"order_by,omitempty"`
+	OrderOnFailure *OrderOnFailure  `json:"order_on_failure,omitempty"`
+	Sequence       *bool            `json:"sequence,omitempty"`
 	PayloadVersion *PayloadVersion  `json:"payload_version,omitempty"`
 }
 
@@ -157,6 +167,7 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 			Events: c.Events, Headers: c.Headers, Secret: c.Secret, PublicKey: c.PublicKey,
 			MaxRetries: c.MaxRetries, RetryDelay: c.RetryDelay, Timeout: c.Timeout,
 			Filters: clearedFilters(c.Filters), Batch: clearedBatch(c.Batch), PayloadVersion: c.PayloadVersion,
+			OrderBy: c.OrderBy, OrderOnFailure: cmp.Or(c.OrderOnFailure, OrderSkip), SequenceSince: numberedSince(0, c.Sequence, w.Version+1),
 			Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
 		}
 	case WebhookChanged:
@@ -208,6 +219,11 @@ func (w Webhook) with(c WebhookChanged) Webhook {
 	set(&w.RetryDelay, c.RetryDelay)
 	set(&w.Timeout, c.Timeout)
 	set(&w.PayloadVersion, c.PayloadVersion)
+	set(&w.OrderBy, c.OrderBy)
+	set(&w.OrderOnFailure, c.OrderOnFailure)
+	if c.Sequence != nil {
+		w.SequenceSince = numberedSince(w.SequenceSince, *c.Sequence, w.Version+1)
+	}
 	if c.Secret != nil {
 		w.Secret, w.PublicKey, w.Previous = *c.Secret, c.PublicKey, nil
 	}
@@ -218,6 +234,18 @@ func (w Webhook) with(c WebhookChanged) Webhook {
 		w.Batch = clearedBatch(c.Batch)
 	}
 	return w
+}
+
+// numberedSince returns the version from which deliveries are numbered, after a change that
+// makes the version now.
+func numberedSince(before int64, wanted bool, now int64) int64 {
+	switch {
+	case !wanted:
+		return 0
+	case before > 0:
+		return before
+	}
+	return now
 }
 
 func set[T any](field *T, to *T) {
@@ -249,6 +277,7 @@ func DecideRegister(id WebhookID, number int64, asked ApprovedSpec, sealing Seal
 		MaxRetries: s.MaxRetries.or(MaxRetriesRange.Default), RetryDelay: s.RetryDelay.or(RetryDelayRange.Default),
 		Timeout: s.Timeout.or(TimeoutRange.Default), Filters: clearedFilters(s.Filters.or(nil)),
 		Batch: clearedBatch(batchOf(s.Batch)), PayloadVersion: s.PayloadVersion.or(PayloadV1),
+		OrderBy: s.OrderBy.or(""), OrderOnFailure: s.OrderOnFailure.or(""), Sequence: s.Sequence.or(false),
 		Active: s.Active.or(true),
 	}
 }
@@ -269,6 +298,9 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 	change(&c.RetryDelay, s.RetryDelay, RetryDelayRange.Default, w.RetryDelay)
 	change(&c.Timeout, s.Timeout, TimeoutRange.Default, w.Timeout)
 	change(&c.PayloadVersion, s.PayloadVersion, PayloadV1, w.PayloadVersion)
+	change(&c.OrderBy, s.OrderBy, "", w.OrderBy)
+	change(&c.OrderOnFailure, s.OrderOnFailure, OrderSkip, w.OrderOnFailure)
+	change(&c.Sequence, s.Sequence, false, w.SequenceSince > 0)
 	if s.Headers.Given && !slices.Equal(sealing.Headers, w.Headers) {
 		c.Headers = &sealing.Headers
 	}

@@ -49,6 +49,9 @@ type WebhookSpec struct {
 	Timeout        Asked[int] // seconds
 	Filters        Asked[json.RawMessage]
 	Batch          Asked[Batch]
+	OrderBy        Asked[string]
+	OrderOnFailure Asked[OrderOnFailure]
+	Sequence       Asked[bool]
 	PayloadVersion Asked[PayloadVersion]
 	Active         Asked[bool]
 }
@@ -135,6 +138,7 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 		c.within("batch.max_events", spec.Batch.Value.MaxEvents, BatchEventsRange)
 		c.within("batch.max_wait", spec.Batch.Value.MaxWait, BatchWaitRange)
 	}
+	c.add(spec.checkOrder()...)
 	if spec.PayloadVersion.set() && !spec.PayloadVersion.Value.Known() {
 		c.add(FieldError{"payload_version", `must be "1", "2" or "cloudevents"`})
 	}

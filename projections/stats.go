@@ -143,7 +143,11 @@ func (p *pageCounters) count(e *eventstore.Event, before domain.DeliveryState) {
 		p.of(c.WebhookID, at).call(&call, at)
 	case domain.DeliveryCancelled:
 		of := p.of(c.WebhookID, at)
-		of.pending--
+		if c.Was == domain.DeliveryFailed {
+			of.exhausted--
+		} else {
+			of.pending--
+		}
 		of.cancelled++
 	case domain.DeliveryRetryRequested:
 		p.of(c.WebhookID, at).retry(before)

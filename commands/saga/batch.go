@@ -155,6 +155,9 @@ func (b *batcher) round(ctx context.Context) error {
 // looked at again.
 func (b *batcher) pass(ctx context.Context, webhooks [][16]byte) error {
 	lines, err := b.read(ctx, webhooks)
+	if err == nil {
+		err = b.s.numberMembers(ctx, lines)
+	}
 	if err != nil {
 		return err
 	}
@@ -239,7 +242,7 @@ func (b *batcher) read(ctx context.Context, webhooks [][16]byte) (map[domain.Web
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	rows, err := b.s.pool.Query(ctx, `
-		SELECT m.webhook_id, m.event_id, m.delivery_id, m.size, m.max_events, m.due_at
+		SELECT m.webhook_id, m.event_id, m.delivery_id, m.size, m.max_events, m.due_at, coalesce(m.line, 0)
 		FROM unnest($1::uuid[]) AS line (webhook_id) CROSS JOIN LATERAL (
 			SELECT * FROM medilab.batch_members WHERE webhook_id = line.webhook_id ORDER BY position LIMIT $2) AS m
 		ORDER BY m.webhook_id, m.position`, webhooks, domain.MaxBatchMembers)
@@ -249,7 +252,7 @@ func (b *batcher) read(ctx context.Context, webhooks [][16]byte) (map[domain.Web
 	lines := make(map[domain.WebhookID][]domain.Waiting, len(webhooks))
 	var id domain.WebhookID
 	var w domain.Waiting
-	_, err = pgx.ForEachRow(rows, []any{&id, &w.EventID, &w.DeliveryID, &w.Size, &w.MaxEvents, &w.DueAt}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &w.EventID, &w.DeliveryID, &w.Size, &w.MaxEvents, &w.DueAt, &w.Line}, func() error {
 		lines[id] = append(lines[id], w)
 		return nil
 	})

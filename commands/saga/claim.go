@@ -101,7 +101,7 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	}
 	c.marks.claimed(webhooks, from, claimed, c.s.clock.Now(), began)
 	failpoint.Pass(failpoint.AfterClaim)
-	if err := c.s.readBatches(ctx, claimed); err != nil {
+	if err := errors.Join(c.s.readBatches(ctx, claimed), c.s.readNumbers(ctx, claimed)); err != nil {
 		signal(c.s.sweep) // it releases what was claimed
 		return false, err
 	}
@@ -187,9 +187,9 @@ WITH mine AS (
 	) AS due WHERE due.before < $4
 ), claimed AS (
 	UPDATE medilab.queue AS q SET node = $3 WHERE q.delivery_id = ANY(ARRAY(SELECT delivery_id FROM mine))
-	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at, q.batch
+	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at, q.batch, q.line
 )
-SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, c.due_at, e.data, e.recorded_at,
+SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, coalesce(c.line, 0), c.due_at, e.data, e.recorded_at,
 	head.configuration, head.position, head.last_seal, head.recorded_at AS head_at
 FROM medilab.log_head AS head CROSS JOIN claimed AS c LEFT JOIN medilab.events AS e ON NOT c.batch AND e.stream = 'event-' || c.event_id::text AND e.version = 1
 ORDER BY c.due_at, c.delivery_id`
@@ -204,7 +204,7 @@ func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]b
 		var d delivery
 		var data []byte
 		var recordedAt *time.Time
-		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.due, &data, &recordedAt,
+		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.line, &d.due, &data, &recordedAt,
 			&configuration, &end.Position, &end.Seal, &end.RecordedAt)
 		if err != nil {
 			return nil, err
@@ -269,7 +269,7 @@ func dueLanes(ctx context.Context, pool *pgxpool.Pool, after domain.WebhookID, m
 // nextDue returns when the next waiting row comes due; the zero time when none does.
 func (c *claimer) nextDue(ctx context.Context) (time.Time, error) {
 	var due time.Time
-	err := c.s.pool.QueryRow(ctx, `SELECT due_at FROM medilab.queue WHERE node IS NULL AND due_at > now() ORDER BY due_at LIMIT 1`).Scan(&due)
+	err := c.s.pool.QueryRow(ctx, `SELECT due_at FROM medilab.queue WHERE node IS NULL AND due_at > now() AND due_at < 'infinity' ORDER BY due_at LIMIT 1`).Scan(&due)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return time.Time{}, fmt.Errorf("look for the next due delivery: %w", err)
 	}
@@ -288,7 +288,7 @@ func release(ctx context.Context, pool *pgxpool.Pool, node int64, deliveries []*
 	if _, err := pool.Exec(ctx, `UPDATE medilab.queue SET node = NULL WHERE node = $1 AND delivery_id = ANY($2::uuid[])`, node, ids); err != nil {
 		return fmt.Errorf("release deliveries: %w", err)
 	}
-	return nil
+	return giveTurns(ctx, pool, deliveries)
 }
 
 // releaseOrphans releases what the table says is this node's and its memory does not
@@ -302,17 +302,19 @@ func (s *session) releaseOrphans(ctx context.Context) error {
 	var err error
 	pausedErr := s.log.Between(ctx, func() {
 		var rows pgx.Rows
-		if rows, err = s.pool.Query(ctx, `SELECT delivery_id FROM medilab.queue WHERE node = $1`, s.node.ID); err != nil {
+		if rows, err = s.pool.Query(ctx, `SELECT delivery_id, coalesce(line, 0) FROM medilab.queue WHERE node = $1`, s.node.ID); err != nil {
 			return
 		}
-		var ids []domain.DeliveryID
-		if ids, err = pgx.CollectRows(rows, pgx.RowTo[domain.DeliveryID]); err != nil {
+		var mine, orphans []*delivery
+		if mine, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*delivery, error) {
+			var d delivery
+			return &d, row.Scan(&d.id, &d.line)
+		}); err != nil {
 			return
 		}
-		var orphans []*delivery
-		for _, id := range ids {
-			if !s.lanes.has(id) {
-				orphans = append(orphans, &delivery{id: id})
+		for _, d := range mine {
+			if !s.lanes.has(d.id) {
+				orphans = append(orphans, d)
 			}
 		}
 		if err = release(ctx, s.pool, s.node.ID, orphans); err == nil && len(orphans) > 0 {

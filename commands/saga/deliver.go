@@ -57,7 +57,7 @@ func (s *session) deliver(msg *message.Message) error {
 	s.observe(d, call)
 	if ctx.Err() != nil && call.Outcome != domain.OutcomeSuccess && call.Status == 0 {
 		s.record(d, func(d *delivery) domain.Change {
-			return domain.DecideInterruption(d.eventID, d.eventType(), w, d.attempt, "the server was shutting down")
+			return interruption(d, w, "the server was shutting down")
 		})
 		return nil
 	}
@@ -74,7 +74,15 @@ func (s *session) deliver(msg *message.Message) error {
 	return nil
 }
 
-func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (domain.Call, time.Duration) {
+// interruption is the end of an attempt that was cut off.
+func interruption(d *delivery, w domain.Webhook, reason string) domain.Change {
+	interrupted := domain.DecideInterruption(d.eventID, d.eventType(), w, d.attempt, reason)
+	interrupted.Ordered = d.line != domain.NoLine
+	return interrupted
+}
+
+func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (call domain.Call, retryAfter time.Duration) {
+	defer func() { call.Ordered = d.line != domain.NoLine }()
 	if d.broken != "" {
 		return domain.Call{
 			EventID: d.eventID, EventType: d.eventType(), WebhookID: w.ID, WebhookVersion: w.Version, PayloadVersion: w.PayloadVersion,
@@ -82,7 +90,7 @@ func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (doma
 		}, 0
 	}
 	return s.attempter.Make(ctx, commands.Attempt{
-		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt, Batch: d.batch,
+		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt, Batch: d.batch, Sequence: d.sequence,
 		Allowed: s.node.Valid,
 	})
 }

@@ -62,7 +62,10 @@ type delivery struct {
 	retries    int
 	version    int64
 	size       int
-	since      time.Time // when it came into this node's memory
+	line       domain.Line
+	sequence   int64                // its number; 0: none
+	was        domain.DeliveryState // failed: it gave up, and holds up its line
+	since      time.Time            // when it came into this node's memory
 }
 
 // eventType is what the delivery's calls are listed under; "" when that is not known.
@@ -84,6 +87,7 @@ type lane struct {
 	counted  time.Time // when starts was last begun
 	left     time.Time // until when others come first, unless something can start at once
 	backlog  bool      // the table may hold more that is due
+	fresh    bool      // that was noticed since the last claim began
 	ringed   bool      // it is among those that wait for a turn
 
 	lacks       domain.Outcome // why its last call was not made; "": it was
@@ -290,9 +294,12 @@ func (l *lanes) found(webhooks []domain.WebhookID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, id := range webhooks {
-		l.lane(id).backlog = true
+		l.lane(id).stock()
 	}
 }
+
+// stock says that the table holds something that is due.
+func (ln *lane) stock() { ln.backlog, ln.fresh = true, true }
 
 // wanted lists the lanes that may claim from the table, and how many each.
 func (l *lanes) wanted(most int) (webhooks [][16]byte, rooms []int32) {
@@ -303,6 +310,7 @@ func (l *lanes) wanted(most int) (webhooks [][16]byte, rooms []int32) {
 			continue
 		}
 		if room := l.room(ln); room > 0 {
+			ln.fresh = false
 			webhooks = append(webhooks, id)
 			rooms = append(rooms, int32(min(room, most)))
 			if len(webhooks) == maxLanesAClaim {
@@ -313,11 +321,13 @@ func (l *lanes) wanted(most int) (webhooks [][16]byte, rooms []int32) {
 	return webhooks, rooms
 }
 
-// drained says that the table held fewer than the lane asked for.
+// drained says that the table held nothing for the claim, and may yet hold what came since
+// the claim began.
 func (l *lanes) drained(id domain.WebhookID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lane(id).backlog = false
+	ln := l.lane(id)
+	ln.backlog = ln.fresh
 }
 
 // stop lets nothing start any more and returns what has not started.

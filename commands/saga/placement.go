@@ -71,7 +71,7 @@ func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.E
 		mine, asked := l.tentative.mine[d.DeliveryID]
 		if !mine {
 			if !asked { // else it is left to other nodes; should none take it, a look finds it
-				ln.backlog = true
+				ln.stock()
 				signal(l.claim)
 			}
 			continue

@@ -26,35 +26,44 @@ type Queue struct {
 // Statements implements eventstore.Inline. It announces the webhooks with deliveries
 // that are free to claim.
 func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, free []string, _ error) {
-	var rows queueRows
+	rows := queueRows{ordered: orderedRows{events: len(events)}}
 	claim := q.Saga.beginClaims()
 	for i := range events {
 		e := &events[i]
 		switch c := e.Value.(type) {
 		case domain.EventTriggered:
 			dispatched, _ := domain.DispatchOf(domain.EventID(streamID(e.Stream)), c)
-			rows.dispatch(dispatched, claim)
+			rows.dispatch(dispatched, i+1, claim)
 		case domain.EventDispatched:
-			rows.dispatch(c, nil)
+			rows.dispatch(c, i+1, nil)
 		case domain.DeliverySucceeded:
 			rows.ended = append(rows.ended, streamID(e.Stream))
+			rows.ordered.touch(streamID(e.Stream), c.Ordered)
 		case domain.DeliveryBatched:
-			rows.batched = append(rows.batched, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.Members[0].EventID, size: c.Size, version: e.Version})
+			rows.batch(deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.Members[0].EventID, size: c.Size, version: e.Version, line: c.Line})
 		case domain.DeliveryJoinedBatch:
 			rows.joined = append(rows.joined, streamID(e.Stream))
 		case domain.DeliveryCancelled:
 			rows.ended = append(rows.ended, streamID(e.Stream))
 			rows.joined = append(rows.joined, streamID(e.Stream))
+			rows.ordered.touch(streamID(e.Stream), true) // whether it is, its row says
+			rows.ordered.opened = append(rows.ordered.opened, c.WebhookID)
 		case domain.DeliveryAttemptFailed:
-			if c.GaveUp != "" {
+			rows.ordered.touch(streamID(e.Stream), c.Ordered)
+			if c.Blocks {
+				rows.ordered.blocked = append(rows.ordered.blocked, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version})
+			} else if c.GaveUp != "" {
 				rows.ended = append(rows.ended, streamID(e.Stream))
 			} else {
 				rows.failed = append(rows.failed, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version, due: c.NextAttemptAt})
 			}
 		case domain.DeliveryInterrupted:
+			rows.ordered.touch(streamID(e.Stream), c.Ordered)
 			rows.interrupted = append(rows.interrupted, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version})
 		case domain.DeliveryRetryRequested:
-			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version})
+			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version, line: c.Line})
+			rows.ordered.touch(streamID(e.Stream), c.Line != domain.NoLine)
+			rows.ordered.between = rows.ordered.between || c.Line != domain.NoLine
 			rows.joined = append(rows.joined, streamID(e.Stream)) // it goes at once, so by itself
 		case domain.DeliveryOutcomeLate:
 			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), version: e.Version})
@@ -105,6 +114,8 @@ type deliveryRow struct {
 	due     time.Time
 	most    int // of a batch that it waits for
 	seconds int // that it waits
+	line    domain.Line
+	n       int // of its event in the batch of events, from 1
 }
 
 // queueRows gathers what a batch of events changes, for one statement a kind.
@@ -112,30 +123,51 @@ type queueRows struct {
 	queued, waiting, batched           []deliveryRow
 	failed, interrupted, retried, late []deliveryRow
 	joined, ended                      [][16]byte
+	ordered                            orderedRows
+	numbered                           []numberedRow
 }
 
-func (q *queueRows) dispatch(dispatched domain.EventDispatched, claim claimFunc) {
+func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claim claimFunc) {
 	for _, d := range dispatched.Deliveries {
-		row := deliveryRow{id: uuid.UUID(d.DeliveryID), webhook: d.WebhookID, event: dispatched.EventID, size: dispatched.Size, most: d.BatchMax, seconds: d.BatchWait}
+		row := deliveryRow{id: uuid.UUID(d.DeliveryID), webhook: d.WebhookID, event: dispatched.EventID, size: dispatched.Size, most: d.BatchMax, seconds: d.BatchWait,
+			line: d.Line, n: n}
+		if d.NumberedSince != 0 {
+			q.numbered = append(q.numbered, numberedRow{row, d.NumberedSince})
+		}
 		if d.BatchWait > 0 {
 			q.waiting = append(q.waiting, row)
 			continue
 		}
-		if claim != nil {
+		if d.Line != domain.NoLine {
+			q.ordered.queued = append(q.ordered.queued, row)
+			continue
+		}
+		if claim != nil && d.NumberedSince == 0 {
 			row.node = claim(d, dispatched.Size)
 		}
 		q.queued = append(q.queued, row)
 	}
 }
 
-// free returns the webhooks of deliveries that are due and nobody's.
+func (q *queueRows) batch(row deliveryRow) {
+	if row.line != domain.NoLine {
+		q.ordered.queued = append(q.ordered.queued, row)
+	} else {
+		q.batched = append(q.batched, row)
+	}
+}
+
+// free returns the webhooks of deliveries that are due and nobody's, or may be.
 func (q *queueRows) free() (webhooks []string) {
-	for _, rows := range [][]deliveryRow{q.queued, q.batched, q.retried} {
+	for _, rows := range [][]deliveryRow{q.queued, q.batched, q.retried, q.ordered.queued} {
 		for i := range rows {
 			if rows[i].node == 0 {
 				webhooks = append(webhooks, rows[i].webhook.String())
 			}
 		}
+	}
+	for _, id := range q.ordered.opened {
+		webhooks = append(webhooks, id.String())
 	}
 	return webhooks
 }
@@ -189,14 +221,15 @@ func (q *queueRows) statements() []eventstore.Statement {
 	}
 	if r := q.waiting; len(r) > 0 {
 		// An event's turn is its position in the log, and it waits from when it was recorded.
-		add(`INSERT INTO medilab.batch_members (delivery_id, webhook_id, position, event_id, size, max_events, due_at)
-			SELECT r.d, r.w, e.position, r.e, r.s, r.m, e.recorded_at + make_interval(secs => r.wait)
-			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::int[]) AS r (d, w, e, s, m, wait)
+		add(`INSERT INTO medilab.batch_members (delivery_id, webhook_id, position, event_id, size, max_events, due_at, line)
+			SELECT r.d, r.w, e.position, r.e, r.s, r.m, e.recorded_at + make_interval(secs => r.wait), nullif(r.l, 0)
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::int[], $7::bigint[]) AS r (d, w, e, s, m, wait, l)
 			CROSS JOIN LATERAL (SELECT position, recorded_at FROM medilab.events
 				WHERE stream = 'event-' || r.e::text AND version = 1 LIMIT 1) AS e`,
 			ids(r), webhooks(r), events(r), sizes(r),
-			column(r, func(r *deliveryRow) int32 { return int32(r.most) }), column(r, func(r *deliveryRow) int32 { return int32(r.seconds) }))
+			column(r, func(r *deliveryRow) int32 { return int32(r.most) }), column(r, func(r *deliveryRow) int32 { return int32(r.seconds) }), lines(r))
 	}
+	out = append(append(out, q.ordered.insert()...), number(q.numbered, q.ordered.events)...)
 	if len(q.joined) > 0 {
 		add(`DELETE FROM medilab.batch_members WHERE delivery_id = ANY($1::uuid[])`, q.joined)
 	}
@@ -205,9 +238,6 @@ func (q *queueRows) statements() []eventstore.Statement {
 			SELECT d, w, e, s, 1, 0, v, clock_timestamp(), true
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, v)`,
 			ids(r), webhooks(r), events(r), sizes(r), versions(r))
-	}
-	if len(q.ended) > 0 {
-		add(`DELETE FROM medilab.queue WHERE delivery_id = ANY($1::uuid[])`, q.ended)
 	}
 	if r := q.failed; len(r) > 0 {
 		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, retries = q.retries + 1, version = r.version, due_at = r.due, node = NULL
@@ -222,16 +252,22 @@ func (q *queueRows) statements() []eventstore.Statement {
 	}
 	if r := q.retried; len(r) > 0 {
 		// The stream of a batch says in its beginning what it is.
-		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch)
+		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, line, position, node)
 			SELECT d, w, e, s, a, 0, v, clock_timestamp(), coalesce((SELECT type = 'delivery.batched'
-				FROM medilab.events WHERE stream = 'delivery-' || d::text AND version = 1), false)
-			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[]) AS r (d, w, e, s, a, v)
+				FROM medilab.events WHERE stream = 'delivery-' || d::text AND version = 1), false),
+				nullif(l, 0), CASE WHEN l > 0 THEN (SELECT position FROM medilab.events WHERE stream = 'event-' || e::text AND version = 1) END,
+				CASE WHEN l > 0 THEN 0 END
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::bigint[]) AS r (d, w, e, s, a, v, l)
 			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp()`,
-			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r))
+			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r), lines(r))
 	}
 	if r := q.late; len(r) > 0 {
 		add(`UPDATE medilab.queue AS q SET version = r.version FROM unnest($1::uuid[], $2::bigint[]) AS r (id, version)
 			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`, ids(r), versions(r))
+	}
+	out = append(out, q.ordered.turns(q.ended)...)
+	if len(q.ended) > 0 {
+		add(`DELETE FROM medilab.queue WHERE delivery_id = ANY($1::uuid[])`, q.ended)
 	}
 	return out
 }

@@ -14,6 +14,9 @@ import (
 // their deliveries, and returns how many deliveries have rows.
 func (q Queue) Verify(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (int64, error) {
 	queued, err := verifyQueued(ctx, tx, report)
+	if err == nil {
+		err = verifyLines(ctx, tx, report)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -21,14 +24,15 @@ func (q Queue) Verify(ctx context.Context, tx pgx.Tx, report func(stream, text s
 	return queued + waiting, err
 }
 
-// verifyQueued checks the rows of the queue and returns how many there are.
+// verifyQueued checks the rows of the queue and returns how many are pending.
 func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (total int64, err error) {
 	const page = 1000
 	after := uuid.Nil
 	for {
 		rows, err := tx.Query(ctx, `
 			SELECT q.delivery_id, q.version, coalesce(e.version, 0), coalesce(e.type, ''),
-				coalesce(position(convert_to('"gave_up":"', 'UTF8') IN e.data) > 0, false)
+				coalesce(position(convert_to('"gave_up":"', 'UTF8') IN e.data) > 0, false),
+				coalesce(position(convert_to('"blocks":true', 'UTF8') IN e.data) > 0, false)
 			FROM (SELECT * FROM medilab.queue WHERE delivery_id > $1 ORDER BY delivery_id LIMIT $2) AS q
 			LEFT JOIN LATERAL (SELECT version, type, CASE WHEN type = 'delivery.attempt_failed' THEN data END AS data FROM medilab.events
 				WHERE stream = 'delivery-' || q.delivery_id ORDER BY version DESC LIMIT 1) AS e ON true
@@ -39,14 +43,17 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text strin
 		n := 0
 		var queuedVersion, version int64
 		var last string
-		var gaveUp bool
-		_, err = pgx.ForEachRow(rows, []any{&after, &queuedVersion, &version, &last, &gaveUp}, func() error {
+		var gaveUp, blocks bool
+		_, err = pgx.ForEachRow(rows, []any{&after, &queuedVersion, &version, &last, &gaveUp, &blocks}, func() error {
 			n++
+			if !blocks {
+				total++
+			}
 			stream := domain.DeliveryID(after).Stream()
 			switch {
 			case queuedVersion != version:
 				report(stream, fmt.Sprintf("the queue has version %d of %s, and the log version %d", queuedVersion, stream, version))
-			case last == domain.DeliverySucceeded{}.ChangeType(), last == domain.DeliveryCancelled{}.ChangeType(), gaveUp:
+			case last == domain.DeliverySucceeded{}.ChangeType(), last == domain.DeliveryCancelled{}.ChangeType(), gaveUp && !blocks:
 				report(stream, "the queue has "+stream+", which ended")
 			}
 			return nil
@@ -54,7 +61,6 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text strin
 		if err != nil {
 			return 0, err
 		}
-		total += int64(n)
 		if n < page {
 			return total, nil
 		}

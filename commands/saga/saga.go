@@ -96,6 +96,16 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 			}
 		case domain.EventDispatched:
 			now.dispatched(c, domain.EventTriggered{}, batch[i].RecordedAt)
+		case domain.DeliverySucceeded:
+			if c.Ordered {
+				now.queued(c.WebhookID) // the next of its line
+			}
+		case domain.DeliveryAttemptFailed:
+			if c.Ordered {
+				now.queued(c.WebhookID)
+			}
+		case domain.DeliveryCancelled:
+			now.queued(c.WebhookID)
 		case domain.DeliveryBatched:
 			now.queued(c.WebhookID)
 		case domain.DeliveryRetryRequested:

@@ -54,7 +54,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `
-		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.node, (SELECT configuration FROM medilab.log_head)
+		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, coalesce(q.line, 0), q.node, (SELECT configuration FROM medilab.log_head)
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
 		WHERE n.lease_until < clock_timestamp() AND n.id <> $3 AND (n.lease_until = '-infinity' OR $2) LIMIT $1`, takeoverPage, all, s.node.ID)
 	if err != nil {
@@ -66,7 +66,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	}
 	var configuration eventstore.Position
 	orphans, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphan, err error) {
-		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.node, &configuration)
+		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.line, &o.node, &configuration)
 		return o, err
 	})
 	if err != nil {
@@ -82,7 +82,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	for i, o := range orphans {
 		w, _ := s.directory.Webhook(o.webhook)
 		w.ID = o.webhook
-		change := domain.DecideInterruption(o.eventID, o.eventType(), w, o.attempt, "the node that made the call is gone")
+		change := interruption(&orphans[i].delivery, w, "the node that made the call is gone")
 		units[i] = s.unit(&orphans[i].delivery, change)
 	}
 	taken := 0

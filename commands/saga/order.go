@@ -1,0 +1,193 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Deliveries of one line are sent one after another. Only the one whose turn it is can be
+// claimed: the others have node heldNode. Turns are given in the transactions that append
+// ends, new deliveries and retries, so that they are in the order of the log, whichever
+// node appends and whichever claims.
+
+// heldNode is the node of rows that wait for their turn. No process has it.
+const heldNode = 0
+
+// byKeySQL makes the statements behind it go by keys, whatever was known of the tables
+// when they were planned.
+const byKeySQL = `SELECT set_config('enable_seqscan', 'off', true)`
+
+// insertOrderedSQL queues deliveries at the ends of their lines. n is the number of the
+// event within the batch of $8 events; 0: it is in the log already.
+const insertOrderedSQL = `
+INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, line, position, node)
+SELECT r.d, r.w, r.e, r.s, 1, 0, r.v, clock_timestamp(), r.v > 0, r.l, r.p,
+	CASE WHEN row_number() OVER (PARTITION BY r.w, r.l ORDER BY r.p) > 1
+		OR (SELECT true FROM medilab.queue WHERE webhook_id = r.w AND line = r.l LIMIT 1) THEN 0 END
+FROM (
+	SELECT u.*, CASE WHEN u.n > 0 THEN h.position - $8::bigint + u.n ELSE (
+		SELECT position FROM medilab.events WHERE stream = 'event-' || u.e::text AND version = 1) END AS p
+	FROM medilab.log_head AS h, unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::bigint[], $7::int[]) AS u (d, w, e, s, v, l, n)
+) AS r`
+
+// lockTurnsSQL locks what can be claimed of the lines of the deliveries $1, so that no claim
+// takes it before the end of the transaction.
+const lockTurnsSQL = `
+SELECT t.delivery_id FROM (SELECT DISTINCT webhook_id, line FROM medilab.queue WHERE delivery_id = ANY($1::uuid[]) AND line IS NOT NULL) AS l
+CROSS JOIN LATERAL (
+	SELECT delivery_id FROM medilab.queue WHERE webhook_id = l.webhook_id AND line = l.line AND node IS DISTINCT FROM 0 FOR UPDATE
+) AS t`
+
+// giveTurnsSQL gives the turns in the lines of the deliveries $1, of which $2 have ended: to
+// the one that is claimed, if one is, else to the first. A low-water mark may be beyond
+// the time at which that one was due.
+const giveTurnsSQL = `
+WITH lines AS (
+	SELECT DISTINCT webhook_id, line FROM medilab.queue WHERE delivery_id = ANY($1::uuid[]) AND line IS NOT NULL
+), candidates AS (
+	SELECT c.delivery_id, c.node, row_number() OVER (
+		PARTITION BY l.webhook_id, l.line ORDER BY coalesce(c.node, 0) > 0 DESC, c.position) = 1 AS turn
+	FROM lines AS l CROSS JOIN LATERAL (
+		(SELECT delivery_id, position, node FROM medilab.queue
+			WHERE webhook_id = l.webhook_id AND line = l.line AND node IS DISTINCT FROM 0 AND delivery_id <> ALL($2::uuid[]))
+		UNION
+		(SELECT delivery_id, position, node FROM medilab.queue
+			WHERE webhook_id = l.webhook_id AND line = l.line AND delivery_id <> ALL($2) ORDER BY webhook_id, line, position LIMIT 1)
+	) AS c
+)
+UPDATE medilab.queue AS q SET node = CASE WHEN c.turn THEN NULL ELSE 0 END,
+	due_at = CASE WHEN c.turn THEN greatest(q.due_at, clock_timestamp()) ELSE q.due_at END
+FROM candidates AS c
+WHERE q.delivery_id = c.delivery_id AND q.delivery_id = ANY(ARRAY(SELECT delivery_id FROM candidates))
+	AND q.node IS NOT DISTINCT FROM c.node AND (c.turn AND c.node = 0 OR NOT c.turn AND c.node IS NULL)`
+
+// orderedRows is what a batch of events changes in lines.
+type orderedRows struct {
+	events  int           // of the batch
+	queued  []deliveryRow // at the ends of lines
+	blocked []deliveryRow // that gave up and hold up their lines
+	touched [][16]byte    // deliveries whose lines may go on, or that come in between
+	between bool          // some come in between
+	opened  []domain.WebhookID
+}
+
+// touch notes a delivery that may end its turn.
+func (o *orderedRows) touch(id [16]byte, ordered bool) {
+	if ordered {
+		o.touched = append(o.touched, id)
+	}
+}
+
+// insert returns the statements that queue deliveries.
+func (o *orderedRows) insert() []eventstore.Statement {
+	r := o.queued
+	if len(r) == 0 && len(o.touched) == 0 {
+		return nil
+	}
+	out := []eventstore.Statement{{SQL: byKeySQL}}
+	if len(r) > 0 {
+		out = append(out, eventstore.Statement{SQL: insertOrderedSQL, Args: []any{ids(r), webhooks(r), events(r), sizes(r), versions(r), lines(r),
+			column(r, func(r *deliveryRow) int32 { return int32(r.n) }), o.events}})
+	}
+	return out
+}
+
+// turns returns the statements that let lines go on, before the ended deliveries leave.
+func (o *orderedRows) turns(ended [][16]byte) (out []eventstore.Statement) {
+	if r := o.blocked; len(r) > 0 {
+		out = append(out, eventstore.Statement{SQL: `UPDATE medilab.queue AS q SET version = r.version, attempt = r.attempt, due_at = 'infinity', node = NULL
+			FROM unnest($1::uuid[], $2::bigint[], $3::int[]) AS r (id, version, attempt) WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`,
+			Args: []any{ids(r), versions(r), attempts(r)}})
+	}
+	if len(o.touched) == 0 {
+		return out
+	}
+	if o.between {
+		out = append(out, eventstore.Statement{SQL: lockTurnsSQL, Args: []any{o.touched}})
+	}
+	if ended == nil {
+		ended = [][16]byte{} // not null, which nothing differs from
+	}
+	return append(out, eventstore.Statement{SQL: giveTurnsSQL, Args: []any{o.touched, ended}})
+}
+
+func lines(rows []deliveryRow) []int64 {
+	return column(rows, func(r *deliveryRow) int64 { return int64(r.line) })
+}
+
+// giveTurns lets the lines of released deliveries go on with their first, which may be
+// another that was asked for since.
+func giveTurns(ctx context.Context, pool *pgxpool.Pool, released []*delivery) error {
+	o := orderedRows{between: true}
+	for _, d := range released {
+		o.touch(d.id, d.line != domain.NoLine)
+	}
+	if len(o.touched) == 0 {
+		return nil
+	}
+	var batch pgx.Batch
+	for _, s := range append(o.insert(), o.turns(nil)...) {
+		batch.Queue(s.SQL, s.Args...)
+	}
+	if err := pool.SendBatch(ctx, &batch).Close(); err != nil {
+		return fmt.Errorf("give the turns of released deliveries: %w", err)
+	}
+	return nil
+}
+
+// WaitingBehind implements projections.Queue: it returns, for each of the deliveries that
+// waits for another of its line, the one directly before it.
+func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error) {
+	rows, err := q.Pool.Query(ctx, `
+		SELECT q.delivery_id, before.delivery_id FROM medilab.queue AS q CROSS JOIN LATERAL (
+			SELECT delivery_id FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND position < q.position
+			ORDER BY webhook_id DESC, line DESC, position DESC LIMIT 1) AS before
+		WHERE q.delivery_id = ANY($1) AND q.line IS NOT NULL`, deliveries)
+	if err != nil {
+		return nil, fmt.Errorf("look for what deliveries wait behind: %w", err)
+	}
+	behind := map[domain.DeliveryID]domain.DeliveryID{}
+	var id, before domain.DeliveryID
+	_, err = pgx.ForEachRow(rows, []any{&id, &before}, func() error {
+		behind[id] = before
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for what deliveries wait behind: %w", err)
+	}
+	return behind, nil
+}
+
+// verifyLines reports lines in which not exactly one delivery has the turn, deliveries that
+// do not stand where the log has them, and numbers with gaps or in another order.
+func verifyLines(ctx context.Context, tx pgx.Tx, report func(stream, text string)) error {
+	for _, check := range []struct{ sql, text string }{
+		{`SELECT min(delivery_id::text)::uuid FROM medilab.queue WHERE line IS NOT NULL GROUP BY webhook_id, line
+			HAVING count(*) FILTER (WHERE node IS DISTINCT FROM 0) <> 1`, "is in a line in which not exactly one delivery has the turn"},
+		{`SELECT q.delivery_id FROM medilab.queue AS q CROSS JOIN LATERAL (
+				SELECT position, data FROM medilab.events WHERE stream = 'event-' || q.event_id::text AND version = 1 LIMIT 1) AS e
+			WHERE q.line IS NOT NULL AND (q.position <> e.position OR q.version = 0
+				AND position(convert_to('"line":' || q.line::text, 'UTF8') IN e.data) = 0)`, "is in another line or place than the log says"},
+		{`SELECT delivery_id FROM (SELECT delivery_id, number, row_number() OVER (PARTITION BY webhook_id, since ORDER BY position) AS n
+			FROM medilab.sequence) AS s WHERE number <> n`, "has another number than the log gives it"},
+	} {
+		rows, err := tx.Query(ctx, check.sql)
+		if err != nil {
+			return err
+		}
+		var id domain.DeliveryID
+		if _, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+			report(id.Stream(), id.Stream()+" "+check.text)
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
