@@ -12,6 +12,9 @@ type Queue interface {
 	// Untried returns which of the deliveries wait for their first attempt, alone or
 	// for a batch: those have no stream yet.
 	Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error)
+	// WaitingBehind returns, for each of the deliveries that waits for another of its key,
+	// the one directly before it.
+	WaitingBehind(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error)
 }
 
 // delivery returns a delivery as it stands. One that nobody tried yet has no

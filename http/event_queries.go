@@ -91,7 +91,15 @@ func (s *Server) listDeliveries(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return x.respond(s.queries.Deliveries(r.Context(), id, limit.of(x), cursor.of(x)))
+	page, err := s.queries.Deliveries(r.Context(), id, limit.of(x), cursor.of(x))
+	if err == nil {
+		shown := make([]*projections.Delivery, len(page.Items))
+		for i := range page.Items {
+			shown[i] = &page.Items[i]
+		}
+		err = s.addWaitingBehind(r.Context(), shown)
+	}
+	return x.respond(page, err)
 }
 
 // explanationView has all verdicts on an event, unless it is asked for pages: a webhook
@@ -116,7 +124,8 @@ type verdictView struct {
 	WebhookVersion int64               `json:"webhook_version"` // at that moment
 	Verdict        projections.Verdict `json:"verdict"`
 	DeliveryID     *domain.DeliveryID  `json:"delivery_id,omitempty"`
-	SentBy         []projections.Sent  `json:"sent_by"` // the dispatch, and each replay
+	WaitingBehind  *domain.DeliveryID  `json:"waiting_behind"` // of a delivery that waits for another of its key
+	SentBy         []projections.Sent  `json:"sent_by"`        // the dispatch, and each replay
 	failedCondition
 }
 
@@ -138,6 +147,15 @@ func (s *Server) explainEvent(x *request, r *http.Request) error {
 		return err
 	}
 	page := pageOf(explained, x)
+	var shown []*projections.Delivery
+	for _, e := range page.Items {
+		if e.Delivery != nil {
+			shown = append(shown, e.Delivery)
+		}
+	}
+	if err := s.addWaitingBehind(r.Context(), shown); err != nil {
+		return err
+	}
 	l := x.list(r.Context(), encode(explanationHead{event.ID, event.Type, moment(event.OccurredAt)}))
 	defer l.task.End()
 	for _, e := range page.Items {
@@ -156,7 +174,7 @@ func verdictOf(e projections.Explained) verdictView {
 		WebhookVersion: e.Webhook.Version, Verdict: e.Verdict, SentBy: e.SentBy,
 	}
 	if e.Delivery != nil {
-		v.DeliveryID = &e.Delivery.ID
+		v.DeliveryID, v.WaitingBehind = &e.Delivery.ID, e.Delivery.WaitingBehind
 	}
 	if e.Verdict == projections.VerdictFiltered {
 		v.failedCondition = conditionOf(e.Filter)

@@ -45,6 +45,7 @@ var special = map[reflect.Type]schema{
 	reflect.TypeFor[projections.Cursor](): {"type": []string{"string", "null"}},
 
 	reflect.TypeFor[domain.PayloadVersion]():      enum(domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents),
+	reflect.TypeFor[domain.OrderOnFailure]():      enum(domain.OrderSkip, domain.OrderBlock),
 	reflect.TypeFor[domain.DeliveryState]():       enum(domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn),
 	reflect.TypeFor[projections.CallStatus]():     enum(projections.CallSuccess, projections.CallFailed),
 	reflect.TypeFor[projections.AlertState]():     enum(projections.AlertOpen, projections.AlertResolved),

@@ -67,7 +67,7 @@ const apiRoot = "/api/v1"
 func NewServer(config Config) *Server {
 	s := newServer(config)
 	s.add(apiRoot, tagEvents, s.eventOperations(), s.eventQueryOperations(), s.parkedOperations())
-	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations())
+	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations(), s.feedOperations())
 	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations())
 	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
 	s.add(apiRoot, tagServer, s.descriptionOperations())

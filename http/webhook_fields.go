@@ -50,6 +50,14 @@ var webhookFields = []field[domain.WebhookSpec]{
 	asked("filters", jsonFilters, func(w *domain.WebhookSpec) *domain.Asked[json.RawMessage] { return &w.Filters }, filtersSchema),
 	asked("batch", jsonBatch, func(w *domain.WebhookSpec) *domain.Asked[domain.Batch] { return &w.Batch },
 		schema{"description": "several events in one call; null: each has its own"}),
+	asked("order_by", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.OrderBy }, schema{
+		"maxLength": 256, "examples": []string{"patient_id"},
+		"description": "a path in event_data, as in filters: events that hold the same value there are delivered one after another; `*`: all of them; null: in any order",
+	}),
+	asked("order_on_failure", textType[domain.OrderOnFailure](), func(w *domain.WebhookSpec) *domain.Asked[domain.OrderOnFailure] { return &w.OrderOnFailure },
+		schema{"enum": []any{domain.OrderSkip, domain.OrderBlock, nil}, "description": "what follows a delivery that is given up: skip goes on (default), block waits until it is retried with success or cancelled"}),
+	asked("sequence", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Sequence },
+		schema{"description": "whether deliveries are numbered, by X-Webhook-Sequence (default false)"}),
 	asked("payload_version", textType[domain.PayloadVersion](), func(w *domain.WebhookSpec) *domain.Asked[domain.PayloadVersion] { return &w.PayloadVersion },
 		schema{"enum": []any{domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents, nil}, "description": "the format of bodies (default 1)"}),
 	asked("is_active", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Active },
@@ -123,6 +131,9 @@ type webhookView struct {
 	Timeout        int                   `json:"timeout"`
 	Filters        json.RawMessage       `json:"filters" schema:"object,null"`
 	Batch          *domain.Batch         `json:"batch"`
+	OrderBy        *string               `json:"order_by"`
+	OrderOnFailure domain.OrderOnFailure `json:"order_on_failure"`
+	Sequence       bool                  `json:"sequence"`
 	PayloadVersion domain.PayloadVersion `json:"payload_version"`
 	IsActive       bool                  `json:"is_active"`
 	Status         string                `json:"status"`
@@ -136,14 +147,17 @@ func viewOf(w domain.Webhook) webhookView {
 	for _, h := range w.Headers {
 		headers[h.Name] = domain.Masked
 	}
-	var publicKey *string
+	var publicKey, orderBy *string
 	if w.PublicKey != "" {
 		publicKey = &w.PublicKey
+	}
+	if w.OrderBy != "" {
+		orderBy = &w.OrderBy
 	}
 	return webhookView{
 		ID: w.ID, Number: w.Number, Name: w.Name, Description: w.Description, URL: w.URL, Events: w.Events, Headers: headers,
 		HasSecret: w.Secret != "", PublicKey: publicKey, MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
-		Filters: w.Filters, Batch: w.Batch, PayloadVersion: w.PayloadVersion, IsActive: w.Active, Status: statusOf(w),
+		Filters: w.Filters, Batch: w.Batch, OrderBy: orderBy, OrderOnFailure: w.OrderOnFailure, Sequence: w.SequenceSince > 0, PayloadVersion: w.PayloadVersion, IsActive: w.Active, Status: statusOf(w),
 		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
 	}
 }

@@ -25,7 +25,8 @@ type Delivery struct {
 	State          domain.DeliveryState `json:"state"`
 	Attempts       int                  `json:"attempts"`
 	NextAttemptAt  *time.Time           `json:"next_attempt_at"`
-	Reason         *string              `json:"reason"` // why it ended, when it did not succeed
+	WaitingBehind  *domain.DeliveryID   `json:"waiting_behind"` // the one directly before it in its key; null: it does not wait for one
+	Reason         *string              `json:"reason"`         // why it ended, when it did not succeed
 	ResponseStatus *int                 `json:"response_status"`
 	Error          *string              `json:"error"`
 	CreatedAt      time.Time            `json:"created_at"`

@@ -41,6 +41,9 @@ func TestLimitsOfWebhooks(t *testing.T) {
 		{field: "batch", named: "batch.max_events", ok: []string{`{"max_events":1,"max_wait":1}`, `{"max_events":1000,"max_wait":1}`, `null`}, bad: []string{`{"max_events":0,"max_wait":1}`, `{"max_events":1001,"max_wait":1}`, `{"max_wait":1}`}},
 		{field: "batch", named: "batch.max_wait", ok: []string{`{"max_events":2,"max_wait":300}`}, bad: []string{`{"max_events":2,"max_wait":0}`, `{"max_events":2,"max_wait":301}`, `{"max_events":2}`}},
 		{field: "payload_version", ok: []string{`"1"`, `"2"`, `"cloudevents"`, `null`}, bad: []string{`"3"`, `""`, `1`, `"CloudEvents"`}},
+		{field: "order_by", ok: []string{`"patient.id"`, `"*"`, `null`}, bad: []string{`""`, `"$or"`, `5`, text("a", 257)}},
+		{field: "order_on_failure", ok: []string{`"skip"`, `"block"`, `null`}, bad: []string{`"stop"`, `""`, `true`}},
+		{field: "sequence", ok: []string{`true`, `false`, `null`}, bad: []string{`"true"`, `1`}},
 		{field: "is_active", ok: []string{`true`, `false`}, bad: []string{`null`, `"true"`, `1`}},
 	} {
 		named := e.named

@@ -141,8 +141,7 @@ func giveTurns(ctx context.Context, pool *pgxpool.Pool, released []*delivery) er
 	return nil
 }
 
-// WaitingBehind implements projections.Queue: it returns, for each of the deliveries that
-// waits for another of its line, the one directly before it.
+// WaitingBehind implements commands.Queue.
 func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error) {
 	rows, err := q.Pool.Query(ctx, `
 		SELECT q.delivery_id, before.delivery_id FROM medilab.queue AS q CROSS JOIN LATERAL (
