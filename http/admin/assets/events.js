@@ -52,7 +52,7 @@ const linkTo = (id, name) => h('a', { href: `#/webhooks/${part(id)}` }, name || 
 
 const deliveryColumns = (names) => [
   { label: t('event.webhook'), cell: (d) => linkTo(d.webhook_id, names.get(d.webhook_id)) },
-  { label: t('event.state'), cell: (d) => badge(d.state) },
+  { label: t('event.state'), cell: (d) => [badge(d.state), d.waiting_behind && h('div', { class: 'quiet' }, t('event.behind', d.waiting_behind))] },
   { label: t('event.attempts'), cell: (d) => number(d.attempts), number: true },
   { label: t('call.response'), cell: (d) => text(d.response_status), number: true },
   { label: t('call.next'), cell: (d) => when(d.next_attempt_at) },
@@ -73,7 +73,7 @@ function deliveryActions(delivery) {
     }
   }
   return h('div', { class: 'actions' }, button(t('action.retry'), change('retry', t('event.retried'))),
-    delivery.state === 'pending' && button(t('action.cancelDelivery'), change('cancel', t('event.cancelled')), { class: 'danger' }))
+    ['pending', 'failed'].includes(delivery.state) && button(t('action.cancelDelivery'), change('cancel', t('event.cancelled')), { class: 'danger' }))
 }
 
 const verdictColumns = [

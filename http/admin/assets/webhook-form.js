@@ -9,14 +9,14 @@ import { t } from './texts.js'
 
 const fresh = {
   name: '', description: '', url: '', events: [], headers: {}, has_secret: false, max_retries: 3, retry_delay: 60, timeout: 30,
-  filters: null, batch: null, payload_version: '1', is_active: true,
+  filters: null, batch: null, order_by: null, order_on_failure: 'skip', sequence: false, payload_version: '1', is_active: true,
 }
 
 export async function webhookForm({ id, signal }) {
   const webhook = id ? await api.get(`/webhooks/${part(id)}`, {}, signal) : fresh
   const fields = {
     texts: textFields(webhook), events: await eventFields(webhook), headers: headerFields(webhook), secret: secretFields(webhook),
-    numbers: numberFields(webhook), filters: filterField(webhook), batch: batchFields(webhook), rest: restFields(webhook),
+    numbers: numberFields(webhook), filters: filterField(webhook), batch: batchFields(webhook), order: orderFields(webhook), rest: restFields(webhook),
   }
   if (id) fields.filters.shown = [fields.filters.shown, backtest(id, fields)]
   const send = async () => {
@@ -155,6 +155,17 @@ function batchFields(webhook) {
   return {
     shown: group('batch', t('webhook.batch'), null, on, details),
     read: () => ({ batch: box.checked ? { max_events: whole(events), max_wait: whole(wait) } : null }),
+  }
+}
+
+function orderFields(webhook) {
+  const by = input({ value: webhook.order_by ?? '', maxlength: '256', spellcheck: 'false', placeholder: 'patient_id' })
+  const failure = choice([['skip', t('webhook.orderSkip')], ['block', t('webhook.orderBlock')]], webhook.order_on_failure)
+  const numbered = check(t('webhook.sequenceOn'), { checked: webhook.sequence })
+  return {
+    shown: [h('div', { class: 'columns' }, field('order_by', t('webhook.orderBy'), by, t('webhook.orderByHint')),
+      field('order_on_failure', t('webhook.orderOnFailure'), failure)), numbered],
+    read: () => ({ order_by: by.value.trim() || null, order_on_failure: failure.value, sequence: numbered.querySelector('input').checked }),
   }
 }
 

@@ -98,6 +98,8 @@ function overview({ webhook }) {
     [t('webhook.retryDelay'), webhook.retry_delay],
     [t('webhook.timeout'), webhook.timeout],
     [t('webhook.batch'), batch ? t('webhook.batchOf', batch.max_events, batch.max_wait) : t('webhook.noBatch')],
+    [t('webhook.orderBy'), webhook.order_by ? [h('code', {}, webhook.order_by), ' · ', t(webhook.order_on_failure === 'block' ? 'webhook.orderBlock' : 'webhook.orderSkip')] : t('webhook.noOrder')],
+    [t('webhook.sequence'), t(webhook.sequence ? 'webhook.numbered' : 'webhook.notNumbered')],
     [t('webhook.payloadVersion'), webhook.payload_version],
     [t('webhook.created'), when(webhook.created_at)],
     [t('webhook.updated'), when(webhook.updated_at)],
