@@ -115,6 +115,8 @@ var goldenChanges = []Change{
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested, Was: DeliveryFailed},
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48, Line: 9007199254740991},
 	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{EventID: goldenEvent, DeliveryID: goldenDelivery, Sequence: 7}}, Line: 1},
+	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "paced", Events: []string{"*"}, PayloadVersion: PayloadV1, MaxConcurrent: 4, RateLimit: 0.5},
+	WebhookChanged{MaxConcurrent: ptr(0), RateLimit: ptr(12.5)},
 }
 
 func orderedCall() Call {

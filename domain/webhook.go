@@ -65,6 +65,8 @@ type Webhook struct {
 	OrderOnFailure OrderOnFailure
 	SequenceSince  int64 // the version from which deliveries are numbered; 0: they are not
 	PayloadVersion PayloadVersion
+	MaxConcurrent  int     // calls in flight at once, on all nodes; 0: no limit
+	RateLimit      float64 // calls a second, of all nodes; 0: no limit
 	Active         bool
 	Deleted        bool
 	Version        int64 // how many changes its stream holds
@@ -96,6 +98,8 @@ type WebhookRegistered struct {
 	OrderOnFailure OrderOnFailure  `json:"order_on_failure,omitempty"` // empty: skip
 	Sequence       bool            `json:"sequence,omitempty"`
 	PayloadVersion PayloadVersion  `json:"payload_version"`
+	MaxConcurrent  int             `json:"max_concurrent,omitempty"`
+	RateLimit      float64         `json:"rate_limit,omitempty"`
 	Active         bool            `json:"is_active"`
 }
 
@@ -118,6 +122,8 @@ type WebhookChanged struct {
 	OrderOnFailure *OrderOnFailure  `json:"order_on_failure,omitempty"`
 	Sequence       *bool            `json:"sequence,omitempty"`
 	PayloadVersion *PayloadVersion  `json:"payload_version,omitempty"`
+	MaxConcurrent  *int             `json:"max_concurrent,omitempty"` // 0: cleared
+	RateLimit      *float64         `json:"rate_limit,omitempty"`     // 0: cleared
 }
 
 // WebhookActivated lets deliveries go on.
@@ -168,6 +174,7 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 			MaxRetries: c.MaxRetries, RetryDelay: c.RetryDelay, Timeout: c.Timeout,
 			Filters: clearedFilters(c.Filters), Batch: clearedBatch(c.Batch), PayloadVersion: c.PayloadVersion,
 			OrderBy: c.OrderBy, OrderOnFailure: cmp.Or(c.OrderOnFailure, OrderSkip), SequenceSince: numberedSince(0, c.Sequence, w.Version+1),
+			MaxConcurrent: c.MaxConcurrent, RateLimit: c.RateLimit,
 			Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
 		}
 	case WebhookChanged:
@@ -224,6 +231,8 @@ func (w Webhook) with(c WebhookChanged) Webhook {
 	if c.Sequence != nil {
 		w.SequenceSince = numberedSince(w.SequenceSince, *c.Sequence, w.Version+1)
 	}
+	set(&w.MaxConcurrent, c.MaxConcurrent)
+	set(&w.RateLimit, c.RateLimit)
 	if c.Secret != nil {
 		w.Secret, w.PublicKey, w.Previous = *c.Secret, c.PublicKey, nil
 	}
@@ -278,7 +287,7 @@ func DecideRegister(id WebhookID, number int64, asked ApprovedSpec, sealing Seal
 		Timeout: s.Timeout.or(TimeoutRange.Default), Filters: clearedFilters(s.Filters.or(nil)),
 		Batch: clearedBatch(batchOf(s.Batch)), PayloadVersion: s.PayloadVersion.or(PayloadV1),
 		OrderBy: s.OrderBy.or(""), OrderOnFailure: s.OrderOnFailure.or(""), Sequence: s.Sequence.or(false),
-		Active: s.Active.or(true),
+		MaxConcurrent: s.MaxConcurrent.or(0), RateLimit: s.RateLimit.or(0), Active: s.Active.or(true),
 	}
 }
 
@@ -301,6 +310,8 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 	change(&c.OrderBy, s.OrderBy, "", w.OrderBy)
 	change(&c.OrderOnFailure, s.OrderOnFailure, OrderSkip, w.OrderOnFailure)
 	change(&c.Sequence, s.Sequence, false, w.SequenceSince > 0)
+	change(&c.MaxConcurrent, s.MaxConcurrent, 0, w.MaxConcurrent)
+	change(&c.RateLimit, s.RateLimit, 0, w.RateLimit)
 	if s.Headers.Given && !slices.Equal(sealing.Headers, w.Headers) {
 		c.Headers = &sealing.Headers
 	}

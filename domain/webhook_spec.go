@@ -53,6 +53,8 @@ type WebhookSpec struct {
 	OrderOnFailure Asked[OrderOnFailure]
 	Sequence       Asked[bool]
 	PayloadVersion Asked[PayloadVersion]
+	MaxConcurrent  Asked[int]
+	RateLimit      Asked[float64]
 	Active         Asked[bool]
 }
 
@@ -83,11 +85,18 @@ type Range struct {
 
 // The ranges.
 var (
-	MaxRetriesRange  = Range{Min: 0, Max: 10, Default: 3}
-	RetryDelayRange  = Range{Min: 1, Max: 86400, Default: 60, unit: " seconds"}
-	TimeoutRange     = Range{Min: 1, Max: 300, Default: 30, unit: " seconds"}
-	BatchEventsRange = Range{Min: 1, Max: MaxBatchMembers}
-	BatchWaitRange   = Range{Min: 1, Max: 300, unit: " seconds"}
+	MaxRetriesRange    = Range{Min: 0, Max: 10, Default: 3}
+	RetryDelayRange    = Range{Min: 1, Max: 86400, Default: 60, unit: " seconds"}
+	TimeoutRange       = Range{Min: 1, Max: 300, Default: 30, unit: " seconds"}
+	BatchEventsRange   = Range{Min: 1, Max: MaxBatchMembers}
+	BatchWaitRange     = Range{Min: 1, Max: 300, unit: " seconds"}
+	MaxConcurrentRange = Range{Min: 1, Max: 512}
+)
+
+// The calls a second that a webhook may be limited to.
+const (
+	MinRateLimit = 0.01
+	MaxRateLimit = 10_000
 )
 
 // MaxNameLength is the longest name of a webhook, in characters.
@@ -141,6 +150,10 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	c.add(spec.checkOrder()...)
 	if spec.PayloadVersion.set() && !spec.PayloadVersion.Value.Known() {
 		c.add(FieldError{"payload_version", `must be "1", "2" or "cloudevents"`})
+	}
+	c.number("max_concurrent", spec.MaxConcurrent, MaxConcurrentRange)
+	if rate := spec.RateLimit; rate.set() && !(rate.Value >= MinRateLimit && rate.Value <= MaxRateLimit) {
+		c.add(FieldError{"rate_limit", fmt.Sprintf("must be from %v to %v", MinRateLimit, MaxRateLimit)})
 	}
 	if spec.Active.Null {
 		c.add(FieldError{"is_active", cannotBeNull})

@@ -36,7 +36,8 @@ func TestCheckSpec(t *testing.T) {
 			Name: Ask(""), URL: Ask("ftp://a"), Events: Ask([]string{"patient.born"}), Headers: Ask([]Header{{"Host", "a"}}),
 			Secret: Ask(NewSecret(strings.Repeat("s", 257))), MaxRetries: Ask(11), RetryDelay: Ask(0), Timeout: Ask(301),
 			Filters: Ask(json.RawMessage(`[]`)), Batch: Ask(Batch{}), PayloadVersion: Ask(PayloadVersion("3")), Active: AskNull[bool](),
-		}, false, "name url events[0] headers.Host secret max_retries retry_delay timeout filters batch.max_events batch.max_wait payload_version is_active"},
+			MaxConcurrent: Ask(0), RateLimit: Ask(0.0),
+		}, false, "name url events[0] headers.Host secret max_retries retry_delay timeout filters batch.max_events batch.max_wait payload_version max_concurrent rate_limit is_active"},
 		{"name of 200", with(func(s *WebhookSpec) { s.Name = Ask(strings.Repeat("й", 200)) }), false, ""},
 		{"name of 201", with(func(s *WebhookSpec) { s.Name = Ask(strings.Repeat("й", 201)) }), false, "name"},
 		{"name with NUL", with(func(s *WebhookSpec) { s.Name = Ask("a\x00b") }), false, "name"},
@@ -45,14 +46,19 @@ func TestCheckSpec(t *testing.T) {
 		{"null of what has a default", WebhookSpec{
 			Description: AskNull[string](), Headers: AskNull[[]Header](), Secret: AskNull[Secret](), MaxRetries: AskNull[int](), RetryDelay: AskNull[int](),
 			Timeout: AskNull[int](), Filters: AskNull[json.RawMessage](), Batch: AskNull[Batch](), PayloadVersion: AskNull[PayloadVersion](),
+			MaxConcurrent: AskNull[int](), RateLimit: AskNull[float64](),
 		}, true, ""},
 		{"least", with(func(s *WebhookSpec) {
 			s.MaxRetries, s.RetryDelay, s.Timeout, s.Batch = Ask(0), Ask(1), Ask(1), Ask(Batch{1, 1})
+			s.MaxConcurrent, s.RateLimit = Ask(1), Ask(0.01)
 		}), false, ""},
 		{"most", with(func(s *WebhookSpec) {
 			s.MaxRetries, s.RetryDelay, s.Timeout, s.Batch = Ask(10), Ask(86400), Ask(300), Ask(Batch{1000, 300})
+			s.MaxConcurrent, s.RateLimit = Ask(512), Ask(10_000.0)
 		}), false, ""},
 		{"below", with(func(s *WebhookSpec) { s.MaxRetries, s.Batch = Ask(-1), Ask(Batch{0, 1}) }), false, "max_retries batch.max_events"},
+		{"limits above", with(func(s *WebhookSpec) { s.MaxConcurrent, s.RateLimit = Ask(513), Ask(10_000.5) }), false, "max_concurrent rate_limit"},
+		{"a rate below", with(func(s *WebhookSpec) { s.RateLimit = Ask(0.0099) }), false, "rate_limit"},
 		{"above", with(func(s *WebhookSpec) { s.RetryDelay, s.Batch = Ask(86401), Ask(Batch{1001, 301}) }), false, "retry_delay batch.max_events batch.max_wait"},
 		{"a mask for a new header", with(func(s *WebhookSpec) { s.Headers = Ask([]Header{{"X-A", Masked}}) }), false, "headers.X-A"},
 		{"a mask for a stored header", WebhookSpec{Headers: Ask([]Header{{"X-A", Masked}})}, true, ""},
@@ -93,10 +99,12 @@ func TestDecideRegister(t *testing.T) {
 	}
 
 	spec.Filters, spec.Batch, spec.Active, spec.MaxRetries = Ask(json.RawMessage(`{ "a": 1 }`)), Ask(Batch{10, 5}), Ask(false), Ask(0)
+	spec.MaxConcurrent, spec.RateLimit = Ask(4), Ask(0.5)
 	spec.Headers, spec.Secret = Ask([]Header{{"X-A", "v"}}), Ask(NewSecret("s"))
 	sealing := Sealing{Headers: []SealedHeader{{"X-A", "sealed"}}, Secret: "sealed"}
 	got = DecideRegister(goldenWebhook, 7, approved(t, spec, true), sealing)
 	want.Filters, want.Batch, want.Active, want.MaxRetries = json.RawMessage(`{"a":1}`), &Batch{10, 5}, false, 0
+	want.MaxConcurrent, want.RateLimit = 4, 0.5
 	want.Headers, want.Secret = sealing.Headers, sealing.Secret
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("everything:\n%+v, want\n%+v", got, want)

@@ -208,6 +208,7 @@ var (
 	jsonText    = textType[string]()
 	jsonTexts   = jsonType[[]string]{schema{"type": "array", "items": schema{"type": "string"}}, readTexts}
 	jsonWhole   = jsonType[int]{schema{"type": "integer"}, readWhole}
+	jsonNumber  = jsonType[float64]{schema{"type": "number"}, readNumber}
 	jsonBool    = jsonType[bool]{schema{"type": "boolean"}, readBool}
 	jsonTime    = jsonType[time.Time]{schema{"type": "string", "format": "date-time"}, readTime}
 	jsonEventID = jsonType[domain.EventID]{schema{"type": "string", "format": "uuid"}, readEventID}
@@ -251,6 +252,15 @@ func readWhole(raw []byte) (int, faults) {
 		return int(f), nil
 	}
 	return 0, fault("must be a whole number")
+}
+
+// readNumber reads a number. One beyond a float is infinite, which every range excludes.
+func readNumber(raw []byte) (float64, faults) {
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if len(raw) == 0 || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') || err != nil && !math.IsInf(f, 0) {
+		return 0, fault("must be a number")
+	}
+	return f, nil
 }
 
 func readTexts(raw []byte) ([]string, faults) {

@@ -60,6 +60,12 @@ var webhookFields = []field[domain.WebhookSpec]{
 		schema{"description": "whether deliveries are numbered, by X-Webhook-Sequence (default false)"}),
 	asked("payload_version", textType[domain.PayloadVersion](), func(w *domain.WebhookSpec) *domain.Asked[domain.PayloadVersion] { return &w.PayloadVersion },
 		schema{"enum": []any{domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents, nil}, "description": "the format of bodies (default 1)"}),
+	asked("max_concurrent", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.MaxConcurrent },
+		within(domain.MaxConcurrentRange, "calls in flight at once, on all nodes together; null: no limit")),
+	asked("rate_limit", jsonNumber, func(w *domain.WebhookSpec) *domain.Asked[float64] { return &w.RateLimit }, schema{
+		"minimum": domain.MinRateLimit, "maximum": domain.MaxRateLimit,
+		"description": "calls a second, of all nodes together: in any T seconds at most rate x T + max(1, rate); null: no limit",
+	}),
 	asked("is_active", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Active },
 		schema{"description": "whether it gets events (default true)"}).notNull(),
 }
@@ -135,6 +141,8 @@ type webhookView struct {
 	OrderOnFailure domain.OrderOnFailure `json:"order_on_failure"`
 	Sequence       bool                  `json:"sequence"`
 	PayloadVersion domain.PayloadVersion `json:"payload_version"`
+	MaxConcurrent  *int                  `json:"max_concurrent"`
+	RateLimit      *float64              `json:"rate_limit"`
 	IsActive       bool                  `json:"is_active"`
 	Status         string                `json:"status"`
 	Version        int64                 `json:"version"`
@@ -147,19 +155,21 @@ func viewOf(w domain.Webhook) webhookView {
 	for _, h := range w.Headers {
 		headers[h.Name] = domain.Masked
 	}
-	var publicKey, orderBy *string
-	if w.PublicKey != "" {
-		publicKey = &w.PublicKey
-	}
-	if w.OrderBy != "" {
-		orderBy = &w.OrderBy
-	}
 	return webhookView{
 		ID: w.ID, Number: w.Number, Name: w.Name, Description: w.Description, URL: w.URL, Events: w.Events, Headers: headers,
-		HasSecret: w.Secret != "", PublicKey: publicKey, MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
-		Filters: w.Filters, Batch: w.Batch, OrderBy: orderBy, OrderOnFailure: w.OrderOnFailure, Sequence: w.SequenceSince > 0, PayloadVersion: w.PayloadVersion, IsActive: w.Active, Status: statusOf(w),
+		HasSecret: w.Secret != "", PublicKey: orNull(w.PublicKey), MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
+		Filters: w.Filters, Batch: w.Batch, OrderBy: orNull(w.OrderBy), OrderOnFailure: w.OrderOnFailure, Sequence: w.SequenceSince > 0,
+		PayloadVersion: w.PayloadVersion, MaxConcurrent: orNull(w.MaxConcurrent), RateLimit: orNull(w.RateLimit), IsActive: w.Active, Status: statusOf(w),
 		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
 	}
+}
+
+// orNull returns nil for the zero value.
+func orNull[T comparable](value T) *T {
+	if value == *new(T) {
+		return nil
+	}
+	return &value
 }
 
 func statusOf(w domain.Webhook) string {

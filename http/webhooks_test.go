@@ -38,7 +38,7 @@ func TestGuideWebhook(t *testing.T) {
 		"number": "1", "name": `"Интеграция с CRM"`, "description": `"Отправка данных о пациентах в CRM систему"`,
 		"url": `"https://crm.example.com/webhooks/patients"`, "events": `["patient.created","patient.updated"]`,
 		"headers": `{"X-API-Key":"***"}`, "has_secret": "true", "max_retries": "3", "retry_delay": "60", "timeout": "30",
-		"filters": `{"department":"cardiology"}`, "batch": "null", "payload_version": `"1"`, "is_active": "true",
+		"filters": `{"department":"cardiology"}`, "batch": "null", "payload_version": `"1"`, "max_concurrent": "null", "rate_limit": "null", "is_active": "true",
 		"status": `"active"`, "version": "1", "secret": "",
 	} {
 		if got := created.get(field); got != want {

@@ -9,7 +9,8 @@ import { t } from './texts.js'
 
 const fresh = {
   name: '', description: '', url: '', events: [], headers: {}, has_secret: false, max_retries: 3, retry_delay: 60, timeout: 30,
-  filters: null, batch: null, order_by: null, order_on_failure: 'skip', sequence: false, payload_version: '1', is_active: true,
+  filters: null, batch: null, order_by: null, order_on_failure: 'skip', sequence: false, payload_version: '1',
+  max_concurrent: null, rate_limit: null, is_active: true,
 }
 
 export async function webhookForm({ id, signal }) {
@@ -102,11 +103,13 @@ function secretFields(webhook) {
 }
 
 function numberFields(webhook) {
-  const number = (value, min, max) => input({ type: 'number', value, min, max, step: '1', inputmode: 'numeric' })
+  const number = (value, min, max, step = '1') => input({ type: 'number', value: value ?? '', min, max, step, inputmode: step === '1' ? 'numeric' : 'decimal' })
   const controls = {
     max_retries: [t('webhook.maxRetries'), number(webhook.max_retries, 0, 10), '0–10'],
     retry_delay: [t('webhook.retryDelay'), number(webhook.retry_delay, 1, 86400), '1–86400'],
     timeout: [t('webhook.timeout'), number(webhook.timeout, 1, 300), '1–300'],
+    max_concurrent: [t('webhook.maxConcurrent'), number(webhook.max_concurrent, 1, 512), t('webhook.maxConcurrentHint')],
+    rate_limit: [t('webhook.rateLimit'), number(webhook.rate_limit, 0.01, 10000, 'any'), t('webhook.rateLimitHint')],
   }
   return {
     shown: h('div', { class: 'columns' }, Object.entries(controls).map(([name, [label, control, hint]]) => field(name, label, control, hint))),
