@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -106,8 +107,8 @@ func (at *Attempt) format() (string, domain.PayloadVersion) {
 // OutcomeWithheld: nothing was sent, as Attempt.Allowed said no. It is no call.
 const OutcomeWithheld domain.Outcome = "withheld"
 
-// Make makes the attempt and says how long the receiver wants to be left alone.
-func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Duration) {
+// Make makes the attempt and returns what the receiver asks of later ones.
+func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, domain.Backoff) {
 	now := a.Clock.Now()
 	w := &at.Webhook
 	eventType, version := at.format()
@@ -118,7 +119,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	ready, err := a.prepare(at.Webhook)
 	if err != nil {
 		call.Outcome, call.Error = domain.LacksKey, "nothing was sent: "+err.Error()
-		return call, 0
+		return call, domain.Backoff{}
 	}
 	body, header := Compose(at, now, ready.signer(*w, now))
 	answer := a.Sender.Send(ctx, Outgoing{
@@ -128,8 +129,15 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, time.Dur
 	call.Outcome, call.Error, call.Status = answer.Outcome, string(ready.redact.body([]byte(answer.Error), false)), answer.Status
 	answered := keptHeader(answer.Header)
 	call.Header, call.Body, call.Truncated = ready.redact.header(answered), ready.redact.answer(answered, answer.Body, answer.Truncated), answer.Truncated
-	wait, _ := domain.ParseRetryAfter(answer.RetryAfter, a.Clock.Now())
-	return call, wait
+	return call, backoffOf(answer, a.Clock.Now())
+}
+
+func backoffOf(answer Answer, now time.Time) domain.Backoff {
+	retryAfter, _ := domain.ParseRetryAfter(answer.RetryAfter, now)
+	of := func(name string) string { return cmp.Or(answer.Header.Get(name), answer.Header.Get("X-"+name)) }
+	return domain.BackoffOf(retryAfter, domain.RateLimitHeader{
+		RateLimit: strings.Join(answer.Header.Values("RateLimit"), ","), Remaining: of("RateLimit-Remaining"), Reset: of("RateLimit-Reset"),
+	}, now)
 }
 
 // Compose returns the exact bytes and our own headers of an attempt made at the

@@ -79,6 +79,9 @@ func (c *claimer) untilLook() time.Duration {
 // more to claim at once.
 func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	webhooks, rooms := c.s.lanes.wanted(maxRowsAClaim)
+	if acquired, err := c.s.acquirePaced(ctx); acquired || err != nil {
+		return acquired, err
+	}
 	webhooks, rooms = c.claimable(webhooks, rooms)
 	if len(webhooks) == 0 {
 		return false, nil
@@ -150,8 +153,7 @@ func (c *claimer) look(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.s.lanes.found(lanes)
-		if len(lanes) > 0 && !c.s.node.Alone() {
+		if c.s.lanes.found(lanes) && !c.s.node.Alone() {
 			poll = busyPoll
 		}
 		if len(lanes) < lanesARound {

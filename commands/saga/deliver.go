@@ -41,7 +41,7 @@ func (s *session) deliver(msg *message.Message) error {
 	}
 
 	failpoint.Pass(failpoint.BeforeCall)
-	call, retryAfter := s.call(ctx, w, d)
+	call, asked := s.call(ctx, w, d)
 	if call.Outcome == commands.OutcomeWithheld {
 		s.lanes.uncalled(d)
 		signal(s.sweep) // should the lease hold after all
@@ -52,6 +52,7 @@ func (s *session) deliver(msg *message.Message) error {
 		return nil
 	}
 	failpoint.Pass(failpoint.AfterCall)
+	s.lanes.backOff(d.webhook, asked)
 	s.lanes.called(d, call)
 	end := s.clock.Now()
 	s.observe(d, call)
@@ -66,7 +67,7 @@ func (s *session) deliver(msg *message.Message) error {
 		if now, ok := s.directory.Webhook(d.webhook); ok {
 			w = now
 		}
-		return domain.DecideOutcome(d.id, d.retries, w, call, end, retryAfter)
+		return domain.DecideOutcome(d.id, d.retries, w, call, end, asked.RetryAfter)
 	})
 	if w.Deleted {
 		signal(s.deleted)
@@ -81,13 +82,13 @@ func interruption(d *delivery, w domain.Webhook, reason string) domain.Change {
 	return interrupted
 }
 
-func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (call domain.Call, retryAfter time.Duration) {
+func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (call domain.Call, after domain.Backoff) {
 	defer func() { call.Ordered = d.line != domain.NoLine }()
 	if d.broken != "" {
 		return domain.Call{
 			EventID: d.eventID, EventType: d.eventType(), WebhookID: w.ID, WebhookVersion: w.Version, PayloadVersion: w.PayloadVersion,
 			Attempt: d.attempt, URL: w.URL, StartedAt: s.clock.Now(), Outcome: outcomeUnreadableEvent, Error: d.broken,
-		}, 0
+		}, domain.Backoff{}
 	}
 	return s.attempter.Make(ctx, commands.Attempt{
 		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt, Batch: d.batch, Sequence: d.sequence,

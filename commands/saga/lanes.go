@@ -6,6 +6,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // A lane is one webhook's share of this node's calls. Its bounds:
@@ -90,6 +91,11 @@ type lane struct {
 	fresh    bool      // that was noticed since the last claim began
 	ringed   bool      // it is among those that wait for a turn
 
+	pace          *pace // what else bounds its calls; nil: nothing
+	successes     int   // of calls, since the receiver was new or asked for a pause
+	configuration eventstore.Position
+	url           string // of the webhook, as of the configuration
+
 	lacks       domain.Outcome // why its last call was not made; "": it was
 	pause       time.Duration  // after that
 	pausedUntil time.Time
@@ -100,12 +106,14 @@ type lane struct {
 // lanes holds what this node has claimed until its outcome is recorded. Safe for
 // concurrent use.
 type lanes struct {
-	workers int
-	node    int64
+	workers  int
+	node     int64
+	webhooks configuration // nil: no webhook has a limit
 
 	mu        sync.Mutex
 	byID      map[domain.WebhookID]*lane
-	ring      []*lane // lanes with deliveries that wait, in turns
+	paced     map[domain.WebhookID]*lane // those with a pace
+	ring      []*lane                    // lanes with deliveries that wait, in turns
 	inFlight  int
 	waiting   int
 	bytes     int // of the payloads in memory
@@ -118,6 +126,7 @@ type lanes struct {
 	sharing   sharing
 	lacked    domain.Outcome // what was published last of what this node lacks
 	lackedAt  time.Time
+	strays    chan struct{} // a token: what waits may start nothing soon
 	start     chan struct{} // a token: something may start
 	claim     chan struct{} // a token: the table may hold what there is room for
 }
@@ -126,6 +135,8 @@ func newLanes(workers int) *lanes {
 	return &lanes{
 		workers: workers,
 		byID:    map[domain.WebhookID]*lane{},
+		paced:   map[domain.WebhookID]*lane{},
+		strays:  make(chan struct{}, 1),
 		claimed: map[domain.DeliveryID]*delivery{},
 		idle:    make(chan struct{}),
 		start:   make(chan struct{}, 1),
@@ -156,14 +167,14 @@ func (l *lanes) lane(id domain.WebhookID) *lane {
 
 // room is how many more deliveries the lane may hold in memory.
 func (l *lanes) room(ln *lane) int {
-	tentative := l.tentativeOf(ln)
+	tentative, paced := l.tentativeOf(ln), l.pacedRoom(ln)
 	held, mine := l.bytes+l.tentative.bytes, ln.bytes+tentative.bytes
-	if l.stopped || ln.paused() || held >= maxHeldBytes || mine >= max(leastLaneBytes, maxWaitingBytes-held) {
+	if l.stopped || ln.paused() || paced == 0 || held >= maxHeldBytes || mine >= max(leastLaneBytes, maxWaitingBytes-held) {
 		return 0
 	}
 	keeps := len(ln.waiting) + tentative.claims
 	free := 2*windowsKept*l.workers - l.waiting - l.tentative.count
-	return max(0, min((free-keeps)/2, l.most(ln)-keeps))
+	return max(0, min((free-keeps)/2, l.most(ln)-keeps, paced-keeps))
 }
 
 // add takes in what was claimed from the table.
@@ -213,6 +224,10 @@ func (l *lanes) next() *delivery {
 			ln.ringed = false
 			continue
 		}
+		if l.wait(ln) > 0 {
+			ln.ringed = false // it is woken
+			continue
+		}
 		l.ring = append(l.ring, ln)
 		if ln.inFlight >= l.limit(ln) {
 			continue
@@ -225,6 +240,7 @@ func (l *lanes) next() *delivery {
 		l.waiting--
 		l.recording++
 		ln.starts++
+		ln.pace.start()
 		if l.wants(ln) {
 			signal(l.claim)
 		}
@@ -240,6 +256,9 @@ func (l *lanes) called(d *delivery, call domain.Call) {
 	defer l.mu.Unlock()
 	ln := l.lane(d.webhook)
 	ln.adapt(l.workers, call)
+	if call.Outcome == domain.OutcomeSuccess {
+		ln.successes++
+	}
 	ln.lacks, ln.pause = "", 0
 	l.free(d)
 }
@@ -289,13 +308,17 @@ func (l *lanes) has(id domain.DeliveryID) bool {
 	return ok
 }
 
-// found says that the table holds due deliveries of these webhooks.
-func (l *lanes) found(webhooks []domain.WebhookID) {
+// found says that the table holds due deliveries of these webhooks. It reports whether
+// this node may call any of them soon.
+func (l *lanes) found(webhooks []domain.WebhookID) (soon bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, id := range webhooks {
-		l.lane(id).stock()
+		ln := l.lane(id)
+		ln.stock()
+		soon = soon || ln.pace.wait(time.Now()) <= claimPoll
 	}
+	return soon
 }
 
 // stock says that the table holds something that is due.

@@ -45,7 +45,7 @@ func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
 	if ln.backlog || l.room(ln) == 0 {
 		return 0
 	}
-	mine := l.sharing.takes()
+	mine := ln.pace.limited() || l.sharing.takes() // a limited one nobody else may take
 	l.tentative.mine[d.DeliveryID] = mine
 	if !mine {
 		return 0

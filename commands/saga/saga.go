@@ -109,6 +109,7 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 		case domain.DeliveryBatched:
 			now.queued(c.WebhookID)
 		case domain.DeliveryRetryRequested:
+			now.lanes.unpause(c.WebhookID)
 			now.queued(c.WebhookID)
 		case domain.WebhookDeleted:
 			signal(now.deleted)
@@ -198,6 +199,7 @@ type session struct {
 
 	generation int64 // of the log; what this session works on may not be in another
 
+	terms  sync.Mutex // held while the table and the memory disagree on which lanes this node has
 	owning sync.Mutex // held while the table and the memory disagree on what this node has
 }
 
@@ -221,7 +223,7 @@ func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	now.node, now.lanes.node = node, node.ID
+	now.node, now.lanes.node, now.lanes.webhooks = node, node.ID, c.Directory
 	now.workers = newWorkerPool(s.workers, now.deliver)
 	now.replays = newReplayer(now)
 	if c.Deliver {
@@ -258,6 +260,7 @@ func (s *session) look() {
 // reconsider looks at what waits for a webhook that was activated.
 func (s *session) reconsider(id domain.WebhookID, at time.Time) {
 	if s.claimer != nil {
+		s.lanes.unpause(id)
 		s.claimer.due.earlier(at)
 		s.batcher.look(id)
 	}
@@ -302,6 +305,7 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 		group.Go(func() { now.takeOver(work) })
 		group.Go(func() { now.sweepOrphans(work) })
 		group.Go(func() { now.releaseStale(work) })
+		group.Go(func() { now.keepPace(work) })
 		group.Go(func() { now.cancelDeleted(work) })
 	}
 	s.session.Store(now)

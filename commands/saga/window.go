@@ -8,13 +8,13 @@ import (
 
 // limit is how many calls the lane may have in flight now.
 func (l *lanes) limit(ln *lane) int {
-	return max(1, min(ln.window, lanesShare*(l.workers-l.inFlight)))
+	return ln.pace.most(max(1, min(ln.window, firstCalls+ln.successes, lanesShare*(l.workers-l.inFlight))))
 }
 
 // keeps returns how many of the lane may wait besides those that can start at once: as
 // many as it starts in keepFor, and alone as many as it may hold at all.
 func (l *lanes) keeps(ln *lane) int {
-	if !l.sharing.others {
+	if !l.sharing.others && !ln.pace.limited() {
 		return windowsKept * ln.window
 	}
 	now := time.Now()

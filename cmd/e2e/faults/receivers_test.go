@@ -122,7 +122,7 @@ func TestReceiverReturns(t *testing.T) {
 
 // How many calls at once a receiver gets from a node at first, and when it is in
 // trouble.
-const firstWindow, leastWindow = 64, 4
+const firstWindow, leastWindow = 8, 4
 
 // flapping fails the first attempt of every second call.
 func flapping() behaviour {

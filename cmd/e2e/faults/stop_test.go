@@ -31,7 +31,7 @@ func TestTermWithLongCalls(t *testing.T) {
 		}
 	}, map[string]any{"timeout": 300}, everything)
 	stop := l.load(100, n)
-	until(t, "many calls are under way", func() bool { now, _ := l.underWay("long"); return now >= 40 })
+	until(t, "many calls are under way", func() bool { now, _ := l.underWay("long"); return now >= firstWindow })
 	began := time.Now()
 	code := n.Term()
 	took := time.Since(began)
