@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -51,6 +52,40 @@ func TestRetriesGetNewConnections(t *testing.T) {
 	}
 	if want := []bool{false, true, true}; !slices.Equal(receiver.fresh, want) {
 		t.Errorf("fresh %v, want %v", receiver.fresh, want)
+	}
+}
+
+// answering answers every call with the headers.
+type answering struct{ header http.Header }
+
+func (s answering) Send(context.Context, Outgoing) Answer {
+	return Answer{Outcome: domain.OutcomeSuccess, Status: 200, Header: s.header}
+}
+
+// What a receiver says of its limits reaches the caller, in each of the usual headers.
+func TestBackoffOfAnAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		header []string // names and values
+		calls  int
+		wait   time.Duration
+	}{
+		"no header":         {},
+		"RateLimit":         {[]string{"RateLimit", `"a";r=9;t=60`, "RateLimit", `"b";r=3;t=5`}, 3, 5 * time.Second},
+		"the older headers": {[]string{"RateLimit-Limit", "10", "RateLimit-Remaining", "2", "RateLimit-Reset", "7"}, 2, 7 * time.Second},
+		"X- headers":        {[]string{"X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "8"}, 0, 8 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			header := http.Header{}
+			for i := 0; i < len(c.header); i += 2 {
+				header.Add(c.header[i], c.header[i+1])
+			}
+			a := &Attempter{Sender: answering{header}, Decrypter: decrypter{}, Clock: eventstore.NewClock()}
+			w := domain.Webhook{ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}
+			_, got := a.Make(t.Context(), Attempt{Webhook: w, Number: 1, Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`)}})
+			if want := (domain.Backoff{Calls: c.calls, For: c.wait}); got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		})
 	}
 }
 

@@ -190,7 +190,7 @@ func (l *lanes) pacedRoom(ln *lane) int {
 
 func (l *lanes) wakeAfter(ln *lane, wait time.Duration) {
 	switch p := ln.pace; {
-	case wait <= 0 || wait == never || l.stopped:
+	case wait <= 0 || wait > never/2 || l.stopped:
 	case p.timer == nil:
 		p.timer = time.AfterFunc(wait, func() { l.wake(ln) })
 	default:
@@ -270,7 +270,8 @@ func (l *lanes) unowned() (webhooks [][16]byte) {
 		}
 		if w, _ := l.webhooks.Webhook(id); w.Active && len(webhooks) < maxLanesAClaim {
 			webhooks = append(webhooks, id)
-			ln.pace.denied, ln.backlog = now.Add(pacedPoll), false // a look finds it again
+			ln.pace.denied = now.Add(pacedPoll)
+			l.wakeAfter(ln, pacedPoll) // to ask again
 		}
 	}
 	return webhooks

@@ -175,6 +175,37 @@ func TestMaxConcurrentWhenANodeDies(t *testing.T) {
 	}
 }
 
+// A node begins to call a limited webhook when no living node has deliveries of it, which
+// it may have of the time before the limit.
+func TestLimitedWebhookWaitsForTheCallsOfOthers(t *testing.T) {
+	r := newTimeline(succeed)
+	n := start(t, testdb.New(t), r)
+	const node, held = "INSERT INTO medilab.nodes (name, lease_until) VALUES ('other', 'infinity') RETURNING id", `
+		INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
+		VALUES (gen_random_uuid(), $1, gen_random_uuid(), 1, 1, 0, 0, now(), $2)`
+	id := n.register(1, limited("http://limited.test/", 1, 0))
+	var other int64
+	if err := n.pool.QueryRow(t.Context(), node).Scan(&other); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.pool.Exec(t.Context(), held, id, other); err != nil {
+		t.Fatal(err)
+	}
+	another := n.register(2, limited("http://another.test/", 1, 0))
+	n.awaitState(domain.DeliveryOf(n.trigger(), another), domain.DeliveryDelivered)
+	n.awaitState(domain.DeliveryOf(n.trigger(), another), domain.DeliveryDelivered)
+	if calls := r.of("http://limited.test/"); len(calls) > 0 {
+		t.Errorf("%d calls beside those of another node", len(calls))
+	}
+	if _, err := n.pool.Exec(t.Context(), `DELETE FROM medilab.queue WHERE node = $1`, other); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitEmptyQueue()
+	if calls := r.of("http://limited.test/"); len(calls) != 2 {
+		t.Errorf("%d calls, want 2", len(calls))
+	}
+}
+
 // A receiver that asks for patience is left alone: its first calls, which are few, are all
 // it sees. Other webhooks get all of theirs, and so does it when it is activated again.
 func TestRetryAfterSlowsTheWebhook(t *testing.T) {
