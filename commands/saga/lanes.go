@@ -377,7 +377,7 @@ func (l *lanes) stale(now time.Time) []*delivery {
 		}
 		out = append(out, l.empty(ln)...)
 		ln.left = now.Add(leftFor)
-		ln.backlog = true
+		ln.stock()
 	}
 	return out
 }

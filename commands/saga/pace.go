@@ -250,7 +250,7 @@ func (l *lanes) waitingStrays() (out []*delivery) {
 	for _, ln := range l.paced {
 		if len(ln.waiting) > 0 && ln.pace.wait(time.Now()) > patientFor {
 			out = append(out, l.empty(ln)...)
-			ln.backlog = true
+			ln.stock()
 		}
 	}
 	if len(out) > 0 {
@@ -350,7 +350,7 @@ func (l *lanes) begin(terms []term) {
 	for _, t := range terms {
 		ln := l.lane(t.Webhook)
 		l.paceOf(ln).begin(t.Since, t.Fresh, time.Now())
-		ln.backlog = true
+		ln.stock()
 		l.enlist(ln)
 	}
 }

@@ -198,8 +198,8 @@ func TestTermsOfALane(t *testing.T) {
 	idle := newLanes(64)
 	idle.webhooks = of
 	idle.found([]domain.WebhookID{id})
-	idle.wanted(100)
 	idle.begin([]term{{Webhook: id, Since: time.Now(), Fresh: true}})
+	idle.wanted(100)
 	ln := idle.lane(id)
 	if idle.drained(id); len(first(idle.idleTerms())) != 0 {
 		t.Fatal("a lane is given up that was used just now")
