@@ -106,3 +106,22 @@ func TestLanesKeepRoomForOthers(t *testing.T) {
 		}
 	}
 }
+
+// What comes due while a claim is under way, which cannot see it, is claimed by the next.
+func TestLanesNoteWhatComesDuringAClaim(t *testing.T) {
+	l := newLanes(4)
+	webhook := domain.WebhookID(uuid.New())
+	l.found([]domain.WebhookID{webhook})
+	if webhooks, _ := l.wanted(maxRowsAClaim); len(webhooks) != 1 {
+		t.Fatal("nothing is claimed")
+	}
+	l.found([]domain.WebhookID{webhook})
+	l.drained(webhook) // by that claim
+	if webhooks, _ := l.wanted(maxRowsAClaim); len(webhooks) != 1 {
+		t.Fatal("what came meanwhile is forgotten")
+	}
+	l.drained(webhook)
+	if webhooks, _ := l.wanted(maxRowsAClaim); len(webhooks) != 0 {
+		t.Fatal("an empty lane is claimed from")
+	}
+}

@@ -29,7 +29,7 @@ const insertOrderedSQL = `
 INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, line, position, node)
 SELECT r.d, r.w, r.e, r.s, 1, 0, r.v, clock_timestamp(), r.v > 0, r.l, r.p,
 	CASE WHEN row_number() OVER (PARTITION BY r.w, r.l ORDER BY r.p) > 1
-		OR (SELECT true FROM medilab.queue WHERE webhook_id = r.w AND line = r.l LIMIT 1) THEN 0 END
+		OR (SELECT true FROM medilab.queue WHERE webhook_id = r.w AND line = r.l AND node IS DISTINCT FROM 0 LIMIT 1) THEN 0 END
 FROM (
 	SELECT u.*, CASE WHEN u.n > 0 THEN h.position - $8::bigint + u.n ELSE (
 		SELECT position FROM medilab.events WHERE stream = 'event-' || u.e::text AND version = 1) END AS p
@@ -56,16 +56,15 @@ WITH lines AS (
 	FROM lines AS l CROSS JOIN LATERAL (
 		(SELECT delivery_id, position, node FROM medilab.queue
 			WHERE webhook_id = l.webhook_id AND line = l.line AND node IS DISTINCT FROM 0 AND delivery_id <> ALL($2::uuid[]))
-		UNION
+		UNION ALL
 		(SELECT delivery_id, position, node FROM medilab.queue
-			WHERE webhook_id = l.webhook_id AND line = l.line AND delivery_id <> ALL($2) ORDER BY webhook_id, line, position LIMIT 1)
+			WHERE webhook_id = l.webhook_id AND line = l.line AND node = 0 AND delivery_id <> ALL($2) ORDER BY webhook_id, line, position LIMIT 1)
 	) AS c
 )
-UPDATE medilab.queue AS q SET node = CASE WHEN c.turn THEN NULL ELSE 0 END,
-	due_at = CASE WHEN c.turn THEN greatest(q.due_at, clock_timestamp()) ELSE q.due_at END
-FROM candidates AS c
-WHERE q.delivery_id = c.delivery_id AND q.delivery_id = ANY(ARRAY(SELECT delivery_id FROM candidates))
-	AND q.node IS NOT DISTINCT FROM c.node AND (c.turn AND c.node = 0 OR NOT c.turn AND c.node IS NULL)`
+UPDATE medilab.queue SET node = CASE WHEN node IS NULL THEN 0 END,
+	due_at = CASE WHEN node IS NULL THEN due_at ELSE greatest(due_at, clock_timestamp()) END
+WHERE delivery_id = ANY(ARRAY(SELECT delivery_id FROM candidates WHERE turn AND node = 0 OR NOT turn AND node IS NULL))
+	AND (node = 0 OR node IS NULL)`
 
 // orderedRows is what a batch of events changes in lines.
 type orderedRows struct {
@@ -145,8 +144,11 @@ func giveTurns(ctx context.Context, pool *pgxpool.Pool, released []*delivery) er
 func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error) {
 	rows, err := q.Pool.Query(ctx, `
 		SELECT q.delivery_id, before.delivery_id FROM medilab.queue AS q CROSS JOIN LATERAL (
-			SELECT delivery_id FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND position < q.position
-			ORDER BY webhook_id DESC, line DESC, position DESC LIMIT 1) AS before
+			(SELECT delivery_id, position FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node = 0 AND position < q.position
+				ORDER BY webhook_id DESC, line DESC, position DESC LIMIT 1)
+			UNION ALL
+			(SELECT delivery_id, position FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node IS DISTINCT FROM 0 AND position < q.position)
+			ORDER BY position DESC LIMIT 1) AS before
 		WHERE q.delivery_id = ANY($1) AND q.line IS NOT NULL`, deliveries)
 	if err != nil {
 		return nil, fmt.Errorf("look for what deliveries wait behind: %w", err)

@@ -106,14 +106,51 @@ func (n *node) awaitBlocked(id domain.DeliveryID) {
 // verify checks the queue against the log.
 func (n *node) verify() {
 	n.t.Helper()
+	for _, text := range n.flaws() {
+		n.t.Error(text)
+	}
+}
+
+// flaws returns what contradicts the log in the queue.
+func (n *node) flaws() (flaws []string) {
+	n.t.Helper()
 	tx, err := n.pool.Begin(n.t.Context())
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	defer tx.Rollback(context.WithoutCancel(n.t.Context()))
-	if _, err := (saga.Queue{}).Verify(n.t.Context(), tx, func(_, text string) { n.t.Error(text) }); err != nil {
+	if _, err := (saga.Queue{}).Verify(n.t.Context(), tx, func(_, text string) { flaws = append(flaws, text) }); err != nil {
 		n.t.Error(err)
 	}
+	return flaws
+}
+
+func TestVerifyFindsBrokenLines(t *testing.T) {
+	n := appending(t, testdb.New(t))
+	n.register(1, func(c *domain.WebhookRegistered) { c.OrderBy, c.Sequence = "patient_id", true })
+	for range 3 {
+		n.triggerOf(1)
+	}
+	n.verify()
+	for _, damage := range []string{
+		`UPDATE medilab.queue SET node = NULL`, `UPDATE medilab.queue SET node = 0`, `UPDATE medilab.queue SET line = line + 1`,
+		`UPDATE medilab.queue SET position = position + 1`, `UPDATE medilab.sequence SET number = number + 10`,
+		`UPDATE medilab.sequence SET number = -number`, `DELETE FROM medilab.sequence WHERE number = 2`,
+	} {
+		_, err := n.pool.Exec(t.Context(), `CREATE TABLE q AS TABLE medilab.queue; CREATE TABLE s AS TABLE medilab.sequence; `+damage, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(n.flaws()) == 0 {
+			t.Errorf("%s is not found", damage)
+		}
+		_, err = n.pool.Exec(t.Context(), `TRUNCATE medilab.queue; INSERT INTO medilab.queue TABLE q; TRUNCATE medilab.sequence; INSERT INTO medilab.sequence TABLE s;
+			DROP TABLE q; DROP TABLE s`, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.verify()
 }
 
 // stepwise is a receiver that keeps each call until the test answers it.

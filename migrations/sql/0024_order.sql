@@ -5,7 +5,8 @@
 -- transaction that appends the end of one gives the turn to the next. One that gave up and
 -- holds up its line stays, due at infinity.
 ALTER TABLE medilab.queue ADD COLUMN line bigint, ADD COLUMN position bigint; -- null: not in a line
-CREATE INDEX queue_line ON medilab.queue (webhook_id, line, position) WHERE line IS NOT NULL;
+-- The two indexes share no row, so that no plan takes the long one for the short one.
+CREATE INDEX queue_held ON medilab.queue (webhook_id, line, position) WHERE line IS NOT NULL AND node = 0;
 CREATE INDEX queue_turn ON medilab.queue (webhook_id, line) WHERE line IS NOT NULL AND node IS DISTINCT FROM 0;
 ALTER TABLE medilab.batch_members ADD COLUMN line bigint;
 
