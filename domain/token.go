@@ -2,6 +2,7 @@ package domain
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,12 +16,24 @@ const (
 	ScopeWebhooksRead  Scope = "webhooks:read"
 	ScopeWebhooksWrite Scope = "webhooks:write"
 	ScopeEventsWrite   Scope = "events:write"
+	ScopePayloadsRead  Scope = "payloads:read" // what events hold and receivers answer; without it answers are redacted
+	ScopeReplaysWrite  Scope = "replays:write"
 	ScopeAuditRead     Scope = "audit:read"
 	ScopeAdmin         Scope = "admin"
 )
 
 // Scopes lists them all.
-var Scopes = []Scope{ScopeWebhooksRead, ScopeWebhooksWrite, ScopeEventsWrite, ScopeAuditRead, ScopeAdmin}
+var Scopes = []Scope{ScopeWebhooksRead, ScopeWebhooksWrite, ScopeEventsWrite, ScopePayloadsRead, ScopeReplaysWrite, ScopeAuditRead, ScopeAdmin}
+
+// ScopeNames lists the scopes in words.
+func ScopeNames() string {
+	names := make([]string, len(Scopes))
+	for i, scope := range Scopes {
+		names[i] = string(scope)
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
 
 // Token is the state of one API token: the fold of its stream.
 type Token struct {
@@ -90,7 +103,7 @@ func DecideCreateToken(c TokenCreated) (Change, error) {
 	}
 	for _, s := range c.Scopes {
 		if !slices.Contains(Scopes, s) {
-			return nil, Invalid("scopes", "unknown scope "+string(s)+": use webhooks:read, webhooks:write, events:write, audit:read or admin")
+			return nil, Invalid("scopes", "unknown scope "+string(s)+": use "+ScopeNames())
 		}
 	}
 	return c, nil

@@ -84,7 +84,7 @@ func newTokenCreateCommand(db *databaseOptions) *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&name, "name", "", "who uses it; stands in the log as the actor")
-	f.StringSliceVar(&scopes, "scopes", nil, "its rights: webhooks:read, webhooks:write, events:write, audit:read, admin")
+	f.StringSliceVar(&scopes, "scopes", nil, "its rights: "+domain.ScopeNames())
 	f.Var((*duration)(&expires), "expires", "how long it is valid, as 720h or 30d (default: for ever)")
 	completeFlag(c, "scopes", listOf(domain.Scopes))
 	addJSONFlag(c)
