@@ -74,6 +74,7 @@ type prepared struct {
 	current *domain.SigningKey
 	former  []*domain.SigningKey // of the webhook's previous secrets
 	header  []domain.Header      // the webhook's own
+	fields  *domain.Selection
 	timeout time.Duration
 	redact  redactor
 }
@@ -86,6 +87,8 @@ type Attempt struct {
 	EventID    domain.EventID // of a batch: its first event
 	Event      domain.EventTriggered
 	OccurredAt time.Time
+	// Fields are the parts of event_data that are sent; nil: all.
+	Fields *domain.Selection
 	// Batch is the events of a batch, nil when it is none. Then Event and
 	// OccurredAt are not used.
 	Batch    []domain.BatchEvent
@@ -121,6 +124,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, domain.B
 		call.Outcome, call.Error = domain.LacksKey, "nothing was sent: "+err.Error()
 		return call, domain.Backoff{}
 	}
+	at.Fields = ready.fields
 	body, header := Compose(at, now, ready.signer(*w, now))
 	answer := a.Sender.Send(ctx, Outgoing{
 		URL: w.URL, Header: append(header, ready.header...), Body: body, Timeout: ready.timeout, Fresh: at.Number > 1, Allowed: at.Allowed,
@@ -147,17 +151,23 @@ func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.
 		return composeBatch(at, now, signer)
 	}
 	payload := domain.Payload{
-		EventType: domain.EventType(at.Event.EventType), EventData: at.Event.EventData,
+		EventType: domain.EventType(at.Event.EventType), EventData: at.Fields.Of(at.Event.EventData),
 		EventID: uuid.UUID(at.EventID), WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery),
 		CorrelationID: at.Event.CorrelationID, Source: at.Event.Source,
 		OccurredAt: at.OccurredAt, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence,
 	}
 	const envelope = 512
-	body := domain.AppendPayload(make([]byte, 0, len(at.Event.EventData)+envelope), at.Webhook.PayloadVersion, payload)
+	body := domain.AppendPayload(make([]byte, 0, len(payload.EventData)+envelope), at.Webhook.PayloadVersion, payload)
 	return body, domain.Headers(at.Webhook.PayloadVersion, payload, body, signer)
 }
 
 func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.Header) {
+	if at.Fields != nil {
+		at.Batch = slices.Clone(at.Batch) // the caller sends it again
+		for i := range at.Batch {
+			at.Batch[i].EventData = at.Fields.Of(at.Batch[i].EventData)
+		}
+	}
 	payload := domain.BatchPayload{
 		Events: at.Batch, WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery), Timestamp: now, Attempt: at.Number,
 	}
@@ -196,7 +206,7 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	if ready != nil && ready.version == w.Version {
 		return ready, nil
 	}
-	ready = &prepared{version: w.Version, timeout: time.Duration(w.Timeout) * time.Second}
+	ready = &prepared{version: w.Version, timeout: time.Duration(w.Timeout) * time.Second, fields: domain.NewSelection(w.Fields)}
 	var err error
 	if ready.current, err = a.key(w.ID, w.Secret, &ready.redact); err != nil {
 		return nil, err

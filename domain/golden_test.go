@@ -66,6 +66,11 @@ var goldenChanges = []Change{
 	WebhookResealed{Headers: []SealedHeader{{"X-API-Key", "cmVzZWFsZWQ="}}, Secret: "bmV3ZXI=", PreviousSecret: "b2xk"},
 	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "key", Events: []string{"*"}, Secret: "c2VjcmV0", PublicKey: "whpk_a2V5", PayloadVersion: PayloadV1},
 	WebhookChanged{Secret: ptr(Sealed("bmV3")), PublicKey: "whpk_a2V5"},
+	WebhookRegistered{
+		ID: goldenWebhook, Number: 1, Name: "few", Events: []string{"*"}, PayloadVersion: PayloadV1,
+		Fields: []string{"patient_id", "visit.doctor"}, Recipient: &DataRecipient{Name: "Страховая", Country: "RU", Purpose: "оплата"},
+	},
+	WebhookChanged{Fields: &[]string{}, Recipient: &DataRecipient{}},
 	WebhookSecretRotated{Secret: "bmV3", PublicKey: "whpk_a2V5", PreviousUntil: goldenTime},
 	WebhookResealed{Headers: []SealedHeader{}, Secret: "bmV3ZXI=", PreviousSecret: "b2xk", OlderSecrets: []Sealed{"b2xkZXI="}},
 	AdminActed{Action: AdminKeyRotated, Detail: "key 1234567890"},

@@ -44,6 +44,13 @@ type Batch struct {
 	MaxWait   int `json:"max_wait"`   // seconds, 1 to 300
 }
 
+// DataRecipient says who receives a webhook's data, for those who account for it.
+type DataRecipient struct {
+	Name    string `json:"name"`
+	Country string `json:"country,omitempty"`
+	Purpose string `json:"purpose,omitempty"`
+}
+
 // Webhook is the state of one webhook: the fold of its stream.
 type Webhook struct {
 	ID             WebhookID
@@ -65,8 +72,10 @@ type Webhook struct {
 	OrderOnFailure OrderOnFailure
 	SequenceSince  int64 // the version from which deliveries are numbered; 0: they are not
 	PayloadVersion PayloadVersion
-	MaxConcurrent  int     // calls in flight at once, on all nodes; 0: no limit
-	RateLimit      float64 // calls a second, of all nodes; 0: no limit
+	MaxConcurrent  int            // calls in flight at once, on all nodes; 0: no limit
+	RateLimit      float64        // calls a second, of all nodes; 0: no limit
+	Fields         []string       // paths of event_data that are sent; nil: all of it
+	Recipient      *DataRecipient // nil: not said
 	Active         bool
 	Deleted        bool
 	Version        int64 // how many changes its stream holds
@@ -100,6 +109,8 @@ type WebhookRegistered struct {
 	PayloadVersion PayloadVersion  `json:"payload_version"`
 	MaxConcurrent  int             `json:"max_concurrent,omitempty"`
 	RateLimit      float64         `json:"rate_limit,omitempty"`
+	Fields         []string        `json:"fields,omitempty"`
+	Recipient      *DataRecipient  `json:"recipient,omitempty"`
 	Active         bool            `json:"is_active"`
 }
 
@@ -124,6 +135,8 @@ type WebhookChanged struct {
 	PayloadVersion *PayloadVersion  `json:"payload_version,omitempty"`
 	MaxConcurrent  *int             `json:"max_concurrent,omitempty"` // 0: cleared
 	RateLimit      *float64         `json:"rate_limit,omitempty"`     // 0: cleared
+	Fields         *[]string        `json:"fields,omitempty"`         // []: cleared
+	Recipient      *DataRecipient   `json:"recipient,omitempty"`      // zero: cleared
 }
 
 // WebhookActivated lets deliveries go on.
@@ -172,10 +185,10 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 			ID: c.ID, Number: c.Number, Name: c.Name, Description: c.Description, URL: c.URL,
 			Events: c.Events, Headers: c.Headers, Secret: c.Secret, PublicKey: c.PublicKey,
 			MaxRetries: c.MaxRetries, RetryDelay: c.RetryDelay, Timeout: c.Timeout,
-			Filters: clearedFilters(c.Filters), Batch: clearedBatch(c.Batch), PayloadVersion: c.PayloadVersion,
+			Filters: clearedFilters(c.Filters), Batch: cleared(c.Batch), PayloadVersion: c.PayloadVersion,
 			OrderBy: c.OrderBy, OrderOnFailure: cmp.Or(c.OrderOnFailure, OrderSkip), SequenceSince: numberedSince(0, c.Sequence, w.Version+1),
 			MaxConcurrent: c.MaxConcurrent, RateLimit: c.RateLimit,
-			Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
+			Fields: c.Fields, Recipient: c.Recipient, Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
 		}
 	case WebhookChanged:
 		w = w.with(c)
@@ -240,7 +253,13 @@ func (w Webhook) with(c WebhookChanged) Webhook {
 		w.Filters = clearedFilters(*c.Filters)
 	}
 	if c.Batch != nil {
-		w.Batch = clearedBatch(c.Batch)
+		w.Batch = cleared(c.Batch)
+	}
+	if c.Fields != nil {
+		w.Fields = clearedList(*c.Fields)
+	}
+	if c.Recipient != nil {
+		w.Recipient = cleared(c.Recipient)
 	}
 	return w
 }
@@ -270,11 +289,19 @@ func clearedFilters(f json.RawMessage) json.RawMessage {
 	return f
 }
 
-func clearedBatch(b *Batch) *Batch {
-	if b == nil || *b == (Batch{}) {
+func clearedList(list []string) []string {
+	if len(list) == 0 {
 		return nil
 	}
-	return b
+	return list
+}
+
+// cleared returns nil for the zero value, which stands for none.
+func cleared[T comparable](value *T) *T {
+	if value == nil || *value == *new(T) {
+		return nil
+	}
+	return value
 }
 
 // DecideRegister starts a webhook's stream, with defaults for what the request leaves out.
@@ -285,9 +312,10 @@ func DecideRegister(id WebhookID, number int64, asked ApprovedSpec, sealing Seal
 		Events: s.Events.Value, Headers: sealing.Headers, Secret: sealing.Secret, PublicKey: s.Secret.Value.PublicKey(),
 		MaxRetries: s.MaxRetries.or(MaxRetriesRange.Default), RetryDelay: s.RetryDelay.or(RetryDelayRange.Default),
 		Timeout: s.Timeout.or(TimeoutRange.Default), Filters: clearedFilters(s.Filters.or(nil)),
-		Batch: clearedBatch(batchOf(s.Batch)), PayloadVersion: s.PayloadVersion.or(PayloadV1),
+		Batch: cleared(valueOf(s.Batch)), PayloadVersion: s.PayloadVersion.or(PayloadV1),
 		OrderBy: s.OrderBy.or(""), OrderOnFailure: s.OrderOnFailure.or(""), Sequence: s.Sequence.or(false),
-		MaxConcurrent: s.MaxConcurrent.or(0), RateLimit: s.RateLimit.or(0), Active: s.Active.or(true),
+		MaxConcurrent: s.MaxConcurrent.or(0), RateLimit: s.RateLimit.or(0),
+		Fields: clearedList(s.Fields.or(nil)), Recipient: cleared(valueOf(s.Recipient)), Active: s.Active.or(true),
 	}
 }
 
@@ -324,8 +352,12 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 		}
 		c.Filters = &filters
 	}
-	if batch := batchOf(s.Batch); s.Batch.Given && !reflect.DeepEqual(clearedBatch(batch), w.Batch) {
+	if batch := valueOf(s.Batch); s.Batch.Given && !reflect.DeepEqual(cleared(batch), w.Batch) {
 		c.Batch = batch
+	}
+	change(&c.Fields, s.Fields, []string{}, append([]string{}, w.Fields...))
+	if recipient := valueOf(s.Recipient); s.Recipient.Given && !reflect.DeepEqual(cleared(recipient), w.Recipient) {
+		c.Recipient = recipient
 	}
 
 	var changes []Change
@@ -348,10 +380,10 @@ func change[T any](field **T, asked Asked[T], otherwise, is T) {
 	}
 }
 
-// batchOf returns the batch that the request asks for; zero when it clears it.
-func batchOf(asked Asked[Batch]) *Batch {
-	batch := asked.or(Batch{})
-	return &batch
+// valueOf returns what the request asks for; zero when it clears it.
+func valueOf[T any](asked Asked[T]) *T {
+	value := asked.or(*new(T))
+	return &value
 }
 
 func activation(w Webhook, active bool) []Change {

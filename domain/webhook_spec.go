@@ -55,6 +55,8 @@ type WebhookSpec struct {
 	PayloadVersion Asked[PayloadVersion]
 	MaxConcurrent  Asked[int]
 	RateLimit      Asked[float64]
+	Fields         Asked[[]string]
+	Recipient      Asked[DataRecipient]
 	Active         Asked[bool]
 }
 
@@ -155,6 +157,12 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	if rate := spec.RateLimit; rate.set() && !(rate.Value >= MinRateLimit && rate.Value <= MaxRateLimit) {
 		c.add(FieldError{"rate_limit", fmt.Sprintf("must be from %v to %v", MinRateLimit, MaxRateLimit)})
 	}
+	if spec.Fields.set() {
+		c.add(checkPaths("fields", spec.Fields.Value)...)
+	}
+	if spec.Recipient.set() {
+		c.recipient(spec.Recipient.Value)
+	}
 	if spec.Active.Null {
 		c.add(FieldError{"is_active", cannotBeNull})
 	}
@@ -202,6 +210,13 @@ func (c *specCheck) text(field string, asked Asked[string], least, most int) {
 		return
 	}
 	c.shown(field, asked.Value)
+}
+
+func (c *specCheck) recipient(r DataRecipient) {
+	const longest = 1000
+	c.text("recipient.name", Ask(r.Name), 1, MaxNameLength)
+	c.text("recipient.country", Ask(r.Country), 0, MaxNameLength)
+	c.text("recipient.purpose", Ask(r.Purpose), 0, longest)
 }
 
 func (c *specCheck) shown(field, text string) {

@@ -66,6 +66,12 @@ var webhookFields = []field[domain.WebhookSpec]{
 		"minimum": domain.MinRateLimit, "maximum": domain.MaxRateLimit,
 		"description": "calls a second, of all nodes together: in any T seconds at most rate x T + max(1, rate); null: no limit",
 	}),
+	asked("fields", jsonTexts, func(w *domain.WebhookSpec) *domain.Asked[[]string] { return &w.Fields }, schema{
+		"minItems": 1, "maxItems": domain.MaxFields, "examples": [][]string{{"patient_id", "visit.doctor"}},
+		"description": "paths of event_data: only these parts are sent (filters see all of it); null: all",
+	}),
+	asked("recipient", jsonRecipient, func(w *domain.WebhookSpec) *domain.Asked[domain.DataRecipient] { return &w.Recipient },
+		schema{"description": "who receives the data, for those who account for it"}),
 	asked("is_active", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Active },
 		schema{"description": "whether it gets events (default true)"}).notNull(),
 }
@@ -121,6 +127,20 @@ var jsonBatch = jsonType[domain.Batch]{batch.schema(), func(raw []byte) (b domai
 	return b, faults(refused).within(".")
 }}
 
+var recipient = object[domain.DataRecipient]{fields: []field[domain.DataRecipient]{
+	plain("name", jsonText, func(r *domain.DataRecipient) *string { return &r.Name }, schema{"minLength": 1, "maxLength": domain.MaxNameLength}).must(),
+	plain("country", jsonText, func(r *domain.DataRecipient) *string { return &r.Country }, nil),
+	plain("purpose", jsonText, func(r *domain.DataRecipient) *string { return &r.Purpose }, nil),
+}}
+
+var jsonRecipient = jsonType[domain.DataRecipient]{recipient.schema(), func(raw []byte) (r domain.DataRecipient, wrong faults) {
+	refused, err := recipient.parse(raw, &r)
+	if err != nil {
+		return r, fault(mustBeObject)
+	}
+	return r, faults(refused).within(".")
+}}
+
 // webhookView is a webhook as callers see it: secrets are masked.
 type webhookView struct {
 	ID             domain.WebhookID      `json:"id"`
@@ -143,6 +163,8 @@ type webhookView struct {
 	PayloadVersion domain.PayloadVersion `json:"payload_version"`
 	MaxConcurrent  *int                  `json:"max_concurrent"`
 	RateLimit      *float64              `json:"rate_limit"`
+	Fields         []string              `json:"fields" schema:"null"`
+	Recipient      *domain.DataRecipient `json:"recipient"`
 	IsActive       bool                  `json:"is_active"`
 	Status         string                `json:"status"`
 	Version        int64                 `json:"version"`
@@ -159,7 +181,8 @@ func viewOf(w domain.Webhook) webhookView {
 		ID: w.ID, Number: w.Number, Name: w.Name, Description: w.Description, URL: w.URL, Events: w.Events, Headers: headers,
 		HasSecret: w.Secret != "", PublicKey: orNull(w.PublicKey), MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
 		Filters: w.Filters, Batch: w.Batch, OrderBy: orNull(w.OrderBy), OrderOnFailure: w.OrderOnFailure, Sequence: w.SequenceSince > 0,
-		PayloadVersion: w.PayloadVersion, MaxConcurrent: orNull(w.MaxConcurrent), RateLimit: orNull(w.RateLimit), IsActive: w.Active, Status: statusOf(w),
+		PayloadVersion: w.PayloadVersion, MaxConcurrent: orNull(w.MaxConcurrent), RateLimit: orNull(w.RateLimit),
+		Fields: w.Fields, Recipient: w.Recipient, IsActive: w.Active, Status: statusOf(w),
 		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
 	}
 }

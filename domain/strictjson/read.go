@@ -56,6 +56,9 @@ type Member struct {
 // Key returns the unescaped name of an object's member, which may share the data's memory.
 func (m Member) Key() []byte { return unquoted(m.name) }
 
+// Name returns the name of an object's member in quotes, as it was written.
+func (m Member) Name() []byte { return m.name }
+
 // Members iterates over the members of the object, or the elements of the array, that
 // begins at off. In data that has not passed Check it may end early.
 func Members(data []byte, off int) iter.Seq[Member] {
