@@ -73,6 +73,8 @@ var goldenChanges = []Change{
 	WebhookChanged{Fields: &[]string{}, Recipient: &DataRecipient{}},
 	WebhookSecretRotated{Secret: "bmV3", PublicKey: "whpk_a2V5", PreviousUntil: goldenTime},
 	WebhookResealed{Headers: []SealedHeader{}, Secret: "bmV3ZXI=", PreviousSecret: "b2xk", OlderSecrets: []Sealed{"b2xkZXI="}},
+	DataRead{Actor: "token:6ba7b810-9dad-41d1-80b4-00c04fd430c8 (crm)", What: "getEvent", IDs: []string{goldenEvent.String()}, Reason: "жалоба пациента"},
+	DataRead{Actor: "admin", What: "auditEvents", IDs: []string{}, Asked: map[string]string{"after": "7", "event": goldenEvent.String()}},
 	AdminActed{Action: AdminKeyRotated, Detail: "key 1234567890"},
 	EventTriggered{
 		EventType: "patient.created", Source: "manual", CorrelationID: "manual-trigger-001",

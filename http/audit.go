@@ -26,15 +26,42 @@ var (
 			return domain.EventID(id), ""
 		},
 	}
-	auditActor = textParam("actor", "entries by one actor: as the log names it, or the id or name of a token")
+	accessSubject = textParam("subject", "what is about this patient: the value at MEDILAB_SUBJECT. A replay of the log counts for everybody")
+	auditActor    = textParam("actor", "entries by one actor: as the log names it, or the id or name of a token")
 )
 
 func (s *Server) auditOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/audit/events", id: "auditEvents", summary: "The log in order, a line of JSON an entry", scope: domain.ScopeAuditRead,
-		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, answer: text, media: "application/x-ndjson",
+		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, payloads: true, answer: text, media: "application/x-ndjson",
 		unbounded: true, serve: s.streamAudit,
+	}, {
+		method: "GET", path: "/audit/access", id: "listAccess", summary: "Who was shown payloads, which, when and why, newest first; a page may be short and have more after it", scope: domain.ScopeAuditRead,
+		query: []queryParam{accessSubject, auditEvent, auditActor, from, to, limit, cursor}, answer: listOf[projections.Access], serve: s.listAccess,
 	}}
+}
+
+func (s *Server) listAccess(x *request, r *http.Request) error {
+	f := projections.AccessFilter{
+		Subject: accessSubject.of(x), Event: auditEvent.of(x), Actor: auditActor.of(x), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+	}
+	if f.Subject != "" {
+		release, err := s.logReads.acquire(x.caller.Actor, readingLog)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	return x.respond(s.queries.Accesses(r.Context(), f))
+}
+
+// askedFor returns the query of a request, for the record.
+func askedFor(r *http.Request) map[string]string {
+	asked := map[string]string{}
+	for name, values := range r.URL.Query() {
+		asked[name] = values[0]
+	}
+	return asked
 }
 
 const (
@@ -73,8 +100,11 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 	out := bufio.NewWriterSize(x, 32<<10)
 	flushed := time.Now()
 	var line []byte
+	asked := askedFor(r)
 	err = s.queries.Audit(r.Context(), f, func(e projections.Entry) error {
-		line = e.AppendLine(line[:0])
+		if line, err = x.payloads.entry(&e, e.AppendLine(line[:0]), asked); err != nil {
+			return err
+		}
 		if out.Available() <= len(line) || time.Since(flushed) > auditFlush {
 			if err := out.Flush(); err != nil {
 				return err

@@ -35,19 +35,19 @@ func newAuthenticator(config Config) authenticator {
 
 // authorize returns the caller, also one that is refused. Refusals of a network that fails
 // too often are delayed.
-func (a authenticator) authorize(r *http.Request, scope domain.Scope) (caller commands.Caller, err error) {
+func (a authenticator) authorize(r *http.Request, o *operation) (caller commands.Caller, token domain.Token, err error) {
 	text, ok := bearer(r)
 	if !ok {
-		return caller, domain.Unauthorized("send the header Authorization: Bearer <token>")
+		return caller, token, domain.Unauthorized("send the header Authorization: Bearer <token>")
 	}
-	caller, token, err := a.authenticate(r.Context(), text)
+	caller, token, err = a.authenticate(r.Context(), text)
 	switch {
 	case err != nil:
-		return caller, a.logins.delay(r, err)
-	case scope != anyToken && !token.Allows(scope):
-		return caller, domain.Forbidden("the token needs the scope " + string(scope))
+		return caller, token, a.logins.delay(r, err)
+	case o.scope != anyToken && !token.Allows(o.scope) && (o.orScope == "" || !token.Allows(o.orScope)):
+		return caller, token, domain.Forbidden("the token needs the scope " + o.scopes())
 	}
-	return caller, nil
+	return caller, token, nil
 }
 
 // authenticate returns the token with the text, and who has it: the administrator, somebody

@@ -28,7 +28,7 @@ func (s *Server) callOperations() []operation {
 		query: []queryParam{callStatus, callType, from, to, limit, cursor}, answer: listOf[projections.Call], serve: s.ofWebhook(s.listCalls),
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[callDetailsView], large: true, serve: s.ofWebhook(s.getCall),
+		answer: answerOf[callDetailsView], large: true, payloads: true, serve: s.ofWebhook(s.getCall),
 	}}
 }
 
@@ -56,6 +56,7 @@ type callDetailsView struct {
 	ResponseBody      *string           `json:"response_body"` // null: no answer
 	ResponseBytes     []byte            `json:"response_body_base64,omitempty"`
 	ResponseTruncated bool              `json:"response_truncated"`
+	EventIDs          []domain.EventID  `json:"event_ids,omitempty"` // of a batch
 }
 
 // callDetails reads a call from the log. What was sent is not kept: it is composed again,
@@ -99,6 +100,9 @@ func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
 	if record.EventType == string(domain.BatchEventType) {
 		if attempt.Batch, err = commands.BatchEvents(ctx, s.commands.Log, v.DeliveryID); err != nil {
 			return fmt.Errorf("show a batch: %w", err)
+		}
+		for i := range attempt.Batch {
+			v.EventIDs = append(v.EventIDs, domain.EventID(attempt.Batch[i].EventID))
 		}
 	} else if v.Test {
 		attempt.Event, attempt.OccurredAt = commands.TestEvent(record.EventID, domain.EventType(record.EventType), v.TestData)

@@ -16,16 +16,16 @@ var correlationID = textParam("correlation_id", "the caller's own id")
 func (s *Server) eventQueryOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/events", id: "listEvents", summary: "List events, newest first", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{eventType, correlationID, from, to, limit, cursor}, answer: listOf[projections.Event], large: true, serve: s.listEvents,
+		query: []queryParam{eventType, correlationID, from, to, limit, cursor}, answer: listOf[projections.Event], large: true, payloads: true, serve: s.listEvents,
 	}, {
 		method: "GET", path: "/webhooks/events/{event}", id: "getEvent", summary: "One event", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[projections.Event], large: true, serve: s.getEvent,
+		answer: answerOf[projections.Event], large: true, payloads: true, serve: s.getEvent,
 	}, {
-		method: "GET", path: "/webhooks/events/{event}/deliveries", id: "listDeliveries", summary: "Each delivery of an event", scope: domain.ScopeWebhooksRead,
+		method: "GET", path: "/webhooks/events/{event}/deliveries", id: "listDeliveries", summary: "Each delivery of an event", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
 		query: []queryParam{limit, cursor}, answer: listOf[projections.Delivery], serve: s.listDeliveries,
 	}, {
-		method: "GET", path: "/webhooks/events/{event}/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{atMost, cursor}, answer: answerOf[explanationView], large: true, serve: s.explainEvent,
+		method: "GET", path: "/webhooks/events/{event}/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
+		query: []queryParam{atMost, cursor}, answer: answerOf[explanationView], large: true, payloads: true, serve: s.explainEvent,
 	}}
 }
 

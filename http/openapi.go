@@ -68,12 +68,15 @@ func (s *Server) describe() schema {
 }
 
 func (o *operation) describe(d *describer) schema {
-	description := "A token with the scope `" + string(o.scope) + "`."
+	description := "A token with the scope `" + o.scopes() + "`."
 	switch o.scope {
 	case anyToken:
 		description = "Any valid token."
 	case public:
 		description = "No token."
+	}
+	if o.payloads {
+		description += " Without `payloads:read`, what events hold and receivers answered is null, and marked by `redacted`."
 	}
 	described := schema{"operationId": o.id, "tags": []string{o.tag}, "summary": o.summary, "description": description, "responses": o.responses(d)}
 	if o.scope == public {

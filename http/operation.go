@@ -21,6 +21,7 @@ type operation struct {
 	method, path string // variables of the path are those of pathVariables
 	id, summary  string
 	scope        domain.Scope // of tokens; or public, anyToken
+	orScope      domain.Scope // one that suffices too; "": none
 	query        []queryParam
 	header       []headerParam
 	body         requestBody // nil: none
@@ -31,6 +32,7 @@ type operation struct {
 	unbounded    bool        // has its own bounds instead of answerTimeout
 	light        bool        // the answer is no more than a connection costs anyway
 	large        bool        // the answer may be several MB
+	payloads     bool        // the answer may hold payloads, see payloadGuard
 	serve        handler
 
 	tag     string // the group of the description that it belongs to
@@ -82,6 +84,9 @@ func (s *Server) add(root, tag string, operations ...[]operation) {
 			name := strings.Trim(variable, "{}")
 			return "{" + name + ":" + pathVariables[name].pattern + "}"
 		})
+		if o.payloads {
+			o.header = append(slices.Clip(o.header), accessReason)
+		}
 		if o.status == 0 {
 			o.status = http.StatusOK
 		}
@@ -119,9 +124,15 @@ func (s *Server) route(o *operation) {
 func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) {
 	if o.scope != public {
 		requestID := x.caller.RequestID
-		x.caller, err = s.auth.authorize(r, o.scope)
+		var token domain.Token
+		x.caller, token, err = s.auth.authorize(r, o)
 		if x.caller.RequestID = requestID; err != nil {
 			return err
+		}
+		if o.payloads {
+			if x.payloads, err = s.guardPayloads(o, x, r, token.Allows(domain.ScopePayloadsRead)); err != nil {
+				return err
+			}
 		}
 		x.limiter = s.commands.Log.Limiter
 	}
@@ -155,6 +166,14 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 		}
 	}
 	return o.serve(x, r)
+}
+
+// scopes names the scopes that suffice.
+func (o *operation) scopes() string {
+	if o.orScope == "" {
+		return string(o.scope)
+	}
+	return string(o.scope) + " or " + string(o.orScope)
 }
 
 // readsQuery reports whether the operation refuses parameters that it does not have.

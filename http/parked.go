@@ -15,7 +15,7 @@ import (
 func (s *Server) parkedOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/events/parked", id: "listParkedEvents", summary: "Emitted events that cannot be accepted, and why", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{limit, cursor}, answer: listOf[outbox.ParkedEvent], large: true, serve: s.listParkedEvents,
+		query: []queryParam{limit, cursor}, answer: listOf[outbox.ParkedEvent], large: true, payloads: true, serve: s.listParkedEvents,
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin,
 		body: mendedEvent, status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true, serve: s.retryParkedEvent,

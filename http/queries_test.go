@@ -246,6 +246,7 @@ func TestTheWayOfAnEvent(t *testing.T) {
 
 	// What is deleted can still be read.
 	s.ask("DELETE", "/api/v1/webhooks/1", "").want(204)
+	deleted := s.head()
 	s.ask("GET", "/api/v1/webhooks/1/calls/"+id, "").want(200)
 	s.ask("GET", "/api/v1/webhooks/1/stats", "").want(200)
 	if then := s.ask("GET", "/api/v1/webhooks/1?as_of="+first, "").want(200); then.get("version") != "1" {
@@ -254,12 +255,12 @@ func TestTheWayOfAnEvent(t *testing.T) {
 	s.ask("GET", "/api/v1/webhooks/1?as_of=2020-01-01T00:00:00Z", "").want(404)
 	s.ask("GET", "/api/v1/webhooks/1?as_of="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "").want(404)
 	s.ask("GET", "/api/v1/webhooks/1?as_of=yesterday", "").refusing("as_of")
-	for position, want := range map[string]string{"1": "1", fmt.Sprint(s.head() - 1): "1"} { // the last entry deletes it
+	for position, want := range map[string]string{"1": "1", fmt.Sprint(deleted - 1): "1"} {
 		if then := s.ask("GET", "/api/v1/webhooks/1?as_of="+position, "").want(200); then.get("version") != want {
 			t.Errorf("as of position %s: %s", position, then.body)
 		}
 	}
-	s.ask("GET", "/api/v1/webhooks/1?as_of="+fmt.Sprint(s.head()), "").want(404)
+	s.ask("GET", "/api/v1/webhooks/1?as_of="+fmt.Sprint(deleted), "").want(404)
 	s.ask("GET", "/api/v1/webhooks/1?as_of=0", "").refusing("as_of")
 	s.ask("GET", "/api/v1/webhooks/1?as_of=-1", "").refusing("as_of")
 }
@@ -416,6 +417,8 @@ func TestAudit(t *testing.T) {
 	for range 3 {
 		s.ask("POST", trigger, body).want(202)
 	}
+	event := s.ask("POST", trigger, `{"event_type":"visit.created","event_data":{},"correlation_id":"a\"я"}`).want(202).text("event_id")
+	s.token = s.tokenFor("audit:read") // what it reads holds no payloads, and is not on record
 	lines := func(query string) []map[string]any {
 		t.Helper()
 		got := s.ask("GET", "/api/v1/audit/events"+query, "").want(200)
@@ -459,7 +462,6 @@ func TestAudit(t *testing.T) {
 	if none := lines("?to=2020-01-01T00:00:00Z"); len(none) != 0 {
 		t.Errorf("by time: %v", none)
 	}
-	event := s.ask("POST", trigger, `{"event_type":"visit.created","event_data":{},"correlation_id":"a\"я"}`).want(202).text("event_id")
 	for query, want := range map[string]string{
 		"?webhook=1": "1 2 3 4", "?webhook=" + all[0]["stream"].(string)[len("webhook-"):] + "&type=webhook.*": "1", "?event=" + event: "5",
 		"?event=" + event + "&stream=" + stream: "", "?correlation_id=a%22%D1%8F": "5", "?correlation_id=a": "", "?actor=admin": "1 2 3 4 5", "?actor=adm": "",

@@ -12,7 +12,7 @@ import (
 func (s *Server) replayOperations() []operation {
 	return []operation{{
 		method: "POST", path: "/webhooks/{webhook}/backtest", id: "backtestWebhook", summary: "Try other events or filters on recorded history; sends nothing", scope: domain.ScopeWebhooksRead,
-		body: backtest, answer: answerOf[projections.Backtest], unbounded: true, serve: s.ofWebhook(s.backtestWebhook),
+		body: backtest, answer: answerOf[projections.Backtest], unbounded: true, payloads: true, serve: s.ofWebhook(s.backtestWebhook),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/replay", id: "replayWebhook", summary: "Send history again to this webhook alone", scope: domain.ScopeWebhooksWrite,
 		body: replay, status: http.StatusAccepted, answer: answerOf[replayStartedView], conflicts: true, unbounded: true, serve: s.ofWebhook(s.replayWebhook),

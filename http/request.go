@@ -19,6 +19,7 @@ type request struct {
 	query     map[string]any // read by the operation's params
 	body      *body          // released when the request ends
 	held      *heldAnswer    // likewise
+	payloads  *payloadGuard  // nil: the operation shows none
 	patience  time.Duration  // for a client that reads
 	cut       time.Time      // when the answer must be read; zero: it is a stream
 	deadline  time.Time      // of the write under way

@@ -30,6 +30,10 @@ func (x *request) respond(v any, err error) error {
 
 // respondJSON is respond for JSON that is encoded already.
 func (x *request) respondJSON(body []byte) error {
+	body, err := x.payloads.answer(body)
+	if err != nil {
+		return err
+	}
 	x.write(x.operation.status, jsonMedia, body)
 	return nil
 }

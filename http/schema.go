@@ -148,11 +148,14 @@ func (d *describer) properties(t reflect.Type) schema {
 			continue
 		}
 		properties[name] = d.of(field.Type)
+		if domain.IsPayload(name) {
+			properties[domain.Redacted] = schema{"type": "boolean", "description": "true: the token lacks payloads:read, and what the object holds of payloads is null"}
+		}
 		says := field.Tag.Get("schema")
 		if strings.Contains(says, "object") {
 			properties[name] = jsonObject
 		}
-		if strings.Contains(says, "null") {
+		if strings.Contains(says, "null") || domain.IsPayload(name) {
 			properties[name] = nullable(properties[name].(schema))
 		}
 		if !strings.Contains(options, "omit") {

@@ -27,6 +27,8 @@ type Config struct {
 	AdminToken domain.Secret
 	// Identity accepts the tokens of the clinic's identity provider. Optional.
 	Identity *identity.Provider
+	// ReasonRequired refuses to show payloads to those who do not say why (X-Access-Reason).
+	ReasonRequired bool
 	// Ready returns why the process cannot serve now: the database, the migrations,
 	// shutting down. Optional.
 	Ready func(ctx context.Context) error

@@ -48,6 +48,7 @@ var models = []Model{
 	eventsModel,
 	statsModel,
 	alertsModel,
+	accessModel,
 }
 
 // Names lists the read models.

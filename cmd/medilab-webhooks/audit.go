@@ -33,6 +33,9 @@ func newAuditCommand(db *databaseOptions) *cobra.Command {
 type auditLogOptions struct {
 	stream, webhook, event, correlation, actor, eventType, from, to, format string
 	after                                                                   int64
+
+	reason string
+	rule   reasonRule
 }
 
 func newAuditLogCommand(db *databaseOptions) *cobra.Command {
@@ -57,7 +60,8 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 						return err
 					}
 				}
-				return o.replay(c.Context(), s.queries(), filter, c.OutOrStdout())
+				shown := reading{session: s, what: "audit log", asked: askedByFlags(c), reason: o.reason, rule: o.rule}
+				return o.replay(c.Context(), s.queries(), filter, &shown, c.OutOrStdout())
 			})
 		},
 	}
@@ -74,6 +78,8 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&o.format, "format", "table", "table (cut lines) or ndjson (all data)")
 	completeFlag(c, "webhook", db.webhookNumbers)
 	f.Bool("json", false, "the same as --format ndjson")
+	f.StringVar(&o.reason, "reason", "", "why you read what events hold; it goes on record")
+	declare(c, f, []setting{accessReasonSetting(&o.rule)})
 	return c
 }
 
@@ -141,7 +147,7 @@ func findWebhook(s *session, name string) (domain.WebhookID, error) {
 }
 
 // replay prints in order, in constant memory.
-func (o auditLogOptions) replay(ctx context.Context, queries *projections.Projections, filter projections.AuditFilter, out io.Writer) error {
+func (o auditLogOptions) replay(ctx context.Context, queries *projections.Projections, filter projections.AuditFilter, shown *reading, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 64<<10)
 	print := printLine
 	if o.format == "table" {
@@ -150,7 +156,12 @@ func (o auditLogOptions) replay(ctx context.Context, queries *projections.Projec
 			return err
 		}
 	}
-	err := queries.Audit(ctx, filter, func(e eventstore.Event) error { return print(w, e) })
+	err := queries.Audit(ctx, filter, func(e eventstore.Event) error {
+		if err := shown.entry(ctx, &e); err != nil {
+			return err
+		}
+		return print(w, e)
+	})
 	return errors.Join(err, w.Flush())
 }
 

@@ -241,6 +241,32 @@ func (f readerFunc) Read(to []byte) (int, error) { return f(to) }
 
 func first(out, _ string) string { return out }
 
+// entries counts lines of the log, without those on record of its readings.
+func entries(log string) int { return strings.Count(log, "\n") - strings.Count(log, `"type":"data.read"`) }
+
+// Reading what events hold is on record, and only that.
+func TestAuditLogIsOnRecord(t *testing.T) {
+	c := newCLI(t)
+	event := strings.Fields(first(c.run(0, "", "emit", "patient.created", `{"a":1}`)))
+	readings := func() string { return first(c.run(0, "", "audit", "log", "--type", "data.*", "--json")) }
+	c.run(0, "", "audit", "log", "--type", "webhook.*")
+	if got := readings(); got != "" {
+		t.Errorf("what holds no data of events is on record: %s", got)
+	}
+	c.run(0, "", "audit", "log", "--after", "0", "--reason", "жалоба")
+	if got := readings(); entries(got) != 0 || strings.Count(got, "data.read") != 1 || !strings.Contains(got, `"what":"audit log","ids":[],"asked":{"after":"0"},"reason":"жалоба"`) || !strings.Contains(got, `"actor":"command line (`) {
+		t.Errorf("after %v: %s", event, got)
+	}
+	t.Setenv("MEDILAB_ACCESS_REASON", "required")
+	out, notes := c.run(1, "", "audit", "log", "--json")
+	if c.matches("the refusal", notes, "medilab-webhooks: say by --reason .*\n"); strings.Contains(out, "event.triggered") {
+		t.Errorf("it shows %s", out)
+	}
+	c.run(0, "", "audit", "log", "--reason", "x")
+	t.Setenv("MEDILAB_ACCESS_REASON", "perhaps")
+	c.run(2, "", "audit", "log")
+}
+
 func TestAuditLog(t *testing.T) {
 	c := newCLI(t)
 	for _, kind := range []string{"patient.created", "visit.created"} {
@@ -252,7 +278,7 @@ func TestAuditLog(t *testing.T) {
 		` +1  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  event.triggered +event-\S+ v1  \{.*"event_data":\{"a":"`+"\ufffd"+`31m"\}\}\n`+
 		` +2  .*\n +3  .*token.created .*\n`)
 	c.run(0, "", "emit", "patient.created", `{"a":"`+strings.Repeat("я", 50_000)+`"}`, "--correlation-id", "c-1")
-	out, _ = c.run(0, "", "audit", "log", "--after", "3")
+	out, _ = c.run(0, "", "audit", "log", "--after", "3", "--type", "event.*")
 	if line := strings.Split(out, "\n")[1]; utf8.RuneCountInString(line) != pipedWidth || !strings.HasSuffix(line, "я…") {
 		t.Errorf("a long line has %d characters: %.300s", utf8.RuneCountInString(line), line)
 	}
@@ -261,7 +287,7 @@ func TestAuditLog(t *testing.T) {
 		"--event " + id: 1, "--correlation-id c-1": 1, "--correlation-id c": 0, "--actor nobody": 0, "--to 2100-01-01": 4,
 	} {
 		out, _ := c.run(0, "", append([]string{"audit", "log", "--json"}, strings.Fields(filter)...)...)
-		if got := strings.Count(out, "\n"); got != want || want == 1 && len(out) < 100_000 {
+		if got := entries(out); got != want || want == 1 && len(out) < 100_000 {
 			t.Errorf("%s gives %d events, want %d", filter, got, want)
 		}
 	}
@@ -270,7 +296,7 @@ func TestAuditLog(t *testing.T) {
 		"--from 2020-01-01T00:00:00+03:00": 4, "--from 2020-01-01t00:00:00z": 4, "--stream nothing": 0, "--json": 4,
 	} {
 		out, _ := c.run(0, "", append([]string{"audit", "log", "--format", "ndjson"}, strings.Fields(filter)...)...)
-		if got := strings.Count(out, "\n"); got != want {
+		if got := entries(out); got != want {
 			t.Errorf("%s gives %d events, want %d", filter, got, want)
 		}
 	}
@@ -410,7 +436,7 @@ func TestProjectionsCommands(t *testing.T) {
 	c := newCLI(t)
 	c.run(0, "", "emit", "patient.created", "{}")
 	out, _ := c.run(0, "", "projections", "list")
-	c.matches("the list", out, `NAME +POSITION +HEAD +BEHIND +STATE\n((webhooks|calls|events|stats|alerts) +0 +1 +1 +live\n)+`)
+	c.matches("the list", out, `NAME +POSITION +HEAD +BEHIND +STATE\n((webhooks|calls|events|stats|alerts|access) +0 +1 +1 +live\n)+`)
 	out, _ = c.run(0, "", "projections", "list", "--json")
 	var listed []struct {
 		Name      string `json:"name"`

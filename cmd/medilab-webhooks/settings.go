@@ -63,6 +63,7 @@ type settings struct {
 	certFile    string
 	keyFile     string
 	debugAddr   string
+	reason      reasonRule
 	alerts      domain.AlertRules
 	alertScan   time.Duration
 
@@ -138,6 +139,8 @@ func (s *settings) table() []setting {
 			rule: "given together with MEDILAB_TLS_KEY_FILE", valid: func() bool { return (s.certFile == "") == (s.keyFile == "") }},
 		{env: "MEDILAB_TLS_KEY_FILE", flag: "tls-key", value: &s.keyFile, usage: "its key"},
 		{env: "MEDILAB_DEBUG_ADDR", flag: "debug-addr", value: &s.debugAddr, usage: "loopback address to serve Go profiles at", unset: "none"},
+
+		accessReasonSetting(&s.reason),
 
 		{env: "MEDILAB_JWT_ISSUER", flag: "jwt-issuer", value: &s.jwt.Issuer, usage: "accept JSON Web Tokens of this issuer"},
 		{env: "MEDILAB_JWT_AUDIENCE", flag: "jwt-audience", value: &s.jwt.Audience, usage: "that are made for this audience"},

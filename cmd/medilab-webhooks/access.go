@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// reasonRule says whether those who read payloads must say why.
+type reasonRule = string
+
+const (
+	reasonOptional reasonRule = "optional"
+	reasonRequired reasonRule = "required"
+)
+
+// accessReasonSetting is the setting of every command that shows payloads.
+func accessReasonSetting(rule *reasonRule) setting {
+	return setting{
+		env: "MEDILAB_ACCESS_REASON", flag: "access-reason", value: rule, usual: reasonOptional,
+		usage: "whether those who read what events hold must say why: optional or required", rule: "optional or required",
+		valid: func() bool { return *rule == reasonOptional || *rule == reasonRequired },
+	}
+}
+
+// reading puts on record, once, that a command shows payloads.
+type reading struct {
+	session  *session
+	what     string // the command
+	asked    map[string]string
+	reason   string
+	rule     reasonRule
+	recorded bool
+}
+
+// entry is called before an entry of the log is printed.
+func (r *reading) entry(ctx context.Context, e *eventstore.Event) error {
+	if r.recorded || !domain.MayHoldPayloads(e.Type) {
+		return nil
+	}
+	if payloads := domain.FindPayloads(e.Data); payloads.None() {
+		return nil
+	}
+	if r.reason == "" && r.rule == reasonRequired {
+		return errors.New("say by --reason why you read patients' data")
+	}
+	if err := domain.CheckReason("reason", r.reason); err != nil {
+		return wrongFlags(err)
+	}
+	r.recorded = true
+	return r.session.commands.RecordReading(ctx, caller(), domain.DataRead{What: r.what, Asked: r.asked, Reason: r.reason})
+}
+
+// askedByFlags returns what the command was asked for, for the record.
+func askedByFlags(c *cobra.Command) map[string]string {
+	asked := map[string]string{}
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed && f.Name != "reason" {
+			asked[f.Name] = f.Value.String()
+		}
+	})
+	return asked
+}

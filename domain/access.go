@@ -1,0 +1,39 @@
+package domain
+
+import "github.com/google/uuid"
+
+// AccessID names one reading of payloads.
+type AccessID uuid.UUID
+
+// Stream names the log's stream of the reading: it is alone in it.
+func (id AccessID) Stream() string { return "access-" + uuid.UUID(id).String() }
+
+// DataRead records that somebody was shown payloads. It is appended before they leave.
+type DataRead struct {
+	Actor string `json:"actor"`
+	What  string `json:"what"` // the operation of the API, or the command
+	// IDs are the events and calls whose payloads were shown. A replay of the log, which
+	// streams, has what was asked for instead.
+	IDs    []string          `json:"ids"`
+	Asked  map[string]string `json:"asked,omitempty"`
+	Reason string            `json:"reason,omitempty"` // as the reader gave it
+}
+
+// ChangeType is the stored name.
+func (DataRead) ChangeType() string { return "data.read" }
+
+var _ = register(DataRead{})
+
+// MaxReason is how long the reason of a reading may be, in bytes.
+const MaxReason = 1000
+
+// CheckReason checks the reason of a reading, which stands in the named field.
+func CheckReason(field, reason string) error {
+	if problem := textProblem(reason); problem != "" {
+		return Invalid(field, problem)
+	}
+	if len(reason) > MaxReason {
+		return Invalid(field, "must have at most 1000 bytes")
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package domain
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/medilab/webhooks/domain/strictjson"
+)
+
+// Payloads are what events hold and receivers answered, in the JSON of an answer: those who
+// lack ScopePayloadsRead do not see it, and reading it is on record (DataRead).
+type Payloads struct {
+	// IDs are those of the events and calls whose payloads are there.
+	IDs   []string
+	edits []edit
+}
+
+// edit replaces a part of the JSON.
+type edit struct {
+	off, end int
+	text     string
+}
+
+// payloadMembers name the members of objects that are payloads, in answers and in the log.
+var payloadMembers = []string{
+	"event_data", "payload", "request_headers", "response_headers", "response_body", "response_body_base64", "want", "got",
+}
+
+// IsPayload reports whether members of the name are payloads.
+func IsPayload(member string) bool { return slices.Contains(payloadMembers, member) }
+
+// MayHoldPayloads reports whether events of the log with the stored name may hold payloads.
+// Those of a webhook do not: its filters, which may have members of these names, are its
+// configuration.
+func MayHoldPayloads(changeType string) bool { return !strings.HasPrefix(changeType, "webhook.") }
+
+// Redacted is the member that marks an object in which payloads were withheld.
+const Redacted = "redacted"
+
+// FindPayloads finds the payloads in the JSON of an answer that may hold some.
+func FindPayloads(data []byte) Payloads {
+	var p Payloads
+	if off := strictjson.SkipSpace(data, 0); off < len(data) {
+		p.find(data, off, nil)
+	}
+	return p
+}
+
+// None reports whether there are no payloads.
+func (p *Payloads) None() bool { return len(p.edits) == 0 }
+
+// Withheld returns data, in which the payloads were found, with null instead of them; the
+// objects that held them are marked.
+func (p *Payloads) Withheld(data []byte) []byte {
+	if p.None() {
+		return data
+	}
+	const mark = 20
+	out, done := make([]byte, 0, len(data)+mark*len(p.edits)), 0
+	for _, e := range p.edits {
+		out = append(append(out, data[done:e.off]...), e.text...)
+		done = e.end
+	}
+	return append(out, data[done:]...)
+}
+
+// find looks through the value at off. ids are those of the objects that it is in.
+func (p *Payloads) find(data []byte, off int, ids []string) {
+	switch data[off] {
+	case '[':
+		for m := range strictjson.Members(data, off) {
+			p.find(data, m.Off, ids)
+		}
+	case '{':
+		ids = slices.Clip(ids)
+		found, end := false, 0
+		for m := range strictjson.Members(data, off) {
+			end = m.End
+			switch name := string(m.Key()); {
+			case name == "event_id" || name == "call_id":
+				if id, ok := JSONText(data[m.Off:m.End]); ok {
+					ids = append(ids, id)
+				}
+			case name == "event_ids" && data[m.Off] == '[':
+				for one := range strictjson.Members(data, m.Off) {
+					id, _ := JSONText(data[one.Off:one.End])
+					ids = append(ids, id)
+				}
+			case !IsPayload(name):
+				p.find(data, m.Off, ids)
+			case data[m.Off] != 'n':
+				found = true
+				p.edits = append(p.edits, edit{m.Off, m.End, "null"})
+			}
+		}
+		if found {
+			p.edits = append(p.edits, edit{end, end, `,"` + Redacted + `":true`})
+			p.add(ids)
+		}
+	}
+}
+
+// add adds ids, each once: those of one object follow each other.
+func (p *Payloads) add(ids []string) {
+	for _, id := range ids {
+		if from := max(0, len(p.IDs)-len(ids)); !slices.Contains(p.IDs[from:], id) {
+			p.IDs = append(p.IDs, id)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package http
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
+)
+
+// accessReason is the header in which a caller says why payloads are read.
+var accessReason = headerParam{"X-Access-Reason", "why you read what events hold and receivers answer: text in UTF-8, which may be percent-encoded; it goes on record. This server may require it"}
+
+// payloadGuard stands between an operation that may show payloads and its answer: it withholds
+// them from a caller without the right, and puts on record that any other reads them.
+type payloadGuard struct {
+	withhold bool
+	record   func(ids []string, asked map[string]string) error
+	recorded bool // once a request
+}
+
+// guardPayloads returns the guard of a request. Nil lets everything through: a HEAD shows
+// nothing.
+func (s *Server) guardPayloads(o *operation, x *request, r *http.Request, mayRead bool) (*payloadGuard, error) {
+	switch {
+	case !mayRead:
+		return &payloadGuard{withhold: true}, nil
+	case r.Method == http.MethodHead:
+		return nil, nil
+	}
+	reason, err := s.readReason(r)
+	if err != nil {
+		return nil, err
+	}
+	// The record outlives a client that goes away: it may have seen the answer's beginning.
+	ctx := context.WithoutCancel(r.Context())
+	return &payloadGuard{record: func(ids []string, asked map[string]string) error {
+		return s.commands.RecordReading(ctx, x.caller, domain.DataRead{What: o.id, IDs: ids, Asked: asked, Reason: reason})
+	}}, nil
+}
+
+func (s *Server) readReason(r *http.Request) (string, error) {
+	reason := r.Header.Get(accessReason.name)
+	if decoded, err := url.PathUnescape(reason); err == nil {
+		reason = decoded
+	}
+	if reason == "" && s.config.ReasonRequired {
+		return "", domain.Invalid(accessReason.name, "is required here: say in this header why you read patients' data")
+	}
+	return reason, domain.CheckReason(accessReason.name, reason)
+}
+
+// answer returns the answer as the caller may see it, or why it must not leave.
+func (g *payloadGuard) answer(body []byte) ([]byte, error) {
+	if g == nil {
+		return body, nil
+	}
+	payloads := domain.FindPayloads(body)
+	switch {
+	case payloads.None():
+		return body, nil
+	case g.withhold:
+		return payloads.Withheld(body), nil
+	}
+	return body, g.record(payloads.IDs, nil)
+}
+
+// entry is answer for an entry of a stream of the log, in a line; asked is what was asked for.
+func (g *payloadGuard) entry(e *projections.Entry, line []byte, asked map[string]string) ([]byte, error) {
+	if g == nil || g.recorded || !domain.MayHoldPayloads(e.Type) {
+		return line, nil
+	}
+	payloads := domain.FindPayloads(line)
+	switch {
+	case payloads.None():
+		return line, nil
+	case g.withhold:
+		return payloads.Withheld(line), nil
+	}
+	g.recorded = true
+	return line, g.record(nil, asked)
+}
