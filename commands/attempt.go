@@ -3,6 +3,7 @@ package commands
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"slices"
@@ -129,6 +130,10 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	answer := a.Sender.Send(ctx, Outgoing{
 		URL: w.URL, Header: append(header, ready.header...), Body: body, Timeout: ready.timeout, Fresh: at.Number > 1, Allowed: at.Allowed,
 	})
+	if !answer.Outcome.IsLack() {
+		sum := sha256.Sum256(body)
+		call.BodyHash = sum[:]
+	}
 	call.Duration = answer.Duration.Microseconds()
 	call.Outcome, call.Error, call.Status = answer.Outcome, string(ready.redact.body([]byte(answer.Error), false)), answer.Status
 	answered := keptHeader(answer.Header)

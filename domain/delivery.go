@@ -73,6 +73,8 @@ type Call struct {
 	Truncated      bool           `json:"response_truncated,omitempty"`
 	Sequence       int64          `json:"sequence,omitempty"` // the number that was sent; 0: none
 	Ordered        bool           `json:"ordered,omitempty"`  // the delivery is in a line
+	// BodyHash is the SHA-256 of the body that was sent; records of older versions have none.
+	BodyHash []byte `json:"body_sha256,omitempty"`
 }
 
 // DeliverySucceeded ends a delivery well.
@@ -235,6 +237,7 @@ func (c *Call) form(f *form) {
 	c.Truncated = f.optional(`,"response_truncated":true`, c.Truncated)
 	numberOrNone(f, `,"sequence":`, &c.Sequence)
 	c.Ordered = f.optional(`,"ordered":true`, c.Ordered)
+	f.bytes(`,"body_sha256":`, &c.BodyHash)
 }
 
 var _ = register(DeliverySucceeded{}, DeliveryAttemptFailed{}, DeliveryInterrupted{}, DeliveryCancelled{}, DeliveryRetryRequested{}, DeliveryOutcomeLate{}, DeliveryTested{})

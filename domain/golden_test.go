@@ -34,6 +34,12 @@ func goldenCall() Call {
 	}
 }
 
+func hashedCall() Call {
+	call := goldenCall()
+	call.BodyHash = bytes.Repeat([]byte{0xab}, 32)
+	return call
+}
+
 func failedCall() Call {
 	call := goldenCall()
 	call.Outcome, call.Status, call.Error = OutcomeTimeout, 0, "no answer in 30 s"
@@ -94,7 +100,9 @@ var goldenChanges = []Change{
 	IdempotencyKeyUsed{EventIDs: []EventID{goldenEvent}, BodyHash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
 	IdempotencyKeyUsed{EventIDs: []EventID{}, WebhookVersion: 2, BodyHash: "9f86d081"},
 	DeliverySucceeded{Call: goldenCall()},
+	DeliverySucceeded{Call: hashedCall()},
 	DeliveryAttemptFailed{Call: failedCall(), NextAttemptAt: goldenTime.Add(time.Minute), GaveUp: GaveUpRetriesExhausted},
+	DeliveryAttemptFailed{Call: hashedCall(), NextAttemptAt: goldenTime.Add(time.Minute)},
 	DeliveryInterrupted{EventID: goldenEvent, EventType: "patient.created", WebhookID: goldenWebhook, Attempt: 2, URL: "https://a.example/", Reason: "the process ended"},
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested},
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48},

@@ -28,6 +28,15 @@ func (l *Log) Head(ctx context.Context) (Position, error) {
 	return head, nil
 }
 
+// SealOf returns the seal of the batch that the position was appended in.
+func (l *Log) SealOf(ctx context.Context, position Position) (seal []byte, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT seal FROM medilab.seals WHERE last_position >= $1 ORDER BY last_position LIMIT 1`, position).Scan(&seal)
+	if err != nil {
+		return nil, fmt.Errorf("read a seal: %w", err)
+	}
+	return seal, nil
+}
+
 // Load reads a stream from its beginning. A stream that nobody appended to is
 // empty: that is no error.
 func (l *Log) Load(ctx context.Context, stream string) ([]Event, error) {

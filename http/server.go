@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/http/identity"
 	"github.com/medilab/webhooks/projections"
@@ -27,6 +28,8 @@ type Config struct {
 	AdminToken domain.Secret
 	// Identity accepts the tokens of the clinic's identity provider. Optional.
 	Identity *identity.Provider
+	// Receipts signs receipts. Optional: without it there are none.
+	Receipts *receipts.Signer
 	// ReasonRequired refuses to show payloads to those who do not say why (X-Access-Reason).
 	ReasonRequired bool
 	// Ready returns why the process cannot serve now: the database, the migrations,
@@ -74,6 +77,10 @@ func NewServer(config Config) *Server {
 	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
 	s.add(apiRoot, tagServer, s.descriptionOperations())
 	s.add("", tagServer, s.healthOperations())
+	if config.Receipts != nil {
+		s.add(apiRoot, tagDeliveries, s.receiptOperations())
+		s.add("", tagServer, s.receiptKeyOperations())
+	}
 	s.description = encode(s.describe())
 	if config.Mount != nil {
 		config.Mount(s.router)

@@ -25,6 +25,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
@@ -114,8 +115,9 @@ func newServiceOn(t testing.TB, database string) *service {
 		Log:   log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
 		Attempter: &commands.Attempter{Sender: outgoing{client}, Decrypter: keys, Clock: log.Clock()},
 	}}
+	signer, _ := receipts.Open(t.Context(), pool, keys) // none where another process has the key and this one lacks its keyset
 	s.handler = api.NewServer(api.Config{
-		Commands: s.commands, Queries: queries, Logger: logger, AdminToken: domain.NewSecret(adminToken),
+		Receipts: signer, Commands: s.commands, Queries: queries, Logger: logger, AdminToken: domain.NewSecret(adminToken),
 		Ready: func(context.Context) error { return s.ready },
 	}).Handler()
 	server := httptest.NewServer(s.handler)

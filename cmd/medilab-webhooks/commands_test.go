@@ -242,7 +242,9 @@ func (f readerFunc) Read(to []byte) (int, error) { return f(to) }
 func first(out, _ string) string { return out }
 
 // entries counts lines of the log, without those on record of its readings.
-func entries(log string) int { return strings.Count(log, "\n") - strings.Count(log, `"type":"data.read"`) }
+func entries(log string) int {
+	return strings.Count(log, "\n") - strings.Count(log, `"type":"data.read"`)
+}
 
 // Reading what events hold is on record, and only that.
 func TestAuditLogIsOnRecord(t *testing.T) {

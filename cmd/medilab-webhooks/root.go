@@ -28,6 +28,7 @@ func newRoot(out io.Writer) *cobra.Command {
 		newKeysCommand(db),
 		newMigrateCommand(db),
 		newProjectionsCommand(db),
+		newReceiptCommand(db),
 		newReceiveCommand(),
 		newServeCommand(db),
 		newTokenCommand(db),

@@ -20,6 +20,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/outbox"
+	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
@@ -60,6 +61,7 @@ type server struct {
 	queries     *projections.Projections
 	saga        *saga.Saga
 	metrics     *metrics
+	receipts    *receipts.Signer
 	token       firstToken
 	losses      chan eventstore.Loss // of the log's tail, that are not on record yet
 	certificate *certificate         // nil: no HTTPS
@@ -145,6 +147,10 @@ func (s *server) build(ctx context.Context) error {
 		return databaseError(err)
 	}
 	attempter.Decrypter = keys
+	if s.receipts, err = receipts.Open(ctx, s.pool, keys); err != nil {
+		return databaseError(err)
+	}
+	s.settings.database.keepReceiptKey(s.receipts.PublicKeys(), s.logger)
 	s.commands = &commands.Commands{
 		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
 	}
