@@ -2,13 +2,17 @@
 // storage: it is gone with the tab, no other site can make the browser send it
 // (as a cookie would be), and it is never in an address.
 
+import { prompt } from './dialogs.js'
+
 const root = '/api/v1'
 const tokenKey = 'medilab.token'
+const reasonKey = 'medilab.reason'
+const reasonHeader = 'X-Access-Reason'
 
 export const token = {
   get: () => sessionStorage.getItem(tokenKey),
   set: (value) => sessionStorage.setItem(tokenKey, value),
-  clear: () => sessionStorage.removeItem(tokenKey),
+  clear: () => [tokenKey, reasonKey].forEach((key) => sessionStorage.removeItem(key)),
 }
 
 // Problem is an answer that says no, or none at all (status 0).
@@ -25,26 +29,42 @@ export class Problem extends Error {
 // What an answer was parsed from: numbers of any length are still in there.
 const sources = new WeakMap()
 
-async function ask(method, path, { body, headers = {}, signal } = {}) {
+async function ask(method, path, request = {}) {
+  const { body, headers = {}, signal, plain } = request
   let response
   try {
     response = await fetch(root + path, {
       method, body, signal, cache: 'no-store', credentials: 'omit', redirect: 'error',
       headers: { Accept: 'application/json', Authorization: `Bearer ${token.get() ?? ''}`,
-        ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
+        ...(reason() ? { [reasonHeader]: encodeURIComponent(reason()) } : {}), ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
     })
   } catch (error) {
     if (error.name === 'AbortError') throw error
     throw new Problem(0, {})
   }
   const text = await response.text()
+  if (plain && response.ok) return text
   const value = parse(text)
   if (!response.ok) {
     if (response.status === 401) window.dispatchEvent(new Event('medilab:unauthorized'))
-    throw new Problem(response.status, value ?? {})
+    const problem = new Problem(response.status, value ?? {})
+    if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request)
+    throw problem
   }
   if (value !== null && typeof value === 'object') sources.set(value, text)
   return value
+}
+
+const reason = () => sessionStorage.getItem(reasonKey)
+let asking = null
+
+// giveReason asks once a session why patients' data are read; requests that wait
+// for it share the question. It gives whether there is an answer.
+async function giveReason() {
+  asking ??= prompt('access.title', 'access.note', 'access.reason').finally(() => { asking = null })
+  const given = await asking
+  if (given) sessionStorage.setItem(reasonKey, given)
+  return Boolean(given)
 }
 
 function parse(text) {
@@ -59,6 +79,7 @@ const encoded = (value) => (value === undefined ? undefined : typeof value === '
 
 export const api = {
   get: (path, parameters, signal) => ask('GET', path + query(parameters), { signal }),
+  text: (path) => ask('GET', path, { plain: true }),
   post: (path, body) => ask('POST', path, { body: encoded(body) }),
   patch: (path, body, version) => ask('PATCH', path, { body: encoded(body), headers: { 'If-Match': `"${version}"` } }),
   delete: (path) => ask('DELETE', path),

@@ -1,8 +1,9 @@
 // The call log of a webhook, and one call in all its details. What a receiver
 // answered is hostile until shown as text, and text is all that it becomes here.
 import { api, part } from './api.js'
-import { card, facts, foreign, h } from './dom.js'
-import { choice, input, localTime } from './forms.js'
+import { download, say } from './dialogs.js'
+import { button, card, facts, foreign, h, hidden } from './dom.js'
+import { choice, describe, input, localTime } from './forms.js'
 import { badge, failure, milliseconds, number, shortID, text, when } from './format.js'
 import { filters, listing, typeOptions } from './lists.js'
 import { t } from './texts.js'
@@ -58,17 +59,30 @@ export function callDetails(call) {
       [t('call.next'), when(call.next_attempt_at)],
       [t('call.event'), [h('code', {}, call.event_type), ' ', call.test ? null : h('a', { href: `#/events/${part(call.event_id)}` }, shortID(call.event_id))]],
       [t('call.delivery'), shortID(call.delivery_id)],
-    ])),
+    ]), button(t('call.receipt'), () => receipt(call))),
     card(t('call.request'),
       h('p', { class: 'url' }, h('code', {}, `${text(call.method)} ${text(call.url)}`)),
-      h('h3', {}, t('call.requestHeaders')), headerList(call.request_headers, t('call.requestHeaders')),
-      h('h3', {}, t('call.payload')),
-      typeof call.payload === 'string' ? foreign(call.payload, t('call.payload')) : h('p', { class: 'quiet' }, t('call.noPayload'))),
+      call.redacted ? hidden() : request(call)),
     card(t('call.answer'), answered ? answer(call) : h('p', { class: 'quiet' }, t('call.noAnswer'))),
   ]
 }
 
+async function receipt(call) {
+  try {
+    download(`receipt-${call.call_id}.jws`, await api.text(`/webhooks/${part(call.webhook_id)}/calls/${part(call.call_id)}/receipt`))
+  } catch (error) {
+    say(describe(error))
+  }
+}
+
+const request = (call) => [
+  h('h3', {}, t('call.requestHeaders')), headerList(call.request_headers, t('call.requestHeaders')),
+  h('h3', {}, t('call.payload')),
+  typeof call.payload === 'string' ? foreign(call.payload, t('call.payload')) : h('p', { class: 'quiet' }, t('call.noPayload')),
+]
+
 function answer(call) {
+  if (call.redacted) return hidden()
   return [
     h('h3', {}, t('call.responseHeaders')), headerList(call.response_headers, t('call.responseHeaders')),
     h('h3', {}, t('call.responseBody')),

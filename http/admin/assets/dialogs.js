@@ -19,6 +19,39 @@ export function confirm(question, consequence, doIt) {
   })
 }
 
+// prompt asks for a line of text; '' when there is none. Its words are names of texts.
+export function prompt(title, note, label) {
+  return new Promise((resolve) => {
+    const answer = h('input', { type: 'text', id: 'dialog-answer', maxlength: '300', autocomplete: 'off', required: true, autofocus: true })
+    const dialog = h('dialog', { 'aria-labelledby': 'dialog-title' },
+      h('h2', { id: 'dialog-title' }, t(title)), h('p', {}, t(note)),
+      h('form', { method: 'dialog' },
+        h('div', { class: 'field' }, h('label', { for: 'dialog-answer' }, t(label)), answer),
+        h('div', { class: 'actions' },
+          h('button', { value: 'no', formnovalidate: true, type: 'submit' }, t('action.cancel')),
+          h('button', { value: 'yes', class: 'main', type: 'submit' }, t('action.continue')))))
+    // Enter presses the first button of a form.
+    answer.addEventListener('keydown', (event) => {
+      if (event.key !== 'Enter') return
+      event.preventDefault()
+      if (answer.reportValidity()) dialog.close('yes')
+    })
+    dialog.addEventListener('close', () => {
+      dialog.remove()
+      resolve(dialog.returnValue === 'yes' ? answer.value.trim() : '')
+    })
+    document.body.append(dialog)
+    dialog.showModal()
+  })
+}
+
+// download keeps a text as a file.
+export function download(name, text) {
+  const link = h('a', { href: URL.createObjectURL(new Blob([text])), download: name })
+  link.click()
+  URL.revokeObjectURL(link.href)
+}
+
 // reveal shows a text once, such as a new secret.
 export function reveal(title, note, secret) {
   const dialog = h('dialog', { 'aria-labelledby': 'dialog-title' },

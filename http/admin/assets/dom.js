@@ -1,5 +1,6 @@
 // Building what is seen. Every text goes in as a text node or an attribute's
 // value, never as HTML: nothing that a receiver or a caller sent becomes markup.
+import { t } from './texts.js'
 
 // h makes an element. Properties: `class`, `on` ({click: f}), booleans, and
 // attributes; null and false leave one out. Children: nodes, texts, lists.
@@ -61,6 +62,9 @@ export function facts(pairs) {
 export function foreign(text, label) {
   return h('pre', { class: 'foreign', dir: 'auto', tabindex: '0', 'aria-label': label }, text)
 }
+
+// hidden says that the token has no right to see what would stand here.
+export const hidden = () => h('p', { class: 'quiet' }, t('access.hidden'))
 
 // button makes a button that does something; it is off while that runs.
 export function button(label, run, properties = {}) {

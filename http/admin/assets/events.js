@@ -1,7 +1,7 @@
 // Events: the list, one with what became of it, and the form that triggers one.
 import { api, exact, isObject, part, withRaw } from './api.js'
 import { confirm, say } from './dialogs.js'
-import { button, card, facts, foreign, h, table } from './dom.js'
+import { button, card, facts, foreign, h, hidden, table } from './dom.js'
 import { choice, describe, field, input, localTime, refuse, submitting } from './forms.js'
 import { badge, failure, number, shortID, text, when } from './format.js'
 import { filters, listing, typeOptions } from './lists.js'
@@ -43,7 +43,7 @@ export async function event({ id, signal }) {
     card(null, facts([
       [t('event.accepted'), when(event.accepted_at)], [t('event.occurred'), when(event.occurred_at)], [t('event.source'), text(event.source)],
       [t('event.correlation'), text(event.correlation_id)], ['ID', h('code', {}, event.event_id)],
-    ]), h('h3', {}, t('event.data')), foreign(exact(event, 'event_data'), t('event.data'))),
+    ]), h('h3', {}, t('event.data')), event.redacted ? hidden() : foreign(exact(event, 'event_data'), t('event.data'))),
     card(t('event.deliveries'), table(t('event.deliveries'), deliveryColumns(names), deliveries.items, t('event.noDeliveries'))),
     card(t('event.explain'), table(t('event.explain'), verdictColumns, explained.items, t('event.noWebhooks'))))
 }
@@ -86,6 +86,7 @@ const verdictColumns = [
 
 function why(verdict) {
   if (!verdict.field) return text(verdict.reason)
+  if (verdict.redacted) return [h('code', {}, verdict.field), ': ', text(verdict.reason), hidden()]
   const got = verdict.got === null || verdict.got === undefined ? t('event.filterNothing') : JSON.stringify(verdict.got)
   return [t('event.filterWant', verdict.field, JSON.stringify(verdict.want), got), verdict.reason && h('div', { class: 'quiet' }, verdict.reason)]
 }

@@ -1,7 +1,7 @@
 // Events that the clinic's own services emitted and that could not be accepted.
 import { api, part } from './api.js'
 import { confirm, say } from './dialogs.js'
-import { button, foreign, h } from './dom.js'
+import { button, foreign, h, hidden } from './dom.js'
 import { describe } from './forms.js'
 import { text, when } from './format.js'
 import { listing } from './lists.js'
@@ -16,7 +16,7 @@ export const parked = async ({ signal }) => h('div', {},
       { label: t('event.reason'), cell: (e) => text(e.reason) },
       { label: t('event.correlation'), cell: (e) => text(e.correlation_id) },
       { label: t('parked.by'), cell: (e) => text(e.emitted_by) },
-      { label: t('event.data'), cell: (e) => foreign(JSON.stringify(e.event_data, null, 2), t('event.data')) },
+      { label: t('event.data'), cell: (e) => e.redacted ? hidden() : foreign(JSON.stringify(e.event_data, null, 2), t('event.data')) },
       { label: t('event.actions'), cell: actions },
     ],
   }))

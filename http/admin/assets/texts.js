@@ -34,6 +34,7 @@ const texts = {
   'action.activate': ['Включить', 'Activate'],
   'action.deactivate': ['Выключить', 'Deactivate'],
   'action.cancel': ['Отмена', 'Cancel'],
+  'action.continue': ['Продолжить', 'Continue'],
   'action.close': ['Закрыть', 'Close'],
   'action.filter': ['Показать', 'Show'],
   'action.test': ['Отправить тест', 'Send a test'],
@@ -145,6 +146,20 @@ const texts = {
   'webhook.gained': ['Добавится', 'Gained'],
   'webhook.lost': ['Пропадёт', 'Lost'],
 
+  'webhook.fields': ['Отправляемые поля', 'Fields that are sent'],
+  'webhook.allFields': ['все', 'all'],
+  'webhook.fieldsHint': ['По одному пути в строке, например visit.doctor. Пусто: отправляется всё. Фильтры видят событие целиком.', 'One path a line, such as visit.doctor. Empty: all is sent. Filters see all of the event.'],
+  'webhook.recipient': ['Получатель данных', 'Recipient of the data'],
+  'webhook.recipientHint': ['Кому, где и для чего передаются данные.', 'Who gets the data, where and what for.'],
+  'webhook.recipient.name': ['Кто', 'Who'],
+  'webhook.recipient.country': ['Страна', 'Country'],
+  'webhook.recipient.purpose': ['Цель', 'Purpose'],
+
+  'access.hidden': ['Скрыто: у токена нет права payloads:read.', 'Hidden: the token lacks payloads:read.'],
+  'access.title': ['Зачем вы смотрите данные пациентов?', 'Why do you read patients’ data?'],
+  'access.note': ['Причина записывается в журнал вместе с тем, что вы открывали. Её спрашивают один раз за сеанс.', 'The reason goes into the log with what you open. It is asked for once a session.'],
+  'access.reason': ['Причина', 'Reason'],
+
   'tab.overview': ['Настройки', 'Settings'],
   'tab.calls': ['Вызовы', 'Calls'],
   'tab.stats': ['Статистика', 'Statistics'],
@@ -199,6 +214,7 @@ const texts = {
   'outcome.unreadable_event': ['Запись о событии не читается', 'The event cannot be read'],
   'outcome.invalid_request': ['Запрос нельзя отправить', 'The request cannot be sent'],
 
+  'call.receipt': ['Скачать расписку', 'Download the receipt'],
   'call.delivery': ['Доставка', 'Delivery'],
   'call.back': ['К списку вызовов', 'Back to the calls'],
 
@@ -349,6 +365,8 @@ const texts = {
   'rule.max_concurrent': ['Целое число от 1 до 512.', 'A whole number from 1 to 512.'],
   'rule.rate_limit': ['Число от 0,01 до 10 000.', 'A number from 0.01 to 10,000.'],
   'rule.filters': ['Условия фильтра в JSON.', 'Conditions of a filter in JSON.'],
+  'rule.fields': ['От 1 до 100 путей.', 'From 1 to 100 paths.'],
+  'rule.recipient': ['Имя — от 1 до 200 знаков.', 'The name has 1 to 200 characters.'],
   'rule.batch': ['До 1000 событий и до 300 секунд.', 'Up to 1000 events and up to 300 seconds.'],
   'rule.event_data': ['Нужен объект JSON.', 'Needs to be a JSON object.'],
 

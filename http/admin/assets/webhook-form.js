@@ -10,14 +10,15 @@ import { t } from './texts.js'
 const fresh = {
   name: '', description: '', url: '', events: [], headers: {}, has_secret: false, max_retries: 3, retry_delay: 60, timeout: 30,
   filters: null, batch: null, order_by: null, order_on_failure: 'skip', sequence: false, payload_version: '1',
-  max_concurrent: null, rate_limit: null, is_active: true,
+  max_concurrent: null, rate_limit: null, fields: null, recipient: null, is_active: true,
 }
 
 export async function webhookForm({ id, signal }) {
   const webhook = id ? await api.get(`/webhooks/${part(id)}`, {}, signal) : fresh
   const fields = {
     texts: textFields(webhook), events: await eventFields(webhook), headers: headerFields(webhook), secret: secretFields(webhook),
-    numbers: numberFields(webhook), filters: filterField(webhook), batch: batchFields(webhook), order: orderFields(webhook), rest: restFields(webhook),
+    numbers: numberFields(webhook), filters: filterField(webhook), batch: batchFields(webhook), order: orderFields(webhook),
+    minimum: minimumFields(webhook), rest: restFields(webhook),
   }
   if (id) fields.filters.shown = [fields.filters.shown, backtest(id, fields)]
   const send = async () => {
@@ -169,6 +170,23 @@ function orderFields(webhook) {
     shown: [h('div', { class: 'columns' }, field('order_by', t('webhook.orderBy'), by, t('webhook.orderByHint')),
       field('order_on_failure', t('webhook.orderOnFailure'), failure)), numbered],
     read: () => ({ order_by: by.value.trim() || null, order_on_failure: failure.value, sequence: numbered.querySelector('input').checked }),
+  }
+}
+
+// minimumFields are what of an event is sent, and who gets it.
+function minimumFields(webhook) {
+  const paths = h('textarea', { rows: '3', class: 'code', spellcheck: 'false' }, (webhook.fields ?? []).join('\n'))
+  const parts = ['name', 'country', 'purpose'].map((name) => [name, input({ value: webhook.recipient?.[name] ?? '' })])
+  const read = () => {
+    const fields = paths.value.split('\n').map((path) => path.trim()).filter(Boolean)
+    const given = parts.map(([name, control]) => [name, control.value.trim()]).filter(([, value]) => value !== '')
+    return { fields: fields.length > 0 ? fields : null, recipient: given.length > 0 ? Object.fromEntries(given) : null }
+  }
+  return {
+    shown: [field('fields', t('webhook.fields'), paths, t('webhook.fieldsHint')),
+      group('recipient', t('webhook.recipient'), t('webhook.recipientHint'), h('div', { class: 'columns' },
+        parts.map(([name, control]) => field(`recipient.${name}`, t(`webhook.recipient.${name}`), control))))],
+    read,
   }
 }
 

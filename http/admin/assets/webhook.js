@@ -103,6 +103,8 @@ function overview({ webhook }) {
     [t('webhook.orderBy'), webhook.order_by ? [h('code', {}, webhook.order_by), ' · ', t(webhook.order_on_failure === 'block' ? 'webhook.orderBlock' : 'webhook.orderSkip')] : t('webhook.noOrder')],
     [t('webhook.sequence'), t(webhook.sequence ? 'webhook.numbered' : 'webhook.notNumbered')],
     [t('webhook.payloadVersion'), webhook.payload_version],
+    [t('webhook.fields'), webhook.fields ? h('ul', { class: 'chips' }, webhook.fields.map((one) => h('li', {}, h('code', {}, one)))) : t('webhook.allFields')],
+    [t('webhook.recipient'), text([webhook.recipient?.name, webhook.recipient?.country, webhook.recipient?.purpose].filter(Boolean).join(' · '))],
     [t('webhook.created'), when(webhook.created_at)],
     [t('webhook.updated'), when(webhook.updated_at)],
     [t('webhook.version'), webhook.version],

@@ -78,12 +78,12 @@ const Token = "admin-token-of-browser-tests-0123456789"
 
 // Serve starts the product on the database until the test ends, and returns its address, such as
 // http://127.0.0.1:4711.
-func Serve(t *testing.T, database string) string {
+func Serve(t *testing.T, database string, settings ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	p := harness.NewProcess(t, "the server", harness.Program(t))
-	p.Env = harness.Environment("MEDILAB_ADDR="+p.Addr, "DATABASE_URL="+database, "MEDILAB_DATA_DIR="+dir,
-		"MEDILAB_TOKEN="+Token, "MEDILAB_ALLOW_TARGETS=loopback")
+	p.Env = harness.Environment(append(settings, "MEDILAB_ADDR="+p.Addr, "DATABASE_URL="+database, "MEDILAB_DATA_DIR="+dir,
+		"MEDILAB_TOKEN="+Token, "MEDILAB_ALLOW_TARGETS=loopback")...)
 	p.Start()
 	return "http://" + p.Addr
 }

@@ -1,0 +1,52 @@
+package admin_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
+	"github.com/medilab/webhooks/cmd/e2e/harness/browser"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// The panel asks once a session why data are read, where a reason is required, and works for
+// those who may not read them.
+func TestPayloadsInThePanel(t *testing.T) {
+	database := testdb.New(t)
+	address := browser.Serve(t, database, "MEDILAB_ACCESS_REASON=required")
+	u := &user{browser.Open(t, address, "ru"), t, address, database}
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"name":"Иванов"}}`)["event_id"].(string)
+
+	u.Expect("network") // the first answer is that a reason is required
+	u.signIn("Токен API", "Войти")
+	u.Go(address + "/admin#/events/" + event)
+	u.See("Зачем вы смотрите данные пациентов?")
+	u.Fill("Причина", "жалоба, 100 %")
+	u.Click("Продолжить")
+	u.See("Иванов")
+	u.Click("События")
+	u.Wait(`document.querySelector('td a')`)
+	u.Is(`!document.querySelector('dialog')`)
+	var reasons []string
+	for _, one := range u.api("GET", "/audit/access?event="+event, "")["items"].([]any) {
+		reasons = append(reasons, one.(map[string]any)["reason"].(string))
+	}
+	if len(reasons) < 2 || strings.Count(strings.Join(reasons, ";"), "жалоба, 100 %") != len(reasons) {
+		t.Errorf("on record are the reasons %q", reasons)
+	}
+
+	create := exec.CommandContext(t.Context(), harness.Program(t), "token", "create", "--name", "x", "--scopes", "webhooks:read")
+	create.Env = harness.Environment("DATABASE_URL="+database, "MEDILAB_DATA_DIR="+t.TempDir())
+	token, err := create.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Go(address + "/admin#/events/" + event)
+	u.See("Иванов")
+	u.Click("Выйти")
+	u.Fill("Токен API", strings.TrimSpace(string(token)))
+	u.Click("Войти")
+	u.See("Скрыто: у токена нет права payloads:read.")
+	u.Is(`!document.body.innerText.includes('Иванов') && !document.querySelector('dialog')`)
+}
