@@ -19,6 +19,8 @@ import (
 //   - low_success_rate: below 90 % of the last hour's calls, of 20 at least;
 //   - consecutive_failures: more than 10 calls failed in a row;
 //   - timeout: a call ran out its timeout; resolved by one that does not;
+//   - gone: the system deactivated the webhook, as the receiver answered 410; resolved when
+//     it is activated;
 //   - test calls count for nothing, nor do calls that deliver alerts, but that
 //     they are calls: an alert never follows from an alert;
 //   - an interrupted attempt says nothing about the receiver;
@@ -37,12 +39,13 @@ const (
 	AlertLowSuccessRate      AlertKind = "low_success_rate"
 	AlertConsecutiveFailures AlertKind = "consecutive_failures"
 	AlertTimeout             AlertKind = "timeout"
+	AlertGone                AlertKind = AlertKind(DeactivatedGone)
 	AlertNode                AlertKind = "node"
 	AlertLogLost             AlertKind = "log_lost"
 )
 
 // AlertKinds lists them all.
-var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertNode, AlertLogLost}
+var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertGone, AlertNode, AlertLogLost}
 
 // AlertKey names what can be alerted of: one kind about one webhook. Its stream
 // holds every alert of that kind about it, one after another.
@@ -310,7 +313,7 @@ func (r AlertRules) Judge(w Webhook, f CallFigures, now time.Time) []Finding {
 		}
 		return findings
 	}
-	return append([]Finding{r.inactive(w, f, now), r.lowRate(f, now)}, r.JudgeCall(w, f)...)
+	return append([]Finding{r.inactive(w, f, now), r.lowRate(f, now), gone(w)}, r.JudgeCall(w, f)...)
 }
 
 // JudgeCall returns the findings that depend on single calls, not on time, to be judged
@@ -337,6 +340,14 @@ func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
 	finding.Message = "calls are made again"
 	if finding.Holds {
 		finding.Message = fmt.Sprintf("%s for %s", what, idle.Truncate(time.Second))
+	}
+	return finding
+}
+
+func gone(w Webhook) Finding {
+	finding := Finding{Kind: AlertGone, Holds: w.Deactivated == DeactivatedGone, Message: "the webhook was activated"}
+	if finding.Holds {
+		finding.Message = "the receiver answered 410 Gone; the webhook was deactivated"
 	}
 	return finding
 }

@@ -67,6 +67,7 @@ var goldenChanges = []Change{
 	},
 	WebhookActivated{},
 	WebhookDeactivated{},
+	WebhookDeactivated{Reason: DeactivatedGone},
 	WebhookDeleted{},
 	WebhookSecretRotated{Secret: "bmV3", PreviousUntil: goldenTime},
 	WebhookResealed{Headers: []SealedHeader{{"X-API-Key", "cmVzZWFsZWQ="}}, Secret: "bmV3ZXI=", PreviousSecret: "b2xk"},

@@ -82,6 +82,7 @@ type Webhook struct {
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
 	ActiveChanged  time.Time // when it was last activated or deactivated
+	Deactivated    DeactivationReason
 }
 
 // Exists reports whether the webhook was registered and is not deleted.
@@ -143,7 +144,18 @@ type WebhookChanged struct {
 type WebhookActivated struct{}
 
 // WebhookDeactivated makes pending deliveries wait.
-type WebhookDeactivated struct{}
+type WebhookDeactivated struct {
+	Reason DeactivationReason `json:"reason,omitempty"`
+}
+
+// DeactivationReason says why the system deactivated a webhook; "" is a caller's wish. Each
+// is the kind of an alert too.
+type DeactivationReason string
+
+// The reasons of the system.
+const (
+	DeactivatedGone DeactivationReason = "gone" // the receiver answered 410
+)
 
 // WebhookDeleted ends a webhook; its pending deliveries are cancelled.
 type WebhookDeleted struct{}
@@ -193,9 +205,9 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 	case WebhookChanged:
 		w = w.with(c)
 	case WebhookActivated:
-		w.Active, w.ActiveChanged = true, at
+		w.Active, w.ActiveChanged, w.Deactivated = true, at, ""
 	case WebhookDeactivated:
-		w.Active, w.ActiveChanged = false, at
+		w.Active, w.ActiveChanged, w.Deactivated = false, at, c.Reason
 	case WebhookDeleted:
 		w.Active, w.Deleted = false, true
 	case WebhookSecretRotated:
@@ -410,6 +422,14 @@ func DecideDeactivate(w Webhook) ([]Change, error) {
 		return nil, NotFound("webhook")
 	}
 	return activation(w, false), nil
+}
+
+// DecideSystemDeactivate deactivates a webhook for the reason, if it is active.
+func DecideSystemDeactivate(w Webhook, reason DeactivationReason) []Change {
+	if !w.Exists() || !w.Active {
+		return nil
+	}
+	return []Change{WebhookDeactivated{Reason: reason}}
 }
 
 // DecideDelete ends a webhook for good.

@@ -23,6 +23,7 @@ type changeView struct {
 	Type      string            `json:"type"`
 	At        moment            `json:"at"`
 	Actor     string            `json:"actor"`
+	Reason    string            `json:"reason,omitempty"` // of a deactivation by the system
 	RequestID string            `json:"request_id,omitempty"`
 	Position  int64             `json:"position"`
 	Changes   []fieldChangeView `json:"changes"`
@@ -56,12 +57,20 @@ func (s *Server) listHistory(x *request, r *http.Request, w domain.Webhook) erro
 			return err
 		}
 		l.add(changeView{
-			Version: entry.Version, Type: entry.Type, At: moment(entry.At), Actor: entry.Actor, RequestID: entry.RequestID,
+			Version: entry.Version, Type: entry.Type, At: moment(entry.At), Actor: entry.Actor, Reason: reasonOf(entry), RequestID: entry.RequestID,
 			Position: int64(entry.Position), Changes: changesOf(entry),
 		})
 		last = projections.Cursor(entry.Version)
 	}
 	return l.respond(x, next)
+}
+
+// reasonOf returns why the system deactivated the webhook, if the change is that.
+func reasonOf(e projections.HistoryEntry) string {
+	if e.Type == (domain.WebhookDeactivated{}).ChangeType() {
+		return string(e.After.Deactivated)
+	}
+	return ""
 }
 
 // changesOf compares two states of a webhook field by field, as callers see them. A

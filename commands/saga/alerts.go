@@ -79,7 +79,7 @@ func (a *Alerts) forget() {
 func concernsAlerts(batch []eventstore.Event) bool {
 	for i := range batch {
 		switch batch[i].Value.(type) {
-		case domain.DeliverySucceeded, domain.DeliveryAttemptFailed, domain.WebhookDeleted, domain.WebhookActivated:
+		case domain.DeliverySucceeded, domain.DeliveryAttemptFailed, domain.WebhookDeleted, domain.WebhookActivated, domain.WebhookDeactivated:
 			return true
 		}
 	}
@@ -322,14 +322,19 @@ func alertUnit(w domain.Webhook, key domain.AlertKey, alert domain.Alert, change
 	}
 	triggered := domain.AlertEvent(w, change, now)
 	metadata := eventstore.Metadata{Actor: ActorAlerts}
-	one := func(stream string, expected int64, c domain.Change) eventstore.Write {
-		return eventstore.Write{Stream: stream, Expected: expected, Metadata: metadata,
-			Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c}}}
+	return eventstore.Unit{Writes: append(
+		writes(key.Stream(), alert.Version, metadata, change),
+		writes(domain.EventID(id).Stream(), 0, metadata, triggered)...,
+	)}, nil
+}
+
+// writes appends the changes, none or one, to the stream that holds expected events.
+func writes(stream string, expected int64, metadata eventstore.Metadata, changes ...domain.Change) (writes []eventstore.Write) {
+	for _, c := range changes {
+		writes = append(writes, eventstore.Write{Stream: stream, Expected: expected, Metadata: metadata,
+			Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c}}})
 	}
-	return eventstore.Unit{Writes: []eventstore.Write{
-		one(key.Stream(), alert.Version, change),
-		one(domain.EventID(id).Stream(), 0, triggered),
-	}}, nil
+	return writes
 }
 
 // ActorAlerts is who raises and resolves alerts.

@@ -144,12 +144,23 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 
 func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
 	const usual = 640 // bytes of an outcome
-	return eventstore.Unit{Generation: s.generation, Writes: []eventstore.Write{{
+	unit := eventstore.Unit{Generation: s.generation, Writes: []eventstore.Write{{
 		Stream:   d.id.Stream(),
 		Expected: d.version,
 		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(make([]byte, 0, usual), change), Value: change}},
 		Metadata: eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: d.eventID.String(), CorrelationID: d.event.CorrelationID},
 	}}}
+	if failed, ok := change.(domain.DeliveryAttemptFailed); ok && failed.GaveUp == domain.GaveUpGone {
+		unit.Writes = append(unit.Writes, s.deactivation(d)...)
+	}
+	return unit
+}
+
+// deactivation deactivates the webhook whose receiver is gone, unless it is inactive already.
+func (s *session) deactivation(d *delivery) []eventstore.Write {
+	w, _ := s.directory.Webhook(d.webhook)
+	metadata := eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: d.id.String()}
+	return writes(w.ID.Stream(), w.Version, metadata, domain.DecideSystemDeactivate(w, domain.DeactivatedGone)...)
 }
 
 // decideAgain looks at the stream as it is now. When the attempt is still open

@@ -332,6 +332,7 @@ const texts = {
   'alert.low_success_rate': ['Низкий процент успешности', 'Low success rate'],
   'alert.consecutive_failures': ['Неудачи подряд', 'Failures in a row'],
   'alert.timeout': ['Превышен таймаут', 'A call ran out its timeout'],
+  'alert.gone': ['Получатель ответил 410', 'The receiver answered 410'],
   'alert.node': ['Серверу чего-то не хватает', 'A server lacks something'],
   'alert.log_lost': ['База потеряла конец журнала', 'The database lost the end of the log'],
   'alert.told.inactive': ['Без вызовов или выключен {0}, порог {1}', 'Without a call, or off, for {0}; the limit is {1}'],

@@ -1,0 +1,73 @@
+package saga_test
+
+import (
+	"sync/atomic"
+	"testing"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// A 410 ends its delivery and deactivates the webhook, once, by the system and on record.
+// What else is pending waits until the webhook is activated, which resolves the alert.
+func TestGoneDeactivates(t *testing.T) {
+	var gone atomic.Bool
+	gone.Store(true)
+	r := newReceiver()
+	entered, leave := make(chan struct{}), make(chan struct{})
+	r.answer = func(commands.Outgoing) commands.Answer {
+		if !gone.Load() {
+			return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+		}
+		entered <- struct{}{}
+		<-leave
+		return commands.Answer{Outcome: "http_status", Status: 410, Error: "the receiver answered 410"}
+	}
+	n := startAlerting(t, testdb.New(t), r, domain.DefaultAlertRules)
+	w := n.register(1, nil)
+	first, second := domain.DeliveryOf(n.trigger(), w), domain.DeliveryOf(n.trigger(), w)
+	<-entered
+	<-entered
+	close(leave) // both at once
+	for _, id := range []domain.DeliveryID{first, second} {
+		if d := n.awaitState(id, domain.DeliveryFailed); d.GaveUp != domain.GaveUpGone || d.Attempts != 1 {
+			t.Errorf("%+v", d)
+		}
+	}
+	n.await("gone open")
+	history, err := n.queries.History(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := history[len(history)-1]
+	if len(history) != 2 || last.Actor != commands.ActorDelivery || last.After.Active || last.After.Deactivated != domain.DeactivatedGone {
+		t.Errorf("%d changes, the last is %+v", len(history), last)
+	}
+	waits := domain.DeliveryOf(n.retry(n.trigger(), w), w)
+	gone.Store(false)
+	if n.pending() != 1 || len(r.attempts(waits)) != 0 {
+		t.Errorf("%d pending, attempts %v", n.pending(), r.attempts(waits))
+	}
+	n.append(w.Stream(), 2, domain.WebhookActivated{})
+	n.awaitState(waits, domain.DeliveryDelivered)
+	n.await("gone resolved")
+}
+
+// retry asks for a delivery of the event to the webhook, whether it matches or not.
+func (n *node) retry(event domain.EventID, w domain.WebhookID) domain.EventID {
+	n.t.Helper()
+	id := domain.DeliveryOf(event, w)
+	events, err := n.log.Load(n.t.Context(), id.Stream())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	attempt := 1
+	for _, e := range events {
+		if failed, ok := e.Value.(domain.DeliveryAttemptFailed); ok {
+			attempt = failed.Attempt + 1
+		}
+	}
+	n.append(id.Stream(), int64(len(events)), domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Attempt: attempt, Size: 19})
+	return event
+}
