@@ -19,6 +19,8 @@ import (
 //   - low_success_rate: below 90 % of the last hour's calls, of 20 at least;
 //   - consecutive_failures: more than 10 calls failed in a row;
 //   - timeout: a call ran out its timeout; resolved by one that does not;
+//   - given_up: a delivery ran out of retries; resolved when each of those was delivered or
+//     cancelled, or a day after the last;
 //   - gone: the system deactivated the webhook, as the receiver answered 410; resolved when
 //     it is activated;
 //   - test calls count for nothing, nor do calls that deliver alerts, but that
@@ -39,13 +41,14 @@ const (
 	AlertLowSuccessRate      AlertKind = "low_success_rate"
 	AlertConsecutiveFailures AlertKind = "consecutive_failures"
 	AlertTimeout             AlertKind = "timeout"
+	AlertGivenUp             AlertKind = "given_up"
 	AlertGone                AlertKind = AlertKind(DeactivatedGone)
 	AlertNode                AlertKind = "node"
 	AlertLogLost             AlertKind = "log_lost"
 )
 
 // AlertKinds lists them all.
-var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertGone, AlertNode, AlertLogLost}
+var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertGivenUp, AlertGone, AlertNode, AlertLogLost}
 
 // AlertKey names what can be alerted of: one kind about one webhook. Its stream
 // holds every alert of that kind about it, one after another.
@@ -84,6 +87,7 @@ type WebhookAlertRaised struct {
 	Limit     float64    `json:"limit"`           // that observed is beyond
 	Nodes     []NodeLack `json:"nodes,omitempty"` // of AlertNode
 	Lost      *LostTail  `json:"lost,omitempty"`  // of AlertLogLost
+	Since     int64      `json:"since,omitempty"` // of AlertGivenUp: the position from which deliveries count
 }
 
 // LostTail is the positions that the log has lost.
@@ -98,6 +102,7 @@ type WebhookAlertResolved struct {
 	WebhookID WebhookID `json:"webhook_id,omitzero"`
 	Kind      AlertKind `json:"kind"`
 	Message   string    `json:"message"`
+	Through   int64     `json:"through,omitempty"` // of AlertGivenUp: the position up to which it was judged
 }
 
 func (WebhookAlertRaised) ChangeType() string   { return "alert.raised" }
@@ -111,6 +116,7 @@ type Alert struct {
 	ID      AlertID // of the last that was raised
 	Open    bool
 	Lost    LostTail // of AlertLogLost
+	Judged  int64    // of AlertGivenUp: up to this position, the log has what follows from it
 	Version int64
 }
 
@@ -118,12 +124,12 @@ type Alert struct {
 func (a Alert) Evolve(change Change) Alert {
 	switch c := change.(type) {
 	case WebhookAlertRaised:
-		a.ID, a.Open = c.ID, true
+		a.ID, a.Open, a.Judged = c.ID, true, max(a.Judged, c.Since)
 		if c.Lost != nil {
 			a.Lost = *c.Lost
 		}
 	case WebhookAlertResolved:
-		a.Open = false
+		a.Open, a.Judged = false, max(a.Judged, c.Through)
 	}
 	a.Version++
 	return a
@@ -137,6 +143,7 @@ type Finding struct {
 	Observed float64
 	Limit    float64
 	Nodes    []NodeLack // of AlertNode
+	At       int64      // of AlertGivenUp: the position of what it was found by
 }
 
 // DecideAlert raises an alert that holds and is not open, resolves one that is open and
@@ -144,11 +151,13 @@ type Finding struct {
 func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
 	key := AlertKey{webhook, f.Kind}
 	switch {
+	case f.Holds && f.At > 0 && f.At <= a.Judged: // decided before
+		return nil
 	case f.Holds && !a.Open:
 		return WebhookAlertRaised{ID: AlertID(key.derive(a.Version + 1)), WebhookID: webhook, Kind: f.Kind,
-			Message: f.Message, Observed: f.Observed, Limit: f.Limit, Nodes: f.Nodes}
+			Message: f.Message, Observed: f.Observed, Limit: f.Limit, Nodes: f.Nodes, Since: f.At}
 	case !f.Holds && a.Open:
-		return WebhookAlertResolved{ID: a.ID, WebhookID: webhook, Kind: f.Kind, Message: f.Message}
+		return WebhookAlertResolved{ID: a.ID, WebhookID: webhook, Kind: f.Kind, Message: f.Message, Through: f.At}
 	}
 	return nil
 }

@@ -16,6 +16,8 @@ type EventType string
 const (
 	AlertRaised   EventType = "webhook.alert_raised"
 	AlertResolved EventType = "webhook.alert_resolved"
+
+	DeliveryGivenUp EventType = "webhook.delivery_given_up"
 )
 
 const systemGroup = "webhook"
@@ -74,6 +76,7 @@ var builtinTypes = []EventTypeInfo{
 var systemTypes = []EventTypeInfo{
 	{AlertRaised, systemGroup, "Сработало оповещение о webhook'е", "An alert about a webhook was raised"},
 	{AlertResolved, systemGroup, "Оповещение о webhook'е снято", "An alert about a webhook was resolved"},
+	{DeliveryGivenUp, systemGroup, "Доставка не удалась: повторов больше не будет", "A delivery failed for good"},
 }
 
 // Catalog knows every event type: the guide's, those that a clinic added, and the

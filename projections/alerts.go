@@ -18,20 +18,26 @@ import (
 // The alerts, open and resolved.
 
 var alertsModel = Model{
-	Name: "alerts", SchemaVersion: 1, Tables: []string{"alerts"},
+	Name: "alerts", SchemaVersion: 2, Tables: []string{"alerts", "given_up"},
 	New: func(t Tables) Projection {
 		return &alerts{
+			givenUp: newGivenUp(t),
 			raise: t.SQL(`
-				INSERT INTO {alerts} (position, id, webhook, kind, details, raised_at)
-				SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::timestamptz[])
+				INSERT INTO {alerts} (position, id, webhook, kind, details, raised_at, since)
+				SELECT p, i, w, k, d, r, nullif(s, 0) FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::timestamptz[], $7::bigint[])
+					AS r (p, i, w, k, d, r, s)
 				ON CONFLICT (id) DO UPDATE SET details = excluded.details`),
 			resolve: t.SQL(`
-				UPDATE {alerts} AS a SET resolved_at = r.at FROM unnest($1::uuid[], $2::timestamptz[]) AS r (id, at) WHERE a.id = r.id`),
+				UPDATE {alerts} AS a SET resolved_at = r.at, through = nullif(r.through, 0)
+				FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[]) AS r (id, at, through) WHERE a.id = r.id`),
 		}
 	},
 }
 
-type alerts struct{ raise, resolve string }
+type alerts struct {
+	givenUp
+	raise, resolve string
+}
 
 // alertDetails is what the column details holds.
 type alertDetails struct {
@@ -39,8 +45,10 @@ type alertDetails struct {
 	Observed float64 `json:"observed"`
 	Limit    float64 `json:"limit"`
 
-	Nodes            []domain.NodeLack `json:"nodes,omitempty"`
-	*domain.LostTail                   // of kind log_lost
+	Nodes            []domain.NodeLack   `json:"nodes,omitempty"`
+	*domain.LostTail                     // of kind log_lost
+	Count            *int64              `json:"count,omitempty"`       // of kind given_up, as it is now
+	DeliveryIDs      []domain.DeliveryID `json:"delivery_ids,omitzero"` // likewise
 }
 
 // encode returns the details as JSON without escapes for HTML.
@@ -52,8 +60,8 @@ func (d alertDetails) encode() ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
-	var positions []int64
+func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	var positions, since, through []int64
 	var ids, webhooks, resolved [][16]byte
 	var kinds []string
 	var details [][]byte
@@ -62,7 +70,7 @@ func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event
 		e := &events[i]
 		switch c := e.Value.(type) {
 		case domain.WebhookAlertRaised:
-			encoded, err := alertDetails{c.Message, c.Observed, c.Limit, c.Nodes, c.Lost}.encode()
+			encoded, err := alertDetails{c.Message, c.Observed, c.Limit, c.Nodes, c.Lost, nil, nil}.encode()
 			if err != nil {
 				return nil, fmt.Errorf("encode an alert: %w", err)
 			}
@@ -71,17 +79,20 @@ func (p *alerts) Project(_ context.Context, _ Querier, events []eventstore.Event
 				continue
 			}
 			positions, ids, webhooks = append(positions, int64(e.Position)), append(ids, c.ID), append(webhooks, c.WebhookID)
-			kinds, details, raisedAt = append(kinds, string(c.Kind)), append(details, encoded), append(raisedAt, e.RecordedAt)
+			kinds, details, raisedAt, since = append(kinds, string(c.Kind)), append(details, encoded), append(raisedAt, e.RecordedAt), append(since, c.Since)
 		case domain.WebhookAlertResolved:
-			resolved, resolvedAt = append(resolved, c.ID), append(resolvedAt, e.RecordedAt)
+			resolved, resolvedAt, through = append(resolved, c.ID), append(resolvedAt, e.RecordedAt), append(through, c.Through)
 		}
 	}
-	var statements []eventstore.Statement
+	statements, err := p.givenUp.project(ctx, db, events)
+	if err != nil {
+		return nil, err
+	}
 	if len(positions) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.raise, Args: []any{positions, ids, webhooks, kinds, details, raisedAt}})
+		statements = append(statements, eventstore.Statement{SQL: p.raise, Args: []any{positions, ids, webhooks, kinds, details, raisedAt, since}})
 	}
 	if len(resolved) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.resolve, Args: []any{resolved, resolvedAt}})
+		statements = append(statements, eventstore.Statement{SQL: p.resolve, Args: []any{resolved, resolvedAt, through}})
 	}
 	return statements, nil
 }
@@ -102,7 +113,7 @@ type Alert struct {
 	Kind       string              `json:"kind"`
 	State      AlertState          `json:"state"`
 	Message    string              `json:"message"`                 // in words
-	Details    json.RawMessage     `json:"details" schema:"object"` // observed and limit, in percent, calls or seconds by the kind; nodes, of kind node; from and to, positions, of kind log_lost
+	Details    json.RawMessage     `json:"details" schema:"object"` // observed and limit, in percent, calls or seconds by the kind; nodes, of kind node; from and to, positions, of kind log_lost; count and delivery_ids, 100 at most, of kind given_up
 	RaisedAt   time.Time           `json:"raised_at"`
 	ResolvedAt *time.Time          `json:"resolved_at"` // null: it is open
 	Position   eventstore.Position `json:"position"`    // where the log has it
@@ -124,7 +135,7 @@ var alertsSQL = map[AlertState]string{
 }
 
 func alertsWhere(condition string) string {
-	return `SELECT position, id, webhook, kind, details, raised_at, resolved_at FROM medilab.alerts
+	return `SELECT position, id, webhook, kind, details, raised_at, resolved_at, ` + givenUpColumns + ` FROM medilab.alerts AS a
 		WHERE position < $1 AND ` + condition + ` ORDER BY position DESC LIMIT $2`
 }
 
@@ -149,7 +160,9 @@ func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Aler
 
 func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
 	var webhook domain.WebhookID
-	err = row.Scan(&a.Position, &a.ID, (*uuid.UUID)(&webhook), &a.Kind, (*[]byte)(&a.Details), &a.RaisedAt, &a.ResolvedAt)
+	var count *int64
+	var lost []domain.DeliveryID
+	err = row.Scan(&a.Position, &a.ID, (*uuid.UUID)(&webhook), &a.Kind, (*[]byte)(&a.Details), &a.RaisedAt, &a.ResolvedAt, &count, &lost)
 	if err != nil {
 		return a, err
 	}
@@ -158,6 +171,10 @@ func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
 	}
 	var details alertDetails
 	err = json.Unmarshal(a.Details, &details)
+	if count != nil && err == nil {
+		details.Count, details.DeliveryIDs = count, lost
+		a.Details, err = details.encode()
+	}
 	a.Message = details.Message
 	a.State, a.RaisedAt = AlertOpen, a.RaisedAt.UTC()
 	if a.ResolvedAt != nil {

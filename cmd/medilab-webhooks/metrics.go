@@ -20,6 +20,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
 	attempts *prometheus.HistogramVec
+	givenUp  *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -33,8 +34,13 @@ func newMetrics() *metrics {
 			Name: "medilab_delivery_attempt_duration_seconds", Help: "Calls to receivers by outcome.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
 		}, []string{"outcome"}),
+		givenUp: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "medilab_deliveries_given_up_total", Help: "Deliveries that failed for good on this node, by reason.",
+		}, []string{"reason"}),
 	}
-	m.registry.MustRegister(m.requests, m.attempts, collectors.NewGoCollector(),
+	m.givenUp.WithLabelValues(string(domain.GaveUpRetriesExhausted)) // there from the start, so that a rate has its first
+	m.givenUp.WithLabelValues(string(domain.GaveUpGone))
+	m.registry.MustRegister(m.requests, m.attempts, m.givenUp, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -53,6 +59,9 @@ var knownMethods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 func (m *metrics) attempted(call domain.Call) {
 	m.attempts.WithLabelValues(string(call.Outcome)).Observe(float64(call.Duration) / 1e6)
 }
+
+// gaveUp counts a delivery that failed for good.
+func (m *metrics) gaveUp(reason domain.GaveUp) { m.givenUp.WithLabelValues(string(reason)).Inc() }
 
 // handler serves the metrics, with those of the server's parts.
 func (m *metrics) handler(s *server) nethttp.Handler {

@@ -163,7 +163,7 @@ func (s *server) sagaConfig() saga.Config {
 	config := saga.Config{
 		Log: s.log, Pool: s.pool, Directory: directory, Attempter: s.commands.Attempter, Logger: s.logger,
 		Grace: s.settings.grace, Name: s.nodeName,
-		Dispatch: roles[roleSaga], Deliver: roles[roleWorker], Attempted: s.metrics.attempted,
+		Dispatch: roles[roleSaga], Deliver: roles[roleWorker], Attempted: s.metrics.attempted, GaveUp: s.metrics.gaveUp,
 	}
 	if roles[roleProjections] {
 		config.Parts = append(config.Parts, func(ctx context.Context, router *message.Router, node *eventstore.Node) error {

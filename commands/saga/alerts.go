@@ -22,6 +22,10 @@ type AlertBasis interface {
 	// WaitFor returns once the read models hold the log up to the position.
 	WaitFor(ctx context.Context, position eventstore.Position) error
 	AlertBasis(ctx context.Context) (at eventstore.Position, figures map[domain.WebhookID]domain.CallFigures, open []domain.AlertKey, err error)
+	// GivenUp returns, at one place in the log, the webhooks whose alert of the kind
+	// given_up is open, and when the last of the alert's deliveries was given up that has
+	// not been delivered or cancelled since; zero: each has.
+	GivenUp(ctx context.Context) (at eventstore.Position, last map[domain.WebhookID]time.Time, err error)
 }
 
 // Alerts raises and resolves alerts. It reads the log as its own reader, so one
@@ -79,7 +83,7 @@ func (a *Alerts) forget() {
 func concernsAlerts(batch []eventstore.Event) bool {
 	for i := range batch {
 		switch batch[i].Value.(type) {
-		case domain.DeliverySucceeded, domain.DeliveryAttemptFailed, domain.WebhookDeleted, domain.WebhookActivated, domain.WebhookDeactivated:
+		case domain.DeliverySucceeded, domain.DeliveryAttemptFailed, domain.DeliveryCancelled, domain.WebhookDeleted, domain.WebhookActivated, domain.WebhookDeactivated:
 			return true
 		}
 	}
@@ -115,6 +119,9 @@ func (a *Alerts) scan(ctx context.Context, node *eventstore.Node) error {
 		return err
 	}
 	if err := a.judge(ctx, a.Directory.Webhooks()); err != nil {
+		return err
+	}
+	if err := a.judgeGivenUp(ctx); err != nil {
 		return err
 	}
 	var lacks []domain.NodeLack
@@ -156,11 +163,14 @@ func (a *Alerts) apply(ctx context.Context, page eventstore.Page) error {
 			webhooks = append(webhooks, w)
 		}
 	}
-	if err := a.judge(ctx, webhooks); err != nil {
-		a.state = nil
-		return err
+	err := a.judge(ctx, webhooks)
+	if err == nil {
+		err = a.tellGivenUp(ctx, page)
 	}
-	return nil
+	if err != nil {
+		a.state = nil
+	}
+	return err
 }
 
 // foldUpTo makes the state stand at the position or beyond it: it does already,
@@ -275,10 +285,11 @@ func (a *Alerts) decide(ctx context.Context, w domain.Webhook, findings []domain
 		if a.state.open[key] == finding.Holds {
 			continue
 		}
-		if err := a.append(ctx, w, key, finding); err != nil {
+		open, err := a.append(ctx, w, key, finding)
+		if err != nil {
 			return fmt.Errorf("alert: %w", err)
 		}
-		if a.state.open[key] = finding.Holds; !finding.Holds {
+		if a.state.open[key] = open; !open {
 			delete(a.state.open, key)
 		}
 	}
@@ -286,10 +297,10 @@ func (a *Alerts) decide(ctx context.Context, w domain.Webhook, findings []domain
 }
 
 // append decides on the alert's stream as it is, and appends the decision with
-// the event that notifies subscribers.
-func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertKey, finding domain.Finding) error {
+// the event that notifies subscribers. It reports whether the alert is open then.
+func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertKey, finding domain.Finding) (open bool, err error) {
 	decided := false
-	_, err := a.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
+	_, err = a.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
 		events, err := a.Log.Load(ctx, key.Stream())
 		if err != nil {
 			return unit, err
@@ -304,14 +315,16 @@ func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertK
 		}
 		change := domain.DecideAlert(alert, w.ID, finding)
 		if decided = change != nil; !decided { // it was decided already
+			open = alert.Open
 			return unit, nil
 		}
+		open = finding.Holds
 		return alertUnit(w, key, alert, change, a.Log.Clock().Now())
 	})
 	if err == nil && decided {
 		a.Logger.Info("alert", "webhook", w.ID.String(), "kind", string(key.Kind), "open", finding.Holds, "message", finding.Message)
 	}
-	return err
+	return open, err
 }
 
 // alertUnit is the alert's change and the event about it, in one.

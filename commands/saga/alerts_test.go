@@ -94,7 +94,10 @@ func TestAlertsOfFailingCalls(t *testing.T) {
 		if err := json.Unmarshal(call.Body, &body); err != nil {
 			t.Error(err)
 		}
-		if body.EventType != "patient.created" {
+		switch domain.EventType(body.EventType) {
+		case domain.DeliveryGivenUp:
+			return commands.Answer{Outcome: "http_error", Status: 500} // which is no alert
+		case domain.AlertRaised, domain.AlertResolved:
 			var notice struct{ Kind, State string }
 			if err := json.Unmarshal(body.Data, &notice); err != nil {
 				t.Error(err)
@@ -112,25 +115,25 @@ func TestAlertsOfFailingCalls(t *testing.T) {
 	for range 10 {
 		n.deliver(w, domain.DeliveryFailed)
 	}
-	n.await()
+	n.await("given_up open")
 	n.deliver(w, domain.DeliveryFailed)
-	n.await("consecutive_failures open")
+	n.await("given_up open", "consecutive_failures open")
 	n.deliver(w, domain.DeliveryFailed) // raised once
 	outcome.Store(domain.OutcomeTimeout)
 	n.deliver(w, domain.DeliveryFailed)
-	n.await("consecutive_failures open", "timeout open", "low_success_rate open")
+	n.await("given_up open", "consecutive_failures open", "timeout open", "low_success_rate open")
 
 	// Another process goes on where this one ended.
 	n.stop()
 	n = startAlerting(t, url, r, rules)
 	outcome.Store(domain.OutcomeSuccess)
 	n.deliver(w, domain.DeliveryDelivered)
-	n.await("consecutive_failures resolved", "timeout resolved", "low_success_rate open")
+	n.await("given_up open", "consecutive_failures resolved", "timeout resolved", "low_success_rate open")
 	n.append(w.Stream(), 1, domain.WebhookDeleted{})
-	n.await("consecutive_failures resolved", "timeout resolved", "low_success_rate resolved")
+	n.await("given_up resolved", "consecutive_failures resolved", "timeout resolved", "low_success_rate resolved")
 
 	var got []string
-	for range 6 {
+	for range 8 {
 		select {
 		case notice := <-notices:
 			got = append(got, notice)
@@ -140,8 +143,8 @@ func TestAlertsOfFailingCalls(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"webhook.alert_raised consecutive_failures open", "webhook.alert_raised low_success_rate open", "webhook.alert_raised timeout open",
-		"webhook.alert_resolved consecutive_failures resolved", "webhook.alert_resolved low_success_rate resolved", "webhook.alert_resolved timeout resolved",
+		"webhook.alert_raised consecutive_failures open", "webhook.alert_raised given_up open", "webhook.alert_raised low_success_rate open", "webhook.alert_raised timeout open",
+		"webhook.alert_resolved consecutive_failures resolved", "webhook.alert_resolved given_up resolved", "webhook.alert_resolved low_success_rate resolved", "webhook.alert_resolved timeout resolved",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("subscribers got %q", got)

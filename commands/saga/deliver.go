@@ -127,8 +127,8 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 			return
 		}
 		if err == nil {
-			if failed, ok := change.(domain.DeliveryAttemptFailed); ok && failed.GaveUp == "" {
-				s.claimer.due.earlier(failed.NextAttemptAt)
+			if failed, ok := change.(domain.DeliveryAttemptFailed); ok {
+				s.failed(failed)
 			}
 			return
 		}
@@ -139,6 +139,15 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 			s.logger.Warn("outcome not recorded, trying again", "delivery", d.id.String(), "error", err)
 		}
 		s.sleep(ctx, recordPause)
+	}
+}
+
+// failed takes in a failed attempt that is on record.
+func (s *session) failed(failed domain.DeliveryAttemptFailed) {
+	if failed.GaveUp == "" {
+		s.claimer.due.earlier(failed.NextAttemptAt)
+	} else if s.gaveUp != nil {
+		s.gaveUp(failed.GaveUp)
 	}
 }
 

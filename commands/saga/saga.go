@@ -22,7 +22,7 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// Config is what the saga needs. All but the roles, Parts, Beside and Attempted is
+// Config is what the saga needs. All but the roles, Parts, Beside, Attempted and GaveUp is
 // required.
 type Config struct {
 	Log       *eventstore.Log
@@ -42,6 +42,8 @@ type Config struct {
 	Beside []Worker
 	// Attempted is called with every call that this node made; nil: nobody is.
 	Attempted func(call domain.Call)
+	// GaveUp is called with every delivery that this node gave up; nil: nobody is.
+	GaveUp func(reason domain.GaveUp)
 }
 
 // Part adds handlers to the router of a node.
@@ -194,6 +196,7 @@ type session struct {
 	batcher   *batcher // likewise
 	replays   *replayer
 	attempted func(domain.Call)
+	gaveUp    func(domain.GaveUp)
 	sweep     chan struct{}
 	deleted   chan struct{} // a token: a deleted webhook may have deliveries that wait
 
@@ -210,7 +213,7 @@ func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 	}
 	now := &session{
 		generation: generation, log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
-		logger: c.Logger, attempted: c.Attempted, sweep: make(chan struct{}, 1), deleted: make(chan struct{}, 1), lanes: newLanes(s.workers),
+		logger: c.Logger, attempted: c.Attempted, gaveUp: c.GaveUp, sweep: make(chan struct{}, 1), deleted: make(chan struct{}, 1), lanes: newLanes(s.workers),
 	}
 	c.Log.SetAnnounce(true) // what this node had under another id may wait: Pace
 	node, err := eventstore.Join(ctx, c.Pool, c.Log.Clock(), c.Name, c.Logger, func(peers eventstore.Peers) {

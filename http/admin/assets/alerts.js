@@ -40,6 +40,7 @@ function named(signal) {
 function details({ kind, message, details: figures }) {
   if (kind === 'node' && figures?.nodes) return text(figures.nodes.map(({ node, lacks }) => `${node}: ${known(`outcome.${lacks}`) ?? lacks}`).join('; '))
   const told = `alert.told.${kind}`
+  if (kind === 'given_up' && typeof figures?.count === 'number') return t(told, number(figures.count))
   if (kind === 'log_lost') return figures.from ? t(told, figures.from, figures.to) : t(`${told}.to`, figures.to)
   if (!known(told) || typeof figures?.observed !== 'number') return text(message)
   const shown = kind === 'inactive' ? duration : (value) => number(value, 1)

@@ -1,0 +1,213 @@
+package projections
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// The deliveries that ran out of retries and have not been delivered or cancelled since;
+// of a batch, its members. The open alert of a webhook counts them from a position on.
+
+type givenUp struct{ ended, lost string }
+
+func newGivenUp(t Tables) givenUp {
+	return givenUp{
+		ended: t.SQL(`
+			WITH batches AS (DELETE FROM {given_up} WHERE batch = ANY($1::uuid[]))
+			DELETE FROM {given_up} WHERE delivery = ANY($1)`),
+		lost: t.SQL(`
+			INSERT INTO {given_up} (delivery, webhook, batch, position, at)
+			SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[])
+			ON CONFLICT (delivery) DO UPDATE SET batch = EXCLUDED.batch, position = EXCLUDED.position, at = EXCLUDED.at`),
+	}
+}
+
+// lostDelivery is a row of the table.
+type lostDelivery struct {
+	webhook  domain.WebhookID
+	batch    *uuid.UUID // nil: it went alone
+	position eventstore.Position
+	at       time.Time
+}
+
+func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	members, err := p.membersOf(ctx, db, events)
+	if err != nil {
+		return nil, fmt.Errorf("read the batches that were given up: %w", err)
+	}
+	lost := map[uuid.UUID]lostDelivery{}
+	var ended [][16]byte
+	for i := range events {
+		e := &events[i]
+		if endsAgain(e.Value) {
+			id := deliveryIn(e.Stream)
+			ended = append(ended, id)
+			delete(lost, id)
+			for _, m := range members[e.Stream] {
+				delete(lost, uuid.UUID(m.DeliveryID))
+			}
+			continue
+		}
+		failed, ok := ranOut(e.Value)
+		if !ok {
+			continue
+		}
+		row, id := lostDelivery{failed.WebhookID, nil, e.Position, e.RecordedAt}, deliveryIn(e.Stream)
+		if failed.EventType != string(domain.BatchEventType) {
+			lost[id] = row
+			continue
+		}
+		row.batch = &id
+		for _, m := range members[e.Stream] {
+			lost[uuid.UUID(m.DeliveryID)] = row
+		}
+	}
+	return p.statements(ended, lost), nil
+}
+
+func (p *givenUp) statements(ended [][16]byte, lost map[uuid.UUID]lostDelivery) (statements []eventstore.Statement) {
+	if len(ended) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.ended, Args: []any{ended}})
+	}
+	if len(lost) == 0 {
+		return statements
+	}
+	var ids, webhooks [][16]byte
+	var batches []*uuid.UUID
+	var positions []int64
+	var at []time.Time
+	for id, row := range lost {
+		ids, webhooks, batches = append(ids, id), append(webhooks, row.webhook), append(batches, row.batch)
+		positions, at = append(positions, int64(row.position)), append(at, row.at)
+	}
+	return append(statements, eventstore.Statement{SQL: p.lost, Args: []any{ids, webhooks, batches, positions, at}})
+}
+
+// ranOut returns the last call of a delivery of the clinic's events that ran out of retries.
+func ranOut(value any) (domain.Call, bool) {
+	failed, ok := value.(domain.DeliveryAttemptFailed)
+	return failed.Call, ok && failed.GaveUp == domain.GaveUpRetriesExhausted && !domain.EventType(failed.EventType).IsSystem()
+}
+
+// endsAgain reports whether the change may end a delivery that was given up.
+func endsAgain(value any) bool {
+	switch c := value.(type) {
+	case domain.DeliverySucceeded:
+		return c.Attempt > 1
+	case domain.DeliveryCancelled:
+		return true
+	}
+	return false
+}
+
+// deliveryIn returns the delivery whose stream it is.
+func deliveryIn(stream string) uuid.UUID {
+	_, id, err := domain.ParseStream(stream)
+	if err != nil {
+		return uuid.Nil // only a damaged log has such a one
+	}
+	return id
+}
+
+// membersOf returns the members of the batches that the events give up, by their streams,
+// without those that deliver the service's own events.
+func (p *givenUp) membersOf(ctx context.Context, db Querier, events []eventstore.Event) (map[string][]domain.BatchMember, error) {
+	var streams []string
+	for i := range events {
+		if failed, ok := ranOut(events[i].Value); ok && failed.EventType == string(domain.BatchEventType) {
+			streams = append(streams, events[i].Stream)
+		}
+	}
+	if len(streams) == 0 {
+		return nil, nil
+	}
+	batches, err := firstOf[domain.DeliveryBatched](ctx, db, streams)
+	if err != nil {
+		return nil, err
+	}
+	streams = nil
+	for _, batch := range batches {
+		for _, m := range batch.Members {
+			streams = append(streams, m.EventID.Stream())
+		}
+	}
+	triggered, err := firstOf[domain.EventTriggered](ctx, db, streams)
+	members := map[string][]domain.BatchMember{}
+	for stream, batch := range batches {
+		members[stream] = slices.DeleteFunc(batch.Members, func(m domain.BatchMember) bool {
+			return domain.EventType(triggered[m.EventID.Stream()].EventType).IsSystem()
+		})
+	}
+	return members, err
+}
+
+// firstOf returns what the streams begin with, of those that begin with a C.
+func firstOf[C domain.Change](ctx context.Context, db Querier, streams []string) (map[string]C, error) {
+	rows, err := db.Query(ctx, `
+		SELECT s.stream, e.type, e.data FROM unnest($1::text[]) AS s (stream)
+		CROSS JOIN LATERAL (SELECT type, data FROM medilab.events WHERE stream = s.stream AND version = 1 OFFSET 0) AS e`, streams)
+	if err != nil {
+		return nil, err
+	}
+	first := map[string]C{}
+	var stream, name string
+	var data []byte
+	_, err = pgx.ForEachRow(rows, []any{&stream, &name, &data}, func() error {
+		change, _ := domain.Decode(name, bytes.Clone(data))
+		if c, ok := change.(C); ok {
+			first[stream] = c
+		}
+		return nil
+	})
+	return first, err
+}
+
+// givenUpColumns are how many deliveries the alert a counts, and the first of them; null of
+// other alerts.
+const givenUpColumns = `
+	CASE WHEN a.since IS NOT NULL THEN (SELECT count(*) FROM medilab.given_up AS g
+		WHERE g.webhook = a.webhook AND g.position BETWEEN a.since AND coalesce(a.through, 9223372036854775807)) END,
+	CASE WHEN a.since IS NOT NULL THEN ARRAY(SELECT g.delivery FROM medilab.given_up AS g
+		WHERE g.webhook = a.webhook AND g.position BETWEEN a.since AND coalesce(a.through, 9223372036854775807)
+		ORDER BY g.position, g.delivery LIMIT 100) END`
+
+// GivenUp returns, at one position of the log, the webhooks whose alert of the kind given_up
+// is open, and when the last of its deliveries was given up; zero: each has ended since.
+func (p *Projections) GivenUp(ctx context.Context) (at eventstore.Position, last map[domain.WebhookID]time.Time, err error) {
+	last = map[domain.WebhookID]time.Time{}
+	err = p.snapshot(ctx, func(tx pgx.Tx) error {
+		if at, err = positionIn(ctx, tx); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			SELECT a.webhook, (SELECT at FROM medilab.given_up AS g WHERE g.webhook = a.webhook AND g.position >= a.since ORDER BY g.position DESC LIMIT 1)
+			FROM medilab.alerts AS a WHERE a.resolved_at IS NULL AND a.kind = $1`, string(domain.AlertGivenUp))
+		if err != nil {
+			return err
+		}
+		var webhook uuid.UUID
+		var when *time.Time
+		_, err = pgx.ForEachRow(rows, []any{&webhook, &when}, func() error {
+			var givenUp time.Time
+			if when != nil {
+				givenUp = *when
+			}
+			last[domain.WebhookID(webhook)] = givenUp
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return 0, nil, fmt.Errorf("read what was given up: %w", err)
+	}
+	return at, last, nil
+}
