@@ -320,11 +320,11 @@ func TestEmittersKeepTheirRight(t *testing.T) {
 		REVOKE ALL ON FUNCTION medilab.emit FROM PUBLIC;
 		CREATE ROLE `+role+`; GRANT USAGE ON SCHEMA medilab TO `+role+`; GRANT EXECUTE ON FUNCTION medilab.emit TO `+role)
 	defer execute(t, conn, `DROP OWNED BY `+role+`; DROP ROLE `+role)
-	migration, err := os.ReadFile("sql/0021_emit.sql")
+	emit, err := os.ReadFile("sql/0021_emit.sql") // goose would not apply it after newer ones
 	if err != nil {
 		t.Fatal(err)
 	}
-	execute(t, conn, string(migration))
+	execute(t, conn, string(emit))
 	var may, public int
 	err = conn.QueryRow(t.Context(), `
 		SELECT count(*) FILTER (WHERE has_function_privilege($1, oid, 'EXECUTE')), count(*) FILTER (WHERE has_function_privilege('public', oid, 'EXECUTE'))
