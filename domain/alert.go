@@ -103,12 +103,23 @@ type WebhookAlertResolved struct {
 	Kind      AlertKind `json:"kind"`
 	Message   string    `json:"message"`
 	Through   int64     `json:"through,omitempty"` // of AlertGivenUp: the position up to which it was judged
+
+	Acknowledged bool `json:"acknowledged,omitempty"` // before: nobody is notified
+}
+
+// WebhookAlertAcknowledged says that somebody knows of an open alert: it notifies no more.
+type WebhookAlertAcknowledged struct {
+	ID        AlertID   `json:"id"`
+	WebhookID WebhookID `json:"webhook_id,omitzero"`
+	Kind      AlertKind `json:"kind"`
 }
 
 func (WebhookAlertRaised) ChangeType() string   { return "alert.raised" }
 func (WebhookAlertResolved) ChangeType() string { return "alert.resolved" }
 
-var _ = register(WebhookAlertRaised{}, WebhookAlertResolved{})
+func (WebhookAlertAcknowledged) ChangeType() string { return "alert.acknowledged" }
+
+var _ = register(WebhookAlertRaised{}, WebhookAlertResolved{}, WebhookAlertAcknowledged{})
 
 // Alert is the state of one kind of alerts about one webhook: the fold of its
 // stream.
@@ -118,6 +129,8 @@ type Alert struct {
 	Lost    LostTail // of AlertLogLost
 	Judged  int64    // of AlertGivenUp: up to this position, the log has what follows from it
 	Version int64
+
+	Acknowledged bool
 }
 
 // Evolve returns the alert after a change.
@@ -128,8 +141,10 @@ func (a Alert) Evolve(change Change) Alert {
 		if c.Lost != nil {
 			a.Lost = *c.Lost
 		}
+	case WebhookAlertAcknowledged:
+		a.Acknowledged = true
 	case WebhookAlertResolved:
-		a.Open, a.Judged = false, max(a.Judged, c.Through)
+		a.Open, a.Acknowledged, a.Judged = false, false, max(a.Judged, c.Through)
 	}
 	a.Version++
 	return a
@@ -157,9 +172,20 @@ func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
 		return WebhookAlertRaised{ID: AlertID(key.derive(a.Version + 1)), WebhookID: webhook, Kind: f.Kind,
 			Message: f.Message, Observed: f.Observed, Limit: f.Limit, Nodes: f.Nodes, Since: f.At}
 	case !f.Holds && a.Open:
-		return WebhookAlertResolved{ID: a.ID, WebhookID: webhook, Kind: f.Kind, Message: f.Message, Through: f.At}
+		return WebhookAlertResolved{ID: a.ID, WebhookID: webhook, Kind: f.Kind, Message: f.Message, Through: f.At, Acknowledged: a.Acknowledged}
 	}
 	return nil
+}
+
+// DecideAcknowledge acknowledges the alert of that id, if it is open and nobody has.
+func DecideAcknowledge(a Alert, key AlertKey, id AlertID) ([]Change, error) {
+	switch {
+	case a.ID != id || !a.Open:
+		return nil, Conflict("the alert is resolved already: there is nothing to acknowledge")
+	case a.Acknowledged:
+		return nil, nil
+	}
+	return []Change{WebhookAlertAcknowledged{ID: id, WebhookID: key.Webhook, Kind: key.Kind}}, nil
 }
 
 // DecideLogLost raises an alert of a loss that is not on record yet. When this loss is, as
@@ -176,7 +202,7 @@ func DecideLogLost(a Alert, recorded bool, lost LostTail) []Change {
 		lost.From = a.Lost.From
 	default:
 		if a.Open {
-			changes = append(changes, WebhookAlertResolved{ID: a.ID, Kind: AlertLogLost, Message: "the log has lost more"})
+			changes = append(changes, WebhookAlertResolved{ID: a.ID, Kind: AlertLogLost, Message: "the log has lost more", Acknowledged: a.Acknowledged})
 		}
 		raised.ID = AlertID(key.derive(a.Version + 1))
 	}

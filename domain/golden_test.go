@@ -120,6 +120,8 @@ var goldenChanges = []Change{
 	WebhookAlertResolved{ID: AlertID(goldenDelivery), Kind: AlertNode, Message: "calls work again"},
 	WebhookAlertRaised{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertGivenUp, Message: "a delivery of patient.created ran out of retries after 4 attempts", Observed: 4, Limit: 4, Since: 7},
 	WebhookAlertResolved{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertGivenUp, Message: "the last was given up a day ago", Through: 9},
+	WebhookAlertResolved{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertTimeout, Message: "a call ended in time", Acknowledged: true},
+	WebhookAlertAcknowledged{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertTimeout},
 	TokenCreated{ID: goldenToken, Name: "crm", Hash: "9f86d081", Prefix: "mlw_ab", Scopes: []Scope{ScopeEventsWrite}, ExpiresAt: goldenTime},
 	TokenRevoked{},
 	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "order", Events: []string{"*"}, PayloadVersion: PayloadV1, OrderBy: "patient_id", OrderOnFailure: OrderBlock, Sequence: true},

@@ -13,6 +13,9 @@ func (s *Server) alertOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/alerts", id: "listAlerts", summary: "List alerts, newest first", scope: domain.ScopeWebhooksRead,
 		query: []queryParam{alertState, limit, cursor}, answer: listOf[projections.Alert], serve: s.listAlerts,
+	}, {
+		method: "POST", path: "/webhooks/alerts/{alert}/acknowledge", id: "acknowledgeAlert", summary: "Know of an open alert: it notifies no more", scope: domain.ScopeWebhooksWrite,
+		answer: answerOf[projections.Alert], conflicts: true, serve: s.acknowledgeAlert,
 	}}
 }
 
@@ -22,4 +25,23 @@ func (s *Server) listAlerts(x *request, r *http.Request) error {
 		f.State = ""
 	}
 	return x.respond(s.queries.Alerts(r.Context(), f))
+}
+
+func (s *Server) acknowledgeAlert(x *request, r *http.Request) error {
+	id, err := pathID[domain.AlertID](r, "alert")
+	if err != nil {
+		return err
+	}
+	alert, err := s.queries.Alert(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	position, err := s.commands.AcknowledgeAlert(r.Context(), x.caller, alert.Key(), id)
+	if err != nil {
+		return err
+	}
+	if err := s.queries.WaitFor(r.Context(), position); err != nil {
+		return domain.Unavailable("the alert is acknowledged, but cannot be shown yet", err)
+	}
+	return x.respond(s.queries.Alert(r.Context(), id))
 }

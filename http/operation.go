@@ -58,6 +58,7 @@ var pathVariables = map[string]struct{ pattern, text string }{
 	"event":    {"[0-9A-Fa-f-]+", "the event's id"},
 	"delivery": {"[0-9A-Fa-f-]+", "the delivery's id"},
 	"replay":   {"[0-9A-Fa-f-]+", "the replay's id"},
+	"alert":    {"[0-9A-Fa-f-]+", "the alert's id"},
 	"parked":   {"[0-9]+", "the parked event's id in their list"},
 }
 

@@ -11,8 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // receiver answers with a status and hands on what it got.
@@ -517,6 +520,51 @@ func TestAlerts(t *testing.T) {
 		t.Errorf("pages %q and %q", first, rest)
 	}
 	s.ask("GET", "/api/v1/webhooks/alerts?state=on&webhook=1", "").refusing("state", "webhook")
+}
+
+// An alert is acknowledged once, by whom it says, and stays open; it leads to the failed calls.
+func TestAcknowledge(t *testing.T) {
+	s := newService(t)
+	s.work()
+	w := s.register(``)
+	id, err := uuid.Parse(w.text("id"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := domain.AlertKey{Webhook: domain.WebhookID(id), Kind: domain.AlertTimeout}
+	var alert domain.Alert
+	record := func(finding domain.Finding) {
+		t.Helper()
+		change := domain.DecideAlert(alert, key.Webhook, finding)
+		_, err := s.log.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: key.Stream(), Expected: alert.Version,
+			Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		alert = alert.Evolve(change)
+	}
+	record(domain.Finding{Kind: domain.AlertTimeout, Holds: true})
+	path := "/api/v1/webhooks/alerts/" + alert.ID.String()
+	admin := s.token
+	s.token = s.tokenFor("webhooks:read")
+	s.ask("POST", path+"/acknowledge", "").want(403)
+	s.token = s.tokenFor("webhooks:write")
+	first := s.ask("POST", path+"/acknowledge", "").want(200)
+	if first.text("state") != "open" || !strings.HasPrefix(first.text("acknowledged_by"), "token:") || first.text("acknowledged_at") == "" {
+		t.Errorf("%s", first.body)
+	}
+	head := s.head()
+	s.token = admin
+	again := s.ask("POST", path+"/acknowledge/", "").want(200)
+	if again.text("acknowledged_by") != first.text("acknowledged_by") || s.head() != head {
+		t.Errorf("the log ends at %d, not %d: %s", s.head(), head, again.body)
+	}
+	s.ask("GET", first.text("calls_url"), "").want(200)
+	alert.Version, alert.Acknowledged = alert.Version+1, true
+	record(domain.Finding{Kind: domain.AlertTimeout})
+	s.ask("POST", path+"/acknowledge", "").want(409)
+	s.ask("POST", "/api/v1/webhooks/alerts/"+id.String()+"/acknowledge", "").want(404)
+	s.ask("POST", "/api/v1/webhooks/alerts/12/acknowledge", "").want(404)
 }
 
 func TestParked(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,6 +22,9 @@ var alertsModel = Model{
 	Name: "alerts", SchemaVersion: 2, Tables: []string{"alerts", "given_up"},
 	New: func(t Tables) Projection {
 		return &alerts{
+			acknowledge: t.SQL(`
+				UPDATE {alerts} AS a SET acknowledged_at = r.at, acknowledged_by = r.actor
+				FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS r (id, at, actor) WHERE a.id = r.id`),
 			givenUp: newGivenUp(t),
 			raise: t.SQL(`
 				INSERT INTO {alerts} (position, id, webhook, kind, details, raised_at, since)
@@ -36,7 +40,7 @@ var alertsModel = Model{
 
 type alerts struct {
 	givenUp
-	raise, resolve string
+	raise, acknowledge, resolve string
 }
 
 // alertDetails is what the column details holds.
@@ -62,10 +66,10 @@ func (d alertDetails) encode() ([]byte, error) {
 
 func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
 	var positions, since, through []int64
-	var ids, webhooks, resolved [][16]byte
-	var kinds []string
+	var ids, webhooks, acknowledged, resolved [][16]byte
+	var kinds, actors []string
 	var details [][]byte
-	var raisedAt, resolvedAt []time.Time
+	var raisedAt, acknowledgedAt, resolvedAt []time.Time
 	for i := range events {
 		e := &events[i]
 		switch c := e.Value.(type) {
@@ -80,6 +84,8 @@ func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Ev
 			}
 			positions, ids, webhooks = append(positions, int64(e.Position)), append(ids, c.ID), append(webhooks, c.WebhookID)
 			kinds, details, raisedAt, since = append(kinds, string(c.Kind)), append(details, encoded), append(raisedAt, e.RecordedAt), append(since, c.Since)
+		case domain.WebhookAlertAcknowledged:
+			acknowledged, acknowledgedAt, actors = append(acknowledged, c.ID), append(acknowledgedAt, e.RecordedAt), append(actors, text(actorOf(e)))
 		case domain.WebhookAlertResolved:
 			resolved, resolvedAt, through = append(resolved, c.ID), append(resolvedAt, e.RecordedAt), append(through, c.Through)
 		}
@@ -91,10 +97,22 @@ func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Ev
 	if len(positions) > 0 {
 		statements = append(statements, eventstore.Statement{SQL: p.raise, Args: []any{positions, ids, webhooks, kinds, details, raisedAt, since}})
 	}
+	if len(acknowledged) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.acknowledge, Args: []any{acknowledged, acknowledgedAt, actors}})
+	}
 	if len(resolved) > 0 {
 		statements = append(statements, eventstore.Statement{SQL: p.resolve, Args: []any{resolved, resolvedAt, through}})
 	}
 	return statements, nil
+}
+
+// actorOf returns who appended the event, "" if its metadata do not say.
+func actorOf(e *eventstore.Event) string {
+	var by struct {
+		Actor string `json:"actor"`
+	}
+	_ = json.Unmarshal(e.Metadata, &by)
+	return by.Actor
 }
 
 // AlertState is whether an alert is open or resolved.
@@ -117,6 +135,10 @@ type Alert struct {
 	RaisedAt   time.Time           `json:"raised_at"`
 	ResolvedAt *time.Time          `json:"resolved_at"` // null: it is open
 	Position   eventstore.Position `json:"position"`    // where the log has it
+
+	AcknowledgedAt *time.Time `json:"acknowledged_at"` // null: nobody has
+	AcknowledgedBy *string    `json:"acknowledged_by"`
+	CallsURL       *string    `json:"calls_url"` // the failed calls of the webhook, by the API; null: it is about no webhook
 }
 
 // AlertFilter says which alerts to list.
@@ -135,8 +157,37 @@ var alertsSQL = map[AlertState]string{
 }
 
 func alertsWhere(condition string) string {
-	return `SELECT position, id, webhook, kind, details, raised_at, resolved_at, ` + givenUpColumns + ` FROM medilab.alerts AS a
-		WHERE position < $1 AND ` + condition + ` ORDER BY position DESC LIMIT $2`
+	return alertColumns + `WHERE position < $1 AND ` + condition + ` ORDER BY position DESC LIMIT $2`
+}
+
+const alertColumns = `SELECT position, id, webhook, kind, details, raised_at, resolved_at, acknowledged_at, acknowledged_by, ` +
+	givenUpColumns + ` FROM medilab.alerts AS a `
+
+// Alert returns one alert, or a *domain.Error of KindNotFound.
+func (p *Projections) Alert(ctx context.Context, id domain.AlertID) (a Alert, err error) {
+	if err := p.awaitHead(ctx); err != nil {
+		return a, err
+	}
+	rows, err := p.pool.Query(ctx, alertColumns+`WHERE id = $1`, uuid.UUID(id))
+	if err == nil {
+		a, err = pgx.CollectExactlyOneRow(rows, scanAlert)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return a, domain.NotFound("alert")
+	}
+	if err != nil {
+		return a, fmt.Errorf("read an alert: %w", err)
+	}
+	return a, nil
+}
+
+// Key names what the alert is about.
+func (a Alert) Key() domain.AlertKey {
+	key := domain.AlertKey{Kind: domain.AlertKind(a.Kind)}
+	if a.WebhookID != nil {
+		key.Webhook = *a.WebhookID
+	}
+	return key
 }
 
 // Alerts lists alerts, the newest first.
@@ -162,12 +213,13 @@ func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
 	var webhook domain.WebhookID
 	var count *int64
 	var lost []domain.DeliveryID
-	err = row.Scan(&a.Position, &a.ID, (*uuid.UUID)(&webhook), &a.Kind, (*[]byte)(&a.Details), &a.RaisedAt, &a.ResolvedAt, &count, &lost)
+	err = row.Scan(&a.Position, &a.ID, (*uuid.UUID)(&webhook), &a.Kind, (*[]byte)(&a.Details), &a.RaisedAt, &a.ResolvedAt, &a.AcknowledgedAt, &a.AcknowledgedBy, &count, &lost)
 	if err != nil {
 		return a, err
 	}
 	if webhook != (domain.WebhookID{}) {
-		a.WebhookID = &webhook
+		calls := "/api/v1/webhooks/" + webhook.String() + "/calls?status=failed"
+		a.WebhookID, a.CallsURL = &webhook, &calls
 	}
 	var details alertDetails
 	err = json.Unmarshal(a.Details, &details)
@@ -177,6 +229,10 @@ func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
 	}
 	a.Message = details.Message
 	a.State, a.RaisedAt = AlertOpen, a.RaisedAt.UTC()
+	if a.AcknowledgedAt != nil {
+		at := a.AcknowledgedAt.UTC()
+		a.AcknowledgedAt = &at
+	}
 	if a.ResolvedAt != nil {
 		at := a.ResolvedAt.UTC()
 		a.State, a.ResolvedAt = AlertResolved, &at

@@ -301,17 +301,9 @@ func (a *Alerts) decide(ctx context.Context, w domain.Webhook, findings []domain
 func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertKey, finding domain.Finding) (open bool, err error) {
 	decided := false
 	_, err = a.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
-		events, err := a.Log.Load(ctx, key.Stream())
+		alert, err := commands.FoldAlert(ctx, a.Log, key)
 		if err != nil {
 			return unit, err
-		}
-		var alert domain.Alert
-		for i := range events {
-			change, ok := events[i].Value.(domain.Change)
-			if !ok {
-				return unit, fmt.Errorf("stream %s: %w", key.Stream(), events[i].Err)
-			}
-			alert = alert.Evolve(change)
 		}
 		change := domain.DecideAlert(alert, w.ID, finding)
 		if decided = change != nil; !decided { // it was decided already
@@ -327,7 +319,8 @@ func (a *Alerts) append(ctx context.Context, w domain.Webhook, key domain.AlertK
 	return open, err
 }
 
-// alertUnit is the alert's change and the event about it, in one.
+// alertUnit is the alert's change and, unless it was acknowledged before, the event about it,
+// in one.
 func alertUnit(w domain.Webhook, key domain.AlertKey, alert domain.Alert, change domain.Change, now time.Time) (eventstore.Unit, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -335,10 +328,11 @@ func alertUnit(w domain.Webhook, key domain.AlertKey, alert domain.Alert, change
 	}
 	triggered := domain.AlertEvent(w, change, now)
 	metadata := eventstore.Metadata{Actor: ActorAlerts}
-	return eventstore.Unit{Writes: append(
-		writes(key.Stream(), alert.Version, metadata, change),
-		writes(domain.EventID(id).Stream(), 0, metadata, triggered)...,
-	)}, nil
+	unit := eventstore.Unit{Writes: writes(key.Stream(), alert.Version, metadata, change)}
+	if resolved, ok := change.(domain.WebhookAlertResolved); !ok || !resolved.Acknowledged {
+		unit.Writes = append(unit.Writes, writes(domain.EventID(id).Stream(), 0, metadata, triggered)...)
+	}
+	return unit, nil
 }
 
 // writes appends the changes, none or one, to the stream that holds expected events.

@@ -36,6 +36,13 @@ func TestGoneDeactivates(t *testing.T) {
 		}
 	}
 	n.await("gone open")
+	key := domain.AlertKey{Webhook: w, Kind: domain.AlertGone}
+	raised, err := n.log.Load(t.Context(), key.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := raised[0].Value.(domain.WebhookAlertRaised).ID
+	n.append(key.Stream(), 1, domain.WebhookAlertAcknowledged{ID: id, WebhookID: w, Kind: key.Kind})
 	history, err := n.queries.History(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +59,12 @@ func TestGoneDeactivates(t *testing.T) {
 	n.append(w.Stream(), 2, domain.WebhookActivated{})
 	n.awaitState(waits, domain.DeliveryDelivered)
 	n.await("gone resolved")
+	var notices int
+	err = n.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.events WHERE stream LIKE 'event-%' AND position($1::bytea IN data) > 0`,
+		[]byte(id.String())).Scan(&notices)
+	if err != nil || notices != 1 { // it was acknowledged, so nobody is notified of its end
+		t.Errorf("%d notices, %v", notices, err)
+	}
 }
 
 // retry asks for a delivery of the event to the webhook, whether it matches or not.

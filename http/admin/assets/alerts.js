@@ -1,7 +1,8 @@
 // What needs somebody's attention.
 import { api, part } from './api.js'
-import { fill, h } from './dom.js'
-import { choice } from './forms.js'
+import { say } from './dialogs.js'
+import { button, fill, h } from './dom.js'
+import { choice, describe } from './forms.js'
 import { badge, duration, number, shortID, text, when } from './format.js'
 import { filters, listing } from './lists.js'
 import { known, t } from './texts.js'
@@ -19,7 +20,8 @@ export async function alerts({ parameters, signal }) {
         { label: t('event.state'), cell: (a) => badge(a.state) },
         { label: t('alert.raised'), cell: (a) => when(a.raised_at) },
         { label: t('alert.resolved'), cell: (a) => when(a.resolved_at) },
-        { label: t('alert.details'), cell: details },
+        { label: t('alert.details'), cell: (a) => [details(a), ' ', calls(a)] },
+        { label: t('alert.acknowledged'), cell: acknowledged },
       ],
     }))
 }
@@ -34,6 +36,23 @@ function named(signal) {
     names.get(id).then((name) => name && fill(link, name))
     return link
   }
+}
+
+// calls links to the failed calls of the alert's webhook.
+const calls = ({ webhook_id: id }) => id && h('a', { href: `#/webhooks/${part(id)}/calls?status=failed` }, t('alert.calls'))
+
+// acknowledged says who knows of the alert, or offers to.
+function acknowledged({ alert_id: id, state, acknowledged_at: at, acknowledged_by: by }) {
+  if (at) return [when(at), ' ', text(by)]
+  if (state !== 'open') return text(null)
+  return button(t('alert.acknowledge'), async () => {
+    try {
+      await api.post(`/webhooks/alerts/${part(id)}/acknowledge`)
+      window.dispatchEvent(new Event('hashchange'))
+    } catch (error) {
+      say(describe(error))
+    }
+  })
 }
 
 // details are the alert's figures in the user's language, else its own words.
