@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/medilab/webhooks/commands/mail"
 	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
 )
@@ -21,6 +22,7 @@ type metrics struct {
 	requests *prometheus.HistogramVec
 	attempts *prometheus.HistogramVec
 	givenUp  *prometheus.CounterVec
+	emails   *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -38,9 +40,12 @@ func newMetrics() *metrics {
 			Name: "medilab_deliveries_given_up_total", Help: "Deliveries that failed for good on this node, by reason.",
 		}, []string{"reason"}),
 	}
+	m.emails = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "medilab_alert_emails_total", Help: "E-mails about alerts that this node tried to send, by result.",
+	}, []string{"result"})
 	m.givenUp.WithLabelValues(string(domain.GaveUpRetriesExhausted)) // there from the start, so that a rate has its first
 	m.givenUp.WithLabelValues(string(domain.GaveUpGone))
-	m.registry.MustRegister(m.requests, m.attempts, m.givenUp, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.requests, m.attempts, m.givenUp, m.emails, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -62,6 +67,15 @@ func (m *metrics) attempted(call domain.Call) {
 
 // gaveUp counts a delivery that failed for good.
 func (m *metrics) gaveUp(reason domain.GaveUp) { m.givenUp.WithLabelValues(string(reason)).Inc() }
+
+// mailed counts an e-mail that was sent, or was not.
+func (m *metrics) mailed(err error) {
+	result := "sent"
+	if err != nil {
+		result = "failed"
+	}
+	m.emails.WithLabelValues(result).Inc()
+}
 
 // handler serves the metrics, with those of the server's parts.
 func (m *metrics) handler(s *server) nethttp.Handler {
@@ -94,6 +108,9 @@ func (p partMetrics) Collect(out chan<- prometheus.Metric) {
 	if state, err := outbox.ReadState(ctx, p.server.pool); err == nil {
 		c.gauge("medilab_outbox_waiting_events", "Emitted events that are not in the log yet, counted up to 100,000.", float64(state.Waiting))
 		c.gauge("medilab_outbox_parked_events", "Emitted events that could not be accepted.", float64(state.Parked))
+	}
+	if waiting, err := mail.Waiting(ctx, p.server.pool); err == nil && p.server.settings.mail != nil {
+		c.gauge("medilab_alert_emails_waiting", "Alerts that an e-mail is to be sent about.", float64(waiting))
 	}
 	if g, err := p.server.queries.Gauges(ctx); err == nil {
 		const calls = "Calls to receivers by all nodes, test calls left out."

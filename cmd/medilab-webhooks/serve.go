@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/mail"
 	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/commands/saga"
@@ -136,7 +137,7 @@ func (s *server) build(ctx context.Context) error {
 	s.log = eventstore.Open(eventstore.Config{
 		Pool: s.pool, Guard: s.guard, Lost: s.onLoss(directory, attempter), Clock: clock, Logger: s.logger,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
-		Inline:    []eventstore.Inline{saga.Queue{Saga: s.saga}},
+		Inline:    s.inline(),
 		Observers: []eventstore.Observer{directory.Observe, s.saga.Observe},
 	})
 	if err := directory.Open(ctx, s.log); err != nil {
@@ -158,6 +159,15 @@ func (s *server) build(ctx context.Context) error {
 	return nil
 }
 
+// inline returns the tables that never lag behind the log.
+func (s *server) inline() []eventstore.Inline {
+	tables := []eventstore.Inline{saga.Queue{Saga: s.saga}}
+	if s.settings.mail != nil {
+		tables = append(tables, mail.Queue{})
+	}
+	return tables
+}
+
 func (s *server) sagaConfig() saga.Config {
 	roles, directory := s.settings.roles, s.commands.Directory
 	config := saga.Config{
@@ -177,6 +187,14 @@ func (s *server) sagaConfig() saga.Config {
 		}
 		config.Parts = append(config.Parts, alerts.AddTo)
 		config.Beside = append(config.Beside, alerts.Run)
+		if s.settings.mail != nil {
+			const poll = 5 * time.Second
+			outbox := &mail.Outbox{
+				Log: s.log, Pool: s.pool, Directory: directory, Sender: s.settings.mail, PanelURL: s.settings.panelURL(), Logger: s.logger,
+				Tried: s.metrics.mailed, Poll: poll,
+			}
+			config.Beside = append(config.Beside, outbox.Run)
+		}
 		config.Beside = append(config.Beside, func(ctx context.Context, node *eventstore.Node) {
 			relay := outbox.NewRelay(s.log, directory, s.pool, node, s.commands.Catalog, s.logger)
 			if err := relay.Run(ctx); err != nil && ctx.Err() == nil {

@@ -12,7 +12,9 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/medilab/webhooks/commands/mail"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http/admin"
 	"github.com/medilab/webhooks/http/identity"
 	"github.com/medilab/webhooks/http/sender"
 )
@@ -66,6 +68,9 @@ type settings struct {
 	reason      reasonRule
 	alerts      domain.AlertRules
 	alertScan   time.Duration
+	smtpURL     string
+	alertEmail  string
+	publicURL   string // of this service, without a slash at the end; empty: by addr
 
 	tokenText, logText, rolesText, targetsText string
 	jwt                                        identity.Config
@@ -75,6 +80,7 @@ type settings struct {
 	logger   *slog.Logger
 	roles    roles
 	targets  sender.Targets
+	mail     *mail.Server       // nil: no e-mail
 	identity *identity.Provider // nil: no identity provider
 }
 
@@ -160,6 +166,10 @@ func (s *settings) table() []setting {
 			rule: "0 or more", valid: func() bool { return alerts.Failures >= 0 }},
 		{env: "MEDILAB_ALERT_SCAN_INTERVAL", flag: "alert-scan-interval", value: &s.alertScan, usual: "15s", usage: "how often to look for alerts that only time raises",
 			rule: "10ms or more", valid: func() bool { return s.alertScan >= 10*time.Millisecond }},
+		{env: "MEDILAB_SMTP_URL", value: &s.smtpURL, rule: "given together with MEDILAB_ALERT_EMAIL", valid: func() bool { return (s.smtpURL == "") == (s.alertEmail == "") }},
+		{env: "MEDILAB_ALERT_EMAIL", flag: "alert-email", value: &s.alertEmail, usage: "addresses that get alerts, with commas between them", unset: "none"},
+		{env: "MEDILAB_PUBLIC_URL", flag: "public-url", value: &s.publicURL, usage: "where people reach this server, for links in e-mails", unset: "by the listen address",
+			rule: "an http or https URL", valid: func() bool { return s.publicURL == "" || len(domain.FieldsOf(domain.CheckURL(s.publicURL))) == 0 }},
 	}
 }
 
@@ -179,8 +189,41 @@ func (s *settings) resolve(notes io.Writer) (err error) {
 	}
 	s.keys = s.database.keysFile(s.keys)
 	s.token = domain.NewSecret(s.tokenText)
+	if s.mail, err = s.mailServer(); err != nil {
+		return err
+	}
 	s.identity, err = s.identityProvider()
 	return err
+}
+
+// mailServer returns nil when none is configured.
+func (s *settings) mailServer() (*mail.Server, error) {
+	if s.smtpURL == "" {
+		return nil, nil
+	}
+	server, err := mail.ParseServer(s.smtpURL, s.alertEmail)
+	if err != nil {
+		return nil, fmt.Errorf("MEDILAB_SMTP_URL %w", err)
+	}
+	if s.caFile != "" {
+		authorities, err := sender.RootCAs(s.caFile)
+		if err != nil {
+			return nil, err
+		}
+		server.Trust(authorities)
+	}
+	return server, nil
+}
+
+// panelURL is where people reach the admin panel.
+func (s *settings) panelURL() string {
+	switch {
+	case s.publicURL != "":
+		return strings.TrimSuffix(s.publicURL, "/") + admin.Path
+	case s.certFile != "":
+		return "https://" + s.addr + admin.Path
+	}
+	return "http://" + s.addr + admin.Path
 }
 
 // identityProvider returns nil when none is configured.

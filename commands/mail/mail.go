@@ -1,0 +1,200 @@
+// Package mail sends alerts by e-mail. What is to be sent stands in a table, in the
+// transaction that appends the alert, until a server has taken it: by one of the nodes, and
+// at least once.
+package mail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Queue puts alerts that are raised or resolved into the table. Who acknowledged one is not
+// told of its end.
+type Queue struct{}
+
+// Statements implements eventstore.Inline.
+func (Queue) Statements(events []eventstore.Event) (statements []eventstore.Statement, _ []string, _ error) {
+	var types []string
+	var data [][]byte
+	for i := range events {
+		if isNotice(&events[i]) {
+			types, data = append(types, events[i].Type), append(data, events[i].Data)
+		}
+	}
+	if len(types) > 0 {
+		statements = []eventstore.Statement{{SQL: `INSERT INTO medilab.alert_mails (type, data) SELECT * FROM unnest($1::text[], $2::bytea[])`, Args: []any{types, data}}}
+	}
+	return statements, nil, nil
+}
+
+func isNotice(e *eventstore.Event) bool {
+	switch c := e.Value.(type) {
+	case domain.WebhookAlertRaised:
+		return true
+	case domain.WebhookAlertResolved:
+		return !c.Acknowledged
+	}
+	return false
+}
+
+// Sender sends one e-mail to everybody who is told of alerts.
+type Sender interface {
+	Send(ctx context.Context, subject, text string) error
+}
+
+// Outbox sends what Queue put into the table.
+type Outbox struct {
+	Log       *eventstore.Log
+	Pool      *pgxpool.Pool
+	Directory *commands.Directory
+	Sender    Sender
+	PanelURL  string // of the admin panel
+	Logger    *slog.Logger
+	Tried     func(err error) // is called with the outcome of each e-mail
+	Poll      time.Duration   // between two looks for what other nodes put there
+}
+
+const (
+	lease       = "alert_mails"
+	together    = 50 // alerts in one e-mail
+	sendTimeout = time.Minute
+	longestWait = 5 * time.Minute    // between two tries
+	kept        = 7 * 24 * time.Hour // then nobody wants to hear of it any more
+)
+
+// Run sends until ctx ends. While the server does not take e-mails it tries again after
+// pauses that grow; nothing else waits for it.
+func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
+	appended, stop := o.Log.Appends(func(batch []eventstore.Event) bool {
+		for i := range batch {
+			if isNotice(&batch[i]) {
+				return true
+			}
+		}
+		return false
+	})
+	defer stop()
+	wait := o.Poll
+	for {
+		timer := time.NewTimer(wait)
+		wake := appended
+		if wait > o.Poll { // the server takes nothing now
+			wake = nil
+		}
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+		more, err := o.send(ctx, node)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			wait = min(max(2*wait, o.Poll+1), longestWait)
+			o.Logger.Warn("an e-mail about alerts was not sent, trying again", "in", wait.String(), "error", err)
+		case more:
+			wait = 0
+		default:
+			wait = o.Poll
+		}
+	}
+}
+
+// notice is an alert that was raised or resolved.
+type notice struct {
+	id     int64
+	change domain.Change
+	at     time.Time
+}
+
+// send sends the oldest of what waits, if this node is the one that does, and reports
+// whether there may be more.
+func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, err error) {
+	if n, err := Waiting(ctx, o.Pool); err != nil || n == 0 {
+		return false, err
+	}
+	_, owned, err := o.Log.AcquireLease(ctx, node, lease, eventstore.LeaseTime)
+	if err != nil || !owned {
+		return false, err
+	}
+	if err := o.drop(ctx); err != nil {
+		return false, err
+	}
+	notices, err := o.waiting(ctx)
+	if err != nil || len(notices) == 0 {
+		return false, err
+	}
+	subject, text := o.compose(notices)
+	limited, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	err = o.Sender.Send(limited, subject, text)
+	if ctx.Err() != nil && err != nil {
+		return false, err
+	}
+	if o.Tried(err); err != nil {
+		return false, err
+	}
+	ids := make([]int64, len(notices))
+	for i, n := range notices {
+		ids[i] = n.id
+	}
+	if _, err := o.Pool.Exec(ctx, `DELETE FROM medilab.alert_mails WHERE id = ANY($1)`, ids); err != nil {
+		return false, fmt.Errorf("note that an e-mail is sent: %w", err)
+	}
+	return len(notices) == together, nil
+}
+
+// waiting returns the oldest alerts that no e-mail was sent about.
+func (o *Outbox) waiting(ctx context.Context) ([]notice, error) {
+	rows, err := o.Pool.Query(ctx, `SELECT id, type, data, at FROM medilab.alert_mails ORDER BY id LIMIT $1`, together)
+	if err != nil {
+		return nil, fmt.Errorf("look for e-mails to send: %w", err)
+	}
+	notices, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (n notice, err error) {
+		var name string
+		var data []byte
+		err = row.Scan(&n.id, &name, &data, &n.at)
+		if err == nil {
+			n.change, err = domain.Decode(name, data)
+		}
+		return n, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for e-mails to send: %w", err)
+	}
+	return notices, nil
+}
+
+// drop gives up what is old.
+func (o *Outbox) drop(ctx context.Context) error {
+	dropped, err := o.Pool.Exec(ctx, `DELETE FROM medilab.alert_mails WHERE at < clock_timestamp() - $1::interval`, kept)
+	if err != nil {
+		return fmt.Errorf("drop old e-mails: %w", err)
+	}
+	if n := dropped.RowsAffected(); n > 0 {
+		o.Logger.Error("e-mails about alerts were given up, as no server took them", "alerts", n)
+		o.Tried(errors.New("too old"))
+	}
+	return nil
+}
+
+// Waiting returns how many alerts wait to be sent.
+func Waiting(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
+	if err = pool.QueryRow(ctx, `SELECT count(*) FROM medilab.alert_mails`).Scan(&n); err != nil {
+		err = fmt.Errorf("count the e-mails to send: %w", err)
+	}
+	return n, err
+}

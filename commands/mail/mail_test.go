@@ -1,0 +1,246 @@
+package mail_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"mime"
+	"mime/quotedprintable"
+	"net"
+	netmail "net/mail"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/mail"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// post is an SMTP server that passes on what it takes.
+type post struct {
+	refuses atomic.Bool
+	got     chan letter
+}
+
+type letter struct {
+	to, user, subject, text string
+}
+
+// serve starts the server at a port of its own, and returns its address.
+func (p *post) serve(t *testing.T) (addr string) {
+	t.Helper()
+	p.got = make(chan letter, 100)
+	server := smtp.NewServer(p)
+	server.AllowInsecureAuth = true
+	server.ErrorLog = silent{}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() { _ = server.Serve(listener) })
+	t.Cleanup(func() {
+		_ = server.Close()
+		group.Wait()
+	})
+	return listener.Addr().String()
+}
+
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+func (silent) Println(...any)        {}
+
+func (p *post) NewSession(*smtp.Conn) (smtp.Session, error) { return &session{post: p}, nil }
+
+type session struct {
+	*post
+	to, user string
+}
+
+func (s *session) AuthMechanisms() []string { return []string{sasl.Plain} }
+
+func (s *session) Auth(string) (sasl.Server, error) {
+	return sasl.NewPlainServer(func(_, user, password string) error {
+		if password != "p@ss" {
+			return smtp.ErrAuthFailed
+		}
+		s.user = user
+		return nil
+	}), nil
+}
+
+func (s *session) Mail(string, *smtp.MailOptions) error { return nil }
+
+func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if s.refuses.Load() {
+		return &smtp.SMTPError{Code: 451, Message: "not now"}
+	}
+	s.to += " " + to
+	return nil
+}
+
+func (s *session) Data(r io.Reader) error {
+	message, err := netmail.ReadMessage(r)
+	if err != nil {
+		return err
+	}
+	var body io.Reader = message.Body
+	if message.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
+		body = quotedprintable.NewReader(body)
+	}
+	text, err := io.ReadAll(body)
+	subject, _ := new(mime.WordDecoder).DecodeHeader(message.Header.Get("Subject"))
+	s.got <- letter{s.to, s.user, subject, string(text)}
+	return err
+}
+
+func (s *session) Reset()        { s.to = "" }
+func (s *session) Logout() error { return nil }
+
+// node is one process that sends alerts by e-mail.
+type node struct {
+	t         *testing.T
+	pool      *pgxpool.Pool
+	log       *eventstore.Log
+	directory *commands.Directory
+	tried     chan error
+	stop      func()
+}
+
+func start(t *testing.T, url, server string) *node {
+	t.Helper()
+	pool, err := eventstore.OpenPool(t.Context(), url, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, pool: pool, directory: commands.NewDirectory(slog.New(slog.DiscardHandler)), tried: make(chan error, 100)}
+	n.log = eventstore.Open(eventstore.Config{
+		Pool: pool, Logger: slog.New(slog.DiscardHandler),
+		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
+		Inline:    []eventstore.Inline{mail.Queue{}},
+		Observers: []eventstore.Observer{n.directory.Observe},
+	})
+	if err := n.directory.Open(t.Context(), n.log); err != nil {
+		t.Fatal(err)
+	}
+	sender, err := mail.ParseServer(server, "Дежурный <duty@clinic.test>, it@clinic.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	member, err := eventstore.Join(ctx, pool, n.log.Clock(), t.Name(), slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outbox := &mail.Outbox{
+		Log: n.log, Pool: pool, Directory: n.directory, Sender: sender, PanelURL: "https://hooks.clinic.test/admin",
+		Logger: slog.New(slog.DiscardHandler), Tried: func(err error) { n.tried <- err }, Poll: 20 * time.Millisecond,
+	}
+	var group sync.WaitGroup
+	group.Go(func() { _ = member.Run(ctx) })
+	group.Go(func() { outbox.Run(ctx, member) })
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		group.Wait()
+		_ = member.Leave(context.Background())
+		n.log.Close()
+		pool.Close()
+	})
+	t.Cleanup(n.stop)
+	return n
+}
+
+func (n *node) append(stream string, expected int64, change domain.Change) {
+	n.t.Helper()
+	_, err := n.directory.Append(n.t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Expected: expected,
+		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}}}}})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// awaitNone waits until nothing is to be sent.
+func (n *node) awaitNone() {
+	n.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		waiting, err := mail.Waiting(n.t.Context(), n.pool)
+		if err != nil || time.Now().After(deadline) {
+			n.t.Fatalf("%d wait, %v", waiting, err)
+		}
+		if waiting == 0 {
+			return
+		}
+	}
+}
+
+// Alerts go to everybody by one of two nodes, also what a server did not take at first, or
+// what a node that is gone has left; what was acknowledged does not.
+func TestAlertsAreSent(t *testing.T) {
+	var p post
+	server := "smtp://alerts%40clinic.test:p%40ss@" + p.serve(t)
+	url := testdb.New(t)
+	p.refuses.Store(true)
+	n := start(t, url, server)
+	w := domain.WebhookID(uuid.New())
+	n.append(w.Stream(), 0, domain.WebhookRegistered{ID: w, Number: 7, Name: "Лаборатория", Events: []string{"*"}, PayloadVersion: domain.PayloadV1, Active: true})
+	key := domain.AlertKey{Webhook: w, Kind: domain.AlertGivenUp}
+	id := domain.AlertID(uuid.New())
+	n.append(key.Stream(), 0, domain.WebhookAlertRaised{ID: id, WebhookID: w, Kind: key.Kind, Message: "a delivery ran out of retries"})
+	if err := <-n.tried; err == nil || !strings.Contains(err.Error(), "not now") {
+		t.Errorf("tried with %v", err)
+	}
+	n.stop()
+	p.refuses.Store(false)
+	nodes := []*node{start(t, url, server), start(t, url, server)}
+	got := <-p.got
+	if got.to != " duty@clinic.test it@clinic.test" || got.user != "alerts@clinic.test" {
+		t.Errorf("sent to%s by %s", got.to, got.user)
+	}
+	if want := "[MediLab] A delivery was given up: Лаборатория (webhook 7)"; got.subject != want {
+		t.Errorf("the subject is %q, want %q", got.subject, want)
+	}
+	for _, want := range []string{"Доставка не удалась", "a delivery ran out of retries", "https://hooks.clinic.test/admin#/webhooks/" + w.String() + "/calls?status=failed"} {
+		if !strings.Contains(got.text, want) {
+			t.Errorf("the text lacks %q:\n%s", want, got.text)
+		}
+	}
+	nodes[0].awaitNone()
+	nodes[1].append(key.Stream(), 1, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: key.Kind, Message: "delivered"})
+	if got := <-p.got; !strings.Contains(got.subject, "Resolved: A delivery was given up") || !strings.Contains(got.text, "Снято: ") {
+		t.Errorf("%+v", got)
+	}
+	nodes[0].append(key.Stream(), 2, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: key.Kind, Acknowledged: true})
+	nodes[0].append(domain.AlertKey{Kind: domain.AlertNode}.Stream(), 0, domain.WebhookAlertRaised{ID: id, Kind: domain.AlertNode, Message: "the server web/1 lacks memory"})
+	if got := <-p.got; got.subject != "[MediLab] A server lacks something, deliveries wait" || !strings.Contains(got.text, "/admin#/alerts") {
+		t.Errorf("%+v", got)
+	}
+	nodes[0].awaitNone()
+	if len(p.got) > 0 {
+		t.Errorf("sent too: %+v", <-p.got)
+	}
+}
+
+func TestParseServer(t *testing.T) {
+	for _, wrong := range [][2]string{{"mail.clinic.test", "a@b.test"}, {"http://mail.clinic.test", "a@b.test"}, {"smtp://", "a@b.test"},
+		{"smtp://u:secret@h:x", "a@b.test"}, {"smtp://u:secret@h", "nobody"}, {"smtp://u:secret@h", ""}} {
+		if _, err := mail.ParseServer(wrong[0], wrong[1]); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %v", wrong, err)
+		}
+	}
+	for _, right := range []string{"smtp://h", "smtps://u:p@h", "smtp://u:p@h:2525?from=hooks@b.test"} {
+		if _, err := mail.ParseServer(right, "a@b.test, c@d.test"); err != nil {
+			t.Errorf("%q: %v", right, err)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package mail
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	netmail "net/mail"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	gomail "github.com/wneessen/go-mail"
+)
+
+// Server is an SMTP server, and who gets what is sent by it.
+type Server struct {
+	host    string
+	options []gomail.Option
+	from    string
+	to      []string
+}
+
+// ParseServer reads a URL as smtp://user:password@host:port, or smtps:// for a connection
+// that is encrypted from its beginning, and addresses, with commas between them. The query
+// from= is the sender's address. Its errors hold no password.
+func ParseServer(text, recipients string) (*Server, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.Scheme != "smtp" && u.Scheme != "smtps" {
+		return nil, errors.New("must be a URL as smtp://user:password@mail.example.com:587 or smtps://")
+	}
+	s := &Server{host: u.Hostname(), from: u.Query().Get("from")}
+	user, port := u.User.Username(), 25
+	switch {
+	case u.Port() != "":
+		port, err = strconv.Atoi(u.Port())
+	case u.Scheme == "smtps":
+		port = 465
+	case user != "":
+		port = 587
+	}
+	if err != nil {
+		return nil, errors.New("has no port that is a number")
+	}
+	s.options = append(s.options, gomail.WithPort(port), gomail.WithTimeout(sendTimeout/4), gomail.WithTLSPolicy(gomail.TLSOpportunistic))
+	if u.Scheme == "smtps" {
+		s.options = append(s.options, gomail.WithSSL())
+	}
+	if user != "" {
+		password, _ := u.User.Password()
+		s.options = append(s.options, gomail.WithSMTPAuth(authOf(s.host)), gomail.WithUsername(user), gomail.WithPassword(password))
+	}
+	if s.from == "" && strings.Contains(user, "@") {
+		s.from = user
+	} else if s.from == "" {
+		s.from = "medilab-webhooks@" + s.host
+	}
+	list, err := netmail.ParseAddressList(recipients)
+	if err != nil {
+		return nil, errors.New("needs addresses of recipients, with commas between them")
+	}
+	for _, a := range list {
+		s.to = append(s.to, a.String())
+	}
+	return s, nil
+}
+
+// authOf returns how to authenticate: without encryption a password goes to this machine only.
+func authOf(host string) gomail.SMTPAuthType {
+	if addr, err := netip.ParseAddr(host); host == "localhost" || err == nil && addr.IsLoopback() {
+		return gomail.SMTPAuthPlainNoEnc
+	}
+	return gomail.SMTPAuthAutoDiscover
+}
+
+// Trust makes the server's certificate be checked by these authorities.
+func (s *Server) Trust(authorities *x509.CertPool) {
+	s.options = append(s.options, gomail.WithTLSConfig(&tls.Config{ServerName: s.host, RootCAs: authorities, MinVersion: tls.VersionTLS12}))
+}
+
+// Send implements Sender.
+func (s *Server) Send(ctx context.Context, subject, text string) error {
+	m := gomail.NewMsg()
+	if err := m.From(s.from); err != nil {
+		return fmt.Errorf("the sender's address: %w", err)
+	}
+	if err := m.To(s.to...); err != nil {
+		return fmt.Errorf("the recipients' addresses: %w", err)
+	}
+	m.Subject(subject)
+	m.SetGenHeader("Auto-Submitted", "auto-generated")
+	m.SetBodyString(gomail.TypeTextPlain, text)
+	client, err := gomail.NewClient(s.host, s.options...)
+	if err != nil {
+		return err
+	}
+	return client.DialAndSendWithContext(ctx, m)
+}
