@@ -93,7 +93,8 @@ type Attempt struct {
 	// Batch is the events of a batch, nil when it is none. Then Event and
 	// OccurredAt are not used.
 	Batch    []domain.BatchEvent
-	Sequence int64 // of an event; 0: none
+	Sequence int64           // of an event; 0: none
+	Replay   domain.ReplayID // that asked for it; zero: none
 	// Allowed is asked right before the call leaves. When it says no, nothing is
 	// sent and the outcome is OutcomeWithheld. Nil allows.
 	Allowed func() bool
@@ -118,7 +119,7 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	eventType, version := at.format()
 	call := domain.Call{
 		EventID: at.EventID, EventType: eventType, WebhookID: w.ID, WebhookVersion: w.Version,
-		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now, Sequence: at.Sequence,
+		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now, Sequence: at.Sequence, ReplayID: at.Replay,
 	}
 	ready, err := a.prepare(at.Webhook)
 	if err != nil {
@@ -159,7 +160,7 @@ func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.
 		EventType: domain.EventType(at.Event.EventType), EventData: at.Fields.Of(at.Event.EventData),
 		EventID: uuid.UUID(at.EventID), WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery),
 		CorrelationID: at.Event.CorrelationID, Source: at.Event.Source,
-		OccurredAt: at.OccurredAt, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence,
+		OccurredAt: at.OccurredAt, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence, ReplayID: at.Replay,
 	}
 	const envelope = 512
 	body := domain.AppendPayload(make([]byte, 0, len(payload.EventData)+envelope), at.Webhook.PayloadVersion, payload)
@@ -174,7 +175,7 @@ func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, []do
 		}
 	}
 	payload := domain.BatchPayload{
-		Events: at.Batch, WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery), Timestamp: now, Attempt: at.Number,
+		Events: at.Batch, WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery), Timestamp: now, Attempt: at.Number, ReplayID: at.Replay,
 	}
 	version := at.Webhook.PayloadVersion.BatchVersion()
 	size := domain.BatchMemberBytes

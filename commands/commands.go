@@ -25,6 +25,7 @@ type Commands struct {
 	Attempter *Attempter
 	Queue     Queue
 	Pool      *pgxpool.Pool // for webhook numbers
+	Failed    FailedDeliveries
 
 	former   formerKeys
 	changing [64]sync.Mutex // see changeWebhook

@@ -15,6 +15,18 @@ type Queue interface {
 	// WaitingBehind returns, for each of the deliveries that waits for another of its key,
 	// the one directly before it.
 	WaitingBehind(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error)
+	// OfReplay returns what the replay asked for and has not ended.
+	OfReplay(ctx context.Context, id domain.ReplayID) ([]Replayed, error)
+}
+
+// Replayed is a delivery that a replay asked for, in the queue.
+type Replayed struct {
+	ID        domain.DeliveryID
+	EventID   domain.EventID // of a batch: its first member's
+	WebhookID domain.WebhookID
+	Version   int64
+	Free      bool // no node has it
+	Due       bool // it is on its way, or waits to be: not for the time of a retry
 }
 
 // delivery returns a delivery as it stands. One that nobody tried yet has no

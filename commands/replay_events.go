@@ -2,200 +2,89 @@ package commands
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"crypto/sha256"
+	"encoding/hex"
 
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// maxReplay bounds what one replay remembers while it looks through the log.
-const maxReplay = 1_000_000
-
-// ReplayEvents asks for the events of a range that match the webhook as it is now
-// to be sent to it again, and to nobody else. It returns how many they are, with an
-// id when that is in the log: from there on the replay goes on by itself (see
-// Replays). Dry, it only counts them. The catalogue has the types that can be asked for.
-func (c *Commands) ReplayEvents(ctx context.Context, caller Caller, catalog domain.Catalog, id domain.WebhookID, spec domain.ReplaySpec, dry bool) (domain.ReplayID, int, error) {
-	w, err := c.webhook(ctx, id)
+// StartReplay starts a replay, or a retry of all that failed, and returns its id. From
+// there on it goes on by itself (see Replays). Asked for again with the same key, it starts
+// nothing and returns the id of the first. The catalogue has the types that can be asked for.
+func (c *Commands) StartReplay(ctx context.Context, caller Caller, catalog domain.Catalog, spec domain.ReplaySpec, key string) (domain.ReplayID, error) {
+	w, err := c.replayed(ctx, catalog, spec)
 	if err != nil {
-		return domain.ReplayID{}, 0, err
-	}
-	if err := domain.CheckReplay(catalog, spec); err != nil {
-		return domain.ReplayID{}, 0, err
-	}
-	looking := replaying{log: c.Log, queue: c.Queue, webhook: w, spec: spec}
-	matched, err := looking.count(ctx)
-	if err != nil || dry {
-		return domain.ReplayID{}, matched, Failed("find what to replay", err)
+		return domain.ReplayID{}, err
 	}
 	unique, err := uuid.NewV7()
 	if err != nil {
-		return domain.ReplayID{}, 0, domain.Internal("name a replay", err)
+		return domain.ReplayID{}, domain.Internal("name a replay", err)
 	}
-	replay := domain.ReplayID(unique)
-	changes := []domain.Change{domain.ReplayRequested{
-		ID: replay, WebhookID: w.ID, From: spec.From, To: spec.To, EventTypes: spec.EventTypes,
-		OnlyFailed: spec.OnlyFailed, Matched: matched, WebhookVersion: w.Version,
-	}}
-	if matched == 0 {
-		changes = append(changes, domain.ReplayCompleted{})
+	requested := spec.Requested()
+	sum := sha256.Sum256(domain.AppendJSON([]byte("replay"), requested))
+	used := domain.IdempotencyKeyUsed{EventIDs: []domain.EventID{}, ReplayID: domain.ReplayID(unique), BodyHash: hex.EncodeToString(sum[:])}
+	requested.ID, requested.WebhookVersion = used.ReplayID, w.Version
+	unit := caller.unit(requested.ID.Stream(), 0, requested)
+	if key == "" {
+		_, err := c.Directory.Append(ctx, unit)
+		return requested.ID, Failed("start a replay", err)
 	}
-	_, err = c.append(ctx, caller, replay.Stream(), 0, changes...)
-	return replay, matched, Failed("replay", err)
+	stream := domain.KeyStream(caller.Actor, key)
+	unit.Writes = append(unit.Writes, eventstore.Write{Stream: stream, Events: newEvents(used), Metadata: caller.metadata()})
+	if _, err = c.Directory.Append(ctx, unit); !eventstore.IsConflict(err) {
+		return requested.ID, Failed("start a replay", err)
+	}
+	reserved, before, err := c.usedKey(ctx, caller, stream)
+	if err == nil && (reserved == nil || before.BodyHash != used.BodyHash) {
+		err = errOtherBody
+	}
+	return before.ReplayID, err
 }
 
-// replaying is what one replay looks for in the log.
-type replaying struct {
-	log     *eventstore.Log
-	queue   Queue
-	webhook domain.Webhook // whose events and filters decide
-	spec    domain.ReplaySpec
-	before  eventstore.Position // events from here on are not for it; 0: all of now
-}
-
-// replayed is an event to send again.
-type replayed struct {
-	event domain.EventID
-	size  int
-	line  domain.Line
-}
-
-func (r *replaying) delivery(e replayed) domain.DeliveryID {
-	return domain.DeliveryOf(e.event, r.webhook.ID)
-}
-
-// replayChunk is how many deliveries are looked at, and asked for, at once.
-const replayChunk = 400
-
-// errEnough ends a reading of the log early.
-var errEnough = errors.New("enough was read")
-
-// matching returns the events of the range that match, in the order of the log.
-func (r *replaying) matching(ctx context.Context) (found []replayed, err error) {
-	wanted, err := domain.NewMatcher(r.webhook.Events, r.webhook.Filters)
-	if err != nil {
-		return nil, err
-	}
-	narrowed := wanted
-	if r.spec.EventTypes != nil {
-		if narrowed, err = domain.NewMatcher(r.spec.EventTypes, nil); err != nil {
-			return nil, err
-		}
-	}
-	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: r.spec.From, To: r.spec.To}
-	err = r.log.Compute(ctx, 0, triggered, func(e eventstore.Event) error {
-		if r.before > 0 && e.Position >= r.before {
-			return errEnough
-		}
-		event, ok := e.Value.(domain.EventTriggered)
-		_, id, err := domain.ParseStream(e.Stream)
-		if !ok || err != nil {
-			return nil // no event that could be sent
-		}
-		eventType, doc := domain.EventType(event.EventType), filter.Parse(event.EventData)
-		if narrowed.Match(eventType, doc) && wanted.Match(eventType, doc) {
-			found = append(found, replayed{domain.EventID(id), len(event.EventData), r.webhook.LineOf(event.EventData)})
-		}
-		if len(found) > maxReplay {
-			return domain.Invalid("to", fmt.Sprintf("makes a range with more than %d matching events; narrow it", maxReplay))
-		}
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
-	return found, err
-}
-
-// count returns how many of what matches a replay would send.
-func (r *replaying) count(ctx context.Context) (n int, err error) {
-	found, err := r.matching(ctx)
+// CountReplay returns how many deliveries a replay would send.
+func (c *Commands) CountReplay(ctx context.Context, catalog domain.Catalog, spec domain.ReplaySpec) (int, error) {
+	w, err := c.replayed(ctx, catalog, spec)
 	if err != nil {
 		return 0, err
 	}
-	for len(found) > 0 {
-		chunk := found[:min(replayChunk, len(found))]
-		states, err := r.states(ctx, chunk)
-		if err != nil {
-			return 0, err
-		}
-		wanted, err := r.wanted(ctx, states)
-		if err != nil {
-			return 0, err
-		}
-		for _, yes := range wanted {
-			if yes {
-				n++
-			}
-		}
-		found = found[len(chunk):]
+	replays := c.replays()
+	all, err := replays.candidates(ctx, spec, w, 0, 0)
+	if err != nil {
+		return 0, Failed("find what to replay", err)
 	}
-	return n, nil
+	matched, err := replays.count(ctx, spec, all, func(context.Context) (bool, error) { return true, nil })
+	return matched, Failed("find what to replay", err)
 }
 
-// states returns where the deliveries of the events to the webhook stand.
-func (r *replaying) states(ctx context.Context, events []replayed) ([]domain.Delivery, error) {
-	states := make([]domain.Delivery, len(events))
-	at := make(map[string]int, len(events))
-	streams, ids := make([]string, len(events)), make([]domain.DeliveryID, len(events))
-	for i, e := range events {
-		ids[i], streams[i] = r.delivery(e), r.delivery(e).Stream()
-		at[streams[i]] = i
-	}
-	history, err := r.log.LoadAll(ctx, streams)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range history {
-		if change, ok := e.Value.(domain.Change); ok {
-			states[at[e.Stream]] = states[at[e.Stream]].Evolve(change, e.RecordedAt)
+// replayed returns the webhook of a replay, the zero value if it is of all.
+func (c *Commands) replayed(ctx context.Context, catalog domain.Catalog, spec domain.ReplaySpec) (w domain.Webhook, err error) {
+	if spec.WebhookID != (domain.WebhookID{}) {
+		if w, err = c.webhook(ctx, spec.WebhookID); err != nil {
+			return w, err
 		}
 	}
-	untried, err := r.queue.Untried(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	for i, id := range ids {
-		if _, ok := untried[id]; ok && states[i].Version == 0 {
-			states[i].State = domain.DeliveryPending
-		}
-	}
-	return states, nil
+	return w, domain.CheckReplay(catalog, spec)
 }
 
-// wanted tells which of the deliveries the replay sends. One that went in a batch
-// stands as the batch does.
-func (r *replaying) wanted(ctx context.Context, states []domain.Delivery) ([]bool, error) {
-	batches := map[string]domain.Delivery{}
-	var streams []string
-	for _, d := range states {
-		if stream := d.BatchID.Stream(); d.State == domain.DeliveryJoined {
-			if _, known := batches[stream]; !known {
-				streams, batches[stream] = append(streams, stream), domain.Delivery{}
-			}
-		}
-	}
-	if len(streams) > 0 {
-		history, err := r.log.LoadAll(ctx, streams)
+func (c *Commands) replays() *Replays {
+	return &Replays{Log: c.Log, Directory: c.Directory, Queue: c.Queue, Pool: c.Pool, Failed: c.Failed}
+}
+
+// ChangeReplay appends what decide says of a replay of the webhook; zero: of any.
+func (c *Commands) ChangeReplay(ctx context.Context, caller Caller, webhook domain.WebhookID, id domain.ReplayID, decide func(domain.Replay) ([]domain.Change, error)) error {
+	_, err := c.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
+		replay, events, err := c.replays().load(ctx, id)
 		if err != nil {
-			return nil, err
+			return unit, err
 		}
-		for _, e := range history {
-			if change, ok := e.Value.(domain.Change); ok {
-				batches[e.Stream] = batches[e.Stream].Evolve(change, e.RecordedAt)
-			}
+		if len(events) == 0 || webhook != (domain.WebhookID{}) && replay.Request.WebhookID != webhook {
+			return unit, domain.NotFound("replay")
 		}
-	}
-	wanted := make([]bool, len(states))
-	for i, d := range states {
-		if d.State == domain.DeliveryJoined {
-			d = d.In(batches[d.BatchID.Stream()])
-		}
-		wanted[i] = d.ReplayWants(r.spec.OnlyFailed)
-	}
-	return wanted, nil
+		changes, err := decide(replay)
+		return caller.unit(id.Stream(), events[len(events)-1].Version, changes...), err
+	})
+	return Failed("change a replay", err)
 }

@@ -1,10 +1,11 @@
 package commands
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -14,15 +15,16 @@ import (
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
-// Replays goes on with replays that were requested, from where the log says they
-// are: it does not matter who began one, nor what became of him. Two that go on
-// with the same one do no harm: a chunk is in the replay's stream at its version or
-// not at all. All fields are required.
+// Replays works on replays that were requested, from where the log says they are: it does
+// not matter who worked on one before, nor what became of it. Two that work on the same one
+// do no harm: what is asked for is in the replay's stream at its version or not at all. All
+// fields are required.
 type Replays struct {
 	Log       *eventstore.Log
 	Directory *Directory
 	Queue     Queue
 	Pool      *pgxpool.Pool
+	Failed    FailedDeliveries
 }
 
 // Unfinished lists the replays that are to go on, the oldest first, of those whose
@@ -50,87 +52,64 @@ func (r *Replays) Unfinished(ctx context.Context, from domain.ReplayID) ([]domai
 	var replays []domain.ReplayID
 	for i := range requests {
 		requested, ok := requests[i].Value.(domain.ReplayRequested)
-		if ok && !(domain.Replay{}).Evolve(requested).Completed {
+		if ok && !(domain.Replay{}).Evolve(requested, requests[i].RecordedAt).Completed {
 			replays = append(replays, requested.ID)
 		}
 	}
 	return replays, nil
 }
 
-// Continue asks for all that a replay has not asked for yet. It is done when it
-// returns nil, unless somebody else went on with it at the same time.
-func (r *Replays) Continue(ctx context.Context, id domain.ReplayID) error {
-	p, err := r.progress(ctx, id)
-	if err != nil || p.replay.Completed {
-		return err
+// load returns a replay as it stands, and the events that say so: the first of its stream,
+// and the last ones.
+func (r *Replays) load(ctx context.Context, id domain.ReplayID) (replay domain.Replay, events []eventstore.Event, err error) {
+	if events, err = r.Log.LoadFrom(ctx, id.Stream(), domain.ReplayQueued{}.ChangeType()); err != nil {
+		return replay, nil, err
 	}
-	ctx = cpulimit.WithCaller(ctx, p.caller.Actor)
-	found, err := p.matching(ctx)
-	if err != nil {
-		return fmt.Errorf("go on with replay %s: %w", id, err)
-	}
-	left := found[:0]
-	for _, e := range found {
-		if !p.queued[p.delivery(e)] {
-			left = append(left, e)
-		}
-	}
-	for {
-		chunk := left[:min(replayChunk, len(left))]
-		left = left[len(chunk):]
-		if w, _ := r.Directory.Webhook(p.webhook.ID); w.Deleted { // not one that is not known here yet
-			chunk, left = nil, nil // there is nobody to send to any more
-		}
-		err := r.ask(ctx, p, chunk, len(left) == 0)
-		if errors.Is(err, errReplayedElsewhere) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("go on with replay %s: %w", id, err)
-		}
-		if len(left) == 0 {
-			return nil
-		}
-	}
-}
-
-// progress is one replay on its way into the log.
-type progress struct {
-	replaying
-	id     domain.ReplayID
-	caller Caller // who requested it
-	replay domain.Replay
-	queued map[domain.DeliveryID]bool
-}
-
-func (r *Replays) progress(ctx context.Context, id domain.ReplayID) (*progress, error) {
-	events, err := r.Log.Load(ctx, id.Stream())
-	if err != nil {
-		return nil, err
-	}
-	p := &progress{id: id, queued: map[domain.DeliveryID]bool{}}
 	for i := range events {
 		change, ok := events[i].Value.(domain.Change)
 		if !ok {
-			return nil, fmt.Errorf("replay %s cannot be read: %w", id, events[i].Err)
+			return replay, nil, fmt.Errorf("replay %s cannot be read: %w", id, events[i].Err)
 		}
-		p.replay = p.replay.Evolve(change)
+		replay = replay.Evolve(change, events[i].RecordedAt)
 	}
-	if len(events) == 0 || p.replay.Completed {
-		return p, nil
+	return replay, events, nil
+}
+
+const (
+	// replayPoll is how soon a replay looks what became of what other nodes have of it.
+	replayPoll = 100 * time.Millisecond
+	// replayPause is the least time between two steps, so that each finds several ends.
+	replayPause = 10 * time.Millisecond
+)
+
+// Run works on a replay until it is over or paused, or ctx ends. A token in wake says that
+// a delivery of it has ended.
+func (r *Replays) Run(ctx context.Context, id domain.ReplayID, wake <-chan struct{}) error {
+	j := &job{r: r, id: id}
+	for {
+		wait, over, err := j.step(ctx)
+		if eventstore.IsConflict(err) { // something was asked of it, or of one of its deliveries
+			j.feed, err = nil, nil
+		}
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("go on with replay %s: %w", id, err)
+		}
+		if over || ctx.Err() != nil || !sleep(ctx, replayPause, nil) || !sleep(ctx, wait-replayPause, wake) {
+			return nil
+		}
 	}
-	for _, d := range p.replay.Queued {
-		p.queued[d] = true
+}
+
+// sleep reports whether ctx goes on. A token in wake ends it early.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-wake:
+	case <-timer.C:
 	}
-	if p.caller, err = callerOf(events[0]); err != nil {
-		return nil, err
-	}
-	asked := p.replay.Request
-	p.replaying = replaying{log: r.Log, queue: r.Queue, before: events[0].Position, spec: domain.ReplaySpec{
-		From: asked.From, To: asked.To, EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
-	}}
-	p.webhook, err = r.webhookAt(ctx, asked.WebhookID, asked.WebhookVersion)
-	return p, err
+	return ctx.Err() == nil
 }
 
 // webhookAt returns the webhook as it was at the version.
@@ -152,67 +131,117 @@ func (r *Replays) webhookAt(ctx context.Context, id domain.WebhookID, version in
 	return w, nil
 }
 
-var errReplayedElsewhere = errors.New("another node goes on with the replay")
+// job is a replay that is worked on.
+type job struct {
+	r       *Replays
+	id      domain.ReplayID
+	replay  domain.Replay
+	spec    domain.ReplaySpec
+	caller  Caller              // who requested it
+	before  eventstore.Position // where it was requested: what came later is not for it
+	version int64
+	feed    *feed // nil: to be read from where the log says the replay is
+}
 
-// ask asks for the deliveries of a chunk that the replay wants as they stand now.
-// They are in the replay's stream if they are in the deliveries'; no transaction
-// holds the log for long.
-func (r *Replays) ask(ctx context.Context, p *progress, chunk []replayed, last bool) error {
-	var changes []domain.Change
-	raced := false
-	_, err := r.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
-		if raced {
-			if now, err := r.Log.Load(ctx, p.id.Stream()); err != nil || int64(len(now)) != p.replay.Version {
-				return eventstore.Unit{}, cmp.Or(err, errReplayedElsewhere)
-			}
-		}
-		raced = true
-		var unit eventstore.Unit
-		var err error
-		unit, changes, err = p.request(ctx, chunk, last)
-		return unit, err
-	})
-	if err == nil {
-		p.replay.Version += int64(len(changes))
+// step does the next of a replay. It returns how long to wait for what follows, and whether
+// nothing does for now.
+func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err error) {
+	replay, events, err := j.r.load(ctx, j.id)
+	if err != nil || len(events) == 0 {
+		return 0, true, err
 	}
+	if j.caller, err = callerOf(events[0]); err != nil {
+		return 0, true, err
+	}
+	j.replay, j.spec, j.before, j.version = replay, replay.Request.Spec(), events[0].Position, events[len(events)-1].Version
+	ctx = cpulimit.WithCaller(ctx, j.caller.Actor)
+	switch {
+	case replay.Completed:
+		return 0, true, nil
+	case replay.Cancelled:
+		return j.withdraw(ctx)
+	case replay.Paused:
+		return 0, true, nil
+	case !replay.Counted:
+		return 0, false, j.count(ctx)
+	}
+	return j.goOn(ctx)
+}
+
+// append appends changes to the replay's stream.
+func (j *job) append(ctx context.Context, changes ...domain.Change) error {
+	_, err := j.r.Directory.Append(ctx, eventstore.Unit{Writes: []eventstore.Write{j.write(j.id.Stream(), j.version, changes...)}})
 	return err
 }
 
-// request is what asks for the deliveries of a chunk, and what of it the replay's own
-// stream gets.
-func (p *progress) request(ctx context.Context, chunk []replayed, last bool) (unit eventstore.Unit, changes []domain.Change, err error) {
-	states, err := p.states(ctx, chunk)
+func (j *job) write(stream string, expected int64, changes ...domain.Change) eventstore.Write {
+	metadata := j.caller.metadata()
+	metadata.CausationID = j.id.String()
+	return eventstore.Write{Stream: stream, Expected: expected, Events: newEvents(changes...), Metadata: metadata}
+}
+
+// causeOf returns the id in an event's metadata of what led to it.
+func causeOf(e eventstore.Event) string {
+	var by struct {
+		Cause string `json:"causation_id"`
+	}
+	_ = json.Unmarshal(e.Metadata, &by) // what does not decode names none
+	return by.Cause
+}
+
+// candidates returns what the replay may ask for, from a position on.
+func (j *job) candidates(ctx context.Context, from eventstore.Position) (candidates, error) {
+	w, err := j.r.webhookAt(ctx, j.spec.WebhookID, j.replay.Request.WebhookVersion)
 	if err != nil {
-		return unit, nil, err
+		return nil, err
 	}
-	wanted, err := p.wanted(ctx, states)
+	return j.r.candidates(ctx, j.spec, w, from, j.before)
+}
+
+// count counts what the replay is to send, unless something is asked of it meanwhile.
+func (j *job) count(ctx context.Context) error {
+	all, err := j.candidates(ctx, 0)
 	if err != nil {
-		return unit, nil, err
+		return err
 	}
-	metadata := p.caller.metadata()
-	metadata.CausationID = p.id.String()
-	var queued domain.ReplayQueued
-	for i, e := range chunk {
-		if !wanted[i] {
-			continue // somebody else asked meanwhile
+	n, err := j.r.count(ctx, j.spec, all, func(ctx context.Context) (bool, error) {
+		_, events, err := j.r.load(ctx, j.id)
+		return err == nil && events[len(events)-1].Version == j.version, err
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return j.append(ctx, domain.ReplayCounted{Matched: n})
+}
+
+// withdraw ends what a cancelled replay has asked for and nobody works on. What is on its
+// way ends first.
+func (j *job) withdraw(ctx context.Context) (wait time.Duration, over bool, err error) {
+	waiting, err := j.r.Queue.OfReplay(ctx, j.id)
+	if err != nil {
+		return 0, true, err
+	}
+	if len(waiting) == 0 {
+		return 0, true, j.append(ctx, domain.ReplayCompleted{})
+	}
+	var units []eventstore.Unit
+	for _, d := range waiting {
+		if !d.Free {
+			continue
 		}
-		retry, err := domain.DecideRetry(states[i], p.webhook, e.event, e.size)
-		if err != nil {
-			return unit, nil, err
+		var ended domain.Change = domain.DeliveryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, Reason: domain.CancelReplay, ReplayID: j.id}
+		if j.spec.Kind == domain.KindRetry {
+			ended = domain.DeliveryRetryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, ReplayID: j.id}
 		}
-		retry.Line = e.line
-		id := p.delivery(e)
-		queued.Deliveries = append(queued.Deliveries, id)
-		unit.Writes = append(unit.Writes, eventstore.Write{Stream: id.Stream(), Expected: states[i].Version, Events: newEvents(retry), Metadata: metadata})
+		units = append(units, eventstore.Unit{Writes: []eventstore.Write{j.write(d.ID.Stream(), d.Version, ended)}})
 	}
-	if len(unit.Writes) > 0 {
-		changes = append(changes, queued)
+	for _, err := range j.r.Log.AppendEach(ctx, units) {
+		if err != nil && !eventstore.IsConflict(err) {
+			return 0, true, err
+		}
 	}
-	if last {
-		changes = append(changes, domain.ReplayCompleted{})
-	}
-	if len(changes) > 0 {
-		unit.Writes = append(unit.Writes, eventstore.Write{Stream: p.id.Stream(), Expected: p.replay.Version, Events: newEvents(changes...), Metadata: metadata})
-	}
-	return unit, changes, nil
+	return replayPoll, false, nil
 }

@@ -42,6 +42,7 @@ func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
 		at:          p.Timestamp,
 		version:     v,
 		sequence:    p.Sequence,
+		replayID:    p.ReplayID,
 	}.headers(body, signer)
 }
 
@@ -59,6 +60,7 @@ func BatchHeaders(v PayloadVersion, p BatchPayload, body []byte, signer Signer) 
 		attempt:     p.Attempt,
 		at:          p.Timestamp,
 		version:     v,
+		replayID:    p.ReplayID,
 	}.headers(body, signer)
 }
 
@@ -72,7 +74,8 @@ type callHead struct {
 	attempt     int
 	at          time.Time
 	version     PayloadVersion
-	sequence    int64 // 0: none
+	sequence    int64    // 0: none
+	replayID    ReplayID // zero: none
 }
 
 func (c callHead) headers(body []byte, signer Signer) []Header {
@@ -100,6 +103,9 @@ func (c callHead) headers(body []byte, signer Signer) []Header {
 	)
 	if c.sequence != 0 {
 		headers = append(headers, Header{"X-Webhook-Sequence", strconv.FormatInt(c.sequence, 10)})
+	}
+	if c.replayID != (ReplayID{}) {
+		headers = append(headers, Header{"X-Webhook-Replay", c.replayID.String()})
 	}
 	if signer.Current != nil {
 		signatures := signer.Current.AppendStandard(nil, delivery, c.at, body)

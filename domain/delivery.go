@@ -74,7 +74,8 @@ type Call struct {
 	Sequence       int64          `json:"sequence,omitempty"` // the number that was sent; 0: none
 	Ordered        bool           `json:"ordered,omitempty"`  // the delivery is in a line
 	// BodyHash is the SHA-256 of the body that was sent; records of older versions have none.
-	BodyHash []byte `json:"body_sha256,omitempty"`
+	BodyHash []byte   `json:"body_sha256,omitempty"`
+	ReplayID ReplayID `json:"replay_id,omitzero"` // that asked for it; zero: none
 }
 
 // DeliverySucceeded ends a delivery well.
@@ -118,7 +119,8 @@ type DeliveryCancelled struct {
 	WebhookID WebhookID    `json:"webhook_id"`
 	Reason    CancelReason `json:"reason"`
 	// Was is DeliveryFailed if the delivery had given up; else it was pending.
-	Was DeliveryState `json:"was,omitempty"`
+	Was      DeliveryState `json:"was,omitempty"`
+	ReplayID ReplayID      `json:"replay_id,omitzero"` // that had asked for it; zero: none
 }
 
 // CancelReason says who wanted a delivery to end.
@@ -128,6 +130,7 @@ type CancelReason string
 const (
 	CancelWebhookDeleted CancelReason = "webhook_deleted"
 	CancelRequested      CancelReason = "requested"
+	CancelReplay         CancelReason = "replay_cancelled"
 )
 
 // DeliveryRetryRequested asks for an attempt now, even after the end. The
@@ -135,9 +138,18 @@ const (
 type DeliveryRetryRequested struct {
 	EventID   EventID   `json:"event_id"`
 	WebhookID WebhookID `json:"webhook_id"`
-	Attempt   int       `json:"attempt"`        // the number that the next attempt gets
-	Size      int       `json:"size"`           // bytes of event_data
-	Line      Line      `json:"line,omitempty"` // unless the delivery is in the queue
+	Attempt   int       `json:"attempt"`            // the number that the next attempt gets
+	Size      int       `json:"size"`               // bytes of event_data
+	ReplayID  ReplayID  `json:"replay_id,omitzero"` // that asks for it; zero: none
+	Line      Line      `json:"line,omitempty"`     // unless the delivery is in the queue
+}
+
+// DeliveryRetryCancelled takes back what a cancelled replay had asked for: the delivery has
+// failed, as before.
+type DeliveryRetryCancelled struct {
+	EventID   EventID   `json:"event_id"`
+	WebhookID WebhookID `json:"webhook_id"`
+	ReplayID  ReplayID  `json:"replay_id"`
 }
 
 // DeliveryOutcomeLate is the outcome of a call whose node had lost its lease:
@@ -158,6 +170,7 @@ func (DeliveryAttemptFailed) ChangeType() string  { return "delivery.attempt_fai
 func (DeliveryInterrupted) ChangeType() string    { return "delivery.interrupted" }
 func (DeliveryCancelled) ChangeType() string      { return "delivery.cancelled" }
 func (DeliveryRetryRequested) ChangeType() string { return "delivery.retry_requested" }
+func (DeliveryRetryCancelled) ChangeType() string { return "delivery.retry_cancelled" }
 func (DeliveryOutcomeLate) ChangeType() string    { return "delivery.outcome_late" }
 func (DeliveryTested) ChangeType() string         { return "delivery.tested" }
 
@@ -238,9 +251,12 @@ func (c *Call) form(f *form) {
 	numberOrNone(f, `,"sequence":`, &c.Sequence)
 	c.Ordered = f.optional(`,"ordered":true`, c.Ordered)
 	f.bytes(`,"body_sha256":`, &c.BodyHash)
+	if f.optional(`,"replay_id":`, c.ReplayID != ReplayID{}) {
+		id(f, "", &c.ReplayID)
+	}
 }
 
-var _ = register(DeliverySucceeded{}, DeliveryAttemptFailed{}, DeliveryInterrupted{}, DeliveryCancelled{}, DeliveryRetryRequested{}, DeliveryOutcomeLate{}, DeliveryTested{})
+var _ = register(DeliverySucceeded{}, DeliveryAttemptFailed{}, DeliveryInterrupted{}, DeliveryCancelled{}, DeliveryRetryRequested{}, DeliveryRetryCancelled{}, DeliveryOutcomeLate{}, DeliveryTested{})
 
 // DeliveryState is where a delivery stands.
 type DeliveryState string
@@ -273,6 +289,7 @@ type Delivery struct {
 	CancelReason  CancelReason
 	LastStatus    int
 	LastError     string
+	ReplayID      ReplayID // that asked for it last; zero: nobody, or somebody else
 	Version       int64
 }
 
@@ -311,7 +328,9 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 	case DeliveryRetryRequested:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.Retries, d.NextAttemptAt, d.GaveUp, d.CancelReason = DeliveryPending, 0, at, "", ""
-		d.BatchID = DeliveryID{}
+		d.BatchID, d.ReplayID = DeliveryID{}, c.ReplayID
+	case DeliveryRetryCancelled:
+		d.State, d.CancelReason, d.NextAttemptAt = DeliveryFailed, CancelReplay, time.Time{}
 	case DeliveryTested:
 		d = d.after(c.Call)
 		d.State = DeliveryFailed
@@ -361,7 +380,7 @@ func DecideInterruption(event EventID, eventType string, w Webhook, attempt int,
 
 // DecideCancel ends a delivery that is pending or has given up.
 func DecideCancel(d Delivery, event EventID, webhook WebhookID, reason CancelReason) (Change, error) {
-	cancelled := DeliveryCancelled{EventID: event, WebhookID: webhook, Reason: reason}
+	cancelled := DeliveryCancelled{EventID: event, WebhookID: webhook, Reason: reason, ReplayID: d.ReplayID}
 	switch d.State {
 	case "", DeliveryPending:
 	case DeliveryFailed:
@@ -372,12 +391,17 @@ func DecideCancel(d Delivery, event EventID, webhook WebhookID, reason CancelRea
 	return cancelled, nil
 }
 
-// DecideRetry asks for an attempt now. A deleted webhook takes none.
+// DecideRetry asks for an attempt now. A deleted webhook takes none. What waits for a replay
+// goes on to be the replay's.
 func DecideRetry(d Delivery, w Webhook, event EventID, size int) (DeliveryRetryRequested, error) {
 	if !w.Exists() {
 		return DeliveryRetryRequested{}, Conflict("the webhook of this delivery is deleted: there is nobody to deliver to")
 	}
-	return DeliveryRetryRequested{EventID: event, WebhookID: w.ID, Attempt: d.Attempts + 1, Size: size}, nil
+	asked := DeliveryRetryRequested{EventID: event, WebhookID: w.ID, Attempt: d.Attempts + 1, Size: size}
+	if d.State == DeliveryPending {
+		asked.ReplayID = d.ReplayID
+	}
+	return asked, nil
 }
 
 func jitterOf(id DeliveryID, attempt int) uint64 {

@@ -85,10 +85,11 @@ func DispatchOf(id EventID, change any) (EventDispatched, bool) {
 }
 
 // IdempotencyKeyUsed reserves a caller's key, in a stream named by the key, for
-// the events that came with it, or for the version that a rotation made.
+// the events that came with it, for the version that a rotation made, or for a replay.
 type IdempotencyKeyUsed struct {
 	EventIDs       []EventID `json:"event_ids"`
 	WebhookVersion int64     `json:"webhook_version,omitempty"`
+	ReplayID       ReplayID  `json:"replay_id,omitzero"`
 	BodyHash       string    `json:"body_hash"` // hex SHA-256 of what was asked, but never of a secret
 }
 

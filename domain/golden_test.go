@@ -40,6 +40,12 @@ func hashedCall() Call {
 	return call
 }
 
+func replayedCall() Call {
+	call := goldenCall()
+	call.ReplayID = goldenReplay
+	return call
+}
+
 func failedCall() Call {
 	call := goldenCall()
 	call.Outcome, call.Status, call.Error = OutcomeTimeout, 0, "no answer in 30 s"
@@ -107,12 +113,23 @@ var goldenChanges = []Change{
 	DeliveryInterrupted{EventID: goldenEvent, EventType: "patient.created", WebhookID: goldenWebhook, Attempt: 2, URL: "https://a.example/", Reason: "the process ended"},
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested},
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48},
+	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48, ReplayID: goldenReplay},
+	DeliveryRetryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, ReplayID: goldenReplay},
+	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelReplay, ReplayID: goldenReplay},
+	DeliverySucceeded{Call: replayedCall()},
+	IdempotencyKeyUsed{EventIDs: []EventID{}, ReplayID: goldenReplay, BodyHash: "9f86d081"},
 	DeliveryOutcomeLate{Call: goldenCall()},
 	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{EventID: goldenEvent, DeliveryID: goldenDelivery}}},
 	DeliveryJoinedBatch{EventID: goldenEvent, WebhookID: goldenWebhook, BatchID: BatchOf(goldenDelivery)},
 	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},
 	ReplayRequested{ID: goldenReplay, WebhookID: goldenWebhook, From: goldenTime, To: goldenTime.Add(time.Hour), EventTypes: []string{"patient.*"}, OnlyFailed: true, Matched: 2, WebhookVersion: 3},
 	ReplayQueued{Deliveries: []DeliveryID{goldenDelivery}},
+	ReplayRequested{ID: goldenReplay, Kind: KindRetry, EventTypes: []string{"patient.*"}, ResponseStatus: "5xx", Rate: 2.5},
+	ReplayCounted{Matched: 2},
+	ReplayQueued{Count: 2, Matched: 3, Next: 17},
+	ReplayPaused{},
+	ReplayResumed{},
+	ReplayCancelled{},
 	ReplayCompleted{},
 	WebhookAlertRaised{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertLowSuccessRate, Message: "72.5 % of the last 40 calls succeeded", Observed: 72.5, Limit: 90},
 	WebhookAlertRaised{ID: AlertID(goldenDelivery), Kind: AlertNode, Message: "the server web/7 lacks free local ports", Nodes: []NodeLack{{"web/7", LacksPorts}}},

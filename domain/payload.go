@@ -40,6 +40,7 @@ type Payload struct {
 	Timestamp     time.Time // when this attempt is made
 	Attempt       int       // from 1
 	Sequence      int64     // 0: none
+	ReplayID      ReplayID  // zero: no replay asked for it
 }
 
 // Times in bodies are RFC 3339 in UTC: the attempt's to the second, as the guide prints
@@ -64,6 +65,9 @@ func AppendPayload(dst []byte, v PayloadVersion, p Payload) []byte {
 		dst = appendOptional(dst, `,"correlation_id":`, p.CorrelationID)
 		dst = appendOptional(dst, `,"source":`, p.Source)
 		dst = appendTime(dst, `,"occurred_at":`, p.OccurredAt, millis)
+		if p.ReplayID != (ReplayID{}) {
+			dst = appendID(dst, `,"replay_id":`, uuid.UUID(p.ReplayID))
+		}
 		dst = append(dst, `,"payload_version":"2"`...)
 	}
 	return append(dst, '}')
@@ -90,6 +94,7 @@ type BatchPayload struct {
 	DeliveryID uuid.UUID // of the batch
 	Timestamp  time.Time // when this attempt is made
 	Attempt    int       // from 1
+	ReplayID   ReplayID  // zero: no replay asked for it
 }
 
 // BatchVersion returns the version of the bodies of batches: CloudEvents have a batched

@@ -57,6 +57,16 @@ func (l *Log) LoadFirst(ctx context.Context, streams []string) ([]Event, error) 
 		ORDER BY s.n`, streams)
 }
 
+// LoadFrom reads the first event of a stream, and those from the last of the type on, if it
+// has one: all that a fold needs of which such events hold the whole state.
+func (l *Log) LoadFrom(ctx context.Context, stream, last string) ([]Event, error) {
+	return l.query(ctx, `
+		WITH last AS (SELECT coalesce((SELECT version FROM medilab.events WHERE stream = $1 AND type = $2 ORDER BY version DESC LIMIT 1), 1) AS version)
+		SELECT `+eventColumns+` FROM medilab.events WHERE stream = $1 AND version = 1
+		UNION ALL (SELECT `+eventColumns+` FROM medilab.events
+			WHERE stream = $1 AND version > 1 AND version >= (SELECT version FROM last) ORDER BY version)`, stream, last)
+}
+
 // GetMany reads the events at the positions, in the order given. It stops early, but not
 // before the first, once it holds about maxPageBytes: the caller asks again for the rest.
 // A position that the log does not hold is left out.

@@ -20,10 +20,15 @@ func TestScopes(t *testing.T) {
 			"GET /api/v1/webhooks", "GET /api/v1/webhooks/1", "GET /api/v1/webhooks/1/history", "GET /api/v1/webhooks/1/stats", "GET /api/v1/webhooks/system/stats",
 			"GET /api/v1/webhooks/1/calls", "GET /api/v1/webhooks/1/calls/1", "GET /api/v1/webhooks/events", "GET /api/v1/webhooks/events/1",
 			"GET /api/v1/webhooks/events/1/deliveries", "GET /api/v1/webhooks/events/1/explain", "POST /api/v1/webhooks/1/backtest", "GET /api/v1/webhooks/1/replays/1",
+			"GET /api/v1/webhooks/1/replays", "GET /api/v1/webhooks/replays", "GET /api/v1/webhooks/replays/1",
 		},
 		domain.ScopeWebhooksWrite: {
 			"POST /api/v1/webhooks", "PUT /api/v1/webhooks/1", "POST /api/v1/webhooks/1/activate", "POST /api/v1/webhooks/1/rotate-secret",
-			"POST /api/v1/webhooks/1/deactivate", "POST /api/v1/webhooks/1/replay", "POST /api/v1/webhooks/1/test", "POST /api/v1/webhooks/deliveries/1/retry", "POST /api/v1/webhooks/deliveries/1/cancel",
+			"POST /api/v1/webhooks/1/deactivate", "POST /api/v1/webhooks/1/test", "POST /api/v1/webhooks/deliveries/1/retry", "POST /api/v1/webhooks/deliveries/1/cancel",
+		},
+		domain.ScopeReplaysWrite: {
+			"POST /api/v1/webhooks/1/replay", "POST /api/v1/webhooks/deliveries/retry", "POST /api/v1/webhooks/replays/1/pause", "POST /api/v1/webhooks/replays/1/resume",
+			"POST /api/v1/webhooks/replays/1/cancel", "POST /api/v1/webhooks/1/replays/1/pause", "POST /api/v1/webhooks/1/replays/1/resume", "POST /api/v1/webhooks/1/replays/1/cancel",
 		},
 		domain.ScopeAuditRead: {
 			"GET /api/v1/audit/events", "GET /api/v1/webhooks/1/history", "GET /api/v1/webhooks/events/1/deliveries", "GET /api/v1/webhooks/events/1/explain",

@@ -95,7 +95,8 @@ func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
 	}
 	w.PayloadVersion = record.PayloadVersion
 	attempt := commands.Attempt{
-		Webhook: w, Delivery: v.DeliveryID, Number: record.Attempt, EventID: record.EventID, Sequence: record.Sequence, Fields: domain.NewSelection(w.Fields),
+		Webhook: w, Delivery: v.DeliveryID, Number: record.Attempt, EventID: record.EventID, Sequence: record.Sequence, Replay: record.ReplayID,
+		Fields: domain.NewSelection(w.Fields),
 	}
 	if record.EventType == string(domain.BatchEventType) {
 		if attempt.Batch, err = commands.BatchEvents(ctx, s.commands.Log, v.DeliveryID); err != nil {

@@ -171,7 +171,7 @@ func TestJunk(t *testing.T) {
 	paths := []string{
 		"/api/v1/webhooks", "/api/v1/webhooks/1", "/api/v1/webhooks/99999999999999999999", "/api/v1/webhooks/-1", "/api/v1/webhooks/00000000-0000-0000-0000-000000000000",
 		"/api/v1/webhooks/1/activate", "/api/v1/webhooks/1/deactivate", "/api/v1/webhooks/1/rotate-secret",
-		"/api/v1/webhooks/1/test", "/api/v1/webhooks/1/backtest", "/api/v1/webhooks/1/replay", "/api/v1/webhooks/1/replays/1", "/api/v1/webhooks/1/calls", "/api/v1/webhooks/1/calls/1", "/api/v1/webhooks/1/stats", "/api/v1/webhooks/system/stats",
+		"/api/v1/webhooks/1/test", "/api/v1/webhooks/1/backtest", "/api/v1/webhooks/1/replay", "/api/v1/webhooks/1/replays/1", "/api/v1/webhooks/1/replays", "/api/v1/webhooks/replays", "/api/v1/webhooks/replays/1/cancel", "/api/v1/webhooks/deliveries/retry", "/api/v1/webhooks/1/calls", "/api/v1/webhooks/1/calls/1", "/api/v1/webhooks/1/stats", "/api/v1/webhooks/system/stats",
 		"/api/v1/webhooks/1/history", "/api/v1/webhooks/events", "/api/v1/webhooks/events/1", "/api/v1/webhooks/deliveries/1/retry",
 		"/api/v1/webhooks/events/ffffffff-ffff-ffff-ffff-ffffffffffff/explain", "/api/v1/webhooks/1/calls/ffffffff-ffff-ffff-ffff-ffffffffffff", "/api/v1/audit/events",
 		trigger, trigger + "/batch", "/api/v1/webhooks/events/types", "/%00", "/api/v1/webhooks/%2e%2e", "/api/v1/webhooks/1%2Ftest",

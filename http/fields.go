@@ -254,7 +254,7 @@ func readWhole(raw []byte) (int, faults) {
 	return 0, fault("must be a whole number")
 }
 
-// readNumber reads a number. One beyond a float is infinite, which every range excludes.
+// readNumber reads any number; one beyond a float64 is infinite, which every range excludes.
 func readNumber(raw []byte) (float64, faults) {
 	f, err := strconv.ParseFloat(string(raw), 64)
 	if len(raw) == 0 || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') || err != nil && !math.IsInf(f, 0) {

@@ -763,11 +763,11 @@ func TestReplay(t *testing.T) {
 	if dry := replay(`,"dry_run":true`).want(202); dry.get("matched") != "3" || dry.get("replay_id") != "null" {
 		t.Errorf("dry: %s", dry.body)
 	}
-	if none := replay(`,"only_failed":true`).want(202); none.get("matched") != "0" {
+	if none := replay(`,"only_failed":true,"dry_run":true`).want(202); none.get("matched") != "0" {
 		t.Errorf("only failed: %s", none.body)
 	}
 	made := replay(`,"event_types":["patient.created"],"only_failed":false`).want(202)
-	if made.get("matched") != "2" {
+	if made.get("matched") != "null" { // it counts in the job
 		t.Errorf("made: %s", made.body)
 	}
 	path := "/api/v1/webhooks/1/replays/" + made.text("replay_id")
@@ -775,7 +775,7 @@ func TestReplay(t *testing.T) {
 		t.Error("no Location")
 	}
 	s.settled()
-	s.until("replayed", func() bool { return s.ask("GET", path, "").want(200).text("state") == "done" })
+	s.until("replayed", func() bool { return s.ask("GET", path, "").want(200).text("state") == "completed" })
 	if done := s.ask("GET", path, "").want(200); done.get("delivered") != "2" || done.get("matched") != "2" || done.get("queued") != "2" {
 		t.Errorf("done: %s", done.body)
 	}
@@ -796,11 +796,11 @@ func TestReplay(t *testing.T) {
 		t.Errorf("explained as %s, want %s", explain.body, sent)
 	}
 	again := replay("").want(202)
-	if again.get("matched") != "3" {
-		t.Errorf("again: %s", again.body)
-	}
 	for range 3 {
 		r.next(t)
+	}
+	if counted := s.ask("GET", "/api/v1/webhooks/1/replays/"+again.text("replay_id"), "").want(200); counted.get("matched") != "3" {
+		t.Errorf("again: %s", counted.body)
 	}
 	s.ask("GET", "/api/v1/webhooks/1/replays/"+again.text("replay_id")+"0", "").want(404)
 	s.ask("GET", "/api/v1/webhooks/1/replays/550e8400-e29b-41d4-a716-446655440000", "").want(404)
@@ -882,13 +882,14 @@ func TestBatch(t *testing.T) {
 	// A replay sends what ended, each by itself; what is on its way is left alone.
 	five := emit()
 	span := `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`
-	if made := s.ask("POST", "/api/v1/webhooks/1/replay", span).want(202); made.get("matched") != "3" {
-		t.Errorf("made: %s", made.body)
-	}
+	made := s.ask("POST", "/api/v1/webhooks/1/replay", span).want(202)
 	again := map[string]bool{}
 	for range 3 {
 		got := r.next(t)
 		again[got.header.Get("X-Webhook-Event-ID")] = got.header.Get("X-Webhook-Attempt") == "1"
+	}
+	if counted := s.ask("GET", "/api/v1/webhooks/1/replays/"+made.text("replay_id"), "").want(200); counted.get("matched") != "3" {
+		t.Errorf("made: %s", counted.body)
 	}
 	if !again[one] || !again[two] || !again[three] {
 		t.Errorf("sent again: %v, not %s, %s", again, four, five)

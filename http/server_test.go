@@ -114,6 +114,7 @@ func newServiceOn(t testing.TB, database string) *service {
 		Queue: saga.Queue{Pool: pool},
 		Log:   log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
 		Attempter: &commands.Attempter{Sender: outgoing{client}, Decrypter: keys, Clock: log.Clock()},
+		Failed:    queries,
 	}}
 	signer, _ := receipts.Open(t.Context(), pool, keys) // none where another process has the key and this one lacks its keyset
 	s.handler = api.NewServer(api.Config{
@@ -132,7 +133,7 @@ func (s *service) work() {
 	s.t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	config := saga.Config{
-		Log: s.log, Pool: s.pool, Directory: s.commands.Directory, Attempter: s.commands.Attempter, Logger: logger,
+		Log: s.log, Pool: s.pool, Directory: s.commands.Directory, Attempter: s.commands.Attempter, Failed: s.queries, Logger: logger,
 		Grace: patience, Name: s.t.Name(), Dispatch: true, Deliver: true,
 	}
 	node, err := eventstore.Join(s.t.Context(), s.pool, s.log.Clock(), s.t.Name(), logger, nil)

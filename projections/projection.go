@@ -49,6 +49,7 @@ var models = []Model{
 	statsModel,
 	alertsModel,
 	accessModel,
+	replaysModel,
 }
 
 // Names lists the read models.

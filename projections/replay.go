@@ -5,74 +5,246 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
-// Replay is how far a replay has come: its deliveries as they stand now.
-type Replay struct {
-	ID          domain.ReplayID  `json:"replay_id"`
-	WebhookID   domain.WebhookID `json:"webhook_id"`
-	From        time.Time        `json:"from"`
-	To          time.Time        `json:"to"`
-	EventTypes  []string         `json:"event_types" schema:"null"` // null: all that the webhook asks for
-	OnlyFailed  bool             `json:"only_failed"`
-	RequestedAt time.Time        `json:"requested_at"`
-	State       ReplayState      `json:"state"`
-	Matched     int              `json:"matched"`
-	Queued      int              `json:"queued"` // so far; what was on its way already by its turn is left out
-	Pending     int              `json:"pending"`
-	Delivered   int              `json:"delivered"`
-	Failed      int              `json:"failed"`
-	Cancelled   int              `json:"cancelled"`
+// Replays, a row each with how far it has come. The outcomes of deliveries name the replay
+// that asked for them.
+
+var replaysModel = Model{
+	Name: "replays", SchemaVersion: 1, Tables: []string{"replays"},
+	New: func(t Tables) Projection {
+		return &replays{
+			load: t.SQL(`SELECT ` + replayColumns + ` FROM {replays} WHERE id = ANY($1)`),
+			save: t.SQL(`
+				INSERT INTO {replays} (` + replayColumns + `)
+				SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bytea[], $5::text[], $6::timestamptz[], $7::text[],
+					$8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::timestamptz[])
+				ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, matched = EXCLUDED.matched, queued = EXCLUDED.queued,
+					delivered = EXCLUDED.delivered, failed = EXCLUDED.failed, cancelled = EXCLUDED.cancelled, finished_at = EXCLUDED.finished_at`),
+		}
+	},
 }
 
-// ReplayState says whether anything of a replay is still to come.
-type ReplayState string
+const replayColumns = `id, position, webhook, request, requested_by, created_at, state, matched, queued, delivered, failed, cancelled, finished_at`
 
-// The states of a replay.
-const (
-	ReplayRunning ReplayState = "running"
-	ReplayDone    ReplayState = "done"
-)
+type replays struct{ load, save string }
 
-// Replay returns the progress of a webhook's replay, or a *domain.Error of
-// KindNotFound. It reads the log itself.
-func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id domain.ReplayID) (Replay, error) {
-	events, err := p.log.Load(ctx, id.Stream())
+// replayRow is a row of the table replays.
+type replayRow struct {
+	ID          domain.ReplayID
+	Position    eventstore.Position
+	Webhook     *domain.WebhookID
+	Request     []byte
+	RequestedBy string
+	CreatedAt   time.Time
+	State       domain.ReplayState
+	Matched     *int64
+	Queued      int64
+	Delivered   int64
+	Failed      int64
+	Cancelled   int64
+	FinishedAt  *time.Time
+}
+
+// replayOf returns the replay that the event is of, or the zero id.
+func replayOf(e *eventstore.Event) domain.ReplayID {
+	switch c := e.Value.(type) {
+	case domain.DeliverySucceeded:
+		return c.ReplayID
+	case domain.DeliveryAttemptFailed:
+		return c.ReplayID
+	case domain.DeliveryCancelled:
+		return c.ReplayID
+	case domain.DeliveryRetryCancelled:
+		return c.ReplayID
+	}
+	if kind, id, err := domain.ParseStream(e.Stream); err == nil && kind == "replay" {
+		return domain.ReplayID(id)
+	}
+	return domain.ReplayID{}
+}
+
+func (p *replays) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	var ids [][16]byte
+	rows := map[domain.ReplayID]*replayRow{}
+	for i := range events {
+		if id := replayOf(&events[i]); id != (domain.ReplayID{}) && rows[id] == nil {
+			rows[id] = &replayRow{}
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	stored, err := db.Query(ctx, p.load, ids)
+	if err != nil {
+		return nil, fmt.Errorf("load replays: %w", err)
+	}
+	loaded, err := pgx.CollectRows(stored, pgx.RowToAddrOfStructByPos[replayRow])
+	if err != nil {
+		return nil, fmt.Errorf("load replays: %w", err)
+	}
+	for _, row := range loaded {
+		rows[row.ID] = row
+	}
+	for i := range events {
+		if id := replayOf(&events[i]); id != (domain.ReplayID{}) {
+			rows[id].apply(&events[i])
+		}
+	}
+	changed := make([]*replayRow, 0, len(ids))
+	for _, id := range ids {
+		if row := rows[id]; row.Position > 0 { // else the log holds no request that decodes
+			changed = append(changed, row)
+		}
+	}
+	if len(changed) == 0 {
+		return nil, nil
+	}
+	return []eventstore.Statement{{SQL: p.save, Args: replayArgs(changed)}}, nil
+}
+
+func replayArgs(rows []*replayRow) []any {
+	return []any{
+		of(rows, func(r *replayRow) [16]byte { return r.ID }), of(rows, func(r *replayRow) eventstore.Position { return r.Position }),
+		of(rows, func(r *replayRow) *domain.WebhookID { return r.Webhook }), of(rows, func(r *replayRow) []byte { return r.Request }),
+		of(rows, func(r *replayRow) string { return r.RequestedBy }), of(rows, func(r *replayRow) time.Time { return r.CreatedAt }),
+		of(rows, func(r *replayRow) string { return string(r.State) }), of(rows, func(r *replayRow) *int64 { return r.Matched }),
+		of(rows, func(r *replayRow) int64 { return r.Queued }), of(rows, func(r *replayRow) int64 { return r.Delivered }),
+		of(rows, func(r *replayRow) int64 { return r.Failed }), of(rows, func(r *replayRow) int64 { return r.Cancelled }),
+		of(rows, func(r *replayRow) *time.Time { return r.FinishedAt }),
+	}
+}
+
+func of[T any](rows []*replayRow, value func(*replayRow) T) []T {
+	values := make([]T, len(rows))
+	for i, r := range rows {
+		values[i] = value(r)
+	}
+	return values
+}
+
+// apply takes in the next event of the replay.
+func (r *replayRow) apply(e *eventstore.Event) {
+	switch c := e.Value.(type) {
+	case domain.ReplayRequested:
+		*r = replayRow{ID: c.ID, Position: e.Position, Request: e.Data, RequestedBy: text(actorOf(e)), CreatedAt: e.RecordedAt, State: domain.ReplayStateCounting}
+		if c.WebhookID != (domain.WebhookID{}) {
+			r.Webhook = &c.WebhookID
+		}
+		if c.Kind == "" {
+			matched := int64(c.Matched)
+			r.State, r.Matched = domain.ReplayStateRunning, &matched
+		}
+	case domain.ReplayCounted:
+		matched := int64(c.Matched)
+		r.State, r.Matched = domain.ReplayStateRunning, &matched
+	case domain.ReplayQueued:
+		r.Queued += int64(max(c.Count, len(c.Deliveries)))
+	case domain.ReplayPaused:
+		r.State = domain.ReplayStatePaused
+	case domain.ReplayResumed:
+		r.State = domain.ReplayStateRunning
+		if r.Matched == nil {
+			r.State = domain.ReplayStateCounting
+		}
+	case domain.ReplayCancelled:
+		r.State = domain.ReplayStateCancelled
+	case domain.ReplayCompleted:
+		r.FinishedAt = &e.RecordedAt
+		if r.State != domain.ReplayStateCancelled {
+			r.State = domain.ReplayStateCompleted
+		}
+	case domain.DeliverySucceeded:
+		r.Delivered++
+	case domain.DeliveryAttemptFailed:
+		if c.GaveUp != "" {
+			r.Failed++
+		}
+	case domain.DeliveryCancelled, domain.DeliveryRetryCancelled:
+		r.Cancelled++
+	}
+}
+
+// Replay is how far a replay has come.
+type Replay struct {
+	ID             domain.ReplayID    `json:"replay_id"`
+	Kind           domain.ReplayKind  `json:"kind"`
+	State          domain.ReplayState `json:"state"`
+	Matched        *int64             `json:"matched"` // null: it is being counted
+	Queued         int64              `json:"queued"`  // so far; what was on its way already by its turn is left out
+	Delivered      int64              `json:"delivered"`
+	Failed         int64              `json:"failed"`
+	Cancelled      int64              `json:"cancelled"` // of a cancelled replay, what it did not ask for included
+	Rate           *float64           `json:"rate"`      // deliveries a second; null: as the receiver takes them
+	RequestedBy    string             `json:"requested_by"`
+	CreatedAt      time.Time          `json:"created_at"`
+	FinishedAt     *time.Time         `json:"finished_at"` // when the last of its deliveries had ended
+	WebhookID      *domain.WebhookID  `json:"webhook_id"`  // null: all webhooks
+	From           *time.Time         `json:"from"`
+	To             *time.Time         `json:"to"`
+	EventTypes     []string           `json:"event_types" schema:"null"` // null: all
+	OnlyFailed     bool               `json:"only_failed"`
+	ResponseStatus *string            `json:"response_status"` // null: any
+}
+
+// show returns the replay as a caller sees it.
+func (p *Projections) show(ctx context.Context, row replayRow) (Replay, error) {
+	change, err := domain.Decode(domain.ReplayRequested{}.ChangeType(), row.Request)
 	if err != nil {
 		return Replay{}, fmt.Errorf("read a replay: %w", err)
 	}
-	var replay domain.Replay
-	for i := range events {
-		decode(&events[i])
-		change, ok := events[i].Value.(domain.Change)
-		if !ok {
-			return Replay{}, fmt.Errorf("read a replay: %w", events[i].Err)
-		}
-		replay = replay.Evolve(change)
+	asked := change.(domain.ReplayRequested)
+	r := Replay{
+		ID: row.ID, Kind: asked.Kind, State: row.State, Matched: row.Matched, Queued: row.Queued, Delivered: row.Delivered, Failed: row.Failed,
+		Cancelled: row.Cancelled, RequestedBy: row.RequestedBy, CreatedAt: row.CreatedAt.UTC(), FinishedAt: inUTC(row.FinishedAt),
+		WebhookID: row.Webhook, From: timeOrNil(asked.From), To: timeOrNil(asked.To), EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
 	}
-	asked := replay.Request
-	if len(events) == 0 || asked.WebhookID != webhook {
-		return Replay{}, domain.NotFound("replay")
+	if asked.Rate > 0 {
+		r.Rate = &asked.Rate
 	}
-	r := Replay{ID: asked.ID, WebhookID: asked.WebhookID, From: asked.From, To: asked.To, EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
-		Matched: asked.Matched, Queued: len(replay.Queued), RequestedAt: events[0].RecordedAt, State: ReplayRunning}
-	streams := make([]string, len(replay.Queued))
-	for i, delivery := range replay.Queued {
-		streams[i] = delivery.Stream()
+	if asked.ResponseStatus != "" {
+		r.ResponseStatus = &asked.ResponseStatus
 	}
-	if err := p.replayed(ctx, &r, streams); err != nil {
-		return Replay{}, err
+	if r.State == domain.ReplayStateCancelled && r.Matched != nil {
+		r.Cancelled += max(0, *r.Matched-r.Queued)
 	}
-	if replay.Completed && r.Pending == 0 {
-		r.State = ReplayDone
+	if asked.Kind == "" {
+		r.Kind = domain.KindReplay
+		err = p.countFormer(ctx, &r)
 	}
-	return r, nil
+	return r, err
 }
 
-// replayed counts the deliveries by state, which the last event of each stream tells.
-func (p *Projections) replayed(ctx context.Context, r *Replay, streams []string) error {
-	err := p.pool.QueryRow(ctx, `
+func inUTC(at *time.Time) *time.Time {
+	if at == nil {
+		return nil
+	}
+	utc := at.UTC()
+	return &utc
+}
+
+// countFormer counts, by state, the deliveries of a replay that an earlier release began:
+// the last event of each stream tells.
+func (p *Projections) countFormer(ctx context.Context, r *Replay) error {
+	events, err := p.log.Load(ctx, r.ID.Stream())
+	if err != nil {
+		return fmt.Errorf("read a replay: %w", err)
+	}
+	var streams []string
+	for i := range events {
+		decode(&events[i])
+		if queued, ok := events[i].Value.(domain.ReplayQueued); ok {
+			for _, id := range queued.Deliveries {
+				streams = append(streams, id.Stream())
+			}
+		}
+	}
+	err = p.pool.QueryRow(ctx, `
 		SELECT count(*) FILTER (WHERE last.type = 'delivery.succeeded'),
 			count(*) FILTER (WHERE last.type = 'delivery.attempt_failed' AND position(convert_to('"gave_up":"', 'UTF8') IN last.data) > 0),
 			count(*) FILTER (WHERE last.type = 'delivery.cancelled')
@@ -83,6 +255,56 @@ func (p *Projections) replayed(ctx context.Context, r *Replay, streams []string)
 	if err != nil {
 		return fmt.Errorf("read a replay: %w", err)
 	}
-	r.Pending = len(streams) - r.Delivered - r.Failed - r.Cancelled
 	return nil
+}
+
+// Replay returns a replay of the webhook, or of any if that is zero, or a *domain.Error of
+// KindNotFound.
+func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id domain.ReplayID) (Replay, error) {
+	page, err := p.replays(ctx, `WHERE id = $1`, id)
+	if err != nil {
+		return Replay{}, err
+	}
+	if len(page) == 0 || webhook != (domain.WebhookID{}) && (page[0].Webhook == nil || *page[0].Webhook != webhook) {
+		return Replay{}, domain.NotFound("replay")
+	}
+	return p.show(ctx, page[0])
+}
+
+// Replays lists the replays of the webhook, or all if that is zero, the newest first.
+func (p *Projections) Replays(ctx context.Context, webhook domain.WebhookID, limit int, cursor Cursor) (page Page[Replay], err error) {
+	where, args := `WHERE position < $1 ORDER BY position DESC LIMIT $2`, []any{cursor.Below(), limit + 1}
+	if webhook != (domain.WebhookID{}) {
+		where, args = `WHERE webhook = $3 AND position < $1 ORDER BY position DESC LIMIT $2`, append(args, webhook)
+	}
+	rows, err := p.replays(ctx, where, args...)
+	if err != nil {
+		return page, err
+	}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		page.NextCursor = Cursor(rows[limit-1].Position)
+	}
+	page.Items = make([]Replay, len(rows))
+	for i, row := range rows {
+		if page.Items[i], err = p.show(ctx, row); err != nil {
+			return page, err
+		}
+	}
+	return page, nil
+}
+
+func (p *Projections) replays(ctx context.Context, where string, args ...any) ([]replayRow, error) {
+	if err := p.awaitHead(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := p.pool.Query(ctx, `SELECT `+replayColumns+` FROM medilab.replays `+where, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list replays: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[replayRow])
+	if err != nil {
+		return nil, fmt.Errorf("list replays: %w", err)
+	}
+	return list, nil
 }

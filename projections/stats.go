@@ -149,6 +149,10 @@ func (p *pageCounters) count(e *eventstore.Event, before domain.DeliveryState) {
 			of.pending--
 		}
 		of.cancelled++
+	case domain.DeliveryRetryCancelled:
+		of := p.of(c.WebhookID, at)
+		of.pending--
+		of.exhausted++
 	case domain.DeliveryRetryRequested:
 		p.of(c.WebhookID, at).retry(before)
 	}

@@ -67,7 +67,9 @@ func TestDescription(t *testing.T) {
 		{"GET", "/webhooks/events/types", ""}, {"GET", "/webhooks/events", ""}, {"GET", "/webhooks/events/" + event, ""}, {"GET", "/webhooks/events/" + event + "/deliveries", ""},
 		{"GET", "/webhooks/events/" + event + "/explain", ""}, {"POST", "/webhooks/deliveries/" + c.DeliveryID + "/retry", ""}, {"GET", "/webhooks/alerts", ""},
 		{"POST", "/webhooks/1/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","dry_run":true}`}, {"POST", "/webhooks/1/replay", `{}`},
-		{"GET", "/webhooks/1/replays/" + replay.ID, ""}, {"POST", "/webhooks/deliveries/" + c.DeliveryID + "/cancel", ""},
+		{"GET", "/webhooks/1/replays/" + replay.ID, ""}, {"GET", "/webhooks/1/replays", ""}, {"GET", "/webhooks/replays", ""}, {"GET", "/webhooks/replays/" + replay.ID, ""},
+		{"POST", "/webhooks/deliveries/retry", `{"state":"failed","rate":0.5}`}, {"POST", "/webhooks/deliveries/retry", `{"state":"failed","dry_run":true}`}, {"POST", "/webhooks/deliveries/retry", `{}`},
+		{"POST", "/webhooks/replays/" + replay.ID + "/cancel", ""}, {"POST", "/webhooks/deliveries/" + c.DeliveryID + "/cancel", ""},
 		{"GET", "/webhooks/events/parked", ""}, {"POST", "/webhooks/events/parked/1/retry", ""}, {"POST", "/webhooks/events/parked/1/discard", ""},
 		{"POST", "/webhooks/1/deactivate", ""}, {"POST", "/webhooks/1/activate", ""}, {"GET", "/webhooks/99", ""}, {"DELETE", "/webhooks/1", ""},
 	} {

@@ -152,10 +152,11 @@ func (s *server) build(ctx context.Context) error {
 		return databaseError(err)
 	}
 	s.settings.database.keepReceiptKey(s.receipts.PublicKeys(), s.logger)
+	s.queries = projections.New(s.pool, s.log, s.logger)
 	s.commands = &commands.Commands{
 		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
+		Failed: s.queries,
 	}
-	s.queries = projections.New(s.pool, s.log, s.logger)
 	return nil
 }
 
@@ -171,7 +172,7 @@ func (s *server) inline() []eventstore.Inline {
 func (s *server) sagaConfig() saga.Config {
 	roles, directory := s.settings.roles, s.commands.Directory
 	config := saga.Config{
-		Log: s.log, Pool: s.pool, Directory: directory, Attempter: s.commands.Attempter, Logger: s.logger,
+		Log: s.log, Pool: s.pool, Directory: directory, Attempter: s.commands.Attempter, Failed: s.queries, Logger: s.logger,
 		Grace: s.settings.grace, Name: s.nodeName,
 		Dispatch: roles[roleSaga], Deliver: roles[roleWorker], Attempted: s.metrics.attempted, GaveUp: s.metrics.gaveUp,
 	}

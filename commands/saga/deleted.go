@@ -51,7 +51,7 @@ func (s *session) cancelDeleted(ctx context.Context) {
 
 // cancelDelivery ends a delivery of a deleted webhook.
 func cancelDelivery(d *delivery) domain.Change {
-	return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: domain.CancelWebhookDeleted, Was: d.was}
+	return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: domain.CancelWebhookDeleted, Was: d.was, ReplayID: d.replay}
 }
 
 // cancelDeletedPage returns how many deliveries it cancelled.
@@ -69,20 +69,24 @@ func (s *session) cancelDeletedPage(ctx context.Context) (int, error) {
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `
 		SELECT waits.* FROM unnest($1::uuid[]) AS deleted (webhook_id) CROSS JOIN LATERAL (
-			(SELECT delivery_id, event_id, webhook_id, version, CASE WHEN due_at = 'infinity' THEN 'failed' ELSE '' END FROM medilab.queue
+			(SELECT delivery_id, event_id, webhook_id, version, replay, CASE WHEN due_at = 'infinity' THEN 'failed' ELSE '' END FROM medilab.queue
 				WHERE webhook_id = deleted.webhook_id AND node IS NULL ORDER BY webhook_id, due_at LIMIT $2)
 			UNION ALL
-			(SELECT delivery_id, event_id, webhook_id, version, '' FROM medilab.queue
+			(SELECT delivery_id, event_id, webhook_id, version, replay, '' FROM medilab.queue
 				WHERE webhook_id = deleted.webhook_id AND line IS NOT NULL AND node = 0 ORDER BY webhook_id, line, position LIMIT $2)
 			UNION ALL
-			(SELECT delivery_id, event_id, webhook_id, 0, '' FROM medilab.batch_members
+			(SELECT delivery_id, event_id, webhook_id, 0, NULL, '' FROM medilab.batch_members
 				WHERE webhook_id = deleted.webhook_id ORDER BY position LIMIT $2)) AS waits
 		LIMIT $2`, deleted, deletedPage)
 	if err != nil {
 		return 0, fmt.Errorf("find what waits for deleted webhooks: %w", err)
 	}
 	waiting, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d delivery, err error) {
-		return d, row.Scan(&d.id, &d.eventID, &d.webhook, &d.version, &d.was)
+		var replay *domain.ReplayID
+		if err = row.Scan(&d.id, &d.eventID, &d.webhook, &d.version, &replay, &d.was); replay != nil {
+			d.replay = *replay
+		}
+		return d, err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("find what waits for deleted webhooks: %w", err)

@@ -87,12 +87,12 @@ func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (call
 	if d.broken != "" {
 		return domain.Call{
 			EventID: d.eventID, EventType: d.eventType(), WebhookID: w.ID, WebhookVersion: w.Version, PayloadVersion: w.PayloadVersion,
-			Attempt: d.attempt, URL: w.URL, StartedAt: s.clock.Now(), Outcome: outcomeUnreadableEvent, Error: d.broken,
+			Attempt: d.attempt, URL: w.URL, StartedAt: s.clock.Now(), Outcome: outcomeUnreadableEvent, Error: d.broken, ReplayID: d.replay,
 		}, domain.Backoff{}
 	}
 	return s.attempter.Make(ctx, commands.Attempt{
 		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt, Batch: d.batch, Sequence: d.sequence,
-		Allowed: s.node.Valid,
+		Replay: d.replay, Allowed: s.node.Valid,
 	})
 }
 

@@ -109,17 +109,17 @@ func TestGivenUpIsTold(t *testing.T) {
 	}
 	n = again
 	n.awaitAlertsRead()
-	n.retry(event, w) // it fails again
+	n.askAgain(event, w) // it fails again
 	if got := <-told; got.DeliveryID != first || got.Attempts != 4 {
 		t.Errorf("told %+v", got)
 	}
 	n.awaitGiven(projections.AlertOpen, second, first)
 	works.Store(true)
-	n.retry(event, w)
+	n.askAgain(event, w)
 	n.awaitState(first, domain.DeliveryDelivered)
 	n.awaitGiven(projections.AlertOpen, second)
 	n.append(w.Stream(), 1, domain.WebhookDeactivated{})
-	n.retry(secondEvent, w)
+	n.askAgain(secondEvent, w)
 	n.append(second.Stream(), 3, domain.DeliveryCancelled{EventID: secondEvent, WebhookID: w, Reason: domain.CancelRequested})
 	n.awaitGiven(projections.AlertResolved)
 	n.awaitEmptyQueue()

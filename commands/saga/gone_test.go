@@ -51,7 +51,7 @@ func TestGoneDeactivates(t *testing.T) {
 	if len(history) != 2 || last.Actor != commands.ActorDelivery || last.After.Active || last.After.Deactivated != domain.DeactivatedGone {
 		t.Errorf("%d changes, the last is %+v", len(history), last)
 	}
-	waits := domain.DeliveryOf(n.retry(n.trigger(), w), w)
+	waits := domain.DeliveryOf(n.askAgain(n.trigger(), w), w)
 	gone.Store(false)
 	if n.pending() != 1 || len(r.attempts(waits)) != 0 {
 		t.Errorf("%d pending, attempts %v", n.pending(), r.attempts(waits))
@@ -67,8 +67,8 @@ func TestGoneDeactivates(t *testing.T) {
 	}
 }
 
-// retry asks for a delivery of the event to the webhook, whether it matches or not.
-func (n *node) retry(event domain.EventID, w domain.WebhookID) domain.EventID {
+// askAgain asks for a delivery of the event to the webhook, whether it matches or not.
+func (n *node) askAgain(event domain.EventID, w domain.WebhookID) domain.EventID {
 	n.t.Helper()
 	id := domain.DeliveryOf(event, w)
 	events, err := n.log.Load(n.t.Context(), id.Stream())

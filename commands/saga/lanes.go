@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +63,7 @@ type delivery struct {
 	attempt    int
 	retries    int
 	version    int64
+	replay     domain.ReplayID // that asked for it; zero: none
 	size       int
 	line       domain.Line
 	sequence   int64                // its number; 0: none
@@ -188,7 +190,13 @@ func (l *lanes) add(claimed []*delivery) {
 
 func (l *lanes) push(ln *lane, d *delivery) {
 	d.since = time.Now()
-	ln.waiting = append(ln.waiting, d)
+	at := len(ln.waiting)
+	if d.replay == (domain.ReplayID{}) { // live events go first
+		for at > 0 && ln.waiting[at-1].replay != (domain.ReplayID{}) {
+			at--
+		}
+	}
+	ln.waiting = slices.Insert(ln.waiting, at, d)
 	l.claimed[d.id] = d
 	l.waiting++
 	l.hold(ln, d.size)

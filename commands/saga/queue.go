@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -61,10 +62,12 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			rows.ordered.touch(streamID(e.Stream), c.Ordered)
 			rows.interrupted = append(rows.interrupted, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version})
 		case domain.DeliveryRetryRequested:
-			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version, line: c.Line})
+			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version, line: c.Line, replay: c.ReplayID})
 			rows.ordered.touch(streamID(e.Stream), c.Line != domain.NoLine)
 			rows.ordered.between = rows.ordered.between || c.Line != domain.NoLine
 			rows.joined = append(rows.joined, streamID(e.Stream)) // it goes at once, so by itself
+		case domain.DeliveryRetryCancelled:
+			rows.ended = append(rows.ended, streamID(e.Stream))
 		case domain.DeliveryOutcomeLate:
 			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), version: e.Version})
 		}
@@ -93,6 +96,20 @@ func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain
 	return untried, nil
 }
 
+// OfReplay implements commands.Queue.
+func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Replayed, error) {
+	rows, err := q.Pool.Query(ctx, `SELECT delivery_id, event_id, webhook_id, version, node IS NULL, node IS NOT NULL OR due_at <= clock_timestamp()
+		FROM medilab.queue WHERE replay = $1`, id)
+	if err != nil {
+		return nil, fmt.Errorf("look into the queue: %w", err)
+	}
+	waiting, err := pgx.CollectRows(rows, pgx.RowToStructByPos[commands.Replayed])
+	if err != nil {
+		return nil, fmt.Errorf("look into the queue: %w", err)
+	}
+	return waiting, nil
+}
+
 // streamID returns the id at the end of the name of a stream of ours.
 func streamID(stream string) uuid.UUID {
 	_, id, err := domain.ParseStream(stream)
@@ -112,8 +129,9 @@ type deliveryRow struct {
 	attempt int   // the next
 	version int64
 	due     time.Time
-	most    int // of a batch that it waits for
-	seconds int // that it waits
+	replay  domain.ReplayID // that asked for it; zero: none
+	most    int             // of a batch that it waits for
+	seconds int             // that it waits
 	line    domain.Line
 	n       int // of its event in the batch of events, from 1
 }
@@ -252,14 +270,14 @@ func (q *queueRows) statements() []eventstore.Statement {
 	}
 	if r := q.retried; len(r) > 0 {
 		// The stream of a batch says in its beginning what it is.
-		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, line, position, node)
+		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, replay, line, position, node)
 			SELECT d, w, e, s, a, 0, v, clock_timestamp(), coalesce((SELECT type = 'delivery.batched'
-				FROM medilab.events WHERE stream = 'delivery-' || d::text AND version = 1), false),
+				FROM medilab.events WHERE stream = 'delivery-' || d::text AND version = 1), false), nullif(p, '00000000-0000-0000-0000-000000000000'),
 				nullif(l, 0), CASE WHEN l > 0 THEN (SELECT position FROM medilab.events WHERE stream = 'event-' || e::text AND version = 1) END,
 				CASE WHEN l > 0 THEN 0 END
-			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::bigint[]) AS r (d, w, e, s, a, v, l)
-			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp()`,
-			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r), lines(r))
+			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::uuid[], $8::bigint[]) AS r (d, w, e, s, a, v, p, l)
+			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp(), replay = excluded.replay`,
+			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r), column(r, func(r *deliveryRow) [16]byte { return r.replay }), lines(r))
 	}
 	if r := q.late; len(r) > 0 {
 		add(`UPDATE medilab.queue AS q SET version = r.version FROM unnest($1::uuid[], $2::bigint[]) AS r (id, version)

@@ -53,7 +53,7 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text strin
 			switch {
 			case queuedVersion != version:
 				report(stream, fmt.Sprintf("the queue has version %d of %s, and the log version %d", queuedVersion, stream, version))
-			case last == domain.DeliverySucceeded{}.ChangeType(), last == domain.DeliveryCancelled{}.ChangeType(), gaveUp && !blocks:
+			case last == domain.DeliverySucceeded{}.ChangeType(), last == domain.DeliveryCancelled{}.ChangeType(), last == domain.DeliveryRetryCancelled{}.ChangeType(), gaveUp && !blocks:
 				report(stream, "the queue has "+stream+", which ended")
 			}
 			return nil

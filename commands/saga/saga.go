@@ -30,11 +30,12 @@ type Config struct {
 	Directory *commands.Directory
 	Attempter *commands.Attempter
 	Logger    *slog.Logger
+	Failed    commands.FailedDeliveries
 	Grace     time.Duration // how long a shutdown waits for calls in flight
 	Name      string        // of this node, for people
 
 	// The roles.
-	Dispatch bool // whether this process goes on with replays
+	Dispatch bool // whether this process works on replays
 	Deliver  bool // whether it makes calls
 	// Parts add handlers to the router, and Beside runs next to it, under
 	// this node's lease, until its end.
@@ -99,13 +100,9 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 		case domain.EventDispatched:
 			now.dispatched(c, domain.EventTriggered{}, batch[i].RecordedAt)
 		case domain.DeliverySucceeded:
-			if c.Ordered {
-				now.queued(c.WebhookID) // the next of its line
-			}
+			now.ended(c.Call)
 		case domain.DeliveryAttemptFailed:
-			if c.Ordered {
-				now.queued(c.WebhookID)
-			}
+			now.ended(c.Call)
 		case domain.DeliveryCancelled:
 			now.queued(c.WebhookID)
 		case domain.DeliveryBatched:
@@ -117,10 +114,18 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 			signal(now.deleted)
 		case domain.WebhookActivated:
 			now.reconsider(domain.WebhookID(streamID(batch[i].Stream)), batch[i].RecordedAt)
-		case domain.ReplayRequested:
+		case domain.ReplayRequested, domain.ReplayResumed, domain.ReplayCancelled:
 			signal(now.replays.wake)
 		}
 	}
+}
+
+// ended notes the end of a call: another delivery may follow it.
+func (s *session) ended(call domain.Call) {
+	if call.Ordered {
+		s.queued(call.WebhookID) // the next of its line
+	}
+	s.replays.ended(call.ReplayID)
 }
 
 // Announced takes in what other processes announced: webhooks with deliveries that are
@@ -228,7 +233,7 @@ func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 	}
 	now.node, now.lanes.node, now.lanes.webhooks = node, node.ID, c.Directory
 	now.workers = newWorkerPool(s.workers, now.deliver)
-	now.replays = newReplayer(now)
+	now.replays = newReplayer(now, c.Failed)
 	if c.Deliver {
 		now.claimer = newClaimer(now)
 		now.batcher = newBatcher(now)

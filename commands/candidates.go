@@ -1,0 +1,247 @@
+package commands
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/filter"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// FailedDeliveries finds deliveries that failed for good.
+type FailedDeliveries interface {
+	// EachFailed calls yield for each that the spec asks for, of those that failed before
+	// the position; 0: by now.
+	EachFailed(ctx context.Context, spec domain.ReplaySpec, before eventstore.Position, yield func(domain.FailedDelivery)) error
+}
+
+// candidate is a delivery that a replay may ask for.
+type candidate struct {
+	delivery domain.DeliveryID
+	webhook  domain.WebhookID
+	event    domain.EventID // of a batch: its first member's
+	position eventstore.Position
+	size     int
+	key      string // see domain.ReplayKey
+	line     domain.Line
+}
+
+// candidates are read in the order of the log, a page at a time.
+type candidates interface {
+	// next returns the next page, which may be empty, and whether more follow.
+	next(ctx context.Context) (page []candidate, more bool, err error)
+	// at is a position below which all were returned.
+	at() eventstore.Position
+}
+
+// candidates returns what the spec asks for from a position on, up to before; 0: up to now.
+// The webhook's events and filters decide on a replay of history.
+func (r *Replays) candidates(ctx context.Context, spec domain.ReplaySpec, w domain.Webhook, from, before eventstore.Position) (candidates, error) {
+	if spec.Kind == domain.KindRetry {
+		return r.failed(ctx, spec, from, before)
+	}
+	h := &history{log: r.Log, webhook: w, spec: spec, after: max(from, 1) - 1, before: cmp.Or(before, math.MaxInt64)}
+	var err error
+	if h.wanted, err = domain.NewMatcher(w.Events, w.Filters); err != nil {
+		return nil, err
+	}
+	h.narrowed = h.wanted
+	if spec.EventTypes != nil {
+		h.narrowed, err = domain.NewMatcher(spec.EventTypes, nil)
+	}
+	return h, err
+}
+
+// history is the events of a range that match a webhook.
+type history struct {
+	log              *eventstore.Log
+	webhook          domain.Webhook
+	spec             domain.ReplaySpec
+	wanted, narrowed domain.Matcher
+	after, before    eventstore.Position
+}
+
+const (
+	// replayChunk is how many deliveries are looked at at once.
+	replayChunk = 400
+	// mostLooked is how many events are looked at for them, so that a pause is soon noticed.
+	mostLooked = 20_000
+)
+
+// errEnough ends a reading of the log early, errEnd for good.
+var errEnough, errEnd = errors.New("enough was read"), errors.New("all was read")
+
+func (h *history) at() eventstore.Position { return h.after }
+
+func (h *history) next(ctx context.Context) (found []candidate, more bool, err error) {
+	looked := 0
+	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.spec.From, To: h.spec.To}
+	err = h.log.Compute(ctx, h.after, triggered, func(e eventstore.Event) error {
+		switch {
+		case e.Position >= h.before:
+			return errEnd
+		case len(found) == replayChunk, looked == mostLooked:
+			return errEnough
+		}
+		looked++
+		h.after = e.Position
+		event, ok := e.Value.(domain.EventTriggered)
+		_, id, err := domain.ParseStream(e.Stream)
+		if !ok || err != nil {
+			return nil // no event that could be sent
+		}
+		eventType, doc := domain.EventType(event.EventType), filter.Parse(event.EventData)
+		if h.narrowed.Match(eventType, doc) && h.wanted.Match(eventType, doc) {
+			found = append(found, candidate{
+				delivery: domain.DeliveryOf(domain.EventID(id), h.webhook.ID), webhook: h.webhook.ID, event: domain.EventID(id),
+				position: e.Position, size: len(event.EventData), key: domain.ReplayKey(h.webhook, event.EventData), line: h.webhook.LineOf(event.EventData),
+			})
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return found, true, nil
+	}
+	if errors.Is(err, errEnd) {
+		err = nil
+	}
+	return found, false, err
+}
+
+// failed returns the deliveries that failed, in the order of their events.
+func (r *Replays) failed(ctx context.Context, spec domain.ReplaySpec, from, before eventstore.Position) (*list, error) {
+	l := &list{}
+	err := r.Failed.EachFailed(ctx, spec, before, func(d domain.FailedDelivery) {
+		if at := eventstore.Position(d.Position); at >= from {
+			w, _ := r.Directory.Webhook(d.WebhookID)
+			l.left = append(l.left, candidate{
+				delivery: d.ID, webhook: d.WebhookID, event: d.EventID, position: at, size: d.Size, key: domain.ReplayKey(w, d.Event.EventData),
+				line: w.LineOf(d.Event.EventData),
+			})
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find failed deliveries: %w", err)
+	}
+	slices.SortStableFunc(l.left, func(a, b candidate) int { return cmp.Compare(a.position, b.position) })
+	return l, nil
+}
+
+// list is candidates that are known.
+type list struct {
+	left []candidate
+	last eventstore.Position
+}
+
+func (l *list) at() eventstore.Position { return l.last }
+
+func (l *list) next(context.Context) (page []candidate, more bool, err error) {
+	page = l.left[:min(replayChunk, len(l.left))]
+	if l.left = l.left[len(page):]; len(page) > 0 {
+		l.last = page[len(page)-1].position
+	}
+	return page, len(l.left) > 0, nil
+}
+
+// standing is where a candidate stands.
+type standing struct {
+	domain.Delivery
+	wanted bool // the replay sends it
+	asked  bool // the replay has asked for it
+}
+
+// standings returns where the candidates of the replay stand; of the zero replay, nothing
+// was asked for yet.
+func (r *Replays) standings(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, page []candidate) ([]standing, error) {
+	found := make([]standing, len(page))
+	at := make(map[string]int, len(page))
+	streams, ids := make([]string, len(page)), make([]domain.DeliveryID, len(page))
+	for i, c := range page {
+		ids[i], streams[i] = c.delivery, c.delivery.Stream()
+		at[streams[i]] = i
+	}
+	history, err := r.Log.LoadAll(ctx, streams)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range history {
+		if change, ok := e.Value.(domain.Change); ok {
+			d := &found[at[e.Stream]]
+			d.Delivery = d.Evolve(change, e.RecordedAt)
+			if _, asked := change.(domain.DeliveryRetryRequested); asked && id != (domain.ReplayID{}) {
+				d.asked = d.asked || causeOf(e) == id.String()
+			}
+		}
+	}
+	untried, err := r.Queue.Untried(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	for i, id := range ids {
+		if _, ok := untried[id]; ok && found[i].Version == 0 {
+			found[i].State = domain.DeliveryPending
+		}
+	}
+	return found, r.decide(ctx, spec, found)
+}
+
+// decide decides which of the deliveries the replay sends. One that went in a batch stands
+// as the batch does.
+func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, found []standing) error {
+	batches := map[string]domain.Delivery{}
+	var streams []string
+	for _, d := range found {
+		if stream := d.BatchID.Stream(); d.State == domain.DeliveryJoined {
+			if _, known := batches[stream]; !known {
+				streams, batches[stream] = append(streams, stream), domain.Delivery{}
+			}
+		}
+	}
+	if len(streams) > 0 {
+		history, err := r.Log.LoadAll(ctx, streams)
+		if err != nil {
+			return err
+		}
+		for _, e := range history {
+			if change, ok := e.Value.(domain.Change); ok {
+				batches[e.Stream] = batches[e.Stream].Evolve(change, e.RecordedAt)
+			}
+		}
+	}
+	for i := range found {
+		d := found[i].Delivery
+		if d.State == domain.DeliveryJoined {
+			d = d.In(batches[d.BatchID.Stream()])
+		}
+		found[i].wanted = !found[i].asked && d.ReplayWants(spec.OnlyFailed || spec.Kind == domain.KindRetry)
+	}
+	return nil
+}
+
+// count returns how many of the candidates the replay sends. It ends early when goOn says so.
+func (r *Replays) count(ctx context.Context, spec domain.ReplaySpec, all candidates, goOn func(context.Context) (bool, error)) (n int, err error) {
+	for more := true; more; {
+		var page []candidate
+		if page, more, err = all.next(ctx); err != nil {
+			return 0, err
+		}
+		found, err := r.standings(ctx, domain.ReplayID{}, spec, page)
+		if err != nil {
+			return 0, err
+		}
+		for i := range found {
+			if found[i].wanted {
+				n++
+			}
+		}
+		if yes, err := goOn(ctx); err != nil || !yes {
+			return 0, cmp.Or(err, errEnough)
+		}
+	}
+	return n, nil
+}

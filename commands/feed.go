@@ -1,0 +1,189 @@
+package commands
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+const (
+	// replayWindow is how many calls of a webhook a replay has under way. It is half of the
+	// window that a lane begins with, so that live events find room beside them.
+	replayWindow = 32
+	// mostOpen is how many deliveries a replay has that have not ended, most of which wait for
+	// their retries.
+	mostOpen = 1000
+	// mostReady is how far a replay reads ahead of what cannot be sent yet.
+	mostReady = 2000
+)
+
+// feed is what a replay has read and not asked for, and what of it has not ended. It is in
+// memory only: read again from Replay.Next on, it is the same.
+type feed struct {
+	source candidates
+	more   bool        // the source has
+	ready  []candidate // in the order of the log
+	open   map[domain.DeliveryID]candidate
+	busy   map[sendOrder]bool // in this step: by what is open, or comes before in ready
+}
+
+// sendOrder names what is sent one after another.
+type sendOrder struct {
+	webhook domain.WebhookID
+	key     string
+}
+
+// goOn asks for the next deliveries, as many as the rate and the window leave room for.
+func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err error) {
+	waiting, err := j.r.Queue.OfReplay(ctx, j.id)
+	if err != nil {
+		return 0, true, err
+	}
+	if j.feed == nil {
+		source, err := j.candidates(ctx, eventstore.Position(j.replay.Next))
+		if err != nil {
+			return 0, true, err
+		}
+		j.feed = &feed{source: source, more: true, open: map[domain.DeliveryID]candidate{}}
+	}
+	j.feed.settle(waiting)
+	most, next := j.replay.Pace(replayChunk)
+	if early := next.Sub(j.r.Log.Clock().Now()); early > 0 {
+		return min(early, replayPoll), false, nil
+	}
+	chosen, err := j.choose(ctx, waiting, most)
+	if err != nil {
+		return 0, true, err
+	}
+	if len(chosen) > 0 {
+		return 0, false, j.ask(ctx, chosen)
+	}
+	former := j.spec.Kind == "" // completed when all was asked for
+	if !j.feed.more && len(j.feed.ready) == 0 && (former || len(waiting) == 0) {
+		return 0, true, j.append(ctx, domain.ReplayCompleted{})
+	}
+	return replayPoll, false, nil
+}
+
+// settle forgets what has ended.
+func (f *feed) settle(waiting []Replayed) {
+	still := make(map[domain.DeliveryID]candidate, len(waiting))
+	f.busy = make(map[sendOrder]bool, len(waiting))
+	for _, d := range waiting {
+		if c, ok := f.open[d.ID]; ok {
+			still[d.ID] = c
+			f.take(c)
+		}
+	}
+	f.open = still
+}
+
+// take makes what comes after the candidate in its order wait. It reports whether the
+// candidate has to wait itself.
+func (f *feed) take(c candidate) (waits bool) {
+	order := sendOrder{c.webhook, c.key}
+	waits = f.busy[order]
+	f.busy[order] = c.key != ""
+	return waits
+}
+
+// choose returns the next of what can be asked for now, at most most.
+func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen []candidate, err error) {
+	due := map[domain.WebhookID]int{}
+	for _, d := range waiting {
+		if d.Due {
+			due[d.WebhookID]++
+		}
+	}
+	f := j.feed
+	most = min(most, mostOpen-len(waiting))
+	for i := 0; len(chosen) < most && due[j.spec.WebhookID] < replayWindow; i++ {
+		for i == len(f.ready) && i < mostReady && f.more {
+			if err := j.read(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if i == len(f.ready) {
+			break
+		}
+		if c := f.ready[i]; !f.take(c) && due[c.webhook] < replayWindow {
+			due[c.webhook]++
+			chosen = append(chosen, c)
+		}
+	}
+	return chosen, nil
+}
+
+// read reads the next page. What the replay has asked for already, as it was left by
+// whoever worked on it before, is open or has ended.
+func (j *job) read(ctx context.Context) error {
+	f := j.feed
+	page, more, err := f.source.next(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := j.r.standings(ctx, j.id, j.spec, page)
+	if err != nil {
+		return err
+	}
+	for i, c := range page {
+		switch {
+		case found[i].wanted:
+			f.ready = append(f.ready, c)
+		case found[i].asked && found[i].State == domain.DeliveryPending:
+			f.open[c.delivery] = c
+			f.take(c)
+		}
+	}
+	f.more = more
+	return nil
+}
+
+// ask asks for the chosen deliveries that the replay wants as they stand now. They are in
+// the replay's stream if they are in the deliveries'.
+func (j *job) ask(ctx context.Context, chosen []candidate) error {
+	unit := eventstore.Unit{Generation: j.r.Log.Generation()}
+	found, err := j.r.standings(ctx, j.id, j.spec, chosen)
+	if err != nil {
+		return err
+	}
+	left := make(map[domain.DeliveryID]bool, len(chosen))
+	queued := domain.ReplayQueued{Matched: j.replay.Matched}
+	for i, c := range chosen {
+		left[c.delivery] = true
+		if w, _ := j.r.Directory.Webhook(c.webhook); w.Deleted || !found[i].wanted {
+			continue // there is nobody to send to, or somebody else asked meanwhile
+		}
+		asked := domain.DecideReplay(found[i].Delivery, c.webhook, c.event, c.size, j.id)
+		asked.Line = c.line
+		unit.Writes = append(unit.Writes, j.write(c.delivery.Stream(), found[i].Version, asked))
+		queued.Count++
+		if j.spec.Kind == "" {
+			queued.Deliveries = append(queued.Deliveries, c.delivery)
+		}
+		j.feed.open[c.delivery] = c
+	}
+	j.feed.ready = slices.DeleteFunc(j.feed.ready, func(c candidate) bool { return left[c.delivery] })
+	if queued.Count == 0 {
+		return nil
+	}
+	queued.Next = int64(j.feed.begin())
+	unit.Writes = append(unit.Writes, j.write(j.id.Stream(), j.version, queued))
+	_, err = j.r.Directory.Append(ctx, unit)
+	return err
+}
+
+// begin returns the position from which on the feed is to be read again.
+func (f *feed) begin() eventstore.Position {
+	begin := f.source.at()
+	if len(f.ready) > 0 {
+		begin = min(begin, f.ready[0].position)
+	}
+	for _, c := range f.open {
+		begin = min(begin, c.position)
+	}
+	return begin
+}

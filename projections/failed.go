@@ -1,0 +1,188 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// failedPage is how many failed calls are looked at together.
+const failedPage = 500
+
+// EachFailed calls yield for each delivery that failed for good and still is, of those that
+// the spec asks for and that failed before the position; 0: by now. It reads the read
+// models up to there, and costs what the failed calls of the webhooks do.
+func (p *Projections) EachFailed(ctx context.Context, spec domain.ReplaySpec, before eventstore.Position, yield func(domain.FailedDelivery)) error {
+	if err := p.awaitFailed(ctx, before); err != nil {
+		return err
+	}
+	positions, err := p.failedCalls(ctx, spec.WebhookID, before)
+	if err != nil {
+		return err
+	}
+	f, seen := newFailedFilter(spec), map[domain.DeliveryID]bool{}
+	return p.getEach(ctx, positions, func(calls []eventstore.Event) error {
+		failed, err := p.stillFailed(ctx, calls, f, seen)
+		if err != nil || len(failed) == 0 {
+			return err
+		}
+		return p.yieldFailed(ctx, failed, f, yield)
+	})
+}
+
+// awaitFailed waits until the read models hold what the log does before the position.
+func (p *Projections) awaitFailed(ctx context.Context, before eventstore.Position) error {
+	if before == 0 {
+		return p.awaitHead(ctx)
+	}
+	return p.WaitFor(ctx, before)
+}
+
+// failedCalls returns the positions of the failed calls of the webhook, or of all if that is
+// zero, in the order of the log.
+func (p *Projections) failedCalls(ctx context.Context, webhook domain.WebhookID, before eventstore.Position) ([]eventstore.Position, error) {
+	rows, err := p.pool.Query(ctx, `
+		SELECT c.block << 8 | get_byte(c.places, n) AS position FROM medilab.webhooks AS w
+		CROSS JOIN LATERAL (SELECT block, places FROM medilab.calls WHERE webhook = w.number AND kind & 1 = 0 OFFSET 0) AS c
+		CROSS JOIN LATERAL generate_series(0, length(c.places) - 1) AS n
+		WHERE w.status <> 'deleted' AND ($1::uuid IS NULL OR w.id = $1)`, orNil(webhook))
+	if err != nil {
+		return nil, fmt.Errorf("look for failed calls: %w", err)
+	}
+	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
+	if err != nil {
+		return nil, fmt.Errorf("look for failed calls: %w", err)
+	}
+	slices.Sort(positions)
+	if before > 0 {
+		end, _ := slices.BinarySearch(positions, before)
+		positions = positions[:end]
+	}
+	return positions, nil
+}
+
+func orNil(id domain.WebhookID) *domain.WebhookID {
+	if id == (domain.WebhookID{}) {
+		return nil
+	}
+	return &id
+}
+
+// failedFilter is a spec that is ready to be asked.
+type failedFilter struct {
+	spec     domain.ReplaySpec
+	statuses domain.Statuses
+	types    domain.Subscriptions // nil: any
+}
+
+func newFailedFilter(spec domain.ReplaySpec) failedFilter {
+	f := failedFilter{spec: spec}
+	f.statuses, _ = domain.ParseStatuses(spec.ResponseStatus) // it was checked
+	for _, t := range spec.EventTypes {
+		f.types = append(f.types, domain.Subscription(t))
+	}
+	return f
+}
+
+// matches reports whether the spec asks for the event, which was recorded at the time.
+func (f *failedFilter) matches(e domain.EventTriggered, at time.Time) bool {
+	return (f.types == nil || f.types.Match(domain.EventType(e.EventType))) &&
+		!at.Before(f.spec.From) && (f.spec.To.IsZero() || at.Before(f.spec.To))
+}
+
+// stillFailed returns the deliveries that gave up by one of the calls and still stand as
+// failed, once each.
+func (p *Projections) stillFailed(ctx context.Context, calls []eventstore.Event, f failedFilter, seen map[domain.DeliveryID]bool) (map[domain.DeliveryID]domain.Delivery, error) {
+	var streams []string
+	for i := range calls {
+		decode(&calls[i])
+		_, stream, err := domain.ParseStream(calls[i].Stream)
+		id := domain.DeliveryID(stream)
+		if failed, ok := calls[i].Value.(domain.DeliveryAttemptFailed); ok && err == nil && failed.GaveUp != "" && !seen[id] {
+			seen[id] = true
+			streams = append(streams, calls[i].Stream)
+		}
+	}
+	history, err := p.log.LoadAll(ctx, streams)
+	if err != nil {
+		return nil, err
+	}
+	failed := map[domain.DeliveryID]domain.Delivery{}
+	for i := range history {
+		decode(&history[i])
+		_, id, err := domain.ParseStream(history[i].Stream)
+		if change, ok := history[i].Value.(domain.Change); ok && err == nil {
+			failed[domain.DeliveryID(id)] = failed[domain.DeliveryID(id)].Evolve(change, history[i].RecordedAt)
+		}
+	}
+	maps.DeleteFunc(failed, func(_ domain.DeliveryID, d domain.Delivery) bool {
+		return d.State != domain.DeliveryFailed || !f.statuses.Has(d.LastStatus)
+	})
+	return failed, nil
+}
+
+// yieldFailed reads the events of the deliveries, and yields those that the filter matches.
+// A batch is matched by any of its members.
+func (p *Projections) yieldFailed(ctx context.Context, failed map[domain.DeliveryID]domain.Delivery, f failedFilter, yield func(domain.FailedDelivery)) error {
+	of := map[string][]domain.DeliveryID{}
+	for id, d := range failed {
+		for _, m := range d.Members {
+			of[m.EventID.Stream()] = append(of[m.EventID.Stream()], id)
+		}
+		if d.Members == nil {
+			of[d.EventID.Stream()] = append(of[d.EventID.Stream()], id)
+		}
+	}
+	rows, err := p.pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream = ANY($1) AND version = 1 ORDER BY position`, slices.Collect(maps.Keys(of)))
+	if err != nil {
+		return fmt.Errorf("look for events: %w", err)
+	}
+	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
+	if err != nil {
+		return fmt.Errorf("look for events: %w", err)
+	}
+	return p.getEach(ctx, positions, func(page []eventstore.Event) error {
+		for i := range page {
+			e := &page[i]
+			decode(e)
+			event, ok := e.Value.(domain.EventTriggered)
+			if !ok || !f.matches(event, e.RecordedAt) {
+				continue
+			}
+			for _, id := range of[e.Stream] {
+				d, left := failed[id]
+				if delete(failed, id); !left {
+					continue
+				}
+				size := d.Size
+				if d.Members == nil {
+					size = len(event.EventData)
+				}
+				yield(domain.FailedDelivery{ID: id, WebhookID: d.WebhookID, EventID: d.EventID, Event: event, Position: int64(e.Position), Size: size})
+			}
+		}
+		return nil
+	})
+}
+
+// getEach calls yield for the events at the positions, a page at a time.
+func (p *Projections) getEach(ctx context.Context, positions []eventstore.Position, yield func([]eventstore.Event) error) error {
+	for len(positions) > 0 {
+		page, err := p.log.GetMany(ctx, positions[:min(failedPage, len(positions))])
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		positions = positions[slices.Index(positions, page[len(page)-1].Position)+1:]
+		if err := yield(page); err != nil {
+			return err
+		}
+	}
+	return nil
+}
