@@ -28,6 +28,8 @@ type feed struct {
 	ready  []candidate // in the order of the log
 	open   map[domain.DeliveryID]candidate
 	busy   map[sendOrder]bool // in this step: by what is open, or comes before in ready
+
+	version int64 // of the replay's stream; at another, somebody else works on it too
 }
 
 // sendOrder names what is sent one after another.
@@ -42,12 +44,12 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 	if err != nil {
 		return 0, true, err
 	}
-	if j.feed == nil {
+	if j.feed == nil || j.feed.version != j.version {
 		source, err := j.candidates(ctx, eventstore.Position(j.replay.Next))
 		if err != nil {
 			return 0, true, err
 		}
-		j.feed = &feed{source: source, more: true, open: map[domain.DeliveryID]candidate{}}
+		j.feed = &feed{source: source, more: true, open: map[domain.DeliveryID]candidate{}, version: j.version}
 	}
 	j.feed.settle(waiting)
 	most, next := j.replay.Pace(replayChunk)
@@ -173,6 +175,7 @@ func (j *job) ask(ctx context.Context, chosen []candidate) error {
 	queued.Next = int64(j.feed.begin())
 	unit.Writes = append(unit.Writes, j.write(j.id.Stream(), j.version, queued))
 	_, err = j.r.Directory.Append(ctx, unit)
+	j.feed.version = j.version + 1
 	return err
 }
 

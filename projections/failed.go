@@ -37,12 +37,23 @@ func (p *Projections) EachFailed(ctx context.Context, spec domain.ReplaySpec, be
 	})
 }
 
-// awaitFailed waits until the read models hold what the log does before the position.
+// awaitFailed waits until the read models hold what the log does before the position; 0: by
+// now, for some seconds, as nobody may keep them.
 func (p *Projections) awaitFailed(ctx context.Context, before eventstore.Position) error {
-	if before == 0 {
-		return p.awaitHead(ctx)
+	if before > 0 {
+		return p.WaitFor(ctx, before)
 	}
-	return p.WaitFor(ctx, before)
+	const patience = 5 * time.Second
+	head, err := p.log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := p.WaitFor(wait, head); wait.Err() == nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // failedCalls returns the positions of the failed calls of the webhook, or of all if that is

@@ -262,6 +262,9 @@ func (p *Projections) countFormer(ctx context.Context, r *Replay) error {
 // KindNotFound.
 func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id domain.ReplayID) (Replay, error) {
 	page, err := p.replays(ctx, `WHERE id = $1`, id)
+	if err == nil && len(page) == 0 { // the read models may be behind
+		page, err = p.requested(ctx, id)
+	}
 	if err != nil {
 		return Replay{}, err
 	}
@@ -269,6 +272,20 @@ func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id d
 		return Replay{}, domain.NotFound("replay")
 	}
 	return p.show(ctx, page[0])
+}
+
+// requested returns the replay as it was requested, if it was.
+func (p *Projections) requested(ctx context.Context, id domain.ReplayID) ([]replayRow, error) {
+	events, err := p.log.LoadFirst(ctx, []string{id.Stream()})
+	if err != nil || len(events) == 0 {
+		return nil, err
+	}
+	row := replayRow{}
+	decode(&events[0])
+	if row.apply(&events[0]); row.Position == 0 {
+		return nil, events[0].Err
+	}
+	return []replayRow{row}, nil
 }
 
 // Replays lists the replays of the webhook, or all if that is zero, the newest first.

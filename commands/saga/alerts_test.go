@@ -37,6 +37,7 @@ func startScanning(t *testing.T, url string, sender commands.Sender, rules domai
 	a.node = start(t, url, sender, func(n *node, config *saga.Config) {
 		logger := slog.New(slog.DiscardHandler)
 		a.queries = projections.New(n.pool, n.log, logger)
+		config.Failed = a.queries
 		alerts := &saga.Alerts{Log: n.log, Directory: n.directory, Basis: a.queries, Rules: rules, Interval: interval, Logger: logger}
 		config.Parts = append(config.Parts, a.queries.AddTo, func(ctx context.Context, router *message.Router, node *eventstore.Node) error {
 			return alerts.AddTo(ctx, router, node)

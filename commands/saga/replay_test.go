@@ -1,0 +1,330 @@
+package saga_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/saga"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+	"github.com/medilab/webhooks/projections"
+)
+
+// replaying is a node that works on replays and keeps the read models.
+type replaying struct {
+	*alerting
+	commands *commands.Commands
+}
+
+func startReplaying(t *testing.T, url string, sender commands.Sender) *replaying {
+	t.Helper()
+	a := startAlerting(t, url, sender, domain.AlertRules{})
+	return &replaying{a, &commands.Commands{Log: a.log, Directory: a.directory, Queue: saga.Queue{Pool: a.pool}, Pool: a.pool, Failed: a.queries}}
+}
+
+// emit appends n events before anybody asks for them, of as many patients; 0: of none.
+func (r *replaying) emit(n, patients int) (events []domain.EventID) {
+	r.t.Helper()
+	for i := range n {
+		data := fmt.Sprintf(`{"n":%d}`, i)
+		if patients > 0 {
+			data = fmt.Sprintf(`{"n":%d,"patient_id":"p%d"}`, i, i%patients)
+		}
+		id := domain.EventID(uuid.Must(uuid.NewV7()))
+		r.append(id.Stream(), 0, domain.EventTriggered{EventType: "patient.created", EventData: []byte(data)})
+		events = append(events, id)
+	}
+	return events
+}
+
+func (r *replaying) start(spec domain.ReplaySpec) domain.ReplayID {
+	r.t.Helper()
+	id, err := r.commands.StartReplay(r.t.Context(), commands.Caller{Actor: "test"}, domain.BuiltinCatalog(), spec, "")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return id
+}
+
+func (r *replaying) ask(id domain.ReplayID, decide func(domain.Replay) ([]domain.Change, error)) {
+	r.t.Helper()
+	if err := r.commands.ChangeReplay(r.t.Context(), commands.Caller{Actor: "test"}, domain.WebhookID{}, id, decide); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// awaitReplay waits until the read model of the replay is as wanted.
+func (r *replaying) awaitReplay(id domain.ReplayID, what string, want func(projections.Replay) bool) projections.Replay {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	defer cancel()
+	for {
+		progress, err := r.queries.Replay(ctx, domain.WebhookID{}, id)
+		if err != nil {
+			r.t.Fatalf("waiting until it is %s: %v", what, err)
+		}
+		if want(progress) {
+			return progress
+		}
+		wake, stop := r.log.Appends(nil)
+		select {
+		case <-wake:
+		case <-time.After(50 * time.Millisecond): // another node's append may not wake us
+		case <-ctx.Done():
+			r.t.Fatalf("waiting until it is %s, it is %+v", what, progress)
+		}
+		stop()
+	}
+}
+
+func finished(p projections.Replay) bool { return p.FinishedAt != nil }
+
+// history is a replay of all that there is to the webhook.
+func history(w domain.WebhookID) domain.ReplaySpec {
+	return domain.ReplaySpec{Kind: domain.KindReplay, WebhookID: w, From: time.Now().Add(-time.Hour), To: time.Now().Add(time.Hour)}
+}
+
+// orderly is a receiver that sees whether the events of a patient come one after another.
+type orderly struct {
+	mu    sync.Mutex
+	ended map[string][]int // by patient, as they succeeded
+	calls int
+	wrong []string
+}
+
+func (o *orderly) Send(_ context.Context, call commands.Outgoing) commands.Answer {
+	var body struct {
+		Data struct {
+			N       int
+			Patient string `json:"patient_id"`
+		} `json:"event_data"`
+	}
+	_ = json.Unmarshal(call.Body, &body)
+	patient := body.Data.Patient
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.calls++
+	if ended := o.ended[patient]; len(ended) > 0 && ended[len(ended)-1] >= body.Data.N {
+		o.wrong = append(o.wrong, fmt.Sprintf("%s: %d after %v", patient, body.Data.N, ended))
+	}
+	if headerOf(call, "X-Webhook-Replay") == "" {
+		o.wrong = append(o.wrong, "a call does not name its replay")
+	}
+	if body.Data.N%40 == 7 && headerOf(call, "X-Webhook-Attempt") == "1" { // its patient's others wait for the retry
+		return commands.Answer{Outcome: "http_status", Status: 500}
+	}
+	o.ended[patient] = append(o.ended[patient], body.Data.N)
+	return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+}
+
+// Several nodes may work on a replay at once, as when one takes over from another that
+// lives: each event is asked for once, and in the order of its patient.
+func TestReplayIsExactOnSeveralNodes(t *testing.T) {
+	url := testdb.New(t)
+	in := &orderly{ended: map[string][]int{}}
+	a := startReplaying(t, url, in)
+	b := startReplaying(t, url, in)
+	const n, patients = 200, 10
+	events := a.emit(n, patients)
+	w := a.register(1, nil)
+	id := a.start(history(w))
+	var group sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for _, node := range []*replaying{a, b} {
+		group.Go(func() {
+			all := commands.Replays{Log: node.log, Directory: node.directory, Queue: saga.Queue{Pool: node.pool}, Pool: node.pool, Failed: node.queries}
+			for ctx.Err() == nil {
+				if err := all.Run(ctx, id, nil); err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
+				if done, _ := node.queries.Replay(ctx, w, id); finished(done) {
+					return
+				}
+			}
+		})
+	}
+	done := a.awaitReplay(id, "completed", finished)
+	cancel()
+	group.Wait()
+	if done.State != domain.ReplayStateCompleted || *done.Matched != n || done.Queued != n || done.Delivered != n || done.Failed+done.Cancelled != 0 {
+		t.Errorf("it ended as %+v", done)
+	}
+	if len(in.wrong) > 0 {
+		t.Errorf("%d times, as %s", len(in.wrong), in.wrong[0])
+	}
+	for _, event := range events {
+		changes, err := a.log.Load(t.Context(), domain.DeliveryOf(event, w).Stream())
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		for _, e := range changes {
+			if _, ok := e.Value.(domain.DeliveryRetryRequested); ok {
+				asked++
+			}
+		}
+		if asked != 1 {
+			t.Errorf("event %s was asked for %d times", event, asked)
+		}
+	}
+}
+
+// gated is a receiver that answers a call when it is let.
+func gated() (r *receiver, let chan struct{}) {
+	r, let = newReceiver(), make(chan struct{})
+	r.answer = func(commands.Outgoing) commands.Answer {
+		<-let
+		return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+	}
+	return r, let
+}
+
+// A live event does not wait for a replay; a paused one sends nothing more; what a
+// cancelled one has not sent counts as cancelled.
+func TestReplayIsPausedAndCancelled(t *testing.T) {
+	in, let := gated()
+	n := startReplaying(t, testdb.New(t), in)
+	n.emit(100, 0)
+	w := n.register(1, nil)
+	id := n.start(history(w))
+	for range 32 {
+		<-in.seen
+	}
+	live := n.trigger()
+	<-in.seen
+	if got := in.attempts(domain.DeliveryOf(live, w)); len(got) != 1 {
+		t.Fatal("the live event waits for the replay")
+	}
+	n.ask(id, domain.Replay.Pause)
+	n.ask(id, domain.Replay.Pause) // changes nothing
+	for range 33 {
+		let <- struct{}{}
+	}
+	paused := n.awaitReplay(id, "paused", func(p projections.Replay) bool { return p.Delivered == 32 })
+	if err := (&commands.Replays{Log: n.log, Directory: n.directory, Queue: saga.Queue{Pool: n.pool}, Pool: n.pool}).Run(t.Context(), id, nil); err != nil {
+		t.Fatal(err)
+	}
+	if paused.State != domain.ReplayStatePaused || paused.Queued != 32 || len(in.seen) > 0 {
+		t.Errorf("paused as %+v, with %d more calls", paused, len(in.seen))
+	}
+	n.ask(id, domain.Replay.Resume)
+	for range 32 {
+		<-in.seen
+	}
+	n.ask(id, domain.Replay.Cancel)
+	close(let)
+	done := n.awaitReplay(id, "over", finished)
+	if done.State != domain.ReplayStateCancelled || done.Queued != 64 || done.Delivered != 64 || done.Cancelled != 36 || len(in.seen) > 0 {
+		t.Errorf("cancelled as %+v, with %d more calls", done, len(in.seen))
+	}
+	if _, err := (domain.Replay{Cancelled: true}).Resume(); err == nil {
+		t.Error("a cancelled replay is resumed")
+	}
+}
+
+// What failed is retried by a job. When that is cancelled, what waits is failed as before.
+func TestRetryOfAllThatFailed(t *testing.T) {
+	in := newReceiver()
+	status := func(code int) {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.answer = func(commands.Outgoing) commands.Answer {
+			if code == 200 {
+				return commands.Answer{Outcome: domain.OutcomeSuccess, Status: code}
+			}
+			return commands.Answer{Outcome: "http_status", Status: code}
+		}
+	}
+	status(503)
+	n := startReplaying(t, testdb.New(t), in)
+	w, other := n.register(1, quiet), n.register(2, quiet)
+	var deliveries []domain.DeliveryID
+	for _, event := range n.emit(5, 2) {
+		deliveries = append(deliveries, domain.DeliveryOf(event, w), domain.DeliveryOf(event, other))
+	}
+	for _, id := range deliveries {
+		n.awaitState(id, domain.DeliveryFailed)
+	}
+	count := func(spec domain.ReplaySpec) int {
+		t.Helper()
+		spec.Kind = domain.KindRetry
+		matched, err := n.commands.CountReplay(t.Context(), domain.BuiltinCatalog(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return matched
+	}
+	hour := time.Now().Add(time.Hour)
+	for _, c := range []struct {
+		spec domain.ReplaySpec
+		want int
+	}{
+		{domain.ReplaySpec{}, 10}, {domain.ReplaySpec{WebhookID: w}, 5}, {domain.ReplaySpec{ResponseStatus: "5xx"}, 10}, {domain.ReplaySpec{ResponseStatus: "500"}, 0},
+		{domain.ReplaySpec{EventTypes: []string{"patient.*"}, To: hour}, 10}, {domain.ReplaySpec{EventTypes: []string{"visit.created"}}, 0}, {domain.ReplaySpec{From: hour}, 0},
+	} {
+		if got := count(c.spec); got != c.want {
+			t.Errorf("%+v matches %d, want %d", c.spec, got, c.want)
+		}
+	}
+
+	// Each fails once more, and would be retried in an hour.
+	n.append(w.Stream(), 1, domain.WebhookChanged{MaxRetries: new(3), RetryDelay: new(3600)})
+	id := n.start(domain.ReplaySpec{Kind: domain.KindRetry, WebhookID: w})
+	n.awaitReplay(id, "waiting", func(projections.Replay) bool { return n.pending() == 2 }) // one of each patient
+	n.ask(id, domain.Replay.Cancel)
+	done := n.awaitReplay(id, "over", finished)
+	if done.State != domain.ReplayStateCancelled || done.Kind != domain.KindRetry || *done.Matched != 5 || done.Queued != 2 || done.Cancelled != 5 {
+		t.Errorf("cancelled as %+v", done)
+	}
+	if n.pending() > 0 || count(domain.ReplaySpec{}) != 10 {
+		t.Errorf("%d wait, %d are failed", n.pending(), count(domain.ReplaySpec{}))
+	}
+
+	status(200)
+	rate := 20.0
+	id = n.start(domain.ReplaySpec{Kind: domain.KindRetry, Rate: &rate})
+	if done := n.awaitReplay(id, "over", finished); done.State != domain.ReplayStateCompleted || done.Delivered != 10 || done.WebhookID != nil {
+		t.Errorf("retried as %+v", done)
+	}
+	for _, d := range deliveries {
+		n.awaitState(d, domain.DeliveryDelivered)
+	}
+	n.assertPace(id, rate)
+	stats, err := n.queries.SystemStats(t.Context(), projections.StatsFilter{})
+	if err != nil || stats.Delivered != 10 || stats.Exhausted != 0 || stats.PendingDeliveries != 0 {
+		t.Errorf("statistics %+v, %v", stats, err)
+	}
+	list, err := n.queries.Replays(t.Context(), w, 10, 0)
+	if err != nil || len(list.Items) != 1 {
+		t.Errorf("replays of the webhook: %+v, %v", list, err)
+	}
+}
+
+// assertPace checks that the replay asked for no more than its rate allows.
+func (r *replaying) assertPace(id domain.ReplayID, rate float64) {
+	r.t.Helper()
+	events, err := r.log.Load(r.t.Context(), id.Stream())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	events = slices.DeleteFunc(events, func(e eventstore.Event) bool { return e.Type != "replay.queued" })
+	for i := 1; i < len(events); i++ {
+		least := time.Duration(float64(events[i-1].Value.(domain.ReplayQueued).Count) / rate * float64(time.Second))
+		if gap := events[i].RecordedAt.Sub(events[i-1].RecordedAt); gap < least {
+			r.t.Errorf("the replay asked again after %s, want %s", gap, least)
+		}
+	}
+	if len(events) < 5 {
+		r.t.Errorf("the replay asked %d times", len(events))
+	}
+}
