@@ -274,15 +274,18 @@ func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id d
 	return p.show(ctx, page[0])
 }
 
-// requested returns the replay as it was requested, if it was.
+// requested returns the replay as its stream has it, if it was requested.
 func (p *Projections) requested(ctx context.Context, id domain.ReplayID) ([]replayRow, error) {
-	events, err := p.log.LoadFirst(ctx, []string{id.Stream()})
+	events, err := p.log.LoadFrom(ctx, id.Stream(), domain.ReplayQueued{}.ChangeType())
 	if err != nil || len(events) == 0 {
 		return nil, err
 	}
-	row := replayRow{}
-	decode(&events[0])
-	if row.apply(&events[0]); row.Position == 0 {
+	var row replayRow
+	for i := range events {
+		decode(&events[i])
+		row.apply(&events[i])
+	}
+	if row.Position == 0 {
 		return nil, events[0].Err
 	}
 	return []replayRow{row}, nil

@@ -30,6 +30,7 @@ func newRoot(out io.Writer) *cobra.Command {
 		newProjectionsCommand(db),
 		newReceiptCommand(db),
 		newReceiveCommand(),
+		newReplayCommand(db),
 		newServeCommand(db),
 		newTokenCommand(db),
 		newVersionCommand(),
