@@ -17,6 +17,9 @@ type Queue interface {
 	WaitingBehind(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error)
 	// OfReplay returns what the replay asked for and has not ended.
 	OfReplay(ctx context.Context, id domain.ReplayID) ([]Replayed, error)
+	// Hold keeps what waits of it from being attempted until Release.
+	Hold(ctx context.Context, id domain.ReplayID) error
+	Release(ctx context.Context, id domain.ReplayID) error
 }
 
 // Replayed is a delivery that a replay asked for, in the queue.
@@ -27,6 +30,7 @@ type Replayed struct {
 	Version   int64
 	Free      bool // no node has it
 	Due       bool // it is on its way, or waits to be: not for the time of a retry
+	Held      bool // by Hold
 }
 
 // delivery returns a delivery as it stands. One that nobody tried yet has no

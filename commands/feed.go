@@ -44,6 +44,9 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 	if err != nil {
 		return 0, true, err
 	}
+	if slices.ContainsFunc(waiting, func(d Replayed) bool { return d.Held }) {
+		return 0, false, j.r.Queue.Release(ctx, j.id)
+	}
 	if j.feed == nil || j.feed.version != j.version {
 		source, err := j.candidates(ctx, eventstore.Position(j.replay.Next))
 		if err != nil {

@@ -161,7 +161,7 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 	case replay.Cancelled:
 		return j.withdraw(ctx)
 	case replay.Paused:
-		return 0, true, nil
+		return 0, true, j.r.Queue.Hold(ctx, j.id)
 	case !replay.Counted:
 		return 0, false, j.count(ctx)
 	}

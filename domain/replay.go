@@ -22,7 +22,8 @@ import (
 //   - it counts first, and then asks for a few deliveries at a time, so that it never has
 //     more of a webhook's under way than leave room for live events;
 //   - events of one key (ReplayKey) go one after another, in the order of the log;
-//   - a paused one asks for nothing more until it is resumed;
+//   - a paused one asks for nothing more until it is resumed, and what it asked for is not
+//     attempted, but for calls that are under way;
 //   - of a cancelled one, what was asked for and waits ends: cancelled, or of a retry
 //     failed as it was;
 //   - it is completed when all that it asked for has ended.

@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -94,20 +93,6 @@ func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain
 		return nil, fmt.Errorf("look into the queue: %w", err)
 	}
 	return untried, nil
-}
-
-// OfReplay implements commands.Queue.
-func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Replayed, error) {
-	rows, err := q.Pool.Query(ctx, `SELECT delivery_id, event_id, webhook_id, version, node IS NULL, node IS NOT NULL OR due_at <= clock_timestamp()
-		FROM medilab.queue WHERE replay = $1`, id)
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
-	waiting, err := pgx.CollectRows(rows, pgx.RowToStructByPos[commands.Replayed])
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
-	return waiting, nil
 }
 
 // streamID returns the id at the end of the name of a stream of ours.

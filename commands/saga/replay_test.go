@@ -281,6 +281,17 @@ func TestRetryOfAllThatFailed(t *testing.T) {
 	n.append(w.Stream(), 1, domain.WebhookChanged{MaxRetries: new(3), RetryDelay: new(3600)})
 	id := n.start(domain.ReplaySpec{Kind: domain.KindRetry, WebhookID: w})
 	n.awaitReplay(id, "waiting", func(projections.Replay) bool { return n.pending() == 2 }) // one of each patient
+	due := func() (seconds float64) {
+		if err := n.pool.QueryRow(t.Context(), `SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM medilab.queue`).Scan(&seconds); err != nil {
+			t.Fatal(err)
+		}
+		return seconds
+	}
+	n.awaitReplay(id, "waiting for the retries", func(projections.Replay) bool { return due() > 3000 })
+	n.ask(id, domain.Replay.Pause)
+	n.awaitReplay(id, "held", func(projections.Replay) bool { return due() > 1e9 })
+	n.ask(id, domain.Replay.Resume)
+	n.awaitReplay(id, "as it was", func(projections.Replay) bool { return due() > 3000 && due() < 3700 })
 	n.ask(id, domain.Replay.Cancel)
 	done := n.awaitReplay(id, "over", finished)
 	if done.State != domain.ReplayStateCancelled || done.Kind != domain.KindRetry || *done.Matched != 5 || done.Queued != 2 || done.Cancelled != 5 {

@@ -1,0 +1,53 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+// What a paused replay has asked for stays in the queue, due later than anything can be: by
+// so much, which is taken off when it is resumed.
+const (
+	held    = "interval '1000 years'"
+	longest = 100 * 365 * 24 * time.Hour
+)
+
+// OfReplay implements commands.Queue.
+func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Replayed, error) {
+	rows, err := q.Pool.Query(ctx, `SELECT delivery_id, event_id, webhook_id, version, node IS NULL, node IS NOT NULL OR due_at <= clock_timestamp(),
+			due_at > clock_timestamp() + $2 FROM medilab.queue WHERE replay = $1`, id, longest)
+	if err != nil {
+		return nil, fmt.Errorf("look into the queue: %w", err)
+	}
+	waiting, err := pgx.CollectRows(rows, pgx.RowToStructByPos[commands.Replayed])
+	if err != nil {
+		return nil, fmt.Errorf("look into the queue: %w", err)
+	}
+	return waiting, nil
+}
+
+// Hold implements commands.Queue.
+func (q Queue) Hold(ctx context.Context, id domain.ReplayID) error {
+	_, err := q.Pool.Exec(ctx, `UPDATE medilab.queue SET due_at = due_at + `+held+`
+		WHERE replay = $1 AND node IS NULL AND due_at < clock_timestamp() + $2`, id, longest)
+	if err != nil {
+		return fmt.Errorf("hold what a replay has queued: %w", err)
+	}
+	return nil
+}
+
+// Release implements commands.Queue.
+func (q Queue) Release(ctx context.Context, id domain.ReplayID) error {
+	_, err := q.Pool.Exec(ctx, `UPDATE medilab.queue SET due_at = greatest(due_at - `+held+`, clock_timestamp())
+		WHERE replay = $1 AND due_at > clock_timestamp() + $2`, id, longest)
+	if err != nil {
+		return fmt.Errorf("release what a replay has queued: %w", err)
+	}
+	return nil
+}
