@@ -955,3 +955,77 @@ func TestBatchOfCloudEvents(t *testing.T) {
 		t.Errorf("shown as %s", call.body)
 	}
 }
+
+// A replay is a job: started once by a key, seen and changed under both paths, and named in
+// what it sends, which the call log shows to the byte.
+func TestReplayIsAJob(t *testing.T) {
+	s := newService(t)
+	s.work()
+	r := newReceiver(t, 200)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"first","url":"`+r.URL+`","events":["patient.*"],"payload_version":"2"}`).want(201)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"second","url":"`+r.URL+`","events":["visit.created"]}`).want(201)
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":1}}`).want(202)
+	first := r.next(t)
+	if first.header.Get("X-Webhook-Replay") != "" || strings.Contains(string(first.body), "replay_id") {
+		t.Errorf("no replay sent %v %s", first.header, first.body)
+	}
+	const start, span = "/api/v1/webhooks/1/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"`
+	s.settled()
+	made := s.ask("POST", start, span+`,"rate":100}`, "Idempotency-Key", "k").want(202)
+	id := made.text("replay_id")
+	if again := s.ask("POST", start, span+`,"rate":100}`, "Idempotency-Key", "k").want(202); string(again.body) != string(made.body) {
+		t.Errorf("once more: %s, %s", made.body, again.body)
+	}
+	s.ask("POST", start, span+`}`, "Idempotency-Key", "k").want(409)
+	sent := r.next(t)
+	if sent.header.Get("X-Webhook-Replay") != id || !strings.Contains(string(sent.body), `"replay_id":"`+id+`"`) ||
+		sent.header.Get("X-Webhook-Delivery-ID") != first.header.Get("X-Webhook-Delivery-ID") || sent.header.Get("X-Webhook-Attempt") != "2" {
+		t.Errorf("the replay sent %v %s", sent.header, sent.body)
+	}
+	s.until("completed", func() bool {
+		return s.ask("GET", "/api/v1/webhooks/replays/"+id, "").want(200).text("state") == "completed"
+	})
+	call := s.ask("GET", "/api/v1/webhooks/1/calls", "").want(200).text("items", 0, "call_id")
+	if shown := s.ask("GET", "/api/v1/webhooks/1/calls/"+call, "").want(200); shown.text("payload") != string(sent.body) || shown.text("request_headers", "X-Webhook-Replay") != id {
+		t.Errorf("the call log shows %s, not %s", shown.body, sent.body)
+	}
+	one := s.ask("GET", "/api/v1/webhooks/1/replays/"+id, "").want(200)
+	for field, want := range map[string]string{
+		"kind": `"replay"`, "matched": "1", "queued": "1", "delivered": "1", "failed": "0", "cancelled": "0", "rate": "100", "requested_by": `"admin"`,
+	} {
+		if got := one.get(field); got != want {
+			t.Errorf("%s is %s, want %s", field, got, want)
+		}
+	}
+	for _, list := range []string{"/api/v1/webhooks/replays?limit=1", "/api/v1/webhooks/1/replays"} {
+		if got := s.ask("GET", list, "").want(200); got.text("items", 0, "replay_id") != id || got.get("next_cursor") != "null" {
+			t.Errorf("%s: %s", list, got.body)
+		}
+	}
+	if got := s.ask("GET", "/api/v1/webhooks/2/replays", "").want(200); got.get("items") != "[]" {
+		t.Errorf("of another webhook: %s", got.body)
+	}
+	s.ask("GET", "/api/v1/webhooks/2/replays/"+id, "").want(404)
+	s.ask("POST", "/api/v1/webhooks/2/replays/"+id+"/cancel", "").want(404)
+	s.ask("POST", "/api/v1/webhooks/replays/"+id+"/cancel", "").want(409)
+
+	s.ask("POST", "/api/v1/webhooks/1/deactivate", "").want(200)
+	waits := s.ask("POST", start, span+`,"rate":0.01}`).want(202).text("replay_id")
+	for _, x := range []struct{ ask, want string }{{"pause", "paused"}, {"pause", "paused"}, {"resume", ""}, {"cancel", "cancelled"}, {"cancel", "cancelled"}} {
+		if got := s.ask("POST", "/api/v1/webhooks/1/replays/"+waits+"/"+x.ask, ""); x.want != "" && got.want(200).text("state") != x.want {
+			t.Errorf("%s: %s", x.ask, got.body)
+		}
+	}
+	s.until("it is over", func() bool {
+		got := s.ask("GET", "/api/v1/webhooks/1/replays/"+waits, "").want(200)
+		return got.get("finished_at") != "null" && (got.get("matched") == "null" || got.get("cancelled") == "1")
+	})
+	const retry = "/api/v1/webhooks/deliveries/retry"
+	if dry := s.ask("POST", retry, `{"state":"failed","webhook":"1","response_status":"5xx","dry_run":true}`).want(202); dry.get("matched") != "0" || dry.get("replay_id") != "null" {
+		t.Errorf("dry: %s", dry.body)
+	}
+	s.ask("POST", retry, `{}`).refusing("state")
+	s.ask("POST", retry, `{"state":"pending","webhook":"77","response_status":"6","rate":0,"event_types":["x.y"],"only_failed":true}`).
+		refusing("state", "webhook", "response_status", "rate", "event_types[0]", "only_failed")
+	s.ask("POST", start, span+`,"rate":"fast"}`).refusing("rate")
+}
