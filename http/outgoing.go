@@ -50,6 +50,7 @@ var outgoingHeaders = []struct {
 	{headerParam{"X-Webhook-Event-ID", "the event; absent for several events"}, false},
 	{headerParam{"X-Webhook-Delivery-ID", "the same for every attempt: what to dedupe on"}, true},
 	{headerParam{"X-Webhook-Payload-Version", "the webhook's payload_version"}, true},
+	{headerParam{"X-Webhook-Replay", "the replay or bulk retry that sends it; absent for live events"}, false},
 	{headerParam{domain.HeaderSignature, "`sha256=` and the HMAC-SHA256 of the body's bytes in hexadecimal, by the webhook's secret"}, false},
 	{headerParam{domain.HeaderSignaturePrevious, "the same by the secret before, while a rotation's overlap lasts"}, false},
 	{headerParam{domain.HeaderStandardID, "the delivery's id (Standard Webhooks)"}, false},
@@ -72,7 +73,7 @@ var (
 	eventV2 = bodyOf(merged(merged(attemptFields, eventFields), schema{
 		"event_id": uuidSchema, "delivery_id": uuidSchema, "correlation_id": textOrNull, "source": textOrNull,
 		"occurred_at": timeSchema, "payload_version": enum(domain.PayloadV2),
-	}), nil)
+	}), schema{"replay_id": uuidSchema})
 	batchV1 = bodyOf(merged(attemptFields, schema{
 		"batch":  schema{"type": "boolean", "enum": []bool{true}},
 		"events": schema{"type": "array", "items": bodyOf(merged(eventFields, schema{"event_id": uuidSchema}), nil)},
