@@ -125,3 +125,22 @@ func TestLanesNoteWhatComesDuringAClaim(t *testing.T) {
 		t.Fatal("an empty lane is claimed from")
 	}
 }
+
+// What a replay sends waits behind all that a lane has of live events.
+func TestLanesLetLiveEventsGoFirst(t *testing.T) {
+	l := newLanes(1)
+	webhook := domain.WebhookID(uuid.New())
+	replayed, live := deliveriesTo(webhook, 3), deliveriesTo(webhook, 2)
+	for _, d := range replayed {
+		d.replay = domain.ReplayID(uuid.New())
+	}
+	l.add(replayed)
+	l.add(live)
+	for i, want := range []*delivery{live[0], live[1], replayed[0], replayed[1], replayed[2]} {
+		got := l.next()
+		if got != want {
+			t.Fatalf("call %d is another's", i+1)
+		}
+		l.uncalled(got)
+	}
+}
