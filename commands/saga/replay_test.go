@@ -311,6 +311,7 @@ func TestRetryOfAllThatFailed(t *testing.T) {
 		n.awaitState(d, domain.DeliveryDelivered)
 	}
 	n.assertPace(id, rate)
+	n.assertRebuilt()
 	stats, err := n.queries.SystemStats(t.Context(), projections.StatsFilter{})
 	if err != nil || stats.Delivered != 10 || stats.Exhausted != 0 || stats.PendingDeliveries != 0 {
 		t.Errorf("statistics %+v, %v", stats, err)
@@ -318,6 +319,24 @@ func TestRetryOfAllThatFailed(t *testing.T) {
 	list, err := n.queries.Replays(t.Context(), w, 10, 0)
 	if err != nil || len(list.Items) != 1 {
 		t.Errorf("replays of the webhook: %+v, %v", list, err)
+	}
+}
+
+// assertRebuilt checks that the read model equals its rebuild.
+func (r *replaying) assertRebuilt() {
+	r.t.Helper()
+	rows := func() (text string) {
+		if err := r.pool.QueryRow(r.t.Context(), `SELECT string_agg(x::text, E'\n' ORDER BY position) FROM medilab.replays AS x`).Scan(&text); err != nil {
+			r.t.Fatal(err)
+		}
+		return text
+	}
+	live := rows()
+	if err := r.queries.Rebuild(r.t.Context(), []string{"replays"}, nil); err != nil {
+		r.t.Fatal(err)
+	}
+	if rebuilt := rows(); rebuilt != live {
+		r.t.Errorf("rebuilt, the replays are\n%s\nand were\n%s", rebuilt, live)
 	}
 }
 
