@@ -78,6 +78,7 @@ type prepared struct {
 	fields  *domain.Selection
 	timeout time.Duration
 	redact  redactor
+	traces  bool // the webhook's own headers have a traceparent
 }
 
 // Attempt is what one attempt sends: an event, or a batch.
@@ -128,6 +129,9 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	}
 	at.Fields = ready.fields
 	body, header := Compose(at, now, ready.signer(*w, now))
+	if ready.traces {
+		header = slices.DeleteFunc(header, isTraceparent)
+	}
 	answer := a.Sender.Send(ctx, Outgoing{
 		URL: w.URL, Header: append(header, ready.header...), Body: body, Timeout: ready.timeout, Fresh: at.Number > 1, Allowed: at.Allowed,
 	})
@@ -160,7 +164,7 @@ func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.
 		EventType: domain.EventType(at.Event.EventType), EventData: at.Fields.Of(at.Event.EventData),
 		EventID: uuid.UUID(at.EventID), WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery),
 		CorrelationID: at.Event.CorrelationID, Source: at.Event.Source,
-		OccurredAt: at.OccurredAt, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence, ReplayID: at.Replay,
+		OccurredAt: at.OccurredAt, Traceparent: at.Event.Traceparent, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence, ReplayID: at.Replay,
 	}
 	const envelope = 512
 	body := domain.AppendPayload(make([]byte, 0, len(payload.EventData)+envelope), at.Webhook.PayloadVersion, payload)
@@ -236,6 +240,7 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 			ready.header = append(ready.header, header)
 		}
 	}
+	ready.traces = slices.ContainsFunc(ready.header, isTraceparent)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ready == nil {
@@ -246,6 +251,8 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	}
 	return ready, nil
 }
+
+func isTraceparent(h domain.Header) bool { return strings.EqualFold(h.Name, domain.HeaderTraceparent) }
 
 // Forget forgets what was made of webhooks: the log may have lost these versions of them.
 func (a *Attempter) Forget() {

@@ -34,7 +34,8 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	for i, t := range triggered {
 		events[i] = domain.BatchEvent{
 			EventType: domain.EventType(t.EventType), EventData: t.EventData, EventID: uuid.UUID(batched[0].Members[i].EventID),
-			CorrelationID: t.CorrelationID, Source: t.Source, OccurredAt: t.Occurred(recorded[i].RecordedAt.UTC()), Sequence: batched[0].Members[i].Sequence,
+			CorrelationID: t.CorrelationID, Source: t.Source, OccurredAt: t.Occurred(recorded[i].RecordedAt.UTC()),
+			Traceparent: t.Traceparent, Sequence: batched[0].Members[i].Sequence,
 		}
 	}
 	return events, nil

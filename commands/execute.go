@@ -95,7 +95,7 @@ func (d *Directory) isCostly(unit eventstore.Unit) bool {
 	return slices.ContainsFunc(unit.Writes, func(w eventstore.Write) bool {
 		return slices.ContainsFunc(w.Events, func(e eventstore.NewEvent) bool {
 			t, ok := e.Value.(domain.EventTriggered)
-			return ok && d.Costly(domain.EventType(t.EventType), t.EventData)
+			return ok && !t.Imported && d.Costly(domain.EventType(t.EventType), t.EventData)
 		})
 	})
 }
@@ -142,13 +142,16 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 				continue
 			}
 			eventType, work := domain.EventType(triggered.EventType), 0
-			if now.registry.Costly(eventType, triggered.EventData) {
+			if !triggered.Imported && now.registry.Costly(eventType, triggered.EventData) {
 				work = cpulimit.Expensive
 			}
 			if err := task.Spend(ctx, work); err != nil {
 				return err
 			}
-			triggered.Recipients = now.registry.Recipients(eventType, triggered.EventData)
+			triggered.Recipients = []domain.Recipient{}
+			if !triggered.Imported {
+				triggered.Recipients = now.registry.Recipients(eventType, triggered.EventData)
+			}
 			w.Events[i].Data, w.Events[i].Value = stored(triggered)
 			unit.Configuration = &now.position
 			unit.Generation = min(now.generation, cmp.Or(unit.Generation, now.generation))

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,25 +38,38 @@ const MaxBatch = 1000
 // an id, or a key that is not empty, is accepted once from a caller: asked for again it is
 // answered as the first time, and asked for with another content it is a Conflict.
 func (c *Commands) TriggerEvent(ctx context.Context, caller Caller, event NewEvent, key string) (Accepted, error) {
-	if err := c.Catalog.CheckTriggered(event.Event); err != nil {
-		return Accepted{}, err
-	}
 	events := [1]NewEvent{event}
 	var accepted [1]Accepted
-	if err := c.trigger(ctx, caller, events[:], key, accepted[:]); err != nil {
+	err := c.Catalog.CheckTriggered(event.Event)
+	if err == nil {
+		err = domain.CheckFields(c.checkOccurred(event.Event))
+	}
+	if err = c.trigger(ctx, caller, events[:], key, accepted[:], err); err != nil {
 		return Accepted{}, err
 	}
 	return accepted[0], nil
 }
 
+// EventFields names every field that keeps the event from being accepted now.
+func (c *Commands) EventFields(e domain.EventTriggered) []domain.FieldError {
+	return append(c.Catalog.TriggeredFields(e), c.checkOccurred(e)...)
+}
+
+func (c *Commands) checkOccurred(e domain.EventTriggered) []domain.FieldError {
+	if e.OccurredAt.IsZero() {
+		return nil
+	}
+	return domain.CheckOccurred(e.OccurredAt, c.Now())
+}
+
 // TriggerBatch is TriggerEvent for up to MaxBatch events, all or none of them.
 // Fields at fault are named `events[3].event_type`.
 func (c *Commands) TriggerBatch(ctx context.Context, caller Caller, events []NewEvent, key string) ([]Accepted, error) {
-	if err := c.checkBatch(events); err != nil {
-		return nil, err
+	if len(events) == 0 || len(events) > MaxBatch {
+		return nil, domain.Invalid("events", fmt.Sprintf("must have 1 to %d events", MaxBatch))
 	}
 	accepted := make([]Accepted, len(events))
-	if err := c.trigger(ctx, caller, events, key, accepted); err != nil {
+	if err := c.trigger(ctx, caller, events, key, accepted, c.checkBatch(events)); err != nil {
 		return nil, err
 	}
 	return accepted, nil
@@ -71,13 +85,10 @@ func InBatch(i int, wrong []domain.FieldError) []domain.FieldError {
 }
 
 func (c *Commands) checkBatch(events []NewEvent) error {
-	if len(events) == 0 || len(events) > MaxBatch {
-		return domain.Invalid("events", fmt.Sprintf("must have 1 to %d events", MaxBatch))
-	}
 	var refused []domain.FieldError
 	seen := map[domain.EventID]bool{}
 	for i, event := range events {
-		wrong := c.Catalog.TriggeredFields(event.Event)
+		wrong := c.EventFields(event.Event)
 		if event.ID != (domain.EventID{}) {
 			if seen[event.ID] {
 				wrong = append(wrong, domain.FieldError{Field: "event_id", Message: "is there twice in the batch"})
@@ -91,8 +102,10 @@ func (c *Commands) checkBatch(events []NewEvent) error {
 
 // trigger appends the events that are new, and fills in accepted. It appends
 // first and asks questions only when the log says that something is there
-// already: what is new, which is nearly everything, costs nothing more.
-func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent, key string, accepted []Accepted) error {
+// already: what is new, which is nearly everything, costs nothing more. What is refused
+// now may have been accepted before, when its type was in the catalogue: then it is a
+// repetition like any other.
+func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent, key string, accepted []Accepted, refused error) error {
 	t := triggering{Commands: c, caller: caller, events: events, accepted: accepted}
 	if key != "" {
 		t.keyStream, t.bodyHash = domain.KeyStream(caller.Actor, key), hashOf(events)
@@ -104,6 +117,9 @@ func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent
 		if done, err := t.resolveFormerKey(ctx, key); err != nil || done {
 			return err
 		}
+	}
+	if refused != nil {
+		return t.repeats(ctx, refused)
 	}
 	raced := false
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
@@ -148,6 +164,18 @@ func (t *triggering) name() error {
 			id = domain.EventID(unique)
 		}
 		t.accepted[i] = Accepted{EventID: id, EventType: domain.EventType(event.Event.EventType)}
+	}
+	return nil
+}
+
+// repeats returns nil if all of the request is in the log already, else why it is refused.
+func (t *triggering) repeats(ctx context.Context, refused error) error {
+	done, err := t.resolve(ctx)
+	switch {
+	case err != nil && domain.KindOf(err) != domain.KindConflict:
+		return err
+	case err != nil, !done && slices.ContainsFunc(t.accepted, func(a Accepted) bool { return a.AcceptedAt.IsZero() }):
+		return refused
 	}
 	return nil
 }
@@ -256,9 +284,12 @@ func (t *triggering) resolveIDs(ctx context.Context) error {
 	return nil
 }
 
+// sameEvent reports whether the contents are the same. A trace is the request's, not the
+// event's: a repetition has another one.
 func sameEvent(was, asked domain.EventTriggered) bool {
 	return was.EventType == asked.EventType && was.Source == asked.Source &&
-		was.CorrelationID == asked.CorrelationID && bytes.Equal(was.EventData, asked.EventData)
+		was.CorrelationID == asked.CorrelationID && was.Imported == asked.Imported &&
+		was.OccurredAt.Equal(asked.OccurredAt.Truncate(time.Microsecond)) && bytes.Equal(was.EventData, asked.EventData)
 }
 
 // hashOf is the same for the same request, and for no other: each part stands
@@ -277,6 +308,13 @@ func hashOf(events []NewEvent) string {
 		part([]byte(e.Event.Source))
 		part([]byte(e.Event.CorrelationID))
 		part(e.Event.EventData)
+		// Earlier versions had none of these, and no id has their length.
+		if at := e.Event.OccurredAt; !at.IsZero() {
+			part([]byte("occurred_at " + at.UTC().Truncate(time.Microsecond).Format(time.RFC3339Nano)))
+		}
+		if e.Event.Imported {
+			part([]byte("deliver false"))
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

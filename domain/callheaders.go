@@ -18,6 +18,7 @@ const (
 	HeaderStandardID        = "webhook-id"
 	HeaderStandardTimestamp = "webhook-timestamp"
 	HeaderStandardSignature = "webhook-signature"
+	HeaderTraceparent       = "traceparent"
 )
 
 // UserAgent is how the service names itself to receivers (the guide's section "Заголовки").
@@ -43,6 +44,7 @@ func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
 		version:     v,
 		sequence:    p.Sequence,
 		replayID:    p.ReplayID,
+		traceparent: p.Traceparent,
 	}.headers(body, signer)
 }
 
@@ -53,6 +55,7 @@ func BatchHeaders(v PayloadVersion, p BatchPayload, body []byte, signer Signer) 
 		contentType = "application/cloudevents-batch+json"
 	}
 	return callHead{
+		traceparent: commonTrace(p.Events),
 		contentType: contentType,
 		event:       string(BatchEventType),
 		webhookID:   p.WebhookID,
@@ -76,6 +79,18 @@ type callHead struct {
 	version     PayloadVersion
 	sequence    int64    // 0: none
 	replayID    ReplayID // zero: none
+	traceparent string   // empty: none
+}
+
+// commonTrace returns the trace that all the events are part of, if they have one.
+func commonTrace(events []BatchEvent) (trace string) {
+	for i, e := range events {
+		if i > 0 && e.Traceparent != trace {
+			return ""
+		}
+		trace = e.Traceparent
+	}
+	return trace
 }
 
 func (c callHead) headers(body []byte, signer Signer) []Header {
@@ -106,6 +121,9 @@ func (c callHead) headers(body []byte, signer Signer) []Header {
 	}
 	if c.replayID != (ReplayID{}) {
 		headers = append(headers, Header{"X-Webhook-Replay", c.replayID.String()})
+	}
+	if c.traceparent != "" {
+		headers = append(headers, Header{HeaderTraceparent, c.traceparent})
 	}
 	if signer.Current != nil {
 		signatures := signer.Current.AppendStandard(nil, delivery, c.at, body)

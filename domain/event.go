@@ -19,6 +19,11 @@ type EventTriggered struct {
 	OccurredAt time.Time `json:"occurred_at,omitzero"`
 	// ClientEventID is the id that the caller sent, if another caller has an event of that id.
 	ClientEventID EventID `json:"client_event_id,omitzero"`
+	// Traceparent is the trace that the event is part of: see ValidTraceparent.
+	Traceparent string `json:"traceparent,omitempty"`
+	// Imported is an event of the past that was only recorded: it goes to nobody, unless a
+	// replay sends it.
+	Imported bool `json:"imported,omitempty"`
 	// Recipients are all webhooks that the event goes to, none included, when that was
 	// decided as it was appended. Nil: an EventDispatched says it, if there are any.
 	Recipients []Recipient     `json:"recipients,omitzero"`
@@ -116,6 +121,8 @@ func (c *EventTriggered) form(f *form) {
 	if f.optional(`,"client_event_id":`, c.ClientEventID != EventID{}) {
 		id(f, "", &c.ClientEventID)
 	}
+	textOrNone(f, `,"traceparent":`, &c.Traceparent)
+	c.Imported = f.optional(`,"imported":true`, c.Imported)
 	if list(f, `,"recipients":[`, &c.Recipients, c.Recipients != nil) {
 		for i := 0; more(f, &c.Recipients, i); i++ {
 			f.letters("{")

@@ -101,6 +101,7 @@ var goldenChanges = []Change{
 	EventTriggered{EventType: "patient.created", Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	EventTriggered{EventType: "patient.created", OccurredAt: goldenTime, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	EventTriggered{EventType: "patient.created", ClientEventID: goldenEvent, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
+	EventTriggered{EventType: "patient.created", OccurredAt: goldenTime, Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Imported: true, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	EventDispatched{EventID: goldenEvent, EventType: "patient.created", Size: 48, Deliveries: []Dispatch{
 		{goldenDelivery, Recipient{WebhookID: goldenWebhook, WebhookVersion: 3, BatchWait: 5, BatchMax: 100}},
 	}},

@@ -37,6 +37,7 @@ type Payload struct {
 	CorrelationID string    // empty: none
 	Source        string    // empty: none
 	OccurredAt    time.Time // when the event was emitted
+	Traceparent   string    // empty: none
 	Timestamp     time.Time // when this attempt is made
 	Attempt       int       // from 1
 	Sequence      int64     // 0: none
@@ -84,7 +85,8 @@ type BatchEvent struct {
 	Source        string
 	OccurredAt    time.Time
 
-	Sequence int64 // 0: none
+	Sequence    int64  // 0: none
+	Traceparent string // empty: none
 }
 
 // BatchPayload is all that the body and headers of one attempt at a batch tell.

@@ -3,6 +3,9 @@ package domain
 import (
 	"bytes"
 	"fmt"
+	"regexp"
+	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -30,7 +33,8 @@ func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
 	data := bytes.TrimLeft(e.EventData, jsonSpace)
 	object := len(data) > 0 && data[0] == '{'
 	source, correlation := labelProblem(e.Source), labelProblem(e.CorrelationID)
-	if object && source == "" && correlation == "" && c.Known(EventType(e.EventType)) {
+	traced := e.Traceparent == "" || ValidTraceparent(e.Traceparent)
+	if object && source == "" && correlation == "" && traced && c.Known(EventType(e.EventType)) {
 		return nil
 	}
 	refused := c.CheckEventType("event_type", EventType(e.EventType))
@@ -46,7 +50,32 @@ func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
 	if correlation != "" {
 		refused = append(refused, FieldError{"correlation_id", correlation})
 	}
+	if !traced {
+		refused = append(refused, FieldError{"traceparent", "must be a traceparent of W3C Trace Context"})
+	}
 	return refused
+}
+
+// CheckOccurred returns what is wrong with the time at which an event occurred; zero is
+// none. Clocks may differ a little.
+func CheckOccurred(at, now time.Time) []FieldError {
+	const drift = 5 * time.Second
+	if at.After(now.Add(drift)) {
+		return []FieldError{{"occurred_at", "must not be in the future"}}
+	}
+	return nil
+}
+
+var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+
+// ValidTraceparent reports whether the text is a traceparent of W3C Trace Context, of
+// version 00 or a later one of the same form.
+func ValidTraceparent(text string) bool {
+	if !traceparent.MatchString(text) || text[:2] == "ff" {
+		return false
+	}
+	trace, parent := text[3:35], text[36:52]
+	return strings.Trim(trace, "0") != "" && strings.Trim(parent, "0") != ""
 }
 
 // labelProblem says why a text cannot be a label; "" when it can.

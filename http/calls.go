@@ -120,6 +120,9 @@ func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
 		if event.CorrelationID != nil {
 			attempt.Event.CorrelationID = *event.CorrelationID
 		}
+		if event.Traceparent != nil {
+			attempt.Event.Traceparent = *event.Traceparent
+		}
 	}
 	signer, err := s.commands.Attempter.Signer(w, record.StartedAt)
 	if err != nil {

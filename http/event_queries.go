@@ -64,6 +64,8 @@ func appendEvent(dst []byte, e projections.Event) []byte {
 	dst = append(append(dst, `,"event_data":`...), e.Data...)
 	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
 	dst = appendMoment(append(dst, `,"occurred_at":`...), e.OccurredAt)
+	dst = appendOrNull(append(dst, `,"traceparent":`...), e.Traceparent)
+	dst = strconv.AppendBool(append(dst, `,"deliver":`...), e.Deliver)
 	return append(strconv.AppendInt(append(dst, `,"position":`...), int64(e.Position), 10), '}')
 }
 

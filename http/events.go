@@ -1,6 +1,7 @@
 package http
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -17,7 +18,7 @@ const triggerPath = "/webhooks/events/trigger"
 var FastPaths = []string{apiRoot + triggerPath, apiRoot + triggerPath + "/batch"}
 
 func (s *Server) eventOperations() []operation {
-	idempotent := []headerParam{idempotencyKey}
+	idempotent := []headerParam{idempotencyKey, traceparent}
 	return []operation{{
 		method: "POST", path: triggerPath, id: "triggerEvent", summary: "Trigger an event; answered once it is durable", scope: domain.ScopeEventsWrite,
 		header: idempotent, body: newEvent, status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true,
@@ -43,12 +44,18 @@ var newEvent = object[commands.NewEvent]{name: "NewEvent", what: "an event", lim
 		schema{"maxLength": domain.MaxLabel, "description": "your own id of the matter, to look events up by"}),
 	plain("event_id", jsonEventID, func(e *commands.NewEvent) *domain.EventID { return &e.ID },
 		schema{"description": "makes the event accepted once from this caller: the same id with the same content answers as the first time, with another content it is 409; if another caller has the id, the answer names another one"}),
+	plain("occurred_at", jsonTime, func(e *commands.NewEvent) *time.Time { return &e.Event.OccurredAt },
+		schema{"description": "when it happened, not in the future; left out: now"}),
+	plain("deliver", jsonNot, func(e *commands.NewEvent) *bool { return &e.Event.Imported },
+		schema{"default": true, "description": "false: it is recorded and sent to nobody; a replay can send it"}),
+	plain("traceparent", jsonText, func(e *commands.NewEvent) *string { return &e.Event.Traceparent },
+		schema{"description": "instead of the request's header traceparent"}),
 }}
 
 // ReadEvent reads the JSON of a request to trigger an event into event, which holds the
-// defaults of fields that are left out. Wrong fields are Invalid. The event's data is
-// part of line.
-func ReadEvent(line []byte, catalog domain.Catalog, event *commands.NewEvent) error {
+// defaults of fields that are left out. Wrong fields, and those that rules returns, are
+// Invalid. The event's data is part of line.
+func ReadEvent(line []byte, rules func(domain.EventTriggered) []domain.FieldError, event *commands.NewEvent) error {
 	if err := domain.CheckJSON(line); err != nil {
 		return err
 	}
@@ -56,7 +63,7 @@ func ReadEvent(line []byte, catalog domain.Catalog, event *commands.NewEvent) er
 	if err != nil {
 		return err
 	}
-	return domain.CheckFields(withRules(refused, catalog.TriggeredFields(event.Event)))
+	return domain.CheckFields(withRules(refused, rules(event.Event)))
 }
 
 // describeEventTypes adds the types of the catalogue, which is this server's own.
@@ -83,7 +90,7 @@ var newEvents = object[json.RawMessage]{name: "NewEvents", checked: true, limit:
 // once.
 func (s *Server) triggerEvent(x *request, r *http.Request) error {
 	var event commands.NewEvent
-	rules := func() []domain.FieldError { return s.commands.Catalog.TriggeredFields(event.Event) }
+	rules := func() []domain.FieldError { return s.commands.EventFields(event.Event) }
 	if err := newEvent.read(x, r, &event, rules); err != nil {
 		return err
 	}
@@ -91,6 +98,7 @@ func (s *Server) triggerEvent(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event.Event.Traceparent = cmp.Or(event.Event.Traceparent, readTraceparent(r))
 	accepted, err := s.commands.TriggerEvent(r.Context(), x.caller, event, key)
 	if err != nil {
 		return err
@@ -117,6 +125,10 @@ func (s *Server) triggerEvents(x *request, r *http.Request) error {
 	key, err := readIdempotencyKey(r)
 	if err != nil {
 		return err
+	}
+	trace := readTraceparent(r)
+	for i := range events {
+		events[i].Event.Traceparent = cmp.Or(events[i].Event.Traceparent, trace)
 	}
 	accepted, err := s.commands.TriggerBatch(r.Context(), x.caller, events, key)
 	if err != nil {
@@ -146,7 +158,7 @@ func (s *Server) readBatch(list []byte) ([]commands.NewEvent, error) {
 		var event commands.NewEvent
 		wrong, err := newEvent.parse(raw, &event)
 		if wrong != nil {
-			wrong = withRules(wrong, s.commands.Catalog.TriggeredFields(event.Event))
+			wrong = withRules(wrong, s.commands.EventFields(event.Event))
 			refused = append(refused, commands.InBatch(i, wrong)...)
 		}
 		events = append(events, event)
@@ -169,6 +181,16 @@ func readIdempotencyKey(r *http.Request) (string, error) {
 		return "", domain.Invalid(idempotencyKey.name, fmt.Sprintf("must be one header of 1 to %d bytes", longest))
 	}
 	return keys[0], nil
+}
+
+// readTraceparent returns the trace of the request, or "" if it is in none. An invalid one
+// is ignored, as W3C Trace Context wants.
+func readTraceparent(r *http.Request) string {
+	values := r.Header["Traceparent"]
+	if len(values) != 1 || !domain.ValidTraceparent(values[0]) {
+		return ""
+	}
+	return values[0]
 }
 
 // acceptedView is what appendAccepted encodes.

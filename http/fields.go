@@ -210,6 +210,7 @@ var (
 	jsonWhole   = jsonType[int]{schema{"type": "integer"}, readWhole}
 	jsonNumber  = jsonType[float64]{schema{"type": "number"}, readNumber}
 	jsonBool    = jsonType[bool]{schema{"type": "boolean"}, readBool}
+	jsonNot     = jsonType[bool]{schema{"type": "boolean"}, func(raw []byte) (bool, faults) { v, wrong := readBool(raw); return !v, wrong }}
 	jsonTime    = jsonType[time.Time]{schema{"type": "string", "format": "date-time"}, readTime}
 	jsonEventID = jsonType[domain.EventID]{schema{"type": "string", "format": "uuid"}, readEventID}
 	jsonFilters = jsonType[json.RawMessage]{jsonObject, readFilters}

@@ -51,6 +51,7 @@ var outgoingHeaders = []struct {
 	{headerParam{"X-Webhook-Delivery-ID", "the same for every attempt: what to dedupe on"}, true},
 	{headerParam{"X-Webhook-Payload-Version", "the webhook's payload_version"}, true},
 	{headerParam{"X-Webhook-Replay", "the replay or bulk retry that sends it; absent for live events"}, false},
+	{headerParam{domain.HeaderTraceparent, "the trace in which the event was triggered (W3C Trace Context); of several events, if all have the same"}, false},
 	{headerParam{domain.HeaderSignature, "`sha256=` and the HMAC-SHA256 of the body's bytes in hexadecimal, by the webhook's secret"}, false},
 	{headerParam{domain.HeaderSignaturePrevious, "the same by the secret before, while a rotation's overlap lasts"}, false},
 	{headerParam{domain.HeaderStandardID, "the delivery's id (Standard Webhooks)"}, false},

@@ -54,7 +54,7 @@ var special = map[reflect.Type]schema{
 		domain.ReplayStateCancelled, domain.ReplayStateCompleted),
 	reflect.TypeFor[projections.BacktestChange](): enum(projections.BacktestGained, projections.BacktestLost, projections.BacktestUnchanged),
 	reflect.TypeFor[projections.Verdict](): enum(projections.VerdictDelivered, projections.VerdictPending, projections.VerdictFailed, projections.VerdictCancelled,
-		projections.VerdictNotSubscribed, projections.VerdictInactive, projections.VerdictFiltered, projections.VerdictNotRegistered),
+		projections.VerdictNotSubscribed, projections.VerdictInactive, projections.VerdictFiltered, projections.VerdictImported, projections.VerdictNotRegistered),
 	reflect.TypeFor[projections.SentKind](): enum(projections.SentByDispatch, projections.SentByReplay, projections.SentByTest),
 }
 

@@ -66,6 +66,8 @@ type Event struct {
 	Data          json.RawMessage     `json:"event_data" schema:"object"` // byte for byte as it was accepted
 	AcceptedAt    time.Time           `json:"accepted_at"`
 	OccurredAt    time.Time           `json:"occurred_at"` // when it was emitted, however late it was accepted
+	Traceparent   *string             `json:"traceparent"`
+	Deliver       bool                `json:"deliver"` // false: it was only recorded, and goes to nobody unless a replay sends it
 	Position      eventstore.Position `json:"position"`
 }
 
@@ -76,7 +78,10 @@ func newEvent(e *eventstore.Event) (Event, bool) {
 		return Event{}, false
 	}
 	event := Event{ID: domain.EventID(id), Type: change.EventType, Source: change.Source,
-		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Position: e.Position}
+		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Deliver: !change.Imported, Position: e.Position}
+	if change.Traceparent != "" {
+		event.Traceparent = &change.Traceparent
+	}
 	if change.CorrelationID != "" {
 		event.CorrelationID = &change.CorrelationID
 	}

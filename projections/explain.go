@@ -26,6 +26,8 @@ const (
 	VerdictNotSubscribed Verdict = "type_not_subscribed"
 	VerdictInactive      Verdict = "inactive"
 	VerdictFiltered      Verdict = "filtered"
+	// The event was only recorded (deliver: false); what a replay sent since is in SentBy.
+	VerdictImported Verdict = "imported"
 	// The webhook did not exist then, and a replay sent it the event.
 	VerdictNotRegistered Verdict = "not_registered_yet"
 )
@@ -83,6 +85,12 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 		if d := deliveries[x.Webhook.ID]; d != nil {
 			one.SentBy = d.sentBy
 		}
+		if !event.Deliver {
+			one.Verdict = VerdictImported
+			explained = append(explained, one)
+			delete(deliveries, x.Webhook.ID)
+			continue
+		}
 		// A matching webhook may have got the event by a replay before an older version
 		// had decided it: event.dispatched then leaves that delivery out.
 		if wanted[x.Webhook.ID] || x.Subscribed && x.Active && x.Filter.Matched {
@@ -133,7 +141,7 @@ func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFou
 		w, err := p.WebhookVersion(ctx, tested.WebhookID, tested.WebhookVersion)
 		state := domain.Delivery{}.Evolve(tested, e.RecordedAt).State
 		delivery := domain.DeliveryOf(id, tested.WebhookID)
-		event := Event{ID: id, Type: tested.EventType, Source: "test", Data: tested.EventData, AcceptedAt: e.RecordedAt, OccurredAt: tested.StartedAt, Position: e.Position}
+		event := Event{ID: id, Type: tested.EventType, Source: "test", Data: tested.EventData, AcceptedAt: e.RecordedAt, OccurredAt: tested.StartedAt, Deliver: true, Position: e.Position}
 		return event, []Explained{{Webhook: w, Verdict: Verdict(state), Delivery: &Delivery{ID: delivery},
 			SentBy: []Sent{{Kind: SentByTest, ID: uuid.UUID(delivery), DeliveryID: delivery, State: state}}}}, err
 	}

@@ -109,7 +109,7 @@ func (p *pipeline) take(line []byte, long bool) {
 	}
 	event, err := p.defaults, error(domain.TooLarge("the line is longer than 10 MB"))
 	if !long {
-		err = http.ReadEvent(line, p.commands.Catalog, &event)
+		err = http.ReadEvent(line, p.commands.EventFields, &event)
 	}
 	if err != nil {
 		p.refuse(p.line, err)

@@ -32,7 +32,7 @@ export const text = (value) => (value === null || value === undefined || value =
 
 const tones = {
   active: 'good', success: 'good', delivered: 'good', resolved: 'good', inactive: 'quiet', cancelled: 'quiet',
-  deleted: 'quiet', counting: 'wait', running: 'wait', paused: 'wait', completed: 'good', type_not_subscribed: 'quiet', not_registered_yet: 'quiet', filtered: 'quiet', failed: 'bad', open: 'bad', pending: 'wait',
+  deleted: 'quiet', counting: 'wait', running: 'wait', paused: 'wait', completed: 'good', type_not_subscribed: 'quiet', not_registered_yet: 'quiet', imported: 'quiet', filtered: 'quiet', failed: 'bad', open: 'bad', pending: 'wait',
 }
 
 // failure says why a call failed, in the user's language; what the server says of

@@ -56,6 +56,7 @@ const texts = {
   'state.cancelled': ['отменено', 'cancelled'],
   'state.type_not_subscribed': ['не подписан', 'not subscribed'],
   'state.not_registered_yet': ['тогда ещё не зарегистрирован', 'not registered then'],
+  'state.imported': ['импортировано, не отправлялось', 'imported, not sent'],
   'state.filtered': ['отсеяно фильтром', 'filtered out'],
   'state.deleted': ['удалён', 'deleted'],
   'state.running': ['идёт', 'under way'],
