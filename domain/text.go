@@ -13,6 +13,13 @@ func IsUnshowable(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
 }
 
+// isVisible reports whether r leaves a mark by itself: no space, combining mark or filler.
+func isVisible(r rune) bool {
+	const blankBraille = '\u2800'
+	return unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S) && r != blankBraille &&
+		!unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
+}
+
 // textProblem says why a text that people are shown cannot be taken; "" when it can.
 func textProblem(text string) string {
 	switch {

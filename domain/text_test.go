@@ -22,6 +22,12 @@ func TestShownTexts(t *testing.T) {
 			t.Errorf("a token's name %q: %v", text, err)
 		}
 	}
+	for _, text := range []string{" ", "\u00a0\u3000", "\u200b\u200d", "\u2060", "\ufeff", "\u3164", "\u2800", "\u034f", "\ufe0f"} {
+		_, err := CheckSpec(BuiltinCatalog(), WebhookSpec{Name: Ask(text), Description: Ask(text)}, false)
+		if refused := FieldsOf(err); len(refused) != 1 || refused[0].Field != "name" {
+			t.Errorf("%q cannot be seen: %v", text, err)
+		}
+	}
 	for _, text := range []string{"Интеграция «CRM» №1", "👩\u200d⚕️", "מרפאה", "عيادة", "می\u200cخواهم", "e\u0301"} {
 		if _, err := CheckSpec(BuiltinCatalog(), WebhookSpec{Name: Ask(text), Description: Ask(text)}, false); err != nil {
 			t.Errorf("%q: %v", text, err)

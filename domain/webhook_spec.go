@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -207,6 +208,10 @@ func (c *specCheck) text(field string, asked Asked[string], least, most int) {
 	}
 	if n := utf8.RuneCountInString(asked.Value); n < least || n > most {
 		c.add(FieldError{field, fmt.Sprintf("must have %d to %d characters", least, most)})
+		return
+	}
+	if !strings.ContainsFunc(asked.Value, isVisible) {
+		c.add(FieldError{field, "must have a visible character"})
 		return
 	}
 	c.shown(field, asked.Value)

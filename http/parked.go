@@ -36,8 +36,9 @@ func (s *Server) listParkedEvents(x *request, r *http.Request) error {
 }
 
 var mendedEvent = object[json.RawMessage]{name: "MendedEvent", optional: true, limit: maxEventBody, fields: []field[json.RawMessage]{
-	plain("event_data", jsonRaw, func(data *json.RawMessage) *json.RawMessage { return data },
-		schema{"description": "instead of what was emitted; left out: as it was emitted"}),
+	// null is refused, as it is in a trigger.
+	{name: "event_data", schema: merged(jsonObject, schema{"description": "instead of what was emitted; left out: as it was emitted"}),
+		read: func(data *json.RawMessage, raw []byte) faults { *data = raw; return nil }},
 }}
 
 func (s *Server) retryParkedEvent(x *request, r *http.Request) error {

@@ -646,6 +646,7 @@ func TestParkedSettled(t *testing.T) {
 			t.Errorf("got %s", got.body)
 		}
 	}
+	s.ask("POST", "/api/v1/webhooks/events/parked/"+unknown+"/retry", `{"event_data":null}`).refusing("event_data")
 	settle(unknown, "discard").want(204)
 	for _, id := range []string{known, unknown, "0", "99999999999999999999"} {
 		settle(id, "retry").want(404)
