@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/medilab/webhooks/commands"
@@ -54,8 +55,9 @@ var newEvent = object[commands.NewEvent]{name: "NewEvent", what: "an event", lim
 
 // ReadEvent reads the JSON of a request to trigger an event into event, which holds the
 // defaults of fields that are left out. Wrong fields, and those that rules returns, are
-// Invalid. The event's data is part of line.
-func ReadEvent(line []byte, rules func(domain.EventTriggered) []domain.FieldError, event *commands.NewEvent) error {
+// Invalid, but for the field extra, which an event does not have; "" is none. The event's
+// data is part of line.
+func ReadEvent(line []byte, extra string, rules func(domain.EventTriggered) []domain.FieldError, event *commands.NewEvent) error {
 	if err := domain.CheckJSON(line); err != nil {
 		return err
 	}
@@ -63,6 +65,7 @@ func ReadEvent(line []byte, rules func(domain.EventTriggered) []domain.FieldErro
 	if err != nil {
 		return err
 	}
+	refused = slices.DeleteFunc(refused, func(f domain.FieldError) bool { return f.Field == extra })
 	return domain.CheckFields(withRules(refused, rules(event.Event)))
 }
 

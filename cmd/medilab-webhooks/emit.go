@@ -22,6 +22,9 @@ type emitOptions struct {
 	file       string
 	skip       int
 	eventID    string
+	occurredAt string
+	timeField  string
+	rejects    string
 	event      commands.NewEvent // as the flags have it: a line's fields override it
 }
 
@@ -35,17 +38,25 @@ func newEmitCommand(db *databaseOptions) *cobra.Command {
 
   {"event_type": "patient.created", "event_data": {"patient_id": 123}, "source": "...", "correlation_id": "...", "event_id": "..."}
 
-event_type and event_data are required. A line that is refused is reported with its number, and the
-others go on. A line with an event_id can be emitted again without harm; after a failure, --skip
-goes on where it ended.`,
+event_type and event_data are required; occurred_at and deliver may be there too. A line that is
+refused is reported with its number, and the others go on; --rejects keeps it in a file, with the
+reason after a tab and #, which can be mended and emitted. A line with an event_id can be emitted
+again without harm; after a failure, --skip goes on where it ended.
+
+Events of the past are imported by --no-deliver and --occurred-at-field: they are recorded and sent
+to nobody, until a replay sends them. An import can be run again without harm: a line without an
+event_id gets one made of its content, and of its number too if it has no time.`,
 		Example: `  medilab-webhooks emit patient.created '{"patient_id": 123}' --correlation-id manual-1
-  medilab-webhooks emit --file events.ndjson`,
+  medilab-webhooks emit --file events.ndjson
+  medilab-webhooks emit --file 2023.ndjson --occurred-at-field created_at --no-deliver --rejects refused.ndjson`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case o.file != "" && len(args) > 0:
 				return errors.New("give TYPE and JSON or --file, not both")
 			case o.file == "" && len(args) != 2:
 				return errors.New("give TYPE and JSON, or --file")
+			case o.file == "" && (o.timeField != "" || o.rejects != ""):
+				return errors.New("--occurred-at-field and --rejects go with --file")
 			}
 			return nil
 		},
@@ -54,6 +65,13 @@ goes on where it ended.`,
 				if err := o.event.ID.UnmarshalText([]byte(o.eventID)); err != nil {
 					return usageError{errors.New("event_id must be a UUID")}
 				}
+			}
+			if o.occurredAt != "" {
+				at, ok := domain.ParseTime(o.occurredAt)
+				if !ok {
+					return usageError{errors.New("--occurred-at must be a time like 2024-01-15T10:30:00Z")}
+				}
+				o.event.Event.OccurredAt = at
 			}
 			if o.file != "" {
 				return o.emitFile(c)
@@ -66,6 +84,10 @@ goes on where it ended.`,
 	f.IntVar(&o.skip, "skip", 0, "skip this many lines of the file")
 	f.StringVar(&o.event.Event.CorrelationID, "correlation-id", "", "your own id, to find the event again")
 	f.StringVar(&o.event.Event.Source, "source", "cli", "where the event comes from")
+	f.StringVar(&o.occurredAt, "occurred-at", "", "when it happened, not in the future; now if left out")
+	f.StringVar(&o.timeField, "occurred-at-field", "", "the field of each line that says when it happened: a path in the line or in its event_data")
+	f.BoolVar(&o.event.Event.Imported, "no-deliver", false, "record only: nobody gets it unless a replay sends it")
+	f.StringVar(&o.rejects, "rejects", "", "keep the lines that are refused in this file, each with its reason")
 	f.StringVar(&o.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
 	declare(c, f, []setting{eventTypesSetting(&o.eventTypes)})
 	c.ValidArgsFunction = eventTypes(&o.eventTypes)
@@ -124,23 +146,31 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 		return err
 	}
 	defer in.Close() //nolint:errcheck // it was only read
+	rejects, err := o.openRejects()
+	if err != nil {
+		return err
+	}
+	defer rejects.Close() //nolint:errcheck // what was written was checked
 	defer context.AfterFunc(c.Context(), func() {
 		in.Close() //nolint:errcheck // it ends a read that waits for input
 	})()
 	return o.database.use(c, func(s *session) error {
 		s.commands.Catalog = catalog
 		bar := newProgress(c, size, "emitting", progressbar.OptionShowBytes(true))
-		p := &pipeline{commands: s.commands, defaults: o.event, notes: c.ErrOrStderr(), skip: o.skip, progress: bar}
+		p := &pipeline{commands: s.commands, defaults: o.event, timeField: o.timeField, notes: c.ErrOrStderr(), rejects: rejects, skip: o.skip, progress: bar}
 		failure := p.run(c.Context(), in)
 		bar.end()
 		text, rate := fmt.Sprintf("Accepted %d events", p.accepted), float64(p.accepted)/time.Since(bar.started).Seconds()
-		printed := printResult(c, map[string]int{"accepted": p.accepted, "refused": p.refused, "lines": p.done},
-			fmt.Sprintf("%s in %s, %.0f a second\n", text, bar.took(), rate), text+"\n")
+		result := map[string]any{"accepted": p.accepted, "refused": p.refused, "lines": p.done}
+		replay := p.describeImport(result)
+		printed := printResult(c, result, fmt.Sprintf("%s in %s, %.0f a second\n%s", text, bar.took(), rate, replay), text+"\n"+replay)
 		switch {
 		case printed != nil:
 			return errors.Join(failure, printed)
 		case failure != nil:
 			return fmt.Errorf("%w; go on with --skip %d", failure, p.done)
+		case p.refused > 0 && o.rejects != "":
+			return fmt.Errorf("%d of %d lines were refused; mend them in %s and emit that", p.refused, p.refused+p.accepted, o.rejects)
 		case p.refused > 0:
 			return fmt.Errorf("%d of %d lines were refused; mend them and emit them alone", p.refused, p.refused+p.accepted)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/medilab/webhooks/commands"
@@ -24,23 +25,29 @@ const (
 
 // pipeline appends the events of lines to the log in batches.
 type pipeline struct {
-	commands *commands.Commands
-	defaults commands.NewEvent // of what a line leaves out
-	notes    io.Writer
-	progress *progress
-	skip     int
+	commands  *commands.Commands
+	defaults  commands.NewEvent // of what a line leaves out
+	timeField string            // of each line; "": none
+	notes     io.Writer
+	rejects   io.Writer // the refused lines
+	progress  *progress
+	skip      int
 
 	accepted, refused int
 	done              int // all lines up to this one are accepted or refused
 
+	importedFrom, importedTo time.Time // when the first and the last imported event were accepted
+
 	line  int // the last one read
 	batch []numbered
 	bytes int
+	wrong []refusal // since the last batch
 }
 
 // numbered is an event and the line it came from.
 type numbered struct {
 	line  int
+	text  []byte
 	event commands.NewEvent
 }
 
@@ -65,7 +72,7 @@ func (p *pipeline) run(ctx context.Context, in io.Reader) error {
 			p.take(line, long)
 		}
 		// Do not let events wait for input that is not there yet.
-		if last || len(p.batch) >= batchEvents || p.bytes >= batchBytes || reader.Buffered() == 0 {
+		if last || len(p.batch)+len(p.wrong) >= batchEvents || p.bytes >= batchBytes || reader.Buffered() == 0 {
 			if err := p.flush(appending); err != nil {
 				return err
 			}
@@ -103,59 +110,97 @@ func readLine(r *bufio.Reader) (line []byte, long bool, err error) {
 
 // take checks a line and adds it to the batch.
 func (p *pipeline) take(line []byte, long bool) {
-	line = bytes.TrimSpace(line)
+	line = withoutReason(bytes.TrimSpace(line))
 	if p.line <= p.skip || len(line) == 0 && !long {
 		return
 	}
 	event, err := p.defaults, error(domain.TooLarge("the line is longer than 10 MB"))
 	if !long {
-		err = http.ReadEvent(line, p.commands.EventFields, &event)
+		err = p.read(line, &event)
 	}
+	p.bytes += len(line)
 	if err != nil {
-		p.refuse(p.line, err)
+		p.wrong = append(p.wrong, refusal{numbered{p.line, line, event}, err})
 		return
 	}
-	p.batch = append(p.batch, numbered{p.line, event})
-	p.bytes += len(line)
+	p.batch = append(p.batch, numbered{p.line, line, event})
 }
 
-func (p *pipeline) refuse(line int, err error) {
-	p.refused++
-	fmt.Fprintf(p.notes, "line %d: %s\n", line, sanitizeLine(problem(err))) //nolint:errcheck // nowhere else to say it
-}
-
-// flush makes the batch durable. If the log refuses it, because an id belongs to another event, each
-// event is tried alone.
-func (p *pipeline) flush(ctx context.Context) error {
-	if len(p.batch) > 0 {
-		events := make([]commands.NewEvent, len(p.batch))
-		for i, n := range p.batch {
-			events[i] = n.event
-		}
-		_, err := p.commands.TriggerBatch(ctx, caller(), events, "")
-		switch {
-		case err == nil:
-			p.accepted += len(p.batch)
-		case isRefusal(err):
-			if err := p.flushEach(ctx); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("emit the events after line %d: %w", p.done, err)
+// read reads the event of a line, with its time from the field that has it.
+func (p *pipeline) read(line []byte, event *commands.NewEvent) error {
+	extra, _, _ := strings.Cut(p.timeField, ".")
+	if err := http.ReadEvent(line, extra, p.commands.EventFields, event); err != nil {
+		return err
+	}
+	if p.timeField != "" {
+		if err := p.readTime(line, &event.Event); err != nil {
+			return err
 		}
 	}
-	p.batch, p.bytes, p.done = p.batch[:0], 0, max(p.line, p.skip)
+	if event.ID == (domain.EventID{}) && (p.timeField != "" || event.Event.Imported) {
+		event.ID = importID(event.Event, p.line)
+	}
 	return nil
+}
+
+// flush makes the batch durable, and reports what was refused of the lines that are done.
+func (p *pipeline) flush(ctx context.Context) error {
+	err := p.append(ctx)
+	if err == nil {
+		p.done = max(p.line, p.skip)
+	}
+	p.batch, p.bytes = p.batch[:0], 0
+	if reported := p.report(); err == nil {
+		err = reported
+	}
+	return err
+}
+
+// append appends the batch. If the log refuses it, because an id belongs to another event, each event
+// is tried alone.
+func (p *pipeline) append(ctx context.Context) error {
+	if len(p.batch) == 0 {
+		return nil
+	}
+	events := make([]commands.NewEvent, len(p.batch))
+	for i, n := range p.batch {
+		events[i] = n.event
+	}
+	accepted, err := p.commands.TriggerBatch(ctx, caller(), events, "")
+	switch {
+	case err == nil:
+		for i := range accepted {
+			p.accept(events[i], accepted[i])
+		}
+	case isRefusal(err):
+		return p.flushEach(ctx)
+	default:
+		return fmt.Errorf("emit the events after line %d: %w", p.done, err)
+	}
+	return nil
+}
+
+func (p *pipeline) accept(event commands.NewEvent, as commands.Accepted) {
+	p.accepted++
+	if !event.Event.Imported {
+		return
+	}
+	if p.importedFrom.IsZero() || as.AcceptedAt.Before(p.importedFrom) {
+		p.importedFrom = as.AcceptedAt
+	}
+	if as.AcceptedAt.After(p.importedTo) {
+		p.importedTo = as.AcceptedAt
+	}
 }
 
 func (p *pipeline) flushEach(ctx context.Context) error {
 	for _, n := range p.batch {
-		_, err := p.commands.TriggerEvent(ctx, caller(), n.event, "")
+		accepted, err := p.commands.TriggerEvent(ctx, caller(), n.event, "")
 		switch {
 		case err == nil:
-			p.accepted++
+			p.accept(n.event, accepted)
 		case isRefusal(err):
-			p.refuse(n.line, err)
+			p.wrong = append(p.wrong, refusal{n, err})
 		default:
 			return fmt.Errorf("emit line %d: %w", n.line, err)
 		}
