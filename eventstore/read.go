@@ -14,7 +14,11 @@ import (
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
-const eventColumns = `position, stream, version, type, data, metadata::text, recorded_at`
+const (
+	eventColumns = `position, stream, version, type, data, metadata::text, recorded_at`
+	// withoutMetadata are they with none, which takes long to read.
+	withoutMetadata = `position, stream, version, type, data, NULL::text, recorded_at`
+)
 
 // maxPageBytes bounds the memory of a page of events.
 const maxPageBytes = 16 << 20
@@ -179,7 +183,7 @@ type Filter struct {
 
 // query reads a page. Streams are few and go by their unique index, all else by
 // position; so does a time, which is found in the log by its positions.
-func (f Filter) query(after, head Position, limit int) (string, []any) {
+func (f Filter) query(columns string, after, head Position, limit int) (string, []any) {
 	var where strings.Builder
 	args := []any{after, head}
 	and := func(condition string, arg any) {
@@ -211,27 +215,27 @@ func (f Filter) query(after, head Position, limit int) (string, []any) {
 	}
 	args = append(args, limit)
 	return fmt.Sprintf(`SELECT %s FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d`,
-		eventColumns, where.String(), len(args)), args
+		columns, where.String(), len(args)), args
 }
 
 // Each calls yield for every event after the position that the filter lets
 // through, in order, in constant memory, until the head that it found at its start.
 func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
-	return l.each(ctx, after, filter, func(e Event) error {
+	const page = 500 // rows, streamed: a slow yield keeps a snapshot for a page at most
+	return l.each(ctx, eventColumns, after, filter, page, func(e Event) error {
 		l.config.Codec.decode(&e)
 		return yield(e)
 	})
 }
 
-// each is Each without decoding.
-func (l *Log) each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
+// each is Each without decoding. It reads so many rows at once.
+func (l *Log) each(ctx context.Context, columns string, after Position, filter Filter, page int, yield func(Event) error) error {
 	head, err := l.Head(ctx)
 	if err != nil {
 		return err
 	}
-	const page = 500 // rows, streamed: a slow yield keeps a snapshot for a page at most
 	for n := page; n == page && after < head; {
-		sql, args := filter.query(after, head, page)
+		sql, args := filter.query(columns, after, head, page)
 		rows, err := l.pool.Query(ctx, sql, args...)
 		n = 0
 		err = stream(rows, err, func(e Event) error {
@@ -244,41 +248,6 @@ func (l *Log) each(ctx context.Context, after Position, filter Filter, yield fun
 		}
 	}
 	return nil
-}
-
-// Compute calls yield for the events that Each yields, decoded, as an expensive task, of
-// which yield must not block.
-func (l *Log) Compute(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
-	const rows, enough = 500, 1 << 20 // read ahead: a task does not wait for the database
-	var page []Event
-	bytes := 0
-	compute := func() error {
-		task := l.Limiter.Task()
-		defer task.End()
-		for i := range page {
-			if err := task.Spend(ctx, cpulimit.Expensive); err != nil {
-				return err
-			}
-			l.config.Codec.decode(&page[i])
-			if err := yield(page[i]); err != nil {
-				return err
-			}
-		}
-		clear(page)
-		page, bytes = page[:0], 0
-		return nil
-	}
-	err := l.each(ctx, after, filter, func(e Event) error {
-		page, bytes = append(page, e), bytes+len(e.Data)
-		if len(page) < rows && bytes < enough {
-			return nil
-		}
-		return compute()
-	})
-	if err != nil {
-		return err
-	}
-	return compute()
 }
 
 // GapError says that the log lacks a position that it must have.

@@ -171,3 +171,54 @@ func TestRepetitionAfterItsTypeLeft(t *testing.T) {
 		t.Error("what was refused is in the log")
 	}
 }
+
+// A proposed retry policy is judged by what receivers answered, and sends nothing.
+func TestBacktestOfRetries(t *testing.T) {
+	s := newService(t)
+	s.work()
+	down := newReceiver(t, 503)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"n","url":"`+down.URL+`","events":["patient.created"],"max_retries":1,"retry_delay":1}`).want(201)
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202)
+	down.next(t)
+	down.next(t)
+	up := newReceiver(t, 200)
+	s.until("given up", func() bool { return s.head() >= 4 })
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"url":"`+up.URL+`"}`).want(200)
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202)
+	up.next(t)
+	s.until("delivered", func() bool { return s.head() >= 7 })
+	backtest := func(body string) answer {
+		t.Helper()
+		return s.ask("POST", "/api/v1/webhooks/1/backtest", body).want(200)
+	}
+	if got := backtest(""); strings.Contains(string(got.body), "retries") {
+		t.Errorf("without a proposal: %s", got.body)
+	}
+	for body, want := range map[string]string{
+		`{"max_retries":1,"retry_delay":1}`: "2 1 1 0 0 0 3 3",
+		`{"max_retries":0}`:                 "2 1 1 0 0 0 3 2",
+		`{"retry_delay":86400}`:             "2 1 1 0 0 1 3 2",
+		`{"max_retries":1,"retry_delay":1,"to":"2020-01-01T00:00:00Z"}`: "0 0 0 0 0 0 0 0",
+	} {
+		got := backtest(body)
+		numbers := make([]string, 0, 8)
+		for _, name := range []string{"considered", "delivered", "failed", "delivered_instead", "failed_instead", "pending_instead", "calls", "calls_instead"} {
+			numbers = append(numbers, got.get("retries", name))
+		}
+		if strings.Join(numbers, " ") != want {
+			t.Errorf("%s: %v, want %s", body, numbers, want)
+		}
+	}
+	pending := backtest(`{"retry_delay":86400}`)
+	if pending.text("retries", "samples", 0, "state") != "failed" || pending.text("retries", "samples", 0, "state_instead") != "pending" || pending.get("retries", "samples", 0, "ended_at_instead") != "null" {
+		t.Errorf("samples: %s", pending.body)
+	}
+	s.ask("POST", "/api/v1/webhooks/1/backtest", `{"max_retries":11,"retry_delay":"x","timeout":0,"retries":1}`).refusing("max_retries", "retry_delay", "timeout", "retries")
+
+	lines := strings.Split(strings.TrimSpace(string(s.ask("POST", "/api/v1/webhooks/1/backtest", `{"max_retries":0}`, "Accept", "application/x-ndjson").want(200).body)), "\n")
+	last := lines[len(lines)-1]
+	if len(lines) < 2 || !strings.Contains(lines[0], `"progress":0.`) || !strings.Contains(last, `"considered":2`) || !strings.Contains(last, `"retries":{"considered":2`) {
+		t.Errorf("streamed %q", lines)
+	}
+	s.ask("POST", "/api/v1/webhooks/1/backtest", `{"x":0}`, "Accept", "application/x-ndjson").refusing("x")
+}

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"time"
@@ -12,7 +11,7 @@ import (
 
 func (s *Server) replayOperations() []operation {
 	operations := []operation{{
-		method: "POST", path: "/webhooks/{webhook}/backtest", id: "backtestWebhook", summary: "Try other events or filters on recorded history; sends nothing", scope: domain.ScopeWebhooksRead,
+		method: "POST", path: "/webhooks/{webhook}/backtest", id: "backtestWebhook", summary: "Try other events, filters or retries on recorded history; sends nothing; `Accept: application/x-ndjson` adds lines of progress before it", scope: domain.ScopeWebhooksRead,
 		body: backtest, answer: answerOf[projections.Backtest], unbounded: true, payloads: true, serve: s.ofWebhook(s.backtestWebhook),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/replay", id: "replayWebhook", summary: "Send history again to this webhook alone, as a job", scope: domain.ScopeReplaysWrite, header: []headerParam{idempotencyKey},
@@ -56,47 +55,6 @@ func (s *Server) replayOperations() []operation {
 // ofNoWebhook serves what is of one webhook for all of them: then the webhook is zero.
 func ofNoWebhook(serve func(*request, *http.Request, domain.Webhook) error) handler {
 	return func(x *request, r *http.Request) error { return serve(x, r, domain.Webhook{}) }
-}
-
-type backtestRequest struct {
-	spec     domain.WebhookSpec // events and filters of it
-	from, to time.Time
-}
-
-var backtest = object[backtestRequest]{name: "Backtest", optional: true, checked: true, limit: maxManagementBody, fields: []field[backtestRequest]{
-	asked("events", jsonTexts, func(b *backtestRequest) *domain.Asked[[]string] { return &b.spec.Events }, eventsSchema).notNull(),
-	asked("filters", jsonFilters, func(b *backtestRequest) *domain.Asked[json.RawMessage] { return &b.spec.Filters }, filtersSchema),
-	plain("from", jsonTime, func(b *backtestRequest) *time.Time { return &b.from }, schema{"description": "of the history to look through; left out: from its beginning"}),
-	plain("to", jsonTime, func(b *backtestRequest) *time.Time { return &b.to }, schema{"description": "left out: to its end"}),
-}}
-
-// backtestWebhook compares what the caller proposes with what was sent to the webhook, over
-// recorded history. What is left out stays as the webhook has it; null clears.
-func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) error {
-	var in backtestRequest
-	rules := func() []domain.FieldError {
-		return append(s.specRules(r.Context(), &in.spec, false)(), domain.CheckRange(in.from, in.to)...)
-	}
-	if err := backtest.read(x, r, &in, rules); err != nil {
-		return err
-	}
-	events, filters := w.Events, w.Filters
-	if in.spec.Events.Given {
-		events = in.spec.Events.Value
-	}
-	if in.spec.Filters.Given {
-		filters = in.spec.Filters.Value
-	}
-	proposed, err := domain.NewMatcher(events, filters)
-	if err != nil {
-		return err
-	}
-	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
-	if err != nil {
-		return err
-	}
-	defer release()
-	return x.respond(s.queries.Backtest(r.Context(), w.ID, proposed, in.from, in.to))
 }
 
 type replayRequest struct {

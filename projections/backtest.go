@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,6 +19,8 @@ type Backtest struct {
 	Gained     int              `json:"gained"`     // matched by the proposal, and not sent to the webhook then
 	Lost       int              `json:"lost"`       // the reverse
 	Samples    []BacktestSample `json:"samples"`    // of what is gained and lost, and if that is little, of what matched
+
+	Retries *domain.WhatIf `json:"retries,omitempty"` // what the proposed retries would have changed
 }
 
 // BacktestSample is one event of a backtest.
@@ -41,57 +44,153 @@ const (
 // samplesOfAKind bounds the samples; the first ones stand for all.
 const samplesOfAKind = 10
 
-// Backtest matches every event of the range (accepted at or after from, before to; a
-// zero time is no bound) by the proposal, and compares with whom the log recorded it was
-// sent to. It sends nothing, and reads the log itself in constant memory.
-func (p *Projections) Backtest(ctx context.Context, webhook domain.WebhookID, proposed domain.Matcher, from, to time.Time) (Backtest, error) {
-	result := Backtest{Samples: []BacktestSample{}}
-	taken := map[BacktestChange]int{}
-	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: from, To: to}
-	err := p.log.Compute(ctx, 0, triggered, func(e eventstore.Event) error {
-		decode(&e)
-		event, ok := newEvent(&e)
-		if !ok {
-			return nil // it could not be sent either
-		}
-		was, err := p.recordedFor(ctx, webhook, event.ID, e.Value.(domain.EventTriggered))
-		if err != nil {
-			return err
-		}
-		result.Considered++
-		becomes := proposed.Match(domain.EventType(event.Type), filter.Parse(event.Data))
-		if becomes {
-			result.Matched++
-		}
-		change := BacktestUnchanged
-		switch {
-		case becomes && !was:
-			change = BacktestGained
-			result.Gained++
-		case was && !becomes:
-			change = BacktestLost
-			result.Lost++
-		case !was:
-			return nil
-		}
-		if taken[change] < samplesOfAKind {
-			taken[change]++
-			result.Samples = append(result.Samples, BacktestSample{event.ID, event.Type, event.AcceptedAt, change})
-		}
-		return nil
-	})
+// BacktestSpec is what to try on which part of history.
+type BacktestSpec struct {
+	Webhook  domain.WebhookID
+	Events   domain.Matcher
+	Retries  *domain.RetryPolicy // nil: none is proposed
+	From, To time.Time           // accepted at or after, before; zero is no bound
+
+	// Progress is called now and then, if it is not nil; its error ends the backtest.
+	Progress func(BacktestProgress) error
+}
+
+// BacktestProgress is how far a backtest is.
+type BacktestProgress struct {
+	Progress   float64 `json:"progress"`   // through the log, from 0 to 1
+	Considered int     `json:"considered"` // events so far
+	Calls      int     `json:"calls"`      // read so far, when retries are proposed
+}
+
+// Backtest matches every event of the range by the proposal, and compares with whom the log
+// recorded it was sent to. It sends nothing, and reads the log itself in constant memory.
+func (p *Projections) Backtest(ctx context.Context, spec BacktestSpec) (Backtest, error) {
+	b := backtesting{Projections: p, spec: spec, result: Backtest{Samples: []BacktestSample{}}, taken: map[BacktestChange]int{}}
+	err := b.compareEvents(ctx)
+	if err == nil && spec.Retries != nil {
+		b.result.Retries, err = p.whatIf(ctx, spec, func(calls int) error {
+			return b.report(BacktestProgress{1, b.result.Considered, calls})
+		})
+	}
 	if err != nil {
 		return Backtest{}, fmt.Errorf("backtest: %w", err)
 	}
-	return result, nil
+	return b.result, nil
 }
 
-// recordedFor reports whether the log recorded the event for the webhook. In logs of older
-// versions the event's stream says so, and not the event.
-func (p *Projections) recordedFor(ctx context.Context, webhook domain.WebhookID, id domain.EventID, triggered domain.EventTriggered) (bool, error) {
-	if triggered.Recipients == nil {
-		_, dispatched, err := p.event(ctx, id)
-		return slices.ContainsFunc(dispatched, func(d domain.Dispatch) bool { return d.WebhookID == webhook }), err
+// backtesting is a backtest under way.
+type backtesting struct {
+	*Projections
+	spec     BacktestSpec
+	result   Backtest
+	taken    map[BacktestChange]int // samples
+	page     []backtested
+	reported time.Time
+}
+
+// backtested is an event that was matched and is not counted yet.
+type backtested struct {
+	id       domain.EventID
+	kind     string
+	at       time.Time
+	was      bool // sent to the webhook
+	becomes  bool // matched by the proposal
+	unstated bool // the event does not say whom it went to: an older version wrote it
+}
+
+func (b *backtesting) compareEvents(ctx context.Context) error {
+	low, high, err := b.between(ctx, b.spec.From, b.spec.To, 0)
+	if err != nil {
+		return err
 	}
-	return slices.ContainsFunc(triggered.Recipients, func(r domain.Recipient) bool { return r.WebhookID == webhook }), nil
+	head, err := b.log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	first, last := float64(low), float64(min(high, int64(head)))
+	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), To: b.spec.To}
+	return b.log.ComputePages(ctx, eventstore.Position(low), triggered, b.match, func(at eventstore.Position) error {
+		if err := b.count(ctx); err != nil {
+			return err
+		}
+		return b.report(BacktestProgress{(float64(at) - first) / max(1, last-first), b.result.Considered, 0})
+	})
+}
+
+// match matches an event by the proposal. It holds a turn, so it asks nobody.
+func (b *backtesting) match(e eventstore.Event) error {
+	decode(&e)
+	event, ok := newEvent(&e)
+	if !ok {
+		return nil // it could not be sent either
+	}
+	recipients := e.Value.(domain.EventTriggered).Recipients
+	b.page = append(b.page, backtested{
+		id: event.ID, kind: event.Type, at: event.AcceptedAt, unstated: recipients == nil,
+		was:     slices.ContainsFunc(recipients, func(r domain.Recipient) bool { return r.WebhookID == b.spec.Webhook }),
+		becomes: b.spec.Events.Match(domain.EventType(event.Type), filter.Parse(event.Data)),
+	})
+	return nil
+}
+
+// count counts the events of a page.
+func (b *backtesting) count(ctx context.Context) error {
+	if err := b.lookUp(ctx); err != nil {
+		return err
+	}
+	r := &b.result
+	for _, e := range b.page {
+		r.Considered++
+		change := BacktestUnchanged
+		switch {
+		case e.becomes && !e.was:
+			change = BacktestGained
+			r.Gained++
+		case e.was && !e.becomes:
+			change = BacktestLost
+			r.Lost++
+		case !e.was:
+			continue
+		}
+		if e.becomes {
+			r.Matched++
+		}
+		if b.taken[change] < samplesOfAKind {
+			b.taken[change]++
+			r.Samples = append(r.Samples, BacktestSample{e.id, e.kind, e.at, change})
+		}
+	}
+	b.page = b.page[:0]
+	return nil
+}
+
+// lookUp completes events of older versions, whose streams say where they went.
+func (b *backtesting) lookUp(ctx context.Context) error {
+	unstated := map[string]*backtested{}
+	for i := range b.page {
+		if e := &b.page[i]; e.unstated {
+			unstated[e.id.Stream()] = e
+		}
+	}
+	if len(unstated) == 0 {
+		return nil
+	}
+	events, err := b.log.LoadAll(ctx, slices.Collect(maps.Keys(unstated)))
+	for i := range events {
+		decode(&events[i])
+		if sent, ok := events[i].Value.(domain.EventDispatched); ok {
+			unstated[events[i].Stream].was = slices.ContainsFunc(sent.Deliveries, func(d domain.Dispatch) bool { return d.WebhookID == b.spec.Webhook })
+		}
+	}
+	return err
+}
+
+// report tells how far it is, a few times a second.
+func (b *backtesting) report(at BacktestProgress) error {
+	const pause = 200 * time.Millisecond
+	if b.spec.Progress == nil || time.Since(b.reported) < pause {
+		return nil
+	}
+	b.reported = time.Now()
+	return b.spec.Progress(at)
 }

@@ -143,7 +143,10 @@ const texts = {
 
   'webhook.deletedNote': ['Webhook удалён; его история остаётся.', 'The webhook is deleted; its history stays.'],
   'webhook.backtest': ['Проверить на истории', 'Try on history'],
-  'webhook.backtestNote': ['Сколько записанных событий подошло бы; ничего не отправляется.', 'How many recorded events would match; nothing is sent.'],
+  'webhook.backtestNote': ['Сколько записанных событий подошло бы и, если изменены повторы, чем закончились бы доставки; ничего не отправляется.', 'How many recorded events would match and, if the retries are changed, how deliveries would have ended; nothing is sent.'],
+  'webhook.delivered_instead': ['Дошло бы вместо неудачи', 'Delivered instead of failed'],
+  'webhook.failed_instead': ['Не дошло бы вместо доставки', 'Failed instead of delivered'],
+  'webhook.pending_instead': ['Попытки ещё шли бы', 'Still being tried'],
   'webhook.considered': ['Проверено', 'Considered'],
   'webhook.matched': ['Подходит', 'Matching'],
   'webhook.gained': ['Добавится', 'Gained'],

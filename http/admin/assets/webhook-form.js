@@ -20,7 +20,7 @@ export async function webhookForm({ id, signal }) {
     numbers: numberFields(webhook), filters: filterField(webhook), batch: batchFields(webhook), order: orderFields(webhook),
     minimum: minimumFields(webhook), rest: restFields(webhook),
   }
-  if (id) fields.filters.shown = [fields.filters.shown, backtest(id, fields)]
+  if (id) fields.filters.shown = [fields.filters.shown, backtest(webhook, fields)]
   const send = async () => {
     const asked = Object.assign({}, ...Object.values(fields).map((f) => f.read?.()))
     const body = withRaw(asked, fields.filters.raw())
@@ -133,13 +133,17 @@ function filterField(webhook) {
   return { shown: field('filters', t('webhook.filters'), control, t('webhook.filtersHint')), raw }
 }
 
-// backtest tells what the events and filters of the form would change.
-function backtest(id, { events, filters }) {
+// backtest tells what the events, filters and changed retries of the form would change.
+function backtest(webhook, { events, filters, numbers }) {
   const result = h('div', { role: 'status' })
   const run = async () => {
     try {
-      const told = await api.post(`/webhooks/${part(id)}/backtest`, withRaw(events.read(), filters.raw()))
-      fill(result, facts(['considered', 'matched', 'gained', 'lost'].map((name) => [t(`webhook.${name}`), number(told[name])])))
+      const retries = Object.entries(numbers.read()).filter(([name, value]) => String(value) !== String(webhook[name]))
+      const asked = { ...events.read(), ...Object.fromEntries(retries) }
+      const told = await api.post(`/webhooks/${part(webhook.id)}/backtest`, withRaw(asked, filters.raw()))
+      const shown = (of, names) => names.map((name) => [t(`webhook.${name}`), number(of[name])])
+      fill(result, facts(shown(told, ['considered', 'matched', 'gained', 'lost'])),
+        told.retries && facts(shown(told.retries, ['delivered_instead', 'failed_instead', 'pending_instead'])))
     } catch (error) {
       fill(result, h('p', { class: 'error' }, describe(error)))
     }

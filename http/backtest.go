@@ -1,0 +1,88 @@
+package http
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
+)
+
+type backtestRequest struct {
+	spec     domain.WebhookSpec // events, filters and retries of it
+	from, to time.Time
+}
+
+var backtest = object[backtestRequest]{name: "Backtest", optional: true, checked: true, limit: maxManagementBody, fields: []field[backtestRequest]{
+	asked("events", jsonTexts, func(b *backtestRequest) *domain.Asked[[]string] { return &b.spec.Events }, eventsSchema).notNull(),
+	asked("filters", jsonFilters, func(b *backtestRequest) *domain.Asked[json.RawMessage] { return &b.spec.Filters }, filtersSchema),
+	asked("max_retries", jsonWhole, func(b *backtestRequest) *domain.Asked[int] { return &b.spec.MaxRetries },
+		within(domain.MaxRetriesRange, "to try instead of the webhook's; with it, or one of the next two, the answer has `retries`")),
+	asked("retry_delay", jsonWhole, func(b *backtestRequest) *domain.Asked[int] { return &b.spec.RetryDelay },
+		within(domain.RetryDelayRange, "seconds, likewise")),
+	asked("timeout", jsonWhole, func(b *backtestRequest) *domain.Asked[int] { return &b.spec.Timeout },
+		within(domain.TimeoutRange, "seconds, likewise")),
+	plain("from", jsonTime, func(b *backtestRequest) *time.Time { return &b.from }, schema{"description": "of the history to look through; left out: from its beginning"}),
+	plain("to", jsonTime, func(b *backtestRequest) *time.Time { return &b.to }, schema{"description": "left out: to its end"}),
+}}
+
+// ndjson is the media type of lines of JSON. A caller that accepts it gets lines of progress,
+// a few times a second, and last the result.
+const ndjson = "application/x-ndjson"
+
+// backtestWebhook compares what the caller proposes with what was sent to the webhook, over
+// recorded history. What is left out stays as the webhook has it; null clears.
+func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) error {
+	var in backtestRequest
+	rules := func() []domain.FieldError {
+		return append(s.specRules(r.Context(), &in.spec, false)(), domain.CheckRange(in.from, in.to)...)
+	}
+	if err := backtest.read(x, r, &in, rules); err != nil {
+		return err
+	}
+	events, filters := w.Events, w.Filters
+	if in.spec.Events.Given {
+		events = in.spec.Events.Value
+	}
+	if in.spec.Filters.Given {
+		filters = in.spec.Filters.Value
+	}
+	proposed, err := domain.NewMatcher(events, filters)
+	if err != nil {
+		return err
+	}
+	spec := projections.BacktestSpec{Webhook: w.ID, Events: proposed, Retries: in.spec.RetryPolicy(w), From: in.from, To: in.to}
+	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if strings.Contains(r.Header.Get("Accept"), ndjson) {
+		return s.streamBacktest(x, r, spec)
+	}
+	return x.respond(s.queries.Backtest(r.Context(), spec))
+}
+
+// streamBacktest answers with lines of progress, the last of which is the result. Without it
+// the answer was cut off.
+func (s *Server) streamBacktest(x *request, r *http.Request, spec projections.BacktestSpec) error {
+	write := func(line []byte) error {
+		x.Header().Set("Content-Type", ndjson)
+		if _, err := x.Write(line); err != nil {
+			return err
+		}
+		return http.NewResponseController(x).Flush()
+	}
+	spec.Progress = func(at projections.BacktestProgress) error { return write(encode(at)) }
+	result, err := s.queries.Backtest(r.Context(), spec)
+	if err != nil {
+		return err
+	}
+	line, err := x.payloads.answer(encode(result))
+	if err != nil {
+		return err
+	}
+	return write(line)
+}
