@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 const deliveriesPath = "/api/v1/webhooks/deliveries/"
@@ -117,6 +119,13 @@ func TestFeed(t *testing.T) {
 		}
 	}
 	s.ask("GET", "/api/v1/webhooks/1/feed?after=-1", "").refusing("after")
+
+	s.as(s.tokenFor(domain.ScopeWebhooksRead), "GET", "/api/v1/webhooks/1/feed", "").want(403)
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"fields":["other"]}`).want(200)
+	narrow := s.as(s.tokenFor(domain.ScopeWebhooksRead, domain.ScopePayloadsRead), "GET", "/api/v1/webhooks/1/feed", "").want(200)
+	if got := narrow.get("items", 0, "event_data"); got != "{}" {
+		t.Errorf("the feed has more than the webhook is sent: %s", got)
+	}
 }
 
 // A receiver that drops calls at random, and catches up by the feed, ends with every event
