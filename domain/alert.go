@@ -23,6 +23,8 @@ import (
 //     cancelled, or a day after the last;
 //   - gone: the system deactivated the webhook, as the receiver answered 410; resolved when
 //     it is activated;
+//   - auto_deactivated: the system deactivated the webhook, as nothing but failures came for
+//     as long as it says, of ten calls at least; resolved likewise;
 //   - test calls count for nothing, nor do calls that deliver alerts, but that
 //     they are calls: an alert never follows from an alert;
 //   - an interrupted attempt says nothing about the receiver;
@@ -43,12 +45,13 @@ const (
 	AlertTimeout             AlertKind = "timeout"
 	AlertGivenUp             AlertKind = "given_up"
 	AlertGone                AlertKind = AlertKind(DeactivatedGone)
+	AlertAutoDeactivated     AlertKind = AlertKind(DeactivatedFailing)
 	AlertNode                AlertKind = "node"
 	AlertLogLost             AlertKind = "log_lost"
 )
 
 // AlertKinds lists them all.
-var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertGivenUp, AlertGone, AlertNode, AlertLogLost}
+var AlertKinds = []AlertKind{AlertInactive, AlertLowSuccessRate, AlertConsecutiveFailures, AlertTimeout, AlertGivenUp, AlertGone, AlertAutoDeactivated, AlertNode, AlertLogLost}
 
 // AlertKey names what can be alerted of: one kind about one webhook. Its stream
 // holds every alert of that kind about it, one after another.
@@ -266,6 +269,8 @@ type CallFigures struct {
 	Failures   int64     // in a row
 	TimedOut   bool      // the last call that was judged ran out its timeout
 	Minutes    []CallMinute
+
+	FailingSince time.Time // the first of the failures in a row; zero: there is none
 }
 
 // CallMinute counts the calls of one minute since 1970.
@@ -280,9 +285,11 @@ func (f *CallFigures) Count(outcome Outcome, eventType EventType, at time.Time) 
 		return
 	}
 	m := CallMinute{Minute: at.Unix() / 60, Calls: 1}
-	f.Failures++
+	if f.Failures++; f.Failures == 1 {
+		f.FailingSince = at
+	}
 	if outcome == OutcomeSuccess {
-		f.Failures, m.Successes = 0, 1
+		f.Failures, m.Successes, f.FailingSince = 0, 1, time.Time{}
 	}
 	f.TimedOut = outcome == OutcomeTimeout
 	f.addMinute(m)
@@ -298,9 +305,12 @@ func (f *CallFigures) Add(later CallFigures) {
 	}
 	for _, m := range later.Minutes {
 		if m.Successes > 0 {
-			f.Failures = 0
+			f.Failures, f.FailingSince = 0, time.Time{}
 		}
 		f.addMinute(m)
+	}
+	if f.Failures == 0 {
+		f.FailingSince = later.FailingSince
 	}
 	f.Failures += later.Failures
 }
@@ -348,7 +358,7 @@ func (r AlertRules) Judge(w Webhook, f CallFigures, now time.Time) []Finding {
 		}
 		return findings
 	}
-	return append([]Finding{r.inactive(w, f, now), r.lowRate(f, now), gone(w)}, r.JudgeCall(w, f)...)
+	return append([]Finding{r.inactive(w, f, now), r.lowRate(f, now), deactivated(w, DeactivatedGone), deactivated(w, DeactivatedFailing)}, r.JudgeCall(w, f)...)
 }
 
 // JudgeCall returns the findings that depend on single calls, not on time, to be judged
@@ -379,12 +389,29 @@ func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
 	return finding
 }
 
-func gone(w Webhook) Finding {
-	finding := Finding{Kind: AlertGone, Holds: w.Deactivated == DeactivatedGone, Message: "the webhook was activated"}
-	if finding.Holds {
+func deactivated(w Webhook, reason DeactivationReason) Finding {
+	finding := Finding{Kind: AlertKind(reason), Holds: w.Deactivated == reason, Message: "the webhook was activated"}
+	switch {
+	case finding.Holds && reason == DeactivatedGone:
 		finding.Message = "the receiver answered 410 Gone; the webhook was deactivated"
+	case finding.Holds:
+		finding.Message = fmt.Sprintf("nothing but failures for %d s; the webhook was deactivated", w.AutoDeactivateAfter)
 	}
 	return finding
+}
+
+// leastFailures is how many calls in a row must have failed for a webhook to be deactivated.
+const leastFailures = 10
+
+// DeactivatesBy reports whether a call that failed at the time deactivates the webhook: it
+// and all before have failed for as long as the webhook allows, since it was activated.
+func (f *CallFigures) DeactivatesBy(w Webhook, at time.Time) bool {
+	since := f.FailingSince
+	if w.ActiveChanged.After(since) {
+		since = w.ActiveChanged
+	}
+	limit := time.Duration(w.AutoDeactivateAfter) * time.Second
+	return limit > 0 && w.Active && f.Failures >= leastFailures && at.Sub(since) >= limit
 }
 
 func onlySystem(events []string) bool {

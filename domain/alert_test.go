@@ -117,3 +117,41 @@ func TestAnAlertIsRaisedOnceAndResolvedOnce(t *testing.T) {
 		}
 	}
 }
+
+// A webhook is deactivated by ten failures or more, of which the first is as long ago as it
+// allows, and so is its activation; figures that are added up say the same.
+func TestDeactivatesBy(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	fails := func(f *CallFigures, n int, at time.Time) {
+		for range n {
+			f.Count("http_error", "patient.created", at)
+		}
+	}
+	w := Webhook{Active: true, AutoDeactivateAfter: 3600}
+	var whole, early, late CallFigures
+	whole.Count(OutcomeSuccess, "patient.created", start.Add(-time.Hour))
+	early.Count(OutcomeSuccess, "patient.created", start.Add(-time.Hour))
+	fails(&whole, 9, start)
+	fails(&early, 9, start)
+	if whole.DeactivatesBy(w, start.Add(time.Hour)) {
+		t.Error("by nine failures")
+	}
+	end := start.Add(time.Hour)
+	fails(&whole, 1, end)
+	fails(&late, 1, end)
+	early.Add(late)
+	for name, f := range map[string]CallFigures{"whole": whole, "added": early} {
+		if !f.FailingSince.Equal(start) || !f.DeactivatesBy(w, end) || f.DeactivatesBy(w, end.Add(-time.Second)) {
+			t.Errorf("%s: %+v", name, f)
+		}
+		never, activated := w, w
+		never.AutoDeactivateAfter, activated.ActiveChanged = 0, start.Add(time.Minute)
+		if f.DeactivatesBy(never, end) || f.DeactivatesBy(activated, end) || !f.DeactivatesBy(activated, end.Add(time.Minute)) {
+			t.Errorf("%s: deactivates what it must not", name)
+		}
+		f.Count(OutcomeSuccess, "patient.created", end)
+		if f.DeactivatesBy(w, end) || !f.FailingSince.IsZero() {
+			t.Errorf("%s: after a success", name)
+		}
+	}
+}

@@ -155,6 +155,8 @@ var goldenChanges = []Change{
 	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{EventID: goldenEvent, DeliveryID: goldenDelivery, Sequence: 7}}, Line: 1},
 	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "paced", Events: []string{"*"}, PayloadVersion: PayloadV1, MaxConcurrent: 4, RateLimit: 0.5},
 	WebhookChanged{MaxConcurrent: ptr(0), RateLimit: ptr(12.5)},
+	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "strict", Events: []string{"*"}, PayloadVersion: PayloadV1, AutoDeactivateAfter: 86400},
+	WebhookChanged{AutoDeactivateAfter: ptr(0)},
 }
 
 func orderedCall() Call {

@@ -83,6 +83,8 @@ type Webhook struct {
 	UpdatedAt      time.Time
 	ActiveChanged  time.Time // when it was last activated or deactivated
 	Deactivated    DeactivationReason
+
+	AutoDeactivateAfter int // seconds of nothing but failures; 0: never
 }
 
 // Exists reports whether the webhook was registered and is not deleted.
@@ -113,6 +115,8 @@ type WebhookRegistered struct {
 	Fields         []string        `json:"fields,omitempty"`
 	Recipient      *DataRecipient  `json:"recipient,omitempty"`
 	Active         bool            `json:"is_active"`
+
+	AutoDeactivateAfter int `json:"auto_deactivate_after,omitempty"`
 }
 
 // WebhookChanged holds the fields that changed, and only them, each as it
@@ -138,6 +142,8 @@ type WebhookChanged struct {
 	RateLimit      *float64         `json:"rate_limit,omitempty"`     // 0: cleared
 	Fields         *[]string        `json:"fields,omitempty"`         // []: cleared
 	Recipient      *DataRecipient   `json:"recipient,omitempty"`      // zero: cleared
+
+	AutoDeactivateAfter *int `json:"auto_deactivate_after,omitempty"` // 0: cleared
 }
 
 // WebhookActivated lets deliveries go on.
@@ -154,7 +160,8 @@ type DeactivationReason string
 
 // The reasons of the system.
 const (
-	DeactivatedGone DeactivationReason = "gone" // the receiver answered 410
+	DeactivatedGone    DeactivationReason = "gone"             // the receiver answered 410
+	DeactivatedFailing DeactivationReason = "auto_deactivated" // see AutoDeactivateAfter
 )
 
 // WebhookDeleted ends a webhook; its pending deliveries are cancelled.
@@ -200,7 +207,8 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 			Filters: clearedFilters(c.Filters), Batch: cleared(c.Batch), PayloadVersion: c.PayloadVersion,
 			OrderBy: c.OrderBy, OrderOnFailure: cmp.Or(c.OrderOnFailure, OrderSkip), SequenceSince: numberedSince(0, c.Sequence, w.Version+1),
 			MaxConcurrent: c.MaxConcurrent, RateLimit: c.RateLimit,
-			Fields: c.Fields, Recipient: c.Recipient, Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
+			Fields: c.Fields, Recipient: c.Recipient, AutoDeactivateAfter: c.AutoDeactivateAfter,
+			Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
 		}
 	case WebhookChanged:
 		w = w.with(c)
@@ -258,6 +266,7 @@ func (w Webhook) with(c WebhookChanged) Webhook {
 	}
 	set(&w.MaxConcurrent, c.MaxConcurrent)
 	set(&w.RateLimit, c.RateLimit)
+	set(&w.AutoDeactivateAfter, c.AutoDeactivateAfter)
 	if c.Secret != nil {
 		w.Secret, w.PublicKey, w.Previous = *c.Secret, c.PublicKey, nil
 	}
@@ -327,7 +336,8 @@ func DecideRegister(id WebhookID, number int64, asked ApprovedSpec, sealing Seal
 		Batch: cleared(valueOf(s.Batch)), PayloadVersion: s.PayloadVersion.or(PayloadV1),
 		OrderBy: s.OrderBy.or(""), OrderOnFailure: s.OrderOnFailure.or(""), Sequence: s.Sequence.or(false),
 		MaxConcurrent: s.MaxConcurrent.or(0), RateLimit: s.RateLimit.or(0),
-		Fields: clearedList(s.Fields.or(nil)), Recipient: cleared(valueOf(s.Recipient)), Active: s.Active.or(true),
+		Fields: clearedList(s.Fields.or(nil)), Recipient: cleared(valueOf(s.Recipient)), AutoDeactivateAfter: s.AutoDeactivateAfter.or(0),
+		Active: s.Active.or(true),
 	}
 }
 
@@ -352,6 +362,7 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 	change(&c.Sequence, s.Sequence, false, w.SequenceSince > 0)
 	change(&c.MaxConcurrent, s.MaxConcurrent, 0, w.MaxConcurrent)
 	change(&c.RateLimit, s.RateLimit, 0, w.RateLimit)
+	change(&c.AutoDeactivateAfter, s.AutoDeactivateAfter, 0, w.AutoDeactivateAfter)
 	if s.Headers.Given && !slices.Equal(sealing.Headers, w.Headers) {
 		c.Headers = &sealing.Headers
 	}

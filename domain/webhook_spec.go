@@ -59,6 +59,8 @@ type WebhookSpec struct {
 	Fields         Asked[[]string]
 	Recipient      Asked[DataRecipient]
 	Active         Asked[bool]
+
+	AutoDeactivateAfter Asked[int] // seconds
 }
 
 // ApprovedSpec is a WebhookSpec that has passed CheckSpec.
@@ -88,12 +90,13 @@ type Range struct {
 
 // The ranges.
 var (
-	MaxRetriesRange    = Range{Min: 0, Max: 10, Default: 3}
-	RetryDelayRange    = Range{Min: 1, Max: 86400, Default: 60, unit: " seconds"}
-	TimeoutRange       = Range{Min: 1, Max: 300, Default: 30, unit: " seconds"}
-	BatchEventsRange   = Range{Min: 1, Max: MaxBatchMembers}
-	BatchWaitRange     = Range{Min: 1, Max: 300, unit: " seconds"}
-	MaxConcurrentRange = Range{Min: 1, Max: 512}
+	MaxRetriesRange     = Range{Min: 0, Max: 10, Default: 3}
+	RetryDelayRange     = Range{Min: 1, Max: 86400, Default: 60, unit: " seconds"}
+	TimeoutRange        = Range{Min: 1, Max: 300, Default: 30, unit: " seconds"}
+	AutoDeactivateRange = Range{Min: 3600, Max: 2592000, unit: " seconds"}
+	BatchEventsRange    = Range{Min: 1, Max: MaxBatchMembers}
+	BatchWaitRange      = Range{Min: 1, Max: 300, unit: " seconds"}
+	MaxConcurrentRange  = Range{Min: 1, Max: 512}
 )
 
 // The calls a second that a webhook may be limited to.
@@ -139,6 +142,7 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	c.number("max_retries", spec.MaxRetries, MaxRetriesRange)
 	c.number("retry_delay", spec.RetryDelay, RetryDelayRange)
 	c.number("timeout", spec.Timeout, TimeoutRange)
+	c.number("auto_deactivate_after", spec.AutoDeactivateAfter, AutoDeactivateRange)
 	if spec.Filters.set() {
 		var err error
 		spec.Filters.Value = compacted(spec.Filters.Value) // the form in which it is kept and shared

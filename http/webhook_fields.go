@@ -72,6 +72,8 @@ var webhookFields = []field[domain.WebhookSpec]{
 	}),
 	asked("recipient", jsonRecipient, func(w *domain.WebhookSpec) *domain.Asked[domain.DataRecipient] { return &w.Recipient },
 		schema{"description": "who receives the data, for those who account for it"}),
+	asked("auto_deactivate_after", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.AutoDeactivateAfter },
+		within(domain.AutoDeactivateRange, "seconds of nothing but failures, of ten calls at least, after which the system deactivates the webhook; null: never")),
 	asked("is_active", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Active },
 		schema{"description": "whether it gets events (default true)"}).notNull(),
 }
@@ -170,6 +172,8 @@ type webhookView struct {
 	Version        int64                 `json:"version"`
 	CreatedAt      moment                `json:"created_at"`
 	UpdatedAt      moment                `json:"updated_at"`
+
+	AutoDeactivateAfter *int `json:"auto_deactivate_after"` // null: never
 }
 
 func viewOf(w domain.Webhook) webhookView {
@@ -182,7 +186,7 @@ func viewOf(w domain.Webhook) webhookView {
 		HasSecret: w.Secret != "", PublicKey: orNull(w.PublicKey), MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
 		Filters: w.Filters, Batch: w.Batch, OrderBy: orNull(w.OrderBy), OrderOnFailure: w.OrderOnFailure, Sequence: w.SequenceSince > 0,
 		PayloadVersion: w.PayloadVersion, MaxConcurrent: orNull(w.MaxConcurrent), RateLimit: orNull(w.RateLimit),
-		Fields: w.Fields, Recipient: w.Recipient, IsActive: w.Active, Status: statusOf(w),
+		Fields: w.Fields, Recipient: w.Recipient, AutoDeactivateAfter: orNull(w.AutoDeactivateAfter), IsActive: w.Active, Status: statusOf(w),
 		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
 	}
 }

@@ -189,6 +189,16 @@ func (c *counters) code(v *varints) {
 		v.int(&m.Calls)
 		v.int(&m.Successes)
 	})
+	if v.decoding && len(v.bytes) == 0 { // by a version that did not count it
+		return
+	}
+	since := int64(0)
+	if !c.figures.FailingSince.IsZero() {
+		since = c.figures.FailingSince.UnixMicro()
+	}
+	if v.int(&since); v.decoding && since != 0 {
+		c.figures.FailingSince = time.UnixMicro(since).UTC()
+	}
 }
 
 // countsBy are counts in the order of their keys: few enough that a slice is

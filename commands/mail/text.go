@@ -15,6 +15,7 @@ var titles = map[domain.AlertKind][2]string{
 	domain.AlertTimeout:             {"A call ran out its timeout", "Вызов не уложился в таймаут"},
 	domain.AlertGivenUp:             {"A delivery was given up", "Доставка не удалась: повторов больше не будет"},
 	domain.AlertGone:                {"A receiver is gone, its webhook was deactivated", "Получатель ответил 410, webhook выключен"},
+	domain.AlertAutoDeactivated:     {"Nothing but failures, the webhook was deactivated", "Одни неудачи, webhook выключен"},
 	domain.AlertNode:                {"A server lacks something, deliveries wait", "Серверу чего-то не хватает, доставки ждут"},
 	domain.AlertLogLost:             {"The database lost the end of the log", "База данных потеряла конец журнала"},
 }

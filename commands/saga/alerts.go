@@ -253,7 +253,23 @@ func (a *Alerts) count(ctx context.Context, call *domain.Call, at time.Time, tou
 	if !ok || !w.Exists() {
 		return nil
 	}
+	if call.Outcome != domain.OutcomeSuccess && f.DeactivatesBy(w, at) {
+		if err := a.deactivate(ctx, call.WebhookID, f, at); err != nil {
+			return err
+		}
+	}
 	return a.decide(ctx, w, a.Rules.JudgeCall(w, *f))
+}
+
+// deactivate deactivates a webhook of which nothing but failures came for too long.
+func (a *Alerts) deactivate(ctx context.Context, id domain.WebhookID, f *domain.CallFigures, at time.Time) error {
+	_, err := a.Directory.Execute(ctx, func(context.Context) (unit eventstore.Unit, err error) {
+		if w, _ := a.Directory.Webhook(id); f.DeactivatesBy(w, at) {
+			unit.Writes = writes(id.Stream(), w.Version, eventstore.Metadata{Actor: ActorAlerts}, domain.DecideSystemDeactivate(w, domain.DeactivatedFailing)...)
+		}
+		return unit, nil
+	})
+	return err
 }
 
 // isOpen reports whether any alert of the webhook is.

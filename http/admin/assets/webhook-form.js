@@ -10,7 +10,7 @@ import { t } from './texts.js'
 const fresh = {
   name: '', description: '', url: '', events: [], headers: {}, has_secret: false, max_retries: 3, retry_delay: 60, timeout: 30,
   filters: null, batch: null, order_by: null, order_on_failure: 'skip', sequence: false, payload_version: '1',
-  max_concurrent: null, rate_limit: null, fields: null, recipient: null, is_active: true,
+  max_concurrent: null, rate_limit: null, fields: null, recipient: null, auto_deactivate_after: null, is_active: true,
 }
 
 export async function webhookForm({ id, signal }) {
@@ -111,6 +111,7 @@ function numberFields(webhook) {
     timeout: [t('webhook.timeout'), number(webhook.timeout, 1, 300), '1–300'],
     max_concurrent: [t('webhook.maxConcurrent'), number(webhook.max_concurrent, 1, 512), t('webhook.maxConcurrentHint')],
     rate_limit: [t('webhook.rateLimit'), number(webhook.rate_limit, 0.01, 10000, 'any'), t('webhook.rateLimitHint')],
+    auto_deactivate_after: [t('webhook.autoDeactivate'), number(webhook.auto_deactivate_after ?? '', 3600, 2592000), '3600–2592000'],
   }
   return {
     shown: h('div', { class: 'columns' }, Object.entries(controls).map(([name, [label, control, hint]]) => field(name, label, control, hint))),

@@ -99,6 +99,7 @@ function overview({ webhook }) {
     [t('webhook.timeout'), webhook.timeout],
     [t('webhook.maxConcurrent'), webhook.max_concurrent ?? t('webhook.noLimit')],
     [t('webhook.rateLimit'), webhook.rate_limit ?? t('webhook.noLimit')],
+    [t('webhook.autoDeactivate'), text(webhook.auto_deactivate_after)],
     [t('webhook.batch'), batch ? t('webhook.batchOf', batch.max_events, batch.max_wait) : t('webhook.noBatch')],
     [t('webhook.orderBy'), webhook.order_by ? [h('code', {}, webhook.order_by), ' · ', t(webhook.order_on_failure === 'block' ? 'webhook.orderBlock' : 'webhook.orderSkip')] : t('webhook.noOrder')],
     [t('webhook.sequence'), t(webhook.sequence ? 'webhook.numbered' : 'webhook.notNumbered')],
