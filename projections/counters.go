@@ -125,12 +125,15 @@ func (c *counters) addStanding(d *counters) {
 }
 
 // countersFormat stands before encoded counters.
-const countersFormat = 1
+const countersFormat = 2
+
+// formerCounters is the format that lacks since when calls fail.
+const formerCounters = 1
 
 // encode returns the stored form, a few hundred bytes. Equal counters have equal forms.
 func (c *counters) encode() []byte {
 	v := varints{bytes: append(make([]byte, 0, 192), countersFormat)}
-	c.code(&v)
+	c.code(&v, countersFormat)
 	return v.bytes
 }
 
@@ -143,11 +146,11 @@ func decodeCounters(b []byte) (*counters, error) {
 
 // decode reads the stored form into zero counters. It keeps nothing of b.
 func (c *counters) decode(b []byte) error {
-	if len(b) == 0 || b[0] != countersFormat {
+	if len(b) == 0 || b[0] != countersFormat && b[0] != formerCounters {
 		return errCounters
 	}
 	v := varints{bytes: b[1:], decoding: true}
-	c.code(&v)
+	c.code(&v, b[0])
 	if v.failed {
 		return errCounters
 	}
@@ -158,7 +161,7 @@ func (c *counters) decode(b []byte) error {
 }
 
 // code encodes or decodes all fields in their stored order.
-func (c *counters) code(v *varints) {
+func (c *counters) code(v *varints, format byte) {
 	for _, field := range [...]*int64{
 		&c.calls, &c.successes, &c.timeouts, &c.retries, &c.timed, &c.duration,
 		&c.pending, &c.delivered, &c.exhausted, &c.cancelled, &c.events,
@@ -189,7 +192,7 @@ func (c *counters) code(v *varints) {
 		v.int(&m.Calls)
 		v.int(&m.Successes)
 	})
-	if v.decoding && len(v.bytes) == 0 { // by a version that did not count it
+	if format == formerCounters {
 		return
 	}
 	since := int64(0)
