@@ -2,30 +2,18 @@ package http
 
 import (
 	"bufio"
-	"errors"
 	"net/http"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
 
 var (
-	auditStream = textParam("stream", "entries of one stream, such as webhook-<uuid>")
-	auditType   = textParam("type", "entries of one type, or of a group (webhook.*)")
-	auditWhom   = textParam("webhook", "what is about one webhook (id or number): its changes, deliveries, replays and alerts")
-	auditEvent  = param[domain.EventID]{
-		name: "event", text: "one event, its deliveries and their batches", schema: schema{"type": "string", "format": "uuid"},
-		parse: func(value string, _ domain.Catalog) (domain.EventID, string) {
-			id, err := uuid.Parse(value)
-			if err != nil {
-				return domain.EventID{}, "must be the id of an event"
-			}
-			return domain.EventID(id), ""
-		},
-	}
+	auditStream   = textParam("stream", "entries of one stream, such as webhook-<uuid>")
+	auditType     = textParam("type", "entries of one type, or of a group (webhook.*)")
+	auditWhom     = textParam("webhook", "what is about one webhook (id or number): its changes, deliveries, replays and alerts")
+	auditEvent    = idParam[domain.EventID]("event", "one event, its deliveries and their batches")
 	accessSubject = textParam("subject", "what is about this patient: the value at MEDILAB_SUBJECT. A replay of the log counts for everybody")
 	auditActor    = textParam("actor", "entries by one actor: as the log names it, or the id or name of a token")
 )
@@ -80,15 +68,9 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 		After: position.of(x), Stream: auditStream.of(x), Type: auditType.of(x), From: from.of(x), To: to.of(x),
 		Event: auditEvent.of(x), CorrelationID: correlationID.of(x), Actor: auditActor.of(x),
 	}
-	if name := auditWhom.of(x); name != "" {
-		w, err := s.namedWebhook(r.Context(), name)
-		if errors.Is(err, domain.KindNotFound) {
-			return domain.Invalid(auditWhom.name, "names no webhook")
-		}
-		if err != nil {
-			return err
-		}
-		f.Webhook = w.ID
+	var err error
+	if f.Webhook, err = s.askedWebhook(x, r, auditWhom); err != nil {
+		return err
 	}
 	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
@@ -20,12 +22,47 @@ var (
 		}
 		return parseEventType(value, catalog)
 	}}
+	whose          = textParam("webhook", "a webhook's UUID or its short number")
+	ofEvent        = idParam[domain.EventID]("event_id", "an event, also one that went in a batch")
+	ofDelivery     = idParam[domain.DeliveryID]("delivery_id", "a delivery, also one that went in a batch")
+	responseStatus = param[projections.StatusRange]{name: "response_status", text: "the answer's status, as 404, or its class, as 5xx",
+		schema: schema{"type": "string", "pattern": "^[1-9]([0-9]{2}|[xX]{2})$"}, parse: parseStatusRange}
+	callFilters = []queryParam{callStatus, callType, responseStatus, ofEvent, ofDelivery, correlationID, from, to, limit, cursor}
 )
+
+func parseStatusRange(value string, _ domain.Catalog) (r projections.StatusRange, problem string) {
+	const hundred = 100
+	class, isClass := strings.CutSuffix(strings.ToLower(value), "xx")
+	n, err := strconv.ParseUint(class, 10, 16)
+	switch {
+	case err == nil && isClass && len(class) == 1 && n > 0:
+		return projections.StatusRange{From: int(n) * hundred, To: int(n)*hundred + hundred - 1}, ""
+	case err == nil && !isClass && len(class) == 3 && n >= hundred:
+		return projections.StatusRange{From: int(n), To: int(n)}, ""
+	}
+	return r, "must be a status, as 404, or a class, as 5xx"
+}
+
+// askedWebhook returns the webhook that the parameter names, deleted or not; zero: any.
+func (s *Server) askedWebhook(x *request, r *http.Request, by param[string]) (domain.WebhookID, error) {
+	name := by.of(x)
+	if name == "" {
+		return domain.WebhookID{}, nil
+	}
+	w, err := s.namedWebhook(r.Context(), name)
+	if errors.Is(err, domain.KindNotFound) {
+		err = domain.Invalid(by.name, "names no webhook")
+	}
+	return w.ID, err
+}
 
 func (s *Server) callOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/{webhook}/calls", id: "listCalls", summary: "The call log of a webhook, newest first", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{callStatus, callType, from, to, limit, cursor}, answer: listOf[projections.Call], serve: s.ofWebhook(s.listCalls),
+		query: callFilters, answer: listOf[projections.Call], serve: s.ofWebhook(s.listCalls),
+	}, {
+		method: "GET", path: "/webhooks/calls", id: "listAllCalls", summary: "The call log of all webhooks, newest first", scope: domain.ScopeWebhooksRead,
+		query: append([]queryParam{whose}, callFilters...), answer: listOf[projections.Call], serve: s.listAllCalls,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: domain.ScopeWebhooksRead,
 		answer: answerOf[callDetailsView], large: true, payloads: true, serve: s.ofWebhook(s.getCall),
@@ -33,9 +70,22 @@ func (s *Server) callOperations() []operation {
 }
 
 func (s *Server) listCalls(x *request, r *http.Request, w domain.Webhook) error {
-	return x.respond(s.queries.Calls(r.Context(), projections.CallFilter{
-		Webhook: w.ID, Status: callStatus.of(x), EventType: string(callType.of(x)), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
-	}))
+	return x.respond(s.queries.Calls(r.Context(), callFilter(x, w.ID)))
+}
+
+func (s *Server) listAllCalls(x *request, r *http.Request) error {
+	webhook, err := s.askedWebhook(x, r, whose)
+	if err != nil {
+		return err
+	}
+	return x.respond(s.queries.Calls(r.Context(), callFilter(x, webhook)))
+}
+
+func callFilter(x *request, webhook domain.WebhookID) projections.CallFilter {
+	return projections.CallFilter{
+		Webhook: webhook, Status: callStatus.of(x), EventType: string(callType.of(x)), Answer: responseStatus.of(x), Event: ofEvent.of(x),
+		Delivery: ofDelivery.of(x), CorrelationID: correlationID.of(x), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+	}
 }
 
 func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook) error {

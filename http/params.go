@@ -120,6 +120,17 @@ func timeParam(name, text string) param[time.Time] {
 	}}
 }
 
+// idParam is a UUID; all zero if it is left out.
+func idParam[T ~[16]byte](name, text string) param[T] {
+	return param[T]{name: name, text: text, schema: schema{"type": "string", "format": "uuid"}, parse: func(value string, _ domain.Catalog) (T, string) {
+		id, ok := parseUUID(value)
+		if !ok {
+			return T{}, "must be a UUID"
+		}
+		return T(id), ""
+	}}
+}
+
 const mustBeTime = "must be a time like 2024-01-15T10:30:00Z"
 
 // choiceParam is one of a few values; absent may be one of them.

@@ -1,7 +1,9 @@
 package projections
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -11,19 +13,22 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// The call log: for each webhook and kind of call the positions of its calls. All
-// that is shown of a call is read from the log.
+// The call log: for each webhook and kind of call the positions of its calls, for each
+// kind those of all webhooks (as webhook 0), and those of each correlation id. All that is
+// shown of a call is read from the log.
 
 var callsModel = Model{
-	Name: "calls", SchemaVersion: 2, Tables: []string{"calls"},
+	Name: "calls", SchemaVersion: 3, Tables: []string{"calls", "called"},
 	New: func(t Tables) Projection {
-		return &calls{table: newListTable(t, "calls", true), numbers: numbers{}}
+		return &calls{table: newListTable(t, "calls", true), numbers: numbers{}, correlate: t.SQL(`
+			INSERT INTO {called} (correlation, position) SELECT * FROM unnest($1::integer[], $2::bigint[])`)}
 	},
 }
 
 type calls struct {
-	table   listTable
-	numbers numbers
+	table     listTable
+	numbers   numbers
+	correlate string
 }
 
 func (p *calls) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
@@ -37,23 +42,66 @@ func (p *calls) Project(ctx context.Context, db Querier, events []eventstore.Eve
 		return nil, fmt.Errorf("read webhooks' numbers: %w", err)
 	}
 	lists := positionLists{}
+	var correlations []int32
+	var positions []int64
 	for i := range events {
-		if call, ok := callOf(events[i].Value); ok {
-			kind := callKind(call.EventType, call.Outcome == domain.OutcomeSuccess)
-			lists.add(p.numbers[uuid.UUID(call.WebhookID)], kind, events[i].Position)
+		call, ok := callOf(events[i].Value)
+		if !ok {
+			continue
+		}
+		kind := callKind(call)
+		lists.add(0, kind, events[i].Position)
+		if number := p.numbers[uuid.UUID(call.WebhookID)]; number != 0 {
+			lists.add(number, kind, events[i].Position)
+		}
+		if id := correlationOf(&events[i]); id != "" {
+			correlations, positions = append(correlations, hash31(id)), append(positions, int64(events[i].Position))
 		}
 	}
-	return p.table.statements(lists, events[0].Position), nil
+	statements := p.table.statements(lists, events[0].Position)
+	if len(positions) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.correlate, Args: []any{correlations, positions}})
+	}
+	return statements, nil
 }
 
-// callKind is what calls of a webhook are listed by: the event type's hash and, in
-// its lowest bit, whether they succeeded.
-func callKind(eventType string, success bool) int32 {
-	kind := hash31(eventType) &^ 1
-	if success {
+// callKind is what calls are listed by: the event type's hash, the answer's status and, in
+// the lowest bit, whether the call succeeded.
+func callKind(c domain.Call) int32 {
+	kind := hash31(c.EventType)&^(1<<typeShift-1) | listedStatus(c.Status)<<1
+	if c.Outcome == domain.OutcomeSuccess {
 		kind |= 1
 	}
 	return kind
+}
+
+// typeShift is where the event type's hash begins in a callKind; statusBits are those of
+// a listedStatus.
+const (
+	typeShift  = 11
+	statusBits = 1<<10 - 1
+)
+
+// listedStatus is what a status is listed as. Those that nobody has defined share a list
+// for each hundred, so that a receiver cannot make many lists.
+func listedStatus(status int) int32 {
+	const hundred, defined = 100, 60
+	if status%hundred >= defined {
+		status += hundred - 1 - status%hundred
+	}
+	return int32(status) & statusBits
+}
+
+// correlationOf returns the correlation id that the event's metadata names, or "".
+func correlationOf(e *eventstore.Event) string {
+	if !bytes.Contains(e.Metadata, []byte(`"correlation_id":`)) {
+		return ""
+	}
+	var m struct {
+		ID string `json:"correlation_id"`
+	}
+	_ = json.Unmarshal(e.Metadata, &m) // what is no JSON names none
+	return m.ID
 }
 
 // callOf returns the call that the change records, if it records one.
@@ -153,61 +201,6 @@ func newCall(e *eventstore.Event) (Call, bool) {
 		c.Test, c.TestData = true, change.EventData
 	}
 	return c, true
-}
-
-// CallFilter says which calls to list.
-type CallFilter struct {
-	Webhook   domain.WebhookID
-	Status    CallStatus // "" is any
-	EventType string     // "" is any
-	From, To  time.Time  // of CreatedAt: at or after, before; zero is any
-	Limit     int
-	Cursor    Cursor
-}
-
-// callsSQL goes from kind to kind of the webhook's calls, takes the newest of
-// each and merges them: as fast at the end of a long log as of a short one.
-var callsSQL = `
-WITH RECURSIVE owner AS (` + webhookNumber + `), kinds AS (
-	SELECT (SELECT min(kind) FROM medilab.calls WHERE webhook = (SELECT number FROM owner)) AS kind
-	UNION ALL
-	SELECT (SELECT min(c.kind) FROM medilab.calls AS c WHERE c.webhook = (SELECT number FROM owner) AND c.kind > kinds.kind)
-	FROM kinds WHERE kinds.kind IS NOT NULL
-)
-SELECT newest.position FROM kinds CROSS JOIN LATERAL (` +
-	newestPositions("calls", "t.webhook = (SELECT number FROM owner) AND t.kind = kinds.kind", "$2::bigint", "$3::bigint", "$6::bigint") + `
-) AS newest
-WHERE kinds.kind IS NOT NULL AND ($4::integer IS NULL OR kinds.kind & 1 = $4) AND ($5::integer IS NULL OR kinds.kind | 1 = $5)
-ORDER BY newest.position DESC LIMIT $6`
-
-// Calls lists the calls of a webhook, the newest first.
-func (p *Projections) Calls(ctx context.Context, f CallFilter) (Page[Call], error) {
-	if err := p.awaitHead(ctx); err != nil {
-		return Page[Call]{}, err
-	}
-	low, high, err := p.between(ctx, f.From, f.To, f.Cursor)
-	if err != nil {
-		return Page[Call]{}, err
-	}
-	var status, kind *int32
-	if f.Status != "" {
-		status = new(int32)
-		if f.Status == CallSuccess {
-			*status = 1
-		}
-	}
-	if f.EventType != "" {
-		of := callKind(f.EventType, true)
-		kind = &of
-	}
-	page, err := pageAt(ctx, p, f.Limit, func(e *eventstore.Event) (Call, bool) {
-		call, ok := newCall(e)
-		return call, ok && (f.EventType == "" || call.EventType == f.EventType)
-	}, callsSQL, uuid.UUID(f.Webhook), low, high, status, kind, f.Limit+1)
-	if err != nil {
-		return page, fmt.Errorf("list calls: %w", err)
-	}
-	return page, nil
 }
 
 // Call returns one call of the webhook with all that the log holds of it, or a

@@ -79,31 +79,44 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// pageAt reads the events at the positions that the query returns, at most limit
-// of them; the query is to return one more if there is one. show drops what is
-// not to be listed.
+// pageAt reads the events at the positions that the query returns, at most limit of them.
+// The query takes the position that these are below as $2, and returns one more if there is
+// one. show drops what is not to be listed; what comes next is read in its place, until
+// that becomes too much for one page.
 func pageAt[T any](ctx context.Context, p *Projections, limit int, show func(*eventstore.Event) (T, bool), sql string, args ...any) (page Page[T], err error) {
-	rows, err := p.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return page, err
-	}
-	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
-	if err != nil {
-		return page, err
-	}
-	events, err := p.log.GetMany(ctx, positions[:min(limit, len(positions))])
-	if err != nil {
-		return page, err
-	}
-	page.Items = make([]T, 0, len(events))
-	for i := range events {
-		decode(&events[i])
-		if item, ok := show(&events[i]); ok {
-			page.Items = append(page.Items, item)
+	const readings = 20
+	page.Items = []T{}
+	for range readings {
+		rows, err := p.pool.Query(ctx, sql, args...)
+		if err != nil {
+			return page, err
 		}
-	}
-	if n := len(events); n > 0 && n < len(positions) {
-		page.NextCursor = Cursor(events[n-1].Position)
+		positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
+		if err != nil {
+			return page, err
+		}
+		wanted := positions[:min(limit-len(page.Items), len(positions))]
+		events, err := p.log.GetMany(ctx, wanted)
+		if err != nil {
+			return page, err
+		}
+		dropped := false
+		for i := range events {
+			decode(&events[i])
+			item, ok := show(&events[i])
+			if dropped = dropped || !ok; ok {
+				page.Items = append(page.Items, item)
+			}
+		}
+		if len(events) == 0 || len(events) == len(positions) {
+			page.NextCursor = 0
+			return page, nil
+		}
+		page.NextCursor = Cursor(events[len(events)-1].Position)
+		if !dropped || len(events) < len(wanted) {
+			return page, nil // it is full, or holds as much as a page may
+		}
+		args[1] = int64(page.NextCursor)
 	}
 	return page, nil
 }
