@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"time"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -20,6 +21,9 @@ type Queue interface {
 	// Hold keeps what waits of it from being attempted until Release.
 	Hold(ctx context.Context, id domain.ReplayID) error
 	Release(ctx context.Context, id domain.ReplayID) error
+	// Backlog returns the newest deliveries that wait for their first attempt, of events
+	// before the position, which was recorded before due. The zero webhook is any.
+	Backlog(ctx context.Context, webhook domain.WebhookID, below eventstore.Position, due time.Time, limit int) ([]domain.Delivery, error)
 }
 
 // Replayed is a delivery that a replay asked for, in the queue.

@@ -6,10 +6,16 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
+
+var deliveryState = choiceParam("state", "where deliveries stand", "", domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn)
 
 func (s *Server) deliveryOperations() []operation {
 	return []operation{{
+		method: "GET", path: "/webhooks/deliveries", id: "listAllDeliveries", summary: "Deliveries of all events, the newest event first: with state=failed, what never arrived", scope: domain.ScopeWebhooksRead,
+		query: []queryParam{deliveryState, whose, eventType, responseStatus, from, to, limit, cursor}, answer: listOf[projections.Delivery], large: true, serve: s.listAllDeliveries,
+	}, {
 		method: "POST", path: "/webhooks/deliveries/{delivery}/retry", id: "retryDelivery", summary: "Attempt a delivery now", scope: domain.ScopeWebhooksWrite,
 		status: http.StatusAccepted, answer: answerOf[deliveryChangeView], conflicts: true, serve: s.changeDelivery(s.commands.RetryDelivery),
 	}, {
@@ -45,4 +51,23 @@ func (s *Server) changeDelivery(change func(context.Context, commands.Caller, do
 		}
 		return x.respond(view, err)
 	}
+}
+
+func (s *Server) listAllDeliveries(x *request, r *http.Request) error {
+	webhook, err := s.askedWebhook(x, r, whose)
+	if err != nil {
+		return err
+	}
+	page, err := s.queries.ListDeliveries(r.Context(), projections.DeliveryFilter{
+		State: deliveryState.of(x), Webhook: webhook, EventType: string(eventType.of(x)), Answer: responseStatus.of(x),
+		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+	}, s.commands.Queue)
+	if err == nil {
+		shown := make([]*projections.Delivery, len(page.Items))
+		for i := range page.Items {
+			shown[i] = &page.Items[i]
+		}
+		err = s.addWaitingBehind(r.Context(), shown)
+	}
+	return x.respond(page, err)
 }

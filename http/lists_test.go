@@ -46,3 +46,52 @@ func (s *service) items(path string) int {
 	s.ask("GET", path, "").want(200).into(&list)
 	return len(list.Items)
 }
+
+// What never arrived is listed across webhooks and events, and leaves the list when it is
+// retried with success. What waits in the queue is listed too, though nobody tried it.
+func TestDeliveriesAcrossWebhooks(t *testing.T) {
+	s := newService(t)
+	s.work()
+	good, bad := newReceiver(t, 200), newReceiver(t, 404)
+	s.registerAt(good.URL, "")
+	failing := s.registerAt(bad.URL, `,"max_retries":0`)
+	waiting := s.registerAt(good.URL, `,"max_retries":1,"batch":{"max_events":10,"max_wait":300}`)
+	var events []string
+	for range 3 {
+		events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id"))
+		good.next(t)
+		bad.next(t)
+	}
+	s.until("all failed", func() bool { return s.items("/api/v1/webhooks/deliveries?state=failed") == 3 })
+	s.until("all arrived", func() bool { return s.items("/api/v1/webhooks/deliveries?state=delivered") == 3 })
+	list := s.ask("GET", "/api/v1/webhooks/deliveries?state=failed", "").want(200)
+	for field, want := range map[string]string{
+		"event_id": events[2], "webhook_id": failing.text("id"), "event_type": "patient.created", "state": "failed", "error": "the receiver answered 404",
+	} {
+		if got := list.text("items", 0, field); got != want {
+			t.Errorf("%s is %q, not %q", field, got, want)
+		}
+	}
+	for field, want := range map[string]string{"attempts": "1", "next_attempt_at": "null", "response_status": "404", "waiting_behind": "null"} {
+		if got := list.get("items", 0, field); got != want {
+			t.Errorf("%s is %s, not %s", field, got, want)
+		}
+	}
+	failed := list.text("items", 0, "delivery_id")
+	for query, want := range map[string]int{
+		"": 9, "?state=pending": 3, "?state=pending&webhook=3": 3, "?state=pending&webhook=" + waiting.text("id"): 3, "?state=pending&webhook=1": 0,
+		"?state=failed&webhook=2": 3, "?state=failed&webhook=1": 0, "?webhook=1": 3, "?state=failed&response_status=4xx": 3, "?response_status=404": 3,
+		"?response_status=200": 3, "?state=failed&response_status=500": 0, "?state=failed&event_type=patient.updated": 0, "?state=failed&event_type=patient.created": 3,
+		"?state=failed&limit=2": 2, "?state=cancelled": 0, "?state=failed&from=2020-01-01T00:00:00Z": 3, "?state=failed&to=2020-01-01T00:00:00Z": 0, "?state=delivered&response_status=404": 0,
+	} {
+		if got := s.items("/api/v1/webhooks/deliveries" + query); got != want {
+			t.Errorf("%s lists %d, not %d", query, got, want)
+		}
+	}
+	s.ask("GET", "/api/v1/webhooks/deliveries?state=dead&webhook=99", "").refusing("state")
+	s.ask("GET", "/api/v1/webhooks/deliveries?webhook=99", "").refusing("webhook")
+	s.ask("PATCH", "/api/v1/webhooks/2", `{"url":"`+good.URL+`"}`).want(200)
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+failed+"/retry", "").want(202)
+	good.next(t)
+	s.until("the retried one has left", func() bool { return s.items("/api/v1/webhooks/deliveries?state=failed") == 2 })
+}

@@ -20,6 +20,7 @@ import (
 type Delivery struct {
 	ID             domain.DeliveryID    `json:"delivery_id"`
 	EventID        domain.EventID       `json:"event_id"`
+	EventType      string               `json:"event_type"`
 	WebhookID      domain.WebhookID     `json:"webhook_id"`
 	BatchID        *domain.DeliveryID   `json:"batch_id"` // the delivery by which it goes together with others; null: by itself
 	State          domain.DeliveryState `json:"state"`
@@ -80,37 +81,53 @@ func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit i
 // deliveries returns the state of the deliveries of the event. They began, to the
 // moment or nearly, when the event was accepted.
 func (p *Projections) deliveries(ctx context.Context, event Event, list []domain.Dispatch) ([]Delivery, error) {
-	streams := make([]string, len(list))
+	head := eventHead{id: event.ID, position: event.Position, eventType: event.Type, acceptedAt: event.AcceptedAt}
 	items := make([]Delivery, len(list))
-	states := make([]domain.Delivery, len(list))
 	for i, d := range list {
-		streams[i] = d.DeliveryID.Stream()
-		items[i] = Delivery{ID: d.DeliveryID, EventID: event.ID, WebhookID: d.WebhookID, CreatedAt: event.AcceptedAt, UpdatedAt: event.AcceptedAt}
-		if d.WebhookVersion > 0 { // a replay's has none
-			items[i].sentBy = []Sent{{Kind: SentByDispatch, ID: uuid.UUID(d.DeliveryID), DeliveryID: d.DeliveryID}}
-		}
-		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: event.AcceptedAt.Add(time.Duration(d.BatchWait) * time.Second)}
+		items[i] = newDelivery(head, d)
+	}
+	return items, p.stateOf(ctx, items)
+}
+
+// newDelivery returns a delivery that nothing happened to yet.
+func newDelivery(event eventHead, d domain.Dispatch) Delivery {
+	due := event.acceptedAt.Add(time.Duration(d.BatchWait) * time.Second)
+	item := Delivery{ID: d.DeliveryID, EventID: event.id, EventType: event.eventType, WebhookID: d.WebhookID,
+		NextAttemptAt: &due, CreatedAt: event.acceptedAt, UpdatedAt: event.acceptedAt}
+	if d.WebhookVersion > 0 { // a replay's has none
+		item.sentBy = []Sent{{Kind: SentByDispatch, ID: uuid.UUID(d.DeliveryID), DeliveryID: d.DeliveryID}}
+	}
+	return item
+}
+
+// stateOf completes new deliveries by what the log says of each.
+func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
+	streams, states := make([]string, len(items)), make([]domain.Delivery, len(items))
+	for i := range items {
+		streams[i] = items[i].ID.Stream()
+		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: *items[i].NextAttemptAt}
+		items[i].NextAttemptAt = nil
 	}
 	if err := p.fold(ctx, streams, states, items); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.resolve(ctx, states, items); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.resolveSent(ctx, items); err != nil {
-		return nil, err
+		return err
 	}
 	for i := range items {
 		items[i].show(states[i])
 	}
-	return items, nil
+	return nil
 }
 
 // fold evolves each state by its stream, and notes in the item when that was.
 func (p *Projections) fold(ctx context.Context, streams []string, states []domain.Delivery, items []Delivery) error {
-	byStream := make(map[string]int, len(streams))
+	byStream := make(map[string][]int, len(streams)) // members of one batch share its stream
 	for i, stream := range streams {
-		byStream[stream] = i
+		byStream[stream] = append(byStream[stream], i)
 	}
 	events, err := p.log.LoadAll(ctx, streams)
 	if err != nil {
@@ -119,8 +136,11 @@ func (p *Projections) fold(ctx context.Context, streams []string, states []domai
 	for i := range events {
 		e := &events[i]
 		decode(e)
-		if change, ok := e.Value.(domain.Change); ok {
-			at := byStream[e.Stream]
+		change, ok := e.Value.(domain.Change)
+		if !ok {
+			continue
+		}
+		for _, at := range byStream[e.Stream] {
 			if _, asked := change.(domain.DeliveryRetryRequested); asked {
 				items[at].askedAgain(e, states[at])
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -125,7 +124,7 @@ ORDER BY position DESC LIMIT $4`
 const typesSQL = kindsSQL + `
 SELECT e.data FROM kinds
 CROSS JOIN LATERAL (SELECT block << 8 | get_byte(places, 0) AS position FROM medilab.triggered WHERE kind = kinds.kind ORDER BY block LIMIT 1) AS t
-CROSS JOIN LATERAL (SELECT substr(data, 1, 200) AS data FROM medilab.events WHERE position = t.position LIMIT 1) AS e`
+CROSS JOIN LATERAL (SELECT ` + beginning + ` FROM medilab.events WHERE position = t.position LIMIT 1) AS e`
 
 // EventTypes returns the types of which the log has events, those that left the catalogue
 // since included.
@@ -136,8 +135,7 @@ func (p *Projections) EventTypes(ctx context.Context) (types []domain.EventType,
 	}
 	var data []byte
 	_, err = pgx.ForEachRow(rows, []any{&data}, func() error {
-		if rest, ok := strings.CutPrefix(string(data), `{"event_type":"`); ok {
-			eventType, _, _ := strings.Cut(rest, `"`)
+		if eventType, ok := typeIn(data); ok {
 			types = append(types, domain.EventType(eventType))
 		}
 		return nil

@@ -46,6 +46,7 @@ var models = []Model{
 	webhooksModel,
 	callsModel,
 	eventsModel,
+	deliveriesModel,
 	statsModel,
 	alertsModel,
 	accessModel,

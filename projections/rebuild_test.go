@@ -140,6 +140,9 @@ func (h *history) retry(d *randomDelivery) {
 func (h *history) deliver(d *randomDelivery, eventType string) {
 	outcome := []domain.Outcome{domain.OutcomeSuccess, domain.OutcomeTimeout, "http_error", "connection_refused"}[h.rand.IntN(4)]
 	call := attempt(d.event, eventType, d.webhook, d.Attempts+1, []int{0, 500, 404}[h.rand.IntN(3)], outcome)
+	if outcome == domain.OutcomeSuccess {
+		call.Status = 200
+	}
 	call.Duration = h.rand.Int64N(5_000_000)
 	var change domain.Change
 	switch {

@@ -1,0 +1,227 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// DeliveryFilter says which deliveries to list.
+type DeliveryFilter struct {
+	State     domain.DeliveryState // "" is any
+	Webhook   domain.WebhookID     // zero is any
+	EventType string               // "" is any
+	Answer    StatusRange          // of the last attempt; zero is any
+	From, To  time.Time            // when the event was accepted: at or after, before; zero is any
+	Limit     int
+	Cursor    Cursor
+}
+
+// lists reports whether the delivery is one that is asked for.
+func (f DeliveryFilter) lists(d *Delivery) bool {
+	return (f.State == "" || d.State == f.State) && (f.Webhook == (domain.WebhookID{}) || d.WebhookID == f.Webhook) &&
+		(f.EventType == "" || d.EventType == f.EventType) && f.Answer.has(d.ResponseStatus)
+}
+
+// Backlog is the queue's part of the list of deliveries.
+type Backlog interface {
+	// Backlog returns the newest deliveries that wait for their first attempt, of events
+	// before the position, which was recorded before due. The zero webhook is any.
+	Backlog(ctx context.Context, webhook domain.WebhookID, below eventstore.Position, due time.Time, limit int) ([]domain.Delivery, error)
+}
+
+// listedDelivery is a delivery at its place in the list.
+type listedDelivery struct {
+	ordinal ordinal
+	Delivery
+}
+
+// deliverySource reads the next deliveries of a list, in its order. rest is where to go on
+// below, 0 at the end.
+type deliverySource func(ctx context.Context, below ordinal, limit int) (list []listedDelivery, rest ordinal, err error)
+
+// ListDeliveries lists deliveries across events, the newest event first. Those that are not
+// delivered have an index. Others are nearly all that there are, and are found by going
+// through the events; a page ends early when few of them are asked for.
+func (p *Projections) ListDeliveries(ctx context.Context, f DeliveryFilter, queue Backlog) (Page[Delivery], error) {
+	const readings, reading = 20, 100
+	page := Page[Delivery]{Items: []Delivery{}}
+	if err := p.awaitHead(ctx); err != nil {
+		return page, err
+	}
+	low, high, err := p.between(ctx, f.From, f.To, 0)
+	if err != nil {
+		return page, err
+	}
+	below := ordinal(f.Cursor.Below())
+	if high < math.MaxInt64 {
+		below = min(below, ordinalAt(eventstore.Position(high), 0))
+	}
+	next := p.deliverySource(f, low, queue)
+	for n := 0; n < readings+f.Limit/reading; n++ {
+		list, rest, err := next(ctx, below, min(f.Limit-len(page.Items), reading))
+		if err != nil {
+			return page, fmt.Errorf("list deliveries: %w", err)
+		}
+		items := make([]Delivery, len(list))
+		for i := range list {
+			items[i] = list[i].Delivery
+		}
+		if err := p.stateOf(ctx, items); err != nil {
+			return page, fmt.Errorf("list deliveries: %w", err)
+		}
+		for i := range items {
+			if f.lists(&items[i]) {
+				page.Items = append(page.Items, items[i])
+			}
+		}
+		if page.NextCursor, below = Cursor(rest), rest; rest == 0 || len(page.Items) == f.Limit {
+			break
+		}
+	}
+	return page, nil
+}
+
+// deliverySource returns the source of what the filter asks for of events above the position.
+func (p *Projections) deliverySource(f DeliveryFilter, above int64, queue Backlog) deliverySource {
+	const ok, redirect = 200, 300
+	succeeded := f.Answer.has(nil) || f.Answer.From < redirect && f.Answer.To >= ok
+	switch {
+	case (f.State == domain.DeliveryDelivered || f.State == "") && succeeded:
+		return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
+			return p.ofEvents(ctx, f, above, below, limit)
+		}
+	case f.State == domain.DeliveryDelivered:
+		return func(context.Context, ordinal, int) ([]listedDelivery, ordinal, error) { return nil, 0, nil }
+	case f.State == domain.DeliveryPending && f.Answer.has(nil):
+		return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
+			return p.pending(ctx, f, above, below, limit, queue)
+		}
+	}
+	return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
+		list, err := p.undelivered(ctx, f, above, below, limit+1)
+		list, rest := cut(list, limit)
+		return list, rest, err
+	}
+}
+
+// cut returns the first of a list that may hold one more, and where to go on.
+func cut(list []listedDelivery, limit int) ([]listedDelivery, ordinal) {
+	if len(list) <= limit {
+		return list, 0
+	}
+	return list[:limit], list[limit-1].ordinal
+}
+
+// undeliveredSQL goes from kind to kind, takes the newest rows of each and merges them; see
+// callsSQL. A kind is a range of pairs: with kind = the planner may go through all ordinals.
+const undeliveredSQL = `
+WITH RECURSIVE kinds AS (
+	SELECT (SELECT min(u.kind) FROM medilab.undelivered AS u WHERE {of} u.kind >= $3) AS kind
+	UNION ALL
+	SELECT (SELECT min(u.kind) FROM medilab.undelivered AS u WHERE {of} u.kind > kinds.kind) FROM kinds WHERE kinds.kind < $4
+)
+SELECT newest.ordinal, newest.webhook FROM kinds CROSS JOIN LATERAL (
+	SELECT u.ordinal, u.webhook FROM medilab.undelivered AS u
+	WHERE ({by} u.kind, u.ordinal) > ({is} kinds.kind, $1) AND ({by} u.kind, u.ordinal) < ({is} kinds.kind, $2)
+	ORDER BY {down} u.kind DESC, u.ordinal DESC LIMIT $8
+) AS newest
+WHERE kinds.kind BETWEEN $3 AND $4 AND kinds.kind & 1023 BETWEEN $5 AND $6
+	AND ($7::integer IS NULL OR kinds.kind & 536869888 = $7)
+ORDER BY newest.ordinal DESC LIMIT $8`
+
+// undeliveredQuery returns the query of the rows of undelivered between the ordinals.
+func (f DeliveryFilter) undeliveredQuery(above, below ordinal, limit int) (string, []any) {
+	from, to := int32(0), int32(math.MaxInt32)
+	if n := slices.Index(undeliveredStates[:], f.State); n >= 0 {
+		from = int32(n) << stateShift
+		to = from | (1<<stateShift - 1)
+	}
+	lowest, highest := f.Answer.listed()
+	var kind *int32
+	if f.EventType != "" {
+		of := typeOf(f.EventType)
+		kind = &of
+	}
+	args := []any{above, below, from, to, lowest, highest, kind, limit}
+	of := strings.NewReplacer("{of}", "", "{by}", "", "{is}", "", "{down}", "")
+	if f.Webhook != (domain.WebhookID{}) {
+		number := `(` + strings.Replace(webhookNumber, "$1", "$9", 1) + `)`
+		of = strings.NewReplacer("{of}", "u.webhook = "+number+" AND", "{by}", "u.webhook,", "{is}", number+",", "{down}", "u.webhook DESC,")
+		args = append(args, uuid.UUID(f.Webhook))
+	}
+	return of.Replace(undeliveredSQL), args
+}
+
+// undelivered reads the rows, and the heads of their events.
+func (p *Projections) undelivered(ctx context.Context, f DeliveryFilter, above int64, below ordinal, limit int) ([]listedDelivery, error) {
+	sql, args := f.undeliveredQuery(ordinalAt(eventstore.Position(above)+1, 0)-1, below, limit)
+	rows, err := p.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	type row struct {
+		Ordinal ordinal
+		Number  int64
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	if err != nil {
+		return nil, err
+	}
+	positions, numbers := map[eventstore.Position]bool{}, map[int64]bool{}
+	for _, r := range found {
+		positions[r.Ordinal.position()], numbers[r.Number] = true, true
+	}
+	heads, err := headsOf(ctx, p.pool, headsByPosition, slices.Collect(maps.Keys(positions)))
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[eventstore.Position]eventHead, len(heads))
+	for _, h := range heads {
+		at[h.position] = h
+	}
+	ids, err := p.webhookIDs(ctx, `number = ANY($1)`, slices.Collect(maps.Keys(numbers)))
+	if err != nil {
+		return nil, err
+	}
+	byNumber := make(map[int64]domain.WebhookID, len(ids))
+	for id, number := range ids {
+		byNumber[int64(number)] = id
+	}
+	list := make([]listedDelivery, len(found))
+	for i, r := range found {
+		list[i] = listed(at[r.Ordinal.position()], domain.Recipient{WebhookID: byNumber[r.Number]}, int32(r.Number))
+	}
+	return list, nil
+}
+
+func listed(event eventHead, to domain.Recipient, number int32) listedDelivery {
+	dispatch := domain.Dispatch{DeliveryID: domain.DeliveryOf(event.id, to.WebhookID), Recipient: to}
+	return listedDelivery{ordinalAt(event.position, number), newDelivery(event, dispatch)}
+}
+
+// webhookIDs returns the webhooks of the condition, with their numbers.
+func (p *Projections) webhookIDs(ctx context.Context, condition string, arg any) (map[domain.WebhookID]int32, error) {
+	rows, err := p.pool.Query(ctx, `SELECT id, number::integer FROM medilab.webhooks WHERE `+condition, arg)
+	if err != nil {
+		return nil, err
+	}
+	ids := map[domain.WebhookID]int32{}
+	var id domain.WebhookID
+	var number int32
+	_, err = pgx.ForEachRow(rows, []any{&id, &number}, func() error {
+		ids[id] = number
+		return nil
+	})
+	return ids, err
+}

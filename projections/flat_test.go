@@ -1,0 +1,99 @@
+package projections
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// planNode is a node of a plan that was carried out.
+type planNode struct {
+	Type  string     `json:"Node Type"`
+	Table string     `json:"Relation Name"`
+	Rows  float64    `json:"Actual Rows"`
+	Loops float64    `json:"Actual Loops"`
+	Drop  float64    `json:"Rows Removed by Filter"`
+	Plans []planNode `json:"Plans"`
+}
+
+// cost returns how many rows the plan went through, and the tables that it read whole.
+func (n planNode) cost() (rows float64, whole []string) {
+	rows = (n.Rows + n.Drop) * n.Loops
+	if n.Type == "Seq Scan" && n.Table != "webhooks" {
+		whole = append(whole, n.Table)
+	}
+	for _, below := range n.Plans {
+		more, tables := below.cost()
+		rows, whole = rows+more, append(whole, tables...)
+	}
+	return rows, whole
+}
+
+// TestListsAreFlat: a page costs what it holds, in lists of a hundred thousand.
+func TestListsAreFlat(t *testing.T) {
+	b := newBench(t)
+	for n := range 4 {
+		b.register(n + 1)
+	}
+	b.fill()
+	// Of webhook 1 nearly all, of the others some, far back too. 20 types, 3 answers.
+	_, err := b.pool.Exec(b.ctx, `
+		INSERT INTO medilab.undelivered (ordinal, webhook, kind)
+		SELECT n::bigint << 22 | w, w, (n % 3) << 29 | (n % 20 + 1) << 10 | (array[404, 500, 503])[n % 3 + 1]
+		FROM generate_series(1, 100000) AS n CROSS JOIN LATERAL (SELECT CASE WHEN n % 1000 = 0 OR n < 500 THEN 2 ELSE 1 END AS w) AS w;
+		INSERT INTO medilab.calls (webhook, kind, block, places)
+		SELECT w, n % 20 << 11 | s << 1 | (s = 200)::int, n, '\x0102030405060708'
+		FROM generate_series(1, 20000) AS n CROSS JOIN LATERAL (VALUES (0), (1 + (n % 1000 = 0)::int)) AS w (w)
+		CROSS JOIN LATERAL (SELECT CASE WHEN n % 50 = 0 THEN 503 ELSE 200 END AS s) AS s;
+		INSERT INTO medilab.called (correlation, position) SELECT CASE WHEN n % 100 = 0 THEN 7 ELSE 8 END, n FROM generate_series(1, 100000) AS n;
+		ANALYZE medilab.undelivered, medilab.calls, medilab.called`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, none := domain.WebhookID(webhookID(2)), domain.WebhookID{}
+	const limit = 51
+	for _, f := range []DeliveryFilter{
+		{State: domain.DeliveryFailed}, {State: domain.DeliveryPending}, {State: domain.DeliveryWithdrawn}, {Answer: StatusRange{404, 404}},
+		{State: domain.DeliveryFailed, Webhook: w}, {State: domain.DeliveryFailed, EventType: "patient.created"}, {State: domain.DeliveryFailed, Answer: StatusRange{500, 599}},
+		{State: domain.DeliveryFailed, Webhook: w, Answer: StatusRange{400, 499}}, {State: domain.DeliveryFailed, Webhook: none, EventType: "x", Answer: StatusRange{404, 404}},
+	} {
+		for _, below := range []ordinal{math.MaxInt64, ordinalAt(50_000, 0), ordinalAt(300, 0)} {
+			sql, args := f.undeliveredQuery(0, below, limit)
+			b.flat(sql, args)
+		}
+	}
+	for _, f := range []CallFilter{
+		{}, {Webhook: w}, {Status: CallFailed}, {Status: CallFailed, Webhook: w}, {EventType: "patient.created"}, {Answer: StatusRange{503, 503}},
+		{Answer: StatusRange{500, 599}, Webhook: w}, {Status: CallFailed, EventType: "patient.created"}, {CorrelationID: "run-1"},
+	} {
+		for _, below := range []int64{math.MaxInt64, 10_000 << blockBits, 300 << blockBits} {
+			f.Limit = limit - 1
+			sql, args := f.query(0, below)
+			b.flat(sql, args)
+		}
+	}
+	streams := []string{domain.DeliveryID(uuid.New()).Stream()}
+	b.flat(attemptedSQL, []any{0, int64(math.MaxInt64), streams, limit})
+}
+
+// flat fails the test when the query reads a table whole, or many more rows than a page of
+// each kind.
+func (b *bench) flat(sql string, args []any) {
+	b.t.Helper()
+	var text []byte
+	if err := b.pool.QueryRow(b.ctx, `EXPLAIN (ANALYZE, FORMAT JSON) `+sql, args...).Scan(&text); err != nil {
+		b.t.Fatal(err)
+	}
+	var plans []struct{ Plan planNode }
+	if err := json.Unmarshal(text, &plans); err != nil {
+		b.t.Fatal(err)
+	}
+	const most = 40_000 // 60 kinds of 51 rows, each seen by some nodes
+	if rows, whole := plans[0].Plan.cost(); rows > most || len(whole) > 0 {
+		b.t.Errorf("%v: goes through %.0f rows, and all of %v:\n%s", args, rows, whole, sql)
+	}
+}

@@ -1,0 +1,74 @@
+package projections
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// eventHead is what of an event can be read without its data.
+type eventHead struct {
+	id         domain.EventID
+	position   eventstore.Position
+	eventType  string
+	acceptedAt time.Time
+}
+
+// beginning is the part of an event's data that has its type.
+const beginning = `substr(data, 1, 1000) AS data`
+
+// Queries of the heads of events, by their streams and by their positions.
+const (
+	headColumns     = `CROSS JOIN LATERAL (SELECT stream, position, recorded_at, type, ` + beginning + ` FROM medilab.events WHERE `
+	headsByStream   = `SELECT e.* FROM unnest($1::text[]) AS s (key) ` + headColumns + `stream = s.key AND version = 1 LIMIT 1) AS e`
+	headsByPosition = `SELECT e.* FROM unnest($1::bigint[]) AS s (key) ` + headColumns + `position = s.key LIMIT 1) AS e`
+)
+
+// headsOf reads the heads that the query finds by the keys. What is no event of the clinic
+// is left out.
+func headsOf[K any](ctx context.Context, db Querier, query string, keys []K) (heads []eventHead, err error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	rows, err := db.Query(ctx, query, keys)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	var h eventHead
+	var stream, recorded string
+	var data []byte
+	_, err = pgx.ForEachRow(rows, []any{&stream, &h.position, &h.acceptedAt, &recorded, &data}, func() (err error) {
+		if recorded != (domain.EventTriggered{}).ChangeType() {
+			return nil
+		}
+		h.id, err = domain.ParseEventStream(stream)
+		h.eventType, _ = typeIn(data)
+		h.acceptedAt = h.acceptedAt.UTC()
+		heads = append(heads, h)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	return heads, nil
+}
+
+// typeIn returns the event type, which stands first, in the beginning of an event's data.
+func typeIn(data []byte) (eventType string, ok bool) {
+	in := json.NewDecoder(bytes.NewReader(data))
+	for _, want := range []json.Token{json.Delim('{'), "event_type"} {
+		if got, err := in.Token(); err != nil || got != want {
+			return "", false
+		}
+	}
+	value, err := in.Token()
+	eventType, ok = value.(string)
+	return eventType, ok && err == nil
+}

@@ -1,0 +1,228 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// The deliveries that did not go as nearly all do, by a first attempt that succeeded, and
+// that are not delivered since. So a delivery that nothing happened to costs nothing here:
+// it is found by its event, or in the queue.
+
+var deliveriesModel = Model{
+	Name: "deliveries", SchemaVersion: 1, Tables: []string{"undelivered"},
+	New: func(t Tables) Projection {
+		return &undelivered{
+			numbers: numbers{},
+			remove:  t.SQL(`DELETE FROM {undelivered} WHERE ordinal = ANY($1::bigint[])`),
+			save: t.SQL(`
+				INSERT INTO {undelivered} AS u (ordinal, webhook, kind) SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[])
+				ON CONFLICT (ordinal) DO UPDATE SET kind = CASE EXCLUDED.kind & 1023
+					WHEN 1023 THEN (EXCLUDED.kind & ~1023) | (u.kind & 1023) ELSE EXCLUDED.kind END`),
+		}
+	},
+}
+
+type undelivered struct {
+	numbers      numbers
+	remove, save string
+}
+
+// ordinal is the place of a delivery in a list: that of its event in the log, and of its
+// webhook by number.
+type ordinal int64
+
+// numberBits are those of the number: 4 million webhooks. Positions have 41.
+const numberBits = 22
+
+func ordinalAt(event eventstore.Position, number int32) ordinal {
+	return ordinal(int64(event)<<numberBits | int64(number)&(1<<numberBits-1))
+}
+
+func (o ordinal) position() eventstore.Position { return eventstore.Position(o >> numberBits) }
+
+// What undelivered rows are listed by: the state, the event type's hash, and the status of
+// the last answer, which an event without one leaves as it was.
+const (
+	stateShift   = 29
+	sameStatus   = statusBits
+	undeliveries = 3 // states
+)
+
+// undeliveredStates are the states of rows, by their number.
+var undeliveredStates = [undeliveries]domain.DeliveryState{domain.DeliveryFailed, domain.DeliveryPending, domain.DeliveryWithdrawn}
+
+func undeliveredKind(state domain.DeliveryState, eventType string, status int32) int32 {
+	number := slices.Index(undeliveredStates[:], state)
+	return int32(number)<<stateShift | typeOf(eventType) | status
+}
+
+// typeOf returns the event type's part of an undeliveredKind.
+func typeOf(eventType string) int32 {
+	return hash31(eventType) & (1<<stateShift - 1) &^ statusBits
+}
+
+// stand is where an event of a delivery's stream leaves it.
+type stand struct {
+	stream  string // the delivery's, or that of the batch it is in
+	event   domain.EventID
+	webhook domain.WebhookID
+	batch   bool // it is that of all members of the batch
+	at      eventstore.Position
+	state   domain.DeliveryState
+	status  int32
+}
+
+// standOf returns what the event makes of its delivery, if that is to be noted.
+func standOf(e *eventstore.Event) (s stand, noted bool) {
+	s = stand{stream: e.Stream, at: e.Position, state: domain.DeliveryPending, status: sameStatus}
+	switch c := e.Value.(type) {
+	case domain.DeliverySucceeded:
+		if e.Version == 1 {
+			return s, false // as nearly all
+		}
+		s.event, s.webhook, s.state = c.EventID, c.WebhookID, domain.DeliveryDelivered
+	case domain.DeliveryAttemptFailed:
+		s.event, s.webhook, s.status = c.EventID, c.WebhookID, listedStatus(c.Status)
+		if c.GaveUp != "" {
+			s.state = domain.DeliveryFailed
+		}
+	case domain.DeliveryInterrupted:
+		s.event, s.webhook = c.EventID, c.WebhookID
+	case domain.DeliveryRetryRequested:
+		s.event, s.webhook = c.EventID, c.WebhookID
+	case domain.DeliveryCancelled:
+		s.event, s.webhook, s.state = c.EventID, c.WebhookID, domain.DeliveryWithdrawn
+	case domain.DeliveryRetryCancelled:
+		s.event, s.webhook, s.state = c.EventID, c.WebhookID, domain.DeliveryFailed
+	default:
+		return s, false
+	}
+	s.batch = domain.DeliveryOf(s.event, s.webhook).Stream() != e.Stream
+	firstOfBatch := s.batch && e.Version == 2 // follows its making
+	return s, s.state != domain.DeliveryDelivered || !firstOfBatch
+}
+
+func (p *undelivered) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	var stands []stand
+	for i := range events {
+		if s, noted := standOf(&events[i]); noted {
+			stands = append(stands, s)
+		}
+	}
+	if len(stands) == 0 {
+		return nil, nil
+	}
+	stands, err := ofMembers(ctx, db, stands)
+	if err != nil {
+		return nil, fmt.Errorf("read the members of batches: %w", err)
+	}
+	webhooks, streams := map[uuid.UUID]bool{}, map[string]bool{}
+	for _, s := range stands {
+		webhooks[uuid.UUID(s.webhook)], streams[s.event.Stream()] = true, true
+	}
+	if err := p.numbers.load(ctx, db, webhooks); err != nil {
+		return nil, fmt.Errorf("read webhooks' numbers: %w", err)
+	}
+	heads, err := headsOf(ctx, db, headsByStream, slices.Collect(maps.Keys(streams)))
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[domain.EventID]eventHead, len(heads))
+	for _, h := range heads {
+		byID[h.id] = h
+	}
+	return p.statements(stands, byID), nil
+}
+
+// statements make the rows what the last of the stands of each says.
+func (p *undelivered) statements(stands []stand, events map[domain.EventID]eventHead) []eventstore.Statement {
+	removed, kinds := map[ordinal]bool{}, map[ordinal]int32{}
+	numberOf := map[ordinal]int32{}
+	for _, s := range stands {
+		event, known := events[s.event]
+		number := p.numbers[uuid.UUID(s.webhook)]
+		if !known || number == 0 {
+			continue
+		}
+		o := ordinalAt(event.position, number)
+		if s.state == domain.DeliveryDelivered {
+			removed[o] = true
+			delete(kinds, o)
+			continue
+		}
+		if before, ok := kinds[o]; ok && s.status == sameStatus {
+			s.status = before & statusBits
+		}
+		kinds[o], numberOf[o] = undeliveredKind(s.state, event.eventType, s.status), number
+	}
+	var out []eventstore.Statement
+	if len(removed) > 0 {
+		out = append(out, eventstore.Statement{SQL: p.remove, Args: []any{slices.Sorted(maps.Keys(removed))}})
+	}
+	if len(kinds) > 0 {
+		ordinals := slices.Sorted(maps.Keys(kinds))
+		numbers, values := make([]int32, len(ordinals)), make([]int32, len(ordinals))
+		for i, o := range ordinals {
+			numbers[i], values[i] = numberOf[o], kinds[o]
+		}
+		out = append(out, eventstore.Statement{SQL: p.save, Args: []any{ordinals, numbers, values}})
+	}
+	return out
+}
+
+// ofMembers replaces what batches come to by what that makes of their members: those that
+// had not been asked for by themselves since.
+func ofMembers(ctx context.Context, db Querier, stands []stand) (all []stand, err error) {
+	for _, s := range stands {
+		if !s.batch {
+			all = append(all, s)
+			continue
+		}
+		rows, err := db.Query(ctx, `SELECT data FROM medilab.events WHERE stream = $1 AND version = 1 AND type = 'delivery.batched'`, s.stream)
+		if err != nil {
+			return nil, err
+		}
+		made, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil {
+			return nil, err
+		}
+		if len(made) == 0 {
+			continue
+		}
+		batched, err := domain.Decode(domain.DeliveryBatched{}.ChangeType(), made[0])
+		if err != nil {
+			continue // it is dead-lettered
+		}
+		members, streams := map[string]domain.EventID{}, []string{}
+		for _, m := range batched.(domain.DeliveryBatched).Members {
+			members[m.DeliveryID.Stream()] = m.EventID
+			streams = append(streams, m.DeliveryID.Stream())
+		}
+		rows, err = db.Query(ctx, `
+			SELECT m.stream FROM unnest($1::text[]) AS m (stream) CROSS JOIN LATERAL (
+				SELECT type FROM medilab.events WHERE stream = m.stream AND position <= $2 ORDER BY stream DESC, version DESC LIMIT 1
+			) AS last WHERE last.type = 'delivery.joined_batch'`, streams, s.at)
+		if err != nil {
+			return nil, err
+		}
+		joined, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return nil, err
+		}
+		for _, stream := range joined {
+			member := s
+			member.stream, member.event, member.batch = stream, members[stream], false
+			all = append(all, member)
+		}
+	}
+	return all, nil
+}
