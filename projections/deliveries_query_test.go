@@ -162,7 +162,9 @@ func TestDeliveriesAgreeWithTheLog(t *testing.T) {
 				matched[d.State]++
 			}
 		}
-		got := slices.DeleteFunc(b.listedDeliveries(f, backlogOf(all)), func(id domain.DeliveryID) bool { return f.State == domain.DeliveryPending && unsent[id] || f.Answer != StatusRange{} && again[id] })
+		got := slices.DeleteFunc(b.listedDeliveries(f, backlogOf(all)), func(id domain.DeliveryID) bool {
+			return f.State == domain.DeliveryPending && unsent[id] || f.Answer != StatusRange{} && again[id]
+		})
 		if !slices.Equal(got, want) {
 			for _, d := range all {
 				if slices.Contains(got, d.id) != slices.Contains(want, d.id) {

@@ -27,7 +27,7 @@ export async function alerts({ parameters, signal }) {
 }
 
 // named links to an alert's webhook, by its name when that has come.
-function named(signal) {
+export function named(signal) {
   const names = new Map()
   return ({ webhook_id: id }) => {
     if (!id) return text(null)

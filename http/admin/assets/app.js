@@ -2,6 +2,7 @@
 // named after the # (nothing after it is ever sent to a server).
 import { alerts } from './alerts.js'
 import { api, Problem, token } from './api.js'
+import { deliveries } from './deliveries.js'
 import { button, fill, h } from './dom.js'
 import { event, eventForm, events } from './events.js'
 import { describe, field, input, refuse, submitting } from './forms.js'
@@ -22,11 +23,12 @@ const routes = [
   [/^events\/new$/, eventForm],
   [/^events\/parked$/, parked],
   [/^events\/(?<id>[^/]+)$/, event],
+  [/^deliveries$/, deliveries],
   [/^alerts$/, alerts],
   [/^system$/, system],
 ]
 
-const sections = ['webhooks', 'events', 'alerts', 'system']
+const sections = ['webhooks', 'events', 'deliveries', 'alerts', 'system']
 const main = document.getElementById('main')
 let current = new AbortController()
 

@@ -11,7 +11,7 @@ import { t } from './texts.js'
 export async function calls({ webhook, parameters, signal }) {
   const all = ['', t('app.all')]
   const asked = {
-    status: parameters.get('status'), event_type: parameters.get('event_type'),
+    status: parameters.get('status'), event_type: parameters.get('event_type'), delivery_id: parameters.get('delivery_id'),
     from: localTime(parameters.get('from')), to: localTime(parameters.get('to')), limit: 50,
   }
   return h('div', {},

@@ -60,7 +60,7 @@ const deliveryColumns = (names) => [
   { label: t('event.actions'), cell: deliveryActions },
 ]
 
-function deliveryActions(delivery) {
+export function deliveryActions(delivery) {
   const path = `/webhooks/deliveries/${part(delivery.delivery_id)}`
   const change = (what, done) => async () => {
     try {

@@ -16,6 +16,7 @@ const texts = {
 
   'nav.webhooks': ['Webhook’и', 'Webhooks'],
   'nav.events': ['События', 'Events'],
+  'nav.deliveries': ['Доставки', 'Deliveries'],
   'nav.alerts': ['Оповещения', 'Alerts'],
   'nav.system': ['Система', 'System'],
 
@@ -228,6 +229,8 @@ const texts = {
   'filter.status': ['Итог', 'Result'],
   'filter.state': ['Состояние', 'State'],
   'filter.type': ['Тип события', 'Event type'],
+  'filter.webhook': ['Номер webhook’а', 'Webhook number'],
+  'filter.response': ['Ответ', 'Answer'],
   'filter.from': ['С', 'From'],
   'filter.to': ['По', 'To'],
   'filter.correlation': ['correlation_id', 'correlation_id'],
