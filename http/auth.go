@@ -1,6 +1,7 @@
 package http
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -19,6 +20,7 @@ type authenticator struct {
 	commands *commands.Commands
 	admin    [sha256.Size]byte
 	hasAdmin bool
+	actor    string // of the administrator
 	identity *identity.Provider // nil: none
 	logins   *loginLimiter
 }
@@ -28,7 +30,7 @@ var adminToken = domain.Token{Scopes: []domain.Scope{domain.ScopeAdmin}}
 
 func newAuthenticator(config Config) authenticator {
 	return authenticator{
-		commands: config.Commands, admin: sha256.Sum256([]byte(config.AdminToken.Reveal())), hasAdmin: !config.AdminToken.IsZero(),
+		commands: config.Commands, admin: sha256.Sum256([]byte(config.AdminToken.Reveal())), hasAdmin: !config.AdminToken.IsZero(), actor: cmp.Or(config.AdminActor, commands.ActorAdmin),
 		identity: config.Identity, logins: newLoginLimiter(),
 	}
 }
@@ -56,7 +58,7 @@ func (a authenticator) authenticate(ctx context.Context, text string) (caller co
 	if a.hasAdmin {
 		sum := sha256.Sum256([]byte(text))
 		if subtle.ConstantTimeCompare(sum[:], a.admin[:]) == 1 {
-			return commands.Caller{Actor: commands.ActorAdmin}, adminToken, nil
+			return commands.Caller{Actor: a.actor}, adminToken, nil
 		}
 	}
 	if a.identity != nil && identity.IsToken(text) {

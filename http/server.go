@@ -26,6 +26,8 @@ type Config struct {
 	Logger   *slog.Logger
 	// AdminToken is accepted as it is, with every right. Optional.
 	AdminToken domain.Secret
+	// AdminActor is the actor of the AdminToken; "" is commands.ActorAdmin.
+	AdminActor string
 	// Identity accepts the tokens of the clinic's identity provider. Optional.
 	Identity *identity.Provider
 	// Receipts signs receipts. Optional: without it there are none.

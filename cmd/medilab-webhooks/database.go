@@ -136,7 +136,10 @@ func newSession(ctx context.Context, db *database, logger *slog.Logger) (_ *sess
 		Observers: []eventstore.Observer{directory.Observe},
 		Announce:  true, // so that serving nodes notice at once
 	})
-	s.commands = &commands.Commands{Log: s.log, Pool: s.pool, Queue: saga.Queue{Pool: s.pool}, Directory: directory, Catalog: domain.BuiltinCatalog(), Failed: s.queries()}
+	s.commands = &commands.Commands{
+		Log: s.log, Pool: s.pool, Queue: saga.Queue{Pool: s.pool}, Directory: directory, Catalog: domain.BuiltinCatalog(),
+		Failed: s.queries(), Attempter: &commands.Attempter{Clock: s.log.Clock()},
+	}
 	if err := directory.Open(ctx, s.log); err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}

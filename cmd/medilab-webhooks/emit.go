@@ -17,8 +17,7 @@ import (
 )
 
 type emitOptions struct {
-	database   *databaseOptions
-	eventTypes string
+	apiOptions
 	file       string
 	skip       int
 	eventID    string
@@ -30,7 +29,7 @@ type emitOptions struct {
 
 // newEmitCommand triggers events, which are durable when it ends.
 func newEmitCommand(db *databaseOptions) *cobra.Command {
-	o := emitOptions{database: db}
+	o := emitOptions{apiOptions: apiOptions{database: db}}
 	c := &cobra.Command{
 		Use:   "emit TYPE JSON | emit --file FILE",
 		Short: "Trigger one event, or those of a file",
@@ -89,7 +88,7 @@ event_id gets one made of its content, and of its number too if it has no time.`
 	f.BoolVar(&o.event.Event.Imported, "no-deliver", false, "record only: nobody gets it unless a replay sends it")
 	f.StringVar(&o.rejects, "rejects", "", "keep the lines that are refused in this file, each with its reason")
 	f.StringVar(&o.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
-	declare(c, f, []setting{eventTypesSetting(&o.eventTypes)})
+	declare(c, f, o.table())
 	c.ValidArgsFunction = eventTypes(&o.eventTypes)
 	addJSONFlag(c)
 	return c
@@ -102,15 +101,17 @@ func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
 	}
 	event := o.event
 	event.Event.EventType, event.Event.EventData = eventType, []byte(strings.TrimSpace(data))
-	if err = domain.CheckJSON(event.Event.EventData); err == nil {
+	if err = domain.CheckJSON(event.Event.EventData); err == nil && o.server == "" { // a server has its own types
 		err = catalog.CheckTriggered(event.Event)
 	}
 	if err != nil {
 		return usageError{errors.New(problem(err))}
 	}
-	return o.database.use(c, func(s *session) error {
-		s.commands.Catalog = catalog
-		accepted, err := s.commands.TriggerEvent(c.Context(), caller(), event, "")
+	return o.use(c, catalog, func(t trigger) error {
+		accepted, err := t.TriggerEvent(c.Context(), caller(), event, "")
+		if isUsage := (usageError{}); errors.As(err, &isUsage) {
+			return usageError{errors.New(problem(err))}
+		}
 		if err != nil {
 			return errors.New(problem(err))
 		}
@@ -130,6 +131,25 @@ func problem(err error) string {
 		texts[i] = f.Field + " " + f.Message
 	}
 	return strings.Join(texts, "; ")
+}
+
+// trigger is what takes events: the use cases on the database, or a server.
+type trigger interface {
+	// EventFields names every field that keeps the event from being accepted now.
+	EventFields(e domain.EventTriggered) []domain.FieldError
+	TriggerEvent(ctx context.Context, caller commands.Caller, event commands.NewEvent, key string) (commands.Accepted, error)
+	TriggerBatch(ctx context.Context, caller commands.Caller, events []commands.NewEvent, key string) ([]commands.Accepted, error)
+}
+
+// use runs f with what takes the command's events.
+func (o emitOptions) use(c *cobra.Command, catalog domain.Catalog, f func(trigger) error) error {
+	if o.server != "" {
+		return o.apiOptions.use(c, func(a *apiClient) error { return f(apiTrigger{a}) })
+	}
+	return o.database.use(c, func(s *session) error {
+		s.commands.Catalog = catalog
+		return f(s.commands)
+	})
 }
 
 // emitFile streams the file in batches, in constant memory.
@@ -154,10 +174,9 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 	defer context.AfterFunc(c.Context(), func() {
 		in.Close() //nolint:errcheck // it ends a read that waits for input
 	})()
-	return o.database.use(c, func(s *session) error {
-		s.commands.Catalog = catalog
+	return o.use(c, catalog, func(t trigger) error {
 		bar := newProgress(c, size, "emitting", progressbar.OptionShowBytes(true))
-		p := &pipeline{commands: s.commands, defaults: o.event, timeField: o.timeField, notes: c.ErrOrStderr(), rejects: rejects, skip: o.skip, progress: bar}
+		p := &pipeline{commands: t, defaults: o.event, timeField: o.timeField, notes: c.ErrOrStderr(), rejects: rejects, skip: o.skip, progress: bar}
 		failure := p.run(c.Context(), in)
 		bar.end()
 		text, rate := fmt.Sprintf("Accepted %d events", p.accepted), float64(p.accepted)/time.Since(bar.started).Seconds()

@@ -25,7 +25,7 @@ const (
 
 // pipeline appends the events of lines to the log in batches.
 type pipeline struct {
-	commands  *commands.Commands
+	commands  trigger
 	defaults  commands.NewEvent // of what a line leaves out
 	timeField string            // of each line; "": none
 	notes     io.Writer

@@ -24,7 +24,11 @@ func newRoot(out io.Writer) *cobra.Command {
 	declare(root, root.PersistentFlags(), db.table())
 	root.AddCommand(
 		newAuditCommand(db),
+		newBacktestCommand(db),
+		newCallsCommand(db),
+		newDeliveriesCommand(db),
 		newEmitCommand(db),
+		newExplainCommand(db),
 		newKeysCommand(db),
 		newMigrateCommand(db),
 		newProjectionsCommand(db),
@@ -34,6 +38,7 @@ func newRoot(out io.Writer) *cobra.Command {
 		newServeCommand(db),
 		newTokenCommand(db),
 		newVersionCommand(),
+		newWebhooksCommand(db),
 	)
 	root.InitDefaultHelpCmd()
 	helpOfCommands(root)

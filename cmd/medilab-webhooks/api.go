@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	api "github.com/medilab/webhooks/http"
+)
+
+// apiOptions say which server's API a command uses: one on the network or, without, this
+// process, which answers from the database as a server would. So each command is written once.
+type apiOptions struct {
+	database              *databaseOptions
+	server, token, caFile string
+	eventTypes            string // of this process
+}
+
+func (o *apiOptions) table() []setting {
+	return []setting{
+		{env: "MEDILAB_SERVER", flag: "server", value: &o.server, usage: "ask this server, as https://webhooks.clinic.example, instead of the database"},
+		{env: "MEDILAB_TOKEN", flag: "token", value: &o.token, usage: "token for the server", secret: true},
+		{env: "MEDILAB_CA_FILE", flag: "ca-file", value: &o.caFile, usage: "PEM bundle trusted in addition to the system's"},
+		eventTypesSetting(&o.eventTypes),
+	}
+}
+
+// apiClient asks an API.
+type apiClient struct {
+	http    *http.Client
+	root    string // with /api/v1
+	token   string
+	session *session // nil: it is on the network
+}
+
+// use runs f with a client for the command.
+func (o *apiOptions) use(c *cobra.Command, f func(*apiClient) error) error {
+	if o.server != "" {
+		client, err := o.remote()
+		if err != nil {
+			return err
+		}
+		return f(client)
+	}
+	catalog, err := loadCatalog(o.eventTypes)
+	if err != nil {
+		return err
+	}
+	return o.database.use(c, func(s *session) error {
+		s.commands.Catalog = catalog
+		client, err := newLocalClient(s)
+		if err != nil {
+			return err
+		}
+		return f(client)
+	})
+}
+
+// remote returns a client of the server. It sends the token nowhere else.
+func (o *apiOptions) remote() (*apiClient, error) {
+	root, err := url.Parse(o.server)
+	if err != nil || root.Scheme != "http" && root.Scheme != "https" || root.Host == "" || strings.Trim(root.Path, "/") != "" {
+		return nil, usageError{errors.New("--server must be the root of a server, as https://webhooks.clinic.example")}
+	}
+	if o.token == "" {
+		return nil, usageError{errors.New("give the token for the server by --token or MEDILAB_TOKEN")}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if o.caFile != "" {
+		pem, err := os.ReadFile(o.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the trusted certificates: %w; check MEDILAB_CA_FILE", err)
+		}
+		trusted, err := x509.SystemCertPool()
+		if err != nil {
+			trusted = x509.NewCertPool()
+		}
+		if !trusted.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate; check MEDILAB_CA_FILE", o.caFile)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
+	}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &apiClient{http: &http.Client{Transport: transport, CheckRedirect: stay}, root: root.Scheme + "://" + root.Host + "/api/v1", token: o.token}, nil
+}
+
+// newLocalClient returns a client that this process answers, with every right.
+func newLocalClient(s *session) (*apiClient, error) {
+	token := rand.Text() + rand.Text()
+	server := api.NewServer(api.Config{Commands: s.commands, Queries: s.queries(), AdminToken: domain.NewSecret(token), AdminActor: caller().Actor})
+	return &apiClient{http: &http.Client{Transport: inProcess{server.Handler()}}, root: "http://localhost/api/v1", token: token, session: s}, nil
+}
+
+// inProcess carries requests to a handler.
+type inProcess struct{ handler http.Handler }
+
+// RoundTrip implements http.RoundTripper.
+func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	served := r.Clone(r.Context())
+	if served.Body == nil {
+		served.Body = http.NoBody
+	}
+	answer := answered{header: http.Header{}}
+	t.handler.ServeHTTP(&answer, served)
+	return &http.Response{
+		StatusCode: cmp.Or(answer.status, http.StatusOK), Header: answer.header, Body: io.NopCloser(&answer.body), Request: r,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(answer.body.Len()),
+	}, nil
+}
+
+// answered is an answer in memory.
+type answered struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (a *answered) Header() http.Header         { return a.header }
+func (a *answered) Write(b []byte) (int, error) { return a.body.Write(b) }
+
+func (a *answered) WriteHeader(status int) { a.status = cmp.Or(a.status, status) }
+
+// get reads what the path has into v.
+func (a *apiClient) get(ctx context.Context, path string, query url.Values, v any) error {
+	return a.do(ctx, http.MethodGet, path+"?"+query.Encode(), nil, v)
+}
+
+// post sends a body, and reads the answer into v.
+func (a *apiClient) post(ctx context.Context, path string, body, v any) error {
+	var b bytes.Buffer
+	if err := printJSON(&b, body); err != nil {
+		return err
+	}
+	return a.do(ctx, http.MethodPost, path, &b, v)
+}
+
+func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader, v any) error {
+	r, err := http.NewRequestWithContext(ctx, method, a.root+path, body)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Authorization", "Bearer "+a.token)
+	r.Header.Set("Content-Type", "application/json")
+	response, err := a.http.Do(r)
+	if err != nil {
+		return fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
+	}
+	defer response.Body.Close() //nolint:errcheck // it was only read
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return fmt.Errorf("read the server's answer: %w", err)
+	}
+	if response.StatusCode < http.StatusOK || response.StatusCode >= http.StatusMultipleChoices {
+		return refusedBy(response.StatusCode, answer)
+	}
+	if err := json.Unmarshal(answer, v); err != nil {
+		return fmt.Errorf("the server's answer is not that of this API; check MEDILAB_SERVER: %w", err)
+	}
+	return nil
+}
+
+// kindsOfStatus are the kinds of errors that matter to commands.
+var kindsOfStatus = map[int]domain.Kind{
+	http.StatusUnprocessableEntity: domain.KindInvalid, http.StatusBadRequest: domain.KindMalformed, http.StatusConflict: domain.KindConflict,
+	http.StatusRequestEntityTooLarge: domain.KindTooLarge, http.StatusNotFound: domain.KindNotFound,
+}
+
+// refusedBy returns the error that an answer is.
+func refusedBy(status int, answer []byte) error {
+	var p struct {
+		Title, Detail string
+		Errors        []domain.FieldError
+	}
+	if err := json.Unmarshal(answer, &p); err != nil || p.Title == "" {
+		return fmt.Errorf("the server answered %d; check MEDILAB_SERVER", status)
+	}
+	refused := &domain.Error{Kind: kindsOfStatus[status], Message: cmp.Or(p.Detail, p.Title), Fields: p.Errors}
+	if refused.Kind == domain.KindInvalid {
+		return usageError{refused}
+	}
+	return refused
+}
+
+// apiTrigger triggers events through an API.
+type apiTrigger struct{ *apiClient }
+
+// EventFields implements trigger: the server has its own types, and says what it refuses.
+func (a apiTrigger) EventFields(domain.EventTriggered) []domain.FieldError { return nil }
+
+// TriggerEvent implements trigger. The server names the caller by the token.
+func (a apiTrigger) TriggerEvent(ctx context.Context, _ commands.Caller, event commands.NewEvent, _ string) (accepted commands.Accepted, err error) {
+	var answer acceptedEvent
+	err = a.post(ctx, "/webhooks/events/trigger", eventBody(event), &answer)
+	return commands.Accepted(answer), err
+}
+
+// TriggerBatch implements trigger.
+func (a apiTrigger) TriggerBatch(ctx context.Context, _ commands.Caller, events []commands.NewEvent, _ string) ([]commands.Accepted, error) {
+	bodies := make([]map[string]any, len(events))
+	for i, e := range events {
+		bodies[i] = eventBody(e)
+	}
+	var answer struct{ Items []acceptedEvent }
+	err := a.post(ctx, "/webhooks/events/trigger/batch", map[string]any{"events": bodies}, &answer)
+	accepted := make([]commands.Accepted, len(answer.Items))
+	for i, one := range answer.Items {
+		accepted[i] = commands.Accepted(one)
+	}
+	return accepted, err
+}
+
+type acceptedEvent struct {
+	EventID    domain.EventID   `json:"event_id"`
+	EventType  domain.EventType `json:"event_type"`
+	AcceptedAt time.Time        `json:"accepted_at"`
+}
+
+// eventBody is an event as the API takes it.
+func eventBody(e commands.NewEvent) map[string]any {
+	body := map[string]any{"event_type": e.Event.EventType, "event_data": e.Event.EventData, "source": e.Event.Source}
+	if e.Event.CorrelationID != "" {
+		body["correlation_id"] = e.Event.CorrelationID
+	}
+	if e.ID != (domain.EventID{}) {
+		body["event_id"] = e.ID
+	}
+	if !e.Event.OccurredAt.IsZero() {
+		body["occurred_at"] = e.Event.OccurredAt
+	}
+	if e.Event.Imported {
+		body["deliver"] = false
+	}
+	if e.Event.Traceparent != "" {
+		body["traceparent"] = e.Event.Traceparent
+	}
+	return body
+}

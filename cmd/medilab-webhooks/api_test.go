@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	api "github.com/medilab/webhooks/http"
+)
+
+const remoteToken = "the token of a remote server, which is long"
+
+// apiCLI is a command line with a webhook, whose receiver answers with a status, and a server
+// over TLS on the same database.
+type apiCLI struct {
+	cli
+	server string
+	ca     string
+}
+
+func newAPICLI(t *testing.T, status int) apiCLI {
+	t.Helper()
+	c := apiCLI{cli: newCLI(t)}
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+	t.Cleanup(receiver.Close)
+	database := databaseOptions{url: os.Getenv("DATABASE_URL"), dataDir: t.TempDir()}
+	t.Setenv("MEDILAB_DATA_DIR", database.dataDir)
+	t.Setenv("MEDILAB_ALLOW_TARGETS", "loopback")
+	s, err := database.session(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	local, err := newLocalClient(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := local.sendFromHere(t.Context(), database); err != nil { // with a new keyset
+		t.Fatal(err)
+	}
+	var made shownWebhook
+	err = local.post(t.Context(), "/webhooks", map[string]any{"name": "CRM", "url": receiver.URL, "events": []string{"patient.created"}}, &made)
+	if err != nil || made.Number != 1 {
+		t.Fatalf("made %+v, %v", made, err)
+	}
+	front := api.NewServer(api.Config{Commands: s.commands, Queries: s.queries(), AdminToken: domain.NewSecret(remoteToken)})
+	server := httptest.NewTLSServer(front.Handler())
+	t.Cleanup(server.Close)
+	c.server, c.ca = server.URL, filepath.Join(t.TempDir(), "ca.pem")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(c.ca, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// fold brings the read models to the log's head, as a server would.
+func (c apiCLI) fold() {
+	c.Helper()
+	conn, err := pgx.Connect(c.Context(), os.Getenv("DATABASE_URL"))
+	if err != nil {
+		c.Fatal(err)
+	}
+	_, err = conn.Exec(c.Context(), `INSERT INTO medilab.readers (name, position) SELECT 'projections', position FROM medilab.log_head
+		ON CONFLICT (name) DO UPDATE SET position = EXCLUDED.position`)
+	if err := errors.Join(err, conn.Close(c.Context())); err != nil {
+		c.Fatal(err)
+	}
+	c.run(0, "", "projections", "rebuild", "--all")
+}
+
+// both runs a command on the database and on the server, and fails the test when they differ.
+func (c apiCLI) both(wantCode int, args ...string) string {
+	c.Helper()
+	local, localNotes := c.run(wantCode, "", args...)
+	remote, remoteNotes := c.run(wantCode, "", append(args, "--server", c.server, "--token", remoteToken, "--ca-file", c.ca)...)
+	if remote != local || localNotes != remoteNotes {
+		c.Errorf("%q says on the database\n%s%s\nand on the server\n%s%s", args, local, localNotes, remote, remoteNotes)
+	}
+	return local
+}
+
+// Questions have the same answers from the database and from a server.
+func TestQuestionsOnTheCommandLine(t *testing.T) {
+	c := newAPICLI(t, 404)
+	id, _ := c.run(0, "", "emit", "patient.created", `{"n":1}`, "--correlation-id", "run-1")
+	id = strings.TrimSpace(id)
+	_, notes := c.run(1, "", "webhooks", "test", "1")
+	c.matches("the failed test", notes, "medilab-webhooks: the call failed: .*404.*\n")
+	c.fold()
+
+	c.matches("the list", c.both(0, "webhooks", "list"), `NUMBER +NAME +STATUS +EVENTS +URL\n1 +CRM +active +patient\.created +http://\S+\n`)
+	c.matches("the webhook", c.both(0, "webhooks", "show", "1"), `id +\S{36}\nnumber +1\nname +CRM\n(.*\n)*`)
+	c.matches("the calls", c.both(0, "calls"), `TIME +.*ERROR\n\S+Z +\S{36} +patient\.created +\S{36} +1 +failed +404 +.*\n`)
+	c.matches("the calls of 1", c.both(0, "calls", "1", "--status", "failed", "--response-status", "4xx", "--from", "2026-01-01", "--json"), `\[\{"call_id":.*\}\]\n`)
+	c.matches("no calls", c.both(0, "calls", "--response-status", "500", "--json"), `\[\]\n`)
+	c.matches("what waits", c.both(0, "deliveries", "--state", "pending"), `EVENT TIME .*ERROR\n\S+Z +\S{36} +patient\.created +\S{36} +pending +0 +\S+Z +- +-\n`)
+	c.matches("what failed", c.both(0, "deliveries", "--state", "failed", "--json"), `\[\]\n`)
+	c.matches("why", c.both(0, "explain", id), `WEBHOOK +NAME +VERDICT +DELIVERY +WHY\n1 +CRM +pending +\S{36} *\n`)
+	c.matches("the backtest", c.both(0, "backtest", "1", "--events", "patient.updated", "--json"), `\{"considered":1,"matched":0,"gained":0,"lost":1,.*\}\n`)
+	c.both(1, "webhooks", "show", "7")
+	c.both(1, "explain", "0198f0a0-0000-7000-8000-000000000001")
+	for _, wrong := range []string{
+		"calls x", "calls --response-status 4", "calls --status lost", "calls --limit 0", "calls --from yesterday", "deliveries --state dead", "deliveries --webhook 9",
+		"explain 1", "webhooks show x", "webhooks test 1 --data {", "backtest 1 --filters {", "backtest 1 --events nonsense",
+	} {
+		c.both(2, strings.Fields(wrong)...)
+	}
+}
+
+// Events are emitted to a server, and what it refuses is told as it is of the database.
+func TestEmitToAServer(t *testing.T) {
+	c := newAPICLI(t, 200)
+	remote := []string{"--server", c.server + "/", "--token", remoteToken, "--ca-file", c.ca}
+	out, _ := c.run(0, "", append([]string{"emit", "patient.created", `{"n":1}`, "--correlation-id", "run-1"}, remote...)...)
+	c.matches("the id", out, `\S{36}\n`)
+	lines := `{"event_type":"patient.created","event_data":{"n":2}}` + "\n" + `{"event_type":"nonsense","event_data":{}}` + "\n" +
+		`{"event_type":"visit.created","event_data":{"n":3},"event_id":"` + strings.TrimSpace(out) + `"}` + "\n"
+	out, notes := c.run(1, lines, append([]string{"emit", "--file", "-"}, remote...)...)
+	c.matches("the count", out, "Accepted 1 events\n")
+	c.matches("the refusals", notes, `line 2: .*\nline 3: .*\nmedilab-webhooks: 2 of 3 lines were refused.*\n`)
+	log, _ := c.run(0, "", "audit", "log", "--type", "event.triggered", "--format", "ndjson")
+	if n := strings.Count(log, `"actor":"admin"`); n != 2 || !strings.Contains(log, `"source":"cli"`) || !strings.Contains(log, `"correlation_id":"run-1"`) {
+		t.Errorf("the log has %s", log)
+	}
+	c.run(2, "", append([]string{"emit", "nonsense", "{}"}, remote...)...)
+	c.run(2, "", "emit", "patient.created", "{}", "--server", c.server+"/api", "--token", "x")
+	c.run(2, "", "calls", "--server", c.server)
+	c.run(1, "", "calls", "--server", c.server, "--token", remoteToken) // an unknown certificate
+	_, notes = c.run(1, "", "calls", "--server", c.server, "--token", "wrong", "--ca-file", c.ca)
+	if strings.Contains(notes, "wrong\n") || !strings.Contains(notes, "token") {
+		t.Errorf("a wrong token is told as %s", notes)
+	}
+}
+
+// Calls are followed until the command is interrupted.
+func TestCallsAreFollowed(t *testing.T) {
+	c := newAPICLI(t, 200)
+	ctx, interrupt := context.WithCancel(t.Context())
+	lines, out := io.Pipe()
+	ended := make(chan int)
+	var notes bytes.Buffer
+	go func() {
+		code := run(ctx, []string{"calls", "1", "--follow", "--json"}, strings.NewReader(""), out, &notes)
+		out.Close() //nolint:errcheck // it returns nil
+		ended <- code
+	}()
+	followed := bufio.NewScanner(lines)
+	for range 2 {
+		c.run(0, "", "webhooks", "test", "1")
+		c.fold()
+		if !followed.Scan() || !strings.Contains(followed.Text(), `"status":"success"`) {
+			t.Fatalf("followed is %q, %s", followed.Text(), &notes)
+		}
+	}
+	interrupt()
+	if code := <-ended; code != 0 || followed.Scan() {
+		t.Errorf("it ends with %d, after %q: %s", code, followed.Text(), &notes)
+	}
+}

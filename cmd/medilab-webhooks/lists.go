@@ -1,0 +1,234 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// filterFlag is a flag whose value goes to a list of the API as a parameter.
+type filterFlag struct{ name, param, usage string }
+
+var (
+	responseFlag  = filterFlag{"response-status", "response_status", "that were answered so: 404, or a class, as 5xx"}
+	eventTypeFlag = filterFlag{"type", "event_type", "of events of this type"}
+	timeFlags     = []filterFlag{{"from", "from", "at this time or later: RFC 3339, or a date (UTC)"}, {"to", "to", "before this time"}}
+	callFlags     = append([]filterFlag{
+		{"status", "status", "that ended so: success or failed"}, responseFlag, {"event", "event_id", "of this event (UUID)"},
+		{"delivery", "delivery_id", "of this delivery (UUID)"}, {"correlation-id", "correlation_id", "of events with this correlation id"}, eventTypeFlag,
+	}, timeFlags...)
+	deliveryFlags = append([]filterFlag{
+		{"state", "state", "that stand so: pending, delivered, failed or cancelled"}, {"webhook", "webhook", "to this webhook (number or UUID)"}, responseFlag, eventTypeFlag,
+	}, timeFlags...)
+)
+
+// listOptions are those of a command that prints a list of the API.
+type listOptions struct {
+	apiOptions
+	filters []filterFlag
+	values  map[string]*string
+	limit   int
+}
+
+// newListCommand returns a command that prints a list.
+func newListCommand(db *databaseOptions, c *cobra.Command, filters []filterFlag) *listOptions {
+	o := &listOptions{apiOptions: apiOptions{database: db}, filters: filters, values: map[string]*string{}}
+	for _, f := range filters {
+		o.values[f.name] = c.Flags().String(f.name, "", f.usage)
+	}
+	const usual = 50
+	c.Flags().IntVar(&o.limit, "limit", usual, "print the newest of them, so many at most")
+	declare(c, c.Flags(), o.table())
+	addJSONFlag(c)
+	return o
+}
+
+// query returns the flags as parameters.
+func (o *listOptions) query() (url.Values, error) {
+	query := url.Values{}
+	if o.limit < 1 {
+		return nil, usageError{errors.New("--limit must be 1 or more")}
+	}
+	for _, f := range o.filters {
+		value := *o.values[f.name]
+		if f.name == "from" || f.name == "to" {
+			at, err := parseTime(f.name, value)
+			if err != nil {
+				return nil, usageError{err}
+			}
+			if value = ""; !at.IsZero() {
+				value = at.UTC().Format(time.RFC3339Nano)
+			}
+		}
+		if value != "" {
+			query.Set(f.param, value)
+		}
+	}
+	return query, nil
+}
+
+// listPage is a page of a list, each item as the server wrote it.
+type listPage struct {
+	Items []json.RawMessage `json:"items"`
+	Next  *string           `json:"next_cursor"`
+}
+
+// newest reads the first items of a list, so many at most.
+func (a *apiClient) newest(ctx context.Context, path string, query url.Values, limit int) (items []json.RawMessage, err error) {
+	const mostOfPage = 1000
+	for len(items) < limit {
+		query.Set("limit", strconv.Itoa(min(limit-len(items), mostOfPage)))
+		var page listPage
+		if err := a.get(ctx, path, query, &page); err != nil {
+			return nil, err
+		}
+		items = append(items, page.Items...)
+		if page.Next == nil {
+			break
+		}
+		query.Set("cursor", *page.Next)
+	}
+	return items, nil
+}
+
+// printItems prints items of the API: as they are as JSON, else as a table.
+func printItems[T any](c *cobra.Command, items []json.RawMessage, heading []string, row func(T) []string) error {
+	if wantsJSON(c) {
+		return printJSON(c.OutOrStdout(), append([]json.RawMessage{}, items...))
+	}
+	read := make([]T, len(items))
+	for i, item := range items {
+		if err := json.Unmarshal(item, &read[i]); err != nil {
+			return err
+		}
+	}
+	return printList(c, read, heading, row)
+}
+
+// shownCall is what the table shows of a call.
+type shownCall struct {
+	ID             domain.CallID     `json:"call_id"`
+	EventID        domain.EventID    `json:"event_id"`
+	WebhookID      string            `json:"webhook_id"`
+	EventType      string            `json:"event_type"`
+	DeliveryID     domain.DeliveryID `json:"delivery_id"`
+	Attempt        int               `json:"attempt"`
+	Status         string            `json:"status"`
+	ResponseStatus *int              `json:"response_status"`
+	DurationMS     *float64          `json:"duration_ms"`
+	Error          string            `json:"error"`
+	CreatedAt      time.Time         `json:"created_at"`
+}
+
+var callHeading = []string{"TIME", "WEBHOOK", "TYPE", "EVENT", "ATTEMPT", "STATUS", "ANSWER", "MS", "ERROR"}
+
+func (c shownCall) row() []string {
+	took := "-"
+	if c.DurationMS != nil {
+		took = strconv.FormatFloat(*c.DurationMS, 'f', 1, 64)
+	}
+	return []string{formatTime(c.CreatedAt), c.WebhookID, c.EventType, c.EventID.String(), strconv.Itoa(c.Attempt), c.Status, orDash(c.ResponseStatus), took, c.Error}
+}
+
+func orDash(n *int) string {
+	if n == nil {
+		return "-"
+	}
+	return strconv.Itoa(*n)
+}
+
+func newCallsCommand(db *databaseOptions) *cobra.Command {
+	var o *listOptions
+	follow := false
+	c := &cobra.Command{
+		Use:   "calls [WEBHOOK]",
+		Short: "List the calls to receivers, newest first, or follow them",
+		Example: `  medilab-webhooks calls --status failed
+  medilab-webhooks calls 1 --response-status 5xx --from 2026-01-31
+  medilab-webhooks calls --follow --json | jq .response_status`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			query, err := o.query()
+			if err != nil {
+				return err
+			}
+			path := "/webhooks/calls"
+			if len(args) > 0 {
+				if path, err = webhookPath(args[0], "/calls"); err != nil {
+					return err
+				}
+			}
+			return o.use(c, func(a *apiClient) error {
+				items, err := a.newest(c.Context(), path, query, o.limit)
+				if err == nil && follow {
+					return followCalls(c, a, path, query, items)
+				}
+				if err != nil {
+					return err
+				}
+				return printItems(c, items, callHeading, shownCall.row)
+			})
+		},
+	}
+	c.Flags().BoolVar(&follow, "follow", false, "print the calls as they are made, oldest first, until interrupted")
+	o = newListCommand(db, c, callFlags)
+	c.ValidArgsFunction = db.webhookNumbers
+	return c
+}
+
+// shownDelivery is what the table shows of a delivery.
+type shownDelivery struct {
+	ID             string     `json:"delivery_id"`
+	WebhookID      string     `json:"webhook_id"`
+	EventType      string     `json:"event_type"`
+	State          string     `json:"state"`
+	Attempts       int        `json:"attempts"`
+	NextAttemptAt  *time.Time `json:"next_attempt_at"`
+	ResponseStatus *int       `json:"response_status"`
+	Error          string     `json:"error"`
+	CreatedAt      time.Time  `json:"created_at"`
+}
+
+func (d shownDelivery) row() []string {
+	next := time.Time{}
+	if d.NextAttemptAt != nil {
+		next = *d.NextAttemptAt
+	}
+	return []string{formatTime(d.CreatedAt), d.WebhookID, d.EventType, d.ID, d.State, strconv.Itoa(d.Attempts), formatTime(next), orDash(d.ResponseStatus), cmp.Or(d.Error, "-")}
+}
+
+func newDeliveriesCommand(db *databaseOptions) *cobra.Command {
+	var o *listOptions
+	c := &cobra.Command{
+		Use:   "deliveries",
+		Short: "List deliveries across webhooks, the newest event first: what never arrived",
+		Example: `  medilab-webhooks deliveries --state failed
+  medilab-webhooks deliveries --state failed --webhook 1 --response-status 5xx --json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			query, err := o.query()
+			if err != nil {
+				return err
+			}
+			return o.use(c, func(a *apiClient) error {
+				items, err := a.newest(c.Context(), "/webhooks/deliveries", query, o.limit)
+				if err != nil {
+					return err
+				}
+				return printItems(c, items, []string{"EVENT TIME", "WEBHOOK", "TYPE", "DELIVERY", "STATE", "ATTEMPTS", "NEXT", "ANSWER", "ERROR"}, shownDelivery.row)
+			})
+		},
+	}
+	o = newListCommand(db, c, deliveryFlags)
+	completeFlag(c, "state", listOf([]domain.DeliveryState{domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn}))
+	completeFlag(c, "webhook", db.webhookNumbers)
+	return c
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/medilab/webhooks/commands/vault"
+)
+
+// webhookPath returns the API's path of a webhook, which people name by number or UUID.
+func webhookPath(name, below string) (string, error) {
+	if !isWebhookName(name) {
+		return "", usageError{errors.New("WEBHOOK must be a webhook's number or UUID")}
+	}
+	return "/webhooks/" + name + below, nil
+}
+
+// newWebhooksCommand groups the commands on webhooks.
+func newWebhooksCommand(db *databaseOptions) *cobra.Command {
+	c := &cobra.Command{Use: "webhooks", Short: "List, show and test webhooks"}
+	c.AddCommand(newWebhooksListCommand(db), newWebhooksShowCommand(db), newWebhooksTestCommand(db))
+	return c
+}
+
+// shownWebhook is what the table shows of a webhook.
+type shownWebhook struct {
+	Number int64    `json:"number"`
+	Name   string   `json:"name"`
+	Status string   `json:"status"`
+	Events []string `json:"events"`
+	URL    string   `json:"url"`
+}
+
+func (w shownWebhook) row() []string {
+	return []string{strconv.FormatInt(w.Number, 10), w.Name, w.Status, strings.Join(w.Events, ","), w.URL}
+}
+
+func newWebhooksListCommand(db *databaseOptions) *cobra.Command {
+	c := &cobra.Command{Use: "list", Short: "List the webhooks, newest first", Args: cobra.NoArgs}
+	o := newListCommand(db, c, []filterFlag{{"status", "status", "that are active or inactive"}, eventTypeFlag, {"search", "q", "whose name, description or URL has this"}})
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		query, err := o.query()
+		if err != nil {
+			return err
+		}
+		return o.use(c, func(a *apiClient) error {
+			items, err := a.newest(c.Context(), "/webhooks", query, o.limit)
+			if err != nil {
+				return err
+			}
+			return printItems(c, items, []string{"NUMBER", "NAME", "STATUS", "EVENTS", "URL"}, shownWebhook.row)
+		})
+	}
+	return c
+}
+
+func newWebhooksShowCommand(db *databaseOptions) *cobra.Command {
+	o := &apiOptions{database: db}
+	c := &cobra.Command{
+		Use: "show WEBHOOK", Short: "Show all of a webhook", Args: cobra.ExactArgs(1), ValidArgsFunction: db.webhookNumbers,
+		RunE: func(c *cobra.Command, args []string) error {
+			path, err := webhookPath(args[0], "")
+			if err != nil {
+				return err
+			}
+			return o.use(c, func(a *apiClient) error {
+				var w json.RawMessage
+				if err := a.get(c.Context(), path, nil, &w); err != nil {
+					return err
+				}
+				return printObject(c, w)
+			})
+		},
+	}
+	declare(c, c.Flags(), o.table())
+	addJSONFlag(c)
+	return c
+}
+
+// printObject prints an object of the API: as JSON on one line, else with a line a field.
+func printObject(c *cobra.Command, object json.RawMessage) error {
+	if wantsJSON(c) {
+		return printJSON(c.OutOrStdout(), object)
+	}
+	fields := json.NewDecoder(bytes.NewReader(object))
+	if _, err := fields.Token(); err != nil {
+		return err
+	}
+	var rows [][]string
+	for fields.More() {
+		name, err := fields.Token()
+		if err != nil {
+			return err
+		}
+		var value json.RawMessage
+		if err := fields.Decode(&value); err != nil {
+			return err
+		}
+		text := string(value)
+		if value[0] == '"' {
+			if err := json.Unmarshal(value, &text); err != nil {
+				return err
+			}
+		}
+		rows = append(rows, []string{fmt.Sprint(name), text})
+	}
+	return printTable(c.OutOrStdout(), rows)
+}
+
+func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
+	o := &apiOptions{database: db}
+	var eventType, data string
+	c := &cobra.Command{
+		Use: "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: cobra.ExactArgs(1), ValidArgsFunction: db.webhookNumbers,
+		Long: `Make one call to a webhook's receiver, at once and whatever its filters, and show the answer. Without
+--server the call goes out from here, by the settings of serve in the environment.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			path, err := webhookPath(args[0], "/test")
+			if err != nil {
+				return err
+			}
+			if !json.Valid([]byte(data)) {
+				return usageError{errors.New("--data must be JSON")}
+			}
+			return o.use(c, func(a *apiClient) error {
+				if err := a.sendFromHere(c.Context(), *db); err != nil {
+					return err
+				}
+				var call json.RawMessage
+				if err := a.post(c.Context(), path, map[string]any{"event_type": eventType, "test_data": json.RawMessage(data)}, &call); err != nil {
+					return err
+				}
+				if err := printObject(c, call); err != nil {
+					return err
+				}
+				return failedCall(call)
+			})
+		},
+	}
+	c.Flags().StringVar(&eventType, "type", "patient.created", "event type of the call")
+	c.Flags().StringVar(&data, "data", "{}", "its event_data")
+	declare(c, c.Flags(), o.table())
+	addJSONFlag(c)
+	return c
+}
+
+// failedCall returns why the call failed, if it did.
+func failedCall(call json.RawMessage) error {
+	var ended struct{ Status, Error string }
+	if err := json.Unmarshal(call, &ended); err != nil || ended.Status == "success" {
+		return err
+	}
+	return fmt.Errorf("the call failed: %s; check the webhook's url and its receiver", ended.Error)
+}
+
+// sendFromHere lets a local client make calls as serve would.
+func (a *apiClient) sendFromHere(ctx context.Context, db databaseOptions) error {
+	if a.session == nil {
+		return nil
+	}
+	s := settings{database: db}
+	var unreadable error
+	for _, setting := range s.table() {
+		unreadable = errors.Join(unreadable, setting.read(pflag.NewFlagSet("", pflag.ContinueOnError)))
+	}
+	if err := errors.Join(unreadable, s.resolve(io.Discard)); err != nil {
+		return usageError{err}
+	}
+	client, err := newSender(s)
+	if err != nil {
+		return err
+	}
+	keys, err := vault.OpenFor(ctx, a.session.pool, s.keys, func(v *vault.Vault) bool { return a.session.commands.Directory.Decrypts(v) })
+	if err != nil {
+		return databaseError(err)
+	}
+	to := a.session.commands.Attempter
+	to.Sender, to.Decrypter = client, keys
+	return nil
+}
+
+// shownVerdict is what the table shows of a verdict.
+type shownVerdict struct {
+	Number     int64           `json:"webhook_number"`
+	Name       string          `json:"webhook_name"`
+	Verdict    string          `json:"verdict"`
+	DeliveryID string          `json:"delivery_id"`
+	Field      string          `json:"field"`
+	Want       json.RawMessage `json:"want"`
+	Got        json.RawMessage `json:"got"`
+	Reason     string          `json:"reason"`
+}
+
+func (v shownVerdict) row() []string {
+	why := v.Reason
+	if v.Field != "" {
+		why = strings.TrimSpace(fmt.Sprintf("%s is %s, wanted %s; %s", v.Field, v.Got, v.Want, why))
+	}
+	return []string{strconv.FormatInt(v.Number, 10), v.Name, v.Verdict, v.DeliveryID, strings.TrimSuffix(why, ";")}
+}
+
+func newExplainCommand(db *databaseOptions) *cobra.Command {
+	o := &apiOptions{database: db}
+	c := &cobra.Command{
+		Use: "explain EVENT", Short: "Say why each webhook got an event, or did not", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if uuid.Validate(args[0]) != nil {
+				return usageError{errors.New("EVENT must be an event's UUID, as `medilab-webhooks emit` prints it")}
+			}
+			return o.use(c, func(a *apiClient) error {
+				var page listPage
+				if err := a.get(c.Context(), "/webhooks/events/"+url.PathEscape(args[0])+"/explain", nil, &page); err != nil {
+					return err
+				}
+				return printItems(c, page.Items, []string{"WEBHOOK", "NAME", "VERDICT", "DELIVERY", "WHY"}, shownVerdict.row)
+			})
+		},
+	}
+	declare(c, c.Flags(), o.table())
+	addJSONFlag(c)
+	return c
+}
+
+func newBacktestCommand(db *databaseOptions) *cobra.Command {
+	o := &apiOptions{database: db}
+	var events []string
+	var filters, from, to string
+	c := &cobra.Command{
+		Use: "backtest WEBHOOK", Short: "Try other events or filters on recorded history; sends nothing", Args: cobra.ExactArgs(1), ValidArgsFunction: db.webhookNumbers,
+		Example: `  medilab-webhooks backtest 1 --filters '{"amount_min": 1000}' --from 2026-01-01`,
+		RunE: func(c *cobra.Command, args []string) error {
+			path, err := webhookPath(args[0], "/backtest")
+			if err != nil {
+				return err
+			}
+			body := map[string]any{}
+			if events != nil {
+				body["events"] = events
+			}
+			if filters != "" {
+				if !json.Valid([]byte(filters)) {
+					return usageError{errors.New("--filters must be JSON")}
+				}
+				body["filters"] = json.RawMessage(filters)
+			}
+			for name, text := range map[string]string{"from": from, "to": to} {
+				at, err := parseTime(name, text)
+				if err != nil {
+					return usageError{err}
+				}
+				if !at.IsZero() {
+					body[name] = at
+				}
+			}
+			return o.use(c, func(a *apiClient) error {
+				var found json.RawMessage
+				if err := a.post(c.Context(), path, body, &found); err != nil {
+					return err
+				}
+				return printObject(c, found)
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&events, "events", nil, "types or groups that it would subscribe to")
+	f.StringVar(&filters, "filters", "", "filters that it would have, as JSON; null: none")
+	f.StringVar(&from, "from", "", "history at this time or later: RFC 3339, or a date (UTC)")
+	f.StringVar(&to, "to", "", "history before this time")
+	declare(c, f, o.table())
+	addJSONFlag(c)
+	return c
+}
