@@ -20,7 +20,7 @@ type authenticator struct {
 	commands *commands.Commands
 	admin    [sha256.Size]byte
 	hasAdmin bool
-	actor    string // of the administrator
+	actor    string             // of the administrator
 	identity *identity.Provider // nil: none
 	logins   *loginLimiter
 }
