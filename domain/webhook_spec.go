@@ -214,7 +214,7 @@ func (c *specCheck) text(field string, asked Asked[string], least, most int) {
 		c.add(FieldError{field, fmt.Sprintf("must have %d to %d characters", least, most)})
 		return
 	}
-	if !strings.ContainsFunc(asked.Value, isVisible) {
+	if least > 0 && !strings.ContainsFunc(asked.Value, isVisible) {
 		c.add(FieldError{field, "must have a visible character"})
 		return
 	}

@@ -188,7 +188,7 @@ func TestEventTypes(t *testing.T) {
 		}
 	}
 	s.ask("GET", "/api/v1/webhooks/events/types/", "").want(200).into(&list)
-	if len(list.Items) != 27 || fmt.Sprint(list.Items[0]) != "{patient.created patient {Создан новый пациент A new patient was created}}" {
+	if len(list.Items) != 28 || fmt.Sprint(list.Items[0]) != "{patient.created patient {Создан новый пациент A new patient was created}}" {
 		t.Errorf("got %d, the first %v", len(list.Items), list.Items[0])
 	}
 }

@@ -91,11 +91,11 @@ func TestClinicEmits(t *testing.T) {
 	})
 	whole := p.command(0, "", "audit", "log", "--format", "ndjson")
 	_, answer := p.request("GET", "/api/v1/audit/events", "")
-	if string(answer) != whole {
+	if !strings.HasPrefix(string(answer), whole) { // that the command read payloads follows
 		t.Errorf("the command shows\n%s\nand the API\n%s", whole, answer)
 	}
 	_, rest := p.request("GET", "/api/v1/audit/events?after=3", "")
-	if lines := strings.SplitAfterN(whole, "\n", 4); string(rest) != lines[3] {
+	if lines := strings.SplitAfterN(whole, "\n", 4); !strings.HasPrefix(string(rest), lines[3]) {
 		t.Errorf("after 3 the API shows\n%s", rest)
 	}
 	p.command(0, "", "audit", "verify")
