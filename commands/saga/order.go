@@ -16,9 +16,6 @@ import (
 // ends, new deliveries and retries, so that they are in the order of the log, whichever
 // node appends and whichever claims.
 
-// heldNode is the node of rows that wait for their turn. No process has it.
-const heldNode = 0
-
 // byKeySQL makes the statements behind it go by keys, whatever was known of the tables
 // when they were planned.
 const byKeySQL = `SELECT set_config('enable_seqscan', 'off', true)`
