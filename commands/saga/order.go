@@ -12,7 +12,7 @@ import (
 )
 
 // Deliveries of one line are sent one after another. Only the one whose turn it is can be
-// claimed: the others have node heldNode. Turns are given in the transactions that append
+// claimed: the others have node 0, which no process has. Turns are given in the transactions that append
 // ends, new deliveries and retries, so that they are in the order of the log, whichever
 // node appends and whichever claims.
 
