@@ -33,6 +33,7 @@ type Replayed struct {
 	WebhookID domain.WebhookID
 	Version   int64
 	Free      bool // no node has it
+	Ordered   bool // it is in a line
 	Due       bool // it is on its way, or waits to be: not for the time of a retry
 	Held      bool // by Hold
 }

@@ -162,10 +162,18 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 		return j.withdraw(ctx)
 	case replay.Paused:
 		return 0, true, j.r.Queue.Hold(ctx, j.id)
+	case j.aimless():
+		return 0, false, j.append(ctx, domain.ReplayCancelled{})
 	case !replay.Counted:
 		return 0, false, j.count(ctx)
 	}
 	return j.goOn(ctx)
+}
+
+// aimless reports whether the webhook of a replay is deleted.
+func (j *job) aimless() bool {
+	w, _ := j.r.Directory.Webhook(j.spec.WebhookID)
+	return w.Deleted
 }
 
 // append appends changes to the replay's stream.
@@ -234,7 +242,8 @@ func (j *job) withdraw(ctx context.Context) (wait time.Duration, over bool, err 
 		}
 		var ended domain.Change = domain.DeliveryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, Reason: domain.CancelReplay, ReplayID: j.id}
 		if j.spec.Kind == domain.KindRetry {
-			ended = domain.DeliveryRetryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, ReplayID: j.id}
+			w, _ := j.r.Directory.Webhook(d.WebhookID)
+			ended = domain.DeliveryRetryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, ReplayID: j.id, Blocks: d.Ordered && w.OrderOnFailure == domain.OrderBlock}
 		}
 		units = append(units, eventstore.Unit{Writes: []eventstore.Write{j.write(d.ID.Stream(), d.Version, ended)}})
 	}

@@ -150,6 +150,7 @@ type DeliveryRetryCancelled struct {
 	EventID   EventID   `json:"event_id"`
 	WebhookID WebhookID `json:"webhook_id"`
 	ReplayID  ReplayID  `json:"replay_id"`
+	Blocks    bool      `json:"blocks,omitempty"` // as before, it holds up those behind it
 }
 
 // DeliveryOutcomeLate is the outcome of a call whose node had lost its lease:

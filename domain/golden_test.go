@@ -116,6 +116,7 @@ var goldenChanges = []Change{
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48},
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48, ReplayID: goldenReplay},
 	DeliveryRetryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, ReplayID: goldenReplay},
+	DeliveryRetryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, ReplayID: goldenReplay, Blocks: true},
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelReplay, ReplayID: goldenReplay},
 	DeliverySucceeded{Call: replayedCall()},
 	IdempotencyKeyUsed{EventIDs: []EventID{}, ReplayID: goldenReplay, BodyHash: "9f86d081"},

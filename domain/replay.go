@@ -289,7 +289,7 @@ func required(field string, at time.Time) []FieldError {
 }
 
 // Statuses are the statuses that a text like 404 or 5xx stands for; the zero value is any.
-type Statuses struct{ low, high int }
+type Statuses struct{ From, To int } // both ends included
 
 // ParseStatuses reads the text, of which "" is any status, and reports whether it is one.
 func ParseStatuses(text string) (Statuses, bool) {
@@ -301,15 +301,15 @@ func ParseStatuses(text string) (Statuses, bool) {
 	switch {
 	case err != nil:
 		return Statuses{}, false
-	case class && len(digits) == 1 && n >= 1:
+	case class && len(digits) == 1 && 1 <= n && n <= 5:
 		return Statuses{100 * n, 100*n + 99}, true
 	}
-	return Statuses{n, n}, !class && n >= 100 && n <= 999
+	return Statuses{n, n}, !class && 100 <= n && n <= 599
 }
 
 // Has reports whether the status, 0 for no answer, is one of them.
 func (s Statuses) Has(status int) bool {
-	return s == Statuses{} || s.low <= status && status <= s.high
+	return s == Statuses{} || s.From <= status && status <= s.To
 }
 
 // FailedDelivery is a delivery that failed for good.

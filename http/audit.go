@@ -45,7 +45,7 @@ func (s *Server) listAccess(x *request, r *http.Request) error {
 
 // askedFor returns the query of a request, for the record.
 func askedFor(r *http.Request) map[string]string {
-	asked := map[string]string{}
+	asked := map[string]string{"after": "0"} // all of it
 	for name, values := range r.URL.Query() {
 		asked[name] = values[0]
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/medilab/webhooks/commands"
@@ -26,21 +25,16 @@ var (
 	ofEvent        = idParam[domain.EventID]("event_id", "an event, also one that went in a batch")
 	ofDelivery     = idParam[domain.DeliveryID]("delivery_id", "a delivery, also one that went in a batch")
 	responseStatus = param[projections.StatusRange]{name: "response_status", text: "the answer's status, as 404, or its class, as 5xx",
-		schema: schema{"type": "string", "pattern": "^[1-9]([0-9]{2}|[xX]{2})$"}, parse: parseStatusRange}
+		schema: schema{"type": "string", "pattern": "^[1-5]([0-9]{2}|[xX]{2})$"}, parse: parseStatusRange}
 	callFilters = []queryParam{callStatus, callType, responseStatus, ofEvent, ofDelivery, correlationID, from, to, limit, cursor}
 )
 
 func parseStatusRange(value string, _ domain.Catalog) (r projections.StatusRange, problem string) {
-	const hundred = 100
-	class, isClass := strings.CutSuffix(strings.ToLower(value), "xx")
-	n, err := strconv.ParseUint(class, 10, 16)
-	switch {
-	case err == nil && isClass && len(class) == 1 && n > 0:
-		return projections.StatusRange{From: int(n) * hundred, To: int(n)*hundred + hundred - 1}, ""
-	case err == nil && !isClass && len(class) == 3 && n >= hundred:
-		return projections.StatusRange{From: int(n), To: int(n)}, ""
+	statuses, ok := domain.ParseStatuses(strings.ToLower(value))
+	if !ok {
+		return r, "must be a status, as 404, or a class, as 5xx"
 	}
-	return r, "must be a status, as 404, or a class, as 5xx"
+	return projections.StatusRange(statuses), ""
 }
 
 // askedWebhook returns the webhook that the parameter names, deleted or not; zero: any.

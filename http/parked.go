@@ -32,7 +32,30 @@ func (s *Server) listParkedEvents(x *request, r *http.Request) error {
 	if more {
 		page.NextCursor = projections.Cursor(list[len(list)-1].ID)
 	}
+	if err == nil {
+		err = x.guardParked(list)
+	}
 	return x.respond(page, err)
+}
+
+// guardParked is the guard of parked events, which may hold what no walk through an answer
+// gets past.
+func (x *request) guardParked(list []outbox.ParkedEvent) error {
+	g := x.payloads
+	if x.payloads = nil; g == nil || len(list) == 0 {
+		return nil
+	}
+	ids := make([]string, len(list))
+	for i := range list {
+		ids[i] = list[i].EventID.String()
+		if g.withhold {
+			list[i].EventData, list[i].Redacted = nil, true
+		}
+	}
+	if g.withhold {
+		return nil
+	}
+	return g.record(ids, nil)
 }
 
 var mendedEvent = object[json.RawMessage]{name: "MendedEvent", optional: true, limit: maxEventBody, fields: []field[json.RawMessage]{

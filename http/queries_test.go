@@ -583,8 +583,25 @@ func TestParked(t *testing.T) {
 	if rest := s.ask("GET", "/api/v1/webhooks/events/parked?limit=2&cursor="+first.text("next_cursor"), "").want(200); rest.text("items", 0, "reason") != "first" || rest.get("next_cursor") != "null" {
 		t.Errorf("got %s", rest.body)
 	}
-	// A page of large ones is shorter, and nothing is left out.
+	// What repeats a key cannot be walked through, and is withheld all the same.
 	_, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, reason)
+		VALUES (gen_random_uuid(), 'patient.created', '{"a": "planted", "a": 2}', 'clinic', now(), 'twice')`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden := s.as(s.tokenFor(domain.ScopeWebhooksRead), "GET", "/api/v1/webhooks/events/parked", "").want(200)
+	if strings.Contains(string(hidden.body), "planted") || hidden.get("items", 0, "event_data") != "null" || hidden.get("items", 0, "redacted") != "true" {
+		t.Errorf("shown without the right: %s", hidden.body)
+	}
+	twice := s.ask("GET", "/api/v1/webhooks/events/parked?limit=1", "").want(200)
+	var onRecord bool
+	err = s.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM medilab.events WHERE type = 'data.read' AND position(convert_to($1, 'UTF8') IN data) > 0)`,
+		twice.text("items", 0, "event_id")).Scan(&onRecord)
+	if err != nil || !onRecord {
+		t.Errorf("the reading is not on record: %v", err)
+	}
+	// A page of large ones is shorter, and nothing is left out.
+	_, err = s.pool.Exec(t.Context(), `INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, reason)
 		SELECT gen_random_uuid(), 'patient.created', json_build_object('n', n, 'text', repeat('x', 9 << 20)), 'clinic', now(), 'large' FROM generate_series(1, 5) AS n`)
 	if err != nil {
 		t.Fatal(err)

@@ -28,8 +28,8 @@ type CallFilter struct {
 	Cursor        Cursor
 }
 
-// StatusRange is a range of answers' statuses, both ends included.
-type StatusRange struct{ From, To int }
+// StatusRange is a range of answers' statuses; the zero value is any.
+type StatusRange domain.Statuses
 
 // has reports whether the status, or no status, is in the range.
 func (r StatusRange) has(status *int) bool {

@@ -31,6 +31,7 @@ type ParkedEvent struct {
 	EmittedAt     time.Time       `json:"emitted_at"`
 	ParkedAt      time.Time       `json:"parked_at"`
 	Reason        string          `json:"reason"`
+	Redacted      bool            `json:"redacted,omitempty"` // event_data is null, as the caller may not read it
 
 	mended string // what became of its data, for the log
 }

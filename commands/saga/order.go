@@ -97,7 +97,7 @@ func (o *orderedRows) insert() []eventstore.Statement {
 // turns returns the statements that let lines go on, before the ended deliveries leave.
 func (o *orderedRows) turns(ended [][16]byte) (out []eventstore.Statement) {
 	if r := o.blocked; len(r) > 0 {
-		out = append(out, eventstore.Statement{SQL: `UPDATE medilab.queue AS q SET version = r.version, attempt = r.attempt, due_at = 'infinity', node = NULL
+		out = append(out, eventstore.Statement{SQL: `UPDATE medilab.queue AS q SET version = r.version, attempt = greatest(r.attempt, q.attempt), due_at = 'infinity', node = NULL
 			FROM unnest($1::uuid[], $2::bigint[], $3::int[]) AS r (id, version, attempt) WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`,
 			Args: []any{ids(r), versions(r), attempts(r)}})
 	}

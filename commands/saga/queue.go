@@ -66,7 +66,12 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			rows.ordered.between = rows.ordered.between || c.Line != domain.NoLine
 			rows.joined = append(rows.joined, streamID(e.Stream)) // it goes at once, so by itself
 		case domain.DeliveryRetryCancelled:
-			rows.ended = append(rows.ended, streamID(e.Stream))
+			rows.ordered.touch(streamID(e.Stream), true)
+			if c.Blocks {
+				rows.ordered.blocked = append(rows.ordered.blocked, deliveryRow{id: streamID(e.Stream), version: e.Version})
+			} else {
+				rows.ended = append(rows.ended, streamID(e.Stream))
+			}
 		case domain.DeliveryOutcomeLate:
 			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), version: e.Version})
 		}

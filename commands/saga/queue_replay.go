@@ -20,8 +20,9 @@ const (
 
 // OfReplay implements commands.Queue.
 func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Replayed, error) {
-	rows, err := q.Pool.Query(ctx, `SELECT delivery_id, event_id, webhook_id, version, node IS NULL, node IS NOT NULL OR due_at <= clock_timestamp(),
-			due_at > clock_timestamp() + $2 FROM medilab.queue WHERE replay = $1`, id, longest)
+	rows, err := q.Pool.Query(ctx, `SELECT delivery_id, event_id, webhook_id, version, coalesce(node, 0) = 0, line IS NOT NULL,
+			node IS NOT NULL OR due_at <= clock_timestamp(), due_at > clock_timestamp() + $2
+		FROM medilab.queue WHERE replay = $1 AND due_at < 'infinity'`, id, longest) // what blocks its line has failed
 	if err != nil {
 		return nil, fmt.Errorf("look into the queue: %w", err)
 	}
@@ -35,7 +36,7 @@ func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Rep
 // Hold implements commands.Queue.
 func (q Queue) Hold(ctx context.Context, id domain.ReplayID) error {
 	_, err := q.Pool.Exec(ctx, `UPDATE medilab.queue SET due_at = due_at + `+held+`
-		WHERE replay = $1 AND node IS NULL AND due_at < clock_timestamp() + $2`, id, longest)
+		WHERE replay = $1 AND (node IS NULL OR node = 0) AND due_at < clock_timestamp() + $2`, id, longest)
 	if err != nil {
 		return fmt.Errorf("hold what a replay has queued: %w", err)
 	}
@@ -45,7 +46,7 @@ func (q Queue) Hold(ctx context.Context, id domain.ReplayID) error {
 // Release implements commands.Queue.
 func (q Queue) Release(ctx context.Context, id domain.ReplayID) error {
 	_, err := q.Pool.Exec(ctx, `UPDATE medilab.queue SET due_at = greatest(due_at - `+held+`, clock_timestamp())
-		WHERE replay = $1 AND due_at > clock_timestamp() + $2`, id, longest)
+		WHERE replay = $1 AND due_at > clock_timestamp() + $2 AND due_at < 'infinity'`, id, longest)
 	if err != nil {
 		return fmt.Errorf("release what a replay has queued: %w", err)
 	}

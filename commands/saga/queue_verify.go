@@ -34,7 +34,7 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text strin
 				coalesce(position(convert_to('"gave_up":"', 'UTF8') IN e.data) > 0, false),
 				coalesce(position(convert_to('"blocks":true', 'UTF8') IN e.data) > 0, false)
 			FROM (SELECT * FROM medilab.queue WHERE delivery_id > $1 ORDER BY delivery_id LIMIT $2) AS q
-			LEFT JOIN LATERAL (SELECT version, type, CASE WHEN type = 'delivery.attempt_failed' THEN data END AS data FROM medilab.events
+			LEFT JOIN LATERAL (SELECT version, type, CASE WHEN type IN ('delivery.attempt_failed', 'delivery.retry_cancelled') THEN data END AS data FROM medilab.events
 				WHERE stream = 'delivery-' || q.delivery_id ORDER BY version DESC LIMIT 1) AS e ON true
 			ORDER BY q.delivery_id`, after, page)
 		if err != nil {
@@ -53,7 +53,8 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text strin
 			switch {
 			case queuedVersion != version:
 				report(stream, fmt.Sprintf("the queue has version %d of %s, and the log version %d", queuedVersion, stream, version))
-			case last == domain.DeliverySucceeded{}.ChangeType(), last == domain.DeliveryCancelled{}.ChangeType(), last == domain.DeliveryRetryCancelled{}.ChangeType(), gaveUp && !blocks:
+			case last == domain.DeliverySucceeded{}.ChangeType(), last == domain.DeliveryCancelled{}.ChangeType(),
+				!blocks && (gaveUp || last == domain.DeliveryRetryCancelled{}.ChangeType()):
 				report(stream, "the queue has "+stream+", which ended")
 			}
 			return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,9 +198,10 @@ func TestReplayIsPausedAndCancelled(t *testing.T) {
 	n.emit(100, 0)
 	w := n.register(1, nil)
 	for range 64 { // until the receiver is known to take many at once
-		n.trigger()
+		known := n.trigger()
 		<-in.seen
 		let <- struct{}{}
+		n.awaitState(domain.DeliveryOf(known, w), domain.DeliveryDelivered)
 	}
 	id := n.start(history(w))
 	for range 32 {
@@ -235,6 +237,54 @@ func TestReplayIsPausedAndCancelled(t *testing.T) {
 	if _, err := (domain.Replay{Cancelled: true}).Resume(); err == nil {
 		t.Error("a cancelled replay is resumed")
 	}
+}
+
+// A cancelled job leaves what failed and blocks its line as it is.
+func TestCancelledJobLeavesWhatBlocks(t *testing.T) {
+	in := newReceiver()
+	var status atomic.Int64
+	in.answer = func(commands.Outgoing) commands.Answer {
+		if code := int(status.Load()); code != 200 {
+			return commands.Answer{Outcome: "http_status", Status: code}
+		}
+		return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+	}
+	n := startReplaying(t, testdb.New(t), in)
+	w := n.register(1, func(c *domain.WebhookRegistered) {
+		c.MaxRetries, c.OrderBy, c.OrderOnFailure = 0, domain.OrderAll, domain.OrderBlock
+	})
+	status.Store(200)
+	head, next := domain.DeliveryOf(n.trigger(), w), domain.DeliveryOf(n.trigger(), w)
+	n.awaitState(head, domain.DeliveryDelivered)
+	n.awaitState(next, domain.DeliveryDelivered)
+
+	status.Store(500)
+	blocks := func(what string) {
+		t.Helper()
+		n.awaitState(head, domain.DeliveryFailed)
+		if blocked := n.blocked(); len(blocked) != 1 || blocked[0] != head {
+			t.Errorf("%s: %v blocks, want %v", what, blocked, head)
+		}
+		n.verify()
+	}
+	id := n.start(history(w))
+	n.awaitReplay(id, "behind what failed", func(r projections.Replay) bool { return r.Failed == 1 && r.Queued == 2 })
+	n.ask(id, domain.Replay.Cancel)
+	if done := n.awaitReplay(id, "over", finished); *done.Matched != 2 || done.Failed != 1 || done.Cancelled != 1 {
+		t.Errorf("the replay ends as %+v", done)
+	}
+	n.awaitState(next, domain.DeliveryWithdrawn)
+	blocks("the replay")
+
+	// It is to be retried in an hour when the job is cancelled.
+	n.append(w.Stream(), 1, domain.WebhookChanged{MaxRetries: new(3), RetryDelay: new(3600)})
+	id = n.start(domain.ReplaySpec{Kind: domain.KindRetry, WebhookID: w})
+	n.awaitReplay(id, "waiting for the retry", func(projections.Replay) bool { return len(in.attempts(head)) == 3 && n.pending() == 1 })
+	n.ask(id, domain.Replay.Cancel)
+	if done := n.awaitReplay(id, "over", finished); *done.Matched != 1 || done.Failed != 0 || done.Cancelled != 1 {
+		t.Errorf("the retry ends as %+v", done)
+	}
+	blocks("the retry")
 }
 
 // What failed is retried by a job. When that is cancelled, what waits is failed as before.
