@@ -628,7 +628,7 @@ func TestParked(t *testing.T) {
 			cursor = "?cursor=" + *list.Next
 		}
 	}
-	if fmt.Sprint(sizes) != "[2 2 4]" || len(ids) != 8 {
+	if fmt.Sprint(sizes) != "[2 2 5]" || len(ids) != 9 {
 		t.Errorf("pages of %v, %d events", sizes, len(ids))
 	}
 }
