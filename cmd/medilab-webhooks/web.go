@@ -35,6 +35,8 @@ func (s *server) front() *http.Server {
 // mountPages adds the pages for people, the panel and the API's description, also below the API's
 // root.
 func mountPages(root *mux.Router) {
+	// A browser is led to the panel; others learn that there is nothing.
+	root.Path("/").Methods("GET", "HEAD").HeadersRegexp("Accept", "text/html").Handler(nethttp.RedirectHandler(admin.Path, nethttp.StatusFound))
 	for path, page := range map[string]nethttp.Handler{admin.Path: admin.Handler(), docs.Path: docs.Handler()} {
 		root.Handle(path, page)
 		root.Handle("/api/v1"+path, page)
