@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -145,11 +146,15 @@ func Metric(ctx context.Context, server, name string) (sum int, err error) {
 	return sum, lines.Err()
 }
 
-// FreeAddress returns a loopback address whose port is free now.
-func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// FreeAddress returns a loopback address whose port is free now. Connections that go out
+// take none of these, so that it stays free while a process starts again.
+func FreeAddress() (addr string, err error) {
+	const from, to, tries = 10_000, 32_000, 100
+	for range tries {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", from+rand.IntN(to-from))); err == nil {
+			return l.Addr().String(), l.Close()
+		}
 	}
-	return l.Addr().String(), l.Close()
+	return "", err
 }

@@ -348,6 +348,7 @@ func TestSequence(t *testing.T) {
 		}
 	}
 	group.Wait()
+	nodes[1].awaitEmptyQueue() // what is sent later has no number
 	off, on := false, true
 	nodes[1].change(w, func(domain.Webhook) ([]domain.Change, error) {
 		return []domain.Change{domain.WebhookChanged{Sequence: &off}}, nil
