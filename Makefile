@@ -32,10 +32,9 @@ build: ## Build bin/medilab-webhooks
 run: build ## Build and serve on an embedded Postgres (data in ./data)
 	$(BINARY) serve
 
-# Tests wait more than they compute: three packages at once keep two processors busy.
 .PHONY: test
 test: ## Run every test
-	$(GO) test -p 3 -timeout $(TIMEOUT) ./...
+	$(GO) test -timeout $(TIMEOUT) ./...
 
 .PHONY: e2e
 e2e: ## Start the built binary and break it: the guide, then the fault campaign (FAULTS='-campaign=long')
@@ -52,7 +51,7 @@ clients: ## Lint the API's description and use it by generated clients (needs no
 
 .PHONY: race
 race: ## Run the tests of everything concurrent under the race detector
-	$(GO) test -race -p 3 -timeout $(TIMEOUT) $$($(RACED))
+	$(GO) test -race -timeout $(TIMEOUT) $$($(RACED))
 
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck
