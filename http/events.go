@@ -48,7 +48,7 @@ var newEvent = object[commands.NewEvent]{name: "NewEvent", what: "an event", lim
 	plain("occurred_at", jsonTime, func(e *commands.NewEvent) *time.Time { return &e.Event.OccurredAt },
 		schema{"description": "when it happened, not in the future; left out: now"}),
 	plain("deliver", jsonNot, func(e *commands.NewEvent) *bool { return &e.Event.Imported },
-		schema{"default": true, "description": "false: it is recorded and sent to nobody; a replay can send it"}),
+		schema{"description": "true if left out; false: it is recorded and sent to nobody; a replay can send it"}),
 	plain("traceparent", jsonText, func(e *commands.NewEvent) *string { return &e.Event.Traceparent },
 		schema{"description": "instead of the request's header traceparent"}),
 }}
