@@ -129,7 +129,7 @@ func componentName(t reflect.Type) string {
 func nullable(s schema) schema {
 	name, ok := s["type"].(string)
 	switch {
-	case s["oneOf"] != nil: // null is one of them
+	case s["oneOf"] != nil, len(s) == 0: // null is one of them
 		return s
 	case !ok:
 		return schema{"anyOf": []schema{s, {"type": "null"}}}
