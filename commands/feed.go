@@ -154,8 +154,8 @@ func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen 
 	return chosen, nil
 }
 
-// read reads the next page. What the replay has asked for already, as it was left by
-// whoever worked on it before, is open or has ended.
+// read reads the next page. What the replay has asked for already, also on another node,
+// is open or has ended.
 func (j *job) read(ctx context.Context) error {
 	f := j.feed
 	page, more, err := f.source.next(ctx)

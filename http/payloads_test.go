@@ -113,7 +113,7 @@ func TestPayloadsAreWithheld(t *testing.T) {
 		if o.method != "GET" {
 			continue
 		}
-		// Whoever may read it gets it.
+		// Callers with the right get it.
 		if full := c.ask(o.method, o.path, ""); holds(full) != slices.Contains(redacted, o.id) || strings.Contains(string(full.body), `"redacted"`) && o.id != "openAPI" {
 			t.Errorf("%s: redacted is %s of %s", o.id, got.body, full.body)
 		}

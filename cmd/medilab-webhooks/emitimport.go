@@ -85,7 +85,7 @@ func withoutReason(line []byte) []byte {
 }
 
 // report reports the refused lines of those that are done, in their order. The others are read again
-// by whoever goes on.
+// by the run that goes on.
 func (p *pipeline) report() error {
 	slices.SortStableFunc(p.wrong, func(a, b refusal) int { return cmp.Compare(a.line, b.line) })
 	var failure error

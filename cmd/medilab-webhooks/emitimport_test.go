@@ -74,7 +74,7 @@ func TestEmitImport(t *testing.T) {
 			t.Errorf("after --skip %s the log has %d events", skip, n)
 		}
 	}
-	if n := strings.Count(kept(), "\n"); n != 2*len(bad) { // the first of the two began anew
+	if n := strings.Count(kept(), "\n"); n != 2*len(bad) { // the first of the two began a new file
 		t.Errorf("%d lines are kept", n)
 	}
 	// Refused lines are mended where they are.

@@ -178,7 +178,7 @@ func (o *Outbox) waiting(ctx context.Context) ([]notice, error) {
 	return notices, nil
 }
 
-// drop gives up what is old.
+// drop deletes mails that are too old to send.
 func (o *Outbox) drop(ctx context.Context) error {
 	dropped, err := o.Pool.Exec(ctx, `DELETE FROM medilab.alert_mails WHERE at < clock_timestamp() - $1::interval`, kept)
 	if err != nil {

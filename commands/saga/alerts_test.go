@@ -50,24 +50,28 @@ func startScanning(t *testing.T, url string, sender commands.Sender, rules domai
 // await waits until the alerts, oldest first, are these: "kind state".
 func (a *alerting) await(want ...string) {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), time.Minute)
-	defer cancel()
-	for {
-		page, err := a.queries.Alerts(ctx, projections.AlertFilter{Limit: 100})
-		if err != nil {
-			a.t.Fatal(err)
-		}
+	a.awaitAlerts(fmt.Sprintf("%q", want), func(alerts []projections.Alert) bool {
 		var got []string
-		for _, alert := range slices.Backward(page.Items) {
+		for _, alert := range slices.Backward(alerts) {
 			got = append(got, alert.Kind+" "+string(alert.State))
 		}
-		if slices.Equal(got, want) {
-			return
+		return slices.Equal(got, want)
+	})
+}
+
+// awaitAlerts waits until the alerts, newest first, are as wanted.
+func (a *alerting) awaitAlerts(want string, are func([]projections.Alert) bool) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), time.Minute)
+	defer cancel()
+	var page projections.Page[projections.Alert]
+	for {
+		next, err := a.queries.Alerts(ctx, projections.AlertFilter{Limit: 100})
+		if err != nil {
+			a.t.Fatalf("waiting for %s: %v; alerts are %+v", want, err, page.Items)
 		}
-		select {
-		case <-ctx.Done():
-			a.t.Fatalf("alerts are %q, not %q", got, want)
-		case <-time.After(10 * time.Millisecond):
+		if page = next; are(page.Items) {
+			return
 		}
 	}
 }

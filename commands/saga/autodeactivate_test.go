@@ -1,9 +1,10 @@
 package saga_test
 
 import (
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/saga"
@@ -50,19 +51,8 @@ func TestDeactivatesAfterFailures(t *testing.T) {
 // awaitKind waits until the only alert of the kind is in the state.
 func (a *alerting) awaitKind(kind domain.AlertKind, want projections.AlertState) {
 	a.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		page, err := a.queries.Alerts(a.t.Context(), projections.AlertFilter{Limit: 100})
-		if err != nil || time.Now().After(deadline) {
-			a.t.Fatalf("%+v, %v", page.Items, err)
-		}
-		var states []projections.AlertState
-		for _, alert := range page.Items {
-			if alert.Kind == string(kind) {
-				states = append(states, alert.State)
-			}
-		}
-		if len(states) == 1 && states[0] == want {
-			return
-		}
-	}
+	a.awaitAlerts(fmt.Sprintf("one of %s, %s", kind, want), func(alerts []projections.Alert) bool {
+		found := slices.DeleteFunc(alerts, func(alert projections.Alert) bool { return alert.Kind != string(kind) })
+		return len(found) == 1 && found[0].State == want
+	})
 }

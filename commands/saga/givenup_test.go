@@ -3,10 +3,10 @@ package saga_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/saga"
@@ -19,28 +19,20 @@ import (
 // these deliveries.
 func (a *alerting) awaitGiven(want projections.AlertState, deliveries ...domain.DeliveryID) {
 	a.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		page, err := a.queries.Alerts(a.t.Context(), projections.AlertFilter{Limit: 100})
-		if err != nil {
-			a.t.Fatal(err)
+	a.awaitAlerts(fmt.Sprintf("one of given_up, %s, with %v", want, deliveries), func(alerts []projections.Alert) bool {
+		found := slices.DeleteFunc(alerts, func(alert projections.Alert) bool { return alert.Kind != string(domain.AlertGivenUp) })
+		if len(found) != 1 {
+			return false
 		}
-		found := slices.DeleteFunc(page.Items, func(alert projections.Alert) bool { return alert.Kind != string(domain.AlertGivenUp) })
 		var details struct {
 			Count       int                 `json:"count"`
 			DeliveryIDs []domain.DeliveryID `json:"delivery_ids"`
 		}
-		if len(found) == 1 {
-			if err := json.Unmarshal(found[0].Details, &details); err != nil {
-				a.t.Fatal(err)
-			}
-			if found[0].State == want && details.Count == len(deliveries) && slices.Equal(details.DeliveryIDs, deliveries) {
-				return
-			}
+		if err := json.Unmarshal(found[0].Details, &details); err != nil {
+			a.t.Fatal(err)
 		}
-		if time.Now().After(deadline) {
-			a.t.Fatalf("%+v; want %s with %v", found, want, deliveries)
-		}
-	}
+		return found[0].State == want && details.Count == len(deliveries) && slices.Equal(details.DeliveryIDs, deliveries)
+	})
 }
 
 // givenUp is the data of an event about a delivery that was given up.

@@ -41,8 +41,8 @@ CROSS JOIN LATERAL (
 	SELECT delivery_id FROM medilab.queue WHERE webhook_id = l.webhook_id AND line = l.line AND node IS DISTINCT FROM 0 FOR UPDATE
 ) AS t`
 
-// giveTurnsSQL gives the turns in the lines of the deliveries $1, of which $2 have ended: to
-// the one that is claimed, if one is, else to the first. A low-water mark may be beyond
+// giveTurnsSQL lets the lines of the deliveries $1, of which $2 have ended, go on: with
+// the one that is claimed, if one is, else with the first. A low-water mark may be beyond
 // the time at which that one was due.
 const giveTurnsSQL = `
 WITH lines AS (

@@ -16,7 +16,7 @@ import (
 //
 //   - by its webhook, over all nodes (max_concurrent, rate_limit): then one node at a time
 //     makes all of its calls, the one that medilab.paced names, and counts them in memory. It
-//     gives the lane up when it is idle, and loses it with its lease;
+//     releases the lane when it is idle, and loses it with its lease;
 //   - by its receiver, with Retry-After and RateLimit headers. They are heeded where they
 //     came in: another node is told the same by its own first calls.
 //
@@ -355,7 +355,7 @@ func (l *lanes) begin(terms []term) {
 	}
 }
 
-// keepPace returns to the table what cannot start soon, and gives up idle lanes, until
+// keepPace returns to the table what cannot start soon, and releases idle lanes, until
 // ctx ends.
 func (s *session) keepPace(ctx context.Context) {
 	ticker := time.NewTicker(pacedPoll)
