@@ -173,13 +173,12 @@ func (n *node) append(stream string, expected int64, change domain.Change) {
 // awaitNone waits until nothing is to be sent.
 func (n *node) awaitNone() {
 	n.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		waiting, err := mail.Waiting(n.t.Context(), n.pool)
-		if err != nil || time.Now().After(deadline) {
-			n.t.Fatalf("%d wait, %v", waiting, err)
-		}
-		if waiting == 0 {
-			return
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	defer cancel()
+	for waiting := int64(-1); waiting != 0; {
+		var err error
+		if waiting, err = mail.Waiting(ctx, n.pool); err != nil {
+			n.t.Fatalf("waiting until nothing is to be sent: %v", err)
 		}
 	}
 }
