@@ -98,6 +98,8 @@ func TestOrderIsChecked(t *testing.T) {
 		{WebhookSpec{OrderBy: AskNull[string](), OrderOnFailure: AskNull[OrderOnFailure](), Sequence: AskNull[bool]()}, ""},
 		{WebhookSpec{OrderBy: Ask("")}, "order_by"},
 		{WebhookSpec{OrderBy: Ask("$or")}, "order_by"},
+		{WebhookSpec{OrderBy: Ask("a..b")}, "order_by"},
+		{WebhookSpec{OrderBy: Ask("a.")}, "order_by"},
 		{WebhookSpec{OrderBy: Ask("a\x00b")}, "order_by"},
 		{WebhookSpec{OrderBy: Ask("a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q")}, "order_by"},
 		{WebhookSpec{OrderOnFailure: Ask(OrderOnFailure("stop"))}, "order_on_failure"},

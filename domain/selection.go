@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/domain/strictjson"
 )
 
@@ -120,8 +121,12 @@ func checkPaths(field string, paths []string) (refused []FieldError) {
 		return []FieldError{{field, fmt.Sprintf("must have 1 to %d paths", MaxFields)}}
 	}
 	for i, path := range paths {
+		problem := filter.CheckParts(path)
 		if path == "" || len(path) > longest {
-			refused = append(refused, FieldError{fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("must have 1 to %d bytes", longest)})
+			problem = fmt.Sprintf("must have 1 to %d bytes", longest)
+		}
+		if problem != "" {
+			refused = append(refused, FieldError{fmt.Sprintf("%s[%d]", field, i), problem})
 		}
 	}
 	return refused

@@ -75,12 +75,13 @@ func TestFieldsAndRecipientOfAWebhook(t *testing.T) {
 		t.Errorf("history has %v, %v", change, err)
 	}
 	for body, fields := range map[string][]string{
-		`{"fields":[]}`:       {"fields"},
-		`{"fields":["a",""]}`: {"fields[1]"},
-		`{"fields":"a"}`:      {"fields"},
-		`{"fields":[1]}`:      {"fields"},
-		`{"recipient":{}}`:    {"recipient.name"},
-		`{"recipient":"CRM"}`: {"recipient"},
+		`{"fields":[]}`:                                             {"fields"},
+		`{"fields":["a",""]}`:                                       {"fields[1]"},
+		`{"fields":["a.b","a..b",".a","a."]}`:                       {"fields[1]", "fields[2]", "fields[3]"},
+		`{"fields":"a"}`:                                            {"fields"},
+		`{"fields":[1]}`:                                            {"fields"},
+		`{"recipient":{}}`:                                          {"recipient.name"},
+		`{"recipient":"CRM"}`:                                       {"recipient"},
 		`{"recipient":{"name":"CRM","country":7,"x":1}}`:            {"recipient.country", "recipient.x"},
 		`{"fields":[` + strings.Repeat(`"a",`, 100) + `"a"]}`:       {"fields"},
 		`{"recipient":{"name":"` + strings.Repeat("n", 201) + `"}}`: {"recipient.name"},

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,6 +16,15 @@ const maxKeyLook = 64 << 10
 func CheckPath(path string) string {
 	if path == "" || len(path) > maxPathBytes || strings.Count(path, ".") >= maxPathParts || strings.HasPrefix(path, "$") {
 		return fmt.Sprintf("must be a path of 1 to %d bytes and at most %d parts, as in filters", maxPathBytes, maxPathParts)
+	}
+	return CheckParts(path)
+}
+
+// CheckParts returns what is wrong with the parts of a path between its dots. Filters alone
+// may name empty keys.
+func CheckParts(path string) string {
+	if slices.Contains(strings.Split(path, "."), "") {
+		return "must have no empty part: no dot at its beginning or end, nor two in a row"
 	}
 	return ""
 }
