@@ -6,8 +6,8 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// RetryDelivery asks for an attempt now, whatever became of the delivery: it
-// starts its count of retries again. One that waits for others goes at once, by
+// RetryDelivery asks for an attempt now, also of what was delivered: it starts its count of
+// retries again. A cancelled delivery is a Conflict. One that waits for others goes at once, by
 // itself; one that went in a batch goes again with it.
 func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
 	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, _ *domain.Delivery) (domain.Change, error) {

@@ -392,9 +392,12 @@ func DecideCancel(d Delivery, event EventID, webhook WebhookID, reason CancelRea
 	return cancelled, nil
 }
 
-// DecideRetry asks for an attempt now. A deleted webhook takes none. What waits for a replay
-// goes on to be the replay's.
+// DecideRetry asks for an attempt now. A cancelled delivery stays cancelled, and a deleted
+// webhook takes none. What waits for a replay goes on to be the replay's.
 func DecideRetry(d Delivery, w Webhook, event EventID, size int) (DeliveryRetryRequested, error) {
+	if d.State == DeliveryWithdrawn {
+		return DeliveryRetryRequested{}, Conflict("the delivery is cancelled: it is never attempted again; a replay can send its event")
+	}
 	if !w.Exists() {
 		return DeliveryRetryRequested{}, Conflict("the webhook of this delivery is deleted: there is nobody to deliver to")
 	}

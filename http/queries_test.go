@@ -299,8 +299,10 @@ func TestRetryAndCancel(t *testing.T) {
 	if verdict := s.ask("GET", "/api/v1/webhooks/events/"+event+"/explain", "").want(200).text("items", 0, "verdict"); verdict != "cancelled" {
 		t.Errorf("verdict %s", verdict)
 	}
-	s.ask("POST", path+"/retry", "").want(202)
-	r.next(t)
+	s.ask("POST", path+"/retry", "").want(409)
+	if state := s.deliveryState(event); state != "cancelled" {
+		t.Errorf("after a retry that was refused: state %s", state)
+	}
 	s.ask("POST", "/api/v1/webhooks/deliveries/550e8400-e29b-41d4-a716-446655440000/retry", "").want(404)
 	s.ask("POST", "/api/v1/webhooks/deliveries/55/cancel", "").want(404)
 
