@@ -33,11 +33,17 @@ type candidate struct {
 
 // candidates are read in the order of the log, a page at a time.
 type candidates interface {
-	// next returns the next page, which may be empty, and whether more follow.
-	next(ctx context.Context) (page []candidate, more bool, err error)
+	// next returns the next page for webhooks that have room, which may be empty, and whether
+	// more follow, for whatever webhook.
+	next(ctx context.Context, room roomFunc) (page []candidate, more bool, err error)
+	// has reports whether there may be more for webhooks that have room.
+	has(room roomFunc) bool
 	// at is a position below which all were returned.
 	at() eventstore.Position
 }
+
+// roomFunc reports whether a webhook takes more.
+type roomFunc func(domain.WebhookID) bool
 
 // candidates returns what the spec asks for from a position on, up to before; 0: up to now.
 // The webhook's events and filters decide on a replay of history.
@@ -78,7 +84,9 @@ var errEnough, errEnd = errors.New("enough was read"), errors.New("all was read"
 
 func (h *history) at() eventstore.Position { return h.after }
 
-func (h *history) next(ctx context.Context) (found []candidate, more bool, err error) {
+func (h *history) has(room roomFunc) bool { return room(h.webhook.ID) }
+
+func (h *history) next(ctx context.Context, _ roomFunc) (found []candidate, more bool, err error) {
 	looked := 0
 	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.spec.From, To: h.spec.To}
 	err = h.log.Compute(ctx, h.after, triggered, func(e eventstore.Event) error {
@@ -138,13 +146,30 @@ type list struct {
 	last eventstore.Position
 }
 
-func (l *list) at() eventstore.Position { return l.last }
-
-func (l *list) next(context.Context) (page []candidate, more bool, err error) {
-	page = l.left[:min(replayChunk, len(l.left))]
-	if l.left = l.left[len(page):]; len(page) > 0 {
-		l.last = page[len(page)-1].position
+func (l *list) at() eventstore.Position {
+	if len(l.left) > 0 {
+		return l.left[0].position
 	}
+	return l.last
+}
+
+func (l *list) has(room roomFunc) bool {
+	return slices.ContainsFunc(l.left, func(c candidate) bool { return room(c.webhook) })
+}
+
+func (l *list) next(_ context.Context, room roomFunc) (page []candidate, more bool, err error) {
+	var skipped []candidate
+	end := 0
+	for ; end < len(l.left) && len(page) < replayChunk; end++ {
+		c := l.left[end]
+		if l.last = max(l.last, c.position); room(c.webhook) {
+			page = append(page, c)
+		} else {
+			skipped = append(skipped, c)
+		}
+	}
+	l.left = l.left[end-len(skipped):]
+	copy(l.left, skipped)
 	return page, len(l.left) > 0, nil
 }
 
@@ -227,7 +252,7 @@ func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, found []st
 func (r *Replays) count(ctx context.Context, spec domain.ReplaySpec, all candidates, goOn func(context.Context) (bool, error)) (n int, err error) {
 	for more := true; more; {
 		var page []candidate
-		if page, more, err = all.next(ctx); err != nil {
+		if page, more, err = all.next(ctx, func(domain.WebhookID) bool { return true }); err != nil {
 			return 0, err
 		}
 		found, err := r.standings(ctx, domain.ReplayID{}, spec, page)

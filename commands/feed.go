@@ -14,9 +14,10 @@ const (
 	// window that a lane begins with, so that live events find room beside them.
 	replayWindow = 32
 	// mostOpen is how many deliveries a replay has that have not ended, most of which wait for
-	// their retries.
-	mostOpen = 1000
-	// mostReady is how far a replay reads ahead of what cannot be sent yet.
+	// their retries; mostOpenOfMany of each webhook, if it sends to several.
+	mostOpen       = 1000
+	mostOpenOfMany = 100
+	// mostReady is how far a replay reads ahead of what a webhook cannot be sent yet.
 	mostReady = 2000
 )
 
@@ -25,7 +26,7 @@ const (
 type feed struct {
 	source candidates
 	more   bool        // the source has
-	ready  []candidate // in the order of the log
+	ready  []candidate // those of a webhook in the order of the log
 	open   map[domain.DeliveryID]candidate
 	busy   map[sendOrder]bool // in this step: by what is open, or comes before in ready
 
@@ -127,38 +128,49 @@ func (f *feed) take(c candidate) (waits bool) {
 	return waits
 }
 
-// choose returns the next of what can be asked for now, at most most.
+// choose returns the next of what can be asked for now, at most most. A webhook that takes
+// no more holds up no other.
 func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen []candidate, err error) {
-	due := map[domain.WebhookID]int{}
+	due, open, ahead := map[domain.WebhookID]int{}, map[domain.WebhookID]int{}, map[domain.WebhookID]int{}
 	for _, d := range waiting {
+		open[d.WebhookID]++
 		if d.Due {
 			due[d.WebhookID]++
 		}
 	}
+	limit := mostOpen
+	if j.spec.WebhookID == (domain.WebhookID{}) {
+		limit = mostOpenOfMany
+	}
+	room := func(w domain.WebhookID) bool { return due[w] < replayWindow && open[w] < limit }
+	wanted := func(w domain.WebhookID) bool { return room(w) && ahead[w] < mostReady }
 	f := j.feed
-	most = min(most, mostOpen-len(waiting))
-	for i := 0; len(chosen) < most && due[j.spec.WebhookID] < replayWindow; i++ {
-		for i == len(f.ready) && i < mostReady && f.more {
-			if err := j.read(ctx); err != nil {
+	for i := 0; len(chosen) < most; i++ {
+		for i == len(f.ready) && f.more && f.source.has(wanted) {
+			if err := j.read(ctx, wanted); err != nil {
 				return nil, err
 			}
 		}
 		if i == len(f.ready) {
 			break
 		}
-		if c := f.ready[i]; !f.take(c) && due[c.webhook] < replayWindow {
-			due[c.webhook]++
-			chosen = append(chosen, c)
+		c := f.ready[i]
+		if f.take(c) || !room(c.webhook) {
+			ahead[c.webhook]++
+			continue
 		}
+		due[c.webhook]++
+		open[c.webhook]++
+		chosen = append(chosen, c)
 	}
 	return chosen, nil
 }
 
 // read reads the next page. What the replay has asked for already, also on another node,
 // is open or has ended.
-func (j *job) read(ctx context.Context) error {
+func (j *job) read(ctx context.Context, room roomFunc) error {
 	f := j.feed
-	page, more, err := f.source.next(ctx)
+	page, more, err := f.source.next(ctx, room)
 	if err != nil {
 		return err
 	}
@@ -217,8 +229,8 @@ func (j *job) ask(ctx context.Context, chosen []candidate) error {
 // begin returns the position from which on the feed is to be read again.
 func (f *feed) begin() eventstore.Position {
 	begin := f.source.at()
-	if len(f.ready) > 0 {
-		begin = min(begin, f.ready[0].position)
+	for _, c := range f.ready {
+		begin = min(begin, c.position)
 	}
 	for _, c := range f.open {
 		begin = min(begin, c.position)

@@ -21,7 +21,7 @@ const (
 // OfReplay implements commands.Queue.
 func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Replayed, error) {
 	rows, err := q.Pool.Query(ctx, `SELECT delivery_id, event_id, webhook_id, version, coalesce(node, 0) = 0, line IS NOT NULL,
-			node IS NOT NULL OR due_at <= clock_timestamp(), due_at > clock_timestamp() + $2
+			coalesce(node > 0, due_at <= clock_timestamp()), due_at > clock_timestamp() + $2
 		FROM medilab.queue WHERE replay = $1 AND due_at < 'infinity'`, id, longest) // what blocks its line has failed
 	if err != nil {
 		return nil, fmt.Errorf("look into the queue: %w", err)
