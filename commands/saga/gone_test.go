@@ -16,8 +16,17 @@ func TestGoneDeactivates(t *testing.T) {
 	gone.Store(true)
 	r := newReceiver()
 	entered, leave := make(chan struct{}), make(chan struct{})
-	r.answer = func(commands.Outgoing) commands.Answer {
-		if !gone.Load() {
+	told := make(chan domain.DeliveryID, 10)
+	r.answer = func(call commands.Outgoing) commands.Answer {
+		if call.URL == "http://oncall.test/" {
+			var body struct {
+				Data givenUp `json:"event_data"`
+			}
+			if err := json.Unmarshal(call.Body, &body); err != nil {
+				t.Error(err)
+			}
+			told <- body.Data.DeliveryID
+		} else if !gone.Load() {
 			return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
 		}
 		entered <- struct{}{}
@@ -26,6 +35,7 @@ func TestGoneDeactivates(t *testing.T) {
 	}
 	n := startAlerting(t, testdb.New(t), r, domain.DefaultAlertRules)
 	w := n.register(1, nil)
+	n.register(2, func(c *domain.WebhookRegistered) { c.Events, c.URL = []string{string(domain.DeliveryGivenUp)}, "http://oncall.test/" })
 	first, second := domain.DeliveryOf(n.trigger(), w), domain.DeliveryOf(n.trigger(), w)
 	<-entered
 	<-entered
