@@ -1,6 +1,7 @@
 package saga_test
 
 import (
+	"encoding/json"
 	"sync/atomic"
 	"testing"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // A 410 ends its delivery and deactivates the webhook, once, by the system and on record.
-// What else is pending waits until the webhook is activated, which resolves the alert.
+// What else is pending waits until the webhook is activated, which resolves the alert. Who
+// asks for it is told of each delivery that failed; nothing ran out of retries.
 func TestGoneDeactivates(t *testing.T) {
 	var gone atomic.Bool
 	gone.Store(true)
@@ -26,7 +28,9 @@ func TestGoneDeactivates(t *testing.T) {
 				t.Error(err)
 			}
 			told <- body.Data.DeliveryID
-		} else if !gone.Load() {
+			return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+		}
+		if !gone.Load() {
 			return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
 		}
 		entered <- struct{}{}
@@ -46,6 +50,9 @@ func TestGoneDeactivates(t *testing.T) {
 		}
 	}
 	n.await("gone open")
+	if a, b := <-told, <-told; a == b || a != first && a != second || b != first && b != second {
+		t.Errorf("told of %v and %v, want %v and %v", a, b, first, second)
+	}
 	key := domain.AlertKey{Webhook: w, Kind: domain.AlertGone}
 	raised, err := n.log.Load(t.Context(), key.Stream())
 	if err != nil {
