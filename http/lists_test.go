@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -94,4 +95,46 @@ func TestDeliveriesAcrossWebhooks(t *testing.T) {
 	s.ask("POST", "/api/v1/webhooks/deliveries/"+failed+"/retry", "").want(202)
 	good.next(t)
 	s.until("the retried one has left", func() bool { return s.items("/api/v1/webhooks/deliveries?state=failed") == 2 })
+}
+
+// What is in a batch that nobody has tried is listed as pending, and what only a replay
+// delivered as delivered.
+func TestDeliveriesOfBatchesAndReplays(t *testing.T) {
+	s := newService(t)
+	r := newReceiver(t, 200)
+	s.registerAt(r.URL, `,"order_by":"*","batch":{"max_events":2,"max_wait":300}`)
+	var events []string
+	for range 5 {
+		events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id"))
+	}
+	s.ask("POST", "/api/v1/webhooks/1/deactivate", "").want(200)
+	s.work()
+	s.until("two batches are made", func() bool {
+		return s.ask("GET", "/api/v1/webhooks/events/"+events[3]+"/deliveries", "").want(200).get("items", 0, "batch_id") != "null"
+	})
+	for _, query := range []string{"", "&webhook=1"} {
+		var listed []string
+		for cursor := ""; cursor != "null"; {
+			page := s.ask("GET", "/api/v1/webhooks/deliveries?state=pending&limit=2"+query+cursor, "").want(200)
+			for i := range s.items("/api/v1/webhooks/deliveries?state=pending&limit=2" + query + cursor) {
+				listed = append(listed, page.text("items", i, "event_id"))
+			}
+			if cursor = page.get("next_cursor"); cursor != "null" {
+				cursor = "&cursor=" + page.text("next_cursor")
+			}
+		}
+		slices.Reverse(listed)
+		if !slices.Equal(listed, events) {
+			t.Errorf("lists %v, want %v", listed, events)
+		}
+	}
+	s.registerAt(r.URL, "")
+	s.ask("POST", "/api/v1/webhooks/2/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`).want(202)
+	for range events {
+		r.next(t)
+	}
+	s.until("all are listed as delivered", func() bool { return s.items("/api/v1/webhooks/deliveries?state=delivered&webhook=2") == len(events) })
+	if n := s.items("/api/v1/webhooks/deliveries?state=delivered&webhook=2&response_status=200"); n != len(events) {
+		t.Errorf("%d were answered 200, want %d", n, len(events))
+	}
 }

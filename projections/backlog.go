@@ -144,13 +144,12 @@ func (p *Projections) ofEvents(ctx context.Context, f DeliveryFilter, above int6
 		}
 	}
 	end := ordinalAt(eventstore.Position(events.NextCursor), 0)
-	if f.State == "" { // replays send events to others too
-		rows, err := p.undelivered(ctx, f, max(above, int64(end.position())-1), below, min(limit, reading)+1)
-		if err != nil {
-			return nil, 0, err
-		}
-		list = append(list, rows...)
+	// Replays send events to others too.
+	rows, err := p.undelivered(ctx, f, max(above, int64(end.position())-1), below, min(limit, reading)+1)
+	if err != nil {
+		return nil, 0, err
 	}
+	list = append(list, rows...)
 	list, rest := cut(merge(list), limit)
 	return list, cmp.Or(rest, end), nil
 }

@@ -101,8 +101,6 @@ func (p *Projections) deliverySource(f DeliveryFilter, above int64, queue Backlo
 		return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
 			return p.ofEvents(ctx, f, above, below, limit)
 		}
-	case f.State == domain.DeliveryDelivered:
-		return func(context.Context, ordinal, int) ([]listedDelivery, ordinal, error) { return nil, 0, nil }
 	case f.State == domain.DeliveryPending && f.Answer.has(nil):
 		return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
 			return p.pending(ctx, f, above, below, limit, queue)

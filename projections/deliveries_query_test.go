@@ -15,12 +15,11 @@ import (
 // placedDelivery is a delivery as the log has it.
 type placedDelivery struct {
 	domain.Delivery
-	id       domain.DeliveryID
-	event    eventHead
-	number   int
-	replayed bool // the event was not for its webhook
-	unsent   bool // in a batch that was not tried
-	again    bool // asked for again after a success, whose answer is not listed any more
+	id     domain.DeliveryID
+	event  eventHead
+	number int
+	unsent bool // in a batch that was not tried
+	again  bool // asked for again after a success, whose answer is not listed any more
 }
 
 // allDeliveries folds the whole log, and returns the deliveries in the order of their list.
@@ -28,7 +27,7 @@ func (b *bench) allDeliveries() (all []placedDelivery) {
 	b.t.Helper()
 	events, states := map[domain.EventID]eventHead{}, map[domain.DeliveryID]domain.Delivery{}
 	again := map[domain.DeliveryID]bool{}
-	dispatched, numbers := map[domain.DeliveryID]bool{}, map[domain.WebhookID]int{}
+	numbers := map[domain.WebhookID]int{}
 	err := b.log.Each(b.ctx, 0, eventstore.Filter{}, func(e eventstore.Event) error {
 		decode(&e)
 		kind, id, err := domain.ParseStream(e.Stream)
@@ -44,7 +43,6 @@ func (b *bench) allDeliveries() (all []placedDelivery) {
 		}
 		if d, ok := domain.DispatchOf(domain.EventID(id), change); ok {
 			for _, one := range d.Deliveries {
-				dispatched[one.DeliveryID] = true
 				states[one.DeliveryID] = domain.Delivery{State: domain.DeliveryPending, EventID: d.EventID, WebhookID: one.WebhookID}
 			}
 		}
@@ -63,7 +61,7 @@ func (b *bench) allDeliveries() (all []placedDelivery) {
 		b.t.Fatal(err)
 	}
 	for id, d := range states {
-		one := placedDelivery{Delivery: d, id: id, event: events[d.EventID], number: numbers[d.WebhookID], replayed: !dispatched[id], again: (again[id] || again[d.BatchID]) && d.State != domain.DeliveryDelivered}
+		one := placedDelivery{Delivery: d, id: id, event: events[d.EventID], number: numbers[d.WebhookID], again: (again[id] || again[d.BatchID]) && d.State != domain.DeliveryDelivered}
 		if d.State == domain.DeliveryJoined {
 			batch := states[d.BatchID]
 			one.Delivery, one.unsent = d.In(batch), batch.Version == 1
@@ -83,7 +81,7 @@ type backlogOf []placedDelivery
 
 func (all backlogOf) Backlog(_ context.Context, webhook domain.WebhookID, below eventstore.Position, due time.Time, limit int) (list []domain.Delivery, _ error) {
 	for _, d := range all {
-		if d.Version == 0 && d.State == domain.DeliveryPending && d.event.position < below && d.event.acceptedAt.Before(due) &&
+		if (d.Version == 0 || d.unsent) && d.State == domain.DeliveryPending && d.event.position < below && d.event.acceptedAt.Before(due) &&
 			(webhook == domain.WebhookID{} || webhook == d.WebhookID) && len(list) < limit {
 			d.NextAttemptAt = d.event.acceptedAt
 			list = append(list, d.Delivery)
@@ -121,9 +119,9 @@ func TestDeliveriesAgreeWithTheLog(t *testing.T) {
 	b.fill()
 	all := b.allDeliveries()
 	matched := map[domain.DeliveryState]int{}
-	unsent, again := map[domain.DeliveryID]bool{}, map[domain.DeliveryID]bool{} // the queue has the batches of the unsent
+	again := map[domain.DeliveryID]bool{}
 	for _, d := range all {
-		unsent[d.id], again[d.id] = d.unsent, d.again
+		again[d.id] = d.again
 	}
 	for range 150 {
 		of := all[h.rand.IntN(len(all))]
@@ -157,13 +155,13 @@ func TestDeliveriesAgreeWithTheLog(t *testing.T) {
 			if (f.State == "" || f.State == d.State) && (f.Webhook == domain.WebhookID{} || f.Webhook == d.WebhookID) &&
 				(f.EventType == "" || f.EventType == d.event.eventType) && f.Answer.has(status) &&
 				!d.event.acceptedAt.Before(f.From) && (f.To.IsZero() || d.event.acceptedAt.Before(f.To)) &&
-				!(f.State == domain.DeliveryPending && d.unsent) && !(f.Answer != StatusRange{} && d.again) && !(d.State == domain.DeliveryDelivered && d.replayed) {
+				!(f.Answer != StatusRange{} && d.again) {
 				want = append(want, d.id)
 				matched[d.State]++
 			}
 		}
 		got := slices.DeleteFunc(b.listedDeliveries(f, backlogOf(all)), func(id domain.DeliveryID) bool {
-			return f.State == domain.DeliveryPending && unsent[id] || f.Answer != StatusRange{} && again[id]
+			return f.Answer != StatusRange{} && again[id]
 		})
 		if !slices.Equal(got, want) {
 			for _, d := range all {

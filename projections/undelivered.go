@@ -13,16 +13,15 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// The deliveries that did not go as nearly all do, by a first attempt that succeeded, and
-// that are not delivered since. So a delivery that nothing happened to costs nothing here:
-// it is found by its event, or in the queue.
+// The deliveries that did not go as nearly all do, by a first attempt that succeeded. So a
+// delivery that nothing happened to costs nothing here: it is found by its event, or in the
+// queue.
 
 var deliveriesModel = Model{
-	Name: "deliveries", SchemaVersion: 1, Tables: []string{"undelivered"},
+	Name: "deliveries", SchemaVersion: 2, Tables: []string{"undelivered"},
 	New: func(t Tables) Projection {
 		return &undelivered{
 			numbers: numbers{},
-			remove:  t.SQL(`DELETE FROM {undelivered} WHERE ordinal = ANY($1::bigint[])`),
 			save: t.SQL(`
 				INSERT INTO {undelivered} AS u (ordinal, webhook, kind) SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[])
 				ON CONFLICT (ordinal) DO UPDATE SET kind = CASE EXCLUDED.kind & 1023
@@ -32,8 +31,8 @@ var deliveriesModel = Model{
 }
 
 type undelivered struct {
-	numbers      numbers
-	remove, save string
+	numbers numbers
+	save    string
 }
 
 // ordinal is the place of a delivery in a list: that of its event in the log, and of its
@@ -54,11 +53,11 @@ func (o ordinal) position() eventstore.Position { return eventstore.Position(o >
 const (
 	stateShift   = 29
 	sameStatus   = statusBits
-	undeliveries = 3 // states
+	undeliveries = 4 // states
 )
 
 // undeliveredStates are the states of rows, by their number.
-var undeliveredStates = [undeliveries]domain.DeliveryState{domain.DeliveryFailed, domain.DeliveryPending, domain.DeliveryWithdrawn}
+var undeliveredStates = [undeliveries]domain.DeliveryState{domain.DeliveryFailed, domain.DeliveryPending, domain.DeliveryWithdrawn, domain.DeliveryDelivered}
 
 func undeliveredKind(state domain.DeliveryState, eventType string, status int32) int32 {
 	number := slices.Index(undeliveredStates[:], state)
@@ -89,7 +88,7 @@ func standOf(e *eventstore.Event) (s stand, noted bool) {
 		if e.Version == 1 {
 			return s, false // as nearly all
 		}
-		s.event, s.webhook, s.state = c.EventID, c.WebhookID, domain.DeliveryDelivered
+		s.event, s.webhook, s.state, s.status = c.EventID, c.WebhookID, domain.DeliveryDelivered, listedStatus(c.Status)
 	case domain.DeliveryAttemptFailed:
 		s.event, s.webhook, s.status = c.EventID, c.WebhookID, listedStatus(c.Status)
 		if c.GaveUp != "" {
@@ -145,7 +144,7 @@ func (p *undelivered) Project(ctx context.Context, db Querier, events []eventsto
 
 // statements make the rows what the last of the stands of each says.
 func (p *undelivered) statements(stands []stand, events map[domain.EventID]eventHead) []eventstore.Statement {
-	removed, kinds := map[ordinal]bool{}, map[ordinal]int32{}
+	kinds := map[ordinal]int32{}
 	numberOf := map[ordinal]int32{}
 	for _, s := range stands {
 		event, known := events[s.event]
@@ -154,29 +153,20 @@ func (p *undelivered) statements(stands []stand, events map[domain.EventID]event
 			continue
 		}
 		o := ordinalAt(event.position, number)
-		if s.state == domain.DeliveryDelivered {
-			removed[o] = true
-			delete(kinds, o)
-			continue
-		}
 		if before, ok := kinds[o]; ok && s.status == sameStatus {
 			s.status = before & statusBits
 		}
 		kinds[o], numberOf[o] = undeliveredKind(s.state, event.eventType, s.status), number
 	}
-	var out []eventstore.Statement
-	if len(removed) > 0 {
-		out = append(out, eventstore.Statement{SQL: p.remove, Args: []any{slices.Sorted(maps.Keys(removed))}})
+	if len(kinds) == 0 {
+		return nil
 	}
-	if len(kinds) > 0 {
-		ordinals := slices.Sorted(maps.Keys(kinds))
-		numbers, values := make([]int32, len(ordinals)), make([]int32, len(ordinals))
-		for i, o := range ordinals {
-			numbers[i], values[i] = numberOf[o], kinds[o]
-		}
-		out = append(out, eventstore.Statement{SQL: p.save, Args: []any{ordinals, numbers, values}})
+	ordinals := slices.Sorted(maps.Keys(kinds))
+	numbers, values := make([]int32, len(ordinals)), make([]int32, len(ordinals))
+	for i, o := range ordinals {
+		numbers[i], values[i] = numberOf[o], kinds[o]
 	}
-	return out
+	return []eventstore.Statement{{SQL: p.save, Args: []any{ordinals, numbers, values}}}
 }
 
 // ofMembers replaces what batches come to by what that makes of their members: those that

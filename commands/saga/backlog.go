@@ -13,9 +13,10 @@ import (
 )
 
 // backlogSQL lists what has not been tried, the newest event first: what is free to claim,
-// what some node has, which is little, and what waits for a batch, line by line. A row
-// that was not tried is due since its event was appended, so the claims' indexes have the
-// order of events. The event is looked up in that order, until there are enough.
+// what some node has, which is little, what waits for its turn, what waits for a batch, and
+// the members of batches, webhook by webhook. A row that was not tried is due since its event
+// was appended, so the claims' indexes have the order of events, and so do the batches of
+// one webhook. The event is looked up in that order, until there are enough.
 const backlogSQL = `
 WITH RECURSIVE free AS (
 	SELECT q.event_id, q.webhook_id, q.due_at, e.position FROM (
@@ -26,7 +27,11 @@ WITH RECURSIVE free AS (
 ), claimed AS (
 	SELECT q.event_id, q.webhook_id, q.due_at, e.position FROM medilab.queue AS q CROSS JOIN LATERAL (
 		SELECT position FROM medilab.events WHERE stream = 'event-' || q.event_id::text AND version = 1 LIMIT 1
-	) AS e WHERE q.node IS NOT NULL AND q.version = 0 AND ($1::uuid IS NULL OR q.webhook_id = $1) AND e.position < $2
+	) AS e WHERE q.node > 0 AND q.version = 0 AND ($1::uuid IS NULL OR q.webhook_id = $1) AND e.position < $2
+), held AS (
+	SELECT event_id, webhook_id, due_at, position FROM medilab.queue
+	WHERE line IS NOT NULL AND node = 0 AND version = 0 AND ($1::uuid IS NULL OR webhook_id = $1) AND position < $2
+	ORDER BY position DESC LIMIT $4
 ), line (webhook_id) AS (
 	(SELECT webhook_id FROM medilab.batch_members WHERE $1::uuid IS NULL OR webhook_id = $1 ORDER BY webhook_id LIMIT 1)
 	UNION ALL
@@ -37,9 +42,29 @@ WITH RECURSIVE free AS (
 		SELECT event_id, webhook_id, due_at, position FROM medilab.batch_members
 		WHERE webhook_id = line.webhook_id AND position < $2 ORDER BY position DESC LIMIT $4
 	) AS m
+), sender (webhook_id) AS (
+	(SELECT webhook_id FROM medilab.queue WHERE batch AND version = 1 AND ($1::uuid IS NULL OR webhook_id = $1) ORDER BY webhook_id LIMIT 1)
+	UNION ALL
+	SELECT (SELECT webhook_id FROM medilab.queue WHERE batch AND version = 1 AND webhook_id > sender.webhook_id ORDER BY webhook_id LIMIT 1)
+	FROM sender WHERE sender.webhook_id IS NOT NULL AND $1::uuid IS NULL
+), batched AS (
+	SELECT b.* FROM sender CROSS JOIN LATERAL (
+		SELECT m.event_id, q.webhook_id, q.due_at, e.position FROM (
+			SELECT delivery_id, event_id, webhook_id, due_at FROM medilab.queue
+			WHERE batch AND version = 1 AND webhook_id = sender.webhook_id ORDER BY webhook_id DESC, due_at DESC
+		) AS q CROSS JOIN LATERAL (
+			SELECT position FROM medilab.events WHERE stream = 'event-' || q.event_id::text AND version = 1 LIMIT 1
+		) AS first CROSS JOIN LATERAL (
+			SELECT (member->>'event_id')::uuid AS event_id FROM medilab.events AS made,
+				json_array_elements(convert_from(made.data, 'UTF8')::json->'members') WITH ORDINALITY AS m (member, n)
+			WHERE made.stream = 'delivery-' || q.delivery_id::text AND made.version = 1 ORDER BY n DESC
+		) AS m CROSS JOIN LATERAL (
+			SELECT position FROM medilab.events WHERE stream = 'event-' || m.event_id::text AND version = 1 LIMIT 1
+		) AS e WHERE first.position < $2 AND e.position < $2 LIMIT $4
+	) AS b
 )
 SELECT event_id, webhook_id, due_at FROM (
-	SELECT * FROM free UNION ALL SELECT * FROM claimed UNION ALL SELECT * FROM waiting
+	SELECT * FROM free UNION ALL SELECT * FROM claimed UNION ALL SELECT * FROM held UNION ALL SELECT * FROM waiting UNION ALL SELECT * FROM batched
 ) AS untried ORDER BY position DESC LIMIT $4`
 
 // Backlog implements projections.Backlog.
