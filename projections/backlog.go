@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
@@ -111,7 +112,11 @@ func (p *Projections) placed(ctx context.Context, untried []domain.Delivery) (li
 
 // ofEvents goes through the events, and through the deliveries of each.
 func (p *Projections) ofEvents(ctx context.Context, f DeliveryFilter, above int64, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
-	const reading = 200
+	const most, least = 200, 20
+	reading := most
+	if f.Webhook != (domain.WebhookID{}) { // of which each may be far from the next
+		reading = max(least, min(limit, most))
+	}
 	high := int64(math.MaxInt64)
 	if below < math.MaxInt64 {
 		high = int64(below.position()) + 1
@@ -160,13 +165,22 @@ type dispatchedEvent struct {
 	domain.EventDispatched
 }
 
-// dispatchedBetween returns the newest events between the positions.
-func (p *Projections) dispatchedBetween(ctx context.Context, f DeliveryFilter, low, high int64, limit int) (Page[dispatchedEvent], error) {
+// eventsQuery returns the query of the events between the positions.
+func (f DeliveryFilter) eventsQuery(low, high int64, limit int) (string, []any) {
+	if f.Webhook != (domain.WebhookID{}) {
+		return reachedSQL, []any{low, high, uuid.UUID(f.Webhook), limit + 1}
+	}
 	var kind *int32
 	if f.EventType != "" {
 		of := hash31(f.EventType)
 		kind = &of
 	}
+	return eventsSQL, []any{low, high, kind, limit + 1}
+}
+
+// dispatchedBetween returns the newest events between the positions.
+func (p *Projections) dispatchedBetween(ctx context.Context, f DeliveryFilter, low, high int64, limit int) (Page[dispatchedEvent], error) {
+	sql, args := f.eventsQuery(low, high, limit)
 	var undecided []string
 	page, err := pageAt(ctx, p, limit, func(e *eventstore.Event) (d dispatchedEvent, ok bool) {
 		event, ok := newEvent(e)
@@ -174,8 +188,8 @@ func (p *Projections) dispatchedBetween(ctx context.Context, f DeliveryFilter, l
 		if d.EventDispatched, _ = domain.DispatchOf(event.ID, e.Value); ok && d.Deliveries == nil {
 			undecided = append(undecided, e.Stream)
 		}
-		return d, ok
-	}, eventsSQL, low, high, kind, limit+1)
+		return d, ok && (f.EventType == "" || event.Type == f.EventType)
+	}, sql, args...)
 	if err != nil || len(undecided) == 0 {
 		return page, err
 	}

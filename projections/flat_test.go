@@ -1,8 +1,10 @@
 package projections
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/google/uuid"
@@ -75,6 +77,27 @@ func TestListsAreFlat(t *testing.T) {
 			sql, args := f.query(0, below)
 			b.flat(sql, args)
 		}
+	}
+	// Webhook 2 is named by one event in a block of the log, and in few blocks.
+	_, err = b.pool.Exec(b.ctx, `
+		INSERT INTO medilab.events (position, stream, version, type, data, metadata, recorded_at)
+		SELECT 1000000 + n, 'event-' || gen_random_uuid(), 1, 'event.triggered',
+			convert_to('{"event_type":"patient.created","recipients":[' || CASE WHEN n % 10000 = 0 THEN $1 ELSE '' END || '],"event_data":{}}', 'UTF8'), '{}', now()
+		FROM generate_series(1, 100000) AS n`, w.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.pool.Exec(b.ctx, `
+		INSERT INTO medilab.reached (webhook, block) SELECT 2, 1000000 + n * 10000 >> 10 FROM generate_series(1, 10) AS n
+		UNION ALL SELECT 1, n FROM generate_series(1, 10000) AS n;
+		ANALYZE medilab.reached, medilab.events`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sql, args := DeliveryFilter{Webhook: w}.eventsQuery(0, math.MaxInt64, limit)
+	b.flat(sql, args)
+	if found := column[int64](b, sql, args...); len(found) != 10 || !slices.IsSortedFunc(found, func(a, b int64) int { return cmp.Compare(b, a) }) {
+		t.Errorf("found %v", found)
 	}
 	streams := []string{domain.DeliveryID(uuid.New()).Stream()}
 	b.flat(attemptedSQL, []any{0, int64(math.MaxInt64), streams, limit})

@@ -18,10 +18,11 @@ import (
 // queue.
 
 var deliveriesModel = Model{
-	Name: "deliveries", SchemaVersion: 2, Tables: []string{"undelivered"},
+	Name: "deliveries", SchemaVersion: 2, Tables: []string{"undelivered", "reached"},
 	New: func(t Tables) Projection {
 		return &undelivered{
 			numbers: numbers{},
+			reach:   t.SQL(`INSERT INTO {reached} (webhook, block) SELECT * FROM unnest($1::integer[], $2::bigint[]) ON CONFLICT DO NOTHING`),
 			save: t.SQL(`
 				INSERT INTO {undelivered} AS u (ordinal, webhook, kind) SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[])
 				ON CONFLICT (ordinal) DO UPDATE SET kind = CASE EXCLUDED.kind & 1023
@@ -31,8 +32,8 @@ var deliveriesModel = Model{
 }
 
 type undelivered struct {
-	numbers numbers
-	save    string
+	numbers     numbers
+	reach, save string
 }
 
 // ordinal is the place of a delivery in a list: that of its event in the log, and of its
@@ -111,6 +112,15 @@ func standOf(e *eventstore.Event) (s stand, noted bool) {
 }
 
 func (p *undelivered) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	reached, err := p.reached(ctx, db, events)
+	if err != nil {
+		return nil, err
+	}
+	stood, err := p.stood(ctx, db, events)
+	return append(reached, stood...), err
+}
+
+func (p *undelivered) stood(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
 	var stands []stand
 	for i := range events {
 		if s, noted := standOf(&events[i]); noted {
