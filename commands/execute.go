@@ -16,7 +16,7 @@ import (
 const races = 100
 
 // Execute appends what decide returns, and decides again when another writer was
-// first or the log lost its tail: each time, decide loads what it decides on. A unit without writes is nothing
+// first, the configuration that it decided by has changed, or the log lost its tail: each time, decide loads what it decides on. A unit without writes is nothing
 // to append. The error is decide's or that of Append.
 func (d *Directory) Execute(ctx context.Context, decide func(ctx context.Context) (eventstore.Unit, error)) (eventstore.Appended, error) {
 	for attempt := 1; ; attempt++ {
@@ -29,7 +29,7 @@ func (d *Directory) Execute(ctx context.Context, decide func(ctx context.Context
 			unit.Generation = generation
 		}
 		appended, err := d.Append(ctx, unit)
-		if err == nil || !eventstore.IsConflict(err) && !errors.Is(err, eventstore.ErrTailLost) || attempt == races {
+		if err == nil || !eventstore.IsConflict(err) && !outdated(err) || attempt == races {
 			return appended, err
 		}
 	}
@@ -63,6 +63,9 @@ func (d *Directory) decideAndAppend(ctx context.Context, unit eventstore.Unit, c
 	}
 	appended, err := d.tryAppend(ctx, unit)
 	known := eventstore.Position(-1)
+	if unit.Configuration != nil { // the caller decided by it, and decides again
+		return appended, err
+	}
 	for lost := 1; outdated(err); lost++ {
 		switch {
 		case lost == 1 && !configures && !d.isCostly(unit):

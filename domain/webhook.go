@@ -369,7 +369,7 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 	if publicKey := s.Secret.Value.PublicKey(); s.Secret.Given && (sealing.Secret != w.Secret || publicKey != w.PublicKey) {
 		c.Secret, c.PublicKey = &sealing.Secret, publicKey
 	}
-	if filters := clearedFilters(s.Filters.or(nil)); s.Filters.Given && !bytes.Equal(filters, w.Filters) {
+	if filters := clearedFilters(s.Filters.or(nil)); s.Filters.Given && !sameJSON(filters, w.Filters) {
 		if filters == nil {
 			filters = json.RawMessage("{}")
 		}
@@ -401,6 +401,22 @@ func change[T any](field **T, asked Asked[T], otherwise, is T) {
 	if becomes := asked.or(otherwise); !reflect.DeepEqual(becomes, is) {
 		*field = &becomes
 	}
+}
+
+// sameJSON reports whether two values are the same, however they are written.
+func sameJSON(a, b json.RawMessage) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return len(a) == len(b)
+	}
+	var values [2]any
+	for i, raw := range [][]byte{a, b} {
+		decoder := json.NewDecoder(bytes.NewReader(raw))
+		decoder.UseNumber() // exact
+		if decoder.Decode(&values[i]) != nil {
+			return false
+		}
+	}
+	return reflect.DeepEqual(values[0], values[1])
 }
 
 // valueOf returns what the request asks for; zero when it clears it.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/suggest"
 )
 
 // object declares the JSON object of a request that is read into a T. How a field is
@@ -165,7 +166,11 @@ func (o object[T]) parseField(to *T, key string, raw []byte) faults {
 	if slices.Contains(o.readOnly, key) {
 		return fault("is read-only; leave it out")
 	}
-	return fault("is not a field of " + cmp.Or(o.what, "this request"))
+	names := make([]string, len(o.fields))
+	for i, f := range o.fields {
+		names[i] = f.name
+	}
+	return fault("is not a field of " + cmp.Or(o.what, "this request") + suggest.DidYouMean(suggest.Nearest(key, names)))
 }
 
 // withRules adds to the fields that could not be read those that break a rule. A field is
@@ -176,8 +181,11 @@ func withRules(unread, rules []domain.FieldError) []domain.FieldError {
 		named[f.Field] = true
 	}
 	for _, f := range rules {
-		whole, _, _ := strings.Cut(f.Field, ".") // batch, of batch.max_wait
-		if !named[f.Field] && !named[whole] {
+		covered := named[f.Field]
+		for i := range f.Field { // batch, of batch.max_wait
+			covered = covered || f.Field[i] == '.' && named[f.Field[:i]]
+		}
+		if !covered {
 			unread = append(unread, f)
 		}
 	}

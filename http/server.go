@@ -76,7 +76,7 @@ func NewServer(config Config) *Server {
 	s.add(apiRoot, tagEvents, s.eventOperations(), s.eventQueryOperations(), s.parkedOperations())
 	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations(), s.feedOperations())
 	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations())
-	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
+	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.applyOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
 	s.add(apiRoot, tagServer, s.descriptionOperations())
 	s.add("", tagServer, s.healthOperations())
 	if config.Receipts != nil {

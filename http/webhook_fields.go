@@ -8,8 +8,8 @@ import (
 )
 
 var (
-	newWebhook    = object[domain.WebhookSpec]{name: "NewWebhook", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly}
-	webhookChange = object[domain.WebhookSpec]{name: "WebhookChange", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly, partial: true}
+	newWebhook    = object[domain.WebhookSpec]{name: "NewWebhook", what: "a webhook", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly}
+	webhookChange = object[domain.WebhookSpec]{name: "WebhookChange", what: "a webhook", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly, partial: true}
 
 	webhookReadOnly = []string{"id", "number", "has_secret", "public_key", "status", "version", "created_at", "updated_at"}
 )
