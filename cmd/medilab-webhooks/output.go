@@ -138,3 +138,21 @@ func (p *progress) end() { _ = p.bar.Finish() }
 
 // took returns the time since the start, to the millisecond.
 func (p *progress) took() time.Duration { return time.Since(p.started).Round(time.Millisecond) }
+
+// paint colours words on a terminal; elsewhere, and with NO_COLOR, it leaves them as they are.
+type paint struct{ on bool }
+
+func newPaint(out io.Writer) paint {
+	return paint{isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+}
+
+func (p paint) red(s string) string    { return p.in("31", s) }
+func (p paint) green(s string) string  { return p.in("32", s) }
+func (p paint) yellow(s string) string { return p.in("33", s) }
+
+func (p paint) in(colour, s string) string {
+	if !p.on || s == "" {
+		return s
+	}
+	return "\x1b[" + colour + "m" + s + "\x1b[0m"
+}

@@ -28,8 +28,8 @@ func webhookPath(name, below string) (string, error) {
 
 // newWebhooksCommand groups the commands on webhooks.
 func newWebhooksCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "webhooks", Short: "List, show and test webhooks"}
-	c.AddCommand(newWebhooksListCommand(db), newWebhooksShowCommand(db), newWebhooksTestCommand(db))
+	c := &cobra.Command{Use: "webhooks", Short: "List, show and test webhooks, and keep them in a file"}
+	c.AddCommand(newWebhooksListCommand(db), newWebhooksShowCommand(db), newWebhooksTestCommand(db), newWebhooksExportCommand(db), newWebhooksApplyCommand(db))
 	return c
 }
 
@@ -164,7 +164,7 @@ func failedCall(call json.RawMessage) error {
 	return fmt.Errorf("the call failed: %s; check the webhook's url and its receiver", ended.Error)
 }
 
-// sendFromHere lets a local client make calls as serve would.
+// sendFromHere lets a local client make calls and keep secrets as serve would.
 func (a *apiClient) sendFromHere(ctx context.Context, db databaseOptions) error {
 	if a.session == nil {
 		return nil
@@ -185,6 +185,7 @@ func (a *apiClient) sendFromHere(ctx context.Context, db databaseOptions) error 
 	if err != nil {
 		return databaseError(err)
 	}
+	a.session.commands.Vault = keys
 	to := a.session.commands.Attempter
 	to.Sender, to.Decrypter = client, keys
 	return nil

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+type applyOptions struct {
+	apiOptions
+	file          string
+	dryRun, prune bool
+}
+
+func newWebhooksApplyCommand(db *databaseOptions) *cobra.Command {
+	o := applyOptions{apiOptions: apiOptions{database: db}}
+	c := &cobra.Command{
+		Use: "apply -f FILE", Short: "Make the webhooks those of a file: all of it or nothing", Args: cobra.NoArgs,
+		Long: `Make the webhooks those of a YAML or JSON file ("-" is standard input), which are matched by their
+names: all of it or nothing. "webhooks export" prints such a file.
+
+  webhooks:
+    - name: CRM
+      url: https://crm.example/hooks
+      events: [patient.created, visit.*]
+      secret: {env: CRM_SECRET}
+
+A field that is left out gets its default; is_active stays as it is. {env: NAME} stands for what the
+environment holds.`,
+		Example: `  medilab-webhooks webhooks apply -f webhooks.yaml --dry-run
+  medilab-webhooks webhooks apply -f webhooks.yaml --prune --server https://webhooks.clinic.example`,
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
+	}
+	f := c.Flags()
+	f.StringVarP(&o.file, "file", "f", "", "the file; - is standard input")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would change")
+	f.BoolVar(&o.prune, "prune", false, "delete the webhooks that the file lacks")
+	declare(c, f, o.table())
+	cobra.CheckErr(c.MarkFlagRequired("file")) // fails only for a missing flag
+	addJSONFlag(c)
+	return c
+}
+
+// applied is the answer of the API.
+type applied struct {
+	Changed   []appliedWebhook `json:"changed"`
+	Unchanged int              `json:"unchanged"`
+}
+
+type appliedWebhook struct {
+	Action  string        `json:"action"`
+	Number  int64         `json:"number"`
+	Name    string        `json:"name"`
+	Changes []fieldChange `json:"changes"`
+}
+
+type fieldChange struct {
+	Field  string          `json:"field"`
+	Was    json.RawMessage `json:"was"`
+	Became json.RawMessage `json:"became"`
+}
+
+func (o applyOptions) run(c *cobra.Command) error {
+	read := os.ReadFile
+	if o.file == "-" {
+		read = func(string) ([]byte, error) { return io.ReadAll(c.InOrStdin()) }
+	}
+	text, err := read(o.file)
+	if err != nil {
+		return fmt.Errorf("read the webhooks: %w; check --file", err)
+	}
+	file, list, err := readWebhooksFile(o.file, text)
+	switch {
+	case err != nil:
+		return err
+	case len(file.wrong) > 0:
+		return file.report(c)
+	case len(file.unset) > 0:
+		return fmt.Errorf("%s names variables that are not set: %s; set them, nothing was applied", o.file, strings.Join(file.unset, ", "))
+	}
+	return o.use(c, func(a *apiClient) error {
+		if err := a.sendFromHere(c.Context(), *o.database); err != nil {
+			return err
+		}
+		var answer json.RawMessage
+		err := a.post(c.Context(), "/webhooks/apply", map[string]any{"webhooks": list, "prune": o.prune, "dry_run": o.dryRun}, &answer)
+		if file.refuseFields(domain.FieldsOf(err)); len(file.wrong) > 0 {
+			return file.report(c)
+		}
+		switch {
+		case err != nil:
+			return err
+		case wantsJSON(c):
+			return printJSON(c.OutOrStdout(), answer)
+		}
+		return o.print(c, answer)
+	})
+}
+
+// report prints what is wrong with the file, a line each.
+func (f *webhooksFile) report(c *cobra.Command) error {
+	for _, problem := range f.wrong {
+		if _, err := fmt.Fprintln(c.ErrOrStderr(), sanitizeLine(problem)); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s has mistakes: %d; mend them, nothing was applied", f.path, len(f.wrong))
+}
+
+// print shows what differs: a webhook a paragraph, a field a line.
+func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
+	var a applied
+	if err := json.Unmarshal(answer, &a); err != nil {
+		return err
+	}
+	if len(a.Changed) == 0 {
+		_, err := fmt.Fprintf(c.OutOrStdout(), "nothing to do: %d webhooks are as in %s\n", a.Unchanged, o.file)
+		return err
+	}
+	paint := newPaint(c.OutOrStdout())
+	signs := map[string]string{"create": paint.green("+"), "change": paint.yellow("~"), "delete": paint.red("-")}
+	counts := map[string]int{}
+	var b strings.Builder
+	for _, w := range a.Changed {
+		counts[w.Action]++
+		fmt.Fprintf(&b, "%s %s", signs[w.Action], sanitizeLine(w.Name))
+		if w.Number > 0 && w.Action != "create" {
+			fmt.Fprintf(&b, " (webhook %d)", w.Number)
+		}
+		b.WriteByte('\n')
+		for _, change := range w.Changes {
+			b.WriteString(change.line(w.Action == "create", paint))
+		}
+	}
+	ending := "applied"
+	if o.dryRun {
+		ending = "nothing was changed (--dry-run)"
+	}
+	fmt.Fprintf(&b, "create %d, change %d, delete %d, leave %d: %s\n", counts["create"], counts["change"], counts["delete"], a.Unchanged, ending)
+	_, err := io.WriteString(c.OutOrStdout(), b.String())
+	return err
+}
+
+// line says what a field was and becomes. Of a new webhook, only what it has is shown.
+func (f fieldChange) line(created bool, paint paint) string {
+	const empty = ` null false "" {} [] `
+	was, became := f.text(f.Was), f.text(f.Became)
+	switch {
+	case created && strings.Contains(empty, " "+string(f.Became)+" "):
+		return ""
+	case created:
+		return fmt.Sprintf("    %s: %s\n", f.Field, paint.green(became))
+	case was == became: // secrets, which are masked
+		became += " (another)"
+	}
+	return fmt.Sprintf("    %s: %s -> %s\n", f.Field, paint.red(was), paint.green(became))
+}
+
+func (f fieldChange) text(value json.RawMessage) string {
+	var text string
+	switch {
+	case string(value) == "null":
+		return "none"
+	case json.Unmarshal(value, &text) == nil && text != "":
+		return sanitizeLine(text)
+	}
+	return sanitizeLine(string(value))
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/suggest"
+)
+
+// webhooksFile is a file of webhooks: YAML, of which JSON is a part.
+type webhooksFile struct {
+	path  string
+	root  *yaml.Node
+	raw   bool     // {env: NAME} stays
+	unset []string // variables that it names and the environment lacks
+	wrong []string // what cannot be read, with its line
+}
+
+// readWebhooksFile returns the file and its list of webhooks as JSON, with the values of the
+// variables in place.
+func readWebhooksFile(path string, text []byte) (*webhooksFile, json.RawMessage, error) {
+	f := &webhooksFile{path: path}
+	var document yaml.Node
+	if err := yaml.Load(text, &document); err != nil {
+		return nil, nil, fmt.Errorf("%s cannot be read: %w", path, err)
+	}
+	if len(document.Content) != 1 || document.Content[0].Kind != yaml.MappingNode {
+		return nil, nil, fmt.Errorf("%s must have `webhooks:`, a list", path)
+	}
+	f.root = document.Content[0]
+	var list bytes.Buffer
+	for i := 0; i+1 < len(f.root.Content); i += 2 {
+		key := f.root.Content[i]
+		if key.Value == "webhooks" && list.Len() == 0 {
+			f.appendJSON(&list, f.root.Content[i+1], nil)
+			continue
+		}
+		f.refuse(key.Line, fmt.Sprintf("%q is not a field of the file%s", key.Value, suggest.DidYouMean(suggest.Nearest(key.Value, []string{"webhooks"}))))
+	}
+	if list.Len() == 0 && len(f.wrong) == 0 {
+		return nil, nil, fmt.Errorf("%s must have `webhooks:`, a list", path)
+	}
+	return f, list.Bytes(), nil
+}
+
+func (f *webhooksFile) refuse(line int, problem string) {
+	f.wrong = append(f.wrong, fmt.Sprintf("%s:%d: %s", f.path, line, problem))
+}
+
+// refuseFields takes in what a server says of fields.
+func (f *webhooksFile) refuseFields(fields []domain.FieldError) {
+	for _, refused := range fields {
+		line, field, webhook := f.at(refused.Field)
+		if webhook != "" {
+			webhook += ": "
+		}
+		f.refuse(line, webhook+cmp.Or(field, refused.Field)+" "+refused.Message)
+	}
+}
+
+// appendJSON appends a node as JSON. The path leads to it, by keys and list items.
+func (f *webhooksFile) appendJSON(b *bytes.Buffer, n *yaml.Node, path []string) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		if name := variable(n, path); name != "" && !f.raw {
+			value := os.Getenv(name)
+			if value == "" && !slices.Contains(f.unset, name) {
+				f.unset = append(f.unset, name)
+			}
+			b.Write(jsonText(value))
+			return
+		}
+		f.appendObject(b, n, path)
+	case yaml.SequenceNode:
+		b.WriteByte('[')
+		for i, item := range n.Content {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			f.appendJSON(b, item, append(slices.Clip(path), "[]"))
+		}
+		b.WriteByte(']')
+	default:
+		b.Write(f.scalar(n))
+	}
+}
+
+func (f *webhooksFile) appendObject(b *bytes.Buffer, n *yaml.Node, path []string) {
+	seen := map[string]bool{}
+	b.WriteByte('{')
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if seen[key.Value] || key.Kind != yaml.ScalarNode {
+			f.refuse(key.Line, fmt.Sprintf("the key %q is there twice, or is no text", key.Value))
+			continue
+		}
+		if len(seen) > 0 {
+			b.WriteByte(',')
+		}
+		seen[key.Value] = true
+		b.Write(append(jsonText(key.Value), ':'))
+		f.appendJSON(b, n.Content[i+1], append(slices.Clip(path), key.Value))
+	}
+	b.WriteByte('}')
+}
+
+// variable returns the name of the variable that a value {env: NAME} of a webhook's field
+// stands for. Filters have names of their own, and env may be one.
+func variable(n *yaml.Node, path []string) string {
+	const field = 1 // below the item
+	if len(path) <= field || path[field] == "filters" || len(n.Content) != 2 || n.Content[0].Value != "env" || n.Content[1].Kind != yaml.ScalarNode {
+		return ""
+	}
+	return n.Content[1].Value
+}
+
+// scalar returns a value as JSON. Numbers stay as they are written.
+func (f *webhooksFile) scalar(n *yaml.Node) []byte {
+	switch n.ShortTag() {
+	case "!!int", "!!float":
+		if json.Valid([]byte(n.Value)) {
+			return []byte(n.Value)
+		}
+	case "!!null":
+		return []byte("null")
+	case "!!bool":
+		return []byte(strings.ToLower(n.Value))
+	}
+	return jsonText(n.Value)
+}
+
+func jsonText(s string) []byte {
+	var b bytes.Buffer
+	if err := printJSON(&b, s); err != nil {
+		panic(err) // text always encodes
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// at returns the node that a path of the API, as webhooks[2].batch.max_wait, leads to: its key,
+// the nearest there is, and the name of its webhook.
+func (f *webhooksFile) at(path string) (line int, field, webhook string) {
+	n, line := f.root, f.root.Line
+	for path != "" {
+		if n.Kind == yaml.AliasNode {
+			n = n.Alias
+		}
+		item := 0
+		switch _, err := fmt.Sscanf(path, "[%d]", &item); {
+		case n.Kind == yaml.SequenceNode && err == nil && item < len(n.Content):
+			n = n.Content[item]
+			line = n.Line
+			_, path, _ = strings.Cut(path, "]")
+			if webhook == "" {
+				webhook, field = nameOf(n), strings.TrimPrefix(path, ".")
+			}
+		case n.Kind == yaml.MappingNode:
+			key, value := keyOf(n, path)
+			if key == nil {
+				return line, field, webhook
+			}
+			n, line, path = value, key.Line, path[len(key.Value):]
+		default:
+			return line, field, webhook
+		}
+		path = strings.TrimPrefix(path, ".")
+	}
+	return line, field, webhook
+}
+
+// keyOf returns the longest key of a mapping that the path begins with.
+func keyOf(n *yaml.Node, path string) (key, value *yaml.Node) {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		rest, ok := strings.CutPrefix(path, n.Content[i].Value)
+		if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') && (key == nil || len(n.Content[i].Value) > len(key.Value)) {
+			key, value = n.Content[i], n.Content[i+1]
+		}
+	}
+	return key, value
+}
+
+// nameOf returns the name of a webhook of the file, if it has one.
+func nameOf(n *yaml.Node) string {
+	if _, name := keyOf(n, "name"); name != nil {
+		return name.Value
+	}
+	return ""
+}
