@@ -76,7 +76,7 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&o.to, "to", "", "recorded before this time")
 	f.Int64Var(&o.after, "after", 0, "continue after this position")
 	f.StringVar(&o.format, "format", "table", "table (cut lines) or ndjson (all data)")
-	completeFlag(c, "webhook", db.webhookNumbers)
+	completeFlag(c, "webhook", (&apiOptions{database: db}).webhookNumbers)
 	f.Bool("json", false, "the same as --format ndjson")
 	f.StringVar(&o.reason, "reason", "", "why you read what events hold; it goes on record")
 	declare(c, f, []setting{accessReasonSetting(&o.rule)})

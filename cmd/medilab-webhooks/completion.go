@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
+	"math"
+	"net/url"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -27,38 +31,62 @@ func listOf[T ~string](words []T) cobra.CompletionFunc {
 	}
 }
 
-// eventTypes completes a first argument that is an event type of the catalogue.
-func eventTypes(file *string) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) (found []string, _ cobra.ShellCompDirective) {
-		catalog, err := loadCatalog(*file)
-		if err != nil || len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		for _, info := range catalog.Clinic() {
-			found = append(found, cobra.CompletionWithDesc(string(info.Type), info.EN))
-		}
-		return found, cobra.ShellCompDirectiveNoFileComp
+// listOfTypes completes a comma-separated list of event types.
+func (o *apiOptions) listOfTypes(c *cobra.Command, args []string, typed string) (found []string, _ cobra.ShellCompDirective) {
+	catalog, err := loadCatalog(o.eventTypes)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	var types []domain.EventType
+	for _, info := range catalog.Clinic() {
+		types = append(types, info.Type)
+	}
+	return listOf(types)(c, args, typed)
+}
+
+// eventType completes a first argument that is an event type of the catalogue.
+func (o *apiOptions) eventType(_ *cobra.Command, args []string, _ string) (found []string, _ cobra.ShellCompDirective) {
+	catalog, err := loadCatalog(o.eventTypes)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	for _, info := range catalog.Clinic() {
+		found = append(found, cobra.CompletionWithDesc(string(info.Type), info.EN))
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
 }
 
 // webhookNumbers completes the number of a webhook, with its name. It starts no database.
-func (o *databaseOptions) webhookNumbers(c *cobra.Command, _ []string, _ string) (found []string, _ cobra.ShellCompDirective) {
-	attach := func(ctx context.Context, p postgres.Options) (*postgres.Server, error) {
-		return postgres.Attach(ctx, p.DataDir)
+func (o *apiOptions) webhookNumbers(c *cobra.Command, _ []string, _ string) (found []string, _ cobra.ShellCompDirective) {
+	client, err := o.remote()
+	if o.server == "" {
+		s, failed := o.database.attach(c.Context())
+		if failed != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer s.close() //nolint:errcheck // nowhere to say it
+		client, err = newLocalClient(s)
 	}
-	db, err := o.open(c.Context(), slog.New(slog.DiscardHandler), attach)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	s, err := newSession(c.Context(), db, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer s.close() //nolint:errcheck // nowhere to say it
-	for w := range s.commands.Directory.Newest() {
-		if w.Exists() {
+	items, _ := client.newest(c.Context(), "/webhooks", url.Values{}, math.MaxInt)
+	for _, item := range items {
+		var w shownWebhook
+		if json.Unmarshal(item, &w) == nil {
 			found = append(found, cobra.CompletionWithDesc(strconv.FormatInt(w.Number, 10), sanitizeLine(w.Name)))
 		}
 	}
 	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+// attach returns a session on a database that runs.
+func (o *databaseOptions) attach(ctx context.Context) (*session, error) {
+	db, err := o.open(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context, p postgres.Options) (*postgres.Server, error) {
+		return postgres.Attach(ctx, p.DataDir)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newSession(ctx, db, slog.New(slog.DiscardHandler))
 }

@@ -89,7 +89,7 @@ event_id gets one made of its content, and of its number too if it has no time.`
 	f.StringVar(&o.rejects, "rejects", "", "keep the lines that are refused in this file, each with its reason")
 	f.StringVar(&o.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
 	declare(c, f, o.table())
-	c.ValidArgsFunction = eventTypes(&o.eventTypes)
+	c.ValidArgsFunction = o.eventType
 	addJSONFlag(c)
 	return c
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,8 +48,32 @@ func newListCommand(db *databaseOptions, c *cobra.Command, filters []filterFlag)
 	const usual = 50
 	c.Flags().IntVar(&o.limit, "limit", usual, "print the newest of them, so many at most")
 	declare(c, c.Flags(), o.table())
+	if o.values[eventTypeFlag.name] != nil {
+		completeFlag(c, eventTypeFlag.name, o.listOfTypes)
+	}
 	addJSONFlag(c)
 	return o
+}
+
+// read runs f with the items of the list at the path. Below a webhook, it is of the one that
+// args name, or of all.
+func (o *listOptions) read(c *cobra.Command, args []string, path string, f func(a *apiClient, path string, query url.Values, items []json.RawMessage) error) error {
+	query, err := o.query()
+	if err != nil {
+		return err
+	}
+	if len(args) > 0 {
+		if path, err = webhookPath(args[0], strings.TrimPrefix(path, "/webhooks")); err != nil {
+			return err
+		}
+	}
+	return o.use(c, func(a *apiClient) error {
+		items, err := a.newest(c.Context(), path, query, o.limit)
+		if err != nil {
+			return err
+		}
+		return f(a, path, query, items)
+	})
 }
 
 // query returns the flags as parameters.
@@ -156,23 +181,9 @@ func newCallsCommand(db *databaseOptions) *cobra.Command {
   medilab-webhooks calls --follow --json | jq .response_status`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			query, err := o.query()
-			if err != nil {
-				return err
-			}
-			path := "/webhooks/calls"
-			if len(args) > 0 {
-				if path, err = webhookPath(args[0], "/calls"); err != nil {
-					return err
-				}
-			}
-			return o.use(c, func(a *apiClient) error {
-				items, err := a.newest(c.Context(), path, query, o.limit)
-				if err == nil && follow {
+			return o.read(c, args, "/webhooks/calls", func(a *apiClient, path string, query url.Values, items []json.RawMessage) error {
+				if follow {
 					return followCalls(c, a, path, query, items)
-				}
-				if err != nil {
-					return err
 				}
 				return printItems(c, items, callHeading, shownCall.row)
 			})
@@ -180,7 +191,7 @@ func newCallsCommand(db *databaseOptions) *cobra.Command {
 	}
 	c.Flags().BoolVar(&follow, "follow", false, "print the calls as they are made, oldest first, until interrupted")
 	o = newListCommand(db, c, callFlags)
-	c.ValidArgsFunction = db.webhookNumbers
+	c.ValidArgsFunction = o.webhookNumbers
 	return c
 }
 
@@ -214,21 +225,13 @@ func newDeliveriesCommand(db *databaseOptions) *cobra.Command {
   medilab-webhooks deliveries --state failed --webhook 1 --response-status 5xx --json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			query, err := o.query()
-			if err != nil {
-				return err
-			}
-			return o.use(c, func(a *apiClient) error {
-				items, err := a.newest(c.Context(), "/webhooks/deliveries", query, o.limit)
-				if err != nil {
-					return err
-				}
+			return o.read(c, nil, "/webhooks/deliveries", func(_ *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
 				return printItems(c, items, []string{"EVENT TIME", "WEBHOOK", "TYPE", "DELIVERY", "STATE", "ATTEMPTS", "NEXT", "ANSWER", "ERROR"}, shownDelivery.row)
 			})
 		},
 	}
 	o = newListCommand(db, c, deliveryFlags)
 	completeFlag(c, "state", listOf([]domain.DeliveryState{domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn}))
-	completeFlag(c, "webhook", db.webhookNumbers)
+	completeFlag(c, "webhook", o.webhookNumbers)
 	return c
 }

@@ -1,15 +1,16 @@
 package main
 
 import (
-	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -17,78 +18,65 @@ import (
 // works on.
 func newReplayCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "replay", Short: "Send history again: start, watch and stop replays"}
-	c.AddCommand(newReplayStartCommand(db), newReplayListCommand(db), newReplayShowCommand(db),
-		newReplayChangeCommand(db, "pause", "Let a replay ask for nothing more until it is resumed", domain.Replay.Pause),
-		newReplayChangeCommand(db, "resume", "Let a paused replay go on", domain.Replay.Resume),
-		newReplayChangeCommand(db, "cancel", "End a replay: what of it waits is cancelled, or of a retry failed as before", domain.Replay.Cancel))
+	c.AddCommand(newReplayStartCommand(db), newReplayListCommand(db),
+		newOneReplayCommand(db, "show", "Show how far a replay has come", http.MethodGet, ""),
+		newOneReplayCommand(db, "pause", "Let a replay ask for nothing more until it is resumed", http.MethodPost, "/pause"),
+		newOneReplayCommand(db, "resume", "Let a paused replay go on", http.MethodPost, "/resume"),
+		newOneReplayCommand(db, "cancel", "End a replay: what of it waits is cancelled, or of a retry failed as before", http.MethodPost, "/cancel"))
 	return c
 }
 
-type replayStartOptions struct {
-	from, to   string
-	rate       float64
-	dryRun     bool
-	eventTypes string
-	spec       domain.ReplaySpec
-}
-
 func newReplayStartCommand(db *databaseOptions) *cobra.Command {
-	var o replayStartOptions
+	o := &apiOptions{database: db}
+	var from, to string
+	var types []string
+	var rate float64
+	var onlyFailed, dryRun bool
 	c := &cobra.Command{
 		Use:   "start WEBHOOK --from T --to T",
 		Short: "Send the events of a range again to a webhook, and print the replay's id",
 		Example: `  medilab-webhooks replay start 3 --from 2025-01-01 --to 2026-01-01 --dry-run
   medilab-webhooks replay start 3 --from 2025-01-01 --to 2026-01-01 --types 'patient.*,visit.created' --rate 50`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
 		RunE: func(c *cobra.Command, args []string) error {
-			return db.use(c, func(s *session) error { return o.run(c, s, args[0]) })
+			path, err := webhookPath(args[0], "/replay")
+			if err != nil {
+				return err
+			}
+			body := map[string]any{"only_failed": onlyFailed, "dry_run": dryRun}
+			if err := addTimes(body, from, to); err != nil {
+				return err
+			}
+			if types != nil {
+				body["event_types"] = types
+			}
+			if c.Flags().Changed("rate") {
+				body["rate"] = rate
+			}
+			return o.use(c, func(a *apiClient) error {
+				var started map[string]any
+				if err := a.post(c.Context(), path, body, &started); err != nil {
+					return err
+				}
+				if dryRun {
+					return printResult(c, started, fmt.Sprintf("%v deliveries would be sent\n", started["matched"]), fmt.Sprintln(started["matched"]))
+				}
+				return printResult(c, started, fmt.Sprintln(started["replay_id"]), fmt.Sprintln(started["replay_id"]))
+			})
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.from, "from", "", "events accepted at this time or later: RFC 3339, or a date (UTC)")
-	f.StringVar(&o.to, "to", "", "events accepted before this time")
-	f.StringSliceVar(&o.spec.EventTypes, "types", nil, "only these event types or groups, separated by commas")
-	f.BoolVar(&o.spec.OnlyFailed, "only-failed", false, "only what failed for good")
-	f.Float64Var(&o.rate, "rate", 0, "deliveries a second (default: as the receiver takes them)")
-	f.BoolVar(&o.dryRun, "dry-run", false, "only count what would be sent")
-	declare(c, f, []setting{eventTypesSetting(&o.eventTypes)})
+	f.StringVar(&from, "from", "", "events accepted at this time or later: RFC 3339, or a date (UTC)")
+	f.StringVar(&to, "to", "", "events accepted before this time")
+	f.StringSliceVar(&types, "types", nil, "only these event types or groups, separated by commas")
+	f.BoolVar(&onlyFailed, "only-failed", false, "only what failed for good")
+	f.Float64Var(&rate, "rate", 0, "deliveries a second (default: as the receiver takes them)")
+	f.BoolVar(&dryRun, "dry-run", false, "only count what would be sent")
+	declare(c, f, o.table())
+	completeFlag(c, "types", o.listOfTypes)
 	cobra.CheckErr(errors.Join(c.MarkFlagRequired("from"), c.MarkFlagRequired("to")))
-	c.ValidArgsFunction = db.webhookNumbers
 	addJSONFlag(c)
 	return c
-}
-
-func (o replayStartOptions) run(c *cobra.Command, s *session, webhook string) (err error) {
-	spec := o.spec
-	spec.Kind = domain.KindReplay
-	if spec.WebhookID, err = findWebhook(s, webhook); err != nil {
-		return err
-	}
-	if spec.From, err = parseTime("from", o.from); err != nil {
-		return usageError{err}
-	}
-	if spec.To, err = parseTime("to", o.to); err != nil {
-		return usageError{err}
-	}
-	if c.Flags().Changed("rate") {
-		spec.Rate = &o.rate
-	}
-	catalog, err := loadCatalog(o.eventTypes)
-	if err != nil {
-		return err
-	}
-	if o.dryRun {
-		matched, err := s.commands.CountReplay(c.Context(), catalog, spec)
-		if err != nil {
-			return errors.New(problem(err))
-		}
-		return printResult(c, map[string]any{"replay_id": nil, "matched": matched}, fmt.Sprintf("%d deliveries would be sent\n", matched), fmt.Sprintln(matched))
-	}
-	id, err := s.commands.StartReplay(c.Context(), caller(), catalog, spec, "")
-	if err != nil {
-		return errors.New(problem(err))
-	}
-	return printResult(c, map[string]any{"replay_id": id, "matched": nil}, fmt.Sprintln(id), fmt.Sprintln(id))
 }
 
 var replayHeading = []string{"ID", "KIND", "STATE", "MATCHED", "QUEUED", "DELIVERED", "FAILED", "CANCELLED", "RATE", "CREATED", "BY"}
@@ -106,77 +94,45 @@ func replayCells(r projections.Replay) []string {
 }
 
 func newReplayListCommand(db *databaseOptions) *cobra.Command {
-	const newest = 1000
+	var o *listOptions
 	c := &cobra.Command{
-		Use:   "list [WEBHOOK]",
-		Short: "List replays and bulk retries, newest first",
-		Args:  cobra.MaximumNArgs(1),
+		Use: "list [WEBHOOK]", Short: "List replays and bulk retries, newest first", Args: cobra.MaximumNArgs(1),
+		Example: `  medilab-webhooks replay list
+  medilab-webhooks replay list 3 --json`,
 		RunE: func(c *cobra.Command, args []string) error {
-			return db.use(c, func(s *session) (err error) {
-				var of domain.WebhookID
-				if len(args) > 0 {
-					if of, err = findWebhook(s, args[0]); err != nil {
-						return err
-					}
-				}
-				page, err := s.queries().Replays(c.Context(), of, newest, 0)
-				if err != nil {
+			return o.read(c, args, "/webhooks/replays", func(_ *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
+				return printItems(c, items, replayHeading, replayCells)
+			})
+		},
+	}
+	o = newListCommand(db, c, nil)
+	c.ValidArgsFunction = o.webhookNumbers
+	return c
+}
+
+// newOneReplayCommand returns a command that asks something of a replay, and prints it.
+func newOneReplayCommand(db *databaseOptions, name, short, method, below string) *cobra.Command {
+	o := &apiOptions{database: db}
+	c := &cobra.Command{
+		Use: name + " REPLAY", Short: short, Args: cobra.ExactArgs(1),
+		Example: "  medilab-webhooks replay " + name + " 0198f0a0-0000-7000-8000-000000000001",
+		RunE: func(c *cobra.Command, args []string) error {
+			if uuid.Validate(args[0]) != nil {
+				return usageError{errors.New("REPLAY must be the UUID that `replay start` printed")}
+			}
+			return o.use(c, func(a *apiClient) error {
+				var replay json.RawMessage
+				if err := a.do(c.Context(), method, "/webhooks/replays/"+args[0]+below, nil, &replay); err != nil {
 					return err
 				}
-				return printList(c, page.Items, replayHeading, replayCells)
+				if wantsJSON(c) { // not a list
+					return printJSON(c.OutOrStdout(), replay)
+				}
+				return printItems(c, []json.RawMessage{replay}, replayHeading, replayCells)
 			})
 		},
 	}
-	c.ValidArgsFunction = db.webhookNumbers
-	addJSONFlag(c)
-	return c
-}
-
-// onReplay runs f for the replay that the command names, and prints it.
-func onReplay(db *databaseOptions, c *cobra.Command, id string, f func(context.Context, *session, domain.ReplayID) error) error {
-	replay, err := uuid.Parse(id)
-	if err != nil {
-		return usageError{errors.New("REPLAY must be the UUID that `replay start` printed")}
-	}
-	return db.use(c, func(s *session) error {
-		if err := f(c.Context(), s, domain.ReplayID(replay)); err != nil {
-			return errors.New(problem(err))
-		}
-		r, err := s.queries().Replay(c.Context(), domain.WebhookID{}, domain.ReplayID(replay))
-		if err != nil {
-			return errors.New(problem(err))
-		}
-		if wantsJSON(c) {
-			return printJSON(c.OutOrStdout(), r)
-		}
-		return printTable(c.OutOrStdout(), [][]string{replayHeading, replayCells(r)})
-	})
-}
-
-func newReplayShowCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{
-		Use:   "show REPLAY",
-		Short: "Show how far a replay has come",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return onReplay(db, c, args[0], func(context.Context, *session, domain.ReplayID) error { return nil })
-		},
-	}
-	addJSONFlag(c)
-	return c
-}
-
-func newReplayChangeCommand(db *databaseOptions, name, short string, decide func(domain.Replay) ([]domain.Change, error)) *cobra.Command {
-	c := &cobra.Command{
-		Use:   name + " REPLAY",
-		Short: short,
-		Args:  cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return onReplay(db, c, args[0], func(ctx context.Context, s *session, id domain.ReplayID) error {
-				return s.commands.ChangeReplay(ctx, caller(), domain.WebhookID{}, id, decide)
-			})
-		},
-	}
+	declare(c, c.Flags(), o.table())
 	addJSONFlag(c)
 	return c
 }

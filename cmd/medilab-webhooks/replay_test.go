@@ -61,7 +61,29 @@ func TestReplayCommands(t *testing.T) {
 	for _, wrong := range []string{"show x", "start 1 --from 2020-01-01", "start", "start 1 --from x --to 2021-01-01"} {
 		c.run(2, "", append([]string{"replay"}, strings.Fields(wrong)...)...)
 	}
-	c.run(1, "", append([]string{"replay", "start", "1", "--rate", "0"}, all...)...)
+	c.run(2, "", append([]string{"replay", "start", "1", "--rate", "0"}, all...)...)
 	out, _ = c.run(0, "", "replay", "list", "1") // no server has filled the read models
 	c.matches("the list", out, `ID +KIND +STATE .*\n`)
+}
+
+// Replays of a server are started, watched and stopped as those of a database.
+func TestReplayOnAServer(t *testing.T) {
+	c := newAPICLI(t, 200)
+	c.run(0, "", "emit", "patient.created", "{}")
+	remote := []string{"--server", c.server, "--token", remoteToken, "--ca-file", c.ca}
+	all := []string{"--from", "2020-01-01", "--to", "2100-01-01"}
+	// What is on its way already is not sent again.
+	c.matches("what would be sent", c.both(0, append([]string{"replay", "start", "1", "--dry-run"}, all...)...), "0\n")
+	id, _ := c.run(0, "", append(append([]string{"replay", "start", "1"}, all...), remote...)...)
+	c.matches("the replay", id, "[0-9a-f-]{36}\n")
+	id = strings.TrimSpace(id)
+	for _, command := range []string{"pause", "resume", "cancel"} {
+		c.run(0, "", append([]string{"replay", command, id}, remote...)...)
+		c.matches(command, c.both(0, "replay", "show", id), `ID +KIND .*\n`+id+` +replay +(paused|counting|cancelled) .* admin\n`)
+	}
+	c.both(1, "replay", "pause", id)
+	c.both(1, "replay", "show", "0198f0a0-0000-7000-8000-000000000001")
+	c.both(2, append([]string{"replay", "start", "1", "--types", "nonsense"}, all...)...)
+	c.fold()
+	c.matches("the list", c.both(0, "replay", "list", "1"), `ID .*\n`+id+` .*\n`)
 }

@@ -50,15 +50,7 @@ func newWebhooksListCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List the webhooks, newest first", Args: cobra.NoArgs}
 	o := newListCommand(db, c, []filterFlag{{"status", "status", "that are active or inactive"}, eventTypeFlag, {"search", "q", "whose name, description or URL has this"}})
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		query, err := o.query()
-		if err != nil {
-			return err
-		}
-		return o.use(c, func(a *apiClient) error {
-			items, err := a.newest(c.Context(), "/webhooks", query, o.limit)
-			if err != nil {
-				return err
-			}
+		return o.read(c, nil, "/webhooks", func(_ *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
 			return printItems(c, items, []string{"NUMBER", "NAME", "STATUS", "EVENTS", "URL"}, shownWebhook.row)
 		})
 	}
@@ -68,7 +60,7 @@ func newWebhooksListCommand(db *databaseOptions) *cobra.Command {
 func newWebhooksShowCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
-		Use: "show WEBHOOK", Short: "Show all of a webhook", Args: cobra.ExactArgs(1), ValidArgsFunction: db.webhookNumbers,
+		Use: "show WEBHOOK", Short: "Show all of a webhook", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
 		RunE: func(c *cobra.Command, args []string) error {
 			path, err := webhookPath(args[0], "")
 			if err != nil {
@@ -122,7 +114,7 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	var eventType, data string
 	c := &cobra.Command{
-		Use: "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: cobra.ExactArgs(1), ValidArgsFunction: db.webhookNumbers,
+		Use: "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
 		Long: `Make one call to a webhook's receiver, at once and whatever its filters, and show the answer. Without
 --server the call goes out from here, by the settings of serve in the environment.`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -151,6 +143,7 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 	c.Flags().StringVar(&eventType, "type", "patient.created", "event type of the call")
 	c.Flags().StringVar(&data, "data", "{}", "its event_data")
 	declare(c, c.Flags(), o.table())
+	completeFlag(c, "type", o.listOfTypes)
 	addJSONFlag(c)
 	return c
 }
@@ -238,7 +231,7 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	var events []string
 	var filters, from, to string
 	c := &cobra.Command{
-		Use: "backtest WEBHOOK", Short: "Try other events or filters on recorded history; sends nothing", Args: cobra.ExactArgs(1), ValidArgsFunction: db.webhookNumbers,
+		Use: "backtest WEBHOOK", Short: "Try other events or filters on recorded history; sends nothing", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
 		Example: `  medilab-webhooks backtest 1 --filters '{"amount_min": 1000}' --from 2026-01-01`,
 		RunE: func(c *cobra.Command, args []string) error {
 			path, err := webhookPath(args[0], "/backtest")
@@ -255,14 +248,8 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 				}
 				body["filters"] = json.RawMessage(filters)
 			}
-			for name, text := range map[string]string{"from": from, "to": to} {
-				at, err := parseTime(name, text)
-				if err != nil {
-					return usageError{err}
-				}
-				if !at.IsZero() {
-					body[name] = at
-				}
+			if err := addTimes(body, from, to); err != nil {
+				return err
 			}
 			return o.use(c, func(a *apiClient) error {
 				var found json.RawMessage
@@ -279,6 +266,21 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&from, "from", "", "history at this time or later: RFC 3339, or a date (UTC)")
 	f.StringVar(&to, "to", "", "history before this time")
 	declare(c, f, o.table())
+	completeFlag(c, "events", o.listOfTypes)
 	addJSONFlag(c)
 	return c
+}
+
+// addTimes adds the range that flags name to a body.
+func addTimes(body map[string]any, from, to string) error {
+	for name, text := range map[string]string{"from": from, "to": to} {
+		at, err := parseTime(name, text)
+		if err != nil {
+			return usageError{err}
+		}
+		if !at.IsZero() {
+			body[name] = at
+		}
+	}
+	return nil
 }
