@@ -107,10 +107,11 @@ func TestQuestionsOnTheCommandLine(t *testing.T) {
 
 	c.matches("the list", c.both(0, "webhooks", "list"), `NUMBER +NAME +STATUS +EVENTS +URL\n1 +CRM +active +patient\.created +http://\S+\n`)
 	c.matches("the webhook", c.both(0, "webhooks", "show", "1"), `id +\S{36}\nnumber +1\nname +CRM\n(.*\n)*`)
-	c.matches("the calls", c.both(0, "calls"), `TIME +.*ERROR\n\S+Z +\S{36} +patient\.created +\S{36} +1 +failed +404 +.*\n`)
+	c.matches("the calls", c.both(0, "calls"), `TIME +.*ERROR\n\S+Z +1 +CRM +patient\.created +\S{36} +1 +failed +404 +.*\n`)
 	c.matches("the calls of 1", c.both(0, "calls", "1", "--status", "failed", "--response-status", "4xx", "--from", "2026-01-01", "--json"), `\[\{"call_id":.*\}\]\n`)
+	c.matches("the ids", c.both(0, "calls", "--ids"), `TIME +.*ERROR\n\S+Z +\S{36} +CRM +patient\.created +\S{36} .*\n`)
 	c.matches("no calls", c.both(0, "calls", "--response-status", "500", "--json"), `\[\]\n`)
-	c.matches("what waits", c.both(0, "deliveries", "--state", "pending"), `EVENT TIME .*ERROR\n\S+Z +\S{36} +patient\.created +\S{36} +pending +0 +\S+Z +- +-\n`)
+	c.matches("what waits", c.both(0, "deliveries", "--state", "pending"), `EVENT TIME .*ERROR\n\S+Z +1 +CRM +patient\.created +\S{36} +\S{36} +pending +0 +\S+Z +- +-\n`)
 	c.matches("what failed", c.both(0, "deliveries", "--state", "failed", "--json"), `\[\]\n`)
 	c.matches("why", c.both(0, "explain", id), `WEBHOOK +NAME +VERDICT +DELIVERY +WHY\n1 +CRM +pending +\S{36} *\n`)
 	c.matches("the backtest", c.both(0, "backtest", "1", "--events", "patient.updated", "--json"), `\{"considered":1,"matched":0,"gained":0,"lost":1,.*\}\n`)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -175,23 +173,11 @@ const pipedWidth = 240
 
 // printRow prints a line for each event, on a terminal no wider than that.
 func printRow(out io.Writer) func(*bufio.Writer, eventstore.Event) error {
-	width := 0
-	if f, ok := out.(*os.File); ok {
-		width, _, _ = term.GetSize(int(f.Fd())) // 0: not a terminal
-	}
-	width = cmp.Or(width, pipedWidth)
+	width := cmp.Or(terminalWidth(out), pipedWidth)
 	return func(w *bufio.Writer, e eventstore.Event) error {
 		data := e.Data[:min(len(e.Data), utf8.UTFMax*width)]
 		row := fmt.Sprintf("%8d  %s  %-24s  %s v%d  %s", e.Position, e.RecordedAt.UTC().Format("2006-01-02T15:04:05.000Z"), e.Type, e.Stream, e.Version, data)
 		_, err := fmt.Fprintln(w, truncate(sanitizeLine(row), width))
 		return err
 	}
-}
-
-// truncate shortens text to width characters; 0 means no limit.
-func truncate(text string, width int) string {
-	if width <= 0 || utf8.RuneCountInString(text) <= width {
-		return text
-	}
-	return string([]rune(text)[:width-1]) + "…"
 }

@@ -19,9 +19,10 @@ func followCalls(c *cobra.Command, a *apiClient, path string, query url.Values, 
 	defer stop()
 	wake := a.announced(ctx)
 	last := int64(0)
+	whose := newLabels(c, a)
 	for {
 		query.Del("cursor")
-		newest, err := printCalls(c, items, last)
+		newest, err := printCalls(c, whose, items, last)
 		if err != nil {
 			return err
 		}
@@ -62,7 +63,7 @@ func (a *apiClient) callsAfter(ctx context.Context, path string, query url.Value
 
 // printCalls prints calls after the position, the oldest first, and returns the position of
 // the newest.
-func printCalls(c *cobra.Command, items []json.RawMessage, after int64) (newest int64, err error) {
+func printCalls(c *cobra.Command, whose labels, items []json.RawMessage, after int64) (newest int64, err error) {
 	out := c.OutOrStdout()
 	for _, item := range slices.Backward(items) {
 		var call shownCall
@@ -76,7 +77,11 @@ func printCalls(c *cobra.Command, items []json.RawMessage, after int64) (newest 
 		if wantsJSON(c) {
 			err = printJSON(out, item)
 		} else {
-			_, err = fmt.Fprintln(out, sanitizeLine(strings.Join(call.row(), "  ")))
+			row := call.row(whose)
+			if isTerminal(out) && !wantsIDs(c) {
+				row = withoutIDs(callHeading, row)
+			}
+			_, err = fmt.Fprintln(out, sanitizeLine(strings.Join(row, "  ")))
 		}
 		if err != nil {
 			return newest, err

@@ -153,14 +153,41 @@ type shownCall struct {
 	CreatedAt      time.Time         `json:"created_at"`
 }
 
-var callHeading = []string{"TIME", "WEBHOOK", "TYPE", "EVENT", "ATTEMPT", "STATUS", "ANSWER", "MS", "ERROR"}
+var callHeading = []string{"TIME", "WEBHOOK", "NAME", "TYPE", "EVENT", "TRY", "STATUS", "ANSWER", "MS", "ERROR"}
 
-func (c shownCall) row() []string {
+func (c shownCall) row(whose labels) []string {
+	webhook, name := whose.of(c.WebhookID, c.CreatedAt)
 	took := "-"
 	if c.DurationMS != nil {
 		took = strconv.FormatFloat(*c.DurationMS, 'f', 1, 64)
 	}
-	return []string{formatTime(c.CreatedAt), c.WebhookID, c.EventType, c.EventID.String(), strconv.Itoa(c.Attempt), c.Status, orDash(c.ResponseStatus), took, c.Error}
+	return []string{formatTime(c.CreatedAt), webhook, name, c.EventType, c.EventID.String(), strconv.Itoa(c.Attempt), c.Status, orDash(c.ResponseStatus), took, c.Error}
+}
+
+// labels name webhooks as people do: by number and name, or with --ids by id and name.
+type labels struct {
+	c     *cobra.Command
+	api   *apiClient
+	known map[string]shownWebhook
+}
+
+func newLabels(c *cobra.Command, a *apiClient) labels { return labels{c, a, map[string]shownWebhook{}} }
+
+// of returns the names of a webhook, which may be deleted since, but was there at the time. One
+// that cannot be read has its id alone.
+func (l labels) of(id string, at time.Time) (webhook, name string) {
+	w, ok := l.known[id]
+	if !ok {
+		err := l.api.get(l.c.Context(), "/webhooks/"+id, nil, &w)
+		if errors.Is(err, domain.KindNotFound) {
+			_ = l.api.get(l.c.Context(), "/webhooks/"+id, url.Values{"as_of": {at.UTC().Format(time.RFC3339Nano)}}, &w)
+		}
+		l.known[id] = w
+	}
+	if w.Number == 0 || wantsIDs(l.c) {
+		return id, cmp.Or(w.Name, "-")
+	}
+	return strconv.FormatInt(w.Number, 10), w.Name
 }
 
 func orDash(n *int) string {
@@ -185,12 +212,14 @@ func newCallsCommand(db *databaseOptions) *cobra.Command {
 				if follow {
 					return followCalls(c, a, path, query, items)
 				}
-				return printItems(c, items, callHeading, shownCall.row)
+				whose := newLabels(c, a)
+				return printItems(c, items, callHeading, func(call shownCall) []string { return call.row(whose) })
 			})
 		},
 	}
 	c.Flags().BoolVar(&follow, "follow", false, "print the calls as they are made, oldest first, until interrupted")
 	o = newListCommand(db, c, callFlags)
+	addIDsFlag(c)
 	c.ValidArgsFunction = o.webhookNumbers
 	return c
 }
@@ -199,6 +228,7 @@ func newCallsCommand(db *databaseOptions) *cobra.Command {
 type shownDelivery struct {
 	ID             string     `json:"delivery_id"`
 	WebhookID      string     `json:"webhook_id"`
+	EventID        string     `json:"event_id"`
 	EventType      string     `json:"event_type"`
 	State          string     `json:"state"`
 	Attempts       int        `json:"attempts"`
@@ -208,12 +238,13 @@ type shownDelivery struct {
 	CreatedAt      time.Time  `json:"created_at"`
 }
 
-func (d shownDelivery) row() []string {
+func (d shownDelivery) row(whose labels) []string {
+	webhook, name := whose.of(d.WebhookID, d.CreatedAt)
 	next := time.Time{}
 	if d.NextAttemptAt != nil {
 		next = *d.NextAttemptAt
 	}
-	return []string{formatTime(d.CreatedAt), d.WebhookID, d.EventType, d.ID, d.State, strconv.Itoa(d.Attempts), formatTime(next), orDash(d.ResponseStatus), cmp.Or(d.Error, "-")}
+	return []string{formatTime(d.CreatedAt), webhook, name, d.EventType, d.EventID, d.ID, d.State, strconv.Itoa(d.Attempts), formatTime(next), orDash(d.ResponseStatus), cmp.Or(d.Error, "-")}
 }
 
 func newDeliveriesCommand(db *databaseOptions) *cobra.Command {
@@ -225,12 +256,15 @@ func newDeliveriesCommand(db *databaseOptions) *cobra.Command {
   medilab-webhooks deliveries --state failed --webhook 1 --response-status 5xx --json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return o.read(c, nil, "/webhooks/deliveries", func(_ *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
-				return printItems(c, items, []string{"EVENT TIME", "WEBHOOK", "TYPE", "DELIVERY", "STATE", "ATTEMPTS", "NEXT", "ANSWER", "ERROR"}, shownDelivery.row)
+			return o.read(c, nil, "/webhooks/deliveries", func(a *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
+				whose := newLabels(c, a)
+				heading := []string{"EVENT TIME", "WEBHOOK", "NAME", "TYPE", "EVENT", "DELIVERY", "STATE", "TRIES", "NEXT", "ANSWER", "ERROR"}
+				return printItems(c, items, heading, func(d shownDelivery) []string { return d.row(whose) })
 			})
 		},
 	}
 	o = newListCommand(db, c, deliveryFlags)
+	addIDsFlag(c)
 	completeFlag(c, "state", listOf([]domain.DeliveryState{domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn}))
 	completeFlag(c, "webhook", o.webhookNumbers)
 	return c

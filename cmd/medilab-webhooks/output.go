@@ -2,11 +2,10 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
@@ -51,30 +50,146 @@ func printResult(c *cobra.Command, v any, onTerminal, inPipe string) error {
 	return err
 }
 
-// printList prints items as JSON if that is wanted, else as a table with a row for each.
+// printList prints items as JSON if that is wanted, else as a table with a row for each. On a
+// terminal the table fits in, and shows ids that people do not type with --ids alone.
 func printList[T any](c *cobra.Command, items []T, heading []string, row func(T) []string) error {
+	out := c.OutOrStdout()
 	if wantsJSON(c) {
-		return printJSON(c.OutOrStdout(), append([]T{}, items...)) // never null
+		return printJSON(out, append([]T{}, items...)) // never null
 	}
 	rows := [][]string{heading}
 	for _, item := range items {
 		rows = append(rows, row(item))
 	}
-	return printTable(c.OutOrStdout(), rows)
-}
-
-// printTable prints rows in columns. It holds them all in memory.
-func printTable(out io.Writer, rows [][]string) error {
-	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	for _, row := range rows {
-		for i, cell := range row {
-			row[i] = sanitizeLine(cell)
-		}
-		if _, err := fmt.Fprintln(table, strings.Join(row, "\t")); err != nil {
-			return err
+	if c.Flags().Lookup(idsFlag) != nil && isTerminal(out) && !wantsIDs(c) {
+		for i := range rows {
+			rows[i] = withoutIDs(heading, rows[i])
 		}
 	}
-	return table.Flush()
+	return printColumns(out, rows, terminalWidth(out))
+}
+
+const idsFlag = "ids"
+
+func addIDsFlag(c *cobra.Command) {
+	c.Flags().Bool(idsFlag, false, "show ids: of webhooks instead of their numbers, and of events and deliveries")
+}
+
+func wantsIDs(c *cobra.Command) bool {
+	asked, err := c.Flags().GetBool(idsFlag)
+	return err == nil && asked
+}
+
+// withoutIDs returns the cells of a row that are not below EVENT or DELIVERY.
+func withoutIDs(heading, row []string) (kept []string) {
+	for i, cell := range row {
+		if heading[i] != "EVENT" && heading[i] != "DELIVERY" {
+			kept = append(kept, cell)
+		}
+	}
+	return kept
+}
+
+// printTable prints rows in columns, however wide.
+func printTable(out io.Writer, rows [][]string) error { return printColumns(out, rows, 0) }
+
+// printColumns prints rows in columns, the widest of which are cut until a row has the width;
+// 0: no limit. It holds all rows in memory.
+func printColumns(out io.Writer, rows [][]string, width int) error {
+	for _, row := range rows {
+		for i := range row {
+			row[i] = sanitizeLine(row[i])
+		}
+	}
+	const gap = 2
+	widths := fit(rows, width-gap*(len(rows[0])-1), width > 0)
+	paint := newPaint(out)
+	var b strings.Builder
+	for _, row := range rows {
+		for i, cell := range row {
+			cell = truncate(cell, widths[i])
+			b.WriteString(paint.state(cell))
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// fit returns the widths of columns. When they are limited, and wider than that together, it
+// shortens times, and then makes the widest columns narrower, but none that says nothing when
+// it is cut.
+func fit(rows [][]string, width int, limited bool) []int {
+	widths, used := measure(rows)
+	if !limited || used <= width {
+		return widths
+	}
+	for _, row := range rows {
+		for i := range row {
+			row[i] = shortTime(row[i])
+		}
+	}
+	const least = 6
+	whole := []string{"ID", "EVENT", "DELIVERY", "WEBHOOK", "TIME", "EVENT TIME", "NEXT", "CREATED", "EXPIRES"}
+	for widths, used = measure(rows); used > width; used-- {
+		widest := -1
+		for i, w := range widths {
+			if !slices.Contains(whole, rows[0][i]) && w > least && (widest < 0 || w > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			break
+		}
+		widths[widest]--
+	}
+	return widths
+}
+
+// measure returns the widest cells of columns, and all their widths together.
+func measure(rows [][]string) (widths []int, used int) {
+	widths = make([]int, len(rows[0]))
+	for i := range widths {
+		for _, row := range rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+		used += widths[i]
+	}
+	return widths, used
+}
+
+// shortTime shortens a time that formatTime wrote: to the minute and second of this year, or to
+// the date. Other text stays.
+func shortTime(cell string) string {
+	at, err := time.Parse(timeFormat, cell)
+	switch {
+	case err != nil:
+		return cell
+	case at.Year() == time.Now().UTC().Year():
+		return at.Format("01-02 15:04:05")
+	}
+	return at.Format(time.DateOnly)
+}
+
+// terminalWidth returns how many characters a line of the terminal has; 0: it is none.
+func terminalWidth(out io.Writer) int {
+	f, ok := out.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, _ := term.GetSize(int(f.Fd())) // 0: not a terminal
+	return width
+}
+
+// truncate shortens text to width characters; 0 means no limit.
+func truncate(text string, width int) string {
+	if width <= 0 || utf8.RuneCountInString(text) <= width {
+		return text
+	}
+	return string([]rune(text)[:width-1]) + "…"
 }
 
 // sanitize keeps text of strangers from controlling the terminal.
@@ -97,8 +212,10 @@ func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return t.UTC().Format("2006-01-02T15:04:05Z")
+	return t.UTC().Format(timeFormat)
 }
+
+const timeFormat = "2006-01-02T15:04:05Z"
 
 // progress shows on a terminal how far a command is; elsewhere it shows nothing.
 type progress struct {
@@ -149,6 +266,19 @@ func newPaint(out io.Writer) paint {
 func (p paint) red(s string) string    { return p.in("31", s) }
 func (p paint) green(s string) string  { return p.in("32", s) }
 func (p paint) yellow(s string) string { return p.in("33", s) }
+
+// state colours a cell that is the state of something.
+func (p paint) state(cell string) string {
+	switch cell {
+	case "success", "delivered", "active", "completed":
+		return p.green(cell)
+	case "failed", "cancelled":
+		return p.red(cell)
+	case "pending", "paused", "inactive":
+		return p.yellow(cell)
+	}
+	return cell
+}
 
 func (p paint) in(colour, s string) string {
 	if !p.on || s == "" {

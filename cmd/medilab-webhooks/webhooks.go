@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/domain"
 )
 
 // webhookPath returns the API's path of a webhook, which people name by number or UUID.
@@ -184,8 +186,24 @@ func (a *apiClient) sendFromHere(ctx context.Context, db databaseOptions) error 
 	return nil
 }
 
+// lastCalls returns the newest call about an event to each webhook. It is an addition to an
+// answer: what cannot be read is left out.
+func (a *apiClient) lastCalls(ctx context.Context, event string) map[string]shownCall {
+	const newest = 1000
+	items, _ := a.newest(ctx, "/webhooks/calls", url.Values{"event_id": {event}}, newest)
+	last := map[string]shownCall{}
+	for _, item := range slices.Backward(items) {
+		var call shownCall
+		if json.Unmarshal(item, &call) == nil {
+			last[call.WebhookID] = call
+		}
+	}
+	return last
+}
+
 // shownVerdict is what the table shows of a verdict.
 type shownVerdict struct {
+	WebhookID  string          `json:"webhook_id"`
 	Number     int64           `json:"webhook_number"`
 	Name       string          `json:"webhook_name"`
 	Verdict    string          `json:"verdict"`
@@ -196,12 +214,15 @@ type shownVerdict struct {
 	Reason     string          `json:"reason"`
 }
 
-func (v shownVerdict) row() []string {
+func (v shownVerdict) row(webhook string, last shownCall) []string {
 	why := v.Reason
 	if v.Field != "" {
 		why = strings.TrimSpace(fmt.Sprintf("%s is %s, wanted %s; %s", v.Field, v.Got, v.Want, why))
 	}
-	return []string{strconv.FormatInt(v.Number, 10), v.Name, v.Verdict, v.DeliveryID, strings.TrimSuffix(why, ";")}
+	if last.Error != "" && v.DeliveryID != "" && v.Verdict != string(domain.DeliveryDelivered) {
+		why = fmt.Sprintf("attempt %d: %s", last.Attempt, last.Error)
+	}
+	return []string{webhook, v.Name, v.Verdict, v.DeliveryID, strings.TrimSuffix(why, ";")}
 }
 
 func newExplainCommand(db *databaseOptions) *cobra.Command {
@@ -217,11 +238,22 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 				if err := a.get(c.Context(), "/webhooks/events/"+url.PathEscape(args[0])+"/explain", nil, &page); err != nil {
 					return err
 				}
-				return printItems(c, page.Items, []string{"WEBHOOK", "NAME", "VERDICT", "DELIVERY", "WHY"}, shownVerdict.row)
+				var last map[string]shownCall
+				if !wantsJSON(c) {
+					last = a.lastCalls(c.Context(), args[0])
+				}
+				return printItems(c, page.Items, []string{"WEBHOOK", "NAME", "VERDICT", "DELIVERY", "WHY"}, func(v shownVerdict) []string {
+					webhook := strconv.FormatInt(v.Number, 10)
+					if wantsIDs(c) {
+						webhook = v.WebhookID
+					}
+					return v.row(webhook, last[v.WebhookID])
+				})
 			})
 		},
 	}
 	declare(c, c.Flags(), o.table())
+	addIDsFlag(c)
 	addJSONFlag(c)
 	return c
 }

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// onTerminal returns what a command prints on a terminal of so many columns.
+func (c cli) onTerminal(columns uint16, args ...string) string {
+	c.Helper()
+	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		c.Skipf("no terminals here: %v", err)
+	}
+	defer ours.Close() //nolint:errcheck // of a test
+	fd := int(ours.Fd())
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns})
+	}
+	if err != nil {
+		c.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		c.Fatal(err)
+	}
+	shown := make(chan string)
+	go func() {
+		text, _ := io.ReadAll(ours) // it ends with an error when the terminal is closed
+		shown <- string(text)
+	}()
+	code := run(c.Context(), args, strings.NewReader(""), terminal, io.Discard)
+	if err := terminal.Close(); err != nil || code != 0 {
+		c.Fatalf("%q exits %d: %v", args, code, err)
+	}
+	return strings.ReplaceAll(<-shown, "\r\n", "\n")
+}
+
+// On a terminal a table fits in, names webhooks as people do, and colours what ended badly.
+func TestTablesOnATerminal(t *testing.T) {
+	c := newAPICLI(t, 404)
+	t.Setenv("TERM", "xterm")
+	t.Setenv("NO_COLOR", "")
+	c.run(1, "", "webhooks", "test", "1")
+	c.fold()
+	out := c.onTerminal(80, "calls")
+	c.matches("the calls", out, `TIME +WEBHOOK +NAME +TYPE +TRY +STATUS +ANSWER +MS +ERROR\n\d\d-\d\d \S+ +1 +CRM +patient\S+… +1 +\x1b\[31mfailed\x1b\[0m +404 .*\n`)
+	for line := range strings.Lines(strings.NewReplacer("\x1b[31m", "", "\x1b[0m", "").Replace(out)) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	t.Setenv("NO_COLOR", "1")
+	wide := c.onTerminal(200, "calls", "--ids")
+	c.matches("the ids", wide, `TIME .* EVENT +.*\n\S+Z +\S{36} +CRM +patient\.created +\S{36} +1 +failed +404 .*\n`)
+	event := strings.Fields(strings.Split(wide, "\n")[1])[4]
+	c.matches("why", c.onTerminal(200, "explain", event), `WEBHOOK +NAME +VERDICT +WHY\n1 +CRM +failed +attempt 1: .*404.*\n`)
+}
