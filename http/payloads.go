@@ -9,8 +9,11 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
+// AccessReason is the name of the header in which a caller says why payloads are read.
+const AccessReason = "X-Access-Reason"
+
 // accessReason is the header in which a caller says why payloads are read.
-var accessReason = headerParam{"X-Access-Reason", "why you read what events hold and receivers answer: text in UTF-8, which may be percent-encoded; it goes on record. This server may require it"}
+var accessReason = headerParam{AccessReason, "why you read what events hold and receivers answer: text in UTF-8, which may be percent-encoded; it goes on record. This server may require it"}
 
 // payloadGuard stands between an operation that may show payloads and its answer: it withholds
 // them from a caller without the right, and puts on record that any other reads them.
@@ -46,7 +49,7 @@ func (s *Server) readReason(r *http.Request) (string, error) {
 		reason = decoded
 	}
 	if reason == "" && s.config.ReasonRequired {
-		return "", domain.Invalid(accessReason.name, "is required here: say in this header why you read patients' data")
+		return "", domain.Invalid(accessReason.name, "is required here: say why you read patients' data")
 	}
 	return reason, domain.CheckReason(accessReason.name, reason)
 }

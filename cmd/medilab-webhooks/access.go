@@ -28,6 +28,11 @@ func accessReasonSetting(rule *reasonRule) setting {
 	}
 }
 
+// reasonSetting says why a command shows payloads.
+func reasonSetting(reason *string) setting {
+	return setting{env: "MEDILAB_REASON", flag: "reason", value: reason, usage: "why you read what events hold; it goes on record"}
+}
+
 // reading puts on record, once, that a command shows payloads.
 type reading struct {
 	session  *session

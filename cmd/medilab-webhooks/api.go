@@ -30,6 +30,8 @@ type apiOptions struct {
 	database              *databaseOptions
 	server, token, caFile string
 	eventTypes            string // of this process
+	reason                string // why payloads are read
+	rule                  reasonRule
 }
 
 func (o *apiOptions) table() []setting {
@@ -41,11 +43,17 @@ func (o *apiOptions) table() []setting {
 	}
 }
 
+// readingTable are the settings of a command that shows payloads too.
+func (o *apiOptions) readingTable() []setting {
+	return append(o.table(), reasonSetting(&o.reason), accessReasonSetting(&o.rule))
+}
+
 // apiClient asks an API.
 type apiClient struct {
 	http    *http.Client
 	root    string // with /api/v1
 	token   string
+	reason  string   // see X-Access-Reason
 	session *session // nil: it is on the network
 }
 
@@ -64,10 +72,11 @@ func (o *apiOptions) use(c *cobra.Command, f func(*apiClient) error) error {
 	}
 	return o.database.use(c, func(s *session) error {
 		s.commands.Catalog = catalog
-		client, err := newLocalClient(s)
+		client, err := newLocalClient(s, func(config *api.Config) { config.ReasonRequired = o.rule == reasonRequired })
 		if err != nil {
 			return err
 		}
+		client.reason = o.reason
 		return f(client)
 	})
 }
@@ -97,13 +106,17 @@ func (o *apiOptions) remote() (*apiClient, error) {
 		transport.TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &apiClient{http: &http.Client{Transport: transport, CheckRedirect: stay}, root: root.Scheme + "://" + root.Host + "/api/v1", token: o.token}, nil
+	return &apiClient{http: &http.Client{Transport: transport, CheckRedirect: stay}, root: root.Scheme + "://" + root.Host + "/api/v1", token: o.token, reason: o.reason}, nil
 }
 
 // newLocalClient returns a client that this process answers, with every right.
-func newLocalClient(s *session) (*apiClient, error) {
+func newLocalClient(s *session, with ...func(*api.Config)) (*apiClient, error) {
 	token := rand.Text() + rand.Text()
-	server := api.NewServer(api.Config{Commands: s.commands, Queries: s.queries(), AdminToken: domain.NewSecret(token), AdminActor: caller().Actor})
+	config := api.Config{Commands: s.commands, Queries: s.queries(), AdminToken: domain.NewSecret(token), AdminActor: caller().Actor}
+	for _, change := range with {
+		change(&config)
+	}
+	server := api.NewServer(config)
 	return &apiClient{http: &http.Client{Transport: inProcess{server.Handler()}}, root: "http://localhost/api/v1", token: token, session: s}, nil
 }
 
@@ -157,6 +170,9 @@ func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader,
 	}
 	r.Header.Set("Authorization", "Bearer "+a.token)
 	r.Header.Set("Content-Type", "application/json")
+	if a.reason != "" {
+		r.Header.Set(api.AccessReason, url.PathEscape(a.reason))
+	}
 	response, err := a.http.Do(r)
 	if err != nil {
 		return fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
@@ -189,6 +205,12 @@ func refusedBy(status int, answer []byte) error {
 	}
 	if err := json.Unmarshal(answer, &p); err != nil || p.Title == "" {
 		return fmt.Errorf("the server answered %d; check MEDILAB_SERVER", status)
+	}
+	for i := range p.Errors {
+		if p.Errors[i].Field == api.AccessReason {
+			p.Errors[i].Field = "reason"
+			return wrongFlags(&domain.Error{Fields: p.Errors})
+		}
 	}
 	refused := &domain.Error{Kind: kindsOfStatus[status], Message: cmp.Or(p.Detail, p.Title), Fields: p.Errors}
 	if refused.Kind == domain.KindInvalid {

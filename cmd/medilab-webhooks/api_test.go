@@ -30,7 +30,7 @@ type apiCLI struct {
 	ca     string
 }
 
-func newAPICLI(t *testing.T, status int) apiCLI {
+func newAPICLI(t *testing.T, status int, with ...func(*api.Config)) apiCLI {
 	t.Helper()
 	c := apiCLI{cli: newCLI(t)}
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
@@ -59,7 +59,11 @@ func newAPICLI(t *testing.T, status int) apiCLI {
 	if err != nil || made.Number != 1 {
 		t.Fatalf("made %+v, %v", made, err)
 	}
-	front := api.NewServer(api.Config{Commands: s.commands, Queries: s.queries(), AdminToken: domain.NewSecret(remoteToken)})
+	config := api.Config{Commands: s.commands, Queries: s.queries(), AdminToken: domain.NewSecret(remoteToken)}
+	for _, change := range with {
+		change(&config)
+	}
+	front := api.NewServer(config)
 	server := httptest.NewTLSServer(front.Handler())
 	t.Cleanup(server.Close)
 	c.server, c.ca = server.URL, filepath.Join(t.TempDir(), "ca.pem")
@@ -173,5 +177,29 @@ func TestCallsAreFollowed(t *testing.T) {
 	interrupt()
 	if code := <-ended; code != 0 || followed.Scan() {
 		t.Errorf("it ends with %d, after %q: %s", code, followed.Text(), &notes)
+	}
+}
+
+// Where a reason is required, a command that reads payloads takes it from its flag or the
+// environment, and it is on record.
+func TestReasonsOfReaders(t *testing.T) {
+	c := newAPICLI(t, 200, func(config *api.Config) { config.ReasonRequired = true })
+	t.Setenv("MEDILAB_ACCESS_REASON", "required")
+	id, _ := c.run(0, "", "emit", "patient.created", `{"n":1}`)
+	id = strings.TrimSpace(id)
+	c.fold()
+	for _, command := range []string{"explain " + id, "webhooks test 1", "backtest 1"} {
+		args := strings.Fields(command)
+		c.both(2, args...)
+		_, notes := c.run(2, "", args...)
+		c.matches("the refusal", notes, "medilab-webhooks: --reason is required here: say why .*\n")
+		c.run(0, "", append(args, "--reason", "жалоба 17", "--server", c.server, "--token", remoteToken, "--ca-file", c.ca)...)
+	}
+	t.Setenv("MEDILAB_REASON", "жалоба 18")
+	c.run(0, "", "webhooks", "test", "1")
+	c.both(0, "calls")
+	log, _ := c.run(0, "", "audit", "log", "--type", "data.read", "--format", "ndjson")
+	if strings.Count(log, `"reason":"жалоба 17"`) != 1 || strings.Count(log, `"reason":"жалоба 18"`) != 1 {
+		t.Errorf("the log has %s", log)
 	}
 }

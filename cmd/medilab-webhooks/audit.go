@@ -76,8 +76,7 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&o.format, "format", "table", "table (cut lines) or ndjson (all data)")
 	completeFlag(c, "webhook", (&apiOptions{database: db}).webhookNumbers)
 	f.Bool("json", false, "the same as --format ndjson")
-	f.StringVar(&o.reason, "reason", "", "why you read what events hold; it goes on record")
-	declare(c, f, []setting{accessReasonSetting(&o.rule)})
+	declare(c, f, []setting{reasonSetting(&o.reason), accessReasonSetting(&o.rule)})
 	return c
 }
 

@@ -59,9 +59,10 @@ func showKey(k vault.Key) shownKey {
 
 func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the keys' ids, oldest first; never the keys",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the keys' ids, oldest first; never the keys",
+		Example: "  medilab-webhooks keys list --json",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			keys, err := open()
 			if err != nil {
@@ -81,8 +82,9 @@ func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
 func newKeysRotateCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
 	var stage bool
 	c := &cobra.Command{
-		Use:   "rotate",
-		Short: "Add a key that encrypts from now on, and re-encrypt stored secrets with it",
+		Use:     "rotate",
+		Short:   "Add a key that encrypts from now on, and re-encrypt stored secrets with it",
+		Example: "  medilab-webhooks keys rotate",
 		Long: `Add a key that encrypts from now on, and re-encrypt stored secrets with it.
 
 Running servers notice the replaced file by themselves. The old keys stay in the file: the log,
@@ -127,9 +129,10 @@ to the others, and then rotate on the first and copy again. No machine meets a k
 
 func newKeysRewrapCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:   "rewrap",
-		Short: "Re-encrypt stored secrets with the newest key, as rotate does; resumes where it was cut off",
-		Args:  cobra.NoArgs,
+		Use:     "rewrap",
+		Short:   "Re-encrypt stored secrets with the newest key, as rotate does; resumes where it was cut off",
+		Example: "  medilab-webhooks keys rewrap",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			keys, err := open()
 			if err != nil {

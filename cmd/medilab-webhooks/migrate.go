@@ -13,9 +13,10 @@ import (
 func newMigrateCommand(db *databaseOptions) *cobra.Command {
 	var eventTypes string
 	c := &cobra.Command{
-		Use:   "migrate",
-		Short: "Bring the database's tables up to date",
-		Args:  cobra.NoArgs,
+		Use:     "migrate",
+		Short:   "Bring the database's tables up to date",
+		Example: "  medilab-webhooks migrate --database-url postgres://medilab@db.clinic.example/medilab",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			catalog, err := loadCatalog(eventTypes)
 			if err != nil {

@@ -27,9 +27,10 @@ func (s *session) queries() *projections.Projections {
 
 func newProjectionsListCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "Show how far each read model has followed the log",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "Show how far each read model has followed the log",
+		Example: "  medilab-webhooks projections list",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return db.use(c, func(s *session) error {
 				list, err := s.queries().List(c.Context())

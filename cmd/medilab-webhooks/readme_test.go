@@ -63,7 +63,7 @@ func TestReadmeNamesEverySetting(t *testing.T) {
 		}
 	}
 	declared := map[string]bool{}
-	for _, s := range slices.Concat(new(databaseOptions).table(), new(settings).table(), new(apiOptions).table()) {
+	for _, s := range slices.Concat(new(databaseOptions).table(), new(settings).table(), new(apiOptions).readingTable()) {
 		declared[s.env] = true
 	}
 	if !maps.Equal(declared, read) {

@@ -35,7 +35,9 @@ func newServeCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the API, the admin panel, the saga and the projections",
-		Args:  cobra.NoArgs,
+		Example: `  medilab-webhooks serve
+  medilab-webhooks serve --addr :8000 --roles api --database-url postgres://medilab@db.clinic.example/medilab`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s.database = *db
 			if err := s.resolve(c.ErrOrStderr()); err != nil {

@@ -105,9 +105,10 @@ func wrongFlags(err error) error {
 
 func newTokenListCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the tokens, without the tokens themselves",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the tokens, without the tokens themselves",
+		Example: "  medilab-webhooks token list --json",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return db.use(c, func(s *session) error {
 				now := s.log.Clock().Now()
@@ -137,9 +138,10 @@ func (t shownToken) row() []string {
 
 func newTokenRevokeCommand(db *databaseOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:   "revoke ID",
-		Short: "End a token for good",
-		Args:  cobra.ExactArgs(1),
+		Use:     "revoke ID",
+		Short:   "End a token for good",
+		Example: "  medilab-webhooks token revoke 0198f0a0-0000-7000-8000-000000000001",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := uuid.Parse(args[0])
 			if err != nil {

@@ -17,9 +17,10 @@ const maxProblems = 1000
 func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 	var anchors string
 	c := &cobra.Command{
-		Use:   "verify",
-		Short: "Check the whole log: gaps, seals, versions, decoding, read models, the queue",
-		Args:  cobra.NoArgs,
+		Use:     "verify",
+		Short:   "Check the whole log: gaps, seals, versions, decoding, read models, the queue",
+		Example: "  medilab-webhooks audit verify --anchor anchor.json",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return db.use(c, func(s *session) error {
 				head, err := s.log.Head(c.Context())

@@ -49,7 +49,9 @@ func (w shownWebhook) row() []string {
 }
 
 func newWebhooksListCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the webhooks, newest first", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "list", Short: "List the webhooks, newest first", Args: cobra.NoArgs,
+		Example: `  medilab-webhooks webhooks list --status active --search crm
+  medilab-webhooks webhooks list --type patient.created --json`}
 	o := newListCommand(db, c, []filterFlag{{"status", "status", "that are active or inactive"}, eventTypeFlag, {"search", "q", "whose name, description or URL has this"}})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		return o.read(c, nil, "/webhooks", func(_ *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
@@ -62,7 +64,8 @@ func newWebhooksListCommand(db *databaseOptions) *cobra.Command {
 func newWebhooksShowCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
-		Use: "show WEBHOOK", Short: "Show all of a webhook", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
+		Example: "  medilab-webhooks webhooks show 1",
+		Use:     "show WEBHOOK", Short: "Show all of a webhook", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
 		RunE: func(c *cobra.Command, args []string) error {
 			path, err := webhookPath(args[0], "")
 			if err != nil {
@@ -116,7 +119,8 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	var eventType, data string
 	c := &cobra.Command{
-		Use: "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
+		Example: `  medilab-webhooks webhooks test 1 --type visit.created --data '{"visit_id": 7}'`,
+		Use:     "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
 		Long: `Make one call to a webhook's receiver, at once and whatever its filters, and show the answer. Without
 --server the call goes out from here, by the settings of serve in the environment.`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -144,7 +148,7 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 	}
 	c.Flags().StringVar(&eventType, "type", "patient.created", "event type of the call")
 	c.Flags().StringVar(&data, "data", "{}", "its event_data")
-	declare(c, c.Flags(), o.table())
+	declare(c, c.Flags(), o.readingTable())
 	completeFlag(c, "type", o.listOfTypes)
 	addJSONFlag(c)
 	return c
@@ -228,7 +232,8 @@ func (v shownVerdict) row(webhook string, last shownCall) []string {
 func newExplainCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
-		Use: "explain EVENT", Short: "Say why each webhook got an event, or did not", Args: cobra.ExactArgs(1),
+		Example: `  medilab-webhooks explain 0198f0a0-0000-7000-8000-000000000001`,
+		Use:     "explain EVENT", Short: "Say why each webhook got an event, or did not", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if uuid.Validate(args[0]) != nil {
 				return usageError{errors.New("EVENT must be an event's UUID, as `medilab-webhooks emit` prints it")}
@@ -252,7 +257,7 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 			})
 		},
 	}
-	declare(c, c.Flags(), o.table())
+	declare(c, c.Flags(), o.readingTable())
 	addIDsFlag(c)
 	addJSONFlag(c)
 	return c
@@ -297,7 +302,7 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&filters, "filters", "", "filters that it would have, as JSON; null: none")
 	f.StringVar(&from, "from", "", "history at this time or later: RFC 3339, or a date (UTC)")
 	f.StringVar(&to, "to", "", "history before this time")
-	declare(c, f, o.table())
+	declare(c, f, o.readingTable())
 	completeFlag(c, "events", o.listOfTypes)
 	addJSONFlag(c)
 	return c
