@@ -52,3 +52,26 @@ func words(line string) (list []string) {
 	}
 	return list
 }
+
+// What a shell completes comes from the database, or from the server that a command asks.
+func TestCompletionOfWebhooksAndTypes(t *testing.T) {
+	c := newAPICLI(t, 200)
+	for _, where := range [][]string{nil, {"--server", c.server, "--token", remoteToken, "--ca-file", c.ca}} {
+		for line, want := range map[string]string{
+			"webhooks show|": "1\tCRM\n", "calls|": "1\tCRM\n", "replay list|": "1\tCRM\n", "deliveries --webhook|": "1\tCRM\n", "replay start|": "1\tCRM\n",
+			"calls --type|": "patient.created\n", "replay start 1 --types|visit.created,": "visit.created,patient.created\n", "backtest 1 --events|": "patient.created\n",
+			"webhooks list --type|": "patient.created\n", "webhooks test 1 --type|": "patient.created\n",
+		} {
+			before, typed, _ := strings.Cut(line, "|")
+			args := strings.Fields(before)
+			at := len(args)
+			if strings.HasPrefix(args[at-1], "--") {
+				at-- // the flag stands before what is completed
+			}
+			args = append(append(append([]string{"__complete"}, args[:at]...), where...), append(args[at:], typed)...)
+			if out, _ := c.run(0, "", args...); !strings.Contains(out, want) {
+				t.Errorf("%q completes %s", args, out)
+			}
+		}
+	}
+}
