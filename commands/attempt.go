@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"slices"
@@ -52,18 +53,24 @@ type Decrypter interface {
 	Decrypt(webhook domain.WebhookID, field string, encrypted domain.Sealed) (string, error)
 }
 
-// SecretField and HeaderField name the fields that are sealed: what is sealed
+// SecretField, HeaderField and AuthField name the fields that are sealed: what is sealed
 // for one opens for no other.
 const SecretField = "secret"
+
+// AuthField is the sealed field of a secret of credentials.
+func AuthField(name string) string { return "auth." + name }
 
 // HeaderField is the sealed field of a header's value.
 func HeaderField(name string) string { return "headers." + strings.ToLower(name) }
 
 // Attempter makes the one attempt that deliveries, tests and alerts all are.
 type Attempter struct {
-	Sender    Sender
-	Decrypter Decrypter
-	Clock     *eventstore.Clock
+	Sender Sender
+	// WithCertificate returns a sender that presents the client certificate, over
+	// connections that it shares with no other.
+	WithCertificate func(tls.Certificate) Sender
+	Decrypter       Decrypter
+	Clock           *eventstore.Clock
 
 	mu    sync.RWMutex
 	ready map[domain.WebhookID]*prepared
@@ -78,7 +85,8 @@ type prepared struct {
 	fields  *domain.Selection
 	timeout time.Duration
 	redact  redactor
-	traces  bool // the webhook's own headers have a traceparent
+	access  *access // nil: calls do not say who makes them
+	traces  bool    // the webhook's own headers have a traceparent
 }
 
 // Attempt is what one attempt sends: an event, or a batch.
@@ -127,22 +135,34 @@ func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, domain.B
 		call.Outcome, call.Error = domain.LacksKey, "nothing was sent: "+err.Error()
 		return call, domain.Backoff{}
 	}
+	by, failed := ready.grant(ctx, a.Sender)
+	if failed.Outcome != "" {
+		call.Outcome, call.Error, call.Duration = failed.Outcome, failed.Error, failed.Duration.Microseconds()
+		return call, domain.Backoff{}
+	}
+	if by.token != "" { // which may have taken its time
+		now = a.Clock.Now()
+		call.StartedAt = now
+	}
 	at.Fields = ready.fields
 	body, header := Compose(at, now, ready.signer(*w, now))
 	if ready.traces {
 		header = slices.DeleteFunc(header, isTraceparent)
 	}
-	answer := a.Sender.Send(ctx, Outgoing{
-		URL: w.URL, Header: append(header, ready.header...), Body: body, Timeout: ready.timeout, Fresh: at.Number > 1, Allowed: at.Allowed,
+	answer := by.sender.Send(ctx, Outgoing{
+		URL: w.URL, Header: append(append(header, ready.header...), by.header...), Body: body, Timeout: by.timeout, Fresh: at.Number > 1, Allowed: at.Allowed,
 	})
-	if !answer.Outcome.IsLack() {
+	if by.token != "" && answer.Status == http.StatusUnauthorized {
+		ready.access.drop(by.token)
+	}
+	if answer.Outcome.WasSent() {
 		sum := sha256.Sum256(body)
 		call.BodyHash = sum[:]
 	}
 	call.Duration = answer.Duration.Microseconds()
-	call.Outcome, call.Error, call.Status = answer.Outcome, string(ready.redact.body([]byte(answer.Error), false)), answer.Status
+	call.Outcome, call.Error, call.Status = answer.Outcome, string(by.redact.body([]byte(answer.Error), false)), answer.Status
 	answered := keptHeader(answer.Header)
-	call.Header, call.Body, call.Truncated = ready.redact.header(answered), ready.redact.answer(answered, answer.Body, answer.Truncated), answer.Truncated
+	call.Header, call.Body, call.Truncated = by.redact.header(answered), by.redact.answer(answered, answer.Body, answer.Truncated), answer.Truncated
 	return call, backoffOf(answer, a.Clock.Now())
 }
 
@@ -216,6 +236,7 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	if ready != nil && ready.version == w.Version {
 		return ready, nil
 	}
+	before := ready
 	ready = &prepared{version: w.Version, timeout: time.Duration(w.Timeout) * time.Second, fields: domain.NewSelection(w.Fields)}
 	var err error
 	if ready.current, err = a.key(w.ID, w.Secret, &ready.redact); err != nil {
@@ -241,6 +262,9 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 		}
 	}
 	ready.traces = slices.ContainsFunc(ready.header, isTraceparent)
+	if ready.access, err = a.access(w, before); err != nil {
+		return nil, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ready == nil {

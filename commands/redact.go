@@ -19,6 +19,13 @@ type redactor struct {
 	lower   [][]byte // the same in lower case
 }
 
+// with returns a redactor that masks the text too.
+func (r *redactor) with(text string) *redactor {
+	more := redactor{secrets: slices.Clone(r.secrets)}
+	more.add(text)
+	return &more
+}
+
 // leastUnmistakable is how long a text must be to be masked within a word too: shorter ones
 // stand there by chance.
 const leastUnmistakable = 8

@@ -66,6 +66,11 @@ func (d *Directory) Decrypts(keys Decrypter) bool {
 	none := true
 	for _, w := range d.Webhooks() {
 		stored := map[string]domain.Sealed{SecretField: w.Secret}
+		if w.Auth != nil {
+			for _, s := range w.Auth.Secrets() {
+				stored[AuthField(s.Name)] = *s.Value
+			}
+		}
 		for _, h := range w.Headers {
 			stored[HeaderField(h.Name)] = h.Value
 		}
@@ -117,6 +122,13 @@ func (c *Commands) resealed(w domain.Webhook) (change domain.WebhookResealed, ch
 		change.Headers = append(change.Headers, domain.SealedHeader{Name: h.Name, Value: again(HeaderField(h.Name), h.Value)})
 	}
 	change.Secret = again(SecretField, w.Secret)
+	if w.Auth != nil {
+		auth := *w.Auth
+		for _, s := range auth.Secrets() {
+			*s.Value = again(AuthField(s.Name), *s.Value)
+		}
+		change.Auth = &auth
+	}
 	for i, previous := range w.Previous {
 		if sealed := again(SecretField, previous.Secret); i == 0 {
 			change.PreviousSecret = sealed

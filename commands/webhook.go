@@ -118,9 +118,50 @@ func (c *Commands) seal(id domain.WebhookID, stored domain.Webhook, asked domain
 	if err := domain.CheckFields(refused); err != nil {
 		return domain.Sealing{}, err
 	}
+	if err := asked.CheckAuthHeader(stored); err != nil {
+		return domain.Sealing{}, err
+	}
 	var err error
+	if sealing.Auth, err = c.sealAuth(id, stored, asked.Auth()); err != nil {
+		return domain.Sealing{}, err
+	}
 	sealing.Secret, err = c.sealChanged(id, SecretField, stored.Secret, asked.Secret().Reveal())
 	return sealing, err
+}
+
+// sealAuth encrypts the secrets of credentials. One that is the mask keeps what is stored.
+// A certificate of which a part is new is checked whole.
+func (c *Commands) sealAuth(id domain.WebhookID, stored domain.Webhook, asked domain.AuthSpec) (domain.Auth, error) {
+	sealed := domain.Auth{Type: asked.Type, TokenURL: asked.TokenURL, ClientID: asked.ClientID, Scope: asked.Scope}
+	if sealed == (domain.Auth{}) {
+		return sealed, nil
+	}
+	was := domain.Auth{Type: asked.Type}
+	if stored.Auth != nil && stored.Auth.Type == asked.Type {
+		was = *stored.Auth
+	}
+	changed := false
+	for i, s := range asked.Secrets() {
+		is, to, field := *was.Secrets()[i].Value, sealed.Secrets()[i].Value, AuthField(s.Name)
+		if *to = is; s.Value.Reveal() == domain.Masked {
+			text, err := c.Vault.Decrypt(id, field, is)
+			if err != nil || is == "" {
+				return sealed, domain.Invalid(field, "has the mask for a value, and no value is stored that could be kept; give the value itself")
+			}
+			*s.Value = domain.NewSecret(text)
+			continue
+		}
+		var err error
+		if *to, err = c.sealChanged(id, field, is, s.Value.Reveal()); err != nil {
+			return sealed, err
+		}
+		changed = changed || *to != is
+	}
+	if asked.Type != domain.AuthCertificate || !changed {
+		return sealed, nil
+	}
+	_, refused := domain.ParseCertificate(asked.Certificate.Reveal(), asked.PrivateKey.Reveal(), c.Log.Clock().Now())
+	return sealed, domain.CheckFields(refused)
 }
 
 func storedHeader(w domain.Webhook, name string) domain.Sealed {

@@ -19,6 +19,7 @@ const (
 	HeaderStandardTimestamp = "webhook-timestamp"
 	HeaderStandardSignature = "webhook-signature"
 	HeaderTraceparent       = "traceparent"
+	HeaderAuthorization     = "Authorization" // of webhooks with auth of the type oauth2
 )
 
 // UserAgent is how the service names itself to receivers (the guide's section "Заголовки").

@@ -158,6 +158,13 @@ var goldenChanges = []Change{
 	WebhookChanged{MaxConcurrent: ptr(0), RateLimit: ptr(12.5)},
 	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "strict", Events: []string{"*"}, PayloadVersion: PayloadV1, AutoDeactivateAfter: 86400},
 	WebhookChanged{AutoDeactivateAfter: ptr(0)},
+	WebhookRegistered{
+		ID: goldenWebhook, Number: 1, Name: "oauth2", Events: []string{"*"}, PayloadVersion: PayloadV1,
+		Auth: &Auth{Type: AuthOAuth2, TokenURL: "https://login.example/token", ClientID: "crm", ClientSecret: "c2VhbGVk", Scope: "calls.write"},
+	},
+	WebhookChanged{Auth: &Auth{}},
+	WebhookChanged{Auth: &Auth{Type: AuthCertificate, Certificate: "c2VhbGVk", PrivateKey: "c2VhbGVkIHRvbw=="}},
+	WebhookResealed{Headers: []SealedHeader{}, Auth: &Auth{Type: AuthOAuth2, TokenURL: "https://login.example/token", ClientID: "crm", ClientSecret: "c2VhbGVk"}},
 }
 
 func orderedCall() Call {

@@ -27,6 +27,13 @@ var lackTexts = map[Outcome]string{
 // IsLack reports whether the call was not made because this server lacked something.
 func (o Outcome) IsLack() bool { return lackTexts[o] != "" }
 
+// OutcomeAuthFailed: nothing was sent, as the webhook's token server gave no access token.
+// Unlike a lack, it is a failure of the receiver's side.
+const OutcomeAuthFailed Outcome = "auth_failed"
+
+// WasSent reports whether the receiver may have been called.
+func (o Outcome) WasSent() bool { return o != OutcomeAuthFailed && !o.IsLack() }
+
 // NodeLack is what a node lacks for its calls.
 type NodeLack struct {
 	Node  string  `json:"node"`

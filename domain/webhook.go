@@ -76,6 +76,7 @@ type Webhook struct {
 	RateLimit      float64        // calls a second, of all nodes; 0: no limit
 	Fields         []string       // paths of event_data that are sent; nil: all of it
 	Recipient      *DataRecipient // nil: not said
+	Auth           *Auth          // nil: calls do not say who makes them
 	Active         bool
 	Deleted        bool
 	Version        int64 // how many changes its stream holds
@@ -114,6 +115,7 @@ type WebhookRegistered struct {
 	RateLimit      float64         `json:"rate_limit,omitempty"`
 	Fields         []string        `json:"fields,omitempty"`
 	Recipient      *DataRecipient  `json:"recipient,omitempty"`
+	Auth           *Auth           `json:"auth,omitempty"`
 	Active         bool            `json:"is_active"`
 
 	AutoDeactivateAfter int `json:"auto_deactivate_after,omitempty"`
@@ -142,6 +144,7 @@ type WebhookChanged struct {
 	RateLimit      *float64         `json:"rate_limit,omitempty"`     // 0: cleared
 	Fields         *[]string        `json:"fields,omitempty"`         // []: cleared
 	Recipient      *DataRecipient   `json:"recipient,omitempty"`      // zero: cleared
+	Auth           *Auth            `json:"auth,omitempty"`           // zero: cleared
 
 	AutoDeactivateAfter *int `json:"auto_deactivate_after,omitempty"` // 0: cleared
 }
@@ -181,6 +184,7 @@ type WebhookResealed struct {
 	Secret         Sealed         `json:"secret,omitempty"`
 	PreviousSecret Sealed         `json:"previous_secret,omitempty"` // the newest
 	OlderSecrets   []Sealed       `json:"older_secrets,omitempty"`   // and those before it
+	Auth           *Auth          `json:"auth,omitempty"`
 }
 
 // The stored names.
@@ -207,7 +211,7 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 			Filters: clearedFilters(c.Filters), Batch: cleared(c.Batch), PayloadVersion: c.PayloadVersion,
 			OrderBy: c.OrderBy, OrderOnFailure: cmp.Or(c.OrderOnFailure, OrderSkip), SequenceSince: numberedSince(0, c.Sequence, w.Version+1),
 			MaxConcurrent: c.MaxConcurrent, RateLimit: c.RateLimit,
-			Fields: c.Fields, Recipient: c.Recipient, AutoDeactivateAfter: c.AutoDeactivateAfter,
+			Fields: c.Fields, Recipient: c.Recipient, Auth: cleared(c.Auth), AutoDeactivateAfter: c.AutoDeactivateAfter,
 			Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
 		}
 	case WebhookChanged:
@@ -226,6 +230,9 @@ func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 		w.Secret, w.PublicKey = c.Secret, c.PublicKey
 	case WebhookResealed:
 		w.Headers, w.Secret, w.Previous = c.Headers, c.Secret, slices.Clone(w.Previous)
+		if c.Auth != nil {
+			w.Auth = c.Auth
+		}
 		for i, again := range append([]Sealed{c.PreviousSecret}, c.OlderSecrets...) {
 			if i < len(w.Previous) && again != "" {
 				w.Previous[i].Secret = again
@@ -282,6 +289,9 @@ func (w Webhook) with(c WebhookChanged) Webhook {
 	if c.Recipient != nil {
 		w.Recipient = cleared(c.Recipient)
 	}
+	if c.Auth != nil {
+		w.Auth = cleared(c.Auth)
+	}
 	return w
 }
 
@@ -336,7 +346,7 @@ func DecideRegister(id WebhookID, number int64, asked ApprovedSpec, sealing Seal
 		Batch: cleared(valueOf(s.Batch)), PayloadVersion: s.PayloadVersion.or(PayloadV1),
 		OrderBy: s.OrderBy.or(""), OrderOnFailure: s.OrderOnFailure.or(""), Sequence: s.Sequence.or(false),
 		MaxConcurrent: s.MaxConcurrent.or(0), RateLimit: s.RateLimit.or(0),
-		Fields: clearedList(s.Fields.or(nil)), Recipient: cleared(valueOf(s.Recipient)), AutoDeactivateAfter: s.AutoDeactivateAfter.or(0),
+		Fields: clearedList(s.Fields.or(nil)), Recipient: cleared(valueOf(s.Recipient)), Auth: cleared(&sealing.Auth), AutoDeactivateAfter: s.AutoDeactivateAfter.or(0),
 		Active: s.Active.or(true),
 	}
 }
@@ -381,6 +391,9 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 	change(&c.Fields, s.Fields, []string{}, append([]string{}, w.Fields...))
 	if recipient := valueOf(s.Recipient); s.Recipient.Given && !reflect.DeepEqual(cleared(recipient), w.Recipient) {
 		c.Recipient = recipient
+	}
+	if s.Auth.Given && !reflect.DeepEqual(cleared(&sealing.Auth), w.Auth) {
+		c.Auth = &sealing.Auth
 	}
 
 	var changes []Change

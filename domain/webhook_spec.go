@@ -58,6 +58,7 @@ type WebhookSpec struct {
 	RateLimit      Asked[float64]
 	Fields         Asked[[]string]
 	Recipient      Asked[DataRecipient]
+	Auth           Asked[AuthSpec] // a secret that is Masked keeps what is stored
 	Active         Asked[bool]
 
 	AutoDeactivateAfter Asked[int] // seconds
@@ -75,11 +76,15 @@ func (a ApprovedSpec) Headers() []Header { return a.spec.Headers.or(nil) }
 // Secret returns the requested secret; zero if none.
 func (a ApprovedSpec) Secret() Secret { return a.spec.Secret.or(Secret{}) }
 
+// Auth returns the requested credentials, in clear; zero if none.
+func (a ApprovedSpec) Auth() AuthSpec { return a.spec.Auth.or(AuthSpec{}) }
+
 // Sealing holds the encrypted secrets of an ApprovedSpec. Values that do not change must
 // be the stored ones: encrypting the same text again makes another ciphertext.
 type Sealing struct {
 	Headers []SealedHeader
 	Secret  Sealed
+	Auth    Auth // zero: none
 }
 
 // Range is the values that a number of a webhook may have (contract section 2).
@@ -111,6 +116,7 @@ const MaxNameLength = 200
 const (
 	cannotBeNull = "cannot be null"
 	isRequired   = "is required"
+	hasMask      = "has the mask for a value; give the value itself"
 )
 
 // CheckSpec checks a request by the rules of contract section 2, and names all fields that
@@ -167,6 +173,9 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	}
 	if spec.Recipient.set() {
 		c.recipient(spec.Recipient.Value)
+	}
+	if spec.Auth.set() {
+		c.auth(spec.Auth.Value)
 	}
 	if spec.Active.Null {
 		c.add(FieldError{"is_active", cannotBeNull})
@@ -249,7 +258,7 @@ func (c *specCheck) within(field string, n int, allowed Range) {
 func (c *specCheck) noMasks(headers []Header) {
 	for _, h := range headers {
 		if h.Value == Masked {
-			c.add(FieldError{"headers." + strictjson.Shorten(h.Name, 100), "has the mask for a value; give the value itself"})
+			c.add(FieldError{"headers." + strictjson.Shorten(h.Name, 100), hasMask})
 		}
 	}
 }

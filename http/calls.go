@@ -124,7 +124,7 @@ func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id d
 			v.ResponseBytes = call.Record.Body
 		}
 	}
-	if call.Record.StartedAt.IsZero() || call.Record.Outcome.IsLack() {
+	if call.Record.StartedAt.IsZero() || !call.Record.Outcome.WasSent() {
 		return v, nil // a crash cut it off, so it is unknown when it was made; or it was not
 	}
 	return v, s.addSent(ctx, &v)
@@ -180,6 +180,9 @@ func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
 	}
 	for _, h := range w.Headers {
 		v.RequestHeaders[h.Name] = domain.Masked
+	}
+	if w.Auth != nil && w.Auth.Type == domain.AuthOAuth2 {
+		v.RequestHeaders[domain.HeaderAuthorization] = domain.Masked
 	}
 	return nil
 }

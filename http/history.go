@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"slices"
 
 	"github.com/medilab/webhooks/domain"
@@ -92,11 +93,12 @@ func changesOf(e projections.HistoryEntry) []fieldChangeView {
 		was = nil
 	}
 	for _, f := range webhookFields {
-		if f.name != "headers" && f.name != "secret" {
+		if f.name != "headers" && f.name != "secret" && f.name != "auth" {
 			add(f.name, was[f.name], became[f.name], registered || !bytes.Equal(was[f.name], became[f.name]))
 		}
 	}
 	add("headers", viewOf(e.Before).Headers, viewOf(e.After).Headers, !slices.Equal(e.Before.Headers, e.After.Headers))
+	add("auth", viewOf(e.Before).Auth, viewOf(e.After).Auth, !reflect.DeepEqual(e.Before.Auth, e.After.Auth))
 	add("secret", masked(e.Before.Secret), masked(e.After.Secret), e.Before.Secret != e.After.Secret)
 	add("deleted", e.Before.Deleted, e.After.Deleted, e.Before.Deleted != e.After.Deleted)
 	return changes

@@ -44,6 +44,8 @@ var special = map[reflect.Type]schema{
 	reflect.TypeFor[[]byte]():             {"type": "string", "contentEncoding": "base64"},
 	reflect.TypeFor[projections.Cursor](): {"type": []string{"string", "null"}},
 
+	reflect.TypeFor[domain.Auth](): auth.schema(),
+
 	reflect.TypeFor[domain.PayloadVersion]():  enum(domain.PayloadV1, domain.PayloadV2, domain.PayloadCloudEvents),
 	reflect.TypeFor[domain.OrderOnFailure]():  enum(domain.OrderSkip, domain.OrderBlock),
 	reflect.TypeFor[domain.DeliveryState]():   enum(domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn),

@@ -3,6 +3,7 @@ package http_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -113,7 +114,7 @@ func newServiceOn(t testing.TB, database string) *service {
 	s := &service{t: t, token: adminToken, log: log, pool: pool, saga: deliveries, queries: queries, commands: &commands.Commands{
 		Queue: saga.Queue{Pool: pool},
 		Log:   log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
-		Attempter: &commands.Attempter{Sender: outgoing{client}, Decrypter: keys, Clock: log.Clock()},
+		Attempter: &commands.Attempter{Sender: outgoing{client}, WithCertificate: outgoing{client}.WithCertificate, Decrypter: keys, Clock: log.Clock()},
 		Failed:    queries,
 	}}
 	signer, _ := receipts.Open(t.Context(), pool, keys) // none where another process has the key and this one lacks its keyset
@@ -195,6 +196,10 @@ func (s *service) settled() {
 
 // outgoing makes the sender what commands call with.
 type outgoing struct{ *sender.Client }
+
+func (o outgoing) WithCertificate(certificate tls.Certificate) commands.Sender {
+	return outgoing{o.Client.WithCertificate(certificate)}
+}
 
 func (o outgoing) Send(ctx context.Context, call commands.Outgoing) commands.Answer {
 	header := make([]sender.Field, len(call.Header))

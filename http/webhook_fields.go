@@ -72,6 +72,9 @@ var webhookFields = []field[domain.WebhookSpec]{
 	}),
 	asked("recipient", jsonRecipient, func(w *domain.WebhookSpec) *domain.Asked[domain.DataRecipient] { return &w.Recipient },
 		schema{"description": "who receives the data, for those who account for it"}),
+	asked("auth", jsonAuth, func(w *domain.WebhookSpec) *domain.Asked[domain.AuthSpec] { return &w.Auth }, schema{
+		"description": fmt.Sprintf("who makes the calls: an access token for client credentials, or a client certificate; answers show %q for secrets, and sending that keeps what is stored", domain.Masked),
+	}),
 	asked("auto_deactivate_after", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.AutoDeactivateAfter },
 		within(domain.AutoDeactivateRange, "seconds of nothing but failures, of ten calls at least, after which the system deactivates the webhook; null: never")),
 	asked("is_active", jsonBool, func(w *domain.WebhookSpec) *domain.Asked[bool] { return &w.Active },
@@ -143,6 +146,27 @@ var jsonRecipient = jsonType[domain.DataRecipient]{recipient.schema(), func(raw 
 	return r, faults(refused).within(".")
 }}
 
+var auth = object[domain.AuthSpec]{fields: []field[domain.AuthSpec]{
+	plain("type", textType[domain.AuthType](), func(a *domain.AuthSpec) *domain.AuthType { return &a.Type },
+		schema{"enum": []any{domain.AuthOAuth2, domain.AuthCertificate}}).must(),
+	plain("token_url", jsonText, func(a *domain.AuthSpec) *string { return &a.TokenURL }, schema{"description": "of oauth2: called as receivers are"}),
+	plain("client_id", jsonText, func(a *domain.AuthSpec) *string { return &a.ClientID }, schema{"description": "of oauth2"}),
+	plain("client_secret", jsonSecret, func(a *domain.AuthSpec) *domain.Secret { return &a.ClientSecret }, schema{"description": "of oauth2"}),
+	plain("scope", jsonText, func(a *domain.AuthSpec) *string { return &a.Scope }, schema{"description": "of oauth2, if the token server wants one"}),
+	plain("certificate", jsonSecret, func(a *domain.AuthSpec) *domain.Secret { return &a.Certificate },
+		schema{"description": "of certificate: PEM, the client's own first, then those that lead to its authority"}),
+	plain("private_key", jsonSecret, func(a *domain.AuthSpec) *domain.Secret { return &a.PrivateKey },
+		schema{"description": "of certificate: PEM, without a passphrase"}),
+}}
+
+var jsonAuth = jsonType[domain.AuthSpec]{auth.schema(), func(raw []byte) (a domain.AuthSpec, wrong faults) {
+	refused, err := auth.parse(raw, &a)
+	if err != nil {
+		return a, fault(mustBeObject)
+	}
+	return a, faults(refused).within(".")
+}}
+
 // webhookView is a webhook as callers see it: secrets are masked.
 type webhookView struct {
 	ID             domain.WebhookID      `json:"id"`
@@ -167,6 +191,7 @@ type webhookView struct {
 	RateLimit      *float64              `json:"rate_limit"`
 	Fields         []string              `json:"fields" schema:"null"`
 	Recipient      *domain.DataRecipient `json:"recipient"`
+	Auth           *domain.Auth          `json:"auth"` // secrets are masked
 	IsActive       bool                  `json:"is_active"`
 	Status         string                `json:"status"`
 	Version        int64                 `json:"version"`
@@ -186,7 +211,7 @@ func viewOf(w domain.Webhook) webhookView {
 		HasSecret: w.Secret != "", PublicKey: orNull(w.PublicKey), MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
 		Filters: w.Filters, Batch: w.Batch, OrderBy: orNull(w.OrderBy), OrderOnFailure: w.OrderOnFailure, Sequence: w.SequenceSince > 0,
 		PayloadVersion: w.PayloadVersion, MaxConcurrent: orNull(w.MaxConcurrent), RateLimit: orNull(w.RateLimit),
-		Fields: w.Fields, Recipient: w.Recipient, AutoDeactivateAfter: orNull(w.AutoDeactivateAfter), IsActive: w.Active, Status: statusOf(w),
+		Fields: w.Fields, Recipient: w.Recipient, Auth: domain.MaskedAuth(w.Auth), AutoDeactivateAfter: orNull(w.AutoDeactivateAfter), IsActive: w.Active, Status: statusOf(w),
 		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
 	}
 }

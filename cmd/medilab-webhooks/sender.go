@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 
 	"github.com/medilab/webhooks/commands"
@@ -28,6 +29,11 @@ func resolverAt(addr string) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}}
+}
+
+// WithCertificate is commands.Attempter's.
+func (c calls) WithCertificate(certificate tls.Certificate) commands.Sender {
+	return calls{c.client.WithCertificate(certificate)}
 }
 
 // Send implements commands.Sender.

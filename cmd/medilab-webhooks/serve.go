@@ -134,7 +134,7 @@ func (s *server) build(ctx context.Context) error {
 	directory := commands.NewDirectory(s.logger)
 	s.saga = saga.New(s.settings.workers)
 	clock := eventstore.NewClock()
-	attempter := &commands.Attempter{Sender: client, Clock: clock}
+	attempter := &commands.Attempter{Sender: client, WithCertificate: client.WithCertificate, Clock: clock}
 	s.losses = make(chan eventstore.Loss, maxLosses)
 	s.log = eventstore.Open(eventstore.Config{
 		Pool: s.pool, Guard: s.guard, Lost: s.onLoss(directory, attempter), Clock: clock, Logger: s.logger,

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -25,12 +26,8 @@ const (
 )
 
 // newTransports returns the two connection pools, which dial in the same way. They
-// follow no redirects, repeat nothing, and use no proxy unless cfg names one.
-func newTransports(cfg Config) (*http.Transport, *http1, error) {
-	tlsConfig, err := newTLSConfig(cfg)
-	if err != nil {
-		return nil, nil, err
-	}
+// follow no redirects, repeat nothing, and use no proxy unless there is one.
+func newTransports(cfg Config, tlsConfig *tls.Config, proxy *url.URL) (*http.Transport, *http1) {
 	dialer := &net.Dialer{KeepAlive: 30 * time.Second, Resolver: cfg.Resolver, Control: cfg.AllowTargets.control}
 	dial := dialFamilies(dialer)
 	t := &http.Transport{
@@ -47,22 +44,18 @@ func newTransports(cfg Config) (*http.Transport, *http1, error) {
 	withoutHTTP2 := tlsConfig.Clone()
 	withoutHTTP2.NextProtos = []string{"http/1.1"}
 	h := newHTTP1(dial, dialTLS(dial, withoutHTTP2), cfg.MaxInFlight)
-	if cfg.Proxy == "" {
+	if proxy == nil {
 		t.DialTLSContext = withCallLimits(dialTLS(dial, tlsConfig))
 		// Of HTTP/1.1 only: http1 knows better when a connection can be reused.
 		t.MaxIdleConnsPerHost = -1
-		return t, h, nil
-	}
-	proxy, err := ParseProxy(cfg.Proxy)
-	if err != nil {
-		return nil, nil, err
+		return t, h
 	}
 	// The operator chose the proxy, which may be on a private network; what it is
 	// asked to reach is checked before each call instead.
 	dialer.Control = nil
 	t.Proxy, t.OnProxyConnectResponse = http.ProxyURL(proxy), onProxyConnect
 	t.TLSHandshakeTimeout = 30 * time.Second
-	return t, h, nil
+	return t, h
 }
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)

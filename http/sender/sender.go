@@ -7,12 +7,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -90,6 +92,8 @@ type Result struct {
 // Client makes calls. It is safe for concurrent use.
 type Client struct {
 	cfg       Config
+	tls       *tls.Config
+	proxy     *url.URL // nil: none
 	transport *http.Transport
 	http1     *http1
 	names     nameServerCheck
@@ -108,11 +112,34 @@ func New(cfg Config) (*Client, error) {
 	}
 	// Loaded once and now: when file descriptors run out, they could not be read for good.
 	_, _ = x509.SystemCertPool()
-	transport, http1, err := newTransports(cfg)
-	if err != nil {
+	c := &Client{cfg: cfg}
+	var err error
+	if c.tls, err = newTLSConfig(cfg); err != nil {
 		return nil, err
 	}
-	return &Client{cfg: cfg, transport: transport, http1: http1, endpoints: make(map[string]*endpoint)}, nil
+	if cfg.Proxy != "" {
+		if c.proxy, err = ParseProxy(cfg.Proxy); err != nil {
+			return nil, err
+		}
+	}
+	return c.connected(), nil
+}
+
+// connected gives the client connections of its own.
+func (c *Client) connected() *Client {
+	c.transport, c.http1 = newTransports(c.cfg, c.tls, c.proxy)
+	c.endpoints = make(map[string]*endpoint)
+	return c
+}
+
+// WithCertificate returns a client that presents the certificate to receivers that ask for
+// one. It shares neither connections nor TLS sessions with any other client: both stand for
+// who made them. It may be dropped without Close: idle connections close by themselves.
+func (c *Client) WithCertificate(certificate tls.Certificate) *Client {
+	config := c.tls.Clone()
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
+	return (&Client{cfg: c.cfg, tls: config, proxy: c.proxy}).connected()
 }
 
 // Close closes idle connections.

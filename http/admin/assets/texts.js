@@ -195,7 +195,7 @@ const texts = {
   'call.responseHeaders': ['Заголовки ответа', 'Response headers'],
   'call.responseBody': ['Тело ответа', 'Response body'],
   'call.noAnswer': ['Ответа не было.', 'There was no answer.'],
-  'call.noPayload': ['Неизвестно: вызов прервал сбой.', 'Not known: a crash cut the call off.'],
+  'call.noPayload': ['Нет: вызов не отправлен или его прервал сбой.', 'None: nothing was sent, or a crash cut the call off.'],
   'call.emptyBody': ['Пустое тело.', 'The body is empty.'],
   'call.truncated': ['Показано начало: хранится не более 10 КБ.', 'The beginning: at most 10 KB is kept.'],
   // What came of a call, by the sender's word for it; in English the error says it itself.
@@ -218,6 +218,7 @@ const texts = {
   'outcome.tls_failed': ['Не удалось установить TLS', 'TLS failed'],
   'outcome.reset': ['Получатель оборвал соединение', 'The receiver cut the connection'],
   'outcome.bad_response': ['Ответ получателя не похож на HTTP', 'The answer is no HTTP'],
+  'outcome.auth_failed': ['Сервер токенов не выдал токен', 'The token server gave no access token'],
   'outcome.unreadable_secret': ['Секрет не открыть: нет ключа', 'No key opens the secret'],
   'outcome.unreadable_event': ['Запись о событии не читается', 'The event cannot be read'],
   'outcome.invalid_request': ['Запрос нельзя отправить', 'The request cannot be sent'],
