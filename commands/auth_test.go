@@ -86,7 +86,9 @@ func TestAnAccessTokenExpires(t *testing.T) {
 		{``, 1000 * time.Hour, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			l := &login{answer: func(n int, _ Outgoing) Answer { return says(200, fmt.Sprintf(`{"access_token":"token-%d"%s}`, n, c.expires)) }}
+			l := &login{answer: func(n int, _ Outgoing) Answer {
+				return says(200, fmt.Sprintf(`{"access_token":"token-%d"%s}`, n, c.expires))
+			}}
 			a, w := l.attempter()
 			call(t, a, w)
 			time.Sleep(c.used)
