@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -71,6 +72,7 @@ type Attempter struct {
 	WithCertificate func(tls.Certificate) Sender
 	Decrypter       Decrypter
 	Clock           *eventstore.Clock
+	Tracer          trace.Tracer // nil: no spans are made
 
 	mu    sync.RWMutex
 	ready map[domain.WebhookID]*prepared
@@ -123,6 +125,13 @@ const OutcomeWithheld domain.Outcome = "withheld"
 
 // Make makes the attempt and returns what the receiver asks of later ones.
 func (a *Attempter) Make(ctx context.Context, at Attempt) (domain.Call, domain.Backoff) {
+	if a.Tracer != nil {
+		return a.traceMake(ctx, at)
+	}
+	return a.make(ctx, at)
+}
+
+func (a *Attempter) make(ctx context.Context, at Attempt) (domain.Call, domain.Backoff) {
 	now := a.Clock.Now()
 	w := &at.Webhook
 	eventType, version := at.format()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -121,6 +123,33 @@ func TestHeadersOfAnAttempt(t *testing.T) {
 	for _, secret := range []string{"canary-header-value", "the-signing-secret"} {
 		if strings.Contains(record, secret) || strings.Contains(string(call.Body), secret) {
 			t.Errorf("%s is recorded: %s", secret, record)
+		}
+	}
+}
+
+// A batch is part of the trace that its events have in common, or linked to each of theirs.
+func TestSpansOfABatch(t *testing.T) {
+	const one, other = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	spans := tracetest.NewSpanRecorder()
+	a := &Attempter{
+		Sender: new(connections), Decrypter: decrypter{}, Clock: eventstore.NewClock(),
+		Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test"),
+	}
+	w := domain.Webhook{ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}
+	for _, traces := range [][]string{{one, one}, {one, other}, {"", ""}} {
+		batch := make([]domain.BatchEvent, len(traces))
+		for i, trace := range traces {
+			batch[i] = domain.BatchEvent{EventType: "patient.created", EventData: []byte(`{}`), Traceparent: trace}
+		}
+		a.Make(t.Context(), Attempt{Webhook: w, Number: 1, Batch: batch})
+	}
+	for i, want := range []struct {
+		parent string
+		links  int
+	}{{"00f067aa0ba902b7", 0}, {"0000000000000000", 2}, {"0000000000000000", 0}} {
+		span := spans.Ended()[i]
+		if got := span.Parent().SpanID().String(); got != want.parent || len(span.Links()) != want.links || span.Status().Description != "reset" {
+			t.Errorf("batch %d: parent %s, %d links, %v", i, got, len(span.Links()), span.Status())
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
@@ -24,6 +26,8 @@ import (
 // what others append follows within moments (see Run). Reading it takes no lock. Safe
 // for concurrent use.
 type Directory struct {
+	Tracer trace.Tracer // nil: no spans are made; set before use
+
 	log    *eventstore.Log
 	logger *slog.Logger
 

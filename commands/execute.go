@@ -40,6 +40,13 @@ func (d *Directory) Execute(ctx context.Context, decide func(ctx context.Context
 // the log. Once it returns, after success or a conflict, the directory holds what the
 // log has of the unit's webhooks and tokens.
 func (d *Directory) Append(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
+	if d.Tracer != nil {
+		return d.traceAppend(ctx, unit)
+	}
+	return d.append(ctx, unit)
+}
+
+func (d *Directory) append(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
 	configures := slices.ContainsFunc(unit.Writes, func(w eventstore.Write) bool { return eventstore.IsConfiguration(w.Stream) })
 	appended, err := d.decideAndAppend(ctx, unit, configures)
 	if !configures || err == nil && d.current() && d.Position() >= appended.First || err != nil && !eventstore.IsConflict(err) {

@@ -56,7 +56,7 @@ func BatchHeaders(v PayloadVersion, p BatchPayload, body []byte, signer Signer) 
 		contentType = "application/cloudevents-batch+json"
 	}
 	return callHead{
-		traceparent: commonTrace(p.Events),
+		traceparent: CommonTrace(p.Events),
 		contentType: contentType,
 		event:       string(BatchEventType),
 		webhookID:   p.WebhookID,
@@ -83,8 +83,8 @@ type callHead struct {
 	traceparent string   // empty: none
 }
 
-// commonTrace returns the trace that all the events are part of, if they have one.
-func commonTrace(events []BatchEvent) (trace string) {
+// CommonTrace returns the trace that all the events are part of, if they have one.
+func CommonTrace(events []BatchEvent) (trace string) {
 	for i, e := range events {
 		if i > 0 && e.Traceparent != trace {
 			return ""

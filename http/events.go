@@ -101,7 +101,7 @@ func (s *Server) triggerEvent(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	event.Event.Traceparent = cmp.Or(event.Event.Traceparent, readTraceparent(r))
+	event.Event.Traceparent = cmp.Or(event.Event.Traceparent, x.traceparent(r))
 	accepted, err := s.commands.TriggerEvent(r.Context(), x.caller, event, key)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (s *Server) triggerEvents(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	trace := readTraceparent(r)
+	trace := x.traceparent(r)
 	for i := range events {
 		events[i].Event.Traceparent = cmp.Or(events[i].Event.Traceparent, trace)
 	}

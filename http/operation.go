@@ -110,6 +110,9 @@ func (s *Server) route(o *operation) {
 	serve := func(w http.ResponseWriter, r *http.Request) {
 		x := requestOf(w)
 		x.operation = o
+		if s.config.Tracer != nil {
+			r = s.startSpan(x, r)
+		}
 		if err := s.perform(o, x, r); err != nil {
 			s.fail(x, r, err)
 		}

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
@@ -27,7 +29,8 @@ type request struct {
 	limiter   *cpulimit.Limiter
 	written   int64
 	started   time.Time
-	err       error // why it was not answered as asked
+	span      trace.Span // nil: none
+	err       error      // why it was not answered as asked
 }
 
 // requestOf returns the state behind the ResponseWriter that the router passes on.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/receipts"
@@ -37,6 +38,8 @@ type Config struct {
 	// Ready returns why the process cannot serve now: the database, the migrations,
 	// shutting down. Optional.
 	Ready func(ctx context.Context) error
+	// Tracer makes a span of each request. Optional.
+	Tracer trace.Tracer
 	// Metrics answers GET /metrics. Optional.
 	Metrics http.Handler
 	// Observe is called after every answer; route is the path's pattern. Optional.
@@ -219,6 +222,7 @@ func (s *Server) finish(x *request, r *http.Request) {
 		x.body.release()
 	}
 	x.held.release()
+	x.endSpan()
 	took := time.Since(x.started)
 	s.log(x, r, took)
 	if s.config.Observe != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/mail"
@@ -65,6 +66,7 @@ type server struct {
 	saga        *saga.Saga
 	metrics     *metrics
 	receipts    *receipts.Signer
+	tracer      trace.Tracer // nil: no tracing
 	token       firstToken
 	losses      chan eventstore.Loss // of the log's tail, that are not on record yet
 	certificate *certificate         // nil: no HTTPS
@@ -86,6 +88,16 @@ func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
 	if err := s.prepareDatabase(ctx); err != nil {
 		return err
 	}
+	tracer, flush, err := startTracing(ctx, s.logger)
+	if err != nil {
+		return err
+	}
+	s.tracer = tracer
+	defer func() {
+		if err := within(closeGrace, flush); err != nil {
+			s.logger.Warn("the last spans are not sent", "error", err)
+		}
+	}()
 	if err := s.build(ctx); err != nil {
 		return err
 	}
@@ -132,9 +144,10 @@ func (s *server) build(ctx context.Context) error {
 	}
 	s.metrics = newMetrics()
 	directory := commands.NewDirectory(s.logger)
+	directory.Tracer = s.tracer
 	s.saga = saga.New(s.settings.workers)
 	clock := eventstore.NewClock()
-	attempter := &commands.Attempter{Sender: client, WithCertificate: client.WithCertificate, Clock: clock}
+	attempter := &commands.Attempter{Sender: client, WithCertificate: client.WithCertificate, Clock: clock, Tracer: s.tracer}
 	s.losses = make(chan eventstore.Loss, maxLosses)
 	s.log = eventstore.Open(eventstore.Config{
 		Pool: s.pool, Guard: s.guard, Lost: s.onLoss(directory, attempter), Clock: clock, Logger: s.logger,

@@ -24,7 +24,7 @@ import (
 func (s *server) front() *http.Server {
 	config := http.Config{
 		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity, ReasonRequired: s.settings.reason == reasonRequired, Receipts: s.receipts,
-		Ready: s.ready, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages,
+		Ready: s.ready, Tracer: s.tracer, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages,
 	}
 	if s.settings.roles[roleAPI] {
 		return http.NewServer(config)
