@@ -17,9 +17,12 @@ type drainer struct {
 	draining atomic.Bool
 	once     sync.Once
 	drained  chan struct{} // closed when draining and none is in flight
+	stopping chan struct{} // closed when draining: what has no end ends now
 }
 
-func newDrainer() *drainer { return &drainer{drained: make(chan struct{})} }
+func newDrainer() *drainer {
+	return &drainer{drained: make(chan struct{}), stopping: make(chan struct{})}
+}
 
 // enter reports whether the request may proceed; leave must follow if so.
 func (d *drainer) enter() bool {
@@ -51,7 +54,9 @@ func isProbe(path string) bool {
 // Drain rejects new requests, except probes, and returns when those in flight are
 // answered, or with ctx's error.
 func (s *Server) Drain(ctx context.Context) error {
-	s.drainer.draining.Store(true)
+	if !s.drainer.draining.Swap(true) {
+		close(s.drainer.stopping)
+	}
 	s.drainer.check()
 	select {
 	case <-s.drainer.drained:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
@@ -20,7 +21,7 @@ var accessReason = headerParam{AccessReason, "why you read what events hold and 
 type payloadGuard struct {
 	withhold bool
 	record   func(ids []string, asked map[string]string) error
-	recorded bool // once a request
+	recorded time.Time // when a stream was last; zero: not yet
 }
 
 // guardPayloads returns the guard of a request. Nil lets everything through: a HEAD shows
@@ -71,7 +72,7 @@ func (g *payloadGuard) answer(body []byte) ([]byte, error) {
 
 // entry is answer for an entry of a stream of the log, in a line; asked is what was asked for.
 func (g *payloadGuard) entry(e *projections.Entry, line []byte, asked map[string]string) ([]byte, error) {
-	if g == nil || g.recorded || !domain.MayHoldPayloads(e.Type) {
+	if g == nil || !domain.MayHoldPayloads(e.Type) {
 		return line, nil
 	}
 	payloads := domain.FindPayloads(line)
@@ -81,6 +82,26 @@ func (g *payloadGuard) entry(e *projections.Entry, line []byte, asked map[string
 	case g.withhold:
 		return payloads.Withheld(line), nil
 	}
-	g.recorded = true
-	return line, g.record(nil, asked)
+	return line, g.recordStream(asked)
+}
+
+// recordStream puts on record that payloads are streamed: once, and again where that goes on
+// for longer than one record stands for.
+func (g *payloadGuard) recordStream(asked map[string]string) error {
+	if time.Since(g.recorded) < projections.StreamRecord {
+		return nil
+	}
+	g.recorded = time.Now()
+	return g.record(nil, asked)
+}
+
+// frame is entry for an item of the stream.
+func (g *payloadGuard) frame(item *streamItem, asked map[string]string) ([]byte, error) {
+	switch {
+	case g == nil || item.withheld == nil:
+		return item.frame, nil
+	case g.withhold:
+		return item.withheld, nil
+	}
+	return item.frame, g.recordStream(asked)
 }

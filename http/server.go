@@ -62,6 +62,8 @@ type Server struct {
 	auth        authenticator
 	ids         requestIDs
 	logReads    *turns // whole readings of the log at once
+	streams     *turns
+	live        live
 	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
 	drainer     *drainer
@@ -78,7 +80,7 @@ func NewServer(config Config) *Server {
 	s := newServer(config)
 	s.add(apiRoot, tagEvents, s.eventOperations(), s.eventQueryOperations(), s.parkedOperations())
 	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations(), s.feedOperations())
-	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations())
+	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations(), s.streamOperations())
 	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.applyOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
 	s.add(apiRoot, tagServer, s.descriptionOperations())
 	s.add("", tagServer, s.healthOperations())
@@ -105,9 +107,10 @@ func newServer(config Config) *Server {
 	s := &Server{
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
-		logReads: newTurns(maxLogReads), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
+		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
 		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
+	s.live.server = s
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

@@ -44,6 +44,7 @@ type service struct {
 	t        testing.TB
 	url      string
 	handler  http.Handler
+	drain    func(context.Context) error
 	token    string
 	commands *commands.Commands
 	queries  *projections.Projections
@@ -118,10 +119,11 @@ func newServiceOn(t testing.TB, database string) *service {
 		Failed:    queries,
 	}}
 	signer, _ := receipts.Open(t.Context(), pool, keys) // none where another process has the key and this one lacks its keyset
-	s.handler = api.NewServer(api.Config{
+	front := api.NewServer(api.Config{
 		Receipts: signer, Commands: s.commands, Queries: queries, Logger: logger, AdminToken: domain.NewSecret(adminToken),
 		Ready: func(context.Context) error { return s.ready },
-	}).Handler()
+	})
+	s.handler, s.drain = front.Handler(), front.Drain
 	server := httptest.NewServer(s.handler)
 	t.Cleanup(server.Close)
 	s.url = server.URL

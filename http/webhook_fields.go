@@ -225,7 +225,10 @@ func orNull[T comparable](value T) *T {
 }
 
 func statusOf(w domain.Webhook) string {
-	if w.Active {
+	switch {
+	case w.Deleted: // shown by the stream alone
+		return "deleted"
+	case w.Active:
 		return "active"
 	}
 	return "inactive"

@@ -144,10 +144,23 @@ func (p *Projections) wanted(ctx context.Context, f AccessFilter) (func(context.
 	}, err
 }
 
+const (
+	// StreamReading is the What of reading the stream of what happens.
+	StreamReading = "stream"
+	// StreamRecord is how long after a reading its stream may have shown more.
+	StreamRecord = time.Hour
+)
+
 // replayed reports whether the reading was a replay of the log that may have held the event,
 // or what became of it.
 func (a Access) replayed(e *eventstore.Event) bool {
-	if a.Asked == nil || e == nil || e.Position > a.Position {
+	if a.Asked == nil || e == nil {
+		return false
+	}
+	if after, err := strconv.ParseInt(a.Asked["after"], 10, 64); err == nil && e.Position <= Position(after) {
+		return false
+	}
+	if e.Position > a.Position && (a.What != StreamReading || e.RecordedAt.After(a.At.Add(StreamRecord))) {
 		return false
 	}
 	if named := a.Asked["event"]; named != "" {

@@ -35,6 +35,7 @@ type Delivery struct {
 	Version        int64                `json:"version"`
 
 	sentBy []Sent
+	asOf   Position // what came later does not count; 0: all counts
 }
 
 // Sent is what sent an event to a webhook, and how that ended; a retry of it counts as
@@ -141,6 +142,9 @@ func (p *Projections) fold(ctx context.Context, streams []string, states []domai
 			continue
 		}
 		for _, at := range byStream[e.Stream] {
+			if asOf := items[at].asOf; asOf > 0 && e.Position > asOf {
+				continue
+			}
 			if _, asked := change.(domain.DeliveryRetryRequested); asked {
 				items[at].askedAgain(e, states[at])
 			}

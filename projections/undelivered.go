@@ -86,10 +86,10 @@ func standOf(e *eventstore.Event) (s stand, noted bool) {
 	s = stand{stream: e.Stream, at: e.Position, state: domain.DeliveryPending, status: sameStatus}
 	switch c := e.Value.(type) {
 	case domain.DeliverySucceeded:
+		s.event, s.webhook, s.state, s.status = c.EventID, c.WebhookID, domain.DeliveryDelivered, listedStatus(c.Status)
 		if e.Version == 1 {
 			return s, false // as nearly all
 		}
-		s.event, s.webhook, s.state, s.status = c.EventID, c.WebhookID, domain.DeliveryDelivered, listedStatus(c.Status)
 	case domain.DeliveryAttemptFailed:
 		s.event, s.webhook, s.status = c.EventID, c.WebhookID, listedStatus(c.Status)
 		if c.GaveUp != "" {

@@ -1,0 +1,239 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
+)
+
+// streamKind is a kind of items of the stream.
+type streamKind string
+
+const (
+	kindEvent    streamKind = "event"
+	kindCall     streamKind = "call"
+	kindDelivery streamKind = "delivery"
+	kindAlert    streamKind = "alert"
+	kindWebhook  streamKind = "webhook"
+)
+
+// allKinds are in the order in which the items of one entry are sent.
+var allKinds = []streamKind{kindEvent, kindCall, kindDelivery, kindAlert, kindWebhook}
+
+var (
+	streamKinds = param[[]streamKind]{
+		name: "kinds", text: "kinds of items, separated by commas: call, delivery, alert, webhook, event; left out: all", absent: allKinds,
+		schema: schema{"type": "string", "examples": []string{"call,delivery"}}, parse: parseStreamKinds,
+	}
+	lastEventID = headerParam{"Last-Event-ID", "the id of the last item that is known already: the stream goes on after it; left out: from now on"}
+)
+
+func parseStreamKinds(value string, _ domain.Catalog) (kinds []streamKind, problem string) {
+	for name := range strings.SplitSeq(value, ",") {
+		if !slices.Contains(allKinds, streamKind(name)) {
+			return nil, "must be of call, delivery, alert, webhook and event, separated by commas"
+		}
+		kinds = append(kinds, streamKind(name))
+	}
+	return slices.DeleteFunc(slices.Clone(allKinds), func(k streamKind) bool { return !slices.Contains(kinds, k) }), ""
+}
+
+func (s *Server) streamOperations() []operation {
+	return []operation{{
+		method: "GET", path: "/stream", id: projections.StreamReading, summary: "What happens, live, as server-sent events: each is named by its kind, its data is an item of the kind's list, and its id the position in the log",
+		scope: domain.ScopeWebhooksRead, query: []queryParam{streamKinds, whose}, header: []headerParam{lastEventID}, payloads: true, answer: text, media: "text/event-stream",
+		unbounded: true, light: true, serve: s.serveStream,
+	}}
+}
+
+const (
+	// maxStreams bounds the streams of all callers; see turns.
+	maxStreams = 256
+	streaming  = "reading the stream"
+
+	// streamCheck is how often it is looked whether the token is still good.
+	streamCheck = 2500 * time.Millisecond
+	// streamSilence is how long nothing may be sent.
+	streamSilence = 15 * time.Second
+	// streamRetry is what clients wait before they reconnect.
+	streamRetry = "retry: 1000\n\n"
+)
+
+// serveStream sends items until the client leaves or is too slow, the token is no longer good,
+// or the server stops.
+func (s *Server) serveStream(x *request, r *http.Request) error {
+	at, err := s.streamStart(r)
+	if err != nil {
+		return err
+	}
+	c := &streamClient{server: s, x: x, request: r, kinds: streamKinds.of(x), asked: askedFor(r), checked: time.Now()}
+	if c.webhook, err = s.askedWebhook(x, r, whose); err != nil {
+		return err
+	}
+	release, err := s.streams.acquire(x.caller.Actor, streaming)
+	if err != nil {
+		return err
+	}
+	defer release()
+	x.Header().Set("Content-Type", "text/event-stream")
+	x.Header().Set("X-Accel-Buffering", "no") // nginx would wait for more
+	x.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	c.at, c.told, c.asked[position.name] = at, at, strconv.FormatInt(int64(at), 10)
+	ring, leave := s.live.join()
+	defer leave()
+	if err = c.send([]byte(streamRetry)); err == nil {
+		err = c.flush()
+	}
+	for more := true; err == nil && more; {
+		more, err = c.next(r.Context(), ring)
+	}
+	x.err = err // there is nobody to tell: a client that is cut off reconnects
+	return nil
+}
+
+// streamStart returns the position that the stream follows: what the client knows, or the end
+// of the log. An id beyond the end is of a log that was lost.
+func (s *Server) streamStart(r *http.Request) (projections.Position, error) {
+	head, err := s.commands.Log.Head(r.Context())
+	known := r.Header.Get(lastEventID.name)
+	if err != nil || known == "" {
+		return head, err
+	}
+	at, problem := position.parse(known, domain.Catalog{})
+	if problem != "" {
+		return 0, domain.Invalid(lastEventID.name, "must be the id of an item")
+	}
+	return min(at, head), nil
+}
+
+// streamClient is one client of the stream.
+type streamClient struct {
+	server  *Server
+	x       *request
+	request *http.Request
+	kinds   []streamKind
+	webhook domain.WebhookID // zero: any
+	asked   map[string]string
+
+	at      projections.Position // up to where everything is sent
+	told    projections.Position // that the client knows of
+	live    bool                 // it has caught up
+	checked time.Time            // that the token is good
+	sent    time.Time            // the last time anything was
+}
+
+// next sends one page, or waits for one. It reports whether the stream goes on.
+func (c *streamClient) next(ctx context.Context, r *ring) (more bool, err error) {
+	if time.Since(c.checked) > streamCheck {
+		if err := c.check(); err != nil {
+			return false, err
+		}
+	}
+	p, dropped, moved := r.next(c.at)
+	switch {
+	case ctx.Err() != nil || c.server.drainer.draining.Load():
+		return false, nil
+	case p != nil:
+		c.live = true
+		return true, c.sendPage(ctx, p)
+	case r.isLost() || dropped && c.live:
+		return false, nil // too slow: it reconnects
+	case dropped:
+		return true, c.catchUp(ctx, r)
+	}
+	timer := time.NewTimer(streamCheck)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false, nil
+	case <-c.server.drainer.stopping:
+		return false, nil
+	case <-moved:
+	case <-timer.C:
+	}
+	return true, nil
+}
+
+// check returns why the stream must end, and keeps the connection alive.
+func (c *streamClient) check() error {
+	c.checked = time.Now()
+	_, _, err := c.server.auth.authorize(c.request, c.x.operation)
+	if err != nil && !errors.Is(err, domain.KindUnavailable) { // nothing can be read now either
+		return err
+	}
+	if time.Since(c.sent) < streamSilence {
+		return nil
+	}
+	// An id alone is no event, and spares a client that reconnects what there was for others.
+	alive := []byte(": alive\n")
+	if c.at > c.told {
+		alive = append(strconv.AppendInt(append(alive, "id: "...), int64(c.at), 10), '\n')
+		c.told = c.at
+	}
+	if err := c.send(append(alive, '\n')); err != nil {
+		return err
+	}
+	return c.flush()
+}
+
+// catchUp sends a page that is in memory no more. It takes its memory from that of answers.
+func (c *streamClient) catchUp(ctx context.Context, r *ring) error {
+	if err := c.server.expectLarge(ctx, c.x); err != nil {
+		return err
+	}
+	defer func() { c.x.held.release(); c.x.held = nil }()
+	p, err := c.server.readPage(ctx, c.at, r.end())
+	if err != nil {
+		return err
+	}
+	const copies = 4 // of the entries: decoded, as items, and these without payloads
+	c.x.held.shrink(int64(copies * p.weight))
+	c.x.cut = time.Now().Add(answerTime)
+	defer func() { c.x.cut = time.Time{} }()
+	return c.sendPage(ctx, p)
+}
+
+// sendPage sends the items of the page that the client does not have and wants.
+func (c *streamClient) sendPage(ctx context.Context, p *page) error {
+	items, err := c.server.itemsOf(ctx, p, c.kinds)
+	if err != nil {
+		return err
+	}
+	some := false
+	for _, item := range items {
+		if item.at <= c.at || c.webhook != (domain.WebhookID{}) && !slices.Contains(item.webhooks, c.webhook) {
+			continue
+		}
+		frame, err := c.x.payloads.frame(&item, c.asked)
+		if err != nil {
+			return err
+		}
+		if err := c.send(frame); err != nil {
+			return err
+		}
+		c.told, some = item.at, true
+	}
+	c.at = p.last
+	if !some {
+		return nil
+	}
+	return c.flush()
+}
+
+func (c *streamClient) send(frame []byte) error {
+	c.sent = time.Now()
+	_, err := c.x.Write(frame)
+	return err
+}
+
+func (c *streamClient) flush() error { return http.NewResponseController(c.x).Flush() }
