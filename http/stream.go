@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -62,14 +63,15 @@ const (
 	streamCheck = 2500 * time.Millisecond
 	// streamSilence is how long nothing may be sent.
 	streamSilence = 15 * time.Second
-	// streamRetry is what clients wait before they reconnect.
-	streamRetry = "retry: 1000\n\n"
+	// streamStart says what clients wait before they reconnect, and where the stream begins, so
+	// that one that is cut off before the first item misses nothing.
+	streamStart = "retry: 1000\nid: %d\n\n"
 )
 
 // serveStream sends items until the client leaves or is too slow, the token is no longer good,
 // or the server stops.
 func (s *Server) serveStream(x *request, r *http.Request) error {
-	at, err := s.streamStart(r)
+	at, known, err := s.streamFrom(r)
 	if err != nil {
 		return err
 	}
@@ -88,11 +90,14 @@ func (s *Server) serveStream(x *request, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	c.at, c.told, c.asked[position.name] = at, at, strconv.FormatInt(int64(at), 10)
 	ring, leave := s.live.join()
 	defer leave()
-	if err = c.send([]byte(streamRetry)); err == nil {
-		err = c.flush()
+	if err = c.flush(); err == nil && !known {
+		at, err = s.streamNow(r.Context(), at)
+	}
+	c.at, c.told, c.asked[position.name] = at, at, strconv.FormatInt(int64(at), 10)
+	if err == nil {
+		err = c.sendNow(fmt.Appendf(nil, streamStart, at))
 	}
 	for more := true; err == nil && more; {
 		more, err = c.next(r.Context(), ring)
@@ -101,19 +106,33 @@ func (s *Server) serveStream(x *request, r *http.Request) error {
 	return nil
 }
 
-// streamStart returns the position that the stream follows: what the client knows, or the end
+// streamFrom returns the position that the stream follows: what the client knows, or the end
 // of the log. An id beyond the end is of a log that was lost.
-func (s *Server) streamStart(r *http.Request) (projections.Position, error) {
+func (s *Server) streamFrom(r *http.Request) (at projections.Position, known bool, err error) {
 	head, err := s.commands.Log.Head(r.Context())
-	known := r.Header.Get(lastEventID.name)
-	if err != nil || known == "" {
-		return head, err
+	last := r.Header.Get(lastEventID.name)
+	if err != nil || last == "" {
+		return head, false, err
 	}
-	at, problem := position.parse(known, domain.Catalog{})
+	at, problem := position.parse(last, domain.Catalog{})
 	if problem != "" {
-		return 0, domain.Invalid(lastEventID.name, "must be the id of an item")
+		return 0, false, domain.Invalid(lastEventID.name, "must be the id of an item")
 	}
-	return min(at, head), nil
+	return min(at, head), true, nil
+}
+
+// streamNow waits until lists show what the log holds up to its head, so that a client that
+// reads them once the stream has begun misses nothing. While the read models are further
+// behind, the stream begins where they are.
+func (s *Server) streamNow(ctx context.Context, head projections.Position) (projections.Position, error) {
+	const patience = time.Second
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if s.queries.WaitFor(wait, head) == nil {
+		return head, nil
+	}
+	at, err := s.queries.Position(ctx)
+	return min(at, head), err
 }
 
 // streamClient is one client of the stream.
@@ -180,10 +199,7 @@ func (c *streamClient) check() error {
 		alive = append(strconv.AppendInt(append(alive, "id: "...), int64(c.at), 10), '\n')
 		c.told = c.at
 	}
-	if err := c.send(append(alive, '\n')); err != nil {
-		return err
-	}
-	return c.flush()
+	return c.sendNow(append(alive, '\n'))
 }
 
 // catchUp sends a page that is in memory no more. It takes its memory from that of answers.
@@ -234,6 +250,13 @@ func (c *streamClient) send(frame []byte) error {
 	c.sent = time.Now()
 	_, err := c.x.Write(frame)
 	return err
+}
+
+func (c *streamClient) sendNow(frame []byte) error {
+	if err := c.send(frame); err != nil {
+		return err
+	}
+	return c.flush()
 }
 
 func (c *streamClient) flush() error { return http.NewResponseController(c.x).Flush() }
