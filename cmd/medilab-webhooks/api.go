@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,29 +126,68 @@ type inProcess struct{ handler http.Handler }
 
 // RoundTrip implements http.RoundTripper.
 func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	served := r.Clone(r.Context())
+	ctx, cancel := context.WithCancel(r.Context())
+	served := r.Clone(ctx)
 	if served.Body == nil {
 		served.Body = http.NoBody
 	}
-	answer := answered{header: http.Header{}}
-	t.handler.ServeHTTP(&answer, served)
-	return &http.Response{
-		StatusCode: cmp.Or(answer.status, http.StatusOK), Header: answer.header, Body: io.NopCloser(&answer.body), Request: r,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(answer.body.Len()),
-	}, nil
+	in, out := io.Pipe()
+	answer := &answered{header: http.Header{}, body: out, begun: make(chan *http.Response, 1)}
+	body := &answerBody{PipeReader: in, cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(body.ended)
+		defer func() { _ = recover(); out.CloseWithError(io.ErrUnexpectedEOF) }() // it has logged why
+		t.handler.ServeHTTP(answer, served)
+		answer.WriteHeader(http.StatusOK)
+		_ = out.Close()
+	}()
+	select {
+	case response := <-answer.begun:
+		response.Body, response.Request = body, r
+		return response, nil
+	case <-body.ended:
+		return nil, errors.Join(errors.New("the request was not answered"), body.Close())
+	}
 }
 
-// answered is an answer in memory.
+// answered is the answer of a handler, which is read while it is written.
 type answered struct {
 	header http.Header
-	status int
-	body   bytes.Buffer
+	body   *io.PipeWriter
+	begun  chan *http.Response
+	once   sync.Once
 }
 
-func (a *answered) Header() http.Header         { return a.header }
-func (a *answered) Write(b []byte) (int, error) { return a.body.Write(b) }
+func (a *answered) Header() http.Header { return a.header }
 
-func (a *answered) WriteHeader(status int) { a.status = cmp.Or(a.status, status) }
+// Flush implements http.Flusher: nothing is kept back.
+func (a *answered) Flush() {}
+
+func (a *answered) Write(b []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	return a.body.Write(b)
+}
+
+func (a *answered) WriteHeader(status int) {
+	a.once.Do(func() {
+		a.begun <- &http.Response{StatusCode: status, Header: a.header.Clone(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: -1}
+	})
+}
+
+// answerBody is the body of an answer. When it is closed, its handler has ended.
+type answerBody struct {
+	*io.PipeReader
+	cancel func()
+	ended  chan struct{}
+}
+
+// Close implements io.Closer.
+func (b *answerBody) Close() error {
+	b.cancel()
+	err := b.PipeReader.Close()
+	<-b.ended
+	return err
+}
 
 // get reads what the path has into v.
 func (a *apiClient) get(ctx context.Context, path string, query url.Values, v any) error {
@@ -195,6 +235,7 @@ func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader,
 var kindsOfStatus = map[int]domain.Kind{
 	http.StatusUnprocessableEntity: domain.KindInvalid, http.StatusBadRequest: domain.KindMalformed, http.StatusConflict: domain.KindConflict,
 	http.StatusRequestEntityTooLarge: domain.KindTooLarge, http.StatusNotFound: domain.KindNotFound,
+	http.StatusUnauthorized: domain.KindUnauthorized, http.StatusForbidden: domain.KindForbidden,
 }
 
 // refusedBy returns the error that an answer is.

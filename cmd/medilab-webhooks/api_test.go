@@ -26,6 +26,7 @@ const remoteToken = "the token of a remote server, which is long"
 // over TLS on the same database.
 type apiCLI struct {
 	cli
+	remote *httptest.Server
 	server string
 	ca     string
 }
@@ -66,7 +67,7 @@ func newAPICLI(t *testing.T, status int, with ...func(*api.Config)) apiCLI {
 	front := api.NewServer(config)
 	server := httptest.NewTLSServer(front.Handler())
 	t.Cleanup(server.Close)
-	c.server, c.ca = server.URL, filepath.Join(t.TempDir(), "ca.pem")
+	c.remote, c.server, c.ca = server, server.URL, filepath.Join(t.TempDir(), "ca.pem")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	if err := os.WriteFile(c.ca, certificate, 0o600); err != nil {
 		t.Fatal(err)

@@ -30,6 +30,7 @@ func newRoot(out io.Writer) *cobra.Command {
 		newEmitCommand(db),
 		newExplainCommand(db),
 		newKeysCommand(db),
+		newListenCommand(db),
 		newMigrateCommand(db),
 		newProjectionsCommand(db),
 		newReceiptCommand(db),

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// streamItem is an item of the stream; of no kind: one that says that the stream begins, or
+// goes on over a new connection.
+type streamItem struct {
+	kind string
+	data []byte
+}
+
+// followStream yields what happens from now on, over as many connections as that takes, until
+// ctx ends, the server refuses or yield fails. At first the server must be there.
+func (a *apiClient) followStream(ctx context.Context, query url.Values, yield func(streamItem) error) error {
+	const pause = time.Second
+	for last := ""; ; {
+		known := last
+		failed, err := a.readStream(ctx, query, &last, yield)
+		var refused *domain.Error
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case failed != nil:
+			return failed
+		case last == "", errors.As(err, &refused) && refused.Kind != domain.KindInternal:
+			return err
+		}
+		if last == known {
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+		}
+	}
+}
+
+// readStream reads one connection to its end. last is the id of the last item of which all was
+// read. failed is the error of yield.
+func (a *apiClient) readStream(ctx context.Context, query url.Values, last *string, yield func(streamItem) error) (failed, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, a.root+"/stream?"+query.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+a.token)
+	r.Header.Set("Last-Event-ID", *last)
+	response, err := a.http.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
+	}
+	defer response.Body.Close() //nolint:errcheck // it was only read
+	if response.StatusCode != http.StatusOK {
+		answer, err := io.ReadAll(response.Body)
+		if err != nil {
+			return nil, err
+		}
+		return nil, refusedBy(response.StatusCode, answer)
+	}
+	var item streamItem
+	id, begun := *last, false
+	for in := bufio.NewReader(response.Body); ; {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return nil, errors.New("the stream has ended")
+		}
+		name, value, _ := strings.Cut(strings.TrimRight(string(line), "\r\n"), ": ")
+		switch name {
+		case "event":
+			item.kind = value
+		case "data":
+			item.data = []byte(value)
+		case "id":
+			id = value
+		case "":
+			if item.kind != "" || !begun {
+				failed = yield(item)
+			}
+			if failed != nil {
+				return failed, nil
+			}
+			*last, item, begun = id, streamItem{}, true
+		}
+	}
+}
