@@ -34,6 +34,7 @@ var folders = map[string]folder{
 	"eventstore/cpulimit":         {inside: []string{}, outside: []string{}},
 	"domain":                      {outside: []string{"github.com/google/uuid"}},
 	"domain/filter":               {inside: []string{"domain/strictjson", "domain/suggest"}, outside: []string{}},
+	"domain/eventschema":          {inside: []string{"domain/strictjson"}, outside: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
 	"eventstore":                  {inside: []string{"eventstore/cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":                    {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
