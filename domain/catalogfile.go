@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+
+	"github.com/medilab/webhooks/domain/eventschema"
 )
 
 // maxExtraTypes and maxTypeLength bound a catalogue file.
@@ -24,6 +27,38 @@ type catalogEntry struct {
 	RU          string       `json:"ru"`
 	EN          string       `json:"en"`
 	Description descriptions `json:"description"`
+
+	Example json.RawMessage `json:"example"`
+	Schema  json.RawMessage `json:"schema"`
+	Enforce bool            `json:"enforce"`
+
+	line int // of the file
+}
+
+// info returns the entry as a type of its own.
+func (e catalogEntry) info() EventTypeInfo {
+	t := EventType(e.Type)
+	return EventTypeInfo{
+		Type: t, Group: cmp.Or(e.Group, t.Group()),
+		RU:      cmp.Or(e.RU, e.Description.RU, e.EN, e.Description.EN, e.Type),
+		EN:      cmp.Or(e.EN, e.Description.EN, e.RU, e.Description.RU, e.Type),
+		Example: compact(e.Example), Schema: compact(e.Schema), Enforce: e.Enforce,
+	}
+}
+
+// compact returns JSON without white space; null counts as absent.
+func compact(raw json.RawMessage) json.RawMessage {
+	var out bytes.Buffer
+	if err := json.Compact(&out, raw); err != nil || out.String() == "null" {
+		return nil
+	}
+	return out.Bytes()
+}
+
+// extends reports whether the entry only adds to a built-in type.
+func (e catalogEntry) extends() bool {
+	adds := e.Enforce || compact(e.Example) != nil || compact(e.Schema) != nil
+	return adds && e.RU == "" && e.EN == "" && e.Description == descriptions{}
 }
 
 // descriptions are written as one text, or as one in each language.
@@ -57,15 +92,18 @@ func readCatalog(data []byte) (entries []catalogEntry, err error) {
 		return nil, err
 	}
 	const list = `it must be a list such as ["lab.sample_taken", {"type": "lab.result_ready", "ru": "Готов анализ", "en": "A result is ready"}]`
-	if data = bytes.TrimSpace(data); data[0] != '[' {
+	if bytes.TrimSpace(data)[0] != '[' {
 		return nil, errors.New(list)
 	}
+	read := 0 // bytes of data
 	err = ArrayElements(data, func(i int, raw []byte) error {
-		var entry catalogEntry
+		begin := read + bytes.Index(data[read:], raw) // only white space and a comma stand before it
+		entry := catalogEntry{line: 1 + bytes.Count(data[:begin], []byte("\n"))}
+		read = begin + len(raw)
 		if name, ok := JSONText(raw); ok {
 			entry.Type = name
 		} else if err := decodeStrictly(raw, &entry, list); err != nil {
-			return fmt.Errorf("[%d]: %w", i, err)
+			return fmt.Errorf("[%d] (line %d): %w", i, entry.line, err)
 		}
 		entries = append(entries, entry)
 		return nil
@@ -75,11 +113,14 @@ func readCatalog(data []byte) (entries []catalogEntry, err error) {
 
 // ParseCatalog adds the event types of a file to the guide's. The file is a JSON list of
 //
-//	{"type": "lab.result_ready", "group": "lab", "ru": "Готов анализ", "en": "A result is ready"}
+//	{"type": "lab.result_ready", "group": "lab", "ru": "Готов анализ", "en": "A result is ready",
+//	 "example": {"result_id": 1}, "schema": {"required": ["result_id"]}, "enforce": true}
 //
 // where only the type is required: the group is the part before the first dot, and a
 // description that is missing is that in the other language, else the type. The API's
 // {"description": {"ru", "en"}} is understood too, and a type alone may stand as a string.
+// An entry of one of the guide's types replaces its example, its schema or both; the guide's
+// example goes if it does not fit the new schema.
 // A type that exists already, of a shape that is not `group.name`, or in the service's
 // own group `webhook` is refused, and so is any field not named here: a file with a slip
 // stops the start instead of losing events later.
@@ -92,41 +133,92 @@ func ParseCatalog(data []byte) (Catalog, error) {
 		return Catalog{}, Invalid("types", fmt.Sprintf("must have at most %d entries", maxExtraTypes))
 	}
 
-	seen := make(map[EventType]bool, len(entries))
-	for _, info := range builtinTypes {
-		seen[info.Type] = true
-	}
+	file := catalogFile{clinic: builtinTypes(), seen: map[EventType]bool{}, enforced: map[EventType]*eventschema.Schema{}}
+	file.clinic = slices.Clone(file.clinic)
 	var refused []FieldError
-	extra := make([]EventTypeInfo, 0, len(entries))
 	for i, entry := range entries {
-		info := EventTypeInfo{
-			Type: EventType(entry.Type), Group: entry.Group,
-			RU: cmp.Or(entry.RU, entry.Description.RU, entry.EN, entry.Description.EN, entry.Type),
-			EN: cmp.Or(entry.EN, entry.Description.EN, entry.RU, entry.Description.RU, entry.Type),
+		for _, wrong := range file.add(entry) {
+			refused = append(refused, FieldError{fmt.Sprintf("[%d].%s", i, wrong.Field), fmt.Sprintf("%s (line %d)", wrong.Message, entry.line)})
 		}
-		if info.Group == "" {
-			info.Group = info.Type.Group()
-		}
-		field, message := "", ""
-		switch {
-		case len(info.Type) > maxTypeLength || !typeShape.MatchString(string(info.Type)):
-			field, message = "type", "must be lower-case words joined by dots, as in lab.result_ready"
-		case info.Type.IsSystem():
-			field, message = "type", "must not be in the group webhook, which is the service's own"
-		case seen[info.Type]:
-			field, message = "type", "exists already"
-		case info.Group != info.Type.Group():
-			field, message = "group", "must be "+info.Type.Group()+", the part of the type before the dot"
-		}
-		if message != "" {
-			refused = append(refused, FieldError{fmt.Sprintf("[%d].%s", i, field), message})
-			continue
-		}
-		seen[info.Type] = true
-		extra = append(extra, info)
 	}
 	if err := CheckFields(refused); err != nil {
 		return Catalog{}, err
 	}
-	return newCatalog(extra), nil
+	catalog := newCatalog(file.clinic)
+	catalog.enforced = file.enforced
+	return catalog, nil
+}
+
+// catalogFile is what has been read of a file.
+type catalogFile struct {
+	clinic   []EventTypeInfo // with the guide's
+	seen     map[EventType]bool
+	enforced map[EventType]*eventschema.Schema
+}
+
+// add adds the type of an entry, or what the entry says of one of the guide's.
+func (f *catalogFile) add(entry catalogEntry) []FieldError {
+	info := entry.info()
+	at := slices.IndexFunc(f.clinic, func(known EventTypeInfo) bool { return known.Type == info.Type })
+	switch {
+	case len(info.Type) > maxTypeLength || !typeShape.MatchString(string(info.Type)):
+		return []FieldError{{"type", "must be lower-case words joined by dots, as in lab.result_ready"}}
+	case info.Type.IsSystem():
+		return []FieldError{{"type", "must not be in the group webhook, which is the service's own"}}
+	case f.seen[info.Type], at >= 0 && !entry.extends():
+		return []FieldError{{"type", "exists already"}}
+	case info.Group != info.Type.Group():
+		return []FieldError{{"group", "must be " + info.Type.Group() + ", the part of the type before the dot"}}
+	}
+	f.seen[info.Type] = true
+	if at < 0 {
+		f.clinic = append(f.clinic, info)
+		return f.compile(&f.clinic[len(f.clinic)-1], true)
+	}
+	known := &f.clinic[at]
+	known.Enforce = info.Enforce
+	if info.Schema != nil {
+		known.Schema = info.Schema
+	}
+	if info.Example != nil {
+		known.Example = info.Example
+	}
+	return f.compile(known, info.Example != nil)
+}
+
+// compile checks the schema and the example of a type. If the file does not have the example
+// itself, one that does not fit is dropped.
+func (f *catalogFile) compile(info *EventTypeInfo, own bool) []FieldError {
+	switch {
+	case info.Example != nil && info.Example[0] != '{':
+		return []FieldError{{"example", "must be a JSON object"}}
+	case info.Schema == nil && info.Enforce:
+		return []FieldError{{"enforce", "needs a schema"}}
+	case info.Schema == nil:
+		return nil
+	}
+	if info.Schema[0] != '{' {
+		return []FieldError{{"schema", "must be a JSON object"}}
+	}
+	schema, err := eventschema.Compile(info.Schema)
+	if err != nil {
+		return []FieldError{{"schema", "is not a JSON Schema that can be used: " + err.Error()}}
+	}
+	if info.Enforce {
+		f.enforced[info.Type] = schema
+	}
+	if info.Example == nil {
+		return nil
+	}
+	found, err := schema.Check(info.Example, func(int) error { return nil })
+	switch {
+	case err == nil && found == nil:
+		return nil
+	case !own:
+		info.Example = nil
+		return nil
+	case err != nil:
+		return []FieldError{{"example", err.Error()}}
+	}
+	return fieldsAt("example", found)
 }

@@ -1,9 +1,14 @@
 package domain
 
 import (
+	"embed"
+	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
+	"sync"
 
+	"github.com/medilab/webhooks/domain/eventschema"
 	"github.com/medilab/webhooks/domain/suggest"
 )
 
@@ -33,50 +38,42 @@ func (t EventType) IsSystem() bool { return t.Group() == systemGroup }
 
 // EventTypeInfo is one line of the catalogue.
 type EventTypeInfo struct {
-	Type  EventType
-	Group string
-	RU    string // description in Russian; the guide's words for the built-in types
-	EN    string // description in English
+	Type    EventType
+	Group   string
+	RU      string          // description in Russian; the guide's words for the built-in types
+	EN      string          // description in English
+	Example json.RawMessage // of event_data; nil: none
+	Schema  json.RawMessage // JSON Schema of event_data, which Example fits; nil: none
+	Enforce bool            // event data that break the schema are refused
 }
+
+// eventTypeFiles have the form of a catalogue file (ParseCatalog).
+//
+//go:embed eventtypes/*.json
+var eventTypeFiles embed.FS
 
 // builtinTypes are the 25 types of the guide, in its order and with its words.
-var builtinTypes = []EventTypeInfo{
-	{"patient.created", "patient", "Создан новый пациент", "A new patient was created"},
-	{"patient.updated", "patient", "Обновлена информация о пациенте", "A patient's information was updated"},
-	{"patient.deleted", "patient", "Пациент удален", "A patient was deleted"},
+var builtinTypes = sync.OnceValue(func() []EventTypeInfo {
+	return embeddedTypes("patient", "appointment", "visit", "queue", "payment", "user", "system")
+})
 
-	{"appointment.created", "appointment", "Создана новая запись", "A new appointment was created"},
-	{"appointment.updated", "appointment", "Запись изменена", "An appointment was changed"},
-	{"appointment.cancelled", "appointment", "Запись отменена", "An appointment was cancelled"},
-	{"appointment.completed", "appointment", "Запись завершена", "An appointment was completed"},
-	{"visit.created", "visit", "Создан новый визит", "A new visit was created"},
-	{"visit.updated", "visit", "Визит обновлен", "A visit was updated"},
-	{"visit.completed", "visit", "Визит завершен", "A visit was completed"},
+var systemTypes = sync.OnceValue(func() []EventTypeInfo { return embeddedTypes(systemGroup) })
 
-	{"queue.entry_created", "queue", "Пациент встал в очередь", "A patient joined the queue"},
-	{"queue.entry_updated", "queue", "Статус в очереди изменен", "The status of a queue entry changed"},
-	{"queue.entry_called", "queue", "Пациент вызван", "A patient was called"},
-	{"queue.entry_completed", "queue", "Прием завершен", "The patient was seen"},
-
-	{"payment.created", "payment", "Создан платеж", "A payment was created"},
-	{"payment.completed", "payment", "Платеж завершен", "A payment was completed"},
-	{"payment.failed", "payment", "Платеж не прошел", "A payment failed"},
-	{"payment.refunded", "payment", "Платеж возвращен", "A payment was refunded"},
-
-	{"user.created", "user", "Создан новый пользователь", "A new user was created"},
-	{"user.updated", "user", "Пользователь обновлен", "A user was updated"},
-	{"user.deleted", "user", "Пользователь удален", "A user was deleted"},
-
-	{"system.backup_completed", "system", "Резервное копирование завершено", "A backup was completed"},
-	{"system.backup_failed", "system", "Ошибка резервного копирования", "A backup failed"},
-	{"system.maintenance_start", "system", "Начало технического обслуживания", "Maintenance started"},
-	{"system.maintenance_end", "system", "Конец технического обслуживания", "Maintenance ended"},
-}
-
-var systemTypes = []EventTypeInfo{
-	{AlertRaised, systemGroup, "Сработало оповещение о webhook'е", "An alert about a webhook was raised"},
-	{AlertResolved, systemGroup, "Оповещение о webhook'е снято", "An alert about a webhook was resolved"},
-	{DeliveryGivenUp, systemGroup, "Доставка не удалась: повторов больше не будет", "A delivery failed for good"},
+func embeddedTypes(groups ...string) (types []EventTypeInfo) {
+	for _, group := range groups {
+		file, err := eventTypeFiles.ReadFile("eventtypes/" + group + ".json")
+		if err != nil {
+			panic(err) // it is embedded
+		}
+		entries, err := readCatalog(file)
+		if err != nil {
+			panic("domain: eventtypes/" + group + ".json: " + err.Error())
+		}
+		for _, entry := range entries {
+			types = append(types, entry.info())
+		}
+	}
+	return types
 }
 
 // Catalog knows every event type: the guide's, those that a clinic added, and the
@@ -86,17 +83,16 @@ type Catalog struct {
 	clinic []EventTypeInfo
 	byType map[EventType]EventTypeInfo
 	groups []string // of every type, the service's own last
+
+	enforced map[EventType]*eventschema.Schema
 }
 
 // BuiltinCatalog has the guide's types and nothing added.
-func BuiltinCatalog() Catalog { return newCatalog(nil) }
+func BuiltinCatalog() Catalog { return newCatalog(builtinTypes()) }
 
-func newCatalog(extra []EventTypeInfo) Catalog {
-	c := Catalog{
-		clinic: slices.Concat(builtinTypes, extra),
-		byType: make(map[EventType]EventTypeInfo, len(builtinTypes)+len(extra)+len(systemTypes)),
-	}
-	for _, info := range slices.Concat(c.clinic, systemTypes) {
+func newCatalog(clinic []EventTypeInfo) Catalog {
+	c := Catalog{clinic: clinic, byType: make(map[EventType]EventTypeInfo, len(clinic)+len(systemTypes()))}
+	for _, info := range slices.Concat(c.clinic, systemTypes()) {
 		c.byType[info.Type] = info
 		if !slices.Contains(c.groups, info.Group) {
 			c.groups = append(c.groups, info.Group)
@@ -107,13 +103,15 @@ func newCatalog(extra []EventTypeInfo) Catalog {
 
 // With returns the catalogue with the types added that it does not know.
 func (c Catalog) With(types []EventType) Catalog {
-	extra := slices.Clone(c.clinic[len(builtinTypes):])
+	all := slices.Clone(c.clinic)
 	for _, t := range types {
 		if _, known := c.byType[t]; !known {
-			extra = append(extra, EventTypeInfo{Type: t, Group: t.Group(), RU: string(t), EN: string(t)})
+			all = append(all, EventTypeInfo{Type: t, Group: t.Group(), RU: string(t), EN: string(t)})
 		}
 	}
-	return newCatalog(extra)
+	with := newCatalog(all)
+	with.enforced = c.enforced
+	return with
 }
 
 // Clinic lists the types that callers trigger: the guide's in its order, then the added
@@ -121,7 +119,7 @@ func (c Catalog) With(types []EventType) Catalog {
 func (c Catalog) Clinic() []EventTypeInfo { return slices.Clone(c.clinic) }
 
 // System lists the service's own types, which can be subscribed to and not triggered.
-func (c Catalog) System() []EventTypeInfo { return slices.Clone(systemTypes) }
+func (c Catalog) System() []EventTypeInfo { return slices.Clone(systemTypes()) }
 
 // Find looks a type up, the service's own included.
 func (c Catalog) Find(t EventType) (EventTypeInfo, bool) {
@@ -133,6 +131,32 @@ func (c Catalog) Find(t EventType) (EventTypeInfo, bool) {
 func (c Catalog) Known(t EventType) bool {
 	info, ok := c.byType[t]
 	return ok && info.Group != systemGroup
+}
+
+// Enforces reports whether event data of type t must fit a schema.
+func (c Catalog) Enforces(t EventType) bool { return c.enforced[t] != nil }
+
+// DataFields returns what of the event's data breaks the schema of its type, if that is
+// enforced. It calls spend before each part of its work, whose error it returns
+// (eventschema.Schema.Check). The data has passed CheckJSON.
+func (c Catalog) DataFields(e EventTriggered, spend func(work int) error) ([]FieldError, error) {
+	const field = "event_data"
+	schema := c.enforced[EventType(e.EventType)]
+	if schema == nil {
+		return nil, nil
+	}
+	found, err := schema.Check(e.EventData, spend)
+	if errors.Is(err, eventschema.ErrTooCostly) {
+		return []FieldError{{field, err.Error()}}, nil
+	}
+	return fieldsAt(field, found), err
+}
+
+func fieldsAt(field string, found []eventschema.Violation) (refused []FieldError) {
+	for _, v := range found {
+		refused = append(refused, FieldError{field + v.Path, v.Message})
+	}
+	return refused
 }
 
 // CheckEventType returns the reason, under the name field, why a caller cannot trigger

@@ -1,9 +1,13 @@
 package domain
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/medilab/webhooks/domain/eventschema"
 )
 
 func TestBuiltinCatalogHasTheGuidesTypes(t *testing.T) {
@@ -13,7 +17,7 @@ func TestBuiltinCatalogHasTheGuidesTypes(t *testing.T) {
 		t.Fatalf("got %d types, the guide has 25", len(list))
 	}
 	for _, info := range list {
-		if info.Group != info.Type.Group() || info.RU == "" || info.EN == "" || !c.Known(info.Type) {
+		if info.Group != info.Type.Group() || info.RU == "" || info.EN == "" || !c.Known(info.Type) || info.Enforce {
 			t.Errorf("%+v is incomplete", info)
 		}
 	}
@@ -24,6 +28,100 @@ func TestBuiltinCatalogHasTheGuidesTypes(t *testing.T) {
 	for _, info := range list {
 		if line := "- `" + string(info.Type) + "` - " + info.RU + "\n"; !strings.Contains(string(guide), line) {
 			t.Errorf("the guide has no line %q", line)
+		}
+	}
+}
+
+// Every example fits its schema, and so do the events that the guide prints and those that
+// the service makes itself.
+func TestExamplesFitTheirSchemas(t *testing.T) {
+	c := BuiltinCatalog()
+	types := append(c.Clinic(), c.System()...)
+	var file []string
+	for _, info := range types {
+		schema, err := eventschema.Compile(info.Schema)
+		if err != nil {
+			t.Errorf("%s: %v", info.Type, err)
+			continue
+		}
+		data := map[string][]byte{"the example": info.Example, "no object": []byte("[]")}
+		switch info.Type {
+		case "patient.created":
+			data["the guide's event"] = []byte(`{"patient_id":123,"name":"Иван Иванов","phone":"+7900123456","email":"ivan@example.com","created_at":"2024-01-15T10:30:00Z"}`)
+		case DeliveryGivenUp:
+			_, event := GivenUpEvent(DeliveryID{1}, Call{EventType: "patient.created", Attempt: 4, Error: "x"}, time.Unix(0, 0))
+			data["the service's event"] = event.EventData
+		case AlertRaised:
+			data["the service's event"] = AlertEvent(Webhook{ID: WebhookID{1}}, WebhookAlertRaised{}, time.Unix(0, 0)).EventData
+		case AlertResolved:
+			data["the service's event"] = AlertEvent(Webhook{}, WebhookAlertResolved{}, time.Unix(0, 0)).EventData
+		}
+		for name, one := range data {
+			found, err := schema.Check(one, func(int) error { return nil })
+			if err != nil || (len(found) > 0) != (name == "no object") {
+				t.Errorf("%s: %s: %v %v", info.Type, name, found, err)
+			}
+		}
+		if !info.Type.IsSystem() {
+			file = append(file, `{"type":"`+string(info.Type)+`","enforce":true}`)
+		}
+	}
+	enforced, err := ParseCatalog([]byte("[" + strings.Join(file, ",") + "]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range c.Clinic() {
+		if c.Enforces(info.Type) || !enforced.Enforces(info.Type) {
+			t.Errorf("%s: it is enforced only where a file says so", info.Type)
+		}
+	}
+}
+
+func TestDataFields(t *testing.T) {
+	c, err := ParseCatalog([]byte(`[
+		{"type": "lab.result_ready", "schema": {"required": ["result_id"], "properties": {"value": {"type": "number"}}}, "enforce": true},
+		{"type": "lab.opened", "schema": {"required": ["a"]}},
+		{"type": "patient.created", "schema": {"required": ["snils"]}, "enforce": true}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct{ eventType, data, want string }{
+		{"lab.result_ready", `{"result_id":1,"value":1.5}`, "[]"},
+		{"lab.result_ready", `{"value":"Иванов"}`, "[{event_data.result_id is required} {event_data.value must be of type number}]"},
+		{"lab.result_ready", `{"result_id":1e-999999999}`, "[{event_data is too costly to check against the schema of its type}]"},
+		{"lab.opened", `{}`, "[]"},
+		{"patient.created", `{}`, "[{event_data.snils is required}]"},
+		{"patient.updated", `{}`, "[]"},
+	} {
+		got, err := c.With([]EventType{"old.type"}).DataFields(EventTriggered{EventType: x.eventType, EventData: []byte(x.data)}, func(int) error { return nil })
+		if err != nil || fmt.Sprint(got) != x.want {
+			t.Errorf("%s %s: got %v %v, want %s", x.eventType, x.data, got, err, x.want)
+		}
+	}
+	if info, _ := c.Find("patient.created"); info.Example != nil || info.RU != "Создан новый пациент" || !info.Enforce {
+		t.Errorf("an example that does not fit the file's schema must go: %+v", info)
+	}
+	if info, _ := BuiltinCatalog().Find("patient.created"); info.Example == nil || info.Enforce {
+		t.Error("a parsed catalogue changed the built-in one")
+	}
+}
+
+func TestParseCatalogNamesWhatIsWrong(t *testing.T) {
+	for _, x := range []struct{ entry, want string }{
+		{`{"type":"lab.b","schema":{"type":"objekt"}}`, "[1].schema is not a JSON Schema that can be used: type "},
+		{`{"type":"lab.b","schema":{"$ref":"https://elsewhere.example/a"}}`, "[1].schema is not a JSON Schema"},
+		{`{"type":"lab.b","schema":true}`, "[1].schema must be a JSON object"},
+		{`{"type":"lab.b","example":[]}`, "[1].example must be a JSON object"},
+		{`{"type":"lab.b","example":{"a":"1"},"schema":{"properties":{"a":{"type":"integer"}}}}`, "[1].example.a must be of type integer"},
+		{`{"type":"patient.created","example":{"name":"x"}}`, "[1].example.patient_id is required"},
+		{`{"type":"lab.b","enforce":true}`, "[1].enforce needs a schema"},
+		{`{"type":"patient.created"}`, "[1].type exists already"},
+		{`{"type":"patient.created","en":"x","enforce":true}`, "[1].type exists already"},
+		{`{"type":"patient.created","enforce":false}`, "[1].type exists already"},
+	} {
+		_, err := ParseCatalog([]byte("[\n\"lab.a\",\n\n" + x.entry + "]"))
+		if err == nil || !strings.Contains(err.Error(), x.want) || !strings.Contains(err.Error(), "(line 4)") {
+			t.Errorf("%s: got %v, want %s", x.entry, err, x.want)
 		}
 	}
 }

@@ -93,7 +93,7 @@ func (c Catalog) knows(s Subscription) bool {
 
 func (c Catalog) suggestSubscription(typed string) string {
 	var candidates []string
-	for _, info := range slices.Concat(c.clinic, systemTypes) {
+	for _, info := range slices.Concat(c.clinic, systemTypes()) {
 		candidates = append(candidates, string(info.Type))
 	}
 	for _, group := range c.groups {

@@ -219,6 +219,9 @@ type eventTypeView struct {
 	Group       string           `json:"group"`
 	Description descriptionView  `json:"description"`
 	Triggerable bool             `json:"triggerable"` // false: only the service itself makes it
+	Example     json.RawMessage  `json:"example" schema:"object null"`
+	Schema      json.RawMessage  `json:"schema" schema:"object null"`
+	Enforce     bool             `json:"enforce"` // event data that break the schema are refused
 }
 
 type descriptionView struct {
@@ -233,6 +236,7 @@ func (s *Server) listEventTypes(x *request, _ *http.Request) error {
 	for _, info := range append(catalog.Clinic(), catalog.System()...) {
 		items = append(items, eventTypeView{
 			Type: info.Type, Group: info.Group, Description: descriptionView{RU: info.RU, EN: info.EN}, Triggerable: !info.Type.IsSystem(),
+			Example: info.Example, Schema: info.Schema, Enforce: info.Enforce,
 		})
 	}
 	return x.respond(pageOf(items, x), nil)

@@ -2,6 +2,9 @@ package http_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -185,10 +188,52 @@ func TestEventTypes(t *testing.T) {
 		Items []struct {
 			Type, Group string
 			Description struct{ RU, EN string }
+
+			Example, Schema map[string]any
+			Enforce         bool
 		}
 	}
 	s.ask("GET", "/api/v1/webhooks/events/types/", "").want(200).into(&list)
-	if len(list.Items) != 28 || fmt.Sprint(list.Items[0]) != "{patient.created patient {Создан новый пациент A new patient was created}}" {
-		t.Errorf("got %d, the first %v", len(list.Items), list.Items[0])
+	first := list.Items[0]
+	if len(list.Items) != 28 || fmt.Sprint(first.Type, " ", first.Group, " ", first.Description) != "patient.created patient {Создан новый пациент A new patient was created}" {
+		t.Errorf("got %d, the first %v", len(list.Items), first)
+	}
+	for _, one := range list.Items {
+		if len(one.Example) == 0 || one.Schema["type"] != "object" || one.Enforce {
+			t.Errorf("%s: the example is %v, the schema %v", one.Type, one.Example, one.Schema)
+		}
+	}
+}
+
+// enforce gives the service the event types of a file.
+func (s *service) enforce(file string) {
+	s.t.Helper()
+	catalog, err := domain.ParseCatalog([]byte(file))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.commands.Catalog = catalog
+}
+
+// A test call without data sends the example of its type.
+func TestTestCallsSendTheExample(t *testing.T) {
+	s := newService(t)
+	received := make(chan string, 1)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		received <- string(body)
+	}))
+	defer receiver.Close()
+	s.ask("POST", "/api/v1/webhooks/", `{"name":"n","url":"`+receiver.URL+`","events":["*"]}`).want(201)
+	for _, info := range append(s.commands.Catalog.Clinic(), s.commands.Catalog.System()...) {
+		s.ask("POST", "/api/v1/webhooks/1/test", `{"event_type":"`+string(info.Type)+`"}`).want(200)
+		if body := <-received; !strings.Contains(body, `"event_data":`+string(info.Example)+`,`) {
+			t.Errorf("sent %s, want the example %s", body, info.Example)
+		}
+	}
+	s.enforce(`[{"type":"patient.created","schema":{"required":["snils"]}}]`)
+	s.ask("POST", "/api/v1/webhooks/1/test", `{"event_type":"patient.created","test_data":null}`).want(200)
+	if body := <-received; !strings.Contains(body, `"event_data":{},`) { // the example does not fit the schema of the file
+		t.Errorf("sent %s", body)
 	}
 }

@@ -29,15 +29,22 @@ var test = object[testRequest]{name: "Test", checked: true, limit: maxEventBody,
 	plain("webhook_id", jsonWebhook, func(t *testRequest) *json.RawMessage { return &t.webhook },
 		schema{"description": "the webhook of the path again, by number or UUID; may be left out"}),
 	plain("event_type", textType[domain.EventType](), func(t *testRequest) *domain.EventType { return &t.eventType }, schema{"description": "a type of the catalogue"}).must(),
-	plain("test_data", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.data }, nil),
+	plain("test_data", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.data },
+		schema{"description": "left out: the type's example, if the catalogue has one"}),
 }}
 
 // testWebhook makes one call at once and answers with it: as the call log shows it, and
 // with the verdict of the webhook's filters.
 func (s *Server) testWebhook(x *request, r *http.Request, w domain.Webhook) error {
-	in := testRequest{data: json.RawMessage("{}")}
+	var in testRequest
 	if err := test.read(x, r, &in, func() []domain.FieldError { return checkSameWebhook(w, in.webhook) }); err != nil {
 		return err
+	}
+	if in.data == nil {
+		info, _ := s.catalog().Find(in.eventType)
+		if in.data = info.Example; in.data == nil {
+			in.data = json.RawMessage("{}")
+		}
 	}
 	tested, err := s.commands.TestWebhook(r.Context(), x.caller, w.ID, in.eventType, in.data)
 	if err != nil {

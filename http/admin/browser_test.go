@@ -186,6 +186,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	// A test call shows what came back.
 	u.Click("Test")
 	u.See("One attempt, at once")
+	u.Is(`JSON.parse(document.querySelector('textarea').value).email === 'ivan@example.com'`) // the type's example
 	u.Click("Send a test")
 	u.See("A real event like this would be sent.")
 	u.See(hostile)
@@ -201,6 +202,11 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Click("Events")
 	u.Click("Trigger an event")
 	u.Wait(`document.querySelector('h1')?.innerText === 'New event'`)
+	choose := func(eventType string) string {
+		return `(s => { s.value = '` + eventType + `'; s.dispatchEvent(new Event('change')); return document.querySelector('textarea').value })(document.querySelector('main select, form select'))`
+	}
+	u.Is(`JSON.parse(` + choose("payment.created") + `).payment_id === 7777`)
+	u.Is(`JSON.parse(` + choose("patient.created") + `).patient_id === 123`)
 	u.Fill("Event data (event_data)", `[]`)
 	u.Click("Send")
 	u.See("Must be a JSON object.")

@@ -4,7 +4,7 @@ import { confirm, say } from './dialogs.js'
 import { button, card, facts, foreign, h, hidden, table } from './dom.js'
 import { choice, describe, field, input, localTime, refuse, submitting } from './forms.js'
 import { badge, failure, number, shortID, text, when } from './format.js'
-import { filters, listing, typeOptions } from './lists.js'
+import { filters, listing, showExample, typeOptions } from './lists.js'
 import { t } from './texts.js'
 
 export async function events({ parameters, signal }) {
@@ -93,7 +93,8 @@ function why(verdict) {
 
 export async function eventForm() {
   const type = choice(await typeOptions((one) => one.triggerable !== false))
-  const data = h('textarea', { rows: '8', class: 'code', spellcheck: 'false' }, '{}')
+  const data = h('textarea', { rows: '8', class: 'code', spellcheck: 'false' })
+  await showExample(type, data)
   const source = input({ value: 'manual' })
   const correlation = input({})
   const send = async () => {

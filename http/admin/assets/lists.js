@@ -48,6 +48,18 @@ export async function eventTypes() {
 
 export const describeType = (type) => (typeof type.description === 'object' ? type.description[language()] : type.description)
 
+// showExample keeps the example of the chosen event type in the field, until somebody writes there.
+export async function showExample(type, field) {
+  const types = await eventTypes()
+  let shown = field.value
+  const show = () => {
+    if (field.value !== shown) return
+    field.value = shown = JSON.stringify(types.find((one) => one.type === type.value)?.example ?? {}, null, 2)
+  }
+  type.addEventListener('change', show)
+  show()
+}
+
 // typeOptions are the choices of a filter or a form by event type.
 export async function typeOptions(only = () => true) {
   return (await eventTypes()).filter(only).map((type) => [type.type, `${type.type} — ${describeType(type)}`])

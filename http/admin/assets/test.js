@@ -3,14 +3,15 @@ import { api, isObject, part, withRaw } from './api.js'
 import { callDetails } from './calls.js'
 import { card, fill, h } from './dom.js'
 import { choice, field, refuse, submitting } from './forms.js'
-import { typeOptions } from './lists.js'
+import { showExample, typeOptions } from './lists.js'
 import { t } from './texts.js'
 
 export async function test({ webhook }) {
   const options = await typeOptions()
   const fitting = options.find(([type]) => webhook.events.some((one) => one === type || one === '*' || one.endsWith('.*') && type.startsWith(one.slice(0, -1))))
   const type = choice(options, fitting?.[0])
-  const data = h('textarea', { rows: '6', class: 'code', spellcheck: 'false' }, '{"patient_id": 123, "test": true}')
+  const data = h('textarea', { rows: '6', class: 'code', spellcheck: 'false' })
+  await showExample(type, data)
   const result = h('div', { role: 'status' })
   const send = async () => {
     fill(result)

@@ -56,7 +56,7 @@ async function eventFields(webhook) {
   const parts = [...groups].map(([name, types]) => h('details', { open: types.some((type) => chosen.has(type.type)) || chosen.has(`${name}.*`) },
     h('summary', {}, `${name}.*`),
     one(`${name}.*`, t('webhook.wholeGroup', `${name}.*`)),
-    types.map((type) => one(type.type, [h('code', {}, type.type), ` ${describeType(type)}`]))))
+    types.map((type) => one(type.type, [h('code', { title: JSON.stringify(type.example, null, 2) }, type.type), ` ${describeType(type)}`]))))
   // What the catalogue no longer has stays as it is unless somebody takes it out.
   const others = [...chosen].map((value) => one(value, h('code', {}, value)))
   const shown = group('events', t('webhook.events'), t('webhook.eventsHint'), everything, parts, others)
