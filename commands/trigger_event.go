@@ -14,6 +14,7 @@ import (
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
 // Accepted says that an event is in the log, durably.
@@ -34,6 +35,10 @@ type NewEvent struct {
 // MaxBatch is how many events one batch may hold.
 const MaxBatch = 1000
 
+// mostRefused is how many fields of a batch are named before its data is no longer checked
+// against schemas.
+const mostRefused = 20
+
 // TriggerEvent records that something happened in the clinic. An event that has
 // an id, or a key that is not empty, is accepted once from a caller: asked for again it is
 // answered as the first time, and asked for with another content it is a Conflict.
@@ -43,6 +48,9 @@ func (c *Commands) TriggerEvent(ctx context.Context, caller Caller, event NewEve
 	err := c.Catalog.CheckTriggered(event.Event)
 	if err == nil {
 		err = domain.CheckFields(c.checkOccurred(event.Event))
+	}
+	if err == nil {
+		err = c.CheckData(ctx, event.Event)
 	}
 	if err = c.trigger(ctx, caller, events[:], key, accepted[:], err); err != nil {
 		return Accepted{}, err
@@ -69,7 +77,7 @@ func (c *Commands) TriggerBatch(ctx context.Context, caller Caller, events []New
 		return nil, domain.Invalid("events", fmt.Sprintf("must have 1 to %d events", MaxBatch))
 	}
 	accepted := make([]Accepted, len(events))
-	if err := c.trigger(ctx, caller, events, key, accepted, c.checkBatch(events)); err != nil {
+	if err := c.trigger(ctx, caller, events, key, accepted, c.checkBatch(ctx, events)); err != nil {
 		return nil, err
 	}
 	return accepted, nil
@@ -84,7 +92,7 @@ func InBatch(i int, wrong []domain.FieldError) []domain.FieldError {
 	return wrong
 }
 
-func (c *Commands) checkBatch(events []NewEvent) error {
+func (c *Commands) checkBatch(ctx context.Context, events []NewEvent) error {
 	var refused []domain.FieldError
 	seen := map[domain.EventID]bool{}
 	for i, event := range events {
@@ -95,7 +103,34 @@ func (c *Commands) checkBatch(events []NewEvent) error {
 			}
 			seen[event.ID] = true
 		}
+		if len(wrong) == 0 && len(refused) < mostRefused {
+			err := c.CheckData(ctx, event.Event)
+			if err != nil && domain.KindOf(err) != domain.KindInvalid {
+				return err
+			}
+			wrong = domain.FieldsOf(err)
+		}
 		refused = append(refused, InBatch(i, wrong)...)
+	}
+	return domain.CheckFields(refused)
+}
+
+// CheckData is CheckData by the catalogue of c.
+func (c *Commands) CheckData(ctx context.Context, event domain.EventTriggered) error {
+	return CheckData(ctx, c.Log.Limiter, c.Catalog, event)
+}
+
+// CheckData returns an Invalid error if the event's data breaks the schema of its type, and
+// that is enforced. What takes long waits for its turn.
+func CheckData(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catalog, event domain.EventTriggered) error {
+	if !catalog.Enforces(domain.EventType(event.EventType)) {
+		return nil
+	}
+	task := limiter.Task()
+	defer task.End()
+	refused, err := catalog.DataFields(event, func(work int) error { return task.Spend(ctx, work) })
+	if err != nil {
+		return Failed("check event data", err)
 	}
 	return domain.CheckFields(refused)
 }

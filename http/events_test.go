@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -203,6 +204,43 @@ func TestEventTypes(t *testing.T) {
 			t.Errorf("%s: the example is %v, the schema %v", one.Type, one.Example, one.Schema)
 		}
 	}
+}
+
+// An enforced schema refuses data that breaks it, naming the field, and nothing else is checked.
+func TestEnforcedSchema(t *testing.T) {
+	s := newService(t)
+	s.enforce(`[{"type":"payment.created","enforce":true,
+		"schema":{"required":["result_id"],"properties":{"values":{"items":{"type":"number"}},"note":{"pattern":"^[a-z]*$"}}}}]`)
+	event := func(eventType, data string) string {
+		return `{"event_type":"` + eventType + `","event_data":` + data + `,"event_id":"550e8400-e29b-41d4-a716-446655440000"}`
+	}
+	const first = `{"result_id":1,"values":[1.5]}`
+	s.ask("POST", trigger, event("payment.created", first)).want(202)
+	s.ask("POST", trigger, event("payment.created", `{"result_id":2,"values":[1.5,"high"]}`)).refusing("event_data.values[1]")
+	s.ask("POST", trigger, event("payment.created", `{}`)).refusing("event_data.result_id")
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"name":5}}`).want(202)
+	s.ask("POST", trigger+"/batch", `{"events":[`+event("payment.created", `{"result_id":"x","note":"A"}`)+`]}`).refusing("events[0].event_data.note")
+	large := `{"result_id":1,"note":"` + strings.Repeat("a", 5<<20) + `"}`
+	s.ask("POST", trigger, event("payment.created", large)).refusing("event_data")
+	if s.head() != 2 {
+		t.Errorf("the log has %d events, want 2", s.head())
+	}
+
+	// What was accepted before it was enforced is a repetition as any other.
+	s.enforce(`[{"type":"payment.created","enforce":true,"schema":{"required":["another"]}}]`)
+	s.ask("POST", trigger, event("payment.created", first)).want(202)
+
+	// A dead letter can be mended only with data that fit.
+	if err := outbox.SyncEventTypes(t.Context(), s.pool, s.commands.Catalog); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, reason)
+		VALUES (gen_random_uuid(), 'payment.created', '{}', 'clinic', now(), 'event_data.another is required')`); err != nil {
+		t.Fatal(err)
+	}
+	s.ask("POST", "/api/v1/webhooks/events/parked/1/retry", "").want(409)
+	s.ask("POST", "/api/v1/webhooks/events/parked/1/retry", `{"event_data":{"result_id":1}}`).refusing("event_data.another")
+	s.ask("POST", "/api/v1/webhooks/events/parked/1/retry", `{"event_data":{"another":1}}`).want(202)
 }
 
 // enforce gives the service the event types of a file.

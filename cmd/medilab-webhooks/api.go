@@ -266,6 +266,9 @@ type apiTrigger struct{ *apiClient }
 // EventFields implements trigger: the server has its own types, and says what it refuses.
 func (a apiTrigger) EventFields(domain.EventTriggered) []domain.FieldError { return nil }
 
+// CheckData implements trigger, as EventFields.
+func (a apiTrigger) CheckData(context.Context, domain.EventTriggered) error { return nil }
+
 // TriggerEvent implements trigger. The server names the caller by the token.
 func (a apiTrigger) TriggerEvent(ctx context.Context, _ commands.Caller, event commands.NewEvent, _ string) (accepted commands.Accepted, err error) {
 	var answer acceptedEvent

@@ -130,6 +130,32 @@ func TestEmitOne(t *testing.T) {
 	c.run(0, "", "emit", "lab.result_ready", "{}")
 }
 
+// What breaks an enforced schema is refused by line, and the lines around it are accepted.
+func TestEmitChecksSchemas(t *testing.T) {
+	c := newCLI(t)
+	types := filepath.Join(t.TempDir(), "types.json")
+	t.Setenv("MEDILAB_EVENT_TYPES", types)
+	write := func(entry string) {
+		if err := os.WriteFile(types, []byte("[\n"+entry+"]"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{"type":"patient.created","enforce":true}`)
+	_, notes := c.run(1, "", "emit", "patient.created", `{"name":"x"}`)
+	c.matches("the refusal", notes, "medilab-webhooks: event_data.patient_id is required\n")
+	lines := `{"event_type":"patient.created","event_data":{"patient_id":1}}
+{"event_type":"patient.created","event_data":{"patient_id":1.5}}
+{"event_type":"patient.created","event_data":{"patient_id":"a"}}
+`
+	out, notes := c.run(1, lines, "emit", "--file", "-")
+	if out != "Accepted 2 events\n" || !strings.Contains(notes, "line 2: event_data.patient_id must be of type integer or string\n") {
+		t.Errorf("it says %q and %q", out, notes)
+	}
+	write(`{"type":"patient.created","schema":{"type":"objekt"}}`)
+	_, notes = c.run(1, "", "emit", "patient.created", `{"patient_id":1}`)
+	c.matches("the failure", notes, `medilab-webhooks: read the event types in .*: \[0\]\.schema is not a JSON Schema .*: type .* \(line 2\)\n`)
+}
+
 func TestEmitFile(t *testing.T) {
 	c := newCLI(t)
 	var file strings.Builder

@@ -137,6 +137,8 @@ func problem(err error) string {
 type trigger interface {
 	// EventFields names every field that keeps the event from being accepted now.
 	EventFields(e domain.EventTriggered) []domain.FieldError
+	// CheckData returns why the event's data keeps it from being accepted.
+	CheckData(ctx context.Context, e domain.EventTriggered) error
 	TriggerEvent(ctx context.Context, caller commands.Caller, event commands.NewEvent, key string) (commands.Accepted, error)
 	TriggerBatch(ctx context.Context, caller commands.Caller, events []commands.NewEvent, key string) ([]commands.Accepted, error)
 }

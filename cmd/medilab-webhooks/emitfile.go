@@ -69,7 +69,7 @@ func (p *pipeline) run(ctx context.Context, in io.Reader) error {
 		if len(line) > 0 || long {
 			p.line++
 			p.progress.add(len(line))
-			p.take(line, long)
+			p.take(appending, line, long)
 		}
 		// Do not let events wait for input that is not there yet.
 		if last || len(p.batch)+len(p.wrong) >= batchEvents || p.bytes >= batchBytes || reader.Buffered() == 0 {
@@ -109,7 +109,7 @@ func readLine(r *bufio.Reader) (line []byte, long bool, err error) {
 }
 
 // take checks a line and adds it to the batch.
-func (p *pipeline) take(line []byte, long bool) {
+func (p *pipeline) take(ctx context.Context, line []byte, long bool) {
 	line = withoutReason(bytes.TrimSpace(line))
 	if p.line <= p.skip || len(line) == 0 && !long {
 		return
@@ -117,6 +117,9 @@ func (p *pipeline) take(line []byte, long bool) {
 	event, err := p.defaults, error(domain.TooLarge("the line is longer than 10 MB"))
 	if !long {
 		err = p.read(line, &event)
+	}
+	if err == nil {
+		err = p.commands.CheckData(ctx, event.Event)
 	}
 	p.bytes += len(line)
 	if err != nil {

@@ -73,14 +73,14 @@ func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Call
 	}
 	action := domain.AdminParkedRetried
 	if mended != nil {
-		if err := checkMended(c.Catalog, p, mended); err != nil {
+		if err := checkMended(ctx, c, p, mended); err != nil {
 			return commands.Accepted{}, err
 		}
 		action = domain.AdminParkedMended
 		p.mended = fmt.Sprintf("; its data, %s, became %s", digest(p.EventData), digest(mended))
 		p.EventData = bytes.Clone(mended)
 	}
-	triggered, err := accept(c.Catalog, p.emission())
+	triggered, err := accept(ctx, c.Log.Limiter, c.Catalog, p.emission())
 	if err != nil {
 		return commands.Accepted{}, domain.Conflict("it still cannot be accepted: " + err.Error())
 	}
@@ -109,8 +109,12 @@ func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Call
 }
 
 // checkMended returns what is wrong with the data that somebody gave for the dead letter.
-func checkMended(catalog domain.Catalog, p ParkedEvent, data json.RawMessage) error {
-	refused := catalog.TriggeredFields(domain.EventTriggered{EventType: p.EventType, EventData: data})
+func checkMended(ctx context.Context, c *commands.Commands, p ParkedEvent, data json.RawMessage) error {
+	event := domain.EventTriggered{EventType: p.EventType, EventData: data}
+	refused := c.Catalog.TriggeredFields(event)
+	if len(refused) == 0 {
+		return c.CheckData(ctx, event)
+	}
 	return domain.CheckFields(slices.DeleteFunc(refused, func(f domain.FieldError) bool { return f.Field != "event_data" }))
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
 const (
@@ -51,6 +52,8 @@ type Relay struct {
 	wake       chan struct{}
 	relayed    atomic.Int64
 }
+
+var errCostly = errors.New("it takes long")
 
 // leaseName is that of the lease which the node that relays has.
 const leaseName = "relay"
@@ -154,7 +157,7 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	}
 	var next []emission
 	for _, e := range batch {
-		if r.directory.Costly(domain.EventType(e.eventType), e.data) {
+		if r.isCostly(e) {
 			r.costly = append(r.costly, e)
 		} else {
 			next = append(next, e)
@@ -165,6 +168,18 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	}
 	moved = len(batch)+len(r.costly) > 0
 	return moved, r.moveCostly(ctx)
+}
+
+// isCostly reports whether it takes long to check or to match the event.
+func (r *Relay) isCostly(e emission) bool {
+	left := cpulimit.Expensive
+	_, err := r.catalog.DataFields(domain.EventTriggered{EventType: e.eventType, EventData: e.data}, func(work int) error {
+		if left -= work; left < 0 {
+			return errCostly
+		}
+		return nil
+	})
+	return err != nil || r.directory.Costly(domain.EventType(e.eventType), e.data)
 }
 
 // startOver forgets what was read: it is read again, as the database has it then.
@@ -220,11 +235,16 @@ func (r *Relay) moveAll(ctx context.Context, batch []emission) error {
 func (r *Relay) move(ctx context.Context, batch []emission) error {
 	left := make([]accepted, 0, len(batch))
 	for _, e := range batch {
-		triggered, err := accept(r.catalog, e)
-		if err == nil {
+		triggered, err := accept(ctx, r.log.Limiter, r.catalog, e)
+		switch {
+		case err == nil:
 			left = append(left, accepted{e, domain.EventID(e.id), triggered})
-		} else if err := r.park(ctx, e, err.Error()); err != nil {
-			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		default:
+			if err := r.park(ctx, e, err.Error()); err != nil {
+				return err
+			}
 		}
 	}
 	for len(left) > 0 {
@@ -386,14 +406,21 @@ func (r *Relay) exec(ctx context.Context, sql string, args ...any) (tag pgconn.C
 }
 
 // accept checks what the database could not when it was emitted.
-func accept(catalog domain.Catalog, e emission) (domain.EventTriggered, error) {
+func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catalog, e emission) (domain.EventTriggered, error) {
 	// A white space around the value is not part of it, and would not survive the log.
 	data := bytes.Trim(e.data, " \t\r\n")
 	if err := domain.CheckJSON(data); err != nil {
 		return domain.EventTriggered{}, fmt.Errorf("event_data: %w", err)
 	}
 	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, OccurredAt: e.emittedAt.UTC(), EventData: data}
-	if refused := catalog.TriggeredFields(triggered); len(refused) > 0 {
+	refused := catalog.TriggeredFields(triggered)
+	if len(refused) == 0 {
+		err := commands.CheckData(ctx, limiter, catalog, triggered)
+		if refused = domain.FieldsOf(err); err != nil && len(refused) == 0 {
+			return domain.EventTriggered{}, err
+		}
+	}
+	if len(refused) > 0 {
 		return domain.EventTriggered{}, errors.New(refused[0].Field + " " + refused[0].Message)
 	}
 	return triggered, nil

@@ -310,6 +310,35 @@ func TestRelayParksWhatCannotBeAccepted(t *testing.T) {
 	}
 }
 
+// Data that break an enforced schema are parked; of those that take long to check, which are
+// moved last, too.
+func TestRelayParksWhatBreaksASchema(t *testing.T) {
+	r := newRig(t)
+	relay := r.relay(r.join())
+	catalog, err := domain.ParseCatalog([]byte(`[{"type":"patient.created","enforce":true,
+		"schema":{"required":["id"],"properties":{"name":{"maxLength":5},"note":{"pattern":"^(x+)+$"}}}}]`))
+	r.check(err)
+	relay.catalog = catalog
+	r.emit(r.pool, `{"id":1,"note":"`+strings.Repeat("x", 1<<20)+`"}`)
+	r.emit(r.pool, `{"name":"Иванов"}`)
+	r.emit(r.pool, `{"id":1,"name":"Иван"}`)
+	r.run(relay)
+	if got := r.data(1); !slices.Equal(got, []string{`{"id":1,"name":"Иван"}`}) {
+		t.Errorf("the log has %v", got)
+	}
+	r.awaitEmpty()
+	parked, _, err := Parked(t.Context(), r.pool, 0, 10)
+	r.check(err)
+	var reasons []string
+	for _, p := range parked {
+		reasons = append(reasons, p.Reason)
+	}
+	want := []string{"event_data is too costly to check against the schema of its type", "event_data.id is required"}
+	if !slices.Equal(reasons, want) {
+		t.Errorf("parked because %q, want %q", reasons, want)
+	}
+}
+
 func TestEmittingTwiceIsOnce(t *testing.T) {
 	r := newRig(t)
 	id := uuid.MustParse("0198f0a0-0000-7000-8000-000000000001")
