@@ -1,6 +1,10 @@
 package domain
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 // Outcomes of calls that were not made, because this server lacked something of its own.
 // They are no failure of the receiver: the delivery waits and uses up no attempt. Only
@@ -23,6 +27,9 @@ var lackTexts = map[Outcome]string{
 	LacksProxy:       "a proxy that works (MEDILAB_PROXY)",
 	LacksKey:         "the key of a secret (MEDILAB_KEYS)",
 }
+
+// Lacks lists what a server can lack.
+func Lacks() []Outcome { return slices.Sorted(maps.Keys(lackTexts)) }
 
 // IsLack reports whether the call was not made because this server lacked something.
 func (o Outcome) IsLack() bool { return lackTexts[o] != "" }

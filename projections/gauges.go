@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -14,6 +16,7 @@ type Gauges struct {
 	LagSeconds          float64
 	Parked              int64 // entries of the log that no read model could take
 	OpenAlerts          map[domain.AlertKind]int64
+	Jobs                map[domain.ReplayState]int64 // replays and bulk retries that have not ended, by state
 }
 
 // Gauges reads them, every kind of alert among them.
@@ -40,6 +43,22 @@ func (p *Projections) Gauges(ctx context.Context) (Gauges, error) {
 	}
 	if err := p.pool.QueryRow(ctx, `SELECT count(*) FROM medilab.parked`).Scan(&g.Parked); err != nil {
 		return Gauges{}, fmt.Errorf("count the dead letters: %w", err)
+	}
+	g.Jobs = map[domain.ReplayState]int64{domain.ReplayStateCounting: 0, domain.ReplayStateRunning: 0, domain.ReplayStatePaused: 0}
+	rows, err := p.pool.Query(ctx, `SELECT state, count(*) FROM medilab.replays WHERE finished_at IS NULL GROUP BY state`)
+	if err != nil {
+		return Gauges{}, fmt.Errorf("count the jobs: %w", err)
+	}
+	var state domain.ReplayState
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
+		if _, known := g.Jobs[state]; known {
+			g.Jobs[state] = n
+		}
+		return nil
+	})
+	if err != nil {
+		return Gauges{}, fmt.Errorf("count the jobs: %w", err)
 	}
 	return g, nil
 }

@@ -7,12 +7,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/medilab/webhooks/commands/mail"
 	"github.com/medilab/webhooks/commands/outbox"
+	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -96,12 +98,7 @@ func (p partMetrics) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	c := constMetrics(out)
-	now := p.server.saga.Figures()
-	c.gauge("medilab_deliveries_in_flight", "Calls to receivers under way on this node.", float64(now.InFlight))
-	c.gauge("medilab_deliveries_claimed", "Deliveries claimed by this node whose call has not begun.", float64(now.Waiting))
-	c.gauge("medilab_deliveries_bytes", "Payload bytes of the deliveries in this node's memory.", float64(now.WaitingBytes))
-	c.gauge("medilab_workers", "Calls that this node may have under way at once.", float64(now.Workers))
-	c.counter("medilab_log_lost_positions_total", "Positions of the log that its database lost, as this process saw it.", float64(p.server.log.LostPositions()))
+	p.node(c)
 	if head, err := p.server.log.Head(ctx); err == nil {
 		c.gauge("medilab_log_position", "The last position of the log.", float64(head))
 	}
@@ -122,19 +119,51 @@ func (p partMetrics) Collect(out chan<- prometheus.Metric) {
 		for kind, n := range g.OpenAlerts {
 			c.gauge("medilab_alerts_open", "Open alerts by kind.", float64(n), "kind", string(kind))
 		}
+		for state, n := range g.Jobs {
+			c.gauge("medilab_jobs", "Replays and bulk retries that have not ended, by state.", float64(n), "state", string(state))
+		}
 	}
+	p.readers(ctx, c)
+	// Last, as it takes longest where many webhooks have a backlog.
+	queue := saga.Queue{Pool: p.server.pool}
+	if age, err := queue.Age(ctx, p.server.commands.Directory); err == nil {
+		c.gauge("medilab_queue_age_seconds", "How long the delivery that is due for longest has waited, of all nodes.", age.Seconds())
+	}
+}
+
+// node collects what this process keeps itself.
+func (p partMetrics) node(c constMetrics) {
+	now := p.server.saga.Figures()
+	c.gauge("medilab_deliveries_in_flight", "Calls to receivers under way on this node.", float64(now.InFlight))
+	c.gauge("medilab_deliveries_claimed", "Deliveries claimed by this node whose call has not begun.", float64(now.Waiting))
+	c.gauge("medilab_deliveries_bytes", "Payload bytes of the deliveries in this node's memory.", float64(now.WaitingBytes))
+	c.gauge("medilab_workers", "Calls that this node may have under way at once.", float64(now.Workers))
+	c.gauge("medilab_lanes", "Webhooks that this node has delivered to.", float64(now.Lanes))
+	c.gauge("medilab_lanes_full", "Webhooks whose deliveries wait on this node, as no more calls to them may be under way.", float64(now.FullLanes))
+	for _, lack := range domain.Lacks() {
+		value := 0.0
+		if now.Lacks == lack {
+			value = 1
+		}
+		c.gauge("medilab_node_lacks", "Whether this node lacks what its calls need, so that deliveries wait.", value, "what", string(lack))
+	}
+	connections := p.server.pool.Stat()
+	c.gauge("medilab_database_connections", "Connections to Postgres by this process that are in use.", float64(connections.AcquiredConns()))
+	c.gauge("medilab_database_connections_max", "The most connections to Postgres that this process shares.", float64(connections.MaxConns()))
+	c.counter("medilab_log_lost_positions_total", "Positions of the log that its database lost, as this process saw it.", float64(p.server.log.LostPositions()))
+}
+
+func (p partMetrics) readers(ctx context.Context, c constMetrics) {
 	rows, err := p.server.pool.Query(ctx, `SELECT name, position FROM medilab.readers WHERE position IS NOT NULL`)
 	if err != nil {
 		return
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var name string
-		var position int64
-		if rows.Scan(&name, &position) == nil {
-			c.gauge("medilab_reader_position", "Up to where a reader has applied the log.", float64(position), "reader", name)
-		}
-	}
+	var name string
+	var position int64
+	_, _ = pgx.ForEachRow(rows, []any{&name, &position}, func() error { // what cannot be read is left out
+		c.gauge("medilab_reader_position", "Up to where a reader has applied the log.", float64(position), "reader", name)
+		return nil
+	})
 }
 
 // constMetrics sends values as they are now.

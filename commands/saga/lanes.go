@@ -426,5 +426,12 @@ func (l *lanes) checkIdle() {
 func (l *lanes) figures() commands.DeliveryFigures {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return commands.DeliveryFigures{InFlight: l.inFlight, Waiting: l.waiting, WaitingBytes: l.bytes, Lanes: len(l.byID), Workers: l.workers}
+	full := 0
+	for _, ln := range l.byID {
+		if len(ln.waiting) > 0 && ln.inFlight >= l.limit(ln) {
+			full++
+		}
+	}
+	return commands.DeliveryFigures{InFlight: l.inFlight, Waiting: l.waiting, WaitingBytes: l.bytes, Lanes: len(l.byID), FullLanes: full,
+		Workers: l.workers, Lacks: l.lacked}
 }

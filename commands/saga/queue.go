@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -98,6 +99,35 @@ func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain
 		return nil, fmt.Errorf("look into the queue: %w", err)
 	}
 	return untried, nil
+}
+
+// Age returns how long the delivery that is due for longest has waited, of all nodes. What
+// waits for a webhook to be activated does not count.
+func (q Queue) Age(ctx context.Context, directory *commands.Directory) (time.Duration, error) {
+	rows, err := q.Pool.Query(ctx, `
+		WITH RECURSIVE step (lane, due) AS (
+			(SELECT webhook_id, due_at FROM medilab.queue WHERE node IS NULL ORDER BY webhook_id, due_at LIMIT 1)
+			UNION ALL
+			SELECT later.webhook_id, later.due_at FROM step, LATERAL (
+				SELECT webhook_id, due_at FROM medilab.queue
+				WHERE node IS NULL AND webhook_id > step.lane ORDER BY webhook_id, due_at LIMIT 1) later
+		)
+		SELECT lane, extract(epoch FROM now() - due)::float8 FROM step WHERE due < now()`)
+	if err != nil {
+		return 0, fmt.Errorf("read the queue's age: %w", err)
+	}
+	var oldest, age float64
+	var id domain.WebhookID
+	_, err = pgx.ForEachRow(rows, []any{&id, &age}, func() error {
+		if w, known := directory.Webhook(id); !known || w.Active {
+			oldest = max(oldest, age)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the queue's age: %w", err)
+	}
+	return time.Duration(oldest * float64(time.Second)), nil
 }
 
 // streamID returns the id at the end of the name of a stream of ours.
