@@ -44,6 +44,8 @@ type Config struct {
 	Metrics http.Handler
 	// Observe is called after every answer; route is the path's pattern. Optional.
 	Observe func(route, method string, status int, took time.Duration)
+	// Proxies are trusted to name their clients in X-Forwarded-For. Optional.
+	Proxies Proxies
 	// Mount adds pages (the admin panel, the API's documentation) to the router; paths
 	// arrive without their trailing slash. Optional.
 	Mount func(root *mux.Router)
@@ -180,6 +182,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	header["X-Request-Id"] = []string{x.caller.RequestID}
 	header["X-Content-Type-Options"] = noSniff
 	header["Cache-Control"] = noStore
+	if s.config.Proxies != nil {
+		defer s.config.Proxies.client(r)()
+	}
 	defer s.finish(x, r)
 	withoutTrailingSlash(r)
 	if !isProbe(r.URL.Path) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/medilab/webhooks/commands/mail"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/admin"
 	"github.com/medilab/webhooks/http/identity"
 	"github.com/medilab/webhooks/http/sender"
@@ -65,6 +66,7 @@ type settings struct {
 	certFile    string
 	keyFile     string
 	debugAddr   string
+	proxyHeader string // "on": proxies send PROXY headers
 	reason      reasonRule
 	alerts      domain.AlertRules
 	alertScan   time.Duration
@@ -72,14 +74,15 @@ type settings struct {
 	alertEmail  string
 	publicURL   string // of this service, without a slash at the end; empty: by addr
 
-	tokenText, logText, rolesText, targetsText string
-	jwt                                        identity.Config
-	jwtScopesText                              string
+	tokenText, logText, rolesText, targetsText, proxiesText string
+	jwt                                                     identity.Config
+	jwtScopesText                                           string
 
 	token    domain.Secret // MEDILAB_TOKEN
 	logger   *slog.Logger
 	roles    roles
 	targets  sender.Targets
+	proxies  http.Proxies
 	mail     *mail.Server       // nil: no e-mail
 	identity *identity.Provider // nil: no identity provider
 }
@@ -144,6 +147,9 @@ func (s *settings) table() []setting {
 		{env: "MEDILAB_TLS_CERT_FILE", flag: "tls-cert", value: &s.certFile, usage: "certificate to serve HTTPS with",
 			rule: "given together with MEDILAB_TLS_KEY_FILE", valid: func() bool { return (s.certFile == "") == (s.keyFile == "") }},
 		{env: "MEDILAB_TLS_KEY_FILE", flag: "tls-key", value: &s.keyFile, usage: "its key"},
+		{env: "MEDILAB_TRUSTED_PROXIES", flag: "trusted-proxies", value: &s.proxiesText, usage: "networks of load balancers in front, whose X-Forwarded-For names the client", unset: "none"},
+		{env: "MEDILAB_PROXY_PROTOCOL", flag: "proxy-protocol", value: &s.proxyHeader, usual: "off", usage: "on: connections of trusted proxies begin with a PROXY header",
+			rule: "on or off, and on only with MEDILAB_TRUSTED_PROXIES", valid: func() bool { return s.proxyHeader == "off" || s.proxyHeader == "on" && s.proxiesText != "" }},
 		{env: "MEDILAB_DEBUG_ADDR", flag: "debug-addr", value: &s.debugAddr, usage: "loopback address to serve Go profiles at", unset: "none"},
 
 		accessReasonSetting(&s.reason),
@@ -186,6 +192,9 @@ func (s *settings) resolve(notes io.Writer) (err error) {
 	}
 	if s.targets, err = sender.ParseTargets(s.targetsText); err != nil {
 		return err
+	}
+	if s.proxies, err = http.ParseProxies(s.proxiesText); err != nil {
+		return fmt.Errorf("MEDILAB_TRUSTED_PROXIES: %w", err)
 	}
 	s.keys = s.database.keysFile(s.keys)
 	s.token = domain.NewSecret(s.tokenText)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/pires/go-proxyproto"
 
 	"github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/admin"
@@ -24,7 +25,7 @@ import (
 func (s *server) front() *http.Server {
 	config := http.Config{
 		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity, ReasonRequired: s.settings.reason == reasonRequired, Receipts: s.receipts,
-		Ready: s.ready, Tracer: s.tracer, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages,
+		Ready: s.ready, Tracer: s.tracer, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages, Proxies: s.settings.proxies,
 	}
 	if s.settings.roles[roleAPI] {
 		return http.NewServer(config)
@@ -70,6 +71,19 @@ func maxConnections(descriptors, workers, connections int) int {
 	return min(most, max(descriptors/4, min(descriptors/2, left)))
 }
 
+// behindProxies returns a listener whose connections of trusted proxies begin with a PROXY
+// header, which says who the client is. Others are as they were.
+func behindProxies(raw net.Listener, trusted http.Proxies) net.Listener {
+	const patience = 5 * time.Second
+	return &proxyproto.Listener{Listener: raw, ReadHeaderTimeout: patience,
+		ConnPolicy: func(conn proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+			if trusted.Trust(conn.Upstream) {
+				return proxyproto.REQUIRE, nil
+			}
+			return proxyproto.SKIP, nil
+		}}
+}
+
 // listen serves until web is shut down.
 func (s *server) listen(web *nethttp.Server, raw net.Listener) error {
 	config := fastpath.Config{
@@ -81,6 +95,9 @@ func (s *server) listen(web *nethttp.Server, raw net.Listener) error {
 	if s.certificate != nil {
 		web.TLSConfig = s.certificate.config()
 		config.TLS = web.TLSConfig
+	}
+	if s.settings.proxyHeader == "on" {
+		raw = behindProxies(raw, s.settings.proxies)
 	}
 	err := web.Serve(fastpath.NewListener(raw, config))
 	if errors.Is(err, nethttp.ErrServerClosed) {

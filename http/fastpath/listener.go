@@ -122,12 +122,12 @@ func (l *listener) serve(raw *slot) {
 // prepare returns the connection for net/http, or nil when it is to be closed.
 func (l *listener) prepare(raw *slot) net.Conn {
 	if l.config.TLS == nil {
-		tcp, ok := raw.Conn.(*net.TCPConn)
+		tcp, ok := tcpOf(raw.Conn)
 		if !ok {
 			return raw
 		}
-		if unread, ok := l.servePlain(tcp, raw); ok {
-			return &plainConn{tcp, rest{l, raw, unread}}
+		if unread, ok := l.servePlain(raw.Conn, raw); ok {
+			return &plainConn{tcp, raw.Conn, rest{l, raw, unread}}
 		}
 		return nil
 	}
@@ -176,15 +176,27 @@ func (l *listener) servePlain(raw net.Conn, slot *slot) (unread []byte, continue
 	return c.serve()
 }
 
+// tcpOf returns the TCP connection, which a PROXY header may have begun: then conn reads past
+// the header, and has the client's address.
+func tcpOf(conn net.Conn) (*net.TCPConn, bool) {
+	if proxied, ok := conn.(interface{ TCPConn() (*net.TCPConn, bool) }); ok {
+		return proxied.TCPConn()
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	return tcp, ok
+}
+
 // plainConn has all that net/http looks for in a TCP connection.
 type plainConn struct {
 	*net.TCPConn
+	conn net.Conn // the same, or past its PROXY header
 	rest rest
 }
 
+func (c *plainConn) RemoteAddr() net.Addr        { return c.conn.RemoteAddr() }
 func (c *plainConn) Close() error                { return c.rest.slot.Close() }
-func (c *plainConn) Read(b []byte) (int, error)  { return c.rest.read(c.TCPConn, b) }
-func (c *plainConn) Write(b []byte) (int, error) { return c.rest.write(c.TCPConn, b) }
+func (c *plainConn) Read(b []byte) (int, error)  { return c.rest.read(c.conn, b) }
+func (c *plainConn) Write(b []byte) (int, error) { return c.rest.write(c.conn, b) }
 
 // secureConn has the ConnectionState that net/http looks for.
 type secureConn struct {
