@@ -29,6 +29,7 @@ func newRoot(out io.Writer) *cobra.Command {
 		newDeliveriesCommand(db),
 		newEmitCommand(db),
 		newExplainCommand(db),
+		newHealthcheckCommand(),
 		newKeysCommand(db),
 		newListenCommand(db),
 		newMigrateCommand(db),

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
 
-// version is set by the Makefile.
-var version = "dev"
+// version and commit are set by the Makefile.
+var (
+	version = "dev"
+	commit  string
+)
 
 func newVersionCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -17,10 +22,23 @@ func newVersionCommand() *cobra.Command {
 		Example: "  medilab-webhooks version",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			text := fmt.Sprintf("medilab-webhooks %s (%s)\n", version, runtime.Version())
-			return printResult(c, map[string]string{"version": version, "go": runtime.Version()}, text, text)
+			of := cmp.Or(commit, stampedCommit(), "unknown")
+			text := fmt.Sprintf("medilab-webhooks %s (commit %s, %s %s/%s)\n", version, of, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return printResult(c, map[string]string{"version": version, "commit": of, "go": runtime.Version()}, text, text)
 		},
 	}
 	addJSONFlag(c)
 	return c
+}
+
+// stampedCommit returns the commit that `go build` recorded, or "".
+func stampedCommit() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return ""
 }
