@@ -46,13 +46,17 @@ type candidates interface {
 type roomFunc func(domain.WebhookID) bool
 
 // candidates returns what the spec asks for from a position on, up to before; 0: up to now.
-// The webhook's events and filters decide on a replay of history.
+// The webhook's events and filters decide on a replay of history. What is archived is left out.
 func (r *Replays) candidates(ctx context.Context, spec domain.ReplaySpec, w domain.Webhook, from, before eventstore.Position) (candidates, error) {
+	archived, err := r.Log.ArchivedTo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	from = max(from, archived+1)
 	if spec.Kind == domain.KindRetry {
 		return r.failed(ctx, spec, from, before)
 	}
 	h := &history{log: r.Log, webhook: w, spec: spec, after: max(from, 1) - 1, before: cmp.Or(before, math.MaxInt64)}
-	var err error
 	if h.wanted, err = domain.NewMatcher(w.Events, w.Filters); err != nil {
 		return nil, err
 	}

@@ -63,6 +63,8 @@ func Failed(doing string, err error) error {
 		return err
 	case eventstore.IsConflict(err):
 		return &domain.Error{Kind: domain.KindConflict, Message: "others changed the same at the same time; try again", Err: fmt.Errorf("%s: %w", doing, err)}
+	case errors.Is(err, eventstore.ErrArchived):
+		return domain.Conflict("its event is archived: restore the archive first")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return domain.Unavailable("the service took too long; try again", fmt.Errorf("%s: %w", doing, err))
 	case eventstore.IsOutage(err):

@@ -89,6 +89,8 @@ var goldenChanges = []Change{
 	DataRead{Actor: "token:6ba7b810-9dad-41d1-80b4-00c04fd430c8 (crm)", What: "getEvent", IDs: []string{goldenEvent.String()}, Reason: "жалоба пациента"},
 	DataRead{Actor: "admin", What: "auditEvents", IDs: []string{}, Asked: map[string]string{"after": "7", "event": goldenEvent.String()}},
 	AdminActed{Action: AdminKeyRotated, Detail: "key 1234567890"},
+	LogArchived{First: 1, ArchivedTo: 1000, To: goldenTime, SealBefore: "", Seal: "00ff", Entries: 1000, Earlier: 7, Kept: "aa", Totals: "3 rows", Manifest: "e30.e30.AA"},
+	LogRestored{Restored: 1000, ArchivedTo: 500},
 	EventTriggered{
 		EventType: "patient.created", Source: "manual", CorrelationID: "manual-trigger-001",
 		EventData: json.RawMessage(`{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }`),

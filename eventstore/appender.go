@@ -354,5 +354,8 @@ func refusal(unit Unit, e *pgconn.PgError) error {
 	if e.Code == uniqueViolation && e.ConstraintName == "events_stream_version" { // the server withholds the key
 		return &ConflictError{Stream: unit.Writes[0].Stream, Expected: unit.Writes[0].Expected}
 	}
+	if e.Code == codeArchived {
+		return ErrArchived
+	}
 	return fmt.Errorf("append to %s: %w", unit.Writes[0].Stream, e)
 }

@@ -289,13 +289,17 @@ func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan
 		if err != nil {
 			return err
 		}
+		next := after + 1
 		for i := range page {
-			if page[i].Position != after+Position(i)+1 {
-				return &GapError{Position: after + Position(i) + 1}
+			if page[i].Position != next {
+				if err := l.explainGap(ctx, next, page[i].Position-1); err != nil {
+					return err
+				}
 			}
+			next = page[i].Position + 1
 		}
 		if len(page) == 0 {
-			return &GapError{Position: after + 1}
+			return l.explainGap(ctx, next, to)
 		}
 		after = page[len(page)-1].Position
 		l.decodeAll(page)

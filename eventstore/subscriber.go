@@ -210,7 +210,12 @@ func (s *Subscription) applyUpTo(ctx context.Context, conn *pgx.Conn, after Posi
 			return err
 		}
 		if len(events) == 0 || events[0].Position != after+1 {
-			return fmt.Errorf("page of %s after %d: the log has a gap", s.reader.Name, after)
+			if events, err = s.log.pastArchive(ctx, after, Position(to), events); err != nil {
+				return fmt.Errorf("page of %s after %d: %w", s.reader.Name, after, err)
+			}
+			if len(events) == 0 {
+				return nil
+			}
 		}
 		page := Page{Events: events, Tx: conn}
 		if err := apply(ctx, page); err != nil {

@@ -64,6 +64,9 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 	if ok, err := v.ends(ctx); err != nil || !ok {
 		return err
 	}
+	if err := v.archived(ctx); err != nil {
+		return err
+	}
 	if err := v.seals(ctx); err != nil {
 		return err
 	}
@@ -120,7 +123,7 @@ func (v *verifier) damage(flaw Flaw, at Position, stream, text string, args ...a
 // seals goes through the batches as they were sealed.
 func (v *verifier) seals(ctx context.Context) error {
 	const page = 1000
-	last := Position(0)
+	last := v.next - 1
 	for {
 		rows, err := v.db.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
 			WHERE last_position > $1 AND last_position <= $2 ORDER BY last_position LIMIT $3`, last, v.head, page)
@@ -198,16 +201,18 @@ func (v *verifier) batch(ctx context.Context, s seal) error {
 	return nil
 }
 
-// sum computes the seal as the append did, see appendSQL.
-func (v *verifier) sum(s seal) []byte {
+func (v *verifier) sum(s seal) []byte { return sealOf(v.before, s, v.digest) }
+
+// sealOf computes the seal as the append did, see appendSQL.
+func sealOf(before []byte, s seal, events hash.Hash) []byte {
 	all := sha256.New()
-	all.Write(v.before)
+	all.Write(before)
 	var number [8]byte
 	binary.BigEndian.PutUint64(number[:], uint64(s.first))
 	all.Write(number[:])
 	binary.BigEndian.PutUint64(number[:], uint64(s.recordedAt.UnixMicro()))
 	all.Write(number[:])
-	all.Write(v.digest.Sum(nil))
+	all.Write(events.Sum(nil))
 	return all.Sum(nil)
 }
 

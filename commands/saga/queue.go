@@ -47,6 +47,9 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 		case domain.DeliveryCancelled:
 			rows.ended = append(rows.ended, streamID(e.Stream))
 			rows.joined = append(rows.joined, streamID(e.Stream))
+			if c.Was == domain.DeliveryFailed {
+				rows.revived = append(rows.revived, c.EventID)
+			}
 			rows.ordered.touch(streamID(e.Stream), true) // whether it is, its row says
 			rows.ordered.opened = append(rows.ordered.opened, c.WebhookID)
 		case domain.DeliveryAttemptFailed:
@@ -62,6 +65,7 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			rows.ordered.touch(streamID(e.Stream), c.Ordered)
 			rows.interrupted = append(rows.interrupted, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version})
 		case domain.DeliveryRetryRequested:
+			rows.revived = append(rows.revived, c.EventID)
 			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version, line: c.Line, replay: c.ReplayID})
 			rows.ordered.touch(streamID(e.Stream), c.Line != domain.NoLine)
 			rows.ordered.between = rows.ordered.between || c.Line != domain.NoLine
@@ -74,6 +78,7 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 				rows.ended = append(rows.ended, streamID(e.Stream))
 			}
 		case domain.DeliveryOutcomeLate:
+			rows.revived = append(rows.revived, c.EventID)
 			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), version: e.Version})
 		}
 	}
@@ -163,6 +168,7 @@ type queueRows struct {
 	joined, ended                      [][16]byte
 	ordered                            orderedRows
 	numbered                           []numberedRow
+	revived                            [][16]byte // events with deliveries that may have ended
 }
 
 func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claim claimFunc) {
@@ -251,6 +257,9 @@ func versions(rows []deliveryRow) []int64 {
 func (q *queueRows) statements() []eventstore.Statement {
 	var out []eventstore.Statement
 	add := func(sql string, args ...any) { out = append(out, eventstore.Statement{SQL: sql, Args: args}) }
+	if len(q.revived) > 0 {
+		add(`SELECT medilab.refuse_archived($1)`, q.revived)
+	}
 	if r := q.queued; len(r) > 0 {
 		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
 			SELECT d, w, e, s, 1, 0, 0, clock_timestamp(), nullif(n, 0)

@@ -1,0 +1,322 @@
+package eventstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// The beginning of the log may be in archives (see commands/archive). The database keeps
+// what of it something still needs, and all that is not of the clinic's events or their
+// deliveries. Archives follow one another, and are restored in the opposite order.
+
+// ArchiveStream says what was archived, and restored.
+const ArchiveStream = "archive-00000000-0000-0000-0000-000000000000"
+
+// ErrArchived says that the unit goes on with what is archived: nothing was appended.
+var ErrArchived = errors.New("what this is about is archived")
+
+// codes of medilab.refuse_archived and of medilab.check_archiving.
+const (
+	codeArchived    = "MA001"
+	codeNeededAgain = "MA002"
+)
+
+// IsNeededAgain reports whether an append that records an archive was refused because some
+// of what it drops is needed again.
+func IsNeededAgain(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == codeNeededAgain
+}
+
+// Cut is an archived range of the log, as its entry says (domain.LogArchived).
+type Cut struct {
+	First      Position  `json:"first"`
+	Last       Position  `json:"archived_to"`
+	To         time.Time `json:"to"` // when its last entry was recorded
+	SealBefore Seal      `json:"seal_before"`
+	Seal       Seal      `json:"seal"`
+	Kept       Seal      `json:"kept"` // see KeptHash
+	Totals     string    `json:"totals"`
+	Manifest   string    `json:"manifest"`
+}
+
+// querier is a pool or a connection.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// Cuts returns the ranges that are archived now, in order, and the version of their stream.
+func (l *Log) Cuts(ctx context.Context) (cuts []Cut, version int64, err error) {
+	return cutsOf(ctx, l.pool)
+}
+
+func cutsOf(ctx context.Context, db querier) (cuts []Cut, version int64, err error) {
+	rows, err := db.Query(ctx, `SELECT type, version, data FROM medilab.events WHERE stream = $1 ORDER BY version`, ArchiveStream)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read what is archived: %w", err)
+	}
+	var name string
+	var data []byte
+	_, err = pgx.ForEachRow(rows, []any{&name, &version, &data}, func() error {
+		var cut Cut
+		if err := json.Unmarshal(data, &cut); err != nil {
+			return err
+		}
+		if name == "log.archived" {
+			cuts = append(cuts, cut)
+		} else if len(cuts) > 0 {
+			cuts = cuts[:len(cuts)-1]
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read what is archived: %w", err)
+	}
+	return cuts, version, nil
+}
+
+// ArchivedTo returns the last position that is archived, or 0.
+func (l *Log) ArchivedTo(ctx context.Context) (to Position, err error) {
+	if err = l.pool.QueryRow(ctx, `SELECT medilab.archived_to()`).Scan(&to); err != nil {
+		return 0, fmt.Errorf("read what is archived: %w", err)
+	}
+	return to, nil
+}
+
+// explainGap returns a *GapError unless the positions are archived.
+func (l *Log) explainGap(ctx context.Context, first, last Position) error {
+	to, err := l.ArchivedTo(ctx)
+	if err == nil && last > to {
+		err = &GapError{Position: max(first, to+1)}
+	}
+	return err
+}
+
+// pastArchive returns the events of a page up to a position that begins with a gap, if that
+// is archived.
+func (l *Log) pastArchive(ctx context.Context, after, to Position, events []Event) ([]Event, error) {
+	for i := range events {
+		if events[i].Position > to {
+			events = events[:i]
+			break
+		}
+	}
+	end := to
+	if len(events) > 0 {
+		end = events[0].Position - 1
+	}
+	return events, l.explainGap(ctx, after+1, end)
+}
+
+// SealRow is what the log keeps of one batch.
+type SealRow struct {
+	First      Position  `json:"first"`
+	Last       Position  `json:"last"`
+	RecordedAt time.Time `json:"recorded_at"`
+	Seal       Seal      `json:"seal"`
+}
+
+// Seals returns up to limit seals of batches that end after the position, in order.
+func (l *Log) Seals(ctx context.Context, after Position, limit int) ([]SealRow, error) {
+	rows, err := l.pool.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
+		WHERE last_position > $1 ORDER BY last_position LIMIT $2`, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read seals: %w", err)
+	}
+	seals, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SealRow])
+	if err != nil {
+		return nil, fmt.Errorf("read seals: %w", err)
+	}
+	return seals, nil
+}
+
+// SealBefore returns the last batch that was recorded before the time; of none, the zero
+// value.
+func (l *Log) SealBefore(ctx context.Context, at time.Time) (s SealRow, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
+		WHERE last_position <= medilab.position_before($1) ORDER BY last_position DESC LIMIT 1`, at).Scan(&s.First, &s.Last, &s.RecordedAt, &s.Seal)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return s, fmt.Errorf("find a time in the log: %w", err)
+	}
+	return s, nil
+}
+
+// Chain checks that entries are what was sealed, batch after batch.
+type Chain struct {
+	next   Position
+	before Seal
+	first  Position // of the batch
+	at     time.Time
+	digest hash.Hash
+}
+
+// NewChain begins a chain at the position, after a seal.
+func NewChain(first Position, before Seal) *Chain {
+	return &Chain{next: first, first: first, before: before, digest: sha256.New()}
+}
+
+// Add takes in the next entry.
+func (c *Chain) Add(e *Event) error {
+	if e.Position != c.next {
+		return fmt.Errorf("position %d follows %d", e.Position, c.next-1)
+	}
+	if c.first == e.Position {
+		c.at = e.RecordedAt
+	}
+	if !e.RecordedAt.Equal(c.at) {
+		return fmt.Errorf("position %d was not recorded with its batch", e.Position)
+	}
+	hashEvent(c.digest, e)
+	c.next++
+	return nil
+}
+
+// Close compares the batch with its seal.
+func (c *Chain) Close(s SealRow) error {
+	if s.First != c.first || s.Last != c.next-1 || !s.RecordedAt.Equal(c.at) ||
+		!bytes.Equal(sealOf(c.before, seal{first: s.First, recordedAt: s.RecordedAt}, c.digest), s.Seal) {
+		return fmt.Errorf("positions %d to %d are not what was sealed", s.First, s.Last)
+	}
+	c.before, c.first = s.Seal, c.next
+	c.digest.Reset()
+	return nil
+}
+
+// Ends reports whether the chain has come to the seal.
+func (c *Chain) Ends(at Position, seal Seal) bool {
+	return c.next == at+1 && c.first == c.next && bytes.Equal(c.before, seal)
+}
+
+// staysSQL reads the log up to $2, without or with $4 the streams in medilab.archiving.
+const staysSQL = `SELECT ` + eventColumns + ` FROM medilab.events AS e WHERE position > $1 AND position <= $2
+	AND EXISTS (SELECT FROM medilab.archiving AS a WHERE a.stream = e.stream AND a.cut <= $5) = $4 ORDER BY position LIMIT $3`
+
+// eachUpTo calls yield for what stays of the log up to the position when what is archived up
+// to the cut goes, or for what goes.
+func eachUpTo(ctx context.Context, db querier, to, cut Position, goes bool, yield func(*Event) error) error {
+	const page = 1000
+	for after, n := Position(0), page; n == page; {
+		rows, err := db.Query(ctx, staysSQL, after, to, page, goes, cut)
+		n = 0
+		err = stream(rows, err, func(e Event) error {
+			after = e.Position
+			n++
+			return yield(&e)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// EachArchiving calls yield for what goes of the log up to the position, in order.
+func (l *Log) EachArchiving(ctx context.Context, to, cut Position, yield func(*Event) error) error {
+	return eachUpTo(ctx, l.pool, to, cut, true, yield)
+}
+
+func hashKept(h hash.Hash, e *Event) {
+	fmt.Fprintf(h, "%d %d ", e.Position, e.RecordedAt.UnixMicro())
+	hashEvent(h, e)
+}
+
+// KeptHash returns the SHA-256 of what stays of the log up to the cut, and of how many
+// entries.
+func (l *Log) KeptHash(ctx context.Context, cut Position) (sum string, n int64, err error) {
+	h := sha256.New()
+	err = eachUpTo(ctx, l.pool, cut, cut, false, func(e *Event) error {
+		hashKept(h, e)
+		n++
+		return nil
+	})
+	return hex.EncodeToString(h.Sum(nil)), n, err
+}
+
+// archived checks what is kept of the archived beginning of the log, and lets the check of
+// the seals begin after it.
+func (v *verifier) archived(ctx context.Context) error {
+	cuts, _, err := cutsOf(ctx, v.db)
+	if err != nil || len(cuts) == 0 {
+		return err
+	}
+	next, before := Position(1), Seal{}
+	for _, cut := range cuts {
+		if cut.First != next || !bytes.Equal(cut.SealBefore, before) {
+			v.damage(FlawSeal, cut.First, "", "the archive from %d to %d does not follow the one before it", cut.First, cut.Last)
+		}
+		next, before = cut.Last+1, cut.Seal
+	}
+	last := cuts[len(cuts)-1]
+	h := sha256.New()
+	err = eachUpTo(ctx, v.db, last.Last, last.Last, false, func(e *Event) error {
+		hashKept(h, e)
+		if v.log.config.Codec.decode(e); e.Err != nil {
+			v.damage(FlawUndecoded, e.Position, e.Stream, "the event does not decode: %v", e.Err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(h.Sum(nil), last.Kept) {
+		v.damage(FlawSeal, last.Last, "", "what is kept of the archived positions 1 to %d is not what was kept when they were archived", last.Last)
+	}
+	var sealed Seal
+	err = v.db.QueryRow(ctx, `SELECT seal FROM medilab.seals WHERE last_position = $1`, last.Last).Scan(&sealed)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("verify the log: %w", err)
+	}
+	if !bytes.Equal(sealed, last.Seal) {
+		v.damage(FlawSeal, last.Last, "", "the seal at %d is not the one of the archive that ends there", last.Last)
+	}
+	v.next, v.before, v.read = last.Last+1, last.Seal, last.Last
+	return nil
+}
+
+// DropArchived drops the next of what is archived, and reports whether there was any.
+func (l *Log) DropArchived(ctx context.Context, streams int) (dropped int, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT medilab.drop_archived($1)`, streams).Scan(&dropped)
+	if err != nil {
+		return 0, fmt.Errorf("drop what is archived: %w", err)
+	}
+	return dropped, nil
+}
+
+// Restore puts entries and seals of an archive back, which are in force with log.restored.
+// Those that are there already stay as they are.
+func (l *Log) Restore(ctx context.Context, events []Event, seals []SealRow) error {
+	var c columns
+	c.fill(events)
+	positions, times := make([]int64, len(events)), make([]time.Time, len(events))
+	for i := range events {
+		positions[i], times[i] = int64(events[i].Position), events[i].RecordedAt
+	}
+	var q pgx.Batch
+	// Until they are in force they are as what is still to be dropped.
+	q.Queue(`INSERT INTO medilab.archiving (stream, event, cut)
+		SELECT DISTINCT s, right(s, 36)::uuid, medilab.archived_to() FROM unnest($1::text[], $2::bigint[]) AS e (s, p)
+		WHERE NOT EXISTS (SELECT FROM medilab.events AS k WHERE k.position = e.p)
+		ON CONFLICT DO NOTHING`, c.streams, positions)
+	q.Queue(`INSERT INTO medilab.events (position, stream, version, type, data, metadata, recorded_at)
+		SELECT p, s, v, t, d, m::json, r FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::text[], $6::bigint[], $7::timestamptz[])
+			AS e (s, v, t, d, m, p, r)
+		ON CONFLICT (position) DO NOTHING`, c.streams, c.versions, c.types, c.data, c.metadata, positions, times)
+	for _, s := range seals {
+		q.Queue(`INSERT INTO medilab.seals (first_position, last_position, recorded_at, seal) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (last_position) DO NOTHING`, s.First, s.Last, s.RecordedAt, []byte(s.Seal))
+	}
+	if err := l.pool.SendBatch(ctx, &q).Close(); err != nil {
+		return fmt.Errorf("restore positions %d to %d: %w", events[0].Position, events[len(events)-1].Position, err)
+	}
+	return nil
+}
