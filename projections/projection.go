@@ -21,6 +21,10 @@ type Model struct {
 	SchemaVersion int
 	// Tables are its tables in the schema medilab. A rebuild fills shadows of them.
 	Tables []string
+	// Totals says that they add up what the log holds, and still do when that is archived:
+	// then a rebuild begins with what they were at the archive's end. Other models list what
+	// the log holds now.
+	Totals bool
 	// New returns what fills the tables.
 	New func(Tables) Projection
 }

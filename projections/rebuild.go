@@ -151,6 +151,9 @@ func (s *shadow) finish(ctx context.Context, chosen []Model) error {
 		if err != nil {
 			return err
 		}
+		if err := s.checkArchived(ctx); err != nil {
+			return err
+		}
 		if err := s.swap(ctx, tx); err != nil {
 			return err
 		}

@@ -32,6 +32,7 @@ type shadow struct {
 	models   []string // that are being rebuilt; none: a check
 	applier  *applier
 	position eventstore.Position // of the last event applied
+	archived eventstore.Position // the end of the newest archive
 }
 
 // rebuildLock lets one rebuild or check at a time fill shadow tables ("rebuild" as bytes).
@@ -70,7 +71,12 @@ func (p *Projections) newShadow(ctx context.Context, conn *pgxpool.Conn, tables 
 		deadLetters = tables
 		s.names = append(s.names, "parked")
 	}
+	var err error
+	if s.archived, err = p.log.ArchivedTo(ctx); err != nil {
+		return nil, err
+	}
 	s.applier = newApplier(chosen, tables, deadLetters)
+	s.applier.leaveTotals(chosen, s.archived)
 	if err := dropShadows(ctx, conn); err != nil {
 		return nil, err
 	}
@@ -79,7 +85,7 @@ func (p *Projections) newShadow(ctx context.Context, conn *pgxpool.Conn, tables 
 			return nil, fmt.Errorf("create a shadow of %s: %w", name, err)
 		}
 	}
-	return s, nil
+	return s, s.copyTotals(ctx, chosen)
 }
 
 // create makes a table with the columns, indexes and storage parameters of the

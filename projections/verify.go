@@ -93,6 +93,9 @@ func (p *Projections) verifyQueue(ctx context.Context, queue Queue, report func(
 // verifyModels takes checksums of the read models at one moment, fills shadow
 // tables up to the same position, and compares.
 func (p *Projections) verifyModels(ctx context.Context, conn *pgxpool.Conn, report func(Problem), progress Progress) error {
+	if err := p.verifyTotals(ctx, report); err != nil {
+		return err
+	}
 	s, err := p.newShadow(ctx, conn, checkTables, models)
 	if err != nil {
 		return err
@@ -106,6 +109,9 @@ func (p *Projections) verifyModels(ctx context.Context, conn *pgxpool.Conn, repo
 	if errors.As(err, &gap) {
 		report(Problem{Kind: ProblemReadModel, Position: gap.Position, Text: "the read models were not compared: the log has a gap"})
 		return nil
+	}
+	if err == nil {
+		err = s.checkArchived(ctx)
 	}
 	if err != nil {
 		return err

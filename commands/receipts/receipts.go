@@ -39,9 +39,16 @@ type Receipt struct {
 
 // Signer signs receipts with the key that all nodes of a database share.
 type Signer struct {
-	signer jose.Signer
+	key    jose.SigningKey
+	id     string
 	public []byte
 }
+
+// The types of what is signed, so that none passes for another.
+const (
+	typeReceipt = "medilab-receipt"
+	typeArchive = "medilab-archive"
+)
 
 // keyField is what the keyset binds the encrypted key to; it belongs to no webhook.
 const keyField = "receipts key"
@@ -85,26 +92,30 @@ func newSigner(private ed25519.PrivateKey) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("show the receipts' key: %w", err)
 	}
-	options := (&jose.SignerOptions{}).WithType("medilab-receipt").WithHeader("kid", key.KeyID)
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: private}, options)
-	if err != nil {
-		return nil, fmt.Errorf("use the receipts' key: %w", err)
-	}
-	return &Signer{signer, append(public, '\n')}, nil
+	return &Signer{jose.SigningKey{Algorithm: jose.EdDSA, Key: private}, key.KeyID, append(public, '\n')}, nil
 }
 
 // PublicKeys returns the JWK set by which receipts are verified.
 func (s *Signer) PublicKeys() []byte { return s.public }
 
 // Sign returns the receipt as a JWS in compact form. It is the same each time.
-func (s *Signer) Sign(r Receipt) ([]byte, error) {
-	payload, err := json.Marshal(r)
+func (s *Signer) Sign(r Receipt) ([]byte, error) { return s.sign(typeReceipt, r) }
+
+// SignArchive returns the manifest of an archive of the log as a JWS in compact form.
+func (s *Signer) SignArchive(manifest any) ([]byte, error) { return s.sign(typeArchive, manifest) }
+
+func (s *Signer) sign(what string, document any) ([]byte, error) {
+	payload, err := json.Marshal(document)
 	if err != nil {
-		return nil, fmt.Errorf("sign a receipt: %w", err)
+		return nil, fmt.Errorf("sign a %s: %w", what, err)
 	}
-	signed, err := s.signer.Sign(payload)
+	signer, err := jose.NewSigner(s.key, (&jose.SignerOptions{}).WithType(jose.ContentType(what)).WithHeader("kid", s.id))
 	if err != nil {
-		return nil, fmt.Errorf("sign a receipt: %w", err)
+		return nil, fmt.Errorf("use the receipts' key: %w", err)
+	}
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		return nil, fmt.Errorf("sign a %s: %w", what, err)
 	}
 	compact, err := signed.CompactSerialize()
 	return []byte(compact), err
@@ -112,24 +123,37 @@ func (s *Signer) Sign(r Receipt) ([]byte, error) {
 
 // Verify returns what the receipt says if a key of the JWK set has signed it.
 func Verify(receipt string, keys []byte) (r Receipt, err error) {
+	return r, verify(receipt, keys, typeReceipt, "receipt", &r)
+}
+
+// VerifyArchive reads the manifest of an archive if a key of the JWK set has signed it.
+func VerifyArchive(signed string, keys []byte, manifest any) error {
+	return verify(signed, keys, typeArchive, "archive", manifest)
+}
+
+func verify(text string, keys []byte, typ, what string, document any) error {
 	var set jose.JSONWebKeySet
 	if err := json.Unmarshal(keys, &set); err != nil || len(set.Keys) == 0 {
-		return r, errors.New("the key is not a JWK set with a public key")
+		return errors.New("the key is not a JWK set with a public key")
 	}
-	signed, err := jose.ParseSignedCompact(receipt, []jose.SignatureAlgorithm{jose.EdDSA})
+	signed, err := jose.ParseSignedCompact(text, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {
-		return r, errors.New("this is not a receipt")
+		return fmt.Errorf("this is not a signed %s", what)
 	}
-	known := set.Key(signed.Signatures[0].Header.KeyID)
+	header := signed.Signatures[0].Header
+	if header.ExtraHeaders[jose.HeaderType] != typ {
+		return fmt.Errorf("this is not a signed %s", what)
+	}
+	known := set.Key(header.KeyID)
 	if len(known) == 0 {
-		return r, errors.New("the receipt was signed by another key")
+		return fmt.Errorf("the %s was signed by another key", what)
 	}
 	payload, err := signed.Verify(known[0])
 	if err != nil {
-		return r, errors.New("the receipt was changed after it was signed, or another key signed it")
+		return fmt.Errorf("the %s was changed after it was signed, or another key signed it", what)
 	}
-	if err := json.Unmarshal(payload, &r); err != nil {
-		return r, errors.New("what was signed is not a receipt")
+	if err := json.Unmarshal(payload, document); err != nil {
+		return fmt.Errorf("what was signed is not a %s", what)
 	}
-	return r, nil
+	return nil
 }

@@ -1,0 +1,407 @@
+// Package archive moves the beginning of the log into files and back. An archive is a range
+// of the log with its seals, compressed and signed. What it holds of the clinic's events and
+// their deliveries leaves the database, once nothing needs it any more; all else, such as
+// the configuration, stays there too. Each step can be cut off and taken up again.
+package archive
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/receipts"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// Archiver makes and restores archives of one database. All fields are required.
+type Archiver struct {
+	Log        *eventstore.Log
+	Pool       *pgxpool.Pool
+	Signer     *receipts.Signer
+	ReadModels ReadModels
+	Actor      string
+	Progress   func(doing string, done, total eventstore.Position)
+}
+
+// ReadModels are those of the database.
+type ReadModels interface {
+	// KeepTotals keeps what the log adds up to at the position, and returns its checksum. The
+	// read models must have come that far.
+	KeepTotals(ctx context.Context, at eventstore.Position, progress func(done, total eventstore.Position)) (string, error)
+	// ForgetTotals drops what was kept at other positions than those.
+	ForgetTotals(ctx context.Context, but []eventstore.Position) error
+	// RebuildLists rebuilds what lists entries of the log.
+	RebuildLists(ctx context.Context, progress func(done, total eventstore.Position)) error
+}
+
+// Result is what an export or an import did.
+type Result struct {
+	Manifest
+	Kept   int64 `json:"kept"`   // entries up to the end that the database keeps
+	Before int64 `json:"before"` // bytes of the log's table with its indexes
+	After  int64 `json:"after"`
+}
+
+// lock lets one export or import at a time work on a database ("archive" as bytes).
+const lock int64 = 0x61726368697665
+
+// exclusively does the work while no other process does such work.
+func (a *Archiver) exclusively(ctx context.Context, work func() error) error {
+	conn, err := a.Pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	defer conn.Release()
+	var free bool
+	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, lock).Scan(&free); err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	if !free {
+		return domain.Conflict("another archive command is running: wait for its end")
+	}
+	err = work()
+	_, unlock := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, lock)
+	return errors.Join(err, unlock)
+}
+
+// Export archives what was recorded before the time, and is not archived yet, into the
+// folder. First it ends what an earlier export or import left undone. Nothing to archive is a
+// *domain.Error of KindConflict.
+func (a *Archiver) Export(ctx context.Context, before time.Time, dir string) (result Result, err error) {
+	err = a.exclusively(ctx, func() error {
+		if err := a.finish(ctx, true); err != nil {
+			return err
+		}
+		if result.Before, err = a.size(ctx); err != nil {
+			return err
+		}
+		if result.Manifest, result.Kept, err = a.export(ctx, before, dir); err != nil {
+			return err
+		}
+		if err := a.finish(ctx, true); err != nil {
+			return err
+		}
+		result.After, err = a.size(ctx)
+		return err
+	})
+	return result, err
+}
+
+func (a *Archiver) export(ctx context.Context, before time.Time, dir string) (m Manifest, kept int64, err error) {
+	cuts, version, err := a.Log.Cuts(ctx)
+	if err != nil {
+		return m, 0, err
+	}
+	m, err = a.begin(ctx, before, cuts)
+	if err != nil {
+		return m, 0, err
+	}
+	g := &gathering{archiver: a, cut: m.Last}
+	if err := g.begin(ctx); err != nil {
+		return m, 0, err
+	}
+	w, err := newWriter(dir, &m)
+	if err != nil {
+		return m, 0, err
+	}
+	defer w.abandon()
+	if err := a.writeRange(ctx, g, w); err != nil {
+		return m, 0, err
+	}
+	totals, err := a.ReadModels.KeepTotals(ctx, m.Last, a.doing("keeping totals"))
+	if err != nil {
+		return m, 0, err
+	}
+	if err := g.settle(ctx); err != nil {
+		return m, 0, err
+	}
+	if err := a.writeEarlier(ctx, w); err != nil {
+		return m, 0, err
+	}
+	m.CreatedAt = a.Log.Clock().Now().UTC()
+	signed, err := a.Signer.SignArchive(m)
+	if err != nil {
+		return m, 0, err
+	}
+	if err := check(ctx, dir, &m, func(done, total eventstore.Position) { a.Progress("reading back", done, total) }); err != nil {
+		return m, 0, fmt.Errorf("read back what was written: %w", err)
+	}
+	if err := publish(dir, m.name(), signed); err != nil {
+		return m, 0, err
+	}
+	kept, err = a.record(ctx, g, m, totals, string(signed), version)
+	return m, kept, err
+}
+
+// begin says which range to archive.
+func (a *Archiver) begin(ctx context.Context, before time.Time, cuts []eventstore.Cut) (Manifest, error) {
+	m := Manifest{First: 1, SealBefore: eventstore.Seal{}}
+	if n := len(cuts); n > 0 {
+		m.First, m.SealBefore = cuts[n-1].Last+1, cuts[n-1].Seal
+	}
+	last, err := a.Log.SealBefore(ctx, before)
+	if err != nil {
+		return m, err
+	}
+	if last.Last < m.First {
+		return m, domain.Conflict("there is nothing before that time that is not archived already")
+	}
+	m.Last, m.Seal, m.To = last.Last, last.Seal, last.RecordedAt.UTC()
+	jobs := commands.Replays{Log: a.Log, Pool: a.Pool}
+	open, err := jobs.Unfinished(ctx, domain.ReplayID{})
+	if err != nil {
+		return m, err
+	}
+	if len(open) > 0 {
+		return m, domain.Conflict(fmt.Sprintf("replay %s is not finished and may need what is to be archived: wait for its end, or cancel it", open[0]))
+	}
+	var behind eventstore.Position
+	if err := a.Pool.QueryRow(ctx, `SELECT coalesce(min(position), 9223372036854775807) FROM medilab.readers WHERE node IS NOT NULL`).Scan(&behind); err != nil {
+		return m, fmt.Errorf("archive: %w", err)
+	}
+	if behind < m.Last {
+		return m, domain.Conflict(fmt.Sprintf("not all of it is processed: a reader of the log is at %d, and the range ends at %d; try again later", behind, m.Last))
+	}
+	return m, nil
+}
+
+// writeRange writes the range, and gathers what of the log up to its end may go.
+func (a *Archiver) writeRange(ctx context.Context, g *gathering, w *writer) error {
+	const page = 2000
+	var seals []eventstore.SealRow
+	sealed := w.manifest.First - 1
+	chain := eventstore.NewChain(w.manifest.First, w.manifest.SealBefore)
+	return a.Log.Scan(ctx, 0, w.manifest.Last, page, func(events []eventstore.Event) (err error) {
+		if err := g.add(ctx, events); err != nil {
+			return err
+		}
+		for i := range events {
+			if events[i].Position < w.manifest.First {
+				continue // an archive has it already
+			}
+			if len(seals) == 0 {
+				if seals, err = a.Log.Seals(ctx, sealed, page); err != nil {
+					return err
+				}
+				sealed = seals[len(seals)-1].Last
+			}
+			if err := errors.Join(chain.Add(&events[i]), w.entry(&events[i])); err != nil {
+				return err
+			}
+			if seals[0].Last == events[i].Position {
+				if err := errors.Join(chain.Close(seals[0]), w.seal(seals[0])); err != nil {
+					return fmt.Errorf("%w; see audit verify", err)
+				}
+				seals = seals[1:]
+			}
+		}
+		a.Progress("archiving", events[len(events)-1].Position, w.manifest.Last)
+		return nil
+	})
+}
+
+// writeEarlier writes what archives before this one had to leave in the database, and which
+// goes now.
+func (a *Archiver) writeEarlier(ctx context.Context, w *writer) error {
+	if err := w.end(); err != nil { // of the range
+		return err
+	}
+	w.earlier = true
+	err := a.Log.EachArchiving(ctx, w.manifest.First-1, w.manifest.Last, w.entry)
+	return errors.Join(err, w.end())
+}
+
+// record puts the archive on record: from then on what it holds may go. What became needed
+// meanwhile stays.
+func (a *Archiver) record(ctx context.Context, g *gathering, m Manifest, totals, signed string, version int64) (kept int64, _ error) {
+	const tries = 20
+	for try := 1; ; try++ {
+		hash, n, err := a.Log.KeptHash(ctx, m.Last)
+		if err != nil {
+			return 0, err
+		}
+		err = a.append(ctx, version, domain.LogArchived{
+			First: int64(m.First), ArchivedTo: int64(m.Last), To: m.To, SealBefore: fmt.Sprintf("%x", []byte(m.SealBefore)), Seal: fmt.Sprintf("%x", []byte(m.Seal)),
+			Entries: m.Entries, Earlier: m.Earlier, Kept: hash, Totals: totals, Manifest: signed,
+		}, eventstore.Statement{SQL: `SELECT medilab.check_archiving($1)`, Args: []any{g.settled}})
+		if !eventstore.IsNeededAgain(err) || try == tries {
+			return n, err
+		}
+		if err := g.settle(ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (a *Archiver) append(ctx context.Context, version int64, change domain.Change, with ...eventstore.Statement) error {
+	data, err := json.Marshal(change)
+	if err != nil {
+		return fmt.Errorf("record an archive: %w", err)
+	}
+	_, err = a.Log.Append(ctx, eventstore.Unit{With: with, Writes: []eventstore.Write{{
+		Stream: eventstore.ArchiveStream, Expected: version, Metadata: eventstore.Metadata{Actor: a.Actor},
+		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: data, Value: change}},
+	}}})
+	if err != nil {
+		return fmt.Errorf("record an archive: %w", err)
+	}
+	return nil
+}
+
+// undone is the row of medilab.archiving that says that lists are to be rebuilt.
+const undone = "~"
+
+// finish does what is to be done after what the log has on record: what is archived is
+// dropped, lists of what the log holds are rebuilt, and the space is free. An import that was
+// cut off before it was on record can go on, unless drop.
+func (a *Archiver) finish(ctx context.Context, drop bool) error {
+	cuts, _, err := a.Log.Cuts(ctx)
+	if err != nil {
+		return err
+	}
+	at := eventstore.Position(0)
+	but := make([]eventstore.Position, len(cuts))
+	for i, cut := range cuts {
+		but[i], at = cut.Last, cut.Last
+	}
+	var streams int64
+	var marked bool
+	err = a.Pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE stream <> $2), coalesce(bool_or(stream = $2), false) FROM medilab.archiving WHERE cut <= $1`,
+		at, undone).Scan(&streams, &marked)
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	if !marked && (!drop || streams == 0) {
+		return nil
+	}
+	const step = 500
+	for dropped, n := 0, 1; n > 0; dropped += n {
+		a.Progress("dropping", eventstore.Position(dropped), eventstore.Position(max(streams, 1)))
+		if n, err = a.Log.DropArchived(ctx, step); err != nil {
+			return err
+		}
+	}
+	if err := a.ReadModels.RebuildLists(ctx, a.doing("rebuilding lists")); err != nil {
+		return err
+	}
+	if err := a.ReadModels.ForgetTotals(ctx, but); err != nil {
+		return err
+	}
+	for _, sql := range []string{`VACUUM (ANALYZE) medilab.events`, `VACUUM medilab.seals`, `TRUNCATE medilab.archiving`} {
+		if _, err := a.Pool.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("free the space of what was archived: %w", err)
+		}
+	}
+	return nil
+}
+
+func (a *Archiver) size(ctx context.Context) (bytes int64, err error) {
+	if err = a.Pool.QueryRow(ctx, `SELECT pg_total_relation_size('medilab.events')`).Scan(&bytes); err != nil {
+		return 0, fmt.Errorf("measure the log: %w", err)
+	}
+	return bytes, nil
+}
+
+func (a *Archiver) doing(what string) func(done, total eventstore.Position) {
+	return func(done, total eventstore.Position) { a.Progress(what, done, total) }
+}
+
+// Import puts the newest archive, which the folder must hold, back into the database.
+func (a *Archiver) Import(ctx context.Context, dir string) (result Result, err error) {
+	err = a.exclusively(ctx, func() error {
+		if err := a.finish(ctx, false); err != nil {
+			return err
+		}
+		if result.Before, err = a.size(ctx); err != nil {
+			return err
+		}
+		if result.Manifest, err = a.restore(ctx, dir); err != nil {
+			return err
+		}
+		if err := a.finish(ctx, false); err != nil {
+			return err
+		}
+		result.After, err = a.size(ctx)
+		return err
+	})
+	return result, err
+}
+
+func (a *Archiver) restore(ctx context.Context, dir string) (m Manifest, err error) {
+	cuts, version, err := a.Log.Cuts(ctx)
+	if err != nil {
+		return m, err
+	}
+	if len(cuts) == 0 {
+		return m, domain.Conflict("nothing is archived: the database holds the whole log")
+	}
+	cut := cuts[len(cuts)-1]
+	m = Manifest{First: cut.First, Last: cut.Last}
+	signed, err := os.ReadFile(filepath.Join(dir, m.name()))
+	if err != nil {
+		return m, fmt.Errorf("the archive to be restored first is that of positions %d to %d: %w", cut.First, cut.Last, err)
+	}
+	if string(signed) != cut.Manifest {
+		return m, domain.Conflict(m.name() + " is not the archive that the log has on record")
+	}
+	if err := receipts.VerifyArchive(cut.Manifest, a.Signer.PublicKeys(), &m); err != nil {
+		return m, err
+	}
+	if err := check(ctx, dir, &m, a.doing("checking")); err != nil {
+		return m, err
+	}
+	if err := a.putBack(ctx, dir, &m); err != nil {
+		return m, err
+	}
+	before := int64(0)
+	if len(cuts) > 1 {
+		before = int64(cuts[len(cuts)-2].Last)
+	}
+	return m, a.append(ctx, version, domain.LogRestored{Restored: int64(m.Last), ArchivedTo: before},
+		eventstore.Statement{SQL: `TRUNCATE medilab.archiving`},
+		eventstore.Statement{SQL: `INSERT INTO medilab.archiving (stream, event, cut) VALUES ($1, gen_random_uuid(), 0)`, Args: []any{undone}})
+}
+
+func (a *Archiver) putBack(ctx context.Context, dir string, m *Manifest) error {
+	const page = 500
+	var events []eventstore.Event
+	var seals []eventstore.SealRow
+	done := eventstore.Position(0)
+	flush := func() error {
+		if len(events) == 0 {
+			return nil
+		}
+		err := a.Log.Restore(ctx, events, seals)
+		done += eventstore.Position(len(events))
+		a.Progress("restoring", done, eventstore.Position(m.Entries+m.Earlier))
+		events, seals = events[:0], seals[:0]
+		return err
+	}
+	for _, f := range m.Files {
+		err := read(ctx, dir, f, func(e *eventstore.Event, s *eventstore.SealRow) error {
+			if s != nil {
+				seals = append(seals, *s)
+				return nil
+			}
+			if len(events) == page {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			events = append(events, *e)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return flush()
+}

@@ -1,0 +1,335 @@
+package projections
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/commands/archive"
+	"github.com/medilab/webhooks/commands/receipts"
+	"github.com/medilab/webhooks/commands/saga"
+	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// archiveBench has a log with the queue, and what archives it.
+type archiveBench struct {
+	*history
+	archiver *archive.Archiver
+	dir      string
+	keys     []byte
+}
+
+func newArchiveBench(t *testing.T) *archiveBench {
+	t.Helper()
+	b := newBench(t)
+	b.log = eventstore.Open(eventstore.Config{Pool: b.pool, Codec: codec, Inline: []eventstore.Inline{saga.Queue{Pool: b.pool}}})
+	t.Cleanup(b.log.Close)
+	pace := b.pace
+	b.Projections = New(b.pool, b.log, slog.New(slog.DiscardHandler))
+	b.pace = pace
+	keys, err := vault.Ephemeral()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := receipts.Open(b.ctx, b.pool, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &archive.Archiver{Log: b.log, Pool: b.pool, Signer: signer, ReadModels: b.Projections, Actor: "test", Progress: func(string, eventstore.Position, eventstore.Position) {}}
+	return &archiveBench{&history{bench: b, rand: rand.New(rand.NewPCG(1, 2))}, a, t.TempDir(), signer.PublicKeys()}
+}
+
+// steps appends random history.
+func (b *archiveBench) steps(n int) {
+	for range n {
+		b.step()
+	}
+	b.settle()
+}
+
+// sync takes in what others appended.
+func (b *archiveBench) sync() {
+	b.t.Helper()
+	head, err := b.log.Head(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.head = head
+	b.settle()
+}
+
+func (b *archiveBench) export() archive.Result {
+	b.t.Helper()
+	result, err := b.archiver.Export(b.ctx, time.Now().Add(time.Hour), b.dir)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.sync()
+	return result
+}
+
+// entries returns the log and its seals up to the position.
+func (b *archiveBench) entries(to eventstore.Position) []string {
+	b.t.Helper()
+	rows, err := b.pool.Query(b.ctx, `
+		SELECT e::text FROM medilab.events AS e WHERE position <= $1 UNION ALL SELECT s::text FROM medilab.seals AS s WHERE last_position <= $1 ORDER BY 1`, to)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return all
+}
+
+// verified fails when a check of everything finds anything that the log did not have
+// before it was archived.
+func (b *archiveBench) verified(when string) {
+	b.t.Helper()
+	var found []string
+	err := b.Verify(b.ctx, saga.Queue{Pool: b.pool}, func(p Problem) {
+		if p.Kind != ProblemQueue && !strings.Contains(p.Text, "event.unknown") { // random history has its own oddities
+			found = append(found, fmt.Sprintf("%s %d %s", p.Kind, p.Position, p.Text))
+		}
+	}, nil)
+	if err != nil || len(found) > 0 {
+		b.t.Fatalf("%s: %v, found\n%s", when, err, strings.Join(found, "\n"))
+	}
+}
+
+func (b *archiveBench) pendingStays() {
+	b.t.Helper()
+	var lost int
+	err := b.pool.QueryRow(b.ctx, `SELECT count(*) FROM medilab.queue AS q WHERE NOT EXISTS (
+		SELECT FROM medilab.events AS e WHERE e.stream = 'event-' || q.event_id AND e.version = 1)`).Scan(&lost)
+	if err != nil || lost > 0 {
+		b.t.Fatalf("%d pending deliveries lost their event: %v", lost, err)
+	}
+}
+
+// Random history is archived twice while it goes on, and restored: totals stay as they
+// were, all read models equal their rebuild, and in the end each entry is what it was.
+func TestArchiveAndRestore(t *testing.T) {
+	b := newArchiveBench(t)
+	b.serve()
+	b.steps(300)
+	before := b.entries(b.head)
+	at, totals := b.head, b.dump()["stats"]
+	first := b.export()
+	if first.Entries != int64(at) || first.First != 1 || first.Last != at || first.Kept >= first.Entries || first.Kept == 0 {
+		t.Errorf("archived %+v of %d entries", first, at)
+	}
+	if got := b.dump()["stats"]; !slices.Equal(got, totals) {
+		t.Errorf("statistics changed:\n%s\nwere\n%s", got, totals)
+	}
+	b.pendingStays()
+	b.verified("after the first archive")
+	kept := b.entries(at)
+	b.deliveries = slices.DeleteFunc(b.deliveries, func(d *randomDelivery) bool { return !b.known(d) })
+	b.steps(200)
+	b.verified("after more history")
+	middle := b.head
+	second := b.export()
+	if second.First != first.Last+1 || second.Last != middle {
+		t.Errorf("the second archive is of %d to %d", second.First, second.Last)
+	}
+	b.pendingStays()
+	b.verified("after the second archive")
+	live := b.dump()
+	if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	equalDumps(t, b.dump(), live)
+	for i := range 2 {
+		if _, err := b.archiver.Import(b.ctx, b.dir); err != nil {
+			t.Fatal(err)
+		}
+		b.sync()
+		b.verified("after an import")
+		if i == 0 && !slices.Equal(b.entries(at), kept) {
+			t.Error("importing the second archive did not bring back what the first had kept")
+		}
+	}
+	if !slices.Equal(b.entries(at), before) {
+		t.Error("the log is not what it was")
+	}
+	if _, err := b.archiver.Import(b.ctx, b.dir); !errors.Is(err, domain.KindConflict) {
+		t.Errorf("with nothing archived an import says %v", err)
+	}
+}
+
+// known reports whether the log holds the delivery's event.
+func (b *archiveBench) known(d *randomDelivery) bool {
+	b.t.Helper()
+	events, err := b.log.LoadFirst(b.ctx, []string{d.event.Stream()})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return len(events) > 0
+}
+
+// An export and an import are cut off at each of their steps: the log verifies each time, and
+// the next one goes on.
+func TestArchiveIsCutOff(t *testing.T) {
+	b := newArchiveBench(t)
+	b.serve()
+	b.steps(200)
+	before, at := b.entries(b.head), b.head
+	usual := b.archiver.Progress
+	cutOff := func(step string, work func(context.Context) error) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(b.ctx)
+		defer cancel()
+		b.archiver.Progress = func(doing string, done, _ eventstore.Position) {
+			if doing == step {
+				cancel()
+			}
+		}
+		if err := work(ctx); err == nil {
+			t.Fatalf("%s was not cut off", step)
+		}
+		b.archiver.Progress = usual
+		b.sync()
+		var found []string
+		err := b.log.Verify(b.ctx, func(d eventstore.Damage) {
+			if d.Flaw != eventstore.FlawUndecoded {
+				found = append(found, d.Text)
+			}
+		}, func(_, _ eventstore.Position) {})
+		if err != nil || len(found) > 0 {
+			t.Fatalf("cut off in %s: %v %s", step, err, found)
+		}
+	}
+	export := func(ctx context.Context) error {
+		_, err := b.archiver.Export(ctx, time.Now().Add(time.Hour), b.dir)
+		return err
+	}
+	for _, step := range []string{"archiving", "keeping totals", "reading back"} {
+		cutOff(step, export)
+		if !slices.Equal(b.entries(at), before) {
+			t.Fatalf("cut off in %s: something is gone that is not on record", step)
+		}
+	}
+	for _, step := range []string{"dropping", "rebuilding lists"} {
+		cutOff(step, export)
+	}
+	if err := export(b.ctx); err != nil && !errors.Is(err, domain.KindConflict) { // it ends what was left
+		t.Fatal(err)
+	}
+	b.sync()
+	b.verified("after the export was ended")
+	for b.archivedTo() > 0 {
+		for _, step := range []string{"checking", "restoring", "rebuilding lists"} {
+			cutOff(step, func(ctx context.Context) error {
+				_, err := b.archiver.Import(ctx, b.dir)
+				return err
+			})
+		}
+		if _, err := b.archiver.Import(b.ctx, b.dir); err != nil && !errors.Is(err, domain.KindConflict) {
+			t.Fatal(err)
+		}
+		b.sync()
+		b.verified("after the import was ended")
+	}
+	if !slices.Equal(b.entries(at), before) {
+		t.Error("the log is not what it was")
+	}
+}
+
+func (b *archiveBench) archivedTo() eventstore.Position {
+	b.t.Helper()
+	to, err := b.log.ArchivedTo(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return to
+}
+
+// Files that were changed are told and refused, and so is a log that lost what it kept.
+func TestArchiveIsChecked(t *testing.T) {
+	b := newArchiveBench(t)
+	b.serve()
+	b.steps(100)
+	b.export()
+	problems := func() (found string) {
+		list, err := archive.List(b.ctx, b.dir, b.keys, func(_, _ eventstore.Position) {})
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		return list[0].Problem
+	}
+	if found := problems(); found != "" {
+		t.Fatalf("of an archive that nobody touched: %s", found)
+	}
+	for _, pattern := range []string{"*.zst", "*.jws"} {
+		names, err := filepath.Glob(filepath.Join(b.dir, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatal(names, err)
+		}
+		was, err := os.ReadFile(names[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := bytes.Clone(was)
+		changed[len(changed)/2] ^= 1
+		if err := os.WriteFile(names[0], changed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if problems() == "" {
+			t.Errorf("a changed %s passes", pattern)
+		}
+		if _, err := b.archiver.Import(b.ctx, b.dir); err == nil {
+			t.Errorf("a changed %s is imported", pattern)
+		}
+		if err := os.WriteFile(names[0], was, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.pool.Exec(b.ctx, `DELETE FROM medilab.events WHERE position = 1`); err == nil {
+		t.Error("an entry was deleted by hand")
+	}
+	if _, err := b.pool.Exec(b.ctx, `INSERT INTO medilab.archiving (stream, event, cut) SELECT stream, right(stream, 36)::uuid, 1 FROM medilab.events WHERE position = 1;`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.log.DropArchived(b.ctx, 10); err != nil {
+		t.Fatal(err)
+	}
+	if b.entries(1) == nil {
+		t.Error("the configuration was dropped")
+	}
+	tx, err := b.pool.Begin(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(b.ctx) //nolint:errcheck // after a commit there is nothing to undo
+	if _, err := tx.Exec(b.ctx, `SELECT set_config('medilab.archiving', pg_current_xact_id()::text, true)`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(b.ctx, `DELETE FROM medilab.events WHERE position = 1`); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	if err := b.log.Verify(b.ctx, func(d eventstore.Damage) { found = append(found, d.Text) }, func(_, _ eventstore.Position) {}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(strings.Join(found, "; "), "what is kept of the archived positions") {
+		t.Errorf("a kept entry is gone, and found is %q", found)
+	}
+}
