@@ -21,11 +21,12 @@ const (
 	KindForbidden                // the caller is known and may not do this
 	KindThrottled                // too many requests; try later
 	KindUnavailable              // the service cannot do this now; try later
+	KindGone                     // it is archived
 )
 
 var kindNames = [...]string{
 	"internal", "invalid", "malformed", "not_found", "conflict", "stale", "too_large",
-	"unauthorized", "forbidden", "throttled", "unavailable",
+	"unauthorized", "forbidden", "throttled", "unavailable", "gone",
 }
 
 // String returns the kind's stable name, for logs, metrics and problem types.
@@ -54,6 +55,8 @@ type Error struct {
 	Message string
 	Fields  []FieldError
 	Err     error
+	// ArchivedTo is the last position of the log that is archived, if that is why it is not there.
+	ArchivedTo int64
 }
 
 // Error returns all of it, with the cause, for the log.

@@ -20,8 +20,8 @@ var (
 
 func (s *Server) auditOperations() []operation {
 	return []operation{{
-		method: "GET", path: "/audit/events", id: "auditEvents", summary: "The log in order, a line of JSON an entry", scope: domain.ScopeAuditRead,
-		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, payloads: true, answer: text, media: "application/x-ndjson",
+		method: "GET", path: "/audit/events", id: "auditEvents", summary: "The log in order, a line of JSON an entry. Where after is in what is archived it is 410, and archived_to says from where on to resume", scope: domain.ScopeAuditRead,
+		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, payloads: true, answer: text, media: "application/x-ndjson", goes: true,
 		unbounded: true, serve: s.streamAudit,
 	}, {
 		method: "GET", path: "/audit/access", id: "listAccess", summary: "Who was shown payloads, which, when and why, newest first; a page may be short and have more after it", scope: domain.ScopeAuditRead,
@@ -71,6 +71,11 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 	var err error
 	if f.Webhook, err = s.askedWebhook(x, r, auditWhom); err != nil {
 		return err
+	}
+	if r.URL.Query().Has(position.name) {
+		if err := s.queries.CheckArchived(r.Context(), f); err != nil {
+			return err
+		}
 	}
 	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 	if err != nil {

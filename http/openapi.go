@@ -108,6 +108,7 @@ func (o *operation) responses(d *describer) schema {
 		http.StatusForbidden:             o.scope != public,
 		http.StatusNotFound:              o.path != o.pattern,
 		http.StatusConflict:              o.conflicts,
+		http.StatusGone:                  o.goes,
 		http.StatusPreconditionFailed:    len(o.header) > 0 && o.header[0] == ifMatch,
 		http.StatusRequestEntityTooLarge: o.body != nil,
 		http.StatusUnsupportedMediaType:  o.body != nil,
@@ -148,7 +149,8 @@ var problemSchema = schema{
 	"type": "object", "required": []string{"type", "title", "status"}, "description": "RFC 9457",
 	"properties": schema{
 		"type": schema{"type": "string"}, "title": schema{"type": "string"}, "status": schema{"type": "integer"}, "detail": schema{"type": "string"},
-		"request_id": schema{"type": "string"},
+		"request_id":  schema{"type": "string"},
+		"archived_to": schema{"type": "integer", "description": "the last position of the log that is archived, if that is why it is not there"},
 		"errors": schema{"type": "array", "items": schema{
 			"type": "object", "required": []string{"field", "message"}, "properties": schema{
 				"field": schema{"type": "string"}, "message": schema{"type": "string"},

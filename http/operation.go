@@ -29,6 +29,7 @@ type operation struct {
 	answer       answer      // nil: no body
 	media        string      // of the answer; "": JSON
 	conflicts    bool        // may answer 409
+	goes         bool        // may answer 410
 	unbounded    bool        // has its own bounds instead of answerTimeout
 	light        bool        // the answer is no more than a connection costs anyway
 	large        bool        // the answer may be several MB

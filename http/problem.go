@@ -29,6 +29,7 @@ var problems = map[domain.Kind]problem{
 	domain.KindForbidden:    {http.StatusForbidden, "forbidden", "The token may not do this"},
 	domain.KindThrottled:    {http.StatusTooManyRequests, "throttled", "Too many requests"},
 	domain.KindUnavailable:  {http.StatusServiceUnavailable, "unavailable", "The service cannot do this now"},
+	domain.KindGone:         {http.StatusGone, "gone", "Archived"},
 }
 
 // The problems of HTTP itself.
@@ -52,26 +53,31 @@ var (
 func Refused(status int, detail string) []byte {
 	for _, p := range refusals {
 		if p.status == status {
-			return p.encode(detail, nil, "")
+			return p.encode(detail, nil, 0, "")
 		}
 	}
-	return problem{status, "refused", http.StatusText(status)}.encode(detail, nil, "")
+	return problem{status, "refused", http.StatusText(status)}.encode(detail, nil, 0, "")
 }
 
 // encode returns the JSON of a problem.
-func (p problem) encode(detail string, fields []domain.FieldError, requestID string) []byte {
+func (p problem) encode(detail string, fields []domain.FieldError, archivedTo int64, requestID string) []byte {
 	return encode(struct {
-		Type      string       `json:"type"`
-		Title     string       `json:"title"`
-		Status    int          `json:"status"`
-		Detail    string       `json:"detail,omitempty"`
-		Errors    []fieldError `json:"errors,omitempty"`
-		RequestID string       `json:"request_id,omitempty"`
-	}{"urn:medilab:problem:" + p.name, p.title, p.status, detail, fieldErrors(fields), requestID})
+		Type       string       `json:"type"`
+		Title      string       `json:"title"`
+		Status     int          `json:"status"`
+		Detail     string       `json:"detail,omitempty"`
+		Errors     []fieldError `json:"errors,omitempty"`
+		ArchivedTo int64        `json:"archived_to,omitempty"`
+		RequestID  string       `json:"request_id,omitempty"`
+	}{"urn:medilab:problem:" + p.name, p.title, p.status, detail, fieldErrors(fields), archivedTo, requestID})
 }
 
 func (x *request) respondProblem(p problem, detail string, fields []domain.FieldError) {
-	x.write(p.status, problemType, p.encode(detail, fields, x.caller.RequestID))
+	x.respondArchived(p, detail, fields, 0)
+}
+
+func (x *request) respondArchived(p problem, detail string, fields []domain.FieldError, archivedTo int64) {
+	x.write(p.status, problemType, p.encode(detail, fields, archivedTo, x.caller.RequestID))
 }
 
 // fail answers with the problem of err, of which a caller sees the message and fields;
@@ -88,10 +94,10 @@ func (s *Server) fail(x *request, r *http.Request, err error) {
 		return
 	}
 	kind := domain.KindOf(err)
-	detail := ""
+	detail, archivedTo := "", int64(0)
 	var known *domain.Error
 	if errors.As(err, &known) && kind != domain.KindInternal {
-		detail = known.Message
+		detail, archivedTo = known.Message, known.ArchivedTo
 	}
 	switch kind {
 	case domain.KindUnauthorized:
@@ -102,7 +108,7 @@ func (s *Server) fail(x *request, r *http.Request, err error) {
 		x.Header().Set("Connection", "close")
 		defer discard(x, r)
 	}
-	x.respondProblem(problems[kind], detail, domain.FieldsOf(err))
+	x.respondArchived(problems[kind], detail, domain.FieldsOf(err), archivedTo)
 }
 
 // fieldError names a field of the request as the contract's tables do. Path leads to the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -142,6 +143,41 @@ func (p *Projections) ForgetTotals(ctx context.Context, but []eventstore.Positio
 		}
 	}
 	return nil
+}
+
+// coveredFrom returns what the log's last archived position is, and when it was recorded; 0
+// and nil: there is none.
+func (p *Projections) coveredFrom(ctx context.Context) (to eventstore.Position, at *time.Time, err error) {
+	cuts, _, err := p.log.Cuts(ctx)
+	if n := len(cuts); n > 0 {
+		to, at = cuts[n-1].Last, &cuts[n-1].To
+	}
+	return to, at, err
+}
+
+// notFound returns a *domain.Error of KindNotFound, which names what is archived.
+func (p *Projections) notFound(ctx context.Context, what string) error {
+	to, at, err := p.coveredFrom(ctx)
+	if err != nil {
+		return err
+	}
+	missing := domain.NotFound(what)
+	if to > 0 {
+		missing.ArchivedTo = int64(to)
+		missing.Message += fmt.Sprintf(" in the database; it may be in an archive: positions 1 to %d, recorded up to %s, are archived", to, at.Format(time.RFC3339))
+	}
+	return missing
+}
+
+// CheckArchived returns a *domain.Error of KindGone when what is asked for goes on from a
+// position that is archived: an answer would have holes.
+func (p *Projections) CheckArchived(ctx context.Context, f AuditFilter) error {
+	to, at, err := p.coveredFrom(ctx)
+	if err != nil || f.After >= to || f.Stream != "" || f.Event != (domain.EventID{}) {
+		return err
+	}
+	return &domain.Error{Kind: domain.KindGone, ArchivedTo: int64(to), Message: fmt.Sprintf(
+		"positions 1 to %d, recorded up to %s, are archived: go on with after=%[1]d, or restore the archives", to, at.Format(time.RFC3339))}
 }
 
 // RebuildLists rebuilds the models that list what the log holds.

@@ -216,5 +216,5 @@ func (p *Projections) Call(ctx context.Context, webhook domain.WebhookID, id dom
 			return call, nil
 		}
 	}
-	return Call{}, domain.NotFound("call")
+	return Call{}, p.notFound(ctx, "call")
 }

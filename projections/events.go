@@ -202,7 +202,7 @@ func (p *Projections) event(ctx context.Context, id domain.EventID) (Event, []do
 		}
 	}
 	if !found {
-		return Event{}, nil, domain.NotFound("event")
+		return Event{}, nil, p.notFound(ctx, "event")
 	}
 	return event, deliveries, nil
 }

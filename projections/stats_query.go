@@ -81,6 +81,10 @@ type Stats struct {
 	ByEventType map[string]int64 `json:"by_event_type"` // calls
 	ByStatus    map[string]int64 `json:"by_status"`     // calls, by the receiver's status or, without one, the outcome
 
+	// CoveredFrom is since when the database holds the calls themselves: what was recorded
+	// before is archived, and only counted. Null: it holds all.
+	CoveredFrom *time.Time `json:"covered_from"`
+
 	Series []StatsPart `json:"series,omitzero"` // with a bucket: the parts with any calls, oldest first
 }
 
@@ -190,6 +194,9 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 		then = total
 	}
 	stats := show(sum, then)
+	if _, stats.CoveredFrom, err = p.coveredFrom(ctx); err != nil {
+		return Stats{}, nil, err
+	}
 	if webhook == wholeSystem {
 		stats.ConsecutiveFailures = nil
 	}
@@ -273,7 +280,7 @@ func (p *Projections) edges(ctx context.Context, f StatsFilter) (e edges, err er
 }
 
 // countBetween counts what the log holds between the times, or returns nil if that
-// is too much.
+// is too much, or archived in part.
 func (p *Projections) countBetween(ctx context.Context, from, to time.Time) (map[domain.WebhookID]*counters, error) {
 	low, high, err := p.between(ctx, from, to, 0)
 	if err != nil {
@@ -284,8 +291,9 @@ func (p *Projections) countBetween(ctx context.Context, from, to time.Time) (map
 		return nil, err
 	}
 	first, last := eventstore.Position(low), min(eventstore.Position(high-1), position)
-	if last-first > mostAtEdge {
-		return nil, nil
+	archived, _, err := p.coveredFrom(ctx)
+	if err != nil || first < archived || last-first > mostAtEdge {
+		return nil, err
 	}
 	sums := map[domain.WebhookID]*counters{wholeSystem: {}}
 	err = p.log.Scan(ctx, first, last, mostAtEdge, func(events []eventstore.Event) error {

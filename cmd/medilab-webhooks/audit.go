@@ -58,6 +58,9 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 						return err
 					}
 				}
+				if err := noteArchived(c, s); err != nil {
+					return err
+				}
 				shown := reading{session: s, what: "audit log", asked: askedByFlags(c), reason: o.reason, rule: o.rule}
 				return o.replay(c.Context(), s.queries(), filter, &shown, c.OutOrStdout())
 			})

@@ -23,6 +23,7 @@ func newRoot(out io.Writer) *cobra.Command {
 	db := new(databaseOptions)
 	declare(root, root.PersistentFlags(), db.table())
 	root.AddCommand(
+		newArchiveCommand(db),
 		newAuditCommand(db),
 		newBacktestCommand(db),
 		newCallsCommand(db),

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/medilab/webhooks/commands/archive"
+	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/projections"
@@ -36,6 +42,11 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 				bar := newProgress(c, -1, "verifying")
 				err = s.queries().Verify(c.Context(), saga.Queue{}, report, bar.setPosition)
 				bar.end()
+				if err == nil {
+					err = checkArchives(c.Context(), s.log, db.receiptKeyFile(), func(at eventstore.Position, text string) {
+						report(projections.Problem{Kind: projections.ProblemKind(eventstore.FlawSeal), Position: at, Text: text})
+					})
+				}
 				if err == nil && anchors != "" {
 					err = checkAnchors(c.Context(), s.log, anchors, func(at eventstore.Position, text string) {
 						report(projections.Problem{Kind: "anchor", Position: at, Text: text})
@@ -65,6 +76,31 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 	c.Flags().StringVar(&anchors, "anchor", "", "check against this file too, made by audit anchor")
 	addJSONFlag(c)
 	return c
+}
+
+// checkArchives reports archived ranges that this service did not sign, if the data folder has
+// its public key: who owns the database can make up an archive, and cannot sign it.
+func checkArchives(ctx context.Context, log *eventstore.Log, keyFile string, report func(at eventstore.Position, text string)) error {
+	cuts, _, err := log.Cuts(ctx)
+	if err != nil || len(cuts) == 0 {
+		return err
+	}
+	key, err := os.ReadFile(keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the public key: %w", err)
+	}
+	for _, cut := range cuts {
+		var m archive.Manifest
+		if err := receipts.VerifyArchive(cut.Manifest, key, &m); err != nil {
+			report(cut.Last, fmt.Sprintf("positions %d to %d are said to be archived: %v", cut.First, cut.Last, err))
+		} else if m.First != cut.First || m.Last != cut.Last || !bytes.Equal(m.SealBefore, cut.SealBefore) || !bytes.Equal(m.Seal, cut.Seal) {
+			report(cut.Last, fmt.Sprintf("positions %d to %d are said to be archived, and the signed archive is of %d to %d", cut.First, cut.Last, m.First, m.Last))
+		}
+	}
+	return nil
 }
 
 func problemRows(problems []projections.Problem, found int) [][]string {

@@ -163,14 +163,29 @@ func (a *Archiver) begin(ctx context.Context, before time.Time, cuts []eventstor
 	if len(open) > 0 {
 		return m, domain.Conflict(fmt.Sprintf("replay %s is not finished and may need what is to be archived: wait for its end, or cancel it", open[0]))
 	}
-	var behind eventstore.Position
-	if err := a.Pool.QueryRow(ctx, `SELECT coalesce(min(position), 9223372036854775807) FROM medilab.readers WHERE node IS NOT NULL`).Scan(&behind); err != nil {
-		return m, fmt.Errorf("archive: %w", err)
+	return m, a.awaitReaders(ctx, m.Last)
+}
+
+// awaitReaders returns when what reads the log has come to the position.
+func (a *Archiver) awaitReaders(ctx context.Context, to eventstore.Position) error {
+	const patience, pause = 10 * time.Second, 100 * time.Millisecond
+	for waited := time.Duration(0); ; waited += pause {
+		var at eventstore.Position
+		err := a.Pool.QueryRow(ctx, `SELECT coalesce(min(position), $1) FROM medilab.readers WHERE node IS NOT NULL`, to).Scan(&at)
+		switch {
+		case err != nil:
+			return fmt.Errorf("archive: %w", err)
+		case at >= to:
+			return nil
+		case waited >= patience:
+			return domain.Conflict(fmt.Sprintf("the log is processed up to %d, and what is to be archived ends at %d; let serve run until it has caught up", at, to))
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
 	}
-	if behind < m.Last {
-		return m, domain.Conflict(fmt.Sprintf("not all of it is processed: a reader of the log is at %d, and the range ends at %d; try again later", behind, m.Last))
-	}
-	return m, nil
 }
 
 // writeRange writes the range, and gathers what of the log up to its end may go.

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/medilab/webhooks/commands/archive"
+	"github.com/medilab/webhooks/commands/receipts"
+	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// newArchiveCommand groups the commands on archives of the log.
+func newArchiveCommand(db *databaseOptions) *cobra.Command {
+	c := &cobra.Command{Use: "archive", Short: "Move the beginning of the log into signed files, and back"}
+	c.AddCommand(newArchiveExportCommand(db), newArchiveListCommand(db), newArchiveImportCommand(db))
+	return c
+}
+
+// archiving runs an export or an import, with a progress bar, and prints what it did.
+func archiving(c *cobra.Command, db *databaseOptions, keyset string, work func(*archive.Archiver) (archive.Result, error), said func(archive.Result) string) error {
+	return db.use(c, func(s *session) error {
+		keys, err := vault.OpenFor(c.Context(), s.pool, db.keysFile(keyset), func(v *vault.Vault) bool { return s.commands.Directory.Decrypts(v) })
+		if err != nil {
+			return databaseError(err)
+		}
+		signer, err := receipts.Open(c.Context(), s.pool, keys)
+		if err != nil {
+			return databaseError(err)
+		}
+		bar := newProgress(c, -1, "archiving")
+		result, err := work(&archive.Archiver{
+			Log: s.log, Pool: s.pool, Signer: signer, ReadModels: s.queries(), Actor: caller().Actor,
+			Progress: func(doing string, done, total eventstore.Position) {
+				bar.bar.Describe(doing)
+				bar.setPosition(done, total)
+			},
+		})
+		bar.end()
+		if err != nil {
+			return err
+		}
+		text := said(result)
+		return printResult(c, result, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
+	})
+}
+
+func newArchiveExportCommand(db *databaseOptions) *cobra.Command {
+	var to, keyset string
+	c := &cobra.Command{
+		Use:   "export --to TIME DIR",
+		Short: "Archive what was recorded before a time, and let the database drop it",
+		Long: `Archive what was recorded before a time, and is not archived yet, as signed and compressed files, and
+let the database drop what of it nothing needs any more. It works while servers run, and can be
+interrupted: the same command goes on.
+
+Events that are not delivered yet stay, with their deliveries, and so do webhooks, tokens and all
+else that is no event of the clinic. Statistics keep their totals.`,
+		Example: "  medilab-webhooks archive export --to 2026-01-01 /mnt/archive",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			before, err := parseTime("to", to)
+			if err == nil && before.IsZero() {
+				err = errors.New("--to must say before which time: 2026-01-31, or 2026-01-31T15:04:05Z")
+			}
+			if err != nil {
+				return usageError{err}
+			}
+			return archiving(c, db, keyset, func(a *archive.Archiver) (archive.Result, error) {
+				return a.Export(c.Context(), before, args[0])
+			}, func(r archive.Result) string {
+				return fmt.Sprintf("Archived positions %d to %d (%s) in %s: %d entries, of which the database keeps %d up to there; the log's table shrank from %s to %s, and has room within for new entries",
+					r.First, r.Last, formatTime(r.To), args[0], r.Entries+r.Earlier, r.Kept, size(r.Before), size(r.After))
+			})
+		},
+	}
+	c.Flags().StringVar(&to, "to", "", "archive what was recorded before this time: RFC 3339, or a date (UTC)")
+	declare(c, c.Flags(), []setting{keysSetting(&keyset)})
+	addJSONFlag(c)
+	return c
+}
+
+func newArchiveImportCommand(db *databaseOptions) *cobra.Command {
+	var keyset string
+	c := &cobra.Command{
+		Use:     "import DIR",
+		Short:   "Put the newest archive back into the database, as it was",
+		Example: "  medilab-webhooks archive import /mnt/archive",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return archiving(c, db, keyset, func(a *archive.Archiver) (archive.Result, error) {
+				return a.Import(c.Context(), args[0])
+			}, func(r archive.Result) string {
+				return fmt.Sprintf("Restored positions %d to %d (%s): %d entries", r.First, r.Last, formatTime(r.To), r.Entries+r.Earlier)
+			})
+		},
+	}
+	declare(c, c.Flags(), []setting{keysSetting(&keyset)})
+	addJSONFlag(c)
+	return c
+}
+
+func newArchiveListCommand(db *databaseOptions) *cobra.Command {
+	var keyFile string
+	c := &cobra.Command{
+		Use:     "list DIR",
+		Short:   "Check the archives in a folder, and list them; needs no database",
+		Example: "  medilab-webhooks archive list /mnt/archive --key medilab-receipts.json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if keyFile == "" {
+				keyFile = db.receiptKeyFile()
+			}
+			key, err := os.ReadFile(keyFile)
+			if err != nil {
+				return fmt.Errorf("%w; get the key from /.well-known/medilab-receipts.json of the server, and name it by --key", err)
+			}
+			bar := newProgress(c, -1, "checking")
+			list, err := archive.List(c.Context(), args[0], key, bar.setPosition)
+			bar.end()
+			if err != nil {
+				return err
+			}
+			err = printList(c, list, []string{"FIRST", "LAST", "TO", "ENTRIES", "SIZE", "CREATED", "STATE"}, archiveRow)
+			bad := 0
+			for _, a := range list {
+				if a.Problem != "" {
+					bad++
+				}
+			}
+			if err == nil && bad > 0 {
+				err = fmt.Errorf("archives that are not as they were signed: %d; get them from a backup", bad)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&keyFile, "key", "", "the public key: a JWK set (default: receipts.json in the data folder)")
+	addJSONFlag(c)
+	return c
+}
+
+func archiveRow(a archive.Listed) []string {
+	bytes := int64(0)
+	for _, f := range a.Files {
+		bytes += f.Bytes
+	}
+	state := a.Problem
+	if state == "" {
+		state = "good"
+	}
+	return []string{fmt.Sprint(a.First), fmt.Sprint(a.Last), formatTime(a.To), fmt.Sprint(a.Entries + a.Earlier), size(bytes), formatTime(a.CreatedAt), state}
+}
+
+// size formats a number of bytes.
+func size(bytes int64) string {
+	const mebibyte = 1 << 20
+	return fmt.Sprintf("%.1f MB", float64(bytes)/mebibyte)
+}
+
+// noteArchived says on the notes that the beginning of the log is archived.
+func noteArchived(c *cobra.Command, s *session) error {
+	cuts, _, err := s.log.Cuts(c.Context())
+	if err != nil || len(cuts) == 0 {
+		return err
+	}
+	last := cuts[len(cuts)-1]
+	_, err = fmt.Fprintf(c.ErrOrStderr(), "Positions up to %d (%s) are archived: of them only what the database keeps is shown\n", last.Last, last.To.UTC().Format(time.RFC3339))
+	return err
+}
