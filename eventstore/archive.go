@@ -283,13 +283,14 @@ func (v *verifier) archived(ctx context.Context) error {
 	return nil
 }
 
-// DropArchived drops the next of what is archived, and reports whether there was any.
-func (l *Log) DropArchived(ctx context.Context, streams int) (dropped int, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT medilab.drop_archived($1)`, streams).Scan(&dropped)
+// DropArchived drops the next streams that are archived, after the given one, and returns the
+// last of them; "": all are gone.
+func (l *Log) DropArchived(ctx context.Context, after string, streams int) (last string, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT coalesce(medilab.drop_archived($1, $2), '')`, after, streams).Scan(&last)
 	if err != nil {
-		return 0, fmt.Errorf("drop what is archived: %w", err)
+		return "", fmt.Errorf("drop what is archived: %w", err)
 	}
-	return dropped, nil
+	return last, nil
 }
 
 // Restore puts entries and seals of an archive back, which are in force with log.restored.

@@ -126,7 +126,7 @@ func (b *archiveBench) pendingStays() {
 func TestArchiveAndRestore(t *testing.T) {
 	b := newArchiveBench(t)
 	b.serve()
-	b.steps(300)
+	b.steps(150)
 	before := b.entries(b.head)
 	at, totals := b.head, b.dump()["stats"]
 	first := b.export()
@@ -140,7 +140,7 @@ func TestArchiveAndRestore(t *testing.T) {
 	b.verified("after the first archive")
 	kept := b.entries(at)
 	b.deliveries = slices.DeleteFunc(b.deliveries, func(d *randomDelivery) bool { return !b.known(d) })
-	b.steps(200)
+	b.steps(100)
 	b.verified("after more history")
 	middle := b.head
 	second := b.export()
@@ -187,7 +187,7 @@ func (b *archiveBench) known(d *randomDelivery) bool {
 func TestArchiveIsCutOff(t *testing.T) {
 	b := newArchiveBench(t)
 	b.serve()
-	b.steps(200)
+	b.steps(100)
 	before, at := b.entries(b.head), b.head
 	usual := b.archiver.Progress
 	cutOff := func(step string, work func(context.Context) error) {
@@ -259,6 +259,98 @@ func (b *archiveBench) archivedTo() eventstore.Position {
 	return to
 }
 
+// delivered appends an event and its delivery.
+func (b *archiveBench) delivered(w domain.WebhookID) (domain.EventID, domain.DeliveryID) {
+	event := b.trigger("patient.created", "", w)
+	id := domain.DeliveryOf(event, w)
+	b.append(id.Stream(), domain.DeliverySucceeded{Call: attempt(event, "patient.created", w, 1, 200, domain.OutcomeSuccess)})
+	return event, id
+}
+
+// A delivery that is retried while its archive is being made stays; once that is on record, no
+// delivery goes on, dropped or not.
+func TestRetriesMeetAnArchive(t *testing.T) {
+	b := newArchiveBench(t)
+	b.serve()
+	w := b.register(1)
+	retried, delivery := b.delivered(w)
+	other, gone := b.delivered(w)
+	b.settle()
+	ctx, cancel := context.WithCancel(b.ctx)
+	defer cancel()
+	retry := func(event domain.EventID, id domain.DeliveryID) error {
+		change := domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Size: 7}
+		_, err := b.log.Append(b.ctx, eventstore.Unit{Writes: []eventstore.Write{{Stream: id.Stream(), Expected: 1, Events: []eventstore.NewEvent{
+			{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change},
+		}}}})
+		return err
+	}
+	asked := false
+	usual := b.archiver.Progress
+	b.archiver.Progress = func(doing string, _, _ eventstore.Position) {
+		switch {
+		case doing == "reading back" && !asked:
+			asked = true
+			if err := retry(retried, delivery); err != nil {
+				t.Error(err)
+			}
+		case doing == "dropping":
+			cancel()
+		}
+	}
+	if _, err := b.archiver.Export(ctx, time.Now().Add(time.Hour), b.dir); err == nil || !asked {
+		t.Fatalf("the export was not cut off: %v", err)
+	}
+	b.archiver.Progress = usual
+	if err := retry(other, gone); !errors.Is(err, eventstore.ErrArchived) {
+		t.Errorf("a retry of what is archived and not dropped yet says %v", err)
+	}
+	b.sync()
+	if _, err := b.archiver.Export(b.ctx, time.Now().Add(time.Hour), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if err := retry(other, gone); !errors.Is(err, eventstore.ErrArchived) {
+		t.Errorf("a retry of what is dropped says %v", err)
+	}
+	if _, err := b.Event(b.ctx, retried); err != nil {
+		t.Errorf("of a delivery that goes on the event is %v", err)
+	}
+	if _, err := b.Event(b.ctx, other); !errors.Is(err, domain.KindNotFound) || !strings.Contains(err.Error(), "archive") {
+		t.Errorf("of an archived event: %v", err)
+	}
+	b.sync()
+	b.pendingStays()
+	b.verified("after both")
+}
+
+// What archived entries took is used for new ones.
+func TestArchiveFreesSpace(t *testing.T) {
+	b := newArchiveBench(t)
+	stop := b.serve()
+	w := b.register(1)
+	fill := func() {
+		for range 300 {
+			b.delivered(w)
+		}
+	}
+	size := func() (bytes int64) {
+		if err := b.pool.QueryRow(b.ctx, `SELECT pg_relation_size('medilab.events')`).Scan(&bytes); err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	fill()
+	b.settle()
+	stop() // its transactions keep what was deleted
+	full := size()
+	if _, err := b.archiver.Export(b.ctx, time.Now().Add(time.Hour), b.dir); err != nil {
+		t.Fatal(err)
+	}
+	if fill(); size() > full {
+		t.Errorf("the table grew from %d to %d bytes", full, size())
+	}
+}
+
 // Files that were changed are told and refused, and so is a log that lost what it kept.
 func TestArchiveIsChecked(t *testing.T) {
 	b := newArchiveBench(t)
@@ -305,7 +397,7 @@ func TestArchiveIsChecked(t *testing.T) {
 	if _, err := b.pool.Exec(b.ctx, `INSERT INTO medilab.archiving (stream, event, cut) SELECT stream, right(stream, 36)::uuid, 1 FROM medilab.events WHERE position = 1;`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.log.DropArchived(b.ctx, 10); err != nil {
+	if _, err := b.log.DropArchived(b.ctx, "", 10); err != nil {
 		t.Fatal(err)
 	}
 	if b.entries(1) == nil {

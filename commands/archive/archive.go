@@ -5,10 +5,12 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -108,6 +110,9 @@ func (a *Archiver) export(ctx context.Context, before time.Time, dir string) (m 
 	if err := g.begin(ctx); err != nil {
 		return m, 0, err
 	}
+	if err := a.checkFolder(dir, m); err != nil {
+		return m, 0, err
+	}
 	w, err := newWriter(dir, &m)
 	if err != nil {
 		return m, 0, err
@@ -186,6 +191,23 @@ func (a *Archiver) awaitReaders(ctx context.Context, to eventstore.Position) err
 		case <-time.After(pause):
 		}
 	}
+}
+
+// checkFolder refuses a folder with an archive of the range that is of another history of the
+// log. One of this history was not put on record: it is written again.
+func (a *Archiver) checkFolder(dir string, m Manifest) error {
+	signed, err := os.ReadFile(filepath.Join(dir, m.name()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var there Manifest
+	if err == nil {
+		err = receipts.VerifyArchive(string(signed), a.Signer.PublicKeys(), &there)
+	}
+	if err != nil || !bytes.Equal(there.Seal, m.Seal) {
+		return domain.Conflict("the folder has another archive of the same positions: choose another folder")
+	}
+	return nil
 }
 
 // writeRange writes the range, and gathers what of the log up to its end may go.
@@ -298,9 +320,9 @@ func (a *Archiver) finish(ctx context.Context, drop bool) error {
 		return nil
 	}
 	const step = 500
-	for dropped, n := 0, 1; n > 0; dropped += n {
-		a.Progress("dropping", eventstore.Position(dropped), eventstore.Position(max(streams, 1)))
-		if n, err = a.Log.DropArchived(ctx, step); err != nil {
+	for last, dropped := "", int64(0); last != "" || dropped == 0; dropped += step {
+		a.Progress("dropping", eventstore.Position(min(dropped, streams)), eventstore.Position(max(streams, 1)))
+		if last, err = a.Log.DropArchived(ctx, last, step); err != nil {
 			return err
 		}
 	}
@@ -310,7 +332,7 @@ func (a *Archiver) finish(ctx context.Context, drop bool) error {
 	if err := a.ReadModels.ForgetTotals(ctx, but); err != nil {
 		return err
 	}
-	for _, sql := range []string{`VACUUM (ANALYZE) medilab.events`, `VACUUM medilab.seals`, `TRUNCATE medilab.archiving`} {
+	for _, sql := range []string{`VACUUM medilab.events`, `VACUUM medilab.seals`, `TRUNCATE medilab.archiving`} {
 		if _, err := a.Pool.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("free the space of what was archived: %w", err)
 		}

@@ -57,15 +57,15 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Drops up to so many streams that are archived, whole, and returns how many. With the last
--- of them go their seals but for those of the ends of archives, and of the last hour, by which
--- running processes know the log.
+-- Drops up to so many streams that are archived, whole, of those after the given one, and
+-- returns the last of them; null: there are none. With them go their seals, but for those of the
+-- ends of archives, and of the last hour, by which running processes know the log.
 -- +goose StatementBegin
-CREATE FUNCTION medilab.drop_archived(most integer) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION medilab.drop_archived(after text, most integer) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     archived bigint := medilab.archived_to();
     chosen   text[] := ARRAY(SELECT DISTINCT stream FROM (
-        SELECT stream FROM medilab.archiving AS a WHERE a.cut <= archived AND stream < '~' ORDER BY stream LIMIT most) AS s);
+        SELECT stream FROM medilab.archiving AS a WHERE a.stream > after AND a.stream < '~' AND a.cut <= archived ORDER BY stream LIMIT most) AS s);
 BEGIN
     PERFORM set_config('medilab.archiving', pg_current_xact_id()::text, true);
     DELETE FROM medilab.events WHERE stream = ANY(chosen) AND position <= archived
@@ -77,7 +77,7 @@ BEGIN
                 WHERE stream = 'archive-00000000-0000-0000-0000-000000000000');
     END IF;
     PERFORM set_config('medilab.archiving', '', true);
-    RETURN cardinality(chosen);
+    RETURN (SELECT max(c) FROM unnest(chosen) AS c);
 END $$;
 -- +goose StatementEnd
 
