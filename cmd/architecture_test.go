@@ -41,6 +41,7 @@ var folders = map[string]folder{
 	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
 	"commands/vault":              {inside: []string{"commands", "domain", "migrations/filelock"}},
 	"commands/mail":               {inside: []string{"commands", "domain", "eventstore"}},
+	"commands/sources":            {inside: []string{"commands", "commands/outbox", "domain", "eventstore"}},
 	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
 	"projections":                 {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
 	"http":                        {inside: []string{"commands", "eventstore/cpulimit", "projections", "domain"}},

@@ -25,6 +25,7 @@ type metrics struct {
 	attempts *prometheus.HistogramVec
 	givenUp  *prometheus.CounterVec
 	emails   *prometheus.CounterVec
+	messages *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -47,7 +48,10 @@ func newMetrics() *metrics {
 	}, []string{"result"})
 	m.givenUp.WithLabelValues(string(domain.GaveUpRetriesExhausted)) // there from the start, so that a rate has its first
 	m.givenUp.WithLabelValues(string(domain.GaveUpGone))
-	m.registry.MustRegister(m.requests, m.attempts, m.givenUp, m.emails, collectors.NewGoCollector(),
+	m.messages = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "medilab_source_messages_total", Help: "Messages of brokers that this node took, by source and what became of them.",
+	}, []string{"source", "outcome"})
+	m.registry.MustRegister(m.requests, m.attempts, m.givenUp, m.emails, m.messages, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -78,6 +82,9 @@ func (m *metrics) mailed(err error) {
 	}
 	m.emails.WithLabelValues(result).Inc()
 }
+
+// taken counts a message of a broker.
+func (m *metrics) taken(source, outcome string) { m.messages.WithLabelValues(source, outcome).Inc() }
 
 // handler serves the metrics, with those of the server's parts.
 func (m *metrics) handler(s *server) nethttp.Handler {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -24,9 +26,11 @@ import (
 	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/commands/saga"
+	"github.com/medilab/webhooks/commands/sources"
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/migrations/postgres"
 	"github.com/medilab/webhooks/projections"
 )
@@ -65,6 +69,7 @@ type server struct {
 	queries     *projections.Projections
 	saga        *saga.Saga
 	metrics     *metrics
+	authorities *x509.CertPool // nil: the system's
 	receipts    *receipts.Signer
 	tracer      trace.Tracer // nil: no tracing
 	token       firstToken
@@ -142,6 +147,9 @@ func (s *server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.authorities, err = s.settings.authorities(); err != nil {
+		return err
+	}
 	s.metrics = newMetrics()
 	directory := commands.NewDirectory(s.logger)
 	directory.Tracer = s.tracer
@@ -217,8 +225,25 @@ func (s *server) sagaConfig() saga.Config {
 				s.logger.Error("the relay of emitted events stopped", "error", err)
 			}
 		})
+		if len(s.settings.sources) > 0 {
+			config.Beside = append(config.Beside, s.intake().Run)
+		}
 	}
 	return config
+}
+
+func (s *server) intake() *sources.Intake {
+	return &sources.Intake{
+		Sources: s.settings.sources, Commands: s.commands, TLS: &tls.Config{RootCAs: s.authorities, MinVersion: tls.VersionTLS12},
+		Taken: s.metrics.taken, Logger: s.logger,
+		Read: func(body []byte, withID bool, event *commands.NewEvent) error {
+			unread := "event_id"
+			if withID {
+				unread = ""
+			}
+			return http.ReadEvent(body, unread, s.commands.EventFields, event)
+		},
+	}
 }
 
 func nodeName() string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/medilab/webhooks/commands/mail"
+	"github.com/medilab/webhooks/commands/sources"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/admin"
@@ -71,6 +73,7 @@ type settings struct {
 	alerts      domain.AlertRules
 	alertScan   time.Duration
 	smtpURL     string
+	sourcesText string
 	alertEmail  string
 	publicURL   string // of this service, without a slash at the end; empty: by addr
 
@@ -83,7 +86,8 @@ type settings struct {
 	roles    roles
 	targets  sender.Targets
 	proxies  http.Proxies
-	mail     *mail.Server       // nil: no e-mail
+	mail     *mail.Server // nil: no e-mail
+	sources  []sources.Source
 	identity *identity.Provider // nil: no identity provider
 }
 
@@ -172,6 +176,7 @@ func (s *settings) table() []setting {
 			rule: "0 or more", valid: func() bool { return alerts.Failures >= 0 }},
 		{env: "MEDILAB_ALERT_SCAN_INTERVAL", flag: "alert-scan-interval", value: &s.alertScan, usual: "15s", usage: "how often to look for alerts that only time raises",
 			rule: "10ms or more", valid: func() bool { return s.alertScan >= 10*time.Millisecond }},
+		{env: "MEDILAB_SOURCES", value: &s.sourcesText},
 		{env: "MEDILAB_SMTP_URL", value: &s.smtpURL, rule: "given together with MEDILAB_ALERT_EMAIL", valid: func() bool { return (s.smtpURL == "") == (s.alertEmail == "") }},
 		{env: "MEDILAB_ALERT_EMAIL", flag: "alert-email", value: &s.alertEmail, usage: "addresses that get alerts, with commas between them", unset: "none"},
 		{env: "MEDILAB_PUBLIC_URL", flag: "public-url", value: &s.publicURL, usage: "where people reach this server, for links in e-mails", unset: "by the listen address",
@@ -201,6 +206,9 @@ func (s *settings) resolve(notes io.Writer) (err error) {
 	if s.mail, err = s.mailServer(); err != nil {
 		return err
 	}
+	if s.sources, err = sources.Parse(s.sourcesText); err != nil {
+		return fmt.Errorf("MEDILAB_SOURCES: %w", err)
+	}
 	s.identity, err = s.identityProvider()
 	return err
 }
@@ -214,14 +222,19 @@ func (s *settings) mailServer() (*mail.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MEDILAB_SMTP_URL %w", err)
 	}
-	if s.caFile != "" {
-		authorities, err := sender.RootCAs(s.caFile)
-		if err != nil {
-			return nil, err
-		}
+	authorities, err := s.authorities()
+	if err == nil && authorities != nil {
 		server.Trust(authorities)
 	}
-	return server, nil
+	return server, err
+}
+
+// authorities returns nil for those of the system alone.
+func (s *settings) authorities() (*x509.CertPool, error) {
+	if s.caFile == "" {
+		return nil, nil
+	}
+	return sender.RootCAs(s.caFile)
 }
 
 // panelURL is where people reach the admin panel.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,13 +28,14 @@ type ParkedEvent struct {
 	EventData     json.RawMessage `json:"event_data"`
 	CorrelationID *string         `json:"correlation_id"`
 	Source        *string         `json:"source"`
-	EmittedBy     string          `json:"emitted_by"` // database role
+	EmittedBy     string          `json:"emitted_by"` // database role, or source:NAME
 	EmittedAt     time.Time       `json:"emitted_at"`
 	ParkedAt      time.Time       `json:"parked_at"`
 	Reason        string          `json:"reason"`
 	Redacted      bool            `json:"redacted,omitempty"` // event_data is null, as the caller may not read it
 
-	mended string // what became of its data, for the log
+	mended     string // what became of its data, for the log
+	fromSource bool
 }
 
 // maxPageBytes bounds the data of a page of dead letters; the first comes whatever its size.
@@ -45,7 +47,7 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (f
 	rows, err := pool.Query(ctx, `
 		WITH page AS (SELECT * FROM medilab.parked_events WHERE $1::bigint = 0 OR id < $1 ORDER BY id DESC LIMIT $2),
 		sized AS (SELECT id, sum(octet_length(event_data::text)) OVER (ORDER BY id DESC) - octet_length(event_data::text) AS above FROM page)
-		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at, reason,
+		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at, reason, from_source,
 			EXISTS (SELECT FROM medilab.parked_events AS p WHERE p.id < page.id)
 		FROM page JOIN sized USING (id) WHERE above < $3 ORDER BY id DESC`, before, limit, maxPageBytes)
 	if err != nil {
@@ -53,7 +55,7 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (f
 	}
 	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEvent, err error) {
 		err = row.Scan(&p.ID, &p.EventID, &p.EventType, (*[]byte)(&p.EventData), &p.CorrelationID, &p.Source,
-			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason, &more) // more is as the last row says
+			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason, &p.fromSource, &more) // more is as the last row says
 		p.EmittedAt, p.ParkedAt = p.EmittedAt.UTC(), p.ParkedAt.UTC()
 		return p, err
 	})
@@ -61,6 +63,42 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (f
 		return nil, false, fmt.Errorf("list parked events: %w", err)
 	}
 	return found, more, nil
+}
+
+// Message is what a source sent that cannot be accepted.
+type Message struct {
+	Actor  string
+	Event  commands.NewEvent // as much of it as could be read
+	Raw    []byte
+	Reason string
+}
+
+// ParkMessage keeps the message with the reason, once however often it is sent. Its raw
+// text stands in the place of data that cannot be read.
+func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) error {
+	e, id := m.Event.Event, uuid.UUID(m.Event.ID)
+	if id == uuid.Nil {
+		id = uuid.New()
+	}
+	data := []byte(e.EventData)
+	if domain.CheckJSON(data) != nil {
+		data, _ = json.Marshal(string(m.Raw)) // text always can be
+	}
+	if e.OccurredAt.IsZero() {
+		e.OccurredAt = time.Now()
+	}
+	storable := func(text string) string {
+		return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+	}
+	_, err := pool.Exec(ctx, `
+		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason, from_source)
+		SELECT $1, $2, $3::text::json, nullif($4, ''), nullif($5, ''), $6, $7, $8, true
+		WHERE NOT EXISTS (SELECT FROM medilab.parked_events WHERE event_id = $1 AND emitted_by = $6 AND from_source)`,
+		id, storable(e.EventType), string(data), storable(e.CorrelationID), storable(e.Source), m.Actor, e.OccurredAt, storable(m.Reason))
+	if err != nil {
+		return fmt.Errorf("park a message: %w", err)
+	}
+	return nil
 }
 
 // RetryParked appends a dead letter to the log as it was emitted, as its type may be known by now,
@@ -145,7 +183,7 @@ func findParked(ctx context.Context, c *commands.Commands, id int64) (ParkedEven
 }
 
 func (p ParkedEvent) emission() emission {
-	e := emission{id: p.EventID, eventType: p.EventType, data: p.EventData, emittedBy: p.EmittedBy, emittedAt: p.EmittedAt}
+	e := emission{id: p.EventID, eventType: p.EventType, data: p.EventData, emittedBy: p.EmittedBy, fromSource: p.fromSource, emittedAt: p.EmittedAt}
 	if p.CorrelationID != nil {
 		e.correlationID = *p.CorrelationID
 	}

@@ -20,6 +20,7 @@ type emission struct {
 	correlationID string
 	source        string
 	emittedBy     string
+	fromSource    bool // emittedBy is the actor of a source, not a role
 	emittedAt     time.Time
 }
 

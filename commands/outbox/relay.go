@@ -326,8 +326,13 @@ func (e accepted) write(cause string) eventstore.Write {
 	}
 }
 
-// caller is the role that emitted the event.
-func (e emission) caller() commands.Caller { return commands.RoleCaller(e.emittedBy) }
+// caller is the role that emitted the event, or the source that sent it.
+func (e emission) caller() commands.Caller {
+	if e.fromSource {
+		return commands.Caller{Actor: e.emittedBy}
+	}
+	return commands.RoleCaller(e.emittedBy)
+}
 
 const deleteSQL = `SELECT medilab.outbox_done($1)`
 

@@ -1,0 +1,217 @@
+package sources
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/outbox"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+const (
+	connectTimeout = 10 * time.Second
+	heartbeat      = 10 * time.Second
+	redeliverAfter = time.Minute // a message that was not acknowledged
+	prefetched     = 100
+	pause          = time.Second // after a failure
+	closing        = 10 * time.Second
+	// silence of the node that takes from a source, after which another does.
+	silence = 3 * time.Second
+)
+
+// The outcomes of a message, for metrics.
+const (
+	OutcomeAccepted = "accepted"
+	OutcomeParked   = "parked"
+)
+
+// Intake takes events from sources, from each on one node at a time, so that they keep
+// their order. What cannot be accepted is parked.
+type Intake struct {
+	Sources  []Source
+	Commands *commands.Commands
+	Read     ReadFunc
+	TLS      *tls.Config
+	Taken    func(source, outcome string)
+	Logger   *slog.Logger
+}
+
+// environment is what a subscription is made with.
+type environment struct {
+	tls    *tls.Config
+	logger watermill.LoggerAdapter
+	failed func(error)
+}
+
+// Run takes events until ctx ends or the node's lease is lost.
+func (in *Intake) Run(ctx context.Context, node *eventstore.Node) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group sync.WaitGroup
+	for _, s := range in.Sources {
+		group.Go(func() { in.own(ctx, node, s) })
+	}
+	select {
+	case <-ctx.Done():
+	case <-node.Lost():
+		cancel()
+	}
+	group.Wait()
+}
+
+// own takes from the source while the node has its lease.
+func (in *Intake) own(ctx context.Context, node *eventstore.Node, s Source) {
+	log, lease := in.Commands.Log, s.Actor()
+	logger := in.Logger.With("source", s.Name)
+	report := &reporter{logger: logger, secret: s.password()}
+	declared := false
+	for ctx.Err() == nil {
+		var err error
+		var owner bool
+		if !declared {
+			err = log.DeclareLease(ctx, lease)
+			declared = err == nil
+		}
+		if err == nil {
+			_, owner, err = log.AcquireLease(ctx, node, lease, silence)
+		}
+		if owner {
+			err = in.take(ctx, s, report)
+		}
+		if err != nil && ctx.Err() == nil {
+			report.failed(err)
+		}
+		sleep(ctx, pause)
+	}
+	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+	defer cancel()
+	if err := log.ReleaseLease(leaving, node, lease); err != nil {
+		logger.Info("the source was not given up, its lease will end", "error", err)
+	}
+}
+
+// take runs a router on the source until ctx ends.
+func (in *Intake) take(ctx context.Context, s Source, report *reporter) error {
+	subscriber, err := s.broker.subscribe(s, environment{in.TLS, report, report.failed})
+	if err != nil {
+		return err
+	}
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: closing}, watermill.NopLogger{})
+	if err != nil {
+		return errors.Join(err, subscriber.Close())
+	}
+	router.AddConsumerHandler(s.Name, s.topic, subscriber, func(m *message.Message) error { return in.accept(ctx, s, m, report) })
+	return errors.Join(router.Run(ctx), subscriber.Close())
+}
+
+// accept returns nil when the message is in the log, or parked. It waits while the log is
+// away, as the broker would only send the message again.
+func (in *Intake) accept(ctx context.Context, s Source, m *message.Message, report *reporter) error {
+	event, refused := s.eventOf(m, in.Read)
+	for {
+		err := refused
+		if err == nil {
+			_, err = in.Commands.TriggerEvent(ctx, commands.Caller{Actor: s.Actor()}, event, "")
+		}
+		outcome := OutcomeAccepted
+		if isRefusal(err) {
+			outcome, err = OutcomeParked, in.park(ctx, s, event, m.Payload, err)
+		}
+		if err == nil {
+			report.recovered()
+			in.Taken(s.Name, outcome)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		report.failed(err)
+		sleep(ctx, pause)
+	}
+}
+
+// isRefusal reports whether the event will never be accepted as it is.
+func isRefusal(err error) bool {
+	switch domain.KindOf(err) {
+	case domain.KindInvalid, domain.KindMalformed, domain.KindConflict, domain.KindTooLarge:
+		return err != nil
+	}
+	return false
+}
+
+func (in *Intake) park(ctx context.Context, s Source, e commands.NewEvent, raw []byte, refused error) error {
+	reason := refused.Error()
+	for i, f := range domain.FieldsOf(refused) {
+		if i == 0 {
+			reason = f.Field + " " + f.Message
+		}
+	}
+	in.Logger.Warn("a message cannot be accepted and is parked", "source", s.Name, "event_id", e.ID.String(), "event_type", e.Event.EventType, "reason", reason)
+	return outbox.ParkMessage(ctx, in.Commands.Pool, outbox.Message{Actor: s.Actor(), Event: e, Raw: raw, Reason: reason})
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// reporter logs the first of several failures in a row, and of what Watermill says the
+// errors alone. No password of the source is in them.
+type reporter struct {
+	logger *slog.Logger
+	secret string
+
+	mu      sync.Mutex
+	failing bool
+}
+
+func (r *reporter) failed(err error) {
+	if err == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text := err.Error()
+	if r.secret != "" {
+		text = strings.ReplaceAll(text, r.secret, "***")
+	}
+	level := slog.LevelWarn
+	if r.failing {
+		level = slog.LevelDebug
+	}
+	r.failing = true
+	r.logger.Log(context.Background(), level, "taking events from a source failed, trying again", "error", text)
+}
+
+func (r *reporter) recovered() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failing = false
+}
+
+// Error implements watermill.LoggerAdapter.
+func (r *reporter) Error(message string, err error, _ watermill.LogFields) { r.failed(err) }
+
+// Info implements watermill.LoggerAdapter.
+func (r *reporter) Info(string, watermill.LogFields) {}
+
+// Debug implements watermill.LoggerAdapter.
+func (r *reporter) Debug(string, watermill.LogFields) {}
+
+// Trace implements watermill.LoggerAdapter.
+func (r *reporter) Trace(string, watermill.LogFields) {}
+
+// With implements watermill.LoggerAdapter.
+func (r *reporter) With(watermill.LogFields) watermill.LoggerAdapter { return r }

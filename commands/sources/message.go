@@ -1,0 +1,156 @@
+package sources
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+// ReadFunc reads the body of a request to trigger an event into an event, but for its
+// event_id if that is not read. What is wrong with it is a *domain.Error.
+type ReadFunc func(body []byte, withID bool, event *commands.NewEvent) error
+
+// eventIDs is the namespace of the ids of events whose message has an id that is no UUID.
+var eventIDs = uuid.MustParse("c3b6c8c0-7f0e-5f5b-9d52-0e1a4b0d7a11")
+
+// cloudEvent is a CloudEvent 1.0 in structured mode, as far as an event has it.
+type cloudEvent struct {
+	SpecVersion   string          `json:"specversion"`
+	ID            string          `json:"id"`
+	Source        string          `json:"source"`
+	Type          string          `json:"type"`
+	Time          string          `json:"time"`
+	Data          json.RawMessage `json:"data"`
+	CorrelationID string          `json:"correlationid"`
+	Traceparent   string          `json:"traceparent"`
+}
+
+// eventOf returns the event that a message of the source has, or as much of it as can be
+// read with what is wrong with it.
+func (s Source) eventOf(m *message.Message, read ReadFunc) (commands.NewEvent, error) {
+	event, id, err := s.readMessage(m, read)
+	if id == "" {
+		id = m.UUID
+	}
+	if traceparent := m.Metadata.Get("traceparent"); event.Event.Traceparent == "" && domain.ValidTraceparent(traceparent) {
+		event.Event.Traceparent = traceparent
+	}
+	if event.ID == (domain.EventID{}) && id != "" {
+		event.ID = s.eventID(id)
+	}
+	return event, err
+}
+
+func (s Source) readMessage(m *message.Message, read ReadFunc) (event commands.NewEvent, id string, err error) {
+	if ce, ok := binaryMode(m); ok {
+		if err := domain.CheckJSON(m.Payload); err != nil {
+			return ce.event(nil), ce.ID, err
+		}
+		event, err := ce.readAs(m.Payload, read)
+		return event, ce.ID, err
+	}
+	if err := domain.CheckJSON(m.Payload); err != nil {
+		return event, "", err
+	}
+	var ce cloudEvent
+	if err := json.Unmarshal(m.Payload, &ce); err == nil && ce.SpecVersion != "" {
+		event, err := ce.readAs(ce.Data, read)
+		return event, ce.ID, err
+	}
+	var body struct {
+		ID   string `json:"event_id"`
+		Type string `json:"event_type"`
+	}
+	_ = json.Unmarshal(m.Payload, &body) // what it cannot read, read refuses
+	event.Event.EventType = body.Type    // for people, should it be refused
+	_, noUUID := uuid.Parse(body.ID)
+	err = read(m.Payload, noUUID == nil, &event)
+	return event, body.ID, err
+}
+
+// eventID returns the UUID that the text is, or the one that stands for it here.
+func (s Source) eventID(text string) domain.EventID {
+	if id, err := uuid.Parse(text); err == nil {
+		return domain.EventID(id)
+	}
+	return domain.EventID(uuid.NewSHA1(eventIDs, []byte(s.Name+"\x00"+text)))
+}
+
+// binaryMode returns the CloudEvent that the message's headers tell of, if they do: its
+// payload is the data.
+func binaryMode(m *message.Message) (ce cloudEvent, ok bool) {
+	for key, value := range m.Metadata {
+		name, found := attribute(key)
+		if !found {
+			continue
+		}
+		switch name {
+		case "specversion":
+			ce.SpecVersion = value
+		case "id":
+			ce.ID = value
+		case "source":
+			ce.Source = value
+		case "type":
+			ce.Type = value
+		case "time":
+			ce.Time = value
+		case "correlationid":
+			ce.CorrelationID = value
+		case "traceparent":
+			ce.Traceparent = value
+		}
+	}
+	return ce, ce.SpecVersion != ""
+}
+
+// attribute returns the name of the CloudEvents attribute in a header of NATS (ce-), Kafka
+// (ce_) or AMQP (cloudEvents: or cloudEvents_).
+func attribute(header string) (name string, ok bool) {
+	header = strings.ToLower(header)
+	for _, prefix := range []string{"ce-", "ce_", "cloudevents:", "cloudevents_"} {
+		if name, ok = strings.CutPrefix(header, prefix); ok {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+func (c cloudEvent) event(data []byte) commands.NewEvent {
+	return commands.NewEvent{Event: domain.EventTriggered{
+		EventType: c.Type, EventData: data, Source: c.Source, CorrelationID: c.CorrelationID, Traceparent: c.Traceparent,
+	}}
+}
+
+// readAs returns the event with the data. It goes through the body of a request to trigger
+// it, so that the same rules hold.
+func (c cloudEvent) readAs(data []byte, read ReadFunc) (commands.NewEvent, error) {
+	event := c.event(data)
+	if c.SpecVersion != "1.0" {
+		return event, domain.Malformed(fmt.Sprintf("specversion %q of CloudEvents is not supported; send 1.0", c.SpecVersion))
+	}
+	fields := map[string]any{"event_type": c.Type}
+	for name, value := range map[string]string{"source": c.Source, "correlation_id": c.CorrelationID, "traceparent": c.Traceparent, "occurred_at": c.Time} {
+		if value != "" {
+			fields[name] = value
+		}
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return event, err
+	}
+	if len(data) > 0 {
+		body = append(body[:len(body)-1], `,"event_data":`...)
+		body = append(append(body, data...), '}')
+	}
+	if err := read(body, false, &event); err != nil {
+		return event, err
+	}
+	return event, nil
+}

@@ -1,0 +1,121 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// natsSubscriber is a durable pull consumer of a JetStream stream. Those of watermill-nats
+// may send on a channel that they have closed when they end during a message.
+type natsSubscriber struct {
+	source Source
+	conn   *nats.Conn
+	group  sync.WaitGroup
+}
+
+func subscribeNATS(s Source, env environment) (message.Subscriber, error) {
+	options := []nats.Option{
+		nats.Name("medilab-webhooks"), nats.MaxReconnects(-1), nats.Timeout(connectTimeout),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { env.failed(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { env.failed(err) }),
+	}
+	if s.user != nil {
+		password, withPassword := s.user.Password()
+		options = append(options, nats.UserInfo(s.user.Username(), password))
+		if !withPassword {
+			options[len(options)-1] = nats.Token(s.user.Username())
+		}
+	}
+	if s.tls {
+		options = append(options, nats.Secure(env.tls))
+	}
+	conn, err := nats.Connect(strings.Join(s.hosts, ","), options...)
+	if err != nil {
+		return nil, err
+	}
+	return &natsSubscriber{source: s, conn: conn}, nil
+}
+
+// Subscribe implements message.Subscriber. The topic is the stream.
+func (n *natsSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	js, err := jetstream.New(n.conn)
+	if err != nil {
+		return nil, err
+	}
+	starting, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	stream, err := js.Stream(starting, topic)
+	if err != nil {
+		return nil, fmt.Errorf("stream %q: %w", topic, err)
+	}
+	consumer, err := stream.CreateOrUpdateConsumer(starting, jetstream.ConsumerConfig{
+		Durable: n.source.group, FilterSubject: n.source.filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: redeliverAfter,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("durable consumer %q: %w", n.source.group, err)
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(prefetched))
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan *message.Message)
+	stop := context.AfterFunc(ctx, messages.Stop)
+	n.group.Go(func() {
+		defer close(out)
+		defer stop()
+		defer messages.Stop()
+		for {
+			m, err := messages.Next()
+			switch {
+			case errors.Is(err, jetstream.ErrMsgIteratorClosed), ctx.Err() != nil:
+				return
+			case err != nil: // as a missed heartbeat: it asks again by itself
+				continue
+			}
+			if !n.pass(ctx, m, out) {
+				return
+			}
+		}
+	})
+	return out, nil
+}
+
+// pass passes one message on and waits for its end. It reports whether there may be more.
+func (n *natsSubscriber) pass(ctx context.Context, m jetstream.Msg, out chan<- *message.Message) bool {
+	passed := message.NewMessage(m.Headers().Get(nats.MsgIdHdr), m.Data())
+	if meta, err := m.Metadata(); err == nil && passed.UUID == "" {
+		passed.UUID = fmt.Sprintf("%s %d", meta.Stream, meta.Sequence.Stream)
+	}
+	for key := range m.Headers() {
+		passed.Metadata.Set(key, m.Headers().Get(key))
+	}
+	passed.SetContext(ctx)
+	select {
+	case out <- passed:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-passed.Acked():
+		_ = m.DoubleAck(ctx) // without it the message comes again, and is known
+	case <-passed.Nacked():
+		_ = m.NakWithDelay(pause)
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// Close implements message.Subscriber.
+func (n *natsSubscriber) Close() error {
+	n.conn.Close()
+	n.group.Wait()
+	return nil
+}
