@@ -226,7 +226,7 @@ func ReplayKey(w Webhook, eventData []byte) string {
 type ReplaySpec struct {
 	Kind           ReplayKind
 	WebhookID      WebhookID // zero: all, of KindRetry
-	From, To       time.Time // recorded at or after, before; zero: any, of KindRetry
+	From, To       time.Time // recorded, of KindRetry occurred, at or after, before; zero: any, of KindRetry
 	EventTypes     []string  // nil: any
 	OnlyFailed     bool      // of KindReplay: only deliveries that failed for good
 	ResponseStatus string    // of KindRetry: 404 or 5xx; "": any

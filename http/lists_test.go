@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -136,5 +137,35 @@ func TestDeliveriesOfBatchesAndReplays(t *testing.T) {
 	s.until("all are listed as delivered", func() bool { return s.items("/api/v1/webhooks/deliveries?state=delivered&webhook=2") == len(events) })
 	if n := s.items("/api/v1/webhooks/deliveries?state=delivered&webhook=2&response_status=200"); n != len(events) {
 		t.Errorf("%d were answered 200, want %d", n, len(events))
+	}
+}
+
+// The time of an event is when it occurred, in the lists of events and deliveries and in
+// retries of what failed.
+func TestListsByTheEventsTime(t *testing.T) {
+	s := newService(t)
+	s.work()
+	bad := newReceiver(t, 404)
+	s.registerAt(bad.URL, `,"max_retries":0`)
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{},"occurred_at":"2019-03-04T05:06:07Z"}`).want(202)
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202)
+	s.until("both failed", func() bool { return s.items("/api/v1/webhooks/deliveries?state=failed") == 2 })
+	for query, want := range map[string]int{
+		"to=2020-01-01T00:00:00Z": 1, "from=2020-01-01T00:00:00Z": 1, "from=2019-03-04T05:06:07Z&to=2019-03-04T05:06:08Z": 1,
+		"from=2019-03-04T05:06:08Z&to=2020-01-01T00:00:00Z": 0, "from=2019-01-01T00:00:00Z": 2,
+	} {
+		for _, list := range []string{"events?", "deliveries?state=failed&", "deliveries?webhook=1&", "deliveries?"} {
+			if got := s.items("/api/v1/webhooks/" + list + query); got != want {
+				t.Errorf("%s%s lists %d, not %d", list, query, got, want)
+			}
+		}
+		body := `{"state":"failed","dry_run":true`
+		for _, part := range strings.Split(query, "&") {
+			name, at, _ := strings.Cut(part, "=")
+			body += `,"` + name + `":"` + at + `"`
+		}
+		if dry := s.ask("POST", "/api/v1/webhooks/deliveries/retry", body+"}").want(202); dry.get("matched") != fmt.Sprint(want) {
+			t.Errorf("a retry by %s: %s, not %d", query, dry.body, want)
+		}
 	}
 }

@@ -184,7 +184,7 @@ func (p *Projections) dispatchedBetween(ctx context.Context, f DeliveryFilter, l
 	var undecided []string
 	page, err := pageAt(ctx, p, limit, func(e *eventstore.Event) (d dispatchedEvent, ok bool) {
 		event, ok := newEvent(e)
-		d.eventHead = eventHead{id: event.ID, position: e.Position, eventType: event.Type, acceptedAt: event.AcceptedAt}
+		d.eventHead = eventHead{id: event.ID, position: e.Position, eventType: event.Type, acceptedAt: event.AcceptedAt, occurredAt: event.OccurredAt}
 		if d.EventDispatched, _ = domain.DispatchOf(event.ID, e.Value); ok && d.Deliveries == nil {
 			undecided = append(undecided, e.Stream)
 		}

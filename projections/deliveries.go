@@ -34,8 +34,9 @@ type Delivery struct {
 	UpdatedAt      time.Time            `json:"updated_at"`
 	Version        int64                `json:"version"`
 
-	sentBy []Sent
-	asOf   Position // what came later does not count; 0: all counts
+	sentBy     []Sent
+	asOf       Position  // what came later does not count; 0: all counts
+	occurredAt time.Time // of the event
 }
 
 // Sent is what sent an event to a webhook, and how that ended; a retry of it counts as
@@ -82,7 +83,7 @@ func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit i
 // deliveries returns the state of the deliveries of the event. They began, to the
 // moment or nearly, when the event was accepted.
 func (p *Projections) deliveries(ctx context.Context, event Event, list []domain.Dispatch) ([]Delivery, error) {
-	head := eventHead{id: event.ID, position: event.Position, eventType: event.Type, acceptedAt: event.AcceptedAt}
+	head := eventHead{id: event.ID, position: event.Position, eventType: event.Type, acceptedAt: event.AcceptedAt, occurredAt: event.OccurredAt}
 	items := make([]Delivery, len(list))
 	for i, d := range list {
 		items[i] = newDelivery(head, d)
@@ -94,7 +95,7 @@ func (p *Projections) deliveries(ctx context.Context, event Event, list []domain
 func newDelivery(event eventHead, d domain.Dispatch) Delivery {
 	due := event.acceptedAt.Add(time.Duration(d.BatchWait) * time.Second)
 	item := Delivery{ID: d.DeliveryID, EventID: event.id, EventType: event.eventType, WebhookID: d.WebhookID,
-		NextAttemptAt: &due, CreatedAt: event.acceptedAt, UpdatedAt: event.acceptedAt}
+		NextAttemptAt: &due, CreatedAt: event.acceptedAt, UpdatedAt: event.acceptedAt, occurredAt: event.occurredAt}
 	if d.WebhookVersion > 0 { // a replay's has none
 		item.sentBy = []Sent{{Kind: SentByDispatch, ID: uuid.UUID(d.DeliveryID), DeliveryID: d.DeliveryID}}
 	}

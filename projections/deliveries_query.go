@@ -22,7 +22,7 @@ type DeliveryFilter struct {
 	Webhook   domain.WebhookID     // zero is any
 	EventType string               // "" is any
 	Answer    StatusRange          // of the last attempt; zero is any
-	From, To  time.Time            // when the event was accepted: at or after, before; zero is any
+	From, To  time.Time            // when the event occurred: at or after, before; zero is any
 	Limit     int
 	Cursor    Cursor
 }
@@ -30,7 +30,7 @@ type DeliveryFilter struct {
 // lists reports whether the delivery is one that is asked for.
 func (f DeliveryFilter) lists(d *Delivery) bool {
 	return (f.State == "" || d.State == f.State) && (f.Webhook == (domain.WebhookID{}) || d.WebhookID == f.Webhook) &&
-		(f.EventType == "" || d.EventType == f.EventType) && f.Answer.has(d.ResponseStatus)
+		(f.EventType == "" || d.EventType == f.EventType) && f.Answer.has(d.ResponseStatus) && isWithin(d.occurredAt, f.From, f.To)
 }
 
 // Backlog is the queue's part of the list of deliveries.
@@ -59,15 +59,16 @@ func (p *Projections) ListDeliveries(ctx context.Context, f DeliveryFilter, queu
 	if err := p.awaitHead(ctx); err != nil {
 		return page, err
 	}
-	low, high, err := p.between(ctx, f.From, f.To, 0)
-	if err != nil {
+	below := ordinal(f.Cursor.Below())
+	end := int64(math.MaxInt64)
+	if f.Cursor != 0 {
+		end = int64(below.position()) + 1
+	}
+	spans, err := p.spansOf(ctx, f.From, f.To, end)
+	if err != nil || len(spans) == 0 {
 		return page, err
 	}
-	below := ordinal(f.Cursor.Below())
-	if high < math.MaxInt64 {
-		below = min(below, ordinalAt(eventstore.Position(high), 0))
-	}
-	next := p.deliverySource(f, low, queue)
+	next := p.deliverySource(f, queue, spans)
 	for n := 0; n < readings+f.Limit/reading; n++ {
 		list, rest, err := next(ctx, below, min(f.Limit-len(page.Items), reading))
 		if err != nil {
@@ -92,8 +93,29 @@ func (p *Projections) ListDeliveries(ctx context.Context, f DeliveryFilter, queu
 	return page, nil
 }
 
-// deliverySource returns the source of what the filter asks for of events above the position.
-func (p *Projections) deliverySource(f DeliveryFilter, above int64, queue Backlog) deliverySource {
+// deliverySource returns the source of what the filter asks for of events in the spans.
+func (p *Projections) deliverySource(f DeliveryFilter, queue Backlog, spans []span) deliverySource {
+	return func(ctx context.Context, below ordinal, limit int) (list []listedDelivery, rest ordinal, err error) {
+		for i, s := range spans {
+			begin := ordinalAt(eventstore.Position(s.low+1), 0)
+			if below <= begin {
+				continue
+			}
+			if s.high < math.MaxInt64 {
+				below = min(below, ordinalAt(eventstore.Position(s.high), 0))
+			}
+			list, rest, err = p.spanSource(f, s.low, queue)(ctx, below, limit)
+			if rest == 0 && i < len(spans)-1 {
+				rest = begin
+			}
+			break
+		}
+		return list, rest, err
+	}
+}
+
+// spanSource returns the source of what the filter asks for of events above the position.
+func (p *Projections) spanSource(f DeliveryFilter, above int64, queue Backlog) deliverySource {
 	const ok, redirect = 200, 300
 	succeeded := f.Answer.has(nil) || f.Answer.From < redirect && f.Answer.To >= ok
 	switch {

@@ -39,7 +39,7 @@ func (b *bench) allDeliveries() (all []placedDelivery) {
 			numbers[registered.ID] = int(registered.Number)
 		}
 		if event, ok := newEvent(&e); ok {
-			events[event.ID] = eventHead{event.ID, e.Position, event.Type, event.AcceptedAt}
+			events[event.ID] = eventHead{event.ID, e.Position, event.Type, event.AcceptedAt, event.OccurredAt}
 		}
 		if d, ok := domain.DispatchOf(domain.EventID(id), change); ok {
 			for _, one := range d.Deliveries {
@@ -142,9 +142,9 @@ func TestDeliveriesAgreeWithTheLog(t *testing.T) {
 			}
 		}
 		if h.rand.IntN(4) == 0 {
-			f.From = of.event.acceptedAt
+			f.From = of.event.occurredAt
 		} else if h.rand.IntN(4) == 0 {
-			f.To = of.event.acceptedAt
+			f.To = of.event.occurredAt
 		}
 		var want []domain.DeliveryID
 		for _, d := range all {
@@ -154,7 +154,7 @@ func TestDeliveriesAgreeWithTheLog(t *testing.T) {
 			}
 			if (f.State == "" || f.State == d.State) && (f.Webhook == domain.WebhookID{} || f.Webhook == d.WebhookID) &&
 				(f.EventType == "" || f.EventType == d.event.eventType) && f.Answer.has(status) &&
-				!d.event.acceptedAt.Before(f.From) && (f.To.IsZero() || d.event.acceptedAt.Before(f.To)) &&
+				!d.event.occurredAt.Before(f.From) && (f.To.IsZero() || d.event.occurredAt.Before(f.To)) &&
 				!(f.Answer != StatusRange{} && d.again) {
 				want = append(want, d.id)
 				matched[d.State]++

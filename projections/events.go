@@ -16,20 +16,23 @@ import (
 // correlation id.
 
 var eventsModel = Model{
-	Name: "events", SchemaVersion: 2, Tables: []string{"triggered", "correlated"},
+	Name: "events", SchemaVersion: 3, Tables: []string{"triggered", "correlated", "occurred"},
 	New: func(t Tables) Projection {
 		return &triggered{
 			table: newListTable(t, "triggered", false),
 			correlate: t.SQL(`
 				INSERT INTO {correlated} (correlation, position, kind)
 				SELECT * FROM unnest($1::integer[], $2::bigint[], $3::integer[])`),
+			occur: t.SQL(`
+				INSERT INTO {occurred} AS o (block, earliest, latest) SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[])
+				ON CONFLICT (block) DO UPDATE SET earliest = least(o.earliest, EXCLUDED.earliest), latest = greatest(o.latest, EXCLUDED.latest)`),
 		}
 	},
 }
 
 type triggered struct {
-	table     listTable
-	correlate string
+	table            listTable
+	correlate, occur string
 }
 
 func (p *triggered) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
@@ -51,6 +54,9 @@ func (p *triggered) Project(_ context.Context, _ Querier, events []eventstore.Ev
 	statements := p.table.statements(lists, events[0].Position)
 	if len(positions) > 0 {
 		statements = append(statements, eventstore.Statement{SQL: p.correlate, Args: []any{correlations, positions, kinds}})
+	}
+	if args := occurredIn(events); args != nil {
+		statements = append(statements, eventstore.Statement{SQL: p.occur, Args: args})
 	}
 	return statements, nil
 }
@@ -94,7 +100,7 @@ func newEvent(e *eventstore.Event) (Event, bool) {
 type EventFilter struct {
 	EventType     string    // "" is any
 	CorrelationID string    // "" is any
-	From, To      time.Time // accepted at or after, before; zero is any
+	From, To      time.Time // occurred at or after, before; zero is any
 	Limit         int
 	Cursor        Cursor
 }
@@ -151,7 +157,7 @@ func (p *Projections) Events(ctx context.Context, f EventFilter) (Page[Event], e
 	if err := p.awaitHead(ctx); err != nil {
 		return Page[Event]{}, err
 	}
-	low, high, err := p.between(ctx, f.From, f.To, f.Cursor)
+	spans, err := p.spansOf(ctx, f.From, f.To, f.Cursor.Below())
 	if err != nil {
 		return Page[Event]{}, err
 	}
@@ -160,19 +166,32 @@ func (p *Projections) Events(ctx context.Context, f EventFilter) (Page[Event], e
 		h := hash31(f.EventType)
 		kind = &h
 	}
-	sql, args := eventsSQL, []any{low, high, kind, f.Limit + 1}
-	if f.CorrelationID != "" {
-		sql, args = correlatedSQL, append(args, hash31(f.CorrelationID))
+	list := Page[Event]{Items: []Event{}}
+	for i, s := range spans {
+		sql, args := eventsSQL, []any{s.low, s.high, kind, f.Limit - len(list.Items) + 1}
+		if f.CorrelationID != "" {
+			sql, args = correlatedSQL, append(args, hash31(f.CorrelationID))
+		}
+		page, err := pageAt(ctx, p, f.Limit-len(list.Items), f.show, sql, args...)
+		if err != nil {
+			return page, fmt.Errorf("list events: %w", err)
+		}
+		list.Items, list.NextCursor = append(list.Items, page.Items...), page.NextCursor
+		if len(list.Items) == f.Limit && page.NextCursor == 0 && i < len(spans)-1 {
+			list.NextCursor = Cursor(s.low + 1)
+		}
+		if list.NextCursor != 0 {
+			break
+		}
 	}
-	page, err := pageAt(ctx, p, f.Limit, func(e *eventstore.Event) (Event, bool) {
-		event, ok := newEvent(e)
-		return event, ok && (f.EventType == "" || event.Type == f.EventType) &&
-			(f.CorrelationID == "" || event.CorrelationID != nil && *event.CorrelationID == f.CorrelationID)
-	}, sql, args...)
-	if err != nil {
-		return page, fmt.Errorf("list events: %w", err)
-	}
-	return page, nil
+	return list, nil
+}
+
+// show returns the event, and whether it is one that is asked for.
+func (f *EventFilter) show(e *eventstore.Event) (Event, bool) {
+	event, ok := newEvent(e)
+	return event, ok && (f.EventType == "" || event.Type == f.EventType) && isWithin(event.OccurredAt, f.From, f.To) &&
+		(f.CorrelationID == "" || event.CorrelationID != nil && *event.CorrelationID == f.CorrelationID)
 }
 
 // Event returns one event, or a *domain.Error of KindNotFound. It reads the log

@@ -105,7 +105,7 @@ func newFailedFilter(spec domain.ReplaySpec) failedFilter {
 // matches reports whether the spec asks for the event, which was recorded at the time.
 func (f *failedFilter) matches(e domain.EventTriggered, at time.Time) bool {
 	return (f.types == nil || f.types.Match(domain.EventType(e.EventType))) &&
-		!at.Before(f.spec.From) && (f.spec.To.IsZero() || at.Before(f.spec.To))
+		isWithin(e.Occurred(at), f.spec.From, f.spec.To)
 }
 
 // stillFailed returns the deliveries that gave up by one of the calls and still stand as

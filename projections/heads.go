@@ -19,10 +19,11 @@ type eventHead struct {
 	position   eventstore.Position
 	eventType  string
 	acceptedAt time.Time
+	occurredAt time.Time
 }
 
-// beginning is the part of an event's data that has its type.
-const beginning = `substr(data, 1, 1000) AS data`
+// beginning is the part of an event's data that has its type, and when it occurred.
+const beginning = `substr(data, 1, 5000) AS data`
 
 // Queries of the heads of events, by their streams and by their positions.
 const (
@@ -51,6 +52,7 @@ func headsOf[K any](ctx context.Context, db Querier, query string, keys []K) (he
 		h.id, err = domain.ParseEventStream(stream)
 		h.eventType, _ = typeIn(data)
 		h.acceptedAt = h.acceptedAt.UTC()
+		h.occurredAt = (domain.EventTriggered{OccurredAt: occurredAt(data)}).Occurred(h.acceptedAt)
 		heads = append(heads, h)
 		return err
 	})
@@ -71,4 +73,22 @@ func typeIn(data []byte) (eventType string, ok bool) {
 	value, err := in.Token()
 	eventType, ok = value.(string)
 	return eventType, ok && err == nil
+}
+
+// occurredAt returns when the event occurred, by the beginning of its data; zero: it does not
+// say. Only texts stand before it.
+func occurredAt(data []byte) (at time.Time) {
+	in := json.NewDecoder(bytes.NewReader(data))
+	token, err := in.Token() // {
+	for err == nil {
+		if token, err = in.Token(); token == "occurred_at" && in.Decode(&at) == nil {
+			return at
+		}
+		if token, err = in.Token(); err == nil {
+			if _, isText := token.(string); !isText {
+				break
+			}
+		}
+	}
+	return time.Time{}
 }

@@ -24,11 +24,12 @@ const patience = time.Minute
 
 // bench is a log with its read models.
 type bench struct {
-	t    testing.TB
-	ctx  context.Context
-	url  string
-	pool *pgxpool.Pool
-	log  *eventstore.Log
+	occurred func() time.Time // of events; nil: when they are accepted
+	t        testing.TB
+	ctx      context.Context
+	url      string
+	pool     *pgxpool.Pool
+	log      *eventstore.Log
 	*Projections
 	versions map[string]int64
 	head     eventstore.Position
@@ -181,7 +182,11 @@ func (b *bench) trigger(eventType, correlation string, webhooks ...domain.Webhoo
 		b.t.Fatal(err)
 	}
 	id := domain.EventID(raw)
-	changes := []domain.Change{domain.EventTriggered{EventType: eventType, CorrelationID: correlation, Source: "test", EventData: json.RawMessage(`{"n":1}`)}}
+	triggered := domain.EventTriggered{EventType: eventType, CorrelationID: correlation, Source: "test", EventData: json.RawMessage(`{"n":1}`)}
+	if b.occurred != nil {
+		triggered.OccurredAt = b.occurred()
+	}
+	changes := []domain.Change{triggered}
 	dispatched := domain.EventDispatched{EventID: id, EventType: eventType, Size: 7}
 	for _, w := range webhooks {
 		d := domain.Dispatch{DeliveryID: domain.DeliveryOf(id, w), Recipient: domain.Recipient{WebhookID: w, WebhookVersion: 1}}

@@ -70,7 +70,18 @@ func (d *randomDelivery) waits() bool { return d.Version == 0 && wantsBatches(d.
 
 func newHistory(b *bench, seed uint64) *history {
 	b.t.Logf("seed %d", seed)
-	return &history{bench: b, rand: rand.New(rand.NewPCG(seed, seed))}
+	h := &history{bench: b, rand: rand.New(rand.NewPCG(seed, seed))}
+	var begin time.Time
+	b.occurred = func() time.Time { // at any time so far, or when it is accepted
+		if begin.IsZero() {
+			begin = b.at
+		}
+		if h.rand.IntN(3) > 0 {
+			return time.Time{}
+		}
+		return begin.Add(time.Duration(h.rand.Int64N(int64(b.at.Sub(begin)) + 1))).Truncate(time.Microsecond).UTC()
+	}
+	return h
 }
 
 func (h *history) step() {

@@ -14,3 +14,11 @@ CREATE TABLE medilab.reached (
     block   bigint NOT NULL,
     PRIMARY KEY (webhook, block)
 ) WITH (autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 10000);
+
+-- When events occurred of which somebody said when, by blocks of 256 positions: lists by the
+-- event's time look for what was accepted later in those.
+CREATE TABLE medilab.occurred (
+    block    bigint PRIMARY KEY,
+    earliest timestamptz NOT NULL,
+    latest   timestamptz NOT NULL
+);
