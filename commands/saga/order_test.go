@@ -40,6 +40,20 @@ func (n *node) triggerOf(patient any) domain.EventID {
 	return id
 }
 
+// triggerTogether appends events of the patients in one unit.
+func (n *node) triggerTogether(patients []int) {
+	n.t.Helper()
+	var unit eventstore.Unit
+	for _, patient := range patients {
+		c := domain.EventTriggered{EventType: "patient.created", EventData: fmt.Appendf(nil, `{"patient_id":%d}`, patient)}
+		unit.Writes = append(unit.Writes, eventstore.Write{Stream: domain.EventID(uuid.Must(uuid.NewV7())).Stream(),
+			Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c}}})
+	}
+	if _, err := n.directory.Append(n.t.Context(), unit); err != nil {
+		n.t.Error(err)
+	}
+}
+
 // changeDelivery appends what decide says of the delivery.
 func (n *node) changeDelivery(id domain.DeliveryID, decide func(domain.Delivery) (domain.Change, error)) {
 	n.t.Helper()
@@ -412,7 +426,8 @@ type orderChecker struct {
 	conns  map[net.Conn]http.ConnState // of the node that is killed
 	closed *sync.Cond
 	calls  int
-	many   chan struct{} // closed after many calls
+	enough int
+	many   chan struct{} // closed after enough calls
 }
 
 // call takes a call of a delivery; the answer is a status.
@@ -431,7 +446,7 @@ func (o *orderChecker) call(webhook, delivery string, body []byte) int {
 	if line := o.order[key]; len(line) == 0 || line[len(line)-1] != delivery {
 		o.order[key] = append(line, delivery)
 	}
-	if o.calls++; o.calls == 150 {
+	if o.calls++; o.calls == o.enough {
 		close(o.many)
 	}
 	if o.random.IntN(10) == 0 {
@@ -520,7 +535,7 @@ func TestOrderOverNodes(t *testing.T) {
 	url := testdb.New(t)
 	o := &orderChecker{
 		t: t, random: rand.New(rand.NewPCG(seed, 0)), under: map[string]string{}, order: map[string][]string{}, done: map[string]bool{},
-		conns: map[net.Conn]http.ConnState{}, many: make(chan struct{}),
+		conns: map[net.Conn]http.ConnState{}, enough: 1500, many: make(chan struct{}),
 	}
 	o.closed = sync.NewCond(&o.mu)
 	nodes := []*node{start(t, url, o), start(t, url, o)}
@@ -538,14 +553,18 @@ func TestOrderOverNodes(t *testing.T) {
 	skips := nodes[0].register(1, func(c *domain.WebhookRegistered) { c.OrderBy, c.MaxRetries = "patient_id", 0 })
 	blocks := nodes[0].register(2, blocking)
 	retries := nodes[1].register(3, func(c *domain.WebhookRegistered) { c.OrderBy, c.MaxRetries = "patient_id", 10 })
-	const keys, events = 40, 200
+	const keys, busy, events, together = 1000, 40, 2400, 10 // half of the events are of busy keys
 	var group sync.WaitGroup
 	for _, n := range nodes {
 		for range 4 {
 			random := rand.New(rand.NewPCG(seed, rand.Uint64()))
 			group.Go(func() {
-				for range events / 8 {
-					n.triggerOf(random.IntN(keys))
+				for range events / 8 / together {
+					patients := make([]int, together)
+					for i := range patients {
+						patients[i] = random.IntN([]int{busy, keys}[i%2])
+					}
+					n.triggerTogether(patients)
 				}
 			})
 		}
