@@ -39,7 +39,9 @@ func TestGoneDeactivates(t *testing.T) {
 	}
 	n := startAlerting(t, testdb.New(t), r, domain.DefaultAlertRules)
 	w := n.register(1, nil)
-	n.register(2, func(c *domain.WebhookRegistered) { c.Events, c.URL = []string{string(domain.DeliveryGivenUp)}, "http://oncall.test/" })
+	n.register(2, func(c *domain.WebhookRegistered) {
+		c.Events, c.URL = []string{string(domain.DeliveryGivenUp)}, "http://oncall.test/"
+	})
 	first, second := domain.DeliveryOf(n.trigger(), w), domain.DeliveryOf(n.trigger(), w)
 	<-entered
 	<-entered
