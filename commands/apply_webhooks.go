@@ -25,17 +25,25 @@ type AppliedWebhook struct {
 	changes       []domain.Change
 }
 
+// wanted is a webhook of a list that has passed all checks.
+type wanted struct {
+	is       domain.Webhook // zero: it is to be made
+	asked    domain.ApprovedSpec
+	sealing  domain.Sealing
+	unstored domain.WebhookID // the id that it was sealed for, if it is to be made
+}
+
 // ApplyWebhooks makes the webhooks those of the list, all of it or nothing, by one append. It
 // returns those that differ. The append demands the configuration that it was decided by, so
 // that a name stays unique whoever else applies.
 func (c *Commands) ApplyWebhooks(ctx context.Context, caller Caller, asked Application) (changed []AppliedWebhook, err error) {
-	made := map[string]domain.Webhook{} // by name: decided again, a webhook keeps id and number
+	numbers := make([]int64, len(asked.Webhooks)) // decided again, a new webhook keeps its number
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
 		if err := c.Directory.CatchUp(ctx); err != nil {
 			return eventstore.Unit{}, err
 		}
 		now := c.Directory.snapshot.Load()
-		if changed, err = c.decideApplication(ctx, now.registry, asked, made); err != nil || asked.DryRun {
+		if changed, err = c.decideApplication(ctx, now.registry, asked, numbers); err != nil || asked.DryRun {
 			return eventstore.Unit{}, err
 		}
 		unit := eventstore.Unit{Configuration: &now.position, Generation: now.generation}
@@ -47,36 +55,38 @@ func (c *Commands) ApplyWebhooks(ctx context.Context, caller Caller, asked Appli
 	if err != nil {
 		return nil, Failed("apply webhooks", err)
 	}
-	if appended.First == 0 {
-		appended.RecordedAt = c.Now()
+	at := appended.RecordedAt
+	if asked.DryRun {
+		at = c.Now()
 	}
 	for i := range changed {
 		a := &changed[i]
 		a.After = a.Before
 		for _, change := range a.changes {
-			a.After = a.After.Evolve(change, appended.RecordedAt)
+			a.After = a.After.Evolve(change, at)
 		}
 	}
 	return changed, nil
 }
 
-// decideApplication returns what the list changes of the webhooks.
-func (c *Commands) decideApplication(ctx context.Context, webhooks *domain.Registry, asked Application, made map[string]domain.Webhook) (changed []AppliedWebhook, err error) {
-	approved, named, err := c.checkApplication(ctx, webhooks, asked.Webhooks)
+// decideApplication returns what the list changes of the webhooks. A dry run takes no numbers.
+func (c *Commands) decideApplication(ctx context.Context, webhooks *domain.Registry, asked Application, numbers []int64) (changed []AppliedWebhook, err error) {
+	list, err := c.checkApplication(ctx, webhooks, asked.Webhooks)
 	if err != nil {
 		return nil, err
 	}
-	defer runtime.KeepAlive(approved) // with the filters that are in use from the append on
-	sealings, err := c.sealAll(asked.Webhooks, approved, named, made)
-	if err != nil {
-		return nil, err
-	}
-	for i, spec := range asked.Webhooks {
-		a := AppliedWebhook{Before: named[spec.Name.Value]}
-		if a.After = a.Before; a.Before.Exists() {
-			a.changes, err = domain.DecideChange(a.Before, approved[i], sealings[i])
-		} else if a.After, err = c.number(ctx, made, spec.Name.Value, asked.DryRun); err == nil {
-			a.changes = []domain.Change{domain.DecideRegister(a.After.ID, a.After.Number, approved[i], sealings[i])}
+	defer runtime.KeepAlive(list) // with the filters that are in use from the append on
+	stays := map[domain.WebhookID]bool{}
+	for i, w := range list {
+		a := AppliedWebhook{Before: w.is, After: w.is}
+		if stays[w.is.ID] = true; w.is.Exists() {
+			a.changes, err = domain.DecideChange(w.is, w.asked, w.sealing)
+		} else {
+			if numbers[i] == 0 && !asked.DryRun {
+				err = c.Pool.QueryRow(ctx, `SELECT nextval('medilab.webhook_number')`).Scan(&numbers[i])
+			}
+			a.After.ID = w.unstored
+			a.changes = []domain.Change{domain.DecideRegister(w.unstored, numbers[i], w.asked, w.sealing)}
 		}
 		if err != nil {
 			return nil, err
@@ -86,58 +96,22 @@ func (c *Commands) decideApplication(ctx context.Context, webhooks *domain.Regis
 		}
 	}
 	for _, w := range webhooks.All() {
-		if _, stays := named[w.Name]; asked.Prune && w.Exists() && !stays {
+		if asked.Prune && w.Exists() && !stays[w.ID] {
 			changed = append(changed, AppliedWebhook{Before: w, After: w, changes: []domain.Change{domain.WebhookDeleted{}}})
 		}
 	}
 	return changed, nil
 }
 
-// sealAll encrypts what was asked for each webhook. It names those that are to be made.
-func (c *Commands) sealAll(list []domain.WebhookSpec, approved []domain.ApprovedSpec, named, made map[string]domain.Webhook) (sealings []domain.Sealing, err error) {
-	var refused refusals
-	sealings = make([]domain.Sealing, len(list))
-	for i, spec := range list {
-		w := named[spec.Name.Value]
-		id := w.ID
-		if !w.Exists() {
-			if made[spec.Name.Value].ID == (domain.WebhookID{}) {
-				unique, err := uuid.NewV7()
-				if err != nil {
-					return nil, domain.Internal("name a webhook", err)
-				}
-				made[spec.Name.Value] = domain.Webhook{ID: domain.WebhookID(unique)}
-			}
-			id = made[spec.Name.Value].ID
-		}
-		sealings[i], err = c.seal(id, w, approved[i])
-		if err != nil && len(domain.FieldsOf(err)) == 0 {
-			return nil, err
-		}
-		refused.add(i, domain.FieldsOf(err)...)
-	}
-	return sealings, domain.CheckFields(refused)
-}
-
-// number gives a webhook that is to be made its number, once; a dry run takes none.
-func (c *Commands) number(ctx context.Context, made map[string]domain.Webhook, name string, dryRun bool) (w domain.Webhook, err error) {
-	if w = made[name]; w.Number == 0 && !dryRun {
-		err = c.Pool.QueryRow(ctx, `SELECT nextval('medilab.webhook_number')`).Scan(&w.Number)
-		made[name] = w
-	}
-	return w, Failed("number a webhook", err)
-}
-
 // CheckApplication names everything that is wrong with the webhooks of a list.
 func (c *Commands) CheckApplication(ctx context.Context, list []domain.WebhookSpec) error {
-	_, _, err := c.checkApplication(ctx, c.Directory.registry(), list)
+	_, err := c.checkApplication(ctx, c.Directory.registry(), list)
 	return err
 }
 
-// checkApplication returns the webhooks that exist for each name of the list too.
-func (c *Commands) checkApplication(ctx context.Context, webhooks *domain.Registry, list []domain.WebhookSpec) (approved []domain.ApprovedSpec, named map[string]domain.Webhook, err error) {
+func (c *Commands) checkApplication(ctx context.Context, webhooks *domain.Registry, list []domain.WebhookSpec) ([]wanted, error) {
 	if list == nil { // as nothing says that there shall be none
-		return nil, nil, domain.Invalid("webhooks", "is required")
+		return nil, domain.Invalid("webhooks", "is required")
 	}
 	existing := map[string][]domain.Webhook{}
 	for _, w := range webhooks.All() {
@@ -145,36 +119,47 @@ func (c *Commands) checkApplication(ctx context.Context, webhooks *domain.Regist
 			existing[w.Name] = append(existing[w.Name], w)
 		}
 	}
-	approved, named = make([]domain.ApprovedSpec, len(list)), map[string]domain.Webhook{}
-	var refused refusals
-	places := map[string]int{}
+	var refused []domain.FieldError
+	checked, places := make([]wanted, len(list)), map[string]int{}
 	for i, spec := range list {
 		name := spec.Name.Value
-		is := existing[name]
+		var wrong []domain.FieldError
 		if before, twice := places[name]; twice && name != "" {
-			refused.add(i, domain.FieldError{Field: "name", Message: fmt.Sprintf("is that of webhooks[%d] too: %q", before, name)})
-		}
-		if len(is) > 1 {
-			refused.add(i, domain.FieldError{Field: "name", Message: fmt.Sprintf("is that of webhooks %d and %d: %q; rename one", is[0].Number, is[1].Number, name)})
+			wrong = append(wrong, domain.FieldError{Field: "name", Message: fmt.Sprintf("is that of webhooks[%d] too: %q", before, name)})
 		}
 		places[name] = i
-		if named[name] = (domain.Webhook{}); len(is) > 0 {
-			named[name] = is[0]
+		is := existing[name]
+		if len(is) > 1 {
+			wrong = append(wrong, domain.FieldError{Field: "name", Message: fmt.Sprintf("is that of webhooks %d and %d: %q; rename one", is[0].Number, is[1].Number, name)})
 		}
-		approved[i], err = c.CheckSpec(ctx, spec, len(is) == 0)
+		if len(is) > 0 {
+			checked[i].is = is[0]
+		}
+		err := c.checkWanted(ctx, &checked[i], spec)
 		if err != nil && len(domain.FieldsOf(err)) == 0 {
-			return nil, nil, err
+			return nil, err
 		}
-		refused.add(i, domain.FieldsOf(err)...)
+		for _, f := range append(wrong, domain.FieldsOf(err)...) {
+			refused = append(refused, domain.FieldError{Field: fmt.Sprintf("webhooks[%d].%s", i, f.Field), Message: f.Message})
+		}
 	}
-	return approved, named, domain.CheckFields(refused)
+	return checked, domain.CheckFields(refused)
 }
 
-// refusals are what is wrong with the webhooks of a list.
-type refusals []domain.FieldError
-
-func (r *refusals) add(i int, fields ...domain.FieldError) {
-	for _, f := range fields {
-		*r = append(*r, domain.FieldError{Field: fmt.Sprintf("webhooks[%d].%s", i, f.Field), Message: f.Message})
+// checkWanted checks and seals what is asked for one webhook.
+func (c *Commands) checkWanted(ctx context.Context, w *wanted, spec domain.WebhookSpec) (err error) {
+	if w.asked, err = c.CheckSpec(ctx, spec, !w.is.Exists()); err != nil {
+		return err
 	}
+	id := w.is.ID
+	if !w.is.Exists() {
+		unique, err := uuid.NewV7()
+		if err != nil {
+			return domain.Internal("name a webhook", err)
+		}
+		w.unstored = domain.WebhookID(unique)
+		id = w.unstored
+	}
+	w.sealing, err = c.seal(id, w.is, w.asked)
+	return err
 }

@@ -50,14 +50,12 @@ var jsonWebhooks = jsonType[[]domain.WebhookSpec]{
 // wholeWebhook reads a webhook of which fields that are left out are their defaults, as null is.
 func wholeWebhook(raw []byte) (spec domain.WebhookSpec, wrong faults) {
 	given := map[string]bool{}
-	err := domain.ObjectFields(raw, func(key string, _ []byte) error {
+	var refused faults
+	err := domain.ObjectFields(raw, func(key string, raw []byte) error {
 		given[key] = true
+		refused = append(refused, newWebhook.parseField(&spec, key, raw).within(shown(key))...)
 		return nil
 	})
-	if err != nil {
-		return spec, fault(mustBeObject)
-	}
-	refused, err := newWebhook.parse(raw, &spec)
 	if err != nil {
 		return spec, fault(mustBeObject)
 	}
@@ -71,7 +69,7 @@ func wholeWebhook(raw []byte) (spec domain.WebhookSpec, wrong faults) {
 			f.read(&spec, []byte("null"))
 		}
 	}
-	return spec, faults(refused).within(".")
+	return spec, refused.within(".")
 }
 
 // applicationView says what was changed, or would be.

@@ -27,7 +27,6 @@ func newWebhooksExportCommand(db *databaseOptions) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				slices.Reverse(items)
 				return exportWebhooks(c, items)
 			})
 		},
@@ -38,31 +37,22 @@ func newWebhooksExportCommand(db *databaseOptions) *cobra.Command {
 }
 
 // exported is what an export makes of webhooks.
-type exported struct {
-	variables []string
-}
+type exported struct{ variables []string }
 
 // exportWebhooks prints webhooks of the API, the oldest first.
 func exportWebhooks(c *cobra.Command, items []json.RawMessage) error {
-	e := exported{}
-	list := &yaml.Node{Kind: yaml.SequenceNode}
-	numbers := map[string]json.Number{}
-	for _, item := range items {
-		var w map[string]any
-		if err := decodeExactly(item, &w); err != nil {
-			return err
-		}
-		name, _ := w["name"].(string)
-		number, _ := w["number"].(json.Number)
-		if other, twice := numbers[name]; twice {
+	all, err := yamlOf(items)
+	if err != nil {
+		return err
+	}
+	e, list, numbers := exported{}, &yaml.Node{Kind: yaml.SequenceNode}, map[string]string{}
+	for _, w := range all.Content {
+		name, number := valueOf(w, "name"), valueOf(w, "number")
+		if other := numbers[name]; other != "" {
 			fmt.Fprintf(c.ErrOrStderr(), "webhooks %s and %s have the same name, which apply refuses: %s\n", other, number, sanitizeLine(name))
 		}
 		numbers[name] = number
-		node, err := e.webhook(w)
-		if err != nil {
-			return err
-		}
-		list.Content = append(list.Content, node)
+		list.Content = append(list.Content, e.webhook(w))
 	}
 	file := mapping("webhooks", list)
 	if wantsJSON(c) {
@@ -82,38 +72,30 @@ func exportWebhooks(c *cobra.Command, items []json.RawMessage) error {
 	return err
 }
 
-// webhook returns what a file says of a webhook: the fields that it has.
-func (e *exported) webhook(w map[string]any) (*yaml.Node, error) {
-	if w["has_secret"] == true {
-		w["secret"] = domain.Masked
-	}
-	prefix := "WEBHOOK_" + variableName(fmt.Sprint(w["name"]))
+// webhook returns what a file says of a webhook of the API: the fields that it has.
+func (e *exported) webhook(w *yaml.Node) *yaml.Node {
+	prefix := "WEBHOOK_" + variableName(valueOf(w, "name"))
 	if prefix == "WEBHOOK_" { // a name without Latin letters
-		prefix += fmt.Sprint(w["number"])
+		prefix += valueOf(w, "number")
 	}
 	node := mapping()
 	for _, field := range api.WebhookFields() {
-		value := w[field]
-		if isEmpty(value) && field != "is_active" {
-			continue
-		}
-		of, err := yamlOf(value)
-		if err != nil {
-			return nil, err
-		}
+		_, value := keyOf(w, field)
 		switch {
-		case field == "secret":
-			of = e.variable(prefix + "_SECRET")
-		case field != "filters" && of.Kind == yaml.MappingNode:
-			for i := 0; i+1 < len(of.Content); i += 2 {
-				if of.Content[i+1].Value == domain.Masked {
-					of.Content[i+1] = e.variable(prefix + "_" + strings.ToUpper(field) + "_" + variableName(of.Content[i].Value))
+		case field == "secret" && valueOf(w, "has_secret") == "true":
+			value = e.variable(prefix + "_SECRET")
+		case value == nil || isEmpty(value) && field != "is_active":
+			continue
+		case field != "filters" && value.Kind == yaml.MappingNode:
+			for i := 0; i+1 < len(value.Content); i += 2 {
+				if value.Content[i+1].Value == domain.Masked {
+					value.Content[i+1] = e.variable(prefix + "_" + strings.ToUpper(field) + "_" + variableName(value.Content[i].Value))
 				}
 			}
 		}
-		node.Content = append(node.Content, mapping(field, of).Content...)
+		node.Content = append(node.Content, mapping(field, value).Content...)
 	}
-	return node, nil
+	return node
 }
 
 // variable returns what stands for a secret, under a name of its own.
@@ -134,14 +116,8 @@ func variableName(text string) string {
 	return strings.Join(words, "_")
 }
 
-func isEmpty(value any) bool {
-	switch v := value.(type) {
-	case map[string]any:
-		return len(v) == 0
-	case []any:
-		return len(v) == 0
-	}
-	return value == nil || value == "" || value == false
+func isEmpty(n *yaml.Node) bool {
+	return len(n.Content) == 0 && (n.Kind != yaml.ScalarNode || n.Value == "" || n.ShortTag() == "!!null" || n.ShortTag() == "!!bool" && n.Value == "false")
 }
 
 // mapping returns a mapping of the keys, each with the node that follows it.
@@ -153,19 +129,30 @@ func mapping(pairs ...any) *yaml.Node {
 	return m
 }
 
-// yamlOf returns a value of JSON as YAML, with numbers as they are written.
-func yamlOf(value any) (*yaml.Node, error) {
+// yamlOf returns items of the API as YAML, in reverse. Numbers stay as they are written, and
+// texts lose escapes that YAML does not know.
+func yamlOf(items []json.RawMessage) (*yaml.Node, error) {
+	slices.Reverse(items)
 	var text bytes.Buffer
-	var document yaml.Node
-	if err := printJSON(&text, value); err != nil {
+	if err := printJSON(&text, items); err != nil {
 		return nil, err
 	}
+	decoder := json.NewDecoder(bytes.NewReader(text.Bytes()))
+	decoder.UseNumber()
+	var plain any
+	if err := decoder.Decode(&plain); err != nil {
+		return nil, err
+	}
+	text.Reset()
+	if err := printJSON(&text, plain); err != nil {
+		return nil, err
+	}
+	var document yaml.Node
 	if err := yaml.Load(text.Bytes(), &document); err != nil {
 		return nil, err
 	}
-	node := document.Content[0]
-	inBlocks(node)
-	return node, nil
+	inBlocks(&document)
+	return document.Content[0], nil
 }
 
 // inBlocks has nodes written as people write YAML, quoted where they must be; short lists stay
@@ -177,10 +164,4 @@ func inBlocks(n *yaml.Node) {
 	for _, below := range n.Content {
 		inBlocks(below)
 	}
-}
-
-func decodeExactly(data []byte, v any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	return decoder.Decode(v)
 }

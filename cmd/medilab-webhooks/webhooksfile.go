@@ -163,7 +163,7 @@ func (f *webhooksFile) at(path string) (line int, field, webhook string) {
 			line = n.Line
 			_, path, _ = strings.Cut(path, "]")
 			if webhook == "" {
-				webhook, field = nameOf(n), strings.TrimPrefix(path, ".")
+				webhook, field = valueOf(n, "name"), strings.TrimPrefix(path, ".")
 			}
 		case n.Kind == yaml.MappingNode:
 			key, value := keyOf(n, path)
@@ -190,10 +190,10 @@ func keyOf(n *yaml.Node, path string) (key, value *yaml.Node) {
 	return key, value
 }
 
-// nameOf returns the name of a webhook of the file, if it has one.
-func nameOf(n *yaml.Node) string {
-	if _, name := keyOf(n, "name"); name != nil {
-		return name.Value
+// valueOf returns the text of a mapping's value, "" if it has none.
+func valueOf(n *yaml.Node, key string) string {
+	if _, value := keyOf(n, key); value != nil {
+		return value.Value
 	}
 	return ""
 }
