@@ -509,6 +509,28 @@ func TestRelayKeepsWhenItOccurred(t *testing.T) {
 	}
 }
 
+// An emitted event is part of its transaction's trace; a malformed one is ignored.
+func TestRelayKeepsTheTrace(t *testing.T) {
+	r := newRig(t)
+	r.run(r.relay(r.join()))
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	for i, set := range []string{trace, trace + trace, "none", ""} {
+		tx := r.begin()
+		_, err := tx.Exec(t.Context(), `SELECT set_config('medilab.traceparent', $1, true)`, set)
+		r.check(err)
+		r.emit(tx, `{}`)
+		r.check(tx.Commit(t.Context()))
+		r.emit(r.pool, `{}`) // of no trace: the setting was the transaction's
+		want := ""
+		if set == trace {
+			want = trace
+		}
+		if got := r.await(2 * (i + 1))[2*i:]; got[0].Traceparent != want || got[1].Traceparent != "" {
+			t.Errorf("set %q: %q and %q", set, got[0].Traceparent, got[1].Traceparent)
+		}
+	}
+}
+
 // Emitted events do not wait for the whole lease of a node that says nothing any more.
 func TestRelayLeavesASilentNode(t *testing.T) {
 	r := newRig(t)
