@@ -124,7 +124,7 @@ func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
 		return err
 	}
 	paint := newPaint(c.OutOrStdout())
-	signs := map[string]string{"create": paint.green("+"), "change": paint.yellow("~"), "delete": paint.red("-")}
+	signs := map[string]string{"create": paint.in(green, "+"), "change": paint.in(yellow, "~"), "delete": paint.in(red, "-")}
 	counts := map[string]int{}
 	var b strings.Builder
 	for _, w := range a.Changed {
@@ -155,11 +155,11 @@ func (f fieldChange) line(created bool, paint paint) string {
 	case created && strings.Contains(empty, " "+string(f.Became)+" "):
 		return ""
 	case created:
-		return fmt.Sprintf("    %s: %s\n", f.Field, paint.green(became))
+		return fmt.Sprintf("    %s: %s\n", f.Field, paint.in(green, became))
 	case was == became: // secrets, which are masked
 		became += " (another)"
 	}
-	return fmt.Sprintf("    %s: %s -> %s\n", f.Field, paint.red(was), paint.green(became))
+	return fmt.Sprintf("    %s: %s -> %s\n", f.Field, paint.in(red, was), paint.in(green, became))
 }
 
 func (f fieldChange) text(value json.RawMessage) string {

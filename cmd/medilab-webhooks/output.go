@@ -96,6 +96,9 @@ func printTable(out io.Writer, rows [][]string) error { return printColumns(out,
 // printColumns prints rows in columns, the widest of which are cut until a row has the width;
 // 0: no limit. It holds all rows in memory.
 func printColumns(out io.Writer, rows [][]string, width int) error {
+	if len(rows) == 0 {
+		return nil
+	}
 	for _, row := range rows {
 		for i := range row {
 			row[i] = sanitizeLine(row[i])
@@ -108,7 +111,11 @@ func printColumns(out io.Writer, rows [][]string, width int) error {
 	for _, row := range rows {
 		for i, cell := range row {
 			cell = truncate(cell, widths[i])
-			b.WriteString(paint.state(cell))
+			if i == 0 { // a name
+				b.WriteString(cell)
+			} else {
+				b.WriteString(paint.in(stateColours[cell], cell))
+			}
 			if i < len(row)-1 {
 				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
 			}
@@ -263,25 +270,17 @@ func newPaint(out io.Writer) paint {
 	return paint{isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
-func (p paint) red(s string) string    { return p.in("31", s) }
-func (p paint) green(s string) string  { return p.in("32", s) }
-func (p paint) yellow(s string) string { return p.in("33", s) }
+// The colours of a terminal, and of what is the state of something.
+const red, green, yellow = "31", "32", "33"
 
-// state colours a cell that is the state of something.
-func (p paint) state(cell string) string {
-	switch cell {
-	case "success", "delivered", "active", "completed":
-		return p.green(cell)
-	case "failed", "cancelled":
-		return p.red(cell)
-	case "pending", "paused", "inactive":
-		return p.yellow(cell)
-	}
-	return cell
+var stateColours = map[string]string{
+	"success": green, "delivered": green, "active": green, "completed": green, "failed": red, "cancelled": red,
+	"pending": yellow, "paused": yellow, "inactive": yellow,
 }
 
+// in returns the text in the colour; "": in none.
 func (p paint) in(colour, s string) string {
-	if !p.on || s == "" {
+	if !p.on || s == "" || colour == "" {
 		return s
 	}
 	return "\x1b[" + colour + "m" + s + "\x1b[0m"

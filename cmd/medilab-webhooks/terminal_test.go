@@ -60,6 +60,8 @@ func TestTablesOnATerminal(t *testing.T) {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
+	plan := c.onTerminal(80, "webhooks", "apply", "-f", c.file("webhooks: []"), "--prune", "--dry-run")
+	c.matches("the plan", plan, `\x1b\[31m-\x1b\[0m CRM \(webhook 1\)\n.*\n`)
 	t.Setenv("NO_COLOR", "1")
 	wide := c.onTerminal(200, "calls", "--ids")
 	c.matches("the ids", wide, `TIME .* EVENT +.*\n\S+Z +\S{36} +CRM +patient\.created +\S{36} +1 +failed +404 .*\n`)
