@@ -315,6 +315,28 @@ func TestAWholeDayInThePanel(t *testing.T) {
 		t.Errorf("the receiver saw %d calls of a replay, want 1", calls.Load()-before)
 	}
 
+	// One that waits is paused, goes on, and is cancelled when that is confirmed.
+	crm := u.api("GET", "/webhooks/?q=CRM", "")["items"].([]any)[0].(map[string]any)["id"].(string)
+	u.api("POST", "/webhooks/"+crm+"/deactivate", "")
+	waits := u.api("POST", "/webhooks/"+crm+"/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`)["replay_id"].(string)
+	u.Go(u.address + "/admin#/webhooks/" + crm + "/replay/" + waits)
+	state := func(want string) {
+		t.Helper()
+		u.Wait(`document.querySelector('main dl .badge')?.innerText === '` + want + `'`)
+	}
+	u.Click("Pause")
+	state("paused")
+	u.Click("Resume")
+	u.Wait(`[...document.querySelectorAll('button')].some(b => b.innerText === 'Pause')`)
+	u.Click("Cancel the replay")
+	u.See("Cancel the replay?")
+	u.Click("Cancel") // not to
+	u.Click("Cancel the replay")
+	u.See("What has not been sent will not be sent.")
+	u.Click("Cancel the replay")
+	state("cancelled")
+	u.Wait(`[...document.querySelectorAll('main button')].every(b => !['Pause', 'Resume', 'Cancel the replay'].includes(b.innerText))`)
+
 	// Signed out, nothing is left.
 	u.Is(`window.pwned === undefined && document.querySelectorAll('main img, main script, main svg').length === 0`)
 	u.Click("Sign out")

@@ -258,7 +258,7 @@ const texts = {
   'replay.list': ['Прежние отправки', 'Earlier replays'],
   'replay.pause': ['Приостановить', 'Pause'],
   'replay.resume': ['Продолжить', 'Resume'],
-  'replay.cancel': ['Отменить', 'Cancel'],
+  'replay.cancel': ['Отменить отправку', 'Cancel the replay'],
   'replay.cancelAsk': ['Отменить повторную отправку?', 'Cancel the replay?'],
   'replay.cancelNote': ['Что ещё не отправлено, отправлено не будет.', 'What has not been sent will not be sent.'],
 
