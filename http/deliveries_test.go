@@ -1,0 +1,106 @@
+package http_test
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRetryAndCancel(t *testing.T) {
+	s := newService(t)
+	s.work()
+	r := newReceiver(t, 500)
+	s.registerAt(r.URL, `,"retry_delay":86400`)
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+	r.next(t)
+	pending := func() string {
+		return s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).get("items", 0, "attempts")
+	}
+	s.until("one attempt", func() bool { return pending() == "1" })
+	delivery := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").text("items", 0, "delivery_id")
+	path := "/api/v1/webhooks/deliveries/" + delivery
+
+	if got := s.ask("POST", path+"/retry/", "").want(202); got.text("state") != "pending" || got.text("delivery_id") != delivery {
+		t.Errorf("got %s", got.body)
+	}
+	if got := r.next(t); got.header.Get("X-Webhook-Attempt") != "2" {
+		t.Errorf("attempt %s", got.header.Get("X-Webhook-Attempt"))
+	}
+	s.until("two attempts", func() bool { return pending() == "2" })
+	if got := s.ask("POST", path+"/cancel", "").want(202); got.text("state") != "cancelled" {
+		t.Errorf("got %s", got.body)
+	}
+	s.ask("POST", path+"/cancel", "").want(409)
+	if state := s.deliveryState(event); state != "cancelled" {
+		t.Errorf("state %s", state)
+	}
+	if verdict := s.ask("GET", "/api/v1/webhooks/events/"+event+"/explain", "").want(200).text("items", 0, "verdict"); verdict != "cancelled" {
+		t.Errorf("verdict %s", verdict)
+	}
+	s.ask("POST", path+"/retry", "").want(409)
+	if state := s.deliveryState(event); state != "cancelled" {
+		t.Errorf("after a retry that was refused: state %s", state)
+	}
+	s.ask("POST", "/api/v1/webhooks/deliveries/550e8400-e29b-41d4-a716-446655440000/retry", "").want(404)
+	s.ask("POST", "/api/v1/webhooks/deliveries/55/cancel", "").want(404)
+
+	// One that was never tried is in the queue alone.
+	s.ask("POST", "/api/v1/webhooks/1/deactivate", "").want(200)
+	s.registerAt(r.URL, "")
+	s.ask("DELETE", "/api/v1/webhooks/1", "").want(204)
+	s.ask("POST", path+"/retry", "").want(409)
+}
+
+func TestCancelBeforeTheFirstAttempt(t *testing.T) {
+	s := newService(t) // nobody works on the queue
+	s.register("")
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+	delivery := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).text("items", 0, "delivery_id")
+	if got := s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery+"/retry", "").want(202); got.text("event_id") != event {
+		t.Errorf("got %s", got.body)
+	}
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery+"/cancel", "").want(202)
+	if state := s.deliveryState(event); state != "cancelled" {
+		t.Errorf("state %s", state)
+	}
+}
+
+func TestGuideTest(t *testing.T) {
+	s := newService(t)
+	r := newReceiver(t, 503)
+	s.registerAt(r.URL, `,"is_active":false,"filters":{"patient_id":{"$gt":200}},"secret":"s","payload_version":"cloudevents"`)
+	test := func(body string) answer { t.Helper(); return s.ask("POST", "/api/v1/webhooks/1/test", body) }
+	made := test(`{
+	  "webhook_id": 1,
+	  "event_type": "patient.created",
+	  "test_data": {
+	    "patient_id": 123,
+	    "name": "Тестовый Пациент"
+	  }
+	}`).want(200)
+	got := r.next(t)
+	if made.text("payload") != got.body || !strings.Contains(got.body, "Тестовый Пациент") {
+		t.Errorf("shown %s, sent %s", made.text("payload"), got.body)
+	}
+	if made.get("test") != "true" || made.text("status") != "failed" || made.get("response_status") != "503" || made.get("next_attempt_at") != "null" ||
+		made.text("request_headers", "X-Webhook-Signature") != got.header.Get("X-Webhook-Signature") {
+		t.Errorf("got %s", made.body)
+	}
+	if made.get("would_match") != "false" || made.get("type_subscribed") != "true" || made.get("active") != "false" ||
+		made.get("filter", "matched") != "false" || made.text("filter", "field") != "patient_id" || made.get("filter", "got") != "123" {
+		t.Errorf("verdict: %s", made.body)
+	}
+	again := s.ask("GET", "/api/v1/webhooks/1/calls/"+made.text("call_id"), "").want(200)
+	if again.get("payload") != made.get("payload") {
+		t.Errorf("shown later: %s", again.get("payload"))
+	}
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+made.text("delivery_id")+"/retry", "").want(409)
+
+	id := s.ask("GET", "/api/v1/webhooks/1", "").text("id")
+	test(`{"webhook_id":"` + id + `","event_type":"webhook.alert_raised"}`).want(200)
+	test(`{"event_type":"visit.created","test_data":null}`).want(200)
+	test(`{"webhook_id":2,"event_type":"patient.created"}`).refusing("webhook_id")
+	test(`{"event_type":"patient.none","test_data":[],"data":{}}`).refusing("data")
+	test(`{"event_type":"patient.none","test_data":[]}`).refusing("event_type", "test_data")
+	test(`{}`).refusing("event_type")
+	s.ask("POST", "/api/v1/webhooks/9/test", `{"event_type":"patient.created"}`).want(404)
+}
