@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +35,9 @@ var scenarios = []scenario{
 	{name: "deliver-512", sides: byCeiling, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
 		return b.deliver(ctx, p, delivery{callers: 512, targets: 1})
 	}},
+	{name: "ordered-10k", sides: byCeiling, alone: true, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
+		return b.deliver(ctx, p, delivery{callers: 512, targets: 1, keys: 10_000})
+	}},
 	{name: "fanout-10", sides: byCeiling, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
 		return b.deliver(ctx, p, delivery{callers: 64, targets: 10})
 	}},
@@ -59,6 +64,7 @@ type delivery struct {
 	callers, targets int
 	delay            time.Duration
 	limit            int // events; 0: the bench's
+	keys             int // of an ordered webhook; 0: it is not
 	costs            bool
 }
 
@@ -79,13 +85,20 @@ func (b *bench) deliver(ctx context.Context, p *product, d delivery) (m measures
 	if d.limit == 0 {
 		d.limit = b.limit
 	}
+	body := one
+	if d.keys > 0 {
+		body = func() []byte { return eventOf(eventType, rand.IntN(d.keys)) }
+		if err := p.call(ctx, http.MethodPatch, "/webhooks/"+webhooks[0], map[string]any{"order_by": "patient_id"}, nil); err != nil {
+			return nil, err
+		}
+	}
 	before, err := b.costs(ctx, p, d.costs)
 	if err != nil {
 		return nil, err
 	}
 	start := time.Now()
 	got, err := b.producer.load(ctx, loadOptions{
-		path: triggerPath, callers: d.callers, events: 1, limit: d.limit, duration: b.duration, body: one,
+		path: triggerPath, callers: d.callers, events: 1, limit: d.limit, duration: b.duration, body: body,
 	}, p.base)
 	if err != nil {
 		return nil, err
