@@ -129,11 +129,12 @@ func TestMistakesInAFileOfWebhooks(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"webhoks: []":                    `-:1: "webhoks" is not a field of the file; did you mean webhooks?`,
-		"- name: A":                      "must have `webhooks:`, a list",
-		"webhooks: [{name: A, name: B}]": `-:1: the key "name" is there twice`,
-		"webhooks: {":                    "- cannot be read: ",
-		"webhooks: [1]":                  "-:1: webhooks[0] must be an object",
+		"webhoks: []":                             `-:1: "webhoks" is not a field of the file; did you mean webhooks?`,
+		"- name: A":                               "must have `webhooks:`, a list",
+		"webhooks: [{name: A, name: B}]":          `-:1: the key "name" is there twice`,
+		"webhooks: &a [{name: A, recipient: *a}]": "-:1: the file is too large, or an alias goes in circles",
+		"webhooks: {":                             "- cannot be read: ",
+		"webhooks: [1]":                           "-:1: webhooks[0] must be an object",
 		"webhooks: [{name: A, url: {env: NOT_SET_1}}, {name: B, secret: {env: NOT_SET_2}}]": "not set: NOT_SET_1, NOT_SET_2;",
 	} {
 		_, notes := c.run(1, text, "webhooks", "apply", "-f", "-")

@@ -56,10 +56,7 @@ func exportWebhooks(c *cobra.Command, items []json.RawMessage) error {
 	}
 	file := mapping("webhooks", list)
 	if wantsJSON(c) {
-		f := &webhooksFile{raw: true}
-		var b bytes.Buffer
-		f.appendJSON(&b, file, nil)
-		return printJSON(c.OutOrStdout(), json.RawMessage(b.Bytes()))
+		return printJSON(c.OutOrStdout(), (&webhooksFile{raw: true}).toJSON(file))
 	}
 	file.HeadComment = "The webhooks, for `medilab-webhooks webhooks apply -f FILE`."
 	if len(e.variables) > 0 {

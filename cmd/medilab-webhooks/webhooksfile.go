@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/medilab/webhooks/domain"
@@ -17,11 +18,12 @@ import (
 
 // webhooksFile is a file of webhooks: YAML, of which JSON is a part.
 type webhooksFile struct {
-	path  string
-	root  *yaml.Node
-	raw   bool     // {env: NAME} stays
-	unset []string // variables that it names and the environment lacks
-	wrong []string // what cannot be read, with its line
+	path     string
+	root     *yaml.Node
+	raw      bool // {env: NAME} stays
+	tooLarge bool
+	unset    []string // variables that it names and the environment lacks
+	wrong    []string // what cannot be read, with its line
 }
 
 // readWebhooksFile returns the file and its list of webhooks as JSON, with the values of the
@@ -36,19 +38,19 @@ func readWebhooksFile(path string, text []byte) (*webhooksFile, json.RawMessage,
 		return nil, nil, fmt.Errorf("%s must have `webhooks:`, a list", path)
 	}
 	f.root = document.Content[0]
-	var list bytes.Buffer
+	var list json.RawMessage
 	for i := 0; i+1 < len(f.root.Content); i += 2 {
 		key := f.root.Content[i]
-		if key.Value == "webhooks" && list.Len() == 0 {
-			f.appendJSON(&list, f.root.Content[i+1], nil)
+		if key.Value == "webhooks" && list == nil {
+			list = f.toJSON(f.root.Content[i+1])
 			continue
 		}
 		f.refuse(key.Line, fmt.Sprintf("%q is not a field of the file%s", key.Value, suggest.DidYouMean(suggest.Nearest(key.Value, []string{"webhooks"}))))
 	}
-	if list.Len() == 0 && len(f.wrong) == 0 {
+	if list == nil && len(f.wrong) == 0 {
 		return nil, nil, fmt.Errorf("%s must have `webhooks:`, a list", path)
 	}
-	return f, list.Bytes(), nil
+	return f, list, nil
 }
 
 func (f *webhooksFile) refuse(line int, problem string) {
@@ -66,53 +68,68 @@ func (f *webhooksFile) refuseFields(fields []domain.FieldError) {
 	}
 }
 
-// appendJSON appends a node as JSON. The path leads to it, by keys and list items.
-func (f *webhooksFile) appendJSON(b *bytes.Buffer, n *yaml.Node, path []string) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	switch n.Kind {
-	case yaml.MappingNode:
-		if name := variable(n, path); name != "" && !f.raw {
-			value := os.Getenv(name)
-			if value == "" && !slices.Contains(f.unset, name) {
-				f.unset = append(f.unset, name)
-			}
-			b.Write(jsonText(value))
-			return
+// toJSON returns a node as JSON.
+func (f *webhooksFile) toJSON(n *yaml.Node) json.RawMessage {
+	var b bytes.Buffer
+	f.write(jsontext.NewEncoder(&b), n, nil)
+	return b.Bytes()
+}
+
+// write writes a node as JSON. The path leads to it, by keys and list items.
+func (f *webhooksFile) write(to *jsontext.Encoder, n *yaml.Node, path []string) {
+	const deepest, largest = 64, 10 << 20
+	switch {
+	case len(path) > deepest || to.OutputOffset() > largest: // an alias of what it is in, say
+		if !f.tooLarge {
+			f.refuse(n.Line, "the file is too large, or an alias goes in circles")
 		}
-		f.appendObject(b, n, path)
-	case yaml.SequenceNode:
-		b.WriteByte('[')
-		for i, item := range n.Content {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			f.appendJSON(b, item, append(slices.Clip(path), "[]"))
+		f.tooLarge = true
+		_ = to.WriteToken(jsontext.Null)
+	case n.Kind == yaml.AliasNode:
+		f.write(to, n.Alias, path)
+	case n.Kind == yaml.SequenceNode:
+		_ = to.WriteToken(jsontext.BeginArray)
+		for _, item := range n.Content {
+			f.write(to, item, append(slices.Clip(path), "[]"))
 		}
-		b.WriteByte(']')
+		_ = to.WriteToken(jsontext.EndArray)
+	case n.Kind == yaml.MappingNode && variable(n, path) != "" && !f.raw:
+		name := variable(n, path)
+		value := os.Getenv(name)
+		if value == "" && !slices.Contains(f.unset, name) {
+			f.unset = append(f.unset, name)
+		}
+		_ = to.WriteToken(jsontext.String(value))
+	case n.Kind == yaml.MappingNode:
+		_ = to.WriteToken(jsontext.BeginObject)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			if key.Kind != yaml.ScalarNode || to.WriteToken(jsontext.String(key.Value)) != nil {
+				f.refuse(key.Line, fmt.Sprintf("the key %q is there twice, or is no text", key.Value))
+				continue
+			}
+			f.write(to, n.Content[i+1], append(slices.Clip(path), key.Value))
+		}
+		_ = to.WriteToken(jsontext.EndObject)
 	default:
-		b.Write(f.scalar(n))
+		writeScalar(to, n)
 	}
 }
 
-func (f *webhooksFile) appendObject(b *bytes.Buffer, n *yaml.Node, path []string) {
-	seen := map[string]bool{}
-	b.WriteByte('{')
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key := n.Content[i]
-		if seen[key.Value] || key.Kind != yaml.ScalarNode {
-			f.refuse(key.Line, fmt.Sprintf("the key %q is there twice, or is no text", key.Value))
-			continue
-		}
-		if len(seen) > 0 {
-			b.WriteByte(',')
-		}
-		seen[key.Value] = true
-		b.Write(append(jsonText(key.Value), ':'))
-		f.appendJSON(b, n.Content[i+1], append(slices.Clip(path), key.Value))
+// writeScalar writes a value. Numbers stay as they are written.
+func writeScalar(to *jsontext.Encoder, n *yaml.Node) {
+	var err error
+	switch n.ShortTag() {
+	case "!!int", "!!float", "!!bool":
+		err = to.WriteValue(jsontext.Value(strings.ToLower(n.Value)))
+	case "!!null":
+		err = to.WriteToken(jsontext.Null)
+	default:
+		err = to.WriteToken(jsontext.String(n.Value))
 	}
-	b.WriteByte('}')
+	if err != nil { // what is a number in YAML alone
+		_ = to.WriteToken(jsontext.String(n.Value))
+	}
 }
 
 // variable returns the name of the variable that a value {env: NAME} of a webhook's field
@@ -123,29 +140,6 @@ func variable(n *yaml.Node, path []string) string {
 		return ""
 	}
 	return n.Content[1].Value
-}
-
-// scalar returns a value as JSON. Numbers stay as they are written.
-func (f *webhooksFile) scalar(n *yaml.Node) []byte {
-	switch n.ShortTag() {
-	case "!!int", "!!float":
-		if json.Valid([]byte(n.Value)) {
-			return []byte(n.Value)
-		}
-	case "!!null":
-		return []byte("null")
-	case "!!bool":
-		return []byte(strings.ToLower(n.Value))
-	}
-	return jsonText(n.Value)
-}
-
-func jsonText(s string) []byte {
-	var b bytes.Buffer
-	if err := printJSON(&b, s); err != nil {
-		panic(err) // text always encodes
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // at returns the node that a path of the API, as webhooks[2].batch.max_wait, leads to: its key,
