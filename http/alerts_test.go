@@ -92,4 +92,15 @@ func TestAcknowledge(t *testing.T) {
 	s.ask("POST", path+"/acknowledge", "").want(409)
 	s.ask("POST", "/api/v1/webhooks/alerts/"+id.String()+"/acknowledge", "").want(404)
 	s.ask("POST", "/api/v1/webhooks/alerts/12/acknowledge", "").want(404)
+
+	streamed := s.stream("?kinds=alert&webhook=1", "Last-Event-ID", "0")
+	if raised := streamed.want("alert").data; !strings.Contains(raised, `"acknowledged_at":null`) || !strings.Contains(raised, `"state":"open"`) {
+		t.Errorf("streamed as raised: %s", raised)
+	}
+	if got := streamed.want("alert").data; got != first.get() {
+		t.Errorf("streamed as acknowledged: %s", got)
+	}
+	if got := streamed.want("alert").data; got != s.ask("GET", "/api/v1/webhooks/alerts", "").want(200).get("items", 0) {
+		t.Errorf("streamed as resolved: %s", got)
+	}
 }

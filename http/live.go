@@ -166,21 +166,23 @@ func (s *Server) extend(ctx context.Context, r *ring) (grew bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	last := r.end()
-	switch {
-	case !r.known:
+	if !r.known {
 		r.start(position)
-	case position < last:
+		return true, nil
+	}
+	last := r.end()
+	if position < last {
 		r.change(func() { r.lost = true })
 	}
-	for ; last < position && r.known && err == nil; last = r.end() {
-		var p *page
-		if p, err = s.readPage(ctx, last, position); err == nil {
-			r.add(p)
-			grew = true
+	for ; last < position; last = r.end() {
+		p, err := s.readPage(ctx, last, position)
+		if err != nil {
+			return grew, err
 		}
+		r.add(p)
+		grew = true
 	}
-	return grew, err
+	return grew, nil
 }
 
 // page is a run of entries, with the items that they make, encoded once for all streams.

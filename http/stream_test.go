@@ -158,15 +158,15 @@ func TestStreamIsWhatListsShow(t *testing.T) {
 	a.ask("POST", "/api/v1/webhooks", `{"name":"paused","url":"`+receiver.URL+`","events":["visit.*"],"is_active":false}`).want(201)
 
 	last := func(item streamed) bool { return item.kind == "webhook" && strings.Contains(item.data, `"the end"`) }
-	results := make([][]streamed, 4)
+	results := make([][]streamed, 2)
 	var readers sync.WaitGroup
-	for i, s := range []*service{a, a, b, b} {
+	for i, s := range []*service{a, b} {
 		readers.Go(func() { results[i] = s.cutAgainAndAgain(rand.New(rand.NewPCG(1, uint64(i))), start, last) })
 	}
 	var writers sync.WaitGroup
-	for range 3 {
+	for range 2 {
 		writers.Go(func() {
-			for n := range 40 {
+			for n := range 30 {
 				body := `{"event_type":"` + []string{"patient.created", "visit.completed"}[n%2] + "\",\"event_data\":{\"n\":\r\n[1,\n2]}}"
 				a.ask("POST", trigger, body).want(202)
 			}
@@ -277,8 +277,9 @@ func TestStreamOfAWebhook(t *testing.T) {
 	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202)
 	s.ask("PUT", "/api/v1/webhooks/2", `{"name":"two"}`).want(200)
 	s.ask("DELETE", "/api/v1/webhooks/2", "").want(204)
-	if got := second.want("webhook").data; got != strings.TrimSpace(string(s.ask("GET", "/api/v1/webhooks/"+two.text("id")+"?as_of="+strconv.FormatInt(int64(s.head())-1, 10), "").body)) {
-		t.Errorf("changed: %s", got)
+	changed := second.want("webhook")
+	if then := s.ask("GET", "/api/v1/webhooks/"+two.text("id")+"?as_of="+strconv.FormatInt(changed.id, 10), "").get(); changed.data != then {
+		t.Errorf("changed: %s, it was %s", changed.data, then)
 	}
 	if got := second.want("webhook").data; !strings.Contains(got, `"status":"deleted"`) {
 		t.Errorf("deleted: %s", got)

@@ -65,7 +65,9 @@ func newAPICLI(t *testing.T, status int, with ...func(*api.Config)) apiCLI {
 		change(&config)
 	}
 	front := api.NewServer(config)
-	server := httptest.NewTLSServer(front.Handler())
+	server := httptest.NewUnstartedServer(front.Handler())
+	server.EnableHTTP2 = true
+	server.StartTLS()
 	t.Cleanup(server.Close)
 	c.remote, c.server, c.ca = server, server.URL, filepath.Join(t.TempDir(), "ca.pem")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
