@@ -316,7 +316,12 @@ func (l *Log) Restore(ctx context.Context, events []Event, seals []SealRow) erro
 		q.Queue(`INSERT INTO medilab.seals (first_position, last_position, recorded_at, seal) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (last_position) DO NOTHING`, s.First, s.Last, s.RecordedAt, []byte(s.Seal))
 	}
-	if err := l.pool.SendBatch(ctx, &q).Close(); err != nil {
+	err := l.pool.SendBatch(ctx, &q).Close()
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == uniqueViolation {
+		return fmt.Errorf("an event was accepted again under an id that is archived, so that the archive cannot be restored: %s", refused.Detail)
+	}
+	if err != nil {
 		return fmt.Errorf("restore positions %d to %d: %w", events[0].Position, events[len(events)-1].Position, err)
 	}
 	return nil

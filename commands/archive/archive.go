@@ -160,15 +160,20 @@ func (a *Archiver) begin(ctx context.Context, before time.Time, cuts []eventstor
 		return m, domain.Conflict("there is nothing before that time that is not archived already")
 	}
 	m.Last, m.Seal, m.To = last.Last, last.Seal, last.RecordedAt.UTC()
-	jobs := commands.Replays{Log: a.Log, Pool: a.Pool}
-	open, err := jobs.Unfinished(ctx, domain.ReplayID{})
-	if err != nil {
+	if err := a.checkReplays(ctx); err != nil {
 		return m, err
 	}
-	if len(open) > 0 {
-		return m, domain.Conflict(fmt.Sprintf("replay %s is not finished and may need what is to be archived: wait for its end, or cancel it", open[0]))
-	}
 	return m, a.awaitReaders(ctx, m.Last)
+}
+
+// checkReplays refuses to archive while a replay may need what goes.
+func (a *Archiver) checkReplays(ctx context.Context) error {
+	jobs := commands.Replays{Log: a.Log, Pool: a.Pool}
+	open, err := jobs.Unfinished(ctx, domain.ReplayID{})
+	if err == nil && len(open) > 0 {
+		err = domain.Conflict(fmt.Sprintf("replay %s is not finished and may need what is to be archived: wait for its end, or cancel it", open[0]))
+	}
+	return err
 }
 
 // awaitReaders returns when what reads the log has come to the position.
@@ -272,7 +277,7 @@ func (a *Archiver) record(ctx context.Context, g *gathering, m Manifest, totals,
 		if !eventstore.IsNeededAgain(err) || try == tries {
 			return n, err
 		}
-		if err := g.settle(ctx); err != nil {
+		if err := errors.Join(a.checkReplays(ctx), g.settle(ctx)); err != nil {
 			return 0, err
 		}
 	}
