@@ -126,7 +126,7 @@ func (b *archiveBench) pendingStays() {
 func TestArchiveAndRestore(t *testing.T) {
 	b := newArchiveBench(t)
 	b.serve()
-	b.steps(150)
+	b.steps(120)
 	before := b.entries(b.head)
 	at, totals := b.head, b.dump()["stats"]
 	first := b.export()
@@ -140,7 +140,7 @@ func TestArchiveAndRestore(t *testing.T) {
 	b.verified("after the first archive")
 	kept := b.entries(at)
 	b.deliveries = slices.DeleteFunc(b.deliveries, func(d *randomDelivery) bool { return !b.known(d) })
-	b.steps(100)
+	b.steps(60)
 	b.verified("after more history")
 	middle := b.head
 	second := b.export()
@@ -187,7 +187,7 @@ func (b *archiveBench) known(d *randomDelivery) bool {
 func TestArchiveIsCutOff(t *testing.T) {
 	b := newArchiveBench(t)
 	b.serve()
-	b.steps(100)
+	b.steps(60)
 	before, at := b.entries(b.head), b.head
 	usual := b.archiver.Progress
 	cutOff := func(step string, work func(context.Context) error) {
@@ -355,7 +355,7 @@ func TestArchiveFreesSpace(t *testing.T) {
 func TestArchiveIsChecked(t *testing.T) {
 	b := newArchiveBench(t)
 	b.serve()
-	b.steps(100)
+	b.steps(60)
 	b.export()
 	problems := func() (found string) {
 		list, err := archive.List(b.ctx, b.dir, b.keys, func(_, _ eventstore.Position) {})
