@@ -69,12 +69,17 @@ func ReadEvent(line []byte, extra string, rules func(domain.EventTriggered) []do
 	return domain.CheckFields(withRules(refused, rules(event.Event)))
 }
 
-// describeEventTypes adds the types of the catalogue, which is this server's own.
-func (s *Server) describeEventTypes(d *describer) {
-	types := []domain.EventType{}
+// describeEventTypes adds the types of the catalogue, which is this server's own, and their
+// examples to the operation that triggers one.
+func (s *Server) describeEventTypes(d *describer, trigger schema) {
+	types, examples := []domain.EventType{}, schema{}
 	for _, info := range s.catalog().Clinic() {
 		types = append(types, info.Type)
+		if info.Example != nil {
+			examples[string(info.Type)] = schema{"summary": info.EN, "value": schema{"event_type": info.Type, "event_data": info.Example}}
+		}
 	}
+	trigger["requestBody"].(schema)["content"].(schema)["application/json"].(schema)["examples"] = examples
 	d.components[newEvent.name]["properties"].(schema)["event_type"] = enum(types...)
 }
 

@@ -10,6 +10,9 @@ func (s *Server) descriptionOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/openapi.json", id: "openAPI", summary: "This document", scope: public,
 		answer: func(*describer) schema { return schema{"type": "object"} }, serve: s.getDescription,
+	}, {
+		method: "GET", path: "/asyncapi.json", id: "asyncAPI", summary: "What receivers get, as AsyncAPI 3", scope: public,
+		answer: func(*describer) schema { return schema{"type": "object"} }, serve: s.getMessages,
 	}}
 }
 
@@ -46,7 +49,7 @@ func (s *Server) describe() schema {
 		}
 		paths[o.path][strings.ToLower(o.method)] = o.describe(d)
 	}
-	s.describeEventTypes(d)
+	s.describeEventTypes(d, paths[apiRoot+triggerPath]["post"].(schema))
 	return schema{
 		"openapi": "3.1.0",
 		"info": schema{
@@ -59,7 +62,7 @@ func (s *Server) describe() schema {
 		"tags":     tags,
 		"security": []schema{{"token": []string{}}},
 		"paths":    paths,
-		"webhooks": outgoing(),
+		"webhooks": outgoing(s.catalog()),
 		"components": schema{
 			"schemas":         d.components,
 			"securitySchemes": schema{"token": schema{"type": "http", "scheme": "bearer", "description": "made by `medilab-webhooks token create`"}},

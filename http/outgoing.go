@@ -1,37 +1,91 @@
 package http
 
 import (
+	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
 )
 
 // outgoing describes every call that a receiver can get. The schemas of bodies stand where
 // they are used: oapi-codegen drops components that no path refers to.
-func outgoing() schema {
-	return schema{
-		"event":       outgoingCall("EventV1", "An event, as a webhook with payload_version 1 gets it", "application/json", eventV1),
-		"eventV2":     outgoingCall("EventV2", "An event, as a webhook with payload_version 2 gets it", "application/json", eventV2),
-		"cloudEvent":  outgoingCall("CloudEvent", "An event, as a webhook with payload_version cloudevents gets it", "application/cloudevents+json", cloudEvent),
-		"batch":       outgoingCall("EventBatch", "Several events, as a webhook with batch gets them", "application/json", batchV1),
-		"cloudEvents": outgoingCall("CloudEventBatch", "Several events, as a webhook with batch and payload_version cloudevents gets them", "application/cloudevents-batch+json", cloudEvents),
+func outgoing(catalog domain.Catalog) schema {
+	calls := schema{}
+	for _, f := range forms {
+		calls[f.name] = f.call(f.examples(catalog))
 	}
+	return calls
 }
 
-func outgoingCall(name, summary, media string, body schema) schema {
+// form is a form of bodies.
+type form struct {
+	name, operation, summary, media string
+
+	version domain.PayloadVersion
+	body    schema
+	batch   bool // of several events
+}
+
+var forms = []form{
+	{"event", "EventV1", "An event, as a webhook with payload_version 1 gets it", "application/json", domain.PayloadV1, eventV1, false},
+	{"eventV2", "EventV2", "An event, as a webhook with payload_version 2 gets it", "application/json", domain.PayloadV2, eventV2, false},
+	{"cloudEvent", "CloudEvent", "An event, as a webhook with payload_version cloudevents gets it", "application/cloudevents+json", domain.PayloadCloudEvents, cloudEvent, false},
+	{"batch", "EventBatch", "Several events, as a webhook with batch gets them", "application/json", domain.PayloadV1, batchV1, true},
+	{"cloudEvents", "CloudEventBatch", "Several events, as a webhook with batch and payload_version cloudevents gets them", "application/cloudevents-batch+json", domain.PayloadCloudEvents, cloudEvents, true},
+}
+
+// examples are bodies with the examples of the catalogue, by type, or one of several.
+func (f form) examples(catalog domain.Catalog) map[string]json.RawMessage {
+	found, together := map[string]json.RawMessage{}, sampleBatch
+	for _, info := range append(catalog.Clinic(), catalog.System()...) {
+		if info.Example == nil {
+			continue
+		}
+		one := sample
+		one.EventType, one.EventData = info.Type, info.Example
+		found[string(info.Type)] = domain.AppendPayload(nil, f.version, one)
+		if len(together.Events) < 2 {
+			together.Events = append(together.Events, domain.BatchEvent{EventType: info.Type, EventData: info.Example, EventID: one.EventID,
+				CorrelationID: one.CorrelationID, Source: one.Source, OccurredAt: one.OccurredAt})
+		}
+	}
+	if f.batch {
+		return map[string]json.RawMessage{string(domain.BatchEventType): domain.AppendBatchPayload(nil, f.version, together)}
+	}
+	return found
+}
+
+// The ids and times of examples.
+var (
+	sample = domain.Payload{
+		EventID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000001"), WebhookID: uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"),
+		DeliveryID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000002"), CorrelationID: "case-7", Source: "clinic",
+		OccurredAt: time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC), Timestamp: time.Date(2024, 1, 15, 10, 30, 5, 0, time.UTC), Attempt: 1,
+	}
+	sampleBatch = domain.BatchPayload{WebhookID: sample.WebhookID, DeliveryID: sample.DeliveryID, Timestamp: sample.Timestamp, Attempt: 1}
+)
+
+func (f form) call(examples map[string]json.RawMessage) schema {
+	shown := schema{}
+	for name, body := range examples {
+		shown[name] = schema{"value": body}
+	}
 	parameters := make([]schema, len(outgoingHeaders))
 	for i, h := range outgoingHeaders {
 		parameters[i] = merged(h.headerParam.describe(), schema{"required": h.always})
 	}
 	return schema{"post": schema{
-		"operationId": "receive" + name, "tags": []string{tagReceivers}, "summary": summary,
+		"operationId": "receive" + f.operation, "tags": []string{tagReceivers}, "summary": f.summary,
 		"description": "Answer with a status from 200 to 299; anything else is tried again. The same delivery id may come twice.",
 		"security":    []schema{},
 		"parameters":  parameters,
-		"requestBody": schema{"required": true, "content": schema{media: schema{"schema": body}}},
+		"requestBody": schema{"required": true, "content": schema{f.media: schema{"schema": f.body, "examples": shown}}},
 		"responses": schema{
 			strconv.Itoa(http.StatusOK): schema{"description": "The delivery is done."},
 			"4XX":                       schema{"description": "It is tried again later."},
@@ -44,12 +98,14 @@ var outgoingHeaders = []struct {
 	headerParam
 	always bool
 }{
+	{headerParam{"User-Agent", "`" + domain.UserAgent + "`"}, true},
 	{headerParam{"X-Webhook-Event", "the event's type; `batch` for several events"}, true},
 	{headerParam{"X-Webhook-ID", "the webhook"}, true},
 	{headerParam{"X-Webhook-Attempt", "the attempt's number, from 1"}, true},
 	{headerParam{"X-Webhook-Event-ID", "the event; absent for several events"}, false},
 	{headerParam{"X-Webhook-Delivery-ID", "the same for every attempt: what to dedupe on"}, true},
 	{headerParam{"X-Webhook-Payload-Version", "the webhook's payload_version"}, true},
+	{headerParam{"X-Webhook-Sequence", "the delivery's number, from 1 without gaps, of a webhook with sequence; several events have theirs in the body"}, false},
 	{headerParam{"X-Webhook-Replay", "the replay or bulk retry that sends it; absent for live events"}, false},
 	{headerParam{domain.HeaderTraceparent, "the trace in which the event was triggered (W3C Trace Context); of several events, if all have the same"}, false},
 	{headerParam{domain.HeaderSignature, "`sha256=` and the HMAC-SHA256 of the body's bytes in hexadecimal, by the webhook's secret"}, false},
@@ -77,13 +133,13 @@ var (
 	}), schema{"replay_id": uuidSchema})
 	batchV1 = bodyOf(merged(attemptFields, schema{
 		"batch":  schema{"type": "boolean", "enum": []bool{true}},
-		"events": schema{"type": "array", "items": bodyOf(merged(eventFields, schema{"event_id": uuidSchema}), nil)},
+		"events": schema{"type": "array", "items": bodyOf(merged(eventFields, schema{"event_id": uuidSchema}), schema{"sequence": schema{"type": "integer", "minimum": 1}})},
 	}), nil)
 	cloudEvent = bodyOf(schema{
 		"specversion": enum("1.0"), "id": uuidSchema, "source": schema{"type": "string", "format": "uri-reference"}, "type": textSchema, "time": timeSchema,
 		"datacontenttype": enum("application/json"), "deliveryid": uuidSchema, "webhookid": uuidSchema, "attempt": schema{"type": "integer", "minimum": 1},
 		"data": jsonObject,
-	}, schema{"correlationid": textSchema})
+	}, schema{"correlationid": textSchema, "sequence": schema{"type": "string", "description": "the number of the delivery"}})
 	cloudEvents = schema{"type": "array", "items": cloudEvent}
 )
 

@@ -58,7 +58,8 @@ type Server struct {
 	queries     *projections.Projections
 	logger      *slog.Logger
 	operations  []*operation
-	description []byte // the OpenAPI document
+	description []byte        // the OpenAPI document
+	messages    func() []byte // the AsyncAPI document, made when somebody asks for it
 	router      *mux.Router
 	fixed       map[fixedRoute]http.HandlerFunc
 	auth        authenticator
@@ -91,6 +92,7 @@ func NewServer(config Config) *Server {
 		s.add("", tagServer, s.receiptKeyOperations())
 	}
 	s.description = encode(s.describe())
+	s.messages = sync.OnceValue(func() []byte { return encode(s.describeMessages()) })
 	if config.Mount != nil {
 		config.Mount(s.router)
 	}
