@@ -2,6 +2,7 @@
 
 BINARY      := bin/medilab-webhooks
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT      := $(shell git rev-parse HEAD 2>/dev/null)
 GO          ?= go
 # What the tools of this file are; a newer one is a change to review.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -22,11 +23,11 @@ FAULTS      ?= -campaign=ci
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/medilab-webhooks
-	$(GO) build -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/medilab-webhooks
+	$(GO) build -buildvcs=false -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o $(BINARY) ./cmd/medilab-webhooks
 
 .PHONY: run
 run: build ## Build and serve on an embedded Postgres (data in ./data)
@@ -82,6 +83,14 @@ demo: build ## Show one event on its way from trigger to receiver
 sbom: build ## List what the binary is made of (CycloneDX) in bin/sbom.json
 	$(GO) run $(CYCLONEDX) bin -json -licenses -std -version '$(VERSION)' -output bin/sbom.json $(BINARY)
 
+.PHONY: release
+release: ## Build what a release consists of into dist/: binaries, packages, SBOMs, checksums
+	docs/deploy/release.sh dist
+
+.PHONY: deploy-check
+deploy-check: ## Check the files of docs/deploy, and that a release is the same bytes when built twice
+	docs/deploy/check.sh
+
 .PHONY: clean
 clean: ## Remove what was built; data is never touched
-	rm -rf bin
+	rm -rf bin dist

@@ -1,0 +1,55 @@
+#!/bin/bash
+# Checks the files of this folder by what is on this machine, and says what is not: the unit, the
+# Debian package, the Helm chart, the alert rules, the image, and that a release is the same
+# bytes when it is built twice. `make deploy-check` runs it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+note() { echo "deploy: note: $*"; }
+
+# Tools that Debian lacks are built; what a short try has compiled stays in Go's cache, and the
+# next goes on from there.
+build_tool() { # NAME MODULE
+	command -v "$1" >/dev/null 2>&1 && return 0
+	GOBIN=$work timeout 60 go install "$2" >/dev/null 2>&1 || note "no $1: not built within a minute"
+}
+build_tool nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+build_tool helm helm.sh/helm/v3/cmd/helm@v3.19.0
+export PATH=$work:$PATH
+timeout 240 go test -count=1 -run 'Helm|Systemd|Debian|DeployFiles|Runbooks|Watched' -v ./cmd/e2e | grep -E '^(---|ok|FAIL|    [a-z_]+\.go)' |
+	sed 's/^--- SKIP/deploy: note: skipped/'
+
+if command -v promtool >/dev/null 2>&1; then
+	promtool check rules docs/deploy/prometheus-rules.yml
+else
+	note "no check by promtool: Debian's package prometheus has it"
+fi
+
+# Twice, in folders of different names. What is not committed is no part of a release.
+if git rev-parse HEAD >/dev/null 2>&1; then
+	for n in one another; do
+		git clone -q "$root" "$work/$n"
+		(cd "$work/$n" && CYCLONEDX=none NFPM=none TARGETS="$(go env GOOS)/$(go env GOARCH)" timeout 240 docs/deploy/release.sh "$work/$n/dist" >/dev/null)
+	done
+	cmp "$work/one/dist/SHA256SUMS" "$work/another/dist/SHA256SUMS"
+	binary=$(ls "$work"/one/dist/medilab-webhooks_*_*_*)
+	"$binary" version | grep -F "commit $(git rev-parse HEAD)"
+	echo "deploy: two builds are the same: $(cut -c1-16 "$work/one/dist/SHA256SUMS")"
+	# As in the image: nothing but the binary, another user, and nothing that can be written.
+	if [ "$(id -u)" = 0 ] && command -v chroot >/dev/null; then
+		mkdir "$work/image"
+		cp "$binary" "$work/image/medilab-webhooks"
+		chmod 755 "$work" "$work/image"
+		chroot --userspec=65532:65532 "$work/image" /medilab-webhooks version >/dev/null
+		echo "deploy: the binary needs nothing beside it"
+	fi
+fi
+
+if docker info >/dev/null 2>&1; then
+	docker build -q -f docs/deploy/Dockerfile -t medilab-webhooks:check .
+	docker run --rm --read-only medilab-webhooks:check version
+else
+	note "the image is not built: no container engine answers"
+fi
