@@ -58,14 +58,14 @@ func TestListsAreFlat(t *testing.T) {
 	}
 	w, none := domain.WebhookID(webhookID(2)), domain.WebhookID{}
 	const limit = 51
-	for _, f := range []DeliveryFilter{
-		{State: domain.DeliveryFailed}, {State: domain.DeliveryPending}, {State: domain.DeliveryWithdrawn}, {Answer: StatusRange{404, 404}},
-		{State: domain.DeliveryFailed, Webhook: w}, {State: domain.DeliveryFailed, EventType: "patient.created"}, {State: domain.DeliveryFailed, Answer: StatusRange{500, 599}},
-		{State: domain.DeliveryFailed, Webhook: w, Answer: StatusRange{400, 499}}, {State: domain.DeliveryFailed, Webhook: none, EventType: "x", Answer: StatusRange{404, 404}},
-	} {
-		for _, below := range []ordinal{math.MaxInt64, ordinalAt(50_000, 0), ordinalAt(300, 0)} {
-			sql, args := f.undeliveredQuery(0, below, limit)
-			b.flat(sql, args)
+	for _, state := range append(undeliveredStates[:], "") {
+		for n := range 12 {
+			f := DeliveryFilter{State: state, Webhook: []domain.WebhookID{none, w}[n%2], EventType: []string{"", "patient.created"}[n/2%2],
+				Answer: []StatusRange{{}, {404, 404}, {500, 599}}[n/4]}
+			for _, below := range []ordinal{math.MaxInt64, ordinalAt(50_000, 0), ordinalAt(300, 0)} {
+				sql, args := f.undeliveredQuery(0, below, limit)
+				b.flat(sql, args)
+			}
 		}
 	}
 	for _, f := range []CallFilter{
