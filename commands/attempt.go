@@ -279,8 +279,11 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	if a.ready == nil {
 		a.ready = map[domain.WebhookID]*prepared{}
 	}
-	if have := a.ready[w.ID]; have == nil || have.version < w.Version {
+	switch have := a.ready[w.ID]; {
+	case have == nil, have.version < w.Version:
 		a.ready[w.ID] = ready
+	case have.version == w.Version:
+		return have, nil // another call was first: its token is for all
 	}
 	return ready, nil
 }

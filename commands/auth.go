@@ -218,7 +218,7 @@ func (t *tokenTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		header = append(header, domain.Header{Name: name, Value: r.Header.Get(name)})
 	}
 	left := max(time.Until(t.deadline), time.Nanosecond) // 0 is the sender's default
-	answer := t.sender.Send(r.Context(), Outgoing{URL: r.URL.String(), Header: header, Body: body, Timeout: left})
+	answer := t.sender.Send(r.Context(), Outgoing{URL: r.URL.String(), Header: header, Body: body, Timeout: left, Fresh: true})
 	if answer.Status == 0 || answer.Truncated {
 		t.failed = noAnswer(answer)
 		return nil, t.failed

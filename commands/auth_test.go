@@ -108,6 +108,14 @@ func TestAnAccessTokenExpires(t *testing.T) {
 	}
 }
 
+// slow decrypts in its time, so that many calls prepare at once.
+type slow struct{ decrypter }
+
+func (slow) Decrypt(id domain.WebhookID, field string, sealed domain.Sealed) (string, error) {
+	time.Sleep(time.Millisecond)
+	return decrypter{}.Decrypt(id, field, sealed)
+}
+
 // Calls that wait for a token share one request, and what is left of their timeout.
 func TestCallsShareATokenRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -116,6 +124,7 @@ func TestCallsShareATokenRequest(t *testing.T) {
 			return says(200, `{"access_token":"token"}`)
 		}}
 		a, w := l.attempter()
+		a.Decrypter = slow{}
 		var group sync.WaitGroup
 		for range 20 {
 			group.Go(func() {

@@ -193,6 +193,14 @@ func TestCallsWithoutAnAccessToken(t *testing.T) {
 	}
 	s.shows(t, wrong)
 
+	// Token servers are called at the addresses alone that webhooks may call.
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"auth":`+strings.ReplaceAll(tokens.auth(wrong), tokens.URL, "http://10.0.0.1")+`}`).want(200)
+	if got := s.ask("POST", testCall, `{"event_type":"patient.created","test_data":{}}`).want(200); !strings.Contains(got.text("error"), "MEDILAB_ALLOW_TARGETS") {
+		t.Errorf("got %s", got.body)
+	}
+
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"auth":`+tokens.auth(wrong)+`}`).want(200)
+
 	// The right secret holds from the next attempt on.
 	changed := s.ask("PATCH", "/api/v1/webhooks/1", `{"auth":`+tokens.auth(clientSecret)+`}`).want(200)
 	if got := s.ask("POST", testCall, `{"event_type":"patient.created","test_data":{}}`).want(200); got.get("response_status") != "200" {

@@ -98,23 +98,7 @@ func TestSpansOfAnEvent(t *testing.T) {
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { called <- r.Header.Get("traceparent") }))
 	t.Cleanup(receiver.Close)
 	server, stop := serveHere(t)
-	ask := func(path, body, traceparent string) {
-		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server+path, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+testToken)
-		r.Header.Set("Traceparent", traceparent)
-		answer, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer answer.Body.Close() //nolint:errcheck // only read
-		if answer.StatusCode >= 300 {
-			t.Fatal(answer.Status)
-		}
-	}
+	ask := func(path, body, traceparent string) { t.Helper(); post(t, server+path, body, traceparent) }
 	ask("/api/v1/webhooks", `{"name":"W","url":"`+receiver.URL+`/?key=canary-key","events":["*"]}`, "")
 	const event = `{"event_type":"patient.created","event_data":{"name":"canary-name"}}`
 	ask("/api/v1/webhooks/events/trigger", event, "00-"+traced+"-"+parent+"-01")
@@ -145,6 +129,27 @@ func TestSpansOfAnEvent(t *testing.T) {
 	if want := "00-" + traced + "-" + ids[request] + "-01"; sent != want {
 		t.Errorf("the receiver got the trace %q, want %q", sent, want)
 	}
+}
+
+// post asks a server of serveHere and returns its answer.
+func post(t *testing.T, url, body, traceparent string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+testToken)
+	r.Header.Set("Traceparent", traceparent)
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close() //nolint:errcheck // only read
+	said, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode >= 300 {
+		t.Fatalf("%s: %s %s, %v", url, answer.Status, said, err)
+	}
+	return string(said)
 }
 
 func next(t *testing.T, got <-chan string) string {
