@@ -1,9 +1,13 @@
 package domain
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,8 +23,12 @@ type vector struct {
 	Secret  string            `json:"secret"` // the receiver's
 	Headers map[string]string `json:"headers"`
 	Body    string            `json:"body"`
+	Now     int64             `json:"now"` // seconds since 1970, when it arrives
 	Valid   bool              `json:"valid"`
 }
+
+// tolerance is how many seconds webhook-timestamp may be away from now.
+const tolerance = 300
 
 // The published vectors are what this version sends, and what it would accept.
 func TestVectors(t *testing.T) {
@@ -39,12 +47,36 @@ func TestVectors(t *testing.T) {
 		t.Errorf("%s is not what is sent (-update-vectors writes it): %v", file, err)
 	}
 	for _, v := range vectors() {
+		timestamp, err := strconv.ParseInt(v.Headers[HeaderStandardTimestamp], 10, 64)
+		recent := err == nil && max(v.Now-timestamp, timestamp-v.Now) <= tolerance
+		if encoded, ok := strings.CutPrefix(v.Secret, "whpk_"); ok {
+			if valid := recent && verifyPublic(t, encoded, v); valid != v.Valid {
+				t.Errorf("%s: valid %v", v.Name, valid)
+			}
+			continue
+		}
 		key := NewSigningKey(NewSecret(v.Secret))
-		valid := key.VerifyStandard(v.Headers[HeaderStandardID], v.Headers[HeaderStandardTimestamp], []byte(v.Body), v.Headers[HeaderStandardSignature])
+		valid := recent && key.VerifyStandard(v.Headers[HeaderStandardID], v.Headers[HeaderStandardTimestamp], []byte(v.Body), v.Headers[HeaderStandardSignature])
 		if valid != v.Valid {
 			t.Errorf("%s: valid %v", v.Name, valid)
 		}
+		if guide := v.Headers[HeaderSignature]; valid && !key.VerifyGuide([]byte(v.Body), guide) &&
+			!key.VerifyGuide([]byte(v.Body), v.Headers[HeaderSignaturePrevious]) {
+			t.Errorf("%s: X-Webhook-Signature is %s", v.Name, guide)
+		}
 	}
+}
+
+// verifyPublic verifies a v1a signature as a receiver does, with the public key.
+func verifyPublic(t *testing.T, encoded string, v vector) bool {
+	t.Helper()
+	public, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := v.Headers[HeaderStandardID] + "." + v.Headers[HeaderStandardTimestamp] + "." + v.Body
+	signature, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(v.Headers[HeaderStandardSignature], "v1a,"))
+	return err == nil && ed25519.Verify(public, []byte(signed), signature)
 }
 
 func vectors() []vector {
@@ -67,12 +99,13 @@ func vectors() []vector {
 		OccurredAt: time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC), Timestamp: time.Date(2024, 1, 15, 10, 30, 5, 0, time.UTC), Attempt: 1,
 	}
 	batch := BatchPayload{
-		Events:    []BatchEvent{{EventType: payload.EventType, EventData: payload.EventData, EventID: payload.EventID}},
+		Events: []BatchEvent{{EventType: payload.EventType, EventData: payload.EventData, EventID: payload.EventID,
+			Source: payload.Source, OccurredAt: payload.OccurredAt}},
 		WebhookID: payload.WebhookID, DeliveryID: payload.DeliveryID, Timestamp: payload.Timestamp, Attempt: 2,
 	}
 	call := func(name, secret string, v PayloadVersion, signer Signer) vector {
 		body := AppendPayload(nil, v, payload)
-		return vector{name, secret, named(Headers(v, payload, body, signer)), string(body), true}
+		return vector{name, secret, named(Headers(v, payload, body, signer)), string(body), payload.Timestamp.Unix() + 1, true}
 	}
 	list := []vector{
 		call("version 1, a secret of any text", plain, PayloadV1, signer(plain, "")),
@@ -83,7 +116,23 @@ func vectors() []vector {
 		call("during a rotation, a receiver that has the old secret", old, PayloadV1, signer(plain, old)),
 	}
 	body := AppendBatchPayload(nil, PayloadV1, batch)
-	list = append(list, vector{"a batch", plain, named(BatchHeaders(PayloadV1, batch, body, signer(plain, ""))), string(body), true})
+	list = append(list, vector{"a batch", plain, named(BatchHeaders(PayloadV1, batch, body, signer(plain, ""))), string(body), batch.Timestamp.Unix() + 1, true})
+	body = AppendBatchPayload(nil, PayloadCloudEvents, batch)
+	list = append(list, vector{"a batch of cloudevents", plain, named(BatchHeaders(PayloadCloudEvents, batch, body, signer(plain, ""))), string(body), batch.Timestamp.Unix() + 1, true})
+
+	pair := ed25519.NewKeyFromSeed([]byte("the seed of the test vectors 001"))
+	private := "whsk_" + base64.StdEncoding.EncodeToString(pair)
+	public := "whpk_" + base64.StdEncoding.EncodeToString(pair.Public().(ed25519.PublicKey))
+	list = append(list, call("v1a: the webhook's secret is a private key, and the receiver has the public one", public, PayloadV1, signer(private, "")))
+	forged := call("v1a, one byte of the body is another", public, PayloadV1, signer(private, ""))
+	forged.Body, forged.Valid = strings.Replace(forged.Body, "123", "124", 1), false
+	list = append(list, forged)
+
+	for _, late := range []int64{tolerance, tolerance + 1, -tolerance, -tolerance - 1} {
+		v := call(fmt.Sprintf("it arrives %+d seconds from its time", late), plain, PayloadV1, signer(plain, ""))
+		v.Now, v.Valid = payload.Timestamp.Unix()+late, max(late, -late) <= tolerance
+		list = append(list, v)
+	}
 
 	tampered := call("one byte of the body is another", plain, PayloadV1, signer(plain, ""))
 	tampered.Body, tampered.Valid = strings.Replace(tampered.Body, "123", "124", 1), false

@@ -10,7 +10,8 @@ using System.Text.RegularExpressions;
 using System.Threading.Channels;
 
 const int maxBody = 11 << 20; // events have at most 10 MB
-var tolerance = TimeSpan.FromMinutes(5);
+var tolerance = TimeSpan.FromSeconds(int.Parse(Environment.GetEnvironmentVariable("TOLERANCE") ?? "300"));
+var gapWait = TimeSpan.FromSeconds(int.Parse(Environment.GetEnvironmentVariable("GAP_WAIT") ?? "900")); // for a missing number
 var uuid = new Regex(@"\A[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\z");
 
 var secret = Environment.GetEnvironmentVariable("WEBHOOK_SECRET") ?? throw new InvalidOperationException("WEBHOOK_SECRET is not set");
@@ -18,6 +19,8 @@ var key = secret.StartsWith("whsec_", StringComparison.Ordinal) ? Convert.FromBa
 var inbox = Environment.GetEnvironmentVariable("INBOX") ?? "inbox";
 var done = Path.Combine(inbox, "done");
 Directory.CreateDirectory(done);
+var sequences = Path.Combine(inbox, "sequence");
+Directory.CreateDirectory(sequences);
 var arrived = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
 
 var builder = WebApplication.CreateBuilder(args);
@@ -35,7 +38,7 @@ app.MapPost("/{**path}", async (HttpRequest request) =>
     {
         return Results.Unauthorized();
     }
-    await Store(id, body); // an exception is a 500, and the call is tried again
+    await Store(id, request.Headers["X-Webhook-Sequence"].ToString(), body); // an exception is a 500, and the call is tried again
     return Results.NoContent();
 });
 
@@ -61,7 +64,7 @@ bool Verify(string id, string timestamp, byte[] body, string signatures)
 
 // Keeps a delivery under its id, which is the same for every attempt: a repeated one is already
 // there.
-async Task Store(string id, byte[] body)
+async Task Store(string id, string sequence, byte[] body)
 {
     var path = Path.Combine(inbox, id);
     if (File.Exists(path) || File.Exists(Path.Combine(done, id)))
@@ -73,6 +76,10 @@ async Task Store(string id, byte[] body)
     {
         await file.WriteAsync(body);
         file.Flush(flushToDisk: true);
+    }
+    if (Regex.IsMatch(sequence, @"\A[0-9]{1,18}\z"))
+    {
+        File.WriteAllText(Path.Combine(sequences, id), sequence);
     }
     try
     {
@@ -90,22 +97,53 @@ async Task Work()
 {
     while (true)
     {
-        foreach (var path in Directory.GetFiles(inbox).Where(path => uuid.IsMatch(Path.GetFileName(path))).Order())
-        {
-            try
-            {
-                Handle(Path.GetFileName(path), JsonDocument.Parse(await File.ReadAllBytesAsync(path)).RootElement);
-                File.Move(path, Path.Combine(done, Path.GetFileName(path)));
-            }
-            catch (Exception problem)
-            {
-                Console.Error.WriteLine(problem); // it is tried again
-            }
-        }
+        await WorkThrough();
         await Task.WhenAny(arrived.Reader.WaitToReadAsync().AsTask(), Task.Delay(TimeSpan.FromSeconds(10)));
         arrived.Reader.TryRead(out _);
     }
 }
+
+// Handles deliveries in the order of their numbers, if they have one (the webhook's field sequence).
+// What comes after a number that is missing waits for it, for a time.
+async Task WorkThrough()
+{
+    var waiting = Directory.GetFiles(inbox).Select(Path.GetFileName).OfType<string>().Where(name => uuid.IsMatch(name))
+        .Select(id => (Number: ReadNumber(Path.Combine(sequences, id)), Id: id)).Order().ToList();
+    var expected = Math.Max(1, ReadNumber(Path.Combine(inbox, "next")));
+    foreach (var (number, id) in waiting)
+    {
+        var path = Path.Combine(inbox, id);
+        if (number > expected)
+        {
+            if (DateTime.UtcNow - File.GetLastWriteTimeUtc(path) < gapWait)
+            {
+                return;
+            }
+            Console.Error.WriteLine($"{expected} to {number - 1} did not arrive: GET /api/v1/webhooks/{{id}}/feed?after={expected - 1} has them");
+        }
+        try
+        {
+            Handle(id, JsonDocument.Parse(await File.ReadAllBytesAsync(path)).RootElement);
+            if (number >= expected)
+            {
+                expected = number + 1;
+                File.WriteAllText(Path.Combine(inbox, "next"), expected.ToString());
+            }
+            File.Move(path, Path.Combine(done, id));
+        }
+        catch (Exception problem)
+        {
+            Console.Error.WriteLine(problem); // it is tried again
+            if (number > 0)
+            {
+                return; // those after it wait
+            }
+        }
+    }
+}
+
+// Returns the number in the file, or 0.
+long ReadNumber(string path) => File.Exists(path) ? long.Parse(File.ReadAllText(path)) : 0;
 
 // Is where your work goes. A crash between it and the move repeats it: keep the delivery's id
 // beside what you write, in one transaction, where that must not happen.

@@ -18,6 +18,7 @@ import java.security.MessageDigest;
 import java.util.Arrays;
 import java.util.Base64;
 import java.util.Optional;
+import java.util.TreeMap;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
@@ -27,18 +28,21 @@ import javax.crypto.spec.SecretKeySpec;
 
 public class Receiver {
     static final int MAX_BODY = 11 << 20; // events have at most 10 MB
-    static final long TOLERANCE = 300; // seconds
+    static final long TOLERANCE = Long.parseLong(environment("TOLERANCE", "300")); // seconds
+    static final long GAP_WAIT = Long.parseLong(environment("GAP_WAIT", "900")); // seconds for which a missing number is waited for
     static final Pattern UUID = Pattern.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}");
 
     final byte[] key;
     final Path inbox;
     final Path done;
+    final Path sequences;
     final Semaphore arrived = new Semaphore(0);
 
     Receiver(String secret, Path inbox) throws IOException {
         key = secret.startsWith("whsec_") ? Base64.getDecoder().decode(secret.substring(6)) : secret.getBytes(StandardCharsets.UTF_8);
         this.inbox = inbox;
         done = Files.createDirectories(inbox.resolve("done"));
+        sequences = Files.createDirectories(inbox.resolve("sequence"));
     }
 
     public static void main(String[] args) throws Exception {
@@ -71,7 +75,7 @@ public class Receiver {
             if (!verify(id, header(exchange, "webhook-timestamp"), body, header(exchange, "webhook-signature"))) {
                 return 401;
             }
-            store(id, body);
+            store(id, header(exchange, "X-Webhook-Sequence"), body);
             return 204;
         } catch (IOException | GeneralSecurityException problem) {
             problem.printStackTrace();
@@ -99,7 +103,7 @@ public class Receiver {
     }
 
     /** Keeps a delivery under its id, which is the same for every attempt: a repeated one is already there. */
-    void store(String id, byte[] body) throws IOException {
+    void store(String id, String sequence, byte[] body) throws IOException {
         if (Files.exists(inbox.resolve(id)) || Files.exists(done.resolve(id))) {
             return;
         }
@@ -110,6 +114,9 @@ public class Receiver {
                 file.write(bytes);
             }
             file.force(true);
+            if (sequence.matches("[0-9]{1,18}")) {
+                Files.writeString(sequences.resolve(id), sequence);
+            }
             Files.createLink(inbox.resolve(id), temporary);
         } catch (FileAlreadyExistsException repeated) {
             return;
@@ -123,18 +130,51 @@ public class Receiver {
     void work() throws IOException, InterruptedException {
         while (true) {
             arrived.drainPermits();
-            try (var paths = Files.list(inbox)) {
-                for (Path path : paths.filter(p -> UUID.matcher(p.getFileName().toString()).matches()).sorted().toList()) {
-                    try {
-                        handle(path.getFileName().toString(), Files.readString(path));
-                        Files.move(path, done.resolve(path.getFileName()));
-                    } catch (Exception problem) {
-                        problem.printStackTrace(); // it is tried again
-                    }
-                }
-            }
+            workThrough();
             arrived.tryAcquire(10, TimeUnit.SECONDS);
         }
+    }
+
+    /**
+     * Handles deliveries in the order of their numbers, if they have one (the webhook's field sequence). What comes
+     * after a number that is missing waits for it, for a time.
+     */
+    void workThrough() throws IOException {
+        var waiting = new TreeMap<String, Path>(); // by number and id
+        try (var paths = Files.list(inbox)) {
+            for (Path path : paths.filter(p -> UUID.matcher(p.getFileName().toString()).matches()).toList()) {
+                waiting.put("%018d %s".formatted(readNumber(sequences.resolve(path.getFileName())), path.getFileName()), path);
+            }
+        }
+        long expected = Math.max(1, readNumber(inbox.resolve("next")));
+        for (var entry : waiting.entrySet()) {
+            Path path = entry.getValue();
+            long number = Long.parseLong(entry.getKey().substring(0, 18));
+            if (number > expected) {
+                if (System.currentTimeMillis() - Files.getLastModifiedTime(path).toMillis() < GAP_WAIT * 1000) {
+                    return;
+                }
+                System.err.printf("%d to %d did not arrive: GET /api/v1/webhooks/{id}/feed?after=%d has them%n", expected, number - 1, expected - 1);
+            }
+            try {
+                handle(path.getFileName().toString(), Files.readString(path));
+                if (number >= expected) {
+                    expected = number + 1;
+                    Files.writeString(inbox.resolve("next"), Long.toString(expected));
+                }
+                Files.move(path, done.resolve(path.getFileName()));
+            } catch (Exception problem) {
+                problem.printStackTrace(); // it is tried again
+                if (number > 0) {
+                    return; // those after it wait
+                }
+            }
+        }
+    }
+
+    /** Returns the number in the file, or 0. */
+    static long readNumber(Path path) throws IOException {
+        return Files.exists(path) ? Long.parseLong(Files.readString(path)) : 0;
     }
 
     /**

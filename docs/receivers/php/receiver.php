@@ -7,7 +7,8 @@
 declare(strict_types=1);
 
 const MAX_BODY = 11 << 20; // events have at most 10 MB
-const TOLERANCE = 300; // seconds
+define('TOLERANCE', (int) (getenv('TOLERANCE') ?: 300)); // seconds
+define('GAP_WAIT', (int) (getenv('GAP_WAIT') ?: 900)); // seconds for which a missing number is waited for
 const UUID = '/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/D';
 
 $secret = getenv('WEBHOOK_SECRET') ?: throw new RuntimeException('WEBHOOK_SECRET is not set');
@@ -16,8 +17,10 @@ if ($key === false) {
     throw new RuntimeException('WEBHOOK_SECRET is not base64 after whsec_');
 }
 $inbox = getenv('INBOX') ?: 'inbox';
-if (!is_dir("$inbox/done") && !mkdir("$inbox/done", 0700, true) && !is_dir("$inbox/done")) {
-    throw new RuntimeException("$inbox/done cannot be made");
+foreach (['done', 'sequence'] as $folder) {
+    if (!is_dir("$inbox/$folder") && !mkdir("$inbox/$folder", 0700, true) && !is_dir("$inbox/$folder")) {
+        throw new RuntimeException("$inbox/$folder cannot be made");
+    }
 }
 
 if (PHP_SAPI === 'cli') {
@@ -37,7 +40,7 @@ function receive(string $key, string $inbox): int
     if (!verify($key, $id, $_SERVER['HTTP_WEBHOOK_TIMESTAMP'] ?? '', $body, $_SERVER['HTTP_WEBHOOK_SIGNATURE'] ?? '')) {
         return 401;
     }
-    return store($inbox, $id, $body) ? 204 : 500; // after a 500 it is tried again
+    return store($inbox, $id, $_SERVER['HTTP_X_WEBHOOK_SEQUENCE'] ?? '', $body) ? 204 : 500; // after a 500 it is tried again
 }
 
 // Says whether one of the signatures is ours and the call is recent. During a rotation there are
@@ -61,10 +64,13 @@ function verify(string $key, string $id, string $timestamp, string $body, string
 
 // Keeps a delivery under its id, which is the same for every attempt: a repeated one is already
 // there.
-function store(string $inbox, string $id, string $body): bool
+function store(string $inbox, string $id, string $sequence, string $body): bool
 {
     if (file_exists("$inbox/$id") || file_exists("$inbox/done/$id")) {
         return true;
+    }
+    if (preg_match('/^[0-9]{1,18}$/D', $sequence) && file_put_contents("$inbox/sequence/$id", $sequence) === false) {
+        return false;
     }
     $temporary = tempnam($inbox, '.new-');
     $file = fopen($temporary, 'w');
@@ -74,15 +80,37 @@ function store(string $inbox, string $id, string $body): bool
     return $stored;
 }
 
-// Handles what is in the inbox, until it is empty.
+// Handles what is in the inbox: in the order of their numbers, if deliveries have one (the webhook's
+// field sequence). What comes after a number that is missing waits for it, for a time. An exception
+// ends it: it is tried again.
 function work(string $inbox): void
 {
-    foreach (scandir($inbox) as $id) {
-        if (preg_match(UUID, $id)) {
-            handle($id, json_decode(file_get_contents("$inbox/$id"), true, flags: JSON_THROW_ON_ERROR));
-            rename("$inbox/$id", "$inbox/done/$id");
-        }
+    $numbers = [];
+    foreach (preg_grep(UUID, scandir($inbox)) as $id) {
+        $numbers[$id] = read_number("$inbox/sequence/$id");
     }
+    asort($numbers);
+    $expected = max(1, read_number("$inbox/next"));
+    foreach ($numbers as $id => $number) {
+        if ($number > $expected) {
+            if (time() - filemtime("$inbox/$id") < GAP_WAIT) {
+                return;
+            }
+            error_log("$expected to " . ($number - 1) . ' did not arrive: GET /api/v1/webhooks/{id}/feed?after=' . ($expected - 1) . ' has them');
+        }
+        handle($id, json_decode(file_get_contents("$inbox/$id"), true, flags: JSON_THROW_ON_ERROR));
+        if ($number >= $expected) {
+            $expected = $number + 1;
+            file_put_contents("$inbox/next", (string) $expected);
+        }
+        rename("$inbox/$id", "$inbox/done/$id");
+    }
+}
+
+// Returns the number in the file, or 0.
+function read_number(string $path): int
+{
+    return is_file($path) ? (int) file_get_contents($path) : 0;
 }
 
 // Is where your work goes. A crash between it and the rename repeats it: keep the delivery's id
