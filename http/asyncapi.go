@@ -26,7 +26,7 @@ func (s *Server) describeMessages() schema {
 	for _, f := range forms {
 		schemas[f.name] = f.body
 		in := schema{}
-		for name, m := range f.messages(types, f.examples(catalog)) {
+		for name, m := range f.messages(types, f.examples(types)) {
 			messages[name+"."+f.name] = m
 			in[name] = schema{"$ref": "#/components/messages/" + name + "." + f.name}
 		}
