@@ -26,10 +26,7 @@ for target in ${TARGETS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64}; do
 	echo "release: $target"
 	GOOS=$os GOARCH=$arch docs/deploy/build.sh "$binary"
 	if [ "$CYCLONEDX" != none ]; then
-		$CYCLONEDX bin -json -licenses -std -noserial -version "$VERSION" -output "$binary.cdx.json" "$binary"
-		# When and from which folder it was listed is not part of what it lists.
-		sed -i.tmp '/^    "timestamp": /d' "$binary.cdx.json"
-		rm "$binary.cdx.json.tmp"
+		$CYCLONEDX bin -json -licenses -std -noserial -notimestamp -version "$VERSION" -output "$binary.cdx.json" "$binary"
 	fi
 	if [ "$os" = linux ] && [ "$NFPM" != none ]; then
 		BINARY=$binary ARCH=$arch $NFPM package --config docs/deploy/nfpm.yaml --packager deb \
