@@ -33,13 +33,14 @@ const anything = "*"
 var folders = map[string]folder{
 	"eventstore/cpulimit":         {inside: []string{}, outside: []string{}},
 	"domain":                      {outside: []string{"github.com/google/uuid"}},
+	"domain/envelope":             {inside: []string{}, outside: []string{}},
 	"domain/filter":               {inside: []string{"domain/strictjson", "domain/suggest"}, outside: []string{}},
 	"domain/eventschema":          {inside: []string{"domain/strictjson"}, outside: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
 	"eventstore":                  {inside: []string{"eventstore/cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":                    {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
 	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
-	"commands/vault":              {inside: []string{"commands", "domain", "migrations/filelock"}},
+	"commands/vault":              {inside: []string{"commands", "domain", "eventstore", "migrations/filelock"}},
 	"commands/mail":               {inside: []string{"commands", "domain", "eventstore"}},
 	"commands/sources":            {inside: []string{"commands", "commands/outbox", "domain", "eventstore"}},
 	"commands/saga":               {inside: []string{"commands", "domain", "eventstore"}},
@@ -66,6 +67,7 @@ const (
 // testFolders are what tests may import besides.
 var testFolders = map[string][]string{
 	"domain":            {},
+	"domain/envelope":   {},
 	"domain/filter":     {"domain/strictjson"},
 	"domain/strictjson": {},
 	"eventstore":        {"migrations/testdb"},

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -120,6 +121,18 @@ func (at *Attempt) format() (string, domain.PayloadVersion) {
 	return at.Event.EventType, at.Webhook.PayloadVersion
 }
 
+// keys are those of all that the attempt carries.
+func (at *Attempt) keys() envelope.Keys {
+	if at.Batch == nil {
+		return at.Event.Keys
+	}
+	all := make([]envelope.Keys, len(at.Batch))
+	for i := range at.Batch {
+		all[i] = at.Batch[i].Keys
+	}
+	return envelope.Join(all...)
+}
+
 // OutcomeWithheld: nothing was sent, as Attempt.Allowed said no. It is no call.
 const OutcomeWithheld domain.Outcome = "withheld"
 
@@ -138,6 +151,7 @@ func (a *Attempter) make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	call := domain.Call{
 		EventID: at.EventID, EventType: eventType, WebhookID: w.ID, WebhookVersion: w.Version,
 		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now, Sequence: at.Sequence, ReplayID: at.Replay,
+		Content: domain.Content{Keys: at.keys()},
 	}
 	ready, err := a.prepare(at.Webhook)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // will not help.
 var ErrUnreadable = errors.New("the stored event cannot be read")
 
-// BatchEvents reads the events of a batch, in the order of its body. The error
-// is ErrUnreadable or the log's.
+// BatchEvents reads the events of a batch, in the order of its body; those that are erased
+// since are left out. The error is ErrUnreadable or the log's.
 func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID) ([]domain.BatchEvent, error) {
 	batched, _, err := first[domain.DeliveryBatched](ctx, log, batch.Stream())
 	if err != nil {
@@ -30,13 +30,16 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	if err != nil {
 		return nil, err
 	}
-	events := make([]domain.BatchEvent, len(triggered))
+	events := make([]domain.BatchEvent, 0, len(triggered))
 	for i, t := range triggered {
-		events[i] = domain.BatchEvent{
+		if t.Erased {
+			continue
+		}
+		events = append(events, domain.BatchEvent{
 			EventType: domain.EventType(t.EventType), EventData: t.EventData, EventID: uuid.UUID(batched[0].Members[i].EventID),
 			CorrelationID: t.CorrelationID, Source: t.Source, OccurredAt: t.Occurred(recorded[i].RecordedAt.UTC()),
-			Traceparent: t.Traceparent, Sequence: batched[0].Members[i].Sequence,
-		}
+			Traceparent: t.Traceparent, Sequence: batched[0].Members[i].Sequence, Keys: t.Keys,
+		})
 	}
 	return events, nil
 }

@@ -104,7 +104,7 @@ func (h *history) next(ctx context.Context, _ roomFunc) (found []candidate, more
 		h.after = e.Position
 		event, ok := e.Value.(domain.EventTriggered)
 		_, id, err := domain.ParseStream(e.Stream)
-		if !ok || err != nil {
+		if !ok || err != nil || event.Erased {
 			return nil // no event that could be sent
 		}
 		eventType, doc := domain.EventType(event.EventType), filter.Parse(event.EventData)

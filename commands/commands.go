@@ -24,6 +24,8 @@ type Commands struct {
 	Catalog   domain.Catalog
 	Attempter *Attempter
 	Queue     Queue
+	Subjects  SubjectIndex
+	OnErasure func(Erasure) // is called after each; nil: nothing is
 	Pool      *pgxpool.Pool // for webhook numbers
 	Failed    FailedDeliveries
 

@@ -8,14 +8,15 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -27,6 +28,8 @@ import (
 // for concurrent use.
 type Directory struct {
 	Tracer trace.Tracer // nil: no spans are made; set before use
+	// Keys encrypt the content of what is appended; nil: it stays in clear.
+	Keys *vault.Keyring
 
 	log    *eventstore.Log
 	logger *slog.Logger
@@ -70,6 +73,9 @@ func NewDirectory(logger *slog.Logger) *Directory {
 // Open sets the log that the directory folds, and folds it up to its head.
 func (d *Directory) Open(ctx context.Context, log *eventstore.Log) error {
 	d.log = log
+	if d.Keys != nil {
+		d.Keys.Follow = d.follow
+	}
 	return d.readLog(ctx)
 }
 
@@ -198,23 +204,44 @@ func (d *Directory) Run(ctx context.Context) {
 	}
 }
 
-// apply folds one event, and reports whether it is of a webhook's stream. The caller
+// apply folds one event, and reports whether the configuration is another one. The caller
 // holds the lock.
-func (d *Directory) apply(next *draft, e *eventstore.Event) (webhook bool) {
-	webhook = strings.HasPrefix(e.Stream, "webhook-")
+func (d *Directory) apply(next *draft, e *eventstore.Event) (configures bool) {
 	change, ok := e.Value.(domain.Change)
-	_, id, err := domain.ParseStream(e.Stream)
+	kind, id, err := domain.ParseStream(e.Stream)
 	switch {
 	case !ok:
 		d.logger.Error("configuration event not understood, it changes nothing", "position", e.Position, "error", e.Err)
 	case err != nil:
 		d.logger.Error("configuration stream not understood", "position", e.Position, "error", err)
-	case webhook:
+	case kind == "webhook":
 		next.webhooks.Apply(domain.WebhookID(id), change, e.RecordedAt)
+	case kind == "subject":
+		d.applyToKeys(envelope.Owner(id), change, e.Position)
 	default:
 		next.setToken(next.tokens[domain.TokenID(id)].Evolve(change, e.RecordedAt))
 	}
-	return webhook
+	return kind != "token"
+}
+
+func (d *Directory) applyToKeys(owner envelope.Owner, change domain.Change, at eventstore.Position) {
+	if d.Keys == nil {
+		return
+	}
+	switch c := change.(type) {
+	case domain.SubjectErased:
+		d.Keys.Erased(owner, at)
+	case domain.PayloadsExpired:
+		d.Keys.Expired(c.Until)
+	}
+}
+
+// follow takes in what others appended, if that was not done within the time.
+func (d *Directory) follow(ctx context.Context, within time.Duration) error {
+	if d.Age() < within {
+		return nil
+	}
+	return d.CatchUp(ctx)
 }
 
 func (n *draft) setToken(token domain.Token) {

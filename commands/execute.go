@@ -1,13 +1,17 @@
 package commands
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
@@ -139,16 +143,19 @@ func (d *Directory) tryAppend(ctx context.Context, unit eventstore.Unit) (events
 }
 
 // dispatch writes into each event of the clinic in the unit whom it goes to, none
-// included, and makes that a condition of the append.
+// included, and makes that a condition of the append. It encloses all content.
 func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 	now := d.snapshot.Load()
 	task := d.log.Limiter.Task()
 	defer task.End()
 	events := 0
-	for _, w := range unit.Writes {
+	for at, w := range unit.Writes {
 		for i := range w.Events {
 			triggered, ok := w.Events[i].Value.(domain.EventTriggered)
 			if !ok {
+				if err := d.enclose(ctx, unit, now, at, i); err != nil {
+					return err
+				}
 				continue
 			}
 			eventType, work := domain.EventType(triggered.EventType), 0
@@ -162,9 +169,11 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 			if !triggered.Imported {
 				triggered.Recipients = now.registry.Recipients(eventType, triggered.EventData)
 			}
+			if err := d.conceal(ctx, unit, &triggered); err != nil {
+				return err
+			}
 			w.Events[i].Data, w.Events[i].Value = stored(triggered)
-			unit.Configuration = &now.position
-			unit.Generation = min(now.generation, cmp.Or(unit.Generation, now.generation))
+			decidedBy(unit, now)
 			unit.Rows += len(triggered.Recipients)
 			if events++; events > 1 && unit.Rows > maxDeliveries {
 				return domain.Invalid("events", fmt.Sprintf("would make more than %d deliveries, which is too much at once; send fewer events in one batch", maxDeliveries))
@@ -174,15 +183,113 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 	return nil
 }
 
+// decidedBy makes the snapshot a condition of the unit's append.
+func decidedBy(unit *eventstore.Unit, now *snapshot) {
+	unit.Configuration = &now.position
+	unit.Generation = min(now.generation, cmp.Or(unit.Generation, now.generation))
+}
+
+// conceal finds the keys of an event of the clinic, and hashes the lines of its recipients.
+func (d *Directory) conceal(ctx context.Context, unit *eventstore.Unit, triggered *domain.EventTriggered) (err error) {
+	triggered.Keys, err = d.keysFor(ctx, unit, domain.EventType(triggered.EventType), triggered.EventData)
+	for i, r := range triggered.Recipients {
+		line := r.Line
+		if err == nil {
+			line, err = d.hashed(ctx, r.Line)
+		}
+		if line != r.Line { // else the recipients may be shared
+			triggered.Recipients[i].Line = line
+		}
+	}
+	return err
+}
+
+// keysFor returns the keys of an event's content, which the unit stores.
+func (d *Directory) keysFor(ctx context.Context, unit *eventstore.Unit, eventType domain.EventType, data []byte) (envelope.Keys, error) {
+	if d.Keys == nil {
+		return nil, nil
+	}
+	keys, rows, err := d.Keys.For(ctx, eventType, data)
+	unit.Keys = append(unit.Keys, rows...)
+	return keys, err
+}
+
+func (d *Directory) hashed(ctx context.Context, line domain.Line) (domain.Line, error) {
+	if d.Keys == nil || line == domain.NoLine {
+		return line, nil
+	}
+	var failed error
+	line = line.Hashed(func(text []byte) []byte {
+		var hash []byte
+		hash, failed = d.Keys.Hash(ctx, text)
+		return hash
+	})
+	return line, failed
+}
+
+// HashedText returns the hash of a text that might be guessed, with a secret.
+func (d *Directory) HashedText(ctx context.Context, text string) (string, error) {
+	if d.Keys == nil {
+		sum := sha256.Sum256([]byte(text))
+		return hex.EncodeToString(sum[:]), nil
+	}
+	hash, err := d.Keys.Hash(ctx, []byte(text))
+	return hex.EncodeToString(hash), err
+}
+
+// enclose encrypts content that is not the data of an event of the clinic, and hashes the
+// line of a retry. What a receiver answered goes by the keys of what was sent, if that had
+// any. The caller's writes stay as they are: the unit may be decided again.
+func (d *Directory) enclose(ctx context.Context, unit *eventstore.Unit, now *snapshot, write, event int) (err error) {
+	if d.Keys == nil {
+		return nil
+	}
+	var enclosed domain.Change
+	switch content := unit.Writes[write].Events[event].Value.(type) {
+	case domain.DeliveryRetryRequested:
+		if content.Line == domain.NoLine {
+			return nil
+		}
+		content.Line, err = d.hashed(ctx, content.Line)
+		enclosed = content
+	case domain.Enveloped:
+		if content.IsEnclosed() {
+			return nil
+		}
+		tested, _ := content.(domain.DeliveryTested)
+		keys, failed := d.keysFor(ctx, unit, domain.EventType(tested.EventType), tested.EventData)
+		enclosed, err = content.Enclosed(keys), failed
+		decidedBy(unit, now)
+	default:
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	unit.Writes = slices.Clone(unit.Writes)
+	events := slices.Clone(unit.Writes[write].Events)
+	events[event].Data, events[event].Value = domain.AppendJSON(nil, enclosed), enclosed
+	unit.Writes[write].Events = events
+	return nil
+}
+
 // maxDeliveries bounds what several events in one unit may make: while they are queued, no
 // other append is made. One event alone is bounded by the number of webhooks.
 const maxDeliveries = 100_000
 
-// stored returns the form in which the log keeps the event, and the event with its
-// data in there.
+// stored returns the form in which the log keeps the event, and the event with a copy of
+// its data, which is in there if it is in clear.
 func stored(event domain.EventTriggered) ([]byte, domain.EventTriggered) {
 	const around, recipient = 192, 90
-	data := event.AppendJSON(make([]byte, 0, len(event.EventData)+len(event.Source)+len(event.CorrelationID)+around+recipient*len(event.Recipients)))
+	size := len(event.EventData)
+	if len(event.Keys) > 0 {
+		size += size/3 + around // in base64
+	}
+	data := event.AppendJSON(make([]byte, 0, size+len(event.Source)+len(event.CorrelationID)+around+recipient*len(event.Recipients)))
+	if len(event.Keys) > 0 {
+		event.EventData = bytes.Clone(event.EventData)
+		return data, event
+	}
 	end := len(data) - 1 // event_data is the last field, before the brace
 	event.EventData = data[end-len(event.EventData) : end : end]
 	return data, event

@@ -38,6 +38,9 @@ func (c *Commands) dataOf(ctx context.Context, id domain.EventID) ([]byte, error
 	}
 	for _, e := range events {
 		if triggered, ok := e.Value.(domain.EventTriggered); ok {
+			if triggered.Erased {
+				return nil, domain.Conflict("the data of this event is erased: there is nothing to deliver")
+			}
 			return triggered.EventData, nil
 		}
 	}

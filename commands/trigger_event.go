@@ -143,7 +143,11 @@ func CheckData(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Ca
 func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent, key string, accepted []Accepted, refused error) error {
 	t := triggering{Commands: c, caller: caller, events: events, accepted: accepted}
 	if key != "" {
+		var err error
 		t.keyStream, t.bodyHash = domain.KeyStream(caller.Actor, key), hashOf(events)
+		if t.keyedHash, err = c.Directory.HashedText(ctx, t.bodyHash); err != nil {
+			return Failed("trigger", err)
+		}
 	}
 	if err := t.name(); err != nil {
 		return err
@@ -185,7 +189,8 @@ type triggering struct {
 	events    []NewEvent
 	accepted  []Accepted
 	keyStream string
-	bodyHash  string
+	bodyHash  string // as older versions keep it
+	keyedHash string // as the log keeps it
 }
 
 func (t *triggering) name() error {
@@ -224,7 +229,7 @@ func (t *triggering) unit() eventstore.Unit {
 		}
 	}
 	if t.keyStream != "" {
-		used := domain.IdempotencyKeyUsed{BodyHash: t.bodyHash, EventIDs: make([]domain.EventID, len(t.accepted))}
+		used := domain.IdempotencyKeyUsed{BodyHash: t.keyedHash, EventIDs: make([]domain.EventID, len(t.accepted))}
 		for i := range t.accepted {
 			used.EventIDs[i] = t.accepted[i].EventID
 		}
@@ -267,7 +272,7 @@ func (t *triggering) resolveKey(ctx context.Context, stream string) (bool, error
 	if err != nil || reserved == nil {
 		return false, err
 	}
-	if used.BodyHash != t.bodyHash || len(used.EventIDs) != len(t.accepted) {
+	if used.BodyHash != t.keyedHash && used.BodyHash != t.bodyHash || len(used.EventIDs) != len(t.accepted) {
 		return false, errOtherBody
 	}
 	for i, id := range used.EventIDs {
@@ -319,12 +324,12 @@ func (t *triggering) resolveIDs(ctx context.Context) error {
 	return nil
 }
 
-// sameEvent reports whether the contents are the same. A trace is the request's, not the
-// event's: a repetition has another one.
+// sameEvent reports whether the contents are the same; what is erased is taken for the same.
+// A trace is the request's, not the event's: a repetition has another one.
 func sameEvent(was, asked domain.EventTriggered) bool {
 	return was.EventType == asked.EventType && was.Source == asked.Source &&
 		was.CorrelationID == asked.CorrelationID && was.Imported == asked.Imported &&
-		was.OccurredAt.Equal(asked.OccurredAt.Truncate(time.Microsecond)) && bytes.Equal(was.EventData, asked.EventData)
+		was.OccurredAt.Equal(asked.OccurredAt.Truncate(time.Microsecond)) && (was.Erased || bytes.Equal(was.EventData, asked.EventData))
 }
 
 // hashOf is the same for the same request, and for no other: each part stands

@@ -28,6 +28,7 @@ type catalogEntry struct {
 	EN          string       `json:"en"`
 	Description descriptions `json:"description"`
 
+	Subject string          `json:"subject"`
 	Example json.RawMessage `json:"example"`
 	Schema  json.RawMessage `json:"schema"`
 	Enforce bool            `json:"enforce"`
@@ -57,7 +58,7 @@ func compact(raw json.RawMessage) json.RawMessage {
 
 // extends reports whether the entry only adds to a built-in type.
 func (e catalogEntry) extends() bool {
-	adds := e.Enforce || compact(e.Example) != nil || compact(e.Schema) != nil
+	adds := e.Enforce || e.Subject != "" || compact(e.Example) != nil || compact(e.Schema) != nil
 	return adds && e.RU == "" && e.EN == "" && e.Description == descriptions{}
 }
 
@@ -119,7 +120,8 @@ func readCatalog(data []byte) (entries []catalogEntry, err error) {
 // where only the type is required: the group is the part before the first dot, and a
 // description that is missing is that in the other language, else the type. The API's
 // {"description": {"ru", "en"}} is understood too, and a type alone may stand as a string.
-// An entry of one of the guide's types replaces its example, its schema or both; the guide's
+// Subject is where event_data names its patient, as MEDILAB_SUBJECT has it.
+// An entry of one of the guide's types replaces its example, its schema or its subject; the guide's
 // example goes if it does not fit the new schema.
 // A type that exists already, of a shape that is not `group.name`, or in the service's
 // own group `webhook` is refused, and so is any field not named here: a file with a slip
@@ -133,7 +135,8 @@ func ParseCatalog(data []byte) (Catalog, error) {
 		return Catalog{}, Invalid("types", fmt.Sprintf("must have at most %d entries", maxExtraTypes))
 	}
 
-	file := catalogFile{clinic: builtinTypes(), seen: map[EventType]bool{}, enforced: map[EventType]*eventschema.Schema{}}
+	file := catalogFile{clinic: builtinTypes(), seen: map[EventType]bool{}, enforced: map[EventType]*eventschema.Schema{},
+		subjects: map[EventType]SubjectPaths{}}
 	file.clinic = slices.Clone(file.clinic)
 	var refused []FieldError
 	for i, entry := range entries {
@@ -145,7 +148,7 @@ func ParseCatalog(data []byte) (Catalog, error) {
 		return Catalog{}, err
 	}
 	catalog := newCatalog(file.clinic)
-	catalog.enforced = file.enforced
+	catalog.enforced, catalog.subjects = file.enforced, file.subjects
 	return catalog, nil
 }
 
@@ -154,6 +157,7 @@ type catalogFile struct {
 	clinic   []EventTypeInfo // with the guide's
 	seen     map[EventType]bool
 	enforced map[EventType]*eventschema.Schema
+	subjects map[EventType]SubjectPaths
 }
 
 // add adds the type of an entry, or what the entry says of one of the guide's.
@@ -171,6 +175,9 @@ func (f *catalogFile) add(entry catalogEntry) []FieldError {
 		return []FieldError{{"group", "must be " + info.Type.Group() + ", the part of the type before the dot"}}
 	}
 	f.seen[info.Type] = true
+	if entry.Subject != "" {
+		f.subjects[info.Type] = ParseSubjectPaths(entry.Subject)
+	}
 	if at < 0 {
 		f.clinic = append(f.clinic, info)
 		return f.compile(&f.clinic[len(f.clinic)-1], true)

@@ -76,6 +76,8 @@ type Call struct {
 	// BodyHash is the SHA-256 of the body that was sent; records of older versions have none.
 	BodyHash []byte   `json:"body_sha256,omitempty"`
 	ReplayID ReplayID `json:"replay_id,omitzero"` // that asked for it; zero: none
+
+	Content // response_headers and response_body are, when they are sealed
 }
 
 // DeliverySucceeded ends a delivery well.
@@ -131,6 +133,8 @@ const (
 	CancelWebhookDeleted CancelReason = "webhook_deleted"
 	CancelRequested      CancelReason = "requested"
 	CancelReplay         CancelReason = "replay_cancelled"
+	CancelSubjectErased  CancelReason = "subject_erased"
+	CancelExpired        CancelReason = "payloads_expired"
 )
 
 // DeliveryRetryRequested asks for an attempt now, even after the end. The
@@ -164,6 +168,8 @@ type DeliveryOutcomeLate struct {
 type DeliveryTested struct {
 	Call
 	EventData json.RawMessage `json:"event_data"`
+	// SealedData is event_data encrypted, until it is opened.
+	SealedData []byte `json:"sealed_data,omitempty"`
 }
 
 func (DeliverySucceeded) ChangeType() string      { return "delivery.succeeded" }
@@ -177,6 +183,7 @@ func (DeliveryTested) ChangeType() string         { return "delivery.tested" }
 
 func (c DeliverySucceeded) AppendJSON(dst []byte) []byte {
 	f := form{out: dst}
+	c.seal()
 	c.form(&f)
 	return f.out
 }
@@ -190,6 +197,7 @@ func (c *DeliverySucceeded) form(f *form) {
 
 func (c DeliveryAttemptFailed) AppendJSON(dst []byte) []byte {
 	f := form{out: dst}
+	c.seal()
 	c.form(&f)
 	return f.out
 }
@@ -214,6 +222,10 @@ func (c DeliveryOutcomeLate) read(f *form) Change { (*DeliverySucceeded)(&c).for
 
 func (c DeliveryTested) AppendJSON(dst []byte) []byte {
 	f := form{out: dst}
+	if len(c.Keys) > 0 {
+		c.SealedData = c.Keys.Seal(c.EventData)
+	}
+	c.seal()
 	c.form(&f)
 	return f.out
 }
@@ -222,6 +234,11 @@ func (c DeliveryTested) read(f *form) Change { c.form(f); return c }
 
 func (c *DeliveryTested) form(f *form) {
 	c.Call.form(f)
+	if f.optional(`,"sealed_data":`, len(c.SealedData) > 0) {
+		f.bytes("", &c.SealedData)
+		f.letters("}")
+		return
+	}
 	f.data(`,"event_data":`, &c.EventData)
 }
 
@@ -240,6 +257,20 @@ func (c *Call) form(f *form) {
 	if f.optional(`,"status":`, c.Status != 0) {
 		number(f, "", &c.Status)
 	}
+	f.bytes(`,"sealed":`, &c.Sealed)
+	c.sayErased(f)
+	c.answer(f)
+	c.Truncated = f.optional(`,"response_truncated":true`, c.Truncated)
+	numberOrNone(f, `,"sequence":`, &c.Sequence)
+	c.Ordered = f.optional(`,"ordered":true`, c.Ordered)
+	f.bytes(`,"body_sha256":`, &c.BodyHash)
+	if f.optional(`,"replay_id":`, c.ReplayID != ReplayID{}) {
+		id(f, "", &c.ReplayID)
+	}
+}
+
+// answer is what of a call is content.
+func (c *Call) answer(f *form) {
 	if list(f, `,"response_headers":[`, &c.Header, len(c.Header) > 0) {
 		for i := 0; more(f, &c.Header, i); i++ {
 			text(f, "[", &c.Header[i].Name)
@@ -248,13 +279,6 @@ func (c *Call) form(f *form) {
 		}
 	}
 	f.bytes(`,"response_body":`, &c.Body)
-	c.Truncated = f.optional(`,"response_truncated":true`, c.Truncated)
-	numberOrNone(f, `,"sequence":`, &c.Sequence)
-	c.Ordered = f.optional(`,"ordered":true`, c.Ordered)
-	f.bytes(`,"body_sha256":`, &c.BodyHash)
-	if f.optional(`,"replay_id":`, c.ReplayID != ReplayID{}) {
-		id(f, "", &c.ReplayID)
-	}
 }
 
 var _ = register(DeliverySucceeded{}, DeliveryAttemptFailed{}, DeliveryInterrupted{}, DeliveryCancelled{}, DeliveryRetryRequested{}, DeliveryRetryCancelled{}, DeliveryOutcomeLate{}, DeliveryTested{})

@@ -28,6 +28,9 @@ type EventTriggered struct {
 	// decided as it was appended. Nil: an EventDispatched says it, if there are any.
 	Recipients []Recipient     `json:"recipients,omitzero"`
 	EventData  json.RawMessage `json:"event_data"` // the exact bytes as accepted
+
+	Content
+	SealedSize int `json:"size,omitempty"` // bytes of the event_data that is sealed
 }
 
 // Occurred returns when the event occurred; acceptedAt is the log's time of it.
@@ -80,7 +83,7 @@ func DispatchOf(id EventID, change any) (EventDispatched, bool) {
 		if c.Recipients == nil {
 			return EventDispatched{}, false
 		}
-		d := EventDispatched{EventID: id, EventType: c.EventType, Size: len(c.EventData), Deliveries: make([]Dispatch, len(c.Recipients))}
+		d := EventDispatched{EventID: id, EventType: c.EventType, Size: c.Size(), Deliveries: make([]Dispatch, len(c.Recipients))}
 		for i, r := range c.Recipients {
 			d.Deliveries[i] = Dispatch{DeliveryID: DeliveryOf(id, r.WebhookID), Recipient: r}
 		}
@@ -105,6 +108,7 @@ func (IdempotencyKeyUsed) ChangeType() string { return "idempotency_key.used" }
 // AppendJSON keeps event_data byte for byte, which encoding/json would not.
 func (c EventTriggered) AppendJSON(dst []byte) []byte {
 	f := form{out: dst}
+	c.seal()
 	c.form(&f)
 	return f.out
 }
@@ -129,6 +133,13 @@ func (c *EventTriggered) form(f *form) {
 			c.Recipients[i].form(f)
 		}
 	}
+	if f.optional(`,"size":`, len(c.Sealed) > 0) {
+		number(f, "", &c.SealedSize)
+		f.bytes(`,"sealed":`, &c.Sealed)
+		f.letters("}")
+		return
+	}
+	c.sayErased(f)
 	f.data(`,"event_data":`, &c.EventData)
 }
 

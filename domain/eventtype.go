@@ -85,6 +85,7 @@ type Catalog struct {
 	groups []string // of every type, the service's own last
 
 	enforced map[EventType]*eventschema.Schema
+	subjects map[EventType]SubjectPaths // of types that have their own
 }
 
 // BuiltinCatalog has the guide's types and nothing added.
@@ -111,6 +112,7 @@ func (c Catalog) With(types []EventType) Catalog {
 	}
 	with := newCatalog(all)
 	with.enforced = c.enforced
+	with.subjects = c.subjects
 	return with
 }
 
@@ -125,6 +127,15 @@ func (c Catalog) System() []EventTypeInfo { return slices.Clone(systemTypes()) }
 func (c Catalog) Find(t EventType) (EventTypeInfo, bool) {
 	info, ok := c.byType[t]
 	return info, ok
+}
+
+// SubjectPaths returns where events of type t name their subjects, by usual unless the
+// type says it.
+func (c Catalog) SubjectPaths(t EventType, usual SubjectPaths) SubjectPaths {
+	if own, ok := c.subjects[t]; ok {
+		return own
+	}
+	return usual
 }
 
 // Known reports whether a caller may trigger events of type t.

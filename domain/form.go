@@ -234,7 +234,10 @@ func more[T any](f *form, p *[]T, i int) bool {
 // data is the last field: its bytes are kept as they are.
 func (f *form) data(name string, p *json.RawMessage) {
 	if !f.reading {
-		f.out = append(append(append(f.out, name...), *p...), '}')
+		if f.out = append(f.out, name...); len(*p) == 0 {
+			f.out = append(f.out, "null"...) // erased
+		}
+		f.out = append(append(f.out, *p...), '}')
 		return
 	}
 	f.letters(name)

@@ -53,6 +53,12 @@ func failedCall() Call {
 	return call
 }
 
+func sealedCall() Call {
+	call := goldenCall()
+	call.Header, call.Body, call.Sealed = nil, nil, []byte("sealed")
+	return call
+}
+
 // goldenChanges has every event of the log with every field set. The files in
 // testdata/golden are what the log of a running clinic may hold: a file is only
 // ever added, and what is in one must decode for ever. NAME.former.json is how it
@@ -126,6 +132,10 @@ var goldenChanges = []Change{
 	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{EventID: goldenEvent, DeliveryID: goldenDelivery}}},
 	DeliveryJoinedBatch{EventID: goldenEvent, WebhookID: goldenWebhook, BatchID: BatchOf(goldenDelivery)},
 	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},
+	DeliveryTested{Call: sealedCall(), SealedData: []byte("sealed")},
+	SubjectErased{Reason: "The patient asked for it"},
+	SubjectErased{Reason: "The patient asked for it", ErasedAt: goldenTime},
+	PayloadsExpired{Until: goldenTime},
 	ReplayRequested{ID: goldenReplay, WebhookID: goldenWebhook, From: goldenTime, To: goldenTime.Add(time.Hour), EventTypes: []string{"patient.*"}, OnlyFailed: true, Matched: 2, WebhookVersion: 3},
 	ReplayQueued{Deliveries: []DeliveryID{goldenDelivery}},
 	ReplayRequested{ID: goldenReplay, Kind: KindRetry, EventTypes: []string{"patient.*"}, ResponseStatus: "5xx", Rate: 2.5},
@@ -167,6 +177,8 @@ var goldenChanges = []Change{
 	WebhookChanged{Auth: &Auth{}},
 	WebhookChanged{Auth: &Auth{Type: AuthCertificate, Certificate: "c2VhbGVk", PrivateKey: "c2VhbGVkIHRvbw=="}},
 	WebhookResealed{Headers: []SealedHeader{}, Auth: &Auth{Type: AuthOAuth2, TokenURL: "https://login.example/token", ClientID: "crm", ClientSecret: "c2VhbGVk"}},
+	EventTriggered{EventType: "patient.created", Recipients: []Recipient{}, SealedSize: 48, Content: Content{Sealed: []byte("sealed")}},
+	DeliverySucceeded{Call: sealedCall()},
 }
 
 func orderedCall() Call {

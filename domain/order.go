@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"github.com/medilab/webhooks/domain/filter"
@@ -66,6 +67,16 @@ func lineAt(doc *filter.Doc, path string) Line {
 		return NoLine
 	}
 	return Line(key>>(64-lineBits)) | 1<<lineBits // neither NoLine nor wholeLine
+}
+
+// Hashed returns the line under a hash with a secret, as the log keeps it: it is not told by
+// a guess of the key.
+func (l Line) Hashed(hash func([]byte) []byte) Line {
+	if l <= wholeLine {
+		return l
+	}
+	key := binary.BigEndian.Uint64(hash(binary.BigEndian.AppendUint64([]byte("line"), uint64(l))))
+	return Line(key>>(64-lineBits)) | 1<<lineBits
 }
 
 // inLines returns the recipients with the lines that values decide. Each path is looked up

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/domain/strictjson"
 )
 
@@ -85,8 +86,9 @@ type BatchEvent struct {
 	Source        string
 	OccurredAt    time.Time
 
-	Sequence    int64  // 0: none
-	Traceparent string // empty: none
+	Sequence    int64         // 0: none
+	Traceparent string        // empty: none
+	Keys        envelope.Keys // of EventData; see Content
 }
 
 // BatchPayload is all that the body and headers of one attempt at a batch tell.

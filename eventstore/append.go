@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -106,6 +105,8 @@ func (a *appender) send(batch []*pending, demanded Position, generation int64, k
 		queue(&q, statements)
 		announce = append(announce, keys...)
 	}
+	keys := unstoredKeys(batch, generation)
+	queue(&q, storeKeys(keys))
 	for _, p := range batch {
 		queue(&q, p.unit.With)
 	}
@@ -119,6 +120,9 @@ func (a *appender) send(batch []*pending, demanded Position, generation int64, k
 		return err
 	}
 	failpoint.Pass(failpoint.AfterCommit)
+	for _, key := range keys {
+		key.stored.Store(1 + generation)
+	}
 	a.log.clock.Observe(end.RecordedAt, sent)
 	for i := range events {
 		events[i].Position = base + Position(i) + 1
@@ -139,7 +143,7 @@ func (a *appender) send(batch []*pending, demanded Position, generation int64, k
 // configuration, or 0.
 func lastConfiguring(events []Event) int64 {
 	for i := range slices.Backward(events) {
-		if strings.HasPrefix(events[i].Stream, configurationStreams) {
+		if configures(events[i].Stream) {
 			return int64(i + 1)
 		}
 	}

@@ -36,43 +36,43 @@ func (l *Log) ComputePages(ctx context.Context, after Position, filter Filter, y
 	return <-read
 }
 
-// readAhead sends the events in pages. A page is kept small, so that a turn never waits for
-// the database: there are two of them at most.
+// readAhead sends the events in pages. They are small, as two are held at most.
 func (l *Log) readAhead(ctx context.Context, after Position, filter Filter, pages chan<- []Event) error {
-	const rows, enough = 2000, 1 << 20
-	var page []Event
-	bytes := 0
-	send := func() error {
+	const rows = 2000
+	return l.eachPage(ctx, withoutMetadata, after, filter, rows, func(page []Event) error {
 		select {
 		case pages <- page:
+			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		page, bytes = make([]Event, 0, len(page)), 0
-		return nil
-	}
-	err := l.each(ctx, withoutMetadata, after, filter, rows, func(e Event) error {
-		page, bytes = append(page, e), bytes+len(e.Data)
-		if len(page) < rows && bytes < enough {
-			return nil
-		}
-		return send()
 	})
-	if err != nil || len(page) == 0 {
-		return err
-	}
-	return send()
 }
 
+// compute decodes and opens a page, and yields its events. It holds no turn while it may
+// wait for the database.
 func (l *Log) compute(ctx context.Context, page []Event, yield func(Event) error) error {
+	err := l.inTurns(ctx, page, func(e *Event) error {
+		l.config.Codec.decode(e)
+		return nil
+	})
+	if err == nil {
+		err = l.openDecoded(ctx, page)
+	}
+	if err != nil {
+		return err
+	}
+	return l.inTurns(ctx, page, func(e *Event) error { return yield(*e) })
+}
+
+func (l *Log) inTurns(ctx context.Context, page []Event, do func(*Event) error) error {
 	task := l.Limiter.Task()
 	defer task.End()
 	for i := range page {
 		if err := task.Spend(ctx, cpulimit.Expensive); err != nil {
 			return err
 		}
-		l.config.Codec.decode(&page[i])
-		if err := yield(page[i]); err != nil {
+		if err := do(&page[i]); err != nil {
 			return err
 		}
 	}

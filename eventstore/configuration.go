@@ -10,7 +10,7 @@ import (
 
 // Configuration is what a reading of the configuration returns.
 type Configuration struct {
-	Events  []Event  // of webhooks' and tokens' streams, in order
+	Events  []Event  // of webhooks', tokens' and subjects' streams, in order
 	Head    Position // up to which these are all
 	Current Position // the last event of a webhook's stream; see Unit.Configuration
 	// Generation is the log's; what was read in another may be gone.
@@ -18,7 +18,7 @@ type Configuration struct {
 }
 
 const configurationSQL = `SELECT ` + eventColumns + ` FROM medilab.events
-	WHERE position > $1 AND position <= $2 AND (stream LIKE 'webhook-%' OR stream LIKE 'token-%') ORDER BY position`
+	WHERE position > $1 AND position <= $2 AND (stream LIKE 'webhook-%' OR stream LIKE 'token-%' OR stream LIKE 'subject-%') ORDER BY position`
 
 // ReadConfiguration reads the configuration's events after the position, which was reached
 // in the generation, all as of one moment. In a new generation it reads all of them.

@@ -67,24 +67,29 @@ type Unit struct {
 	// Generation, when set, is the log's generation in which the unit was decided: when
 	// it is over, the append returns ErrTailLost.
 	Generation int64
+	// Keys encrypt events of the unit. The append stores those that are new.
+	Keys []*DataKey
 	// Rows is about how many rows the inline projections write for the unit beside its
 	// events: they bound a batch.
 	Rows int
 }
 
-// configurationStreams is the prefix of the streams that are the configuration:
-// log_head keeps the position of the last event of any of them.
-const configurationStreams = "webhook-"
+// configures reports whether the stream is part of the configuration: log_head keeps the
+// position of the last event of any of them. What destroys keys is, so that nothing is
+// encrypted with a key that is gone.
+func configures(stream string) bool {
+	return strings.HasPrefix(stream, "webhook-") || strings.HasPrefix(stream, "subject-")
+}
 
 // IsConfiguration reports whether the stream is one of those that every process folds
-// as the configuration: a webhook's or a token's.
+// as the configuration: a webhook's, a token's or a subject's.
 func IsConfiguration(stream string) bool {
-	return strings.HasPrefix(stream, configurationStreams) || strings.HasPrefix(stream, "token-")
+	return configures(stream) || strings.HasPrefix(stream, "token-")
 }
 
 // configures reports whether the unit changes the configuration.
 func (u *Unit) configures() bool {
-	return slices.ContainsFunc(u.Writes, func(w Write) bool { return strings.HasPrefix(w.Stream, configurationStreams) })
+	return slices.ContainsFunc(u.Writes, func(w Write) bool { return configures(w.Stream) })
 }
 
 // Appended says where and when a unit was recorded.

@@ -27,6 +27,7 @@ type Observer func(batch []Event)
 type Config struct {
 	Pool      *pgxpool.Pool
 	Codec     Codec
+	Envelope  Envelope
 	Inline    []Inline
 	Observers []Observer
 	Logger    *slog.Logger

@@ -92,11 +92,13 @@ func (l *Log) GetMany(ctx context.Context, positions []Position) ([]Event, error
 // large. No events: that was the head.
 func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, error) {
 	if events := l.tail.after(after, limit); events != nil {
-		return events, nil
+		return events, l.openDecoded(ctx, events) // what is erased since is not shown
 	}
 	events, err := readPage(ctx, l.pool, after, math.MaxInt64, limit)
-	l.decode(events)
-	return events, err
+	if err != nil {
+		return nil, err
+	}
+	return events, l.open(ctx, events)
 }
 
 // readPage reads up to limit events between the positions, undecoded: as many as fit, at
@@ -113,19 +115,22 @@ func readPage(ctx context.Context, db interface {
 
 func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
 	events, err := collect(l.pool.Query(ctx, sql, args...))
-	if err != nil || !cpulimit.HasCaller(ctx) {
-		l.decode(events)
-		return events, err
+	if err != nil {
+		return nil, err
+	}
+	if !cpulimit.HasCaller(ctx) {
+		return events, l.open(ctx, events)
 	}
 	task := l.Limiter.Task()
-	defer task.End()
 	for i := range events {
 		if err := task.Spend(ctx, len(events[i].Data)); err != nil {
+			task.End()
 			return nil, err
 		}
 		l.config.Codec.decode(&events[i])
 	}
-	return events, nil
+	task.End() // what follows may wait for the database
+	return events, l.openDecoded(ctx, events)
 }
 
 func (l *Log) decode(events []Event) {
@@ -181,9 +186,9 @@ type Filter struct {
 	Metadata []string
 }
 
-// query reads a page. Streams are few and go by their unique index, all else by
+// query reads a page of up to so many rows, fewer once they have enough bytes. Streams are few and go by their unique index, all else by
 // position; so does a time, which is found in the log by its positions.
-func (f Filter) query(columns string, after, head Position, limit int) (string, []any) {
+func (f Filter) query(columns string, after, head Position, limit, enough int) (string, []any) {
 	var where strings.Builder
 	args := []any{after, head}
 	and := func(condition string, arg any) {
@@ -213,37 +218,45 @@ func (f Filter) query(columns string, after, head Position, limit int) (string, 
 	if !f.To.IsZero() {
 		and("position <= medilab.position_before($%d)", f.To)
 	}
-	args = append(args, limit)
-	return fmt.Sprintf(`SELECT %s FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d`,
-		columns, where.String(), len(args)), args
+	args = append(args, limit, enough)
+	return fmt.Sprintf(`SELECT %s FROM (
+			SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before FROM (
+				SELECT * FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d) AS page
+		) AS sized WHERE before < $%d ORDER BY position`, columns, where.String(), len(args)-1, len(args)), args
 }
 
 // Each calls yield for every event after the position that the filter lets
 // through, in order, in constant memory, until the head that it found at its start.
 func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
-	const page = 500 // rows, streamed: a slow yield keeps a snapshot for a page at most
-	return l.each(ctx, eventColumns, after, filter, page, func(e Event) error {
-		l.config.Codec.decode(&e)
-		return yield(e)
+	const rows = 500
+	return l.eachPage(ctx, eventColumns, after, filter, rows, func(page []Event) error {
+		if err := l.open(ctx, page); err != nil {
+			return err
+		}
+		for i := range page {
+			if err := yield(page[i]); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
-// each is Each without decoding. It reads so many rows at once.
-func (l *Log) each(ctx context.Context, columns string, after Position, filter Filter, page int, yield func(Event) error) error {
+// eachPage yields what Each does in pages of up to so many rows, undecoded.
+func (l *Log) eachPage(ctx context.Context, columns string, after Position, filter Filter, rows int, yield func(page []Event) error) error {
 	head, err := l.Head(ctx)
 	if err != nil {
 		return err
 	}
-	for n := page; n == page && after < head; {
-		sql, args := filter.query(columns, after, head, page)
-		rows, err := l.pool.Query(ctx, sql, args...)
-		n = 0
-		err = stream(rows, err, func(e Event) error {
-			after = e.Position
-			n++
-			return yield(e)
-		})
-		if err != nil {
+	const enough = 1 << 20
+	for more := true; more && after < head; {
+		sql, args := filter.query(columns, after, head, rows, enough)
+		page, err := collect(l.pool.Query(ctx, sql, args...))
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		after, more = page[len(page)-1].Position, len(page) == rows || bytesOf(page) >= enough
+		if err := yield(page); err != nil {
 			return err
 		}
 	}
@@ -303,6 +316,9 @@ func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan
 		}
 		after = page[len(page)-1].Position
 		l.decodeAll(page)
+		if err := l.openDecoded(ctx, page); err != nil {
+			return err
+		}
 		select {
 		case pages <- page:
 		case <-ctx.Done():

@@ -182,7 +182,6 @@ func (v *verifier) batch(ctx context.Context, s seal) error {
 		v.page = v.page[1:]
 		hashEvent(v.digest, &e)
 		sameTime = sameTime && e.RecordedAt.Equal(s.recordedAt)
-		v.log.config.Codec.decode(&e)
 		if e.Err != nil {
 			v.damage(FlawUndecoded, e.Position, e.Stream, "the event does not decode: %v", e.Err)
 		}
@@ -236,6 +235,9 @@ func (v *verifier) event(ctx context.Context, at Position) (Event, bool, error) 
 func (v *verifier) readPage(ctx context.Context, after Position) (err error) {
 	const most = 2000
 	if v.page, err = readPage(ctx, v.db, after, v.head, most); err != nil {
+		return err
+	}
+	if err := v.log.open(ctx, v.page); err != nil {
 		return err
 	}
 	v.read = v.head

@@ -31,9 +31,13 @@ func (s *Server) auditOperations() []operation {
 
 func (s *Server) listAccess(x *request, r *http.Request) error {
 	f := projections.AccessFilter{
-		Subject: accessSubject.of(x), Event: auditEvent.of(x), Actor: auditActor.of(x), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+		Event: auditEvent.of(x), Actor: auditActor.of(x), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
 	}
-	if f.Subject != "" {
+	if id := accessSubject.of(x); id != "" {
+		var err error
+		if f.Subject, err = s.subject(r.Context(), id); err != nil {
+			return err
+		}
 		release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 		if err != nil {
 			return err
@@ -82,32 +86,46 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 		return err
 	}
 	defer release()
-	x.Header().Set("Content-Type", "application/x-ndjson")
-	control := http.NewResponseController(x)
-	out := bufio.NewWriterSize(x, 32<<10)
-	flushed := time.Now()
+	out := newLineWriter(x)
 	var line []byte
 	asked := askedFor(r)
 	err = s.queries.Audit(r.Context(), f, func(e projections.Entry) error {
 		if line, err = x.payloads.entry(&e, e.AppendLine(line[:0]), asked); err != nil {
 			return err
 		}
-		if out.Available() <= len(line) || time.Since(flushed) > auditFlush {
-			if err := out.Flush(); err != nil {
-				return err
-			}
-			if err := control.Flush(); err != nil {
-				return err
-			}
-			flushed = time.Now()
-		}
-		if _, err := out.Write(line); err != nil {
-			return err
-		}
-		return out.WriteByte('\n')
+		return out.write(line)
 	})
 	if err != nil {
 		return err
 	}
-	return out.Flush()
+	return out.out.Flush()
+}
+
+// lineWriter streams lines of JSON. None waits longer than auditFlush for the next.
+type lineWriter struct {
+	out     *bufio.Writer
+	control *http.ResponseController
+	flushed time.Time
+}
+
+func newLineWriter(x *request) *lineWriter {
+	const size = 32 << 10
+	x.Header().Set("Content-Type", "application/x-ndjson")
+	return &lineWriter{bufio.NewWriterSize(x, size), http.NewResponseController(x), time.Now()}
+}
+
+func (w *lineWriter) write(line []byte) error {
+	if w.out.Available() <= len(line) || time.Since(w.flushed) > auditFlush {
+		if err := w.out.Flush(); err != nil {
+			return err
+		}
+		if err := w.control.Flush(); err != nil {
+			return err
+		}
+		w.flushed = time.Now()
+	}
+	if _, err := w.out.Write(line); err != nil {
+		return err
+	}
+	return w.out.WriteByte('\n')
 }

@@ -117,14 +117,14 @@ func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id d
 	for _, h := range call.Record.Header {
 		v.ResponseHeaders[h.Name] = joined(v.ResponseHeaders[h.Name], h.Value)
 	}
-	if call.Record.Status != 0 {
+	if call.Record.Status != 0 && !call.IsGone() {
 		text, more := commands.AnswerText(call.Record.Header, call.Record.Body)
 		v.ResponseBody, v.ResponseTruncated = &text, v.ResponseTruncated || more
 		if text != string(call.Record.Body) {
 			v.ResponseBytes = call.Record.Body
 		}
 	}
-	if call.Record.StartedAt.IsZero() || !call.Record.Outcome.WasSent() {
+	if call.IsGone() || call.Record.StartedAt.IsZero() || !call.Record.Outcome.WasSent() {
 		return v, nil // a crash cut it off, so it is unknown when it was made; or it was not
 	}
 	return v, s.addSent(ctx, &v)
@@ -158,6 +158,9 @@ func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
 		}
 		if err != nil {
 			return err
+		}
+		if v.Gone = event.Gone; event.IsGone() {
+			return nil // of a call that is in clear
 		}
 		attempt.OccurredAt = event.OccurredAt
 		attempt.Event = domain.EventTriggered{EventType: event.Type, Source: event.Source, EventData: event.Data}

@@ -61,12 +61,30 @@ func appendEvent(dst []byte, e projections.Event) []byte {
 	} else {
 		dst = append(append(append(dst, '"'), e.ClientEventID.String()...), '"')
 	}
-	dst = append(append(dst, `,"event_data":`...), e.Data...)
+	dst = appendData(append(dst, `,"event_data":`...), e)
 	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
 	dst = appendMoment(append(dst, `,"occurred_at":`...), e.OccurredAt)
 	dst = appendOrNull(append(dst, `,"traceparent":`...), e.Traceparent)
 	dst = strconv.AppendBool(append(dst, `,"deliver":`...), e.Deliver)
-	return append(strconv.AppendInt(append(dst, `,"position":`...), int64(e.Position), 10), '}')
+	dst = strconv.AppendInt(append(dst, `,"position":`...), int64(e.Position), 10)
+	return append(appendGone(dst, e.Gone), '}')
+}
+
+func appendData(dst []byte, e projections.Event) []byte {
+	if e.IsGone() {
+		return append(dst, "null"...)
+	}
+	return append(dst, e.Data...)
+}
+
+func appendGone(dst []byte, g projections.Gone) []byte {
+	switch {
+	case g.Erased:
+		return append(dst, `,"erased":true`...)
+	case g.Expired:
+		return append(dst, `,"expired":true`...)
+	}
+	return dst
 }
 
 func appendOrNull(dst []byte, text *string) []byte {
@@ -115,7 +133,8 @@ type explanationHead struct {
 	EventID   domain.EventID `json:"event_id"`
 	EventType string         `json:"event_type"`
 	// When it was emitted, however late it was accepted.
-	OccurredAt moment `json:"occurred_at"`
+	OccurredAt       moment `json:"occurred_at"`
+	projections.Gone        // then filters cannot be asked any more
 }
 
 // verdictView is what became of an event for one webhook.
@@ -158,7 +177,7 @@ func (s *Server) explainEvent(x *request, r *http.Request) error {
 	if err := s.addWaitingBehind(r.Context(), shown); err != nil {
 		return err
 	}
-	l := x.list(r.Context(), encode(explanationHead{event.ID, event.Type, moment(event.OccurredAt)}))
+	l := x.list(r.Context(), encode(explanationHead{event.ID, event.Type, moment(event.OccurredAt), event.Gone}))
 	defer l.task.End()
 	for _, e := range page.Items {
 		const usual = 250

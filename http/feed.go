@@ -39,9 +39,10 @@ type feedItemView struct {
 	Sequence   int64            `json:"sequence"`
 	EventID    domain.EventID   `json:"event_id"`
 	EventType  string           `json:"event_type"`
-	EventData  json.RawMessage  `json:"event_data" schema:"object"` // byte for byte as it was accepted
+	EventData  json.RawMessage  `json:"event_data" schema:"object,null"` // byte for byte as it was accepted
 	OccurredAt moment           `json:"occurred_at"`
 	Delivery   feedDeliveryView `json:"delivery"`
+	projections.Gone
 }
 
 type feedDeliveryView struct {
@@ -67,7 +68,9 @@ func (s *Server) listFeed(x *request, r *http.Request, w domain.Webhook) error {
 		if i > 0 {
 			body = append(body, ',')
 		}
-		item.Event.Data = fields.Of(item.Event.Data)
+		if !item.Event.IsGone() {
+			item.Event.Data = fields.Of(item.Event.Data)
+		}
 		body = appendFeedItem(body, item)
 	}
 	next, _ := page.NextCursor.MarshalJSON() // it cannot fail
@@ -79,11 +82,11 @@ func appendFeedItem(dst []byte, item projections.FeedItem) []byte {
 	dst = strconv.AppendInt(append(dst, `{"sequence":`...), item.Number, 10)
 	dst = strictjson.AppendString(append(dst, `,"event_id":`...), item.Event.ID.String())
 	dst = strictjson.AppendString(append(dst, `,"event_type":`...), item.Event.Type)
-	dst = append(append(dst, `,"event_data":`...), item.Event.Data...)
+	dst = appendData(append(dst, `,"event_data":`...), item.Event)
 	dst = appendMoment(append(dst, `,"occurred_at":`...), item.Event.OccurredAt)
 	dst = strictjson.AppendString(append(dst, `,"delivery":{"delivery_id":`...), item.Delivery.ID.String())
 	dst = strictjson.AppendString(append(dst, `,"state":`...), string(item.Delivery.State))
-	return append(dst, "}}"...)
+	return append(appendGone(append(dst, '}'), item.Event.Gone), '}')
 }
 
 // addWaitingBehind adds what pending deliveries wait behind. One that goes in a batch waits as

@@ -38,11 +38,12 @@ func text(*describer) schema { return schema{"type": "string"} }
 
 // special are the types whose JSON is not that of their kind.
 var special = map[reflect.Type]schema{
-	reflect.TypeFor[moment]():             {"type": []string{"string", "null"}, "format": "date-time"},
-	reflect.TypeFor[time.Time]():          {"type": "string", "format": "date-time"},
-	reflect.TypeFor[json.RawMessage]():    {}, // any value
-	reflect.TypeFor[[]byte]():             {"type": "string", "contentEncoding": "base64"},
-	reflect.TypeFor[projections.Cursor](): {"type": []string{"string", "null"}},
+	reflect.TypeFor[projections.Acknowledgement](): {"anyOf": []schema{{"type": "boolean"}, {"type": "string", "enum": []string{"unknown"}}}},
+	reflect.TypeFor[moment]():                      {"type": []string{"string", "null"}, "format": "date-time"},
+	reflect.TypeFor[time.Time]():                   {"type": "string", "format": "date-time"},
+	reflect.TypeFor[json.RawMessage]():             {}, // any value
+	reflect.TypeFor[[]byte]():                      {"type": "string", "contentEncoding": "base64"},
+	reflect.TypeFor[projections.Cursor]():          {"type": []string{"string", "null"}},
 
 	reflect.TypeFor[domain.Auth](): auth.schema(),
 

@@ -83,7 +83,7 @@ func NewServer(config Config) *Server {
 	s := newServer(config)
 	s.add(apiRoot, tagEvents, s.eventOperations(), s.eventQueryOperations(), s.parkedOperations())
 	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations(), s.feedOperations())
-	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations(), s.streamOperations())
+	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations(), s.streamOperations(), s.subjectOperations())
 	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.applyOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
 	s.add(apiRoot, tagServer, s.descriptionOperations())
 	s.add("", tagServer, s.healthOperations())
@@ -222,7 +222,7 @@ func (s *Server) finish(x *request, r *http.Request) {
 		if problem == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 			panic(problem)
 		}
-		s.logger.Error("panic", "path", r.URL.Path, "request_id", x.caller.RequestID, "panic", problem, "stack", string(debug.Stack()))
+		s.logger.Error("panic", "path", loggedPath(x, r), "request_id", x.caller.RequestID, "panic", problem, "stack", string(debug.Stack()))
 		if x.status != 0 {
 			panic(http.ErrAbortHandler) // half an answer is out: cut it off visibly
 		}
@@ -240,6 +240,14 @@ func (s *Server) finish(x *request, r *http.Request) {
 	}
 }
 
+// loggedPath returns the path as it may be logged: it may name a patient.
+func loggedPath(x *request, r *http.Request) string {
+	if x.operation != nil && strings.Contains(x.operation.path, "{subject}") || strings.HasPrefix(r.URL.Path, apiRoot+"/subjects/") {
+		return apiRoot + "/subjects/..."
+	}
+	return r.URL.Path
+}
+
 // log writes one wide line a request, without the query, which may hold personal data.
 // Accepted events, which come by the ten thousand a second, and probes are for debugging.
 func (s *Server) log(x *request, r *http.Request, took time.Duration) {
@@ -254,7 +262,7 @@ func (s *Server) log(x *request, r *http.Request, took time.Duration) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", x.status),
+		slog.String("method", r.Method), slog.String("path", loggedPath(x, r)), slog.Int("status", x.status),
 		slog.Float64("took_ms", float64(took.Microseconds())/1000), slog.Int64("bytes", x.written), slog.String("actor", x.caller.Actor),
 		slog.String("remote", r.RemoteAddr), slog.String("request_id", x.caller.RequestID),
 	}

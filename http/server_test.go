@@ -82,6 +82,19 @@ var described sync.Map
 
 func newService(t testing.TB) *service { t.Helper(); return newServiceOn(t, testdb.New(t)) }
 
+var keysets sync.Map // by database
+
+// keysetOf returns the keyset of the database's processes.
+func keysetOf(t testing.TB, database string) *vault.Vault {
+	t.Helper()
+	keyset, err := vault.Ephemeral()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := keysets.LoadOrStore(database, keyset)
+	return first.(*vault.Vault)
+}
+
 // newServiceOn is another process on the same database.
 func newServiceOn(t testing.TB, database string) *service {
 	t.Helper()
@@ -95,18 +108,17 @@ func newServiceOn(t testing.TB, database string) *service {
 	}
 	t.Cleanup(pool.Close)
 	directory, deliveries := commands.NewDirectory(logger), saga.New(16)
+	keys := keysetOf(t, database)
+	paths := func(domain.EventType) domain.SubjectPaths { return domain.ParseSubjectPaths("patient_id") }
+	directory.Keys = vault.NewKeyring(vault.KeyringConfig{Pool: pool, Paths: paths, Upgrade: saga.HashLines, Open: func(context.Context) (*vault.Vault, error) { return keys, nil }})
 	log := eventstore.Open(eventstore.Config{
-		Pool: pool, Logger: logger,
+		Pool: pool, Logger: logger, Envelope: directory.Keys,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    []eventstore.Inline{saga.Queue{Saga: deliveries}},
 		Observers: []eventstore.Observer{directory.Observe, deliveries.Observe},
 	})
 	t.Cleanup(log.Close)
 	if err := directory.Open(t.Context(), log); err != nil {
-		t.Fatal(err)
-	}
-	keys, err := vault.Ephemeral()
-	if err != nil {
 		t.Fatal(err)
 	}
 	targets, err := sender.ParseTargets("loopback")
@@ -120,8 +132,8 @@ func newServiceOn(t testing.TB, database string) *service {
 	t.Cleanup(client.Close)
 	queries := projections.New(pool, log, logger)
 	s := &service{t: t, token: adminToken, log: log, pool: pool, saga: deliveries, queries: queries, commands: &commands.Commands{
-		Queue: saga.Queue{Pool: pool},
-		Log:   log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
+		Queue: saga.Queue{Pool: pool}, Subjects: queries,
+		Log: log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
 		Attempter: &commands.Attempter{Sender: outgoing{client}, WithCertificate: outgoing{client}.WithCertificate, Decrypter: keys, Clock: log.Clock()},
 		Failed:    queries,
 	}}

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,7 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/domain/filter"
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -47,7 +46,7 @@ type Access struct {
 
 // AccessFilter says which readings to list.
 type AccessFilter struct {
-	Subject  string         // what an event has at one of the Subjects; "" is any
+	Subject  *Subject       // nil is any
 	Event    domain.EventID // zero is any
 	Actor    string         // as the log has it, or the id or name of a token; "" is any
 	From, To time.Time      // at or after, before; zero is any
@@ -69,7 +68,7 @@ func (p *Projections) Accesses(ctx context.Context, f AccessFilter) (page Page[A
 		return page, err
 	}
 	step := f.Limit
-	if f.Subject != "" || f.Actor != "" || f.Event != (domain.EventID{}) {
+	if f.Subject != nil || f.Actor != "" || f.Event != (domain.EventID{}) {
 		step = maxAccessStep
 	}
 	wanted, err := p.wanted(ctx, f)
@@ -130,18 +129,18 @@ func (p *Projections) wanted(ctx context.Context, f AccessFilter) (func(context.
 			event = &first[0]
 		}
 	}
-	subject, err := p.newSubject(f.Subject)
+	subject := subject{p, f.Subject, map[string]bool{}}
 	return func(ctx context.Context, a Access) (bool, error) {
 		switch {
 		case f.Actor != "" && !isActor(a.Actor, f.Actor):
 			return false, nil
 		case f.Event != (domain.EventID{}) && !slices.Contains(a.IDs, f.Event.String()) && !a.replayed(event):
 			return false, nil
-		case f.Subject == "":
+		case f.Subject == nil:
 			return true, nil
 		}
 		return subject.read(ctx, a)
-	}, err
+	}, nil
 }
 
 const (
@@ -163,6 +162,9 @@ func (a Access) replayed(e *eventstore.Event) bool {
 	if e.Position > a.Position && (a.What != StreamReading || e.RecordedAt.After(a.At.Add(StreamRecord))) {
 		return false
 	}
+	if a.Asked["subject"] != "" {
+		return slices.ContainsFunc(domain.SubjectsOf(e.Value), a.exported)
+	}
 	if named := a.Asked["event"]; named != "" {
 		id, err := uuid.Parse(named)
 		return err == nil && domain.EventID(id).Stream() == e.Stream
@@ -171,29 +173,23 @@ func (a Access) replayed(e *eventstore.Event) bool {
 	return !ok || e.RecordedAt.Before(before)
 }
 
+// exported reports whether the reading was an export of the subject.
+func (a Access) exported(owner envelope.Owner) bool {
+	return a.Asked["subject"] == uuid.UUID(owner).String()
+}
+
+// Subject is a person whom events tell of.
+type Subject struct {
+	Owner envelope.Owner // of the keys of what tells of them
+	// Tells reports whether an event that is in clear, as of an older version, does.
+	Tells func(eventType domain.EventType, data []byte) bool
+}
+
 // subject finds the readings of what is about somebody.
 type subject struct {
 	projections *Projections
-	matcher     domain.Matcher
-	about       map[string]bool // what is known of ids
-}
-
-// newSubject prepares to look for a subject: the text or number at one of the Subjects.
-func (p *Projections) newSubject(name string) (*subject, error) {
-	values := []any{name}
-	if _, err := strconv.ParseFloat(name, 64); err == nil && json.Valid([]byte(name)) {
-		values = append(values, json.Number(name))
-	}
-	alternatives := make([]map[string]any, len(p.Subjects))
-	for i, path := range p.Subjects {
-		alternatives[i] = map[string]any{path: values}
-	}
-	filters, err := json.Marshal(map[string]any{"$or": alternatives})
-	if err != nil {
-		return nil, err
-	}
-	matcher, err := domain.NewMatcher([]string{"*"}, filters)
-	return &subject{p, matcher, map[string]bool{}}, err
+	*Subject
+	about map[string]bool // what is known of ids
 }
 
 // read reports whether the reading showed something about the subject. A replay of more than
@@ -202,6 +198,9 @@ func (s *subject) read(ctx context.Context, a Access) (bool, error) {
 	ids := a.IDs
 	if a.Asked != nil {
 		named := a.Asked["event"]
+		if a.Asked["subject"] != "" {
+			return a.exported(s.Owner), nil
+		}
 		if named == "" {
 			return true, nil
 		}
@@ -245,15 +244,15 @@ func (s *subject) learn(ctx context.Context, ids []string) error {
 		_, id, err := domain.ParseStream(e.Stream)
 		switch change := e.Value.(type) {
 		case domain.EventTriggered:
-			s.about[id.String()] = err == nil && s.matches(change.EventType, change.EventData)
+			s.about[id.String()] = err == nil && s.matches(change, change.EventType, change.EventData)
 		case domain.DeliveryTested:
 			call := domain.CallAt(domain.DeliveryID(id), int64(e.Position))
-			s.about[call.String()] = err == nil && s.matches(change.EventType, change.EventData)
+			s.about[call.String()] = err == nil && s.matches(change, change.EventType, change.EventData)
 		}
 	}
 	return nil
 }
 
-func (s *subject) matches(eventType string, data json.RawMessage) bool {
-	return s.matcher.Match(domain.EventType(eventType), filter.Parse(data))
+func (s *subject) matches(change domain.Change, eventType string, data []byte) bool {
+	return slices.Contains(domain.SubjectsOf(change), s.Owner) || len(data) > 0 && s.Tells(domain.EventType(eventType), data)
 }

@@ -57,6 +57,9 @@ func (p *Projections) Audit(ctx context.Context, f AuditFilter, yield func(Entry
 		if !f.concerns(&e) {
 			return nil
 		}
+		if content, ok := e.Value.(domain.Enveloped); ok && content.IsOpened() {
+			e.Data = domain.AppendClear(nil, content)
+		}
 		return yield(e)
 	})
 }

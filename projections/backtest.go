@@ -121,7 +121,7 @@ func (b *backtesting) compareEvents(ctx context.Context) error {
 func (b *backtesting) match(e eventstore.Event) error {
 	decode(&e)
 	event, ok := newEvent(&e)
-	if !ok {
+	if !ok || event.IsGone() {
 		return nil // it could not be sent either
 	}
 	recipients := e.Value.(domain.EventTriggered).Recipients

@@ -151,6 +151,7 @@ type Call struct {
 	NextAttemptAt  *time.Time        `json:"next_attempt_at"` // null: none follows by itself
 	Test           bool              `json:"test"`
 	Late           bool              `json:"late"` // its node had lost it: the attempt counts as interrupted
+	Gone
 
 	// Record is the log's whole record, for the details; Position where it is.
 	Record   domain.Call         `json:"-"`
@@ -174,6 +175,7 @@ func newCall(e *eventstore.Event) (Call, bool) {
 		DeliveryID: domain.DeliveryID(delivery), EventID: record.EventID, EventType: record.EventType,
 		WebhookID: record.WebhookID, Attempt: record.Attempt, URL: record.URL, Outcome: record.Outcome,
 		Status: CallFailed, CreatedAt: e.RecordedAt, Record: record, Position: e.Position,
+		Gone: goneOf(record.Content),
 	}
 	if record.Outcome == domain.OutcomeSuccess {
 		c.Status = CallSuccess

@@ -67,14 +67,26 @@ type Event struct {
 	Type          string              `json:"event_type"`
 	Source        string              `json:"source"`
 	CorrelationID *string             `json:"correlation_id"`
-	ClientEventID *domain.EventID     `json:"client_event_id"`            // what its caller sent, if another caller has that id
-	Data          json.RawMessage     `json:"event_data" schema:"object"` // byte for byte as it was accepted
+	ClientEventID *domain.EventID     `json:"client_event_id"`                 // what its caller sent, if another caller has that id
+	Data          json.RawMessage     `json:"event_data" schema:"object,null"` // byte for byte as it was accepted
 	AcceptedAt    time.Time           `json:"accepted_at"`
 	OccurredAt    time.Time           `json:"occurred_at"` // when it was emitted, however late it was accepted
 	Traceparent   *string             `json:"traceparent"`
 	Deliver       bool                `json:"deliver"` // false: it was only recorded, and goes to nobody unless a replay sends it
 	Position      eventstore.Position `json:"position"`
+	Gone
 }
+
+// Gone says why there is no content: event_data, or what was sent and answered, is null.
+type Gone struct {
+	Erased  bool `json:"erased,omitempty"`  // a subject of it was erased
+	Expired bool `json:"expired,omitempty"` // it was kept for as long as it is to be
+}
+
+func goneOf(c domain.Content) Gone { return Gone{c.Erased && !c.Expired, c.Expired} }
+
+// IsGone reports whether there is no content.
+func (g Gone) IsGone() bool { return g.Erased || g.Expired }
 
 func newEvent(e *eventstore.Event) (Event, bool) {
 	change, ok := e.Value.(domain.EventTriggered)
@@ -83,7 +95,7 @@ func newEvent(e *eventstore.Event) (Event, bool) {
 		return Event{}, false
 	}
 	event := Event{ID: domain.EventID(id), Type: change.EventType, Source: change.Source,
-		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Deliver: !change.Imported, Position: e.Position}
+		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Deliver: !change.Imported, Position: e.Position, Gone: goneOf(change.Content)}
 	if change.Traceparent != "" {
 		event.Traceparent = &change.Traceparent
 	}

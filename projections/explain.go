@@ -141,7 +141,7 @@ func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFou
 		w, err := p.WebhookVersion(ctx, tested.WebhookID, tested.WebhookVersion)
 		state := domain.Delivery{}.Evolve(tested, e.RecordedAt).State
 		delivery := domain.DeliveryOf(id, tested.WebhookID)
-		event := Event{ID: id, Type: tested.EventType, Source: "test", Data: tested.EventData, AcceptedAt: e.RecordedAt, OccurredAt: tested.StartedAt, Deliver: true, Position: e.Position}
+		event := Event{ID: id, Type: tested.EventType, Source: "test", Data: tested.EventData, AcceptedAt: e.RecordedAt, OccurredAt: tested.StartedAt, Deliver: true, Position: e.Position, Gone: goneOf(tested.Content)}
 		return event, []Explained{{Webhook: w, Verdict: Verdict(state), Delivery: &Delivery{ID: delivery},
 			SentBy: []Sent{{Kind: SentByTest, ID: uuid.UUID(delivery), DeliveryID: delivery, State: state}}}}, err
 	}

@@ -55,6 +55,7 @@ var models = []Model{
 	alertsModel,
 	accessModel,
 	replaysModel,
+	subjectsModel,
 }
 
 // Names lists the read models.

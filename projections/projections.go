@@ -36,21 +36,14 @@ type Projections struct {
 	pace   pace
 
 	registry atomic.Pointer[registryAt] // see registryAt
-
-	// Subjects are the paths in event_data that name whom an event is about. They are set
-	// before the first query.
-	Subjects []string
 }
-
-// DefaultSubject is the path that names whom an event is about, unless another is set.
-const DefaultSubject = "patient_id"
 
 // New returns the read models of the log's database.
 func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projections {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Projections{pool: pool, log: log, logger: logger, pace: usualPace, Subjects: []string{DefaultSubject}}
+	return &Projections{pool: pool, log: log, logger: logger, pace: usualPace}
 }
 
 // AddTo makes the node keep the read models while the router runs: each page

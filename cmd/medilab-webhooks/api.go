@@ -204,6 +204,23 @@ func (a *apiClient) post(ctx context.Context, path string, body, v any) error {
 }
 
 func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader, v any) error {
+	var answer bytes.Buffer
+	if err := a.send(ctx, method, path, body, &answer); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(answer.Bytes(), v); err != nil {
+		return fmt.Errorf("the server's answer is not that of this API; check MEDILAB_SERVER: %w", err)
+	}
+	return nil
+}
+
+// copy writes what the path has to out, as it comes.
+func (a *apiClient) copy(ctx context.Context, path string, out io.Writer) error {
+	return a.send(ctx, http.MethodGet, path, nil, out)
+}
+
+// send makes a request, and writes the answer to out if it is good.
+func (a *apiClient) send(ctx context.Context, method, path string, body io.Reader, out io.Writer) error {
 	r, err := http.NewRequestWithContext(ctx, method, a.root+path, body)
 	if err != nil {
 		return err
@@ -218,15 +235,16 @@ func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader,
 		return fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
 	}
 	defer response.Body.Close() //nolint:errcheck // it was only read
-	answer, err := io.ReadAll(response.Body)
-	if err != nil {
+	good := response.StatusCode >= http.StatusOK && response.StatusCode < http.StatusMultipleChoices
+	var refusal bytes.Buffer
+	if !good {
+		out = &refusal
+	}
+	if _, err := io.Copy(out, response.Body); err != nil {
 		return fmt.Errorf("read the server's answer: %w", err)
 	}
-	if response.StatusCode < http.StatusOK || response.StatusCode >= http.StatusMultipleChoices {
-		return refusedBy(response.StatusCode, answer)
-	}
-	if err := json.Unmarshal(answer, v); err != nil {
-		return fmt.Errorf("the server's answer is not that of this API; check MEDILAB_SERVER: %w", err)
+	if !good {
+		return refusedBy(response.StatusCode, refusal.Bytes())
 	}
 	return nil
 }

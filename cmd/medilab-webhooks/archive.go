@@ -22,9 +22,9 @@ func newArchiveCommand(db *databaseOptions) *cobra.Command {
 }
 
 // archiving runs an export or an import, with a progress bar, and prints what it did.
-func archiving(c *cobra.Command, db *databaseOptions, keyset string, work func(*archive.Archiver) (archive.Result, error), said func(archive.Result) string) error {
+func archiving(c *cobra.Command, db *databaseOptions, work func(*archive.Archiver) (archive.Result, error), said func(archive.Result) string) error {
 	return db.use(c, func(s *session) error {
-		keys, err := vault.OpenFor(c.Context(), s.pool, db.keysFile(keyset), func(v *vault.Vault) bool { return s.commands.Directory.Decrypts(v) })
+		keys, err := vault.OpenFor(c.Context(), s.pool, db.keysFile(), func(v *vault.Vault) bool { return s.commands.Directory.Decrypts(v) })
 		if err != nil {
 			return databaseError(err)
 		}
@@ -50,7 +50,7 @@ func archiving(c *cobra.Command, db *databaseOptions, keyset string, work func(*
 }
 
 func newArchiveExportCommand(db *databaseOptions) *cobra.Command {
-	var to, keyset string
+	var to string
 	c := &cobra.Command{
 		Use:   "export --to TIME DIR",
 		Short: "Archive what was recorded before a time, and let the database drop it",
@@ -70,7 +70,7 @@ else that is no event of the clinic. Statistics keep their totals.`,
 			if err != nil {
 				return usageError{err}
 			}
-			return archiving(c, db, keyset, func(a *archive.Archiver) (archive.Result, error) {
+			return archiving(c, db, func(a *archive.Archiver) (archive.Result, error) {
 				return a.Export(c.Context(), before, args[0])
 			}, func(r archive.Result) string {
 				return fmt.Sprintf("Archived positions %d to %d (%s) in %s: %d entries, of which the database keeps %d up to there; the log's table shrank from %s to %s, and has room within for new entries",
@@ -79,27 +79,24 @@ else that is no event of the clinic. Statistics keep their totals.`,
 		},
 	}
 	c.Flags().StringVar(&to, "to", "", "archive what was recorded before this time: RFC 3339, or a date (UTC)")
-	declare(c, c.Flags(), []setting{keysSetting(&keyset)})
 	addJSONFlag(c)
 	return c
 }
 
 func newArchiveImportCommand(db *databaseOptions) *cobra.Command {
-	var keyset string
 	c := &cobra.Command{
 		Use:     "import DIR",
 		Short:   "Put the newest archive back into the database, as it was",
 		Example: "  medilab-webhooks archive import /mnt/archive",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return archiving(c, db, keyset, func(a *archive.Archiver) (archive.Result, error) {
+			return archiving(c, db, func(a *archive.Archiver) (archive.Result, error) {
 				return a.Import(c.Context(), args[0])
 			}, func(r archive.Result) string {
 				return fmt.Sprintf("Restored positions %d to %d (%s): %d entries", r.First, r.Last, formatTime(r.To), r.Entries+r.Earlier)
 			})
 		},
 	}
-	declare(c, c.Flags(), []setting{keysSetting(&keyset)})
 	addJSONFlag(c)
 	return c
 }

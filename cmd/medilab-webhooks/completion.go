@@ -88,5 +88,5 @@ func (o *databaseOptions) attach(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSession(ctx, db, slog.New(slog.DiscardHandler))
+	return newSession(ctx, db, *o, slog.New(slog.DiscardHandler))
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/saga"
+	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations"
@@ -26,6 +29,10 @@ type databaseOptions struct {
 	url     string // empty: the embedded one
 	dataDir string
 	binDir  string
+	keys    string // empty: see keysFile
+	subject string
+	anchors string        // empty: see anchorFile
+	keep    time.Duration // of content; zero: for ever
 }
 
 func (o *databaseOptions) table() []setting {
@@ -33,6 +40,11 @@ func (o *databaseOptions) table() []setting {
 		{env: "DATABASE_URL", flag: "database-url", value: &o.url, usage: "the Postgres to use, 14 or newer", unset: "an embedded one", secret: true},
 		{env: "MEDILAB_DATA_DIR", flag: "data-dir", value: &o.dataDir, usual: "./data", usage: "folder of the embedded Postgres, keys and first token"},
 		{env: "MEDILAB_POSTGRES_BIN", value: &o.binDir},
+		{env: "MEDILAB_KEYS", flag: "keys", value: &o.keys, usage: "keyset file that encrypts secrets and patients' data at rest", unset: "keys.json in the data folder"},
+		{env: "MEDILAB_ANCHORS", flag: "anchors", value: &o.anchors, usage: "file that lists erasures, which serve makes again when an older backup was restored", unset: "anchors.ndjson in the data folder"},
+		{env: "MEDILAB_KEEP_PAYLOADS", flag: "keep-payloads", value: &o.keep, usage: "how long what events hold and receivers answer can be read, as 365d", unset: "for ever",
+			rule: "1s or more", valid: func() bool { return o.keep == 0 || o.keep >= time.Second }},
+		{env: "MEDILAB_SUBJECT", flag: "subject", value: &o.subject, usual: "patient_id", usage: "where event_data names its patient: paths, separated by commas"},
 	}
 }
 
@@ -111,11 +123,11 @@ func (o databaseOptions) session(ctx context.Context, notes io.Writer) (*session
 	if err != nil {
 		return nil, err
 	}
-	return newSession(ctx, db, logger)
+	return newSession(ctx, db, o, logger)
 }
 
 // newSession returns a session on the database, which it closes if it fails.
-func newSession(ctx context.Context, db *database, logger *slog.Logger) (_ *session, err error) {
+func newSession(ctx context.Context, db *database, o databaseOptions, logger *slog.Logger) (_ *session, err error) {
 	s := &session{database: db}
 	defer func() {
 		if err != nil {
@@ -129,21 +141,52 @@ func newSession(ctx context.Context, db *database, logger *slog.Logger) (_ *sess
 		return nil, err
 	}
 	directory := commands.NewDirectory(logger)
+	catalog, err := loadCatalog(os.Getenv("MEDILAB_EVENT_TYPES"))
+	if err != nil {
+		return nil, err
+	}
+	directory.Keys = o.keyring(s.pool, func() domain.Catalog { return s.commands.Catalog }, func(ctx context.Context) (*vault.Vault, error) {
+		return vault.OpenFor(ctx, s.pool, o.keysFile(), func(v *vault.Vault) bool { return directory.Decrypts(v) })
+	})
 	s.log = eventstore.Open(eventstore.Config{
-		Pool: s.pool, Guard: s.guard,
+		Pool: s.pool, Guard: s.guard, Envelope: o.envelope(directory.Keys),
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    []eventstore.Inline{saga.Queue{}},
 		Observers: []eventstore.Observer{directory.Observe},
 		Announce:  true, // so that serving nodes notice at once
 	})
 	s.commands = &commands.Commands{
-		Log: s.log, Pool: s.pool, Queue: saga.Queue{Pool: s.pool}, Directory: directory, Catalog: domain.BuiltinCatalog(),
-		Failed: s.queries(), Attempter: &commands.Attempter{Clock: s.log.Clock()},
+		Log: s.log, Pool: s.pool, Queue: saga.Queue{Pool: s.pool}, Directory: directory, Catalog: catalog,
+		Failed: s.queries(), Subjects: s.queries(), Attempter: &commands.Attempter{Clock: s.log.Clock()},
+		OnErasure: anchorErasure(s.log, o.anchorFile(), logger),
 	}
 	if err := directory.Open(ctx, s.log); err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	return s, nil
+}
+
+// anchorFile returns the path of the file of anchors, by default in the data folder.
+func (o databaseOptions) anchorFile() string {
+	return cmp.Or(o.anchors, filepath.Join(o.dataDir, "anchors.ndjson"))
+}
+
+// keyring returns the keyring of the database.
+func (o databaseOptions) keyring(pool *pgxpool.Pool, catalog func() domain.Catalog, open func(context.Context) (*vault.Vault, error)) *vault.Keyring {
+	usual := domain.ParseSubjectPaths(o.subject)
+	return vault.NewKeyring(vault.KeyringConfig{
+		Pool: pool, Keep: o.keep, Open: open, Upgrade: saga.HashLines,
+		Paths: func(t domain.EventType) domain.SubjectPaths { return catalog().SubjectPaths(t, usual) },
+	})
+}
+
+// envelope returns the keyring if its keyset is here: without it, a command shows content
+// as the log has it.
+func (o databaseOptions) envelope(keys *vault.Keyring) eventstore.Envelope {
+	if _, err := os.Stat(o.keysFile()); err != nil {
+		return nil
+	}
+	return keys
 }
 
 // prepare creates the tables of a new database. It does not migrate an older one: a newer command

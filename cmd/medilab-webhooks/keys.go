@@ -12,28 +12,21 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// keysSetting is the setting of every command that uses the keyset.
-func keysSetting(path *string) setting {
-	return setting{env: "MEDILAB_KEYS", flag: "keys", value: path, usage: "keyset file that encrypts secrets at rest", unset: "keys.json in the data folder"}
-}
-
 // keysFile returns the keyset's path, by default in the data folder.
-func (o databaseOptions) keysFile(path string) string {
-	if path == "" {
+func (o databaseOptions) keysFile() string {
+	if o.keys == "" {
 		return filepath.Join(o.dataDir, "keys.json")
 	}
-	return path
+	return o.keys
 }
 
 // newKeysCommand groups the commands on the keys that encrypt secrets at rest.
 func newKeysCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "keys", Short: "List and rotate the keys that encrypt secrets at rest"}
-	var path string
-	declare(c, c.PersistentFlags(), []setting{keysSetting(&path)})
 	open := func() (*vault.Vault, error) {
-		keys, err := vault.Open(db.keysFile(path), true)
+		keys, err := vault.Open(db.keysFile(), true)
 		if errors.Is(err, vault.ErrMissing) {
-			err = fmt.Errorf("there is no keyset %s; name it with MEDILAB_KEYS, or start serve, which makes one for a new database", db.keysFile(path))
+			err = fmt.Errorf("there is no keyset %s; name it with MEDILAB_KEYS, or start serve, which makes one for a new database", db.keysFile())
 		}
 		return keys, err
 	}
@@ -153,6 +146,10 @@ func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {
 		bar.set(int64(done), int64(total))
 	})
 	bar.end()
+	wrapped := 0
+	if err == nil {
+		wrapped, err = keys.RewrapKeys(c.Context(), s.pool)
+	}
 	if err == nil {
 		err = keys.StoreProbe(c.Context(), s.pool)
 	}
@@ -165,6 +162,9 @@ func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {
 		}
 	}
 	if _, err := fmt.Fprintf(c.OutOrStdout(), "%d webhooks are sealed anew, %d had nothing to do\n", done.Webhooks, done.Current); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(c.OutOrStdout(), "%d keys of patients' data are sealed anew\n", wrapped); err != nil {
 		return err
 	}
 	if len(done.Unreadable) > 0 {

@@ -19,6 +19,7 @@ func (s *server) onLoss(directory *commands.Directory, attempter *commands.Attem
 	return func(loss eventstore.Loss) {
 		directory.Announced([]string{eventstore.AnnouncedConfiguration})
 		attempter.Forget()
+		directory.Keys.ForgetAll()
 		s.saga.TailLost()
 		select {
 		case s.losses <- loss:

@@ -39,6 +39,7 @@ func newRoot(out io.Writer) *cobra.Command {
 		newReceiveCommand(),
 		newReplayCommand(db),
 		newServeCommand(db),
+		newSubjectsCommand(db),
 		newTokenCommand(db),
 		newVersionCommand(),
 		newWebhooksCommand(db),

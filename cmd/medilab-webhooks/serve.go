@@ -157,8 +157,11 @@ func (s *server) build(ctx context.Context) error {
 	clock := eventstore.NewClock()
 	attempter := &commands.Attempter{Sender: client, WithCertificate: client.WithCertificate, Clock: clock, Tracer: s.tracer}
 	s.losses = make(chan eventstore.Loss, maxLosses)
+	var keys *vault.Vault
+	directory.Keys = s.settings.database.keyring(s.pool, func() domain.Catalog { return catalog }, func(context.Context) (*vault.Vault, error) { return keys, nil })
 	s.log = eventstore.Open(eventstore.Config{
-		Pool: s.pool, Guard: s.guard, Lost: s.onLoss(directory, attempter), Clock: clock, Logger: s.logger,
+		Envelope: directory.Keys,
+		Pool:     s.pool, Guard: s.guard, Lost: s.onLoss(directory, attempter), Clock: clock, Logger: s.logger,
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    s.inline(),
 		Observers: []eventstore.Observer{directory.Observe, s.saga.Observe},
@@ -166,11 +169,14 @@ func (s *server) build(ctx context.Context) error {
 	if err := directory.Open(ctx, s.log); err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
-	keys, err := vault.OpenFor(ctx, s.pool, s.settings.keys, func(v *vault.Vault) bool { return directory.Decrypts(v) })
+	keys, err = vault.OpenFor(ctx, s.pool, s.settings.database.keysFile(), func(v *vault.Vault) bool { return directory.Decrypts(v) })
 	if err != nil {
 		return databaseError(err)
 	}
 	attempter.Decrypter = keys
+	if err := directory.Keys.Ready(ctx); err != nil {
+		return databaseError(err)
+	}
 	if s.receipts, err = receipts.Open(ctx, s.pool, keys); err != nil {
 		return databaseError(err)
 	}
@@ -180,7 +186,26 @@ func (s *server) build(ctx context.Context) error {
 		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
 		Failed: s.queries,
 	}
-	return nil
+	s.commands.Subjects = s.queries
+	s.commands.OnErasure = anchorErasure(s.log, s.settings.database.anchorFile(), s.logger)
+	return s.eraseAgain(ctx)
+}
+
+// expirePayloads destroys the keys of what was kept for long enough, until ctx ends.
+func (s *server) expirePayloads(ctx context.Context, keep time.Duration) {
+	const most, share = time.Minute, 50
+	timer := time.NewTicker(min(most, max(time.Second, keep/share)))
+	defer timer.Stop()
+	for {
+		if err := s.commands.ExpirePayloads(ctx, keep); err != nil && ctx.Err() == nil {
+			s.logger.Warn("payloads that were kept for long enough are not destroyed yet, trying again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+	}
 }
 
 // inline returns the tables that never lag behind the log.
@@ -287,6 +312,9 @@ func (s *server) run(ctx context.Context) (err error) {
 	group.Go(func() { s.guard.Watch(work, s.pool) })
 	group.Go(func() { s.recordLosses(work) })
 	group.Go(func() { s.commands.Directory.Run(work) })
+	if keep := s.settings.database.keep; keep > 0 {
+		group.Go(func() { s.expirePayloads(work, keep) })
+	}
 	group.Go(func() {
 		s.log.Listen(work, func(keys []string) {
 			s.commands.Directory.Announced(keys)

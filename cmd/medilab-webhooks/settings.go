@@ -55,7 +55,6 @@ func (r roles) String() string {
 type settings struct {
 	database    databaseOptions
 	addr        string
-	keys        string
 	workers     int
 	connections int
 	grace       time.Duration
@@ -123,7 +122,6 @@ func (s *settings) table() []setting {
 			rule:  tokenRule,
 			valid: func() bool { return s.tokenText == "" || canBeToken(s.tokenText) }},
 		{env: "MEDILAB_ALLOW_TARGETS", flag: "allow-targets", value: &s.targetsText, usage: "private networks that webhooks may call: CIDRs, loopback, private, all, none", unset: "loopback with an embedded database, else none"},
-		keysSetting(&s.keys),
 		{env: "MEDILAB_WORKERS", flag: "workers", value: &s.workers, usual: "512", usage: "deliveries in flight at once",
 			rule: "1 or more", valid: func() bool { return s.workers >= 1 }},
 		{env: "MEDILAB_DB_CONNECTIONS", flag: "db-connections", value: &s.connections, usual: "24", usage: "the most connections to Postgres",
@@ -201,7 +199,6 @@ func (s *settings) resolve(notes io.Writer) (err error) {
 	if s.proxies, err = http.ParseProxies(s.proxiesText); err != nil {
 		return fmt.Errorf("MEDILAB_TRUSTED_PROXIES: %w", err)
 	}
-	s.keys = s.database.keysFile(s.keys)
 	s.token = domain.NewSecret(s.tokenText)
 	if s.mail, err = s.mailServer(); err != nil {
 		return err

@@ -180,7 +180,7 @@ func (a *apiClient) sendFromHere(ctx context.Context, db databaseOptions) error 
 	if err != nil {
 		return err
 	}
-	keys, err := vault.OpenFor(ctx, a.session.pool, s.keys, func(v *vault.Vault) bool { return a.session.commands.Directory.Decrypts(v) })
+	keys, err := vault.OpenFor(ctx, a.session.pool, db.keysFile(), func(v *vault.Vault) bool { return a.session.commands.Directory.Decrypts(v) })
 	if err != nil {
 		return databaseError(err)
 	}

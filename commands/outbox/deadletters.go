@@ -3,7 +3,6 @@ package outbox
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,7 +114,15 @@ func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Call
 			return commands.Accepted{}, err
 		}
 		action = domain.AdminParkedMended
-		p.mended = fmt.Sprintf("; its data, %s, became %s", digest(p.EventData), digest(mended))
+		was, err := digest(ctx, c, p.EventData)
+		if err != nil {
+			return commands.Accepted{}, err
+		}
+		is, err := digest(ctx, c, mended)
+		if err != nil {
+			return commands.Accepted{}, err
+		}
+		p.mended = fmt.Sprintf("; its data, %s, became %s", was, is)
 		p.EventData = bytes.Clone(mended)
 	}
 	triggered, err := accept(ctx, c.Log.Limiter, c.Catalog, p.emission())
@@ -157,8 +164,9 @@ func checkMended(ctx context.Context, c *commands.Commands, p ParkedEvent, data 
 }
 
 // digest names data without showing it.
-func digest(data []byte) string {
-	return fmt.Sprintf("%d bytes with SHA-256 %x", len(data), sha256.Sum256(data))
+func digest(ctx context.Context, c *commands.Commands, data []byte) (string, error) {
+	hash, err := c.Directory.HashedText(ctx, string(data))
+	return fmt.Sprintf("%d bytes with keyed SHA-256 %s", len(data), hash), commands.Failed("mend a parked event", err)
 }
 
 // DiscardParked deletes a dead letter with its data.

@@ -373,12 +373,12 @@ func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepte
 	return others, nil
 }
 
-// isSame reports whether the recorded event is this one. Who says where it came from (source)
+// isSame reports whether the recorded event is this one, as far as it is not erased. Who says where it came from (source)
 // does not make it another one.
 func (e accepted) isSame(recorded eventstore.Event) bool {
 	was, ok := recorded.Value.(domain.EventTriggered)
 	return ok && was.EventType == e.triggered.EventType && was.CorrelationID == e.triggered.CorrelationID &&
-		bytes.Equal(was.EventData, e.triggered.EventData)
+		(was.Erased || bytes.Equal(was.EventData, e.triggered.EventData))
 }
 
 // park takes the event out of the way and keeps it with the reason.

@@ -104,7 +104,7 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	}
 	c.marks.claimed(webhooks, from, claimed, c.s.clock.Now(), began)
 	failpoint.Pass(failpoint.AfterClaim)
-	if err := errors.Join(c.s.readBatches(ctx, claimed), c.s.readNumbers(ctx, claimed)); err != nil {
+	if err := errors.Join(c.s.openEvents(ctx, claimed), c.s.readBatches(ctx, claimed), c.s.readNumbers(ctx, claimed)); err != nil {
 		signal(c.s.sweep) // it releases what was claimed
 		return false, err
 	}
@@ -247,6 +247,25 @@ func (d *delivery) read(data []byte) {
 		return
 	}
 	d.event = change.(domain.EventTriggered)
+}
+
+// openEvents opens the data of what was claimed.
+func (s *session) openEvents(ctx context.Context, claimed []*delivery) error {
+	events := make([]eventstore.Event, len(claimed))
+	for i, d := range claimed {
+		events[i].Value = d.event
+	}
+	if err := s.log.Open(ctx, events); err != nil {
+		return err
+	}
+	for i, d := range claimed {
+		if event, ok := events[i].Value.(domain.EventTriggered); ok {
+			d.event = event
+		} else {
+			d.broken = "the stored event cannot be read: " + events[i].Err.Error()
+		}
+	}
+	return nil
 }
 
 // dueLanes steps from lane to lane by the index, whatever each holds. A scalar

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -33,6 +34,16 @@ func (s *session) deliver(msg *message.Message) error {
 	case w.Deleted:
 		s.lanes.uncalled(d)
 		s.record(d, cancelDelivery)
+		return nil
+	case d.erased():
+		s.lanes.uncalled(d)
+		s.record(d, func(d *delivery) domain.Change {
+			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: d.gone()}
+		})
+		return nil
+	case d.outlived(): // a claim reads what is left
+		s.lanes.uncalled(d)
+		s.putBack(func() []*delivery { return s.lanes.takeOut(d) })
 		return nil
 	case !known, !w.Active: // not known: a claim catches up, so it is known by the next one
 		s.lanes.uncalled(d)
@@ -80,6 +91,23 @@ func interruption(d *delivery, w domain.Webhook, reason string) domain.Change {
 	interrupted := domain.DecideInterruption(d.eventID, d.eventType(), w, d.attempt, reason)
 	interrupted.Ordered = d.line != domain.NoLine
 	return interrupted
+}
+
+// erased reports whether nothing is left to send.
+func (d *delivery) erased() bool {
+	return d.event.Erased || d.isBatch && d.broken == "" && len(d.batch) == 0
+}
+
+func (d *delivery) gone() domain.CancelReason {
+	if d.event.Expired {
+		return domain.CancelExpired
+	}
+	return domain.CancelSubjectErased
+}
+
+// outlived reports whether a key of what it sends was destroyed since that was read.
+func (d *delivery) outlived() bool {
+	return d.event.Keys.Destroyed() || slices.ContainsFunc(d.batch, func(e domain.BatchEvent) bool { return e.Keys.Destroyed() })
 }
 
 func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (call domain.Call, after domain.Backoff) {

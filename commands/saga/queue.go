@@ -135,6 +135,21 @@ func (q Queue) Age(ctx context.Context, directory *commands.Directory) (time.Dur
 	return time.Duration(oldest * float64(time.Second)), nil
 }
 
+// Waiting implements commands.Queue.
+func (q Queue) Waiting(ctx context.Context, ids []domain.DeliveryID) ([]domain.DeliveryID, error) {
+	rows, err := q.Pool.Query(ctx, `
+		SELECT delivery_id FROM medilab.queue WHERE delivery_id = ANY($1)
+		UNION ALL SELECT delivery_id FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look into the queue: %w", err)
+	}
+	waiting, err := pgx.CollectRows(rows, pgx.RowTo[domain.DeliveryID])
+	if err != nil {
+		return nil, fmt.Errorf("look into the queue: %w", err)
+	}
+	return waiting, nil
+}
+
 // streamID returns the id at the end of the name of a stream of ours.
 func streamID(stream string) uuid.UUID {
 	_, id, err := domain.ParseStream(stream)

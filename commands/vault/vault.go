@@ -51,19 +51,24 @@ func (v *Vault) Decrypt(webhook domain.WebhookID, field string, encrypted domain
 	if err != nil {
 		return "", fmt.Errorf("decrypt %s of webhook %s: %w", field, webhook, ErrDecrypt)
 	}
+	plain, err := v.decrypt(data, associatedData(webhook, field))
+	if err != nil {
+		return "", fmt.Errorf("decrypt %s of webhook %s: %w", field, webhook, ErrDecrypt)
+	}
+	return string(plain), nil
+}
+
+func (v *Vault) decrypt(data, associated []byte) ([]byte, error) {
 	decrypt := func() ([]byte, error) {
 		v.mu.RLock()
 		defer v.mu.RUnlock()
-		return v.keys.cipher.Decrypt(data, associatedData(webhook, field))
+		return v.keys.cipher.Decrypt(data, associated)
 	}
 	plain, err := decrypt()
 	if err != nil && v.refresh() { // it may be encrypted with a newer key
 		plain, err = decrypt()
 	}
-	if err != nil {
-		return "", fmt.Errorf("decrypt %s of webhook %s: %w", field, webhook, ErrDecrypt)
-	}
-	return string(plain), nil
+	return plain, err
 }
 
 // IsCurrent reports whether the text is encrypted with the primary key, or empty.
@@ -72,15 +77,19 @@ func (v *Vault) IsCurrent(encrypted domain.Sealed) bool {
 		return true
 	}
 	data, err := base64.StdEncoding.DecodeString(string(encrypted))
+	return err == nil && v.isCurrent(data)
+}
+
+func (v *Vault) isCurrent(encrypted []byte) bool {
 	// Tink's prefix: its version and the key's id.
 	const prefix, version = 5, 1
-	if err != nil || len(data) < prefix || data[0] != version {
+	if len(encrypted) < prefix || encrypted[0] != version {
 		return false
 	}
 	v.refresh()
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return binary.BigEndian.Uint32(data[1:prefix]) == v.keys.handle.KeysetInfo().GetPrimaryKeyId()
+	return binary.BigEndian.Uint32(encrypted[1:prefix]) == v.keys.handle.KeysetInfo().GetPrimaryKeyId()
 }
 
 // refresh reads the keyset again if its file was replaced, and reports whether it did.

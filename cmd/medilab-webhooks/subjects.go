@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+)
+
+// newSubjectsCommand groups the commands on what the log holds of patients.
+func newSubjectsCommand(db *databaseOptions) *cobra.Command {
+	c := &cobra.Command{Use: "subjects", Short: "Answer for what the log holds of a patient"}
+	c.AddCommand(
+		newSubjectCommand(db, "disclosures ID", "List who was sent what of a patient, when, and whether it was acknowledged, newest first", printDisclosures),
+		newSubjectCommand(db, "export ID", "Print every event and call about a patient, in lines of JSON", exportSubject),
+		newSubjectsEraseCommand(db),
+	)
+	return c
+}
+
+// newSubjectCommand returns a command that asks about the patient of its argument.
+func newSubjectCommand(db *databaseOptions, use, short string, run func(c *cobra.Command, a *apiClient, path string) error) *cobra.Command {
+	o := &apiOptions{database: db}
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return o.use(c, func(a *apiClient) error { return run(c, a, "/subjects/"+url.PathEscape(args[0])) })
+		},
+	}
+	declare(c, c.Flags(), o.table())
+	addJSONFlag(c)
+	return c
+}
+
+// shownDisclosure is what the table shows of a disclosure.
+type shownDisclosure struct {
+	WebhookName  string                `json:"webhook_name"`
+	Recipient    *domain.DataRecipient `json:"recipient"`
+	URL          string                `json:"url"`
+	EventID      string                `json:"event_id"`
+	EventType    string                `json:"event_type"`
+	Kind         string                `json:"kind"`
+	FirstCallAt  time.Time             `json:"first_call_at"`
+	LastCallAt   time.Time             `json:"last_call_at"`
+	Acknowledged any                   `json:"acknowledged"`
+}
+
+func (d shownDisclosure) row() []string {
+	recipient := "-"
+	if d.Recipient != nil {
+		recipient = d.Recipient.Name
+	}
+	return []string{formatTime(d.FirstCallAt), formatTime(d.LastCallAt), d.WebhookName, recipient, d.URL, d.EventID, d.EventType, d.Kind, fmt.Sprint(d.Acknowledged)}
+}
+
+func printDisclosures(c *cobra.Command, a *apiClient, path string) error {
+	items, err := a.newest(c.Context(), path+"/disclosures", url.Values{}, math.MaxInt)
+	if err != nil {
+		return err
+	}
+	heading := []string{"FIRST CALL", "LAST CALL", "WEBHOOK", "RECIPIENT", "URL", "EVENT", "TYPE", "KIND", "ACKNOWLEDGED"}
+	return printItems(c, items, heading, shownDisclosure.row)
+}
+
+func exportSubject(c *cobra.Command, a *apiClient, path string) error {
+	return a.copy(c.Context(), path+"/export", c.OutOrStdout())
+}
+
+func newSubjectsEraseCommand(db *databaseOptions) *cobra.Command {
+	var reason string
+	c := newSubjectCommand(db, "erase ID --reason REASON", "Erase what the log holds of a patient, and cancel what waits to be sent", func(c *cobra.Command, a *apiClient, path string) error {
+		if reason == "" {
+			return usageError{errors.New("--reason is required; it stays in the log, so do not name the patient")}
+		}
+		var answer json.RawMessage
+		if err := a.post(c.Context(), path+"/erase", map[string]string{"reason": reason}, &answer); err != nil {
+			return err
+		}
+		var erased commands.Erased
+		if err := json.Unmarshal(answer, &erased); err != nil {
+			return err
+		}
+		text := fmt.Sprintf("Erased %d events at position %d; %d deliveries are cancelled\n", erased.Events, erased.Position, erased.Cancelled)
+		if erased.UnencryptedUntil > 0 {
+			text += fmt.Sprintf("Not erased: entries up to position %d, which an older version wrote without encryption\n", erased.UnencryptedUntil)
+		}
+		return printResult(c, answer, text, text)
+	})
+	c.Example = `  medilab-webhooks subjects erase 12345 --reason "request of 3 May"`
+	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the log")
+	return c
+}

@@ -1,0 +1,322 @@
+package vault
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// KeyringConfig is what a Keyring works with. Pool, Paths and Open are required.
+type KeyringConfig struct {
+	Pool *pgxpool.Pool
+	// Paths returns where events of a type name their subjects.
+	Paths func(domain.EventType) domain.SubjectPaths
+	// Open returns the keyset, when it is needed first.
+	Open func(context.Context) (*Vault, error)
+	// Keep is how long content is to be readable; zero: for ever.
+	Keep time.Duration
+	// Upgrade hashes what older versions kept in the database unhashed, in the transaction
+	// that stores the key of the hash. Nil: nothing.
+	Upgrade func(ctx context.Context, tx pgx.Tx, hash func([]byte) []byte) error
+	// Follow takes in what the log says of keys, if that was not done within the last
+	// moments. Nil: it is called by nobody.
+	Follow func(ctx context.Context, within time.Duration) error
+}
+
+// Keyring has the data keys that the content of the log is encrypted with: of each event's
+// subjects or, where it has none, of the period. The database has them wrapped by the
+// keyset. Safe for concurrent use.
+type Keyring struct {
+	KeyringConfig
+	fates envelope.Fates
+
+	opening sync.Mutex
+	mu      sync.Mutex
+	vault   *Vault // nil: not opened yet
+	hashKey []byte // of the subjects' ids; nil: it has to be read
+	made    cache[envelope.Owner, madeKey]
+	read    cache[envelope.KeyID, *envelope.Key]
+	lost    int // how often the log has lost its tail
+}
+
+// madeKey is a key that this process made, with which it encrypts.
+type madeKey struct {
+	key *envelope.Key
+	row *eventstore.DataKey
+}
+
+// keptKeys bounds each cache: a hundred thousand subjects and more.
+const keptKeys = 1 << 16
+
+// NewKeyring returns a keyring of the database.
+func NewKeyring(config KeyringConfig) *Keyring {
+	return &Keyring{KeyringConfig: config, made: newCache[envelope.Owner, madeKey](keptKeys), read: newCache[envelope.KeyID, *envelope.Key](keptKeys)}
+}
+
+// For returns the keys for an event of the type with the data, which may have none, and
+// what the append stores of them.
+func (k *Keyring) For(ctx context.Context, eventType domain.EventType, data []byte) (envelope.Keys, []*eventstore.DataKey, error) {
+	vault, hashKey, err := k.ready(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var one [1]envelope.Owner
+	owners := k.ownersOf(one[:0], hashKey, eventType, data)
+	if len(owners) == 0 {
+		owners = append(owners, envelope.OfPeriods)
+	}
+	keys, rows := make(envelope.Keys, len(owners)), make([]*eventstore.DataKey, len(owners))
+	for i, owner := range owners {
+		made, err := k.keyOf(vault, owner)
+		if err != nil {
+			return nil, nil, err
+		}
+		keys[i], rows[i] = made.key, made.row
+	}
+	if len(keys) > 1 {
+		keys = envelope.Join(keys)
+	}
+	return keys, rows, nil
+}
+
+// Owners returns the subjects of an event of the type with the data.
+func (k *Keyring) Owners(ctx context.Context, eventType domain.EventType, data []byte) ([]envelope.Owner, error) {
+	_, hashKey, err := k.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return k.ownersOf(nil, hashKey, eventType, data), nil
+}
+
+func (k *Keyring) ownersOf(owners []envelope.Owner, hashKey []byte, eventType domain.EventType, data []byte) []envelope.Owner {
+	for _, id := range k.Paths(eventType).In(data) {
+		owners = append(owners, ownerOf(hashKey, id))
+	}
+	return owners
+}
+
+// Tells reports whether an event of the type with the data tells of the subject.
+func (k *Keyring) Tells(eventType domain.EventType, data []byte, subject string) bool {
+	return slices.Contains(k.Paths(eventType).In(data), subject)
+}
+
+// Owner returns whose keys encrypt what tells of the subject.
+func (k *Keyring) Owner(ctx context.Context, subject string) (envelope.Owner, error) {
+	_, hashKey, err := k.ready(ctx)
+	if err != nil {
+		return envelope.Owner{}, err
+	}
+	return ownerOf(hashKey, subject), nil
+}
+
+// Hash returns the hash of what may be guessed, under a key of the database.
+func (k *Keyring) Hash(ctx context.Context, text []byte) ([]byte, error) {
+	_, hashKey, err := k.ready(ctx) // without the key, the hash is not used
+	return hashWith(hashKey)(text), err
+}
+
+// hashWith returns a hash other than that of the owners.
+func hashWith(key []byte) func([]byte) []byte {
+	return func(text []byte) []byte {
+		h := hmac.New(sha256.New, key)
+		h.Write([]byte("text\x00"))
+		h.Write(text)
+		return h.Sum(nil)
+	}
+}
+
+func ownerOf(hashKey []byte, subject string) (owner envelope.Owner) {
+	h := hmac.New(sha256.New, hashKey)
+	h.Write([]byte("subject\x00"))
+	h.Write([]byte(subject))
+	copy(owner[:], h.Sum(nil))
+	return owner
+}
+
+// until returns when the present period ends. Content is readable for up to a period longer
+// than it is to be kept, so periods are short beside that.
+func (k *Keyring) until() uint32 {
+	const usual, share = 30 * 24 * time.Hour, 50
+	period := int64(usual / time.Second)
+	if k.Keep > 0 {
+		period = min(period, max(1, int64(k.Keep/share/time.Second)))
+	}
+	now := max(time.Now().Unix(), int64(k.fates.ExpiredUntil())) // a clock may be behind
+	return uint32(min((now/period+1)*period, math.MaxUint32))
+}
+
+// keyOf returns the owner's key of the present period, a new one when this process has none.
+func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (madeKey, error) {
+	until := k.until()
+	k.mu.Lock()
+	made, ok := k.made.get(owner)
+	lost, count := k.lost, k.fates.Count()
+	k.mu.Unlock()
+	if ok && made.key.Until == until && !made.key.Destroyed() {
+		return made, nil
+	}
+	key, err := newKey(owner, until, &k.fates, count)
+	if err != nil {
+		return made, err
+	}
+	wrapped, err := vault.wrap(key.KeyID, key.Secret())
+	if err != nil {
+		return made, err
+	}
+	made = madeKey{key, &eventstore.DataKey{Owner: owner, Until: int64(until), Number: key.Number, Wrapped: wrapped}}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if others, ok := k.made.get(owner); ok && others.key.Until == until && !others.key.Destroyed() {
+		return others, nil
+	}
+	if k.lost == lost && !key.Destroyed() {
+		k.made.put(owner, made)
+	}
+	return made, nil
+}
+
+// newKey returns a random key of the owner.
+func newKey(owner envelope.Owner, until uint32, fates *envelope.Fates, count int64) (*envelope.Key, error) {
+	const numberBytes, secretBytes = 8, 32
+	var random [numberBytes + secretBytes]byte
+	_, _ = rand.Read(random[:]) // it never fails
+	number := int64(binary.BigEndian.Uint64(random[:]) >> 1)
+	return envelope.KeyOf(envelope.KeyID{Owner: owner, Until: until, Number: number}, random[numberBytes:], fates, count)
+}
+
+// Ready opens the keyset, and reads the key of the hashes.
+func (k *Keyring) Ready(ctx context.Context) error {
+	_, _, err := k.ready(ctx)
+	return err
+}
+
+func (k *Keyring) ready(ctx context.Context) (*Vault, []byte, error) {
+	k.mu.Lock()
+	vault, hashKey := k.vault, k.hashKey
+	k.mu.Unlock()
+	if hashKey != nil {
+		return vault, hashKey, nil
+	}
+	k.opening.Lock()
+	defer k.opening.Unlock()
+	vault, err := k.KeyringConfig.Open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	k.mu.Lock()
+	lost := k.lost
+	k.mu.Unlock()
+	if hashKey, err = k.readHashKey(ctx, vault); err != nil {
+		return nil, nil, fmt.Errorf("read the key of the subjects' hashes: %w", err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.lost == lost {
+		k.vault, k.hashKey = vault, hashKey
+	}
+	return vault, hashKey, nil
+}
+
+// readHashKey reads the key of the hashes. The first process makes it, while nothing is
+// appended.
+func (k *Keyring) readHashKey(ctx context.Context, vault *Vault) ([]byte, error) {
+	const own = `SELECT wrapped FROM medilab.data_keys WHERE owner = '00000000-0000-0000-0000-000000000000' AND number = 0`
+	var wrapped []byte
+	err := k.Pool.QueryRow(ctx, own).Scan(&wrapped)
+	if errors.Is(err, pgx.ErrNoRows) {
+		if err = pgx.BeginFunc(ctx, k.Pool, func(tx pgx.Tx) error { return k.makeHashKey(ctx, tx, vault) }); err == nil {
+			err = k.Pool.QueryRow(ctx, own).Scan(&wrapped)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return vault.unwrap(envelope.KeyID{}, wrapped)
+}
+
+func (k *Keyring) makeHashKey(ctx context.Context, tx pgx.Tx, vault *Vault) error {
+	secret := make([]byte, sha256.Size)
+	_, _ = rand.Read(secret) // it never fails
+	wrapped, err := vault.wrap(envelope.KeyID{}, secret)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `SELECT FROM medilab.log_head FOR UPDATE`); err != nil {
+		return err
+	}
+	made, err := tx.Exec(ctx, `INSERT INTO medilab.data_keys (owner, number, until, wrapped)
+		VALUES ('00000000-0000-0000-0000-000000000000', 0, 0, $1) ON CONFLICT DO NOTHING`, wrapped)
+	if err != nil || made.RowsAffected() == 0 || k.Upgrade == nil {
+		return err
+	}
+	return k.Upgrade(ctx, tx, hashWith(secret))
+}
+
+// Erased takes in that the keys of the owner are destroyed, by an event at the position.
+func (k *Keyring) Erased(owner envelope.Owner, position eventstore.Position) {
+	if k.fates.Erase(owner, int64(position)) {
+		k.dropDestroyed(&owner)
+	}
+}
+
+// Expired takes in that the keys of periods that ended by then are destroyed.
+func (k *Keyring) Expired(until time.Time) {
+	k.fates.Expire(uint32(until.Unix()))
+	k.dropDestroyed(nil)
+}
+
+// dropDestroyed makes the caches forget what is destroyed, of the owner if it is not nil.
+func (k *Keyring) dropDestroyed(owner *envelope.Owner) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.made.drop(owner, func(_ envelope.Owner, made madeKey) bool { return made.key.Destroyed() })
+	k.read.drop(nil, func(_ envelope.KeyID, key *envelope.Key) bool { return key.Destroyed() })
+}
+
+// ForgetAll forgets all keys: the log may have lost them with its tail.
+func (k *Keyring) ForgetAll() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lost++
+	k.hashKey = nil
+	k.made.clear()
+	k.read.clear()
+}
+
+// wrap encrypts a data key with the primary key of the keyset.
+func (v *Vault) wrap(id envelope.KeyID, secret []byte) ([]byte, error) {
+	v.refresh()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	wrapped, err := v.keys.cipher.Encrypt(secret, wrappedFor(id))
+	if err != nil {
+		return nil, fmt.Errorf("wrap a data key: %w", err)
+	}
+	return wrapped, nil
+}
+
+// unwrap is the reverse of wrap.
+func (v *Vault) unwrap(id envelope.KeyID, wrapped []byte) ([]byte, error) {
+	secret, err := v.decrypt(wrapped, wrappedFor(id))
+	if err != nil {
+		return nil, fmt.Errorf("unwrap a data key: %w", ErrDecrypt)
+	}
+	return secret, nil
+}
+
+func wrappedFor(id envelope.KeyID) []byte { return id.AppendID([]byte("data key ")) }

@@ -1,0 +1,206 @@
+package vault_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+// process is one of several on a database.
+type process struct {
+	commands.Commands
+	keys *vault.Keyring
+}
+
+func newProcess(t *testing.T, url string, keyset *vault.Vault) *process {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	paths := func(domain.EventType) domain.SubjectPaths { return domain.ParseSubjectPaths("patient_id, patient.id") }
+	p := &process{keys: vault.NewKeyring(vault.KeyringConfig{Pool: pool, Paths: paths, Open: func(context.Context) (*vault.Vault, error) { return keyset, nil }})}
+	directory := commands.NewDirectory(slog.New(slog.DiscardHandler))
+	directory.Keys = p.keys
+	log := eventstore.Open(eventstore.Config{Pool: pool, Envelope: p.keys, Observers: []eventstore.Observer{directory.Observe},
+		Codec: func(name string, data []byte) (any, error) { return domain.Decode(name, data) }})
+	t.Cleanup(log.Close)
+	if err := directory.Open(t.Context(), log); err != nil {
+		t.Fatal(err)
+	}
+	p.Commands = commands.Commands{Log: log, Directory: directory, Catalog: domain.BuiltinCatalog(), Pool: pool}
+	return p
+}
+
+func ephemeral(t *testing.T) *vault.Vault {
+	t.Helper()
+	keyset, err := vault.Ephemeral()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keyset
+}
+
+func (p *process) trigger(t *testing.T, data string) domain.EventID {
+	t.Helper()
+	accepted, err := p.TriggerEvent(t.Context(), commands.Caller{Actor: "test"},
+		commands.NewEvent{Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(data)}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return accepted.EventID
+}
+
+// event reads an event from the database.
+func (p *process) event(t *testing.T, id domain.EventID) domain.EventTriggered {
+	t.Helper()
+	events, err := p.Log.Load(t.Context(), id.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	triggered, ok := events[0].Value.(domain.EventTriggered)
+	if !ok {
+		t.Fatalf("%s does not decode: %v", id, events[0].Err)
+	}
+	return triggered
+}
+
+// holds reports whether any table holds the text.
+func (p *process) holds(t *testing.T, text string) bool {
+	t.Helper()
+	found := false
+	err := p.Pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM medilab.events WHERE position($1::bytea IN data) > 0)`, []byte(text)).Scan(&found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Many processes encrypt for the same subjects at once, and each reads what the others wrote.
+func TestKeyringsShareADatabase(t *testing.T) {
+	url, keyset := testdb.New(t), ephemeral(t)
+	writers := []*process{newProcess(t, url, keyset), newProcess(t, url, keyset)}
+	const subjects, rounds = 5, 3
+	var mu sync.Mutex
+	wrote := map[domain.EventID]string{}
+	var all sync.WaitGroup
+	for i := range subjects * rounds * len(writers) {
+		all.Go(func() {
+			data := fmt.Sprintf(`{"patient_id": "p%d", "patient": {"id": %d}, "name": "Testov-%d"}`, i%subjects, i%2, i)
+			if i%3 == 0 {
+				data = fmt.Sprintf(`{"name": "Testov-%d"}`, i)
+			}
+			id := writers[i%len(writers)].trigger(t, data)
+			mu.Lock()
+			defer mu.Unlock()
+			wrote[id] = data
+		})
+	}
+	all.Wait()
+	reader := newProcess(t, url, keyset)
+	for id, data := range wrote {
+		if got := reader.event(t, id); !bytes.Equal(got.EventData, []byte(data)) || got.Size() != len(data) {
+			t.Errorf("got %s of %d bytes, want %s", got.EventData, got.Size(), data)
+		}
+	}
+	if reader.holds(t, "Testov") {
+		t.Error("the log has a name in clear")
+	}
+}
+
+// A key whose append did not happen is stored by the next one.
+func TestKeyOfARefusedAppend(t *testing.T) {
+	url, keyset := testdb.New(t), ephemeral(t)
+	p := newProcess(t, url, keyset)
+	taken := p.trigger(t, `{"patient_id": "a"}`)
+	_, err := p.TriggerEvent(t.Context(), commands.Caller{Actor: "test"},
+		commands.NewEvent{ID: taken, Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{"patient_id": "b"}`)}}, "")
+	if err == nil {
+		t.Fatal("another event was accepted under the same id")
+	}
+	const data = `{"patient_id": "b", "name": "Testov"}`
+	id := p.trigger(t, data)
+	if got := newProcess(t, url, keyset).event(t, id); string(got.EventData) != data {
+		t.Errorf("got %s", got.EventData)
+	}
+}
+
+// A keyring whose database lost keys with the log's tail makes new ones.
+func TestLostKeysAreMadeAgain(t *testing.T) {
+	url, keyset := testdb.New(t), ephemeral(t)
+	p := newProcess(t, url, keyset)
+	p.trigger(t, `{"patient_id": "a"}`)
+	if _, err := p.Pool.Exec(t.Context(), `DELETE FROM medilab.data_keys WHERE number <> 0`); err != nil {
+		t.Fatal(err)
+	}
+	p.keys.ForgetAll()
+	const data = `{"patient_id": "a", "name": "Testov"}`
+	id := p.trigger(t, data)
+	if got := newProcess(t, url, keyset).event(t, id); string(got.EventData) != data {
+		t.Errorf("got %s", got.EventData)
+	}
+}
+
+// Data keys move to a new key of the keyset; the old one is not needed any more.
+func TestDataKeysAreWrappedAgain(t *testing.T) {
+	url, path := testdb.New(t), filepath.Join(t.TempDir(), "keys.json")
+	keyset, err := vault.Open(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newProcess(t, url, keyset)
+	const data = `{"patient_id": "a", "name": "Testov"}`
+	id := p.trigger(t, data)
+	if _, err := keyset.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := keyset.RewrapKeys(t.Context(), p.Pool); err != nil || n != 2 {
+		t.Fatalf("%d keys wrapped again, want the subject's and that of the hashes: %v", n, err)
+	}
+	if n, err := keyset.RewrapKeys(t.Context(), p.Pool); err != nil || n != 0 {
+		t.Errorf("then %d: %v", n, err)
+	}
+	dropOldKey(t, path)
+	only, err := vault.Open(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := newProcess(t, url, only).event(t, id); string(got.EventData) != data {
+		t.Errorf("got %s", got.EventData)
+	}
+}
+
+// dropOldKey leaves the newest key of a keyset file alone.
+func dropOldKey(t *testing.T, path string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keyset map[string]any
+	if err := json.Unmarshal(content, &keyset); err != nil {
+		t.Fatal(err)
+	}
+	keyset["key"] = keyset["key"].([]any)[1:]
+	if content, err = json.Marshal(keyset); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

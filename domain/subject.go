@@ -1,0 +1,93 @@
+package domain
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain/envelope"
+	"github.com/medilab/webhooks/domain/strictjson"
+)
+
+// A subject is a person whom events tell of, usually a patient. An event names its
+// subjects in its data; what the log keeps of them is a keyed hash of the id.
+
+// SubjectPaths say where event_data has the ids of its subjects: paths as filters have
+// them, separated by commas.
+type SubjectPaths [][]string
+
+// ParseSubjectPaths reads a setting like "patient_id, patient.id".
+func ParseSubjectPaths(text string) (paths SubjectPaths) {
+	for path := range strings.SplitSeq(text, ",") {
+		if path = strings.TrimSpace(path); path != "" {
+			paths = append(paths, strings.Split(path, "."))
+		}
+	}
+	return paths
+}
+
+// In returns the ids of the subjects of the data, each once: texts, and numbers as they
+// are written. Of an array it takes each element.
+func (p SubjectPaths) In(eventData []byte) (ids []string) {
+	for _, path := range p {
+		ids = subjectsAt(ids, eventData, path)
+	}
+	return ids
+}
+
+func subjectsAt(ids []string, value []byte, path []string) []string {
+	begin := strictjson.SkipSpace(value, 0)
+	switch {
+	case begin == len(value):
+	case value[begin] == '[':
+		for m := range strictjson.Members(value, begin) {
+			ids = subjectsAt(ids, value[m.Off:m.End], path)
+		}
+	case value[begin] == '{' && len(path) > 0:
+		for m := range strictjson.Members(value, begin) {
+			if string(m.Key()) == path[0] {
+				return subjectsAt(ids, value[m.Off:m.End], path[1:])
+			}
+		}
+	case len(path) == 0:
+		if id := subjectOf(value); id != "" && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func subjectOf(value []byte) string {
+	if text, ok := strictjson.Text(value); ok {
+		return string(text)
+	}
+	if c := value[0]; c == '-' || '0' <= c && c <= '9' {
+		return string(value)
+	}
+	return ""
+}
+
+// SubjectErased says that the keys of a subject are destroyed: what was encrypted with
+// them is gone. The stream is named by the subject.
+type SubjectErased struct {
+	Reason string `json:"reason"`
+	// ErasedAt is when the log said so before it was restored from an older backup.
+	ErasedAt time.Time `json:"erased_at,omitzero"`
+}
+
+func (SubjectErased) ChangeType() string { return "subject.erased" }
+
+// PayloadsExpired says that the keys of all periods that ended by then are destroyed: what
+// was encrypted with them is gone for its age. It is in the stream of OfPeriods.
+type PayloadsExpired struct {
+	Until time.Time `json:"until"`
+}
+
+func (PayloadsExpired) ChangeType() string { return "payloads.expired" }
+
+var _ = register(SubjectErased{}, PayloadsExpired{})
+
+// SubjectStream names the stream of the subject.
+func SubjectStream(owner envelope.Owner) string { return "subject-" + uuid.UUID(owner).String() }

@@ -1,0 +1,79 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+)
+
+// DataKey is a key that events are encrypted with. It is stored by the append of the
+// first of them: no event is in the log without its key.
+type DataKey struct {
+	Owner   [16]byte
+	Number  int64
+	Until   int64  // see the table medilab.data_keys
+	Wrapped []byte // encrypted
+
+	stored atomic.Int64 // 1 + the generation in which the database has it; 0: it has not
+}
+
+// Envelope opens what was encrypted. Without one, events stay as the log has them.
+type Envelope interface {
+	// Open replaces the values of decoded events by their opened ones. It sets Err where
+	// that fails; an error is the database's.
+	Open(ctx context.Context, events []Event) error
+}
+
+// storeKeysSQL comes after appendSQL, whose lock puts it in order with what destroys keys.
+const storeKeysSQL = `INSERT INTO medilab.data_keys (owner, number, until, wrapped)
+	SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[]) ON CONFLICT DO NOTHING`
+
+// unstoredKeys returns the keys that the batch is the first to use in the generation, each
+// once. In another one, the database may have lost them.
+func unstoredKeys(batch []*pending, generation int64) (keys []*DataKey) {
+	var known map[*DataKey]struct{}
+	for _, p := range batch {
+		for _, k := range p.unit.Keys {
+			if _, twice := known[k]; twice || k.stored.Load() == 1+generation {
+				continue
+			}
+			if known == nil {
+				known = make(map[*DataKey]struct{}, len(batch))
+			}
+			known[k] = struct{}{}
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+func storeKeys(keys []*DataKey) (statements []Statement) {
+	if len(keys) == 0 {
+		return nil
+	}
+	owners, numbers := make([][16]byte, len(keys)), make([]int64, len(keys))
+	untils, wrapped := make([]int64, len(keys)), make([][]byte, len(keys))
+	for i, k := range keys {
+		owners[i], numbers[i], untils[i], wrapped[i] = k.Owner, k.Number, k.Until, k.Wrapped
+	}
+	return []Statement{{SQL: storeKeysSQL, Args: []any{owners, numbers, untils, wrapped}}}
+}
+
+// open decodes and opens events.
+func (l *Log) open(ctx context.Context, events []Event) error {
+	l.decode(events)
+	return l.openDecoded(ctx, events)
+}
+
+// Open opens decoded events that the log did not read itself.
+func (l *Log) Open(ctx context.Context, events []Event) error { return l.openDecoded(ctx, events) }
+
+func (l *Log) openDecoded(ctx context.Context, events []Event) error {
+	if l.config.Envelope == nil || len(events) == 0 {
+		return nil
+	}
+	if err := l.config.Envelope.Open(ctx, events); err != nil {
+		return fmt.Errorf("open events: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package http
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/mux"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
+)
+
+func (s *Server) subjectOperations() []operation {
+	return []operation{{
+		method: "POST", path: "/subjects/{subject}/erase", id: "eraseSubject", summary: "Erase what the log holds of a patient", scope: domain.ScopeAdmin,
+		body: erasure, answer: answerOf[commands.Erased], serve: s.eraseSubject,
+	}, {
+		method: "GET", path: "/subjects/{subject}/disclosures", id: "listSubjectDisclosures", summary: "Who was sent what of a patient, newest first", scope: domain.ScopeAuditRead,
+		query: []queryParam{limit, cursor}, answer: listOf[projections.Disclosure], large: true, serve: s.subjectDisclosures,
+	}, {
+		method: "GET", path: "/subjects/{subject}/export", id: "exportSubject", summary: "Every event and call about a patient, in lines of JSON", scope: domain.ScopeAdmin,
+		answer: answerOf[exportView], media: "application/x-ndjson", unbounded: true, payloads: true, serve: s.exportSubject,
+	}, {
+		method: "GET", path: "/webhooks/{webhook}/disclosures", id: "listWebhookDisclosures", summary: "Whose data a webhook was sent, newest first", scope: domain.ScopeAuditRead,
+		query: []queryParam{from, to, limit, cursor}, answer: listOf[projections.Disclosure], large: true,
+		serve: s.ofWebhook(func(x *request, r *http.Request, w domain.Webhook) error {
+			return x.respond(s.queries.DisclosuresTo(r.Context(), w.ID, from.of(x), to.of(x), limit.of(x), cursor.of(x)))
+		}),
+	}}
+}
+
+// subject returns the subject with the id, as events have it.
+func (s *Server) subject(ctx context.Context, id string) (*projections.Subject, error) {
+	keys := s.commands.Directory.Keys
+	owner, err := keys.Owner(ctx, id)
+	if err != nil {
+		return nil, commands.Failed("find a subject", err)
+	}
+	return &projections.Subject{Owner: owner, Tells: func(t domain.EventType, data []byte) bool { return keys.Tells(t, data, id) }}, nil
+}
+
+func (s *Server) subjectDisclosures(x *request, r *http.Request) error {
+	subject, err := s.subject(r.Context(), mux.Vars(r)["subject"])
+	if err != nil {
+		return err
+	}
+	return x.respond(s.queries.Disclosures(r.Context(), subject.Owner, limit.of(x), cursor.of(x)))
+}
+
+var erasure = object[string]{name: "Erasure", limit: maxManagementBody, fields: []field[string]{
+	plain("reason", jsonText, func(reason *string) *string { return reason }, schema{"description": "stays in the log: do not name the patient"}).must(),
+}}
+
+func (s *Server) eraseSubject(x *request, r *http.Request) error {
+	var reason string
+	if err := erasure.read(x, r, &reason, noRules); err != nil {
+		return err
+	}
+	return x.respond(s.commands.EraseSubject(r.Context(), x.caller, mux.Vars(r)["subject"], reason))
+}
+
+// exportView is a line of an export: an event, or a call.
+type exportView struct {
+	Event *projections.Event `json:"event,omitempty"`
+	Call  *callDetailsView   `json:"call,omitempty"`
+}
+
+// exportSubject streams the events about the subject, each with its calls behind it.
+func (s *Server) exportSubject(x *request, r *http.Request) error {
+	subject, err := s.subject(r.Context(), mux.Vars(r)["subject"])
+	if err != nil {
+		return err
+	}
+	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if x.payloads != nil {
+		if err := x.payloads.record(nil, map[string]string{"subject": uuid.UUID(subject.Owner).String()}); err != nil {
+			return err
+		}
+	}
+	out := newLineWriter(x)
+	err = s.queries.EachOf(r.Context(), subject.Owner, func(event *projections.Event, calls []projections.Call) error {
+		if event != nil {
+			if err := out.write(append(appendEvent([]byte(`{"event":`), *event), '}')); err != nil {
+				return err
+			}
+		}
+		for _, call := range calls {
+			details, err := s.exportedCall(r.Context(), call)
+			if err != nil {
+				return err
+			}
+			if err := out.write(encode(exportView{Call: &details})); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return out.out.Flush()
+}
+
+// exportedCall returns the details of a call. Those of a batch leave out what tells of others.
+func (s *Server) exportedCall(ctx context.Context, call projections.Call) (callDetailsView, error) {
+	details, err := s.callDetails(ctx, call.WebhookID, call.ID)
+	if call.EventType == string(domain.BatchEventType) {
+		details.Payload, details.ResponseBody, details.ResponseBytes, details.EventIDs = nil, nil, nil, nil
+	}
+	return details, err
+}

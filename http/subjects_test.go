@@ -1,0 +1,253 @@
+package http_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// dump returns all that the database's tables hold, as pg_dump would write it.
+func (s *service) dump() string {
+	s.t.Helper()
+	var all strings.Builder
+	rows, err := s.pool.Query(s.t.Context(), `SELECT tablename FROM pg_tables WHERE schemaname = 'medilab'`)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var tables []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			s.t.Fatal(err)
+		}
+		tables = append(tables, name)
+	}
+	if rows.Err() != nil || len(tables) < 10 {
+		s.t.Fatalf("tables %v: %v", tables, rows.Err())
+	}
+	for _, name := range tables {
+		var text string
+		err := s.pool.QueryRow(s.t.Context(), `SELECT coalesce(string_agg(t::text, E'\n'), '') FROM medilab.`+name+` AS t`).Scan(&text)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		all.WriteString(text)
+	}
+	return all.String()
+}
+
+// holdsInClear reports whether the dump has the text: as it is, as bytes, or in base64 among others.
+func holdsInClear(dump, text string) bool {
+	return strings.Contains(dump, text) || strings.Contains(dump, fmt.Sprintf("%x", text))
+}
+
+// echoing is a receiver that answers what it got, with the status.
+func echoing(t *testing.T, status int) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("X-Echo", "Testov")
+		w.WriteHeader(status)
+		if _, err := w.Write(body); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func TestEraseSubject(t *testing.T) {
+	s := newService(t)
+	s.work()
+	const hook = `{"name":%q,"url":%q,"events":["*"],"max_retries":5,"retry_delay":3600}`
+	good := s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(hook, "good", echoing(t, 200))).want(201).text("id")
+	s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(hook, "bad", echoing(t, 500))).want(201)
+	trigger := func(data string) string {
+		return s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":`+data+`}`).want(202).text("event_id")
+	}
+	const calls = 6 // three events to two webhooks
+	first := trigger(`{"patient_id": 17, "name": "Testov"}`)
+	both := trigger(`{"patient_id": [17, "18"], "name": "Testov"}`)
+	other := trigger(`{"patient_id": "18", "name": "Otherov"}`)
+	made := func() (n int) {
+		err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.events WHERE type IN ('delivery.succeeded', 'delivery.attempt_failed')`).Scan(&n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	s.until("the calls are made", func() bool { return made() == calls })
+	s.settled()
+	if dump := s.dump(); holdsInClear(dump, "Testov") || holdsInClear(dump, "Otherov") {
+		t.Error("the database holds a name in clear")
+	}
+	call := s.ask("GET", "/api/v1/webhooks/"+good+"/calls?limit=1", "").want(200)
+	callOf := func(event string) answer {
+		list := s.ask("GET", "/api/v1/webhooks/"+good+"/calls", "").want(200)
+		for i := range 3 {
+			if list.text("items", i, "event_id") == event {
+				return s.ask("GET", "/api/v1/webhooks/"+good+"/calls/"+list.text("items", i, "call_id"), "").want(200)
+			}
+		}
+		t.Fatalf("no call of %s in %s", event, call.body)
+		return answer{}
+	}
+	if shown := callOf(first); !strings.Contains(shown.text("response_body"), "Testov") || !strings.Contains(shown.text("payload"), "Testov") {
+		t.Errorf("before: %s", shown.body)
+	}
+
+	erased := s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	if erased.get("events") != "2" || erased.get("deliveries_cancelled") != "2" {
+		t.Errorf("erased %s, want both events and what waits for the bad receiver", erased.body)
+	}
+	for _, id := range []string{first, both} {
+		event := s.ask("GET", "/api/v1/webhooks/events/"+id, "").want(200)
+		if event.get("event_data") != "null" || event.get("erased") != "true" {
+			t.Errorf("the event is shown as %s", event.body)
+		}
+		if shown := callOf(id); shown.get("erased") != "true" || shown.get("payload") != "null" || shown.get("response_body") != "null" || strings.Contains(string(shown.body), "Testov") {
+			t.Errorf("the call is shown as %s", shown.body)
+		}
+		if explained := s.ask("GET", "/api/v1/webhooks/events/"+id+"/explain", "").want(200); explained.get("erased") != "true" {
+			t.Errorf("explained as %s", explained.body)
+		}
+		deliveries := s.ask("GET", "/api/v1/webhooks/events/"+id+"/deliveries", "").want(200)
+		if !strings.Contains(string(deliveries.body), "subject_erased") {
+			t.Errorf("its deliveries: %s", deliveries.body)
+		}
+	}
+	if event := s.ask("GET", "/api/v1/webhooks/events/"+other, "").want(200); event.text("event_data", "name") != "Otherov" {
+		t.Errorf("the other patient's event: %s", event.body)
+	}
+	const always = `"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"`
+	if dry := s.ask("POST", "/api/v1/webhooks/"+good+"/replay", `{`+always+`,"dry_run":true}`).want(202); dry.get("matched") != "1" {
+		t.Errorf("a replay sends %s", dry.body)
+	}
+	if lines := s.ask("GET", "/api/v1/webhooks/audit/events", ""); strings.Contains(string(lines.body), "Testov") {
+		t.Error("the history shows the name")
+	}
+	if err := s.log.Verify(t.Context(), func(d eventstore.Damage) { t.Errorf("damaged: %+v", d) }, func(_, _ eventstore.Position) {}); err != nil {
+		t.Fatal(err)
+	}
+
+	// The same person is known again afterwards.
+	again := trigger(`{"patient_id": "17", "name": "Testov"}`)
+	if event := s.ask("GET", "/api/v1/webhooks/events/"+again, "").want(200); event.text("event_data", "name") != "Testov" {
+		t.Errorf("a later event: %s", event.body)
+	}
+	if erased := s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"again"}`).want(200); erased.get("events") != "1" {
+		t.Errorf("the next erasure: %s", erased.body)
+	}
+	s.ask("POST", "/api/v1/subjects/17/erase", `{}`).want(422)
+}
+
+// Another process stops reading and using an erased subject's key when it hears of it.
+func TestErasureReachesOtherProcesses(t *testing.T) {
+	s := newService(t)
+	s.work()
+	url := s.pool.Config().ConnString()
+	other := newServiceOn(t, url)
+	trigger := func(of *service) string {
+		return of.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":{"patient_id":"17"}}`).want(202).text("event_id")
+	}
+	before := trigger(other)
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	after := trigger(other) // decided again, with a new key
+	if event := s.ask("GET", "/api/v1/webhooks/events/"+after, "").want(200); event.text("event_data", "patient_id") != "17" {
+		t.Errorf("an event since: %s", event.body)
+	}
+	if err := other.commands.Directory.CatchUp(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if event := other.ask("GET", "/api/v1/webhooks/events/"+before, "").want(200); event.get("erased") != "true" {
+		t.Errorf("the other process shows %s", event.body)
+	}
+}
+
+func TestDisclosures(t *testing.T) {
+	s := newService(t)
+	s.work()
+	const hook = `{"name":%q,"url":%q,"events":["patient.*"],"max_retries":0}`
+	good, bad := echoing(t, 200), echoing(t, 500)
+	id := s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(hook, "good", good)).want(201).text("id")
+	s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(hook, "bad", bad)).want(201)
+	s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(hook, "closed", "http://127.0.0.1:1/")).want(201)
+	event := s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":{"patient_id":"17"}}`).want(202).text("event_id")
+	s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":{"patient_id":"18"}}`).want(202)
+	tested := s.ask("POST", "/api/v1/webhooks/"+id+"/test", `{"event_type":"visit.created","test_data":{"patient_id":"17"}}`).want(200).text("event_id")
+	ended := func() (n int) {
+		err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.events WHERE type IN ('delivery.succeeded', 'delivery.attempt_failed')`).Scan(&n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	s.until("the calls are made", func() bool { return ended() == 6 })
+
+	// A call of a third delivery was cut off.
+	webhook, _ := uuid.Parse(id)
+	parsed, _ := uuid.Parse(event)
+	cut := domain.DeliveryInterrupted{EventID: domain.EventID(parsed), EventType: "patient.updated", WebhookID: domain.WebhookID(webhook), Attempt: 2, URL: "http://cut.example/"}
+	_, err := s.log.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: domain.DeliveryOf(cut.EventID, cut.WebhookID).Stream(), Expected: 1,
+		Events: []eventstore.NewEvent{{Type: cut.ChangeType(), Data: domain.AppendJSON(nil, cut), Value: cut}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.settled()
+
+	want := map[string]string{
+		good + " dispatch " + event: "true", bad + " dispatch " + event: "false", "http://cut.example/ dispatch " + event: `"unknown"`, good + " test " + tested: "true",
+	}
+	check := func(path string, want map[string]string) {
+		t.Helper()
+		got := map[string]string{}
+		for cursor := ""; ; {
+			list := s.ask("GET", path+"limit=2"+cursor, "").want(200)
+			var items struct {
+				Items []struct {
+					URL, Kind    string
+					EventID      string `json:"event_id"`
+					Acknowledged json.RawMessage
+				}
+			}
+			list.into(&items)
+			for _, i := range items.Items {
+				got[i.URL+" "+i.Kind+" "+i.EventID] = string(i.Acknowledged)
+			}
+			if list.get("next_cursor") == "null" {
+				break
+			}
+			cursor = "&cursor=" + list.text("next_cursor")
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", path, got, want)
+		}
+	}
+	check("/api/v1/subjects/17/disclosures?", want)
+	check("/api/v1/subjects/19/disclosures?", map[string]string{})
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	check("/api/v1/subjects/17/disclosures?", want) // who got it is still known
+	if list := s.ask("GET", "/api/v1/webhooks/"+id+"/disclosures?to=2000-01-01T00:00:00Z", "").want(200); list.get("items") != "[]" {
+		t.Errorf("long ago: %s", list.body)
+	}
+	to := s.ask("GET", "/api/v1/webhooks/"+id+"/disclosures", "").want(200)
+	for what, n := range map[string]int{`"kind":"test"`: 1, `"kind":"dispatch"`: 3, `"acknowledged":"unknown"`: 1} {
+		if got := strings.Count(string(to.body), what); got != n {
+			t.Errorf("to the webhook: %d of %s in %s", got, what, to.body)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
+	"github.com/medilab/webhooks/eventstore"
+)
+
+// The subjects: for each the positions of the events, and of the tests, that tell of it.
+
+var subjectsModel = Model{
+	Name: "subjects", SchemaVersion: 1, Tables: []string{"subject_events"},
+	New: func(t Tables) Projection {
+		return &subjects{insert: t.SQL(`INSERT INTO {subject_events} (owner, position)
+			SELECT * FROM unnest($1::uuid[], $2::bigint[]) ON CONFLICT DO NOTHING`)}
+	},
+}
+
+type subjects struct{ insert string }
+
+func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	var owners []uuid.UUID
+	var positions []int64
+	for i := range events {
+		for _, owner := range domain.SubjectsOf(events[i].Value) {
+			owners, positions = append(owners, uuid.UUID(owner)), append(positions, int64(events[i].Position))
+		}
+	}
+	if owners == nil {
+		return nil, nil
+	}
+	return []eventstore.Statement{{SQL: p.insert, Args: []any{owners, positions}}}, nil
+}
+
+// SubjectEvents returns up to limit positions, after one up to another, of events and tests
+// that tell of the subject. It waits for the read models to hold the log that far, but not
+// for those that are not kept now.
+func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, after, to Position, limit int) ([]Position, error) {
+	const patience = 5 * time.Second
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := p.WaitFor(wait, to); err != nil && (ctx.Err() != nil || wait.Err() == nil) {
+		return nil, err
+	}
+	rows, err := p.pool.Query(ctx, `SELECT position FROM medilab.subject_events
+		WHERE owner = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4`, uuid.UUID(owner), after, to, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list the events of a subject: %w", err)
+	}
+	positions, err := pgx.CollectRows(rows, pgx.RowTo[Position])
+	if err != nil {
+		return nil, fmt.Errorf("list the events of a subject: %w", err)
+	}
+	return positions, nil
+}
+
+// EachOf calls yield for each event about the subject, with its calls, the oldest first; for
+// a test, the event is nil.
+func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield func(event *Event, calls []Call) error) error {
+	const page = 100
+	head, err := p.log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	for after := Position(0); ; {
+		positions, err := p.SubjectEvents(ctx, owner, after, head, page)
+		if err != nil || len(positions) == 0 {
+			return err
+		}
+		after = positions[len(positions)-1]
+		if err := p.getEach(ctx, positions, func(events []eventstore.Event) error {
+			for i := range events {
+				decode(&events[i])
+				if err := p.withCalls(ctx, &events[i], yield); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *Projections) withCalls(ctx context.Context, e *eventstore.Event, yield func(*Event, []Call) error) error {
+	if call, ok := newCall(e); ok {
+		return yield(nil, []Call{call})
+	}
+	event, ok := newEvent(e)
+	if !ok {
+		return fmt.Errorf("read an event of a subject: position %d: %w", e.Position, e.Err)
+	}
+	var calls []Call
+	for filter := (CallFilter{Event: event.ID, Limit: 1000}); ; {
+		page, err := p.Calls(ctx, filter)
+		if err != nil {
+			return err
+		}
+		if calls = append(calls, page.Items...); page.NextCursor == 0 {
+			break
+		}
+		filter.Cursor = page.NextCursor
+	}
+	slices.Reverse(calls)
+	return yield(&event, calls)
+}
