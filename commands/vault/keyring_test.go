@@ -8,14 +8,19 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
@@ -202,5 +207,95 @@ func dropOldKey(t *testing.T, path string) {
 	}
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// old is what a clock that is ahead takes for too old.
+const old = -10 * time.Second
+
+func TestPayloadsExpire(t *testing.T) {
+	url, keyset := testdb.New(t), ephemeral(t)
+	p, other := newProcess(t, url, keyset), newProcess(t, url, keyset)
+	p.keys.Keep, other.keys.Keep = 50*time.Second, 50*time.Second // periods of a second
+	id := p.trigger(t, `{"patient_id": "17", "name": "Testov"}`)
+	if e := other.event(t, id); e.Erased {
+		t.Fatalf("it is gone before its time: %+v", e)
+	}
+	for range 2 { // the second finds nothing to do
+		if err := p.ExpirePayloads(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, process := range map[string]*process{"this": p, "other": other, "new": newProcess(t, url, keyset)} {
+		if process != p {
+			if err := process.Directory.CatchUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if e := process.event(t, id); !e.Erased || !e.Expired || len(e.EventData) > 0 {
+			t.Errorf("%s process reads %+v", name, e)
+		}
+		if e := process.event(t, process.trigger(t, `{"patient_id": "17"}`)); e.Erased {
+			t.Errorf("%s process: what came later is gone too", name)
+		}
+	}
+	var left, recorded int
+	err := p.Pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM medilab.data_keys WHERE until > 0 AND until <= $1),
+		(SELECT count(*) FROM medilab.events WHERE type = 'payloads.expired')`, p.Now().Unix()-int64(time.Minute/time.Second)).Scan(&left, &recorded)
+	if err != nil || recorded != 1 {
+		t.Errorf("%d keys of the past, %d on record: %v", left, recorded, err)
+	}
+}
+
+func TestRestoredSubjectIsErasedAgain(t *testing.T) {
+	p := newProcess(t, testdb.New(t), ephemeral(t))
+	p.Subjects = noSubjects{}
+	before, other := p.trigger(t, `{"patient_id": "17"}`), p.trigger(t, `{"patient_id": "18"}`)
+	owner, err := p.keys.Owner(t.Context(), "17")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := []commands.Erasure{{Subject: uuid.UUID(owner), ErasedAt: time.Date(2026, 5, 3, 10, 0, 0, 0, time.UTC)}}
+	for want := 1; want >= 0; want-- { // once
+		if again, err := p.EraseAgain(t.Context(), commands.Caller{Actor: "test"}, lost); err != nil || again != want {
+			t.Errorf("erased %d again, want %d: %v", again, want, err)
+		}
+	}
+	if !p.event(t, before).Erased || p.event(t, other).Erased || p.event(t, p.trigger(t, `{"patient_id": "17"}`)).Erased {
+		t.Error("what is erased again is not what was erased before")
+	}
+	if all, err := p.Erasures(t.Context()); err != nil || !slices.Equal(all, lost) {
+		t.Errorf("the log has the erasures %v, %v", all, err)
+	}
+}
+
+// noSubjects finds nothing.
+type noSubjects struct{}
+
+func (noSubjects) SubjectEvents(context.Context, envelope.Owner, eventstore.Position, eventstore.Position, int) ([]eventstore.Position, error) {
+	return nil, nil
+}
+
+func TestMissingKeyIsFound(t *testing.T) {
+	url, keyset := testdb.New(t), ephemeral(t)
+	p := newProcess(t, url, keyset)
+	p.trigger(t, `{"patient_id": "17"}`)
+	var found []string
+	verify := func() []string {
+		found = nil
+		report := func(f eventstore.Damage) { found = append(found, f.Text) }
+		if err := newProcess(t, url, keyset).Log.Verify(t.Context(), report, func(eventstore.Position, eventstore.Position) {}); err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if verify(); len(found) > 0 {
+		t.Errorf("of a whole log it reports %q", found)
+	}
+	if _, err := p.Pool.Exec(t.Context(), `DELETE FROM medilab.data_keys WHERE until > 0`); err != nil {
+		t.Fatal(err)
+	}
+	if verify(); len(found) != 1 || !strings.Contains(found[0], "key of its content is missing") {
+		t.Errorf("of a log without a key it reports %q", found)
 	}
 }
