@@ -10,6 +10,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -196,5 +199,34 @@ func TestReceiverCatchesUpByTheFeed(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("%d events are missing", len(want))
+	}
+}
+
+// What an older version queued waits in the line that newer events of its key come to.
+func TestLinesOfOlderVersionsGoOn(t *testing.T) {
+	s := newService(t)
+	w := s.register(`"order_by":"patient_id"`)
+	id, data := uuid.MustParse(w.text("id")), []byte(`{"patient_id":"17"}`)
+	before := domain.Webhook{OrderBy: "patient_id"}.LineOf(data)
+	_, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, line, position)
+		VALUES ($1, $2, $1, 1, 1, 0, 0, now(), false, $3, 1)`, uuid.New(), id, int64(before))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.emit(string(data))
+	rows, err := s.pool.Query(t.Context(), `SELECT line, node IS NOT DISTINCT FROM 0 FROM medilab.queue ORDER BY position`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type queued struct {
+		Line  domain.Line
+		Waits bool
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[queued])
+	if err != nil || len(found) != 2 || found[0].Line != found[1].Line || found[0].Waits || !found[1].Waits {
+		t.Errorf("queued are %v, %v: want the second to wait for the first", found, err)
+	}
+	if len(found) > 0 && found[0].Line == before {
+		t.Error("the line is a hash that everybody can make")
 	}
 }

@@ -157,7 +157,7 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 	})
 	s.commands = &commands.Commands{
 		Log: s.log, Pool: s.pool, Queue: saga.Queue{Pool: s.pool}, Directory: directory, Catalog: catalog,
-		Failed: s.queries(), Subjects: s.queries(), Attempter: &commands.Attempter{Clock: s.log.Clock()},
+		Failed: s.queries(), Subjects: s.queries(), Attempter: &commands.Attempter{Clock: s.log.Clock(), Decrypter: directory.Keys},
 		OnErasure: anchorErasure(s.log, o.anchorFile(), logger),
 	}
 	if err := directory.Open(ctx, s.log); err != nil {

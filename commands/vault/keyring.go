@@ -205,6 +205,15 @@ func (k *Keyring) Ready(ctx context.Context) error {
 	return err
 }
 
+// Decrypt decrypts a secret of a webhook, as Vault.Decrypt does.
+func (k *Keyring) Decrypt(webhook domain.WebhookID, field string, encrypted domain.Sealed) (string, error) {
+	vault, _, err := k.ready(context.Background())
+	if err != nil {
+		return "", err
+	}
+	return vault.Decrypt(webhook, field, encrypted)
+}
+
 func (k *Keyring) ready(ctx context.Context) (*Vault, []byte, error) {
 	k.mu.Lock()
 	vault, hashKey := k.vault, k.hashKey
