@@ -108,7 +108,13 @@ func TestQuestionsOnTheCommandLine(t *testing.T) {
 	c := newAPICLI(t, 404)
 	id, _ := c.run(0, "", "emit", "patient.created", `{"n":1}`, "--correlation-id", "run-1")
 	id = strings.TrimSpace(id)
-	_, notes := c.run(1, "", "webhooks", "test", "1")
+	sent, notes := c.run(1, "", "webhooks", "test", "1", "--json")
+	if !strings.Contains(sent, "ivan@example.com") {
+		t.Errorf("a test without data sends the type's example, not %s", sent)
+	}
+	if types, _ := c.run(0, "", "__complete", "webhooks", "test", "1", "--type", "payment.f"); !strings.Contains(types, "payment.failed\t") {
+		t.Errorf("the types are completed by %s", types)
+	}
 	c.matches("the failed test", notes, "medilab-webhooks: the call failed: .*404.*\n")
 	c.fold()
 

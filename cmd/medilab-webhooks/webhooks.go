@@ -128,7 +128,11 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !json.Valid([]byte(data)) {
+			test := map[string]any{"event_type": eventType}
+			if data != "" {
+				test["test_data"] = json.RawMessage(data)
+			}
+			if data != "" && !json.Valid([]byte(data)) {
 				return usageError{errors.New("--data must be JSON")}
 			}
 			return o.use(c, func(a *apiClient) error {
@@ -136,7 +140,7 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 					return err
 				}
 				var call json.RawMessage
-				if err := a.post(c.Context(), path, map[string]any{"event_type": eventType, "test_data": json.RawMessage(data)}, &call); err != nil {
+				if err := a.post(c.Context(), path, test, &call); err != nil {
 					return err
 				}
 				if err := printObject(c, call); err != nil {
@@ -147,7 +151,7 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&eventType, "type", "patient.created", "event type of the call")
-	c.Flags().StringVar(&data, "data", "{}", "its event_data")
+	c.Flags().StringVar(&data, "data", "", "its event_data; the type's example if left out")
 	declare(c, c.Flags(), o.readingTable())
 	completeFlag(c, "type", o.listOfTypes)
 	addJSONFlag(c)
