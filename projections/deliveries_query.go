@@ -105,8 +105,8 @@ func (p *Projections) deliverySource(f DeliveryFilter, queue Backlog, spans []sp
 				below = min(below, ordinalAt(eventstore.Position(s.high), 0))
 			}
 			list, rest, err = p.spanSource(f, s.low, queue)(ctx, below, limit)
-			if rest == 0 && i < len(spans)-1 {
-				rest = begin
+			if i < len(spans)-1 {
+				rest = max(rest, begin) // it may be below the span
 			}
 			break
 		}

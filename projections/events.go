@@ -24,7 +24,8 @@ var eventsModel = Model{
 				INSERT INTO {correlated} (correlation, position, kind)
 				SELECT * FROM unnest($1::integer[], $2::bigint[], $3::integer[])`),
 			occur: t.SQL(`
-				INSERT INTO {occurred} AS o (block, earliest, latest) SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[])
+				INSERT INTO {occurred} AS o (block, earliest, latest)
+				SELECT block, min(at), max(at) FROM unnest($1::bigint[], $2::timestamptz[]) AS e (block, at) GROUP BY block
 				ON CONFLICT (block) DO UPDATE SET earliest = least(o.earliest, EXCLUDED.earliest), latest = greatest(o.latest, EXCLUDED.latest)`),
 		}
 	},

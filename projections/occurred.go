@@ -3,7 +3,6 @@ package projections
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -16,36 +15,20 @@ import (
 // The time of an event is when it occurred. Nearly all occur when they are accepted, in the
 // order of the log. Of the others a row a block of the log says between which times they are.
 
-type occurredRange struct{ earliest, latest time.Time }
-
 // occurredIn returns the arguments of the statement that notes when events occurred; nil: none
 // of them says.
 func occurredIn(events []eventstore.Event) []any {
-	ranges := map[int64]occurredRange{}
+	var blocks []int64
+	var times []time.Time
 	for i := range events {
-		c, ok := events[i].Value.(domain.EventTriggered)
-		if !ok || c.OccurredAt.IsZero() {
-			continue
+		if c, ok := events[i].Value.(domain.EventTriggered); ok && !c.OccurredAt.IsZero() {
+			blocks, times = append(blocks, int64(events[i].Position)>>blockBits), append(times, c.OccurredAt)
 		}
-		block := int64(events[i].Position) >> blockBits
-		r, known := ranges[block]
-		if !known || c.OccurredAt.Before(r.earliest) {
-			r.earliest = c.OccurredAt
-		}
-		if c.OccurredAt.After(r.latest) {
-			r.latest = c.OccurredAt
-		}
-		ranges[block] = r
 	}
-	if len(ranges) == 0 {
+	if blocks == nil {
 		return nil
 	}
-	blocks := slices.Sorted(maps.Keys(ranges))
-	earliest, latest := make([]time.Time, len(blocks)), make([]time.Time, len(blocks))
-	for i, block := range blocks {
-		earliest[i], latest[i] = ranges[block].earliest, ranges[block].latest
-	}
-	return []any{blocks, earliest, latest}
+	return []any{blocks, times}
 }
 
 // span is the positions above low and below high.

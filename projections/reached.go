@@ -1,11 +1,8 @@
 package projections
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -60,12 +57,10 @@ func (p *undelivered) reached(ctx context.Context, db Querier, events []eventsto
 	if err := p.numbers.load(ctx, db, webhooks); err != nil {
 		return nil, fmt.Errorf("read webhooks' numbers: %w", err)
 	}
-	sorted := slices.SortedFunc(maps.Keys(blocks), func(a, b reachedBlock) int {
-		return cmp.Or(cmp.Compare(p.numbers[uuid.UUID(a.webhook)], p.numbers[uuid.UUID(b.webhook)]), cmp.Compare(a.block, b.block))
-	})
-	numbers, of := make([]int32, len(sorted)), make([]int64, len(sorted))
-	for i, r := range sorted {
-		numbers[i], of[i] = p.numbers[uuid.UUID(r.webhook)], r.block
+	var numbers []int32
+	var of []int64
+	for r := range blocks {
+		numbers, of = append(numbers, p.numbers[uuid.UUID(r.webhook)]), append(of, r.block)
 	}
 	return []eventstore.Statement{{SQL: p.reach, Args: []any{numbers, of}}}, nil
 }
