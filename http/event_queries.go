@@ -71,7 +71,7 @@ func appendEvent(dst []byte, e projections.Event) []byte {
 }
 
 func appendData(dst []byte, e projections.Event) []byte {
-	if e.IsGone() {
+	if e.IsGone() || len(e.Data) == 0 { // it is sealed, and no key is here
 		return append(dst, "null"...)
 	}
 	return append(dst, e.Data...)

@@ -163,7 +163,10 @@ func splitDecoded(events []eventstore.Event) (decoded, failed []eventstore.Event
 // decode makes the event's Value a domain.Change, or its Err the reason in domain's
 // words.
 func decode(e *eventstore.Event) {
-	if _, ok := e.Value.(domain.Change); !ok || e.Err != nil {
+	if e.Err != nil {
+		return // what cannot be opened would look empty
+	}
+	if _, ok := e.Value.(domain.Change); !ok {
 		e.Value, e.Err = domain.Decode(e.Type, e.Data)
 	}
 }

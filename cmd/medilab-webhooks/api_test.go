@@ -112,7 +112,7 @@ func TestQuestionsOnTheCommandLine(t *testing.T) {
 	if !strings.Contains(sent, "ivan@example.com") {
 		t.Errorf("a test without data sends the type's example, not %s", sent)
 	}
-	if types, _ := c.run(0, "", "__complete", "webhooks", "test", "1", "--type", "payment.f"); !strings.Contains(types, "payment.failed\t") {
+	if types, _ := c.run(0, "", "__complete", "webhooks", "test", "1", "--type", "payment.f"); !strings.Contains(types, "payment.failed\n") {
 		t.Errorf("the types are completed by %s", types)
 	}
 	c.matches("the failed test", notes, "medilab-webhooks: the call failed: .*404.*\n")

@@ -464,7 +464,7 @@ func TestProjectionsCommands(t *testing.T) {
 	c := newCLI(t)
 	c.run(0, "", "emit", "patient.created", "{}")
 	out, _ := c.run(0, "", "projections", "list")
-	c.matches("the list", out, `NAME +POSITION +HEAD +BEHIND +STATE\n((webhooks|calls|events|stats|deliveries|alerts|access|replays) +0 +1 +1 +live\n)+`)
+	c.matches("the list", out, `NAME +POSITION +HEAD +BEHIND +STATE\n((webhooks|calls|events|stats|deliveries|alerts|access|replays|subjects) +0 +1 +1 +live\n)+`)
 	out, _ = c.run(0, "", "projections", "list", "--json")
 	var listed []struct {
 		Name      string `json:"name"`

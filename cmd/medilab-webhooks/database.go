@@ -149,7 +149,7 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 		return vault.OpenFor(ctx, s.pool, o.keysFile(), func(v *vault.Vault) bool { return directory.Decrypts(v) })
 	})
 	s.log = eventstore.Open(eventstore.Config{
-		Pool: s.pool, Guard: s.guard, Envelope: o.envelope(directory.Keys),
+		Pool: s.pool, Guard: s.guard, Envelope: whereKeyset{directory.Keys, o.keysFile()},
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    []eventstore.Inline{saga.Queue{}},
 		Observers: []eventstore.Observer{directory.Observe},
@@ -180,13 +180,19 @@ func (o databaseOptions) keyring(pool *pgxpool.Pool, catalog func() domain.Catal
 	})
 }
 
-// envelope returns the keyring if its keyset is here: without it, a command shows content
-// as the log has it.
-func (o databaseOptions) envelope(keys *vault.Keyring) eventstore.Envelope {
-	if _, err := os.Stat(o.keysFile()); err != nil {
+// whereKeyset is a keyring of a database whose keyset may be elsewhere: then a command shows
+// content as the log has it.
+type whereKeyset struct {
+	*vault.Keyring
+	file string
+}
+
+// Open implements eventstore.Envelope.
+func (k whereKeyset) Open(ctx context.Context, events []eventstore.Event) error {
+	if _, err := os.Stat(k.file); err != nil {
 		return nil
 	}
-	return keys
+	return k.Keyring.Open(ctx, events)
 }
 
 // prepare creates the tables of a new database. It does not migrate an older one: a newer command

@@ -18,16 +18,24 @@ import (
 func newSubjectsCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "subjects", Short: "Answer for what the log holds of a patient"}
 	c.AddCommand(
-		newSubjectCommand(db, "disclosures ID", "List who was sent what of a patient, when, and whether it was acknowledged, newest first", printDisclosures),
-		newSubjectCommand(db, "export ID", "Print every event and call about a patient, in lines of JSON", exportSubject),
+		newSubjectReadingCommand(db, "disclosures ID", "List who was sent what of a patient, when, and whether it was acknowledged, newest first", printDisclosures),
+		newSubjectReadingCommand(db, "export ID", "Print every event and call about a patient, in lines of JSON", exportSubject),
 		newSubjectsEraseCommand(db),
 	)
 	return c
 }
 
-// newSubjectCommand returns a command that asks about the patient of its argument.
-func newSubjectCommand(db *databaseOptions, use, short string, run func(c *cobra.Command, a *apiClient, path string) error) *cobra.Command {
+// newSubjectReadingCommand returns a command that shows what is known of the patient.
+func newSubjectReadingCommand(db *databaseOptions, use, short string, run func(c *cobra.Command, a *apiClient, path string) error) *cobra.Command {
 	o := &apiOptions{database: db}
+	c := newSubjectCommand(o, use, short, run)
+	c.Example = "  medilab-webhooks subjects " + c.Name() + " 12345 --reason 'request no. 81'"
+	declare(c, c.Flags(), o.readingTable())
+	return c
+}
+
+// newSubjectCommand returns a command that asks about the patient of its argument.
+func newSubjectCommand(o *apiOptions, use, short string, run func(c *cobra.Command, a *apiClient, path string) error) *cobra.Command {
 	c := &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -36,7 +44,6 @@ func newSubjectCommand(db *databaseOptions, use, short string, run func(c *cobra
 			return o.use(c, func(a *apiClient) error { return run(c, a, "/subjects/"+url.PathEscape(args[0])) })
 		},
 	}
-	declare(c, c.Flags(), o.table())
 	addJSONFlag(c)
 	return c
 }
@@ -77,7 +84,8 @@ func exportSubject(c *cobra.Command, a *apiClient, path string) error {
 
 func newSubjectsEraseCommand(db *databaseOptions) *cobra.Command {
 	var reason string
-	c := newSubjectCommand(db, "erase ID --reason REASON", "Erase what the log holds of a patient, and cancel what waits to be sent", func(c *cobra.Command, a *apiClient, path string) error {
+	o := &apiOptions{database: db}
+	c := newSubjectCommand(o, "erase ID --reason REASON", "Erase what the log holds of a patient, and cancel what waits to be sent", func(c *cobra.Command, a *apiClient, path string) error {
 		if reason == "" {
 			return usageError{errors.New("--reason is required; it stays in the log, so do not name the patient")}
 		}
@@ -95,7 +103,8 @@ func newSubjectsEraseCommand(db *databaseOptions) *cobra.Command {
 		}
 		return printResult(c, answer, text, text)
 	})
-	c.Example = `  medilab-webhooks subjects erase 12345 --reason "request of 3 May"`
+	declare(c, c.Flags(), o.table())
+	c.Example = "  medilab-webhooks subjects erase 12345 --reason 'request of 3 May'"
 	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the log")
 	return c
 }

@@ -25,6 +25,7 @@ func subscribeAMQP(s Source, env environment) (message.Subscriber, error) {
 			return nil, err
 		},
 	}
+	config.Connection.Reconnect = &watermillamqp.ReconnectConfig{BackoffInitialInterval: pause, BackoffMultiplier: 1.5, BackoffMaxInterval: longestPause}
 	if s.path == "" {
 		config.Connection.AmqpConfig.Vhost = "/"
 	}

@@ -24,6 +24,7 @@ const (
 	redeliverAfter = time.Minute // a message that was not acknowledged
 	prefetched     = 100
 	pause          = time.Second // after a failure
+	longestPause   = 5 * time.Second
 	closing        = 10 * time.Second
 	// silence of the node that takes from a source, after which another does.
 	silence = 3 * time.Second
