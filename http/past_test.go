@@ -45,7 +45,10 @@ func TestImportOfThePast(t *testing.T) {
 		t.Errorf("deliveries: %s", got.body)
 	}
 	s.settled()
-	list := s.ask("GET", "/api/v1/webhooks/events?from="+before, "").want(200) // by when it was accepted
+	if recent := s.ask("GET", "/api/v1/webhooks/events?from="+before, "").want(200); recent.get("items", 0, "deliver") != "true" || strings.Contains(string(recent.body), "2019-") {
+		t.Errorf("listed by when they occurred: %s", recent.body)
+	}
+	list := s.ask("GET", "/api/v1/webhooks/events", "").want(200)
 	if list.get("items", 0, "deliver") != "true" || list.text("items", 2, "event_id") != id || list.text("items", 1, "event_id") != batch.text("items", 0, "event_id") {
 		t.Errorf("listed as %s", list.body)
 	}
