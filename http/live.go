@@ -270,19 +270,24 @@ func encodeItems[T any](kind streamKind, shown []projections.Shown[T], encode fu
 	return items
 }
 
-// frameOf returns an item as the stream has it. Line ends in it, which are white space, as a
-// text in JSON has none, would end the line of the stream.
+// frameOf returns an item as the stream has it.
 func frameOf(kind streamKind, at projections.Position, item []byte) []byte {
 	const names = 50
 	frame := append(make([]byte, 0, len(item)+names), "event: "...)
 	frame = strconv.AppendInt(append(append(frame, kind...), "\nid: "...), int64(at), 10)
 	frame = append(frame, "\ndata: "...)
-	data := len(frame)
-	frame = append(frame, bytes.TrimSpace(item)...)
-	for i, c := range frame[data:] {
+	return append(appendLine(frame, item), "\n\n"...)
+}
+
+// appendLine appends JSON as one line. Line ends in it, which are white space, as a text has
+// none, become spaces.
+func appendLine(dst, item []byte) []byte {
+	begin := len(dst)
+	dst = append(dst, bytes.TrimSpace(item)...)
+	for i, c := range dst[begin:] {
 		if c == '\n' || c == '\r' {
-			frame[data+i] = ' '
+			dst[begin+i] = ' '
 		}
 	}
-	return append(frame, "\n\n"...)
+	return dst
 }

@@ -274,7 +274,7 @@ func (s *service) ask(method, path, body string, headers ...string) answer {
 func (s *service) conforms(r *http.Request, body string, response *http.Response, data []byte) {
 	s.t.Helper()
 	described := r.Clone(r.Context())
-	described.URL.Path, described.URL.RawPath = strings.TrimSuffix(r.URL.Path, "/"), ""
+	described.URL.Path, described.URL.RawPath = strings.TrimSuffix(r.URL.EscapedPath(), "/"), ""
 	described.Body = io.NopCloser(strings.NewReader(body))
 	if described.Header.Get("Content-Type") == "" && body != "" {
 		described.Header.Set("Content-Type", "application/json")

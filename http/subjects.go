@@ -21,7 +21,7 @@ func (s *Server) subjectOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: listOf[projections.Disclosure], large: true, serve: s.subjectDisclosures,
 	}, {
 		method: "GET", path: "/subjects/{subject}/export", id: "exportSubject", summary: "Every event and call about a patient, in lines of JSON", scope: domain.ScopeAdmin,
-		answer: answerOf[exportView], media: "application/x-ndjson", unbounded: true, payloads: true, serve: s.exportSubject,
+		answer: text, media: "application/x-ndjson", unbounded: true, payloads: true, serve: s.exportSubject,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/disclosures", id: "listWebhookDisclosures", summary: "Whose data a webhook was sent, newest first", scope: domain.ScopeAuditRead,
 		query: []queryParam{from, to, limit, cursor}, answer: listOf[projections.Disclosure], large: true,
@@ -61,12 +61,6 @@ func (s *Server) eraseSubject(x *request, r *http.Request) error {
 	return x.respond(s.commands.EraseSubject(r.Context(), x.caller, mux.Vars(r)["subject"], reason))
 }
 
-// exportView is a line of an export: an event, or a call.
-type exportView struct {
-	Event *projections.Event `json:"event,omitempty"`
-	Call  *callDetailsView   `json:"call,omitempty"`
-}
-
 // exportSubject streams the events about the subject, each with its calls behind it.
 func (s *Server) exportSubject(x *request, r *http.Request) error {
 	subject, err := s.subject(r.Context(), mux.Vars(r)["subject"])
@@ -86,7 +80,7 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 	out := newLineWriter(x)
 	err = s.queries.EachOf(r.Context(), subject.Owner, func(event *projections.Event, calls []projections.Call) error {
 		if event != nil {
-			if err := out.write(append(appendEvent([]byte(`{"event":`), *event), '}')); err != nil {
+			if err := out.write(append(appendLine([]byte(`{"event":`), appendEvent(nil, *event)), '}')); err != nil {
 				return err
 			}
 		}
@@ -95,7 +89,7 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 			if err != nil {
 				return err
 			}
-			if err := out.write(encode(exportView{Call: &details})); err != nil {
+			if err := out.write(append(appendLine([]byte(`{"call":`), encode(details)), '}')); err != nil {
 				return err
 			}
 		}

@@ -137,7 +137,7 @@ func TestEraseSubject(t *testing.T) {
 	if dry := s.ask("POST", "/api/v1/webhooks/"+good+"/replay", `{`+always+`,"dry_run":true}`).want(202); dry.get("matched") != "1" {
 		t.Errorf("a replay sends %s", dry.body)
 	}
-	if lines := s.ask("GET", "/api/v1/webhooks/audit/events", ""); strings.Contains(string(lines.body), "Testov") {
+	if lines := s.ask("GET", "/api/v1/audit/events", "").want(200); strings.Contains(string(lines.body), `"name": "Testov"`) {
 		t.Error("the history shows the name")
 	}
 	if err := s.log.Verify(t.Context(), func(d eventstore.Damage) { t.Errorf("damaged: %+v", d) }, func(_, _ eventstore.Position) {}); err != nil {
@@ -153,6 +153,33 @@ func TestEraseSubject(t *testing.T) {
 		t.Errorf("the next erasure: %s", erased.body)
 	}
 	s.ask("POST", "/api/v1/subjects/17/erase", `{}`).want(422)
+}
+
+// An export has a line of JSON for each event and call, whatever the patient's id and the form
+// of the data.
+func TestExportSubject(t *testing.T) {
+	s := newService(t)
+	s.work()
+	s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(`{"name":"all","url":%q,"events":["*"]}`, echoing(t, 200))).want(201)
+	s.ask("POST", trigger, "{\"event_type\":\"patient.updated\",\"event_data\":{\n  \"patient_id\": \"a/b Ж\",\r\n  \"name\": \"Testov\"\n}}").want(202)
+	s.settled()
+	const subject = "/api/v1/subjects/a%2Fb%20%D0%96"
+	s.until("it is in the export", func() bool {
+		lines := strings.Split(strings.TrimSuffix(string(s.ask("GET", subject+"/export", "").want(200).body), "\n"), "\n")
+		for i, line := range lines {
+			var item map[string]struct{ Payload *string }
+			if err := json.Unmarshal([]byte(line), &item); err != nil || len(item) != 1 || !strings.Contains(line, "Testov") {
+				t.Fatalf("line %d is %q: %v", i, line, err)
+			}
+		}
+		return len(lines) == 2
+	})
+	if list := s.ask("GET", subject+"/disclosures", "").want(200); list.get("items", 0, "acknowledged") != "true" {
+		t.Errorf("disclosed: %s", list.body)
+	}
+	if erased := s.ask("POST", subject+"/erase", `{"reason":"asked for"}`).want(200); erased.get("events") != "1" {
+		t.Errorf("erased: %s", erased.body)
+	}
 }
 
 // Another process stops reading and using an erased subject's key when it hears of it.

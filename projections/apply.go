@@ -161,12 +161,13 @@ func splitDecoded(events []eventstore.Event) (decoded, failed []eventstore.Event
 }
 
 // decode makes the event's Value a domain.Change, or its Err the reason in domain's
-// words.
+// words. What the log decoded and could not open keeps its Err: it would look empty.
 func decode(e *eventstore.Event) {
-	if e.Err != nil {
-		return // what cannot be opened would look empty
+	if _, ok := e.Value.(domain.Change); ok && e.Err == nil {
+		return
 	}
-	if _, ok := e.Value.(domain.Change); !ok {
-		e.Value, e.Err = domain.Decode(e.Type, e.Data)
+	value, err := domain.Decode(e.Type, e.Data)
+	if err != nil || e.Err == nil {
+		e.Value, e.Err = value, err
 	}
 }

@@ -227,9 +227,7 @@ func (a *apiClient) send(ctx context.Context, method, path string, body io.Reade
 	}
 	r.Header.Set("Authorization", "Bearer "+a.token)
 	r.Header.Set("Content-Type", "application/json")
-	if a.reason != "" {
-		r.Header.Set(api.AccessReason, url.PathEscape(a.reason))
-	}
+	a.setReason(r)
 	response, err := a.http.Do(r)
 	if err != nil {
 		return fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
@@ -247,6 +245,13 @@ func (a *apiClient) send(ctx context.Context, method, path string, body io.Reade
 		return refusedBy(response.StatusCode, refusal.Bytes())
 	}
 	return nil
+}
+
+// setReason says in the request why payloads are read.
+func (a *apiClient) setReason(r *http.Request) {
+	if a.reason != "" {
+		r.Header.Set(api.AccessReason, url.PathEscape(a.reason))
+	}
 }
 
 // kindsOfStatus are the kinds of errors that matter to commands.

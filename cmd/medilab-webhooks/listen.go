@@ -48,7 +48,7 @@ payload_version 1 would. It makes no webhook, and tries nothing again.`,
 	c.Flags().StringSliceVar(&o.events, "events", []string{string(domain.AllEvents)}, "types or groups (patient.*), separated by commas")
 	c.Flags().StringVar(&o.forwardTo, "forward-to", "", "post each event here")
 	c.Flags().StringVar(&o.secret, "secret", "", "sign by this secret (whsec_, whsk_ or text) instead of a new one")
-	declare(c, c.Flags(), o.table())
+	declare(c, c.Flags(), o.readingTable())
 	addJSONFlag(c)
 	return c
 }

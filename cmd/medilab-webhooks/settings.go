@@ -174,7 +174,7 @@ func (s *settings) table() []setting {
 			rule: "0 or more", valid: func() bool { return alerts.Failures >= 0 }},
 		{env: "MEDILAB_ALERT_SCAN_INTERVAL", flag: "alert-scan-interval", value: &s.alertScan, usual: "15s", usage: "how often to look for alerts that only time raises",
 			rule: "10ms or more", valid: func() bool { return s.alertScan >= 10*time.Millisecond }},
-		{env: "MEDILAB_SOURCES", value: &s.sourcesText},
+		{env: "MEDILAB_SOURCES", flag: "sources", value: &s.sourcesText, usage: "brokers to take events from, with commas between them", unset: "none", secret: true},
 		{env: "MEDILAB_SMTP_URL", value: &s.smtpURL, rule: "given together with MEDILAB_ALERT_EMAIL", valid: func() bool { return (s.smtpURL == "") == (s.alertEmail == "") }},
 		{env: "MEDILAB_ALERT_EMAIL", flag: "alert-email", value: &s.alertEmail, usage: "addresses that get alerts, with commas between them", unset: "none"},
 		{env: "MEDILAB_PUBLIC_URL", flag: "public-url", value: &s.publicURL, usage: "where people reach this server, for links in e-mails", unset: "by the listen address",

@@ -55,6 +55,7 @@ func (a *apiClient) readStream(ctx context.Context, query url.Values, last *stri
 	}
 	r.Header.Set("Authorization", "Bearer "+a.token)
 	r.Header.Set("Last-Event-ID", *last)
+	a.setReason(r)
 	response, err := a.http.Do(r)
 	if err != nil {
 		return nil, fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)

@@ -401,6 +401,7 @@ func TestParse(t *testing.T) {
 	for _, wrong := range []string{
 		"http://h", "h:1", "nats://?stream=s", "nats://h", "nats://h?stream=s&nope=1", "amqp://h?queue=a%zz", "kafka://h?topic=a,kafka://h?topic=a",
 		"amqp://u:geheim%zz@h?queue=q", "nats://h?stream=a%20b",
+		"amqp://u:geheim@h:99999999/?queue=q", "nats://h?stream=a&stream=b", "amqp://h:0?queue=q",
 	} {
 		if _, err := Parse(wrong); err == nil || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s: %v", wrong, err)

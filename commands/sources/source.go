@@ -4,9 +4,11 @@ package sources
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -115,7 +117,9 @@ func hostsOf(text, port string) ([]string, error) {
 			return nil, fmt.Errorf("names no host: write it as host:%s", port)
 		}
 		if hosts[i] = u.Host; u.Port() == "" {
-			hosts[i] += ":" + port
+			hosts[i] = net.JoinHostPort(u.Hostname(), port)
+		} else if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
+			return nil, fmt.Errorf("has the port %s; use 1 to 65535", u.Port())
 		}
 	}
 	return hosts, nil
@@ -127,9 +131,12 @@ func (s *Source) parameters(u *url.URL) error {
 		return fmt.Errorf("has parameters that cannot be read: write them as ?%s=NAME", s.broker.topic)
 	}
 	known := append([]string{"name", s.broker.topic}, s.broker.others...)
-	for name := range query {
+	for name, values := range query {
 		if !slices.Contains(known, name) {
 			return fmt.Errorf("has the unknown parameter %q; use %s", name, strings.Join(known, ", "))
+		}
+		if len(values) > 1 {
+			return fmt.Errorf("has the parameter %q twice", name)
 		}
 	}
 	s.topic, s.filter = query.Get(s.broker.topic), query.Get("subject")
