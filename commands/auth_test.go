@@ -109,7 +109,7 @@ func TestAnAccessTokenExpires(t *testing.T) {
 }
 
 // slow decrypts in its time, so that many calls prepare at once.
-type slow struct{ decrypter }
+type slow struct{}
 
 func (slow) Decrypt(id domain.WebhookID, field string, sealed domain.Sealed) (string, error) {
 	time.Sleep(time.Millisecond)

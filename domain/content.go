@@ -204,7 +204,7 @@ func AppendClear(dst []byte, c Change) []byte {
 // when it is erased: none when it is in clear.
 func SubjectsOf(change any) (owners []envelope.Owner) {
 	var content Content
-	sealed := content.Sealed
+	var sealed []byte
 	switch c := change.(type) {
 	case EventTriggered:
 		content, sealed = c.Content, c.Sealed

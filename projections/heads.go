@@ -79,16 +79,18 @@ func typeIn(data []byte) (eventType string, ok bool) {
 // say. Only texts stand before it.
 func occurredAt(data []byte) (at time.Time) {
 	in := json.NewDecoder(bytes.NewReader(data))
-	token, err := in.Token() // {
-	for err == nil {
-		if token, err = in.Token(); token == "occurred_at" && in.Decode(&at) == nil {
+	_, _ = in.Token() // the brace; what is none fails below
+	for {
+		name, _ := in.Token()
+		if name == "occurred_at" {
+			if in.Decode(&at) != nil {
+				return time.Time{}
+			}
 			return at
 		}
-		if token, err = in.Token(); err == nil {
-			if _, isText := token.(string); !isText {
-				break
-			}
+		value, _ := in.Token()
+		if _, isText := value.(string); !isText {
+			return time.Time{}
 		}
 	}
-	return time.Time{}
 }

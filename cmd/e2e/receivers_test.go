@@ -100,7 +100,7 @@ func TestReceiversToCopy(t *testing.T) {
 				t.Errorf("the missing delivery is answered %d", status)
 			}
 			r.await(4)
-			if log := r.output.String(); strings.Index(log, third) < 0 || strings.Index(log, fourth) < strings.Index(log, third) {
+			if log := r.output.String(); !strings.Contains(log, third) || strings.Index(log, fourth) < strings.Index(log, third) {
 				t.Errorf("not in order: %s", log)
 			}
 			r.postVectors()
