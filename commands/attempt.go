@@ -69,7 +69,7 @@ func HeaderField(name string) string { return "headers." + strings.ToLower(name)
 type Attempter struct {
 	Sender Sender
 	// WithCertificate returns a sender that presents the client certificate, over
-	// connections that it shares with no other.
+	// connections that it shares with no other. Nil: it makes no calls with one.
 	WithCertificate func(tls.Certificate) Sender
 	Decrypter       Decrypter
 	Clock           *eventstore.Clock

@@ -70,7 +70,9 @@ func (a *Attempter) access(w domain.Webhook, before *prepared) (*access, error) 
 		if len(refused) > 0 {
 			return nil, errors.New("the client certificate cannot be read")
 		}
-		to.sender = a.WithCertificate(pair)
+		if a.WithCertificate != nil {
+			to.sender = a.WithCertificate(pair)
+		}
 		return to, nil
 	}
 	to.client = clientcredentials.Config{ClientID: clear.ClientID, ClientSecret: string(clear.ClientSecret), TokenURL: clear.TokenURL}

@@ -86,6 +86,9 @@ func (s *Server) fail(x *request, r *http.Request, err error) {
 	err = commands.Failed(r.Method+" "+x.route(), err)
 	x.err = err
 	if x.status != 0 {
+		if r.Context().Err() == nil {
+			s.logger.Error("an answer was cut off", "path", loggedPath(x, r), "request_id", x.caller.RequestID, "error", err)
+		}
 		panic(http.ErrAbortHandler) // half an answer is out: the connection ends, visibly
 	}
 	var media *unsupportedMedia

@@ -72,10 +72,9 @@ func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield fu
 	}
 	for after := Position(0); ; {
 		positions, err := p.SubjectEvents(ctx, owner, after, head, page)
-		if err != nil || len(positions) == 0 {
+		if err != nil {
 			return err
 		}
-		after = positions[len(positions)-1]
 		if err := p.getEach(ctx, positions, func(events []eventstore.Event) error {
 			for i := range events {
 				decode(&events[i])
@@ -84,9 +83,10 @@ func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield fu
 				}
 			}
 			return nil
-		}); err != nil {
+		}); err != nil || len(positions) < page {
 			return err
 		}
+		after = positions[page-1]
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -73,7 +74,10 @@ func (o *apiOptions) use(c *cobra.Command, f func(*apiClient) error) error {
 	}
 	return o.database.use(c, func(s *session) error {
 		s.commands.Catalog = catalog
-		client, err := newLocalClient(s, func(config *api.Config) { config.ReasonRequired = o.rule == reasonRequired })
+		client, err := newLocalClient(s, func(config *api.Config) {
+			config.ReasonRequired = o.rule == reasonRequired
+			config.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})) // an answer does not say why the service failed
+		})
 		if err != nil {
 			return err
 		}

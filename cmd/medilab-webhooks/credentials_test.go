@@ -66,6 +66,35 @@ func TestCredentialsOfAServer(t *testing.T) {
 	}
 }
 
+// A command calls with a webhook's certificate, and shows such calls where it makes none.
+func TestCertificatesOnTheCommandLine(t *testing.T) {
+	c := newAPICLI(t, http.StatusOK)
+	receiver := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	receiver.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	receiver.Config.ErrorLog = log.New(io.Discard, "", 0)
+	receiver.StartTLS()
+	t.Cleanup(receiver.Close)
+	trusted := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(trusted, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: receiver.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("MEDILAB_CA_FILE", trusted)
+	certificate, key := newCertificate(t)
+	file, err := json.Marshal(map[string]any{"webhooks": []any{map[string]any{
+		"name": "Clinic", "url": receiver.URL, "events": []string{"visit.*"}, "secret": strings.Repeat("s", 32),
+		"auth": map[string]string{"type": "certificate", "certificate": certificate, "private_key": key},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.run(0, string(file), "webhooks", "apply", "-f", "-")
+	c.run(0, "", "webhooks", "test", "2", "--data", `{"patient_id":"17"}`)
+	c.fold()
+	if lines, _ := c.run(0, "", "subjects", "export", "17"); !strings.Contains(lines, `"payload":"{`) || !strings.Contains(lines, receiver.URL) {
+		t.Errorf("exported %s", lines)
+	}
+}
+
 // newCertificate returns a certificate that signs itself, and its key, in PEM form.
 func newCertificate(t *testing.T) (certificate, key string) {
 	t.Helper()

@@ -190,7 +190,7 @@ func (a *apiClient) sendFromHere(ctx context.Context, db databaseOptions) error 
 	}
 	a.session.commands.Vault = keys
 	to := a.session.commands.Attempter
-	to.Sender, to.Decrypter = client, keys
+	to.Sender, to.WithCertificate, to.Decrypter = client, client.WithCertificate, keys
 	return nil
 }
 
