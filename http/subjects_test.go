@@ -76,6 +76,7 @@ func TestEraseSubject(t *testing.T) {
 	const hook = `{"name":%q,"url":%q,"events":["*"],"max_retries":5,"retry_delay":3600}`
 	good := s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(hook, "good", echoing(t, 200))).want(201).text("id")
 	s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(hook, "bad", echoing(t, 500))).want(201)
+	s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(`{"name":"choosy","url":%q,"events":["*"],"filters":{"status":"paid"}}`, echoing(t, 200))).want(201)
 	trigger := func(data string) string {
 		return s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":`+data+`}`).want(202).text("event_id")
 	}
@@ -122,7 +123,7 @@ func TestEraseSubject(t *testing.T) {
 		if shown := callOf(id); shown.get("erased") != "true" || shown.get("payload") != "null" || shown.get("response_body") != "null" || strings.Contains(string(shown.body), "Testov") {
 			t.Errorf("the call is shown as %s", shown.body)
 		}
-		if explained := s.ask("GET", "/api/v1/webhooks/events/"+id+"/explain", "").want(200); explained.get("erased") != "true" {
+		if explained := s.ask("GET", "/api/v1/webhooks/events/"+id+"/explain", "").want(200); explained.get("erased") != "true" || !strings.HasPrefix(explained.text("items", 2, "reason"), "event_data is erased") {
 			t.Errorf("explained as %s", explained.body)
 		}
 		deliveries := s.ask("GET", "/api/v1/webhooks/events/"+id+"/deliveries", "").want(200)

@@ -105,6 +105,12 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 			one.Verdict = VerdictInactive
 		case !x.Filter.Matched:
 			one.Verdict, one.Filter = VerdictFiltered, x.Filter
+			switch {
+			case event.Erased:
+				one.Filter = filter.Verdict{Reason: "event_data is erased: which condition did not hold is not known any more"}
+			case event.Expired:
+				one.Filter = filter.Verdict{Reason: "event_data has expired: which condition did not hold is not known any more"}
+			}
 		default:
 			one.Verdict = VerdictPending // it matched: an older version left it undecided
 		}
