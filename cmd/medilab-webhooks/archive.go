@@ -122,6 +122,10 @@ func newArchiveListCommand(db *databaseOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(list) == 0 && !wantsJSON(c) {
+				_, err := fmt.Fprintf(c.OutOrStdout(), "There is no archive in %s\n", args[0])
+				return err
+			}
 			err = printList(c, list, []string{"FIRST", "LAST", "TO", "ENTRIES", "SIZE", "CREATED", "STATE"}, archiveRow)
 			bad := 0
 			for _, a := range list {
