@@ -24,6 +24,9 @@ type Erased struct {
 	// UnencryptedUntil is the last position that a version wrote which did not encrypt: what
 	// the log holds up to there is not erased. Zero: there is none.
 	UnencryptedUntil eventstore.Position `json:"unencrypted_until,omitempty"`
+	// ArchivedTo is the last archived position: Events leaves out what is only in archives,
+	// which cannot be read any more either. Zero: nothing is archived.
+	ArchivedTo eventstore.Position `json:"archived_to,omitempty"`
 }
 
 // SubjectIndex finds the events, and tests, that tell of a subject.
@@ -129,6 +132,9 @@ func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owne
 	}
 	err = c.Pool.QueryRow(ctx, `SELECT coalesce(max(position), 0) FROM medilab.unencrypted`).Scan(&erased.UnencryptedUntil)
 	if err != nil {
+		return Erased{}, Failed("erase a subject", err)
+	}
+	if erased.ArchivedTo, err = c.Log.ArchivedTo(ctx); err != nil {
 		return Erased{}, Failed("erase a subject", err)
 	}
 	const page = 500

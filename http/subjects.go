@@ -18,13 +18,13 @@ func (s *Server) subjectOperations() []operation {
 		body: erasure, answer: answerOf[commands.Erased], serve: s.eraseSubject,
 	}, {
 		method: "GET", path: "/subjects/{subject}/disclosures", id: "listSubjectDisclosures", summary: "Who was sent what of a patient, newest first", scope: domain.ScopeAuditRead,
-		query: []queryParam{limit, cursor}, answer: listOf[projections.Disclosure], large: true, serve: s.subjectDisclosures,
+		query: []queryParam{limit, cursor}, answer: answerOf[projections.Disclosures], large: true, serve: s.subjectDisclosures,
 	}, {
 		method: "GET", path: "/subjects/{subject}/export", id: "exportSubject", summary: "Every event and call about a patient, in lines of JSON", scope: domain.ScopeAdmin,
 		answer: text, media: "application/x-ndjson", unbounded: true, payloads: true, serve: s.exportSubject,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/disclosures", id: "listWebhookDisclosures", summary: "Whose data a webhook was sent, newest first", scope: domain.ScopeAuditRead,
-		query: []queryParam{from, to, limit, cursor}, answer: listOf[projections.Disclosure], large: true,
+		query: []queryParam{from, to, limit, cursor}, answer: answerOf[projections.Disclosures], large: true,
 		serve: s.ofWebhook(func(x *request, r *http.Request, w domain.Webhook) error {
 			return x.respond(s.queries.DisclosuresTo(r.Context(), w.ID, from.of(x), to.of(x), limit.of(x), cursor.of(x)))
 		}),
@@ -72,12 +72,21 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 		return err
 	}
 	defer release()
+	coveredFrom, err := s.queries.CoveredFrom(r.Context())
+	if err != nil {
+		return err
+	}
 	if x.payloads != nil {
 		if err := x.payloads.record(nil, map[string]string{"subject": uuid.UUID(subject.Owner).String()}); err != nil {
 			return err
 		}
 	}
 	out := newLineWriter(x)
+	if coveredFrom != nil {
+		if err := out.write(append(appendLine([]byte(`{"covered_from":`), encode(coveredFrom)), '}')); err != nil {
+			return err
+		}
+	}
 	err = s.queries.EachOf(r.Context(), subject.Owner, func(event *projections.Event, calls []projections.Call) error {
 		if event != nil {
 			if err := out.write(append(appendLine([]byte(`{"event":`), appendEvent(nil, *event)), '}')); err != nil {

@@ -155,6 +155,13 @@ func (p *Projections) coveredFrom(ctx context.Context) (to eventstore.Position, 
 	return to, at, err
 }
 
+// CoveredFrom returns when the log's last archived position was recorded; nil: nothing is
+// archived.
+func (p *Projections) CoveredFrom(ctx context.Context) (*time.Time, error) {
+	_, at, err := p.coveredFrom(ctx)
+	return at, err
+}
+
 // notFound returns a *domain.Error of KindNotFound, which names what is archived.
 func (p *Projections) notFound(ctx context.Context, what string) error {
 	to, at, err := p.coveredFrom(ctx)

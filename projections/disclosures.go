@@ -34,6 +34,14 @@ type Disclosure struct {
 	last Position // of the last call
 }
 
+// Disclosures is a page of them.
+type Disclosures struct {
+	Page[Disclosure]
+	// CoveredFrom is since when the list covers what was sent: what was recorded before is
+	// archived, and not in it. Null: it covers all.
+	CoveredFrom *time.Time `json:"covered_from"`
+}
+
 // Acknowledgement says whether a receiver acknowledged what it was sent.
 type Acknowledgement string
 
@@ -55,9 +63,12 @@ func (a Acknowledgement) MarshalJSON() ([]byte, error) {
 // Disclosures lists to whom the events that tell of the subject were sent, the newest event
 // first, also events of which no key is left. A page ends with an event, so it may be longer
 // than the limit by what one event was sent to.
-func (p *Projections) Disclosures(ctx context.Context, owner envelope.Owner, limit int, cursor Cursor) (page Page[Disclosure], err error) {
+func (p *Projections) Disclosures(ctx context.Context, owner envelope.Owner, limit int, cursor Cursor) (page Disclosures, err error) {
 	page.Items = []Disclosure{}
 	if err := p.awaitHead(ctx); err != nil {
+		return page, err
+	}
+	if page.CoveredFrom, err = p.CoveredFrom(ctx); err != nil {
 		return page, err
 	}
 	rows, err := p.pool.Query(ctx, `SELECT position FROM medilab.subject_events
@@ -93,8 +104,11 @@ func (p *Projections) Disclosures(ctx context.Context, owner envelope.Owner, lim
 // DisclosuresTo lists what of whom was sent to the webhook by calls that were recorded at or
 // after from and before to, the newest first. A zero time is no bound. A page goes by the
 // calls that end each item, so it may be longer than the limit where batches were sent.
-func (p *Projections) DisclosuresTo(ctx context.Context, webhook domain.WebhookID, from, to time.Time, limit int, cursor Cursor) (page Page[Disclosure], err error) {
+func (p *Projections) DisclosuresTo(ctx context.Context, webhook domain.WebhookID, from, to time.Time, limit int, cursor Cursor) (page Disclosures, err error) {
 	page.Items = []Disclosure{}
+	if page.CoveredFrom, err = p.CoveredFrom(ctx); err != nil {
+		return page, err
+	}
 	calls, err := p.Calls(ctx, CallFilter{Webhook: webhook, From: from, To: to, Limit: limit, Cursor: cursor})
 	if err != nil {
 		return page, err

@@ -104,24 +104,32 @@ func (o *listOptions) query() (url.Values, error) {
 type listPage struct {
 	Items []json.RawMessage `json:"items"`
 	Next  *string           `json:"next_cursor"`
+	// CoveredFrom is since when a list covers the log; nil: it covers all.
+	CoveredFrom *time.Time `json:"covered_from"`
 }
 
 // newest reads the first items of a list, so many at most.
 func (a *apiClient) newest(ctx context.Context, path string, query url.Values, limit int) (items []json.RawMessage, err error) {
+	items, _, err = a.newestCovered(ctx, path, query, limit)
+	return items, err
+}
+
+// newestCovered is newest, and says since when the list covers the log; nil: it covers all.
+func (a *apiClient) newestCovered(ctx context.Context, path string, query url.Values, limit int) (items []json.RawMessage, from *time.Time, err error) {
 	const mostOfPage = 1000
 	for len(items) < limit {
 		query.Set("limit", strconv.Itoa(min(limit-len(items), mostOfPage)))
 		var page listPage
 		if err := a.get(ctx, path, query, &page); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		items = append(items, page.Items...)
+		items, from = append(items, page.Items...), page.CoveredFrom
 		if page.Next == nil {
 			break
 		}
 		query.Set("cursor", *page.Next)
 	}
-	return items, nil
+	return items, from, nil
 }
 
 // printItems prints items of the API: as they are as JSON, else as a table.

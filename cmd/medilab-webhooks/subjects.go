@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/url"
 	"time"
@@ -70,8 +72,11 @@ func (d shownDisclosure) row() []string {
 }
 
 func printDisclosures(c *cobra.Command, a *apiClient, path string) error {
-	items, err := a.newest(c.Context(), path+"/disclosures", url.Values{}, math.MaxInt)
+	items, coveredFrom, err := a.newestCovered(c.Context(), path+"/disclosures", url.Values{}, math.MaxInt)
 	if err != nil {
+		return err
+	}
+	if err := noteCovered(c, coveredFrom); err != nil {
 		return err
 	}
 	heading := []string{"FIRST CALL", "LAST CALL", "WEBHOOK", "RECIPIENT", "URL", "EVENT", "TYPE", "KIND", "ACKNOWLEDGED"}
@@ -79,7 +84,43 @@ func printDisclosures(c *cobra.Command, a *apiClient, path string) error {
 }
 
 func exportSubject(c *cobra.Command, a *apiClient, path string) error {
-	return a.copy(c.Context(), path+"/export", c.OutOrStdout())
+	first := &firstLine{Writer: c.OutOrStdout()}
+	if err := a.copy(c.Context(), path+"/export", first); err != nil {
+		return err
+	}
+	var line struct {
+		CoveredFrom *time.Time `json:"covered_from"`
+	}
+	if json.Unmarshal(first.line, &line) != nil {
+		return nil // there is none, or it is long
+	}
+	return noteCovered(c, line.CoveredFrom)
+}
+
+// firstLine keeps the beginning of what is written, up to its first line's end.
+type firstLine struct {
+	io.Writer
+	line []byte
+	done bool
+}
+
+func (w *firstLine) Write(b []byte) (int, error) {
+	const longest = 1 << 10
+	if !w.done {
+		line, _, ended := bytes.Cut(b, []byte{'\n'})
+		w.line = append(w.line, line...)
+		w.done = ended || len(w.line) > longest
+	}
+	return w.Writer.Write(b)
+}
+
+// noteCovered says on the notes that the answer leaves out what is archived; nil: nothing is.
+func noteCovered(c *cobra.Command, from *time.Time) error {
+	if from == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(c.ErrOrStderr(), "What was recorded up to %s is archived and left out: `medilab-webhooks archive import` brings it back\n", formatTime(*from))
+	return err
 }
 
 func newSubjectsEraseCommand(db *databaseOptions) *cobra.Command {
@@ -100,6 +141,9 @@ func newSubjectsEraseCommand(db *databaseOptions) *cobra.Command {
 		text := fmt.Sprintf("Erased %d events at position %d; %d deliveries are cancelled\n", erased.Events, erased.Position, erased.Cancelled)
 		if erased.UnencryptedUntil > 0 {
 			text += fmt.Sprintf("Not erased: entries up to position %d, which an older version wrote without encryption\n", erased.UnencryptedUntil)
+		}
+		if erased.ArchivedTo > 0 {
+			text += fmt.Sprintf("Not counted: what is archived, up to position %d; what the archives hold of the patient cannot be read any more either\n", erased.ArchivedTo)
 		}
 		return printResult(c, answer, text, text)
 	})
