@@ -24,8 +24,9 @@ type Queue interface {
 	// Backlog returns the newest deliveries that wait for their first attempt, of events
 	// before the position, which was recorded before due. The zero webhook is any.
 	Backlog(ctx context.Context, webhook domain.WebhookID, below eventstore.Position, due time.Time, limit int) ([]domain.Delivery, error)
-	// Waiting returns which of the deliveries have not ended, those in batches apart.
-	Waiting(ctx context.Context, ids []domain.DeliveryID) ([]domain.DeliveryID, error)
+	// WaitingOf returns the deliveries of the events that have not ended, whoever asked for
+	// them, those in batches apart.
+	WaitingOf(ctx context.Context, events []domain.EventID) ([]domain.DeliveryID, error)
 }
 
 // Replayed is a delivery that a replay asked for, in the queue.

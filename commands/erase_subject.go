@@ -193,16 +193,13 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 			return cancelled, err
 		}
 		positions = positions[len(events):]
-		var ids []domain.DeliveryID
+		var ids []domain.EventID
 		for _, e := range events {
-			_, id, err := domain.ParseStream(e.Stream)
-			if dispatched, ok := domain.DispatchOf(domain.EventID(id), e.Value); ok && err == nil {
-				for _, d := range dispatched.Deliveries {
-					ids = append(ids, d.DeliveryID)
-				}
+			if kind, id, err := domain.ParseStream(e.Stream); err == nil && kind == "event" {
+				ids = append(ids, domain.EventID(id))
 			}
 		}
-		waiting, err := c.Queue.Waiting(ctx, ids)
+		waiting, err := c.Queue.WaitingOf(ctx, ids)
 		if err != nil {
 			return cancelled, err
 		}

@@ -279,3 +279,24 @@ func TestDisclosures(t *testing.T) {
 		}
 	}
 }
+
+// A replay, and a webhook that is inactive, keep nothing of a subject that is erased.
+func TestErasureCancelsReplays(t *testing.T) {
+	s := newService(t)
+	s.work()
+	s.ask("POST", "/api/v1/webhooks", `{"name":"idle","url":"`+echoing(t, 200)+`","events":["*"],"is_active":false}`).want(201)
+	event := s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":{"patient_id":"17"}}`).want(202).text("event_id")
+	id := s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`).want(202).text("replay_id")
+	replay := func() answer { return s.ask("GET", "/api/v1/webhooks/1/replays/"+id, "").want(200) }
+	s.until("it is queued", func() bool { return replay().get("queued") == "1" })
+	if erased := s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200); erased.get("deliveries_cancelled") != "1" {
+		t.Errorf("erased %s, want what the replay waits for cancelled", erased.body)
+	}
+	s.until("the replay is over", func() bool { return replay().text("state") == "completed" })
+	if done := replay(); done.get("queued") != "1" || done.get("cancelled") != "1" {
+		t.Errorf("the replay: %s", done.body)
+	}
+	if deliveries := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200); !strings.Contains(string(deliveries.body), "subject_erased") {
+		t.Errorf("its deliveries: %s", deliveries.body)
+	}
+}

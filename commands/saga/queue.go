@@ -135,11 +135,11 @@ func (q Queue) Age(ctx context.Context, directory *commands.Directory) (time.Dur
 	return time.Duration(oldest * float64(time.Second)), nil
 }
 
-// Waiting implements commands.Queue.
-func (q Queue) Waiting(ctx context.Context, ids []domain.DeliveryID) ([]domain.DeliveryID, error) {
+// WaitingOf implements commands.Queue.
+func (q Queue) WaitingOf(ctx context.Context, events []domain.EventID) ([]domain.DeliveryID, error) {
 	rows, err := q.Pool.Query(ctx, `
-		SELECT delivery_id FROM medilab.queue WHERE delivery_id = ANY($1)
-		UNION ALL SELECT delivery_id FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
+		SELECT delivery_id FROM medilab.queue WHERE event_id = ANY($1) AND NOT batch
+		UNION ALL SELECT delivery_id FROM medilab.batch_members WHERE event_id = ANY($1)`, events)
 	if err != nil {
 		return nil, fmt.Errorf("look into the queue: %w", err)
 	}
