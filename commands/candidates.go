@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -29,6 +30,7 @@ type candidate struct {
 	size     int
 	key      string // see domain.ReplayKey
 	line     domain.Line
+	keys     envelope.Keys // of the event's data
 }
 
 // candidates are read in the order of the log, a page at a time.
@@ -112,6 +114,7 @@ func (h *history) next(ctx context.Context, _ roomFunc) (found []candidate, more
 			found = append(found, candidate{
 				delivery: domain.DeliveryOf(domain.EventID(id), h.webhook.ID), webhook: h.webhook.ID, event: domain.EventID(id),
 				position: e.Position, size: len(event.EventData), key: domain.ReplayKey(h.webhook, event.EventData), line: h.webhook.LineOf(event.EventData),
+				keys: event.Keys,
 			})
 		}
 		return nil
@@ -133,7 +136,7 @@ func (r *Replays) failed(ctx context.Context, spec domain.ReplaySpec, from, befo
 			w, _ := r.Directory.Webhook(d.WebhookID)
 			l.left = append(l.left, candidate{
 				delivery: d.ID, webhook: d.WebhookID, event: d.EventID, position: at, size: d.Size, key: domain.ReplayKey(w, d.Event.EventData),
-				line: w.LineOf(d.Event.EventData),
+				line: w.LineOf(d.Event.EventData), keys: d.Event.Keys,
 			})
 		}
 	})

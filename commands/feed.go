@@ -203,8 +203,8 @@ func (j *job) ask(ctx context.Context, chosen []candidate) error {
 	queued := domain.ReplayQueued{Matched: j.replay.Matched}
 	for i, c := range chosen {
 		left[c.delivery] = true
-		if w, _ := j.r.Directory.Webhook(c.webhook); w.Deleted || !found[i].wanted {
-			continue // there is nobody to send to, or somebody else asked meanwhile
+		if w, _ := j.r.Directory.Webhook(c.webhook); w.Deleted || !found[i].wanted || found[i].Members == nil && c.keys.Destroyed() {
+			continue // there is nobody to send to or nothing to send, or somebody else asked meanwhile
 		}
 		asked := domain.DecideReplay(found[i].Delivery, c.webhook, c.event, c.size, j.id)
 		asked.Line = c.line

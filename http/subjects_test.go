@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -298,5 +299,49 @@ func TestErasureCancelsReplays(t *testing.T) {
 	}
 	if deliveries := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200); !strings.Contains(string(deliveries.body), "subject_erased") {
 		t.Errorf("its deliveries: %s", deliveries.body)
+	}
+}
+
+// What a replay has read of a subject that is erased is left out, and counts as cancelled.
+func TestReplayLeavesOutErased(t *testing.T) {
+	s := newService(t)
+	s.work()
+	const n = 5
+	for range n {
+		s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":{"patient_id":"17"}}`).want(202)
+	}
+	s.ask("POST", "/api/v1/webhooks", `{"name":"new","url":"`+echoing(t, 200)+`","events":["*"]}`).want(201)
+	id := s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","rate":1}`).want(202).text("replay_id")
+	replay := func() answer { return s.ask("GET", "/api/v1/webhooks/1/replays/"+id, "").want(200) }
+	s.until("the first is sent", func() bool { return replay().get("delivered") == "1" })
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	s.until("the replay is over", func() bool { return replay().text("state") == "completed" })
+	if done := replay(); done.get("matched") != "5" || done.get("queued") != "1" || done.get("delivered") != "1" || done.get("cancelled") != "4" {
+		t.Errorf("the replay: %s", done.body)
+	}
+}
+
+// noSubjects finds nothing, as when what is to be cancelled is queued meanwhile.
+type noSubjects struct{}
+
+func (noSubjects) SubjectEvents(context.Context, envelope.Owner, eventstore.Position, eventstore.Position, int) ([]eventstore.Position, error) {
+	return nil, nil
+}
+
+// What an erasure did not reach is cancelled in its turn, and counts in its replay.
+func TestErasedInItsTurnCountsInReplay(t *testing.T) {
+	s := newService(t)
+	s.commands.Subjects = noSubjects{}
+	s.work()
+	s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":{"patient_id":"17"}}`).want(202)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"idle","url":"`+echoing(t, 200)+`","events":["*"],"is_active":false}`).want(201)
+	id := s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`).want(202).text("replay_id")
+	replay := func() answer { return s.ask("GET", "/api/v1/webhooks/1/replays/"+id, "").want(200) }
+	s.until("it is queued", func() bool { return replay().get("queued") == "1" })
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"is_active":true}`).want(200)
+	s.until("the replay is over", func() bool { return replay().text("state") == "completed" })
+	if done := replay(); done.get("queued") != "1" || done.get("cancelled") != "1" {
+		t.Errorf("the replay: %s", done.body)
 	}
 }

@@ -164,7 +164,7 @@ func (p *Projections) yieldFailed(ctx context.Context, failed map[domain.Deliver
 			e := &page[i]
 			decode(e)
 			event, ok := e.Value.(domain.EventTriggered)
-			if !ok || !f.matches(event, e.RecordedAt) {
+			if !ok || event.Erased || !f.matches(event, e.RecordedAt) {
 				continue
 			}
 			for _, id := range of[e.Stream] {

@@ -176,10 +176,10 @@ type Replay struct {
 	Kind           domain.ReplayKind  `json:"kind"`
 	State          domain.ReplayState `json:"state"`
 	Matched        *int64             `json:"matched"` // null: it is being counted
-	Queued         int64              `json:"queued"`  // so far; what was on its way already by its turn is left out
+	Queued         int64              `json:"queued"`  // so far; what was on its way already by its turn, or erased, is left out
 	Delivered      int64              `json:"delivered"`
 	Failed         int64              `json:"failed"`
-	Cancelled      int64              `json:"cancelled"` // of a cancelled replay, what it did not ask for included
+	Cancelled      int64              `json:"cancelled"` // once it is cancelled or completed, what it left out included
 	Rate           *float64           `json:"rate"`      // deliveries a second; null: as the receiver takes them
 	RequestedBy    string             `json:"requested_by"`
 	CreatedAt      time.Time          `json:"created_at"`
@@ -210,7 +210,7 @@ func (p *Projections) show(ctx context.Context, row replayRow) (Replay, error) {
 	if asked.ResponseStatus != "" {
 		r.ResponseStatus = &asked.ResponseStatus
 	}
-	if r.State == domain.ReplayStateCancelled && r.Matched != nil {
+	if (r.State == domain.ReplayStateCancelled || r.FinishedAt != nil) && r.Matched != nil {
 		r.Cancelled += max(0, *r.Matched-r.Queued)
 	}
 	if asked.Kind == "" {

@@ -38,7 +38,7 @@ func (s *session) deliver(msg *message.Message) error {
 	case d.erased():
 		s.lanes.uncalled(d)
 		s.record(d, func(d *delivery) domain.Change {
-			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: d.gone()}
+			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: d.gone(), ReplayID: d.replay}
 		})
 		return nil
 	case d.outlived(): // a claim reads what is left
