@@ -29,8 +29,10 @@ type Erased struct {
 	ArchivedTo eventstore.Position `json:"archived_to,omitempty"`
 }
 
-// SubjectIndex finds the events, and tests, that tell of a subject.
+// SubjectIndex finds the events, and tests, that tell of a subject. It may lag behind the log.
 type SubjectIndex interface {
+	// AwaitSubjects waits for it to hold the log up to the position, if it is kept now.
+	AwaitSubjects(ctx context.Context, to eventstore.Position) error
 	SubjectEvents(ctx context.Context, owner envelope.Owner, after, to eventstore.Position, limit int) ([]eventstore.Position, error)
 }
 
@@ -83,69 +85,109 @@ func (c *Commands) Erasures(ctx context.Context) (all []Erasure, err error) {
 	return all, err
 }
 
-// EraseAgain makes those of the erasures again that the log does not have, as it was restored
-// from an older backup. It returns how many.
-func (c *Commands) EraseAgain(ctx context.Context, caller Caller, erasures []Erasure) (again int, err error) {
-	for _, e := range erasures {
-		former, err := c.Log.Load(ctx, domain.SubjectStream(envelope.Owner(e.Subject)))
-		if err != nil {
-			return again, err
-		}
-		if slices.ContainsFunc(former, func(f eventstore.Event) bool {
-			erased, ok := f.Value.(domain.SubjectErased)
-			return ok && (f.RecordedAt.Equal(e.ErasedAt) || erased.ErasedAt.Equal(e.ErasedAt))
-		}) {
-			continue
-		}
-		const reason = "erased before, and restored from a backup"
-		if _, err := c.erase(ctx, caller, envelope.Owner(e.Subject), domain.SubjectErased{Reason: reason, ErasedAt: e.ErasedAt}); err != nil {
-			return again, err
-		}
-		again++
+// Lost returns those of the erasures that the log does not have, as it was restored from an
+// older backup.
+func (c *Commands) Lost(ctx context.Context, erasures []Erasure) (lost []Erasure, err error) {
+	if len(erasures) == 0 {
+		return nil, nil
 	}
-	return again, nil
+	known, err := c.Erasures(ctx)
+	if err != nil {
+		return nil, Failed("list erasures", err)
+	}
+	for _, e := range erasures {
+		e.ErasedAt = e.ErasedAt.UTC()
+		if !slices.ContainsFunc(known, func(k Erasure) bool { return k.Subject == e.Subject && k.ErasedAt.Equal(e.ErasedAt) }) {
+			known, lost = append(known, e), append(lost, e) // each once
+		}
+	}
+	return lost, nil
+}
+
+// EraseAgain makes the erasures that the log has lost again, all in one append. It does not
+// wait for the index: before a server serves, nobody keeps it.
+func (c *Commands) EraseAgain(ctx context.Context, caller Caller, lost []Erasure) error {
+	all := make([]erasure, len(lost))
+	for i, e := range lost {
+		all[i] = erasure{envelope.Owner(e.Subject), domain.SubjectErased{Reason: "erased before, and restored from a backup", ErasedAt: e.ErasedAt}}
+	}
+	appended, before, err := c.destroy(ctx, caller, all...)
+	for owner := range before {
+		if err == nil {
+			_, err = c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
+		}
+	}
+	return err
 }
 
 func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owner, change domain.SubjectErased) (Erased, error) {
-	stream := domain.SubjectStream(owner)
-	var before eventstore.Position // of the last erasure
-	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
-		former, err := c.Log.Load(ctx, stream)
-		if err != nil {
-			return eventstore.Unit{}, err
+	appended, before, err := c.destroy(ctx, caller, erasure{owner, change})
+	if err != nil {
+		return Erased{}, err
+	}
+	if c.OnErasure != nil {
+		c.OnErasure(Erasure{uuid.UUID(owner), appended.RecordedAt})
+	}
+	if err := c.Subjects.AwaitSubjects(ctx, appended.First); err != nil {
+		return Erased{}, Failed("find the deliveries of a subject that is erased", err)
+	}
+	erased, err := c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
+	if err != nil {
+		return Erased{}, err
+	}
+	err = c.Pool.QueryRow(ctx, `SELECT coalesce(max(position), 0) FROM medilab.unencrypted`).Scan(&erased.UnencryptedUntil)
+	if err == nil {
+		erased.ArchivedTo, err = c.Log.ArchivedTo(ctx)
+	}
+	return erased, Failed("erase a subject", err)
+}
+
+type erasure struct {
+	owner  envelope.Owner
+	change domain.SubjectErased
+}
+
+// destroy destroys the keys of the subjects, and drops what waits of them and is not in the
+// log. It returns the position of the erasure of each that came before, if any did.
+func (c *Commands) destroy(ctx context.Context, caller Caller, all ...erasure) (eventstore.Appended, map[envelope.Owner]eventstore.Position, error) {
+	changes := map[envelope.Owner][]domain.Change{}
+	for _, e := range all {
+		changes[e.owner] = append(changes[e.owner], e.change)
+	}
+	before := make(map[envelope.Owner]eventstore.Position, len(changes))
+	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
+		owners := make([]uuid.UUID, 0, len(changes))
+		for owner, changes := range changes {
+			former, err := c.Log.Load(ctx, domain.SubjectStream(owner))
+			if err != nil {
+				return unit, err
+			}
+			before[owner] = 0
+			if n := len(former); n > 0 {
+				before[owner] = former[n-1].Position
+			}
+			owners = append(owners, uuid.UUID(owner))
+			unit.Writes = append(unit.Writes, caller.unit(domain.SubjectStream(owner), int64(len(former)), changes...).Writes...)
 		}
-		if n := len(former); n > 0 {
-			before = former[n-1].Position
-		}
-		unit := caller.unit(stream, int64(len(former)), change)
-		unit.With = append(unit.With, eventstore.Statement{SQL: `DELETE FROM medilab.data_keys WHERE owner = $1`, Args: []any{uuid.UUID(owner)}})
-		waiting, err := c.waitingFor(ctx, owner)
+		unit.With = append(unit.With, eventstore.Statement{SQL: `DELETE FROM medilab.data_keys WHERE owner = ANY($1)`, Args: []any{owners}})
+		waiting, err := c.waitingFor(ctx, func(owner envelope.Owner) bool { return changes[owner] != nil })
 		unit.With = append(unit.With, waiting...)
 		return unit, err
 	})
-	if err != nil {
-		return Erased{}, Failed("erase a subject", err)
-	}
-	erased := Erased{Position: appended.First}
-	if c.OnErasure != nil && change.ErasedAt.IsZero() {
-		c.OnErasure(Erasure{uuid.UUID(owner), appended.RecordedAt})
-	}
-	err = c.Pool.QueryRow(ctx, `SELECT coalesce(max(position), 0) FROM medilab.unencrypted`).Scan(&erased.UnencryptedUntil)
-	if err != nil {
-		return Erased{}, Failed("erase a subject", err)
-	}
-	if erased.ArchivedTo, err = c.Log.ArchivedTo(ctx); err != nil {
-		return Erased{}, Failed("erase a subject", err)
-	}
+	return appended, before, Failed("erase a subject", err)
+}
+
+// endDeliveries cancels what waits of the subject, of events after one position up to another.
+func (c *Commands) endDeliveries(ctx context.Context, caller Caller, owner envelope.Owner, after, to eventstore.Position) (Erased, error) {
 	const page = 500
-	for after := before; ; {
-		positions, err := c.Subjects.SubjectEvents(ctx, owner, after, erased.Position, page)
+	for erased := (Erased{Position: to}); ; {
+		positions, err := c.Subjects.SubjectEvents(ctx, owner, after, to, page)
 		if err != nil {
-			return Erased{}, Failed("find the deliveries of a subject that is erased", err)
+			return erased, Failed("find the deliveries of a subject that is erased", err)
 		}
 		cancelled, err := c.cancelErased(ctx, caller, positions)
 		if err != nil {
-			return Erased{}, Failed("cancel the deliveries of a subject that is erased", err)
+			return erased, Failed("cancel the deliveries of a subject that is erased", err)
 		}
 		erased.Events, erased.Cancelled = erased.Events+len(positions), erased.Cancelled+cancelled
 		if len(positions) < page {
@@ -156,8 +198,8 @@ func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owne
 }
 
 // waitingFor returns the statements that drop the parked and emitted events that tell of the
-// subject and are not in the log.
-func (c *Commands) waitingFor(ctx context.Context, owner envelope.Owner) (statements []eventstore.Statement, err error) {
+// subjects and are not in the log.
+func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) bool) (statements []eventstore.Statement, err error) {
 	for _, table := range []struct{ name, key string }{{"outbox", "seq"}, {"parked_events", "id"}} {
 		rows, err := c.Pool.Query(ctx, fmt.Sprintf(`SELECT %s, event_type, event_data::text FROM medilab.%s`, table.key, table.name))
 		if err != nil {
@@ -169,7 +211,7 @@ func (c *Commands) waitingFor(ctx context.Context, owner envelope.Owner) (statem
 		var data []byte
 		_, err = pgx.ForEachRow(rows, []any{&id, &eventType, &data}, func() error {
 			owners, err := c.Directory.Keys.Owners(ctx, eventType, data)
-			if slices.Contains(owners, owner) {
+			if slices.ContainsFunc(owners, erased) {
 				ids = append(ids, id)
 			}
 			return err

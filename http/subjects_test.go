@@ -324,6 +324,8 @@ func TestReplayLeavesOutErased(t *testing.T) {
 // noSubjects finds nothing, as when what is to be cancelled is queued meanwhile.
 type noSubjects struct{}
 
+func (noSubjects) AwaitSubjects(context.Context, eventstore.Position) error { return nil }
+
 func (noSubjects) SubjectEvents(context.Context, envelope.Owner, eventstore.Position, eventstore.Position, int) ([]eventstore.Position, error) {
 	return nil, nil
 }

@@ -41,15 +41,8 @@ func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Eve
 }
 
 // SubjectEvents returns up to limit positions, after one up to another, of events and tests
-// that tell of the subject. It waits for the read models to hold the log that far, but not
-// for those that are not kept now.
+// that tell of the subject, as far as the read models hold the log: see AwaitSubjects.
 func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, after, to Position, limit int) ([]Position, error) {
-	const patience = 5 * time.Second
-	wait, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := p.WaitFor(wait, to); err != nil && (ctx.Err() != nil || wait.Err() == nil) {
-		return nil, err
-	}
 	rows, err := p.pool.Query(ctx, `SELECT position FROM medilab.subject_events
 		WHERE owner = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4`, uuid.UUID(owner), after, to, limit)
 	if err != nil {
@@ -62,12 +55,27 @@ func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, a
 	return positions, nil
 }
 
+// AwaitSubjects waits for the read models to hold the log up to the position, but not for
+// those that are not kept now.
+func (p *Projections) AwaitSubjects(ctx context.Context, to Position) error {
+	const patience = 5 * time.Second
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := p.WaitFor(wait, to); err != nil && (ctx.Err() != nil || wait.Err() == nil) {
+		return err
+	}
+	return nil
+}
+
 // EachOf calls yield for each event about the subject, with its calls, the oldest first; for
 // a test, the event is nil.
 func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield func(event *Event, calls []Call) error) error {
 	const page = 100
 	head, err := p.log.Head(ctx)
 	if err != nil {
+		return err
+	}
+	if err := p.AwaitSubjects(ctx, head); err != nil {
 		return err
 	}
 	for after := Position(0); ; {

@@ -109,11 +109,12 @@ func (s *server) eraseAgain(ctx context.Context) error {
 		}
 		erasures = append(erasures, line.Erased...)
 	}
-	again, err := s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, erasures)
-	if again > 0 {
-		s.logger.Warn("the database was restored from an older backup: subjects that were erased since are erased again", "count", again)
+	lost, err := s.commands.Lost(ctx, erasures)
+	if err != nil || len(lost) == 0 {
+		return err
 	}
-	return err
+	s.logger.Warn("the database was restored from an older backup: subjects that were erased since are erased again", "count", len(lost))
+	return s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, lost)
 }
 
 // appendAnchor adds the anchor to the file's end.
