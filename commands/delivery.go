@@ -25,8 +25,8 @@ type Queue interface {
 	// before the position, which was recorded before due. The zero webhook is any.
 	Backlog(ctx context.Context, webhook domain.WebhookID, below eventstore.Position, due time.Time, limit int) ([]domain.Delivery, error)
 	// WaitingOf returns the deliveries of the events that have not ended, whoever asked for
-	// them, those in batches apart.
-	WaitingOf(ctx context.Context, events []domain.EventID) ([]domain.DeliveryID, error)
+	// them, and which of the dispatched ones are in a batch, whatever became of that.
+	WaitingOf(ctx context.Context, events []domain.EventID, dispatched []domain.DeliveryID) ([]domain.DeliveryID, error)
 }
 
 // Replayed is a delivery that a replay asked for, in the queue.

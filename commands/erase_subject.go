@@ -227,7 +227,7 @@ func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) b
 }
 
 // cancelErased cancels the deliveries of the events that wait, and returns how many. Those
-// that went in a batch go on with what is left of it.
+// that went in a batch go on with what is left of it, if anything is.
 func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []eventstore.Position) (cancelled int, err error) {
 	for len(positions) > 0 {
 		events, err := c.Log.GetMany(ctx, positions)
@@ -236,19 +236,28 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 		}
 		positions = positions[len(events):]
 		var ids []domain.EventID
+		var deliveries []domain.DeliveryID
 		for _, e := range events {
 			if kind, id, err := domain.ParseStream(e.Stream); err == nil && kind == "event" {
 				ids = append(ids, domain.EventID(id))
+				dispatched, _ := domain.DispatchOf(domain.EventID(id), e.Value)
+				for _, d := range dispatched.Deliveries {
+					deliveries = append(deliveries, d.DeliveryID)
+				}
 			}
 		}
-		waiting, err := c.Queue.WaitingOf(ctx, ids)
+		waiting, err := c.Queue.WaitingOf(ctx, ids, deliveries)
 		if err != nil {
 			return cancelled, err
 		}
 		for _, id := range waiting {
 			_, err := c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
 				if member != nil {
-					return nil, domain.Conflict("it went in a batch")
+					if left, err := BatchEvents(ctx, c.Log, member.BatchID); err != nil {
+						return nil, err
+					} else if len(left) > 0 || d.State != domain.DeliveryPending {
+						return nil, domain.Conflict("the batch goes on, or has ended")
+					}
 				}
 				return domain.DecideCancel(d, d.EventID, d.WebhookID, domain.CancelSubjectErased)
 			})

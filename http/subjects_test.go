@@ -347,3 +347,25 @@ func TestErasedInItsTurnCountsInReplay(t *testing.T) {
 		t.Errorf("the replay: %s", done.body)
 	}
 }
+
+// A batch that waits for its retry is cancelled once nothing of it is left, not before.
+func TestErasureCancelsBatches(t *testing.T) {
+	s := newService(t)
+	s.work()
+	s.ask("POST", "/api/v1/webhooks", `{"name":"bad","url":"`+echoing(t, 500)+`","events":["*"],"batch":{"max_events":2,"max_wait":60},"retry_delay":3600}`).want(201)
+	for _, patient := range []string{"17", "18"} {
+		s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":{"patient_id":"`+patient+`"}}`).want(202)
+	}
+	s.until("it has failed", func() (failed bool) {
+		if err := s.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM medilab.events WHERE type = 'delivery.attempt_failed')`).Scan(&failed); err != nil {
+			t.Fatal(err)
+		}
+		return failed
+	})
+	for i, want := range []string{"0", "1"} {
+		erased := s.ask("POST", fmt.Sprintf("/api/v1/subjects/%d/erase", 17+i), `{"reason":"asked for"}`).want(200)
+		if erased.get("deliveries_cancelled") != want {
+			t.Errorf("of %d: %s, want %s cancelled", 17+i, erased.body, want)
+		}
+	}
+}

@@ -136,10 +136,17 @@ func (q Queue) Age(ctx context.Context, directory *commands.Directory) (time.Dur
 }
 
 // WaitingOf implements commands.Queue.
-func (q Queue) WaitingOf(ctx context.Context, events []domain.EventID) ([]domain.DeliveryID, error) {
+func (q Queue) WaitingOf(ctx context.Context, events []domain.EventID, dispatched []domain.DeliveryID) ([]domain.DeliveryID, error) {
+	streams := make([]string, len(dispatched))
+	for i, id := range dispatched {
+		streams[i] = id.Stream()
+	}
 	rows, err := q.Pool.Query(ctx, `
 		SELECT delivery_id FROM medilab.queue WHERE event_id = ANY($1) AND NOT batch
-		UNION ALL SELECT delivery_id FROM medilab.batch_members WHERE event_id = ANY($1)`, events)
+		UNION ALL SELECT delivery_id FROM medilab.batch_members WHERE event_id = ANY($1)
+		UNION ALL SELECT right(stream, 36)::uuid FROM medilab.events AS e WHERE stream = ANY($2) AND version = 1 AND type = $3
+			AND NOT EXISTS (SELECT FROM medilab.events AS later WHERE later.stream = e.stream AND later.version = 2)`,
+		events, streams, domain.DeliveryJoinedBatch{}.ChangeType())
 	if err != nil {
 		return nil, fmt.Errorf("look into the queue: %w", err)
 	}
