@@ -205,7 +205,7 @@ func (s *Subscription) applyUpTo(ctx context.Context, conn *pgx.Conn, after Posi
 	}
 	s.full.Store(Position(to)-after >= Position(s.reader.PageSize))
 	for after < Position(to) {
-		events, err := s.log.Read(ctx, after, int(Position(to)-after))
+		events, err := s.log.readClosed(ctx, after, int(Position(to)-after))
 		if err != nil {
 			return err
 		}

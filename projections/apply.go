@@ -161,13 +161,9 @@ func splitDecoded(events []eventstore.Event) (decoded, failed []eventstore.Event
 }
 
 // decode makes the event's Value a domain.Change, or its Err the reason in domain's
-// words. What the log decoded and could not open keeps its Err: it would look empty.
+// words. What cannot be opened is as the log has it.
 func decode(e *eventstore.Event) {
-	if _, ok := e.Value.(domain.Change); ok && e.Err == nil {
-		return
-	}
-	value, err := domain.Decode(e.Type, e.Data)
-	if err != nil || e.Err == nil {
-		e.Value, e.Err = value, err
+	if _, ok := e.Value.(domain.Change); !ok || e.Err != nil {
+		e.Value, e.Err = domain.Decode(e.Type, e.Data)
 	}
 }
