@@ -29,11 +29,11 @@ func (l *live) join() (r *ring, leave func()) {
 	defer l.mu.Unlock()
 	if l.ring == nil || l.ring.isLost() {
 		l.end()
-		r = &ring{moved: make(chan struct{})}
+		begun := &ring{moved: make(chan struct{})}
 		ctx, cancel := context.WithCancel(context.Background())
 		var reading sync.WaitGroup
-		reading.Go(func() { l.server.fill(ctx, r) })
-		l.ring = r
+		reading.Go(func() { l.server.fill(ctx, begun) })
+		l.ring = begun
 		l.stop = func() { cancel(); reading.Wait() }
 	}
 	l.streams++
