@@ -74,22 +74,26 @@ func (in *Intake) Run(ctx context.Context, node *eventstore.Node) {
 func (in *Intake) own(ctx context.Context, node *eventstore.Node, s Source) {
 	log, lease := in.Commands.Log, s.Actor()
 	logger := in.Logger.With("source", s.Name)
-	report := &reporter{logger: logger, secret: s.password()}
+	report := &reporter{logger: logger, secret: s.secret()}
+	acquire := func() (owner bool, err error) {
+		_, owner, err = log.AcquireLease(ctx, node, lease, silence)
+		return owner, err
+	}
 	declared := false
-	for ctx.Err() == nil {
-		var err error
-		var owner bool
+	attempt := func() error {
 		if !declared {
-			err = log.DeclareLease(ctx, lease)
-			declared = err == nil
+			if err := log.DeclareLease(ctx, lease); err != nil {
+				return err
+			}
+			declared = true
 		}
-		if err == nil {
-			_, owner, err = log.AcquireLease(ctx, node, lease, silence)
+		if owner, err := acquire(); err != nil || !owner {
+			return err
 		}
-		if owner {
-			err = in.take(ctx, s, report)
-		}
-		if err != nil && ctx.Err() == nil {
+		return in.take(ctx, s, acquire, report)
+	}
+	for ctx.Err() == nil {
+		if err := attempt(); err != nil && ctx.Err() == nil {
 			report.failed(err)
 		}
 		sleep(ctx, pause)
@@ -101,8 +105,11 @@ func (in *Intake) own(ctx context.Context, node *eventstore.Node, s Source) {
 	}
 }
 
-// take runs a router on the source until ctx ends.
-func (in *Intake) take(ctx context.Context, s Source, report *reporter) error {
+// take runs a router on the source until ctx ends or another node has the lease, which it
+// takes when this one was silent for a while.
+func (in *Intake) take(ctx context.Context, s Source, acquire func() (bool, error), report *reporter) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	subscriber, err := s.broker.subscribe(s, environment{in.TLS, report, report.failed})
 	if err != nil {
 		return err
@@ -112,6 +119,12 @@ func (in *Intake) take(ctx context.Context, s Source, report *reporter) error {
 		return errors.Join(err, subscriber.Close())
 	}
 	router.AddConsumerHandler(s.Name, s.topic, subscriber, func(m *message.Message) error { return in.accept(ctx, s, m, report) })
+	go func() {
+		defer cancel()
+		for owner, err := true, error(nil); ctx.Err() == nil && (owner || err != nil); owner, err = acquire() {
+			sleep(ctx, pause)
+		}
+	}()
 	return errors.Join(router.Run(ctx), subscriber.Close())
 }
 

@@ -19,14 +19,15 @@ func subscribeKafka(s Source, env environment) (message.Subscriber, error) {
 		config.Net.TLS.Enable, config.Net.TLS.Config = true, env.tls
 	}
 	if s.user != nil {
-		config.Net.SASL.Enable, config.Net.SASL.User, config.Net.SASL.Password = true, s.user.Username(), s.password()
+		config.Net.SASL.Enable, config.Net.SASL.User = true, s.user.Username()
+		config.Net.SASL.Password, _ = s.user.Password()
 	}
 	client, err := sarama.NewClient(s.hosts, config)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	if partitions, err := client.Partitions(s.topic); err != nil || len(partitions) == 0 {
+	if _, err := client.Partitions(s.topic); err != nil {
 		return nil, fmt.Errorf("topic %q: %w", s.topic, err)
 	}
 	return watermillkafka.NewSubscriber(watermillkafka.SubscriberConfig{

@@ -48,20 +48,18 @@ func (s Source) eventOf(m *message.Message, read ReadFunc) (commands.NewEvent, e
 }
 
 func (s Source) readMessage(m *message.Message, read ReadFunc) (event commands.NewEvent, id string, err error) {
-	if ce, ok := binaryMode(m); ok {
-		if err := domain.CheckJSON(m.Payload); err != nil {
-			return ce.event(nil), ce.ID, err
-		}
-		event, err := ce.readAs(m.Payload, read)
-		return event, ce.ID, err
-	}
+	ce, binary := binaryMode(m)
 	if err := domain.CheckJSON(m.Payload); err != nil {
-		return event, "", err
+		return ce.event(nil), ce.identity(), err
 	}
-	var ce cloudEvent
-	if err := json.Unmarshal(m.Payload, &ce); err == nil && ce.SpecVersion != "" {
-		event, err := ce.readAs(ce.Data, read)
-		return event, ce.ID, err
+	if binary {
+		ce.Data = json.RawMessage(m.Payload)
+	} else if err := json.Unmarshal(m.Payload, &ce); err != nil {
+		ce = cloudEvent{}
+	}
+	if ce.SpecVersion != "" {
+		event, err := ce.readAs(read)
+		return event, ce.identity(), err
 	}
 	var body struct {
 		ID   string `json:"event_id"`
@@ -122,16 +120,25 @@ func attribute(header string) (name string, ok bool) {
 	return "", false
 }
 
+// identity returns what no two CloudEvents share: the id, with the CloudEvent's source unless
+// it is a UUID.
+func (c cloudEvent) identity() string {
+	if _, err := uuid.Parse(c.ID); err == nil || c.ID == "" {
+		return c.ID
+	}
+	return c.Source + "\x00" + c.ID
+}
+
 func (c cloudEvent) event(data []byte) commands.NewEvent {
 	return commands.NewEvent{Event: domain.EventTriggered{
 		EventType: c.Type, EventData: data, Source: c.Source, CorrelationID: c.CorrelationID, Traceparent: c.Traceparent,
 	}}
 }
 
-// readAs returns the event with the data. It goes through the body of a request to trigger
-// it, so that the same rules hold.
-func (c cloudEvent) readAs(data []byte, read ReadFunc) (commands.NewEvent, error) {
-	event := c.event(data)
+// readAs returns the event. It goes through the body of a request to trigger it, so that the
+// same rules hold.
+func (c cloudEvent) readAs(read ReadFunc) (commands.NewEvent, error) {
+	event := c.event(c.Data)
 	if c.SpecVersion != "1.0" {
 		return event, domain.Malformed(fmt.Sprintf("specversion %q of CloudEvents is not supported; send 1.0", c.SpecVersion))
 	}
@@ -145,12 +152,10 @@ func (c cloudEvent) readAs(data []byte, read ReadFunc) (commands.NewEvent, error
 	if err != nil {
 		return event, err
 	}
-	if len(data) > 0 {
+	if len(c.Data) > 0 {
 		body = append(body[:len(body)-1], `,"event_data":`...)
-		body = append(append(body, data...), '}')
+		body = append(append(body, c.Data...), '}')
 	}
-	if err := read(body, false, &event); err != nil {
-		return event, err
-	}
-	return event, nil
+	err = read(body, false, &event)
+	return event, err
 }

@@ -17,6 +17,7 @@ import (
 type natsSubscriber struct {
 	source Source
 	conn   *nats.Conn
+	failed func(error)
 	group  sync.WaitGroup
 }
 
@@ -40,7 +41,7 @@ func subscribeNATS(s Source, env environment) (message.Subscriber, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &natsSubscriber{source: s, conn: conn}, nil
+	return &natsSubscriber{source: s, conn: conn, failed: env.failed}, nil
 }
 
 // Subscribe implements message.Subscriber. The topic is the stream.
@@ -76,7 +77,8 @@ func (n *natsSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 			switch {
 			case errors.Is(err, jetstream.ErrMsgIteratorClosed), ctx.Err() != nil:
 				return
-			case err != nil: // as a missed heartbeat: it asks again by itself
+			case err != nil: // such as a missed heartbeat: the iterator asks again by itself
+				n.failed(err)
 				continue
 			}
 			if !n.pass(ctx, m, out) {

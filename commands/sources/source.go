@@ -32,6 +32,7 @@ type Source struct {
 // broker is a kind of broker.
 type broker struct {
 	scheme    string
+	secure    string // the scheme over TLS
 	port      string // the usual
 	topic     string // parameter that names the stream, queue or topic
 	others    []string
@@ -39,9 +40,9 @@ type broker struct {
 }
 
 var brokers = []broker{
-	{scheme: "nats", port: "4222", topic: "stream", others: []string{"subject", "durable"}, subscribe: subscribeNATS},
-	{scheme: "amqp", port: "5672", topic: "queue", subscribe: subscribeAMQP},
-	{scheme: "kafka", port: "9092", topic: "topic", others: []string{"group"}, subscribe: subscribeKafka},
+	{scheme: "nats", secure: "nats+tls", port: "4222", topic: "stream", others: []string{"subject", "durable"}, subscribe: subscribeNATS},
+	{scheme: "amqp", secure: "amqps", port: "5672", topic: "queue", subscribe: subscribeAMQP},
+	{scheme: "kafka", secure: "kafka+tls", port: "9092", topic: "topic", others: []string{"group"}, subscribe: subscribeKafka},
 }
 
 var validName = regexp.MustCompile(`^[\pL\pN._-]{1,200}$`)
@@ -58,8 +59,8 @@ var nextSource = regexp.MustCompile(`,\s*[a-z+]+://`)
 //	amqp://user:password@host/vhost?queue=clinic
 //	kafka://host1:9092,host2:9092?topic=clinic&group=webhooks
 //
-// An s or +tls after the scheme asks for TLS, and name= gives the source another name than
-// its stream's. Errors quote no password.
+// The schemes nats+tls, amqps and kafka+tls use TLS. A source is named after its stream,
+// queue or topic unless the parameter name sets another name. Errors quote no password.
 func Parse(text string) ([]Source, error) {
 	var all []Source
 	for text = strings.TrimSpace(text); text != ""; {
@@ -81,15 +82,12 @@ func Parse(text string) ([]Source, error) {
 
 func parse(text string) (s Source, err error) {
 	scheme, rest, found := strings.Cut(text, "://")
-	plain := strings.TrimSuffix(strings.TrimSuffix(scheme, "+tls"), "s")
-	if scheme == "nats" || scheme == "nats+tls" {
-		plain = "nats"
-	}
-	at := slices.IndexFunc(brokers, func(b broker) bool { return b.scheme == plain })
+	at := slices.IndexFunc(brokers, func(b broker) bool { return scheme == b.scheme || scheme == b.secure })
 	if !found || at < 0 {
-		return s, fmt.Errorf("must begin with nats://, amqp:// or kafka://")
+		return s, fmt.Errorf("must begin with nats://, amqp:// or kafka://, or nats+tls://, amqps:// or kafka+tls://")
 	}
-	s.broker, s.tls = &brokers[at], scheme != plain
+	s.broker = &brokers[at]
+	s.tls = scheme == s.broker.secure
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {
 		end = len(rest)
@@ -98,7 +96,7 @@ func parse(text string) (s Source, err error) {
 	if i := strings.LastIndexByte(hosts, '@'); i >= 0 {
 		authority, hosts = hosts[:i+1], hosts[i+1:]
 	}
-	u, err := url.Parse(plain + "://" + authority + "host" + rest[end:])
+	u, err := url.Parse(s.broker.scheme + "://" + authority + "host" + rest[end:])
 	if err != nil {
 		return s, fmt.Errorf("is no URL: user, password and parameters must be percent-encoded")
 	}
@@ -160,8 +158,11 @@ func (s *Source) parameters(u *url.URL) error {
 // Actor is who events of the source are recorded to be from.
 func (s Source) Actor() string { return "source:" + s.Name }
 
-// password returns what must not show in logs.
-func (s Source) password() string {
-	password, _ := s.user.Password()
-	return password
+// secret returns what must not show in logs: the password, or the user that stands alone, as
+// a token of NATS does.
+func (s Source) secret() string {
+	if password, ok := s.user.Password(); ok {
+		return password
+	}
+	return s.user.Username()
 }
