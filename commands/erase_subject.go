@@ -59,6 +59,11 @@ type Erasure struct {
 	ErasedAt time.Time `json:"erased_at"`
 }
 
+// Equal reports whether the two are the same erasure.
+func (e Erasure) Equal(other Erasure) bool {
+	return e.Subject == other.Subject && e.ErasedAt.Equal(other.ErasedAt)
+}
+
 // Erasures returns those that the log has, the oldest first.
 func (c *Commands) Erasures(ctx context.Context) (all []Erasure, err error) {
 	rows, err := c.Pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream LIKE 'subject-%' AND type = $1 ORDER BY position`, domain.SubjectErased{}.ChangeType())
@@ -97,7 +102,7 @@ func (c *Commands) Lost(ctx context.Context, erasures []Erasure) (lost []Erasure
 	}
 	for _, e := range erasures {
 		e.ErasedAt = e.ErasedAt.UTC()
-		if !slices.ContainsFunc(known, func(k Erasure) bool { return k.Subject == e.Subject && k.ErasedAt.Equal(e.ErasedAt) }) {
+		if !slices.ContainsFunc(known, e.Equal) {
 			known, lost = append(known, e), append(lost, e) // each once
 		}
 	}

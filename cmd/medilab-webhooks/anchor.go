@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,44 +88,83 @@ func anchorErasure(log *eventstore.Log, path string, logger *slog.Logger) func(c
 
 const anchorTimeout = 5 * time.Second
 
-// eraseAgain makes the erasures in the file again that the log does not have.
+// eraseAgain makes the erasures in the file again that the log does not have, and adds those
+// to the file that it does not have: another node made them, or the process ended in between.
 func (s *server) eraseAgain(ctx context.Context) error {
-	file, err := os.Open(s.settings.database.anchorFile())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	path := s.settings.database.anchorFile()
+	lines, broken, err := readAnchors(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w; check MEDILAB_ANCHORS", err)
+	}
+	if broken > 0 {
+		s.logger.Warn("a line of the file of anchors was cut off when it was written, and is left out", "file", path, "line", broken)
+	}
+	var noted []commands.Erasure
+	for _, line := range lines {
+		noted = append(noted, line.Erased...)
+	}
+	lost, err := s.commands.Lost(ctx, noted)
+	if err == nil && len(lost) > 0 {
+		s.logger.Warn("the database was restored from an older backup: subjects that were erased since are erased again", "count", len(lost))
+		err = s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, lost)
 	}
 	if err != nil {
-		return fmt.Errorf("read the anchors: %w; check MEDILAB_ANCHORS", err)
-	}
-	defer file.Close() //nolint:errcheck // nothing is written
-	var erasures []commands.Erasure
-	for lines := json.NewDecoder(bufio.NewReader(file)); ; {
-		var line anchorLine
-		err := lines.Decode(&line)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("%s holds no anchors as `audit anchor` writes them; check MEDILAB_ANCHORS", file.Name())
-		}
-		erasures = append(erasures, line.Erased...)
-	}
-	lost, err := s.commands.Lost(ctx, erasures)
-	if err != nil || len(lost) == 0 {
 		return err
 	}
-	s.logger.Warn("the database was restored from an older backup: subjects that were erased since are erased again", "count", len(lost))
-	return s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, lost)
+	made, err := s.commands.Erasures(ctx)
+	made = slices.DeleteFunc(made, func(e commands.Erasure) bool { return slices.ContainsFunc(noted, e.Equal) })
+	if err != nil || len(made) == 0 {
+		return err
+	}
+	anchor, err := s.log.Anchor(ctx)
+	if err == nil {
+		err = appendAnchor(path, anchorLine{anchor, made})
+	}
+	return err
 }
 
-// appendAnchor adds the anchor to the file's end.
+// readAnchors returns the lines of the file of anchors. broken is the number of one that is no
+// anchor, as the disk was full or the machine died; 0: there is none.
+func readAnchors(path string) (lines []anchorLine, broken int, err error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the anchors: %w", err)
+	}
+	n := 0
+	for text := range bytes.Lines(content) {
+		n++
+		var line anchorLine
+		if err := json.Unmarshal(text, &line); err != nil || line.Position < 1 || len(line.Seal) == 0 {
+			if len(bytes.TrimSpace(text)) > 0 {
+				broken = n
+			}
+			continue
+		}
+		lines = append(lines, line)
+	}
+	return lines, broken, nil
+}
+
+// appendAnchor adds the anchor to the file's end, on a line of its own also when the line
+// before was cut off.
 func appendAnchor(path string, anchor anchorLine) (err error) {
 	const readable = 0o644 // an anchor is not secret
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, readable)
-	if err == nil {
-		err = errors.Join(printJSON(file, anchor), file.Sync(), file.Close())
-	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, readable)
 	if err != nil {
+		return fmt.Errorf("write the anchor: %w", err)
+	}
+	var line bytes.Buffer
+	if end, err := file.Seek(0, io.SeekEnd); err == nil && end > 0 {
+		last := []byte{'\n'}
+		if _, err := file.ReadAt(last, end-1); err != nil || last[0] != '\n' {
+			line.WriteByte('\n')
+		}
+	}
+	err = printJSON(&line, anchor)
+	if err == nil {
+		_, err = file.Write(line.Bytes())
+	}
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return fmt.Errorf("write the anchor: %w", err)
 	}
 	return nil
@@ -132,21 +172,16 @@ func appendAnchor(path string, anchor anchorLine) (err error) {
 
 // checkAnchors reports what contradicts the anchors in the file, which must have at least one.
 func checkAnchors(ctx context.Context, log *eventstore.Log, path string, report func(at eventstore.Position, text string)) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("read the anchors: %w", err)
+	lines, broken, err := readAnchors(path)
+	switch {
+	case err != nil:
+		return err
+	case len(lines) == 0:
+		return fmt.Errorf("%s holds no anchors as `audit anchor` writes them", path)
+	case broken > 0:
+		return fmt.Errorf("line %d of %s is no anchor as `audit anchor` writes them; take it out if it was cut off when it was written", broken, path)
 	}
-	defer file.Close() //nolint:errcheck // nothing is written
-	anchors := json.NewDecoder(bufio.NewReader(file))
-	for n := 0; ; n++ {
-		var anchor anchorLine
-		err := anchors.Decode(&anchor)
-		if errors.Is(err, io.EOF) && n > 0 {
-			return nil
-		}
-		if err != nil || anchor.Position < 1 || len(anchor.Seal) == 0 {
-			return fmt.Errorf("%s holds no anchors as `audit anchor` writes them", path)
-		}
+	for _, anchor := range lines {
 		text, err := log.CheckAnchor(ctx, anchor.Anchor)
 		if err != nil {
 			return err
@@ -155,4 +190,5 @@ func checkAnchors(ctx context.Context, log *eventstore.Log, path string, report 
 			report(anchor.Position, text)
 		}
 	}
+	return nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,5 +98,56 @@ func TestAnchors(t *testing.T) {
 		if err := checkAnchors(t.Context(), nil, path, nil); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// A line that was cut off costs nobody an erasure: it is noted again, on a line of its own, as
+// are those of other nodes.
+func TestErasuresAreNoted(t *testing.T) {
+	c := newCLI(t)
+	options := databaseOptions{url: os.Getenv("DATABASE_URL"), dataDir: t.TempDir(), subject: "patient_id"}
+	t.Setenv("MEDILAB_DATA_DIR", options.dataDir)
+	file := options.anchorFile()
+	for _, id := range []string{"17", "18"} {
+		c.run(0, "", "emit", "patient.created", `{"patient_id":`+id+`}`)
+		c.run(0, "", "subjects", "erase", id, "--reason", "asked for")
+	}
+	whole, err := os.ReadFile(file)
+	if err != nil || strings.Count(string(whole), `"erased_at"`) != 2 {
+		t.Fatalf("the file has %s, %v", whole, err)
+	}
+	if err := os.WriteFile(file, whole[:len(whole)-10], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := options.session(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	served := &server{settings: settings{database: options}, logger: slog.New(slog.DiscardHandler), log: s.log, commands: s.commands}
+	for range 2 { // the second time there is nothing to note
+		if err := served.eraseAgain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		lines, broken, err := readAnchors(file)
+		if err != nil || len(lines) != 2 || broken != 2 || len(lines[1].Erased) != 1 || lines[1].Erased[0].Subject == lines[0].Erased[0].Subject {
+			t.Errorf("the file has %+v, a broken line %d, %v", lines, broken, err)
+		}
+	}
+	if _, said := c.run(1, "", "audit", "verify", "--anchor", file); !strings.Contains(said, "line 2 of ") {
+		t.Errorf("verify says %s", said)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := served.eraseAgain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if lines, _, err := readAnchors(file); err != nil || len(lines) != 1 || len(lines[0].Erased) != 2 {
+		t.Errorf("a new file has %+v, %v", lines, err)
 	}
 }
