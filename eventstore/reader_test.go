@@ -134,6 +134,40 @@ func TestReaderAppliesEachEventOnce(t *testing.T) {
 	awaitCopy(t, pool, 50)
 }
 
+// closed is an envelope that opens nothing.
+type closed struct{}
+
+func (closed) Open(_ context.Context, events []eventstore.Event) error {
+	for i := range events {
+		events[i].Value, events[i].Err = nil, errors.New("the key is missing")
+	}
+	return nil
+}
+
+// What a reader is handed is as the log has it: content that cannot be opened, which no reader
+// needs, takes nothing away from it.
+func TestReadersNeedNoKeys(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	codec := func(string, []byte) (any, error) { return "decoded", nil }
+	fill(t, openLog(t, eventstore.Config{Pool: pool}), "a", 5)
+	log := openLog(t, eventstore.Config{Pool: pool, Codec: codec, Envelope: closed{}}) // it has none in memory
+	if events, err := log.Load(t.Context(), "a0"); err != nil || len(events) != 1 || events[0].Err == nil {
+		t.Fatalf("others read %+v, %v", events, err)
+	}
+	handed := make(chan eventstore.Event, 5)
+	read(t, pool, log, func(_ context.Context, page eventstore.Page) error {
+		for _, e := range page.Events {
+			handed <- e
+		}
+		return nil
+	})
+	for range 5 {
+		if e := <-handed; e.Err != nil || e.Value != "decoded" {
+			t.Errorf("handed %v, %v", e.Value, e.Err)
+		}
+	}
+}
+
 // A handler that fails after it wrote is undone and comes again.
 func TestReaderUndoesAFailedPage(t *testing.T) {
 	pool := openPool(t, testdb.New(t))
