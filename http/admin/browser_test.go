@@ -310,6 +310,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Click("Send again")
 	u.See("Events matched")
 	u.Wait(`[...document.querySelectorAll('dl > div')].some(d => d.innerText === 'delivered\n1')`)
+	u.Wait(`document.querySelector('main dl .badge')?.innerText === 'completed'`) // the next page's buttons are not this one's
 	u.Shot("14-replay")
 	if calls.Load() != before+1 {
 		t.Errorf("the receiver saw %d calls of a replay, want 1", calls.Load()-before)
