@@ -370,6 +370,35 @@ func TestLogIsAppendOnly(t *testing.T) {
 	}
 }
 
+// What lets archived entries go serves nobody but the tables' owner.
+func TestLogIsAppendOnlyForOthers(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	mustAppend(t, openLog(t, eventstore.Config{Pool: pool}), unit("a", 0, `{}`))
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context()) //nolint:errcheck // with the role, which is for this test
+	_, err = tx.Conn().PgConn().Exec(t.Context(), `CREATE ROLE medilab_deleting_test;
+		GRANT USAGE ON SCHEMA medilab TO medilab_deleting_test; GRANT SELECT, DELETE ON medilab.events, medilab.seals TO medilab_deleting_test;
+		SELECT set_config('medilab.archiving', pg_current_xact_id()::text, true);
+		SAVEPOINT owner; DELETE FROM medilab.events; DELETE FROM medilab.seals; ROLLBACK TO owner;
+		SET LOCAL ROLE medilab_deleting_test`).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"events", "seals"} {
+		err := pgx.BeginFunc(t.Context(), tx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(t.Context(), `DELETE FROM medilab.`+table)
+			return err
+		})
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || !strings.Contains(refused.Message, "append-only") {
+			t.Errorf("%s: %v", table, err)
+		}
+	}
+}
+
 func TestClosedLogRefuses(t *testing.T) {
 	log := openLog(t, eventstore.Config{})
 	log.Close()
