@@ -93,13 +93,14 @@ func (l *Log) ArchivedTo(ctx context.Context) (to Position, err error) {
 	return to, nil
 }
 
-// explainGap returns a *GapError unless the positions are archived.
-func (l *Log) explainGap(ctx context.Context, first, last Position) error {
-	to, err := l.ArchivedTo(ctx)
-	if err == nil && last > to {
-		err = &GapError{Position: max(first, to+1)}
+// explainGap returns up to where the log is archived, and a *GapError unless that covers the
+// positions.
+func (l *Log) explainGap(ctx context.Context, first, last Position) (archived Position, err error) {
+	archived, err = l.ArchivedTo(ctx)
+	if err == nil && last > archived {
+		err = &GapError{Position: max(first, archived+1)}
 	}
-	return err
+	return archived, err
 }
 
 // pastArchive returns the events of a page up to a position that begins with a gap, if that
@@ -115,7 +116,8 @@ func (l *Log) pastArchive(ctx context.Context, after, to Position, events []Even
 	if len(events) > 0 {
 		end = events[0].Position - 1
 	}
-	return events, l.explainGap(ctx, after+1, end)
+	_, err := l.explainGap(ctx, after+1, end)
+	return events, err
 }
 
 // SealRow is what the log keeps of one batch.

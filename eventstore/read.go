@@ -308,6 +308,7 @@ func (l *Log) Scan(ctx context.Context, after, to Position, size int, yield func
 }
 
 func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan<- []Event) error {
+	archived := Position(0)
 	for after < to {
 		page, err := readPage(ctx, l.pool, after, to, size)
 		if err != nil {
@@ -315,15 +316,16 @@ func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan
 		}
 		next := after + 1
 		for i := range page {
-			if page[i].Position != next {
-				if err := l.explainGap(ctx, next, page[i].Position-1); err != nil {
+			if last := page[i].Position - 1; last >= next && last > archived {
+				if archived, err = l.explainGap(ctx, next, last); err != nil {
 					return err
 				}
 			}
 			next = page[i].Position + 1
 		}
 		if len(page) == 0 {
-			return l.explainGap(ctx, next, to)
+			_, err := l.explainGap(ctx, next, to)
+			return err
 		}
 		after = page[len(page)-1].Position
 		l.decodeAll(page)
