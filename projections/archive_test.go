@@ -121,6 +121,29 @@ func (b *archiveBench) pendingStays() {
 	}
 }
 
+// checking holds the locks of a check of the log that goes on, until it is told to end.
+func (b *archiveBench) checking() (end func()) {
+	b.t.Helper()
+	tx, err := b.pool.Begin(b.ctx)
+	if err == nil {
+		_, err = tx.Exec(b.ctx, `SELECT set_config($1, $2, true), (SELECT count(*) FROM medilab.archiving)`, "idle_in_transaction_session_timeout", "0")
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx := b.ctx
+	bounded, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	b.ctx = bounded
+	return func() {
+		b.t.Helper()
+		b.ctx = ctx
+		cancel()
+		if err := tx.Rollback(ctx); err != nil {
+			b.t.Error(err)
+		}
+	}
+}
+
 // Random history is archived twice while it goes on, and restored: totals stay as they
 // were, all read models equal their rebuild, and in the end each entry is what it was.
 func TestArchiveAndRestore(t *testing.T) {
@@ -143,6 +166,7 @@ func TestArchiveAndRestore(t *testing.T) {
 	b.steps(60)
 	b.verified("after more history")
 	middle := b.head
+	checked := b.checking()
 	second := b.export()
 	if second.First != first.Last+1 || second.Last != middle {
 		t.Errorf("the second archive is of %d to %d", second.First, second.Last)
@@ -164,6 +188,7 @@ func TestArchiveAndRestore(t *testing.T) {
 			t.Error("importing the second archive did not bring back what the first had kept")
 		}
 	}
+	checked()
 	if !slices.Equal(b.entries(at), before) {
 		t.Error("the log is not what it was")
 	}
@@ -291,8 +316,14 @@ func TestRetriesMeetAnArchive(t *testing.T) {
 		switch {
 		case doing == "reading back" && !asked:
 			asked = true
-			if err := retry(retried, delivery); err != nil {
+			before, err := b.log.Head(b.ctx)
+			if err := errors.Join(err, retry(retried, delivery)); err != nil {
 				t.Error(err)
+			}
+			for after, needed := range map[eventstore.Position]bool{before: true, before + 1: false} {
+				if _, err := b.pool.Exec(b.ctx, `SELECT medilab.check_archiving($1)`, after); eventstore.IsNeededAgain(err) != needed {
+					t.Errorf("of what came after %d, the append of an archive says %v", after, err)
+				}
 			}
 		case doing == "dropping":
 			cancel()

@@ -125,7 +125,7 @@ func (a *Archiver) export(ctx context.Context, before time.Time, dir string) (m 
 	if err != nil {
 		return m, 0, err
 	}
-	if err := g.settle(ctx); err != nil {
+	if _, err := g.settle(ctx); err != nil {
 		return m, 0, err
 	}
 	if err := a.writeEarlier(ctx, w); err != nil {
@@ -270,6 +270,16 @@ func (a *Archiver) record(ctx context.Context, g *gathering, m Manifest, totals,
 		if err != nil {
 			return 0, err
 		}
+		out, err := g.settle(ctx) // so that the append, which others wait for, checks little
+		if err != nil {
+			return 0, err
+		}
+		if out > 0 { // the hash is not of what stays
+			if try == tries {
+				return 0, domain.Conflict("what is to be archived is needed again and again: try later")
+			}
+			continue
+		}
 		err = a.append(ctx, version, domain.LogArchived{
 			First: int64(m.First), ArchivedTo: int64(m.Last), To: m.To, SealBefore: fmt.Sprintf("%x", []byte(m.SealBefore)), Seal: fmt.Sprintf("%x", []byte(m.Seal)),
 			Entries: m.Entries, Earlier: m.Earlier, Kept: hash, Totals: totals, Manifest: signed,
@@ -277,7 +287,7 @@ func (a *Archiver) record(ctx context.Context, g *gathering, m Manifest, totals,
 		if !eventstore.IsNeededAgain(err) || try == tries {
 			return n, err
 		}
-		if err := errors.Join(a.checkReplays(ctx), g.settle(ctx)); err != nil {
+		if err := a.checkReplays(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -337,7 +347,7 @@ func (a *Archiver) finish(ctx context.Context, drop bool) error {
 	if err := a.ReadModels.ForgetTotals(ctx, but); err != nil {
 		return err
 	}
-	for _, sql := range []string{`VACUUM medilab.events`, `VACUUM medilab.seals`, `TRUNCATE medilab.archiving`} {
+	for _, sql := range []string{`VACUUM medilab.events`, `VACUUM medilab.seals`, forgetSQL, `VACUUM medilab.archiving`} {
 		if _, err := a.Pool.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("free the space of what was archived: %w", err)
 		}

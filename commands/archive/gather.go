@@ -30,8 +30,12 @@ func (g *gathering) begin(ctx context.Context) (err error) {
 	if g.settled, err = g.archiver.Log.Head(ctx); err != nil {
 		return err
 	}
-	return g.exec(ctx, `TRUNCATE medilab.archiving`)
+	return g.exec(ctx, forgetSQL)
 }
+
+// forgetSQL empties the table without the lock of TRUNCATE: appends, which read it, would wait
+// for a check of the log that is going on.
+const forgetSQL = `DELETE FROM medilab.archiving`
 
 func (g *gathering) exec(ctx context.Context, sql string, args ...any) error {
 	if _, err := g.archiver.Pool.Exec(ctx, sql, args...); err != nil {
@@ -100,26 +104,43 @@ func (g *gathering) add(ctx context.Context, page []eventstore.Event) error {
 	return g.exec(ctx, addSQL, streams, events, stay, g.cut)
 }
 
-// neededSQL marks what waits in the queue, and what open alerts are about.
-const neededSQL = `
-UPDATE medilab.archiving SET live = true WHERE NOT live AND (
-	event IN (SELECT event_id FROM medilab.queue UNION ALL SELECT event_id FROM medilab.batch_members)
-	OR stream IN (SELECT 'delivery-' || coalesce(d.batch, d.delivery) FROM medilab.given_up AS d
-		JOIN medilab.alerts AS a ON a.webhook = d.webhook AND a.kind = 'given_up' AND a.resolved_at IS NULL AND d.position >= a.since))`
+// neededSQL marks what waits in the queue, and what open alerts are about. Here and in
+// spreadSQL, each condition is a statement, which joins: with an OR, Postgres compares row by
+// row when there are more than it holds in memory.
+var neededSQL = []string{`
+UPDATE medilab.archiving SET live = true WHERE NOT live
+	AND event IN (SELECT event_id FROM medilab.queue UNION ALL SELECT event_id FROM medilab.batch_members)`, `
+UPDATE medilab.archiving SET live = true WHERE NOT live
+	AND stream IN (SELECT 'delivery-' || coalesce(d.batch, d.delivery) FROM medilab.given_up AS d
+		JOIN medilab.alerts AS a ON a.webhook = d.webhook AND a.kind = 'given_up' AND a.resolved_at IS NULL AND d.position >= a.since)`}
 
 // spreadSQL marks what hangs together with what is marked.
-const spreadSQL = `
-UPDATE medilab.archiving SET live = true WHERE NOT live AND (
-	event IN (SELECT event FROM medilab.archiving WHERE live) OR stream IN (SELECT stream FROM medilab.archiving WHERE live))`
+var spreadSQL = []string{
+	`UPDATE medilab.archiving SET live = true WHERE NOT live AND event IN (SELECT event FROM medilab.archiving WHERE live)`,
+	`UPDATE medilab.archiving SET live = true WHERE NOT live AND stream IN (SELECT stream FROM medilab.archiving WHERE live)`,
+}
 
-// settle leaves in the table only what may go by what the log holds now.
-func (g *gathering) settle(ctx context.Context) error {
+// update executes the statements, and returns how many rows they changed.
+func (g *gathering) update(ctx context.Context, statements ...string) (rows int64, err error) {
+	for _, sql := range statements {
+		tag, err := g.archiver.Pool.Exec(ctx, sql)
+		if err != nil {
+			return rows, fmt.Errorf("gather what may go: %w", err)
+		}
+		rows += tag.RowsAffected()
+	}
+	return rows, nil
+}
+
+// settle leaves in the table only what may go by what the log holds now, and returns how many
+// rows it took out.
+func (g *gathering) settle(ctx context.Context) (out int64, err error) {
 	head, err := g.archiver.Log.Head(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := g.exec(ctx, neededSQL); err != nil {
-		return err
+	if _, err := g.update(ctx, neededSQL...); err != nil {
+		return 0, err
 	}
 	const page = 1000
 	err = g.archiver.Log.Scan(ctx, max(g.settled, g.cut), head, page, func(events []eventstore.Event) error {
@@ -134,19 +155,17 @@ func (g *gathering) settle(ctx context.Context) error {
 		return g.exec(ctx, `UPDATE medilab.archiving SET live = true WHERE NOT live AND (stream = ANY($1) OR event = ANY($2))`, streams, ids)
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	g.settled = head
 	for marked := int64(1); marked > 0; {
-		tag, err := g.archiver.Pool.Exec(ctx, spreadSQL)
-		if err != nil {
-			return fmt.Errorf("gather what may go: %w", err)
+		if marked, err = g.update(ctx, spreadSQL...); err != nil {
+			return 0, err
 		}
-		marked = tag.RowsAffected()
 	}
-	if err := g.exec(ctx, `DELETE FROM medilab.archiving WHERE live`); err != nil {
-		return err
+	if out, err = g.update(ctx, `DELETE FROM medilab.archiving WHERE live`); err != nil {
+		return 0, err
 	}
-	return g.exec(ctx, `INSERT INTO medilab.archiving (stream, event, cut) VALUES ($1, '00000000-0000-0000-0000-000000000000', $2)
+	return out, g.exec(ctx, `INSERT INTO medilab.archiving (stream, event, cut) VALUES ($1, '00000000-0000-0000-0000-000000000000', $2)
 		ON CONFLICT DO NOTHING`, undone, g.cut)
 }
