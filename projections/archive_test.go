@@ -134,6 +134,10 @@ func (b *archiveBench) checking() (end func()) {
 	ctx := b.ctx
 	bounded, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	b.ctx = bounded
+	b.t.Cleanup(func() {
+		cancel()
+		_ = tx.Rollback(context.WithoutCancel(ctx)) // after a failure, else it has ended
+	})
 	return func() {
 		b.t.Helper()
 		b.ctx = ctx
