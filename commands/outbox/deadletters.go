@@ -207,7 +207,8 @@ func (p ParkedEvent) removal() domain.AdminID {
 	return domain.AdminID(uuid.NewSHA1(p.EventID, fmt.Appendf(nil, "parked %d %d", p.ID, p.ParkedAt.UnixMicro())))
 }
 
-// remove returns what deletes the dead letter and records in the log who did.
+// remove returns what deletes the dead letter and records in the log who did. It fails with
+// codeGone if the dead letter is gone, as when it was erased.
 func (p ParkedEvent) remove(caller commands.Caller, action domain.AdminAction) eventstore.Unit {
 	const maxRunes = 200 // of what the emitter wrote
 	acted := domain.AdminActed{Action: action, Detail: fmt.Sprintf("event %s of type %s, emitted by %s: %s%s",
@@ -218,14 +219,14 @@ func (p ParkedEvent) remove(caller commands.Caller, action domain.AdminAction) e
 			Events:   []eventstore.NewEvent{{Type: acted.ChangeType(), Data: domain.AppendJSON(nil, acted), Value: acted}},
 			Metadata: eventstore.Metadata{Actor: caller.Actor, CorrelationID: p.emission().correlationID, RequestID: caller.RequestID},
 		}},
-		With: []eventstore.Statement{{SQL: `DELETE FROM medilab.parked_events WHERE id = $1`, Args: []any{p.ID}}},
+		With: []eventstore.Statement{{SQL: `WITH gone AS (DELETE FROM medilab.parked_events WHERE id = $1 RETURNING id) SELECT ln(count(*)) FROM gone`, Args: []any{p.ID}}},
 	}
 }
 
 // removed returns what a failure of the append means.
 func (p ParkedEvent) removed(err error) error {
 	var lost *eventstore.ConflictError
-	if errors.As(err, &lost) && lost.Stream == p.removal().Stream() {
+	if errors.As(err, &lost) && lost.Stream == p.removal().Stream() || isGone(err) {
 		return domain.NotFound("parked event")
 	}
 	return commands.Failed("settle a parked event", err)

@@ -259,6 +259,8 @@ func (r *Relay) move(ctx context.Context, batch []emission) error {
 			}
 		case eventstore.IsOutage(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 			return err
+		case len(now) == 1 && isGone(err):
+			left = again
 		case len(now) == 1:
 			if err := r.park(ctx, now[0].emission, "the log refused it: "+err.Error()); err != nil {
 				return err
@@ -304,7 +306,8 @@ func distinct(all []accepted) (first, repeated []accepted) {
 	return first, repeated
 }
 
-// append records the events and deletes their rows, in one transaction.
+// append records the events and deletes their rows, in one transaction. What was erased since
+// it was read has no row any more, and is refused.
 func (r *Relay) append(ctx context.Context, events []accepted) error {
 	unit := eventstore.Unit{Generation: r.generation, Writes: make([]eventstore.Write, len(events))}
 	seqs := make([]int64, len(events))
@@ -312,7 +315,7 @@ func (r *Relay) append(ctx context.Context, events []accepted) error {
 		seqs[i] = e.seq
 		unit.Writes[i] = e.write("")
 	}
-	unit.With = []eventstore.Statement{{SQL: deleteSQL, Args: []any{seqs}}}
+	unit.With = []eventstore.Statement{{SQL: byKeySQL}, {SQL: demandSQL, Args: []any{seqs}}, {SQL: deleteSQL, Args: []any{seqs}}}
 	_, err := r.directory.Append(ctx, unit)
 	return err
 }
@@ -335,6 +338,23 @@ func (e emission) caller() commands.Caller {
 }
 
 const deleteSQL = `SELECT medilab.outbox_done($1)`
+
+// demandSQL fails with codeGone unless all rows are there. After byKeySQL it is planned to go
+// by the primary key, also while the table is small.
+const (
+	demandSQL = `SELECT ln((count(*) = cardinality($1::bigint[]))::int) FROM unnest($1::bigint[]) AS wanted (seq)
+		CROSS JOIN LATERAL (SELECT FROM medilab.outbox AS o WHERE o.seq = wanted.seq LIMIT 1) AS found`
+	byKeySQL = `SELECT set_config('enable_seqscan', 'off', true)`
+)
+
+// codeGone is the SQLSTATE of the logarithm of zero, which nothing else in an append takes.
+const codeGone = "2201E"
+
+// isGone reports whether rows that an append demands were deleted by others.
+func isGone(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == codeGone
+}
 
 // settle takes out the events whose id their role has used already and returns the others,
 // under an id of their own if another caller has taken theirs. Emitting an event twice is

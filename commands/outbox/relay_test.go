@@ -339,6 +339,46 @@ func TestRelayParksWhatBreaksASchema(t *testing.T) {
 	}
 }
 
+// What an erasure deletes after the relay has read it, or while somebody retries it, does not
+// reach the log.
+func TestWhatIsGoneIsNotAppended(t *testing.T) {
+	r := newRig(t)
+	relay := r.relay(r.join())
+	read := func() []emission {
+		t.Helper()
+		relay.reader.restart()
+		found, _, err := relay.reader.read(t.Context(), relay.node.ID)
+		r.check(err)
+		return found
+	}
+	t.Cleanup(func() { r.check(relay.reader.close(context.Background())) })
+	relay.generation = r.log.Generation()
+	_, owner, err := r.log.AcquireLease(t.Context(), relay.node, leaseName, silence)
+	if r.check(err); !owner {
+		t.Fatal("the relay is another's")
+	}
+	gone := r.emit(r.pool, `{"n":1}`)
+	r.emit(r.pool, `{"n":2}`)
+	batch := read()
+	_, err = r.pool.Exec(t.Context(), `DELETE FROM medilab.outbox WHERE event_id = $1`, uuid.UUID(gone))
+	r.check(err)
+	r.check(relay.moveAll(t.Context(), batch))
+	if got := r.data(1); !slices.Equal(got, []string{`{"n":2}`}) || r.count("outbox")+r.count("parked_events") > 0 {
+		t.Errorf("the log has %v, %d rows wait", got, r.count("outbox")+r.count("parked_events"))
+	}
+
+	r.emit(r.pool, `{"n":3}`)
+	r.check(relay.park(t.Context(), read()[0], "a test"))
+	parked, _, err := Parked(t.Context(), r.pool, 0, 1)
+	r.check(err)
+	_, err = r.pool.Exec(t.Context(), `DELETE FROM medilab.parked_events`)
+	r.check(err)
+	_, err = r.log.Append(t.Context(), parked[0].remove(commands.Caller{Actor: "test"}, domain.AdminParkedRetried))
+	if err = parked[0].removed(err); domain.KindOf(err) != domain.KindNotFound {
+		t.Errorf("removing what is gone: %v", err)
+	}
+}
+
 func TestEmittingTwiceIsOnce(t *testing.T) {
 	r := newRig(t)
 	id := uuid.MustParse("0198f0a0-0000-7000-8000-000000000001")
