@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"math"
 	"slices"
 	"sync"
@@ -47,8 +48,8 @@ type Keyring struct {
 
 	opening sync.Mutex
 	mu      sync.Mutex
-	vault   *Vault // nil: not opened yet
-	hashKey []byte // of the subjects' ids; nil: it has to be read
+	vault   *Vault  // nil: not opened yet
+	hasher  *hasher // of the subjects' ids; nil: its key has to be read
 	made    cache[envelope.Owner, madeKey]
 	read    cache[envelope.KeyID, *envelope.Key]
 	lost    int // how often the log has lost its tail
@@ -71,12 +72,12 @@ func NewKeyring(config KeyringConfig) *Keyring {
 // For returns the keys for an event of the type with the data, which may have none, and
 // what the append stores of them.
 func (k *Keyring) For(ctx context.Context, eventType domain.EventType, data []byte) (envelope.Keys, []*eventstore.DataKey, error) {
-	vault, hashKey, err := k.ready(ctx)
+	vault, hasher, err := k.ready(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	var one [1]envelope.Owner
-	owners := k.ownersOf(one[:0], hashKey, eventType, data)
+	owners := k.ownersOf(one[:0], hasher, eventType, data)
 	if len(owners) == 0 {
 		owners = append(owners, envelope.OfPeriods)
 	}
@@ -96,16 +97,16 @@ func (k *Keyring) For(ctx context.Context, eventType domain.EventType, data []by
 
 // Owners returns the subjects of an event of the type with the data.
 func (k *Keyring) Owners(ctx context.Context, eventType domain.EventType, data []byte) ([]envelope.Owner, error) {
-	_, hashKey, err := k.ready(ctx)
+	_, hasher, err := k.ready(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return k.ownersOf(nil, hashKey, eventType, data), nil
+	return k.ownersOf(nil, hasher, eventType, data), nil
 }
 
-func (k *Keyring) ownersOf(owners []envelope.Owner, hashKey []byte, eventType domain.EventType, data []byte) []envelope.Owner {
+func (k *Keyring) ownersOf(owners []envelope.Owner, hasher *hasher, eventType domain.EventType, data []byte) []envelope.Owner {
 	for _, id := range k.Paths(eventType).In(data) {
-		owners = append(owners, ownerOf(hashKey, id))
+		owners = append(owners, hasher.owner(id))
 	}
 	return owners
 }
@@ -117,35 +118,47 @@ func (k *Keyring) Tells(eventType domain.EventType, data []byte, subject string)
 
 // Owner returns whose keys encrypt what tells of the subject.
 func (k *Keyring) Owner(ctx context.Context, subject string) (envelope.Owner, error) {
-	_, hashKey, err := k.ready(ctx)
+	_, hasher, err := k.ready(ctx)
 	if err != nil {
 		return envelope.Owner{}, err
 	}
-	return ownerOf(hashKey, subject), nil
+	return hasher.owner(subject), nil
 }
 
 // Hash returns the hash of what may be guessed, under a key of the database.
 func (k *Keyring) Hash(ctx context.Context, text []byte) ([]byte, error) {
-	_, hashKey, err := k.ready(ctx) // without the key, the hash is not used
-	return hashWith(hashKey)(text), err
-}
-
-// hashWith returns a hash other than that of the owners.
-func hashWith(key []byte) func([]byte) []byte {
-	return func(text []byte) []byte {
-		h := hmac.New(sha256.New, key)
-		h.Write([]byte("text\x00"))
-		h.Write(text)
-		return h.Sum(nil)
+	_, hasher, err := k.ready(ctx)
+	if err != nil {
+		return nil, err
 	}
+	return hasher.text(text), nil
 }
 
-func ownerOf(hashKey []byte, subject string) (owner envelope.Owner) {
-	h := hmac.New(sha256.New, hashKey)
-	h.Write([]byte("subject\x00"))
-	h.Write([]byte(subject))
-	copy(owner[:], h.Sum(nil))
+// hasher hashes under a key. Its hashes are used again: to make one costs more than to hash.
+type hasher struct{ pool sync.Pool }
+
+func newHasher(key []byte) *hasher {
+	return &hasher{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+}
+
+// text returns the hash of a text, which is none of an owner.
+func (h *hasher) text(text []byte) []byte { return h.appendSum(nil, "text\x00", text) }
+
+// owner returns whose keys encrypt what tells of the subject.
+func (h *hasher) owner(subject string) (owner envelope.Owner) {
+	var id [64]byte
+	var sum [sha256.Size]byte
+	copy(owner[:], h.appendSum(sum[:0], "subject\x00", append(id[:0], subject...)))
 	return owner
+}
+
+func (h *hasher) appendSum(dst []byte, prefix string, text []byte) []byte {
+	keyed := h.pool.Get().(hash.Hash)
+	defer h.pool.Put(keyed)
+	keyed.Reset()
+	keyed.Write([]byte(prefix))
+	keyed.Write(text)
+	return keyed.Sum(dst)
 }
 
 // until returns when the present period ends. Content is readable for up to a period longer
@@ -214,12 +227,12 @@ func (k *Keyring) Decrypt(webhook domain.WebhookID, field string, encrypted doma
 	return vault.Decrypt(webhook, field, encrypted)
 }
 
-func (k *Keyring) ready(ctx context.Context) (*Vault, []byte, error) {
+func (k *Keyring) ready(ctx context.Context) (*Vault, *hasher, error) {
 	k.mu.Lock()
-	vault, hashKey := k.vault, k.hashKey
+	vault, hasher := k.vault, k.hasher
 	k.mu.Unlock()
-	if hashKey != nil {
-		return vault, hashKey, nil
+	if hasher != nil {
+		return vault, hasher, nil
 	}
 	k.opening.Lock()
 	defer k.opening.Unlock()
@@ -230,15 +243,17 @@ func (k *Keyring) ready(ctx context.Context) (*Vault, []byte, error) {
 	k.mu.Lock()
 	lost := k.lost
 	k.mu.Unlock()
-	if hashKey, err = k.readHashKey(ctx, vault); err != nil {
+	key, err := k.readHashKey(ctx, vault)
+	if err != nil {
 		return nil, nil, fmt.Errorf("read the key of the subjects' hashes: %w", err)
 	}
+	hasher = newHasher(key)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.lost == lost {
-		k.vault, k.hashKey = vault, hashKey
+		k.vault, k.hasher = vault, hasher
 	}
-	return vault, hashKey, nil
+	return vault, hasher, nil
 }
 
 // readHashKey reads the key of the hashes. The first process makes it, while nothing is
@@ -273,7 +288,7 @@ func (k *Keyring) makeHashKey(ctx context.Context, tx pgx.Tx, vault *Vault) erro
 	if err != nil || made.RowsAffected() == 0 || k.Upgrade == nil {
 		return err
 	}
-	return k.Upgrade(ctx, tx, hashWith(secret))
+	return k.Upgrade(ctx, tx, newHasher(secret).text)
 }
 
 // Erased takes in that the keys of the owner are destroyed, by an event at the position.
@@ -302,7 +317,7 @@ func (k *Keyring) ForgetAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.lost++
-	k.hashKey = nil
+	k.hasher = nil
 	k.made.clear()
 	k.read.clear()
 }
