@@ -41,6 +41,7 @@ func (id KeyID) AppendID(dst []byte) []byte {
 type Key struct {
 	KeyID
 	secret [secretBytes]byte
+	cipher cipher.AEAD // nil: it is made for each use, which takes less than to keep it for each subject
 	fates  *Fates
 	born   int64 // the count of the fates when it was not destroyed
 }
@@ -51,6 +52,9 @@ func KeyOf(id KeyID, secret []byte, fates *Fates, born int64) (*Key, error) {
 	k := &Key{KeyID: id, fates: fates, born: born}
 	if copy(k.secret[:], secret) != len(secret) || len(secret) != secretBytes {
 		return nil, errors.New("a data key has another length")
+	}
+	if id.Owner == OfPeriods {
+		k.cipher = cipherOf(k.secret[:])
 	}
 	return k, nil
 }
@@ -118,6 +122,9 @@ func parse(sealed []byte) (ids []KeyID, header int, err error) {
 
 // aead encrypts with a nonce of its own each time.
 func (k Keys) aead() cipher.AEAD {
+	if len(k) == 1 && k[0].cipher != nil {
+		return k[0].cipher
+	}
 	secret := k[0].secret
 	if len(k) > 1 {
 		all := sha256.New()
@@ -126,7 +133,11 @@ func (k Keys) aead() cipher.AEAD {
 		}
 		all.Sum(secret[:0])
 	}
-	block, err := aes.NewCipher(secret[:])
+	return cipherOf(secret[:])
+}
+
+func cipherOf(secret []byte) cipher.AEAD {
+	block, err := aes.NewCipher(secret)
 	if err != nil {
 		panic("envelope: " + err.Error()) // the length is right
 	}
