@@ -37,6 +37,9 @@ func (id KeyID) AppendID(dst []byte) []byte {
 	return binary.BigEndian.AppendUint64(dst, uint64(id.Number))
 }
 
+// destroyedAlready is no count of any fates.
+const destroyedAlready = -1
+
 // Key is a data key.
 type Key struct {
 	KeyID
@@ -47,8 +50,11 @@ type Key struct {
 }
 
 // KeyOf returns the key with the secret, or an error if that is no secret. The fates say
-// when it is destroyed; it was not at that count of theirs.
+// when it is destroyed; it was not erased at that count of theirs.
 func KeyOf(id KeyID, secret []byte, fates *Fates, born int64) (*Key, error) {
+	if fates != nil && id.Until <= fates.ExpiredUntil() {
+		born = destroyedAlready // the database has keys for a while after they expire
+	}
 	k := &Key{KeyID: id, fates: fates, born: born}
 	if copy(k.secret[:], secret) != len(secret) || len(secret) != secretBytes {
 		return nil, errors.New("a data key has another length")
