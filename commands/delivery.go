@@ -24,7 +24,7 @@ type Queue interface {
 	// Backlog returns the newest deliveries that wait for their first attempt, of events
 	// before the position, which was recorded before due. The zero webhook is any.
 	Backlog(ctx context.Context, webhook domain.WebhookID, below eventstore.Position, due time.Time, limit int) ([]domain.Delivery, error)
-	// WaitingOf returns the deliveries of the events that have not ended, whoever asked for
+	// WaitingOf returns the deliveries of the events that have not ended, whatever asked for
 	// them, and which of the dispatched ones are in a batch, whatever became of that.
 	WaitingOf(ctx context.Context, events []domain.EventID, dispatched []domain.DeliveryID) ([]domain.DeliveryID, error)
 }

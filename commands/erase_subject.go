@@ -16,7 +16,7 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// Erased says what an erasure reached.
+// Erased is what an erasure reached.
 type Erased struct {
 	Events    int                 `json:"events"` // that told of the subject, tests included
 	Cancelled int                 `json:"deliveries_cancelled"`

@@ -20,8 +20,9 @@ import (
 const races = 100
 
 // Execute appends what decide returns, and decides again when another writer was
-// first, the configuration that it decided by has changed, or the log lost its tail: each time, decide loads what it decides on. A unit without writes is nothing
-// to append. The error is decide's or that of Append.
+// first, the configuration that it decided by has changed, or the log lost its tail: each
+// time, decide loads what it decides on. A unit without writes is nothing to append. The
+// error is decide's or that of Append.
 func (d *Directory) Execute(ctx context.Context, decide func(ctx context.Context) (eventstore.Unit, error)) (eventstore.Appended, error) {
 	for attempt := 1; ; attempt++ {
 		generation := d.log.Generation()

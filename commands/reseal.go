@@ -24,7 +24,7 @@ func (c *Commands) Record(ctx context.Context, caller Caller, action domain.Admi
 
 // Resealed says how a resealing went.
 type Resealed struct {
-	Webhooks int // whose secrets are sealed anew
+	Webhooks int // whose secrets were sealed again
 	Current  int // that had nothing to do
 	// Unreadable are webhooks whose secrets no key opens: they stay as they are.
 	Unreadable []domain.WebhookID

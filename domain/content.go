@@ -28,7 +28,7 @@ type Enveloped interface {
 	SealedWith() ([]envelope.KeyID, error)
 	// Opened returns the event with its content. Without keys that is erased, or expired.
 	Opened(keys envelope.Keys, expired bool) (Change, error)
-	// IsOpened reports whether its content was sealed and is opened, or erased.
+	// IsOpened reports whether its content was sealed, and is open or erased.
 	IsOpened() bool
 	// Unlocks returns the keys that open the content, if it is opened.
 	Unlocks() envelope.Keys
@@ -160,7 +160,7 @@ func (c *Call) seal() {
 	c.Sealed, c.Header, c.Body = c.Keys.Seal(f.out), nil, nil
 }
 
-// openAnswer is the reverse.
+// openAnswer is the reverse of seal.
 func (c *Call) openAnswer(keys envelope.Keys, expired bool) error {
 	content, plain, err := c.open(keys, expired)
 	if err != nil {

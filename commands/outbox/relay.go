@@ -393,8 +393,8 @@ func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepte
 	return others, nil
 }
 
-// isSame reports whether the recorded event is this one, as far as it is not erased. Who says where it came from (source)
-// does not make it another one.
+// isSame reports whether the recorded event is this one, as far as it is not erased. Its
+// source does not make it another one.
 func (e accepted) isSame(recorded eventstore.Event) bool {
 	was, ok := recorded.Value.(domain.EventTriggered)
 	return ok && was.EventType == e.triggered.EventType && was.CorrelationID == e.triggered.CorrelationID &&

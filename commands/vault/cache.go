@@ -27,7 +27,7 @@ func (c *cache[K, V]) put(key K, value V) {
 	c.young[key] = value
 }
 
-// drop drops that of the key, or if it is nil all, of which gone says so.
+// drop drops the value of the key, or of every key if it is nil, for which gone returns true.
 func (c *cache[K, V]) drop(key *K, gone func(K, V) bool) {
 	for _, kept := range []map[K]V{c.young, c.old} {
 		if key != nil {

@@ -45,8 +45,8 @@ func (f *Fates) Expire(until uint32) {
 	}
 }
 
-// Fate returns what the log says of a key that is missing: when it was erased, 0 if it was
-// not, and whether it has expired.
+// Fate returns what the log says of a key that is missing: the position of its erasure, 0 if
+// it was not erased, and whether it has expired.
 func (f *Fates) Fate(id KeyID) (erased int64, expired bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
