@@ -46,6 +46,11 @@ func TestSubjectsOfAnArchive(t *testing.T) {
 			t.Errorf("archived up to %s: %s", exported.To, list.body)
 		}
 	}
+	gone := s.ask("GET", "/api/v1/stream", "", "Last-Event-ID", fmt.Sprint(exported.Last-1)).want(410)
+	if gone.get("archived_to") != fmt.Sprint(exported.Last) {
+		t.Errorf("resumed in what is archived: %s", gone.body)
+	}
+	s.stream("", "Last-Event-ID", fmt.Sprint(exported.Last))
 	if lines := s.ask("GET", "/api/v1/subjects/17/export", "").want(200); !strings.HasPrefix(string(lines.body), `{"covered_from":"`) {
 		t.Errorf("exported %s", lines.body)
 	}

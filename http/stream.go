@@ -48,9 +48,9 @@ func parseStreamKinds(value string, _ domain.Catalog) (kinds []streamKind, probl
 
 func (s *Server) streamOperations() []operation {
 	return []operation{{
-		method: "GET", path: "/stream", id: projections.StreamReading, summary: "What happens, live, as server-sent events: each is named by its kind, its data is an item of the kind's list, and its id the position in the log",
+		method: "GET", path: "/stream", id: projections.StreamReading, summary: "What happens, live, as server-sent events: each is named by its kind, its data is an item of the kind's list, and its id the position in the log. Where Last-Event-ID is in what is archived it is 410",
 		scope: domain.ScopeWebhooksRead, query: []queryParam{streamKinds, whose}, header: []headerParam{lastEventID}, payloads: true, answer: text, media: "text/event-stream",
-		unbounded: true, light: true, serve: s.serveStream,
+		unbounded: true, light: true, goes: true, serve: s.serveStream,
 	}}
 }
 
@@ -58,6 +58,9 @@ const (
 	// maxStreams bounds the streams of all callers; see turns.
 	maxStreams = 256
 	streaming  = "reading the stream"
+
+	// Redacted is the header of a stream from which payloads are withheld.
+	Redacted = "X-Redacted"
 
 	// streamCheck is how often it is looked whether the token is still good.
 	streamCheck = 2500 * time.Millisecond
@@ -86,6 +89,9 @@ func (s *Server) serveStream(x *request, r *http.Request) error {
 	defer release()
 	x.Header().Set("Content-Type", "text/event-stream")
 	x.Header().Set("X-Accel-Buffering", "no") // nginx would wait for more
+	if x.payloads != nil && x.payloads.withhold {
+		x.Header().Set(Redacted, "true")
+	}
 	x.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return nil
@@ -107,7 +113,8 @@ func (s *Server) serveStream(x *request, r *http.Request) error {
 }
 
 // streamFrom returns the position that the stream follows: what the client knows, or the end
-// of the log. An id beyond the end is of a log that was lost.
+// of the log. An id beyond the end is of a log that was lost. What follows an archived one is
+// not there any more.
 func (s *Server) streamFrom(r *http.Request) (at projections.Position, known bool, err error) {
 	head, err := s.commands.Log.Head(r.Context())
 	last := r.Header.Get(lastEventID.name)
@@ -118,7 +125,7 @@ func (s *Server) streamFrom(r *http.Request) (at projections.Position, known boo
 	if problem != "" {
 		return 0, false, domain.Invalid(lastEventID.name, "must be the id of an item")
 	}
-	return min(at, head), true, nil
+	return min(at, head), true, s.queries.CheckArchived(r.Context(), projections.AuditFilter{After: at})
 }
 
 // streamNow waits until lists show what the log holds up to its head, so that a client that
@@ -209,6 +216,9 @@ func (c *streamClient) catchUp(ctx context.Context, r *ring) error {
 	}
 	defer func() { c.x.held.release(); c.x.held = nil }()
 	p, err := c.server.readPage(ctx, c.at, r.end())
+	if err == nil { // archived meanwhile, it would have a hole
+		err = c.server.queries.CheckArchived(ctx, projections.AuditFilter{After: c.at})
+	}
 	if err != nil {
 		return err
 	}

@@ -28,9 +28,10 @@ type streamed struct {
 
 // stream is an open stream. It ends with the test.
 type stream struct {
-	t     testing.TB
-	close context.CancelFunc
-	lines *bufio.Scanner
+	t      testing.TB
+	close  context.CancelFunc
+	header http.Header
+	lines  *bufio.Scanner
 }
 
 // stream opens a stream; headers are name and value by turns.
@@ -55,7 +56,7 @@ func (s *service) stream(query string, headers ...string) *stream {
 	}
 	in := bufio.NewScanner(response.Body)
 	in.Buffer(nil, 1<<20)
-	return &stream{s.t, cancel, in}
+	return &stream{s.t, cancel, response.Header, in}
 }
 
 // next returns the next item; false: the stream has ended.
@@ -250,6 +251,9 @@ func TestStreamOfPayloads(t *testing.T) {
 	s.register(`"is_active":false`)
 	before := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"name":"Иванов"}}`).want(202).text("event_id")
 	blind, seeing := s.stream("?kinds=event", "Authorization", "Bearer "+s.tokenFor(domain.ScopeWebhooksRead)), s.stream("?kinds=event", "X-Access-Reason", "a visit")
+	if blind.header.Get("X-Redacted") != "true" || seeing.header.Get("X-Redacted") != "" {
+		t.Errorf("the headers are %v and %v", blind.header, seeing.header)
+	}
 	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"name":"Иванов"}}`).want(202).text("event_id")
 	if got := blind.want("event").data; strings.Contains(got, "Иванов") || !strings.Contains(got, `"event_data":null`) || !strings.Contains(got, `"redacted":true`) {
 		t.Errorf("withheld: %s", got)

@@ -33,13 +33,23 @@ func reasonSetting(reason *string) setting {
 	return setting{env: "MEDILAB_REASON", flag: "reason", value: reason, usage: "why you read what events hold; it goes on record"}
 }
 
+// checkReason returns why payloads may not be read for the reason.
+func checkReason(reason string, rule reasonRule) error {
+	if reason == "" && rule == reasonRequired {
+		return usageError{errors.New("say by --reason why you read patients' data")}
+	}
+	if err := domain.CheckReason("reason", reason); err != nil {
+		return wrongFlags(err)
+	}
+	return nil
+}
+
 // reading puts on record, once, that a command shows payloads.
 type reading struct {
 	session  *session
 	what     string // the command
 	asked    map[string]string
 	reason   string
-	rule     reasonRule
 	recorded bool
 }
 
@@ -50,12 +60,6 @@ func (r *reading) entry(ctx context.Context, e *eventstore.Event) error {
 	}
 	if payloads := domain.FindPayloads(e.Data); payloads.None() {
 		return nil
-	}
-	if r.reason == "" && r.rule == reasonRequired {
-		return errors.New("say by --reason why you read patients' data")
-	}
-	if err := domain.CheckReason("reason", r.reason); err != nil {
-		return wrongFlags(err)
 	}
 	r.recorded = true
 	return r.session.commands.RecordReading(ctx, caller(), domain.DataRead{What: r.what, Asked: r.asked, Reason: r.reason})

@@ -262,7 +262,7 @@ func (a *apiClient) setReason(r *http.Request) {
 var kindsOfStatus = map[int]domain.Kind{
 	http.StatusUnprocessableEntity: domain.KindInvalid, http.StatusBadRequest: domain.KindMalformed, http.StatusConflict: domain.KindConflict,
 	http.StatusRequestEntityTooLarge: domain.KindTooLarge, http.StatusNotFound: domain.KindNotFound,
-	http.StatusUnauthorized: domain.KindUnauthorized, http.StatusForbidden: domain.KindForbidden,
+	http.StatusUnauthorized: domain.KindUnauthorized, http.StatusForbidden: domain.KindForbidden, http.StatusGone: domain.KindGone,
 }
 
 // refusedBy returns the error that an answer is.

@@ -52,6 +52,9 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
+			if err := checkReason(o.reason, o.rule); err != nil {
+				return err
+			}
 			return db.use(c, func(s *session) error {
 				if o.webhook != "" {
 					if filter.Webhook, err = findWebhook(s, o.webhook); err != nil {
@@ -61,7 +64,7 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 				if err := noteArchived(c, s); err != nil {
 					return err
 				}
-				shown := reading{session: s, what: "audit log", asked: askedByFlags(c), reason: o.reason, rule: o.rule}
+				shown := reading{session: s, what: "audit log", asked: askedByFlags(c), reason: o.reason}
 				return o.replay(c.Context(), s.queries(), filter, &shown, c.OutOrStdout())
 			})
 		},

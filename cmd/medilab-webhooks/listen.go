@@ -85,6 +85,9 @@ func (o *listenOptions) listen(c *cobra.Command, a *apiClient) error {
 	listening := false
 	return a.followStream(c.Context(), url.Values{"kinds": {"event"}}, func(item streamItem) (err error) {
 		if item.kind == "" {
+			if item.redacted {
+				return errors.New("the token may not see what events hold: it needs the scope payloads:read")
+			}
 			if !listening {
 				_, err = fmt.Fprintln(notes, "Listening (Ctrl-C ends)")
 			}
@@ -97,9 +100,6 @@ func (o *listenOptions) listen(c *cobra.Command, a *apiClient) error {
 		}
 		if !o.wants(event.Type) {
 			return nil
-		}
-		if event.Redacted {
-			return errors.New("the token may not see what events hold: it needs the scope payloads:read")
 		}
 		heard := heard{Event: item.data, event: event}
 		if o.forwardTo != "" {
@@ -140,7 +140,6 @@ type heardEvent struct {
 	AcceptedAt    time.Time        `json:"accepted_at"`
 	OccurredAt    time.Time        `json:"occurred_at"`
 	Traceparent   string           `json:"traceparent"`
-	Redacted      bool             `json:"redacted"`
 }
 
 // heard is an event, and how it was forwarded.

@@ -91,6 +91,9 @@ func TestListen(t *testing.T) {
 	if out, _ := c.run(0, "", "webhooks", "list", "--json"); strings.Count(out, `"number"`) != 1 {
 		t.Errorf("it made a webhook: %s", out)
 	}
+	blind, _ := c.run(0, "", "token", "create", "--name", "blind", "--scopes", "webhooks:read")
+	_, notes := c.run(1, "", "listen", "--server", c.server, "--token", strings.TrimSpace(blind), "--ca-file", c.ca)
+	c.matches("the refusal", notes, "medilab-webhooks: the token may not see what events hold: .*payloads:read\n")
 	c.run(2, "", "listen", "--events", "patient.none")
 	c.run(2, "", "listen", "--forward-to", "ftp://localhost")
 	c.run(2, "", "listen", "--secret", "whsec_!")

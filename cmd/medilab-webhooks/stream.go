@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/domain"
+	api "github.com/medilab/webhooks/http"
 )
 
 // streamItem is an item of the stream; of no kind: one that says that the stream begins, or
 // goes on over a new connection.
 type streamItem struct {
-	kind string
-	data []byte
+	kind     string
+	data     []byte
+	redacted bool // of no kind: items lack what events hold
 }
 
 // followStream yields what happens from now on, over as many connections as that takes, until
@@ -68,7 +70,7 @@ func (a *apiClient) readStream(ctx context.Context, query url.Values, last *stri
 		}
 		return nil, refusedBy(response.StatusCode, answer)
 	}
-	var item streamItem
+	item := streamItem{redacted: response.Header.Get(api.Redacted) != ""}
 	id, begun := *last, false
 	for in := bufio.NewReader(response.Body); ; {
 		line, err := in.ReadBytes('\n')
