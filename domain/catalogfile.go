@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/medilab/webhooks/domain/eventschema"
 )
@@ -81,10 +82,14 @@ func (d *descriptions) UnmarshalJSON(data []byte) error {
 func decodeStrictly(data []byte, to any, otherwise string) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(to); err != nil {
-		return errors.New(otherwise)
+	err := decoder.Decode(to)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if _, name, unknown := strings.Cut(err.Error(), "unknown field "); unknown {
+		return fmt.Errorf("it has no field %s", name)
+	}
+	return errors.New(otherwise)
 }
 
 // readCatalog takes the file apart.

@@ -310,4 +310,8 @@ func TestParseCatalogRefuses(t *testing.T) {
 			}
 		})
 	}
+	_, err := ParseCatalog([]byte(`[{"type":"lab.a","enforced":true}]`))
+	if err == nil || !strings.Contains(err.Error(), `[0] (line 1): it has no field "enforced"`) {
+		t.Errorf("an unknown field is refused as %v", err)
+	}
 }
