@@ -151,6 +151,9 @@ func (c *Commands) sealAuth(id domain.WebhookID, stored domain.Webhook, asked do
 			*s.Value = domain.NewSecret(text)
 			continue
 		}
+		if asked.Type == domain.AuthCertificate { // white space around PEM is no change
+			*s.Value = domain.NewSecret(strings.TrimSpace(s.Value.Reveal()) + "\n")
+		}
 		var err error
 		if *to, err = c.sealChanged(id, field, is, s.Value.Reveal()); err != nil {
 			return sealed, err

@@ -279,6 +279,9 @@ func TestCredentialRules(t *testing.T) {
 	change := func(body string) answer { t.Helper(); return s.ask("PATCH", "/api/v1/webhooks/1", body) }
 	change(`{"auth":` + oauth2 + `}`).refusing("auth")
 	change(`{"auth":` + certificateAuth("***", other) + `}`).refusing("auth.private_key")
+	if same := change(`{"auth":` + certificateAuth("\n"+strings.TrimSpace(certificate), strings.TrimSpace(key)) + `}`).want(200); same.get("version") != "1" {
+		t.Errorf("white space changes the webhook: %s", same.body)
+	}
 	if same := change(`{"auth":` + certificateAuth("***", key) + `}`).want(200); same.get("version") != "1" || same.get("auth") != `{"type":"certificate","certificate":"***","private_key":"***"}` {
 		t.Errorf("got %s", same.body)
 	}
