@@ -269,18 +269,18 @@ var kindsOfStatus = map[int]domain.Kind{
 func refusedBy(status int, answer []byte) error {
 	var p struct {
 		Title, Detail string
-		Errors        []domain.FieldError
+		Errors        []struct{ Field, Path, Message string }
 	}
 	if err := json.Unmarshal(answer, &p); err != nil || p.Title == "" {
 		return fmt.Errorf("the server answered %d; check MEDILAB_SERVER", status)
 	}
-	for i := range p.Errors {
-		if p.Errors[i].Field == api.AccessReason {
-			p.Errors[i].Field = "reason"
-			return wrongFlags(&domain.Error{Fields: p.Errors})
+	refused := &domain.Error{Kind: kindsOfStatus[status], Message: cmp.Or(p.Detail, p.Title)}
+	for _, e := range p.Errors {
+		if e.Field == api.AccessReason {
+			return wrongFlags(domain.Invalid("reason", e.Message))
 		}
+		refused.Fields = append(refused.Fields, domain.FieldError{Field: cmp.Or(e.Path, e.Field), Message: e.Message})
 	}
-	refused := &domain.Error{Kind: kindsOfStatus[status], Message: cmp.Or(p.Detail, p.Title), Fields: p.Errors}
 	if refused.Kind == domain.KindInvalid {
 		return usageError{refused}
 	}

@@ -67,11 +67,14 @@ type fieldChange struct {
 }
 
 func (o applyOptions) run(c *cobra.Command) error {
-	read := os.ReadFile
+	var text []byte
+	var err error
 	if o.file == "-" {
-		read = func(string) ([]byte, error) { return io.ReadAll(c.InOrStdin()) }
+		o.file = "standard input"
+		text, err = io.ReadAll(c.InOrStdin())
+	} else {
+		text, err = os.ReadFile(o.file)
 	}
-	text, err := read(o.file)
 	if err != nil {
 		return fmt.Errorf("read the webhooks: %w; check --file", err)
 	}

@@ -67,14 +67,14 @@ func TestWebhooksAreAppliedAndExported(t *testing.T) {
 	c.matches("the export", exported, `# .*\n# Secrets .*\n#   WEBHOOK_CRM_HEADERS_AUTHORIZATION\n#   WEBHOOK_CRM_HEADERS_X_CLINIC\n#   WEBHOOK_CRM_SECRET\nwebhooks:\n`+
 		`  - name: CRM\n(    .*\n)*    secret: \{env: WEBHOOK_CRM_SECRET\}\n(    .*\n)*  - name: '1'\n(    .*\n)*`)
 	_, notes := c.run(1, exported, "webhooks", "apply", "-f", "-")
-	c.matches("what is missing", notes, `medilab-webhooks: - names variables that are not set: WEBHOOK_CRM_HEADERS_AUTHORIZATION, WEBHOOK_CRM_HEADERS_X_CLINIC, WEBHOOK_CRM_SECRET; .*\n`)
+	c.matches("what is missing", notes, `medilab-webhooks: standard input names variables that are not set: WEBHOOK_CRM_HEADERS_AUTHORIZATION, WEBHOOK_CRM_HEADERS_X_CLINIC, WEBHOOK_CRM_SECRET; .*\n`)
 	t.Setenv("WEBHOOK_CRM_SECRET", os.Getenv("CRM_SECRET"))
 	t.Setenv("WEBHOOK_CRM_HEADERS_AUTHORIZATION", os.Getenv("CRM_AUTHORIZATION"))
 	t.Setenv("WEBHOOK_CRM_HEADERS_X_CLINIC", "north")
 	asJSON := c.both(0, "webhooks", "export", "--json")
 	for _, text := range []string{exported, asJSON} {
 		out, _ := c.run(0, text, "webhooks", "apply", "-f", "-", "--prune")
-		c.matches("what was exported", out, "nothing to do: 2 webhooks are as in -\n")
+		c.matches("what was exported", out, "nothing to do: 2 webhooks are as in standard input\n")
 	}
 	if n := c.logged(); n != before+2 {
 		t.Errorf("applying what is there appended %d entries", n-before-2)
@@ -129,12 +129,12 @@ func TestMistakesInAFileOfWebhooks(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"webhoks: []":                             `-:1: "webhoks" is not a field of the file; did you mean webhooks?`,
+		"webhoks: []":                             `standard input:1: "webhoks" is not a field of the file; did you mean webhooks?`,
 		"- name: A":                               "must have `webhooks:`, a list",
-		"webhooks: [{name: A, name: B}]":          `-:1: the key "name" is there twice`,
-		"webhooks: &a [{name: A, recipient: *a}]": "-:1: the file is too large, or an alias goes in circles",
-		"webhooks: {":                             "- cannot be read: ",
-		"webhooks: [1]":                           "-:1: webhooks[0] must be an object",
+		"webhooks: [{name: A, name: B}]":          `standard input:1: the key "name" is there twice`,
+		"webhooks: &a [{name: A, recipient: *a}]": "standard input:1: the file is too large, or an alias goes in circles",
+		"webhooks: {":                             "standard input cannot be read: ",
+		"webhooks: [1]":                           "standard input:1: webhooks[0] must be an object",
 		"webhooks: [{name: A, url: {env: NOT_SET_1}}, {name: B, secret: {env: NOT_SET_2}}]": "not set: NOT_SET_1, NOT_SET_2;",
 	} {
 		_, notes := c.run(1, text, "webhooks", "apply", "-f", "-")

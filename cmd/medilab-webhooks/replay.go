@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -56,7 +57,7 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 			return o.use(c, func(a *apiClient) error {
 				var started map[string]any
 				if err := a.post(c.Context(), path, body, &started); err != nil {
-					return err
+					return wrongReplay(err, types)
 				}
 				if dryRun {
 					return printResult(c, started, fmt.Sprintf("%v deliveries would be sent\n", started["matched"]), fmt.Sprintln(started["matched"]))
@@ -77,6 +78,21 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 	cobra.CheckErr(errors.Join(c.MarkFlagRequired("from"), c.MarkFlagRequired("to")))
 	addJSONFlag(c)
 	return c
+}
+
+// wrongReplay names the flags of the fields that were refused, and which of the types.
+func wrongReplay(err error, types []string) error {
+	fields := domain.FieldsOf(err)
+	for i, f := range fields {
+		n := -1
+		if _, err := fmt.Sscanf(f.Field, "event_types[%d]", &n); err == nil && n < len(types) {
+			fields[i] = domain.FieldError{Field: "types", Message: fmt.Sprintf("%q %s", types[n], f.Message)}
+		}
+	}
+	if len(fields) == 0 {
+		return err
+	}
+	return wrongFlags(err)
 }
 
 var replayHeading = []string{"ID", "KIND", "STATE", "MATCHED", "QUEUED", "DELIVERED", "FAILED", "CANCELLED", "RATE", "CREATED", "BY"}

@@ -84,6 +84,8 @@ func TestReplayOnAServer(t *testing.T) {
 	c.both(1, "replay", "pause", id)
 	c.both(1, "replay", "show", "0198f0a0-0000-7000-8000-000000000001")
 	c.both(2, append([]string{"replay", "start", "1", "--types", "nonsense"}, all...)...)
+	_, notes := c.run(2, "", append([]string{"replay", "start", "1", "--types", "visit.*,nonsense"}, all...)...)
+	c.matches("the refusal", notes, `medilab-webhooks: --types "nonsense" is not a known event type, group or \*; .*\n`)
 	c.fold()
 	c.matches("the list", c.both(0, "replay", "list", "1"), `ID .*\n`+id+` .*\n`)
 }
