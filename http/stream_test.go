@@ -153,6 +153,7 @@ func TestStreamIsWhatListsShow(t *testing.T) {
 	}))
 	defer receiver.Close()
 	start := int64(a.head())
+	a.stream("?kinds=alert") // open throughout, so that others resume in the middle of what is in memory
 	a.registerAt(receiver.URL, `,"max_retries":0`)
 	a.ask("POST", "/api/v1/webhooks", `{"name":"failing","url":"`+receiver.URL+`","events":["visit.*"],"max_retries":0}`).want(201)
 	a.ask("POST", "/api/v1/webhooks", `{"name":"batches","url":"`+receiver.URL+`","events":["*"],"batch":{"max_events":7,"max_wait":1}}`).want(201)
