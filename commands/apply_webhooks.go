@@ -34,8 +34,8 @@ type wanted struct {
 }
 
 // ApplyWebhooks makes the webhooks those of the list, all of it or nothing, by one append. It
-// returns those that differ. The append demands the configuration that it was decided by, so
-// that a name stays unique whoever else applies.
+// returns those that differ. The append fails if the configuration has changed since the
+// decision, so that names stay unique when several callers apply at once.
 func (c *Commands) ApplyWebhooks(ctx context.Context, caller Caller, asked Application) (changed []AppliedWebhook, err error) {
 	numbers := make([]int64, len(asked.Webhooks)) // decided again, a new webhook keeps its number
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {

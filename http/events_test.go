@@ -243,7 +243,7 @@ func TestEnforcedSchema(t *testing.T) {
 	s.ask("POST", "/api/v1/webhooks/events/parked/1/retry", `{"event_data":{"another":1}}`).want(202)
 }
 
-// enforce gives the service the event types of a file.
+// enforce makes the service use the event types of a file.
 func (s *service) enforce(file string) {
 	s.t.Helper()
 	catalog, err := domain.ParseCatalog([]byte(file))

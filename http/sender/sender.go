@@ -125,7 +125,7 @@ func New(cfg Config) (*Client, error) {
 	return c.connected(), nil
 }
 
-// connected gives the client connections of its own.
+// connected sets up transports that c shares with no other client, and returns c.
 func (c *Client) connected() *Client {
 	c.transport, c.http1 = newTransports(c.cfg, c.tls, c.proxy)
 	c.endpoints = make(map[string]*endpoint)
