@@ -229,33 +229,38 @@ func (a *apiClient) send(ctx context.Context, method, path string, body io.Reade
 	if err != nil {
 		return err
 	}
-	r.Header.Set("Authorization", "Bearer "+a.token)
 	r.Header.Set("Content-Type", "application/json")
-	a.setReason(r)
-	response, err := a.http.Do(r)
+	response, err := a.ask(r)
 	if err != nil {
-		return fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
+		return err
 	}
 	defer response.Body.Close() //nolint:errcheck // it was only read
-	good := response.StatusCode >= http.StatusOK && response.StatusCode < http.StatusMultipleChoices
-	var refusal bytes.Buffer
-	if !good {
-		out = &refusal
-	}
 	if _, err := io.Copy(out, response.Body); err != nil {
 		return fmt.Errorf("read the server's answer: %w", err)
-	}
-	if !good {
-		return refusedBy(response.StatusCode, refusal.Bytes())
 	}
 	return nil
 }
 
-// setReason says in the request why payloads are read.
-func (a *apiClient) setReason(r *http.Request) {
+// ask returns the answer to a request, to be closed, if it is good.
+func (a *apiClient) ask(r *http.Request) (*http.Response, error) {
+	const largest = 16 << 20 // of refusals: all mistakes of a large file of webhooks
+	r.Header.Set("Authorization", "Bearer "+a.token)
 	if a.reason != "" {
 		r.Header.Set(api.AccessReason, url.PathEscape(a.reason))
 	}
+	response, err := a.http.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
+	}
+	if response.StatusCode >= http.StatusOK && response.StatusCode < http.StatusMultipleChoices {
+		return response, nil
+	}
+	defer response.Body.Close() //nolint:errcheck // it was only read
+	refusal, err := io.ReadAll(io.LimitReader(response.Body, largest))
+	if err != nil {
+		return nil, fmt.Errorf("read the server's answer: %w", err)
+	}
+	return nil, refusedBy(response.StatusCode, refusal)
 }
 
 // kindsOfStatus are the kinds of errors that matter to commands.

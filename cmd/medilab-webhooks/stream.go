@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,21 +53,12 @@ func (a *apiClient) readStream(ctx context.Context, query url.Values, last *stri
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set("Authorization", "Bearer "+a.token)
 	r.Header.Set("Last-Event-ID", *last)
-	a.setReason(r)
-	response, err := a.http.Do(r)
+	response, err := a.ask(r)
 	if err != nil {
-		return nil, fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
+		return nil, err
 	}
 	defer response.Body.Close() //nolint:errcheck // it was only read
-	if response.StatusCode != http.StatusOK {
-		answer, err := io.ReadAll(response.Body)
-		if err != nil {
-			return nil, err
-		}
-		return nil, refusedBy(response.StatusCode, answer)
-	}
 	item := streamItem{redacted: response.Header.Get(api.Redacted) != ""}
 	id, begun := *last, false
 	for in := bufio.NewReader(response.Body); ; {
