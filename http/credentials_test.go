@@ -2,28 +2,21 @@ package http_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/medilab/webhooks/cmd/testbed/testcert"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/http/sender"
 )
@@ -293,20 +286,9 @@ func TestCredentialRules(t *testing.T) {
 // clientCertificate returns a certificate and its key in PEM form.
 func clientCertificate(t *testing.T, name string, until time.Time) (certificate, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: until.Add(-24 * time.Hour), NotAfter: until}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}))
+	return testcert.PEM(t, testcert.New(t, nil, func(c *x509.Certificate) {
+		c.Subject.CommonName, c.NotBefore, c.NotAfter = name, until.Add(-24*time.Hour), until
+	}))
 }
 
 func certificateAuth(certificate, key string) string {
@@ -360,15 +342,11 @@ func TestCallsWithAClientCertificate(t *testing.T) {
 // trust makes the service's calls trust the certificate.
 func (s *service) trust(certificate *x509.Certificate) {
 	s.t.Helper()
-	file := filepath.Join(s.t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
 	targets, err := sender.ParseTargets("loopback")
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	client, err := sender.New(sender.Config{AllowTargets: targets, CAFile: file})
+	client, err := sender.New(sender.Config{AllowTargets: targets, CAFile: testcert.File(s.t, certificate)})
 	if err != nil {
 		s.t.Fatal(err)
 	}

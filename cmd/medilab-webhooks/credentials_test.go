@@ -1,25 +1,17 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed/testcert"
 )
 
 // A server calls with tokens and certificates, and trusts the authority of MEDILAB_CA_FILE at
@@ -35,20 +27,11 @@ func TestCredentialsOfAServer(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})
-	receiver := httptest.NewUnstartedServer(mux)
-	receiver.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
-	receiver.Config.ErrorLog = log.New(io.Discard, "", 0)
-	receiver.StartTLS()
-	t.Cleanup(receiver.Close)
-	trusted := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(trusted, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: receiver.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("MEDILAB_CA_FILE", trusted)
+	receiver := askingForCertificates(t, tls.RequestClientCert, mux)
 	t.Setenv("MEDILAB_TOKEN", testToken)
 	server, stop := serveHere(t)
 	defer stop()
-	certificate, key := newCertificate(t)
+	certificate, key := testcert.PEM(t, testcert.New(t, nil, nil))
 	for i, auth := range []any{
 		nil,
 		map[string]string{"type": "oauth2", "token_url": receiver.URL + "/token", "client_id": "a", "client_secret": "b"},
@@ -69,17 +52,8 @@ func TestCredentialsOfAServer(t *testing.T) {
 // A command calls with a webhook's certificate, and shows such calls where it makes none.
 func TestCertificatesOnTheCommandLine(t *testing.T) {
 	c := newAPICLI(t, http.StatusOK)
-	receiver := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	receiver.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-	receiver.Config.ErrorLog = log.New(io.Discard, "", 0)
-	receiver.StartTLS()
-	t.Cleanup(receiver.Close)
-	trusted := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(trusted, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: receiver.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("MEDILAB_CA_FILE", trusted)
-	certificate, key := newCertificate(t)
+	receiver := askingForCertificates(t, tls.RequireAnyClientCert, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	certificate, key := testcert.PEM(t, testcert.New(t, nil, nil))
 	file, err := json.Marshal(map[string]any{"webhooks": []any{map[string]any{
 		"name": "Clinic", "url": receiver.URL, "events": []string{"visit.*"}, "secret": strings.Repeat("s", 32),
 		"auth": map[string]string{"type": "certificate", "certificate": certificate, "private_key": key},
@@ -95,21 +69,14 @@ func TestCertificatesOnTheCommandLine(t *testing.T) {
 	}
 }
 
-// newCertificate returns a certificate that signs itself, and its key, in PEM form.
-func newCertificate(t *testing.T) (certificate, key string) {
+// askingForCertificates returns a server over TLS, which MEDILAB_CA_FILE trusts from now on.
+func askingForCertificates(t *testing.T, asked tls.ClientAuthType, handler http.Handler) *httptest.Server {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "clinic"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}))
+	receiver := httptest.NewUnstartedServer(handler)
+	receiver.TLS = &tls.Config{ClientAuth: asked}
+	receiver.Config.ErrorLog = log.New(io.Discard, "", 0)
+	receiver.StartTLS()
+	t.Cleanup(receiver.Close)
+	t.Setenv("MEDILAB_CA_FILE", testcert.File(t, receiver.Certificate()))
+	return receiver
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed/testcert"
 )
 
 const empty200 = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -109,7 +111,7 @@ func TestHTTP1OverTLS(t *testing.T) {
 
 // Our own connections verify certificates like the transport's.
 func TestHTTP1OverTLSIsVerified(t *testing.T) {
-	url := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{leaf(t, nil, nil)}})
+	url := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{testcert.New(t, nil, nil)}})
 	c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
 	endpoint, err := c.endpoint(url)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/medilab/webhooks/cmd/testbed/testcert"
 )
 
 // Frame types and flags of RFC 9113.
@@ -45,8 +47,8 @@ func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }
 // with 200, and counts the requests that arrived whole. It speaks HTTP/1.1 as well.
 func http2Receiver(t *testing.T, first ...func(stream uint32) []byte) (c *Client, url string, requests *atomic.Int64) {
 	t.Helper()
-	ca := newAuthority(t)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{leaf(t, ca, nil)}, NextProtos: []string{"h2", "http/1.1"}})
+	ca := testcert.NewAuthority(t, "Test CA")
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{testcert.New(t, ca, nil)}, NextProtos: []string{"h2", "http/1.1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +108,7 @@ func http2Receiver(t *testing.T, first ...func(stream uint32) []byte) (c *Client
 		}
 	}()
 	t.Cleanup(func() { l.Close() })
-	c = newClient(t, Config{AllowTargets: allow(t, "loopback"), CAFile: writePEM(t, "CERTIFICATE", ca.cert.Raw)})
+	c = newClient(t, Config{AllowTargets: allow(t, "loopback"), CAFile: writePEM(t, "CERTIFICATE", ca.Certificate.Raw)})
 	return c, "https://" + l.Addr().String(), requests
 }
 

@@ -9,20 +9,22 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed/testcert"
 )
 
 // newTLSReceiver is newReceiver over TLS, and a client that trusts it and knows that
 // it speaks HTTP/1.1.
 func newTLSReceiver(t *testing.T, change func(*tls.Config), answer func(net.Conn, *http.Request, <-chan struct{}) bool) (*Client, *receiver) {
 	t.Helper()
-	ca := newAuthority(t)
-	config := &tls.Config{Certificates: []tls.Certificate{leaf(t, ca, nil)}}
+	ca := testcert.NewAuthority(t, "Test CA")
+	config := &tls.Config{Certificates: []tls.Certificate{testcert.New(t, ca, nil)}}
 	if change != nil {
 		change(config)
 	}
 	r := serveOn(t, tls.NewListener(togetherListener{listen(t, "127.0.0.1:0")}, config), answer)
 	r.url = strings.Replace(r.url, "http:", "https:", 1)
-	c := newClient(t, Config{AllowTargets: allow(t, "loopback"), CAFile: writePEM(t, "CERTIFICATE", ca.cert.Raw)})
+	c := newClient(t, Config{AllowTargets: allow(t, "loopback"), CAFile: writePEM(t, "CERTIFICATE", ca.Certificate.Raw)})
 	speakHTTP1(t, c, r.url)
 	return c, r
 }

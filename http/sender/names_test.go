@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed/testcert"
 )
 
 // One name in one spelling is looked up, shown to TLS, and sent as the host.
@@ -40,14 +42,14 @@ func TestNamesHaveOneSpelling(t *testing.T) {
 				hosts.Store(req.Host, true)
 				return say(empty200)(c, req, quit)
 			}
-			ca := newAuthority(t)
-			cert := leaf(t, ca, func(c *x509.Certificate) { c.DNSNames = []string{tt.want} })
+			ca := testcert.NewAuthority(t, "Test CA")
+			cert := testcert.New(t, ca, func(c *x509.Certificate) { c.DNSNames = []string{tt.want} })
 			plain := serveOn(t, listen(t, "127.0.0.1:0"), answer)
 			secure := serveOn(t, tls.NewListener(listen(t, "127.0.0.1:0"), &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 				shown.Store(hello.ServerName, true)
 				return &cert, nil
 			}}), answer)
-			c := newClient(t, Config{AllowTargets: allow(t, "loopback"), Resolver: names.resolver(), CAFile: writePEM(t, "CERTIFICATE", ca.cert.Raw)})
+			c := newClient(t, Config{AllowTargets: allow(t, "loopback"), Resolver: names.resolver(), CAFile: writePEM(t, "CERTIFICATE", ca.Certificate.Raw)})
 			wantHosts := []string{}
 			for range 2 { // over TLS by the transport first, then by ours
 				for scheme, r := range map[string]*receiver{"http://": plain, "https://": secure} {
@@ -250,9 +252,9 @@ func TestRenegotiationForAClientCertificate(t *testing.T) {
 	if err != nil {
 		t.Skip("no server that renegotiates: openssl is not installed")
 	}
-	ca := newAuthority(t)
-	server, client := leaf(t, ca, nil), leaf(t, ca, nil)
-	caFile := writePEM(t, "CERTIFICATE", ca.cert.Raw)
+	ca := testcert.NewAuthority(t, "Test CA")
+	server, client := testcert.New(t, ca, nil), testcert.New(t, ca, nil)
+	caFile := writePEM(t, "CERTIFICATE", ca.Certificate.Raw)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	cmd := exec.CommandContext(ctx, openssl, "s_server", "-accept", "127.0.0.1:0", "-tls1_2", "-CAfile", caFile,

@@ -1,17 +1,11 @@
 package sender
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
 	"log"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,66 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed/testcert"
 )
-
-// authority signs the certificates of a test.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-	}
-	key := newKey(t)
-	return &authority{cert: sign(t, tmpl, tmpl, key, key), key: key}
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func sign(t *testing.T, tmpl, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-// leaf is a certificate for 127.0.0.1 unless change says otherwise; without an
-// authority it signs itself.
-func leaf(t *testing.T, ca *authority, change func(*x509.Certificate)) tls.Certificate {
-	t.Helper()
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "receiver"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if change != nil {
-		change(tmpl)
-	}
-	key := newKey(t)
-	parent, signer := tmpl, key
-	if ca != nil {
-		parent, signer = ca.cert, ca.key
-	}
-	cert := sign(t, tmpl, parent, key, signer)
-	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
-}
 
 func writePEM(t *testing.T, kind string, der []byte) string {
 	t.Helper()
@@ -111,9 +48,9 @@ func tlsServer(t *testing.T, config *tls.Config) string {
 }
 
 func TestTLSFailuresHaveNames(t *testing.T) {
-	ca := newAuthority(t)
-	good := leaf(t, ca, nil)
-	caFile := writePEM(t, "CERTIFICATE", ca.cert.Raw)
+	ca := testcert.NewAuthority(t, "Test CA")
+	good := testcert.New(t, ca, nil)
+	caFile := writePEM(t, "CERTIFICATE", ca.Certificate.Raw)
 	tests := []struct {
 		name   string
 		cert   tls.Certificate
@@ -123,17 +60,17 @@ func TestTLSFailuresHaveNames(t *testing.T) {
 	}{
 		{name: "good", cert: good, want: Success},
 		{name: "TLS 1.2", cert: good, change: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, want: Success},
-		{name: "expired", cert: leaf(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) }), want: TLSExpired},
-		{name: "not yet valid", cert: leaf(t, ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), want: TLSExpired},
-		{name: "wrong host", cert: leaf(t, ca, func(c *x509.Certificate) { c.IPAddresses = nil; c.DNSNames = []string{"other.example"} }), want: TLSWrongHost},
-		{name: "self-signed", cert: leaf(t, nil, nil), want: TLSSelfSigned},
+		{name: "expired", cert: testcert.New(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) }), want: TLSExpired},
+		{name: "not yet valid", cert: testcert.New(t, ca, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), want: TLSExpired},
+		{name: "wrong host", cert: testcert.New(t, ca, func(c *x509.Certificate) { c.IPAddresses = nil; c.DNSNames = []string{"other.example"} }), want: TLSWrongHost},
+		{name: "self-signed", cert: testcert.New(t, nil, nil), want: TLSSelfSigned},
 		{name: "unknown authority", cert: good, noCA: true, want: TLSUntrusted},
 		{name: "TLS 1.1", cert: good, change: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, want: TLSOldProtocol},
 		{name: "asks for a client certificate", cert: good, change: func(c *tls.Config) {
 			// In TLS 1.3 the refusal comes after the handshake and may be overtaken by a reset.
 			c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12
 		}, want: TLSFailed},
-		{name: "not for servers", cert: leaf(t, ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), want: TLSFailed},
+		{name: "not for servers", cert: testcert.New(t, ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), want: TLSFailed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -204,13 +141,13 @@ func TestHandshakeThatNeverEndsIsATimeout(t *testing.T) {
 }
 
 func TestClientCertificateIsShown(t *testing.T) {
-	ca := newAuthority(t)
+	ca := testcert.NewAuthority(t, "Test CA")
 	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
-	url := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{leaf(t, ca, nil)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool})
-	client := leaf(t, ca, nil)
+	pool.AddCert(ca.Certificate)
+	url := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{testcert.New(t, ca, nil)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool})
+	client := testcert.New(t, ca, nil)
 	c := newClient(t, Config{
-		AllowTargets: allow(t, "loopback"), CAFile: writePEM(t, "CERTIFICATE", ca.cert.Raw),
+		AllowTargets: allow(t, "loopback"), CAFile: writePEM(t, "CERTIFICATE", ca.Certificate.Raw),
 		ClientCertFile: writePEM(t, "CERTIFICATE", client.Certificate[0]), ClientKeyFile: writePEM(t, "PRIVATE KEY", keyOf(t, client)),
 	})
 	if res := c.Send(t.Context(), request(url)); res.Outcome != Success {
