@@ -35,7 +35,7 @@ run: build ## Build and serve on an embedded Postgres (data in ./data)
 
 .PHONY: test
 test: ## Run every test
-	$(GO) test -timeout $(TIMEOUT) ./...
+	$(GO) test -vet=off -ldflags=-w -timeout $(TIMEOUT) ./...
 
 .PHONY: e2e
 e2e: ## Start the built binary and break it: the guide, then the fault campaign (FAULTS='-campaign=long')

@@ -275,7 +275,11 @@ func (g *Guard) look(ctx context.Context) {
 func (g *Guard) Watch(ctx context.Context, pool *pgxpool.Pool) {
 	var conn *pgconn.PgConn
 	looked := time.Now()
-	ticker := time.NewTicker(pingEvery)
+	every := pingEvery
+	if len(g.hosts) < 2 { // there is no other to go to
+		every = lookEvery
+	}
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {

@@ -91,15 +91,17 @@ func Join(ctx context.Context, pool *pgxpool.Pool, clock *Clock, name string, lo
 
 // Run renews the lease until ctx ends or the lease is lost, which it returns.
 func (n *Node) Run(ctx context.Context) error {
-	ticker := time.NewTicker(leaseRenew)
-	defer ticker.Stop()
 	for {
+		pause := leaseRenew
+		if n.Alone() { // nobody compares work with it
+			pause *= 2
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-n.lost:
 			return ErrLeaseLost
-		case <-ticker.C:
+		case <-time.After(pause):
 		}
 		attempt, cancel := context.WithTimeout(ctx, leaseRenew)
 		err := n.renew(attempt)

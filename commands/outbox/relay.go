@@ -23,7 +23,8 @@ import (
 
 const (
 	pollInterval  = 50 * time.Millisecond
-	idleInterval  = 250 * time.Millisecond // while nothing is emitted
+	idleInterval  = 250 * time.Millisecond // while nothing is emitted, and longer when it has not been
+	maxInterval   = time.Second            // for long: a sixtieth of that time, up to this
 	readInterval  = 5 * time.Second        // how often an idle outbox is read, and the lease looked at
 	claimInterval = time.Second            // how often a node that does not own the relay tries to
 	errorPause    = 250 * time.Millisecond
@@ -45,6 +46,7 @@ type Relay struct {
 
 	reader     reader
 	readAt     time.Time
+	movedAt    time.Time // when there was something to move
 	generation int64 // of the log when what was read was read
 	owner      bool
 	costly     []emission // read, and not moved yet, see step
@@ -80,6 +82,7 @@ func (r *Relay) Relayed() int64 { return r.relayed.Load() }
 func (r *Relay) Run(ctx context.Context) error {
 	defer r.leave(context.WithoutCancel(ctx))
 	failing := false
+	r.movedAt = time.Now()
 	for {
 		if !r.node.Valid() {
 			return eventstore.ErrLeaseLost
@@ -97,9 +100,9 @@ func (r *Relay) Run(ctx context.Context) error {
 		case !r.owner:
 			pause = claimInterval
 		case moved:
-			pause = 0
+			pause, r.movedAt = 0, time.Now()
 		case r.reader.idle.settled:
-			pause = idleInterval
+			pause = min(max(idleInterval, time.Since(r.movedAt)/60), maxInterval)
 		}
 		failing = err != nil
 		if pause > 0 && !r.sleep(ctx, pause) {

@@ -20,8 +20,6 @@ const (
 // cancelDeleted cancels what waits for webhooks whose deletion is recorded, until ctx
 // ends. Every node does it: the expected version lets one of them win.
 func (s *session) cancelDeleted(ctx context.Context) {
-	ticker := time.NewTicker(deletedPoll)
-	defer ticker.Stop()
 	var seen eventstore.Position
 	var last time.Time
 	for ctx.Err() == nil {
@@ -31,7 +29,7 @@ func (s *session) cancelDeleted(ctx context.Context) {
 			return
 		case <-s.deleted:
 			asked = true
-		case <-ticker.C:
+		case <-time.After(s.log.Pace(deletedPoll)):
 		}
 		configuration := s.directory.Configuration()
 		if !asked && configuration == seen && time.Since(last) < deletedEvery {

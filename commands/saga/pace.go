@@ -358,15 +358,13 @@ func (l *lanes) begin(terms []term) {
 // keepPace returns to the table what cannot start soon, and releases idle lanes, until
 // ctx ends.
 func (s *session) keepPace(ctx context.Context) {
-	ticker := time.NewTicker(pacedPoll)
-	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.lanes.strays:
 			s.putBack(s.lanes.waitingStrays)
-		case <-ticker.C:
+		case <-time.After(s.log.Pace(pacedPoll)):
 			if err := s.releasePaced(ctx); err != nil && ctx.Err() == nil {
 				s.logger.Warn("idle limited webhooks not given up; this node goes on with them", "error", err)
 			}

@@ -412,11 +412,13 @@ func (s *session) observe(d *delivery, call domain.Call) {
 		"attempt", d.attempt, "outcome", string(call.Outcome), "status", call.Status, "duration_us", call.Duration)
 }
 
-func (s *session) sleep(ctx context.Context, d time.Duration) {
+// sleep waits for so long, and reports whether ctx goes on.
+func (s *session) sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
+	return ctx.Err() == nil
 }

@@ -134,16 +134,9 @@ func (s *session) sweepOrphans(ctx context.Context) {
 // releaseStale releases what waits here for longer than patientFor while other nodes
 // live, until ctx ends: they may be free for it, and this node is not.
 func (s *session) releaseStale(ctx context.Context) {
-	ticker := time.NewTicker(patientFor / 4)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			if !s.node.Alone() && s.node.Valid() {
-				s.putBack(func() []*delivery { return s.lanes.stale(now) })
-			}
+	for s.sleep(ctx, s.log.Pace(patientFor/4)) {
+		if !s.node.Alone() && s.node.Valid() {
+			s.putBack(func() []*delivery { return s.lanes.stale(time.Now()) })
 		}
 	}
 }
