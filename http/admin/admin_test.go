@@ -90,7 +90,7 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 
 // What is not ours comes as text; these are the ways in which it could become
 // HTML or a script.
-var dangerous = regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|setHTML|` +
+var dangerous = regexp.MustCompile(`innerHTML|InnerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|setHTML|` +
 	`\beval\(|new Function|javascript:|srcdoc|DOMParser|document\.cookie|localStorage\.setItem\(tokenKey`)
 
 func TestOurScriptsHaveNoWayToMakeTextHTML(t *testing.T) {
@@ -104,10 +104,21 @@ func TestOurScriptsHaveNoWayToMakeTextHTML(t *testing.T) {
 func TestEveryTextIsThereInBothLanguages(t *testing.T) {
 	all := scripts(t)
 	known := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^  '([\w.]+)': \['(.+)', '(.+)'\],$`).FindAllStringSubmatch(all["texts.js"], -1) {
-		known[m[1]] = false
+	entry, entries := regexp.MustCompile(`(?m)^  '([\w.]+)': \['(.+)', '(.+)'\],$`), 0
+	for name, source := range all {
+		if !isTexts(name) {
+			continue
+		}
+		for _, m := range entry.FindAllStringSubmatch(source, -1) {
+			known[m[1]] = false
+			ru, en := strings.Count(m[2], "|"), strings.Count(m[3], "|")
+			if ru != 0 && ru != 2 || en != ru/2 {
+				t.Errorf("%s has %d forms in Russian and %d in English, want 3 and 2, or 1 and 1", m[1], ru+1, en+1)
+			}
+		}
+		entries += strings.Count(source, "': ['")
 	}
-	if entries := strings.Count(all["texts.js"], "': ["); entries != len(known) {
+	if entries != len(known) {
 		t.Errorf("%d entries, %d of them readable and different", entries, len(known))
 	}
 	for name, source := range all {
@@ -116,7 +127,7 @@ func TestEveryTextIsThereInBothLanguages(t *testing.T) {
 				t.Errorf("%s uses the text %s, which is not there", name, m[1])
 			}
 		}
-		if name == "texts.js" {
+		if isTexts(name) {
 			continue
 		}
 		for text := range known {
@@ -134,7 +145,12 @@ func TestEveryTextIsThereInBothLanguages(t *testing.T) {
 }
 
 func TestEveryOutcomeOfACallHasAText(t *testing.T) {
-	texts := scripts(t)["texts.js"]
+	texts := ""
+	for name, source := range scripts(t) {
+		if isTexts(name) {
+			texts += source
+		}
+	}
 	for _, outcome := range append([]sender.Outcome{"unreadable_secret", "unreadable_event", "auth_failed"}, sender.Outcomes...) {
 		if outcome != sender.Success && !strings.Contains(texts, "'outcome."+string(outcome)+"': [") {
 			t.Errorf("no text for the outcome %s", outcome)
@@ -142,14 +158,18 @@ func TestEveryOutcomeOfACallHasAText(t *testing.T) {
 	}
 }
 
+func isTexts(name string) bool { return name == "texts.js" || strings.HasPrefix(name, "texts/") }
+
 // scripts are our own: what is vendored is Trusted Types' to hold.
 func scripts(t *testing.T) map[string]string {
 	t.Helper()
 	scripts := map[string]string{}
 	tree := os.DirFS("assets")
 	names, err := fs.Glob(tree, "*.js")
-	if err != nil || len(names) < 10 {
-		t.Fatal(names, err)
+	more, err2 := fs.Glob(tree, "texts/*.js")
+	names = append(names, more...)
+	if err != nil || err2 != nil || len(names) < 10 {
+		t.Fatal(names, err, err2)
 	}
 	for _, name := range names {
 		data, err := fs.ReadFile(tree, name)

@@ -1,8 +1,20 @@
-// Calling the API with the user's token. The token lives in this tab's session
-// storage: it is gone with the tab, no other site can make the browser send it
-// (as a cookie would be), and it is never in an address.
-
-import { prompt } from './dialogs.js'
+// Calling the API as whoever is signed in.
+//
+//   const page = await api.get('/webhooks', { status: 'active' }, signal)
+//   await api.post(`/webhooks/${part(id)}/test`, body, { key })
+//
+// Refusals and missing answers are thrown as a Problem. Each action (post, patch,
+// delete) carries an Idempotency-Key: its own, or the one given, by which a caller
+// repeats the same action after a failure without doing it twice (the component
+// Act does so by itself). Answers 503 to reads are asked for again, for a while.
+// When the session has ended, a request waits for the reader to sign in again and
+// then goes on: nothing that was typed is lost.
+//
+// The token lives in this tab's session storage: it is gone with the tab, no other
+// site can make the browser send it, and it is never in an address.
+import { member, pretty } from './json.js'
+import { settings } from './settings.js'
+import { store } from './view.js'
 
 const root = '/api/v1'
 const tokenKey = 'medilab.token'
@@ -15,28 +27,42 @@ export const token = {
   clear: () => [tokenKey, reasonKey].forEach((key) => sessionStorage.removeItem(key)),
 }
 
+// session tells who shows the pages that it was ended or begun. renew is set by
+// the frame: it asks the reader to sign in again, and resolves when that is done.
+export const session = { ...store(), renew: null, askReason: null }
+
+// headers are those that every request has, the stream's too.
+export const headers = () => ({
+  'Accept-Language': settings.get('language'),
+  Authorization: `Bearer ${token.get() ?? ''}`,
+  ...(reason() ? { [reasonHeader]: encodeURIComponent(reason()) } : {}),
+})
+
 // Problem is an answer that says no, or none at all (status 0).
 export class Problem extends Error {
-  constructor(status, body) {
+  constructor(status, body, after) {
     super(body.detail || body.title || '')
     this.status = status
     this.title = body.title || ''
     this.fields = Array.isArray(body.errors) ? body.errors : []
     this.requestID = body.request_id || ''
+    this.after = after // seconds until it is worth trying again; undefined: unknown
   }
+
+  // again reports whether the same request may well succeed a little later.
+  get again() { return this.status === 0 || this.status === 503 || this.status === 429 || this.status === 502 || this.status === 504 }
 }
 
 // What an answer was parsed from: numbers of any length are still in there.
 const sources = new WeakMap()
 
 async function ask(method, path, request = {}) {
-  const { body, headers = {}, signal, plain } = request
+  const { body, more = {}, signal, plain, silent } = request
   let response
   try {
     response = await fetch(root + path, {
       method, body, signal, cache: 'no-store', credentials: 'omit', redirect: 'error',
-      headers: { Accept: 'application/json', Authorization: `Bearer ${token.get() ?? ''}`,
-        ...(reason() ? { [reasonHeader]: encodeURIComponent(reason()) } : {}), ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
+      headers: { Accept: 'application/json', ...headers(), ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...more },
     })
   } catch (error) {
     if (error.name === 'AbortError') throw error
@@ -44,27 +70,19 @@ async function ask(method, path, request = {}) {
   }
   const text = await response.text()
   if (plain && response.ok) return text
-  const value = parse(text)
-  if (!response.ok) {
-    if (response.status === 401) window.dispatchEvent(new Event('medilab:unauthorized'))
-    const problem = new Problem(response.status, value ?? {})
-    if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request)
-    throw problem
-  }
-  if (value !== null && typeof value === 'object') sources.set(value, text)
-  return value
+  const value = read(text)
+  if (response.ok) return value
+  const problem = new Problem(response.status, value ?? {}, Number(response.headers.get('Retry-After')) || undefined)
+  if (problem.status === 401 && !silent && token.get() && await session.renew?.()) return ask(method, path, request)
+  if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request)
+  throw problem
 }
 
-const reason = () => sessionStorage.getItem(reasonKey)
-let asking = null
-
-// giveReason asks once a session why patients' data are read; requests that wait
-// for it share the question. It gives whether there is an answer.
-async function giveReason() {
-  asking ??= prompt('access.title', 'access.note', 'access.reason').finally(() => { asking = null })
-  const given = await asking
-  if (given) sessionStorage.setItem(reasonKey, given)
-  return Boolean(given)
+// read parses JSON and remembers its source for exact; null: it is none.
+export function read(text) {
+  const value = parse(text)
+  if (value !== null && typeof value === 'object') sources.set(value, text)
+  return value
 }
 
 function parse(text) {
@@ -75,15 +93,59 @@ function parse(text) {
   }
 }
 
+const reason = () => sessionStorage.getItem(reasonKey)
+let asking = null
+
+// giveReason asks once a session why patients' data are read; requests that wait
+// for it share the question. It returns whether there is an answer.
+async function giveReason() {
+  asking ??= session.askReason().finally(() => { asking = null })
+  const given = await asking
+  if (given) sessionStorage.setItem(reasonKey, given)
+  return Boolean(given)
+}
+
+const pauses = [500, 1500, 4000] // milliseconds
+
+// patiently asks again while the answer is that it may succeed later.
+async function patiently(path, request) {
+  for (let i = 0; ; i++) {
+    try {
+      return await ask('GET', path, request)
+    } catch (error) {
+      if (!(error instanceof Problem) || error.status !== 503 || i === pauses.length) throw error
+    }
+    await pause(pauses[i], request.signal)
+  }
+}
+
+// pause waits; it throws what the signal is aborted with.
+export function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds)
+    signal?.addEventListener('abort', () => { clearTimeout(timer); reject(signal.reason) }, { once: true })
+  })
+}
+
 const encoded = (value) => (value === undefined ? undefined : typeof value === 'string' ? value : JSON.stringify(value))
 
-export const api = {
-  get: (path, parameters, signal) => ask('GET', path + query(parameters), { signal }),
-  text: (path) => ask('GET', path, { plain: true }),
-  post: (path, body) => ask('POST', path, { body: encoded(body) }),
-  patch: (path, body, version) => ask('PATCH', path, { body: encoded(body), headers: { 'If-Match': `"${version}"` } }),
-  delete: (path) => ask('DELETE', path),
+function act(method, path, body, { key = newKey(), version, signal } = {}) {
+  const more = { 'Idempotency-Key': key, ...(version === undefined ? {} : { 'If-Match': `"${version}"` }) }
+  return ask(method, path, { body: encoded(body), more, signal })
 }
+
+export const api = {
+  get: (path, parameters, signal) => patiently(path + query(parameters), { signal }),
+  text: (path) => patiently(path, { plain: true }),
+  post: (path, body, options) => act('POST', path, body, options),
+  patch: (path, body, version, options) => act('PATCH', path, body, { ...options, version }),
+  delete: (path, options) => act('DELETE', path, undefined, options),
+  // check reads without asking to sign in again: what the sign-in itself uses.
+  check: (path) => ask('GET', path, { silent: true }),
+}
+
+// newKey returns the key of a new action. (crypto.randomUUID needs https.)
+export const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('')
 
 // query writes parameters, without those that have no value.
 export function query(parameters = {}) {
@@ -94,17 +156,12 @@ export function query(parameters = {}) {
 // part makes an id a part of a path.
 export const part = (id) => encodeURIComponent(id)
 
-// exact gives the JSON of a field of an answer, its numbers as they came where
-// the browser can tell.
-export function exact(answer, field) {
-  const text = sources.get(answer)
-  const value = text && typeof JSON.rawJSON === 'function' ? JSON.parse(text, keepNumber)[field] : answer[field]
-  return JSON.stringify(value, null, 2)
-}
-
-function keepNumber(key, value, context) {
-  if (typeof value !== 'number' || !context || String(value) === context.source) return value
-  return JSON.rawJSON(context.source)
+// exact returns the JSON of a part of an answer, indented, numbers and the order
+// of keys as they came: exact(event, 'event_data'), exact(page, 'items', 0).
+export function exact(answer, ...path) {
+  const source = sources.get(answer)
+  const found = source && member(source, ...path)
+  return pretty(found ?? JSON.stringify(path.reduce((value, step) => value?.[step], answer)) ?? 'null')
 }
 
 // withRaw writes an object of JSON together with fields whose JSON is written

@@ -1,143 +1,113 @@
-// The frame: signing in, the menu, and which page an address shows. Pages are
-// named after the # (nothing after it is ever sent to a server).
-import { alerts } from './alerts.js'
-import { api, Problem, token } from './api.js'
-import { deliveries } from './deliveries.js'
-import { button, fill, h } from './dom.js'
-import { event, eventForm, events } from './events.js'
-import { describe, field, input, refuse, submitting } from './forms.js'
-import { parked } from './parked.js'
-import { system } from './system.js'
-import { language, switchLanguage, t } from './texts.js'
-import { webhook } from './webhook.js'
-import { webhookForm } from './webhook-form.js'
-import { webhooks } from './webhooks.js'
+// The frame around every page: menu, header, signing in, and the keyboard.
+// `/` goes to the search, `g` and a letter to a section, Esc back out of a field.
+import { alerts, follow, most } from './alertcount.js'
+import { session, token } from './api.js'
+import { prompt } from './dialogs.js'
+import { zoneName } from './format.js'
+import { live } from './live.js'
+import { Outlet, address, router } from './router.js'
+import { routes } from './routes.js'
+import { Search } from './search.js'
+import { apply, settings } from './settings.js'
+import { SignIn, renew, signOut } from './signin.js'
+import { known, t } from './texts.js'
+import './texts/app.js'
+import { Icon, forget } from './ui.js'
+import { html, render, useEffect, useState, useStore } from './view.js'
 
-// A page is a function of ({id, tab, item, parameters, signal}) that gives a node.
-const routes = [
-  [/^webhooks$/, webhooks],
-  [/^webhooks\/new$/, webhookForm],
-  [/^webhooks\/(?<id>[^/]+)\/edit$/, webhookForm],
-  [/^webhooks\/(?<id>[^/]+)(?:\/(?<tab>calls|stats|test|replay|history))?(?:\/(?<item>[^/]+))?$/, webhook],
-  [/^events$/, events],
-  [/^events\/new$/, eventForm],
-  [/^events\/parked$/, parked],
-  [/^events\/(?<id>[^/]+)$/, event],
-  [/^deliveries$/, deliveries],
-  [/^alerts$/, alerts],
-  [/^system$/, system],
-]
+session.renew = renew
+session.askReason = () => prompt('access.title', 'access.note', 'access.reason')
 
-const sections = ['webhooks', 'events', 'deliveries', 'alerts', 'system']
-const main = document.getElementById('main')
-let current = new AbortController()
+const now = (path) => path.split('/')[0]
 
-async function show() {
-  current.abort()
-  current = new AbortController()
-  const { signal } = current
-  const [path, parameters] = address()
-  frame(path)
+function Menu({ path }) {
+  useStore(alerts)
+  const [more, setMore] = useState(false)
+  const link = (route) => {
+    const name = now(route.pattern)
+    const count = name === 'alerts' && alerts.count
+    return html`<a key=${name} href=${`#/${route.pattern}`} class=${route.menu === 'more' ? 'minor' : undefined} onClick=${() => setMore(false)}
+      aria-current=${now(path) === name ? 'page' : undefined}><${Icon} name=${name} /><span>${t(`nav.${name}`)}</span>
+      ${count > 0 && html`<span class="count bad" aria-label=${t('app.alerts', count)}>${count < most ? count : `${most}+`}</span>`}</a>`
+  }
+  const of = (place) => routes.filter((route) => route.menu === place)
+  return html`<nav id="menu" class=${more ? 'side open' : 'side'} aria-label=${t('app.menu')}>
+    <a class="brand" href="#/"><${Icon} name="overview" />MediLab Webhooks</a>
+    ${of('main').map(link)}<button type="button" class="more" aria-expanded=${more} onClick=${() => setMore(!more)}><${Icon} name="more" /><span>${t('app.moreMenu')}</span></button>
+    <hr />${of('more').map(link)}
+    <a class="minor" href="/docs"><${Icon} name="audit" /><span>${t('app.api')}</span></a>
+    <div class="foot"><${Switches} /><button type="button" class="plain" onClick=${signOut}>${t('app.signOut')}</button></div></nav>`
+}
+
+function Switches() {
+  const turn = (name, label) => html`<button type="button" class="plain" lang=${name === 'language' ? settings.next('language') : undefined} onClick=${() => settings.set(name, settings.next(name))}>${label}</button>`
+  return html`${turn('language', t('app.language'))}${turn('scheme', t(`scheme.${settings.get('scheme')}`))}
+    ${turn('zone', t('app.zone', settings.get('zone') === 'utc' ? 'UTC' : zoneName()))}`
+}
+
+function Live() {
+  useStore(live)
+  return html`<span class=${`live ${live.state}`}><i></i><span>${t(`live.${live.state}`)}</span></span>`
+}
+
+function App() {
+  useStore(settings)
+  useStore(session)
+  useStore(router)
+  const [path, setPath] = useState(address().path)
+  useEffect(() => {
+    const moved = () => setPath(address().path)
+    window.addEventListener('hashchange', moved)
+    return () => window.removeEventListener('hashchange', moved)
+  }, [])
+  const skip = (event) => {
+    event.preventDefault()
+    document.getElementById('main').focus()
+  }
   if (!token.get()) {
-    fill(main, login())
-    main.querySelector('input').focus()
+    return html`<main id="main" tabindex="-1" class="alone"><div class="card login"><div class="body"><${SignIn} done=${session.changed} /></div></div>
+      <div class="foot"><${Switches} /></div></main>`
+  }
+  return html`<a id="skip" href="#main" onClick=${skip}>${t('app.skip')}</a>
+    <div class="app"><${Menu} path=${path} />
+      <div class="content"><div class="top"><${Search} /><${Live} /><button type="button" class="plain wide" onClick=${router.refresh}>${t('app.refresh')}</button></div><${Outlet} /></div></div>`
+}
+
+let going = 0 // when g was pressed
+const soon = 1500
+
+function key(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return
+  if (event.target.matches('input, select, textarea')) {
+    if (event.key === 'Escape') event.target.blur()
     return
   }
-  const [pattern, page] = routes.find(([p]) => p.test(path)) ?? []
-  if (!page) {
-    fill(main, h('p', { class: 'empty' }, t('app.notFound')))
-    return
-  }
-  main.setAttribute('aria-busy', 'true')
-  if (!main.hasChildNodes()) fill(main, h('p', { class: 'empty' }, t('app.loading')))
-  let content
-  try {
-    content = await page({ ...path.match(pattern).groups, parameters, signal })
-  } catch (error) {
-    if (signal.aborted) return
-    content = failure(error)
-  }
-  if (signal.aborted) return
-  fill(main, content)
-  main.removeAttribute('aria-busy')
-  const title = main.querySelector('h1')
-  document.title = [title?.textContent, t('app.title')].filter(Boolean).join(' · ')
-}
-
-function failure(error) {
-  if (!(error instanceof Problem)) console.error(error)
-  return h('div', { class: 'card', role: 'alert' }, h('h1', {}, t('error.title')), h('p', {}, describe(error)),
-    button(t('app.refresh'), show))
-}
-
-// address takes the address apart: the page, and what it is asked for.
-function address() {
-  const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
-  return [path || 'webhooks', new URLSearchParams(query)]
-}
-
-let framed = ''
-
-// frame shows what stands around every page, in the user's language. It is built
-// anew only when it changes, so that the focus stays where it is.
-function frame(path) {
-  const menu = document.getElementById('menu')
-  const state = `${language()} ${token.get() !== null}`
-  if (state !== framed) {
-    framed = state
-    document.documentElement.lang = language()
-    document.title = t('app.title')
-    fill(document.getElementById('skip'), t('app.skip'))
-    menu.setAttribute('aria-label', t('app.menu'))
-    fill(menu, token.get() && sections.map((section) => h('a', { href: `#/${section}` }, t(`nav.${section}`))))
-    fill(document.getElementById('tools'), tools())
-  }
-  for (const link of menu.children) {
-    if (link.hash === `#/${path.split('/')[0]}`) link.setAttribute('aria-current', 'page')
-    else link.removeAttribute('aria-current')
-  }
-}
-
-const tools = () => [
-  token.get() && button(t('app.refresh'), show),
-  h('a', { href: '/docs' }, t('app.api')),
-  button(t('app.language'), () => { switchLanguage(); return show() }, { lang: language() === 'ru' ? 'en' : 'ru' }),
-  token.get() && button(t('app.signOut'), () => { token.clear(); fill(main); return show() }),
-]
-
-function login() {
-  const control = input({ type: 'password', spellcheck: 'false' })
-  return h('div', { class: 'card login' }, h('h1', {}, t('login.title')),
-    submitting(async () => {
-      const given = control.value.trim()
-      if (given === '') refuse('token', t('login.empty'))
-      if (!/^[\x21-\x7e]+$/.test(given)) refuse('token', t('login.odd'))
-      token.set(given)
-      try {
-        await api.get('/webhooks/events/types')
-      } catch (error) {
-        token.clear()
-        if (error.status === 401) refuse('token', t('login.wrong'))
-        throw error
-      }
-      fill(main)
-      await show()
-    }, t('login.enter'), field('token', t('login.token'), control, t('login.hint'))))
-}
-
-window.addEventListener('hashchange', async (event) => {
-  await show()
-  if (!event.newURL || !token.get()) return // the same page anew
-  main.focus({ preventScroll: true })
-  window.scrollTo(0, 0)
-})
-window.addEventListener('medilab:unauthorized', () => {
-  if (!token.get() || main.querySelector('.login')) return
-  token.clear()
-  show()
-})
-document.getElementById('skip').addEventListener('click', (event) => {
+  const route = event.timeStamp - going < soon && routes.find((one) => one.key === event.key)
+  going = event.key === 'g' ? event.timeStamp : -soon
+  if (route) return router.go(`#/${route.pattern}`)
+  if (event.key !== '/') return
   event.preventDefault()
-  main.focus()
+  document.getElementById('search')?.focus()
+}
+
+// A session that another tab ended ends here too.
+const tabs = new BroadcastChannel('medilab')
+let told = false
+tabs.onmessage = () => {
+  told = true
+  signOut()
+}
+session.subscribe(() => {
+  if (token.get()) return
+  if (!told) tabs.postMessage('signed out')
+  told = false
+  forget()
 })
-show()
+
+document.addEventListener('keydown', key)
+follow()
+apply()
+document.title = known('app.title')
+const place = document.getElementById('app')
+place.replaceChildren()
+render(html`<${App} />`, place)

@@ -1,71 +1,82 @@
 // Questions and news.
-import { fill, h } from './dom.js'
+//
+//   if (!await confirm(question, consequence, doIt)) return
+//   await confirm(question, consequence, doIt, { type: name })   the reader has to type the name
+//   const reason = await prompt('access.title', 'access.note', 'access.reason')
+//   reveal(title, note, secret)   shows it once
+//   say(words)   tells what was done, to the eye and to a screen reader
 import { t } from './texts.js'
+import { html, render, useState } from './view.js'
 
-// confirm asks before something that cannot be undone; true: do it.
-export function confirm(question, consequence, doIt) {
+// open shows a dialog whose content is Body({ close }), and resolves to what it closes
+// with; Esc closes with ''. The focus goes back to where it was.
+export function open(Body, { sure } = {}) {
   return new Promise((resolve) => {
-    const dialog = h('dialog', { 'aria-labelledby': 'dialog-title' },
-      h('h2', { id: 'dialog-title' }, question), h('p', {}, consequence),
-      h('form', { method: 'dialog', class: 'actions' },
-        h('button', { value: 'no', autofocus: true }, t('action.cancel')),
-        h('button', { value: 'yes', class: 'danger' }, doIt)))
+    const before = document.activeElement
+    const dialog = document.createElement('dialog')
+    dialog.setAttribute('aria-labelledby', 'dialog-title')
+    const close = (value) => dialog.close(value)
+    dialog.addEventListener('cancel', (event) => sure && event.preventDefault())
     dialog.addEventListener('close', () => {
+      render(null, dialog)
       dialog.remove()
-      resolve(dialog.returnValue === 'yes')
+      before?.isConnected && before.focus({ preventScroll: true })
+      resolve(dialog.returnValue)
     })
     document.body.append(dialog)
+    render(html`<${Body} close=${close} />`, dialog)
     dialog.showModal()
+    dialog.querySelector('[data-first]')?.focus()
   })
+}
+
+// confirm asks before something that cannot be undone; true: do it.
+export async function confirm(question, consequence, doIt, { type } = {}) {
+  return await open(({ close }) => {
+    const [typed, setTyped] = useState('')
+    return html`<h2 id="dialog-title">${question}</h2><p>${consequence}</p>
+      ${type && html`<div class="field"><label for="dialog-typed">${t('app.type', type)}</label>
+        <input id="dialog-typed" autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></div>`}
+      <div class="actions"><button type="button" data-first onClick=${() => close('')}>${t('action.cancel')}</button>
+        <button type="button" class="danger" disabled=${type && typed.trim() !== type} onClick=${() => close('yes')}>${doIt}</button></div>`
+  }) === 'yes'
 }
 
 // prompt asks for a line of text; '' when there is none. Its words are names of texts.
 export function prompt(title, note, label) {
-  return new Promise((resolve) => {
-    const answer = h('input', { type: 'text', id: 'dialog-answer', maxlength: '300', autocomplete: 'off', required: true, autofocus: true })
-    const dialog = h('dialog', { 'aria-labelledby': 'dialog-title' },
-      h('h2', { id: 'dialog-title' }, t(title)), h('p', {}, t(note)),
-      h('form', { method: 'dialog' },
-        h('div', { class: 'field' }, h('label', { for: 'dialog-answer' }, t(label)), answer),
-        h('div', { class: 'actions' },
-          h('button', { value: 'no', formnovalidate: true, type: 'submit' }, t('action.cancel')),
-          h('button', { value: 'yes', class: 'main', type: 'submit' }, t('action.continue')))))
-    // Enter presses the first button of a form.
-    answer.addEventListener('keydown', (event) => {
-      if (event.key !== 'Enter') return
+  return open(({ close }) => {
+    const submit = (event) => {
       event.preventDefault()
-      if (answer.reportValidity()) dialog.close('yes')
-    })
-    dialog.addEventListener('close', () => {
-      dialog.remove()
-      resolve(dialog.returnValue === 'yes' ? answer.value.trim() : '')
-    })
-    document.body.append(dialog)
-    dialog.showModal()
+      close(event.target.elements.answer.value.trim())
+    }
+    return html`<form onSubmit=${submit}><h2 id="dialog-title">${t(title)}</h2><p>${t(note)}</p>
+      <div class="field"><label for="dialog-answer">${t(label)}</label><input id="dialog-answer" name="answer" maxlength="300" autocomplete="off" required data-first /></div>
+      <div class="actions"><button type="button" onClick=${() => close('')}>${t('action.cancel')}</button><button type="submit" class="primary">${t('action.continue')}</button></div></form>`
   })
 }
 
+// reveal shows a text once, such as a new secret.
+export const reveal = (title, note, secret) => open(({ close }) => {
+  const [copied, setCopied] = useState(false)
+  const copy = () => navigator.clipboard?.writeText(secret).then(() => setCopied(true), () => {})
+  return html`<h2 id="dialog-title">${title}</h2><p>${note}</p><pre class="foreign" tabindex="0">${secret}</pre>
+    <div class="actions"><button type="button" onClick=${copy}>${t(copied ? 'app.copied' : 'action.copy')}</button>
+      <button type="button" class="primary" data-first onClick=${() => close('')}>${t('action.close')}</button></div>`
+})
+
 // download keeps a text as a file.
 export function download(name, text) {
-  const link = h('a', { href: URL.createObjectURL(new Blob([text])), download: name })
+  const link = Object.assign(document.createElement('a'), { href: URL.createObjectURL(new Blob([text])), download: name })
   link.click()
   URL.revokeObjectURL(link.href)
 }
 
-// reveal shows a text once, such as a new secret.
-export function reveal(title, note, secret) {
-  const dialog = h('dialog', { 'aria-labelledby': 'dialog-title' },
-    h('h2', { id: 'dialog-title' }, title), h('p', {}, note), h('pre', { class: 'foreign', tabindex: '0' }, secret),
-    h('form', { method: 'dialog', class: 'actions' }, h('button', { class: 'main' }, t('action.close'))))
-  dialog.addEventListener('close', () => dialog.remove())
-  document.body.append(dialog)
-  dialog.showModal()
-}
+let timer
 
-// say tells what was done, to the eye and to a screen reader.
 export function say(message) {
   const place = document.getElementById('news')
-  fill(place, message).hidden = false
-  clearTimeout(say.timer)
-  say.timer = setTimeout(() => { place.hidden = true }, 6000)
+  place.textContent = message
+  place.hidden = false
+  clearTimeout(timer)
+  timer = setTimeout(() => { place.hidden = true }, 6000)
 }

@@ -1,26 +1,58 @@
-// How values look, in the language of the user.
+// How values look, in the language and the time zone of the reader. What returns
+// a string is for all; what returns a node (when, failure, badge, shortID) is for
+// pages that build nodes by dom.js: components use Time, Badge and Copy of ui.js.
 import { h } from './dom.js'
-import { language, known, t } from './texts.js'
+import { settings } from './settings.js'
+import { known, language, locale, number, t } from './texts.js'
+
+export { number }
 
 const nothing = '—'
-const locale = () => (language() === 'ru' ? 'ru-RU' : 'en-GB')
+
+export const timeZone = () => (settings.get('zone') === 'utc' ? 'UTC' : undefined)
+
+// moment writes a time; style is 'medium' (date and time), 'time', 'short' (day and
+// minutes) or 'day'.
+export function moment(at, style = 'medium') {
+  if (!at) return nothing
+  return new Intl.DateTimeFormat(locale(), { ...styles[style], timeZone: timeZone() }).format(new Date(at))
+}
+
+const styles = {
+  medium: { dateStyle: 'medium', timeStyle: 'medium' },
+  time: { timeStyle: 'medium' },
+  clock: { timeStyle: 'short' },
+  short: { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' },
+  day: { day: 'numeric', month: 'short' },
+  month: { month: 'short', year: 'numeric' },
+}
+
+// zoneName names the zone in which times are shown, such as UTC or GMT+3.
+export function zoneName() {
+  const parts = new Intl.DateTimeFormat(locale(), { timeZone: timeZone(), timeZoneName: 'short' }).formatToParts(new Date())
+  return parts.find((part) => part.type === 'timeZoneName')?.value ?? 'UTC'
+}
+
+// ago writes how long ago a time is, or how long until it comes.
+export function ago(at) {
+  const seconds = (new Date(at) - Date.now()) / 1000
+  const [unit, size] = units.find(([, size]) => Math.abs(seconds) >= size) ?? ['second', 1]
+  return new Intl.RelativeTimeFormat(locale(), { numeric: 'auto', style: 'short' }).format(Math.round(seconds / size), unit)
+}
+
+const units = [['day', 86400], ['hour', 3600], ['minute', 60]]
 
 // when shows a time in the user's zone; the exact one, in UTC, is its title.
-export function when(text) {
-  if (!text) return nothing
-  const at = new Date(text)
-  const shown = new Intl.DateTimeFormat(locale(), { dateStyle: 'medium', timeStyle: 'medium' }).format(at)
-  return h('time', { datetime: text, title: text }, shown)
-}
-
-export function number(value, digits = 0) {
-  if (value === null || value === undefined) return nothing
-  return new Intl.NumberFormat(locale(), { maximumFractionDigits: digits }).format(value)
-}
+export const when = (at) => (at ? h('time', { datetime: at, title: at }, moment(at)) : nothing)
 
 export const percent = (value) => (value === null || value === undefined ? nothing : `${number(value, 1)} %`)
 
-export const milliseconds = (value) => (value === null || value === undefined ? nothing : `${number(value, value < 10 ? 1 : 0)} ${t('unit.ms')}`)
+// milliseconds writes a duration in the unit that suits it.
+export function milliseconds(value) {
+  if (value === null || value === undefined) return nothing
+  if (value >= 10000) return `${number(value / 1000, 1)} ${t('unit.s')}`
+  return `${number(value, value < 10 ? 1 : 0)} ${t('unit.ms')}`
+}
 
 // duration shows seconds in the unit that suits them.
 export function duration(seconds) {
@@ -30,7 +62,7 @@ export function duration(seconds) {
 
 export const text = (value) => (value === null || value === undefined || value === '' ? nothing : String(value))
 
-const tones = {
+export const tones = {
   active: 'good', success: 'good', delivered: 'good', resolved: 'good', inactive: 'quiet', cancelled: 'quiet',
   deleted: 'quiet', counting: 'wait', running: 'wait', paused: 'wait', completed: 'good', type_not_subscribed: 'quiet', not_registered_yet: 'quiet', imported: 'quiet', filtered: 'quiet', failed: 'bad', open: 'bad', pending: 'wait',
 }

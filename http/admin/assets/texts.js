@@ -1,4 +1,6 @@
-// Every text of the panel, in Russian and in English.
+// The texts of the panel, in Russian and in English: those of pages that have no file
+// of their own in texts/ yet, and how any text is read.
+import { settings } from './settings.js'
 
 const texts = {
   'app.title': ['MediLab Webhooks', 'MediLab Webhooks'],
@@ -379,6 +381,7 @@ const texts = {
   'system.lagSeconds': ['Отставание, с', 'Behind, s'],
 
   'unit.ms': ['мс', 'ms'],
+  'unit.s': ['с', 's'],
 
   'rule.name': ['От 1 до 200 знаков.', 'From 1 to 200 characters.'],
   'rule.url': ['Адрес http или https, без имени и пароля в нём.', 'An http or https address, with no user or password in it.'],
@@ -407,23 +410,40 @@ const texts = {
 }
 
 const languages = ['ru', 'en']
-const choiceKey = 'medilab.language'
 
-// language is the user's choice, else what the server read from the browser's
-// Accept-Language.
-export function language() {
-  const chosen = localStorage.getItem(choiceKey)
-  return languages.includes(chosen) ? chosen : document.documentElement.dataset.language
-}
+// add makes the texts of an area known. Each area has a file of its own,
+// texts/<area>.js, that calls it, a line for each text as here: Russian, English;
+// a page imports the file of its texts. A text with plural forms lists them,
+// separated by |: one, few, many in Russian; one, other in English. The form goes by
+// the first value.
+export const add = (more) => Object.assign(texts, more)
 
-export function switchLanguage() {
-  localStorage.setItem(choiceKey, language() === 'ru' ? 'en' : 'ru')
-}
+export const language = () => settings.get('language')
 
-// known gives a text, or undefined when there is none by that name.
+// known returns a text, or undefined when there is none by that name.
 export const known = (name) => (Object.hasOwn(texts, name) ? texts[name][languages.indexOf(language())] : undefined)
 
-// t gives a text, its {0}, {1}, … filled in.
+// t returns a text, its {0}, {1}, … filled in; numbers as the language writes them.
 export function t(name, ...values) {
-  return (known(name) ?? name).replace(/\{(\d)\}/g, (place, i) => values[i] ?? place)
+  let text = known(name) ?? name
+  const forms = text.split('|')
+  if (forms.length > 1 && typeof values[0] === 'number') text = forms[form(values[0], forms.length)]
+  return text.replace(/\{(\d)\}/g, (place, i) => (typeof values[i] === 'number' ? number(values[i], 2) : values[i] ?? place))
+}
+
+const orders = { ru: ['one', 'few', 'many'], en: ['one', 'other'] }
+
+// form is the index of the plural form; fractions are few in Russian: 1,5 строки.
+function form(value, count) {
+  const rule = new Intl.PluralRules(language()).select(value)
+  const at = orders[language()].indexOf(rule)
+  return at >= 0 ? at : Math.min(1, count - 1)
+}
+
+export const locale = () => (language() === 'ru' ? 'ru-RU' : 'en-GB')
+
+// number writes a number as the language does; null and undefined are a dash.
+export function number(value, digits = 0) {
+  if (value === null || value === undefined) return '—'
+  return new Intl.NumberFormat(locale(), { maximumFractionDigits: digits }).format(value)
 }

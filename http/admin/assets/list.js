@@ -1,0 +1,155 @@
+// Lists of the API: pages, filters in the address, live rows, the keyboard.
+//
+//   html`<${List} path="/webhooks/calls" parameters=${{ status }} id=${(c) => c.call_id} caption=${t('call.list')}
+//     columns=${[{ label, cell: (row) => html`…`, number, opt, cut }]} empty=${html`…`}
+//     live=${{ kinds: ['call'], webhook, wanted: (item) => true }} />`
+//
+// A column that is opt is left out on a phone; one that is cut takes the room there
+// is and cuts its text. The first link of a row is its own: arrows walk from row to
+// row, Enter opens. New rows wait behind a button while the reader has scrolled or is
+// in the list; changed rows change in place. What was read stays for whoever comes back.
+import { api, query } from './api.js'
+import { Field, Select, Text } from './controls.js'
+import { useLive } from './live.js'
+import { t } from './texts.js'
+import { Empty, Trouble, recall, remember } from './ui.js'
+import { html, useEffect, useLatest, useRef, useState } from './view.js'
+
+// Table shows rows that are there already, with the columns of List.
+export function Table({ caption, columns, rows, id, body, rowClass }) {
+  return html`<div class="scroll"><table><caption>${caption}</caption>
+    <thead><tr>${columns.map((c) => html`<th key=${c.label} scope="col" class=${classes(c)} aria-sort=${c.sorted}>${c.head ?? c.label}</th>`)}</tr></thead>
+    <tbody ref=${body} onKeyDown=${walk}>${rows.map((row, i) => html`<tr key=${id?.(row) ?? i} class=${rowClass?.(row)}>${columns.map((c) => html`<td key=${c.label} class=${classes(c)}>${c.cell(row)}</td>`)}</tr>`)}</tbody>
+  </table></div>`
+}
+
+const classes = (c) => [c.number && 'num', c.opt && 'opt', c.cut && 'cut'].filter(Boolean).join(' ') || undefined
+
+// walk moves the focus from row to row.
+function walk(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key]
+  const row = event.target.closest('tr')
+  if (!step || !row || event.target.matches('input, select, textarea')) return
+  const next = step > 0 ? row.nextElementSibling : row.previousElementSibling
+  const link = next?.querySelector('a, button')
+  if (!link) return
+  event.preventDefault()
+  link.focus()
+}
+
+const limit = 50
+const most = 1000 // rows that a list keeps while it grows by itself
+
+export function List({ path, parameters = {}, id, columns, caption, empty, live, rowClass, onPage }) {
+  const asked = { limit, ...parameters }
+  const name = `list ${path}${query(asked)}`
+  const [list, setList] = useState(() => ({ name, ...(recall(name) ?? fresh) }))
+  const [error, setError] = useState(null)
+  const [busy, setBusy] = useState(false)
+  const body = useRef(null)
+  const control = useRef(new AbortController())
+  const shown = list.name === name ? list : { name, ...(recall(name) ?? fresh) }
+  const keep = (next) => {
+    setList((old) => {
+      const made = { ...(typeof next === 'function' ? next(old.name === name ? old : { name, ...fresh }) : next), name }
+      remember(name, { ...made, waiting: [] })
+      return made
+    })
+  }
+  const read = async (cursor) => {
+    const { signal } = control.current
+    setBusy(true)
+    try {
+      const page = await api.get(path, { ...asked, cursor }, signal)
+      onPage?.(page)
+      keep((old) => (cursor ? { ...old, items: [...old.items, ...page.items], next: page.next_cursor } : first(old, page, id)))
+      setError(null)
+    } catch (problem) {
+      if (!signal.aborted) setError(problem)
+    } finally {
+      if (!signal.aborted) setBusy(false)
+    }
+  }
+  const latest = useLatest(read)
+  useEffect(() => {
+    control.current = new AbortController()
+    latest.current()
+    return () => control.current.abort()
+  }, [name])
+  useArriving({ live, id, keep, body, reload: () => latest.current() })
+  return html`${error && html`<${Trouble} error=${error} retry=${() => read()} />`}
+    ${shown.waiting.length > 0 && html`<button type="button" class="waiting" onClick=${() => show(keep, body)}>${t('list.new', shown.waiting.length)}</button>`}
+    ${shown.items === null ? !error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
+      : shown.items.length === 0 ? html`<${Empty}>${empty}</${Empty}>`
+        : html`<${Table} caption=${caption} columns=${columns} rows=${shown.items} id=${id} body=${body} rowClass=${rowClass} />`}
+    ${shown.next && html`<div class="foot-note"><button type="button" disabled=${busy} onClick=${() => read(shown.next)}>${t('app.more')}</button></div>`}`
+}
+
+const fresh = { items: null, next: null, waiting: [] }
+
+// first takes the first page; rows of further pages stay if they follow on it.
+function first(old, page, id) {
+  const known = new Map((old.items ?? []).map((row) => [id(row), row]))
+  const follows = page.items.some((row) => known.has(id(row)))
+  if (!follows || !old.next && old.items.length <= page.items.length) return { ...fresh, items: page.items, next: page.next_cursor }
+  const now = new Set(page.items.map(id))
+  const rest = old.items.slice(page.items.length).filter((row) => !now.has(id(row)))
+  return { ...old, waiting: [], items: [...page.items, ...rest], next: rest.length > 0 ? old.next : page.next_cursor }
+}
+
+// useArriving puts what happens into the list, a few times a second at most.
+function useArriving({ live, id, keep, body, reload }) {
+  const queue = useRef([])
+  const timer = useRef(null)
+  const put = useLatest(() => {
+    timer.current = null
+    const items = queue.current.splice(0)
+    const held = window.scrollY > 80 || body.current?.contains(document.activeElement)
+    keep((old) => (old.items === null ? old : merge(old, items, id, live.wanted, held)))
+  })
+  useEffect(() => () => clearTimeout(timer.current), [])
+  useLive(live, (kind, item) => {
+    if (kind === 'again') return reload()
+    queue.current.push(item)
+    timer.current ??= setTimeout(() => put.current(), 250)
+  })
+}
+
+// merge changes known rows in place, takes away what is wanted no more, and adds what
+// is new: to those that wait while the list is held.
+export function merge(list, items, id, wanted = () => true, held = false) {
+  const byID = new Map(items.map((item) => [id(item), item]))
+  const change = (rows) => rows.map((row) => byID.get(id(row)) ?? row)
+  const known = new Set([...list.items, ...list.waiting].map(id))
+  const added = [...byID.values()].filter((item) => !known.has(id(item)) && wanted(item)).reverse()
+  const waiting = [...(held ? added : []), ...change(list.waiting).filter(wanted)]
+  const rows = change(list.items)
+  const kept = held ? rows : rows.filter((row) => !byID.has(id(row)) || wanted(row))
+  const all = held ? kept : [...added, ...kept]
+  return { ...list, waiting: waiting.slice(0, most), items: all.slice(0, most), next: all.length > most ? null : list.next }
+}
+
+function show(keep, body) {
+  keep((old) => ({ ...old, items: [...old.waiting, ...old.items].slice(0, most), waiting: [] }))
+  window.scrollTo(0, 0)
+  requestAnimationFrame(() => body.current?.querySelector('a, button')?.focus({ preventScroll: true }))
+}
+
+// Filters is a row of controls whose values become the address of the page. fields are
+// [{ name, label, options: [[value, text]] | type, placeholder }]; values come from the address.
+export function Filters({ page, values, fields }) {
+  const apply = (form) => {
+    const chosen = [...new FormData(form)].filter(([, value]) => value !== '')
+    const query = new URLSearchParams(chosen).toString()
+    location.hash = `#/${page}${query && '?' + query}`
+  }
+  const submit = (event) => {
+    event.preventDefault()
+    apply(event.currentTarget)
+  }
+  return html`<form class="toolbar" role="search" onSubmit=${submit}>${fields.map((one) => html`
+    <${Field} key=${one.name + values.get(one.name)} label=${one.label} compact>${(control) => one.options
+      ? html`<${Select} ...${control} name=${one.name} options=${one.options} value=${values.get(one.name) ?? ''} onChange=${(event) => apply(event.target.form)} />`
+      : html`<${Text} ...${control} name=${one.name} type=${one.type ?? 'search'} placeholder=${one.placeholder} value=${values.get(one.name) ?? ''} />`}</${Field}>`)}
+    <button type="submit">${t('action.filter')}</button></form>`
+}

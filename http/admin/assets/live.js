@@ -1,0 +1,140 @@
+// The live hub: one connection to /api/v1/stream for the page, shared by all who
+// listen. It resumes where it was cut off, and rests while the tab is hidden.
+//
+//   useLive({ kinds: ['call'], webhook }, (kind, item) => { … })   in a component
+//   const stop = listen({ kinds: ['alert'] }, (kind, item) => { … })   elsewhere
+//
+// kinds are call, delivery, alert, webhook and event. The stream carries no more
+// than what the present listeners ask for. live.state is 'on', 'off' (trying
+// again) or 'idle' (nobody listens, or the tab is hidden).
+import { headers, pause, query, read, session, token } from './api.js'
+import { store, useEffect, useLatest } from './view.js'
+
+export const live = { ...store(), state: 'idle' }
+
+const listeners = new Set()
+let connection = null // what is asked for, and how to end it
+let last = '' // the id of the last item: where to go on
+let planned = false
+
+// listen calls handle for each item of the kinds, of one webhook if one is given;
+// it returns how to stop. handle('again') says that items may have been missed. One
+// that is modest is content with what the others ask for: it widens no stream to
+// all webhooks.
+export function listen({ kinds, webhook, modest }, handle) {
+  const listener = { kinds, webhook, modest, handle }
+  listeners.add(listener)
+  plan()
+  return () => { listeners.delete(listener); plan() }
+}
+
+// useLive listens while the component is shown; to nothing if it asks for nothing.
+export function useLive(asked, handle) {
+  const latest = useLatest(handle)
+  useEffect(() => asked && listen(asked, (...values) => latest.current(...values)), [asked?.kinds.join(), asked?.webhook])
+}
+
+// plan reconnects if what is asked for has changed, once the page is complete.
+function plan() {
+  if (planned) return
+  planned = true
+  setTimeout(() => {
+    planned = false
+    const wanted = asked()
+    if (wanted === (connection?.wanted ?? '')) return
+    connection?.abort.abort()
+    connection = null
+    if (wanted === '') return tell('idle')
+    connection = { wanted, abort: new AbortController() }
+    follow(connection)
+  })
+}
+
+// asked returns the query of the stream; '' when it is not needed.
+function asked() {
+  if (listeners.size === 0 || document.hidden || !token.get()) return ''
+  const kinds = [...new Set([...listeners].flatMap((one) => one.kinds))].sort()
+  const webhooks = new Set([...listeners].filter((one) => !one.modest).map((one) => one.webhook))
+  return query({ kinds: kinds.join(','), webhook: webhooks.size === 1 ? [...webhooks][0] : undefined })
+}
+
+function tell(state) {
+  if (live.state === state) return
+  live.state = state
+  live.changed()
+}
+
+const longest = 15000 // milliseconds between attempts
+
+// follow keeps the connection until it is aborted.
+async function follow({ wanted, abort: { signal } }) {
+  for (let wait = 500; !signal.aborted; wait = Math.min(2 * wait, longest)) {
+    try {
+      const response = await fetch(`/api/v1/stream${wanted}`, {
+        signal, cache: 'no-store', credentials: 'omit', headers: { ...headers(), ...(last ? { 'Last-Event-ID': last } : {}) },
+      })
+      if (response.ok) {
+        tell('on')
+        wait = 500
+        await receive(response.body.getReader())
+      } else if (response.status === 401) {
+        await session.renew?.()
+      } else if (response.status === 410 || response.status === 422) {
+        last = '' // what it would go on from is gone
+        every('again')
+      }
+    } catch {
+      if (signal.aborted) return
+    }
+    if (signal.aborted) return
+    tell('off')
+    await pause(wait, signal).catch(() => {})
+  }
+}
+
+async function receive(reader) {
+  const decoder = new TextDecoder()
+  let rest = ''
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) return
+    const frames = (rest + decoder.decode(value, { stream: true })).split('\n\n')
+    rest = frames.pop()
+    frames.forEach(take)
+  }
+}
+
+// take reads one event of the stream.
+function take(frame) {
+  let kind = ''
+  let data = ''
+  for (const line of frame.split('\n')) {
+    if (line.startsWith('id: ')) last = line.slice(4)
+    if (line.startsWith('event: ')) kind = line.slice(7)
+    if (line.startsWith('data: ')) data += line.slice(6)
+  }
+  if (kind) every(kind, read(data))
+}
+
+function every(kind, item) {
+  for (const { kinds, webhook, handle } of [...listeners]) {
+    if (kind === 'again') handle(kind)
+    else if (kinds.includes(kind) && (!webhook || item.webhook_id === webhook || item.id === webhook)) handle(kind, item)
+  }
+}
+
+const long = 60000 // milliseconds: who was away longer reads the lists again
+let hidden = Infinity
+
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) hidden = Date.now()
+  else if (Date.now() - hidden > long) {
+    last = ''
+    every('again')
+  }
+  plan()
+})
+session.subscribe(() => {
+  if (!token.get()) last = ''
+  plan()
+})

@@ -1,0 +1,150 @@
+// Which page the address shows. Pages are named after the # (nothing after it is ever
+// sent to a server): #/webhooks/1/calls?status=failed.
+//
+// Each entry of the browser's history remembers where it was scrolled to and which link
+// had the focus: back returns to the same place.
+import { routes } from './routes.js'
+import { describe } from './forms.js'
+import { settings } from './settings.js'
+import { t } from './texts.js'
+import { Trouble } from './ui.js'
+import { html, store, useEffect, useErrorBoundary, useRef, useState } from './view.js'
+
+export const router = { ...store(), go, refresh }
+
+// address takes the address apart: the page, and what it is asked for.
+export function address() {
+  const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
+  return { path: path || routes[0].pattern, parameters: new URLSearchParams(query) }
+}
+
+// go shows another page.
+function go(hash) {
+  location.hash = hash
+}
+
+// refresh shows the same page as if it had just been opened.
+function refresh() {
+  router.changed('refresh')
+}
+
+// find returns the route of the address with its variables, or undefined.
+function find(path) {
+  for (const route of routes) {
+    const variables = route.matches(path)
+    if (variables) return { route, variables }
+  }
+}
+
+const places = new Map() // by the key of an entry of the history
+let current = ''
+let entries = 0
+
+function leave() {
+  const focused = document.activeElement?.closest?.('main a')?.getAttribute('href')
+  places.set(current, { top: window.scrollY, focused })
+}
+
+// arrive returns whether the entry was shown before, and so has its place.
+function arrive() {
+  const known = history.state?.key
+  current = known ?? `${Date.now()}-${++entries}`
+  if (!known) history.replaceState({ key: current }, '')
+  return places.get(current)
+}
+
+// settle puts the reader where they were, as soon as the page is long enough; or at
+// the beginning of a new page.
+function settle(place, main) {
+  if (!place) {
+    main.focus({ preventScroll: true })
+    window.scrollTo(0, 0)
+    return () => {}
+  }
+  const back = () => {
+    if (document.documentElement.scrollHeight < place.top + window.innerHeight && place.top > 0) return false
+    window.scrollTo(0, place.top)
+    const link = place.focused && [...main.querySelectorAll('a')].find((one) => one.getAttribute('href') === place.focused)
+    ;(link || main).focus({ preventScroll: true })
+    return Boolean(link) || !place.focused
+  }
+  if (back()) return () => {}
+  const watcher = new MutationObserver(() => back() && watcher.disconnect())
+  watcher.observe(main, { childList: true, subtree: true })
+  const patience = 5000
+  const timer = setTimeout(() => watcher.disconnect(), patience)
+  return () => { clearTimeout(timer); watcher.disconnect() }
+}
+
+// Outlet shows the page of the address.
+export function Outlet() {
+  const [shown, setShown] = useState(() => ({ ...address(), times: 0 }))
+  const main = useRef(null)
+  const settled = useRef(null)
+  useEffect(() => {
+    history.scrollRestoration = 'manual'
+    arrive()
+    const change = (again) => {
+      settled.current?.()
+      if (again !== 'refresh') {
+        leave()
+        const place = arrive()
+        requestAnimationFrame(() => { settled.current = settle(place, main.current) })
+      }
+      setShown((old) => ({ ...address(), times: old.times + 1 }))
+    }
+    // The same address pressed once more is no new page.
+    const listener = (event) => change(event.newURL ? 'moved' : 'refresh')
+    window.addEventListener('hashchange', listener)
+    const stop = router.subscribe(change)
+    return () => { window.removeEventListener('hashchange', listener); stop(); settled.current?.() }
+  }, [])
+  const found = find(shown.path)
+  useEffect(() => title(main.current), [shown])
+  return html`<main id="main" tabindex="-1" ref=${main}>${!found ? html`<h1>${t('app.notFound')}</h1>`
+    : found.route.run ? html`<${Old} run=${found.route.run} page=${{ ...found.variables, parameters: shown.parameters }} times=${`${shown.times} ${settings.get('language')} ${settings.get('zone')}`} />`
+      : html`<${Guard} key=${shown.path}><${found.route.component} key=${same(found, shown)} ...${found.variables} parameters=${shown.parameters} /></${Guard}>`}</main>`
+}
+
+// A component stays while only what stands after the ? changes, or the parts that its
+// route keeps: those of tabs.
+const same = ({ route, variables }, { path }) => (variables.id ? `${route.pattern} ${variables.id}` : path)
+
+// Guard shows what went wrong in a page of ours, instead of an empty one.
+function Guard({ children }) {
+  const [error, reset] = useErrorBoundary()
+  return error ? html`<h1>${t('error.title')}</h1><${Trouble} error=${error} retry=${reset} />` : children
+}
+
+// title names the document by the page's heading, which may come later.
+function title(main) {
+  const name = () => { document.title = [main.querySelector('h1')?.textContent, t('app.title')].filter(Boolean).join(' · ') }
+  name()
+  const watcher = new MutationObserver(name)
+  watcher.observe(main, { childList: true, subtree: true, characterData: true })
+  return () => watcher.disconnect()
+}
+
+// Old shows a page that is a function which returns a node.
+function Old({ run, page, times }) {
+  const place = useRef(null)
+  const [error, setError] = useState(null)
+  useEffect(() => {
+    const control = new AbortController()
+    const main = place.current.parentNode
+    main.setAttribute('aria-busy', 'true')
+    run({ ...page, signal: control.signal }).then((node) => {
+      if (control.signal.aborted) return
+      setError(null)
+      place.current.replaceChildren(node)
+    }, (problem) => {
+      if (control.signal.aborted) return
+      if (problem.status === undefined) console.error(problem)
+      place.current.replaceChildren()
+      setError(problem)
+    }).finally(() => control.signal.aborted || main.removeAttribute('aria-busy'))
+    return () => { control.abort(); main.removeAttribute('aria-busy') }
+  }, [run, times])
+  return html`${error && html`<div class="card old" role="alert"><h1>${t('error.title')}</h1><p>${describe(error)}</p><button type="button" onClick=${refresh}>${t('app.refresh')}</button></div>`}
+    <div class="old" ref=${place}></div>`
+}

@@ -1,0 +1,47 @@
+// The pages: one line each. A page is a component that gets { parameters } (what
+// stands after the ?) and the variables of its path; an old page is a function of
+// the same that returns a node. `menu` puts it in the menu: 'main' (at the bottom on
+// a phone, too) or 'more'. The first pattern that fits is shown.
+import { alerts } from './alerts.js'
+import { deliveries } from './deliveries.js'
+import { event, eventForm, events } from './events.js'
+import { parked } from './parked.js'
+import { system } from './system.js'
+import { webhook } from './webhook.js'
+import { webhookForm } from './webhook-form.js'
+import { webhooks } from './webhooks.js'
+
+const page = (pattern, component, options) => ({ ...options, pattern, component, matches: matcher(pattern) })
+const old = (pattern, run, options) => ({ ...options, pattern, run, matches: matcher(pattern) })
+
+export const routes = [
+  old('webhooks', webhooks, { menu: 'main', key: 'w' }),
+  old('webhooks/new', webhookForm),
+  old('webhooks/:id/edit', webhookForm),
+  old('webhooks/:id/:tab?/:item?', webhook),
+  old('events', events, { menu: 'main', key: 'e' }),
+  old('events/new', eventForm),
+  old('events/parked', parked),
+  old('events/:id', event),
+  old('deliveries', deliveries, { menu: 'main', key: 'd' }),
+  old('alerts', alerts, { menu: 'main', key: 'a' }),
+  old('system', system, { menu: 'more', key: 's' }),
+]
+
+// matcher returns a function from a path to the variables of the pattern, or null.
+function matcher(pattern) {
+  const source = pattern.replace(/\/:(\w+)(\?)?/g, (_, name, optional) => (optional ? `(?:/(?<${name}>[^/]+))?` : `/(?<${name}>[^/]+)`))
+  const expression = new RegExp(`^${source}$`)
+  return (path) => {
+    const match = path.match(expression)
+    return match && Object.fromEntries(Object.entries(match.groups ?? {}).map(([name, value]) => [name, value && decode(value)]))
+  }
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
