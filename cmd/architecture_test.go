@@ -48,6 +48,7 @@ var folders = map[string]folder{
 	"http":                        {inside: []string{"commands", "eventstore/cpulimit", "projections", "domain"}},
 	"http/fastpath":               {inside: []string{}},
 	"http/sender":                 {inside: []string{}},
+	"http/texts":                  {inside: []string{}, outside: []string{"github.com/go-json-experiment/json", "golang.org/x/text"}},
 	"migrations":                  {inside: []string{"migrations/filelock"}},
 	"migrations/filelock":         {inside: []string{}, outside: []string{}},
 	"cmd/medilab-webhooks":        {inside: []string{anything}},

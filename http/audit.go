@@ -25,7 +25,7 @@ func (s *Server) auditOperations() []operation {
 		unbounded: true, serve: s.streamAudit,
 	}, {
 		method: "GET", path: "/audit/access", id: "listAccess", summary: "Who was shown payloads, which, when and why, newest first; a page may be short and have more after it", scope: domain.ScopeAuditRead,
-		query: []queryParam{accessSubject, auditEvent, auditActor, from, to, limit, cursor}, answer: listOf[projections.Access], serve: s.listAccess,
+		query: []queryParam{accessSubject, auditEvent, auditActor, from, to, limit, cursor}, answer: listOf[projections.Access], verbatim: true, serve: s.listAccess,
 	}}
 }
 

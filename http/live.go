@@ -8,7 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/text/language"
+
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http/texts"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -277,6 +280,16 @@ func frameOf(kind streamKind, at projections.Position, item []byte) []byte {
 	frame = strconv.AppendInt(append(append(frame, kind...), "\nid: "...), int64(at), 10)
 	frame = append(frame, "\ndata: "...)
 	return append(appendLine(frame, item), "\n\n"...)
+}
+
+// frameIn returns the frame with the item's texts in the language.
+func frameIn(in language.Tag, frame []byte) []byte {
+	if in != language.Russian {
+		return frame
+	}
+	const begin = "\ndata: "
+	at := bytes.Index(frame, []byte(begin)) + len(begin)
+	return append(slices.Clip(frame[:at]), texts.Answer(in, frame[at:])...)
 }
 
 // appendLine appends JSON as one line. Line ends in it, which are white space, as a text has

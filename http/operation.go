@@ -34,6 +34,7 @@ type operation struct {
 	light        bool        // the answer is no more than a connection costs anyway
 	large        bool        // the answer may be several MB
 	payloads     bool        // the answer may hold payloads, see payloadGuard
+	verbatim     bool        // the texts of the answer are those of people
 	serve        handler
 
 	tag     string // the group of the description that it belongs to

@@ -77,7 +77,7 @@ func (x *request) respondProblem(p problem, detail string, fields []domain.Field
 }
 
 func (x *request) respondArchived(p problem, detail string, fields []domain.FieldError, archivedTo int64) {
-	x.write(p.status, problemType, p.encode(detail, fields, archivedTo, x.caller.RequestID))
+	x.write(p.status, problemType, x.inLanguage(p.encode(detail, fields, archivedTo, x.caller.RequestID)))
 }
 
 // fail answers with the problem of err, of which a caller sees the message and fields;

@@ -22,6 +22,7 @@ type request struct {
 	body      *body          // released when the request ends
 	held      *heldAnswer    // likewise
 	payloads  *payloadGuard  // nil: the operation shows none
+	asked     http.Header    // of the request
 	patience  time.Duration  // for a client that reads
 	cut       time.Time      // when the answer must be read; zero: it is a stream
 	deadline  time.Time      // of the write under way

@@ -3,16 +3,21 @@ package http
 import (
 	"bytes"
 	"encoding/json"
+	"net/http"
 	"strconv"
 	"time"
 
+	"golang.org/x/text/language"
+
 	"github.com/medilab/webhooks/domain/strictjson"
+	"github.com/medilab/webhooks/http/texts"
 	"github.com/medilab/webhooks/projections"
 )
 
 var (
 	jsonMedia   = []string{"application/json"}
 	problemType = []string{"application/problem+json"}
+	varies      = []string{"Accept-Language"}
 )
 
 // respond answers with the status of the operation and v as JSON, or nothing if v is nil;
@@ -34,8 +39,24 @@ func (x *request) respondJSON(body []byte) error {
 	if err != nil {
 		return err
 	}
+	if x.operation.status != http.StatusAccepted && !x.operation.verbatim {
+		body = x.inLanguage(body)
+	}
 	x.write(x.operation.status, jsonMedia, body)
 	return nil
+}
+
+// inLanguage returns a JSON answer with its texts in the language that the caller prefers.
+func (x *request) inLanguage(body []byte) []byte { return texts.Answer(x.language(), body) }
+
+// language returns the language of the answer, and says so in its headers.
+func (x *request) language() language.Tag {
+	tag := texts.Preferred(x.asked.Get("Accept-Language"))
+	if x.status == 0 {
+		x.Header()["Vary"] = varies
+		x.Header()["Content-Language"] = []string{tag.String()}
+	}
+	return tag
 }
 
 // write writes a whole answer. A client that is gone is no error.

@@ -33,6 +33,7 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/sender"
+	"github.com/medilab/webhooks/http/texts"
 	"github.com/medilab/webhooks/migrations/testdb"
 	"github.com/medilab/webhooks/projections"
 )
@@ -346,6 +347,15 @@ func (a answer) problem() problemView {
 	}
 	if p.Type == "" || p.Title == "" || p.Status != a.status {
 		a.t.Errorf("%s: an odd problem: %s", a.what, a.body)
+	}
+	said := []string{p.Title, p.Detail}
+	for _, e := range p.Errors {
+		said = append(said, e.Message)
+	}
+	for _, text := range said {
+		if _, known := texts.Russian(text); !known && text != "" && a.header.Get("Content-Language") == "en" {
+			a.t.Errorf("%s: no Russian for %q", a.what, text)
+		}
 	}
 	return p
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/text/language"
+
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
@@ -92,6 +94,7 @@ func (s *Server) serveStream(x *request, r *http.Request) error {
 	if x.payloads != nil && x.payloads.withhold {
 		x.Header().Set(Redacted, "true")
 	}
+	c.language = x.language()
 	x.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return nil
@@ -150,6 +153,8 @@ type streamClient struct {
 	kinds   []streamKind
 	webhook domain.WebhookID // zero: any
 	asked   map[string]string
+
+	language language.Tag
 
 	at      projections.Position // up to where everything is sent
 	told    projections.Position // that the client knows of
@@ -244,7 +249,7 @@ func (c *streamClient) sendPage(ctx context.Context, p *page) error {
 		if err != nil {
 			return err
 		}
-		if err := c.send(frame); err != nil {
+		if err := c.send(frameIn(c.language, frame)); err != nil {
 			return err
 		}
 		c.told, some = item.at, true
