@@ -219,7 +219,7 @@ func (d *Directory) apply(next *draft, e *eventstore.Event) (configures bool) {
 	case kind == "subject":
 		d.applyToKeys(envelope.Owner(id), change, e.Position)
 	default:
-		next.setToken(next.tokens[domain.TokenID(id)].Evolve(change, e.RecordedAt))
+		next.setToken(next.tokens[domain.TokenID(id)].Evolve(change, e.RecordedAt), e.RecordedAt)
 	}
 	return kind != "token"
 }
@@ -244,11 +244,15 @@ func (d *Directory) follow(ctx context.Context, within time.Duration) error {
 	return d.CatchUp(ctx)
 }
 
-func (n *draft) setToken(token domain.Token) {
+// setToken makes the token that of its id. Sessions that have ended by then are forgotten.
+func (n *draft) setToken(token domain.Token, at time.Time) {
 	if !n.ownTokens {
 		tokens, byHash := map[domain.TokenID]domain.Token{}, map[string]domain.TokenID{}
-		maps.Copy(tokens, n.tokens)
-		maps.Copy(byHash, n.byHash)
+		for id, one := range n.tokens {
+			if !one.Session || one.Valid(at) {
+				tokens[id], byHash[one.Hash] = one, id
+			}
+		}
 		n.tokens, n.byHash, n.ownTokens = tokens, byHash, true
 	}
 	n.tokens[token.ID], n.byHash[token.Hash] = token, token.ID

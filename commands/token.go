@@ -16,6 +16,7 @@ import (
 
 const (
 	tokenMark       = "mlw_" // so that secret scanners know it
+	sessionMark     = "mls_"
 	tokenShownChars = 8
 )
 
@@ -26,36 +27,61 @@ func TokenHash(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// CreateToken makes an API token. The token in clear is in the result and
-// nowhere else. A zero expiry is none.
-func (c *Commands) CreateToken(ctx context.Context, caller Caller, name string, scopes []domain.Scope, expiresAt time.Time) (domain.Token, domain.Secret, error) {
+// newToken returns the id of a token and the token in clear.
+func newToken(mark string) (id domain.TokenID, clear string, err error) {
 	unique, err := uuid.NewV7()
 	if err != nil {
-		return domain.Token{}, domain.Secret{}, domain.Internal("name a token", err)
+		return id, "", domain.Internal("name a token", err)
 	}
 	random := make([]byte, 32)
 	if _, err := rand.Read(random); err != nil {
-		return domain.Token{}, domain.Secret{}, domain.Internal("make a token", err)
+		return id, "", domain.Internal("make a token", err)
 	}
-	clear := tokenMark + base64.RawURLEncoding.EncodeToString(random)
+	return domain.TokenID(unique), mark + base64.RawURLEncoding.EncodeToString(random), nil
+}
+
+// CreateToken makes an API token. The token in clear is in the result and
+// nowhere else. A zero expiry is none.
+func (c *Commands) CreateToken(ctx context.Context, caller Caller, name string, scopes []domain.Scope, expiresAt time.Time) (domain.Token, domain.Secret, error) {
+	id, clear, err := newToken(tokenMark)
+	if err != nil {
+		return domain.Token{}, domain.Secret{}, err
+	}
 	if !expiresAt.IsZero() {
 		expiresAt = expiresAt.UTC().Truncate(time.Microsecond)
 	}
-	id := domain.TokenID(unique)
 	created, err := domain.DecideCreateToken(domain.TokenCreated{
 		ID: id, Name: name, Hash: TokenHash(clear), Prefix: clear[:tokenShownChars], Scopes: scopes, ExpiresAt: expiresAt,
 	})
 	if err != nil {
 		return domain.Token{}, domain.Secret{}, err
 	}
-	appended, err := c.append(ctx, caller, id.Stream(), 0, created)
+	return c.startToken(ctx, caller, id, clear, created)
+}
+
+// StartSession makes a session, which s says whose it is and when it ends. What it is bound
+// to is needed to find it by what is in the result, see SessionHash.
+func (c *Commands) StartSession(ctx context.Context, caller Caller, s domain.SessionStarted, bound string) (domain.Token, domain.Secret, error) {
+	id, clear, err := newToken(sessionMark)
+	if err != nil {
+		return domain.Token{}, domain.Secret{}, err
+	}
+	s.ID, s.Hash, s.ExpiresAt = id, SessionHash(clear, bound), s.ExpiresAt.UTC().Truncate(time.Microsecond)
+	return c.startToken(ctx, caller, id, clear, s)
+}
+
+// SessionHash is what the log keeps of a session: nothing can be guessed from it.
+func SessionHash(clear, bound string) string { return TokenHash(clear + bound) }
+
+func (c *Commands) startToken(ctx context.Context, caller Caller, id domain.TokenID, clear string, change domain.Change) (domain.Token, domain.Secret, error) {
+	appended, err := c.append(ctx, caller, id.Stream(), 0, change)
 	if err != nil {
 		return domain.Token{}, domain.Secret{}, Failed("create a token", err)
 	}
-	return domain.Token{}.Evolve(created, appended.RecordedAt), domain.NewSecret(clear), nil
+	return domain.Token{}.Evolve(change, appended.RecordedAt), domain.NewSecret(clear), nil
 }
 
-// RevokeToken ends a token for good. Doing it again changes nothing.
+// RevokeToken ends a token or a session for good. Doing it again changes nothing.
 func (c *Commands) RevokeToken(ctx context.Context, caller Caller, id domain.TokenID) error {
 	if err := c.Directory.CatchUp(ctx); err != nil {
 		return Failed("revoke a token", err)

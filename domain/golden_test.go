@@ -155,6 +155,8 @@ var goldenChanges = []Change{
 	WebhookAlertAcknowledged{ID: AlertID(goldenDelivery), WebhookID: goldenWebhook, Kind: AlertTimeout},
 	TokenCreated{ID: goldenToken, Name: "crm", Hash: "9f86d081", Prefix: "mlw_ab", Scopes: []Scope{ScopeEventsWrite}, ExpiresAt: goldenTime},
 	TokenRevoked{},
+	SessionStarted{ID: goldenToken, Hash: "ab12", Token: goldenToken, Actor: "jwt:anna", Scopes: []Scope{ScopeAdmin}, ExpiresAt: goldenTime},
+	SessionEnded{},
 	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "order", Events: []string{"*"}, PayloadVersion: PayloadV1, OrderBy: "patient_id", OrderOnFailure: OrderBlock, Sequence: true},
 	WebhookChanged{OrderBy: ptr(""), OrderOnFailure: ptr(OrderSkip), Sequence: ptr(false)},
 	EventTriggered{EventType: "patient.created", Recipients: []Recipient{

@@ -46,6 +46,11 @@ type Token struct {
 	Revoked   bool
 	CreatedAt time.Time
 	Version   int64
+
+	// Of a session.
+	Session bool
+	Of      TokenID // that was signed in by; zero: Actor and Scopes are the session's
+	Actor   string
 }
 
 // Allows reports whether the token has the right.
@@ -81,7 +86,9 @@ func (t Token) Evolve(change Change, at time.Time) Token {
 	switch c := change.(type) {
 	case TokenCreated:
 		t = Token{ID: c.ID, Name: c.Name, Hash: c.Hash, Prefix: c.Prefix, Scopes: c.Scopes, ExpiresAt: c.ExpiresAt, CreatedAt: at, Version: t.Version}
-	case TokenRevoked:
+	case SessionStarted:
+		t = Token{ID: c.ID, Hash: c.Hash, Scopes: c.Scopes, ExpiresAt: c.ExpiresAt, CreatedAt: at, Version: t.Version, Session: true, Of: c.Token, Actor: c.Actor}
+	case TokenRevoked, SessionEnded:
 		t.Revoked = true
 	default:
 		return t
@@ -116,6 +123,9 @@ func DecideRevoke(t Token) ([]Change, error) {
 	}
 	if t.Revoked {
 		return nil, nil
+	}
+	if t.Session {
+		return []Change{SessionEnded{}}, nil
 	}
 	return []Change{TokenRevoked{}}, nil
 }
