@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"strings"
@@ -23,6 +24,7 @@ type authenticator struct {
 	actor    string             // of the administrator
 	identity *identity.Provider // nil: none
 	logins   *loginLimiter
+	cookies  cookies
 }
 
 // adminToken stands for the token from the environment.
@@ -31,25 +33,68 @@ var adminToken = domain.Token{Scopes: []domain.Scope{domain.ScopeAdmin}}
 func newAuthenticator(config Config) authenticator {
 	return authenticator{
 		commands: config.Commands, admin: sha256.Sum256([]byte(config.AdminToken.Reveal())), hasAdmin: !config.AdminToken.IsZero(), actor: cmp.Or(config.AdminActor, commands.ActorAdmin),
-		identity: config.Identity, logins: newLoginLimiter(),
+		identity: config.Identity, logins: newLoginLimiter(), cookies: newCookies(config.PublicURL),
 	}
 }
 
 // authorize returns the caller, also one that is refused. Refusals of a network that fails
 // too often are delayed.
 func (a authenticator) authorize(r *http.Request, o *operation) (caller commands.Caller, token domain.Token, err error) {
-	text, ok := bearer(r)
-	if !ok {
-		return caller, token, domain.Unauthorized("send the header Authorization: Bearer <token>")
-	}
-	caller, token, err = a.authenticate(r.Context(), text)
+	caller, token, _, err = a.identify(r)
 	switch {
+	case errors.Is(err, errNobody):
+		return caller, token, err
 	case err != nil:
 		return caller, token, a.logins.delay(r, err)
 	case o.scope != anyToken && !token.Allows(o.scope) && (o.orScope == "" || !token.Allows(o.orScope)):
 		return caller, token, domain.Forbidden("the token needs the scope " + o.scopes())
 	}
 	return caller, token, nil
+}
+
+// errNobody refuses a request without credentials.
+var errNobody = domain.Unauthorized("send the header Authorization: Bearer <token>")
+
+// identify returns who asks, by a token in the header or the cookie of a session, and the
+// token. The session is zero if there is none.
+func (a authenticator) identify(r *http.Request) (caller commands.Caller, token, session domain.Token, err error) {
+	if text, ok := bearer(r); ok {
+		caller, token, err = a.authenticate(r.Context(), text)
+		return caller, token, session, err
+	}
+	clear := a.cookies.read(r, sessionCookie)
+	if clear == "" || r.Header.Get("Authorization") != "" {
+		return caller, token, session, errNobody
+	}
+	if err = a.cookies.checkOwn(r); err != nil {
+		return caller, token, session, err
+	}
+	session, err = a.find(r.Context(), commands.SessionHash(clear, ""), commands.SessionHash(clear, a.bound()))
+	if err != nil {
+		return caller, token, session, err
+	}
+	now := a.commands.Now()
+	caller, token = commands.Caller{Actor: session.Actor}, session
+	if session.Of != (domain.TokenID{}) {
+		token, _ = a.commands.Directory.Token(session.Of)
+		caller = commands.TokenCaller(token)
+	}
+	if !session.Session || !session.Valid(now) || !token.Valid(now) {
+		return commands.Caller{}, domain.Token{}, domain.Token{}, domain.Unauthorized("the session has ended; sign in again")
+	}
+	return caller, token, session, nil
+}
+
+// bound returns what sessions of the administrator are bound to, so that they end when the
+// token in the environment changes.
+func (a authenticator) bound() string { return hex.EncodeToString(a.admin[:]) }
+
+// boundTo returns what the caller's sessions are bound to.
+func (a authenticator) boundTo(caller commands.Caller, token domain.Token) string {
+	if token.ID == (domain.TokenID{}) && caller.Actor == a.actor {
+		return a.bound()
+	}
+	return ""
 }
 
 // authenticate returns the token with the text, and who has it: the administrator, somebody
@@ -69,29 +114,36 @@ func (a authenticator) authenticate(ctx context.Context, text string) (caller co
 		case err != nil:
 			return caller, token, domain.Unavailable("the identity provider's keys cannot be had now; try again", err)
 		}
-		return commands.Caller{Actor: bearer.Actor}, domain.Token{Scopes: bearer.Scopes}, nil
+		return commands.Caller{Actor: bearer.Actor}, domain.Token{Scopes: bearer.Scopes, ExpiresAt: bearer.ExpiresAt}, nil
 	}
-	if token, err = a.find(ctx, text); err == nil && !token.Valid(a.commands.Now()) {
+	if token, err = a.find(ctx, commands.TokenHash(text)); err == nil && (token.Session || !token.Valid(a.commands.Now())) {
 		err = domain.Unauthorized("the token is unknown, expired or revoked")
 	}
 	return commands.TokenCaller(token), token, err
 }
 
-// find looks a token up by its hash: comparing hashes tells an attacker nothing about
+// find looks a token up by a hash that it may have: comparing hashes tells an attacker nothing about
 // tokens. An unknown one may have just been created by another process, so the log is
 // read, once for all that ask meanwhile. So it is if the others have not been heard of for
 // tokenAge, as a known one may have been revoked: a node that is cut off from the log
 // accepts no tokens.
-func (a authenticator) find(ctx context.Context, text string) (domain.Token, error) {
-	hash, directory := commands.TokenHash(text), a.commands.Directory
-	token, ok := directory.TokenByHash(hash)
-	if ok && directory.Age() < tokenAge {
+func (a authenticator) find(ctx context.Context, hashes ...string) (token domain.Token, err error) {
+	directory, known := a.commands.Directory, false
+	look := func() {
+		for _, hash := range hashes {
+			if one, ok := directory.TokenByHash(hash); ok {
+				token, known = one, true
+			}
+		}
+	}
+	if look(); known && directory.Age() < tokenAge {
 		return token, nil
 	}
 	if err := directory.CatchUp(ctx); err != nil {
 		return domain.Token{}, commands.Failed("look up a token", err)
 	}
-	token, _ = directory.TokenByHash(hash)
+	token = domain.Token{}
+	look()
 	return token, nil
 }
 

@@ -60,12 +60,15 @@ func (s *Server) describe() schema {
 		},
 		"servers":  []schema{{"url": "/"}},
 		"tags":     tags,
-		"security": []schema{{"token": []string{}}},
+		"security": []schema{{"token": []string{}}, {"session": []string{}}},
 		"paths":    paths,
 		"webhooks": outgoing(s.catalog()),
 		"components": schema{
-			"schemas":         d.components,
-			"securitySchemes": schema{"token": schema{"type": "http", "scheme": "bearer", "description": "made by `medilab-webhooks token create`"}},
+			"schemas": d.components,
+			"securitySchemes": schema{
+				"token":   schema{"type": "http", "scheme": "bearer", "description": "made by `medilab-webhooks token create`"},
+				"session": schema{"type": "apiKey", "in": "cookie", "name": sessionCookie, "description": "of a browser that signed in; requests that change something need the header " + ownRequest.name},
+			},
 		},
 	}
 }
@@ -107,8 +110,8 @@ func (o *operation) responses(d *describer) schema {
 	responses := schema{strconv.Itoa(o.status): success}
 	for status, possible := range map[int]bool{
 		http.StatusBadRequest:            true,
-		http.StatusUnauthorized:          o.scope != public,
-		http.StatusForbidden:             o.scope != public,
+		http.StatusUnauthorized:          o.scope != public || o.identifies,
+		http.StatusForbidden:             o.scope != public || o.identifies,
 		http.StatusNotFound:              o.path != o.pattern,
 		http.StatusConflict:              o.conflicts,
 		http.StatusGone:                  o.goes,
@@ -116,7 +119,7 @@ func (o *operation) responses(d *describer) schema {
 		http.StatusRequestEntityTooLarge: o.body != nil,
 		http.StatusUnsupportedMediaType:  o.body != nil,
 		http.StatusUnprocessableEntity:   o.body != nil || o.readsQuery(),
-		http.StatusTooManyRequests:       o.scope != public,
+		http.StatusTooManyRequests:       o.scope != public || o.identifies,
 		http.StatusServiceUnavailable:    o.path != alivePath,
 	} {
 		if possible {

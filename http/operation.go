@@ -33,6 +33,7 @@ type operation struct {
 	unbounded    bool        // has its own bounds instead of answerTimeout
 	light        bool        // the answer is no more than a connection costs anyway
 	large        bool        // the answer may be several MB
+	identifies   bool        // a public one that looks at who asks
 	payloads     bool        // the answer may hold payloads, see payloadGuard
 	verbatim     bool        // the texts of the answer are those of people
 	serve        handler

@@ -31,6 +31,10 @@ type Config struct {
 	AdminActor string
 	// Identity accepts the tokens of the clinic's identity provider. Optional.
 	Identity *identity.Provider
+	// SignIn signs people in at that provider. Optional.
+	SignIn *identity.SignIn
+	// PublicURL is where browsers reach this server. Optional: they say it in each request.
+	PublicURL string
 	// Receipts signs receipts. Optional: without it there are none.
 	Receipts *receipts.Signer
 	// ReasonRequired refuses to show payloads to those who do not say why (X-Access-Reason).
@@ -85,7 +89,7 @@ func NewServer(config Config) *Server {
 	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations(), s.feedOperations())
 	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations(), s.streamOperations(), s.subjectOperations())
 	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.applyOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
-	s.add(apiRoot, tagServer, s.descriptionOperations())
+	s.add(apiRoot, tagServer, s.descriptionOperations(), s.sessionOperations())
 	s.add("", tagServer, s.healthOperations())
 	if config.Receipts != nil {
 		s.add(apiRoot, tagDeliveries, s.receiptOperations())

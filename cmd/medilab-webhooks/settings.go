@@ -79,6 +79,7 @@ type settings struct {
 	tokenText, logText, rolesText, targetsText, proxiesText string
 	jwt                                                     identity.Config
 	jwtScopesText                                           string
+	oidcID, oidcSecret, oidcScopes                          string
 
 	token    domain.Secret // MEDILAB_TOKEN
 	logger   *slog.Logger
@@ -87,7 +88,8 @@ type settings struct {
 	proxies  http.Proxies
 	mail     *mail.Server // nil: no e-mail
 	sources  []sources.Source
-	identity *identity.Provider // nil: no identity provider
+	identity *identity.Provider // nil: no tokens of an identity provider
+	signIn   *identity.SignIn   // nil: nobody signs in there
 }
 
 const (
@@ -161,6 +163,9 @@ func (s *settings) table() []setting {
 		{env: "MEDILAB_JWT_JWKS", flag: "jwt-jwks", value: &s.jwt.Keys, usage: "signed by a key of this JWKS: a file or an https URL"},
 		{env: "MEDILAB_JWT_CLAIM", flag: "jwt-claim", value: &s.jwt.Claim, usual: "scope", usage: "claim with the rights, as scope or realm_access.roles"},
 		{env: "MEDILAB_JWT_SCOPES", flag: "jwt-scopes", value: &s.jwtScopesText, usage: `what its values allow, as "clinic-admin=admin; crm=webhooks:read events:write"`, unset: "values that are scopes"},
+		{env: "MEDILAB_OIDC_CLIENT_ID", flag: "oidc-client-id", value: &s.oidcID, usage: "let people sign in to the panel at that issuer (OpenID Connect), as this client"},
+		{env: "MEDILAB_OIDC_CLIENT_SECRET", value: &s.oidcSecret, rule: "given with MEDILAB_OIDC_CLIENT_ID", valid: func() bool { return s.oidcSecret == "" || s.oidcID != "" }},
+		{env: "MEDILAB_OIDC_SCOPES", flag: "oidc-scopes", value: &s.oidcScopes, usual: "profile", usage: "what to ask the issuer for besides openid"},
 
 		{env: "MEDILAB_ALERT_INACTIVE", flag: "alert-inactive", value: &alerts.InactiveAfter, usual: usual.InactiveAfter.String(), usage: "alert when an active webhook had no call, or one was deactivated, for this long",
 			rule: "more than 0", valid: func() bool { return alerts.InactiveAfter > 0 }},
@@ -177,7 +182,7 @@ func (s *settings) table() []setting {
 		{env: "MEDILAB_SOURCES", flag: "sources", value: &s.sourcesText, usage: "brokers to take events from, with commas between them", unset: "none", secret: true},
 		{env: "MEDILAB_SMTP_URL", value: &s.smtpURL, rule: "given together with MEDILAB_ALERT_EMAIL", valid: func() bool { return (s.smtpURL == "") == (s.alertEmail == "") }},
 		{env: "MEDILAB_ALERT_EMAIL", flag: "alert-email", value: &s.alertEmail, usage: "addresses that get alerts, with commas between them", unset: "none"},
-		{env: "MEDILAB_PUBLIC_URL", flag: "public-url", value: &s.publicURL, usage: "where people reach this server, for links in e-mails", unset: "by the listen address",
+		{env: "MEDILAB_PUBLIC_URL", flag: "public-url", value: &s.publicURL, usage: "where people reach this server, for links in e-mails and signing in", unset: "by the listen address",
 			rule: "an http or https URL", valid: func() bool { return s.publicURL == "" || len(domain.FieldsOf(domain.CheckURL(s.publicURL))) == 0 }},
 	}
 }
@@ -206,7 +211,10 @@ func (s *settings) resolve(notes io.Writer) (err error) {
 	if s.sources, err = sources.Parse(s.sourcesText); err != nil {
 		return fmt.Errorf("MEDILAB_SOURCES: %w", err)
 	}
-	s.identity, err = s.identityProvider()
+	if s.identity, err = s.identityProvider(); err != nil || s.oidcID == "" {
+		return err
+	}
+	s.signIn, err = identity.NewSignIn(identity.SignInConfig{Config: s.jwt, ClientID: s.oidcID, ClientSecret: domain.NewSecret(s.oidcSecret), Ask: s.oidcScopes})
 	return err
 }
 
@@ -247,16 +255,16 @@ func (s *settings) panelURL() string {
 
 // identityProvider returns nil when none is configured.
 func (s *settings) identityProvider() (_ *identity.Provider, err error) {
-	if s.jwt.Issuer == "" && s.jwt.Audience == "" && s.jwt.Keys == "" {
-		if s.jwtScopesText != "" {
-			return nil, errors.New("MEDILAB_JWT_SCOPES is given, and no MEDILAB_JWT_ISSUER")
-		}
-		return nil, nil
+	if s.jwtScopesText != "" && s.jwt.Issuer == "" {
+		return nil, errors.New("MEDILAB_JWT_SCOPES is given, and no MEDILAB_JWT_ISSUER")
 	}
 	if s.jwt.Scopes, err = identity.ParseScopes(s.jwtScopesText); err != nil {
 		return nil, fmt.Errorf("MEDILAB_JWT_SCOPES: %w", err)
 	}
 	s.jwt.CAFile = s.caFile
+	if s.jwt.Audience == "" && s.jwt.Keys == "" && (s.jwt.Issuer == "" || s.oidcID != "") {
+		return nil, nil
+	}
 	return identity.New(s.jwt)
 }
 

@@ -114,7 +114,9 @@ func newTokenListCommand(db *databaseOptions) *cobra.Command {
 				now := s.log.Clock().Now()
 				var shown []shownToken
 				for _, t := range s.commands.Directory.Tokens() {
-					shown = append(shown, showToken(t, now))
+					if !t.Session {
+						shown = append(shown, showToken(t, now))
+					}
 				}
 				return printList(c, shown, []string{"ID", "NAME", "TOKEN", "SCOPES", "STATE", "CREATED", "EXPIRES"}, shownToken.row)
 			})

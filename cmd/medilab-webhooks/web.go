@@ -24,7 +24,7 @@ import (
 // front answers requests: the API and the panel, or the probes alone.
 func (s *server) front() *http.Server {
 	config := http.Config{
-		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity, ReasonRequired: s.settings.reason == reasonRequired, Receipts: s.receipts,
+		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity, SignIn: s.settings.signIn, PublicURL: s.settings.publicURL, ReasonRequired: s.settings.reason == reasonRequired, Receipts: s.receipts,
 		Ready: s.ready, Tracer: s.tracer, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages, Proxies: s.settings.proxies,
 	}
 	if s.settings.roles[roleAPI] {

@@ -101,9 +101,12 @@ func IsToken(text string) bool {
 
 // Bearer is the caller that a token names, and what they may do.
 type Bearer struct {
-	Actor  string
-	Scopes []domain.Scope
+	Actor     string
+	Scopes    []domain.Scope
+	ExpiresAt time.Time // of the token
 }
+
+func actorOf(subject string) string { return "jwt:" + subject }
 
 // ErrRefused is a token that is not accepted; its text says why and is safe to show.
 var ErrRefused = errors.New("the JSON Web Token is refused")
@@ -131,11 +134,10 @@ func (p *Provider) Authenticate(ctx context.Context, text string, now time.Time)
 	if err := p.check(claims, now); err != nil {
 		return Bearer{}, err
 	}
-	return Bearer{Actor: "jwt:" + claims.Subject, Scopes: p.scopes(all)}, nil
+	return Bearer{Actor: actorOf(claims.Subject), Scopes: p.config.scopes(all), ExpiresAt: claims.Expiry.Time()}, nil
 }
 
 func (p *Provider) check(claims jwt.Claims, now time.Time) error {
-	const maxSubject = 200
 	err := claims.ValidateWithLeeway(jwt.Expected{Issuer: p.config.Issuer, AnyAudience: jwt.Audience{p.config.Audience}, Time: now}, leeway)
 	switch {
 	case errors.Is(err, jwt.ErrInvalidIssuer):
@@ -148,27 +150,33 @@ func (p *Provider) check(claims jwt.Claims, now time.Time) error {
 		return refused("it is not valid yet")
 	case claims.Expiry == nil:
 		return refused("it never expires")
-	case claims.Subject == "" || len(claims.Subject) > maxSubject || strings.ContainsFunc(claims.Subject, isUnprintable):
+	case !isName(claims.Subject):
 		return refused("it does not say whose it is (sub)")
 	}
 	return nil
 }
 
+// isName reports whether the subject can stand in the log as an actor.
+func isName(subject string) bool {
+	const longest = 200
+	return subject != "" && len(subject) <= longest && !strings.ContainsFunc(subject, isUnprintable)
+}
+
 // scopes returns what the claim allows. The claim's name is a path of dots unless
 // there is a claim of that very name.
-func (p *Provider) scopes(claims map[string]any) []domain.Scope {
-	claim, found := claims[p.config.Claim]
+func (c Config) scopes(claims map[string]any) []domain.Scope {
+	claim, found := claims[c.Claim]
 	if !found {
 		claim = claims
-		for name := range strings.SplitSeq(p.config.Claim, ".") {
+		for name := range strings.SplitSeq(c.Claim, ".") {
 			object, _ := claim.(map[string]any)
 			claim = object[name]
 		}
 	}
 	var scopes []domain.Scope
 	for _, value := range values(claim) {
-		mapped := p.config.Scopes[value]
-		if len(p.config.Scopes) == 0 && slices.Contains(domain.Scopes, domain.Scope(value)) {
+		mapped := c.Scopes[value]
+		if len(c.Scopes) == 0 && slices.Contains(domain.Scopes, domain.Scope(value)) {
 			mapped = []domain.Scope{domain.Scope(value)}
 		}
 		scopes = append(scopes, mapped...)

@@ -67,21 +67,34 @@ func newKeyCache(location, caFile string) (*keyCache, error) {
 	switch {
 	case err != nil || u.Host == "":
 		return nil, errors.New("MEDILAB_JWT_JWKS is neither a file nor a URL")
-	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())): //nolint:staticcheck // reads as the rule does
+	case !isSafe(u):
 		return nil, errors.New("MEDILAB_JWT_JWKS must be an https URL: whoever could change the keys on their way could sign in as anybody")
 	}
+	client, err := newClient(caFile)
+	if err != nil {
+		return nil, err
+	}
+	return &keyCache{maxAge: urlAge, now: time.Now, read: func(ctx context.Context) ([]byte, error) { return fetch(ctx, client, location) }}, nil
+}
+
+// newClient returns what asks the provider.
+func newClient(caFile string) (_ *http.Client, err error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caFile != "" {
 		if config.RootCAs, err = sender.RootCAs(caFile); err != nil {
 			return nil, err
 		}
 	}
-	client := &http.Client{
+	return &http.Client{
 		Transport:     &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, DisableKeepAlives: true},
 		Timeout:       fetchTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return &keyCache{maxAge: urlAge, now: time.Now, read: func(ctx context.Context) ([]byte, error) { return fetch(ctx, client, location) }}, nil
+	}, nil
+}
+
+// isSafe reports whether nobody can change the answers of the URL on their way.
+func isSafe(u *url.URL) bool {
+	return u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())
 }
 
 func isLoopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
