@@ -52,6 +52,13 @@ func (d *Directory) Append(ctx context.Context, unit eventstore.Unit) (eventstor
 }
 
 func (d *Directory) append(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
+	if once, ok := ctx.Value(onceKey{}).(*Once); ok && len(unit.Writes) > 0 && !once.used.Load() {
+		return d.appendOnce(ctx, once, unit)
+	}
+	return d.appendUnit(ctx, unit)
+}
+
+func (d *Directory) appendUnit(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
 	configures := slices.ContainsFunc(unit.Writes, func(w eventstore.Write) bool { return eventstore.IsConfiguration(w.Stream) })
 	appended, err := d.decideAndAppend(ctx, unit, configures)
 	if !configures || err == nil && d.current() && d.Position() >= appended.First || err != nil && !eventstore.IsConflict(err) {

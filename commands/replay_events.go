@@ -2,8 +2,6 @@ package commands
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 
 	"github.com/google/uuid"
 
@@ -12,9 +10,8 @@ import (
 )
 
 // StartReplay starts a replay, or a retry of all that failed, and returns its id. From
-// there on it goes on by itself (see Replays). Asked for again with the same key, it starts
-// nothing and returns the id of the first. The catalogue has the types that can be asked for.
-func (c *Commands) StartReplay(ctx context.Context, caller Caller, catalog domain.Catalog, spec domain.ReplaySpec, key string) (domain.ReplayID, error) {
+// there on it goes on by itself (see Replays). The catalogue has the types that can be asked for.
+func (c *Commands) StartReplay(ctx context.Context, caller Caller, catalog domain.Catalog, spec domain.ReplaySpec) (domain.ReplayID, error) {
 	w, err := c.replayed(ctx, catalog, spec)
 	if err != nil {
 		return domain.ReplayID{}, err
@@ -24,24 +21,9 @@ func (c *Commands) StartReplay(ctx context.Context, caller Caller, catalog domai
 		return domain.ReplayID{}, domain.Internal("name a replay", err)
 	}
 	requested := spec.Requested()
-	sum := sha256.Sum256(domain.AppendJSON([]byte("replay"), requested))
-	used := domain.IdempotencyKeyUsed{EventIDs: []domain.EventID{}, ReplayID: domain.ReplayID(unique), BodyHash: hex.EncodeToString(sum[:])}
-	requested.ID, requested.WebhookVersion = used.ReplayID, w.Version
-	unit := caller.unit(requested.ID.Stream(), 0, requested)
-	if key == "" {
-		_, err := c.Directory.Append(ctx, unit)
-		return requested.ID, Failed("start a replay", err)
-	}
-	stream := domain.KeyStream(caller.Actor, key)
-	unit.Writes = append(unit.Writes, eventstore.Write{Stream: stream, Events: newEvents(used), Metadata: caller.metadata()})
-	if _, err = c.Directory.Append(ctx, unit); !eventstore.IsConflict(err) {
-		return requested.ID, Failed("start a replay", err)
-	}
-	reserved, before, err := c.usedKey(ctx, caller, stream)
-	if err == nil && (reserved == nil || before.BodyHash != used.BodyHash) {
-		err = errOtherBody
-	}
-	return before.ReplayID, err
+	requested.ID, requested.WebhookVersion = domain.ReplayID(unique), w.Version
+	_, err = c.append(ctx, caller, requested.ID.Stream(), 0, requested)
+	return requested.ID, Failed("start a replay", err)
 }
 
 // CountReplay returns how many deliveries a replay would send.

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
@@ -36,11 +37,18 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 	if err != nil {
 		return Tested{}, domain.Internal("name an event", err)
 	}
-	event := domain.EventID(unique)
+	event, made, err := c.testOnce(ctx, domain.EventID(unique), w)
+	if err != nil {
+		return Tested{}, err
+	}
 	tested := Tested{DeliveryID: domain.DeliveryOf(event, id), Webhook: w}
 	data = append(json.RawMessage(nil), data...)
 	if tested.Verdict, err = c.verdict(ctx, w, eventType, data); err != nil {
 		return Tested{}, Failed("match a test call", err)
+	}
+	if made != nil {
+		tested.Call, tested.CallID = made.Value.(domain.DeliveryTested).Call, domain.CallAt(tested.DeliveryID, int64(made.Position))
+		return tested, nil
 	}
 
 	triggered, at := TestEvent(event, eventType, data)
@@ -58,6 +66,35 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 	}
 	tested.CallID = domain.CallAt(tested.DeliveryID, int64(appended.First))
 	return tested, nil
+}
+
+// testOnce reserves the key of the request, if it has one, before the call is made. When an
+// earlier request has it, the event is that one's, and made its test, which it waits for.
+func (c *Commands) testOnce(ctx context.Context, event domain.EventID, w domain.Webhook) (_ domain.EventID, made *eventstore.Event, err error) {
+	once, ok := ctx.Value(onceKey{}).(*Once)
+	if !ok {
+		return event, nil, nil
+	}
+	unit := eventstore.Unit{Writes: []eventstore.Write{once.reservation(event)}}
+	if _, err = c.Directory.appendUnit(ctx, unit); !eventstore.IsConflict(err) {
+		once.used.Store(err == nil)
+		return event, nil, Failed("reserve an idempotency key", err)
+	}
+	patience := time.Duration(w.Timeout)*time.Second + repetitionPatience
+	err = c.awaitFirst(ctx, once, patience, func(used domain.IdempotencyKeyUsed) (bool, error) {
+		event = used.EventIDs[0]
+		events, err := c.Log.Load(ctx, domain.DeliveryOf(event, w.ID).Stream())
+		if err != nil || len(events) == 0 {
+			return false, Failed("look for a test call", err)
+		}
+		if _, ok := events[0].Value.(domain.DeliveryTested); !ok {
+			return false, domain.Internal("read a test call", events[0].Err)
+		}
+		made = &events[0]
+		once.used.Store(true)
+		return true, nil
+	})
+	return event, made, err
 }
 
 // verdict returns whether an event would go to the webhook. A filter may look for long.

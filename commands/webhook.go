@@ -28,10 +28,9 @@ func (c *Commands) webhook(ctx context.Context, id domain.WebhookID) (domain.Web
 // changeWebhook appends what decide says of the webhook. The result is the webhook after
 // the change. With ifVersion, what is decided holds for that version alone: any other is
 // Stale. Changes of one webhook wait for each other here: only those of other processes make
-// it decide again, so that however many come, each is made. What also returns is appended with
-// the change.
+// it decide again, so that however many come, each is made.
 func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.WebhookID, ifVersion *int64,
-	decide func(domain.Webhook) ([]domain.Change, error), also ...func(domain.Webhook) eventstore.Write,
+	decide func(domain.Webhook) ([]domain.Change, error),
 ) (w domain.Webhook, err error) {
 	turn := &c.changing[int(id[len(id)-1])%len(c.changing)]
 	turn.Lock()
@@ -51,11 +50,7 @@ func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.W
 			return eventstore.Unit{}, domain.Stale("the webhook has changed since: its version is not the one in If-Match")
 		}
 		changes, err = decide(w)
-		unit := caller.unit(id.Stream(), w.Version, changes...)
-		for _, write := range also {
-			unit.Writes = append(unit.Writes, write(w))
-		}
-		return unit, err
+		return caller.unit(id.Stream(), w.Version, changes...), err
 	})
 	if err != nil {
 		return domain.Webhook{}, Failed("change a webhook", err)

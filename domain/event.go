@@ -93,7 +93,8 @@ func DispatchOf(id EventID, change any) (EventDispatched, bool) {
 }
 
 // IdempotencyKeyUsed reserves a caller's key, in a stream named by the key, for
-// the events that came with it, for the version that a rotation made, or for a replay.
+// the events that came with it, or for what else was asked. Earlier versions name the version
+// that a rotation made, or the replay.
 type IdempotencyKeyUsed struct {
 	EventIDs       []EventID `json:"event_ids"`
 	WebhookVersion int64     `json:"webhook_version,omitempty"`

@@ -95,6 +95,9 @@ func (s *Server) add(root, tag string, operations ...[]operation) {
 		if o.status == 0 {
 			o.status = http.StatusOK
 		}
+		if o.acts() && !slices.Contains(o.header, idempotencyKey) {
+			o.header, o.conflicts, o.serve = append(slices.Clip(o.header), idempotencyKey), true, s.once(o.serve)
+		}
 		s.operations = append(s.operations, &o)
 		s.route(&o)
 	}
@@ -174,6 +177,11 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 		}
 	}
 	return o.serve(x, r)
+}
+
+// acts reports whether a repetition of the request may do something again.
+func (o *operation) acts() bool {
+	return o.method != http.MethodGet && o.scope != public && o.scope != anyToken && o.scope != domain.ScopeWebhooksRead
 }
 
 // scopes names the scopes that suffice.

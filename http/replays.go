@@ -14,11 +14,11 @@ func (s *Server) replayOperations() []operation {
 		method: "POST", path: "/webhooks/{webhook}/backtest", id: "backtestWebhook", summary: "Try other events, filters or retries on recorded history; sends nothing; `Accept: application/x-ndjson` adds lines of progress before it", scope: domain.ScopeWebhooksRead,
 		body: backtest, answer: answerOf[projections.Backtest], unbounded: true, payloads: true, serve: s.ofWebhook(s.backtestWebhook),
 	}, {
-		method: "POST", path: "/webhooks/{webhook}/replay", id: "replayWebhook", summary: "Send history again to this webhook alone, as a job", scope: domain.ScopeReplaysWrite, header: []headerParam{idempotencyKey},
-		body: replay, status: http.StatusAccepted, answer: answerOf[replayStartedView], conflicts: true, unbounded: true, serve: s.ofWebhook(s.replayWebhook),
+		method: "POST", path: "/webhooks/{webhook}/replay", id: "replayWebhook", summary: "Send history again to this webhook alone, as a job", scope: domain.ScopeReplaysWrite,
+		body: replay, status: http.StatusAccepted, answer: answerOf[replayStartedView], unbounded: true, serve: s.ofWebhook(s.replayWebhook),
 	}, {
-		method: "POST", path: "/webhooks/deliveries/retry", id: "retryDeliveries", summary: "Retry all deliveries that failed, as a job", scope: domain.ScopeReplaysWrite, header: []headerParam{idempotencyKey},
-		body: retry, status: http.StatusAccepted, answer: answerOf[replayStartedView], conflicts: true, unbounded: true, serve: s.retryDeliveries,
+		method: "POST", path: "/webhooks/deliveries/retry", id: "retryDeliveries", summary: "Retry all deliveries that failed, as a job", scope: domain.ScopeReplaysWrite,
+		body: retry, status: http.StatusAccepted, answer: answerOf[replayStartedView], unbounded: true, serve: s.retryDeliveries,
 	}, {
 		method: "GET", path: "/webhooks/replays", id: "listReplays", summary: "Replays and retries, newest first", scope: domain.ScopeWebhooksRead,
 		query: []queryParam{limit, cursor}, answer: listOf[projections.Replay], serve: ofNoWebhook(s.listReplays),
@@ -136,10 +136,6 @@ func (s *Server) retryDeliveries(x *request, r *http.Request) error {
 
 // startReplay starts what the body asks for, which complete takes in, or counts it.
 func (s *Server) startReplay(x *request, r *http.Request, body object[replayRequest], complete func(*replayRequest) []domain.FieldError) error {
-	key, err := readIdempotencyKey(r)
-	if err != nil {
-		return err
-	}
 	catalog, err := s.pastCatalog(r.Context())
 	if err != nil {
 		return err
@@ -161,7 +157,7 @@ func (s *Server) startReplay(x *request, r *http.Request, body object[replayRequ
 		matched, err := s.commands.CountReplay(r.Context(), catalog, in.ReplaySpec)
 		return x.respond(replayStartedView{Matched: &matched}, err)
 	}
-	id, err := s.commands.StartReplay(r.Context(), x.caller, catalog, in.ReplaySpec, key)
+	id, err := s.commands.StartReplay(r.Context(), x.caller, catalog, in.ReplaySpec)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,8 @@ type request struct {
 	body      *body          // released when the request ends
 	held      *heldAnswer    // likewise
 	payloads  *payloadGuard  // nil: the operation shows none
-	asked     http.Header    // of the request
+	sent      http.Header    // with the request
+	keep      func([]byte)   // the answer, before it is written; nil: the request has no key
 	patience  time.Duration  // for a client that reads
 	cut       time.Time      // when the answer must be read; zero: it is a stream
 	deadline  time.Time      // of the write under way

@@ -27,6 +27,7 @@ func (x *request) respond(v any, err error) error {
 	case err != nil:
 		return err
 	case v == nil:
+		x.keepAnswer(nil)
 		x.WriteHeader(x.operation.status)
 		return nil
 	}
@@ -35,6 +36,7 @@ func (x *request) respond(v any, err error) error {
 
 // respondJSON is respond for JSON that is encoded already.
 func (x *request) respondJSON(body []byte) error {
+	x.keepAnswer(body)
 	body, err := x.payloads.answer(body)
 	if err != nil {
 		return err
@@ -51,7 +53,7 @@ func (x *request) inLanguage(body []byte) []byte { return texts.Answer(x.languag
 
 // language returns the language of the answer, and says so in its headers.
 func (x *request) language() language.Tag {
-	tag := texts.Preferred(x.asked.Get("Accept-Language"))
+	tag := texts.Preferred(x.sent.Get("Accept-Language"))
 	if x.status == 0 {
 		x.Header()["Vary"] = varies
 		x.Header()["Content-Language"] = []string{tag.String()}

@@ -182,7 +182,7 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 // serve wraps the whole router, which calls no middleware for paths and methods that it
 // does not know.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	x := &request{ResponseWriter: w, started: time.Now(), patience: s.patience, asked: r.Header}
+	x := &request{ResponseWriter: w, started: time.Now(), patience: s.patience, sent: r.Header}
 	x.caller.RequestID = s.ids.of(r)
 	header := w.Header()
 	header["X-Request-Id"] = []string{x.caller.RequestID}

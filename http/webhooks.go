@@ -68,7 +68,7 @@ func (s *Server) webhookOperations() []operation {
 		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.deactivateWebhook),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/rotate-secret", id: "rotateSecret", summary: "Replace the secret, with an overlap", scope: domain.ScopeWebhooksWrite,
-		header: []headerParam{idempotencyKey}, body: rotation, answer: answerOf[rotatedSecretView], conflicts: true, serve: s.ofWebhook(s.rotateSecret),
+		body: rotation, answer: answerOf[rotatedSecretView], conflicts: true, serve: s.ofWebhook(s.rotateSecret),
 	}}
 }
 
@@ -212,12 +212,8 @@ func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) err
 	if err := rotation.read(x, r, &in, noRules); err != nil {
 		return err
 	}
-	key, err := readIdempotencyKey(r)
-	if err != nil {
-		return err
-	}
 	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, commands.Rotation{
-		Secret: domain.NewSecret(in.secret), Overlap: time.Duration(in.overlap) * time.Second, Key: key,
+		Secret: domain.NewSecret(in.secret), Overlap: time.Duration(in.overlap) * time.Second,
 	})
 	if err != nil {
 		return err

@@ -175,7 +175,7 @@ func DiscardParked(ctx context.Context, c *commands.Commands, caller commands.Ca
 	if err != nil {
 		return err
 	}
-	_, err = c.Log.Append(ctx, p.remove(caller, domain.AdminParkedDiscarded))
+	_, err = c.Directory.Append(ctx, p.remove(caller, domain.AdminParkedDiscarded))
 	return p.removed(err)
 }
 

@@ -49,7 +49,7 @@ func (r *replaying) emit(n, patients int) (events []domain.EventID) {
 
 func (r *replaying) start(spec domain.ReplaySpec) domain.ReplayID {
 	r.t.Helper()
-	id, err := r.commands.StartReplay(r.t.Context(), commands.Caller{Actor: "test"}, domain.BuiltinCatalog(), spec, "")
+	id, err := r.commands.StartReplay(r.t.Context(), commands.Caller{Actor: "test"}, domain.BuiltinCatalog(), spec)
 	if err != nil {
 		r.t.Fatal(err)
 	}

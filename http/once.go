@@ -1,0 +1,114 @@
+package http
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/medilab/webhooks/commands"
+)
+
+// keptAnswer is an answer as it is kept for repetitions of its request.
+type keptAnswer struct {
+	Header map[string]string `json:"header"`
+	Body   []byte            `json:"body"` // nil: none
+}
+
+// keptHeaders are those of answers to what acts.
+var keptHeaders = []string{"Location", "ETag"}
+
+// once serves requests that carry an idempotency key once. A repetition is answered as the
+// first time. An answer with payloads is not kept but made again: see commands.TestWebhook.
+func (s *Server) once(serve handler) handler {
+	return func(x *request, r *http.Request) error {
+		key, err := readIdempotencyKey(r)
+		if err != nil {
+			return err
+		}
+		if key == "" {
+			return serve(x, r)
+		}
+		asked, err := x.asked(r)
+		if err != nil {
+			return err
+		}
+		ctx, once, err := s.commands.Once(r.Context(), x.caller, key, asked)
+		if err != nil {
+			return err
+		}
+		answer, err := s.commands.Answer(ctx, once)
+		if err == nil && answer == nil {
+			if !x.operation.payloads {
+				x.keep = s.keeper(ctx, x, once)
+			}
+			if err = serve(x, r.WithContext(ctx)); err == nil || x.status != 0 {
+				return err
+			}
+			x.keep = nil
+			answer, err = s.commands.Repeated(ctx, once, err)
+		}
+		if err != nil {
+			return err
+		}
+		return x.repeat(answer)
+	}
+}
+
+// keeper returns what keeps the answer to the request. One that cannot be kept is answered
+// all the same: a repetition changes nothing then, and is refused.
+func (s *Server) keeper(ctx context.Context, x *request, once *commands.Once) func([]byte) {
+	return func(answer []byte) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+		defer cancel()
+		if err := s.commands.KeepAnswer(ctx, once, answer); err != nil {
+			s.logger.Warn("an answer is not kept", "operation", x.operation.id, "request_id", x.caller.RequestID, "error", err)
+		}
+	}
+}
+
+// asked returns all that makes a request another one. Its body can be read again.
+func (x *request) asked(r *http.Request) (string, error) {
+	asked := r.Method + " " + r.URL.Path + "\n" + r.Header.Get(ifMatch.name) + "\n"
+	if x.operation.body == nil {
+		return asked, nil
+	}
+	read := &body{}
+	defer read.release()
+	if err := read.read(r, maxEventBody); err != nil {
+		return "", err
+	}
+	content := string(read.data)
+	r.Body = io.NopCloser(strings.NewReader(content))
+	return asked + content, nil
+}
+
+// keepAnswer keeps the answer if the request may be repeated.
+func (x *request) keepAnswer(body []byte) {
+	if x.keep == nil {
+		return
+	}
+	answer := keptAnswer{Header: map[string]string{}, Body: body}
+	for _, name := range keptHeaders {
+		if value := x.Header().Get(name); value != "" {
+			answer.Header[name] = value
+		}
+	}
+	x.keep(encode(answer))
+}
+
+// repeat answers as the first time.
+func (x *request) repeat(answer []byte) error {
+	var kept keptAnswer
+	if err := json.Unmarshal(answer, &kept); err != nil {
+		return err
+	}
+	for name, value := range kept.Header {
+		x.Header().Set(name, value)
+	}
+	if kept.Body == nil {
+		return x.respond(nil, nil)
+	}
+	return x.respondJSON(kept.Body)
+}
