@@ -43,11 +43,11 @@ func run(ctx context.Context, args []string, in io.Reader, out, notes io.Writer)
 	case err == nil || readerGone(err):
 		return 0
 	case isUsage(err):
-		code, advice = 2, "; `medilab-webhooks help` shows how"
+		code, advice = 2, say("; `medilab-webhooks help` shows how")
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintf(notes, "medilab-webhooks: %s%s\n", sanitizeLine(oneLine(err.Error())), advice)
+	fmt.Fprintf(notes, "medilab-webhooks: %s%s\n", sayError(sanitizeLine(oneLine(err.Error()))), advice)
 	return code
 }
 

@@ -264,18 +264,28 @@ func (p *progress) end() { _ = p.bar.Finish() }
 func (p *progress) took() time.Duration { return time.Since(p.started).Round(time.Millisecond) }
 
 // paint colours words on a terminal; elsewhere, and with NO_COLOR, it leaves them as they are.
-type paint struct{ on bool }
+// On a terminal it says them in the language of the environment.
+type paint struct{ on, terminal bool }
 
 func newPaint(out io.Writer) paint {
-	return paint{isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	terminal := isTerminal(out)
+	return paint{terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", terminal}
 }
 
 // The colours of a terminal, and of what is the state of something.
-const red, green, yellow = "31", "32", "33"
+const red, green, yellow, bold, dim = "31", "32", "33", "1", "2"
 
 var stateColours = map[string]string{
 	"success": green, "delivered": green, "active": green, "completed": green, "failed": red, "cancelled": red,
 	"pending": yellow, "paused": yellow, "inactive": yellow,
+}
+
+// say is say for what people read on a terminal: what programs read never changes.
+func (p paint) say(text string) string {
+	if !p.terminal {
+		return text
+	}
+	return say(text)
 }
 
 // in returns the text in the colour; "": in none.

@@ -27,6 +27,7 @@ const maxReceivedBody = 12 << 20
 // receiveOptions are how the inspector answers.
 type receiveOptions struct {
 	addr     string
+	web      string
 	secret   string
 	status   int
 	delay    time.Duration
@@ -43,6 +44,7 @@ func newReceiveCommand() *cobra.Command {
 		Short: "Receive webhooks here, show each call and verify its signature",
 		Example: `  medilab-webhooks receive --secret webhook-secret-key
   medilab-webhooks receive --status 503 --delay 2s
+  medilab-webhooks receive --web 127.0.0.1:9001
   medilab-webhooks receive --json | jq .body`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -54,6 +56,7 @@ func newReceiveCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&o.addr, "addr", "127.0.0.1:9000", "listen address")
+	f.StringVar(&o.web, "web", "", "show the calls in a browser at this address too")
 	f.StringVar(&o.secret, "secret", "", "the webhook's secret (whsec_, whsk_ or text), to verify signatures")
 	f.IntVar(&o.status, "status", http.StatusOK, "answer with this status")
 	f.Var((*duration)(&o.delay), "delay", "answer after this long")
@@ -80,26 +83,59 @@ func receive(ctx context.Context, o receiveOptions, out, notes io.Writer) error 
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w; choose another with --addr", o.addr, err)
 	}
-	in := &inspector{options: o, key: domain.NewSigningKey(domain.NewSecret(o.secret)), out: out}
-	server := &http.Server{Handler: in, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
-	fmt.Fprintf(notes, "Receiving on http://%s (Ctrl-C ends)\n", l.Addr())
-
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	select {
-	case err = <-served:
-	case <-ctx.Done():
-		// Calls that wait for --delay end with ctx, so this ends soon too.
-		err = within(5*time.Second, server.Shutdown)
-		<-served
+	in := &inspector{options: o, key: domain.NewSigningKey(domain.NewSecret(o.secret)), out: out, paint: newPaint(out)}
+	servers := []listening{{l, in}}
+	fmt.Fprintf(notes, say("Receiving on http://%s (Ctrl-C ends)\n"), l.Addr())
+	if o.web != "" {
+		web, err := net.Listen("tcp", o.web)
+		if err != nil {
+			return errors.Join(fmt.Errorf("cannot listen on %s: %w; choose another with --web", o.web, err), l.Close())
+		}
+		in.view = newReceiveView()
+		servers = append(servers, listening{web, in.view.handler(web.Addr().String())})
+		fmt.Fprintf(notes, say("Watch the calls at http://%s\n"), web.Addr())
 	}
+	err = serveAll(ctx, servers)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	fmt.Fprintf(notes, "Received %d calls\n", in.count)
+	fmt.Fprintf(notes, say("Received %d calls\n"), in.count)
 	if err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
 	return in.failed
+}
+
+type listening struct {
+	net.Listener
+	handler http.Handler
+}
+
+// serveAll serves until ctx ends or one fails. What waits, for --delay or for more calls to
+// show, ends with ctx.
+func serveAll(ctx context.Context, all []listening) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, len(all))
+	servers := make([]*http.Server, len(all))
+	for i, l := range all {
+		servers[i] = &http.Server{Handler: l.handler, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+		go func() { served <- servers[i].Serve(l) }()
+	}
+	var err error
+	ended := 0
+	select {
+	case err = <-served:
+		ended = 1
+	case <-ctx.Done():
+	}
+	cancel()
+	for _, server := range servers {
+		err = errors.Join(err, within(5*time.Second, server.Shutdown))
+	}
+	for ; ended < len(all); ended++ {
+		<-served
+	}
+	return err
 }
 
 // verdict is the result of checking a signature.
@@ -138,8 +174,11 @@ type inspector struct {
 
 	mu     sync.Mutex // held while a call is printed
 	out    io.Writer
+	paint  paint
+	view   *receiveView // nil: none
 	count  int
-	failed error // the first failure to print
+	firsts map[string]int // the numbers of the deliveries' first calls
+	failed error          // the first failure to print
 }
 
 // ServeHTTP prints the call and answers as the options say.
@@ -227,7 +266,10 @@ func (in *inspector) print(c *receivedCall) {
 	if in.options.json {
 		err = printJSON(&buf, c)
 	} else {
-		c.write(&buf, isTerminal(in.out))
+		c.write(&buf, in.paint, in.first(c))
+	}
+	if in.view != nil {
+		in.view.add(c)
 	}
 	if err == nil {
 		_, err = in.out.Write(buf.Bytes())
@@ -237,38 +279,56 @@ func (in *inspector) print(c *receivedCall) {
 	}
 }
 
-// palette is the colours of a terminal, empty in a pipe.
-type palette struct{ bold, dim, good, bad, off string }
-
-func (c *receivedCall) write(b *bytes.Buffer, colour bool) {
-	var p palette
-	if colour {
-		p = palette{bold: "\x1b[1m", dim: "\x1b[2m", good: "\x1b[32m", bad: "\x1b[31m", off: "\x1b[0m"}
+// first returns the number of the delivery's first call; 0: this is it. Only people on a
+// terminal see calls grouped.
+func (in *inspector) first(c *receivedCall) int {
+	const most = 10_000
+	delivery := c.delivery()
+	if delivery == "" || !isTerminal(in.out) {
+		return 0
 	}
-	answered := p.good
-	if c.Answered >= 300 {
-		answered = p.bad
+	first := in.firsts[delivery]
+	if len(in.firsts) >= most || in.firsts == nil {
+		in.firsts = map[string]int{}
 	}
-	fmt.Fprintf(b, "%s#%d %s %s%s  %s%s, %d bytes%s  %sanswered %d%s\n", p.bold, c.Number, sanitize(c.Method), sanitize(c.Path), p.off,
-		p.dim, c.At.Local().Format("15:04:05.000"), c.Bytes, p.off, answered, c.Answered, p.off)
-	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
-		fmt.Fprintf(b, "  %s%s:%s %s\n", p.dim, sanitize(name), p.off, sanitize(c.Headers[name]))
+	if first == 0 {
+		in.firsts[delivery] = c.Number
 	}
-	fmt.Fprintf(b, "  signature: %s   standard webhooks: %s\n", p.mark(c.Signature), p.mark(c.Standard))
-	var pretty bytes.Buffer
-	if json.Indent(&pretty, c.raw, "  ", "  ") != nil {
-		pretty.Reset()
-		pretty.Write(c.raw)
-	}
-	fmt.Fprintf(b, "  %s\n\n", sanitize(pretty.String()))
+	return first
 }
 
-func (p palette) mark(v verdict) string {
+// delivery returns what is the same in all attempts of a delivery.
+func (c *receivedCall) delivery() string { return c.Headers["X-Webhook-Delivery-ID"] }
+
+// write writes the call for people: another attempt of a delivery in two lines, below the first.
+func (c *receivedCall) write(b *bytes.Buffer, p paint, first int) {
+	answered := green
+	if c.Answered >= 300 {
+		answered = red
+	}
+	heading := fmt.Sprintf("#%d %s %s", c.Number, sanitize(c.Method), sanitize(c.Path))
+	if first > 0 {
+		heading = fmt.Sprintf(p.say("  #%d attempt %s of #%d"), c.Number, sanitizeLine(c.Headers["X-Webhook-Attempt"]), first)
+	}
+	fmt.Fprintf(b, "%s  %s  %s\n", p.in(bold, heading),
+		p.in(dim, fmt.Sprintf(p.say("%s, %d bytes"), c.At.Local().Format("15:04:05.000"), c.Bytes)), p.in(answered, fmt.Sprintf(p.say("answered %d"), c.Answered)))
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		if first == 0 {
+			fmt.Fprintf(b, "  %s %s\n", p.in(dim, sanitize(name)+":"), sanitize(c.Headers[name]))
+		}
+	}
+	fmt.Fprintf(b, p.say("  signature: %s   standard webhooks: %s\n"), p.in(c.Signature.colour(), p.say(string(c.Signature))), p.in(c.Standard.colour(), p.say(string(c.Standard))))
+	if first == 0 {
+		fmt.Fprintf(b, "  %s\n\n", sanitize(pretty(c.raw, "  ")))
+	}
+}
+
+func (v verdict) colour() string {
 	switch v {
 	case valid, validBefore:
-		return p.good + string(v) + p.off
+		return green
 	case wrong, missing:
-		return p.bad + string(v) + p.off
+		return red
 	}
-	return string(v)
+	return ""
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -133,6 +135,82 @@ func TestExitCodes(t *testing.T) {
 	} {
 		if got := run(t.Context(), strings.Fields(line), strings.NewReader(""), io.Discard, io.Discard); got != want {
 			t.Errorf("%s exits %d, want %d", line, got, want)
+		}
+	}
+}
+
+// On a terminal the attempts of a delivery stand together, and a wrong signature is red.
+func TestReceiveOnATerminal(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	t.Setenv("LC_ALL", "C")
+	calls := func(out *os.File) {
+		in := &inspector{options: receiveOptions{status: 500, secret: "s"}, key: domain.NewSigningKey(domain.NewSecret("s")), out: out, paint: newPaint(out)}
+		for _, attempt := range []string{"1", "2"} {
+			r := httptest.NewRequest(http.MethodPost, "/hook", strings.NewReader(`{"big":9007199254740993}`))
+			r.Header = http.Header{"X-Webhook-Delivery-Id": {"d1"}, "X-Webhook-Attempt": {attempt}, "X-Webhook-Signature": {"sha256=00"}}
+			in.ServeHTTP(httptest.NewRecorder(), r)
+		}
+	}
+	t.Setenv("NO_COLOR", "")
+	coloured := shownBy(t, calls)
+	for _, want := range []string{"\x1b[31mWRONG\x1b[0m", "#2 attempt 2 of #1", "9007199254740993"} {
+		if !strings.Contains(coloured, want) {
+			t.Errorf("%q is not in %q", want, coloured)
+		}
+	}
+	if n := strings.Count(coloured, "9007199254740993"); n != 1 {
+		t.Errorf("the body is there %d times", n)
+	}
+	t.Setenv("NO_COLOR", "1")
+	if plain := shownBy(t, calls); strings.Contains(plain, "\x1b") || !strings.Contains(plain, "signature: WRONG") {
+		t.Errorf("without colour: %q", plain)
+	}
+}
+
+// The view sends the calls that came and those that come, with numbers as they were sent; it
+// answers under its own address alone.
+func TestReceiveView(t *testing.T) {
+	v := newReceiveView()
+	server := httptest.NewUnstartedServer(nil)
+	server.Config.Handler = v.handler(server.Listener.Addr().String())
+	server.Start()
+	defer server.Close()
+	call := func(n int) {
+		v.add(&receivedCall{Number: n, Headers: map[string]string{"X-Webhook-Delivery-ID": "d1"}, raw: []byte(`{"big":9007199254740993}`)})
+	}
+	call(1)
+	response, err := http.Get(server.URL + "/calls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close() //nolint:errcheck // of a test
+	lines := bufio.NewScanner(response.Body)
+	for n := 1; n <= 2; n++ {
+		var data string
+		for data == "" && lines.Scan() {
+			data, _ = strings.CutPrefix(lines.Text(), "data: ")
+			if !strings.HasPrefix(lines.Text(), "data: ") {
+				data = ""
+			}
+		}
+		var seen viewedCall
+		if err := json.Unmarshal([]byte(data), &seen); err != nil || seen.Number != n || seen.Delivery != "d1" || !strings.Contains(seen.Text, "9007199254740993") {
+			t.Errorf("sent %s: %v", data, err)
+		}
+		call(n + 1)
+	}
+	for host, want := range map[string]int{"": 200, "evil.example": 421} {
+		r, err := http.NewRequest(http.MethodGet, server.URL+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		page, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if page.Body.Close(); page.StatusCode != want || page.Header.Get("Content-Security-Policy") == "" {
+			t.Errorf("as %q: %d", host, page.StatusCode)
 		}
 	}
 }

@@ -48,6 +48,7 @@ func newRoot(out io.Writer) *cobra.Command {
 	helpOfCommands(root)
 	root.InitDefaultCompletionCmd()
 	refuseWrongUsage(root)
+	inLanguage(root)
 	return root
 }
 

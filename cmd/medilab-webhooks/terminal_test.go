@@ -14,6 +14,21 @@ import (
 // onTerminal returns what a command prints on a terminal of so many columns.
 func (c cli) onTerminal(columns uint16, args ...string) string {
 	c.Helper()
+	return onTerminalOf(c.TB, columns, func(terminal *os.File) {
+		if code := run(c.Context(), args, strings.NewReader(""), terminal, io.Discard); code != 0 {
+			c.Errorf("%q exits %d", args, code)
+		}
+	})
+}
+
+// shownBy returns what print writes to a terminal.
+func shownBy(t *testing.T, print func(*os.File)) string {
+	t.Helper()
+	return onTerminalOf(t, 80, print)
+}
+
+func onTerminalOf(c testing.TB, columns uint16, print func(*os.File)) string {
+	c.Helper()
 	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		c.Skipf("no terminals here: %v", err)
@@ -39,9 +54,9 @@ func (c cli) onTerminal(columns uint16, args ...string) string {
 		text, _ := io.ReadAll(ours) // it ends with an error when the terminal is closed
 		shown <- string(text)
 	}()
-	code := run(c.Context(), args, strings.NewReader(""), terminal, io.Discard)
-	if err := terminal.Close(); err != nil || code != 0 {
-		c.Fatalf("%q exits %d: %v", args, code, err)
+	print(terminal)
+	if err := terminal.Close(); err != nil {
+		c.Fatal(err)
 	}
 	return strings.ReplaceAll(<-shown, "\r\n", "\n")
 }

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	_ "embed"
+	"encoding/json"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// The texts of help and messages in Russian, by the English ones. A % verb in a text stands for
+// what differs each time.
+//
+//go:embed texts.ru.json
+var russianJSON []byte
+
+var russian = sync.OnceValue(func() (texts map[string]string) {
+	if err := json.Unmarshal(russianJSON, &texts); err != nil {
+		panic(err) // of what is embedded
+	}
+	return texts
+})
+
+// speaksRussian reports whether the environment asks for Russian.
+func speaksRussian() bool {
+	language := cmp.Or(os.Getenv("LC_ALL"), os.Getenv("LC_MESSAGES"), os.Getenv("LANG"))
+	return strings.HasPrefix(language, "ru")
+}
+
+// say returns a text in the language of the environment; one that is not in the table stays.
+func say(text string) string {
+	if !speaksRussian() {
+		return text
+	}
+	return cmp.Or(russian()[text], text)
+}
+
+// verb matches a % verb of a text, as it is quoted in an expression.
+var verb = regexp.MustCompile(`%[sdqv]`)
+
+type pattern struct {
+	english *regexp.Regexp
+	russian string
+}
+
+// patterns are the texts with verbs, the longest first: it says the most.
+var patterns = sync.OnceValue(func() (all []pattern) {
+	texts := slices.Collect(maps.Keys(russian()))
+	slices.SortFunc(texts, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	for _, text := range texts {
+		if verb.MatchString(text) && !strings.HasSuffix(text, "\n") {
+			all = append(all, pattern{regexp.MustCompile("^(?s:" + verb.ReplaceAllString(regexp.QuoteMeta(text), "(.+)") + ")$"), russian()[text]})
+		}
+	}
+	return all
+})
+
+// sayError is say for a message that was put together: of its parts, those in the table.
+func sayError(message string) string {
+	if !speaksRussian() {
+		return message
+	}
+	if text, ok := russian()[message]; ok {
+		return text
+	}
+	for _, p := range patterns() {
+		if found := p.english.FindStringSubmatch(message); found != nil {
+			rest := found[1:]
+			return verb.ReplaceAllStringFunc(p.russian, func(string) string {
+				part := sayError(rest[0])
+				rest = rest[1:]
+				return part
+			})
+		}
+	}
+	for _, joint := range []string{"; ", ": "} {
+		if first, rest, ok := strings.Cut(message, joint); ok {
+			return sayError(first) + joint + sayError(rest)
+		}
+	}
+	return message
+}
+
+// inLanguage puts the help of the command, and of all below it, into the language of the
+// environment.
+func inLanguage(c *cobra.Command) {
+	if !speaksRussian() {
+		return
+	}
+	usage := c.UsageTemplate()
+	for _, heading := range []string{"Usage:", "Aliases:", "Examples:", "Available Commands:", "Additional Commands:", "Global Flags:", "Flags:", `Use "`, ` --help" for more information about a command.`} {
+		usage = strings.ReplaceAll(usage, heading, say(heading))
+	}
+	c.SetUsageTemplate(usage)
+	translate(c)
+}
+
+func translate(c *cobra.Command) {
+	c.InitDefaultHelpFlag()
+	c.Short, c.Long = say(c.Short), say(c.Long)
+	for _, flags := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
+		flags.VisitAll(func(f *pflag.Flag) { f.Usage = sayUsage(c, f.Usage) })
+	}
+	for _, sub := range c.Commands() {
+		translate(sub)
+	}
+}
+
+// settingOf matches the variable, and the default in words, behind the text of a flag.
+var settingOf = regexp.MustCompile(`^(.*) \(((?:MEDILAB_|DATABASE_)\w+)(?:; default: (.*))?\)$`)
+
+// sayUsage is say for the text of a flag.
+func sayUsage(c *cobra.Command, usage string) string {
+	if usage == "help for "+c.Name() {
+		return say("help for this command")
+	}
+	of := settingOf.FindStringSubmatch(usage)
+	switch {
+	case of == nil:
+		return say(usage)
+	case of[3] == "":
+		return say(of[1]) + " (" + of[2] + ")"
+	}
+	return say(of[1]) + " (" + of[2] + "; " + say("default: ") + say(of[3]) + ")"
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Everything that help says has its Russian text.
+func TestHelpInRussian(t *testing.T) {
+	t.Setenv("LC_ALL", "C")
+	var english []string
+	each := func(c *cobra.Command) {
+		english = append(english, c.Short, c.Long)
+		c.InitDefaultHelpFlag()
+		for _, flags := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
+			flags.VisitAll(func(f *pflag.Flag) { english = append(english, f.Usage) })
+		}
+	}
+	root := newRoot(io.Discard)
+	each(root)
+	for _, c := range allCommands(root) {
+		if !strings.Contains(c.CommandPath(), " completion ") {
+			each(c)
+		}
+	}
+	t.Setenv("LC_ALL", "ru_RU.UTF-8")
+	slices.Sort(english)
+	for _, text := range slices.Compact(english) {
+		if text != "" && !strings.HasPrefix(text, "help for ") && sayUsage(root, text) == text {
+			t.Errorf("has no Russian text: %q", text)
+		}
+	}
+}
+
+// Messages are in the language of the environment, put together of parts as they are; what is
+// printed for programs is not.
+func TestMessagesInRussian(t *testing.T) {
+	t.Setenv("LC_ALL", "")
+	t.Setenv("LANG", "ru_RU.UTF-8")
+	for args, want := range map[string]string{
+		"receive --status 9": "--status — от 200 до 599; справка: `medilab-webhooks help`",
+		"receive --delay x":  `--delay: "x" — не длительность, например 30s или 30d; справка`,
+		"calls a b":          "аргументов не больше 1, получено: 2; справка",
+		"nothing":            `нет команды "nothing" у "medilab-webhooks"; справка`,
+	} {
+		var notes strings.Builder
+		if code := run(t.Context(), strings.Fields(args), strings.NewReader(""), io.Discard, &notes); code != 2 || !strings.Contains(notes.String(), want) {
+			t.Errorf("%s: %d %s", args, code, notes.String())
+		}
+	}
+	var out strings.Builder
+	run(t.Context(), []string{"help", "receive"}, strings.NewReader(""), &out, io.Discard)
+	for _, want := range []string{"Принимать вебхуки здесь", "Общие параметры:", "справка по этой команде"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in %s", want, out.String())
+		}
+	}
+	if got := deliver(t, receiveOptions{status: 200}, nil, "{}", 200); !strings.Contains(got, "answered 200") {
+		t.Errorf("in a pipe: %s", got)
+	}
+}
