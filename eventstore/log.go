@@ -91,6 +91,11 @@ func Open(config Config) *Log {
 	return l
 }
 
+// On returns the log as a copy of its database has it, for reading alone.
+func (l *Log) On(pool *pgxpool.Pool) *Log {
+	return &Log{Limiter: l.Limiter, pool: pool, config: l.config, clock: l.clock, logger: l.logger, tail: newTail(), knowledge: l.knowledge}
+}
+
 // Close waits for the appends under way; later ones get ErrClosed.
 func (l *Log) Close() {
 	l.appender.close()

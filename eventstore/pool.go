@@ -26,7 +26,36 @@ func (g *Guard) OpenPool(ctx context.Context, url string, maxConns int) (*pgxpoo
 	return openPool(ctx, url, maxConns, g)
 }
 
+// OpenStandbyPool returns a pool of connections to a standby, which need not be there yet.
+func OpenStandbyPool(ctx context.Context, url string, maxConns int) (*pgxpool.Pool, error) {
+	config, err := poolConfig(url, maxConns)
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
 func openPool(ctx context.Context, url string, maxConns int, guard *Guard) (*pgxpool.Pool, error) {
+	config, err := poolConfig(url, maxConns)
+	if err != nil {
+		return nil, err
+	}
+	if guard != nil {
+		guard.protect(config)
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPooler(ctx, pool); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return pool, nil
+}
+
+func poolConfig(url string, maxConns int) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("the database's URL cannot be read (its text is not shown: it may hold a password)")
@@ -49,18 +78,7 @@ func openPool(ctx context.Context, url string, maxConns int, guard *Guard) (*pgx
 			config.ConnConfig.ConnectTimeout = connectTimeout
 		}
 	}
-	if guard != nil {
-		guard.protect(config)
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkPooler(ctx, pool); err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return pool, nil
+	return config, nil
 }
 
 // replanEvery is how long a connection keeps its plans.

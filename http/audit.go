@@ -2,6 +2,7 @@ package http
 
 import (
 	"bufio"
+	"context"
 	"net/http"
 	"time"
 
@@ -44,7 +45,9 @@ func (s *Server) listAccess(x *request, r *http.Request) error {
 		}
 		defer release()
 	}
-	return x.respond(s.queries.Accesses(r.Context(), f))
+	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Access], error) {
+		return q.Accesses(ctx, f)
+	}))
 }
 
 // askedFor returns the query of a request, for the record.
@@ -89,11 +92,14 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 	out := newLineWriter(x)
 	var line []byte
 	asked := askedFor(r)
-	err = s.queries.Audit(r.Context(), f, func(e projections.Entry) error {
-		if line, err = x.payloads.entry(&e, e.AppendLine(line[:0]), asked); err != nil {
-			return err
-		}
-		return out.write(line)
+	_, err = query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+		return struct{}{}, q.Audit(ctx, f, func(e projections.Entry) error {
+			if line, err = x.payloads.entry(&e, e.AppendLine(line[:0]), asked); err != nil {
+				return err
+			}
+			f.After = e.Position // the primary goes on from here if the standby fails
+			return out.write(line)
+		})
 	})
 	if err != nil {
 		return err

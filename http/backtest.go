@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -62,7 +63,13 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 	if strings.Contains(r.Header.Get("Accept"), ndjson) {
 		return s.streamBacktest(x, r, spec)
 	}
-	return x.respond(s.queries.Backtest(r.Context(), spec))
+	return x.respond(s.backtest(r.Context(), spec))
+}
+
+func (s *Server) backtest(ctx context.Context, spec projections.BacktestSpec) (projections.Backtest, error) {
+	return query(ctx, s, func(ctx context.Context, q *projections.Projections) (projections.Backtest, error) {
+		return q.Backtest(ctx, spec)
+	})
 }
 
 // streamBacktest answers with lines of progress, the last of which is the result. Without it
@@ -76,7 +83,7 @@ func (s *Server) streamBacktest(x *request, r *http.Request, spec projections.Ba
 		return http.NewResponseController(x).Flush()
 	}
 	spec.Progress = func(at projections.BacktestProgress) error { return write(encode(at)) }
-	result, err := s.queries.Backtest(r.Context(), spec)
+	result, err := s.backtest(r.Context(), spec)
 	if err != nil {
 		return err
 	}

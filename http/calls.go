@@ -64,7 +64,7 @@ func (s *Server) callOperations() []operation {
 }
 
 func (s *Server) listCalls(x *request, r *http.Request, w domain.Webhook) error {
-	return x.respond(s.queries.Calls(r.Context(), callFilter(x, w.ID)))
+	return x.respond(s.calls(r.Context(), callFilter(x, w.ID)))
 }
 
 func (s *Server) listAllCalls(x *request, r *http.Request) error {
@@ -72,7 +72,13 @@ func (s *Server) listAllCalls(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return x.respond(s.queries.Calls(r.Context(), callFilter(x, webhook)))
+	return x.respond(s.calls(r.Context(), callFilter(x, webhook)))
+}
+
+func (s *Server) calls(ctx context.Context, f projections.CallFilter) (projections.Page[projections.Call], error) {
+	return query(ctx, s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Call], error) {
+		return q.Calls(ctx, f)
+	})
 }
 
 func callFilter(x *request, webhook domain.WebhookID) projections.CallFilter {
@@ -87,7 +93,9 @@ func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook) error {
 	if err != nil {
 		return err
 	}
-	return x.respond(s.callDetails(r.Context(), w.ID, id))
+	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (callDetailsView, error) {
+		return s.callDetails(ctx, q, w.ID, id)
+	}))
 }
 
 // callDetailsView is a call with all that is known of it.
@@ -105,8 +113,8 @@ type callDetailsView struct {
 
 // callDetails reads a call from the log. What was sent is not kept: it is composed again,
 // to the byte, from the event, the webhook as it was, and the time.
-func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id domain.CallID) (callDetailsView, error) {
-	call, err := s.queries.Call(ctx, webhook, id)
+func (s *Server) callDetails(ctx context.Context, q *projections.Projections, webhook domain.WebhookID, id domain.CallID) (callDetailsView, error) {
+	call, err := q.Call(ctx, webhook, id)
 	if err != nil {
 		return callDetailsView{}, err
 	}
@@ -127,13 +135,13 @@ func (s *Server) callDetails(ctx context.Context, webhook domain.WebhookID, id d
 	if call.IsGone() || call.Record.StartedAt.IsZero() || !call.Record.Outcome.WasSent() {
 		return v, nil // a crash cut it off, so it is unknown when it was made; or it was not
 	}
-	return v, s.addSent(ctx, &v)
+	return v, s.addSent(ctx, q, &v)
 }
 
 // addSent adds what was sent.
-func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
+func (s *Server) addSent(ctx context.Context, q *projections.Projections, v *callDetailsView) error {
 	record := v.Record
-	w, err := s.queries.WebhookVersion(ctx, record.WebhookID, record.WebhookVersion)
+	w, err := q.WebhookVersion(ctx, record.WebhookID, record.WebhookVersion)
 	if err != nil {
 		return err
 	}
@@ -152,7 +160,7 @@ func (s *Server) addSent(ctx context.Context, v *callDetailsView) error {
 	} else if v.Test {
 		attempt.Event, attempt.OccurredAt = commands.TestEvent(record.EventID, domain.EventType(record.EventType), v.TestData)
 	} else {
-		event, err := s.queries.Event(ctx, record.EventID)
+		event, err := q.Event(ctx, record.EventID)
 		if errors.Is(err, domain.KindNotFound) {
 			return nil // it could not be read when it was to be sent either: nothing was
 		}

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -30,9 +31,12 @@ func (s *Server) eventQueryOperations() []operation {
 }
 
 func (s *Server) listEvents(x *request, r *http.Request) error {
-	list, err := s.queries.Events(r.Context(), projections.EventFilter{
+	f := projections.EventFilter{
 		EventType: string(eventType.of(x)), CorrelationID: correlationID.of(x),
 		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+	}
+	list, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Event], error) {
+		return q.Events(ctx, f)
 	})
 	if err != nil {
 		return err
@@ -99,7 +103,9 @@ func (s *Server) getEvent(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	event, err := s.queries.Event(r.Context(), id)
+	event, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Event, error) {
+		return q.Event(ctx, id)
+	})
 	if err != nil {
 		return err
 	}
@@ -111,7 +117,9 @@ func (s *Server) listDeliveries(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page, err := s.queries.Deliveries(r.Context(), id, limit.of(x), cursor.of(x))
+	page, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Delivery], error) {
+		return q.Deliveries(ctx, id, limit.of(x), cursor.of(x))
+	})
 	if err == nil {
 		shown := make([]*projections.Delivery, len(page.Items))
 		for i := range page.Items {
@@ -163,7 +171,11 @@ func (s *Server) explainEvent(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	event, explained, err := s.queries.Explain(r.Context(), id)
+	var explained []projections.Explained
+	event, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (event projections.Event, err error) {
+		event, explained, err = q.Explain(ctx, id)
+		return event, err
+	})
 	if err != nil {
 		return err
 	}

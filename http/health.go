@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 // The paths of probes, which need no token: they show no data of the clinic, and load
@@ -34,10 +35,13 @@ func (s *Server) healthOperations() []operation {
 }
 
 type statusView struct {
-	Status string `json:"status"`
+	Status  string                   `json:"status"`
+	Standby projections.StandbyState `json:"standby,omitempty"` // where queries go to one
 }
 
-func (s *Server) getAlive(x *request, _ *http.Request) error { return x.respond(statusView{"ok"}, nil) }
+func (s *Server) getAlive(x *request, _ *http.Request) error {
+	return x.respond(statusView{Status: "ok"}, nil)
+}
 
 // readyTimeout bounds a check of readiness, which is made once for all who ask meanwhile.
 const readyTimeout = 2 * time.Second
@@ -48,7 +52,11 @@ func (s *Server) getReady(x *request, r *http.Request) error {
 			return domain.Unavailable("the service is not ready", err)
 		}
 	}
-	return x.respond(statusView{"ready"}, nil)
+	view := statusView{Status: "ready"}
+	if s.config.Standby != nil {
+		view.Standby = s.config.Standby.State() // the primary answers while it is not ok
+	}
+	return x.respond(view, nil)
 }
 
 const maxScrapes = 4

@@ -36,6 +36,7 @@ type operation struct {
 	identifies   bool        // a public one that looks at who asks
 	payloads     bool        // the answer may hold payloads, see payloadGuard
 	verbatim     bool        // the texts of the answer are those of people
+	reads        bool        // changes nothing, though the method is not GET
 	serve        handler
 
 	tag     string // the group of the description that it belongs to
@@ -133,6 +134,9 @@ func (s *Server) route(o *operation) {
 }
 
 func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) {
+	if s.config.ReadOnly && o.method != http.MethodGet && !o.reads {
+		return domain.Forbidden("this server only reads; send this to one with the role api")
+	}
 	if o.scope != public {
 		requestID := x.caller.RequestID
 		var token domain.Token

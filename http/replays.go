@@ -12,7 +12,7 @@ import (
 func (s *Server) replayOperations() []operation {
 	operations := []operation{{
 		method: "POST", path: "/webhooks/{webhook}/backtest", id: "backtestWebhook", summary: "Try other events, filters or retries on recorded history; sends nothing; `Accept: application/x-ndjson` adds lines of progress before it", scope: domain.ScopeWebhooksRead,
-		body: backtest, answer: answerOf[projections.Backtest], unbounded: true, payloads: true, serve: s.ofWebhook(s.backtestWebhook),
+		body: backtest, answer: answerOf[projections.Backtest], unbounded: true, payloads: true, reads: true, serve: s.ofWebhook(s.backtestWebhook),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/replay", id: "replayWebhook", summary: "Send history again to this webhook alone, as a job", scope: domain.ScopeReplaysWrite,
 		body: replay, status: http.StatusAccepted, answer: answerOf[replayStartedView], unbounded: true, serve: s.ofWebhook(s.replayWebhook),

@@ -25,6 +25,10 @@ type Config struct {
 	Commands *commands.Commands
 	Queries  *projections.Projections
 	Logger   *slog.Logger
+	// Standby answers queries in place of the primary. Optional.
+	Standby *projections.Standby
+	// ReadOnly refuses what changes anything.
+	ReadOnly bool
 	// AdminToken is accepted as it is, with every right. Optional.
 	AdminToken domain.Secret
 	// AdminActor is the actor of the AdminToken; "" is commands.ActorAdmin.
@@ -73,6 +77,7 @@ type Server struct {
 	live        live
 	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
+	current     *commands.Refresher // of the standby
 	drainer     *drainer
 	large       *answerBudget // for large answers
 	small       *answerBudget
@@ -118,6 +123,9 @@ func newServer(config Config) *Server {
 		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
 		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
+	if config.Standby != nil {
+		s.current = &commands.Refresher{Run: config.Standby.Await, Timeout: projections.StandbyPatience}
+	}
 	s.live.server = s
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
@@ -141,6 +149,14 @@ func (s *Server) catalog() domain.Catalog {
 func (s *Server) pastCatalog(ctx context.Context) (domain.Catalog, error) {
 	types, err := s.queries.EventTypes(ctx)
 	return s.catalog().With(types), err
+}
+
+// query asks the read models where that is cheapest: see projections.Ask.
+func query[T any](ctx context.Context, s *Server, ask func(context.Context, *projections.Projections) (T, error)) (T, error) {
+	if s.config.Standby == nil {
+		return ask(ctx, s.queries)
+	}
+	return projections.Ask(ctx, s.queries, s.config.Standby, s.current.Refresh, ask)
 }
 
 // turns bounds how many do something at once, and shares the turns by caller: one who has

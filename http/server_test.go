@@ -97,7 +97,7 @@ func keysetOf(t testing.TB, database string) *vault.Vault {
 }
 
 // newServiceOn is another process on the same database.
-func newServiceOn(t testing.TB, database string) *service {
+func newServiceOn(t testing.TB, database string, with ...func(*api.Config)) *service {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
@@ -139,10 +139,14 @@ func newServiceOn(t testing.TB, database string) *service {
 		Failed:    queries,
 	}}
 	signer, _ := receipts.Open(t.Context(), pool, keys) // none where another process has the key and this one lacks its keyset
-	front := api.NewServer(api.Config{
+	config := api.Config{
 		Receipts: signer, Commands: s.commands, Queries: queries, Logger: logger, AdminToken: domain.NewSecret(adminToken),
 		Ready: func(context.Context) error { return s.ready },
-	})
+	}
+	for _, change := range with {
+		change(&config)
+	}
+	front := api.NewServer(config)
 	s.handler, s.drain = front.Handler(), front.Drain
 	server := httptest.NewServer(s.handler)
 	t.Cleanup(server.Close)

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/medilab/webhooks/domain"
@@ -21,11 +22,15 @@ func (s *Server) statsOperations() []operation {
 }
 
 func (s *Server) getSystemStats(x *request, r *http.Request) error {
-	return x.respond(s.queries.SystemStats(r.Context(), statsFilter(x)))
+	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.SystemStats, error) {
+		return q.SystemStats(ctx, statsFilter(x))
+	}))
 }
 
 func (s *Server) getWebhookStats(x *request, r *http.Request, w domain.Webhook) error {
-	return x.respond(s.queries.Stats(r.Context(), w.ID, statsFilter(x)))
+	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Stats, error) {
+		return q.Stats(ctx, w.ID, statsFilter(x))
+	}))
 }
 
 func statsFilter(x *request) projections.StatsFilter {

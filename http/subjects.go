@@ -26,7 +26,9 @@ func (s *Server) subjectOperations() []operation {
 		method: "GET", path: "/webhooks/{webhook}/disclosures", id: "listWebhookDisclosures", summary: "Whose data a webhook was sent, newest first", scope: domain.ScopeAuditRead,
 		query: []queryParam{from, to, limit, cursor}, answer: answerOf[projections.Disclosures], large: true,
 		serve: s.ofWebhook(func(x *request, r *http.Request, w domain.Webhook) error {
-			return x.respond(s.queries.DisclosuresTo(r.Context(), w.ID, from.of(x), to.of(x), limit.of(x), cursor.of(x)))
+			return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Disclosures, error) {
+				return q.DisclosuresTo(ctx, w.ID, from.of(x), to.of(x), limit.of(x), cursor.of(x))
+			}))
 		}),
 	}}
 }
@@ -46,7 +48,9 @@ func (s *Server) subjectDisclosures(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return x.respond(s.queries.Disclosures(r.Context(), subject.Owner, limit.of(x), cursor.of(x)))
+	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Disclosures, error) {
+		return q.Disclosures(ctx, subject.Owner, limit.of(x), cursor.of(x))
+	}))
 }
 
 var erasure = object[string]{name: "Erasure", limit: maxManagementBody, fields: []field[string]{
@@ -112,7 +116,7 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 
 // exportedCall returns the details of a call. Those of a batch leave out what tells of others.
 func (s *Server) exportedCall(ctx context.Context, call projections.Call) (callDetailsView, error) {
-	details, err := s.callDetails(ctx, call.WebhookID, call.ID)
+	details, err := s.callDetails(ctx, s.queries, call.WebhookID, call.ID)
 	if call.EventType == string(domain.BatchEventType) {
 		details.Payload, details.ResponseBody, details.ResponseBytes, details.EventIDs = nil, nil, nil, nil
 	}

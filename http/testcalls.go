@@ -53,7 +53,7 @@ func (s *Server) testWebhook(x *request, r *http.Request, w domain.Webhook) erro
 	if err := s.expectLarge(r.Context(), x); err != nil {
 		return err
 	}
-	call, err := s.callDetails(r.Context(), w.ID, tested.CallID)
+	call, err := s.callDetails(r.Context(), s.queries, w.ID, tested.CallID)
 	if err != nil {
 		return err
 	}

@@ -35,26 +35,36 @@ type Queue interface {
 	Verify(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (int64, error)
 }
 
-// Verify checks the log (see eventstore.Log.Verify), then that every read model
-// equals its rebuild, then that the queue holds what is pending. It reports what
-// is wrong and goes on; the error is that checking failed: a *domain.Error of
-// KindConflict when a rebuild is under way. It works while the system serves, in
-// constant memory.
+// Verify checks the log, and what was made of it. It reports what is wrong and goes on; the
+// error is that checking failed. It works while the system serves, in constant memory.
 func (p *Projections) Verify(ctx context.Context, queue Queue, report func(Problem), progress Progress) error {
-	if progress == nil {
-		progress = func(eventstore.Position, eventstore.Position) {}
-	}
-	// Each pass over the log is half of the work.
-	first := func(done, total eventstore.Position) { progress(done, 2*total) }
-	second := func(done, total eventstore.Position) { progress(total+done, 2*total) }
-	err := p.log.Verify(ctx, func(d eventstore.Damage) {
-		report(Problem{Kind: ProblemKind(d.Flaw), Position: d.Position, Stream: d.Stream, Text: d.Text})
-	}, first)
-	if err != nil {
+	if err := p.VerifyLog(ctx, report, progress); err != nil {
 		return err
 	}
-	err = p.exclusively(ctx, func(conn *pgxpool.Conn) error {
-		err := p.verifyModels(ctx, conn, report, second)
+	return p.VerifyModels(ctx, queue, report, progress)
+}
+
+// VerifyLog checks the log, by reading alone; see eventstore.Log.Verify.
+func (p *Projections) VerifyLog(ctx context.Context, report func(Problem), progress Progress) error {
+	return p.log.Verify(ctx, func(d eventstore.Damage) {
+		report(Problem{Kind: ProblemKind(d.Flaw), Position: d.Position, Stream: d.Stream, Text: d.Text})
+	}, progress.half(0))
+}
+
+// half returns the progress of the first (0) or second pass over the log.
+func (p Progress) half(n eventstore.Position) func(done, total eventstore.Position) {
+	if p == nil {
+		return func(eventstore.Position, eventstore.Position) {}
+	}
+	return func(done, total eventstore.Position) { p(n*total+done, 2*total) }
+}
+
+// VerifyModels checks that every read model equals its rebuild from the log, then that the
+// queue holds what is pending. The error is a *domain.Error of KindConflict when a rebuild
+// is under way.
+func (p *Projections) VerifyModels(ctx context.Context, queue Queue, report func(Problem), progress Progress) error {
+	err := p.exclusively(ctx, func(conn *pgxpool.Conn) error {
+		err := p.verifyModels(ctx, conn, report, progress.half(1))
 		if err != nil {
 			err = fmt.Errorf("check the read models: %w", err)
 		}

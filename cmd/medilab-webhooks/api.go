@@ -117,7 +117,7 @@ func (o *apiOptions) remote() (*apiClient, error) {
 // newLocalClient returns a client that this process answers, with every right.
 func newLocalClient(s *session, with ...func(*api.Config)) (*apiClient, error) {
 	token := rand.Text() + rand.Text()
-	config := api.Config{Commands: s.commands, Queries: s.queries(), AdminToken: domain.NewSecret(token), AdminActor: caller().Actor}
+	config := api.Config{Commands: s.commands, Queries: s.queries(), Standby: s.standby, AdminToken: domain.NewSecret(token), AdminActor: caller().Actor}
 	for _, change := range with {
 		change(&config)
 	}

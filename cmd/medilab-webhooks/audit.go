@@ -65,7 +65,7 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 					return err
 				}
 				shown := reading{session: s, what: "audit log", asked: askedByFlags(c), reason: o.reason}
-				return o.replay(c.Context(), s.queries(), filter, &shown, c.OutOrStdout())
+				return o.replay(c.Context(), s, filter, &shown, c.OutOrStdout())
 			})
 		},
 	}
@@ -150,7 +150,7 @@ func findWebhook(s *session, name string) (domain.WebhookID, error) {
 }
 
 // replay prints in order, in constant memory.
-func (o auditLogOptions) replay(ctx context.Context, queries *projections.Projections, filter projections.AuditFilter, shown *reading, out io.Writer) error {
+func (o auditLogOptions) replay(ctx context.Context, s *session, filter projections.AuditFilter, shown *reading, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 64<<10)
 	print := printLine
 	if o.format == "table" {
@@ -159,11 +159,14 @@ func (o auditLogOptions) replay(ctx context.Context, queries *projections.Projec
 			return err
 		}
 	}
-	err := queries.Audit(ctx, filter, func(e eventstore.Event) error {
-		if err := shown.entry(ctx, &e); err != nil {
-			return err
-		}
-		return print(w, e)
+	_, err := askModels(ctx, s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+		return struct{}{}, q.Audit(ctx, filter, func(e eventstore.Event) error {
+			if err := shown.entry(ctx, &e); err != nil {
+				return err
+			}
+			filter.After = e.Position // the primary goes on from here if the standby fails
+			return print(w, e)
+		})
 	})
 	return errors.Join(err, w.Flush())
 }

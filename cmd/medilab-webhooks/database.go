@@ -22,11 +22,13 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations"
 	"github.com/medilab/webhooks/migrations/postgres"
+	"github.com/medilab/webhooks/projections"
 )
 
 // databaseOptions say which Postgres to use. Every command has them.
 type databaseOptions struct {
 	url     string // empty: the embedded one
+	readURL string // of a standby; empty: none
 	dataDir string
 	binDir  string
 	keys    string // empty: see keysFile
@@ -38,6 +40,7 @@ type databaseOptions struct {
 func (o *databaseOptions) table() []setting {
 	return []setting{
 		{env: "DATABASE_URL", flag: "database-url", value: &o.url, usage: "the Postgres to use, 14 or newer", unset: "an embedded one", secret: true},
+		{env: "MEDILAB_READ_URL", flag: "read-url", value: &o.readURL, usage: "a standby of it, for the call log, events, statistics, audit, explain and backtest", unset: "none", secret: true},
 		{env: "MEDILAB_DATA_DIR", flag: "data-dir", value: &o.dataDir, usual: "./data", usage: "folder of the embedded Postgres, keys and first token"},
 		{env: "MEDILAB_POSTGRES_BIN", value: &o.binDir},
 		{env: "MEDILAB_KEYS", flag: "keys", value: &o.keys, usage: "keyset file that encrypts secrets and patients' data at rest", unset: "keys.json in the data folder"},
@@ -54,6 +57,8 @@ type database struct {
 	embedded *postgres.Server // nil if databaseOptions name a URL
 	pool     *pgxpool.Pool    // nil until connect
 	guard    *eventstore.Guard
+	copies   *pgxpool.Pool        // nil: no standby
+	standby  *projections.Standby // likewise
 }
 
 // open finds the database; start says how to get at an embedded one.
@@ -79,10 +84,25 @@ func (d *database) connect(ctx context.Context, connections int) (err error) {
 	return databaseError(err)
 }
 
+// follow makes a standby at the URL answer queries. It need not be there yet.
+func (d *database) follow(ctx context.Context, url string, connections int, queries *projections.Projections) (err error) {
+	if url == "" {
+		return nil
+	}
+	if d.copies, err = eventstore.OpenStandbyPool(ctx, url, connections); err != nil {
+		return fmt.Errorf("MEDILAB_READ_URL: %w", err)
+	}
+	d.standby = projections.NewStandby(queries, d.copies)
+	return nil
+}
+
 // stopTimeout bounds how long the end of a process waits for its Postgres.
 const stopTimeout = 30 * time.Second
 
 func (d *database) close() error {
+	if d.copies != nil {
+		d.copies.Close()
+	}
 	if d.pool != nil {
 		d.pool.Close()
 	}
@@ -163,7 +183,7 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 	if err := directory.Open(ctx, s.log); err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	return s, nil
+	return s, s.follow(ctx, o.readURL, sessionConnections, s.queries())
 }
 
 // anchorFile returns the path of the file of anchors, by default in the data folder.

@@ -16,6 +16,7 @@ import (
 	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 // metrics are what Prometheus scrapes at /metrics.
@@ -131,6 +132,7 @@ func (p partMetrics) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	p.readers(ctx, c)
+	p.standby(ctx, c)
 	// Last, as it takes longest where many webhooks have a backlog.
 	queue := saga.Queue{Pool: p.server.pool}
 	if age, err := queue.Age(ctx, p.server.commands.Directory); err == nil {
@@ -171,6 +173,28 @@ func (p partMetrics) readers(ctx context.Context, c constMetrics) {
 		c.gauge("medilab_reader_position", "Up to where a reader has applied the log.", float64(position), "reader", name)
 		return nil
 	})
+}
+
+// standby collects how reading from the standby goes.
+func (p partMetrics) standby(ctx context.Context, c constMetrics) {
+	s := p.server.standby
+	if s == nil {
+		return
+	}
+	usable := 0.0
+	if s.State() == projections.StandbyOK {
+		usable = 1
+	}
+	c.gauge("medilab_standby_usable", "Whether queries go to the standby.", usable)
+	standby, primary := s.Reads()
+	const queries = "Queries that may go to the standby, by the server that answered them."
+	c.counter("medilab_standby_queries_total", queries, float64(standby), "server", "standby")
+	c.counter("medilab_standby_queries_total", queries, float64(primary), "server", "primary")
+	if log, models, err := s.Position(ctx); err == nil {
+		const position = "How far the standby is: of the log, and of the read models."
+		c.gauge("medilab_standby_position", position, float64(log), "of", "log")
+		c.gauge("medilab_standby_position", position, float64(models), "of", "projections")
+	}
 }
 
 // constMetrics sends values as they are now.

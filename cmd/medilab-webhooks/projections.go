@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,18 @@ func newProjectionsCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{Use: "projections", Short: "List and rebuild the read models"}
 	c.AddCommand(newProjectionsListCommand(db), newProjectionsRebuildCommand(db))
 	return c
+}
+
+// askModels asks the read models, by the standby if there is a current one.
+func askModels[T any](ctx context.Context, s *session, question func(context.Context, *projections.Projections) (T, error)) (T, error) {
+	if s.standby == nil {
+		return question(ctx, s.queries())
+	}
+	return projections.Ask(ctx, s.queries(), s.standby, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, projections.StandbyPatience)
+		defer cancel()
+		return s.standby.Await(ctx)
+	}, question)
 }
 
 // queries returns the read models of the session's database.

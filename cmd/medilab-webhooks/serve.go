@@ -182,6 +182,9 @@ func (s *server) build(ctx context.Context) error {
 	}
 	s.settings.database.keepReceiptKey(s.receipts.PublicKeys(), s.logger)
 	s.queries = projections.New(s.pool, s.log, s.logger)
+	if err := s.follow(ctx, s.settings.database.readURL, s.settings.connections, s.queries); err != nil {
+		return err
+	}
 	s.commands = &commands.Commands{
 		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
 		Failed: s.queries,
@@ -310,6 +313,9 @@ func (s *server) run(ctx context.Context) (err error) {
 		group.Go(func() { s.paceVacuum(work) })
 	}
 	group.Go(func() { s.guard.Watch(work, s.pool) })
+	if s.standby != nil {
+		group.Go(func() { s.standby.Watch(work) })
+	}
 	group.Go(func() { s.recordLosses(work) })
 	group.Go(func() { s.commands.Directory.Run(work) })
 	if keep := s.settings.database.keep; keep > 0 {

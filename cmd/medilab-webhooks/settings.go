@@ -28,6 +28,7 @@ const (
 	roleSaga        = "saga"        // dispatch, alerts, the relay of emitted events
 	roleWorker      = "worker"      // the calls
 	roleProjections = "projections" // the read models
+	roleRead        = "read"        // what of the API changes nothing, on a standby
 )
 
 var allRoles = []string{roleAPI, roleSaga, roleWorker, roleProjections}
@@ -38,8 +39,8 @@ func parseRoles(text string) (roles, error) {
 	r := roles{}
 	for name := range strings.SplitSeq(text, ",") {
 		name = strings.TrimSpace(name)
-		if !slices.Contains(allRoles, name) {
-			return nil, fmt.Errorf("unknown role %q: use %s", name, strings.Join(allRoles, ", "))
+		if !slices.Contains(allRoles, name) && name != roleRead {
+			return nil, fmt.Errorf("unknown role %q: use %s, or %s", name, strings.Join(allRoles, ", "), roleRead)
 		}
 		r[name] = true
 	}
@@ -47,7 +48,7 @@ func parseRoles(text string) (roles, error) {
 }
 
 func (r roles) String() string {
-	names := slices.Clone(allRoles)
+	names := append(slices.Clone(allRoles), roleRead)
 	return strings.Join(slices.DeleteFunc(names, func(name string) bool { return !r[name] }), ",")
 }
 
@@ -194,6 +195,9 @@ func (s *settings) resolve(notes io.Writer) (err error) {
 	}
 	if s.roles, err = parseRoles(s.rolesText); err != nil {
 		return err
+	}
+	if s.roles[roleRead] && s.database.readURL == "" {
+		return errors.New("the role read needs MEDILAB_READ_URL: the standby to read from")
 	}
 	if s.targetsText == "" && s.database.url == "" {
 		s.targetsText = "loopback"

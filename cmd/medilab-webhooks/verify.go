@@ -40,7 +40,13 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 					}
 				}
 				bar := newProgress(c, -1, "verifying")
-				err = s.queries().Verify(c.Context(), saga.Queue{}, report, bar.setPosition)
+				_, err = askModels(c.Context(), s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+					problems, found = problems[:0], 0 // the primary begins again if the standby fails
+					return struct{}{}, q.VerifyLog(ctx, report, bar.setPosition)
+				})
+				if err == nil {
+					err = s.queries().VerifyModels(c.Context(), saga.Queue{}, report, bar.setPosition)
+				}
 				bar.end()
 				if err == nil {
 					err = checkArchives(c.Context(), s.log, db.receiptKeyFile(), func(at eventstore.Position, text string) {

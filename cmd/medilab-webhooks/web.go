@@ -24,10 +24,11 @@ import (
 // front answers requests: the API and the panel, or the probes alone.
 func (s *server) front() *http.Server {
 	config := http.Config{
-		Commands: s.commands, Queries: s.queries, Logger: s.logger, AdminToken: s.token.secret, Identity: s.settings.identity, SignIn: s.settings.signIn, PublicURL: s.settings.publicURL, ReasonRequired: s.settings.reason == reasonRequired, Receipts: s.receipts,
+		Commands: s.commands, Queries: s.queries, Standby: s.standby, ReadOnly: !s.settings.roles[roleAPI], Logger: s.logger, AdminToken: s.token.secret,
+		Identity: s.settings.identity, SignIn: s.settings.signIn, PublicURL: s.settings.publicURL, ReasonRequired: s.settings.reason == reasonRequired, Receipts: s.receipts,
 		Ready: s.ready, Tracer: s.tracer, Metrics: s.metrics.handler(s), Observe: s.metrics.answered, Mount: mountPages, Proxies: s.settings.proxies,
 	}
-	if s.settings.roles[roleAPI] {
+	if s.settings.roles[roleAPI] || s.settings.roles[roleRead] {
 		return http.NewServer(config)
 	}
 	return http.NewProbes(config)

@@ -25,6 +25,7 @@ type Pair struct {
 
 	t       testing.TB
 	primary string // its data folder
+	standby string // likewise
 }
 
 // NewPair starts two servers with all migrations applied, which end with the test.
@@ -37,6 +38,7 @@ func NewPair(t testing.TB) *Pair {
 	t.Cleanup(func() { os.RemoveAll(base) }) //nolint:errcheck // the machine's folder of temporary files
 	p := &Pair{t: t, primary: filepath.Join(base, "a")}
 	standby := filepath.Join(base, "b")
+	p.standby = standby
 	first := p.start(p.primary, nil)
 	if err := first.Stop(t.Context()); err != nil {
 		t.Fatalf("testdb: %v", err)
@@ -100,9 +102,7 @@ func (p *Pair) run(dir string, settings map[string]string) string {
 	p.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if dir == p.primary {
-			p.signal(syscall.SIGCONT)
-		}
+		p.signal(dir, syscall.SIGCONT)
 		if err := s.Stop(ctx); err != nil {
 			p.t.Errorf("testdb: %v", err)
 		}
@@ -111,10 +111,16 @@ func (p *Pair) run(dir string, settings map[string]string) string {
 }
 
 // Freeze stops every process of the primary: it keeps its connections, and answers nothing.
-func (p *Pair) Freeze() { p.signal(syscall.SIGSTOP) }
+func (p *Pair) Freeze() { p.signal(p.primary, syscall.SIGSTOP) }
 
 // Thaw lets the primary go on as if nothing had been.
-func (p *Pair) Thaw() { p.signal(syscall.SIGCONT) }
+func (p *Pair) Thaw() { p.signal(p.primary, syscall.SIGCONT) }
+
+// FreezeStandby is Freeze for the standby.
+func (p *Pair) FreezeStandby() { p.signal(p.standby, syscall.SIGSTOP) }
+
+// ThawStandby lets the standby go on.
+func (p *Pair) ThawStandby() { p.signal(p.standby, syscall.SIGCONT) }
 
 // Promote makes the standby a primary. With CatchUp before, it has all that the primary has.
 func (p *Pair) Promote() {
@@ -157,10 +163,10 @@ func (p *Pair) await(server, query string) {
 	}
 }
 
-// signal sends to the primary and to its processes.
-func (p *Pair) signal(signal syscall.Signal) {
+// signal sends to the server in the folder, and to its processes.
+func (p *Pair) signal(dir string, signal syscall.Signal) {
 	p.t.Helper()
-	file, err := os.ReadFile(filepath.Join(p.primary, "postgres", "postmaster.pid"))
+	file, err := os.ReadFile(filepath.Join(dir, "postgres", "postmaster.pid"))
 	if err != nil {
 		p.t.Fatalf("testdb: %v", err)
 	}
