@@ -10,6 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # guide and webhooks write them, not as Go would.
 CHECKS      := inherit,ST1000,ST1016,ST1020,ST1021,-ST1005,-SA1008
 CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+OPENAPI_TS  := openapi-typescript@7.13.0
 FUZZTIME    ?= 20s
 BENCH       ?=
 # No test hangs for that long: each wait has its own bound. A busy machine takes a while.
@@ -49,6 +50,13 @@ faults: ## Run the fault campaign alone
 .PHONY: clients
 clients: ## Lint the API's description and use it by generated clients (needs node and npm)
 	MEDILAB_CLIENTS=1 $(GO) test -count=1 -timeout $(TIMEOUT) ./cmd/e2e/clients
+
+SERVER      ?= http://127.0.0.1:8000
+TYPES       ?= bin/medilab-webhooks.d.ts
+
+.PHONY: types
+types: ## Generate TypeScript types of a running server's API (SERVER=URL TYPES=FILE; needs npm)
+	npx --yes $(OPENAPI_TS) $(SERVER)/api/v1/openapi.json -o $(TYPES)
 
 .PHONY: race
 race: ## Run the tests of everything concurrent under the race detector

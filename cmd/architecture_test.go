@@ -54,6 +54,7 @@ var folders = map[string]folder{
 	"cmd/medilab-webhooks":        {inside: []string{anything}},
 	"cmd/bench":                   {inside: []string{"domain", "eventstore", "migrations", testbed}}, // it measures the product from outside, and fills logs
 	harness:                       {inside: []string{testbed}},
+	"commands/emit/remote":        {inside: []string{}, outside: []string{"github.com/google/uuid"}}, // services elsewhere import it
 	"commands/emit/emitwatermill": {inside: []string{"commands/emit"}, outside: []string{"github.com/ThreeDotsLabs/watermill/message", "github.com/google/uuid"}},
 	testbed:                       {inside: []string{}},
 }

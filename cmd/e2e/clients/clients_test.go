@@ -40,6 +40,10 @@ func TestGeneratedClients(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
 	run := func(folder string, command ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
@@ -61,7 +65,7 @@ func TestGeneratedClients(t *testing.T) {
 	// That there is a newer version of AsyncAPI is an information.
 	run("ts", "npx", "spectral", "lint", "--fail-severity=warn", "--ruleset=asyncapi.yaml", "../asyncapi.json")
 
-	run("ts", "npx", "openapi-typescript", "../openapi.json", "-o", "api.d.ts")
+	run("ts", "make", "-C", root, "types", "SERVER=http://"+p.Addr, "TYPES="+filepath.Join(dir, "ts", "api.d.ts"))
 	run("ts", "npx", "tsc")
 	run("ts", "node", "out/client.js")
 
