@@ -13,6 +13,7 @@ CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 OPENAPI_TS  := openapi-typescript@7.13.0
 FUZZTIME    ?= 20s
 BENCH       ?=
+DEMO        ?=
 # No test hangs for that long: each wait has its own bound. A busy machine takes a while.
 TIMEOUT     ?= 30m
 # The packages in which much runs at once.
@@ -84,8 +85,9 @@ bench: build ## Measure the product beside the machine's ceiling; options in BEN
 	bin/bench --binary $(BINARY) --version '$(VERSION)' $(BENCH)
 
 .PHONY: demo
-demo: build ## Show one event on its way from trigger to receiver
-	BINARY=$(BINARY) docs/demo.sh
+demo: build ## Start a clinic that emits events, and receivers of five kinds, to look at (DEMO='-rate 20')
+	$(GO) build -o bin/demo ./cmd/demo
+	bin/demo --binary $(BINARY) $(DEMO)
 
 .PHONY: sbom
 sbom: build ## List what the binary is made of (CycloneDX) in bin/sbom.json

@@ -52,7 +52,8 @@ var folders = map[string]folder{
 	"migrations":                  {inside: []string{"migrations/filelock"}},
 	"migrations/filelock":         {inside: []string{}, outside: []string{}},
 	"cmd/medilab-webhooks":        {inside: []string{anything}},
-	"cmd/bench":                   {inside: []string{"domain", "eventstore", "migrations", testbed}}, // it measures the product from outside, and fills logs
+	"cmd/bench":                   {inside: []string{"domain", "eventstore", "migrations", testbed}},   // it measures the product from outside, and fills logs
+	"cmd/demo":                    {inside: []string{"commands/emit", "migrations/postgres", testbed}}, // a clinic, and the product from outside
 	harness:                       {inside: []string{testbed}},
 	"commands/emit/remote":        {inside: []string{}, outside: []string{"github.com/google/uuid"}}, // services elsewhere import it
 	"commands/emit/emitwatermill": {inside: []string{"commands/emit"}, outside: []string{"github.com/ThreeDotsLabs/watermill/message", "github.com/google/uuid"}},
