@@ -21,8 +21,8 @@ type Erased struct {
 	Events    int                 `json:"events"` // that told of the subject, tests included
 	Cancelled int                 `json:"deliveries_cancelled"`
 	Position  eventstore.Position `json:"position"` // of subject.erased
-	// UnencryptedUntil is the last position that a version wrote which did not encrypt: what
-	// the log holds up to there is not erased. Zero: there is none.
+	// UnencryptedUntil is the last position that a version wrote which did not encrypt, until
+	// EncryptLog has: what the log holds up to there is not erased. Zero: there is none.
 	UnencryptedUntil eventstore.Position `json:"unencrypted_until,omitempty"`
 	// ArchivedTo is the last archived position: Events leaves out what is only in archives,
 	// which cannot be read any more either. Zero: nothing is archived.
@@ -140,7 +140,10 @@ func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owne
 	if err != nil {
 		return Erased{}, err
 	}
-	err = c.Pool.QueryRow(ctx, `SELECT coalesce(max(position), 0) FROM medilab.unencrypted`).Scan(&erased.UnencryptedUntil)
+	clear, err := c.Log.Encryption(ctx)
+	if clear.Done < clear.Until {
+		erased.UnencryptedUntil = clear.Until
+	}
 	if err == nil {
 		erased.ArchivedTo, err = c.Log.ArchivedTo(ctx)
 	}

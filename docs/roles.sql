@@ -8,10 +8,10 @@
 --
 -- Run it again after every migrate: new tables need rights too. The role is made before, as in
 -- CREATE ROLE medilab_service LOGIN PASSWORD '...'. Rebuilding, verifying and archiving make
--- tables: run `projections rebuild`, `audit verify` and `archive` as the owner.
+-- tables: run `projections rebuild`, `audit verify` and `archive` as the owner. So is `keys encrypt`.
 
 GRANT USAGE ON SCHEMA medilab TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA medilab TO :"role";
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA medilab TO :"role";
 REVOKE UPDATE, DELETE, TRUNCATE ON medilab.events, medilab.seals FROM :"role";
-REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON medilab.archiving FROM :"role";
+REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON medilab.archiving, medilab.resealed FROM :"role";

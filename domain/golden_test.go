@@ -97,6 +97,7 @@ var goldenChanges = []Change{
 	AdminActed{Action: AdminKeyRotated, Detail: "key 1234567890"},
 	LogArchived{First: 1, ArchivedTo: 1000, To: goldenTime, SealBefore: "", Seal: "00ff", Entries: 1000, Earlier: 7, Kept: "aa", Totals: "3 rows", Manifest: "e30.e30.AA"},
 	LogRestored{Restored: 1000, ArchivedTo: 500},
+	PayloadsEncrypted{EncryptedTo: 500, Entries: 400, Seal: "00ff", Subjects: []SubjectEntries{{Owner: uuid.UUID(goldenWebhook), Positions: []int64{3, 7}}}},
 	EventTriggered{
 		EventType: "patient.created", Source: "manual", CorrelationID: "manual-trigger-001",
 		EventData: json.RawMessage(`{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }`),

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -126,12 +127,14 @@ type SealRow struct {
 	Last       Position  `json:"last"`
 	RecordedAt time.Time `json:"recorded_at"`
 	Seal       Seal      `json:"seal"`
+	Resealed   Seal      `json:"resealed,omitempty"` // of entries that were encrypted since
 }
 
 // Seals returns up to limit seals of batches that end after the position, in order.
 func (l *Log) Seals(ctx context.Context, after Position, limit int) ([]SealRow, error) {
-	rows, err := l.pool.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
-		WHERE last_position > $1 ORDER BY last_position LIMIT $2`, after, limit)
+	rows, err := l.pool.Query(ctx, `SELECT s.first_position, s.last_position, s.recorded_at, s.seal, r.seal
+		FROM medilab.seals AS s LEFT JOIN medilab.resealed AS r USING (last_position)
+		WHERE s.last_position > $1 ORDER BY s.last_position LIMIT $2`, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read seals: %w", err)
 	}
@@ -157,14 +160,17 @@ func (l *Log) SealBefore(ctx context.Context, at time.Time) (s SealRow, err erro
 type Chain struct {
 	next   Position
 	before Seal
-	first  Position // of the batch
-	at     time.Time
-	digest hash.Hash
+	// resealed is that of the entries before, if they were encrypted since.
+	resealed Seal
+	first    Position // of the batch
+	at       time.Time
+	digest   hash.Hash
 }
 
-// NewChain begins a chain at the position, after a seal.
-func NewChain(first Position, before Seal) *Chain {
-	return &Chain{next: first, first: first, before: before, digest: sha256.New()}
+// NewChain begins a chain at the position, after a seal, and that of entries that were
+// encrypted since, if they were.
+func NewChain(first Position, before, resealed Seal) *Chain {
+	return &Chain{next: first, first: first, before: before, resealed: resealed, digest: sha256.New()}
 }
 
 // Add takes in the next entry.
@@ -185,12 +191,39 @@ func (c *Chain) Add(e *Event) error {
 
 // Close compares the batch with its seal.
 func (c *Chain) Close(s SealRow) error {
-	if s.First != c.first || s.Last != c.next-1 || !s.RecordedAt.Equal(c.at) ||
-		!bytes.Equal(sealOf(c.before, seal{first: s.First, recordedAt: s.RecordedAt}, c.digest), s.Seal) {
+	sealed := seal{first: s.First, recordedAt: s.RecordedAt, sum: s.Seal, resealed: s.Resealed}
+	if s.First != c.first || s.Last != c.next-1 || !s.RecordedAt.Equal(c.at) || !sealed.covers(c.before, c.resealed, c.digest) {
 		return fmt.Errorf("positions %d to %d are not what was sealed", s.First, s.Last)
 	}
-	c.before, c.first = s.Seal, c.next
+	c.end(s.Seal, s.Resealed)
+	return nil
+}
+
+// reseal ends the batch, and returns what seals its entries as they are now.
+func (c *Chain) reseal(s SealRow) Seal {
+	now := sealOf(slices.Concat(c.resealed, c.before), seal{first: s.First, recordedAt: s.RecordedAt}, c.digest)
+	c.end(s.Seal, now)
+	return now
+}
+
+func (c *Chain) end(sealed, resealed Seal) {
+	c.before, c.resealed, c.first = sealed, resealed, c.next
 	c.digest.Reset()
+}
+
+// addAll takes in whole batches, and calls end at the end of each.
+func (c *Chain) addAll(events []Event, seals []SealRow, end func(SealRow) error) error {
+	for i := range events {
+		if err := c.Add(&events[i]); err != nil {
+			return err
+		}
+		if len(seals) > 0 && seals[0].Last == events[i].Position {
+			if err := end(seals[0]); err != nil {
+				return err
+			}
+			seals = seals[1:]
+		}
+	}
 	return nil
 }
 
@@ -282,7 +315,8 @@ func (v *verifier) archived(ctx context.Context) error {
 		v.damage(FlawSeal, last.Last, "", "the seal at %d is not the one of the archive that ends there", last.Last)
 	}
 	v.next, v.before, v.read = last.Last+1, last.Seal, last.Last
-	return nil
+	v.resealed, err = resealedAt(ctx, v.db, last.Last)
+	return err
 }
 
 // DropArchived drops the next streams that are archived, after the given one, and returns the

@@ -15,7 +15,7 @@ import (
 
 // SchemaVersion is the schema that this version of the program works on: the number of
 // the newest migration. The database refuses appends and leases of any other.
-const SchemaVersion = 37
+const SchemaVersion = 40
 
 // sessionSettings hold on every connection, whatever the server, the database or the role
 // sets. They are set by SET: a pooler refuses most start-up parameters, or ignores them.

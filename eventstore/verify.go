@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +39,15 @@ type seal struct {
 	first, last Position
 	recordedAt  time.Time
 	sum         []byte
+	resealed    []byte // of entries that were encrypted since; see encrypt.go
+}
+
+// covers reports whether it is the seal of the events, after the seals before.
+func (s *seal) covers(before, resealed Seal, events hash.Hash) bool {
+	if s.resealed != nil {
+		return bytes.Equal(sealOf(slices.Concat(resealed, before), *s, events), s.resealed)
+	}
+	return bytes.Equal(sealOf(before, *s, events), s.sum)
 }
 
 // Verify checks the whole log up to its present head: that its tables are what keeps it
@@ -65,6 +75,9 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 		return err
 	}
 	if err := v.archived(ctx); err != nil {
+		return err
+	}
+	if err := v.encrypted(ctx); err != nil {
 		return err
 	}
 	if err := v.seals(ctx); err != nil {
@@ -112,6 +125,12 @@ type verifier struct {
 	before []byte   // the seal before
 	digest hash.Hash
 
+	resealed []byte // the seal before of encrypted entries
+	replaced struct {
+		To   Position `json:"encrypted_to"`
+		Seal Seal     `json:"seal"`
+	}
+
 	page []Event // read ahead
 	read Position
 }
@@ -125,13 +144,14 @@ func (v *verifier) seals(ctx context.Context) error {
 	const page = 1000
 	last := v.next - 1
 	for {
-		rows, err := v.db.Query(ctx, `SELECT first_position, last_position, recorded_at, seal FROM medilab.seals
-			WHERE last_position > $1 AND last_position <= $2 ORDER BY last_position LIMIT $3`, last, v.head, page)
+		rows, err := v.db.Query(ctx, `SELECT s.first_position, s.last_position, s.recorded_at, s.seal, r.seal
+			FROM medilab.seals AS s LEFT JOIN medilab.resealed AS r USING (last_position)
+			WHERE s.last_position > $1 AND s.last_position <= $2 ORDER BY s.last_position LIMIT $3`, last, v.head, page)
 		if err != nil {
 			return fmt.Errorf("verify the log: %w", err)
 		}
 		list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s seal, err error) {
-			err = row.Scan(&s.first, &s.last, &s.recordedAt, &s.sum)
+			err = row.Scan(&s.first, &s.last, &s.recordedAt, &s.sum, &s.resealed)
 			return s, err
 		})
 		if err != nil {
@@ -193,10 +213,11 @@ func (v *verifier) batch(ctx context.Context, s seal) error {
 		v.before = v.sum(s)
 		return nil
 	}
-	if whole && (!sameTime || !bytes.Equal(v.sum(s), s.sum)) {
+	v.checkRecord(s)
+	if whole && (!sameTime || !s.covers(v.before, v.resealed, v.digest)) {
 		v.damage(FlawSeal, s.first, "", "positions %d to %d are not what was sealed at %s", s.first, s.last, s.recordedAt.UTC().Format(time.RFC3339Nano))
 	}
-	v.before = s.sum
+	v.before, v.resealed = s.sum, s.resealed
 	return nil
 }
 

@@ -33,6 +33,12 @@ func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Eve
 		for _, owner := range domain.SubjectsOf(events[i].Value) {
 			owners, positions = append(owners, uuid.UUID(owner)), append(positions, int64(events[i].Position))
 		}
+		replaced, _ := events[i].Value.(domain.PayloadsEncrypted)
+		for _, of := range replaced.Subjects {
+			for _, position := range of.Positions {
+				owners, positions = append(owners, of.Owner), append(positions, position)
+			}
+		}
 	}
 	if owners == nil {
 		return nil, nil

@@ -30,7 +30,7 @@ func newKeysCommand(db *databaseOptions) *cobra.Command {
 		}
 		return keys, err
 	}
-	c.AddCommand(newKeysListCommand(open), newKeysRotateCommand(db, open), newKeysRewrapCommand(db, open))
+	c.AddCommand(newKeysListCommand(open), newKeysRotateCommand(db, open), newKeysRewrapCommand(db, open), newKeysEncryptCommand(db, open))
 	return c
 }
 
@@ -134,6 +134,47 @@ func newKeysRewrapCommand(db *databaseOptions, open func() (*vault.Vault, error)
 			return db.use(c, func(s *session) error { return rewrap(c, s, keys) })
 		},
 	}
+}
+
+func newKeysEncryptCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "encrypt",
+		Short: "Encrypt payloads that older versions wrote in clear, so that an erasure reaches them",
+		Long: `Encrypt payloads that older versions wrote in clear, so that an erasure reaches them.
+
+It replaces entries of the log, each step on record, and audit verify goes on to prove them. It works
+while servers run, and can be interrupted: the same command goes on. What tells of patients who
+were erased before is erased then. The tables' owner runs it.`,
+		Example: "  medilab-webhooks keys encrypt",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			keys, err := open()
+			if err != nil {
+				return err
+			}
+			return db.use(c, func(s *session) error {
+				if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
+					return err
+				}
+				bar := newProgress(c, -1, "encrypting")
+				result, err := s.commands.EncryptLog(c.Context(), caller(), bar.setPosition)
+				bar.end()
+				if err == nil && result.Entries > 0 {
+					_, err = s.pool.Exec(c.Context(), `VACUUM medilab.events`)
+				}
+				if err != nil {
+					return fmt.Errorf("%w; run keys encrypt to go on", err)
+				}
+				text := fmt.Sprintf("Encrypted %d entries; none is in clear up to position %d\n", result.Entries, result.Until)
+				if result.Undecoded > 0 {
+					text += fmt.Sprintf("%d entries do not decode and stay as they are: see audit verify\n", result.Undecoded)
+				}
+				return printResult(c, result, text, text)
+			})
+		},
+	}
+	addJSONFlag(c)
+	return c
 }
 
 func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {

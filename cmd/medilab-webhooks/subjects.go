@@ -140,7 +140,7 @@ func newSubjectsEraseCommand(db *databaseOptions) *cobra.Command {
 		}
 		text := fmt.Sprintf("Erased %d events at position %d; %d deliveries are cancelled\n", erased.Events, erased.Position, erased.Cancelled)
 		if erased.UnencryptedUntil > 0 {
-			text += fmt.Sprintf("Not erased: entries up to position %d, which an older version wrote without encryption\n", erased.UnencryptedUntil)
+			text += fmt.Sprintf("Not erased: entries up to position %d, which an older version wrote without encryption: run keys encrypt\n", erased.UnencryptedUntil)
 		}
 		if erased.ArchivedTo > 0 {
 			text += fmt.Sprintf("Not counted: what is archived, up to position %d; what the archives hold of the patient cannot be read any more either\n", erased.ArchivedTo)

@@ -160,6 +160,9 @@ func (a *Archiver) begin(ctx context.Context, before time.Time, cuts []eventstor
 		return m, domain.Conflict("there is nothing before that time that is not archived already")
 	}
 	m.Last, m.Seal, m.To = last.Last, last.Seal, last.RecordedAt.UTC()
+	if m.ResealedBefore, err = a.Log.ResealedAt(ctx, m.First-1); err != nil {
+		return m, err
+	}
 	if err := a.checkReplays(ctx); err != nil {
 		return m, err
 	}
@@ -220,7 +223,7 @@ func (a *Archiver) writeRange(ctx context.Context, g *gathering, w *writer) erro
 	const page = 2000
 	var seals []eventstore.SealRow
 	sealed := w.manifest.First - 1
-	chain := eventstore.NewChain(w.manifest.First, w.manifest.SealBefore)
+	chain := w.manifest.chain()
 	return a.Log.Scan(ctx, 0, w.manifest.Last, page, func(events []eventstore.Event) (err error) {
 		if err := g.add(ctx, events); err != nil {
 			return err

@@ -30,11 +30,14 @@ type Manifest struct {
 	Last       eventstore.Position `json:"last"`
 	To         time.Time           `json:"to"`          // when its last entry was recorded
 	SealBefore eventstore.Seal     `json:"seal_before"` // of the log before the range
-	Seal       eventstore.Seal     `json:"seal"`        // of the log up to its end
-	Entries    int64               `json:"entries"`
-	Earlier    int64               `json:"earlier"` // entries before the range, which archives before it left
-	CreatedAt  time.Time           `json:"created_at"`
-	Files      []File              `json:"files"`
+	// ResealedBefore is that of entries before the range which were encrypted since, if any were.
+	ResealedBefore eventstore.Seal `json:"resealed_before,omitempty"`
+
+	Seal      eventstore.Seal `json:"seal"` // of the log up to its end
+	Entries   int64           `json:"entries"`
+	Earlier   int64           `json:"earlier"` // entries before the range, which archives before it left
+	CreatedAt time.Time       `json:"created_at"`
+	Files     []File          `json:"files"`
 }
 
 // File is one file of an archive: lines of JSON, compressed by zstd.
@@ -50,6 +53,11 @@ const suffix = ".manifest.jws"
 
 // name is that of the manifest's file.
 func (m *Manifest) name() string { return fmt.Sprintf("log-%012d-%012d%s", m.First, m.Last, suffix) }
+
+// chain begins where the archive does.
+func (m *Manifest) chain() *eventstore.Chain {
+	return eventstore.NewChain(m.First, m.SealBefore, m.ResealedBefore)
+}
 
 // line is an entry of the log, or the seal of those before it.
 type line struct {
@@ -247,7 +255,7 @@ func read(ctx context.Context, dir string, f File, yield func(*eventstore.Event,
 
 // check compares the files with the manifest, and the entries with their seals.
 func check(ctx context.Context, dir string, m *Manifest, progress func(done, total eventstore.Position)) error {
-	chain := eventstore.NewChain(m.First, m.SealBefore)
+	chain := m.chain()
 	entries, earlier := int64(0), int64(0)
 	for _, f := range m.Files {
 		err := read(ctx, dir, f, func(e *eventstore.Event, s *eventstore.SealRow) error {

@@ -51,6 +51,7 @@ type Keyring struct {
 	vault   *Vault  // nil: not opened yet
 	hasher  *hasher // of the subjects' ids; nil: its key has to be read
 	made    cache[envelope.Owner, madeKey]
+	past    cache[envelope.KeyID, madeKey] // for what was in clear, by owner and period
 	read    cache[envelope.KeyID, *envelope.Key]
 	lost    int // how often the log has lost its tail
 }
@@ -66,7 +67,7 @@ const keptKeys = 1 << 16
 
 // NewKeyring returns a keyring of the database.
 func NewKeyring(config KeyringConfig) *Keyring {
-	return &Keyring{KeyringConfig: config, made: newCache[envelope.Owner, madeKey](keptKeys), read: newCache[envelope.KeyID, *envelope.Key](keptKeys)}
+	return &Keyring{KeyringConfig: config, made: newCache[envelope.Owner, madeKey](keptKeys), past: newCache[envelope.KeyID, madeKey](keptKeys), read: newCache[envelope.KeyID, *envelope.Key](keptKeys)}
 }
 
 // For returns the keys for an event of the type with the data, which may have none, and
@@ -93,6 +94,37 @@ func (k *Keyring) For(ctx context.Context, eventType domain.EventType, data []by
 		keys = envelope.Join(keys)
 	}
 	return keys, rows, nil
+}
+
+// ForPast returns keys for what was recorded in clear at the time and tells of the owners, and
+// what is to be stored of them. What is destroyed by now is not stored, so the content is erased.
+func (k *Keyring) ForPast(ctx context.Context, owners []envelope.Owner, at time.Time) (keys envelope.Keys, rows []*eventstore.DataKey, err error) {
+	vault, _, err := k.ready(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(owners) == 0 {
+		owners = []envelope.Owner{envelope.OfPeriods}
+	}
+	for _, owner := range owners {
+		id := envelope.KeyID{Owner: owner, Until: k.periodOf(at.Unix())}
+		k.mu.Lock()
+		made, ok := k.past.get(id)
+		k.mu.Unlock()
+		if !ok {
+			if made, err = k.makeKey(vault, owner, id.Until); err != nil {
+				return nil, nil, err
+			}
+			k.mu.Lock()
+			k.past.put(id, made)
+			k.mu.Unlock()
+		}
+		keys = append(keys, made.key)
+		if erased, expired := k.fates.Fate(id); erased == 0 && !expired {
+			rows = append(rows, made.row)
+		}
+	}
+	return envelope.Join(keys), rows, nil
 }
 
 // Owners returns the subjects of an event of the type with the data.
@@ -164,13 +196,17 @@ func (h *hasher) appendSum(dst []byte, prefix string, text []byte) []byte {
 // until returns when the present period ends. Content is readable for up to a period longer
 // than it is to be kept, so periods are short beside that.
 func (k *Keyring) until() uint32 {
+	return k.periodOf(max(time.Now().Unix(), int64(k.fates.ExpiredUntil()))) // a clock may be behind
+}
+
+// periodOf returns when the period of the time, in seconds since 1970, ends.
+func (k *Keyring) periodOf(at int64) uint32 {
 	const usual, share = 30 * 24 * time.Hour, 50
 	period := int64(usual / time.Second)
 	if k.Keep > 0 {
 		period = min(period, max(1, int64(k.Keep/share/time.Second)))
 	}
-	now := max(time.Now().Unix(), int64(k.fates.ExpiredUntil())) // a clock may be behind
-	return uint32(min((now/period+1)*period, math.MaxUint32))
+	return uint32(min((at/period+1)*period, math.MaxUint32))
 }
 
 // keyOf returns the owner's key of the present period, a new one when this process has none.
@@ -178,29 +214,34 @@ func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (madeKey, error) {
 	until := k.until()
 	k.mu.Lock()
 	made, ok := k.made.get(owner)
-	lost, count := k.lost, k.fates.Count()
+	lost := k.lost
 	k.mu.Unlock()
 	if ok && made.key.Until == until && !made.key.Destroyed() {
 		return made, nil
 	}
-	key, err := newKey(owner, until, &k.fates, count)
+	made, err := k.makeKey(vault, owner, until)
 	if err != nil {
 		return made, err
 	}
-	wrapped, err := vault.wrap(key.KeyID, key.Secret())
-	if err != nil {
-		return made, err
-	}
-	made = madeKey{key, &eventstore.DataKey{Owner: owner, Until: int64(until), Number: key.Number, Wrapped: wrapped}}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if others, ok := k.made.get(owner); ok && others.key.Until == until && !others.key.Destroyed() {
 		return others, nil
 	}
-	if k.lost == lost && !key.Destroyed() {
+	if k.lost == lost && !made.key.Destroyed() {
 		k.made.put(owner, made)
 	}
 	return made, nil
+}
+
+// makeKey makes a key of the owner, and what the append stores of it.
+func (k *Keyring) makeKey(vault *Vault, owner envelope.Owner, until uint32) (made madeKey, err error) {
+	key, err := newKey(owner, until, &k.fates, k.fates.Count())
+	if err != nil {
+		return made, err
+	}
+	wrapped, err := vault.wrap(key.KeyID, key.Secret())
+	return madeKey{key, &eventstore.DataKey{Owner: owner, Until: int64(until), Number: key.Number, Wrapped: wrapped}}, err
 }
 
 // newKey returns a random key of the owner.
@@ -319,6 +360,7 @@ func (k *Keyring) ForgetAll() {
 	k.lost++
 	k.hasher = nil
 	k.made.clear()
+	k.past.clear()
 	k.read.clear()
 }
 
