@@ -33,7 +33,7 @@ func (c cookies) checkOwn(r *http.Request) error {
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
 		return nil
 	case r.Header.Get(ownRequest.name) == "":
-		return domain.Forbidden("a request by cookie needs the header " + ownRequest.name)
+		return domain.Forbidden("a request by cookie needs the header X-Requested-With")
 	case c.cross.Check(r) != nil:
 		return domain.Forbidden("a request by cookie must come from this server's own pages")
 	}

@@ -67,7 +67,7 @@ func (s *SignIn) Begin(ctx context.Context, flow Flow, back string) (string, err
 // than ErrRefused means that the provider could not be asked.
 func (s *SignIn) Finish(ctx context.Context, flow Flow, back string, answer url.Values, now func() time.Time) (Bearer, error) {
 	if flow.State == "" || subtle.ConstantTimeCompare([]byte(flow.State), []byte(answer.Get("state"))) != 1 || answer.Get("code") == "" {
-		return Bearer{}, refused("the provider did not sign anybody in, or another browser began")
+		return Bearer{}, refused("the sign-in was not completed, or was begun in another browser")
 	}
 	provider, err := s.discover(ctx)
 	if err != nil {
@@ -78,18 +78,18 @@ func (s *SignIn) Finish(ctx context.Context, flow Flow, back string, answer url.
 	var no *oauth2.RetrieveError
 	switch {
 	case errors.As(err, &no) && no.Response.StatusCode < http.StatusInternalServerError:
-		return Bearer{}, refused("the provider does not accept its code: " + no.ErrorCode)
+		return Bearer{}, refused("the provider refused the sign-in code: " + no.ErrorCode)
 	case err != nil:
-		return Bearer{}, fmt.Errorf("the identity provider gives no tokens: %w", err)
+		return Bearer{}, fmt.Errorf("the identity provider issued no token: %w", err)
 	}
 	text, _ := tokens.Extra("id_token").(string)
 	token, err := provider.VerifierContext(ctx, &oidc.Config{ClientID: s.config.ClientID, Now: now}).Verify(ctx, text)
 	if err != nil || subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(flow.Nonce)) != 1 || !isName(token.Subject) {
-		return Bearer{}, refused("its token is not good")
+		return Bearer{}, refused("the id token is not valid")
 	}
 	var claims map[string]any
 	if err := token.Claims(&claims); err != nil {
-		return Bearer{}, refused("its token cannot be read")
+		return Bearer{}, refused("the id token cannot be read")
 	}
 	scopes := s.config.scopes(claims)
 	if len(scopes) == 0 { // some providers have them there alone
