@@ -208,28 +208,24 @@ func (r *rig) checkParked(source string, want int) {
 	}
 }
 
-// jetStreams starts a cluster of NATS servers, which the end of the test stops.
-func jetStreams(t testing.TB, n int) (servers []*server.Server, urls []string) {
+// jetStreams starts a cluster of NATS servers, which the end of the test stops. The last of
+// several is a process of its own.
+func jetStreams(t testing.TB, n int) (servers []*server.Server, last *testbed.Process, urls []string) {
 	t.Helper()
 	var routes []*url.URL
+	var hosts []string
 	for range n {
 		address, err := testbed.FreeAddress()
 		if err != nil {
 			t.Fatal(err)
 		}
-		routes = append(routes, &url.URL{Scheme: "nats", Host: address})
+		routes, hosts = append(routes, &url.URL{Scheme: "nats", Host: address}), append(hosts, address)
 	}
 	for i := range n {
-		options := &server.Options{
-			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(),
-			NoSigs: true, NoLog: true, Username: "clinic", Password: "s3cret-of-nats",
+		if i > 0 && i == n-1 {
+			break
 		}
-		if n > 1 {
-			port, _ := strconv.Atoi(routes[i].Port())
-			options.Cluster = server.ClusterOpts{Name: "clinic", Host: "127.0.0.1", Port: port}
-			options.Routes = routes
-		}
-		s, err := server.NewServer(options)
+		s, err := server.NewServer(natsOptions(i, server.RANDOM_PORT, t.TempDir(), routes))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -243,7 +239,69 @@ func jetStreams(t testing.TB, n int) (servers []*server.Server, urls []string) {
 		}
 		urls = append(urls, s.Addr().String())
 	}
-	return servers, urls
+	if n == 1 {
+		return servers, nil, urls
+	}
+	address, err := testbed.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, _ := strconv.Atoi(address[strings.LastIndexByte(address, ':')+1:])
+	is, err := json.Marshal(serverProcess{port, t.TempDir(), hosts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestServerProcess$")
+	cmd.Env = append(os.Environ(), asServer+"="+string(is))
+	if last, err = testbed.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = last.Signal(syscall.SIGKILL); <-last.Done() })
+	return servers, last, append(urls, address)
+}
+
+func natsOptions(i, port int, dir string, routes []*url.URL) *server.Options {
+	options := &server.Options{
+		ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir,
+		NoSigs: true, NoLog: true, Username: "clinic", Password: "s3cret-of-nats",
+	}
+	if len(routes) > 1 {
+		port, _ := strconv.Atoi(routes[i].Port())
+		options.Cluster = server.ClusterOpts{Name: "clinic", Host: "127.0.0.1", Port: port}
+		options.Routes = routes
+	}
+	return options
+}
+
+// asServer holds what the server of a process of its own is to be.
+const asServer = "MEDILAB_TEST_NATS"
+
+// TestServerProcess is the process of a server, which can be frozen.
+func TestServerProcess(t *testing.T) {
+	text := os.Getenv(asServer)
+	if text == "" {
+		t.Skip("it is started by TestJetStreamCluster")
+	}
+	var is serverProcess
+	if err := json.Unmarshal([]byte(text), &is); err != nil {
+		t.Fatal(err)
+	}
+	var routes []*url.URL
+	for _, host := range is.Routes {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: host})
+	}
+	s, err := server.NewServer(natsOptions(len(routes)-1, is.Port, is.Dir, routes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	s.WaitForShutdown()
+}
+
+type serverProcess struct {
+	Port   int
+	Dir    string
+	Routes []string
 }
 
 func stream(t testing.TB, urls []string, replicas int) jetstream.JetStream {
@@ -270,7 +328,7 @@ func stream(t testing.TB, urls []string, replicas int) jetstream.JetStream {
 
 func TestJetStream(t *testing.T) {
 	r := newRig(t)
-	_, urls := jetStreams(t, 1)
+	_, _, urls := jetStreams(t, 1)
 	js := stream(t, urls, 1)
 	r.run("nats://clinic:s3cret-of-nats@" + urls[0] + "/?stream=clinic&subject=clinic.events")
 	_, err := js.Publish(t.Context(), "clinic.other", []byte(body(9))) // not asked for
@@ -282,16 +340,21 @@ func TestJetStream(t *testing.T) {
 	r.checkParked("clinic", 3) // each text has a place of its own in the stream
 }
 
-// A server of the cluster is killed and another one frozen while events are published: each
-// that was is in the log once.
+// A server of the cluster is frozen, thawed, and another one killed while events are published:
+// each that was is in the log once.
 func TestJetStreamCluster(t *testing.T) {
 	r := newRig(t)
-	servers, urls := jetStreams(t, 3)
+	servers, last, urls := jetStreams(t, 3)
 	js := stream(t, urls, 3)
 	r.run("nats://clinic:s3cret-of-nats@" + strings.Join(urls, ",") + "?stream=clinic")
-	const all, kill = 300, 100
+	const all, freeze, thaw, kill = 400, 100, 200, 300
 	for n := range all {
-		if n == kill {
+		switch n {
+		case freeze:
+			r.check(last.Signal(syscall.SIGSTOP))
+		case thaw:
+			r.check(last.Signal(syscall.SIGCONT))
+		case kill:
 			servers[1].Shutdown()
 		}
 		for deadline := time.Now().Add(time.Minute); ; {
