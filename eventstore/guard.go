@@ -179,9 +179,20 @@ func (g *Guard) validate(ctx context.Context, conn *pgconn.PgConn) error {
 	row := results[0].Rows[0]
 	timeline, err := strconv.ParseUint(string(row[1]), 16, 64)
 	if err != nil || timeline == 0 {
-		return nil //nolint:nilerr // what is no timeline says nothing
+		return g.acceptStandby()
 	}
 	return g.accept(conn.Conn(), server{string(row[0]), timeline})
+}
+
+// acceptStandby refuses a server that takes no writes once there was one that does: a proxy
+// leads there for a moment when the primary's role moves, and the connection would stay.
+func (g *Guard) acceptStandby() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.server != (server{}) {
+		return errors.New("this server is a standby")
+	}
+	return nil
 }
 
 // accept takes in a server that answers on the connection. From the one before, if it is

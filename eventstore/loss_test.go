@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -172,5 +176,38 @@ func TestFrozenPrimary(t *testing.T) {
 	}
 	if len(losses) > 0 {
 		t.Errorf("nothing was lost, and it says: %v", <-losses)
+	}
+}
+
+// A proxy that leads to a standby for a moment does not make a process stay there.
+func TestStandbyIsNoPrimary(t *testing.T) {
+	pair := testdb.NewPair(t)
+	proxy := filepath.Join(t.TempDir(), "proxy")
+	lead := func(to string) (through string) {
+		u, err := url.Parse(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Remove(proxy) // the first time it is not there
+		q := u.Query()
+		if err := os.Symlink(q.Get("host"), proxy); err != nil {
+			t.Fatal(err)
+		}
+		q.Set("host", proxy)
+		u.RawQuery = q.Encode()
+		return u.String()
+	}
+	log, pool, _ := guarded(t, lead(pair.Primary))
+	mustAppend(t, log, unit("a", 0, `{"n":1}`))
+	lead(pair.Standby)
+	pool.Reset()
+	if err := pool.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "standby") {
+		t.Errorf("a standby was accepted: %v", err)
+	}
+	lead(pair.Primary)
+	mustAppend(t, log, unit("b", 0, `{"n":1}`))
+	log, _, _ = guarded(t, lead(pair.Standby)) // a process that only reads may begin there
+	if _, err := log.Load(t.Context(), "a"); err != nil {
+		t.Error(err)
 	}
 }
