@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -52,7 +53,7 @@ func newServeCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	declare(c, c.Flags(), s.table())
-	completeFlag(c, "roles", listOf(allRoles))
+	completeFlag(c, "roles", listOf(append(slices.Clone(allRoles), roleRead)))
 	return c
 }
 

@@ -48,3 +48,18 @@ func TestTokenOfTwoLinesIsRefused(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A node that only reads says which standby it lacks, before it does anything.
+func TestRoleReadNeedsAStandby(t *testing.T) {
+	s := settings{rolesText: roleRead, database: databaseOptions{url: "postgres://clinic/medilab"}}
+	if err := s.resolve(io.Discard); err == nil || !strings.Contains(err.Error(), "MEDILAB_READ_URL") {
+		t.Errorf("got %v", err)
+	}
+	s.database.readURL = "postgres://standby/medilab"
+	if err := s.resolve(io.Discard); err != nil || s.roles.String() != roleRead {
+		t.Errorf("got %v, roles %s", err, s.roles)
+	}
+	if _, err := parseRoles("reed"); err == nil || !strings.Contains(err.Error(), roleRead) {
+		t.Errorf("got %v", err)
+	}
+}
