@@ -84,6 +84,11 @@ bench: build ## Measure the product beside the machine's ceiling; options in BEN
 	$(GO) build -o bin/bench ./cmd/bench
 	bin/bench --binary $(BINARY) --version '$(VERSION)' $(BENCH)
 
+.PHONY: cluster
+cluster: build ## Run three nodes on a Postgres that fails over, until Ctrl-C (docs/cluster.md)
+	$(GO) build -buildvcs=false -o bin/cluster ./cmd/cluster
+	bin/cluster --binary $(BINARY)
+
 .PHONY: demo
 demo: build ## Start a clinic that emits events, and receivers of five kinds, to look at (DEMO='-rate 20')
 	$(GO) build -o bin/demo ./cmd/demo

@@ -58,6 +58,8 @@ var folders = map[string]folder{
 	"commands/emit/remote":        {inside: []string{}, outside: []string{"github.com/google/uuid"}}, // services elsewhere import it
 	"commands/emit/emitwatermill": {inside: []string{"commands/emit"}, outside: []string{"github.com/ThreeDotsLabs/watermill/message", "github.com/google/uuid"}},
 	testbed:                       {inside: []string{}},
+	testbed + "/patroni":          {inside: []string{testbed}},
+	"cmd/cluster":                 {inside: []string{testbed, testbed + "/patroni"}},
 }
 
 const (

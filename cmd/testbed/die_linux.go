@@ -5,8 +5,14 @@ import (
 	"syscall"
 )
 
-// dieWithParent makes the kernel kill the process when the thread that starts it ends. Ctrl-C on the
-// terminal is for the parent alone.
+// dieWithParent makes the kernel kill the process when the thread that starts it ends, by the
+// signal that the command names, else by SIGKILL. Ctrl-C on the terminal is for the parent alone.
 func dieWithParent(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	if cmd.SysProcAttr.Pdeathsig == 0 {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
+	cmd.SysProcAttr.Setpgid = true
 }

@@ -26,8 +26,8 @@ func Stopped(pid int) bool {
 	return len(fields) > 0 && fields[0] == "T"
 }
 
-// tree lists the process and everything below it.
-func tree(root int) []int {
+// Tree lists the process and everything below it.
+func Tree(root int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // only a malformed pattern fails
 	children := make(map[int][]int)
 	for _, path := range stats {
@@ -50,7 +50,7 @@ func tree(root int) []int {
 func CPU(root int) (time.Duration, error) {
 	const perSecond = 100 // Linux counts for user space in hundredths of a second
 	var ticks int64
-	for _, pid := range tree(root) {
+	for _, pid := range Tree(root) {
 		fields := statFields(pid)
 		if len(fields) < 15 {
 			continue // ended since; its parent has its time
