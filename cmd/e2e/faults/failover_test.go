@@ -47,9 +47,10 @@ func newFailover(t *testing.T) *failover {
 		}
 	})
 	h := newHome(t, c.URL())
+	h.env = []string{"MEDILAB_READ_URL=" + c.StandbyURL()}
 	f := &failover{ledger: newLedger(t, h), cluster: c, ctx: ctx}
 	for name, url := range map[string]string{"direct": c.URL(), "balanced": c.BalancedURL(), "pooled": c.PooledURL()} {
-		f.nodes = append(f.nodes, h.node(name, "DATABASE_URL="+url, "MEDILAB_READ_URL="+c.StandbyURL()).start())
+		f.nodes = append(f.nodes, h.node(name, "DATABASE_URL="+url).start())
 	}
 	return f
 }

@@ -26,6 +26,7 @@ type home struct {
 	t   testing.TB
 	url string // "": an embedded Postgres
 	dir string
+	env []string // further settings
 }
 
 func newHome(t testing.TB, url string) *home { return &home{t: t, url: url, dir: harness.ShortDir(t)} }
@@ -41,8 +42,8 @@ func (h *home) node(name string, env ...string) *node {
 
 // environment is that of every command of the run.
 func (h *home) environment() []string {
-	return harness.Environment("MEDILAB_DATA_DIR="+h.dir, "MEDILAB_TOKEN="+adminToken, "MEDILAB_ALLOW_TARGETS=loopback",
-		"MEDILAB_KEYS="+filepath.Join(h.dir, "keys.json"), "DATABASE_URL="+h.url)
+	return append(harness.Environment("MEDILAB_DATA_DIR="+h.dir, "MEDILAB_TOKEN="+adminToken, "MEDILAB_ALLOW_TARGETS=loopback",
+		"MEDILAB_KEYS="+filepath.Join(h.dir, "keys.json"), "DATABASE_URL="+h.url), h.env...)
 }
 
 // command runs the product's command line and gives what it printed.
