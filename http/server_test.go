@@ -158,10 +158,16 @@ func newServiceOn(t testing.TB, database string, with ...func(*api.Config)) *ser
 // work makes the service deliver and keep its read models until the test ends.
 func (s *service) work() {
 	s.t.Helper()
+	s.t.Cleanup(s.workUntil(patience))
+}
+
+// workUntil is work until stop is called, which cuts off calls after the grace.
+func (s *service) workUntil(grace time.Duration) (stop func()) {
+	s.t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	config := saga.Config{
 		Log: s.log, Pool: s.pool, Directory: s.commands.Directory, Attempter: s.commands.Attempter, Failed: s.queries, Logger: logger,
-		Grace: patience, Name: s.t.Name(), Dispatch: true, Deliver: true,
+		Grace: grace, Name: s.t.Name(), Dispatch: true, Deliver: true,
 	}
 	node, err := eventstore.Join(s.t.Context(), s.pool, s.log.Clock(), s.t.Name(), logger, nil)
 	if err != nil {
@@ -183,13 +189,13 @@ func (s *service) work() {
 			}
 		})
 	}
-	s.t.Cleanup(func() {
+	return func() {
 		if err := router.Close(); err != nil {
 			s.t.Error(err)
 		}
 		cancel()
 		group.Wait()
-	})
+	}
 }
 
 // patience bounds every wait; none is expected to come near it.

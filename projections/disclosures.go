@@ -31,7 +31,14 @@ type Disclosure struct {
 	LastCallAt   time.Time             `json:"last_call_at"`
 	Acknowledged Acknowledgement       `json:"acknowledged"`
 
-	last Position // of the last call
+	last Position  // of the last call
+	cut  []cutCall // of which nobody knows what became
+}
+
+// cutCall is an attempt that was cut off.
+type cutCall struct {
+	stream  string
+	attempt int
 }
 
 // Disclosures is a page of them.
@@ -279,10 +286,18 @@ func (s *disclosing) usedBy(ctx context.Context, e *eventstore.Event, call domai
 
 func (d *Disclosure) add(call domain.Call, e *eventstore.Event) {
 	d.LastCallAt, d.last = e.RecordedAt, e.Position
+	attempt := cutCall{e.Stream, call.Attempt}
+	if _, late := e.Value.(domain.DeliveryOutcomeLate); late {
+		d.cut = slices.DeleteFunc(d.cut, func(c cutCall) bool { return c == attempt })
+	} else if call.Outcome == domain.OutcomeInterrupted {
+		d.cut = append(d.cut, attempt)
+	}
 	switch {
-	case call.Outcome == domain.OutcomeSuccess:
+	case call.Outcome == domain.OutcomeSuccess || d.Acknowledged == Acknowledged:
 		d.Acknowledged = Acknowledged
-	case call.Outcome == domain.OutcomeInterrupted && d.Acknowledged != Acknowledged:
+	case len(d.cut) > 0:
 		d.Acknowledged = AcknowledgedUnknown
+	default:
+		d.Acknowledged = NotAcknowledged
 	}
 }
