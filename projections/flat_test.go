@@ -103,6 +103,24 @@ func TestListsAreFlat(t *testing.T) {
 	b.flat(attemptedSQL, []any{0, int64(math.MaxInt64), streams, limit})
 }
 
+// TestSubjectsAreFlat: one of a hundred thousand subjects is found by its key, and so are its keys.
+func TestSubjectsAreFlat(t *testing.T) {
+	b := newBench(t)
+	_, err := b.pool.Exec(b.ctx, `
+		INSERT INTO medilab.data_keys (owner, number, until, wrapped) SELECT md5(n::text)::uuid, n, 4000000000, '\x00' FROM generate_series(1, 100000) AS n;
+		INSERT INTO medilab.subject_events (owner, position) SELECT md5((n / 2)::text)::uuid, n FROM generate_series(1, 100000) AS n;
+		ANALYZE medilab.data_keys, medilab.subject_events`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var owner uuid.UUID
+	if err := b.pool.QueryRow(b.ctx, `SELECT md5('7')::uuid`).Scan(&owner); err != nil {
+		t.Fatal(err)
+	}
+	b.flat(subjectEventsSQL, []any{owner, 0, int64(math.MaxInt64), 500})
+	b.flat(`SELECT FROM medilab.data_keys WHERE owner = ANY($1)`, []any{[]uuid.UUID{owner}})
+}
+
 // flat fails the test when the query reads a table whole, or many more rows than a page of
 // each kind.
 func (b *bench) flat(sql string, args []any) {

@@ -46,11 +46,13 @@ func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Eve
 	return []eventstore.Statement{{SQL: p.insert, Args: []any{owners, positions}}}, nil
 }
 
+const subjectEventsSQL = `SELECT position FROM medilab.subject_events
+	WHERE owner = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4`
+
 // SubjectEvents returns up to limit positions, after one up to another, of events and tests
 // that tell of the subject, as far as the read models hold the log: see AwaitSubjects.
 func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, after, to Position, limit int) ([]Position, error) {
-	rows, err := p.pool.Query(ctx, `SELECT position FROM medilab.subject_events
-		WHERE owner = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4`, uuid.UUID(owner), after, to, limit)
+	rows, err := p.pool.Query(ctx, subjectEventsSQL, uuid.UUID(owner), after, to, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list the events of a subject: %w", err)
 	}
