@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"compress/zlib"
 	"io"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -71,6 +72,9 @@ func isPlainText(body []byte) bool {
 	return true
 }
 
+// xmlEncoding is the charset that an XML declaration names.
+var xmlEncoding = regexp.MustCompile(`^\s*<\?xml[^>]*\sencoding\s*=\s*["']([A-Za-z0-9._-]+)["']`)
+
 // decode returns the body in UTF-8 if its charset is known.
 func decode(header []domain.HeaderField, body []byte) []byte {
 	contentType := ""
@@ -78,6 +82,9 @@ func decode(header []domain.HeaderField, body []byte) []byte {
 		if strings.EqualFold(h.Name, "Content-Type") {
 			contentType = h.Value
 		}
+	}
+	if declared := xmlEncoding.FindSubmatch(body); declared != nil && !strings.Contains(strings.ToLower(contentType), "charset=") {
+		contentType = "text/xml; charset=" + string(declared[1])
 	}
 	found, name, certain := charset.DetermineEncoding(body, contentType)
 	if !certain && name == "windows-1252" && !strings.Contains(contentType, "html") {

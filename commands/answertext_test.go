@@ -122,3 +122,17 @@ func TestSecretInAnEncodedAnswer(t *testing.T) {
 		t.Errorf("kept %q", kept)
 	}
 }
+
+// A charset that only the XML declaration names is believed; one of the header goes first.
+func TestAnswerTextOfXML(t *testing.T) {
+	const text = `<?xml version="1.0" encoding="windows-1251"?><ответ>принято</ответ>`
+	body := encoded(t, charmap.Windows1251, text)
+	for _, contentType := range []string{"", "application/xml", "text/xml; charset=windows-1251"} {
+		if got, _ := AnswerText(answered(contentType, ""), body); got != text {
+			t.Errorf("%q: %q", contentType, got)
+		}
+	}
+	if got, _ := AnswerText(answered("text/xml; charset=koi8-r", ""), encoded(t, charmap.KOI8R, text)); got != text {
+		t.Errorf("by the header: %q", got)
+	}
+}
