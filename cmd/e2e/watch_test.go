@@ -181,27 +181,3 @@ func TestRunbooks(t *testing.T) {
 		}
 	}
 }
-
-// Links of the operator's pages lead somewhere.
-func TestLinksOfOperatorsPages(t *testing.T) {
-	t.Parallel()
-	anchors := func(text string) (all []string) {
-		for _, heading := range regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllStringSubmatch(text, -1) {
-			all = append(all, strings.ReplaceAll(regexp.MustCompile(`[^\p{L}\p{N}_ -]`).ReplaceAllString(strings.ToLower(heading[1]), ""), " ", "-"))
-		}
-		return all
-	}
-	for _, page := range []string{"install.md", "install.ru.md", "runbooks.md", "runbooks.ru.md", "operations.md"} {
-		for _, link := range regexp.MustCompile(`\]\(([^)#]*)#?([^)]*)\)`).FindAllStringSubmatch(strings.ReplaceAll(read(t, "docs/"+page), "\n", " "), -1) {
-			file := link[1]
-			if file == "" {
-				file = page
-			}
-			if _, err := os.Stat("../../docs/" + file); err != nil {
-				t.Errorf("%s links to %s: %v", page, file, err)
-			} else if link[2] != "" && !slices.Contains(anchors(read(t, "docs/"+file)), link[2]) {
-				t.Errorf("%s links to %s, which has no heading %s", page, file, link[2])
-			}
-		}
-	}
-}
