@@ -48,7 +48,7 @@ func mustPrint(t *testing.T, env []string, name string, args ...string) string {
 // The files name settings and commands that the product has.
 func TestDeployFilesNameSettings(t *testing.T) {
 	t.Parallel()
-	readme := read(t, "README.md")
+	reference := read(t, "docs/reference.md")
 	named := regexp.MustCompile(`\bMEDILAB_[A-Z_]+|\bDATABASE_URL\b`)
 	seen := 0
 	err := filepath.WalkDir("../../docs/deploy", func(path string, d fs.DirEntry, err error) error {
@@ -57,7 +57,7 @@ func TestDeployFilesNameSettings(t *testing.T) {
 		}
 		text, err := os.ReadFile(path)
 		for _, name := range named.FindAllString(string(text), -1) {
-			if seen++; !strings.Contains(readme, "| `"+name+"`") && !strings.Contains(readme, ", `"+name+"`") {
+			if seen++; !strings.Contains(reference, "| `"+name+"`") && !strings.Contains(reference, ", `"+name+"`") {
 				t.Errorf("%s sets %s, which is no setting", path, name)
 			}
 		}

@@ -16,11 +16,11 @@ import (
 
 var inBackticks = regexp.MustCompile("`([^`]+)`")
 
-// readmeRows gives the rows of the table below a heading of the README, by each
+// referenceRows gives the rows of the table below a heading of docs/reference.md, by each
 // name in backticks in their first cell.
-func readmeRows(t *testing.T, heading string) map[string]string {
+func referenceRows(t *testing.T, heading string) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/reference.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,13 +37,13 @@ func readmeRows(t *testing.T, heading string) map[string]string {
 		}
 	}
 	if !found || len(rows) == 0 {
-		t.Fatalf("the README has no table under %q", heading)
+		t.Fatalf("docs/reference.md has no table under %q", heading)
 	}
 	return rows
 }
 
-func TestReadmeNamesEverySetting(t *testing.T) {
-	rows := readmeRows(t, "Configuration")
+func TestReferenceNamesEverySetting(t *testing.T) {
+	rows := referenceRows(t, "Configuration")
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -71,13 +71,13 @@ func TestReadmeNamesEverySetting(t *testing.T) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(read)) {
 		if _, ok := rows[name]; !ok {
-			t.Errorf("%s is not in the README's table of settings", name)
+			t.Errorf("%s is not in the table of settings", name)
 		}
 		t.Setenv(name, "")
 	}
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
 		if !read[name] {
-			t.Errorf("the README tells of %s, which nobody reads", name)
+			t.Errorf("docs/reference.md tells of %s, which nobody reads", name)
 		}
 	}
 
@@ -93,22 +93,22 @@ func TestReadmeNamesEverySetting(t *testing.T) {
 		}
 		usual := strings.Replace(strings.Replace(f.DefValue, "m0s", "m", 1), "h0m", "h", 1) // 24h0m0s is 24h
 		if !strings.Contains(rows[match[1]], "`"+usual+"`") {
-			t.Errorf("the README's row of %s does not say that the default is `%s`: %s", match[1], usual, rows[match[1]])
+			t.Errorf("the row of %s does not say that the default is `%s`: %s", match[1], usual, rows[match[1]])
 		}
 	}
 	serve.Flags().VisitAll(check)
 	serve.InheritedFlags().VisitAll(check)
 }
 
-func TestReadmeNamesEveryCommand(t *testing.T) {
-	rows := readmeRows(t, "Commands")
+func TestReferenceNamesEveryCommand(t *testing.T) {
+	rows := referenceRows(t, "Commands")
 	root := newRoot(io.Discard)
 	root.InitDefaultHelpCmd()
 	told := map[string]bool{}
 	for text := range rows {
 		c, _, err := root.Find(strings.Fields(text))
 		if err != nil || !c.HasParent() {
-			t.Errorf("the README tells of the command %q, which is none", text)
+			t.Errorf("docs/reference.md tells of the command %q, which is none", text)
 			continue
 		}
 		told[c.CommandPath()] = true
@@ -119,7 +119,7 @@ func TestReadmeNamesEveryCommand(t *testing.T) {
 			walk(sub)
 		}
 		if c.HasParent() && !c.HasSubCommands() && !told[c.CommandPath()] {
-			t.Errorf("%q is not in the README's table of commands", c.CommandPath())
+			t.Errorf("%q is not in the table of commands", c.CommandPath())
 		}
 	}
 	walk(root)
