@@ -27,6 +27,8 @@ type Queue interface {
 	// WaitingOf returns the deliveries of the events that have not ended, whatever asked for
 	// them, and which of the dispatched ones are in a batch, whatever became of that.
 	WaitingOf(ctx context.Context, events []domain.EventID, dispatched []domain.DeliveryID) ([]domain.DeliveryID, error)
+	// Age returns how long the delivery that is due for longest has waited.
+	Age(ctx context.Context, directory *Directory) (time.Duration, error)
 }
 
 // Replayed is a delivery that a replay asked for, in the queue.

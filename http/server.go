@@ -92,7 +92,7 @@ func NewServer(config Config) *Server {
 	s := newServer(config)
 	s.add(apiRoot, tagEvents, s.eventOperations(), s.eventQueryOperations(), s.parkedOperations())
 	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations(), s.feedOperations())
-	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.auditOperations(), s.streamOperations(), s.subjectOperations())
+	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.webhookHealthOperations(), s.auditOperations(), s.streamOperations(), s.subjectOperations())
 	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.applyOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
 	s.add(apiRoot, tagServer, s.descriptionOperations(), s.sessionOperations())
 	s.add("", tagServer, s.healthOperations())

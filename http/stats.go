@@ -8,7 +8,7 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-var bucket = choiceParam("bucket", "adds a series in parts of this width", "", projections.BucketHour, projections.BucketDay)
+var bucket = choiceParam("bucket", "adds a series in parts of this width; minutes become hours where too much happened, see series_bucket", "", projections.BucketMinute, projections.BucketHour, projections.BucketDay)
 
 func (s *Server) statsOperations() []operation {
 	query := []queryParam{from, to, bucket}

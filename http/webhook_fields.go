@@ -3,6 +3,7 @@ package http
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/medilab/webhooks/domain"
 )
@@ -11,7 +12,7 @@ var (
 	newWebhook    = object[domain.WebhookSpec]{name: "NewWebhook", what: "a webhook", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly}
 	webhookChange = object[domain.WebhookSpec]{name: "WebhookChange", what: "a webhook", limit: maxManagementBody, fields: webhookFields, readOnly: webhookReadOnly, partial: true}
 
-	webhookReadOnly = []string{"id", "number", "has_secret", "public_key", "status", "version", "created_at", "updated_at"}
+	webhookReadOnly = []string{"id", "number", "has_secret", "public_key", "previous_secret_until", "status", "version", "created_at", "updated_at"}
 )
 
 // The schemas of fields that a backtest proposes too.
@@ -199,6 +200,8 @@ type webhookView struct {
 	UpdatedAt      moment                `json:"updated_at"`
 
 	AutoDeactivateAfter *int `json:"auto_deactivate_after"` // null: never
+
+	PreviousSecretUntil moment `json:"previous_secret_until"` // until when the secret before signs too; null: it does not
 }
 
 func viewOf(w domain.Webhook) webhookView {
@@ -206,13 +209,17 @@ func viewOf(w domain.Webhook) webhookView {
 	for _, h := range w.Headers {
 		headers[h.Name] = domain.Masked
 	}
+	var previous moment
+	if len(w.Previous) > 0 && w.Previous[0].Until.After(time.Now()) {
+		previous = moment(w.Previous[0].Until)
+	}
 	return webhookView{
 		ID: w.ID, Number: w.Number, Name: w.Name, Description: w.Description, URL: w.URL, Events: w.Events, Headers: headers,
 		HasSecret: w.Secret != "", PublicKey: orNull(w.PublicKey), MaxRetries: w.MaxRetries, RetryDelay: w.RetryDelay, Timeout: w.Timeout,
 		Filters: w.Filters, Batch: w.Batch, OrderBy: orNull(w.OrderBy), OrderOnFailure: w.OrderOnFailure, Sequence: w.SequenceSince > 0,
 		PayloadVersion: w.PayloadVersion, MaxConcurrent: orNull(w.MaxConcurrent), RateLimit: orNull(w.RateLimit),
 		Fields: w.Fields, Recipient: w.Recipient, Auth: domain.MaskedAuth(w.Auth), AutoDeactivateAfter: orNull(w.AutoDeactivateAfter), IsActive: w.Active, Status: statusOf(w),
-		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt),
+		Version: w.Version, CreatedAt: moment(w.CreatedAt), UpdatedAt: moment(w.UpdatedAt), PreviousSecretUntil: previous,
 	}
 }
 

@@ -17,10 +17,12 @@ import (
 // Bucket is the width of a series' parts.
 type Bucket string
 
-// The widths of a series' parts; days are UTC's.
+// The widths of a series' parts; days are UTC's. Minutes are counted from the log: where
+// that is too much, see mostByMinute, the parts are hours instead.
 const (
-	BucketHour Bucket = "hour"
-	BucketDay  Bucket = "day"
+	BucketMinute Bucket = "minute"
+	BucketHour   Bucket = "hour"
+	BucketDay    Bucket = "day"
 )
 
 // StatsFilter narrows statistics to a range; a zero time is no bound. An hour that
@@ -85,14 +87,17 @@ type Stats struct {
 	// before is archived, and only counted. Null: it holds all.
 	CoveredFrom *time.Time `json:"covered_from"`
 
-	Series []StatsPart `json:"series,omitzero"` // with a bucket: the parts with any calls, oldest first
+	SeriesBucket Bucket      `json:"series_bucket,omitempty"` // the width of the parts, which may be more than asked for
+	Series       []StatsPart `json:"series,omitzero"`         // with a bucket: the parts with any calls, oldest first
 }
 
 // StatsPart is one part of a series.
 type StatsPart struct {
 	At time.Time `json:"at"` // its start
 	CallCounts
+	P50MS     *float64 `json:"p50_ms"`
 	P95MS     *float64 `json:"p95_ms"`
+	P99MS     *float64 `json:"p99_ms"`
 	Delivered int64    `json:"delivered"`
 	Exhausted int64    `json:"exhausted"`
 }
@@ -200,8 +205,19 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	if webhook == wholeSystem {
 		stats.ConsecutiveFailures = nil
 	}
+	if f.Bucket == BucketMinute {
+		minutes, err := p.minutes(ctx, webhook, f)
+		if err != nil {
+			return Stats{}, nil, fmt.Errorf("count minutes: %w", err)
+		}
+		if minutes != nil {
+			series = *minutes
+		} else {
+			series.width = BucketHour
+		}
+	}
 	if f.Bucket != "" {
-		stats.Series = series.parts()
+		stats.SeriesBucket, stats.Series = series.width, series.parts()
 	}
 	return stats, sum, nil
 }
@@ -282,39 +298,81 @@ func (p *Projections) edges(ctx context.Context, f StatsFilter) (e edges, err er
 // countBetween counts what the log holds between the times, or returns nil if that
 // is too much, or archived in part.
 func (p *Projections) countBetween(ctx context.Context, from, to time.Time) (map[domain.WebhookID]*counters, error) {
+	sums := map[domain.WebhookID]*counters{wholeSystem: {}}
+	counted, err := p.countEach(ctx, from, to, mostAtEdge, func(events []eventstore.Event, before map[eventstore.Position]domain.DeliveryState) {
+		countPage(events, before).sumsOf(sums)
+	})
+	if err != nil || !counted {
+		return nil, err
+	}
+	return sums, nil
+}
+
+// countEach calls count for pages of what the log holds between the times, with what
+// retriedStates returns of them; it reports false if that is more events than most, or
+// archived in part.
+func (p *Projections) countEach(ctx context.Context, from, to time.Time, most int, count func([]eventstore.Event, map[eventstore.Position]domain.DeliveryState)) (bool, error) {
 	low, high, err := p.between(ctx, from, to, 0)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	position, err := p.Position(ctx)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	first, last := eventstore.Position(low), min(eventstore.Position(high-1), position)
 	archived, _, err := p.coveredFrom(ctx)
-	if err != nil || first < archived || last-first > mostAtEdge {
-		return nil, err
+	if err != nil || first < archived || last-first > eventstore.Position(most) {
+		return false, err
 	}
-	sums := map[domain.WebhookID]*counters{wholeSystem: {}}
-	err = p.log.Scan(ctx, first, last, mostAtEdge, func(events []eventstore.Event) error {
+	return true, p.log.Scan(ctx, first, last, mostAtEdge, func(events []eventstore.Event) error {
 		decoded, _ := splitDecoded(events)
 		before, err := retriedStates(ctx, p.pool, decoded)
-		if err != nil {
-			return err
+		if err == nil {
+			count(decoded, before)
 		}
-		page := countPage(decoded, before)
-		for _, key := range page.keys {
-			if sums[key.webhook] == nil {
-				sums[key.webhook] = &counters{}
-			}
-			sums[key.webhook].add(page.byKey[key])
-			if key.webhook != wholeSystem {
-				sums[wholeSystem].add(page.byKey[key])
-			}
-		}
-		return nil
+		return err
 	})
-	return sums, err
+}
+
+// sumsOf are the page's counters by webhook, and those of the whole system.
+func (p *pageCounters) sumsOf(sums map[domain.WebhookID]*counters) {
+	for _, key := range p.keys {
+		if sums[key.webhook] == nil {
+			sums[key.webhook] = &counters{}
+		}
+		sums[key.webhook].add(p.byKey[key])
+		if key.webhook != wholeSystem {
+			sums[wholeSystem].add(p.byKey[key])
+		}
+	}
+}
+
+// mostByMinute is how many events of the log are counted for a series by the minute.
+const mostByMinute = 5 * mostAtEdge
+
+// minutes counts the webhook's range by the minute, or returns nil if that is too much.
+func (p *Projections) minutes(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (*series, error) {
+	s := &series{width: BucketMinute}
+	counted, err := p.countEach(ctx, f.From, f.To, mostByMinute, func(events []eventstore.Event, before map[eventstore.Position]domain.DeliveryState) {
+		minute := func(i int) time.Time { return events[i].RecordedAt.UTC().Truncate(time.Minute) }
+		for begin := 0; begin < len(events); {
+			end := begin + 1
+			for end < len(events) && minute(end).Equal(minute(begin)) {
+				end++
+			}
+			sums := map[domain.WebhookID]*counters{wholeSystem: {}}
+			countPage(events[begin:end], before).sumsOf(sums)
+			if sum := sums[webhook]; sum != nil && sum.calls > 0 {
+				s.addAt(minute(begin), sum)
+			}
+			begin = end
+		}
+	})
+	if err != nil || !counted {
+		return nil, err
+	}
+	return s, nil
 }
 
 // show returns the figures counted in a range, and how things stood at its end.
@@ -345,6 +403,11 @@ func (s *series) add(hour int32, c *counters) {
 	if s.width == BucketDay {
 		at = at.Truncate(24 * time.Hour)
 	}
+	s.addAt(at, c)
+}
+
+// addAt adds to the part that begins at the time.
+func (s *series) addAt(at time.Time, c *counters) {
 	if n := len(s.at); n == 0 || !s.at[n-1].Equal(at) {
 		s.at, s.sums = append(s.at, at), append(s.sums, &counters{})
 	}
@@ -354,7 +417,7 @@ func (s *series) add(hour int32, c *counters) {
 func (s *series) parts() []StatsPart {
 	parts := make([]StatsPart, len(s.at))
 	for i, sum := range s.sums {
-		parts[i] = StatsPart{At: s.at[i], CallCounts: sum.callCounts(), P95MS: sum.percentile(0.95),
+		parts[i] = StatsPart{At: s.at[i], CallCounts: sum.callCounts(), P50MS: sum.percentile(0.50), P95MS: sum.percentile(0.95), P99MS: sum.percentile(0.99),
 			Delivered: max(0, sum.delivered), Exhausted: max(0, sum.exhausted)}
 	}
 	return parts

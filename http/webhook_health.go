@@ -1,0 +1,157 @@
+package http
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
+)
+
+var healthOrder = choiceParam("sort", "urgency: what needs a hand first; the others as their names say, names from A, all else the most or newest first",
+	"urgency", "urgency", "name", "number", "failures", "pending", "last_call")
+
+func (s *Server) webhookHealthOperations() []operation {
+	return []operation{{
+		method: "GET", path: "/webhooks/health", id: "webhooksHealth", summary: "Webhooks with how they stand and the calls of their last 24 hours, and totals of all that match", scope: domain.ScopeWebhooksRead,
+		query: []queryParam{webhookStatus, eventType, webhookWords, healthOrder, limit, cursor}, answer: answerOf[healthPage], serve: s.listHealth,
+	}}
+}
+
+// healthView is a webhook with its health.
+type healthView struct {
+	ID     domain.WebhookID `json:"id"`
+	Number int64            `json:"number"`
+	Name   string           `json:"name"`
+	URL    string           `json:"url"`
+	Status string           `json:"status"`
+	projections.Standing
+	projections.Health
+}
+
+type healthPage struct {
+	Items      []healthView       `json:"items"`
+	NextCursor projections.Cursor `json:"next_cursor"`
+	Totals     healthTotals       `json:"totals"`
+}
+
+// healthTotals are of all webhooks that match, not of a page.
+type healthTotals struct {
+	Webhooks int   `json:"webhooks"`
+	Active   int   `json:"active"`
+	Failing  int   `json:"failing"` // active, and the last call failed
+	Pending  int64 `json:"pending_deliveries"`
+
+	OldestSeconds float64 `json:"oldest_waiting_seconds"` // how long the delivery that is due for longest has waited, of all webhooks
+}
+
+// listHealth sorts by what is known of all webhooks, and reads the hours of one page only.
+// The cursor is how many webhooks there were before: the order changes as calls are made.
+func (s *Server) listHealth(x *request, r *http.Request) error {
+	if err := s.commands.Directory.CatchUp(r.Context()); err != nil {
+		return err
+	}
+	standings, err := s.queries.Standings(r.Context())
+	if err != nil {
+		return err
+	}
+	page := healthPage{Items: s.healthMatching(x, standings)}
+	for i := range page.Items {
+		page.Totals.add(&page.Items[i])
+	}
+	slices.SortStableFunc(page.Items, healthOrders[healthOrder.of(x)])
+	page.Items = page.Items[min(int(cursor.of(x)), len(page.Items)):]
+	if len(page.Items) > limit.of(x) {
+		page.Items, page.NextCursor = page.Items[:limit.of(x)], cursor.of(x)+projections.Cursor(limit.of(x))
+	}
+	ids := make([]domain.WebhookID, len(page.Items))
+	for i := range page.Items {
+		ids[i] = page.Items[i].ID
+	}
+	age, err := s.commands.Queue.Age(r.Context(), s.commands.Directory)
+	if err != nil {
+		return err
+	}
+	page.Totals.OldestSeconds = age.Seconds()
+	health, err := s.queries.HealthOf(r.Context(), ids, time.Now())
+	if err != nil {
+		return err
+	}
+	for i := range page.Items {
+		page.Items[i].Health = *health[ids[i]]
+	}
+	return x.respond(page, nil)
+}
+
+// healthMatching returns the webhooks that are asked for, the newest first.
+func (s *Server) healthMatching(x *request, standings map[domain.WebhookID]*projections.Standing) []healthView {
+	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
+	views := []healthView{}
+	for w := range s.commands.Directory.Newest() {
+		if !w.Exists() || status != "all" && status != statusOf(w) || eventType != "" && !subscribes(w, eventType) || words != "" && !mentions(w, words) {
+			continue
+		}
+		v := healthView{ID: w.ID, Number: w.Number, Name: w.Name, URL: w.URL, Status: statusOf(w)}
+		if standing := standings[w.ID]; standing != nil {
+			v.Standing = *standing
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+func (t *healthTotals) add(v *healthView) {
+	t.Webhooks++
+	t.Pending += v.Pending
+	if v.Status != "active" {
+		return
+	}
+	t.Active++
+	if v.ConsecutiveFailures > 0 {
+		t.Failing++
+	}
+}
+
+// urgency is higher for what needs a hand sooner.
+func (v *healthView) urgency() int {
+	const many = 10 // failures in a row, see the alert
+	switch active := v.Status == "active"; {
+	case active && v.ConsecutiveFailures > many:
+		return 4
+	case active && v.ConsecutiveFailures > 0:
+		return 3
+	case v.OpenAlerts > 0:
+		return 2
+	case v.Pending > 0:
+		return 1
+	}
+	return 0
+}
+
+var healthOrders = map[string]func(a, b healthView) int{
+	"urgency": func(a, b healthView) int {
+		return cmp.Or(b.urgency()-a.urgency(), cmp.Compare(b.Pending, a.Pending), cmp.Compare(b.ConsecutiveFailures, a.ConsecutiveFailures), newest(b.LastFailureAt, a.LastFailureAt))
+	},
+	"name": func(a, b healthView) int {
+		return cmp.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
+	},
+	"number":    func(a, b healthView) int { return cmp.Compare(b.Number, a.Number) },
+	"failures":  func(a, b healthView) int { return cmp.Compare(b.ConsecutiveFailures, a.ConsecutiveFailures) },
+	"pending":   func(a, b healthView) int { return cmp.Compare(b.Pending, a.Pending) },
+	"last_call": func(a, b healthView) int { return newest(b.LastCallAt, a.LastCallAt) },
+}
+
+// newest compares times, of which nil is before all.
+func newest(a, b *time.Time) int {
+	return cmp.Compare(unixOf(a), unixOf(b))
+}
+
+func unixOf(at *time.Time) int64 {
+	if at == nil {
+		return 0
+	}
+	return at.UnixMicro()
+}
