@@ -253,10 +253,17 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Shot("08-call")
 
 	// Figures, with a chart.
-	u.Click("Statistics")
-	u.Wait(`document.querySelector('.chart canvas')`)
-	u.See("Calls over time")
-	u.Shot("09-stats")
+	u.Click("Health")
+	u.Wait(`document.querySelectorAll('.chart canvas').length === 2`)
+	u.See("Response time")
+	u.See("1 call in a row has failed.")
+	u.See("The receiver itself failed: tell its owner.") // what to do
+	u.Click("15 minutes")
+	u.See("by the minute")
+	u.Wait(`document.querySelectorAll('.chart canvas').length === 2`)
+	u.Click("The same as a table")
+	u.Wait(`document.querySelectorAll('details tbody tr').length === 1`)
+	u.Shot("09-health")
 	u.Click("System")
 	u.See("Projections’ lag")
 	u.See("The busiest webhooks")
@@ -339,7 +346,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Wait(`[...document.querySelectorAll('main button')].every(b => !['Pause', 'Resume', 'Cancel the replay'].includes(b.innerText))`)
 
 	// Signed out, nothing is left.
-	u.Is(`window.pwned === undefined && document.querySelectorAll('main img, main script, main svg').length === 0`)
+	u.Is(`window.pwned === undefined && document.querySelectorAll('main img, main script, main svg:not(.draw)').length === 0`)
 	u.Click("Sign out")
 	u.Wait(`document.querySelector('input[type=password]') && sessionStorage.length === 0`)
 	u.Is(`!document.body.innerText.includes('CRM')`)
@@ -354,13 +361,13 @@ func TestHostileNamesAndTypesStayText(t *testing.T) {
 	u.alert(id, hostile, `{"message":`+quoted(hostile)+`}`)
 	u.signIn("API token", "Sign in")
 	for _, page := range []string{
-		"webhooks", "webhooks/" + id, "webhooks/" + id + "/edit", "webhooks/" + id + "/calls", "webhooks/" + id + "/test", "webhooks/" + id + "/history",
-		"events", "events/" + event, "alerts", "system",
+		"overview", "webhooks", "webhooks/" + id, "webhooks/" + id + "/edit", "webhooks/" + id + "/calls", "webhooks/" + id + "/settings", "webhooks/" + id + "/test",
+		"webhooks/" + id + "/history", "webhooks/" + id + "/disclosures", "calls", "deliveries?state=delivered", "events", "events/" + event, "alerts", "system",
 	} {
 		u.Go(u.address + "/admin#/" + page)
 		u.Reload()
-		u.Wait(`!document.querySelector('main[aria-busy]') && document.querySelector('main h1')`)
-		u.Is(`document.querySelectorAll('main img, main script, main svg').length === 0`)
+		u.Wait(`!document.querySelector('[aria-busy]') && document.querySelector('main h1')`)
+		u.Is(`document.querySelectorAll('main img, main script, main svg:not(.draw)').length === 0`)
 		u.Is(`window.pwned === undefined`)
 	}
 	// A hostile address leads nowhere either.
@@ -369,7 +376,7 @@ func TestHostileNamesAndTypesStayText(t *testing.T) {
 		u.Go(u.address + "/admin#/" + page)
 		u.Reload()
 		u.Wait(`!document.querySelector('main[aria-busy]') && document.querySelector('main').innerText !== ''`)
-		u.Is(`document.querySelectorAll('main img, main script, main svg').length === 0`)
+		u.Is(`document.querySelectorAll('main img, main script, main svg:not(.draw)').length === 0`)
 	}
 
 	// And where our code should be wrong one day, the policy holds.
@@ -402,12 +409,12 @@ func TestALongNameLeavesRoom(t *testing.T) {
 	}
 	u.Size(1000, 800)
 	u.signIn("Токен API", "Войти")
-	for _, page := range []string{"webhooks", "events/" + event, "system", "alerts?state=all"} {
+	for _, page := range []string{"overview", "webhooks", "events/" + event, "system", "alerts?state=all"} {
 		u.Go(u.address + "/admin#/" + page)
 		u.Reload()
-		u.Wait(`!document.querySelector('main[aria-busy]') && document.querySelector('main h1')`)
+		u.Wait(`!document.querySelector('[aria-busy]') && document.querySelector('main h1')`)
 		u.Is(`document.documentElement.scrollWidth <= 1000`)
-		u.Is(`[...document.querySelectorAll('th, td.number, td button')].every(cell => {
+		u.Is(`[...document.querySelectorAll('th, td.number, td.num, td button')].every(cell => {
 			const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT)
 			const range = document.createRange()
 			for (let text; (text = texts.nextNode());) {
@@ -433,12 +440,13 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	u.Is(`document.documentElement.lang === 'ru'`)
 	for name, page := range map[string]string{
 		"webhooks": "webhooks", "new": "webhooks/new", "webhook": "webhooks/" + id, "edit": "webhooks/" + id + "/edit", "calls": "webhooks/" + id + "/calls",
-		"stats": "webhooks/" + id + "/stats", "test": "webhooks/" + id + "/test", "replay": "webhooks/" + id + "/replay", "history": "webhooks/" + id + "/history",
+		"settings": "webhooks/" + id + "/settings", "deliveries": "webhooks/" + id + "/deliveries", "disclosures": "webhooks/" + id + "/disclosures", "overview": "overview",
+		"all-calls": "calls", "all-deliveries": "deliveries?state=delivered", "test": "webhooks/" + id + "/test", "replay": "webhooks/" + id + "/replay", "history": "webhooks/" + id + "/history",
 		"events": "events", "parked": "events/parked", "trigger": "events/new", "event": "events/" + event, "alerts": "alerts", "system": "system",
 	} {
 		u.Go(u.address + "/admin#/" + page)
 		u.Reload()
-		u.Wait(`!document.querySelector('main[aria-busy]') && document.querySelector('main h1')`)
+		u.Wait(`!document.querySelector('[aria-busy]') && document.querySelector('main h1')`)
 		// It fits, and every control can be named by a screen reader.
 		u.Is(`document.documentElement.scrollWidth <= 390`)
 		u.Is(`[...document.querySelectorAll('input, select, textarea')].every(c => c.labels.length > 0 && c.labels[0].textContent.trim() || c.ariaLabel)`)
@@ -456,17 +464,19 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	u.Click("Интеграция с CRM")
 	u.Wait(`document.querySelector('h1')?.innerText === 'Интеграция с CRM'`)
 
-	// So is what came of a call; the server's own words stand beside, as English.
+	// So is what came of a call; the server's own words are its title.
+	u.Size(1440, 900)
 	broken := u.webhook("Поломка", url+"/broken", "")
 	u.api("POST", "/webhooks/"+broken+"/test", `{"event_type":"patient.created","test_data":{}}`)
 	u.Go(u.address + "/admin#/webhooks/" + broken + "/calls")
-	u.See("Получатель ответил ошибкой")
-	u.Wait(`[...document.querySelectorAll('[lang=en]')].some(e => e.innerText.includes('500'))`)
+	u.See("Получатель ответил 500")
+	u.Wait(`[...document.querySelectorAll('td [title]')].some(e => e.title.includes('500'))`)
+	u.Size(390, 844)
 
 	// What the API refuses is told at its field, the rule first.
 	u.Expect("network")
 	u.Go(u.address + "/admin#/webhooks/new")
-	u.Wait(`document.querySelector('h1')?.innerText === 'Новый webhook'`)
+	u.Wait(`document.querySelector('h1')?.innerText === 'Новый вебхук'`)
 	u.Fill("Название", "CRM")
 	u.Fill("Адрес", "ftp://clinic")
 	u.Click("Сохранить")
@@ -477,6 +487,7 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 
 	// The other language is a press away, and remembered.
 	u.Go(u.address + "/admin#/webhooks")
+	u.Click("Ещё")
 	u.Click("English")
 	u.See("New webhook")
 	u.Reload()
@@ -495,4 +506,74 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	u.Keys(kb.Enter)
 	u.Wait(`document.querySelector('h1').innerText === 'New webhook'`)
 	u.Is(`document.activeElement.id === 'main'`)
+}
+
+// Everything on the way to the first delivered call is done from the first page, which then
+// shows what happens without being asked.
+func TestTheFirstPageLeadsToTheFirstCallAndStaysCurrent(t *testing.T) {
+	u := newUser(t, "en")
+	url, calls := receiver(t)
+	u.signIn("API token", "Sign in")
+	u.See("Three steps to the first delivered call")
+	u.Fill("The receiver’s URL", url+"/hook")
+	u.Click("Add")
+	u.See("gets all events")
+	u.Click("Send a test")
+	u.See("The receiver answered 200")
+	u.Click("Trigger")
+	u.See("Delivered. From here on it runs by itself.")
+	u.See("1 in 24 hours")
+	u.Wait(`!document.body.innerText.includes('Three steps')`)
+	u.Shot("live-overview")
+	if calls.Load() != 2 {
+		t.Errorf("the receiver saw %d calls, want a test and an event", calls.Load())
+	}
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	u.See("2 in 24 hours") // by itself
+
+	// Who reads a list is not disturbed: new rows wait. Rows of others come at once.
+	u.Go(u.address + "/admin#/calls")
+	rows := func(n string) { u.Wait(`document.querySelectorAll('tbody tr').length === ` + n) }
+	rows("3")
+	u.Wait(`document.querySelector('tbody a').focus() || document.activeElement.matches('tbody a')`)
+	u.Keys(kb.ArrowDown)
+	u.Is(`document.activeElement === document.querySelectorAll('tbody tr')[1].querySelector('a')`)
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	u.See("1 new")
+	rows("3")
+	u.Click("1 new")
+	rows("4")
+	u.Wait(`document.querySelector('main').focus() || !document.querySelector('tbody').contains(document.activeElement)`)
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	rows("5")
+
+	// Back leads to the same place.
+	u.Wait(`document.querySelectorAll('tbody a')[2].focus() || document.querySelectorAll('tbody a')[2].click() || true`)
+	u.See("The receiver’s answer")
+	u.Wait(`history.back() || true`)
+	u.Wait(`document.activeElement === document.querySelectorAll('tbody a')[2]`)
+}
+
+// What was typed outlives the session: signing in again goes on with it.
+func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network")
+	url, _ := receiver(t)
+	u.signIn("API token", "Sign in")
+	u.Go(u.address + "/admin#/webhooks/new")
+	u.Fill("Name", "Typed with care")
+	u.Fill("URL", url+"/hook")
+	u.Fill("all events (*)", "on")
+	u.Wait(`sessionStorage.setItem('medilab.token', 'revoked-meanwhile') || true`)
+	u.Click("Save")
+	u.See("Your session has ended")
+	u.Fill("API token", "still-no-token")
+	u.Click("Sign in")
+	u.See("The token is unknown, expired or revoked.")
+	u.Fill("API token", browser.Token)
+	u.Click("Sign in")
+	u.Wait(`document.querySelector('h1')?.innerText === 'Typed with care'`)
+	if hooks := u.api("GET", "/webhooks", "")["items"].([]any); len(hooks) != 1 {
+		t.Errorf("there are %d webhooks, want 1", len(hooks))
+	}
 }

@@ -1,67 +1,65 @@
-// What needs somebody's attention.
+// What needs somebody's attention: the page of alerts, and an alert in a few words.
+import { alerts } from './alertcount.js'
 import { api, part } from './api.js'
 import { say } from './dialogs.js'
-import { button, fill, h } from './dom.js'
-import { choice, describe } from './forms.js'
-import { badge, duration, number, shortID, text, when } from './format.js'
-import { filters, listing } from './lists.js'
-import { known, t } from './texts.js'
+import { duration } from './format.js'
+import { alertWords } from './health.js'
+import { List } from './list.js'
+import { known, number, t } from './texts.js'
+import './texts/webhooks.js'
+import { Act, Badge, Card, Page, Tabs, Time } from './ui.js'
+import { html, store, useStore } from './view.js'
 
-export async function alerts({ parameters, signal }) {
-  const state = parameters.get('state') ?? 'open'
-  const chosen = new URLSearchParams({ state })
-  const states = choice([['open', t('state.open')], ['resolved', t('state.resolved')], ['all', t('app.all')]])
-  return h('div', {}, h('h1', {}, t('alert.list')),
-    filters('alerts', chosen, [['state', t('filter.state'), states]]),
-    await listing({
-      path: '/webhooks/alerts', parameters: { state, limit: 50 }, signal, caption: t('alert.list'), empty: t('alert.empty'), columns: [
-        { label: t('alert.kind'), cell: (a) => known(`alert.${a.kind}`) ?? text(a.kind) },
-        { label: t('event.webhook'), cell: named(signal) },
-        { label: t('event.state'), cell: (a) => badge(a.state) },
-        { label: t('alert.raised'), cell: (a) => when(a.raised_at) },
-        { label: t('alert.resolved'), cell: (a) => when(a.resolved_at) },
-        { label: t('alert.details'), cell: (a) => [details(a), ' ', calls(a)] },
-        { label: t('alert.acknowledged'), cell: acknowledged },
-      ],
-    }))
-}
+const names = new Map() // of webhooks, by id; null: not known
+const named = store()
 
-// named links to an alert's webhook, by its name when that has come.
-export function named(signal) {
-  const names = new Map()
-  return ({ webhook_id: id }) => {
-    if (!id) return text(null)
-    if (!names.has(id)) names.set(id, api.get(`/webhooks/${part(id)}`, {}, signal).then((webhook) => webhook.name, () => null))
-    const link = h('a', { href: `#/webhooks/${part(id)}` }, shortID(id))
-    names.get(id).then((name) => name && fill(link, name))
-    return link
-  }
-}
-
-// calls links to the failed calls of the alert's webhook.
-const calls = ({ webhook_id: id }) => id && h('a', { href: `#/webhooks/${part(id)}/calls?status=failed` }, t('alert.calls'))
-
-// acknowledged says who knows of the alert, or offers to.
-function acknowledged({ alert_id: id, state, acknowledged_at: at, acknowledged_by: by }) {
-  if (at) return [when(at), ' ', text(by)]
-  if (state !== 'open') return text(null)
-  return button(t('alert.acknowledge'), async () => {
-    try {
-      await api.post(`/webhooks/alerts/${part(id)}/acknowledge`)
-      window.dispatchEvent(new Event('hashchange'))
-    } catch (error) {
-      say(describe(error))
+// useNames returns { of(id), link(id) } of webhooks' names, which are read once.
+export function useNames() {
+  useStore(named)
+  const of = (id) => {
+    if (!names.has(id)) {
+      names.set(id, null)
+      api.get(`/webhooks/${part(id)}`).then((webhook) => { names.set(id, webhook.name); named.changed() }, () => {})
     }
-  })
+    return names.get(id)
+  }
+  const link = (id) => (id ? html`<a href=${`#/webhooks/${part(id)}`} title=${of(id) ?? id}>${of(id) ?? `…${id.slice(-8)}`}</a>` : '—')
+  return { of, link }
 }
 
-// details are the alert's figures in the user's language, else its own words.
-function details({ kind, message, details: figures }) {
-  if (kind === 'node' && figures?.nodes) return text(figures.nodes.map(({ node, lacks }) => `${node}: ${known(`outcome.${lacks}`) ?? lacks}`).join('; '))
-  const told = `alert.told.${kind}`
-  if (kind === 'given_up' && typeof figures?.count === 'number') return t(told, number(figures.count))
-  if (kind === 'log_lost') return figures.from ? t(told, figures.from, figures.to) : t(`${told}.to`, figures.to)
-  if (!known(told) || typeof figures?.observed !== 'number') return text(message)
-  const shown = kind === 'inactive' ? duration : (value) => number(value, 1)
-  return t(told, shown(figures.observed), shown(figures.limit))
+const words = (alert) => alertWords(alert, { number, duration })
+const severe = new Set(['consecutive_failures', 'given_up', 'gone', 'auto_deactivated', 'node', 'log_lost'])
+const tone = (alert) => (alert.state !== 'open' || alert.acknowledged_at ? 'none' : severe.has(alert.kind) ? 'bad' : 'warn')
+
+// AlertRow is an alert in words: which webhook, what is wrong, since when.
+export const AlertRow = ({ alert, names }) => html`<div class="alert"><span class=${`dot ${tone(alert)}`}></span>
+  <div>${alert.webhook_id && html`${names.link(alert.webhook_id)} — `}<b>${known(`alert.${alert.kind}`) ?? alert.kind}</b><span class="sub">${words(alert)}</span></div>
+  <span class="when"><${Time} at=${alert.raised_at} style="ago" /></span></div>`
+
+// Acknowledge says who knows of the alert, or offers to.
+function Acknowledge({ alert }) {
+  if (alert.acknowledged_at) return html`<${Time} at=${alert.acknowledged_at} style="short" /><span class="sub">${alert.acknowledged_by}</span>`
+  if (alert.state !== 'open') return '—'
+  const run = async (key) => {
+    await api.post(`/webhooks/alerts/${part(alert.alert_id)}/acknowledge`, undefined, { key })
+    say(t('alert.known'))
+    alerts.read()
+  }
+  return html`<${Act} run=${run} tone="small">${t('alert.acknowledge')}</${Act}>`
+}
+
+export function Alerts({ parameters }) {
+  const state = parameters.get('state') ?? 'open'
+  const names = useNames()
+  const tabs = [['open', 'state.open'], ['resolved', 'state.resolved'], ['all', 'app.all']]
+  return html`<${Page} title=${t('alert.list')}>
+    <${Tabs} label=${t('filter.state')} current=${state} items=${tabs.map(([name, label]) => ({ name, href: `#/alerts?state=${name}`, label: t(label) }))} />
+    <${Card} flush><${List} path="/webhooks/alerts" parameters=${{ state }} id=${(a) => a.alert_id} caption=${t('alert.list')} empty=${t('alert.empty')} live=${{ kinds: ['alert'], wanted: (a) => state === 'all' || a.state === state }} columns=${[
+      { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub" title=${words(a)}>${words(a)}</span>` },
+      { label: t('alert.kind'), cell: (a) => html`<${Badge} tone=${tone(a)}>${known(`alert.${a.kind}`) ?? a.kind}</${Badge}>` },
+      { label: t('alert.raised'), opt: true, cell: (a) => html`<${Time} at=${a.raised_at} style="short" />` },
+      { label: t('alert.resolved'), opt: true, cell: (a) => html`<${Time} at=${a.resolved_at} style="short" />` },
+      { label: t('alert.calls'), opt: true, cell: (a) => a.webhook_id && html`<a href=${`#/webhooks/${part(a.webhook_id)}/calls?status=failed`}>${t('alert.show')}</a>` },
+      { label: t('alert.acknowledged'), cell: (a) => html`<${Acknowledge} alert=${a} />` },
+    ]} /></${Card}></${Page}>`
 }

@@ -82,10 +82,11 @@ function key(event) {
     if (event.key === 'Escape') event.target.blur()
     return
   }
-  const route = event.timeStamp - going < soon && routes.find((one) => one.key === event.key)
-  going = event.key === 'g' ? event.timeStamp : -soon
+  // By the key's place: a Russian layout has other letters there.
+  const route = event.timeStamp - going < soon && routes.find((one) => one.key && event.code === `Key${one.key.toUpperCase()}`)
+  going = event.code === 'KeyG' ? event.timeStamp : -soon
   if (route) return router.go(`#/${route.pattern}`)
-  if (event.key !== '/') return
+  if (event.key !== '/' && event.code !== 'Slash') return
   event.preventDefault()
   document.getElementById('search')?.focus()
 }

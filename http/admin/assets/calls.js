@@ -1,42 +1,11 @@
-// The call log of a webhook, and one call in all its details. What a receiver
+// One call in all its details. What a receiver
 // answered is hostile until shown as text, and text is all that it becomes here.
 import { api, part } from './api.js'
 import { download, say } from './dialogs.js'
 import { button, card, facts, foreign, h, hidden } from './dom.js'
-import { choice, describe, input, localTime } from './forms.js'
+import { describe } from './forms.js'
 import { badge, failure, milliseconds, number, shortID, text, when } from './format.js'
-import { filters, listing, typeOptions } from './lists.js'
 import { t } from './texts.js'
-
-export async function calls({ webhook, parameters, signal }) {
-  const all = ['', t('app.all')]
-  const asked = {
-    status: parameters.get('status'), event_type: parameters.get('event_type'), delivery_id: parameters.get('delivery_id'),
-    from: localTime(parameters.get('from')), to: localTime(parameters.get('to')), limit: 50,
-  }
-  return h('div', {},
-    filters(`webhooks/${part(webhook.id)}/calls`, parameters, [
-      ['status', t('filter.status'), choice([all, ['success', t('state.success')], ['failed', t('state.failed')]])],
-      ['event_type', t('filter.type'), choice([all, ...await typeOptions()])],
-      ['from', t('filter.from'), input({ type: 'datetime-local' })],
-      ['to', t('filter.to'), input({ type: 'datetime-local' })],
-    ]),
-    await listing({
-      path: `/webhooks/${part(webhook.id)}/calls`, parameters: asked, signal, caption: t('call.list'), empty: t('call.empty'),
-      columns: columns(webhook),
-    }))
-}
-
-const columns = (webhook) => [
-  { label: t('call.time'), cell: (c) => h('a', { href: `#/webhooks/${part(webhook.id)}/calls/${part(c.call_id)}` }, when(c.created_at)) },
-  { label: t('call.event'), cell: (c) => [h('code', {}, c.event_type), ' ', marks(c)] },
-  { label: t('call.attempt'), cell: (c) => number(c.attempt), number: true },
-  { label: t('call.status'), cell: (c) => badge(c.status) },
-  { label: t('call.response'), cell: (c) => text(c.response_status), number: true },
-  { label: t('call.duration'), cell: (c) => milliseconds(c.duration_ms), number: true },
-  { label: t('call.error'), cell: failure },
-  { label: t('call.next'), cell: (c) => when(c.next_attempt_at) },
-]
 
 const marks = (call) => ['test', 'late'].filter((mark) => call[mark]).map((mark) => h('span', { class: 'badge quiet' }, t(`call.${mark}`)))
 

@@ -27,7 +27,7 @@ export const Check = ({ label, ...rest }) => html`<label class="tick"><input typ
 // Field: name is what the API calls the field; children is a function of the control's
 // properties (id and those of accessibility).
 export function Field({ name, label, hint, compact, children }) {
-  const id = useID('field')
+  const id = useID('control')
   const refused = useContext(Refusals).filter((one) => belongs(one, name))
   const rule = refused.length > 0 && known(`rule.${name}`)
   const described = [hint && `${id}-hint`, refused.length > 0 && `${id}-error`].filter(Boolean).join(' ') || undefined

@@ -1,39 +1,54 @@
-// Deliveries of all webhooks: what never arrived, and why.
-import { named } from './alerts.js'
-import { part } from './api.js'
-import { h } from './dom.js'
-import { deliveryActions } from './events.js'
-import { choice, input } from './forms.js'
-import { badge, failure, number, text, when } from './format.js'
-import { filters, listing, typeOptions } from './lists.js'
-import { t } from './texts.js'
+// Deliveries of all webhooks, or of one: what never arrived, and why.
+import { useNames } from './alerts.js'
+import { api, part } from './api.js'
+import { useTypes } from './call-list.js'
+import { confirm, say } from './dialogs.js'
+import { Answer, Failure, Next } from './health.js'
+import { Filters, List } from './list.js'
+import { number, t } from './texts.js'
+import './texts/webhooks.js'
+import { Act, Badge, Card, Copy, Page, Time } from './ui.js'
+import { html } from './view.js'
 
-export async function deliveries({ parameters, signal }) {
-  const chosen = new URLSearchParams(parameters)
-  if (!chosen.has('state')) chosen.set('state', 'failed')
-  const all = ['', t('app.all')]
-  const states = ['failed', 'pending', 'cancelled', 'delivered'].map((state) => [state, t(`state.${state}`)])
-  return h('div', {}, h('h1', {}, t('nav.deliveries')),
-    filters('deliveries', chosen, [
-      ['state', t('filter.state'), choice(states)],
-      ['webhook', t('filter.webhook'), input({})],
-      ['event_type', t('filter.type'), choice([all, ...await typeOptions()])],
-      ['response_status', t('filter.response'), input({ placeholder: '404, 5xx' })],
-    ]),
-    await listing({
-      path: '/webhooks/deliveries', parameters: { ...Object.fromEntries(chosen), limit: 50 }, signal, caption: t('nav.deliveries'), empty: t('app.none'), columns: [
-        { label: t('call.time'), cell: (d) => h('a', { href: `#/events/${part(d.event_id)}` }, when(d.created_at)) },
-        { label: t('event.webhook'), cell: named(signal) },
-        { label: t('call.event'), cell: (d) => h('code', {}, d.event_type) },
-        { label: t('event.state'), cell: (d) => badge(d.state) },
-        { label: t('event.attempts'), cell: attempts, number: true },
-        { label: t('call.response'), cell: (d) => text(d.response_status), number: true },
-        { label: t('call.next'), cell: (d) => when(d.next_attempt_at) },
-        { label: t('call.error'), cell: failure },
-        { label: t('event.actions'), cell: deliveryActions },
-      ],
-    }))
+// DeliveryActions retries a delivery now, or ends it.
+export function DeliveryActions({ delivery }) {
+  const path = `/webhooks/deliveries/${part(delivery.delivery_id)}`
+  const retry = async (key) => {
+    await api.post(`${path}/retry`, undefined, { key })
+    say(t('event.retried'))
+  }
+  const cancel = async (key) => {
+    if (!await confirm(t('event.cancelAsk'), t('event.cancelNote'), t('action.cancelDelivery'))) return
+    await api.post(`${path}/cancel`, undefined, { key })
+    say(t('event.cancelled'))
+  }
+  return html`<span class="actions"><${Act} tone="small" run=${retry}>${t('action.retry')}</${Act}>
+    ${['pending', 'failed'].includes(delivery.state) && html`<${Act} tone="small danger" run=${cancel}>${t('action.cancel')}</${Act}>`}</span>`
 }
 
-// attempts leads to the calls of the delivery.
-const attempts = (d) => h('a', { href: `#/webhooks/${part(d.webhook_id)}/calls?delivery_id=${part(d.delivery_id)}` }, number(d.attempts))
+const fits = (asked) => (d) => d.state === asked.state && (!asked.event_type || d.event_type === asked.event_type) && !asked.response_status && !asked.webhook
+
+export function Deliveries({ webhook, parameters, page }) {
+  const names = useNames()
+  const types = useTypes()
+  const asked = { state: 'failed', ...Object.fromEntries(parameters) }
+  const states = ['failed', 'pending', 'cancelled', 'delivered'].map((state) => [state, t(`state.${state}`)])
+  const fields = [{ name: 'state', label: t('filter.state'), options: states }, !webhook && { name: 'webhook', label: t('filter.webhook') },
+    { name: 'event_type', label: t('filter.type'), options: types }, { name: 'response_status', label: t('filter.response'), placeholder: '404, 5xx' }].filter(Boolean)
+  const columns = [
+    { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a>` },
+    !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => names.link(d.webhook_id) },
+    { label: t('call.event'), cut: webhook && 'half', opt: true, cell: (d) => html`<span class="mono">${d.event_type}</span>` },
+    { label: t('event.state'), cell: (d) => html`<${Badge} state=${d.state} />${d.waiting_behind && html`<span class="sub">${t('delivery.behind')} <${Copy} value=${d.waiting_behind} /></span>`}` },
+    { label: t('call.response'), opt: true, cell: (d) => d.attempts > 0 && html`<${Answer} of=${{ ...d, status: d.state === 'delivered' ? 'success' : 'failed' }} />` },
+    { label: t('call.error'), opt: true, cut: 'half', cell: (d) => html`<${Failure} of=${d} />` },
+    { label: t('event.attempts'), number: true, opt: true, cell: (d) => html`<a href=${`#/webhooks/${part(d.webhook_id)}/calls?delivery_id=${part(d.delivery_id)}`}>${number(d.attempts)}</a>` },
+    { label: t('next.short'), opt: true, whole: true, cell: (d) => html`<${Next} of=${d} />` },
+    { label: t('event.actions'), opt: true, whole: true, cell: (d) => html`<${DeliveryActions} delivery=${d} />` },
+  ].filter(Boolean)
+  return html`<${Card} flush><${Filters} page=${page} values=${new URLSearchParams(asked)} fields=${fields} />
+    <${List} path="/webhooks/deliveries" parameters=${webhook ? { ...asked, webhook: webhook.id } : asked} id=${(d) => d.delivery_id} caption=${t('nav.deliveries')} empty=${t('app.none')}
+      columns=${columns} live=${{ kinds: ['delivery'], webhook: webhook?.id, wanted: fits(asked) }} /></${Card}>`
+}
+
+export const AllDeliveries = ({ parameters }) => html`<${Page} title=${t('nav.deliveries')}><${Deliveries} parameters=${parameters} page="deliveries" /></${Page}>`

@@ -58,11 +58,26 @@ export function prompt(title, note, label) {
 // reveal shows a text once, such as a new secret.
 export const reveal = (title, note, secret) => open(({ close }) => {
   const [copied, setCopied] = useState(false)
-  const copy = () => navigator.clipboard?.writeText(secret).then(() => setCopied(true), () => {})
+  const copy = async () => setCopied(await copyText(secret))
   return html`<h2 id="dialog-title">${title}</h2><p>${note}</p><pre class="foreign" tabindex="0">${secret}</pre>
     <div class="actions"><button type="button" onClick=${copy}>${t(copied ? 'app.copied' : 'action.copy')}</button>
       <button type="button" class="primary" data-first onClick=${() => close('')}>${t('action.close')}</button></div>`
 })
+
+// copyText copies a text and returns whether it did: without https there is only the
+// old way, which copies what is selected.
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false)
+  const area = Object.assign(document.createElement('textarea'), { value: text })
+  const before = document.activeElement
+  const place = document.querySelector('dialog[open]') ?? document.body
+  place.append(area)
+  area.select()
+  const done = document.execCommand('copy')
+  area.remove()
+  before?.focus()
+  return done
+}
 
 // download keeps a text as a file.
 export function download(name, text) {

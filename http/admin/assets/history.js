@@ -1,19 +1,16 @@
 // Who changed a webhook, when, and how.
 import { part } from './api.js'
-import { h } from './dom.js'
-import { number, text, when } from './format.js'
-import { listing } from './lists.js'
-import { known, t } from './texts.js'
+import { List } from './list.js'
+import { known, number, t } from './texts.js'
+import { Card, Time } from './ui.js'
+import { html } from './view.js'
 
-export const history = ({ webhook, signal }) => listing({
-  path: `/webhooks/${part(webhook.id)}/history`, parameters: { limit: 50 }, signal, caption: t('history.list'), empty: t('app.none'), columns: [
-    { label: t('webhook.version'), cell: (c) => number(c.version), number: true },
-    { label: t('call.time'), cell: (c) => when(c.at) },
-    { label: t('history.who'), cell: (c) => text(c.actor) },
-    { label: t('history.what'), cell: (c) => [h('code', {}, c.type), ' ', c.reason && (known(`alert.${c.reason}`) ?? c.reason)] },
-    { label: t('history.was'), cell: (c) => h('ul', { class: 'changes' }, (c.changes ?? []).map((one) => h('li', {},
-      h('code', {}, one.field), ': ', value(one.was), ' → ', value(one.became)))) },
-  ],
-})
+export const History = ({ webhook }) => html`<${Card} flush><${List} path=${`/webhooks/${part(webhook.id)}/history`} id=${(c) => c.version} caption=${t('history.list')} fresh=${{ kinds: ['webhook'], webhook: webhook.id }} columns=${[
+  { label: t('webhook.version'), number: true, cell: (c) => number(c.version) },
+  { label: t('call.time'), cell: (c) => html`<${Time} at=${c.at} style="short" />` },
+  { label: t('history.who'), opt: true, cell: (c) => c.actor },
+  { label: t('history.what'), cell: (c) => html`<code>${c.type}</code>${c.reason && html`<span class="sub">${known(`alert.${c.reason}`) ?? c.reason}</span>`}` },
+  { label: t('history.was'), opt: true, cell: (c) => (c.changes ?? []).map((one) => html`<div key=${one.field}><code>${one.field}</code>: ${value(one.was)} → ${value(one.became)}</div>`) },
+]} /></${Card}>`
 
-const value = (json) => (json === null || json === undefined ? text(null) : typeof json === 'string' ? json : JSON.stringify(json))
+const value = (json) => (json === null || json === undefined ? '—' : typeof json === 'string' ? json : JSON.stringify(json))

@@ -5,9 +5,12 @@
 //     live=${{ kinds: ['call'], webhook, wanted: (item) => true }} />`
 //
 // A column that is opt is left out on a phone; one that is cut takes the room there
-// is and cuts its text. The first link of a row is its own: arrows walk from row to
+// is and cuts its text ('half': of two such); one that is whole never breaks. The first link of a row is its own: arrows walk from row to
 // row, Enter opens. New rows wait behind a button while the reader has scrolled or is
 // in the list; changed rows change in place. What was read stays for whoever comes back.
+// fresh={ kinds, webhook, least } reads the first page again when something of the kinds has
+// happened (least: milliseconds in between), for lists whose items are not those of the stream; keep is how many rows
+// there are at most, with none to ask for.
 import { api, query } from './api.js'
 import { Field, Select, Text } from './controls.js'
 import { useLive } from './live.js'
@@ -23,7 +26,7 @@ export function Table({ caption, columns, rows, id, body, rowClass }) {
   </table></div>`
 }
 
-const classes = (c) => [c.number && 'num', c.opt && 'opt', c.cut && 'cut'].filter(Boolean).join(' ') || undefined
+const classes = (c) => [c.number && 'num', c.opt && 'opt', c.cut && `cut ${c.cut}`, c.whole && 'nowrap'].filter(Boolean).join(' ') || undefined
 
 // walk moves the focus from row to row.
 function walk(event) {
@@ -40,7 +43,7 @@ function walk(event) {
 const limit = 50
 const most = 1000 // rows that a list keeps while it grows by itself
 
-export function List({ path, parameters = {}, id, columns, caption, empty, live, rowClass, onPage }) {
+export function List({ path, parameters = {}, id, columns, caption, empty, live, fresh: news, keep: few, rowClass, onPage }) {
   const asked = { limit, ...parameters }
   const name = `list ${path}${query(asked)}`
   const [list, setList] = useState(() => ({ name, ...(recall(name) ?? fresh) }))
@@ -62,7 +65,7 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
     try {
       const page = await api.get(path, { ...asked, cursor }, signal)
       onPage?.(page)
-      keep((old) => (cursor ? { ...old, items: [...old.items, ...page.items], next: page.next_cursor } : first(old, page, id)))
+      keep((old) => (cursor ? more(old, page, id) : first(old, page, id, isHeld(body))))
       setError(null)
     } catch (problem) {
       if (!signal.aborted) setError(problem)
@@ -76,19 +79,31 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
     latest.current()
     return () => control.current.abort()
   }, [name])
-  useArriving({ live, id, keep, body, reload: () => latest.current() })
+  useArriving({ live, id, keep, body, few: few ?? most, reload: () => latest.current() })
+  useFresh(news, () => latest.current(), news?.least)
   return html`${error && html`<${Trouble} error=${error} retry=${() => read()} />`}
     ${shown.waiting.length > 0 && html`<button type="button" class="waiting" onClick=${() => show(keep, body)}>${t('list.new', shown.waiting.length)}</button>`}
     ${shown.items === null ? !error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
       : shown.items.length === 0 ? html`<${Empty}>${empty}</${Empty}>`
         : html`<${Table} caption=${caption} columns=${columns} rows=${shown.items} id=${id} body=${body} rowClass=${rowClass} />`}
-    ${shown.next && html`<div class="foot-note"><button type="button" disabled=${busy} onClick=${() => read(shown.next)}>${t('app.more')}</button></div>`}`
+    ${shown.next && !few && html`<div class="foot-note"><button type="button" disabled=${busy} onClick=${() => read(shown.next)}>${t('app.more')}</button></div>`}`
 }
 
 const fresh = { items: null, next: null, waiting: [] }
 
-// first takes the first page; rows of further pages stay if they follow on it.
-function first(old, page, id) {
+// more takes a further page. Where the order changes meanwhile, a row may come twice.
+function more(old, page, id) {
+  const known = new Set(old.items.map(id))
+  return { ...old, items: [...old.items, ...page.items.filter((row) => !known.has(id(row)))], next: page.next_cursor }
+}
+
+// first takes the first page; rows of further pages stay if they follow on it. While
+// the list is held, rows that are there change in place.
+function first(old, page, id, held) {
+  if (held && old.items?.length > 0 && page.items.every((row) => old.items.some((one) => id(one) === id(row)))) {
+    const now = new Map(page.items.map((row) => [id(row), row]))
+    return { ...old, items: old.items.map((row) => now.get(id(row)) ?? row) }
+  }
   const known = new Map((old.items ?? []).map((row) => [id(row), row]))
   const follows = page.items.some((row) => known.has(id(row)))
   if (!follows || !old.next && old.items.length <= page.items.length) return { ...fresh, items: page.items, next: page.next_cursor }
@@ -97,15 +112,30 @@ function first(old, page, id) {
   return { ...old, waiting: [], items: [...page.items, ...rest], next: rest.length > 0 ? old.next : page.next_cursor }
 }
 
+// isHeld reports whether the reader is in the list, or has scrolled.
+const isHeld = (body) => window.scrollY > 80 || Boolean(body.current?.contains(document.activeElement))
+
+// useFresh calls reload when something of the kinds has happened, but not too often.
+export function useFresh(asked, reload, least = 2000) {
+  const timer = useRef(null)
+  const latest = useLatest(reload)
+  useEffect(() => () => clearTimeout(timer.current), [])
+  useLive(asked, () => {
+    timer.current ??= setTimeout(() => {
+      timer.current = null
+      latest.current()
+    }, least)
+  })
+}
+
 // useArriving puts what happens into the list, a few times a second at most.
-function useArriving({ live, id, keep, body, reload }) {
+function useArriving({ live, id, keep, body, few, reload }) {
   const queue = useRef([])
   const timer = useRef(null)
   const put = useLatest(() => {
     timer.current = null
     const items = queue.current.splice(0)
-    const held = window.scrollY > 80 || body.current?.contains(document.activeElement)
-    keep((old) => (old.items === null ? old : merge(old, items, id, live.wanted, held)))
+    keep((old) => (old.items === null ? old : merge(old, items, id, live.wanted, isHeld(body), few)))
   })
   useEffect(() => () => clearTimeout(timer.current), [])
   useLive(live, (kind, item) => {
@@ -117,7 +147,7 @@ function useArriving({ live, id, keep, body, reload }) {
 
 // merge changes known rows in place, takes away what is wanted no more, and adds what
 // is new: to those that wait while the list is held.
-export function merge(list, items, id, wanted = () => true, held = false) {
+export function merge(list, items, id, wanted = () => true, held = false, few = most) {
   const byID = new Map(items.map((item) => [id(item), item]))
   const change = (rows) => rows.map((row) => byID.get(id(row)) ?? row)
   const known = new Set([...list.items, ...list.waiting].map(id))
@@ -126,7 +156,7 @@ export function merge(list, items, id, wanted = () => true, held = false) {
   const rows = change(list.items)
   const kept = held ? rows : rows.filter((row) => !byID.has(id(row)) || wanted(row))
   const all = held ? kept : [...added, ...kept]
-  return { ...list, waiting: waiting.slice(0, most), items: all.slice(0, most), next: all.length > most ? null : list.next }
+  return { ...list, waiting: waiting.slice(0, most), items: all.slice(0, few), next: all.length > few ? null : list.next }
 }
 
 function show(keep, body) {

@@ -47,8 +47,10 @@ function plan() {
     if (wanted === '') return tell('idle')
     connection = { wanted, abort: new AbortController() }
     follow(connection)
-  })
+  }, settle)
 }
+
+const settle = 100 // milliseconds: a page that comes in parts asks once
 
 // asked returns the query of the stream; '' when it is not needed.
 function asked() {

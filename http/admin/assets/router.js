@@ -126,12 +126,12 @@ function title(main) {
 }
 
 // Old shows a page that is a function which returns a node.
-function Old({ run, page, times }) {
+export function Old({ run, page, times }) {
   const place = useRef(null)
   const [error, setError] = useState(null)
   useEffect(() => {
     const control = new AbortController()
-    const main = place.current.parentNode
+    const main = place.current.closest('main')
     main.setAttribute('aria-busy', 'true')
     run({ ...page, signal: control.signal }).then((node) => {
       if (control.signal.aborted) return

@@ -2,29 +2,33 @@
 // stands after the ?) and the variables of its path; an old page is a function of
 // the same that returns a node. `menu` puts it in the menu: 'main' (at the bottom on
 // a phone, too) or 'more'. The first pattern that fits is shown.
-import { alerts } from './alerts.js'
-import { deliveries } from './deliveries.js'
+import { Alerts } from './alerts.js'
+import { AllCalls } from './call-list.js'
+import { AllDeliveries } from './deliveries.js'
 import { event, eventForm, events } from './events.js'
+import { Overview } from './overview.js'
 import { parked } from './parked.js'
 import { system } from './system.js'
-import { webhook } from './webhook.js'
+import { Webhook } from './webhook.js'
 import { webhookForm } from './webhook-form.js'
-import { webhooks } from './webhooks.js'
+import { Webhooks } from './webhooks.js'
 
 const page = (pattern, component, options) => ({ ...options, pattern, component, matches: matcher(pattern) })
 const old = (pattern, run, options) => ({ ...options, pattern, run, matches: matcher(pattern) })
 
 export const routes = [
-  old('webhooks', webhooks, { menu: 'main', key: 'w' }),
+  page('overview', Overview, { menu: 'main', key: 'o' }),
+  page('webhooks', Webhooks, { menu: 'main', key: 'w' }),
   old('webhooks/new', webhookForm),
   old('webhooks/:id/edit', webhookForm),
-  old('webhooks/:id/:tab?/:item?', webhook),
+  page('webhooks/:id/:tab?/:item?', Webhook),
   old('events', events, { menu: 'main', key: 'e' }),
   old('events/new', eventForm),
   old('events/parked', parked),
   old('events/:id', event),
-  old('deliveries', deliveries, { menu: 'main', key: 'd' }),
-  old('alerts', alerts, { menu: 'main', key: 'a' }),
+  page('calls', AllCalls, { menu: 'more', key: 'c' }),
+  page('deliveries', AllDeliveries, { menu: 'main', key: 'd' }),
+  page('alerts', Alerts, { menu: 'main', key: 'a' }),
   old('system', system, { menu: 'more', key: 's' }),
 ]
 

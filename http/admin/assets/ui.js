@@ -1,6 +1,7 @@
 // The common components. Each takes what its first line says; tone is one of good,
 // warn, bad, none. Texts are given already in the reader's language.
 import { api, newKey, query } from './api.js'
+import { copyText } from './dialogs.js'
 import { settings } from './settings.js'
 import { ago, moment, tones } from './format.js'
 import { known, number, t } from './texts.js'
@@ -8,7 +9,7 @@ import { html, useEffect, useLatest, useRef, useState } from './view.js'
 
 // Page is a page's frame: its heading, what stands beside it, and its actions.
 export const Page = ({ title, badge, sub, actions, children }) => html`
-  <div class="head"><div class="title"><h1>${title}${badge && html` ${badge}`}</h1>${sub && html`<div class="muted sub">${sub}</div>`}</div>
+  <div class="head"><div class="title"><div class="name"><h1>${title}</h1>${badge}</div>${sub && html`<div class="muted sub">${sub}</div>`}</div>
     ${actions && html`<div class="actions">${actions}</div>`}</div>
   ${children}`
 
@@ -35,6 +36,7 @@ export function Sparkline({ parts, title }) {
   return html`<svg class="draw spark bars" viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${title} preserveAspectRatio="none"><title>${title}</title>
     ${parts.map((p, i) => {
       const [bad, all] = [bar(p.bad), Math.max(bar(p.good + p.bad), bar(p.bad))]
+      if (p.good + p.bad === 0) return html`<rect class="z" x=${i * step} width=${step * 0.75} y=${height - 1.5} height="1.5" />`
       return html`<rect x=${i * step} width=${step * 0.75} y=${height - all} height=${all - bad} /><rect class="f" x=${i * step} width=${step * 0.75} y=${height - bad} height=${bad} />`
     })}</svg>`
 }
@@ -50,7 +52,8 @@ export function Line({ values, tone = 'accent' }) {
 // Empty says that there is nothing, and what to do about it.
 export const Empty = ({ children }) => html`<div class="empty">${children ?? t('app.none')}</div>`
 
-// Time shows a time: as it is, or (style 'ago') how far off, kept true as time goes.
+// Time shows a time: in a style of moment, or (style 'ago') how far off, kept true as
+// time goes, or (style 'near') without its day if that is today.
 export function Time({ at, style = 'medium' }) {
   const [, again] = useState(0)
   useEffect(() => {
@@ -59,8 +62,10 @@ export function Time({ at, style = 'medium' }) {
     return () => clearInterval(timer)
   }, [at, style])
   if (!at) return '—'
-  return html`<time datetime=${at} title=${`${moment(at)} · ${at}`}>${style === 'ago' ? ago(at) : moment(at, style)}</time>`
+  return html`<time datetime=${at} title=${`${moment(at)} · ${at}`}>${style === 'ago' ? ago(at) : moment(at, style !== 'near' ? style : isToday(at) ? 'time' : 'short')}</time>`
 }
+
+const isToday = (at) => moment(at, 'day') === moment(Date.now(), 'day') && Math.abs(Date.now() - new Date(at)) < 86400000
 
 // Copy shows a value, shortened unless whole, that a press copies.
 export function Copy({ value, whole, label }) {
@@ -72,7 +77,7 @@ export function Copy({ value, whole, label }) {
   }, [copied])
   if (!value) return '—'
   const copy = async () => {
-    await navigator.clipboard?.writeText(value).then(() => setCopied(true), () => {})
+    if (await copyText(value)) setCopied(true)
   }
   const shown = whole || value.length < 14 ? value : `${value.slice(0, 4)}…${value.slice(-6)}`
   return html`<button type="button" class="copy mono" title=${value} aria-label=${t('app.copy', label ?? value)} onClick=${copy}>
@@ -141,15 +146,17 @@ export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
 // how often it is read while the tab is seen.
 export function useLoad(path, parameters, { every, skip } = {}) {
   const name = path + query(parameters)
-  const [state, setState] = useState({ data: remembered.get(name), error: null, loading: !skip, name })
+  const [state, setState] = useState({ data: remembered.get(name), error: null, loading: !skip, name, path })
   const control = useRef(null)
+  // Of the same path with other parameters it shows what it has until the answer comes.
+  const kept = (old) => remembered.get(name) ?? (old.path === path ? old.data : undefined)
   const reload = () => {
     control.current?.abort()
     const { signal } = control.current = new AbortController()
     setState((old) => ({ ...old, loading: true }))
     return api.get(path, parameters, signal).then((data) => {
       remember(name, data)
-      setState({ data, error: null, loading: false, name })
+      setState({ data, error: null, loading: false, name, path })
     }, (error) => {
       if (!signal.aborted) setState((old) => ({ ...old, error, loading: false }))
     })
@@ -157,7 +164,7 @@ export function useLoad(path, parameters, { every, skip } = {}) {
   const latest = useLatest(reload)
   useEffect(() => {
     if (skip) return
-    if (state.name !== name) setState({ data: remembered.get(name), error: null, loading: true, name })
+    if (state.name !== name) setState((old) => ({ data: kept(old), error: null, loading: true, name, path }))
     latest.current()
     const timer = every && setInterval(() => document.hidden || latest.current(), every)
     return () => {
@@ -165,7 +172,7 @@ export function useLoad(path, parameters, { every, skip } = {}) {
       control.current?.abort()
     }
   }, [name, skip, settings.get('language')])
-  const current = state.name === name ? state : { data: remembered.get(name), error: null, loading: true }
+  const current = state.name === name ? state : { data: kept(state), error: null, loading: true }
   return { ...current, reload: () => latest.current(), set: (data) => setState((old) => ({ ...old, data })) }
 }
 

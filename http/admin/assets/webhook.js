@@ -1,116 +1,131 @@
-// One webhook: its settings, and the tabs beside them.
+// One webhook: its health first, and the tabs beside it.
 import { api, exact, part } from './api.js'
-import { callPage, calls } from './calls.js'
+import { Calls } from './call-list.js'
+import { callPage } from './calls.js'
+import { Deliveries } from './deliveries.js'
 import { confirm, reveal, say } from './dialogs.js'
-import { button, card, facts, foreign, h } from './dom.js'
-import { describe } from './forms.js'
-import { badge, text, when } from './format.js'
-import { history } from './history.js'
+import { Health } from './health.js'
+import { History } from './history.js'
+import { Disclosures } from './disclosures.js'
 import { replay, replayPage } from './replay.js'
-import { statistics } from './stats.js'
+import { Old, router } from './router.js'
 import { test } from './test.js'
-import { t } from './texts.js'
+import { number, t } from './texts.js'
+import './texts/webhook.js'
+import { Act, Badge, Card, Copy, Facts, Foreign, Page, Tabs, Time, Trouble, useLoad } from './ui.js'
+import { html } from './view.js'
+import { useFresh } from './list.js'
+import { WebhookHealth } from './webhook-health.js'
 
-const tabs = { calls, stats: statistics, test, replay, history }
+// What each tab shows; those of a deleted webhook are fewer.
+const tabs = {
+  health: WebhookHealth, calls: (p) => html`<${Calls} ...${p} page=${`webhooks/${part(p.webhook.id)}/calls`} />`,
+  deliveries: (p) => html`<${Deliveries} ...${p} page=${`webhooks/${part(p.webhook.id)}/deliveries`} />`,
+  settings: Settings, test: (p) => html`<${Old} run=${test} page=${p} times=${p.webhook.version} />`,
+  replay: (p) => html`<${Old} run=${p.item ? replayPage : replay} page=${p} times=${p.item ?? ''} />`, disclosures: Disclosures, history: History,
+}
+const remaining = ['calls', 'deliveries', 'disclosures', 'history']
+const call = (p) => html`<p><a href=${`#/webhooks/${part(p.webhook.id)}/calls`}>${t('call.back')}</a></p><${Old} run=${callPage} page=${p} times=${p.item} />`
 
-// What stays of a deleted webhook, and the pages below a tab.
-const remaining = { calls, stats: statistics, history }
-const items = { calls: callPage, replay: replayPage }
-
-export async function webhook(page) {
-  const { id, tab, item, signal } = page
-  const webhook = await find(id, signal)
-  const content = item ? items[tab] : webhook.deleted ? remaining[tab] ?? history : tabs[tab] ?? overview
-  if (!content) return h('p', { class: 'empty' }, t('app.notFound'))
-  if (webhook.deleted) {
-    return h('div', {}, h('div', { class: 'heading' }, h('h1', {}, webhook.name), badge('deleted')), h('p', { class: 'quiet' }, t('webhook.deletedNote')),
-      tabList(webhook.id, tab ?? 'history', remaining), await content({ ...page, webhook }))
-  }
-  return h('div', {},
-    h('div', { class: 'heading' }, h('h1', {}, webhook.name), badge(webhook.status)),
-    h('p', { class: 'url quiet' }, webhook.url),
-    actions(webhook),
-    tabList(webhook.id, tab ?? '', { '': overview, ...tabs }),
-    await content({ ...page, webhook }))
+export function Webhook({ id, tab, item, parameters }) {
+  const found = useWebhook(id)
+  useFresh(found.data && { kinds: ['webhook'], webhook: found.data.id }, found.reload, 300)
+  if (found.error && !found.data) return html`<h1>${t('error.title')}</h1><${Trouble} error=${found.error} retry=${found.reload} />`
+  const webhook = found.data
+  if (!webhook) return html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
+  const shown = webhook.deleted ? remaining : Object.keys(tabs)
+  const current = tab ?? shown[webhook.deleted ? 3 : 0]
+  const Content = item && current === 'calls' ? call : shown.includes(current) ? tabs[current] : () => html`<p class="empty">${t('app.notFound')}</p>`
+  const at = (name) => `#/webhooks/${part(webhook.id)}${name === 'health' ? '' : `/${name}`}`
+  const badge = webhook.deleted ? html`<${Badge} state="deleted" />` : html`<${Standing} webhook=${webhook} />`
+  return html`<${Page} title=${webhook.name} badge=${badge} sub=${webhook.deleted ? t('webhook.deletedNote') : html`<span class="mono">${webhook.url}</span>`} actions=${!webhook.deleted && html`<${Actions} webhook=${webhook} reload=${found.reload} />`}>
+    <${Tabs} label=${t('nav.webhooks')} current=${current} items=${shown.map((name) => ({ name, href: at(name), label: t(`tab.${name}`) }))} />
+    <${Content} key=${current + (item ?? '')} webhook=${webhook} item=${item} parameters=${parameters} /></${Page}>`
 }
 
-// find gives the webhook; of a deleted one only what its history tells.
-async function find(id, signal) {
-  try {
-    return await api.get(`/webhooks/${part(id)}`, {}, signal)
-  } catch (error) {
-    if (error.status !== 404) throw error
-    const { items } = await api.get(`/webhooks/${part(id)}/history`, { limit: 1000 }, signal)
-    const names = items.flatMap((one) => one.changes).filter((change) => change.field === 'name' && change.became)
-    return { id, name: names[0]?.became ?? id, deleted: true }
-  }
+// useWebhook reads the webhook; of a deleted one what its history tells.
+function useWebhook(id) {
+  const found = useLoad(`/webhooks/${part(id)}`)
+  const gone = found.error?.status === 404
+  const past = useLoad(`/webhooks/${part(id)}/history`, { limit: 1000 }, { skip: !gone })
+  if (!gone) return found
+  const names = past.data?.items.flatMap((one) => one.changes).filter((change) => change.field === 'name' && change.became)
+  return { ...past, data: names && { id, name: names[0]?.became ?? id, deleted: true } }
 }
 
-function tabList(id, chosen, shown) {
-  return h('nav', { class: 'tabs', 'aria-label': t('nav.webhooks') }, Object.keys(shown).map((tab) => h('a', {
-    href: `#/webhooks/${part(id)}${tab && '/' + tab}`, 'aria-current': tab === chosen && 'page',
-  }, t(`tab.${tab || 'overview'}`))))
+// Standing is the webhook's health as a badge.
+function Standing({ webhook }) {
+  const stats = useLoad(`/webhooks/${part(webhook.id)}/stats`)
+  useFresh({ kinds: ['call', 'webhook'], webhook: webhook.id }, stats.reload)
+  if (!stats.data) return html`<${Badge} state=${webhook.status} />`
+  return html`<${Health} webhook=${{ ...stats.data, success_rate: null, status: webhook.status }} />`
 }
 
-function actions(webhook) {
+function Actions({ webhook, reload }) {
   const path = `/webhooks/${part(webhook.id)}`
-  const reload = () => window.dispatchEvent(new Event('hashchange'))
-  // doing runs a change and says what became of it.
-  const doing = (change) => async () => {
-    try {
-      await change()
-    } catch (error) {
-      say(describe(error))
-    }
-  }
   const turn = webhook.is_active ? 'deactivate' : 'activate'
-  return h('div', { class: 'actions' },
-    h('a', { class: 'button', href: `#${path}/edit` }, t('action.edit')),
-    button(t(`action.${turn}`), doing(async () => {
-      await api.post(`${path}/${turn}`)
-      say(t(`webhook.${turn}d`))
-      reload()
-    })),
-    button(t('action.rotate'), doing(async () => {
-      if (!await confirm(t('webhook.rotateAsk'), t('webhook.rotateNote'), t('action.rotate'))) return
-      const rotated = await api.post(`${path}/rotate-secret`, {})
-      reload()
-      reveal(t('webhook.rotated'), t('webhook.rotatedNote'), rotated.secret)
-    })),
-    button(t('action.delete'), doing(async () => {
-      if (!await confirm(t('webhook.deleteAsk', webhook.name), t('webhook.deleteNote'), t('action.delete'))) return
-      await api.delete(path)
-      say(t('webhook.deleted'))
-      location.hash = '#/webhooks'
-    }), { class: 'danger' }))
+  const failed = (error) => say(error.message || t('error.title'))
+  const toggle = async (key) => {
+    await api.post(`${path}/${turn}`, undefined, { key })
+    say(t(`webhook.${turn}d`))
+    await reload()
+  }
+  const retry = async (key) => {
+    const asked = { state: 'failed', webhook: webhook.id }
+    const { matched } = await api.post('/webhooks/deliveries/retry', { ...asked, dry_run: true })
+    if (matched === 0) return say(t('webhook.nothingFailed'))
+    if (!await confirm(t('webhook.retryAsk', matched), t('webhook.retryNote'), t('webhook.retry'))) return
+    const { replay_id: job } = await api.post('/webhooks/deliveries/retry', asked, { key })
+    router.go(`#${path}/replay/${part(job)}`)
+  }
+  const rotate = async (key) => {
+    if (!await confirm(t('webhook.rotateAsk'), t('webhook.rotateNote'), t('action.rotate'))) return
+    const rotated = await api.post(`${path}/rotate-secret`, {}, { key })
+    await reload()
+    reveal(t('webhook.rotated'), t('webhook.rotatedNote'), rotated.secret)
+  }
+  const remove = async (key) => {
+    if (!await confirm(t('webhook.deleteAsk', webhook.name), t('webhook.deleteNote'), t('action.delete'))) return
+    await api.delete(path, { key })
+    say(t('webhook.deleted'))
+    router.go('#/webhooks')
+  }
+  return html`<a class="button" href=${`#${path}/edit`}>${t('action.edit')}</a>
+    <${Act} run=${retry} failed=${failed}>${t('webhook.retry')}</${Act}><${Act} run=${rotate} failed=${failed}>${t('action.rotate')}</${Act}>
+    <${Act} run=${toggle} failed=${failed} tone=${webhook.is_active ? 'danger' : 'primary'}>${t(`action.${turn}`)}</${Act}><${Act} run=${remove} failed=${failed} tone="danger">${t('action.delete')}</${Act}>`
 }
 
-function overview({ webhook }) {
-  const headers = Object.keys(webhook.headers ?? {})
-  const { batch } = webhook
-  return card(null, facts([
-    [t('webhook.description'), text(webhook.description)],
-    [t('webhook.events'), h('ul', { class: 'chips' }, webhook.events.map((one) => h('li', {}, h('code', {}, one))))],
-    [t('webhook.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : foreign(exact(webhook, 'filters'), t('webhook.filters'))],
-    [t('webhook.headers'), headers.length === 0 ? text('') : h('ul', {}, headers.map((name) => h('li', {}, h('code', {}, `${name}: ${webhook.headers[name]}`))))],
-    [t('webhook.secret'), webhook.public_key || t(webhook.has_secret ? 'webhook.signed' : 'webhook.unsigned')],
-    [t('webhook.maxRetries'), webhook.max_retries],
-    [t('webhook.retryDelay'), webhook.retry_delay],
-    [t('webhook.timeout'), webhook.timeout],
-    [t('webhook.maxConcurrent'), webhook.max_concurrent ?? t('webhook.noLimit')],
-    [t('webhook.rateLimit'), webhook.rate_limit ?? t('webhook.noLimit')],
-    [t('webhook.autoDeactivate'), text(webhook.auto_deactivate_after)],
-    [t('webhook.batch'), batch ? t('webhook.batchOf', batch.max_events, batch.max_wait) : t('webhook.noBatch')],
-    [t('webhook.orderBy'), webhook.order_by ? [h('code', {}, webhook.order_by), ' · ', t(webhook.order_on_failure === 'block' ? 'webhook.orderBlock' : 'webhook.orderSkip')] : t('webhook.noOrder')],
-    [t('webhook.sequence'), t(webhook.sequence ? 'webhook.numbered' : 'webhook.notNumbered')],
-    [t('webhook.payloadVersion'), webhook.payload_version],
-    [t('webhook.fields'), webhook.fields ? h('ul', { class: 'chips' }, webhook.fields.map((one) => h('li', {}, h('code', {}, one)))) : t('webhook.allFields')],
-    [t('webhook.recipient'), text([webhook.recipient?.name, webhook.recipient?.country, webhook.recipient?.purpose].filter(Boolean).join(' · '))],
-    [t('webhook.created'), when(webhook.created_at)],
-    [t('webhook.updated'), when(webhook.updated_at)],
-    [t('webhook.version'), webhook.version],
-    [t('webhook.id'), h('code', {}, webhook.id)],
-  ]))
-}
-
+const codes = (list) => html`<span class="chips">${list.map((one) => html`<code key=${one}>${one}</code>`)}</span>`
 const isEmpty = (filters) => !filters || Object.keys(filters).length === 0
+
+// settingsOf are the settings of a webhook, in words; in short: those that were set.
+export function settingsOf(webhook, short) {
+  const { batch, recipient, auth } = webhook
+  const headers = Object.keys(webhook.headers ?? {})
+  const all = [
+    [t('webhook.description'), webhook.description],
+    [t('webhook.events'), codes(webhook.events)],
+    [t('webhook.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : html`<${Foreign} label=${t('webhook.filters')}>${exact(webhook, 'filters')}</${Foreign}>`],
+    [t('webhook.orderBy'), webhook.order_by ? html`<code>${webhook.order_by}</code> · ${t(webhook.order_on_failure === 'block' ? 'webhook.orderBlock' : 'webhook.orderSkip')}` : !short && t('webhook.noOrder')],
+    [t('webhook.rateLimit'), webhook.rate_limit ? number(webhook.rate_limit, 2) : !short && t('webhook.noLimit')],
+    [t('webhook.maxConcurrent'), webhook.max_concurrent ?? (!short && t('webhook.noLimit'))],
+    [t('webhook.batch'), batch ? t('webhook.batchOf', batch.max_events, batch.max_wait) : !short && t('webhook.noBatch')],
+    [t('webhook.secret'), html`${webhook.public_key ? html`<${Copy} value=${webhook.public_key} />` : t(webhook.has_secret ? 'webhook.signed' : 'webhook.unsigned')}
+      ${webhook.previous_secret_until && html`<span class="sub">${t('webhook.previous')} <${Time} at=${webhook.previous_secret_until} style="short" /></span>`}`],
+    [t('webhook.retries'), t('webhook.retriesOf', webhook.max_retries, webhook.retry_delay, webhook.timeout)],
+    [t('webhook.recipient'), [recipient?.name, recipient?.country, recipient?.purpose].filter(Boolean).join(' · ')],
+    [t('webhook.fields'), webhook.fields ? codes(webhook.fields) : !short && t('webhook.allFields')],
+    [t('webhook.auth'), auth && `${auth.type} ${auth.token_url ?? ''}`],
+    [t('webhook.headers'), headers.length > 0 && codes(headers.map((name) => `${name}: ${webhook.headers[name]}`))],
+    !short && [t('webhook.autoDeactivate'), webhook.auto_deactivate_after && number(webhook.auto_deactivate_after)],
+    !short && [t('webhook.sequence'), t(webhook.sequence ? 'webhook.numbered' : 'webhook.notNumbered')],
+    !short && [t('webhook.payloadVersion'), webhook.payload_version],
+    !short && [t('webhook.created'), html`<${Time} at=${webhook.created_at} />`], !short && [t('webhook.updated'), html`<${Time} at=${webhook.updated_at} />`],
+    !short && [t('webhook.version'), webhook.version], !short && [t('webhook.id'), html`<${Copy} value=${webhook.id} whole />`],
+  ]
+  return all.filter((one) => one && (one[1] || !short)).map(([name, value]) => [name, value || '—'])
+}
+
+function Settings({ webhook }) {
+  return html`<${Card} title=${t('tab.settings')} more=${html`<a href=${`#/webhooks/${part(webhook.id)}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook)} /></${Card}>`
+}

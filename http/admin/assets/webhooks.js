@@ -1,44 +1,53 @@
-// The list of webhooks.
-import { api, part } from './api.js'
-import { fill, h } from './dom.js'
-import { choice, input } from './forms.js'
-import { badge, percent, text, when } from './format.js'
-import { filters, listing, typeOptions } from './lists.js'
-import { t } from './texts.js'
+// The list of webhooks: how each does, the ones that need a hand first.
+import { part } from './api.js'
+import { milliseconds, percent } from './format.js'
+import { Health, healthOf } from './health.js'
+import { Filters, List } from './list.js'
+import { useTypes } from './call-list.js'
+import { number, t } from './texts.js'
+import './texts/webhooks.js'
+import { Badge, Card, Figure, Page, Sparkline, Time } from './ui.js'
+import { html, useState } from './view.js'
 
-export async function webhooks({ parameters, signal }) {
-  const all = ['', t('app.all')]
-  const types = [all, ...await typeOptions()]
-  const asked = { status: parameters.get('status'), event_type: parameters.get('event_type'), q: parameters.get('q'), limit: 20 }
-  const filtered = [...parameters].length > 0
-  return h('div', {},
-    h('div', { class: 'heading' }, h('h1', {}, t('webhook.list')), h('a', { class: 'button main', href: '#/webhooks/new' }, t('action.create'))),
-    filters('webhooks', parameters, [
-      ['status', t('filter.state'), choice([all, ['active', t('state.active')], ['inactive', t('state.inactive')]])],
-      ['event_type', t('filter.type'), choice(types)],
-      ['q', t('webhook.search'), input({ type: 'search', placeholder: t('webhook.searchHint') })],
-    ]),
-    await listing({
-      path: '/webhooks', parameters: asked, signal, caption: t('webhook.list'), empty: t(filtered ? 'app.none' : 'webhook.empty'),
-      columns: columns(signal),
-    }))
+const spark = (w) => w.calls_by_hour.map((all, i) => ({ good: all - w.failures_by_hour[i], bad: w.failures_by_hour[i] }))
+
+// healthColumns are those of webhooks of /webhooks/health. sort makes heads that sort:
+// { by, link(name) }.
+export function healthColumns(sort) {
+  const head = (name, label, direction) => (sort ? { head: html`<a href=${sort.link(name)}>${label}</a>`, sorted: sort.by === name ? direction : undefined } : {})
+  const columns = [
+    { label: t('webhook.name'), sort: 'name', direction: 'ascending', cut: true, cell: (w) => html`<a href=${`#/webhooks/${part(w.id)}`} title=${w.name}>${w.name}</a><span class="sub mono" title=${w.url}>${w.url.replace(/^https?:\/\//, '')}</span>` },
+    { label: t('webhook.health'), sort: 'urgency', whole: true, cell: (w) => html`<${Health} webhook=${w} />${w.open_alerts > 0 && html` <${Badge} tone="bad" title=${t('app.alerts', w.open_alerts)}>! ${w.open_alerts}</${Badge}>`}` },
+    { label: t('webhook.day'), opt: true, cell: (w) => html`<${Sparkline} parts=${spark(w)} title=${t('webhook.dayTitle', w.total_calls, number(w.failed_calls))} />` },
+    { label: t('webhook.rate'), number: true, cell: (w) => percent(w.success_rate) },
+    { label: t('webhook.failures'), sort: 'failures', number: true, opt: true, cell: (w) => number(w.failed_calls) },
+    { label: 'p95', number: true, opt: true, cell: (w) => milliseconds(w.p95_ms) },
+    { label: t('webhook.pending'), sort: 'pending', number: true, opt: true, cell: (w) => number(w.pending_deliveries) },
+    { label: t('webhook.lastCall'), sort: 'last_call', number: true, opt: true, cell: (w) => html`<${Time} at=${w.last_call_at} style="ago" />` },
+  ]
+  return columns.map((c) => ({ ...c, ...(c.sort ? head(c.sort, c.label, c.direction ?? 'descending') : {}) }))
 }
 
-function columns(signal) {
-  const figures = new Map()
-  // figure shows a number of a webhook's statistics when it has come.
-  const figure = (webhook, show) => {
-    const place = h('span', {}, '…')
-    if (!figures.has(webhook.id)) figures.set(webhook.id, api.get(`/webhooks/${part(webhook.id)}/stats`, {}, signal))
-    figures.get(webhook.id).then((stats) => fill(place, show(stats)), () => fill(place, text(null)))
-    return place
-  }
-  return [
-    { label: t('webhook.number'), cell: (w) => w.number, number: true },
-    { label: t('webhook.name'), cell: (w) => h('a', { href: `#/webhooks/${part(w.id)}` }, w.name) },
-    { label: t('webhook.url'), cell: (w) => h('span', { class: 'url' }, w.url) },
-    { label: t('webhook.status'), cell: (w) => badge(w.status) },
-    { label: t('webhook.lastCall'), cell: (w) => figure(w, (stats) => when(stats.last_call_at)) },
-    { label: t('webhook.rate'), cell: (w) => figure(w, (stats) => percent(stats.success_rate)), number: true },
+export function Webhooks({ parameters }) {
+  const [totals, setTotals] = useState(null)
+  const types = useTypes()
+  const chosen = Object.fromEntries(parameters)
+  const by = parameters.get('sort') ?? 'urgency'
+  const link = (name) => `#/webhooks?${new URLSearchParams({ ...chosen, sort: name })}`
+  const filtered = ['q', 'status', 'event_type'].some((name) => parameters.get(name))
+  const fields = [
+    { name: 'q', label: t('webhook.search'), placeholder: t('webhook.searchHint') },
+    { name: 'status', label: t('filter.state'), options: [['', t('app.all')], ['active', t('state.active')], ['inactive', t('state.inactive')]] },
+    { name: 'event_type', label: t('filter.type'), options: types },
+    { name: 'sort', label: t('webhook.sort'), options: ['urgency', 'name', 'number', 'failures', 'pending', 'last_call'].map((name) => [name, t(`sort.${name}`)]), value: by },
   ]
+  const values = new URLSearchParams({ ...chosen, sort: by })
+  return html`<${Page} title=${t('webhook.list')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
+    ${totals && html`<section class="figures" aria-label=${t('overview.figures')}>
+      <${Figure} label=${t('webhook.total')} value=${number(totals.webhooks)} href=${link(by)} note=${t('webhook.totalActive', totals.active)} />
+      <${Figure} label=${t('webhook.totalFailing')} value=${number(totals.failing)} href=${link('failures')} tone="bad" />
+      <${Figure} label=${t('webhook.totalPending')} value=${number(totals.pending_deliveries)} href="#/deliveries?state=pending" /></section>`}
+    <${Card} flush><${Filters} page="webhooks" values=${values} fields=${fields} />
+      <${List} path="/webhooks/health" parameters=${{ ...chosen, sort: by }} id=${(w) => w.id} caption=${t('webhook.list')} empty=${t(filtered ? 'app.none' : 'webhook.empty')}
+        columns=${healthColumns({ by, link })} fresh=${{ kinds: ['call', 'webhook', 'alert'], least: 4000 }} onPage=${(page) => setTotals(page.totals)} rowClass=${(w) => healthOf(w)[0]} /></${Card}></${Page}>`
 }

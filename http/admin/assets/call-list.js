@@ -1,0 +1,66 @@
+// Calls: of one webhook or of all, and the failed ones in short.
+import { part } from './api.js'
+import { useNames } from './alerts.js'
+import { localTime } from './forms.js'
+import { milliseconds } from './format.js'
+import { Answer, Failure, Next, advice } from './health.js'
+import { Filters, List } from './list.js'
+import { typeOptions } from './lists.js'
+import { number, t } from './texts.js'
+import './texts/webhooks.js'
+import { Badge, Card, Page, Time } from './ui.js'
+import { html, useEffect, useState } from './view.js'
+
+export const callLink = (c) => `#/webhooks/${part(c.webhook_id)}/calls/${part(c.call_id)}`
+
+// useTypes returns the options of a filter by event type, once they are there.
+export function useTypes() {
+  const [options, set] = useState([])
+  useEffect(() => { typeOptions().then(set, () => {}) }, [])
+  return [['', t('app.all')], ...options]
+}
+
+const marks = (c) => ['test', 'late'].filter((mark) => c[mark]).map((mark) => html` <${Badge} tone="none">${t(`call.${mark}`)}</${Badge}>`)
+
+const time = { get label() { return t('call.time') }, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a>` }
+const whose = (names) => ({ label: t('event.webhook'), cut: 'all', cell: (c) => names.link(c.webhook_id) })
+const columns = (names) => [time, names && { ...whose(names), cut: 'half' },
+  { label: t('call.event'), cut: !names && 'half', cell: (c) => html`<span class="mono">${c.event_type}</span>${marks(c)}` },
+  { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /> <span class="muted">${milliseconds(c.duration_ms)}</span></span>` },
+  { label: t('call.error'), opt: true, cut: 'half', cell: (c) => html`<${Failure} of=${c} />` },
+  { label: t('call.attempt'), number: true, opt: true, cell: (c) => number(c.attempt) },
+  { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} />` },
+].filter(Boolean)
+
+const fits = (parameters) => (c) => (!parameters.get('status') || c.status === parameters.get('status')) && (!parameters.get('event_type') || c.event_type === parameters.get('event_type')) &&
+  (!parameters.get('delivery_id') || c.delivery_id === parameters.get('delivery_id')) && !parameters.get('response_status') && !parameters.get('to') && !parameters.get('from')
+
+// Calls lists the calls of a webhook; without one, of all.
+export function Calls({ webhook, parameters, page }) {
+  const types = useTypes()
+  const names = useNames([])
+  const value = (name) => parameters.get(name)
+  const asked = { ...Object.fromEntries(parameters), from: localTime(value('from')), to: localTime(value('to')) }
+  const fields = [
+    { name: 'status', label: t('filter.status'), options: [['', t('app.all')], ['success', t('state.success')], ['failed', t('state.failed')]] },
+    { name: 'event_type', label: t('filter.type'), options: types },
+    { name: 'response_status', label: t('filter.response'), placeholder: '404, 5xx' },
+    { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' },
+  ]
+  return html`<${Card} flush><${Filters} page=${page} values=${parameters} fields=${fields} />
+    <${List} path=${webhook ? `/webhooks/${part(webhook.id)}/calls` : '/webhooks/calls'} parameters=${asked} id=${(c) => c.call_id} caption=${t('call.list')} empty=${t('call.empty')}
+      columns=${columns(webhook ? null : names)} live=${{ kinds: ['call'], webhook: webhook?.id, wanted: fits(parameters) }} /></${Card}>`
+}
+
+export const AllCalls = ({ parameters }) => html`<${Page} title=${t('call.list')}><${Calls} parameters=${parameters} page="calls" /></${Page}>`
+
+// Failures lists the last failed calls, of a webhook or of all, with what to do.
+export function Failures({ webhook, limit }) {
+  const names = useNames([])
+  return html`<${List} path=${webhook ? `/webhooks/${part(webhook.id)}/calls` : '/webhooks/calls'} parameters=${{ status: 'failed', limit }} id=${(c) => c.call_id} keep=${limit} caption=${t('overview.failures')} empty=${t('call.noFailures')}
+    columns=${[{ label: t('call.time'), whole: true, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a><span class="sub mono">${c.event_type}</span>` },
+      !webhook && { ...whose(names), cut: 'half' }, { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /></span>` },
+      { label: t('call.why'), cut: webhook ? 'all' : 'half', opt: true, cell: (c) => html`<span title=${c.error}><${Failure} of=${c} /></span><span class="sub" title=${advice(c)}>${advice(c)}</span>` },
+      { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} />` }].filter(Boolean)}
+    live=${{ kinds: ['call'], webhook: webhook?.id, wanted: (c) => c.status === 'failed' && !c.test }} />`
+}

@@ -1,0 +1,43 @@
+// The way of a fresh installation to its first delivered call, done from here.
+import { api, part } from './api.js'
+import { Field, Form, Text } from './controls.js'
+import { milliseconds } from './format.js'
+import { advice, why } from './health.js'
+import { useLive } from './live.js'
+import { t } from './texts.js'
+import { Act, Card, Copy, useLoad } from './ui.js'
+import { html, useState } from './view.js'
+
+const type = 'patient.created'
+
+export function Start({ done }) {
+  const hooks = useLoad('/webhooks', { limit: 1 })
+  const types = useLoad('/webhooks/events/types')
+  const [call, setCall] = useState(null)
+  const [event, setEvent] = useState(null)
+  const [delivered, setDelivered] = useState(false)
+  const hook = hooks.data?.items[0]
+  const example = types.data?.items.find((one) => one.type === type)?.example ?? {}
+  useLive({ kinds: ['call'] }, (_, one) => {
+    if (!one || one.event_id !== event?.event_id) return
+    setCall(one)
+    if (one.status !== 'success') return
+    setDelivered(true)
+    setTimeout(done, 3000)
+  })
+  if (!hooks.data) return null
+  const add = async (key, form) => {
+    await api.post('/webhooks', { name: t('start.name'), url: form.elements.url.value.trim(), events: ['*'] }, { key })
+    await hooks.reload()
+  }
+  const test = async (key) => setCall(await api.post(`/webhooks/${part(hook.id)}/test`, { event_type: type, test_data: example }, { key }))
+  const trigger = async (key) => setEvent(await api.post('/webhooks/events/trigger', { event_type: type, event_data: example, source: 'panel' }, { key }))
+  const good = call?.status === 'success'
+  return html`<${Card} title=${t('start.title')} flush><ol class="steps">
+    <li class=${hook && 'done'}><div><b>${t('start.hook')}</b><div class="muted">${hook ? t('start.added', hook.name) : html`${t('start.hookNote')} <${Copy} value="medilab-webhooks receive" whole />`}</div></div>
+      ${!hook && html`<${Form} send=${add} label=${t('start.add')}><${Field} name="url" label=${t('start.url')}>${(control) => html`<${Text} ...${control} name="url" type="url" defaultValue="http://127.0.0.1:9000/" />`}</${Field}></${Form}>`}</li>
+    <li class=${good && 'done'}><div><b>${t('start.test')}</b><div class="muted" role="status">${!call ? t('start.testNote') : good ? t('start.answered', String(call.response_status), milliseconds(call.duration_ms)) : `${why(call)}. ${advice(call) ?? ''}`}</div></div>
+      ${hook && html`<span><${Act} run=${test}>${t('start.call')}</${Act}></span>`}</li>
+    <li class=${delivered && 'done'}><div><b>${t('start.event')}</b><div class="muted" role="status">${delivered ? t('start.delivered') : event ? t('start.sending') : t('start.eventNote')}</div></div>
+      ${hook && html`<span><${Act} run=${trigger} tone="primary" disabled=${event !== null && !call}>${t('start.trigger')}</${Act}></span>`}</li></ol></${Card}>`
+}

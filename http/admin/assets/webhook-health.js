@@ -1,0 +1,102 @@
+// A webhook's health: what is wrong in words, charts, the last failures and what to do.
+import { AlertRow, useNames } from './alerts.js'
+import { part } from './api.js'
+import { Failures, callLink } from './call-list.js'
+import { Chart, Numbers, asked, parts, rangeOf, ranges, widths } from './charts.js'
+import { localTime } from './forms.js'
+import { milliseconds, percent } from './format.js'
+import { advice, healthOf, why } from './health.js'
+import { Table, useFresh } from './list.js'
+import { router } from './router.js'
+import { number, t } from './texts.js'
+import './texts/webhook.js'
+import { Badge, Card, Empty, Facts, Figure, Loaded, Time, useLoad } from './ui.js'
+import { html, useMemo } from './view.js'
+import { settingsOf } from './webhook.js'
+
+export function WebhookHealth({ webhook, parameters }) {
+  const path = `/webhooks/${part(webhook.id)}`
+  const name = parameters.toString()
+  const range = useRange(parameters, name)
+  const stats = useLoad(`${path}/stats`, asked(range), { every: 60000 })
+  const last = useLoad(`${path}/calls`, { status: 'failed', limit: 1 })
+  const open = useLoad('/webhooks/alerts', { state: 'open', limit: 1000 })
+  useFresh({ kinds: ['call', 'webhook', 'delivery'], webhook: webhook.id }, () => [stats, last].forEach((one) => one.reload()))
+  useFresh({ kinds: ['alert'], webhook: webhook.id }, open.reload)
+  const mine = open.data?.items.filter((one) => one.webhook_id === webhook.id) ?? []
+  return html`<${Loaded} of=${stats}>${(figures) => html`
+    <section class="card"><${Why} webhook=${webhook} stats=${figures} last=${last.data?.items[0]} />
+      <${Ranges} webhook=${webhook} range=${range} parameters=${parameters} />
+      <${Charts} stats=${figures} range=${range} /></section>
+    <${Figures} webhook=${webhook} stats=${figures} />
+    <div class="two"><${Card} title=${t('overview.failures')} flush more=${html`<a href=${`#${path}/calls`}>${t('overview.allCalls')}</a>`}><${Failures} webhook=${webhook} limit=${5} /></${Card}>
+      <div class="stack"><${Alerts} alerts=${mine} />
+        <${Card} title=${t('webhook.short')} more=${html`<a href=${`#${path}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook, true)} /></${Card}></div></div>
+    <div class="two"><${Breakdown} title=${t('stats.byType')} values=${figures.by_event_type} link=${(one) => `#${path}/calls?event_type=${part(one)}`} />
+      <${Breakdown} title=${t('stats.byStatus')} values=${figures.by_status} link=${(one) => /^\d+$/.test(one) && `#${path}/calls?response_status=${one}`} /></div>`}</${Loaded}>`
+}
+
+// useRange returns the range of the address; one that ends now moves on with time.
+export function useRange(parameters, name) {
+  const width = widths[rangeOf(parameters).bucket]
+  return useMemo(() => rangeOf(parameters), [name, Math.floor(Date.now() / width)])
+}
+
+// Why says in words how the webhook does, what follows, and what to do.
+function Why({ webhook, stats, last }) {
+  const [tone] = healthOf({ ...stats, success_rate: null, status: webhook.status })
+  const waits = stats.pending_deliveries > 0 && html` ${t('why.waits', stats.pending_deliveries)}`
+  if (webhook.status === 'inactive') return html`<div class="why warn"><b>${t('why.off')}</b>${waits}</div>`
+  if (tone !== 'bad' && tone !== 'warn') return null
+  return html`<div class=${`why ${tone}`}><b>${t('why.row', stats.consecutive_failures)}.</b>${last && ` ${why(last)}.`}
+    ${stats.last_success_at ? html` ${t('why.lastSuccess')} <${Time} at=${stats.last_success_at} style="ago" />.` : ` ${t('why.never')}`}${waits}
+    ${last && html` <span>${advice(last)}</span> <a href=${callLink({ ...last, webhook_id: webhook.id })}>${t('why.lastCall')}</a>`}</div>`
+}
+
+function Ranges({ webhook, range, parameters }) {
+  const at = (query) => `#/webhooks/${part(webhook.id)}?${new URLSearchParams(query)}`
+  const submit = (event) => {
+    event.preventDefault()
+    const { from, to } = event.target.elements
+    if (from.value < to.value) router.go(at({ from: localTime(from.value), to: localTime(to.value) }))
+  }
+  const local = (name) => (parameters.get(name) ? new Date(Date.parse(parameters.get(name)) - new Date().getTimezoneOffset() * 60000).toISOString().slice(0, 16) : '')
+  return html`<div class="toolbar ranges"><nav class="chips" aria-label=${t('range.label')}>${Object.keys(ranges).map((one) => html`
+      <a key=${one} class="button chip" href=${at({ range: one })} aria-current=${one === range.name ? 'true' : undefined}>${t(`range.${one}`)}</a>`)}</nav>
+    <details open=${range.name === 'own'}><summary>${t('range.own')}</summary><form class="toolbar" onSubmit=${submit}>
+      <input type="datetime-local" name="from" aria-label=${t('filter.from')} defaultValue=${local('from')} required /><input type="datetime-local" name="to" aria-label=${t('filter.to')} defaultValue=${local('to')} required />
+      <button type="submit">${t('range.show')}</button></form></details></div>`
+}
+
+function Charts({ stats, range }) {
+  const all = useMemo(() => parts(stats, range.to ? range : { ...range, end: Date.now() }), [stats, range])
+  if (stats.total_calls === 0) return html`<${Empty}>${t('stats.noCalls')}</${Empty}>`
+  const coarse = range.bucket === 'minute' && stats.series_bucket === 'hour'
+  return html`<div class="body"><h3>${t('call.list')} <span class="muted">${t(`bucket.${stats.series_bucket}`)}</span></h3><${Chart} kind="calls" parts=${all} />
+    <h3>${t('chart.latencyTitle')}</h3><${Chart} kind="latency" parts=${all} height=${150} />
+    ${coarse && html`<p class="hint">${t('range.hours')}</p>`}<${Numbers} parts=${all} /></div>`
+}
+
+function Figures({ webhook, stats }) {
+  const path = `#/webhooks/${part(webhook.id)}`
+  return html`<section class="figures" aria-label=${t('overview.figures')}>
+    <${Figure} label=${t('stats.total')} value=${number(stats.total_calls)} href=${`${path}/calls`} note=${t('stats.retriesOf', stats.retries)} />
+    <${Figure} label=${t('stats.rate')} value=${percent(stats.success_rate)} href=${`${path}/calls?status=failed`} tone=${stats.failed_calls > 0 ? 'bad' : ''} note=${t('stats.failedOf', stats.failed_calls)} />
+    <${Figure} label="p50 / p95 / p99" value=${milliseconds(stats.p95_ms)} href=${`${path}/calls`} note=${`${milliseconds(stats.p50_ms)} / ${milliseconds(stats.p95_ms)} / ${milliseconds(stats.p99_ms)}`} />
+    <${Figure} label=${t('webhook.pending')} value=${number(stats.pending_deliveries)} href=${`${path}/deliveries?state=pending`} />
+    <${Figure} label=${t('stats.exhausted')} value=${number(stats.exhausted)} href=${`${path}/deliveries?state=failed`} note=${t('stats.timeoutsOf', stats.timeouts)} />
+    <${Figure} label=${t('stats.lastCall')} value=${html`<${Time} at=${stats.last_call_at} style="near" />`} href=${`${path}/calls`} note=${html`${t('stats.lastSuccess')}: <${Time} at=${stats.last_success_at} style="ago" />`} /></section>`
+}
+
+function Alerts({ alerts }) {
+  const names = useNames()
+  return html`<${Card} title=${t('alert.list')} flush note=${alerts.length > 0 && html`<${Badge} tone="bad">${alerts.length}</${Badge}>`} more=${html`<a href="#/alerts">${t('overview.allAlerts')}</a>`}>
+    ${alerts.length === 0 ? html`<${Empty}>${t('alert.empty')}</${Empty}>` : alerts.map((one) => html`<${AlertRow} key=${one.alert_id} alert=${{ ...one, webhook_id: null }} names=${names} />`)}</${Card}>`
+}
+
+function Breakdown({ title, values, link }) {
+  const rows = Object.entries(values ?? {}).sort(([, a], [, b]) => b - a)
+  return rows.length > 0 && html`<${Card} title=${title} flush><${Table} caption=${title} rows=${rows} id=${([one]) => one} columns=${[
+    { label: title, cut: true, cell: ([one]) => (link(one) ? html`<a class="mono" href=${link(one)}>${one}</a>` : html`<span class="mono">${one}</span>`) },
+    { label: t('stats.count'), number: true, cell: ([, count]) => number(count) }]} /></${Card}>`
+}
