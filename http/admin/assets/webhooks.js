@@ -43,7 +43,7 @@ export function Webhooks({ parameters }) {
   ]
   const values = new URLSearchParams({ ...chosen, sort: by })
   return html`<${Page} title=${t('webhook.list')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
-    ${totals && html`<section class="figures" aria-label=${t('overview.figures')}>
+    ${totals && html`<section class="figures few" aria-label=${t('overview.figures')}>
       <${Figure} label=${t('webhook.total')} value=${number(totals.webhooks)} href=${link(by)} note=${t('webhook.totalActive', totals.active)} />
       <${Figure} label=${t('webhook.totalFailing')} value=${number(totals.failing)} href=${link('failures')} tone="bad" />
       <${Figure} label=${t('webhook.totalPending')} value=${number(totals.pending_deliveries)} href="#/deliveries?state=pending" /></section>`}
