@@ -134,11 +134,11 @@ export function Old({ run, page, times }) {
     const main = place.current.closest('main')
     main.setAttribute('aria-busy', 'true')
     run({ ...page, signal: control.signal }).then((node) => {
-      if (control.signal.aborted) return
+      if (control.signal.aborted || !place.current) return
       setError(null)
       place.current.replaceChildren(node)
     }, (problem) => {
-      if (control.signal.aborted) return
+      if (control.signal.aborted || !place.current) return
       if (problem.status === undefined) console.error(problem)
       place.current.replaceChildren()
       setError(problem)
