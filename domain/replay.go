@@ -352,6 +352,12 @@ func (m Matcher) Match(t EventType, doc *filter.Doc) bool {
 	return m.subscriptions.Match(t) && m.filter.Match(doc)
 }
 
+// Subscribes reports whether the subscriptions have the type.
+func (m Matcher) Subscribes(t EventType) bool { return m.subscriptions.Match(t) }
+
+// Explain returns whether the filter matches the data, and why not.
+func (m Matcher) Explain(doc *filter.Doc) filter.Verdict { return m.filter.Explain(doc) }
+
 // compileFilter compiles a webhook's filters; what is wrong with them is Invalid.
 func compileFilter(raw json.RawMessage) (*filter.Filter, error) {
 	compiled, problems := filter.Compile(raw)

@@ -54,7 +54,11 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 	if err != nil {
 		return err
 	}
-	spec := projections.BacktestSpec{Webhook: w.ID, Events: proposed, Retries: in.spec.RetryPolicy(w), From: in.from, To: in.to}
+	return s.runBacktest(x, r, projections.BacktestSpec{Webhook: w.ID, Events: proposed, Retries: in.spec.RetryPolicy(w), From: in.from, To: in.to})
+}
+
+// runBacktest looks through the log, one of a few at once.
+func (s *Server) runBacktest(x *request, r *http.Request, spec projections.BacktestSpec) error {
 	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 	if err != nil {
 		return err

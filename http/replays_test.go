@@ -51,6 +51,44 @@ func TestBacktest(t *testing.T) {
 	s.ask("POST", "/api/v1/webhooks/2/backtest", ``).want(404)
 }
 
+// A webhook that does not exist yet is tried on all of history, or on the newest events of its
+// types, with why each does not match; showing what they hold is on record.
+func TestBacktestOfDraft(t *testing.T) {
+	s := newService(t)
+	for _, body := range []string{
+		`{"event_type":"patient.created","event_data":{"age":20}}`, `{"event_type":"patient.created","event_data":{"age":10}}`,
+		`{"event_type":"visit.created","event_data":{"age":20}}`, `{"event_type":"patient.updated","event_data":{}}`,
+	} {
+		s.ask("POST", trigger, body).want(202)
+	}
+	s.work()
+	s.settled()
+	path := "/api/v1/webhooks/backtest"
+	all := s.ask("POST", path, `{"events":["patient.*"],"filters":{"age_min":18}}`).want(200)
+	if all.get("considered") != "4" || all.get("matched") != "1" || all.get("gained") != "1" || strings.Contains(string(all.body), `"events"`) {
+		t.Errorf("%s", all.body)
+	}
+	read := len(s.accesses(""))
+	newest := s.ask("POST", path, `{"events":["patient.*"],"filters":{"age_min":18},"newest":3}`, "Accept-Language", "ru").want(200)
+	if newest.get("considered") != "3" || newest.get("matched") != "1" || newest.text("events", 0, "reason") != "в событии нет age" ||
+		newest.text("events", 1, "field") != "age_min" || newest.get("events", 1, "got") != "10" || newest.get("events", 2, "matched") != "true" {
+		t.Errorf("%s", newest.body)
+	}
+	if got := s.accesses(""); len(got) != read+1 || got[0].What != "backtestDraft" {
+		t.Errorf("on record: %v", got)
+	}
+	if got := s.ask("POST", path, `{"events":["*"],"newest":2}`).want(200); got.get("considered") != "2" || got.get("matched") != "2" {
+		t.Errorf("%s", got.body)
+	}
+	s.ask("POST", path, `{"newest":201,"filters":{"a":{"$x":1}}}`).refusing("events", "filters.a.$x", "newest")
+	s.token = s.tokenFor("webhooks:read")
+	if got := s.ask("POST", path, `{"events":["patient.*"],"filters":{"age_min":18},"newest":3}`).want(200); got.get("events", 1, "got") != "null" {
+		t.Errorf("shown to who may not see it: %s", got.body)
+	}
+	s.token = s.tokenFor("events:write")
+	s.ask("POST", path, `{"events":["*"]}`).want(403)
+}
+
 func TestReplay(t *testing.T) {
 	s := newService(t)
 	before := s.commands.Now().Format(time.RFC3339Nano)
