@@ -57,7 +57,7 @@ export class Problem extends Error {
 const sources = new WeakMap()
 
 async function ask(method, path, request = {}) {
-  const { body, more = {}, signal, plain, silent } = request
+  const { body, more = {}, signal, plain, silent, each } = request
   let response
   try {
     response = await fetch(root + path, {
@@ -68,6 +68,7 @@ async function ask(method, path, request = {}) {
     if (error.name === 'AbortError') throw error
     throw new Problem(0, {})
   }
+  if (each && response.ok) return await lines(response, each)
   const text = await response.text()
   if (plain && response.ok) return text
   const value = read(text)
@@ -76,6 +77,18 @@ async function ask(method, path, request = {}) {
   if (problem.status === 401 && !silent && token.get() && await session.renew?.()) return ask(method, path, request)
   if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request)
   throw problem
+}
+
+// lines calls each with the lines of an answer while they come, and returns the last.
+async function lines(response, each) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
+  let [rest, last] = ['', null]
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const whole = (rest + part.value).split('\n')
+    rest = whole.pop()
+    for (const line of whole) each(last = read(line))
+  }
+  return last
 }
 
 // read parses JSON and remembers its source for exact; null: it is none.
@@ -138,6 +151,8 @@ export const api = {
   get: (path, parameters, signal) => patiently(path + query(parameters), { signal }),
   text: (path) => patiently(path, { plain: true }),
   post: (path, body, options) => act('POST', path, body, options),
+  // lines posts what is answered with lines of progress, for each of which it calls each.
+  lines: (path, body, each, signal) => ask('POST', path, { body: encoded(body), more: { Accept: 'application/x-ndjson' }, each, signal }),
   patch: (path, body, version, options) => act('PATCH', path, body, { ...options, version }),
   delete: (path, options) => act('DELETE', path, undefined, options),
   // check reads without asking to sign in again: what the sign-in itself uses.

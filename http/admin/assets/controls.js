@@ -8,7 +8,7 @@
 // Idempotency-Key until it has succeeded, and what is refused is shown at its fields, the
 // first of which gets the focus; the rest stands above them all.
 import { newKey } from './api.js'
-import { known, t } from './texts.js'
+import { t } from './texts.js'
 import { Trouble } from './ui.js'
 import { createContext, html, useContext, useEffect, useRef, useState } from './view.js'
 
@@ -29,13 +29,14 @@ export const Check = ({ label, ...rest }) => html`<label class="tick"><input typ
 export function Field({ name, label, hint, compact, children }) {
   const id = useID('control')
   const refused = useContext(Refusals).filter((one) => belongs(one, name))
-  const rule = refused.length > 0 && known(`rule.${name}`)
   const described = [hint && `${id}-hint`, refused.length > 0 && `${id}-error`].filter(Boolean).join(' ') || undefined
   return html`<div class=${compact ? 'field compact' : 'field'}><label for=${id}>${label}</label>
     ${children({ id, 'data-field': name, 'aria-describedby': described, 'aria-invalid': refused.length > 0 ? 'true' : undefined })}
     ${hint && html`<p class="hint" id=${`${id}-hint`}>${hint}</p>`}
-    ${refused.length > 0 && html`<p class="error" id=${`${id}-error`}>${rule && `${rule} `}${refused.map((one) => one.message).join(' ')}</p>`}</div>`
+    ${refused.length > 0 && html`<p class="error" id=${`${id}-error`}>${refused.map(sentence).join(' ')}</p>`}</div>`
 }
+
+const sentence = ({ message }) => `${message.charAt(0).toUpperCase()}${message.slice(1)}${/[.?!]$/.test(message) ? '' : '.'}`
 
 // belongs reports whether a refusal is about the field or a part of it: headers for
 // headers.X-Key, events for events[0].

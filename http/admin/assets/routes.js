@@ -9,8 +9,9 @@ import { event, eventForm, events } from './events.js'
 import { Overview } from './overview.js'
 import { parked } from './parked.js'
 import { system } from './system.js'
+import { BacktestPage } from './backtest.js'
 import { Webhook } from './webhook.js'
-import { webhookForm } from './webhook-form.js'
+import { EditWebhook, NewWebhook } from './webhook-form.js'
 import { Webhooks } from './webhooks.js'
 
 const page = (pattern, component, options) => ({ ...options, pattern, component, matches: matcher(pattern) })
@@ -19,8 +20,9 @@ const old = (pattern, run, options) => ({ ...options, pattern, run, matches: mat
 export const routes = [
   page('overview', Overview, { menu: 'main', key: 'o' }),
   page('webhooks', Webhooks, { menu: 'main', key: 'w' }),
-  old('webhooks/new', webhookForm),
-  old('webhooks/:id/edit', webhookForm),
+  page('webhooks/new', NewWebhook),
+  page('webhooks/:id/edit', EditWebhook),
+  page('webhooks/:id/backtest', BacktestPage),
   page('webhooks/:id/:tab?/:item?', Webhook),
   old('events', events, { menu: 'main', key: 'e' }),
   old('events/new', eventForm),

@@ -1,205 +1,106 @@
-// Creating and editing a webhook: every field, each refusal of the API at its own.
-import { api, exact, isObject, part, withRaw } from './api.js'
-import { say } from './dialogs.js'
-import { button, card, facts, fill, h } from './dom.js'
-import { check, choice, describe, field, group, input, refuse, submitting } from './forms.js'
-import { number } from './format.js'
-import { describeType, eventTypes } from './lists.js'
-import { t } from './texts.js'
+// Creating and editing a webhook: the form, and beside it what it would do.
+import { api, part } from './api.js'
+import { Form } from './controls.js'
+import { confirm, say } from './dialogs.js'
+import { router } from './router.js'
+import { openTest } from './testcall.js'
+import { known, t } from './texts.js'
+import './texts/form.js'
+import { Card, Foreign, Loaded, Page, useLoad } from './ui.js'
+import { html, useEffect, useLatest, useState } from './view.js'
+import { Backtest } from './backtest.js'
+import { body, draftOf, drafts, isChanged, merge } from './webhook-draft.js'
+import { Access, Content, Order, Retries, Where } from './webhook-fields.js'
+import { Workbench } from './workbench.js'
 
-const fresh = {
-  name: '', description: '', url: '', events: [], headers: {}, has_secret: false, max_retries: 3, retry_delay: 60, timeout: 30,
-  filters: null, batch: null, order_by: null, order_on_failure: 'skip', sequence: false, payload_version: '1',
-  max_concurrent: null, rate_limit: null, fields: null, recipient: null, auto_deactivate_after: null, is_active: true,
+export const NewWebhook = () => html`<${Editor} />`
+
+export function EditWebhook({ id }) {
+  const found = useLoad(`/webhooks/${part(id)}`)
+  return html`<${Loaded} of=${found}>${(webhook) => html`<${Editor} key=${webhook.id} webhook=${webhook} />`}</${Loaded}>`
 }
 
-export async function webhookForm({ id, signal }) {
-  const webhook = id ? await api.get(`/webhooks/${part(id)}`, {}, signal) : fresh
-  const fields = {
-    texts: textFields(webhook), events: await eventFields(webhook), headers: headerFields(webhook), secret: secretFields(webhook),
-    numbers: numberFields(webhook), filters: filterField(webhook), batch: batchFields(webhook), order: orderFields(webhook),
-    minimum: minimumFields(webhook), rest: restFields(webhook),
-  }
-  if (id) fields.filters.shown = [fields.filters.shown, backtest(webhook, fields)]
-  const send = async () => {
-    const asked = Object.assign({}, ...Object.values(fields).map((f) => f.read?.()))
-    const body = withRaw(asked, fields.filters.raw())
-    const path = id ? `/webhooks/${part(id)}` : '/webhooks'
-    const saved = id ? await api.patch(path, body, webhook.version) : await api.post(path, body)
-    say(t('webhook.saved'))
-    location.hash = `#/webhooks/${part(saved.id)}`
-  }
-  return h('div', {}, h('h1', {}, t(id ? 'webhook.editing' : 'webhook.new')),
-    card(null, submitting(send, t('action.save'), Object.values(fields).map((f) => f.shown))))
-}
+// The state of a form is { before, version, draft }: the webhook as it was read, and
+// what was typed since.
+const begin = (webhook) => ({ before: draftOf(webhook), version: webhook?.version, draft: draftOf(webhook) })
 
-function textFields(webhook) {
-  const name = input({ value: webhook.name, maxlength: '200', required: true })
-  const url = input({ value: webhook.url, type: 'url', inputmode: 'url', spellcheck: 'false', required: true })
-  const description = h('textarea', { rows: '2' }, webhook.description ?? '')
-  return {
-    shown: [field('name', t('webhook.name'), name), field('url', t('webhook.url'), url, t('webhook.urlHint')),
-      field('description', t('webhook.description'), description)],
-    read: () => ({ name: name.value, url: url.value.trim(), description: description.value }),
+function Editor({ webhook }) {
+  const name = webhook?.id ?? 'new'
+  const [kept, setKept] = useState(drafts.has(name))
+  const [state, setState] = useState(() => drafts.get(name) ?? begin(webhook))
+  const [conflicts, setConflicts] = useState([])
+  const types = useLoad('/webhooks/events/types')
+  const { draft, before } = state
+  const changed = isChanged(draft, before)
+  const set = (more) => setState((old) => ({ ...old, draft: { ...old.draft, ...more } }))
+  useEffect(() => { changed ? drafts.set(name, state) : drafts.delete(name) }, [state])
+  const leaving = useGuard(changed)
+  const discard = () => {
+    setState(begin(webhook))
+    setConflicts([])
+    setKept(false)
   }
-}
-
-async function eventFields(webhook) {
-  const chosen = new Set(webhook.events)
-  const one = (value, label) => {
-    const box = check(label, { value, checked: chosen.has(value), name: 'events' })
-    chosen.delete(value)
-    return box
-  }
-  const groups = Map.groupBy(await eventTypes(), (type) => type.type.split('.')[0])
-  const everything = one('*', t('webhook.allEvents'))
-  const parts = [...groups].map(([name, types]) => h('details', { open: types.some((type) => chosen.has(type.type)) || chosen.has(`${name}.*`) },
-    h('summary', {}, `${name}.*`),
-    one(`${name}.*`, t('webhook.wholeGroup', `${name}.*`)),
-    types.map((type) => one(type.type, [h('code', { title: JSON.stringify(type.example, null, 2) }, type.type), ` ${describeType(type)}`]))))
-  // What the catalogue no longer has stays as it is unless somebody takes it out.
-  const others = [...chosen].map((value) => one(value, h('code', {}, value)))
-  const shown = group('events', t('webhook.events'), t('webhook.eventsHint'), everything, parts, others)
-  return { shown, read: () => ({ events: [...shown.querySelectorAll('input:checked')].map((box) => box.value) }) }
-}
-
-function headerFields(webhook) {
-  const rows = h('div', {})
-  const add = (name = '', value = '') => {
-    const row = h('div', { class: 'pair' },
-      input({ value: name, 'aria-label': t('webhook.headerName'), placeholder: 'X-API-Key', spellcheck: 'false' }),
-      input({ value, 'aria-label': t('webhook.headerValue'), spellcheck: 'false' }),
-      button(t('action.remove'), () => row.remove()))
-    rows.append(row)
-    return row
-  }
-  for (const [name, value] of Object.entries(webhook.headers ?? {})) add(name, value)
-  const shown = group('headers', t('webhook.headers'), t('webhook.headersHint'), rows,
-    button(t('action.addHeader'), () => add().querySelector('input').focus()))
-  const read = () => {
-    const headers = new Map()
-    for (const row of rows.children) {
-      const [name, value] = [...row.querySelectorAll('input')].map((control) => control.value)
-      if (name === '' && value === '') continue
-      if (headers.has(name)) refuse('headers', t('webhook.headerTwice', name))
-      headers.set(name, value)
-    }
-    return { headers: Object.fromEntries(headers) }
-  }
-  return { shown, read }
-}
-
-// secretFields never shows a secret: nothing typed keeps it, a tick clears it.
-function secretFields(webhook) {
-  const secret = input({ type: 'password', autocomplete: 'new-password', spellcheck: 'false' })
-  const drop = webhook.has_secret && check(t('webhook.secretDrop'), {})
-  const hint = webhook.has_secret ? `${t('webhook.secretKeep')} ${t('webhook.secretHint')}` : t('webhook.secretHint')
-  return {
-    shown: [field('secret', t('webhook.secret'), secret, hint), drop],
-    read: () => {
-      if (secret.value !== '') return { secret: secret.value }
-      return drop && drop.querySelector('input').checked ? { secret: null } : {}
-    },
-  }
-}
-
-function numberFields(webhook) {
-  const number = (value, min, max, step = '1') => input({ type: 'number', value: value ?? '', min, max, step, inputmode: step === '1' ? 'numeric' : 'decimal' })
-  const controls = {
-    max_retries: [t('webhook.maxRetries'), number(webhook.max_retries, 0, 10), '0–10'],
-    retry_delay: [t('webhook.retryDelay'), number(webhook.retry_delay, 1, 86400), '1–86400'],
-    timeout: [t('webhook.timeout'), number(webhook.timeout, 1, 300), '1–300'],
-    max_concurrent: [t('webhook.maxConcurrent'), number(webhook.max_concurrent, 1, 512), t('webhook.maxConcurrentHint')],
-    rate_limit: [t('webhook.rateLimit'), number(webhook.rate_limit, 0.01, 10000, 'any'), t('webhook.rateLimitHint')],
-    auto_deactivate_after: [t('webhook.autoDeactivate'), number(webhook.auto_deactivate_after ?? '', 3600, 2592000), '3600–2592000'],
-  }
-  return {
-    shown: h('div', { class: 'columns' }, Object.entries(controls).map(([name, [label, control, hint]]) => field(name, label, control, hint))),
-    read: () => Object.fromEntries(Object.entries(controls).map(([name, [, control]]) => [name, whole(control)])),
-  }
-}
-
-// whole gives a control's number; null, the default, when it is empty.
-const whole = (control) => (control.value === '' ? null : Number(control.value))
-
-function filterField(webhook) {
-  const known = webhook.filters && Object.keys(webhook.filters).length > 0
-  const control = h('textarea', { rows: '6', class: 'code', spellcheck: 'false' }, known ? exact(webhook, 'filters') : '')
-  const raw = () => {
-    const json = control.value.trim()
-    if (json === '') return { filters: 'null' }
-    if (!isObject(json)) refuse('filters', t('webhook.filtersBad'))
-    return { filters: json }
-  }
-  return { shown: field('filters', t('webhook.filters'), control, t('webhook.filtersHint')), raw }
-}
-
-// backtest tells what the events, filters and changed retries of the form would change.
-function backtest(webhook, { events, filters, numbers }) {
-  const result = h('div', { role: 'status' })
-  const run = async () => {
+  const send = async (key) => {
     try {
-      const retries = Object.entries(numbers.read()).filter(([name, value]) => String(value) !== String(webhook[name]))
-      const asked = { ...events.read(), ...Object.fromEntries(retries) }
-      const told = await api.post(`/webhooks/${part(webhook.id)}/backtest`, withRaw(asked, filters.raw()))
-      const shown = (of, names) => names.map((name) => [t(`webhook.${name}`), number(of[name])])
-      fill(result, facts(shown(told, ['considered', 'matched', 'gained', 'lost'])),
-        told.retries && facts(shown(told.retries, ['delivered_instead', 'failed_instead', 'pending_instead'])))
+      const saved = webhook ? await api.patch(`/webhooks/${part(webhook.id)}`, body(draft, before), state.version, { key }) : await api.post('/webhooks', body(draft), { key })
+      leaving.free()
+      drafts.delete(name)
+      say(t('form.saved'))
+      router.go(`#/webhooks/${part(saved.id)}`)
     } catch (error) {
-      fill(result, h('p', { class: 'error' }, describe(error)))
+      if (error.status !== 412) throw error
+      const now = await api.get(`/webhooks/${part(webhook.id)}`)
+      const theirs = draftOf(now)
+      const { merged, conflicts: both } = merge(draft, before, theirs)
+      setState({ before: theirs, version: now.version, draft: merged })
+      setConflicts(both)
+      throw Object.assign(new Error(t('form.staleNote')), { status: 409, title: t('form.stale') })
     }
   }
-  return h('div', { class: 'field' }, button(t('webhook.backtest'), run), h('p', { class: 'hint' }, t('webhook.backtestNote')), result)
+  const chosen = { draft, set, webhook, types: types.data?.items ?? [] }
+  return html`<${Page} title=${t(webhook ? 'form.edit' : 'form.new')} sub=${webhook ? webhook.name : t('form.kept')}
+      actions=${webhook && html`<button type="button" onClick=${() => openTest(webhook)}>${t('testcall.title')}</button>`}>
+    ${kept && changed && html`<p class="draft">${t('form.restored')} <button type="button" class="small" onClick=${discard}>${t('form.discard')}</button></p>`}
+    <div class="two"><${Form} send=${send} label=${t(webhook ? 'form.save' : 'form.create')} actions=${html`<a class="button" href=${webhook ? `#/webhooks/${part(webhook.id)}` : '#/webhooks'}>${t('action.cancel')}</a>`}>
+        ${conflicts.length > 0 && html`<${Conflicts} conflicts=${conflicts} draft=${draft} set=${set} />`}
+        <${Where} ...${chosen} /><${Retries} ...${chosen} /><${Content} ...${chosen} /><${Order} ...${chosen} /><${Access} ...${chosen} /></${Form}>
+      <div class="beside"><${Workbench} draft=${draft} /><${Backtest} webhook=${webhook} draft=${draft} /></div></div></${Page}>`
 }
 
-function batchFields(webhook) {
-  const on = check(t('webhook.batchOn'), { checked: Boolean(webhook.batch) })
-  const events = input({ type: 'number', min: '1', max: '1000', value: webhook.batch?.max_events ?? 100 })
-  const wait = input({ type: 'number', min: '1', max: '300', value: webhook.batch?.max_wait ?? 5 })
-  const details = h('div', { class: 'columns' }, field('batch.max_events', t('webhook.maxEvents'), events), field('batch.max_wait', t('webhook.maxWait'), wait))
-  const box = on.querySelector('input')
-  const follow = () => { details.hidden = !box.checked }
-  box.addEventListener('change', follow)
-  follow()
-  return {
-    shown: group('batch', t('webhook.batch'), null, on, details),
-    read: () => ({ batch: box.checked ? { max_events: whole(events), max_wait: whole(wait) } : null }),
-  }
+// useGuard asks before a press on a link leaves a form with changes; the browser asks
+// before the tab is closed. free lets the form itself leave.
+function useGuard(changed) {
+  const latest = useLatest(changed)
+  const free = () => { latest.current = false }
+  useEffect(() => {
+    const press = async (event) => {
+      const link = event.target.closest?.('a[href^="#/"]')
+      if (!latest.current || !link || event.ctrlKey || event.metaKey || event.shiftKey) return
+      event.preventDefault()
+      if (!await confirm(t('form.leaveAsk'), t('form.leaveNote'), t('form.leave'))) return
+      free()
+      router.go(link.getAttribute('href'))
+    }
+    const close = (event) => latest.current && event.preventDefault()
+    document.addEventListener('click', press, true)
+    window.addEventListener('beforeunload', close)
+    return () => {
+      document.removeEventListener('click', press, true)
+      window.removeEventListener('beforeunload', close)
+    }
+  }, [])
+  return { free }
 }
 
-function orderFields(webhook) {
-  const by = input({ value: webhook.order_by ?? '', maxlength: '256', spellcheck: 'false', placeholder: 'patient_id' })
-  const failure = choice([['skip', t('webhook.orderSkip')], ['block', t('webhook.orderBlock')]], webhook.order_on_failure)
-  const numbered = check(t('webhook.sequenceOn'), { checked: webhook.sequence })
-  return {
-    shown: [h('div', { class: 'columns' }, field('order_by', t('webhook.orderBy'), by, t('webhook.orderByHint')),
-      field('order_on_failure', t('webhook.orderOnFailure'), failure)), numbered],
-    read: () => ({ order_by: by.value.trim() || null, order_on_failure: failure.value, sequence: numbered.querySelector('input').checked }),
-  }
-}
+const secrets = ['secret', 'headers', 'auth']
+const shown = (name, value) => (secrets.includes(name) ? '***' : typeof value === 'string' ? value : JSON.stringify(value, null, 1))
 
-// minimumFields are what of an event is sent, and who gets it.
-function minimumFields(webhook) {
-  const paths = h('textarea', { rows: '3', class: 'code', spellcheck: 'false' }, (webhook.fields ?? []).join('\n'))
-  const parts = ['name', 'country', 'purpose'].map((name) => [name, input({ value: webhook.recipient?.[name] ?? '' })])
-  const read = () => {
-    const fields = paths.value.split('\n').map((path) => path.trim()).filter(Boolean)
-    const given = parts.map(([name, control]) => [name, control.value.trim()]).filter(([, value]) => value !== '')
-    return { fields: fields.length > 0 ? fields : null, recipient: given.length > 0 ? Object.fromEntries(given) : null }
-  }
-  return {
-    shown: [field('fields', t('webhook.fields'), paths, t('webhook.fieldsHint')),
-      group('recipient', t('webhook.recipient'), t('webhook.recipientHint'), h('div', { class: 'columns' },
-        parts.map(([name, control]) => field(`recipient.${name}`, t(`webhook.recipient.${name}`), control))))],
-    read,
-  }
-}
-
-function restFields(webhook) {
-  const version = choice([['1', '1'], ['2', '2'], ['cloudevents', 'CloudEvents 1.0']], webhook.payload_version)
-  const active = check(t('webhook.isActive'), { checked: webhook.is_active })
-  return {
-    shown: [field('payload_version', t('webhook.payloadVersion'), version), active],
-    read: () => ({ payload_version: version.value, is_active: active.querySelector('input').checked }),
-  }
+// Conflicts shows what both changed, and lets the reader choose.
+function Conflicts({ conflicts, draft, set }) {
+  return html`<${Card} title=${t('form.stale')} flush>${conflicts.map((one) => {
+    const pick = (side) => html`<div><b>${t(`form.${side}`)}</b><${Foreign} label=${t(`form.${side}`)}>${shown(one.name, one[side])}</${Foreign}>
+      <button type="button" class="small" aria-pressed=${draft[one.name] === one[side]} onClick=${() => set({ [one.name]: one[side] })}>
+        ${draft[one.name] === one[side] ? `✓ ${t('form.chosen')}` : t(side === 'theirs' ? 'form.keepTheirs' : 'form.keepYours')}</button></div>`
+    return html`<div class="conflict" key=${one.name}><h3>${known(`field.${one.name}`) ?? one.name}</h3><div class="columns">${pick('theirs')}${pick('yours')}</div></div>`
+  })}</${Card}>`
 }

@@ -9,7 +9,7 @@ import { History } from './history.js'
 import { Disclosures } from './disclosures.js'
 import { replay, replayPage } from './replay.js'
 import { Old, router } from './router.js'
-import { test } from './test.js'
+import { TestCall } from './testcall.js'
 import { number, t } from './texts.js'
 import './texts/webhook.js'
 import { Act, Badge, Card, Copy, Facts, Foreign, Page, Tabs, Time, Trouble, useLoad } from './ui.js'
@@ -21,7 +21,7 @@ import { WebhookHealth } from './webhook-health.js'
 const tabs = {
   health: WebhookHealth, calls: (p) => html`<${Calls} ...${p} page=${`webhooks/${part(p.webhook.id)}/calls`} />`,
   deliveries: (p) => html`<${Deliveries} ...${p} page=${`webhooks/${part(p.webhook.id)}/deliveries`} />`,
-  settings: Settings, test: (p) => html`<${Old} run=${test} page=${p} times=${p.webhook.version} />`,
+  settings: Settings, test: (p) => html`<${Card} title=${t('testcall.title')} note=${t('testcall.note')}><${TestCall} webhook=${p.webhook} /></${Card}>`,
   replay: (p) => html`<${Old} run=${p.item ? replayPage : replay} page=${p} times=${p.item ?? ''} />`, disclosures: Disclosures, history: History,
 }
 const remaining = ['calls', 'deliveries', 'disclosures', 'history']
