@@ -36,7 +36,7 @@ const groupName = (group) => known(`group.${group}`) ?? group
 
 // nameOf returns a type's, a group's or *'s name in the reader's language.
 function nameOf(pattern, types) {
-  if (pattern === '*') return t('group.*')
+  if (pattern === '*') return t('group.all')
   if (pattern.endsWith('.*')) return `${groupName(groupOf(pattern))}: ${t('group.whole').toLowerCase()}`
   const type = types.find((one) => one.type === pattern)
   return type?.description?.[language()] ?? pattern
@@ -49,7 +49,7 @@ function Events({ draft, set, types }) {
   const drop = (value) => set({ events: draft.events.filter((one) => one !== value) })
   return html`<${Named} name="events">${(control) => html`<div class="chips">${draft.events.map((one) => html`<button type="button" class="chip" key=${one} aria-pressed="true" title=${one}
       aria-label=${t('form.remove', nameOf(one, types))} onClick=${() => drop(one)}>${nameOf(one, types)} <span aria-hidden="true">×</span></button>`)}</div>
-    <details class="picker" open=${draft.events.length === 0}><summary ...${control}>${t('form.add')}</summary>${box('*', html`<b>${t('group.*')}</b> <code>*</code>`)}
+    <details class="picker" open=${draft.events.length === 0}><summary ...${control}>${t('form.add')}</summary>${box('*', html`<b>${t('group.all')}</b> <code>*</code>`)}
       ${groups.map(([group, list]) => html`<fieldset key=${group}><legend>${groupName(group)}</legend>
         ${box(`${group}.*`, html`${t('group.whole')} <code>${group}.*</code>`)}${list.map((type) => box(type.type, html`${type.description[language()]} <code>${type.type}</code>`))}</fieldset>`)}</details>`}</${Named}>`
 }
