@@ -1,9 +1,11 @@
 package http
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/medilab/webhooks/domain"
@@ -14,10 +16,15 @@ import (
 
 var correlationID = textParam("correlation_id", "the caller's own id")
 
+// withDeliveries is the choice of a list of events.
+var withDeliveries = choiceParam("deliveries", "count: adds how many deliveries each event has, and how up to 20 of them stand", "", "count")
+
+var ofVerdict = choiceParam("verdict", "webhooks with this verdict", "", projections.Verdicts...)
+
 func (s *Server) eventQueryOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/events", id: "listEvents", summary: "List events, newest first", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{eventType, correlationID, from, to, limit, cursor}, answer: listOf[projections.Event], large: true, payloads: true, serve: s.listEvents,
+		query: []queryParam{eventType, correlationID, withDeliveries, from, to, limit, cursor}, answer: listOf[projections.Event], large: true, payloads: true, serve: s.listEvents,
 	}, {
 		method: "GET", path: "/webhooks/events/{event}", id: "getEvent", summary: "One event", scope: domain.ScopeWebhooksRead,
 		answer: answerOf[projections.Event], large: true, payloads: true, serve: s.getEvent,
@@ -26,7 +33,7 @@ func (s *Server) eventQueryOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: listOf[projections.Delivery], serve: s.listDeliveries,
 	}, {
 		method: "GET", path: "/webhooks/events/{event}/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{atMost, cursor}, answer: answerOf[explanationView], large: true, payloads: true, serve: s.explainEvent,
+		query: []queryParam{ofVerdict, atMost, cursor}, answer: answerOf[explanationView], large: true, payloads: true, serve: s.explainEvent,
 	}}
 }
 
@@ -36,7 +43,11 @@ func (s *Server) listEvents(x *request, r *http.Request) error {
 		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
 	}
 	list, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Event], error) {
-		return q.Events(ctx, f)
+		list, err := q.Events(ctx, f)
+		if err == nil && withDeliveries.of(x) != "" {
+			err = q.CountDeliveries(ctx, list.Items)
+		}
+		return list, err
 	})
 	if err != nil {
 		return err
@@ -71,6 +82,9 @@ func appendEvent(dst []byte, e projections.Event) []byte {
 	dst = appendOrNull(append(dst, `,"traceparent":`...), e.Traceparent)
 	dst = strconv.AppendBool(append(dst, `,"deliver":`...), e.Deliver)
 	dst = strconv.AppendInt(append(dst, `,"position":`...), int64(e.Position), 10)
+	if e.Deliveries != nil {
+		dst = append(append(dst, `,"deliveries":`...), bytes.TrimSpace(encode(e.Deliveries))...)
+	}
 	return append(appendGone(dst, e.Gone), '}')
 }
 
@@ -140,6 +154,8 @@ type explanationView struct {
 type explanationHead struct {
 	EventID   domain.EventID `json:"event_id"`
 	EventType string         `json:"event_type"`
+	// How many webhooks have each verdict, on this page or not.
+	Verdicts map[projections.Verdict]int `json:"verdicts"`
 	// When it was emitted, however late it was accepted.
 	OccurredAt       moment `json:"occurred_at"`
 	projections.Gone        // then filters cannot be asked any more
@@ -179,6 +195,13 @@ func (s *Server) explainEvent(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	verdicts := map[projections.Verdict]int{}
+	for _, e := range explained {
+		verdicts[e.Verdict]++
+	}
+	if wanted := ofVerdict.of(x); wanted != "" {
+		explained = slices.DeleteFunc(explained, func(e projections.Explained) bool { return e.Verdict != wanted })
+	}
 	page := pageOf(explained, x)
 	var shown []*projections.Delivery
 	for _, e := range page.Items {
@@ -189,7 +212,7 @@ func (s *Server) explainEvent(x *request, r *http.Request) error {
 	if err := s.addWaitingBehind(r.Context(), shown); err != nil {
 		return err
 	}
-	l := x.list(r.Context(), encode(explanationHead{event.ID, event.Type, moment(event.OccurredAt), event.Gone}))
+	l := x.list(r.Context(), encode(explanationHead{event.ID, event.Type, verdicts, moment(event.OccurredAt), event.Gone}))
 	defer l.task.End()
 	for _, e := range page.Items {
 		const usual = 250

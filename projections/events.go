@@ -75,7 +75,41 @@ type Event struct {
 	Traceparent   *string             `json:"traceparent"`
 	Deliver       bool                `json:"deliver"` // false: it was only recorded, and goes to nobody unless a replay sends it
 	Position      eventstore.Position `json:"position"`
+	Deliveries    *DeliveryCounts     `json:"deliveries,omitempty"` // if it was asked for
 	Gone
+
+	recipients []domain.Recipient
+}
+
+// DeliveryCounts says how many deliveries an event was dispatched to, and how the first of them,
+// so many as are in States, stand.
+type DeliveryCounts struct {
+	Total  int                          `json:"total"`
+	States map[domain.DeliveryState]int `json:"states"`
+}
+
+// CountDeliveries counts the deliveries of each event, by their keys. The work is bounded: of
+// events that went to many, it looks at some.
+func (p *Projections) CountDeliveries(ctx context.Context, events []Event) error {
+	const most, ofOne = 2000, 20
+	few := min(ofOne, max(1, most/max(1, len(events))))
+	var items []Delivery
+	var of []int
+	for i := range events {
+		e := &events[i]
+		e.Deliveries = &DeliveryCounts{Total: len(e.recipients), States: map[domain.DeliveryState]int{}}
+		head := eventHead{id: e.ID, position: e.Position, eventType: e.Type, acceptedAt: e.AcceptedAt, occurredAt: e.OccurredAt}
+		for _, r := range e.recipients[:min(few, len(e.recipients))] {
+			items, of = append(items, newDelivery(head, domain.Dispatch{DeliveryID: domain.DeliveryOf(e.ID, r.WebhookID), Recipient: r})), append(of, i)
+		}
+	}
+	if err := p.stateOf(ctx, items); err != nil {
+		return fmt.Errorf("count deliveries: %w", err)
+	}
+	for i := range items {
+		events[of[i]].Deliveries.States[items[i].State]++
+	}
+	return nil
 }
 
 // Gone says why there is no content: event_data, or what was sent and answered, is null.
@@ -96,7 +130,7 @@ func newEvent(e *eventstore.Event) (Event, bool) {
 		return Event{}, false
 	}
 	event := Event{ID: domain.EventID(id), Type: change.EventType, Source: change.Source,
-		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Deliver: !change.Imported, Position: e.Position, Gone: goneOf(change.Content)}
+		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Deliver: !change.Imported, Position: e.Position, Gone: goneOf(change.Content), recipients: change.Recipients}
 	if change.Traceparent != "" {
 		event.Traceparent = &change.Traceparent
 	}

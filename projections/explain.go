@@ -32,6 +32,11 @@ const (
 	VerdictNotRegistered Verdict = "not_registered_yet"
 )
 
+// Verdicts are all of them.
+var Verdicts = []Verdict{
+	VerdictDelivered, VerdictPending, VerdictFailed, VerdictCancelled, VerdictNotSubscribed, VerdictInactive, VerdictFiltered, VerdictImported, VerdictNotRegistered,
+}
+
 // Explained is the verdict for one webhook, as it was when the event was accepted.
 type Explained struct {
 	Webhook  domain.Webhook

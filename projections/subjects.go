@@ -63,6 +63,15 @@ func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, a
 	return positions, nil
 }
 
+// NewestOf returns the newest events about the subject, so many at most, the newest first.
+func (p *Projections) NewestOf(ctx context.Context, owner envelope.Owner, limit int) ([]Event, error) {
+	page, err := pageAt(ctx, p, limit, newEvent, `SELECT position FROM medilab.subject_events WHERE owner = $1 ORDER BY position DESC LIMIT $2`, uuid.UUID(owner), limit)
+	if err != nil {
+		return nil, fmt.Errorf("list the newest events of a subject: %w", err)
+	}
+	return page.Items, nil
+}
+
 // AwaitSubjects waits for the read models to hold the log up to the position, but not for
 // those that are not kept now.
 func (p *Projections) AwaitSubjects(ctx context.Context, to Position) error {
