@@ -5,12 +5,13 @@
 import { Alerts } from './alerts.js'
 import { AllCalls } from './call-list.js'
 import { AllDeliveries } from './deliveries.js'
-import { event, eventForm, events } from './events.js'
+import { CallPage } from './call-page.js'
+import { EventForm, EventPage, Events } from './event-pages.js'
 import { Overview } from './overview.js'
 import { parked } from './parked.js'
 import { system } from './system.js'
-import { BacktestPage } from './backtest.js'
 import { Webhook } from './webhook.js'
+import { BacktestPage } from './backtest.js'
 import { EditWebhook, NewWebhook } from './webhook-form.js'
 import { Webhooks } from './webhooks.js'
 
@@ -23,11 +24,12 @@ export const routes = [
   page('webhooks/new', NewWebhook),
   page('webhooks/:id/edit', EditWebhook),
   page('webhooks/:id/backtest', BacktestPage),
+  page('webhooks/:id/calls/:call', CallPage),
   page('webhooks/:id/:tab?/:item?', Webhook),
-  old('events', events, { menu: 'main', key: 'e' }),
-  old('events/new', eventForm),
+  page('events', Events, { menu: 'main', key: 'e' }),
+  page('events/new', EventForm),
   old('events/parked', parked),
-  old('events/:id', event),
+  page('events/:id', EventPage),
   page('calls', AllCalls, { menu: 'more', key: 'c' }),
   page('deliveries', AllDeliveries, { menu: 'main', key: 'd' }),
   page('alerts', Alerts, { menu: 'main', key: 'a' }),

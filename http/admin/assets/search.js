@@ -1,18 +1,79 @@
-// The search box in the header: a webhook by its name or address, an event by its id.
-import { part } from './api.js'
+// The search box in the header: one question to the API, by keys. Arrows choose, Enter
+// opens, Esc closes. A patient is looked for only when that is chosen: it needs a reason.
+import { api, part } from './api.js'
 import { router } from './router.js'
 import { t } from './texts.js'
-import { html } from './view.js'
+import './texts/events.js'
+import { Time, words } from './ui.js'
+import { html, useEffect, useRef, useState } from './view.js'
 
-const uuid = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i
+const pages = {
+  event: (f) => `#/events/${part(f.id)}`,
+  delivery: (f) => `#/webhooks/${part(f.webhook_id)}/calls?delivery_id=${part(f.id)}`,
+  webhook: (f) => `#/webhooks/${part(f.id)}`,
+  correlation: (f) => `#/events?correlation_id=${encodeURIComponent(f.id)}`,
+  event_type: (f) => `#/events?event_type=${encodeURIComponent(f.id)}`,
+  response_status: (f) => `#/calls?response_status=${encodeURIComponent(f.id)}`,
+}
 
 export function Search() {
-  const submit = (event) => {
-    event.preventDefault()
-    const wanted = event.target.elements.q.value.trim()
-    if (wanted === '') return
-    router.go(uuid.test(wanted) ? `#/events/${part(wanted)}` : `#/webhooks?q=${encodeURIComponent(wanted)}`)
+  const [q, setQ] = useState('')
+  const [found, setFound] = useState(null) // null: closed
+  const [at, setAt] = useState(0)
+  const [error, setError] = useState(null)
+  const box = useRef(null)
+  const control = useRef(new AbortController())
+  const close = () => { control.current.abort(); setFound(null); setError(null) }
+  const ask = async (parameters, more) => {
+    control.current.abort()
+    const { signal } = control.current = new AbortController()
+    try {
+      const { items } = await api.get('/search', parameters, signal)
+      setFound([...items, ...more])
+      setAt(0)
+      setError(null)
+      return items
+    } catch (problem) {
+      if (!signal.aborted) { setFound([]); setError(problem) }
+    }
   }
-  return html`<form class="search" role="search" onSubmit=${submit}>
-    <input id="search" name="q" type="search" autocomplete="off" aria-label=${t('search.label')} placeholder=${t('search.placeholder')} /><kbd aria-hidden="true">/</kbd></form>`
+  const patient = (text) => ({ kind: 'subject', id: text, title: t('search.subject', text) })
+  useEffect(() => {
+    const text = q.trim()
+    if (text === '') return close()
+    const timer = setTimeout(() => ask({ q: text }, [patient(text)]), 200)
+    return () => clearTimeout(timer)
+  }, [q])
+  const open = (one) => {
+    if (!one) return
+    if (one.kind === 'subject') return ask({ subject: one.id }, [])
+    close()
+    setQ('')
+    box.current.blur()
+    router.go(pages[one.kind](one))
+  }
+  const submit = async (event) => {
+    event.preventDefault()
+    if (found?.length) return open(found[at])
+    const text = q.trim()
+    if (text === '') return
+    const items = await ask({ q: text }, [patient(text)])
+    if (items?.length > 0) open(items[0])
+  }
+  const key = (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key]
+    if (step && found?.length) {
+      event.preventDefault()
+      setAt((at + step + found.length) % found.length)
+    }
+    if (event.key === 'Escape' && found) { event.stopPropagation(); close() }
+  }
+  const leave = (event) => { if (!event.currentTarget.contains(event.relatedTarget) && !document.querySelector('dialog[open]')) close() }
+  return html`<form class="search" role="search" onSubmit=${submit} onKeyDown=${key} onFocusOut=${leave}>
+    <input id="search" ref=${box} name="q" type="search" autocomplete="off" role="combobox" aria-expanded=${found !== null} aria-controls="found" aria-autocomplete="list"
+      aria-activedescendant=${found?.length ? `found-${at}` : undefined} aria-label=${t('search.label')} placeholder=${t('search.placeholder')} value=${q} onInput=${(event) => setQ(event.target.value)} /><kbd aria-hidden="true">/</kbd>
+    <ul id="found" role="listbox" aria-label=${t('search.results')} hidden=${!found?.length}>${found?.map((one, i) => html`
+      <li key=${one.kind + one.id} id=${`found-${i}`} role="option" aria-selected=${i === at} onMouseDown=${(event) => { event.preventDefault(); open(one) }} onMouseMove=${() => setAt(i)}>
+        ${one.kind !== 'subject' && html`<span class="muted">${t(`search.${one.kind}`)}</span> `}<b>${one.title || one.id}</b> ${one.at && html`<span class="muted"><${Time} at=${one.at} /></span>`}</li>`)}</ul>
+    <p class=${found?.length === 0 ? 'none' : 'unseen'} role="status">${error ? words(error) : found && (found.length === 0 ? t('search.none') : t('search.found', found.length))}</p></form>`
 }

@@ -21,7 +21,6 @@ add({
   'login.again': ['Сеанс завершён', 'Your session has ended'],
   'login.againNote': ['Войдите снова. Всё, что вы ввели на странице, сохранится.', 'Sign in again. What you typed on the page stays.'],
   'search.label': ['Поиск', 'Search'],
-  'search.placeholder': ['Вебхук, адрес или номер события', 'Webhook, URL or event id'],
   'error.busy': ['Сервис пока не отвечает. Попробуйте ещё раз', 'The service cannot answer right now. Try again'],
   'error.request': ['Номер запроса', 'Request id'],
 })

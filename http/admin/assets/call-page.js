@@ -1,0 +1,130 @@
+// One call: why it ended so and what happens next, all attempts of its delivery, what was
+// sent and answered. What a receiver answered is hostile, and is only ever text here.
+import { api, part } from './api.js'
+import { Json, curl, javascript, python, readable } from './code.js'
+import { download, reveal, say } from './dialogs.js'
+import { ago, milliseconds } from './format.js'
+import { useLive } from './live.js'
+import { known, language, number, t } from './texts.js'
+import './texts/events.js'
+import { Act, Badge, Card, Copy, Facts, Foreign, Loaded, Page, Time, useLoad } from './ui.js'
+import { html, useEffect, useRef, useState } from './view.js'
+
+export function CallPage({ id, call }) {
+  const of = useLoad(`/webhooks/${part(id)}/calls/${part(call)}`)
+  return html`<${Loaded} of=${of}>${(data) => html`<${Call} key=${data.call_id} call=${data} />`}</${Loaded}>`
+}
+
+function Call({ call }) {
+  const webhook = useLoad(`/webhooks/${part(call.webhook_id)}`)
+  const attempts = useLoad(`/webhooks/${part(call.webhook_id)}/calls`, { delivery_id: call.delivery_id, limit: 100 })
+  const deliveries = useLoad(`/webhooks/events/${part(call.event_id)}/deliveries`, { limit: 200 }, { skip: call.test })
+  const timer = useRef(null)
+  useEffect(() => () => clearTimeout(timer.current), [])
+  useLive({ kinds: ['call', 'delivery'], webhook: call.webhook_id }, (kind, item) => {
+    if (kind !== 'again' && item.delivery_id !== call.delivery_id) return
+    clearTimeout(timer.current)
+    timer.current = setTimeout(() => { attempts.reload(); if (!call.test) deliveries.reload() }, 300)
+  })
+  const known = attempts.data?.items ?? [call]
+  const delivery = deliveries.data?.items.find((d) => [d.delivery_id, d.batch_id].includes(call.delivery_id)) ?? guess(known[0])
+  const title = html`${call.event_type} <${Badge} state=${call.status}>${[call.response_status ?? t('call.noAnswerShort'), t('call.try', call.attempt)].join(', ')}</${Badge}>`
+  return html`<${Page} title=${title} actions=${html`<${Actions} call=${call} delivery=${delivery} />`}
+      sub=${html`<a href=${`#/webhooks/${part(call.webhook_id)}`}>${webhook.data?.name ?? t('event.webhook')}</a> / <a href=${`#/webhooks/${part(call.webhook_id)}/calls`}>${t('call.list')}</a> · <${Time} at=${call.created_at} /> · ${milliseconds(call.duration_ms)}`}>
+    <${Card} flush><${Why} call=${call} delivery=${delivery} webhook=${webhook.data} /><${Timeline} call=${call} attempts=${known} delivery=${delivery} webhook=${webhook.data} /></${Card}>
+    <div class="two"><${Request} call=${call} /><${Answer} call=${call} /></div>
+    <${Card} title=${t('call.details')}><${Facts} pairs=${facts(call)} /></${Card}>
+  </${Page}>`
+}
+
+// guess is what the newest call says of its delivery.
+const guess = (call) => ({ delivery_id: call.delivery_id, state: call.status === 'success' ? 'delivered' : call.next_attempt_at ? 'pending' : 'failed', next_attempt_at: call.next_attempt_at, reason: null })
+
+function Actions({ call, delivery }) {
+  const retry = async (key) => {
+    await api.post(`/webhooks/deliveries/${part(call.delivery_id)}/retry`, undefined, { key })
+    say(t('call.retried'))
+  }
+  const receipt = async () => download(`receipt-${call.call_id}.jws`, await api.text(`/webhooks/${part(call.webhook_id)}/calls/${part(call.call_id)}/receipt`))
+  const show = (name, write) => () => reveal(`${t('call.copyAs')}: ${t(`call.${name}`)}`, t('call.copyNote'), write(call))
+  const sent = typeof call.payload === 'string'
+  return html`${sent && html`<span class="actions" role="group" aria-label=${t('call.copyAs')}><span class="muted">${t('call.copyAs')}</span>
+      <button type="button" onClick=${show('curl', curl)}>${t('call.curl')}</button>
+      <button type="button" onClick=${show('python', python)}>${t('call.python')}</button>
+      <button type="button" onClick=${show('javascript', javascript)}>${t('call.javascript')}</button></span>`}
+    <${Act} run=${receipt}>${t('call.receiptShort')}</${Act}>
+    ${!call.test && delivery.state !== 'cancelled' && html`<${Act} tone="primary" run=${retry}>${t('call.retryNow')}</${Act}>`}`
+}
+
+// Why says in words what came of the call and what follows.
+function Why({ call, delivery, webhook }) {
+  const tone = call.status === 'success' || delivery.state === 'delivered' ? '' : delivery.state === 'pending' ? 'warn' : 'bad'
+  return html`<div class=${`why ${tone}`}><b>${came(call)}</b> ${follows(call, delivery, webhook)}
+    ${call.error && call.status !== 'success' && call.outcome !== 'http_status' && html`<div class="muted" lang=${language() === 'en' ? undefined : 'en'}>${call.error}</div>`}</div>`
+}
+
+function came(call) {
+  if (call.status === 'success') return t('why.delivered')
+  if (call.response_status) return t('why.answered', String(call.response_status))
+  return t('why.noAnswer', known(`outcome.${call.outcome}`) ?? call.error ?? call.status)
+}
+
+function follows(call, delivery, webhook) {
+  if (call.test) return t('why.test')
+  if (delivery.state === 'delivered') return t(call.status === 'success' ? 'why.done' : 'why.later')
+  if (delivery.state !== 'pending') return `${known(`why.${delivery.reason}`) ?? t('why.failed')}${delivery.state === 'failed' ? ` ${t('why.retryHint')}` : ''}`
+  if (webhook && !webhook.is_active) return t('why.inactive')
+  if (delivery.waiting_behind) return t('why.behind')
+  const next = (delivery.attempts ?? call.attempt) + 1
+  const last = webhook && webhook.max_retries + 1
+  return last >= next ? t('why.next', ago(delivery.next_attempt_at), number(next), number(last)) : t('why.nextOnly', ago(delivery.next_attempt_at))
+}
+
+// Timeline shows all attempts of the delivery, and the next one.
+function Timeline({ call, attempts, delivery, webhook }) {
+  const made = [...attempts].reverse()
+  return html`<ol class="timeline" aria-label=${t('call.timeline')}>${made.map((one) => html`<li key=${one.call_id}>
+      <span class=${`dot ${one.status === 'success' ? 'good' : 'bad'}`}></span><${Time} at=${one.created_at} />
+      <span class="grow">${t('call.try', one.attempt)} — ${one.response_status ?? known(`outcome.${one.outcome}`) ?? t('call.noAnswerShort')}, ${milliseconds(one.duration_ms)}</span>
+      ${one.call_id === call.call_id ? html`<span class="muted" aria-current="true">${t('call.this')}</span>` : html`<a href=${`#/webhooks/${part(one.webhook_id)}/calls/${part(one.call_id)}`}>${t('call.open')}</a>`}</li>`)}
+    ${delivery.state === 'pending' && delivery.next_attempt_at && webhook?.is_active !== false && html`<li class="muted"><span class="dot warn"></span><${Time} at=${delivery.next_attempt_at} />
+      <span class="grow">${t('call.try', (delivery.attempts ?? call.attempt) + 1)} — <${Time} at=${delivery.next_attempt_at} style="ago" /></span></li>`}</ol>`
+}
+
+const size = (text) => t('call.bytes', new TextEncoder().encode(text).length)
+const Hidden = ({ of }) => html`<p class="empty">${t(of.erased ? 'event.erased' : of.expired ? 'event.expired' : 'event.hidden')}</p>`
+const withheld = (of) => of.redacted || of.erased || of.expired
+
+function Request({ call }) {
+  const [raw, setRaw] = useState(false)
+  const sent = typeof call.payload === 'string'
+  const choose = (value, label) => html`<button type="button" class="chip" aria-pressed=${raw === value} onClick=${() => setRaw(value)}>${label}</button>`
+  return html`<${Card} title=${t('call.request')} note=${sent && size(call.payload)} more=${sent && html`<span class="chips">${choose(false, t('call.pretty'))}${choose(true, t('call.raw'))}</span>`}>
+    <p class="mono url">${call.method} ${call.url}</p>
+    ${withheld(call) ? html`<${Hidden} of=${call} />` : !sent ? html`<p class="muted">${t('call.noPayload')}</p>`
+      : raw ? html`<${Foreign} label=${t('call.payload')}>${call.payload}</${Foreign}>` : html`<${Json} source=${readable(call.payload)} label=${t('call.payload')} />`}
+    <${Headers} of=${call.request_headers} label=${t('call.requestHeaders')} /></${Card}>`
+}
+
+function Answer({ call }) {
+  const none = call.response_status === null || call.response_status === undefined
+  return html`<${Card} title=${t('call.answer')} note=${!none && html`<${Badge} state=${call.status}>${call.response_status}</${Badge}>`}>
+    ${none ? html`<p class="muted">${t('call.noAnswer')}</p>` : withheld(call) ? html`<${Hidden} of=${call} />` : html`
+      ${call.response_body ? html`<${Foreign} label=${t('call.responseBody')}>${readable(call.response_body)}</${Foreign}>` : html`<p class="muted">${t('call.emptyBody')}</p>`}
+      ${call.response_truncated && html`<p class="hint">${t('call.truncated')}</p>`}
+      <${Headers} of=${call.response_headers} label=${t('call.responseHeaders')} />`}</${Card}>`
+}
+
+function Headers({ of, label }) {
+  const list = Object.entries(of ?? {})
+  return list.length > 0 && html`<details><summary>${t('call.headersCount', list.length)}</summary><${Foreign} label=${label}>${list.map(([name, value]) => `${name}: ${value}`).join('\n')}</${Foreign}></details>`
+}
+
+const facts = (call) => [
+  [t('call.delivery'), html`<${Copy} value=${call.delivery_id} />`],
+  !call.test && [t('call.event'), html`<a href=${`#/events/${part(call.event_id)}`}>${call.event_type}</a> <${Copy} value=${call.event_id} />`],
+  call.event_ids && [t('call.members'), call.event_ids.map((id) => html`<a key=${id} class="mono" href=${`#/events/${part(id)}`}>${id.slice(-8)}</a> `)],
+  ['call_id', html`<${Copy} value=${call.call_id} />`],
+  [t('call.outcome'), html`<span class="mono">${call.outcome ?? call.status}</span>`],
+  [t('call.duration'), milliseconds(call.duration_ms)],
+]

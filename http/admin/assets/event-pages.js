@@ -1,0 +1,167 @@
+// Events: the list, one with why each webhook got it or not, and the form that triggers one.
+import { api, exact, isObject, part, withRaw } from './api.js'
+import { Json } from './code.js'
+import { Area, Field, Form, Select, Text, refuse } from './controls.js'
+import { confirm, say } from './dialogs.js'
+import { localTime } from './forms.js'
+import { Filters, List } from './list.js'
+import { describeType, eventTypes } from './lists.js'
+import { useLive } from './live.js'
+import { number, t } from './texts.js'
+import './texts/events.js'
+import { Act, Badge, Card, Copy, Facts, Loaded, Page, Time, useLoad } from './ui.js'
+import { html, useEffect, useRef, useState } from './view.js'
+
+function useTypes() {
+  const [types, setTypes] = useState([])
+  useEffect(() => { eventTypes().then(setTypes, () => {}) }, [])
+  return types
+}
+
+const optionsOf = (types) => types.map((one) => [one.type, `${one.type} — ${describeType(one)}`])
+const parameter = (parameters, name) => parameters.get(name) || undefined
+const most = 20 // deliveries of an event that a row counts, and events that are asked for at once
+
+export function Events({ parameters }) {
+  const types = useTypes()
+  const stands = useStands()
+  const asked = { event_type: parameter(parameters, 'event_type'), correlation_id: parameter(parameters, 'correlation_id'), from: localTime(parameters.get('from')), to: localTime(parameters.get('to')), deliveries: 'count' }
+  const wanted = (e) => (!asked.event_type || e.event_type === asked.event_type) && (!asked.correlation_id || e.correlation_id === asked.correlation_id) && !asked.from && !asked.to
+  const names = new Map(types.map((one) => [one.type, describeType(one)]))
+  return html`<${Page} title=${t('event.list')} actions=${html`<a class="button" href="#/events/parked">${t('event.parkedLink')}</a><a class="button primary" href="#/events/new">${t('action.trigger')}</a>`}>
+    <${Card} flush><${Filters} page="events" values=${parameters} fields=${[
+      { name: 'event_type', label: t('filter.type'), options: [['', t('app.all')], ...optionsOf(types)] }, { name: 'correlation_id', label: t('filter.correlation') },
+      { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
+    <${List} path="/webhooks/events" parameters=${asked} id=${(e) => e.event_id} caption=${t('event.list')} empty=${t('event.empty')} live=${{ kinds: ['event'], wanted }} columns=${[
+      { label: t('event.accepted'), cell: (e) => html`<a href=${`#/events/${part(e.event_id)}`}><${Time} at=${e.accepted_at} /></a>` },
+      { label: t('event.type'), cell: (e) => html`<span class="mono">${e.event_type}</span><span class="sub">${names.get(e.event_type)}</span>` },
+      { label: t('event.stand'), cell: (e) => html`<${Stand} of=${stands.get(e.event_id) ?? e.deliveries} event=${e} />` },
+      { label: t('event.source'), opt: true, cell: (e) => e.source || '—' },
+      { label: t('event.correlation'), opt: true, cell: (e) => (e.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(e.correlation_id)}`}>${e.correlation_id}</a>` : '—') },
+      { label: 'ID', opt: true, cell: (e) => html`<${Copy} value=${e.event_id} />` },
+    ]} /></${Card}></${Page}>`
+}
+
+// Stand shows how the deliveries of an event stand, the worst first.
+function Stand({ of, event }) {
+  if (!of) return '…'
+  if (!event.deliver) return html`<${Badge} state="imported" />`
+  if (of.total === 0) return html`<span class="muted">${t('event.nobody')}</span>`
+  const states = ['failed', 'pending', 'cancelled', 'delivered'].filter((state) => of.states[state])
+  const counted = states.reduce((sum, state) => sum + of.states[state], 0)
+  return html`<span class="chips">${states.map((state) => html`<${Badge} key=${state} state=${state}>${t(`state.${state}`)}${of.states[state] > 1 ? ` ${number(of.states[state])}` : ''}</${Badge}>`)}
+    ${of.total > counted && html`<span class="muted">${t('event.more', of.total - counted)}</span>`}</span>`
+}
+
+// useStands keeps how events stand whose deliveries moved while the list is shown.
+function useStands() {
+  const [stands, setStands] = useState(new Map())
+  const moved = useRef(new Set())
+  const timer = useRef(null)
+  const control = useRef(new AbortController())
+  useEffect(() => () => { clearTimeout(timer.current); control.current.abort() }, [])
+  const ask = async () => {
+    const ids = [...moved.current].slice(-most)
+    moved.current.clear()
+    const pages = await Promise.all(ids.map((id) => api.get(`/webhooks/events/${part(id)}/deliveries`, { limit: most }, control.current.signal).catch(() => null)))
+    timer.current = null
+    const made = pages.map((page, i) => page && [ids[i], counts(page)]).filter(Boolean)
+    setStands((old) => new Map([...old, ...made].slice(-10 * most)))
+  }
+  useLive({ kinds: ['event', 'delivery'] }, (kind, item) => {
+    if (!item?.event_id) return
+    moved.current.add(item.event_id)
+    timer.current ??= setTimeout(ask, 1000)
+  })
+  return stands
+}
+
+function counts({ items, next_cursor: more }) {
+  const states = {}
+  for (const one of items) states[one.state] = (states[one.state] ?? 0) + 1
+  return { total: items.length + (more ? 1 : 0), states }
+}
+
+export function EventPage({ id, parameters }) {
+  const path = `/webhooks/events/${part(id)}`
+  const of = useLoad(path)
+  return html`<${Loaded} of=${of}>${(event) => html`<${Page} title=${event.event_type} sub=${html`<a href="#/events">${t('event.list')}</a> · <${Time} at=${event.accepted_at} />`}>
+    ${!event.deliver && html`<p class="trouble">${t('event.imported')}</p>`}
+    <div class="two"><${Card} title=${t('event.data')}>${event.redacted || event.erased || event.expired
+      ? html`<p class="empty">${t(event.erased ? 'event.erased' : event.expired ? 'event.expired' : 'event.hidden')}</p>` : html`<${Json} source=${exact(event, 'event_data')} label=${t('event.data')} />`}</${Card}>
+    <${Card} title=${t('call.details')}><${Facts} pairs=${[
+      ['ID', html`<${Copy} value=${event.event_id} whole />`], [t('event.occurred'), html`<${Time} at=${event.occurred_at} />`], [t('event.source'), event.source || '—'],
+      [t('event.correlation'), event.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(event.correlation_id)}`}>${event.correlation_id}</a>` : '—']]} /></${Card}></div>
+    <${Card} title=${t('event.explain')} flush><${Explained} path=${path} id=${id} verdict=${parameters.get('verdict') ?? ''} /></${Card}></${Page}>`}</${Loaded}>`
+}
+
+// Explained lists the verdicts on the event, those of one kind if one is chosen.
+function Explained({ path, id, verdict }) {
+  const [verdicts, setVerdicts] = useState({})
+  const moved = useLoad(`${path}/deliveries`, { limit: most })
+  useLive({ kinds: ['delivery'] }, (kind, item) => kind !== 'again' && item.event_id === id && moved.reload())
+  const now = new Map((moved.data?.items ?? []).map((d) => [d.webhook_id, d]))
+  const all = Object.values(verdicts).reduce((sum, n) => sum + n, 0)
+  const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}${value && `?verdict=${value}`}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
+  return html`<div class="toolbar chips">${chip('', t('event.all', all))}${Object.entries(verdicts).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
+    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${(page) => setVerdicts(page.verdicts)} columns=${[
+      { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a>` },
+      { label: t('event.verdict'), cell: (v) => html`<${Badge} state=${now.get(v.webhook_id)?.state ?? v.verdict} />` },
+      { label: t('event.reason'), opt: true, cell: (v) => html`<${Reason} of=${v} delivery=${now.get(v.webhook_id)} />` },
+      { label: t('event.sentBy'), opt: true, cell: (v) => v.sent_by.map((s) => html`<div key=${s.id} class="nowrap">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></div>`) },
+      { label: t('event.actions'), cell: (v) => v.delivery_id && html`<${DeliveryActions} id=${v.delivery_id} state=${now.get(v.webhook_id)?.state ?? v.verdict} webhook=${v.webhook_id} done=${moved.reload} />` },
+    ]} />`
+}
+
+function Reason({ of, delivery }) {
+  if (of.waiting_behind) return t('why.behind')
+  if (delivery?.error) return html`<span lang="en">${delivery.error}</span>`
+  if (!of.field) return of.reason ?? ''
+  if (of.redacted) return html`<span class="mono">${of.field}</span> ${t('event.hidden')}`
+  const got = of.got === null || of.got === undefined ? t('event.filterNothing') : JSON.stringify(of.got)
+  return html`${t('event.filterWant', of.field, JSON.stringify(of.want), got)}<span class="sub">${of.reason}</span>`
+}
+
+function DeliveryActions({ id, state, webhook, done }) {
+  const path = `/webhooks/deliveries/${part(id)}`
+  const retry = async (key) => { await api.post(`${path}/retry`, undefined, { key }); say(t('event.retried')); done() }
+  const cancel = async (key) => {
+    if (!await confirm(t('event.cancelAsk'), t('event.cancelNote'), t('action.cancelDelivery'))) return
+    await api.post(`${path}/cancel`, undefined, { key })
+    say(t('event.cancelled'))
+    done()
+  }
+  return html`<span class="actions"><a href=${`#/webhooks/${part(webhook)}/calls?delivery_id=${part(id)}`}>${t('call.list')}</a>
+    ${state !== 'cancelled' && html`<${Act} tone="small" run=${retry}>${t('action.retry')}</${Act}>`}
+    ${['pending', 'failed'].includes(state) && html`<${Act} tone="small danger" run=${cancel}>${t('action.cancel')}</${Act}>`}</span>`
+}
+
+export function EventForm() {
+  const types = useTypes().filter((one) => one.triggerable !== false)
+  const [type, setType] = useState('')
+  const [data, setData] = useState('{}')
+  const shown = useRef('{}') // the example that is in the field; what is typed over it stays
+  const example = (name) => JSON.stringify(types.find((one) => one.type === name)?.example ?? {}, null, 2)
+  const fill = (name) => { shown.current = example(name); setData(shown.current) }
+  const choose = (name) => {
+    setType(name)
+    if (data === shown.current) fill(name)
+  }
+  useEffect(() => { if (types.length > 0 && !type) choose(types[0].type) }, [types.length])
+  const insert = async () => { if (data === shown.current || await confirm(t('event.example'), t('event.replaceAsk'), t('action.continue'))) fill(type) }
+  const send = async (key, form) => {
+    if (!isObject(data)) refuse('event_data', t('event.notObject'))
+    const asked = { event_type: type }
+    for (const name of ['source', 'correlation_id']) if (form.elements[name].value) asked[name] = form.elements[name].value
+    const accepted = await api.post('/webhooks/events/trigger', withRaw(asked, { event_data: data }), { key })
+    say(t('event.triggered'))
+    location.hash = `#/events/${part(accepted.event_id)}`
+  }
+  return html`<${Page} title=${t('event.new')} sub=${html`<a href="#/events">${t('event.list')}</a>`}><${Card}><${Form} send=${send} label=${t('action.send')}>
+    <${Field} name="event_type" label=${t('event.typeField')}>${(control) => html`<${Select} ...${control} options=${optionsOf(types)} value=${type} onChange=${(event) => choose(event.target.value)} />`}</${Field}>
+    <${Field} name="event_data" label=${t('event.dataField')} hint=${t('event.dataHint')}>${(control) => html`<${Area} ...${control} rows="12" value=${data} onInput=${(event) => setData(event.target.value)} />`}</${Field}>
+    <p><button type="button" class="small" onClick=${insert}>${t('event.example')}</button></p>
+    <${Field} name="source" label=${t('event.source')}>${(control) => html`<${Text} ...${control} name="source" defaultValue="manual" />`}</${Field}>
+    <${Field} name="correlation_id" label=${t('event.correlation')}>${(control) => html`<${Text} ...${control} name="correlation_id" />`}</${Field}>
+  </${Form}></${Card}></${Page}>`
+}

@@ -1,0 +1,169 @@
+package admin_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
+)
+
+// A call says why it failed and what follows, shows to the byte what was sent, can be made again
+// elsewhere, and is retried once a press; search leads to whatever has a key.
+func TestACallAndItsEvent(t *testing.T) {
+	u := newUser(t, "en")
+	var fails atomic.Bool
+	var calls atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		if fails.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = io.WriteString(w, hostile)
+	}))
+	t.Cleanup(server.Close)
+	fails.Store(true)
+	lab := u.webhook("Лаборатория", server.URL+"/lab", `,"retry_delay":3600,"headers":{"X-Key":"secret-of-the-lab"}`)
+	u.api("POST", "/webhooks", `{"name":"Архив","url":"`+server.URL+`/archive","events":["visit.created"]}`)
+	const data = `{"9":1,"1":{"n":9007199254740993},"patient_id":"P-77"}`
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","correlation_id":"visit-318","event_data":`+data+`}`)["event_id"].(string)
+	u.signIn("API token", "Sign in")
+
+	// The list says how the deliveries of each event stand.
+	u.Go(u.address + "/admin#/events")
+	u.Wait(`document.querySelector('tbody .badge')?.innerText === 'pending'`)
+	u.Shot("call-01-events")
+	u.Is(`document.querySelector('tbody td a').href.includes('` + event + `')`)
+	u.Wait(`(document.querySelector('tbody a').click(), true)`)
+	u.See("9007199254740993")
+	u.Is(`document.querySelector('.code').innerText.replace(/\s/g, '') === '` + data + `'`)
+	u.Click("not subscribed: 1")
+	u.Wait(`location.hash.endsWith('verdict=type_not_subscribed') && document.querySelectorAll('tbody tr').length === 1 && document.querySelector('tbody').innerText.includes('Архив')`)
+	u.Shot("call-02-event")
+
+	// The call itself, found by its delivery.
+	call := u.api("GET", "/webhooks/"+lab+"/calls", "")["items"].([]any)[0].(map[string]any)
+	u.Go(u.address + "/admin#/webhooks/" + lab + "/calls/" + call["call_id"].(string))
+	u.See("The receiver answered 500.")
+	u.See("number 2 of 4")
+	u.See("9007199254740993")
+	u.Is(`!window.pwned && !document.body.innerText.includes('secret-of-the-lab')`)
+	u.Click("as sent")
+	u.Wait(`document.querySelector('pre.foreign').innerText.includes('"event_data":` + data + `')`)
+	u.Shot("call-03-call")
+	for button, want := range map[string]string{"curl": "curl -i -X POST '" + server.URL + "/lab'", "a Python test": "assertTrue(200 <= status < 300", "a JavaScript test": "assert.ok(response.ok"} {
+		u.Click(button)
+		u.Wait(fmt.Sprintf(`document.querySelector('dialog pre')?.innerText.includes(%s)`, quoted(want)))
+		u.Is(`document.querySelector('dialog pre').innerText.includes('9007199254740993')`)
+		u.Click("Close")
+		u.Wait(`!document.querySelector('dialog')`)
+	}
+
+	// One press is one attempt, which shows by itself.
+	fails.Store(false)
+	u.Wait(`(() => { const b = [...document.querySelectorAll('main button')].find(b => b.innerText === 'Retry now'); if (b) { b.click(); b.click() } return Boolean(b) })()`)
+	u.See("This was not the last attempt: the delivery succeeded later.")
+	u.Wait(`document.querySelectorAll('.timeline li').length === 2`)
+	if n := calls.Load(); n != 2 {
+		t.Errorf("%d calls", n)
+	}
+
+	// Search, from the keyboard.
+	for q, want := range map[string]string{"лаборат": "webhooks/" + lab, "visit-318": "events?correlation_id=visit-318", event: "events/" + event, "patient.upd": "events?event_type=patient.updated"} {
+		u.Wait(`(document.activeElement.blur(), true)`)
+		u.Keys("/")
+		u.Wait(`document.activeElement.id === 'search'`)
+		u.Fill("Search", q)
+		u.Wait(`document.querySelectorAll('#found [role=option]').length > 1`)
+		u.Keys(kb.Enter)
+		u.Wait(`location.hash === '#/` + want + `'`)
+	}
+	u.Wait(`(document.activeElement.blur(), true)`)
+	u.Fill("Search", "P-77")
+	u.Wait(`document.querySelector('#found-0')?.innerText.includes('needs the right and a reason')`)
+	u.Expect("network") // the reason is missing at first
+	u.Keys(kb.Enter)
+	u.Wait(`document.querySelector('dialog [name=answer]')`)
+	u.Keys("request 81" + kb.Enter)
+	u.Wait(`document.querySelector('#found-0')?.innerText.includes('patient.created')`)
+	u.Shot("call-04-search")
+	u.Keys(kb.Enter)
+	u.Wait(`location.hash === '#/events/` + event + `'`)
+
+	// Trigger by the example of the type.
+	u.Go(u.address + "/admin#/events/new")
+	u.Wait(`document.querySelector('textarea')?.value.length > 10`)
+	first := u.Text(`document.querySelector('textarea').value`)
+	u.Wait(`(() => { const s = document.querySelector('main select'); s.value = 'visit.completed'; s.dispatchEvent(new Event('change', { bubbles: true })); return true })()`)
+	u.Wait(`document.querySelector('textarea').value !== ` + quoted(first))
+	u.Shot("call-05-trigger")
+	u.Wait(`(() => { const b = [...document.querySelectorAll('button[type=submit]')].find(b => b.innerText === 'Send'); b?.click(); b?.click(); return Boolean(b) })()`)
+	u.Wait(`/#\/events\/[0-9a-f-]{36}$/.test(location.hash) && document.querySelector('h1').innerText === 'visit.completed'`)
+	if list := u.api("GET", "/webhooks/events?event_type=visit.completed", "")["items"].([]any); len(list) != 1 {
+		t.Errorf("%d events of one press", len(list))
+	}
+	u.Go(u.address + "/admin#/webhooks/" + lab + "/calls/" + call["call_id"].(string))
+	u.Wait(`document.querySelectorAll('.timeline li').length === 2`)
+	u.shots("call")
+}
+
+// shots keeps the page as it is on a phone, in the dark and in Russian.
+func (u *user) shots(name string) {
+	u.Dark()
+	u.Size(390, 844)
+	u.Wait(`document.documentElement.scrollWidth <= 390`)
+	u.Is(`[...document.querySelectorAll('main button, main a.button, main summary')].filter(e => e.checkVisibility()).every(e => e.getBoundingClientRect().height >= 43.5)`)
+	u.Shot(name + "-06-phone-dark")
+	u.Size(1440, 900)
+	u.Wait(`(() => { [...document.querySelectorAll('button')].find(b => b.innerText === 'Русский')?.click(); return true })()`)
+	u.See("Повторить сейчас")
+	u.Is(`!/[a-z]{4,} [a-z]{4,}/i.test(document.querySelector('.why b').innerText)`)
+	u.Shot(name + "-07-dark-ru")
+}
+
+// Without the right to payloads, what was sent and answered is shown as hidden.
+func TestACallWithoutItsPayload(t *testing.T) {
+	u := newUser(t, "ru")
+	url, _ := receiver(t)
+	lab := u.webhook("Лаборатория", url+"/broken", `,"max_retries":0`)
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":"P-77"}}`)["event_id"].(string)
+	u.reader("webhooks:read")
+	u.Go(u.address + "/admin#/events/" + event)
+	u.See("Скрыто: у токена нет права payloads:read.")
+	var call map[string]any
+	for call == nil {
+		if items := u.api("GET", "/webhooks/"+lab+"/calls", "")["items"].([]any); len(items) > 0 {
+			call = items[0].(map[string]any)
+		}
+	}
+	u.Go(u.address + "/admin#/webhooks/" + lab + "/calls/" + call["call_id"].(string))
+	u.See("Получатель ответил 500.")
+	u.See("Повторов больше не будет: все попытки израсходованы.")
+	u.Is(`document.body.innerText.match(/Скрыто/g).length === 2 && !document.body.innerText.includes('P-77')`)
+	if text := u.Text(`document.querySelector('main').innerText`); strings.Contains(text, "curl") {
+		t.Error("what is hidden can be copied")
+	}
+}
+
+// reader signs in with a token of the scopes.
+func (u *user) reader(scopes string) {
+	u.t.Helper()
+	create := exec.CommandContext(u.t.Context(), harness.Program(u.t), "token", "create", "--name", "reader", "--scopes", scopes)
+	create.Env = harness.Environment("DATABASE_URL="+u.database, "MEDILAB_DATA_DIR="+u.t.TempDir())
+	token, err := create.Output()
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	u.Go(u.address + "/admin")
+	u.Wait(`document.querySelector('input[type=password]')`)
+	u.Fill("Токен API", strings.TrimSpace(string(token)))
+	u.Click("Войти")
+	u.Wait(`document.querySelector('#menu a')`)
+}
