@@ -54,7 +54,7 @@ const mostFound = 10
 func (s *Server) search(x *request, r *http.Request) error {
 	q, subject := strings.TrimSpace(searched.of(x)), searchedSubject.of(x)
 	if (q == "") == (subject == "") {
-		return domain.Invalid("q", "or subject is required, one of them")
+		return domain.Invalid("q", "is required, or subject instead")
 	}
 	found, err := []foundView{}, error(nil)
 	if subject != "" {
@@ -74,7 +74,7 @@ func (s *Server) search(x *request, r *http.Request) error {
 // searchSubject finds events about a patient, which is on record before they are named.
 func (s *Server) searchSubject(x *request, r *http.Request, id string) ([]foundView, error) {
 	if x.payloads != nil && x.payloads.withhold {
-		return nil, domain.Forbidden("needs the scope " + string(domain.ScopePayloadsRead))
+		return nil, domain.Forbidden("the token needs the scope " + string(domain.ScopePayloadsRead))
 	}
 	reason, err := s.readReason(r)
 	if err != nil {
