@@ -180,6 +180,27 @@ func (n *Node) Leave(ctx context.Context) error {
 	return nil
 }
 
+// NodeStatus is a live node as the others see it.
+type NodeStatus struct {
+	ID       int64     `json:"id"`
+	Name     string    `json:"name"`
+	JoinedAt time.Time `json:"joined_at"`
+	Work     *int64    `json:"deliveries"` // begun since it joined; null: it makes no calls
+	Lacks    *string   `json:"lacks"`      // what it lacks for its calls
+	Reads    []string  `json:"reads"`      // the readers of the log that run there
+}
+
+// Nodes returns the live nodes, the oldest first.
+func Nodes(ctx context.Context, pool *pgxpool.Pool) ([]NodeStatus, error) {
+	rows, err := pool.Query(ctx, `
+		SELECT id, name, joined_at, work, lacks, ARRAY(SELECT r.name FROM medilab.readers r WHERE r.node = n.id ORDER BY r.name)
+		FROM medilab.nodes n WHERE lease_until > clock_timestamp() ORDER BY id`)
+	if err != nil {
+		return nil, fmt.Errorf("list the nodes: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[NodeStatus])
+}
+
 // EndLeases ends the leases of the nodes with that name, whose process is known to be gone.
 func EndLeases(ctx context.Context, pool *pgxpool.Pool, name string) error {
 	_, err := pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE name = $1 AND lease_until > '-infinity'`, name)

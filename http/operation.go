@@ -63,6 +63,8 @@ var pathVariables = map[string]struct{ pattern, text string }{
 	"delivery": {"[0-9A-Fa-f-]+", "the delivery's id"},
 	"replay":   {"[0-9A-Fa-f-]+", "the replay's id"},
 	"alert":    {"[0-9A-Fa-f-]+", "the alert's id"},
+	"token":    {"[0-9A-Fa-f-]+", "the id of a token or a session"},
+	"model":    {"[a-z_]+", "the name of a read model"},
 	"subject":  {".+", "the patient's id, as events have it"},
 	"parked":   {"[0-9]+", "the parked event's id in their list"},
 }

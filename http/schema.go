@@ -101,7 +101,7 @@ func (d *describer) of(t reflect.Type) schema {
 		return schema{"type": "string"}
 	case reflect.Float64:
 		return schema{"type": "number"}
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int64, reflect.Uint32:
 		return schema{"type": "integer"}
 	case reflect.Array: // of bytes, an id
 		return schema{"type": "string", "format": "uuid"}

@@ -93,7 +93,7 @@ func NewServer(config Config) *Server {
 	s.add(apiRoot, tagEvents, s.eventOperations(), s.eventQueryOperations(), s.parkedOperations())
 	s.add(apiRoot, tagDeliveries, s.deliveryOperations(), s.callOperations(), s.feedOperations())
 	s.add(apiRoot, tagOversight, s.alertOperations(), s.statsOperations(), s.webhookHealthOperations(), s.auditOperations(), s.streamOperations())
-	s.add(apiRoot, tagOversight, s.subjectOperations(), s.searchOperations())
+	s.add(apiRoot, tagOversight, s.subjectOperations(), s.searchOperations(), s.tokenOperations(), s.systemOperations())
 	s.add(apiRoot, tagWebhooks, s.webhookOperations(), s.applyOperations(), s.testOperations(), s.historyOperations(), s.replayOperations())
 	s.add(apiRoot, tagServer, s.descriptionOperations(), s.sessionOperations())
 	s.add("", tagServer, s.healthOperations())

@@ -13,11 +13,11 @@ import (
 
 // Key describes a key of the keyset, without the key itself.
 type Key struct {
-	ID uint32
+	ID uint32 `json:"id"`
 	// Primary marks the key that encrypts. All keys decrypt.
-	Primary bool
+	Primary bool `json:"primary"`
 	// Staged marks a key that is newer than the primary one.
-	Staged bool
+	Staged bool `json:"staged"`
 }
 
 // Keys returns the keys, oldest first.

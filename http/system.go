@@ -1,0 +1,178 @@
+package http
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/medilab/webhooks/commands/outbox"
+	"github.com/medilab/webhooks/commands/saga"
+	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/projections"
+)
+
+func (s *Server) systemOperations() []operation {
+	const lines = "application/x-ndjson"
+	return []operation{{
+		method: "GET", path: "/system", id: "getSystem", summary: "Nodes, read models, the queue, keys and the end of the log", scope: domain.ScopeAuditRead, orScope: domain.ScopeWebhooksRead,
+		answer: answerOf[systemView], serve: s.getSystem,
+	}, {
+		method: "POST", path: "/audit/verify", id: "verifyLog", summary: "Check the whole log, in lines of JSON: how far that is, and in the last one what is wrong. It ends when the caller leaves", scope: domain.ScopeAuditRead,
+		answer: text, media: lines, unbounded: true, conflicts: true, serve: s.verifyLog,
+	}, {
+		method: "POST", path: "/projections/{model}/rebuild", id: "rebuildReadModel", summary: "Rebuild a read model from the log while it serves, in lines of JSON: how far that is. It ends when the caller leaves", scope: domain.ScopeAdmin,
+		answer: text, media: lines, unbounded: true, conflicts: true, serve: s.rebuildReadModel,
+	}}
+}
+
+type systemView struct {
+	Nodes      []eventstore.NodeStatus `json:"nodes"`
+	Log        logEndView              `json:"log"`
+	ReadModels []readModelView         `json:"projections"`
+	Pending    int64                   `json:"pending_deliveries"`
+	Oldest     float64                 `json:"oldest_due_seconds"` // for how long the delivery that is due for longest has waited
+	Emitted    int64                   `json:"emitted_waiting"`    // events that services emitted and the log does not have yet
+	Parked     int64                   `json:"emitted_parked"`
+	Unreadable int64                   `json:"dead_letters"` // entries of the log that no read model could take
+	Keys       []vault.Key             `json:"keys"`
+}
+
+type readModelView struct{ projections.Status }
+
+// logEndView is the end of the log; zero while it is empty.
+type logEndView struct {
+	Position   projections.Position `json:"position"`
+	Seal       string               `json:"seal"`
+	RecordedAt moment               `json:"recorded_at"`
+}
+
+func (s *Server) getSystem(x *request, r *http.Request) (err error) {
+	ctx, v := r.Context(), systemView{Keys: s.commands.Vault.Keys()}
+	var models []projections.Status
+	var end eventstore.Anchor
+	var gauges projections.Gauges
+	var emitted outbox.State
+	var oldest time.Duration
+	for _, read := range []func() error{
+		func() (err error) { v.Nodes, err = eventstore.Nodes(ctx, s.commands.Pool); return err },
+		func() (err error) { models, err = s.queries.List(ctx); return err },
+		func() (err error) { gauges, err = s.queries.Gauges(ctx); return err },
+		func() (err error) { emitted, err = outbox.ReadState(ctx, s.commands.Pool); return err },
+		func() (err error) {
+			oldest, err = saga.Queue{Pool: s.commands.Pool}.Age(ctx, s.commands.Directory)
+			return err
+		},
+		func() (err error) { end, err = s.commands.Log.Anchor(ctx); return err },
+	} {
+		if err := read(); err != nil && !errors.Is(err, eventstore.ErrEmpty) {
+			return err
+		}
+	}
+	for _, m := range models {
+		v.ReadModels = append(v.ReadModels, readModelView{m})
+	}
+	v.Log = logEndView{end.Position, hex.EncodeToString(end.Seal), moment(end.RecordedAt)}
+	v.Pending, v.Unreadable, v.Emitted, v.Parked, v.Oldest = gauges.Pending, gauges.Parked, emitted.Waiting, emitted.Parked, oldest.Seconds()
+	return x.respond(v, nil)
+}
+
+// verified is the last line of a check.
+type verified struct {
+	Events   projections.Position  `json:"events"`
+	Found    int                   `json:"found"`
+	Problems []projections.Problem `json:"problems"` // the first of them
+}
+
+func (s *Server) verifyLog(x *request, r *http.Request) error {
+	const most = 1000
+	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return s.work(x, r, func(ctx context.Context, progress projections.Progress) (any, error) {
+		result := verified{Problems: []projections.Problem{}}
+		head, err := s.commands.Log.Head(ctx)
+		result.Events = head
+		report := func(p projections.Problem) {
+			if result.Found++; result.Found <= most {
+				result.Problems = append(result.Problems, p)
+			}
+		}
+		if err == nil {
+			err = s.queries.Verify(ctx, saga.Queue{}, report, progress)
+		}
+		return result, err
+	})
+}
+
+func (s *Server) rebuildReadModel(x *request, r *http.Request) error {
+	name := mux.Vars(r)["model"]
+	if !slices.Contains(projections.Names(), name) {
+		return domain.NotFound("read model")
+	}
+	return s.work(x, r, func(ctx context.Context, progress projections.Progress) (any, error) {
+		if err := s.queries.Rebuild(ctx, []string{name}, progress); err != nil {
+			return nil, err
+		}
+		return struct {
+			Rebuilt string `json:"rebuilt"`
+		}{name}, s.commands.Record(ctx, x.caller, domain.AdminReadModelRebuilt, name)
+	})
+}
+
+// work answers with how far a long work is, and its result, in lines. It ends when the caller
+// leaves or the server stops.
+func (s *Server) work(x *request, r *http.Request, do func(context.Context, projections.Progress) (any, error)) error {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	out := newLineWriter(x)
+	line := func(v any) error {
+		if err := out.write(appendLine(nil, encode(v))); err != nil {
+			return err
+		}
+		return errors.Join(out.out.Flush(), out.control.Flush())
+	}
+	told := time.Now()
+	result, err := do(ctx, func(done, total projections.Position) {
+		if s.drainer.draining.Load() {
+			cancel()
+		}
+		if time.Since(told) > auditFlush {
+			told = time.Now()
+			if line(workView{done, total}) != nil {
+				cancel()
+			}
+		}
+	})
+	switch {
+	case err == nil:
+		return line(result)
+	case x.status == 0:
+		return err
+	}
+	x.err = err
+	return line(struct {
+		Error string `json:"error"`
+	}{errorOf(err)})
+}
+
+type workView struct {
+	Done  projections.Position `json:"done"`
+	Total projections.Position `json:"total"`
+}
+
+// errorOf returns what a caller may know of the error.
+func errorOf(err error) string {
+	if known, ok := errors.AsType[*domain.Error](err); ok && known.Kind != domain.KindInternal {
+		return known.Message
+	}
+	return "the service failed"
+}
