@@ -31,7 +31,7 @@ func TestParkedEventsAreSettledInThePanel(t *testing.T) {
 	u.signIn("API token", "Sign in")
 	u.Click("Events")
 	u.Click("Parked events")
-	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText.includes('not a known event type')) || (window.dispatchEvent(new Event('hashchange')), false)`)
+	u.Wait(`document.body.innerText.includes('not a known event type') || (document.querySelector('.top .wide')?.click(), false)`)
 	u.Click("Retry")
 	u.See("it still cannot be accepted")
 	u.Click("Discard")

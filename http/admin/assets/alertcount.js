@@ -1,6 +1,6 @@
 // The open alerts that nobody has acknowledged, as the menu shows them: alerts.count
 // (up to most). Who changes one calls alerts.read().
-import { api, session, token } from './api.js'
+import { api, session } from './api.js'
 import { listen } from './live.js'
 import { store } from './view.js'
 
@@ -8,7 +8,7 @@ export const most = 100
 export const alerts = { ...store(), count: 0, read }
 
 async function read() {
-  if (!token.get() || document.hidden) return
+  if (!session.who || document.hidden) return
   try {
     const { items } = await api.get('/webhooks/alerts', { state: 'open', limit: most })
     alerts.count = items.filter((one) => !one.acknowledged_at).length
@@ -26,7 +26,7 @@ export function follow() {
   setInterval(read, again)
   document.addEventListener('visibilitychange', read)
   session.subscribe(() => {
-    if (!token.get()) alerts.count = 0
+    if (!session.who) alerts.count = 0
     read()
   })
   read()

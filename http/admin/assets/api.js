@@ -10,31 +10,40 @@
 // When the session has ended, a request waits for the reader to sign in again and
 // then goes on: nothing that was typed is lost.
 //
-// The token lives in this tab's session storage: it is gone with the tab, no other
-// site can make the browser send it, and it is never in an address.
+// Who is signed in is known by a cookie that no script can read (session.who says who).
+// All tabs share it; the header X-Requested-With shows that a page of ours asks.
 import { member, pretty } from './json.js'
 import { settings } from './settings.js'
 import { store } from './view.js'
 
 const root = '/api/v1'
-const tokenKey = 'medilab.token'
 const reasonKey = 'medilab.reason'
 const reasonHeader = 'X-Access-Reason'
 
-export const token = {
-  get: () => sessionStorage.getItem(tokenKey),
-  set: (value) => sessionStorage.setItem(tokenKey, value),
-  clear: () => [tokenKey, reasonKey].forEach((key) => sessionStorage.removeItem(key)),
+// session.who is who is signed in: { id, actor, scopes, expires_at }, or null; session.look
+// asks the server. Those who show the pages are told when it changes. renew is set by
+// the frame: it asks the reader to sign in again, and resolves when that is done.
+export const session = { ...store(), who: null, provider: false, renew: null, askReason: null, may, look, take }
+
+// may reports whether who is signed in has the right.
+function may(scope) {
+  return Boolean(session.who?.scopes.some((one) => one === scope || one === 'admin'))
 }
 
-// session tells who shows the pages that it was ended or begun. renew is set by
-// the frame: it asks the reader to sign in again, and resolves when that is done.
-export const session = { ...store(), renew: null, askReason: null }
+async function look() {
+  take(await ask('GET', '/session', { silent: true }))
+}
+
+// take takes what the server says of the session.
+function take(answer) {
+  session.provider = answer?.provider ?? session.provider
+  session.who = answer?.actor ? answer : null
+}
 
 // headers are those that every request has, the stream's too.
 export const headers = () => ({
   'Accept-Language': settings.get('language'),
-  Authorization: `Bearer ${token.get() ?? ''}`,
+  'X-Requested-With': 'panel',
   ...(reason() ? { [reasonHeader]: encodeURIComponent(reason()) } : {}),
 })
 
@@ -46,6 +55,7 @@ export class Problem extends Error {
     this.title = body.title || ''
     this.fields = Array.isArray(body.errors) ? body.errors : []
     this.requestID = body.request_id || ''
+    this.archivedTo = body.archived_to // positions of the log up to there are archived
     this.after = after // seconds until it is worth trying again; undefined: unknown
   }
 
@@ -61,34 +71,42 @@ async function ask(method, path, request = {}) {
   let response
   try {
     response = await fetch(root + path, {
-      method, body, signal, cache: 'no-store', credentials: 'omit', redirect: 'error',
+      method, body, signal, cache: 'no-store', credentials: 'same-origin', redirect: 'error',
       headers: { Accept: 'application/json', ...headers(), ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...more },
     })
   } catch (error) {
     if (error.name === 'AbortError') throw error
     throw new Problem(0, {})
   }
-  if (each && response.ok) return await lines(response, each)
+  if (each && response.ok) return await lines(response.body.getReader(), each)
   const text = await response.text()
   if (plain && response.ok) return text
   const value = read(text)
   if (response.ok) return value
   const problem = new Problem(response.status, value ?? {}, Number(response.headers.get('Retry-After')) || undefined)
-  if (problem.status === 401 && !silent && token.get() && await session.renew?.()) return ask(method, path, request)
+  if (problem.status === 401 && !silent && session.who && await session.renew?.()) return ask(method, path, request)
   if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request)
   throw problem
 }
 
-// lines calls each with the lines of an answer while they come, and returns the last.
-async function lines(response, each) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
+// lines reads lines of JSON as they come, until each(value) returns false, and returns the last.
+async function lines(reader, each) {
+  const decoder = new TextDecoder()
   let [rest, last] = ['', null]
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    const whole = (rest + part.value).split('\n')
-    rest = whole.pop()
-    for (const line of whole) each(last = read(line))
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      const complete = (rest + decoder.decode(value, { stream: !done })).split('\n')
+      rest = done ? '' : complete.pop()
+      for (const line of complete) if (line !== '' && each(last = read(line)) === false) return last
+      if (done) return last
+    }
+  } catch (error) {
+    if (error.name === 'AbortError') throw error
+    throw new Problem(0, {})
+  } finally {
+    reader.cancel().catch(() => {})
   }
-  return last
 }
 
 // read parses JSON and remembers its source for exact; null: it is none.
@@ -106,7 +124,11 @@ function parse(text) {
   }
 }
 
-const reason = () => sessionStorage.getItem(reasonKey)
+// The reason is the session's: all tabs have it.
+function reason() {
+  const [id, ...given] = (localStorage.getItem(reasonKey) ?? '').split(' ')
+  return session.who && id === session.who.id ? given.join(' ') : ''
+}
 let asking = null
 
 // giveReason asks once a session why patients' data are read; requests that wait
@@ -114,7 +136,7 @@ let asking = null
 async function giveReason() {
   asking ??= session.askReason().finally(() => { asking = null })
   const given = await asking
-  if (given) sessionStorage.setItem(reasonKey, given)
+  if (given) localStorage.setItem(reasonKey, `${session.who?.id} ${given}`)
   return Boolean(given)
 }
 
@@ -151,12 +173,14 @@ export const api = {
   get: (path, parameters, signal) => patiently(path + query(parameters), { signal }),
   text: (path) => patiently(path, { plain: true }),
   post: (path, body, options) => act('POST', path, body, options),
-  // lines posts what is answered with lines of progress, for each of which it calls each.
-  lines: (path, body, each, signal) => ask('POST', path, { body: encoded(body), more: { Accept: 'application/x-ndjson' }, each, signal }),
   patch: (path, body, version, options) => act('PATCH', path, body, { ...options, version }),
   delete: (path, options) => act('DELETE', path, undefined, options),
-  // check reads without asking to sign in again: what the sign-in itself uses.
-  check: (path) => ask('GET', path, { silent: true }),
+  // lines reads an answer of lines of JSON: each(value) for each, until it returns false.
+  lines: (method, path, { parameters, body, each, signal }) =>
+    ask(method, path + query(parameters), { body: body && encoded(body), more: { Accept: 'application/x-ndjson' }, each, signal }),
+  // enter and leave begin and end the session.
+  enter: (token) => ask('POST', '/session', { body: JSON.stringify({ token }), silent: true }).then(take),
+  leave: () => ask('DELETE', '/session', { silent: true }).then(() => take(null)),
 }
 
 // newKey returns the key of a new action. (crypto.randomUUID needs https.)

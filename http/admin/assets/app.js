@@ -1,7 +1,7 @@
 // The frame around every page: menu, header, signing in, and the keyboard.
 // `/` goes to the search, `g` and a letter to a section, Esc back out of a field.
 import { alerts, follow, most } from './alertcount.js'
-import { session, token } from './api.js'
+import { session } from './api.js'
 import { prompt } from './dialogs.js'
 import { zoneName } from './format.js'
 import { live } from './live.js'
@@ -9,10 +9,10 @@ import { Outlet, address, router } from './router.js'
 import { routes } from './routes.js'
 import { Search } from './search.js'
 import { apply, settings } from './settings.js'
-import { SignIn, renew, signOut } from './signin.js'
+import { SignIn, begin, renew, signOut } from './signin.js'
 import { known, t } from './texts.js'
 import './texts/app.js'
-import { Icon, forget } from './ui.js'
+import { Icon } from './ui.js'
 import { html, render, useEffect, useState, useStore } from './view.js'
 
 session.renew = renew
@@ -30,7 +30,7 @@ function Menu({ path }) {
       aria-current=${now(path) === name ? 'page' : undefined}><${Icon} name=${name} /><span>${t(`nav.${name}`)}</span>
       ${count > 0 && html`<span class="count bad" aria-label=${t('app.alerts', count)}>${count < most ? count : `${most}+`}</span>`}</a>`
   }
-  const of = (place) => routes.filter((route) => route.menu === place)
+  const of = (place) => routes.filter((route) => route.menu === place && (!route.scope || session.may(route.scope)))
   return html`<nav id="menu" class=${more ? 'side open' : 'side'} aria-label=${t('app.menu')}>
     <a class="brand" href="#/"><${Icon} name="overview" />MediLab Webhooks</a>
     ${of('main').map(link)}<button type="button" class="more" aria-expanded=${more} onClick=${() => setMore(!more)}><${Icon} name="more" /><span>${t('app.moreMenu')}</span></button>
@@ -64,7 +64,7 @@ function App() {
     event.preventDefault()
     document.getElementById('main').focus()
   }
-  if (!token.get()) {
+  if (!session.who) {
     return html`<main id="main" tabindex="-1" class="alone"><div class="card login"><div class="body"><${SignIn} done=${session.changed} /></div></div>
       <div class="foot"><${Switches} /></div></main>`
   }
@@ -91,23 +91,10 @@ function key(event) {
   document.getElementById('search')?.focus()
 }
 
-// A session that another tab ended ends here too.
-const tabs = new BroadcastChannel('medilab')
-let told = false
-tabs.onmessage = () => {
-  told = true
-  signOut()
-}
-session.subscribe(() => {
-  if (token.get()) return
-  if (!told) tabs.postMessage('signed out')
-  told = false
-  forget()
-})
-
 document.addEventListener('keydown', key)
-follow()
 apply()
+await begin()
+follow()
 document.title = known('app.title')
 const place = document.getElementById('app')
 place.replaceChildren()

@@ -42,7 +42,7 @@ export function Backtest({ webhook, draft }) {
     setResult(null)
     setProgress({ progress: 0, considered: 0 })
     try {
-      const last = await api.lines(webhook ? `/webhooks/${part(webhook.id)}/backtest` : '/webhooks/backtest', body, setProgress, signal)
+      const last = await api.lines('POST', webhook ? `/webhooks/${part(webhook.id)}/backtest` : '/webhooks/backtest', { body, each: setProgress, signal })
       if (last?.matched === undefined) throw Object.assign(new Error(t('backtest.cut')), { status: 0, title: '' })
       setResult(last)
     } catch (error) {

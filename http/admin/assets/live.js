@@ -7,7 +7,7 @@
 // kinds are call, delivery, alert, webhook and event. The stream carries no more
 // than what the present listeners ask for. live.state is 'on', 'off' (trying
 // again) or 'idle' (nobody listens, or the tab is hidden).
-import { headers, pause, query, read, session, token } from './api.js'
+import { headers, pause, query, read, session } from './api.js'
 import { store, useEffect, useLatest } from './view.js'
 
 export const live = { ...store(), state: 'idle' }
@@ -54,7 +54,7 @@ const settle = 100 // milliseconds: a page that comes in parts asks once
 
 // asked returns the query of the stream; '' when it is not needed.
 function asked() {
-  if (listeners.size === 0 || document.hidden || !token.get()) return ''
+  if (listeners.size === 0 || document.hidden || !session.who) return ''
   const kinds = [...new Set([...listeners].flatMap((one) => one.kinds))].sort()
   const webhooks = new Set([...listeners].filter((one) => !one.modest).map((one) => one.webhook))
   return query({ kinds: kinds.join(','), webhook: webhooks.size === 1 ? [...webhooks][0] : undefined })
@@ -73,7 +73,7 @@ async function follow({ wanted, abort: { signal } }) {
   for (let wait = 500; !signal.aborted; wait = Math.min(2 * wait, longest)) {
     try {
       const response = await fetch(`/api/v1/stream${wanted}`, {
-        signal, cache: 'no-store', credentials: 'omit', headers: { ...headers(), ...(last ? { 'Last-Event-ID': last } : {}) },
+        signal, cache: 'no-store', credentials: 'same-origin', headers: { ...headers(), ...(last ? { 'Last-Event-ID': last } : {}) },
       })
       if (response.ok) {
         tell('on')
@@ -137,6 +137,6 @@ document.addEventListener('visibilitychange', () => {
   plan()
 })
 session.subscribe(() => {
-  if (!token.get()) last = ''
+  if (!session.who) last = ''
   plan()
 })

@@ -1,37 +1,49 @@
-// Events that the clinic's own services emitted and that could not be accepted.
-import { api, part } from './api.js'
-import { confirm, say } from './dialogs.js'
-import { button, foreign, h, hidden } from './dom.js'
-import { describe } from './forms.js'
-import { text, when } from './format.js'
-import { listing } from './lists.js'
+// Events that the clinic's own services emitted and that could not be accepted: accepted after
+// all, as they are or mended, or discarded.
+import { api, exact, isObject, part, session, withRaw } from './api.js'
+import { Area, Field, Form, refuse } from './controls.js'
+import { confirm, open, say } from './dialogs.js'
 import { t } from './texts.js'
+import './texts/access.js'
+import { Act, Card, Empty, Facts, Foreign, Loaded, Page, Time, useLoad } from './ui.js'
+import { html, useState } from './view.js'
 
-export const parked = async ({ signal }) => h('div', {},
-  h('p', {}, h('a', { href: '#/events' }, t('event.back'))), h('h1', {}, t('parked.list')), h('p', { class: 'hint' }, t('parked.note')),
-  await listing({
-    path: '/webhooks/events/parked', parameters: { limit: 50 }, signal, caption: t('parked.list'), empty: t('parked.empty'), columns: [
-      { label: t('parked.at'), cell: (e) => when(e.parked_at) },
-      { label: t('event.type'), cell: (e) => h('code', {}, e.event_type) },
-      { label: t('event.reason'), cell: (e) => text(e.reason) },
-      { label: t('event.correlation'), cell: (e) => text(e.correlation_id) },
-      { label: t('parked.by'), cell: (e) => text(e.emitted_by) },
-      { label: t('event.data'), cell: (e) => e.redacted ? hidden() : foreign(JSON.stringify(e.event_data, null, 2), t('event.data')) },
-      { label: t('event.actions'), cell: actions },
-    ],
-  }))
+export function Parked({ parameters }) {
+  const list = useLoad('/webhooks/events/parked', { limit: 50, cursor: parameters.get('cursor') })
+  return html`<${Page} title=${t('parked.list')} sub=${t('parked.note')}><${Loaded} of=${list}>${(page) => html`
+    ${page.items.length === 0 && html`<${Card}><${Empty}>${t('parked.empty')}</${Empty}></${Card}>`}
+    ${page.items.map((one, i) => html`<${One} key=${one.id} one=${one} data=${exact(page, 'items', i, 'event_data')} reload=${list.reload} />`)}
+    ${page.next_cursor && html`<a class="button" href=${`#/events/parked?cursor=${page.next_cursor}`}>${t('app.more')}</a>`}`}</${Loaded}></${Page}>`
+}
 
-function actions(event) {
-  const settle = (what, done) => async () => {
-    try {
-      if (what === 'discard' && !await confirm(t('parked.discardAsk'), t('parked.discardNote'), t('parked.discard'))) return
-      await api.post(`/webhooks/events/parked/${part(event.id)}/${what}`)
-      say(done)
-      window.dispatchEvent(new Event('hashchange'))
-    } catch (error) {
-      say(describe(error))
-    }
+function One({ one, data, reload }) {
+  const settle = async (what, key, body) => {
+    await api.post(`/webhooks/events/parked/${part(one.id)}/${what}`, body, { key })
+    say(t(what === 'retry' ? 'parked.retried' : 'parked.discarded'))
+    await reload()
   }
-  return h('div', { class: 'actions' }, button(t('action.retry'), settle('retry', t('parked.retried'))),
-    button(t('parked.discard'), settle('discard', t('parked.discarded')), { class: 'danger' }))
+  const mend = async () => {
+    if (await open(({ close }) => html`<${Mend} data=${data} close=${close} send=${(key, text) => settle('retry', key, withRaw({}, { event_data: text }))} />`)) await reload()
+  }
+  const discard = async (key) => {
+    if (await confirm(t('parked.discardAsk'), t('parked.discardNote'), t('parked.discard'))) await settle('discard', key)
+  }
+  return html`<${Card} title=${html`<code>${one.event_type}</code>`} note=${html`<${Time} at=${one.parked_at} />`}>
+    <div class="stack"><p class="error">${one.reason}</p>
+    <${Facts} pairs=${[[t('parked.by'), one.emitted_by], one.correlation_id && [t('event.correlation'), one.correlation_id], one.source && [t('parked.source'), one.source], [t('parked.emitted'), html`<${Time} at=${one.emitted_at} />`]]} />
+    ${one.redacted ? html`<p class="muted">${t('parked.hidden')}</p>` : html`<${Foreign} label=${t('event.data')}>${data}</${Foreign}>`}
+    ${session.may('admin') && html`<div class="actions"><${Act} run=${(key) => settle('retry', key)}>${t('action.retry')}</${Act}>
+      ${!one.redacted && html`<button type="button" onClick=${mend}>${t('parked.mend')}</button>`}<${Act} tone="danger" run=${discard}>${t('parked.discard')}</${Act}></div>`}</div></${Card}>`
+}
+
+function Mend({ data, close, send }) {
+  const [text, setText] = useState(data)
+  const submit = async (key) => {
+    if (!isObject(text)) refuse('event_data', t('parked.notObject'))
+    await send(key, text)
+    close('yes')
+  }
+  return html`<h2 id="dialog-title">${t('parked.mend')}</h2><p>${t('parked.mendNote')}</p>
+    <${Form} send=${submit} label=${t('parked.accept')} actions=${html`<button type="button" onClick=${() => close('')}>${t('action.cancel')}</button>`}>
+      <${Field} name="event_data" label=${t('event.data')}>${(control) => html`<${Area} ...${control} rows="12" data-first value=${text} onInput=${(event) => setText(event.target.value)} />`}</${Field}></${Form}>`
 }

@@ -1,17 +1,21 @@
 // The pages: one line each. A page is a component that gets { parameters } (what
 // stands after the ?) and the variables of its path; an old page is a function of
 // the same that returns a node. `menu` puts it in the menu: 'main' (at the bottom on
-// a phone, too) or 'more'. The first pattern that fits is shown.
+// a phone, too) or 'more', for those who have the right `scope`. The first pattern that fits is shown.
 import { Alerts } from './alerts.js'
 import { AllCalls } from './call-list.js'
 import { AllDeliveries } from './deliveries.js'
+import { Audit } from './audit.js'
+import { BacktestPage } from './backtest.js'
 import { CallPage } from './call-page.js'
 import { EventForm, EventPage, Events } from './event-pages.js'
+import { Job, Jobs, NewJob } from './jobs.js'
 import { Overview } from './overview.js'
-import { parked } from './parked.js'
-import { system } from './system.js'
+import { Parked } from './parked.js'
+import { Patients } from './patients.js'
+import { System } from './system.js'
+import { Tokens } from './tokens.js'
 import { Webhook } from './webhook.js'
-import { BacktestPage } from './backtest.js'
 import { EditWebhook, NewWebhook } from './webhook-form.js'
 import { Webhooks } from './webhooks.js'
 
@@ -28,12 +32,18 @@ export const routes = [
   page('webhooks/:id/:tab?/:item?', Webhook),
   page('events', Events, { menu: 'main', key: 'e' }),
   page('events/new', EventForm),
-  old('events/parked', parked),
+  page('events/parked', Parked),
   page('events/:id', EventPage),
   page('calls', AllCalls, { menu: 'more', key: 'c' }),
   page('deliveries', AllDeliveries, { menu: 'main', key: 'd' }),
   page('alerts', Alerts, { menu: 'main', key: 'a' }),
-  old('system', system, { menu: 'more', key: 's' }),
+  page('jobs', Jobs, { menu: 'more', key: 'j' }),
+  page('jobs/new', NewJob),
+  page('jobs/:id', Job),
+  page('patients', Patients, { menu: 'more', key: 'p', scope: 'audit:read' }),
+  page('audit', Audit, { menu: 'more', key: 'l', scope: 'audit:read' }),
+  page('tokens', Tokens, { menu: 'more', key: 't', scope: 'admin' }),
+  page('system', System, { menu: 'more', key: 's' }),
 ]
 
 // matcher returns a function from a path to the variables of the pattern, or null.

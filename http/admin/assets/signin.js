@@ -1,54 +1,100 @@
-// Signing in: as a page of its own, and over a page whose session has ended.
-import { api, session, token } from './api.js'
+// Signing in: as a page of its own, and over a page whose session has ended; by a token, or at
+// the clinic's identity provider, if there is one. The tabs of a browser share the session.
+import { api, session } from './api.js'
 import { Field, Form, Text, refuse } from './controls.js'
-import { open } from './dialogs.js'
+import { open, say } from './dialogs.js'
 import { t } from './texts.js'
-import { forget } from './ui.js'
-import { html } from './view.js'
+import './texts/access.js'
+import { forget, words } from './ui.js'
+import { html, useState } from './view.js'
 
-// SignIn asks for a token; done is called when it is good.
-export function SignIn({ title, done, note }) {
+const provider = '/api/v1/session/provider'
+const placeKey = 'medilab.place'
+const tabs = new BroadcastChannel('medilab')
+
+// SignIn asks for a token, or leads to the provider: in a tab of its own, if this one holds
+// something (over). done is called when somebody is signed in.
+export function SignIn({ title, done, note, over }) {
+  const [problem] = useState(() => new URLSearchParams(location.search).get('sign_in'))
   const send = async (key, form) => {
     const given = form.elements.token.value.trim()
     if (given === '') refuse('token', t('login.empty'))
     if (!/^[\x21-\x7e]+$/.test(given)) refuse('token', t('login.odd'))
-    const before = token.get()
-    token.set(given)
-    try {
-      await api.check('/webhooks/events/types')
-    } catch (error) {
-      if (before === null) token.clear()
-      else token.set(before)
+    await api.enter(given).catch((error) => {
       if (error.status === 401) refuse('token', t('login.wrong'))
-      if (error.status !== 403) throw error // a token that may do other things
-      token.set(given)
-    }
+      throw error
+    })
+    tabs.postMessage('in')
     done()
   }
+  const leave = () => over || sessionStorage.setItem(placeKey, location.hash)
   return html`<h1 id="dialog-title">${title ?? t('login.title')}</h1>${note && html`<p>${note}</p>`}
-    <${Form} send=${send} label=${t('login.enter')}>
+    ${problem && !over && html`<p class="error" role="alert">${t(`login.${problem === 'rights' || problem === 'unavailable' ? problem : 'refused'}`)}</p>`}
+    ${session.provider && html`<p><a class="button primary" href=${provider} target=${over ? '_blank' : undefined} onClick=${leave}>${t('login.provider')}</a></p><h3>${t('login.or')}</h3>`}
+    <${Form} send=${send} label=${t('login.enter')} tone=${session.provider ? '' : 'primary'}>
       <${Field} name="token" label=${t('login.token')} hint=${t('login.hint')}>${(control) => html`<${Text} ...${control} name="token" type="password" spellcheck="false" data-first />`}</${Field}>
     </${Form}>`
 }
 
 let renewing = null
+let renewed = () => {}
 
 // renew asks again when the session has ended; whoever waits shares the question. The
 // page stays as it is below. It resolves to whether the reader is signed in.
 export function renew() {
-  renewing ??= open(({ close }) => html`<${SignIn} title=${t('login.again')} note=${t('login.againNote')} done=${() => close('yes')} />
-    <button type="button" class="quiet" onClick=${() => close('')}>${t('app.signOut')}</button>`, { sure: true }).then((answer) => {
+  renewing ??= open(({ close }) => {
+    renewed = () => close('yes')
+    return html`<${SignIn} over title=${t('login.again')} note=${t('login.againNote')} done=${renewed} />
+      <button type="button" class="plain" onClick=${() => close('')}>${t('app.signOut')}</button>`
+  }, { sure: true }).then((answer) => {
     renewing = null
-    if (answer !== 'yes') signOut()
-    else session.changed()
+    if (answer === 'yes') session.changed()
+    else ended()
     return answer === 'yes'
   })
   return renewing
 }
 
-// signOut forgets the token and everything that was read.
-export function signOut() {
-  token.clear()
+// signOut ends the session, in all tabs.
+export async function signOut() {
+  try {
+    await api.leave()
+  } catch (error) {
+    return say(words(error))
+  }
+  tabs.postMessage('out')
+  ended()
+}
+
+// ended forgets everything that was read.
+function ended() {
+  session.take(null)
   forget()
   session.changed()
+}
+
+// What another tab did holds here too: whoever is another now sees nothing of the one before.
+tabs.onmessage = async ({ data }) => {
+  if (data === 'out') return ended()
+  const before = session.who?.actor
+  await session.look().catch(() => {})
+  if (!session.who) return
+  if (before !== session.who.actor) forget()
+  if (renewing) renewed()
+  else session.changed()
+}
+
+// begin finds out who is signed in, and goes to where the reader was before.
+export async function begin() {
+  try {
+    await session.look()
+  } catch (error) {
+    document.getElementById('app').textContent = words(error)
+    throw error
+  }
+  const place = sessionStorage.getItem(placeKey)
+  if (!session.who) return
+  tabs.postMessage('in')
+  sessionStorage.removeItem(placeKey)
+  if (place) history.replaceState(null, '', location.pathname + place)
 }

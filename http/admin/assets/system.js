@@ -1,37 +1,60 @@
-// The whole system: its figures, its busiest webhooks, and how far its read
-// models are behind the log.
-import { part } from './api.js'
-import { card, facts, h, table } from './dom.js'
-import { milliseconds, number, percent } from './format.js'
-import { breakdown, callsChart, figures, periodForm, statsOf } from './stats.js'
-import { t } from './texts.js'
+// The system: its nodes, read models, queue, keys, and the end of the log.
+import { api, part, session } from './api.js'
+import { confirm, say } from './dialogs.js'
+import { duration } from './format.js'
+import { Table } from './list.js'
+import { number, t } from './texts.js'
+import './texts/access.js'
+import { Act, Badge, Card, Copy, Facts, Figure, Loaded, Page, Progress, Time, useLoad, words } from './ui.js'
+import { html, store, useStore } from './view.js'
 
-export async function system({ parameters, signal }) {
-  const stats = await statsOf('/webhooks/system/stats', parameters, signal)
-  return h('div', {}, h('h1', {}, t('system.title')), periodForm('system', parameters),
-    figures(stats, [
-      [t('system.webhooks'), number(stats.webhooks_total)],
-      [t('system.active'), number(stats.webhooks_active)],
-      [t('system.events'), number(stats.events_total)],
-    ]),
-    callsChart(stats), lag(stats.projections), busiest(stats.by_webhook ?? []), breakdown(stats))
+// Rebuilds that this tab has begun go on while the reader looks at other pages.
+const rebuilds = { ...store(), of: new Map() }
+
+async function rebuild(name) {
+  const tell = (state) => { rebuilds.of.set(name, state); rebuilds.changed() }
+  tell({ done: 0, total: 0 })
+  try {
+    await api.lines('POST', `/projections/${part(name)}/rebuild`, { each: tell })
+    const { error, rebuilt } = rebuilds.of.get(name)
+    say(rebuilt ? t('system.rebuilt', name) : error ?? t('error.network'))
+  } catch (error) {
+    say(words(error))
+  }
+  rebuilds.of.delete(name)
+  rebuilds.changed()
 }
 
-function lag(projections) {
-  if (!projections) return null
-  return card(t('system.lag'), facts([
-    [t('system.lagEvents'), number(projections.lag_events)],
-    [t('system.lagSeconds'), number(projections.lag_seconds, 2)],
-    [t('system.position'), number(projections.position)],
-    [t('system.head'), number(projections.head)],
-  ]))
+const every = 3000 // milliseconds
+
+export function System() {
+  const load = useLoad('/system', {}, { every })
+  useStore(rebuilds)
+  return html`<${Page} title=${t('nav.system')}><${Loaded} of=${load}>${(now) => html`
+    <div class="figures">
+      <${Figure} label=${t('system.nodes')} value=${number(now.nodes.length)} />
+      <${Figure} label=${t('system.pending')} value=${number(now.pending_deliveries)} note=${now.oldest_due_seconds >= 1 ? t('system.oldest', duration(now.oldest_due_seconds)) : ''} href="#/deliveries?state=pending" />
+      <${Figure} label=${t('system.parked')} value=${number(now.emitted_parked)} tone=${now.emitted_parked > 0 ? 'bad' : ''} note=${now.emitted_parked > 0 ? t('system.mend') : ''} href="#/events/parked" />
+      <${Figure} label=${t('system.deadLetters')} value=${number(now.dead_letters)} tone="bad" note=${now.dead_letters > 0 ? t('system.deadNote') : ''} />
+      <${Figure} label=${t('system.emitted')} value=${number(now.emitted_waiting)} /></div>
+    <${Card} title=${t('system.nodes')} flush><${Table} caption=${t('system.nodes')} rows=${now.nodes} id=${(node) => node.id} columns=${[
+      { label: t('system.node'), cut: true, cell: (node) => html`${node.name}<span class="sub">${node.reads.length > 0 && t('system.reads', node.reads.join(', '))}</span>` },
+      { label: t('event.state'), cell: (node) => html`<${Badge} tone=${node.lacks ? 'bad' : 'good'}>${node.lacks ? t('system.lacks', node.lacks) : t('system.alive')}</${Badge}>` },
+      { label: t('system.calls'), number: true, opt: true, cell: (node) => number(node.deliveries) }, { label: t('system.joined'), cell: (node) => html`<${Time} at=${node.joined_at} style="ago" />` }]} /></${Card}>
+    <${Card} title=${t('system.models')} note=${t('system.modelsNote')} flush><${Table} caption=${t('system.models')} rows=${now.projections} id=${(model) => model.name} columns=${[
+      { label: t('system.model'), cell: (model) => html`<code>${model.name}</code>` }, { label: t('event.state'), cut: true, cell: (model) => state(model) },
+      { label: t('system.lag'), number: true, cell: (model) => number(model.lag_events) }, { label: t('system.position'), number: true, opt: true, cell: (model) => number(model.position) },
+      { label: t('event.actions'), cell: (model) => session.may('admin') && html`<${Act} tone="small" disabled=${rebuilds.of.size > 0 || model.rebuilding} run=${async () => {
+        if (await confirm(t('system.rebuildAsk', model.name), t('system.rebuildNote'), t('system.rebuild'))) rebuild(model.name)
+      }}>${t('system.rebuild')}</${Act}>` }]} /></${Card}>
+    <div class="two"><${Card} title=${t('system.log')} more=${session.may('audit:read') && html`<a href="#/audit">${t('nav.audit')}</a>`}><${Facts} pairs=${[
+        [t('system.head'), number(now.log.position)], [t('system.recorded'), html`<${Time} at=${now.log.recorded_at} />`], [t('system.seal'), html`<${Copy} value=${now.log.seal} />`]]} /></${Card}>
+      <${Card} title=${t('system.keys')} note=${t('system.keysNote')}><ul>${now.keys.map((key) => html`<li key=${key.id}><code>${key.id}</code> <${Badge} tone=${key.primary ? 'good' : 'none'}>${t(key.primary ? 'system.primary' : key.staged ? 'system.staged' : 'system.opens')}</${Badge}></li>`)}</ul></${Card}></div>`}</${Loaded}></${Page}>`
 }
 
-const busiest = (webhooks) => card(t('system.busiest'), table(t('system.busiest'), [
-  { label: t('webhook.number'), cell: (w) => number(w.number), number: true },
-  { label: t('webhook.name'), cell: (w) => h('a', { href: `#/webhooks/${part(w.webhook_id)}` }, w.name) },
-  { label: t('stats.total'), cell: (w) => number(w.total_calls), number: true },
-  { label: t('stats.rate'), cell: (w) => percent(w.success_rate), number: true },
-  { label: t('stats.average'), cell: (w) => milliseconds(w.average_response_time_ms), number: true },
-  { label: t('stats.pending'), cell: (w) => number(w.pending_deliveries), number: true },
-], webhooks, t('webhook.empty')))
+function state(model) {
+  const own = rebuilds.of.get(model.name)
+  if (own?.done !== undefined) return html`<${Progress} value=${own.done} max=${own.total} label=${t('system.rebuilding')} />`
+  const [tone, word] = model.rebuilding ? ['warn', 'rebuilding'] : model.outdated ? ['bad', 'outdated'] : ['good', 'live']
+  return html`<${Badge} tone=${tone}>${t(`system.${word}`)}</${Badge}>`
+}

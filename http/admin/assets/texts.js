@@ -24,7 +24,7 @@ const texts = {
 
   'login.title': ['Вход', 'Sign in'],
   'login.token': ['Токен API', 'API token'],
-  'login.hint': ['Хранится только в этой вкладке и забывается вместе с ней.', 'Kept in this tab only, and forgotten with it.'],
+  'login.hint': ['Токен обменивается на сеанс; в браузере он не хранится.', 'It is exchanged for a session, and not kept in the browser.'],
   'login.enter': ['Войти', 'Sign in'],
   'login.wrong': ['Токен неизвестен, просрочен или отозван.', 'The token is unknown, expired or revoked.'],
   'login.empty': ['Введите токен.', 'Enter a token.'],
@@ -217,7 +217,6 @@ const texts = {
   'parked.list': ['Отложенные события', 'Parked events'],
   'parked.note': ['События от служб клиники, которые не удалось принять.', 'Events of the clinic’s own services that could not be accepted.'],
   'parked.empty': ['Отложенных событий нет.', 'There are no parked events.'],
-  'parked.at': ['Отложено', 'Parked'],
   'parked.by': ['Кто', 'By'],
   'parked.retried': ['Событие принято.', 'The event is accepted.'],
   'parked.discard': ['Удалить', 'Discard'],
@@ -314,16 +313,8 @@ const texts = {
   'alert.told.log_lost.to': ['Потеряны позиции по {0}', 'Positions up to {0} are lost'],
   'alert.told.timeout': ['Вызов не уложился в {1} с', 'A call did not end within {1} s'],
 
-  'system.title': ['Система', 'System'],
-  'system.webhooks': ['Webhook’ов', 'Webhooks'],
-  'system.active': ['Включено', 'Active'],
-  'system.events': ['Событий', 'Events'],
-  'system.busiest': ['Самые загруженные webhook’и', 'The busiest webhooks'],
-  'system.lag': ['Отставание проекций', 'Projections’ lag'],
   'system.position': ['Позиция', 'Position'],
   'system.head': ['Конец журнала', 'End of the log'],
-  'system.lagEvents': ['Отставание, событий', 'Behind, events'],
-  'system.lagSeconds': ['Отставание, с', 'Behind, s'],
 
   'unit.ms': ['мс', 'ms'],
   'unit.s': ['с', 's'],

@@ -150,23 +150,25 @@ export function useLoad(path, parameters, { every, skip } = {}) {
   const control = useRef(null)
   // Of the same path with other parameters it shows what it has until the answer comes.
   const kept = (old) => remembered.get(name) ?? (old.path === path ? old.data : undefined)
+  const busy = useRef(false)
   const reload = () => {
     control.current?.abort()
     const { signal } = control.current = new AbortController()
     setState((old) => ({ ...old, loading: true }))
+    busy.current = true
     return api.get(path, parameters, signal).then((data) => {
       remember(name, data)
       setState({ data, error: null, loading: false, name, path })
     }, (error) => {
       if (!signal.aborted) setState((old) => ({ ...old, error, loading: false }))
-    })
+    }).finally(() => { if (!signal.aborted) busy.current = false })
   }
   const latest = useLatest(reload)
   useEffect(() => {
     if (skip) return
     if (state.name !== name) setState((old) => ({ data: kept(old), error: null, loading: true, name, path }))
     latest.current()
-    const timer = every && setInterval(() => document.hidden || latest.current(), every)
+    const timer = every && setInterval(() => document.hidden || busy.current || latest.current(), every)
     return () => {
       clearInterval(timer)
       control.current?.abort()

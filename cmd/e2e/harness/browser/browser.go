@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -71,6 +72,19 @@ func Open(t *testing.T, server, language string) *Tab {
 	_, err = chromedp.Call(ctx, log.Enable, cdp.Empty{})
 	must(t, err)
 	return tab
+}
+
+// Another opens another tab of the same browser, which shares its cookies.
+func (b *Tab) Another(server string) *Tab {
+	b.t.Helper()
+	ctx, closeTab := chromedp.NewContext(b.ctx)
+	b.t.Cleanup(closeTab)
+	other := &Tab{t: b.t, ctx: ctx, expected: b.expected}
+	if err := chromedp.Listen(ctx, other.listen(server)); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(other.check)
+	return other
 }
 
 // Token is the admin token of Serve's servers.
@@ -220,12 +234,16 @@ func (b *Tab) until(what, function string, arguments ...any) {
 	must(b.t, err)
 	ctx, cancel := context.WithTimeout(b.ctx, patience/4)
 	defer cancel()
-	run(b, "wait for "+what, func(_ context.Context, target *chromedp.Target) (chromedp.Void, error) {
-		return chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`new Promise(done => {
-			const is = %s, values = %s
-			const check = () => { try { if (is(...values)) return done() } catch {} setTimeout(check, 50) }
-			check()
-		})`, function, values), chromedp.EvalAwaitPromise)(ctx, target)
+	script := fmt.Sprintf(`new Promise(done => {
+		const is = %s, values = %s
+		const check = () => { try { if (is(...values)) return done() } catch {} setTimeout(check, 50) }
+		check()
+	})`, function, values)
+	run(b, "wait for "+what, func(_ context.Context, target *chromedp.Target) (none chromedp.Void, err error) {
+		for first := true; first || err != nil && strings.Contains(err.Error(), "navigated or closed") && ctx.Err() == nil; first = false {
+			none, err = chromedp.Evaluate[chromedp.Void](script, chromedp.EvalAwaitPromise)(ctx, target)
+		}
+		return none, err
 	})
 }
 

@@ -1,0 +1,38 @@
+// What an entry of the log says, in words.
+import { known, t } from './texts.js'
+import './texts/access.js'
+
+// actorName shortens an actor: the name of a token, a subject of the provider, ours in words.
+export function actorName(actor) {
+  if (!actor) return '—'
+  const token = actor.match(/^token:\S+ \((.*)\)$/)
+  if (token) return token[1]
+  return known(`actor.${actor.replace(':', '_')}`) ?? actor.replace(/^jwt:/, '')
+}
+
+// entryWords says what happened.
+export const entryWords = (entry) => known(`entry.${entry.type}`) ?? entry.type
+
+// entryNote says about what, as far as a line has room.
+export function entryNote({ type, data = {} }) {
+  switch (type) {
+    case 'webhook.registered': case 'token.created': return data.name
+    case 'webhook.changed': return Object.keys(data).map((field) => known(`field.${field}`) ?? field).join(', ')
+    case 'webhook.deactivated': case 'delivery.cancelled': case 'subject.erased': return data.reason
+    case 'session.started': return data.actor ?? ''
+    case 'event.triggered': return data.event_type
+    case 'alert.raised': case 'alert.resolved': return known(`alert.${data.kind}`) ?? data.kind
+    case 'admin.acted': return [known(`acted.${data.action}`) ?? data.action, data.detail].filter(Boolean).join(': ')
+    case 'data.read': return [data.what, data.reason && `«${data.reason}»`].filter(Boolean).join(' ')
+    case 'delivery.attempt_failed': case 'delivery.succeeded': return data.call?.url ?? data.url
+    default: return ''
+  }
+}
+
+// entryLink leads to what the entry is about.
+export function entryLink({ stream }) {
+  const [kind, id] = [stream.slice(0, stream.indexOf('-')), stream.slice(stream.indexOf('-') + 1)]
+  return { webhook: `#/webhooks/${id}`, event: `#/events/${id}`, replay: `#/jobs/${id}`, token: '#/tokens' }[kind]
+}
+
+export const entryTypes = ['webhook.*', 'token.*', 'session.*', 'event.*', 'delivery.*', 'replay.*', 'alert.*', 'data.*', 'subject.*', 'admin.*', 'log.*'].map((type) => [type, () => t(`entries.${type.replace('.*', '')}`)])

@@ -1,0 +1,97 @@
+// Jobs: history that is sent again, and retries of all that failed.
+import { api, part, session } from './api.js'
+import { actorName } from './audit-words.js'
+import { Check, Field, Form, Text, refuse } from './controls.js'
+import { confirm, say } from './dialogs.js'
+import { List } from './list.js'
+import { router } from './router.js'
+import { number, t } from './texts.js'
+import './texts/access.js'
+import { Act, Badge, Card, Copy, Facts, Figure, Page, Progress, Time, Trouble, useLoad } from './ui.js'
+import { html, useState } from './view.js'
+
+const ended = (job) => job.delivered + job.failed + job.cancelled
+const isOver = (job) => job.finished_at !== null
+const every = 2000 // milliseconds between looks at what is under way
+
+const rate = (job) => (job.rate === null ? t('job.unpaced') : t('job.rate', job.rate))
+const done = (job) => (job.matched === null ? t('state.counting') : html`<${Progress} value=${ended(job)} max=${job.matched} label=${t('job.progress')} />`)
+
+export function Jobs({ parameters }) {
+  const webhook = parameters.get('webhook')
+  return html`<${Page} title=${t('nav.jobs')} sub=${t('job.sub')} actions=${session.may('replays:write') && html`<a class="button primary" href="#/jobs/new">${t('job.new')}</a>`}>
+    <${Card} title=${t('job.list')} flush><${List} path=${webhook ? `/webhooks/${part(webhook)}/replays` : '/webhooks/replays'} id=${(job) => job.replay_id} caption=${t('nav.jobs')} empty=${t('job.none')} columns=${[
+      { label: t('job.kind'), cell: (job) => html`<a href=${`#/jobs/${job.replay_id}`}>${t(`job.${job.kind}`)}</a>` },
+      { label: t('event.state'), cell: (job) => html`<${Badge} state=${job.state} />` },
+      { label: t('job.progress'), cut: true, cell: (job) => done(job) },
+      { label: t('state.failed'), number: true, opt: true, cell: (job) => number(job.failed) },
+      { label: t('job.by'), opt: true, cell: (job) => actorName(job.requested_by) },
+      { label: t('job.created'), cell: (job) => html`<${Time} at=${job.created_at} style="short" />` },
+    ]} /></${Card}></${Page}>`
+}
+
+// What can be asked of a job in each state.
+const actions = { counting: ['pause', 'cancel'], running: ['pause', 'cancel'], paused: ['resume', 'cancel'] }
+
+export function Job({ id }) {
+  const path = `/webhooks/replays/${part(id)}`
+  const [over, setOver] = useState(false)
+  const load = useLoad(path, {}, { every: over ? undefined : every })
+  const webhook = useLoad(`/webhooks/${part(load.data?.webhook_id ?? '')}`, {}, { skip: !load.data?.webhook_id })
+  const job = load.data
+  if (job && isOver(job) && !over) setOver(true)
+  const ask = (action) => async (key) => {
+    if (action === 'cancel' && !await confirm(t('job.cancelAsk'), t('job.cancelNote'), t('job.cancel'))) return
+    await api.post(`${path}/${action}`, undefined, { key })
+    await load.reload()
+  }
+  // A server that is away for a while takes nothing from the page: it goes on by itself.
+  if (!job) return html`<h1>${t('nav.jobs')}</h1>${load.error ? html`<${Trouble} error=${load.error} retry=${load.reload} />` : html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}`
+  return html`<${Page} title=${t(`job.${job.kind}`)} badge=${html`<${Badge} state=${job.state} />`} sub=${html`<${Copy} value=${job.replay_id} whole />`}
+      actions=${session.may('replays:write') && (actions[job.state] ?? []).map((action) => html`<${Act} key=${action} tone=${action === 'cancel' ? 'danger' : ''} run=${ask(action)}>${t(`job.${action}`)}</${Act}>`)}>
+    ${load.error && html`<${Trouble} error=${load.error} retry=${load.reload} />`}
+    <${Card}><div role="status">${done(job)}</div></${Card}>
+    <div class="figures">${[['job.matched', job.matched, ''], ['job.queued', job.queued, ''], ['state.delivered', job.delivered, 'good'], ['state.failed', job.failed, 'bad'], ['state.cancelled', job.cancelled, '']].map(([label, value, tone]) => html`
+      <${Figure} key=${label} label=${t(label)} value=${number(value)} tone=${tone} href=${label === 'state.failed' && job.webhook_id ? `#/deliveries?state=failed&webhook=${job.webhook_id}` : undefined} />`)}</div>
+    <${Card} title=${t('job.asked')}><${Facts} pairs=${[
+      [t('job.webhook'), job.webhook_id ? html`<a href=${`#/webhooks/${job.webhook_id}`}>${webhook.data?.name ?? job.webhook_id}</a>` : t('app.all')],
+      [t('filter.from'), html`<${Time} at=${job.from} />`], [t('filter.to'), html`<${Time} at=${job.to} />`],
+      [t('filter.type'), job.event_types?.join(', ') ?? t('app.all')], [t('job.onlyFailed'), t(job.only_failed || job.kind === 'retry' ? 'job.yes' : 'job.no')],
+      job.response_status && [t('job.status'), job.response_status], [t('job.pace'), rate(job)], [t('job.by'), actorName(job.requested_by)],
+      [t('job.created'), html`<${Time} at=${job.created_at} />`], [t('job.finished'), html`<${Time} at=${job.finished_at} />`]]} /></${Card}></${Page}>`
+}
+
+const dayAgo = () => local(new Date(Date.now() - 86400000))
+const local = (time) => new Date(time - time.getTimezoneOffset() * 60000).toISOString().slice(0, 16)
+
+export function NewJob({ parameters }) {
+  const [kind, setKind] = useState(parameters.get('kind') ?? 'replay')
+  const [asked, setAsked] = useState({ webhook: parameters.get('webhook') ?? '', from: dayAgo(), to: local(new Date()), types: '', rate: '', failed: false, status: '' })
+  const webhooks = useLoad('/webhooks', { limit: 1000 })
+  const set = (name) => (event) => setAsked((old) => ({ ...old, [name]: event.target.type === 'checkbox' ? event.target.checked : event.target.value }))
+  const send = async (key) => {
+    if (kind === 'replay' && asked.webhook === '') refuse('webhook', t('job.needsWebhook'))
+    for (const name of ['from', 'to']) if (asked[name] === '' && kind === 'replay') refuse(name, t('job.needsTime'))
+    const time = (text) => (text === '' ? undefined : new Date(text).toISOString())
+    const types = asked.types.split(/[\s,]+/).filter(Boolean)
+    const body = { from: time(asked.from), to: time(asked.to), event_types: types.length > 0 ? types : undefined, rate: asked.rate === '' ? undefined : Number(asked.rate),
+      ...(kind === 'replay' ? { only_failed: asked.failed } : { state: 'failed', webhook: asked.webhook || undefined, response_status: asked.status || undefined }) }
+    const path = kind === 'replay' ? `/webhooks/${part(asked.webhook)}/replay` : '/webhooks/deliveries/retry'
+    const { matched } = await api.post(path, { ...body, dry_run: true })
+    if (matched === 0) return say(t('job.nothing'))
+    if (!await confirm(t('job.ask', matched), t('job.askNote'), t('job.start'))) return
+    const started = await api.post(path, body, { key })
+    router.go(`#/jobs/${started.replay_id}`)
+  }
+  const text = (name, type, more) => (control) => html`<${Text} ...${control} ...${more} type=${type} value=${asked[name]} onInput=${set(name)} />`
+  return html`<${Page} title=${t('job.new')}><${Card}><${Form} send=${send} label=${t('job.count')} actions=${html`<a class="button" href="#/jobs">${t('action.cancel')}</a>`}>
+    <div class="field"><div class="chips" role="group" aria-label=${t('job.kind')}>${['replay', 'retry'].map((one) => html`<button key=${one} type="button" class="chip" aria-pressed=${one === kind} onClick=${() => setKind(one)}>${t(`job.${one}`)}</button>`)}</div>
+    <p class="hint">${t(`job.${kind}Note`)}</p></div>
+    <${Field} name="webhook" label=${t('job.webhook')}>${(control) => html`<select ...${control} value=${asked.webhook} onChange=${set('webhook')}>
+      <option value="">${kind === 'retry' ? t('app.all') : '—'}</option>${webhooks.data?.items.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === asked.webhook}>${one.number} · ${one.name}</option>`)}</select>`}</${Field}>
+    <div class="two"><${Field} name="from" label=${t('filter.from')}>${text('from', 'datetime-local')}</${Field}><${Field} name="to" label=${t('filter.to')}>${text('to', 'datetime-local')}</${Field}></div>
+    <${Field} name="event_types" label=${t('filter.type')} hint=${t('job.typesHint')}>${text('types')}</${Field}>
+    <${Field} name="rate" label=${t('job.pace')} hint=${t('job.paceHint')}>${text('rate', 'number', { min: 0.01, max: 10000, step: 'any' })}</${Field}>
+    ${kind === 'replay' ? html`<div class="field"><${Check} checked=${asked.failed} onChange=${set('failed')} label=${t('job.onlyFailed')} /></div>`
+      : html`<${Field} name="response_status" label=${t('job.status')} hint=${t('job.statusHint')}>${text('status')}</${Field}>`}</${Form}></${Card}></${Page}>`
+}

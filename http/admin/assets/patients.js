@@ -1,0 +1,91 @@
+// Patients' data: who was sent what, who has read it, and what a patient may ask for. A
+// patient's id stands after the # of the address, which no server gets to know.
+import { api, part, session } from './api.js'
+import { actorName } from './audit-words.js'
+import { confirm, download, prompt, say } from './dialogs.js'
+import { Filters, List } from './list.js'
+import { router } from './router.js'
+import { t } from './texts.js'
+import './texts/access.js'
+import { Act, Badge, Card, Page, Tabs, Time } from './ui.js'
+import { html, useState } from './view.js'
+
+const tabs = ['patient', 'webhook', 'access']
+
+export function Patients({ parameters }) {
+  const tab = tabs.includes(parameters.get('tab')) ? parameters.get('tab') : 'patient'
+  const Part = { patient: OfPatient, webhook: OfWebhook, access: Access }[tab]
+  return html`<${Page} title=${t('nav.patients')} sub=${t('patients.sub')}>
+    <${Tabs} label=${t('nav.patients')} current=${tab} items=${tabs.map((name) => ({ name, href: `#/patients?tab=${name}`, label: t(`patients.${name}`) }))} />
+    <${Part} key=${parameters.toString()} parameters=${parameters} /></${Page}>`
+}
+
+const print = () => html`<button type="button" onClick=${() => window.print()}>${t('patients.print')}</button>`
+
+function OfPatient({ parameters }) {
+  const id = parameters.get('id') ?? ''
+  const find = (event) => {
+    event.preventDefault()
+    router.go(`#/patients?id=${encodeURIComponent(event.target.elements.id.value.trim())}`)
+  }
+  return html`<form class="toolbar" role="search" onSubmit=${find}><div class="field compact"><label for="patient">${t('patients.id')}</label><input id="patient" name="id" required autocomplete="off" value=${id} /></div>
+      <button type="submit" class="primary">${t('patients.find')}</button></form>
+    ${id === '' ? html`<p class="muted">${t('patients.idHint')}</p>` : html`<${Rights} id=${id} /><${Disclosures} path=${`/subjects/${part(id)}/disclosures`} title=${t('patients.disclosures', id)} />`}`
+}
+
+function Rights({ id }) {
+  if (!session.may('admin')) return null
+  const save = async () => {
+    const lines = await api.text(`/subjects/${part(id)}/export`) // as they came: numbers of any length
+    download(`patient-${id}.ndjson`, lines)
+    say(t('patients.exported', lines.split('\n').length - 1))
+  }
+  const erase = async (key) => {
+    if (!await confirm(t('patients.eraseAsk', id), t('patients.eraseNote'), t('patients.erase'), { type: id })) return
+    const reason = await prompt('patients.reasonTitle', 'patients.reasonNote', 'access.reason')
+    if (reason === '') return
+    const { events, deliveries_cancelled: cancelled } = await api.post(`/subjects/${part(id)}/erase`, { reason }, { key })
+    say(`${t('patients.erased', events)} ${t('patients.cancelled', cancelled)}`)
+  }
+  return html`<div class="actions"><${Act} run=${save}>${t('patients.export')}</${Act}><a class="button" href=${`#/patients?tab=access&subject=${encodeURIComponent(id)}`}>${t('patients.whoRead')}</a>
+    <${Act} tone="danger" run=${erase}>${t('patients.erase')}</${Act}></div>`
+}
+
+const acknowledged = { true: 'good', false: 'bad', unknown: 'warn' }
+
+function Disclosures({ path, parameters, title }) {
+  const [since, setSince] = useState(null)
+  return html`<${Card} flush title=${title} more=${print()}>
+    ${since && html`<p class="why warn">${t('patients.since')} <${Time} at=${since} /></p>`}
+    <${List} path=${path} parameters=${parameters} id=${(one) => `${one.webhook_id} ${one.event_id} ${one.kind} ${one.first_call_at}`} caption=${title} empty=${t('patients.nobody')}
+      onPage=${(page) => setSince(page.covered_from)} columns=${[
+        { label: t('patients.recipient'), cut: true, cell: (one) => html`<a href=${`#/webhooks/${one.webhook_id}`}>${one.recipient?.name ?? one.webhook_name}</a><span class="sub">${[one.recipient?.country, one.recipient?.purpose].filter(Boolean).join(' · ') || one.url}</span>` },
+        { label: t('event.type'), opt: true, cell: (one) => html`<a href=${`#/events/${one.event_id}`}><code>${one.event_type}</code></a>` },
+        { label: t('patients.kind'), opt: true, cell: (one) => html`<span class="nowrap">${t(`patients.${one.kind}`)}</span>` },
+        { label: t('patients.fields'), opt: true, cell: (one) => one.fields?.join(', ') ?? t('patients.allFields') },
+        { label: t('patients.when'), cell: (one) => html`<${Time} at=${one.last_call_at} style="short" />` },
+        { label: t('patients.received'), cell: (one) => html`<${Badge} tone=${acknowledged[one.acknowledged]}>${t(`patients.ack.${one.acknowledged}`)}</${Badge}>` },
+      ]} /></${Card}>`
+}
+
+const time = (text) => (text ? new Date(text).toISOString() : undefined)
+
+function OfWebhook({ parameters }) {
+  const webhook = parameters.get('webhook') ?? ''
+  return html`<${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['webhook', t('patients.webhook')]] },
+      { name: 'webhook', label: t('audit.webhook') }, { name: 'from', label: t('audit.from'), type: 'datetime-local' }, { name: 'to', label: t('audit.to'), type: 'datetime-local' }]} />
+    ${webhook === '' ? html`<p class="muted">${t('patients.webhookHint')}</p>`
+      : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: time(parameters.get('from')), to: time(parameters.get('to')) }} title=${t('patients.sentTo', webhook)} />`}`
+}
+
+function Access({ parameters }) {
+  const asked = { subject: parameters.get('subject'), event: parameters.get('event'), actor: parameters.get('actor'), from: time(parameters.get('from')), to: time(parameters.get('to')) }
+  return html`<${Card} flush title=${t('patients.access')} more=${print()}>
+    <${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['access', t('patients.access')]] }, { name: 'subject', label: t('patients.id') },
+      { name: 'event', label: t('audit.event') }, { name: 'actor', label: t('audit.actor') }, { name: 'from', label: t('audit.from'), type: 'datetime-local' }, { name: 'to', label: t('audit.to'), type: 'datetime-local' }]} />
+    <${List} path="/audit/access" parameters=${asked} id=${(one) => one.position} caption=${t('patients.access')} empty=${t('patients.notRead')} columns=${[
+      { label: t('patients.when'), cell: (one) => html`<${Time} at=${one.at} style="short" />` }, { label: t('audit.actor'), cell: (one) => html`<span title=${one.actor}>${actorName(one.actor)}</span>` },
+      { label: t('patients.what'), cut: true, opt: true, cell: (one) => html`<code>${one.what}</code><span class="sub">${one.ids.length > 0 ? t('patients.ids', one.ids.length) : one.asked && Object.entries(one.asked).map(([name, value]) => `${name}=${value}`).join(' ')}</span>` },
+      { label: t('access.reason'), cell: (one) => one.reason ?? '—' },
+    ]} /></${Card}>`
+}

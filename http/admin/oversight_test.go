@@ -1,0 +1,146 @@
+package admin_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/zitadel/oidc/v3/example/server/exampleop"
+	"github.com/zitadel/oidc/v3/example/server/storage"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness/browser"
+	"github.com/medilab/webhooks/migrations/testdb"
+)
+
+const signedIn = `document.querySelector('#menu a')`
+
+// The tabs of a browser share a session, which is in no storage that scripts can read, and end
+// together.
+func TestOneSessionInAllTabs(t *testing.T) {
+	u := newUser(t, "en")
+	u.signIn("API token", "Sign in")
+	u.Is(`!document.cookie && !JSON.stringify({ ...sessionStorage, ...localStorage }).includes('admin-token')`)
+	u.Reload()
+	u.Wait(signedIn)
+	other := u.Another(u.address)
+	other.Go(u.address + "/admin#/tokens")
+	other.See("Signed in to the panel")
+	other.See("you")
+	other.Click("Sign out")
+	other.See("API token")
+	u.See("API token")
+	u.Is(`!document.querySelector('#menu')`)
+	u.Fill("API token", browser.Token)
+	u.Click("Sign in")
+	other.Wait(signedIn)
+}
+
+// Somebody signs in at the clinic's identity provider, and ends up where they were.
+func TestSignInWithTheClinicsAccount(t *testing.T) {
+	provider := httptest.NewUnstartedServer(nil)
+	issuer := "http://" + provider.Listener.Addr().String()
+	provider.Config.Handler = exampleop.SetupServer(issuer, storage.NewStorage(storage.NewUserStore(issuer)), slog.New(slog.DiscardHandler), false)
+	provider.Start()
+	defer provider.Close()
+	database := testdb.New(t)
+	address := browser.Serve(t, database, "MEDILAB_JWT_ISSUER="+issuer, "MEDILAB_JWT_CLAIM=custom_claim.client", "MEDILAB_JWT_SCOPES=panel=webhooks:read audit:read",
+		"MEDILAB_OIDC_CLIENT_ID=panel", "MEDILAB_OIDC_CLIENT_SECRET=secret", "MEDILAB_OIDC_SCOPES=profile custom_scope")
+	storage.RegisterClients(storage.WebClient("panel", "secret", address+"/api/v1/session/callback"))
+	u := &user{browser.Open(t, address, "ru"), t, address, database}
+	for _, site := range []string{"request", "security", "network"} {
+		u.Expect(site) // the provider's pages are no pages of ours
+	}
+	u.Go(address + "/admin#/audit")
+	u.Click("Войти через учётную запись клиники")
+	u.Wait(`document.querySelector('input[name=password]')`)
+	u.Text(`(() => { const form = document.forms[0]; form.username.value = 'test-user2'; form.password.value = 'verysecure'; form.submit(); return '' })()`)
+	u.See("Вход в панель")
+	u.Is(`location.hash === '#/audit' && ![...document.querySelectorAll('#menu a')].some(a => a.innerText.trim() === 'Токены')`)
+	u.See("id2")
+}
+
+// Tokens are made and revoked; the log says so, and is checked.
+func TestTokensAndTheAuditLog(t *testing.T) {
+	u := newUser(t, "en")
+	u.signIn("API token", "Sign in")
+	u.webhook("CRM", "http://127.0.0.1:9/hook", "")
+	u.Go(u.address + "/admin#/tokens")
+	u.Click("New token")
+	u.Fill("Name", "laboratory")
+	u.Click("Create")
+	u.See("Keep it now")
+	u.Is(`document.querySelector('dialog pre').innerText.startsWith('mlw_')`)
+	u.Click("Close")
+	u.See("laboratory")
+	u.Click("Revoke")
+	u.See("Revoke the token “laboratory”?")
+	u.Click("Revoke")
+	u.See("The token is revoked.")
+	u.Go(u.address + "/admin#/audit")
+	u.See("Token revoked")
+	u.See("Webhook created CRM")
+	u.Fill("About", "webhook.*")
+	u.Wait(`document.querySelectorAll('.entries li').length === 1`)
+	u.Click("Verify")
+	u.See("all is well")
+	u.Go(u.address + "/admin#/system")
+	u.See("Read models")
+	u.Click("Rebuild")
+	u.Click("Rebuild")
+	u.See("is rebuilt.")
+}
+
+// Who was sent a patient's data is listed, and they are erased when their id is typed.
+func TestPatientsDataInThePanel(t *testing.T) {
+	u := newUser(t, "en")
+	url, _ := receiver(t)
+	u.webhook("Insurance", url, `,"recipient":{"name":"Insurance Ltd","country":"DE","purpose":"billing"}`)
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":4711,"name":"Ivan"}}`)
+	u.signIn("API token", "Sign in")
+	u.Go(u.address + "/admin#/patients")
+	u.Fill("Patient’s id", "4711")
+	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText.includes('Insurance Ltd')) || (document.querySelector('form.toolbar button').click(), document.querySelector('.top .wide')?.click(), false)`)
+	u.Click("Erase the data")
+	u.See("To confirm, type: 4711")
+	u.Is(`document.querySelector('dialog .danger').disabled`)
+	u.Fill("To confirm, type: 4711", "4711")
+	u.Click("Erase the data")
+	u.Fill("Reason", "request 17")
+	u.Click("Continue")
+	u.See("1 event erased.")
+	u.Click("Who has read them")
+	u.See("Nobody has read them.")
+}
+
+// A job is started, paused and cancelled, and its page goes on after the server was away.
+func TestJobsInThePanel(t *testing.T) {
+	u := newUser(t, "en")
+	url, _ := receiver(t)
+	u.webhook("CRM", url, "")
+	for i := range 30 {
+		u.api("POST", "/webhooks/events/trigger", fmt.Sprintf(`{"event_type":"patient.created","event_data":{"patient_id":%d}}`, i))
+	}
+	u.signIn("API token", "Sign in")
+	u.Go(u.address + "/admin#/jobs/new")
+	u.Text(`(() => { window.real = fetch; window.away = false; window.fetch = (...asked) => window.away ? Promise.resolve(new Response('{"title":"busy","status":503}', { status: 503 })) : window.real(...asked); return '' })()`)
+	u.Wait(`document.querySelectorAll('select option').length > 1`)
+	u.Fill("Webhook", strings.TrimSpace(u.Text(`document.querySelectorAll('select option')[1].value`)))
+	u.Fill("To", u.Text(`(time => new Date(time - time.getTimezoneOffset() * 60000).toISOString().slice(0, 16))(new Date(Date.now() + 60000))`))
+	u.Fill("Pace, deliveries a second", "1")
+	u.Click("Count and go on")
+	u.See("Send 30 deliveries?")
+	u.Click("Send")
+	u.See("What was asked for")
+	u.Click("Pause")
+	u.See("Resume")
+	u.Text(`(() => { window.away = true; return '' })()`)
+	u.See("The service cannot answer right now")
+	u.Text(`(() => { window.away = false; return '' })()`)
+	u.Wait(`!document.querySelector('.trouble')`)
+	u.Click("Cancel the job")
+	u.Click("Cancel the job")
+	u.See("cancelled")
+	u.Wait(`[...document.querySelectorAll('button')].every(b => b.innerText.trim() !== 'Cancel the job')`)
+}
