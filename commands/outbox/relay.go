@@ -47,7 +47,7 @@ type Relay struct {
 	reader     reader
 	readAt     time.Time
 	movedAt    time.Time // when there was something to move
-	generation int64 // of the log when what was read was read
+	generation int64     // of the log when what was read was read
 	owner      bool
 	costly     []emission // read, and not moved yet, see step
 	few        int        // of them are moved next
