@@ -14,7 +14,6 @@ import (
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -33,15 +32,15 @@ func (s *Server) systemOperations() []operation {
 }
 
 type systemView struct {
-	Nodes      []eventstore.NodeStatus `json:"nodes"`
-	Log        logEndView              `json:"log"`
-	ReadModels []readModelView         `json:"projections"`
-	Pending    int64                   `json:"pending_deliveries"`
-	Oldest     float64                 `json:"oldest_due_seconds"` // for how long the delivery that is due for longest has waited
-	Emitted    int64                   `json:"emitted_waiting"`    // events that services emitted and the log does not have yet
-	Parked     int64                   `json:"emitted_parked"`
-	Unreadable int64                   `json:"dead_letters"` // entries of the log that no read model could take
-	Keys       []vault.Key             `json:"keys"`
+	Nodes      []projections.NodeStatus `json:"nodes"`
+	Log        logEndView               `json:"log"`
+	ReadModels []readModelView          `json:"projections"`
+	Pending    int64                    `json:"pending_deliveries"`
+	Oldest     float64                  `json:"oldest_due_seconds"` // for how long the delivery that is due for longest has waited
+	Emitted    int64                    `json:"emitted_waiting"`    // events that services emitted and the log does not have yet
+	Parked     int64                    `json:"emitted_parked"`
+	Unreadable int64                    `json:"dead_letters"` // entries of the log that no read model could take
+	Keys       []vault.Key              `json:"keys"`
 }
 
 type readModelView struct{ projections.Status }
@@ -56,12 +55,12 @@ type logEndView struct {
 func (s *Server) getSystem(x *request, r *http.Request) (err error) {
 	ctx, v := r.Context(), systemView{Keys: s.commands.Vault.Keys()}
 	var models []projections.Status
-	var end eventstore.Anchor
+	var end projections.LogEnd
 	var gauges projections.Gauges
 	var emitted outbox.State
 	var oldest time.Duration
 	for _, read := range []func() error{
-		func() (err error) { v.Nodes, err = eventstore.Nodes(ctx, s.commands.Pool); return err },
+		func() (err error) { v.Nodes, err = s.queries.Nodes(ctx); return err },
 		func() (err error) { models, err = s.queries.List(ctx); return err },
 		func() (err error) { gauges, err = s.queries.Gauges(ctx); return err },
 		func() (err error) { emitted, err = outbox.ReadState(ctx, s.commands.Pool); return err },
@@ -69,9 +68,9 @@ func (s *Server) getSystem(x *request, r *http.Request) (err error) {
 			oldest, err = saga.Queue{Pool: s.commands.Pool}.Age(ctx, s.commands.Directory)
 			return err
 		},
-		func() (err error) { end, err = s.commands.Log.Anchor(ctx); return err },
+		func() (err error) { end, err = s.queries.LogEnd(ctx); return err },
 	} {
-		if err := read(); err != nil && !errors.Is(err, eventstore.ErrEmpty) {
+		if err := read(); err != nil {
 			return err
 		}
 	}

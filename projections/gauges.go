@@ -2,11 +2,13 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // Gauges are the few figures of the whole system that a monitor reads often.
@@ -61,4 +63,24 @@ func (p *Projections) Gauges(ctx context.Context) (Gauges, error) {
 		return Gauges{}, fmt.Errorf("count the jobs: %w", err)
 	}
 	return g, nil
+}
+
+// NodeStatus is a live node.
+type NodeStatus = eventstore.NodeStatus
+
+// Nodes returns the live nodes.
+func (p *Projections) Nodes(ctx context.Context) ([]NodeStatus, error) {
+	return eventstore.Nodes(ctx, p.pool)
+}
+
+// LogEnd is the end of the log.
+type LogEnd = eventstore.Anchor
+
+// LogEnd returns the end of the log, which is zero while it is empty.
+func (p *Projections) LogEnd(ctx context.Context) (LogEnd, error) {
+	end, err := p.log.Anchor(ctx)
+	if errors.Is(err, eventstore.ErrEmpty) {
+		return LogEnd{}, nil
+	}
+	return end, err
 }
