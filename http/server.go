@@ -276,7 +276,7 @@ func (s *Server) log(x *request, r *http.Request, took time.Duration) {
 	switch {
 	case x.status == http.StatusAccepted, x.status < http.StatusBadRequest && !strings.HasPrefix(x.route(), apiRoot), x.route() == readyPath:
 		level = slog.LevelDebug // those who ask for readiness act on the answer
-	case x.status >= http.StatusInternalServerError:
+	case x.status >= http.StatusInternalServerError && r.Context().Err() == nil: // else the caller left
 		level = slog.LevelError
 	}
 	if !s.logger.Enabled(r.Context(), level) {
