@@ -38,7 +38,8 @@ type candidates interface {
 	// next returns the next page for webhooks that have room, which may be empty, and whether
 	// more follow, for whatever webhook.
 	next(ctx context.Context, room roomFunc) (page []candidate, more bool, err error)
-	// has reports whether there may be more for webhooks that have room.
+	// has reports whether there may be more for webhooks that have room, or next has to say
+	// that there is no more.
 	has(room roomFunc) bool
 	// at is a position below which all were returned.
 	at() eventstore.Position
@@ -161,7 +162,7 @@ func (l *list) at() eventstore.Position {
 }
 
 func (l *list) has(room roomFunc) bool {
-	return slices.ContainsFunc(l.left, func(c candidate) bool { return room(c.webhook) })
+	return len(l.left) == 0 || slices.ContainsFunc(l.left, func(c candidate) bool { return room(c.webhook) })
 }
 
 func (l *list) next(_ context.Context, room roomFunc) (page []candidate, more bool, err error) {

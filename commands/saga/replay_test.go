@@ -288,6 +288,14 @@ func TestCancelledJobLeavesWhatBlocks(t *testing.T) {
 }
 
 // What failed is retried by a job. When that is cancelled, what waits is failed as before.
+func TestRetryOfNothingCompletes(t *testing.T) {
+	n := startReplaying(t, testdb.New(t), &orderly{})
+	done := n.awaitReplay(n.start(domain.ReplaySpec{Kind: domain.KindRetry}), "over", func(p projections.Replay) bool { return p.FinishedAt != nil })
+	if done.State != domain.ReplayStateCompleted || *done.Matched != 0 {
+		t.Errorf("a retry of nothing ended as %+v", done)
+	}
+}
+
 func TestRetryOfAllThatFailed(t *testing.T) {
 	in := newReceiver()
 	status := func(code int) {
