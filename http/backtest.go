@@ -43,6 +43,12 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 	if err := backtest.read(x, r, &in, rules); err != nil {
 		return err
 	}
+	if x.payloads != nil && x.payloads.withhold && in.spec.Filters.Given { // what matches tells of values
+		read := domain.DataRead{What: x.operation.id, Asked: map[string]string{"webhook": w.ID.String()}}
+		if err := s.commands.RecordReading(r.Context(), x.caller, read); err != nil {
+			return err
+		}
+	}
 	events, filters := w.Events, w.Filters
 	if in.spec.Events.Given {
 		events = in.spec.Events.Value

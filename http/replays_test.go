@@ -81,9 +81,15 @@ func TestBacktestOfDraft(t *testing.T) {
 		t.Errorf("%s", got.body)
 	}
 	s.ask("POST", path, `{"newest":201,"filters":{"a":{"$x":1}}}`).refusing("events", "filters.a.$x", "newest")
+	s.register(`"filters":{"age_min":1}`)
+	admin := s.token
 	s.token = s.tokenFor("webhooks:read")
-	if got := s.ask("POST", path, `{"events":["patient.*"],"filters":{"age_min":18},"newest":3}`).want(200); got.get("events", 1, "got") != "null" {
-		t.Errorf("shown to who may not see it: %s", got.body)
+	s.ask("POST", path, `{"events":["patient.*"],"filters":{"age_min":18},"newest":3}`).want(403) // what matches tells of ages
+	s.ask("POST", path, `{"events":["patient.*"],"newest":3}`).want(200)
+	s.ask("POST", "/api/v1/webhooks/1/backtest", `{"filters":{"age_min":18}}`).want(200) // on record
+	s.token = admin
+	if got := s.accesses(""); len(got) != read+2 || got[0].What != "backtestWebhook" {
+		t.Errorf("on record: %v", got)
 	}
 	s.token = s.tokenFor("events:write")
 	s.ask("POST", path, `{"events":["*"]}`).want(403)

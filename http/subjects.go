@@ -33,6 +33,15 @@ func (s *Server) subjectOperations() []operation {
 	}}
 }
 
+// subjectID returns the id in the path.
+func subjectID(r *http.Request) (string, error) {
+	id, problem := parseText(mux.Vars(r)["subject"], domain.Catalog{})
+	if problem != "" {
+		return "", domain.Invalid("subject", problem)
+	}
+	return id, nil
+}
+
 // subject returns the subject with the id, as events have it.
 func (s *Server) subject(ctx context.Context, id string) (*projections.Subject, error) {
 	keys := s.commands.Directory.Keys
@@ -44,7 +53,11 @@ func (s *Server) subject(ctx context.Context, id string) (*projections.Subject, 
 }
 
 func (s *Server) subjectDisclosures(x *request, r *http.Request) error {
-	subject, err := s.subject(r.Context(), mux.Vars(r)["subject"])
+	id, err := subjectID(r)
+	if err != nil {
+		return err
+	}
+	subject, err := s.subject(r.Context(), id)
 	if err != nil {
 		return err
 	}
@@ -62,12 +75,20 @@ func (s *Server) eraseSubject(x *request, r *http.Request) error {
 	if err := erasure.read(x, r, &reason, noRules); err != nil {
 		return err
 	}
-	return x.respond(s.commands.EraseSubject(r.Context(), x.caller, mux.Vars(r)["subject"], reason))
+	id, err := subjectID(r)
+	if err != nil {
+		return err
+	}
+	return x.respond(s.commands.EraseSubject(r.Context(), x.caller, id, reason))
 }
 
 // exportSubject streams the events about the subject, each with its calls behind it.
 func (s *Server) exportSubject(x *request, r *http.Request) error {
-	subject, err := s.subject(r.Context(), mux.Vars(r)["subject"])
+	id, err := subjectID(r)
+	if err != nil {
+		return err
+	}
+	subject, err := s.subject(r.Context(), id)
 	if err != nil {
 		return err
 	}

@@ -81,6 +81,8 @@ func TestEraseSubject(t *testing.T) {
 	trigger := func(data string) string {
 		return s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":`+data+`}`).want(202).text("event_id")
 	}
+	s.ask("POST", "/api/v1/subjects/%00/erase", `{"reason":"asked for"}`).refusing("subject")
+	s.ask("GET", "/api/v1/subjects/%ff/disclosures", "").refusing("subject")
 	const calls = 6 // three events to two webhooks
 	first := trigger(`{"patient_id": 17, "name": "Testov"}`)
 	both := trigger(`{"patient_id": [17, "18"], "name": "Testov"}`)
