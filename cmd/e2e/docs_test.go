@@ -95,8 +95,8 @@ func TestLinks(t *testing.T) {
 var elsewhere = regexp.MustCompile(strings.Join([]string{
 	`^(make|apt-get|systemctl|docker|kubectl|helm|nats|jq) `,                        // other programs: deploy_test.go, clients, commands/sources
 	`^(cat|mkdir|openssl|printf|cp|cd|createdb|pg_\w+|PGPASSWORD=\S+) `, `RESTORED`, // restore_test.go
-	`OWNER_URL`,                                  // cmd/security/role_test.go
-	` (serve|listen)\b`, `--follow`, `/stream\?`, // they run until they are ended
+	`OWNER_URL`,                                          // cmd/security/role_test.go
+	` (serve|listen|receive)\b`, `--follow`, `/stream\?`, // they run until they are ended
 	`^medilab-webhooks archive `,    // archive_test.go; there must be a log of months
 	`^medilab-webhooks emit --file`, // its file is above it: cmd/medilab-webhooks/emitimport_test.go
 	`/var/lib/`, `^MEDILAB_SOURCES=`,

@@ -88,22 +88,27 @@ type recorded struct {
 	OccurredAt  time.Time       `json:"occurred_at"`
 }
 
-// log returns what the server has, in the order in which it was accepted.
-func log(t *testing.T, p *harness.Process) (all []recorded) {
+// log returns what the server has, as soon as it shows so many events, in the order in which it
+// accepted them.
+func log(t *testing.T, p *harness.Process, want int) (all []recorded) {
 	t.Helper()
-	for cursor := ""; ; {
-		var page struct {
-			Items []recorded
-			Next  *string `json:"next_cursor"`
+	p.Until(fmt.Sprintf("%d events are shown", want), func() bool {
+		all = nil
+		for cursor := ""; ; {
+			var page struct {
+				Items []recorded
+				Next  *string `json:"next_cursor"`
+			}
+			p.API(200, token, "GET", "/webhooks/events?limit=1000&cursor="+cursor, nil, &page)
+			all = append(all, page.Items...)
+			if page.Next == nil {
+				slices.Reverse(all)
+				return len(all) >= want
+			}
+			cursor = url.QueryEscape(*page.Next)
 		}
-		p.API(200, token, "GET", "/webhooks/events?limit=1000&cursor="+cursor, nil, &page)
-		all = append(all, page.Items...)
-		if page.Next == nil {
-			slices.Reverse(all)
-			return all
-		}
-		cursor = url.QueryEscape(*page.Next)
-	}
+	})
+	return all
 }
 
 // Events arrive once and in order, byte for byte, though every second answer is lost, and the
@@ -150,7 +155,7 @@ func TestEachEventOnce(t *testing.T) {
 	if _, err := client.Emit(t.Context(), event(0)); !errors.Is(err, remote.ErrClosed) {
 		t.Errorf("after Close an event is answered %v", err)
 	}
-	all := log(t, p)
+	all := log(t, p, len(ids))
 	var got []uuid.UUID
 	for _, one := range all {
 		got = append(got, one.ID)
@@ -195,7 +200,7 @@ func TestRefusedEvents(t *testing.T) {
 	if err := client.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(log(t, p)); n != 1+36 {
+	if n := len(log(t, p, 1+36)); n != 1+36 {
 		t.Errorf("%d events were accepted", n)
 	}
 	all := strings.Join(refused.text, "\n")
