@@ -36,6 +36,9 @@ func (c *Commands) Once(ctx context.Context, caller Caller, key, request string)
 	return context.WithValue(ctx, onceKey{}, o), o, nil
 }
 
+// Key names the key and the caller whose it is.
+func (o *Once) Key() string { return o.stream }
+
 // id returns that of the key's stream.
 func (o *Once) id() uuid.UUID { return uuid.MustParse(o.stream[strings.Index(o.stream, "-")+1:]) }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/medilab/webhooks/commands"
 )
@@ -38,6 +39,11 @@ func (s *Server) once(serve handler) handler {
 		if err != nil {
 			return err
 		}
+		leave, err := s.keys.enter(ctx, once.Key())
+		if err != nil {
+			return commands.Failed("wait for the same request", err)
+		}
+		defer leave()
 		answer, err := s.commands.Answer(ctx, once)
 		if err == nil && answer == nil {
 			if !x.operation.payloads {
@@ -53,6 +59,39 @@ func (s *Server) once(serve handler) handler {
 			return err
 		}
 		return x.repeat(answer)
+	}
+}
+
+// keyQueue lets requests of one key go one after another, so that those which wait find the
+// first one's answer. Those of other nodes decide on the log.
+type keyQueue struct {
+	mu    sync.Mutex
+	taken map[string]chan struct{} // closed when the request is over
+}
+
+// enter waits for the requests of the key that came before. leave must be called.
+func (q *keyQueue) enter(ctx context.Context, key string) (leave func(), err error) {
+	over := make(chan struct{})
+	for {
+		q.mu.Lock()
+		before, taken := q.taken[key]
+		if !taken {
+			q.taken[key] = over
+		}
+		q.mu.Unlock()
+		if !taken {
+			return func() {
+				q.mu.Lock()
+				defer q.mu.Unlock()
+				delete(q.taken, key)
+				close(over)
+			}, nil
+		}
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 }
 

@@ -185,9 +185,10 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 	return o.serve(x, r)
 }
 
-// acts reports whether a repetition of the request may do something again.
+// acts reports whether a repetition of the request may do something again. Checks and rebuilds,
+// which answer with lines of progress, do no more the second time.
 func (o *operation) acts() bool {
-	return o.method != http.MethodGet && o.scope != public && o.scope != anyToken && o.scope != domain.ScopeWebhooksRead
+	return o.media == "" && o.method != http.MethodGet && o.scope != public && o.scope != anyToken && o.scope != domain.ScopeWebhooksRead
 }
 
 // scopes names the scopes that suffice.

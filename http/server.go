@@ -74,6 +74,7 @@ type Server struct {
 	ids         requestIDs
 	logReads    *turns // whole readings of the log at once
 	streams     *turns
+	keys        keyQueue
 	live        live
 	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
@@ -121,7 +122,7 @@ func newServer(config Config) *Server {
 	s := &Server{
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
-		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
+		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), keys: keyQueue{taken: map[string]chan struct{}{}}, scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
 		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
 	if config.Standby != nil {
