@@ -306,43 +306,50 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Click("Webhooks")
 	u.Click("CRM")
 	u.Click("Replay")
-	u.See("To this webhook alone")
-	u.Click("Send again")
+	u.See("There were no jobs yet.")
+	u.Click("New job")
+	u.See("under the delivery ids that they had")
+	u.Wait(`document.querySelector('select').selectedOptions[0]?.innerText.endsWith('CRM')`)
+	u.Fill("From", "")
+	u.Click("Count and go on")
 	u.See("Give a time.")
 	u.Fill("From", time.Now().Add(-time.Hour).Format(localTime))
 	u.Fill("To", time.Now().Add(time.Minute).Format(localTime))
-	u.Click("Send again")
-	u.See("Send again: 1?")
-	u.Click("Send again")
-	u.See("Events matched")
-	u.Wait(`[...document.querySelectorAll('dl > div')].some(d => d.innerText === 'delivered\n1')`)
-	u.Wait(`document.querySelector('main dl .badge')?.innerText === 'completed'`) // the next page's buttons are not this one's
+	u.Click("Count and go on")
+	u.See("Send 1 delivery?")
+	u.Click("Send")
+	u.See("What was asked for")
+	state := func(want string) {
+		t.Helper()
+		u.Wait(`document.querySelector('main .head .badge')?.innerText === '` + want + `'`)
+	}
+	state("completed") // the next page's buttons are not this one's
+	u.Wait(`[...document.querySelectorAll('.figure')].some(f => f.innerText === 'delivered\n1')`)
 	u.Shot("14-replay")
 	if calls.Load() != before+1 {
 		t.Errorf("the receiver saw %d calls of a replay, want 1", calls.Load()-before)
 	}
 
-	// One that waits is paused, goes on, and is cancelled when that is confirmed.
+	// One that waits is paused, goes on, and is cancelled when that is confirmed. Where jobs
+	// were before, they still are found.
 	crm := u.api("GET", "/webhooks/?q=CRM", "")["items"].([]any)[0].(map[string]any)["id"].(string)
 	u.api("POST", "/webhooks/"+crm+"/deactivate", "")
 	waits := u.api("POST", "/webhooks/"+crm+"/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`)["replay_id"].(string)
+	u.Go(u.address + "/admin#/webhooks/" + crm + "/replay")
+	u.Wait(`document.querySelectorAll('tbody tr').length === 2`)
 	u.Go(u.address + "/admin#/webhooks/" + crm + "/replay/" + waits)
-	state := func(want string) {
-		t.Helper()
-		u.Wait(`document.querySelector('main dl .badge')?.innerText === '` + want + `'`)
-	}
 	u.Click("Pause")
 	state("paused")
 	u.Click("Resume")
 	u.Wait(`[...document.querySelectorAll('button')].some(b => b.innerText === 'Pause')`)
-	u.Click("Cancel the replay")
-	u.See("Cancel the replay?")
+	u.Click("Cancel the job")
+	u.See("Cancel the job?")
 	u.Click("Cancel") // not to
-	u.Click("Cancel the replay")
+	u.Click("Cancel the job")
 	u.See("What has not been sent will not be sent.")
-	u.Click("Cancel the replay")
+	u.Click("Cancel the job")
 	state("cancelled")
-	u.Wait(`[...document.querySelectorAll('main button')].every(b => !['Pause', 'Resume', 'Cancel the replay'].includes(b.innerText))`)
+	u.Wait(`[...document.querySelectorAll('main button')].every(b => !['Pause', 'Resume', 'Cancel the job'].includes(b.innerText))`)
 
 	// Signed out, nothing is left.
 	u.Is(`window.pwned === undefined && document.querySelectorAll('main img, main script, main svg:not(.draw)').length === 0`)
@@ -568,7 +575,7 @@ func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
 	u.Fill("Name", "Typed with care")
 	u.Fill("URL", url+"/hook")
 	u.Fill("All events *", "on")
-	u.Wait(`sessionStorage.setItem('medilab.token', 'revoked-meanwhile') || true`)
+	u.Wait(`(window.ended ??= fetch('/api/v1/session', { method: 'DELETE', headers: { 'X-Requested-With': 'panel' } }).then(() => { window.over = true })) && window.over`)
 	u.Click("Create")
 	u.See("Your session has ended")
 	u.Fill("API token", "still-no-token")
@@ -580,4 +587,14 @@ func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
 	if hooks := u.api("GET", "/webhooks", "")["items"].([]any); len(hooks) != 1 {
 		t.Errorf("there are %d webhooks, want 1", len(hooks))
 	}
+
+	// Whoever signs out leaves no draft to the next one.
+	u.Click("Webhooks")
+	u.Click("New webhook")
+	u.Fill("Name", "Left behind")
+	u.Click("Sign out")
+	u.Fill("API token", browser.Token)
+	u.Click("Sign in")
+	u.Wait(`document.querySelector('[data-field=name]')?.value === ''`)
+	u.Is(`!document.body.innerText.includes('This is your unfinished draft.')`)
 }

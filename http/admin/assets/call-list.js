@@ -1,24 +1,16 @@
 // Calls: of one webhook or of all, and the failed ones in short.
 import { part } from './api.js'
 import { useNames } from './alerts.js'
-import { localTime } from './forms.js'
-import { milliseconds } from './format.js'
+import { typeFilter, useTypes } from './event-types.js'
+import { localTime, milliseconds } from './format.js'
 import { Answer, Failure, Next, advice } from './health.js'
 import { Filters, List } from './list.js'
-import { typeOptions } from './lists.js'
 import { number, t } from './texts.js'
 import './texts/webhooks.js'
 import { Badge, Card, Page, Time } from './ui.js'
-import { html, useEffect, useState } from './view.js'
+import { html } from './view.js'
 
 export const callLink = (c) => `#/webhooks/${part(c.webhook_id)}/calls/${part(c.call_id)}`
-
-// useTypes returns the options of a filter by event type, once they are there.
-export function useTypes() {
-  const [options, set] = useState([])
-  useEffect(() => { typeOptions().then(set, () => {}) }, [])
-  return [['', t('app.all')], ...options]
-}
 
 const marks = (c) => ['test', 'late'].filter((mark) => c[mark]).map((mark) => html` <${Badge} tone="none">${t(`call.${mark}`)}</${Badge}>`)
 
@@ -43,7 +35,7 @@ export function Calls({ webhook, parameters, page }) {
   const asked = { ...Object.fromEntries(parameters), from: localTime(value('from')), to: localTime(value('to')) }
   const fields = [
     { name: 'status', label: t('filter.status'), options: [['', t('app.all')], ['success', t('state.success')], ['failed', t('state.failed')]] },
-    { name: 'event_type', label: t('filter.type'), options: types },
+    typeFilter(types),
     { name: 'response_status', label: t('filter.response'), placeholder: '404, 5xx' },
     { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' },
   ]

@@ -1,8 +1,8 @@
 // Deliveries of all webhooks, or of one: what never arrived, and why.
 import { useNames } from './alerts.js'
 import { api, part } from './api.js'
-import { useTypes } from './call-list.js'
 import { confirm, say } from './dialogs.js'
+import { typeFilter, useTypes } from './event-types.js'
 import { Answer, Failure, Next } from './health.js'
 import { Filters, List } from './list.js'
 import { number, t } from './texts.js'
@@ -34,7 +34,7 @@ export function Deliveries({ webhook, parameters, page }) {
   const asked = { state: 'failed', ...Object.fromEntries(parameters) }
   const states = ['failed', 'pending', 'cancelled', 'delivered'].map((state) => [state, t(`state.${state}`)])
   const fields = [{ name: 'state', label: t('filter.state'), options: states }, !webhook && { name: 'webhook', label: t('filter.webhook') },
-    { name: 'event_type', label: t('filter.type'), options: types }, { name: 'response_status', label: t('filter.response'), placeholder: '404, 5xx' }].filter(Boolean)
+    typeFilter(types), { name: 'response_status', label: t('filter.response'), placeholder: '404, 5xx' }].filter(Boolean)
   const columns = [
     { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a>` },
     !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => names.link(d.webhook_id) },

@@ -1,11 +1,6 @@
-// How values look, in the language and the time zone of the reader. What returns
-// a string is for all; what returns a node (when, failure, badge, shortID) is for
-// pages that build nodes by dom.js: components use Time, Badge and Copy of ui.js.
-import { h } from './dom.js'
+// How values look, in the language and the time zone of the reader.
 import { settings } from './settings.js'
-import { known, language, locale, number, t } from './texts.js'
-
-export { number }
+import { locale, number, t } from './texts.js'
 
 const nothing = '—'
 
@@ -42,9 +37,6 @@ export function ago(at) {
 
 const units = [['day', 86400], ['hour', 3600], ['minute', 60]]
 
-// when shows a time in the user's zone; the exact one, in UTC, is its title.
-export const when = (at) => (at ? h('time', { datetime: at, title: at }, moment(at)) : nothing)
-
 export const percent = (value) => (value === null || value === undefined ? nothing : `${number(value, 1)} %`)
 
 // milliseconds writes a duration in the unit that suits it.
@@ -60,25 +52,11 @@ export function duration(seconds) {
   return new Intl.NumberFormat(locale(), { style: 'unit', unit, maximumFractionDigits: 0 }).format(seconds / size)
 }
 
-export const text = (value) => (value === null || value === undefined || value === '' ? nothing : String(value))
-
+// tones are those of the words for a state.
 export const tones = {
   active: 'good', success: 'good', delivered: 'good', resolved: 'good', inactive: 'quiet', cancelled: 'quiet',
   deleted: 'quiet', counting: 'wait', running: 'wait', paused: 'wait', completed: 'good', type_not_subscribed: 'quiet', not_registered_yet: 'quiet', imported: 'quiet', filtered: 'quiet', failed: 'bad', open: 'bad', pending: 'wait',
 }
 
-// failure says why a call failed, in the user's language; what the server says of
-// it, which has the names and numbers, is in English.
-export function failure({ outcome, error }) {
-  const told = language() === 'en' || !outcome || outcome === 'success' ? undefined : known(`outcome.${outcome}`)
-  if (!told) return error ? h('span', { lang: 'en' }, error) : nothing
-  return [told, h('div', { class: 'quiet', lang: 'en' }, error)]
-}
-
-// badge shows one of a closed set of words, by colour and by name.
-export function badge(word) {
-  return h('span', { class: `badge ${tones[word] ?? 'quiet'}` }, known(`state.${word}`) ?? text(word))
-}
-
-// id shows the short end of a long name; the whole is its title.
-export const shortID = (value) => (value ? h('code', { title: value }, `…${String(value).slice(-8)}`) : nothing)
+// localTime reads a control of a date and a time; '' when it is empty.
+export const localTime = (value) => (value ? new Date(value).toISOString() : '')

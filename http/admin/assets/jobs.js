@@ -20,15 +20,18 @@ const done = (job) => (job.matched === null ? t('state.counting') : html`<${Prog
 export function Jobs({ parameters }) {
   const webhook = parameters.get('webhook')
   return html`<${Page} title=${t('nav.jobs')} sub=${t('job.sub')} actions=${session.may('replays:write') && html`<a class="button primary" href="#/jobs/new">${t('job.new')}</a>`}>
-    <${Card} title=${t('job.list')} flush><${List} path=${webhook ? `/webhooks/${part(webhook)}/replays` : '/webhooks/replays'} id=${(job) => job.replay_id} caption=${t('nav.jobs')} empty=${t('job.none')} columns=${[
-      { label: t('job.kind'), cell: (job) => html`<a href=${`#/jobs/${job.replay_id}`}>${t(`job.${job.kind}`)}</a>` },
-      { label: t('event.state'), cell: (job) => html`<${Badge} state=${job.state} />` },
-      { label: t('job.progress'), cut: true, cell: (job) => done(job) },
-      { label: t('state.failed'), number: true, opt: true, cell: (job) => number(job.failed) },
-      { label: t('job.by'), opt: true, cell: (job) => actorName(job.requested_by) },
-      { label: t('job.created'), cell: (job) => html`<${Time} at=${job.created_at} style="short" />` },
-    ]} /></${Card}></${Page}>`
+    <${Card} title=${t('job.list')} flush><${JobList} webhook=${webhook} /></${Card}></${Page}>`
 }
+
+// JobList lists the jobs, those of one webhook if it is given.
+export const JobList = ({ webhook }) => html`<${List} path=${webhook ? `/webhooks/${part(webhook)}/replays` : '/webhooks/replays'} id=${(job) => job.replay_id} caption=${t('nav.jobs')} empty=${t('job.none')} columns=${[
+  { label: t('job.kind'), cell: (job) => html`<a href=${`#/jobs/${job.replay_id}`}>${t(`job.${job.kind}`)}</a>` },
+  { label: t('event.state'), cell: (job) => html`<${Badge} state=${job.state} />` },
+  { label: t('job.progress'), cut: true, cell: (job) => done(job) },
+  { label: t('state.failed'), number: true, opt: true, cell: (job) => number(job.failed) },
+  { label: t('job.by'), opt: true, cell: (job) => actorName(job.requested_by) },
+  { label: t('job.created'), cell: (job) => html`<${Time} at=${job.created_at} style="short" />` },
+]} />`
 
 // What can be asked of a job in each state.
 const actions = { counting: ['pause', 'cancel'], running: ['pause', 'cancel'], paused: ['resume', 'cancel'] }

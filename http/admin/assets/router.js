@@ -4,11 +4,9 @@
 // Each entry of the browser's history remembers where it was scrolled to and which link
 // had the focus: back returns to the same place.
 import { routes } from './routes.js'
-import { describe } from './forms.js'
-import { settings } from './settings.js'
 import { t } from './texts.js'
 import { Trouble } from './ui.js'
-import { html, store, useEffect, useErrorBoundary, useRef, useState } from './view.js'
+import { html, store, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from './view.js'
 
 export const router = { ...store(), go, refresh }
 
@@ -81,29 +79,26 @@ export function Outlet() {
   const [shown, setShown] = useState(() => ({ ...address(), times: 0 }))
   const main = useRef(null)
   const settled = useRef(null)
-  useEffect(() => {
+  // Not useEffect, which runs after the next frame: an address that changes before it
+  // would be missed.
+  useLayoutEffect(() => {
     history.scrollRestoration = 'manual'
     arrive()
-    const change = (again) => {
+    const move = () => {
       settled.current?.()
-      if (again !== 'refresh') {
-        leave()
-        const place = arrive()
-        requestAnimationFrame(() => { settled.current = settle(place, main.current) })
-      }
-      setShown((old) => ({ ...address(), times: old.times + 1 }))
+      leave()
+      const place = arrive()
+      requestAnimationFrame(() => { settled.current = settle(place, main.current) })
+      setShown((old) => ({ ...address(), times: old.times }))
     }
-    // The same address pressed once more is no new page.
-    const listener = (event) => change(event.newURL ? 'moved' : 'refresh')
-    window.addEventListener('hashchange', listener)
-    const stop = router.subscribe(change)
-    return () => { window.removeEventListener('hashchange', listener); stop(); settled.current?.() }
+    window.addEventListener('hashchange', move)
+    const stop = router.subscribe(() => setShown((old) => ({ ...address(), times: old.times + 1 })))
+    return () => { window.removeEventListener('hashchange', move); stop(); settled.current?.() }
   }, [])
   const found = find(shown.path)
   useEffect(() => title(main.current), [shown])
   return html`<main id="main" tabindex="-1" ref=${main}>${!found ? html`<h1>${t('app.notFound')}</h1>`
-    : found.route.run ? html`<${Old} run=${found.route.run} page=${{ ...found.variables, parameters: shown.parameters }} times=${`${shown.times} ${settings.get('language')} ${settings.get('zone')}`} />`
-      : html`<${Guard} key=${shown.path}><${found.route.component} key=${same(found, shown)} ...${found.variables} parameters=${shown.parameters} /></${Guard}>`}</main>`
+    : html`<${Guard} key=${`${same(found, shown)} ${shown.times}`} path=${shown.path}><${found.route.component} ...${found.variables} parameters=${shown.parameters} /></${Guard}>`}</main>`
 }
 
 // A component stays while only what stands after the ? changes, or the parts that its
@@ -111,8 +106,9 @@ export function Outlet() {
 const same = ({ route, variables }, { path }) => (variables.id ? `${route.pattern} ${variables.id}` : path)
 
 // Guard shows what went wrong in a page of ours, instead of an empty one.
-function Guard({ children }) {
+function Guard({ path, children }) {
   const [error, reset] = useErrorBoundary()
+  useEffect(() => { if (error) reset() }, [path])
   return error ? html`<h1>${t('error.title')}</h1><${Trouble} error=${error} retry=${reset} />` : children
 }
 
@@ -123,28 +119,4 @@ function title(main) {
   const watcher = new MutationObserver(name)
   watcher.observe(main, { childList: true, subtree: true, characterData: true })
   return () => watcher.disconnect()
-}
-
-// Old shows a page that is a function which returns a node.
-export function Old({ run, page, times }) {
-  const place = useRef(null)
-  const [error, setError] = useState(null)
-  useEffect(() => {
-    const control = new AbortController()
-    const main = place.current.closest('main')
-    main.setAttribute('aria-busy', 'true')
-    run({ ...page, signal: control.signal }).then((node) => {
-      if (control.signal.aborted || !place.current) return
-      setError(null)
-      place.current.replaceChildren(node)
-    }, (problem) => {
-      if (control.signal.aborted || !place.current) return
-      if (problem.status === undefined) console.error(problem)
-      place.current.replaceChildren()
-      setError(problem)
-    }).finally(() => control.signal.aborted || main.removeAttribute('aria-busy'))
-    return () => { control.abort(); main.removeAttribute('aria-busy') }
-  }, [run, times])
-  return html`${error && html`<div class="card old" role="alert"><h1>${t('error.title')}</h1><p>${describe(error)}</p><button type="button" onClick=${refresh}>${t('app.refresh')}</button></div>`}
-    <div class="old" ref=${place}></div>`
 }

@@ -1,7 +1,7 @@
 // The pages: one line each. A page is a component that gets { parameters } (what
-// stands after the ?) and the variables of its path; an old page is a function of
-// the same that returns a node. `menu` puts it in the menu: 'main' (at the bottom on
-// a phone, too) or 'more', for those who have the right `scope`. The first pattern that fits is shown.
+// stands after the ?) and the variables of its path. `menu` puts it in the menu: 'main'
+// (at the bottom on a phone, too) or 'more', for those who have the right `scope`. The
+// first pattern that fits is shown.
 import { Alerts } from './alerts.js'
 import { AllCalls } from './call-list.js'
 import { AllDeliveries } from './deliveries.js'
@@ -20,7 +20,6 @@ import { EditWebhook, NewWebhook } from './webhook-form.js'
 import { Webhooks } from './webhooks.js'
 
 const page = (pattern, component, options) => ({ ...options, pattern, component, matches: matcher(pattern) })
-const old = (pattern, run, options) => ({ ...options, pattern, run, matches: matcher(pattern) })
 
 export const routes = [
   page('overview', Overview, { menu: 'main', key: 'o' }),
@@ -29,7 +28,8 @@ export const routes = [
   page('webhooks/:id/edit', EditWebhook),
   page('webhooks/:id/backtest', BacktestPage),
   page('webhooks/:id/calls/:call', CallPage),
-  page('webhooks/:id/:tab?/:item?', Webhook),
+  page('webhooks/:webhook/replay/:id', Job), // where jobs were before
+  page('webhooks/:id/:tab?', Webhook),
   page('events', Events, { menu: 'main', key: 'e' }),
   page('events/new', EventForm),
   page('events/parked', Parked),

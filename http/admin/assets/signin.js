@@ -7,6 +7,7 @@ import { t } from './texts.js'
 import './texts/access.js'
 import { forget, words } from './ui.js'
 import { html, useState } from './view.js'
+import { drafts } from './webhook-draft.js'
 
 const provider = '/api/v1/session/provider'
 const placeKey = 'medilab.place'
@@ -42,14 +43,15 @@ let renewed = () => {}
 // renew asks again when the session has ended; whoever waits shares the question. The
 // page stays as it is below. It resolves to whether the reader is signed in.
 export function renew() {
+  const before = session.who?.actor
   renewing ??= open(({ close }) => {
     renewed = () => close('yes')
     return html`<${SignIn} over title=${t('login.again')} note=${t('login.againNote')} done=${renewed} />
       <button type="button" class="plain" onClick=${() => close('')}>${t('app.signOut')}</button>`
   }, { sure: true }).then((answer) => {
     renewing = null
-    if (answer === 'yes') session.changed()
-    else ended()
+    if (answer !== 'yes') ended()
+    else welcome(before)
     return answer === 'yes'
   })
   return renewing
@@ -66,22 +68,32 @@ export async function signOut() {
   ended()
 }
 
-// ended forgets everything that was read.
+// ended forgets everything that was read or typed.
 function ended() {
   session.take(null)
-  forget()
+  clear()
   session.changed()
 }
 
-// What another tab did holds here too: whoever is another now sees nothing of the one before.
+function clear() {
+  forget()
+  drafts.clear()
+}
+
+// welcome goes on with a new session. Whoever is another sees nothing of the one before.
+function welcome(before) {
+  if (before !== session.who.actor) clear()
+  session.changed()
+}
+
+// What another tab did holds here too.
 tabs.onmessage = async ({ data }) => {
   if (data === 'out') return ended()
   const before = session.who?.actor
   await session.look().catch(() => {})
   if (!session.who) return
-  if (before !== session.who.actor) forget()
   if (renewing) renewed()
-  else session.changed()
+  else welcome(before)
 }
 
 // begin finds out who is signed in, and goes to where the reader was before.

@@ -1,6 +1,6 @@
 // The draft of a webhook: what the form's controls hold, as it was typed, under the
 // names of the API. It says what to send, and merges what others changed meanwhile.
-import { exact, isObject, session, token, withRaw } from './api.js'
+import { exact, isObject, withRaw } from './api.js'
 import { refuse } from './controls.js'
 import { t } from './texts.js'
 
@@ -85,6 +85,6 @@ export function merge(draft, before, theirs) {
 }
 
 // drafts keeps what was typed in forms that were left, until the tab is closed or
-// the reader signs out. It may hold secrets, so it is nowhere but in memory.
+// the reader signs out; signin.js clears it. It may hold secrets, so it is nowhere
+// but in memory.
 export const drafts = new Map()
-session.subscribe(() => token.get() || drafts.clear())

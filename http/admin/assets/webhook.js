@@ -1,16 +1,17 @@
 // One webhook: its health first, and the tabs beside it.
-import { api, exact, part } from './api.js'
+import { api, exact, part, session } from './api.js'
 import { Calls } from './call-list.js'
-import { callPage } from './calls.js'
 import { Deliveries } from './deliveries.js'
 import { confirm, reveal, say } from './dialogs.js'
 import { Health } from './health.js'
 import { History } from './history.js'
 import { Disclosures } from './disclosures.js'
-import { replay, replayPage } from './replay.js'
-import { Old, router } from './router.js'
+import { JobList } from './jobs.js'
+import { router } from './router.js'
 import { TestCall } from './testcall.js'
 import { number, t } from './texts.js'
+import './texts/access.js'
+import './texts/form.js'
 import './texts/webhook.js'
 import { Act, Badge, Card, Copy, Facts, Foreign, Page, Tabs, Time, Trouble, useLoad } from './ui.js'
 import { html } from './view.js'
@@ -22,12 +23,11 @@ const tabs = {
   health: WebhookHealth, calls: (p) => html`<${Calls} ...${p} page=${`webhooks/${part(p.webhook.id)}/calls`} />`,
   deliveries: (p) => html`<${Deliveries} ...${p} page=${`webhooks/${part(p.webhook.id)}/deliveries`} />`,
   settings: Settings, test: (p) => html`<${Card} title=${t('testcall.title')} note=${t('testcall.note')}><${TestCall} webhook=${p.webhook} /></${Card}>`,
-  replay: (p) => html`<${Old} run=${p.item ? replayPage : replay} page=${p} times=${p.item ?? ''} />`, disclosures: Disclosures, history: History,
+  replay: Replays, disclosures: Disclosures, history: History,
 }
 const remaining = ['calls', 'deliveries', 'disclosures', 'history']
-const call = (p) => html`<p><a href=${`#/webhooks/${part(p.webhook.id)}/calls`}>${t('call.back')}</a></p><${Old} run=${callPage} page=${p} times=${p.item} />`
 
-export function Webhook({ id, tab, item, parameters }) {
+export function Webhook({ id, tab, parameters }) {
   const found = useWebhook(id)
   useFresh(found.data && { kinds: ['webhook'], webhook: found.data.id }, found.reload, 300)
   if (found.error && !found.data) return html`<h1>${t('error.title')}</h1><${Trouble} error=${found.error} retry=${found.reload} />`
@@ -35,12 +35,12 @@ export function Webhook({ id, tab, item, parameters }) {
   if (!webhook) return html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
   const shown = webhook.deleted ? remaining : Object.keys(tabs)
   const current = tab ?? shown[webhook.deleted ? 3 : 0]
-  const Content = item && current === 'calls' ? call : shown.includes(current) ? tabs[current] : () => html`<p class="empty">${t('app.notFound')}</p>`
+  const Content = shown.includes(current) ? tabs[current] : () => html`<p class="empty">${t('app.notFound')}</p>`
   const at = (name) => `#/webhooks/${part(webhook.id)}${name === 'health' ? '' : `/${name}`}`
   const badge = webhook.deleted ? html`<${Badge} state="deleted" />` : html`<${Standing} webhook=${webhook} />`
   return html`<${Page} title=${webhook.name} badge=${badge} sub=${webhook.deleted ? t('webhook.deletedNote') : html`<span class="mono">${webhook.url}</span>`} actions=${!webhook.deleted && html`<${Actions} webhook=${webhook} reload=${found.reload} />`}>
     <${Tabs} label=${t('nav.webhooks')} current=${current} items=${shown.map((name) => ({ name, href: at(name), label: t(`tab.${name}`) }))} />
-    <${Content} key=${current + (item ?? '')} webhook=${webhook} item=${item} parameters=${parameters} /></${Page}>`
+    <${Content} key=${current} webhook=${webhook} parameters=${parameters} /></${Page}>`
 }
 
 // useWebhook reads the webhook; of a deleted one what its history tells.
@@ -76,7 +76,7 @@ function Actions({ webhook, reload }) {
     if (matched === 0) return say(t('webhook.nothingFailed'))
     if (!await confirm(t('webhook.retryAsk', matched), t('webhook.retryNote'), t('webhook.retry'))) return
     const { replay_id: job } = await api.post('/webhooks/deliveries/retry', asked, { key })
-    router.go(`#${path}/replay/${part(job)}`)
+    router.go(`#/jobs/${part(job)}`)
   }
   const rotate = async (key) => {
     if (!await confirm(t('webhook.rotateAsk'), t('webhook.rotateNote'), t('action.rotate'))) return
@@ -90,7 +90,7 @@ function Actions({ webhook, reload }) {
     say(t('webhook.deleted'))
     router.go('#/webhooks')
   }
-  return html`<a class="button" href=${`#${path}/edit`}>${t('action.edit')}</a>
+  return html`<a class="button" href=${`#${path}/edit`}>${t('action.edit')}</a><a class="button" href=${`#${path}/backtest`}>${t('backtest.title')}</a>
     <${Act} run=${retry} failed=${failed}>${t('webhook.retry')}</${Act}><${Act} run=${rotate} failed=${failed}>${t('action.rotate')}</${Act}>
     <${Act} run=${toggle} failed=${failed} tone=${webhook.is_active ? 'danger' : 'primary'}>${t(`action.${turn}`)}</${Act}><${Act} run=${remove} failed=${failed} tone="danger">${t('action.delete')}</${Act}>`
 }
@@ -128,4 +128,10 @@ export function settingsOf(webhook, short) {
 
 function Settings({ webhook }) {
   return html`<${Card} title=${t('tab.settings')} more=${html`<a href=${`#/webhooks/${part(webhook.id)}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook)} /></${Card}>`
+}
+
+// Replays are the jobs of a webhook.
+function Replays({ webhook }) {
+  return html`<${Card} title=${t('webhook.jobs')} flush more=${session.may('replays:write') && html`<a href=${`#/jobs/new?webhook=${part(webhook.id)}`}>${t('job.new')}</a>`}>
+    <${JobList} webhook=${webhook.id} /></${Card}>`
 }

@@ -1,9 +1,9 @@
 // The list of webhooks: how each does, the ones that need a hand first.
 import { part } from './api.js'
+import { typeFilter, useTypes } from './event-types.js'
 import { milliseconds, percent } from './format.js'
 import { Health, healthOf } from './health.js'
 import { Filters, List } from './list.js'
-import { useTypes } from './call-list.js'
 import { number, t } from './texts.js'
 import './texts/webhooks.js'
 import { Badge, Card, Figure, Page, Sparkline, Time } from './ui.js'
@@ -38,7 +38,7 @@ export function Webhooks({ parameters }) {
   const fields = [
     { name: 'q', label: t('webhook.search'), placeholder: t('webhook.searchHint') },
     { name: 'status', label: t('filter.state'), options: [['', t('app.all')], ['active', t('state.active')], ['inactive', t('state.inactive')]] },
-    { name: 'event_type', label: t('filter.type'), options: types },
+    typeFilter(types),
     { name: 'sort', label: t('webhook.sort'), options: ['urgency', 'name', 'number', 'failures', 'pending', 'last_call'].map((name) => [name, t(`sort.${name}`)]), value: by },
   ]
   const values = new URLSearchParams({ ...chosen, sort: by })

@@ -35,7 +35,6 @@ add({
   'call.javascript': ['тест на JavaScript', 'a JavaScript test'],
   'call.copyNote': ['Тело — байт в байт как отправлено. Скрытые значения заголовков впишите сами вместо ***. Тест не проходит, пока получатель не ответит 2xx.', 'The body is byte for byte as it was sent. Put the values of masked headers in for ***. The test fails until the receiver answers 2xx.'],
   'call.receiptShort': ['Квитанция', 'Receipt'],
-  'call.title': ['{0}, попытка {1}', '{0}, attempt {1}'],
   'call.pretty': ['читаемо', 'pretty'],
   'call.raw': ['как отправлено', 'as sent'],
   'call.bytes': ['{0} байт|{0} байта|{0} байт', '{0} byte|{0} bytes'],

@@ -62,7 +62,6 @@ add({
   'form.staleNote': ['Изменения других полей уже внесены в форму. Выберите, что оставить там, где вы оба правили, и сохраните ещё раз.', 'Changes of other fields are in the form already. Choose what to keep where both of you changed something, and save again.'],
   'form.theirs': ['Стало', 'Theirs'],
   'form.yours': ['У вас', 'Yours'],
-  'form.field': ['Поле', 'Field'],
   'form.keepTheirs': ['Взять чужое', 'Take theirs'],
   'form.keepYours': ['Оставить своё', 'Keep yours'],
   'form.chosen': ['выбрано', 'chosen'],

@@ -20,6 +20,7 @@ add({
   'webhook.retry': ['Повторить недоставленное', 'Retry undelivered'],
   'webhook.retryAsk': ['Повторить {0} доставку?|Повторить {0} доставки?|Повторить {0} доставок?', 'Retry {0} delivery?|Retry {0} deliveries?'],
   'webhook.retryNote': ['Получатель увидит эти события под прежними номерами доставок.', 'The receiver sees these events under the delivery ids that they had.'],
+  'webhook.jobs': ['Что отправлялось повторно', 'What was sent again'],
   'webhook.nothingFailed': ['Недоставленного нет.', 'Nothing is undelivered.'],
   'stats.retriesOf': ['из них повторов {0}', '{0} of them retries'],
   'stats.failedOf': ['неудачных {0}', '{0} failed'],
