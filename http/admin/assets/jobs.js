@@ -25,10 +25,10 @@ export function Jobs({ parameters }) {
 
 // JobList lists the jobs, those of one webhook if it is given.
 export const JobList = ({ webhook }) => html`<${List} path=${webhook ? `/webhooks/${part(webhook)}/replays` : '/webhooks/replays'} id=${(job) => job.replay_id} caption=${t('nav.jobs')} empty=${t('job.none')} columns=${[
-  { label: t('job.kind'), cell: (job) => html`<a href=${`#/jobs/${job.replay_id}`}>${t(`job.${job.kind}`)}</a>` },
+  { label: t('job.kind'), whole: true, cell: (job) => html`<a href=${`#/jobs/${job.replay_id}`}>${t(`job.${job.kind}`)}</a>` },
   { label: t('event.state'), cell: (job) => html`<${Badge} state=${job.state} />` },
   { label: t('job.progress'), cut: true, cell: (job) => done(job) },
-  { label: t('state.failed'), number: true, opt: true, cell: (job) => number(job.failed) },
+  { label: t('job.failed'), number: true, opt: true, cell: (job) => number(job.failed) },
   { label: t('job.by'), opt: true, cell: (job) => actorName(job.requested_by) },
   { label: t('job.created'), cell: (job) => html`<${Time} at=${job.created_at} style="short" />` },
 ]} />`
@@ -54,8 +54,8 @@ export function Job({ id }) {
       actions=${session.may('replays:write') && (actions[job.state] ?? []).map((action) => html`<${Act} key=${action} tone=${action === 'cancel' ? 'danger' : ''} run=${ask(action)}>${t(`job.${action}`)}</${Act}>`)}>
     ${load.error && html`<${Trouble} error=${load.error} retry=${load.reload} />`}
     <${Card}><div role="status">${done(job)}</div></${Card}>
-    <div class="figures">${[['job.matched', job.matched, ''], ['job.queued', job.queued, ''], ['state.delivered', job.delivered, 'good'], ['state.failed', job.failed, 'bad'], ['state.cancelled', job.cancelled, '']].map(([label, value, tone]) => html`
-      <${Figure} key=${label} label=${t(label)} value=${number(value)} tone=${tone} href=${label === 'state.failed' && job.webhook_id ? `#/deliveries?state=failed&webhook=${job.webhook_id}` : undefined} />`)}</div>
+    <div class="figures">${[['job.matched', job.matched, ''], ['job.queued', job.queued, ''], ['job.delivered', job.delivered, 'good'], ['job.failed', job.failed, 'bad'], ['job.cancelled', job.cancelled, '']].map(([label, value, tone]) => html`
+      <${Figure} key=${label} label=${t(label)} value=${number(value)} tone=${tone} href=${label === 'job.failed' && job.webhook_id ? `#/deliveries?state=failed&webhook=${job.webhook_id}` : undefined} />`)}</div>
     <${Card} title=${t('job.asked')}><${Facts} pairs=${[
       [t('job.webhook'), job.webhook_id ? html`<a href=${`#/webhooks/${job.webhook_id}`}>${webhook.data?.name ?? job.webhook_id}</a>` : t('app.all')],
       [t('filter.from'), html`<${Time} at=${job.from} />`], [t('filter.to'), html`<${Time} at=${job.to} />`],
