@@ -204,8 +204,8 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	choose := func(eventType string) string {
 		return `(s => { s.value = '` + eventType + `'; s.dispatchEvent(new Event('change')); return document.querySelector('textarea').value })(document.querySelector('main select, form select'))`
 	}
-	u.Is(`JSON.parse(` + choose("payment.created") + `).payment_id === 7777`)
-	u.Is(`JSON.parse(` + choose("patient.created") + `).patient_id === 123`)
+	u.Wait(`JSON.parse(` + choose("payment.created") + `).payment_id === 7777`)
+	u.Wait(`JSON.parse(` + choose("patient.created") + `).patient_id === 123`)
 	u.Fill("Event data (event_data)", `[]`)
 	u.Click("Send")
 	u.See("Must be a JSON object.")
