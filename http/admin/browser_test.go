@@ -229,7 +229,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.See("delivered")
 	u.See("pending")
 	u.Shot("06-event")
-	u.Click("Cancel the delivery")
+	u.Click("Cancel")
 	u.Click("Cancel the delivery") // the question's own button
 	u.See("The delivery is cancelled.")
 	u.See("cancelled")
@@ -248,8 +248,10 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Shot("07-calls")
 	u.Wait(`document.querySelector('tbody a').click() || true`)
 	u.See("The receiver’s answer")
+	u.Wait(`document.querySelectorAll('main details').forEach(d => { d.open = true }) || document.querySelector('main details')`)
 	u.See("X-Evil: " + hostile)
 	u.Shot("08-call")
+	u.Click("Broken")
 
 	// Figures, with a chart.
 	u.Click("Health")
