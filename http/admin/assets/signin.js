@@ -39,10 +39,13 @@ export function SignIn({ title, done, note, over }) {
 
 let renewing = null
 let renewed = () => {}
+let leaving = false
 
 // renew asks again when the session has ended; whoever waits shares the question. The
-// page stays as it is below. It resolves to whether the reader is signed in.
+// page stays as it is below. It resolves to whether the reader is signed in. Nobody is
+// asked who is signing out: a request that was under way is refused then.
 export function renew() {
+  if (leaving || !session.who) return Promise.resolve(false)
   const before = session.who?.actor
   renewing ??= open(({ close }) => {
     renewed = () => close('yes')
@@ -59,10 +62,13 @@ export function renew() {
 
 // signOut ends the session, in all tabs.
 export async function signOut() {
+  leaving = true
   try {
     await api.leave()
   } catch (error) {
     return say(words(error))
+  } finally {
+    leaving = false
   }
   tabs.postMessage('out')
   ended()
