@@ -113,7 +113,7 @@ func TestFormMergesStaleVersions(t *testing.T) {
 	url, _ := receiver(t)
 	id := u.webhook("CRM", url+"/hook", `,"headers":{"X-Key":"canary"},"description":"old"`)
 	u.signIn("API token", "Sign in")
-	u.See(url)
+	u.See("CRM")
 	u.Go(u.address + "/admin#/webhooks/" + id + "/edit")
 	u.Fill("Name", "Mine")
 	u.Fill("Description", "also mine")

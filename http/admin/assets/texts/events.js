@@ -24,7 +24,7 @@ add({
   'event.all': ['Все: {0}', 'All: {0}'],
   'event.example': ['Вставить пример', 'Insert the example'],
   'event.replaceAsk': ['Заменить введённое примером?', 'Replace what you typed by the example?'],
-  'event.notObject': ['Нужен объект JSON.', 'It must be a JSON object.'],
+  'event.notObject': ['Нужен объект JSON.', 'Must be a JSON object.'],
   'event.imported': ['Событие только записано: его отправит лишь повтор.', 'The event was only recorded: only a replay sends it.'],
 
   'call.retryNow': ['Повторить сейчас', 'Retry now'],
