@@ -20,7 +20,7 @@ add({
   'event.hidden': ['Скрыто: у токена нет права payloads:read.', 'Hidden: the token lacks the right payloads:read.'],
   'event.erased': ['Данные стёрты.', 'The data is erased.'],
   'event.expired': ['Срок хранения данных истёк.', 'The data has expired.'],
-  'event.parkedLink': ['Отложенные', 'Parked'],
+  'event.parkedLink': ['Отложенные', 'Parked events'],
   'event.all': ['Все: {0}', 'All: {0}'],
   'event.example': ['Вставить пример', 'Insert the example'],
   'event.replaceAsk': ['Заменить введённое примером?', 'Replace what you typed by the example?'],
