@@ -52,26 +52,36 @@ func Open(t *testing.T, server, language string) *Tab {
 		t.Skip("no Chromium on this machine (apt-get install chromium): pages are not tested in a browser")
 	}
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("accept-lang", language), chromedp.WindowSize(1280, 900), chromedp.WSURLReadTimeout(patience))
-	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	tab, err := start(t, options, server)
+	for range 2 { // now and then Chromium ends as it starts
+		if err != nil {
+			tab, err = start(t, options, server)
+		}
+	}
+	if err != nil {
+		t.Fatalf("start %s: %v", path, err)
+	}
+	t.Cleanup(tab.check)
+	_, err = chromedp.Call(tab.ctx, network.Enable, network.EnableParams{})
+	must(t, err)
+	_, err = chromedp.Call(tab.ctx, log.Enable, cdp.Empty{})
+	must(t, err)
+	return tab
+}
+
+// start starts the browser in a profile of its own.
+func start(t *testing.T, options []chromedp.ExecAllocatorOption, server string) (*Tab, error) {
+	ctx, stop := chromedp.NewExecAllocator(t.Context(), append(slices.Clone(options), chromedp.UserDataDir(t.TempDir()))...)
 	t.Cleanup(stop)
 	ctx, closeTab := chromedp.NewContext(ctx)
 	t.Cleanup(closeTab)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	t.Cleanup(cancel)
-
 	tab := &Tab{t: t, ctx: ctx}
-	if err := chromedp.Listen(ctx, tab.listen(server)); err != nil {
-		t.Fatalf("start %s: %v", path, err)
-	}
-	t.Cleanup(tab.check)
-	_, err := chromedp.Call(ctx, network.Enable, network.EnableParams{})
-	must(t, err)
-	_, err = chromedp.Call(ctx, log.Enable, cdp.Empty{})
-	must(t, err)
-	return tab
+	return tab, chromedp.Listen(ctx, tab.listen(server))
 }
 
 // Another opens another tab of the same browser, which shares its cookies.
