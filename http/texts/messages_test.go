@@ -46,7 +46,6 @@ const gap = "\x00"
 // source finds the texts that the program can show: it follows what is written to the fields
 // above back to the constants, through variables, parameters, results and formats.
 type source struct {
-	info   map[*types.Package]*types.Info
 	bodies map[types.Object]body   // of functions
 	writes map[types.Object][]read // to variables, fields and parameters
 	within map[types.Object]bool   // under way
