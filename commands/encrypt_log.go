@@ -129,7 +129,7 @@ func (s *encryption) sent(ctx context.Context, events []eventstore.Event) (map[e
 	carried := map[string][]string{} // by the stream of a delivery, the streams of its events
 	var batches []string
 	for i := range events {
-		if call, ok := outcomeOf(events[i].Value); ok {
+		if call, ok := domain.OutcomeOf(events[i].Value); ok {
 			carried[events[i].Stream] = []string{call.EventID.Stream()}
 			if call.EventType == string(domain.BatchEventType) {
 				batches = append(batches, events[i].Stream)
@@ -160,7 +160,7 @@ func (s *encryption) sent(ctx context.Context, events []eventstore.Event) (map[e
 	}
 	sent := map[eventstore.Position][]envelope.Owner{}
 	for i := range events {
-		if _, ok := outcomeOf(events[i].Value); ok {
+		if _, ok := domain.OutcomeOf(events[i].Value); ok {
 			all := []envelope.Owner{}
 			for _, stream := range carried[events[i].Stream] {
 				all = append(all, owners[stream]...)
@@ -184,17 +184,4 @@ func (s *encryption) subjectsOf(ctx context.Context, e *eventstore.Event) ([]env
 		}
 	}
 	return domain.SubjectsOf(e.Value), nil
-}
-
-// outcomeOf returns the call of an outcome.
-func outcomeOf(change any) (domain.Call, bool) {
-	switch c := change.(type) {
-	case domain.DeliverySucceeded:
-		return c.Call, true
-	case domain.DeliveryAttemptFailed:
-		return c.Call, true
-	case domain.DeliveryOutcomeLate:
-		return c.Call, true
-	}
-	return domain.Call{}, false
 }

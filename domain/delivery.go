@@ -181,6 +181,19 @@ func (DeliveryRetryCancelled) ChangeType() string { return "delivery.retry_cance
 func (DeliveryOutcomeLate) ChangeType() string    { return "delivery.outcome_late" }
 func (DeliveryTested) ChangeType() string         { return "delivery.tested" }
 
+// OutcomeOf returns the call of an attempt that was answered, or failed, if the change records one.
+func OutcomeOf(change any) (Call, bool) {
+	switch c := change.(type) {
+	case DeliverySucceeded:
+		return c.Call, true
+	case DeliveryAttemptFailed:
+		return c.Call, true
+	case DeliveryOutcomeLate:
+		return c.Call, true
+	}
+	return Call{}, false
+}
+
 func (c DeliverySucceeded) AppendJSON(dst []byte) []byte {
 	f := form{out: dst}
 	c.seal()

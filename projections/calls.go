@@ -107,12 +107,6 @@ func correlationOf(e *eventstore.Event) string {
 // callOf returns the call that the change records, if it records one.
 func callOf(change any) (domain.Call, bool) {
 	switch c := change.(type) {
-	case domain.DeliverySucceeded:
-		return c.Call, true
-	case domain.DeliveryAttemptFailed:
-		return c.Call, true
-	case domain.DeliveryOutcomeLate:
-		return c.Call, true
 	case domain.DeliveryTested:
 		return c.Call, true
 	case domain.DeliveryInterrupted:
@@ -121,7 +115,7 @@ func callOf(change any) (domain.Call, bool) {
 			URL: c.URL, Outcome: domain.OutcomeInterrupted, Error: c.Reason,
 		}, true
 	}
-	return domain.Call{}, false
+	return domain.OutcomeOf(change)
 }
 
 // CallStatus is whether a call succeeded or failed.

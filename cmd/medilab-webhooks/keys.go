@@ -72,6 +72,20 @@ func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
 	return c
 }
 
+// withKeys calls do with the database, and the keyset if that opens what the database holds.
+func withKeys(c *cobra.Command, db *databaseOptions, open func() (*vault.Vault, error), do func(*session, *vault.Vault) error) error {
+	keys, err := open()
+	if err != nil {
+		return err
+	}
+	return db.use(c, func(s *session) error {
+		if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
+			return err
+		}
+		return do(s, keys)
+	})
+}
+
 func newKeysRotateCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
 	var stage bool
 	c := &cobra.Command{
@@ -87,14 +101,7 @@ Where several machines serve, each with a copy of the file: rotate --stage on on
 to the others, and then rotate on the first and copy again. No machine meets a key that it lacks.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			keys, err := open()
-			if err != nil {
-				return err
-			}
-			return db.use(c, func(s *session) error {
-				if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
-					return err
-				}
+			return withKeys(c, db, open, func(s *session, keys *vault.Vault) error {
 				change, action := keys.Rotate, domain.AdminKeyRotated
 				said := "Key %s seals from now on\n"
 				if stage {
@@ -127,11 +134,7 @@ func newKeysRewrapCommand(db *databaseOptions, open func() (*vault.Vault, error)
 		Example: "  medilab-webhooks keys rewrap",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			keys, err := open()
-			if err != nil {
-				return err
-			}
-			return db.use(c, func(s *session) error { return rewrap(c, s, keys) })
+			return withKeys(c, db, open, func(s *session, keys *vault.Vault) error { return rewrap(c, s, keys) })
 		},
 	}
 }
@@ -148,14 +151,7 @@ were erased before is erased then. The tables' owner runs it.`,
 		Example: "  medilab-webhooks keys encrypt",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			keys, err := open()
-			if err != nil {
-				return err
-			}
-			return db.use(c, func(s *session) error {
-				if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
-					return err
-				}
+			return withKeys(c, db, open, func(s *session, keys *vault.Vault) error {
 				bar := newProgress(c, -1, "encrypting")
 				result, err := s.commands.EncryptLog(c.Context(), caller(), bar.setPosition)
 				bar.end()
@@ -178,9 +174,6 @@ were erased before is erased then. The tables' owner runs it.`,
 }
 
 func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {
-	if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
-		return err
-	}
 	s.commands.Vault = keys
 	bar := newProgress(c, -1, "Re-encrypting")
 	done, err := s.commands.ResealSecrets(c.Context(), caller(), func(done, total int) {

@@ -235,7 +235,7 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Ch
 		d.retries = state.Retries
 		return decide(d), nil
 	}
-	if call, made := callOf(change); made {
+	if call, made := domain.OutcomeOf(change); made {
 		return domain.DeliveryOutcomeLate{Call: call}, nil
 	}
 	return nil, nil // nothing was sent
@@ -250,21 +250,9 @@ func (s *session) queueHas(ctx context.Context, id domain.DeliveryID) (has bool,
 	return has, nil
 }
 
-func callOf(change domain.Change) (domain.Call, bool) {
-	switch c := change.(type) {
-	case domain.DeliverySucceeded:
-		return c.Call, true
-	case domain.DeliveryAttemptFailed:
-		return c.Call, true
-	case domain.DeliveryOutcomeLate:
-		return c.Call, true
-	}
-	return domain.Call{}, false
-}
-
 func sameCall(a, b domain.Change) bool {
-	x, ok := callOf(a)
-	y, also := callOf(b)
+	x, ok := domain.OutcomeOf(a)
+	y, also := domain.OutcomeOf(b)
 	return ok && also && x.Attempt == y.Attempt && x.StartedAt.Truncate(time.Microsecond).Equal(y.StartedAt.Truncate(time.Microsecond))
 }
 
