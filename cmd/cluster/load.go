@@ -41,11 +41,6 @@ func newLoad(api, file string) (*load, error) {
 	return l, err
 }
 
-func (l *load) close() {
-	_ = l.receiver.Close()
-	fmt.Println("Stopping ...")
-}
-
 // run subscribes the receiver, and sends until ctx ends.
 func (l *load) run(ctx context.Context, rate int, primary func() string) error {
 	url := l.receiver.Handle(func(w http.ResponseWriter, r *http.Request, _ []byte) {

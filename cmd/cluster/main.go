@@ -56,21 +56,24 @@ func run(ctx context.Context, binary string, rate int) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
+	defer func() {
+		c.Close()
+		fmt.Println("All is stopped.")
+	}()
 	l, err := newLoad(c.API, filepath.Join(dir, "token"))
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer l.receiver.Close() //nolint:errcheck // nothing is left to do
 	running, err := startNodes(ctx, c, dir, binary, l.token, nodes)
 	defer func() {
+		fmt.Println("Stopping ...")
 		for _, p := range running {
 			_ = p.Signal(syscall.SIGTERM) // all at once; Stop waits
 		}
 		for _, p := range running {
 			_ = p.Stop(time.Minute) // somebody may have killed it
 		}
-		fmt.Println("All is stopped.")
 	}()
 	if err != nil {
 		return err

@@ -41,11 +41,7 @@ func newFailover(t *testing.T) *failover {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(c.Close)
 	h := newHome(t, c.URL())
 	h.env = []string{"MEDILAB_READ_URL=" + c.StandbyURL()}
 	f := &failover{ledger: newLedger(t, h), cluster: c, ctx: ctx}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -102,7 +101,7 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 	c = &Cluster{options: options, password: rand.Text()}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.Close())
+			c.Close()
 		}
 	}()
 	if os.Geteuid() == 0 {
@@ -200,7 +199,7 @@ func (c *Cluster) write(file, text string) error {
 }
 
 // Close ends all of it.
-func (c *Cluster) Close() (err error) {
+func (c *Cluster) Close() {
 	const patience = 20 * time.Second
 	for _, m := range c.Members {
 		if m.patroni != nil {
@@ -217,7 +216,6 @@ func (c *Cluster) Close() (err error) {
 	for _, p := range slices.Backward(c.others) {
 		_ = p.Stop(patience)
 	}
-	return nil
 }
 
 // url reaches servers, as the superuser.
