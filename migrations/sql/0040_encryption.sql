@@ -36,3 +36,17 @@ BEGIN
     INSERT INTO medilab.resealed SELECT * FROM unnest(batches, new_seals);
 END $$;
 -- +goose StatementEnd
+
+-- Anybody can set what drop_archived and encrypt_entries set, so only the table's owner may
+-- delete, who could disable the trigger as well.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION medilab.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'DELETE' AND current_setting('medilab.archiving', true) = pg_current_xact_id()::text
+            AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+        RETURN NULL; -- by medilab.drop_archived, for the owner
+    END IF;
+    RAISE EXCEPTION 'medilab.% is append-only: % is refused', TG_TABLE_NAME, TG_OP
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+-- +goose StatementEnd
