@@ -155,7 +155,7 @@ were erased before is erased then. The tables' owner runs it.`,
 				bar := newProgress(c, -1, "encrypting")
 				result, err := s.commands.EncryptLog(c.Context(), caller(), bar.setPosition)
 				bar.end()
-				if err == nil && result.Entries > 0 {
+				if err == nil && result.Until > 0 { // also when a run before was cut off
 					_, err = s.pool.Exec(c.Context(), `VACUUM medilab.events`)
 				}
 				if err != nil {
