@@ -20,10 +20,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/text/language"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	api "github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/texts"
 )
 
 // apiOptions say which server's API a command uses: one on the network or, without, this
@@ -56,6 +58,7 @@ type apiClient struct {
 	root    string // with /api/v1
 	token   string
 	reason  string   // see X-Access-Reason
+	russian bool     // texts of answers
 	session *session // nil: it is on the network
 }
 
@@ -66,6 +69,7 @@ func (o *apiOptions) use(c *cobra.Command, f func(*apiClient) error) error {
 		if err != nil {
 			return err
 		}
+		client.russian = answersInRussian(c)
 		return f(client)
 	}
 	catalog, err := loadCatalog(o.eventTypes)
@@ -81,7 +85,7 @@ func (o *apiOptions) use(c *cobra.Command, f func(*apiClient) error) error {
 		if err != nil {
 			return err
 		}
-		client.reason = o.reason
+		client.reason, client.russian = o.reason, answersInRussian(c)
 		return f(client)
 	})
 }
@@ -245,6 +249,9 @@ func (a *apiClient) send(ctx context.Context, method, path string, body io.Reade
 func (a *apiClient) ask(r *http.Request) (*http.Response, error) {
 	const largest = 16 << 20 // of refusals: all mistakes of a large file of webhooks
 	r.Header.Set("Authorization", "Bearer "+a.token)
+	if a.russian {
+		r.Header.Set("Accept-Language", "ru")
+	}
 	if a.reason != "" {
 		r.Header.Set(api.AccessReason, url.PathEscape(a.reason))
 	}
@@ -259,6 +266,9 @@ func (a *apiClient) ask(r *http.Request) (*http.Response, error) {
 	refusal, err := io.ReadAll(io.LimitReader(response.Body, largest))
 	if err != nil {
 		return nil, fmt.Errorf("read the server's answer: %w", err)
+	}
+	if speaksRussian() { // also when only errors are for people
+		refusal = texts.Answer(language.Russian, refusal)
 	}
 	return nil, refusedBy(response.StatusCode, refusal)
 }

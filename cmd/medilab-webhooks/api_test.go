@@ -212,3 +212,27 @@ func TestReasonsOfReaders(t *testing.T) {
 		t.Errorf("the log has %s", log)
 	}
 }
+
+// What an API says is in the language of the environment for people, and the same in every
+// language in a pipe and as JSON.
+func TestAnswersInRussian(t *testing.T) {
+	c := newAPICLI(t, 404)
+	c.run(1, "", "webhooks", "test", "1")
+	c.fold()
+	inPipe, asJSON := c.both(0, "calls"), c.both(0, "calls", "--json")
+	t.Setenv("LC_ALL", "ru_RU.UTF-8")
+	if c.both(0, "calls") != inPipe || c.both(0, "calls", "--json") != asJSON {
+		t.Error("a pipe or JSON is in Russian")
+	}
+	for _, where := range [][]string{nil, {"--server", c.server, "--token", remoteToken, "--ca-file", c.ca}} {
+		ask := func(args ...string) []string { return append(args, where...) }
+		_, notes := c.run(1, "", ask("webhooks", "show", "7")...)
+		c.matches("the error", notes, "medilab-webhooks: вебхук не найден\n")
+		_, notes = c.run(2, "", ask("backtest", "1", "--events", "wrong")...)
+		c.matches("the wrong field", notes, `medilab-webhooks: в запросе есть неверные поля: events\[0\] такого типа .*\n`)
+		c.matches("the calls", c.onTerminal(300, ask("calls")...), `TIME .*\n.*получатель ответил 404\n`)
+		if out := c.onTerminal(300, ask("calls", "--json")...); !strings.Contains(out, "answered 404") {
+			t.Errorf("JSON on a terminal is %s", out)
+		}
+	}
+}

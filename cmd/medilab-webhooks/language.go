@@ -34,6 +34,12 @@ func speaksRussian() bool {
 	return strings.HasPrefix(language, "ru")
 }
 
+// answersInRussian reports whether the command asks an API for texts in Russian: for people, not
+// for JSON or a pipe.
+func answersInRussian(c *cobra.Command) bool {
+	return speaksRussian() && isTerminal(c.OutOrStdout()) && !wantsJSON(c)
+}
+
 // say returns a text in the language of the environment; one that is not in the table stays.
 func say(text string) string {
 	if !speaksRussian() {

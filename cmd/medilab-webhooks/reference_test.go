@@ -16,7 +16,7 @@ import (
 
 var inBackticks = regexp.MustCompile("`([^`]+)`")
 
-// referenceRows gives the rows of the table below a heading of docs/reference.md, by each
+// referenceRows returns the rows of the table below a heading of docs/reference.md, by each
 // name in backticks in their first cell.
 func referenceRows(t *testing.T, heading string) map[string]string {
 	t.Helper()
