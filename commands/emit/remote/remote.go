@@ -193,7 +193,7 @@ func (c *Client) Flush(ctx context.Context) error {
 }
 
 // Close takes no more events and waits until those that were emitted are answered. When ctx ends
-// before, it gives up the others, each of which Config.Refused is called for, and returns an error.
+// before, it calls Config.Refused for each of the others and returns an error.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true

@@ -224,7 +224,7 @@ func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// Memory is bounded: who emits more waits or is refused, and what Close gives up is reported.
+// Memory is bounded: Emit waits for room, TryEmit fails, and events that Close gives up are reported.
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
