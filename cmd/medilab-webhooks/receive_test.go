@@ -214,3 +214,14 @@ func TestReceiveView(t *testing.T) {
 		}
 	}
 }
+
+// A small body that would be large when it is indented is shown as it came.
+func TestDeepBodiesStay(t *testing.T) {
+	deep := strings.Repeat("[", 9000) + strings.Repeat("]", 9000)
+	if got := pretty([]byte(deep), ""); got != deep {
+		t.Errorf("shown in %d bytes", len(got))
+	}
+	if got, want := pretty([]byte(`{"a":[1]}`), ""), "{\n  \"a\": [\n    1\n  ]\n}"; got != want {
+		t.Errorf("shown as %q", got)
+	}
+}

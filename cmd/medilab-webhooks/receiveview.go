@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 //go:embed receiveview
@@ -110,8 +112,19 @@ func (v *receiveView) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// pretty returns a body as people read it: JSON in lines, behind the prefix.
+// pretty returns a body as people read it: JSON in lines, behind the prefix. Deep JSON, which
+// would take far more memory so, stays as it is.
 func pretty(body []byte, prefix string) string {
+	const mostSpaces = 64 << 20
+	in := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	for spaces := 0; ; spaces += 2 * in.StackDepth() {
+		if spaces > mostSpaces {
+			return string(body)
+		}
+		if _, err := in.ReadToken(); err != nil {
+			break
+		}
+	}
 	var lines bytes.Buffer
 	if json.Indent(&lines, body, prefix, "  ") != nil {
 		return string(body)
