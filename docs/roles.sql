@@ -7,11 +7,11 @@
 --   psql "$OWNER_URL" -v role=medilab_service -f docs/roles.sql
 --
 -- Run it again after every migrate: new tables need rights too. The role is made before, as in
--- CREATE ROLE medilab_service LOGIN PASSWORD '...'. Rebuilding, verifying and archiving make
--- tables: run `projections rebuild`, `audit verify` and `archive` as the owner. So is `keys encrypt`.
+-- CREATE ROLE medilab_service LOGIN PASSWORD '...'. Run `projections rebuild`, `audit verify`, `archive`
+-- and `keys encrypt` as the owner: they make tables, or change the log.
 
 GRANT USAGE ON SCHEMA medilab TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA medilab TO :"role";
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA medilab TO :"role";
 REVOKE UPDATE, DELETE, TRUNCATE ON medilab.events, medilab.seals FROM :"role";
-REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON medilab.archiving, medilab.resealed FROM :"role";
+REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON medilab.archiving, medilab.resealed, medilab.unencrypted FROM :"role";

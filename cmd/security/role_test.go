@@ -69,6 +69,7 @@ func TestServiceRole(t *testing.T) {
 		`UPDATE medilab.seals SET seal = ''`, `DELETE FROM medilab.seals`, `DROP TABLE medilab.events`, `ALTER TABLE medilab.events DISABLE TRIGGER ALL`,
 		`ALTER TABLE medilab.events RENAME TO other`, `SET session_replication_role = replica`, `DROP FUNCTION medilab.refuse_change CASCADE`,
 		`CREATE OR REPLACE FUNCTION medilab.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`, `DROP SCHEMA medilab CASCADE`,
+		`UPDATE medilab.unencrypted SET encrypted_to = position`, `DELETE FROM medilab.resealed`, `SELECT medilab.encrypt_entries(0, '{1}', '{a}', '{}', '{}')`,
 	} {
 		var refused *pgconn.PgError
 		err := exec(service, forbidden)
