@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Error is a server's answer that is no acceptance.
+// Error is a server's answer that does not accept events.
 type Error struct {
 	Status int    // of HTTP
 	Detail string // what is wrong, in the server's words

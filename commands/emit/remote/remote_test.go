@@ -350,6 +350,30 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// A server that asks for years is asked again within the hour.
+func TestRetryAfterIsBounded(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "2000000000")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	waits := make(chan time.Duration, 1)
+	client, err := remote.New(remote.Config{URL: server.URL, Token: "t", Retrying: func(_ error, wait time.Duration) { waits <- wait }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	emit(t, client, event(0))
+	if wait := <-waits; wait != time.Hour {
+		t.Errorf("waits %v", wait)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := client.Close(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 func ExampleClient() {
 	client, err := remote.New(remote.Config{
 		URL: "http://127.0.0.1:8000", Token: "a token with the scope events:write",

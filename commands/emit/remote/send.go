@@ -16,6 +16,7 @@ const (
 	maxEvents, maxBody = 1000, 8 << 20
 
 	minWait, maxWait = 200 * time.Millisecond, 30 * time.Second
+	mostAsked        = time.Hour // by Retry-After
 )
 
 // run sends what is queued until the client is closed and all is answered, or Close gives up.
@@ -126,7 +127,7 @@ func (c *Client) pause(err error, failures int) error {
 	longest := min(maxWait, minWait<<min(failures, 10))
 	wait := longest/2 + rand.N(longest/2)
 	if answer, ok := errors.AsType[*Error](err); ok {
-		wait = max(wait, answer.retryAfter)
+		wait = max(wait, min(answer.retryAfter, mostAsked))
 	}
 	if c.stopping.Err() == nil && c.config.Retrying != nil {
 		c.config.Retrying(err, wait)
