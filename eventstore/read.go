@@ -98,8 +98,8 @@ func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, err
 	return events, l.openDecoded(ctx, events) // what is erased since is not shown
 }
 
-// readClosed is Read for consumers, which need no content: what is encrypted stays so, and a
-// key that is missing is in nobody's way.
+// readClosed is Read for consumers, which need no content: it stays encrypted, so that a
+// missing key does not block them.
 func (l *Log) readClosed(ctx context.Context, after Position, limit int) ([]Event, error) {
 	if events := l.tail.after(after, limit); events != nil {
 		return events, nil

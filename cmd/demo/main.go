@@ -1,4 +1,4 @@
-// Command demo starts a clinic, the product beside it, and outside systems that receive its events, to
+// Command demo starts a clinic, the product, and outside systems that receive its events, to
 // look at: patients come, wait, are seen and pay, in tables of the clinic's own, and each change is
 // emitted in the transaction that makes it. Everything ends by Ctrl-C.
 package main

@@ -174,7 +174,7 @@ func (c *Cluster) start(name, program string, args ...string) (*testbed.Process,
 	return testbed.Start(cmd)
 }
 
-// run starts a program beside the members. Its configuration, if it has one, is its last argument.
+// run starts a program that is not a member. Its configuration, if it has one, is its last argument.
 func (c *Cluster) run(name, config string, args ...string) error {
 	if config != "" {
 		file := filepath.Join(c.options.Dir, name+".conf")

@@ -71,7 +71,7 @@ func (m *Member) signal(signal syscall.Signal) {
 	m.each(func(pid int) { _ = syscall.Kill(pid, signal) }) // it has gone if that fails
 }
 
-// each calls do with each process of the server, which is no child of Patroni's.
+// each calls do with each process of the server, which is not a child of Patroni's.
 func (m *Member) each(do func(pid int)) {
 	file, err := os.ReadFile(filepath.Join(m.data, "postmaster.pid"))
 	if err != nil {
