@@ -26,7 +26,7 @@ var problems = map[domain.Kind]problem{
 	domain.KindStale:        {http.StatusPreconditionFailed, "stale", "The resource has changed since you read it"},
 	domain.KindTooLarge:     {http.StatusRequestEntityTooLarge, "too_large", "The request is too large"},
 	domain.KindUnauthorized: {http.StatusUnauthorized, "unauthorized", "A valid token is required"},
-	domain.KindForbidden:    {http.StatusForbidden, "forbidden", "The token may not do this"},
+	domain.KindForbidden:    {http.StatusForbidden, "forbidden", "The request is not allowed"},
 	domain.KindThrottled:    {http.StatusTooManyRequests, "throttled", "Too many requests"},
 	domain.KindUnavailable:  {http.StatusServiceUnavailable, "unavailable", "The service cannot do this now"},
 	domain.KindGone:         {http.StatusGone, "gone", "Archived"},
