@@ -85,7 +85,7 @@ func (s *Server) matchNewest(x *request, r *http.Request, proposed domain.Matche
 	defer task.End()
 	f := projections.EventFilter{From: in.from, To: in.to, Limit: page}
 	for looked, bytes := 0, 0; looked < newestLooked && bytes < maxListBytes; looked += page {
-		events, err := s.queries.Events(r.Context(), f)
+		events, err := s.events(r.Context(), f, false)
 		if err != nil {
 			return nil, err
 		}

@@ -42,13 +42,7 @@ func (s *Server) listEvents(x *request, r *http.Request) error {
 		EventType: string(eventType.of(x)), CorrelationID: correlationID.of(x),
 		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
 	}
-	list, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Event], error) {
-		list, err := q.Events(ctx, f)
-		if err == nil && withDeliveries.of(x) != "" {
-			err = q.CountDeliveries(ctx, list.Items)
-		}
-		return list, err
-	})
+	list, err := s.events(r.Context(), f, withDeliveries.of(x) != "")
 	if err != nil {
 		return err
 	}
@@ -61,6 +55,17 @@ func (s *Server) listEvents(x *request, r *http.Request) error {
 	}
 	next, _ := list.NextCursor.MarshalJSON() // it cannot fail
 	return x.respondJSON(append(append(append(body, `],"next_cursor":`...), next...), '}'))
+}
+
+// events lists events, with how many deliveries each has if they are to be counted.
+func (s *Server) events(ctx context.Context, f projections.EventFilter, counted bool) (projections.Page[projections.Event], error) {
+	return query(ctx, s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Event], error) {
+		list, err := q.Events(ctx, f)
+		if err == nil && counted {
+			err = q.CountDeliveries(ctx, list.Items)
+		}
+		return list, err
+	})
 }
 
 // appendEvent encodes an event with its data byte for byte as it was accepted, of which

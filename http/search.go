@@ -22,7 +22,7 @@ var (
 func (s *Server) searchOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/search", id: "search", summary: "What has this id, name, address, type or status", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{searched, searchedSubject}, answer: listOf[foundView], payloads: true, serve: s.search,
+		query: []queryParam{searched, searchedSubject}, answer: listOf[foundView], payloads: true, verbatim: true, serve: s.search,
 	}}
 }
 

@@ -38,6 +38,10 @@ func TestSearch(t *testing.T) {
 		}
 	}
 	s.ask("GET", "/api/v1/search", "").want(422)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"is required","url":"`+r.URL+`","events":["visit.*"]}`).want(201)
+	if got := s.ask("GET", "/api/v1/search?q=is+required", "", "Accept-Language", "ru").want(200).text("items", 0, "title"); got != "is required" {
+		t.Errorf("the webhook is called %q", got)
+	}
 	s.ask("GET", "/api/v1/search?subject=P-77", "").refusing("X-Access-Reason")
 	s.as(s.tokenFor(domain.ScopeWebhooksRead), "GET", "/api/v1/search?subject=P-77", "", "X-Access-Reason", "why").want(403)
 	read := s.count(`SELECT count(*) FROM medilab.events WHERE type = 'data.read'`)

@@ -161,6 +161,7 @@ func TestReadsOnStandby(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	s := newServiceOn(t, testdb.New(t), func(c *api.Config) { c.ReadOnly = true })
 	s.ask("GET", "/api/v1/webhooks/events", "").want(200)
+	s.ask("POST", "/api/v1/webhooks/backtest", `{"events":["*"]}`).want(200)
 	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(403)
 	s.ask("POST", "/api/v1/webhooks/", `{}`).want(403)
 	s.ask("DELETE", "/api/v1/webhooks/1", "").want(403)
