@@ -55,6 +55,7 @@ func (f faults) within(place string) faults {
 // requestBody is an object of any type.
 type requestBody interface {
 	describe(d *describer) (name string, optional bool)
+	most() int // bytes of it
 }
 
 // jsonType is a JSON type of values: its schema, and how it is read.
@@ -113,6 +114,8 @@ func (o object[T]) describe(d *describer) (name string, optional bool) {
 	d.component(o.name, o.name, o.schema)
 	return o.name, o.optional
 }
+
+func (o object[T]) most() int { return o.limit }
 
 func (o object[T]) schema() schema {
 	properties, required := schema{}, []string{}

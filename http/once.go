@@ -1,11 +1,11 @@
 package http
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 
 	"github.com/medilab/webhooks/commands"
@@ -31,7 +31,9 @@ func (s *Server) once(serve handler) handler {
 		if key == "" {
 			return serve(x, r)
 		}
-		asked, err := x.asked(r)
+		read := &body{}
+		defer read.release()
+		asked, err := x.asked(r, read)
 		if err != nil {
 			return err
 		}
@@ -107,20 +109,17 @@ func (s *Server) keeper(ctx context.Context, x *request, once *commands.Once) fu
 	}
 }
 
-// asked returns all that makes a request another one. Its body can be read again.
-func (x *request) asked(r *http.Request) (string, error) {
+// asked returns all that makes a request another one. Its body, which read holds, can be read again.
+func (x *request) asked(r *http.Request, read *body) (string, error) {
 	asked := r.Method + " " + r.URL.Path + "\n" + r.Header.Get(ifMatch.name) + "\n"
 	if x.operation.body == nil {
 		return asked, nil
 	}
-	read := &body{}
-	defer read.release()
-	if err := read.read(r, maxEventBody); err != nil {
+	if err := read.read(r, x.operation.body.most()); err != nil {
 		return "", err
 	}
-	content := string(read.data)
-	r.Body = io.NopCloser(strings.NewReader(content))
-	return asked + content, nil
+	r.Body = io.NopCloser(bytes.NewReader(read.data))
+	return asked + string(read.data), nil
 }
 
 // keepAnswer keeps the answer if the request may be repeated.
