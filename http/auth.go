@@ -37,15 +37,12 @@ func newAuthenticator(config Config) authenticator {
 	}
 }
 
-// authorize returns the caller, also one that is refused. Refusals of a network that fails
-// too often are delayed.
+// authorize returns the caller, also one that is refused.
 func (a authenticator) authorize(r *http.Request, o *operation) (caller commands.Caller, token domain.Token, err error) {
 	caller, token, _, err = a.identify(r)
 	switch {
-	case errors.Is(err, errNobody):
-		return caller, token, err
 	case err != nil:
-		return caller, token, a.logins.delay(r, err)
+		return caller, token, err
 	case o.scope != anyToken && !token.Allows(o.scope) && (o.orScope == "" || !token.Allows(o.orScope)):
 		return caller, token, domain.Forbidden("the token needs the scope " + o.scopes())
 	}
@@ -56,8 +53,14 @@ func (a authenticator) authorize(r *http.Request, o *operation) (caller commands
 var errNobody = domain.Unauthorized("send the header Authorization: Bearer <token>")
 
 // identify returns who asks, by a token in the header or the cookie of a session, and the
-// token. The session is zero if there is none.
+// token. The session is zero if there is none. Refusals of a network that fails too often are
+// delayed.
 func (a authenticator) identify(r *http.Request) (caller commands.Caller, token, session domain.Token, err error) {
+	defer func() {
+		if err != errNobody { //nolint:errorlint // as it is
+			err = a.logins.delay(r, err)
+		}
+	}()
 	if text, ok := bearer(r); ok {
 		caller, token, err = a.authenticate(r.Context(), text)
 		return caller, token, session, err

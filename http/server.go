@@ -125,6 +125,9 @@ func newServer(config Config) *Server {
 		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), keys: keyQueue{taken: map[string]chan struct{}{}}, scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
 		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
+	if config.ReadOnly { // a sign-in goes on record
+		s.config.SignIn = nil
+	}
 	if config.Standby != nil {
 		s.current = &commands.Refresher{Run: config.Standby.Await, Timeout: projections.StandbyPatience}
 	}

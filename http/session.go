@@ -80,7 +80,7 @@ func (s *Server) getSession(x *request, r *http.Request) error {
 		return x.respond(s.viewSession(caller, domain.Token{}, domain.Token{}), nil)
 	}
 	if err != nil {
-		return s.auth.logins.delay(r, err)
+		return err
 	}
 	x.caller.Actor = caller.Actor
 	return x.respond(s.viewSession(caller, token, session), nil)

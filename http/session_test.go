@@ -10,6 +10,8 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -225,6 +227,25 @@ func TestSessionsAreBound(t *testing.T) {
 	if got := s.tab().signIn(text.Reveal()).want(201).text("expires_at"); got != soon.UTC().Format("2006-01-02T15:04:05.000000Z") {
 		t.Errorf("it ends at %s, its token at %s", got, soon)
 	}
+}
+
+// Guesses at the cookie of a session are failed logins, though who is nobody may ask who that is.
+func TestGuessedSessionsAreFailedLogins(t *testing.T) {
+	s := newService(t)
+	var asking sync.WaitGroup
+	var throttled atomic.Bool
+	for range 80 {
+		asking.Go(func() {
+			if s.tab().send("GET", sessionURL, "", "Cookie", "medilab_session=mls_guessed").status == http.StatusTooManyRequests {
+				throttled.Store(true)
+			}
+		})
+	}
+	asking.Wait()
+	if !throttled.Load() {
+		t.Error("so many at once are not throttled")
+	}
+	s.tab().send("GET", sessionURL, "").want(200)
 }
 
 // Somebody signs in at a real provider, by authorization code with PKCE, state and nonce.

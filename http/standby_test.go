@@ -11,6 +11,7 @@ import (
 
 	"github.com/medilab/webhooks/eventstore"
 	api "github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/identity"
 	"github.com/medilab/webhooks/migrations/testdb"
 	"github.com/medilab/webhooks/projections"
 )
@@ -159,7 +160,14 @@ func TestReadsOnStandby(t *testing.T) {
 
 // A process that only reads refuses what changes anything.
 func TestReadOnly(t *testing.T) {
-	s := newServiceOn(t, testdb.New(t), func(c *api.Config) { c.ReadOnly = true })
+	signIn, err := identity.NewSignIn(identity.SignInConfig{Config: identity.Config{Issuer: "https://id.clinic.example"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServiceOn(t, testdb.New(t), func(c *api.Config) { c.ReadOnly, c.SignIn = true, signIn })
+	if got := s.ask("GET", sessionURL, "").want(200); got.get("provider") != "false" {
+		t.Errorf("a sign-in would go on record: %s", got.body)
+	}
 	s.ask("GET", "/api/v1/webhooks/events", "").want(200)
 	s.ask("POST", "/api/v1/webhooks/backtest", `{"events":["*"]}`).want(200)
 	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(403)

@@ -77,7 +77,7 @@ func newKeyCache(location, caFile string) (*keyCache, error) {
 	return &keyCache{maxAge: urlAge, now: time.Now, read: func(ctx context.Context) ([]byte, error) { return fetch(ctx, client, location) }}, nil
 }
 
-// newClient returns what asks the provider.
+// newClient returns the client that asks the provider, with the roots of the file if there is one.
 func newClient(caFile string) (_ *http.Client, err error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caFile != "" {

@@ -8,11 +8,12 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/medilab/webhooks/domain"
 )
@@ -31,8 +32,8 @@ type SignIn struct {
 	config SignInConfig
 	client *http.Client
 
-	mu       sync.Mutex
-	provider *oidc.Provider // nil: not asked yet
+	asking   singleflight.Group
+	provider atomic.Pointer[oidc.Provider] // nil: not asked yet
 }
 
 // NewSignIn returns a SignIn. The provider is asked for its addresses by the first who signs
@@ -109,17 +110,20 @@ func (s *SignIn) oauth(provider *oidc.Provider, back string) *oauth2.Config {
 	}
 }
 
-// discover returns the provider, which is asked once.
+// discover returns the provider, which is asked once for all who sign in meanwhile.
 func (s *SignIn) discover(ctx context.Context) (*oidc.Provider, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.provider != nil {
-		return s.provider, nil
+	if provider := s.provider.Load(); provider != nil {
+		return provider, nil
 	}
-	provider, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), s.client), s.config.Issuer)
+	_, err, _ := s.asking.Do("", func() (any, error) {
+		provider, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), s.client), s.config.Issuer)
+		if err == nil {
+			s.provider.Store(provider)
+		}
+		return nil, err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("the identity provider cannot be asked: %w", err)
 	}
-	s.provider = provider
-	return provider, nil
+	return s.provider.Load(), nil
 }
