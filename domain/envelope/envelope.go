@@ -37,7 +37,7 @@ func (id KeyID) AppendID(dst []byte) []byte {
 	return binary.BigEndian.AppendUint64(dst, uint64(id.Number))
 }
 
-// destroyedAlready is no count of any fates.
+// destroyedAlready is below every count of fates.
 const destroyedAlready = -1
 
 // Key is a data key.

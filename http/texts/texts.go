@@ -37,7 +37,9 @@ func Preferred(accept string) language.Tag {
 type entry struct {
 	english *regexp.Regexp
 	holes   []string // what they stand for, as in the table
-	literal int      // bytes beside the holes
+	literal int      // bytes outside the holes
+	begin   string   // before the first hole; with end it rules out most entries at little cost
+	end     string   // after the last
 	russian string
 }
 
@@ -72,6 +74,7 @@ var (
 func newEntry(english, translation string) entry {
 	e := entry{holes: hole.FindAllString(english, -1), russian: translation}
 	literals := hole.Split(english, -1)
+	e.begin, e.end = literals[0], literals[len(literals)-1]
 	for i, literal := range literals {
 		e.literal += len(literal)
 		literals[i] = regexp.QuoteMeta(literal)
@@ -116,8 +119,12 @@ func find(text string) (string, bool) {
 		return translation, true
 	}
 	for i := range t.formats {
-		if found := t.formats[i].english.FindStringSubmatch(text); found != nil {
-			return t.formats[i].fill(found[1:]), true
+		e := &t.formats[i]
+		if !strings.HasPrefix(text, e.begin) || !strings.HasSuffix(text, e.end) {
+			continue
+		}
+		if found := e.english.FindStringSubmatch(text); found != nil {
+			return e.fill(found[1:]), true
 		}
 	}
 	return "", false
@@ -145,8 +152,8 @@ func (e *entry) fill(values []string) string {
 
 var fraction = regexp.MustCompile(`^\d+\.\d+$`)
 
-// form returns which form of a word goes with the number: that of one, of few or of many. What
-// is no whole number goes with that of few.
+// form returns which form of a word goes with the number: that of one, of few or of many.
+// Fractions go with that of few.
 func form(number string) int {
 	n, err := strconv.ParseUint(number, 10, 64)
 	switch {
