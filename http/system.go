@@ -64,10 +64,7 @@ func (s *Server) getSystem(x *request, r *http.Request) (err error) {
 		func() (err error) { models, err = s.queries.List(ctx); return err },
 		func() (err error) { gauges, err = s.queries.Gauges(ctx); return err },
 		func() (err error) { emitted, err = outbox.ReadState(ctx, s.commands.Pool); return err },
-		func() (err error) {
-			oldest, err = saga.Queue{Pool: s.commands.Pool}.Age(ctx, s.commands.Directory)
-			return err
-		},
+		func() (err error) { oldest, err = s.commands.Queue.Age(ctx, s.commands.Directory); return err },
 		func() (err error) { end, err = s.queries.LogEnd(ctx); return err },
 	} {
 		if err := read(); err != nil {

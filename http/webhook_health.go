@@ -2,6 +2,7 @@ package http
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -58,7 +59,10 @@ func (s *Server) listHealth(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := healthPage{Items: s.healthMatching(x, standings)}
+	page := healthPage{}
+	if page.Items, err = s.healthMatching(r.Context(), x, standings); err != nil {
+		return err
+	}
 	for i := range page.Items {
 		page.Totals.add(&page.Items[i])
 	}
@@ -87,10 +91,16 @@ func (s *Server) listHealth(x *request, r *http.Request) error {
 }
 
 // healthMatching returns the webhooks that are asked for, the newest first.
-func (s *Server) healthMatching(x *request, standings map[domain.WebhookID]*projections.Standing) []healthView {
+func (s *Server) healthMatching(ctx context.Context, x *request, standings map[domain.WebhookID]*projections.Standing) ([]healthView, error) {
+	const usual = 500
+	task := x.limiter.Task()
+	defer task.End()
 	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
 	views := []healthView{}
 	for w := range s.commands.Directory.Newest() {
+		if err := task.Spend(ctx, usual+len(w.Description)); err != nil {
+			return nil, err
+		}
 		if !w.Exists() || status != "all" && status != statusOf(w) || eventType != "" && !subscribes(w, eventType) || words != "" && !mentions(w, words) {
 			continue
 		}
@@ -100,7 +110,7 @@ func (s *Server) healthMatching(x *request, standings map[domain.WebhookID]*proj
 		}
 		views = append(views, v)
 	}
-	return views
+	return views, nil
 }
 
 func (t *healthTotals) add(v *healthView) {
