@@ -13,6 +13,8 @@ import { html, store, useStore } from './view.js'
 const names = new Map() // of webhooks, by id; null: not known
 const named = store()
 
+export const forgetNames = () => names.clear()
+
 // useNames returns { of(id), link(id) } of webhooks' names, which are read once.
 export function useNames() {
   useStore(named)

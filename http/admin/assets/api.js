@@ -1,4 +1,4 @@
-// Calling the API as whoever is signed in.
+// The client of the API, for the session of the signed-in user.
 //
 //   const page = await api.get('/webhooks', { status: 'active' }, signal)
 //   await api.post(`/webhooks/${part(id)}/test`, body, { key })
@@ -34,10 +34,12 @@ async function look() {
   take(await ask('GET', '/session', { silent: true }))
 }
 
-// take takes what the server says of the session.
+// take sets the session from an answer of the server. Without one, the reason for reading
+// data goes, too.
 function take(answer) {
   session.provider = answer?.provider ?? session.provider
   session.who = answer?.actor ? answer : null
+  if (!session.who) localStorage.removeItem(reasonKey)
 }
 
 // headers are those that every request has, the stream's too.
@@ -48,7 +50,7 @@ export const headers = () => ({
 })
 
 // Problem is an answer that says no, or none at all (status 0).
-export class Problem extends Error {
+class Problem extends Error {
   constructor(status, body, after) {
     super(body.detail || body.title || '')
     this.status = status
@@ -109,7 +111,7 @@ async function lines(reader, each) {
   }
 }
 
-// read parses JSON and remembers its source for exact; null: it is none.
+// read parses JSON and remembers its source for exact; it returns null for anything else.
 export function read(text) {
   const value = parse(text)
   if (value !== null && typeof value === 'object') sources.set(value, text)
@@ -154,11 +156,13 @@ async function patiently(path, request) {
   }
 }
 
-// pause waits; it throws what the signal is aborted with.
+// pause waits; it rejects with the reason of the signal when that is aborted. It leaves no
+// listener behind: the signal may live for days.
 export function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds)
-    signal?.addEventListener('abort', () => { clearTimeout(timer); reject(signal.reason) }, { once: true })
+    const stop = () => { clearTimeout(timer); reject(signal.reason) }
+    const timer = setTimeout(() => { signal?.removeEventListener('abort', stop); resolve() }, milliseconds)
+    signal?.addEventListener('abort', stop)
   })
 }
 
@@ -211,7 +215,7 @@ export function withRaw(object, raw) {
   return `{${fields.join(',')}}`
 }
 
-// isObject tells whether a text is the JSON of an object.
+// isObject reports whether a text is the JSON of an object.
 export function isObject(text) {
   const value = parse(text)
   return value !== null && typeof value === 'object' && !Array.isArray(value)

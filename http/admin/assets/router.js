@@ -6,7 +6,7 @@
 import { routes } from './routes.js'
 import { t } from './texts.js'
 import { Trouble } from './ui.js'
-import { html, store, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from './view.js'
+import { html, keep, store, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from './view.js'
 
 export const router = { ...store(), go, refresh }
 
@@ -34,13 +34,14 @@ function find(path) {
   }
 }
 
-const places = new Map() // by the key of an entry of the history
+const places = new Map() // by the key of an entry of the history, of which a browser keeps as many
+const most = 50
 let current = ''
 let entries = 0
 
 function leave() {
   const focused = document.activeElement?.closest?.('main a')?.getAttribute('href')
-  places.set(current, { top: window.scrollY, focused })
+  keep(places, current, { top: window.scrollY, focused }, most)
 }
 
 // arrive returns whether the entry was shown before, and so has its place.

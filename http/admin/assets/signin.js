@@ -1,8 +1,10 @@
 // Signing in: as a page of its own, and over a page whose session has ended; by a token, or at
 // the clinic's identity provider, if there is one. The tabs of a browser share the session.
+import { forgetNames } from './alerts.js'
 import { api, session } from './api.js'
 import { Field, Form, Text, refuse } from './controls.js'
 import { open, say } from './dialogs.js'
+import { router } from './router.js'
 import { t } from './texts.js'
 import './texts/access.js'
 import { forget, words } from './ui.js'
@@ -41,21 +43,21 @@ let renewing = null
 let renewed = () => {}
 let leaving = false
 
-// renew asks again when the session has ended; whoever waits shares the question. The
-// page stays as it is below. It resolves to whether the reader is signed in. Nobody is
-// asked who is signing out: a request that was under way is refused then.
+// renew asks the user to sign in again over the page. Concurrent callers share the dialog.
+// It resolves to whether the same user is signed in: a request of one user is never repeated
+// as another. During sign-out it does not ask, so that requests under way are refused.
 export function renew() {
   if (leaving || !session.who) return Promise.resolve(false)
-  const before = session.who?.actor
+  const before = session.who.actor
   renewing ??= open(({ close }) => {
     renewed = () => close('yes')
     return html`<${SignIn} over title=${t('login.again')} note=${t('login.againNote')} done=${renewed} />
       <button type="button" class="plain" onClick=${() => close('')}>${t('app.signOut')}</button>`
   }, { sure: true }).then((answer) => {
     renewing = null
-    if (answer !== 'yes') ended()
-    else welcome(before)
-    return answer === 'yes'
+    if (answer === 'yes') return welcome(before)
+    ended()
+    return false
   })
   return renewing
 }
@@ -74,7 +76,7 @@ export async function signOut() {
   ended()
 }
 
-// ended forgets everything that was read or typed.
+// ended drops everything that was read or typed.
 function ended() {
   session.take(null)
   clear()
@@ -83,13 +85,20 @@ function ended() {
 
 function clear() {
   forget()
+  forgetNames()
   drafts.clear()
 }
 
-// welcome goes on with a new session. Whoever is another sees nothing of the one before.
+// welcome goes on with a new session and reports whether it is the same user's. For another
+// user the page starts over: nothing of the former one is left in it.
 function welcome(before) {
-  if (before !== session.who.actor) clear()
+  const same = before === session.who.actor
+  if (!same) {
+    clear()
+    router.refresh()
+  }
   session.changed()
+  return same
 }
 
 // What another tab did holds here too.

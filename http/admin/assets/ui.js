@@ -5,7 +5,7 @@ import { copyText } from './dialogs.js'
 import { settings } from './settings.js'
 import { ago, moment, tones } from './format.js'
 import { known, number, t } from './texts.js'
-import { html, useEffect, useLatest, useRef, useState } from './view.js'
+import { html, keep, useEffect, useLatest, useRef, useState } from './view.js'
 
 // Page is a page's frame: its heading, what stands beside it, and its actions.
 export const Page = ({ title, badge, sub, actions, children }) => html`
@@ -140,8 +140,8 @@ export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
     ${error && html`<span class="error" role="alert">${words(error)}</span>`}`
 }
 
-// useLoad reads a path of the API and lets go of it when the page is left:
-// { data, error, loading, reload, set }. What was read stays while it is read again;
+// useLoad reads a path of the API until its component is unmounted. It returns
+// { data, error, loading, reload }. What was read stays while it is read again;
 // it is the first answer too when the reader comes back. every is in milliseconds:
 // how often it is read while the tab is seen.
 export function useLoad(path, parameters, { every, skip } = {}) {
@@ -175,19 +175,14 @@ export function useLoad(path, parameters, { every, skip } = {}) {
     }
   }, [name, skip, settings.get('language')])
   const current = state.name === name ? state : { data: kept(state), error: null, loading: true }
-  return { ...current, reload: () => latest.current(), set: (data) => setState((old) => ({ ...old, data })) }
+  return { ...current, reload: () => latest.current() }
 }
 
 // What was read last, for a reader who comes back; it is forgotten at sign-out.
 const remembered = new Map()
 const most = 50
 
-export function remember(name, data) {
-  remembered.delete(name)
-  remembered.set(name, data)
-  if (remembered.size > most) remembered.delete(remembered.keys().next().value)
-}
-
+export const remember = (name, data) => keep(remembered, name, data, most)
 export const recall = (name) => remembered.get(name)
 export const forget = () => remembered.clear()
 

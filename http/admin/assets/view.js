@@ -3,12 +3,12 @@
 //
 //   import { html, useState } from './view.js'
 //   const Hello = ({ name }) => html`<p class="muted">Hello, ${name}</p>`
-import { Component, Fragment, createContext, h, render } from './vendor/preact.js'
-import { useCallback, useContext, useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState } from './vendor/preact-hooks.js'
+import { createContext, h, render } from './vendor/preact.js'
+import { useContext, useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState } from './vendor/preact-hooks.js'
 import htm from './vendor/htm.js'
 
 export const html = htm.bind(h)
-export { Component, Fragment, createContext, render, useCallback, useContext, useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState }
+export { createContext, render, useContext, useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState }
 
 // useLatest returns a ref that always holds the value of the last render, for
 // listeners that outlive it.
@@ -22,6 +22,13 @@ export function useLatest(value) {
 export function useStore(store) {
   const [, again] = useState(0)
   useEffect(() => store.subscribe(() => again((n) => n + 1)), [store])
+}
+
+// keep sets a value in a map of at most so many, from which the oldest goes.
+export function keep(map, key, value, most) {
+  map.delete(key)
+  map.set(key, value)
+  if (map.size > most) map.delete(map.keys().next().value)
 }
 
 // store returns { subscribe, changed }: subscribe returns its own undoing.
