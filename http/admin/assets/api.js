@@ -208,9 +208,9 @@ export function exact(answer, ...path) {
 }
 
 // withRaw writes an object of JSON together with fields whose JSON is written
-// already, so that their numbers stay as they are.
+// already, so that their numbers stay as they are; without those that are undefined.
 export function withRaw(object, raw) {
-  const fields = Object.entries(object).map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`)
+  const fields = Object.entries(object).filter(([, value]) => value !== undefined).map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`)
   for (const [name, json] of Object.entries(raw)) fields.push(`${JSON.stringify(name)}:${json}`)
   return `{${fields.join(',')}}`
 }

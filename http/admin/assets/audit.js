@@ -1,6 +1,7 @@
 // The audit log, newest first: who did what to what; and a check that nothing of it was changed.
 import { api, exact } from './api.js'
 import { actorName, entryLink, entryNote, entryTypes, entryWords } from './audit-words.js'
+import { localTime } from './format.js'
 import { Filters } from './list.js'
 import { number, t } from './texts.js'
 import './texts/access.js'
@@ -34,8 +35,7 @@ async function older(filters, before, signal) {
 
 export function Audit({ parameters }) {
   const system = useLoad('/system')
-  const times = Object.fromEntries(['from', 'to'].filter((name) => parameters.get(name)).map((name) => [name, new Date(parameters.get(name)).toISOString()]))
-  const filters = { type: parameters.get('type'), webhook: parameters.get('webhook'), event: parameters.get('event'), actor: parameters.get('actor'), ...times }
+  const filters = { type: parameters.get('type'), webhook: parameters.get('webhook'), event: parameters.get('event'), actor: parameters.get('actor'), from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }
   return html`<${Page} title=${t('nav.audit')} sub=${t('audit.sub')}>
     <${Verify} />
     <${Card} flush title=${t('audit.entries')} note=${system.data && t('audit.head', system.data.log.position)}>

@@ -2,14 +2,14 @@
 // history, or a part of it. Sends nothing.
 import { api, part, withRaw } from './api.js'
 import { Field, Form, Text, refuse } from './controls.js'
+import { localTime } from './format.js'
 import { Table } from './list.js'
-import { t } from './texts.js'
+import { number, t } from './texts.js'
 import './texts/form.js'
 import { Badge, Card, Facts, Loaded, Page, Time, useLoad } from './ui.js'
 import { html, useEffect, useRef, useState } from './view.js'
 import { draftOf, filterOf } from './webhook-draft.js'
 import { Retries } from './webhook-fields.js'
-import { counts } from './workbench.js'
 
 // BacktestPage tries other retries, for a webhook as it is otherwise.
 export function BacktestPage({ id }) {
@@ -36,8 +36,7 @@ export function Backtest({ webhook, draft }) {
     const filters = filterOf(draft.filters)
     if (filters === null) refuse('filters', t('form.filterBad'))
     const retries = webhook ? Object.fromEntries(tried.filter((name) => draft[name] !== String(webhook[name])).map((name) => [name, draft[name] === '' ? null : Number(draft[name])])) : {}
-    const times = Object.fromEntries(Object.entries(range).filter(([, at]) => at).map(([name, at]) => [name, new Date(at).toISOString()]))
-    const body = withRaw({ events: draft.events, ...retries, ...times }, { filters })
+    const body = withRaw({ events: draft.events, ...retries, from: localTime(range.from), to: localTime(range.to) }, { filters })
     const { signal } = control.current = new AbortController()
     setResult(null)
     setProgress({ progress: 0, considered: 0 })
@@ -58,12 +57,14 @@ export function Backtest({ webhook, draft }) {
       ${result && html`<${Result} result=${result} />`}</div></${Card}>`
 }
 
+const counts = (of, names) => names.map((name) => [t(`backtest.${name}`), number(of[name])])
+
 function Result({ result }) {
   const { retries } = result
-  return html`<${Facts} pairs=${counts(result, ['considered', 'matched', 'gained', 'lost'], 'backtest')} />
+  return html`<${Facts} pairs=${counts(result, ['considered', 'matched', 'gained', 'lost'])} />
     ${result.samples.length > 0 && html`<${Table} caption=${t('backtest.title')} rows=${result.samples} id=${(one) => one.event_id} columns=${[
       { label: t('backtest.event'), cell: (one) => html`<a href=${`#/events/${part(one.event_id)}`}>${one.event_type}</a>` },
       { label: t('backtest.at'), cell: (one) => html`<${Time} at=${one.accepted_at} style="short" />`, opt: true },
       { label: t('backtest.change'), cell: (one) => html`<${Badge} tone=${tones[one.change]}>${t(`backtest.${one.change}`)}</${Badge}>` }]} />`}
-    ${retries && html`<h3>${t('backtest.retries')}</h3><${Facts} pairs=${counts(retries, ['delivered', 'failed', 'delivered_instead', 'failed_instead', 'pending_instead', 'calls', 'calls_instead'], 'backtest')} />`}`
+    ${retries && html`<h3>${t('backtest.retries')}</h3><${Facts} pairs=${counts(retries, ['delivered', 'failed', 'delivered_instead', 'failed_instead', 'pending_instead', 'calls', 'calls_instead'])} />`}`
 }

@@ -48,15 +48,22 @@ export function milliseconds(value) {
 
 // duration shows seconds in the unit that suits them.
 export function duration(seconds) {
-  const [unit, size] = [['day', 86400], ['hour', 3600], ['minute', 60]].find(([, size]) => seconds >= 2 * size) ?? ['second', 1]
+  const [unit, size] = units.find(([, size]) => seconds >= 2 * size) ?? ['second', 1]
   return new Intl.NumberFormat(locale(), { style: 'unit', unit, maximumFractionDigits: 0 }).format(seconds / size)
 }
 
-// tones are those of the words for a state.
+// tones are those of the names of states; the others have none.
 export const tones = {
-  active: 'good', success: 'good', delivered: 'good', resolved: 'good', inactive: 'quiet', cancelled: 'quiet',
-  deleted: 'quiet', counting: 'wait', running: 'wait', paused: 'wait', completed: 'good', type_not_subscribed: 'quiet', not_registered_yet: 'quiet', imported: 'quiet', filtered: 'quiet', failed: 'bad', open: 'bad', pending: 'wait',
+  active: 'good', success: 'good', delivered: 'good', resolved: 'good', completed: 'good', failed: 'bad', open: 'bad',
+  counting: 'warn', running: 'warn', paused: 'warn', pending: 'warn',
 }
 
-// localTime reads a control of a date and a time; '' when it is empty.
-export const localTime = (value) => (value ? new Date(value).toISOString() : '')
+// localTime returns the value of a control of a date and a time as the API takes it; undefined
+// when there is none. What is no time stays as it is, for the API to refuse.
+export function localTime(value) {
+  const at = new Date(value || NaN)
+  return isNaN(at) ? value || undefined : at.toISOString()
+}
+
+// inputTime returns a time as such a control has it.
+export const inputTime = (at) => new Date(at - new Date(at).getTimezoneOffset() * 60000).toISOString().slice(0, 16)

@@ -3,6 +3,7 @@ import { api, part, session } from './api.js'
 import { actorName } from './audit-words.js'
 import { Check, Field, Form, Text, refuse } from './controls.js'
 import { confirm, say } from './dialogs.js'
+import { inputTime, localTime } from './format.js'
 import { List } from './list.js'
 import { router } from './router.js'
 import { number, t } from './texts.js'
@@ -64,20 +65,16 @@ export function Job({ id }) {
       [t('job.created'), html`<${Time} at=${job.created_at} />`], [t('job.finished'), html`<${Time} at=${job.finished_at} />`]]} /></${Card}></${Page}>`
 }
 
-const dayAgo = () => local(new Date(Date.now() - 86400000))
-const local = (time) => new Date(time - time.getTimezoneOffset() * 60000).toISOString().slice(0, 16)
-
 export function NewJob({ parameters }) {
   const [kind, setKind] = useState(parameters.get('kind') ?? 'replay')
-  const [asked, setAsked] = useState({ webhook: parameters.get('webhook') ?? '', from: dayAgo(), to: local(new Date()), types: '', rate: '', failed: false, status: '' })
+  const [asked, setAsked] = useState({ webhook: parameters.get('webhook') ?? '', from: inputTime(Date.now() - 86400000), to: inputTime(Date.now()), types: '', rate: '', failed: false, status: '' })
   const webhooks = useLoad('/webhooks', { limit: 1000 })
   const set = (name) => (event) => setAsked((old) => ({ ...old, [name]: event.target.type === 'checkbox' ? event.target.checked : event.target.value }))
   const send = async (key) => {
     if (kind === 'replay' && asked.webhook === '') refuse('webhook', t('job.needsWebhook'))
     for (const name of ['from', 'to']) if (asked[name] === '' && kind === 'replay') refuse(name, t('job.needsTime'))
-    const time = (text) => (text === '' ? undefined : new Date(text).toISOString())
     const types = asked.types.split(/[\s,]+/).filter(Boolean)
-    const body = { from: time(asked.from), to: time(asked.to), event_types: types.length > 0 ? types : undefined, rate: asked.rate === '' ? undefined : Number(asked.rate),
+    const body = { from: localTime(asked.from), to: localTime(asked.to), event_types: types.length > 0 ? types : undefined, rate: asked.rate === '' ? undefined : Number(asked.rate),
       ...(kind === 'replay' ? { only_failed: asked.failed } : { state: 'failed', webhook: asked.webhook || undefined, response_status: asked.status || undefined }) }
     const path = kind === 'replay' ? `/webhooks/${part(asked.webhook)}/replay` : '/webhooks/deliveries/retry'
     const { matched } = await api.post(path, { ...body, dry_run: true })

@@ -3,6 +3,7 @@
 import { api, part, session } from './api.js'
 import { actorName } from './audit-words.js'
 import { confirm, download, prompt, say } from './dialogs.js'
+import { localTime } from './format.js'
 import { Filters, List } from './list.js'
 import { router } from './router.js'
 import { t } from './texts.js'
@@ -68,18 +69,16 @@ function Disclosures({ path, parameters, title }) {
       ]} /></${Card}>`
 }
 
-const time = (text) => (text ? new Date(text).toISOString() : undefined)
-
 function OfWebhook({ parameters }) {
   const webhook = parameters.get('webhook') ?? ''
   return html`<${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['webhook', t('patients.webhook')]] },
       { name: 'webhook', label: t('audit.webhook') }, { name: 'from', label: t('audit.from'), type: 'datetime-local' }, { name: 'to', label: t('audit.to'), type: 'datetime-local' }]} />
     ${webhook === '' ? html`<p class="muted">${t('patients.webhookHint')}</p>`
-      : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: time(parameters.get('from')), to: time(parameters.get('to')) }} title=${t('patients.sentTo', webhook)} />`}`
+      : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }} title=${t('patients.sentTo', webhook)} />`}`
 }
 
 function Access({ parameters }) {
-  const asked = { subject: parameters.get('subject'), event: parameters.get('event'), actor: parameters.get('actor'), from: time(parameters.get('from')), to: time(parameters.get('to')) }
+  const asked = { subject: parameters.get('subject'), event: parameters.get('event'), actor: parameters.get('actor'), from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }
   return html`<${Card} flush title=${t('patients.access')} more=${print()}>
     <${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['access', t('patients.access')]] }, { name: 'subject', label: t('patients.id') },
       { name: 'event', label: t('audit.event') }, { name: 'actor', label: t('audit.actor') }, { name: 'from', label: t('audit.from'), type: 'datetime-local' }, { name: 'to', label: t('audit.to'), type: 'datetime-local' }]} />

@@ -19,9 +19,8 @@ export const Card = ({ title, note, more, flush, children, ...rest }) => html`<s
   ${flush ? children : html`<div class="body">${children}</div>`}</section>`
 
 // Badge shows a state by colour and by word: a state's name, or a tone and children.
-export const Badge = ({ state, tone, title, children }) => html`<span class=${`badge ${tone ?? tone2(tones[state])}`} title=${title}>
+export const Badge = ({ state, tone, title, children }) => html`<span class=${`badge ${tone ?? tones[state] ?? 'none'}`} title=${title}>
   ${children ?? known(`state.${state}`) ?? state}</span>`
-const tone2 = (old) => ({ wait: 'warn', quiet: 'none', undefined: 'none' }[old] ?? old)
 
 // Figure is one number of a dashboard that leads to its list. spark is what is drawn below.
 export const Figure = ({ label, value, note, tone = '', href, spark }) => html`<a class="figure" href=${href}>

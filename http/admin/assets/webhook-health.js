@@ -3,7 +3,7 @@ import { AlertRow, useNames } from './alerts.js'
 import { part } from './api.js'
 import { Failures, callLink } from './call-list.js'
 import { Chart, Numbers, asked, parts, rangeOf, ranges, widths } from './charts.js'
-import { localTime, milliseconds, percent } from './format.js'
+import { inputTime, localTime, milliseconds, percent } from './format.js'
 import { advice, healthOf, why } from './health.js'
 import { Table, useFresh } from './list.js'
 import { router } from './router.js'
@@ -25,7 +25,7 @@ export function WebhookHealth({ webhook, parameters }) {
   const mine = open.data?.items.filter((one) => one.webhook_id === webhook.id) ?? []
   return html`<${Loaded} of=${stats}>${(figures) => html`
     <section class="card"><${Why} webhook=${webhook} stats=${figures} last=${last.data?.items[0]} />
-      <${Ranges} webhook=${webhook} range=${range} parameters=${parameters} />
+      <${Ranges} webhook=${webhook} range=${range} />
       <${Charts} stats=${figures} range=${range} /></section>
     <${Figures} webhook=${webhook} stats=${figures} />
     <div class="two"><${Card} title=${t('overview.failures')} flush more=${html`<a href=${`#${path}/calls`}>${t('overview.allCalls')}</a>`}><${Failures} webhook=${webhook} limit=${5} /></${Card}>
@@ -36,7 +36,7 @@ export function WebhookHealth({ webhook, parameters }) {
 }
 
 // useRange returns the range of the address; one that ends now moves on with time.
-export function useRange(parameters, name) {
+function useRange(parameters, name) {
   const width = widths[rangeOf(parameters).bucket]
   return useMemo(() => rangeOf(parameters), [name, Math.floor(Date.now() / width)])
 }
@@ -52,14 +52,14 @@ function Why({ webhook, stats, last }) {
     ${last && html` <span>${advice(last)}</span> <a href=${callLink({ ...last, webhook_id: webhook.id })}>${t('why.lastCall')}</a>`}</div>`
 }
 
-function Ranges({ webhook, range, parameters }) {
+function Ranges({ webhook, range }) {
   const at = (query) => `#/webhooks/${part(webhook.id)}?${new URLSearchParams(query)}`
   const submit = (event) => {
     event.preventDefault()
     const { from, to } = event.target.elements
     if (from.value < to.value) router.go(at({ from: localTime(from.value), to: localTime(to.value) }))
   }
-  const local = (name) => (parameters.get(name) ? new Date(Date.parse(parameters.get(name)) - new Date().getTimezoneOffset() * 60000).toISOString().slice(0, 16) : '')
+  const local = (name) => (range.name === 'own' ? inputTime(range[name]) : '')
   return html`<div class="toolbar ranges"><nav class="chips" aria-label=${t('range.label')}>${Object.keys(ranges).map((one) => html`
       <a key=${one} class="button chip" href=${at({ range: one })} aria-current=${one === range.name ? 'true' : undefined}>${t(`range.${one}`)}</a>`)}</nav>
     <details open=${range.name === 'own'}><summary>${t('range.own')}</summary><form class="toolbar" onSubmit=${submit}>

@@ -3,7 +3,7 @@
 import { api, exact, part, withRaw } from './api.js'
 import { Area } from './controls.js'
 import { useLive } from './live.js'
-import { number, t } from './texts.js'
+import { t } from './texts.js'
 import { Card, Empty, Foreign, Time, Trouble, words } from './ui.js'
 import { html, store, useEffect, useLatest, useRef, useState, useStore } from './view.js'
 
@@ -93,5 +93,3 @@ export function FilterEditor({ control, draft, set }) {
     <p class=${wrong ? 'error' : 'hint'} role="status" id="filter-state">${wrong ?? (none ? t('form.filterNone') : answer ? t('form.filterGood') : '')}</p>
     <details><summary>${t('form.filterHelp')}</summary><dl class="examples">${examples.map(([name, json]) => html`<div key=${name}><dt><code>${json}</code></dt><dd>${t(`form.filter.${name}`)}</dd></div>`)}</dl></details>`
 }
-
-export const counts = (of, names, prefix) => names.map((name) => [t(`${prefix}.${name}`), number(of[name])])
