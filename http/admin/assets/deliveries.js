@@ -10,19 +10,21 @@ import './texts/webhooks.js'
 import { Act, Badge, Card, Copy, Page, Time } from './ui.js'
 import { html } from './view.js'
 
-// DeliveryActions retries a delivery now, or ends it.
-export function DeliveryActions({ delivery }) {
+// DeliveryActions retries a delivery now, or ends it; then it calls done.
+export function DeliveryActions({ delivery, done }) {
   const path = `/webhooks/deliveries/${part(delivery.delivery_id)}`
   const retry = async (key) => {
     await api.post(`${path}/retry`, undefined, { key })
     say(t('event.retried'))
+    done?.()
   }
   const cancel = async (key) => {
     if (!await confirm(t('event.cancelAsk'), t('event.cancelNote'), t('action.cancelDelivery'))) return
     await api.post(`${path}/cancel`, undefined, { key })
     say(t('event.cancelled'))
+    done?.()
   }
-  return html`<span class="actions"><${Act} tone="small" run=${retry}>${t('action.retry')}</${Act}>
+  return html`<span class="actions">${delivery.state !== 'cancelled' && html`<${Act} tone="small" run=${retry}>${t('action.retry')}</${Act}>`}
     ${['pending', 'failed'].includes(delivery.state) && html`<${Act} tone="small danger" run=${cancel}>${t('action.cancel')}</${Act}>`}</span>`
 }
 

@@ -1,16 +1,29 @@
-// Whose data a webhook was sent.
+// What was sent of patients' data: to whom, or to one webhook.
 import { part } from './api.js'
 import { List } from './list.js'
-import { known, t } from './texts.js'
+import { t } from './texts.js'
+import './texts/access.js'
 import { Badge, Card, Time } from './ui.js'
-import { html } from './view.js'
+import { html, useState } from './view.js'
 
-export const Disclosures = ({ webhook }) => html`<${Card} flush><${List} path=${`/webhooks/${part(webhook.id)}/disclosures`} id=${(d) => `${d.event_id} ${d.kind} ${d.url}`} caption=${t('tab.disclosures')} empty=${t('disclosure.none')} columns=${[
-  { label: t('disclosure.last'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.last_call_at} style="short" /></a>` },
-  { label: t('disclosure.subject'), cut: true, cell: (d) => [d.subject ?? d.subjects].flat().filter(Boolean).join(', ') || '—' },
-  { label: t('call.event'), cell: (d) => html`<span class="mono">${d.event_type}</span>` },
-  { label: t('webhook.recipient'), opt: true, cell: (d) => d.recipient?.name ?? '—' },
-  { label: t('disclosure.kind'), opt: true, cell: (d) => known(`sent.${d.kind}`) ?? d.kind },
-  { label: t('webhook.fields'), opt: true, cell: (d) => (d.fields ? d.fields.join(', ') : t('webhook.allFields')) },
-  { label: t('disclosure.got'), cell: (d) => html`<${Badge} tone=${d.acknowledged === true ? 'good' : d.acknowledged === false ? 'bad' : 'none'}>${t(`disclosure.${d.acknowledged}`)}</${Badge}>` },
-]} /></${Card}>`
+export const print = () => html`<button type="button" onClick=${() => window.print()}>${t('patients.print')}</button>`
+
+const acknowledged = { true: 'good', false: 'bad', unknown: 'warn' }
+
+// Disclosures lists what was sent, newest first, of the path of the API.
+export function Disclosures({ path, parameters, title, empty }) {
+  const [since, setSince] = useState(null)
+  return html`<${Card} flush title=${title} more=${print()}>
+    ${since && html`<p class="why warn">${t('patients.since')} <${Time} at=${since} /></p>`}
+    <${List} path=${path} parameters=${parameters} id=${(one) => `${one.webhook_id} ${one.event_id} ${one.kind} ${one.first_call_at}`} caption=${title} empty=${empty}
+      onPage=${(page) => setSince(page.covered_from)} columns=${[
+        { label: t('patients.recipient'), cut: true, cell: (one) => html`<a href=${`#/webhooks/${one.webhook_id}`}>${one.recipient?.name ?? one.webhook_name}</a><span class="sub">${[one.recipient?.country, one.recipient?.purpose].filter(Boolean).join(' · ') || one.url}</span>` },
+        { label: t('event.type'), opt: true, cell: (one) => html`<code>${one.event_type}</code>` },
+        { label: t('patients.kind'), opt: true, cell: (one) => html`<span class="nowrap">${t(`patients.${one.kind}`)}</span>` },
+        { label: t('patients.fields'), opt: true, cell: (one) => one.fields?.join(', ') ?? t('patients.allFields') },
+        { label: t('patients.when'), cell: (one) => html`<a href=${`#/events/${one.event_id}`}><${Time} at=${one.last_call_at} style="short" /></a>` },
+        { label: t('patients.received'), cell: (one) => html`<${Badge} tone=${acknowledged[one.acknowledged]}>${t(`patients.ack.${one.acknowledged}`)}</${Badge}>` },
+      ]} /></${Card}>`
+}
+
+export const DisclosuresTo = ({ webhook }) => html`<${Disclosures} path=${`/webhooks/${part(webhook.id)}/disclosures`} title=${t('tab.disclosures')} empty=${t('disclosure.none')} />`

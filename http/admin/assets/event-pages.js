@@ -2,6 +2,7 @@
 import { api, exact, isObject, part, withRaw } from './api.js'
 import { Json } from './code.js'
 import { Area, Field, Form, Select, Text, refuse } from './controls.js'
+import { DeliveryActions } from './deliveries.js'
 import { confirm, say } from './dialogs.js'
 import { describeType, typeFilter, typeOptions, useTypes } from './event-types.js'
 import { localTime } from './format.js'
@@ -9,7 +10,7 @@ import { Filters, List } from './list.js'
 import { useLive } from './live.js'
 import { number, t } from './texts.js'
 import './texts/events.js'
-import { Act, Badge, Card, Copy, Facts, Loaded, Page, Time, useLoad } from './ui.js'
+import { Badge, Card, Copy, Facts, Loaded, Page, Time, useLoad } from './ui.js'
 import { html, useEffect, useRef, useState } from './view.js'
 
 const parameter = (parameters, name) => parameters.get(name) || undefined
@@ -102,7 +103,7 @@ function Explained({ path, id, verdict }) {
       { label: t('event.verdict'), cell: (v) => html`<${Badge} state=${now.get(v.webhook_id)?.state ?? v.verdict} />` },
       { label: t('event.reason'), opt: true, cell: (v) => html`<${Reason} of=${v} delivery=${now.get(v.webhook_id)} />` },
       { label: t('event.sentBy'), opt: true, cell: (v) => v.sent_by.map((s) => html`<div key=${s.id} class="nowrap">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></div>`) },
-      { label: t('event.actions'), cell: (v) => v.delivery_id && html`<${DeliveryActions} id=${v.delivery_id} state=${now.get(v.webhook_id)?.state ?? v.verdict} webhook=${v.webhook_id} done=${moved.reload} />` },
+      { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: now.get(v.webhook_id)?.state ?? v.verdict }} done=${moved.reload} /></span>` },
     ]} />`
 }
 
@@ -113,20 +114,6 @@ function Reason({ of, delivery }) {
   if (of.redacted) return html`<span class="mono">${of.field}</span> ${t('event.hidden')}`
   const got = of.got === null || of.got === undefined ? t('event.filterNothing') : JSON.stringify(of.got)
   return html`${t('event.filterWant', of.field, JSON.stringify(of.want), got)}<span class="sub">${of.reason}</span>`
-}
-
-function DeliveryActions({ id, state, webhook, done }) {
-  const path = `/webhooks/deliveries/${part(id)}`
-  const retry = async (key) => { await api.post(`${path}/retry`, undefined, { key }); say(t('event.retried')); done() }
-  const cancel = async (key) => {
-    if (!await confirm(t('event.cancelAsk'), t('event.cancelNote'), t('action.cancelDelivery'))) return
-    await api.post(`${path}/cancel`, undefined, { key })
-    say(t('event.cancelled'))
-    done()
-  }
-  return html`<span class="actions"><a href=${`#/webhooks/${part(webhook)}/calls?delivery_id=${part(id)}`}>${t('call.list')}</a>
-    ${state !== 'cancelled' && html`<${Act} tone="small" run=${retry}>${t('action.retry')}</${Act}>`}
-    ${['pending', 'failed'].includes(state) && html`<${Act} tone="small danger" run=${cancel}>${t('action.cancel')}</${Act}>`}</span>`
 }
 
 export function EventForm() {

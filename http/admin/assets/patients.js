@@ -3,13 +3,14 @@
 import { api, part, session } from './api.js'
 import { actorName } from './audit-words.js'
 import { confirm, download, prompt, say } from './dialogs.js'
+import { Disclosures, print } from './disclosures.js'
 import { localTime } from './format.js'
 import { Filters, List } from './list.js'
 import { router } from './router.js'
 import { t } from './texts.js'
 import './texts/access.js'
-import { Act, Badge, Card, Page, Tabs, Time } from './ui.js'
-import { html, useState } from './view.js'
+import { Act, Card, Page, Tabs, Time } from './ui.js'
+import { html } from './view.js'
 
 const tabs = ['patient', 'webhook', 'access']
 
@@ -21,8 +22,6 @@ export function Patients({ parameters }) {
     <${Part} key=${parameters.toString()} parameters=${parameters} /></${Page}>`
 }
 
-const print = () => html`<button type="button" onClick=${() => window.print()}>${t('patients.print')}</button>`
-
 function OfPatient({ parameters }) {
   const id = parameters.get('id') ?? ''
   const find = (event) => {
@@ -31,7 +30,7 @@ function OfPatient({ parameters }) {
   }
   return html`<form class="toolbar" role="search" onSubmit=${find}><div class="field compact"><label for="patient">${t('patients.id')}</label><input id="patient" name="id" required autocomplete="off" value=${id} /></div>
       <button type="submit" class="primary">${t('patients.find')}</button></form>
-    ${id === '' ? html`<p class="muted">${t('patients.idHint')}</p>` : html`<${Rights} id=${id} /><${Disclosures} path=${`/subjects/${part(id)}/disclosures`} title=${t('patients.disclosures', id)} />`}`
+    ${id === '' ? html`<p class="muted">${t('patients.idHint')}</p>` : html`<${Rights} id=${id} /><${Disclosures} path=${`/subjects/${part(id)}/disclosures`} title=${t('patients.disclosures', id)} empty=${t('patients.nobody')} />`}`
 }
 
 function Rights({ id }) {
@@ -52,29 +51,12 @@ function Rights({ id }) {
     <${Act} tone="danger" run=${erase}>${t('patients.erase')}</${Act}></div>`
 }
 
-const acknowledged = { true: 'good', false: 'bad', unknown: 'warn' }
-
-function Disclosures({ path, parameters, title }) {
-  const [since, setSince] = useState(null)
-  return html`<${Card} flush title=${title} more=${print()}>
-    ${since && html`<p class="why warn">${t('patients.since')} <${Time} at=${since} /></p>`}
-    <${List} path=${path} parameters=${parameters} id=${(one) => `${one.webhook_id} ${one.event_id} ${one.kind} ${one.first_call_at}`} caption=${title} empty=${t('patients.nobody')}
-      onPage=${(page) => setSince(page.covered_from)} columns=${[
-        { label: t('patients.recipient'), cut: true, cell: (one) => html`<a href=${`#/webhooks/${one.webhook_id}`}>${one.recipient?.name ?? one.webhook_name}</a><span class="sub">${[one.recipient?.country, one.recipient?.purpose].filter(Boolean).join(' · ') || one.url}</span>` },
-        { label: t('event.type'), opt: true, cell: (one) => html`<a href=${`#/events/${one.event_id}`}><code>${one.event_type}</code></a>` },
-        { label: t('patients.kind'), opt: true, cell: (one) => html`<span class="nowrap">${t(`patients.${one.kind}`)}</span>` },
-        { label: t('patients.fields'), opt: true, cell: (one) => one.fields?.join(', ') ?? t('patients.allFields') },
-        { label: t('patients.when'), cell: (one) => html`<${Time} at=${one.last_call_at} style="short" />` },
-        { label: t('patients.received'), cell: (one) => html`<${Badge} tone=${acknowledged[one.acknowledged]}>${t(`patients.ack.${one.acknowledged}`)}</${Badge}>` },
-      ]} /></${Card}>`
-}
-
 function OfWebhook({ parameters }) {
   const webhook = parameters.get('webhook') ?? ''
   return html`<${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['webhook', t('patients.webhook')]] },
       { name: 'webhook', label: t('audit.webhook') }, { name: 'from', label: t('audit.from'), type: 'datetime-local' }, { name: 'to', label: t('audit.to'), type: 'datetime-local' }]} />
     ${webhook === '' ? html`<p class="muted">${t('patients.webhookHint')}</p>`
-      : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }} title=${t('patients.sentTo', webhook)} />`}`
+      : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }} title=${t('patients.sentTo', webhook)} empty=${t('disclosure.none')} />`}`
 }
 
 function Access({ parameters }) {

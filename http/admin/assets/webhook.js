@@ -5,7 +5,7 @@ import { Deliveries } from './deliveries.js'
 import { confirm, reveal, say } from './dialogs.js'
 import { Health } from './health.js'
 import { History } from './history.js'
-import { Disclosures } from './disclosures.js'
+import { DisclosuresTo } from './disclosures.js'
 import { JobList } from './jobs.js'
 import { router } from './router.js'
 import { TestCall } from './testcall.js'
@@ -23,7 +23,7 @@ const tabs = {
   health: WebhookHealth, calls: (p) => html`<${Calls} ...${p} page=${`webhooks/${part(p.webhook.id)}/calls`} />`,
   deliveries: (p) => html`<${Deliveries} ...${p} page=${`webhooks/${part(p.webhook.id)}/deliveries`} />`,
   settings: Settings, test: (p) => html`<${Card} title=${t('testcall.title')} note=${t('testcall.note')}><${TestCall} webhook=${p.webhook} /></${Card}>`,
-  replay: Replays, disclosures: Disclosures, history: History,
+  replay: Replays, disclosures: DisclosuresTo, history: History,
 }
 const remaining = ['calls', 'deliveries', 'disclosures', 'history']
 

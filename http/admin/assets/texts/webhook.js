@@ -26,11 +26,4 @@ add({
   'stats.failedOf': ['неудачных {0}', '{0} failed'],
   'stats.timeoutsOf': ['таймаутов {0}', '{0} timeouts'],
   'disclosure.none': ['Ничьи данные сюда не передавались.', 'Nobody’s data was sent here.'],
-  'disclosure.last': ['Последний вызов', 'Last call'],
-  'disclosure.subject': ['Пациент', 'Patient'],
-  'disclosure.kind': ['Как', 'How'],
-  'disclosure.got': ['Получено', 'Received'],
-  'disclosure.true': ['да', 'yes'],
-  'disclosure.false': ['нет', 'no'],
-  'disclosure.unknown': ['неизвестно', 'unknown'],
 })
