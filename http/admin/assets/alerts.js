@@ -2,10 +2,9 @@
 import { alerts } from './alertcount.js'
 import { api, part } from './api.js'
 import { say } from './dialogs.js'
-import { duration } from './format.js'
 import { alertWords } from './health.js'
 import { List } from './list.js'
-import { known, number, t } from './texts.js'
+import { known, t } from './texts.js'
 import './texts/webhooks.js'
 import { Act, Badge, Card, Page, Tabs, Time } from './ui.js'
 import { html, store, useStore } from './view.js'
@@ -29,13 +28,12 @@ export function useNames() {
   return { of, link }
 }
 
-const words = (alert) => alertWords(alert, { number, duration })
 const severe = new Set(['consecutive_failures', 'given_up', 'gone', 'auto_deactivated', 'node', 'log_lost'])
 const tone = (alert) => (alert.state !== 'open' || alert.acknowledged_at ? 'none' : severe.has(alert.kind) ? 'bad' : 'warn')
 
 // AlertRow is an alert in words: which webhook, what is wrong, since when.
 export const AlertRow = ({ alert, names }) => html`<div class="alert"><span class=${`dot ${tone(alert)}`}></span>
-  <div>${alert.webhook_id && html`${names.link(alert.webhook_id)} — `}<b>${known(`alert.${alert.kind}`) ?? alert.kind}</b><span class="sub">${words(alert)}</span></div>
+  <div>${alert.webhook_id && html`${names.link(alert.webhook_id)} — `}<b>${known(`alert.${alert.kind}`) ?? alert.kind}</b><span class="sub">${alertWords(alert)}</span></div>
   <span class="when"><${Time} at=${alert.raised_at} style="ago" /></span></div>`
 
 // Acknowledge says who knows of the alert, or offers to.
@@ -57,7 +55,7 @@ export function Alerts({ parameters }) {
   return html`<${Page} title=${t('alert.list')}>
     <${Tabs} label=${t('filter.state')} current=${state} items=${tabs.map(([name, label]) => ({ name, href: `#/alerts?state=${name}`, label: t(label) }))} />
     <${Card} flush><${List} path="/webhooks/alerts" parameters=${{ state }} id=${(a) => a.alert_id} caption=${t('alert.list')} empty=${t('alert.empty')} live=${{ kinds: ['alert'], wanted: (a) => state === 'all' || a.state === state }} columns=${[
-      { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub" title=${words(a)}>${words(a)}</span>` },
+      { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub" title=${alertWords(a)}>${alertWords(a)}</span>` },
       { label: t('alert.kind'), cell: (a) => html`<${Badge} tone=${tone(a)}>${known(`alert.${a.kind}`) ?? a.kind}</${Badge}>` },
       { label: t('alert.raised'), opt: true, cell: (a) => html`<${Time} at=${a.raised_at} style="short" />` },
       { label: t('alert.resolved'), opt: true, cell: (a) => html`<${Time} at=${a.resolved_at} style="short" />` },

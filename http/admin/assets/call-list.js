@@ -30,7 +30,7 @@ const fits = (parameters) => (c) => (!parameters.get('status') || c.status === p
 // Calls lists the calls of a webhook; without one, of all.
 export function Calls({ webhook, parameters, page }) {
   const types = useTypes()
-  const names = useNames([])
+  const names = useNames()
   const value = (name) => parameters.get(name)
   const asked = { ...Object.fromEntries(parameters), from: localTime(value('from')), to: localTime(value('to')) }
   const fields = [
@@ -48,7 +48,7 @@ export const AllCalls = ({ parameters }) => html`<${Page} title=${t('call.list')
 
 // Failures lists the last failed calls, of a webhook or of all, with what to do.
 export function Failures({ webhook, limit }) {
-  const names = useNames([])
+  const names = useNames()
   return html`<${List} path=${webhook ? `/webhooks/${part(webhook.id)}/calls` : '/webhooks/calls'} parameters=${{ status: 'failed', limit }} id=${(c) => c.call_id} keep=${limit} caption=${t('overview.failures')} empty=${t('call.noFailures')}
     columns=${[{ label: t('call.time'), whole: true, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a><span class="sub mono">${c.event_type}</span>` },
       !webhook && { ...whose(names), cut: 'half' }, { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /></span>` },

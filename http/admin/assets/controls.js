@@ -16,7 +16,7 @@ const Refusals = createContext([])
 let made = 0
 
 // useID returns an id for as long as the component lives.
-export const useID = (prefix) => useState(() => `${prefix}-${++made}`)[0]
+const useID = (prefix) => useState(() => `${prefix}-${++made}`)[0]
 
 export const Text = ({ type = 'text', ...rest }) => html`<input type=${type} autocomplete="off" ...${rest} />`
 export const Area = (properties) => html`<textarea rows="4" spellcheck="false" ...${properties}></textarea>`
@@ -72,7 +72,7 @@ export function Form({ send, label, children, actions, tone = 'primary' }) {
     }
   }
   useEffect(() => {
-    if (error) (form.current?.querySelector('[aria-invalid=true]') ?? form.current?.querySelector('.trouble'))?.focus()
+    if (error) (form.current?.querySelector('[aria-invalid=true]') ?? form.current?.querySelector('[tabindex="-1"]'))?.focus()
   }, [error])
   const fields = error?.fields ?? []
   return html`<form ref=${form} novalidate onSubmit=${submit}><${Refusals.Provider} value=${fields}>

@@ -117,12 +117,16 @@ function Reason({ of, delivery }) {
 }
 
 export function EventForm() {
-  const types = useTypes().filter((one) => one.triggerable !== false)
+  const catalogue = useLoad('/webhooks/events/types').data
+  const types = catalogue?.items.filter((one) => one.triggerable !== false) ?? []
   const [type, setType] = useState('')
   const [data, setData] = useState('{}')
   const shown = useRef('{}') // the example that is in the field; what is typed over it stays
-  const example = (name) => JSON.stringify(types.find((one) => one.type === name)?.example ?? {}, null, 2)
-  const fill = (name) => { shown.current = example(name); setData(shown.current) }
+  const fill = (name) => {
+    const example = exact(catalogue, 'items', catalogue.items.findIndex((one) => one.type === name), 'example')
+    shown.current = example === 'null' ? '{}' : example
+    setData(shown.current)
+  }
   const choose = (name) => {
     setType(name)
     if (data === shown.current) fill(name)

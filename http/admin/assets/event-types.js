@@ -1,20 +1,11 @@
 // The catalogue of event types, in the reader's language.
-import { api } from './api.js'
 import { language, t } from './texts.js'
-import { useEffect, useState } from './view.js'
+import { useLoad } from './ui.js'
 
-let catalogue = null
+// useTypes returns the types; none until they are there.
+export const useTypes = () => useLoad('/webhooks/events/types').data?.items ?? []
 
-// useTypes returns the types; none until they are there. They are asked for once.
-export function useTypes() {
-  const [types, set] = useState(catalogue ?? [])
-  useEffect(() => {
-    if (!catalogue) api.get('/webhooks/events/types').then((page) => set(catalogue = page.items), () => {})
-  }, [])
-  return types
-}
-
-export const describeType = (type) => (typeof type.description === 'object' ? type.description[language()] : type.description)
+export const describeType = (type) => type.description[language()]
 
 // typeOptions are the choices of a control.
 export const typeOptions = (types) => types.map((one) => [one.type, `${one.type} — ${describeType(one)}`])

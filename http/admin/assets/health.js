@@ -1,5 +1,6 @@
 // How a webhook does, in words; why a call failed, and what to do about it.
-import { known, language, t } from './texts.js'
+import { duration } from './format.js'
+import { known, language, number, t } from './texts.js'
 import './texts/health.js'
 import { Badge, Time } from './ui.js'
 import { html } from './view.js'
@@ -57,7 +58,7 @@ export const Next = ({ of }) => (of.next_attempt_at ? html`<${Time} at=${of.next
   : html`<span class="muted">${of.status === 'success' ? '—' : t('next.none')}</span>`)
 
 // alertWords says what an alert is about, its figures in the reader's language.
-export function alertWords({ kind, message, details: figures }, { number, duration }) {
+export function alertWords({ kind, message, details: figures }) {
   if (kind === 'node' && figures?.nodes) return figures.nodes.map(({ node, lacks }) => `${node}: ${known(`outcome.${lacks}`) ?? lacks}`).join('; ')
   const told = `alert.told.${kind}`
   if (kind === 'given_up' && typeof figures?.count === 'number') return t(told, number(figures.count))

@@ -4,7 +4,7 @@ import { most } from './alertcount.js'
 import { AlertRow, useNames } from './alerts.js'
 import { Failures } from './call-list.js'
 import { Chart, asked, parts, rangeOf } from './charts.js'
-import { milliseconds, percent } from './format.js'
+import { duration, milliseconds, percent } from './format.js'
 import { Table, useFresh } from './list.js'
 import { Start } from './start.js'
 import { number, t } from './texts.js'
@@ -28,7 +28,7 @@ export function Overview() {
   const rate = useRate(now.data)
   return html`<${Page} title=${t('nav.overview')} sub=${t('overview.sub')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
     <${Loaded} of=${now}>${(stats) => html`
-      ${!stats.last_success_at && html`<${Start} stats=${stats} done=${now.reload} />`}
+      ${!stats.last_success_at && html`<${Start} />`}
       <${Figures} stats=${stats} before=${before.data} totals=${urgent.data?.totals} alerts=${open.data} rate=${rate} />
       <div class="two"><${Calls} stats=${stats} range=${range} />
         <${Loaded} of=${open}>${(page) => html`<${Attention} page=${page} />`}</${Loaded}></div>
@@ -69,18 +69,10 @@ function Figures({ stats, before, totals, alerts, rate }) {
       spark=${html`<${Line} values=${all.map((p) => p?.success_rate ?? 100)} tone=${success < -0.05 ? 'bad' : 'muted'} />`} />
     <${Figure} label=${t('overview.latency')} value=${milliseconds(stats.p95_ms)} href="#/webhooks?sort=last_call" note=${slower === undefined ? `p50 ${milliseconds(stats.p50_ms)}` : t('overview.yesterday', milliseconds(before.p95_ms))}
       spark=${html`<${Line} values=${all.map((p) => p?.p95_ms ?? 0)} tone="muted" />`} />
-    <${Figure} label=${t('overview.waiting')} value=${number(stats.pending_deliveries)} href="#/deliveries?state=pending" note=${stats.pending_deliveries === 0 ? t('overview.nothingWaits') : t('overview.oldest', age(totals?.oldest_waiting_seconds))} tone=${totals?.oldest_waiting_seconds > 300 ? 'warn' : ''} />
+    <${Figure} label=${t('overview.waiting')} value=${number(stats.pending_deliveries)} href="#/deliveries?state=pending" note=${stats.pending_deliveries === 0 ? t('overview.nothingWaits') : totals && t('overview.oldest', duration(totals.oldest_waiting_seconds))} tone=${totals?.oldest_waiting_seconds > 300 ? 'warn' : ''} />
     <${Figure} label=${t('overview.failed')} value=${number(stats.exhausted)} href="#/deliveries?state=failed" tone=${stats.exhausted > 0 ? 'bad' : ''} note=${t('overview.lastDay')} />
     <${Figure} label=${t('overview.alerts')} value=${open < most ? number(open) : `${most}+`} href="#/alerts" tone=${open > 0 ? 'bad' : ''} note=${totals ? t('overview.failing', totals.failing) : undefined} />
   </section>`
-}
-
-// age writes how long something has waited.
-function age(seconds) {
-  if (seconds === undefined) return '…'
-  if (seconds < 1) return t('overview.justNow')
-  if (seconds < 120) return t('overview.seconds', Math.round(seconds))
-  return seconds < 7200 ? t('overview.minutes', Math.round(seconds / 60)) : t('overview.hours', Math.round(seconds / 3600))
 }
 
 function Calls({ stats, range }) {
@@ -90,7 +82,7 @@ function Calls({ stats, range }) {
 }
 
 function Attention({ page }) {
-  const names = useNames(page.items)
+  const names = useNames()
   const count = page.items.filter((one) => !one.acknowledged_at).length
   return html`<${Card} title=${t('overview.attention')} flush note=${count > 0 && html`<${Badge} tone="bad">${count < most ? count : `${most}+`}</${Badge}>`} more=${html`<a href="#/alerts">${t('overview.allAlerts')}</a>`}>
     ${page.items.length === 0 ? html`<${Empty}>${t('overview.calm')}</${Empty}>` : page.items.slice(0, 4).map((alert) => html`<${AlertRow} key=${alert.alert_id} alert=${alert} names=${names} />`)}</${Card}>`

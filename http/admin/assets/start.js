@@ -10,7 +10,7 @@ import { html, useState } from './view.js'
 
 const type = 'patient.created'
 
-export function Start({ done }) {
+export function Start() {
   const hooks = useLoad('/webhooks', { limit: 1 })
   const types = useLoad('/webhooks/events/types')
   const [call, setCall] = useState(null)
@@ -21,9 +21,7 @@ export function Start({ done }) {
   useLive({ kinds: ['call'] }, (_, one) => {
     if (!one || one.event_id !== event?.event_id) return
     setCall(one)
-    if (one.status !== 'success') return
-    setDelivered(true)
-    setTimeout(done, 3000)
+    if (one.status === 'success') setDelivered(true)
   })
   if (!hooks.data) return null
   const add = async (key, form) => {

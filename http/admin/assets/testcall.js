@@ -4,7 +4,8 @@
 import { api, exact, isObject, part, withRaw } from './api.js'
 import { Area, Field, Form, Select, refuse } from './controls.js'
 import { open } from './dialogs.js'
-import { language, number, t } from './texts.js'
+import { typeOptions } from './event-types.js'
+import { number, t } from './texts.js'
 import './texts/form.js'
 import { Foreign, useLoad } from './ui.js'
 import { html, useState } from './view.js'
@@ -29,7 +30,7 @@ export function TestCall({ webhook, close }) {
     setCall(await api.post(`/webhooks/${part(webhook.id)}/test`, withRaw({ event_type: type.type }, { test_data: data }), { key }))
   }
   return html`<${Form} send=${send} label=${t('testcall.send')} actions=${close && html`<button type="button" onClick=${() => close('')}>${t('action.close')}</button>`}>
-    <${Field} name="event_type" label=${t('testcall.type')}>${(control) => html`<${Select} ...${control} data-first value=${type.type} options=${all.map((one) => [one.type, `${one.description[language()]} — ${one.type}`])}
+    <${Field} name="event_type" label=${t('testcall.type')}>${(control) => html`<${Select} ...${control} data-first value=${type.type} options=${typeOptions(all)}
       onChange=${(event) => { setChosen(event.target.value); setWritten(null) }} />`}</${Field}>
     <${Field} name="test_data" label=${t('testcall.data')}>${(control) => html`<${Area} ...${control} rows="6" value=${data} onInput=${(event) => setWritten(event.target.value)} />`}</${Field}></${Form}>
     <div role="status">${call && html`<${Outcome} call=${call} />`}</div>`

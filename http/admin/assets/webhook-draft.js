@@ -9,7 +9,7 @@ const texts = ['name', 'url', 'description']
 const auths = { oauth2: ['token_url', 'client_id', 'client_secret', 'scope'], certificate: ['certificate', 'private_key'] }
 export const authFields = (type) => auths[type] ?? []
 const parties = ['name', 'country', 'purpose']
-export const hidden = '***'
+const hidden = '***'
 
 const fresh = { events: [], headers: {}, max_retries: 3, retry_delay: 60, timeout: 30, order_on_failure: 'skip', sequence: false, payload_version: '1', is_active: true }
 const typed = (value) => (value === null || value === undefined ? '' : String(value))

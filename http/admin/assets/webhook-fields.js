@@ -1,7 +1,9 @@
 // The fields of a webhook's form, a card for each part. Each gets { draft, set, webhook,
 // types }: what is typed, what changes it, the webhook as it was read, the catalogue.
 import { Area, Check, Field, Select, Text } from './controls.js'
-import { language, known, t } from './texts.js'
+import { describeType } from './event-types.js'
+import { copyText } from './dialogs.js'
+import { known, t } from './texts.js'
 import { Card } from './ui.js'
 import { html, useState } from './view.js'
 import { FilterEditor } from './workbench.js'
@@ -39,7 +41,7 @@ function nameOf(pattern, types) {
   if (pattern === '*') return t('group.all')
   if (pattern.endsWith('.*')) return `${groupName(groupOf(pattern))}: ${t('group.whole').toLowerCase()}`
   const type = types.find((one) => one.type === pattern)
-  return type?.description?.[language()] ?? pattern
+  return type ? describeType(type) : pattern
 }
 
 function Events({ draft, set, types }) {
@@ -51,7 +53,7 @@ function Events({ draft, set, types }) {
       aria-label=${t('form.remove', nameOf(one, types))} onClick=${() => drop(one)}>${nameOf(one, types)} <span aria-hidden="true">×</span></button>`)}</div>
     <details class="picker" open=${draft.events.length === 0}><summary ...${control}>${t('form.add')}</summary>${box('*', html`<b>${t('group.all')}</b> <code>*</code>`)}
       ${groups.map(([group, list]) => html`<fieldset key=${group}><legend>${groupName(group)}</legend>
-        ${box(`${group}.*`, html`${t('group.whole')} <code>${group}.*</code>`)}${list.map((type) => box(type.type, html`${type.description[language()]} <code>${type.type}</code>`))}</fieldset>`)}</details>`}</${Named}>`
+        ${box(`${group}.*`, html`${t('group.whole')} <code>${group}.*</code>`)}${list.map((type) => box(type.type, html`${describeType(type)} <code>${type.type}</code>`))}</fieldset>`)}</details>`}</${Named}>`
 }
 
 const base64 = (bytes) => btoa(String.fromCharCode(...bytes))
@@ -70,13 +72,13 @@ function Secret({ draft, set, webhook }) {
     setCopied(false)
     set({ secret, dropSecret: false })
   }
-  const copy = () => navigator.clipboard?.writeText(draft.secret).then(() => setCopied(true), () => {})
+  const copy = async () => setCopied(await copyText(draft.secret))
   const hint = [webhook?.has_secret && t('hint.secretKept'), draft.secret ? t('form.secretNote') : !webhook?.has_secret && t('hint.secret')].filter(Boolean).join(' ')
   return html`<${Named} name="secret" hint=${hint}>${(control) => html`<div class="row">
     <${Text} ...${control} class="mono" type="password" autocomplete="new-password" spellcheck="false" value=${draft.secret} onInput=${(event) => put(event.target.value)} />
     <button type="button" onClick=${() => put(symmetric())}>${t('form.generate')}</button>
     ${crypto.subtle && html`<button type="button" onClick=${async () => put(await signing())}>${t('form.generateKey')}</button>`}
-    ${draft.secret && html`<button type="button" onClick=${copy}>${t(copied ? 'app.copied' : 'form.copySecret')}</button>`}</div>`}</${Named}>
+    ${draft.secret && html`<button type="button" onClick=${copy}>${t(copied ? 'app.copied' : 'action.copy')}</button>`}</div>`}</${Named}>
     ${webhook?.has_secret && draft.secret === '' && html`<div class="field"><${Check} label=${t('form.dropSecret')} checked=${draft.dropSecret} onChange=${(event) => set({ dropSecret: event.target.checked })} /></div>`}`
 }
 

@@ -2,6 +2,7 @@
 import { api, part } from './api.js'
 import { Form } from './controls.js'
 import { confirm, say } from './dialogs.js'
+import { useTypes } from './event-types.js'
 import { router } from './router.js'
 import { openTest } from './testcall.js'
 import { known, t } from './texts.js'
@@ -29,7 +30,7 @@ function Editor({ webhook }) {
   const [kept, setKept] = useState(drafts.has(name))
   const [state, setState] = useState(() => drafts.get(name) ?? begin(webhook))
   const [conflicts, setConflicts] = useState([])
-  const types = useLoad('/webhooks/events/types')
+  const types = useTypes()
   const { draft, before } = state
   const changed = isChanged(draft, before)
   const set = (more) => setState((old) => ({ ...old, draft: { ...old.draft, ...more } }))
@@ -57,7 +58,7 @@ function Editor({ webhook }) {
       throw Object.assign(new Error(t('form.staleNote')), { status: 409, title: t('form.stale') })
     }
   }
-  const chosen = { draft, set, webhook, types: types.data?.items ?? [] }
+  const chosen = { draft, set, webhook, types }
   return html`<${Page} title=${t(webhook ? 'form.edit' : 'form.new')} sub=${webhook ? webhook.name : t('form.kept')}
       actions=${webhook && html`<button type="button" onClick=${() => openTest(webhook)}>${t('testcall.title')}</button>`}>
     ${kept && changed && html`<p class="draft">${t('form.restored')} <button type="button" class="small" onClick=${discard}>${t('form.discard')}</button></p>`}

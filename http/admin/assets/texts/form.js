@@ -33,7 +33,6 @@ add({
   'form.remove': ['Убрать: {0}', 'Remove {0}'],
   'form.generate': ['Сгенерировать', 'Generate'],
   'form.generateKey': ['Сгенерировать ключ ed25519', 'Generate an ed25519 key'],
-  'form.copySecret': ['Скопировать', 'Copy'],
   'form.secretNote': ['Скопируйте секрет до сохранения: потом его не покажут.', 'Copy the secret before you save: it is not shown afterwards.'],
   'form.dropSecret': ['Убрать секрет: вызовы будут без подписи', 'Remove the secret: calls will be unsigned'],
   'form.addHeader': ['Добавить заголовок', 'Add a header'],
