@@ -53,7 +53,7 @@ export function Alerts({ parameters }) {
   const names = useNames()
   const tabs = [['open', 'state.open'], ['resolved', 'state.resolved'], ['all', 'app.all']]
   return html`<${Page} title=${t('alert.list')}>
-    <${Tabs} label=${t('filter.state')} current=${state} items=${tabs.map(([name, label]) => ({ name, href: `#/alerts?state=${name}`, label: t(label) }))} />
+    <${Tabs} label=${t('event.state')} current=${state} items=${tabs.map(([name, label]) => ({ name, href: `#/alerts?state=${name}`, label: t(label) }))} />
     <${Card} flush><${List} path="/webhooks/alerts" parameters=${{ state }} id=${(a) => a.alert_id} caption=${t('alert.list')} empty=${t('alert.empty')} live=${{ kinds: ['alert'], wanted: (a) => state === 'all' || a.state === state }} columns=${[
       { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub" title=${alertWords(a)}>${alertWords(a)}</span>` },
       { label: t('alert.kind'), cell: (a) => html`<${Badge} tone=${tone(a)}>${known(`alert.${a.kind}`) ?? a.kind}</${Badge}>` },

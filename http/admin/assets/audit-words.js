@@ -16,7 +16,7 @@ export const entryWords = (entry) => known(`entry.${entry.type}`) ?? entry.type
 // entryNote says about what, as far as a line has room.
 export function entryNote({ type, data = {} }) {
   switch (type) {
-    case 'webhook.registered': case 'token.created': return data.name
+    case 'webhook.registered': case 'webhook.created': return data.name
     case 'webhook.changed': return Object.keys(data).map((field) => known(`changed.${field}`) ?? field).join(', ')
     case 'webhook.deactivated': case 'delivery.cancelled': case 'subject.erased': return data.reason
     case 'session.started': return data.actor ?? ''

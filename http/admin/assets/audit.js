@@ -42,7 +42,7 @@ export function Audit({ parameters }) {
       <${Filters} page="audit" values=${parameters} fields=${[
         { name: 'type', label: t('audit.type'), options: [['', t('app.all')], ...entryTypes.map(([type, words]) => [type, words()])] },
         { name: 'actor', label: t('audit.actor') }, { name: 'webhook', label: t('audit.webhook') }, { name: 'event', label: t('audit.event') },
-        { name: 'from', label: t('audit.from'), type: 'datetime-local' }, { name: 'to', label: t('audit.to'), type: 'datetime-local' }]} />
+        { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
       ${system.error && html`<${Trouble} error=${system.error} retry=${system.reload} />`}
       ${system.loading && !system.data && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}
       ${system.data && html`<${Entries} key=${JSON.stringify(filters)} filters=${filters} head=${system.data.log.position} />`}</${Card}></${Page}>`

@@ -63,8 +63,8 @@ function Result({ result }) {
   const { retries } = result
   return html`<${Facts} pairs=${counts(result, ['considered', 'matched', 'gained', 'lost'])} />
     ${result.samples.length > 0 && html`<${Table} caption=${t('backtest.title')} rows=${result.samples} id=${(one) => one.event_id} columns=${[
-      { label: t('backtest.event'), cell: (one) => html`<a href=${`#/events/${part(one.event_id)}`}>${one.event_type}</a>` },
-      { label: t('backtest.at'), cell: (one) => html`<${Time} at=${one.accepted_at} style="short" />`, opt: true },
+      { label: t('call.event'), cell: (one) => html`<a href=${`#/events/${part(one.event_id)}`}>${one.event_type}</a>` },
+      { label: t('call.time'), cell: (one) => html`<${Time} at=${one.accepted_at} style="short" />`, opt: true },
       { label: t('backtest.change'), cell: (one) => html`<${Badge} tone=${tones[one.change]}>${t(`backtest.${one.change}`)}</${Badge}>` }]} />`}
     ${retries && html`<h3>${t('backtest.retries')}</h3><${Facts} pairs=${counts(retries, ['delivered', 'failed', 'delivered_instead', 'failed_instead', 'pending_instead', 'calls', 'calls_instead'])} />`}`
 }

@@ -36,7 +36,7 @@ export function Calls({ webhook, parameters, page }) {
   const fields = [
     { name: 'status', label: t('filter.status'), options: [['', t('app.all')], ['success', t('state.success')], ['failed', t('state.failed')]] },
     typeFilter(types),
-    { name: 'response_status', label: t('filter.response'), placeholder: '404, 5xx' },
+    { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' },
     { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' },
   ]
   return html`<${Card} flush><${Filters} page=${page} values=${parameters} fields=${fields} />

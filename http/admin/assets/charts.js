@@ -86,7 +86,7 @@ export function Chart({ kind, parts: all, height = 200 }) {
 // Numbers shows the parts with any calls as a table, for who cannot see a chart.
 export const Numbers = ({ parts: all }) => html`<details><summary>${t('stats.chartTable')}</summary>
   <${Table} caption=${t('stats.chart')} id=${(p) => p.at} rows=${all.filter((p) => p.ok + p.bad > 0).reverse()} columns=${[
-    { label: t('stats.time'), cell: (p) => html`<${Time} at=${new Date(p.at).toISOString()} style="short" />` },
+    { label: t('call.time'), cell: (p) => html`<${Time} at=${new Date(p.at).toISOString()} style="short" />` },
     { label: t('stats.successful'), cell: (p) => number(p.ok), number: true },
     { label: t('stats.failed'), cell: (p) => number(p.bad), number: true },
     { label: 'p50', cell: (p) => milliseconds(p.p50), number: true, opt: true },
@@ -118,7 +118,7 @@ function options(kind, all, place, width, height) {
   return {
     width, height, padding: [8, 30, 0, 0], cursor: { y: false, points: { size: 6 } }, legend: { live: true },
     tzDate: (seconds) => (timeZone() ? window.uPlot.tzDate(new Date(seconds * 1000), 'Etc/UTC') : new Date(seconds * 1000)),
-    series: [{ label: t('stats.time'), value: (_, seconds) => (seconds === null ? '—' : moment(seconds * 1000, 'short')) }, ...(kind === 'calls' ? [
+    series: [{ label: t('call.time'), value: (_, seconds) => (seconds === null ? '—' : moment(seconds * 1000, 'short')) }, ...(kind === 'calls' ? [
       bars(t('stats.failed'), '--bad', (_, value, __, i) => number(i === null || i === undefined ? null : all[i].bad)),
       bars(t('stats.successful'), '--good', (_, value) => number(value)),
     ] : [line('p50', '--good'), line('p95', '--warn'), line('p99', '--bad', [4, 3])])],

@@ -1,7 +1,7 @@
 // Form controls. A Field puts a label, a hint and the API's refusal around a control:
 //
 //   html`<${Form} send=${async (key) => { await api.post('/webhooks', made, { key }) }} label=${t('action.save')}>
-//     <${Field} name="url" label=${t('webhook.url')} hint=${t('webhook.urlHint')}>
+//     <${Field} name="url" label=${t('field.url')} hint=${t('hint.url')}>
 //       ${(control) => html`<${Text} ...${control} value=${url} onInput=${…} />`}</${Field}></${Form}>`
 //
 // Form runs send(key, form) when it is submitted: the button is off meanwhile, the action keeps its

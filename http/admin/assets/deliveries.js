@@ -35,8 +35,8 @@ export function Deliveries({ webhook, parameters, page }) {
   const types = useTypes()
   const asked = { state: 'failed', ...Object.fromEntries(parameters) }
   const states = ['failed', 'pending', 'cancelled', 'delivered'].map((state) => [state, t(`state.${state}`)])
-  const fields = [{ name: 'state', label: t('filter.state'), options: states }, !webhook && { name: 'webhook', label: t('filter.webhook') },
-    typeFilter(types), { name: 'response_status', label: t('filter.response'), placeholder: '404, 5xx' }].filter(Boolean)
+  const fields = [{ name: 'state', label: t('event.state'), options: states }, !webhook && { name: 'webhook', label: t('filter.webhook') },
+    typeFilter(types), { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' }].filter(Boolean)
   const columns = [
     { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a>` },
     !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => names.link(d.webhook_id) },

@@ -22,7 +22,7 @@ export function Disclosures({ path, parameters, title, empty }) {
         { label: t('patients.kind'), opt: true, cell: (one) => html`<span class="nowrap">${t(`patients.${one.kind}`)}</span>` },
         { label: t('patients.fields'), opt: true, cell: (one) => one.fields?.join(', ') ?? t('patients.allFields') },
         { label: t('patients.when'), cell: (one) => html`<a href=${`#/events/${one.event_id}`}><${Time} at=${one.last_call_at} style="short" /></a>` },
-        { label: t('patients.received'), cell: (one) => html`<${Badge} tone=${acknowledged[one.acknowledged]}>${t(`patients.ack.${one.acknowledged}`)}</${Badge}>` },
+        { label: t('patients.received'), cell: (one) => html`<${Badge} tone=${acknowledged[one.acknowledged]}>${t(`answer.${one.acknowledged}`)}</${Badge}>` },
       ]} /></${Card}>`
 }
 

@@ -24,7 +24,7 @@ export function Events({ parameters }) {
   const names = new Map(types.map((one) => [one.type, describeType(one)]))
   return html`<${Page} title=${t('event.list')} actions=${html`<a class="button" href="#/events/parked">${t('event.parkedLink')}</a><a class="button primary" href="#/events/new">${t('action.trigger')}</a>`}>
     <${Card} flush><${Filters} page="events" values=${parameters} fields=${[
-      typeFilter(types), { name: 'correlation_id', label: t('filter.correlation') },
+      typeFilter(types), { name: 'correlation_id', label: t('event.correlation') },
       { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     <${List} path="/webhooks/events" parameters=${asked} id=${(e) => e.event_id} caption=${t('event.list')} empty=${t('event.empty')} live=${{ kinds: ['event'], wanted }} columns=${[
       { label: t('event.accepted'), cell: (e) => html`<a href=${`#/events/${part(e.event_id)}`}><${Time} at=${e.accepted_at} /></a>` },
@@ -142,7 +142,7 @@ export function EventForm() {
     location.hash = `#/events/${part(accepted.event_id)}`
   }
   return html`<${Page} title=${t('event.new')} sub=${html`<a href="#/events">${t('event.list')}</a>`}><${Card}><${Form} send=${send} label=${t('action.send')}>
-    <${Field} name="event_type" label=${t('event.typeField')}>${(control) => html`<${Select} ...${control} options=${typeOptions(types)} value=${type} onChange=${(event) => choose(event.target.value)} />`}</${Field}>
+    <${Field} name="event_type" label=${t('filter.type')}>${(control) => html`<${Select} ...${control} options=${typeOptions(types)} value=${type} onChange=${(event) => choose(event.target.value)} />`}</${Field}>
     <${Field} name="event_data" label=${t('event.dataField')} hint=${t('event.dataHint')}>${(control) => html`<${Area} ...${control} rows="12" value=${data} onInput=${(event) => setData(event.target.value)} />`}</${Field}>
     <p><button type="button" class="small" onClick=${insert}>${t('event.example')}</button></p>
     <${Field} name="source" label=${t('event.source')}>${(control) => html`<${Text} ...${control} name="source" defaultValue="manual" />`}</${Field}>

@@ -31,7 +31,7 @@ export function why({ outcome, response_status: status, error }) {
   return kind ?? error ?? '—'
 }
 
-const byStatus = { 400: 'refused', 401: 'rights', 403: 'rights', 404: 'address', 405: 'address', 408: 'slow', 410: 'gone', 413: 'large', 422: 'refused', 429: 'often' }
+const byStatus = { 400: 'refused', 401: 'rights', 403: 'rights', 404: 'address', 405: 'address', 408: 'timeout', 410: 'gone', 413: 'large', 422: 'refused', 429: 'often' }
 
 // advice says what to do about a failed call; undefined: nothing is known.
 export function advice({ outcome, response_status: status }) {

@@ -58,9 +58,9 @@ export function Job({ id }) {
     <div class="figures">${[['job.matched', job.matched, ''], ['job.queued', job.queued, ''], ['job.delivered', job.delivered, 'good'], ['job.failed', job.failed, 'bad'], ['job.cancelled', job.cancelled, '']].map(([label, value, tone]) => html`
       <${Figure} key=${label} label=${t(label)} value=${number(value)} tone=${tone} href=${label === 'job.failed' && job.webhook_id ? `#/deliveries?state=failed&webhook=${job.webhook_id}` : undefined} />`)}</div>
     <${Card} title=${t('job.asked')}><${Facts} pairs=${[
-      [t('job.webhook'), job.webhook_id ? html`<a href=${`#/webhooks/${job.webhook_id}`}>${webhook.data?.name ?? job.webhook_id}</a>` : t('app.all')],
+      [t('event.webhook'), job.webhook_id ? html`<a href=${`#/webhooks/${job.webhook_id}`}>${webhook.data?.name ?? job.webhook_id}</a>` : t('app.all')],
       [t('filter.from'), html`<${Time} at=${job.from} />`], [t('filter.to'), html`<${Time} at=${job.to} />`],
-      [t('filter.type'), job.event_types?.join(', ') ?? t('app.all')], [t('job.onlyFailed'), t(job.only_failed || job.kind === 'retry' ? 'job.yes' : 'job.no')],
+      [t('filter.type'), job.event_types?.join(', ') ?? t('app.all')], [t('job.onlyFailed'), t(`answer.${job.only_failed || job.kind === 'retry'}`)],
       job.response_status && [t('job.status'), job.response_status], [t('job.pace'), rate(job)], [t('job.by'), actorName(job.requested_by)],
       [t('job.created'), html`<${Time} at=${job.created_at} />`], [t('job.finished'), html`<${Time} at=${job.finished_at} />`]]} /></${Card}></${Page}>`
 }
@@ -79,7 +79,7 @@ export function NewJob({ parameters }) {
     const path = kind === 'replay' ? `/webhooks/${part(asked.webhook)}/replay` : '/webhooks/deliveries/retry'
     const { matched } = await api.post(path, { ...body, dry_run: true })
     if (matched === 0) return say(t('job.nothing'))
-    if (!await confirm(t('job.ask', matched), t('job.askNote'), t('job.start'))) return
+    if (!await confirm(t('job.ask', matched), t('job.askNote'), t('action.send'))) return
     const started = await api.post(path, body, { key })
     router.go(`#/jobs/${started.replay_id}`)
   }
@@ -87,7 +87,7 @@ export function NewJob({ parameters }) {
   return html`<${Page} title=${t('job.new')}><${Card}><${Form} send=${send} label=${t('job.count')} actions=${html`<a class="button" href="#/jobs">${t('action.cancel')}</a>`}>
     <div class="field"><div class="chips" role="group" aria-label=${t('job.kind')}>${['replay', 'retry'].map((one) => html`<button key=${one} type="button" class="chip" aria-pressed=${one === kind} onClick=${() => setKind(one)}>${t(`job.${one}`)}</button>`)}</div>
     <p class="hint">${t(`job.${kind}Note`)}</p></div>
-    <${Field} name="webhook" label=${t('job.webhook')}>${(control) => html`<select ...${control} value=${asked.webhook} onChange=${set('webhook')}>
+    <${Field} name="webhook" label=${t('event.webhook')}>${(control) => html`<select ...${control} value=${asked.webhook} onChange=${set('webhook')}>
       <option value="">${kind === 'retry' ? t('app.all') : '—'}</option>${webhooks.data?.items.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === asked.webhook}>${one.number} · ${one.name}</option>`)}</select>`}</${Field}>
     <div class="two"><${Field} name="from" label=${t('filter.from')}>${text('from', 'datetime-local')}</${Field}><${Field} name="to" label=${t('filter.to')}>${text('to', 'datetime-local')}</${Field}></div>
     <${Field} name="event_types" label=${t('filter.type')} hint=${t('job.typesHint')}>${text('types')}</${Field}>

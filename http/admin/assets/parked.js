@@ -30,7 +30,7 @@ function One({ one, data, reload }) {
   }
   return html`<${Card} title=${html`<code>${one.event_type}</code>`} note=${html`<${Time} at=${one.parked_at} />`}>
     <div class="stack"><p class="error">${one.reason}</p>
-    <${Facts} pairs=${[[t('parked.by'), one.emitted_by], one.correlation_id && [t('event.correlation'), one.correlation_id], one.source && [t('parked.source'), one.source], [t('parked.emitted'), html`<${Time} at=${one.emitted_at} />`]]} />
+    <${Facts} pairs=${[[t('parked.by'), one.emitted_by], one.correlation_id && [t('event.correlation'), one.correlation_id], one.source && [t('event.source'), one.source], [t('parked.emitted'), html`<${Time} at=${one.emitted_at} />`]]} />
     ${one.redacted ? html`<p class="muted">${t('parked.hidden')}</p>` : html`<${Foreign} label=${t('event.data')}>${data}</${Foreign}>`}
     ${session.may('admin') && html`<div class="actions"><${Act} run=${(key) => settle('retry', key)}>${t('action.retry')}</${Act}>
       ${!one.redacted && html`<button type="button" onClick=${mend}>${t('parked.mend')}</button>`}<${Act} tone="danger" run=${discard}>${t('parked.discard')}</${Act}></div>`}</div></${Card}>`
@@ -39,7 +39,7 @@ function One({ one, data, reload }) {
 function Mend({ data, close, send }) {
   const [text, setText] = useState(data)
   const submit = async (key) => {
-    if (!isObject(text)) refuse('event_data', t('parked.notObject'))
+    if (!isObject(text)) refuse('event_data', t('event.notObject'))
     await send(key, text)
     close('yes')
   }

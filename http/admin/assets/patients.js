@@ -54,7 +54,7 @@ function Rights({ id }) {
 function OfWebhook({ parameters }) {
   const webhook = parameters.get('webhook') ?? ''
   return html`<${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['webhook', t('patients.webhook')]] },
-      { name: 'webhook', label: t('audit.webhook') }, { name: 'from', label: t('audit.from'), type: 'datetime-local' }, { name: 'to', label: t('audit.to'), type: 'datetime-local' }]} />
+      { name: 'webhook', label: t('audit.webhook') }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     ${webhook === '' ? html`<p class="muted">${t('patients.webhookHint')}</p>`
       : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }} title=${t('patients.sentTo', webhook)} empty=${t('disclosure.none')} />`}`
 }
@@ -63,7 +63,7 @@ function Access({ parameters }) {
   const asked = { subject: parameters.get('subject'), event: parameters.get('event'), actor: parameters.get('actor'), from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }
   return html`<${Card} flush title=${t('patients.access')} more=${print()}>
     <${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['access', t('patients.access')]] }, { name: 'subject', label: t('patients.id') },
-      { name: 'event', label: t('audit.event') }, { name: 'actor', label: t('audit.actor') }, { name: 'from', label: t('audit.from'), type: 'datetime-local' }, { name: 'to', label: t('audit.to'), type: 'datetime-local' }]} />
+      { name: 'event', label: t('audit.event') }, { name: 'actor', label: t('audit.actor') }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     <${List} path="/audit/access" parameters=${asked} id=${(one) => one.position} caption=${t('patients.access')} empty=${t('patients.notRead')} columns=${[
       { label: t('patients.when'), cell: (one) => html`<${Time} at=${one.at} style="short" />` }, { label: t('audit.actor'), cell: (one) => html`<span title=${one.actor}>${actorName(one.actor)}</span>` },
       { label: t('patients.what'), cut: true, opt: true, cell: (one) => html`<code>${one.what}</code><span class="sub">${one.ids.length > 0 ? t('patients.ids', one.ids.length) : one.asked && Object.entries(one.asked).map(([name, value]) => `${name}=${value}`).join(' ')}</span>` },

@@ -34,7 +34,7 @@ export function System() {
     <div class="figures">
       <${Figure} label=${t('system.nodes')} value=${number(now.nodes.length)} />
       <${Figure} label=${t('system.pending')} value=${number(now.pending_deliveries)} note=${now.oldest_due_seconds >= 1 ? t('system.oldest', duration(now.oldest_due_seconds)) : ''} href="#/deliveries?state=pending" />
-      <${Figure} label=${t('system.parked')} value=${number(now.emitted_parked)} tone=${now.emitted_parked > 0 ? 'bad' : ''} note=${now.emitted_parked > 0 ? t('system.mend') : ''} href="#/events/parked" />
+      <${Figure} label=${t('parked.list')} value=${number(now.emitted_parked)} tone=${now.emitted_parked > 0 ? 'bad' : ''} note=${now.emitted_parked > 0 ? t('system.mend') : ''} href="#/events/parked" />
       <${Figure} label=${t('system.deadLetters')} value=${number(now.dead_letters)} tone="bad" note=${now.dead_letters > 0 ? t('system.deadNote') : ''} />
       <${Figure} label=${t('system.emitted')} value=${number(now.emitted_waiting)} /></div>
     <${Card} title=${t('system.nodes')} flush><${Table} caption=${t('system.nodes')} rows=${now.nodes} id=${(node) => node.id} columns=${[
@@ -47,7 +47,7 @@ export function System() {
       { label: t('event.actions'), cell: (model) => session.may('admin') && html`<${Act} tone="small" disabled=${rebuilds.of.size > 0 || model.rebuilding} run=${async () => {
         if (await confirm(t('system.rebuildAsk', model.name), t('system.rebuildNote'), t('system.rebuild'))) rebuild(model.name)
       }}>${t('system.rebuild')}</${Act}>` }]} /></${Card}>
-    <div class="two"><${Card} title=${t('system.log')} more=${session.may('audit:read') && html`<a href="#/audit">${t('nav.audit')}</a>`}><${Facts} pairs=${[
+    <div class="two"><${Card} title=${t('system.head')} more=${session.may('audit:read') && html`<a href="#/audit">${t('nav.audit')}</a>`}><${Facts} pairs=${[
         [t('system.head'), number(now.log.position)], [t('system.recorded'), html`<${Time} at=${now.log.recorded_at} />`], [t('system.seal'), html`<${Copy} value=${now.log.seal} />`]]} /></${Card}>
       <${Card} title=${t('system.keys')} note=${t('system.keysNote')}><ul>${now.keys.map((key) => html`<li key=${key.id}><code>${key.id}</code> <${Badge} tone=${key.primary ? 'good' : 'none'}>${t(key.primary ? 'system.primary' : key.staged ? 'system.staged' : 'system.opens')}</${Badge}></li>`)}</ul></${Card}></div>`}</${Loaded}></${Page}>`
 }

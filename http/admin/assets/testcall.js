@@ -29,8 +29,8 @@ export function TestCall({ webhook, close }) {
     if (!isObject(data)) refuse('test_data', t('form.filterBad'))
     setCall(await api.post(`/webhooks/${part(webhook.id)}/test`, withRaw({ event_type: type.type }, { test_data: data }), { key }))
   }
-  return html`<${Form} send=${send} label=${t('testcall.send')} actions=${close && html`<button type="button" onClick=${() => close('')}>${t('action.close')}</button>`}>
-    <${Field} name="event_type" label=${t('testcall.type')}>${(control) => html`<${Select} ...${control} data-first value=${type.type} options=${typeOptions(all)}
+  return html`<${Form} send=${send} label=${t('action.send')} actions=${close && html`<button type="button" onClick=${() => close('')}>${t('action.close')}</button>`}>
+    <${Field} name="event_type" label=${t('filter.type')}>${(control) => html`<${Select} ...${control} data-first value=${type.type} options=${typeOptions(all)}
       onChange=${(event) => { setChosen(event.target.value); setWritten(null) }} />`}</${Field}>
     <${Field} name="test_data" label=${t('testcall.data')}>${(control) => html`<${Area} ...${control} rows="6" value=${data} onInput=${(event) => setWritten(event.target.value)} />`}</${Field}></${Form}>
     <div role="status">${call && html`<${Outcome} call=${call} />`}</div>`
@@ -41,7 +41,7 @@ function Outcome({ call }) {
   return html`<p class=${`why ${call.status === 'success' ? '' : 'bad'}`}><b>${call.error ?? t('testcall.answered', String(call.response_status), number(call.duration_ms))}</b><br />
       ${call.would_match ? t('testcall.would') : t('testcall.wouldNot', why.join(', '))}</p>
     <h3>${t('testcall.sent')}</h3><${Foreign} label=${t('testcall.sent')}>${headers(call.request_headers)}${call.payload}</${Foreign}>
-    ${call.response_body !== null && html`<h3>${t('testcall.answer')}</h3><${Foreign} label=${t('testcall.answer')}>${headers(call.response_headers)}${call.response_body}</${Foreign}>`}`
+    ${call.response_body !== null && html`<h3>${t('call.answer')}</h3><${Foreign} label=${t('call.answer')}>${headers(call.response_headers)}${call.response_body}</${Foreign}>`}`
 }
 
 const headers = (all) => `${Object.entries(all ?? {}).map(([name, value]) => `${name}: ${value}\n`).join('')}\n`

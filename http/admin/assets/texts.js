@@ -1,5 +1,5 @@
-// The texts of the panel, in Russian and in English: those of pages that have no file
-// of their own in texts/ yet, and how any text is read.
+// The texts of the panel, in Russian and in English: those that several pages share, and how
+// any text is read.
 import { settings } from './settings.js'
 
 const texts = {
@@ -66,26 +66,15 @@ const texts = {
   'state.resolved': ['снято', 'resolved'],
 
   'webhook.name': ['Название', 'Name'],
-  'webhook.description': ['Описание', 'Description'],
-  'webhook.url': ['Адрес', 'URL'],
   'webhook.lastCall': ['Последний вызов', 'Last call'],
   'webhook.rate': ['Успешность', 'Success rate'],
-  'webhook.events': ['События', 'Events'],
-  'webhook.headers': ['Заголовки', 'Headers'],
-  'webhook.secret': ['Секрет', 'Secret'],
   'webhook.autoDeactivate': ['Выключать после неудач, с', 'Deactivate after failures, s'],
-  'webhook.maxConcurrent': ['Одновременных вызовов, не больше', 'Calls in flight at once, at most'],
-  'webhook.rateLimit': ['Вызовов в секунду, не больше', 'Calls a second, at most'],
   'webhook.noLimit': ['без ограничения', 'no limit'],
   'webhook.filters': ['Фильтры', 'Filters'],
-  'webhook.batch': ['Пакеты', 'Batches'],
   'webhook.orderBy': ['По порядку', 'In order'],
   'webhook.orderSkip': ['продолжать со следующей', 'go on with the next'],
-  'webhook.orderBlock': ['ждать, пока её не повторят или не отменят', 'wait until it is retried or cancelled'],
   'webhook.noOrder': ['порядок не важен', 'in any order'],
   'webhook.sequence': ['Номера доставок', 'Delivery numbers'],
-  'webhook.numbered': ['есть', 'yes'],
-  'webhook.notNumbered': ['нет', 'no'],
   'webhook.payloadVersion': ['Версия payload', 'Payload version'],
   'webhook.version': ['Версия', 'Version'],
   'webhook.created': ['Создан', 'Created'],
@@ -96,7 +85,6 @@ const texts = {
   'webhook.noFilters': ['нет: подходят все события', 'none: all events match'],
   'webhook.noBatch': ['нет: одно событие на вызов', 'none: one event a call'],
   'webhook.batchOf': ['до {0} событий или {1} с', 'up to {0} events or {1} s'],
-  'webhook.search': ['Поиск', 'Search'],
   'webhook.searchHint': ['название, описание или адрес', 'name, description or URL'],
   'webhook.list': ['Вебхуки', 'Webhooks'],
   'webhook.empty': ['Вебхуков пока нет.', 'There are no webhooks yet.'],
@@ -105,17 +93,12 @@ const texts = {
   'webhook.deleted': ['Вебхук удалён.', 'The webhook is deleted.'],
   'webhook.activated': ['Вебхук включён.', 'The webhook is active.'],
   'webhook.deactivated': ['Вебхук выключен. Ожидающие доставки ждут.', 'The webhook is inactive. Pending deliveries wait.'],
-  'webhook.urlHint': ['http или https', 'http or https'],
   'webhook.rotateAsk': ['Сменить секрет?', 'Rotate the secret?'],
   'webhook.rotateNote': ['Будет создан новый секрет. Прежний ещё подписывает вызовы, пока не пройдёт срок перехода.', 'A new secret is made. The old one goes on signing beside it until the overlap ends.'],
   'webhook.rotated': ['Новый секрет', 'The new secret'],
   'webhook.rotatedNote': ['Сохраните его: он показан один раз.', 'Keep it: it is shown this once.'],
 
   'webhook.deletedNote': ['Вебхук удалён; его история остаётся.', 'The webhook is deleted; its history stays.'],
-
-  'webhook.fields': ['Отправляемые поля', 'Fields that are sent'],
-  'webhook.allFields': ['все', 'all'],
-  'webhook.recipient': ['Получатель данных', 'Recipient of the data'],
 
   'access.title': ['Зачем вы смотрите данные пациентов?', 'Why do you read patients’ data?'],
   'access.note': ['Причина записывается в журнал вместе с тем, что вы открывали. Её спрашивают один раз за сеанс.', 'The reason goes into the log with what you open. It is asked for once a session.'],
@@ -174,13 +157,10 @@ const texts = {
   'call.delivery': ['Доставка', 'Delivery'],
 
   'filter.status': ['Итог', 'Result'],
-  'filter.state': ['Состояние', 'State'],
   'filter.type': ['Тип события', 'Event type'],
   'filter.webhook': ['Номер вебхука', 'Webhook number'],
-  'filter.response': ['Ответ', 'Answer'],
   'filter.from': ['С', 'From'],
   'filter.to': ['По', 'To'],
-  'filter.correlation': ['correlation_id', 'correlation_id'],
 
   'parked.list': ['Отложенные события', 'Parked events'],
   'parked.note': ['События от служб клиники, которые не удалось принять.', 'Events of the clinic’s own services that could not be accepted.'],
@@ -195,17 +175,13 @@ const texts = {
   'stats.total': ['Вызовов', 'Calls'],
   'stats.successful': ['Успешных', 'Successful'],
   'stats.failed': ['Неудачных', 'Failed'],
-  'stats.rate': ['Успешность', 'Success rate'],
   'stats.exhausted': ['Не доставлено', 'Given up'],
-  'stats.lastCall': ['Последний вызов', 'Last call'],
   'stats.lastSuccess': ['Последний успех', 'Last success'],
   'stats.byType': ['По типам событий', 'By event type'],
   'stats.byStatus': ['По ответам', 'By answer'],
-  'stats.count': ['Вызовов', 'Calls'],
   'stats.chart': ['Вызовы по времени', 'Calls over time'],
   'stats.chartTable': ['Те же числа таблицей', 'The same as a table'],
   'stats.noCalls': ['За этот период вызовов не было.', 'There were no calls in this period.'],
-  'stats.time': ['Время', 'Time'],
 
   'history.list': ['Изменения', 'Changes'],
   'history.who': ['Кто', 'Who'],
@@ -221,7 +197,6 @@ const texts = {
   'event.correlation': ['correlation_id', 'correlation_id'],
   'event.data': ['Данные', 'Data'],
   'event.new': ['Новое событие', 'New event'],
-  'event.typeField': ['Тип события', 'Event type'],
   'event.dataField': ['Данные события (event_data)', 'Event data (event_data)'],
   'event.dataHint': ['Объект JSON', 'A JSON object'],
   'event.triggered': ['Событие принято.', 'The event is accepted.'],

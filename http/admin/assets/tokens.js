@@ -38,12 +38,12 @@ function Of({ rows, list }) {
     await list.reload()
   }
   return html`<${Table} caption=${t('nav.tokens')} rows=${rows} id=${(one) => one.id} columns=${[
-    { label: t('token.name'), cut: true, cell: (one) => html`${actorName(one.name)}${own(one) && html` <${Badge} tone="good">${t('token.you')}</${Badge}>`}<span class="sub mono">${one.prefix && `${one.prefix}…`}</span>` },
+    { label: t('webhook.name'), cut: true, cell: (one) => html`${actorName(one.name)}${own(one) && html` <${Badge} tone="good">${t('token.you')}</${Badge}>`}<span class="sub mono">${one.prefix && `${one.prefix}…`}</span>` },
     { label: t('token.scopes'), opt: true, cell: (one) => html`<span class="chips">${one.scopes.map((scope) => html`<${Badge} key=${scope} tone="none">${scope}</${Badge}>`)}</span>` },
-    { label: t('token.state'), cell: (one) => html`<${Badge} tone=${one.state === 'valid' ? 'good' : 'none'}>${t(`token.${one.state}`)}</${Badge}>` },
-    { label: t('token.created'), opt: true, cell: (one) => html`<${Time} at=${one.created_at} style="short" />` },
+    { label: t('event.state'), cell: (one) => html`<${Badge} tone=${one.state === 'valid' ? 'good' : 'none'}>${t(`token.${one.state}`)}</${Badge}>` },
+    { label: t('webhook.created'), opt: true, cell: (one) => html`<${Time} at=${one.created_at} style="short" />` },
     { label: t('token.expires'), opt: true, cell: (one) => (one.expires_at ? html`<${Time} at=${one.expires_at} style="ago" />` : t('token.never')) },
-    { label: t('token.actions'), cell: (one) => one.state === 'valid' && html`<${Act} tone="small danger" run=${revoke(one)}>${t(one.kind === 'token' ? 'token.revoke' : 'token.end')}</${Act}>` },
+    { label: t('event.actions'), cell: (one) => one.state === 'valid' && html`<${Act} tone="small danger" run=${revoke(one)}>${t(one.kind === 'token' ? 'token.revoke' : 'token.end')}</${Act}>` },
   ]} />`
 }
 
@@ -58,8 +58,8 @@ function NewToken({ close }) {
     close(JSON.stringify(await api.post('/tokens', { name: name.trim(), scopes: chosen, ...expires }, { key })))
   }
   return html`<h2 id="dialog-title">${t('token.new')}</h2>
-    <${Form} send=${send} label=${t('token.create')} actions=${html`<button type="button" onClick=${() => close('')}>${t('action.cancel')}</button>`}>
-      <${Field} name="name" label=${t('token.name')} hint=${t('token.nameHint')}>${(control) => html`<${Text} ...${control} maxlength="200" data-first value=${name} onInput=${(event) => setName(event.target.value)} />`}</${Field}>
+    <${Form} send=${send} label=${t('form.create')} actions=${html`<button type="button" onClick=${() => close('')}>${t('action.cancel')}</button>`}>
+      <${Field} name="name" label=${t('webhook.name')} hint=${t('token.nameHint')}>${(control) => html`<${Text} ...${control} maxlength="200" data-first value=${name} onInput=${(event) => setName(event.target.value)} />`}</${Field}>
       <${Field} name="expires_at" label=${t('token.until')}>${(control) => html`<${Select} ...${control} value=${until} options=${days.map(([value, n]) => [value, n ? t('token.days', n) : t('token.never')])} onChange=${(event) => setUntil(event.target.value)} />`}</${Field}>
       <${Field} name="scopes" label=${t('token.scopes')}>${(control) => html`<div role="group" ...${control}>${scopes.map((scope) => html`
         <${Check} key=${scope} checked=${chosen.includes(scope)} onChange=${() => toggle(scope)} label=${html`<b class="mono">${scope}</b> <span class="muted">${t(`scope.${scope.replace(':', '_')}`)}</span>`} />`)}</div>`}</${Field}>

@@ -59,10 +59,10 @@ function Editor({ webhook }) {
     }
   }
   const chosen = { draft, set, webhook, types }
-  return html`<${Page} title=${t(webhook ? 'form.edit' : 'form.new')} sub=${webhook ? webhook.name : t('form.kept')}
+  return html`<${Page} title=${t(webhook ? 'form.edit' : 'action.create')} sub=${webhook ? webhook.name : t('form.kept')}
       actions=${webhook && html`<button type="button" onClick=${() => openTest(webhook)}>${t('testcall.title')}</button>`}>
     ${kept && changed && html`<p class="draft">${t('form.restored')} <button type="button" class="small" onClick=${discard}>${t('form.discard')}</button></p>`}
-    <div class="two"><${Form} send=${send} label=${t(webhook ? 'form.save' : 'form.create')} actions=${html`<a class="button" href=${webhook ? `#/webhooks/${part(webhook.id)}` : '#/webhooks'}>${t('action.cancel')}</a>`}>
+    <div class="two"><${Form} send=${send} label=${t(webhook ? 'action.save' : 'form.create')} actions=${html`<a class="button" href=${webhook ? `#/webhooks/${part(webhook.id)}` : '#/webhooks'}>${t('action.cancel')}</a>`}>
         ${conflicts.length > 0 && html`<${Conflicts} conflicts=${conflicts} draft=${draft} set=${set} />`}
         <${Where} ...${chosen} /><${Retries} ...${chosen} /><${Content} ...${chosen} /><${Order} ...${chosen} /><${Access} ...${chosen} /></${Form}>
       <div class="beside"><${Workbench} draft=${draft} /><${Backtest} webhook=${webhook} draft=${draft} /></div></div></${Page}>`

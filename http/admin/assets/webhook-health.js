@@ -48,7 +48,7 @@ function Why({ webhook, stats, last }) {
   if (webhook.status === 'inactive') return html`<div class="why warn"><b>${t('why.off')}</b>${waits}</div>`
   if (tone !== 'bad' && tone !== 'warn') return null
   return html`<div class=${`why ${tone}`}><b>${t('why.row', stats.consecutive_failures)}.</b>${last && ` ${why(last)}.`}
-    ${stats.last_success_at ? html` ${t('why.lastSuccess')} <${Time} at=${stats.last_success_at} style="ago" />.` : ` ${t('why.never')}`}${waits}
+    ${stats.last_success_at ? html` ${t('stats.lastSuccess')} <${Time} at=${stats.last_success_at} style="ago" />.` : ` ${t('why.never')}`}${waits}
     ${last && html` <span>${advice(last)}</span> <a href=${callLink({ ...last, webhook_id: webhook.id })}>${t('why.lastCall')}</a>`}</div>`
 }
 
@@ -64,7 +64,7 @@ function Ranges({ webhook, range }) {
       <a key=${one} class="button chip" href=${at({ range: one })} aria-current=${one === range.name ? 'true' : undefined}>${t(`range.${one}`)}</a>`)}</nav>
     <details open=${range.name === 'own'}><summary>${t('range.own')}</summary><form class="toolbar" onSubmit=${submit}>
       <input type="datetime-local" name="from" aria-label=${t('filter.from')} defaultValue=${local('from')} required /><input type="datetime-local" name="to" aria-label=${t('filter.to')} defaultValue=${local('to')} required />
-      <button type="submit">${t('range.show')}</button></form></details></div>`
+      <button type="submit">${t('action.filter')}</button></form></details></div>`
 }
 
 function Charts({ stats, range }) {
@@ -80,11 +80,11 @@ function Figures({ webhook, stats }) {
   const path = `#/webhooks/${part(webhook.id)}`
   return html`<section class="figures" aria-label=${t('overview.figures')}>
     <${Figure} label=${t('stats.total')} value=${number(stats.total_calls)} href=${`${path}/calls`} note=${t('stats.retriesOf', stats.retries)} />
-    <${Figure} label=${t('stats.rate')} value=${percent(stats.success_rate)} href=${`${path}/calls?status=failed`} tone=${stats.failed_calls > 0 ? 'bad' : ''} note=${t('stats.failedOf', stats.failed_calls)} />
+    <${Figure} label=${t('webhook.rate')} value=${percent(stats.success_rate)} href=${`${path}/calls?status=failed`} tone=${stats.failed_calls > 0 ? 'bad' : ''} note=${t('stats.failedOf', stats.failed_calls)} />
     <${Figure} label="p50 / p95 / p99" value=${milliseconds(stats.p95_ms)} href=${`${path}/calls`} note=${`${milliseconds(stats.p50_ms)} / ${milliseconds(stats.p95_ms)} / ${milliseconds(stats.p99_ms)}`} />
     <${Figure} label=${t('webhook.pending')} value=${number(stats.pending_deliveries)} href=${`${path}/deliveries?state=pending`} />
     <${Figure} label=${t('stats.exhausted')} value=${number(stats.exhausted)} href=${`${path}/deliveries?state=failed`} note=${t('stats.timeoutsOf', stats.timeouts)} />
-    <${Figure} label=${t('stats.lastCall')} value=${html`<${Time} at=${stats.last_call_at} style="near" />`} href=${`${path}/calls`} note=${html`${t('stats.lastSuccess')}: <${Time} at=${stats.last_success_at} style="ago" />`} /></section>`
+    <${Figure} label=${t('webhook.lastCall')} value=${html`<${Time} at=${stats.last_call_at} style="near" />`} href=${`${path}/calls`} note=${html`${t('stats.lastSuccess')}: <${Time} at=${stats.last_success_at} style="ago" />`} /></section>`
 }
 
 function Alerts({ alerts }) {
@@ -97,5 +97,5 @@ function Breakdown({ title, values, link }) {
   const rows = Object.entries(values ?? {}).sort(([, a], [, b]) => b - a)
   return rows.length > 0 && html`<${Card} title=${title} flush><${Table} caption=${title} rows=${rows} id=${([one]) => one} columns=${[
     { label: title, cut: true, cell: ([one]) => (link(one) ? html`<a class="mono" href=${link(one)}>${one}</a>` : html`<span class="mono">${one}</span>`) },
-    { label: t('stats.count'), number: true, cell: ([, count]) => number(count) }]} /></${Card}>`
+    { label: t('stats.total'), number: true, cell: ([, count]) => number(count) }]} /></${Card}>`
 }

@@ -103,22 +103,22 @@ export function settingsOf(webhook, short) {
   const { batch, recipient, auth } = webhook
   const headers = Object.keys(webhook.headers ?? {})
   const all = [
-    [t('webhook.description'), webhook.description],
-    [t('webhook.events'), codes(webhook.events)],
+    [t('field.description'), webhook.description],
+    [t('field.events'), codes(webhook.events)],
     [t('webhook.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : html`<${Foreign} label=${t('webhook.filters')}>${exact(webhook, 'filters')}</${Foreign}>`],
-    [t('webhook.orderBy'), webhook.order_by ? html`<code>${webhook.order_by}</code> · ${t(webhook.order_on_failure === 'block' ? 'webhook.orderBlock' : 'webhook.orderSkip')}` : !short && t('webhook.noOrder')],
-    [t('webhook.rateLimit'), webhook.rate_limit ? number(webhook.rate_limit, 2) : !short && t('webhook.noLimit')],
-    [t('webhook.maxConcurrent'), webhook.max_concurrent ?? (!short && t('webhook.noLimit'))],
-    [t('webhook.batch'), batch ? t('webhook.batchOf', batch.max_events, batch.max_wait) : !short && t('webhook.noBatch')],
-    [t('webhook.secret'), html`${webhook.public_key ? html`<${Copy} value=${webhook.public_key} />` : t(webhook.has_secret ? 'webhook.signed' : 'webhook.unsigned')}
+    [t('webhook.orderBy'), webhook.order_by ? html`<code>${webhook.order_by}</code> · ${t(webhook.order_on_failure === 'block' ? 'form.order.block' : 'webhook.orderSkip')}` : !short && t('webhook.noOrder')],
+    [t('field.rate_limit'), webhook.rate_limit ? number(webhook.rate_limit, 2) : !short && t('webhook.noLimit')],
+    [t('field.max_concurrent'), webhook.max_concurrent ?? (!short && t('webhook.noLimit'))],
+    [t('field.batch'), batch ? t('webhook.batchOf', batch.max_events, batch.max_wait) : !short && t('webhook.noBatch')],
+    [t('field.secret'), html`${webhook.public_key ? html`<${Copy} value=${webhook.public_key} />` : t(webhook.has_secret ? 'webhook.signed' : 'webhook.unsigned')}
       ${webhook.previous_secret_until && html`<span class="sub">${t('webhook.previous')} <${Time} at=${webhook.previous_secret_until} style="short" /></span>`}`],
     [t('webhook.retries'), t('webhook.retriesOf', webhook.max_retries, webhook.retry_delay, webhook.timeout)],
-    [t('webhook.recipient'), [recipient?.name, recipient?.country, recipient?.purpose].filter(Boolean).join(' · ')],
-    [t('webhook.fields'), webhook.fields ? codes(webhook.fields) : !short && t('webhook.allFields')],
+    [t('field.recipient.name'), [recipient?.name, recipient?.country, recipient?.purpose].filter(Boolean).join(' · ')],
+    [t('field.fields'), webhook.fields ? codes(webhook.fields) : !short && t('app.all')],
     [t('webhook.auth'), auth && `${auth.type} ${auth.token_url ?? ''}`],
-    [t('webhook.headers'), headers.length > 0 && codes(headers.map((name) => `${name}: ${webhook.headers[name]}`))],
+    [t('field.headers'), headers.length > 0 && codes(headers.map((name) => `${name}: ${webhook.headers[name]}`))],
     !short && [t('webhook.autoDeactivate'), webhook.auto_deactivate_after && number(webhook.auto_deactivate_after)],
-    !short && [t('webhook.sequence'), t(webhook.sequence ? 'webhook.numbered' : 'webhook.notNumbered')],
+    !short && [t('webhook.sequence'), t(`answer.${webhook.sequence}`)],
     !short && [t('webhook.payloadVersion'), webhook.payload_version],
     !short && [t('webhook.created'), html`<${Time} at=${webhook.created_at} />`], !short && [t('webhook.updated'), html`<${Time} at=${webhook.updated_at} />`],
     !short && [t('webhook.version'), webhook.version], !short && [t('webhook.id'), html`<${Copy} value=${webhook.id} whole />`],

@@ -36,17 +36,17 @@ export function Webhooks({ parameters }) {
   const link = (name) => `#/webhooks?${new URLSearchParams({ ...chosen, sort: name })}`
   const filtered = ['q', 'status', 'event_type'].some((name) => parameters.get(name))
   const fields = [
-    { name: 'q', label: t('webhook.search'), placeholder: t('webhook.searchHint') },
-    { name: 'status', label: t('filter.state'), options: [['', t('app.all')], ['active', t('state.active')], ['inactive', t('state.inactive')]] },
+    { name: 'q', label: t('search.label'), placeholder: t('webhook.searchHint') },
+    { name: 'status', label: t('event.state'), options: [['', t('app.all')], ['active', t('state.active')], ['inactive', t('state.inactive')]] },
     typeFilter(types),
     { name: 'sort', label: t('webhook.sort'), options: ['urgency', 'name', 'number', 'failures', 'pending', 'last_call'].map((name) => [name, t(`sort.${name}`)]), value: by },
   ]
   const values = new URLSearchParams({ ...chosen, sort: by })
   return html`<${Page} title=${t('webhook.list')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
     ${totals && html`<section class="figures few" aria-label=${t('overview.figures')}>
-      <${Figure} label=${t('webhook.total')} value=${number(totals.webhooks)} href=${link(by)} note=${t('webhook.totalActive', totals.active)} />
+      <${Figure} label=${t('webhook.list')} value=${number(totals.webhooks)} href=${link(by)} note=${t('webhook.totalActive', totals.active)} />
       <${Figure} label=${t('webhook.totalFailing')} value=${number(totals.failing)} href=${link('failures')} tone="bad" />
-      <${Figure} label=${t('webhook.totalPending')} value=${number(totals.pending_deliveries)} href="#/deliveries?state=pending" /></section>`}
+      <${Figure} label=${t('overview.waiting')} value=${number(totals.pending_deliveries)} href="#/deliveries?state=pending" /></section>`}
     <${Card} flush><${Filters} page="webhooks" values=${values} fields=${fields} />
       <${List} path="/webhooks/health" parameters=${{ ...chosen, sort: by }} id=${(w) => w.id} caption=${t('webhook.list')} empty=${t(filtered ? 'app.none' : 'webhook.empty')}
         columns=${healthColumns({ by, link })} fresh=${{ kinds: ['call', 'webhook', 'alert'], least: 4000 }} onPage=${(page) => setTotals(page.totals)} rowClass=${(w) => healthOf(w)[0]} /></${Card}></${Page}>`

@@ -23,7 +23,6 @@ add({
   'advice.refused': ['Получателю не подошло содержимое: откройте вызов и сравните с его документацией.', 'The receiver did not accept the content: open the call and compare it with its documentation.'],
   'advice.rights': ['Получатель не пустил: проверьте его ключ в заголовках или в авторизации вебхука.', 'The receiver let nobody in: check its key in the webhook’s headers or authorization.'],
   'advice.address': ['По этому адресу никто не принимает: проверьте путь в URL.', 'Nobody accepts calls at this address: check the path of the URL.'],
-  'advice.slow': ['Получатель не успевает: увеличьте таймаут или попросите его отвечать сразу.', 'The receiver is too slow: raise the timeout, or ask its owner to answer at once.'],
   'advice.gone': ['Получатель больше не принимает вызовы. Вебхук выключен; включите, когда адрес исправят.', 'The receiver wants no more calls. The webhook is off; activate it when the address is mended.'],
   'advice.large': ['Вызов слишком велик для получателя: сузьте поля или размер пакета.', 'The call is too large for the receiver: send fewer fields or smaller batches.'],
   'advice.often': ['Получатель просит реже: ограничьте число вызовов в секунду.', 'The receiver asks for fewer calls: limit the calls a second.'],

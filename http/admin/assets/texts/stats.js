@@ -14,7 +14,6 @@ add({
   'range.30d': ['30 дней', '30 days'],
   'range.1y': ['год', '1 year'],
   'range.own': ['свой', 'custom'],
-  'range.show': ['Показать', 'Show'],
   'range.hours': ['За этот период вызовов слишком много, чтобы показать их по минутам: показаны часы.', 'Too many calls for minutes: hours are shown.'],
   'bucket.minute': ['по минутам', 'by the minute'],
   'bucket.hour': ['по часам', 'by the hour'],
