@@ -1,11 +1,9 @@
 package admin_test
 
 import (
-	"os/exec"
 	"strings"
 	"testing"
 
-	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/cmd/e2e/harness/browser"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
@@ -36,16 +34,10 @@ func TestPayloadsInThePanel(t *testing.T) {
 		t.Errorf("on record are the reasons %q", reasons)
 	}
 
-	create := exec.CommandContext(t.Context(), harness.Program(t), "token", "create", "--name", "x", "--scopes", "webhooks:read")
-	create.Env = harness.Environment("DATABASE_URL="+database, "MEDILAB_DATA_DIR="+t.TempDir())
-	token, err := create.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	u.Go(address + "/admin#/events/" + event)
 	u.See("Иванов")
 	u.Click("Выйти")
-	u.Fill("Токен API", strings.TrimSpace(string(token)))
+	u.Fill("Токен API", u.token("webhooks:read"))
 	u.Click("Войти")
 	u.See("Скрыто: у токена нет права payloads:read.")
 	u.Is(`!document.body.innerText.includes('Иванов') && !document.querySelector('dialog')`)

@@ -1,5 +1,5 @@
 // Package admin is the admin panel: one page whose scripts work against the API
-// with the user's own token. It has no data and no rights of its own.
+// in the user's own session. It has no data and no rights of its own.
 package admin
 
 import (
@@ -36,7 +36,7 @@ var languages = []struct {
 }
 
 // Handler serves the page, in the language that the browser asks for, and its files. The
-// page is public: whatever it does needs a token of the API.
+// page is public: all that it does needs a session or a token of the API.
 func Handler() http.Handler {
 	return static.Handler(Path, assets, policy, func(root string) static.Render {
 		tags, pages := make([]language.Tag, len(languages)), make([][]byte, len(languages))

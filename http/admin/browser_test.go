@@ -53,17 +53,17 @@ func newUser(t *testing.T, language string) *user {
 	return &user{browser.Open(t, address, language), t, address, database}
 }
 
-// signIn opens the panel with the token.
-func (u *user) signIn(label, press string) {
+// signIn opens the panel with a token; with the admin's if none is given.
+func (u *user) signIn(label, press string, token ...string) {
 	u.t.Helper()
 	u.Go(u.address + "/admin")
 	u.Wait(`document.querySelector('input[type=password]')`)
-	u.Fill(label, browser.Token)
+	u.Fill(label, append(token, browser.Token)[0])
 	u.Click(press)
 	u.Wait(`document.querySelector('#menu a')`)
 }
 
-// api asks the server's API beside the browser.
+// api asks the server's API without the browser.
 func (u *user) api(method, path, body string) map[string]any {
 	u.t.Helper()
 	r, err := http.NewRequestWithContext(u.t.Context(), method, u.address+"/api/v1"+path, strings.NewReader(body))
@@ -93,14 +93,19 @@ func (u *user) webhook(name, url, more string) (id string) {
 // alert puts one about the webhook where the API reads them.
 func (u *user) alert(webhook, kind, details string) {
 	u.t.Helper()
+	u.exec(`INSERT INTO medilab.alerts (position, id, webhook, kind, details, raised_at)
+		VALUES (1000000, gen_random_uuid(), $1, $2, $3, now())`, webhook, kind, []byte(details))
+}
+
+// exec runs a statement in the server's database.
+func (u *user) exec(sql string, arguments ...any) {
+	u.t.Helper()
 	db, err := pgx.Connect(u.t.Context(), u.database)
 	if err != nil {
 		u.t.Fatal(err)
 	}
 	defer db.Close(context.WithoutCancel(u.t.Context())) //nolint:errcheck // what was written is written
-	_, err = db.Exec(u.t.Context(), `INSERT INTO medilab.alerts (position, id, webhook, kind, details, raised_at)
-		VALUES (1000000, gen_random_uuid(), $1, $2, $3, now())`, webhook, kind, []byte(details))
-	if err != nil {
+	if _, err := db.Exec(u.t.Context(), sql, arguments...); err != nil {
 		u.t.Fatal(err)
 	}
 }
@@ -594,7 +599,7 @@ func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
 		t.Errorf("there are %d webhooks, want 1", len(hooks))
 	}
 
-	// Whoever signs out leaves no draft to the next one.
+	// Signing out leaves no draft to the next user.
 	u.Click("Webhooks")
 	u.Click("New webhook")
 	u.Fill("Name", "Left behind")

@@ -134,7 +134,7 @@ func TestACallWithoutItsPayload(t *testing.T) {
 	url, _ := receiver(t)
 	lab := u.webhook("Лаборатория", url+"/broken", `,"max_retries":0`)
 	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":"P-77"}}`)["event_id"].(string)
-	u.reader("webhooks:read")
+	u.signIn("Токен API", "Войти", u.token("webhooks:read"))
 	u.Go(u.address + "/admin#/events/" + event)
 	u.See("Скрыто: у токена нет права payloads:read.")
 	var call map[string]any
@@ -152,8 +152,8 @@ func TestACallWithoutItsPayload(t *testing.T) {
 	}
 }
 
-// reader signs in with a token of the scopes.
-func (u *user) reader(scopes string) {
+// token creates a token with the scopes.
+func (u *user) token(scopes string) string {
 	u.t.Helper()
 	create := exec.CommandContext(u.t.Context(), harness.Program(u.t), "token", "create", "--name", "reader", "--scopes", scopes)
 	create.Env = harness.Environment("DATABASE_URL="+u.database, "MEDILAB_DATA_DIR="+u.t.TempDir())
@@ -161,9 +161,5 @@ func (u *user) reader(scopes string) {
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	u.Go(u.address + "/admin")
-	u.Wait(`document.querySelector('input[type=password]')`)
-	u.Fill("Токен API", strings.TrimSpace(string(token)))
-	u.Click("Войти")
-	u.Wait(`document.querySelector('#menu a')`)
+	return strings.TrimSpace(string(token))
 }

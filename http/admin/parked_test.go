@@ -1,25 +1,12 @@
 package admin_test
 
-import (
-	"context"
-	"testing"
-
-	"github.com/jackc/pgx/v5"
-)
+import "testing"
 
 // emit emits as the clinic does, whatever the catalogue.
 func (u *user) emit(eventType, data string) {
 	u.t.Helper()
-	db, err := pgx.Connect(u.t.Context(), u.database)
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	defer db.Close(context.WithoutCancel(u.t.Context())) //nolint:errcheck // what was written is written
-	for _, sql := range []string{`INSERT INTO medilab.event_types VALUES ($1, '', '') ON CONFLICT DO NOTHING`, `SELECT medilab.emit($1, '` + data + `')`} {
-		if _, err := db.Exec(u.t.Context(), sql, eventType); err != nil {
-			u.t.Fatal(err)
-		}
-	}
+	u.exec(`INSERT INTO medilab.event_types VALUES ($1, '', '') ON CONFLICT DO NOTHING`, eventType)
+	u.exec(`SELECT medilab.emit($1, '`+data+`')`, eventType)
 }
 
 // A parked event says in the panel why it still cannot be accepted, and is discarded when
