@@ -1,5 +1,5 @@
 // The open alerts that nobody has acknowledged, as the menu shows them: alerts.count
-// (up to most). Who changes one calls alerts.read().
+// (up to most). Call alerts.read() after changing one.
 import { api, session } from './api.js'
 import { listen } from './live.js'
 import { store } from './view.js'

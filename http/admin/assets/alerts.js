@@ -12,6 +12,7 @@ import { html, store, useStore } from './view.js'
 const names = new Map() // of webhooks, by id; null: not known
 const named = store()
 
+// forgetNames drops what useNames has read.
 export const forgetNames = () => names.clear()
 
 // useNames returns { of(id), link(id) } of webhooks' names, which are read once.
@@ -36,7 +37,7 @@ export const AlertRow = ({ alert, names }) => html`<div class="alert"><span clas
   <div>${alert.webhook_id && html`${names.link(alert.webhook_id)} — `}<b>${known(`alert.${alert.kind}`) ?? alert.kind}</b><span class="sub">${alertWords(alert)}</span></div>
   <span class="when"><${Time} at=${alert.raised_at} style="ago" /></span></div>`
 
-// Acknowledge says who knows of the alert, or offers to.
+// Acknowledge shows who acknowledged the alert, or a button that does.
 function Acknowledge({ alert }) {
   if (alert.acknowledged_at) return html`<${Time} at=${alert.acknowledged_at} style="short" /><span class="sub">${alert.acknowledged_by}</span>`
   if (alert.state !== 'open') return '—'

@@ -7,11 +7,11 @@
 // delete) carries an Idempotency-Key: its own, or the one given, by which a caller
 // repeats the same action after a failure without doing it twice (the component
 // Act does so by itself). Answers 503 to reads are asked for again, for a while.
-// When the session has ended, a request waits for the reader to sign in again and
+// When the session has ended, a request waits until the user has signed in again and
 // then goes on: nothing that was typed is lost.
 //
-// Who is signed in is known by a cookie that no script can read (session.who says who).
-// All tabs share it; the header X-Requested-With shows that a page of ours asks.
+// The session is a cookie that no script can read, shared by all tabs. The header
+// X-Requested-With shows that a page of ours asks.
 import { member, pretty } from './json.js'
 import { settings } from './settings.js'
 import { store } from './view.js'
@@ -20,12 +20,12 @@ const root = '/api/v1'
 const reasonKey = 'medilab.reason'
 const reasonHeader = 'X-Access-Reason'
 
-// session.who is who is signed in: { id, actor, scopes, expires_at }, or null; session.look
-// asks the server. Those who show the pages are told when it changes. renew is set by
-// the frame: it asks the reader to sign in again, and resolves when that is done.
+// session.who is the signed-in user: { id, actor, scopes, expires_at }, or null; session.look
+// asks the server. Subscribers are notified of changes. The frame sets renew, which asks the
+// user to sign in again and resolves when that is done, and askReason.
 export const session = { ...store(), who: null, provider: false, renew: null, askReason: null, may, look, take }
 
-// may reports whether who is signed in has the right.
+// may reports whether the signed-in user has the right.
 function may(scope) {
   return Boolean(session.who?.scopes.some((one) => one === scope || one === 'admin'))
 }
@@ -49,7 +49,7 @@ export const headers = () => ({
   ...(reason() ? { [reasonHeader]: encodeURIComponent(reason()) } : {}),
 })
 
-// Problem is an answer that says no, or none at all (status 0).
+// Problem is an answer of failure, or a missing one (status 0).
 class Problem extends Error {
   constructor(status, body, after) {
     super(body.detail || body.title || '')
@@ -65,7 +65,7 @@ class Problem extends Error {
   get again() { return this.status === 0 || this.status === 503 || this.status === 429 || this.status === 502 || this.status === 504 }
 }
 
-// What an answer was parsed from: numbers of any length are still in there.
+// sources has the text that each answer was parsed from, with its numbers of any length.
 const sources = new WeakMap()
 
 async function ask(method, path, request = {}) {
@@ -144,7 +144,7 @@ async function giveReason() {
 
 const pauses = [500, 1500, 4000] // milliseconds
 
-// patiently asks again while the answer is that it may succeed later.
+// patiently repeats a read that is answered 503.
 async function patiently(path, request) {
   for (let i = 0; ; i++) {
     try {
@@ -190,13 +190,13 @@ export const api = {
 // newKey returns the key of a new action. (crypto.randomUUID needs https.)
 export const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('')
 
-// query writes parameters, without those that have no value.
+// query returns the query of a URL, without the parameters that have no value.
 export function query(parameters = {}) {
   const known = Object.entries(parameters).filter(([, value]) => value !== '' && value !== null && value !== undefined)
   return known.length === 0 ? '' : '?' + new URLSearchParams(known)
 }
 
-// part makes an id a part of a path.
+// part returns an id escaped as a part of a path.
 export const part = (id) => encodeURIComponent(id)
 
 // exact returns the JSON of a part of an answer, indented, numbers and the order
@@ -207,7 +207,7 @@ export function exact(answer, ...path) {
   return pretty(found ?? JSON.stringify(path.reduce((value, step) => value?.[step], answer)) ?? 'null')
 }
 
-// withRaw writes an object of JSON together with fields whose JSON is written
+// withRaw returns the JSON of an object and of fields whose JSON is written
 // already, so that their numbers stay as they are; without those that are undefined.
 export function withRaw(object, raw) {
   const fields = Object.entries(object).filter(([, value]) => value !== undefined).map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`)

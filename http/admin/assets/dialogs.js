@@ -4,7 +4,7 @@
 //   await confirm(question, consequence, doIt, { type: name })   the reader has to type the name
 //   const reason = await prompt('access.title', 'access.note', 'access.reason')
 //   reveal(title, note, secret)   shows it once
-//   say(words)   tells what was done, to the eye and to a screen reader
+//   say(words)   announces what was done, on the screen and to a screen reader
 import { t } from './texts.js'
 import { html, render, useState } from './view.js'
 
@@ -42,7 +42,7 @@ export async function confirm(question, consequence, doIt, { type } = {}) {
   }) === 'yes'
 }
 
-// prompt asks for a line of text; '' when there is none. Its words are names of texts.
+// prompt asks for a line of text and returns '' if it is cancelled. It takes names of texts.
 export function prompt(title, note, label) {
   return open(({ close }) => {
     const submit = (event) => {

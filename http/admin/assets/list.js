@@ -4,13 +4,13 @@
 //     columns=${[{ label, cell: (row) => html`…`, number, opt, cut }]} empty=${html`…`}
 //     live=${{ kinds: ['call'], webhook, wanted: (item) => true }} />`
 //
-// A column that is opt is left out on a phone; one that is cut takes the room there
-// is and cuts its text ('half': of two such); one that is whole never breaks. The first link of a row is its own: arrows walk from row to
-// row, Enter opens. New rows wait behind a button while the reader has scrolled or is
-// in the list; changed rows change in place. What was read stays for whoever comes back.
-// fresh={ kinds, webhook, least } reads the first page again when something of the kinds has
-// happened (least: milliseconds in between), for lists whose items are not those of the stream; keep is how many rows
-// there are at most, with none to ask for.
+// A column that is opt is left out on a phone; one that is cut takes the remaining width and
+// cuts its text ('half': one of two such); one that is whole never breaks. The arrow keys move
+// between the first links of rows. New rows wait behind a button while the user has scrolled
+// or is in the list; changed rows change in place. The last rows read are shown at once when the
+// user comes back. fresh={ kinds, webhook, least } reads the first page again after an event of
+// the kinds, at most every least milliseconds, for lists whose items are not those of the
+// stream; keep limits the rows to a number, without a button for more.
 import { api, query } from './api.js'
 import { Field, Select, Text } from './controls.js'
 import { useLive } from './live.js'
@@ -112,7 +112,7 @@ function first(old, page, id, held) {
   return { ...old, waiting: [], items: [...page.items, ...rest], next: rest.length > 0 ? old.next : page.next_cursor }
 }
 
-// isHeld reports whether the reader is in the list, or has scrolled.
+// isHeld reports whether the user is in the list, or has scrolled.
 const isHeld = (body) => window.scrollY > 80 || Boolean(body.current?.contains(document.activeElement))
 
 // useFresh calls reload when something of the kinds has happened, but not too often.

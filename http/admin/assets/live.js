@@ -1,12 +1,12 @@
-// The live hub: one connection to /api/v1/stream for the page, shared by all who
-// listen. It resumes where it was cut off, and rests while the tab is hidden.
+// The live hub: one connection to /api/v1/stream for the page, shared by all listeners.
+// It resumes where it was cut off, and is closed while the tab is hidden.
 //
 //   useLive({ kinds: ['call'], webhook }, (kind, item) => { … })   in a component
 //   const stop = listen({ kinds: ['alert'] }, (kind, item) => { … })   elsewhere
 //
 // kinds are call, delivery, alert, webhook and event. The stream carries no more
 // than what the present listeners ask for. live.state is 'on', 'off' (trying
-// again) or 'idle' (nobody listens, or the tab is hidden).
+// again) or 'idle' (no listeners, or the tab is hidden).
 import { headers, pause, query, read, session } from './api.js'
 import { store, useEffect, useLatest } from './view.js'
 
@@ -17,10 +17,9 @@ let connection = null // what is asked for, and how to end it
 let last = '' // the id of the last item: where to go on
 let planned = false
 
-// listen calls handle for each item of the kinds, of one webhook if one is given;
-// it returns how to stop. handle('again') says that items may have been missed. One
-// that is modest is content with what the others ask for: it widens no stream to
-// all webhooks.
+// listen calls handle for each item of the kinds, of one webhook if one is given; it returns
+// a function that stops it. handle('again') means that items may have been missed. A modest
+// listener does not widen the stream from one webhook to all.
 export function listen({ kinds, webhook, modest }, handle) {
   const listener = { kinds, webhook, modest, handle }
   listeners.add(listener)
@@ -28,7 +27,7 @@ export function listen({ kinds, webhook, modest }, handle) {
   return () => { listeners.delete(listener); plan() }
 }
 
-// useLive listens while the component is shown; to nothing if it asks for nothing.
+// useLive listens while the component is mounted; not at all if asked is undefined.
 export function useLive(asked, handle) {
   const latest = useLatest(handle)
   useEffect(() => asked && listen(asked, (...values) => latest.current(...values)), [asked?.kinds.join(), asked?.webhook])
@@ -125,7 +124,7 @@ function every(kind, item) {
   }
 }
 
-const long = 60000 // milliseconds: who was away longer reads the lists again
+const long = 60000 // milliseconds hidden after which lists are read again
 let hidden = Infinity
 
 document.addEventListener('visibilitychange', () => {

@@ -1,5 +1,5 @@
 // Patients' data: who was sent what, who has read it, and what a patient may ask for. A
-// patient's id stands after the # of the address, which no server gets to know.
+// patient's id stands after the # of the address, which is never sent to a server.
 import { api, part, session } from './api.js'
 import { actorName } from './audit-words.js'
 import { confirm, download, prompt, say } from './dialogs.js'

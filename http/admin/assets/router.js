@@ -44,7 +44,7 @@ function leave() {
   keep(places, current, { top: window.scrollY, focused }, most)
 }
 
-// arrive returns whether the entry was shown before, and so has its place.
+// arrive returns the place of the entry, if it was shown before.
 function arrive() {
   const known = history.state?.key
   current = known ?? `${Date.now()}-${++entries}`
@@ -52,8 +52,8 @@ function arrive() {
   return places.get(current)
 }
 
-// settle puts the reader where they were, as soon as the page is long enough; or at
-// the beginning of a new page.
+// settle restores the scroll position and the focus as soon as the page is long enough; a new
+// page starts at its top.
 function settle(place, main) {
   if (!place) {
     main.focus({ preventScroll: true })

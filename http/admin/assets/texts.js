@@ -270,7 +270,7 @@ export const add = (more) => Object.assign(texts, more)
 
 export const language = () => settings.get('language')
 
-// known returns a text, or undefined when there is none by that name.
+// known returns the text of a name, or undefined.
 export const known = (name) => (Object.hasOwn(texts, name) ? texts[name][languages.indexOf(language())] : undefined)
 
 // t returns a text, its {0}, {1}, … filled in; numbers as the language writes them.

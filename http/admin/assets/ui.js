@@ -7,7 +7,7 @@ import { ago, moment, tones } from './format.js'
 import { known, number, t } from './texts.js'
 import { html, keep, useEffect, useLatest, useRef, useState } from './view.js'
 
-// Page is a page's frame: its heading, what stands beside it, and its actions.
+// Page is a page's frame: its heading with a badge, and its actions.
 export const Page = ({ title, badge, sub, actions, children }) => html`
   <div class="head"><div class="title"><div class="name"><h1>${title}</h1>${badge}</div>${sub && html`<div class="muted sub">${sub}</div>`}</div>
     ${actions && html`<div class="actions">${actions}</div>`}</div>
@@ -83,7 +83,7 @@ export function Copy({ value, whole, label }) {
     ${copied ? t('app.copied') : label ?? shown}</button>`
 }
 
-// words says what went wrong; an unknown error is ours, and goes to the console.
+// words returns what went wrong, for users; an unknown error is ours, and goes to the console.
 export function words(error) {
   if (error.status === undefined) {
     console.error(error)
@@ -112,7 +112,7 @@ export function Trouble({ error, retry }) {
 // Act is a button that does something. run(key) gets the Idempotency-Key of the
 // action: the same until it has succeeded, so that pressing again after a failure
 // does nothing twice. The button is off while it runs; what run throws goes to
-// failed, else is shown beside the button.
+// failed, else is shown after the button.
 export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
   const [busy, setBusy] = useState(false)
   const [error, setError] = useState(null)
@@ -140,9 +140,9 @@ export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
 }
 
 // useLoad reads a path of the API until its component is unmounted. It returns
-// { data, error, loading, reload }. What was read stays while it is read again;
-// it is the first answer too when the reader comes back. every is in milliseconds:
-// how often it is read while the tab is seen.
+// { data, error, loading, reload }. The data stay while they are read again, and are shown at
+// once when the user comes back. every is the interval in milliseconds at which they are read
+// while the tab is visible.
 export function useLoad(path, parameters, { every, skip } = {}) {
   const name = path + query(parameters)
   const [state, setState] = useState({ data: remembered.get(name), error: null, loading: !skip, name, path })
@@ -177,7 +177,7 @@ export function useLoad(path, parameters, { every, skip } = {}) {
   return { ...current, reload: () => latest.current() }
 }
 
-// What was read last, for a reader who comes back; it is forgotten at sign-out.
+// remembered holds what was read last; sign-out clears it.
 const remembered = new Map()
 const most = 50
 
@@ -213,5 +213,5 @@ const icons = {
   system: 'M4 5h16v6H4zM4 13h16v6H4zM8 8h.01M8 16h.01', more: 'M5 12h.01M12 12h.01M19 12h.01',
 }
 
-// Icon is a drawing that stands beside a word; it says nothing by itself.
+// Icon is a drawing for the eye only: a word stands next to it.
 export const Icon = ({ name }) => html`<svg class="draw icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${icons[name] ?? icons.more} /></svg>`

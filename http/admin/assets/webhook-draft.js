@@ -33,7 +33,7 @@ const given = (values) => Object.fromEntries(Object.entries(values).map(([name, 
 const orNull = (object) => (Object.keys(object).length > 0 ? object : null)
 const whole = (text) => (text === '' ? null : Number(text))
 
-// filterOf returns the JSON of a filter as it was typed; null when it is none.
+// filterOf returns the JSON of a filter as it was typed, or null if it is not an object.
 export const filterOf = (text) => (text.trim() === '' ? 'null' : isObject(text) ? text.trim() : null)
 
 // values returns the fields as the API takes them, filters apart.

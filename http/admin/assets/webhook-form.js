@@ -1,4 +1,4 @@
-// Creating and editing a webhook: the form, and beside it what it would do.
+// Creating and editing a webhook: the form, and next to it what it would do.
 import { api, part } from './api.js'
 import { Form } from './controls.js'
 import { confirm, say } from './dialogs.js'

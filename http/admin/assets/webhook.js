@@ -1,4 +1,4 @@
-// One webhook: its health first, and the tabs beside it.
+// One webhook: its health first, and the other tabs.
 import { api, exact, part, session } from './api.js'
 import { Calls } from './call-list.js'
 import { Deliveries } from './deliveries.js'
@@ -43,7 +43,7 @@ export function Webhook({ id, tab, parameters }) {
     <${Content} key=${current} webhook=${webhook} parameters=${parameters} /></${Page}>`
 }
 
-// useWebhook reads the webhook; of a deleted one what its history tells.
+// useWebhook reads the webhook; of a deleted one, what its history has.
 function useWebhook(id) {
   const found = useLoad(`/webhooks/${part(id)}`)
   const gone = found.error?.status === 404

@@ -1,4 +1,4 @@
-// Beside the form: which of the newest events would match what is typed, and why not.
+// Next to the form: which of the newest events would match what is typed, and why not.
 // The same answer says whether the filter is right, as one types.
 import { api, exact, part, withRaw } from './api.js'
 import { Area } from './controls.js'
