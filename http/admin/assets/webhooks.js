@@ -39,7 +39,7 @@ export function Webhooks({ parameters }) {
     { name: 'q', label: t('search.label'), placeholder: t('webhook.searchHint') },
     { name: 'status', label: t('event.state'), options: [['', t('app.all')], ['active', t('state.active')], ['inactive', t('state.inactive')]] },
     typeFilter(types),
-    { name: 'sort', label: t('webhook.sort'), options: ['urgency', 'name', 'number', 'failures', 'pending', 'last_call'].map((name) => [name, t(`sort.${name}`)]), value: by },
+    { name: 'sort', label: t('webhook.sort'), options: ['urgency', 'name', 'number', 'failures', 'pending', 'last_call'].map((name) => [name, t(`sort.${name}`)]) },
   ]
   const values = new URLSearchParams({ ...chosen, sort: by })
   return html`<${Page} title=${t('webhook.list')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>

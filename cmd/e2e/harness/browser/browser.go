@@ -170,9 +170,8 @@ func exceptionOf(details *runtime.ExceptionDetails) string {
 func (b *Tab) complain(source, text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.trouble = append(b.trouble, source+": "+text)
-	if slices.Contains(b.expected, source) {
-		b.trouble = b.trouble[:len(b.trouble)-1]
+	if !slices.Contains(b.expected, source) {
+		b.trouble = append(b.trouble, source+": "+text)
 	}
 }
 
