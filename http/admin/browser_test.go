@@ -576,19 +576,24 @@ func TestTheFirstPageLeadsToTheFirstCallAndStaysCurrent(t *testing.T) {
 	u.Wait(`document.activeElement === document.querySelectorAll('tbody a')[2]`)
 }
 
-// What was typed outlives the session: signing in again goes on with it.
+// What was typed outlives the session: signing in again goes on with it. Another user who signs
+// in does not.
 func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
 	u := newUser(t, "en")
 	u.Expect("network")
 	url, _ := receiver(t)
 	u.signIn("API token", "Sign in")
 	u.Go(u.address + "/admin#/webhooks/new")
-	u.Fill("Name", "Typed with care")
-	u.Fill("URL", url+"/hook")
-	u.Fill("All events *", "on")
-	u.Wait(`(window.ended ??= fetch('/api/v1/session', { method: 'DELETE', headers: { 'X-Requested-With': 'panel' } }).then(() => { window.over = true })) && window.over`)
-	u.Wait(`[...document.querySelectorAll('main button')].find(b => b.innerText === 'Create').click() || true`) // the question may be open already
-	u.See("Your session has ended")
+	create := func(name string) {
+		u.Fill("Name", name)
+		u.Fill("URL", url+"/hook")
+		u.Fill("All events *", "on")
+		u.Text(`(() => { window.over = false; fetch('/api/v1/session', { method: 'DELETE', headers: { 'X-Requested-With': 'panel' } }).then(() => { window.over = true }); return '' })()`)
+		u.Wait(`window.over`)
+		u.Wait(`[...document.querySelectorAll('main button')].find(b => b.innerText === 'Create').click() || true`) // the question may be open already
+		u.See("Your session has ended")
+	}
+	create("Typed with care")
 	u.Fill("API token", "still-no-token")
 	u.Click("Sign in")
 	u.See("The token is unknown, expired or revoked.")
@@ -608,4 +613,12 @@ func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
 	u.Click("Sign in")
 	u.Wait(`document.querySelector('[data-field=name]')?.value === ''`)
 	u.Is(`!document.body.innerText.includes('This is your unfinished draft.')`)
+
+	create("Not the next user's")
+	u.Fill("API token", u.token("webhooks:read,webhooks:write"))
+	u.Click("Sign in")
+	u.Wait(`!document.querySelector('dialog') && document.querySelector('[data-field=name]')?.value === ''`)
+	if hooks := u.api("GET", "/webhooks", "")["items"].([]any); len(hooks) != 1 {
+		t.Errorf("there are %d webhooks, want 1", len(hooks))
+	}
 }
