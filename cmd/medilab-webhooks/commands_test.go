@@ -503,7 +503,7 @@ func TestAuditVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = conn.Exec(t.Context(), `ALTER TABLE medilab.events DISABLE TRIGGER USER;
-		UPDATE medilab.events SET data = convert_to(replace(convert_from(data, 'UTF8'), '1', '2'), 'UTF8') WHERE position = 2`)
+		UPDATE medilab.events SET data = data || ' '::bytea WHERE position = 2`)
 	if err := errors.Join(err, conn.Close(t.Context())); err != nil {
 		t.Fatal(err)
 	}

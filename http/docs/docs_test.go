@@ -54,7 +54,8 @@ func TestACallIsTriedInTheBrowser(t *testing.T) {
 	b.Wait(`document.querySelector('.auth-container input')`)
 	b.Fill("auth-bearer-value", browser.Token)
 	b.Shot("docs-authorize")
-	b.Wait(`[...document.querySelectorAll('.auth-btn-wrapper button')].find(b => b.innerText === 'Authorize')?.click() || true`)
+	b.Wait(`[...document.querySelector('#auth-bearer-value').closest('form').querySelectorAll('button')].find(b => b.innerText === 'Authorize').click() || true`)
+	b.Wait(`[...document.querySelectorAll('.auth-btn-wrapper button')].find(b => b.innerText === 'Logout')`) // the token was taken
 	b.Wait(`[...document.querySelectorAll('.auth-btn-wrapper button')].find(b => b.innerText === 'Close').click() || true`)
 	open := `[...document.querySelectorAll('.opblock')].find(o => o.querySelector('.opblock-summary-path')?.dataset.path === '/api/v1/webhooks/events/types')`
 	b.Wait(open + `.querySelector('.opblock-summary-control').click() || true`)
