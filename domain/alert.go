@@ -91,6 +91,7 @@ type WebhookAlertRaised struct {
 	Nodes     []NodeLack `json:"nodes,omitempty"` // of AlertNode
 	Lost      *LostTail  `json:"lost,omitempty"`  // of AlertLogLost
 	Since     int64      `json:"since,omitempty"` // of AlertGivenUp: the position from which deliveries count
+	At        int64      `json:"at,omitempty"`    // of AlertTimeout: the position of the call
 }
 
 // LostTail is the positions that the log has lost.
@@ -105,7 +106,7 @@ type WebhookAlertResolved struct {
 	WebhookID WebhookID `json:"webhook_id,omitzero"`
 	Kind      AlertKind `json:"kind"`
 	Message   string    `json:"message"`
-	Through   int64     `json:"through,omitempty"` // of AlertGivenUp: the position up to which it was judged
+	Through   int64     `json:"through,omitempty"` // of AlertGivenUp and AlertTimeout: the position up to which it was judged
 
 	Acknowledged bool `json:"acknowledged,omitempty"` // before: nobody is notified
 }
@@ -130,7 +131,7 @@ type Alert struct {
 	ID      AlertID // of the last that was raised
 	Open    bool
 	Lost    LostTail // of AlertLogLost
-	Judged  int64    // of AlertGivenUp: up to this position, the log has what follows from it
+	Judged  int64    // of AlertGivenUp and AlertTimeout: up to this position, the log has what follows from it
 	Version int64
 
 	Acknowledged bool
@@ -140,7 +141,7 @@ type Alert struct {
 func (a Alert) Evolve(change Change) Alert {
 	switch c := change.(type) {
 	case WebhookAlertRaised:
-		a.ID, a.Open, a.Judged = c.ID, true, max(a.Judged, c.Since)
+		a.ID, a.Open, a.Judged = c.ID, true, max(a.Judged, c.Since, c.At)
 		if c.Lost != nil {
 			a.Lost = *c.Lost
 		}
@@ -161,7 +162,7 @@ type Finding struct {
 	Observed float64
 	Limit    float64
 	Nodes    []NodeLack // of AlertNode
-	At       int64      // of AlertGivenUp: the position of what it was found by
+	At       int64      // of AlertGivenUp and AlertTimeout: the position of what it was found by
 }
 
 // DecideAlert raises an alert that holds and is not open, resolves one that is open and
@@ -172,8 +173,12 @@ func DecideAlert(a Alert, webhook WebhookID, f Finding) Change {
 	case f.Holds && f.At > 0 && f.At <= a.Judged: // decided before
 		return nil
 	case f.Holds && !a.Open:
-		return WebhookAlertRaised{ID: AlertID(key.derive(a.Version + 1)), WebhookID: webhook, Kind: f.Kind,
+		raised := WebhookAlertRaised{ID: AlertID(key.derive(a.Version + 1)), WebhookID: webhook, Kind: f.Kind,
 			Message: f.Message, Observed: f.Observed, Limit: f.Limit, Nodes: f.Nodes, Since: f.At}
+		if f.Kind == AlertTimeout {
+			raised.Since, raised.At = 0, f.At
+		}
+		return raised
 	case !f.Holds && a.Open:
 		return WebhookAlertResolved{ID: a.ID, WebhookID: webhook, Kind: f.Kind, Message: f.Message, Through: f.At, Acknowledged: a.Acknowledged}
 	}

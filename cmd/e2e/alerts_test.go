@@ -81,7 +81,7 @@ func TestAlertsOfCalls(t *testing.T) {
 	})
 	told := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) { w.WriteHeader(http.StatusTeapot) }) // fails always
 	p := start(t, "MEDILAB_ALERT_CONSECUTIVE_FAILURES=3", "MEDILAB_ALERT_SUCCESS_RATE=60", "MEDILAB_ALERT_SUCCESS_RATE_CALLS=5", "MEDILAB_ALERT_SCAN_INTERVAL=100ms")
-	w := p.register(in.URL, `{"max_retries":0,"timeout":1}`)
+	w := p.register(in.URL, `{"max_retries":0}`)
 	subscriber := p.register(told.URL, `{"events":["webhook.alert_raised","webhook.alert_resolved"],"max_retries":0}`)
 	calls := 0
 	fires := func(n int) {
@@ -111,10 +111,12 @@ func TestAlertsOfCalls(t *testing.T) {
 	fires(1)
 	p.awaitAlert(w.ID, "consecutive_failures", "resolved")
 
+	p.api(200, "PATCH", "/webhooks/"+w.ID, `{"timeout":1}`, nil)
 	status.Store(0)
 	fires(1)
 	p.awaitAlert(w.ID, "timeout", "open")
 	close(hang)
+	p.api(200, "PATCH", "/webhooks/"+w.ID, `{"timeout":30}`, nil) // a busy machine may answer late
 	status.Store(http.StatusOK)
 	fires(16) // 17 of 25 is more than 60 %
 	p.awaitAlert(w.ID, "timeout", "resolved")

@@ -91,19 +91,21 @@ func concernsAlerts(batch []eventstore.Event) bool {
 }
 
 // Run scans for what follows from time, on the node that reads for all, until
-// ctx ends.
+// ctx ends. The first scan is at once: what is open may have ended while no node ran.
 func (a *Alerts) Run(ctx context.Context, node *eventstore.Node) {
-	ticker := time.NewTicker(a.Interval)
-	defer ticker.Stop()
+	const again = 5 * time.Second
+	var pause time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(pause):
 		case <-node.LacksChanged():
 		}
+		pause = a.Interval
 		if err := a.scan(ctx, node); err != nil && ctx.Err() == nil {
 			a.Logger.Warn("alerts not looked for, trying again", "error", err)
+			pause = min(pause, again)
 		}
 	}
 }
@@ -151,11 +153,11 @@ func (a *Alerts) apply(ctx context.Context, page eventstore.Page) error {
 			}
 			continue
 		}
+		a.state.position = e.Position
 		if err := a.fold(ctx, e, touched); err != nil {
 			a.state = nil // the page comes again
 			return err
 		}
-		a.state.position = e.Position
 	}
 	webhooks := make([]domain.Webhook, 0, len(touched))
 	for id := range touched {
@@ -213,7 +215,9 @@ func (a *Alerts) catchUp(ctx context.Context, e *eventstore.Event, touched map[d
 		return nil
 	}
 	touched[c.WebhookID] = true // the next calls may have resolved it
-	return a.decide(ctx, w, []domain.Finding{a.Rules.JudgeTimeout(w, domain.CallFigures{TimedOut: true})})
+	finding := a.Rules.JudgeTimeout(w, domain.CallFigures{TimedOut: true})
+	finding.At = int64(e.Position)
+	return a.decide(ctx, w, []domain.Finding{finding})
 }
 
 // fold takes in one event, and decides at once what follows from a single call.
@@ -298,6 +302,9 @@ func (a *Alerts) judge(ctx context.Context, webhooks []domain.Webhook) error {
 func (a *Alerts) decide(ctx context.Context, w domain.Webhook, findings []domain.Finding) error {
 	for _, finding := range findings {
 		key := domain.AlertKey{Webhook: w.ID, Kind: finding.Kind}
+		if finding.Kind == domain.AlertTimeout && finding.At == 0 {
+			finding.At = int64(a.state.position)
+		}
 		if a.state.open[key] == finding.Holds {
 			continue
 		}

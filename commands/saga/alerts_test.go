@@ -156,6 +156,37 @@ func TestAlertsOfFailingCalls(t *testing.T) {
 	}
 }
 
+// A page that comes again raises nothing again that was resolved since.
+func TestTimeoutIsRaisedOnce(t *testing.T) {
+	var outcome atomic.Value
+	outcome.Store(domain.OutcomeTimeout)
+	r := newReceiver()
+	r.answer = func(commands.Outgoing) commands.Answer {
+		return commands.Answer{Outcome: outcome.Load().(domain.Outcome)}
+	}
+	url := testdb.New(t)
+	n := startAlerting(t, url, r, domain.DefaultAlertRules)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.MaxRetries = 1 })
+	id := domain.DeliveryOf(n.trigger(), w)
+	n.await("timeout open")
+	outcome.Store(domain.OutcomeSuccess)
+	n.awaitState(id, domain.DeliveryDelivered)
+	n.await("timeout resolved")
+	n.stop()
+
+	pool, err := eventstore.OpenPool(t.Context(), url, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(t.Context(), `UPDATE medilab.readers SET position = 0 WHERE name = 'alerts'`); err != nil {
+		t.Fatal(err)
+	}
+	n = startAlerting(t, url, r, domain.DefaultAlertRules)
+	n.awaitAlertsRead()
+	n.await("timeout resolved")
+}
+
 func TestAlertsOfInactiveWebhooks(t *testing.T) {
 	rules := domain.DefaultAlertRules
 	rules.InactiveAfter = time.Second

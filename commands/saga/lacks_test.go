@@ -64,6 +64,22 @@ func TestDeliveriesWaitForWhatThisServerLacks(t *testing.T) {
 	}
 }
 
+// What a node lacked is over once it is stopped: the next one need not wait for a scan.
+func TestALackEndsWithItsNode(t *testing.T) {
+	r := newReceiver()
+	r.answer = func(commands.Outgoing) commands.Answer {
+		return commands.Answer{Outcome: domain.LacksDescriptors, Error: "nothing was sent"}
+	}
+	url := testdb.New(t)
+	n := startScanning(t, url, r, domain.DefaultAlertRules, time.Hour)
+	n.register(1, quiet)
+	n.trigger()
+	n.await("node open")
+	n.stop()
+	n = startScanning(t, url, newReceiver(), domain.DefaultAlertRules, time.Hour)
+	n.await("node resolved")
+}
+
 // pending counts the rows of the queue.
 func (n *node) pending() (count int) {
 	n.t.Helper()
