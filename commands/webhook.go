@@ -77,11 +77,11 @@ func (c *Commands) CheckSpec(ctx context.Context, spec domain.WebhookSpec, creat
 	return approved, err
 }
 
-// subscribed returns the types that webhooks name.
+// subscribed returns the types that webhooks name, and their groups (patient.*).
 func (c *Commands) subscribed() (types []domain.EventType) {
 	for w := range c.Directory.Newest() {
 		for _, pattern := range w.Events {
-			if w.Exists() && !strings.HasSuffix(pattern, "*") {
+			if w.Exists() && pattern != string(domain.AllEvents) {
 				types = append(types, domain.EventType(pattern))
 			}
 		}
