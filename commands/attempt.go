@@ -133,6 +133,15 @@ func (at *Attempt) keys() envelope.Keys {
 	return envelope.Join(all...)
 }
 
+// InBatch returns the attempt with its event as a batch of one.
+func (at Attempt) InBatch() Attempt {
+	at.Batch = []domain.BatchEvent{{
+		EventType: domain.EventType(at.Event.EventType), EventData: at.Event.EventData, EventID: uuid.UUID(at.EventID), CorrelationID: at.Event.CorrelationID,
+		Source: at.Event.Source, OccurredAt: at.OccurredAt, Sequence: at.Sequence, Traceparent: at.Event.Traceparent, Keys: at.Event.Keys,
+	}}
+	return at
+}
+
 // OutcomeWithheld: nothing was sent, as Attempt.Allowed said no. It is no call.
 const OutcomeWithheld domain.Outcome = "withheld"
 
@@ -236,7 +245,8 @@ func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, []do
 func (p *prepared) signer(w domain.Webhook, now time.Time) domain.Signer {
 	s := domain.Signer{Current: p.current}
 	for i, key := range p.former {
-		if now.Before(w.Previous[i].Until) {
+		again := key.Equal(s.Current) || slices.ContainsFunc(s.Previous, key.Equal) // a secret that was rotated back to
+		if !again && now.Before(w.Previous[i].Until) {
 			s.Previous = append(s.Previous, key)
 		}
 	}

@@ -127,6 +127,20 @@ func TestHeadersOfAnAttempt(t *testing.T) {
 	}
 }
 
+// A secret that came back in a rotation signs once.
+func TestASecretSignsOnce(t *testing.T) {
+	receiver := new(echo)
+	a := &Attempter{Sender: receiver, Decrypter: decrypter{}, Clock: eventstore.NewClock()}
+	later := time.Now().Add(time.Hour)
+	w := domain.Webhook{ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1, Secret: "a",
+		Previous: []domain.PreviousSecret{{Secret: "a", Until: later}, {Secret: "b", Until: time.Now().Add(-time.Hour)}, {Secret: "b", Until: later}, {Secret: "b", Until: later}}}
+	a.Make(t.Context(), Attempt{Webhook: w, Number: 1, Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`)}})
+	signatures := strings.Fields(receiver.sent["webhook-signature"][0])
+	if len(signatures) != 2 || signatures[0] == signatures[1] || receiver.sent["X-Webhook-Signature"][0] == receiver.sent["X-Webhook-Signature-Previous"][0] {
+		t.Errorf("signed %v", receiver.sent)
+	}
+}
+
 // A batch is part of the trace that its events have in common, or linked to each of theirs.
 func TestSpansOfABatch(t *testing.T) {
 	const one, other = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -56,9 +56,12 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 	// A receiver may see the call whether or not the caller still waits for it, so
 	// it is made and recorded to its end.
 	ctx = context.WithoutCancel(ctx)
-	tested.Call, _ = c.Attempter.Make(ctx, Attempt{
-		Webhook: w, Delivery: tested.DeliveryID, Number: 1, EventID: event, OccurredAt: at, Event: triggered,
-	})
+	attempt := Attempt{Webhook: w, Delivery: tested.DeliveryID, Number: 1, EventID: event, OccurredAt: at, Event: triggered}
+	if w.Batch != nil {
+		attempt = attempt.InBatch()
+	}
+	tested.Call, _ = c.Attempter.Make(ctx, attempt)
+	tested.Call.EventType = string(eventType) // also in a batch
 	recorded := domain.DeliveryTested{Call: tested.Call, EventData: data}
 	appended, err := c.append(ctx, caller, tested.DeliveryID.Stream(), 0, recorded)
 	if err != nil {

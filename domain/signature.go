@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -43,6 +44,11 @@ type SigningKey struct {
 
 // Asymmetric reports whether the key makes no X-Webhook-Signature.
 func (k *SigningKey) Asymmetric() bool { return k.private != nil }
+
+// Equal reports whether both keys make the same signatures.
+func (k *SigningKey) Equal(other *SigningKey) bool {
+	return k.private.Equal(other.private) && bytes.Equal(k.guide.key, other.guide.key)
+}
 
 // NewSigningKey prepares a secret for signing; of no secret it makes no key (nil). A
 // `whsec_` or `whsk_` secret that CheckSecret refuses signs with its bytes.

@@ -1,7 +1,9 @@
 package http
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -184,6 +186,12 @@ func (s *Server) addSent(ctx context.Context, q *projections.Projections, v *cal
 		s.logger.Warn("a call is shown without its signature", "call_id", v.ID.String(), "error", err)
 	}
 	body, header := commands.Compose(attempt, record.StartedAt, signer)
+	if v.Test && w.Batch != nil { // older versions sent the event alone
+		batched, itsHeader := commands.Compose(attempt.InBatch(), record.StartedAt, signer)
+		if sum := sha256.Sum256(batched); bytes.Equal(sum[:], record.BodyHash) {
+			body, header = batched, itsHeader
+		}
+	}
 	payload := string(body)
 	v.Payload = &payload
 	for _, h := range header {

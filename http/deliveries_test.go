@@ -1,6 +1,8 @@
 package http_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -61,6 +63,28 @@ func TestCancelBeforeTheFirstAttempt(t *testing.T) {
 	s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery+"/cancel", "").want(202)
 	if state := s.deliveryState(event); state != "cancelled" {
 		t.Errorf("state %s", state)
+	}
+}
+
+// A test call has the form of the webhook's other calls.
+func TestTestCallOfBatches(t *testing.T) {
+	s := newService(t)
+	r := newReceiver(t, 200)
+	s.registerAt(r.URL, `,"secret":"s","payload_version":"cloudevents","batch":{"max_events":10,"max_wait":300},"fields":["a"]`)
+	made := s.ask("POST", "/api/v1/webhooks/1/test", `{"event_type":"patient.created","test_data":{"a":1,"b":2}}`).want(200)
+	got := r.next(t)
+	var events []map[string]any
+	if err := json.Unmarshal([]byte(got.body), &events); err != nil || len(events) != 1 {
+		t.Fatalf("%v: %s", err, got.body)
+	}
+	if e := events[0]; e["specversion"] != "1.0" || e["id"] != made.text("event_id") || e["source"] != "test" || e["type"] != "patient.created" || fmt.Sprint(e["data"]) != "map[a:1]" {
+		t.Errorf("sent %s", got.body)
+	}
+	if got.header.Get("Content-Type") != "application/cloudevents-batch+json" || got.header.Get("X-Webhook-Event") != "batch" {
+		t.Errorf("sent %v", got.header)
+	}
+	if made.text("event_type") != "patient.created" || made.text("payload") != got.body || made.text("request_headers", "X-Webhook-Signature") != got.header.Get("X-Webhook-Signature") {
+		t.Errorf("shown %s", made.body)
 	}
 }
 
