@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
+
+	"github.com/gorilla/mux"
 
 	"github.com/medilab/webhooks/commands"
 )
@@ -33,7 +36,7 @@ func (s *Server) once(serve handler) handler {
 		}
 		read := &body{}
 		defer read.release()
-		asked, err := x.asked(r, read)
+		asked, err := s.asked(x, r, read)
 		if err != nil {
 			return err
 		}
@@ -110,8 +113,8 @@ func (s *Server) keeper(ctx context.Context, x *request, once *commands.Once) fu
 }
 
 // asked returns all that makes a request another one. Its body, which read holds, can be read again.
-func (x *request) asked(r *http.Request, read *body) (string, error) {
-	asked := r.Method + " " + r.URL.Path + "\n" + r.Header.Get(ifMatch.name) + "\n"
+func (s *Server) asked(x *request, r *http.Request, read *body) (string, error) {
+	asked := r.Method + " " + s.canonicalPath(x, r) + "\n" + r.Header.Get(ifMatch.name) + "\n"
 	if x.operation.body == nil {
 		return asked, nil
 	}
@@ -120,6 +123,24 @@ func (x *request) asked(r *http.Request, read *body) (string, error) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(read.data))
 	return asked + string(read.data), nil
+}
+
+// canonicalPath returns the path of the request with one spelling of its webhook and of other ids.
+func (s *Server) canonicalPath(x *request, r *http.Request) string {
+	variables := mux.Vars(r)
+	return pathVariable.ReplaceAllStringFunc(x.operation.path, func(variable string) string {
+		name := strings.Trim(variable, "{}")
+		value := variables[name]
+		if name == "webhook" {
+			if w, err := s.namedWebhook(r.Context(), value); err == nil {
+				return w.ID.String()
+			}
+		}
+		if id, ok := parseUUID(value); ok && name != "subject" { // a patient's id is text
+			return id.String()
+		}
+		return value
+	})
 }
 
 // keepAnswer keeps the answer if the request may be repeated.

@@ -116,6 +116,21 @@ func TestRepetitionChangesNothing(t *testing.T) {
 	}
 }
 
+// A key goes with what is asked, however its path spells ids.
+func TestRepetitionByAnotherSpelling(t *testing.T) {
+	s := newService(t)
+	const base = "/api/v1/webhooks/"
+	id := s.ask("POST", base, `{"name":"w","url":"https://x.example","events":["*"]}`).want(201).text("id")
+	first := s.ask("POST", base+id+"/rotate-secret", `{}`, "Idempotency-Key", "k").want(200)
+	for _, name := range []string{strings.ToUpper(id), "1", "01"} {
+		if again := s.ask("POST", base+name+"/rotate-secret/", `{}`, "Idempotency-Key", "k").want(200); string(again.body) != string(first.body) {
+			t.Errorf("by %s: %s", name, again.body)
+		}
+	}
+	s.ask("POST", "/api/v1/subjects/A/erase", `{"reason":"asked"}`, "Idempotency-Key", "erase").want(200)
+	s.ask("POST", "/api/v1/subjects/a/erase", `{"reason":"asked"}`, "Idempotency-Key", "erase").want(409)
+}
+
 // Of many that come at once with one key, one is carried out and all are answered alike.
 func TestRepetitionsAtOnce(t *testing.T) {
 	s := newService(t)
