@@ -89,7 +89,7 @@ type prepared struct {
 	timeout time.Duration
 	redact  redactor
 	access  *access // nil: calls do not say who makes them
-	traces  bool    // the webhook's own headers have a traceparent
+	traces  bool    // the webhook's own headers name a trace
 }
 
 // Attempt is what one attempt sends: an event, or a batch.
@@ -179,7 +179,7 @@ func (a *Attempter) make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	at.Fields = ready.fields
 	body, header := Compose(at, now, ready.signer(*w, now))
 	if ready.traces {
-		header = slices.DeleteFunc(header, isTraceparent)
+		header = slices.DeleteFunc(header, isTrace)
 	}
 	answer := by.sender.Send(ctx, Outgoing{
 		URL: w.URL, Header: append(append(header, ready.header...), by.header...), Body: body, Timeout: by.timeout, Fresh: at.Number > 1, Allowed: at.Allowed,
@@ -216,7 +216,7 @@ func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.
 		EventType: domain.EventType(at.Event.EventType), EventData: at.Fields.Of(at.Event.EventData),
 		EventID: uuid.UUID(at.EventID), WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery),
 		CorrelationID: at.Event.CorrelationID, Source: at.Event.Source,
-		OccurredAt: at.OccurredAt, Traceparent: at.Event.Traceparent, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence, ReplayID: at.Replay,
+		OccurredAt: at.OccurredAt, Trace: at.Event.Trace, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence, ReplayID: at.Replay,
 	}
 	const envelope = 512
 	body := domain.AppendPayload(make([]byte, 0, len(payload.EventData)+envelope), at.Webhook.PayloadVersion, payload)
@@ -294,7 +294,7 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 			ready.header = append(ready.header, header)
 		}
 	}
-	ready.traces = slices.ContainsFunc(ready.header, isTraceparent)
+	ready.traces = slices.ContainsFunc(ready.header, isTrace)
 	if ready.access, err = a.access(w, before); err != nil {
 		return nil, err
 	}
@@ -312,7 +312,9 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 	return ready, nil
 }
 
-func isTraceparent(h domain.Header) bool { return strings.EqualFold(h.Name, domain.HeaderTraceparent) }
+func isTrace(h domain.Header) bool {
+	return strings.EqualFold(h.Name, domain.HeaderTraceparent) || strings.EqualFold(h.Name, domain.HeaderTracestate)
+}
 
 // Forget forgets what was made of webhooks: the log may have lost these versions of them.
 func (a *Attempter) Forget() {

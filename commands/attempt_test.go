@@ -153,7 +153,7 @@ func TestSpansOfABatch(t *testing.T) {
 	for _, traces := range [][]string{{one, one}, {one, other}, {"", ""}} {
 		batch := make([]domain.BatchEvent, len(traces))
 		for i, trace := range traces {
-			batch[i] = domain.BatchEvent{EventType: "patient.created", EventData: []byte(`{}`), Traceparent: trace}
+			batch[i] = domain.BatchEvent{EventType: "patient.created", EventData: []byte(`{}`), Trace: domain.Trace{Traceparent: trace}}
 		}
 		a.Make(t.Context(), Attempt{Webhook: w, Number: 1, Batch: batch})
 	}

@@ -38,7 +38,7 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 		events = append(events, domain.BatchEvent{
 			EventType: domain.EventType(t.EventType), EventData: t.EventData, EventID: uuid.UUID(batched[0].Members[i].EventID),
 			CorrelationID: t.CorrelationID, Source: t.Source, OccurredAt: t.Occurred(recorded[i].RecordedAt.UTC()),
-			Traceparent: t.Traceparent, Sequence: batched[0].Members[i].Sequence, Keys: t.Keys,
+			Trace: t.Trace, Sequence: batched[0].Members[i].Sequence, Keys: t.Keys,
 		})
 	}
 	return events, nil

@@ -14,19 +14,21 @@ import (
 
 // Spans hold ids, types and outcomes, and nothing of payloads, URLs or headers.
 
-// InTrace returns ctx as part of the trace of a traceparent, if that is not "".
-func InTrace(ctx context.Context, traceparent string) context.Context {
-	if traceparent == "" {
+// InTrace returns ctx as part of the trace, if there is one.
+func InTrace(ctx context.Context, of domain.Trace) context.Context {
+	if of.Traceparent == "" {
 		return ctx
 	}
-	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{domain.HeaderTraceparent: traceparent})
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{
+		domain.HeaderTraceparent: of.Traceparent, domain.HeaderTracestate: of.Tracestate,
+	})
 }
 
-// TraceparentOf returns the traceparent of the span that ctx is in.
-func TraceparentOf(ctx context.Context) string {
+// TraceOf returns the trace of the span that ctx is in.
+func TraceOf(ctx context.Context) domain.Trace {
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier[domain.HeaderTraceparent]
+	return domain.NewTrace(carrier[domain.HeaderTraceparent], carrier[domain.HeaderTracestate])
 }
 
 // traceAppend makes the span of an append that is part of a trace.
@@ -47,13 +49,13 @@ func (d *Directory) traceAppend(ctx context.Context, unit eventstore.Unit) (even
 // traceMake makes the span of an attempt in the trace of its event. That of a batch of several
 // traces is linked to each.
 func (a *Attempter) traceMake(ctx context.Context, at Attempt) (domain.Call, domain.Backoff) {
-	parent, kind := at.Event.Traceparent, trace.WithSpanKind(trace.SpanKindClient)
+	parent, kind := at.Event.Trace, trace.WithSpanKind(trace.SpanKindClient)
 	var links []trace.Link
 	if at.Batch != nil {
 		parent = domain.CommonTrace(at.Batch)
 	}
-	for i := 0; i < len(at.Batch) && parent == ""; i++ {
-		if of := trace.SpanContextFromContext(InTrace(context.Background(), at.Batch[i].Traceparent)); of.IsValid() {
+	for i := 0; i < len(at.Batch) && parent.Traceparent == ""; i++ {
+		if of := trace.SpanContextFromContext(InTrace(context.Background(), at.Batch[i].Trace)); of.IsValid() {
 			links = append(links, trace.Link{SpanContext: of})
 		}
 	}

@@ -19,6 +19,7 @@ const (
 	HeaderStandardTimestamp = "webhook-timestamp"
 	HeaderStandardSignature = "webhook-signature"
 	HeaderTraceparent       = "traceparent"
+	HeaderTracestate        = "tracestate"
 	HeaderAuthorization     = "Authorization" // of webhooks with auth of the type oauth2
 )
 
@@ -45,7 +46,7 @@ func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
 		version:     v,
 		sequence:    p.Sequence,
 		replayID:    p.ReplayID,
-		traceparent: p.Traceparent,
+		trace:       p.Trace,
 	}.headers(body, signer)
 }
 
@@ -56,7 +57,7 @@ func BatchHeaders(v PayloadVersion, p BatchPayload, body []byte, signer Signer) 
 		contentType = "application/cloudevents-batch+json"
 	}
 	return callHead{
-		traceparent: CommonTrace(p.Events),
+		trace:       CommonTrace(p.Events),
 		contentType: contentType,
 		event:       string(BatchEventType),
 		webhookID:   p.WebhookID,
@@ -80,23 +81,12 @@ type callHead struct {
 	version     PayloadVersion
 	sequence    int64    // 0: none
 	replayID    ReplayID // zero: none
-	traceparent string   // empty: none
-}
-
-// CommonTrace returns the trace that all the events are part of, if they have one.
-func CommonTrace(events []BatchEvent) (trace string) {
-	for i, e := range events {
-		if i > 0 && e.Traceparent != trace {
-			return ""
-		}
-		trace = e.Traceparent
-	}
-	return trace
+	trace       Trace
 }
 
 func (c callHead) headers(body []byte, signer Signer) []Header {
 	delivery := c.deliveryID.String()
-	headers := make([]Header, 0, 14)
+	headers := make([]Header, 0, 15)
 	headers = append(headers,
 		Header{"Content-Type", c.contentType},
 		Header{"User-Agent", UserAgent},
@@ -123,8 +113,11 @@ func (c callHead) headers(body []byte, signer Signer) []Header {
 	if c.replayID != (ReplayID{}) {
 		headers = append(headers, Header{"X-Webhook-Replay", c.replayID.String()})
 	}
-	if c.traceparent != "" {
-		headers = append(headers, Header{HeaderTraceparent, c.traceparent})
+	if c.trace.Traceparent != "" {
+		headers = append(headers, Header{HeaderTraceparent, c.trace.Traceparent})
+	}
+	if c.trace.Tracestate != "" {
+		headers = append(headers, Header{HeaderTracestate, c.trace.Tracestate})
 	}
 	if signer.Current != nil {
 		signatures := signer.Current.AppendStandard(nil, delivery, c.at, body)

@@ -19,8 +19,7 @@ type EventTriggered struct {
 	OccurredAt time.Time `json:"occurred_at,omitzero"`
 	// ClientEventID is the id that the caller sent, if another caller has an event of that id.
 	ClientEventID EventID `json:"client_event_id,omitzero"`
-	// Traceparent is the trace that the event is part of: see ValidTraceparent.
-	Traceparent string `json:"traceparent,omitempty"`
+	Trace
 	// Imported is an event of the past that was only recorded: it goes to nobody, unless a
 	// replay sends it.
 	Imported bool `json:"imported,omitempty"`
@@ -127,6 +126,7 @@ func (c *EventTriggered) form(f *form) {
 		id(f, "", &c.ClientEventID)
 	}
 	textOrNone(f, `,"traceparent":`, &c.Traceparent)
+	textOrNone(f, `,"tracestate":`, &c.Tracestate)
 	c.Imported = f.optional(`,"imported":true`, c.Imported)
 	if list(f, `,"recipients":[`, &c.Recipients, c.Recipients != nil) {
 		for i := 0; more(f, &c.Recipients, i); i++ {

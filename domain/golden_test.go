@@ -110,7 +110,7 @@ var goldenChanges = []Change{
 	EventTriggered{EventType: "patient.created", Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	EventTriggered{EventType: "patient.created", OccurredAt: goldenTime, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	EventTriggered{EventType: "patient.created", ClientEventID: goldenEvent, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
-	EventTriggered{EventType: "patient.created", OccurredAt: goldenTime, Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Imported: true, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
+	EventTriggered{EventType: "patient.created", OccurredAt: goldenTime, Trace: Trace{Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}, Imported: true, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	EventDispatched{EventID: goldenEvent, EventType: "patient.created", Size: 48, Deliveries: []Dispatch{
 		{goldenDelivery, Recipient{WebhookID: goldenWebhook, WebhookVersion: 3, BatchWait: 5, BatchMax: 100}},
 	}},
@@ -182,6 +182,9 @@ var goldenChanges = []Change{
 	WebhookResealed{Headers: []SealedHeader{}, Auth: &Auth{Type: AuthOAuth2, TokenURL: "https://login.example/token", ClientID: "crm", ClientSecret: "c2VhbGVk"}},
 	EventTriggered{EventType: "patient.created", Recipients: []Recipient{}, SealedSize: 48, Content: Content{Sealed: []byte("sealed")}},
 	DeliverySucceeded{Call: sealedCall()},
+	EventTriggered{EventType: "patient.created", Trace: Trace{
+		Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Tracestate: "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7",
+	}, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 }
 
 func orderedCall() Call {

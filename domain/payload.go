@@ -38,7 +38,7 @@ type Payload struct {
 	CorrelationID string    // empty: none
 	Source        string    // empty: none
 	OccurredAt    time.Time // when the event was emitted
-	Traceparent   string    // empty: none
+	Trace         Trace     // zero: none
 	Timestamp     time.Time // when this attempt is made
 	Attempt       int       // from 1
 	Sequence      int64     // 0: none
@@ -86,9 +86,9 @@ type BatchEvent struct {
 	Source        string
 	OccurredAt    time.Time
 
-	Sequence    int64         // 0: none
-	Traceparent string        // empty: none
-	Keys        envelope.Keys // of EventData; see Content
+	Sequence int64         // 0: none
+	Keys     envelope.Keys // of EventData; see Content
+	Trace
 }
 
 // BatchPayload is all that the body and headers of one attempt at a batch tell.

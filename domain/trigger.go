@@ -3,8 +3,6 @@ package domain
 import (
 	"bytes"
 	"fmt"
-	"regexp"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -64,18 +62,6 @@ func CheckOccurred(at, now time.Time) []FieldError {
 		return []FieldError{{"occurred_at", "must not be in the future"}}
 	}
 	return nil
-}
-
-var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
-
-// ValidTraceparent reports whether the text is a traceparent of W3C Trace Context, of
-// version 00 or a later one of the same form.
-func ValidTraceparent(text string) bool {
-	if !traceparent.MatchString(text) || text[:2] == "ff" {
-		return false
-	}
-	trace, parent := text[3:35], text[36:52]
-	return strings.Trim(trace, "0") != "" && strings.Trim(parent, "0") != ""
 }
 
 // labelProblem says why a text cannot be a label; "" when it can.

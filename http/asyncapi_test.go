@@ -34,7 +34,7 @@ func strict(s schema) schema {
 // Every body and every header that the domain writes is described, and the examples are too.
 func TestEveryBodyAndHeaderIsDescribed(t *testing.T) {
 	full := sample
-	full.Traceparent, full.Sequence, full.ReplayID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", 7, domain.ReplayID{1}
+	full.Trace, full.Sequence, full.ReplayID = domain.Trace{Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Tracestate: "rojo=1"}, 7, domain.ReplayID{1}
 	bare := domain.Payload{EventID: uuid.UUID{1}, WebhookID: uuid.UUID{2}, DeliveryID: uuid.UUID{3}, OccurredAt: time.Unix(0, 0), Timestamp: time.Unix(0, 0), Attempt: 1}
 	key := domain.NewSigningKey(domain.NewSecret("s"))
 	signer := domain.Signer{Current: key, Previous: []*domain.SigningKey{key}}
@@ -60,7 +60,7 @@ func TestEveryBodyAndHeaderIsDescribed(t *testing.T) {
 			if f.batch {
 				b := domain.BatchPayload{WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: 1, ReplayID: p.ReplayID,
 					Events: []domain.BatchEvent{{EventType: p.EventType, EventData: p.EventData, EventID: p.EventID, CorrelationID: p.CorrelationID,
-						Source: p.Source, OccurredAt: p.OccurredAt, Sequence: p.Sequence, Traceparent: p.Traceparent}}}
+						Source: p.Source, OccurredAt: p.OccurredAt, Sequence: p.Sequence, Trace: p.Trace}}}
 				body = domain.AppendBatchPayload(nil, f.version, b)
 				headers = domain.BatchHeaders(f.version, b, body, signer)
 			} else {

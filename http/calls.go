@@ -177,9 +177,7 @@ func (s *Server) addSent(ctx context.Context, q *projections.Projections, v *cal
 		if event.CorrelationID != nil {
 			attempt.Event.CorrelationID = *event.CorrelationID
 		}
-		if event.Traceparent != nil {
-			attempt.Event.Traceparent = *event.Traceparent
-		}
+		attempt.Event.Trace = event.Trace()
 	}
 	signer, err := s.commands.Attempter.Signer(w, record.StartedAt)
 	if err != nil {

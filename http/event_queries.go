@@ -85,6 +85,7 @@ func appendEvent(dst []byte, e projections.Event) []byte {
 	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
 	dst = appendMoment(append(dst, `,"occurred_at":`...), e.OccurredAt)
 	dst = appendOrNull(append(dst, `,"traceparent":`...), e.Traceparent)
+	dst = appendOrNull(append(dst, `,"tracestate":`...), e.Tracestate)
 	dst = strconv.AppendBool(append(dst, `,"deliver":`...), e.Deliver)
 	dst = strconv.AppendInt(append(dst, `,"position":`...), int64(e.Position), 10)
 	if e.Deliveries != nil {

@@ -1,11 +1,11 @@
 package http
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/medilab/webhooks/commands"
@@ -19,7 +19,7 @@ const triggerPath = "/webhooks/events/trigger"
 var FastPaths = []string{apiRoot + triggerPath, apiRoot + triggerPath + "/batch"}
 
 func (s *Server) eventOperations() []operation {
-	idempotent := []headerParam{idempotencyKey, traceparent}
+	idempotent := []headerParam{idempotencyKey, traceparent, tracestate}
 	return []operation{{
 		method: "POST", path: triggerPath, id: "triggerEvent", summary: "Trigger an event; answered once it is durable", scope: domain.ScopeEventsWrite,
 		header: idempotent, body: newEvent, status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true,
@@ -51,6 +51,8 @@ var newEvent = object[commands.NewEvent]{name: "NewEvent", what: "an event", lim
 		schema{"description": "true if left out; false: it is recorded and sent to nobody; a replay can send it"}),
 	plain("traceparent", jsonText, func(e *commands.NewEvent) *string { return &e.Event.Traceparent },
 		schema{"description": "instead of the request's header traceparent"}),
+	plain("tracestate", jsonText, func(e *commands.NewEvent) *string { return &e.Event.Tracestate },
+		schema{"description": "of the event's own traceparent"}),
 }}
 
 // ReadEvent reads the JSON of a request to trigger an event into event, which holds the
@@ -106,7 +108,7 @@ func (s *Server) triggerEvent(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	event.Event.Traceparent = cmp.Or(event.Event.Traceparent, x.traceparent(r))
+	event.Event.Trace = event.Event.Trace.Or(x.trace(r))
 	accepted, err := s.commands.TriggerEvent(r.Context(), x.caller, event, key)
 	if err != nil {
 		return err
@@ -134,9 +136,9 @@ func (s *Server) triggerEvents(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	trace := x.traceparent(r)
+	trace := x.trace(r)
 	for i := range events {
-		events[i].Event.Traceparent = cmp.Or(events[i].Event.Traceparent, trace)
+		events[i].Event.Trace = events[i].Event.Trace.Or(trace)
 	}
 	accepted, err := s.commands.TriggerBatch(r.Context(), x.caller, events, key)
 	if err != nil {
@@ -191,14 +193,14 @@ func readIdempotencyKey(r *http.Request) (string, error) {
 	return keys[0], nil
 }
 
-// readTraceparent returns the trace of the request, or "" if it is in none. An invalid one
-// is ignored, as W3C Trace Context wants.
-func readTraceparent(r *http.Request) string {
+// readTrace returns the trace of the request, if it is in one. An invalid one is ignored, as
+// W3C Trace Context wants.
+func readTrace(r *http.Request) domain.Trace {
 	values := r.Header["Traceparent"]
-	if len(values) != 1 || !domain.ValidTraceparent(values[0]) {
-		return ""
+	if len(values) != 1 {
+		return domain.Trace{}
 	}
-	return values[0]
+	return domain.NewTrace(values[0], strings.Join(r.Header["Tracestate"], ","))
 }
 
 // acceptedView is what appendAccepted encodes.

@@ -108,6 +108,7 @@ var outgoingHeaders = []struct {
 	{headerParam{"X-Webhook-Sequence", "the delivery's number, from 1 without gaps, of a webhook with sequence; several events have theirs in the body"}, false},
 	{headerParam{"X-Webhook-Replay", "the replay or bulk retry that sends it; absent for live events"}, false},
 	{headerParam{domain.HeaderTraceparent, "the trace in which the event was triggered (W3C Trace Context); of several events, if all have the same"}, false},
+	{headerParam{domain.HeaderTracestate, "the tracestate of that trace"}, false},
 	{headerParam{domain.HeaderSignature, "`sha256=` and the HMAC-SHA256 of the body's bytes in hexadecimal, by the webhook's secret"}, false},
 	{headerParam{domain.HeaderSignaturePrevious, "the same by the secret before, while a rotation's overlap lasts"}, false},
 	{headerParam{domain.HeaderStandardID, "the delivery's id (Standard Webhooks)"}, false},

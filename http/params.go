@@ -195,5 +195,6 @@ type headerParam struct{ name, text string }
 var (
 	ifMatch        = headerParam{"If-Match", "the ETag of the version to change; another version is 412"}
 	traceparent    = headerParam{domain.HeaderTraceparent, "the caller's trace (W3C Trace Context), passed on to receivers; an invalid one is ignored"}
+	tracestate     = headerParam{domain.HeaderTracestate, "passed on with a valid traceparent; of more than 512 characters, whole members are dropped"}
 	idempotencyKey = headerParam{"Idempotency-Key", "makes the request accepted once from this caller: the same key and body answer as the first time, the same key with another body is 409"}
 )

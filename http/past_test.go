@@ -103,34 +103,36 @@ func TestTraceIsPassedOn(t *testing.T) {
 	event := func(eventType, more string) string {
 		return `{"event_type":"` + eventType + `","event_data":{}` + more + `}`
 	}
-	s.ask("POST", trigger, event("patient.created", ""), "traceparent", aTrace).want(202)
+	const state = "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"
+	s.ask("POST", trigger, event("patient.created", ""), "traceparent", aTrace, "tracestate", state).want(202)
 	sent := r.next(t)
-	if sent.header.Get("traceparent") != aTrace {
+	if sent.header.Get("traceparent") != aTrace || sent.header.Get("tracestate") != state {
 		t.Errorf("sent %v", sent.header)
 	}
 	s.until("recorded", func() bool { return s.head() >= 5 })
 	s.settled()
 	call := s.ask("GET", "/api/v1/webhooks/1/calls", "").want(200).text("items", 0, "call_id")
-	if shown := s.ask("GET", "/api/v1/webhooks/1/calls/"+call, "").want(200); shown.text("request_headers", "traceparent") != aTrace {
+	if shown := s.ask("GET", "/api/v1/webhooks/1/calls/"+call, "").want(200); shown.text("request_headers", "traceparent") != aTrace || shown.text("request_headers", "tracestate") != state {
 		t.Errorf("shown %s", shown.body)
 	}
 	for _, wrong := range []string{"x", strings.ToUpper(aTrace), "ff" + aTrace[2:], "00-" + strings.Repeat("0", 32) + aTrace[35:], aTrace[:36] + strings.Repeat("0", 16) + "-01"} {
-		s.ask("POST", trigger, event("patient.created", ""), "traceparent", wrong).want(202)
-		if sent := r.next(t); sent.header["Traceparent"] != nil {
+		s.ask("POST", trigger, event("patient.created", ""), "traceparent", wrong, "tracestate", state).want(202)
+		if sent := r.next(t); sent.header["Traceparent"] != nil || sent.header["Tracestate"] != nil {
 			t.Errorf("%s was passed on: %v", wrong, sent.header)
 		}
 	}
-	s.ask("POST", trigger, event("patient.updated", ""), "traceparent", aTrace).want(202)
-	if sent := r.next(t); len(sent.header["Traceparent"]) != 1 || sent.header.Get("traceparent") != "mine" {
+	s.ask("POST", trigger, event("patient.updated", ""), "traceparent", aTrace, "tracestate", state).want(202)
+	if sent := r.next(t); len(sent.header["Traceparent"]) != 1 || sent.header["Tracestate"] != nil || sent.header.Get("traceparent") != "mine" {
 		t.Errorf("beside its own it gets %v", sent.header)
 	}
 	// An event's own counts more than the request's; a batch has what its events share.
-	s.ask("POST", trigger+"/batch", `{"events":[`+event("visit.created", `,"traceparent":"`+other+`"`)+`,`+event("visit.created", "")+`]}`, "traceparent", aTrace).want(202)
-	if sent := r.next(t); sent.header["Traceparent"] != nil {
+	s.ask("POST", trigger+"/batch", `{"events":[`+event("visit.created", `,"traceparent":"`+other+`"`)+`,`+event("visit.created", "")+`]}`, "traceparent", aTrace, "tracestate", state).want(202)
+	if sent := r.next(t); sent.header["Traceparent"] != nil || sent.header["Tracestate"] != nil {
 		t.Errorf("a batch of two traces got %v", sent.header)
 	}
-	s.ask("POST", trigger+"/batch", `{"events":[`+event("visit.created", "")+`,`+event("visit.created", "")+`]}`, "traceparent", aTrace).want(202)
-	if sent := r.next(t); sent.header.Get("traceparent") != aTrace {
+	s.ask("POST", trigger+"/batch", `{"events":[`+event("visit.created", "")+`,`+event("visit.created", `,"traceparent":"`+aTrace+`","tracestate":"`+state+`"`)+`]}`,
+		"traceparent", aTrace, "tracestate", state).want(202)
+	if sent := r.next(t); sent.header.Get("traceparent") != aTrace || sent.header.Get("tracestate") != state {
 		t.Errorf("a batch got %v", sent.header)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
 )
 
 // startSpan begins the span of a request, in the caller's trace if it is in one.
@@ -15,7 +16,7 @@ func (s *Server) startSpan(x *request, r *http.Request) *http.Request {
 	if x.operation.scope == public {
 		return r
 	}
-	ctx := commands.InTrace(r.Context(), readTraceparent(r))
+	ctx := commands.InTrace(r.Context(), readTrace(r))
 	ctx, x.span = s.config.Tracer.Start(ctx, r.Method+" "+x.operation.path, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		attribute.String("http.request.method", r.Method), attribute.String("http.route", x.operation.path),
 		attribute.String("medilab.request.id", x.caller.RequestID),
@@ -34,11 +35,11 @@ func (x *request) endSpan() {
 	x.span.End()
 }
 
-// traceparent returns the trace of what the request triggers: the request's span, or without
+// trace returns the trace of what the request triggers: the request's span, or without
 // tracing the caller's.
-func (x *request) traceparent(r *http.Request) string {
+func (x *request) trace(r *http.Request) domain.Trace {
 	if x.span != nil {
-		return commands.TraceparentOf(r.Context())
+		return commands.TraceOf(r.Context())
 	}
-	return readTraceparent(r)
+	return readTrace(r)
 }

@@ -73,12 +73,24 @@ type Event struct {
 	AcceptedAt    time.Time           `json:"accepted_at"`
 	OccurredAt    time.Time           `json:"occurred_at"` // when it was emitted, however late it was accepted
 	Traceparent   *string             `json:"traceparent"`
+	Tracestate    *string             `json:"tracestate"`
 	Deliver       bool                `json:"deliver"` // false: it was only recorded, and goes to nobody unless a replay sends it
 	Position      eventstore.Position `json:"position"`
 	Deliveries    *DeliveryCounts     `json:"deliveries,omitempty"` // if it was asked for
 	Gone
 
 	recipients []domain.Recipient
+}
+
+// Trace returns the trace that the event is part of.
+func (e Event) Trace() (trace domain.Trace) {
+	if e.Traceparent != nil {
+		trace.Traceparent = *e.Traceparent
+	}
+	if e.Tracestate != nil {
+		trace.Tracestate = *e.Tracestate
+	}
+	return trace
 }
 
 // DeliveryCounts says how many deliveries an event was dispatched to, and how the first of them,
@@ -133,6 +145,9 @@ func newEvent(e *eventstore.Event) (Event, bool) {
 		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Deliver: !change.Imported, Position: e.Position, Gone: goneOf(change.Content), recipients: change.Recipients}
 	if change.Traceparent != "" {
 		event.Traceparent = &change.Traceparent
+	}
+	if change.Tracestate != "" {
+		event.Tracestate = &change.Tracestate
 	}
 	if change.CorrelationID != "" {
 		event.CorrelationID = &change.CorrelationID

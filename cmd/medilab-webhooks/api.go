@@ -357,5 +357,8 @@ func eventBody(e commands.NewEvent) map[string]any {
 	if e.Event.Traceparent != "" {
 		body["traceparent"] = e.Event.Traceparent
 	}
+	if e.Event.Tracestate != "" {
+		body["tracestate"] = e.Event.Tracestate
+	}
 	return body
 }

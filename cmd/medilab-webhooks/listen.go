@@ -139,7 +139,7 @@ type heardEvent struct {
 	Data          json.RawMessage  `json:"event_data"`
 	AcceptedAt    time.Time        `json:"accepted_at"`
 	OccurredAt    time.Time        `json:"occurred_at"`
-	Traceparent   string           `json:"traceparent"`
+	domain.Trace
 }
 
 // heard is an event, and how it was forwarded.
@@ -186,7 +186,7 @@ func (o *listenOptions) forwarder() (func(context.Context, *heard), error) {
 		e := h.event
 		call, _ := attempter.Make(ctx, commands.Attempt{
 			Webhook: webhook, Delivery: domain.DeliveryOf(e.ID, webhook.ID), Number: 1, EventID: e.ID, OccurredAt: e.OccurredAt,
-			Event: domain.EventTriggered{EventType: string(e.Type), Source: e.Source, CorrelationID: e.CorrelationID, EventData: e.Data, Traceparent: e.Traceparent},
+			Event: domain.EventTriggered{EventType: string(e.Type), Source: e.Source, CorrelationID: e.CorrelationID, EventData: e.Data, Trace: e.Trace},
 		})
 		took := float64(call.Duration) / float64(time.Millisecond/time.Microsecond)
 		h.DurationMS = &took

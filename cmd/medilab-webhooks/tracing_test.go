@@ -85,6 +85,8 @@ const (
 	traced    = "4bf92f3577b34da6a3ce929d0e0e4736"
 	untraced  = "0af7651916cd43dd8448eb211c80319c"
 	parent    = "00f067aa0ba902b7"
+	// traceState is what callers of other systems know of it.
+	traceState = "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"
 )
 
 // The spans of an event are one trace, from the caller's to the call; and a trace that its
@@ -95,7 +97,9 @@ func TestSpansOfAnEvent(t *testing.T) {
 	t.Setenv("OTEL_SERVICE_NAME", "clinic")
 	t.Setenv("MEDILAB_TOKEN", testToken)
 	called := make(chan string, 2)
-	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { called <- r.Header.Get("traceparent") }))
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		called <- r.Header.Get("traceparent") + r.Header.Get("tracestate")
+	}))
 	t.Cleanup(receiver.Close)
 	server, stop := serveHere(t)
 	ask := func(path, body, traceparent string) { t.Helper(); post(t, server+path, body, traceparent) }
@@ -104,7 +108,7 @@ func TestSpansOfAnEvent(t *testing.T) {
 	ask("/api/v1/webhooks/events/trigger", event, "00-"+traced+"-"+parent+"-01")
 	sent := next(t, called)
 	ask("/api/v1/webhooks/events/trigger", event, "00-"+untraced+"-"+parent+"-00")
-	if got := next(t, called); !strings.HasPrefix(got, "00-"+untraced) || !strings.HasSuffix(got, "-00") {
+	if got := next(t, called); !strings.HasPrefix(got, "00-"+untraced) || !strings.HasSuffix(got, "-00"+traceState) {
 		t.Errorf("the receiver got the trace %q", got)
 	}
 	stop() // which sends the last spans
@@ -126,7 +130,7 @@ func TestSpansOfAnEvent(t *testing.T) {
 	if parents[request] != parent || ids["append"] == "" || ids["call"] == "" || parents["append"] != ids[request] || parents["call"] != ids[request] {
 		t.Errorf("spans %v have the parents %v", ids, parents)
 	}
-	if want := "00-" + traced + "-" + ids[request] + "-01"; sent != want {
+	if want := "00-" + traced + "-" + ids[request] + "-01" + traceState; sent != want {
 		t.Errorf("the receiver got the trace %q, want %q", sent, want)
 	}
 }
@@ -140,6 +144,7 @@ func post(t *testing.T, url, body, traceparent string) string {
 	}
 	r.Header.Set("Authorization", "Bearer "+testToken)
 	r.Header.Set("Traceparent", traceparent)
+	r.Header.Set("Tracestate", traceState)
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)

@@ -451,8 +451,6 @@ func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catal
 	if len(refused) > 0 {
 		return domain.EventTriggered{}, errors.New(refused[0].Field + " " + refused[0].Message)
 	}
-	if domain.ValidTraceparent(e.traceparent) {
-		triggered.Traceparent = e.traceparent
-	}
+	triggered.Trace = domain.NewTrace(e.traceparent, "")
 	return triggered, nil
 }

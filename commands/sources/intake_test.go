@@ -86,7 +86,7 @@ func read(body []byte, withID bool, event *commands.NewEvent) error {
 		return domain.Malformed("no event")
 	}
 	event.ID = domain.EventID(b.ID)
-	event.Event = domain.EventTriggered{EventType: b.Type, EventData: b.Data, Source: b.Source, CorrelationID: b.Correlation, OccurredAt: b.Occurred, Traceparent: b.Trace}
+	event.Event = domain.EventTriggered{EventType: b.Type, EventData: b.Data, Source: b.Source, CorrelationID: b.Correlation, OccurredAt: b.Occurred, Trace: domain.Trace{Traceparent: b.Trace}}
 	return domain.CheckFields(domain.BuiltinCatalog().TriggeredFields(event.Event))
 }
 
@@ -399,10 +399,11 @@ func TestKafka(t *testing.T) {
 	r.check(client.ProduceSync(t.Context(), &kgo.Record{Topic: "clinic", Partition: 1, Value: []byte(`{"binary":true}`), Headers: []kgo.RecordHeader{
 		{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_type", Value: []byte("patient.created")}, {Key: "ce_id", Value: []byte("b-1")},
 		{Key: "ce_source", Value: []byte("/his")}, {Key: "traceparent", Value: []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")},
+		{Key: "tracestate", Value: []byte("rojo=00f067aa0ba902b7")},
 	}}).FirstErr())
 	r.await(1)
 	events := r.events()
-	if last := events[len(events)-1].Data; !strings.Contains(last, `{"binary":true}`) || !strings.Contains(last, "0af7651916cd43dd8448eb211c80319c") {
+	if last := events[len(events)-1].Data; !strings.Contains(last, `{"binary":true}`) || !strings.Contains(last, "0af7651916cd43dd8448eb211c80319c") || !strings.Contains(last, `"tracestate":"rojo=00f067aa0ba902b7"`) {
 		t.Errorf("the event in binary mode is %s", last)
 	}
 	stop()

@@ -28,7 +28,7 @@ type cloudEvent struct {
 	Time          string          `json:"time"`
 	Data          json.RawMessage `json:"data"`
 	CorrelationID string          `json:"correlationid"`
-	Traceparent   string          `json:"traceparent"`
+	domain.Trace
 }
 
 // eventOf returns the event that a message of the source has, or as much of it as can be
@@ -38,9 +38,7 @@ func (s Source) eventOf(m *message.Message, read ReadFunc) (commands.NewEvent, e
 	if id == "" {
 		id = m.UUID
 	}
-	if traceparent := m.Metadata.Get("traceparent"); event.Event.Traceparent == "" && domain.ValidTraceparent(traceparent) {
-		event.Event.Traceparent = traceparent
-	}
+	event.Event.Trace = event.Event.Trace.Or(domain.NewTrace(m.Metadata.Get("traceparent"), m.Metadata.Get("tracestate")))
 	if event.ID == (domain.EventID{}) && id != "" {
 		event.ID = s.eventID(id)
 	}
@@ -103,6 +101,8 @@ func binaryMode(m *message.Message) (ce cloudEvent, ok bool) {
 			ce.CorrelationID = value
 		case "traceparent":
 			ce.Traceparent = value
+		case "tracestate":
+			ce.Tracestate = value
 		}
 	}
 	return ce, ce.SpecVersion != ""
@@ -131,7 +131,7 @@ func (c cloudEvent) identity() string {
 
 func (c cloudEvent) event(data []byte) commands.NewEvent {
 	return commands.NewEvent{Event: domain.EventTriggered{
-		EventType: c.Type, EventData: data, Source: c.Source, CorrelationID: c.CorrelationID, Traceparent: c.Traceparent,
+		EventType: c.Type, EventData: data, Source: c.Source, CorrelationID: c.CorrelationID, Trace: c.Trace,
 	}}
 }
 
@@ -143,7 +143,7 @@ func (c cloudEvent) readAs(read ReadFunc) (commands.NewEvent, error) {
 		return event, domain.Malformed(fmt.Sprintf("specversion %q of CloudEvents is not supported; send 1.0", c.SpecVersion))
 	}
 	fields := map[string]any{"event_type": c.Type}
-	for name, value := range map[string]string{"source": c.Source, "correlation_id": c.CorrelationID, "traceparent": c.Traceparent, "occurred_at": c.Time} {
+	for name, value := range map[string]string{"source": c.Source, "correlation_id": c.CorrelationID, "traceparent": c.Traceparent, "tracestate": c.Tracestate, "occurred_at": c.Time} {
 		if value != "" {
 			fields[name] = value
 		}

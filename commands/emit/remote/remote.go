@@ -45,6 +45,8 @@ type Event struct {
 	OccurredAt time.Time
 	// Traceparent is the trace that the event is part of (W3C Trace Context); may be empty.
 	Traceparent string
+	// Tracestate goes with Traceparent; may be empty.
+	Tracestate string
 }
 
 var (
@@ -231,7 +233,8 @@ func (e Event) encode(timed bool) (item, error) {
 		CorrelationID string    `json:"correlation_id,omitempty"`
 		OccurredAt    time.Time `json:"occurred_at,omitzero"`
 		Traceparent   string    `json:"traceparent,omitempty"`
-	}{e.Type, e.ID, e.Source, e.CorrelationID, e.OccurredAt, e.Traceparent})
+		Tracestate    string    `json:"tracestate,omitempty"`
+	}{e.Type, e.ID, e.Source, e.CorrelationID, e.OccurredAt, e.Traceparent, e.Tracestate})
 	if err != nil {
 		return item{}, fmt.Errorf("remote: encode %s: %w", e.Type, err)
 	}

@@ -85,6 +85,7 @@ type recorded struct {
 	Source      string          `json:"source"`
 	Correlation *string         `json:"correlation_id"`
 	Traceparent *string         `json:"traceparent"`
+	Tracestate  *string         `json:"tracestate"`
 	OccurredAt  time.Time       `json:"occurred_at"`
 }
 
@@ -141,7 +142,7 @@ func TestEachEventOnce(t *testing.T) {
 	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	at := time.Date(2020, 1, 2, 3, 4, 5, 6000, time.UTC)
 	ids := []uuid.UUID{emit(t, client, remote.Event{
-		Type: "visit.created", Data: json.RawMessage(awkward), CorrelationID: "c", Source: "reception", Traceparent: trace, OccurredAt: at,
+		Type: "visit.created", Data: json.RawMessage(awkward), CorrelationID: "c", Source: "reception", Traceparent: trace, Tracestate: "rojo=1", OccurredAt: at,
 	})}
 	for n := range 2500 {
 		ids = append(ids, emit(t, client, event(n)))
@@ -165,7 +166,7 @@ func TestEachEventOnce(t *testing.T) {
 	}
 	var first recorded
 	p.API(200, token, "GET", "/webhooks/events/"+ids[0].String(), nil, &first)
-	if string(first.Data) != awkward || first.Source != "reception" || *first.Correlation != "c" || *first.Traceparent != trace || !first.OccurredAt.Equal(at) {
+	if string(first.Data) != awkward || first.Source != "reception" || *first.Correlation != "c" || *first.Traceparent != trace || *first.Tracestate != "rojo=1" || !first.OccurredAt.Equal(at) {
 		t.Errorf("recorded is %+v", first)
 	}
 	if all[1].Source != "go" || all[1].OccurredAt.After(time.Now()) {
