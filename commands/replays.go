@@ -30,14 +30,11 @@ type Replays struct {
 // Unfinished lists the replays that are to go on, the oldest first, of those whose
 // ids are not before the given one.
 func (r *Replays) Unfinished(ctx context.Context, from domain.ReplayID) ([]domain.ReplayID, error) {
-	rows, err := r.Pool.Query(ctx, `
+	rows, _ := r.Pool.Query(ctx, `
 		SELECT r.stream FROM medilab.events AS r
 		CROSS JOIN LATERAL (SELECT e.type FROM medilab.events AS e WHERE e.stream = r.stream ORDER BY e.version DESC LIMIT 1) AS last
 		WHERE r.stream >= $1 AND r.stream < 'replay.' AND r.version = 1 AND last.type <> $2
 		ORDER BY r.stream`, from.Stream(), domain.ReplayCompleted{}.ChangeType())
-	if err != nil {
-		return nil, fmt.Errorf("list unfinished replays: %w", err)
-	}
 	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("list unfinished replays: %w", err)

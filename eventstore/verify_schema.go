@@ -84,12 +84,9 @@ UNION ALL SELECT format('%s.%s may be NULL: what it held can be taken away', rel
 
 // schema checks what the tables of the log are.
 func (v *verifier) schema(ctx context.Context) error {
-	rows, err := v.db.Query(ctx, schemaSQL, refuseChange, checkVersion)
-	if err != nil {
-		return fmt.Errorf("verify the log's tables: %w", err)
-	}
+	rows, _ := v.db.Query(ctx, schemaSQL, refuseChange, checkVersion)
 	var text string
-	_, err = pgx.ForEachRow(rows, []any{&text}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&text}, func() error {
 		v.damage(FlawSchema, 0, "", "%s", text)
 		return nil
 	})

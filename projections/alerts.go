@@ -168,10 +168,8 @@ func (p *Projections) Alert(ctx context.Context, id domain.AlertID) (a Alert, er
 	if err := p.awaitHead(ctx); err != nil {
 		return a, err
 	}
-	rows, err := p.pool.Query(ctx, alertColumns+`WHERE id = $1`, uuid.UUID(id))
-	if err == nil {
-		a, err = pgx.CollectExactlyOneRow(rows, scanAlert)
-	}
+	rows, _ := p.pool.Query(ctx, alertColumns+`WHERE id = $1`, uuid.UUID(id))
+	a, err = pgx.CollectExactlyOneRow(rows, scanAlert)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return a, domain.NotFound("alert")
 	}
@@ -195,10 +193,8 @@ func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Aler
 	if err := p.awaitHead(ctx); err != nil {
 		return page, err
 	}
-	rows, err := p.pool.Query(ctx, alertsSQL[f.State], f.Cursor.Below(), f.Limit+1)
-	if err == nil {
-		page.Items, err = pgx.CollectRows(rows, scanAlert)
-	}
+	rows, _ := p.pool.Query(ctx, alertsSQL[f.State], f.Cursor.Below(), f.Limit+1)
+	page.Items, err = pgx.CollectRows(rows, scanAlert)
 	if err != nil {
 		return page, fmt.Errorf("list alerts: %w", err)
 	}
@@ -260,10 +256,7 @@ func (p *Projections) AlertBasis(ctx context.Context) (at eventstore.Position, f
 }
 
 func openAlerts(ctx context.Context, db Querier) ([]domain.AlertKey, error) {
-	rows, err := db.Query(ctx, `SELECT webhook, kind FROM medilab.alerts WHERE resolved_at IS NULL`)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := db.Query(ctx, `SELECT webhook, kind FROM medilab.alerts WHERE resolved_at IS NULL`)
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (k domain.AlertKey, err error) {
 		err = row.Scan((*uuid.UUID)(&k.Webhook), (*string)(&k.Kind))
 		return k, err

@@ -186,10 +186,7 @@ func (f DeliveryFilter) undeliveredQuery(above, below ordinal, limit int) (strin
 // undelivered reads the rows, and the heads of their events.
 func (p *Projections) undelivered(ctx context.Context, f DeliveryFilter, above int64, below ordinal, limit int) ([]listedDelivery, error) {
 	sql, args := f.undeliveredQuery(ordinalAt(eventstore.Position(above)+1, 0)-1, below, limit)
-	rows, err := p.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := p.pool.Query(ctx, sql, args...)
 	type row struct {
 		Ordinal ordinal
 		Number  int64
@@ -232,14 +229,11 @@ func listed(event eventHead, to domain.Recipient, number int32) listedDelivery {
 
 // webhookIDs returns the webhooks of the condition, with their numbers.
 func (p *Projections) webhookIDs(ctx context.Context, condition string, arg any) (map[domain.WebhookID]int32, error) {
-	rows, err := p.pool.Query(ctx, `SELECT id, number::integer FROM medilab.webhooks WHERE `+condition, arg)
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := p.pool.Query(ctx, `SELECT id, number::integer FROM medilab.webhooks WHERE `+condition, arg)
 	ids := map[domain.WebhookID]int32{}
 	var id domain.WebhookID
 	var number int32
-	_, err = pgx.ForEachRow(rows, []any{&id, &number}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &number}, func() error {
 		ids[id] = number
 		return nil
 	})

@@ -59,14 +59,11 @@ func (p *Projections) awaitFailed(ctx context.Context, before eventstore.Positio
 // failedCalls returns the positions of the failed calls of the webhook, or of all if that is
 // zero, in the order of the log.
 func (p *Projections) failedCalls(ctx context.Context, webhook domain.WebhookID, before eventstore.Position) ([]eventstore.Position, error) {
-	rows, err := p.pool.Query(ctx, `
+	rows, _ := p.pool.Query(ctx, `
 		SELECT c.block << 8 | get_byte(c.places, n) AS position FROM medilab.webhooks AS w
 		CROSS JOIN LATERAL (SELECT block, places FROM medilab.calls WHERE webhook = w.number AND kind & 1 = 0 OFFSET 0) AS c
 		CROSS JOIN LATERAL generate_series(0, length(c.places) - 1) AS n
 		WHERE w.status <> 'deleted' AND ($1::uuid IS NULL OR w.id = $1)`, orNil(webhook))
-	if err != nil {
-		return nil, fmt.Errorf("look for failed calls: %w", err)
-	}
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
 	if err != nil {
 		return nil, fmt.Errorf("look for failed calls: %w", err)
@@ -151,10 +148,7 @@ func (p *Projections) yieldFailed(ctx context.Context, failed map[domain.Deliver
 			of[d.EventID.Stream()] = append(of[d.EventID.Stream()], id)
 		}
 	}
-	rows, err := p.pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream = ANY($1) AND version = 1 ORDER BY position`, slices.Collect(maps.Keys(of)))
-	if err != nil {
-		return fmt.Errorf("look for events: %w", err)
-	}
+	rows, _ := p.pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream = ANY($1) AND version = 1 ORDER BY position`, slices.Collect(maps.Keys(of)))
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
 	if err != nil {
 		return fmt.Errorf("look for events: %w", err)

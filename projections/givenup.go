@@ -152,16 +152,13 @@ func (p *givenUp) membersOf(ctx context.Context, db Querier, events []eventstore
 
 // firstOf returns what the streams begin with, of those that begin with a C.
 func firstOf[C domain.Change](ctx context.Context, db Querier, streams []string) (map[string]C, error) {
-	rows, err := db.Query(ctx, `
+	rows, _ := db.Query(ctx, `
 		SELECT s.stream, e.type, e.data FROM unnest($1::text[]) AS s (stream)
 		CROSS JOIN LATERAL (SELECT type, data FROM medilab.events WHERE stream = s.stream AND version = 1 OFFSET 0) AS e`, streams)
-	if err != nil {
-		return nil, err
-	}
 	first := map[string]C{}
 	var stream, name string
 	var data []byte
-	_, err = pgx.ForEachRow(rows, []any{&stream, &name, &data}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&stream, &name, &data}, func() error {
 		change, _ := domain.Decode(name, bytes.Clone(data))
 		if c, ok := change.(C); ok {
 			first[stream] = c
@@ -188,15 +185,12 @@ func (p *Projections) GivenUp(ctx context.Context) (at eventstore.Position, last
 		if at, err = positionIn(ctx, tx); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `
+		rows, _ := tx.Query(ctx, `
 			SELECT a.webhook, (SELECT at FROM medilab.given_up AS g WHERE g.webhook = a.webhook AND g.position >= a.since ORDER BY g.position DESC LIMIT 1)
 			FROM medilab.alerts AS a WHERE a.resolved_at IS NULL AND a.kind = $1`, string(domain.AlertGivenUp))
-		if err != nil {
-			return err
-		}
 		var webhook uuid.UUID
 		var when *time.Time
-		_, err = pgx.ForEachRow(rows, []any{&webhook, &when}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&webhook, &when}, func() error {
 			var givenUp time.Time
 			if when != nil {
 				givenUp = *when

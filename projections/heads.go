@@ -38,10 +38,7 @@ func headsOf[K any](ctx context.Context, db Querier, query string, keys []K) (he
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	rows, err := db.Query(ctx, query, keys)
-	if err != nil {
-		return nil, fmt.Errorf("read events: %w", err)
-	}
+	rows, _ := db.Query(ctx, query, keys)
 	var h eventHead
 	var stream, recorded string
 	var data []byte

@@ -136,10 +136,7 @@ func (p *Projections) AlertsIn(ctx context.Context, entries []Entry) (shown []Sh
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	rows, err := p.pool.Query(ctx, alertColumns+`WHERE id = ANY($1)`, slices.Collect(maps.Values(ids)))
-	if err != nil {
-		return nil, fmt.Errorf("read alerts: %w", err)
-	}
+	rows, _ := p.pool.Query(ctx, alertColumns+`WHERE id = ANY($1)`, slices.Collect(maps.Values(ids)))
 	alerts, err := pgx.CollectRows(rows, scanAlert)
 	if err != nil {
 		return nil, fmt.Errorf("read alerts: %w", err)

@@ -26,13 +26,10 @@ func (n numbers) load(ctx context.Context, db Querier, webhooks map[uuid.UUID]bo
 	if len(missing) == 0 {
 		return nil
 	}
-	rows, err := db.Query(ctx, `SELECT stream, type, data FROM medilab.events WHERE stream = ANY($1) AND version = 1`, missing)
-	if err != nil {
-		return err
-	}
+	rows, _ := db.Query(ctx, `SELECT stream, type, data FROM medilab.events WHERE stream = ANY($1) AND version = 1`, missing)
 	var stream, changeType string
 	var data []byte
-	_, err = pgx.ForEachRow(rows, []any{&stream, &changeType, &data}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&stream, &changeType, &data}, func() error {
 		_, id, err := domain.ParseStream(stream)
 		if err != nil {
 			return err

@@ -46,11 +46,8 @@ func (p *Projections) spansOf(ctx context.Context, from, to time.Time, below int
 	if err != nil || to.IsZero() {
 		return []span{{low, min(high, below)}}, err
 	}
-	rows, err := p.pool.Query(ctx, `SELECT block FROM medilab.occurred
+	rows, _ := p.pool.Query(ctx, `SELECT block FROM medilab.occurred
 		WHERE block >= ($1::bigint >> 8) AND block <= ($2::bigint >> 8) AND earliest < $3 AND latest >= $4 ORDER BY block DESC`, high, below, to, from)
-	if err != nil {
-		return nil, fmt.Errorf("find when events occurred: %w", err)
-	}
 	blocks, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
 		return nil, fmt.Errorf("find when events occurred: %w", err)

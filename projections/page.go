@@ -87,10 +87,7 @@ func pageAt[T any](ctx context.Context, p *Projections, limit int, show func(*ev
 	const readings = 20
 	page.Items = []T{}
 	for range readings {
-		rows, err := p.pool.Query(ctx, sql, args...)
-		if err != nil {
-			return page, err
-		}
+		rows, _ := p.pool.Query(ctx, sql, args...)
 		positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
 		if err != nil {
 			return page, err

@@ -40,7 +40,8 @@ type Projection interface {
 	Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error)
 }
 
-// Querier reads in the transaction that the page is applied in.
+// Querier reads in the transaction that the page is applied in. The error of Query is also
+// that of its rows, so that those who collect them do without it.
 type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }

@@ -80,10 +80,7 @@ func (p *replays) Project(ctx context.Context, db Querier, events []eventstore.E
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	stored, err := db.Query(ctx, p.load, ids)
-	if err != nil {
-		return nil, fmt.Errorf("load replays: %w", err)
-	}
+	stored, _ := db.Query(ctx, p.load, ids)
 	loaded, err := pgx.CollectRows(stored, pgx.RowToAddrOfStructByPos[replayRow])
 	if err != nil {
 		return nil, fmt.Errorf("load replays: %w", err)
@@ -318,10 +315,7 @@ func (p *Projections) replays(ctx context.Context, where string, args ...any) ([
 	if err := p.awaitHead(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := p.pool.Query(ctx, `SELECT `+replayColumns+` FROM medilab.replays `+where, args...)
-	if err != nil {
-		return nil, fmt.Errorf("list replays: %w", err)
-	}
+	rows, _ := p.pool.Query(ctx, `SELECT `+replayColumns+` FROM medilab.replays `+where, args...)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[replayRow])
 	if err != nil {
 		return nil, fmt.Errorf("list replays: %w", err)

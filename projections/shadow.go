@@ -155,10 +155,7 @@ func (s *shadow) swap(ctx context.Context, tx transaction) error {
 	for _, name := range s.names {
 		fmt.Fprintf(&swap, `DROP TABLE medilab.%s; ALTER TABLE medilab.%[1]s%s RENAME TO %[1]s;`, name, s.tables.suffix)
 		// LIKE names indexes by their table and columns.
-		rows, err := tx.Query(ctx, `SELECT indexname FROM pg_indexes WHERE schemaname = 'medilab' AND tablename = $1`, name+s.tables.suffix)
-		if err != nil {
-			return err
-		}
+		rows, _ := tx.Query(ctx, `SELECT indexname FROM pg_indexes WHERE schemaname = 'medilab' AND tablename = $1`, name+s.tables.suffix)
 		indexes, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		if err != nil {
 			return err

@@ -235,14 +235,11 @@ func (r *statsRow) add(webhook domain.WebhookID, hour int32, sum *counters, fini
 }
 
 func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, into map[domain.WebhookID]*statsRow) error {
-	rows, err := db.Query(ctx, p.load, ids)
-	if err != nil {
-		return err
-	}
+	rows, _ := db.Query(ctx, p.load, ids)
 	var id [16]byte
 	var hour int32
 	var total, latest pgtype.DriverBytes
-	_, err = pgx.ForEachRow(rows, []any{&id, &total, &hour, &latest}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &total, &hour, &latest}, func() error {
 		row := into[id]
 		row.hour = hour
 		return errors.Join(row.total.decode(total), row.latest.decode(latest))
@@ -302,15 +299,12 @@ func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (
 	for i, stream := range streams {
 		lasts[i] = requests.last[stream]
 	}
-	rows, err := db.Query(ctx, retriedSQL, streams, lasts)
-	if err != nil {
-		return nil, fmt.Errorf("read retried deliveries: %w", err)
-	}
+	rows, _ := db.Query(ctx, retriedSQL, streams, lasts)
 	states := map[eventstore.Position]domain.DeliveryState{}
 	var row eventstore.Event
 	var last string
 	var delivery domain.Delivery
-	_, err = pgx.ForEachRow(rows, []any{&row.Stream, &row.Position, &row.Version, &row.Type, &row.Data}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&row.Stream, &row.Position, &row.Version, &row.Type, &row.Data}, func() error {
 		if row.Stream != last {
 			delivery, last = domain.Delivery{}, row.Stream
 		}

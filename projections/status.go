@@ -58,15 +58,12 @@ func (p *Projections) List(ctx context.Context) ([]Status, error) {
 	}
 	// The note of a rebuild counts while its process holds the lock, which pg_locks
 	// shows in halves.
-	rows, err := p.pool.Query(ctx, `
+	rows, _ := p.pool.Query(ctx, `
 		SELECT name, shape, CASE WHEN working THEN building END FROM medilab.read_models CROSS JOIN (
 			SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
 				AND (classid::bigint << 32 | objid::bigint) = $1
 				AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS working) AS w`,
 		rebuildLock)
-	if err != nil {
-		return nil, fmt.Errorf("list the read models: %w", err)
-	}
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[stored])
 	if err != nil {
 		return nil, fmt.Errorf("list the read models: %w", err)

@@ -187,10 +187,7 @@ func ofMembers(ctx context.Context, db Querier, stands []stand) (all []stand, er
 			all = append(all, s)
 			continue
 		}
-		rows, err := db.Query(ctx, `SELECT data FROM medilab.events WHERE stream = $1 AND version = 1 AND type = 'delivery.batched'`, s.stream)
-		if err != nil {
-			return nil, err
-		}
+		rows, _ := db.Query(ctx, `SELECT data FROM medilab.events WHERE stream = $1 AND version = 1 AND type = 'delivery.batched'`, s.stream)
 		made, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 		if err != nil {
 			return nil, err
@@ -207,13 +204,10 @@ func ofMembers(ctx context.Context, db Querier, stands []stand) (all []stand, er
 			members[m.DeliveryID.Stream()] = m.EventID
 			streams = append(streams, m.DeliveryID.Stream())
 		}
-		rows, err = db.Query(ctx, `
+		rows, _ = db.Query(ctx, `
 			SELECT m.stream FROM unnest($1::text[]) AS m (stream) CROSS JOIN LATERAL (
 				SELECT type FROM medilab.events WHERE stream = m.stream AND position <= $2 ORDER BY stream DESC, version DESC LIMIT 1
 			) AS last WHERE last.type = 'delivery.joined_batch'`, streams, s.at)
-		if err != nil {
-			return nil, err
-		}
 		joined, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		if err != nil {
 			return nil, err

@@ -68,14 +68,11 @@ func (p *webhooks) Project(ctx context.Context, db Querier, events []eventstore.
 
 // loadInto reads as much of each webhook's state as its row keeps.
 func (p *webhooks) loadInto(ctx context.Context, db Querier, ids []uuid.UUID, states map[uuid.UUID]domain.Webhook) error {
-	rows, err := db.Query(ctx, p.load, ids)
-	if err != nil {
-		return err
-	}
+	rows, _ := db.Query(ctx, p.load, ids)
 	var id uuid.UUID
 	var number int64
 	var status, name string
-	_, err = pgx.ForEachRow(rows, []any{&id, &number, &status, &name}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &number, &status, &name}, func() error {
 		states[id] = domain.Webhook{Number: number, Name: name, Active: status == webhookActive, Deleted: status == webhookDeleted, Version: 1}
 		return nil
 	})

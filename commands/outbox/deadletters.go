@@ -43,15 +43,12 @@ const maxPageBytes = 16 << 20
 // Parked returns up to limit dead letters with ids below before (0: all), newest first, and
 // reports whether there are more.
 func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (found []ParkedEvent, more bool, err error) {
-	rows, err := pool.Query(ctx, `
+	rows, _ := pool.Query(ctx, `
 		WITH page AS (SELECT * FROM medilab.parked_events WHERE $1::bigint = 0 OR id < $1 ORDER BY id DESC LIMIT $2),
 		sized AS (SELECT id, sum(octet_length(event_data::text)) OVER (ORDER BY id DESC) - octet_length(event_data::text) AS above FROM page)
 		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at, reason, from_source,
 			EXISTS (SELECT FROM medilab.parked_events AS p WHERE p.id < page.id)
 		FROM page JOIN sized USING (id) WHERE above < $3 ORDER BY id DESC`, before, limit, maxPageBytes)
-	if err != nil {
-		return nil, false, fmt.Errorf("list parked events: %w", err)
-	}
 	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEvent, err error) {
 		err = row.Scan(&p.ID, &p.EventID, &p.EventType, (*[]byte)(&p.EventData), &p.CorrelationID, &p.Source,
 			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason, &p.fromSource, &more) // more is as the last row says

@@ -241,18 +241,15 @@ func firstEvent(id domain.DeliveryID, change domain.Change, cause string) events
 func (b *batcher) read(ctx context.Context, webhooks [][16]byte) (map[domain.WebhookID][]domain.Waiting, error) {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	rows, err := b.s.pool.Query(ctx, `
+	rows, _ := b.s.pool.Query(ctx, `
 		SELECT m.webhook_id, m.event_id, m.delivery_id, m.size, m.max_events, m.due_at, coalesce(m.line, 0)
 		FROM unnest($1::uuid[]) AS line (webhook_id) CROSS JOIN LATERAL (
 			SELECT * FROM medilab.batch_members WHERE webhook_id = line.webhook_id ORDER BY position LIMIT $2) AS m
 		ORDER BY m.webhook_id, m.position`, webhooks, domain.MaxBatchMembers)
-	if err != nil {
-		return nil, fmt.Errorf("read what waits for a batch: %w", err)
-	}
 	lines := make(map[domain.WebhookID][]domain.Waiting, len(webhooks))
 	var id domain.WebhookID
 	var w domain.Waiting
-	_, err = pgx.ForEachRow(rows, []any{&id, &w.EventID, &w.DeliveryID, &w.Size, &w.MaxEvents, &w.DueAt, &w.Line}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &w.EventID, &w.DeliveryID, &w.Size, &w.MaxEvents, &w.DueAt, &w.Line}, func() error {
 		lines[id] = append(lines[id], w)
 		return nil
 	})
@@ -289,7 +286,7 @@ func (b *batcher) find(ctx context.Context) error {
 // findFull finds lines that other processes filled. It goes round all lines, some
 // at a time.
 func (b *batcher) findFull(ctx context.Context) error {
-	rows, err := b.s.pool.Query(ctx, `
+	rows, _ := b.s.pool.Query(ctx, `
 		WITH RECURSIVE step (webhook) AS (
 			(SELECT webhook_id FROM medilab.batch_members WHERE webhook_id > $1 ORDER BY webhook_id LIMIT 1)
 			UNION ALL
@@ -302,13 +299,10 @@ func (b *batcher) findFull(ctx context.Context) error {
 			SELECT count(*) AS members, sum(size) AS size, min(max_events) AS most FROM (
 				SELECT size, max_events FROM medilab.batch_members WHERE webhook_id = webhook ORDER BY position LIMIT $3) AS first
 		) AS waits ORDER BY webhook`, [16]byte(b.cursor), linesAPass, domain.MaxBatchMembers)
-	if err != nil {
-		return fmt.Errorf("look for full batches: %w", err)
-	}
 	var full []domain.WebhookID
 	var last domain.WebhookID
 	var members, size, most, n int
-	_, err = pgx.ForEachRow(rows, []any{&last, &members, &size, &most}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&last, &members, &size, &most}, func() error {
 		n++
 		if domain.BatchFull(members, size, most) {
 			full = append(full, last)
@@ -327,10 +321,7 @@ func (b *batcher) findFull(ctx context.Context) error {
 }
 
 func (b *batcher) webhooks(ctx context.Context, sql string, args ...any) ([]domain.WebhookID, error) {
-	rows, err := b.s.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, fmt.Errorf("look for due batches: %w", err)
-	}
+	rows, _ := b.s.pool.Query(ctx, sql, args...)
 	webhooks, err := pgx.CollectRows(rows, pgx.RowTo[domain.WebhookID])
 	if err != nil {
 		return nil, fmt.Errorf("look for due batches: %w", err)

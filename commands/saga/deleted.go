@@ -65,7 +65,7 @@ func (s *session) cancelDeletedPage(ctx context.Context) (int, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, `
+	rows, _ := s.pool.Query(ctx, `
 		SELECT waits.* FROM unnest($1::uuid[]) AS deleted (webhook_id) CROSS JOIN LATERAL (
 			(SELECT delivery_id, event_id, webhook_id, version, replay, CASE WHEN due_at = 'infinity' THEN 'failed' ELSE '' END FROM medilab.queue
 				WHERE webhook_id = deleted.webhook_id AND node IS NULL ORDER BY webhook_id, due_at LIMIT $2)
@@ -76,9 +76,6 @@ func (s *session) cancelDeletedPage(ctx context.Context) (int, error) {
 			(SELECT delivery_id, event_id, webhook_id, 0, NULL, '' FROM medilab.batch_members
 				WHERE webhook_id = deleted.webhook_id ORDER BY position LIMIT $2)) AS waits
 		LIMIT $2`, deleted, deletedPage)
-	if err != nil {
-		return 0, fmt.Errorf("find what waits for deleted webhooks: %w", err)
-	}
 	waiting, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d delivery, err error) {
 		var replay *domain.ReplayID
 		if err = row.Scan(&d.id, &d.eventID, &d.webhook, &d.version, &replay, &d.was); replay != nil {

@@ -139,7 +139,7 @@ func giveTurns(ctx context.Context, pool *pgxpool.Pool, released []*delivery) er
 
 // WaitingBehind implements commands.Queue.
 func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error) {
-	rows, err := q.Pool.Query(ctx, `
+	rows, _ := q.Pool.Query(ctx, `
 		SELECT q.delivery_id, before.delivery_id FROM medilab.queue AS q CROSS JOIN LATERAL (
 			(SELECT delivery_id, position FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node = 0 AND position < q.position
 				ORDER BY webhook_id DESC, line DESC, position DESC LIMIT 1)
@@ -147,12 +147,9 @@ func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID
 			(SELECT delivery_id, position FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node IS DISTINCT FROM 0 AND position < q.position)
 			ORDER BY position DESC LIMIT 1) AS before
 		WHERE q.delivery_id = ANY($1) AND q.line IS NOT NULL`, deliveries)
-	if err != nil {
-		return nil, fmt.Errorf("look for what deliveries wait behind: %w", err)
-	}
 	behind := map[domain.DeliveryID]domain.DeliveryID{}
 	var id, before domain.DeliveryID
-	_, err = pgx.ForEachRow(rows, []any{&id, &before}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &before}, func() error {
 		behind[id] = before
 		return nil
 	})
@@ -166,10 +163,7 @@ func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID
 // It is done once, before anything else is queued.
 func HashLines(ctx context.Context, tx pgx.Tx, hash func([]byte) []byte) error {
 	for _, table := range []string{"queue", "batch_members"} {
-		rows, err := tx.Query(ctx, `SELECT DISTINCT line FROM medilab.`+table+` WHERE line IS NOT NULL`)
-		if err != nil {
-			return err
-		}
+		rows, _ := tx.Query(ctx, `SELECT DISTINCT line FROM medilab.`+table+` WHERE line IS NOT NULL`)
 		were, err := pgx.CollectRows(rows, pgx.RowTo[domain.Line])
 		if err != nil {
 			return err
@@ -200,10 +194,7 @@ func verifyLines(ctx context.Context, tx pgx.Tx, report func(stream, text string
 		{`SELECT delivery_id FROM (SELECT delivery_id, number, row_number() OVER (PARTITION BY webhook_id, since ORDER BY position) AS n
 			FROM medilab.sequence) AS s WHERE number <> n`, "has another number than the log gives it"},
 	} {
-		rows, err := tx.Query(ctx, check.sql)
-		if err != nil {
-			return err
-		}
+		rows, _ := tx.Query(ctx, check.sql)
 		var id domain.DeliveryID
 		if _, err := pgx.ForEachRow(rows, []any{&id}, func() error {
 			report(id.Stream(), id.Stream()+" "+check.text)

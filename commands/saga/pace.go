@@ -324,10 +324,7 @@ func (s *session) acquirePaced(ctx context.Context) (acquired bool, err error) {
 	defer cancel()
 	s.terms.Lock()
 	defer s.terms.Unlock()
-	rows, err := s.pool.Query(ctx, acquireSQL, webhooks, s.node.ID)
-	if err != nil {
-		return false, fmt.Errorf("acquire limited webhooks: %w", err)
-	}
+	rows, _ := s.pool.Query(ctx, acquireSQL, webhooks, s.node.ID)
 	terms, err := pgx.CollectRows(rows, pgx.RowToStructByPos[term])
 	if err != nil {
 		return false, fmt.Errorf("acquire limited webhooks: %w", err)

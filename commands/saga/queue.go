@@ -87,16 +87,13 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 
 // Untried implements commands.Queue.
 func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error) {
-	rows, err := q.Pool.Query(ctx, `
+	rows, _ := q.Pool.Query(ctx, `
 		SELECT delivery_id, event_id, webhook_id FROM medilab.queue WHERE delivery_id = ANY($1) AND version = 0
 		UNION ALL SELECT delivery_id, event_id, webhook_id FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
 	untried := map[domain.DeliveryID]domain.Delivery{}
 	var id domain.DeliveryID
 	d := domain.Delivery{State: domain.DeliveryPending}
-	_, err = pgx.ForEachRow(rows, []any{&id, &d.EventID, &d.WebhookID}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &d.EventID, &d.WebhookID}, func() error {
 		untried[id] = d
 		return nil
 	})
@@ -109,7 +106,7 @@ func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain
 // Age returns how long the delivery that is due for longest has waited, of all nodes. What
 // waits for a webhook to be activated does not count.
 func (q Queue) Age(ctx context.Context, directory *commands.Directory) (time.Duration, error) {
-	rows, err := q.Pool.Query(ctx, `
+	rows, _ := q.Pool.Query(ctx, `
 		WITH RECURSIVE step (lane, due) AS (
 			(SELECT webhook_id, due_at FROM medilab.queue WHERE node IS NULL ORDER BY webhook_id, due_at LIMIT 1)
 			UNION ALL
@@ -118,12 +115,9 @@ func (q Queue) Age(ctx context.Context, directory *commands.Directory) (time.Dur
 				WHERE node IS NULL AND webhook_id > step.lane ORDER BY webhook_id, due_at LIMIT 1) later
 		)
 		SELECT lane, extract(epoch FROM now() - due)::float8 FROM step WHERE due < now()`)
-	if err != nil {
-		return 0, fmt.Errorf("read the queue's age: %w", err)
-	}
 	var oldest, age float64
 	var id domain.WebhookID
-	_, err = pgx.ForEachRow(rows, []any{&id, &age}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &age}, func() error {
 		if w, known := directory.Webhook(id); !known || w.Active {
 			oldest = max(oldest, age)
 		}
@@ -141,15 +135,12 @@ func (q Queue) WaitingOf(ctx context.Context, events []domain.EventID, dispatche
 	for i, id := range dispatched {
 		streams[i] = id.Stream()
 	}
-	rows, err := q.Pool.Query(ctx, `
+	rows, _ := q.Pool.Query(ctx, `
 		SELECT delivery_id FROM medilab.queue WHERE event_id = ANY($1) AND NOT batch
 		UNION ALL SELECT delivery_id FROM medilab.batch_members WHERE event_id = ANY($1)
 		UNION ALL SELECT right(stream, 36)::uuid FROM medilab.events AS e WHERE stream = ANY($2) AND version = 1 AND type = $3
 			AND NOT EXISTS (SELECT FROM medilab.events AS later WHERE later.stream = e.stream AND later.version = 2)`,
 		events, streams, domain.DeliveryJoinedBatch{}.ChangeType())
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
 	waiting, err := pgx.CollectRows(rows, pgx.RowTo[domain.DeliveryID])
 	if err != nil {
 		return nil, fmt.Errorf("look into the queue: %w", err)

@@ -20,12 +20,9 @@ const (
 
 // OfReplay implements commands.Queue.
 func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Replayed, error) {
-	rows, err := q.Pool.Query(ctx, `SELECT delivery_id, event_id, webhook_id, version, coalesce(node, 0) = 0, line IS NOT NULL,
+	rows, _ := q.Pool.Query(ctx, `SELECT delivery_id, event_id, webhook_id, version, coalesce(node, 0) = 0, line IS NOT NULL,
 			coalesce(node > 0, due_at <= clock_timestamp()), due_at > clock_timestamp() + $2
 		FROM medilab.queue WHERE replay = $1 AND due_at < 'infinity'`, id, longest) // what blocks its line has failed
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
 	waiting, err := pgx.CollectRows(rows, pgx.RowToStructByPos[commands.Replayed])
 	if err != nil {
 		return nil, fmt.Errorf("look into the queue: %w", err)

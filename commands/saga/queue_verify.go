@@ -29,7 +29,7 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text strin
 	const page = 1000
 	after := uuid.Nil
 	for {
-		rows, err := tx.Query(ctx, `
+		rows, _ := tx.Query(ctx, `
 			SELECT q.delivery_id, q.version, coalesce(e.version, 0), coalesce(e.type, ''),
 				coalesce(position(convert_to('"gave_up":"', 'UTF8') IN e.data) > 0, false),
 				coalesce(position(convert_to('"blocks":true', 'UTF8') IN e.data) > 0, false)
@@ -37,14 +37,11 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text strin
 			LEFT JOIN LATERAL (SELECT version, type, CASE WHEN type IN ('delivery.attempt_failed', 'delivery.retry_cancelled') THEN data END AS data FROM medilab.events
 				WHERE stream = 'delivery-' || q.delivery_id ORDER BY version DESC LIMIT 1) AS e ON true
 			ORDER BY q.delivery_id`, after, page)
-		if err != nil {
-			return 0, err
-		}
 		n := 0
 		var queuedVersion, version int64
 		var last string
 		var gaveUp, blocks bool
-		_, err = pgx.ForEachRow(rows, []any{&after, &queuedVersion, &version, &last, &gaveUp, &blocks}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&after, &queuedVersion, &version, &last, &gaveUp, &blocks}, func() error {
 			n++
 			if !blocks {
 				total++
@@ -70,13 +67,10 @@ func verifyQueued(ctx context.Context, tx pgx.Tx, report func(stream, text strin
 
 // verifyWaiting checks what waits for batches and returns how many rows there are.
 func verifyWaiting(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (total int64, err error) {
-	rows, err := tx.Query(ctx, `
+	rows, _ := tx.Query(ctx, `
 		SELECT m.delivery_id, coalesce(e.version, 0) FROM medilab.batch_members AS m
 		LEFT JOIN LATERAL (SELECT version FROM medilab.events WHERE stream = 'delivery-' || m.delivery_id LIMIT 1) AS e ON true
 		ORDER BY m.delivery_id`)
-	if err != nil {
-		return 0, err
-	}
 	var id uuid.UUID
 	var version int64
 	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {

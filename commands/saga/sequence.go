@@ -49,14 +49,11 @@ func (s *session) numbers(ctx context.Context, deliveries []domain.DeliveryID) (
 	if len(deliveries) == 0 {
 		return numbers, nil
 	}
-	rows, err := s.pool.Query(ctx, `SELECT delivery_id, webhook_id, since, number FROM medilab.sequence WHERE delivery_id = ANY($1)`, deliveries)
-	if err != nil {
-		return nil, fmt.Errorf("read the numbers of deliveries: %w", err)
-	}
+	rows, _ := s.pool.Query(ctx, `SELECT delivery_id, webhook_id, since, number FROM medilab.sequence WHERE delivery_id = ANY($1)`, deliveries)
 	var id domain.DeliveryID
 	var webhook domain.WebhookID
 	var since, number int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &webhook, &since, &number}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &webhook, &since, &number}, func() error {
 		if w, _ := s.directory.Webhook(webhook); w.SequenceSince == since {
 			numbers[id] = number
 		}

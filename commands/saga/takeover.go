@@ -53,13 +53,10 @@ func (s *session) takeOver(ctx context.Context) {
 func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, `
+	rows, _ := s.pool.Query(ctx, `
 		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, coalesce(q.line, 0), q.node, (SELECT configuration FROM medilab.log_head)
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
 		WHERE n.lease_until < clock_timestamp() AND n.id <> $3 AND (n.lease_until = '-infinity' OR $2) LIMIT $1`, takeoverPage, all, s.node.ID)
-	if err != nil {
-		return 0, fmt.Errorf("find what dead nodes had: %w", err)
-	}
 	type orphan struct {
 		delivery
 		node int64
