@@ -46,7 +46,18 @@ func TestAlerts(t *testing.T) {
 	if rest := positions("?cursor=" + cursor); first != "3" || rest != "2 1" {
 		t.Errorf("pages %q and %q", first, rest)
 	}
-	s.ask("GET", "/api/v1/webhooks/alerts?state=on&webhook=1", "").refusing("state", "webhook")
+	s.ask("GET", "/api/v1/webhooks/alerts?state=on&kind=1", "").refusing("state", "kind")
+
+	w := s.register(``)
+	if _, err := s.pool.Exec(t.Context(), `UPDATE medilab.alerts SET webhook = $1 WHERE position > 1`, w.text("id")); err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string]string{"?webhook=1": "3 2", "?state=resolved&webhook=" + w.text("id"): "2"} {
+		if got := positions(query); got != want {
+			t.Errorf("%s: got %s, want %s", query, got, want)
+		}
+	}
+	s.ask("GET", "/api/v1/webhooks/alerts?webhook=2", "").refusing("webhook")
 }
 
 // An alert is acknowledged once, by whom it says, and stays open; it leads to the failed calls.

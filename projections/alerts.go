@@ -143,9 +143,10 @@ type Alert struct {
 
 // AlertFilter says which alerts to list.
 type AlertFilter struct {
-	State  AlertState // "" is any
-	Limit  int
-	Cursor Cursor
+	State   AlertState       // "" is any
+	Webhook domain.WebhookID // zero: any
+	Limit   int
+	Cursor  Cursor
 }
 
 // alertsSQL are queries of alerts in each state. The condition stands in the text, as a
@@ -157,7 +158,7 @@ var alertsSQL = map[AlertState]string{
 }
 
 func alertsWhere(condition string) string {
-	return alertColumns + `WHERE position < $1 AND ` + condition + ` ORDER BY position DESC LIMIT $2`
+	return alertColumns + `WHERE position < $1 AND ($3::uuid IS NULL OR webhook = $3) AND ` + condition + ` ORDER BY position DESC LIMIT $2`
 }
 
 const alertColumns = `SELECT position, id, webhook, kind, details, raised_at, resolved_at, acknowledged_at, acknowledged_by, ` +
@@ -193,7 +194,7 @@ func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Aler
 	if err := p.awaitHead(ctx); err != nil {
 		return page, err
 	}
-	rows, _ := p.pool.Query(ctx, alertsSQL[f.State], f.Cursor.Below(), f.Limit+1)
+	rows, _ := p.pool.Query(ctx, alertsSQL[f.State], f.Cursor.Below(), f.Limit+1, orNil(f.Webhook))
 	page.Items, err = pgx.CollectRows(rows, scanAlert)
 	if err != nil {
 		return page, fmt.Errorf("list alerts: %w", err)
