@@ -4,25 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // ownerSQL is the condition on a row of medilab.readers that the node $2 lives and has
-// the lease $1, or may take it because nobody does who lives.
+// the lease $1, or may take it because nobody does who lives. A consumer, which has a
+// position, is also taken from a node of an older schema: while versions run side by
+// side, the newest fills what consumers fill.
 var ownerSQL = ownerSQLAt(`clock_timestamp()`)
 
 // ownerSQLAt is ownerSQL where a node lives whose lease does not end before then.
 func ownerSQLAt(end string) string {
 	return `r.name = $1 AND (r.node = $2 OR r.node IS NULL OR NOT EXISTS (
-		SELECT FROM medilab.nodes AS n WHERE n.id = r.node AND n.lease_until > ` + end + `))
+		SELECT FROM medilab.nodes AS n WHERE n.id = r.node AND n.lease_until > ` + end + `
+			AND (n.schema_version >= ` + strconv.Itoa(SchemaVersion) + ` OR r.position IS NULL)))
 	AND EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = $2 AND n.lease_until > clock_timestamp())`
 }
 
 // AcquireLease reports whether the node has the lease of that name, which it takes
 // over from a node that is gone. A consumer of the log has the lease of its name; for
-// such a one the position is the consumer's.
+// such a one the position is the consumer's, and nodes of an older schema give way.
 //
 // A node counts as gone after silence. Less than LeaseTime is for work that two nodes
 // may do at once without harm.

@@ -2,12 +2,14 @@ package eventstore_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
@@ -31,13 +33,27 @@ func TestNewerSchema(t *testing.T) {
 	if _, err := log.Append(t.Context(), unit("a-1")); err != nil {
 		t.Fatal(err)
 	}
+	// One that it survives changes nothing.
+	_, err = pool.Exec(t.Context(), fmt.Sprintf(`DO $$ BEGIN
+		SET LOCAL medilab.oldest_schema = %d;
+		INSERT INTO medilab.schema_version (version_id, is_applied) VALUES (9998, true);
+	END $$`, eventstore.SchemaVersion))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := log.Append(t.Context(), unit("a-2")); err != nil {
+		t.Errorf("append under a schema that programs of this one survive: %v", err)
+	}
+	if pending, err := migrations.Pending(t.Context(), pool); err != nil || pending {
+		t.Errorf("it would not start: %t, %v", pending, err)
+	}
 	if _, err := pool.Exec(t.Context(), `INSERT INTO medilab.schema_version (version_id, is_applied) VALUES (9999, true)`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := log.Append(t.Context(), unit("a-2")); !eventstore.IsOutage(err) {
+	if _, err := log.Append(t.Context(), unit("a-3")); !eventstore.IsOutage(err) {
 		t.Errorf("append: %v", err)
 	}
-	if head, err := log.Head(t.Context()); err != nil || head != 1 {
+	if head, err := log.Head(t.Context()); err != nil || head != 2 {
 		t.Errorf("the log ends at %d, %v", head, err)
 	}
 	if err := node.Run(t.Context()); !errors.Is(err, eventstore.ErrLeaseLost) {

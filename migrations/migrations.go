@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,9 @@ const (
 	// oldest is the oldest server that the SQL is written for, as server_version_num has it.
 	oldest = 140000
 
+	// lockNotAvailable is the SQLSTATE of a lock that was not got within lock_timeout.
+	lockNotAvailable = "55P03"
+
 	// pollInterval paces waits for other nodes.
 	pollInterval = time.Second
 )
@@ -49,8 +53,8 @@ var ErrNewer = errors.New("a newer version of medilab-webhooks has changed the d
 // applied, in order; none when the database was up to date. It needs two connections of the pool. The
 // role needs to own the database or the schema medilab, not to be a superuser. Nodes that start
 // together are safe: one migrates, the others wait for it and find nothing to do. It waits until no node
-// of an older version works on the database, and says on what it waits. A file that fails is rolled
-// back whole, those before it stay applied. A database that is ahead is ErrNewer.
+// works on the database that does not survive the migrations, and says on what it waits. A file that fails
+// is rolled back whole, those before it stay applied. See Pending for a database that is ahead.
 func Up(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (applied []string, err error) {
 	if err := checkServer(ctx, pool); err != nil {
 		return nil, err
@@ -60,11 +64,11 @@ func Up(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (applied [
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	pending, err := Pending(ctx, pool)
+	pending, oldest, err := lacking(ctx, pool)
 	if err != nil || !pending {
 		return nil, err
 	}
-	if err := awaitOldNodes(ctx, pool, logger); err != nil {
+	if err := awaitOldNodes(ctx, pool, oldest, logger); err != nil {
 		return nil, err
 	}
 	db := stdlib.OpenDBFromPool(pool)
@@ -73,14 +77,22 @@ func Up(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (applied [
 	if err != nil {
 		return nil, err
 	}
-	results, err := provider.Up(ctx)
-	if partial := (*goose.PartialError)(nil); errors.As(err, &partial) {
-		results = partial.Applied
-		err = fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
-	}
-	for _, r := range results {
-		applied = append(applied, path.Base(r.Source.Path))
-	}
+	err = poll(ctx, logger, "a migration does not get a lock at once, trying again", func() (locked string, err error) {
+		results, err := provider.Up(ctx)
+		partial := (*goose.PartialError)(nil)
+		if errors.As(err, &partial) {
+			results = partial.Applied
+			locked = path.Base(partial.Failed.Source.Path)
+			err = fmt.Errorf("%s: %w", locked, partial.Err)
+		}
+		for _, r := range results {
+			applied = append(applied, path.Base(r.Source.Path))
+		}
+		if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == lockNotAvailable {
+			return locked, nil
+		}
+		return "", err
+	})
 	if err != nil {
 		return applied, fmt.Errorf("apply migrations: %w", err)
 	}
@@ -94,24 +106,31 @@ type Querier interface {
 
 // Pending reports whether the database lacks a migration that this binary has. It is one indexless
 // read of a table of a few rows, cheap enough for every readiness probe. A database that is ahead is
-// ErrNewer.
+// ErrNewer, unless programs of this version's schema survive what it has more.
 func Pending(ctx context.Context, db Querier) (bool, error) {
-	want, err := latest()
-	if err != nil {
-		return false, err
-	}
+	pending, _, err := lacking(ctx, db)
+	return pending, err
+}
+
+// lacking is Pending, and returns the oldest schema whose programs survive what the database lacks.
+func lacking(ctx context.Context, db Querier) (pending bool, oldest int64, err error) {
 	var have int64
 	err = db.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM `+versionTable).Scan(&have)
-	if isMissing(err) { // never migrated
-		return true, nil
+	if err != nil && !isMissing(err) { // missing: never migrated
+		return false, 0, fmt.Errorf("read the schema version: %w", err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("read the schema version: %w", err)
+	newest, oldest, err := numbers(have)
+	if err != nil || have <= newest {
+		return have < newest, oldest, err
 	}
-	if have > want {
-		return false, ErrNewer
+	var least int64
+	if err := db.QueryRow(ctx, `SELECT schema_version FROM medilab.log_head`).Scan(&least); err != nil {
+		return false, 0, fmt.Errorf("read the oldest schema that is served: %w", err)
 	}
-	return have < want, nil
+	if newest < least {
+		return false, 0, ErrNewer
+	}
+	return false, 0, nil
 }
 
 // isMissing reports whether the server refused a query because its table or schema is not there.
@@ -137,21 +156,37 @@ func Fingerprint() (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)[:8]), nil
 }
 
-// latest returns the number of the newest embedded file.
-func latest() (int64, error) {
+// oldestSchema is how a file names the oldest schema whose programs survive it.
+var oldestSchema = regexp.MustCompile(`(?m)^SET LOCAL medilab\.oldest_schema = (\d+);$`)
+
+// numbers returns the number of the newest embedded file, and the oldest schema whose programs survive
+// all files that are newer than have.
+func numbers(have int64) (newest, oldest int64, err error) {
 	names, err := fs.Glob(files, "sql/*.sql")
 	if err != nil {
-		return 0, fmt.Errorf("list migrations: %w", err)
+		return 0, 0, fmt.Errorf("list migrations: %w", err)
 	}
-	if len(names) == 0 {
-		return 0, errors.New("no migrations are embedded")
+	for _, name := range names {
+		number, _, _ := strings.Cut(path.Base(name), "_")
+		if newest, err = strconv.ParseInt(number, 10, 64); err != nil {
+			return 0, 0, fmt.Errorf("migration %s has no number: %w", name, err)
+		}
+		if newest <= have {
+			continue
+		}
+		content, err := files.ReadFile(name)
+		if err != nil {
+			return 0, 0, fmt.Errorf("read migration: %w", err)
+		}
+		survives := newest
+		if named := oldestSchema.FindSubmatch(content); named != nil {
+			if survives, err = strconv.ParseInt(string(named[1]), 10, 64); err != nil {
+				return 0, 0, fmt.Errorf("migration %s: %w", name, err)
+			}
+		}
+		oldest = max(oldest, survives)
 	}
-	number, _, _ := strings.Cut(path.Base(names[len(names)-1]), "_")
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("migration %s has no number: %w", names[len(names)-1], err)
-	}
-	return n, nil
+	return newest, oldest, nil
 }
 
 func newProvider(db *sql.DB) (*goose.Provider, error) {
@@ -206,12 +241,13 @@ func lock(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (unlock 
 	return unlock, nil
 }
 
-// awaitOldNodes waits until no node has a lease: one that has is of an older version, as it works on
-// a schema that lacks a migration of this one, and would damage what it does not know.
-func awaitOldNodes(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) error {
+// awaitOldNodes waits until no node has a lease whose program was made for an older schema than the
+// oldest: it would damage what it does not know.
+func awaitOldNodes(ctx context.Context, pool *pgxpool.Pool, oldest int64, logger *slog.Logger) error {
 	return poll(ctx, logger, "stop the nodes of the older version: the migrations wait for them", func() (nodes string, err error) {
-		err = pool.QueryRow(ctx, `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM medilab.nodes
-			WHERE lease_until > clock_timestamp()`).Scan(&nodes)
+		// Before migration 42 the column is not there.
+		err = pool.QueryRow(ctx, `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM medilab.nodes AS n
+			WHERE lease_until > clock_timestamp() AND coalesce((to_jsonb(n) ->> 'schema_version')::bigint, 0) < $1`, oldest).Scan(&nodes)
 		if isMissing(err) {
 			return "", nil
 		}

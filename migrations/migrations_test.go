@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -184,6 +187,74 @@ func TestSchemaVersion(t *testing.T) {
 	err := connect(t, testdb.New(t)).QueryRow(t.Context(), `SELECT max(version_id) FROM medilab.schema_version`).Scan(&newest)
 	if err != nil || newest != eventstore.SchemaVersion {
 		t.Errorf("the newest migration is %d, eventstore.SchemaVersion %d, %v", newest, eventstore.SchemaVersion, err)
+	}
+}
+
+// breaking finds what a program that was made for an older schema may not survive.
+var breaking = regexp.MustCompile(`(?i)\b(DROP|RENAME|TRUNCATE|SET NOT NULL|TYPE|CONSTRAINT|CHECK|UNIQUE|REFERENCES|UPDATE|DELETE)\b`)
+
+// unsurvivable returns what is wrong with a migration that says that older programs survive it.
+func unsurvivable(number int64, file string) string {
+	named := regexp.MustCompile(`(?m)^SET LOCAL medilab\.oldest_schema = (\d+);$`).FindStringSubmatch(file)
+	if named == nil {
+		return ""
+	}
+	if oldest, err := strconv.ParseInt(named[1], 10, 64); err != nil || oldest < 42 || oldest >= number {
+		return "no program of schema " + named[1] + " survives it"
+	}
+	if !regexp.MustCompile(`(?m)^SET LOCAL lock_timeout = '500ms';$`).MatchString(file) {
+		return "all may wait behind its locks"
+	}
+	for line := range strings.Lines(file) {
+		line, comment, _ := strings.Cut(line, "--")
+		if strings.Contains(comment, "no longer used since") { // contracts what was expanded before
+			continue
+		}
+		if found := breaking.FindString(line); found != "" {
+			return found
+		}
+		if strings.Contains(line, "NOT NULL") && !strings.Contains(line, "DEFAULT") {
+			return "NOT NULL without DEFAULT"
+		}
+	}
+	return ""
+}
+
+// TestSurvivable: a migration that says that older programs survive it only adds, or says since
+// when no program uses what it takes away, and lets nobody wait for long.
+func TestSurvivable(t *testing.T) {
+	const expands = "SET LOCAL medilab.oldest_schema = 42;\nSET LOCAL lock_timeout = '500ms';\n"
+	for file, wrong := range map[string]string{
+		"ALTER TABLE t DROP COLUMN c;": "", // it says nothing
+		expands + "CREATE TABLE t (c text NOT NULL DEFAULT '');\nALTER TABLE u ADD COLUMN c text;": "",
+		expands + "ALTER TABLE t DROP COLUMN c; -- no longer used since 43":                        "",
+		expands + "ALTER TABLE t DROP COLUMN c;":                                                   "DROP",
+		expands + "ALTER TABLE t ADD COLUMN c text NOT NULL;":                                      "NOT NULL without DEFAULT",
+		"SET LOCAL medilab.oldest_schema = 42;\n":                                                  "all may wait behind its locks",
+		"SET LOCAL medilab.oldest_schema = 41;\n":                                                  "no program of schema 41 survives it",
+		"SET LOCAL medilab.oldest_schema = 44;\n":                                                  "no program of schema 44 survives it",
+	} {
+		if got := unsurvivable(44, file); got != wrong {
+			t.Errorf("%q, want %q, of\n%s", got, wrong, file)
+		}
+	}
+	names, err := filepath.Glob("sql/*.sql")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		number, _, _ := strings.Cut(filepath.Base(name), "_")
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wrong := unsurvivable(n, string(file)); wrong != "" {
+			t.Errorf("%s: %s", name, wrong)
+		}
 	}
 }
 

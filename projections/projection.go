@@ -16,8 +16,9 @@ import (
 // Model is one read model.
 type Model struct {
 	Name string
-	// SchemaVersion grows when the tables or how they are filled change, so that a
-	// database filled by an older version is rebuilt.
+	// SchemaVersion changes when the tables or how they are filled do, so that a database
+	// filled by another version is rebuilt. Make it the number of the migration that comes
+	// with it: there must be one, as the newest schema's node keeps the read models.
 	SchemaVersion int
 	// Tables are its tables in the schema medilab. A rebuild fills shadows of them.
 	Tables []string

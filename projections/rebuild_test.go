@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -365,11 +366,34 @@ func TestRebuildsExcludeEachOtherAndClearWhatACrashLeft(t *testing.T) {
 	b.noCopiesLeft()
 }
 
+// join makes a node whose program was made for the schema.
+func (b *bench) join(schema int) *eventstore.Node {
+	b.t.Helper()
+	node, err := eventstore.Join(b.ctx, b.pool, b.log.Clock(), fmt.Sprintf("schema %d", schema), slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.pool.Exec(b.ctx, `UPDATE medilab.nodes SET schema_version = $2, lease_until = 'infinity' WHERE id = $1`, node.ID, schema); err != nil {
+		b.t.Fatal(err)
+	}
+	return node
+}
+
+// Read models of another shape are rebuilt by the node that keeps them, and only by it: a node
+// of a newer schema takes them over, one of an older schema leaves them alone.
 func TestAReadModelOfAnotherShapeIsOutdated(t *testing.T) {
 	b := newBench(t)
-	b.serve()
+	stop := b.serve()
 	b.register(1)
 	b.settle()
+	stop()
+	older, newer := b.join(eventstore.SchemaVersion-1), b.join(eventstore.SchemaVersion+1)
+	own := func(node *eventstore.Node) {
+		t.Helper()
+		if _, err := b.pool.Exec(b.ctx, `UPDATE medilab.readers SET node = $2 WHERE name = $1`, readerName, node.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := b.pool.Exec(b.ctx, `UPDATE medilab.read_models SET shape = 0 WHERE name = 'stats'`); err != nil {
 		t.Fatal(err)
 	}
@@ -377,9 +401,26 @@ func TestAReadModelOfAnotherShapeIsOutdated(t *testing.T) {
 	if err != nil || !slices.Equal(names, []string{"stats"}) {
 		t.Fatalf("outdated: %v, %v", names, err)
 	}
-	b.RebuildOutdated(b.ctx, nil)
-	if names, err = b.Outdated(b.ctx); err != nil || len(names) != 0 {
-		t.Errorf("after the rebuild: %v, %v", names, err)
+	ctx, cancel := context.WithCancel(b.ctx)
+	var done sync.WaitGroup
+	defer done.Wait()
+	defer cancel()
+	this := b.join(eventstore.SchemaVersion)
+	own(newer)
+	if _, owner, err := b.log.AcquireLease(b.ctx, this, readerName, eventstore.LeaseTime); err != nil || owner {
+		t.Fatalf("it takes the read models from a node of a newer schema: %t, %v", owner, err)
+	}
+	own(older)
+	done.Go(func() { b.RebuildOutdated(ctx, this) })
+	for deadline := time.Now().Add(patience); len(names) > 0; {
+		if names, err = b.Outdated(b.ctx); err != nil || time.Now().After(deadline) {
+			t.Fatalf("not rebuilt: %v, %v", names, err)
+		}
+		time.Sleep(time.Millisecond) // nothing tells of a rebuild's end
+	}
+	var keeps int64
+	if err := b.pool.QueryRow(b.ctx, `SELECT node FROM medilab.readers WHERE name = $1`, readerName).Scan(&keeps); err != nil || keeps != this.ID {
+		t.Errorf("node %d keeps them, not %d, %v", keeps, this.ID, err)
 	}
 }
 

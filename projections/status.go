@@ -97,17 +97,19 @@ func (p *Projections) Outdated(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// RebuildOutdated rebuilds outdated read models, as after an upgrade, until none
-// is left or ctx ends. While another node rebuilds it waits: that node may die.
-func (p *Projections) RebuildOutdated(ctx context.Context, _ *eventstore.Node) {
-	const leastPause, mostPause = time.Second, 5 * time.Minute // each try goes through the whole log
+// RebuildOutdated rebuilds outdated read models, as after an upgrade, until ctx ends. Only the
+// node that keeps the read models does so: while versions run side by side, the newest keeps
+// them, and an older one that takes over makes them its own.
+func (p *Projections) RebuildOutdated(ctx context.Context, node *eventstore.Node) {
+	const leastPause, mostPause = 15 * time.Second, 5 * time.Minute // each try goes through the whole log
 	logged := false
-	for pause := leastPause; ; pause = min(2*pause, mostPause) {
-		names, err := p.Outdated(ctx)
-		if err == nil && len(names) == 0 {
-			return
+	for pause := leastPause; ; {
+		var names []string
+		_, owner, err := p.log.AcquireLease(ctx, node, readerName, eventstore.LeaseTime)
+		if owner {
+			names, err = p.Outdated(ctx)
 		}
-		if err == nil {
+		if len(names) > 0 {
 			p.logger.Info("read models of another version are being rebuilt", "names", names)
 			err = p.Rebuild(ctx, names, nil)
 		}
@@ -115,10 +117,13 @@ func (p *Projections) RebuildOutdated(ctx context.Context, _ *eventstore.Node) {
 		case ctx.Err() != nil:
 			return
 		case err == nil, errors.Is(err, domain.KindConflict):
-			pause = leastPause
-		case !logged: // once: it may go on for long
-			p.logger.Error("read models of another version are not rebuilt, trying again until they are", "names", names, "error", err)
-			logged = true
+			pause, logged = leastPause, false
+		default:
+			pause = min(2*pause, mostPause)
+			if !logged { // once: it may go on for long
+				p.logger.Error("read models of another version are not rebuilt, trying again until they are", "names", names, "error", err)
+				logged = true
+			}
 		}
 		select {
 		case <-ctx.Done():
