@@ -3,6 +3,7 @@ package sources
 import (
 	"net"
 	"net/url"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	watermillamqp "github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
@@ -19,7 +20,8 @@ func subscribeAMQP(s Source, env environment) (message.Subscriber, error) {
 		Dial: func(network, _ string) (conn net.Conn, err error) {
 			for _, host := range s.hosts { // the first that there is
 				if conn, err = dialer.Dial(network, host); err == nil {
-					return conn, nil
+					// Until the connection is open, which takes the deadline away.
+					return conn, conn.SetDeadline(time.Now().Add(connectTimeout))
 				}
 			}
 			return nil, err
@@ -42,6 +44,9 @@ type amqpMessages struct{ watermillamqp.DefaultMarshaler }
 
 // Unmarshal implements watermillamqp.Marshaler.
 func (amqpMessages) Unmarshal(m amqp091.Delivery) (*message.Message, error) {
+	if m.Acknowledger == nil { // the subscriber takes the end of a channel for a message
+		return nil, amqp091.ErrClosed
+	}
 	passed := message.NewMessage(m.MessageId, m.Body)
 	for key, value := range m.Headers {
 		if text, ok := value.(string); ok {

@@ -34,12 +34,11 @@ import (
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
-// rig is a database with a log and the node that takes events.
+// rig is a database with a log and what takes events.
 type rig struct {
 	testing.TB
 	pool   *pgxpool.Pool
 	intake *Intake
-	node   *eventstore.Node
 	taken  chan string
 }
 
@@ -57,12 +56,6 @@ func newRig(t testing.TB) *rig {
 	})
 	t.Cleanup(log.Close)
 	r.check(directory.Open(t.Context(), log))
-	r.node, err = eventstore.Join(t.Context(), pool, log.Clock(), "test", quiet, nil)
-	r.check(err)
-	renew, stop := context.WithCancel(context.Background())
-	renewed := make(chan error, 1)
-	go func() { renewed <- r.node.Run(renew) }()
-	t.Cleanup(func() { stop(); <-renewed })
 	c := &commands.Commands{Log: log, Directory: directory, Catalog: domain.BuiltinCatalog(), Pool: pool}
 	r.intake = &Intake{Commands: c, Read: read, Logger: quiet, Taken: func(_, outcome string) { r.taken <- outcome }}
 	return r
@@ -105,10 +98,37 @@ func (r *rig) run(sources string) (stop func()) {
 	r.check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	go func() { defer close(ended); r.intake.Run(ctx, r.node) }()
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil { // a lease that a busy machine loses is not the end, as in the product
+			r.runOnce(ctx)
+		}
+	}()
 	stop = func() { cancel(); <-ended }
 	r.Cleanup(stop)
 	return stop
+}
+
+// runOnce takes from the sources as one node, until ctx ends or the node's lease is lost.
+func (r *rig) runOnce(ctx context.Context) {
+	node, err := eventstore.Join(ctx, r.pool, r.intake.Commands.Log.Clock(), "test", r.intake.Logger, nil)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.Error(err)
+		}
+		return
+	}
+	renewed := make(chan struct{})
+	renew, stop := context.WithCancel(context.WithoutCancel(ctx)) // what ends needs the lease
+	go func() {
+		defer close(renewed)
+		if err := node.Run(renew); err != nil {
+			r.Log(err)
+		}
+	}()
+	r.intake.Run(ctx, node)
+	stop()
+	<-renewed
 }
 
 // await waits for the outcomes of n messages.
@@ -367,6 +387,7 @@ func TestJetStreamCluster(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatal(err)
 			}
+			time.Sleep(100 * time.Millisecond) // it needs the processor to start
 		}
 	}
 	seen := map[string]bool{}
@@ -475,8 +496,8 @@ func TestParse(t *testing.T) {
 
 // A RabbitMQ that is restarted keeps what was not acknowledged, and sends it again.
 func TestRabbitMQ(t *testing.T) {
-	r := newRig(t)
 	uri, restart := rabbit(t)
+	r := newRig(t)
 	connect := func() (channel *amqp091.Channel) {
 		for deadline := time.Now().Add(2 * time.Minute); ; {
 			conn, err := amqp091.Dial(uri)
@@ -490,6 +511,7 @@ func TestRabbitMQ(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatal(err)
 			}
+			time.Sleep(100 * time.Millisecond) // it needs the processor to start
 		}
 	}
 	channel := connect()
@@ -516,5 +538,11 @@ func TestRabbitMQ(t *testing.T) {
 	publish("", body(200))
 	for len(r.events()) < 3+1+50+1 {
 		r.await(1)
+	}
+	// Of a connection that ends nothing is taken for a message.
+	parked, _, err := outbox.Parked(t.Context(), r.pool, 0, 100)
+	r.check(err)
+	if len(parked) != 1 {
+		t.Errorf("%d messages are parked, want the one that no retry mended: %+v", len(parked), parked)
 	}
 }
