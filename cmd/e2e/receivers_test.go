@@ -35,6 +35,7 @@ var languages = map[string]language{
 	"python":     {tool: "python3", start: func(string) []string { return []string{"python3", "receiver.py"} }},
 	"javascript": {tool: "node", start: func(string) []string { return []string{"node", "receiver.mjs"} }},
 	"java":       {tool: "java", start: func(string) []string { return []string{"java", "Receiver.java"} }},
+	"csharp":     {tool: "mcs", start: func(string) []string { return []string{"sh", "-c", "mcs Receiver.cs && exec mono Receiver.exe"} }},
 	"php": {tool: "php", work: []string{"php", "receiver.php"},
 		start: func(address string) []string { return []string{"php", "-S", address, "receiver.php"} }},
 }
