@@ -19,7 +19,7 @@ var correlationID = textParam("correlation_id", "the caller's own id")
 // withDeliveries is the choice of a list of events.
 var withDeliveries = choiceParam("deliveries", "count: adds how many deliveries each event has, and how up to 20 of them stand", "", "count")
 
-var ofVerdict = choiceParam("verdict", "webhooks with this verdict", "", projections.Verdicts...)
+var ofVerdict = choiceParam("verdict", "webhooks with this verdict", "", projections.Verdicts...).mustFill()
 
 func (s *Server) eventQueryOperations() []operation {
 	return []operation{{

@@ -20,23 +20,30 @@ import (
 type param[T any] struct {
 	name, text string
 	schema     schema
-	absent     T // the value if it is left out or empty
+	absent     T    // the value if it is left out or empty
+	filled     bool // an empty value is refused
 	parse      func(value string, catalog domain.Catalog) (v T, problem string)
 }
 
 // queryParam is a param of any type.
 type queryParam interface {
 	described() (name, text string, s schema)
-	read(value string, catalog domain.Catalog) (v any, problem string)
+	read(values []string, catalog domain.Catalog) (v any, problem string)
 }
 
 func (p param[T]) described() (name, text string, s schema) { return p.name, p.text, p.schema }
 
-func (p param[T]) read(value string, catalog domain.Catalog) (any, string) {
-	if value == "" {
+func (p param[T]) read(values []string, catalog domain.Catalog) (any, string) {
+	if len(values) == 0 || values[0] == "" && !p.filled {
 		return p.absent, ""
 	}
-	return p.parse(value, catalog)
+	return p.parse(values[0], catalog)
+}
+
+// mustFill returns the parameter that is left out or has a value, but is never empty.
+func (p param[T]) mustFill() param[T] {
+	p.filled = true
+	return p
 }
 
 // of returns the parameter's value. The request's operation must list the parameter.
@@ -61,7 +68,7 @@ func readQuery(r *http.Request, params []queryParam, catalog domain.Catalog) (ma
 		if len(values[name]) > 1 {
 			refuse(name, "is there twice")
 		}
-		value, problem := p.read(values.Get(name), catalog)
+		value, problem := p.read(values[name], catalog)
 		refuse(name, problem)
 		query[name] = value
 		delete(values, name)

@@ -84,4 +84,5 @@ func TestEventsSayHowTheyStand(t *testing.T) {
 		t.Errorf("pages %s %s", first.body, second.body)
 	}
 	s.ask("GET", path+"/"+event+"/explain?verdict=none", "").want(422)
+	s.ask("GET", path+"/"+event+"/explain?verdict=", "").refusing("verdict")
 }

@@ -13,7 +13,7 @@ import (
 )
 
 var healthOrder = choiceParam("sort", "urgency: what needs a hand first; the others as their names say, names from A, all else the most or newest first",
-	"urgency", "urgency", "name", "number", "failures", "pending", "last_call")
+	"urgency", "urgency", "name", "number", "failures", "pending", "last_call").mustFill()
 
 func (s *Server) webhookHealthOperations() []operation {
 	return []operation{{

@@ -63,6 +63,7 @@ func TestTheHealthOfWebhooks(t *testing.T) {
 		t.Errorf("the rest: %s", next.body)
 	}
 	s.ask("GET", "/api/v1/webhooks/health?sort=x", "").refusing("sort")
+	s.ask("GET", "/api/v1/webhooks/health?sort=", "").refusing("sort")
 
 	// By the minute, counted from the log.
 	from := time.Now().Add(-10 * time.Minute).UTC().Format(time.RFC3339)
