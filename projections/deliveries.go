@@ -270,16 +270,7 @@ func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatc
 // in the order of the log: tests too, and batches. A UUIDv7 shares its millisecond with its
 // deliveries, so they are one short run of the log's index however many webhooks there are.
 func (p *Projections) begunWith(ctx context.Context, id domain.EventID) ([]eventstore.Event, error) {
-	first, last := domain.DeliveryID(id), domain.DeliveryID(id)
-	for i := 6; i < len(id); i++ {
-		first[i], last[i] = 0, 0xff
-	}
-	rows, err := p.pool.Query(ctx, `SELECT stream FROM medilab.events WHERE stream >= $1 AND stream <= $2
-		AND version = 1 AND position($3::bytea IN data) > 0 ORDER BY position`, first.Stream(), last.Stream(), []byte(id.String()))
-	if err != nil {
-		return nil, fmt.Errorf("look for deliveries: %w", err)
-	}
-	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	streams, err := p.begunStreams(ctx, []domain.EventID{id})
 	if err != nil || len(streams) == 0 {
 		return nil, err
 	}
@@ -288,4 +279,27 @@ func (p *Projections) begunWith(ctx context.Context, id domain.EventID) ([]event
 		decode(&begun[i])
 	}
 	return begun, err
+}
+
+// The range of each event goes by the unique index, whatever the planner knew.
+const begunSQL = `SELECT b.stream FROM unnest($1::text[], $2::text[], $3::text[]) AS e (first, last, id)
+	CROSS JOIN LATERAL (SELECT stream, position FROM medilab.events WHERE stream >= e.first AND stream <= e.last
+		AND version = 1 AND position(convert_to(e.id, 'UTF8') IN data) > 0 ORDER BY stream LIMIT 1 << 30) AS b ORDER BY b.position`
+
+// begunStreams returns the streams that begunWith reads, of several events: each once.
+func (p *Projections) begunStreams(ctx context.Context, ids []domain.EventID) ([]string, error) {
+	firsts, lasts, texts := make([]string, len(ids)), make([]string, len(ids)), make([]string, len(ids))
+	for n, id := range ids {
+		first, last := domain.DeliveryID(id), domain.DeliveryID(id)
+		for i := 6; i < len(id); i++ {
+			first[i], last[i] = 0, 0xff
+		}
+		firsts[n], lasts[n], texts[n] = first.Stream(), last.Stream(), id.String()
+	}
+	rows, err := p.pool.Query(ctx, begunSQL, firsts, lasts, texts)
+	if err != nil {
+		return nil, fmt.Errorf("look for deliveries: %w", err)
+	}
+	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return slices.Compact(streams), err
 }

@@ -3,7 +3,6 @@ package projections
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -87,22 +86,20 @@ func (p *Projections) Disclosures(ctx context.Context, owner envelope.Owner, lim
 	if err != nil {
 		return page, fmt.Errorf("list disclosures: %w", err)
 	}
-	for i, position := range positions {
-		if len(page.Items) >= limit || i == limit {
-			page.NextCursor = Cursor(positions[i-1])
+	sent := disclosing{Projections: p}
+	for done := 0; done < len(positions); {
+		if len(page.Items) >= limit || done == limit {
+			page.NextCursor = Cursor(positions[done-1])
 			break
 		}
-		events, err := p.log.GetMany(ctx, []Position{position})
-		for j := range events {
-			var items []Disclosure
-			if items, err = p.disclosuresOf(ctx, &events[j], time.Time{}); err != nil {
-				break
-			}
-			slices.Reverse(items)
-			page.Items = append(page.Items, items...)
-		}
+		items, err := sent.of(ctx, positions[done:min(limit, len(positions))], limit-len(page.Items))
 		if err != nil {
 			return page, fmt.Errorf("list disclosures: %w", err)
+		}
+		for i := 0; i < len(items) && len(page.Items) < limit; i++ {
+			slices.Reverse(items[i])
+			page.Items = append(page.Items, items[i]...)
+			done++
 		}
 	}
 	return page, nil
@@ -121,168 +118,60 @@ func (p *Projections) DisclosuresTo(ctx context.Context, webhook domain.WebhookI
 		return page, err
 	}
 	page.NextCursor = calls.NextCursor
-	for _, call := range calls.Items {
-		items, err := p.endedBy(ctx, call, to)
+	positions, err := p.sentBy(ctx, calls.Items)
+	if err != nil {
+		return page, fmt.Errorf("list disclosures: %w", err)
+	}
+	sent, ended := disclosing{Projections: p, webhook: webhook, to: to}, map[Position][]Disclosure{}
+	for len(positions) > 0 {
+		items, err := sent.of(ctx, positions, limit)
 		if err != nil {
 			return page, fmt.Errorf("list disclosures: %w", err)
 		}
-		page.Items = append(page.Items, items...)
+		positions = positions[len(items):]
+		for _, item := range slices.Concat(items...) {
+			ended[item.last] = append(ended[item.last], item)
+		}
+	}
+	for _, call := range calls.Items {
+		page.Items = append(page.Items, ended[call.Position]...)
 	}
 	return page, nil
 }
 
-// endedBy returns the items to the call's webhook of which it is the last call before to.
-func (p *Projections) endedBy(ctx context.Context, call Call, to time.Time) (ended []Disclosure, err error) {
-	first := []string{call.EventID.Stream()}
-	if call.Test {
-		first = []string{call.DeliveryID.Stream()}
-	} else if call.EventType == string(domain.BatchEventType) {
-		if first, err = p.membersOf(ctx, call.DeliveryID); err != nil {
-			return nil, err
-		}
-	}
-	events, err := p.log.LoadFirst(ctx, first)
-	if err != nil {
-		return nil, err
-	}
-	for i := range events {
-		items, err := p.disclosuresOf(ctx, &events[i], to)
-		if err != nil {
-			return nil, err
-		}
-		for _, item := range items {
-			if item.WebhookID == call.WebhookID && item.last == call.Position {
-				ended = append(ended, item)
-			}
-		}
-	}
-	return ended, nil
-}
-
-// membersOf returns the streams of the events of a batch.
-func (p *Projections) membersOf(ctx context.Context, batch domain.DeliveryID) (streams []string, err error) {
-	begun, err := p.log.LoadFirst(ctx, []string{batch.Stream()})
-	if err != nil || len(begun) == 0 {
-		return nil, err
-	}
-	batched, _ := begun[0].Value.(domain.DeliveryBatched)
-	for _, m := range batched.Members {
-		streams = append(streams, m.EventID.Stream())
-	}
-	return streams, nil
-}
-
-// disclosuresOf returns to whom an event of the clinic, or a test, was sent by calls before
-// to; zero: all.
-func (p *Projections) disclosuresOf(ctx context.Context, e *eventstore.Event, to time.Time) ([]Disclosure, error) {
-	sent := disclosing{Projections: p, to: to, at: map[disclosed]int{}}
-	if _, ok := e.Value.(domain.DeliveryTested); ok {
-		err := sent.call(ctx, e, SentByTest, Event{})
-		return sent.items, err
-	}
-	id, err := domain.ParseEventStream(e.Stream)
-	if err != nil {
-		return nil, err
-	}
-	event, dispatched, err := p.event(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	all, err := p.replayedTo(ctx, id, dispatched)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range all {
-		kind := SentByDispatch
-		if d.WebhookVersion == 0 { // only a replay made it
-			kind = SentByReplay
-		}
-		if err := sent.stream(ctx, d.DeliveryID.Stream(), kind, event); err != nil {
-			return nil, err
-		}
-	}
-	return sent.items, nil
-}
-
-// disclosed is what makes one item of a list.
-type disclosed struct {
-	webhook domain.WebhookID
-	kind    SentKind
-	url     string
-	what    string // name, fields and recipient
-}
-
-// disclosing gathers the calls that an event was sent by.
-type disclosing struct {
-	*Projections
-	to    time.Time
-	items []Disclosure
-	at    map[disclosed]int // in items
-}
-
-// stream adds the calls of a delivery, and of the batch that it went in.
-func (s *disclosing) stream(ctx context.Context, stream string, kind SentKind, event Event) error {
-	history, err := s.log.Load(ctx, stream)
-	if err != nil {
-		return err
-	}
-	var asked Delivery // what asked for the delivery
-	for i := range history {
-		e := &history[i]
-		switch c := e.Value.(type) {
-		case domain.DeliveryRetryRequested:
-			asked.sentBy = []Sent{{Kind: kind}}
-			asked.askedAgain(e, domain.Delivery{})
-			kind = asked.sentBy[len(asked.sentBy)-1].Kind
-		case domain.DeliveryJoinedBatch:
-			err = s.stream(ctx, c.BatchID.Stream(), kind, event)
+// sentBy returns the positions of the events that the calls sent, and of tests, each once.
+func (p *Projections) sentBy(ctx context.Context, calls []Call) ([]Position, error) {
+	var streams, batches []string
+	for _, call := range calls {
+		switch {
+		case call.Test:
+			streams = append(streams, call.DeliveryID.Stream())
+		case call.EventType == string(domain.BatchEventType):
+			batches = append(batches, call.DeliveryID.Stream())
 		default:
-			err = s.call(ctx, e, kind, event)
-		}
-		if err != nil {
-			return err
+			streams = append(streams, call.EventID.Stream())
 		}
 	}
-	return nil
+	begun, err := p.log.LoadFirst(ctx, batches)
+	if err != nil {
+		return nil, err
+	}
+	for i := range begun {
+		batched, _ := begun[i].Value.(domain.DeliveryBatched)
+		for _, m := range batched.Members {
+			streams = append(streams, m.EventID.Stream())
+		}
+	}
+	slices.Sort(streams)
+	rows, err := p.pool.Query(ctx, firstPositionsSQL, slices.Compact(streams))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[Position])
 }
 
-// call adds a call, if the event is one in which something may have been sent. What a batch
-// sent is an item of the event.
-func (s *disclosing) call(ctx context.Context, e *eventstore.Event, kind SentKind, event Event) error {
-	call, ok := callOf(e.Value)
-	if !ok || call.Outcome.SentNothing() || !s.to.IsZero() && !e.RecordedAt.Before(s.to) {
-		return nil
-	}
-	if event.Type == "" {
-		event.ID, event.Type = call.EventID, call.EventType
-	}
-	w, err := s.usedBy(ctx, e, call)
-	if err != nil {
-		return err
-	}
-	item := Disclosure{WebhookID: call.WebhookID, WebhookName: w.Name, URL: call.URL, EventID: event.ID, EventType: event.Type,
-		Kind: kind, Recipient: w.Recipient, Fields: w.Fields, FirstCallAt: e.RecordedAt, Acknowledged: NotAcknowledged}
-	what, err := json.Marshal([]any{w.Name, w.Fields, w.Recipient})
-	if err != nil {
-		return err
-	}
-	key := disclosed{call.WebhookID, kind, call.URL, string(what)}
-	at, known := s.at[key]
-	if !known {
-		at = len(s.items)
-		s.at[key], s.items = at, append(s.items, item)
-	}
-	s.items[at].add(call, e)
-	return nil
-}
-
-// usedBy returns the webhook as the call used it; of one that was cut off, as it was then.
-func (s *disclosing) usedBy(ctx context.Context, e *eventstore.Event, call domain.Call) (domain.Webhook, error) {
-	if call.WebhookVersion > 0 {
-		return s.WebhookVersion(ctx, call.WebhookID, call.WebhookVersion)
-	}
-	return s.WebhookAsOf(ctx, call.WebhookID, e.Position)
-}
+const firstPositionsSQL = `SELECT e.position FROM unnest($1::text[]) AS s (stream)
+	CROSS JOIN LATERAL (SELECT position FROM medilab.events WHERE stream = s.stream AND version = 1 LIMIT 1) AS e ORDER BY e.position`
 
 func (d *Disclosure) add(call domain.Call, e *eventstore.Event) {
 	d.LastCallAt, d.last = e.RecordedAt, e.Position

@@ -2,14 +2,21 @@ package projections
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"math"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // planNode is a node of a plan that was carried out.
@@ -121,9 +128,94 @@ func TestSubjectsAreFlat(t *testing.T) {
 	b.flat(`SELECT FROM medilab.data_keys WHERE owner = ANY($1)`, []any{[]uuid.UUID{owner}})
 }
 
+// statements keeps those that a connection is asked for.
+type statements struct {
+	sql  []string
+	args [][]any
+}
+
+func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(q.SQL, "medilab.") && !strings.Contains(q.SQL, "medilab.log_head") { // which has one row
+		s.sql, s.args = append(s.sql, q.SQL), append(s.args, q.Args)
+	}
+	return ctx
+}
+
+func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestDisclosuresAreFlat: a page of disclosures takes as many statements as another, however
+// many events and webhooks it has, and each finds what it reads by keys.
+func TestDisclosuresAreFlat(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	hooks := []domain.WebhookID{b.register(1), b.register(2), b.register(4)}
+	var events []Position
+	for range 40 {
+		id := b.trigger("patient.created", "", hooks...)
+		events = append(events, b.head-1)
+		for _, w := range hooks {
+			b.append(domain.DeliveryOf(id, w).Stream(), domain.DeliverySucceeded{Call: attempt(id, "patient.created", w, 1, 200, domain.OutcomeSuccess)})
+		}
+	}
+	b.settle()
+	owner := uuid.New()
+	_, err := b.pool.Exec(b.ctx, `INSERT INTO medilab.subject_events (owner, position) SELECT $1, unnest($2::bigint[])`, owner, events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.pool.Exec(b.ctx, `
+		INSERT INTO medilab.events (position, stream, version, type, data, metadata, recorded_at)
+		SELECT -n, k || '-' || gen_random_uuid(), 1, 'event.triggered', '{}', '{}', now() FROM generate_series(1, 20000) AS n, (VALUES ('event'), ('delivery')) AS k (k) WHERE n % 2 = (k = 'event')::int;
+		INSERT INTO medilab.subject_events (owner, position) SELECT gen_random_uuid(), n FROM generate_series(1, 20000) AS n;
+		ANALYZE medilab.events, medilab.subject_events`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked statements
+	config := b.pool.Config()
+	config.ConnConfig.Tracer = &asked
+	traced, err := pgxpool.NewWithConfig(b.ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer traced.Close()
+	log := eventstore.Open(eventstore.Config{Pool: traced, Codec: codec})
+	defer log.Close()
+	models := New(traced, log, nil)
+	for _, test := range []struct {
+		name string
+		page func(limit int) (Disclosures, error)
+	}{
+		{"of a subject", func(limit int) (Disclosures, error) {
+			return models.Disclosures(b.ctx, envelope.Owner(owner), limit, 0)
+		}},
+		{"to a webhook", func(limit int) (Disclosures, error) {
+			return models.DisclosuresTo(b.ctx, hooks[0], time.Time{}, time.Time{}, limit, 0)
+		}},
+	} {
+		var counts []int
+		for _, limit := range []int{3, 30} {
+			asked = statements{}
+			page, err := test.page(limit)
+			if err != nil || len(page.Items) != limit || page.NextCursor == 0 {
+				t.Fatalf("%s: %d of %d: %v", test.name, len(page.Items), limit, err)
+			}
+			counts = append(counts, len(asked.sql))
+		}
+		if counts[0] != counts[1] {
+			t.Errorf("%s: a page of 3 takes %d statements, one of 30 takes %d", test.name, counts[0], counts[1])
+		}
+		for i, sql := range asked.sql {
+			if rows := b.flat(sql, asked.args[i]); rows > 1500 { // 30 events and 90 deliveries, each seen by some nodes
+				t.Errorf("%s: goes through %.0f rows:\n%s", test.name, rows, sql)
+			}
+		}
+	}
+}
+
 // flat fails the test when the query reads a table whole, or many more rows than a page of
-// each kind.
-func (b *bench) flat(sql string, args []any) {
+// each kind. It returns how many.
+func (b *bench) flat(sql string, args []any) float64 {
 	b.t.Helper()
 	var text []byte
 	if err := b.pool.QueryRow(b.ctx, `EXPLAIN (ANALYZE, FORMAT JSON) `+sql, args...).Scan(&text); err != nil {
@@ -134,7 +226,9 @@ func (b *bench) flat(sql string, args []any) {
 		b.t.Fatal(err)
 	}
 	const most = 40_000 // 60 kinds of 51 rows, each seen by some nodes
-	if rows, whole := plans[0].Plan.cost(); rows > most || len(whole) > 0 {
+	rows, whole := plans[0].Plan.cost()
+	if rows > most || len(whole) > 0 {
 		b.t.Errorf("%v: goes through %.0f rows, and all of %v:\n%s", args, rows, whole, sql)
 	}
+	return rows
 }

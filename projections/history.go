@@ -32,6 +32,11 @@ func (p *Projections) History(ctx context.Context, id domain.WebhookID) ([]Histo
 	if err != nil {
 		return nil, fmt.Errorf("read a webhook's history: %w", err)
 	}
+	return historyOf(events)
+}
+
+// historyOf returns the changes that a webhook's stream has.
+func historyOf(events []eventstore.Event) ([]HistoryEntry, error) {
 	history := make([]HistoryEntry, 0, len(events))
 	var w domain.Webhook
 	for i := range events {
@@ -74,13 +79,18 @@ func (p *Projections) WebhookVersion(ctx context.Context, id domain.WebhookID, v
 	return p.webhookWhile(ctx, id, func(e HistoryEntry) bool { return e.Version <= version })
 }
 
-func (p *Projections) webhookWhile(ctx context.Context, id domain.WebhookID, before func(HistoryEntry) bool) (w domain.Webhook, err error) {
+func (p *Projections) webhookWhile(ctx context.Context, id domain.WebhookID, before func(HistoryEntry) bool) (domain.Webhook, error) {
 	history, err := p.History(ctx, id)
+	return lastOf(history, before), err
+}
+
+// lastOf returns the webhook after the changes for which before returns true.
+func lastOf(history []HistoryEntry, before func(HistoryEntry) bool) (w domain.Webhook) {
 	for _, e := range history {
 		if !before(e) {
 			break
 		}
 		w = e.After
 	}
-	return w, err
+	return w
 }
