@@ -60,7 +60,8 @@ func (o Options) arguments(socketDir string, port int) []string {
 	if o.Disposable {
 		maps.Copy(all, map[string]string{
 			"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
-			"shared_buffers": "64MB", "max_connections": "300", "max_wal_size": "1GB", "autovacuum_naptime": "2s",
+			"shared_buffers": "64MB", "max_connections": "300", "max_wal_size": "1GB",
+			"autovacuum": "off", // it visits each of many databases that live for seconds
 		})
 	}
 	maps.Copy(all, o.Settings)
