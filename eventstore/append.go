@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/medilab/webhooks/eventstore/failpoint"
 )
@@ -63,8 +62,8 @@ type columns struct {
 	streams  []string
 	versions []int64
 	types    []string
-	data     pgtype.FlatArray[[]byte]
-	metadata pgtype.FlatArray[[]byte]
+	data     [][]byte
+	metadata [][]byte
 }
 
 func (c *columns) fill(events []Event) {

@@ -84,6 +84,7 @@ func prepareSession(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("these settings do not stay as they are set: %s: %w", wrong, ErrPooler)
 	}
 	conn.PgConn().CustomData()[serverOf] = string(row[0])
+	useArrays(conn.TypeMap())
 	return nil
 }
 
