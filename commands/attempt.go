@@ -137,7 +137,7 @@ func (at *Attempt) keys() envelope.Keys {
 func (at Attempt) InBatch() Attempt {
 	at.Batch = []domain.BatchEvent{{
 		EventType: domain.EventType(at.Event.EventType), EventData: at.Event.EventData, EventID: uuid.UUID(at.EventID), CorrelationID: at.Event.CorrelationID,
-		Source: at.Event.Source, OccurredAt: at.OccurredAt, Sequence: at.Sequence, Traceparent: at.Event.Traceparent, Keys: at.Event.Keys,
+		Source: at.Event.Source, OccurredAt: at.OccurredAt, Sequence: at.Sequence, Trace: at.Event.Trace, Keys: at.Event.Keys,
 	}}
 	return at
 }
