@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -231,8 +232,40 @@ func (a *appender) commit(batch []*pending) {
 			return
 		}
 		batch[at].finish(Appended{}, refusal(batch[at].unit, pgErr))
-		batch = slices.Delete(batch, at, at+1)
+		batch = a.withoutConflicts(slices.Delete(batch, at, at+1))
 	}
+}
+
+// takenSQL returns which writes, numbered from 0, expect a version that their stream has gone beyond.
+const takenSQL = `SELECT w.n - 1 FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS w (stream, expected, n)
+	CROSS JOIN LATERAL (SELECT FROM medilab.events WHERE stream = w.stream AND version = w.expected + 1 LIMIT 1) AS e`
+
+// withoutConflicts answers the members that lost a race, and returns the others. An append
+// names one at a time: where hundreds lost, nobody else would be served meanwhile.
+func (a *appender) withoutConflicts(batch []*pending) []*pending {
+	var streams []string
+	var expected []int64
+	var of []*pending
+	for _, p := range batch {
+		for _, w := range p.unit.Writes {
+			streams, expected, of = append(streams, w.Stream), append(expected, w.Expected), append(of, p)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
+	defer cancel()
+	rows, _ := a.log.pool.Query(ctx, takenSQL, streams, expected)
+	taken, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return batch // the next append says what is wrong
+	}
+	lost := map[*pending]bool{}
+	for _, n := range taken {
+		if p := of[n]; !lost[p] {
+			lost[p] = true
+			p.finish(Appended{}, &ConflictError{Stream: streams[n], Expected: expected[n]})
+		}
+	}
+	return slices.DeleteFunc(batch, func(p *pending) bool { return lost[p] })
 }
 
 // checkLog begins a new generation after an append found that the log has lost its tail.

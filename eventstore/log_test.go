@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,6 +117,56 @@ func TestStaleVersionIsAConflict(t *testing.T) {
 	}
 	mustAppend(t, log, unit("a", 1, `{"n":3}`))
 	assertDense(t, log, 2)
+}
+
+// batches counts what is sent in batches: appends.
+type batches struct{ sent atomic.Int64 }
+
+func (b *batches) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	b.sent.Add(1)
+	return ctx
+}
+func (b *batches) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (b *batches) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+func (b *batches) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (b *batches) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// Many that lost their races cost the others of their batch no append each.
+func TestManyConflictsAreOneDelay(t *testing.T) {
+	config := openPool(t, testdb.New(t)).Config()
+	sent := &batches{}
+	config.ConnConfig.Tracer = sent
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	log := openLog(t, eventstore.Config{Pool: pool})
+	const n = 300
+	units := make([]eventstore.Unit, n)
+	for i := range units {
+		units[i] = unit(fmt.Sprintf("a-%d", i), 0, `{}`)
+	}
+	if err := errors.Join(log.AppendEach(t.Context(), units)...); err != nil {
+		t.Fatal(err)
+	}
+	units = append(units, unit("b", 0, `{}`))
+	sent.sent.Store(0)
+	errs := log.AppendEach(t.Context(), units)
+	for i, err := range errs[:n] {
+		if conflict := (*eventstore.ConflictError)(nil); !errors.As(err, &conflict) || conflict.Stream != fmt.Sprintf("a-%d", i) {
+			t.Fatalf("unit %d: %v", i, err)
+		}
+	}
+	if errs[n] != nil {
+		t.Error(errs[n])
+	}
+	if used := sent.sent.Load(); used > n/10 {
+		t.Errorf("%d appends for %d conflicts", used, n)
+	}
+	assertDense(t, log, n+1)
 }
 
 func TestUnitOfTwoStreamsIsAllOrNothing(t *testing.T) {
