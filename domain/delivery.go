@@ -405,7 +405,8 @@ func DecideOutcome(id DeliveryID, retries int, w Webhook, call Call, end time.Ti
 		// The retry that follows is number retries+1, so it is attempt retries+2
 		// of those that count.
 		delay := NextAttemptDelay(time.Duration(w.RetryDelay)*time.Second, retries+2, jitterOf(id, call.Attempt))
-		failed.NextAttemptAt = end.Add(LengthenDelay(delay, retryAfter)).UTC()
+		const stored = time.Microsecond // is what the log keeps; rounded up, as it is never earlier
+		failed.NextAttemptAt = end.Add(LengthenDelay(delay, retryAfter) + stored - 1).Truncate(stored).UTC()
 	}
 	failed.Blocks = failed.GaveUp != "" && call.Ordered && w.OrderOnFailure == OrderBlock
 	return failed

@@ -125,6 +125,10 @@ func TestGuideTest(t *testing.T) {
 	test(`{"webhook_id":2,"event_type":"patient.created"}`).refusing("webhook_id")
 	test(`{"event_type":"patient.none","test_data":[],"data":{}}`).refusing("data")
 	test(`{"event_type":"patient.none","test_data":[]}`).refusing("event_type", "test_data")
-	test(`{}`).refusing("event_type")
+	for _, nothing := range []string{`{}`, ``} {
+		if made := test(nothing).want(200); made.text("event_type") != "patient.created" || !strings.Contains(made.text("payload"), `"event_data":{"`) {
+			t.Errorf("a test of no type: %s", made.body)
+		}
+	}
 	s.ask("POST", "/api/v1/webhooks/9/test", `{"event_type":"patient.created"}`).want(404)
 }

@@ -136,7 +136,7 @@ func fieldErrors(fields []domain.FieldError) []fieldError {
 
 // nested are the fields with places within. Other names, such as those that a caller made
 // up, stay whole whatever is in them.
-var nested = []string{"batch", "event_types", "events", "filters", "headers"}
+var nested = []string{"auth", "batch", "event_types", "events", "fields", "filters", "headers", "recipient"}
 
 // wholeField returns the field that holds the place. The events of a batch have fields of
 // their own: events[2].event_type is one.

@@ -3,6 +3,7 @@ package http
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,10 +26,10 @@ type testRequest struct {
 	data      json.RawMessage
 }
 
-var test = object[testRequest]{name: "Test", checked: true, limit: maxEventBody, fields: []field[testRequest]{
+var test = object[testRequest]{name: "Test", optional: true, checked: true, limit: maxEventBody, fields: []field[testRequest]{
 	plain("webhook_id", jsonWebhook, func(t *testRequest) *json.RawMessage { return &t.webhook },
 		schema{"description": "the webhook of the path again, by number or UUID; may be left out"}),
-	plain("event_type", textType[domain.EventType](), func(t *testRequest) *domain.EventType { return &t.eventType }, schema{"description": "a type of the catalogue"}).must(),
+	plain("event_type", textType[domain.EventType](), func(t *testRequest) *domain.EventType { return &t.eventType }, schema{"description": "a type of the catalogue; left out: the first that the webhook subscribes to"}),
 	plain("test_data", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.data },
 		schema{"description": "left out: the type's example, if the catalogue has one"}),
 }}
@@ -39,6 +40,9 @@ func (s *Server) testWebhook(x *request, r *http.Request, w domain.Webhook) erro
 	var in testRequest
 	if err := test.read(x, r, &in, func() []domain.FieldError { return checkSameWebhook(w, in.webhook) }); err != nil {
 		return err
+	}
+	if in.eventType == "" {
+		in.eventType = firstType(s.catalog(), w)
 	}
 	if in.data == nil {
 		info, _ := s.catalog().Find(in.eventType)
@@ -63,6 +67,13 @@ func (s *Server) testWebhook(x *request, r *http.Request, w domain.Webhook) erro
 		view.Filter.failedCondition = conditionOf(verdict.Filter)
 	}
 	return x.respond(view, nil)
+}
+
+// firstType returns the first type of the catalogue that the webhook subscribes to.
+func firstType(c domain.Catalog, w domain.Webhook) domain.EventType {
+	types := append(c.Clinic(), c.System()...)
+	i := slices.IndexFunc(types, func(t domain.EventTypeInfo) bool { return subscribes(w, t.Type) })
+	return types[max(i, 0)].Type
 }
 
 // checkSameWebhook refuses a body that names another webhook than the path.
