@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -218,7 +219,7 @@ func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) b
 		var eventType domain.EventType
 		var data []byte
 		_, err = pgx.ForEachRow(rows, []any{&id, &eventType, &data}, func() error {
-			owners, err := c.Directory.Keys.Owners(ctx, eventType, data)
+			owners, err := c.ownersOf(ctx, eventType, data)
 			if slices.ContainsFunc(owners, erased) {
 				ids = append(ids, id)
 			}
@@ -232,6 +233,33 @@ func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) b
 		}
 	}
 	return statements, nil
+}
+
+// valuePattern matches texts and numbers in what may be no JSON.
+var valuePattern = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*`)
+
+// ownersOf returns the subjects that an event which waits may tell of: where its data cannot be
+// accepted, every value in it counts.
+func (c *Commands) ownersOf(ctx context.Context, eventType domain.EventType, data []byte) ([]envelope.Owner, error) {
+	text, isText := domain.JSONText(data) // of a source's message
+	if !isText && domain.CheckJSON(data) == nil {
+		return c.Directory.Keys.Owners(ctx, eventType, data)
+	}
+	if !isText {
+		text = string(data)
+	}
+	var owners []envelope.Owner
+	for _, value := range valuePattern.FindAllString(text, -1) {
+		if unquoted, quoted := domain.JSONText([]byte(value)); quoted {
+			value = unquoted
+		}
+		owner, err := c.Directory.Keys.Owner(ctx, value)
+		if err != nil {
+			return nil, err
+		}
+		owners = append(owners, owner)
+	}
+	return owners, nil
 }
 
 // cancelErased cancels the deliveries of the events that wait, and returns how many. Those

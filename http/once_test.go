@@ -78,6 +78,7 @@ func TestRepetitionChangesNothing(t *testing.T) {
 	// What callers ask for; deliveries, alerts and jobs go on meanwhile.
 	const asked = `SELECT count(*) FROM medilab.events WHERE type NOT LIKE ALL ('{data.read,delivery.%,alert.%,replay.%}')
 		OR type = 'replay.requested' OR type = 'delivery.retry_requested' AND metadata ->> 'causation_id' IS NULL`
+	var keys []string
 	for _, c := range []struct {
 		method, path, body string
 		status             int
@@ -98,7 +99,11 @@ func TestRepetitionChangesNothing(t *testing.T) {
 		{"POST", "/api/v1/subjects/12345/erase", `{"reason":"asked"}`, 200},
 	} {
 		key := c.method + c.path
+		keys = append(keys, key)
 		first := s.ask(c.method, c.path, c.body, "Idempotency-Key", key).want(c.status)
+		if keeps := !strings.HasSuffix(c.path, "/test"); keeps && strings.Contains(string(first.body), "12345") {
+			t.Errorf("%s: an answer that is kept tells of a patient: %s", key, first.body)
+		}
 		before := s.count(asked)
 		for _, again := range []answer{s.ask(c.method, c.path, c.body, "Idempotency-Key", key), other.ask(c.method, c.path, c.body, "Idempotency-Key", key)} {
 			again.want(c.status)
@@ -113,6 +118,15 @@ func TestRepetitionChangesNothing(t *testing.T) {
 	}
 	if tests := s.count(`SELECT count(*) FROM medilab.events WHERE type = 'delivery.tested'`); tests != 1 {
 		t.Errorf("%d test calls", tests)
+	}
+	// The patient was erased last. Answers that are kept do not tell of patients, and the others are made again.
+	test := "POST" + base + "/1/test"
+	again := s.ask("POST", base+"/1/test", `{"event_type":"patient.created","test_data":{"patient_id":"12345"}}`, "Idempotency-Key", test).want(200)
+	if again.get("erased") != "true" || strings.Contains(string(again.body), "12345") {
+		t.Errorf("of an erased patient a repetition is answered %s", again.body)
+	}
+	if kept := s.count(`SELECT count(*) FROM medilab.answers`); kept != len(keys)-1 {
+		t.Errorf("%d answers to %d requests are kept, want all but the test call's", kept, len(keys))
 	}
 }
 

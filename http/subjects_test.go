@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/eventstore"
@@ -301,6 +302,32 @@ func TestErasureCancelsReplays(t *testing.T) {
 	}
 	if deliveries := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200); !strings.Contains(string(deliveries.body), "subject_erased") {
 		t.Errorf("its deliveries: %s", deliveries.body)
+	}
+}
+
+// What was emitted, and what was parked, goes with its subject: also a message that is no JSON, or
+// whose data nothing can read.
+func TestErasureDropsWhatWaits(t *testing.T) {
+	s := newService(t)
+	for _, data := range []string{`{"patient_id":"17"}`, `{"patient_id":[18,17]}`, `{"patient_id":"18"}`, `{"patient_id":"18","patient_id":"17"}`} {
+		if _, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.outbox (event_id, event_type, event_data, size, emitted_by) VALUES (gen_random_uuid(), 'patient.created', $1::text::json, 40, 'clinic')`, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, raw := range []string{`{"event_type":"x","event_data":{"patient_id":"17"}`, `{"patient_id": 17, oops`, `{"patient_id":"117"`} {
+		if err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source", Raw: []byte(raw), Reason: "why not"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	for table, want := range map[string]string{"outbox": `{"patient_id":"18"}`, "parked_events": `"{\"patient_id\":\"117\""`} {
+		var left string
+		if err := s.pool.QueryRow(t.Context(), `SELECT coalesce(string_agg(event_data::text, ' '), '') FROM medilab.`+table).Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		if left != want {
+			t.Errorf("in %s %s is left, want %s", table, left, want)
+		}
 	}
 }
 

@@ -371,18 +371,26 @@ func (l *oldLog) checkLog() {
 	}
 }
 
+// verified returns what a check finds.
+func (l *oldLog) verified() string {
+	l.t.Helper()
+	out, _, _ := harness.Run(l.t.Context(), l.Program, l.environment(), "", "audit", "verify", "--json")
+	return l.problems(out)
+}
+
+func (l *oldLog) problems(said string) string {
+	l.t.Helper()
+	var report struct{ Problems json.RawMessage }
+	if err := json.Unmarshal([]byte(said), &report); err != nil {
+		l.t.Fatalf("%v: %s", err, said)
+	}
+	return string(report.Problems)
+}
+
 // checkVerified checks that a check finds what it found, which is what was planted.
 func (l *oldLog) checkVerified() {
 	l.t.Helper()
-	found := func(said string) (problems string) {
-		var report struct{ Problems json.RawMessage }
-		if err := json.Unmarshal([]byte(said), &report); err != nil {
-			l.t.Fatalf("%v: %s", err, said)
-		}
-		return string(report.Problems)
-	}
-	out, _, _ := harness.Run(l.t.Context(), l.Program, l.environment(), "", "audit", "verify", "--json")
-	if was, now := found(l.was.Commands["audit verify --json"]), found(out); now != was {
+	if was, now := l.problems(l.was.Commands["audit verify --json"]), l.verified(); now != was {
 		l.t.Errorf("the check finds %s, found %s", now, was)
 	}
 }
