@@ -153,27 +153,35 @@ func TestOrdinaryRole(t *testing.T) {
 	pool.Close()
 }
 
-// Behind a pooler in session mode each connection has our settings, whatever the role's.
+// Behind a pooler in session mode each connection has our settings, whatever the role's or
+// the URL's.
 func TestPoolerInSessionMode(t *testing.T) {
 	database := testdb.New(t)
 	setDefaults(t, database)
-	for name, url := range map[string]string{"direct": database, "pooled": startPooler(t, database, "session")} {
+	for name, url := range map[string]string{
+		"direct": database + "&default_query_exec_mode=exec&pool_max_conns=1", "simple": database + "&default_query_exec_mode=simple_protocol",
+		"pooled": startPooler(t, database, "session"),
+	} {
 		pool, err := eventstore.OpenPool(t.Context(), url, 4)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		defer pool.Close()
+		if mode := pool.Config().ConnConfig.DefaultQueryExecMode; mode != pgx.QueryExecModeCacheStatement {
+			t.Errorf("%s: queries go by %v", name, mode)
+		}
 		for range 4 { // held until the end of the test, so that each is another
 			conn, err := pool.Acquire(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Release()
-			var commit, timeout, isolation, strings string
+			var commit, timeout, isolation, strings, quotes string
 			err = conn.QueryRow(t.Context(), `SELECT current_setting('synchronous_commit'), current_setting('statement_timeout'),
-				current_setting('transaction_isolation'), current_setting('standard_conforming_strings')`).Scan(&commit, &timeout, &isolation, &strings)
-			if err != nil || commit != "on" || timeout != "0" || isolation != "read committed" || strings != "on" {
-				t.Errorf("%s: %v %v %v %v, %v", name, commit, timeout, isolation, strings, err)
+				current_setting('transaction_isolation'), current_setting('standard_conforming_strings'), current_setting('quote_all_identifiers')`).
+				Scan(&commit, &timeout, &isolation, &strings, &quotes)
+			if err != nil || commit != "on" || timeout != "0" || isolation != "read committed" || strings != "on" || quotes != "off" {
+				t.Errorf("%s: %v %v %v %v %v, %v", name, commit, timeout, isolation, strings, quotes, err)
 			}
 		}
 	}
@@ -186,7 +194,7 @@ func setDefaults(t *testing.T, database string) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context()) //nolint:errcheck // nothing is lost with it
-	for _, setting := range []string{"synchronous_commit = off", "statement_timeout = 3600000", "default_transaction_isolation = serializable", "standard_conforming_strings = off"} {
+	for _, setting := range []string{"synchronous_commit = off", "statement_timeout = 3600000", "default_transaction_isolation = serializable", "standard_conforming_strings = off", "quote_all_identifiers = on"} {
 		if _, err := conn.Exec(t.Context(), fmt.Sprintf(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %s', current_database()); END $$`, setting)); err != nil {
 			t.Fatal(err)
 		}
