@@ -55,6 +55,7 @@ var scenarios = []scenario{
 	}},
 	{name: "steady-50", sides: byCeiling, run: func(ctx context.Context, b *bench, p *product) (measures, error) { return b.latency(ctx, p) }},
 	{name: "append-512", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.appendAlone(ctx) }},
+	{name: "one-log", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.oneLog(ctx) }},
 	{name: "memory", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.memoryWaiting(ctx) }},
 }
 
