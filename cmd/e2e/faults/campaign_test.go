@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,9 +31,31 @@ var (
 	seed     = flag.Uint64("seed", 0, "repeats the timing of an earlier campaign")
 )
 
-// binary is the product as users get it; faulty knows the failpoints and reads a
-// wall clock that is off by the seconds in clockVariable.
-var binary, faulty string
+// binary is the product as users get it.
+var binary string
+
+// faulty returns the product that knows the failpoints and reads a wall clock that is off
+// by the seconds in clockVariable. It is built for the first run that wants it.
+func faulty(t testing.TB) string {
+	t.Helper()
+	program, err := buildFaulty()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+var buildFaulty = sync.OnceValues(func() (string, error) {
+	dir, err := harness.BuildDir()
+	if err != nil {
+		return "", err
+	}
+	overlay, err := shiftedClock(dir)
+	if err != nil {
+		return "", err
+	}
+	return harness.Build("faulty", "-tags", "failpoints", "-overlay", overlay)
+})
 
 const clockVariable = "MEDILAB_FAULT_CLOCK"
 
@@ -54,18 +77,7 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M) (code int, err error) {
-	dir, err := harness.BuildDir()
-	if err != nil {
-		return 0, err
-	}
-	overlay, err := shiftedClock(dir)
-	if err != nil {
-		return 0, err
-	}
 	if binary, err = harness.Build("medilab-webhooks"); err != nil {
-		return 0, err
-	}
-	if faulty, err = harness.Build("faulty", "-tags", "failpoints", "-overlay", overlay); err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, stopPostgres()) }()

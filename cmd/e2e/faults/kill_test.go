@@ -62,7 +62,7 @@ func TestKillAtPoint(t *testing.T) {
 			h := newHome(t, sharedCluster(t).database(t))
 			l := newLedger(t, h)
 			doomed := h.node("doomed", failpoint.Variable+"="+string(point)+":kill:"+count)
-			doomed.Program = faulty
+			doomed.Program = faulty(t)
 			doomed.start()
 			l.usual(doomed)
 			stop := l.load(150, doomed)

@@ -41,6 +41,7 @@ type ledger struct {
 	accepted map[string]accepted // I, by event id
 	refused  int                 // answers that told the caller to come again
 	broken   int                 // requests without an answer
+	again    map[string]int      // how often a caller was told to come again, by event id
 }
 
 type accepted struct {
@@ -51,7 +52,7 @@ type accepted struct {
 
 // newLedger opens the books of a run on the database.
 func newLedger(t testing.TB, h *home) *ledger {
-	l := &ledger{receivers: newReceivers(t), t: t, home: h, accepted: map[string]accepted{}}
+	l := &ledger{receivers: newReceivers(t), t: t, home: h, accepted: map[string]accepted{}, again: map[string]int{}}
 	if h.url != "" {
 		l.db = connect(t, h.url)
 	}
@@ -177,6 +178,7 @@ func (l *ledger) offer(n *node, id string, e accepted, body []byte) (done bool) 
 		return true
 	case comeAgain(a):
 		l.refused++
+		l.again[id]++
 		return false
 	}
 	l.t.Errorf("%s answered a trigger with %d, Retry-After %q: %.300s", n.Label, a.Status, a.Header.Get("Retry-After"), a.Body)

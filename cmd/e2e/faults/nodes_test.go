@@ -82,7 +82,7 @@ func TestFrozenAfterTheAnswer(t *testing.T) {
 	h := newHome(t, sharedCluster(t).database(t))
 	l := newLedger(t, h)
 	frozen, other := h.node("frozen", failpoint.Variable+"="+string(failpoint.AfterCall)+":stop:100"), h.node("other").start()
-	frozen.Program = faulty
+	frozen.Program = faulty(t)
 	frozen.start()
 	l.usual(other)
 	stop := l.load(100, frozen)
@@ -115,7 +115,7 @@ func TestFrozenBeforeTheCall(t *testing.T) {
 	h := newHome(t, sharedCluster(t).database(t))
 	l := newLedger(t, h)
 	frozen, other := h.node("frozen", failpoint.Variable+"="+string(failpoint.BeforeCall)+":stop:1"), h.node("other")
-	frozen.Program = faulty
+	frozen.Program = faulty(t)
 	frozen.start()
 	l.subscribe(frozen, "all", nil, map[string]any{"timeout": 120}, everything)
 	// One event alone: whatever else were under way would freeze where it happens to be.

@@ -26,7 +26,7 @@ func TestClockOff(t *testing.T) {
 	l := newLedger(t, h)
 	nodes := []*node{h.node("late", clockVariable+"=-3600"), h.node("early", clockVariable+"=3600"), h.node("right")}
 	for _, n := range nodes {
-		n.Program = faulty
+		n.Program = faulty(t)
 		n.start()
 	}
 	const delay = time.Second

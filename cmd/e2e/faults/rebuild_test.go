@@ -56,7 +56,7 @@ func TestRebuildUnderLoad(t *testing.T) {
 	stop := l.load(150, n)
 	end := l.reading(n)
 	pass(t, 2*time.Second)
-	killed := exec.CommandContext(t.Context(), faulty, "projections", "rebuild", "--all")
+	killed := exec.CommandContext(t.Context(), faulty(t), "projections", "rebuild", "--all")
 	killed.Env = append(h.environment(), failpoint.Variable+"="+string(failpoint.InRebuild)+":kill:1")
 	if out, err := killed.CombinedOutput(); err == nil {
 		t.Errorf("the rebuild was to be killed: %s", out)
@@ -89,7 +89,7 @@ func TestRebuildBroken(t *testing.T) {
 	pass(t, time.Second)
 	frozen := failpoint.Variable + "=" + string(failpoint.InRebuild) + ":stop:1"
 
-	command := exec.CommandContext(t.Context(), faulty, "projections", "rebuild", "--all")
+	command := exec.CommandContext(t.Context(), faulty(t), "projections", "rebuild", "--all")
 	command.Env = append(h.environment(), frozen)
 	var said bytes.Buffer
 	command.Stdout, command.Stderr = &said, &said
@@ -115,7 +115,7 @@ func TestRebuildBroken(t *testing.T) {
 	for range scaled(1, 5) {
 		outdate()
 		cut := h.node("cut", frozen)
-		cut.Program = faulty
+		cut.Program = faulty(t)
 		cut.Launch()
 		until(t, "a serving node is in the middle of its rebuild", cut.stopped)
 		l.cutRebuild()
@@ -125,7 +125,7 @@ func TestRebuildBroken(t *testing.T) {
 
 		outdate()
 		doomed, heir := h.node("doomed", frozen), h.node("heir")
-		doomed.Program = faulty
+		doomed.Program = faulty(t)
 		doomed.Launch()
 		until(t, "a serving node is in the middle of its rebuild", doomed.stopped)
 		heir.start() // it finds the rebuild under way
