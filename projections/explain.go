@@ -163,6 +163,9 @@ func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFou
 // it returned last, if they are not newer.
 func (p *Projections) registryAt(ctx context.Context, at eventstore.Position) (*domain.Registry, error) {
 	from, generation := p.registry.Load(), p.log.Generation()
+	if from != nil && from.generation == generation && from.changed <= at && at <= from.at {
+		return from.Registry, nil
+	}
 	if from == nil || from.at > at || from.generation != generation {
 		from = &registryAt{Registry: domain.NewRegistry()}
 	}
@@ -197,7 +200,10 @@ func (p *Projections) registryAt(ctx context.Context, at eventstore.Position) (*
 		}
 		draft.Set(id, w)
 	}
-	next := &registryAt{draft.Registry(), at, generation}
+	next := &registryAt{draft.Registry(), at, from.changed, generation}
+	if n := len(configuration); n > 0 {
+		next.changed = configuration[n-1].Position
+	}
 	p.registry.Store(next)
 	return next.Registry, nil
 }
@@ -206,5 +212,6 @@ func (p *Projections) registryAt(ctx context.Context, at eventstore.Position) (*
 type registryAt struct {
 	*domain.Registry
 	at         eventstore.Position
-	generation int64 // of the log
+	changed    eventstore.Position // the last change up to there
+	generation int64               // of the log
 }

@@ -463,3 +463,27 @@ func TestOpenAlertsAreReadByTheirIndex(t *testing.T) {
 		t.Errorf("%+v, %v", page, err)
 	}
 }
+
+// An older event is explained by the webhooks that are known already, unless they have changed since.
+func TestExplainKeepsTheWebhooks(t *testing.T) {
+	b := newBench(t)
+	b.register(1)
+	first := b.trigger("patient.created", "")
+	b.register(2)
+	second, third := b.trigger("patient.created", ""), b.trigger("patient.created", "")
+	explained := func(event domain.EventID) (webhooks int, of *domain.Registry) {
+		t.Helper()
+		_, all, err := b.Explain(b.ctx, event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all), b.registry.Load().Registry
+	}
+	_, known := explained(third)
+	if n, of := explained(second); n != 2 || of != known {
+		t.Errorf("%d webhooks; read again: %t", n, of != known)
+	}
+	if n, of := explained(first); n != 1 || of == known {
+		t.Errorf("%d webhooks; as they were later: %t", n, of == known)
+	}
+}
