@@ -46,7 +46,8 @@ was cut off, and one that was rewritten and sealed again.`,
 				if err := appendAnchor(path, anchor); err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "Anchored at position %d in %s; keep the file away from the database\n", anchor.Position, path)
+				said := fmt.Sprintf("Anchored at position %d in %s; keep the file away from the database\n", anchor.Position, path)
+				err = printResult(c, nil, said, said)
 				return err
 			})
 		},

@@ -230,7 +230,7 @@ func TestAnswersInRussian(t *testing.T) {
 		c.matches("the error", notes, "medilab-webhooks: вебхук не найден\n")
 		_, notes = c.run(2, "", ask("backtest", "1", "--events", "wrong")...)
 		c.matches("the wrong field", notes, `medilab-webhooks: в запросе есть неверные поля: events\[0\] такого типа .*\n`)
-		c.matches("the calls", c.onTerminal(300, ask("calls")...), `TIME .*\n.*получатель ответил 404\n`)
+		c.matches("the calls", c.onTerminal(300, ask("calls")...), `ВРЕМЯ .*\n.*получатель ответил 404\n`)
 		if out := c.onTerminal(300, ask("calls", "--json")...); !strings.Contains(out, "answered 404") {
 			t.Errorf("JSON on a terminal is %s", out)
 		}

@@ -44,7 +44,7 @@ func printResult(c *cobra.Command, v any, onTerminal, inPipe string) error {
 	}
 	text := inPipe
 	if isTerminal(out) {
-		text = onTerminal
+		text = sayError(strings.TrimSuffix(onTerminal, "\n")) + "\n"
 	}
 	_, err := io.WriteString(out, text)
 	return err
@@ -57,7 +57,7 @@ func printList[T any](c *cobra.Command, items []T, heading []string, row func(T)
 	if wantsJSON(c) {
 		return printJSON(out, append([]T{}, items...)) // never null
 	}
-	rows := [][]string{heading}
+	rows := [][]string{slices.Clone(heading)}
 	for _, item := range items {
 		rows = append(rows, row(item))
 	}
@@ -105,8 +105,9 @@ func printColumns(out io.Writer, rows [][]string, width int) error {
 		}
 	}
 	const gap = 2
-	widths := fit(rows, width-gap*(len(rows[0])-1), width > 0)
 	paint := newPaint(out)
+	colours := paint.translate(rows)
+	widths := fit(rows, width-gap*(len(rows[0])-1), width > 0)
 	var b strings.Builder
 	for _, row := range rows {
 		for i, cell := range row {
@@ -114,7 +115,7 @@ func printColumns(out io.Writer, rows [][]string, width int) error {
 			if i == 0 { // a name
 				b.WriteString(cell)
 			} else {
-				b.WriteString(paint.in(stateColours[cell], cell))
+				b.WriteString(paint.in(colours[cell], cell))
 			}
 			if i < len(row)-1 {
 				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
@@ -124,6 +125,24 @@ func printColumns(out io.Writer, rows [][]string, width int) error {
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// translate puts the heading and the states of a table into the language of the environment, and
+// returns the colours of states.
+func (p paint) translate(rows [][]string) map[string]string {
+	colours := map[string]string{}
+	for state, colour := range stateColours {
+		colours[p.say(state)] = colour
+	}
+	for i, heading := range rows[0] {
+		for _, row := range rows[1:] {
+			if slices.Contains([]string{"STATE", "STATUS", "KIND", "VERDICT"}, heading) {
+				row[i] = p.say(row[i])
+			}
+		}
+		rows[0][i] = p.say(heading)
+	}
+	return colours
 }
 
 // fit returns the widths of columns. When they are limited, and wider than that together, it
@@ -144,7 +163,7 @@ func fit(rows [][]string, width int, limited bool) []int {
 	for widths, used = measure(rows); used > width; used-- {
 		widest := -1
 		for i, w := range widths {
-			if !slices.Contains(whole, rows[0][i]) && w > least && (widest < 0 || w > widths[widest]) {
+			if !slices.ContainsFunc(whole, func(heading string) bool { return say(heading) == rows[0][i] }) && w > least && (widest < 0 || w > widths[widest]) {
 				widest = i
 			}
 		}

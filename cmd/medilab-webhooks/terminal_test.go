@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -82,4 +83,21 @@ func TestTablesOnATerminal(t *testing.T) {
 	c.matches("the ids", wide, `TIME .* EVENT +.*\n\S+Z +\S{36} +CRM +patient\.created +\S{36} +1 +failed +404 .*\n`)
 	event := strings.Fields(strings.Split(wide, "\n")[1])[4]
 	c.matches("why", c.onTerminal(200, "explain", event), `WEBHOOK +NAME +VERDICT +WHY\n1 +CRM +failed +attempt 1: .*404.*\n`)
+}
+
+// Tables on a terminal have headings and states in the language of the environment; a pipe and
+// --json never have.
+func TestTablesInRussian(t *testing.T) {
+	c := newAPICLI(t, 404)
+	c.run(1, "", "webhooks", "test", "1")
+	c.fold()
+	t.Setenv("LC_ALL", "ru_RU.UTF-8")
+	t.Setenv("NO_COLOR", "1")
+	c.matches("the calls", c.onTerminal(200, "calls"), `ВРЕМЯ +ВЕБХУК +НАЗВАНИЕ +ТИП +ПОПЫТКА +ИТОГ +ОТВЕТ +МС +ОШИБКА\n.* неудача +404 .*\n`)
+	piped, _ := c.run(0, "", "calls")
+	c.matches("in a pipe", piped, `TIME +WEBHOOK (.*\n)+.* failed +404 .*\n`)
+	c.matches("as JSON", c.onTerminal(80, "calls", "--json"), `\[\{"call_id":.*"status":"failed".*\n`)
+	token, _ := c.run(0, "", "token", "create", "--name", "x", "--scopes", "admin", "--json")
+	id := regexp.MustCompile(`"id":"([^"]+)"`).FindStringSubmatch(token)[1]
+	c.matches("a result", c.onTerminal(80, "token", "revoke", id), `Токен \S+ отозван\n`)
 }

@@ -157,7 +157,8 @@ func newTokenRevokeCommand(db *databaseOptions) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "Token %s is revoked\n", id)
+				said := fmt.Sprintf("Token %s is revoked\n", id)
+				err = printResult(c, nil, said, said)
 				return err
 			})
 		},
