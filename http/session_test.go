@@ -136,7 +136,8 @@ func TestSessions(t *testing.T) {
 		if got := b.send("POST", "/api/v1/webhooks/1/deactivate", "", headers...); got.status != 403 {
 			t.Errorf("a request %s: %d", name, got.status)
 		}
-		if got := b.send("DELETE", sessionURL, "", headers...); got.status != 403 {
+		if got := b.send("DELETE", sessionURL, "", append(headers, "Accept-Language", "ru")...); got.status != 403 ||
+			got.text("title") != "Запрос не разрешён" || !strings.Contains(got.text("detail"), "cookie") || strings.Contains(got.text("detail"), "request") {
 			t.Errorf("signing out %s: %d", name, got.status)
 		}
 		if got := s.tab().send("POST", sessionURL, `{"token":"`+token+`"}`, headers...); got.status != 403 {
