@@ -3,7 +3,6 @@ package domain
 import (
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -35,19 +34,7 @@ func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
 	if v == PayloadCloudEvents {
 		contentType = "application/cloudevents+json"
 	}
-	return callHead{
-		contentType: contentType,
-		event:       string(p.EventType),
-		eventID:     p.EventID,
-		webhookID:   p.WebhookID,
-		deliveryID:  p.DeliveryID,
-		attempt:     p.Attempt,
-		at:          p.Timestamp,
-		version:     v,
-		sequence:    p.Sequence,
-		replayID:    p.ReplayID,
-		trace:       p.Trace,
-	}.headers(body, signer)
+	return p.headers(v, contentType, body, signer)
 }
 
 // BatchHeaders are Headers for a batch, which has no one event's id.
@@ -56,43 +43,21 @@ func BatchHeaders(v PayloadVersion, p BatchPayload, body []byte, signer Signer) 
 	if v == PayloadCloudEvents {
 		contentType = "application/cloudevents-batch+json"
 	}
-	return callHead{
-		trace:       CommonTrace(p.Events),
-		contentType: contentType,
-		event:       string(BatchEventType),
-		webhookID:   p.WebhookID,
-		deliveryID:  p.DeliveryID,
-		attempt:     p.Attempt,
-		at:          p.Timestamp,
-		version:     v,
-		replayID:    p.ReplayID,
-	}.headers(body, signer)
+	return Payload{
+		EventType: BatchEventType, WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Trace: CommonTrace(p.Events),
+		Timestamp: p.Timestamp, Attempt: p.Attempt, ReplayID: p.ReplayID,
+	}.headers(v, contentType, body, signer)
 }
 
-// callHead is what the headers of a single event's attempt and of a batch's have in common.
-type callHead struct {
-	contentType string
-	event       string
-	eventID     uuid.UUID // zero: none
-	webhookID   uuid.UUID
-	deliveryID  uuid.UUID
-	attempt     int
-	at          time.Time
-	version     PayloadVersion
-	sequence    int64    // 0: none
-	replayID    ReplayID // zero: none
-	trace       Trace
-}
-
-func (c callHead) headers(body []byte, signer Signer) []Header {
-	delivery := c.deliveryID.String()
+func (p Payload) headers(v PayloadVersion, contentType string, body []byte, signer Signer) []Header {
+	delivery := p.DeliveryID.String()
 	headers := make([]Header, 0, 15)
 	headers = append(headers,
-		Header{"Content-Type", c.contentType},
+		Header{"Content-Type", contentType},
 		Header{"User-Agent", UserAgent},
-		Header{"X-Webhook-Event", c.event},
-		Header{"X-Webhook-ID", c.webhookID.String()},
-		Header{"X-Webhook-Attempt", strconv.Itoa(c.attempt)},
+		Header{"X-Webhook-Event", string(p.EventType)},
+		Header{"X-Webhook-ID", p.WebhookID.String()},
+		Header{"X-Webhook-Attempt", strconv.Itoa(p.Attempt)},
 	)
 	if signer.Current != nil && !signer.Current.Asymmetric() {
 		headers = append(headers, Header{HeaderSignature, string(signer.Current.AppendGuide(nil, body))})
@@ -100,33 +65,33 @@ func (c callHead) headers(body []byte, signer Signer) []Header {
 	if at := slices.IndexFunc(signer.Previous, func(k *SigningKey) bool { return !k.Asymmetric() }); at >= 0 {
 		headers = append(headers, Header{HeaderSignaturePrevious, string(signer.Previous[at].AppendGuide(nil, body))})
 	}
-	if c.eventID != uuid.Nil {
-		headers = append(headers, Header{"X-Webhook-Event-ID", c.eventID.String()})
+	if p.EventID != uuid.Nil {
+		headers = append(headers, Header{"X-Webhook-Event-ID", p.EventID.String()})
 	}
 	headers = append(headers,
 		Header{"X-Webhook-Delivery-ID", delivery},
-		Header{"X-Webhook-Payload-Version", string(c.version)},
+		Header{"X-Webhook-Payload-Version", string(v)},
 	)
-	if c.sequence != 0 {
-		headers = append(headers, Header{"X-Webhook-Sequence", strconv.FormatInt(c.sequence, 10)})
+	if p.Sequence != 0 {
+		headers = append(headers, Header{"X-Webhook-Sequence", strconv.FormatInt(p.Sequence, 10)})
 	}
-	if c.replayID != (ReplayID{}) {
-		headers = append(headers, Header{"X-Webhook-Replay", c.replayID.String()})
+	if p.ReplayID != (ReplayID{}) {
+		headers = append(headers, Header{"X-Webhook-Replay", p.ReplayID.String()})
 	}
-	if c.trace.Traceparent != "" {
-		headers = append(headers, Header{HeaderTraceparent, c.trace.Traceparent})
+	if p.Trace.Traceparent != "" {
+		headers = append(headers, Header{HeaderTraceparent, p.Trace.Traceparent})
 	}
-	if c.trace.Tracestate != "" {
-		headers = append(headers, Header{HeaderTracestate, c.trace.Tracestate})
+	if p.Trace.Tracestate != "" {
+		headers = append(headers, Header{HeaderTracestate, p.Trace.Tracestate})
 	}
 	if signer.Current != nil {
-		signatures := signer.Current.AppendStandard(nil, delivery, c.at, body)
+		signatures := signer.Current.AppendStandard(nil, delivery, p.Timestamp, body)
 		for _, previous := range signer.Previous {
-			signatures = previous.AppendStandard(append(signatures, ' '), delivery, c.at, body)
+			signatures = previous.AppendStandard(append(signatures, ' '), delivery, p.Timestamp, body)
 		}
 		headers = append(headers,
 			Header{HeaderStandardID, delivery},
-			Header{HeaderStandardTimestamp, strconv.FormatInt(c.at.Unix(), 10)},
+			Header{HeaderStandardTimestamp, strconv.FormatInt(p.Timestamp.Unix(), 10)},
 			Header{HeaderStandardSignature, string(signatures)},
 		)
 	}

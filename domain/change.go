@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
-	"slices"
 )
 
 // Change is one thing that happened, as the log keeps it: a domain event. (The
@@ -63,11 +61,6 @@ func Decode(changeType string, data []byte) (Change, error) {
 		return nil, fmt.Errorf("decode %q: no such event type", changeType)
 	}
 	return decode(data)
-}
-
-// ChangeTypes lists every stored name, sorted.
-func ChangeTypes() []string {
-	return slices.Sorted(maps.Keys(decoders))
 }
 
 // AppendJSON appends the stored form of an event.
