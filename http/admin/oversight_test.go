@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zitadel/oidc/v3/example/server/exampleop"
 	"github.com/zitadel/oidc/v3/example/server/storage"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/cmd/e2e/harness/browser"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
@@ -102,6 +106,13 @@ func TestPatientsDataInThePanel(t *testing.T) {
 	u.Go(u.address + "/admin#/patients")
 	u.Fill("Patient’s id", "4711")
 	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText.includes('Insurance Ltd')) || (document.querySelector('form.toolbar button').click(), document.querySelector('.top .wide')?.click(), false)`)
+	u.Text(`(() => { window.print = () => { window.printed = true }; const real = URL.createObjectURL
+		URL.createObjectURL = (blob) => { blob.text().then((text) => { window.saved = text }); return real.call(URL, blob) }; return '' })()`)
+	u.Click("Print")
+	u.Is(`window.printed`)
+	u.Click("Export the data")
+	u.Wait(`window.saved.trim().split('\n').every((line) => JSON.parse(line)) && window.saved.includes('"name":"Ivan"')`)
+	u.See("exported.")
 	u.Click("Erase the data")
 	u.See("To confirm, type: 4711")
 	u.Is(`document.querySelector('dialog .danger').disabled`)
@@ -143,4 +154,23 @@ func TestJobsInThePanel(t *testing.T) {
 	u.Click("Cancel the job")
 	u.See("cancelled")
 	u.Wait(`[...document.querySelectorAll('button')].every(b => b.innerText.trim() !== 'Cancel the job')`)
+}
+
+// The system's page lists what is in archives.
+func TestArchivesInThePanel(t *testing.T) {
+	database, dir := testdb.New(t), t.TempDir()
+	keys := "MEDILAB_KEYS=" + filepath.Join(dir, "keys.json")
+	address := browser.Serve(t, database, keys)
+	u := &user{browser.Open(t, address, "ru"), t, address, database}
+	u.signIn("Токен API", "Войти")
+	u.Go(address + "/admin#/system")
+	u.See("Архивов нет: весь журнал в базе.")
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":1}}`)
+	harness.Until(t, "the beginning of the log is archived", func() bool { // not before the read models have caught up
+		export := exec.CommandContext(t.Context(), harness.Program(t), "archive", "export", "--to", time.Now().UTC().Format(time.RFC3339Nano), filepath.Join(dir, "archive"))
+		export.Env = harness.Environment(keys, "DATABASE_URL="+database, "MEDILAB_DATA_DIR="+dir)
+		return export.Run() == nil
+	})
+	u.Click("Обновить")
+	u.See("в архиве")
 }

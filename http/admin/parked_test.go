@@ -33,3 +33,26 @@ func TestParkedEventsAreSettledInThePanel(t *testing.T) {
 		t.Errorf("still parked: %v", log)
 	}
 }
+
+// A parked event is mended in the panel: it is accepted with other data, under its own id.
+func TestAParkedEventIsMendedInThePanel(t *testing.T) {
+	u := newUser(t, "ru")
+	u.Expect("network") // what is typed first is refused
+	u.emit("patient.created", `{"patient_id": 7, "weight": 1e400}`)
+	u.signIn("Токен API", "Войти")
+	u.Go(u.address + "/admin#/events/parked")
+	u.Wait(`document.querySelector('main h2 code') || (document.querySelector('.top .wide')?.click(), false)`)
+	u.Click("Исправить данные")
+	u.Fill("Данные", `[]`)
+	u.Click("Исправить и принять")
+	u.Wait(`document.querySelector('dialog [aria-invalid]')`)
+	u.Fill("Данные", `{"patient_id": 7, "weight": 12345678901234567890}`)
+	u.Click("Исправить и принять")
+	u.See("Отложенных событий нет.")
+	event := u.api("GET", "/webhooks/events", "")["items"].([]any)[0].(map[string]any)
+	if got := event["event_data"].(map[string]any); got["patient_id"] != 7.0 || got["weight"] != 12345678901234567890.0 {
+		t.Errorf("accepted: %v", got)
+	}
+	u.Go(u.address + "/admin#/audit")
+	u.See("исправлено и принято отложенное событие")
+}

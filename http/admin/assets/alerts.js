@@ -1,6 +1,7 @@
 // What needs somebody's attention: the page of alerts, and an alert in a few words.
 import { alerts } from './alertcount.js'
 import { api, part } from './api.js'
+import { actorName } from './audit-words.js'
 import { say } from './dialogs.js'
 import { alertWords } from './health.js'
 import { List } from './list.js'
@@ -39,7 +40,7 @@ export const AlertRow = ({ alert, names }) => html`<div class="alert"><span clas
 
 // Acknowledge shows who acknowledged the alert, or a button that does.
 function Acknowledge({ alert }) {
-  if (alert.acknowledged_at) return html`<${Time} at=${alert.acknowledged_at} style="short" /><span class="sub">${alert.acknowledged_by}</span>`
+  if (alert.acknowledged_at) return html`<${Time} at=${alert.acknowledged_at} style="short" /><span class="sub" title=${alert.acknowledged_by}>${actorName(alert.acknowledged_by)}</span>`
   if (alert.state !== 'open') return '—'
   const run = async (key) => {
     await api.post(`/webhooks/alerts/${part(alert.alert_id)}/acknowledge`, undefined, { key })

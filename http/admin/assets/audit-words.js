@@ -7,8 +7,13 @@ export function actorName(actor) {
   if (!actor) return '—'
   const token = actor.match(/^token:\S+ \((.*)\)$/)
   if (token) return token[1]
+  const outside = actor.match(/^(command line|database role) \(?(.*?)\)?$/)
+  if (outside) return t(`actor.${outside[1].replace(' ', '_')}`, outside[2])
   return known(`actor.${actor.replace(':', '_')}`) ?? actor.replace(/^jwt:/, '')
 }
+
+// readWords says what was read of patients' data, if it knows.
+export const readWords = (what) => known(`read.${what.replace(' ', '_')}`)
 
 // entryWords says what happened.
 export const entryWords = (entry) => known(`entry.${entry.type}`) ?? entry.type
@@ -18,12 +23,12 @@ export function entryNote({ type, data = {} }) {
   switch (type) {
     case 'webhook.registered': case 'webhook.created': return data.name
     case 'webhook.changed': return Object.keys(data).map((field) => known(`changed.${field}`) ?? field).join(', ')
-    case 'webhook.deactivated': case 'delivery.cancelled': case 'subject.erased': return data.reason
+    case 'webhook.deactivated': case 'delivery.cancelled': case 'subject.erased': return known(`alert.${data.reason}`) ?? known(`cancelled.${data.reason}`) ?? data.reason
     case 'session.started': return data.actor ?? ''
     case 'event.triggered': return data.event_type
     case 'alert.raised': case 'alert.resolved': return known(`alert.${data.kind}`) ?? data.kind
     case 'admin.acted': return [known(`acted.${data.action}`) ?? data.action, data.detail].filter(Boolean).join(': ')
-    case 'data.read': return [data.what, data.reason && `«${data.reason}»`].filter(Boolean).join(' ')
+    case 'data.read': return [readWords(data.what) ?? data.what, data.reason && `«${data.reason}»`].filter(Boolean).join(' ')
     case 'delivery.attempt_failed': case 'delivery.succeeded': return data.call?.url ?? data.url
     default: return ''
   }

@@ -3,9 +3,9 @@ import { api, exact } from './api.js'
 import { actorName, entryLink, entryNote, entryTypes, entryWords } from './audit-words.js'
 import { localTime } from './format.js'
 import { Filters } from './list.js'
-import { number, t } from './texts.js'
+import { known, number, t } from './texts.js'
 import './texts/access.js'
-import { Badge, Card, Copy, Empty, Foreign, Page, Progress, Time, Trouble, useLoad } from './ui.js'
+import { Badge, Card, Copy, Empty, Foreign, Page, Progress, Time, Trouble, Word, useLoad } from './ui.js'
 import { html, store, useEffect, useRef, useState, useStore } from './view.js'
 
 const page = 50
@@ -113,5 +113,5 @@ function Verify() {
       ${tone && html`<p><${Badge} tone=${tone}>${t(tone === 'good' ? 'verify.good' : 'verify.bad')}</${Badge}> ${state.failed ?? t(state.found === 0 ? 'verify.clean' : 'verify.found', state.found || state.events)}</p>`}
       ${!state && html`<p class="muted">${t('verify.never')}</p>`}</div>
     ${state?.error && html`<${Trouble} error=${state.error} />`}
-    ${state?.problems?.length > 0 && html`<ul>${state.problems.map((one) => html`<li><b>${one.kind}</b> ${one.position > 0 && number(one.position)} ${one.stream && html`<code>${one.stream}</code>`} ${one.text}</li>`)}</ul>`}</${Card}>`
+    ${state?.problems?.length > 0 && html`<ul>${state.problems.map((one) => html`<li><b><${Word} name=${one.kind} words=${known(`flaw.${one.kind}`)} /></b> ${one.position > 0 && number(one.position)} ${one.stream && html`<code>${one.stream}</code>`} ${one.text}</li>`)}</ul>`}</${Card}>`
 }

@@ -7,12 +7,12 @@ import { ago, milliseconds } from './format.js'
 import { useLive } from './live.js'
 import { known, language, number, t } from './texts.js'
 import './texts/events.js'
-import { Act, Badge, Card, Copy, Facts, Foreign, Loaded, Page, Time, useLoad } from './ui.js'
+import { Act, Badge, Card, Copy, Facts, Foreign, Loaded, Page, Time, Word, useLoad } from './ui.js'
 import { html, useEffect, useRef, useState } from './view.js'
 
 export function CallPage({ id, call }) {
   const of = useLoad(`/webhooks/${part(id)}/calls/${part(call)}`)
-  return html`<${Loaded} of=${of}>${(data) => html`<${Call} key=${data.call_id} call=${data} />`}</${Loaded}>`
+  return html`<${Loaded} of=${of} title=${t('call.list')}>${(data) => html`<${Call} key=${data.call_id} call=${data} />`}</${Loaded}>`
 }
 
 function Call({ call }) {
@@ -124,7 +124,7 @@ const facts = (call) => [
   [t('call.delivery'), html`<${Copy} value=${call.delivery_id} />`],
   !call.test && [t('call.event'), html`<a href=${`#/events/${part(call.event_id)}`}>${call.event_type}</a> <${Copy} value=${call.event_id} />`],
   call.event_ids && [t('call.members'), call.event_ids.map((id) => html`<a key=${id} class="mono" href=${`#/events/${part(id)}`}>${id.slice(-8)}</a> `)],
-  ['call_id', html`<${Copy} value=${call.call_id} />`],
-  [t('call.outcome'), html`<span class="mono">${call.outcome ?? call.status}</span>`],
+  [t('call.id'), html`<${Copy} value=${call.call_id} />`],
+  [t('call.outcome'), html`<${Word} name=${call.outcome ?? call.status} words=${known(`outcome.${call.outcome}`) ?? known(`state.${call.status}`)} />`],
   [t('call.duration'), milliseconds(call.duration_ms)],
 ]

@@ -177,7 +177,7 @@ export function Filters({ page, values, fields }) {
     event.preventDefault()
     apply(event.currentTarget)
   }
-  return html`<form class="toolbar" role="search" onSubmit=${submit}>${fields.map((one) => html`
+  return html`<form class="toolbar" role="search" aria-label=${t('app.filters')} onSubmit=${submit}>${fields.map((one) => html`
     <${Field} key=${one.name + values.get(one.name)} label=${one.label} compact>${(control) => one.options
       ? html`<${Select} ...${control} name=${one.name} options=${one.options} value=${values.get(one.name) ?? ''} onChange=${(event) => apply(event.target.form)} />`
       : html`<${Text} ...${control} name=${one.name} type=${one.type ?? 'search'} placeholder=${one.placeholder} value=${values.get(one.name) ?? ''} />`}</${Field}>`)}

@@ -1,6 +1,7 @@
 // Events that the clinic's own services emitted and that could not be accepted: accepted after
 // all, as they are or mended, or discarded.
 import { api, exact, isObject, part, session, withRaw } from './api.js'
+import { actorName } from './audit-words.js'
 import { Area, Field, Form, refuse } from './controls.js'
 import { confirm, open, say } from './dialogs.js'
 import { t } from './texts.js'
@@ -30,7 +31,7 @@ function One({ one, data, reload }) {
   }
   return html`<${Card} title=${html`<code>${one.event_type}</code>`} note=${html`<${Time} at=${one.parked_at} />`}>
     <div class="stack"><p class="error">${one.reason}</p>
-    <${Facts} pairs=${[[t('parked.by'), one.emitted_by], one.correlation_id && [t('event.correlation'), one.correlation_id], one.source && [t('event.source'), one.source], [t('parked.emitted'), html`<${Time} at=${one.emitted_at} />`]]} />
+    <${Facts} pairs=${[[t('parked.by'), html`<span title=${one.emitted_by}>${actorName(one.emitted_by)}</span>`], one.correlation_id && [t('event.correlation'), one.correlation_id], one.source && [t('event.source'), one.source], [t('parked.emitted'), html`<${Time} at=${one.emitted_at} />`]]} />
     ${one.redacted ? html`<p class="muted">${t('parked.hidden')}</p>` : html`<${Foreign} label=${t('event.data')}>${data}</${Foreign}>`}
     ${session.may('admin') && html`<div class="actions"><${Act} run=${(key) => settle('retry', key)}>${t('action.retry')}</${Act}>
       ${!one.redacted && html`<button type="button" onClick=${mend}>${t('parked.mend')}</button>`}<${Act} tone="danger" run=${discard}>${t('parked.discard')}</${Act}></div>`}</div></${Card}>`

@@ -1,7 +1,7 @@
 // Patients' data: who was sent what, who has read it, and what a patient may ask for. A
 // patient's id stands after the # of the address, which is never sent to a server.
 import { api, part, session } from './api.js'
-import { actorName } from './audit-words.js'
+import { actorName, readWords } from './audit-words.js'
 import { confirm, download, prompt, say } from './dialogs.js'
 import { Disclosures, print } from './disclosures.js'
 import { localTime } from './format.js'
@@ -9,7 +9,7 @@ import { Filters, List } from './list.js'
 import { router } from './router.js'
 import { t } from './texts.js'
 import './texts/access.js'
-import { Act, Card, Page, Tabs, Time } from './ui.js'
+import { Act, Card, Page, Tabs, Time, Word } from './ui.js'
 import { html } from './view.js'
 
 const tabs = ['patient', 'webhook', 'access']
@@ -28,7 +28,7 @@ function OfPatient({ parameters }) {
     event.preventDefault()
     router.go(`#/patients?id=${encodeURIComponent(event.target.elements.id.value.trim())}`)
   }
-  return html`<form class="toolbar" role="search" onSubmit=${find}><div class="field compact"><label for="patient">${t('patients.id')}</label><input id="patient" name="id" required autocomplete="off" value=${id} /></div>
+  return html`<form class="toolbar" role="search" aria-label=${t('patients.find')} onSubmit=${find}><div class="field compact"><label for="patient">${t('patients.id')}</label><input id="patient" name="id" required autocomplete="off" value=${id} /></div>
       <button type="submit" class="primary">${t('patients.find')}</button></form>
     ${id === '' ? html`<p class="muted">${t('patients.idHint')}</p>` : html`<${Rights} id=${id} /><${Disclosures} path=${`/subjects/${part(id)}/disclosures`} title=${t('patients.disclosures', id)} empty=${t('patients.nobody')} />`}`
 }
@@ -66,7 +66,7 @@ function Access({ parameters }) {
       { name: 'event', label: t('audit.event') }, { name: 'actor', label: t('audit.actor') }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     <${List} path="/audit/access" parameters=${asked} id=${(one) => one.position} caption=${t('patients.access')} empty=${t('patients.notRead')} columns=${[
       { label: t('patients.when'), cell: (one) => html`<${Time} at=${one.at} style="short" />` }, { label: t('audit.actor'), cell: (one) => html`<span title=${one.actor}>${actorName(one.actor)}</span>` },
-      { label: t('patients.what'), cut: true, opt: true, cell: (one) => html`<code>${one.what}</code><span class="sub">${one.ids.length > 0 ? t('patients.ids', one.ids.length) : one.asked && Object.entries(one.asked).map(([name, value]) => `${name}=${value}`).join(' ')}</span>` },
+      { label: t('patients.what'), cut: true, opt: true, cell: (one) => html`<${Word} name=${one.what} words=${readWords(one.what)} /><span class="sub">${one.ids.length > 0 ? t('patients.ids', one.ids.length) : one.asked && Object.entries(one.asked).map(([name, value]) => `${name}=${value}`).join(' ')}</span>` },
       { label: t('access.reason'), cell: (one) => one.reason ?? '—' },
     ]} /></${Card}>`
 }

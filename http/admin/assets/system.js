@@ -1,11 +1,12 @@
 // The system: its nodes, read models, queue, keys, and the end of the log.
 import { api, part, session } from './api.js'
+import { Archives } from './archives.js'
 import { confirm, say } from './dialogs.js'
 import { duration } from './format.js'
 import { Table } from './list.js'
-import { number, t } from './texts.js'
+import { known, number, t } from './texts.js'
 import './texts/access.js'
-import { Act, Badge, Card, Copy, Facts, Figure, Loaded, Page, Progress, Time, useLoad, words } from './ui.js'
+import { Act, Badge, Card, Copy, Facts, Figure, Loaded, Page, Progress, Time, Word, useLoad, words } from './ui.js'
 import { html, store, useStore } from './view.js'
 
 // Rebuilds that this tab has begun go on while the reader looks at other pages.
@@ -17,13 +18,15 @@ async function rebuild(name) {
   try {
     await api.lines('POST', `/projections/${part(name)}/rebuild`, { each: tell })
     const { error, rebuilt } = rebuilds.of.get(name)
-    say(rebuilt ? t('system.rebuilt', name) : error ?? t('error.network'))
+    say(rebuilt ? t('system.rebuilt', modelName(name)) : error ?? t('error.network'))
   } catch (error) {
     say(words(error))
   }
   rebuilds.of.delete(name)
   rebuilds.changed()
 }
+
+const modelName = (name) => known(`model.${name}`) ?? name
 
 const every = 3000 // milliseconds
 
@@ -38,15 +41,16 @@ export function System() {
       <${Figure} label=${t('system.deadLetters')} value=${number(now.dead_letters)} tone="bad" note=${now.dead_letters > 0 ? t('system.deadNote') : ''} />
       <${Figure} label=${t('system.emitted')} value=${number(now.emitted_waiting)} /></div>
     <${Card} title=${t('system.nodes')} flush><${Table} caption=${t('system.nodes')} rows=${now.nodes} id=${(node) => node.id} columns=${[
-      { label: t('system.node'), cut: true, cell: (node) => html`${node.name}<span class="sub">${node.reads.length > 0 && t('system.reads', node.reads.join(', '))}</span>` },
-      { label: t('event.state'), cell: (node) => html`<${Badge} tone=${node.lacks ? 'bad' : 'good'}>${node.lacks ? t('system.lacks', node.lacks) : t('system.alive')}</${Badge}>` },
+      { label: t('system.node'), cut: true, cell: (node) => html`${node.name}<span class="sub">${node.reads.length > 0 && t('system.reads', node.reads.map((one) => known(`reads.${one}`) ?? one).join(', '))}</span>` },
+      { label: t('event.state'), cell: (node) => html`<${Badge} tone=${node.lacks ? 'bad' : 'good'}>${node.lacks ? t('system.lacks', known(`outcome.${node.lacks}`) ?? node.lacks) : t('system.alive')}</${Badge}>` },
       { label: t('system.calls'), number: true, opt: true, cell: (node) => number(node.deliveries) }, { label: t('system.joined'), cell: (node) => html`<${Time} at=${node.joined_at} style="ago" />` }]} /></${Card}>
     <${Card} title=${t('system.models')} note=${t('system.modelsNote')} flush><${Table} caption=${t('system.models')} rows=${now.projections} id=${(model) => model.name} columns=${[
-      { label: t('system.model'), cell: (model) => html`<code>${model.name}</code>` }, { label: t('event.state'), cut: true, cell: (model) => state(model) },
+      { label: t('system.model'), cell: (model) => html`<${Word} name=${model.name} words=${known(`model.${model.name}`)} />` }, { label: t('event.state'), cut: true, cell: (model) => state(model) },
       { label: t('system.lag'), number: true, cell: (model) => number(model.lag_events) }, { label: t('system.position'), number: true, opt: true, cell: (model) => number(model.position) },
       { label: t('event.actions'), cell: (model) => session.may('admin') && html`<${Act} tone="small" disabled=${rebuilds.of.size > 0 || model.rebuilding} run=${async () => {
-        if (await confirm(t('system.rebuildAsk', model.name), t('system.rebuildNote'), t('system.rebuild'))) rebuild(model.name)
+        if (await confirm(t('system.rebuildAsk', modelName(model.name)), t('system.rebuildNote'), t('system.rebuild'))) rebuild(model.name)
       }}>${t('system.rebuild')}</${Act}>` }]} /></${Card}>
+    ${session.may('audit:read') && html`<${Archives} />`}
     <div class="two"><${Card} title=${t('system.head')} more=${session.may('audit:read') && html`<a href="#/audit">${t('nav.audit')}</a>`}><${Facts} pairs=${[
         [t('system.head'), number(now.log.position)], [t('system.recorded'), html`<${Time} at=${now.log.recorded_at} />`], [t('system.seal'), html`<${Copy} value=${now.log.seal} />`]]} /></${Card}>
       <${Card} title=${t('system.keys')} note=${t('system.keysNote')}><ul>${now.keys.map((key) => html`<li key=${key.id}><code>${key.id}</code> <${Badge} tone=${key.primary ? 'good' : 'none'}>${t(key.primary ? 'system.primary' : key.staged ? 'system.staged' : 'system.opens')}</${Badge}></li>`)}</ul></${Card}></div>`}</${Loaded}></${Page}>`

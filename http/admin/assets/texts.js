@@ -12,6 +12,7 @@ const texts = {
   'app.signOut': ['Выйти', 'Sign out'],
   'app.api': ['Документация API', 'API documentation'],
   'app.notFound': ['Такой страницы нет.', 'There is no such page.'],
+  'app.filters': ['Отбор', 'Filters'],
   'app.more': ['Показать ещё', 'Show more'],
   'app.all': ['все', 'all'],
   'app.none': ['Ничего не найдено.', 'Nothing was found.'],
@@ -252,7 +253,6 @@ const texts = {
 
   'error.network': ['Сервер не отвечает. Проверьте соединение и повторите.', 'The server does not answer. Check the connection and try again.'],
   'error.unauthorized': ['Нужен действующий токен', 'A valid token is needed'],
-  'error.forbidden': ['У токена нет на это права', 'The token has no right to this'],
   'error.notFound': ['Этого нет или больше нет', 'This does not exist, or no longer'],
   'error.stale': ['Данные изменились. Обновите страницу и повторите', 'The data has changed. Refresh the page and try again'],
   'error.own': ['Ошибка в панели. Обновите страницу.', 'The panel failed. Refresh the page.'],

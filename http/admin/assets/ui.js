@@ -22,6 +22,9 @@ export const Card = ({ title, note, more, flush, children, ...rest }) => html`<s
 export const Badge = ({ state, tone, title, children }) => html`<span class=${`badge ${tone ?? tones[state] ?? 'none'}`} title=${title}>
   ${children ?? known(`state.${state}`) ?? state}</span>`
 
+// Word is what people call a name of the API, which stands in its title; the name where that is unknown.
+export const Word = ({ name, words }) => (words ? html`<span title=${name}>${words}</span>` : html`<code>${name}</code>`)
+
 // Figure is one number of a dashboard that leads to its list. spark is what is drawn below.
 export const Figure = ({ label, value, note, tone = '', href, spark }) => html`<a class="figure" href=${href}>
   <span class="muted">${label}</span><b>${value}</b>${note !== undefined && html`<span class=${`delta ${tone}`}>${note}</span>`}${spark}</a>`
@@ -79,7 +82,7 @@ export function Copy({ value, whole, label }) {
     if (await copyText(value)) setCopied(true)
   }
   const shown = whole || value.length < 14 ? value : `${value.slice(0, 4)}…${value.slice(-6)}`
-  return html`<button type="button" class="copy mono" title=${value} aria-label=${t('app.copy', label ?? value)} onClick=${copy}>
+  return html`<button type="button" class="copy mono" title=${value} aria-label=${copied ? undefined : t('app.copy', label ?? shown)} onClick=${copy}>
     ${copied ? t('app.copied') : label ?? shown}</button>`
 }
 
@@ -89,7 +92,7 @@ export function words(error) {
     console.error(error)
     return t('error.own')
   }
-  const titles = { 0: 'error.network', 401: 'error.unauthorized', 403: 'error.forbidden', 404: 'error.notFound', 412: 'error.stale', 503: 'error.busy' }
+  const titles = { 0: 'error.network', 401: 'error.unauthorized', 404: 'error.notFound', 412: 'error.stale', 503: 'error.busy' }
   const fields = (error.fields ?? []).map((f) => `${f.path ?? f.field}: ${f.message}`).join('; ')
   return [titles[error.status] ? t(titles[error.status]) : error.title, fields || error.message].filter(Boolean).join(' — ')
 }
@@ -185,10 +188,11 @@ export const remember = (name, data) => keep(remembered, name, data, most)
 export const recall = (name) => remembered.get(name)
 export const forget = () => remembered.clear()
 
-// Loaded shows children(data) once it is there, and what is in the way of it.
-export function Loaded({ of, children }) {
-  return html`${of.error && html`<${Trouble} error=${of.error} retry=${of.reload} />`}
-    ${of.data !== undefined ? children(of.data) : of.loading && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}`
+// Loaded shows children(data) once it is there, and what is in the way of it; until then under the
+// title, where the children have the page's heading.
+export function Loaded({ of, title, children }) {
+  return html`${title && of.data === undefined && html`<h1>${title}</h1>`}${of.error && html`<${Trouble} error=${of.error} retry=${of.reload} />`}
+    ${of.data !== undefined ? children(of.data) : of.loading && !of.error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}`
 }
 
 // Tabs are links between the parts of a thing: items are [{ name, href, label, badge }].

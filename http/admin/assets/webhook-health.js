@@ -7,9 +7,9 @@ import { inputTime, localTime, milliseconds, percent } from './format.js'
 import { advice, healthOf, why } from './health.js'
 import { Table, useFresh } from './list.js'
 import { router } from './router.js'
-import { number, t } from './texts.js'
+import { known, number, t } from './texts.js'
 import './texts/webhook.js'
-import { Badge, Card, Empty, Facts, Figure, Loaded, Time, useLoad } from './ui.js'
+import { Badge, Card, Empty, Facts, Figure, Loaded, Time, Word, useLoad } from './ui.js'
 import { html, useMemo } from './view.js'
 import { settingsOf } from './webhook.js'
 
@@ -19,17 +19,16 @@ export function WebhookHealth({ webhook, parameters }) {
   const range = useRange(parameters, name)
   const stats = useLoad(`${path}/stats`, asked(range), { every: 60000 })
   const last = useLoad(`${path}/calls`, { status: 'failed', limit: 1 })
-  const open = useLoad('/webhooks/alerts', { state: 'open', limit: 1000 })
+  const open = useLoad('/webhooks/alerts', { state: 'open', webhook: webhook.id })
   useFresh({ kinds: ['call', 'webhook', 'delivery'], webhook: webhook.id }, () => [stats, last].forEach((one) => one.reload()))
   useFresh({ kinds: ['alert'], webhook: webhook.id }, open.reload)
-  const mine = open.data?.items.filter((one) => one.webhook_id === webhook.id) ?? []
   return html`<${Loaded} of=${stats}>${(figures) => html`
     <section class="card"><${Why} webhook=${webhook} stats=${figures} last=${last.data?.items[0]} />
       <${Ranges} webhook=${webhook} range=${range} />
       <${Charts} stats=${figures} range=${range} /></section>
     <${Figures} webhook=${webhook} stats=${figures} />
     <div class="two"><${Card} title=${t('overview.failures')} flush more=${html`<a href=${`#${path}/calls`}>${t('overview.allCalls')}</a>`}><${Failures} webhook=${webhook} limit=${5} /></${Card}>
-      <div class="stack"><${Alerts} alerts=${mine} />
+      <div class="stack"><${Alerts} alerts=${open.data?.items ?? []} />
         <${Card} title=${t('webhook.short')} more=${html`<a href=${`#${path}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook, true)} /></${Card}></div></div>
     <div class="two"><${Breakdown} title=${t('stats.byType')} values=${figures.by_event_type} link=${(one) => `#${path}/calls?event_type=${part(one)}`} />
       <${Breakdown} title=${t('stats.byStatus')} values=${figures.by_status} link=${(one) => /^\d+$/.test(one) && `#${path}/calls?response_status=${one}`} /></div>`}</${Loaded}>`
@@ -71,8 +70,8 @@ function Charts({ stats, range }) {
   const all = useMemo(() => parts(stats, range.to ? range : { ...range, end: Date.now() }), [stats, range])
   if (stats.total_calls === 0) return html`<${Empty}>${t('stats.noCalls')}</${Empty}>`
   const coarse = range.bucket === 'minute' && stats.series_bucket === 'hour'
-  return html`<div class="body"><h3>${t('call.list')} <span class="muted">${t(`bucket.${stats.series_bucket}`)}</span></h3><${Chart} kind="calls" parts=${all} />
-    <h3>${t('chart.latencyTitle')}</h3><${Chart} kind="latency" parts=${all} height=${150} />
+  return html`<div class="body"><h2 class="part">${t('call.list')} <span class="muted">${t(`bucket.${stats.series_bucket}`)}</span></h2><${Chart} kind="calls" parts=${all} />
+    <h2 class="part">${t('chart.latencyTitle')}</h2><${Chart} kind="latency" parts=${all} height=${150} />
     ${coarse && html`<p class="hint">${t('range.hours')}</p>`}<${Numbers} parts=${all} /></div>`
 }
 
@@ -96,6 +95,6 @@ function Alerts({ alerts }) {
 function Breakdown({ title, values, link }) {
   const rows = Object.entries(values ?? {}).sort(([, a], [, b]) => b - a)
   return rows.length > 0 && html`<${Card} title=${title} flush><${Table} caption=${title} rows=${rows} id=${([one]) => one} columns=${[
-    { label: title, cut: true, cell: ([one]) => (link(one) ? html`<a class="mono" href=${link(one)}>${one}</a>` : html`<span class="mono">${one}</span>`) },
+    { label: title, cut: true, cell: ([one]) => (link(one) ? html`<a class="mono" href=${link(one)}>${one}</a>` : html`<${Word} name=${one} words=${known(`outcome.${one}`)} />`) },
     { label: t('stats.total'), number: true, cell: ([, count]) => number(count) }]} /></${Card}>`
 }

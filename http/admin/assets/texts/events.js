@@ -46,6 +46,7 @@ add({
   'call.headersCount': ['Заголовки: {0}', 'Headers: {0}'],
   'call.members': ['События пакета', 'Events of the batch'],
   'call.details': ['Подробности', 'Details'],
+  'call.id': ['Номер вызова', 'Call id'],
   'call.outcome': ['Исход', 'Outcome'],
 
   'why.delivered': ['Доставлено.', 'Delivered.'],
