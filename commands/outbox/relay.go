@@ -66,17 +66,6 @@ func NewRelay(log *eventstore.Log, directory *commands.Directory, pool *pgxpool.
 		reader: reader{pool: pool}, wake: make(chan struct{}, 1)}
 }
 
-// Wake makes the relay look at the outbox now instead of at its next poll.
-func (r *Relay) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Relayed is how many events this process has moved into the log.
-func (r *Relay) Relayed() int64 { return r.relayed.Load() }
-
 // Run relays until ctx ends or the node's lease is lost, which is its error. Other failures are
 // logged and tried again.
 func (r *Relay) Run(ctx context.Context) error {
