@@ -176,6 +176,17 @@ func (o object[T]) parseField(to *T, key string, raw []byte) faults {
 	return fault("is not a field of " + cmp.Or(o.what, "this request") + suggest.DidYouMean(suggest.Nearest(key, names)))
 }
 
+// jsonType is the type of a field that holds such an object.
+func (o object[T]) jsonType() jsonType[T] {
+	return jsonType[T]{o.schema(), func(raw []byte) (v T, wrong faults) {
+		refused, err := o.parse(raw, &v)
+		if err != nil {
+			return v, fault(mustBeObject)
+		}
+		return v, faults(refused).within(".")
+	}}
+}
+
 // withRules adds to the fields that could not be read those that break a rule. A field is
 // named once.
 func withRules(unread, rules []domain.FieldError) []domain.FieldError {

@@ -56,9 +56,8 @@ var special = map[reflect.Type]schema{
 	reflect.TypeFor[domain.ReplayState](): enum(domain.ReplayStateCounting, domain.ReplayStateRunning, domain.ReplayStatePaused,
 		domain.ReplayStateCancelled, domain.ReplayStateCompleted),
 	reflect.TypeFor[projections.BacktestChange](): enum(projections.BacktestGained, projections.BacktestLost, projections.BacktestUnchanged),
-	reflect.TypeFor[projections.Verdict](): enum(projections.VerdictDelivered, projections.VerdictPending, projections.VerdictFailed, projections.VerdictCancelled,
-		projections.VerdictNotSubscribed, projections.VerdictInactive, projections.VerdictFiltered, projections.VerdictImported, projections.VerdictNotRegistered),
-	reflect.TypeFor[projections.SentKind](): enum(projections.SentByDispatch, projections.SentByReplay, projections.SentByTest),
+	reflect.TypeFor[projections.Verdict]():        enum(projections.Verdicts...),
+	reflect.TypeFor[projections.SentKind]():       enum(projections.SentByDispatch, projections.SentByReplay, projections.SentByTest),
 }
 
 func enum[T ~string](values ...T) schema { return schema{"type": "string", "enum": values} }

@@ -49,7 +49,7 @@ var webhookFields = []field[domain.WebhookSpec]{
 	asked("timeout", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.Timeout },
 		within(domain.TimeoutRange, "seconds, for the whole call")),
 	asked("filters", jsonFilters, func(w *domain.WebhookSpec) *domain.Asked[json.RawMessage] { return &w.Filters }, filtersSchema),
-	asked("batch", jsonBatch, func(w *domain.WebhookSpec) *domain.Asked[domain.Batch] { return &w.Batch },
+	asked("batch", batch.jsonType(), func(w *domain.WebhookSpec) *domain.Asked[domain.Batch] { return &w.Batch },
 		schema{"description": "several events in one call; null: each has its own"}),
 	asked("order_by", jsonText, func(w *domain.WebhookSpec) *domain.Asked[string] { return &w.OrderBy }, schema{
 		"maxLength": 256, "examples": []string{"patient_id"},
@@ -71,9 +71,9 @@ var webhookFields = []field[domain.WebhookSpec]{
 		"minItems": 1, "maxItems": domain.MaxFields, "examples": [][]string{{"patient_id", "visit.doctor"}},
 		"description": "paths of event_data: only these parts are sent (filters see all of it); null: all",
 	}),
-	asked("recipient", jsonRecipient, func(w *domain.WebhookSpec) *domain.Asked[domain.DataRecipient] { return &w.Recipient },
+	asked("recipient", recipient.jsonType(), func(w *domain.WebhookSpec) *domain.Asked[domain.DataRecipient] { return &w.Recipient },
 		schema{"description": "who receives the data, for those who account for it"}),
-	asked("auth", jsonAuth, func(w *domain.WebhookSpec) *domain.Asked[domain.AuthSpec] { return &w.Auth }, schema{
+	asked("auth", auth.jsonType(), func(w *domain.WebhookSpec) *domain.Asked[domain.AuthSpec] { return &w.Auth }, schema{
 		"description": fmt.Sprintf("who makes the calls: an access token for client credentials, or a client certificate; answers show %q for secrets, and sending that keeps what is stored", domain.Masked),
 	}),
 	asked("auto_deactivate_after", jsonWhole, func(w *domain.WebhookSpec) *domain.Asked[int] { return &w.AutoDeactivateAfter },
@@ -125,26 +125,10 @@ func number(name string, of func(*domain.Batch) *int, more schema) field[domain.
 	}}
 }
 
-var jsonBatch = jsonType[domain.Batch]{batch.schema(), func(raw []byte) (b domain.Batch, wrong faults) {
-	refused, err := batch.parse(raw, &b)
-	if err != nil {
-		return b, fault(mustBeObject)
-	}
-	return b, faults(refused).within(".")
-}}
-
 var recipient = object[domain.DataRecipient]{fields: []field[domain.DataRecipient]{
 	plain("name", jsonText, func(r *domain.DataRecipient) *string { return &r.Name }, schema{"minLength": 1, "maxLength": domain.MaxNameLength}).must(),
 	plain("country", jsonText, func(r *domain.DataRecipient) *string { return &r.Country }, nil),
 	plain("purpose", jsonText, func(r *domain.DataRecipient) *string { return &r.Purpose }, nil),
-}}
-
-var jsonRecipient = jsonType[domain.DataRecipient]{recipient.schema(), func(raw []byte) (r domain.DataRecipient, wrong faults) {
-	refused, err := recipient.parse(raw, &r)
-	if err != nil {
-		return r, fault(mustBeObject)
-	}
-	return r, faults(refused).within(".")
 }}
 
 var auth = object[domain.AuthSpec]{fields: []field[domain.AuthSpec]{
@@ -158,14 +142,6 @@ var auth = object[domain.AuthSpec]{fields: []field[domain.AuthSpec]{
 		schema{"description": "of certificate: PEM, the client's own first, then those that lead to its authority"}),
 	plain("private_key", jsonSecret, func(a *domain.AuthSpec) *domain.Secret { return &a.PrivateKey },
 		schema{"description": "of certificate: PEM, without a passphrase"}),
-}}
-
-var jsonAuth = jsonType[domain.AuthSpec]{auth.schema(), func(raw []byte) (a domain.AuthSpec, wrong faults) {
-	refused, err := auth.parse(raw, &a)
-	if err != nil {
-		return a, fault(mustBeObject)
-	}
-	return a, faults(refused).within(".")
 }}
 
 // webhookView is a webhook as callers see it: secrets are masked.
