@@ -47,9 +47,49 @@ if git rev-parse HEAD >/dev/null 2>&1; then
 	fi
 fi
 
+# The image, of steps that fetch nothing: in place of the base with Go there is one that holds what
+# the steps call, and Go and its modules are this machine's. The binary is that of the release.
+image_by_buildah() {
+	local store=(buildah --storage-driver vfs --root "$work/containers" --runroot "$work/run") base=$work/base program path library
+	mkdir -p "$base/etc/ssl/certs" "$base/usr/bin" "$base/tmp"
+	ln -s usr/bin "$base/bin"
+	touch "$base/etc/ssl/certs/ca-certificates.crt"
+	for program in sh mkdir dirname; do
+		path=$(readlink -f "$(command -v $program)")
+		cp "$path" "$base/usr/bin/$program"
+		for library in $(ldd "$path" | grep -o '/[^ ]*'); do
+			mkdir -p "$base$(dirname "$library")"
+			cp -L "$library" "$base$library"
+		done
+	done
+	printf 'FROM scratch\nCOPY . /\nENV PATH=/go/bin:/bin GOROOT=/go GOMODCACHE=/modules GOCACHE=/cache GOPROXY=off\n' >"$work/Base"
+	echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/policy"
+	local bud=("${store[@]}" bud -q --isolation chroot --pull-never --format docker --signature-policy "$work/policy")
+	"${bud[@]}" -f "$work/Base" -t docker.io/library/golang:1.26-bookworm "$base" >/dev/null
+	if ! "${store[@]}" run --isolation chroot "$("${store[@]}" from --pull-never --signature-policy "$work/policy" golang:1.26-bookworm)" mkdir /tmp/try 2>"$work/why"; then
+		note "the image is not built: buildah may not run its steps here: $(tail -n 1 "$work/why")"
+		return 0
+	fi
+	mkdir -p "$work/cache"
+	timeout 240 "${bud[@]}" -v "$(go env GOROOT):/go:ro" -v "$(go env GOMODCACHE):/modules" -v "$(go env GOCACHE):/cache" \
+		--build-arg VERSION="$(git describe --tags --always)" --build-arg COMMIT="$(git rev-parse HEAD)" \
+		-f "$work/one/docs/deploy/Dockerfile" --ignorefile "$work/one/docs/deploy/Dockerfile.dockerignore" -t check "$work/one" >/dev/null
+	local made mounted
+	made=$("${store[@]}" from --pull-never --signature-policy "$work/policy" localhost/check)
+	mounted=$("${store[@]}" mount "$made")
+	cmp "$binary" "$mounted/medilab-webhooks"
+	[ "$(cd "$mounted" && find . -type f | grep -vE '^./(dev|proc|sys)/')" = "$(printf './etc/ssl/certs/ca-certificates.crt\n./medilab-webhooks')" ]
+	"${store[@]}" run --isolation chroot "$made" /medilab-webhooks version
+	"${store[@]}" inspect --format '{{.Docker.Config.User}} {{.Docker.Config.Healthcheck.Test}} {{.Docker.Config.Entrypoint}} {{.Docker.Config.Cmd}}' "$made" |
+		grep -Fx '65532:65532 [CMD /medilab-webhooks healthcheck] [/medilab-webhooks] [serve]'
+	echo "deploy: the image is built, and holds the release's binary"
+}
+
 if docker info >/dev/null 2>&1; then
 	docker build -q -f docs/deploy/Dockerfile -t medilab-webhooks:check .
 	docker run --rm --read-only medilab-webhooks:check version
+elif command -v buildah >/dev/null && [ -n "${binary:-}" ]; then
+	image_by_buildah
 else
-	note "the image is not built: no container engine answers"
+	note "the image is not built: there is no container engine"
 fi
