@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compose-spec/compose-go/v2/schema"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/medilab/webhooks/cmd/e2e/harness"
@@ -87,6 +88,27 @@ func TestDeployFilesNameSettings(t *testing.T) {
 	p.command(0, "", "healthcheck")
 	p.stop()
 	p.command(1, "", "healthcheck")
+}
+
+// The compose file is one by the schema of the Compose Specification.
+func TestComposeFile(t *testing.T) {
+	t.Parallel()
+	validate := func(text string) error {
+		var file map[string]any
+		if err := yaml.Unmarshal([]byte(text), &file); err != nil {
+			t.Fatal(err)
+		}
+		return schema.Validate(file)
+	}
+	text := read(t, "docs/deploy/compose.yaml")
+	if err := validate(text); err != nil {
+		t.Error(err)
+	}
+	for _, wrong := range []string{"read_only: [true]", "reed_only: true"} {
+		if err := validate(strings.Replace(text, "read_only: true", wrong, 1)); err == nil {
+			t.Errorf("the schema allows %s", wrong)
+		}
+	}
 }
 
 // object is what the test looks at of a rendered object of Kubernetes.
