@@ -124,3 +124,23 @@ func TestReferenceNamesEveryCommand(t *testing.T) {
 	}
 	walk(root)
 }
+
+// The Russian page has the rows of the English one.
+func TestReferenceInRussian(t *testing.T) {
+	names := func(page string) []string {
+		text, err := os.ReadFile("../../docs/" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cells := regexp.MustCompile("(?m)^\\| (`.*?) \\|").FindAllStringSubmatch(string(text), -1)
+		var all []string
+		for _, cell := range cells {
+			all = append(all, cell[1])
+		}
+		return all
+	}
+	english, russian := names("reference.md"), names("reference.ru.md")
+	if len(english) < 50 || !slices.Equal(english, russian) {
+		t.Errorf("the pages have the rows\n%q\n%q", english, russian)
+	}
+}
