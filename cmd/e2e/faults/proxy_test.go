@@ -10,11 +10,13 @@ import (
 	"time"
 )
 
-// proxy stands between the nodes and Postgres, and loses answers when told.
+// proxy stands between the nodes and Postgres, and loses answers, or all that is said, when
+// told.
 type proxy struct {
 	listener net.Listener
 	network  string
 	address  string
+	gate     sync.RWMutex // what passes has it; see cut
 
 	mu    sync.Mutex
 	links map[*link]struct{}
@@ -32,14 +34,27 @@ func newProxy(t testing.TB, database string) (*proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{network: "tcp", address: u.Host, links: map[*link]struct{}{}}
+	network, address := "tcp", u.Host
 	query := u.Query()
 	if dir := query.Get("host"); dir != "" {
-		p.network, p.address = "unix", dir+"/.s.PGSQL.5432"
+		network, address = "unix", dir+"/.s.PGSQL.5432"
 		if port := query.Get("port"); port != "" {
-			p.address = dir + "/.s.PGSQL." + port
+			address = dir + "/.s.PGSQL." + port
 		}
 	}
+	p := standBefore(t, network, address)
+	query.Del("host")
+	query.Del("port")
+	query.Set("sslmode", "disable")
+	u.Host, u.RawQuery = p.listener.Addr().String(), query.Encode()
+	return p, u.String()
+}
+
+// standBefore makes a proxy to the address.
+func standBefore(t testing.TB, network, address string) *proxy {
+	t.Helper()
+	p := &proxy{network: network, address: address, links: map[*link]struct{}{}}
+	var err error
 	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -48,11 +63,26 @@ func newProxy(t testing.TB, database string) (*proxy, string) {
 		p.loseAnswers(0)
 	})
 	go p.run()
-	query.Del("host")
-	query.Del("port")
-	query.Set("sslmode", "disable")
-	u.Host, u.RawQuery = p.listener.Addr().String(), query.Encode()
-	return p, u.String()
+	return p
+}
+
+// cut lets nothing pass until mend, as a network that drops all packets: connections stay, and
+// new ones are answered by nobody.
+func (p *proxy) cut() (mend func()) {
+	p.gate.Lock()
+	return sync.OnceFunc(p.gate.Unlock)
+}
+
+// gated passes on what is written while nothing is cut.
+type gated struct {
+	io.Writer
+	proxy *proxy
+}
+
+func (g gated) Write(b []byte) (int, error) {
+	g.proxy.gate.RLock()
+	defer g.proxy.gate.RUnlock()
+	return g.Writer.Write(b)
 }
 
 func (p *proxy) run() {
@@ -61,6 +91,8 @@ func (p *proxy) run() {
 		if err != nil {
 			return
 		}
+		p.gate.RLock()
+		p.gate.RUnlock() //nolint:staticcheck // it waits while all is cut
 		server, err := net.Dial(p.network, p.address)
 		if err != nil {
 			client.Close() //nolint:errcheck // nobody is behind it
@@ -71,12 +103,12 @@ func (p *proxy) run() {
 		p.links[l] = struct{}{}
 		p.mu.Unlock()
 		go func() {
-			io.Copy(server, client) //nolint:errcheck // either end may go at any time
-			server.Close()          //nolint:errcheck // as above
+			io.Copy(gated{server, p}, client) //nolint:errcheck // either end may go at any time
+			server.Close()                    //nolint:errcheck // as above
 		}()
 		go func() {
-			io.Copy(l, server) //nolint:errcheck // as above
-			client.Close()     //nolint:errcheck // as above
+			io.Copy(gated{l, p}, server) //nolint:errcheck // as above
+			client.Close()               //nolint:errcheck // as above
 			p.mu.Lock()
 			delete(p.links, l)
 			p.mu.Unlock()

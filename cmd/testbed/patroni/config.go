@@ -12,10 +12,11 @@ var patroniConfig = template.Must(template.New("patroni").Parse(`scope: clinic
 namespace: /medilab/
 name: {{.name}}
 restapi:
-  listen: {{.rest}}
+  listen: {{.restListens}}
   connect_address: {{.rest}}
 etcd3:
-  host: {{.etcd}}
+  host: {{.etcd}}{{if .through}}
+  use_proxies: true                   # this address alone, not those that etcd names{{end}}
 bootstrap:
   dcs:
     ttl: {{.ttl}}
@@ -36,7 +37,7 @@ bootstrap:
     - encoding: UTF8
     - data-checksums
 postgresql:
-  listen: {{.address}}
+  listen: {{.listens}}
   connect_address: {{.address}}
   data_dir: {{.dir}}/data
   bin_dir: {{.bin}}

@@ -23,7 +23,8 @@ func (m *Member) configure() error {
 	}
 	var config strings.Builder
 	err := patroniConfig.Execute(&config, map[string]any{
-		"name": m.Name, "address": m.Address, "rest": m.rest, "dir": m.dir, "bin": binDir(), "etcd": m.cluster.etcd,
+		"name": m.Name, "address": m.Address, "rest": m.rest, "listens": m.listens, "restListens": m.restListens, "dir": m.dir, "bin": binDir(), "etcd": m.etcd,
+		"through":  m.cluster.options.Through != nil,
 		"password": m.cluster.password, "synchronous": m.cluster.options.Synchronous, "ttl": int(TTL.Seconds()),
 	})
 	if err != nil {
