@@ -92,7 +92,8 @@ func (p *proxy) run() {
 			return
 		}
 		p.gate.RLock()
-		p.gate.RUnlock() //nolint:staticcheck // it waits while all is cut
+		//lint:ignore SA2001 it waits while all is cut
+		p.gate.RUnlock()
 		server, err := net.Dial(p.network, p.address)
 		if err != nil {
 			client.Close() //nolint:errcheck // nobody is behind it
