@@ -98,6 +98,11 @@ demo: build ## Start a clinic that emits events, and receivers of five kinds, to
 	$(GO) build -o bin/demo ./cmd/demo
 	bin/demo --binary $(BINARY) $(DEMO)
 
+.PHONY: screenshots
+screenshots: ## Write pictures of each page of the panel, with a clinic's data, into bin/screenshots
+	mkdir -p bin/screenshots
+	MEDILAB_TEST_SHOTS=$(CURDIR)/bin/screenshots $(GO) test -count=1 -timeout $(TIMEOUT) -run EveryPageIsAccessible/full ./cmd/demo
+
 .PHONY: sbom
 sbom: build ## List what the binary is made of (CycloneDX) in bin/sbom.json
 	$(GO) run $(CYCLONEDX) bin -json -licenses -std -version '$(VERSION)' -output bin/sbom.json $(BINARY)

@@ -14,7 +14,7 @@ import { Retries } from './webhook-fields.js'
 // BacktestPage tries other retries, for a webhook as it is otherwise.
 export function BacktestPage({ id }) {
   const found = useLoad(`/webhooks/${part(id)}`)
-  return html`<${Loaded} of=${found}>${(webhook) => html`<${Trying} webhook=${webhook} />`}</${Loaded}>`
+  return html`<${Loaded} of=${found} title=${t('backtest.title')}>${(webhook) => html`<${Trying} webhook=${webhook} />`}</${Loaded}>`
 }
 
 function Trying({ webhook }) {

@@ -79,7 +79,7 @@ function counts({ items, next_cursor: more }) {
 export function EventPage({ id, parameters }) {
   const path = `/webhooks/events/${part(id)}`
   const of = useLoad(path)
-  return html`<${Loaded} of=${of}>${(event) => html`<${Page} title=${event.event_type} sub=${html`<a href="#/events">${t('event.list')}</a> · <${Time} at=${event.accepted_at} />`}>
+  return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${event.event_type} sub=${html`<a href="#/events">${t('event.list')}</a> · <${Time} at=${event.accepted_at} />`}>
     ${!event.deliver && html`<p class="trouble">${t('event.imported')}</p>`}
     <div class="two"><${Card} title=${t('event.data')}>${event.redacted || event.erased || event.expired
       ? html`<p class="empty">${t(event.erased ? 'event.erased' : event.expired ? 'event.expired' : 'event.hidden')}</p>` : html`<${Json} source=${exact(event, 'event_data')} label=${t('event.data')} />`}</${Card}>

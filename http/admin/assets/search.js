@@ -69,7 +69,7 @@ export function Search() {
     if (event.key === 'Escape' && found) { event.stopPropagation(); close() }
   }
   const leave = (event) => { if (!event.currentTarget.contains(event.relatedTarget) && !document.querySelector('dialog[open]')) close() }
-  return html`<form class="search" role="search" onSubmit=${submit} onKeyDown=${key} onFocusOut=${leave}>
+  return html`<form class="search" role="search" aria-label=${t('search.label')} onSubmit=${submit} onKeyDown=${key} onFocusOut=${leave}>
     <input id="search" ref=${box} name="q" type="search" autocomplete="off" role="combobox" aria-expanded=${found !== null} aria-controls="found" aria-autocomplete="list"
       aria-activedescendant=${found?.length ? `found-${at}` : undefined} aria-label=${t('search.label')} placeholder=${t('search.placeholder')} value=${q} onInput=${(event) => setQ(event.target.value)} /><kbd aria-hidden="true">/</kbd>
     <ul id="found" role="listbox" aria-label=${t('search.results')} hidden=${!found?.length}>${found?.map((one, i) => html`

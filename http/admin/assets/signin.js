@@ -33,7 +33,7 @@ export function SignIn({ title, done, note, over }) {
   const leave = () => over || sessionStorage.setItem(placeKey, location.hash)
   return html`<h1 id="dialog-title">${title ?? t('login.title')}</h1>${note && html`<p>${note}</p>`}
     ${problem && !over && html`<p class="error" role="alert">${t(`login.${problem === 'rights' || problem === 'unavailable' ? problem : 'refused'}`)}</p>`}
-    ${session.provider && html`<p><a class="button primary" href=${provider} target=${over ? '_blank' : undefined} onClick=${leave}>${t('login.provider')}</a></p><h3>${t('login.or')}</h3>`}
+    ${session.provider && html`<p><a class="button primary" href=${provider} target=${over ? '_blank' : undefined} onClick=${leave}>${t('login.provider')}</a></p><p class="muted">${t('login.or')}</p>`}
     <${Form} send=${send} label=${t('login.enter')} tone=${session.provider ? '' : 'primary'}>
       <${Field} name="token" label=${t('login.token')} hint=${t('login.hint')}>${(control) => html`<${Text} ...${control} name="token" type="password" spellcheck="false" data-first />`}</${Field}>
     </${Form}>`

@@ -18,7 +18,7 @@ export const NewWebhook = () => html`<${Editor} />`
 
 export function EditWebhook({ id }) {
   const found = useLoad(`/webhooks/${part(id)}`)
-  return html`<${Loaded} of=${found}>${(webhook) => html`<${Editor} key=${webhook.id} webhook=${webhook} />`}</${Loaded}>`
+  return html`<${Loaded} of=${found} title=${t('form.edit')}>${(webhook) => html`<${Editor} key=${webhook.id} webhook=${webhook} />`}</${Loaded}>`
 }
 
 // The state of a form is { before, version, draft }: the webhook as it was read, and
