@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/mail"
 	"github.com/medilab/webhooks/domain"
@@ -173,14 +174,13 @@ func (n *node) append(stream string, expected int64, change domain.Change) {
 // awaitNone waits until nothing is to be sent.
 func (n *node) awaitNone() {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
-	defer cancel()
-	for waiting := int64(-1); waiting != 0; {
-		var err error
-		if waiting, err = mail.Waiting(ctx, n.pool); err != nil {
+	harness.Until(n.t, "nothing is to be sent", func() bool {
+		waiting, err := mail.Waiting(n.t.Context(), n.pool)
+		if err != nil {
 			n.t.Fatalf("waiting until nothing is to be sent: %v", err)
 		}
-	}
+		return waiting == 0
+	})
 }
 
 // Alerts go to everybody by one of two nodes, also what a server did not take at first, or

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/domain"
@@ -62,18 +63,20 @@ func (a *alerting) await(want ...string) {
 // awaitAlerts waits until the alerts, newest first, are as wanted.
 func (a *alerting) awaitAlerts(want string, are func([]projections.Alert) bool) {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), time.Minute)
-	defer cancel()
 	var page projections.Page[projections.Alert]
-	for {
-		next, err := a.queries.Alerts(ctx, projections.AlertFilter{Limit: 100})
+	defer func() {
+		if a.t.Failed() {
+			a.t.Logf("alerts are %+v", page.Items)
+		}
+	}()
+	harness.Until(a.t, "the alerts are "+want, func() bool {
+		next, err := a.queries.Alerts(a.t.Context(), projections.AlertFilter{Limit: 100})
 		if err != nil {
-			a.t.Fatalf("waiting for %s: %v; alerts are %+v", want, err, page.Items)
+			a.t.Fatalf("waiting for %s: %v", want, err)
 		}
-		if page = next; are(page.Items) {
-			return
-		}
-	}
+		page = next
+		return are(page.Items)
+	})
 }
 
 // deliver triggers an event and waits for the end of its delivery to w.
@@ -226,15 +229,14 @@ func TestACallResolvesAnAlertAtOnce(t *testing.T) {
 // awaitAlertsRead waits until the alerts have read what the log holds.
 func (a *alerting) awaitAlertsRead() {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), time.Minute)
-	defer cancel()
 	var head, read eventstore.Position
-	if err := a.pool.QueryRow(ctx, `SELECT position FROM medilab.log_head`).Scan(&head); err != nil {
+	if err := a.pool.QueryRow(a.t.Context(), `SELECT position FROM medilab.log_head`).Scan(&head); err != nil {
 		a.t.Fatal(err)
 	}
-	for read < head {
-		if err := a.pool.QueryRow(ctx, `SELECT position FROM medilab.readers WHERE name = 'alerts'`).Scan(&read); err != nil {
+	harness.Until(a.t, "the alerts have read the log", func() bool {
+		if err := a.pool.QueryRow(a.t.Context(), `SELECT position FROM medilab.readers WHERE name = 'alerts'`).Scan(&read); err != nil {
 			a.t.Fatal(err)
 		}
-	}
+		return read >= head
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/domain"
@@ -82,11 +83,7 @@ func TestCallsUnderWayWhenTheLogLosesItsTail(t *testing.T) {
 func (n *node) reconnect() {
 	n.t.Helper()
 	n.pool.Reset()
-	for n.directory.CatchUp(n.t.Context()) != nil {
-		if n.t.Context().Err() != nil {
-			n.t.Fatal("the database did not come back")
-		}
-	}
+	harness.Until(n.t, "the database is back", func() bool { return n.directory.CatchUp(n.t.Context()) == nil })
 }
 
 // Of several processes that notice the same loss, the alert is raised once, and names all

@@ -13,8 +13,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/domain"
@@ -219,11 +219,10 @@ func TestOrderOverNodes(t *testing.T) {
 // await waits until the query returns true.
 func (n *node) await(sql string, args ...any) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
-	defer cancel()
-	for done := false; !done; {
-		if err := n.pool.QueryRow(ctx, sql, args...).Scan(&done); err != nil {
+	harness.Until(n.t, sql, func() (done bool) {
+		if err := n.pool.QueryRow(n.t.Context(), sql, args...).Scan(&done); err != nil {
 			n.t.Fatal(err)
 		}
-	}
+		return done
+	})
 }

@@ -2,11 +2,13 @@ package saga_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/migrations/testdb"
@@ -56,13 +58,13 @@ func limited(url string, concurrent int, rate float64) func(*domain.WebhookRegis
 // awaitRows waits until the query counts as many.
 func (n *node) awaitRows(query string, want int) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
-	defer cancel()
-	for got := -1; got != want; {
-		if err := n.pool.QueryRow(ctx, query).Scan(&got); err != nil {
+	harness.Until(n.t, fmt.Sprintf("there are %d of %s", want, query), func() bool {
+		var got int
+		if err := n.pool.QueryRow(n.t.Context(), query).Scan(&got); err != nil {
 			n.t.Fatalf("waiting for %d of %s: %v", want, query, err)
 		}
-	}
+		return got == want
+	})
 }
 
 // Whatever nodes the events come in at: in any T seconds rate x T + max(1, rate) calls at

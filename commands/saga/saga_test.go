@@ -191,17 +191,7 @@ func (n *node) awaitState(id domain.DeliveryID, want domain.DeliveryState) domai
 // awaitEmptyQueue waits until nothing is pending.
 func (n *node) awaitEmptyQueue() {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
-	defer cancel()
-	for {
-		var left int
-		if err := n.pool.QueryRow(ctx, `SELECT count(*) FROM medilab.queue`).Scan(&left); err != nil {
-			n.t.Fatalf("waiting for the queue to empty: %v", err)
-		}
-		if left == 0 {
-			return
-		}
-	}
+	n.awaitRows(`SELECT count(*) FROM medilab.queue`, 0)
 }
 
 func TestDelivers(t *testing.T) {
