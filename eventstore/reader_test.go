@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
@@ -82,12 +83,10 @@ func copyTable(t *testing.T, pool *pgxpool.Pool) {
 // positions, once each, in order.
 func awaitCopy(t *testing.T, pool *pgxpool.Pool, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for {
+	harness.Until(t, fmt.Sprintf("%d rows are copied", n), func() bool {
 		var count, distinct int
 		var ordered bool
-		err := pool.QueryRow(ctx, `SELECT count(*), count(DISTINCT position), coalesce(bool_and(ordered), true)
+		err := pool.QueryRow(t.Context(), `SELECT count(*), count(DISTINCT position), coalesce(bool_and(ordered), true)
 			FROM (SELECT position, position = row_number() OVER (ORDER BY n) AS ordered FROM copied) AS c`).Scan(&count, &distinct, &ordered)
 		if err != nil {
 			t.Fatal(err)
@@ -95,10 +94,8 @@ func awaitCopy(t *testing.T, pool *pgxpool.Pool, n int) {
 		if count != distinct || !ordered || count > n {
 			t.Fatalf("copied %d rows, %d distinct, in order: %v", count, distinct, ordered)
 		}
-		if count == n {
-			return
-		}
-	}
+		return count == n
+	})
 }
 
 // Only a page that ends with the log may wait to grow: who is behind reads on.

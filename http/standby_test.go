@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/eventstore"
 	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/identity"
@@ -84,13 +85,10 @@ func (o *onStandby) recovers() {
 	o.t.Helper()
 	stop := o.watch()
 	defer stop()
-	ctx, cancel := context.WithTimeout(o.t.Context(), patience)
-	defer cancel()
-	for o.standby.State() != projections.StandbyOK {
-		if o.ask("GET", "/api/v1/webhooks/events", "").want(200); ctx.Err() != nil {
-			o.t.Fatal("the standby is not asked again")
-		}
-	}
+	harness.Until(o.t, "the standby is asked again", func() bool {
+		o.ask("GET", "/api/v1/webhooks/events", "").want(200)
+		return o.standby.State() == projections.StandbyOK
+	})
 }
 
 // Queries go to a standby, and each answer holds what the caller was told before, whatever

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
@@ -225,11 +226,7 @@ func TestEmitFileInterrupted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for strings.Count(first(c.run(0, "", "audit", "log")), "event.triggered") < 3 {
-		if t.Context().Err() != nil {
-			t.Fatal("the events do not arrive")
-		}
-	}
+	harness.Until(t, "the events arrive", func() bool { return strings.Count(first(c.run(0, "", "audit", "log")), "event.triggered") >= 3 })
 	cancel()
 	if err := feed.CloseWithError(errors.New("cut off")); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -161,24 +162,13 @@ func (r *rig) count(table string) (n int) {
 // awaitEmpty waits until the outbox is. Rows leave it without a sign when they are parked.
 func (r *rig) awaitEmpty() {
 	r.Helper()
-	deadline := time.Now().Add(patience)
-	for r.count("outbox") > 0 {
-		if time.Now().After(deadline) {
-			r.Fatal("the outbox does not become empty")
-		}
-	}
+	harness.Until(r, "the outbox is empty", func() bool { return r.count("outbox") == 0 })
 }
 
 // awaitRelayed waits until the relay has counted n events: it counts after the log has them.
 func (r *rig) awaitRelayed(relay *Relay, n int64) {
 	r.Helper()
-	deadline := time.Now().Add(patience)
-	for relay.Relayed() < n {
-		if time.Now().After(deadline) {
-			r.Fatalf("the relay moved %d events; want %d", relay.Relayed(), n)
-		}
-		runtime.Gosched()
-	}
+	harness.Until(r, fmt.Sprintf("the relay has moved %d events", n), func() bool { return relay.Relayed() >= n })
 }
 
 // begin opens a transaction of the clinic's: on a connection that may be idle in it for long.

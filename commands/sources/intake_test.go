@@ -26,6 +26,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/cmd/testbed"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/outbox"
@@ -335,15 +336,11 @@ func stream(t testing.TB, urls []string, replicas int) jetstream.JetStream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; { // until the cluster has a leader
-		_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "clinic", Subjects: []string{"clinic.>"}, Replicas: replicas})
-		if err == nil {
-			return js
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	harness.Until(t, "the cluster has a leader", func() bool {
+		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "clinic", Subjects: []string{"clinic.>"}, Replicas: replicas})
+		return err == nil
+	})
+	return js
 }
 
 func TestJetStream(t *testing.T) {
@@ -499,20 +496,15 @@ func TestRabbitMQ(t *testing.T) {
 	uri, restart := rabbit(t)
 	r := newRig(t)
 	connect := func() (channel *amqp091.Channel) {
-		for deadline := time.Now().Add(2 * time.Minute); ; {
+		harness.Until(t, "RabbitMQ is ready", func() bool {
 			conn, err := amqp091.Dial(uri)
 			if err == nil {
 				t.Cleanup(func() { conn.Close() })
 				channel, err = conn.Channel()
 			}
-			if err == nil {
-				return channel
-			}
-			if time.Now().After(deadline) {
-				t.Fatal(err)
-			}
-			time.Sleep(100 * time.Millisecond) // it needs the processor to start
-		}
+			return err == nil
+		})
+		return channel
 	}
 	channel := connect()
 	_, err := channel.QueueDeclare("clinic", true, false, false, false, nil)

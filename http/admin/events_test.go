@@ -138,11 +138,13 @@ func TestACallWithoutItsPayload(t *testing.T) {
 	u.Go(u.address + "/admin#/events/" + event)
 	u.See("Скрыто: у токена нет права payloads:read.")
 	var call map[string]any
-	for call == nil {
-		if items := u.api("GET", "/webhooks/"+lab+"/calls", "")["items"].([]any); len(items) > 0 {
+	harness.Until(t, "the call is listed", func() bool {
+		items := u.api("GET", "/webhooks/"+lab+"/calls", "")["items"].([]any)
+		if len(items) > 0 {
 			call = items[0].(map[string]any)
 		}
-	}
+		return call != nil
+	})
 	u.Go(u.address + "/admin#/webhooks/" + lab + "/calls/" + call["call_id"].(string))
 	u.See("Получатель ответил 500.")
 	u.See("Повторов больше не будет: все попытки израсходованы.")
