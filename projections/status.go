@@ -120,7 +120,7 @@ func (p *Projections) RebuildOutdated(ctx context.Context, node *eventstore.Node
 			pause, logged = leastPause, false
 		default:
 			pause = min(2*pause, mostPause)
-			if !logged { // once: it may go on for long
+			if len(names) > 0 && !logged { // once: it may go on for long
 				p.logger.Error("read models of another version are not rebuilt, trying again until they are", "names", names, "error", err)
 				logged = true
 			}

@@ -101,6 +101,7 @@ func TestReceiversToCopy(t *testing.T) {
 				t.Errorf("the missing delivery is answered %d", status)
 			}
 			r.await(4)
+			harness.Until(r, "it says what it has done", func() bool { return strings.Contains(r.output.String(), fourth) })
 			if log := r.output.String(); !strings.Contains(log, third) || strings.Index(log, fourth) < strings.Index(log, third) {
 				t.Errorf("not in order: %s", log)
 			}
