@@ -65,8 +65,8 @@ image_by_buildah() {
 	printf 'FROM scratch\nCOPY . /\nENV PATH=/go/bin:/bin GOROOT=/go GOMODCACHE=/modules GOCACHE=/cache GOPROXY=off\n' >"$work/Base"
 	echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/policy"
 	local bud=("${store[@]}" bud -q --isolation chroot --pull-never --format docker --signature-policy "$work/policy")
-	"${bud[@]}" -f "$work/Base" -t docker.io/library/golang:1.26-bookworm "$base" >/dev/null
-	if ! "${store[@]}" run --isolation chroot "$("${store[@]}" from --pull-never --signature-policy "$work/policy" golang:1.26-bookworm)" mkdir /tmp/try 2>"$work/why"; then
+	if ! "${bud[@]}" -f "$work/Base" -t docker.io/library/golang:1.26-bookworm "$base" >/dev/null 2>"$work/why" ||
+		! "${store[@]}" run --isolation chroot "$("${store[@]}" from --pull-never --signature-policy "$work/policy" golang:1.26-bookworm)" mkdir /tmp/try 2>"$work/why"; then
 		note "the image is not built: buildah may not run its steps here: $(tail -n 1 "$work/why")"
 		return 0
 	fi
@@ -78,7 +78,7 @@ image_by_buildah() {
 	made=$("${store[@]}" from --pull-never --signature-policy "$work/policy" localhost/check)
 	mounted=$("${store[@]}" mount "$made")
 	cmp "$binary" "$mounted/medilab-webhooks"
-	[ "$(cd "$mounted" && find . -type f | grep -vE '^./(dev|proc|sys)/')" = "$(printf './etc/ssl/certs/ca-certificates.crt\n./medilab-webhooks')" ]
+	[ "$(cd "$mounted" && find . -type f | grep -vE '^./(dev|proc|sys)/' | sort)" = "$(printf './etc/ssl/certs/ca-certificates.crt\n./medilab-webhooks')" ]
 	"${store[@]}" run --isolation chroot "$made" /medilab-webhooks version
 	"${store[@]}" inspect --format '{{.Docker.Config.User}} {{.Docker.Config.Healthcheck.Test}} {{.Docker.Config.Entrypoint}} {{.Docker.Config.Cmd}}' "$made" |
 		grep -Fx '65532:65532 [CMD /medilab-webhooks healthcheck] [/medilab-webhooks] [serve]'
