@@ -20,7 +20,7 @@ TIMEOUT     ?= 30m
 RACED       := $(GO) list ./... | grep -E '/webhooks/(commands|eventstore|http|projections)' | grep -vE '/http/(admin|docs)$$'
 # The packages that drive the built binary, or a browser.
 DRIVING     := '/webhooks/(cmd/(e2e|demo|security)|http/(admin|docs))(/|$$)'
-# How much `make e2e` breaks: ci takes five minutes; -seed=N repeats a campaign's timing.
+# How much `make faults` breaks: ci takes five minutes; -seed=N repeats a campaign's timing.
 FAULTS      ?= -campaign=ci
 
 .DEFAULT_GOAL := help

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Checks the files of this folder by what is on this machine, and says what is not: the Debian
 # package, the Helm chart, the alert rules, the image, and that a release is the same bytes when
-# it is built twice. `make deploy-check` runs it; `make test` checks the rest.
+# it is built twice. `make deploy-check` runs it; `make drive` checks the rest.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD

@@ -17,7 +17,7 @@ import (
 
 const token = "clients-admin-token-0123456789-0123456789"
 
-// The tools come from the networks of Go and npm, which `make test` needs nothing of: `make
+// The tools come from the networks of Go and npm, which `make drive` needs nothing of: `make
 // clients` asks for this.
 func TestGeneratedClients(t *testing.T) {
 	if os.Getenv("MEDILAB_CLIENTS") == "" {

@@ -142,7 +142,7 @@ func strings_CutMinus(text string) (string, bool) {
 func inCampaign(t *testing.T) *rand.Rand {
 	t.Helper()
 	if *campaign == "" {
-		t.Skip("part of the fault campaign: make e2e")
+		t.Skip("part of the fault campaign: make faults")
 	}
 	var name uint64
 	for _, c := range []byte(t.Name()) {
