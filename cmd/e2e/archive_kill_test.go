@@ -40,13 +40,14 @@ func TestArchiveIsKilled(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		p.Until(args[1]+" waits behind "+lock, func() (waits bool) {
-			err := watcher.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
-				WHERE datname = current_database() AND $1 = ANY (pg_blocking_pids(pid)))`, holder.PgConn().PID()).Scan(&waits)
+		var waiting int
+		p.Until(args[1]+" waits behind "+lock, func() bool {
+			err := watcher.QueryRow(t.Context(), `SELECT coalesce(min(pid), 0) FROM pg_stat_activity
+				WHERE datname = current_database() AND $1 = ANY (pg_blocking_pids(pid))`, holder.PgConn().PID()).Scan(&waiting)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return waits
+			return waiting != 0
 		})
 		if err := c.Process.Kill(); err != nil {
 			t.Fatal(err)
@@ -55,6 +56,13 @@ func TestArchiveIsKilled(t *testing.T) {
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		p.Until("the database has ended what the command waited for", func() (ended bool) {
+			err := watcher.QueryRow(t.Context(), `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')`, waiting).Scan(&ended)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ended
+		})
 	}
 	dir := filepath.Join(t.TempDir(), "archive")
 	export := []string{"archive", "export", "--to", "2100-01-01", dir}

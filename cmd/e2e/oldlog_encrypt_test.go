@@ -45,6 +45,10 @@ func TestEncryptOldLog(t *testing.T) {
 	l.Until("all is decided that can be read", func() bool {
 		return slices.Equal(l.positions(`SELECT position FROM medilab.undecided`), []int64{was.Mendable})
 	})
+	l.Until("the replay has asked for all", func() bool {
+		return reads[bool](t, l.database, `SELECT (SELECT count(*) FROM medilab.events WHERE type = 'replay.requested') =
+			(SELECT count(*) FROM medilab.events WHERE type = 'replay.completed')`)
+	})
 	l.Until("the read models are at the head", func() bool {
 		return reads[bool](t, l.database, `SELECT r.position = h.position FROM medilab.log_head AS h, medilab.readers AS r WHERE r.name = 'projections'`)
 	})
