@@ -141,7 +141,7 @@ func clinicWithTrouble(t *testing.T) (address string, ids []string) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, o) }()
-	t.Cleanup(func() { stop(); <-ended })
+	t.Cleanup(func() { stop(); t.Log("the clinic ended:", <-ended) })
 	address = "http://" + o.addr
 	harness.Until(t, "the product is ready", func() bool { return testbed.Status(t.Context(), address+"/readyz") == 200 })
 	ask := func(method, path string, body any) (answer map[string]any) {

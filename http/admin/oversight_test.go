@@ -169,7 +169,11 @@ func TestArchivesInThePanel(t *testing.T) {
 	harness.Until(t, "the beginning of the log is archived", func() bool { // not before the read models have caught up
 		export := exec.CommandContext(t.Context(), harness.Program(t), "archive", "export", "--to", time.Now().UTC().Format(time.RFC3339Nano), filepath.Join(dir, "archive"))
 		export.Env = harness.Environment(keys, "DATABASE_URL="+database, "MEDILAB_DATA_DIR="+dir)
-		return export.Run() == nil
+		out, err := export.CombinedOutput()
+		if err != nil {
+			t.Logf("%v: %s", err, out)
+		}
+		return err == nil
 	})
 	u.Click("Обновить")
 	u.See("в архиве")
