@@ -26,19 +26,19 @@ func (c *arrayCodec) PlanEncode(m *pgtype.Map, oid uint32, format int16, value a
 	if format == pgtype.BinaryFormatCode {
 		switch element := c.ElementType.OID; {
 		case is[[]string](value) && element == pgtype.TextOID:
-			return arrayPlan[string]{element, func(buf []byte, e string) []byte {
+			return arrayPlan[string]{element, func(e string) int { return len(e) }, func(buf []byte, e string) []byte {
 				return append(binary.BigEndian.AppendUint32(buf, uint32(len(e))), e...)
 			}}
 		case is[[][]byte](value) && (element == pgtype.ByteaOID || element == pgtype.TextOID):
-			return arrayPlan[[]byte]{element, appendBytes}
+			return arrayPlan[[]byte]{element, func(e []byte) int { return len(e) }, appendBytes}
 		case is[[][16]byte](value) && element == pgtype.UUIDOID:
-			return arrayPlan[[16]byte]{element, func(buf []byte, e [16]byte) []byte { return appendBytes(buf, e[:]) }}
+			return arrayPlan[[16]byte]{element, func([16]byte) int { return 16 }, func(buf []byte, e [16]byte) []byte { return appendBytes(buf, e[:]) }}
 		case is[[]int32](value) && element == pgtype.Int4OID:
-			return arrayPlan[int32]{element, func(buf []byte, e int32) []byte {
+			return arrayPlan[int32]{element, func(int32) int { return 4 }, func(buf []byte, e int32) []byte {
 				return binary.BigEndian.AppendUint32(append(buf, 0, 0, 0, 4), uint32(e))
 			}}
 		case is[[]int64](value) && element == pgtype.Int8OID:
-			return arrayPlan[int64]{element, func(buf []byte, e int64) []byte {
+			return arrayPlan[int64]{element, func(int64) int { return 8 }, func(buf []byte, e int64) []byte {
 				return binary.BigEndian.AppendUint64(append(buf, 0, 0, 0, 8), uint64(e))
 			}}
 		}
@@ -61,7 +61,8 @@ func appendBytes(buf, e []byte) []byte {
 // arrayPlan encodes slices of one type as an array of one dimension.
 type arrayPlan[T any] struct {
 	element uint32
-	put     func(buf []byte, e T) []byte // its length, and e
+	size    func(e T) int
+	put     func(buf []byte, e T) []byte // its size, and e
 }
 
 func (p arrayPlan[T]) Encode(value any, buf []byte) ([]byte, error) {
@@ -73,15 +74,16 @@ func (p arrayPlan[T]) Encode(value any, buf []byte) ([]byte, error) {
 		buf = append(buf, 0, 0, 0, 0, 0, 0, 0, 0) // no dimension, no NULL
 		return binary.BigEndian.AppendUint32(buf, p.element), nil
 	}
+	size := 20 + 4*len(a)
+	for _, e := range a {
+		size += p.size(e)
+	}
+	buf = slices.Grow(buf, size)
 	buf = append(buf, 0, 0, 0, 1, 0, 0, 0, 1) // one dimension, perhaps a NULL
 	buf = binary.BigEndian.AppendUint32(buf, p.element)
 	buf = binary.BigEndian.AppendUint32(buf, uint32(len(a)))
 	buf = append(buf, 0, 0, 0, 1) // the first index
-	start := len(buf)
-	for i, e := range a {
-		if i&(i-1) == 0 && i > 0 { // a power of two: the others are about as long as those before
-			buf = slices.Grow(buf, (len(buf)-start)/i*(len(a)-i))
-		}
+	for _, e := range a {
 		buf = p.put(buf, e)
 	}
 	return buf, nil
