@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -158,7 +159,16 @@ var alertsSQL = map[AlertState]string{
 }
 
 func alertsWhere(condition string) string {
-	return alertColumns + `WHERE position < $1 AND ($3::uuid IS NULL OR webhook = $3) AND ` + condition + ` ORDER BY position DESC LIMIT $2`
+	return alertColumns + `WHERE position < $1 AND ` + condition + ` ORDER BY position DESC LIMIT $2`
+}
+
+// query returns the query of the filter and its arguments.
+func (f AlertFilter) query() (string, []any) {
+	sql, args := alertsSQL[f.State], []any{f.Cursor.Below(), f.Limit + 1}
+	if f.Webhook == (domain.WebhookID{}) {
+		return sql, args
+	}
+	return strings.Replace(sql, "WHERE position < $1", "WHERE webhook = $3 AND position < $1", 1), append(args, uuid.UUID(f.Webhook))
 }
 
 const alertColumns = `SELECT position, id, webhook, kind, details, raised_at, resolved_at, acknowledged_at, acknowledged_by, ` +
@@ -194,7 +204,8 @@ func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Aler
 	if err := p.awaitHead(ctx); err != nil {
 		return page, err
 	}
-	rows, _ := p.pool.Query(ctx, alertsSQL[f.State], f.Cursor.Below(), f.Limit+1, orNil(f.Webhook))
+	sql, args := f.query()
+	rows, _ := p.pool.Query(ctx, sql, args...)
 	page.Items, err = pgx.CollectRows(rows, scanAlert)
 	if err != nil {
 		return page, fmt.Errorf("list alerts: %w", err)
