@@ -19,7 +19,15 @@ type applier struct {
 	tables        Tables
 	projections   []Projection
 	deadLetterSQL string
+
+	// versions, of the applier that keeps the read models, are those of the models.
+	versions eventstore.Statement
 }
+
+// noteVersionsSQL makes those read models outdated that a page was applied to in another way, or
+// not at all, than their version says: nodes of another version kept them before.
+const noteVersionsSQL = `UPDATE medilab.read_models SET shape = 0
+	WHERE shape > 0 AND (name, shape) NOT IN (SELECT * FROM unnest($1::text[], $2::int[]))`
 
 // newApplier fills the tables of the models. deadLetters says which table takes
 // the events that no model can.
@@ -32,6 +40,15 @@ func newApplier(models []Model, tables, deadLetters Tables) *applier {
 		a.projections = append(a.projections, m.New(tables))
 	}
 	return a
+}
+
+// versionsOf returns the statement that is made with each page.
+func versionsOf(models []Model) eventstore.Statement {
+	names, versions := make([]string, len(models)), make([]int32, len(models))
+	for i, m := range models {
+		names[i], versions[i] = m.Name, int32(m.SchemaVersion)
+	}
+	return eventstore.Statement{SQL: noteVersionsSQL, Args: []any{names, versions}}
 }
 
 // transaction is what a page is applied in: a *pgx.Conn with a transaction
@@ -91,6 +108,9 @@ func (a *applier) attempt(ctx context.Context, tx transaction, events []eventsto
 		for _, s := range statements {
 			batch.Queue(s.SQL, s.Args...)
 		}
+	}
+	if a.versions.SQL != "" {
+		batch.Queue(a.versions.SQL, a.versions.Args...)
 	}
 	batch.Queue(`RELEASE SAVEPOINT projections`)
 	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {

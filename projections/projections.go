@@ -57,6 +57,7 @@ func (p *Projections) AddTo(ctx context.Context, router *message.Router, node *e
 		return err
 	}
 	live := newApplier(models, Tables{}, Tables{})
+	live.versions = versionsOf(models)
 	router.AddConsumerHandler(readerName, readerName, subscription, subscription.Handler(func(ctx context.Context, page eventstore.Page) error {
 		err := live.apply(ctx, page.Tx, page.Events)
 		failpoint.Pass(failpoint.InPage)

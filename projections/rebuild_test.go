@@ -379,6 +379,27 @@ func (b *bench) join(schema int) *eventstore.Node {
 	return node
 }
 
+// A page that is applied to a read model in another way than its version says, or not at all, makes
+// it outdated: for the node of that version too, once it keeps it again.
+func TestPagesOfAnotherVersionMakeOutdated(t *testing.T) {
+	b := newBench(t)
+	stop := b.serve()
+	b.register(1)
+	b.settle()
+	stop()
+	if _, err := b.pool.Exec(b.ctx, `UPDATE medilab.read_models SET shape = 9999 WHERE name = 'stats';
+		INSERT INTO medilab.read_models (name, shape) VALUES ('new', 9999)`); err != nil {
+		t.Fatal(err)
+	}
+	defer b.serve()()
+	b.trigger("patient.created", "")
+	b.settle()
+	rows, _ := b.pool.Query(b.ctx, `SELECT name FROM medilab.read_models WHERE shape = 0 ORDER BY name`)
+	if names, err := pgx.CollectRows(rows, pgx.RowTo[string]); err != nil || !slices.Equal(names, []string{"new", "stats"}) {
+		t.Errorf("outdated: %v, %v", names, err)
+	}
+}
+
 // Read models of another shape are rebuilt by the node that keeps them, and only by it: a node
 // of a newer schema takes them over, one of an older schema leaves them alone.
 func TestAReadModelOfAnotherShapeIsOutdated(t *testing.T) {

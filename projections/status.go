@@ -118,9 +118,9 @@ func (p *Projections) RebuildOutdated(ctx context.Context, node *eventstore.Node
 			return
 		case err == nil, errors.Is(err, domain.KindConflict):
 			pause, logged = leastPause, false
-		default:
+		case len(names) > 0:
 			pause = min(2*pause, mostPause)
-			if len(names) > 0 && !logged { // once: it may go on for long
+			if !logged { // once: it may go on for long
 				p.logger.Error("read models of another version are not rebuilt, trying again until they are", "names", names, "error", err)
 				logged = true
 			}
