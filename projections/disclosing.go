@@ -127,9 +127,11 @@ func (d *disclosing) load(ctx context.Context, all []*disclosed) error {
 		return err
 	}
 	for _, stream := range begun {
-		asked, ok := d.streams[stream][0].Value.(domain.DeliveryRetryRequested)
-		if s := events[asked.EventID]; ok && s != nil {
-			s.replayedTo(asked.WebhookID)
+		for _, first := range d.streams[stream][:min(1, len(d.streams[stream]))] { // none: archived meanwhile
+			asked, ok := first.Value.(domain.DeliveryRetryRequested)
+			if s := events[asked.EventID]; ok && s != nil {
+				s.replayedTo(asked.WebhookID)
+			}
 		}
 	}
 	return d.loadRest(ctx, all)
@@ -156,8 +158,9 @@ func (d *disclosing) loadRest(ctx context.Context, all []*disclosed) error {
 	return d.read(ctx, slices.Collect(maps.Keys(rest)))
 }
 
-// read reads streams that were not read before.
+// read reads those of the streams that were not read before.
 func (d *disclosing) read(ctx context.Context, streams []string) error {
+	streams = slices.DeleteFunc(streams, func(stream string) bool { return d.streams[stream] != nil })
 	if len(streams) == 0 {
 		return nil
 	}

@@ -124,7 +124,7 @@ func (p *Projections) DisclosuresTo(ctx context.Context, webhook domain.WebhookI
 	}
 	sent, ended := disclosing{Projections: p, webhook: webhook, to: to}, map[Position][]Disclosure{}
 	for len(positions) > 0 {
-		items, err := sent.of(ctx, positions, limit)
+		items, err := sent.of(ctx, positions[:min(limit, len(positions))], limit)
 		if err != nil {
 			return page, fmt.Errorf("list disclosures: %w", err)
 		}
