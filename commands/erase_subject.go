@@ -235,8 +235,8 @@ func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) b
 	return statements, nil
 }
 
-// valuePattern matches texts and numbers in what may be no JSON.
-var valuePattern = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*`)
+// In what may be no JSON, each quoted text counts, and each run of what ids are made of.
+var quotedPattern, wordPattern = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`), regexp.MustCompile(`[\p{L}\p{N}_.:@+-]+`)
 
 // ownersOf returns the subjects that an event which waits may tell of: where its data cannot be
 // accepted, every value in it counts.
@@ -249,7 +249,7 @@ func (c *Commands) ownersOf(ctx context.Context, eventType domain.EventType, dat
 		text = string(data)
 	}
 	var owners []envelope.Owner
-	for _, value := range valuePattern.FindAllString(text, -1) {
+	for _, value := range slices.Concat(quotedPattern.FindAllString(text, -1), wordPattern.FindAllString(text, -1)) {
 		if unquoted, quoted := domain.JSONText([]byte(value)); quoted {
 			value = unquoted
 		}
