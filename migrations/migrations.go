@@ -88,7 +88,7 @@ func Up(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (applied [
 		for _, r := range results {
 			applied = append(applied, path.Base(r.Source.Path))
 		}
-		if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == lockNotAvailable {
+		if refused := (*pgconn.PgError)(nil); locked != "" && errors.As(err, &refused) && refused.Code == lockNotAvailable {
 			return locked, nil
 		}
 		return "", err
