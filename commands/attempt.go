@@ -179,7 +179,7 @@ func (a *Attempter) make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	at.Fields = ready.fields
 	body, header := Compose(at, now, ready.signer(*w, now))
 	if ready.traces {
-		header = slices.DeleteFunc(header, isTrace)
+		header = slices.DeleteFunc(header, domain.Header.NamesTrace)
 	}
 	answer := by.sender.Send(ctx, Outgoing{
 		URL: w.URL, Header: append(append(header, ready.header...), by.header...), Body: body, Timeout: by.timeout, Fresh: at.Number > 1, Allowed: at.Allowed,
@@ -294,7 +294,7 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 			ready.header = append(ready.header, header)
 		}
 	}
-	ready.traces = slices.ContainsFunc(ready.header, isTrace)
+	ready.traces = slices.ContainsFunc(ready.header, domain.Header.NamesTrace)
 	if ready.access, err = a.access(w, before); err != nil {
 		return nil, err
 	}
@@ -310,10 +310,6 @@ func (a *Attempter) prepare(w domain.Webhook) (*prepared, error) {
 		return have, nil // another call was first: its token is for all
 	}
 	return ready, nil
-}
-
-func isTrace(h domain.Header) bool {
-	return strings.EqualFold(h.Name, domain.HeaderTraceparent) || strings.EqualFold(h.Name, domain.HeaderTracestate)
 }
 
 // Forget forgets what was made of webhooks: the log may have lost these versions of them.

@@ -3,6 +3,7 @@ package domain
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -24,6 +25,11 @@ const (
 
 // UserAgent is how the service names itself to receivers (the guide's section "Заголовки").
 const UserAgent = "MediLab-Webhook/1.0"
+
+// NamesTrace reports whether the header is one of the two that a trace is sent in.
+func (h Header) NamesTrace() bool {
+	return strings.EqualFold(h.Name, HeaderTraceparent) || strings.EqualFold(h.Name, HeaderTracestate)
+}
 
 // Headers are the service's own headers of one attempt, over the exact bytes of body:
 // the guide's six in its order, then what the contract adds (section 3). Those of

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/medilab/webhooks/commands"
@@ -192,8 +193,11 @@ func (s *Server) addSent(ctx context.Context, q *projections.Projections, v *cal
 	}
 	payload := string(body)
 	v.Payload = &payload
+	own := slices.ContainsFunc(w.Headers, func(h domain.SealedHeader) bool { return domain.Header{Name: h.Name}.NamesTrace() })
 	for _, h := range header {
-		v.RequestHeaders[h.Name] = h.Value
+		if !own || !h.NamesTrace() {
+			v.RequestHeaders[h.Name] = h.Value
+		}
 	}
 	for _, h := range w.Headers {
 		v.RequestHeaders[h.Name] = domain.Masked

@@ -126,7 +126,7 @@ func TestGuideTest(t *testing.T) {
 	test(`{"event_type":"patient.none","test_data":[],"data":{}}`).refusing("data")
 	test(`{"event_type":"patient.none","test_data":[]}`).refusing("event_type", "test_data")
 	for _, nothing := range []string{`{}`, ``} {
-		if made := test(nothing).want(200); made.text("event_type") != "patient.created" || !strings.Contains(made.text("payload"), `"event_data":{"`) {
+		if made := test(nothing).want(200); made.text("event_type") != "patient.created" || !strings.Contains(made.text("payload"), `"data":{"patient_id"`) {
 			t.Errorf("a test of no type: %s", made.body)
 		}
 	}
