@@ -111,7 +111,7 @@ func (l *oldLog) allAnswers() map[string]string {
 	}
 	const all = `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"`
 	for _, w := range l.webhooks() {
-		ask("POST", "/webhooks/"+w.ID+"/backtest", all+`,"filters":{"amount":{"gt":300}}}`)
+		ask("POST", "/webhooks/"+w.ID+"/backtest", all+`,"filters":{"amount":{"$gt":300}}}`)
 		ask("POST", "/webhooks/"+w.ID+"/replay", all+`,"dry_run":true}`)
 	}
 	return answers
