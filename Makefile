@@ -42,6 +42,7 @@ test: ## Run every test but those of e2e
 	$(GO) test -vet=off -ldflags=-w -timeout $(TIMEOUT) $$($(GO) list ./... | grep -vE $(DRIVING))
 
 .PHONY: e2e
+e2e: export MEDILAB_TEST_ALL := 1
 e2e: drive faults ## Drive the built binary and the panel, then break it (FAULTS='-campaign=long')
 
 .PHONY: drive
