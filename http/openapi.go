@@ -60,14 +60,14 @@ func (s *Server) describe() schema {
 		},
 		"servers":  []schema{{"url": "/"}},
 		"tags":     tags,
-		"security": []schema{{"token": []string{}}, {"session": []string{}}},
+		"security": []schema{{"bearerToken": []string{}}, {"sessionCookie": []string{}}},
 		"paths":    paths,
 		"webhooks": outgoing(s.catalog()),
 		"components": schema{
 			"schemas": d.components,
 			"securitySchemes": schema{
-				"token":   schema{"type": "http", "scheme": "bearer", "description": "made by `medilab-webhooks token create`"},
-				"session": schema{"type": "apiKey", "in": "cookie", "name": sessionCookie, "description": "of a browser that signed in; requests that change something need the header " + ownRequest.name},
+				"bearerToken":   schema{"type": "http", "scheme": "bearer", "description": "made by `medilab-webhooks token create`"},
+				"sessionCookie": schema{"type": "apiKey", "in": "cookie", "name": sessionCookie, "description": "of a browser that signed in; requests that change something need the header " + ownRequest.name},
 			},
 		},
 	}

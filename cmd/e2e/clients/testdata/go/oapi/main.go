@@ -27,7 +27,7 @@ func run(ctx context.Context, server, token, receiver string) error {
 		return err
 	}
 	filters := map[string]any{"amount_min": 1000}
-	created, err := c.RegisterWebhookWithResponse(ctx, client.NewWebhook{
+	created, err := c.RegisterWebhookWithResponse(ctx, nil, client.NewWebhook{
 		Name: "oapi-codegen", Url: receiver, Events: []string{"visit.*"}, Filters: &filters,
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"clients/ogen/client"
 
 	"github.com/go-faster/jx"
+	"github.com/ogen-go/ogen/ogenerrors"
 )
 
 func main() {
@@ -21,8 +22,12 @@ func main() {
 
 type token string
 
-func (t token) Token(context.Context, client.OperationName) (client.Token, error) {
-	return client.Token{Token: string(t)}, nil
+func (t token) BearerToken(context.Context, client.OperationName) (client.BearerToken, error) {
+	return client.BearerToken{Token: string(t)}, nil
+}
+
+func (token) SessionCookie(context.Context, client.OperationName) (client.SessionCookie, error) {
+	return client.SessionCookie{}, ogenerrors.ErrSkipClientSecurity
 }
 
 func run(ctx context.Context, server, receiver string) error {
@@ -37,7 +42,7 @@ func run(ctx context.Context, server, receiver string) error {
 	answer, err := c.RegisterWebhook(ctx, &client.NewWebhook{
 		Name: "ogen", URL: *target, Events: []string{"visit.*"},
 		Filters: client.NewOptNilNewWebhookFilters(client.NewWebhookFilters{"amount_min": jx.Raw("1000")}),
-	})
+	}, client.RegisterWebhookParams{})
 	if err != nil {
 		return err
 	}
