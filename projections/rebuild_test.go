@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -379,14 +380,20 @@ func (b *bench) join(schema int) *eventstore.Node {
 	return node
 }
 
+// kept fills the read models with a webhook, and leaves them to nobody.
+func (b *bench) kept() {
+	b.t.Helper()
+	stop := b.serve()
+	defer stop()
+	b.register(1)
+	b.settle()
+}
+
 // A page that is applied to a read model in another way than its version says, or not at all, makes
 // it outdated: for the node of that version too, once it keeps it again.
 func TestPagesOfAnotherVersionMakeOutdated(t *testing.T) {
 	b := newBench(t)
-	stop := b.serve()
-	b.register(1)
-	b.settle()
-	stop()
+	b.kept()
 	if _, err := b.pool.Exec(b.ctx, `UPDATE medilab.read_models SET shape = 9999 WHERE name = 'stats';
 		INSERT INTO medilab.read_models (name, shape) VALUES ('new', 9999)`); err != nil {
 		t.Fatal(err)
@@ -404,10 +411,7 @@ func TestPagesOfAnotherVersionMakeOutdated(t *testing.T) {
 // of a newer schema takes them over, one of an older schema leaves them alone.
 func TestAReadModelOfAnotherShapeIsOutdated(t *testing.T) {
 	b := newBench(t)
-	stop := b.serve()
-	b.register(1)
-	b.settle()
-	stop()
+	b.kept()
 	older, newer := b.join(eventstore.SchemaVersion-1), b.join(eventstore.SchemaVersion+1)
 	own := func(node *eventstore.Node) {
 		t.Helper()
@@ -433,12 +437,10 @@ func TestAReadModelOfAnotherShapeIsOutdated(t *testing.T) {
 	}
 	own(older)
 	done.Go(func() { b.RebuildOutdated(ctx, this) })
-	for deadline := time.Now().Add(patience); len(names) > 0; {
-		if names, err = b.Outdated(b.ctx); err != nil || time.Now().After(deadline) {
-			t.Fatalf("not rebuilt: %v, %v", names, err)
-		}
-		time.Sleep(time.Millisecond) // nothing tells of a rebuild's end
-	}
+	harness.Until(t, "all are rebuilt", func() bool {
+		names, err := b.Outdated(b.ctx)
+		return err == nil && len(names) == 0
+	})
 	var keeps int64
 	if err := b.pool.QueryRow(b.ctx, `SELECT node FROM medilab.readers WHERE name = $1`, readerName).Scan(&keeps); err != nil || keeps != this.ID {
 		t.Errorf("node %d keeps them, not %d, %v", keeps, this.ID, err)

@@ -56,9 +56,9 @@ func unitOf(size int, data []byte) (u eventstore.Unit) {
 	return u
 }
 
-// fill returns how many events a second callers append who each wait until size events are
-// durable.
-func (b *bench) fill(ctx context.Context, log *eventstore.Log, callers, size int) (rate float64, err error) {
+// appendRate returns how many events a second callers append, each of which waits until size
+// events are durable.
+func (b *bench) appendRate(ctx context.Context, log *eventstore.Log, callers, size int) (rate float64, err error) {
 	var appended atomic.Int64
 	before, err := log.Head(ctx)
 	if err != nil {
@@ -92,7 +92,7 @@ func (b *bench) fill(ctx context.Context, log *eventstore.Log, callers, size int
 // appendAlone measures the log by itself: 512 callers that append one event each.
 func (b *bench) appendAlone(ctx context.Context) (m measures, err error) {
 	err = onItsOwn(ctx, func(log *eventstore.Log, _ *pgxpool.Pool) error {
-		rate, err := b.fill(ctx, log, 512, 1)
+		rate, err := b.appendRate(ctx, log, 512, 1)
 		m = measures{"events/s": rate}
 		return err
 	})
@@ -120,7 +120,7 @@ func (b *bench) oneLog(ctx context.Context) (measures, error) {
 			if err := pin(ctx, pool, cores); err != nil {
 				return err
 			}
-			rate, err := b.fill(ctx, log, 16, 250)
+			rate, err := b.appendRate(ctx, log, 16, 250)
 			if err != nil {
 				return err
 			}

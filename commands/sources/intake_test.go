@@ -374,18 +374,12 @@ func TestJetStreamCluster(t *testing.T) {
 		case kill:
 			servers[1].Shutdown()
 		}
-		for deadline := time.Now().Add(time.Minute); ; {
+		harness.Until(t, fmt.Sprintf("event %d is published", n), func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
 			_, err := js.Publish(ctx, "clinic.events", []byte(body(n)))
-			cancel()
-			if err == nil {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal(err)
-			}
-			time.Sleep(100 * time.Millisecond) // it needs the processor to start
-		}
+			return err == nil
+		})
 	}
 	seen := map[string]bool{}
 	for len(seen) < all { // a publication that was tried again is there twice

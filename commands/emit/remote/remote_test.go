@@ -225,7 +225,7 @@ func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// Memory is bounded: Emit waits for room, TryEmit fails, and events that Close gives up are reported.
+// Memory is bounded: Emit waits for room, TryEmit fails, and Close reports the events that it drops.
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})

@@ -188,8 +188,8 @@ export const remember = (name, data) => keep(remembered, name, data, most)
 export const recall = (name) => remembered.get(name)
 export const forget = () => remembered.clear()
 
-// Loaded shows children(data) once it is there, and what is in the way of it; until then under the
-// title, where the children have the page's heading.
+// Loaded renders children(data). While there is no data it renders the title, if given, and why
+// there is none; with children that have the heading of a page the title must be given.
 export function Loaded({ of, title, children }) {
   return html`${title && of.data === undefined && html`<h1>${title}</h1>`}${of.error && html`<${Trouble} error=${of.error} retry=${of.reload} />`}
     ${of.data !== undefined ? children(of.data) : of.loading && !of.error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}`
