@@ -82,6 +82,9 @@ func TestRetriesAreCounted(t *testing.T) {
 		}
 	}
 	within(fail(500, 0), 100*time.Second)
+	if again := DecideOutcome(id, 0, w, Call{Attempt: 1, Status: 500}, at.Add(1), 0).(DeliveryAttemptFailed).NextAttemptAt; again.Nanosecond()%1000 != 0 {
+		t.Errorf("the log would not keep %v", again)
+	}
 	d = d.Evolve(DecideInterruption(EventID{}, "visit.created", w, d.Attempts+1, "the process ended"), at)
 	if d.Retries != 1 || d.Attempts != 2 {
 		t.Errorf("after an interruption: %+v", d)

@@ -74,6 +74,11 @@ func TestFieldsAndRecipientOfAWebhook(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.ask("GET", one+"/history", "").get("items", 0)), &change); err != nil || fmt.Sprint(change.Changes) != "[{fields} {recipient}]" {
 		t.Errorf("history has %v, %v", change, err)
 	}
+	for body, field := range map[string]string{`{"fields":["a",""]}`: "fields", `{"recipient":{}}`: "recipient", `{"auth":{}}`: "auth"} {
+		if refused := s.ask("PATCH", one, body).want(422).problem().Errors; len(refused) != 1 || refused[0].Field != field || refused[0].Path == "" {
+			t.Errorf("%s is refused by %+v", body, refused)
+		}
+	}
 	for body, fields := range map[string][]string{
 		`{"fields":[]}`:                                             {"fields"},
 		`{"fields":["a",""]}`:                                       {"fields[1]"},

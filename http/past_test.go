@@ -125,6 +125,12 @@ func TestTraceIsPassedOn(t *testing.T) {
 	if sent := r.next(t); len(sent.header["Traceparent"]) != 1 || sent.header["Tracestate"] != nil || sent.header.Get("traceparent") != "mine" {
 		t.Errorf("beside its own it gets %v", sent.header)
 	}
+	s.settled()
+	call = s.ask("GET", "/api/v1/webhooks/2/calls", "").want(200).text("items", 0, "call_id")
+	if shown := s.ask("GET", "/api/v1/webhooks/2/calls/"+call, "").want(200).get("request_headers"); !strings.Contains(shown, `"Traceparent":"***"`) ||
+		strings.Contains(shown, `"traceparent"`) || strings.Contains(shown, `"tracestate"`) {
+		t.Errorf("beside its own is shown %s", shown)
+	}
 	// An event's own counts more than the request's; a batch has what its events share.
 	s.ask("POST", trigger+"/batch", `{"events":[`+event("visit.created", `,"traceparent":"`+other+`"`)+`,`+event("visit.created", "")+`]}`, "traceparent", aTrace, "tracestate", state).want(202)
 	if sent := r.next(t); sent.header["Traceparent"] != nil || sent.header["Tracestate"] != nil {

@@ -141,6 +141,41 @@ func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.Tra
 	return ctx
 }
 
+// A batch that failed and was retried at another URL was sent to each as what it was then.
+func TestDisclosuresOfARetriedBatch(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	w := b.register(1)
+	id := b.trigger("patient.created", "", w)
+	position, owner := b.head-1, uuid.New()
+	member := domain.DeliveryOf(id, w)
+	batch := domain.BatchOf(member)
+	call := attempt(id, string(domain.BatchEventType), w, 1, 500, "http_status")
+	again := attempt(id, string(domain.BatchEventType), w, 2, 200, domain.OutcomeSuccess)
+	again.URL = "https://mended.example/"
+	b.append(batch.Stream(), domain.DeliveryBatched{WebhookID: w, Members: []domain.BatchMember{{EventID: id, DeliveryID: member}}})
+	b.append(member.Stream(), domain.DeliveryJoinedBatch{EventID: id, WebhookID: w, BatchID: batch})
+	b.append(batch.Stream(), domain.DeliveryAttemptFailed{Call: call, GaveUp: domain.GaveUpRetriesExhausted})
+	b.replay(uuid.NewString(), batch.Stream(), domain.DeliveryRetryRequested{EventID: id, WebhookID: w, Attempt: 2})
+	b.append(batch.Stream(), domain.DeliverySucceeded{Call: again})
+	b.settle()
+	if _, err := b.pool.Exec(b.ctx, `INSERT INTO medilab.subject_events (owner, position) VALUES ($1, $2)`, owner, position); err != nil {
+		t.Fatal(err)
+	}
+	page, err := b.Disclosures(b.ctx, envelope.Owner(owner), 10, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range page.Items {
+		got = append(got, string(d.Kind)+" "+d.URL)
+	}
+	slices.Sort(got)
+	if want := []string{"dispatch " + call.URL, "replay " + again.URL}; !slices.Equal(got, want) {
+		t.Errorf("disclosed by %v, want %v", got, want)
+	}
+}
+
 func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // TestDisclosuresAreFlat: a page of disclosures takes as many statements as another, however

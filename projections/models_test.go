@@ -253,13 +253,7 @@ func TestEverythingThatWasSentIsExplained(t *testing.T) {
 	first, second := uuid.Must(uuid.NewV7()).String(), uuid.Must(uuid.NewV7()).String()
 	replay := func(by string, w domain.WebhookID) {
 		t.Helper()
-		stream, asked := of(w).Stream(), domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Attempt: 1}
-		_, err := b.log.Append(b.ctx, eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Expected: b.versions[stream], Metadata: eventstore.Metadata{CausationID: by},
-			Events: []eventstore.NewEvent{{Type: asked.ChangeType(), Data: domain.AppendJSON(nil, asked)}}}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.versions[stream]++
+		b.replay(by, of(w).Stream(), domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Attempt: 1})
 	}
 	b.append(of(w).Stream(), fail, domain.DeliveryRetryRequested{EventID: event, WebhookID: w}, fail) // a retry is of the dispatch
 	batch, batched, joined := domain.FormBatch(batching, []domain.Waiting{{BatchMember: domain.BatchMember{EventID: event, DeliveryID: of(batching)}}})
@@ -457,6 +451,11 @@ func TestOpenAlertsAreReadByTheirIndex(t *testing.T) {
 	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil || !strings.Contains(strings.Join(plan, "\n"), "alerts_position_idx") {
 		t.Errorf("%s, %v", strings.Join(plan, "\n"), err)
+	}
+	for _, state := range []AlertState{"", AlertOpen, AlertResolved} {
+		if rows := b.flat(AlertFilter{State: state, Webhook: domain.WebhookID(uuid.New()), Limit: 50, Cursor: 9_000_000}.query()); rows > 0 {
+			t.Errorf("the alerts of a webhook that has none are looked for in %.0f", rows)
+		}
 	}
 	page, err := b.Alerts(b.ctx, AlertFilter{State: AlertOpen, Limit: 2})
 	if err != nil || len(page.Items) != 2 || page.Items[0].Position != 3 || page.NextCursor != 2 {

@@ -128,6 +128,17 @@ func (b *bench) appendEvents(stream string, events ...eventstore.NewEvent) event
 	return appended.First
 }
 
+// replay asks for a delivery as the replay by does.
+func (b *bench) replay(by, stream string, asked domain.DeliveryRetryRequested) {
+	b.t.Helper()
+	_, err := b.log.Append(b.ctx, eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Expected: b.versions[stream], Metadata: eventstore.Metadata{CausationID: by},
+		Events: []eventstore.NewEvent{{Type: asked.ChangeType(), Data: domain.AppendJSON(nil, asked)}}}}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.versions[stream]++
+}
+
 // migrate applies one migration to tables that were made as they were before it.
 func (b *bench) migrate(file string) {
 	b.t.Helper()

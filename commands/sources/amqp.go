@@ -3,7 +3,6 @@ package sources
 import (
 	"net"
 	"net/url"
-	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -16,12 +15,11 @@ func subscribeAMQP(s Source, env environment) (message.Subscriber, error) {
 	uri := url.URL{Scheme: "amqp", User: s.user, Host: s.hosts[0], Path: "/" + s.path}
 	config := watermillamqp.NewDurableQueueConfig(uri.String())
 	dialer := net.Dialer{Timeout: connectTimeout}
-	var tries atomic.Int64
 	config.Connection.AmqpConfig = &amqp091.Config{
 		Locale: "en_US", Heartbeat: heartbeat,
 		Dial: func(network, _ string) (conn net.Conn, err error) {
 			for range s.hosts { // another first each time, as one may accept and say nothing
-				host := s.hosts[int(tries.Add(1)-1)%len(s.hosts)]
+				host := s.hosts[int(s.dialled.Add(1)-1)%len(s.hosts)]
 				if conn, err = dialer.Dial(network, host); err == nil {
 					// Until the connection is open, which takes the deadline away.
 					err = conn.SetDeadline(time.Now().Add(connectTimeout))

@@ -16,7 +16,12 @@ func TestSilentRabbitMQ(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close() //nolint:errcheck // nothing is lost with it
-	sources, err := Parse("amqp://" + silent.Addr().String() + "/?queue=q")
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close() //nolint:errcheck // nothing is lost with it
+	sources, err := Parse("amqp://" + silent.Addr().String() + "," + other.Addr().String() + "/?queue=q")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +36,28 @@ func TestSilentRabbitMQ(t *testing.T) {
 			t.Error("there is a subscription")
 		}
 	case <-time.After(time.Minute):
-		t.Error("it waits for ever")
+		t.Fatal("it waits for ever")
+	}
+
+	// The next connection begins with the other host.
+	connected := make(chan error, 1)
+	go func() {
+		conn, err := other.Accept()
+		if err == nil {
+			err = conn.Close()
+		}
+		connected <- err
+	}()
+	if _, err := subscribeAMQP(sources[0], environment{}); err == nil {
+		t.Error("there is a subscription")
+	}
+	select {
+	case err := <-connected:
+		if err != nil {
+			t.Error(err)
+		}
+	default:
+		t.Error("the other host is not tried")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
@@ -27,6 +28,8 @@ type Source struct {
 	topic  string
 	filter string // of NATS: the subject
 	group  string // of Kafka, and the durable consumer of NATS
+
+	dialled *atomic.Int64 // how often, of AMQP
 }
 
 // broker is a kind of broker.
@@ -86,7 +89,7 @@ func parse(text string) (s Source, err error) {
 	if !found || at < 0 {
 		return s, fmt.Errorf("must begin with nats://, amqp:// or kafka://, or nats+tls://, amqps:// or kafka+tls://")
 	}
-	s.broker = &brokers[at]
+	s.broker, s.dialled = &brokers[at], &atomic.Int64{}
 	s.tls = scheme == s.broker.secure
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {
