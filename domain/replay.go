@@ -347,7 +347,7 @@ func NewMatcher(events []string, filters json.RawMessage) (m Matcher, err error)
 	return m, nil
 }
 
-// Match tells whether an event of the type with the data matches.
+// Match reports whether an event of the type with the data matches.
 func (m Matcher) Match(t EventType, doc *filter.Doc) bool {
 	return m.subscriptions.Match(t) && m.filter.Match(doc)
 }
