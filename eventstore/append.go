@@ -151,7 +151,9 @@ func lastConfiguring(events []Event) int64 {
 
 func queue(q *pgx.Batch, statements []Statement) {
 	for _, s := range statements {
-		q.Queue(s.SQL, s.Args...)
+		if queued := q.Queue(s.SQL, s.Args...); s.Rows != nil {
+			queued.Query(s.Rows)
+		}
 	}
 }
 
@@ -162,9 +164,6 @@ func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, e
 	var zero float64
 	if _, err = results.Exec(); err == nil {
 		err = results.QueryRow().Scan(&base, &end.RecordedAt, &end.Seal, &one, &zero)
-	}
-	for i := 2; i < q.Len() && err == nil; i++ {
-		_, err = results.Exec()
 	}
 	if closeErr := results.Close(); err == nil {
 		err = closeErr

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Position is an event's place in the log: 1, 2, 3, ... without gaps, in the
@@ -54,6 +56,7 @@ type Write struct {
 type Statement struct {
 	SQL  string
 	Args []any
+	Rows func(pgx.Rows) error // reads what it returns, before the commit; nil: nothing
 }
 
 // Unit is appended whole or not at all.

@@ -108,15 +108,16 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 		signal(c.s.sweep) // it releases what was claimed
 		return false, err
 	}
-	got := map[domain.WebhookID]int32{}
+	got, bytes := map[domain.WebhookID]int32{}, map[domain.WebhookID]int{}
 	for _, d := range claimed {
 		got[d.webhook]++
+		bytes[d.webhook] += d.size
 	}
 	for i, id := range webhooks {
-		if got[id] == 0 {
+		if got[id] == rooms[i] || bytes[id] >= maxBytesAClaim {
+			c.s.lanes.filled(id)
+		} else {
 			c.s.lanes.drained(id)
-		} else if got[id] < rooms[i] {
-			again = true // it was the bytes, or the end: the next round tells
 		}
 	}
 	c.s.lanes.add(claimed)

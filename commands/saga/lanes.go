@@ -91,6 +91,7 @@ type lane struct {
 	left     time.Time // until when others come first, unless something can start at once
 	backlog  bool      // the table may hold more that is due
 	fresh    bool      // that was noticed since the last claim began
+	little   bool      // the last claim left nothing, and newer ones need not wait for what came since
 	ringed   bool      // it is among those that wait for a turn
 
 	pace          *pace // what else bounds its calls; nil: nothing
@@ -145,7 +146,7 @@ func newLanes(workers int) *lanes {
 		claim:   make(chan struct{}, 1),
 		sharing: sharing{share: 1},
 
-		tentative: tentative{mine: map[domain.DeliveryID]bool{}},
+		tentative: tentative{mine: map[domain.DeliveryID]bool{}, turns: map[domain.WebhookID]bool{}},
 	}
 }
 
@@ -330,7 +331,10 @@ func (l *lanes) found(webhooks []domain.WebhookID) (soon bool) {
 }
 
 // stock says that the table holds something that is due.
-func (ln *lane) stock() { ln.backlog, ln.fresh = true, true }
+func (ln *lane) stock() { ln.backlog, ln.fresh, ln.little = true, true, false }
+
+// turn says that the table holds what has its turn in a line. Other lines need not wait for it.
+func (ln *lane) turn() { ln.backlog, ln.fresh, ln.little = true, true, ln.little || !ln.backlog }
 
 // wanted lists the lanes that may claim from the table, and how many each.
 func (l *lanes) wanted(most int) (webhooks [][16]byte, rooms []int32) {
@@ -352,13 +356,20 @@ func (l *lanes) wanted(most int) (webhooks [][16]byte, rooms []int32) {
 	return webhooks, rooms
 }
 
-// drained says that the table held nothing for the claim, and may yet hold what came since
-// the claim began.
+// drained says that the table held no more than what was claimed, and may yet hold what came
+// since the claim began.
 func (l *lanes) drained(id domain.WebhookID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.lane(id)
-	ln.backlog = ln.fresh
+	ln.backlog, ln.little = ln.fresh, true
+}
+
+// filled says that the claim took all that there was room for.
+func (l *lanes) filled(id domain.WebhookID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lane(id).little = false
 }
 
 // stop lets nothing start any more and returns what has not started.

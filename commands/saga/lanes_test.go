@@ -144,3 +144,63 @@ func TestLanesLetLiveEventsGoFirst(t *testing.T) {
 		l.uncalled(got)
 	}
 }
+
+// New deliveries of other lines do not wait until what has its turn now is claimed from the table.
+func TestTurnsHoldUpNobody(t *testing.T) {
+	l := newLanes(4)
+	l.node = 7
+	webhook := domain.WebhookID(uuid.New())
+	claims := func() bool {
+		d := domain.Dispatch{Recipient: domain.Recipient{WebhookID: webhook}, DeliveryID: domain.DeliveryID(uuid.New())}
+		l.beginClaims()
+		return l.claimNew(d, 1) == l.node
+	}
+	l.beginClaims()
+	l.endedInLine(webhook)
+	if l.lane(webhook).backlog {
+		t.Error("a turn is looked for that nobody was given")
+	}
+	l.turned([][16]byte{webhook})
+	l.endedInLine(webhook)
+	if !l.lane(webhook).backlog || !claims() {
+		t.Error("a turn is not looked for, or others wait for it")
+	}
+	l.filled(webhook)
+	l.turned([][16]byte{webhook})
+	l.endedInLine(webhook)
+	if claims() {
+		t.Error("a new delivery goes before a backlog")
+	}
+	l.drained(webhook)
+	if !claims() {
+		t.Error("a new delivery waits for a backlog that is gone")
+	}
+	l.found([]domain.WebhookID{webhook})
+	if claims() {
+		t.Error("a new delivery goes before what waits")
+	}
+}
+
+// What waits behind others of its line is not called, and not looked for.
+func TestBehindOthersOfTheLine(t *testing.T) {
+	l := newLanes(4)
+	l.node = 7
+	event := domain.EventDispatched{EventID: domain.EventID(uuid.New())}
+	for range 3 {
+		event.Deliveries = append(event.Deliveries, domain.Dispatch{Recipient: domain.Recipient{WebhookID: domain.WebhookID(uuid.New()), Line: 5},
+			DeliveryID: domain.DeliveryID(uuid.New())})
+	}
+	l.beginClaims()
+	for _, d := range event.Deliveries {
+		l.claimNew(d, 1)
+	}
+	behind := event.Deliveries[1]
+	l.behind([][16]byte{behind.DeliveryID})
+	l.dispatched(event, domain.EventTriggered{}, time.Now())
+	if l.waiting != 2 || l.has(behind.DeliveryID) || l.lane(behind.WebhookID).backlog {
+		t.Errorf("%d are called, that behind another: %v; looked for: %v", l.waiting, l.has(behind.DeliveryID), l.lane(behind.WebhookID).backlog)
+	}
+	if d := l.next(); d.line != 5 {
+		t.Errorf("the delivery is in line %d", d.line)
+	}
+}

@@ -20,18 +20,23 @@ import (
 // when they were planned.
 const byKeySQL = `SELECT set_config('enable_seqscan', 'off', true)`
 
-// insertOrderedSQL queues deliveries at the ends of their lines. n is the number of the
-// event within the batch of $8 events; 0: it is in the log already.
+// insertOrderedSQL queues deliveries at the ends of their lines, those that have the turn at once
+// for their nodes, and returns the others. n is the number of the event within the batch of $9
+// events; 0: it is in the log already.
 const insertOrderedSQL = `
-INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, line, position, node)
-SELECT r.d, r.w, r.e, r.s, 1, 0, r.v, clock_timestamp(), r.v > 0, r.l, r.p,
-	CASE WHEN row_number() OVER (PARTITION BY r.w, r.l ORDER BY r.p) > 1
-		OR (SELECT true FROM medilab.queue WHERE webhook_id = r.w AND line = r.l AND node IS DISTINCT FROM 0 LIMIT 1) THEN 0 END
-FROM (
-	SELECT u.*, CASE WHEN u.n > 0 THEN h.position - $8::bigint + u.n ELSE (
-		SELECT position FROM medilab.events WHERE stream = 'event-' || u.e::text AND version = 1) END AS p
-	FROM medilab.log_head AS h, unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::bigint[], $7::int[]) AS u (d, w, e, s, v, l, n)
-) AS r`
+WITH queued AS (
+	INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, line, position, node)
+	SELECT r.d, r.w, r.e, r.s, 1, 0, r.v, clock_timestamp(), r.v > 0, r.l, r.p,
+		CASE WHEN row_number() OVER (PARTITION BY r.w, r.l ORDER BY r.p) > 1
+			OR (SELECT true FROM medilab.queue WHERE webhook_id = r.w AND line = r.l AND node IS DISTINCT FROM 0 LIMIT 1) THEN 0 ELSE nullif(r.node, 0) END
+	FROM (
+		SELECT u.*, CASE WHEN u.n > 0 THEN h.position - $9::bigint + u.n ELSE (
+			SELECT position FROM medilab.events WHERE stream = 'event-' || u.e::text AND version = 1) END AS p
+		FROM medilab.log_head AS h, unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::bigint[])
+			AS u (d, w, e, s, v, l, n, node)
+	) AS r
+	RETURNING delivery_id, node
+) SELECT delivery_id FROM queued WHERE node = 0`
 
 // lockTurnsSQL locks what can be claimed of the lines of the deliveries $1, so that no claim
 // takes it before the end of the transaction.
@@ -61,10 +66,12 @@ WITH lines AS (
 UPDATE medilab.queue SET node = CASE WHEN node IS NULL THEN 0 END,
 	due_at = CASE WHEN node IS NULL THEN due_at ELSE greatest(due_at, clock_timestamp()) END
 WHERE delivery_id = ANY(ARRAY(SELECT delivery_id FROM candidates WHERE turn AND node = 0 OR NOT turn AND node IS NULL))
-	AND (node = 0 OR node IS NULL)`
+	AND (node = 0 OR node IS NULL)
+RETURNING webhook_id`
 
 // orderedRows is what a batch of events changes in lines.
 type orderedRows struct {
+	lanes   *lanes        // nil: this process claims nothing
 	events  int           // of the batch
 	queued  []deliveryRow // at the ends of lines
 	blocked []deliveryRow // that gave up and hold up their lines
@@ -89,7 +96,7 @@ func (o *orderedRows) insert() []eventstore.Statement {
 	out := []eventstore.Statement{{SQL: byKeySQL}}
 	if len(r) > 0 {
 		out = append(out, eventstore.Statement{SQL: insertOrderedSQL, Args: []any{ids(r), webhooks(r), events(r), sizes(r), versions(r), lines(r),
-			column(r, func(r *deliveryRow) int32 { return int32(r.n) }), o.events}})
+			column(r, func(r *deliveryRow) int32 { return int32(r.n) }), claimants(r), o.events}, Rows: o.told((*lanes).behind)})
 	}
 	return out
 }
@@ -110,7 +117,19 @@ func (o *orderedRows) turns(ended [][16]byte) (out []eventstore.Statement) {
 	if ended == nil {
 		ended = [][16]byte{} // not null, which nothing differs from
 	}
-	return append(out, eventstore.Statement{SQL: giveTurnsSQL, Args: []any{o.touched, ended}})
+	return append(out, eventstore.Statement{SQL: giveTurnsSQL, Args: []any{o.touched, ended}, Rows: o.told((*lanes).turned)})
+}
+
+// told returns what takes the rows of a statement into the lanes.
+func (o *orderedRows) told(lanes func(*lanes, [][16]byte)) func(pgx.Rows) error {
+	if o.lanes == nil {
+		return nil
+	}
+	return func(rows pgx.Rows) error {
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+		lanes(o.lanes, ids)
+		return err
+	}
 }
 
 func lines(rows []deliveryRow) []int64 {

@@ -3,6 +3,8 @@ package saga
 import (
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -13,6 +15,9 @@ type tentative struct {
 	bytes int
 	mine  map[domain.DeliveryID]bool // true: claimed; false: left to other nodes
 	count int                        // of those that are claimed
+	turns map[domain.WebhookID]bool  // true: the batch ends deliveries that others of their lines waited behind
+
+	numbers map[domain.DeliveryID]int64
 }
 
 // laneTentative is the lane's part of it.
@@ -28,21 +33,23 @@ func (l *lanes) tentativeOf(ln *lane) *laneTentative {
 
 // beginClaims begins the claims of the batch that is about to be appended, and forgets
 // those of a batch that was not committed.
-func (l *lanes) beginClaims() claimFunc {
+func (l *lanes) beginClaims() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.tentative.mine)
+	clear(l.tentative.turns)
+	l.tentative.numbers = nil
 	l.tentative.batch++
 	l.tentative.bytes, l.tentative.count = 0, 0
-	return l.claimNew
 }
 
-// claimNew claims a delivery whose lane has room and no backlog that comes before it.
+// claimNew claims a delivery that is about to be queued, if its lane has room and no backlog that
+// comes before it. It returns the node that makes the first attempt, or 0.
 func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.lane(d.WebhookID)
-	if ln.backlog || l.room(ln) == 0 {
+	if ln.backlog && !ln.little || l.room(ln) == 0 {
 		return 0
 	}
 	mine := ln.pace.limited() || l.sharing.takes() // a limited one nobody else may take
@@ -56,6 +63,49 @@ func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
 	l.tentative.count++
 	l.tentative.bytes += size
 	return l.node
+}
+
+// behind takes in which deliveries of the batch wait for others of their lines: nobody has them.
+func (l *lanes) behind(deliveries [][16]byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range deliveries {
+		l.tentative.mine[id] = false
+	}
+}
+
+// turned takes in in which lanes the batch gives turns.
+func (l *lanes) turned(webhooks [][16]byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range webhooks {
+		l.tentative.turns[id] = true
+	}
+}
+
+// numbered takes in the numbers that the batch gives to deliveries.
+func (l *lanes) numbered(rows pgx.Rows) error {
+	numbers := map[domain.DeliveryID]int64{}
+	var id domain.DeliveryID
+	var number int64
+	_, err := pgx.ForEachRow(rows, []any{&id, &number}, func() error {
+		numbers[id] = number
+		return nil
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tentative.numbers = numbers
+	return err
+}
+
+// endedInLine takes in that a delivery that had its turn has ended.
+func (l *lanes) endedInLine(id domain.WebhookID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tentative.turns[id] {
+		l.lane(id).turn()
+		signal(l.claim)
+	}
 }
 
 // dispatched takes in whom one event goes to: what was claimed for it is here now, the
@@ -78,7 +128,7 @@ func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.E
 		}
 		l.push(ln, &delivery{
 			id: d.DeliveryID, webhook: d.WebhookID, eventID: dispatched.EventID, event: triggered,
-			occurredAt: triggered.Occurred(at), attempt: 1, size: dispatched.Size,
+			occurredAt: triggered.Occurred(at), attempt: 1, size: dispatched.Size, line: d.Line, sequence: l.tentative.numbers[d.DeliveryID],
 		})
 	}
 }

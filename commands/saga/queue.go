@@ -27,14 +27,14 @@ type Queue struct {
 // Statements implements eventstore.Inline. It announces the webhooks with deliveries
 // that are free to claim.
 func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, free []string, _ error) {
-	rows := queueRows{ordered: orderedRows{events: len(events)}}
-	claim := q.Saga.beginClaims()
+	claims := q.Saga.beginClaims()
+	rows := queueRows{ordered: orderedRows{lanes: claims, events: len(events)}}
 	for i := range events {
 		e := &events[i]
 		switch c := e.Value.(type) {
 		case domain.EventTriggered:
 			dispatched, _ := domain.DispatchOf(domain.EventID(streamID(e.Stream)), c)
-			rows.dispatch(dispatched, i+1, claim)
+			rows.dispatch(dispatched, i+1, claims)
 		case domain.EventDispatched:
 			rows.dispatch(c, i+1, nil)
 		case domain.DeliverySucceeded:
@@ -184,7 +184,7 @@ type queueRows struct {
 	revived                            [][16]byte // events with deliveries that may have ended
 }
 
-func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claim claimFunc) {
+func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claims *lanes) {
 	for _, d := range dispatched.Deliveries {
 		row := deliveryRow{id: uuid.UUID(d.DeliveryID), webhook: d.WebhookID, event: dispatched.EventID, size: dispatched.Size, most: d.BatchMax, seconds: d.BatchWait,
 			line: d.Line, n: n}
@@ -195,14 +195,14 @@ func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claim cla
 			q.waiting = append(q.waiting, row)
 			continue
 		}
+		if claims != nil {
+			row.node = claims.claimNew(d, dispatched.Size)
+		}
 		if d.Line != domain.NoLine {
 			q.ordered.queued = append(q.ordered.queued, row)
-			continue
+		} else {
+			q.queued = append(q.queued, row)
 		}
-		if claim != nil && d.NumberedSince == 0 {
-			row.node = claim(d, dispatched.Size)
-		}
-		q.queued = append(q.queued, row)
 	}
 }
 
@@ -257,6 +257,10 @@ func attempts(rows []deliveryRow) []int32 {
 	return column(rows, func(r *deliveryRow) int32 { return int32(r.attempt) })
 }
 
+func claimants(rows []deliveryRow) []int64 {
+	return column(rows, func(r *deliveryRow) int64 { return r.node })
+}
+
 func versions(rows []deliveryRow) []int64 {
 	return column(rows, func(r *deliveryRow) int64 { return r.version })
 }
@@ -277,7 +281,7 @@ func (q *queueRows) statements() []eventstore.Statement {
 		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
 			SELECT d, w, e, s, 1, 0, 0, clock_timestamp(), nullif(n, 0)
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, n)`,
-			ids(r), webhooks(r), events(r), sizes(r), column(r, func(r *deliveryRow) int64 { return r.node }))
+			ids(r), webhooks(r), events(r), sizes(r), claimants(r))
 	}
 	if r := q.waiting; len(r) > 0 {
 		// An event's turn is its position in the log, and it waits from when it was recorded.
@@ -289,7 +293,7 @@ func (q *queueRows) statements() []eventstore.Statement {
 			ids(r), webhooks(r), events(r), sizes(r),
 			column(r, func(r *deliveryRow) int32 { return int32(r.most) }), column(r, func(r *deliveryRow) int32 { return int32(r.seconds) }), lines(r))
 	}
-	out = append(append(out, q.ordered.insert()...), number(q.numbered, q.ordered.events)...)
+	out = append(append(out, q.ordered.insert()...), number(q.numbered, q.ordered.events, q.ordered.lanes)...)
 	if len(q.joined) > 0 {
 		add(`DELETE FROM medilab.batch_members WHERE delivery_id = ANY($1::uuid[])`, q.joined)
 	}

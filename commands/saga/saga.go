@@ -63,13 +63,9 @@ type Saga struct {
 // New returns the saga of a process that makes as many calls at once.
 func New(workers int) *Saga { return &Saga{workers: workers} }
 
-// claimFunc claims a delivery that is about to be queued: it returns the node that
-// makes the first attempt, or 0.
-type claimFunc func(d domain.Dispatch, size int) (node int64)
-
 // beginClaims begins the claims of a batch, and forgets those of a batch that was not
-// committed. It returns nil when this process takes none.
-func (s *Saga) beginClaims() claimFunc {
+// committed. It returns the lanes that claim, nil when this process takes nothing.
+func (s *Saga) beginClaims() *lanes {
 	if s == nil {
 		return nil
 	}
@@ -77,11 +73,11 @@ func (s *Saga) beginClaims() claimFunc {
 	if now == nil || now.claimer == nil {
 		return nil
 	}
-	claim := now.lanes.beginClaims()
+	now.lanes.beginClaims()
 	if !now.node.Valid() {
 		return nil
 	}
-	return claim
+	return now.lanes
 }
 
 // Observe is the log's Observer.
@@ -123,7 +119,7 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 // ended notes the end of a call: another delivery may follow it.
 func (s *session) ended(call domain.Call) {
 	if call.Ordered {
-		s.queued(call.WebhookID) // the next of its line
+		s.lanes.endedInLine(call.WebhookID)
 	}
 	s.replays.ended(call.ReplayID)
 }

@@ -28,9 +28,10 @@ INSERT INTO medilab.sequence (delivery_id, webhook_id, since, number, position)
 SELECT r.d, r.w, r.s, row_number() OVER (PARTITION BY r.w, r.s ORDER BY r.n) + coalesce((
 	SELECT number FROM medilab.sequence WHERE webhook_id = r.w AND since = r.s ORDER BY webhook_id DESC, since DESC, number DESC LIMIT 1), 0),
 	h.position - $5::bigint + r.n
-FROM medilab.log_head AS h, unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::int[]) AS r (d, w, s, n)`
+FROM medilab.log_head AS h, unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::int[]) AS r (d, w, s, n)
+RETURNING delivery_id, number`
 
-func number(rows []numberedRow, batch int) []eventstore.Statement {
+func number(rows []numberedRow, batch int, lanes *lanes) []eventstore.Statement {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -38,8 +39,12 @@ func number(rows []numberedRow, batch int) []eventstore.Statement {
 	for i := range rows {
 		plain[i], since[i] = rows[i].deliveryRow, rows[i].since
 	}
-	return []eventstore.Statement{{SQL: byKeySQL}, {SQL: numberSQL, Args: []any{ids(plain), webhooks(plain), since,
-		column(plain, func(r *deliveryRow) int32 { return int32(r.n) }), batch}}}
+	statement := eventstore.Statement{SQL: numberSQL, Args: []any{ids(plain), webhooks(plain), since,
+		column(plain, func(r *deliveryRow) int32 { return int32(r.n) }), batch}}
+	if lanes != nil {
+		statement.Rows = lanes.numbered
+	}
+	return []eventstore.Statement{{SQL: byKeySQL}, statement}
 }
 
 // numbers returns the numbers of those of the deliveries that have one which counts since
