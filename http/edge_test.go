@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	api "github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 func TestNoSuchPath(t *testing.T) {
@@ -201,5 +203,26 @@ func TestJunk(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) { l <- string(line); return len(line), nil }
+
+// What is wrong with hundreds of events the caller is told whole, and the log in short.
+func TestErrorsAreLoggedInShort(t *testing.T) {
+	logged := make(lines, 10)
+	s := newServiceOn(t, testdb.New(t), func(c *api.Config) { c.Logger = slog.New(slog.NewTextHandler(logged, nil)) })
+	batch := `{"events":[` + strings.Repeat(`{"event_type":"nonsense","event_data":{}},`, 299) + `{"event_type":"nonsense","event_data":{}}]}`
+	if got := s.ask("POST", "/api/v1/webhooks/events/trigger/batch", batch).want(422); got.get("errors", 299, "field") == "null" {
+		t.Errorf("not all errors are told: %.300s", got.body)
+	}
+	line := <-logged
+	for !strings.Contains(line, "status=422") { // another request's
+		line = <-logged
+	}
+	if len(line) > 2000 || !strings.Contains(line, "events[0].event_type") {
+		t.Errorf("%d bytes are logged: %.300s", len(line), line)
 	}
 }

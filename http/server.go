@@ -273,6 +273,9 @@ func loggedPath(x *request, r *http.Request) string {
 	return r.URL.Path
 }
 
+// maxLoggedError is how many bytes of an error a request's line has.
+const maxLoggedError = 1000
+
 // log writes one wide line a request, without the query, which may hold personal data.
 // Accepted events, which come by the ten thousand a second, and probes are for debugging.
 func (s *Server) log(x *request, r *http.Request, took time.Duration) {
@@ -292,7 +295,8 @@ func (s *Server) log(x *request, r *http.Request, took time.Duration) {
 		slog.String("remote", r.RemoteAddr), slog.String("request_id", x.caller.RequestID),
 	}
 	if x.err != nil {
-		attrs = append(attrs, slog.Any("error", x.err))
+		said := x.err.Error() // of a batch, what is wrong with hundreds of events
+		attrs = append(attrs, slog.String("error", strings.ToValidUTF8(said[:min(len(said), maxLoggedError)], "")))
 	}
 	s.logger.LogAttrs(r.Context(), level, "request", attrs...)
 }
