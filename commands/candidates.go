@@ -93,9 +93,14 @@ func (h *history) at() eventstore.Position { return h.after }
 
 func (h *history) has(room roomFunc) bool { return room(h.webhook.ID) }
 
+func (h *history) subscribes(e *eventstore.Event) bool {
+	event, ok := e.Value.(domain.EventTriggered)
+	return ok && h.narrowed.Subscribes(domain.EventType(event.EventType)) && h.wanted.Subscribes(domain.EventType(event.EventType))
+}
+
 func (h *history) next(ctx context.Context, _ roomFunc) (found []candidate, more bool, err error) {
 	looked := 0
-	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.spec.From, To: h.spec.To}
+	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.spec.From, To: h.spec.To, Opens: h.subscribes}
 	err = h.log.Compute(ctx, h.after, triggered, func(e eventstore.Event) error {
 		switch {
 		case e.Position >= h.before:
@@ -107,7 +112,7 @@ func (h *history) next(ctx context.Context, _ roomFunc) (found []candidate, more
 		h.after = e.Position
 		event, ok := e.Value.(domain.EventTriggered)
 		_, id, err := domain.ParseStream(e.Stream)
-		if !ok || err != nil || event.Erased {
+		if !ok || err != nil || event.Erased || !h.subscribes(&e) {
 			return nil // no event that could be sent
 		}
 		eventType, doc := domain.EventType(event.EventType), filter.Parse(event.EventData)

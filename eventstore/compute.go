@@ -3,6 +3,8 @@ package eventstore
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
@@ -13,56 +15,76 @@ func (l *Log) Compute(ctx context.Context, after Position, filter Filter, yield 
 }
 
 // ComputePages is Compute that calls done after each page of events, with the position of
-// the last. It holds no turn then, so done may block. The next page is read meanwhile.
+// the last. It holds no turn then, so done may block. The next pages are read and opened meanwhile.
 func (l *Log) ComputePages(ctx context.Context, after Position, filter Filter, yield func(Event) error, done func(Position) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	pages, read := make(chan []Event), make(chan error, 1)
-	go func() {
-		read <- l.readAhead(ctx, after, filter, pages)
-		close(pages)
-	}()
-	for page := range pages {
-		err := l.compute(ctx, page, yield)
+	group, ctx := errgroup.WithContext(ctx)
+	read, opened := make(chan []Event), make(chan []Event)
+	group.Go(func() error {
+		defer close(read)
+		const rows = 2000 // small, as four pages are held at most
+		return l.eachPage(ctx, withoutMetadata, after, filter, rows, func(page []Event) error { return pass(ctx, read, page) })
+	})
+	group.Go(func() error {
+		defer close(opened)
+		for page := range read {
+			if err := l.decodeAndOpen(ctx, page, filter.Opens); err != nil {
+				return err
+			}
+			if err := pass(ctx, opened, page); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for page := range opened {
+		err := l.inTurns(ctx, page, func(e *Event) error { return yield(*e) })
 		if err == nil {
 			err = done(page[len(page)-1].Position)
 		}
 		if err != nil {
 			cancel()
-			<-read
+			group.Wait() //nolint:errcheck // it was ended
 			return err
 		}
 	}
-	return <-read
+	return group.Wait()
 }
 
-// readAhead sends the events in pages. They are small, as two are held at most.
-func (l *Log) readAhead(ctx context.Context, after Position, filter Filter, pages chan<- []Event) error {
-	const rows = 2000
-	return l.eachPage(ctx, withoutMetadata, after, filter, rows, func(page []Event) error {
-		select {
-		case pages <- page:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	})
+func pass(ctx context.Context, to chan<- []Event, page []Event) error {
+	select {
+	case to <- page:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
-// compute decodes and opens a page, and yields its events. It holds no turn while it may
-// wait for the database.
-func (l *Log) compute(ctx context.Context, page []Event, yield func(Event) error) error {
+// decodeAndOpen holds no turn while it may wait for the database.
+func (l *Log) decodeAndOpen(ctx context.Context, page []Event, opens func(*Event) bool) error {
+	var sealed []Event
+	var from []int // in the page
 	err := l.inTurns(ctx, page, func(e *Event) error {
 		l.config.Codec.decode(e)
 		return nil
 	})
-	if err == nil {
-		err = l.openDecoded(ctx, page)
-	}
 	if err != nil {
 		return err
 	}
-	return l.inTurns(ctx, page, func(e *Event) error { return yield(*e) })
+	if opens == nil {
+		return l.openDecoded(ctx, page)
+	}
+	for i := range page {
+		if opens(&page[i]) {
+			sealed, from = append(sealed, page[i]), append(from, i)
+		}
+	}
+	err = l.openDecoded(ctx, sealed)
+	for i := range sealed {
+		page[from[i]] = sealed[i]
+	}
+	return err
 }
 
 func (l *Log) inTurns(ctx context.Context, page []Event, do func(*Event) error) error {

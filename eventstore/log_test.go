@@ -521,3 +521,36 @@ func TestClockGoesByTheDatabaseHoweverWrongTheMachine(t *testing.T) {
 		t.Errorf("the clock is %v off", off)
 	}
 }
+
+// What a computation does not ask for is handed on as it is, without its key, in its place.
+func TestComputeOpensWhatIsAskedFor(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	codec := func(string, []byte) (any, error) { return "decoded", nil }
+	fill(t, openLog(t, eventstore.Config{Pool: pool}), "a", 5)
+	log := openLog(t, eventstore.Config{Pool: pool, Codec: codec, Envelope: closed{}})
+	filter := eventstore.Filter{Opens: func(e *eventstore.Event) bool { return e.Value == "decoded" && e.Position%2 == 0 }}
+	var pages []eventstore.Position
+	var at eventstore.Position
+	err := log.ComputePages(t.Context(), 0, filter, func(e eventstore.Event) error {
+		if at++; e.Position != at {
+			t.Errorf("position %d comes as number %d", e.Position, at)
+		}
+		if opened := e.Err != nil; opened != (e.Position%2 == 0) {
+			t.Errorf("position %d: it was opened: %v", e.Position, opened)
+		}
+		return nil
+	}, func(last eventstore.Position) error { pages = append(pages, last); return nil })
+	if err != nil || at != 5 || len(pages) != 1 || pages[0] != 5 {
+		t.Errorf("%d events in the pages %v, %v", at, pages, err)
+	}
+	stop := errors.New("enough")
+	for name, end := range map[string]error{
+		"yield": log.Compute(t.Context(), 0, filter, func(eventstore.Event) error { return stop }),
+		"done": log.ComputePages(t.Context(), 0, filter, func(eventstore.Event) error { return nil },
+			func(eventstore.Position) error { return stop }),
+	} {
+		if !errors.Is(end, stop) {
+			t.Errorf("%s ends it with %v", name, end)
+		}
+	}
+}

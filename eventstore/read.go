@@ -195,6 +195,10 @@ type Filter struct {
 	Mention, Whole string
 	// Metadata are texts as JSON has them, each of which the metadata holds.
 	Metadata []string
+
+	// Opens reports whether a decoded event, which Compute is about to yield, must be opened;
+	// nil: all are. What it does not open may be sealed, and destroyed.
+	Opens func(*Event) bool
 }
 
 // query reads a page of up to so many rows, fewer once they have enough bytes. Streams are few and go by their unique index, all else by

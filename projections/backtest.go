@@ -14,7 +14,7 @@ import (
 
 // Backtest is what other subscriptions or filters would have done to history.
 type Backtest struct {
-	Considered int              `json:"considered"` // events in the range
+	Considered int              `json:"considered"` // events in the range, of those erased none that concern the webhook
 	Matched    int              `json:"matched"`    // by the proposal
 	Gained     int              `json:"gained"`     // matched by the proposal, and not sent to the webhook then
 	Lost       int              `json:"lost"`       // the reverse
@@ -108,13 +108,24 @@ func (b *backtesting) compareEvents(ctx context.Context) error {
 		return err
 	}
 	first, last := float64(low), float64(min(high, int64(head)))
-	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), To: b.spec.To}
+	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), To: b.spec.To, Opens: b.concerns}
 	return b.log.ComputePages(ctx, eventstore.Position(low), triggered, b.match, func(at eventstore.Position) error {
 		if err := b.count(ctx); err != nil {
 			return err
 		}
 		return b.report(BacktestProgress{(float64(at) - first) / max(1, last-first), b.result.Considered, 0})
 	})
+}
+
+// concerns reports whether it matters what the event holds: it was sent to the webhook, or may
+// be by the proposal.
+func (b *backtesting) concerns(e *eventstore.Event) bool {
+	event, ok := e.Value.(domain.EventTriggered)
+	return ok && (b.wasSent(event) || event.Recipients == nil || b.spec.Events.Subscribes(domain.EventType(event.EventType)))
+}
+
+func (b *backtesting) wasSent(event domain.EventTriggered) bool {
+	return slices.ContainsFunc(event.Recipients, func(r domain.Recipient) bool { return r.WebhookID == b.spec.Webhook })
 }
 
 // match matches an event by the proposal. It holds a turn, so it asks nobody.
@@ -124,11 +135,10 @@ func (b *backtesting) match(e eventstore.Event) error {
 	if !ok || event.IsGone() {
 		return nil // it could not be sent either
 	}
-	recipients := e.Value.(domain.EventTriggered).Recipients
+	triggered := e.Value.(domain.EventTriggered)
 	b.page = append(b.page, backtested{
-		id: event.ID, kind: event.Type, at: event.AcceptedAt, unstated: recipients == nil,
-		was:     slices.ContainsFunc(recipients, func(r domain.Recipient) bool { return r.WebhookID == b.spec.Webhook }),
-		becomes: b.spec.Events.Match(domain.EventType(event.Type), filter.Parse(event.Data)),
+		id: event.ID, kind: event.Type, at: event.AcceptedAt, unstated: triggered.Recipients == nil, was: b.wasSent(triggered),
+		becomes: b.concerns(&e) && b.spec.Events.Match(domain.EventType(event.Type), filter.Parse(event.Data)),
 	})
 	return nil
 }
