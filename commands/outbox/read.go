@@ -22,6 +22,7 @@ type emission struct {
 	emittedBy     string
 	fromSource    bool   // emittedBy is the actor of a source, not a role
 	traceparent   string // as it was set: perhaps malformed
+	tracestate    string // likewise
 	emittedAt     time.Time
 }
 
@@ -111,7 +112,8 @@ func (r *reader) connect(ctx context.Context) error {
 // A batch has up to 500 rows: a literal, because with a parameter the planner expects a fraction of
 // the table. Sizes alone decide how many rows fit; only those are read whole.
 const readSQL = `
-	SELECT o.seq, o.event_id, o.event_type, o.event_data::text, coalesce(o.correlation_id, ''), coalesce(o.source, ''), o.emitted_by, coalesce(o.traceparent, ''), o.emitted_at
+	SELECT o.seq, o.event_id, o.event_type, o.event_data::text, coalesce(o.correlation_id, ''), coalesce(o.source, ''), o.emitted_by, coalesce(o.traceparent, ''), coalesce(o.tracestate, ''),
+		o.emitted_at
 	FROM (
 		SELECT seq, sum(size) OVER (ORDER BY seq) - size AS before
 		FROM (
@@ -150,7 +152,7 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 	rows, err := results.Query()
 	if err == nil {
 		var e emission
-		_, err = pgx.ForEachRow(rows, []any{&e.seq, &e.id, &e.eventType, &e.data, &e.correlationID, &e.source, &e.emittedBy, &e.traceparent, &e.emittedAt}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&e.seq, &e.id, &e.eventType, &e.data, &e.correlationID, &e.source, &e.emittedBy, &e.traceparent, &e.tracestate, &e.emittedAt}, func() error {
 			seqs = append(seqs, e.seq)
 			found = append(found, e)
 			e.data = nil

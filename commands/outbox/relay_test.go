@@ -559,6 +559,20 @@ func TestRelayKeepsTheTrace(t *testing.T) {
 			t.Errorf("set %q: %q and %q", set, got[0].Traceparent, got[1].Traceparent)
 		}
 	}
+	for i, set := range []string{"clinic=a,hospital=b", "no member", "a=" + strings.Repeat("b", 4095)} {
+		tx := r.begin()
+		_, err := tx.Exec(t.Context(), `SELECT set_config('medilab.traceparent', $1, true), set_config('medilab.tracestate', $2, true)`, trace, set)
+		r.check(err)
+		r.emit(tx, `{}`)
+		r.check(tx.Commit(t.Context()))
+		want := domain.Trace{Traceparent: trace}
+		if i == 0 {
+			want.Tracestate = set
+		}
+		if got := r.await(8 + i + 1)[8+i].Trace; got != want {
+			t.Errorf("set %q: %+v", set, got)
+		}
+	}
 }
 
 // Emitted events do not wait for the whole lease of a node that says nothing any more.
