@@ -54,7 +54,7 @@ func (s *Server) describe() schema {
 		"openapi": "3.1.0",
 		"info": schema{
 			"title": "MediLab Webhooks", "version": "1",
-			"description": "Each path works with and without its trailing slash. Times are RFC 3339 in UTC. Unknown fields and parameters are refused. What an answer says in words (title, detail, message, error, reason) is in Russian if Accept-Language prefers it, else in English.",
+			"description": "Each path works with and without its trailing slash. Times are RFC 3339 in UTC. Unknown fields are refused, and unknown parameters of a GET. What an answer says in words (title, detail, message, error, reason) is in Russian if Accept-Language prefers it, else in English.",
 			"contact":     schema{"name": "The administrators of this installation"},
 			"license":     schema{"name": "Proprietary", "identifier": "LicenseRef-MediLab"},
 		},

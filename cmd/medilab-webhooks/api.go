@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -257,6 +258,9 @@ func (a *apiClient) ask(r *http.Request) (*http.Response, error) {
 	}
 	response, err := a.http.Do(r)
 	if err != nil {
+		if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+			return nil, fmt.Errorf("no server answers at %s (%w); start one with `medilab-webhooks serve`, or name another by --server", r.URL.Host, dial.Err)
+		}
 		return nil, fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)
 	}
 	if response.StatusCode >= http.StatusOK && response.StatusCode < http.StatusMultipleChoices {
@@ -270,7 +274,22 @@ func (a *apiClient) ask(r *http.Request) (*http.Response, error) {
 	if speaksRussian() { // also when only errors are for people
 		refusal = texts.Answer(language.Russian, refusal)
 	}
-	return nil, refusedBy(response.StatusCode, refusal)
+	err = refusedBy(response.StatusCode, refusal)
+	if response.StatusCode == http.StatusNotFound {
+		err = fmt.Errorf("%w; `medilab-webhooks %s` shows them", err, listing(r.URL.Path))
+	}
+	return nil, err
+}
+
+// listing returns the command that lists what the path names one of.
+func listing(path string) string {
+	switch {
+	case strings.Contains(path, "/events/"):
+		return "deliveries --ids"
+	case strings.Contains(path, "/replays/"):
+		return "replay list"
+	}
+	return "webhooks list"
 }
 
 // kindsOfStatus are the kinds of errors that matter to commands.

@@ -227,7 +227,7 @@ func TestAnswersInRussian(t *testing.T) {
 	for _, where := range [][]string{nil, {"--server", c.server, "--token", remoteToken, "--ca-file", c.ca}} {
 		ask := func(args ...string) []string { return append(args, where...) }
 		_, notes := c.run(1, "", ask("webhooks", "show", "7")...)
-		c.matches("the error", notes, "medilab-webhooks: вебхук не найден\n")
+		c.matches("the error", notes, "medilab-webhooks: вебхук не найден; список: `medilab-webhooks webhooks list`\n")
 		_, notes = c.run(2, "", ask("backtest", "1", "--events", "wrong")...)
 		c.matches("the wrong field", notes, `medilab-webhooks: в запросе есть неверные поля: events\[0\] такого типа .*\n`)
 		c.matches("the calls", c.onTerminal(300, ask("calls")...), `ВРЕМЯ .*\n.*получатель ответил 404\n`)

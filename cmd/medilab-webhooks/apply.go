@@ -109,7 +109,7 @@ func (o applyOptions) run(c *cobra.Command) error {
 // report prints what is wrong with the file, a line each.
 func (f *webhooksFile) report(c *cobra.Command) error {
 	for _, problem := range f.wrong {
-		if _, err := fmt.Fprintln(c.ErrOrStderr(), sanitizeLine(problem)); err != nil {
+		if _, err := fmt.Fprintln(c.ErrOrStderr(), sayError(sanitizeLine(problem))); err != nil {
 			return err
 		}
 	}
@@ -123,8 +123,7 @@ func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
 		return err
 	}
 	if len(a.Changed) == 0 {
-		_, err := fmt.Fprintf(c.OutOrStdout(), "nothing to do: %d webhooks are as in %s\n", a.Unchanged, o.file)
-		return err
+		return printText(c.OutOrStdout(), fmt.Sprintf("nothing to do: %d webhooks are as in %s\n", a.Unchanged, o.file))
 	}
 	paint := newPaint(c.OutOrStdout())
 	signs := map[string]string{"create": paint.in(green, "+"), "change": paint.in(yellow, "~"), "delete": paint.in(red, "-")}
@@ -134,7 +133,7 @@ func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
 		counts[w.Action]++
 		fmt.Fprintf(&b, "%s %s", signs[w.Action], sanitizeLine(w.Name))
 		if w.Number > 0 && w.Action != "create" {
-			fmt.Fprintf(&b, " (webhook %d)", w.Number)
+			b.WriteString(paint.say(fmt.Sprintf(" (webhook %d)", w.Number)))
 		}
 		b.WriteByte('\n')
 		for _, change := range w.Changes {
@@ -145,31 +144,31 @@ func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
 	if o.dryRun {
 		ending = "nothing was changed (--dry-run)"
 	}
-	fmt.Fprintf(&b, "create %d, change %d, delete %d, leave %d: %s\n", counts["create"], counts["change"], counts["delete"], a.Unchanged, ending)
-	_, err := io.WriteString(c.OutOrStdout(), b.String())
+	b.WriteString(paint.say(fmt.Sprintf("create %d, change %d, delete %d, leave %d: %s", counts["create"], counts["change"], counts["delete"], a.Unchanged, ending)))
+	_, err := fmt.Fprintln(c.OutOrStdout(), b.String())
 	return err
 }
 
 // line says what a field was and becomes. Of a new webhook, only what it has is shown.
 func (f fieldChange) line(created bool, paint paint) string {
 	const empty = ` null false "" {} [] `
-	was, became := f.text(f.Was), f.text(f.Became)
+	was, became := f.text(f.Was, paint), f.text(f.Became, paint)
 	switch {
 	case created && strings.Contains(empty, " "+string(f.Became)+" "):
 		return ""
 	case created:
 		return fmt.Sprintf("    %s: %s\n", f.Field, paint.in(green, became))
 	case was == became: // secrets, which are masked
-		became += " (another)"
+		became += paint.say(" (another)")
 	}
 	return fmt.Sprintf("    %s: %s -> %s\n", f.Field, paint.in(red, was), paint.in(green, became))
 }
 
-func (f fieldChange) text(value json.RawMessage) string {
+func (f fieldChange) text(value json.RawMessage, paint paint) string {
 	var text string
 	switch {
 	case string(value) == "null":
-		return "none"
+		return paint.say("none")
 	case json.Unmarshal(value, &text) == nil && text != "":
 		return sanitizeLine(text)
 	}

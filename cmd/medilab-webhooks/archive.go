@@ -36,7 +36,7 @@ func archiving(c *cobra.Command, db *databaseOptions, work func(*archive.Archive
 		result, err := work(&archive.Archiver{
 			Log: s.log, Pool: s.pool, Signer: signer, ReadModels: s.queries(), Actor: caller().Actor,
 			Progress: func(doing string, done, total eventstore.Position) {
-				bar.bar.Describe(doing)
+				bar.bar.Describe(say(doing))
 				bar.setPosition(done, total)
 			},
 		})
@@ -123,8 +123,7 @@ func newArchiveListCommand(db *databaseOptions) *cobra.Command {
 				return err
 			}
 			if len(list) == 0 && !wantsJSON(c) {
-				_, err := fmt.Fprintf(c.OutOrStdout(), "There is no archive in %s\n", args[0])
-				return err
+				return printText(c.OutOrStdout(), fmt.Sprintf("There is no archive in %s\n", args[0]))
 			}
 			err = printList(c, list, []string{"FIRST", "LAST", "TO", "ENTRIES", "SIZE", "CREATED", "STATE"}, archiveRow)
 			bad := 0
@@ -169,6 +168,6 @@ func noteArchived(c *cobra.Command, s *session) error {
 		return err
 	}
 	last := cuts[len(cuts)-1]
-	_, err = fmt.Fprintf(c.ErrOrStderr(), "Positions up to %d (%s) are archived: of them only what the database keeps is shown\n", last.Last, last.To.UTC().Format(time.RFC3339))
+	_, err = fmt.Fprintf(c.ErrOrStderr(), say("Positions up to %d (%s) are archived: of them only what the database keeps is shown\n"), last.Last, last.To.UTC().Format(time.RFC3339))
 	return err
 }

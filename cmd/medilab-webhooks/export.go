@@ -49,7 +49,7 @@ func exportWebhooks(c *cobra.Command, items []json.RawMessage) error {
 	for _, w := range all.Content {
 		name, number := valueOf(w, "name"), valueOf(w, "number")
 		if other := numbers[name]; other != "" {
-			fmt.Fprintf(c.ErrOrStderr(), "webhooks %s and %s have the same name, which apply refuses: %s\n", other, number, sanitizeLine(name))
+			fmt.Fprintf(c.ErrOrStderr(), say("webhooks %s and %s have the same name, which apply refuses: %s\n"), other, number, sanitizeLine(name))
 		}
 		numbers[name] = number
 		list.Content = append(list.Content, e.webhook(w))

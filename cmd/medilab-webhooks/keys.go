@@ -116,7 +116,7 @@ to the others, and then rotate on the first and copy again. No machine meets a k
 				if err := s.commands.Record(c.Context(), caller(), action, "key "+id); err != nil {
 					return err
 				}
-				if _, err := fmt.Fprintf(c.OutOrStdout(), said, id); err != nil || stage {
+				if err := printText(c.OutOrStdout(), fmt.Sprintf(said, id)); err != nil || stage {
 					return err
 				}
 				return rewrap(c, s, keys)
@@ -195,10 +195,10 @@ func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {
 			return err
 		}
 	}
-	if _, err := fmt.Fprintf(c.OutOrStdout(), "%d webhooks are sealed anew, %d had nothing to do\n", done.Webhooks, done.Current); err != nil {
+	if err := printText(c.OutOrStdout(), fmt.Sprintf("%d webhooks are sealed anew, %d had nothing to do\n", done.Webhooks, done.Current)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(c.OutOrStdout(), "%d keys of patients' data are sealed anew\n", wrapped); err != nil {
+	if err := printText(c.OutOrStdout(), fmt.Sprintf("%d keys of patients' data are sealed anew\n", wrapped)); err != nil {
 		return err
 	}
 	if len(done.Unreadable) > 0 {

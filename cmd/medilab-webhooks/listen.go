@@ -79,7 +79,7 @@ func (o *listenOptions) listen(c *cobra.Command, a *apiClient) error {
 	if wantsJSON(c) {
 		notes = c.ErrOrStderr()
 	}
-	if _, err := fmt.Fprintf(notes, "Secret: %s\n", o.secret); err != nil {
+	if err := printText(notes, "Secret: "+o.secret+"\n"); err != nil {
 		return err
 	}
 	listening := false
@@ -89,7 +89,7 @@ func (o *listenOptions) listen(c *cobra.Command, a *apiClient) error {
 				return errors.New("the token may not see what events hold: it needs the scope payloads:read")
 			}
 			if !listening {
-				_, err = fmt.Fprintln(notes, "Listening (Ctrl-C ends)")
+				err = printText(notes, "Listening (Ctrl-C ends)\n")
 			}
 			listening = true
 			return err

@@ -42,9 +42,16 @@ func printResult(c *cobra.Command, v any, onTerminal, inPipe string) error {
 	if wantsJSON(c) {
 		return printJSON(out, v)
 	}
-	text := inPipe
 	if isTerminal(out) {
-		text = sayError(strings.TrimSuffix(onTerminal, "\n")) + "\n"
+		inPipe = onTerminal
+	}
+	return printText(out, inPipe)
+}
+
+// printText prints lines, on a terminal in the language of the environment.
+func printText(out io.Writer, text string) error {
+	if isTerminal(out) {
+		text = sayError(strings.TrimSuffix(text, "\n")) + "\n"
 	}
 	_, err := io.WriteString(out, text)
 	return err
@@ -256,7 +263,7 @@ func newProgress(c *cobra.Command, total int64, what string, options ...progress
 	return &progress{started: time.Now(), bar: progressbar.NewOptions64(total, append([]progressbar.Option{
 		progressbar.OptionSetWriter(notes),
 		progressbar.OptionSetVisibility(isTerminal(notes)),
-		progressbar.OptionSetDescription(what),
+		progressbar.OptionSetDescription(say(what)),
 		progressbar.OptionSetWidth(30),
 		progressbar.OptionThrottle(100 * time.Millisecond),
 		progressbar.OptionClearOnFinish(),
@@ -304,7 +311,7 @@ func (p paint) say(text string) string {
 	if !p.terminal {
 		return text
 	}
-	return say(text)
+	return sayError(text)
 }
 
 // in returns the text in the colour; "": in none.

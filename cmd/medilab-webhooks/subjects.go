@@ -119,7 +119,7 @@ func noteCovered(c *cobra.Command, from *time.Time) error {
 	if from == nil {
 		return nil
 	}
-	_, err := fmt.Fprintf(c.ErrOrStderr(), "What was recorded up to %s is archived and left out: `medilab-webhooks archive import` brings it back\n", formatTime(*from))
+	_, err := fmt.Fprintf(c.ErrOrStderr(), say("What was recorded up to %s is archived and left out: `medilab-webhooks archive import` brings it back\n"), formatTime(*from))
 	return err
 }
 

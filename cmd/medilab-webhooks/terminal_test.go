@@ -100,4 +100,10 @@ func TestTablesInRussian(t *testing.T) {
 	token, _ := c.run(0, "", "token", "create", "--name", "x", "--scopes", "admin", "--json")
 	id := regexp.MustCompile(`"id":"([^"]+)"`).FindStringSubmatch(token)[1]
 	c.matches("a result", c.onTerminal(80, "token", "revoke", id), `Токен \S+ отозван\n`)
+	c.matches("the plan", c.onTerminal(80, "webhooks", "apply", "-f", c.file("webhooks: []"), "--prune", "--dry-run"),
+		`- CRM \(вебхук 1\)\nсоздать: 0, изменить: 0, удалить: 1, без изменений: 0 — ничего не изменено \(--dry-run\)\n`)
+	_, notes := c.run(1, "", "webhooks", "show", "9")
+	c.matches("what is missing", notes, "medilab-webhooks: вебхук не найден; список: `medilab-webhooks webhooks list`\n")
+	_, notes = c.run(1, "", "webhooks", "list", "--server", "http://127.0.0.1:1", "--token", "x")
+	c.matches("no server", notes, `medilab-webhooks: сервер 127.0.0.1:1 не отвечает \(соединение отклонено\); запустите его .*\n`)
 }
