@@ -310,9 +310,13 @@ func TestDebianPackage(t *testing.T) {
 }
 
 // smallRoot makes a folder that the package's scripts can run in as their root: a shell, what
-// they call, and dpkg's records.
+// they call, and dpkg's records. MEDILAB_DEBIAN_ROOT names a whole Debian to take instead, as
+// `mmdebstrap --variant=minbase bookworm FOLDER` makes one.
 func smallRoot(t *testing.T) string {
 	t.Helper()
+	if root := os.Getenv("MEDILAB_DEBIAN_ROOT"); root != "" {
+		return root
+	}
 	root := t.TempDir()
 	mustPrint(t, nil, "sh", "-euc", `
 		mkdir -p "$1/bin" "$1/var/lib/dpkg/info" "$1/var/lib/dpkg/updates" "$1/etc" "$1/tmp"
