@@ -16,7 +16,6 @@ import (
 
 	"github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/admin"
-	"github.com/medilab/webhooks/http/docs"
 	"github.com/medilab/webhooks/http/fastpath"
 	"github.com/medilab/webhooks/migrations"
 )
@@ -39,7 +38,7 @@ func (s *server) front() *http.Server {
 func mountPages(root *mux.Router) {
 	// A browser is led to the panel; others learn that there is nothing.
 	root.Path("/").Methods("GET", "HEAD").HeadersRegexp("Accept", "text/html").Handler(nethttp.RedirectHandler(admin.Path, nethttp.StatusFound))
-	for path, page := range map[string]nethttp.Handler{admin.Path: admin.Handler(), docs.Path: docs.Handler()} {
+	for path, page := range map[string]nethttp.Handler{admin.Path: admin.Handler(), admin.DocsPath: admin.Docs()} {
 		root.Handle(path, page)
 		root.Handle("/api/v1"+path, page)
 		root.PathPrefix(path + "/").Handler(page)
