@@ -195,7 +195,7 @@ func (r *Registry) Costly(eventType EventType, data json.RawMessage) bool {
 
 // Explanation says whether an event goes to one webhook, and if not, why.
 type Explanation struct {
-	Webhook Webhook
+	Webhook *Webhook // of the snapshot
 	Matched bool
 	// Subscribed, Active and Filter are the parts of the verdict, in this order. Explain
 	// does not evaluate the filter of a webhook that is not subscribed or not active.
@@ -222,13 +222,17 @@ func (r *Registry) Explain(eventType EventType, data json.RawMessage) []Explanat
 			}
 		}
 	}
-	var list []Explanation
+	size := 0
+	for _, b := range r.blocks {
+		size += len(b.webhooks)
+	}
+	list := make([]Explanation, 0, size)
 	for _, b := range r.blocks {
 		for _, w := range b.webhooks {
 			if !w.Exists() {
 				continue
 			}
-			e := Explanation{Webhook: w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, Filter: verdicts[w]}
+			e := Explanation{Webhook: &w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, Filter: verdicts[w]}
 			if w.broken {
 				e.Filter = unreadable
 			}
@@ -246,7 +250,7 @@ func (r *Registry) ExplainOne(id WebhookID, eventType EventType, data json.RawMe
 	if w == nil || !w.Exists() {
 		return Explanation{}, false
 	}
-	e := Explanation{Webhook: w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, Filter: unreadable}
+	e := Explanation{Webhook: &w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, Filter: unreadable}
 	if !w.broken {
 		e.Filter = w.filter.Explain(filter.Parse(data))
 	}

@@ -31,6 +31,8 @@ type healthView struct {
 	Status string           `json:"status"`
 	projections.Standing
 	projections.Health
+
+	folded string // the name in lower case
 }
 
 type healthPage struct {
@@ -59,21 +61,22 @@ func (s *Server) listHealth(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := healthPage{}
-	if page.Items, err = s.healthMatching(r.Context(), x, standings); err != nil {
+	matching, err := s.healthMatching(r.Context(), x, standings)
+	if err != nil {
 		return err
 	}
-	for i := range page.Items {
-		page.Totals.add(&page.Items[i])
+	page := healthPage{Items: []healthView{}}
+	for _, v := range matching {
+		page.Totals.add(v)
 	}
-	slices.SortStableFunc(page.Items, healthOrders[healthOrder.of(x)])
-	page.Items = page.Items[min(int(cursor.of(x)), len(page.Items)):]
-	if len(page.Items) > limit.of(x) {
-		page.Items, page.NextCursor = page.Items[:limit.of(x)], cursor.of(x)+projections.Cursor(limit.of(x))
+	slices.SortStableFunc(matching, healthOrders[healthOrder.of(x)])
+	matching = matching[min(int(cursor.of(x)), len(matching)):]
+	if len(matching) > limit.of(x) {
+		matching, page.NextCursor = matching[:limit.of(x)], cursor.of(x)+projections.Cursor(limit.of(x))
 	}
-	ids := make([]domain.WebhookID, len(page.Items))
-	for i := range page.Items {
-		ids[i] = page.Items[i].ID
+	ids := make([]domain.WebhookID, len(matching))
+	for i, v := range matching {
+		page.Items, ids[i] = append(page.Items, *v), v.ID
 	}
 	age, err := s.commands.Queue.Age(r.Context(), s.commands.Directory)
 	if err != nil {
@@ -91,12 +94,12 @@ func (s *Server) listHealth(x *request, r *http.Request) error {
 }
 
 // healthMatching returns the webhooks that are asked for, the newest first.
-func (s *Server) healthMatching(ctx context.Context, x *request, standings map[domain.WebhookID]*projections.Standing) ([]healthView, error) {
+func (s *Server) healthMatching(ctx context.Context, x *request, standings map[domain.WebhookID]*projections.Standing) ([]*healthView, error) {
 	const usual = 500
 	task := x.limiter.Task()
 	defer task.End()
 	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
-	views := []healthView{}
+	var views []*healthView
 	for w := range s.commands.Directory.Newest() {
 		if err := task.Spend(ctx, usual+len(w.Description)); err != nil {
 			return nil, err
@@ -104,7 +107,7 @@ func (s *Server) healthMatching(ctx context.Context, x *request, standings map[d
 		if !w.Exists() || status != "all" && status != statusOf(w) || eventType != "" && !subscribes(w, eventType) || words != "" && !mentions(w, words) {
 			continue
 		}
-		v := healthView{ID: w.ID, Number: w.Number, Name: w.Name, URL: w.URL, Status: statusOf(w)}
+		v := &healthView{ID: w.ID, Number: w.Number, Name: w.Name, URL: w.URL, Status: statusOf(w), folded: strings.ToLower(w.Name)}
 		if standing := standings[w.ID]; standing != nil {
 			v.Standing = *standing
 		}
@@ -141,17 +144,15 @@ func (v *healthView) urgency() int {
 	return 0
 }
 
-var healthOrders = map[string]func(a, b healthView) int{
-	"urgency": func(a, b healthView) int {
+var healthOrders = map[string]func(a, b *healthView) int{
+	"urgency": func(a, b *healthView) int {
 		return cmp.Or(b.urgency()-a.urgency(), cmp.Compare(b.Pending, a.Pending), cmp.Compare(b.ConsecutiveFailures, a.ConsecutiveFailures), newest(b.LastFailureAt, a.LastFailureAt))
 	},
-	"name": func(a, b healthView) int {
-		return cmp.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
-	},
-	"number":    func(a, b healthView) int { return cmp.Compare(b.Number, a.Number) },
-	"failures":  func(a, b healthView) int { return cmp.Compare(b.ConsecutiveFailures, a.ConsecutiveFailures) },
-	"pending":   func(a, b healthView) int { return cmp.Compare(b.Pending, a.Pending) },
-	"last_call": func(a, b healthView) int { return newest(b.LastCallAt, a.LastCallAt) },
+	"name":      func(a, b *healthView) int { return cmp.Compare(a.folded, b.folded) },
+	"number":    func(a, b *healthView) int { return cmp.Compare(b.Number, a.Number) },
+	"failures":  func(a, b *healthView) int { return cmp.Compare(b.ConsecutiveFailures, a.ConsecutiveFailures) },
+	"pending":   func(a, b *healthView) int { return cmp.Compare(b.Pending, a.Pending) },
+	"last_call": func(a, b *healthView) int { return newest(b.LastCallAt, a.LastCallAt) },
 }
 
 // newest compares times, of which nil is before all.

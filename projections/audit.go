@@ -69,7 +69,7 @@ const replayStreams = "replay-"
 // streamsOf returns the event's stream, and those of its deliveries and their batches.
 func (p *Projections) streamsOf(ctx context.Context, id domain.EventID) ([]string, error) {
 	streams := []string{id.Stream()}
-	begun, err := p.begunWith(ctx, id)
+	begun, err := p.begunWith(ctx, id, nil)
 	for i := range begun {
 		streams = append(streams, begun[i].Stream)
 		if joined, ok := begun[i].Value.(domain.DeliveryJoinedBatch); ok {

@@ -248,29 +248,29 @@ func (d *Delivery) show(s domain.Delivery) {
 // replayedTo adds to the deliveries that an event was dispatched to those that only
 // a replay made, in the order of the log.
 func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatched []domain.Dispatch) ([]domain.Dispatch, error) {
-	known := make(map[domain.DeliveryID]bool, len(dispatched))
+	known := make(map[string]bool, len(dispatched))
 	for _, d := range dispatched {
-		known[d.DeliveryID] = true
+		known[d.DeliveryID.Stream()] = true
 	}
-	begun, err := p.begunWith(ctx, id)
+	begun, err := p.begunWith(ctx, id, known)
 	if err != nil {
 		return nil, err
 	}
 	all := slices.Clip(dispatched)
 	for i := range begun {
-		asked, ok := begun[i].Value.(domain.DeliveryRetryRequested)
-		if d := domain.DeliveryOf(id, asked.WebhookID); ok && asked.EventID == id && !known[d] {
-			all = append(all, domain.Dispatch{DeliveryID: d, Recipient: domain.Recipient{WebhookID: asked.WebhookID}})
+		if asked, ok := begun[i].Value.(domain.DeliveryRetryRequested); ok && asked.EventID == id {
+			all = append(all, domain.Dispatch{DeliveryID: domain.DeliveryOf(id, asked.WebhookID), Recipient: domain.Recipient{WebhookID: asked.WebhookID}})
 		}
 	}
 	return all, nil
 }
 
 // begunWith returns the first event of every delivery of the event, as far as it has one,
-// in the order of the log: tests too, and batches. A UUIDv7 shares its millisecond with its
+// in the order of the log: tests too, and batches; without those that are known. A UUIDv7 shares its millisecond with its
 // deliveries, so they are one short run of the log's index however many webhooks there are.
-func (p *Projections) begunWith(ctx context.Context, id domain.EventID) ([]eventstore.Event, error) {
+func (p *Projections) begunWith(ctx context.Context, id domain.EventID, known map[string]bool) ([]eventstore.Event, error) {
 	streams, err := p.begunStreams(ctx, []domain.EventID{id})
+	streams = slices.DeleteFunc(streams, func(stream string) bool { return known[stream] })
 	if err != nil || len(streams) == 0 {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ var Verdicts = []Verdict{
 
 // Explained is the verdict for one webhook, as it was when the event was accepted.
 type Explained struct {
-	Webhook  domain.Webhook
+	Webhook  *domain.Webhook
 	Verdict  Verdict
 	Filter   filter.Verdict // of VerdictFiltered: which condition did not hold
 	Delivery *Delivery      // nil: it did not match, or is not dispatched yet
@@ -84,8 +84,9 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	}
 	explanations := registry.Explain(domain.EventType(event.Type), event.Data)
 	task.End()
-	var explained []Explained
-	for _, x := range explanations {
+	explained := make([]Explained, 0, len(explanations))
+	for i := range explanations {
+		x := &explanations[i]
 		one := Explained{Webhook: x.Webhook, SentBy: []Sent{}}
 		if d := deliveries[x.Webhook.ID]; d != nil {
 			one.SentBy = d.sentBy
@@ -131,7 +132,7 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 			return Event{}, nil, err
 		}
 		w.Version = 0 // then
-		explained = append(explained, Explained{Webhook: w, Verdict: VerdictNotRegistered, SentBy: list[i].sentBy})
+		explained = append(explained, Explained{Webhook: &w, Verdict: VerdictNotRegistered, SentBy: list[i].sentBy})
 	}
 	return event, explained, nil
 }
@@ -139,7 +140,7 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 // explainTest explains the event of a test call, which only its call has. The error is
 // notFound when there is none.
 func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFound error) (Event, []Explained, error) {
-	tests, err := p.begunWith(ctx, id)
+	tests, err := p.begunWith(ctx, id, nil)
 	if err != nil {
 		return Event{}, nil, err
 	}
@@ -153,7 +154,7 @@ func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFou
 		state := domain.Delivery{}.Evolve(tested, e.RecordedAt).State
 		delivery := domain.DeliveryOf(id, tested.WebhookID)
 		event := Event{ID: id, Type: tested.EventType, Source: "test", Data: tested.EventData, AcceptedAt: e.RecordedAt, OccurredAt: tested.StartedAt, Deliver: true, Position: e.Position, Gone: goneOf(tested.Content)}
-		return event, []Explained{{Webhook: w, Verdict: Verdict(state), Delivery: &Delivery{ID: delivery},
+		return event, []Explained{{Webhook: &w, Verdict: Verdict(state), Delivery: &Delivery{ID: delivery},
 			SentBy: []Sent{{Kind: SentByTest, ID: uuid.UUID(delivery), DeliveryID: delivery, State: state}}}}, err
 	}
 	return Event{}, nil, notFound

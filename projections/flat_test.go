@@ -206,17 +206,7 @@ func TestDisclosuresAreFlat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var asked statements
-	config := b.pool.Config()
-	config.ConnConfig.Tracer = &asked
-	traced, err := pgxpool.NewWithConfig(b.ctx, config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer traced.Close()
-	log := eventstore.Open(eventstore.Config{Pool: traced, Codec: codec})
-	defer log.Close()
-	models := New(traced, log, nil)
+	models, asked := b.traced()
 	for _, test := range []struct {
 		name string
 		page func(limit int) (Disclosures, error)
@@ -230,7 +220,7 @@ func TestDisclosuresAreFlat(t *testing.T) {
 	} {
 		var counts []int
 		for _, limit := range []int{3, 30} {
-			asked = statements{}
+			*asked = statements{}
 			page, err := test.page(limit)
 			if err != nil || len(page.Items) != limit || page.NextCursor == 0 {
 				t.Fatalf("%s: %d of %d: %v", test.name, len(page.Items), limit, err)
@@ -246,6 +236,55 @@ func TestDisclosuresAreFlat(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Explain reads the log of each delivery once, in as many statements for many webhooks as for few.
+func TestExplainIsFlat(t *testing.T) {
+	b := newBench(t)
+	var counts []int
+	var hooks []domain.WebhookID
+	for _, many := range []int{3, 30} {
+		for len(hooks) < many {
+			hooks = append(hooks, b.register(len(hooks)+1))
+		}
+		id := b.trigger("patient.created", "", hooks...)
+		for _, w := range hooks {
+			b.append(domain.DeliveryOf(id, w).Stream(), domain.DeliverySucceeded{Call: attempt(id, "patient.created", w, 1, 200, domain.OutcomeSuccess)})
+		}
+		models, asked := b.traced()
+		if _, all, err := models.Explain(b.ctx, id); err != nil || len(all) < many {
+			t.Fatalf("%d explained: %v", len(all), err)
+		}
+		counts = append(counts, len(asked.sql))
+		read := 0
+		for _, args := range asked.args {
+			if streams, ok := args[0].([]string); ok && len(streams) >= many {
+				read++
+			}
+		}
+		if read != 1 {
+			t.Errorf("the deliveries to %d webhooks are read %d times", many, read)
+		}
+	}
+	if counts[0] != counts[1] {
+		t.Errorf("3 webhooks take %d statements, 30 take %d", counts[0], counts[1])
+	}
+}
+
+// traced returns the models, whose statements are noted.
+func (b *bench) traced() (*Projections, *statements) {
+	b.t.Helper()
+	asked := &statements{}
+	config := b.pool.Config()
+	config.ConnConfig.Tracer = asked
+	pool, err := pgxpool.NewWithConfig(b.ctx, config)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(pool.Close)
+	log := eventstore.Open(eventstore.Config{Pool: pool, Codec: codec})
+	b.t.Cleanup(log.Close)
+	return New(pool, log, nil), asked
 }
 
 // flat fails the test when the query reads a table whole, or many more rows than a page of
