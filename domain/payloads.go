@@ -31,8 +31,10 @@ func IsPayload(member string) bool { return slices.Contains(payloadMembers, memb
 
 // MayHoldPayloads reports whether events of the log with the stored name may hold payloads.
 // Those of a webhook do not: its filters, which may have members of these names, are its
-// configuration.
-func MayHoldPayloads(changeType string) bool { return !strings.HasPrefix(changeType, "webhook.") }
+// configuration. Nor do those of the log itself, which say what is archived.
+func MayHoldPayloads(changeType string) bool {
+	return !strings.HasPrefix(changeType, "webhook.") && !strings.HasPrefix(changeType, "log.")
+}
 
 // Redacted is the member that marks an object in which payloads were withheld.
 const Redacted = "redacted"

@@ -19,9 +19,11 @@ var (
 	auditActor    = textParam("actor", "entries by one actor: as the log names it, or the id or name of a token")
 )
 
+const auditOperation = "auditEvents"
+
 func (s *Server) auditOperations() []operation {
 	return []operation{{
-		method: "GET", path: "/audit/events", id: "auditEvents", summary: "The log in order, a line of JSON an entry. Where after is in what is archived it is 410, and archived_to says from where on to resume", scope: domain.ScopeAuditRead,
+		method: "GET", path: "/audit/events", id: auditOperation, summary: "The log in order, a line of JSON an entry. Where after is in what is archived it is 410, and archived_to says from where on to resume", scope: domain.ScopeAuditRead,
 		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, payloads: true, answer: text, media: "application/x-ndjson", goes: true,
 		unbounded: true, serve: s.streamAudit,
 	}, {

@@ -25,12 +25,12 @@ type payloadGuard struct {
 }
 
 // guardPayloads returns the guard of a request. Nil lets everything through: a HEAD shows
-// nothing.
+// nothing, nor do entries of the log of a type that holds none.
 func (s *Server) guardPayloads(o *operation, x *request, r *http.Request, mayRead bool) (*payloadGuard, error) {
 	switch {
 	case !mayRead:
 		return &payloadGuard{withhold: true}, nil
-	case r.Method == http.MethodHead:
+	case r.Method == http.MethodHead, o.id == auditOperation && !domain.MayHoldPayloads(r.URL.Query().Get(auditType.name)):
 		return nil, nil
 	}
 	reason, err := s.readReason(r)

@@ -28,6 +28,13 @@ func TestReasonRequired(t *testing.T) {
 	before := s.head()
 	s.ask("POST", "/api/v1/webhooks/1/test", `{"event_type":"patient.created"}`).refusing(reason)
 	s.ask("GET", "/api/v1/audit/events", "").refusing(reason)
+	s.ask("GET", "/api/v1/audit/events?type=log.*&type=event.*", "").refusing("type")
+	for _, harmless := range []string{"log.*", "log.archived", "webhook.*"} {
+		s.ask("GET", "/api/v1/audit/events?type="+harmless, "").want(200)
+	}
+	for _, other := range []string{"event.*", "event.triggered", "*", ""} {
+		s.ask("GET", "/api/v1/audit/events?type="+other, "").refusing(reason)
+	}
 	if s.head() != before {
 		t.Error("what was refused is in the log")
 	}

@@ -15,7 +15,7 @@ export function Archives() {
   const load = (signal) => {
     const entries = []
     const each = (entry) => entries.push(entry) > 0
-    return api.lines('GET', '/audit/events', { parameters: { stream }, each, signal })
+    return api.lines('GET', '/audit/events', { parameters: { stream, type: 'log.*' }, each, signal })
       .then(() => setFound({ list: archivesOf(entries) }), (error) => { if (!signal?.aborted) setFound({ error }) })
   }
   useEffect(() => {
