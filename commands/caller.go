@@ -1,8 +1,6 @@
 package commands
 
 import (
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -49,21 +47,9 @@ func TokenCaller(t domain.Token) Caller {
 // RoleCaller returns the caller that logs in to the database as the role.
 func RoleCaller(role string) Caller { return Caller{Actor: databaseRole + role} }
 
-// callerOf returns who appended an event.
-func callerOf(e eventstore.Event) (Caller, error) {
-	var by struct {
-		Actor     string `json:"actor"`
-		RequestID string `json:"request_id"`
-	}
-	if err := json.Unmarshal(e.Metadata, &by); err != nil {
-		return Caller{}, fmt.Errorf("metadata at %d: %w", e.Position, err)
-	}
-	return Caller{Actor: by.Actor, RequestID: by.RequestID}, nil
-}
-
 // Appended reports whether the event was appended for the caller.
 func (c Caller) Appended(e eventstore.Event) bool {
-	by, err := callerOf(e)
+	by, err := e.ReadMetadata()
 	return err == nil && (by.Actor == c.Actor || c.formerly != "" && by.Actor == c.formerly && !e.RecordedAt.Before(c.since))
 }
 

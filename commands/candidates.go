@@ -212,7 +212,8 @@ func (r *Replays) standings(ctx context.Context, id domain.ReplayID, spec domain
 			d := &found[at[e.Stream]]
 			d.Delivery = d.Evolve(change, e.RecordedAt)
 			if _, asked := change.(domain.DeliveryRetryRequested); asked && id != (domain.ReplayID{}) {
-				d.asked = d.asked || causeOf(e) == id.String()
+				by, _ := e.ReadMetadata() // what does not decode names nothing
+				d.asked = d.asked || by.CausationID == id.String()
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package commands
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -147,9 +146,11 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 	if err != nil || len(events) == 0 {
 		return 0, true, err
 	}
-	if j.caller, err = callerOf(events[0]); err != nil {
+	by, err := events[0].ReadMetadata()
+	if err != nil {
 		return 0, true, err
 	}
+	j.caller = Caller{Actor: by.Actor, RequestID: by.RequestID}
 	j.replay, j.spec, j.before, j.version = replay, replay.Request.Spec(), events[0].Position, events[len(events)-1].Version
 	ctx = cpulimit.WithCaller(ctx, j.caller.Actor)
 	switch {
@@ -183,15 +184,6 @@ func (j *job) write(stream string, expected int64, changes ...domain.Change) eve
 	metadata := j.caller.metadata()
 	metadata.CausationID = j.id.String()
 	return eventstore.Write{Stream: stream, Expected: expected, Events: newEvents(changes...), Metadata: metadata}
-}
-
-// causeOf returns the id in an event's metadata of what led to it.
-func causeOf(e eventstore.Event) string {
-	var by struct {
-		Cause string `json:"causation_id"`
-	}
-	_ = json.Unmarshal(e.Metadata, &by) // what does not decode names none
-	return by.Cause
 }
 
 // candidates returns what the replay may ask for, from a position on.

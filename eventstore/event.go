@@ -4,6 +4,7 @@
 package eventstore
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -107,6 +108,20 @@ type Metadata struct {
 	CorrelationID string // the caller's
 	CausationID   string // the event that this one follows from
 	RequestID     string
+}
+
+// ReadMetadata returns what the event's metadata say; what they lack is empty.
+func (e *Event) ReadMetadata() (Metadata, error) {
+	var m struct {
+		Actor         string `json:"actor"`
+		CorrelationID string `json:"correlation_id"`
+		CausationID   string `json:"causation_id"`
+		RequestID     string `json:"request_id"`
+	}
+	if err := json.Unmarshal(e.Metadata, &m); err != nil {
+		return Metadata{}, fmt.Errorf("metadata at %d: %w", e.Position, err)
+	}
+	return Metadata(m), nil
 }
 
 // json returns the metadata's stored form; what is empty is left out.

@@ -109,10 +109,7 @@ func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Ev
 
 // actorOf returns who appended the event, "" if its metadata do not say.
 func actorOf(e *eventstore.Event) string {
-	var by struct {
-		Actor string `json:"actor"`
-	}
-	_ = json.Unmarshal(e.Metadata, &by)
+	by, _ := e.ReadMetadata()
 	return by.Actor
 }
 
@@ -236,14 +233,9 @@ func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
 		a.Details, err = details.encode()
 	}
 	a.Message = details.Message
-	a.State, a.RaisedAt = AlertOpen, a.RaisedAt.UTC()
-	if a.AcknowledgedAt != nil {
-		at := a.AcknowledgedAt.UTC()
-		a.AcknowledgedAt = &at
-	}
+	a.State, a.RaisedAt, a.AcknowledgedAt, a.ResolvedAt = AlertOpen, a.RaisedAt.UTC(), inUTC(a.AcknowledgedAt), inUTC(a.ResolvedAt)
 	if a.ResolvedAt != nil {
-		at := a.ResolvedAt.UTC()
-		a.State, a.ResolvedAt = AlertResolved, &at
+		a.State = AlertResolved
 	}
 	return a, err
 }

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -82,13 +81,8 @@ func (p *Projections) streamsOf(ctx context.Context, id domain.EventID) ([]strin
 // concerns reports whether what the log's filter let through is about the webhook and by
 // the actor, and does not merely mention them.
 func (f AuditFilter) concerns(e *eventstore.Event) bool {
-	if f.Actor != "" {
-		var by struct {
-			Actor string `json:"actor"`
-		}
-		if err := json.Unmarshal(e.Metadata, &by); err != nil || !isActor(by.Actor, f.Actor) {
-			return false
-		}
+	if f.Actor != "" && !isActor(actorOf(e), f.Actor) {
+		return false
 	}
 	if f.Webhook == (domain.WebhookID{}) || e.Stream == f.Webhook.Stream() || strings.HasPrefix(e.Stream, replayStreams) {
 		return true

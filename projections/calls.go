@@ -3,7 +3,6 @@ package projections
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -97,11 +96,8 @@ func correlationOf(e *eventstore.Event) string {
 	if !bytes.Contains(e.Metadata, []byte(`"correlation_id":`)) {
 		return ""
 	}
-	var m struct {
-		ID string `json:"correlation_id"`
-	}
-	_ = json.Unmarshal(e.Metadata, &m) // what is no JSON names none
-	return m.ID
+	by, _ := e.ReadMetadata() // what is no JSON names none
+	return by.CorrelationID
 }
 
 // callOf returns the call that the change records, if it records one.

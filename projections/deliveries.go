@@ -3,7 +3,6 @@ package projections
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -159,18 +158,16 @@ func (p *Projections) fold(ctx context.Context, streams []string, states []domai
 // askedAgain notes the replay that asked for the delivery, in the state that it was in
 // then; anybody else asked for a retry of what is there.
 func (d *Delivery) askedAgain(request *eventstore.Event, was domain.Delivery) {
-	var by struct {
-		Replay uuid.UUID `json:"causation_id"`
-	}
-	err := json.Unmarshal(request.Metadata, &by)
+	by, _ := request.ReadMetadata()
+	replay, _ := uuid.Parse(by.CausationID) // nil: of no replay
 	n := len(d.sentBy)
-	if n > 0 && (err != nil || by.Replay == uuid.Nil) {
+	if n > 0 && replay == uuid.Nil {
 		return
 	}
 	if n > 0 {
 		d.sentBy[n-1].State, d.sentBy[n-1].batch = was.State, was.BatchID
 	}
-	d.sentBy = append(d.sentBy, Sent{Kind: SentByReplay, ID: cmp.Or(by.Replay, uuid.UUID(d.ID)), DeliveryID: d.ID})
+	d.sentBy = append(d.sentBy, Sent{Kind: SentByReplay, ID: cmp.Or(replay, uuid.UUID(d.ID)), DeliveryID: d.ID})
 }
 
 // resolveSent sets the state of what went in a batch, and was replayed by itself since,

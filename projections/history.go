@@ -2,7 +2,6 @@ package projections
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -46,12 +45,9 @@ func historyOf(events []eventstore.Event) ([]HistoryEntry, error) {
 		if !ok {
 			return nil, fmt.Errorf("read a webhook's history: %w", e.Err)
 		}
-		var by struct {
-			Actor     string `json:"actor"`
-			RequestID string `json:"request_id"`
-		}
-		if err := json.Unmarshal(e.Metadata, &by); err != nil {
-			return nil, fmt.Errorf("read a webhook's history: metadata at %d: %w", e.Position, err)
+		by, err := e.ReadMetadata()
+		if err != nil {
+			return nil, fmt.Errorf("read a webhook's history: %w", err)
 		}
 		before := w
 		w = w.Evolve(change, e.RecordedAt)
