@@ -170,12 +170,7 @@ func (f DeliveryFilter) eventsQuery(low, high int64, limit int) (string, []any) 
 	if f.Webhook != (domain.WebhookID{}) {
 		return reachedSQL, []any{low, high, uuid.UUID(f.Webhook), limit + 1}
 	}
-	var kind *int32
-	if f.EventType != "" {
-		of := hash31(f.EventType)
-		kind = &of
-	}
-	return eventsSQL, []any{low, high, kind, limit + 1}
+	return eventsSQL, []any{low, high, hashOrNil(f.EventType), limit + 1}
 }
 
 // dispatchedBetween returns the newest events between the positions.
@@ -184,7 +179,7 @@ func (p *Projections) dispatchedBetween(ctx context.Context, f DeliveryFilter, l
 	var undecided []string
 	page, err := pageAt(ctx, p, limit, func(e *eventstore.Event) (d dispatchedEvent, ok bool) {
 		event, ok := newEvent(e)
-		d.eventHead = eventHead{id: event.ID, position: e.Position, eventType: event.Type, acceptedAt: event.AcceptedAt, occurredAt: event.OccurredAt}
+		d.eventHead = event.head()
 		if d.EventDispatched, _ = domain.DispatchOf(event.ID, e.Value); ok && d.Deliveries == nil {
 			undecided = append(undecided, e.Stream)
 		}

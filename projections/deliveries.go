@@ -82,12 +82,16 @@ func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit i
 // deliveries returns the state of the deliveries of the event. They began, to the
 // moment or nearly, when the event was accepted.
 func (p *Projections) deliveries(ctx context.Context, event Event, list []domain.Dispatch) ([]Delivery, error) {
-	head := eventHead{id: event.ID, position: event.Position, eventType: event.Type, acceptedAt: event.AcceptedAt, occurredAt: event.OccurredAt}
 	items := make([]Delivery, len(list))
 	for i, d := range list {
-		items[i] = newDelivery(head, d)
+		items[i] = newDelivery(event.head(), d)
 	}
 	return items, p.stateOf(ctx, items)
+}
+
+// dispatchTo returns the delivery of the event to the recipient.
+func dispatchTo(id domain.EventID, to domain.Recipient) domain.Dispatch {
+	return domain.Dispatch{DeliveryID: domain.DeliveryOf(id, to.WebhookID), Recipient: to}
 }
 
 // newDelivery returns a delivery that nothing happened to yet.
@@ -256,7 +260,7 @@ func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatc
 	all := slices.Clip(dispatched)
 	for i := range begun {
 		if asked, ok := begun[i].Value.(domain.DeliveryRetryRequested); ok && asked.EventID == id {
-			all = append(all, domain.Dispatch{DeliveryID: domain.DeliveryOf(id, asked.WebhookID), Recipient: domain.Recipient{WebhookID: asked.WebhookID}})
+			all = append(all, dispatchTo(id, domain.Recipient{WebhookID: asked.WebhookID}))
 		}
 	}
 	return all, nil

@@ -223,8 +223,7 @@ func (p *Projections) undelivered(ctx context.Context, f DeliveryFilter, above i
 }
 
 func listed(event eventHead, to domain.Recipient, number int32) listedDelivery {
-	dispatch := domain.Dispatch{DeliveryID: domain.DeliveryOf(event.id, to.WebhookID), Recipient: to}
-	return listedDelivery{ordinalAt(event.position, number), newDelivery(event, dispatch)}
+	return listedDelivery{ordinalAt(event.position, number), newDelivery(event, dispatchTo(event.id, to))}
 }
 
 // webhookIDs returns the webhooks of the condition, with their numbers.

@@ -103,7 +103,7 @@ func (s *disclosed) keepTo(webhook domain.WebhookID) {
 }
 
 func (s *disclosed) replayedTo(webhook domain.WebhookID) {
-	s.deliveries = append(s.deliveries, domain.Dispatch{DeliveryID: domain.DeliveryOf(s.event.ID, webhook), Recipient: domain.Recipient{WebhookID: webhook}})
+	s.deliveries = append(s.deliveries, dispatchTo(s.event.ID, domain.Recipient{WebhookID: webhook}))
 }
 
 // load reads all that happened to the deliveries, and adds those that only replays made.

@@ -162,11 +162,13 @@ func (p *Projections) sentBy(ctx context.Context, calls []Call) ([]Position, err
 			streams = append(streams, m.EventID.Stream())
 		}
 	}
+	return p.firstPositions(ctx, streams)
+}
+
+// firstPositions returns where the streams begin, in the order of the log.
+func (p *Projections) firstPositions(ctx context.Context, streams []string) ([]Position, error) {
 	slices.Sort(streams)
-	rows, err := p.pool.Query(ctx, firstPositionsSQL, slices.Compact(streams))
-	if err != nil {
-		return nil, err
-	}
+	rows, _ := p.pool.Query(ctx, firstPositionsSQL, slices.Compact(streams))
 	return pgx.CollectRows(rows, pgx.RowTo[Position])
 }
 

@@ -110,9 +110,8 @@ func (p *Projections) CountDeliveries(ctx context.Context, events []Event) error
 	for i := range events {
 		e := &events[i]
 		e.Deliveries = &DeliveryCounts{Total: len(e.recipients), States: map[domain.DeliveryState]int{}}
-		head := eventHead{id: e.ID, position: e.Position, eventType: e.Type, acceptedAt: e.AcceptedAt, occurredAt: e.OccurredAt}
 		for _, r := range e.recipients[:min(few, len(e.recipients))] {
-			items, of = append(items, newDelivery(head, domain.Dispatch{DeliveryID: domain.DeliveryOf(e.ID, r.WebhookID), Recipient: r})), append(of, i)
+			items, of = append(items, newDelivery(e.head(), dispatchTo(e.ID, r))), append(of, i)
 		}
 	}
 	if err := p.stateOf(ctx, items); err != nil {
@@ -134,6 +133,11 @@ func goneOf(c domain.Content) Gone { return Gone{c.Erased && !c.Expired, c.Expir
 
 // IsGone reports whether there is no content.
 func (g Gone) IsGone() bool { return g.Erased || g.Expired }
+
+// head returns what of the event can be read without its data.
+func (e *Event) head() eventHead {
+	return eventHead{id: e.ID, position: e.Position, eventType: e.Type, acceptedAt: e.AcceptedAt, occurredAt: e.OccurredAt}
+}
 
 func newEvent(e *eventstore.Event) (Event, bool) {
 	change, ok := e.Value.(domain.EventTriggered)
@@ -220,11 +224,7 @@ func (p *Projections) Events(ctx context.Context, f EventFilter) (Page[Event], e
 	if err != nil {
 		return Page[Event]{}, err
 	}
-	var kind *int32
-	if f.EventType != "" {
-		h := hash31(f.EventType)
-		kind = &h
-	}
+	kind := hashOrNil(f.EventType)
 	list := Page[Event]{Items: []Event{}}
 	for i, s := range spans {
 		sql, args := eventsSQL, []any{s.low, s.high, kind, f.Limit - len(list.Items) + 1}

@@ -43,17 +43,11 @@ func (p *Projections) awaitFailed(ctx context.Context, before eventstore.Positio
 	if before > 0 {
 		return p.WaitFor(ctx, before)
 	}
-	const patience = 5 * time.Second
 	head, err := p.log.Head(ctx)
 	if err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := p.WaitFor(wait, head); wait.Err() == nil {
-		return err
-	}
-	return ctx.Err()
+	return p.waitBriefly(ctx, head, 5*time.Second)
 }
 
 // failedCalls returns the positions of the failed calls of the webhook, or of all if that is
@@ -148,8 +142,7 @@ func (p *Projections) yieldFailed(ctx context.Context, failed map[domain.Deliver
 			of[d.EventID.Stream()] = append(of[d.EventID.Stream()], id)
 		}
 	}
-	rows, _ := p.pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream = ANY($1) AND version = 1 ORDER BY position`, slices.Collect(maps.Keys(of)))
-	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
+	positions, err := p.firstPositions(ctx, slices.Collect(maps.Keys(of)))
 	if err != nil {
 		return fmt.Errorf("look for events: %w", err)
 	}

@@ -55,48 +55,13 @@ func (p *Projections) Feed(ctx context.Context, w domain.Webhook, after int64, l
 
 // addDeliveries adds the state of each item's delivery.
 func (p *Projections) addDeliveries(ctx context.Context, w domain.Webhook, items []FeedItem) error {
-	streams := make([]string, len(items))
-	deliveries, states := make([]Delivery, len(items)), make([]domain.Delivery, len(items))
+	deliveries := make([]Delivery, len(items))
+	for i, item := range items {
+		deliveries[i] = newDelivery(item.Event.head(), dispatchTo(item.Event.ID, domain.Recipient{WebhookID: w.ID}))
+	}
+	err := p.stateOf(ctx, deliveries)
 	for i := range items {
-		id := domain.DeliveryOf(items[i].Event.ID, w.ID)
-		streams[i], deliveries[i].ID = id.Stream(), id
-		states[i].State = domain.DeliveryPending
-	}
-	if err := p.fold(ctx, streams, states, deliveries); err != nil {
-		return err
-	}
-	batches, err := p.batchesOf(ctx, states)
-	if err != nil {
-		return err
-	}
-	for i := range items {
-		if states[i].State == domain.DeliveryJoined {
-			states[i] = states[i].In(batches[states[i].BatchID])
-		}
-		deliveries[i].show(states[i])
 		items[i].Delivery = deliveries[i]
 	}
-	return nil
-}
-
-// batchesOf returns the batches in which deliveries went, of which several may share one.
-func (p *Projections) batchesOf(ctx context.Context, states []domain.Delivery) (map[domain.DeliveryID]domain.Delivery, error) {
-	batches := map[domain.DeliveryID]domain.Delivery{}
-	var ids []domain.DeliveryID
-	var streams []string
-	for _, d := range states {
-		if _, known := batches[d.BatchID]; d.State == domain.DeliveryJoined && !known {
-			batches[d.BatchID] = domain.Delivery{}
-			ids, streams = append(ids, d.BatchID), append(streams, d.BatchID.Stream())
-		}
-	}
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	folded := make([]domain.Delivery, len(ids))
-	err := p.fold(ctx, streams, folded, make([]Delivery, len(ids)))
-	for i, id := range ids {
-		batches[id] = folded[i]
-	}
-	return batches, err
+	return err
 }

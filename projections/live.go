@@ -182,7 +182,7 @@ func (p *Projections) DeliveriesIn(ctx context.Context, entries []Entry) ([]Show
 			stands = append(stands, s)
 		}
 		if event, ok := newEvent(e); ok {
-			heads[event.ID] = eventHead{id: event.ID, position: e.Position, eventType: event.Type, acceptedAt: e.RecordedAt}
+			heads[event.ID] = event.head()
 		}
 	}
 	stands, err := ofMembers(ctx, p.pool, stands)
@@ -199,7 +199,7 @@ func (p *Projections) DeliveriesIn(ctx context.Context, entries []Entry) ([]Show
 		if !known {
 			continue
 		}
-		item, e := newDelivery(head, domain.Dispatch{DeliveryID: domain.DeliveryOf(s.event, s.webhook), Recipient: domain.Recipient{WebhookID: s.webhook}}), at[s.at]
+		item, e := newDelivery(head, dispatchTo(s.event, domain.Recipient{WebhookID: s.webhook})), at[s.at]
 		if _, joined := e.Value.(domain.DeliveryJoinedBatch); e.Version > 1 || joined {
 			item.asOf = s.at
 			later = append(later, item)

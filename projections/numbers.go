@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
 )
@@ -26,27 +25,13 @@ func (n numbers) load(ctx context.Context, db Querier, webhooks map[uuid.UUID]bo
 	if len(missing) == 0 {
 		return nil
 	}
-	rows, _ := db.Query(ctx, `SELECT stream, type, data FROM medilab.events WHERE stream = ANY($1) AND version = 1`, missing)
-	var stream, changeType string
-	var data []byte
-	_, err := pgx.ForEachRow(rows, []any{&stream, &changeType, &data}, func() error {
-		_, id, err := domain.ParseStream(stream)
-		if err != nil {
-			return err
-		}
-		if change, err := domain.Decode(changeType, data); err == nil {
-			if registered, ok := change.(domain.WebhookRegistered); ok {
-				n[id] = int32(registered.Number)
-			}
-		}
-		return nil
-	})
+	first, err := firstOf[domain.WebhookRegistered](ctx, db, missing)
 	if err != nil {
 		return err
 	}
 	for id := range webhooks {
-		if _, found := n[id]; !found {
-			n[id] = 0
+		if _, known := n[id]; !known {
+			n[id] = int32(first[domain.WebhookID(id).Stream()].Number)
 		}
 	}
 	return nil

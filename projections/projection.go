@@ -110,3 +110,12 @@ func hash31(s string) int32 {
 	}
 	return int32((h ^ h>>31) & 0x7fffffff)
 }
+
+// hashOrNil is hash31, nil for no text.
+func hashOrNil(s string) *int32 {
+	if s == "" {
+		return nil
+	}
+	h := hash31(s)
+	return &h
+}

@@ -114,9 +114,14 @@ func (p *Projections) awaitHead(ctx context.Context) error {
 	if err != nil || lag.LagEvents == 0 || lag.LagSeconds > patience.Seconds() {
 		return err
 	}
+	return p.waitBriefly(ctx, lag.Head, patience)
+}
+
+// waitBriefly is WaitFor, but no longer than the time: nobody may keep the read models now.
+func (p *Projections) waitBriefly(ctx context.Context, position eventstore.Position, patience time.Duration) error {
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := p.WaitFor(wait, lag.Head); err != nil && (ctx.Err() != nil || wait.Err() == nil) {
+	if err := p.WaitFor(wait, position); err != nil && (ctx.Err() != nil || wait.Err() == nil) {
 		return err
 	}
 	return nil

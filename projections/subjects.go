@@ -72,13 +72,7 @@ func (p *Projections) NewestOf(ctx context.Context, owner envelope.Owner, limit 
 // AwaitSubjects waits for the read models to hold the log up to the position, but not for
 // those that are not kept now.
 func (p *Projections) AwaitSubjects(ctx context.Context, to Position) error {
-	const patience = 5 * time.Second
-	wait, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := p.WaitFor(wait, to); err != nil && (ctx.Err() != nil || wait.Err() == nil) {
-		return err
-	}
-	return nil
+	return p.waitBriefly(ctx, to, 5*time.Second)
 }
 
 // EachOf calls yield for each event about the subject, with its calls, the oldest first; for

@@ -187,24 +187,16 @@ func ofMembers(ctx context.Context, db Querier, stands []stand) (all []stand, er
 			all = append(all, s)
 			continue
 		}
-		rows, _ := db.Query(ctx, `SELECT data FROM medilab.events WHERE stream = $1 AND version = 1 AND type = 'delivery.batched'`, s.stream)
-		made, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		made, err := firstOf[domain.DeliveryBatched](ctx, db, []string{s.stream}) // what does not decode is dead-lettered
 		if err != nil {
 			return nil, err
 		}
-		if len(made) == 0 {
-			continue
-		}
-		batched, err := domain.Decode(domain.DeliveryBatched{}.ChangeType(), made[0])
-		if err != nil {
-			continue // it is dead-lettered
-		}
 		members, streams := map[string]domain.EventID{}, []string{}
-		for _, m := range batched.(domain.DeliveryBatched).Members {
+		for _, m := range made[s.stream].Members {
 			members[m.DeliveryID.Stream()] = m.EventID
 			streams = append(streams, m.DeliveryID.Stream())
 		}
-		rows, _ = db.Query(ctx, `
+		rows, _ := db.Query(ctx, `
 			SELECT m.stream FROM unnest($1::text[]) AS m (stream) CROSS JOIN LATERAL (
 				SELECT type FROM medilab.events WHERE stream = m.stream AND position <= $2 ORDER BY stream DESC, version DESC LIMIT 1
 			) AS last WHERE last.type = 'delivery.joined_batch'`, streams, s.at)
