@@ -47,7 +47,7 @@ var folders = map[string]folder{
 	"projections":                 {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
 	"http":                        {inside: []string{"commands", "eventstore/cpulimit", "projections", "domain"}},
 	"http/fastpath":               {inside: []string{}},
-	"http/sender":                 {inside: []string{}},
+	"http/sender":                 {inside: []string{"commands", "domain"}},
 	"http/texts":                  {inside: []string{}, outside: []string{"github.com/go-json-experiment/json", "golang.org/x/text"}},
 	"migrations":                  {inside: []string{"migrations/filelock"}},
 	"migrations/filelock":         {inside: []string{}, outside: []string{}},

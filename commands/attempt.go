@@ -22,27 +22,32 @@ import (
 
 // Outgoing is one call to make: always a POST.
 type Outgoing struct {
-	URL     string
-	Header  []domain.Header
+	URL string
+	// Header is sent as it is, in this order, with Accept-Encoding: identity and
+	// without the headers that callers may not set.
+	Header []domain.Header
+	// Body must not be changed, not even after Send has returned: the transport
+	// may still be writing a request whose answer came early.
 	Body    []byte
-	Timeout time.Duration // for the whole call
-	// Fresh asks for a new connection: the last attempt may have failed because the
-	// receiver closed one that was kept.
+	Timeout time.Duration // for the whole call, including the answer's body; 0 means 30 s
+	// Fresh asks for a connection that no call over HTTP/1.1 has used before, so that
+	// it cannot end as the last one may have: closed by the receiver when it was idle.
 	Fresh bool
-	// Allowed is asked right before the call leaves; no: nothing is sent. Nil allows.
+	// Allowed is asked as late as possible before the request is sent. If it says no,
+	// nothing is sent, and the outcome is OutcomeWithheld. Nil allows.
 	Allowed func() bool
 }
 
-// Answer says how a call ended; see the sender for what is kept of a response.
+// Answer says how a call ended; see the sender for how much is kept of a response.
 type Answer struct {
 	Outcome    domain.Outcome
-	Status     int
+	Status     int // 0 if no headers of an answer arrived
 	Header     http.Header
-	Body       []byte
-	Truncated  bool
+	Body       []byte // the beginning of the answer as it came, cut on a character boundary
+	Truncated  bool   // there was more
 	Duration   time.Duration
-	Error      string
-	RetryAfter string
+	Error      string // empty on success, else one sentence, safe to show, for the call log
+	RetryAfter string // that header of a 429 or 503 answer, unparsed
 }
 
 // Sender makes calls. Whatever a receiver does ends in an Answer.

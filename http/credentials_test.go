@@ -351,5 +351,5 @@ func (s *service) trust(certificate *x509.Certificate) {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(client.Close)
-	s.commands.Attempter.Sender, s.commands.Attempter.WithCertificate = outgoing{client}, outgoing{client}.WithCertificate
+	s.commands.Attempter.Sender, s.commands.Attempter.WithCertificate = client, client.WithCertificate
 }

@@ -3,7 +3,6 @@ package http_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -135,7 +134,7 @@ func newServiceOn(t testing.TB, database string, with ...func(*api.Config)) *ser
 	s := &service{t: t, token: adminToken, log: log, pool: pool, saga: deliveries, queries: queries, commands: &commands.Commands{
 		Queue: saga.Queue{Pool: pool}, Subjects: queries,
 		Log: log, Directory: directory, Vault: keys, Catalog: domain.BuiltinCatalog(), Pool: pool,
-		Attempter: &commands.Attempter{Sender: outgoing{client}, WithCertificate: outgoing{client}.WithCertificate, Decrypter: keys, Clock: log.Clock()},
+		Attempter: &commands.Attempter{Sender: client, WithCertificate: client.WithCertificate, Decrypter: keys, Clock: log.Clock()},
 		Failed:    queries,
 	}}
 	signer, _ := receipts.Open(t.Context(), pool, keys) // none where another process has the key and this one lacks its keyset
@@ -223,25 +222,6 @@ func (s *service) settled() {
 	defer cancel()
 	if err := s.queries.WaitFor(ctx, s.head()); err != nil {
 		s.t.Fatal(err)
-	}
-}
-
-// outgoing makes the sender what commands call with.
-type outgoing struct{ *sender.Client }
-
-func (o outgoing) WithCertificate(certificate tls.Certificate) commands.Sender {
-	return outgoing{o.Client.WithCertificate(certificate)}
-}
-
-func (o outgoing) Send(ctx context.Context, call commands.Outgoing) commands.Answer {
-	header := make([]sender.Field, len(call.Header))
-	for i, h := range call.Header {
-		header[i] = sender.Field(h)
-	}
-	r := o.Client.Send(ctx, sender.Request{URL: call.URL, Header: header, Body: call.Body, Timeout: call.Timeout})
-	return commands.Answer{
-		Outcome: domain.Outcome(r.Outcome), Status: r.Status, Header: r.Header, Body: r.Body, Truncated: r.Truncated,
-		Duration: r.Duration, Error: r.Error, RetryAfter: r.RetryAfter,
 	}
 }
 

@@ -178,7 +178,7 @@ func (o *listenOptions) forwarder() (func(context.Context, *heard), error) {
 	if err != nil {
 		return nil, err
 	}
-	attempter := &commands.Attempter{Sender: calls{client}, Decrypter: knownSecret(o.secret), Clock: eventstore.NewClock()}
+	attempter := &commands.Attempter{Sender: client, Decrypter: knownSecret(o.secret), Clock: eventstore.NewClock()}
 	webhook := domain.Webhook{
 		ID: domain.WebhookID(uuid.New()), Version: 1, URL: o.forwardTo, Timeout: int(domain.TimeoutRange.Default), PayloadVersion: domain.PayloadV1, Secret: "known",
 	}

@@ -15,16 +15,18 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 // Outcomes of calls that were not made, because this server lacks something of its own.
 // They say nothing of the receiver.
 const (
-	NoDescriptors Outcome = "no_descriptors" // no file descriptor is free
-	NoPorts       Outcome = "no_ports"       // no local port is free for the address
-	NoMemory      Outcome = "no_memory"      // the kernel has no memory for a connection
-	NoNameServer  Outcome = "no_name_server" // its name server does not answer, or fails
-	NoProxy       Outcome = "no_proxy"       // its proxy cannot be reached, or refuses its login
+	NoDescriptors = domain.LacksDescriptors // no file descriptor is free
+	NoPorts       = domain.LacksPorts       // no local port is free for the address
+	NoMemory      = domain.LacksMemory      // the kernel has no memory for a connection
+	NoNameServer  = domain.LacksNameServer  // its name server does not answer, or fails
+	NoProxy       = domain.LacksProxy       // its proxy cannot be reached, or refuses its login
 )
 
 // Lacks are all of them.

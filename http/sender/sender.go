@@ -15,10 +15,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
 )
 
 const (
@@ -49,45 +51,12 @@ type Config struct {
 	Resolver *net.Resolver
 }
 
-// Field is one header field, named in the letter case it is sent in.
-type Field struct{ Name, Value string }
-
-// Request is one call: always a POST.
-type Request struct {
-	URL string
-	// Header is sent as it is, in this order, with Accept-Encoding: identity and
-	// without the headers that callers may not set.
-	Header []Field
-	// Body must not be changed, not even after Send has returned: the transport
-	// may still be writing a request whose answer came early.
-	Body []byte
-	// Timeout bounds the whole call, including the answer's body; 0 means 30 s.
-	Timeout time.Duration
-	// Fresh asks for a connection that no call over HTTP/1.1 has used before, so that
-	// it cannot end as the last one may have: closed by the receiver when it was idle.
-	Fresh bool
-	// Allowed is called as late as possible before the request is sent. If it
-	// returns false, nothing is sent, and the outcome is Withheld. Nil allows.
-	Allowed func() bool
-}
-
-// Result says how a call ended.
-type Result struct {
-	Outcome Outcome
-	// Status is 0 if no headers of an answer arrived.
-	Status int
-	// Header holds at most MaxHeaders values and MaxHeaderBytes.
-	Header http.Header
-	// Body is the beginning of the answer as it came, at most MaxBody bytes, cut
-	// on a character boundary; Truncated reports whether there was more.
-	Body      []byte
-	Truncated bool
-	Duration  time.Duration
-	// Error is empty on success, else one sentence, safe to show, for the call log.
-	Error string
-	// RetryAfter is that header of a 429 or 503 answer, unparsed.
-	RetryAfter string
-}
+// What calls are asked for by, and how they end.
+type (
+	Field   = domain.Header
+	Request = commands.Outgoing
+	Result  = commands.Answer
+)
 
 // Client makes calls. It is safe for concurrent use.
 type Client struct {
@@ -135,7 +104,7 @@ func (c *Client) connected() *Client {
 // WithCertificate returns a client that presents the certificate to receivers that ask for
 // one. It shares neither connections nor TLS sessions with any other client: both stand for
 // who made them. It may be dropped without Close: idle connections close by themselves.
-func (c *Client) WithCertificate(certificate tls.Certificate) *Client {
+func (c *Client) WithCertificate(certificate tls.Certificate) commands.Sender {
 	config := c.tls.Clone()
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
@@ -173,7 +142,7 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 		res.Outcome, res.Error = Interrupted, "the call was cut off because this server is shutting down"
 	case res.Outcome == NoNameServer && c.names.work(ctx, c.cfg.Resolver):
 		res.Outcome, res.Error = DNS, "the name servers of the receiver's domain do not answer"
-	case slices.Contains(Lacks, res.Outcome): // also if it took all of the time
+	case res.Outcome.IsLack(): // also if it took all of the time
 		if res.Outcome != NoNameServer && res.Outcome != NoProxy {
 			c.Close() // idle connections hold what is lacking
 		}

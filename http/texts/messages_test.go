@@ -26,7 +26,7 @@ var shown = map[string][]string{
 	"domain.Call":                 {"Error"},
 	"domain/filter.Problem":       {"Message"},
 	"domain/filter.Verdict":       {"Reason"},
-	"http/sender.Result":          {"Error"},
+	"commands.Answer":             {"Error"},
 	"http.problem":                {"title"},
 	"http.unsupportedMedia":       {"message"},
 }
@@ -245,6 +245,9 @@ func (s *source) eval(r read) []string {
 		}
 		return []string{gap}
 	}
+	if holdsNoText(r.info.TypeOf(r.expr)) {
+		return nil
+	}
 	switch e := ast.Unparen(r.expr).(type) {
 	case *ast.BinaryExpr:
 		return join(s.part(read{r.info, e.X, 0}), s.part(read{r.info, e.Y, 0}))
@@ -258,6 +261,15 @@ func (s *source) eval(r read) []string {
 		return s.texts(objectOf(r.info, e))
 	}
 	return nil
+}
+
+// holdsNoText reports whether values of the type are numbers, or the headers of a call.
+func holdsNoText(t types.Type) bool {
+	if t == nil {
+		return false
+	}
+	basic, ok := t.Underlying().(*types.Basic)
+	return ok && basic.Info()&types.IsNumeric != 0 || t.String() == "net/http.Header"
 }
 
 // elements returns the texts in a literal: of a list, a table or an error.
