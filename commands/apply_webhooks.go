@@ -153,12 +153,8 @@ func (c *Commands) checkWanted(ctx context.Context, w *wanted, spec domain.Webho
 	}
 	id := w.is.ID
 	if !w.is.Exists() {
-		unique, err := uuid.NewV7()
-		if err != nil {
-			return domain.Internal("name a webhook", err)
-		}
-		w.unstored = domain.WebhookID(unique)
-		id = w.unstored
+		id = domain.WebhookID(uuid.Must(uuid.NewV7()))
+		w.unstored = id
 	}
 	w.sealing, err = c.seal(id, w.is, w.asked)
 	return err

@@ -75,5 +75,15 @@ func Failed(doing string, err error) error {
 	return domain.Internal(doing, err)
 }
 
+// IsRefusal reports whether err is about the event, which is never accepted as it is, rather than a
+// failure to record it.
+func IsRefusal(err error) bool {
+	switch domain.KindOf(err) {
+	case domain.KindInvalid, domain.KindMalformed, domain.KindConflict, domain.KindTooLarge:
+		return true
+	}
+	return false
+}
+
 // Now is the database's time.
 func (c *Commands) Now() time.Time { return c.Log.Clock().Now() }

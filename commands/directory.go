@@ -197,10 +197,7 @@ func (d *Directory) Run(ctx context.Context) {
 		if err := d.CatchUp(ctx); err != nil && ctx.Err() == nil {
 			d.logger.Warn("configuration not read, trying again", "error", err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+		_ = eventstore.Sleep(ctx, pause)
 	}
 }
 

@@ -139,10 +139,8 @@ func (c *Commands) awaitFirst(ctx context.Context, o *Once, patience time.Durati
 		if c.Now().Sub(events[0].RecordedAt) > patience {
 			return errRepeated
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return Failed("wait for the same request", context.Cause(ctx))
+		if err := eventstore.Sleep(ctx, pause); err != nil {
+			return Failed("wait for the same request", err)
 		}
 	}
 }

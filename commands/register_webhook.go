@@ -15,11 +15,7 @@ func (c *Commands) RegisterWebhook(ctx context.Context, caller Caller, spec doma
 	if err != nil {
 		return domain.Webhook{}, err
 	}
-	unique, err := uuid.NewV7()
-	if err != nil {
-		return domain.Webhook{}, domain.Internal("name a webhook", err)
-	}
-	id := domain.WebhookID(unique)
+	id := domain.WebhookID(uuid.Must(uuid.NewV7()))
 	sealing, err := c.seal(id, domain.Webhook{}, asked)
 	if err != nil {
 		return domain.Webhook{}, err

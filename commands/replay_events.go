@@ -16,12 +16,8 @@ func (c *Commands) StartReplay(ctx context.Context, caller Caller, catalog domai
 	if err != nil {
 		return domain.ReplayID{}, err
 	}
-	unique, err := uuid.NewV7()
-	if err != nil {
-		return domain.ReplayID{}, domain.Internal("name a replay", err)
-	}
 	requested := spec.Requested()
-	requested.ID, requested.WebhookVersion = domain.ReplayID(unique), w.Version
+	requested.ID, requested.WebhookVersion = domain.ReplayID(uuid.Must(uuid.NewV7())), w.Version
 	_, err = c.append(ctx, caller, requested.ID.Stream(), 0, requested)
 	return requested.ID, Failed("start a replay", err)
 }

@@ -33,11 +33,7 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 	if err := c.checkTest(eventType, data); err != nil {
 		return Tested{}, err
 	}
-	unique, err := uuid.NewV7()
-	if err != nil {
-		return Tested{}, domain.Internal("name an event", err)
-	}
-	event, made, err := c.testOnce(ctx, domain.EventID(unique), w)
+	event, made, err := c.testOnce(ctx, domain.EventID(uuid.Must(uuid.NewV7())), w)
 	if err != nil {
 		return Tested{}, err
 	}

@@ -28,25 +28,16 @@ func TokenHash(token string) string {
 }
 
 // newToken returns the id of a token and the token in clear.
-func newToken(mark string) (id domain.TokenID, clear string, err error) {
-	unique, err := uuid.NewV7()
-	if err != nil {
-		return id, "", domain.Internal("name a token", err)
-	}
+func newToken(mark string) (id domain.TokenID, clear string) {
 	random := make([]byte, 32)
-	if _, err := rand.Read(random); err != nil {
-		return id, "", domain.Internal("make a token", err)
-	}
-	return domain.TokenID(unique), mark + base64.RawURLEncoding.EncodeToString(random), nil
+	_, _ = rand.Read(random) // it never fails
+	return domain.TokenID(uuid.Must(uuid.NewV7())), mark + base64.RawURLEncoding.EncodeToString(random)
 }
 
 // CreateToken makes an API token. The token in clear is in the result and
 // nowhere else. A zero expiry is none.
 func (c *Commands) CreateToken(ctx context.Context, caller Caller, name string, scopes []domain.Scope, expiresAt time.Time) (domain.Token, domain.Secret, error) {
-	id, clear, err := newToken(tokenMark)
-	if err != nil {
-		return domain.Token{}, domain.Secret{}, err
-	}
+	id, clear := newToken(tokenMark)
 	if !expiresAt.IsZero() {
 		expiresAt = expiresAt.UTC().Truncate(time.Microsecond)
 	}
@@ -62,10 +53,7 @@ func (c *Commands) CreateToken(ctx context.Context, caller Caller, name string, 
 // StartSession makes a session, which s says whose it is and when it ends. What it is bound
 // to is needed to find it by what is in the result, see SessionHash.
 func (c *Commands) StartSession(ctx context.Context, caller Caller, s domain.SessionStarted, bound string) (domain.Token, domain.Secret, error) {
-	id, clear, err := newToken(sessionMark)
-	if err != nil {
-		return domain.Token{}, domain.Secret{}, err
-	}
+	id, clear := newToken(sessionMark)
 	s.ID, s.Hash, s.ExpiresAt = id, SessionHash(clear, bound), s.ExpiresAt.UTC().Truncate(time.Microsecond)
 	return c.startToken(ctx, caller, id, clear, s)
 }

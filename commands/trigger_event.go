@@ -149,9 +149,7 @@ func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent
 			return Failed("trigger", err)
 		}
 	}
-	if err := t.name(); err != nil {
-		return err
-	}
+	t.name()
 	if key != "" {
 		if done, err := t.resolveFormerKey(ctx, key); err != nil || done {
 			return err
@@ -193,19 +191,14 @@ type triggering struct {
 	keyedHash string // as the log keeps it
 }
 
-func (t *triggering) name() error {
+func (t *triggering) name() {
 	for i, event := range t.events {
 		id := event.ID
 		if id == (domain.EventID{}) {
-			unique, err := uuid.NewV7()
-			if err != nil {
-				return domain.Internal("name an event", err)
-			}
-			id = domain.EventID(unique)
+			id = domain.EventID(uuid.Must(uuid.NewV7()))
 		}
 		t.accepted[i] = Accepted{EventID: id, EventType: domain.EventType(event.Event.EventType)}
 	}
-	return nil
 }
 
 // repeats returns nil if all of the request is in the log already, else why it is refused.

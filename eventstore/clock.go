@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -30,6 +31,16 @@ func (b *bound) lower(offset time.Time) {
 }
 
 const clockWindow = 30 * time.Second
+
+// Sleep waits for the time. It returns the cause if ctx ends first.
+func Sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
 
 // NewClock returns a clock that goes by this machine's until the first Observe.
 func NewClock() *Clock { return &Clock{start: time.Now()} }

@@ -86,10 +86,8 @@ func (l *Log) AwaitConfiguration(ctx context.Context) error {
 		if isFree {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(pause):
+		if err := Sleep(ctx, pause); err != nil {
+			return err
 		}
 	}
 }

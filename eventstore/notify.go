@@ -210,10 +210,7 @@ func (l *Log) Listen(ctx context.Context, handle func(keys []string)) {
 	for ctx.Err() == nil {
 		if err := l.listenOnce(ctx, handle); err != nil && ctx.Err() == nil {
 			l.logger.Warn("listening for other nodes failed", "error", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
+			_ = Sleep(ctx, time.Second)
 		}
 	}
 }

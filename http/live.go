@@ -149,10 +149,7 @@ func (s *Server) fill(ctx context.Context, r *ring) {
 		if grew {
 			pause = streamSoon
 		}
-		select { // more gathers meanwhile
-		case <-ctx.Done():
-		case <-time.After(streamSoon):
-		}
+		wait(ctx, streamSoon) // more gathers meanwhile
 		select {
 		case <-ctx.Done():
 		case <-appended:

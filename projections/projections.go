@@ -97,10 +97,8 @@ func (p *Projections) WaitFor(ctx context.Context, position eventstore.Position)
 		if reached >= position {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the projections at %d, now at %d: %w", position, reached, context.Cause(ctx))
-		case <-time.After(pause):
+		if err := eventstore.Sleep(ctx, pause); err != nil {
+			return fmt.Errorf("wait for the projections at %d, now at %d: %w", position, reached, err)
 		}
 	}
 }

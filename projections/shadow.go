@@ -187,10 +187,8 @@ func (s *shadow) lock(ctx context.Context, tx transaction) error {
 		if _, err := tx.Exec(ctx, `ROLLBACK TO SAVEPOINT unlocked`); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(pause):
+		if err := eventstore.Sleep(ctx, pause); err != nil {
+			return err
 		}
 	}
 }

@@ -143,10 +143,8 @@ func (s *Standby) catchUp(ctx context.Context, primary held) error {
 		if answered = true; pause == flush {
 			_, _ = s.primary.pool.Exec(ctx, flushSQL) // else it takes longer
 		}
-		select {
-		case <-ctx.Done():
+		if eventstore.Sleep(ctx, pause) != nil {
 			return errBehind
-		case <-time.After(pause):
 		}
 	}
 }

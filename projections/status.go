@@ -125,10 +125,8 @@ func (p *Projections) RebuildOutdated(ctx context.Context, node *eventstore.Node
 				logged = true
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if eventstore.Sleep(ctx, pause) != nil {
 			return
-		case <-time.After(pause):
 		}
 	}
 }

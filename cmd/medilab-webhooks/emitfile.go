@@ -175,7 +175,7 @@ func (p *pipeline) append(ctx context.Context) error {
 		for i := range accepted {
 			p.accept(events[i], accepted[i])
 		}
-	case isRefusal(err):
+	case commands.IsRefusal(err):
 		return p.flushEach(ctx)
 	default:
 		return fmt.Errorf("emit the events after line %d: %w", p.done, err)
@@ -202,7 +202,7 @@ func (p *pipeline) flushEach(ctx context.Context) error {
 		switch {
 		case err == nil:
 			p.accept(n.event, accepted)
-		case isRefusal(err):
+		case commands.IsRefusal(err):
 			p.wrong = append(p.wrong, refusal{n, err})
 		default:
 			return fmt.Errorf("emit line %d: %w", n.line, err)
@@ -210,13 +210,4 @@ func (p *pipeline) flushEach(ctx context.Context) error {
 		p.done = n.line
 	}
 	return nil
-}
-
-// isRefusal reports whether err is about the event, rather than a failure to record it.
-func isRefusal(err error) bool {
-	switch domain.KindOf(err) {
-	case domain.KindInvalid, domain.KindMalformed, domain.KindConflict, domain.KindTooLarge:
-		return true
-	}
-	return false
 }

@@ -43,10 +43,7 @@ func (s *server) recordLosses(ctx context.Context) {
 				if !warned {
 					s.logger.Warn("the alert log_lost is not raised, trying again", "error", err)
 				}
-				select {
-				case <-ctx.Done():
-				case <-time.After(lossPause):
-				}
+				_ = eventstore.Sleep(ctx, lossPause)
 			}
 		}
 	}

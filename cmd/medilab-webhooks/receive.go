@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // maxReceivedBody holds the largest event, 10 MB, and what version 2 wraps around it.
@@ -208,10 +209,7 @@ func (in *inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rand.Float64() < in.options.failRate {
 		c.Answered = http.StatusInternalServerError
 	}
-	select {
-	case <-time.After(in.options.delay):
-	case <-r.Context().Done():
-	}
+	_ = eventstore.Sleep(r.Context(), in.options.delay)
 	in.print(c)
 	w.WriteHeader(c.Answered)
 }

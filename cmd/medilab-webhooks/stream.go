@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 	api "github.com/medilab/webhooks/http"
 )
 
@@ -38,10 +39,7 @@ func (a *apiClient) followStream(ctx context.Context, query url.Values, yield fu
 			return err
 		}
 		if last == known {
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
+			_ = eventstore.Sleep(ctx, pause)
 		}
 	}
 }

@@ -193,10 +193,8 @@ func (a *Archiver) awaitReaders(ctx context.Context, to eventstore.Position) err
 		case waited >= patience:
 			return domain.Conflict(fmt.Sprintf("the log is processed up to %d, and what is to be archived ends at %d; let serve run until it has caught up", at, to))
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(pause):
+		if err := eventstore.Sleep(ctx, pause); err != nil {
+			return err
 		}
 	}
 }

@@ -70,9 +70,7 @@ func Emit(ctx context.Context, tx any, events ...Event) ([]uuid.UUID, error) {
 			return nil, fmt.Errorf("emit %s: the data of event %d is not JSON", e.Type, i+1)
 		}
 		if e.ID == uuid.Nil {
-			if e.ID, err = uuid.NewV7(); err != nil {
-				return nil, fmt.Errorf("emit %s: make an id: %w", e.Type, err)
-			}
+			e.ID = uuid.Must(uuid.NewV7())
 		}
 		if e.Source == "" {
 			e.Source = "go"

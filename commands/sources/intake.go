@@ -96,7 +96,7 @@ func (in *Intake) own(ctx context.Context, node *eventstore.Node, s Source) {
 		if err := attempt(); err != nil && ctx.Err() == nil {
 			report.failed(err)
 		}
-		sleep(ctx, pause)
+		_ = eventstore.Sleep(ctx, pause)
 	}
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 	defer cancel()
@@ -122,7 +122,7 @@ func (in *Intake) take(ctx context.Context, s Source, acquire func() (bool, erro
 	go func() {
 		defer cancel()
 		for owner, err := true, error(nil); ctx.Err() == nil && (owner || err != nil); owner, err = acquire() {
-			sleep(ctx, pause)
+			_ = eventstore.Sleep(ctx, pause)
 		}
 	}()
 	return errors.Join(router.Run(ctx), subscriber.Close())
@@ -138,7 +138,7 @@ func (in *Intake) accept(ctx context.Context, s Source, m *message.Message, repo
 			_, err = in.Commands.TriggerEvent(ctx, commands.Caller{Actor: s.Actor()}, event, "")
 		}
 		outcome := OutcomeAccepted
-		if isRefusal(err) {
+		if commands.IsRefusal(err) {
 			outcome, err = OutcomeParked, in.park(ctx, s, event, m.Payload, err)
 		}
 		if err == nil {
@@ -150,17 +150,8 @@ func (in *Intake) accept(ctx context.Context, s Source, m *message.Message, repo
 			return ctx.Err()
 		}
 		report.failed(err)
-		sleep(ctx, pause)
+		_ = eventstore.Sleep(ctx, pause)
 	}
-}
-
-// isRefusal reports whether the event will never be accepted as it is.
-func isRefusal(err error) bool {
-	switch domain.KindOf(err) {
-	case domain.KindInvalid, domain.KindMalformed, domain.KindConflict, domain.KindTooLarge:
-		return err != nil
-	}
-	return false
 }
 
 func (in *Intake) park(ctx context.Context, s Source, e commands.NewEvent, raw []byte, refused error) error {
@@ -172,13 +163,6 @@ func (in *Intake) park(ctx context.Context, s Source, e commands.NewEvent, raw [
 	}
 	in.Logger.Warn("a message cannot be accepted and is parked", "source", s.Name, "event_id", e.ID.String(), "event_type", e.Event.EventType, "reason", reason)
 	return outbox.ParkMessage(ctx, in.Commands.Pool, outbox.Message{Actor: s.Actor(), Event: e, Raw: raw, Reason: reason})
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // reporter logs the first of several failures in a row, and of what Watermill says the
