@@ -62,12 +62,17 @@ func (s *Server) listAllDeliveries(x *request, r *http.Request) error {
 		State: deliveryState.of(x), Webhook: webhook, EventType: string(eventType.of(x)), Answer: responseStatus.of(x),
 		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
 	}, s.commands.Queue)
-	if err == nil {
-		shown := make([]*projections.Delivery, len(page.Items))
-		for i := range page.Items {
-			shown[i] = &page.Items[i]
-		}
-		err = s.addWaitingBehind(r.Context(), shown)
+	return s.respondDeliveries(x, r, page, err)
+}
+
+// respondDeliveries answers with a page of deliveries, and what each waits behind.
+func (s *Server) respondDeliveries(x *request, r *http.Request, page projections.Page[projections.Delivery], err error) error {
+	if err != nil {
+		return err
 	}
-	return x.respond(page, err)
+	shown := make([]*projections.Delivery, len(page.Items))
+	for i := range page.Items {
+		shown[i] = &page.Items[i]
+	}
+	return x.respond(page, s.addWaitingBehind(r.Context(), shown))
 }

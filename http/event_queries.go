@@ -140,14 +140,7 @@ func (s *Server) listDeliveries(x *request, r *http.Request) error {
 	page, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Delivery], error) {
 		return q.Deliveries(ctx, id, limit.of(x), cursor.of(x))
 	})
-	if err == nil {
-		shown := make([]*projections.Delivery, len(page.Items))
-		for i := range page.Items {
-			shown[i] = &page.Items[i]
-		}
-		err = s.addWaitingBehind(r.Context(), shown)
-	}
-	return x.respond(page, err)
+	return s.respondDeliveries(x, r, page, err)
 }
 
 // explanationView has all verdicts on an event, unless it is asked for pages: a webhook

@@ -47,8 +47,7 @@ was cut off, and one that was rewritten and sealed again.`,
 					return err
 				}
 				said := fmt.Sprintf("Anchored at position %d in %s; keep the file away from the database\n", anchor.Position, path)
-				err = printResult(c, nil, said, said)
-				return err
+				return printResult(c, nil, said, said)
 			})
 		},
 	}

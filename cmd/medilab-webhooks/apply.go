@@ -43,8 +43,7 @@ environment holds.`,
 	f.BoolVar(&o.prune, "prune", false, "delete the webhooks that the file lacks")
 	declare(c, f, o.table())
 	cobra.CheckErr(c.MarkFlagRequired("file")) // fails only for a missing flag
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // applied is the answer of the API.

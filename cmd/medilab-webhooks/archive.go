@@ -1,9 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,9 +17,8 @@ import (
 
 // newArchiveCommand groups the commands on archives of the log.
 func newArchiveCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "archive", Short: "Move the beginning of the log into signed files, and back"}
-	c.AddCommand(newArchiveExportCommand(db), newArchiveListCommand(db), newArchiveImportCommand(db))
-	return c
+	return group("archive", "Move the beginning of the log into signed files, and back",
+		newArchiveExportCommand(db), newArchiveListCommand(db), newArchiveImportCommand(db))
 }
 
 // archiving runs an export or an import, with a progress bar, and prints what it did.
@@ -79,12 +79,11 @@ else that is no event of the clinic. Statistics keep their totals.`,
 		},
 	}
 	c.Flags().StringVar(&to, "to", "", "archive what was recorded before this time: RFC 3339, or a date (UTC)")
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 func newArchiveImportCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:     "import DIR",
 		Short:   "Put the newest archive back into the database, as it was",
 		Example: "  medilab-webhooks archive import /mnt/archive",
@@ -96,9 +95,7 @@ func newArchiveImportCommand(db *databaseOptions) *cobra.Command {
 				return fmt.Sprintf("Restored positions %d to %d (%s): %d entries", r.First, r.Last, formatTime(r.To), r.Entries+r.Earlier)
 			})
 		},
-	}
-	addJSONFlag(c)
-	return c
+	})
 }
 
 func newArchiveListCommand(db *databaseOptions) *cobra.Command {
@@ -109,12 +106,9 @@ func newArchiveListCommand(db *databaseOptions) *cobra.Command {
 		Example: "  medilab-webhooks archive list /mnt/archive --key medilab-receipts.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if keyFile == "" {
-				keyFile = db.receiptKeyFile()
-			}
-			key, err := os.ReadFile(keyFile)
+			key, err := db.publicKey(keyFile)
 			if err != nil {
-				return fmt.Errorf("%w; get the key from /.well-known/medilab-receipts.json of the server, and name it by --key", err)
+				return err
 			}
 			bar := newProgress(c, -1, "checking")
 			list, err := archive.List(c.Context(), args[0], key, bar.setPosition)
@@ -126,12 +120,7 @@ func newArchiveListCommand(db *databaseOptions) *cobra.Command {
 				return printText(c.OutOrStdout(), fmt.Sprintf("There is no archive in %s\n", args[0]))
 			}
 			err = printList(c, list, []string{"FIRST", "LAST", "TO", "ENTRIES", "SIZE", "CREATED", "STATE"}, archiveRow)
-			bad := 0
-			for _, a := range list {
-				if a.Problem != "" {
-					bad++
-				}
-			}
+			bad := len(slices.DeleteFunc(list, func(a archive.Listed) bool { return a.Problem == "" }))
 			if err == nil && bad > 0 {
 				err = fmt.Errorf("archives that are not as they were signed: %d; get them from a backup", bad)
 			}
@@ -139,8 +128,7 @@ func newArchiveListCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&keyFile, "key", "", "the public key: a JWK set (default: receipts.json in the data folder)")
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 func archiveRow(a archive.Listed) []string {
@@ -148,11 +136,7 @@ func archiveRow(a archive.Listed) []string {
 	for _, f := range a.Files {
 		bytes += f.Bytes
 	}
-	state := a.Problem
-	if state == "" {
-		state = "good"
-	}
-	return []string{fmt.Sprint(a.First), fmt.Sprint(a.Last), formatTime(a.To), fmt.Sprint(a.Entries + a.Earlier), size(bytes), formatTime(a.CreatedAt), state}
+	return []string{fmt.Sprint(a.First), fmt.Sprint(a.Last), formatTime(a.To), fmt.Sprint(a.Entries + a.Earlier), size(bytes), formatTime(a.CreatedAt), cmp.Or(a.Problem, "good")}
 }
 
 // size formats a number of bytes.

@@ -22,9 +22,7 @@ import (
 
 // newAuditCommand groups the commands of an auditor.
 func newAuditCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "Replay and verify the log"}
-	c.AddCommand(newAuditAnchorCommand(db), newAuditLogCommand(db), newAuditVerifyCommand(db))
-	return c
+	return group("audit", "Replay and verify the log", newAuditAnchorCommand(db), newAuditLogCommand(db), newAuditVerifyCommand(db))
 }
 
 // auditLogOptions select what of the log to print, and how.

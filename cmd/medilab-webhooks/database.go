@@ -252,9 +252,6 @@ func (o *databaseOptions) use(c *cobra.Command, f func(*session) error) (err err
 
 // caller is the actor that the log names for a command.
 func caller() commands.Caller {
-	user := os.Getenv("USER")
-	if user == "" {
-		user = fmt.Sprint("uid ", os.Getuid())
-	}
+	user := cmp.Or(os.Getenv("USER"), fmt.Sprint("uid ", os.Getuid()))
 	return commands.Caller{Actor: "command line (" + user + ")"}
 }

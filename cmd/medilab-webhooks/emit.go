@@ -90,8 +90,7 @@ event_id gets one made of its content, and of its number too if it has no time.`
 	f.StringVar(&o.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
 	declare(c, f, o.table())
 	c.ValidArgsFunction = o.eventType
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {

@@ -32,8 +32,7 @@ func newWebhooksExportCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	declare(c, c.Flags(), o.table())
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // exported is what an export makes of webhooks.

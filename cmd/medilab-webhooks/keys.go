@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -14,15 +15,11 @@ import (
 
 // keysFile returns the keyset's path, by default in the data folder.
 func (o databaseOptions) keysFile() string {
-	if o.keys == "" {
-		return filepath.Join(o.dataDir, "keys.json")
-	}
-	return o.keys
+	return cmp.Or(o.keys, filepath.Join(o.dataDir, "keys.json"))
 }
 
 // newKeysCommand groups the commands on the keys that encrypt secrets at rest.
 func newKeysCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "keys", Short: "List and rotate the keys that encrypt secrets at rest"}
 	open := func() (*vault.Vault, error) {
 		keys, err := vault.Open(db.keysFile(), true)
 		if errors.Is(err, vault.ErrMissing) {
@@ -30,8 +27,8 @@ func newKeysCommand(db *databaseOptions) *cobra.Command {
 		}
 		return keys, err
 	}
-	c.AddCommand(newKeysListCommand(open), newKeysRotateCommand(db, open), newKeysRewrapCommand(db, open), newKeysEncryptCommand(db, open))
-	return c
+	return group("keys", "List and rotate the keys that encrypt secrets at rest",
+		newKeysListCommand(open), newKeysRotateCommand(db, open), newKeysRewrapCommand(db, open), newKeysEncryptCommand(db, open))
 }
 
 type shownKey struct {
@@ -51,7 +48,7 @@ func showKey(k vault.Key) shownKey {
 }
 
 func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
-	c := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:     "list",
 		Short:   "List the keys' ids, oldest first; never the keys",
 		Example: "  medilab-webhooks keys list --json",
@@ -67,9 +64,7 @@ func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
 			}
 			return printList(c, shown, []string{"ID", "STATE"}, func(k shownKey) []string { return []string{k.ID, k.State} })
 		},
-	}
-	addJSONFlag(c)
-	return c
+	})
 }
 
 // withKeys calls do with the database, and the keyset if that opens what the database holds.
@@ -140,7 +135,7 @@ func newKeysRewrapCommand(db *databaseOptions, open func() (*vault.Vault, error)
 }
 
 func newKeysEncryptCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
-	c := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   "encrypt",
 		Short: "Encrypt payloads that older versions wrote in clear, so that an erasure reaches them",
 		Long: `Encrypt payloads that older versions wrote in clear, so that an erasure reaches them.
@@ -168,9 +163,7 @@ were erased before is erased then. The tables' owner runs it.`,
 				return printResult(c, result, text, text)
 			})
 		},
-	}
-	addJSONFlag(c)
-	return c
+	})
 }
 
 func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {

@@ -49,8 +49,7 @@ payload_version 1 would. It makes no webhook, and tries nothing again.`,
 	c.Flags().StringVar(&o.forwardTo, "forward-to", "", "post each event here")
 	c.Flags().StringVar(&o.secret, "secret", "", "sign by this secret (whsec_, whsk_ or text) instead of a new one")
 	declare(c, c.Flags(), o.readingTable())
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 func (o *listenOptions) check() error {

@@ -51,7 +51,7 @@ func newListCommand(db *databaseOptions, c *cobra.Command, filters []filterFlag)
 	if o.values[eventTypeFlag.name] != nil {
 		completeFlag(c, eventTypeFlag.name, o.listOfTypes)
 	}
-	addJSONFlag(c)
+	withJSON(c)
 	return o
 }
 

@@ -40,8 +40,7 @@ func newMigrateCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	declare(c, c.Flags(), []setting{eventTypesSetting(&eventTypes)})
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 func printApplied(c *cobra.Command, applied []string, upToDate bool) error {

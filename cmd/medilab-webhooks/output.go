@@ -21,8 +21,11 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// addJSONFlag lets a command print JSON; see wantsJSON.
-func addJSONFlag(c *cobra.Command) { c.Flags().Bool("json", false, "print JSON") }
+// withJSON lets a command print JSON, and returns it; see wantsJSON.
+func withJSON(c *cobra.Command) *cobra.Command {
+	c.Flags().Bool("json", false, "print JSON")
+	return c
+}
 
 func wantsJSON(c *cobra.Command) bool {
 	asked, err := c.Flags().GetBool("json")

@@ -16,9 +16,7 @@ import (
 
 // newProjectionsCommand groups the commands on read models.
 func newProjectionsCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "projections", Short: "List and rebuild the read models"}
-	c.AddCommand(newProjectionsListCommand(db), newProjectionsRebuildCommand(db))
-	return c
+	return group("projections", "List and rebuild the read models", newProjectionsListCommand(db), newProjectionsRebuildCommand(db))
 }
 
 // askModels asks the read models, by the standby if there is a current one.
@@ -39,7 +37,7 @@ func (s *session) queries() *projections.Projections {
 }
 
 func newProjectionsListCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:     "list",
 		Short:   "Show how far each read model has followed the log",
 		Example: "  medilab-webhooks projections list",
@@ -55,9 +53,7 @@ func newProjectionsListCommand(db *databaseOptions) *cobra.Command {
 				})
 			})
 		},
-	}
-	addJSONFlag(c)
-	return c
+	})
 }
 
 func stateOf(m projections.Status) string {
@@ -110,8 +106,7 @@ func newProjectionsRebuildCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "rebuild all of them")
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // setPosition is set for work on the log.

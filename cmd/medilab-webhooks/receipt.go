@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -18,6 +19,15 @@ import (
 // receiptKeyFile returns where the public key that verifies receipts is.
 func (o databaseOptions) receiptKeyFile() string { return filepath.Join(o.dataDir, "receipts.json") }
 
+// publicKey reads the public key of receipts from the file; "": that of the data folder.
+func (o databaseOptions) publicKey(file string) ([]byte, error) {
+	key, err := os.ReadFile(cmp.Or(file, o.receiptKeyFile()))
+	if err != nil {
+		return nil, fmt.Errorf("%w; get the key from /.well-known/medilab-receipts.json of the server, and name it by --key", err)
+	}
+	return key, nil
+}
+
 // keepReceiptKey writes the public key into the data folder, for those who verify receipts
 // there; it can be had from the API too.
 func (o databaseOptions) keepReceiptKey(public []byte, logger *slog.Logger) {
@@ -32,9 +42,7 @@ func (o databaseOptions) keepReceiptKey(public []byte, logger *slog.Logger) {
 
 // newReceiptCommand groups the commands on receipts.
 func newReceiptCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "receipt", Short: "Check receipts of what was sent"}
-	c.AddCommand(newReceiptVerifyCommand(db))
-	return c
+	return group("receipt", "Check receipts of what was sent", newReceiptVerifyCommand(db))
 }
 
 func newReceiptVerifyCommand(db *databaseOptions) *cobra.Command {
@@ -45,16 +53,13 @@ func newReceiptVerifyCommand(db *databaseOptions) *cobra.Command {
 		Example: "  medilab-webhooks receipt verify receipt.jws --key medilab-receipts.json --body body.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if keyFile == "" {
-				keyFile = db.receiptKeyFile()
-			}
 			text, err := os.ReadFile(args[0])
 			if err != nil {
 				return err
 			}
-			key, err := os.ReadFile(keyFile)
+			key, err := db.publicKey(keyFile)
 			if err != nil {
-				return fmt.Errorf("%w; get the key from /.well-known/medilab-receipts.json of the server, and name it by --key", err)
+				return err
 			}
 			receipt, err := receipts.Verify(strings.TrimSpace(string(text)), key)
 			if err != nil {
@@ -72,8 +77,7 @@ func newReceiptVerifyCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&keyFile, "key", "", "the public key: a JWK set (default: receipts.json in the data folder)")
 	f.StringVar(&call, "call", "", "the id of the call that the receipt must be of")
 	f.StringVar(&bodyFile, "body", "", "the body that the receiver got, which must be the one that was sent")
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // checkReceipt compares a valid receipt with what it is presented for.

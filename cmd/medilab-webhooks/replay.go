@@ -18,13 +18,11 @@ import (
 // newReplayCommand groups the commands on replays and bulk retries, which a serving node
 // works on.
 func newReplayCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "replay", Short: "Send history again: start, watch and stop replays"}
-	c.AddCommand(newReplayStartCommand(db), newReplayListCommand(db),
+	return group("replay", "Send history again: start, watch and stop replays", newReplayStartCommand(db), newReplayListCommand(db),
 		newOneReplayCommand(db, "show", "Show how far a replay has come", http.MethodGet, ""),
 		newOneReplayCommand(db, "pause", "Let a replay ask for nothing more until it is resumed", http.MethodPost, "/pause"),
 		newOneReplayCommand(db, "resume", "Let a paused replay go on", http.MethodPost, "/resume"),
 		newOneReplayCommand(db, "cancel", "End a replay: what of it waits is cancelled, or of a retry failed as before", http.MethodPost, "/cancel"))
-	return c
 }
 
 func newReplayStartCommand(db *databaseOptions) *cobra.Command {
@@ -76,8 +74,7 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 	declare(c, f, o.table())
 	completeFlag(c, "types", o.listOfTypes)
 	cobra.CheckErr(errors.Join(c.MarkFlagRequired("from"), c.MarkFlagRequired("to")))
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // wrongReplay names the flags of the fields that were refused, and which of the types.
@@ -149,6 +146,5 @@ func newOneReplayCommand(db *databaseOptions, name, short, method, below string)
 		},
 	}
 	declare(c, c.Flags(), o.table())
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }

@@ -52,6 +52,13 @@ func newRoot(out io.Writer) *cobra.Command {
 	return root
 }
 
+// group returns a command that groups others.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: short}
+	c.AddCommand(commands...)
+	return c
+}
+
 // helpOfCommands has help refuse what is no command.
 func helpOfCommands(root *cobra.Command) {
 	for _, c := range root.Commands() {

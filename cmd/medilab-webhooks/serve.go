@@ -188,10 +188,8 @@ func (s *server) build(ctx context.Context) error {
 	}
 	s.commands = &commands.Commands{
 		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
-		Failed: s.queries,
+		Failed: s.queries, Subjects: s.queries, OnErasure: anchorErasure(s.log, s.settings.database.anchorFile(), s.logger),
 	}
-	s.commands.Subjects = s.queries
-	s.commands.OnErasure = anchorErasure(s.log, s.settings.database.anchorFile(), s.logger)
 	return s.eraseAgain(ctx)
 }
 

@@ -18,13 +18,11 @@ import (
 
 // newSubjectsCommand groups the commands on what the log holds of patients.
 func newSubjectsCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "subjects", Short: "Answer for what the log holds of a patient"}
-	c.AddCommand(
+	return group("subjects", "Answer for what the log holds of a patient",
 		newSubjectReadingCommand(db, "disclosures ID", "List who was sent what of a patient, when, and whether it was acknowledged, newest first", printDisclosures),
 		newSubjectReadingCommand(db, "export ID", "Print every event and call about a patient, in lines of JSON", exportSubject),
 		newSubjectsEraseCommand(db),
 	)
-	return c
 }
 
 // newSubjectReadingCommand returns a command that shows what is known of the patient.
@@ -38,16 +36,14 @@ func newSubjectReadingCommand(db *databaseOptions, use, short string, run func(c
 
 // newSubjectCommand returns a command that asks about the patient of its argument.
 func newSubjectCommand(o *apiOptions, use, short string, run func(c *cobra.Command, a *apiClient, path string) error) *cobra.Command {
-	c := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:   use,
 		Short: short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.use(c, func(a *apiClient) error { return run(c, a, "/subjects/"+url.PathEscape(args[0])) })
 		},
-	}
-	addJSONFlag(c)
-	return c
+	})
 }
 
 // shownDisclosure is what the table shows of a disclosure.

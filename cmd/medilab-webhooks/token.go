@@ -14,9 +14,8 @@ import (
 
 // newTokenCommand groups the commands on API tokens.
 func newTokenCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "token", Short: "Create, list and revoke API tokens"}
-	c.AddCommand(newTokenCreateCommand(db), newTokenListCommand(db), newTokenRevokeCommand(db))
-	return c
+	return group("token", "Create, list and revoke API tokens",
+		newTokenCreateCommand(db), newTokenListCommand(db), newTokenRevokeCommand(db))
 }
 
 // shownToken is a token as it is printed, with the token itself only when it was just created.
@@ -87,7 +86,7 @@ func newTokenCreateCommand(db *databaseOptions) *cobra.Command {
 	f.StringSliceVar(&scopes, "scopes", nil, "its rights: "+domain.ScopeNames())
 	f.Var((*duration)(&expires), "expires", "how long it is valid, as 720h or 30d (default: for ever)")
 	completeFlag(c, "scopes", listOf(domain.Scopes))
-	addJSONFlag(c)
+	withJSON(c)
 	for _, name := range []string{"name", "scopes"} {
 		cobra.CheckErr(c.MarkFlagRequired(name)) // fails only for a missing flag
 	}
@@ -104,7 +103,7 @@ func wrongFlags(err error) error {
 }
 
 func newTokenListCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:     "list",
 		Short:   "List the tokens, without the tokens themselves",
 		Example: "  medilab-webhooks token list --json",
@@ -121,9 +120,7 @@ func newTokenListCommand(db *databaseOptions) *cobra.Command {
 				return printList(c, shown, []string{"ID", "NAME", "TOKEN", "SCOPES", "STATE", "CREATED", "EXPIRES"}, shownToken.row)
 			})
 		},
-	}
-	addJSONFlag(c)
-	return c
+	})
 }
 
 func (t shownToken) row() []string {
@@ -158,8 +155,7 @@ func newTokenRevokeCommand(db *databaseOptions) *cobra.Command {
 					return err
 				}
 				said := fmt.Sprintf("Token %s is revoked\n", id)
-				err = printResult(c, nil, said, said)
-				return err
+				return printResult(c, nil, said, said)
 			})
 		},
 	}

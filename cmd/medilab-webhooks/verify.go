@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,8 +81,7 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&anchors, "anchor", "", "check against this file too, made by audit anchor")
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // checkArchives reports archived ranges that this service did not sign, if the data folder has
@@ -112,14 +112,11 @@ func checkArchives(ctx context.Context, log *eventstore.Log, keyFile string, rep
 func problemRows(problems []projections.Problem, found int) [][]string {
 	rows := [][]string{{"KIND", "POSITION", "STREAM", "PROBLEM"}}
 	for _, p := range problems {
-		position, stream := "-", "-"
+		position := "-"
 		if p.Position > 0 {
 			position = fmt.Sprint(p.Position)
 		}
-		if p.Stream != "" {
-			stream = p.Stream
-		}
-		rows = append(rows, []string{string(p.Kind), position, stream, p.Text})
+		rows = append(rows, []string{string(p.Kind), position, cmp.Or(p.Stream, "-"), p.Text})
 	}
 	if more := found - len(problems); more > 0 {
 		rows = append(rows, []string{"...", "", "", fmt.Sprintf("and %d more", more)})

@@ -16,7 +16,7 @@ var (
 )
 
 func newVersionCommand() *cobra.Command {
-	c := &cobra.Command{
+	return withJSON(&cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  medilab-webhooks version",
@@ -26,9 +26,7 @@ func newVersionCommand() *cobra.Command {
 			text := fmt.Sprintf("medilab-webhooks %s (commit %s, %s %s/%s)\n", version, of, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return printResult(c, map[string]string{"version": version, "commit": of, "go": runtime.Version()}, text, text)
 		},
-	}
-	addJSONFlag(c)
-	return c
+	})
 }
 
 // stampedCommit returns the commit that `go build` recorded, or "".

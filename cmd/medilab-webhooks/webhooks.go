@@ -30,9 +30,8 @@ func webhookPath(name, below string) (string, error) {
 
 // newWebhooksCommand groups the commands on webhooks.
 func newWebhooksCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "webhooks", Short: "List, show and test webhooks, and keep them in a file"}
-	c.AddCommand(newWebhooksListCommand(db), newWebhooksShowCommand(db), newWebhooksTestCommand(db), newWebhooksExportCommand(db), newWebhooksApplyCommand(db))
-	return c
+	return group("webhooks", "List, show and test webhooks, and keep them in a file",
+		newWebhooksListCommand(db), newWebhooksShowCommand(db), newWebhooksTestCommand(db), newWebhooksExportCommand(db), newWebhooksApplyCommand(db))
 }
 
 // shownWebhook is what the table shows of a webhook.
@@ -81,8 +80,7 @@ func newWebhooksShowCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	declare(c, c.Flags(), o.table())
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // printObject prints an object of the API: as JSON on one line, else with a line a field.
@@ -154,8 +152,7 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 	c.Flags().StringVar(&data, "data", "", "its event_data; the type's example if left out")
 	declare(c, c.Flags(), o.readingTable())
 	completeFlag(c, "type", o.listOfTypes)
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // failedCall returns why the call failed, if it did.
@@ -263,8 +260,7 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 	}
 	declare(c, c.Flags(), o.readingTable())
 	addIDsFlag(c)
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 func newBacktestCommand(db *databaseOptions) *cobra.Command {
@@ -308,8 +304,7 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&to, "to", "", "history before this time")
 	declare(c, f, o.readingTable())
 	completeFlag(c, "events", o.listOfTypes)
-	addJSONFlag(c)
-	return c
+	return withJSON(c)
 }
 
 // addTimes adds the range that flags name to a body.
