@@ -11,13 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -127,76 +127,41 @@ func newLocalClient(s *session, with ...func(*api.Config)) (*apiClient, error) {
 		change(&config)
 	}
 	server := api.NewServer(config)
-	return &apiClient{http: &http.Client{Transport: inProcess{server.Handler()}}, root: "http://localhost/api/v1", token: token, session: s}, nil
+	return &apiClient{http: &http.Client{Transport: inProcess(server.Handler())}, root: "http://localhost/api/v1", token: token, session: s}, nil
 }
 
-// inProcess carries requests to a handler.
-type inProcess struct{ handler http.Handler }
+// inProcess returns a transport whose requests the handler answers, over pipes.
+func inProcess(handler http.Handler) *http.Transport {
+	conns := make(pipes)
+	// What goes wrong in the handler, it has logged itself.
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	go func() { _ = server.Serve(conns) }() // as long as the process lives
+	return &http.Transport{DialContext: conns.dial, DisableKeepAlives: true}
+}
 
-// RoundTrip implements http.RoundTripper.
-func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(r.Context())
-	served := r.Clone(ctx)
-	if served.Body == nil {
-		served.Body = http.NoBody
-	}
-	in, out := io.Pipe()
-	answer := &answered{header: http.Header{}, body: out, begun: make(chan *http.Response, 1)}
-	body := &answerBody{PipeReader: in, cancel: cancel, ended: make(chan struct{})}
-	go func() {
-		defer close(body.ended)
-		defer func() { _ = recover(); out.CloseWithError(io.ErrUnexpectedEOF) }() // it has logged why
-		t.handler.ServeHTTP(answer, served)
-		answer.WriteHeader(http.StatusOK)
-		_ = out.Close()
-	}()
+// pipes is a listener for connections within this process.
+type pipes chan net.Conn
+
+func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
 	select {
-	case response := <-answer.begun:
-		response.Body, response.Request = body, r
-		return response, nil
-	case <-body.ended:
-		return nil, errors.Join(errors.New("the request was not answered"), body.Close())
+	case p <- patientConn{server}:
+		return client, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 }
 
-// answered is the answer of a handler, which is read while it is written.
-type answered struct {
-	header http.Header
-	body   *io.PipeWriter
-	begun  chan *http.Response
-	once   sync.Once
-}
+func (p pipes) Accept() (net.Conn, error) { return <-p, nil }
 
-func (a *answered) Header() http.Header { return a.header }
+func (p pipes) Close() error { return nil }
 
-// Flush implements http.Flusher: nothing is kept back.
-func (a *answered) Flush() {}
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-func (a *answered) Write(b []byte) (int, error) {
-	a.WriteHeader(http.StatusOK)
-	return a.body.Write(b)
-}
+// patientConn is a connection whose client, perhaps a pager, may read as slowly as it likes.
+type patientConn struct{ net.Conn }
 
-func (a *answered) WriteHeader(status int) {
-	a.once.Do(func() {
-		a.begun <- &http.Response{StatusCode: status, Header: a.header.Clone(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: -1}
-	})
-}
-
-// answerBody is the body of an answer. When it is closed, its handler has ended.
-type answerBody struct {
-	*io.PipeReader
-	cancel func()
-	ended  chan struct{}
-}
-
-// Close implements io.Closer.
-func (b *answerBody) Close() error {
-	b.cancel()
-	err := b.PipeReader.Close()
-	<-b.ended
-	return err
-}
+func (patientConn) SetWriteDeadline(time.Time) error { return nil }
 
 // get reads what the path has into v.
 func (a *apiClient) get(ctx context.Context, path string, query url.Values, v any) error {
