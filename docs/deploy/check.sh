@@ -7,6 +7,8 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'echo "deploy: FAILED ($?; 124 is out of time): $BASH_COMMAND" >&2' ERR
+set -E
 note() { echo "deploy: note: $*"; }
 
 # Tools that Debian lacks are built; what a short try has compiled stays in Go's cache, and the
