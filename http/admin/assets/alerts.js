@@ -60,7 +60,7 @@ export function Alerts({ parameters }) {
       { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub" title=${alertWords(a)}>${alertWords(a)}</span>` },
       { label: t('alert.kind'), cell: (a) => html`<${Badge} tone=${tone(a)}>${known(`alert.${a.kind}`) ?? a.kind}</${Badge}>` },
       { label: t('alert.raised'), opt: true, cell: (a) => html`<${Time} at=${a.raised_at} style="short" />` },
-      { label: t('alert.resolved'), opt: true, cell: (a) => html`<${Time} at=${a.resolved_at} style="short" />` },
+      ...(state === 'open' ? [] : [{ label: t('alert.resolved'), opt: true, cell: (a) => html`<${Time} at=${a.resolved_at} style="short" />` }]),
       { label: t('alert.calls'), opt: true, cell: (a) => a.webhook_id && html`<a href=${`#/webhooks/${part(a.webhook_id)}/calls?status=failed`}>${t('alert.show')}</a>` },
       { label: t('alert.acknowledged'), cell: (a) => html`<${Acknowledge} alert=${a} />` },
     ]} /></${Card}></${Page}>`

@@ -99,9 +99,9 @@ function Explained({ path, id, verdict }) {
   const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}${value && `?verdict=${value}`}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
   return html`<div class="toolbar chips">${chip('', t('event.all', all))}${Object.entries(verdicts).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
     <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${(page) => setVerdicts(page.verdicts)} columns=${[
-      { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a>` },
+      { label: t('event.webhook'), cut: 'half', cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a>` },
       { label: t('event.verdict'), cell: (v) => html`<${Badge} state=${now.get(v.webhook_id)?.state ?? v.verdict} />` },
-      { label: t('event.reason'), opt: true, cell: (v) => html`<${Reason} of=${v} delivery=${now.get(v.webhook_id)} />` },
+      { label: t('event.reason'), opt: true, cut: 'half', cell: (v) => html`<${Reason} of=${v} delivery=${now.get(v.webhook_id)} />` },
       { label: t('event.sentBy'), opt: true, cell: (v) => v.sent_by.map((s) => html`<div key=${s.id} class="nowrap">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></div>`) },
       { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: now.get(v.webhook_id)?.state ?? v.verdict }} done=${moved.reload} /></span>` },
     ]} />`
@@ -109,7 +109,7 @@ function Explained({ path, id, verdict }) {
 
 function Reason({ of, delivery }) {
   if (of.waiting_behind) return t('why.behind')
-  if (delivery?.error) return html`<span lang="en">${delivery.error}</span>`
+  if (delivery?.error) return html`<span title=${delivery.error}>${delivery.error}</span>`
   if (!of.field) return of.reason ?? ''
   if (of.redacted) return html`<span class="mono">${of.field}</span> ${t('event.hidden')}`
   const got = of.got === null || of.got === undefined ? t('event.filterNothing') : JSON.stringify(of.got)

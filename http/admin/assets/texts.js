@@ -185,9 +185,8 @@ const texts = {
   'stats.noCalls': ['За этот период вызовов не было.', 'There were no calls in this period.'],
 
   'history.list': ['Изменения', 'Changes'],
-  'history.who': ['Кто', 'Who'],
+  'history.who': ['Когда и кто', 'When and who'],
   'history.what': ['Что', 'What'],
-  'history.was': ['Было → стало', 'Was → became'],
 
   'event.list': ['События', 'Events'],
   'event.empty': ['Событий нет.', 'There are no events.'],
