@@ -45,8 +45,8 @@ export function System() {
       { label: t('event.state'), cell: (node) => html`<${Badge} tone=${node.lacks ? 'bad' : 'good'}>${node.lacks ? t('system.lacks', known(`outcome.${node.lacks}`) ?? node.lacks) : t('system.alive')}</${Badge}>` },
       { label: t('system.calls'), number: true, opt: true, cell: (node) => number(node.deliveries) }, { label: t('system.joined'), cell: (node) => html`<${Time} at=${node.joined_at} style="ago" />` }]} /></${Card}>
     <${Card} title=${t('system.models')} note=${t('system.modelsNote')} flush><${Table} caption=${t('system.models')} rows=${now.projections} id=${(model) => model.name} columns=${[
-      { label: t('system.model'), whole: true, cell: (model) => html`<${Word} name=${model.name} words=${known(`model.${model.name}`)} />` }, { label: t('event.state'), cut: true, cell: (model) => state(model) },
-      { label: t('system.lag'), number: true, cell: (model) => number(model.lag_events) }, { label: t('system.position'), number: true, opt: true, cell: (model) => number(model.position) },
+      { label: t('system.model'), whole: true, cell: (model) => html`<${Word} name=${model.name} words=${known(`model.${model.name}`)} />` }, { label: t('event.state'), cut: true, cell: (model) => html`${state(model)}${model.lag_events > 0 && html`<span class="sub">${t('system.lag')}: ${number(model.lag_events)}</span>`}` },
+      { label: t('system.lag'), number: true, opt: true, cell: (model) => number(model.lag_events) }, { label: t('system.position'), number: true, opt: true, cell: (model) => number(model.position) },
       { label: t('event.actions'), cell: (model) => session.may('admin') && html`<${Act} tone="small" disabled=${rebuilds.of.size > 0 || model.rebuilding} run=${async () => {
         if (await confirm(t('system.rebuildAsk', modelName(model.name)), t('system.rebuildNote'), t('system.rebuild'))) rebuild(model.name)
       }}>${t('system.rebuild')}</${Act}>` }]} /></${Card}>
