@@ -249,7 +249,7 @@ func AlertEvent(w Webhook, change Change, at time.Time) EventTriggered {
 		notice.AlertID, notice.Kind, notice.State, notice.Message = c.ID, c.Kind, "resolved", c.Message
 		eventType = AlertResolved
 	}
-	return EventTriggered{EventType: string(eventType), Source: "system", EventData: appendJSON(nil, notice)}
+	return EventTriggered{EventType: string(eventType), Source: "system", EventData: EncodeJSON(notice)}
 }
 
 // AlertRules are the thresholds and windows.

@@ -68,16 +68,16 @@ func AppendJSON(dst []byte, c Change) []byte {
 	if c, ok := c.(formed); ok {
 		return c.AppendJSON(dst)
 	}
-	return appendJSON(dst, c)
+	return append(dst, EncodeJSON(c)...)
 }
 
-// appendJSON appends v, one of our own structs, which always encode, without escaping HTML.
-func appendJSON(dst []byte, v any) []byte {
+// EncodeJSON returns the JSON of v, one of our own structs, which always encode, without escaping HTML.
+func EncodeJSON(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		panic(fmt.Sprintf("domain: encode %T: %v", v, err))
 	}
-	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

@@ -23,7 +23,7 @@ func GivenUpEvent(id DeliveryID, call Call, at time.Time) (EventID, EventTrigger
 	var event uuid.UUID
 	milliseconds := binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli()))
 	copy(event[copy(event[:], milliseconds[2:]):], sum[:])
-	return EventID(stamp(event)), EventTriggered{EventType: string(DeliveryGivenUp), Source: "system", EventData: appendJSON(nil, struct {
+	return EventID(stamp(event)), EventTriggered{EventType: string(DeliveryGivenUp), Source: "system", EventData: EncodeJSON(struct {
 		DeliveryID DeliveryID `json:"delivery_id"`
 		WebhookID  WebhookID  `json:"webhook_id"`
 		EventID    EventID    `json:"event_id"`

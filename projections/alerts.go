@@ -1,7 +1,6 @@
 package projections
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,15 +55,6 @@ type alertDetails struct {
 	DeliveryIDs      []domain.DeliveryID `json:"delivery_ids,omitzero"` // likewise
 }
 
-// encode returns the details as JSON without escapes for HTML.
-func (d alertDetails) encode() ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(d)
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
-}
-
 func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
 	var positions, since, through []int64
 	var ids, webhooks, acknowledged, resolved [][16]byte
@@ -75,10 +65,7 @@ func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Ev
 		e := &events[i]
 		switch c := e.Value.(type) {
 		case domain.WebhookAlertRaised:
-			encoded, err := alertDetails{c.Message, c.Observed, c.Limit, c.Nodes, c.Lost, nil, nil}.encode()
-			if err != nil {
-				return nil, fmt.Errorf("encode an alert: %w", err)
-			}
+			encoded := domain.EncodeJSON(alertDetails{c.Message, c.Observed, c.Limit, c.Nodes, c.Lost, nil, nil})
 			if at := slices.Index(ids, [16]byte(c.ID)); at >= 0 { // raised again
 				details[at] = encoded
 				continue
@@ -230,7 +217,7 @@ func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
 	err = json.Unmarshal(a.Details, &details)
 	if count != nil && err == nil {
 		details.Count, details.DeliveryIDs = count, lost
-		a.Details, err = details.encode()
+		a.Details = domain.EncodeJSON(details)
 	}
 	a.Message = details.Message
 	a.State, a.RaisedAt, a.AcknowledgedAt, a.ResolvedAt = AlertOpen, a.RaisedAt.UTC(), inUTC(a.AcknowledgedAt), inUTC(a.ResolvedAt)

@@ -77,11 +77,8 @@ func (p *Projections) Disclosures(ctx context.Context, owner envelope.Owner, lim
 	if page.CoveredFrom, err = p.CoveredFrom(ctx); err != nil {
 		return page, err
 	}
-	rows, err := p.pool.Query(ctx, `SELECT position FROM medilab.subject_events
+	rows, _ := p.pool.Query(ctx, `SELECT position FROM medilab.subject_events
 		WHERE owner = $1 AND position < $2 ORDER BY position DESC LIMIT $3`, uuid.UUID(owner), cmp.Or(int64(cursor), math.MaxInt64), limit+1)
-	if err != nil {
-		return page, fmt.Errorf("list disclosures: %w", err)
-	}
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[Position])
 	if err != nil {
 		return page, fmt.Errorf("list disclosures: %w", err)
