@@ -240,7 +240,7 @@ func (a *apiClient) ask(r *http.Request) (*http.Response, error) {
 		refusal = texts.Answer(language.Russian, refusal)
 	}
 	err = refusedBy(response.StatusCode, refusal)
-	if response.StatusCode == http.StatusNotFound {
+	if _, ours := errors.AsType[*domain.Error](err); ours && response.StatusCode == http.StatusNotFound {
 		err = fmt.Errorf("%w; `medilab-webhooks %s` shows them", err, listing(r.URL.Path))
 	}
 	return nil, err
