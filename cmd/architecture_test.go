@@ -37,7 +37,7 @@ var folders = map[string]folder{
 	"domain/filter":               {inside: []string{"domain/strictjson", "domain/suggest"}, outside: []string{}},
 	"domain/eventschema":          {inside: []string{"domain/strictjson"}, outside: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 	"domain/strictjson":           {outside: []string{"github.com/go-json-experiment/json"}},
-	"eventstore":                  {inside: []string{"eventstore/cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
+	"eventstore":                  {inside: []string{"eventstore/cpulimit"}, outside: []string{"github.com/jackc/pgx/v5", "golang.org/x/sync", "github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3"}},
 	"commands":                    {inside: []string{"eventstore/cpulimit", "domain", "eventstore"}},
 	"commands/emit":               {outside: []string{"github.com/jackc/pgx/v5/pgconn", "github.com/google/uuid"}}, // the clinic imports it
 	"commands/vault":              {inside: []string{"commands", "domain", "eventstore", "migrations/filelock"}},
