@@ -455,10 +455,11 @@ func rabbit(t testing.TB) (uri string, restart func()) {
 			t.Fatal(err)
 		}
 	}
-	stop := func() { _ = syscall.Kill(-running.Process.Pid, syscall.SIGKILL); _ = running.Wait() }
+	stop := func(by syscall.Signal) { _ = syscall.Kill(-running.Process.Pid, by); _ = running.Wait() }
 	start()
-	t.Cleanup(func() { stop() })
-	return "amqp://guest:guest@" + host, func() { stop(); start() }
+	t.Cleanup(func() { stop(syscall.SIGKILL) })
+	// A killed one may forget a queue that it was told of a moment before.
+	return "amqp://guest:guest@" + host, func() { stop(syscall.SIGTERM); start() }
 }
 
 func TestParse(t *testing.T) {
@@ -520,6 +521,8 @@ func TestRabbitMQ(t *testing.T) {
 	}
 	restart()
 	channel = connect()
+	_, err = channel.QueueDeclarePassive("clinic", true, false, false, false, nil)
+	r.check(err)
 	r.check(channel.Confirm(false))
 	publish("", body(200))
 	for len(r.events()) < 3+1+50+1 {
