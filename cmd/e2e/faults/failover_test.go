@@ -145,7 +145,6 @@ func TestFailover(t *testing.T) {
 			func(eventType string, _ int) bool { return eventType != "visit.completed" })
 	}
 	stop := f.load(scaled(60, 150), f.nodes...)
-	thaw := func(m *patroni.Member) error { m.Thaw(); return nil }
 	for round := range scaled(1, 10) {
 		f.breaks("switched over", func(*patroni.Member) {
 			if err := f.cluster.Switchover(f.ctx); err != nil {
@@ -157,7 +156,7 @@ func TestFailover(t *testing.T) {
 		} else {
 			f.breaks("lost its machine", (*patroni.Member).Kill, (*patroni.Member).Start)
 		}
-		f.breaks("frozen", (*patroni.Member).Freeze, thaw)
+		f.breaks("frozen", (*patroni.Member).Freeze, (*patroni.Member).Thaw)
 		f.cutOff()
 	}
 	stop()

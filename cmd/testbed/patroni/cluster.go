@@ -218,7 +218,8 @@ func (c *Cluster) Close() {
 	const patience = 20 * time.Second
 	for _, m := range c.Members {
 		if m.patroni != nil {
-			m.Thaw()
+			m.signal(syscall.SIGCONT)
+			_ = m.patroni.Signal(syscall.SIGCONT)
 			_ = m.patroni.Signal(syscall.SIGTERM) // all at once; Stop waits
 		}
 	}

@@ -62,10 +62,13 @@ func (m *Member) Freeze() {
 	m.signal(syscall.SIGSTOP)
 }
 
-// Thaw lets them go on as if nothing had been, the server first.
-func (m *Member) Thaw() {
+// Thaw lets the server go on as if nothing had been, and starts another Patroni: that of Debian
+// 12 would take the lead back from its successor (docs/cluster.md).
+func (m *Member) Thaw() error {
+	_ = m.patroni.Signal(syscall.SIGKILL)
+	<-m.patroni.Done()
 	m.signal(syscall.SIGCONT)
-	_ = m.patroni.Signal(syscall.SIGCONT)
+	return m.Start()
 }
 
 func (m *Member) signal(signal syscall.Signal) {
