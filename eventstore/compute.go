@@ -61,10 +61,9 @@ func pass(ctx context.Context, to chan<- []Event, page []Event) error {
 	}
 }
 
-// decodeAndOpen holds no turn while it may wait for the database.
+// decodeAndOpen decodes the page, and opens the events that opens wants. It holds no turn while it
+// may wait for the database.
 func (l *Log) decodeAndOpen(ctx context.Context, page []Event, opens func(*Event) bool) error {
-	var sealed []Event
-	var from []int // in the page
 	err := l.inTurns(ctx, page, func(e *Event) error {
 		l.config.Codec.decode(e)
 		return nil
@@ -75,14 +74,16 @@ func (l *Log) decodeAndOpen(ctx context.Context, page []Event, opens func(*Event
 	if opens == nil {
 		return l.openDecoded(ctx, page)
 	}
+	var wanted []Event
+	var places []int // in the page
 	for i := range page {
 		if opens(&page[i]) {
-			sealed, from = append(sealed, page[i]), append(from, i)
+			wanted, places = append(wanted, page[i]), append(places, i)
 		}
 	}
-	err = l.openDecoded(ctx, sealed)
-	for i := range sealed {
-		page[from[i]] = sealed[i]
+	err = l.openDecoded(ctx, wanted)
+	for i, place := range places {
+		page[place] = wanted[i]
 	}
 	return err
 }

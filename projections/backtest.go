@@ -14,7 +14,7 @@ import (
 
 // Backtest is what other subscriptions or filters would have done to history.
 type Backtest struct {
-	Considered int              `json:"considered"` // events in the range, of those erased none that concern the webhook
+	Considered int              `json:"considered"` // events in the range, without erased ones that concern the webhook
 	Matched    int              `json:"matched"`    // by the proposal
 	Gained     int              `json:"gained"`     // matched by the proposal, and not sent to the webhook then
 	Lost       int              `json:"lost"`       // the reverse

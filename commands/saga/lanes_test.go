@@ -175,7 +175,18 @@ func TestTurnsHoldUpNobody(t *testing.T) {
 	if !claims() {
 		t.Error("a new delivery waits for a backlog that is gone")
 	}
+	// What others may go before is claimed however full the lane is; a backlog waits for half of it.
+	ln := l.lane(webhook)
+	l.add(deliveriesTo(webhook, l.most(ln)/2+1))
+	l.turned([][16]byte{webhook})
+	l.endedInLine(webhook)
+	if lanes, _ := l.wanted(maxRowsAClaim); len(lanes) != 1 {
+		t.Error("a turn waits for as long as new deliveries come")
+	}
 	l.found([]domain.WebhookID{webhook})
+	if lanes, _ := l.wanted(maxRowsAClaim); len(lanes) != 0 {
+		t.Error("a backlog is claimed in small parts")
+	}
 	if claims() {
 		t.Error("a new delivery goes before what waits")
 	}

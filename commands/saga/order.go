@@ -120,7 +120,7 @@ func (o *orderedRows) turns(ended [][16]byte) (out []eventstore.Statement) {
 	return append(out, eventstore.Statement{SQL: giveTurnsSQL, Args: []any{o.touched, ended}, Rows: o.told((*lanes).turned)})
 }
 
-// told returns what takes the rows of a statement into the lanes.
+// told returns a function that passes the ids a statement returns to the lanes.
 func (o *orderedRows) told(lanes func(*lanes, [][16]byte)) func(pgx.Rows) error {
 	if o.lanes == nil {
 		return nil

@@ -15,7 +15,7 @@ type tentative struct {
 	bytes int
 	mine  map[domain.DeliveryID]bool // true: claimed; false: left to other nodes
 	count int                        // of those that are claimed
-	turns map[domain.WebhookID]bool  // true: the batch ends deliveries that others of their lines waited behind
+	turns map[domain.WebhookID]bool  // true: the batch lets others go on in its lines
 
 	numbers map[domain.DeliveryID]int64
 }
@@ -65,7 +65,7 @@ func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
 	return l.node
 }
 
-// behind takes in which deliveries of the batch wait for others of their lines: nobody has them.
+// behind notes the deliveries of the batch that wait for others of their lines: no node has them.
 func (l *lanes) behind(deliveries [][16]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,7 +74,7 @@ func (l *lanes) behind(deliveries [][16]byte) {
 	}
 }
 
-// turned takes in in which lanes the batch gives turns.
+// turned notes the lanes in whose lines the batch lets others go on.
 func (l *lanes) turned(webhooks [][16]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,7 +83,7 @@ func (l *lanes) turned(webhooks [][16]byte) {
 	}
 }
 
-// numbered takes in the numbers that the batch gives to deliveries.
+// numbered notes the numbers of the deliveries of the batch.
 func (l *lanes) numbered(rows pgx.Rows) error {
 	numbers := map[domain.DeliveryID]int64{}
 	var id domain.DeliveryID
@@ -98,7 +98,7 @@ func (l *lanes) numbered(rows pgx.Rows) error {
 	return err
 }
 
-// endedInLine takes in that a delivery that had its turn has ended.
+// endedInLine notes the end of a delivery in a line: the batch may have let the next go on.
 func (l *lanes) endedInLine(id domain.WebhookID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -36,8 +36,11 @@ func (l *lanes) most(ln *lane) int {
 }
 
 // wants reports whether the lane should claim from the table. Small claims cost as
-// much as large ones: it waits until half of what it may keep is free.
-func (l *lanes) wants(ln *lane) bool { return ln.backlog && len(ln.waiting) <= l.most(ln)/2 }
+// much as large ones: it waits until half of what it may keep is free, but not while newer
+// deliveries, which may come all the time, go before what the table holds.
+func (l *lanes) wants(ln *lane) bool {
+	return ln.backlog && (ln.little || len(ln.waiting) <= l.most(ln)/2)
+}
 
 // adapt moves the window by what the call showed of the receiver.
 func (ln *lane) adapt(workers int, call domain.Call) {
