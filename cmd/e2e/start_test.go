@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -13,7 +15,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/medilab/webhooks/cmd/e2e/harness"
+	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 // The first start tells a newcomer all there is to know, and the line that it prints works when
@@ -63,6 +68,35 @@ func TestFirstStart(t *testing.T) {
 	}
 	p.token = token
 	p.api(200, "GET", "/webhooks/", "", nil)
+}
+
+// A server that starts while its database is away, as in a failover, waits for it.
+func TestStartWaitsForTheDatabase(t *testing.T) {
+	t.Parallel()
+	p := prepare(t)
+	p.database = testdb.New(t)
+	config, err := pgx.ParseConfig(p.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := config.Database
+	config.Database = "postgres"
+	admin, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { admin.Close(context.Background()) }) //nolint:errcheck // it ends with the test
+	letIn := func(is bool) {
+		if _, err := admin.Exec(t.Context(), fmt.Sprintf("ALTER DATABASE %s ALLOW_CONNECTIONS %v", pgx.Identifier{name}.Sanitize(), is)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	letIn(false)
+	p.Env = p.environment()
+	p.Launch()
+	p.Until("it says what it waits for", func() bool { return strings.Contains(p.Said.String(), "the database cannot be reached") })
+	letIn(true)
+	p.Until("it is ready", func() bool { return p.Status("/readyz") == http.StatusOK })
 }
 
 // A process that is shutting down says so until its calls have ended: it is alive, not

@@ -123,16 +123,41 @@ func tuneMemory() {
 	}
 }
 
-// prepareDatabase connects and migrates.
+// startPatience is how long a start waits for a database that cannot be reached: one that fails
+// over is back within a minute.
+const startPatience, startPause = time.Minute, time.Second
+
+// prepareDatabase connects and migrates, as soon as there is a server that can.
 func (s *server) prepareDatabase(ctx context.Context) error {
+	for began := time.Now(); ; {
+		applied, err := s.connectAndMigrate(ctx)
+		switch {
+		case err == nil:
+			if len(applied) > 0 {
+				s.logger.Info("migrations applied", "count", len(applied))
+			}
+			return nil
+		case !eventstore.IsOutage(err) || errors.Is(err, eventstore.ErrPooler) || time.Since(began) > startPatience:
+			return err
+		}
+		s.logger.Warn("the database cannot be reached, trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx))
+		case <-time.After(startPause):
+		}
+	}
+}
+
+func (s *server) connectAndMigrate(ctx context.Context) (applied []string, err error) {
 	if err := s.connect(ctx, s.settings.connections); err != nil {
-		return err
+		return nil, err
 	}
-	applied, err := s.migrate(ctx, s.logger)
-	if err == nil && len(applied) > 0 {
-		s.logger.Info("migrations applied", "count", len(applied))
+	if applied, err = s.migrate(ctx, s.logger); err != nil {
+		s.pool.Close()
+		s.pool = nil
 	}
-	return err
+	return applied, err
 }
 
 // build makes all parts and ties them together.
