@@ -263,14 +263,19 @@ func (c *Cluster) addresses() (all []string) {
 }
 
 // Healthy returns when one server is the primary, the others follow it and, in a synchronous
-// cluster, one of them synchronously.
+// cluster, one of them synchronously. One that was the primary runs on its own timeline before it
+// is rewound, and must not lose what it is rewound from.
 func (c *Cluster) Healthy(ctx context.Context) error {
 	return c.until(ctx, func() bool {
-		counts := map[string]int{}
+		counts, timelines := map[string]int{}, map[int]bool{}
 		for _, m := range c.state(ctx) {
 			if m.State == "running" || m.State == "streaming" {
 				counts[m.Role]++
+				timelines[m.Timeline] = true
 			}
+		}
+		if len(timelines) != 1 {
+			return false
 		}
 		if c.options.Synchronous && counts["sync_standby"] == 0 {
 			return false
@@ -307,7 +312,10 @@ func (c *Cluster) until(ctx context.Context, holds func() bool) error {
 	return nil
 }
 
-type memberState struct{ Name, Role, State string }
+type memberState struct {
+	Name, Role, State string
+	Timeline          int
+}
 
 // state returns what a Patroni that answers says of all members.
 func (c *Cluster) state(ctx context.Context) []memberState {
