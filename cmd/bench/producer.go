@@ -25,9 +25,12 @@ const (
 // newID returns a UUID of version 4.
 func newID() string { return uuid.NewString() }
 
+// patients is of how many the events tell.
+const patients = 100_000
+
 // event is a trigger's body of eventSize bytes that says when it was made. Its
 // note is text that no compression makes smaller, so that sizes say the truth.
-func event(eventType string) []byte { return eventOf(eventType, 123) }
+func event(eventType string) []byte { return eventOf(eventType, rand.IntN(patients)) }
 
 // eventOf is event for a patient.
 func eventOf(eventType string, patient int) []byte {
