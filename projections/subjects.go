@@ -19,31 +19,41 @@ import (
 var subjectsModel = Model{
 	Name: "subjects", SchemaVersion: 1, Tables: []string{"subject_events"},
 	New: func(t Tables) Projection {
-		return &subjects{insert: t.SQL(`INSERT INTO {subject_events} (owner, position)
-			SELECT * FROM unnest($1::uuid[], $2::bigint[]) ON CONFLICT DO NOTHING`)}
+		return &subjects{insert: t.SQL(`INSERT INTO {subject_events} (owner, position) SELECT * FROM unnest($1::uuid[], $2::bigint[])`)}
 	},
 }
 
 type subjects struct{ insert string }
 
-func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
-	var owners []uuid.UUID
-	var positions []int64
+func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) (statements []eventstore.Statement, _ error) {
+	var own, former subjectRows
 	for i := range events {
 		for _, owner := range domain.SubjectsOf(events[i].Value) {
-			owners, positions = append(owners, uuid.UUID(owner)), append(positions, int64(events[i].Position))
+			own.add(uuid.UUID(owner), int64(events[i].Position))
 		}
 		replaced, _ := events[i].Value.(domain.PayloadsEncrypted)
 		for _, of := range replaced.Subjects {
 			for _, position := range of.Positions {
-				owners, positions = append(owners, of.Owner), append(positions, position)
+				former.add(of.Owner, position)
 			}
 		}
 	}
-	if owners == nil {
-		return nil, nil
+	if len(own.owners) > 0 { // these are new, and to look for them would double what they cost
+		statements = append(statements, eventstore.Statement{SQL: p.insert, Args: []any{own.owners, own.positions}})
 	}
-	return []eventstore.Statement{{SQL: p.insert, Args: []any{owners, positions}}}, nil
+	if len(former.owners) > 0 { // a rebuild has found them where they are
+		statements = append(statements, eventstore.Statement{SQL: p.insert + ` ON CONFLICT DO NOTHING`, Args: []any{former.owners, former.positions}})
+	}
+	return statements, nil
+}
+
+type subjectRows struct {
+	owners    []uuid.UUID
+	positions []int64
+}
+
+func (r *subjectRows) add(owner uuid.UUID, position int64) {
+	r.owners, r.positions = append(r.owners, owner), append(r.positions, position)
 }
 
 const subjectEventsSQL = `SELECT position FROM medilab.subject_events
