@@ -74,8 +74,8 @@ func (l *Log) decodeAndOpen(ctx context.Context, page []Event, opens func(*Event
 	if opens == nil {
 		return l.openDecoded(ctx, page)
 	}
-	var wanted []Event
-	var places []int // in the page
+	wanted := make([]Event, 0, len(page))
+	places := make([]int, 0, len(page)) // in the page
 	for i := range page {
 		if opens(&page[i]) {
 			wanted, places = append(wanted, page[i]), append(places, i)

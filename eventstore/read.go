@@ -167,9 +167,10 @@ func stream(rows pgx.Rows, err error, yield func(Event) error) error {
 		return fmt.Errorf("read the log: %w", err)
 	}
 	defer rows.Close()
+	var e Event
+	row := []any{&e.Position, &e.Stream, &e.Version, &e.Type, &e.Data, &e.Metadata, &e.RecordedAt}
 	for rows.Next() {
-		var e Event
-		if err := rows.Scan(&e.Position, &e.Stream, &e.Version, &e.Type, &e.Data, &e.Metadata, &e.RecordedAt); err != nil {
+		if err := rows.Scan(row...); err != nil {
 			return fmt.Errorf("read the log: %w", err)
 		}
 		e.RecordedAt = e.RecordedAt.UTC()
@@ -264,13 +265,23 @@ func (l *Log) eachPage(ctx context.Context, columns string, after Position, filt
 		return err
 	}
 	const enough = 1 << 20
+	limit, room := rows, 0
 	for more := true; more && after < head; {
-		sql, args := filter.query(columns, after, head, rows, enough)
-		page, err := collect(l.pool.Query(ctx, sql, args...))
+		sql, args := filter.query(columns, after, head, limit, enough)
+		page := make([]Event, 0, room)
+		found, err := l.pool.Query(ctx, sql, args...)
+		err = stream(found, err, func(e Event) error {
+			page = append(page, e)
+			return nil
+		})
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		after, more = page[len(page)-1].Position, len(page) == rows || bytesOf(page) >= enough
+		full := bytesOf(page) >= enough
+		after, more, room = page[len(page)-1].Position, len(page) == limit || full, len(page)
+		if limit = min(rows, 2*limit); full { // the database read more than had room
+			limit = min(rows, len(page)+len(page)/8+1)
+		}
 		if err := yield(page); err != nil {
 			return err
 		}

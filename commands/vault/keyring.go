@@ -62,8 +62,9 @@ type madeKey struct {
 	row *eventstore.DataKey
 }
 
-// keptKeys bounds each cache: a hundred thousand subjects and more.
-const keptKeys = 1 << 16
+// keptKeys of a hundred thousand subjects and more are kept by each cache, which takes about
+// 250 bytes for one.
+const keptKeys = 1 << 17
 
 // NewKeyring returns a keyring of the database.
 func NewKeyring(config KeyringConfig) *Keyring {

@@ -245,7 +245,7 @@ func (d *Doc) at(path string, size int, m *meter) (*found, bool) {
 }
 
 func (d *Doc) look(path string, limit int) *found {
-	const usual, many = 4, 64
+	const usual, many = 2, 64
 	if len(d.room) == 0 {
 		d.room = make([]found, min(many, max(usual, len(d.found))))
 	}
