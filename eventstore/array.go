@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -33,9 +32,7 @@ func (c *arrayCodec) PlanEncode(m *pgtype.Map, oid uint32, format int16, value a
 		case is[[][]byte](value) && (element == pgtype.ByteaOID || element == pgtype.TextOID):
 			return arrayPlan[[]byte]{element, func(e []byte) int { return len(e) }, appendBytes}
 		case is[[][16]byte](value) && element == pgtype.UUIDOID:
-			return uuids[[16]byte](element)
-		case is[[]uuid.UUID](value) && element == pgtype.UUIDOID:
-			return uuids[uuid.UUID](element)
+			return arrayPlan[[16]byte]{element, func([16]byte) int { return 16 }, func(buf []byte, e [16]byte) []byte { return appendBytes(buf, e[:]) }}
 		case is[[]int32](value) && element == pgtype.Int4OID:
 			return arrayPlan[int32]{element, func(int32) int { return 4 }, func(buf []byte, e int32) []byte {
 				return binary.BigEndian.AppendUint32(append(buf, 0, 0, 0, 4), uint32(e))
@@ -47,10 +44,6 @@ func (c *arrayCodec) PlanEncode(m *pgtype.Map, oid uint32, format int16, value a
 		}
 	}
 	return c.ArrayCodec.PlanEncode(m, oid, format, value)
-}
-
-func uuids[T ~[16]byte](element uint32) arrayPlan[T] {
-	return arrayPlan[T]{element, func(T) int { return 16 }, func(buf []byte, e T) []byte { return appendBytes(buf, e[:]) }}
 }
 
 func is[T any](value any) bool {

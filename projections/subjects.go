@@ -29,7 +29,7 @@ func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Eve
 	var own, former subjectRows
 	for i := range events {
 		for _, owner := range domain.SubjectsOf(events[i].Value) {
-			own.add(uuid.UUID(owner), int64(events[i].Position))
+			own.add(owner, int64(events[i].Position))
 		}
 		replaced, _ := events[i].Value.(domain.PayloadsEncrypted)
 		for _, of := range replaced.Subjects {
@@ -48,11 +48,11 @@ func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Eve
 }
 
 type subjectRows struct {
-	owners    []uuid.UUID
+	owners    [][16]byte
 	positions []int64
 }
 
-func (r *subjectRows) add(owner uuid.UUID, position int64) {
+func (r *subjectRows) add(owner [16]byte, position int64) {
 	r.owners, r.positions = append(r.owners, owner), append(r.positions, position)
 }
 

@@ -167,9 +167,9 @@ func (k *Keyring) readKeys(ctx context.Context, ids []envelope.KeyID, count int6
 	if err != nil {
 		return nil, err
 	}
-	owners, numbers := make([]uuid.UUID, len(ids)), make([]int64, len(ids))
+	owners, numbers := make([][16]byte, len(ids)), make([]int64, len(ids))
 	for i, id := range ids {
-		owners[i], numbers[i] = uuid.UUID(id.Owner), id.Number
+		owners[i], numbers[i] = id.Owner, id.Number
 	}
 	// LATERAL with LIMIT keeps to the primary key, whatever the planner knows of the table.
 	rows, _ := k.Pool.Query(ctx, `SELECT k.owner, k.number, k.until, k.wrapped FROM unnest($1::uuid[], $2::bigint[]) AS wanted (owner, number)
