@@ -28,7 +28,7 @@ type candidate struct {
 	event    domain.EventID // of a batch: its first member's
 	position eventstore.Position
 	size     int
-	key      string // see domain.ReplayKey
+	order    []string // see domain.ReplayKeys
 	line     domain.Line
 	keys     envelope.Keys // of the event's data
 }
@@ -119,7 +119,7 @@ func (h *history) next(ctx context.Context, _ roomFunc) (found []candidate, more
 		if h.narrowed.Match(eventType, doc) && h.wanted.Match(eventType, doc) {
 			found = append(found, candidate{
 				delivery: domain.DeliveryOf(domain.EventID(id), h.webhook.ID), webhook: h.webhook.ID, event: domain.EventID(id),
-				position: e.Position, size: len(event.EventData), key: domain.ReplayKey(h.webhook, event.EventData), line: h.webhook.LineOf(event.EventData),
+				position: e.Position, size: len(event.EventData), order: domain.ReplayKeys(h.webhook, event), line: h.webhook.LineOf(event.EventData),
 				keys: event.Keys,
 			})
 		}
@@ -141,7 +141,7 @@ func (r *Replays) failed(ctx context.Context, spec domain.ReplaySpec, from, befo
 		if at := eventstore.Position(d.Position); at >= from {
 			w, _ := r.Directory.Webhook(d.WebhookID)
 			l.left = append(l.left, candidate{
-				delivery: d.ID, webhook: d.WebhookID, event: d.EventID, position: at, size: d.Size, key: domain.ReplayKey(w, d.Event.EventData),
+				delivery: d.ID, webhook: d.WebhookID, event: d.EventID, position: at, size: d.Size, order: domain.ReplayKeys(w, d.Event),
 				line: w.LineOf(d.Event.EventData), keys: d.Event.Keys,
 			})
 		}

@@ -100,7 +100,7 @@ func (j *job) reopen(ctx context.Context, waiting []Replayed) (map[domain.Delive
 		w, _ := j.r.Directory.Webhook(d.WebhookID)
 		open[d.ID] = candidate{
 			delivery: d.ID, webhook: d.WebhookID, event: d.EventID, position: e.Position, size: len(triggered.EventData),
-			key: domain.ReplayKey(w, triggered.EventData), line: w.LineOf(triggered.EventData),
+			order: domain.ReplayKeys(w, triggered), line: w.LineOf(triggered.EventData),
 		}
 	}
 	return open, nil
@@ -119,12 +119,14 @@ func (f *feed) settle(waiting []Replayed) {
 	f.open = still
 }
 
-// take makes what comes after the candidate in its order wait. It reports whether the
+// take makes what comes after the candidate in its orders wait. It reports whether the
 // candidate has to wait itself.
 func (f *feed) take(c candidate) (waits bool) {
-	order := sendOrder{c.webhook, c.key}
-	waits = f.busy[order]
-	f.busy[order] = c.key != ""
+	for _, key := range c.order {
+		order := sendOrder{c.webhook, key}
+		waits = waits || f.busy[order]
+		f.busy[order] = true
+	}
 	return waits
 }
 

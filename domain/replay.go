@@ -21,7 +21,7 @@ import (
 // Its rules (contract section 8):
 //   - it counts first, and then asks for a few deliveries at a time, so that it never has
 //     more of a webhook's under way than leave room for live events;
-//   - events of one key (ReplayKey) go one after another, in the order of the log;
+//   - events that share a key (ReplayKeys) go one after another, in the order of the log;
 //   - a paused one asks for nothing more until it is resumed, and what it asked for is not
 //     attempted, but for calls that are under way;
 //   - of a cancelled one, what was asked for and waits ends: cancelled, or of a retry
@@ -205,21 +205,28 @@ func (r Replay) Pace(most int) (count int, next time.Time) {
 	return min(most, max(1, int(rate/chunksASecond))), next
 }
 
-// ReplayKey returns the key of an event: what has the same is sent in the log's order. ""
-// is none.
-func ReplayKey(w Webhook, eventData []byte) string {
-	if w.OrderBy != "" {
-		return strconv.FormatInt(int64(w.LineOf(eventData)), 36)
+// ReplayKeys returns the keys of an event for the webhook: what shares one is sent in the log's
+// order. They are its line or, if it has none, the subjects that it tells of.
+func ReplayKeys(w Webhook, e EventTriggered) (keys []string) {
+	if line := w.LineOf(e.EventData); line != NoLine {
+		return []string{strconv.FormatInt(int64(line), 36)}
 	}
+	for _, owner := range SubjectsOf(e) {
+		keys = append(keys, string(owner[:]))
+	}
+	if len(e.Keys) > 0 || e.Erased {
+		return keys
+	}
+	// What older versions wrote in clear names no subject.
 	var object map[string]json.RawMessage
-	if json.Unmarshal(eventData, &object) != nil {
-		return ""
+	if json.Unmarshal(e.EventData, &object) != nil {
+		return nil
 	}
 	key := string(bytes.TrimSpace(object["patient_id"]))
 	if key == "" || key == "null" || key[0] == '{' || key[0] == '[' {
-		return ""
+		return nil
 	}
-	return key
+	return []string{key}
 }
 
 // ReplaySpec is what a caller asks to be sent again.

@@ -3,10 +3,12 @@ package domain
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/domain/filter"
 )
 
@@ -115,12 +117,33 @@ func TestReplayState(t *testing.T) {
 	}
 }
 
-func TestReplayKey(t *testing.T) {
-	for data, want := range map[string]string{
-		`{"patient_id": 7 }`: "7", `{"patient_id":"7"}`: `"7"`, `{"patient_id":null}`: "", `{"patient_id":{"a":1}}`: "", `{}`: "",
+// What shares a subject, wherever the event names it, is sent in order, and so is what shares a
+// value at order_by.
+func TestReplayKeys(t *testing.T) {
+	of := func(owners ...envelope.Owner) (keys envelope.Keys) {
+		for _, owner := range owners {
+			keys = append(keys, &envelope.Key{KeyID: envelope.KeyID{Owner: owner}})
+		}
+		return keys
+	}
+	ordered := Webhook{OrderBy: "queue"}
+	for _, c := range []struct {
+		w    Webhook
+		keys envelope.Keys
+		data string
+		want []string
+	}{
+		{Webhook{}, of(envelope.Owner{1}), `{"visit":{"patient":7}}`, []string{"\x01" + strings.Repeat("\x00", 15)}},
+		{Webhook{}, of(envelope.Owner{1}, envelope.Owner{2}), `{}`, []string{"\x01" + strings.Repeat("\x00", 15), "\x02" + strings.Repeat("\x00", 15)}},
+		{Webhook{}, of(envelope.OfPeriods), `{"patient_id":7}`, nil},
+		{Webhook{}, nil, `{"patient_id": 7 }`, []string{"7"}}, // of an older version, in clear
+		{Webhook{}, nil, `{"patient_id":null}`, nil}, {Webhook{}, nil, `{"patient_id":{"a":1}}`, nil}, {Webhook{}, nil, `{}`, nil},
+		{ordered, of(envelope.Owner{1}), `{"queue":3}`, []string{strconv.FormatInt(int64(ordered.LineOf([]byte(`{"queue":3.0}`))), 36)}},
+		{ordered, of(envelope.OfPeriods), `{"queue":null}`, nil},
 	} {
-		if got := ReplayKey(Webhook{}, []byte(data)); got != want {
-			t.Errorf("%s: the key is %q, want %q", data, got, want)
+		event := EventTriggered{EventData: json.RawMessage(c.data), Content: Content{Keys: c.keys}}
+		if got := ReplayKeys(c.w, event); !slices.Equal(got, c.want) {
+			t.Errorf("%s of %d subjects: the keys are %q, want %q", c.data, len(c.keys), got, c.want)
 		}
 	}
 }
