@@ -260,12 +260,9 @@ func readBool(raw []byte) (bool, faults) {
 	return false, fault("must be true or false")
 }
 
-// readWhole reads a whole number, 3.0 and 3e2 included. One beyond an int is read as the
-// nearest, which every range excludes.
+// readWhole reads a whole number, 3.0 and 3e2 included. One of more than 32 bits is read as the
+// nearest that has no more, which every range excludes, and seconds of which are a Duration.
 func readWhole(raw []byte) (int, faults) {
-	if n, err := strconv.Atoi(string(raw)); err == nil {
-		return n, nil
-	}
 	f, err := strconv.ParseFloat(string(raw), 64)
 	switch {
 	case len(raw) == 0 || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9'):

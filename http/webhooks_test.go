@@ -209,6 +209,7 @@ func TestSecretRotation(t *testing.T) {
 		t.Errorf("got %s", given.body)
 	}
 	s.ask("POST", "/api/v1/webhooks/1/rotate-secret", `{"secret":"whsec_?","overlap_seconds":-1}`).refusing("secret", "overlap_seconds")
+	s.ask("POST", "/api/v1/webhooks/1/rotate-secret", `{"overlap_seconds":18446744074}`).refusing("overlap_seconds") // so many nanoseconds are 0.3 s in 64 bits
 	s.ask("POST", "/api/v1/webhooks/1/rotate-secret", `{"secret":1,"overlap":3}`).refusing("secret", "overlap")
 	s.register("")
 	if unsigned := s.ask("POST", "/api/v1/webhooks/2/rotate-secret", "{}").want(200); unsigned.get("previous_until") != "null" {
