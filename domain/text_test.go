@@ -2,6 +2,7 @@ package domain
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -31,6 +32,11 @@ func TestShownTexts(t *testing.T) {
 	for _, text := range []string{"Интеграция «CRM» №1", "👩\u200d⚕️", "מרפאה", "عيادة", "می\u200cخواهم", "e\u0301"} {
 		if _, err := CheckSpec(BuiltinCatalog(), WebhookSpec{Name: Ask(text), Description: Ask(text)}, false); err != nil {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for length, allowed := range map[int]bool{0: false, 1: true, MaxNameLength: true, MaxNameLength + 1: false} {
+		if _, err := DecideCreateToken(TokenCreated{Name: strings.Repeat("Ж", length), Scopes: Scopes}); (err == nil) != allowed {
+			t.Errorf("a token's name of %d characters: %v", length, err)
 		}
 	}
 }

@@ -1,9 +1,11 @@
 package domain
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // An API token lets its bearer call us. Only its SHA-256 is kept.
@@ -99,8 +101,8 @@ func (t Token) Evolve(change Change, at time.Time) Token {
 
 // DecideCreateToken checks what a new token may do.
 func DecideCreateToken(c TokenCreated) (Change, error) {
-	if c.Name == "" || len(c.Name) > 200 {
-		return nil, Invalid("name", "must have 1 to 200 characters")
+	if n := utf8.RuneCountInString(c.Name); n < 1 || n > MaxNameLength {
+		return nil, Invalid("name", fmt.Sprintf("must have 1 to %d characters", MaxNameLength))
 	}
 	if problem := textProblem(c.Name); problem != "" {
 		return nil, Invalid("name", problem)
