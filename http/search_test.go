@@ -55,6 +55,13 @@ func TestSearch(t *testing.T) {
 	if log := s.ask("GET", "/api/v1/audit/access?subject=P-77", "").want(200); log.text("items", 0, "what") != "search" || log.text("items", 0, "reason") != "request 81" {
 		t.Errorf("on record: %s", log.body)
 	}
+	for range 10 { // tests are in the index of patients too
+		s.ask("POST", "/api/v1/webhooks/1/test", `{"test_data":{"patient_id":"P-77"}}`).want(200)
+	}
+	s.settled()
+	if found := s.ask("GET", "/api/v1/search?subject=P-77", "", "X-Access-Reason", "request 81").want(200); found.text("items", 0, "id") != event {
+		t.Errorf("behind ten tests, found %s", found.body)
+	}
 }
 
 // The list of events says how their deliveries stand; the explanation of one has pages by

@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -70,9 +71,11 @@ func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, a
 	return positions, nil
 }
 
-// NewestOf returns the newest events about the subject, so many at most, the newest first.
+// NewestOf returns the newest events about the subject, so many at most, the newest first; tests
+// are none.
 func (p *Projections) NewestOf(ctx context.Context, owner envelope.Owner, limit int) ([]Event, error) {
-	page, err := pageAt(ctx, p, limit, newEvent, `SELECT position FROM medilab.subject_events WHERE owner = $1 ORDER BY position DESC LIMIT $2`, uuid.UUID(owner), limit)
+	page, err := pageAt(ctx, p, limit, newEvent, `SELECT position FROM medilab.subject_events WHERE owner = $1 AND position < $2
+		ORDER BY position DESC LIMIT $3`, uuid.UUID(owner), int64(math.MaxInt64), limit+1)
 	if err != nil {
 		return nil, fmt.Errorf("list the newest events of a subject: %w", err)
 	}
