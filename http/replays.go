@@ -77,8 +77,8 @@ var replay = object[replayRequest]{name: "Replay", limit: maxManagementBody, fie
 var retry = object[replayRequest]{name: "Retry", limit: maxManagementBody, fields: append([]field[replayRequest]{
 	plain("state", jsonText, func(p *replayRequest) *string { return &p.state }, schema{"enum": []domain.DeliveryState{domain.DeliveryFailed}}).must(),
 	plain("webhook", jsonName, func(p *replayRequest) *string { return &p.webhook }, schema{"description": "the webhook's UUID or its short number; left out: all"}),
-	plain("from", jsonTime, func(p *replayRequest) *time.Time { return &p.From }, schema{"description": "of events accepted at or after"}),
-	plain("to", jsonTime, func(p *replayRequest) *time.Time { return &p.To }, schema{"description": "of events accepted before"}),
+	plain("from", jsonTime, func(p *replayRequest) *time.Time { return &p.From }, schema{"description": "of events that occurred at or after"}),
+	plain("to", jsonTime, func(p *replayRequest) *time.Time { return &p.To }, schema{"description": "of events that occurred before"}),
 	plain("response_status", jsonText, func(p *replayRequest) *string { return &p.ResponseStatus },
 		schema{"description": "of the last attempt: 404, or 5xx for a class"}),
 }, replayFields...)}
@@ -100,12 +100,18 @@ var jsonRate = jsonType[*float64]{jsonNumber.schema, func(raw []byte) (*float64,
 
 // jsonName is a text, or a short number.
 var jsonName = jsonType[string]{schema{"type": "string"}, func(raw []byte) (string, faults) {
-	if text, ok := domain.JSONText(raw); ok {
-		return text, nil
+	text, ok := domain.JSONText(raw)
+	if !ok {
+		n, wrong := readWhole(raw)
+		return strconv.Itoa(n), wrong
 	}
-	n, wrong := readWhole(raw)
-	return strconv.Itoa(n), wrong
+	if text == "" { // a variable that was not set, say: it must not stand for all webhooks
+		return "", fault(namesNoWebhook)
+	}
+	return text, nil
 }}
+
+const namesNoWebhook = "is not the id or number of a webhook"
 
 type replayStartedView struct {
 	ReplayID *domain.ReplayID `json:"replay_id"` // null: only counted
@@ -130,7 +136,7 @@ func (s *Server) retryDeliveries(x *request, r *http.Request) error {
 		}
 		w, err := s.namedWebhook(r.Context(), in.webhook)
 		if err != nil || w.Deleted {
-			refused = append(refused, domain.FieldError{Field: "webhook", Message: "is not the id or number of a webhook"})
+			refused = append(refused, domain.FieldError{Field: "webhook", Message: namesNoWebhook})
 		}
 		in.WebhookID = w.ID
 		return refused

@@ -227,6 +227,7 @@ func TestReplayIsAJob(t *testing.T) {
 		t.Errorf("dry: %s", dry.body)
 	}
 	s.ask("POST", retry, `{}`).refusing("state")
+	s.ask("POST", retry, `{"state":"failed","webhook":""}`).refusing("webhook")
 	s.ask("POST", retry, `{"state":"pending","webhook":"77","response_status":"6","rate":0,"event_types":["x.y"],"only_failed":true}`).
 		refusing("state", "webhook", "response_status", "rate", "event_types[0]", "only_failed")
 	s.ask("POST", start, span+`,"rate":"fast"}`).refusing("rate")
