@@ -298,12 +298,13 @@ func required(field string, at time.Time) []FieldError {
 // Statuses are the statuses that a text like 404 or 5xx stands for; the zero value is any.
 type Statuses struct{ From, To int } // both ends included
 
-// ParseStatuses reads the text, of which "" is any status, and reports whether it is one.
+// ParseStatuses reads the text, in any letter case, of which "" is any status, and reports whether
+// it is one.
 func ParseStatuses(text string) (Statuses, bool) {
 	if text == "" {
 		return Statuses{}, true
 	}
-	digits, class := strings.CutSuffix(text, "xx")
+	digits, class := strings.CutSuffix(strings.ToLower(text), "xx")
 	n, err := strconv.Atoi(digits)
 	switch {
 	case err != nil:

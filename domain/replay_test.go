@@ -154,7 +154,7 @@ func TestParseStatuses(t *testing.T) {
 		ok   bool
 		has  []int
 	}{
-		{"", true, []int{0, 404, 500}}, {"404", true, []int{404}}, {"5xx", true, []int{500}}, {"xx", false, nil}, {"55xx", false, nil}, {"4", false, nil}, {"0xx", false, nil}, {"-1xx", false, nil}, {"x", false, nil},
+		{"", true, []int{0, 404, 500}}, {"404", true, []int{404}}, {"5xx", true, []int{500}}, {"5XX", true, []int{500}}, {"xx", false, nil}, {"55xx", false, nil}, {"4", false, nil}, {"0xx", false, nil}, {"-1xx", false, nil}, {"x", false, nil},
 	} {
 		statuses, ok := ParseStatuses(c.text)
 		var has []int

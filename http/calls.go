@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
@@ -33,7 +32,7 @@ var (
 )
 
 func parseStatusRange(value string, _ domain.Catalog) (r projections.StatusRange, problem string) {
-	statuses, ok := domain.ParseStatuses(strings.ToLower(value))
+	statuses, ok := domain.ParseStatuses(value)
 	if !ok {
 		return r, "must be a status, as 404, or a class, as 5xx"
 	}
