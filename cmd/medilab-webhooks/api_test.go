@@ -128,6 +128,9 @@ func TestQuestionsOnTheCommandLine(t *testing.T) {
 	c.matches("what failed", c.both(0, "deliveries", "--state", "failed", "--json"), `\[\]\n`)
 	c.matches("why", c.both(0, "explain", id), `WEBHOOK +NAME +VERDICT +DELIVERY +WHY\n1 +CRM +pending +\S{36} *\n`)
 	c.matches("the backtest", c.both(0, "backtest", "1", "--events", "patient.updated", "--json"), `\{"considered":1,"matched":0,"gained":0,"lost":1,.*\}\n`)
+	c.matches("the backtest in a pipe", c.both(0, "backtest", "1", "--events", "patient.updated"),
+		`considered +1\nmatched +0\ngained +0\nlost +1\n\nACCEPTED +TYPE +EVENT +CHANGE\n\S+Z +patient\.created +`+id+` +lost\n`)
+	c.matches("a backtest of nothing", c.both(0, "backtest", "1", "--to", "2020-01-01"), `considered +0\nmatched +0\ngained +0\nlost +0\n`)
 	c.both(1, "webhooks", "show", "7")
 	c.both(1, "explain", "0198f0a0-0000-7000-8000-000000000001")
 	for _, wrong := range []string{

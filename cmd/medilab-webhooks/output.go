@@ -146,7 +146,7 @@ func (p paint) translate(rows [][]string) map[string]string {
 	}
 	for i, heading := range rows[0] {
 		for _, row := range rows[1:] {
-			if slices.Contains([]string{"STATE", "STATUS", "KIND", "VERDICT"}, heading) {
+			if slices.Contains([]string{"STATE", "STATUS", "KIND", "VERDICT", "CHANGE"}, heading) {
 				row[i] = p.say(row[i])
 			}
 		}
@@ -169,7 +169,7 @@ func fit(rows [][]string, width int, limited bool) []int {
 		}
 	}
 	const least = 6
-	whole := []string{"ID", "EVENT", "DELIVERY", "WEBHOOK", "TIME", "EVENT TIME", "NEXT", "CREATED", "EXPIRES"}
+	whole := []string{"ID", "EVENT", "DELIVERY", "WEBHOOK", "TIME", "EVENT TIME", "ACCEPTED", "NEXT", "CREATED", "EXPIRES"}
 	for widths, used = measure(rows); used > width; used-- {
 		widest := -1
 		for i, w := range widths {

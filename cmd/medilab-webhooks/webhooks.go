@@ -18,6 +18,7 @@ import (
 
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 // webhookPath returns the API's path of a webhook, which people name by number or UUID.
@@ -293,7 +294,7 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 				if err := a.post(c.Context(), path, body, &found); err != nil {
 					return err
 				}
-				return printObject(c, found)
+				return printBacktest(c, found)
 			})
 		},
 	}
@@ -305,6 +306,32 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	declare(c, f, o.readingTable())
 	completeFlag(c, "events", o.listOfTypes)
 	return withJSON(c)
+}
+
+// printBacktest prints the result: as JSON, else what was counted, and a table of the samples.
+func printBacktest(c *cobra.Command, result json.RawMessage) error {
+	if wantsJSON(c) {
+		return printJSON(c.OutOrStdout(), result)
+	}
+	var found projections.Backtest
+	if err := json.Unmarshal(result, &found); err != nil {
+		return err
+	}
+	out := c.OutOrStdout()
+	say := newPaint(out).say
+	counts := [][]string{
+		{say("considered"), strconv.Itoa(found.Considered)}, {say("matched"), strconv.Itoa(found.Matched)},
+		{say("gained"), strconv.Itoa(found.Gained)}, {say("lost"), strconv.Itoa(found.Lost)},
+	}
+	if err := printTable(out, counts); err != nil || len(found.Samples) == 0 {
+		return err
+	}
+	if _, err := fmt.Fprintln(out); err != nil {
+		return err
+	}
+	return printList(c, found.Samples, []string{"ACCEPTED", "TYPE", "EVENT", "CHANGE"}, func(s projections.BacktestSample) []string {
+		return []string{formatTime(s.AcceptedAt), s.EventType, s.EventID.String(), string(s.Change)}
+	})
 }
 
 // addTimes adds the range that flags name to a body.
