@@ -34,7 +34,8 @@ func newListenCommand(db *databaseOptions) *cobra.Command {
 		Use:   "listen",
 		Short: "Print events as they come, and post them, signed, to a URL of yours",
 		Long: `Prints events as they come and posts them, signed, to a URL of yours, as a webhook with
-payload_version 1 would. It makes no webhook, and tries nothing again.`,
+payload_version 1 would. It makes no webhook, and tries nothing again. What is only recorded
+(deliver: false) goes to nobody, and is printed alone.`,
 		Example: `  medilab-webhooks listen --forward-to http://127.0.0.1:9000/hook
   medilab-webhooks listen --events 'patient.*,visit.completed' --json | jq .event`,
 		Args: cobra.NoArgs,
@@ -93,7 +94,7 @@ func (o *listenOptions) listen(c *cobra.Command, a *apiClient) error {
 			listening = true
 			return err
 		}
-		var event heardEvent
+		event := heardEvent{Deliver: true}
 		if err := json.Unmarshal(item.data, &event); err != nil {
 			return err
 		}
@@ -101,7 +102,7 @@ func (o *listenOptions) listen(c *cobra.Command, a *apiClient) error {
 			return nil
 		}
 		heard := heard{Event: item.data, event: event}
-		if o.forwardTo != "" {
+		if o.forwardTo != "" && event.Deliver {
 			forward(c.Context(), &heard)
 		}
 		return heard.print(c)
@@ -138,6 +139,7 @@ type heardEvent struct {
 	Data          json.RawMessage  `json:"event_data"`
 	AcceptedAt    time.Time        `json:"accepted_at"`
 	OccurredAt    time.Time        `json:"occurred_at"`
+	Deliver       bool             `json:"deliver"`
 	domain.Trace
 }
 

@@ -45,7 +45,7 @@ func (c apiCLI) listening(args ...string) (lines *bufio.Scanner, interrupt func(
 // Events are printed as they come and posted as a webhook would, over the API and without.
 func TestListen(t *testing.T) {
 	c := newAPICLI(t, 200)
-	got := make(chan forwarded, 1)
+	got := make(chan forwarded, 10)
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		got <- forwarded{r.Header, body}
@@ -68,8 +68,11 @@ func TestListen(t *testing.T) {
 			t.Fatalf("%q follows", lines.Text())
 		}
 		c.run(0, "", "emit", "patient.created", `{"n":1}`)
+		c.run(0, "", "emit", "visit.completed", `{"n": 0}`, "--no-deliver")
 		id, _ := c.run(0, "", "emit", "visit.completed", `{"n": 2.0}`)
 		c.fold()
+		lines.Scan()
+		c.matches("an imported event", lines.Text(), `\S+Z  visit\.completed  \S{36}  \{"n": 0\}`)
 		call := <-got
 		if err := verifier.Verify(call.body, call.header); err != nil {
 			t.Error(err)
