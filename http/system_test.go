@@ -49,6 +49,9 @@ func TestSystem(t *testing.T) {
 	if got.text("nodes", 0, "name") != t.Name() || got.get("log", "position") == "0" || got.get("keys", 0, "primary") != "true" || got.text("projections", 0, "name") == "" {
 		t.Errorf("the system is %s", got.body)
 	}
+	if nodes, err := s.queries.Nodes(t.Context()); err != nil || nodes[0].JoinedAt.Location() != time.UTC {
+		t.Errorf("times are in UTC, whatever this machine's are: %+v, %v", nodes, err)
+	}
 
 	// last returns the last line of a long work.
 	last := func(path string, v any) {

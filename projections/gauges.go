@@ -67,7 +67,11 @@ type NodeStatus = eventstore.NodeStatus
 
 // Nodes returns the live nodes.
 func (p *Projections) Nodes(ctx context.Context) ([]NodeStatus, error) {
-	return eventstore.Nodes(ctx, p.pool)
+	nodes, err := eventstore.Nodes(ctx, p.pool)
+	for i := range nodes {
+		nodes[i].JoinedAt = nodes[i].JoinedAt.UTC()
+	}
+	return nodes, err
 }
 
 // LogEnd is the end of the log.
