@@ -70,7 +70,7 @@ func (o receiveOptions) check() error {
 	switch {
 	case o.status < 200 || o.status > 599:
 		return errors.New("--status must be from 200 to 599")
-	case o.failRate < 0 || o.failRate > 1:
+	case !(o.failRate >= 0 && o.failRate <= 1): // NaN too
 		return errors.New("--fail-rate must be from 0 to 1")
 	case o.delay < 0:
 		return errors.New("--delay must not be negative")

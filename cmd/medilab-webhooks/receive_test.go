@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -136,6 +137,9 @@ func TestExitCodes(t *testing.T) {
 		if got := run(t.Context(), strings.Fields(line), strings.NewReader(""), io.Discard, io.Discard); got != want {
 			t.Errorf("%s exits %d, want %d", line, got, want)
 		}
+	}
+	if (receiveOptions{status: http.StatusOK, failRate: math.NaN()}).check() == nil {
+		t.Error("a share of failures that is no number is accepted")
 	}
 }
 
