@@ -83,9 +83,6 @@ func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) error {
 	if e.OccurredAt.IsZero() {
 		e.OccurredAt = time.Now()
 	}
-	storable := func(text string) string {
-		return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
-	}
 	_, err := pool.Exec(ctx, `
 		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason, from_source)
 		SELECT $1, $2, $3::text::json, nullif($4, ''), nullif($5, ''), $6, $7, $8, true
@@ -95,6 +92,11 @@ func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) error {
 		return fmt.Errorf("park a message: %w", err)
 	}
 	return nil
+}
+
+// storable returns the text as Postgres takes it.
+func storable(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // RetryParked appends a dead letter to the log as it was emitted, as its type may be known by now,

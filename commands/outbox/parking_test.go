@@ -19,6 +19,7 @@ func TestRelayParksWhatCannotBeAccepted(t *testing.T) {
 	taken := r.emit(r.pool, `{"first":1}`)
 	cases := []struct{ eventType, data, reason string }{
 		{"patient.created", `{"a":1,"a":2}`, "repeats a key"},
+		{"patient.created", `{"a\u0000":{"b":1,"b":2}}`, "(in a\uFFFD.b)"},
 		{"patient.created", `{"a":1e999}`, "number"},
 		{"patient.created", `{"a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`, "nests deeper"},
 		{"patient.made", `{}`, "is not a known event type"},
