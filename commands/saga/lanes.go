@@ -423,6 +423,23 @@ func (l *lanes) takeOut(d *delivery) []*delivery {
 	return append(l.empty(l.lane(d.webhook)), d)
 }
 
+// cancelled removes a delivery whose call has not begun: its row is gone.
+func (l *lanes) cancelled(id domain.DeliveryID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.claimed[id]
+	if d == nil {
+		return
+	}
+	ln := l.lane(d.webhook)
+	if at := slices.Index(ln.waiting, d); at >= 0 {
+		ln.waiting = slices.Delete(ln.waiting, at, at+1)
+		delete(l.claimed, id)
+		l.waiting--
+		l.hold(ln, -d.size)
+	}
+}
+
 func (l *lanes) checkIdle() {
 	if l.stopped && l.recording == 0 {
 		select {

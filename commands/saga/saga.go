@@ -100,6 +100,7 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 		case domain.DeliveryAttemptFailed:
 			now.ended(c.Call)
 		case domain.DeliveryCancelled:
+			now.lanes.cancelled(domain.DeliveryID(streamID(batch[i].Stream)))
 			now.queued(c.WebhookID)
 		case domain.DeliveryBatched:
 			now.queued(c.WebhookID)

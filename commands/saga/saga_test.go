@@ -239,6 +239,34 @@ func TestDeliversEachOnce(t *testing.T) {
 	}
 }
 
+// A delivery that is cancelled while it waits in a node's memory for its call is not sent.
+func TestCancelledWhileItWaitsForItsCall(t *testing.T) {
+	r := newReceiver()
+	answer := make(chan struct{})
+	r.answer = func(commands.Outgoing) commands.Answer {
+		<-answer
+		return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+	}
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, nil)
+	const calls = 8 // at once, to a receiver that nobody has tried
+	for range calls {
+		n.trigger()
+	}
+	for range calls {
+		<-r.seen
+	}
+	event, next := n.trigger(), n.trigger()
+	id := domain.DeliveryOf(event, w)
+	n.append(id.Stream(), 0, domain.DeliveryCancelled{EventID: event, WebhookID: w, Reason: domain.CancelRequested})
+	close(answer)
+	n.awaitState(domain.DeliveryOf(next, w), domain.DeliveryDelivered)
+	n.stop()
+	if got := r.attempts(id); len(got) > 0 {
+		t.Errorf("it was sent after it was cancelled: attempts %v", got)
+	}
+}
+
 func TestRetriesAndGivesUp(t *testing.T) {
 	r := newReceiver()
 	r.answer = func(commands.Outgoing) commands.Answer {
