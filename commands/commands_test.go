@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -34,6 +36,7 @@ func TestFailed(t *testing.T) {
 		{"shutting down", &pgconn.PgError{Code: "57P01"}, domain.KindUnavailable},
 		{"cut off", fmt.Errorf("receive message: %w", io.ErrUnexpectedEOF), domain.KindUnavailable},
 		{"refused connection", &net.OpError{Op: "dial", Err: errors.New("refused")}, domain.KindUnavailable},
+		{"a file that is not there", &fs.PathError{Op: "open", Path: "f", Err: syscall.ENOENT}, domain.KindInternal},
 		{"our mistake", &pgconn.PgError{Code: "42601"}, domain.KindInternal},
 		{"an odd code", &pgconn.PgError{}, domain.KindInternal},
 		{"anything else", errors.New("broken"), domain.KindInternal},

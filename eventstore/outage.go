@@ -3,6 +3,7 @@ package eventstore
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -13,12 +14,15 @@ import (
 func IsOutage(err error) bool {
 	var refused *pgconn.PgError
 	var connect *pgconn.ConnectError
-	var network net.Error
+	var network net.Error // that of a file is one, too
+	var file *fs.PathError
 	switch {
 	case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable), errors.Is(err, ErrClosed), errors.Is(err, ErrTailLost):
 		return true
 	case errors.As(err, &refused):
 		return cannotServe(refused)
+	case errors.As(err, &file):
+		return false
 	}
 	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.Timeout(err) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
