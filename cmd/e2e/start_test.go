@@ -99,6 +99,42 @@ func TestStartWaitsForTheDatabase(t *testing.T) {
 	p.Until("it is ready", func() bool { return p.Status("/readyz") == http.StatusOK })
 }
 
+// It does too when the database goes away after it was connected and migrated.
+func TestStartSurvivesAnOutage(t *testing.T) {
+	t.Parallel()
+	p := prepare(t)
+	p.database = testdb.New(t)
+	connect := func() *pgx.Conn {
+		conn, err := pgx.Connect(t.Context(), p.database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // it ends with the test
+		return conn
+	}
+	holder, admin := connect(), connect()
+	lock, err := holder.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(t.Context(), "LOCK TABLE medilab.event_types"); err != nil { // which a start writes
+		t.Fatal(err)
+	}
+	p.Env = p.environment()
+	p.Launch()
+	p.Until("its connection was cut", func() (cut bool) {
+		if err := admin.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+			WHERE datname = current_database() AND relation = 'medilab.event_types'::regclass AND NOT granted`).Scan(&cut); err != nil {
+			t.Fatal(err)
+		}
+		return cut
+	})
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.Until("it is ready", func() bool { return p.Status("/readyz") == http.StatusOK })
+}
+
 // A process that is shutting down says so until its calls have ended: it is alive, not
 // ready, and sends callers elsewhere.
 func TestItSaysThatItShutsDown(t *testing.T) {

@@ -99,13 +99,18 @@ func (d *database) follow(ctx context.Context, url string, connections int, quer
 // stopTimeout bounds how long the end of a process waits for its Postgres.
 const stopTimeout = 30 * time.Second
 
+// disconnect undoes connect and follow.
+func (d *database) disconnect() {
+	for _, pool := range []**pgxpool.Pool{&d.copies, &d.pool} {
+		if *pool != nil {
+			(*pool).Close()
+			*pool = nil
+		}
+	}
+}
+
 func (d *database) close() error {
-	if d.copies != nil {
-		d.copies.Close()
-	}
-	if d.pool != nil {
-		d.pool.Close()
-	}
+	d.disconnect()
 	if d.embedded == nil {
 		return nil
 	}

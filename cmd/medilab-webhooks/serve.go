@@ -91,9 +91,6 @@ func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.close()) }()
 	s := &server{settings: settings, logger: settings.logger, out: out, nodeName: nodeName(), database: db}
-	if err := s.prepareDatabase(ctx); err != nil {
-		return err
-	}
 	tracer, flush, err := startTracing(ctx, s.logger)
 	if err != nil {
 		return err
@@ -104,7 +101,7 @@ func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
 			s.logger.Warn("the last spans are not sent", "error", err)
 		}
 	}()
-	if err := s.build(ctx); err != nil {
+	if err := s.prepare(ctx); err != nil {
 		return err
 	}
 	defer s.log.Close()
@@ -127,17 +124,11 @@ func tuneMemory() {
 // over is back within a minute.
 const startPatience, startPause = time.Minute, time.Second
 
-// prepareDatabase connects and migrates, as soon as there is a server that can.
-func (s *server) prepareDatabase(ctx context.Context) error {
+// prepare connects, migrates and makes all parts, as soon as there is a server that can.
+func (s *server) prepare(ctx context.Context) error {
 	for began := time.Now(); ; {
-		applied, err := s.connectAndMigrate(ctx)
-		switch {
-		case err == nil:
-			if len(applied) > 0 {
-				s.logger.Info("migrations applied", "count", len(applied))
-			}
-			return nil
-		case !eventstore.IsOutage(err) || errors.Is(err, eventstore.ErrPooler) || time.Since(began) > startPatience:
+		err := s.tryPrepare(ctx)
+		if err == nil || !eventstore.IsOutage(err) || errors.Is(err, eventstore.ErrPooler) || time.Since(began) > startPatience {
 			return err
 		}
 		s.logger.Warn("the database cannot be reached, trying again", "error", err)
@@ -149,15 +140,32 @@ func (s *server) prepareDatabase(ctx context.Context) error {
 	}
 }
 
-func (s *server) connectAndMigrate(ctx context.Context) (applied []string, err error) {
+func (s *server) tryPrepare(ctx context.Context) (err error) {
 	if err := s.connect(ctx, s.settings.connections); err != nil {
-		return nil, err
+		return err
 	}
-	if applied, err = s.migrate(ctx, s.logger); err != nil {
-		s.pool.Close()
-		s.pool = nil
+	defer func() {
+		if err != nil {
+			s.disconnect()
+		}
+	}()
+	applied, err := s.migrate(ctx, s.logger)
+	if err != nil {
+		return err
 	}
-	return applied, err
+	if len(applied) > 0 {
+		s.logger.Info("migrations applied", "count", len(applied))
+	}
+	return s.build(ctx)
+}
+
+// disconnect undoes what tryPrepare did before it failed.
+func (s *server) disconnect() {
+	if s.log != nil {
+		s.log.Close()
+		s.log = nil
+	}
+	s.database.disconnect()
 }
 
 // build makes all parts and ties them together.
