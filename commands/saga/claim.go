@@ -18,7 +18,7 @@ import (
 const (
 	maxLanesAClaim  = 64
 	maxRowsAClaim   = 500
-	maxBytesAClaim  = 8 << 20 // a lane; one row is taken whatever its size
+	maxBytesAClaim  = 8 << 20 // a lane; see bytesAClaim
 	lanesARound     = 64
 	claimPoll       = time.Second
 	busyPoll        = 100 * time.Millisecond // while other nodes have more than they can do
@@ -114,7 +114,7 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 		bytes[d.webhook] += d.size
 	}
 	for i, id := range webhooks {
-		if got[id] == rooms[i] || bytes[id] >= maxBytesAClaim {
+		if got[id] == rooms[i] || bytes[id] >= bytesAClaim(len(webhooks)) {
 			c.s.lanes.filled(id)
 		} else {
 			c.s.lanes.drained(id)
@@ -197,9 +197,13 @@ SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.
 FROM medilab.log_head AS head CROSS JOIN claimed AS c LEFT JOIN medilab.events AS e ON NOT c.batch AND e.stream = 'event-' || c.event_id::text AND e.version = 1
 ORDER BY c.due_at, c.delivery_id`
 
+// bytesAClaim bounds what each of so many lanes claims: together no more than may wait in
+// memory. One row is taken whatever its size.
+func bytesAClaim(lanes int) int { return min(maxBytesAClaim, maxWaitingBytes/lanes) }
+
 // claim returns what it claimed, and the configuration and the end that the log had then.
 func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]byte, rooms []int32, since []time.Time) (_ []*delivery, configuration eventstore.Position, end eventstore.Anchor, _ error) {
-	rows, _ := pool.Query(ctx, claimSQL, webhooks, rooms, node, maxBytesAClaim, since)
+	rows, _ := pool.Query(ctx, claimSQL, webhooks, rooms, node, bytesAClaim(len(webhooks)), since)
 	claimed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*delivery, error) {
 		var d delivery
 		var data []byte
