@@ -82,9 +82,10 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	if acquired, err := c.s.acquirePaced(ctx); acquired || err != nil {
 		return acquired, err
 	}
+	more := len(webhooks) == maxLanesAClaim // want something
 	webhooks, rooms = c.claimable(webhooks, rooms)
 	if len(webhooks) == 0 {
-		return false, nil
+		return more, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
@@ -121,7 +122,7 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 		}
 	}
 	c.s.lanes.add(claimed)
-	return len(claimed) > 0, nil
+	return more || len(claimed) > 0, nil
 }
 
 // claimable leaves out the lanes whose webhooks are inactive: their rows wait.

@@ -1,11 +1,13 @@
 package saga
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/testdb"
@@ -40,5 +42,37 @@ func TestAClaimOfManyLanesFitsMemory(t *testing.T) {
 	}
 	if bytes > maxWaitingBytes || len(lanes) != len(webhooks) {
 		t.Errorf("%d bytes of %d lanes were claimed, want %d of %d at most", bytes, len(lanes), maxWaitingBytes, len(webhooks))
+	}
+}
+
+// Webhooks that are inactive, however many have deliveries waiting, hold up no claim of another.
+func TestClaimsGoOnPastInactiveWebhooks(t *testing.T) {
+	pool, err := eventstore.OpenPool(t.Context(), testdb.New(t), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	directory := commands.NewDirectory(slog.New(slog.DiscardHandler))
+	log := eventstore.Open(eventstore.Config{Pool: pool, Observers: []eventstore.Observer{directory.Observe}})
+	t.Cleanup(log.Close)
+	if err := directory.Open(t.Context(), log); err != nil {
+		t.Fatal(err)
+	}
+	l := newLanes(1)
+	for range maxLanesAClaim + 1 {
+		id := domain.WebhookID(uuid.New())
+		if _, err := directory.Append(t.Context(), eventstore.Unit{Writes: writes(id.Stream(), 0, eventstore.Metadata{}, domain.WebhookRegistered{ID: id})}); err != nil {
+			t.Fatal(err)
+		}
+		l.found([]domain.WebhookID{id})
+	}
+	c := &claimer{s: &session{log: log, pool: pool, directory: directory, lanes: l}}
+	for _, want := range []bool{true, false} {
+		if again, err := c.round(t.Context()); err != nil || again != want {
+			t.Fatalf("whether lanes are left: %v, want %v (%v)", again, want, err)
+		}
+	}
+	if webhooks, _ := l.wanted(1); len(webhooks) > 0 {
+		t.Errorf("%d lanes were passed over", len(webhooks))
 	}
 }
