@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -357,6 +358,24 @@ func TestJetStream(t *testing.T) {
 	r.checkParked("clinic", 3) // each text has a place of its own in the stream
 }
 
+// Messages of a stream that was made anew are events of their own, though their places are those
+// of others.
+func TestJetStreamMadeAnew(t *testing.T) {
+	r := newRig(t)
+	_, _, urls := jetStreams(t, 1)
+	for n := range 2 {
+		js := stream(t, urls, 1)
+		_, err := js.Publish(t.Context(), "clinic.events", fmt.Appendf(nil, `{"event_type":"patient.created","event_data":{"n":%d}}`, n))
+		r.check(err)
+		stop := r.run("nats://clinic:s3cret-of-nats@" + urls[0] + "/?stream=clinic")
+		if accepted, _ := r.await(1); accepted != 1 {
+			t.Errorf("message %d is parked", n)
+		}
+		stop()
+		r.check(js.DeleteStream(t.Context(), "clinic"))
+	}
+}
+
 // A server of the cluster is frozen, thawed, and another one killed while events are published:
 // each that was is in the log once.
 func TestJetStreamCluster(t *testing.T) {
@@ -390,6 +409,21 @@ func TestJetStreamCluster(t *testing.T) {
 			}
 			seen[e.Stream] = true
 		}
+	}
+}
+
+// The same of a topic.
+func TestKafkaTopicMadeAnew(t *testing.T) {
+	message := func(at time.Time) string {
+		m, err := kafkaMessages{}.Unmarshal(&sarama.ConsumerMessage{Topic: "clinic", Timestamp: at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.UUID
+	}
+	at := time.Now()
+	if message(at) != message(at) || message(at) == message(at.Add(time.Hour)) {
+		t.Error("a message is not known again, or taken for that of another topic")
 	}
 }
 

@@ -36,12 +36,13 @@ func subscribeKafka(s Source, env environment) (message.Subscriber, error) {
 	}, env.logger)
 }
 
-// kafkaMessages reads messages of any publisher. Their place is their id.
+// kafkaMessages reads messages of any publisher. Their place is their id, with their time: a
+// topic that is made anew counts from 0 again.
 type kafkaMessages struct{}
 
 // Unmarshal implements watermillkafka.Unmarshaler.
 func (kafkaMessages) Unmarshal(m *sarama.ConsumerMessage) (*message.Message, error) {
-	passed := message.NewMessage(fmt.Sprintf("%s %d %d", m.Topic, m.Partition, m.Offset), m.Value)
+	passed := message.NewMessage(fmt.Sprintf("%s %d %d %d", m.Topic, m.Partition, m.Offset, m.Timestamp.UnixMilli()), m.Value)
 	for _, header := range m.Headers {
 		passed.Metadata.Set(string(header.Key), string(header.Value))
 	}

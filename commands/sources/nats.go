@@ -93,7 +93,8 @@ func (n *natsSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 func (n *natsSubscriber) pass(ctx context.Context, m jetstream.Msg, out chan<- *message.Message) bool {
 	passed := message.NewMessage(m.Headers().Get(nats.MsgIdHdr), m.Data())
 	if meta, err := m.Metadata(); err == nil && passed.UUID == "" {
-		passed.UUID = fmt.Sprintf("%s %d", meta.Stream, meta.Sequence.Stream)
+		// A stream that is made anew counts from 1 again.
+		passed.UUID = fmt.Sprintf("%s %d %d", meta.Stream, meta.Sequence.Stream, meta.Timestamp.UnixNano())
 	}
 	for key := range m.Headers() {
 		passed.Metadata.Set(key, m.Headers().Get(key))
