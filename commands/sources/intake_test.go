@@ -422,7 +422,8 @@ func TestKafkaTopicMadeAnew(t *testing.T) {
 		return m.UUID
 	}
 	at := time.Now()
-	if message(at) != message(at) || message(at) == message(at.Add(time.Hour)) {
+	first, again, anew := message(at), message(at), message(at.Add(time.Hour))
+	if first != again || first == anew {
 		t.Error("a message is not known again, or taken for that of another topic")
 	}
 }
