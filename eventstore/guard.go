@@ -28,6 +28,7 @@ const (
 	pingPatience = 4 * time.Second
 	pingSlow     = pingPatience / 4
 	lookEvery    = 5 * time.Second
+	askAgain     = 100 * time.Millisecond
 )
 
 // Guard keeps a process on the current primary and on the log that it knows: it refuses
@@ -42,8 +43,9 @@ type Guard struct {
 	looked    time.Time  // when the last began
 
 	mu       sync.Mutex
-	server   server // the newest that was seen
-	found    string // the host that it was found on; "": not known
+	server   server          // the newest that was seen
+	found    string          // the host that it was found on; "": not known
+	silent   map[string]bool // hosts that did not answer when it was looked for
 	sessions map[*guarded]struct{}
 }
 
@@ -70,7 +72,7 @@ func (c *guarded) Close() error {
 
 // NewGuard returns the guard of a pool; see OpenPool.
 func NewGuard(logger *slog.Logger) *Guard {
-	g := &Guard{logger: logger, sessions: map[*guarded]struct{}{}}
+	g := &Guard{logger: logger, silent: map[string]bool{}, sessions: map[*guarded]struct{}{}}
 	g.knowledge.logger = logger
 	g.knowledge.generation.Store(1)
 	return g
@@ -142,12 +144,14 @@ func reach(c *pgx.ConnConfig, hosts ...[]*pgconn.FallbackConfig) {
 	c.Host, c.Port, c.TLSConfig, c.Fallbacks = ways[0].Host, ways[0].Port, ways[0].TLSConfig, ways[1:]
 }
 
-// order returns the hosts, first the one on which the newest server was found: one that is
-// frozen costs every connection its timeout.
+// order returns the hosts, first the one on which the newest server was found, without those
+// that answer nobody if others do: one that is frozen costs every connection its timeout.
 func (g *Guard) order() [][]*pgconn.FallbackConfig {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	hosts := slices.Clone(g.hosts)
+	hosts := slices.DeleteFunc(slices.Clone(g.hosts), func(host []*pgconn.FallbackConfig) bool {
+		return g.silent[address(host[0])] && len(g.silent) < len(g.hosts)
+	})
 	slices.SortStableFunc(hosts, func(a, b []*pgconn.FallbackConfig) int {
 		return cmp.Compare(g.rank(a), g.rank(b))
 	})
@@ -255,30 +259,63 @@ func (g *Guard) knows() bool {
 	return g.found != ""
 }
 
-// look asks every host who it is, and finds the current server among them. The caller
-// holds the lock of looks.
+// look asks every host who it is, and finds the current server among them. While none is known
+// it asks again, until there is one or its time is over. It waits for all, as a server that was
+// left behind may answer first, but not once one has taken over from the server that was known.
+// The caller holds the lock of looks.
 func (g *Guard) look(ctx context.Context) {
 	g.looked = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, g.config.ConnectTimeout)
 	defer cancel()
+	g.mu.Lock()
+	before, again := g.server, g.found == ""
+	g.mu.Unlock()
 	var group sync.WaitGroup
-	for _, host := range g.hosts {
+	silent := make([]bool, len(g.hosts))
+	for i, host := range g.hosts {
 		group.Go(func() {
-			config := g.config.Copy()
-			reach(config, host)
-			conn, err := pgconn.ConnectConfig(ctx, &config.Config)
-			if err != nil {
-				return // the next look may find it
-			}
-			defer conn.Close(ctx) //nolint:errcheck // nothing is lost with it
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			if c := guardedOf(conn.Conn()); g.found == "" && c != nil && c.server == g.server {
-				g.found = address(host[0])
+			for {
+				found, err := g.ask(ctx, host)
+				if silent[i] = ctx.Err() != nil || pgconn.Timeout(err); found != (server{}) && found != before && before != (server{}) {
+					cancel()
+				}
+				if !again || g.knows() || err != nil && !IsOutage(err) {
+					return
+				}
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(askAgain):
+				}
 			}
 		})
 	}
 	group.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.silent)
+	for i, host := range g.hosts {
+		if silent[i] {
+			g.silent[address(host[0])] = true
+		}
+	}
+}
+
+// ask asks a host who it is, and returns which server was found on it, if that is the current one.
+func (g *Guard) ask(ctx context.Context, host []*pgconn.FallbackConfig) (found server, err error) {
+	config := g.config.Copy()
+	reach(config, host)
+	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
+	if err != nil {
+		return found, err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing is lost with it
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c := guardedOf(conn.Conn()); g.found == "" && c != nil && c.server == g.server {
+		g.found, found = address(host[0]), c.server
+	}
+	return found, nil
 }
 
 // Watch leaves a server that does not answer, or that another has taken over from, until
