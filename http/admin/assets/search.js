@@ -9,7 +9,7 @@ import { html, useEffect, useRef, useState } from './view.js'
 
 const pages = {
   event: (f) => `#/events/${part(f.id)}`,
-  delivery: (f) => `#/webhooks/${part(f.webhook_id)}/calls?delivery_id=${part(f.id)}`,
+  delivery: (f) => (f.at ? `#/webhooks/${part(f.webhook_id)}/calls?delivery_id=${part(f.id)}` : pages.event({ id: f.event_id })), // no attempt yet
   webhook: (f) => `#/webhooks/${part(f.id)}`,
   correlation: (f) => `#/events?correlation_id=${encodeURIComponent(f.id)}`,
   event_type: (f) => `#/events?event_type=${encodeURIComponent(f.id)}`,
@@ -23,6 +23,7 @@ export function Search() {
   const [error, setError] = useState(null)
   const box = useRef(null)
   const control = useRef(new AbortController())
+  const answered = useRef('') // the text that what was found is for
   const close = () => { control.current.abort(); setFound(null); setError(null) }
   const ask = async (parameters, more) => {
     control.current.abort()
@@ -30,6 +31,7 @@ export function Search() {
     try {
       const { items } = await api.get('/search', parameters, signal)
       setFound([...items, ...more])
+      answered.current = q.trim()
       setAt(0)
       setError(null)
       return items
@@ -54,8 +56,8 @@ export function Search() {
   }
   const submit = async (event) => {
     event.preventDefault()
-    if (found?.length) return open(found[at])
     const text = q.trim()
+    if (found?.length && answered.current === text) return open(found[at])
     if (text === '') return
     const items = await ask({ q: text }, [patient(text)])
     if (items?.length > 0) open(items[0])
