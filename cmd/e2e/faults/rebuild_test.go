@@ -82,7 +82,8 @@ func TestRebuildBroken(t *testing.T) {
 	t.Parallel()
 	h := newHome(t, sharedCluster(t).database(t))
 	l := newLedger(t, h)
-	n := h.node("node").start()
+	// Who keeps the read models rebuilds them: that is never the node which is read.
+	n, keeper := h.node("node", "MEDILAB_ROLES=api,saga,worker").start(), h.node("keeper").start()
 	l.usual(n)
 	stop := l.load(100, n)
 	end := l.reading(n)
@@ -112,6 +113,7 @@ func TestRebuildBroken(t *testing.T) {
 		err := l.db.QueryRow(t.Context(), `SELECT count(*) FROM medilab.read_models WHERE shape = 0 OR building IS NOT NULL`).Scan(&left)
 		return err == nil && left == 0
 	}
+	keeper.Term()
 	for range scaled(1, 5) {
 		outdate()
 		cut := h.node("cut", frozen)
@@ -133,6 +135,7 @@ func TestRebuildBroken(t *testing.T) {
 		until(t, "another node has rebuilt all the same", rebuilt)
 		heir.Kill()
 	}
+	keeper.start()
 	stop()
 	reads := end()
 	l.balance(n)
