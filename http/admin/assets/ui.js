@@ -175,7 +175,7 @@ export function useLoad(path, parameters, { every, skip } = {}) {
       clearInterval(timer)
       control.current?.abort()
     }
-  }, [name, skip, settings.get('language')])
+  }, [name, skip, every, settings.get('language')])
   const current = state.name === name ? state : { data: kept(state), error: null, loading: true }
   return { ...current, reload: () => latest.current() }
 }

@@ -1,0 +1,95 @@
+package admin_test
+
+import (
+	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
+)
+
+// away makes the API answer 503 to the page while window.away is true, and keeps count of the page's looks
+// at a job.
+const away = `(() => {
+	const [set, clear] = [setInterval, clearInterval]
+	window.looks = new Set()
+	window.setInterval = (f, ms) => { const id = set(f, ms); if (ms === 2000) looks.add(id); return id }
+	window.clearInterval = (id) => { looks.delete(id); clear(id) }
+	const real = fetch
+	window.fetch = (url, ...more) => !window.away || String(url).endsWith('/session') ? real(url, ...more)
+		: Promise.resolve(new Response('{"title":"The service cannot answer right now","status":503}', { status: 503, headers: { 'Content-Type': 'application/problem+json', 'Retry-After': '1' } }))
+})()`
+
+// A server that is away for a while costs a job's page nothing: it keeps what it shows, goes on by itself,
+// and what was pressed meanwhile is pressed again without being done twice.
+func TestAJobsPageGoesOnAfterTheServerWasAway(t *testing.T) {
+	u := newUser(t, "en")
+	u.Before(away)
+	url, calls := receiver(t)
+	id := u.webhook("Laboratory", url+"/broken", `,"max_retries":0`)
+	for range 3 {
+		u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	}
+	harness.Until(t, "all have failed", func() bool {
+		return len(u.api("GET", "/webhooks/deliveries?state=failed", "")["items"].([]any)) == 3
+	})
+	u.signIn("API token", "Sign in")
+	state := func(want string) {
+		t.Helper()
+		u.Wait(`document.querySelector('main .head .badge')?.innerText === '` + want + `'`)
+	}
+	busy := func() { t.Helper(); u.See("The service cannot answer right now") }
+
+	for _, path := range []string{"webhooks/" + id + "/replay", "webhooks/deliveries/retry"} {
+		body := `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","rate":0.01}`
+		if path == "webhooks/deliveries/retry" {
+			body = `{"state":"failed","webhook":"` + id + `","rate":0.01}`
+		}
+		job := u.api("POST", "/"+path, body)["replay_id"].(string)
+		u.open("jobs/" + job)
+		u.See("What was asked for")
+		u.Is(`looks.size === 1`)
+		u.Wait(`window.away = true`)
+		busy()
+		u.Is(`document.body.innerText.includes('What was asked for')`)
+		u.Accessible("a job while the server is away")
+		u.Click("Pause")
+		u.Wait(`document.querySelector('main .head .error')`)
+		u.Wait(`!(window.away = false)`)
+		u.Wait(`!document.querySelector('main .trouble')`)
+		u.Click("Pause")
+		state("paused")
+		u.Wait(`window.away = true`)
+		busy()
+		u.api("POST", "/webhooks/replays/"+job+"/resume", "") // by somebody else
+		u.Wait(`!(window.away = false)`)
+		u.Wait(`[...document.querySelectorAll('button')].some(b => b.innerText === 'Pause') && !document.querySelector('main .trouble')`)
+		u.api("POST", "/webhooks/replays/"+job+"/cancel", "")
+		state("cancelled")
+		u.Wait(`looks.size === 0`) // what is over is not looked at any more
+	}
+
+	// The page of a job that is opened while the server is away comes by itself; lists and the system, too.
+	for _, one := range [][2]string{{"jobs", "All jobs"}, {"webhooks/" + id + "/replay", "What was sent again"}, {"system", "Archives"}} {
+		page, want := one[0], one[1]
+		u.open(page)
+		u.See(want)
+		u.Wait(`window.away = true`)
+		u.Click("Refresh")
+		busy()
+		u.Wait(`!(window.away = false)`)
+		u.See(want)
+		u.Wait(`!document.querySelector('main .trouble, main [aria-busy]')`)
+	}
+
+	// A rebuild that cannot begin says so, and can be begun again.
+	u.Wait(`window.away = true`)
+	u.Click("Rebuild")
+	u.Click("Rebuild")
+	u.Wait(`document.querySelector('#news').innerText.includes('cannot answer right now')`)
+	u.Wait(`!(window.away = false)`)
+	u.Click("Rebuild")
+	u.Click("Rebuild")
+	u.See("is rebuilt.")
+	if calls.Load() > 5 {
+		t.Errorf("%d calls", calls.Load())
+	}
+}
