@@ -9,7 +9,7 @@ import { html, keep, useEffect, useLatest, useRef, useState } from './view.js'
 
 // Page is a page's frame: its heading with a badge, and its actions.
 export const Page = ({ title, badge, sub, actions, children }) => html`
-  <div class="head"><div class="title"><div class="name"><h1>${title}</h1>${badge}</div>${sub && html`<div class="muted sub">${sub}</div>`}</div>
+  <div class="head"><div class="title"><div class="name"><h1 title=${title}>${title}</h1>${badge}</div>${sub && html`<div class="muted sub">${sub}</div>`}</div>
     ${actions && html`<div class="actions">${actions}</div>`}</div>
   ${children}`
 
@@ -142,6 +142,20 @@ export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
     ${error && html`<span class="error" role="alert">${words(error)}</span>`}`
 }
 
+// Menu holds what is done seldom behind one button. Esc, a choice, and leaving it close it.
+export function Menu({ label, children }) {
+  const menu = useRef(null)
+  const close = () => { menu.current.open = false }
+  const key = (event) => {
+    if (event.key !== 'Escape' || !menu.current.open) return
+    event.stopPropagation()
+    close()
+    menu.current.firstChild.focus()
+  }
+  return html`<details class="menu" ref=${menu} onKeyDown=${key} onFocusOut=${(event) => { if (event.relatedTarget && !menu.current.contains(event.relatedTarget)) close() }}><summary class="button">${label}</summary>
+    <div onClick=${close}>${children}</div></details>`
+}
+
 // useLoad reads a path of the API until its component is unmounted. It returns
 // { data, error, loading, reload }. The data stay while they are read again, and are shown at
 // once when the user comes back. every is the interval in milliseconds at which they are read
@@ -196,8 +210,15 @@ export function Loaded({ of, title, children }) {
 }
 
 // Tabs are links between the parts of a thing: items are [{ name, href, label, badge }].
-export const Tabs = ({ label, items, current }) => html`<nav class="tabs" aria-label=${label}>${items.map((one) => html`
+export function Tabs({ label, items, current }) {
+  const tabs = useRef(null)
+  useEffect(() => {
+    const tab = tabs.current.querySelector('[aria-current]')
+    if (tab) tabs.current.scrollLeft = tab.offsetLeft - tabs.current.clientWidth / 2
+  }, [current])
+  return html`<nav class="tabs" ref=${tabs} aria-label=${label}>${items.map((one) => html`
   <a key=${one.name} href=${one.href} aria-current=${one.name === current ? 'page' : undefined}>${one.label}${one.badge && html` ${one.badge}`}</a>`)}</nav>`
+}
 
 // Progress shows how far something has come.
 export const Progress = ({ value, max, label }) => html`<div class="progress"><progress max=${Math.max(1, max)} value=${value} aria-label=${label}></progress>

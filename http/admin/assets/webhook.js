@@ -13,7 +13,7 @@ import { number, t } from './texts.js'
 import './texts/access.js'
 import './texts/form.js'
 import './texts/webhook.js'
-import { Act, Badge, Card, Copy, Facts, Foreign, Page, Tabs, Time, Trouble, useLoad } from './ui.js'
+import { Act, Badge, Card, Copy, Facts, Foreign, Menu, Page, Tabs, Time, Trouble, useLoad } from './ui.js'
 import { html } from './view.js'
 import { useFresh } from './list.js'
 import { WebhookHealth } from './webhook-health.js'
@@ -90,9 +90,11 @@ function Actions({ webhook, reload }) {
     say(t('webhook.deleted'))
     router.go('#/webhooks')
   }
-  return html`<a class="button" href=${`#${path}/edit`}>${t('action.edit')}</a><a class="button" href=${`#${path}/backtest`}>${t('backtest.title')}</a>
-    <${Act} run=${retry} failed=${failed}>${t('webhook.retry')}</${Act}><${Act} run=${rotate} failed=${failed}>${t('action.rotate')}</${Act}>
-    <${Act} run=${toggle} failed=${failed} tone=${webhook.is_active ? 'danger' : 'primary'}>${t(`action.${turn}`)}</${Act}><${Act} run=${remove} failed=${failed} tone="danger">${t('action.delete')}</${Act}>`
+  const again = (tone) => html`<${Act} run=${retry} failed=${failed} tone=${tone}>${t('webhook.retry')}</${Act}>`
+  const turned = html`<${Act} run=${toggle} failed=${failed} tone=${webhook.is_active ? 'danger' : 'primary'}>${t(`action.${turn}`)}</${Act}>`
+  return html`${again('wide')}${!webhook.is_active && turned}<a class="button" href=${`#${path}/edit`}>${t('action.edit')}</a><${Menu} label=${t('app.moreMenu')}>${again('narrow')}
+    <a class="button" href=${`#${path}/backtest`}>${t('backtest.title')}</a><${Act} run=${rotate} failed=${failed}>${t('action.rotate')}</${Act}>
+    ${webhook.is_active && turned}<${Act} run=${remove} failed=${failed} tone="danger">${t('action.delete')}</${Act}></${Menu}>`
 }
 
 const codes = (list) => html`<span class="chips">${list.map((one) => html`<code key=${one}>${one}</code>`)}</span>`
