@@ -122,3 +122,47 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	u.Wait(`document.querySelector('h1').innerText === 'New webhook'`)
 	u.Is(`document.activeElement.id === 'main'`)
 }
+
+// On a phone a webhook's page begins with its content: what is done seldom waits in a menu, which
+// keys open and close. A tab that has no room is scrolled to, and lists show how it went.
+func TestAWebhooksPageBeginsWithItsContent(t *testing.T) {
+	u := newUser(t, "ru")
+	url, calls := receiver(t)
+	id := u.webhook("Шлюз лаборатории «Инвитро-Запад» (старый, до переезда в новое здание)", url+"/broken", `,"max_retries":0`)
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	harness.Until(t, "the receiver is called", func() bool { return calls.Load() > 0 })
+	u.Size(390, 844)
+	u.signIn("Токен API", "Войти")
+	const above = `.getBoundingClientRect().bottom < document.querySelector('#menu').getBoundingClientRect().top`
+	for page, content := range map[string]string{"": ".why", "/calls": "tbody tr", "/deliveries": "tbody tr", "/test": "select", "/history": "tbody tr"} {
+		u.open("webhooks/" + id + page)
+		u.Wait(`document.querySelector('main ` + content + `') && !document.querySelector('[aria-busy]')`)
+		u.Is(`document.querySelector('main ` + content + `')` + above)
+		u.Wait(`(tab => tab.left >= 0 && tab.right <= 390)(document.querySelector('.tabs [aria-current]').getBoundingClientRect())`)
+		u.Is(`document.documentElement.scrollWidth <= 390`)
+		if wide := u.Text(`[...document.querySelectorAll('main .scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText).join()`); wide != "" {
+			t.Errorf("%q has no room for %q", page, wide)
+		}
+	}
+	for _, page := range []string{"calls", "deliveries", "events"} {
+		u.open(page)
+		u.Wait(`document.querySelector('main tbody .badge') && !document.querySelector('[aria-busy]')`)
+		u.Is(`[...document.querySelectorAll('main tbody .badge')].every(e => e.getBoundingClientRect().right <= 390)`)
+		u.Is(`document.querySelector('main tbody tr')` + above)
+	}
+	u.open("webhooks/" + id)
+	u.Wait(`document.querySelector('.menu summary')?.focus() || document.activeElement.matches('.menu summary')`)
+	u.Keys(kb.Enter)
+	u.Wait(`document.querySelector('.menu').open`)
+	u.Is(`[...document.querySelectorAll('.menu > div > *')].map(e => e.innerText).join() === 'Повторить недоставленное,Проверка на истории,Сменить секрет,Выключить,Удалить'`)
+	u.Is(`[...document.querySelectorAll('.menu > div > *')].every(e => { const at = e.getBoundingClientRect(); return at.left >= 0 && at.right <= 390 && at.height >= 43.5 && document.elementFromPoint(at.x + 9, at.y + 9) === e })`)
+	u.Accessible("the menu")
+	u.Keys(kb.Tab + kb.Tab)
+	u.Is(`document.activeElement.innerText === 'Проверка на истории'`)
+	u.Keys(kb.Escape)
+	u.Is(`!document.querySelector('.menu').open && document.activeElement.matches('.menu summary')`)
+	u.Keys(kb.Enter + kb.Shift)
+	u.Click("Выключить")
+	u.See("Включить")
+	u.Is(`!document.querySelector('.menu').open`)
+}

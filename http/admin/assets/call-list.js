@@ -14,11 +14,11 @@ export const callLink = (c) => `#/webhooks/${part(c.webhook_id)}/calls/${part(c.
 
 const marks = (c) => ['test', 'late'].filter((mark) => c[mark]).map((mark) => html` <${Badge} tone="none">${t(`call.${mark}`)}</${Badge}>`)
 
-const time = { get label() { return t('call.time') }, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a>` }
+const time = { get label() { return t('call.time') }, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a><span class="sub mono narrow">${c.event_type}</span>` }
 const whose = (names) => ({ label: t('event.webhook'), cut: 'all', cell: (c) => names.link(c.webhook_id) })
 const columns = (names) => [time, names && { ...whose(names), cut: 'half' },
-  { label: t('call.event'), cut: !names && 'half', cell: (c) => html`<span class="mono">${c.event_type}</span>${marks(c)}` },
-  { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /> <span class="muted">${milliseconds(c.duration_ms)}</span></span>` },
+  { label: t('call.event'), opt: true, cut: !names && 'half', cell: (c) => html`<span class="mono">${c.event_type}</span>${marks(c)}` },
+  { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /> <span class="muted wide">${milliseconds(c.duration_ms)}</span></span>` },
   { label: t('call.error'), opt: true, cut: 'half', cell: (c) => html`<${Failure} of=${c} />` },
   { label: t('call.attempt'), number: true, opt: true, cell: (c) => number(c.attempt) },
   { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} />` },

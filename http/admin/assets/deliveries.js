@@ -7,7 +7,7 @@ import { Answer, Failure, Next } from './health.js'
 import { Filters, List } from './list.js'
 import { number, t } from './texts.js'
 import './texts/webhooks.js'
-import { Act, Badge, Card, Copy, Page, Time } from './ui.js'
+import { Act, Card, Copy, Page, Time } from './ui.js'
 import { html } from './view.js'
 
 // DeliveryActions retries a delivery now, or ends it; then it calls done.
@@ -38,18 +38,16 @@ export function Deliveries({ webhook, parameters, page }) {
   const fields = [{ name: 'state', label: t('event.state'), options: states }, !webhook && { name: 'webhook', label: t('filter.webhook') },
     typeFilter(types), { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' }].filter(Boolean)
   const columns = [
-    { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a>` },
+    { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a><span class="sub mono narrow">${d.event_type}</span>` },
     !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => names.link(d.webhook_id) },
     { label: t('call.event'), cut: webhook && 'half', opt: true, cell: (d) => html`<span class="mono">${d.event_type}</span>` },
-    { label: t('event.state'), cell: (d) => html`<${Badge} state=${d.state} />${d.waiting_behind && html`<span class="sub">${t('delivery.behind')} <${Copy} value=${d.waiting_behind} /></span>`}` },
-    { label: t('call.response'), opt: true, cell: (d) => d.attempts > 0 && html`<${Answer} of=${{ ...d, status: d.state === 'delivered' ? 'success' : 'failed' }} />` },
-    { label: t('call.error'), opt: true, cut: 'half', cell: (d) => html`<${Failure} of=${d} />` },
+    { label: t('call.response'), cut: 'half', cell: (d) => (d.response_status ? html`<${Answer} of=${d} />` : html`<${Failure} of=${d} />`) },
     { label: t('event.attempts'), number: true, opt: true, cell: (d) => html`<a href=${`#/webhooks/${part(d.webhook_id)}/calls?delivery_id=${part(d.delivery_id)}`}>${number(d.attempts)}</a>` },
-    { label: t('next.short'), opt: true, whole: true, cell: (d) => html`<${Next} of=${d} />` },
+    { label: t('next.short'), opt: true, whole: true, cell: (d) => html`<${Next} of=${d} />${d.waiting_behind && html`<span class="sub">${t('delivery.behind')} <${Copy} value=${d.waiting_behind} /></span>`}` },
     { label: t('event.actions'), opt: true, whole: true, cell: (d) => html`<${DeliveryActions} delivery=${d} />` },
   ].filter(Boolean)
   return html`<${Card} flush><${Filters} page=${page} values=${new URLSearchParams(asked)} fields=${fields} />
-    <${List} path="/webhooks/deliveries" parameters=${webhook ? { ...asked, webhook: webhook.id } : asked} id=${(d) => d.delivery_id} caption=${t('nav.deliveries')} empty=${t('app.none')}
+    <${List} path="/webhooks/deliveries" parameters=${webhook ? { ...asked, webhook: webhook.id } : asked} id=${(d) => d.delivery_id} caption=${t('nav.deliveries')} empty=${t(`none.${asked.state}`)}
       columns=${columns} live=${{ kinds: ['delivery'], webhook: webhook?.id, wanted: fits(asked) }} /></${Card}>`
 }
 

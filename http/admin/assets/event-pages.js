@@ -27,8 +27,8 @@ export function Events({ parameters }) {
       typeFilter(types), { name: 'correlation_id', label: t('event.correlation') },
       { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     <${List} path="/webhooks/events" parameters=${asked} id=${(e) => e.event_id} caption=${t('event.list')} empty=${t('event.empty')} live=${{ kinds: ['event'], wanted }} columns=${[
-      { label: t('event.accepted'), cell: (e) => html`<a href=${`#/events/${part(e.event_id)}`}><${Time} at=${e.accepted_at} /></a>` },
-      { label: t('event.type'), cell: (e) => html`<span class="mono">${e.event_type}</span><span class="sub">${names.get(e.event_type)}</span>` },
+      { label: t('event.accepted'), cell: (e) => html`<a href=${`#/events/${part(e.event_id)}`}><${Time} at=${e.accepted_at} style="near" /></a>` },
+      { label: t('event.type'), cut: 'all', cell: (e) => html`<span class="mono" title=${e.event_type}>${e.event_type}</span><span class="sub">${names.get(e.event_type)}</span>` },
       { label: t('event.stand'), cell: (e) => html`<${Stand} of=${stands.get(e.event_id) ?? e.deliveries} event=${e} />` },
       { label: t('event.source'), opt: true, cell: (e) => e.source || '—' },
       { label: t('event.correlation'), opt: true, cell: (e) => (e.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(e.correlation_id)}`}>${e.correlation_id}</a>` : '—') },
@@ -141,11 +141,10 @@ export function EventForm() {
     say(t('event.triggered'))
     location.hash = `#/events/${part(accepted.event_id)}`
   }
-  return html`<${Page} title=${t('event.new')} sub=${html`<a href="#/events">${t('event.list')}</a>`}><${Card}><${Form} send=${send} label=${t('action.send')}>
+  return html`<${Page} title=${t('event.new')} sub=${html`<a href="#/events">${t('event.list')}</a> · ${t('event.newNote')}`}><${Card}><${Form} send=${send} label=${t('action.send')} actions=${html`<button type="button" onClick=${insert}>${t('event.example')}</button>`}>
     <${Field} name="event_type" label=${t('filter.type')}>${(control) => html`<${Select} ...${control} options=${typeOptions(types)} value=${type} onChange=${(event) => choose(event.target.value)} />`}</${Field}>
-    <${Field} name="event_data" label=${t('event.dataField')} hint=${t('event.dataHint')}>${(control) => html`<${Area} ...${control} rows="12" value=${data} onInput=${(event) => setData(event.target.value)} />`}</${Field}>
-    <p><button type="button" class="small" onClick=${insert}>${t('event.example')}</button></p>
-    <${Field} name="source" label=${t('event.source')}>${(control) => html`<${Text} ...${control} name="source" defaultValue="manual" />`}</${Field}>
-    <${Field} name="correlation_id" label=${t('event.correlation')}>${(control) => html`<${Text} ...${control} name="correlation_id" />`}</${Field}>
+    <${Field} name="event_data" label=${t('event.dataField')}>${(control) => html`<${Area} ...${control} rows="12" value=${data} onInput=${(event) => setData(event.target.value)} />`}</${Field}>
+    <div class="columns"><${Field} name="source" label=${t('event.source')}>${(control) => html`<${Text} ...${control} name="source" defaultValue="manual" />`}</${Field}>
+    <${Field} name="correlation_id" label=${t('event.correlation')}>${(control) => html`<${Text} ...${control} name="correlation_id" />`}</${Field}></div>
   </${Form}></${Card}></${Page}>`
 }

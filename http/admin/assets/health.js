@@ -43,7 +43,7 @@ export function advice({ outcome, response_status: status }) {
 
 // Failure shows why a call failed and what came back, short enough for a row. The
 // server's own words have the names and numbers; they are its title.
-export const Failure = ({ of }) => (of.status === 'success' || !of.outcome && !of.error && !of.response_status ? '—'
+export const Failure = ({ of }) => (of.status === 'success' || !of.outcome && !of.error && !of.response_status ? ''
   : html`<span title=${of.error ?? ''}>${why(of)}</span>`)
 
 // Answer shows the status of an answer as a badge: by colour and by number or word.
@@ -53,9 +53,13 @@ export function Answer({ of }) {
   return html`<${Badge} tone=${of.outcome === 'timeout' ? 'warn' : 'bad'} title=${of.error}>${status ?? known(`short.${of.outcome}`) ?? t('state.failed')}</${Badge}>`
 }
 
-// Next says what happens next: when it is tried again, or that it is not.
-export const Next = ({ of }) => (of.next_attempt_at ? html`<${Time} at=${of.next_attempt_at} style="ago" />`
-  : html`<span class="muted">${of.status === 'success' ? '—' : t('next.none')}</span>`)
+// Next says what happens next: when it is tried again, or that it is not. A call's time of the next
+// attempt stays when that has been made; a delivery's is due then.
+export function Next({ of }) {
+  if (of.next_attempt_at > new Date().toISOString()) return html`<${Time} at=${of.next_attempt_at} style="ago" />`
+  if (of.state === 'pending') return t('next.due')
+  return of.next_attempt_at || of.status === 'success' || of.state === 'delivered' ? '' : html`<span class="muted">${t('next.none')}</span>`
+}
 
 // alertWords says what an alert is about, its figures in the reader's language.
 export function alertWords({ kind, message, details: figures }) {

@@ -31,7 +31,7 @@ export const JobList = ({ webhook }) => html`<${List} path=${webhook ? `/webhook
   { label: t('job.progress'), cut: true, cell: (job) => done(job) },
   { label: t('job.failed'), number: true, opt: true, cell: (job) => number(job.failed) },
   { label: t('job.by'), opt: true, cell: (job) => actorName(job.requested_by) },
-  { label: t('job.created'), cell: (job) => html`<${Time} at=${job.created_at} style="short" />` },
+  { label: t('job.created'), opt: true, cell: (job) => html`<${Time} at=${job.created_at} style="short" />` },
 ]} />`
 
 // What can be asked of a job in each state.
@@ -51,7 +51,7 @@ export function Job({ id }) {
   }
   // A server that is away for a while takes nothing from the page: it goes on by itself.
   if (!job) return html`<h1>${t('nav.jobs')}</h1>${load.error ? html`<${Trouble} error=${load.error} retry=${load.reload} />` : html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}`
-  return html`<${Page} title=${t(`job.${job.kind}`)} badge=${html`<${Badge} state=${job.state} />`} sub=${html`<${Copy} value=${job.replay_id} whole />`}
+  return html`<${Page} title=${t(`job.${job.kind}`)} badge=${html`<${Badge} state=${job.state} />`} sub=${html`<a href="#/jobs">${t('nav.jobs')}</a> · <${Copy} value=${job.replay_id} />`}
       actions=${session.may('replays:write') && (actions[job.state] ?? []).map((action) => html`<${Act} key=${action} tone=${action === 'cancel' ? 'danger' : ''} run=${ask(action)}>${t(`job.${action}`)}</${Act}>`)}>
     ${load.error && html`<${Trouble} error=${load.error} retry=${load.reload} />`}
     <${Card}><div role="status">${done(job)}</div></${Card}>
@@ -59,10 +59,10 @@ export function Job({ id }) {
       <${Figure} key=${label} label=${t(label)} value=${number(value)} tone=${tone} href=${label === 'job.failed' && job.webhook_id ? `#/deliveries?state=failed&webhook=${job.webhook_id}` : undefined} />`)}</div>
     <${Card} title=${t('job.asked')}><${Facts} pairs=${[
       [t('event.webhook'), job.webhook_id ? html`<a href=${`#/webhooks/${job.webhook_id}`}>${webhook.data?.name ?? job.webhook_id}</a>` : t('app.all')],
-      [t('filter.from'), html`<${Time} at=${job.from} />`], [t('filter.to'), html`<${Time} at=${job.to} />`],
+      job.from && [t('filter.from'), html`<${Time} at=${job.from} />`], job.to && [t('filter.to'), html`<${Time} at=${job.to} />`],
       [t('filter.type'), job.event_types?.join(', ') ?? t('app.all')], [t('job.onlyFailed'), t(`answer.${job.only_failed || job.kind === 'retry'}`)],
       job.response_status && [t('job.status'), job.response_status], [t('job.pace'), rate(job)], [t('job.by'), actorName(job.requested_by)],
-      [t('job.created'), html`<${Time} at=${job.created_at} />`], [t('job.finished'), html`<${Time} at=${job.finished_at} />`]]} /></${Card}></${Page}>`
+      [t('job.created'), html`<${Time} at=${job.created_at} />`], job.finished_at && [t('job.finished'), html`<${Time} at=${job.finished_at} />`]]} /></${Card}></${Page}>`
 }
 
 export function NewJob({ parameters }) {

@@ -32,7 +32,7 @@ export function TestCall({ webhook, close }) {
   return html`<${Form} send=${send} label=${t('action.send')} actions=${close && html`<button type="button" onClick=${() => close('')}>${t('action.close')}</button>`}>
     <${Field} name="event_type" label=${t('filter.type')}>${(control) => html`<${Select} ...${control} data-first value=${type.type} options=${typeOptions(all)}
       onChange=${(event) => { setChosen(event.target.value); setWritten(null) }} />`}</${Field}>
-    <${Field} name="test_data" label=${t('testcall.data')}>${(control) => html`<${Area} ...${control} rows="6" value=${data} onInput=${(event) => setWritten(event.target.value)} />`}</${Field}></${Form}>
+    <${Field} name="test_data" label=${t('testcall.data')}>${(control) => html`<${Area} ...${control} rows="12" value=${data} onInput=${(event) => setWritten(event.target.value)} />`}</${Field}></${Form}>
     <div role="status">${call && html`<${Outcome} call=${call} />`}</div>`
 }
 

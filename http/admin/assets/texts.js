@@ -198,7 +198,6 @@ const texts = {
   'event.data': ['Данные', 'Data'],
   'event.new': ['Новое событие', 'New event'],
   'event.dataField': ['Данные события (event_data)', 'Event data (event_data)'],
-  'event.dataHint': ['Объект JSON', 'A JSON object'],
   'event.triggered': ['Событие принято.', 'The event is accepted.'],
   'event.explain': ['Почему доставлено или нет', 'Why delivered or not'],
   'event.webhook': ['Вебхук', 'Webhook'],

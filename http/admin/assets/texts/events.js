@@ -22,6 +22,7 @@ add({
   'event.expired': ['Срок хранения данных истёк.', 'The data has expired.'],
   'event.parkedLink': ['Отложенные', 'Parked events'],
   'event.all': ['Все: {0}', 'All: {0}'],
+  'event.newNote': ['уйдёт всем вебхукам, которым подходит', 'goes to every webhook that it matches'],
   'event.example': ['Вставить пример', 'Insert the example'],
   'event.replaceAsk': ['Заменить введённое примером?', 'Replace what you typed by the example?'],
   'event.notObject': ['Нужен объект JSON.', 'Must be a JSON object.'],

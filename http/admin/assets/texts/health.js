@@ -9,6 +9,7 @@ add({
   'health.quiet': ['вызовов не было', 'not called yet'],
   'health.off': ['выключен', 'inactive'],
   'why.status': ['Получатель ответил {0}', 'The receiver answered {0}'],
+  'next.due': ['как только дойдёт очередь', 'as soon as its turn comes'],
   'next.none': ['повторов не будет', 'no further attempt'],
   'next.short': ['Дальше', 'Next'],
   'short.timeout': ['таймаут', 'timeout'],
