@@ -31,8 +31,26 @@ func TestHelpInRussian(t *testing.T) {
 	t.Setenv("LC_ALL", "ru_RU.UTF-8")
 	slices.Sort(english)
 	for _, text := range slices.Compact(english) {
+		if of := settingOf.FindStringSubmatch(text); of != nil {
+			text = of[1]
+		}
 		if text != "" && !strings.HasPrefix(text, "help for ") && sayUsage(root, text) == text {
 			t.Errorf("has no Russian text: %q", text)
+		}
+	}
+}
+
+// What stands in a table is in words of its column.
+func TestWordsOfColumnsInRussian(t *testing.T) {
+	t.Setenv("LC_ALL", "ru_RU.UTF-8")
+	for _, one := range [][4]string{
+		{"STATE", "valid", "СОСТОЯНИЕ", "действует"}, {"STATE", "revoked", "СОСТОЯНИЕ", "отозван"}, {"STATUS", "active", "СТАТУС", "включён"},
+		{"ACKNOWLEDGED", "true", "ПОЛУЧЕНО", "да"}, {"NAME", "valid", "НАЗВАНИЕ", "valid"},
+	} {
+		rows := [][]string{{one[0]}, {one[1]}}
+		paint{terminal: true}.translate(rows)
+		if rows[0][0] != one[2] || rows[1][0] != one[3] {
+			t.Errorf("%s %s: %s", one[0], one[1], rows)
 		}
 	}
 }

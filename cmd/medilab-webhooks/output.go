@@ -146,7 +146,9 @@ func (p paint) translate(rows [][]string) map[string]string {
 	}
 	for i, heading := range rows[0] {
 		for _, row := range rows[1:] {
-			if slices.Contains([]string{"STATE", "STATUS", "KIND", "VERDICT", "CHANGE"}, heading) {
+			if own := heading + " " + row[i]; p.say(own) != own { // a word of this column
+				row[i] = p.say(own)
+			} else if slices.Contains([]string{"STATE", "STATUS", "KIND", "VERDICT", "CHANGE"}, heading) {
 				row[i] = p.say(row[i])
 			}
 		}

@@ -93,7 +93,7 @@ func TestTablesInRussian(t *testing.T) {
 	c.fold()
 	t.Setenv("LC_ALL", "ru_RU.UTF-8")
 	t.Setenv("NO_COLOR", "1")
-	c.matches("the calls", c.onTerminal(200, "calls"), `ВРЕМЯ +ВЕБХУК +НАЗВАНИЕ +ТИП +ПОПЫТКА +ИТОГ +ОТВЕТ +МС +ОШИБКА\n.* неудача +404 .*\n`)
+	c.matches("the calls", c.onTerminal(200, "calls"), `ВРЕМЯ +ВЕБХУК +НАЗВАНИЕ +ТИП +ПОПЫТКА +СТАТУС +ОТВЕТ +МС +ОШИБКА\n.* неудача +404 .*\n`)
 	piped, _ := c.run(0, "", "calls")
 	c.matches("in a pipe", piped, `TIME +WEBHOOK (.*\n)+.* failed +404 .*\n`)
 	c.matches("as JSON", c.onTerminal(80, "calls", "--json"), `\[\{"call_id":.*"status":"failed".*\n`)
