@@ -165,3 +165,44 @@ func (u *user) token(scopes string) string {
 	}
 	return strings.TrimSpace(string(token))
 }
+
+// How events stand is live on every page of the list, also where many deliveries move at once.
+func TestEveryPageOfEventsIsLive(t *testing.T) {
+	u := newUser(t, "en")
+	var fails atomic.Bool
+	fails.Store(true)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if fails.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(server.Close)
+	u.webhook("Laboratory", server.URL, `,"retry_delay":3600`)
+	const events = 60 // more than a page
+	for range events {
+		u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	}
+	var deliveries []any
+	harness.Until(t, "all have failed once", func() bool {
+		deliveries = u.api("GET", "/webhooks/deliveries?state=pending&limit=100", "")["items"].([]any)
+		tried := 0
+		for _, one := range deliveries {
+			tried += int(one.(map[string]any)["attempts"].(float64))
+		}
+		return tried == events
+	})
+	u.signIn("API token", "Sign in")
+	u.Go(u.address + "/admin#/events?event_type=patient.created")
+	u.Click("Show more")
+	stand := func(word string) {
+		t.Helper()
+		u.Wait(fmt.Sprintf(`(badges => badges.length === %d && badges.every(b => b.innerText === %q))([...document.querySelectorAll('tbody .badge')])`, events, word))
+	}
+	stand("pending")
+	u.Wait(`document.querySelector('.live.on')`)
+	fails.Store(false)
+	for _, one := range deliveries {
+		u.api("POST", "/webhooks/deliveries/"+one.(map[string]any)["delivery_id"].(string)+"/retry", "")
+	}
+	stand("delivered")
+}

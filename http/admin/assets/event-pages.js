@@ -6,12 +6,12 @@ import { DeliveryActions } from './deliveries.js'
 import { confirm, say } from './dialogs.js'
 import { describeType, typeFilter, typeOptions, useTypes } from './event-types.js'
 import { localTime } from './format.js'
-import { Filters, List } from './list.js'
+import { Filters, List, most as rows } from './list.js'
 import { useLive } from './live.js'
 import { number, t } from './texts.js'
 import './texts/events.js'
 import { Badge, Card, Copy, Facts, Loaded, Page, Time, useLoad } from './ui.js'
-import { html, useEffect, useRef, useState } from './view.js'
+import { html, keep, useEffect, useRef, useState } from './view.js'
 
 const parameter = (parameters, name) => parameters.get(name) || undefined
 const most = 20 // deliveries of an event that a row counts, and events that are asked for at once
@@ -29,7 +29,7 @@ export function Events({ parameters }) {
     <${List} path="/webhooks/events" parameters=${asked} id=${(e) => e.event_id} caption=${t('event.list')} empty=${t('event.empty')} live=${{ kinds: ['event'], wanted }} columns=${[
       { label: t('event.accepted'), cell: (e) => html`<a href=${`#/events/${part(e.event_id)}`}><${Time} at=${e.accepted_at} style="near" /></a>` },
       { label: t('event.type'), cut: 'all', cell: (e) => html`<span class="mono" title=${e.event_type}>${e.event_type}</span><span class="sub">${names.get(e.event_type)}</span>` },
-      { label: t('event.stand'), cell: (e) => html`<${Stand} of=${stands.get(e.event_id) ?? e.deliveries} event=${e} />` },
+      { label: t('event.stand'), cell: (e) => html`<${Stand} of=${stands(e)} event=${e} />` },
       { label: t('event.source'), opt: true, cell: (e) => e.source || '—' },
       { label: t('event.correlation'), opt: true, cell: (e) => (e.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(e.correlation_id)}`}>${e.correlation_id}</a>` : '—') },
       { label: 'ID', opt: true, cell: (e) => html`<${Copy} value=${e.event_id} />` },
@@ -47,27 +47,38 @@ function Stand({ of, event }) {
     ${of.total > counted && html`<span class="muted">${t('event.more', of.total - counted)}</span>`}</span>`
 }
 
-// useStands keeps how events stand whose deliveries moved while the list is shown.
+// useStands returns a function to how an event of the list stands, also when its deliveries have
+// moved since the list was read: on every page of it, a few at a time.
 function useStands() {
   const [stands, setStands] = useState(new Map())
+  const shown = useRef(new Map())
   const moved = useRef(new Set())
   const timer = useRef(null)
   const control = useRef(new AbortController())
   useEffect(() => () => { clearTimeout(timer.current); control.current.abort() }, [])
+  const plan = (id) => {
+    moved.current.add(id)
+    timer.current ??= setTimeout(ask, 1000)
+  }
   const ask = async () => {
-    const ids = [...moved.current].slice(-most)
-    moved.current.clear()
-    const pages = await Promise.all(ids.map((id) => api.get(`/webhooks/events/${part(id)}/deliveries`, { limit: most }, control.current.signal).catch(() => null)))
-    timer.current = null
+    const { signal } = control.current
+    const ids = [...moved.current].slice(0, most)
+    ids.forEach((id) => moved.current.delete(id))
+    const pages = await Promise.all(ids.map((id) => api.get(`/webhooks/events/${part(id)}/deliveries`, { limit: most }, signal).catch(() => null)))
+    if (signal.aborted) return
+    timer.current = moved.current.size > 0 ? setTimeout(ask, 1000) : null
     const made = pages.map((page, i) => page && [ids[i], counts(page)]).filter(Boolean)
-    setStands((old) => new Map([...old, ...made].slice(-10 * most)))
+    setStands((old) => new Map([...old, ...made].slice(-rows)))
   }
   useLive({ kinds: ['event', 'delivery'] }, (kind, item) => {
-    if (!item?.event_id) return
-    moved.current.add(item.event_id)
-    timer.current ??= setTimeout(ask, 1000)
+    if (kind === 'again') shown.current.forEach((_, id) => plan(id))
+    else if (shown.current.has(item.event_id)) plan(item.event_id)
   })
-  return stands
+  return ({ event_id: id, deliveries }) => {
+    keep(shown.current, id, true, rows)
+    if (!stands.has(id) && !deliveries) plan(id)
+    return stands.get(id) ?? deliveries
+  }
 }
 
 function counts({ items, next_cursor: more }) {

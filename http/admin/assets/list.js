@@ -41,7 +41,7 @@ function walk(event) {
 }
 
 const limit = 50
-const most = 1000 // rows that a list keeps while it grows by itself
+export const most = 1000 // rows that a list keeps while it grows by itself
 
 export function List({ path, parameters = {}, id, columns, caption, empty, live, fresh: news, keep: few, rowClass, onPage }) {
   const asked = { limit, ...parameters }
