@@ -32,7 +32,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Click("Create")
 	u.Wait(`document.querySelectorAll('[aria-invalid]').length === 4`) // name, url, events, timeout
 	u.Is(`[...document.querySelectorAll('[aria-invalid]')].every(c => c.getAttribute('aria-describedby').split(' ').some(id => document.getElementById(id).matches('.error') && document.getElementById(id).innerText !== ''))`)
-	u.Is(`document.activeElement.dataset.field === 'name'`)
+	u.Wait(`document.activeElement.dataset.field === 'name'`)
 	u.Shot("02-refused")
 
 	u.Fill("Name", "Интеграция с CRM")
