@@ -1,73 +1,114 @@
 package sources
 
 import (
+	"context"
+	"crypto/tls"
+	"fmt"
 	"net"
 	"net/url"
+	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
-	watermillamqp "github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/rabbitmq/amqp091-go"
 )
 
+// amqpSubscriber consumes a queue over one connection and ends with it: whoever takes from the
+// source opens another. That of watermill-amqp connects again by itself, in a data race with
+// its subscriptions, and takes the end of a channel for a message.
+type amqpSubscriber struct {
+	conn  *amqp091.Connection
+	group sync.WaitGroup
+}
+
 func subscribeAMQP(s Source, env environment) (message.Subscriber, error) {
 	uri := url.URL{Scheme: "amqp", User: s.user, Host: s.hosts[0], Path: "/" + s.path}
-	config := watermillamqp.NewDurableQueueConfig(uri.String())
 	dialer := net.Dialer{Timeout: connectTimeout}
-	config.Connection.AmqpConfig = &amqp091.Config{
+	config := amqp091.Config{
 		Locale: "en_US", Heartbeat: heartbeat,
 		Dial: func(network, _ string) (conn net.Conn, err error) {
 			for range s.hosts { // another first each time, as one may accept and say nothing
 				host := s.hosts[int(s.dialled.Add(1)-1)%len(s.hosts)]
-				if conn, err = dialer.Dial(network, host); err == nil {
-					// Until the connection is open, which takes the deadline away.
-					err = conn.SetDeadline(time.Now().Add(connectTimeout))
-					return conn, err
+				if conn, err = dialer.Dial(network, host); err != nil {
+					continue
 				}
+				// Until the connection is open, which takes the deadline away.
+				err = conn.SetDeadline(time.Now().Add(connectTimeout))
+				if s.tls {
+					conn = tlsTo(host, conn, env.tls)
+				}
+				return conn, err
 			}
 			return nil, err
 		},
 	}
-	config.Connection.Reconnect = &watermillamqp.ReconnectConfig{BackoffInitialInterval: pause, BackoffMultiplier: 1.5, BackoffMaxInterval: longestPause}
 	if s.path == "" {
-		config.Connection.AmqpConfig.Vhost = "/"
+		config.Vhost = "/"
 	}
-	if s.tls {
-		config.Connection.AmqpConfig.TLSClientConfig = env.tls
+	conn, err := amqp091.DialConfig(uri.String(), config)
+	if err != nil {
+		return nil, err
 	}
-	config.Marshaler = amqpMessages{}
-	config.TopologyBuilder = existingQueue{}
-	return watermillamqp.NewSubscriber(config, env.logger)
+	return &amqpSubscriber{conn: conn}, nil
 }
 
-// amqpMessages reads messages of any publisher.
-type amqpMessages struct{ watermillamqp.DefaultMarshaler }
-
-// Unmarshal implements watermillamqp.Marshaler.
-func (amqpMessages) Unmarshal(m amqp091.Delivery) (*message.Message, error) {
-	if m.Acknowledger == nil { // the subscriber takes the end of a channel for a message
-		return nil, amqp091.ErrClosed
+// tlsTo speaks TLS over the connection, with the server of that host.
+func tlsTo(host string, conn net.Conn, config *tls.Config) net.Conn {
+	if config == nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	passed := message.NewMessage(m.MessageId, m.Body)
-	for key, value := range m.Headers {
+	config = config.Clone()
+	config.ServerName, _, _ = net.SplitHostPort(host)
+	return tls.Client(conn, config)
+}
+
+// Subscribe implements message.Subscriber. The topic is the queue, which must exist.
+func (a *amqpSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	channel, err := a.conn.Channel()
+	if err != nil {
+		return nil, err
+	}
+	if err := channel.Qos(prefetched, 0, false); err != nil {
+		return nil, err
+	}
+	if _, err := channel.QueueDeclarePassive(topic, true, false, false, false, nil); err != nil {
+		return nil, fmt.Errorf("queue %q: %w", topic, err)
+	}
+	deliveries, err := channel.ConsumeWithContext(ctx, topic, "", false, false, false, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan *message.Message)
+	a.group.Go(func() {
+		defer close(out)
+		for {
+			select {
+			case d, more := <-deliveries:
+				if !more || !pass(ctx, out, messageOfAMQP(d), func() { _ = d.Ack(false) }, func() { _ = d.Nack(false, true) }) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return out, nil
+}
+
+// messageOfAMQP reads a message of any publisher.
+func messageOfAMQP(d amqp091.Delivery) *message.Message {
+	passed := message.NewMessage(d.MessageId, d.Body)
+	for key, value := range d.Headers {
 		if text, ok := value.(string); ok {
 			passed.Metadata.Set(key, text)
 		}
 	}
-	return passed, nil
+	return passed
 }
 
-// existingQueue declares nothing: the queue must exist.
-type existingQueue struct{}
-
-// BuildTopology implements watermillamqp.TopologyBuilder.
-func (existingQueue) BuildTopology(channel *amqp091.Channel, p watermillamqp.BuildTopologyParams, _ watermillamqp.Config, _ watermill.LoggerAdapter) error {
-	_, err := channel.QueueDeclarePassive(p.QueueName, true, false, false, false, nil)
+// Close implements message.Subscriber. What was not acknowledged is sent again.
+func (a *amqpSubscriber) Close() error {
+	err := a.conn.CloseDeadline(time.Now().Add(connectTimeout))
+	a.group.Wait()
 	return err
-}
-
-// ExchangeDeclare implements watermillamqp.TopologyBuilder.
-func (existingQueue) ExchangeDeclare(*amqp091.Channel, string, watermillamqp.Config) error {
-	return nil
 }

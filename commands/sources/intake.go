@@ -24,7 +24,6 @@ const (
 	redeliverAfter = time.Minute // a message that was not acknowledged
 	prefetched     = 100
 	pause          = time.Second // after a failure
-	longestPause   = 5 * time.Second
 	closing        = 10 * time.Second
 	// silence of the node that takes from a source, after which another does.
 	silence = 3 * time.Second
@@ -163,6 +162,25 @@ func (in *Intake) park(ctx context.Context, s Source, e commands.NewEvent, raw [
 	}
 	in.Logger.Warn("a message cannot be accepted and is parked", "source", s.Name, "event_id", e.ID.String(), "event_type", e.Event.EventType, "reason", reason)
 	return outbox.ParkMessage(ctx, in.Commands.Pool, outbox.Message{Actor: s.Actor(), Event: e, Raw: raw, Reason: reason})
+}
+
+// pass passes one message on and waits for its end. It reports whether there may be more.
+func pass(ctx context.Context, out chan<- *message.Message, m *message.Message, ack, nack func()) bool {
+	m.SetContext(ctx)
+	select {
+	case out <- m:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-m.Acked():
+		ack()
+	case <-m.Nacked():
+		nack()
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 // reporter logs the first of several failures in a row, and of what Watermill says the

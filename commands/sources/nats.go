@@ -81,7 +81,8 @@ func (n *natsSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 				n.failed(err)
 				continue
 			}
-			if !n.pass(ctx, m, out) {
+			// Without an answer to the acknowledgement the message comes again, and is known.
+			if !pass(ctx, out, messageOfNATS(m), func() { _ = m.DoubleAck(ctx) }, func() { _ = m.NakWithDelay(pause) }) {
 				return
 			}
 		}
@@ -89,8 +90,7 @@ func (n *natsSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 	return out, nil
 }
 
-// pass passes one message on and waits for its end. It reports whether there may be more.
-func (n *natsSubscriber) pass(ctx context.Context, m jetstream.Msg, out chan<- *message.Message) bool {
+func messageOfNATS(m jetstream.Msg) *message.Message {
 	passed := message.NewMessage(m.Headers().Get(nats.MsgIdHdr), m.Data())
 	if meta, err := m.Metadata(); err == nil && passed.UUID == "" {
 		// A stream that is made anew counts from 1 again.
@@ -99,21 +99,7 @@ func (n *natsSubscriber) pass(ctx context.Context, m jetstream.Msg, out chan<- *
 	for key := range m.Headers() {
 		passed.Metadata.Set(key, m.Headers().Get(key))
 	}
-	passed.SetContext(ctx)
-	select {
-	case out <- passed:
-	case <-ctx.Done():
-		return false
-	}
-	select {
-	case <-passed.Acked():
-		_ = m.DoubleAck(ctx) // without it the message comes again, and is known
-	case <-passed.Nacked():
-		_ = m.NakWithDelay(pause)
-	case <-ctx.Done():
-		return false
-	}
-	return true
+	return passed
 }
 
 // Close implements message.Subscriber.

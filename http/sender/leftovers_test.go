@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,15 +41,20 @@ func (l togetherListener) Accept() (net.Conn, error) {
 
 type togetherConn struct {
 	net.Conn
+	mu      sync.Mutex // the end of a test closes what still reads
 	written []byte
 }
 
 func (c *togetherConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.written = append(c.written, p...)
 	return len(p), nil
 }
 
 func (c *togetherConn) flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	_, err := c.Conn.Write(c.written)
 	c.written = nil
 	return err
