@@ -83,7 +83,7 @@ func TestACallAndItsEvent(t *testing.T) {
 		u.Fill("Search", q)
 		u.Wait(`document.querySelectorAll('#found [role=option]').length > 1`)
 		u.Keys(kb.Enter)
-		u.Wait(`location.hash === '#/` + want + `'`)
+		u.Wait(`location.hash === '#/` + want + `' && document.activeElement.id === 'main'`)
 	}
 	u.Wait(`(document.activeElement.blur(), true)`)
 	u.Fill("Search", "P-77")
