@@ -62,7 +62,7 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 	j.feed.settle(waiting)
 	most, next := j.replay.Pace(replayChunk)
 	if early := next.Sub(j.r.Log.Clock().Now()); early > 0 {
-		return min(early, replayPoll), false, nil
+		return early, false, nil
 	}
 	chosen, err := j.choose(ctx, waiting, most)
 	if err != nil {
@@ -75,7 +75,7 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 	if !j.feed.more && len(j.feed.ready) == 0 && (former || len(waiting) == 0) {
 		return 0, true, j.append(ctx, domain.ReplayCompleted{})
 	}
-	return replayPoll, false, nil
+	return replayIdle, false, nil
 }
 
 // reopen returns what was asked for before this feed, and has not ended: what failed is not

@@ -72,17 +72,19 @@ func (r *Replays) load(ctx context.Context, id domain.ReplayID) (replay domain.R
 }
 
 const (
-	// replayPoll is how soon a replay looks what became of what other nodes have of it.
-	replayPoll = 100 * time.Millisecond
+	// replayPoll is how soon a replay looks what became of what other nodes have of it, and
+	// replayIdle how soon when nothing becomes of it.
+	replayPoll, replayIdle = 100 * time.Millisecond, time.Second
 	// replayPause is the least time between two steps, so that each finds several ends.
 	replayPause = 10 * time.Millisecond
 )
 
-// Run works on a replay until it is over or paused, or ctx ends. A token in wake says that
-// a delivery of it has ended.
-func (r *Replays) Run(ctx context.Context, id domain.ReplayID, wake <-chan struct{}) error {
+// Run works on a replay until it is over or paused, or ctx ends, or after a step when leave is
+// closed. A token in wake says that a delivery of it has ended.
+func (r *Replays) Run(ctx context.Context, id domain.ReplayID, wake, leave <-chan struct{}) error {
 	j := &job{r: r, id: id}
-	for {
+	for poll := replayPoll; ; poll = min(2*poll, replayIdle) {
+		version := j.version
 		wait, over, err := j.step(ctx)
 		if eventstore.IsConflict(err) { // something was asked of it, or of one of its deliveries
 			j.feed, err = nil, nil
@@ -90,7 +92,15 @@ func (r *Replays) Run(ctx context.Context, id domain.ReplayID, wake <-chan struc
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("go on with replay %s: %w", id, err)
 		}
-		if over || ctx.Err() != nil || !sleep(ctx, replayPause, nil) || !sleep(ctx, wait-replayPause, wake) {
+		select {
+		case <-leave:
+			return nil
+		default:
+		}
+		if j.version != version {
+			poll = replayPoll
+		}
+		if over || ctx.Err() != nil || !sleep(ctx, replayPause, nil) || !sleep(ctx, min(wait, poll)-replayPause, wake) {
 			return nil
 		}
 	}
@@ -139,8 +149,8 @@ type job struct {
 	feed    *feed // nil: to be read from where the log says the replay is
 }
 
-// step does the next of a replay. It returns how long to wait for what follows, and whether
-// nothing does for now.
+// step does the next of a replay. It returns how long to wait for what follows, if nothing
+// ends before, and whether nothing does for now.
 func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err error) {
 	replay, events, err := j.r.load(ctx, j.id)
 	if err != nil || len(events) == 0 {
@@ -241,5 +251,5 @@ func (j *job) withdraw(ctx context.Context) (wait time.Duration, over bool, err 
 			return 0, true, err
 		}
 	}
-	return replayPoll, false, nil
+	return replayIdle, false, nil
 }

@@ -184,7 +184,7 @@ func TestReplayOfAWebhookThatTheNodeHasNotHeardOf(t *testing.T) {
 	id := domain.ReplayID(uuid.Must(uuid.NewV7()))
 	n.append(id.Stream(), 0, domain.ReplayRequested{ID: id, WebhookID: w, From: time.Now().Add(-time.Hour), To: time.Now().Add(time.Hour), Matched: 1, WebhookVersion: 1})
 	replays := commands.Replays{Log: stale.log, Directory: stale.directory, Queue: saga.Queue{Pool: stale.pool}, Pool: stale.pool}
-	if err := replays.Run(t.Context(), id, nil); err != nil {
+	if err := replays.Run(t.Context(), id, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	events, err := n.log.Load(t.Context(), id.Stream())

@@ -12,7 +12,8 @@ import (
 )
 
 // What a paused replay has asked for stays in the queue, due later than anything can be: by
-// so much, which is taken off when it is resumed.
+// so much, which is taken off when it is resumed. What is in a line goes on: live events
+// wait behind it.
 const (
 	held    = "interval '1000 years'"
 	longest = 100 * 365 * 24 * time.Hour
@@ -33,7 +34,7 @@ func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Rep
 // Hold implements commands.Queue.
 func (q Queue) Hold(ctx context.Context, id domain.ReplayID) error {
 	_, err := q.Pool.Exec(ctx, `UPDATE medilab.queue SET due_at = due_at + `+held+`
-		WHERE replay = $1 AND (node IS NULL OR node = 0) AND due_at < clock_timestamp() + $2`, id, longest)
+		WHERE replay = $1 AND node IS NULL AND line IS NULL AND due_at < clock_timestamp() + $2`, id, longest)
 	if err != nil {
 		return fmt.Errorf("hold what a replay has queued: %w", err)
 	}

@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,20 +20,29 @@ type replayer struct {
 	since domain.ReplayID // all before are completed
 
 	mu      sync.Mutex
-	jobs    map[domain.ReplayID]chan struct{} // that run here; a token: a delivery has ended
+	jobs    map[domain.ReplayID]*runningReplay
+	begun   map[domain.ReplayID]time.Time // when last, of those that are not over
 	failing map[domain.ReplayID]bool
+}
+
+// runningReplay is a replay that runs here.
+type runningReplay struct {
+	wake    chan struct{} // a token: a delivery has ended
+	leave   chan struct{} // closed when others are to have its place
+	leaving bool
 }
 
 const (
 	replayPoll = time.Second // for what other nodes' callers request
 	// replaySlack is how far the clocks that name replays may be apart.
 	replaySlack = 24 * time.Hour
-	mostJobs    = 32 // at once
+	mostJobs    = 32               // at once
+	turn        = 10 * time.Second // of each, when there are more
 )
 
 func newReplayer(s *session, failed commands.FailedDeliveries) *replayer {
 	return &replayer{
-		s: s, wake: make(chan struct{}, 1), jobs: map[domain.ReplayID]chan struct{}{}, failing: map[domain.ReplayID]bool{},
+		s: s, wake: make(chan struct{}, 1), jobs: map[domain.ReplayID]*runningReplay{}, begun: map[domain.ReplayID]time.Time{}, failing: map[domain.ReplayID]bool{},
 		all: commands.Replays{Log: s.log, Directory: s.directory, Queue: Queue{Pool: s.pool}, Pool: s.pool, Failed: failed},
 	}
 }
@@ -69,10 +79,8 @@ func (r *replayer) runJobs(ctx context.Context, group *sync.WaitGroup) error {
 		} else if _, owned, err := r.s.log.AcquireLease(ctx, r.s.node, "replays", eventstore.LeaseTime); err != nil || !owned {
 			return err
 		}
-		for _, id := range unfinished {
-			if wake := r.begin(id); wake != nil {
-				group.Go(func() { r.runJob(ctx, id, wake) })
-			}
+		for id, job := range r.begin(unfinished, now) {
+			group.Go(func() { r.runJob(ctx, id, job) })
 		}
 		if !r.rest(ctx, pause) {
 			return nil
@@ -92,27 +100,51 @@ func (r *replayer) rest(ctx context.Context, pause time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// begin returns what wakes the replay, or nil when it runs here already, or too many do.
-func (r *replayer) begin(id domain.ReplayID) chan struct{} {
+// begin returns the replays to run besides those that do: of those that wait the ones that
+// began longest ago, or never. If there is no place for all, as many as wait have to leave
+// when their turn is over.
+func (r *replayer) begin(unfinished []domain.ReplayID, now time.Time) map[domain.ReplayID]*runningReplay {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, runs := r.jobs[id]; runs || len(r.jobs) == mostJobs {
-		return nil
+	longest := slices.Clone(unfinished)
+	slices.SortStableFunc(longest, func(a, b domain.ReplayID) int { return r.begun[a].Compare(r.begun[b]) })
+	begun := make(map[domain.ReplayID]time.Time, len(longest))
+	jobs, waiting := map[domain.ReplayID]*runningReplay{}, 0
+	for _, id := range longest {
+		begun[id] = r.begun[id]
+		switch {
+		case r.jobs[id] != nil:
+		case len(r.jobs) < mostJobs:
+			jobs[id] = &runningReplay{wake: make(chan struct{}, 1), leave: make(chan struct{})}
+			r.jobs[id], begun[id] = jobs[id], now
+		default:
+			waiting++
+		}
 	}
-	wake := make(chan struct{}, 1)
-	r.jobs[id] = wake
-	return wake
+	r.begun = begun
+	for _, id := range longest {
+		if job := r.jobs[id]; job != nil && waiting > 0 && now.Sub(begun[id]) >= turn {
+			waiting--
+			if !job.leaving {
+				job.leaving = true
+				close(job.leave)
+			}
+		}
+	}
+	return jobs
 }
 
-func (r *replayer) runJob(ctx context.Context, id domain.ReplayID, wake <-chan struct{}) {
-	err := r.all.Run(ctx, id, wake)
+func (r *replayer) runJob(ctx context.Context, id domain.ReplayID, job *runningReplay) {
+	err := r.all.Run(ctx, id, job.wake, job.leave)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err != nil && ctx.Err() == nil && !r.failing[id] { // once: it is tried again and again
+	delete(r.jobs, id)
+	if err == nil {
+		delete(r.failing, id)
+	} else if ctx.Err() == nil && !r.failing[id] { // once: it is tried again and again
+		r.failing[id] = true
 		r.s.logger.Warn("a replay does not go on, trying again", "replay", id.String(), "error", err)
 	}
-	r.failing[id] = err != nil
-	delete(r.jobs, id)
 }
 
 // ended wakes the replay of which a delivery may have ended; zero is none.
@@ -122,8 +154,8 @@ func (r *replayer) ended(id domain.ReplayID) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if wake := r.jobs[id]; wake != nil {
-		signal(wake)
+	if job := r.jobs[id]; job != nil {
+		signal(job.wake)
 	}
 }
 

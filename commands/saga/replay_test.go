@@ -144,7 +144,7 @@ func TestReplayIsExactOnSeveralNodes(t *testing.T) {
 		group.Go(func() {
 			all := commands.Replays{Log: node.log, Directory: node.directory, Queue: saga.Queue{Pool: node.pool}, Pool: node.pool, Failed: node.queries}
 			for ctx.Err() == nil {
-				if err := all.Run(ctx, id, nil); err != nil && ctx.Err() == nil {
+				if err := all.Run(ctx, id, nil, nil); err != nil && ctx.Err() == nil {
 					t.Error(err)
 					return
 				}
@@ -218,7 +218,7 @@ func TestReplayIsPausedAndCancelled(t *testing.T) {
 		let <- struct{}{}
 	}
 	paused := n.awaitReplay(id, "paused", func(p projections.Replay) bool { return p.Delivered == 32 })
-	if err := (&commands.Replays{Log: n.log, Directory: n.directory, Queue: saga.Queue{Pool: n.pool}, Pool: n.pool}).Run(t.Context(), id, nil); err != nil {
+	if err := (&commands.Replays{Log: n.log, Directory: n.directory, Queue: saga.Queue{Pool: n.pool}, Pool: n.pool}).Run(t.Context(), id, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if paused.State != domain.ReplayStatePaused || paused.Queued != 32 || len(in.seen) > 0 {
@@ -237,6 +237,31 @@ func TestReplayIsPausedAndCancelled(t *testing.T) {
 	if _, err := (domain.Replay{Cancelled: true}).Resume(); err == nil {
 		t.Error("a cancelled replay is resumed")
 	}
+}
+
+// What a paused replay has asked for in a line goes on: live events wait behind it.
+func TestPausedReplayHoldsUpNoLine(t *testing.T) {
+	in := newReceiver()
+	in.answer = func(call commands.Outgoing) commands.Answer {
+		if headerOf(call, "X-Webhook-Replay") != "" && headerOf(call, "X-Webhook-Attempt") == "1" {
+			return commands.Answer{Outcome: "http_status", Status: 500}
+		}
+		return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+	}
+	n := startReplaying(t, testdb.New(t), in)
+	n.emit(2, 1)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.OrderBy, c.RetryDelay = domain.OrderAll, 2 })
+	id := n.start(history(w))
+	<-in.seen
+	n.ask(id, domain.Replay.Pause)
+	if err := (&commands.Replays{Log: n.log, Directory: n.directory, Queue: saga.Queue{Pool: n.pool}, Pool: n.pool}).Run(t.Context(), id, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitState(domain.DeliveryOf(n.trigger(), w), domain.DeliveryDelivered)
+	n.awaitReplay(id, "paused, with what waited delivered", func(p projections.Replay) bool {
+		return p.State == domain.ReplayStatePaused && p.Delivered == p.Queued
+	})
+	n.verify()
 }
 
 // A cancelled job leaves what failed and blocks its line as it is.
