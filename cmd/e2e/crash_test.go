@@ -194,7 +194,7 @@ func TestRebuiltEqualsLive(t *testing.T) {
 	var made webhook
 	p.api(201, "POST", "/webhooks/", fmt.Sprintf(`{"name":"a","url":%q,"events":["*"],"max_retries":0}`, in.URL), &made)
 	p.api(200, "PATCH", "/webhooks/1", `{"description":"changed"}`, nil)
-	const n = 18 // fewer than raise an alert, which would be one event more
+	const n = 18
 	var last string
 	for i := range n {
 		last = p.trigger(fmt.Sprintf(`{"event_type":"visit.completed","event_data":{"n":%d},"correlation_id":"c-%d"}`, i, i%3))
@@ -205,6 +205,13 @@ func TestRebuiltEqualsLive(t *testing.T) {
 		}
 		p.api(200, "GET", "/webhooks/1/stats", "", &stats)
 		return stats.Total == n
+	})
+	p.Until("what was given up is told", func() bool {
+		var told struct {
+			Items []json.RawMessage `json:"items"`
+		}
+		p.api(200, "GET", "/webhooks/events?event_type=webhook.alert_raised", "", &told)
+		return len(told.Items) == 1
 	})
 	paths := []string{
 		"/webhooks/", "/webhooks/1", "/webhooks/1/stats", "/webhooks/1/calls?limit=100", "/webhooks/1/history", "/webhooks/events?limit=100",

@@ -204,6 +204,7 @@ func TestTheFirstPageLeadsToTheFirstCallAndStaysCurrent(t *testing.T) {
 	rows("3")
 	u.Click("1 new")
 	rows("4")
+	u.Wait(`document.activeElement === document.querySelector('tbody a')`) // the newest has the focus
 	u.Wait(`document.querySelector('main').focus() || !document.querySelector('tbody').contains(document.activeElement)`)
 	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
 	rows("5")
