@@ -213,6 +213,9 @@ func (p *product) readHistory(ctx context.Context) (measures, error) {
 	return p.answers(ctx, map[string]string{
 		"calls": of + "/calls?limit=100", "stats": of + "/stats", "history": of + "/history",
 		"stats of a day": of + "/stats?bucket=hour&from=" + from, "events": "/webhooks/events?limit=50",
+		"all calls": "/webhooks/calls?limit=50", "calls of a rare status": "/webhooks/calls?response_status=503",
+		"deliveries": "/webhooks/deliveries?limit=50", "deliveries that failed": "/webhooks/deliveries?state=failed",
+		"delivered of a type": "/webhooks/deliveries?state=delivered&event_type=" + eventType, "calls of a correlation": "/webhooks/calls?correlation_id=none",
 	})
 }
 
