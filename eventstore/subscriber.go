@@ -33,6 +33,7 @@ type Reader struct {
 
 const (
 	pollInterval = 500 * time.Millisecond
+	leastLinger  = 2 * time.Millisecond // when somebody waits for the page
 	ackDeadline  = time.Minute
 	retryPause   = 250 * time.Millisecond
 )
@@ -58,9 +59,13 @@ type Subscription struct {
 	tx     *transactions
 
 	wake   chan struct{}
+	hurry  chan struct{}
 	closed chan struct{}
 	once   sync.Once
 	full   atomic.Bool // whether the last page was
+
+	mu     sync.Mutex
+	passed chan struct{} // closed when a page has been committed
 }
 
 // Subscribe makes the reader's subscription for this node. The node reads when
@@ -72,7 +77,7 @@ func (l *Log) Subscribe(ctx context.Context, node *Node, reader Reader) (*Subscr
 	if _, err := l.pool.Exec(ctx, `INSERT INTO medilab.readers (name) VALUES ($1) ON CONFLICT DO NOTHING`, reader.Name); err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", reader.Name, err)
 	}
-	s := &Subscription{log: l, node: node, reader: reader, wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	s := &Subscription{log: l, node: node, reader: reader, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), closed: make(chan struct{}), passed: make(chan struct{})}
 	s.tx = &transactions{DB: stdlib.OpenDBFromPool(l.pool)}
 	adapter := pages{reader: reader, node: node.ID}
 	deadline := ackDeadline
@@ -113,6 +118,28 @@ func (s *Subscription) Wake() {
 	}
 }
 
+// Hurry lets the next page begin although it may grow, as somebody waits for it.
+func (s *Subscription) Hurry() {
+	select {
+	case s.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// Passed returns what is closed when this node has committed another page.
+func (s *Subscription) Passed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.passed
+}
+
+func (s *Subscription) pass() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.passed)
+	s.passed = make(chan struct{})
+}
+
 // HandleError implements Watermill's BackoffManager, which is asked how long to
 // sleep after every query. As a sleep can't be woken, the wait is here.
 func (s *Subscription) HandleError(_ watermill.LoggerAdapter, noMessage bool, err error) time.Duration {
@@ -120,12 +147,13 @@ func (s *Subscription) HandleError(_ watermill.LoggerAdapter, noMessage bool, er
 		if !errors.Is(err, context.Canceled) {
 			s.log.logger.Warn("reading the log failed", "reader", s.reader.Name, "error", err)
 		}
-		s.pause(retryPause)
+		s.pause(retryPause, nil)
 		return 0
 	}
 	if !noMessage {
+		s.pass()
 		if !s.full.Load() { // what gathers meanwhile makes the next one
-			s.pause(s.reader.Linger)
+			s.linger()
 		}
 		return 0
 	}
@@ -133,14 +161,21 @@ func (s *Subscription) HandleError(_ watermill.LoggerAdapter, noMessage bool, er
 	defer timer.Stop()
 	select {
 	case <-s.wake:
-		s.pause(s.reader.Linger)
+		s.linger()
+	case <-s.hurry:
 	case <-timer.C:
 	case <-s.closed:
 	}
 	return 0
 }
 
-func (s *Subscription) pause(d time.Duration) {
+func (s *Subscription) linger() {
+	least := min(s.reader.Linger, leastLinger)
+	s.pause(least, nil)
+	s.pause(s.reader.Linger-least, s.hurry)
+}
+
+func (s *Subscription) pause(d time.Duration, until <-chan struct{}) {
 	if d <= 0 {
 		return
 	}
@@ -148,6 +183,7 @@ func (s *Subscription) pause(d time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-until:
 	case <-s.closed:
 	}
 }

@@ -34,6 +34,8 @@ type Projections struct {
 	log    *eventstore.Log
 	logger *slog.Logger
 	pace   pace
+	linger time.Duration
+	reader atomic.Pointer[eventstore.Subscription] // nil: this process keeps no read models
 
 	registry atomic.Pointer[registryAt] // see registryAt
 }
@@ -43,7 +45,7 @@ func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projecti
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Projections{pool: pool, log: log, logger: logger, pace: usualPace}
+	return &Projections{pool: pool, log: log, logger: logger, pace: usualPace, linger: linger}
 }
 
 // AddTo makes the node keep the read models while the router runs: each page
@@ -52,10 +54,11 @@ func (p *Projections) AddTo(ctx context.Context, router *message.Router, node *e
 	if err := p.noteSchemaVersions(ctx); err != nil {
 		return err
 	}
-	subscription, err := p.log.Subscribe(ctx, node, eventstore.Reader{Name: readerName, PageSize: pageSize, Linger: linger})
+	subscription, err := p.log.Subscribe(ctx, node, eventstore.Reader{Name: readerName, PageSize: pageSize, Linger: p.linger})
 	if err != nil {
 		return err
 	}
+	p.reader.Store(subscription)
 	live := newApplier(models, Tables{}, Tables{})
 	live.versions = versionsOf(models)
 	router.AddConsumerHandler(readerName, readerName, subscription, subscription.Handler(func(ctx context.Context, page eventstore.Page) error {
@@ -90,6 +93,11 @@ func positionIn(ctx context.Context, db interface {
 func (p *Projections) WaitFor(ctx context.Context, position eventstore.Position) error {
 	const first, most = 2 * time.Millisecond, 50 * time.Millisecond
 	for pause := first; ; pause = min(2*pause, most) {
+		var passed <-chan struct{}
+		reader := p.reader.Load()
+		if reader != nil {
+			passed = reader.Passed()
+		}
 		reached, err := p.Position(ctx)
 		if err != nil {
 			return err
@@ -97,7 +105,17 @@ func (p *Projections) WaitFor(ctx context.Context, position eventstore.Position)
 		if reached >= position {
 			return nil
 		}
-		if err := eventstore.Sleep(ctx, pause); err != nil {
+		if reader != nil {
+			reader.Hurry()
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-passed:
+		case <-timer.C:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if timer.Stop(); err != nil {
 			return fmt.Errorf("wait for the projections at %d, now at %d: %w", position, reached, err)
 		}
 	}

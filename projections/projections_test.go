@@ -225,3 +225,14 @@ func attempt(event domain.EventID, eventType string, webhook domain.WebhookID, n
 	}
 	return c
 }
+
+// A page may wait to grow, but not while somebody waits for it.
+func TestWaitingHurriesThePage(t *testing.T) {
+	b := newBench(t)
+	b.linger = time.Hour
+	b.serve()
+	for n := range 3 { // before any page, and after one
+		b.register(n + 1)
+		b.settle()
+	}
+}
