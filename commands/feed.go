@@ -134,17 +134,24 @@ func (f *feed) take(c candidate) (waits bool) {
 // no more holds up no other.
 func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen []candidate, err error) {
 	due, open, ahead := map[domain.WebhookID]int{}, map[domain.WebhookID]int{}, map[domain.WebhookID]int{}
+	queued := map[domain.WebhookID]int{} // of what is due, what no node has taken
 	for _, d := range waiting {
 		open[d.WebhookID]++
 		if d.Due {
 			due[d.WebhookID]++
+		}
+		if d.Due && d.Free {
+			queued[d.WebhookID]++
 		}
 	}
 	limit := mostOpen
 	if j.spec.WebhookID == (domain.WebhookID{}) {
 		limit = mostOpenOfMany
 	}
-	room := func(w domain.WebhookID) bool { return due[w] < replayWindow && open[w] < limit }
+	room := func(id domain.WebhookID) bool {
+		w, _ := j.r.Directory.Webhook(id)
+		return due[id] < replayWindow && open[id] < limit && queued[id] < mostQueued(w)
+	}
 	wanted := func(w domain.WebhookID) bool { return room(w) && ahead[w] < mostReady }
 	f := j.feed
 	for i := 0; len(chosen) < most; i++ {
@@ -163,9 +170,23 @@ func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen 
 		}
 		due[c.webhook]++
 		open[c.webhook]++
+		queued[c.webhook]++
 		chosen = append(chosen, c)
 	}
 	return chosen, nil
+}
+
+// mostQueued is how many deliveries of a replay may wait for their calls to the webhook, as live
+// events come after them: what it takes within a second, or four rounds of its calls.
+func mostQueued(w domain.Webhook) int {
+	most := replayWindow
+	if w.MaxConcurrent > 0 {
+		most = min(most, 4*w.MaxConcurrent)
+	}
+	if w.RateLimit > 0 {
+		most = min(most, max(1, int(w.RateLimit)))
+	}
+	return most
 }
 
 // read reads the next page. What the replay has asked for already, also on another node,

@@ -239,6 +239,33 @@ func TestReplayIsPausedAndCancelled(t *testing.T) {
 	}
 }
 
+// To a webhook with limits, a live event does not wait for all that a replay may have under way.
+func TestReplayQueuesLittleOfALimitedWebhook(t *testing.T) {
+	for name, limit := range map[string]func(*domain.WebhookRegistered){
+		"max_concurrent": func(c *domain.WebhookRegistered) { c.MaxConcurrent = 1 },
+		"rate_limit":     func(c *domain.WebhookRegistered) { c.RateLimit = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			in, let := gated()
+			n := startReplaying(t, testdb.New(t), in)
+			n.emit(40, 0)
+			w := n.register(1, limit)
+			id := n.start(history(w))
+			<-in.seen
+			live := domain.DeliveryOf(n.trigger(), w)
+			close(let)
+			for before := 0; len(in.attempts(live)) == 0; before++ {
+				if before == 8 {
+					t.Fatalf("the live event waits for more than %d calls of the replay", before)
+				}
+				<-in.seen
+			}
+			n.ask(id, domain.Replay.Cancel)
+			n.awaitReplay(id, "over", finished)
+		})
+	}
+}
+
 // What a paused replay has asked for in a line goes on: live events wait behind it.
 func TestPausedReplayHoldsUpNoLine(t *testing.T) {
 	in := newReceiver()
