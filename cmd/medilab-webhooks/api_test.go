@@ -131,6 +131,9 @@ func TestQuestionsOnTheCommandLine(t *testing.T) {
 	c.matches("the backtest in a pipe", c.both(0, "backtest", "1", "--events", "patient.updated"),
 		`considered +1\nmatched +0\ngained +0\nlost +1\n\nACCEPTED +TYPE +EVENT +CHANGE\n\S+Z +patient\.created +`+id+` +lost\n`)
 	c.matches("a backtest of nothing", c.both(0, "backtest", "1", "--to", "2020-01-01"), `considered +0\nmatched +0\ngained +0\nlost +0\n`)
+	c.matches("other retries", c.both(0, "backtest", "1", "--to", "2020-01-01", "--max-retries", "6"),
+		`(.*\n){4}deliveries +0\ndelivered +0\nfailed +0\ndelivered instead +0\nfailed instead +0\npending instead +0\nsooner +0\nlater +0\ncalls +0\ncalls instead +0\n`)
+	c.both(2, "backtest", "1", "--max-retries", "-1")
 	c.both(1, "webhooks", "show", "7")
 	c.both(1, "explain", "0198f0a0-0000-7000-8000-000000000001")
 	for _, wrong := range []string{

@@ -102,6 +102,7 @@ func TestTablesInRussian(t *testing.T) {
 	c.matches("a result", c.onTerminal(80, "token", "revoke", id), `Токен \S+ отозван\n`)
 	c.run(0, "", "emit", "patient.created", `{}`)
 	c.matches("a backtest", c.onTerminal(200, "backtest", "1", "--events", "patient.updated"), `рассмотрено +1\n(.*\n){2}выпадет +1\n\nПРИНЯТО +ТИП +СОБЫТИЕ +ИЗМЕНЕНИЕ\n.* patient\.created +\S{36} +выпадет\n`)
+	c.matches("other retries", c.onTerminal(200, "backtest", "1", "--timeout", "5"), `(.*\n){4}доставок +\d+\n(.*\n){2}стало бы доставлено +0\n(.*\n){5}стало бы вызовов +\d+\n(.*\n)*`)
 	c.matches("the plan", c.onTerminal(80, "webhooks", "apply", "-f", c.file("webhooks: []"), "--prune", "--dry-run"),
 		`- CRM \(вебхук 1\)\nсоздать: 0, изменить: 0, удалить: 1, без изменений: 0 — ничего не изменено \(--dry-run\)\n`)
 	_, notes := c.run(1, "", "webhooks", "show", "9")

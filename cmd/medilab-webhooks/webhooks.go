@@ -268,9 +268,11 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	var events []string
 	var filters, from, to string
+	retries := map[string]*int{}
 	c := &cobra.Command{
-		Use: "backtest WEBHOOK", Short: "Try other events or filters on recorded history; sends nothing", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
-		Example: `  medilab-webhooks backtest 1 --filters '{"amount_min": 1000}' --from 2026-01-01`,
+		Use: "backtest WEBHOOK", Short: "Try other events, filters or retries on recorded history; sends nothing", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
+		Example: `  medilab-webhooks backtest 1 --filters '{"amount_min": 1000}' --from 2026-01-01
+  medilab-webhooks backtest 1 --max-retries 6 --retry-delay 300`,
 		RunE: func(c *cobra.Command, args []string) error {
 			path, err := webhookPath(args[0], "/backtest")
 			if err != nil {
@@ -285,6 +287,11 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 					return usageError{errors.New("--filters must be JSON")}
 				}
 				body["filters"] = json.RawMessage(filters)
+			}
+			for flag, n := range retries {
+				if c.Flags().Changed(flag) {
+					body[strings.ReplaceAll(flag, "-", "_")] = *n
+				}
 			}
 			if err := addTimes(body, from, to); err != nil {
 				return err
@@ -301,6 +308,9 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	f := c.Flags()
 	f.StringSliceVar(&events, "events", nil, "types or groups that it would subscribe to")
 	f.StringVar(&filters, "filters", "", "filters that it would have, as JSON; null: none")
+	retries["max-retries"] = f.Int("max-retries", 0, "retries that it would make (default: as it does)")
+	retries["retry-delay"] = f.Int("retry-delay", 0, "seconds before the first of them (default: as it does)")
+	retries["timeout"] = f.Int("timeout", 0, "seconds that it would wait for an answer (default: as it does)")
 	f.StringVar(&from, "from", "", "history at this time or later: RFC 3339, or a date (UTC)")
 	f.StringVar(&to, "to", "", "history before this time")
 	declare(c, f, o.readingTable())
@@ -322,6 +332,17 @@ func printBacktest(c *cobra.Command, result json.RawMessage) error {
 	counts := [][]string{
 		{say("considered"), strconv.Itoa(found.Considered)}, {say("matched"), strconv.Itoa(found.Matched)},
 		{say("gained"), strconv.Itoa(found.Gained)}, {say("lost"), strconv.Itoa(found.Lost)},
+	}
+	if r := found.Retries; r != nil {
+		for _, count := range []struct {
+			name string
+			n    int
+		}{
+			{"deliveries", r.Considered}, {"delivered", r.Delivered}, {"failed", r.Failed}, {"delivered instead", r.DeliveredInstead}, {"failed instead", r.FailedInstead},
+			{"pending instead", r.PendingInstead}, {"sooner", r.Sooner}, {"later", r.Later}, {"calls", r.Calls}, {"calls instead", r.CallsInstead},
+		} {
+			counts = append(counts, []string{say(count.name), strconv.Itoa(count.n)})
+		}
 	}
 	if err := printTable(out, counts); err != nil || len(found.Samples) == 0 {
 		return err
