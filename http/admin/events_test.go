@@ -206,3 +206,20 @@ func TestEveryPageOfEventsIsLive(t *testing.T) {
 	}
 	stand("delivered")
 }
+
+// A page of a list that ends early says that there may be more, not that there is nothing.
+func TestAnEmptyPageIsNotTheEnd(t *testing.T) {
+	u := newUser(t, "en")
+	id := u.webhook("Laboratory", "http://127.0.0.1:9/", "")
+	u.Before(`(() => {
+		const real = fetch
+		window.fetch = (url, ...more) => !String(url).includes('/disclosures') ? real(url, ...more)
+			: Promise.resolve(Response.json({ items: [], next_cursor: String(url).includes('cursor=') ? null : 'further', covered_from: null }))
+	})()`)
+	u.signIn("API token", "Sign in")
+	u.Go(u.address + "/admin#/webhooks/" + id + "/disclosures")
+	u.See("earlier ones have not been looked at yet")
+	u.Is(`!document.querySelector('main').innerText.includes('Nobody’s data was sent here.')`)
+	u.Click("Show more")
+	u.See("Nobody’s data was sent here.")
+}

@@ -84,7 +84,7 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
   return html`${error && html`<${Trouble} error=${error} retry=${() => read()} />`}
     ${shown.waiting.length > 0 && html`<button type="button" class="waiting" onClick=${() => show(keep, body)}>${t('list.new', shown.waiting.length)}</button>`}
     ${shown.items === null ? !error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
-      : shown.items.length === 0 ? html`<${Empty}>${empty}</${Empty}>`
+      : shown.items.length === 0 ? html`<${Empty}>${shown.next ? t('list.nothingYet') : empty}</${Empty}>`
         : html`<${Table} caption=${caption} columns=${columns} rows=${shown.items} id=${id} body=${body} rowClass=${rowClass} />`}
     ${shown.next && !few && html`<div class="foot-note"><button type="button" disabled=${busy} onClick=${() => read(shown.next)}>${t('app.more')}</button></div>`}`
 }

@@ -18,6 +18,7 @@ add({
   'live.off': ['соединение потеряно, восстанавливаем', 'connection lost, retrying'],
   'live.idle': ['не обновляется', 'not live'],
   'list.new': ['{0} новая запись|{0} новые записи|{0} новых записей', '{0} new|{0} new'],
+  'list.nothingYet': ['Среди самых новых — ничего; более ранние ещё не просмотрены.', 'Nothing among the newest; earlier ones have not been looked at yet.'],
   'login.again': ['Сеанс завершён', 'Your session has ended'],
   'login.againNote': ['Войдите снова. Всё, что вы ввели на странице, сохранится.', 'Sign in again. What you typed on the page stays.'],
   'search.label': ['Поиск', 'Search'],
