@@ -129,7 +129,7 @@ func TestAWebhooksPageBeginsWithItsContent(t *testing.T) {
 	u := newUser(t, "ru")
 	url, calls := receiver(t)
 	id := u.webhook("Шлюз лаборатории «Инвитро-Запад» (старый, до переезда в новое здание)", url+"/broken", `,"max_retries":0`)
-	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)["event_id"].(string)
 	harness.Until(t, "the receiver is called", func() bool { return calls.Load() > 0 })
 	u.Size(390, 844)
 	u.signIn("Токен API", "Войти")
@@ -150,6 +150,11 @@ func TestAWebhooksPageBeginsWithItsContent(t *testing.T) {
 		u.Is(`[...document.querySelectorAll('main tbody .badge')].every(e => e.getBoundingClientRect().right <= 390)`)
 		u.Is(`document.querySelector('main tbody tr')` + above)
 	}
+	// An event begins with how it went; why, and what can be done, have a line each.
+	u.open("events/" + event)
+	u.Wait(`document.querySelector('main .head .badge')?.innerText === 'неудача' && document.querySelector('.explain tbody .narrow')?.innerText.includes('500')`)
+	u.Is(`[...document.querySelectorAll('.explain tbody tr')].every(row => row.clientHeight < 130)`)
+	u.Is(`document.documentElement.scrollWidth <= 390`)
 	u.open("webhooks/" + id)
 	u.Wait(`document.querySelector('.menu summary')?.focus() || document.activeElement.matches('.menu summary')`)
 	u.Keys(kb.Enter)

@@ -44,7 +44,7 @@ function Stand({ of, event }) {
   const states = ['failed', 'pending', 'cancelled', 'delivered'].filter((state) => of.states[state])
   const counted = states.reduce((sum, state) => sum + of.states[state], 0)
   return html`<span class="chips">${states.map((state) => html`<${Badge} key=${state} state=${state}>${t(`state.${state}`)}${of.states[state] > 1 ? ` ${number(of.states[state])}` : ''}</${Badge}>`)}
-    ${of.total > counted && html`<span class="muted">${t('event.more', of.total - counted)}</span>`}</span>`
+    ${(of.more || of.total > counted) && html`<span class="muted">${of.more ? t('event.others') : t('event.more', of.total - counted)}</span>`}</span>`
 }
 
 // useStands returns a function to how an event of the list stands, also when its deliveries have
@@ -84,33 +84,36 @@ function useStands() {
 function counts({ items, next_cursor: more }) {
   const states = {}
   for (const one of items) states[one.state] = (states[one.state] ?? 0) + 1
-  return { total: items.length + (more ? 1 : 0), states }
+  return { total: items.length, more, states }
 }
 
 export function EventPage({ id, parameters }) {
   const path = `/webhooks/events/${part(id)}`
   const of = useLoad(path)
-  return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${event.event_type} sub=${html`<a href="#/events">${t('event.list')}</a> · <${Time} at=${event.accepted_at} />`}>
+  const types = useTypes()
+  const moved = useLoad(`${path}/deliveries`, { limit: most })
+  useLive({ kinds: ['delivery'] }, (kind, item) => kind !== 'again' && item.event_id === id && moved.reload())
+  const named = (type) => types.filter((one) => one.type === type).map((one) => `${describeType(one)} · `)
+  return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${event.event_type} badge=${moved.data && html`<${Stand} of=${counts(moved.data)} event=${event} />`}
+      sub=${html`<a href="#/events">${t('event.list')}</a> · ${named(event.event_type)}<${Time} at=${event.accepted_at} />`}>
     ${!event.deliver && html`<p class="trouble">${t('event.imported')}</p>`}
     <div class="two"><${Card} title=${t('event.data')}>${event.redacted || event.erased || event.expired
       ? html`<p class="empty">${t(event.erased ? 'event.erased' : event.expired ? 'event.expired' : 'event.hidden')}</p>` : html`<${Json} source=${exact(event, 'event_data')} label=${t('event.data')} />`}</${Card}>
     <${Card} title=${t('call.details')}><${Facts} pairs=${[
       ['ID', html`<${Copy} value=${event.event_id} whole />`], [t('event.occurred'), html`<${Time} at=${event.occurred_at} />`], [t('event.source'), event.source || '—'],
       [t('event.correlation'), event.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(event.correlation_id)}`}>${event.correlation_id}</a>` : '—']]} /></${Card}></div>
-    <${Card} title=${t('event.explain')} flush><${Explained} path=${path} id=${id} verdict=${parameters.get('verdict') ?? ''} /></${Card}></${Page}>`}</${Loaded}>`
+    <${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} moved=${moved} verdict=${parameters.get('verdict') ?? ''} /></${Card}></${Page}>`}</${Loaded}>`
 }
 
 // Explained lists the verdicts on the event, those of one kind if one is chosen.
-function Explained({ path, id, verdict }) {
+function Explained({ path, id, moved, verdict }) {
   const [verdicts, setVerdicts] = useState({})
-  const moved = useLoad(`${path}/deliveries`, { limit: most })
-  useLive({ kinds: ['delivery'] }, (kind, item) => kind !== 'again' && item.event_id === id && moved.reload())
   const now = new Map((moved.data?.items ?? []).map((d) => [d.webhook_id, d]))
   const all = Object.values(verdicts).reduce((sum, n) => sum + n, 0)
   const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}${value && `?verdict=${value}`}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
   return html`<div class="toolbar chips">${chip('', t('event.all', all))}${Object.entries(verdicts).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
     <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${(page) => setVerdicts(page.verdicts)} columns=${[
-      { label: t('event.webhook'), cut: 'half', cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a>` },
+      { label: t('event.webhook'), cut: 'half', cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub narrow"><${Reason} of=${v} delivery=${now.get(v.webhook_id)} /></span>` },
       { label: t('event.verdict'), cell: (v) => html`<${Badge} state=${now.get(v.webhook_id)?.state ?? v.verdict} />` },
       { label: t('event.reason'), opt: true, cut: 'half', cell: (v) => html`<${Reason} of=${v} delivery=${now.get(v.webhook_id)} />` },
       { label: t('event.sentBy'), opt: true, cell: (v) => v.sent_by.map((s) => html`<div key=${s.id} class="nowrap">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></div>`) },

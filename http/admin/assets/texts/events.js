@@ -17,6 +17,7 @@ add({
   'event.stand': ['Доставки', 'Deliveries'],
   'event.nobody': ['никому', 'nobody'],
   'event.more': ['ещё {0}', '{0} more'],
+  'event.others': ['и ещё', 'and more'],
   'event.hidden': ['Скрыто: у токена нет права payloads:read.', 'Hidden: the token lacks the right payloads:read.'],
   'event.erased': ['Данные стёрты.', 'The data is erased.'],
   'event.expired': ['Срок хранения данных истёк.', 'The data has expired.'],
