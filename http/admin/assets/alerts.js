@@ -50,6 +50,8 @@ function Acknowledge({ alert }) {
   return html`<${Act} run=${run} tone="small">${t('alert.acknowledge')}</${Act}>`
 }
 
+const Kind = ({ alert }) => html`<${Badge} tone=${tone(alert)}>${known(`alert.${alert.kind}`) ?? alert.kind}</${Badge}>`
+
 export function Alerts({ parameters }) {
   const state = parameters.get('state') ?? 'open'
   const names = useNames()
@@ -57,8 +59,8 @@ export function Alerts({ parameters }) {
   return html`<${Page} title=${t('alert.list')}>
     <${Tabs} label=${t('event.state')} current=${state} items=${tabs.map(([name, label]) => ({ name, href: `#/alerts?state=${name}`, label: t(label) }))} />
     <${Card} flush><${List} path="/webhooks/alerts" parameters=${{ state }} id=${(a) => a.alert_id} caption=${t('alert.list')} empty=${t('alert.empty')} live=${{ kinds: ['alert'], wanted: (a) => state === 'all' || a.state === state }} columns=${[
-      { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub" title=${alertWords(a)}>${alertWords(a)}</span>` },
-      { label: t('alert.kind'), cell: (a) => html`<${Badge} tone=${tone(a)}>${known(`alert.${a.kind}`) ?? a.kind}</${Badge}>` },
+      { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub" title=${alertWords(a)}>${alertWords(a)}</span><span class="sub narrow"><${Kind} alert=${a} /></span>` },
+      { label: t('alert.kind'), opt: true, cell: (a) => html`<${Kind} alert=${a} />` },
       { label: t('alert.raised'), opt: true, cell: (a) => html`<${Time} at=${a.raised_at} style="short" />` },
       ...(state === 'open' ? [] : [{ label: t('alert.resolved'), opt: true, cell: (a) => html`<${Time} at=${a.resolved_at} style="short" />` }]),
       { label: t('alert.calls'), opt: true, cell: (a) => a.webhook_id && html`<a href=${`#/webhooks/${part(a.webhook_id)}/calls?status=failed`}>${t('alert.show')}</a>` },
