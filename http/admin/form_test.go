@@ -145,3 +145,19 @@ func TestFormMergesStaleVersions(t *testing.T) {
 	u.See(hostile)
 	u.Shot("form-04-test")
 }
+
+// The history and the settings of a webhook are in the reader's words, a filter is as it was written.
+func TestHistoryIsInWords(t *testing.T) {
+	u := newUser(t, "ru")
+	id := u.api("POST", "/webhooks", `{"name":"CRM","url":"http://127.0.0.1:9/","events":["visit.*","patient.created"],"timeout":10,
+		"filters":{"9":1,"1":9007199254740993},"recipient":{"name":"ООО «Лаборатория»","country":"RU"}}`)["id"].(string)
+	u.signIn("Токен API", "Войти")
+	u.Go(u.address + "/admin#/webhooks/" + id + "/history")
+	const events = "Визиты: вся группа, Создан новый пациент"
+	for _, words := range []string{"события: " + events, "таймаут: 10 с", "получатель: ООО «Лаборатория» · RU", "порядок после неудачи: перейти к следующей", `{ "9": 1, "1": 9007199254740993 }`} {
+		u.See(words)
+	}
+	u.Go(u.address + "/admin#/webhooks/" + id + "/settings")
+	u.See(events)
+	u.Is(`document.querySelector('main [title="visit.*"]') !== null`)
+}

@@ -1,9 +1,9 @@
 // The fields of a webhook's form, a card for each part. Each gets { draft, set, webhook,
 // types }: what is typed, what changes it, the webhook as it was read, the catalogue.
 import { Area, Check, Field, Select, Text } from './controls.js'
-import { describeType } from './event-types.js'
+import { describeType, groupName, nameOf } from './event-types.js'
 import { copyText } from './dialogs.js'
-import { known, t } from './texts.js'
+import { t } from './texts.js'
 import { Card } from './ui.js'
 import { html, useState } from './view.js'
 import { FilterEditor } from './workbench.js'
@@ -31,17 +31,6 @@ export function Where(p) {
   return html`<${Card} title=${t('form.where')}><${Line} ...${p} name="name" maxlength="200" /><${Line} ...${p} name="url" type="url" inputmode="url" spellcheck="false" />
     <${Named} name="description">${(control) => html`<${Area} ...${control} rows="2" spellcheck="true" value=${draft.description} onInput=${(event) => set({ description: event.target.value })} />`}</${Named}>
     <${Events} ...${p} /><${Named} name="filters">${(control) => html`<${FilterEditor} control=${control} draft=${draft} set=${set} />`}</${Named}><${Secret} ...${p} /></${Card}>`
-}
-
-const groupOf = (pattern) => pattern.split('.')[0]
-const groupName = (group) => known(`group.${group}`) ?? group
-
-// nameOf returns a type's, a group's or *'s name in the reader's language.
-function nameOf(pattern, types) {
-  if (pattern === '*') return t('group.all')
-  if (pattern.endsWith('.*')) return `${groupName(groupOf(pattern))}: ${t('group.whole').toLowerCase()}`
-  const type = types.find((one) => one.type === pattern)
-  return type ? describeType(type) : pattern
 }
 
 function Events({ draft, set, types }) {

@@ -3,8 +3,9 @@ import { api, exact, part, session } from './api.js'
 import { Calls } from './call-list.js'
 import { Deliveries } from './deliveries.js'
 import { confirm, reveal, say } from './dialogs.js'
+import { Names } from './event-types.js'
 import { Health } from './health.js'
-import { History } from './history.js'
+import { History, batchWords, headerLines, recipientWords } from './history.js'
 import { DisclosuresTo } from './disclosures.js'
 import { JobList } from './jobs.js'
 import { router } from './router.js'
@@ -103,22 +104,22 @@ const isEmpty = (filters) => !filters || Object.keys(filters).length === 0
 // settingsOf are the settings of a webhook, in words; in short: those that were set.
 export function settingsOf(webhook, short) {
   const { batch, recipient, auth } = webhook
-  const headers = Object.keys(webhook.headers ?? {})
+  const headers = headerLines(webhook.headers)
   const all = [
     [t('field.description'), webhook.description],
-    [t('field.events'), codes(webhook.events)],
+    [t('field.events'), html`<${Names} of=${webhook.events} />`],
     [t('webhook.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : html`<${Foreign} label=${t('webhook.filters')}>${exact(webhook, 'filters')}</${Foreign}>`],
     [t('webhook.orderBy'), webhook.order_by ? html`<code>${webhook.order_by}</code> · ${t(webhook.order_on_failure === 'block' ? 'form.order.block' : 'webhook.orderSkip')}` : !short && t('webhook.noOrder')],
     [t('field.rate_limit'), webhook.rate_limit ? number(webhook.rate_limit, 2) : !short && t('webhook.noLimit')],
     [t('field.max_concurrent'), webhook.max_concurrent ?? (!short && t('webhook.noLimit'))],
-    [t('field.batch'), batch ? t('webhook.batchOf', batch.max_events, batch.max_wait) : !short && t('webhook.noBatch')],
+    [t('field.batch'), batch ? batchWords(batch) : !short && t('webhook.noBatch')],
     [t('field.secret'), html`${webhook.public_key ? html`<${Copy} value=${webhook.public_key} />` : t(webhook.has_secret ? 'webhook.signed' : 'webhook.unsigned')}
       ${webhook.previous_secret_until && html`<span class="sub">${t('webhook.previous')} <${Time} at=${webhook.previous_secret_until} style="short" /></span>`}`],
     [t('webhook.retries'), t('webhook.retriesOf', webhook.max_retries, webhook.retry_delay, webhook.timeout)],
-    [t('field.recipient.name'), [recipient?.name, recipient?.country, recipient?.purpose].filter(Boolean).join(' · ')],
+    [t('field.recipient.name'), recipientWords(recipient)],
     [t('field.fields'), webhook.fields ? codes(webhook.fields) : !short && t('app.all')],
     [t('webhook.auth'), auth && `${auth.type} ${auth.token_url ?? ''}`],
-    [t('field.headers'), headers.length > 0 && codes(headers.map((name) => `${name}: ${webhook.headers[name]}`))],
+    [t('field.headers'), headers.length > 0 && codes(headers)],
     !short && [t('webhook.autoDeactivate'), webhook.auto_deactivate_after && number(webhook.auto_deactivate_after)],
     !short && [t('webhook.sequence'), t(`answer.${webhook.sequence}`)],
     !short && [t('webhook.payloadVersion'), webhook.payload_version],
