@@ -31,6 +31,7 @@ func TestACallAndItsEvent(t *testing.T) {
 	t.Cleanup(server.Close)
 	fails.Store(true)
 	lab := u.webhook("Лаборатория", server.URL+"/lab", `,"retry_delay":3600,"headers":{"X-Key":"secret-of-the-lab"}`)
+	u.api("POST", "/webhooks", `{"name":"Точный","url":"`+server.URL+`/exact","events":["patient.created"],"filters":{"1.n":9007199254740992}}`)
 	u.api("POST", "/webhooks", `{"name":"Архив","url":"`+server.URL+`/archive","events":["visit.created"]}`)
 	const data = `{"9":1,"1":{"n":9007199254740993},"patient_id":"P-77"}`
 	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","correlation_id":"visit-318","event_data":`+data+`}`)["event_id"].(string)
@@ -44,6 +45,7 @@ func TestACallAndItsEvent(t *testing.T) {
 	u.Wait(`(document.querySelector('tbody a').click(), true)`)
 	u.See("9007199254740993")
 	u.Is(`document.querySelector('.code').innerText.replace(/\s/g, '') === '` + data + `'`)
+	u.See("1.n: wants 9007199254740992, the event has 9007199254740993")
 	u.Click("not subscribed: 1")
 	u.Wait(`location.hash.endsWith('verdict=type_not_subscribed') && document.querySelectorAll('tbody tr').length === 1 && document.querySelector('tbody').innerText.includes('Архив')`)
 	u.Shot("call-02-event")

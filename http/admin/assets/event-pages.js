@@ -109,10 +109,14 @@ export function EventPage({ id, parameters }) {
 function Explained({ path, id, moved, verdict }) {
   const [verdicts, setVerdicts] = useState({})
   const now = new Map((moved.data?.items ?? []).map((d) => [d.webhook_id, d]))
+  const read = (page) => {
+    page.items.forEach((v, i) => ['want', 'got'].forEach((side) => { if (v[side] !== undefined && v[side] !== null) v[side] = exact(page, 'items', i, side) })) // numbers of any length
+    setVerdicts(page.verdicts)
+  }
   const all = Object.values(verdicts).reduce((sum, n) => sum + n, 0)
   const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}${value && `?verdict=${value}`}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
   return html`<div class="toolbar chips">${chip('', t('event.all', all))}${Object.entries(verdicts).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
-    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${(page) => setVerdicts(page.verdicts)} columns=${[
+    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} columns=${[
       { label: t('event.webhook'), cut: 'half', cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub narrow"><${Reason} of=${v} delivery=${now.get(v.webhook_id)} /></span>` },
       { label: t('event.verdict'), cell: (v) => html`<${Badge} state=${now.get(v.webhook_id)?.state ?? v.verdict} />` },
       { label: t('event.reason'), opt: true, cut: 'half', cell: (v) => html`<${Reason} of=${v} delivery=${now.get(v.webhook_id)} />` },
@@ -126,8 +130,7 @@ function Reason({ of, delivery }) {
   if (delivery?.error) return html`<span title=${delivery.error}>${delivery.error}</span>`
   if (!of.field) return of.reason ?? ''
   if (of.redacted) return html`<span class="mono">${of.field}</span> ${t('event.hidden')}`
-  const got = of.got === null || of.got === undefined ? t('event.filterNothing') : JSON.stringify(of.got)
-  return html`${t('event.filterWant', of.field, JSON.stringify(of.want), got)}<span class="sub">${of.reason}</span>`
+  return html`${t('event.filterWant', of.field, of.want, of.got ?? t('event.filterNothing'))}<span class="sub">${of.reason}</span>`
 }
 
 export function EventForm() {
