@@ -53,7 +53,7 @@ func TestACallAndItsEvent(t *testing.T) {
 	// The call itself, found by its delivery.
 	call := u.api("GET", "/webhooks/"+lab+"/calls", "")["items"].([]any)[0].(map[string]any)
 	u.Go(u.address + "/admin#/webhooks/" + lab + "/calls/" + call["call_id"].(string))
-	u.See("The receiver answered 500.")
+	u.See("The receiver answered 500. The receiver itself failed: tell its owner.")
 	u.See("number 2 of 4")
 	u.See("9007199254740993")
 	u.Is(`!window.pwned && !document.body.innerText.includes('secret-of-the-lab')`)

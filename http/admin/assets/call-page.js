@@ -4,8 +4,9 @@ import { api, part } from './api.js'
 import { Json, curl, javascript, python, readable } from './code.js'
 import { download, reveal, say } from './dialogs.js'
 import { ago, milliseconds } from './format.js'
+import { advice, why } from './health.js'
 import { useLive } from './live.js'
-import { known, language, number, t } from './texts.js'
+import { known, number, t } from './texts.js'
 import './texts/events.js'
 import { Act, Badge, Card, Copy, Facts, Foreign, Loaded, Page, Time, Word, useLoad } from './ui.js'
 import { html, useEffect, useRef, useState } from './view.js'
@@ -56,17 +57,12 @@ function Actions({ call, delivery }) {
     ${!call.test && delivery.state !== 'cancelled' && html`<${Act} tone="primary" run=${retry}>${t('call.retryNow')}</${Act}>`}`
 }
 
-// Why says in words what came of the call and what follows.
+// Why says in words what came of the call, what to do and what follows.
 function Why({ call, delivery, webhook }) {
   const tone = call.status === 'success' || delivery.state === 'delivered' ? '' : delivery.state === 'pending' ? 'warn' : 'bad'
-  return html`<div class=${`why ${tone}`}><b>${came(call)}</b> ${follows(call, delivery, webhook)}
-    ${call.error && call.status !== 'success' && call.outcome !== 'http_status' && html`<div class="muted" lang=${language() === 'en' ? undefined : 'en'}>${call.error}</div>`}</div>`
-}
-
-function came(call) {
-  if (call.status === 'success') return t('why.delivered')
-  if (call.response_status) return t('why.answered', String(call.response_status))
-  return t('why.noAnswer', known(`outcome.${call.outcome}`) ?? call.error ?? call.status)
+  const failed = call.status !== 'success'
+  return html`<div class=${`why ${tone}`}><b>${failed ? `${why(call)}.` : t('why.delivered')}</b> ${failed && delivery.state !== 'delivered' && advice(call)} ${follows(call, delivery, webhook)}
+    ${failed && call.error && call.outcome !== 'http_status' && html`<div class="muted">${call.error}</div>`}</div>`
 }
 
 function follows(call, delivery, webhook) {

@@ -52,8 +52,6 @@ add({
   'call.outcome': ['Исход', 'Outcome'],
 
   'why.delivered': ['Доставлено.', 'Delivered.'],
-  'why.answered': ['Получатель ответил {0}.', 'The receiver answered {0}.'],
-  'why.noAnswer': ['Ответа не было: {0}.', 'No answer came: {0}.'],
   'why.test': ['Проверочный вызов — одна попытка, он не повторяется.', 'A test call is one attempt and is never repeated.'],
   'why.done': ['Повторов не будет, пока их не попросят.', 'Nothing follows unless somebody asks for it.'],
   'why.later': ['Это не последняя попытка: доставка удалась позже.', 'This was not the last attempt: the delivery succeeded later.'],
