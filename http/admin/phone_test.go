@@ -67,6 +67,11 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 		u.Shot("phone-" + name)
 	}
 
+	// What needs a hand comes before charts.
+	u.open("overview")
+	u.Wait(`document.querySelector('main .alert') && document.querySelector('main .chart')`)
+	u.Is(`document.querySelector('main .alert').getBoundingClientRect().top < document.querySelector('main .chart').getBoundingClientRect().top`)
+
 	// An alert is in words, and leads to its webhook.
 	u.Go(u.address + "/admin#/alerts")
 	u.See("Неудачи подряд")

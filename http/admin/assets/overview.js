@@ -30,8 +30,8 @@ export function Overview() {
     <${Loaded} of=${now}>${(stats) => html`
       ${!stats.last_success_at && html`<${Start} />`}
       <${Figures} stats=${stats} before=${before.data} totals=${urgent.data?.totals} alerts=${open.data} rate=${rate} />
-      <div class="two"><${Calls} stats=${stats} range=${range} />
-        <${Loaded} of=${open}>${(page) => html`<${Attention} page=${page} />`}</${Loaded}></div>
+      <div class="two"><${Loaded} of=${open}>${(page) => html`<${Attention} page=${page} />`}</${Loaded}>
+        <${Calls} stats=${stats} range=${range} /></div>
       <${Loaded} of=${urgent}>${(page) => html`<${Urgent} page=${page} />`}</${Loaded}>
       <${Card} title=${t('overview.failures')} flush more=${html`<a href="#/calls?status=failed">${t('overview.allCalls')}</a>`}><${Failures} limit=${5} /></${Card}>`}</${Loaded}>
   </${Page}>`
@@ -67,7 +67,7 @@ function Figures({ stats, before, totals, alerts, rate }) {
       spark=${html`<${Line} values=${all.map((p) => p?.delivered ?? 0)} />`} />
     <${Figure} label=${t('overview.success')} value=${percent(stats.success_rate)} href="#/calls?status=failed" tone=${success < -0.05 ? 'bad' : success > 0.05 ? 'good' : ''} note=${success === undefined ? t('overview.calls', stats.total_calls) : t('overview.points', signed(success, ''))}
       spark=${html`<${Line} values=${all.map((p) => p?.success_rate ?? 100)} tone=${success < -0.05 ? 'bad' : 'muted'} />`} />
-    <${Figure} label=${t('overview.latency')} value=${milliseconds(stats.p95_ms)} href="#/webhooks?sort=last_call" note=${slower === undefined ? `p50 ${milliseconds(stats.p50_ms)}` : t('overview.yesterday', milliseconds(before.p95_ms))}
+    <${Figure} label=${t('overview.latency')} value=${milliseconds(stats.p95_ms)} href="#/calls" note=${slower === undefined ? `p50 ${milliseconds(stats.p50_ms)}` : t('overview.yesterday', milliseconds(before.p95_ms))}
       spark=${html`<${Line} values=${all.map((p) => p?.p95_ms ?? 0)} tone="muted" />`} />
     <${Figure} label=${t('overview.waiting')} value=${number(stats.pending_deliveries)} href="#/deliveries?state=pending" note=${stats.pending_deliveries === 0 ? t('overview.nothingWaits') : totals && t('overview.oldest', duration(totals.oldest_waiting_seconds))} tone=${totals?.oldest_waiting_seconds > 300 ? 'warn' : ''} />
     <${Figure} label=${t('overview.failed')} value=${number(stats.exhausted)} href="#/deliveries?state=failed" tone=${stats.exhausted > 0 ? 'bad' : ''} note=${t('overview.lastDay')} />
@@ -84,7 +84,7 @@ function Calls({ stats, range }) {
 function Attention({ page }) {
   const names = useNames()
   const count = page.items.filter((one) => !one.acknowledged_at).length
-  return html`<${Card} title=${t('overview.attention')} flush note=${count > 0 && html`<${Badge} tone="bad">${count < most ? count : `${most}+`}</${Badge}>`} more=${html`<a href="#/alerts">${t('overview.allAlerts')}</a>`}>
+  return html`<${Card} class="card aside" title=${t('overview.attention')} flush note=${count > 0 && html`<${Badge} tone="bad">${count < most ? count : `${most}+`}</${Badge}>`} more=${html`<a href="#/alerts">${t('overview.allAlerts')}</a>`}>
     ${page.items.length === 0 ? html`<${Empty}>${t('overview.calm')}</${Empty}>` : page.items.slice(0, 4).map((alert) => html`<${AlertRow} key=${alert.alert_id} alert=${alert} names=${names} />`)}</${Card}>`
 }
 
