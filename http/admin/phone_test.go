@@ -177,3 +177,16 @@ func TestAWebhooksPageBeginsWithItsContent(t *testing.T) {
 	u.See("Включить")
 	u.Is(`!document.querySelector('.menu').open`)
 }
+
+// That the page is not live is said in words on a phone, too.
+func TestALostConnectionIsSaidOnAPhone(t *testing.T) {
+	u := newUser(t, "ru")
+	u.Before(`(() => {
+		const real = fetch
+		window.fetch = (url, ...more) => (String(url).includes('/stream') ? Promise.reject(new TypeError('lost')) : real(url, ...more))
+	})()`)
+	u.Size(390, 844)
+	u.signIn("Токен API", "Войти")
+	u.See("нет связи, восстанавливаем")
+	u.Is(`document.documentElement.scrollWidth <= 390`)
+}

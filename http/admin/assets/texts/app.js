@@ -15,7 +15,7 @@ add({
   'scheme.light': ['Тема: светлая', 'Theme: light'],
   'scheme.dark': ['Тема: тёмная', 'Theme: dark'],
   'live.on': ['обновляется', 'live'],
-  'live.off': ['соединение потеряно, восстанавливаем', 'connection lost, retrying'],
+  'live.off': ['нет связи, восстанавливаем', 'connection lost, retrying'],
   'live.idle': ['не обновляется', 'not live'],
   'list.new': ['{0} новая запись|{0} новые записи|{0} новых записей', '{0} new|{0} new'],
   'list.nothingYet': ['Среди самых новых — ничего; более ранние ещё не просмотрены.', 'Nothing among the newest; earlier ones have not been looked at yet.'],
