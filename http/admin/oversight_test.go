@@ -25,6 +25,7 @@ const signedIn = `document.querySelector('#menu a')`
 func TestOneSessionInAllTabs(t *testing.T) {
 	u := newUser(t, "en")
 	u.signIn("API token", "Sign in")
+	u.Is(`document.querySelector('#menu .foot').innerText.startsWith('administrator')`)
 	u.Is(`!document.cookie && !JSON.stringify({ ...sessionStorage, ...localStorage }).includes('admin-token')`)
 	u.Reload()
 	u.Wait(signedIn)

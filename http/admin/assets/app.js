@@ -2,6 +2,7 @@
 // `/` goes to the search, `g` and a letter to a section, Esc back out of a field.
 import { alerts, follow, most } from './alertcount.js'
 import { session } from './api.js'
+import { actorName } from './audit-words.js'
 import { prompt } from './dialogs.js'
 import { zoneName } from './format.js'
 import { live } from './live.js'
@@ -36,7 +37,7 @@ function Menu({ path }) {
     ${of('main').map(link)}<button type="button" class="more" aria-expanded=${more} onClick=${() => setMore(!more)}><${Icon} name="more" /><span>${t('app.moreMenu')}</span></button>
     <hr />${of('more').map(link)}
     <a class="minor" href="/docs"><${Icon} name="audit" /><span>${t('app.api')}</span></a>
-    <div class="foot"><${Switches} /><button type="button" class="plain" onClick=${signOut}>${t('app.signOut')}</button></div></nav>`
+    <div class="foot"><span class="muted sub" title=${session.who?.actor}>${actorName(session.who?.actor)}</span><${Switches} /><button type="button" class="plain" onClick=${signOut}>${t('app.signOut')}</button></div></nav>`
 }
 
 function Switches() {
