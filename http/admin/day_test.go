@@ -203,7 +203,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	before := calls.Load()
 	u.Click("Webhooks")
 	u.Click("CRM")
-	u.Click("Replay")
+	u.Wait(`[...document.querySelectorAll('.tabs a')].find(a => a.innerText === 'Jobs')?.click() || location.hash.endsWith('/replay')`)
 	u.See("There were no jobs yet.")
 	u.Click("New job")
 	u.See("under the delivery ids that they had")

@@ -107,7 +107,7 @@ const texts = {
 
   'tab.calls': ['Вызовы', 'Calls'],
   'tab.test': ['Тест', 'Test'],
-  'tab.replay': ['Повтор', 'Replay'],
+  'tab.replay': ['Задания', 'Jobs'],
   'tab.history': ['История', 'History'],
 
   'call.list': ['Вызовы', 'Calls'],
