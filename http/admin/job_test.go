@@ -93,3 +93,16 @@ func TestAJobsPageGoesOnAfterTheServerWasAway(t *testing.T) {
 		t.Errorf("%d calls", calls.Load())
 	}
 }
+
+// Of more webhooks than are listed, the form of a job still names the one that it was opened for.
+func TestANewJobNamesItsWebhook(t *testing.T) {
+	u := newUser(t, "en")
+	u.Before(`(() => {
+		const real = fetch
+		window.fetch = (url, ...more) => (String(url).endsWith('/webhooks?limit=1000') ? Promise.resolve(Response.json({ items: [], next_cursor: 'further' })) : real(url, ...more))
+	})()`)
+	id := u.webhook("Laboratory", "http://127.0.0.1:9/", "")
+	u.signIn("API token", "Sign in")
+	u.Go(u.address + "/admin#/jobs/new?webhook=" + id)
+	u.Wait(`document.querySelector('main select').selectedOptions[0].innerText.endsWith('Laboratory')`)
+}

@@ -66,9 +66,13 @@ export function Job({ id }) {
 }
 
 export function NewJob({ parameters }) {
+  const first = parameters.get('webhook') ?? ''
   const [kind, setKind] = useState(parameters.get('kind') ?? 'replay')
-  const [asked, setAsked] = useState({ webhook: parameters.get('webhook') ?? '', from: inputTime(Date.now() - 86400000), to: inputTime(Date.now()), types: '', rate: '', failed: false, status: '' })
+  const [asked, setAsked] = useState({ webhook: first, from: inputTime(Date.now() - 86400000), to: inputTime(Date.now()), types: '', rate: '', failed: false, status: '' })
   const webhooks = useLoad('/webhooks', { limit: 1000 })
+  const given = useLoad(`/webhooks/${part(first)}`, {}, { skip: first === '' })
+  const all = webhooks.data?.items ?? []
+  const choice = given.data && !all.some((one) => one.id === first) ? [given.data, ...all] : all // there may be more of them
   const set = (name) => (event) => setAsked((old) => ({ ...old, [name]: event.target.type === 'checkbox' ? event.target.checked : event.target.value }))
   const send = async (key) => {
     if (kind === 'replay' && asked.webhook === '') refuse('webhook', t('job.needsWebhook'))
@@ -88,7 +92,7 @@ export function NewJob({ parameters }) {
     <div class="field"><div class="chips" role="group" aria-label=${t('job.kind')}>${['replay', 'retry'].map((one) => html`<button key=${one} type="button" class="chip" aria-pressed=${one === kind} onClick=${() => setKind(one)}>${t(`job.${one}`)}</button>`)}</div>
     <p class="hint">${t(`job.${kind}Note`)}</p></div>
     <${Field} name="webhook" label=${t('event.webhook')}>${(control) => html`<select ...${control} value=${asked.webhook} onChange=${set('webhook')}>
-      <option value="">${kind === 'retry' ? t('app.all') : '—'}</option>${webhooks.data?.items.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === asked.webhook}>${one.number} · ${one.name}</option>`)}</select>`}</${Field}>
+      <option value="">${kind === 'retry' ? t('app.all') : '—'}</option>${choice.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === asked.webhook}>${one.number} · ${one.name}</option>`)}</select>`}</${Field}>
     <div class="two"><${Field} name="from" label=${t('filter.from')}>${text('from', 'datetime-local')}</${Field}><${Field} name="to" label=${t('filter.to')}>${text('to', 'datetime-local')}</${Field}></div>
     <${Field} name="event_types" label=${t('filter.type')} hint=${t('job.typesHint')}>${text('types')}</${Field}>
     <${Field} name="rate" label=${t('job.pace')} hint=${t('job.paceHint')}>${text('rate', 'number', { min: 0.01, max: 10000, step: 'any' })}</${Field}>
