@@ -103,7 +103,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Click("Send")
 	u.Wait(`document.querySelectorAll('[aria-invalid=true], form .trouble').length === 1`)
 	u.Fill("Event data (event_data)", `{"patient_id": 12345678901234567890, "department": "neurology", "note": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`"}`)
-	u.Fill("correlation_id", "a day in the panel")
+	u.Fill("Correlation id", "a day in the panel")
 	u.Click("Send")
 	u.Wait(`document.querySelector('h1')?.innerText === 'patient.created'`)
 	u.See("12345678901234567890")

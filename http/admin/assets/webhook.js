@@ -108,7 +108,7 @@ export function settingsOf(webhook, short) {
   const all = [
     [t('field.description'), webhook.description],
     [t('field.events'), html`<${Names} of=${webhook.events} />`],
-    [t('webhook.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : html`<${Foreign} label=${t('webhook.filters')}>${exact(webhook, 'filters')}</${Foreign}>`],
+    [t('field.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : html`<${Foreign} label=${t('field.filters')}>${exact(webhook, 'filters')}</${Foreign}>`],
     [t('webhook.orderBy'), webhook.order_by ? html`<code>${webhook.order_by}</code> · ${t(webhook.order_on_failure === 'block' ? 'form.order.block' : 'webhook.orderSkip')}` : !short && t('webhook.noOrder')],
     [t('field.rate_limit'), webhook.rate_limit ? number(webhook.rate_limit, 2) : !short && t('webhook.noLimit')],
     [t('field.max_concurrent'), webhook.max_concurrent ?? (!short && t('webhook.noLimit'))],
@@ -118,11 +118,11 @@ export function settingsOf(webhook, short) {
     [t('webhook.retries'), t('webhook.retriesOf', webhook.max_retries, webhook.retry_delay, webhook.timeout)],
     [t('field.recipient.name'), recipientWords(recipient)],
     [t('field.fields'), webhook.fields ? codes(webhook.fields) : !short && t('app.all')],
-    [t('webhook.auth'), auth && `${auth.type} ${auth.token_url ?? ''}`],
+    [t('field.auth.type'), auth && [t(`form.auth.${auth.type}`), auth.token_url].filter(Boolean).join(' · ')],
     [t('field.headers'), headers.length > 0 && codes(headers)],
-    !short && [t('webhook.autoDeactivate'), webhook.auto_deactivate_after && number(webhook.auto_deactivate_after)],
+    !short && [t('field.auto_deactivate_after'), webhook.auto_deactivate_after && number(webhook.auto_deactivate_after)],
     !short && [t('webhook.sequence'), t(`answer.${webhook.sequence}`)],
-    !short && [t('webhook.payloadVersion'), webhook.payload_version],
+    !short && [t('field.payload_version'), webhook.payload_version],
     !short && [t('webhook.created'), html`<${Time} at=${webhook.created_at} />`], !short && [t('webhook.updated'), html`<${Time} at=${webhook.updated_at} />`],
     !short && [t('webhook.version'), webhook.version], !short && [t('webhook.id'), html`<${Copy} value=${webhook.id} whole />`],
   ]

@@ -135,7 +135,7 @@ add({
   'changed.events': ['события', 'events'],
   'changed.headers': ['заголовки', 'headers'],
   'changed.description': ['описание', 'description'],
-  'changed.filters': ['фильтры', 'filters'],
+  'changed.filters': ['фильтр', 'filter'],
   'changed.secret': ['секрет', 'secret'],
   'changed.timeout': ['таймаут', 'timeout'],
   'changed.max_retries': ['число повторов', 'retries'],

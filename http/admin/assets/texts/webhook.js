@@ -15,7 +15,6 @@ add({
   'webhook.previous': ['прежний секрет действует до', 'the previous secret signs until'],
   'webhook.retries': ['Повторы и таймаут', 'Retries and timeout'],
   'webhook.retriesOf': ['повторов {0}, первый через {1} с; таймаут {2} с', 'retries: {0}, the first after {1} s; timeout {2} s'],
-  'webhook.auth': ['Авторизация', 'Authorization'],
   'webhook.retry': ['Повторить недоставленное', 'Retry undelivered'],
   'webhook.retryAsk': ['Повторить {0} доставку?|Повторить {0} доставки?|Повторить {0} доставок?', 'Retry {0} delivery?|Retry {0} deliveries?'],
   'webhook.retryNote': ['Получатель увидит эти события под прежними номерами доставок.', 'The receiver sees these events under the delivery ids that they had.'],
