@@ -106,3 +106,19 @@ func TestANewJobNamesItsWebhook(t *testing.T) {
 	u.Go(u.address + "/admin#/jobs/new?webhook=" + id)
 	u.Wait(`document.querySelector('main select').selectedOptions[0].innerText.endsWith('Laboratory')`)
 }
+
+// The list of jobs shows by itself how they come along, and that they are over.
+func TestTheListOfJobsIsLive(t *testing.T) {
+	u := newUser(t, "en")
+	url, _ := receiver(t)
+	id := u.webhook("Laboratory", url, "")
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	u.api("POST", "/webhooks/"+id+"/deactivate", "")
+	u.signIn("API token", "Sign in")
+	u.open("jobs") // live of this page, not of the one before
+	u.See("There were no jobs yet.")
+	u.Wait(`document.querySelector('.live.on')`)
+	u.api("POST", "/webhooks/"+id+"/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`)
+	u.api("POST", "/webhooks/"+id+"/activate", "")
+	u.Wait(`document.querySelector('tbody .badge')?.innerText === 'completed'`)
+}

@@ -24,15 +24,21 @@ export function Jobs({ parameters }) {
     <${Card} title=${t('job.list')} flush><${JobList} webhook=${webhook} /></${Card}></${Page}>`
 }
 
-// JobList lists the jobs, those of one webhook if it is given.
-export const JobList = ({ webhook }) => html`<${List} path=${webhook ? `/webhooks/${part(webhook)}/replays` : '/webhooks/replays'} id=${(job) => job.replay_id} caption=${t('nav.jobs')} empty=${t('job.none')} columns=${[
+// JobList lists the jobs, those of one webhook if it is given, and looks at them until they are over.
+export function JobList({ webhook }) {
+  const [open, setOpen] = useState(false)
+  return html`<${List} path=${webhook ? `/webhooks/${part(webhook)}/replays` : '/webhooks/replays'} id=${(job) => job.replay_id} caption=${t('nav.jobs')} empty=${t('job.none')}
+    onPage=${(page) => setOpen(!page.items.every(isOver))} every=${open ? every : undefined} fresh=${{ kinds: ['delivery'], webhook }} columns=${columns()} />`
+}
+
+const columns = () => [
   { label: t('job.kind'), whole: true, cell: (job) => html`<a href=${`#/jobs/${job.replay_id}`}>${t(`job.${job.kind}`)}</a>` },
   { label: t('event.state'), cell: (job) => html`<${Badge} state=${job.state} />` },
   { label: t('job.progress'), cut: true, cell: (job) => done(job) },
   { label: t('job.failed'), number: true, opt: true, cell: (job) => number(job.failed) },
   { label: t('job.by'), opt: true, cell: (job) => actorName(job.requested_by) },
   { label: t('job.created'), opt: true, cell: (job) => html`<${Time} at=${job.created_at} style="short" />` },
-]} />`
+]
 
 // What can be asked of a job in each state.
 const actions = { counting: ['pause', 'cancel'], running: ['pause', 'cancel'], paused: ['resume', 'cancel'] }

@@ -10,7 +10,8 @@
 // or is in the list; changed rows change in place. The last rows read are shown at once when the
 // user comes back. fresh={ kinds, webhook, least } reads the first page again after an event of
 // the kinds, at most every least milliseconds, for lists whose items are not those of the
-// stream; keep limits the rows to a number, without a button for more.
+// stream; every reads it by the clock, in milliseconds; keep limits the rows to a number, without
+// a button for more.
 import { api, query } from './api.js'
 import { Field, Select, Text } from './controls.js'
 import { useLive } from './live.js'
@@ -43,7 +44,7 @@ function walk(event) {
 const limit = 50
 export const most = 1000 // rows that a list keeps while it grows by itself
 
-export function List({ path, parameters = {}, id, columns, caption, empty, live, fresh: news, keep: few, rowClass, onPage }) {
+export function List({ path, parameters = {}, id, columns, caption, empty, live, fresh: news, every, keep: few, rowClass, onPage }) {
   const asked = { limit, ...parameters }
   const name = `list ${path}${query(asked)}`
   const [list, setList] = useState(() => ({ name, ...(recall(name) ?? fresh) }))
@@ -79,6 +80,10 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
     latest.current()
     return () => control.current.abort()
   }, [name])
+  useEffect(() => {
+    const timer = every && setInterval(() => document.hidden || latest.current(), every)
+    return () => clearInterval(timer)
+  }, [every])
   useArriving({ live, id, keep, body, few: few ?? most, reload: () => latest.current() })
   useFresh(news, () => latest.current(), news?.least)
   return html`${error && html`<${Trouble} error=${error} retry=${() => read()} />`}
