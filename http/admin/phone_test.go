@@ -93,6 +93,7 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	u.Expect("network")
 	u.Go(u.address + "/admin#/webhooks/new")
 	u.Wait(`document.querySelector('h1')?.innerText === 'Новый вебхук'`)
+	u.Is(`document.querySelector('.beside .card').getBoundingClientRect().top < document.querySelector('[data-field=max_retries]').getBoundingClientRect().top`) // what it would do follows the filter
 	u.Fill("Название", "CRM")
 	u.Fill("Адрес", "ftp://clinic")
 	u.Click("Создать")
