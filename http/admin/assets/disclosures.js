@@ -17,10 +17,10 @@ export function Disclosures({ path, parameters, title, empty }) {
     ${since && html`<p class="why warn">${t('patients.since')} <${Time} at=${since} /></p>`}
     <${List} path=${path} parameters=${parameters} id=${(one) => `${one.webhook_id} ${one.event_id} ${one.kind} ${one.first_call_at}`} caption=${title} empty=${empty}
       onPage=${(page) => setSince(page.covered_from)} columns=${[
-        { label: t('patients.recipient'), cut: true, cell: (one) => html`<a href=${`#/webhooks/${one.webhook_id}`}>${one.recipient?.name ?? one.webhook_name}</a><span class="sub">${[one.recipient?.country, one.recipient?.purpose].filter(Boolean).join(' · ') || one.url}</span>` },
+        { label: t('patients.recipient'), cut: true, cell: (one) => html`<a href=${`#/webhooks/${one.webhook_id}`}>${one.recipient?.name ?? one.webhook_name}</a><span class="sub">${[one.recipient?.country, one.recipient?.purpose].filter(Boolean).join(' · ') || one.url}</span><span class="sub mono narrow">${one.event_type}</span>` },
         { label: t('event.type'), opt: true, cell: (one) => html`<code>${one.event_type}</code>` },
         { label: t('patients.kind'), opt: true, cell: (one) => html`<span class="nowrap">${t(`patients.${one.kind}`)}</span>` },
-        { label: t('patients.fields'), opt: true, cell: (one) => one.fields?.join(', ') ?? t('patients.allFields') },
+        { label: t('patients.fields'), opt: true, cell: (one) => one.fields?.join(', ') ?? html`<span class="nowrap">${t('patients.allFields')}</span>` },
         { label: t('patients.when'), cell: (one) => html`<a href=${`#/events/${one.event_id}`}><${Time} at=${one.last_call_at} style="short" /></a>` },
         { label: t('patients.received'), cell: (one) => html`<${Badge} tone=${acknowledged[one.acknowledged]}>${t(`answer.${one.acknowledged}`)}</${Badge}>` },
       ]} /></${Card}>`
