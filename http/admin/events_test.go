@@ -225,3 +225,33 @@ func TestAnEmptyPageIsNotTheEnd(t *testing.T) {
 	u.Click("Show more")
 	u.See("Nobody’s data was sent here.")
 }
+
+// What is typed into a filter stays while the list is live, and a choice keeps the focus.
+func TestFiltersKeepTheirTextAndFocus(t *testing.T) {
+	u := newUser(t, "en")
+	url, _ := receiver(t)
+	u.webhook("Laboratory", url, "")
+	trigger := func() {
+		u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","correlation_id":"visit-318","event_data":{}}`)
+	}
+	trigger()
+	u.signIn("API token", "Sign in")
+	u.open("events?event_type=patient.created") // live of this page, not of the one before
+	delivered := func(n int) {
+		t.Helper()
+		u.Wait(fmt.Sprintf(`[...document.querySelectorAll('tbody .badge')].filter(b => b.innerText === 'delivered').length === %d`, n))
+	}
+	delivered(1)
+	u.Wait(`document.querySelector('.live.on')`)
+	u.Fill("Correlation id", "visit-318")
+	u.Wait(`document.activeElement.blur() || true`)
+	trigger()
+	delivered(2)
+	u.Is(`document.querySelector('[name=correlation_id]').value === 'visit-318'`)
+	u.Fill("Event type", "")
+	u.Wait(`location.hash === '#/events?correlation_id=visit-318'`)
+	u.Wait(`(window.looked = (window.looked ?? 0) + 1) > 3 && !document.querySelector('main [aria-busy]')`)
+	u.Is(`document.activeElement.name === 'event_type'`)
+	u.Wait(`history.back() || true`)
+	u.Wait(`location.hash === '#/events?event_type=patient.created' && document.querySelector('[name=correlation_id]').value === ''`)
+}

@@ -17,7 +17,7 @@ import { Field, Select, Text } from './controls.js'
 import { useLive } from './live.js'
 import { t } from './texts.js'
 import { Empty, Trouble, recall, remember } from './ui.js'
-import { html, useEffect, useLatest, useRef, useState } from './view.js'
+import { html, useEffect, useLatest, useLayoutEffect, useRef, useState } from './view.js'
 
 // Table shows rows that are there already, with the columns of List.
 export function Table({ caption, columns, rows, id, body, rowClass }) {
@@ -171,8 +171,13 @@ function show(keep, body) {
 }
 
 // Filters is a row of controls whose values become the address of the page. fields are
-// [{ name, label, options: [[value, text]] | type, placeholder }]; values come from the address.
+// [{ name, label, options: [[value, text]] | type, placeholder }]; values come from the address. What
+// is typed stays until it is applied, or the address has another value.
 export function Filters({ page, values, fields }) {
+  const form = useRef(null)
+  useLayoutEffect(() => {
+    for (const { name, options } of fields) if (!options) form.current.elements[name].value = values.get(name) ?? ''
+  }, [values.toString()])
   const apply = (form) => {
     const chosen = [...new FormData(form)].filter(([, value]) => value !== '')
     const query = new URLSearchParams(chosen).toString()
@@ -182,9 +187,9 @@ export function Filters({ page, values, fields }) {
     event.preventDefault()
     apply(event.currentTarget)
   }
-  return html`<form class="toolbar" role="search" aria-label=${t('app.filters')} onSubmit=${submit}>${fields.map((one) => html`
-    <${Field} key=${one.name + values.get(one.name)} label=${one.label} compact>${(control) => one.options
+  return html`<form class="toolbar" role="search" ref=${form} aria-label=${t('app.filters')} onSubmit=${submit}>${fields.map((one) => html`
+    <${Field} key=${one.name} label=${one.label} compact>${(control) => one.options
       ? html`<${Select} ...${control} name=${one.name} options=${one.options} value=${values.get(one.name) ?? ''} onChange=${(event) => apply(event.target.form)} />`
-      : html`<${Text} ...${control} name=${one.name} type=${one.type ?? 'search'} placeholder=${one.placeholder} value=${values.get(one.name) ?? ''} />`}</${Field}>`)}
+      : html`<${Text} ...${control} name=${one.name} type=${one.type ?? 'search'} placeholder=${one.placeholder} />`}</${Field}>`)}
     <button type="submit">${t('action.filter')}</button></form>`
 }

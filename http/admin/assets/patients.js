@@ -28,7 +28,7 @@ function OfPatient({ parameters }) {
     event.preventDefault()
     router.go(`#/patients?id=${encodeURIComponent(event.target.elements.id.value.trim())}`)
   }
-  return html`<form class="toolbar" role="search" aria-label=${t('patients.find')} onSubmit=${find}><div class="field compact"><label for="patient">${t('patients.id')}</label><input id="patient" name="id" required autocomplete="off" value=${id} /></div>
+  return html`<form class="toolbar" role="search" aria-label=${t('patients.find')} onSubmit=${find}><div class="field compact"><label for="patient">${t('patients.id')}</label><input id="patient" name="id" required autocomplete="off" defaultValue=${id} /></div>
       <button type="submit" class="primary">${t('patients.find')}</button></form>
     ${id === '' ? html`<p class="muted">${t('patients.idHint')}</p>` : html`<${Rights} id=${id} /><${Disclosures} path=${`/subjects/${part(id)}/disclosures`} title=${t('patients.disclosures', id)} empty=${t('patients.nobody')} />`}`
 }

@@ -53,9 +53,11 @@ function arrive() {
 }
 
 // settle restores the scroll position and the focus as soon as the page is long enough; a new
-// page starts at its top.
-function settle(place, main) {
+// page starts at its top. On the same page with other parameters (stays) the focus stays in the
+// control that chose them.
+function settle(place, main, stays) {
   if (!place) {
+    if (stays && main.contains(document.activeElement) && document.activeElement.closest('form, nav, th, .chips')) return () => {}
     main.focus({ preventScroll: true })
     window.scrollTo(0, 0)
     return () => {}
@@ -85,11 +87,14 @@ export function Outlet() {
   useLayoutEffect(() => {
     history.scrollRestoration = 'manual'
     arrive()
+    let { path } = address()
     const move = () => {
       settled.current?.()
       leave()
       const place = arrive()
-      requestAnimationFrame(() => { settled.current = settle(place, main.current) })
+      const stays = path === address().path
+      path = address().path
+      requestAnimationFrame(() => { settled.current = settle(place, main.current, stays) })
       setShown((old) => ({ ...address(), times: old.times }))
     }
     window.addEventListener('hashchange', move)
