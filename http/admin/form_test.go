@@ -33,6 +33,7 @@ func TestFormAndWorkbench(t *testing.T) {
 	u.Fill("URL", url+"/hook")
 	u.Fill("The whole group patient.*", "on")
 	u.See("3 of 3 would have matched.")
+	u.Is(`document.querySelector('.picker').open`) // for the next one
 	u.Fill("Filter", `{"department": {"$is": 1}}`)
 	u.See("filters.department.$is: is not a known operator")
 	u.Fill("Filter", "{\n  \"department\": cardiology}")

@@ -34,13 +34,14 @@ export function Where(p) {
 }
 
 function Events({ draft, set, types }) {
+  const [open] = useState(draft.events.length === 0) // at first; a choice leaves it as it is
   const groups = [...Map.groupBy(types, (type) => type.group)]
   const box = (value, label) => html`<${Check} key=${value} label=${label} checked=${draft.events.includes(value)}
     onChange=${(event) => set({ events: event.target.checked ? [...draft.events, value] : draft.events.filter((one) => one !== value) })} />`
   const drop = (value) => set({ events: draft.events.filter((one) => one !== value) })
   return html`<${Named} name="events">${(control) => html`<div class="chips">${draft.events.map((one) => html`<button type="button" class="chip" key=${one} aria-pressed="true" title=${one}
       aria-label=${t('form.remove', nameOf(one, types))} onClick=${() => drop(one)}>${nameOf(one, types)} <span aria-hidden="true">×</span></button>`)}</div>
-    <details class="picker" open=${draft.events.length === 0}><summary ...${control}>${t('form.add')}</summary>${box('*', html`<b>${t('group.all')}</b> <code>*</code>`)}
+    <details class="picker" open=${open}><summary ...${control}>${t('form.add')}</summary>${box('*', html`<b>${t('group.all')}</b> <code>*</code>`)}
       ${groups.map(([group, list]) => html`<fieldset key=${group}><legend>${groupName(group)}</legend>
         ${box(`${group}.*`, html`${t('group.whole')} <code>${group}.*</code>`)}${list.map((type) => box(type.type, html`${describeType(type)} <code>${type.type}</code>`))}</fieldset>`)}</details>`}</${Named}>`
 }
