@@ -77,7 +77,7 @@ export function Form({ send, label, children, actions, tone = 'primary' }) {
   const fields = error?.fields ?? []
   return html`<form ref=${form} novalidate onSubmit=${submit}><${Refusals.Provider} value=${fields}>
     ${error && !placed(form.current, fields) && html`<div tabindex="-1"><${Trouble} error=${error} /></div>`}
-    ${children}<div class="actions"><button type="submit" class=${tone} disabled=${busy}>${label ?? t('action.save')}</button>${actions}</div>
+    ${children}<div class="actions"><button type="submit" class=${tone} aria-disabled=${busy}>${label ?? t('action.save')}</button>${actions}</div>
   </${Refusals.Provider}></form>`
 }
 

@@ -91,7 +91,7 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
     ${shown.items === null ? !error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
       : shown.items.length === 0 ? html`<${Empty}>${shown.next ? t('list.nothingYet') : empty}</${Empty}>`
         : html`<${Table} caption=${caption} columns=${columns} rows=${shown.items} id=${id} body=${body} rowClass=${rowClass} />`}
-    ${shown.next && !few && html`<div class="foot-note"><button type="button" disabled=${busy} onClick=${() => read(shown.next)}>${t('app.more')}</button></div>`}`
+    ${shown.next && !few && html`<div class="foot-note"><button type="button" aria-disabled=${busy} onClick=${() => busy || read(shown.next)}>${t('app.more')}</button></div>`}`
 }
 
 const fresh = { items: null, next: null, waiting: [] }

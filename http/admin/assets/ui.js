@@ -114,8 +114,8 @@ export function Trouble({ error, retry }) {
 
 // Act is a button that does something. run(key) gets the Idempotency-Key of the
 // action: the same until it has succeeded, so that pressing again after a failure
-// does nothing twice. The button is off while it runs; what run throws goes to
-// failed, else is shown after the button.
+// does nothing twice. The button is off while it runs, and keeps the focus; what run
+// throws goes to failed, else is shown after the button.
 export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
   const [busy, setBusy] = useState(false)
   const [error, setError] = useState(null)
@@ -138,7 +138,7 @@ export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
       if (alive.current) setBusy(false)
     }
   }
-  return html`<button type="button" class=${tone} disabled=${busy || disabled} aria-busy=${busy || undefined} onClick=${press} ...${rest}>${children}</button>
+  return html`<button type="button" class=${tone} disabled=${disabled} aria-disabled=${busy} aria-busy=${busy || undefined} onClick=${press} ...${rest}>${children}</button>
     ${error && html`<span class="error" role="alert">${words(error)}</span>`}`
 }
 

@@ -268,7 +268,7 @@ func (b *Tab) Click(name string) {
 	b.t.Helper()
 	b.until("a button "+name, `name => {
 		const all = [...(document.querySelector('dialog[open]') ?? document).querySelectorAll('a, button, summary')]
-		const it = all.find(e => e.innerText.trim() === name && !e.disabled && e.checkVisibility())
+		const it = all.find(e => e.innerText.trim() === name && !e.disabled && e.ariaDisabled !== 'true' && e.checkVisibility())
 		it?.click()
 		return Boolean(it)
 	}`, name)
