@@ -89,6 +89,15 @@ func TestSearchLeadsToEveryKindOfThing(t *testing.T) {
 	u.Wait(`document.querySelector('.search .none')?.innerText === 'Nothing was found'`)
 	u.Keys(kb.Escape)
 	u.Wait(`!document.querySelector('.search .none')`)
+
+	// Esc returns the focus to where it was.
+	u.Go(u.address + "/admin#/webhooks")
+	u.Wait(rows("3") + ` && document.activeElement.id === 'main'`)
+	u.Wait(`document.querySelectorAll('tbody a')[1].focus() || document.activeElement.matches('tbody a')`)
+	u.Keys("/")
+	u.Wait(`document.activeElement.id === 'search'`)
+	u.Keys(kb.Escape)
+	u.Wait(`document.activeElement === document.querySelectorAll('tbody a')[1]`)
 }
 
 // Without the right to patients' data, the box says so.

@@ -1,5 +1,5 @@
 // The frame around every page: menu, header, signing in, and the keyboard.
-// `/` goes to the search, `g` and a letter to a section, Esc back out of a field.
+// `/` goes to the search, `g` and a letter to a section, Esc back to where it was.
 import { alerts, follow, most } from './alertcount.js'
 import { session } from './api.js'
 import { actorName } from './audit-words.js'
@@ -75,12 +75,16 @@ function App() {
 }
 
 let going = 0 // when g was pressed
+let before = null // what had the focus when / was pressed
 const soon = 1500
 
 function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return
   if (event.target.matches('input, select, textarea')) {
-    if (event.key === 'Escape') event.target.blur()
+    if (event.key === 'Escape') {
+      event.target.blur()
+      if (event.target.id === 'search') before?.focus({ preventScroll: true })
+    }
     return
   }
   // By the key's place: a Russian layout has other letters there.
@@ -89,6 +93,7 @@ function key(event) {
   if (route) return router.go(`#/${route.pattern}`)
   if (event.key !== '/' && event.code !== 'Slash') return
   event.preventDefault()
+  before = document.activeElement
   document.getElementById('search')?.focus()
 }
 
