@@ -86,6 +86,7 @@ func TestTokensAndTheAuditLog(t *testing.T) {
 	u.Go(u.address + "/admin#/audit")
 	u.See("Token revoked")
 	u.See("Webhook created CRM")
+	u.Is(`[...document.querySelectorAll('.entries .what')].some(e => e.innerText === 'Signed in to the panel')`) // by whom stands beside it
 	u.Fill("About", "webhook.*")
 	u.Wait(`document.querySelectorAll('.entries li').length === 1`)
 	u.Click("Verify")

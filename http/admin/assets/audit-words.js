@@ -24,7 +24,6 @@ export function entryNote({ type, data = {} }) {
     case 'webhook.registered': case 'webhook.created': return data.name
     case 'webhook.changed': return Object.keys(data).map((field) => known(`changed.${field}`) ?? field).join(', ')
     case 'webhook.deactivated': case 'delivery.cancelled': case 'subject.erased': return known(`alert.${data.reason}`) ?? known(`cancelled.${data.reason}`) ?? data.reason
-    case 'session.started': return data.actor ?? ''
     case 'event.triggered': return data.event_type
     case 'alert.raised': case 'alert.resolved': return known(`alert.${data.kind}`) ?? data.kind
     case 'admin.acted': return [known(`acted.${data.action}`) ?? data.action, data.detail].filter(Boolean).join(': ')
