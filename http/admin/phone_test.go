@@ -179,12 +179,16 @@ func TestAWebhooksPageBeginsWithItsContent(t *testing.T) {
 	u.Is(`!document.querySelector('.menu').open`)
 }
 
-// That the page is not live is said in words on a phone, too.
+// That the page is not live is said in words on a phone, too, also if the connection was lost
+// before the page was painted: effects come late here.
 func TestALostConnectionIsSaidOnAPhone(t *testing.T) {
 	u := newUser(t, "ru")
 	u.Before(`(() => {
 		const real = fetch
 		window.fetch = (url, ...more) => (String(url).includes('/stream') ? Promise.reject(new TypeError('lost')) : real(url, ...more))
+		const later = setTimeout, painted = 35
+		window.setTimeout = (f, ms, ...more) => later(f, ms === painted ? 500 : ms, ...more)
+		window.requestAnimationFrame = (f) => later(f, 500)
 	})()`)
 	u.Size(390, 844)
 	u.signIn("Токен API", "Войти")

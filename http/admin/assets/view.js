@@ -21,7 +21,7 @@ export function useLatest(value) {
 // useStore re-renders when the store ({ subscribe }) changes.
 export function useStore(store) {
   const [, again] = useState(0)
-  useEffect(() => store.subscribe(() => again((n) => n + 1)), [store])
+  useLayoutEffect(() => store.subscribe(() => again((n) => n + 1)), [store]) // none is missed before the first paint
 }
 
 // keep sets a value in a map of at most so many, from which the oldest goes.
