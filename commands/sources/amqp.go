@@ -3,6 +3,7 @@ package sources
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -13,9 +14,9 @@ import (
 	"github.com/rabbitmq/amqp091-go"
 )
 
-// amqpSubscriber consumes a queue over one connection and ends with it: whoever takes from the
-// source opens another. That of watermill-amqp connects again by itself, in a data race with
-// its subscriptions, and takes the end of a channel for a message.
+// amqpSubscriber consumes a queue over one connection. When that is lost, the messages end and
+// Intake subscribes again. The subscriber of watermill-amqp reconnects by itself, in a data race
+// with its own subscriptions, and returns a zero message when a channel closes.
 type amqpSubscriber struct {
 	conn  *amqp091.Connection
 	group sync.WaitGroup
@@ -32,12 +33,14 @@ func subscribeAMQP(s Source, env environment) (message.Subscriber, error) {
 				if conn, err = dialer.Dial(network, host); err != nil {
 					continue
 				}
-				// Until the connection is open, which takes the deadline away.
-				err = conn.SetDeadline(time.Now().Add(connectTimeout))
-				if s.tls {
-					conn = tlsTo(host, conn, env.tls)
+				// amqp091 removes the deadline once the connection is open.
+				if err := conn.SetDeadline(time.Now().Add(connectTimeout)); err != nil {
+					return nil, errors.Join(err, conn.Close())
 				}
-				return conn, err
+				if s.tls {
+					return tlsTo(host, conn, env.tls)
+				}
+				return conn, nil
 			}
 			return nil, err
 		},
@@ -52,14 +55,18 @@ func subscribeAMQP(s Source, env environment) (message.Subscriber, error) {
 	return &amqpSubscriber{conn: conn}, nil
 }
 
-// tlsTo speaks TLS over the connection, with the server of that host.
-func tlsTo(host string, conn net.Conn, config *tls.Config) net.Conn {
+// tlsTo returns a TLS client over the connection that verifies the host's name.
+func tlsTo(host string, conn net.Conn, config *tls.Config) (net.Conn, error) {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	if config == nil {
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	config = config.Clone()
-	config.ServerName, _, _ = net.SplitHostPort(host)
-	return tls.Client(conn, config)
+	config.ServerName = name
+	return tls.Client(conn, config), nil
 }
 
 // Subscribe implements message.Subscriber. The topic is the queue, which must exist.
@@ -84,6 +91,7 @@ func (a *amqpSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 		for {
 			select {
 			case d, more := <-deliveries:
+				// If an acknowledgement is lost, the message is redelivered, and recognised by its id.
 				if !more || !pass(ctx, out, messageOfAMQP(d), func() { _ = d.Ack(false) }, func() { _ = d.Nack(false, true) }) {
 					return
 				}

@@ -81,7 +81,7 @@ func (n *natsSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 				n.failed(err)
 				continue
 			}
-			// Without an answer to the acknowledgement the message comes again, and is known.
+			// If an acknowledgement is lost, the message is redelivered, and recognised by its id.
 			if !pass(ctx, out, messageOfNATS(m), func() { _ = m.DoubleAck(ctx) }, func() { _ = m.NakWithDelay(pause) }) {
 				return
 			}
