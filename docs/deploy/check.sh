@@ -74,6 +74,7 @@ image_by_buildah() {
 		return 0
 	fi
 	mkdir -p "$work/cache"
+	go mod download # more than builds and tests have asked for so far
 	timeout 240 "${bud[@]}" -v "$(go env GOROOT):/go:ro" -v "$(go env GOMODCACHE):/modules" -v "$(go env GOCACHE):/cache" \
 		--build-arg VERSION="$(git describe --tags --always)" --build-arg COMMIT="$(git rev-parse HEAD)" \
 		-f "$work/one/docs/deploy/Dockerfile" --ignorefile "$work/one/docs/deploy/Dockerfile.dockerignore" -t check "$work/one" >/dev/null
