@@ -308,7 +308,7 @@ func (v *verifier) archived(ctx context.Context) error {
 	if !bytes.Equal(sealed, last.Seal) {
 		v.damage(FlawSeal, last.Last, "", "the seal at %d is not the one of the archive that ends there", last.Last)
 	}
-	v.next, v.before, v.read = last.Last+1, last.Seal, last.Last
+	v.next, v.before = last.Last+1, last.Seal
 	v.resealed, err = resealedAt(ctx, v.db, last.Last)
 	return err
 }

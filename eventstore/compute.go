@@ -3,8 +3,6 @@ package eventstore
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 )
 
@@ -17,48 +15,17 @@ func (l *Log) Compute(ctx context.Context, after Position, filter Filter, yield 
 // ComputePages is Compute that calls done after each page of events, with the position of
 // the last. It holds no turn then, so done may block. The next pages are read and opened meanwhile.
 func (l *Log) ComputePages(ctx context.Context, after Position, filter Filter, yield func(Event) error, done func(Position) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	group, ctx := errgroup.WithContext(ctx)
-	read, opened := make(chan []Event), make(chan []Event)
-	group.Go(func() error {
-		defer close(read)
-		const rows = 2000 // small, as four pages are held at most
-		return l.eachPage(ctx, withoutMetadata, after, filter, rows, func(page []Event) error { return pass(ctx, read, page) })
-	})
-	group.Go(func() error {
-		defer close(opened)
-		for page := range read {
-			if err := l.decodeAndOpen(ctx, page, filter.Opens); err != nil {
-				return err
-			}
-			if err := pass(ctx, opened, page); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	for page := range opened {
-		err := l.inTurns(ctx, page, func(e *Event) error { return yield(*e) })
-		if err == nil {
-			err = done(page[len(page)-1].Position)
-		}
-		if err != nil {
-			cancel()
-			group.Wait() //nolint:errcheck // it was ended
+	const rows = 2000 // small, as four pages are held at most
+	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
+		return l.eachPage(ctx, withoutMetadata, after, filter, rows, yield)
+	}, func(ctx context.Context, page []Event) error {
+		return l.decodeAndOpen(ctx, page, filter.Opens)
+	}, func(page []Event) error {
+		if err := l.inTurns(ctx, page, func(e *Event) error { return yield(*e) }); err != nil {
 			return err
 		}
-	}
-	return group.Wait()
-}
-
-func pass(ctx context.Context, to chan<- []Event, page []Event) error {
-	select {
-	case to <- page:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+		return done(page[len(page)-1].Position)
+	})
 }
 
 // decodeAndOpen decodes the page, and opens the events that opens wants. It holds no turn while it

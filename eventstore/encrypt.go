@@ -71,6 +71,9 @@ func (l *Log) Replace(ctx context.Context, e Encryption, size int, encrypt func(
 	if err := l.Scan(ctx, e.Done, r.Last, size, func(page []Event) error { events = append(events, page...); return nil }); err != nil {
 		return r, err
 	}
+	if err := l.openDecoded(ctx, events); err != nil { // some may be encrypted
+		return r, err
+	}
 	was, err := l.chainAfter(ctx, e.Done)
 	if err != nil {
 		return r, err

@@ -523,7 +523,7 @@ func TestClockGoesByTheDatabaseHoweverWrongTheMachine(t *testing.T) {
 }
 
 // What a computation does not ask for is handed on as it is, without its key, in its place.
-func TestComputeOpensWhatIsAskedFor(t *testing.T) {
+func TestOpensWhatIsAskedFor(t *testing.T) {
 	pool := openPool(t, testdb.New(t))
 	codec := func(string, []byte) (any, error) { return "decoded", nil }
 	fill(t, openLog(t, eventstore.Config{Pool: pool}), "a", 5)
@@ -543,8 +543,20 @@ func TestComputeOpensWhatIsAskedFor(t *testing.T) {
 	if err != nil || at != 5 || len(pages) != 1 || pages[0] != 5 {
 		t.Errorf("%d events in the pages %v, %v", at, pages, err)
 	}
+	if err := log.Scan(t.Context(), 0, 5, 2, func(page []eventstore.Event) error {
+		for _, e := range page {
+			if e.Err != nil || e.Value != "decoded" {
+				t.Errorf("position %d is %v, %v: readers of the log need no key", e.Position, e.Value, e.Err)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
 	stop := errors.New("enough")
 	for name, end := range map[string]error{
+		"Each": log.Each(t.Context(), 0, eventstore.Filter{}, func(eventstore.Event) error { return stop }),
+		"Scan": log.Scan(t.Context(), 0, 5, 2, func([]eventstore.Event) error { return stop }),
 		"yield": log.Compute(t.Context(), 0, filter, func(eventstore.Event) error { return stop }),
 		"done": log.ComputePages(t.Context(), 0, filter, func(eventstore.Event) error { return nil },
 			func(eventstore.Position) error { return stop }),

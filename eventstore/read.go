@@ -82,7 +82,7 @@ func (l *Log) GetMany(ctx context.Context, positions []Position) ([]Event, error
 	// log was empty.
 	return l.query(ctx, `
 		SELECT `+eventColumns+` FROM (
-			SELECT e.*, p.n, sum(octet_length(e.data)) OVER (ORDER BY p.n) - octet_length(e.data) AS before
+			SELECT e.*, p.n, sum(octet_length(e.data)) OVER (ORDER BY p.n ROWS UNBOUNDED PRECEDING) - octet_length(e.data) AS before
 			FROM unnest($1::bigint[]) WITH ORDINALITY AS p (at, n)
 			CROSS JOIN LATERAL (SELECT * FROM medilab.events WHERE position = p.at LIMIT 1) AS e
 		) AS sized WHERE before < $2 ORDER BY n`, positions, maxPageBytes)
@@ -119,7 +119,7 @@ func readPage(ctx context.Context, db interface {
 }, after, to Position, limit int) ([]Event, error) {
 	return collect(db.Query(ctx, `
 		SELECT `+eventColumns+` FROM (
-			SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
+			SELECT *, sum(octet_length(data)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - octet_length(data) AS before
 			FROM (SELECT * FROM medilab.events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) AS page
 		) AS sized WHERE before < $4 ORDER BY position`, after, to, limit, maxPageBytes))
 }
@@ -236,7 +236,7 @@ func (f Filter) query(columns string, after, head Position, limit, enough int) (
 	}
 	args = append(args, limit, enough)
 	return fmt.Sprintf(`SELECT %s FROM (
-			SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before FROM (
+			SELECT *, sum(octet_length(data)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - octet_length(data) AS before FROM (
 				SELECT * FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d) AS page
 		) AS sized WHERE before < $%d ORDER BY position`, columns, where.String(), len(args)-1, len(args)), args
 }
@@ -245,10 +245,9 @@ func (f Filter) query(columns string, after, head Position, limit, enough int) (
 // through, in order, in constant memory, until the head that it found at its start.
 func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
 	const rows = 500
-	return l.eachPage(ctx, eventColumns, after, filter, rows, func(page []Event) error {
-		if err := l.open(ctx, page); err != nil {
-			return err
-		}
+	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
+		return l.eachPage(ctx, eventColumns, after, filter, rows, yield)
+	}, l.open, func(page []Event) error {
 		for i := range page {
 			if err := yield(page[i]); err != nil {
 				return err
@@ -294,35 +293,19 @@ type GapError struct{ Position Position }
 
 func (e *GapError) Error() string { return fmt.Sprintf("the log has no position %d", e.Position) }
 
-// Scan reads the log after one position up to another, fast, in pages of up to size
-// events: the next page is read and decoded on all processors while the one before is
-// used. Memory is bounded by two pages. It ends early with yield's error, or with a
-// *GapError.
+// Scan reads the log after one position up to another, fast, in pages of up to size events:
+// decoded on all processors, and closed, as readers of the log need no content. It ends early with
+// yield's error, or with a *GapError.
 func (l *Log) Scan(ctx context.Context, after, to Position, size int, yield func(page []Event) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	pages := make(chan []Event)
-	read := make(chan error, 1)
-	go func() {
-		read <- l.scan(ctx, after, to, size, pages)
-		close(pages)
-	}()
-	var failed error
-	for page := range pages {
-		if failed == nil {
-			if failed = yield(page); failed != nil {
-				cancel()
-			}
-		}
-	}
-	cancel()
-	err := <-read
-	if failed != nil {
-		return failed
-	}
-	return err
+	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
+		return l.scan(ctx, after, to, size, yield)
+	}, func(_ context.Context, page []Event) error {
+		l.decodeAll(page)
+		return nil
+	}, yield)
 }
 
-func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan<- []Event) error {
+func (l *Log) scan(ctx context.Context, after, to Position, size int, yield func(page []Event) error) error {
 	archived := Position(0)
 	for after < to {
 		page, err := readPage(ctx, l.pool, after, to, size)
@@ -343,14 +326,8 @@ func (l *Log) scan(ctx context.Context, after, to Position, size int, pages chan
 			return err
 		}
 		after = page[len(page)-1].Position
-		l.decodeAll(page)
-		if err := l.openDecoded(ctx, page); err != nil {
+		if err := yield(page); err != nil {
 			return err
-		}
-		select {
-		case pages <- page:
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
 	}
 	return nil

@@ -42,6 +42,9 @@ type seal struct {
 	resealed    []byte // of entries that were encrypted since; see encrypt.go
 }
 
+// isEmpty reports whether it is of no events.
+func (s *seal) isEmpty() bool { return s.last < s.first }
+
 // covers reports whether it is the seal of the events, after the seals before.
 func (s *seal) covers(before, resealed Seal, events hash.Hash) bool {
 	if s.resealed != nil {
@@ -55,19 +58,19 @@ func (s *seal) covers(before, resealed Seal, events hash.Hash) bool {
 // appended, decodes, and has the version that its place in its stream demands. It reports
 // what is wrong and goes on; the error is that the checking failed. Memory is constant.
 func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(done, total Position)) error {
-	pooled, err := l.pool.Acquire(ctx)
+	db, err := l.plainConn(ctx)
 	if err != nil {
-		return fmt.Errorf("verify the log: %w", err)
+		return err
 	}
-	// A search path may put others before the functions and operators of Postgres.
-	db := pooled.Hijack()
 	defer db.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
-	if _, err := db.Exec(ctx, `SET search_path = pg_catalog`); err != nil {
-		return fmt.Errorf("verify the log: %w", err)
+	events, err := l.plainConn(ctx)
+	if err != nil {
+		return err
 	}
+	defer events.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
 	// What is up to the head does not change, so no transaction need be open for as
 	// long as this takes.
-	v := verifier{log: l, db: db, report: report, progress: progress, next: 1, digest: sha256.New()}
+	v := verifier{log: l, db: db, events: events, report: report, progress: progress, next: 1, digest: sha256.New()}
 	if err := v.schema(ctx); err != nil {
 		return err
 	}
@@ -84,6 +87,21 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 		return err
 	}
 	return v.versions(ctx)
+}
+
+// plainConn returns a connection of its own that has no search path: one may put others before the
+// functions and operators of Postgres.
+func (l *Log) plainConn(ctx context.Context) (*pgx.Conn, error) {
+	pooled, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("verify the log: %w", err)
+	}
+	db := pooled.Hijack()
+	if _, err := db.Exec(ctx, `SET search_path = pg_catalog`); err != nil {
+		db.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the one before says it
+		return nil, fmt.Errorf("verify the log: %w", err)
+	}
+	return db, nil
 }
 
 // ends reads the head, and reports rows where no append puts one: who reads by position
@@ -116,6 +134,7 @@ func (v *verifier) ends(ctx context.Context) (ok bool, err error) {
 type verifier struct {
 	log      *Log
 	db       *pgx.Conn
+	events   *pgx.Conn // for events alone
 	report   func(Damage)
 	progress func(done, total Position)
 	head     Position
@@ -123,102 +142,140 @@ type verifier struct {
 
 	next   Position // that should come
 	before []byte   // the seal before
-	digest hash.Hash
+
+	sealed          []seal // read ahead
+	batch           seal   // that the next event should be of
+	digest          hash.Hash
+	whole, sameTime bool
 
 	resealed []byte // the seal before of encrypted entries
 	replaced struct {
 		To   Position `json:"encrypted_to"`
 		Seal Seal     `json:"seal"`
 	}
-
-	page []Event // read ahead
-	read Position
 }
 
 func (v *verifier) damage(flaw Flaw, at Position, stream, text string, args ...any) {
 	v.report(Damage{Flaw: flaw, Position: at, Stream: stream, Text: fmt.Sprintf(text, args...)})
 }
 
-// seals goes through the batches as they were sealed.
+// seals goes through the batches as they were sealed, and the events beside them.
 func (v *verifier) seals(ctx context.Context) error {
+	v.batch = seal{first: v.next, last: v.next - 1}
+	err := sideBySide(ctx, v.pages(v.next-1), v.log.open, func(page []Event) error {
+		for i := range page {
+			for page[i].Position > v.batch.last {
+				if err := v.nextBatch(ctx); err != nil {
+					return err
+				}
+			}
+			v.event(&page[i])
+		}
+		v.progress(page[len(page)-1].Position, v.head)
+		return nil
+	})
+	for err == nil && v.batch.last < v.head {
+		err = v.nextBatch(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	v.endBatch()
+	if (v.batch.sum != nil || v.batch.isEmpty()) && !bytes.Equal(v.before, v.headSeal) {
+		v.damage(FlawSeal, v.head, "", "the last seal, up to %d, is not the one that the log's head holds", v.head)
+	}
+	return nil
+}
+
+// pages reads the events after the position, up to the head.
+func (v *verifier) pages(after Position) func(context.Context, func([]Event) error) error {
+	const most = 2000
+	return func(ctx context.Context, yield func([]Event) error) error {
+		for {
+			page, err := readPage(ctx, v.events, after, v.head, most)
+			if err != nil || len(page) == 0 {
+				return err
+			}
+			after = page[len(page)-1].Position
+			if err := yield(page); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// nextBatch ends the batch and begins the next. What follows the last seal is one without a sum.
+func (v *verifier) nextBatch(ctx context.Context) (err error) {
 	const page = 1000
-	last := v.next - 1
-	for {
+	v.endBatch()
+	if len(v.sealed) == 0 {
 		rows, _ := v.db.Query(ctx, `SELECT s.first_position, s.last_position, s.recorded_at, s.seal, r.seal
 			FROM medilab.seals AS s LEFT JOIN medilab.resealed AS r USING (last_position)
-			WHERE s.last_position > $1 AND s.last_position <= $2 ORDER BY s.last_position LIMIT $3`, last, v.head, page)
-		list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s seal, err error) {
+			WHERE s.last_position > $1 AND s.last_position <= $2 ORDER BY s.last_position LIMIT $3`, v.batch.last, v.head, page)
+		v.sealed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (s seal, err error) {
 			err = row.Scan(&s.first, &s.last, &s.recordedAt, &s.sum, &s.resealed)
 			return s, err
 		})
 		if err != nil {
 			return fmt.Errorf("verify the log: %w", err)
 		}
-		for _, s := range list {
-			if err := v.batch(ctx, s); err != nil {
-				return err
-			}
-			last = s.last
-		}
-		v.progress(last, v.head)
-		if len(list) < page {
-			break
-		}
 	}
-	if last < v.head {
-		return v.batch(ctx, seal{first: last + 1, last: v.head})
+	if len(v.sealed) == 0 {
+		v.sealed = []seal{{first: v.batch.last + 1, last: v.head}}
 	}
-	if !bytes.Equal(v.before, v.headSeal) {
-		v.damage(FlawSeal, last, "", "the last seal, up to %d, is not the one that the log's head holds", last)
+	v.batch, v.sealed = v.sealed[0], v.sealed[1:]
+	if v.batch.first != v.next {
+		v.damage(FlawSeal, v.next, "", "the seal up to %d starts at %d: it should at %d", v.batch.last, v.batch.first, v.next)
 	}
+	v.next, v.whole, v.sameTime = v.batch.first, true, true
+	v.digest.Reset()
 	return nil
 }
 
-// batch checks the events of one seal. Without a sum the seal is missing; the next one
-// says then whether the events are what they were.
-func (v *verifier) batch(ctx context.Context, s seal) error {
-	if s.first != v.next {
-		v.damage(FlawSeal, v.next, "", "the seal up to %d starts at %d: it should at %d", s.last, s.first, v.next)
+// event checks an event of the batch.
+func (v *verifier) event(e *Event) {
+	if e.Position < v.next {
+		return // no batch has it
 	}
-	v.digest.Reset()
-	whole, sameTime := true, true
-	for at := s.first; at <= s.last; {
-		e, ok, err := v.event(ctx, at)
-		if err != nil {
-			return err
-		}
-		if !ok || e.Position > s.last {
-			v.damage(FlawGap, at, "", "positions %d to %d are missing", at, s.last)
-			whole = false
-			break
-		}
-		if e.Position > at {
-			v.damage(FlawGap, at, "", "positions %d to %d are missing", at, e.Position-1)
-			whole = false
-		}
-		v.page = v.page[1:]
-		hashEvent(v.digest, &e)
-		sameTime = sameTime && e.RecordedAt.Equal(s.recordedAt)
-		if e.Err != nil {
-			v.damage(FlawUndecoded, e.Position, e.Stream, "the event does not decode: %v", e.Err)
-		}
-		at = e.Position + 1
+	if e.Position > v.next {
+		v.missing(e.Position - 1)
+	}
+	hashEvent(v.digest, e)
+	v.sameTime = v.sameTime && e.RecordedAt.Equal(v.batch.recordedAt)
+	if e.Err != nil {
+		v.damage(FlawUndecoded, e.Position, e.Stream, "the event does not decode: %v", e.Err)
+	}
+	v.next = e.Position + 1
+}
+
+// missing reports that there is nothing up to the position.
+func (v *verifier) missing(last Position) {
+	v.damage(FlawGap, v.next, "", "positions %d to %d are missing", v.next, last)
+	v.whole = false
+}
+
+// endBatch compares the batch with its seal. Where that is missing the next one says whether the
+// events are what they were.
+func (v *verifier) endBatch() {
+	s := v.batch
+	if s.isEmpty() {
+		return
+	}
+	if v.next <= s.last {
+		v.missing(s.last)
 	}
 	v.next = s.last + 1
 	if s.sum == nil {
 		v.damage(FlawSeal, s.first, "", "positions %d to %d are not sealed", s.first, s.last)
-		v.before = v.sum(s)
-		return nil
+		v.before = sealOf(v.before, s, v.digest)
+		return
 	}
 	v.checkRecord(s)
-	if whole && (!sameTime || !s.covers(v.before, v.resealed, v.digest)) {
+	if v.whole && (!v.sameTime || !s.covers(v.before, v.resealed, v.digest)) {
 		v.damage(FlawSeal, s.first, "", "positions %d to %d are not what was sealed at %s", s.first, s.last, s.recordedAt.UTC().Format(time.RFC3339Nano))
 	}
 	v.before, v.resealed = s.sum, s.resealed
-	return nil
 }
-
-func (v *verifier) sum(s seal) []byte { return sealOf(v.before, s, v.digest) }
 
 // sealOf computes the seal as the append did, see appendSQL.
 func sealOf(before []byte, s seal, events hash.Hash) []byte {
@@ -231,38 +288,6 @@ func sealOf(before []byte, s seal, events hash.Hash) []byte {
 	all.Write(number[:])
 	all.Write(events.Sum(nil))
 	return all.Sum(nil)
-}
-
-// event returns the first event at the position or after it.
-func (v *verifier) event(ctx context.Context, at Position) (Event, bool, error) {
-	for len(v.page) > 0 && v.page[0].Position < at {
-		v.page = v.page[1:]
-	}
-	for len(v.page) == 0 && v.read < v.head {
-		if err := v.readPage(ctx, max(v.read, at-1)); err != nil {
-			return Event{}, false, err
-		}
-	}
-	if len(v.page) == 0 {
-		return Event{}, false, nil
-	}
-	return v.page[0], true, nil
-}
-
-// readPage reads what follows the position.
-func (v *verifier) readPage(ctx context.Context, after Position) (err error) {
-	const most = 2000
-	if v.page, err = readPage(ctx, v.db, after, v.head, most); err != nil {
-		return err
-	}
-	if err := v.log.open(ctx, v.page); err != nil {
-		return err
-	}
-	v.read = v.head
-	if n := len(v.page); n > 0 {
-		v.read = v.page[n-1].Position
-	}
-	return nil
 }
 
 // versions looks for streams with holes. The index of streams has them in

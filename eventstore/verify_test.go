@@ -77,7 +77,7 @@ func TestSealedAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tamper(`UPDATE medilab.seals SET seal = $2 WHERE last_position = $1`, at, v.sum(seal{first: at, recordedAt: events[0].RecordedAt}))
+		tamper(`UPDATE medilab.seals SET seal = $2 WHERE last_position = $1`, at, sealOf(v.before, seal{first: at, recordedAt: events[0].RecordedAt}, v.digest))
 	}
 	again(2)
 	if found := verify(); found != "" {

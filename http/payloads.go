@@ -72,7 +72,7 @@ func (g *payloadGuard) answer(body []byte) ([]byte, error) {
 
 // entry is answer for an entry of a stream of the log, in a line; asked is what was asked for.
 func (g *payloadGuard) entry(e *projections.Entry, line []byte, asked map[string]string) ([]byte, error) {
-	if g == nil || !domain.MayHoldPayloads(e.Type) {
+	if g == nil || !domain.MayHoldPayloads(e.Type) || !g.withhold && g.isRecorded() {
 		return line, nil
 	}
 	payloads := domain.FindPayloads(line)
@@ -85,10 +85,13 @@ func (g *payloadGuard) entry(e *projections.Entry, line []byte, asked map[string
 	return line, g.recordStream(asked)
 }
 
+// isRecorded reports whether what is streamed now is on record.
+func (g *payloadGuard) isRecorded() bool { return time.Since(g.recorded) < projections.StreamRecord }
+
 // recordStream puts on record that payloads are streamed: once, and again where that goes on
 // for longer than one record stands for.
 func (g *payloadGuard) recordStream(asked map[string]string) error {
-	if time.Since(g.recorded) < projections.StreamRecord {
+	if g.isRecorded() {
 		return nil
 	}
 	g.recorded = time.Now()

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -84,7 +83,6 @@ type server struct {
 func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
 	slog.SetDefault(settings.logger)
 	log.SetOutput(io.Discard) // net/http would quote what receivers send
-	tuneMemory()
 	db, err := settings.database.open(ctx, settings.logger, postgres.Start)
 	if err != nil {
 		return err
@@ -106,18 +104,6 @@ func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
 	}
 	defer s.log.Close()
 	return s.run(ctx)
-}
-
-// tuneMemory trades some memory for fewer collections: most of what a call allocates is garbage when
-// it ends. GOGC and GOMEMLIMIT override it.
-func tuneMemory() {
-	const target, soft = 400, 256 << 20
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(target)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(soft)
-	}
 }
 
 // startPatience is how long a start waits for a database that cannot be reached: one that fails
