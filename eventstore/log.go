@@ -96,6 +96,13 @@ func (l *Log) On(pool *pgxpool.Pool) *Log {
 	return &Log{Limiter: l.Limiter, pool: pool, config: l.config, clock: l.clock, logger: l.logger, tail: newTail(), knowledge: l.knowledge}
 }
 
+// Closed returns the log for readings that need no content: they take no keys.
+func (l *Log) Closed() *Log {
+	closed := l.On(l.pool)
+	closed.config.Envelope = nil
+	return closed
+}
+
 // Close waits for the appends under way; later ones get ErrClosed.
 func (l *Log) Close() {
 	l.appender.close()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -555,8 +556,8 @@ func TestOpensWhatIsAskedFor(t *testing.T) {
 	}
 	stop := errors.New("enough")
 	for name, end := range map[string]error{
-		"Each": log.Each(t.Context(), 0, eventstore.Filter{}, func(eventstore.Event) error { return stop }),
-		"Scan": log.Scan(t.Context(), 0, 5, 2, func([]eventstore.Event) error { return stop }),
+		"Each":  log.Each(t.Context(), 0, eventstore.Filter{}, func(eventstore.Event) error { return stop }),
+		"Scan":  log.Scan(t.Context(), 0, 5, 2, func([]eventstore.Event) error { return stop }),
 		"yield": log.Compute(t.Context(), 0, filter, func(eventstore.Event) error { return stop }),
 		"done": log.ComputePages(t.Context(), 0, filter, func(eventstore.Event) error { return nil },
 			func(eventstore.Position) error { return stop }),
@@ -564,5 +565,37 @@ func TestOpensWhatIsAskedFor(t *testing.T) {
 		if !errors.Is(end, stop) {
 			t.Errorf("%s ends it with %v", name, end)
 		}
+	}
+}
+
+// What is read in a context takes the room that it has, and grows once, before it holds more.
+func TestRoomOfReadings(t *testing.T) {
+	log := openLog(t, eventstore.Config{Pool: openPool(t, testdb.New(t))})
+	for n := range 3 {
+		mustAppend(t, log, unit("s", int64(n), `{"text":"0123456789"}`))
+	}
+	const size = len(`{"text":"0123456789"}`)
+	var held []int
+	refusal := errors.New("no room")
+	grow := func(_ context.Context, bytes int) error {
+		if held = append(held, bytes); len(held) == 1 {
+			return refusal
+		}
+		return nil
+	}
+	ctx := eventstore.WithRoom(t.Context(), 3*size, grow)
+	if events, err := log.GetMany(ctx, []eventstore.Position{1, 2}); err != nil || len(events) != 2 || held != nil {
+		t.Fatalf("what fits: %d events, %v, held %v", len(events), err, held)
+	}
+	if _, err := log.Load(ctx, "s"); !errors.Is(err, refusal) {
+		t.Errorf("without room: %v", err)
+	}
+	for range 2 {
+		if events, err := log.Load(ctx, "s"); err != nil || len(events) != 3 {
+			t.Errorf("with room: %d events, %v", len(events), err)
+		}
+	}
+	if !slices.Equal(held, []int{2 * size, 2 * size}) {
+		t.Errorf("it asked for room with %v bytes held", held)
 	}
 }

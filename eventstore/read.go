@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -125,10 +126,19 @@ func readPage(ctx context.Context, db interface {
 }
 
 func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
-	events, err := collect(l.pool.Query(ctx, sql, args...))
+	room, _ := ctx.Value(roomKey{}).(*room)
+	rows, err := l.pool.Query(ctx, sql, args...)
+	events, err := collectUpTo(room.left(), rows, err)
+	if errors.Is(err, errNoRoom) {
+		if err := room.more(ctx); err != nil {
+			return nil, err
+		}
+		events, err = collect(l.pool.Query(ctx, sql, args...))
+	}
 	if err != nil {
 		return nil, err
 	}
+	room.take(bytesOf(events))
 	if !cpulimit.HasCaller(ctx) {
 		return events, l.open(ctx, events)
 	}
@@ -150,8 +160,14 @@ func (l *Log) decode(events []Event) {
 	}
 }
 
-func collect(rows pgx.Rows, err error) (events []Event, _ error) {
+func collect(rows pgx.Rows, err error) ([]Event, error) { return collectUpTo(math.MaxInt, rows, err) }
+
+// collectUpTo returns errNoRoom if the events take more than the bytes.
+func collectUpTo(most int, rows pgx.Rows, err error) (events []Event, _ error) {
 	err = stream(rows, err, func(e Event) error {
+		if most -= len(e.Data); most < 0 {
+			return errNoRoom
+		}
 		events = append(events, e)
 		return nil
 	})

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 // Bounds of the memory of answers. Before an answer is made it takes what it may need,
@@ -16,6 +17,9 @@ import (
 const (
 	largeAnswers = 192 << 20
 	smallAnswers = 64 << 20
+	// smallReading is what an answer may read of the log before it counts as a large one: it is
+	// decoded, decrypted and encoded again.
+	smallReading = smallAnswer / 4
 	// largeAnswer is two copies of a page of the log (16 MB and its first event).
 	largeAnswer = 48 << 20
 	smallAnswer = 1 << 20
@@ -116,4 +120,17 @@ func (s *Server) expectLarge(ctx context.Context, x *request) (err error) {
 	x.held.release() // what waits for more must not keep others from it
 	x.held, err = s.large.acquire(ctx, x.caller.Actor, largeAnswer)
 	return err
+}
+
+// withRoom returns a context in which what is read of the log makes the answer a large one when it
+// takes more than that of a small one.
+func (s *Server) withRoom(ctx context.Context, x *request) context.Context {
+	return projections.WithRoom(ctx, smallReading, func(ctx context.Context, held int) error {
+		small := x.held
+		small.shrink(int64(held) * smallAnswer / smallReading) // it must not keep others from it
+		defer small.release()
+		var err error
+		x.held, err = s.large.acquire(ctx, x.caller.Actor, largeAnswer)
+		return err
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 const answersToken = "admin-token-of-the-tests-0123456789"
@@ -149,6 +151,49 @@ func TestSmallAnswersDoNotWaitForLargeOnes(t *testing.T) {
 	defer hold.release()
 	if status := ask(); status != http.StatusOK {
 		t.Errorf("status %d", status)
+	}
+}
+
+// An answer that reads little of the log is a small one, and is no longer when it reads more.
+func TestReadingsMakeAnswersLarge(t *testing.T) {
+	pool, err := eventstore.OpenPool(t.Context(), testdb.New(t), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	log := eventstore.Open(eventstore.Config{Pool: pool})
+	t.Cleanup(log.Close)
+	for stream, text := range map[string]string{"little": "-", "much": strings.Repeat("-", smallReading)} {
+		unit := eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Events: []eventstore.NewEvent{{Type: "t", Data: []byte(`"` + text + `"`)}}}}}
+		if _, err := log.Append(t.Context(), unit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newServer(answersConfig())
+	var held *answerBudget
+	serve := func(x *request, r *http.Request) error {
+		if events, err := log.Load(r.Context(), r.URL.Path[1:]); err != nil || len(events) != 1 {
+			t.Error(events, err)
+		}
+		held = x.held.budget
+		return x.respondJSON([]byte("{}"))
+	}
+	s.add("", tagServer, []operation{
+		{method: "GET", path: "/little", id: "little", scope: domain.ScopeAdmin, serve: serve},
+		{method: "GET", path: "/much", id: "much", scope: domain.ScopeAdmin, serve: serve},
+	})
+	for stream, budget := range map[string]*answerBudget{"little": s.small, "much": s.large} {
+		r := httptest.NewRequest(http.MethodGet, "/"+stream, nil)
+		r.Header.Set("Authorization", "Bearer "+answersToken)
+		w := httptest.NewRecorder()
+		if s.Handler().ServeHTTP(w, r); w.Code != http.StatusOK || held != budget {
+			t.Errorf("%s: status %d, the right budget: %v", stream, w.Code, held == budget)
+		}
+	}
+	for _, budget := range []*answerBudget{s.small, s.large} {
+		if len(budget.callers) > 0 {
+			t.Error("some of a budget is still held")
+		}
 	}
 }
 

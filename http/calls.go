@@ -61,7 +61,7 @@ func (s *Server) callOperations() []operation {
 		query: append([]queryParam{whose}, callFilters...), answer: listOf[projections.Call], serve: s.listAllCalls,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[callDetailsView], large: true, payloads: true, serve: s.ofWebhook(s.getCall),
+		answer: answerOf[callDetailsView], payloads: true, serve: s.ofWebhook(s.getCall),
 	}}
 }
 

@@ -14,7 +14,7 @@ var deliveryState = choiceParam("state", "where deliveries stand", "", domain.De
 func (s *Server) deliveryOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/deliveries", id: "listAllDeliveries", summary: "Deliveries of all events, the newest event first: with state=failed, what never arrived", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{deliveryState, whose, eventType, responseStatus, from, to, limit, cursor}, answer: listOf[projections.Delivery], large: true, serve: s.listAllDeliveries,
+		query: []queryParam{deliveryState, whose, eventType, responseStatus, from, to, limit, cursor}, answer: listOf[projections.Delivery], serve: s.listAllDeliveries,
 	}, {
 		method: "POST", path: "/webhooks/deliveries/{delivery}/retry", id: "retryDelivery", summary: "Attempt a delivery now", scope: domain.ScopeWebhooksWrite,
 		status: http.StatusAccepted, answer: answerOf[deliveryChangeView], conflicts: true, serve: s.changeDelivery(s.commands.RetryDelivery),

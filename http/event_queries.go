@@ -24,10 +24,10 @@ var ofVerdict = choiceParam("verdict", "webhooks with this verdict", "", project
 func (s *Server) eventQueryOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/events", id: "listEvents", summary: "List events, newest first", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{eventType, correlationID, withDeliveries, from, to, limit, cursor}, answer: listOf[projections.Event], large: true, payloads: true, serve: s.listEvents,
+		query: []queryParam{eventType, correlationID, withDeliveries, from, to, limit, cursor}, answer: listOf[projections.Event], payloads: true, serve: s.listEvents,
 	}, {
 		method: "GET", path: "/webhooks/events/{event}", id: "getEvent", summary: "One event", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[projections.Event], large: true, payloads: true, serve: s.getEvent,
+		answer: answerOf[projections.Event], payloads: true, serve: s.getEvent,
 	}, {
 		method: "GET", path: "/webhooks/events/{event}/deliveries", id: "listDeliveries", summary: "Each delivery of an event", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
 		query: []queryParam{limit, cursor}, answer: listOf[projections.Delivery], serve: s.listDeliveries,

@@ -29,7 +29,7 @@ var afterNumber = param[int64]{
 func (s *Server) feedOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/{webhook}/feed", id: "webhookFeed", summary: "What a webhook with sequence gets after a number, oldest first; needs the scope payloads:read as well",
-		scope: domain.ScopeWebhooksRead, query: []queryParam{afterNumber, limit, cursor}, answer: listOf[feedItemView], conflicts: true, large: true, payloads: true,
+		scope: domain.ScopeWebhooksRead, query: []queryParam{afterNumber, limit, cursor}, answer: listOf[feedItemView], conflicts: true, payloads: true,
 		serve: s.ofWebhook(s.listFeed),
 	}}
 }

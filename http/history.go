@@ -14,7 +14,7 @@ import (
 func (s *Server) historyOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/{webhook}/history", id: "webhookHistory", summary: "Every change: who, when, what was and became", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{limit, cursor}, answer: listOf[changeView], large: true, serve: s.ofWebhook(s.listHistory),
+		query: []queryParam{limit, cursor}, answer: listOf[changeView], serve: s.ofWebhook(s.listHistory),
 	}}
 }
 

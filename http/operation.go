@@ -153,17 +153,18 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 		}
 		x.limiter = s.commands.Log.Limiter
 	}
+	ctx := cpulimit.WithCaller(r.Context(), x.caller.Actor)
 	if o.scope != public && !o.light {
 		if o.large {
-			err = s.expectLarge(r.Context(), x)
+			err = s.expectLarge(ctx, x)
 		} else {
-			x.held, err = s.small.acquire(r.Context(), x.caller.Actor, smallAnswer)
+			x.held, err = s.small.acquire(ctx, x.caller.Actor, smallAnswer)
+			ctx = s.withRoom(ctx, x)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	ctx := cpulimit.WithCaller(r.Context(), x.caller.Actor)
 	if !o.unbounded {
 		var cancel func()
 		ctx, cancel = context.WithTimeout(ctx, answerTimeout)

@@ -18,13 +18,13 @@ func (s *Server) subjectOperations() []operation {
 		body: erasure, answer: answerOf[commands.Erased], serve: s.eraseSubject,
 	}, {
 		method: "GET", path: "/subjects/{subject}/disclosures", id: "listSubjectDisclosures", summary: "Who was sent what of a patient, newest first", scope: domain.ScopeAuditRead,
-		query: []queryParam{limit, cursor}, answer: answerOf[projections.Disclosures], large: true, serve: s.subjectDisclosures,
+		query: []queryParam{limit, cursor}, answer: answerOf[projections.Disclosures], serve: s.subjectDisclosures,
 	}, {
 		method: "GET", path: "/subjects/{subject}/export", id: "exportSubject", summary: "Every event and call about a patient, in lines of JSON", scope: domain.ScopeAdmin,
 		answer: text, media: "application/x-ndjson", unbounded: true, payloads: true, serve: s.exportSubject,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/disclosures", id: "listWebhookDisclosures", summary: "Whose data a webhook was sent, newest first", scope: domain.ScopeAuditRead,
-		query: []queryParam{from, to, limit, cursor}, answer: answerOf[projections.Disclosures], large: true,
+		query: []queryParam{from, to, limit, cursor}, answer: answerOf[projections.Disclosures],
 		serve: s.ofWebhook(func(x *request, r *http.Request, w domain.Webhook) error {
 			return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Disclosures, error) {
 				return q.DisclosuresTo(ctx, w.ID, from.of(x), to.of(x), limit.of(x), cursor.of(x))

@@ -77,7 +77,7 @@ func (p *Projections) Accesses(ctx context.Context, f AccessFilter) (page Page[A
 	}
 	page.Items = []Access{}
 	for looked := 0; looked < maxAccesses; looked += step {
-		some, err := pageAt(ctx, p, step, newAccess, accessesSQL, low, high, step+1)
+		some, err := pageAt(ctx, p, p.closed, step, newAccess, accessesSQL, low, high, step+1)
 		if err != nil {
 			return page, fmt.Errorf("list readings: %w", err)
 		}

@@ -113,32 +113,49 @@ func (p *Projections) placed(ctx context.Context, untried []domain.Delivery) (li
 // ofEvents goes through the events, and through the deliveries of each.
 func (p *Projections) ofEvents(ctx context.Context, f DeliveryFilter, above int64, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
 	const most, least = 200, 20
-	reading := most
-	if f.Webhook != (domain.WebhookID{}) { // of which each may be far from the next
-		reading = max(least, min(limit, most))
-	}
 	high := int64(math.MaxInt64)
 	if below < math.MaxInt64 {
 		high = int64(below.position()) + 1
 	}
-	events, err := p.dispatchedBetween(ctx, f, above, high, reading)
+	var list []listedDelivery
+	for reading, more := max(least, min(limit, most)), true; more; reading = most { // as events may have none
+		events, err := p.dispatchedBetween(ctx, f, above, high, reading)
+		if err != nil {
+			return nil, 0, err
+		}
+		if list, err = p.appendDispatched(ctx, list, events.Items, f.Webhook, below, limit); err != nil {
+			return nil, 0, err
+		}
+		high = int64(events.NextCursor)
+		more = high != 0 && len(list) < limit && reading < most
+	}
+	end := ordinalAt(eventstore.Position(high), 0)
+	// Replays send events to others too.
+	rows, err := p.undelivered(ctx, f, max(above, int64(end.position())-1), below, min(limit, most)+1)
 	if err != nil {
 		return nil, 0, err
 	}
+	list = append(list, rows...)
+	list, rest := cut(merge(list), limit)
+	return list, cmp.Or(rest, end), nil
+}
+
+// appendDispatched appends the deliveries of the events below the ordinal to the webhook, zero is
+// any, until there are more than limit.
+func (p *Projections) appendDispatched(ctx context.Context, list []listedDelivery, events []dispatchedEvent, webhook domain.WebhookID, below ordinal, limit int) ([]listedDelivery, error) {
 	wanted := map[domain.WebhookID]bool{}
-	for _, e := range events.Items {
+	for _, e := range events {
 		for _, d := range e.Deliveries {
-			if f.Webhook == (domain.WebhookID{}) || d.WebhookID == f.Webhook {
+			if webhook == (domain.WebhookID{}) || d.WebhookID == webhook {
 				wanted[d.WebhookID] = true
 			}
 		}
 	}
 	numbers, err := p.webhookIDs(ctx, `id = ANY($1)`, slices.Collect(maps.Keys(wanted)))
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	var list []listedDelivery
-	for _, e := range events.Items {
+	for _, e := range events {
 		for _, d := range e.Deliveries {
 			if number, ok := numbers[d.WebhookID]; ok && ordinalAt(e.position, number) < below {
 				list = append(list, listed(e.eventHead, d.Recipient, number))
@@ -148,15 +165,7 @@ func (p *Projections) ofEvents(ctx context.Context, f DeliveryFilter, above int6
 			break
 		}
 	}
-	end := ordinalAt(eventstore.Position(events.NextCursor), 0)
-	// Replays send events to others too.
-	rows, err := p.undelivered(ctx, f, max(above, int64(end.position())-1), below, min(limit, reading)+1)
-	if err != nil {
-		return nil, 0, err
-	}
-	list = append(list, rows...)
-	list, rest := cut(merge(list), limit)
-	return list, cmp.Or(rest, end), nil
+	return list, nil
 }
 
 // dispatchedEvent is an event with whom it went to.
@@ -177,7 +186,7 @@ func (f DeliveryFilter) eventsQuery(low, high int64, limit int) (string, []any) 
 func (p *Projections) dispatchedBetween(ctx context.Context, f DeliveryFilter, low, high int64, limit int) (Page[dispatchedEvent], error) {
 	sql, args := f.eventsQuery(low, high, limit)
 	var undecided []string
-	page, err := pageAt(ctx, p, limit, func(e *eventstore.Event) (d dispatchedEvent, ok bool) {
+	page, err := pageAt(ctx, p, p.closed, limit, func(e *eventstore.Event) (d dispatchedEvent, ok bool) {
 		event, ok := newEvent(e)
 		d.eventHead = event.head()
 		if d.EventDispatched, _ = domain.DispatchOf(event.ID, e.Value); ok && d.Deliveries == nil {
@@ -189,7 +198,7 @@ func (p *Projections) dispatchedBetween(ctx context.Context, f DeliveryFilter, l
 		return page, err
 	}
 	// Versions before migration 14 decided later.
-	later, err := p.log.LoadAll(ctx, undecided)
+	later, err := p.closed.LoadAll(ctx, undecided)
 	decided := map[domain.EventID]domain.EventDispatched{}
 	for i := range later {
 		decode(&later[i])

@@ -94,7 +94,7 @@ func (p *Projections) Calls(ctx context.Context, f CallFilter) (Page[Call], erro
 		}
 		sql, args = attemptedSQL, []any{low, high, streams, f.Limit + 1}
 	}
-	page, err := pageAt(ctx, p, f.Limit, func(e *eventstore.Event) (Call, bool) {
+	page, err := pageAt(ctx, p, p.log, f.Limit, func(e *eventstore.Event) (Call, bool) {
 		call, ok := newCall(e)
 		return call, ok && f.lists(call, e)
 	}, sql, args...)

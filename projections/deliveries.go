@@ -134,7 +134,7 @@ func (p *Projections) fold(ctx context.Context, streams []string, states []domai
 	for i, stream := range streams {
 		byStream[stream] = append(byStream[stream], i)
 	}
-	events, err := p.log.LoadAll(ctx, streams)
+	events, err := p.closed.LoadAll(ctx, streams)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (p *Projections) resolveSent(ctx context.Context, items []Delivery) error {
 	if len(joined) == 0 {
 		return nil
 	}
-	events, err := p.log.LoadAll(ctx, slices.Collect(maps.Keys(joined)))
+	events, err := p.closed.LoadAll(ctx, slices.Collect(maps.Keys(joined)))
 	batches := map[string]domain.Delivery{}
 	for i := range events {
 		decode(&events[i])

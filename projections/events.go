@@ -231,7 +231,7 @@ func (p *Projections) Events(ctx context.Context, f EventFilter) (Page[Event], e
 		if f.CorrelationID != "" {
 			sql, args = correlatedSQL, append(args, hash31(f.CorrelationID))
 		}
-		page, err := pageAt(ctx, p, f.Limit-len(list.Items), f.show, sql, args...)
+		page, err := pageAt(ctx, p, p.log, f.Limit-len(list.Items), f.show, sql, args...)
 		if err != nil {
 			return page, fmt.Errorf("list events: %w", err)
 		}

@@ -14,6 +14,11 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
+// WithRoom returns a context for queries that read so many bytes of the log; see eventstore.WithRoom.
+func WithRoom(ctx context.Context, most int, grow func(ctx context.Context, held int) error) context.Context {
+	return eventstore.WithRoom(ctx, most, grow)
+}
+
 // Page is one page of a list. One whose items are large may be shorter than the
 // limit and still have more after it.
 type Page[T any] struct {
@@ -79,11 +84,11 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// pageAt reads the events at the positions that the query returns, at most limit of them.
+// pageAt reads from the log the events at the positions that the query returns, at most limit of them.
 // The query takes the position that these are below as $2, and returns one more if there is
 // one. show drops what is not to be listed; what comes next is read in its place, until
 // that becomes too much for one page.
-func pageAt[T any](ctx context.Context, p *Projections, limit int, show func(*eventstore.Event) (T, bool), sql string, args ...any) (page Page[T], err error) {
+func pageAt[T any](ctx context.Context, p *Projections, log *eventstore.Log, limit int, show func(*eventstore.Event) (T, bool), sql string, args ...any) (page Page[T], err error) {
 	const readings = 20
 	page.Items = []T{}
 	for range readings {
@@ -93,7 +98,7 @@ func pageAt[T any](ctx context.Context, p *Projections, limit int, show func(*ev
 			return page, err
 		}
 		wanted := positions[:min(limit-len(page.Items), len(positions))]
-		events, err := p.log.GetMany(ctx, wanted)
+		events, err := log.GetMany(ctx, wanted)
 		if err != nil {
 			return page, err
 		}

@@ -32,6 +32,7 @@ const pageSize = 2000
 type Projections struct {
 	pool   *pgxpool.Pool
 	log    *eventstore.Log
+	closed *eventstore.Log // the same, for what needs no content
 	logger *slog.Logger
 	pace   pace
 	linger time.Duration
@@ -45,7 +46,7 @@ func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projecti
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Projections{pool: pool, log: log, logger: logger, pace: usualPace, linger: linger}
+	return &Projections{pool: pool, log: log, closed: log.Closed(), logger: logger, pace: usualPace, linger: linger}
 }
 
 // AddTo makes the node keep the read models while the router runs: each page

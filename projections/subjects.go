@@ -74,7 +74,7 @@ func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, a
 // NewestOf returns the newest events about the subject, so many at most, the newest first; tests
 // are none.
 func (p *Projections) NewestOf(ctx context.Context, owner envelope.Owner, limit int) ([]Event, error) {
-	page, err := pageAt(ctx, p, limit, newEvent, `SELECT position FROM medilab.subject_events WHERE owner = $1 AND position < $2
+	page, err := pageAt(ctx, p, p.log, limit, newEvent, `SELECT position FROM medilab.subject_events WHERE owner = $1 AND position < $2
 		ORDER BY position DESC LIMIT $3`, uuid.UUID(owner), int64(math.MaxInt64), limit+1)
 	if err != nil {
 		return nil, fmt.Errorf("list the newest events of a subject: %w", err)
