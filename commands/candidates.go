@@ -76,20 +76,28 @@ type history struct {
 	webhook          domain.Webhook
 	spec             domain.ReplaySpec
 	wanted, narrowed domain.Matcher
-	after, before    eventstore.Position
+	after, before    eventstore.Position // to be read between
+	found            []candidate         // and not returned
+	ended            bool
 }
 
 const (
 	// replayChunk is how many deliveries are looked at at once.
 	replayChunk = 400
-	// mostLooked is how many events are looked at for them, so that a pause is soon noticed.
-	mostLooked = 20_000
+	// replayAhead is how many are read at once, as reading on is cheaper than to begin, and
+	// mostLooked how many events are looked at for them, so that a pause is soon noticed.
+	replayAhead, mostLooked = 4000, 20_000
 )
 
 // errEnough ends a reading of the log early, errEnd for good.
 var errEnough, errEnd = errors.New("enough was read"), errors.New("all was read")
 
-func (h *history) at() eventstore.Position { return h.after }
+func (h *history) at() eventstore.Position {
+	if len(h.found) > 0 {
+		return h.found[0].position
+	}
+	return h.after
+}
 
 func (h *history) has(room roomFunc) bool { return room(h.webhook.ID) }
 
@@ -98,18 +106,25 @@ func (h *history) subscribes(e *eventstore.Event) bool {
 	return ok && h.narrowed.Subscribes(domain.EventType(event.EventType)) && h.wanted.Subscribes(domain.EventType(event.EventType))
 }
 
-func (h *history) next(ctx context.Context, _ roomFunc) (found []candidate, more bool, err error) {
+func (h *history) next(ctx context.Context, _ roomFunc) (page []candidate, more bool, err error) {
+	if len(h.found) == 0 && !h.ended {
+		if err := h.read(ctx); err != nil {
+			return nil, false, err
+		}
+	}
+	n := min(replayChunk, len(h.found))
+	page, h.found = h.found[:n], h.found[n:]
+	return page, len(h.found) > 0 || !h.ended, nil
+}
+
+func (h *history) read(ctx context.Context) error {
 	looked := 0
 	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.spec.From, To: h.spec.To, Opens: h.subscribes}
-	err = h.log.Compute(ctx, h.after, triggered, func(e eventstore.Event) error {
-		switch {
-		case e.Position >= h.before:
+	err := h.log.ComputePages(ctx, h.after, triggered, func(e eventstore.Event) error {
+		if e.Position >= h.before {
 			return errEnd
-		case len(found) == replayChunk, looked == mostLooked:
-			return errEnough
 		}
 		looked++
-		h.after = e.Position
 		event, ok := e.Value.(domain.EventTriggered)
 		_, id, err := domain.ParseStream(e.Stream)
 		if !ok || err != nil || event.Erased || !h.subscribes(&e) {
@@ -117,21 +132,27 @@ func (h *history) next(ctx context.Context, _ roomFunc) (found []candidate, more
 		}
 		eventType, doc := domain.EventType(event.EventType), filter.Parse(event.EventData)
 		if h.narrowed.Match(eventType, doc) && h.wanted.Match(eventType, doc) {
-			found = append(found, candidate{
+			h.found = append(h.found, candidate{
 				delivery: domain.DeliveryOf(domain.EventID(id), h.webhook.ID), webhook: h.webhook.ID, event: domain.EventID(id),
 				position: e.Position, size: len(event.EventData), order: domain.ReplayKeys(h.webhook, event), line: h.webhook.LineOf(event.EventData),
 				keys: event.Keys,
 			})
 		}
 		return nil
+	}, func(last eventstore.Position) error {
+		if h.after = last; len(h.found) >= replayAhead || looked >= mostLooked {
+			return errEnough
+		}
+		return nil
 	})
 	if errors.Is(err, errEnough) {
-		return found, true, nil
+		return nil
 	}
-	if errors.Is(err, errEnd) {
-		err = nil
+	h.ended = err == nil || errors.Is(err, errEnd)
+	if h.ended {
+		return nil
 	}
-	return found, false, err
+	return err
 }
 
 // failed returns the deliveries that failed, in the order of their events.
@@ -262,25 +283,17 @@ func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, found []st
 	return nil
 }
 
-// count returns how many of the candidates the replay sends. It ends early when goOn says so.
-func (r *Replays) count(ctx context.Context, spec domain.ReplaySpec, all candidates, goOn func(context.Context) (bool, error)) (n int, err error) {
-	for more := true; more; {
-		var page []candidate
-		if page, more, err = all.next(ctx, func(domain.WebhookID) bool { return true }); err != nil {
-			return 0, err
-		}
-		found, err := r.standings(ctx, domain.ReplayID{}, spec, page)
-		if err != nil {
-			return 0, err
-		}
-		for i := range found {
-			if found[i].wanted {
-				n++
-			}
-		}
-		if yes, err := goOn(ctx); err != nil || !yes {
-			return 0, cmp.Or(err, errEnough)
+// countNext returns how many of the next page the replay sends or has sent, and whether more follow.
+func (r *Replays) countNext(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, all candidates) (n int, more bool, err error) {
+	page, more, err := all.next(ctx, func(domain.WebhookID) bool { return true })
+	if err != nil {
+		return 0, false, err
+	}
+	found, err := r.standings(ctx, id, spec, page)
+	for i := range found {
+		if found[i].wanted || found[i].asked {
+			n++
 		}
 	}
-	return n, nil
+	return n, more, err
 }

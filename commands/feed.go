@@ -10,9 +10,11 @@ import (
 )
 
 const (
-	// replayWindow is how many calls of a webhook a replay has under way. It is half of the
-	// window that a lane begins with, so that live events find room beside them.
-	replayWindow = 32
+	// replayWindow is how many calls of a webhook a replay has under way at least. It is half of
+	// the window that a lane begins with, so that live events find room beside them. A replay of
+	// one webhook has as many as have lately ended in replayRoom, at most mostWindow.
+	replayWindow, mostWindow = 32, 256
+	replayRoom               = 50 * time.Millisecond
 	// mostOpen is how many deliveries a replay has that have not ended, most of which wait for
 	// their retries; mostOpenOfMany of each webhook, if it sends to several.
 	mostOpen       = 1000
@@ -59,7 +61,7 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 		}
 		j.feed = &feed{source: source, more: true, open: open, version: j.version}
 	}
-	j.feed.settle(waiting)
+	j.measure(j.feed.settle(waiting))
 	most, next := j.replay.Pace(replayChunk)
 	if early := next.Sub(j.r.Log.Clock().Now()); early > 0 {
 		return early, false, nil
@@ -72,7 +74,7 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 		return 0, false, j.ask(ctx, chosen)
 	}
 	former := j.spec.Kind == "" // completed when all was asked for
-	if !j.feed.more && len(j.feed.ready) == 0 && (former || len(waiting) == 0) {
+	if j.replay.Counted && !j.feed.more && len(j.feed.ready) == 0 && (former || len(waiting) == 0) {
 		return 0, true, j.append(ctx, domain.ReplayCompleted{})
 	}
 	return replayIdle, false, nil
@@ -106,8 +108,18 @@ func (j *job) reopen(ctx context.Context, waiting []Replayed) (map[domain.Delive
 	return open, nil
 }
 
-// settle forgets what has ended.
-func (f *feed) settle(waiting []Replayed) {
+// measure widens or narrows the window, as so many calls have ended since it was last done.
+func (j *job) measure(ended int) {
+	now := j.r.Log.Clock().Now()
+	if elapsed := now.Sub(j.measured); elapsed > 0 && j.spec.WebhookID != (domain.WebhookID{}) {
+		within := float64(ended) * float64(replayRoom) / float64(elapsed)
+		j.window = min((j.window+int(min(within, mostWindow)))/2+1, mostWindow)
+	}
+	j.window, j.measured = max(j.window, replayWindow), now
+}
+
+// settle forgets what has ended, and returns how much that is.
+func (f *feed) settle(waiting []Replayed) (ended int) {
 	still := make(map[domain.DeliveryID]candidate, len(waiting))
 	f.busy = make(map[sendOrder]bool, len(waiting))
 	for _, d := range waiting {
@@ -116,7 +128,8 @@ func (f *feed) settle(waiting []Replayed) {
 			f.take(c)
 		}
 	}
-	f.open = still
+	ended, f.open = len(f.open)-len(still), still
+	return ended
 }
 
 // take makes what comes after the candidate in its orders wait. It reports whether the
@@ -150,7 +163,7 @@ func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen 
 	}
 	room := func(id domain.WebhookID) bool {
 		w, _ := j.r.Directory.Webhook(id)
-		return due[id] < replayWindow && open[id] < limit && queued[id] < mostQueued(w)
+		return due[id] < j.window && open[id] < limit && queued[id] < j.mostQueued(w)
 	}
 	wanted := func(w domain.WebhookID) bool { return room(w) && ahead[w] < mostReady }
 	f := j.feed
@@ -178,8 +191,8 @@ func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen 
 
 // mostQueued is how many deliveries of a replay may wait for their calls to the webhook, as live
 // events come after them: what it takes within a second, or four rounds of its calls.
-func mostQueued(w domain.Webhook) int {
-	most := replayWindow
+func (j *job) mostQueued(w domain.Webhook) int {
+	most := j.window
 	if w.MaxConcurrent > 0 {
 		most = min(most, 4*w.MaxConcurrent)
 	}
@@ -243,9 +256,8 @@ func (j *job) ask(ctx context.Context, chosen []candidate) error {
 		return nil
 	}
 	queued.Next = int64(j.feed.begin())
-	unit.Writes = append(unit.Writes, j.write(j.id.Stream(), j.version, queued))
-	_, err = j.r.Directory.Append(ctx, unit)
-	j.feed.version = j.version + 1
+	err = j.commit(ctx, unit, queued)
+	j.feed.version = j.version
 	return err
 }
 

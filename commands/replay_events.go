@@ -33,8 +33,13 @@ func (c *Commands) CountReplay(ctx context.Context, catalog domain.Catalog, spec
 	if err != nil {
 		return 0, Failed("find what to replay", err)
 	}
-	matched, err := replays.count(ctx, spec, all, func(context.Context) (bool, error) { return true, nil })
-	return matched, Failed("find what to replay", err)
+	matched := 0
+	for n, more := 0, true; more; matched += n {
+		if n, more, err = replays.countNext(ctx, domain.ReplayID{}, spec, all); err != nil {
+			return 0, Failed("find what to replay", err)
+		}
+	}
+	return matched, nil
 }
 
 // replayed returns the webhook of a replay, the zero value if it is of all.

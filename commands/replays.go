@@ -2,7 +2,6 @@ package commands
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -82,7 +81,13 @@ const (
 // Run works on a replay until it is over or paused, or ctx ends, or after a step when leave is
 // closed. A token in wake says that a delivery of it has ended.
 func (r *Replays) Run(ctx context.Context, id domain.ReplayID, wake, leave <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
 	j := &job{r: r, id: id}
+	defer func() {
+		if cancel(); j.counted != nil {
+			<-j.counted.done
+		}
+	}()
 	for poll := replayPoll; ; poll = min(2*poll, replayIdle) {
 		version := j.version
 		wait, over, err := j.step(ctx)
@@ -147,6 +152,10 @@ type job struct {
 	before  eventstore.Position // where it was requested: what came later is not for it
 	version int64
 	feed    *feed // nil: to be read from where the log says the replay is
+	counted *counting
+
+	window   int // how many calls of its webhook it has under way
+	measured time.Time
 }
 
 // step does the next of a replay. It returns how long to wait for what follows, if nothing
@@ -173,7 +182,9 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 	case j.aimless():
 		return 0, false, j.append(ctx, domain.ReplayCancelled{})
 	case !replay.Counted:
-		return 0, false, j.count(ctx)
+		if known, err := j.count(ctx); known || err != nil {
+			return 0, false, err
+		}
 	}
 	return j.goOn(ctx)
 }
@@ -186,7 +197,16 @@ func (j *job) aimless() bool {
 
 // append appends changes to the replay's stream.
 func (j *job) append(ctx context.Context, changes ...domain.Change) error {
-	_, err := j.r.Directory.Append(ctx, eventstore.Unit{Writes: []eventstore.Write{j.write(j.id.Stream(), j.version, changes...)}})
+	return j.commit(ctx, eventstore.Unit{}, changes...)
+}
+
+// commit appends the unit, with changes to the replay's stream.
+func (j *job) commit(ctx context.Context, unit eventstore.Unit, changes ...domain.Change) error {
+	unit.Writes = append(unit.Writes, j.write(j.id.Stream(), j.version, changes...))
+	_, err := j.r.Directory.Append(ctx, unit)
+	if err == nil {
+		j.version++
+	}
 	return err
 }
 
@@ -205,23 +225,48 @@ func (j *job) candidates(ctx context.Context, from eventstore.Position) (candida
 	return j.r.candidates(ctx, j.spec, w, from, j.before)
 }
 
-// count counts what the replay is to send, unless something is asked of it meanwhile.
-func (j *job) count(ctx context.Context) error {
-	all, err := j.candidates(ctx, 0)
-	if err != nil {
-		return err
+// counting is what a replay sends, being counted.
+type counting struct {
+	done chan struct{} // closed then
+	n    int
+	err  error
+}
+
+// count counts what the replay sends, beside its sending, and reports whether there is something to
+// be done before that goes on. A retry waits, as what it sends is not among the failed any more.
+func (j *job) count(ctx context.Context) (first bool, err error) {
+	if j.counted == nil {
+		all, err := j.candidates(ctx, 0)
+		if err != nil {
+			return false, err
+		}
+		c := &counting{done: make(chan struct{})}
+		id, spec := j.id, j.spec
+		go func() {
+			defer close(c.done)
+			for n, more := 0, true; more && c.err == nil; c.n += n {
+				n, more, c.err = j.r.countNext(ctx, id, spec, all)
+			}
+		}()
+		j.counted = c
 	}
-	n, err := j.r.count(ctx, j.spec, all, func(ctx context.Context) (bool, error) {
-		_, events, err := j.r.load(ctx, j.id)
-		return err == nil && events[len(events)-1].Version == j.version, err
-	})
-	if errors.Is(err, errEnough) {
-		return nil
+	if j.spec.Kind == domain.KindRetry {
+		sleep(ctx, replayIdle, j.counted.done)
+		first = true
 	}
-	if err != nil {
-		return err
+	select {
+	case <-j.counted.done:
+	default:
+		return first, nil
 	}
-	return j.append(ctx, domain.ReplayCounted{Matched: n})
+	if j.counted.err != nil {
+		return false, j.counted.err
+	}
+	err = j.append(ctx, domain.ReplayCounted{Matched: j.counted.n})
+	if err == nil && j.feed != nil {
+		j.feed.version = j.version
+	}
+	return true, err
 }
 
 // withdraw ends what a cancelled replay has asked for and nobody works on. What is on its
@@ -230,6 +275,10 @@ func (j *job) withdraw(ctx context.Context) (wait time.Duration, over bool, err 
 	waiting, err := j.r.Queue.OfReplay(ctx, j.id)
 	if err != nil {
 		return 0, true, err
+	}
+	if len(waiting) == 0 && !j.replay.Counted && !j.replay.QueuedAt.IsZero() { // it says of how many it sent some
+		_, err := j.count(ctx)
+		return replayPoll, false, err
 	}
 	if len(waiting) == 0 {
 		return 0, true, j.append(ctx, domain.ReplayCompleted{})

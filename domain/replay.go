@@ -137,7 +137,7 @@ func (r Replay) Evolve(change Change, at time.Time) Replay {
 	case ReplayCounted:
 		r.Counted, r.Matched = true, c.Matched
 	case ReplayQueued:
-		r.Counted, r.Paused = true, false
+		r.Counted, r.Paused = r.Counted || c.Matched > 0, false
 		r.Matched = max(r.Matched, c.Matched)
 		r.Next, r.LastCount, r.QueuedAt = c.Next, c.Count, at
 	case ReplayPaused:
@@ -161,7 +161,7 @@ func (r Replay) State() ReplayState {
 		return ReplayStateCompleted
 	case r.Paused:
 		return ReplayStatePaused
-	case !r.Counted:
+	case !r.Counted && r.QueuedAt.IsZero():
 		return ReplayStateCounting
 	}
 	return ReplayStateRunning

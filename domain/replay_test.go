@@ -83,6 +83,7 @@ func TestReplayState(t *testing.T) {
 		{[]Change{requested, ReplayPaused{}}, ReplayStatePaused, "-rc"},
 		{[]Change{requested, ReplayPaused{}, ReplayResumed{}, ReplayCounted{Matched: 3}}, ReplayStateRunning, "p-c"},
 		{[]Change{requested, ReplayQueued{Count: 2, Matched: 3, Next: 9}}, ReplayStateRunning, "p-c"}, // as it is loaded
+		{[]Change{requested, ReplayQueued{Count: 2, Next: 9}}, ReplayStateRunning, "p-c"},             // it is counted meanwhile
 		{[]Change{requested, ReplayCounted{}, ReplayCompleted{}}, ReplayStateCompleted, "!!!"},
 		{[]Change{requested, ReplayPaused{}, ReplayCancelled{}, ReplayCompleted{}}, ReplayStateCancelled, "!!-"},
 		{[]Change{ReplayRequested{Matched: 2, WebhookVersion: 1}}, ReplayStateRunning, "p-c"}, // an earlier release counted first

@@ -139,14 +139,18 @@ func (r *replayRow) apply(e *eventstore.Event) {
 		}
 	case domain.ReplayCounted:
 		matched := int64(c.Matched)
-		r.State, r.Matched = domain.ReplayStateRunning, &matched
+		if r.Matched = &matched; r.State == domain.ReplayStateCounting {
+			r.State = domain.ReplayStateRunning
+		}
 	case domain.ReplayQueued:
-		r.Queued += int64(max(c.Count, len(c.Deliveries)))
+		if r.Queued += int64(max(c.Count, len(c.Deliveries))); r.State == domain.ReplayStateCounting {
+			r.State = domain.ReplayStateRunning // it counts meanwhile
+		}
 	case domain.ReplayPaused:
 		r.State = domain.ReplayStatePaused
 	case domain.ReplayResumed:
 		r.State = domain.ReplayStateRunning
-		if r.Matched == nil {
+		if r.Matched == nil && r.Queued == 0 {
 			r.State = domain.ReplayStateCounting
 		}
 	case domain.ReplayCancelled:

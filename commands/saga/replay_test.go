@@ -180,6 +180,35 @@ func TestReplayIsExactOnSeveralNodes(t *testing.T) {
 	}
 }
 
+// A replay does not wait until all that it sends is counted, and has counted it in the end.
+func TestReplayCountsBesideItsSending(t *testing.T) {
+	n := startReplaying(t, testdb.New(t), newReceiver())
+	const events = 1000
+	n.emit(events, 0)
+	w := n.register(1, nil)
+	id := n.start(history(w))
+	done := n.awaitReplay(id, "completed", finished)
+	if *done.Matched != events || done.Queued != events || done.Delivered != events || done.Cancelled != 0 {
+		t.Errorf("it ended as %+v", done)
+	}
+	changes, err := n.log.Load(t.Context(), id.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, first := changes[1].Value.(domain.ReplayQueued); !first {
+		t.Errorf("first came %T", changes[1].Value)
+	}
+	counted := 0
+	for _, e := range changes {
+		if _, ok := e.Value.(domain.ReplayCounted); ok {
+			counted++
+		}
+	}
+	if counted != 1 {
+		t.Errorf("it was counted %d times", counted)
+	}
+}
+
 // gated is a receiver that answers a call when it is let.
 func gated() (r *receiver, let chan struct{}) {
 	r, let = newReceiver(), make(chan struct{})
