@@ -15,6 +15,7 @@ type DataKey struct {
 	Wrapped []byte // encrypted
 
 	stored atomic.Int64 // 1 + the generation in which the database has it; 0: it has not
+	tried  bool         // the appender has tried to store it, and it may be there
 }
 
 // Envelope opens what was encrypted. Without one, events stay as the log has them.
@@ -24,9 +25,13 @@ type Envelope interface {
 	Open(ctx context.Context, events []Event) error
 }
 
-// storeKeysSQL comes after appendSQL, whose lock puts it in order with what destroys keys.
-const storeKeysSQL = `INSERT INTO medilab.data_keys (owner, number, until, wrapped)
-	SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[]) ON CONFLICT DO NOTHING`
+// storeKeysSQL comes after appendSQL, whose lock puts it in order with what destroys keys. To look
+// for conflicts takes as long as to insert, and new keys have none.
+const (
+	storeKeysSQL = `INSERT INTO medilab.data_keys (owner, number, until, wrapped)
+	SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[])`
+	storeKeysAgainSQL = storeKeysSQL + ` ON CONFLICT DO NOTHING`
+)
 
 // unstoredKeys returns the keys that the batch is the first to use in the generation, each
 // once. In another one, the database may have lost them.
@@ -53,10 +58,15 @@ func storeKeys(keys []*DataKey) (statements []Statement) {
 	}
 	owners, numbers := make([][16]byte, len(keys)), make([]int64, len(keys))
 	untils, wrapped := make([]int64, len(keys)), make([][]byte, len(keys))
+	sql := storeKeysSQL
 	for i, k := range keys {
+		if k.tried {
+			sql = storeKeysAgainSQL
+		}
+		k.tried = true
 		owners[i], numbers[i], untils[i], wrapped[i] = k.Owner, k.Number, k.Until, k.Wrapped
 	}
-	return []Statement{{SQL: storeKeysSQL, Args: []any{owners, numbers, untils, wrapped}}}
+	return []Statement{{SQL: sql, Args: []any{owners, numbers, untils, wrapped}}}
 }
 
 // open decodes and opens events.
