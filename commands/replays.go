@@ -16,13 +16,16 @@ import (
 // Replays works on replays that were requested, from where the log says they are: it does
 // not matter who worked on one before, nor what became of it. Two that work on the same one
 // do no harm: what is asked for is in the replay's stream at its version or not at all. All
-// fields are required.
+// fields but the last are required.
 type Replays struct {
 	Log       *eventstore.Log
 	Directory *Directory
 	Queue     Queue
 	Pool      *pgxpool.Pool
 	Failed    FailedDeliveries
+
+	// Patience is how long a replay waits to have counted what it sends, before it begins.
+	Patience time.Duration
 }
 
 // Unfinished lists the replays that are to go on, the oldest first, of those whose
@@ -249,6 +252,7 @@ func (j *job) count(ctx context.Context) (first bool, err error) {
 			}
 		}()
 		j.counted = c
+		sleep(ctx, j.r.Patience, c.done)
 	}
 	if j.spec.Kind == domain.KindRetry {
 		sleep(ctx, replayIdle, j.counted.done)

@@ -176,7 +176,7 @@ func cutOff(t *testing.T, p *product, in *harness.Receiver, n int) (w webhook, r
 		return progress.Queued > 0
 	})
 	p.Kill()
-	if progress.State != "running" || progress.Queued == n || progress.Matched != n {
+	if progress.State != "running" || progress.Queued == n {
 		t.Fatalf("the replay was over before the server was killed: %+v", progress)
 	}
 	t.Logf("killed after %d of %d were queued", progress.Queued, n)

@@ -38,12 +38,14 @@ const (
 	replaySlack = 24 * time.Hour
 	mostJobs    = 32               // at once
 	turn        = 10 * time.Second // of each, when there are more
+	// countPatience is enough to count tens of thousands, and a small part of what more take.
+	countPatience = 500 * time.Millisecond
 )
 
 func newReplayer(s *session, failed commands.FailedDeliveries) *replayer {
 	return &replayer{
 		s: s, wake: make(chan struct{}, 1), jobs: map[domain.ReplayID]*runningReplay{}, begun: map[domain.ReplayID]time.Time{}, failing: map[domain.ReplayID]bool{},
-		all: commands.Replays{Log: s.log, Directory: s.directory, Queue: Queue{Pool: s.pool}, Pool: s.pool, Failed: failed},
+		all: commands.Replays{Log: s.log, Directory: s.directory, Queue: Queue{Pool: s.pool}, Pool: s.pool, Failed: failed, Patience: countPatience},
 	}
 }
 

@@ -186,7 +186,14 @@ func TestReplayCountsBesideItsSending(t *testing.T) {
 	const events = 1000
 	n.emit(events, 0)
 	w := n.register(1, nil)
+	if _, err := n.pool.Exec(t.Context(), `DELETE FROM medilab.readers WHERE name = 'replays'`); err != nil {
+		t.Fatal(err) // so that the node leaves the replay to us, who have no patience
+	}
 	id := n.start(history(w))
+	err := (&commands.Replays{Log: n.log, Directory: n.directory, Queue: saga.Queue{Pool: n.pool}, Pool: n.pool, Failed: n.queries}).Run(t.Context(), id, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	done := n.awaitReplay(id, "completed", finished)
 	if *done.Matched != events || done.Queued != events || done.Delivered != events || done.Cancelled != 0 {
 		t.Errorf("it ended as %+v", done)
