@@ -62,7 +62,7 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 		j.feed = &feed{source: source, more: true, open: open, version: j.version}
 	}
 	j.measure(j.feed.settle(waiting))
-	most, next := j.replay.Pace(replayChunk)
+	most, next := j.replay.Pace(replayChunk, j.due)
 	if early := next.Sub(j.r.Log.Clock().Now()); early > 0 {
 		return early, false, nil
 	}
@@ -71,7 +71,11 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 		return 0, true, err
 	}
 	if len(chosen) > 0 {
-		return 0, false, j.ask(ctx, chosen)
+		asked, err := j.ask(ctx, chosen)
+		if err == nil && asked {
+			j.due = next
+		}
+		return 0, false, err
 	}
 	former := j.spec.Kind == "" // completed when all was asked for
 	if j.replay.Counted && !j.feed.more && len(j.feed.ready) == 0 && (former || len(waiting) == 0) {
@@ -228,12 +232,12 @@ func (j *job) read(ctx context.Context, room roomFunc) error {
 }
 
 // ask asks for the chosen deliveries that the replay wants as they stand now. They are in
-// the replay's stream if they are in the deliveries'.
-func (j *job) ask(ctx context.Context, chosen []candidate) error {
+// the replay's stream if they are in the deliveries'. It reports whether there are any.
+func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 	unit := eventstore.Unit{Generation: j.r.Log.Generation()}
 	found, err := j.r.standings(ctx, j.id, j.spec, chosen)
 	if err != nil {
-		return err
+		return false, err
 	}
 	left := make(map[domain.DeliveryID]bool, len(chosen))
 	queued := domain.ReplayQueued{Matched: j.replay.Matched}
@@ -253,12 +257,12 @@ func (j *job) ask(ctx context.Context, chosen []candidate) error {
 	}
 	j.feed.ready = slices.DeleteFunc(j.feed.ready, func(c candidate) bool { return left[c.delivery] })
 	if queued.Count == 0 {
-		return nil
+		return false, nil
 	}
 	queued.Next = int64(j.feed.begin())
 	err = j.commit(ctx, unit, queued)
 	j.feed.version = j.version
-	return err
+	return true, err
 }
 
 // begin returns the position from which on the feed is to be read again.

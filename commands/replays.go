@@ -159,6 +159,7 @@ type job struct {
 
 	window   int // how many calls of its webhook it has under way
 	measured time.Time
+	due      time.Time // when it was to ask for what it asked for last
 }
 
 // step does the next of a replay. It returns how long to wait for what follows, if nothing

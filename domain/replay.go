@@ -194,14 +194,20 @@ func (r Replay) decide(already bool, change Change) ([]Change, error) {
 }
 
 // Pace returns how many deliveries a replay of the rate asks for at once, at most most, and
-// when the next may follow those that it asked for last.
-func (r Replay) Pace(most int) (count int, next time.Time) {
+// when the next may follow those that it asked for last. These were due at the time, if that is
+// not zero: who asked late, but by less than a chunk, makes up for it.
+func (r Replay) Pace(most int, due time.Time) (count int, next time.Time) {
 	const chunksASecond = 10
 	rate := r.Request.Rate
 	if rate == 0 {
 		return most, time.Time{}
 	}
-	next = r.QueuedAt.Add(time.Duration(float64(r.LastCount) / rate * float64(time.Second)))
+	if early := r.QueuedAt.Add(-time.Second / chunksASecond); due.IsZero() {
+		due = r.QueuedAt
+	} else if due.Before(early) {
+		due = early
+	}
+	next = due.Add(time.Duration(float64(r.LastCount) / rate * float64(time.Second)))
 	return min(most, max(1, int(rate/chunksASecond))), next
 }
 

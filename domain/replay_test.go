@@ -109,11 +109,17 @@ func TestReplayState(t *testing.T) {
 		}
 	}
 	r := Replay{}.Evolve(requested, at).Evolve(ReplayQueued{Count: 4}, at)
-	if count, next := r.Pace(400); count != 4 || !next.Equal(at.Add(100*time.Millisecond)) {
-		t.Errorf("at 40 a second, %d at %s", count, next)
+	for due, want := range map[time.Time]time.Duration{
+		{}:                              100 * time.Millisecond,
+		at.Add(-30 * time.Millisecond):  70 * time.Millisecond,
+		at.Add(-300 * time.Millisecond): 0, // what waited for the receiver does not follow at once
+	} {
+		if count, next := r.Pace(400, due); count != 4 || !next.Equal(at.Add(want)) {
+			t.Errorf("at 40 a second, due at %s, %d at %s", due, count, next)
+		}
 	}
 	r.Request.Rate = 0
-	if count, next := r.Pace(400); count != 400 || !next.IsZero() {
+	if count, next := r.Pace(400, at); count != 400 || !next.IsZero() {
 		t.Errorf("without a rate, %d at %s", count, next)
 	}
 }
