@@ -218,8 +218,26 @@ type Filter struct {
 	Opens func(*Event) bool
 }
 
-// query reads a page of up to so many rows, fewer once they have enough bytes. Streams are few and go by their unique index, all else by
-// position; so does a time, which is found in the log by its positions.
+// between returns the positions that are read, after one up to another: times are found in the log by
+// their positions.
+func (l *Log) between(ctx context.Context, after Position, f Filter) (from, to Position, err error) {
+	var times [2]*time.Time
+	for i, at := range []time.Time{f.From, f.To} {
+		if !at.IsZero() {
+			times[i] = &at
+		}
+	}
+	err = l.pool.QueryRow(ctx, `SELECT greatest($1, CASE WHEN $2::timestamptz IS NOT NULL THEN medilab.position_before($2) END),
+			least(position, CASE WHEN $3::timestamptz IS NOT NULL THEN medilab.position_before($3) END)
+		FROM medilab.log_head`, after, times[0], times[1]).Scan(&from, &to)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the log's head: %w", err)
+	}
+	return from, to, nil
+}
+
+// query reads a page of up to so many rows, fewer once they have enough bytes. Streams are few and
+// go by their unique index, all else by position.
 func (f Filter) query(columns string, after, head Position, limit, enough int) (string, []any) {
 	var where strings.Builder
 	args := []any{after, head}
@@ -243,12 +261,6 @@ func (f Filter) query(columns string, after, head Position, limit, enough int) (
 		and("starts_with(type, $%d)", prefix)
 	} else if f.Type != "" {
 		and("type = $%d", f.Type)
-	}
-	if !f.From.IsZero() {
-		and("position > medilab.position_before($%d)", f.From)
-	}
-	if !f.To.IsZero() {
-		and("position <= medilab.position_before($%d)", f.To)
 	}
 	args = append(args, limit, enough)
 	return fmt.Sprintf(`SELECT %s FROM (
@@ -275,7 +287,7 @@ func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield fun
 
 // eachPage yields what Each does in pages of up to so many rows, undecoded.
 func (l *Log) eachPage(ctx context.Context, columns string, after Position, filter Filter, rows int, yield func(page []Event) error) error {
-	head, err := l.Head(ctx)
+	after, head, err := l.between(ctx, after, filter)
 	if err != nil {
 		return err
 	}
