@@ -181,13 +181,15 @@ func TestReadingsMakeAnswersLarge(t *testing.T) {
 	s.add("", tagServer, []operation{
 		{method: "GET", path: "/little", id: "little", scope: domain.ScopeAdmin, serve: serve},
 		{method: "GET", path: "/much", id: "much", scope: domain.ScopeAdmin, serve: serve},
+		{method: "POST", path: "/much", id: "muchOverTime", scope: domain.ScopeAdmin, unbounded: true, serve: serve},
 	})
-	for stream, budget := range map[string]*answerBudget{"little": s.small, "much": s.large} {
-		r := httptest.NewRequest(http.MethodGet, "/"+stream, nil)
+	for request, budget := range map[string]*answerBudget{"GET /little": s.small, "GET /much": s.large, "POST /much": s.small} {
+		method, path, _ := strings.Cut(request, " ")
+		r := httptest.NewRequest(method, path, nil)
 		r.Header.Set("Authorization", "Bearer "+answersToken)
 		w := httptest.NewRecorder()
 		if s.Handler().ServeHTTP(w, r); w.Code != http.StatusOK || held != budget {
-			t.Errorf("%s: status %d, the right budget: %v", stream, w.Code, held == budget)
+			t.Errorf("%s: status %d, the right budget: %v", request, w.Code, held == budget)
 		}
 	}
 	for _, budget := range []*answerBudget{s.small, s.large} {

@@ -159,7 +159,9 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 			err = s.expectLarge(ctx, x)
 		} else {
 			x.held, err = s.small.acquire(ctx, x.caller.Actor, smallAnswer)
-			ctx = s.withRoom(ctx, x)
+			if !o.unbounded { // that holds little of what it reads at a time
+				ctx = s.withRoom(ctx, x)
+			}
 		}
 		if err != nil {
 			return err
