@@ -1,5 +1,5 @@
 // What needs somebody's attention: the page of alerts, and an alert in a few words.
-import { alerts } from './alertcount.js'
+import { counts } from './counts.js'
 import { api, part } from './api.js'
 import { actorName } from './audit-words.js'
 import { say } from './dialogs.js'
@@ -45,7 +45,7 @@ function Acknowledge({ alert }) {
   const run = async (key) => {
     await api.post(`/webhooks/alerts/${part(alert.alert_id)}/acknowledge`, undefined, { key })
     say(t('alert.known'))
-    alerts.read()
+    counts.read()
   }
   return html`<${Act} run=${run} tone="small">${t('alert.acknowledge')}</${Act}>`
 }

@@ -1,6 +1,6 @@
 // The frame around every page: menu, header, signing in, and the keyboard.
 // `/` goes to the search, `g` and a letter to a section, Esc back to where it was.
-import { alerts, follow, most } from './alertcount.js'
+import { counts, follow, most } from './counts.js'
 import { session } from './api.js'
 import { actorName } from './audit-words.js'
 import { prompt } from './dialogs.js'
@@ -11,7 +11,7 @@ import { routes } from './routes.js'
 import { Search } from './search.js'
 import { apply, settings } from './settings.js'
 import { SignIn, begin, renew, signOut } from './signin.js'
-import { known, t } from './texts.js'
+import { known, number, t } from './texts.js'
 import './texts/app.js'
 import { Icon } from './ui.js'
 import { html, render, useEffect, useState, useStore } from './view.js'
@@ -20,21 +20,23 @@ session.renew = renew
 session.askReason = () => prompt('access.title', 'access.note', 'access.reason')
 
 const now = (path) => path.split('/')[0]
+const menuOf = (path) => routes.find((route) => route.pattern === now(path))?.menu
 
 function Menu({ path }) {
-  useStore(alerts)
+  useStore(counts)
   const [more, setMore] = useState(false)
   const link = (route) => {
     const name = now(route.pattern)
-    const count = name === 'alerts' && alerts.count
+    const count = counts[name]
+    const full = name === 'alerts' && count >= most
     return html`<a key=${name} href=${`#/${route.pattern}`} class=${route.menu === 'more' ? 'minor' : undefined} onClick=${() => setMore(false)}
       aria-current=${now(path) === name ? 'page' : undefined}><${Icon} name=${name} /><span>${t(`nav.${name}`)}</span>
-      ${count > 0 && html`<span class="count bad" aria-label=${t('app.alerts', count)}>${count < most ? count : `${most}+`}</span>`}</a>`
+      ${count > 0 && html`<span class=${name === 'alerts' ? 'count bad' : 'count'} aria-label=${t(`app.${name}`, count)}>${number(count)}${full && '+'}</span>`}</a>`
   }
   const of = (place) => routes.filter((route) => route.menu === place && (!route.scope || session.may(route.scope)))
   return html`<nav id="menu" class=${more ? 'side open' : 'side'} aria-label=${t('app.menu')}>
     <a class="brand" href="#/"><${Icon} name="overview" />MediLab Webhooks</a>
-    ${of('main').map(link)}<button type="button" class="more" aria-expanded=${more} onClick=${() => setMore(!more)}><${Icon} name="more" /><span>${t('app.moreMenu')}</span></button>
+    ${of('main').map(link)}<button type="button" class="more" aria-expanded=${more} aria-current=${menuOf(path) === 'more' ? 'true' : undefined} onClick=${() => setMore(!more)}><${Icon} name="more" /><span>${t('app.moreMenu')}</span></button>
     <hr />${of('more').map(link)}
     <a class="minor" href="/docs"><${Icon} name="audit" /><span>${t('app.api')}</span></a>
     <div class="foot"><span class="muted sub" title=${session.who?.actor}>${actorName(session.who?.actor)}</span><${Switches} /><button type="button" class="plain" onClick=${signOut}>${t('app.signOut')}</button></div></nav>`

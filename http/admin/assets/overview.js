@@ -1,6 +1,6 @@
 // The first page: what needs a hand, and the figures of the last day. A fresh
 // installation shows the way to the first delivered call instead.
-import { most } from './alertcount.js'
+import { most } from './counts.js'
 import { AlertRow, useNames } from './alerts.js'
 import { Failures } from './call-list.js'
 import { Chart, asked, parts, rangeOf } from './charts.js'

@@ -262,13 +262,14 @@ func (b *Tab) See(text string) {
 	b.until(text, `text => document.body.innerText.includes(text)`, text)
 }
 
-// Click presses the button or link that the page shows under the name; while a
-// question is open, one of its buttons.
+// Click presses the button or link that the page shows under the name, with or without
+// a count after it; while a question is open, one of its buttons.
 func (b *Tab) Click(name string) {
 	b.t.Helper()
 	b.until("a button "+name, `name => {
 		const all = [...(document.querySelector('dialog[open]') ?? document).querySelectorAll('a, button, summary')]
-		const it = all.find(e => e.innerText.trim() === name && !e.disabled && e.ariaDisabled !== 'true' && e.checkVisibility())
+		const named = e => e.innerText.trim() === name || e.querySelector('.count, .badge') && [...e.childNodes].some(n => n.textContent.trim() === name)
+		const it = all.find(e => named(e) && !e.disabled && e.ariaDisabled !== 'true' && e.checkVisibility())
 		it?.click()
 		return Boolean(it)
 	}`, name)
