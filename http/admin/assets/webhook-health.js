@@ -2,11 +2,11 @@
 import { AlertRow, useNames } from './alerts.js'
 import { part } from './api.js'
 import { Failures, callLink } from './call-list.js'
-import { Chart, Numbers, asked, parts, rangeOf, ranges, widths } from './charts.js'
-import { inputTime, localTime, milliseconds, percent } from './format.js'
+import { Chart, Numbers, asked, parts } from './charts.js'
+import { milliseconds, percent } from './format.js'
 import { advice, healthOf, why } from './health.js'
 import { Table, useFresh } from './list.js'
-import { router } from './router.js'
+import { Ranges, useRange } from './ranges.js'
 import { known, number, t } from './texts.js'
 import './texts/webhook.js'
 import { Badge, Card, Empty, Facts, Figure, Loaded, Time, Word, useLoad } from './ui.js'
@@ -15,8 +15,7 @@ import { settingsOf } from './webhook.js'
 
 export function WebhookHealth({ webhook, parameters }) {
   const path = `/webhooks/${part(webhook.id)}`
-  const name = parameters.toString()
-  const range = useRange(parameters, name)
+  const range = useRange(parameters)
   const stats = useLoad(`${path}/stats`, asked(range), { every: 60000 })
   const last = useLoad(`${path}/calls`, { status: 'failed', limit: 1 })
   const open = useLoad('/webhooks/alerts', { state: 'open', webhook: webhook.id })
@@ -24,7 +23,7 @@ export function WebhookHealth({ webhook, parameters }) {
   useFresh({ kinds: ['alert'], webhook: webhook.id }, open.reload)
   return html`<${Loaded} of=${stats}>${(figures) => html`
     <section class="card"><${Why} webhook=${webhook} stats=${figures} last=${last.data?.items[0]} />
-      <${Ranges} webhook=${webhook} range=${range} />
+      <${Ranges} page=${path.slice(1)} range=${range} />
       <${Charts} stats=${figures} range=${range} /></section>
     <${Figures} webhook=${webhook} stats=${figures} />
     <div class="two"><${Card} title=${t('overview.failures')} flush more=${html`<a href=${`#${path}/calls`}>${t('overview.allCalls')}</a>`}><${Failures} webhook=${webhook} limit=${5} /></${Card}>
@@ -32,12 +31,6 @@ export function WebhookHealth({ webhook, parameters }) {
         <${Card} title=${t('webhook.short')} more=${html`<a href=${`#${path}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook, true)} /></${Card}></div></div>
     <div class="two"><${Breakdown} title=${t('stats.byType')} values=${figures.by_event_type} link=${(one) => `#${path}/calls?event_type=${part(one)}`} />
       <${Breakdown} title=${t('stats.byStatus')} values=${figures.by_status} link=${(one) => /^\d+$/.test(one) && `#${path}/calls?response_status=${one}`} /></div>`}</${Loaded}>`
-}
-
-// useRange returns the range of the address; one that ends now moves on with time.
-function useRange(parameters, name) {
-  const width = widths[rangeOf(parameters).bucket]
-  return useMemo(() => rangeOf(parameters), [name, Math.floor(Date.now() / width)])
 }
 
 // Why says in words how the webhook does, what follows, and what to do.
@@ -49,21 +42,6 @@ function Why({ webhook, stats, last }) {
   return html`<div class=${`why ${tone}`}><b>${t('why.row', stats.consecutive_failures)}.</b>${last && ` ${why(last)}.`}
     ${stats.last_success_at ? html` ${t('stats.lastSuccess')} <${Time} at=${stats.last_success_at} style="ago" />.` : ` ${t('why.never')}`}${waits}
     ${last && html` <span>${advice(last)}</span> <a href=${callLink({ ...last, webhook_id: webhook.id })}>${t('why.lastCall')}</a>`}</div>`
-}
-
-function Ranges({ webhook, range }) {
-  const at = (query) => `#/webhooks/${part(webhook.id)}?${new URLSearchParams(query)}`
-  const submit = (event) => {
-    event.preventDefault()
-    const { from, to } = event.target.elements
-    if (from.value < to.value) router.go(at({ from: localTime(from.value), to: localTime(to.value) }))
-  }
-  const local = (name) => (range.name === 'own' ? inputTime(range[name]) : '')
-  return html`<div class="toolbar ranges"><nav class="chips" aria-label=${t('range.label')}>${Object.keys(ranges).map((one) => html`
-      <a key=${one} class="button chip" href=${at({ range: one })} aria-current=${one === range.name ? 'true' : undefined}>${t(`range.${one}`)}</a>`)}</nav>
-    <details open=${range.name === 'own'}><summary>${t('range.own')}</summary><form class="toolbar" onSubmit=${submit}>
-      <input type="datetime-local" name="from" aria-label=${t('filter.from')} defaultValue=${local('from')} required /><input type="datetime-local" name="to" aria-label=${t('filter.to')} defaultValue=${local('to')} required />
-      <button type="submit">${t('action.filter')}</button></form></details></div>`
 }
 
 function Charts({ stats, range }) {

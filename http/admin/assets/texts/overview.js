@@ -2,20 +2,18 @@
 import { add } from '../texts.js'
 
 add({
-  'overview.sub': ['последние 24 часа · все вебхуки', 'the last 24 hours · all webhooks'],
+  'overview.sub': ['все вебхуки · в сравнении с таким же временем до этого', 'all webhooks · compared with the same time before'],
   'overview.figures': ['Главное', 'Key figures'],
   'overview.rate': ['Доставок в минуту', 'Deliveries a minute'],
-  'overview.delivered': ['{0} за сутки', '{0} in 24 hours'],
   'overview.success': ['Успешность', 'Success rate'],
   'overview.calls': ['{0} вызов|{0} вызова|{0} вызовов', '{0} call|{0} calls'],
-  'overview.points': ['{0} п. п. к вчера', '{0} points on yesterday'],
+  'overview.points': ['{0} п. п. к прежнему', '{0} points on the time before'],
   'overview.latency': ['Время ответа, p95', 'Response time, p95'],
-  'overview.yesterday': ['вчера {0}', 'yesterday {0}'],
+  'overview.before': ['раньше {0}', 'before: {0}'],
   'overview.waiting': ['Ждут отправки', 'Waiting'],
   'overview.nothingWaits': ['ничего не ждёт', 'nothing waits'],
   'overview.oldest': ['дольше всех — {0}', 'longest overdue: {0}'],
   'overview.failed': ['Не доставлены', 'Not delivered'],
-  'overview.lastDay': ['за сутки', 'in 24 hours'],
   'overview.alerts': ['Оповещения', 'Open alerts'],
   'overview.failing': ['{0} вебхук с ошибками|{0} вебхука с ошибками|{0} вебхуков с ошибками', '{0} webhook failing|{0} webhooks failing'],
   'overview.attention': ['Требует внимания', 'Needs attention'],
