@@ -4,7 +4,7 @@ import { useNames } from './alerts.js'
 import { typeFilter, useTypes } from './event-types.js'
 import { localTime, milliseconds } from './format.js'
 import { Answer, Failure, Next, advice } from './health.js'
-import { Filters, List } from './list.js'
+import { Filters, List, isAsked } from './list.js'
 import { number, t } from './texts.js'
 import './texts/webhooks.js'
 import { Badge, Card, Page, Time } from './ui.js'
@@ -24,9 +24,6 @@ const columns = (names) => [time, names && { ...whose(names), cut: 'half' },
   { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} />` },
 ].filter(Boolean)
 
-const fits = (parameters) => (c) => (!parameters.get('status') || c.status === parameters.get('status')) && (!parameters.get('event_type') || c.event_type === parameters.get('event_type')) &&
-  (!parameters.get('delivery_id') || c.delivery_id === parameters.get('delivery_id')) && !parameters.get('response_status') && !parameters.get('to') && !parameters.get('from')
-
 // Calls lists the calls of a webhook; without one, of all.
 export function Calls({ webhook, parameters, page }) {
   const types = useTypes()
@@ -41,7 +38,7 @@ export function Calls({ webhook, parameters, page }) {
   ]
   return html`<${Card} flush><${Filters} page=${page} values=${parameters} fields=${fields} />
     <${List} path=${webhook ? `/webhooks/${part(webhook.id)}/calls` : '/webhooks/calls'} parameters=${asked} id=${(c) => c.call_id} caption=${t('call.list')} empty=${t('call.empty')}
-      columns=${columns(webhook ? null : names)} live=${{ kinds: ['call'], webhook: webhook?.id, wanted: fits(parameters) }} /></${Card}>`
+      columns=${columns(webhook ? null : names)} live=${{ kinds: ['call'], webhook: webhook?.id, wanted: (c) => isAsked(asked, c) }} /></${Card}>`
 }
 
 export const AllCalls = ({ parameters }) => html`<${Page} title=${t('call.list')}><${Calls} parameters=${parameters} page="calls" /></${Page}>`

@@ -3,8 +3,9 @@ import { useNames } from './alerts.js'
 import { api, part } from './api.js'
 import { confirm, say } from './dialogs.js'
 import { typeFilter, useTypes } from './event-types.js'
-import { Answer, Failure, Next } from './health.js'
-import { Filters, List } from './list.js'
+import { duration, localTime } from './format.js'
+import { Answer, Failure, Next, advice } from './health.js'
+import { Filters, List, isAsked } from './list.js'
 import { number, t } from './texts.js'
 import './texts/webhooks.js'
 import { Act, Card, Copy, Page, Time } from './ui.js'
@@ -28,27 +29,33 @@ export function DeliveryActions({ delivery, done }) {
     ${['pending', 'failed'].includes(delivery.state) && html`<${Act} tone="small danger" run=${cancel}>${t('action.cancel')}</${Act}>`}</span>`
 }
 
-const fits = (asked) => (d) => d.state === asked.state && (!asked.event_type || d.event_type === asked.event_type) && !asked.response_status && !asked.webhook
+// Then says what follows, and since when it waits or has ended.
+const Then = ({ of }) => html`<${Next} of=${of} />${of.state === 'pending'
+  ? html`<span class="sub">${t('delivery.waits', duration((Date.now() - Date.parse(of.created_at)) / 1000))}</span>`
+  : of.state !== 'delivered' && html`<span class="sub">${t('delivery.since')} <${Time} at=${of.updated_at} style="near" /></span>`}
+  ${of.waiting_behind && html`<span class="sub">${t('delivery.behind')} <${Copy} value=${of.waiting_behind} /></span>`}`
 
-export function Deliveries({ webhook, parameters, page }) {
+// Deliveries lists those of a webhook, under what is said of it first; without one, of all.
+export function Deliveries({ webhook, parameters, page, first }) {
   const names = useNames()
   const types = useTypes()
-  const asked = { state: 'failed', ...Object.fromEntries(parameters) }
+  const chosen = { state: 'failed', ...Object.fromEntries(parameters) }
+  const asked = { ...chosen, from: localTime(chosen.from), to: localTime(chosen.to) }
   const states = ['failed', 'pending', 'cancelled', 'delivered'].map((state) => [state, t(`state.${state}`)])
   const fields = [{ name: 'state', label: t('event.state'), options: states }, !webhook && { name: 'webhook', label: t('filter.webhook') },
-    typeFilter(types), { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' }].filter(Boolean)
+    typeFilter(types), { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' },
+    { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }].filter(Boolean)
   const columns = [
-    { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a><span class="sub mono narrow">${d.event_type}</span>` },
+    { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a><span class="sub mono">${d.event_type}</span>` },
     !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => names.link(d.webhook_id) },
-    { label: t('call.event'), cut: webhook && 'half', opt: true, cell: (d) => html`<span class="mono">${d.event_type}</span>` },
-    { label: t('call.response'), cut: 'half', cell: (d) => (d.response_status ? html`<${Answer} of=${d} />` : html`<${Failure} of=${d} />`) },
+    { label: t('call.response'), cut: webhook ? 'all' : 'half', cell: (d) => (d.response_status ? html`<${Answer} of=${d} />${d.state !== 'delivered' && html`<span class="sub" title=${advice(d)}>${advice(d)}</span>`}` : html`<${Failure} of=${d} />`) },
     { label: t('event.attempts'), number: true, opt: true, cell: (d) => html`<a href=${`#/webhooks/${part(d.webhook_id)}/calls?delivery_id=${part(d.delivery_id)}`}>${number(d.attempts)}</a>` },
-    { label: t('next.short'), opt: true, whole: true, cell: (d) => html`<${Next} of=${d} />${d.waiting_behind && html`<span class="sub">${t('delivery.behind')} <${Copy} value=${d.waiting_behind} /></span>`}` },
+    { label: t('next.short'), opt: true, whole: true, cell: (d) => html`<${Then} of=${d} />` },
     { label: t('event.actions'), opt: true, whole: true, cell: (d) => html`<${DeliveryActions} delivery=${d} />` },
   ].filter(Boolean)
-  return html`<${Card} flush><${Filters} page=${page} values=${new URLSearchParams(asked)} fields=${fields} />
+  return html`<${Card} flush>${first}<${Filters} page=${page} values=${new URLSearchParams(chosen)} fields=${fields} />
     <${List} path="/webhooks/deliveries" parameters=${webhook ? { ...asked, webhook: webhook.id } : asked} id=${(d) => d.delivery_id} caption=${t('nav.deliveries')} empty=${t(`none.${asked.state}`)}
-      columns=${columns} live=${{ kinds: ['delivery'], webhook: webhook?.id, wanted: fits(asked) }} /></${Card}>`
+      columns=${columns} live=${{ kinds: ['delivery'], webhook: webhook?.id, wanted: (d) => isAsked(asked, d), by: 'created_at' }} /></${Card}>`
 }
 
 export const AllDeliveries = ({ parameters }) => html`<${Page} title=${t('nav.deliveries')}><${Deliveries} parameters=${parameters} page="deliveries" /></${Page}>`

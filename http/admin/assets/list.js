@@ -2,7 +2,7 @@
 //
 //   html`<${List} path="/webhooks/calls" parameters=${{ status }} id=${(c) => c.call_id} caption=${t('call.list')}
 //     columns=${[{ label, cell: (row) => html`…`, number, opt, cut }]} empty=${html`…`}
-//     live=${{ kinds: ['call'], webhook, wanted: (item) => true }} />`
+//     live=${{ kinds: ['call'], webhook, wanted: (item) => true, by: 'created_at' }} />`
 //
 // A column that is opt is left out on a phone; one that is cut takes the remaining width and
 // cuts its text ('half': one of two such); one that is whole never breaks. The arrow keys move
@@ -18,6 +18,11 @@ import { useLive } from './live.js'
 import { t } from './texts.js'
 import { Empty, Trouble, recall, remember } from './ui.js'
 import { html, useEffect, useLatest, useLayoutEffect, useRef, useState } from './view.js'
+
+// isAsked reports whether a call or a delivery is one that the filters of its list ask for.
+export const isAsked = (asked, row) => ['status', 'state', 'event_type', 'delivery_id'].every((name) => !asked[name] || asked[name] === row[name]) &&
+  (!asked.response_status || asked.response_status.replace(/xx$/, '') === String(row.response_status ?? '').slice(0, asked.response_status.endsWith('xx') ? 1 : undefined)) &&
+  (!asked.webhook || asked.webhook === row.webhook_id) && (!asked.from || row.created_at >= asked.from) && (!asked.to || row.created_at < asked.to)
 
 // Table shows rows that are there already, with the columns of List.
 export function Table({ caption, columns, rows, id, body, rowClass }) {
@@ -87,7 +92,7 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
   useArriving({ live, id, keep, body, few: few ?? most, reload: () => latest.current() })
   useFresh(news, () => latest.current(), news?.least)
   return html`${error && html`<${Trouble} error=${error} retry=${() => read()} />`}
-    ${shown.waiting.length > 0 && html`<button type="button" class="waiting" onClick=${() => show(keep, body)}>${t('list.new', shown.waiting.length)}</button>`}
+    ${shown.waiting.length > 0 && html`<button type="button" class="waiting" onClick=${() => show(keep, body, live?.by)}>${t('list.new', shown.waiting.length)}</button>`}
     ${shown.items === null ? !error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
       : shown.items.length === 0 ? html`<${Empty}>${shown.next ? t('list.nothingYet') : empty}</${Empty}>`
         : html`<${Table} caption=${caption} columns=${columns} rows=${shown.items} id=${id} body=${body} rowClass=${rowClass} />`}
@@ -140,7 +145,7 @@ function useArriving({ live, id, keep, body, few, reload }) {
   const put = useLatest(() => {
     timer.current = null
     const items = queue.current.splice(0)
-    keep((old) => (old.items === null ? old : merge(old, items, id, live.wanted, isHeld(body), few)))
+    keep((old) => (old.items === null ? old : merge(old, items, id, live, isHeld(body), few)))
   })
   useEffect(() => () => clearTimeout(timer.current), [])
   useLive(live, (kind, item) => {
@@ -151,21 +156,25 @@ function useArriving({ live, id, keep, body, few, reload }) {
 }
 
 // merge changes known rows in place, takes away what is wanted no more, and adds what
-// is new: to those that wait while the list is held.
-export function merge(list, items, id, wanted = () => true, held = false, few = most) {
+// is new: to those that wait while the list is held. What a list by a time of its rows (by) has
+// further down, or on its further pages, is not new to it.
+export function merge(list, items, id, { wanted = () => true, by }, held = false, few = most) {
   const byID = new Map(items.map((item) => [id(item), item]))
   const change = (rows) => rows.map((row) => byID.get(id(row)) ?? row)
   const known = new Set([...list.items, ...list.waiting].map(id))
-  const added = [...byID.values()].filter((item) => !known.has(id(item)) && wanted(item)).reverse()
+  const last = by && list.next && list.items.at(-1)?.[by]
+  const added = [...byID.values()].filter((item) => !known.has(id(item)) && wanted(item) && !(last && item[by] < last)).reverse()
   const waiting = [...(held ? added : []), ...change(list.waiting).filter(wanted)]
   const rows = change(list.items)
   const kept = held ? rows : rows.filter((row) => !byID.has(id(row)) || wanted(row))
-  const all = held ? kept : [...added, ...kept]
-  return { ...list, waiting: waiting.slice(0, most), items: all.slice(0, few), next: all.length > few ? null : list.next }
+  const all = held ? kept : order([...added, ...kept], by)
+  return { ...list, waiting: order(waiting, by).slice(0, most), items: all.slice(0, few), next: all.length > few ? null : list.next }
 }
 
-function show(keep, body) {
-  keep((old) => ({ ...old, items: [...old.waiting, ...old.items].slice(0, most), waiting: [] }))
+const order = (rows, by) => (by ? rows.toSorted((a, b) => (a[by] < b[by] ? 1 : a[by] > b[by] ? -1 : 0)) : rows)
+
+function show(keep, body, by) {
+  keep((old) => ({ ...old, items: order([...old.waiting, ...old.items], by).slice(0, most), waiting: [] }))
   window.scrollTo(0, 0)
   requestAnimationFrame(() => body.current?.querySelector('a, button')?.focus({ preventScroll: true }))
 }

@@ -17,12 +17,11 @@ export function WebhookHealth({ webhook, parameters }) {
   const path = `/webhooks/${part(webhook.id)}`
   const range = useRange(parameters)
   const stats = useLoad(`${path}/stats`, asked(range), { every: 60000 })
-  const last = useLoad(`${path}/calls`, { status: 'failed', limit: 1 })
   const open = useLoad('/webhooks/alerts', { state: 'open', webhook: webhook.id })
-  useFresh({ kinds: ['call', 'webhook', 'delivery'], webhook: webhook.id }, () => [stats, last].forEach((one) => one.reload()))
+  useFresh({ kinds: ['call', 'webhook', 'delivery'], webhook: webhook.id }, stats.reload)
   useFresh({ kinds: ['alert'], webhook: webhook.id }, open.reload)
   return html`<${Loaded} of=${stats}>${(figures) => html`
-    <section class="card"><${Why} webhook=${webhook} stats=${figures} last=${last.data?.items[0]} />
+    <section class="card"><${Why} webhook=${webhook} stats=${figures} />
       <${Ranges} page=${path.slice(1)} range=${range} />
       <${Charts} stats=${figures} range=${range} /></section>
     <${Figures} webhook=${webhook} stats=${figures} />
@@ -34,8 +33,11 @@ export function WebhookHealth({ webhook, parameters }) {
 }
 
 // Why says in words how the webhook does, what follows, and what to do.
-function Why({ webhook, stats, last }) {
+export function Why({ webhook, stats }) {
   const [tone] = healthOf({ ...stats, success_rate: null, status: webhook.status })
+  const failed = useLoad(`/webhooks/${part(webhook.id)}/calls`, { status: 'failed', limit: 1 })
+  useFresh({ kinds: ['call'], webhook: webhook.id }, failed.reload)
+  const last = failed.data?.items[0]
   const waits = stats.pending_deliveries > 0 && html` ${t('why.waits', stats.pending_deliveries)}`
   if (webhook.status === 'inactive') return html`<div class="why warn"><b>${t('why.off')}</b>${waits}</div>`
   if (tone !== 'bad' && tone !== 'warn') return null

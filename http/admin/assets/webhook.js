@@ -17,12 +17,12 @@ import './texts/webhook.js'
 import { Act, Badge, Card, Copy, Facts, Foreign, Menu, Page, Tabs, Time, Trouble, useLoad } from './ui.js'
 import { html } from './view.js'
 import { useFresh } from './list.js'
-import { WebhookHealth } from './webhook-health.js'
+import { WebhookHealth, Why } from './webhook-health.js'
 
 // What each tab shows; those of a deleted webhook are fewer.
 const tabs = {
   health: WebhookHealth, calls: (p) => html`<${Calls} ...${p} page=${`webhooks/${part(p.webhook.id)}/calls`} />`,
-  deliveries: (p) => html`<${Deliveries} ...${p} page=${`webhooks/${part(p.webhook.id)}/deliveries`} />`,
+  deliveries: (p) => html`<${Deliveries} ...${p} page=${`webhooks/${part(p.webhook.id)}/deliveries`} first=${p.stats && html`<${Why} webhook=${p.webhook} stats=${p.stats} />`} />`,
   settings: Settings, test: (p) => html`<${Card} title=${t('testcall.title')} note=${t('testcall.note')}><${TestCall} webhook=${p.webhook} /></${Card}>`,
   replay: Replays, disclosures: DisclosuresTo, history: History,
 }
@@ -30,7 +30,10 @@ const remaining = ['calls', 'deliveries', 'disclosures', 'history']
 
 export function Webhook({ id, tab, parameters }) {
   const found = useWebhook(id)
+  const there = found.data && !found.data.deleted ? found.data.id : undefined
+  const stats = useLoad(`/webhooks/${part(there ?? id)}/stats`, {}, { skip: !there })
   useFresh(found.data && { kinds: ['webhook'], webhook: found.data.id }, found.reload, 300)
+  useFresh(there && { kinds: ['call', 'webhook', 'delivery'], webhook: there }, stats.reload)
   if (found.error && !found.data) return html`<h1>${t('error.title')}</h1><${Trouble} error=${found.error} retry=${found.reload} />`
   const webhook = found.data
   if (!webhook) return html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
@@ -38,10 +41,10 @@ export function Webhook({ id, tab, parameters }) {
   const current = tab ?? shown[webhook.deleted ? 3 : 0]
   const Content = shown.includes(current) ? tabs[current] : () => html`<p class="empty">${t('app.notFound')}</p>`
   const at = (name) => `#/webhooks/${part(webhook.id)}${name === 'health' ? '' : `/${name}`}`
-  const badge = webhook.deleted ? html`<${Badge} state="deleted" />` : html`<${Standing} webhook=${webhook} />`
+  const badge = webhook.deleted ? html`<${Badge} state="deleted" />` : html`<${Standing} webhook=${webhook} stats=${stats.data} />`
   return html`<${Page} title=${webhook.name} badge=${badge} sub=${webhook.deleted ? t('webhook.deletedNote') : html`<span class="mono">${webhook.url}</span>`} actions=${!webhook.deleted && html`<${Actions} webhook=${webhook} reload=${found.reload} />`}>
-    <${Tabs} label=${t('nav.webhooks')} current=${current} items=${shown.map((name) => ({ name, href: at(name), label: t(`tab.${name}`) }))} />
-    <${Content} key=${current} webhook=${webhook} parameters=${parameters} /></${Page}>`
+    <${Tabs} label=${t('nav.webhooks')} current=${current} items=${shown.map((name) => ({ name, href: at(name), label: t(`tab.${name}`), badge: name === 'deliveries' && stats.data && html`<${Undelivered} stats=${stats.data} />` }))} />
+    <${Content} key=${current} webhook=${webhook} parameters=${parameters} stats=${stats.data} /></${Page}>`
 }
 
 // useWebhook reads the webhook; of a deleted one, what its history has.
@@ -55,12 +58,11 @@ function useWebhook(id) {
 }
 
 // Standing is the webhook's health as a badge.
-function Standing({ webhook }) {
-  const stats = useLoad(`/webhooks/${part(webhook.id)}/stats`)
-  useFresh({ kinds: ['call', 'webhook'], webhook: webhook.id }, stats.reload)
-  if (!stats.data) return html`<${Badge} state=${webhook.status} />`
-  return html`<${Health} webhook=${{ ...stats.data, success_rate: null, status: webhook.status }} />`
-}
+const Standing = ({ webhook, stats }) => (stats ? html`<${Health} webhook=${{ ...stats, success_rate: null, status: webhook.status }} />` : html`<${Badge} state=${webhook.status} />`)
+
+// Undelivered counts the deliveries that have failed, and those that wait.
+const Undelivered = ({ stats }) => [['deliveries', stats.exhausted, 'bad'], ['waiting', stats.pending_deliveries, 'warn']].map(([what, count, tone]) => count > 0 &&
+  html` <span key=${what} class=${`count ${tone}`} title=${t(`app.${what}`, count)} aria-label=${t(`app.${what}`, count)}>${number(count)}</span>`)
 
 function Actions({ webhook, reload }) {
   const path = `/webhooks/${part(webhook.id)}`

@@ -11,6 +11,7 @@ add({
   'app.zone': ['Время: {0}', 'Time: {0}'],
   'app.webhooks': ['{0} вебхук|{0} вебхука|{0} вебхуков', '{0} webhook|{0} webhooks'],
   'app.deliveries': ['не доставлена {0}|не доставлено {0}|не доставлено {0}', '{0} not delivered|{0} not delivered'],
+  'app.waiting': ['ждёт {0}|ждут {0}|ждут {0}', '{0} waiting|{0} waiting'],
   'app.alerts': ['{0} открытое оповещение|{0} открытых оповещения|{0} открытых оповещений', '{0} open alert|{0} open alerts'],
   'action.copy': ['Скопировать', 'Copy'],
   'scheme.auto': ['Тема: как в системе', 'Theme: system'],
