@@ -162,3 +162,25 @@ func TestHistoryIsInWords(t *testing.T) {
 	u.See(events)
 	u.Is(`document.querySelector('main [title="visit.*"]') !== null`)
 }
+
+// However long the form is, its buttons are at hand, and hide no control that has the focus.
+func TestTheButtonsOfTheFormAreAtHand(t *testing.T) {
+	u := newUser(t, "en")
+	u.signIn("API token", "Sign in")
+	for _, size := range [][2]int64{{1440, 900}, {390, 844}} {
+		u.Size(size[0], size[1])
+		u.open("webhooks/new")
+		u.Wait(`document.querySelectorAll('form .picker input').length > 20`)
+		const shown = `(e => { const at = e.getBoundingClientRect(), top = document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2); return e.contains(top) })`
+		u.Is(`[...document.querySelectorAll('main > .two > form > .actions > *')].every(` + shown + `)`)
+		hidden := u.Text(`[...document.querySelectorAll('main > .two > form > section :is(input, select, textarea, summary, button)')].filter(e => e.checkVisibility()).filter(e => {
+			e.focus()
+			return document.activeElement !== e || !` + shown + `(e)
+		}).map(e => e.outerHTML.slice(0, 80)).join()`)
+		if hidden != "" {
+			t.Errorf("at %d: the focus is hidden in %s", size[0], hidden)
+		}
+		u.Is(`[...document.querySelectorAll('main > .two > form > .actions > *')].every(` + shown + `)`)
+		u.Shot(fmt.Sprintf("form-bar-%d", size[0]))
+	}
+}
