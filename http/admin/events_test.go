@@ -55,6 +55,10 @@ func TestACallAndItsEvent(t *testing.T) {
 	u.Go(u.address + "/admin#/webhooks/" + lab + "/calls/" + call["call_id"].(string))
 	u.See("The receiver answered 500. The receiver itself failed: tell its owner.")
 	u.See("number 2 of 4")
+	// What is planned, an hour, two and four after one another, and when it ends.
+	u.Wait(`document.querySelectorAll('.timeline li.muted').length === 3`)
+	u.Is(`(times => times[1] - times[0] === 2 * 3600e3 && times[2] - times[1] === 4 * 3600e3)([...document.querySelectorAll('.timeline li.muted time:first-of-type')].filter(t => t.parentElement.matches('span:not(.grow)')).map(t => Date.parse(t.dateTime)))`)
+	u.Is(`document.querySelector('.timeline li:last-child').innerText.includes('attempt 4 — if the one before fails; the last, after which the delivery is given up')`)
 	u.See("9007199254740993")
 	u.Is(`!window.pwned && !document.body.innerText.includes('secret-of-the-lab')`)
 	u.Click("as sent")

@@ -76,15 +76,30 @@ function follows(call, delivery, webhook) {
   return last >= next ? t('why.next', ago(delivery.next_attempt_at), number(next), number(last)) : t('why.nextOnly', ago(delivery.next_attempt_at))
 }
 
-// Timeline shows all attempts of the delivery, and the next one.
+const longest = 86400 // seconds before any attempt
+
+// planned returns the attempts that follow if each fails: the next, and those after it, of which
+// the times may be a little later.
+function planned(call, delivery, webhook) {
+  if (delivery.state !== 'pending' || !delivery.next_attempt_at || webhook?.is_active === false) return []
+  const next = (delivery.attempts ?? call.attempt) + 1
+  const all = [{ attempt: next, at: Date.parse(delivery.next_attempt_at) }]
+  for (let attempt = next + 1; attempt <= (webhook?.max_retries ?? 0) + 1; attempt++) {
+    all.push({ attempt, at: all.at(-1).at + Math.min(webhook.retry_delay * 2 ** (attempt - 2), longest) * 1000 })
+  }
+  return all
+}
+
+// Timeline shows all attempts of the delivery: those made, and those to come.
 function Timeline({ call, attempts, delivery, webhook }) {
   const made = [...attempts].reverse()
+  const last = (webhook?.max_retries ?? 0) + 1
   return html`<ol class="timeline" aria-label=${t('call.timeline')}>${made.map((one) => html`<li key=${one.call_id}>
       <span class=${`dot ${one.status === 'success' ? 'good' : 'bad'}`}></span><${Time} at=${one.created_at} />
       <span class="grow">${t('call.try', one.attempt)} — ${one.response_status ?? known(`outcome.${one.outcome}`) ?? t('call.noAnswerShort')}, ${milliseconds(one.duration_ms)}</span>
       ${one.call_id === call.call_id ? html`<span class="muted" aria-current="true">${t('call.this')}</span>` : html`<a href=${`#/webhooks/${part(one.webhook_id)}/calls/${part(one.call_id)}`}>${t('call.open')}</a>`}</li>`)}
-    ${delivery.state === 'pending' && delivery.next_attempt_at && webhook?.is_active !== false && html`<li class="muted"><span class="dot warn"></span><${Time} at=${delivery.next_attempt_at} />
-      <span class="grow">${t('call.try', (delivery.attempts ?? call.attempt) + 1)} — <${Time} at=${delivery.next_attempt_at} style="ago" /></span></li>`}</ol>`
+    ${planned(call, delivery, webhook).map(({ attempt, at }, i) => html`<li key=${`${attempt} planned`} class="muted"><span class=${i === 0 ? 'dot warn' : 'dot'}></span><span>${i > 0 && '≈ '}<${Time} at=${new Date(at).toISOString()} /></span>
+      <span class="grow">${t('call.try', attempt)} — ${i === 0 ? html`<${Time} at=${delivery.next_attempt_at} style="ago" />` : t('call.ifFailed')}${attempt === last && `; ${t('call.last')}`}</span></li>`)}</ol>`
 }
 
 const size = (text) => t('call.bytes', new TextEncoder().encode(text).length)

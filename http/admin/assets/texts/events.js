@@ -44,6 +44,8 @@ add({
   'call.this': ['этот вызов', 'this call'],
   'call.open': ['открыть', 'open'],
   'call.try': ['попытка {0}', 'attempt {0}'],
+  'call.ifFailed': ['если предыдущая не удастся', 'if the one before fails'],
+  'call.last': ['последняя, после неё доставка прекращается', 'the last, after which the delivery is given up'],
   'call.noAnswerShort': ['без ответа', 'no answer'],
   'call.headersCount': ['Заголовки: {0}', 'Headers: {0}'],
   'call.members': ['События пакета', 'Events of the batch'],
