@@ -65,12 +65,20 @@ func TestACallAndItsEvent(t *testing.T) {
 	u.Wait(`document.querySelector('pre.foreign').innerText.includes('"event_data":` + data + `')`)
 	u.Shot("call-03-call")
 	for button, want := range map[string]string{"curl": "curl -i -X POST '" + server.URL + "/lab'", "a Python test": "assertTrue(200 <= status < 300", "a JavaScript test": "assert.ok(response.ok"} {
+		u.Click("Copy as")
 		u.Click(button)
 		u.Wait(fmt.Sprintf(`document.querySelector('dialog pre')?.innerText.includes(%s)`, quoted(want)))
 		u.Is(`document.querySelector('dialog pre').innerText.includes('9007199254740993')`)
 		u.Click("Close")
 		u.Wait(`!document.querySelector('dialog')`)
 	}
+
+	u.Wait(`document.querySelector('.menu summary').focus() || document.activeElement.matches('.menu summary')`)
+	u.Keys(kb.Enter + kb.Tab + kb.Enter)
+	u.Wait(`document.querySelector('dialog pre')`)
+	u.Keys(kb.Escape)
+	u.Wait(`!document.querySelector('dialog')`)
+	u.Is(`document.activeElement.matches('.menu summary')`) // the menu is closed, and keeps the focus
 
 	// One press is one attempt, which shows by itself.
 	fails.Store(false)

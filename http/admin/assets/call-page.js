@@ -8,7 +8,7 @@ import { advice, why } from './health.js'
 import { useLive } from './live.js'
 import { known, number, t } from './texts.js'
 import './texts/events.js'
-import { Act, Badge, Card, Copy, Facts, Foreign, Loaded, Page, Time, Word, useLoad } from './ui.js'
+import { Act, Badge, Card, Copy, Facts, Foreign, Loaded, Menu, Page, Time, Word, useLoad } from './ui.js'
 import { html, useEffect, useRef, useState } from './view.js'
 
 export function CallPage({ id, call }) {
@@ -49,10 +49,10 @@ function Actions({ call, delivery }) {
   const receipt = async () => download(`receipt-${call.call_id}.jws`, await api.text(`/webhooks/${part(call.webhook_id)}/calls/${part(call.call_id)}/receipt`))
   const show = (name, write) => () => reveal(`${t('call.copyAs')}: ${t(`call.${name}`)}`, t('call.copyNote'), write(call))
   const sent = typeof call.payload === 'string'
-  return html`${sent && html`<span class="actions" role="group" aria-label=${t('call.copyAs')}><span class="muted">${t('call.copyAs')}</span>
+  return html`${sent && html`<${Menu} label=${t('call.copyAs')}>
       <button type="button" onClick=${show('curl', curl)}>${t('call.curl')}</button>
       <button type="button" onClick=${show('python', python)}>${t('call.python')}</button>
-      <button type="button" onClick=${show('javascript', javascript)}>${t('call.javascript')}</button></span>`}
+      <button type="button" onClick=${show('javascript', javascript)}>${t('call.javascript')}</button></${Menu}>`}
     <${Act} run=${receipt}>${t('call.receiptShort')}</${Act}>
     ${!call.test && delivery.state !== 'cancelled' && html`<${Act} tone="primary" run=${retry}>${t('call.retryNow')}</${Act}>`}`
 }

@@ -9,7 +9,7 @@ import { t } from './texts.js'
 import { html, render, useState } from './view.js'
 
 // open shows a dialog whose content is Body({ close }), and resolves to what it closes
-// with; Esc closes with ''. The focus goes back to where it was.
+// with; Esc closes with ''. The focus goes back to where it was, or to the menu that has closed over it.
 export function open(Body, { sure } = {}) {
   return new Promise((resolve) => {
     const before = document.activeElement
@@ -20,7 +20,8 @@ export function open(Body, { sure } = {}) {
     dialog.addEventListener('close', () => {
       render(null, dialog)
       dialog.remove()
-      before?.isConnected && before.focus({ preventScroll: true })
+      const back = before?.checkVisibility() ? before : before?.closest('details')?.querySelector('summary')
+      back?.focus({ preventScroll: true })
       resolve(dialog.returnValue)
     })
     document.body.append(dialog)
