@@ -215,7 +215,7 @@ export function Tabs({ label, items, current }) {
   useEffect(() => {
     const tab = tabs.current.querySelector('[aria-current]')
     if (tab) tabs.current.scrollLeft = tab.offsetLeft - tabs.current.clientWidth / 2
-  }, [current])
+  }, [current, items.some((one) => one.badge)]) // which widen them
   return html`<nav class="tabs" ref=${tabs} aria-label=${label}>${items.map((one) => html`
   <a key=${one.name} href=${one.href} aria-current=${one.name === current ? 'page' : undefined}>${one.label}${one.badge && html` ${one.badge}`}</a>`)}</nav>`
 }
