@@ -35,8 +35,8 @@ func TestRetryAndCancel(t *testing.T) {
 	if state := s.deliveryState(event); state != "cancelled" {
 		t.Errorf("state %s", state)
 	}
-	if verdict := s.ask("GET", "/api/v1/webhooks/events/"+event+"/explain", "").want(200).text("items", 0, "verdict"); verdict != "cancelled" {
-		t.Errorf("verdict %s", verdict)
+	if e := s.ask("GET", "/api/v1/webhooks/events/"+event+"/explain", "").want(200); e.text("items", 0, "verdict") != "cancelled" || e.get("items", 0, "response_status") != "500" || e.text("items", 0, "error") == "" {
+		t.Errorf("explained as %s", e.body)
 	}
 	s.ask("POST", path+"/retry", "").want(409)
 	if state := s.deliveryState(event); state != "cancelled" {
