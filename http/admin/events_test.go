@@ -268,3 +268,49 @@ func TestFiltersKeepTheirTextAndFocus(t *testing.T) {
 	u.Wait(`history.back() || true`)
 	u.Wait(`location.hash === '#/events?event_type=patient.created' && document.querySelector('[name=correlation_id]').value === ''`)
 }
+
+// However many webhooks got an event, its page is live for each of them, and says who got it before
+// what was in it.
+func TestAnEventOfManyDeliveriesIsLive(t *testing.T) {
+	u := newUser(t, "en")
+	var fails atomic.Bool
+	fails.Store(true)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if fails.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(server.Close)
+	const webhooks = 60 // more than a page
+	for i := range webhooks {
+		u.webhook(fmt.Sprint("Laboratory ", i), server.URL, `,"retry_delay":3600`)
+	}
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"department":"eyes"}}`)["event_id"].(string)
+	var deliveries []any
+	harness.Until(t, "all have failed once", func() bool {
+		deliveries = u.api("GET", "/webhooks/events/"+event+"/deliveries?limit=100", "")["items"].([]any)
+		tried := 0
+		for _, one := range deliveries {
+			tried += int(one.(map[string]any)["attempts"].(float64))
+		}
+		return tried == webhooks
+	})
+	u.signIn("API token", "Sign in")
+	u.open("events/" + event)
+	u.Click("Show more")
+	rows := func(state, reason string) {
+		t.Helper()
+		u.Wait(fmt.Sprintf(`(rows => rows.length === %d && rows.every(r => r.querySelector('.badge').innerText === %q && r.querySelector('.sub').innerText === %q))([...document.querySelectorAll('.explain tbody tr')])`, webhooks, state, reason))
+	}
+	rows("pending", "The receiver answered 500")
+	const order = `document.querySelector('.explain').compareDocumentPosition(document.querySelector('.code')) === Node.DOCUMENT_POSITION_FOLLOWING`
+	u.Is(order)
+	u.Wait(`document.querySelector('.live.on')`)
+	fails.Store(false)
+	for _, one := range deliveries {
+		u.api("POST", "/webhooks/deliveries/"+one.(map[string]any)["delivery_id"].(string)+"/retry", "")
+	}
+	rows("delivered", "")
+	u.See("delivered: 60")
+	u.Wait(`document.querySelector('main .head .badge').innerText === 'delivered 20'`)
+}

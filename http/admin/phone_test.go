@@ -159,7 +159,7 @@ func TestAWebhooksPageBeginsWithItsContent(t *testing.T) {
 	}
 	// An event begins with how it went; why, and what can be done, have a line each.
 	u.open("events/" + event)
-	u.Wait(`document.querySelector('main .head .badge')?.innerText === 'неудача' && document.querySelector('.explain tbody .narrow')?.innerText.includes('500')`)
+	u.Wait(`document.querySelector('main .head .badge')?.innerText === 'неудача' && document.querySelector('.explain tbody .sub')?.innerText.includes('500')`)
 	u.Is(`[...document.querySelectorAll('.explain tbody tr')].every(row => row.clientHeight < 130)`)
 	u.Is(`document.documentElement.scrollWidth <= 390`)
 	u.open("webhooks/" + id)

@@ -5,11 +5,11 @@ import { Json, curl, javascript, python, readable } from './code.js'
 import { download, reveal, say } from './dialogs.js'
 import { ago, milliseconds } from './format.js'
 import { advice, why } from './health.js'
-import { useLive } from './live.js'
+import { useFresh } from './list.js'
 import { known, number, t } from './texts.js'
 import './texts/events.js'
 import { Act, Badge, Card, Copy, Facts, Foreign, Loaded, Menu, Page, Time, Word, useLoad } from './ui.js'
-import { html, useEffect, useRef, useState } from './view.js'
+import { html, useState } from './view.js'
 
 export function CallPage({ id, call }) {
   const of = useLoad(`/webhooks/${part(id)}/calls/${part(call)}`)
@@ -20,13 +20,7 @@ function Call({ call }) {
   const webhook = useLoad(`/webhooks/${part(call.webhook_id)}`)
   const attempts = useLoad(`/webhooks/${part(call.webhook_id)}/calls`, { delivery_id: call.delivery_id, limit: 100 })
   const deliveries = useLoad(`/webhooks/events/${part(call.event_id)}/deliveries`, { limit: 200 }, { skip: call.test })
-  const timer = useRef(null)
-  useEffect(() => () => clearTimeout(timer.current), [])
-  useLive({ kinds: ['call', 'delivery'], webhook: call.webhook_id }, (kind, item) => {
-    if (kind !== 'again' && item.delivery_id !== call.delivery_id) return
-    clearTimeout(timer.current)
-    timer.current = setTimeout(() => { attempts.reload(); if (!call.test) deliveries.reload() }, 300)
-  })
+  useFresh({ kinds: ['call', 'delivery'], webhook: call.webhook_id, only: (item) => item.delivery_id === call.delivery_id }, () => { attempts.reload(); if (!call.test) deliveries.reload() }, 300)
   const known = attempts.data?.items ?? [call]
   const delivery = deliveries.data?.items.find((d) => [d.delivery_id, d.batch_id].includes(call.delivery_id)) ?? guess(known[0])
   const title = html`${call.event_type} <${Badge} state=${call.status}>${[call.response_status ?? t('call.noAnswerShort'), t('call.try', call.attempt)].join(', ')}</${Badge}>`

@@ -6,7 +6,8 @@ import { DeliveryActions } from './deliveries.js'
 import { confirm, say } from './dialogs.js'
 import { describeType, typeFilter, typeOptions, useTypes } from './event-types.js'
 import { localTime } from './format.js'
-import { Filters, List, most as rows } from './list.js'
+import { why } from './health.js'
+import { Filters, List, most as rows, useFresh } from './list.js'
 import { useLive } from './live.js'
 import { number, t } from './texts.js'
 import './texts/events.js'
@@ -92,23 +93,23 @@ export function EventPage({ id, parameters }) {
   const of = useLoad(path)
   const types = useTypes()
   const moved = useLoad(`${path}/deliveries`, { limit: most })
-  useLive({ kinds: ['delivery'] }, (kind, item) => kind !== 'again' && item.event_id === id && moved.reload())
+  const only = (item) => item.event_id === id
+  useFresh({ kinds: ['delivery'], only }, moved.reload, 1000)
   const named = (type) => types.filter((one) => one.type === type).map((one) => `${describeType(one)} · `)
   return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${event.event_type} badge=${moved.data && html`<${Stand} of=${counts(moved.data)} event=${event} />`}
       sub=${html`<a href="#/events">${t('event.list')}</a> · ${named(event.event_type)}<${Time} at=${event.accepted_at} />`}>
     ${!event.deliver && html`<p class="trouble">${t('event.imported')}</p>`}
-    <div class="two"><${Card} title=${t('event.data')}>${event.redacted || event.erased || event.expired
+    <div class="two"><${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} only=${only} verdict=${parameters.get('verdict') ?? ''} /></${Card}>
+    <div class="stack"><${Card} title=${t('event.data')}>${event.redacted || event.erased || event.expired
       ? html`<p class="empty">${t(event.erased ? 'event.erased' : event.expired ? 'event.expired' : 'event.hidden')}</p>` : html`<${Json} source=${exact(event, 'event_data')} label=${t('event.data')} />`}</${Card}>
     <${Card} title=${t('call.details')}><${Facts} pairs=${[
       ['ID', html`<${Copy} value=${event.event_id} whole />`], [t('event.occurred'), html`<${Time} at=${event.occurred_at} />`], [t('event.source'), event.source || '—'],
-      [t('event.correlation'), event.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(event.correlation_id)}`}>${event.correlation_id}</a>` : '—']]} /></${Card}></div>
-    <${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} moved=${moved} verdict=${parameters.get('verdict') ?? ''} /></${Card}></${Page}>`}</${Loaded}>`
+      [t('event.correlation'), event.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(event.correlation_id)}`}>${event.correlation_id}</a>` : '—']]} /></${Card}></div></div></${Page}>`}</${Loaded}>`
 }
 
-// Explained lists the verdicts on the event, those of one kind if one is chosen.
-function Explained({ path, id, moved, verdict }) {
+// Explained lists the verdicts on the event, those of one kind if one is chosen, each as it is by now.
+function Explained({ path, id, only, verdict }) {
   const [verdicts, setVerdicts] = useState({})
-  const now = new Map((moved.data?.items ?? []).map((d) => [d.webhook_id, d]))
   const read = (page) => {
     page.items.forEach((v, i) => ['want', 'got'].forEach((side) => { if (v[side] !== undefined && v[side] !== null) v[side] = exact(page, 'items', i, side) })) // numbers of any length
     setVerdicts(page.verdicts)
@@ -116,21 +117,21 @@ function Explained({ path, id, moved, verdict }) {
   const all = Object.values(verdicts).reduce((sum, n) => sum + n, 0)
   const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}${value && `?verdict=${value}`}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
   return html`<div class="toolbar chips">${chip('', t('event.all', all))}${Object.entries(verdicts).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
-    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} columns=${[
-      { label: t('event.webhook'), cut: 'half', cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub narrow"><${Reason} of=${v} delivery=${now.get(v.webhook_id)} /></span>` },
-      { label: t('event.verdict'), cell: (v) => html`<${Badge} state=${now.get(v.webhook_id)?.state ?? v.verdict} />` },
-      { label: t('event.reason'), opt: true, cut: 'half', cell: (v) => html`<${Reason} of=${v} delivery=${now.get(v.webhook_id)} />` },
-      { label: t('event.sentBy'), opt: true, cell: (v) => v.sent_by.map((s) => html`<div key=${s.id} class="nowrap">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></div>`) },
-      { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: now.get(v.webhook_id)?.state ?? v.verdict }} done=${moved.reload} /></span>` },
+    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} fresh=${{ kinds: ['delivery'], only, least: 3000 }}
+      live=${{ kinds: ['delivery'], only, wanted: (v) => v.verdict, change: (v, d) => (v.delivery_id ? { ...v, verdict: d.state, response_status: d.response_status, error: d.error, waiting_behind: d.waiting_behind } : v) }} columns=${[
+      { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub"><${Reason} of=${v} /></span>` },
+      { label: t('event.verdict'), whole: true, cell: (v) => html`<${Badge} state=${v.verdict} />${v.sent_by.filter((s) => s.kind !== 'dispatch').map((s) => html`<span key=${s.id} class="sub">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></span>`)}` },
+      { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: v.verdict }} /></span>` },
     ]} />`
 }
 
-function Reason({ of, delivery }) {
+function Reason({ of }) {
   if (of.waiting_behind) return t('why.behind')
-  if (delivery?.error) return html`<span title=${delivery.error}>${delivery.error}</span>`
+  if (of.verdict !== 'delivered' && (of.response_status || of.error)) return html`<span title=${of.error}>${why(of)}</span>`
   if (!of.field) return of.reason ?? ''
   if (of.redacted) return html`<span class="mono">${of.field}</span> ${t('event.hidden')}`
-  return html`${t('event.filterWant', of.field, of.want, of.got ?? t('event.filterNothing'))}<span class="sub">${of.reason}</span>`
+  const words = t('event.filterWant', of.field, of.want, of.got ?? t('event.filterNothing'))
+  return html`<span title=${`${words}. ${of.reason ?? ''}`}>${words}</span>`
 }
 
 export function EventForm() {

@@ -158,9 +158,9 @@ function useArriving({ live, id, keep, body, few, reload }) {
 // merge changes known rows in place, takes away what is wanted no more, and adds what
 // is new: to those that wait while the list is held. What a list by a time of its rows (by) has
 // further down, or on its further pages, is not new to it.
-export function merge(list, items, id, { wanted = () => true, by }, held = false, few = most) {
+export function merge(list, items, id, { wanted = () => true, by, change: made = (_, item) => item }, held = false, few = most) {
   const byID = new Map(items.map((item) => [id(item), item]))
-  const change = (rows) => rows.map((row) => byID.get(id(row)) ?? row)
+  const change = (rows) => rows.map((row) => (byID.has(id(row)) ? made(row, byID.get(id(row))) : row))
   const known = new Set([...list.items, ...list.waiting].map(id))
   const last = by && list.next && list.items.at(-1)?.[by]
   const added = [...byID.values()].filter((item) => !known.has(id(item)) && wanted(item) && !(last && item[by] < last)).reverse()

@@ -18,10 +18,10 @@ let last = '' // the id of the last item: where to go on
 let planned = false
 
 // listen calls handle for each item of the kinds, of one webhook if one is given; it returns
-// a function that stops it. handle('again') means that items may have been missed. A modest
+// a function that stops it. only, if given, says of which items. handle('again') means that items may have been missed. A modest
 // listener does not widen the stream from one webhook to all.
-export function listen({ kinds, webhook, modest }, handle) {
-  const listener = { kinds, webhook, modest, handle }
+export function listen({ kinds, webhook, modest, only }, handle) {
+  const listener = { kinds, webhook, modest, only, handle }
   listeners.add(listener)
   plan()
   return () => { listeners.delete(listener); plan() }
@@ -118,9 +118,9 @@ function take(frame) {
 }
 
 function every(kind, item) {
-  for (const { kinds, webhook, handle } of [...listeners]) {
+  for (const { kinds, webhook, only, handle } of [...listeners]) {
     if (kind === 'again') handle(kind)
-    else if (kinds.includes(kind) && (!webhook || item.webhook_id === webhook || item.id === webhook)) handle(kind, item)
+    else if (kinds.includes(kind) && (!webhook || item.webhook_id === webhook || item.id === webhook) && (!only || only(item))) handle(kind, item)
   }
 }
 
