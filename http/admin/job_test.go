@@ -122,3 +122,21 @@ func TestTheListOfJobsIsLive(t *testing.T) {
 	u.api("POST", "/webhooks/"+id+"/activate", "")
 	u.Wait(`document.querySelector('tbody .badge')?.innerText === 'completed'`)
 }
+
+// A job's page says how fast it goes as measured, when it will be over, and how fast it was.
+func TestAJobSaysHowFastItGoes(t *testing.T) {
+	u := newUser(t, "en")
+	url, calls := receiver(t)
+	id := u.webhook("Laboratory", url, "")
+	const events = 30
+	for range events {
+		u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	}
+	harness.Until(t, "all have gone out", func() bool { return calls.Load() == events })
+	u.signIn("API token", "Sign in")
+	job := u.api("POST", "/webhooks/"+id+"/replay", `{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","rate":4}`)["replay_id"].(string)
+	u.open("jobs/" + job)
+	u.Wait(`/^[1-9][\d.]* a second now, about .+ left$/.test(document.querySelector('main .card .hint')?.innerText)`)
+	u.Accessible("a job under way")
+	u.Wait(`/^took .+, [1-9][\d.]* a second on average$/.test(document.querySelector('main .card .hint')?.innerText)`)
+}

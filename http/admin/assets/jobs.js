@@ -3,13 +3,13 @@ import { api, part, session } from './api.js'
 import { actorName } from './audit-words.js'
 import { Check, Field, Form, Text, refuse } from './controls.js'
 import { confirm, say } from './dialogs.js'
-import { inputTime, localTime } from './format.js'
+import { duration, inputTime, localTime } from './format.js'
 import { List } from './list.js'
 import { router } from './router.js'
 import { number, t } from './texts.js'
 import './texts/access.js'
 import { Act, Badge, Card, Copy, Facts, Figure, Page, Progress, Time, Trouble, useLoad } from './ui.js'
-import { html, useState } from './view.js'
+import { html, useRef, useState } from './view.js'
 
 const ended = (job) => job.delivered + job.failed + job.cancelled
 const isOver = (job) => job.finished_at !== null
@@ -40,6 +40,27 @@ const columns = () => [
   { label: t('job.created'), opt: true, cell: (job) => html`<${Time} at=${job.created_at} style="short" />` },
 ]
 
+const span = 30000 // milliseconds in which the pace is measured
+
+// usePace says how many deliveries of the job end a second: of late, as far as this page has seen it,
+// else since it began; and how long the rest takes at that. Of one that is over it says how long it took.
+function usePace({ data: job, loading }) {
+  const seen = useRef([])
+  if (!job || job.matched === null || job.state === 'paused') {
+    seen.current = []
+    return null
+  }
+  const took = (Date.parse(job.finished_at ?? new Date().toISOString()) - Date.parse(job.created_at)) / 1000
+  if (isOver(job)) return ended(job) > 0 && t('job.took', duration(took), number(ended(job) / Math.max(took, 0.001), 1))
+  const points = seen.current
+  if (!loading && points.at(-1)?.job !== job) points.push({ job, at: Date.now() })
+  while (points.length > 2 && Date.now() - points[1].at > span) points.shift()
+  const [first, last] = [points[0], points.at(-1)]
+  const pace = points.length < 2 ? ended(job) / took : (ended(job) - ended(first.job)) / (last.at - first.at) * 1000
+  const left = job.matched - ended(job)
+  return [t('job.measured', number(pace, 1)), pace > 0 && left > 0 && t('job.left', duration(left / pace))].filter(Boolean).join(', ')
+}
+
 // What can be asked of a job in each state.
 const actions = { counting: ['pause', 'cancel'], running: ['pause', 'cancel'], paused: ['resume', 'cancel'] }
 
@@ -49,6 +70,7 @@ export function Job({ id }) {
   const load = useLoad(path, {}, { every: over ? undefined : every })
   const webhook = useLoad(`/webhooks/${part(load.data?.webhook_id ?? '')}`, {}, { skip: !load.data?.webhook_id })
   const job = load.data
+  const pace = usePace(load)
   if (job && isOver(job) && !over) setOver(true)
   const ask = (action) => async (key) => {
     if (action === 'cancel' && !await confirm(t('job.cancelAsk'), t('job.cancelNote'), t('job.cancel'))) return
@@ -60,7 +82,7 @@ export function Job({ id }) {
   return html`<${Page} title=${t(`job.${job.kind}`)} badge=${html`<${Badge} state=${job.state} />`} sub=${html`<a href="#/jobs">${t('nav.jobs')}</a> · <${Copy} value=${job.replay_id} />`}
       actions=${session.may('replays:write') && (actions[job.state] ?? []).map((action) => html`<${Act} key=${action} tone=${action === 'cancel' ? 'danger' : ''} run=${ask(action)}>${t(`job.${action}`)}</${Act}>`)}>
     ${load.error && html`<${Trouble} error=${load.error} retry=${load.reload} />`}
-    <${Card}><div role="status">${done(job)}</div></${Card}>
+    <${Card}><div role="status">${done(job)}</div>${pace && html`<p class="hint">${pace}</p>`}</${Card}>
     <div class="figures">${[['job.matched', job.matched, ''], ['job.queued', job.queued, ''], ['job.delivered', job.delivered, 'good'], ['job.failed', job.failed, 'bad'], ['job.cancelled', job.cancelled, '']].map(([label, value, tone]) => html`
       <${Figure} key=${label} label=${t(label)} value=${number(value)} tone=${tone} href=${label === 'job.failed' && job.webhook_id ? `#/deliveries?state=failed&webhook=${job.webhook_id}` : undefined} />`)}</div>
     <${Card} title=${t('job.asked')}><${Facts} pairs=${[
