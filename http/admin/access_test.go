@@ -42,3 +42,24 @@ func TestPayloadsInThePanel(t *testing.T) {
 	u.See("Скрыто: у токена нет права payloads:read.")
 	u.Is(`!document.body.innerText.includes('Иванов') && !document.querySelector('dialog')`)
 }
+
+// Who has read what is in words, also what was asked for, and on a phone, too.
+func TestTheAccessLogIsInWords(t *testing.T) {
+	u := newUser(t, "en")
+	url, _ := receiver(t)
+	id := u.webhook("Laboratory", url, "")
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"name":"Ivan"}}`)
+	u.api("GET", "/audit/events?type=event.*&webhook="+id+"&from=2020-01-01T12:00:00Z", "")
+	u.signIn("API token", "Sign in")
+	for _, width := range []int64{1440, 390} {
+		u.Size(width, 900)
+		u.open("patients?tab=access")
+		u.Wait(`[...document.querySelectorAll('tbody td')].some(td => td.checkVisibility() && td.innerText === 'audit log\nfrom 1 Jan, 12:00 · entries: events · webhook Laboratory')`)
+		u.Is(`[...document.querySelectorAll('tbody td a')].some(a => a.getAttribute('href') === '#/webhooks/` + id + `')`)
+		u.Is(`document.documentElement.scrollWidth <= ` + "innerWidth")
+	}
+	u.Is(`[...document.querySelectorAll('.toolbar label')].every(l => l.innerText !== 'List')`) // which is the tab
+	u.Fill("By whom", "admin")
+	u.Click("Show")
+	u.Wait(`location.hash === '#/patients?tab=access&actor=admin'`)
+}

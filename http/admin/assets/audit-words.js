@@ -1,5 +1,6 @@
 // What an entry of the log says, in words.
-import { known, t } from './texts.js'
+import { moment } from './format.js'
+import { known, number, t } from './texts.js'
 import './texts/access.js'
 
 // actorName shortens an actor: the name of a token, a subject of the provider, ours in words.
@@ -14,6 +15,18 @@ export function actorName(actor) {
 
 // readWords says what was read of patients' data, if it knows.
 export const readWords = (what) => known(`read.${what.replace(' ', '_')}`)
+
+const kinds = { call: 'call.list', delivery: 'nav.deliveries', alert: 'alert.list', webhook: 'webhook.list', event: 'event.list' }
+const lower = (name) => t(name).toLowerCase()
+const shown = {
+  kinds: (value) => value.split(',').map((kind) => lower(kinds[kind] ?? kind)).join(', '), after: (value) => number(Number(value)),
+  type: (value) => known(`entry.${value}`) ?? known(`entries.${value.replace('.*', '')}`) ?? value, from: (value) => moment(value, 'short'), to: (value) => moment(value, 'short'),
+  actor: actorName,
+}
+
+// askedWords says which of them were asked for: [[name of the API, words, value in words]].
+export const askedWords = (asked) => Object.entries(asked ?? {}).filter(([name, value]) => name !== 'after' || value !== '0')
+  .map(([name, value]) => [name, known(`asked.${name}`), shown[name]?.(value) ?? value])
 
 // entryWords says what happened.
 export const entryWords = (entry) => known(`entry.${entry.type}`) ?? entry.type

@@ -181,7 +181,8 @@ function show(keep, body, by) {
 
 // Filters is a row of controls whose values become the address of the page. fields are
 // [{ name, label, options: [[value, text]] | type, placeholder }]; values come from the address. What
-// is typed stays until it is applied, or the address has another value.
+// is typed stays until it is applied, or the address has another value. One that is fixed is not
+// shown, and stays as the address has it.
 export function Filters({ page, values, fields }) {
   const form = useRef(null)
   useLayoutEffect(() => {
@@ -196,9 +197,9 @@ export function Filters({ page, values, fields }) {
     event.preventDefault()
     apply(event.currentTarget)
   }
-  return html`<form class="toolbar" role="search" ref=${form} aria-label=${t('app.filters')} onSubmit=${submit}>${fields.map((one) => html`
+  return html`<form class="toolbar" role="search" ref=${form} aria-label=${t('app.filters')} onSubmit=${submit}>${fields.map((one) => (one.fixed ? html`<input key=${one.name} type="hidden" name=${one.name} />` : html`
     <${Field} key=${one.name} label=${one.label} compact>${(control) => one.options
       ? html`<${Select} ...${control} name=${one.name} options=${one.options} value=${values.get(one.name) ?? ''} onChange=${(event) => apply(event.target.form)} />`
-      : html`<${Text} ...${control} name=${one.name} type=${one.type ?? 'search'} placeholder=${one.placeholder} />`}</${Field}>`)}
+      : html`<${Text} ...${control} name=${one.name} type=${one.type ?? 'search'} placeholder=${one.placeholder} />`}</${Field}>`))}
     <button type="submit">${t('action.filter')}</button></form>`
 }

@@ -1,7 +1,8 @@
 // Patients' data: who was sent what, who has read it, and what a patient may ask for. A
 // patient's id stands after the # of the address, which is never sent to a server.
 import { api, part, session } from './api.js'
-import { actorName, readWords } from './audit-words.js'
+import { useNames } from './alerts.js'
+import { actorName, askedWords, readWords } from './audit-words.js'
 import { confirm, download, prompt, say } from './dialogs.js'
 import { Disclosures, print } from './disclosures.js'
 import { localTime } from './format.js'
@@ -53,20 +54,24 @@ function Rights({ id }) {
 
 function OfWebhook({ parameters }) {
   const webhook = parameters.get('webhook') ?? ''
-  return html`<${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['webhook', t('patients.webhook')]] },
+  return html`<${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', fixed: true },
       { name: 'webhook', label: t('audit.webhook') }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     ${webhook === '' ? html`<p class="muted">${t('patients.webhookHint')}</p>`
       : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }} title=${t('patients.sentTo', webhook)} empty=${t('disclosure.none')} />`}`
 }
 
+// Asked says in words what a reading was asked for.
+const Asked = ({ of, names }) => askedWords(of).map(([name, words, value], i) => html`${i > 0 && ' · '}<${Word} name=${name} words=${words} /> ${name === 'webhook' && value.length === 36 ? names.link(value) : value}`)
+
 function Access({ parameters }) {
+  const names = useNames()
   const asked = { subject: parameters.get('subject'), event: parameters.get('event'), actor: parameters.get('actor'), from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }
   return html`<${Card} flush title=${t('patients.access')} more=${print()}>
-    <${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', label: t('patients.list'), options: [['access', t('patients.access')]] }, { name: 'subject', label: t('patients.id') },
+    <${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', fixed: true }, { name: 'subject', label: t('patients.id') },
       { name: 'event', label: t('audit.event') }, { name: 'actor', label: t('audit.actor') }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     <${List} path="/audit/access" parameters=${asked} id=${(one) => one.position} caption=${t('patients.access')} empty=${t('patients.notRead')} columns=${[
       { label: t('patients.when'), cell: (one) => html`<${Time} at=${one.at} style="short" />` }, { label: t('audit.actor'), cell: (one) => html`<span title=${one.actor}>${actorName(one.actor)}</span>` },
-      { label: t('patients.what'), cut: true, opt: true, cell: (one) => html`<${Word} name=${one.what} words=${readWords(one.what)} /><span class="sub">${one.ids.length > 0 ? t('patients.ids', one.ids.length) : one.asked && Object.entries(one.asked).map(([name, value]) => `${name}=${value}`).join(' ')}</span>` },
-      { label: t('access.reason'), cell: (one) => one.reason ?? '—' },
+      { label: t('patients.what'), cut: true, cell: (one) => html`<${Word} name=${one.what} words=${readWords(one.what)} /><span class="sub">${one.ids.length > 0 ? t('patients.ids', one.ids.length) : html`<${Asked} of=${one.asked} names=${names} />`}</span><span class="sub narrow">${one.reason}</span>` },
+      { label: t('access.reason'), opt: true, cell: (one) => one.reason ?? '—' },
     ]} /></${Card}>`
 }
