@@ -115,6 +115,7 @@ func TestACallAndItsEvent(t *testing.T) {
 	// Trigger by the example of the type.
 	u.Go(u.address + "/admin#/events/new")
 	u.Wait(`document.querySelector('textarea')?.value.length > 10`)
+	u.Is(`[...document.querySelector('main select').options].every(o => o.text.endsWith(' · ' + o.value))`) // after its words
 	first := u.Text(`document.querySelector('textarea').value`)
 	u.Wait(`(() => { const s = document.querySelector('main select'); s.value = 'visit.completed'; s.dispatchEvent(new Event('change', { bubbles: true })); return true })()`)
 	u.Wait(`document.querySelector('textarea').value !== ` + quoted(first))

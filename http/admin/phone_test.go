@@ -63,6 +63,9 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 		u.Is(`[...document.querySelectorAll('button, a')].every(b => b.innerText.trim() !== '' || !b.checkVisibility())`)
 		u.Is(`new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size === document.querySelectorAll('[id]').length`)
 		u.Is(`document.querySelectorAll('h1').length === 1`)
+		if cut := u.Text(`[...document.querySelectorAll('.figure > :first-child')].filter(label => label.scrollWidth > label.clientWidth || label.clientHeight > 30).map(label => label.innerText).join()`); cut != "" {
+			t.Errorf("%s: %q has no room", name, cut)
+		}
 		u.Is(`/[а-я]/.test(document.querySelector('main').innerText) && !/\b[a-z]+\.[a-z]+[A-Z]\w*\b/.test(document.querySelector('main').innerText)`)
 		u.Shot("phone-" + name)
 	}

@@ -29,7 +29,7 @@ export function Events({ parameters }) {
       { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     <${List} path="/webhooks/events" parameters=${asked} id=${(e) => e.event_id} caption=${t('event.list')} empty=${t('event.empty')} live=${{ kinds: ['event'], wanted }} columns=${[
       { label: t('event.accepted'), cell: (e) => html`<a href=${`#/events/${part(e.event_id)}`}><${Time} at=${e.accepted_at} style="near" /></a>` },
-      { label: t('event.type'), cut: 'all', cell: (e) => html`<span class="mono" title=${e.event_type}>${e.event_type}</span><span class="sub">${names.get(e.event_type)}</span>` },
+      { label: t('event.type'), cut: 'all', cell: (e) => html`<span title=${e.event_type}>${names.get(e.event_type) ?? e.event_type}</span><span class="sub mono">${e.event_type}</span>` },
       { label: t('event.stand'), cell: (e) => html`<${Stand} of=${stands(e)} event=${e} />` },
       { label: t('event.source'), opt: true, cell: (e) => e.source || '—' },
       { label: t('event.correlation'), opt: true, cell: (e) => (e.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(e.correlation_id)}`}>${e.correlation_id}</a>` : '—') },

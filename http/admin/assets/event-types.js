@@ -9,8 +9,8 @@ export const useTypes = () => useLoad('/webhooks/events/types').data?.items ?? [
 
 export const describeType = (type) => type.description[language()]
 
-// typeOptions are the choices of a control.
-export const typeOptions = (types) => types.map((one) => [one.type, `${one.type} — ${describeType(one)}`])
+// typeOptions are the choices of a control: words first.
+export const typeOptions = (types) => types.map((one) => [one.type, `${describeType(one)} · ${one.type}`])
 
 // typeFilter is the field of Filters by event type.
 export const typeFilter = (types) => ({ name: 'event_type', label: t('filter.type'), options: [['', t('app.all')], ...typeOptions(types)] })

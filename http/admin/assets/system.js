@@ -6,6 +6,7 @@ import { duration } from './format.js'
 import { Table } from './list.js'
 import { known, number, t } from './texts.js'
 import './texts/access.js'
+import './texts/events.js'
 import { Act, Badge, Card, Copy, Facts, Figure, Loaded, Page, Progress, Time, Word, useLoad, words } from './ui.js'
 import { html, store, useStore } from './view.js'
 
@@ -37,7 +38,7 @@ export function System() {
     <div class="figures">
       <${Figure} label=${t('system.nodes')} value=${number(now.nodes.length)} />
       <${Figure} label=${t('system.pending')} value=${number(now.pending_deliveries)} note=${now.oldest_due_seconds >= 1 ? t('system.oldest', duration(now.oldest_due_seconds)) : ''} href="#/deliveries?state=pending" />
-      <${Figure} label=${t('parked.list')} value=${number(now.emitted_parked)} tone=${now.emitted_parked > 0 ? 'bad' : ''} note=${now.emitted_parked > 0 ? t('system.mend') : ''} href="#/events/parked" />
+      <${Figure} label=${t('event.parkedLink')} value=${number(now.emitted_parked)} tone=${now.emitted_parked > 0 ? 'bad' : ''} note=${now.emitted_parked > 0 ? t('system.mend') : ''} href="#/events/parked" />
       <${Figure} label=${t('system.deadLetters')} value=${number(now.dead_letters)} tone="bad" note=${now.dead_letters > 0 ? t('system.deadNote') : ''} />
       <${Figure} label=${t('system.emitted')} value=${number(now.emitted_waiting)} /></div>
     <${Card} title=${t('system.nodes')} flush><${Table} caption=${t('system.nodes')} rows=${now.nodes} id=${(node) => node.id} columns=${[
@@ -45,7 +46,7 @@ export function System() {
       { label: t('event.state'), cell: (node) => html`<${Badge} tone=${node.lacks ? 'bad' : 'good'}>${node.lacks ? t('system.lacks', known(`outcome.${node.lacks}`) ?? node.lacks) : t('system.alive')}</${Badge}>` },
       { label: t('system.calls'), number: true, opt: true, cell: (node) => number(node.deliveries) }, { label: t('system.joined'), cell: (node) => html`<${Time} at=${node.joined_at} style="ago" />` }]} /></${Card}>
     <${Card} title=${t('system.models')} note=${t('system.modelsNote')} flush><${Table} caption=${t('system.models')} rows=${now.projections} id=${(model) => model.name} columns=${[
-      { label: t('system.model'), whole: true, cell: (model) => html`<${Word} name=${model.name} words=${known(`model.${model.name}`)} />` }, { label: t('event.state'), cut: true, cell: (model) => html`${state(model)}${model.lag_events > 0 && html`<span class="sub">${t('system.lag')}: ${number(model.lag_events)}</span>`}` },
+      { label: t('system.model'), whole: true, cell: (model) => html`<${Word} name=${model.name} words=${known(`model.${model.name}`)} />` }, { label: t('event.state'), cut: true, cell: (model) => html`${state(model)}${model.lag_events > 0 && html`<span class="sub narrow">${t('system.lag')}: ${number(model.lag_events)}</span>`}` },
       { label: t('system.lag'), number: true, opt: true, cell: (model) => number(model.lag_events) }, { label: t('system.position'), number: true, opt: true, cell: (model) => number(model.position) },
       { label: t('event.actions'), cell: (model) => session.may('admin') && html`<${Act} tone="small" disabled=${rebuilds.of.size > 0 || model.rebuilding} run=${async () => {
         if (await confirm(t('system.rebuildAsk', modelName(model.name)), t('system.rebuildNote'), t('system.rebuild'))) rebuild(model.name)

@@ -46,7 +46,7 @@ export function Webhooks({ parameters }) {
     ${totals && html`<section class="figures few" aria-label=${t('overview.figures')}>
       <${Figure} label=${t('webhook.list')} value=${number(totals.webhooks)} href=${link(by)} note=${t('webhook.totalActive', totals.active)} />
       <${Figure} label=${t('webhook.totalFailing')} value=${number(totals.failing)} href=${link('failures')} tone="bad" />
-      <${Figure} label=${t('overview.waiting')} value=${number(totals.pending_deliveries)} href="#/deliveries?state=pending" /></section>`}
+      <${Figure} label=${t('webhook.pending')} value=${number(totals.pending_deliveries)} href="#/deliveries?state=pending" /></section>`}
     <${Card} flush><${Filters} page="webhooks" values=${values} fields=${fields} />
       <${List} path="/webhooks/health" parameters=${{ ...chosen, sort: by }} id=${(w) => w.id} caption=${t('webhook.list')} empty=${t(filtered ? 'app.none' : 'webhook.empty')}
         columns=${healthColumns({ by, link })} fresh=${{ kinds: ['call', 'webhook', 'alert'], least: 4000 }} onPage=${(page) => setTotals(page.totals)} rowClass=${(w) => healthOf(w)[0]} /></${Card}></${Page}>`

@@ -286,7 +286,7 @@ add({
   'system.pending': ['Ожидают доставки', 'Pending deliveries'],
   'system.oldest': ['дольше всех ждёт {0}', 'the oldest waits {0}'],
   'system.mend': ['исправить', 'mend them'],
-  'system.deadLetters': ['Не прочитано проекциями', 'Unreadable entries'],
+  'system.deadLetters': ['Нечитаемые', 'Unreadable entries'],
   'system.deadNote': ['обновите версию и перестройте проекции', 'upgrade, then rebuild'],
   'system.emitted': ['Ещё не в журнале', 'Not in the log yet'],
   'system.models': ['Проекции', 'Read models'],
