@@ -17,9 +17,10 @@ let connection = null // what is asked for, and how to end it
 let last = '' // the id of the last item: where to go on
 let planned = false
 
-// listen calls handle for each item of the kinds, of one webhook if one is given; it returns
-// a function that stops it. only, if given, says of which items. handle('again') means that items may have been missed. A modest
-// listener does not widen the stream from one webhook to all.
+// listen calls handle for each item of the kinds, of one webhook if one is given, and of those
+// only says, if it is given; it returns a function that stops it. handle('again') means that
+// items may have been missed: the stream has begun, and not where it was. A modest listener does
+// not widen the stream from one webhook to all.
 export function listen({ kinds, webhook, modest, only }, handle) {
   const listener = { kinds, webhook, modest, only, handle }
   listeners.add(listener)
@@ -82,7 +83,6 @@ async function follow({ wanted, abort: { signal } }) {
         await session.renew?.()
       } else if (response.status === 410 || response.status === 422) {
         last = '' // what it would go on from is gone
-        every('again')
       }
     } catch {
       if (signal.aborted) return
@@ -110,7 +110,11 @@ function take(frame) {
   let kind = ''
   let data = ''
   for (const line of frame.split('\n')) {
-    if (line.startsWith('id: ')) last = line.slice(4)
+    if (line.startsWith('id: ')) {
+      const begins = last === '' // what came between the page's reading and now is not in the stream
+      last = line.slice(4)
+      if (begins) every('again')
+    }
     if (line.startsWith('event: ')) kind = line.slice(7)
     if (line.startsWith('data: ')) data += line.slice(6)
   }
@@ -129,10 +133,7 @@ let hidden = Infinity
 
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) hidden = Date.now()
-  else if (Date.now() - hidden > long) {
-    last = ''
-    every('again')
-  }
+  else if (Date.now() - hidden > long) last = ''
   plan()
 })
 session.subscribe(() => {
