@@ -207,7 +207,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.See("There were no jobs yet.")
 	u.Click("New job")
 	u.See("under the delivery ids that they had")
-	u.Wait(`document.querySelector('select').selectedOptions[0]?.innerText.endsWith('CRM')`)
+	u.Wait(`document.querySelector('[data-field=webhook]')?.value.endsWith('CRM')`)
 	u.Fill("From", "")
 	u.Click("Count and go on")
 	u.See("Give a time.")

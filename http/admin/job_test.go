@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/medilab/webhooks/cmd/e2e/harness"
@@ -94,17 +95,42 @@ func TestAJobsPageGoesOnAfterTheServerWasAway(t *testing.T) {
 	}
 }
 
-// Of more webhooks than are listed, the form of a job still names the one that it was opened for.
-func TestANewJobNamesItsWebhook(t *testing.T) {
+// A webhook is chosen by a part of its name, among any number of them: the form of a job names the one that it
+// was opened for, and takes no other than was meant; a list shows the chosen one's.
+func TestAWebhookIsChosenByItsName(t *testing.T) {
 	u := newUser(t, "en")
-	u.Before(`(() => {
-		const real = fetch
-		window.fetch = (url, ...more) => (String(url).endsWith('/webhooks?limit=1000') ? Promise.resolve(Response.json({ items: [], next_cursor: 'further' })) : real(url, ...more))
-	})()`)
 	id := u.webhook("Laboratory", "http://127.0.0.1:9/", "")
+	var wards []string
+	for i := range 30 { // more than are offered
+		wards = append(wards, u.webhook(fmt.Sprint("Ward ", i), "http://127.0.0.1:9/ward", ""))
+	}
 	u.signIn("API token", "Sign in")
-	u.Go(u.address + "/admin#/jobs/new?webhook=" + id)
-	u.Wait(`document.querySelector('main select').selectedOptions[0].innerText.endsWith('Laboratory')`)
+	const choice = `document.querySelector('[data-field=webhook]')`
+	u.open("jobs/new?webhook=" + id)
+	u.Wait(choice + `.value === '1 · Laboratory'`)
+	u.Fill("Webhook", "ward")
+	u.Wait(`document.querySelectorAll('datalist option').length === 20`)
+	u.Click("Count and go on")
+	u.See("Choose a webhook.")
+	u.Is(`document.activeElement === ` + choice)
+	u.Click("Retry of what failed")
+	u.Click("Count and go on")
+	u.See("Choose a webhook.") // not all of them
+	u.Fill("Webhook", "ward 17")
+	u.Wait(choice + `.dataset.value === '` + wards[17] + `'`)
+	u.Accessible("a choice")
+	u.Click("Count and go on")
+	u.See("Nothing matches.")
+
+	for page, more := range map[string]string{"deliveries": "state=failed&", "calls": "", "audit": ""} {
+		u.open(page)
+		u.Wait(`document.querySelector('main form [list]') && !document.querySelector('[aria-busy]')`)
+		u.Fill("Webhook", "19 · Ward 17")
+		u.Wait(`location.hash === '#/` + page + `?` + more + `webhook=` + wards[17] + `' && document.querySelector('main form [list]').value === '19 · Ward 17'`)
+		u.Is(`document.activeElement === document.querySelector('main form [list]')`)
+		u.Wait(`history.back() || true`)
+		u.Wait(`location.hash === '#/` + page + `' && document.querySelector('main form [list]').value === ''`)
+	}
 }
 
 // The list of jobs shows by itself how they come along, and that they are over.

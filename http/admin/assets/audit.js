@@ -41,7 +41,7 @@ export function Audit({ parameters }) {
     <${Card} flush title=${t('audit.entries')} note=${system.data && t('audit.head', system.data.log.position)}>
       <${Filters} page="audit" values=${parameters} fields=${[
         { name: 'type', label: t('audit.type'), options: [['', t('app.all')], ...entryTypes.map(([type, words]) => [type, words()])] },
-        { name: 'actor', label: t('audit.actor') }, { name: 'webhook', label: t('audit.webhook') }, { name: 'event', label: t('audit.event') },
+        { name: 'actor', label: t('audit.actor') }, { name: 'webhook', label: t('event.webhook'), webhook: true }, { name: 'event', label: t('audit.event') },
         { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
       ${system.error && html`<${Trouble} error=${system.error} retry=${system.reload} />`}
       ${system.loading && !system.data && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}

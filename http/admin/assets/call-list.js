@@ -32,10 +32,11 @@ export function Calls({ webhook, parameters, page }) {
   const asked = { ...Object.fromEntries(parameters), from: localTime(value('from')), to: localTime(value('to')) }
   const fields = [
     { name: 'status', label: t('filter.status'), options: [['', t('app.all')], ['success', t('state.success')], ['failed', t('state.failed')]] },
+    !webhook && { name: 'webhook', label: t('event.webhook'), webhook: true },
     typeFilter(types),
     { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' },
     { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' },
-  ]
+  ].filter(Boolean)
   return html`<${Card} flush><${Filters} page=${page} values=${parameters} fields=${fields} />
     <${List} path=${webhook ? `/webhooks/${part(webhook.id)}/calls` : '/webhooks/calls'} parameters=${asked} id=${(c) => c.call_id} caption=${t('call.list')} empty=${t('call.empty')}
       columns=${columns(webhook ? null : names)} live=${{ kinds: ['call'], webhook: webhook?.id, wanted: (c) => isAsked(asked, c) }} /></${Card}>`

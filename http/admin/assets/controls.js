@@ -16,7 +16,7 @@ const Refusals = createContext([])
 let made = 0
 
 // useID returns an id for as long as the component lives.
-const useID = (prefix) => useState(() => `${prefix}-${++made}`)[0]
+export const useID = (prefix) => useState(() => `${prefix}-${++made}`)[0]
 
 export const Text = ({ type = 'text', ...rest }) => html`<input type=${type} autocomplete="off" ...${rest} />`
 export const Area = (properties) => html`<textarea rows="4" spellcheck="false" ...${properties}></textarea>`

@@ -42,7 +42,7 @@ export function Deliveries({ webhook, parameters, page, first }) {
   const chosen = { state: 'failed', ...Object.fromEntries(parameters) }
   const asked = { ...chosen, from: localTime(chosen.from), to: localTime(chosen.to) }
   const states = ['failed', 'pending', 'cancelled', 'delivered'].map((state) => [state, t(`state.${state}`)])
-  const fields = [{ name: 'state', label: t('event.state'), options: states }, !webhook && { name: 'webhook', label: t('filter.webhook') },
+  const fields = [{ name: 'state', label: t('event.state'), options: states }, !webhook && { name: 'webhook', label: t('event.webhook'), webhook: true },
     typeFilter(types), { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' },
     { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }].filter(Boolean)
   const columns = [

@@ -10,6 +10,7 @@ import { number, t } from './texts.js'
 import './texts/access.js'
 import { Act, Badge, Card, Copy, Facts, Figure, Page, Progress, Time, Trouble, useLoad } from './ui.js'
 import { html, useRef, useState } from './view.js'
+import { WebhookChoice, isKey } from './webhook-choice.js'
 
 const ended = (job) => job.delivered + job.failed + job.cancelled
 const isOver = (job) => job.finished_at !== null
@@ -94,16 +95,11 @@ export function Job({ id }) {
 }
 
 export function NewJob({ parameters }) {
-  const first = parameters.get('webhook') ?? ''
   const [kind, setKind] = useState(parameters.get('kind') ?? 'replay')
-  const [asked, setAsked] = useState({ webhook: first, from: inputTime(Date.now() - 86400000), to: inputTime(Date.now()), types: '', rate: '', failed: false, status: '' })
-  const webhooks = useLoad('/webhooks', { limit: 1000 })
-  const given = useLoad(`/webhooks/${part(first)}`, {}, { skip: first === '' })
-  const all = webhooks.data?.items ?? []
-  const choice = given.data && !all.some((one) => one.id === first) ? [given.data, ...all] : all // there may be more of them
+  const [asked, setAsked] = useState({ webhook: parameters.get('webhook') ?? '', from: inputTime(Date.now() - 86400000), to: inputTime(Date.now()), types: '', rate: '', failed: false, status: '' })
   const set = (name) => (event) => setAsked((old) => ({ ...old, [name]: event.target.type === 'checkbox' ? event.target.checked : event.target.value }))
   const send = async (key) => {
-    if (kind === 'replay' && asked.webhook === '') refuse('webhook', t('job.needsWebhook'))
+    if (kind === 'replay' ? !isKey(asked.webhook) : asked.webhook !== '' && !isKey(asked.webhook)) refuse('webhook', t('job.needsWebhook'))
     for (const name of ['from', 'to']) if (asked[name] === '' && kind === 'replay') refuse(name, t('job.needsTime'))
     const types = asked.types.split(/[\s,]+/).filter(Boolean)
     const body = { from: localTime(asked.from), to: localTime(asked.to), event_types: types.length > 0 ? types : undefined, rate: asked.rate === '' ? undefined : Number(asked.rate),
@@ -119,8 +115,7 @@ export function NewJob({ parameters }) {
   return html`<${Page} title=${t('job.new')}><${Card}><${Form} send=${send} label=${t('job.count')} actions=${html`<a class="button" href="#/jobs">${t('action.cancel')}</a>`}>
     <div class="field"><div class="chips" role="group" aria-label=${t('job.kind')}>${['replay', 'retry'].map((one) => html`<button key=${one} type="button" class="chip" aria-pressed=${one === kind} onClick=${() => setKind(one)}>${t(`job.${one}`)}</button>`)}</div>
     <p class="hint">${t(`job.${kind}Note`)}</p></div>
-    <${Field} name="webhook" label=${t('event.webhook')}>${(control) => html`<select ...${control} value=${asked.webhook} onChange=${set('webhook')}>
-      <option value="">${kind === 'retry' ? t('app.all') : '—'}</option>${choice.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === asked.webhook}>${one.number} · ${one.name}</option>`)}</select>`}</${Field}>
+    <${Field} name="webhook" label=${t('event.webhook')} hint=${kind === 'retry' ? t('job.anyWebhook') : undefined}>${(control) => html`<${WebhookChoice} ...${control} value=${asked.webhook} choose=${(webhook) => setAsked((old) => ({ ...old, webhook }))} />`}</${Field}>
     <div class="two"><${Field} name="from" label=${t('filter.from')}>${text('from', 'datetime-local')}</${Field}><${Field} name="to" label=${t('filter.to')}>${text('to', 'datetime-local')}</${Field}></div>
     <${Field} name="event_types" label=${t('filter.type')} hint=${t('job.typesHint')}>${text('types')}</${Field}>
     <${Field} name="rate" label=${t('job.pace')} hint=${t('job.paceHint')}>${text('rate', 'number', { min: 0.01, max: 10000, step: 'any' })}</${Field}>

@@ -18,6 +18,7 @@ import { useLive } from './live.js'
 import { t } from './texts.js'
 import { Empty, Trouble, recall, remember } from './ui.js'
 import { html, useEffect, useLatest, useLayoutEffect, useRef, useState } from './view.js'
+import { WebhookChoice } from './webhook-choice.js'
 
 // isAsked reports whether a call or a delivery is one that the filters of its list ask for.
 export const isAsked = (asked, row) => ['status', 'state', 'event_type', 'delivery_id'].every((name) => !asked[name] || asked[name] === row[name]) &&
@@ -182,7 +183,7 @@ function show(keep, body, by) {
 // Filters is a row of controls whose values become the address of the page. fields are
 // [{ name, label, options: [[value, text]] | type, placeholder }]; values come from the address. What
 // is typed stays until it is applied, or the address has another value. One that is fixed is not
-// shown, and stays as the address has it.
+// shown, and stays as the address has it; one that is a webhook is a choice of one.
 export function Filters({ page, values, fields }) {
   const form = useRef(null)
   useLayoutEffect(() => {
@@ -197,8 +198,13 @@ export function Filters({ page, values, fields }) {
     event.preventDefault()
     apply(event.currentTarget)
   }
+  const choose = (name) => (value, done) => {
+    form.current.elements[name].value = value
+    if (done) apply(form.current)
+  }
   return html`<form class="toolbar" role="search" ref=${form} aria-label=${t('app.filters')} onSubmit=${submit}>${fields.map((one) => (one.fixed ? html`<input key=${one.name} type="hidden" name=${one.name} />` : html`
-    <${Field} key=${one.name} label=${one.label} compact>${(control) => one.options
+    <${Field} key=${one.name} label=${one.label} compact>${(control) => one.webhook
+      ? html`<${WebhookChoice} ...${control} value=${values.get(one.name) ?? ''} choose=${choose(one.name)} /><input type="hidden" name=${one.name} />` : one.options
       ? html`<${Select} ...${control} name=${one.name} options=${one.options} value=${values.get(one.name) ?? ''} onChange=${(event) => apply(event.target.form)} />`
       : html`<${Text} ...${control} name=${one.name} type=${one.type ?? 'search'} placeholder=${one.placeholder} />`}</${Field}>`))}
     <button type="submit">${t('action.filter')}</button></form>`

@@ -53,11 +53,12 @@ function Rights({ id }) {
 }
 
 function OfWebhook({ parameters }) {
+  const names = useNames()
   const webhook = parameters.get('webhook') ?? ''
   return html`<${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', fixed: true },
-      { name: 'webhook', label: t('audit.webhook') }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
+      { name: 'webhook', label: t('event.webhook'), webhook: true }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     ${webhook === '' ? html`<p class="muted">${t('patients.webhookHint')}</p>`
-      : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }} title=${t('patients.sentTo', webhook)} empty=${t('disclosure.none')} />`}`
+      : html`<${Disclosures} path=${`/webhooks/${part(webhook)}/disclosures`} parameters=${{ from: localTime(parameters.get('from')), to: localTime(parameters.get('to')) }} title=${t('patients.sentTo', names.of(webhook) ?? webhook)} empty=${t('disclosure.none')} />`}`
 }
 
 // Asked says in words what a reading was asked for.

@@ -156,7 +156,6 @@ const texts = {
 
   'filter.status': ['Итог', 'Result'],
   'filter.type': ['Тип события', 'Event type'],
-  'filter.webhook': ['Номер вебхука', 'Webhook number'],
   'filter.from': ['С', 'From'],
   'filter.to': ['По', 'To'],
 
