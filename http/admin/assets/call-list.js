@@ -50,7 +50,7 @@ export function Failures({ webhook, limit }) {
   return html`<${List} path=${webhook ? `/webhooks/${part(webhook.id)}/calls` : '/webhooks/calls'} parameters=${{ status: 'failed', limit }} id=${(c) => c.call_id} keep=${limit} caption=${t('overview.failures')} empty=${t('call.noFailures')}
     columns=${[{ label: t('call.time'), whole: true, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a><span class="sub mono">${c.event_type}</span>` },
       !webhook && { ...whose(names), cut: 'half' }, { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /></span>` },
-      { label: t('call.why'), cut: webhook ? 'all' : 'half', opt: true, cell: (c) => html`<span title=${c.error}><${Failure} of=${c} /></span><span class="sub" title=${advice(c)}>${advice(c)}</span>` },
+      { label: t('call.why'), cut: webhook ? 'all' : 'half', opt: true, cell: (c) => html`<span title=${c.error}><${Failure} of=${c} /></span><span class="sub lines" title=${advice(c)}>${advice(c)}</span>` },
       { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} />` }].filter(Boolean)}
     live=${{ kinds: ['call'], webhook: webhook?.id, wanted: (c) => c.status === 'failed' && !c.test }} />`
 }

@@ -119,7 +119,7 @@ function Explained({ path, id, only, verdict }) {
   return html`<div class="toolbar chips">${chip('', t('event.all', all))}${Object.entries(verdicts).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
     <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} fresh=${{ kinds: ['delivery'], only, least: 3000 }}
       live=${{ kinds: ['delivery'], only, wanted: (v) => v.verdict, change: (v, d) => (v.delivery_id ? { ...v, verdict: d.state, response_status: d.response_status, error: d.error, waiting_behind: d.waiting_behind } : v) }} columns=${[
-      { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub"><${Reason} of=${v} /></span>` },
+      { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub lines"><${Reason} of=${v} /></span>` },
       { label: t('event.verdict'), whole: true, cell: (v) => html`<${Badge} state=${v.verdict} />${v.sent_by.filter((s) => s.kind !== 'dispatch').map((s) => html`<span key=${s.id} class="sub">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></span>`)}` },
       { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: v.verdict }} /></span>` },
     ]} />`

@@ -116,7 +116,7 @@ export function NewJob({ parameters }) {
     <div class="field"><div class="chips" role="group" aria-label=${t('job.kind')}>${['replay', 'retry'].map((one) => html`<button key=${one} type="button" class="chip" aria-pressed=${one === kind} onClick=${() => setKind(one)}>${t(`job.${one}`)}</button>`)}</div>
     <p class="hint">${t(`job.${kind}Note`)}</p></div>
     <${Field} name="webhook" label=${t('event.webhook')} hint=${kind === 'retry' ? t('job.anyWebhook') : undefined}>${(control) => html`<${WebhookChoice} ...${control} value=${asked.webhook} choose=${(webhook) => setAsked((old) => ({ ...old, webhook }))} />`}</${Field}>
-    <div class="two"><${Field} name="from" label=${t('filter.from')}>${text('from', 'datetime-local')}</${Field}><${Field} name="to" label=${t('filter.to')}>${text('to', 'datetime-local')}</${Field}></div>
+    <div class="columns"><${Field} name="from" label=${t('filter.from')}>${text('from', 'datetime-local')}</${Field}><${Field} name="to" label=${t('filter.to')}>${text('to', 'datetime-local')}</${Field}></div>
     <${Field} name="event_types" label=${t('filter.type')} hint=${t('job.typesHint')}>${text('types')}</${Field}>
     <${Field} name="rate" label=${t('job.pace')} hint=${t('job.paceHint')}>${text('rate', 'number', { min: 0.01, max: 10000, step: 'any' })}</${Field}>
     ${kind === 'replay' ? html`<div class="field"><${Check} checked=${asked.failed} onChange=${set('failed')} label=${t('job.onlyFailed')} /></div>`
