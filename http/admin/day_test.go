@@ -147,7 +147,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Click("Health")
 	u.Wait(`document.querySelectorAll('.chart canvas').length === 2`)
 	u.See("Response time")
-	u.See("1 call in a row has failed.")
+	u.See("1 call in a row has failed since")
 	u.See("The receiver itself failed: tell its owner.") // what to do
 	u.Click("15 minutes")
 	u.See("by the minute")

@@ -32,7 +32,9 @@ func TestTheDeliveriesOfAWebhookSayHowItDoes(t *testing.T) {
 	u.signIn("API token", "Sign in")
 	u.open("webhooks/" + id + "/deliveries?response_status=5xx") // live of this page, not of the one before
 	u.Wait(`document.querySelector('.tabs .count.bad')?.innerText === '2' && document.querySelectorAll('tbody tr').length === 2`)
-	u.See("2 calls in a row have failed. The receiver answered 500.")
+	since := failed(2)[1].(map[string]any)["updated_at"].(string)
+	u.Wait(`/^2 calls in a row have failed since \d.*\. The receiver answered 500\./.test(document.querySelector('.why')?.innerText)`)
+	u.Is(`document.querySelector('.why b time').dateTime === '` + since + `'`)
 	u.Is(`[...document.querySelectorAll('tbody tr')].every(r => /no further attempt\s+since \d/.test(r.innerText))`)
 	u.Is(`[...document.querySelectorAll('tbody .cut, tbody .sub')].every(e => e.scrollWidth <= e.clientWidth)`)
 
@@ -53,6 +55,6 @@ func TestTheDeliveriesOfAWebhookSayHowItDoes(t *testing.T) {
 	waits := u.webhook("Archive", url+"/broken", `,"retry_delay":3600`)
 	trigger()
 	u.open("webhooks/" + waits + "/deliveries?state=pending")
-	u.See("1 call in a row has failed.")
+	u.See("1 call in a row has failed since")
 	u.Wait(`document.querySelector('.tabs .count.warn')?.innerText === '1' && /waiting for \d/.test(document.querySelector('tbody').innerText)`)
 }

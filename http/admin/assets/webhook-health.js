@@ -32,16 +32,25 @@ export function WebhookHealth({ webhook, parameters }) {
       <${Breakdown} title=${t('stats.byStatus')} values=${figures.by_status} link=${(one) => /^\d+$/.test(one) && `#${path}/calls?response_status=${one}`} /></div>`}</${Loaded}>`
 }
 
+const few = 100 // failures among which the first is looked for
+
+// useSince returns since when all calls have failed, if they are few.
+function useSince(webhook, stats) {
+  const all = useLoad(`/webhooks/${part(webhook.id)}/calls`, { status: 'failed', from: stats.last_success_at, limit: few }, { skip: stats.consecutive_failures === 0 })
+  return all.data && !all.data.next_cursor && all.data.items.findLast((call) => !call.test)?.created_at
+}
+
 // Why says in words how the webhook does, what follows, and what to do.
 export function Why({ webhook, stats }) {
   const [tone] = healthOf({ ...stats, success_rate: null, status: webhook.status })
   const failed = useLoad(`/webhooks/${part(webhook.id)}/calls`, { status: 'failed', limit: 1 })
   useFresh({ kinds: ['call'], webhook: webhook.id }, failed.reload)
   const last = failed.data?.items[0]
+  const since = useSince(webhook, stats)
   const waits = stats.pending_deliveries > 0 && html` ${t('why.waits', stats.pending_deliveries)}`
   if (webhook.status === 'inactive') return html`<div class="why warn"><b>${t('why.off')}</b>${waits}</div>`
   if (tone !== 'bad' && tone !== 'warn') return null
-  return html`<div class=${`why ${tone}`}><b>${t('why.row', stats.consecutive_failures)}.</b>${last && ` ${why(last)}.`}
+  return html`<div class=${`why ${tone}`}><b>${t('why.row', stats.consecutive_failures)}${since && html` ${t('why.since')} <${Time} at=${since} style="near" />`}.</b>${last && ` ${why(last)}.`}
     ${stats.last_success_at ? html` ${t('stats.lastSuccess')} <${Time} at=${stats.last_success_at} style="ago" />.` : ` ${t('why.never')}`}${waits}
     ${last && html` <span>${advice(last)}</span> <a href=${callLink({ ...last, webhook_id: webhook.id })}>${t('why.lastCall')}</a>`}</div>`
 }
