@@ -173,6 +173,10 @@ func (u *user) open(page string) {
 // shows what happens without being asked.
 func TestTheFirstPageLeadsToTheFirstCallAndStaysCurrent(t *testing.T) {
 	u := newUser(t, "en")
+	u.Before(`(later => {
+		const reading = 4000
+		window.setTimeout = (f, ms, ...more) => ms === reading ? (window.over = () => f(...more), 0) : later(f, ms, ...more)
+	})(setTimeout)`)
 	url, calls := receiver(t)
 	u.signIn("API token", "Sign in")
 	u.See("Three steps to the first delivered call")
@@ -184,6 +188,8 @@ func TestTheFirstPageLeadsToTheFirstCallAndStaysCurrent(t *testing.T) {
 	u.Click("Trigger")
 	u.See("Delivered. From here on it runs by itself.")
 	u.See("1 in 24 hours")
+	u.Is(`document.body.innerText.includes('Delivered. From here on it runs by itself.')`) // there is time to read it
+	u.Wait(`window.over() || true`)
 	u.Wait(`!document.body.innerText.includes('Three steps')`)
 	u.Shot("live-overview")
 	if calls.Load() != 2 {

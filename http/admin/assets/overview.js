@@ -11,7 +11,7 @@ import { Start } from './start.js'
 import { number, t } from './texts.js'
 import './texts/overview.js'
 import { Badge, Card, Empty, Figure, Line, Loaded, Page, useLoad } from './ui.js'
-import { html, useMemo, useRef } from './view.js'
+import { html, useMemo, useRef, useState } from './view.js'
 import { healthColumns } from './webhooks.js'
 
 // previous returns the parameters of the API for the time as long as the range right before it.
@@ -27,9 +27,10 @@ export function Overview({ parameters }) {
   useFresh({ kinds: ['call', 'alert', 'webhook'] }, urgent.reload, 5000)
   useFresh({ kinds: ['alert'] }, open.reload, 500)
   const rate = useRate(now, range)
+  const [starting, setStarting] = useState(false)
   return html`<${Page} title=${t('nav.overview')} sub=${t('overview.sub')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
     <${Loaded} of=${now}>${(stats) => html`
-      ${!range.to && !stats.last_success_at && html`<${Start} />`}
+      ${(starting || !range.to && !stats.last_success_at) && html`<${Start} busy=${setStarting} />`}
       <${Ranges} page="overview" range=${range} />
       <${Figures} stats=${stats} range=${range} before=${before.loading ? undefined : before.data} totals=${urgent.data?.totals} alerts=${open.data} rate=${rate} />
       <div class="two"><${Loaded} of=${open}>${(page) => html`<${Attention} page=${page} />`}</${Loaded}>

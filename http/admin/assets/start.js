@@ -1,4 +1,5 @@
-// The way of a fresh installation to its first delivered call, done from here.
+// The way of a fresh installation to its first delivered call, done from here. busy(true) is called
+// when an event was triggered, busy(false) when there was time to read that it was delivered.
 import { api, part } from './api.js'
 import { Field, Form, Text } from './controls.js'
 import { milliseconds } from './format.js'
@@ -6,29 +7,34 @@ import { advice, why } from './health.js'
 import { useLive } from './live.js'
 import { t } from './texts.js'
 import { Act, Card, Copy, useLoad } from './ui.js'
-import { html, useState } from './view.js'
+import { html, useEffect, useState } from './view.js'
 
 const type = 'patient.created'
 
-export function Start() {
+export function Start({ busy }) {
   const hooks = useLoad('/webhooks', { limit: 1 })
   const types = useLoad('/webhooks/events/types')
-  const [call, setCall] = useState(null)
+  const [tested, setTested] = useState(null)
   const [event, setEvent] = useState(null)
-  const [delivered, setDelivered] = useState(false)
+  const [seen, setSeen] = useState([]) // calls of late: the event's may come before its own answer
   const hook = hooks.data?.items[0]
   const example = types.data?.items.find((one) => one.type === type)?.example ?? {}
-  useLive({ kinds: ['call'] }, (_, one) => {
-    if (!one || one.event_id !== event?.event_id) return
-    setCall(one)
-    if (one.status === 'success') setDelivered(true)
-  })
+  useLive({ kinds: ['call'] }, (kind, one) => { if (kind !== 'again') setSeen((old) => [...old.slice(-20), one]) })
+  const made = event && seen.findLast((one) => one.event_id === event.event_id)
+  const call = made ?? tested
+  const delivered = made?.status === 'success'
+  useEffect(() => { if (event) busy(true) }, [event])
+  useEffect(() => {
+    if (!delivered) return
+    const timer = setTimeout(busy, 4000, false)
+    return () => clearTimeout(timer)
+  }, [delivered])
   if (!hooks.data) return null
   const add = async (key, form) => {
     await api.post('/webhooks', { name: t('start.name'), url: form.elements.url.value.trim(), events: ['*'] }, { key })
     await hooks.reload()
   }
-  const test = async (key) => setCall(await api.post(`/webhooks/${part(hook.id)}/test`, { event_type: type, test_data: example }, { key }))
+  const test = async (key) => setTested(await api.post(`/webhooks/${part(hook.id)}/test`, { event_type: type, test_data: example }, { key }))
   const trigger = async (key) => setEvent(await api.post('/webhooks/events/trigger', { event_type: type, event_data: example, source: 'panel' }, { key }))
   const good = call?.status === 'success'
   return html`<${Card} title=${t('start.title')} flush><ol class="steps">
