@@ -44,6 +44,9 @@ func TestTheOverviewHasRangesAndTheMenuCounts(t *testing.T) {
 	u.Is(`!document.body.innerText.includes('Three steps')`)
 
 	u.Size(390, 844)
+	u.open("overview?range=1y")
+	u.Wait(`(chip => chip.left >= 0 && chip.right <= document.querySelector('.ranges').getBoundingClientRect().right)(document.querySelector('.ranges [aria-current]').getBoundingClientRect())`)
+	u.Is(`(chip => document.elementFromPoint(chip.x + 9, chip.y + 9).matches('[aria-current]'))(document.querySelector('.ranges [aria-current]').getBoundingClientRect())`)
 	u.open("system")
 	u.Wait(`document.querySelector('#menu .more')?.ariaCurrent === 'true'`)
 	u.Click("More")

@@ -209,13 +209,19 @@ export function Loaded({ of, title, children }) {
     ${of.data !== undefined ? children(of.data) : of.loading && !of.error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}`
 }
 
+// useInSight returns the ref of a row of links that scrolls to the current one.
+export function useInSight(when) {
+  const row = useRef(null)
+  useEffect(() => {
+    const link = row.current.querySelector('[aria-current]')
+    if (link) row.current.scrollLeft = link.offsetLeft - row.current.clientWidth / 2
+  }, when)
+  return row
+}
+
 // Tabs are links between the parts of a thing: items are [{ name, href, label, badge }].
 export function Tabs({ label, items, current }) {
-  const tabs = useRef(null)
-  useEffect(() => {
-    const tab = tabs.current.querySelector('[aria-current]')
-    if (tab) tabs.current.scrollLeft = tab.offsetLeft - tabs.current.clientWidth / 2
-  }, [current, items.some((one) => one.badge)]) // which widen them
+  const tabs = useInSight([current, items.some((one) => one.badge)]) // which widen them
   return html`<nav class="tabs" ref=${tabs} aria-label=${label}>${items.map((one) => html`
   <a key=${one.name} href=${one.href} aria-current=${one.name === current ? 'page' : undefined}>${one.label}${one.badge && html` ${one.badge}`}</a>`)}</nav>`
 }

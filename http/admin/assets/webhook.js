@@ -62,7 +62,7 @@ const Standing = ({ webhook, stats }) => (stats ? html`<${Health} webhook=${{ ..
 
 // Undelivered counts the deliveries that have failed, and those that wait.
 const Undelivered = ({ stats }) => [['deliveries', stats.exhausted, 'bad'], ['waiting', stats.pending_deliveries, 'warn']].map(([what, count, tone]) => count > 0 &&
-  html` <span key=${what} class=${`count ${tone}`} title=${t(`app.${what}`, count)} aria-label=${t(`app.${what}`, count)}>${number(count)}</span>`)
+  html`<span key=${what} class=${`count ${tone}`} title=${t(`app.${what}`, count)} aria-label=${t(`app.${what}`, count)}>${number(count)}</span>`)
 
 function Actions({ webhook, reload }) {
   const path = `/webhooks/${part(webhook.id)}`
