@@ -159,6 +159,7 @@ func TestAWebhooksPageBeginsWithItsContent(t *testing.T) {
 		u.Wait(`document.querySelector('main tbody .badge') && !document.querySelector('[aria-busy]')`)
 		u.Is(`[...document.querySelectorAll('main tbody .badge')].every(e => e.getBoundingClientRect().right <= 390)`)
 		u.Is(`document.querySelector('main tbody tr')` + above)
+		u.Is(`[...document.querySelectorAll('main tbody tr')].every(row => /^[a-z_]+\.[a-z_]+$/.test(row.querySelector('.cut .mono')?.innerText))`) // not under the time, which would be wider
 	}
 	// An event begins with how it went; why, and what can be done, have a line each.
 	u.open("events/" + event)

@@ -14,12 +14,16 @@ export const callLink = (c) => `#/webhooks/${part(c.webhook_id)}/calls/${part(c.
 
 const marks = (c) => ['test', 'late'].filter((mark) => c[mark]).map((mark) => html` <${Badge} tone="none">${t(`call.${mark}`)}</${Badge}>`)
 
-const time = { get label() { return t('call.time') }, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a><span class="sub mono narrow">${c.event_type}</span>` }
-const whose = (names) => ({ label: t('event.webhook'), cut: 'all', cell: (c) => names.link(c.webhook_id) })
-const columns = (names) => [time, names && { ...whose(names), cut: 'half' },
+// type is the event type of a call or a delivery, below something else.
+export const type = (c, only = '') => html`<span class=${`sub mono ${only}`} title=${c.event_type}>${c.event_type}</span>`
+const time = { get label() { return t('call.time') }, whole: true, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a>` }
+const whose = (names, only) => ({ label: t('event.webhook'), cut: 'half', cell: (c) => html`${names.link(c.webhook_id)}${type(c, only)}` })
+// timed is the time with the event type below, where there is no webhook that it could stand under.
+const timed = (only) => ({ label: t('call.time'), cell: (c) => html`${time.cell(c)}${type(c, only)}` })
+const columns = (names) => [names ? time : timed('narrow'), names && whose(names, 'narrow'),
   { label: t('call.event'), opt: true, cut: !names && 'half', cell: (c) => html`<span class="mono">${c.event_type}</span>${marks(c)}` },
   { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /> <span class="muted wide">${milliseconds(c.duration_ms)}</span></span>` },
-  { label: t('call.error'), opt: true, cut: 'half', cell: (c) => html`<${Failure} of=${c} />` },
+  { label: t('call.error'), opt: true, cut: 'half', cell: (c) => html`<span class="lines"><${Failure} of=${c} /></span>` },
   { label: t('call.attempt'), number: true, opt: true, cell: (c) => number(c.attempt) },
   { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} />` },
 ].filter(Boolean)
@@ -48,8 +52,7 @@ export const AllCalls = ({ parameters }) => html`<${Page} title=${t('call.list')
 export function Failures({ webhook, limit }) {
   const names = useNames()
   return html`<${List} path=${webhook ? `/webhooks/${part(webhook.id)}/calls` : '/webhooks/calls'} parameters=${{ status: 'failed', limit }} id=${(c) => c.call_id} keep=${limit} caption=${t('overview.failures')} empty=${t('call.noFailures')}
-    columns=${[{ label: t('call.time'), whole: true, cell: (c) => html`<a href=${callLink(c)}><${Time} at=${c.created_at} style="near" /></a><span class="sub mono">${c.event_type}</span>` },
-      !webhook && { ...whose(names), cut: 'half' }, { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /></span>` },
+    columns=${[webhook ? timed() : time, !webhook && whose(names), { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /></span>` },
       { label: t('call.why'), cut: webhook ? 'all' : 'half', opt: true, cell: (c) => html`<span title=${c.error}><${Failure} of=${c} /></span><span class="sub lines" title=${advice(c)}>${advice(c)}</span>` },
       { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} />` }].filter(Boolean)}
     live=${{ kinds: ['call'], webhook: webhook?.id, wanted: (c) => c.status === 'failed' && !c.test }} />`

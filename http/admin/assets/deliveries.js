@@ -1,6 +1,7 @@
 // Deliveries of all webhooks, or of one: what never arrived, and why.
 import { useNames } from './alerts.js'
 import { api, part } from './api.js'
+import { type } from './call-list.js'
 import { confirm, say } from './dialogs.js'
 import { typeFilter, useTypes } from './event-types.js'
 import { duration, localTime } from './format.js'
@@ -46,8 +47,8 @@ export function Deliveries({ webhook, parameters, page, first }) {
     typeFilter(types), { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' },
     { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }].filter(Boolean)
   const columns = [
-    { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a><span class="sub mono">${d.event_type}</span>` },
-    !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => names.link(d.webhook_id) },
+    { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a>${webhook && type(d)}` },
+    !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => html`${names.link(d.webhook_id)}${type(d)}` },
     { label: t('call.response'), cut: webhook ? 'all' : 'half', cell: (d) => (d.response_status ? html`<${Answer} of=${d} />${d.state !== 'delivered' && html`<span class="sub lines" title=${advice(d)}>${advice(d)}</span>`}` : html`<span class="lines"><${Failure} of=${d} /></span>`) },
     { label: t('event.attempts'), number: true, opt: true, cell: (d) => html`<a href=${`#/webhooks/${part(d.webhook_id)}/calls?delivery_id=${part(d.delivery_id)}`}>${number(d.attempts)}</a>` },
     { label: t('next.short'), opt: true, whole: true, cell: (d) => html`<${Then} of=${d} />` },

@@ -60,6 +60,12 @@ function useRate({ data: stats, loading }, range) {
   return (part?.delivered ?? 0) / Math.max(1, Math.min(width, now - begun) / widths.minute)
 }
 
+// held keeps the value before where there is none, at first the first.
+function held(values) {
+  let last = values.find((value) => value !== null) ?? 0
+  return values.map((value) => (last = value ?? last))
+}
+
 function Figures({ stats, range, before, totals, alerts, rate }) {
   const all = useMemo(() => parts(stats, { ...range, end: Date.now() }), [stats])
   const change = (now, then) => (now === null || now === undefined || !then ? undefined : now - then)
@@ -73,9 +79,9 @@ function Figures({ stats, range, before, totals, alerts, rate }) {
     <${Figure} label=${t('overview.rate')} value=${number(rate, rate < 10 ? 1 : 0)} href="#/deliveries?state=delivered" note=${`${number(stats.delivered)} ${span}${more === undefined ? '' : ` (${signed(more, '%')})`}`}
       spark=${html`<${Line} values=${all.map((p) => p.ok)} />`} />
     <${Figure} label=${t('overview.success')} value=${percent(stats.success_rate)} href="#/calls?status=failed" tone=${success < -0.05 ? 'bad' : success > 0.05 ? 'good' : ''} note=${success === undefined ? t('overview.calls', stats.total_calls) : t('overview.points', signed(success, ''))}
-      spark=${html`<${Line} values=${all.map((p) => (p.ok + p.bad > 0 ? p.ok / (p.ok + p.bad) : 1))} tone=${success < -0.05 ? 'bad' : 'muted'} />`} />
+      spark=${html`<${Line} values=${held(all.map((p) => (p.ok + p.bad > 0 ? p.ok / (p.ok + p.bad) : null)))} tone=${success < -0.05 ? 'bad' : 'muted'} />`} />
     <${Figure} label=${t('overview.latency')} value=${milliseconds(stats.p95_ms)} href="#/calls" note=${slower === undefined ? `p50 ${milliseconds(stats.p50_ms)}` : t('overview.before', milliseconds(before.p95_ms))}
-      spark=${html`<${Line} values=${all.map((p) => p.p95 ?? 0)} tone="muted" />`} />
+      spark=${html`<${Line} values=${held(all.map((p) => p.p95))} tone="muted" />`} />
     <${Figure} label=${t('overview.waiting')} value=${number(stats.pending_deliveries)} href="#/deliveries?state=pending" note=${stats.pending_deliveries === 0 ? t('overview.nothingWaits') : totals && t('overview.oldest', duration(totals.oldest_waiting_seconds))} tone=${totals?.oldest_waiting_seconds > 300 ? 'warn' : ''} />
     <${Figure} label=${t('overview.failed')} value=${number(stats.exhausted)} href="#/deliveries?state=failed" tone=${stats.exhausted > 0 ? 'bad' : ''} note=${span} />
     <${Figure} label=${t('overview.alerts')} value=${open < most ? number(open) : `${most}+`} href="#/alerts" tone=${open > 0 ? 'bad' : ''} note=${totals ? t('overview.failing', totals.failing) : undefined} />
