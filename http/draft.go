@@ -13,7 +13,7 @@ import (
 
 type draftRequest struct {
 	backtestRequest
-	newest int
+	newest domain.Asked[int]
 }
 
 // draft is what a webhook that is not created yet would have: see backtest.
@@ -22,7 +22,7 @@ var draft = object[draftRequest]{name: "BacktestDraft", checked: true, limit: ma
 	asked("filters", jsonFilters, func(d *draftRequest) *domain.Asked[json.RawMessage] { return &d.spec.Filters }, filtersSchema),
 	plain("from", jsonTime, func(d *draftRequest) *time.Time { return &d.from }, schema{"description": "of the history to look through; left out: from its beginning"}),
 	plain("to", jsonTime, func(d *draftRequest) *time.Time { return &d.to }, schema{"description": "left out: to its end"}),
-	plain("newest", jsonWhole, func(d *draftRequest) *int { return &d.newest }, schema{
+	asked("newest", jsonWhole, func(d *draftRequest) *domain.Asked[int] { return &d.newest }, schema{
 		"minimum": 1, "maximum": maxNewest, "description": "look only at so many of the newest events of these types, and list each with why it does not match",
 	}),
 }}
@@ -56,7 +56,7 @@ func (s *Server) backtestDraft(x *request, r *http.Request) error {
 		if !in.spec.Events.Given {
 			refused = append(refused, domain.FieldError{Field: "events", Message: "is required"})
 		}
-		if in.newest < 0 || in.newest > maxNewest {
+		if n := in.newest; n.Given && !n.Null && (n.Value < 1 || n.Value > maxNewest) {
 			refused = append(refused, domain.FieldError{Field: "newest", Message: fmt.Sprintf("must be from 1 to %d", maxNewest)})
 		}
 		return refused
@@ -71,7 +71,7 @@ func (s *Server) backtestDraft(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if in.newest > 0 {
+	if in.newest.Value > 0 {
 		return x.respond(s.matchNewest(x, r, proposed, in))
 	}
 	return s.runBacktest(x, r, projections.BacktestSpec{Events: proposed, From: in.from, To: in.to})
@@ -91,7 +91,7 @@ func (s *Server) matchNewest(x *request, r *http.Request, proposed domain.Matche
 		}
 		for i := range events.Items {
 			e := &events.Items[i]
-			if len(view.Events) == in.newest {
+			if len(view.Events) == in.newest.Value {
 				return view, nil
 			}
 			if e.IsGone() || !proposed.Subscribes(domain.EventType(e.Type)) {

@@ -81,6 +81,7 @@ func TestBacktestOfDraft(t *testing.T) {
 		t.Errorf("%s", got.body)
 	}
 	s.ask("POST", path, `{"newest":201,"filters":{"a":{"$x":1}}}`).refusing("events", "filters.a.$x", "newest")
+	s.ask("POST", path, `{"newest":0,"events":["*"]}`).refusing("newest") // not all of history instead
 	s.register(`"filters":{"age_min":1}`)
 	admin := s.token
 	s.token = s.tokenFor("webhooks:read")
