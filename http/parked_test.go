@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -159,5 +162,19 @@ func TestParkedSettled(t *testing.T) {
 	}
 	if done != 1 {
 		t.Errorf("%d settled one parked event", done)
+	}
+}
+
+// A source may say any time at which an event happens. One that has not come yet is no more
+// accepted from the parked events than by a trigger.
+func TestParkedOfTheFuture(t *testing.T) {
+	s := newService(t)
+	event := domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`), OccurredAt: time.Now().Add(time.Hour)}
+	err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source:his", Event: commands.NewEvent{Event: event}, Reason: "too early"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.ask("POST", "/api/v1/webhooks/events/parked/1/retry", "", "Accept-Language", "ru").want(409); !strings.Contains(got.problem().Detail, "occurred_at: не должно быть в будущем") {
+		t.Errorf("got %s", got.body)
 	}
 }

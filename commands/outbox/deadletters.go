@@ -124,7 +124,7 @@ func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Call
 		p.mended = fmt.Sprintf("; its data, %s, became %s", was, is)
 		p.EventData = bytes.Clone(mended)
 	}
-	triggered, err := accept(ctx, c.Log.Limiter, c.Catalog, p.emission())
+	triggered, err := accept(ctx, c.Log.Limiter, c.Catalog, p.emission(), domain.CheckOccurred(p.EmittedAt, c.Now())...)
 	if err != nil {
 		return commands.Accepted{}, domain.Conflict("it still cannot be accepted: " + err.Error())
 	}

@@ -422,15 +422,15 @@ func (r *Relay) exec(ctx context.Context, sql string, args ...any) (tag pgconn.C
 	return conn.Exec(ctx, sql, args...)
 }
 
-// accept checks what the database could not when it was emitted.
-func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catalog, e emission) (domain.EventTriggered, error) {
+// accept checks what the database could not when it was emitted. What else is wrong with it is in more.
+func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catalog, e emission, more ...domain.FieldError) (domain.EventTriggered, error) {
 	// A white space around the value is not part of it, and would not survive the log.
 	data := bytes.Trim(e.data, " \t\r\n")
 	if err := domain.CheckJSON(data); err != nil {
 		return domain.EventTriggered{}, fmt.Errorf("event_data: %w", err)
 	}
 	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, OccurredAt: e.emittedAt.UTC(), EventData: data}
-	refused := catalog.TriggeredFields(triggered)
+	refused := append(catalog.TriggeredFields(triggered), more...)
 	if len(refused) == 0 {
 		err := commands.CheckData(ctx, limiter, catalog, triggered)
 		if refused = domain.FieldsOf(err); err != nil && len(refused) == 0 {
