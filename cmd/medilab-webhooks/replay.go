@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -49,7 +50,10 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 			if types != nil {
 				body["event_types"] = types
 			}
-			if c.Flags().Changed("rate") {
+			if flag := c.Flags().Lookup("rate"); flag.Changed {
+				if math.IsNaN(rate) || math.IsInf(rate, 0) { // numbers that JSON does not have
+					return usageError{fmt.Errorf("--rate: %w", wrongValue(flag, flag.Value.String()))}
+				}
 				body["rate"] = rate
 			}
 			return o.use(c, func(a *apiClient) error {
@@ -84,6 +88,8 @@ func wrongReplay(err error, types []string) error {
 		n := -1
 		if _, err := fmt.Sscanf(f.Field, "event_types[%d]", &n); err == nil && n < len(types) {
 			fields[i] = domain.FieldError{Field: "types", Message: fmt.Sprintf("%q %s", types[n], f.Message)}
+		} else if f.Field == "event_types" {
+			fields[i].Field = "types"
 		}
 	}
 	if len(fields) == 0 {
