@@ -132,7 +132,7 @@ func deliver(t *testing.T, o receiveOptions, header http.Header, body string, wa
 func TestExitCodes(t *testing.T) {
 	for line, want := range map[string]int{
 		"version": 0, "version --json": 0, "help": 0, "nonsense": 2, "version extra": 2, "receive --nonsense": 2,
-		"receive --status 99": 2, "receive --fail-rate 2": 2, "receive --addr 256.0.0.1:1": 1,
+		"receive --status 99": 2, "receive --fail-rate 2": 2, "receive --addr 256.0.0.1:1 --secret whsec_zz": 2, "receive --addr 256.0.0.1:1": 1,
 	} {
 		if got := run(t.Context(), strings.Fields(line), strings.NewReader(""), io.Discard, io.Discard); got != want {
 			t.Errorf("%s exits %d, want %d", line, got, want)
