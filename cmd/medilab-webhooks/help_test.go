@@ -59,7 +59,7 @@ func TestCompletionOfWebhooksAndTypes(t *testing.T) {
 	for _, where := range [][]string{nil, {"--server", c.server, "--token", remoteToken, "--ca-file", c.ca}} {
 		for line, want := range map[string]string{
 			"webhooks show|": "1\tCRM\n", "calls|": "1\tCRM\n", "replay list|": "1\tCRM\n", "deliveries --webhook|": "1\tCRM\n", "replay start|": "1\tCRM\n",
-			"calls --type|": "patient.created\n", "replay start 1 --types|visit.created,": "visit.created,patient.created\n", "backtest 1 --events|": "patient.created\n",
+			"calls --type|": "patient.created\n", "replay start 1 --types|visit.created,": "visit.created,patient.created\n", "backtest 1 --events|": "patient.created\n", "listen --events|": "patient.created\n",
 			"webhooks list --type|": "patient.created\n", "webhooks test 1 --type|": "patient.created\n",
 		} {
 			before, typed, _ := strings.Cut(line, "|")

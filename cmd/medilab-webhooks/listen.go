@@ -50,6 +50,7 @@ payload_version 1 would. It makes no webhook, and tries nothing again. What is o
 	c.Flags().StringVar(&o.forwardTo, "forward-to", "", "post each event here")
 	c.Flags().StringVar(&o.secret, "secret", "", "sign by this secret (whsec_, whsk_ or text) instead of a new one")
 	declare(c, c.Flags(), o.readingTable())
+	completeFlag(c, "events", o.listOfTypes)
 	return withJSON(c)
 }
 
