@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/medilab/webhooks/domain"
 )
@@ -18,17 +16,22 @@ func (s *Server) testOperations() []operation {
 }
 
 // jsonWebhook is a webhook's number or UUID.
-var jsonWebhook = jsonType[json.RawMessage]{schema{"oneOf": []schema{{"type": "integer"}, {"type": "string"}, {"type": "null"}}}, jsonRaw.read}
+var jsonWebhook = jsonType[json.RawMessage]{schema{"oneOf": []schema{{"type": "integer"}, {"type": "string"}, {"type": "null"}}}, func(raw []byte) (json.RawMessage, faults) {
+	if _, isText := domain.JSONText(raw); isText {
+		return raw, nil
+	}
+	_, wrong := readWhole(raw)
+	return raw, wrong
+}}
 
 type testRequest struct {
-	webhook   json.RawMessage
 	eventType domain.EventType
 	data      json.RawMessage
 }
 
-var test = object[testRequest]{name: "Test", optional: true, checked: true, limit: maxEventBody, fields: []field[testRequest]{
-	plain("webhook_id", jsonWebhook, func(t *testRequest) *json.RawMessage { return &t.webhook },
-		schema{"description": "the webhook of the path again, by number or UUID; may be left out"}),
+var test = object[testRequest]{name: "Test", optional: true, limit: maxEventBody, fields: []field[testRequest]{
+	plain("webhook_id", jsonWebhook, func(*testRequest) *json.RawMessage { return new(json.RawMessage) },
+		schema{"description": "may be left out: the webhook is that of the path, also when another is named here, as the guide's example names 1"}),
 	plain("event_type", textType[domain.EventType](), func(t *testRequest) *domain.EventType { return &t.eventType }, schema{"description": "a type of the catalogue; left out: the first that the webhook subscribes to"}),
 	plain("test_data", jsonRaw, func(t *testRequest) *json.RawMessage { return &t.data },
 		schema{"description": "left out: the type's example, if the catalogue has one"}),
@@ -38,7 +41,7 @@ var test = object[testRequest]{name: "Test", optional: true, checked: true, limi
 // with the verdict of the webhook's filters.
 func (s *Server) testWebhook(x *request, r *http.Request, w domain.Webhook) error {
 	var in testRequest
-	if err := test.read(x, r, &in, func() []domain.FieldError { return checkSameWebhook(w, in.webhook) }); err != nil {
+	if err := test.read(x, r, &in, noRules); err != nil {
 		return err
 	}
 	if in.eventType == "" {
@@ -71,18 +74,6 @@ func firstType(c domain.Catalog, w domain.Webhook) domain.EventType {
 	types := append(c.Clinic(), c.System()...)
 	i := slices.IndexFunc(types, func(t domain.EventTypeInfo) bool { return subscribes(w, t.Type) })
 	return types[max(i, 0)].Type
-}
-
-// checkSameWebhook refuses a body that names another webhook than the path.
-func checkSameWebhook(w domain.Webhook, raw []byte) []domain.FieldError {
-	name, isText := domain.JSONText(raw)
-	if !isText {
-		name = string(raw)
-	}
-	if raw == nil || name == strconv.FormatInt(w.Number, 10) || strings.EqualFold(name, w.ID.String()) {
-		return nil
-	}
-	return []domain.FieldError{{Field: "webhook_id", Message: "is another webhook than the one in the path"}}
 }
 
 // testCallView is a test call, and how the webhook would have treated a real event.

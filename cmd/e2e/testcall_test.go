@@ -117,6 +117,5 @@ func TestTestCall(t *testing.T) {
 	}
 
 	p.refused(422, "POST", "/webhooks/1/test", `{"event_type":"patient.created","test_data":[]}`, "test_data", "object")
-	p.refused(422, "POST", "/webhooks/1/test", `{"webhook_id":2,"event_type":"patient.created"}`, "webhook_id", "another webhook")
 	p.refused(422, "POST", "/webhooks/1/test", `{"event_type":"patient.none"}`, "event_type", "not a known event type")
 }
