@@ -164,6 +164,21 @@ func TestTooLargeIsToldToThoseWhoSendFirst(t *testing.T) {
 	}
 }
 
+// What takes no body refuses fields, and does nothing: a rate for a job that goes on, say, would
+// seem to be taken. An empty body or object, or null, is none.
+func TestFieldsWhereNoneAre(t *testing.T) {
+	s := newService(t)
+	s.register("")
+	for _, body := range []string{"", "{}", ` { } `, "null"} {
+		s.ask("POST", "/api/v1/webhooks/1/deactivate", body).want(200)
+	}
+	s.ask("POST", "/api/v1/webhooks/1/activate", `{"rate":5}`).refusing("rate")
+	s.ask("DELETE", "/api/v1/webhooks/1", `{"purge":true}`).refusing("purge")
+	if got := s.ask("GET", "/api/v1/webhooks/1", "").want(200); got.get("is_active") != "false" {
+		t.Errorf("%s", got.body)
+	}
+}
+
 // Nothing a caller sends makes a 500, on any path with any method, and every refusal is
 // a problem.
 func TestJunk(t *testing.T) {

@@ -116,9 +116,9 @@ func (o *operation) responses(d *describer) schema {
 		http.StatusConflict:              o.conflicts,
 		http.StatusGone:                  o.goes,
 		http.StatusPreconditionFailed:    len(o.header) > 0 && o.header[0] == ifMatch,
-		http.StatusRequestEntityTooLarge: o.body != nil,
-		http.StatusUnsupportedMediaType:  o.body != nil,
-		http.StatusUnprocessableEntity:   o.body != nil || o.readsQuery(),
+		http.StatusRequestEntityTooLarge: o.method != http.MethodGet,
+		http.StatusUnsupportedMediaType:  o.method != http.MethodGet,
+		http.StatusUnprocessableEntity:   o.method != http.MethodGet || o.readsQuery(),
 		http.StatusTooManyRequests:       o.scope != public || o.identifies,
 		http.StatusServiceUnavailable:    o.path != alivePath,
 	} {

@@ -185,7 +185,26 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 			return err
 		}
 	}
+	if o.body == nil && o.method != http.MethodGet && r.ContentLength != 0 {
+		if err := checkNoFields(x, r); err != nil {
+			return err
+		}
+	}
 	return o.serve(x, r)
+}
+
+// checkNoFields refuses what somebody asks for in the body of an operation that takes none, so that
+// it does not pass silently.
+func checkNoFields(x *request, r *http.Request) error {
+	data, err := x.readJSON(r, maxManagementBody, true)
+	if err != nil || isNull(data) {
+		return err
+	}
+	refused, err := object[struct{}]{}.parse(data, nil)
+	if err != nil {
+		return err
+	}
+	return domain.CheckFields(refused)
 }
 
 // acts reports whether a repetition of the request may do something again. Checks and rebuilds,
