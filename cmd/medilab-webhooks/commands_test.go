@@ -142,8 +142,8 @@ func TestEmitChecksSchemas(t *testing.T) {
 		}
 	}
 	write(`{"type":"patient.created","enforce":true}`)
-	_, notes := c.run(1, "", "emit", "patient.created", `{"name":"x"}`)
-	c.matches("the refusal", notes, "medilab-webhooks: event_data.patient_id is required\n")
+	_, notes := c.run(2, "", "emit", "patient.created", `{"name":"x"}`)
+	c.matches("the refusal", notes, "medilab-webhooks: event_data.patient_id is required; .*\n")
 	lines := `{"event_type":"patient.created","event_data":{"patient_id":1}}
 {"event_type":"patient.created","event_data":{"patient_id":1.5}}
 {"event_type":"patient.created","event_data":{"patient_id":"a"}}

@@ -54,8 +54,8 @@ event_id gets one made of its content, and of its number too if it has no time.`
 				return errors.New("give TYPE and JSON or --file, not both")
 			case o.file == "" && len(args) != 2:
 				return errors.New("give TYPE and JSON, or --file")
-			case o.file == "" && (o.timeField != "" || o.rejects != ""):
-				return errors.New("--occurred-at-field and --rejects go with --file")
+			case o.file == "" && (o.skip != 0 || o.timeField != "" || o.rejects != ""):
+				return errors.New("--skip, --occurred-at-field and --rejects go with --file")
 			}
 			return nil
 		},
@@ -108,7 +108,7 @@ func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
 	}
 	return o.use(c, catalog, func(t trigger) error {
 		accepted, err := t.TriggerEvent(c.Context(), caller(), event, "")
-		if isUsage := (usageError{}); errors.As(err, &isUsage) {
+		if isUsage := (usageError{}); errors.As(err, &isUsage) || len(domain.FieldsOf(err)) > 0 {
 			return usageError{errors.New(problem(err))}
 		}
 		if err != nil {

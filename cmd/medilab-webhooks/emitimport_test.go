@@ -97,8 +97,7 @@ func TestEmitImport(t *testing.T) {
 	if last := recorded()[6]; !strings.Contains(last, `"occurred_at":"2016-05-06T07:08:09Z","imported":true`) {
 		t.Errorf("recorded as %s", last)
 	}
-	c.run(1, "", "emit", "patient.created", "{}", "--occurred-at", "2999-05-06T07:08:09Z")
-	for _, wrong := range [][]string{{"patient.created", "{}", "--occurred-at", "now"}, {"patient.created", "{}", "--rejects", "x"}, {"--file", file, "--rejects", file}} {
+	for _, wrong := range [][]string{{"patient.created", "{}", "--occurred-at", "2999-05-06T07:08:09Z"}, {"patient.created", "{}", "--occurred-at", "now"}, {"patient.created", "{}", "--rejects", "x"}, {"patient.created", "{}", "--skip", "3"}, {"--file", file, "--rejects", file}} {
 		c.run(2, "", append([]string{"emit"}, wrong...)...)
 	}
 	if text, err := os.ReadFile(file); err != nil || len(text) == 0 {
