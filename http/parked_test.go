@@ -165,6 +165,26 @@ func TestParkedSettled(t *testing.T) {
 	}
 }
 
+// What is accepted after all is what was sent: only recorded if that was asked for, and in its trace.
+func TestParkedIsWhole(t *testing.T) {
+	s := newService(t)
+	s.register("")
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	event := domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`), Imported: true, Trace: domain.NewTrace(trace, "a=b")}
+	err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source:his", Event: commands.NewEvent{Event: event}, Reason: "it was so"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := s.ask("POST", "/api/v1/webhooks/events/parked/1/retry", "").want(202).text("event_id")
+	got := s.ask("GET", "/api/v1/webhooks/events/"+id, "").want(200)
+	if got.get("deliver") != "false" || got.text("traceparent") != trace || got.text("tracestate") != "a=b" {
+		t.Errorf("accepted as %s", got.body)
+	}
+	if got := s.ask("GET", "/api/v1/webhooks/events/"+id+"/explain", "").want(200); got.text("items", 0, "verdict") != "imported" {
+		t.Errorf("explained by %s", got.body)
+	}
+}
+
 // A source may say any time at which an event happens. One that has not come yet is no more
 // accepted from the parked events than by a trigger.
 func TestParkedOfTheFuture(t *testing.T) {

@@ -35,6 +35,8 @@ type ParkedEvent struct {
 
 	mended     string // what became of its data, for the log
 	fromSource bool
+	imported   bool
+	trace      domain.Trace // perhaps malformed
 }
 
 // maxPageBytes bounds the data of a page of dead letters; the first comes whatever its size.
@@ -47,11 +49,11 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (f
 		WITH page AS (SELECT * FROM medilab.parked_events WHERE $1::bigint = 0 OR id < $1 ORDER BY id DESC LIMIT $2),
 		sized AS (SELECT id, sum(octet_length(event_data::text)) OVER (ORDER BY id DESC) - octet_length(event_data::text) AS above FROM page)
 		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at, reason, from_source,
-			EXISTS (SELECT FROM medilab.parked_events AS p WHERE p.id < page.id)
+			imported, coalesce(traceparent, ''), coalesce(tracestate, ''), EXISTS (SELECT FROM medilab.parked_events AS p WHERE p.id < page.id)
 		FROM page JOIN sized USING (id) WHERE above < $3 ORDER BY id DESC`, before, limit, maxPageBytes)
 	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEvent, err error) {
 		err = row.Scan(&p.ID, &p.EventID, &p.EventType, (*[]byte)(&p.EventData), &p.CorrelationID, &p.Source,
-			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason, &p.fromSource, &more) // more is as the last row says
+			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason, &p.fromSource, &p.imported, &p.trace.Traceparent, &p.trace.Tracestate, &more) // more is as the last row says
 		p.EmittedAt, p.ParkedAt = p.EmittedAt.UTC(), p.ParkedAt.UTC()
 		return p, err
 	})
@@ -84,10 +86,10 @@ func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) error {
 		e.OccurredAt = time.Now()
 	}
 	_, err := pool.Exec(ctx, `
-		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason, from_source)
-		SELECT $1, $2, $3::text::json, nullif($4, ''), nullif($5, ''), $6, $7, $8, true
+		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason, from_source, imported, traceparent, tracestate)
+		SELECT $1, $2, $3::text::json, nullif($4, ''), nullif($5, ''), $6, $7, $8, true, $9, $10, $11
 		WHERE NOT EXISTS (SELECT FROM medilab.parked_events WHERE event_id = $1 AND emitted_by = $6 AND from_source)`,
-		id, storable(e.EventType), string(data), storable(e.CorrelationID), storable(e.Source), m.Actor, e.OccurredAt, storable(m.Reason))
+		id, storable(e.EventType), string(data), storable(e.CorrelationID), storable(e.Source), m.Actor, e.OccurredAt, storable(m.Reason), e.Imported, storable(e.Traceparent), storable(e.Tracestate))
 	if err != nil {
 		return fmt.Errorf("park a message: %w", err)
 	}
@@ -190,7 +192,8 @@ func findParked(ctx context.Context, c *commands.Commands, id int64) (ParkedEven
 }
 
 func (p ParkedEvent) emission() emission {
-	e := emission{id: p.EventID, eventType: p.EventType, data: p.EventData, emittedBy: p.EmittedBy, fromSource: p.fromSource, emittedAt: p.EmittedAt}
+	e := emission{id: p.EventID, eventType: p.EventType, data: p.EventData, emittedBy: p.EmittedBy, fromSource: p.fromSource, imported: p.imported,
+		traceparent: p.trace.Traceparent, tracestate: p.trace.Tracestate, emittedAt: p.EmittedAt}
 	if p.CorrelationID != nil {
 		e.correlationID = *p.CorrelationID
 	}

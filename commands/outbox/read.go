@@ -21,6 +21,7 @@ type emission struct {
 	source        string
 	emittedBy     string
 	fromSource    bool   // emittedBy is the actor of a source, not a role
+	imported      bool   // only recorded
 	traceparent   string // as it was set: perhaps malformed
 	tracestate    string // likewise
 	emittedAt     time.Time

@@ -397,8 +397,8 @@ func (e accepted) isSame(recorded eventstore.Event) bool {
 func (r *Relay) park(ctx context.Context, e emission, reason string) error {
 	tag, err := r.exec(ctx, `
 		WITH refused AS (DELETE FROM medilab.outbox WHERE seq = $1 RETURNING *)
-		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason)
-		SELECT event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, $2 FROM refused`, e.seq, storable(reason)) // it may name a field with a NUL
+		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, traceparent, tracestate, reason)
+		SELECT event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, traceparent, tracestate, $2 FROM refused`, e.seq, storable(reason)) // it may name a field with a NUL
 	if err != nil {
 		return fmt.Errorf("park an emitted event: %w", err)
 	}
@@ -429,7 +429,7 @@ func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catal
 	if err := domain.CheckJSON(data); err != nil {
 		return domain.EventTriggered{}, fmt.Errorf("event_data: %w", err)
 	}
-	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, OccurredAt: e.emittedAt.UTC(), EventData: data}
+	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, OccurredAt: e.emittedAt.UTC(), Imported: e.imported, EventData: data}
 	refused := append(catalog.TriggeredFields(triggered), more...)
 	if len(refused) == 0 {
 		err := commands.CheckData(ctx, limiter, catalog, triggered)
