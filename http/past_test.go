@@ -125,7 +125,7 @@ func TestTraceIsPassedOn(t *testing.T) {
 	if sent := r.next(t); len(sent.header["Traceparent"]) != 1 || sent.header["Tracestate"] != nil || sent.header.Get("traceparent") != "mine" {
 		t.Errorf("beside its own it gets %v", sent.header)
 	}
-	s.settled()
+	s.until("recorded", func() bool { return s.items("/api/v1/webhooks/2/calls") == 1 })
 	call = s.ask("GET", "/api/v1/webhooks/2/calls", "").want(200).text("items", 0, "call_id")
 	if shown := s.ask("GET", "/api/v1/webhooks/2/calls/"+call, "").want(200).get("request_headers"); !strings.Contains(shown, `"Traceparent":"***"`) ||
 		strings.Contains(shown, `"traceparent"`) || strings.Contains(shown, `"tracestate"`) {
