@@ -90,9 +90,9 @@ func TestCallFiltersAgreeWithTheLog(t *testing.T) {
 			f.Delivery = of.DeliveryID
 		}
 		if h.rand.IntN(4) == 0 {
-			f.From = of.CreatedAt
+			f.From = of.CreatedAt.Time
 		} else if h.rand.IntN(4) == 0 {
-			f.To = of.CreatedAt
+			f.To = of.CreatedAt.Time
 		}
 		var want []eventstore.Position
 		for _, c := range all {

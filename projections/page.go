@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -77,11 +78,11 @@ func (p *Projections) between(ctx context.Context, from, to time.Time, cursor Cu
 	return low, high, nil
 }
 
-func timeOrNil(t time.Time) *time.Time {
+func timeOrNil(t time.Time) *domain.Moment {
 	if t.IsZero() {
 		return nil
 	}
-	return &t
+	return &domain.Moment{Time: t}
 }
 
 // pageAt reads from the log the events at the positions that the query returns, at most limit of them.
