@@ -59,10 +59,11 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// helpOfCommands has help refuse what is no command.
+// helpOfCommands has help refuse what is no command, and help whatever the settings are.
 func helpOfCommands(root *cobra.Command) {
 	for _, c := range root.Commands() {
 		if c.Name() == "help" {
+			c.PersistentPreRun = func(*cobra.Command, []string) {}
 			c.Args = func(_ *cobra.Command, args []string) error {
 				_, rest, err := root.Find(args)
 				if err == nil && len(rest) > 0 {

@@ -27,13 +27,14 @@ type setting struct {
 	secret bool // keep the environment's value out of the help
 }
 
-// declare adds the settings' flags to the command and has it refuse values that break a rule.
+// declare adds the settings' flags to the command and has it, and where they are persistent all
+// below it, refuse values that break a rule.
 func declare(c *cobra.Command, flags *pflag.FlagSet, settings []setting) {
 	var unreadable error
 	for _, s := range settings {
 		unreadable = errors.Join(unreadable, s.read(flags))
 	}
-	c.PreRunE = func(*cobra.Command, []string) error {
+	check := func(*cobra.Command, []string) error {
 		if unreadable != nil {
 			return usageError{unreadable}
 		}
@@ -43,6 +44,11 @@ func declare(c *cobra.Command, flags *pflag.FlagSet, settings []setting) {
 			}
 		}
 		return nil
+	}
+	if flags == c.PersistentFlags() {
+		c.PersistentPreRunE = check
+	} else {
+		c.PreRunE = check
 	}
 }
 

@@ -38,6 +38,19 @@ func TestSettingsAreTrimmed(t *testing.T) {
 	}
 }
 
+// Settings that all commands have are checked by each: one that cannot be read is not its default.
+// Help does without.
+func TestSettingsOfAllCommandsAreChecked(t *testing.T) {
+	for _, keep := range []string{"x", "10ms"} {
+		t.Setenv("MEDILAB_KEEP_PAYLOADS", keep)
+		for line, want := range map[string]int{"calls": 2, "audit verify": 2, "serve --addr 127.0.0.1:0": 2, "help": 0, "help calls": 0} {
+			if got := run(t.Context(), strings.Fields(line), strings.NewReader(""), io.Discard, io.Discard); got != want {
+				t.Errorf("with %s %s exits %d, want %d", keep, line, got, want)
+			}
+		}
+	}
+}
+
 // A token that no header can carry would never be accepted.
 func TestTokenOfTwoLinesIsRefused(t *testing.T) {
 	t.Setenv("MEDILAB_TOKEN", strings.Repeat("t", leastTokenLength)+"\n"+strings.Repeat("u", leastTokenLength))

@@ -130,7 +130,8 @@ func (s *settings) table() []setting {
 		{env: "MEDILAB_DB_CONNECTIONS", flag: "db-connections", value: &s.connections, usual: "24", usage: "the most connections to Postgres",
 			rule: fmt.Sprintf("%d or more", leastConnections), valid: func() bool { return s.connections >= leastConnections }},
 		{env: "MEDILAB_LOG", flag: "log", value: &s.logText, usage: "log format and level, as json,debug", unset: "text on a terminal, else json; info"},
-		{env: "MEDILAB_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", value: &s.grace, usual: "30s", usage: "how long a stop waits for calls in flight"},
+		{env: "MEDILAB_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", value: &s.grace, usual: "30s", usage: "how long a stop waits for calls in flight",
+			rule: "0s or more", valid: func() bool { return s.grace >= 0 }},
 		eventTypesSetting(&s.eventTypes),
 		{env: "MEDILAB_ROLES", flag: "roles", value: &s.rolesText, usual: strings.Join(allRoles, ","), usage: "what of the server runs here"},
 
