@@ -60,7 +60,9 @@ func TestWordsOfColumnsInRussian(t *testing.T) {
 func TestMessagesInRussian(t *testing.T) {
 	t.Setenv("LC_ALL", "")
 	t.Setenv("LANG", "ru_RU.UTF-8")
+	t.Setenv("MEDILAB_WORKERS", "0")
 	for args, want := range map[string]string{
+		"serve":              "MEDILAB_WORKERS — не меньше 1; справка: `medilab-webhooks help`",
 		"receive --status 9": "--status — от 200 до 599; справка: `medilab-webhooks help`",
 		"receive --delay x":  `--delay: "x" — не длительность, например 30s или 30d; справка`,
 		"calls a b":          "аргументов не больше 1, получено: 2; справка",
