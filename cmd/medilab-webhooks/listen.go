@@ -118,6 +118,9 @@ func (o *listenOptions) checkEvents(ctx context.Context, a *apiClient) error {
 	if err := a.get(ctx, "/webhooks/events/types", nil, &types); err != nil {
 		return err
 	}
+	if len(o.events) == 0 { // --events "" would hear nothing
+		o.events = []string{""}
+	}
 	for i, name := range o.events {
 		o.events[i] = strings.TrimSpace(name)
 		if !slices.ContainsFunc(types.Items, func(t struct{ Type domain.EventType }) bool { return domain.Subscription(o.events[i]).Matches(t.Type) }) {

@@ -98,6 +98,7 @@ func TestListen(t *testing.T) {
 	_, notes := c.run(1, "", "listen", "--server", c.server, "--token", strings.TrimSpace(blind), "--ca-file", c.ca)
 	c.matches("the refusal", notes, "medilab-webhooks: the token may not see what events hold: .*payloads:read\n")
 	c.run(2, "", "listen", "--events", "patient.none")
+	c.run(2, "", "listen", "--events", "")
 	c.run(2, "", "listen", "--forward-to", "ftp://localhost")
 	c.run(2, "", "listen", "--secret", "whsec_!")
 }
