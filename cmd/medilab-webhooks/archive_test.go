@@ -25,6 +25,7 @@ func TestArchivesOnTheCommandLine(t *testing.T) {
 			t.Errorf("%s shows what is archived: %s", question, out)
 		}
 	}
+	c.run(2, "", "subjects", "disclosures", "") // of nobody
 	out, _ := c.run(0, "", "subjects", "erase", "17", "--reason", "asked for")
 	c.matches("the erasure", out, `Erased 0 events .*\nNot counted: what is archived, up to position \d+; .*\n`)
 }

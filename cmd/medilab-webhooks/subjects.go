@@ -41,6 +41,9 @@ func newSubjectCommand(o *apiOptions, use, short string, run func(c *cobra.Comma
 		Short: short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return usageError{errors.New("ID must not be empty")}
+			}
 			return o.use(c, func(a *apiClient) error { return run(c, a, "/subjects/"+url.PathEscape(args[0])) })
 		},
 	})
