@@ -154,7 +154,10 @@ func (s *Server) triggerEvents(x *request, r *http.Request) error {
 	return x.respondJSON(append(answer, "]}"...))
 }
 
+// readBatch leaves the rules to the command, which may find that it has carried out the request
+// before. If an event cannot be read, all that is wrong with the others is named as well.
 func (s *Server) readBatch(list []byte) ([]commands.NewEvent, error) {
+	unread := false
 	var refused []domain.FieldError
 	var events []commands.NewEvent
 	err := domain.ArrayElements(list, func(i int, raw []byte) error {
@@ -162,22 +165,23 @@ func (s *Server) readBatch(list []byte) ([]commands.NewEvent, error) {
 			return domain.Invalid("events", fmt.Sprintf("must have at most %d events", commands.MaxBatch))
 		}
 		if raw[0] != '{' {
+			unread = true
 			refused = append(refused, domain.FieldError{Field: fmt.Sprintf("events[%d]", i), Message: mustBeObject})
 			return nil
 		}
 		var event commands.NewEvent
 		wrong, err := newEvent.parse(raw, &event)
-		if wrong != nil {
-			wrong = withRules(wrong, s.commands.EventFields(event.Event))
-			refused = append(refused, commands.InBatch(i, wrong)...)
+		unread = unread || wrong != nil
+		if rules := s.commands.EventFields(event.Event); len(wrong)+len(rules) > 0 {
+			refused = append(refused, commands.InBatch(i, withRules(wrong, rules))...)
 		}
 		events = append(events, event)
 		return err
 	})
-	if err != nil {
-		return nil, err
+	if err != nil || !unread {
+		return events, err
 	}
-	return events, domain.CheckFields(refused)
+	return nil, domain.CheckFields(refused)
 }
 
 // readIdempotencyKey returns the caller's key, or "" if there is none.

@@ -170,6 +170,8 @@ func TestTriggerBatch(t *testing.T) {
 	post(`{"events":[{"event_type":"patient.created","event_data":{}}],"event":1}`).refusing("event")
 	post(`{"events":[{"event_type":"patient.created","event_data":{}},1,{"event_type":"patient.x","event_data":1,"x":0},{"event_id":1}]}`).
 		refusing("events[1]", "events[2].event_type", "events[2].event_data", "events[2].x", "events[3].event_id", "events[3].event_type", "events[3].event_data")
+	post(`{"events":[{"event_type":"patient.x","event_data":{}},{"event_type":"patient.created","event_data":{},"x":0}]}`).
+		refusing("events[0].event_type", "events[1].x")
 	post(`{"events":[{"event_type":"patient.created","event_data":{},"event_id":"` + id + `"},{"event_type":"patient.created","event_data":{},"event_id":"` + id + `"}]}`).
 		refusing("events[1].event_id")
 	many := strings.TrimSuffix(strings.Repeat(`{"event_type":"patient.created","event_data":{}},`, 1001), ",")
