@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // An alert says that something about a webhook needs somebody's attention.
@@ -236,8 +238,8 @@ func AlertEvent(w Webhook, change Change, at time.Time) EventTriggered {
 		WebhookNumber *int64     `json:"webhook_number"`
 		WebhookName   *string    `json:"webhook_name"`
 		Message       string     `json:"message"`
-		At            time.Time  `json:"at"`
-	}{At: at.UTC().Truncate(time.Millisecond)}
+		At            string     `json:"at"`
+	}{At: string(strictjson.AppendTime(nil, at, millis))}
 	if w.ID != (WebhookID{}) {
 		notice.WebhookID, notice.WebhookNumber, notice.WebhookName = &w.ID, &w.Number, &w.Name
 	}

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -153,5 +154,13 @@ func TestDeactivatesBy(t *testing.T) {
 		if f.DeactivatesBy(w, end) || !f.FailingSince.IsZero() {
 			t.Errorf("%s: after a success", name)
 		}
+	}
+}
+
+// The time of an alert has as many digits as others that receivers get.
+func TestTimeOfAnAlertEvent(t *testing.T) {
+	at := time.Date(2026, 3, 1, 13, 0, 0, 250_999_000, time.FixedZone("", 3600))
+	if data := string(AlertEvent(Webhook{}, WebhookAlertRaised{}, at).EventData); !strings.HasSuffix(data, `"at":"2026-03-01T12:00:00.250Z"}`) {
+		t.Errorf("got %s", data)
 	}
 }
