@@ -31,7 +31,7 @@ type Pair struct {
 // NewPair starts two servers with all migrations applied, which end with the test.
 func NewPair(t testing.TB) *Pair {
 	t.Helper()
-	base, err := os.MkdirTemp("", "pg") // short: sockets are in it
+	base, err := os.MkdirTemp(scratch(), "pg") // short: sockets are in it
 	if err != nil {
 		t.Fatalf("testdb: %v", err)
 	}
