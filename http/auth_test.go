@@ -2,6 +2,7 @@ package http_test
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -9,11 +10,14 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 func TestScopes(t *testing.T) {
-	s := newService(t)
+	s := newServiceOn(t, testdb.New(t), func(c *api.Config) { c.Proxies = api.Proxies{netip.MustParsePrefix("127.0.0.1/32")} })
+	s.work()                                   // answers wait for the read models
+	client := netip.MustParseAddr("192.0.2.0") // one for each who guesses: they are slowed down
 	s.register("")
 	routes := map[domain.Scope][]string{
 		domain.ScopeWebhooksRead: {
@@ -54,7 +58,8 @@ func TestScopes(t *testing.T) {
 			}
 			for name, token := range map[string]string{"none": "", "another": "mlw_unknown", "nearly": adminToken + "x"} {
 				s.token = token
-				if got := s.ask(method, path, "{}").want(401); got.header.Get("WWW-Authenticate") == "" {
+				client = client.Next()
+				if got := s.ask(method, path, "{}", "X-Forwarded-For", client.String()).want(401); got.header.Get("WWW-Authenticate") == "" {
 					t.Errorf("%s with %s: no WWW-Authenticate", route, name)
 				}
 			}

@@ -133,6 +133,7 @@ func TestRepetitionChangesNothing(t *testing.T) {
 // A key goes with what is asked, however its path spells ids.
 func TestRepetitionByAnotherSpelling(t *testing.T) {
 	s := newService(t)
+	s.work() // an erasure waits for the read models
 	const base = "/api/v1/webhooks/"
 	id := s.ask("POST", base, `{"name":"w","url":"https://x.example","events":["*"]}`).want(201).text("id")
 	first := s.ask("POST", base+id+"/rotate-secret", `{}`, "Idempotency-Key", "k").want(200)

@@ -194,6 +194,9 @@ func (s *service) workUntil(grace time.Duration) (stop func()) {
 		}
 		cancel()
 		group.Wait()
+		if err := node.Leave(context.Background()); err != nil { // else the next one waits for its lease to end
+			s.t.Error(err)
+		}
 	}
 }
 

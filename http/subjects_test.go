@@ -309,6 +309,7 @@ func TestErasureCancelsReplays(t *testing.T) {
 // whose data nothing can read.
 func TestErasureDropsWhatWaits(t *testing.T) {
 	s := newService(t)
+	s.work() // an erasure waits for the read models
 	for _, data := range []string{`{"patient_id":"17"}`, `{"patient_id":[18,17]}`, `{"patient_id":"18"}`, `{"patient_id":"18","patient_id":"17"}`} {
 		if _, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.outbox (event_id, event_type, event_data, size, emitted_by) VALUES (gen_random_uuid(), 'patient.created', $1::text::json, 40, 'clinic')`, data); err != nil {
 			t.Fatal(err)
