@@ -88,6 +88,7 @@ func (a *alerting) deliver(w domain.WebhookID, want domain.DeliveryState) {
 func quiet(c *domain.WebhookRegistered) { c.MaxRetries = 0 }
 
 func TestAlertsOfFailingCalls(t *testing.T) {
+	t.Parallel()
 	rules := domain.DefaultAlertRules
 	rules.RateCalls = 13
 	var outcome atomic.Value
@@ -161,6 +162,7 @@ func TestAlertsOfFailingCalls(t *testing.T) {
 
 // A page that comes again raises nothing again that was resolved since.
 func TestTimeoutIsRaisedOnce(t *testing.T) {
+	t.Parallel()
 	var outcome atomic.Value
 	outcome.Store(domain.OutcomeTimeout)
 	r := newReceiver()
@@ -191,6 +193,7 @@ func TestTimeoutIsRaisedOnce(t *testing.T) {
 }
 
 func TestAlertsOfInactiveWebhooks(t *testing.T) {
+	t.Parallel()
 	rules := domain.DefaultAlertRules
 	rules.InactiveAfter = time.Second
 	url := testdb.New(t)
@@ -211,6 +214,7 @@ func TestAlertsOfInactiveWebhooks(t *testing.T) {
 // A call that succeeds resolves at once what is open, with no scan, even of a webhook
 // whose calls have all succeeded.
 func TestACallResolvesAnAlertAtOnce(t *testing.T) {
+	t.Parallel()
 	rules := domain.DefaultAlertRules
 	rules.InactiveAfter = time.Second
 	url := testdb.New(t)

@@ -16,6 +16,7 @@ import (
 // A webhook of which nothing but failures came for as long as it says is deactivated by the
 // system; one that does not say so never is.
 func TestDeactivatesAfterFailures(t *testing.T) {
+	t.Parallel()
 	r := newReceiver()
 	var works atomic.Bool
 	r.answer = func(commands.Outgoing) commands.Answer {

@@ -170,6 +170,7 @@ func TestBatchIsMadeWhenItIsFull(t *testing.T) {
 // No event waits longer than max_wait from when it was recorded, and none goes
 // before it has company enough.
 func TestBatchIsMadeWhenItsOldestIsDue(t *testing.T) {
+	t.Parallel()
 	r := newBatchReceiver(t)
 	n := start(t, testdb.New(t), r)
 	n.register(1, batching(100, 1))
@@ -193,6 +194,7 @@ func TestBatchIsMadeWhenItsOldestIsDue(t *testing.T) {
 
 // What waits, waits in the database; what was made, stays as it was made.
 func TestBatchesSurviveARestart(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	r := newBatchReceiver(t)
 	r.answers(failing)
@@ -224,6 +226,7 @@ func TestBatchesSurviveARestart(t *testing.T) {
 }
 
 func TestBatchIsRetriedAsTheSame(t *testing.T) {
+	t.Parallel()
 	r := newBatchReceiver(t)
 	n := start(t, testdb.New(t), r)
 	n.register(1, func(c *domain.WebhookRegistered) { batching(2, never)(c); c.MaxRetries = 1 })
@@ -271,6 +274,7 @@ func TestBatchIsRetriedAsTheSame(t *testing.T) {
 
 // A batch whose node died in its call is called again by another, as the same.
 func TestBatchIsTakenOver(t *testing.T) {
+	t.Parallel()
 	r := newBatchReceiver(t)
 	n := start(t, testdb.New(t), r)
 	w := n.register(1, batching(2, 1))
@@ -325,6 +329,7 @@ func (n *node) awaitVersion(id domain.DeliveryID, version int) {
 // A process that only dispatches, and is gone before what it dispatched is due:
 // another makes the batches, when they are full or due.
 func TestBatchesOfAnotherProcess(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	r := newBatchReceiver(t)
 	n := start(t, url, r)
@@ -346,6 +351,7 @@ func TestBatchesOfAnotherProcess(t *testing.T) {
 
 // Two nodes, many at once: each event goes in one batch, and in the log's order.
 func TestNodesRaceForBatches(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	r := newBatchReceiver(t)
 	nodes := []*node{start(t, url, r), start(t, url, r)}
@@ -408,6 +414,7 @@ func positions(t *testing.T, n *node, ids []domain.EventID) map[domain.EventID]e
 
 // A body has at most 10 MB: large events part a batch before it is full.
 func TestBatchIsPartedBySize(t *testing.T) {
+	t.Parallel()
 	r := newBatchReceiver(t)
 	n := start(t, testdb.New(t), r)
 	n.register(1, batching(10, never))
@@ -429,6 +436,7 @@ func TestBatchIsPartedBySize(t *testing.T) {
 
 // The batch of an inactive webhook waits as any delivery of it does.
 func TestBatchOfAnInactiveWebhookWaits(t *testing.T) {
+	t.Parallel()
 	r := newBatchReceiver(t)
 	n := start(t, testdb.New(t), r)
 	w := n.register(1, batching(2, 1))
@@ -508,6 +516,7 @@ func TestTakenOutOfABatch(t *testing.T) {
 
 // Events follow the rule under which they were dispatched.
 func TestBatchRuleChanges(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	r := newReceiver()
 	bodies := make(chan string, 8)

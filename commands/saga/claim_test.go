@@ -16,6 +16,7 @@ import (
 // However many lanes have large payloads waiting, a claim takes no more of them than may wait in
 // memory, and something of each.
 func TestAClaimOfManyLanesFitsMemory(t *testing.T) {
+	t.Parallel()
 	pool, err := eventstore.OpenPool(t.Context(), testdb.New(t), 2)
 	if err != nil {
 		t.Fatal(err)

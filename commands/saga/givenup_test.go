@@ -71,6 +71,7 @@ func hearing(t *testing.T) (r *receiver, works *atomic.Bool, told chan givenUp) 
 // when what was read of the log is read again. The alert counts what was not delivered or
 // cancelled since.
 func TestGivenUpIsTold(t *testing.T) {
+	t.Parallel()
 	r, works, told := hearing(t)
 	url := testdb.New(t)
 	n := startAlerting(t, url, r, domain.DefaultAlertRules)

@@ -39,6 +39,7 @@ func (r *replaying) emitAll(eventType string, data ...string) (events []domain.E
 // A retry of all that failed goes on with other webhooks when one is inactive, or fails again,
 // and has more failures than are read ahead.
 func TestRetryPassesAWebhookThatTakesNothing(t *testing.T) {
+	t.Parallel()
 	const many = 2500 // beyond mostReady and a page
 	in := newReceiver()
 	var works atomic.Bool // for all but patient.created
@@ -73,6 +74,7 @@ func TestRetryPassesAWebhookThatTakesNothing(t *testing.T) {
 
 // A replay goes on with other patients while lines are blocked.
 func TestReplayPassesBlockedLines(t *testing.T) {
+	t.Parallel()
 	const blocked = 40 // beyond replayWindow
 	in := newReceiver()
 	var works atomic.Bool

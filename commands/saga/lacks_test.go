@@ -18,6 +18,7 @@ import (
 // What this server lacks is no attempt: the deliveries wait and then go as the first one,
 // nothing of it is in their streams or the statistics, and an alert says so meanwhile.
 func TestDeliveriesWaitForWhatThisServerLacks(t *testing.T) {
+	t.Parallel()
 	var lacking atomic.Bool
 	lacking.Store(true)
 	r := newReceiver()
@@ -66,6 +67,7 @@ func TestDeliveriesWaitForWhatThisServerLacks(t *testing.T) {
 
 // What a node lacked is over once it is stopped: the next one need not wait for a scan.
 func TestALackEndsWithItsNode(t *testing.T) {
+	t.Parallel()
 	r := newReceiver()
 	r.answer = func(commands.Outgoing) commands.Answer {
 		return commands.Answer{Outcome: domain.LacksDescriptors, Error: "nothing was sent"}
@@ -107,6 +109,7 @@ func (k *keyless) Decrypt(w domain.WebhookID, field string, sealed domain.Sealed
 }
 
 func TestDeliveryWaitsForTheKeyOfItsSecret(t *testing.T) {
+	t.Parallel()
 	keys := &keyless{asked: make(chan struct{}, 1)}
 	r := newReceiver()
 	n := start(t, testdb.New(t), r, func(_ *node, config *saga.Config) { config.Attempter.Decrypter = keys })

@@ -35,6 +35,7 @@ func (l lines) Handle(_ context.Context, r slog.Record) error {
 // call that the log has is recorded as it ended; the other ends without a record and
 // without an error that comes again.
 func TestCallsUnderWayWhenTheLogLosesItsTail(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	r := newReceiver()

@@ -48,6 +48,7 @@ func (n *node) change(id domain.WebhookID, decide func(domain.Webhook) ([]domain
 // Whatever changes between events, on whichever nodes: whom an event went to is what the
 // fold of the log before it says, and what the receivers saw.
 func TestRecipientsAreTheFoldOfTheLog(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	url := testdb.New(t)
@@ -149,6 +150,7 @@ func TestRecipientsAreTheFoldOfTheLog(t *testing.T) {
 // A webhook that a node has not heard of is not a deleted one: each is used on other
 // nodes right after it was registered, and nothing is cancelled.
 func TestWebhooksAreUsedRightAfterTheyAreRegistered(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	r := newReceiver()
 	nodes := []*node{start(t, url, r), start(t, url, r), start(t, url, r)}

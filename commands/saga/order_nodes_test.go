@@ -137,6 +137,7 @@ func TestOrderNode(t *testing.T) {
 // Many keys, random failures, and three nodes, of which one is killed: no key is out of
 // order, whether what gives up is skipped, holds up its key, or is tried again.
 func TestOrderOverNodes(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	url := testdb.New(t)

@@ -261,6 +261,7 @@ func TestOrderBlocks(t *testing.T) {
 // The next waits behind a delivery that waits for its retry, and a webhook that is
 // inactive meanwhile, or that orders by something else, changes no place.
 func TestOrderWaitsForRetries(t *testing.T) {
+	t.Parallel()
 	r := newStepwise(t)
 	n := start(t, testdb.New(t), r)
 	w := n.register(1, ordered)

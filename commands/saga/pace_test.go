@@ -70,6 +70,7 @@ func (n *node) awaitRows(query string, want int) {
 // Whatever nodes the events come in at: in any T seconds rate x T + max(1, rate) calls at
 // most, of all nodes together. Webhooks without a limit have nothing to do with it.
 func TestRateLimitOverNodes(t *testing.T) {
+	t.Parallel()
 	const rate, events = 20, 60
 	url := testdb.New(t)
 	r := newTimeline(succeed)
@@ -103,6 +104,7 @@ func TestRateLimitOverNodes(t *testing.T) {
 // However slow the receiver, on whichever nodes, and whatever the limit is changed to:
 // never more calls in flight than it allows.
 func TestMaxConcurrentOverNodes(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	slow := func(commands.Outgoing) commands.Answer {
 		<-time.After(time.Duration(20+rand.IntN(40)) * time.Millisecond)
@@ -184,6 +186,7 @@ func TestMaxConcurrentWhenANodeDies(t *testing.T) {
 // A node begins to call a limited webhook when no living node has deliveries of it, which
 // it may have of the time before the limit.
 func TestLimitedWebhookWaitsForTheCallsOfOthers(t *testing.T) {
+	t.Parallel()
 	r := newTimeline(succeed)
 	n := start(t, testdb.New(t), r)
 	const node, held = "INSERT INTO medilab.nodes (name, lease_until) VALUES ('other', 'infinity') RETURNING id", `

@@ -130,6 +130,7 @@ func (o *orderly) Send(_ context.Context, call commands.Outgoing) commands.Answe
 // Several nodes may work on a replay at once, as when one takes over from another that
 // lives: each event is asked for once, and in the order of its patient.
 func TestReplayIsExactOnSeveralNodes(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	in := &orderly{ended: map[string][]int{}}
 	a := startReplaying(t, url, in)
@@ -229,6 +230,7 @@ func gated() (r *receiver, let chan struct{}) {
 // A live event does not wait for a replay; a paused one sends nothing more; what a
 // cancelled one has not sent counts as cancelled.
 func TestReplayIsPausedAndCancelled(t *testing.T) {
+	t.Parallel()
 	in, let := gated()
 	n := startReplaying(t, testdb.New(t), in)
 	n.emit(100, 0)
@@ -277,6 +279,7 @@ func TestReplayIsPausedAndCancelled(t *testing.T) {
 
 // To a webhook with limits, a live event does not wait for all that a replay may have under way.
 func TestReplayQueuesLittleOfALimitedWebhook(t *testing.T) {
+	t.Parallel()
 	for name, limit := range map[string]func(*domain.WebhookRegistered){
 		"max_concurrent": func(c *domain.WebhookRegistered) { c.MaxConcurrent = 1 },
 		"rate_limit":     func(c *domain.WebhookRegistered) { c.RateLimit = 1 },
@@ -304,6 +307,7 @@ func TestReplayQueuesLittleOfALimitedWebhook(t *testing.T) {
 
 // What a paused replay has asked for in a line goes on: live events wait behind it.
 func TestPausedReplayHoldsUpNoLine(t *testing.T) {
+	t.Parallel()
 	in := newReceiver()
 	in.answer = func(call commands.Outgoing) commands.Answer {
 		if headerOf(call, "X-Webhook-Replay") != "" && headerOf(call, "X-Webhook-Attempt") == "1" {
@@ -329,6 +333,7 @@ func TestPausedReplayHoldsUpNoLine(t *testing.T) {
 
 // A cancelled job leaves what failed and blocks its line as it is.
 func TestCancelledJobLeavesWhatBlocks(t *testing.T) {
+	t.Parallel()
 	in := newReceiver()
 	var status atomic.Int64
 	in.answer = func(commands.Outgoing) commands.Answer {
@@ -385,6 +390,7 @@ func TestRetryOfNothingCompletes(t *testing.T) {
 }
 
 func TestRetryOfAllThatFailed(t *testing.T) {
+	t.Parallel()
 	in := newReceiver()
 	status := func(code int) {
 		in.mu.Lock()

@@ -268,6 +268,7 @@ func TestCancelledWhileItWaitsForItsCall(t *testing.T) {
 }
 
 func TestRetriesAndGivesUp(t *testing.T) {
+	t.Parallel()
 	r := newReceiver()
 	r.answer = func(commands.Outgoing) commands.Answer {
 		return commands.Answer{Outcome: "http_status", Status: 500, Error: "the receiver answered 500"}
@@ -315,6 +316,7 @@ func TestGoneEndsTheDelivery(t *testing.T) {
 // Deliveries of an inactive webhook wait and go on when it is activated; those
 // of a deleted one are cancelled.
 func TestInactiveWaitsDeletedCancels(t *testing.T) {
+	t.Parallel()
 	r := newReceiver()
 	fail := commands.Answer{Outcome: "connect", Error: "refused"}
 	r.answer = func(commands.Outgoing) commands.Answer { return fail }
@@ -346,6 +348,7 @@ func TestInactiveWaitsDeletedCancels(t *testing.T) {
 // What waits for a webhook is cancelled when it is deleted, far from due, more than one page
 // of it, and whoever deleted it: here a process that makes no calls.
 func TestDeletedCancelsWhatIsNotDue(t *testing.T) {
+	t.Parallel()
 	const events = 600
 	url, r := testdb.New(t), newReceiver()
 	r.answer = func(commands.Outgoing) commands.Answer { return commands.Answer{Outcome: "connect", Error: "refused"} }

@@ -15,6 +15,7 @@ import (
 // Numbers are those of the log's order, whichever node appends, the same for every attempt
 // and in a replay, and counted from when they were switched on.
 func TestSequence(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	var mu sync.Mutex
 	sent := map[string][]string{} // numbers by event
