@@ -12,6 +12,7 @@ import (
 // A server that takes over is found at once, though another host is frozen, and that one is
 // left out where others answer.
 func TestFrozenHostHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	pair := testdb.NewPair(t)
 	guard := NewGuard(slog.New(slog.DiscardHandler))
 	pool, err := guard.OpenPool(t.Context(), pair.URL+"&connect_timeout=36000", 4)

@@ -39,6 +39,7 @@ func guardedBy(t *testing.T, url string, guard *eventstore.Guard) (*eventstore.L
 // A log whose database comes back as an older copy goes on by what it has: whoever asks or
 // appends, what is gone is served from nowhere, and it is said once what that is.
 func TestOlderCopyOfTheDatabase(t *testing.T) {
+	t.Parallel()
 	contacts := map[string]func(t *testing.T, log *eventstore.Log){
 		"append": func(t *testing.T, log *eventstore.Log) {
 			for { // the first meet the connections that broke
@@ -101,6 +102,7 @@ func TestOlderCopyOfTheDatabase(t *testing.T) {
 
 // When others have appended to the older copy, so that it is longer again, its seals tell.
 func TestOlderCopyThatIsLonger(t *testing.T) {
+	t.Parallel()
 	url := testdb.New(t)
 	log, pool, losses := guarded(t, url)
 	mustAppend(t, log, unit("a", 0, `{"n":1}`))
@@ -127,6 +129,7 @@ func TestOlderCopyThatIsLonger(t *testing.T) {
 // A server that freezes is left for the one that took over, also by those who wait for its
 // answers; after it goes on again, nobody comes back to it.
 func TestFrozenPrimary(t *testing.T) {
+	t.Parallel()
 	pair := testdb.NewPair(t)
 	guard := eventstore.NewGuard(slog.New(slog.DiscardHandler))
 	log, pool, losses := guardedBy(t, pair.URL, guard)
@@ -181,6 +184,7 @@ func TestFrozenPrimary(t *testing.T) {
 
 // A proxy that leads to a standby for a moment does not make a process stay there.
 func TestStandbyIsNoPrimary(t *testing.T) {
+	t.Parallel()
 	pair := testdb.NewPair(t)
 	proxy := filepath.Join(t.TempDir(), "proxy")
 	lead := func(to string) (through string) {

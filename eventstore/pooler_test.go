@@ -202,6 +202,7 @@ func setDefaults(t *testing.T, database string) {
 }
 
 func TestPoolerInOtherModes(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"transaction", "statement"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()

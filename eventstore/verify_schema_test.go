@@ -12,6 +12,7 @@ import (
 // Whoever owns the database can take away what keeps the log unchanged, and change it
 // then. Each way is reported in words, and what is whole is not.
 func TestVerifyReportsWhatTheTablesAre(t *testing.T) {
+	t.Parallel()
 	pool, err := OpenPool(t.Context(), testdb.New(t), 5)
 	if err != nil {
 		t.Fatal(err)

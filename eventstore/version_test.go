@@ -15,6 +15,7 @@ import (
 // A running node whose database moved on to a schema that it does not know appends nothing
 // and loses its lease.
 func TestNewerSchema(t *testing.T) {
+	t.Parallel()
 	pool, err := eventstore.OpenPool(t.Context(), testdb.New(t), 5)
 	if err != nil {
 		t.Fatal(err)

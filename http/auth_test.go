@@ -15,6 +15,7 @@ import (
 )
 
 func TestScopes(t *testing.T) {
+	t.Parallel()
 	s := newServiceOn(t, testdb.New(t), func(c *api.Config) { c.Proxies = api.Proxies{netip.MustParsePrefix("127.0.0.1/32")} })
 	s.work()                                   // answers wait for the read models
 	client := netip.MustParseAddr("192.0.2.0") // one for each who guesses: they are slowed down
@@ -74,6 +75,7 @@ func TestScopes(t *testing.T) {
 // A node that follows the others by nothing but what it is asked for, and then loses
 // the database, believes in no token for longer than a second.
 func TestTokensEndOnANodeThatIsCutOff(t *testing.T) {
+	t.Parallel()
 	database := testdb.New(t)
 	a, b := newServiceOn(t, database), newServiceOn(t, database)
 	caller := commands.Caller{Actor: "test"}

@@ -182,6 +182,7 @@ func TestFieldsWhereNoneAre(t *testing.T) {
 // Nothing a caller sends makes a 500, on any path with any method, and every refusal is
 // a problem.
 func TestJunk(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	s.register("")
 	s.ask("POST", trigger, `{"event_id":"ffffffff-ffff-ffff-ffff-ffffffffffff","event_type":"patient.created","event_data":{}}`).want(202)

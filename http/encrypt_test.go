@@ -93,6 +93,7 @@ func (s *service) damages() (found []string) {
 // A log that was written in clear is encrypted while it is served, in steps that can be cut
 // off: it answers as before, erasures reach it, and a check of it finds what is changed since.
 func TestEncryptLog(t *testing.T) {
+	t.Parallel()
 	database := testdb.New(t)
 	var was oldAnswers
 	t.Run("in clear", func(t *testing.T) { was = writeInClear(t, database) })

@@ -217,6 +217,7 @@ func (l *ledger) now() (now time.Time) {
 // After a random run, with calls that were cut off, retries, tests, batches, replays and bulk
 // retries, the ledger has exactly what the receivers saw, by patient and by webhook and time.
 func TestLedgerIsWhatReceiversSaw(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -101,6 +101,7 @@ func TestDeliveriesAcrossWebhooks(t *testing.T) {
 // What is in a batch that nobody has tried is listed as pending, and what only a replay
 // delivered as delivered.
 func TestDeliveriesOfBatchesAndReplays(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	r := newReceiver(t, 200)
 	s.registerAt(r.URL, `,"order_by":"*","batch":{"max_events":2,"max_wait":300}`)

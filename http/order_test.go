@@ -29,6 +29,7 @@ func (s *service) delivery(event string) answer {
 }
 
 func TestOrderOfDeliveries(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	s.work()
 	r := newReceiver(t, 500)

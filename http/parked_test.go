@@ -13,6 +13,7 @@ import (
 )
 
 func TestParked(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	for _, reason := range []string{"first", "second", "third"} {
 		_, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, reason)

@@ -190,6 +190,7 @@ func TestRepetitionAfterItsTypeLeft(t *testing.T) {
 
 // A proposed retry policy is judged by what receivers answered, and sends nothing.
 func TestBacktestOfRetries(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	s.work()
 	down := newReceiver(t, 503)

@@ -167,6 +167,7 @@ func TestSessions(t *testing.T) {
 
 // A session is good on every node and after a restart, and ends everywhere with its token.
 func TestSessionsEndWithTheirToken(t *testing.T) {
+	t.Parallel()
 	database := testdb.New(t)
 	a, c := newServiceOn(t, database), newServiceOn(t, database)
 	caller := commands.Caller{Actor: "test"}
@@ -230,6 +231,7 @@ func TestSessionsAreBound(t *testing.T) {
 
 // Guesses at the cookie of a session are failed logins, though who is nobody may ask who that is.
 func TestGuessedSessionsAreFailedLogins(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	var asking sync.WaitGroup
 	var throttled atomic.Bool

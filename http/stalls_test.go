@@ -129,6 +129,7 @@ func TestExpensiveRequestsDelayNoOthers(t *testing.T) {
 
 // A list of large webhooks is read in pages that memory can hold, each of at least one.
 func TestListsOfLargeItemsAreShort(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	large := `{"x":["` + strings.Repeat("a", 60<<10) + `"]}`
 	const count = 100

@@ -94,6 +94,7 @@ func (o *onStandby) recovers() {
 // Queries go to a standby, and each answer holds what the caller was told before, whatever
 // the standby does: it lags, stands still, freezes, or goes its own way.
 func TestReadsOnStandby(t *testing.T) {
+	t.Parallel()
 	o := newOnStandby(t)
 	id := o.register("").text("id")
 	event := func(n int) string {

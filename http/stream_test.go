@@ -143,6 +143,7 @@ func (s *service) idIn(item, name string) string {
 
 // What is streamed is what lists show, under load, on each node, over connections that break.
 func TestStreamIsWhatListsShow(t *testing.T) {
+	t.Parallel()
 	database := testdb.New(t)
 	a, b := newServiceOn(t, database), newServiceOn(t, database)
 	a.work()
@@ -313,6 +314,7 @@ func TestStreamRefuses(t *testing.T) {
 
 // A stream ends when its token is revoked, and when the server stops, with others unharmed.
 func TestStreamEnds(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	token, clear := s.registerStreamToken(domain.ScopeWebhooksRead)
 	revoked, other := s.stream("", "Authorization", "Bearer "+clear), s.stream("?kinds=webhook")

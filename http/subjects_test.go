@@ -286,6 +286,7 @@ func TestDisclosures(t *testing.T) {
 
 // A replay, and a webhook that is inactive, keep nothing of a subject that is erased.
 func TestErasureCancelsReplays(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	s.work()
 	s.ask("POST", "/api/v1/webhooks", `{"name":"idle","url":"`+echoing(t, 200)+`","events":["*"],"is_active":false}`).want(201)
@@ -334,6 +335,7 @@ func TestErasureDropsWhatWaits(t *testing.T) {
 
 // What a replay has read of a subject that is erased is left out, and counts as cancelled.
 func TestReplayLeavesOutErased(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	s.work()
 	const n = 5
@@ -362,6 +364,7 @@ func (noSubjects) SubjectEvents(context.Context, envelope.Owner, eventstore.Posi
 
 // What an erasure did not reach is cancelled in its turn, and counts in its replay.
 func TestErasedInItsTurnCountsInReplay(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	s.commands.Subjects = noSubjects{}
 	s.work()

@@ -39,6 +39,7 @@ func TestFractionsOfTimes(t *testing.T) {
 // Every operation that takes from and to refuses a range that ends before it begins, and
 // takes times as RFC 3339 allows them.
 func TestRangesOfTime(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	s.register("")
 	var described struct {

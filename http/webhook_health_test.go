@@ -8,6 +8,7 @@ import (
 )
 
 func TestTheHealthOfWebhooks(t *testing.T) {
+	t.Parallel()
 	s := newService(t)
 	s.work()
 	good, bad := newReceiver(t, 200), newReceiver(t, 500)

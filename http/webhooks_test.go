@@ -302,6 +302,7 @@ func TestPublicKey(t *testing.T) {
 // Changes that ask for no version are decided again until each is made, however many come
 // at once, on two nodes.
 func TestChangesAtOnce(t *testing.T) {
+	t.Parallel()
 	database := testdb.New(t)
 	nodes := []*service{newServiceOn(t, database), newServiceOn(t, database)}
 	nodes[0].register("")
