@@ -50,6 +50,7 @@ var folders = map[string]folder{
 	"http/sender":                 {inside: []string{"commands", "domain"}},
 	"http/texts":                  {inside: []string{}, outside: []string{"github.com/go-json-experiment/json", "golang.org/x/text"}},
 	"migrations":                  {inside: []string{"migrations/filelock"}},
+	"migrations/testdb":           {inside: []string{"migrations", testbed}},
 	"migrations/filelock":         {inside: []string{}, outside: []string{}},
 	"cmd/medilab-webhooks":        {inside: []string{anything}},
 	"cmd/bench":                   {inside: []string{"domain", "eventstore", "migrations", testbed}},   // it measures the product from outside, and fills logs

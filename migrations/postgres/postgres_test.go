@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 // generous bounds waits that end by themselves on any machine.
@@ -200,7 +202,7 @@ var (
 func seeded(t *testing.T) string {
 	t.Helper()
 	seedOnce.Do(func() {
-		if seedDir, seedErr = os.MkdirTemp("", "medilab-seed-"); seedErr != nil {
+		if seedDir, seedErr = os.MkdirTemp(testbed.Scratch(), "medilab-seed-"); seedErr != nil {
 			return
 		}
 		o := options(t, seedDir)
@@ -225,7 +227,7 @@ func seeded(t *testing.T) string {
 // shortDir is a temporary folder in whose depth a socket's path still fits. Nobody else may enter it.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mlpg-")
+	dir, err := os.MkdirTemp(testbed.Scratch(), "mlpg-")
 	if err != nil {
 		t.Fatal(err)
 	}

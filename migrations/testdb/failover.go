@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/cmd/testbed"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -31,7 +32,7 @@ type Pair struct {
 // NewPair starts two servers with all migrations applied, which end with the test.
 func NewPair(t testing.TB) *Pair {
 	t.Helper()
-	base, err := os.MkdirTemp(scratch(), "pg") // short: sockets are in it
+	base, err := os.MkdirTemp(testbed.Scratch(), "pg") // short: sockets are in it
 	if err != nil {
 		t.Fatalf("testdb: %v", err)
 	}

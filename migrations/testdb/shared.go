@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/medilab/webhooks/cmd/testbed"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -213,21 +214,10 @@ func removeOld(base string) {
 	}
 }
 
-// scratch is the folder for data: one in memory where it is roomy, unless TMPDIR names another. A
-// database is some 300 files, and to make and delete them on a disk costs far more than most tests do.
-func scratch() string {
-	const memory, roomy = "/dev/shm", 4 << 30
-	var size syscall.Statfs_t
-	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &size) == nil && size.Blocks*uint64(size.Bsize) >= roomy {
-		return memory
-	}
-	return os.TempDir()
-}
-
 // ownFolder is this user's folder for shared servers. It is in a folder where anybody may make
 // names, so it must be a real folder, ours, and closed to others.
 func ownFolder() (string, error) {
-	base := filepath.Join(scratch(), fmt.Sprintf("medilab-testdb-%d", os.Geteuid()))
+	base := filepath.Join(testbed.Scratch(), fmt.Sprintf("medilab-testdb-%d", os.Geteuid()))
 	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}

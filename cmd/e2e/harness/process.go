@@ -67,7 +67,7 @@ func FreeAddress(t testing.TB) string {
 // ShortDir makes a folder for the test with a name short enough for a socket in it.
 func ShortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "run-")
+	dir, err := os.MkdirTemp(testbed.Scratch(), "run-")
 	if err != nil {
 		t.Fatal(err)
 	}
