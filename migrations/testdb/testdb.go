@@ -61,13 +61,13 @@ func create(t testing.TB, from string) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := execute(ctx, admin, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s %s`, name, from, how)); err != nil {
+	if err := administer(ctx, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s %s`, name, from, how)); err != nil {
 		t.Fatalf("testdb: create a database: %v", err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := execute(ctx, admin, fmt.Sprintf(`DROP DATABASE IF EXISTS %s WITH (FORCE)`, name)); err != nil {
+		if err := administer(ctx, fmt.Sprintf(`DROP DATABASE IF EXISTS %s WITH (FORCE)`, name)); err != nil {
 			t.Errorf("testdb: drop the database: %v", err)
 		}
 	})
@@ -88,21 +88,34 @@ var server = sync.OnceValues(func() (string, error) {
 	return join(ctx)
 })
 
+// administration connects to the maintenance database, for as long as the process lives.
+var administration = sync.OnceValues(func() (*pgxpool.Pool, error) {
+	admin, err := server()
+	if err != nil {
+		return nil, err
+	}
+	return pgxpool.New(context.Background(), admin)
+})
+
+// administer executes a statement in the maintenance database.
+func administer(ctx context.Context, statement string) error {
+	pool, err := administration()
+	if err == nil {
+		_, err = pool.Exec(ctx, statement)
+	}
+	return err
+}
+
 // strategy is the clause that has a template copied file by file, where the server can and does not
 // sync each: it costs half of what a copy through the log of changes does.
 var strategy = sync.OnceValues(func() (clause string, err error) {
-	admin, err := server()
+	pool, err := administration()
 	if err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, admin)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	err = conn.QueryRow(ctx, `SELECT CASE WHEN current_setting('server_version_num')::int >= 150000
+	err = pool.QueryRow(ctx, `SELECT CASE WHEN current_setting('server_version_num')::int >= 150000
 		AND NOT current_setting('fsync')::bool THEN 'STRATEGY file_copy' ELSE '' END`).Scan(&clause)
 	return clause, err
 })
