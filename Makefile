@@ -16,6 +16,8 @@ BENCH       ?=
 DEMO        ?=
 # No test hangs for that long: each wait has its own bound. A busy machine takes a while.
 TIMEOUT     ?= 30m
+# Packages that are tested at once, however few the cores: most of a test's time it waits.
+PACKAGES    ?= 6
 # The packages in which much runs at once.
 RACED       := $(GO) list ./... | grep -E '/webhooks/(commands|eventstore|http|projections)' | grep -vE '/http/(admin|docs)$$'
 # The packages that drive the built binary, or a browser.
@@ -39,7 +41,7 @@ run: build ## Build and serve on an embedded Postgres (data in ./data)
 
 .PHONY: test
 test: ## Run every test but those of e2e
-	$(GO) test -vet=off -ldflags=-w -timeout $(TIMEOUT) $$($(GO) list ./... | grep -vE $(DRIVING))
+	$(GO) test -p $(PACKAGES) -vet=off -ldflags=-w -timeout $(TIMEOUT) $$($(GO) list ./... | grep -vE $(DRIVING))
 
 .PHONY: e2e
 e2e: export MEDILAB_TEST_ALL := 1
@@ -66,7 +68,7 @@ types: ## Generate TypeScript types of a running server's API (SERVER=URL TYPES=
 
 .PHONY: race
 race: ## Run the tests of everything concurrent under the race detector
-	$(GO) test -race -timeout $(TIMEOUT) $$($(RACED))
+	$(GO) test -p $(PACKAGES) -race -timeout $(TIMEOUT) $$($(RACED))
 
 .PHONY: lint
 lint: ## Check formatting, go vet and staticcheck
