@@ -7,6 +7,7 @@ import (
 )
 
 func TestAWholeDayInThePanel(t *testing.T) {
+	t.Parallel()
 	u := newUser(t, "en")
 	url, calls := receiver(t)
 

@@ -18,6 +18,7 @@ import (
 // A call says why it failed and what follows, shows to the byte what was sent, can be made again
 // elsewhere, and is retried once a press; search leads to whatever has a key.
 func TestACallAndItsEvent(t *testing.T) {
+	t.Parallel()
 	u := newUser(t, "en")
 	var fails atomic.Bool
 	var calls atomic.Int64

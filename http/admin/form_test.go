@@ -9,6 +9,7 @@ import (
 // The form says as one types what the newest events would do, sends every field, and shows what
 // is refused at its field.
 func TestFormAndWorkbench(t *testing.T) {
+	t.Parallel()
 	u := newUser(t, "en")
 	url, calls := receiver(t)
 	for i, department := range []string{"cardiology", "eyes", "cardiology"} {

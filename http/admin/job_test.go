@@ -22,6 +22,7 @@ const away = `(() => {
 // A server that is away for a while costs a job's page nothing: it keeps what it shows, goes on by itself,
 // and what was pressed meanwhile is pressed again without being done twice.
 func TestAJobsPageGoesOnAfterTheServerWasAway(t *testing.T) {
+	t.Parallel()
 	u := newUser(t, "en")
 	u.Before(away)
 	url, calls := receiver(t)

@@ -128,6 +128,7 @@ func TestPatientsDataInThePanel(t *testing.T) {
 
 // A job is started, paused and cancelled, and its page goes on after the server was away.
 func TestJobsInThePanel(t *testing.T) {
+	t.Parallel()
 	u := newUser(t, "en")
 	url, _ := receiver(t)
 	u.webhook("CRM", url, "")

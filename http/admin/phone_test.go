@@ -39,6 +39,7 @@ func TestALongNameLeavesRoom(t *testing.T) {
 }
 
 func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
+	t.Parallel()
 	u := newUser(t, "ru")
 	url, _ := receiver(t)
 	id := u.webhook("Интеграция с CRM", url+"/hook", `,"headers":{"X-API-Key":"k"},"filters":{"department":"cardiology"}`)

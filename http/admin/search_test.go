@@ -10,6 +10,7 @@ import (
 
 // One box finds whatever has a key, and leads to a page that shows it.
 func TestSearchLeadsToEveryKindOfThing(t *testing.T) {
+	t.Parallel()
 	u := newUser(t, "en")
 	url, _ := receiver(t)
 	lab := u.webhook("Laboratory", url+"/lab/broken", `,"max_retries":0`)
