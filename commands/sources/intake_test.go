@@ -379,6 +379,7 @@ func TestJetStreamMadeAnew(t *testing.T) {
 // A server of the cluster is frozen, thawed, and another one killed while events are published:
 // each that was is in the log once.
 func TestJetStreamCluster(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	servers, last, urls := jetStreams(t, 3)
 	js := stream(t, urls, 3)
@@ -429,6 +430,7 @@ func TestKafkaTopicMadeAnew(t *testing.T) {
 }
 
 func TestKafka(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "clinic"))
 	r.check(err)
@@ -523,6 +525,7 @@ func TestParse(t *testing.T) {
 
 // A RabbitMQ that is restarted keeps what was not acknowledged, and sends it again.
 func TestRabbitMQ(t *testing.T) {
+	t.Parallel()
 	uri, restart := rabbit(t)
 	r := newRig(t)
 	connect := func() (channel *amqp091.Channel) {
