@@ -10,8 +10,8 @@ import (
 // most tests do.
 func Scratch() string {
 	const memory, roomy = "/dev/shm", 4 << 30
-	var size syscall.Statfs_t
-	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &size) == nil && size.Blocks*uint64(size.Bsize) >= roomy {
+	var room syscall.Statfs_t
+	if os.Getenv("TMPDIR") == "" && syscall.Statfs(memory, &room) == nil && room.Bavail*uint64(room.Bsize) >= roomy {
 		return memory
 	}
 	return os.TempDir()
