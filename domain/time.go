@@ -1,13 +1,9 @@
 package domain
 
 import (
-	"database/sql/driver"
-	"fmt"
 	"regexp"
 	"strings"
 	"time"
-
-	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // rfc3339 is what RFC 3339 allows; package time also takes hours of one digit, a comma
@@ -36,29 +32,4 @@ func CheckRange(from, to time.Time) []FieldError {
 		return []FieldError{{"to", "must not be before from"}}
 	}
 	return nil
-}
-
-// Moment is a time in an answer.
-type Moment struct{ time.Time }
-
-// MarshalJSON writes the time as AppendMoment does.
-func (m Moment) MarshalJSON() ([]byte, error) { return AppendMoment(nil, m.Time), nil }
-
-// Value is the time as the database takes it.
-func (m Moment) Value() (driver.Value, error) { return m.Time, nil }
-
-// Scan takes a time from the database.
-func (m *Moment) Scan(from any) (err error) {
-	at, ok := from.(time.Time)
-	if m.Time = at; !ok {
-		err = fmt.Errorf("%T is no time", from)
-	}
-	return err
-}
-
-// AppendMoment appends RFC 3339 in UTC as a JSON string, with all six digits of the microseconds
-// that the log keeps: many readers of ISO 8601 take three digits or six, and no other number.
-func AppendMoment(dst []byte, at time.Time) []byte {
-	const micros = 6
-	return append(strictjson.AppendTime(append(dst, '"'), at, micros), '"')
 }

@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"strconv"
+	"time"
 )
 
 // AppendLine appends the event as one line of JSON (NDJSON), without the newline: position,
@@ -21,7 +22,7 @@ func (e Event) AppendLine(dst []byte) []byte {
 	dst = append(dst, `,"metadata":`...)
 	dst = appendOneLine(dst, e.Metadata)
 	dst = append(dst, `,"recorded_at":"`...)
-	dst = e.RecordedAt.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000Z")
+	dst = e.RecordedAt.UTC().AppendFormat(dst, time.RFC3339Nano)
 	return append(dst, `"}`...)
 }
 

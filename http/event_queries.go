@@ -82,8 +82,8 @@ func appendEvent(dst []byte, e projections.Event) []byte {
 		dst = append(append(append(dst, '"'), e.ClientEventID.String()...), '"')
 	}
 	dst = appendData(append(dst, `,"event_data":`...), e)
-	dst = domain.AppendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
-	dst = domain.AppendMoment(append(dst, `,"occurred_at":`...), e.OccurredAt)
+	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
+	dst = appendMoment(append(dst, `,"occurred_at":`...), e.OccurredAt)
 	dst = appendOrNull(append(dst, `,"traceparent":`...), e.Traceparent)
 	dst = appendOrNull(append(dst, `,"tracestate":`...), e.Tracestate)
 	dst = strconv.AppendBool(append(dst, `,"deliver":`...), e.Deliver)

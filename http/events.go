@@ -221,7 +221,7 @@ type acceptedListView struct {
 func appendAccepted(dst []byte, a commands.Accepted) []byte {
 	dst = append(append(append(dst, `{"event_id":"`...), a.EventID.String()...), `","event_type":`...)
 	dst = strictjson.AppendString(dst, string(a.EventType))
-	return append(domain.AppendMoment(append(dst, `,"accepted_at":`...), a.AcceptedAt), '}')
+	return append(appendMoment(append(dst, `,"accepted_at":`...), a.AcceptedAt), '}')
 }
 
 // eventTypeView is a type of the catalogue.

@@ -83,7 +83,7 @@ func appendFeedItem(dst []byte, item projections.FeedItem) []byte {
 	dst = strictjson.AppendString(append(dst, `,"event_id":`...), item.Event.ID.String())
 	dst = strictjson.AppendString(append(dst, `,"event_type":`...), item.Event.Type)
 	dst = appendData(append(dst, `,"event_data":`...), item.Event)
-	dst = domain.AppendMoment(append(dst, `,"occurred_at":`...), item.Event.OccurredAt)
+	dst = appendMoment(append(dst, `,"occurred_at":`...), item.Event.OccurredAt)
 	dst = strictjson.AppendString(append(dst, `,"delivery":{"delivery_id":`...), item.Delivery.ID.String())
 	dst = strictjson.AppendString(append(dst, `,"state":`...), string(item.Delivery.State))
 	return append(appendGone(append(dst, '}'), item.Event.Gone), '}')

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/text/language"
 
-	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/strictjson"
 	"github.com/medilab/webhooks/http/texts"
 	"github.com/medilab/webhooks/projections"
 )
@@ -91,7 +91,13 @@ func (m moment) MarshalJSON() ([]byte, error) {
 	if time.Time(m).IsZero() {
 		return []byte("null"), nil
 	}
-	return domain.AppendMoment(nil, time.Time(m)), nil
+	return appendMoment(nil, time.Time(m)), nil
+}
+
+// appendMoment appends RFC 3339 in UTC with the microseconds that the log keeps.
+func appendMoment(dst []byte, at time.Time) []byte {
+	const micros = 6
+	return append(strictjson.AppendTime(append(dst, '"'), at, micros), '"')
 }
 
 // pageOf returns a page of a list that is whole at hand, by the params cursor and atMost.

@@ -40,7 +40,6 @@ func text(*describer) schema { return schema{"type": "string"} }
 var special = map[reflect.Type]schema{
 	reflect.TypeFor[projections.Acknowledgement](): {"anyOf": []schema{{"type": "boolean"}, {"type": "string", "enum": []string{"unknown"}}}},
 	reflect.TypeFor[moment]():                      {"type": []string{"string", "null"}, "format": "date-time"},
-	reflect.TypeFor[domain.Moment]():               {"type": "string", "format": "date-time"},
 	reflect.TypeFor[time.Time]():                   {"type": "string", "format": "date-time"},
 	reflect.TypeFor[json.RawMessage]():             {}, // any value
 	reflect.TypeFor[[]byte]():                      {"type": "string", "contentEncoding": "base64"},

@@ -121,7 +121,7 @@ func (s *Server) findID(ctx context.Context, q string) ([]foundView, error) {
 		return nil, err
 	}
 	for _, c := range calls.Items {
-		return []foundView{{Kind: foundDelivery, ID: delivery.String(), Title: c.EventType, WebhookID: &c.WebhookID, EventID: &c.EventID, At: moment(c.CreatedAt.Time)}}, nil
+		return []foundView{{Kind: foundDelivery, ID: delivery.String(), Title: c.EventType, WebhookID: &c.WebhookID, EventID: &c.EventID, At: moment(c.CreatedAt)}}, nil
 	}
 	untried, err := s.commands.Queue.Untried(ctx, []domain.DeliveryID{delivery})
 	if d, ok := untried[delivery]; ok {

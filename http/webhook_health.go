@@ -156,11 +156,11 @@ var healthOrders = map[string]func(a, b *healthView) int{
 }
 
 // newest compares times, of which nil is before all.
-func newest(a, b *domain.Moment) int {
+func newest(a, b *time.Time) int {
 	return cmp.Compare(unixOf(a), unixOf(b))
 }
 
-func unixOf(at *domain.Moment) int64 {
+func unixOf(at *time.Time) int64 {
 	if at == nil {
 		return 0
 	}

@@ -36,7 +36,7 @@ func (p *accesses) Project(_ context.Context, _ Querier, events []eventstore.Eve
 // Access is one reading of payloads.
 type Access struct {
 	Position eventstore.Position `json:"position"`
-	At       domain.Moment       `json:"at"`
+	At       time.Time           `json:"at"`
 	Actor    string              `json:"actor"`
 	What     string              `json:"what"`                // the operation of the API, or the command
 	IDs      []string            `json:"ids"`                 // of events and calls
@@ -110,7 +110,7 @@ const (
 
 func newAccess(e *eventstore.Event) (Access, bool) {
 	read, ok := e.Value.(domain.DataRead)
-	a := Access{Position: e.Position, At: domain.Moment{Time: e.RecordedAt}, Actor: read.Actor, What: read.What, IDs: read.IDs, Asked: read.Asked}
+	a := Access{Position: e.Position, At: e.RecordedAt, Actor: read.Actor, What: read.What, IDs: read.IDs, Asked: read.Asked}
 	if read.Reason != "" {
 		a.Reason = &read.Reason
 	}

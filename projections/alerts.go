@@ -117,13 +117,13 @@ type Alert struct {
 	State      AlertState          `json:"state"`
 	Message    string              `json:"message"`                 // in words
 	Details    json.RawMessage     `json:"details" schema:"object"` // observed and limit, in percent, calls or seconds by the kind; nodes, of kind node; from and to, positions, of kind log_lost; count and delivery_ids, 100 at most, of kind given_up
-	RaisedAt   domain.Moment       `json:"raised_at"`
-	ResolvedAt *domain.Moment      `json:"resolved_at"` // null: it is open
+	RaisedAt   time.Time           `json:"raised_at"`
+	ResolvedAt *time.Time          `json:"resolved_at"` // null: it is open
 	Position   eventstore.Position `json:"position"`    // where the log has it
 
-	AcknowledgedAt *domain.Moment `json:"acknowledged_at"` // null: nobody has
-	AcknowledgedBy *string        `json:"acknowledged_by"`
-	CallsURL       *string        `json:"calls_url"` // the failed calls of the webhook, by the API; null: it is about no webhook
+	AcknowledgedAt *time.Time `json:"acknowledged_at"` // null: nobody has
+	AcknowledgedBy *string    `json:"acknowledged_by"`
+	CallsURL       *string    `json:"calls_url"` // the failed calls of the webhook, by the API; null: it is about no webhook
 }
 
 // AlertFilter says which alerts to list.
@@ -220,7 +220,7 @@ func scanAlert(row pgx.CollectableRow) (a Alert, err error) {
 		a.Details = domain.EncodeJSON(details)
 	}
 	a.Message = details.Message
-	a.State = AlertOpen
+	a.State, a.RaisedAt, a.AcknowledgedAt, a.ResolvedAt = AlertOpen, a.RaisedAt.UTC(), inUTC(a.AcknowledgedAt), inUTC(a.ResolvedAt)
 	if a.ResolvedAt != nil {
 		a.State = AlertResolved
 	}

@@ -144,17 +144,17 @@ func (p *Projections) ForgetTotals(ctx context.Context, but []eventstore.Positio
 
 // coveredFrom returns what the log's last archived position is, and when it was recorded; 0
 // and nil: there is none.
-func (p *Projections) coveredFrom(ctx context.Context) (to eventstore.Position, at *domain.Moment, err error) {
+func (p *Projections) coveredFrom(ctx context.Context) (to eventstore.Position, at *time.Time, err error) {
 	cuts, _, err := p.log.Cuts(ctx)
 	if n := len(cuts); n > 0 {
-		to, at = cuts[n-1].Last, &domain.Moment{Time: cuts[n-1].To}
+		to, at = cuts[n-1].Last, &cuts[n-1].To
 	}
 	return to, at, err
 }
 
 // CoveredFrom returns when the log's last archived position was recorded; nil: nothing is
 // archived.
-func (p *Projections) CoveredFrom(ctx context.Context) (*domain.Moment, error) {
+func (p *Projections) CoveredFrom(ctx context.Context) (*time.Time, error) {
 	_, at, err := p.coveredFrom(ctx)
 	return at, err
 }

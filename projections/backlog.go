@@ -103,7 +103,7 @@ func (p *Projections) placed(ctx context.Context, untried []domain.Delivery) (li
 	for _, d := range untried {
 		if event, ok := events[d.EventID]; ok {
 			one := listed(event, domain.Recipient{WebhookID: d.WebhookID}, numbers[d.WebhookID])
-			one.NextAttemptAt = &domain.Moment{Time: d.NextAttemptAt}
+			one.NextAttemptAt = &d.NextAttemptAt
 			list = append(list, one)
 		}
 	}

@@ -27,7 +27,7 @@ type Backtest struct {
 type BacktestSample struct {
 	EventID    domain.EventID `json:"event_id"`
 	EventType  string         `json:"event_type"`
-	AcceptedAt domain.Moment  `json:"accepted_at"`
+	AcceptedAt time.Time      `json:"accepted_at"`
 	Change     BacktestChange `json:"change"`
 }
 
@@ -167,7 +167,7 @@ func (b *backtesting) count(ctx context.Context) error {
 		}
 		if b.taken[change] < samplesOfAKind {
 			b.taken[change]++
-			r.Samples = append(r.Samples, BacktestSample{e.id, e.kind, domain.Moment{Time: e.at}, change})
+			r.Samples = append(r.Samples, BacktestSample{e.id, e.kind, e.at, change})
 		}
 	}
 	b.page = b.page[:0]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -136,8 +137,8 @@ type Call struct {
 	ResponseStatus *int              `json:"response_status"` // null: no answer
 	DurationMS     *float64          `json:"duration_ms"`     // null: interrupted
 	Error          *string           `json:"error"`           // null: none
-	CreatedAt      domain.Moment     `json:"created_at"`      // when its end was recorded
-	NextAttemptAt  *domain.Moment    `json:"next_attempt_at"` // null: none follows by itself
+	CreatedAt      time.Time         `json:"created_at"`      // when its end was recorded
+	NextAttemptAt  *time.Time        `json:"next_attempt_at"` // null: none follows by itself
 	Test           bool              `json:"test"`
 	Late           bool              `json:"late"` // its node had lost it: the attempt counts as interrupted
 	Gone
@@ -163,7 +164,7 @@ func newCall(e *eventstore.Event) (Call, bool) {
 		ID:         domain.CallAt(domain.DeliveryID(delivery), int64(e.Position)),
 		DeliveryID: domain.DeliveryID(delivery), EventID: record.EventID, EventType: record.EventType,
 		WebhookID: record.WebhookID, Attempt: record.Attempt, URL: record.URL, Outcome: record.Outcome,
-		Status: CallFailed, CreatedAt: domain.Moment{Time: e.RecordedAt}, Record: record, Position: e.Position,
+		Status: CallFailed, CreatedAt: e.RecordedAt, Record: record, Position: e.Position,
 		Gone: goneOf(record.Content),
 	}
 	if record.Outcome == domain.OutcomeSuccess {
@@ -182,10 +183,10 @@ func newCall(e *eventstore.Event) (Call, bool) {
 	switch change := e.Value.(type) {
 	case domain.DeliveryAttemptFailed:
 		if !change.NextAttemptAt.IsZero() {
-			c.NextAttemptAt = &domain.Moment{Time: change.NextAttemptAt}
+			c.NextAttemptAt = &change.NextAttemptAt
 		}
 	case domain.DeliveryInterrupted:
-		c.NextAttemptAt = &domain.Moment{Time: e.RecordedAt} // the next follows at once
+		c.NextAttemptAt = &e.RecordedAt // the next follows at once
 	case domain.DeliveryOutcomeLate:
 		c.Late = true
 	case domain.DeliveryTested:

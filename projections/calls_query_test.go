@@ -90,9 +90,9 @@ func TestCallFiltersAgreeWithTheLog(t *testing.T) {
 			f.Delivery = of.DeliveryID
 		}
 		if h.rand.IntN(4) == 0 {
-			f.From = of.CreatedAt.Time
+			f.From = of.CreatedAt
 		} else if h.rand.IntN(4) == 0 {
-			f.To = of.CreatedAt.Time
+			f.To = of.CreatedAt
 		}
 		var want []eventstore.Position
 		for _, c := range all {

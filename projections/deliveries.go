@@ -24,13 +24,13 @@ type Delivery struct {
 	BatchID        *domain.DeliveryID   `json:"batch_id"` // the delivery by which it goes together with others; null: by itself
 	State          domain.DeliveryState `json:"state"`
 	Attempts       int                  `json:"attempts"`
-	NextAttemptAt  *domain.Moment       `json:"next_attempt_at"`
+	NextAttemptAt  *time.Time           `json:"next_attempt_at"`
 	WaitingBehind  *domain.DeliveryID   `json:"waiting_behind"` // the one directly before it in its key; null: it does not wait for one
 	Reason         *string              `json:"reason"`         // why it ended, when it did not succeed
 	ResponseStatus *int                 `json:"response_status"`
 	Error          *string              `json:"error"`
-	CreatedAt      domain.Moment        `json:"created_at"`
-	UpdatedAt      domain.Moment        `json:"updated_at"`
+	CreatedAt      time.Time            `json:"created_at"`
+	UpdatedAt      time.Time            `json:"updated_at"`
 	Version        int64                `json:"version"`
 
 	sentBy     []Sent
@@ -98,7 +98,7 @@ func dispatchTo(id domain.EventID, to domain.Recipient) domain.Dispatch {
 func newDelivery(event eventHead, d domain.Dispatch) Delivery {
 	due := event.acceptedAt.Add(time.Duration(d.BatchWait) * time.Second)
 	item := Delivery{ID: d.DeliveryID, EventID: event.id, EventType: event.eventType, WebhookID: d.WebhookID,
-		NextAttemptAt: &domain.Moment{Time: due}, CreatedAt: domain.Moment{Time: event.acceptedAt}, UpdatedAt: domain.Moment{Time: event.acceptedAt}, occurredAt: event.occurredAt}
+		NextAttemptAt: &due, CreatedAt: event.acceptedAt, UpdatedAt: event.acceptedAt, occurredAt: event.occurredAt}
 	if d.WebhookVersion > 0 { // a replay's has none
 		item.sentBy = []Sent{{Kind: SentByDispatch, ID: uuid.UUID(d.DeliveryID), DeliveryID: d.DeliveryID}}
 	}
@@ -110,7 +110,7 @@ func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
 	streams, states := make([]string, len(items)), make([]domain.Delivery, len(items))
 	for i := range items {
 		streams[i] = items[i].ID.Stream()
-		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: items[i].NextAttemptAt.Time}
+		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: *items[i].NextAttemptAt}
 		items[i].NextAttemptAt = nil
 	}
 	if err := p.fold(ctx, streams, states, items); err != nil {
@@ -153,7 +153,7 @@ func (p *Projections) fold(ctx context.Context, streams []string, states []domai
 				items[at].askedAgain(e, states[at])
 			}
 			states[at] = states[at].Evolve(change, e.RecordedAt)
-			items[at].UpdatedAt.Time = e.RecordedAt
+			items[at].UpdatedAt = e.RecordedAt
 		}
 	}
 	return nil
@@ -233,7 +233,7 @@ func (d *Delivery) show(s domain.Delivery) {
 		d.BatchID = &s.BatchID
 	}
 	if s.State == domain.DeliveryPending {
-		d.NextAttemptAt = &domain.Moment{Time: s.NextAttemptAt}
+		d.NextAttemptAt = &s.NextAttemptAt
 	}
 	if s.LastStatus != 0 {
 		d.ResponseStatus = &s.LastStatus

@@ -224,7 +224,7 @@ func (s *disclosed) add(e *eventstore.Event, kind SentKind) error {
 		return err
 	}
 	item := Disclosure{WebhookID: call.WebhookID, WebhookName: w.Name, URL: call.URL, EventID: s.event.ID, EventType: s.event.Type,
-		Kind: kind, Recipient: w.Recipient, Fields: w.Fields, FirstCallAt: domain.Moment{Time: e.RecordedAt}, Acknowledged: NotAcknowledged}
+		Kind: kind, Recipient: w.Recipient, Fields: w.Fields, FirstCallAt: e.RecordedAt, Acknowledged: NotAcknowledged}
 	if item.EventType == "" {
 		item.EventID, item.EventType = call.EventID, call.EventType
 	}

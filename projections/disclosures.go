@@ -26,8 +26,8 @@ type Disclosure struct {
 	EventType    string                `json:"event_type"`
 	Kind         SentKind              `json:"kind"`
 	Fields       []string              `json:"fields" schema:"null"` // null: all of event_data
-	FirstCallAt  domain.Moment         `json:"first_call_at"`
-	LastCallAt   domain.Moment         `json:"last_call_at"`
+	FirstCallAt  time.Time             `json:"first_call_at"`
+	LastCallAt   time.Time             `json:"last_call_at"`
 	Acknowledged Acknowledgement       `json:"acknowledged"`
 
 	last Position  // of the last call
@@ -45,7 +45,7 @@ type Disclosures struct {
 	Page[Disclosure]
 	// CoveredFrom is since when the list covers what was sent: what was recorded before is
 	// archived, and not in it. Null: it covers all.
-	CoveredFrom *domain.Moment `json:"covered_from"`
+	CoveredFrom *time.Time `json:"covered_from"`
 }
 
 // Acknowledgement says whether a receiver acknowledged what it was sent.
@@ -173,7 +173,7 @@ const firstPositionsSQL = `SELECT e.position FROM unnest($1::text[]) AS s (strea
 	CROSS JOIN LATERAL (SELECT position FROM medilab.events WHERE stream = s.stream AND version = 1 LIMIT 1) AS e ORDER BY e.position`
 
 func (d *Disclosure) add(call domain.Call, e *eventstore.Event) {
-	d.LastCallAt.Time, d.last = e.RecordedAt, e.Position
+	d.LastCallAt, d.last = e.RecordedAt, e.Position
 	attempt := cutCall{e.Stream, call.Attempt}
 	if _, late := e.Value.(domain.DeliveryOutcomeLate); late {
 		d.cut = slices.DeleteFunc(d.cut, func(c cutCall) bool { return c == attempt })

@@ -16,12 +16,12 @@ const HealthHours = 24
 
 // Standing is how a webhook stands now.
 type Standing struct {
-	ConsecutiveFailures int64          `json:"consecutive_failures"`
-	Pending             int64          `json:"pending_deliveries"`
-	OpenAlerts          int64          `json:"open_alerts"` // that nobody has acknowledged
-	LastCallAt          *domain.Moment `json:"last_call_at"`
-	LastSuccessAt       *domain.Moment `json:"last_success_at"`
-	LastFailureAt       *domain.Moment `json:"last_failure_at"`
+	ConsecutiveFailures int64      `json:"consecutive_failures"`
+	Pending             int64      `json:"pending_deliveries"`
+	OpenAlerts          int64      `json:"open_alerts"` // that nobody has acknowledged
+	LastCallAt          *time.Time `json:"last_call_at"`
+	LastSuccessAt       *time.Time `json:"last_success_at"`
+	LastFailureAt       *time.Time `json:"last_failure_at"`
 }
 
 // Health is what a webhook's calls of the last 24 hours came to.

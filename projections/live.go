@@ -205,7 +205,7 @@ func (p *Projections) DeliveriesIn(ctx context.Context, entries []Entry) ([]Show
 			later = append(later, item)
 			continue
 		}
-		item.UpdatedAt.Time = e.RecordedAt
+		item.UpdatedAt = e.RecordedAt
 		shown = append(shown, item.shownAt(s.at, domain.Delivery{}.Evolve(e.Value.(domain.Change), e.RecordedAt)))
 	}
 	if err := p.stateOf(ctx, later); err != nil {
@@ -236,7 +236,7 @@ func begunBy(entries []Entry, heads map[domain.EventID]eventHead) (shown []Shown
 		for _, d := range dispatched.Deliveries {
 			if head, known := heads[domain.EventID(id)]; known {
 				item := newDelivery(head, d)
-				shown = append(shown, item.shownAt(entries[i].Position, domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: item.NextAttemptAt.Time}))
+				shown = append(shown, item.shownAt(entries[i].Position, domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: *item.NextAttemptAt}))
 			}
 		}
 	}

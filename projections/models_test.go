@@ -334,7 +334,7 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 		s.ByEventType["patient.created"] != 1 || s.ByEventType["patient.updated"] != 3 {
 		t.Errorf("parts are %v, %v", s.ByStatus, s.ByEventType)
 	}
-	if !s.LastCallAt.Equal(s.LastFailureAt.Time) || !s.LastSuccessAt.Before(s.LastCallAt.Time) {
+	if !s.LastCallAt.Equal(*s.LastFailureAt) || !s.LastSuccessAt.Before(*s.LastCallAt) {
 		t.Errorf("last times are %v, %v, %v", s.LastCallAt, s.LastFailureAt, s.LastSuccessAt)
 	}
 

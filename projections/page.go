@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -78,11 +77,11 @@ func (p *Projections) between(ctx context.Context, from, to time.Time, cursor Cu
 	return low, high, nil
 }
 
-func timeOrNil(t time.Time) *domain.Moment {
+func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	return &domain.Moment{Time: t}
+	return &t
 }
 
 // pageAt reads from the log the events at the positions that the query returns, at most limit of them.

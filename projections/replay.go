@@ -183,11 +183,11 @@ type Replay struct {
 	Cancelled      int64              `json:"cancelled"` // once it is cancelled or completed, what it left out included
 	Rate           *float64           `json:"rate"`      // deliveries a second; null: as the receiver takes them
 	RequestedBy    string             `json:"requested_by"`
-	CreatedAt      domain.Moment      `json:"created_at"`
-	FinishedAt     *domain.Moment     `json:"finished_at"` // when the last of its deliveries had ended
+	CreatedAt      time.Time          `json:"created_at"`
+	FinishedAt     *time.Time         `json:"finished_at"` // when the last of its deliveries had ended
 	WebhookID      *domain.WebhookID  `json:"webhook_id"`  // null: all webhooks
-	From           *domain.Moment     `json:"from"`
-	To             *domain.Moment     `json:"to"`
+	From           *time.Time         `json:"from"`
+	To             *time.Time         `json:"to"`
 	EventTypes     []string           `json:"event_types" schema:"null"` // null: all
 	OnlyFailed     bool               `json:"only_failed"`
 	ResponseStatus *string            `json:"response_status"` // null: any
@@ -202,11 +202,8 @@ func (p *Projections) show(ctx context.Context, row replayRow) (Replay, error) {
 	asked := change.(domain.ReplayRequested)
 	r := Replay{
 		ID: row.ID, Kind: asked.Kind, State: row.State, Matched: row.Matched, Queued: row.Queued, Delivered: row.Delivered, Failed: row.Failed,
-		Cancelled: row.Cancelled, RequestedBy: row.RequestedBy, CreatedAt: domain.Moment{Time: row.CreatedAt},
+		Cancelled: row.Cancelled, RequestedBy: row.RequestedBy, CreatedAt: row.CreatedAt.UTC(), FinishedAt: inUTC(row.FinishedAt),
 		WebhookID: row.Webhook, From: timeOrNil(asked.From), To: timeOrNil(asked.To), EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
-	}
-	if row.FinishedAt != nil {
-		r.FinishedAt = &domain.Moment{Time: *row.FinishedAt}
 	}
 	if asked.Rate > 0 {
 		r.Rate = &asked.Rate
@@ -222,6 +219,14 @@ func (p *Projections) show(ctx context.Context, row replayRow) (Replay, error) {
 		err = p.countFormer(ctx, &r)
 	}
 	return r, err
+}
+
+func inUTC(at *time.Time) *time.Time {
+	if at == nil {
+		return nil
+	}
+	utc := at.UTC()
+	return &utc
 }
 
 // countFormer counts, by state, the deliveries of a replay that an earlier release began:

@@ -74,18 +74,18 @@ type Stats struct {
 	Exhausted int64    `json:"exhausted"`
 	Cancelled int64    `json:"cancelled"`
 
-	ConsecutiveFailures *int64         `json:"consecutive_failures"` // null of the whole system: calls of many webhooks are in no row
-	PendingDeliveries   int64          `json:"pending_deliveries"`
-	LastCallAt          *domain.Moment `json:"last_call_at"`
-	LastSuccessAt       *domain.Moment `json:"last_success_at"`
-	LastFailureAt       *domain.Moment `json:"last_failure_at"`
+	ConsecutiveFailures *int64     `json:"consecutive_failures"` // null of the whole system: calls of many webhooks are in no row
+	PendingDeliveries   int64      `json:"pending_deliveries"`
+	LastCallAt          *time.Time `json:"last_call_at"`
+	LastSuccessAt       *time.Time `json:"last_success_at"`
+	LastFailureAt       *time.Time `json:"last_failure_at"`
 
 	ByEventType map[string]int64 `json:"by_event_type"` // calls
 	ByStatus    map[string]int64 `json:"by_status"`     // calls, by the receiver's status or, without one, the outcome
 
 	// CoveredFrom is since when the database holds the calls themselves: what was recorded
 	// before is archived, and only counted. Null: it holds all.
-	CoveredFrom *domain.Moment `json:"covered_from"`
+	CoveredFrom *time.Time `json:"covered_from"`
 
 	SeriesBucket Bucket      `json:"series_bucket,omitempty"` // the width of the parts, which may be more than asked for
 	Series       []StatsPart `json:"series,omitzero"`         // with a bucket: the parts with any calls, oldest first
@@ -93,7 +93,7 @@ type Stats struct {
 
 // StatsPart is one part of a series.
 type StatsPart struct {
-	At domain.Moment `json:"at"` // its start
+	At time.Time `json:"at"` // its start
 	CallCounts
 	P50MS     *float64 `json:"p50_ms"`
 	P95MS     *float64 `json:"p95_ms"`
@@ -414,7 +414,7 @@ func (s *series) addAt(at time.Time, c *counters) {
 func (s *series) parts() []StatsPart {
 	parts := make([]StatsPart, len(s.at))
 	for i, sum := range s.sums {
-		parts[i] = StatsPart{At: domain.Moment{Time: s.at[i]}, CallCounts: sum.callCounts(), P50MS: sum.percentile(0.50), P95MS: sum.percentile(0.95), P99MS: sum.percentile(0.99),
+		parts[i] = StatsPart{At: s.at[i], CallCounts: sum.callCounts(), P50MS: sum.percentile(0.50), P95MS: sum.percentile(0.95), P99MS: sum.percentile(0.99),
 			Delivered: max(0, sum.delivered), Exhausted: max(0, sum.exhausted)}
 	}
 	return parts
@@ -521,9 +521,10 @@ func milliseconds(microseconds float64) *float64 {
 	return &ms
 }
 
-func micros(at int64) *domain.Moment {
+func micros(at int64) *time.Time {
 	if at == 0 {
 		return nil
 	}
-	return &domain.Moment{Time: time.UnixMicro(at)}
+	t := time.UnixMicro(at).UTC()
+	return &t
 }

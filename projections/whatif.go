@@ -97,7 +97,7 @@ func pastCall(c *Call) domain.PastCall {
 	past := domain.PastCall{StartedAt: c.Record.StartedAt, Duration: time.Duration(c.Record.Duration) * time.Microsecond,
 		Attempt: c.Attempt, Outcome: c.Outcome, Status: c.Record.Status}
 	if c.NextAttemptAt != nil {
-		past.Next = c.NextAttemptAt.Time
+		past.Next = *c.NextAttemptAt
 	}
 	if past.Status == 429 || past.Status == 503 {
 		for _, h := range c.Record.Header {

@@ -432,7 +432,7 @@ func TestFlags(t *testing.T) {
 	for text, want := range map[string]time.Duration{"30d": 30 * 24 * time.Hour, "1d12h": 36 * time.Hour, "90m": 90 * time.Minute} {
 		out, _ := c.run(0, "", "token", "create", "--name", "x", "--scopes", "admin", "--json", "--expires", text)
 		var made shownToken
-		if err := json.Unmarshal([]byte(out), &made); err != nil || made.ExpiresAt.Sub(made.CreatedAt.Time).Round(time.Minute) != want {
+		if err := json.Unmarshal([]byte(out), &made); err != nil || made.ExpiresAt.Sub(made.CreatedAt).Round(time.Minute) != want {
 			t.Errorf("%s: %s, %v", text, out, err)
 		}
 	}

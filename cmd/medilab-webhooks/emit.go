@@ -114,7 +114,7 @@ func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
 		if err != nil {
 			return errors.New(problem(err))
 		}
-		result := map[string]any{"event_id": accepted.EventID, "event_type": accepted.EventType, "accepted_at": domain.Moment{Time: accepted.AcceptedAt}}
+		result := map[string]any{"event_id": accepted.EventID, "event_type": accepted.EventType, "accepted_at": accepted.AcceptedAt.UTC()}
 		return printResult(c, result, fmt.Sprintf("Accepted %s as %s\n", accepted.EventType, accepted.EventID), fmt.Sprintln(accepted.EventID))
 	})
 }

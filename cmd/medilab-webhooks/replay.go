@@ -109,7 +109,7 @@ func replayCells(r projections.Replay) []string {
 		rate = strconv.FormatFloat(*r.Rate, 'f', -1, 64)
 	}
 	return []string{r.ID.String(), string(r.Kind), string(r.State), matched, fmt.Sprint(r.Queued), fmt.Sprint(r.Delivered),
-		fmt.Sprint(r.Failed), fmt.Sprint(r.Cancelled), rate, formatTime(r.CreatedAt.Time), r.RequestedBy}
+		fmt.Sprint(r.Failed), fmt.Sprint(r.Cancelled), rate, formatTime(r.CreatedAt), r.RequestedBy}
 }
 
 func newReplayListCommand(db *databaseOptions) *cobra.Command {

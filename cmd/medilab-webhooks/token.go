@@ -26,12 +26,12 @@ type shownToken struct {
 	Prefix    string         `json:"prefix"`
 	Scopes    []domain.Scope `json:"scopes"`
 	State     string         `json:"state"` // valid, expired, revoked
-	CreatedAt domain.Moment  `json:"created_at"`
-	ExpiresAt *domain.Moment `json:"expires_at"`
+	CreatedAt time.Time      `json:"created_at"`
+	ExpiresAt *time.Time     `json:"expires_at"`
 }
 
 func showToken(t domain.Token, now time.Time) shownToken {
-	shown := shownToken{ID: t.ID.String(), Name: t.Name, Prefix: t.Prefix, Scopes: t.Scopes, State: "valid", CreatedAt: domain.Moment{Time: t.CreatedAt}}
+	shown := shownToken{ID: t.ID.String(), Name: t.Name, Prefix: t.Prefix, Scopes: t.Scopes, State: "valid", CreatedAt: t.CreatedAt.UTC()}
 	switch {
 	case t.Revoked:
 		shown.State = "revoked"
@@ -39,7 +39,7 @@ func showToken(t domain.Token, now time.Time) shownToken {
 		shown.State = "expired"
 	}
 	if !t.ExpiresAt.IsZero() {
-		shown.ExpiresAt = &domain.Moment{Time: t.ExpiresAt}
+		shown.ExpiresAt = &t.ExpiresAt
 	}
 	return shown
 }
@@ -130,9 +130,9 @@ func (t shownToken) row() []string {
 	}
 	expires := "-"
 	if t.ExpiresAt != nil {
-		expires = formatTime(t.ExpiresAt.Time)
+		expires = formatTime(*t.ExpiresAt)
 	}
-	return []string{t.ID, t.Name, t.Prefix + "...", strings.Join(scopes, ","), t.State, formatTime(t.CreatedAt.Time), expires}
+	return []string{t.ID, t.Name, t.Prefix + "...", strings.Join(scopes, ","), t.State, formatTime(t.CreatedAt), expires}
 }
 
 func newTokenRevokeCommand(db *databaseOptions) *cobra.Command {

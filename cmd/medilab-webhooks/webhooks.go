@@ -351,7 +351,7 @@ func printBacktest(c *cobra.Command, result json.RawMessage) error {
 		return err
 	}
 	return printList(c, found.Samples, []string{"ACCEPTED", "TYPE", "EVENT", "CHANGE"}, func(s projections.BacktestSample) []string {
-		return []string{formatTime(s.AcceptedAt.Time), s.EventType, s.EventID.String(), string(s.Change)}
+		return []string{formatTime(s.AcceptedAt), s.EventType, s.EventID.String(), string(s.Change)}
 	})
 }
 

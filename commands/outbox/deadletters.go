@@ -28,8 +28,8 @@ type ParkedEvent struct {
 	CorrelationID *string         `json:"correlation_id"`
 	Source        *string         `json:"source"`
 	EmittedBy     string          `json:"emitted_by"` // database role, or source:NAME
-	EmittedAt     domain.Moment   `json:"emitted_at"`
-	ParkedAt      domain.Moment   `json:"parked_at"`
+	EmittedAt     time.Time       `json:"emitted_at"`
+	ParkedAt      time.Time       `json:"parked_at"`
 	Reason        string          `json:"reason"`
 	Redacted      bool            `json:"redacted,omitempty"` // event_data is null, as the caller may not read it
 
@@ -54,6 +54,7 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (f
 	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEvent, err error) {
 		err = row.Scan(&p.ID, &p.EventID, &p.EventType, (*[]byte)(&p.EventData), &p.CorrelationID, &p.Source,
 			&p.EmittedBy, &p.EmittedAt, &p.ParkedAt, &p.Reason, &p.fromSource, &p.imported, &p.trace.Traceparent, &p.trace.Tracestate, &more) // more is as the last row says
+		p.EmittedAt, p.ParkedAt = p.EmittedAt.UTC(), p.ParkedAt.UTC()
 		return p, err
 	})
 	if err != nil {
@@ -125,7 +126,7 @@ func RetryParked(ctx context.Context, c *commands.Commands, caller commands.Call
 		p.mended = fmt.Sprintf("; its data, %s, became %s", was, is)
 		p.EventData = bytes.Clone(mended)
 	}
-	triggered, err := accept(ctx, c.Log.Limiter, c.Catalog, p.emission(), domain.CheckOccurred(p.EmittedAt.Time, c.Now())...)
+	triggered, err := accept(ctx, c.Log.Limiter, c.Catalog, p.emission(), domain.CheckOccurred(p.EmittedAt, c.Now())...)
 	if err != nil {
 		return commands.Accepted{}, domain.Conflict("it still cannot be accepted: " + err.Error())
 	}
@@ -192,7 +193,7 @@ func findParked(ctx context.Context, c *commands.Commands, id int64) (ParkedEven
 
 func (p ParkedEvent) emission() emission {
 	e := emission{id: p.EventID, eventType: p.EventType, data: p.EventData, emittedBy: p.EmittedBy, fromSource: p.fromSource, imported: p.imported,
-		traceparent: p.trace.Traceparent, tracestate: p.trace.Tracestate, emittedAt: p.EmittedAt.Time}
+		traceparent: p.trace.Traceparent, tracestate: p.trace.Tracestate, emittedAt: p.EmittedAt}
 	if p.CorrelationID != nil {
 		e.correlationID = *p.CorrelationID
 	}
