@@ -32,6 +32,8 @@ func TestOneSessionInAllTabs(t *testing.T) {
 	other.Go(u.address + "/admin#/tokens")
 	other.See("Signed in to the panel")
 	other.See("you")
+	u.Expect("network") // what is asked for before a tab hears of it is 401
+	other.Expect("network")
 	other.Click("Sign out")
 	other.See("API token")
 	u.See("API token")
