@@ -41,6 +41,16 @@ func TestOneSessionInAllTabs(t *testing.T) {
 	u.Fill("API token", browser.Token)
 	u.Click("Sign in")
 	other.Wait(signedIn)
+
+	// A tab that asks to sign in again hears of it, too.
+	u.Wait(signedIn)
+	other.Text(`(fetch('/api/v1/session', { method: 'DELETE', headers: { 'X-Requested-With': 'panel' } }).then(() => { window.left = true }), '')`)
+	other.Wait(`window.left`)
+	u.Go(u.address + "/admin#/webhooks")
+	u.Wait(`document.querySelector('dialog[open] input[type=password]')`)
+	other.Click("Sign out")
+	other.See("API token")
+	u.Wait(`!document.querySelector('dialog[open]') && document.querySelectorAll('input[type=password]').length === 1 && !document.querySelector('#menu')`)
 }
 
 // Somebody signs in at the clinic's identity provider, and ends up where they were.

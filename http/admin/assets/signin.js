@@ -41,6 +41,7 @@ export function SignIn({ title, done, note, over }) {
 
 let renewing = null
 let renewed = () => {}
+let dropped = () => {}
 let leaving = false
 
 // renew asks the user to sign in again over the page. Concurrent callers share the dialog.
@@ -51,8 +52,9 @@ export function renew() {
   const before = session.who.actor
   renewing ??= open(({ close }) => {
     renewed = () => close('yes')
+    dropped = () => close('')
     return html`<${SignIn} over title=${t('login.again')} note=${t('login.againNote')} done=${renewed} />
-      <button type="button" class="plain" onClick=${() => close('')}>${t('app.signOut')}</button>`
+      <button type="button" class="plain" onClick=${dropped}>${t('app.signOut')}</button>`
   }, { sure: true }).then((answer) => {
     renewing = null
     if (answer === 'yes') return welcome(before)
@@ -68,7 +70,7 @@ export async function signOut() {
   try {
     await api.leave()
   } catch (error) {
-    return say(words(error))
+    if (error.status !== 401) return say(words(error)) // else it has ended
   } finally {
     leaving = false
   }
@@ -103,7 +105,7 @@ function welcome(before) {
 
 // What another tab did holds here too.
 tabs.onmessage = async ({ data }) => {
-  if (data === 'out') return ended()
+  if (data === 'out') return renewing ? dropped() : ended()
   const before = session.who?.actor
   await session.look().catch(() => {})
   if (!session.who) return
