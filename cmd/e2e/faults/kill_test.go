@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -87,13 +88,18 @@ func TestKillInTheCall(t *testing.T) {
 	h := newHome(t, sharedCluster(t).database(t))
 	l := newLedger(t, h)
 	doomed, other := h.node("doomed").start(), h.node("other")
-	arrived := make(chan struct{})
+	const first = 8 // calls that a receiver gets that has not answered any
+	arrived, killed := make(chan struct{}), make(chan struct{})
+	var held sync.Map // by delivery
 	var calls atomic.Int64
 	l.subscribe(doomed, "held", func(w http.ResponseWriter, r *http.Request, got receipt) {
-		if got.attempt > 1 {
+		select {
+		case <-killed:
 			return
+		default:
 		}
-		if calls.Add(1) == 50 {
+		held.Store(got.delivery, true)
+		if calls.Add(1) == first {
 			close(arrived)
 		}
 		hang(w, r, got)
@@ -102,9 +108,11 @@ func TestKillInTheCall(t *testing.T) {
 	<-arrived
 	stop()
 	doomed.Kill()
+	close(killed)
 	b := l.balance(other.start())
 	for id, d := range b.deliveries {
-		if d.state.State != "delivered" || d.succeeded == 1 {
+		_, held := held.Load(id)
+		if d.state.State != "delivered" || held != (d.succeeded > 1) {
 			t.Errorf("delivery %s is %s at attempt %d", id, d.state.State, d.succeeded)
 		}
 	}
