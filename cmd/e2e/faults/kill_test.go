@@ -111,8 +111,8 @@ func TestKillInTheCall(t *testing.T) {
 	close(killed)
 	b := l.balance(other.start())
 	for id, d := range b.deliveries {
-		_, held := held.Load(id)
-		if d.state.State != "delivered" || held != (d.succeeded > 1) {
+		// What waited for its turn in the node that died may count as begun.
+		if _, held := held.Load(id); d.state.State != "delivered" || held && d.succeeded == 1 {
 			t.Errorf("delivery %s is %s at attempt %d", id, d.state.State, d.succeeded)
 		}
 	}
