@@ -2,19 +2,11 @@ package eventstore
 
 import (
 	"testing"
-
-	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 // The answer of an append may be lost though it has stored the key: the next stores it again.
 func TestKeyIsStoredOnce(t *testing.T) {
-	pool, err := OpenPool(t.Context(), testdb.New(t), 5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	log := Open(Config{Pool: pool})
-	t.Cleanup(log.Close)
+	pool, log := openNew(t)
 	key := &DataKey{Owner: [16]byte{1}, Number: 7, Wrapped: []byte("wrapped")}
 	for _, stream := range []string{"a", "b"} {
 		write := Write{Stream: stream, Events: []NewEvent{{Type: "test.happened", Data: []byte(`{}`)}}}

@@ -127,8 +127,9 @@ func readPage(ctx context.Context, db interface {
 
 func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
 	room, _ := ctx.Value(roomKey{}).(*room)
+	most := room.left() // which may wait, so it comes before a connection is taken
 	rows, err := l.pool.Query(ctx, sql, args...)
-	events, err := collectUpTo(room.left(), rows, err)
+	events, err := collectUpTo(most, rows, err)
 	if errors.Is(err, errNoRoom) {
 		if err := room.more(ctx); err != nil {
 			return nil, err

@@ -5,21 +5,13 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 // Whoever owns the database can take away what keeps the log unchanged, and change it
 // then. Each way is reported in words, and what is whole is not.
 func TestVerifyReportsWhatTheTablesAre(t *testing.T) {
 	t.Parallel()
-	pool, err := OpenPool(t.Context(), testdb.New(t), 5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	log := Open(Config{Pool: pool})
-	t.Cleanup(log.Close)
+	pool, log := openNew(t)
 	for _, stream := range []string{"a", "b", "c"} {
 		write := Write{Stream: stream, Events: []NewEvent{{Type: "test.happened", Data: []byte(`{"n":1}`)}}}
 		if _, err := log.Append(t.Context(), Unit{Writes: []Write{write}}); err != nil {

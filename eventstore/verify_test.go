@@ -6,14 +6,14 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
-// Whoever owns the database can change an event and seal its batch again, as the
-// formula is no secret. The next seal holds the one before: it tells, up to the end of
-// the log. Whoever seals all of them again, and the head, is told by an anchor alone.
-func TestSealedAgain(t *testing.T) {
+// openNew opens the log of a database of its own.
+func openNew(t *testing.T) (*pgxpool.Pool, *Log) {
+	t.Helper()
 	pool, err := OpenPool(t.Context(), testdb.New(t), 5)
 	if err != nil {
 		t.Fatal(err)
@@ -21,6 +21,14 @@ func TestSealedAgain(t *testing.T) {
 	t.Cleanup(pool.Close)
 	log := Open(Config{Pool: pool})
 	t.Cleanup(log.Close)
+	return pool, log
+}
+
+// Whoever owns the database can change an event and seal its batch again, as the
+// formula is no secret. The next seal holds the one before: it tells, up to the end of
+// the log. Whoever seals all of them again, and the head, is told by an anchor alone.
+func TestSealedAgain(t *testing.T) {
+	pool, log := openNew(t)
 	for _, stream := range []string{"a", "b", "c"} {
 		write := Write{Stream: stream, Events: []NewEvent{{Type: "test.happened", Data: []byte(`{"n":1}`)}}}
 		if _, err := log.Append(t.Context(), Unit{Writes: []Write{write}}); err != nil {

@@ -183,10 +183,9 @@ func (u *user) token(scopes string) string {
 	return strings.TrimSpace(string(token))
 }
 
-// How events stand is live on every page of the list, also where many deliveries move at once.
-func TestEveryPageOfEventsIsLive(t *testing.T) {
-	u := newUser(t, "en")
-	var fails atomic.Bool
+// failing starts a receiver that fails until it is told not to.
+func failing(t *testing.T) (*httptest.Server, *atomic.Bool) {
+	fails := new(atomic.Bool)
 	fails.Store(true)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if fails.Load() {
@@ -194,6 +193,13 @@ func TestEveryPageOfEventsIsLive(t *testing.T) {
 		}
 	}))
 	t.Cleanup(server.Close)
+	return server, fails
+}
+
+// How events stand is live on every page of the list, also where many deliveries move at once.
+func TestEveryPageOfEventsIsLive(t *testing.T) {
+	u := newUser(t, "en")
+	server, fails := failing(t)
 	u.webhook("Laboratory", server.URL, `,"retry_delay":3600`)
 	const events = 60 // more than a page
 	for range events {
@@ -275,14 +281,7 @@ func TestFiltersKeepTheirTextAndFocus(t *testing.T) {
 // what was in it.
 func TestAnEventOfManyDeliveriesIsLive(t *testing.T) {
 	u := newUser(t, "en")
-	var fails atomic.Bool
-	fails.Store(true)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if fails.Load() {
-			w.WriteHeader(http.StatusInternalServerError)
-		}
-	}))
-	t.Cleanup(server.Close)
+	server, fails := failing(t)
 	const webhooks = 60 // more than a page
 	for i := range webhooks {
 		u.webhook(fmt.Sprint("Laboratory ", i), server.URL, `,"retry_delay":3600`)
