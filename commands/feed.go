@@ -112,14 +112,23 @@ func (j *job) reopen(ctx context.Context, waiting []Replayed) (map[domain.Delive
 	return open, nil
 }
 
-// measure widens or narrows the window, as so many calls have ended since it was last done.
+// measure sets the window by how many calls have ended since it was last done.
 func (j *job) measure(ended int) {
 	now := j.r.Log.Clock().Now()
-	if elapsed := now.Sub(j.measured); elapsed > 0 && j.spec.WebhookID != (domain.WebhookID{}) {
-		within := float64(ended) * float64(replayRoom) / float64(elapsed)
-		j.window = min((j.window+int(min(within, mostWindow)))/2+1, mostWindow)
+	if j.spec.WebhookID == (domain.WebhookID{}) {
+		ended = 0 // of all webhooks, one of which may be slow
 	}
-	j.window, j.measured = max(j.window, replayWindow), now
+	j.window, j.measured = windowAfter(j.window, ended, now.Sub(j.measured)), now
+}
+
+// windowAfter returns the window that follows one in which so many calls ended in the time: halfway
+// to as many as end in replayRoom.
+func windowAfter(window, ended int, elapsed time.Duration) int {
+	if elapsed <= 0 {
+		return max(window, replayWindow)
+	}
+	within := min(float64(ended)*float64(replayRoom)/float64(elapsed), mostWindow)
+	return max(replayWindow, min((window+int(within))/2+1, mostWindow))
 }
 
 // settle forgets what has ended, and returns how much that is.

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -23,5 +24,33 @@ func TestFeedKeepsOrders(t *testing.T) {
 		if waits := f.take(candidate{webhook: c.webhook, order: c.order}); waits != c.waits {
 			t.Errorf("candidate %d with the keys %q: waits is %v", i, c.order, waits)
 		}
+	}
+}
+
+// The window of a replay widens while the webhook takes what is sent, and no further; one that is slow
+// has the least.
+func TestWindowFollowsTheWebhook(t *testing.T) {
+	const step = 10 * time.Millisecond
+	window := windowAfter(0, 0, time.Hour) // it begins
+	if window != replayWindow {
+		t.Errorf("it begins at %d", window)
+	}
+	for range 10 {
+		window = windowAfter(window, window, step) // all of it has ended
+	}
+	if window != mostWindow {
+		t.Errorf("of a fast webhook it is %d", window)
+	}
+	for range 10 {
+		window = windowAfter(window, 10, step) // a thousand a second
+	}
+	if window < 50 || window > 55 {
+		t.Errorf("of one that takes 50 in the time it is %d", window)
+	}
+	for range 10 {
+		window = windowAfter(window, 1, time.Second)
+	}
+	if window != replayWindow || windowAfter(window, 5, 0) != replayWindow {
+		t.Errorf("of a slow webhook it is %d", window)
 	}
 }
