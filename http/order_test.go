@@ -166,7 +166,7 @@ func TestReceiverCatchesUpByTheFeed(t *testing.T) {
 	}
 	s.until("all are called", func() bool {
 		var pending int
-		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.queue`).Scan(&pending); err != nil {
+		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.pending`).Scan(&pending); err != nil {
 			t.Fatal(err)
 		}
 		return pending == 0

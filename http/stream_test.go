@@ -178,7 +178,7 @@ func TestStreamIsWhatListsShow(t *testing.T) {
 	writers.Wait()
 	a.until("all is tried", func() bool {
 		var waiting int
-		err := a.pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM medilab.queue) + (SELECT count(*) FROM medilab.batch_members)`).Scan(&waiting)
+		err := a.pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM medilab.pending) + (SELECT count(*) FROM medilab.batch_members)`).Scan(&waiting)
 		return err == nil && waiting == 0
 	})
 	failed := a.ask("GET", "/api/v1/webhooks/deliveries?state=failed&limit=1", "").want(200).text("items", 0, "delivery_id")

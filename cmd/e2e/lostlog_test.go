@@ -46,7 +46,7 @@ func logWentBack(t *testing.T, all []*product, database string) {
 	lostEvent := a.trigger(`{"event_type":"patient.created","event_data":{"n":"lost"}}`)
 	lostIn.Await(12)
 	a.Until("what will be lost is recorded", func() bool {
-		return reads[int](t, database, `SELECT count(*) FROM medilab.queue`) == 0
+		return reads[int](t, database, `SELECT count(*) FROM medilab.pending`) == 0
 	})
 	anchors := filepath.Join(t.TempDir(), "anchors")
 	a.command(0, "", "audit", "anchor", "--file", anchors)
@@ -121,7 +121,7 @@ func logWentBack(t *testing.T, all []*product, database string) {
 	if most != end-head {
 		t.Errorf("%d lost positions are counted, want %d", most, end-head)
 	}
-	a.Until("nothing is under way", func() bool { return reads[int](t, database, `SELECT count(*) FROM medilab.queue`) == 0 })
+	a.Until("nothing is under way", func() bool { return reads[int](t, database, `SELECT count(*) FROM medilab.pending`) == 0 })
 	a.command(0, "", "audit", "verify")
 	a.command(1, "", "audit", "verify", "--anchor", anchors)
 }

@@ -56,7 +56,7 @@ func TestOldLog(t *testing.T) {
 	// What waits for a deleted webhook is cancelled when it comes due, in an hour.
 	l.Until("all is delivered", func() bool {
 		return reads[int](t, l.database, `SELECT (SELECT count(*) FROM medilab.undecided) + 
-			(SELECT count(*) FROM medilab.queue WHERE due_at < clock_timestamp() + interval '10 min') + (SELECT count(*) FROM medilab.batch_members)`) == 0
+			(SELECT count(*) FROM medilab.pending WHERE due_at < clock_timestamp() + interval '10 min') + (SELECT count(*) FROM medilab.batch_members)`) == 0
 	})
 	l.checkDelivered(in, decided)
 	if mended := l.deliveries(strings.TrimPrefix(l.stream(l.was.Mendable), "event-")); len(mended) == 0 {

@@ -202,7 +202,7 @@ func TestWriteOldLog(t *testing.T) {
 		return progress.State == "done"
 	})
 	harness.Until(t, "what can end has ended", func() bool {
-		return reads[int](t, w.database, `SELECT count(*) FROM medilab.queue WHERE due_at < clock_timestamp() + interval '60 s'`) == 0 &&
+		return reads[int](t, w.database, `SELECT count(*) FROM medilab.pending WHERE due_at < clock_timestamp() + interval '60 s'`) == 0 &&
 			reads[int](t, w.database, `SELECT count(*) FROM medilab.batch_members WHERE webhook_id = $1`, threes.ID) == 0
 	})
 
@@ -226,7 +226,7 @@ func TestWriteOldLog(t *testing.T) {
 	})
 	b.api(200, "POST", "/webhooks/"+again.ID+"/deactivate", "", nil)
 	harness.Until(t, "only the call is under way", func() bool {
-		return reads[int](t, w.database, `SELECT count(*) FROM medilab.queue WHERE node IS NOT NULL`) == 1 &&
+		return reads[int](t, w.database, `SELECT count(*) FROM medilab.pending WHERE node IS NOT NULL`) == 1 &&
 			reads[int](t, w.database, `SELECT count(*) FROM medilab.batch_members WHERE webhook_id = $1`, threes.ID) == 0 &&
 			reads[int64](t, w.database, `SELECT min(h.position - r.position) FROM medilab.log_head AS h, medilab.readers AS r`) == 0
 	})

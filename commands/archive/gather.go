@@ -109,7 +109,7 @@ func (g *gathering) add(ctx context.Context, page []eventstore.Event) error {
 // row when there are more than it holds in memory.
 var neededSQL = []string{`
 UPDATE medilab.archiving SET live = true WHERE NOT live
-	AND event IN (SELECT event_id FROM medilab.queue UNION ALL SELECT event_id FROM medilab.batch_members)`, `
+	AND event IN (SELECT event_id FROM medilab.pending UNION ALL SELECT event_id FROM medilab.batch_members)`, `
 UPDATE medilab.archiving SET live = true WHERE NOT live
 	AND stream IN (SELECT 'delivery-' || coalesce(d.batch, d.delivery) FROM medilab.given_up AS d
 		JOIN medilab.alerts AS a ON a.webhook = d.webhook AND a.kind = 'given_up' AND a.resolved_at IS NULL AND d.position >= a.since)`}

@@ -25,7 +25,7 @@ WITH RECURSIVE free AS (
 		SELECT position FROM medilab.events WHERE stream = 'event-' || q.event_id::text AND version = 1 LIMIT 1
 	) AS e WHERE e.position < $2 LIMIT $4
 ), claimed AS (
-	SELECT q.event_id, q.webhook_id, q.due_at, e.position FROM medilab.queue AS q CROSS JOIN LATERAL (
+	SELECT q.event_id, q.webhook_id, q.due_at, e.position FROM medilab.pending AS q CROSS JOIN LATERAL (
 		SELECT position FROM medilab.events WHERE stream = 'event-' || q.event_id::text AND version = 1 LIMIT 1
 	) AS e WHERE q.node > 0 AND q.version = 0 AND ($1::uuid IS NULL OR q.webhook_id = $1) AND e.position < $2
 ), held AS (

@@ -302,18 +302,23 @@ func (c *claimer) nextDue(ctx context.Context) (time.Time, error) {
 }
 
 // release makes claimed rows free: they are due as they were, for any node.
-func release(ctx context.Context, pool *pgxpool.Pool, node int64, deliveries []*delivery) error {
+func (s *session) release(ctx context.Context, deliveries []*delivery) error {
 	if len(deliveries) == 0 {
 		return nil
+	}
+	if claims := s.lanes.unshare(deliveries); len(claims) > 0 {
+		if err := s.separate(ctx, []int64{s.node.ID}, claims); err != nil {
+			return err
+		}
 	}
 	ids := make([][16]byte, len(deliveries))
 	for i, d := range deliveries {
 		ids[i] = d.id
 	}
-	if _, err := pool.Exec(ctx, `UPDATE medilab.queue SET node = NULL WHERE node = $1 AND delivery_id = ANY($2::uuid[])`, node, ids); err != nil {
+	if _, err := s.pool.Exec(ctx, `UPDATE medilab.queue SET node = NULL WHERE node = $1 AND delivery_id = ANY($2::uuid[])`, s.node.ID, ids); err != nil {
 		return fmt.Errorf("release deliveries: %w", err)
 	}
-	return giveTurns(ctx, pool, deliveries)
+	return giveTurns(ctx, s.pool, deliveries)
 }
 
 // releaseOrphans releases what the table says is this node's and its memory does not
@@ -326,6 +331,9 @@ func (s *session) releaseOrphans(ctx context.Context) error {
 	defer s.owning.Unlock()
 	var err error
 	pausedErr := s.log.Between(ctx, func() {
+		if err = s.separateOrphans(ctx); err != nil {
+			return
+		}
 		var rows pgx.Rows
 		if rows, err = s.pool.Query(ctx, `SELECT delivery_id, coalesce(line, 0) FROM medilab.queue WHERE node = $1`, s.node.ID); err != nil {
 			return
@@ -342,7 +350,7 @@ func (s *session) releaseOrphans(ctx context.Context) error {
 				orphans = append(orphans, d)
 			}
 		}
-		if err = release(ctx, s.pool, s.node.ID, orphans); err == nil && len(orphans) > 0 {
+		if err = s.release(ctx, orphans); err == nil && len(orphans) > 0 {
 			s.logger.Info("released deliveries whose append went unanswered", "count", len(orphans))
 		}
 	})

@@ -155,6 +155,7 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 			return
 		}
 		if err == nil {
+			s.lanes.settle(d)
 			if failed, ok := change.(domain.DeliveryAttemptFailed); ok {
 				s.failed(failed)
 			}
@@ -243,7 +244,7 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Ch
 
 // queueHas reports whether the delivery is in the queue.
 func (s *session) queueHas(ctx context.Context, id domain.DeliveryID) (has bool, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM medilab.queue WHERE delivery_id = $1)`, id).Scan(&has)
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM medilab.pending WHERE delivery_id = $1)`, id).Scan(&has)
 	if err != nil {
 		return false, fmt.Errorf("look into the queue: %w", err)
 	}
@@ -264,7 +265,7 @@ func (s *session) putBack(take func() []*delivery) {
 	deliveries := take()
 	ctx, cancel := context.WithTimeout(context.Background(), putBackTimeout)
 	defer cancel()
-	if err := release(ctx, s.pool, s.node.ID, deliveries); err != nil {
+	if err := s.release(ctx, deliveries); err != nil {
 		s.logger.Warn("deliveries not released, trying again later", "count", len(deliveries), "error", err)
 		signal(s.sweep)
 	}

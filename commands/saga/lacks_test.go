@@ -85,7 +85,7 @@ func TestALackEndsWithItsNode(t *testing.T) {
 // pending counts the rows of the queue.
 func (n *node) pending() (count int) {
 	n.t.Helper()
-	if err := n.pool.QueryRow(n.t.Context(), `SELECT count(*) FROM medilab.queue`).Scan(&count); err != nil {
+	if err := n.pool.QueryRow(n.t.Context(), `SELECT count(*) FROM medilab.pending`).Scan(&count); err != nil {
 		n.t.Fatal(err)
 	}
 	return count

@@ -69,6 +69,7 @@ type delivery struct {
 	sequence   int64                // its number; 0: none
 	was        domain.DeliveryState // failed: it gave up, and holds up its line
 	since      time.Time            // when it came into this node's memory
+	together   *together            // the row of claims that it shares; nil: it has one of its own, or has ended
 }
 
 // eventType is what the delivery's calls are listed under; "" when that is not known.
@@ -129,9 +130,12 @@ type lanes struct {
 	sharing   sharing
 	lacked    domain.Outcome // what was published last of what this node lacks
 	lackedAt  time.Time
-	strays    chan struct{} // a token: what waits may start nothing soon
-	start     chan struct{} // a token: something may start
-	claim     chan struct{} // a token: the table may hold what there is room for
+	shared    map[domain.DeliveryID]*together // claims of which something is open
+	done      []domain.DeliveryID             // those of which nothing is
+	over      chan struct{}                   // a token: there are some
+	strays    chan struct{}                   // a token: what waits may start nothing soon
+	start     chan struct{}                   // a token: something may start
+	claim     chan struct{}                   // a token: the table may hold what there is room for
 }
 
 func newLanes(workers int) *lanes {
@@ -139,6 +143,8 @@ func newLanes(workers int) *lanes {
 		workers: workers,
 		byID:    map[domain.WebhookID]*lane{},
 		paced:   map[domain.WebhookID]*lane{},
+		shared:  map[domain.DeliveryID]*together{},
+		over:    make(chan struct{}, 1),
 		strays:  make(chan struct{}, 1),
 		claimed: map[domain.DeliveryID]*delivery{},
 		idle:    make(chan struct{}),
@@ -146,7 +152,7 @@ func newLanes(workers int) *lanes {
 		claim:   make(chan struct{}, 1),
 		sharing: sharing{share: 1},
 
-		tentative: tentative{mine: map[domain.DeliveryID]bool{}, turns: map[domain.WebhookID]bool{}},
+		tentative: tentative{taken: map[domain.DeliveryID]taking{}, turns: map[domain.WebhookID]bool{}},
 	}
 }
 
@@ -431,6 +437,7 @@ func (l *lanes) cancelled(id domain.DeliveryID) {
 	if d == nil {
 		return
 	}
+	l.settled(d)
 	ln := l.lane(d.webhook)
 	if at := slices.Index(ln.waiting, d); at >= 0 {
 		ln.waiting = slices.Delete(ln.waiting, at, at+1)

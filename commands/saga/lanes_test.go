@@ -37,7 +37,7 @@ func TestLanesKeepWhatStartsInTime(t *testing.T) {
 		t.Fatalf("%d were released, %d wait, %d are claimed", len(got), l.waiting, len(l.claimed))
 	}
 	ln.counted = time.Now().Add(-2 * keepFor) // it has started nothing lately
-	if !ln.backlog || l.room(ln) != 0 || l.claimNew(domain.Dispatch{Recipient: domain.Recipient{WebhookID: webhook}}, 1) != 0 {
+	if node, _ := l.claimNew(domain.Dispatch{Recipient: domain.Recipient{WebhookID: webhook}}, 1); node != 0 || !ln.backlog || l.room(ln) != 0 {
 		t.Fatalf("the lane takes more, room %d", l.room(ln))
 	}
 	drain(l.claim)
@@ -153,7 +153,8 @@ func TestTurnsHoldUpNobody(t *testing.T) {
 	claims := func() bool {
 		d := domain.Dispatch{Recipient: domain.Recipient{WebhookID: webhook}, DeliveryID: domain.DeliveryID(uuid.New())}
 		l.beginClaims()
-		return l.claimNew(d, 1) == l.node
+		node, _ := l.claimNew(d, 1)
+		return node == l.node
 	}
 	l.beginClaims()
 	l.endedInLine(webhook)
@@ -213,5 +214,69 @@ func TestBehindOthersOfTheLine(t *testing.T) {
 	}
 	if d := l.next(); d.line != 5 {
 		t.Errorf("the delivery is in line %d", d.line)
+	}
+}
+
+// A row of claims is done when all that share it are, whichever way they went.
+func TestClaimIsDoneWithItsLast(t *testing.T) {
+	l := newLanes(4)
+	l.node = 7
+	event := domain.EventDispatched{EventID: domain.EventID(uuid.New())}
+	l.beginClaims()
+	for range 3 {
+		d := domain.Dispatch{Recipient: domain.Recipient{WebhookID: domain.WebhookID(uuid.New())}, DeliveryID: domain.DeliveryID(uuid.New())}
+		if node, shared := l.claimNew(d, 1); node != l.node || !shared {
+			t.Fatalf("it is claimed for %d, shared: %v", node, shared)
+		}
+		event.Deliveries = append(event.Deliveries, d)
+	}
+	l.dispatched(event, domain.EventTriggered{}, time.Now())
+	first, all := event.Deliveries[0].DeliveryID, []domain.DeliveryID{}
+	for _, d := range event.Deliveries {
+		all = append(all, d.DeliveryID)
+	}
+	ended, late := l.next(), l.next()
+	l.settle(ended)
+	l.settle(ended)
+	l.forget(ended)
+	if l.lacks(first, all) {
+		t.Error("what has ended is missed in memory")
+	}
+	l.cancelled(event.Deliveries[2].DeliveryID) // while it waits
+	if done := l.takeDone(); len(done) > 0 {
+		t.Errorf("%v is done, and one of it is under way", done)
+	}
+	l.settle(late)
+	if done := l.takeDone(); len(done) != 1 || done[0] != first {
+		t.Errorf("%v is done, want the claim that its first delivery names", done)
+	}
+	if len(l.over) != 1 {
+		t.Error("nobody is told")
+	}
+}
+
+// What a claim holds and the node forgot, as its outcome could not be recorded, is found.
+func TestClaimLacksWhatIsForgotten(t *testing.T) {
+	l := newLanes(4)
+	event := domain.EventDispatched{EventID: domain.EventID(uuid.New())}
+	var all []domain.DeliveryID
+	l.beginClaims()
+	for range 2 {
+		d := domain.Dispatch{Recipient: domain.Recipient{WebhookID: domain.WebhookID(uuid.New())}, DeliveryID: domain.DeliveryID(uuid.New())}
+		l.claimNew(d, 1)
+		event.Deliveries, all = append(event.Deliveries, d), append(all, d.DeliveryID)
+	}
+	l.dispatched(event, domain.EventTriggered{}, time.Now())
+	if l.lacks(all[0], all) {
+		t.Error("all is in memory, and missed")
+	}
+	under := l.next()
+	l.uncalled(under)
+	l.forget(under)
+	if !l.lacks(all[0], all) {
+		t.Error("what was forgotten is not missed")
+	}
+	if again := l.unshare(l.stop()); len(again) != 0 || len(l.shared) != 0 {
+		t.Errorf("%v are to be separated again", again)
 	}
 }

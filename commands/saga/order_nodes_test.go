@@ -193,7 +193,7 @@ func TestOrderOverNodes(t *testing.T) {
 		for _, id := range nodes[1].blocked() {
 			nodes[1].cancel(id)
 		}
-		if err := nodes[0].pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.queue`).Scan(&left); err != nil {
+		if err := nodes[0].pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.pending`).Scan(&left); err != nil {
 			t.Fatal(err)
 		}
 	}

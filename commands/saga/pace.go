@@ -307,7 +307,7 @@ const acquireSQL = `
 INSERT INTO medilab.paced AS p (webhook_id, node, since)
 SELECT wanted.id, $2, clock_timestamp() FROM unnest($1::uuid[]) AS wanted (id)
 WHERE NOT EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id <> $2 AND n.lease_until > clock_timestamp()
-	AND (SELECT true FROM medilab.queue AS q WHERE q.node = n.id AND q.webhook_id = wanted.id LIMIT 1))
+	AND (SELECT true FROM medilab.pending AS q WHERE q.node = n.id AND q.webhook_id = wanted.id LIMIT 1))
 ORDER BY wanted.id
 ON CONFLICT (webhook_id) DO UPDATE SET node = excluded.node, since = excluded.since
 WHERE p.node = excluded.node OR NOT EXISTS (SELECT FROM medilab.nodes AS n WHERE n.id = p.node AND n.lease_until > clock_timestamp())

@@ -190,8 +190,8 @@ func TestLimitedWebhookWaitsForTheCallsOfOthers(t *testing.T) {
 	r := newTimeline(succeed)
 	n := start(t, testdb.New(t), r)
 	const node, held = "INSERT INTO medilab.nodes (name, lease_until) VALUES ('other', 'infinity') RETURNING id", `
-		INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
-		VALUES (gen_random_uuid(), $1, gen_random_uuid(), 1, 1, 0, 0, now(), $2)`
+		INSERT INTO medilab.claims (node, first, deliveries, webhooks, events, sizes)
+		SELECT $2, id, ARRAY[id], ARRAY[$1::uuid], ARRAY[gen_random_uuid()], ARRAY[1] FROM gen_random_uuid() AS id`
 	id := n.register(1, limited("http://limited.test/", 1, 0))
 	var other int64
 	if err := n.pool.QueryRow(t.Context(), node).Scan(&other); err != nil {
@@ -206,7 +206,7 @@ func TestLimitedWebhookWaitsForTheCallsOfOthers(t *testing.T) {
 	if calls := r.of("http://limited.test/"); len(calls) > 0 {
 		t.Errorf("%d calls beside those of another node", len(calls))
 	}
-	if _, err := n.pool.Exec(t.Context(), `DELETE FROM medilab.queue WHERE node = $1`, other); err != nil {
+	if _, err := n.pool.Exec(t.Context(), `DELETE FROM medilab.claims WHERE node = $1`, other); err != nil {
 		t.Fatal(err)
 	}
 	n.awaitEmptyQueue()
@@ -237,8 +237,8 @@ func TestRetryAfterSlowsTheWebhook(t *testing.T) {
 		last = n.trigger()
 	}
 	n.awaitState(domain.DeliveryOf(last, other), domain.DeliveryDelivered)
-	n.awaitRows(`SELECT count(*) FROM medilab.queue WHERE webhook_id <> '`+busy.String()+`'`, 0)
-	n.awaitRows(`SELECT count(*) FROM medilab.queue WHERE node IS NOT NULL`, 0)
+	n.awaitRows(`SELECT count(*) FROM medilab.pending WHERE webhook_id <> '`+busy.String()+`'`, 0)
+	n.awaitRows(`SELECT count(*) FROM medilab.pending WHERE node IS NOT NULL`, 0)
 	if calls := len(r.of("http://busy.test/")); calls == 0 || calls > first {
 		t.Errorf("it was called %d times", calls)
 	}

@@ -13,11 +13,18 @@ import (
 type tentative struct {
 	batch int // counts batches
 	bytes int
-	mine  map[domain.DeliveryID]bool // true: claimed; false: left to other nodes
-	count int                        // of those that are claimed
-	turns map[domain.WebhookID]bool  // true: the batch lets others go on in its lines
+	taken map[domain.DeliveryID]taking // what there was room for
+	claim *together                    // what shares a row; nil: nothing does
+	count int                          // of those that are claimed
+	turns map[domain.WebhookID]bool    // true: the batch lets others go on in its lines
 
 	numbers map[domain.DeliveryID]int64
+}
+
+// taking says whether a delivery is claimed or, the zero value, left to other nodes.
+type taking struct {
+	ours   bool
+	shared *together // the row of claims that it shares; nil: it has its own
 }
 
 // laneTentative is the lane's part of it.
@@ -36,33 +43,43 @@ func (l *lanes) tentativeOf(ln *lane) *laneTentative {
 func (l *lanes) beginClaims() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	clear(l.tentative.mine)
+	clear(l.tentative.taken)
 	clear(l.tentative.turns)
-	l.tentative.numbers = nil
+	l.tentative.numbers, l.tentative.claim = nil, nil
 	l.tentative.batch++
 	l.tentative.bytes, l.tentative.count = 0, 0
 }
 
 // claimNew claims a delivery that is about to be queued, if its lane has room and no backlog that
-// comes before it. It returns the node that makes the first attempt, or 0.
-func (l *lanes) claimNew(d domain.Dispatch, size int) int64 {
+// comes before it. It returns the node that makes the first attempt, or 0, and whether the delivery
+// shares a row of claims: what is in a line, has a number or a limit does not.
+func (l *lanes) claimNew(d domain.Dispatch, size int) (node int64, shared bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.lane(d.WebhookID)
 	if ln.backlog && !ln.little || l.room(ln) == 0 {
-		return 0
+		return 0, false
 	}
-	mine := ln.pace.limited() || l.sharing.takes() // a limited one nobody else may take
-	l.tentative.mine[d.DeliveryID] = mine
-	if !mine {
-		return 0
+	limited := ln.pace.limited()
+	if !limited && !l.sharing.takes() { // a limited one nobody else may take
+		l.tentative.taken[d.DeliveryID] = taking{}
+		return 0, false
 	}
 	tentative := l.tentativeOf(ln)
 	tentative.claims++
 	tentative.bytes += size
 	l.tentative.count++
 	l.tentative.bytes += size
-	return l.node
+	if d.Line != domain.NoLine || d.NumberedSince != 0 || limited {
+		l.tentative.taken[d.DeliveryID] = taking{ours: true}
+		return l.node, false
+	}
+	if l.tentative.claim == nil {
+		l.tentative.claim = &together{first: d.DeliveryID}
+	}
+	l.tentative.claim.open++
+	l.tentative.taken[d.DeliveryID] = taking{ours: true, shared: l.tentative.claim}
+	return l.node, true
 }
 
 // behind notes the deliveries of the batch that wait for others of their lines: no node has them.
@@ -70,7 +87,7 @@ func (l *lanes) behind(deliveries [][16]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, id := range deliveries {
-		l.tentative.mine[id] = false
+		l.tentative.taken[id] = taking{}
 	}
 }
 
@@ -118,17 +135,20 @@ func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.E
 			continue // it waits for others
 		}
 		ln := l.lane(d.WebhookID)
-		mine, asked := l.tentative.mine[d.DeliveryID]
-		if !mine {
+		taken, asked := l.tentative.taken[d.DeliveryID]
+		if !taken.ours {
 			if !asked { // else it is left to other nodes; should none take it, a look finds it
 				ln.stock()
 				signal(l.claim)
 			}
 			continue
 		}
+		if t := taken.shared; t != nil {
+			l.shared[t.first] = t
+		}
 		l.push(ln, &delivery{
 			id: d.DeliveryID, webhook: d.WebhookID, eventID: dispatched.EventID, event: triggered,
-			occurredAt: triggered.Occurred(at), attempt: 1, size: dispatched.Size, line: d.Line, sequence: l.tentative.numbers[d.DeliveryID],
+			occurredAt: triggered.Occurred(at), attempt: 1, size: dispatched.Size, line: d.Line, sequence: l.tentative.numbers[d.DeliveryID], together: taken.shared,
 		})
 	}
 }

@@ -18,7 +18,8 @@ import (
 // that appends the event which says so: it never lags. A delivery that waits for others
 // to go with has its row in medilab.batch_members instead.
 //
-// With a Saga, this process claims what it has room for in the append itself.
+// With a Saga, this process claims what it has room for in the append itself. Most of that
+// shares a row of medilab.claims instead.
 type Queue struct {
 	Pool *pgxpool.Pool // for Untried
 	Saga *Saga
@@ -59,11 +60,11 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			} else if c.GaveUp != "" {
 				rows.ended = append(rows.ended, streamID(e.Stream))
 			} else {
-				rows.failed = append(rows.failed, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version, due: c.NextAttemptAt})
+				rows.failed = append(rows.failed, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, attempt: c.Attempt + 1, version: e.Version, due: c.NextAttemptAt})
 			}
 		case domain.DeliveryInterrupted:
 			rows.ordered.touch(streamID(e.Stream), c.Ordered)
-			rows.interrupted = append(rows.interrupted, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt + 1, version: e.Version})
+			rows.interrupted = append(rows.interrupted, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, attempt: c.Attempt + 1, version: e.Version})
 		case domain.DeliveryRetryRequested:
 			rows.revived = append(rows.revived, c.EventID)
 			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version, line: c.Line, replay: c.ReplayID})
@@ -88,7 +89,7 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 // Untried implements commands.Queue.
 func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error) {
 	rows, _ := q.Pool.Query(ctx, `
-		SELECT delivery_id, event_id, webhook_id FROM medilab.queue WHERE delivery_id = ANY($1) AND version = 0
+		SELECT delivery_id, event_id, webhook_id FROM medilab.pending WHERE delivery_id = ANY($1) AND version = 0
 		UNION ALL SELECT delivery_id, event_id, webhook_id FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
 	untried := map[domain.DeliveryID]domain.Delivery{}
 	var id domain.DeliveryID
@@ -136,7 +137,7 @@ func (q Queue) WaitingOf(ctx context.Context, events []domain.EventID, dispatche
 		streams[i] = id.Stream()
 	}
 	rows, _ := q.Pool.Query(ctx, `
-		SELECT delivery_id FROM medilab.queue WHERE event_id = ANY($1) AND NOT batch
+		SELECT delivery_id FROM medilab.pending WHERE event_id = ANY($1) AND NOT batch
 		UNION ALL SELECT delivery_id FROM medilab.batch_members WHERE event_id = ANY($1)
 		UNION ALL SELECT right(stream, 36)::uuid FROM medilab.events AS e WHERE stream = ANY($2) AND version = 1 AND type = $3
 			AND NOT EXISTS (SELECT FROM medilab.events AS later WHERE later.stream = e.stream AND later.version = 2)`,
@@ -176,7 +177,7 @@ type deliveryRow struct {
 
 // queueRows gathers what a batch of events changes, for one statement a kind.
 type queueRows struct {
-	queued, waiting, batched           []deliveryRow
+	queued, claimed, waiting, batched  []deliveryRow
 	failed, interrupted, retried, late []deliveryRow
 	joined, ended                      [][16]byte
 	ordered                            orderedRows
@@ -195,12 +196,16 @@ func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claims *l
 			q.waiting = append(q.waiting, row)
 			continue
 		}
+		shared := false
 		if claims != nil {
-			row.node = claims.claimNew(d, dispatched.Size)
+			row.node, shared = claims.claimNew(d, dispatched.Size)
 		}
-		if d.Line != domain.NoLine {
+		switch {
+		case shared:
+			q.claimed = append(q.claimed, row)
+		case d.Line != domain.NoLine:
 			q.ordered.queued = append(q.ordered.queued, row)
-		} else {
+		default:
 			q.queued = append(q.queued, row)
 		}
 	}
@@ -265,6 +270,16 @@ func versions(rows []deliveryRow) []int64 {
 	return column(rows, func(r *deliveryRow) int64 { return r.version })
 }
 
+// againSQL returns the statement that makes deliveries free again for their next attempts. Those
+// that shared a row of claims get rows of their own.
+func againSQL(due, first, retries string) string {
+	return `INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at)
+		SELECT r.id, r.webhook, r.event, coalesce((SELECT octet_length(data) FROM medilab.events WHERE stream = 'event-' || r.event::text AND version = 1), 0),
+			r.attempt, ` + first + `, r.version, ` + due + `
+		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::timestamptz[]) AS r (id, webhook, event, attempt, version, due)
+		ON CONFLICT (delivery_id) DO UPDATE SET attempt = excluded.attempt, retries = ` + retries + `, version = excluded.version, due_at = excluded.due_at, node = NULL`
+}
+
 // statements are in an order in which several changes of one delivery in one batch end
 // as the last of them says: no batch holds two appends to a stream, so at most an insert
 // comes before another change.
@@ -282,6 +297,9 @@ func (q *queueRows) statements() []eventstore.Statement {
 			SELECT d, w, e, s, 1, 0, 0, clock_timestamp(), nullif(n, 0)
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[]) AS r (d, w, e, s, n)`,
 			ids(r), webhooks(r), events(r), sizes(r), claimants(r))
+	}
+	if r := q.claimed; len(r) > 0 {
+		out = append(out, insertClaims(r))
 	}
 	if r := q.waiting; len(r) > 0 {
 		// An event's turn is its position in the log, and it waits from when it was recorded.
@@ -304,23 +322,20 @@ func (q *queueRows) statements() []eventstore.Statement {
 			ids(r), webhooks(r), events(r), sizes(r), versions(r))
 	}
 	if r := q.failed; len(r) > 0 {
-		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, retries = q.retries + 1, version = r.version, due_at = r.due, node = NULL
-			FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::timestamptz[]) AS r (id, attempt, version, due)
-			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`,
-			ids(r), attempts(r), versions(r), column(r, func(r *deliveryRow) time.Time { return r.due }))
+		add(againSQL("r.due", "1", "q.retries + 1"), ids(r), webhooks(r), events(r), attempts(r), versions(r), column(r, func(r *deliveryRow) time.Time { return r.due }))
 	}
 	if r := q.interrupted; len(r) > 0 {
-		add(`UPDATE medilab.queue AS q SET attempt = r.attempt, version = r.version, due_at = clock_timestamp(), node = NULL
-			FROM unnest($1::uuid[], $2::int[], $3::bigint[]) AS r (id, attempt, version)
-			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`, ids(r), attempts(r), versions(r))
+		add(againSQL("coalesce(r.due, clock_timestamp())", "0", "q.retries"), ids(r), webhooks(r), events(r), attempts(r), versions(r), nil)
 	}
 	if r := q.retried; len(r) > 0 {
-		// The stream of a batch says in its beginning what it is.
+		// The stream of a batch says in its beginning what it is. What somebody claimed and has not
+		// tried stays his.
 		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, replay, line, position, node)
 			SELECT d, w, e, s, a, 0, v, clock_timestamp(), coalesce((SELECT type = 'delivery.batched'
 				FROM medilab.events WHERE stream = 'delivery-' || d::text AND version = 1), false), nullif(p, '00000000-0000-0000-0000-000000000000'),
 				nullif(l, 0), CASE WHEN l > 0 THEN (SELECT position FROM medilab.events WHERE stream = 'event-' || e::text AND version = 1) END,
-				CASE WHEN l > 0 THEN 0 END
+				CASE WHEN l > 0 THEN 0 WHEN v = 1 AND p = '00000000-0000-0000-0000-000000000000' THEN (
+					SELECT c.node FROM medilab.claims AS c WHERE d = ANY(c.deliveries) LIMIT 1) END
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::uuid[], $8::bigint[]) AS r (d, w, e, s, a, v, p, l)
 			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp(), replay = excluded.replay`,
 			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r), column(r, func(r *deliveryRow) [16]byte { return r.replay }), lines(r))

@@ -15,6 +15,9 @@ import (
 func (q Queue) Verify(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (int64, error) {
 	queued, err := verifyQueued(ctx, tx, report)
 	if err == nil {
+		err = tx.QueryRow(ctx, `SELECT $1 + count(*) FROM medilab.claimed`, queued).Scan(&queued)
+	}
+	if err == nil {
 		err = verifyLines(ctx, tx, report)
 	}
 	if err != nil {

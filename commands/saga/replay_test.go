@@ -439,7 +439,7 @@ func TestRetryOfAllThatFailed(t *testing.T) {
 	id := n.start(domain.ReplaySpec{Kind: domain.KindRetry, WebhookID: w})
 	n.awaitReplay(id, "waiting", func(projections.Replay) bool { return n.pending() == 2 }) // one of each patient
 	due := func() (seconds float64) {
-		if err := n.pool.QueryRow(t.Context(), `SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM medilab.queue`).Scan(&seconds); err != nil {
+		if err := n.pool.QueryRow(t.Context(), `SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM medilab.pending`).Scan(&seconds); err != nil {
 			t.Fatal(err)
 		}
 		return seconds

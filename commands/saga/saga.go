@@ -310,6 +310,7 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 		group.Go(func() { now.takeOver(work) })
 		group.Go(func() { now.sweepOrphans(work) })
 		group.Go(func() { now.releaseStale(work) })
+		group.Go(func() { now.dropClaims(work) })
 		group.Go(func() { now.keepPace(work) })
 		group.Go(func() { now.cancelDeleted(work) })
 	}
@@ -358,6 +359,7 @@ func (s *session) releaseReaders() {
 // windDown ends the node's calls: those in flight have the grace to end, the rest is
 // released.
 func (s *session) windDown(grace time.Duration, cutCalls context.CancelFunc) error {
+	defer s.dropDone()
 	unstarted := s.lanes.stop()
 	// A claim under way has the last word.
 	s.putBack(func() []*delivery { return append(unstarted, s.lanes.stop()...) })

@@ -126,6 +126,11 @@ func start(t *testing.T, url string, sender commands.Sender, parts ...func(*node
 		})
 	}
 	t.Cleanup(n.stop)
+	for deadline := time.Now().Add(time.Minute); s.Node() == 0; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the node has not joined")
+		}
+	}
 	return n
 }
 
@@ -191,7 +196,7 @@ func (n *node) awaitState(id domain.DeliveryID, want domain.DeliveryState) domai
 // awaitEmptyQueue waits until nothing is pending.
 func (n *node) awaitEmptyQueue() {
 	n.t.Helper()
-	n.awaitRows(`SELECT count(*) FROM medilab.queue`, 0)
+	n.awaitRows(`SELECT count(*) FROM medilab.pending`, 0)
 }
 
 func TestDelivers(t *testing.T) {

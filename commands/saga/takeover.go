@@ -53,10 +53,19 @@ func (s *session) takeOver(ctx context.Context) {
 func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
 	defer cancel()
-	rows, _ := s.pool.Query(ctx, `
+	const dead = ` n.lease_until < clock_timestamp() AND n.id <> $1 AND (n.lease_until = '-infinity' OR $2)`
+	rows, _ := s.pool.Query(ctx, `SELECT n.id FROM medilab.nodes AS n WHERE`+dead+` AND EXISTS (SELECT FROM medilab.claims AS c WHERE c.node = n.id)`, s.node.ID, all)
+	nodes, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err == nil && len(nodes) > 0 {
+		err = s.separate(ctx, nodes, nil)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find what dead nodes claimed: %w", err)
+	}
+	rows, _ = s.pool.Query(ctx, `
 		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, coalesce(q.line, 0), q.node, (SELECT configuration FROM medilab.log_head)
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
-		WHERE n.lease_until < clock_timestamp() AND n.id <> $3 AND (n.lease_until = '-infinity' OR $2) LIMIT $1`, takeoverPage, all, s.node.ID)
+		WHERE`+dead+` LIMIT $3`, s.node.ID, all, takeoverPage)
 	type orphan struct {
 		delivery
 		node int64
@@ -102,7 +111,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 func (s *session) forgetNodes(ctx context.Context) error {
 	_, err := s.pool.Exec(ctx, `
 		DELETE FROM medilab.nodes AS n WHERE n.lease_until < clock_timestamp() - interval '1 day' AND n.id < $1
-		AND NOT EXISTS (SELECT FROM medilab.queue AS q WHERE q.node = n.id)`, s.node.ID-nodesKept)
+		AND NOT EXISTS (SELECT FROM medilab.queue AS q WHERE q.node = n.id) AND NOT EXISTS (SELECT FROM medilab.claims AS c WHERE c.node = n.id)`, s.node.ID-nodesKept)
 	if err != nil {
 		return fmt.Errorf("forget old nodes: %w", err)
 	}

@@ -28,7 +28,7 @@ func TestBacklog(t *testing.T) {
 		with.node.api(http.StatusOK, "POST", "/webhooks/"+h.ID+"/deactivate", nil, nil)
 	}
 	var rows int
-	if err := with.ledger.db.QueryRow(t.Context(), `SELECT count(*) FROM medilab.queue`).Scan(&rows); err != nil {
+	if err := with.ledger.db.QueryRow(t.Context(), `SELECT count(*) FROM medilab.pending`).Scan(&rows); err != nil {
 		t.Fatal(err)
 	}
 	if rows < waiting {

@@ -230,7 +230,7 @@ func (l *ledger) flood(n *node, eventType string, count int) {
 // waitingFor is how many deliveries are pending for the webhook.
 func (l *ledger) waitingFor(h *hook) (waiting int) {
 	l.t.Helper()
-	if err := l.db.QueryRow(l.t.Context(), `SELECT count(*) FROM medilab.queue WHERE webhook_id = $1`, h.ID).Scan(&waiting); err != nil {
+	if err := l.db.QueryRow(l.t.Context(), `SELECT count(*) FROM medilab.pending WHERE webhook_id = $1`, h.ID).Scan(&waiting); err != nil {
 		l.t.Fatal(err)
 	}
 	return waiting
@@ -257,7 +257,7 @@ func (l *ledger) settle() {
 	}()
 	until(l.t, "every delivery has ended and is in the read models", func() bool {
 		var behind bool
-		err := l.db.QueryRow(l.t.Context(), `SELECT (SELECT count(*) FROM medilab.queue WHERE webhook_id = ANY($1)),
+		err := l.db.QueryRow(l.t.Context(), `SELECT (SELECT count(*) FROM medilab.pending WHERE webhook_id = ANY($1)),
 			EXISTS (SELECT FROM medilab.readers, medilab.log_head WHERE readers.position < log_head.position)`, ids).Scan(&waiting, &behind)
 		return err == nil && waiting == 0 && !behind
 	})

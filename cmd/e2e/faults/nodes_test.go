@@ -32,7 +32,7 @@ func (l *ledger) takenOver(ids []int64) {
 	l.t.Helper()
 	until(l.t, "others have taken over", func() bool {
 		var left bool
-		err := l.db.QueryRow(l.t.Context(), `SELECT EXISTS (SELECT FROM medilab.queue WHERE node = ANY($1))
+		err := l.db.QueryRow(l.t.Context(), `SELECT EXISTS (SELECT FROM medilab.pending WHERE node = ANY($1))
 			OR EXISTS (SELECT FROM medilab.readers WHERE node = ANY($1))`, ids).Scan(&left)
 		return err == nil && !left
 	})
