@@ -15,6 +15,9 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
+// Refresher runs something once for all who ask for it at the same time.
+type Refresher = eventstore.Refresher
+
 // Commands is what can be asked of the system: a method a use case. All fields
 // are required. Safe for concurrent use.
 type Commands struct {

@@ -39,7 +39,7 @@ type Directory struct {
 	changed  chan struct{}             // a token: another process has changed something
 	deciding sync.RWMutex              // see decideAndAppend
 	holding  chan struct{}             // a token of the unit that holds the configuration
-	catchUp  Refresher
+	catchUp  eventstore.Refresher
 
 	mu       sync.RWMutex
 	position eventstore.Position // up to where the log is folded

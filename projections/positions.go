@@ -14,23 +14,22 @@ import (
 // what a row holds in the end does not depend on how the log was cut into pages.
 
 // newestPositions is a query of the newest positions of one list between two
-// positions, as many as are wanted at most; all three are bigint. It reads the newest
-// blocks that can be needed, as each holds a position at least, and unpacks as many
-// as hold enough, as the first may reach beyond the range: little, whatever the
-// planner knows of the table.
+// positions, as many as are wanted at most, newest first; all three are bigint. It unpacks
+// block after block until there are enough. As each block holds a position at least, and
+// the first and the last may have them beyond the range only, it reads few, whatever the
+// planner knows of the table. The order is that of the blocks: what is LATERAL is joined to each
+// row in turn.
 func newestPositions(table, list, after, before, wanted string) string {
 	return strings.NewReplacer("{table}", table, "{list}", list, "{after}", after, "{before}", before, "{wanted}", wanted).Replace(`
 	SELECT position FROM (
-		SELECT block, places, sum(length(places)) OVER (ORDER BY block DESC) - length(places) AS newer FROM (
-			SELECT block, places FROM medilab.{table} AS t
-			WHERE {list} AND block BETWEEN ({after} + 1) >> 8 AND ({before} - 1) >> 8
-			ORDER BY block DESC LIMIT {wanted} + 2
-		) AS newest
-	) AS enough
-	CROSS JOIN LATERAL generate_series(0, length(places) - 1) AS n
+		SELECT block, places FROM medilab.{table} AS t
+		WHERE {list} AND block BETWEEN ({after} + 1) >> 8 AND ({before} - 1) >> 8
+		ORDER BY block DESC LIMIT {wanted} + 2
+	) AS blocks
+	CROSS JOIN LATERAL generate_series(length(places) - 1, 0, -1) AS n
 	CROSS JOIN LATERAL (SELECT block << 8 | get_byte(places, n) AS position) AS unpacked
-	WHERE newer < {wanted} + 256 AND position > {after} AND position < {before}
-	ORDER BY position DESC LIMIT {wanted}`)
+	WHERE position > {after} AND position < {before}
+	LIMIT {wanted}`)
 }
 
 // blockBits are the bits of a position within its block, which fit a byte.

@@ -37,6 +37,7 @@ type Projections struct {
 	pace   pace
 	linger time.Duration
 	reader atomic.Pointer[eventstore.Subscription] // nil: this process keeps no read models
+	atHead eventstore.Refresher
 
 	registry atomic.Pointer[registryAt] // see registryAt
 }
@@ -46,7 +47,9 @@ func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projecti
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Projections{pool: pool, log: log, closed: log.Closed(), logger: logger, pace: usualPace, linger: linger}
+	p := &Projections{pool: pool, log: log, closed: log.Closed(), logger: logger, pace: usualPace, linger: linger}
+	p.atHead = eventstore.Refresher{Run: p.reachHead, Timeout: 10 * time.Second}
+	return p
 }
 
 // AddTo makes the node keep the read models while the router runs: each page
@@ -124,8 +127,11 @@ func (p *Projections) WaitFor(ctx context.Context, position eventstore.Position)
 
 // awaitHead lets the read models apply what the log holds by now, so that a
 // caller finds in the next answer what the last one told. That takes one page's
-// time; read models that are further behind answer from what they have.
-func (p *Projections) awaitHead(ctx context.Context) error {
+// time; read models that are further behind answer from what they have. All who ask
+// meanwhile wait together.
+func (p *Projections) awaitHead(ctx context.Context) error { return p.atHead.Refresh(ctx) }
+
+func (p *Projections) reachHead(ctx context.Context) error {
 	const patience = 500 * time.Millisecond
 	lag, err := p.Lag(ctx)
 	if err != nil || lag.LagEvents == 0 || lag.LagSeconds > patience.Seconds() {

@@ -1,4 +1,4 @@
-package commands
+package eventstore
 
 import (
 	"context"
