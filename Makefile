@@ -91,6 +91,10 @@ bench: build ## Measure the product beside the machine's ceiling; options in BEN
 	$(GO) build -o bin/bench ./cmd/bench
 	bin/bench --binary $(BINARY) --version '$(VERSION)' $(BENCH)
 
+.PHONY: peers
+peers: ## Build bin/peers: senders on River and JetStream for BENCH='--ceiling "bin/peers --queue river"'
+	cd cmd/bench/peers && $(GO) vet . && $(GO) build -buildvcs=false -o ../../../bin/peers .
+
 .PHONY: cluster
 cluster: build ## Run three nodes on a Postgres that fails over, until Ctrl-C (docs/cluster.md)
 	$(GO) build -buildvcs=false -o bin/cluster ./cmd/cluster

@@ -43,6 +43,7 @@ func main() {
 type bench struct {
 	binary   string
 	against  string // another version's, in the place of the ceiling
+	ceiling  string // another program in its place, with its arguments; "": the forwarder
 	workers  int
 	duration time.Duration // of one run's load
 	limit    int           // events of one run
@@ -71,6 +72,7 @@ func run(ctx context.Context, args []string) (err error) {
 	)
 	flags.StringVar(&b.binary, "binary", "bin/medilab-webhooks", "the product")
 	flags.StringVar(&b.against, "against", "", "another version's binary, compared with in the place of the ceiling")
+	flags.StringVar(&b.ceiling, "ceiling", "", "another program in the ceiling's place and its arguments, such as \"bin/peers --queue river\"")
 	flags.IntVar(&b.events, "events", 1_000_000, "events of the long log (a fifth of it when quick); 20000000 takes half an hour and 25 GB")
 	flags.Float64Var(&b.quota, "quota", 0.1, "cores that each node of the nodes scenario may use")
 	if err := flags.Parse(args); err != nil {

@@ -33,7 +33,7 @@ var (
 			if b.against != "" {
 				return startProduct(ctx, b.against, "", b.workers)
 			}
-			return startForwarder(ctx, b.workers)
+			return startForwarder(ctx, b.ceiling, b.workers)
 		},
 		func(ctx context.Context, b *bench) (*product, error) {
 			return startProduct(ctx, b.binary, "", b.workers)

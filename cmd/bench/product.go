@@ -54,15 +54,19 @@ func startProduct(ctx context.Context, binary, databaseURL string, workers int, 
 	})
 }
 
-// startForwarder starts the ceiling, a process of this binary.
-func startForwarder(ctx context.Context, workers int) (*product, error) {
+// startForwarder starts the ceiling, a process of this binary, or the program that stands in its place.
+func startForwarder(ctx context.Context, program string, workers int) (*product, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	command := []string{self, "forwarder"}
+	if program != "" {
+		command = strings.Fields(program)
+	}
 	p := &product{bare: true}
 	return p, p.start(ctx, "/targets", func(addr string) *exec.Cmd {
-		return exec.Command(self, "forwarder", "--addr", addr, "--workers", count(workers))
+		return exec.Command(command[0], append(command[1:], "--addr", addr, "--workers", count(workers))...)
 	})
 }
 
