@@ -75,6 +75,9 @@ func run(ctx context.Context, binary string, rate int) (err error) {
 			_ = p.Stop(time.Minute) // somebody may have killed it
 		}
 	}()
+	if err == nil { // the balancer looks at them now and then
+		err = running[0].Ready(ctx, "http://"+c.API+"/readyz")
+	}
 	if err != nil {
 		return err
 	}
