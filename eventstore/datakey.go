@@ -85,5 +85,10 @@ func (l *Log) openDecoded(ctx context.Context, events []Event) error {
 	if err := l.config.Envelope.Open(ctx, events); err != nil {
 		return fmt.Errorf("open events: %w", err)
 	}
+	for i := range events {
+		if l.lenient && events[i].Err != nil {
+			l.config.Codec.decode(&events[i])
+		}
+	}
 	return nil
 }

@@ -55,6 +55,7 @@ type Log struct {
 	tail      *tail
 	appender  *appender
 	knowledge *knowledge
+	lenient   bool
 	active    atomic.Pointer[time.Time] // when something was last appended here, or other nodes lived
 
 	announcements announcements
@@ -101,6 +102,14 @@ func (l *Log) Closed() *Log {
 	closed := l.On(l.pool)
 	closed.config.Envelope = nil
 	return closed
+}
+
+// Lenient returns the log for readings that show what cannot be opened, as a key is missing, without
+// its content.
+func (l *Log) Lenient() *Log {
+	lenient := l.On(l.pool)
+	lenient.lenient = true
+	return lenient
 }
 
 // Close waits for the appends under way; later ones get ErrClosed.

@@ -33,6 +33,7 @@ type Projections struct {
 	pool   *pgxpool.Pool
 	log    *eventstore.Log
 	closed *eventstore.Log // the same, for what needs no content
+	kept   *eventstore.Log // what the read models are kept from
 	logger *slog.Logger
 	pace   pace
 	linger time.Duration
@@ -47,7 +48,7 @@ func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projecti
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Projections{pool: pool, log: log, closed: log.Closed(), logger: logger, pace: usualPace, linger: linger}
+	p := &Projections{pool: pool, log: log.Lenient(), closed: log.Closed(), kept: log, logger: logger, pace: usualPace, linger: linger}
 	p.atHead = eventstore.Refresher{Run: p.reachHead, Timeout: 10 * time.Second}
 	return p
 }
@@ -58,7 +59,7 @@ func (p *Projections) AddTo(ctx context.Context, router *message.Router, node *e
 	if err := p.noteSchemaVersions(ctx); err != nil {
 		return err
 	}
-	subscription, err := p.log.Subscribe(ctx, node, eventstore.Reader{Name: readerName, PageSize: pageSize, Linger: p.linger})
+	subscription, err := p.kept.Subscribe(ctx, node, eventstore.Reader{Name: readerName, PageSize: pageSize, Linger: p.linger})
 	if err != nil {
 		return err
 	}

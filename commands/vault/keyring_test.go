@@ -323,4 +323,13 @@ func TestMissingKeyIsFound(t *testing.T) {
 	if verify(); len(found) != 1 || !strings.Contains(found[0], "key of its content is missing") {
 		t.Errorf("of a log without a key it reports %q", found)
 	}
+	// Who must have the content is told; who shows what the log has shows the rest.
+	log := newProcess(t, url, keyset).Log
+	if events, err := log.Read(t.Context(), 0, 1); err != nil || events[0].Err == nil || events[0].Value != nil {
+		t.Errorf("the event is read as %+v, %v", events, err)
+	}
+	events, err := log.Lenient().Read(t.Context(), 0, 1)
+	if event, ok := events[0].Value.(domain.EventTriggered); err != nil || !ok || event.EventType == "" || event.EventData != nil {
+		t.Errorf("the event is shown as %+v, %v", events, err)
+	}
 }
