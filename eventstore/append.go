@@ -15,11 +15,12 @@ import (
 	"github.com/medilab/webhooks/eventstore/failpoint"
 )
 
-// appendSQL moves the head, seals and inserts, in one statement. $6 is the
+// appendSQL moves the head, seals and inserts, in one statement. $5 is the
 // configuration that the batch was decided by, or -1: when it is no longer current,
 // the division by zero undoes the transaction. So does the root when the log does not
-// have the end that is known, $10 with its seal $11; 0: none is. $9 is the number, within
-// the batch, of its last event that changes the configuration, or 0.
+// have the end that is known, $9 with its seal $10; 0: none is. $8 is the number, within
+// the batch, of its last event that changes the configuration, or 0. The data come last: the
+// buffer of the arguments is copied each time that it grows.
 //
 // The time is read once, under the head's lock, so that times are in the order
 // of positions; greatest() keeps them so when the clock steps back. OFFSET 0
@@ -27,23 +28,23 @@ import (
 const appendSQL = `
 WITH head AS (
 	UPDATE medilab.log_head AS h SET (position, recorded_at, last_seal, configuration) = (
-		SELECT h.position + $7, t.now, sha256(h.last_seal || int8send(h.position + 1) ||
-			int8send((extract(epoch FROM t.now) * 1000000)::bigint) || $8),
-			CASE WHEN $9::bigint > 0 THEN h.position + $9 ELSE h.configuration END
+		SELECT h.position + $6, t.now, sha256(h.last_seal || int8send(h.position + 1) ||
+			int8send((extract(epoch FROM t.now) * 1000000)::bigint) || $7),
+			CASE WHEN $8::bigint > 0 THEN h.position + $8 ELSE h.configuration END
 		FROM (SELECT greatest(h.recorded_at, clock_timestamp()) AS now OFFSET 0) AS t)
-	WHERE $6 < 0 OR h.configuration = $6
-	RETURNING h.position - $7 AS base, h.recorded_at, h.last_seal AS seal
+	WHERE $5 < 0 OR h.configuration = $5
+	RETURNING h.position - $6 AS base, h.recorded_at, h.last_seal AS seal
 ), sealed AS (
 	INSERT INTO medilab.seals (first_position, last_position, recorded_at, seal)
-	SELECT base + 1, base + $7, recorded_at, seal FROM head
+	SELECT base + 1, base + $6, recorded_at, seal FROM head
 ), inserted AS (
 	INSERT INTO medilab.events (position, stream, version, type, data, metadata, recorded_at)
 	SELECT head.base + e.n, e.stream, e.version, e.type, e.data, e.metadata::json, head.recorded_at
-	FROM head, unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::text[])
-		WITH ORDINALITY AS e (stream, version, type, data, metadata, n)
+	FROM head, unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $11::bytea[])
+		WITH ORDINALITY AS e (stream, version, type, metadata, data, n)
 )
 SELECT (SELECT base FROM head), (SELECT recorded_at FROM head), (SELECT seal FROM head), 1 / (SELECT count(*) FROM head),
-	sqrt(CASE WHEN $10::bigint > 0 THEN (SELECT count(*) FROM medilab.seals WHERE last_position = $10 AND seal = $11) - 1 ELSE 0 END)`
+	sqrt(CASE WHEN $9::bigint > 0 THEN (SELECT count(*) FROM medilab.seals WHERE last_position = $9 AND seal = $10) - 1 ELSE 0 END)`
 
 // Codes of what undoes an append: a division by zero, a root of a negative number.
 const (
@@ -93,8 +94,8 @@ func (a *appender) send(batch []*pending, demanded Position, generation int64, k
 	defer a.columns.release()
 	c := &a.columns
 	q.Queue(planOnceSQL)
-	q.Queue(appendSQL, c.streams, c.versions, c.types, c.data, c.metadata, int64(demanded), int64(len(events)), a.hash(events), lastConfiguring(events),
-		known.Position, []byte(known.Seal))
+	q.Queue(appendSQL, c.streams, c.versions, c.types, c.metadata, int64(demanded), int64(len(events)), a.hash(events), lastConfiguring(events),
+		known.Position, []byte(known.Seal), c.data)
 	var announce []string
 	for _, inline := range a.log.config.Inline {
 		statements, keys, err := inline.Statements(events)
