@@ -181,7 +181,7 @@ func (s *session) failed(failed domain.DeliveryAttemptFailed) {
 }
 
 func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
-	const usual = 640 // bytes of an outcome
+	const usual = 768 // bytes of an outcome, with a short answer
 	unit := eventstore.Unit{Generation: s.generation, Writes: []eventstore.Write{{
 		Stream:   d.id.Stream(),
 		Expected: d.version,
