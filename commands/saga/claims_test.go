@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -198,6 +199,29 @@ func TestClaimsOfALostAnswer(t *testing.T) {
 		t.Errorf("attempts %s, want the first alone: nothing was cut off", got)
 	}
 }
+
+// A delivery that fails in this program keeps no place of others, and is tried again after the sweep.
+func TestPanicKeepsNoPlace(t *testing.T) {
+	r := newReceiver()
+	var failed atomic.Bool
+	r.answer = func(commands.Outgoing) commands.Answer {
+		if !failed.Swap(true) {
+			panic("in the sender")
+		}
+		return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+	}
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, limited("http://limited.test/", 1, 0))
+	first := domain.DeliveryOf(n.trigger(), w)
+	<-r.seen
+	n.awaitState(domain.DeliveryOf(n.trigger(), w), domain.DeliveryDelivered)
+	n.stop() // the sweep before a node leaves
+	if open := appending(t, url(n)).count(`SELECT count(*) FROM medilab.queue WHERE node IS NULL AND delivery_id = $1`, first); open != 1 {
+		t.Errorf("%d rows are free to claim, want that of what failed", open)
+	}
+}
+
+func url(n *node) string { return n.pool.Config().ConnString() }
 
 // Three nodes, a receiver that is slow and fails, and one node that others take over from while it
 // goes on: every call is on record once, and nothing is left of queue and claims.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -24,6 +25,12 @@ func (s *session) deliver(msg *message.Message) error {
 	d := deliveryOf(msg)
 	ctx := msg.Context()
 	defer s.lanes.forget(d)
+	defer func() {
+		if problem := recover(); problem != nil { // the sweep releases it, so that it is tried again
+			s.logger.Error("a delivery failed in this program", "delivery", d.id.String(), "problem", fmt.Sprintf("%T", problem), "stack", string(debug.Stack()))
+			s.lanes.uncalled(d)
+		}
+	}()
 
 	w, known := s.directory.Webhook(d.webhook)
 	switch {

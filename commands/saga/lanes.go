@@ -69,6 +69,7 @@ type delivery struct {
 	sequence   int64                // its number; 0: none
 	was        domain.DeliveryState // failed: it gave up, and holds up its line
 	since      time.Time            // when it came into this node's memory
+	started    bool                 // it has a place among the calls in flight
 	together   *together            // the row of claims that it shares; nil: it has one of its own, or has ended
 }
 
@@ -250,6 +251,7 @@ func (l *lanes) next() *delivery {
 		d := ln.waiting[0]
 		ln.waiting[0] = nil
 		ln.waiting = ln.waiting[1:]
+		d.started = true
 		ln.inFlight++
 		l.inFlight++
 		l.waiting--
@@ -287,6 +289,10 @@ func (l *lanes) uncalled(d *delivery) {
 
 // free returns the delivery's place to another. The caller holds the lock.
 func (l *lanes) free(d *delivery) {
+	if !d.started {
+		return // it is free already
+	}
+	d.started = false
 	ln := l.lane(d.webhook)
 	ln.inFlight--
 	l.inFlight--

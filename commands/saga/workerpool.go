@@ -1,8 +1,6 @@
 package saga
 
 import (
-	"fmt"
-	"runtime/debug"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -62,7 +60,7 @@ func (p *workerPool) take() *worker {
 	w := &worker{work: make(chan *message.Message, 1), done: make(chan error, 1)}
 	go func() {
 		for msg := range w.work {
-			w.done <- p.try(msg)
+			w.done <- p.handler(msg)
 		}
 	}()
 	return w
@@ -76,14 +74,4 @@ func (p *workerPool) put(w *worker) {
 		return
 	}
 	p.idle = append(p.idle, w)
-}
-
-// try turns a panic into an error, as Watermill does for its own goroutines.
-func (p *workerPool) try(msg *message.Message) (err error) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			err = fmt.Errorf("panic: %v\n%s", problem, debug.Stack())
-		}
-	}()
-	return p.handler(msg)
 }

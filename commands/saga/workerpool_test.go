@@ -71,19 +71,3 @@ func TestWorkerPoolUsesTheSameGoroutineAgain(t *testing.T) {
 		t.Errorf("%s, then %s", ran[0], ran[1])
 	}
 }
-
-func TestWorkerPoolSurvivesAPanic(t *testing.T) {
-	c := newWorkerPool(1, func(msg *message.Message) error {
-		if msg.UUID == "bad" {
-			panic("of the handler")
-		}
-		return nil
-	})
-	defer c.close()
-	if err := c.handle(message.NewMessage("bad", nil)); err == nil || !strings.Contains(err.Error(), "of the handler") {
-		t.Errorf("the panic came back as %v", err)
-	}
-	if err := c.handle(message.NewMessage("good", nil)); err != nil {
-		t.Error(err)
-	}
-}
