@@ -33,55 +33,37 @@ type Pair struct {
 func NewPair(t testing.TB) *Pair {
 	t.Helper()
 	base, err := os.MkdirTemp(testbed.Scratch(), "pg") // short: sockets are in it
-	if err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
+	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(base) }) //nolint:errcheck // the machine's folder of temporary files
 	p := &Pair{t: t, primary: filepath.Join(base, "a")}
 	standby := filepath.Join(base, "b")
 	p.standby = standby
 	first := p.start(p.primary, nil)
-	if err := first.Stop(t.Context()); err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
-	if err := os.CopyFS(standby, os.DirFS(p.primary)); err != nil {
-		t.Fatalf("testdb: copy the primary: %v", err)
-	}
+	must(t, first.Stop(t.Context()))
+	must(t, os.CopyFS(standby, os.DirFS(p.primary)))
 	for _, path := range []string{standby, filepath.Join(standby, "postgres")} {
-		if err := os.Chmod(path, 0o700); err != nil {
-			t.Fatalf("testdb: %v", err)
-		}
+		must(t, os.Chmod(path, 0o700))
 	}
-	if err := os.WriteFile(filepath.Join(standby, "postgres", "standby.signal"), nil, 0o600); err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
+	must(t, os.WriteFile(filepath.Join(standby, "postgres", "standby.signal"), nil, 0o600))
 	// The standby's account reaches the primary's socket, which only it may use.
 	for _, path := range []string{base, p.primary} {
-		if err := os.Chmod(path, 0o711); err != nil {
-			t.Fatalf("testdb: %v", err)
-		}
+		must(t, os.Chmod(path, 0o711))
 	}
 	p.Primary = p.run(p.primary, nil)
 	u, err := url.Parse(p.Primary)
-	if err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
+	must(t, err)
 	password, _ := u.User.Password()
 	p.Standby = p.run(standby, map[string]string{"primary_conninfo": fmt.Sprintf("host=%s port=%s user=%s password=%s",
 		u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), password)})
 	other, err := url.Parse(p.Standby)
-	if err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
+	must(t, err)
 	both := u.Query()
 	both.Set("host", u.Query().Get("host")+","+other.Query().Get("host"))
 	both.Set("port", u.Query().Get("port")+","+other.Query().Get("port"))
 	both.Set("target_session_attrs", "read-write")
 	u.RawQuery = both.Encode()
 	p.URL = u.String()
-	if err := migrate(t.Context(), p.Primary); err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
+	must(t, migrate(t.Context(), p.Primary))
 	p.await(p.Standby, `SELECT to_regclass('medilab.schema_version') IS NOT NULL`)
 	return p
 }
@@ -91,9 +73,7 @@ func (p *Pair) start(dir string, settings map[string]string) *postgres.Server {
 	s, err := postgres.Start(p.t.Context(), postgres.Options{
 		DataDir: dir, BinDir: os.Getenv("MEDILAB_POSTGRES_BIN"), Disposable: true, Settings: settings,
 	})
-	if err != nil {
-		p.t.Fatalf("testdb: %v", err)
-	}
+	must(p.t, err)
 	return s
 }
 
@@ -126,9 +106,7 @@ func (p *Pair) ThawStandby() { p.signal(p.standby, syscall.SIGCONT) }
 // Promote makes the standby a primary. With CatchUp before, it has all that the primary has.
 func (p *Pair) Promote() {
 	p.t.Helper()
-	if err := execute(p.t.Context(), p.Standby, `SELECT pg_promote()`); err != nil {
-		p.t.Fatalf("testdb: promote the standby: %v", err)
-	}
+	must(p.t, execute(p.t.Context(), p.Standby, `SELECT pg_promote()`))
 }
 
 // CatchUp returns when the standby has replayed what the primary has now.
@@ -140,9 +118,7 @@ func (p *Pair) CatchUp() {
 		err = conn.QueryRow(p.t.Context(), `SELECT pg_current_wal_lsn()::text`).Scan(&at)
 		conn.Close(p.t.Context()) //nolint:errcheck // it was only read from
 	}
-	if err != nil {
-		p.t.Fatalf("testdb: %v", err)
-	}
+	must(p.t, err)
 	p.await(p.Standby, `SELECT pg_last_wal_replay_lsn() >= '`+at+`'`)
 }
 
@@ -152,14 +128,10 @@ func (p *Pair) await(server, query string) {
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, server)
-	if err != nil {
-		p.t.Fatalf("testdb: %v", err)
-	}
+	must(p.t, err)
 	defer conn.Close(ctx) //nolint:errcheck // it is only read from
 	for holds := false; !holds; {
-		if err := conn.QueryRow(ctx, query).Scan(&holds); err != nil {
-			p.t.Fatalf("testdb: %v", err)
-		}
+		must(p.t, conn.QueryRow(ctx, query).Scan(&holds))
 		time.Sleep(time.Millisecond) // the server tells nobody
 	}
 }
@@ -168,13 +140,9 @@ func (p *Pair) await(server, query string) {
 func (p *Pair) signal(dir string, signal syscall.Signal) {
 	p.t.Helper()
 	file, err := os.ReadFile(filepath.Join(dir, "postgres", "postmaster.pid"))
-	if err != nil {
-		p.t.Fatalf("testdb: %v", err)
-	}
+	must(p.t, err)
 	parent, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(string(file), "\n", 2)[0]))
-	if err != nil {
-		p.t.Fatalf("testdb: %v", err)
-	}
+	must(p.t, err)
 	send := func(pid int) {
 		if err := syscall.Kill(pid, signal); err != nil && err != syscall.ESRCH {
 			p.t.Fatalf("testdb: %v", err)

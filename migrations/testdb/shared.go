@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/cmd/testbed"
+	"github.com/medilab/webhooks/migrations/filelock"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -57,12 +58,12 @@ func join(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	door, err := lockFile(base, "door", syscall.LOCK_EX)
+	door, err := filelock.Wait(filepath.Join(base, "door"), syscall.LOCK_EX)
 	if err != nil {
 		return "", err
 	}
 	defer door.Close() //nolint:errcheck // closing is what unlocks, nothing is written
-	if usersLock, err = lockFile(base, "users", syscall.LOCK_SH); err != nil {
+	if usersLock, err = filelock.Wait(filepath.Join(base, "users"), syscall.LOCK_SH); err != nil {
 		return "", err
 	}
 	url, err := current(ctx, base)
@@ -168,7 +169,7 @@ func awaitIdle(base string, idle time.Duration, ended <-chan struct{}) (*os.File
 		}
 		door, err := lockUnused(base)
 		switch {
-		case errors.Is(err, syscall.EWOULDBLOCK):
+		case errors.Is(err, filelock.ErrLocked):
 			unused = 0
 			continue
 		case err != nil:
@@ -183,14 +184,14 @@ func awaitIdle(base string, idle time.Duration, ended <-chan struct{}) (*os.File
 	}
 }
 
-// lockUnused locks the door of a server without users. The error is EWOULDBLOCK when it has some,
+// lockUnused locks the door of a server without users. The error is ErrLocked when it has some,
 // or when somebody is coming in.
 func lockUnused(base string) (*os.File, error) {
-	door, err := lockFile(base, "door", syscall.LOCK_EX|syscall.LOCK_NB)
+	door, err := filelock.Lock(filepath.Join(base, "door"), syscall.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
-	users, err := lockFile(base, "users", syscall.LOCK_EX|syscall.LOCK_NB)
+	users, err := filelock.Lock(filepath.Join(base, "users"), syscall.LOCK_EX)
 	if err != nil {
 		return nil, errors.Join(err, door.Close())
 	}
@@ -205,7 +206,7 @@ func removeOld(base string) {
 		return // only a malformed pattern fails
 	}
 	for _, dir := range old {
-		lock, err := lockFile(dir, "lock", syscall.LOCK_EX|syscall.LOCK_NB)
+		lock, err := filelock.Lock(filepath.Join(dir, "lock"), syscall.LOCK_EX)
 		if err != nil {
 			continue // its server runs
 		}
@@ -230,23 +231,4 @@ func ownFolder() (string, error) {
 		return "", fmt.Errorf("%s is not a folder of ours alone: remove it", base)
 	}
 	return base, nil
-}
-
-// lockFile opens and locks a file of the folder; closing the file unlocks it, and so does the end of
-// the process.
-func lockFile(base, name string, how int) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(base, name), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := syscall.Flock(int(file.Fd()), how)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", file.Name(), err), file.Close())
-		}
-		return file, nil
-	}
 }

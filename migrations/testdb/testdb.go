@@ -8,12 +8,12 @@ package testdb
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,9 +34,7 @@ const patience = 5 * time.Minute
 func New(t testing.TB) string {
 	t.Helper()
 	name, err := template()
-	if err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
+	must(t, err)
 	return create(t, name)
 }
 
@@ -49,33 +47,34 @@ func NewEmpty(t testing.TB) string {
 func create(t testing.TB, from string) string {
 	t.Helper()
 	admin, err := server()
-	if err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
-	var random [8]byte
-	rand.Read(random[:]) //nolint:errcheck // it never fails, see crypto/rand
-	name := "medilab_test_" + hex.EncodeToString(random[:])
+	must(t, err)
+	name := "medilab_test_" + strings.ToLower(rand.Text())
 	how, err := strategy()
-	if err != nil {
-		t.Fatalf("testdb: %v", err)
-	}
+	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := administer(ctx, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s %s`, name, from, how)); err != nil {
-		t.Fatalf("testdb: create a database: %v", err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := administer(ctx, fmt.Sprintf(`DROP DATABASE IF EXISTS %s WITH (FORCE)`, name)); err != nil {
-			t.Errorf("testdb: drop the database: %v", err)
-		}
-	})
+	must(t, administer(ctx, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s %s`, name, from, how)))
+	t.Cleanup(func() { drop(t, name) })
 	made, err := inDatabase(admin, name)
+	must(t, err)
+	return made
+}
+
+// must ends the test on an error.
+func must(t testing.TB, err error) {
+	t.Helper()
 	if err != nil {
 		t.Fatalf("testdb: %v", err)
 	}
-	return made
+}
+
+// drop drops a database of the test.
+func drop(t testing.TB, name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := administer(ctx, fmt.Sprintf(`DROP DATABASE IF EXISTS %s WITH (FORCE)`, name)); err != nil {
+		t.Errorf("testdb: %v", err)
+	}
 }
 
 // server is the URL of the server's maintenance database, found or started once a process.

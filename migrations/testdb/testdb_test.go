@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/migrations"
+	"github.com/medilab/webhooks/migrations/filelock"
 )
 
 func TestNewIsMigratedAndAlone(t *testing.T) {
@@ -59,7 +60,7 @@ func TestKeeperEndsWhenIdle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	users, err := lockFile(base, "users", syscall.LOCK_SH)
+	users, err := filelock.Wait(filepath.Join(base, "users"), syscall.LOCK_SH)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func TestProcessesShare(t *testing.T) {
 			t.Error(err)
 		}
 		// Its server ends with it.
-		lock, err := lockFile(dir, "lock", syscall.LOCK_EX)
+		lock, err := filelock.Wait(filepath.Join(dir, "lock"), syscall.LOCK_EX)
 		if err != nil {
 			t.Fatal(err)
 		}
