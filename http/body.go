@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
@@ -33,32 +34,19 @@ var bodies = sync.Pool{New: func() any { return &body{data: make([]byte, 0, 4096
 const maxKeptBody = 256 << 10
 
 func (b *body) release() {
-	largeBodies.release(b.taken)
-	b.taken = 0
+	if b.taken > 0 {
+		largeBodies.Release(b.taken)
+		b.taken = 0
+	}
 	if cap(b.data) <= maxKeptBody {
 		b.data = b.data[:0]
 		bodies.Put(b)
 	}
 }
 
-// budget bounds the memory of all large bodies of the process, which ten megabytes a
+// largeBodies bounds the memory of all large bodies of the process, which ten megabytes a
 // request do not bound when many come at once.
-type budget struct {
-	most int64
-	used atomic.Int64
-}
-
-var largeBodies = &budget{most: 256 << 20}
-
-func (b *budget) take(bytes int64) bool {
-	if b.used.Add(bytes) <= b.most {
-		return true
-	}
-	b.used.Add(-bytes)
-	return false
-}
-
-func (b *budget) release(bytes int64) { b.used.Add(-bytes) }
+var largeBodies = semaphore.NewWeighted(256 << 20)
 
 // grow makes room for more of the body. Small bodies do not count: a connection costs as
 // much.
@@ -66,7 +54,7 @@ func (b *body) grow() error {
 	const least = 512
 	size := cap(b.data) + max(cap(b.data), least)
 	if size > maxKeptBody {
-		if !largeBodies.take(int64(size) - b.taken) {
+		if !largeBodies.TryAcquire(int64(size) - b.taken) {
 			return domain.Throttled("too many large requests at once; try again")
 		}
 		b.taken = int64(size)

@@ -70,30 +70,22 @@ func (s *Server) once(serve handler) handler {
 // keyQueue lets requests of one key go one after another, so that those which wait find the
 // first one's answer. Those of other nodes decide on the log.
 type keyQueue struct {
-	mu    sync.Mutex
-	taken map[string]chan struct{} // closed when the request is over
+	taken sync.Map // the keys, each with a channel that is closed when its request is over
 }
 
 // enter waits for the requests of the key that came before. leave must be called.
 func (q *keyQueue) enter(ctx context.Context, key string) (leave func(), err error) {
 	over := make(chan struct{})
 	for {
-		q.mu.Lock()
-		before, taken := q.taken[key]
-		if !taken {
-			q.taken[key] = over
-		}
-		q.mu.Unlock()
+		before, taken := q.taken.LoadOrStore(key, over)
 		if !taken {
 			return func() {
-				q.mu.Lock()
-				defer q.mu.Unlock()
-				delete(q.taken, key)
+				q.taken.Delete(key)
 				close(over)
 			}, nil
 		}
 		select {
-		case <-before:
+		case <-before.(chan struct{}):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

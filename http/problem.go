@@ -72,11 +72,7 @@ func (p problem) encode(detail string, fields []domain.FieldError, archivedTo in
 	}{"urn:medilab:problem:" + p.name, p.title, p.status, detail, fieldErrors(fields), archivedTo, requestID})
 }
 
-func (x *request) respondProblem(p problem, detail string, fields []domain.FieldError) {
-	x.respondArchived(p, detail, fields, 0)
-}
-
-func (x *request) respondArchived(p problem, detail string, fields []domain.FieldError, archivedTo int64) {
+func (x *request) respondProblem(p problem, detail string, fields []domain.FieldError, archivedTo int64) {
 	x.write(p.status, problemType, x.inLanguage(p.encode(detail, fields, archivedTo, x.caller.RequestID)))
 }
 
@@ -91,15 +87,13 @@ func (s *Server) fail(x *request, r *http.Request, err error) {
 		}
 		panic(http.ErrAbortHandler) // half an answer is out: the connection ends, visibly
 	}
-	var media *unsupportedMedia
-	if errors.As(err, &media) {
-		x.respondProblem(notJSON, media.message, nil)
+	if media, ok := errors.AsType[*unsupportedMedia](err); ok {
+		x.respondProblem(notJSON, media.message, nil, 0)
 		return
 	}
 	kind := domain.KindOf(err)
 	detail, archivedTo := "", int64(0)
-	var known *domain.Error
-	if errors.As(err, &known) && kind != domain.KindInternal {
+	if known, ok := errors.AsType[*domain.Error](err); ok && kind != domain.KindInternal {
 		detail, archivedTo = known.Message, known.ArchivedTo
 	}
 	switch kind {
@@ -111,7 +105,7 @@ func (s *Server) fail(x *request, r *http.Request, err error) {
 		x.Header().Set("Connection", "close")
 		defer discard(x, r)
 	}
-	x.respondArchived(problems[kind], detail, domain.FieldsOf(err), archivedTo)
+	x.respondProblem(problems[kind], detail, domain.FieldsOf(err), archivedTo)
 }
 
 // fieldError names a field of the request as the contract's tables do. Path leads to the

@@ -56,7 +56,7 @@ func (s *Server) replayOperations() []operation {
 }
 
 // ofNoWebhook serves what is of one webhook for all of them: then the webhook is zero.
-func ofNoWebhook(serve func(*request, *http.Request, domain.Webhook) error) handler {
+func ofNoWebhook(serve webhookHandler) handler {
 	return func(x *request, r *http.Request) error { return serve(x, r, domain.Webhook{}) }
 }
 
@@ -191,7 +191,7 @@ func (s *Server) getReplay(x *request, r *http.Request, w domain.Webhook) error 
 }
 
 // changeReplay asks something of a replay and answers with it as it is then.
-func (s *Server) changeReplay(decide func(domain.Replay) ([]domain.Change, error)) func(*request, *http.Request, domain.Webhook) error {
+func (s *Server) changeReplay(decide func(domain.Replay) ([]domain.Change, error)) webhookHandler {
 	return func(x *request, r *http.Request, w domain.Webhook) error {
 		id, err := pathID[domain.ReplayID](r, "replay")
 		if err != nil {

@@ -122,7 +122,7 @@ func newServer(config Config) *Server {
 	s := &Server{
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
-		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), keys: keyQueue{taken: map[string]chan struct{}{}}, scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
+		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
 		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
 	if config.ReadOnly { // a sign-in goes on record
@@ -251,7 +251,7 @@ func (s *Server) finish(x *request, r *http.Request) {
 		if x.status != 0 {
 			panic(http.ErrAbortHandler) // half an answer is out: cut it off visibly
 		}
-		x.respondProblem(problems[domain.KindInternal], "", nil)
+		x.respondProblem(problems[domain.KindInternal], "", nil, 0)
 	}
 	if x.body != nil {
 		x.body.release()
@@ -318,5 +318,5 @@ func (s *Server) handleWrongMethod(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	x.Header().Set("Allow", strings.Join(allowed, ", "))
-	x.respondProblem(methodNotAllowed, "use "+strings.Join(allowed, ", "), nil)
+	x.respondProblem(methodNotAllowed, "use "+strings.Join(allowed, ", "), nil, 0)
 }

@@ -62,10 +62,10 @@ func (s *Server) webhookOperations() []operation {
 		header: []headerParam{ifMatch}, status: http.StatusNoContent, conflicts: true, serve: s.ofWebhook(s.deleteWebhook),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/activate", id: "activateWebhook", summary: "Let deliveries go on", scope: domain.ScopeWebhooksWrite,
-		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.activateWebhook),
+		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.changeState(s.commands.ActivateWebhook)),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/deactivate", id: "deactivateWebhook", summary: "Make deliveries wait", scope: domain.ScopeWebhooksWrite,
-		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.deactivateWebhook),
+		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.changeState(s.commands.DeactivateWebhook)),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/rotate-secret", id: "rotateSecret", summary: "Replace the secret, with an overlap", scope: domain.ScopeWebhooksWrite,
 		body: rotation, answer: answerOf[rotatedSecretView], conflicts: true, serve: s.ofWebhook(s.rotateSecret),
@@ -177,12 +177,11 @@ func (s *Server) deleteWebhook(x *request, r *http.Request, w domain.Webhook) er
 	return x.respond(nil, s.commands.DeleteWebhook(r.Context(), x.caller, w.ID, ifVersion))
 }
 
-func (s *Server) activateWebhook(x *request, r *http.Request, w domain.Webhook) error {
-	return x.respondWebhook(s.commands.ActivateWebhook(r.Context(), x.caller, w.ID))
-}
-
-func (s *Server) deactivateWebhook(x *request, r *http.Request, w domain.Webhook) error {
-	return x.respondWebhook(s.commands.DeactivateWebhook(r.Context(), x.caller, w.ID))
+// changeState activates or deactivates a webhook.
+func (s *Server) changeState(change func(context.Context, commands.Caller, domain.WebhookID) (domain.Webhook, error)) webhookHandler {
+	return func(x *request, r *http.Request, w domain.Webhook) error {
+		return x.respondWebhook(change(r.Context(), x.caller, w.ID))
+	}
 }
 
 type rotationRequest struct {
@@ -226,11 +225,14 @@ func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) err
 	return x.respond(view, nil)
 }
 
+// webhookHandler is the handler of an operation on one webhook.
+type webhookHandler func(x *request, r *http.Request, w domain.Webhook) error
+
 // ofWebhook is a handler that gets the webhook that the path names. Operations that only
 // read find deleted webhooks too.
-func (s *Server) ofWebhook(h func(x *request, r *http.Request, w domain.Webhook) error) handler {
+func (s *Server) ofWebhook(h webhookHandler) handler {
 	return func(x *request, r *http.Request) error {
-		w, err := s.pathWebhook(r)
+		w, err := s.namedWebhook(r.Context(), mux.Vars(r)["webhook"])
 		if err != nil {
 			return err
 		}
@@ -239,10 +241,6 @@ func (s *Server) ofWebhook(h func(x *request, r *http.Request, w domain.Webhook)
 		}
 		return h(x, r, w)
 	}
-}
-
-func (s *Server) pathWebhook(r *http.Request) (domain.Webhook, error) {
-	return s.namedWebhook(r.Context(), mux.Vars(r)["webhook"])
 }
 
 // namedWebhook reads what other processes appended first; while the log cannot be reached,
