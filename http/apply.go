@@ -13,7 +13,7 @@ func (s *Server) applyOperations() []operation {
 	return []operation{{
 		method: "POST", path: "/webhooks/apply", id: "applyWebhooks", scope: domain.ScopeWebhooksWrite, large: true,
 		summary: "Make the webhooks those of a list, which are matched by their names: all of it or nothing",
-		body:    application, answer: answerOf[applicationView], conflicts: true, serve: s.applyWebhooks,
+		body:    application, answer: answerOf[ApplicationView], conflicts: true, serve: s.applyWebhooks,
 	}}
 }
 
@@ -72,19 +72,20 @@ func wholeWebhook(raw []byte) (spec domain.WebhookSpec, wrong faults) {
 	return spec, refused.within(".")
 }
 
-// applicationView says what was changed, or would be.
-type applicationView struct {
+// ApplicationView says what was changed, or would be.
+type ApplicationView struct {
 	DryRun    bool          `json:"dry_run"`
-	Changed   []appliedView `json:"changed"`
+	Changed   []AppliedView `json:"changed"`
 	Unchanged int           `json:"unchanged"` // of the list
 }
 
-type appliedView struct {
+// AppliedView is what became, or would, of one webhook.
+type AppliedView struct {
 	Action    string            `json:"action"`     // create, change or delete
 	WebhookID *domain.WebhookID `json:"webhook_id"` // null: it is not made yet
 	Number    *int64            `json:"number"`     // likewise
 	Name      string            `json:"name"`
-	Changes   []fieldChangeView `json:"changes"` // as in the history; none when it is deleted
+	Changes   []FieldChangeView `json:"changes"` // as in the history; none when it is deleted
 }
 
 func (s *Server) applyWebhooks(x *request, r *http.Request) error {
@@ -96,9 +97,9 @@ func (s *Server) applyWebhooks(x *request, r *http.Request) error {
 		return err
 	}
 	changed, err := s.commands.ApplyWebhooks(r.Context(), x.caller, asked)
-	view := applicationView{DryRun: asked.DryRun, Changed: []appliedView{}, Unchanged: len(asked.Webhooks)}
+	view := ApplicationView{DryRun: asked.DryRun, Changed: []AppliedView{}, Unchanged: len(asked.Webhooks)}
 	for _, a := range changed {
-		one := appliedViewOf(a)
+		one := appliedOf(a)
 		if one.Action != "delete" {
 			view.Unchanged--
 		}
@@ -107,8 +108,8 @@ func (s *Server) applyWebhooks(x *request, r *http.Request) error {
 	return x.respond(view, err)
 }
 
-func appliedViewOf(a commands.AppliedWebhook) appliedView {
-	view := appliedView{Action: "change", Name: a.After.Name, Changes: []fieldChangeView{}}
+func appliedOf(a commands.AppliedWebhook) AppliedView {
+	view := AppliedView{Action: "change", Name: a.After.Name, Changes: []FieldChangeView{}}
 	if a.After.Number > 0 {
 		view.WebhookID, view.Number = &a.After.ID, &a.After.Number
 	}

@@ -147,7 +147,7 @@ func (s *Server) listDeliveries(x *request, r *http.Request) error {
 // that is left out would look as if it did not exist.
 type explanationView struct {
 	explanationHead
-	projections.Page[verdictView]
+	projections.Page[VerdictView]
 }
 
 type explanationHead struct {
@@ -160,8 +160,8 @@ type explanationHead struct {
 	projections.Gone        // then filters cannot be asked any more
 }
 
-// verdictView is what became of an event for one webhook.
-type verdictView struct {
+// VerdictView is what became of an event for one webhook.
+type VerdictView struct {
 	WebhookID      domain.WebhookID    `json:"webhook_id"`
 	WebhookNumber  int64               `json:"webhook_number"`
 	WebhookName    string              `json:"webhook_name"`
@@ -225,8 +225,8 @@ func (s *Server) explainEvent(x *request, r *http.Request) error {
 	return l.respond(x, page.NextCursor)
 }
 
-func verdictOf(e projections.Explained) verdictView {
-	v := verdictView{
+func verdictOf(e projections.Explained) VerdictView {
+	v := VerdictView{
 		WebhookID: e.Webhook.ID, WebhookNumber: e.Webhook.Number, WebhookName: e.Webhook.Name,
 		WebhookVersion: e.Webhook.Version, Verdict: e.Verdict, SentBy: e.SentBy,
 	}

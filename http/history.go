@@ -27,10 +27,11 @@ type changeView struct {
 	Reason    string            `json:"reason,omitempty"` // of a deactivation by the system
 	RequestID string            `json:"request_id,omitempty"`
 	Position  int64             `json:"position"`
-	Changes   []fieldChangeView `json:"changes"`
+	Changes   []FieldChangeView `json:"changes"`
 }
 
-type fieldChangeView struct {
+// FieldChangeView is what a field was and became.
+type FieldChangeView struct {
 	Field  string          `json:"field"`
 	Was    json.RawMessage `json:"was"`
 	Became json.RawMessage `json:"became"`
@@ -77,14 +78,14 @@ func reasonOf(e projections.HistoryEntry) string {
 // changesOf compares two states of a webhook field by field, as callers see them. A
 // registration has every field. Of a secret only is said that it changed, and nothing when
 // it was encrypted again.
-func changesOf(e projections.HistoryEntry) []fieldChangeView {
-	changes := []fieldChangeView{}
+func changesOf(e projections.HistoryEntry) []FieldChangeView {
+	changes := []FieldChangeView{}
 	if e.Type == (domain.WebhookResealed{}).ChangeType() {
 		return changes
 	}
 	add := func(field string, was, became any, differ bool) {
 		if differ {
-			changes = append(changes, fieldChangeView{field, encode(was), encode(became)})
+			changes = append(changes, FieldChangeView{field, encode(was), encode(became)})
 		}
 	}
 	registered := e.Before.Version == 0

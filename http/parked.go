@@ -18,7 +18,7 @@ func (s *Server) parkedOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: listOf[outbox.ParkedEvent], large: true, payloads: true, serve: s.listParkedEvents,
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin,
-		body: mendedEvent, status: http.StatusAccepted, answer: answerOf[acceptedView], conflicts: true, serve: s.retryParkedEvent,
+		body: mendedEvent, status: http.StatusAccepted, answer: answerOf[AcceptedView], conflicts: true, serve: s.retryParkedEvent,
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/discard", id: "discardParkedEvent", summary: "Drop a parked event for good", scope: domain.ScopeAdmin,
 		status: http.StatusNoContent, serve: s.discardParkedEvent,

@@ -297,7 +297,7 @@ func (a apiTrigger) CheckData(context.Context, domain.EventTriggered) error { re
 
 // TriggerEvent implements trigger. The server names the caller by the token.
 func (a apiTrigger) TriggerEvent(ctx context.Context, _ commands.Caller, event commands.NewEvent, _ string) (accepted commands.Accepted, err error) {
-	var answer acceptedEvent
+	var answer api.AcceptedView
 	err = a.post(ctx, "/webhooks/events/trigger", eventBody(event), &answer)
 	return commands.Accepted(answer), err
 }
@@ -308,19 +308,13 @@ func (a apiTrigger) TriggerBatch(ctx context.Context, _ commands.Caller, events 
 	for i, e := range events {
 		bodies[i] = eventBody(e)
 	}
-	var answer struct{ Items []acceptedEvent }
+	var answer struct{ Items []api.AcceptedView }
 	err := a.post(ctx, "/webhooks/events/trigger/batch", map[string]any{"events": bodies}, &answer)
 	accepted := make([]commands.Accepted, len(answer.Items))
 	for i, one := range answer.Items {
 		accepted[i] = commands.Accepted(one)
 	}
 	return accepted, err
-}
-
-type acceptedEvent struct {
-	EventID    domain.EventID   `json:"event_id"`
-	EventType  domain.EventType `json:"event_type"`
-	AcceptedAt time.Time        `json:"accepted_at"`
 }
 
 // eventBody is an event as the API takes it.

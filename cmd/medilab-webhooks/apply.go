@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/domain"
+	api "github.com/medilab/webhooks/http"
 )
 
 type applyOptions struct {
@@ -44,25 +45,6 @@ environment holds.`,
 	declare(c, f, o.table())
 	cobra.CheckErr(c.MarkFlagRequired("file")) // fails only for a missing flag
 	return withJSON(c)
-}
-
-// applied is the answer of the API.
-type applied struct {
-	Changed   []appliedWebhook `json:"changed"`
-	Unchanged int              `json:"unchanged"`
-}
-
-type appliedWebhook struct {
-	Action  string        `json:"action"`
-	Number  int64         `json:"number"`
-	Name    string        `json:"name"`
-	Changes []fieldChange `json:"changes"`
-}
-
-type fieldChange struct {
-	Field  string          `json:"field"`
-	Was    json.RawMessage `json:"was"`
-	Became json.RawMessage `json:"became"`
 }
 
 func (o applyOptions) run(c *cobra.Command) error {
@@ -117,7 +99,7 @@ func (f *webhooksFile) report(c *cobra.Command) error {
 
 // print shows what differs: a webhook a paragraph, a field a line.
 func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
-	var a applied
+	var a api.ApplicationView
 	if err := json.Unmarshal(answer, &a); err != nil {
 		return err
 	}
@@ -131,12 +113,12 @@ func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
 	for _, w := range a.Changed {
 		counts[w.Action]++
 		fmt.Fprintf(&b, "%s %s", signs[w.Action], sanitizeLine(w.Name))
-		if w.Number > 0 && w.Action != "create" {
-			b.WriteString(paint.say(fmt.Sprintf(" (webhook %d)", w.Number)))
+		if w.Number != nil && w.Action != "create" {
+			b.WriteString(paint.say(fmt.Sprintf(" (webhook %d)", *w.Number)))
 		}
 		b.WriteByte('\n')
 		for _, change := range w.Changes {
-			b.WriteString(change.line(w.Action == "create", paint))
+			b.WriteString(changeLine(change, w.Action == "create", paint))
 		}
 	}
 	ending := "applied"
@@ -148,10 +130,10 @@ func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
 	return err
 }
 
-// line says what a field was and becomes. Of a new webhook, only what it has is shown.
-func (f fieldChange) line(created bool, paint paint) string {
+// changeLine says what a field was and becomes. Of a new webhook, only what it has is shown.
+func changeLine(f api.FieldChangeView, created bool, paint paint) string {
 	const empty = ` null false "" {} [] `
-	was, became := f.text(f.Was, paint), f.text(f.Became, paint)
+	was, became := textOfValue(f.Was, paint), textOfValue(f.Became, paint)
 	switch {
 	case created && strings.Contains(empty, " "+string(f.Became)+" "):
 		return ""
@@ -163,7 +145,7 @@ func (f fieldChange) line(created bool, paint paint) string {
 	return fmt.Sprintf("    %s: %s -> %s\n", f.Field, paint.in(red, was), paint.in(green, became))
 }
 
-func (f fieldChange) text(value json.RawMessage, paint paint) string {
+func textOfValue(value json.RawMessage, paint paint) string {
 	var text string
 	switch {
 	case string(value) == "null":

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/medilab/webhooks/projections"
 )
 
 // followCalls prints the items, and then the calls that come, a line each, until the command
@@ -45,7 +47,7 @@ func (a *apiClient) callsAfter(ctx context.Context, path string, query url.Value
 			return nil, err
 		}
 		for _, item := range page.Items {
-			var call shownCall
+			var call projections.Call
 			if err := json.Unmarshal(item, &call); err != nil {
 				return nil, err
 			}
@@ -66,7 +68,7 @@ func (a *apiClient) callsAfter(ctx context.Context, path string, query url.Value
 func printCalls(c *cobra.Command, whose labels, items []json.RawMessage, after int64) (newest int64, err error) {
 	out := c.OutOrStdout()
 	for _, item := range slices.Backward(items) {
-		var call shownCall
+		var call projections.Call
 		if err := json.Unmarshal(item, &call); err != nil {
 			return newest, err
 		}
@@ -77,7 +79,7 @@ func printCalls(c *cobra.Command, whose labels, items []json.RawMessage, after i
 		if wantsJSON(c) {
 			err = printJSON(out, item)
 		} else {
-			row := call.row(whose)
+			row := callRow(call, whose)
 			if isTerminal(out) && !wantsIDs(c) {
 				row = withoutIDs(callHeading, row)
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/http/sender"
+	"github.com/medilab/webhooks/projections"
 )
 
 // listenOptions are those of the command that stands in for a webhook.
@@ -95,11 +96,11 @@ func (o *listenOptions) listen(c *cobra.Command, a *apiClient) error {
 			listening = true
 			return err
 		}
-		event := heardEvent{Deliver: true}
+		event := projections.Event{Deliver: true}
 		if err := json.Unmarshal(item.data, &event); err != nil {
 			return err
 		}
-		if !o.wants(event.Type) {
+		if !o.wants(domain.EventType(event.Type)) {
 			return nil
 		}
 		heard := heard{Event: item.data, event: event}
@@ -134,19 +135,6 @@ func (o *listenOptions) wants(t domain.EventType) bool {
 	return slices.ContainsFunc(o.events, func(s string) bool { return domain.Subscription(s).Matches(t) })
 }
 
-// heardEvent is an item of the API's list of events.
-type heardEvent struct {
-	ID            domain.EventID   `json:"event_id"`
-	Type          domain.EventType `json:"event_type"`
-	Source        string           `json:"source"`
-	CorrelationID string           `json:"correlation_id"`
-	Data          json.RawMessage  `json:"event_data"`
-	AcceptedAt    time.Time        `json:"accepted_at"`
-	OccurredAt    time.Time        `json:"occurred_at"`
-	Deliver       bool             `json:"deliver"`
-	domain.Trace
-}
-
 // heard is an event, and how it was forwarded.
 type heard struct {
 	Event          json.RawMessage `json:"event"`
@@ -154,16 +142,16 @@ type heard struct {
 	DurationMS     *float64        `json:"duration_ms"`     // null: not forwarded
 	Error          *string         `json:"error"`
 
-	event heardEvent
+	event projections.Event
 }
 
 func (h *heard) print(c *cobra.Command) error {
 	if wantsJSON(c) {
 		return printJSON(c.OutOrStdout(), h)
 	}
-	words := []string{formatTime(h.event.AcceptedAt), string(h.event.Type), h.event.ID.String()}
+	words := []string{formatTime(h.event.AcceptedAt), h.event.Type, h.event.ID.String()}
 	if h.DurationMS != nil {
-		words = append(words, orDash(h.ResponseStatus), fmt.Sprintf("%.1f ms", *h.DurationMS))
+		words = append(words, textOf(h.ResponseStatus, "-"), fmt.Sprintf("%.1f ms", *h.DurationMS))
 	}
 	if h.Error != nil {
 		words = append(words, *h.Error)
@@ -191,7 +179,7 @@ func (o *listenOptions) forwarder() (func(context.Context, *heard), error) {
 		e := h.event
 		call, _ := attempter.Make(ctx, commands.Attempt{
 			Webhook: webhook, Delivery: domain.DeliveryOf(e.ID, webhook.ID), Number: 1, EventID: e.ID, OccurredAt: e.OccurredAt,
-			Event: domain.EventTriggered{EventType: string(e.Type), Source: e.Source, CorrelationID: e.CorrelationID, EventData: e.Data, Trace: e.Trace},
+			Event: domain.EventTriggered{EventType: e.Type, Source: e.Source, CorrelationID: orZero(e.CorrelationID), EventData: e.Data, Trace: e.Trace()},
 		})
 		took := float64(call.Duration) / float64(time.Millisecond/time.Microsecond)
 		h.DurationMS = &took

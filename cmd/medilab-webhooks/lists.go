@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 // filterFlag is a flag whose value goes to a list of the API as a parameter.
@@ -146,30 +148,15 @@ func printItems[T any](c *cobra.Command, items []json.RawMessage, heading []stri
 	return printList(c, read, heading, row)
 }
 
-// shownCall is what the table shows of a call.
-type shownCall struct {
-	ID             domain.CallID     `json:"call_id"`
-	EventID        domain.EventID    `json:"event_id"`
-	WebhookID      string            `json:"webhook_id"`
-	EventType      string            `json:"event_type"`
-	DeliveryID     domain.DeliveryID `json:"delivery_id"`
-	Attempt        int               `json:"attempt"`
-	Status         string            `json:"status"`
-	ResponseStatus *int              `json:"response_status"`
-	DurationMS     *float64          `json:"duration_ms"`
-	Error          string            `json:"error"`
-	CreatedAt      time.Time         `json:"created_at"`
-}
-
 var callHeading = []string{"TIME", "WEBHOOK", "NAME", "TYPE", "EVENT", "TRY", "STATUS", "ANSWER", "MS", "ERROR"}
 
-func (c shownCall) row(whose labels) []string {
+func callRow(c projections.Call, whose labels) []string {
 	webhook, name := whose.of(c.WebhookID, c.CreatedAt)
 	took := "-"
 	if c.DurationMS != nil {
 		took = strconv.FormatFloat(*c.DurationMS, 'f', 1, 64)
 	}
-	return []string{formatTime(c.CreatedAt), webhook, name, c.EventType, c.EventID.String(), strconv.Itoa(c.Attempt), c.Status, orDash(c.ResponseStatus), took, c.Error}
+	return []string{formatTime(c.CreatedAt), webhook, name, c.EventType, c.EventID.String(), strconv.Itoa(c.Attempt), string(c.Status), textOf(c.ResponseStatus, "-"), took, textOf(c.Error, "")}
 }
 
 // labels name webhooks as people do: by number and name, or with --ids by id and name.
@@ -183,7 +170,8 @@ func newLabels(c *cobra.Command, a *apiClient) labels { return labels{c, a, map[
 
 // of returns the names of a webhook, which may be deleted since, but was there at the time. One
 // that cannot be read has its id alone.
-func (l labels) of(id string, at time.Time) (webhook, name string) {
+func (l labels) of(webhookID domain.WebhookID, at time.Time) (webhook, name string) {
+	id := webhookID.String()
 	w, ok := l.known[id]
 	if !ok {
 		err := l.api.get(l.c.Context(), "/webhooks/"+id, nil, &w)
@@ -198,11 +186,20 @@ func (l labels) of(id string, at time.Time) (webhook, name string) {
 	return strconv.FormatInt(w.Number, 10), w.Name
 }
 
-func orDash(n *int) string {
-	if n == nil {
-		return "-"
+// textOf returns what p points to as text, or the other if it is nil.
+func textOf[T any](p *T, otherwise string) string {
+	if p == nil {
+		return otherwise
 	}
-	return strconv.Itoa(*n)
+	return fmt.Sprint(*p)
+}
+
+// orZero returns what p points to, or the zero value if it is nil.
+func orZero[T any](p *T) (value T) {
+	if p != nil {
+		value = *p
+	}
+	return value
 }
 
 func newCallsCommand(db *databaseOptions) *cobra.Command {
@@ -221,7 +218,7 @@ func newCallsCommand(db *databaseOptions) *cobra.Command {
 					return followCalls(c, a, path, query, items)
 				}
 				whose := newLabels(c, a)
-				return printItems(c, items, callHeading, func(call shownCall) []string { return call.row(whose) })
+				return printItems(c, items, callHeading, func(call projections.Call) []string { return callRow(call, whose) })
 			})
 		},
 	}
@@ -232,27 +229,12 @@ func newCallsCommand(db *databaseOptions) *cobra.Command {
 	return c
 }
 
-// shownDelivery is what the table shows of a delivery.
-type shownDelivery struct {
-	ID             string     `json:"delivery_id"`
-	WebhookID      string     `json:"webhook_id"`
-	EventID        string     `json:"event_id"`
-	EventType      string     `json:"event_type"`
-	State          string     `json:"state"`
-	Attempts       int        `json:"attempts"`
-	NextAttemptAt  *time.Time `json:"next_attempt_at"`
-	ResponseStatus *int       `json:"response_status"`
-	Error          string     `json:"error"`
-	CreatedAt      time.Time  `json:"created_at"`
-}
-
-func (d shownDelivery) row(whose labels) []string {
+func deliveryRow(d projections.Delivery, whose labels) []string {
 	webhook, name := whose.of(d.WebhookID, d.CreatedAt)
-	next := time.Time{}
-	if d.NextAttemptAt != nil {
-		next = *d.NextAttemptAt
+	return []string{
+		formatTime(d.CreatedAt), webhook, name, d.EventType, d.EventID.String(), d.ID.String(), string(d.State), strconv.Itoa(d.Attempts),
+		formatTime(orZero(d.NextAttemptAt)), textOf(d.ResponseStatus, "-"), textOf(d.Error, "-"),
 	}
-	return []string{formatTime(d.CreatedAt), webhook, name, d.EventType, d.EventID, d.ID, d.State, strconv.Itoa(d.Attempts), formatTime(next), orDash(d.ResponseStatus), cmp.Or(d.Error, "-")}
 }
 
 func newDeliveriesCommand(db *databaseOptions) *cobra.Command {
@@ -267,7 +249,7 @@ func newDeliveriesCommand(db *databaseOptions) *cobra.Command {
 			return o.read(c, nil, "/webhooks/deliveries", func(a *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
 				whose := newLabels(c, a)
 				heading := []string{"EVENT TIME", "WEBHOOK", "NAME", "TYPE", "EVENT", "DELIVERY", "STATE", "TRIES", "NEXT", "ANSWER", "ERROR"}
-				return printItems(c, items, heading, func(d shownDelivery) []string { return d.row(whose) })
+				return printItems(c, items, heading, func(d projections.Delivery) []string { return deliveryRow(d, whose) })
 			})
 		},
 	}

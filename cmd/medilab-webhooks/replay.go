@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"strconv"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -101,15 +100,8 @@ func wrongReplay(err error, types []string) error {
 var replayHeading = []string{"ID", "KIND", "STATE", "MATCHED", "QUEUED", "DELIVERED", "FAILED", "CANCELLED", "RATE", "CREATED", "BY"}
 
 func replayCells(r projections.Replay) []string {
-	matched, rate := "-", "-"
-	if r.Matched != nil {
-		matched = fmt.Sprint(*r.Matched)
-	}
-	if r.Rate != nil {
-		rate = strconv.FormatFloat(*r.Rate, 'f', -1, 64)
-	}
-	return []string{r.ID.String(), string(r.Kind), string(r.State), matched, fmt.Sprint(r.Queued), fmt.Sprint(r.Delivered),
-		fmt.Sprint(r.Failed), fmt.Sprint(r.Cancelled), rate, formatTime(r.CreatedAt), r.RequestedBy}
+	return []string{r.ID.String(), string(r.Kind), string(r.State), textOf(r.Matched, "-"), fmt.Sprint(r.Queued), fmt.Sprint(r.Delivered),
+		fmt.Sprint(r.Failed), fmt.Sprint(r.Cancelled), textOf(r.Rate, "-"), formatTime(r.CreatedAt), r.RequestedBy}
 }
 
 func newReplayListCommand(db *databaseOptions) *cobra.Command {

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/commands"
-	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 // newSubjectsCommand groups the commands on what the log holds of patients.
@@ -49,17 +49,10 @@ func newSubjectCommand(o *apiOptions, use, short string, run func(c *cobra.Comma
 	})
 }
 
-// shownDisclosure is what the table shows of a disclosure.
+// shownDisclosure is a disclosure as it is read, of which true, false and unknown are shown alike.
 type shownDisclosure struct {
-	WebhookName  string                `json:"webhook_name"`
-	Recipient    *domain.DataRecipient `json:"recipient"`
-	URL          string                `json:"url"`
-	EventID      string                `json:"event_id"`
-	EventType    string                `json:"event_type"`
-	Kind         string                `json:"kind"`
-	FirstCallAt  time.Time             `json:"first_call_at"`
-	LastCallAt   time.Time             `json:"last_call_at"`
-	Acknowledged any                   `json:"acknowledged"`
+	projections.Disclosure
+	Acknowledged any `json:"acknowledged"`
 }
 
 func (d shownDisclosure) row() []string {
@@ -67,7 +60,9 @@ func (d shownDisclosure) row() []string {
 	if d.Recipient != nil {
 		recipient = d.Recipient.Name
 	}
-	return []string{formatTime(d.FirstCallAt), formatTime(d.LastCallAt), d.WebhookName, recipient, d.URL, d.EventID, d.EventType, d.Kind, fmt.Sprint(d.Acknowledged)}
+	return []string{
+		formatTime(d.FirstCallAt), formatTime(d.LastCallAt), d.WebhookName, recipient, d.URL, d.EventID.String(), d.EventType, string(d.Kind), fmt.Sprint(d.Acknowledged),
+	}
 }
 
 func printDisclosures(c *cobra.Command, a *apiClient, path string) error {

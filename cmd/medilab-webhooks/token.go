@@ -128,11 +128,7 @@ func (t shownToken) row() []string {
 	for i, scope := range t.Scopes {
 		scopes[i] = string(scope)
 	}
-	expires := "-"
-	if t.ExpiresAt != nil {
-		expires = formatTime(*t.ExpiresAt)
-	}
-	return []string{t.ID, t.Name, t.Prefix + "...", strings.Join(scopes, ","), t.State, formatTime(t.CreatedAt), expires}
+	return []string{t.ID, t.Name, t.Prefix + "...", strings.Join(scopes, ","), t.State, formatTime(t.CreatedAt), formatTime(orZero(t.ExpiresAt))}
 }
 
 func newTokenRevokeCommand(db *databaseOptions) *cobra.Command {

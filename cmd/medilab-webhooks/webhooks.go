@@ -18,6 +18,7 @@ import (
 
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
+	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -194,12 +195,12 @@ func (a *apiClient) sendFromHere(ctx context.Context, db databaseOptions) error 
 
 // lastCalls returns the newest call about an event to each webhook. It is an addition to an
 // answer: what cannot be read is left out.
-func (a *apiClient) lastCalls(ctx context.Context, event string) map[string]shownCall {
+func (a *apiClient) lastCalls(ctx context.Context, event string) map[domain.WebhookID]projections.Call {
 	const newest = 1000
 	items, _ := a.newest(ctx, "/webhooks/calls", url.Values{"event_id": {event}}, newest)
-	last := map[string]shownCall{}
+	last := map[domain.WebhookID]projections.Call{}
 	for _, item := range slices.Backward(items) {
-		var call shownCall
+		var call projections.Call
 		if json.Unmarshal(item, &call) == nil {
 			last[call.WebhookID] = call
 		}
@@ -207,28 +208,15 @@ func (a *apiClient) lastCalls(ctx context.Context, event string) map[string]show
 	return last
 }
 
-// shownVerdict is what the table shows of a verdict.
-type shownVerdict struct {
-	WebhookID  string          `json:"webhook_id"`
-	Number     int64           `json:"webhook_number"`
-	Name       string          `json:"webhook_name"`
-	Verdict    string          `json:"verdict"`
-	DeliveryID string          `json:"delivery_id"`
-	Field      string          `json:"field"`
-	Want       json.RawMessage `json:"want"`
-	Got        json.RawMessage `json:"got"`
-	Reason     string          `json:"reason"`
-}
-
-func (v shownVerdict) row(webhook string, last shownCall) []string {
+func verdictRow(v api.VerdictView, webhook string, last projections.Call) []string {
 	why := v.Reason
 	if v.Field != "" {
 		why = strings.TrimSpace(fmt.Sprintf("%s is %s, wanted %s; %s", v.Field, v.Got, v.Want, why))
 	}
-	if last.Error != "" && v.DeliveryID != "" && v.Verdict != string(domain.DeliveryDelivered) {
-		why = fmt.Sprintf("attempt %d: %s", last.Attempt, last.Error)
+	if last.Error != nil && v.DeliveryID != nil && v.Verdict != projections.Verdict(domain.DeliveryDelivered) {
+		why = fmt.Sprintf("attempt %d: %s", last.Attempt, *last.Error)
 	}
-	return []string{webhook, v.Name, v.Verdict, v.DeliveryID, strings.TrimSuffix(why, ";")}
+	return []string{webhook, v.WebhookName, string(v.Verdict), textOf(v.DeliveryID, ""), strings.TrimSuffix(why, ";")}
 }
 
 func newExplainCommand(db *databaseOptions) *cobra.Command {
@@ -245,16 +233,16 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 				if err := a.get(c.Context(), "/webhooks/events/"+url.PathEscape(args[0])+"/explain", nil, &page); err != nil {
 					return err
 				}
-				var last map[string]shownCall
+				var last map[domain.WebhookID]projections.Call
 				if !wantsJSON(c) {
 					last = a.lastCalls(c.Context(), args[0])
 				}
-				return printItems(c, page.Items, []string{"WEBHOOK", "NAME", "VERDICT", "DELIVERY", "WHY"}, func(v shownVerdict) []string {
-					webhook := strconv.FormatInt(v.Number, 10)
+				return printItems(c, page.Items, []string{"WEBHOOK", "NAME", "VERDICT", "DELIVERY", "WHY"}, func(v api.VerdictView) []string {
+					webhook := strconv.FormatInt(v.WebhookNumber, 10)
 					if wantsIDs(c) {
-						webhook = v.WebhookID
+						webhook = v.WebhookID.String()
 					}
-					return v.row(webhook, last[v.WebhookID])
+					return verdictRow(v, webhook, last[v.WebhookID])
 				})
 			})
 		},
