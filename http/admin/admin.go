@@ -4,12 +4,14 @@
 package admin
 
 import (
+	"bytes"
 	"embed"
+	"html/template"
+	"io/fs"
 	"net/http"
+	"strings"
 
 	"golang.org/x/text/language"
-
-	"github.com/medilab/webhooks/http/static"
 )
 
 //go:embed assets
@@ -50,18 +52,47 @@ func Handler() http.Handler { return page(Path, shell) }
 func Docs() http.Handler { return page(DocsPath, docs) }
 
 func page(path, html string) http.Handler {
-	return static.Handler(path, assets, policy, func(root string) static.Render {
-		tags, pages := make([]language.Tag, len(languages)), make([][]byte, len(languages))
-		for i, l := range languages {
-			tags[i] = l.tag
-			pages[i] = static.Execute(html, struct{ Language, Assets, NoScript string }{l.tag.String(), root, l.noScript})
+	tree, err := fs.Sub(assets, "assets")
+	if err != nil {
+		panic(err) // the name is ours
+	}
+	files := newFiles(path+"/assets", tree)
+	parsed := template.Must(template.New("page").Parse(html))
+	tags, pages := make([]language.Tag, len(languages)), make([]bytes.Buffer, len(languages))
+	for i, l := range languages {
+		tags[i] = l.tag
+		if err := parsed.Execute(&pages[i], struct{ Language, Assets, NoScript string }{l.tag.String(), files.root, l.noScript}); err != nil {
+			panic(err) // the template is ours
 		}
-		matcher := language.NewMatcher(tags)
-		return func(header http.Header, r *http.Request) []byte {
+	}
+	matcher := language.NewMatcher(tags)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, path+"/assets/"):
+			files.ServeHTTP(w, r)
+		case !strings.HasSuffix(strings.TrimSuffix(r.URL.Path, "/"), path):
+			refuse(w, http.StatusNotFound)
+		case reading(w, r):
 			_, chosen := language.MatchStrings(matcher, r.Header.Get("Accept-Language"))
-			header.Set("Vary", "Accept-Language")
-			header.Set("Content-Language", tags[chosen].String())
-			return pages[chosen]
+			w.Header().Set("Content-Language", tags[chosen].String())
+			for name, value := range pageHeaders {
+				w.Header().Set(name, value)
+			}
+			write(w, r, pages[chosen].Bytes())
 		}
 	})
+}
+
+// pageHeaders are those of a page. It is not cached: it names the files of one version of the
+// program.
+var pageHeaders = map[string]string{
+	"Vary":                       "Accept-Language",
+	"Content-Type":               "text/html; charset=utf-8",
+	"Cache-Control":              "no-store",
+	"Content-Security-Policy":    policy,
+	"Referrer-Policy":            "no-referrer",
+	"X-Content-Type-Options":     "nosniff",
+	"X-Frame-Options":            "DENY",
+	"Cross-Origin-Opener-Policy": "same-origin",
+	"Permissions-Policy":         "camera=(), geolocation=(), microphone=()",
 }

@@ -1,4 +1,4 @@
-package static_test
+package admin
 
 import (
 	"compress/gzip"
@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-
-	"github.com/medilab/webhooks/http/static"
 )
 
 func tree(app string) fstest.MapFS {
@@ -18,11 +16,11 @@ func tree(app string) fstest.MapFS {
 
 func TestFilesAreKeptForEverUnderTheirHash(t *testing.T) {
 	long := strings.Repeat("let a = 1\n", 100)
-	files := static.Must("/admin/assets", tree(long))
-	if other := static.Must("/admin/assets", tree("let b")); other.Root() == files.Root() {
+	files := newFiles("/admin/assets", tree(long))
+	if other := newFiles("/admin/assets", tree("let b")); other.root == files.root {
 		t.Fatal("other files have the same path")
 	}
-	w := ask(files, "GET", files.Root()+"app.js", "gzip")
+	w := ask(files, "GET", files.root+"app.js", "gzip")
 	unzipped, err := gzip.NewReader(w.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -39,22 +37,22 @@ func TestFilesAreKeptForEverUnderTheirHash(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
-	if w := ask(files, "GET", files.Root()+"app.js", ""); w.Body.String() != long || w.Header().Get("Content-Encoding") != "" {
+	if w := ask(files, "GET", files.root+"app.js", ""); w.Body.String() != long || w.Header().Get("Content-Encoding") != "" {
 		t.Error("a caller that knows no gzip got it")
 	}
 }
 
 func TestWhatIsNoFileIsNotServed(t *testing.T) {
-	files := static.Must("/admin/assets", tree("let a"))
+	files := newFiles("/admin/assets", tree("let a"))
 	for path, want := range map[string]int{
-		files.Root() + "vendor/LICENSE":      200,
-		files.Root():                         404,
-		files.Root() + "vendor":              404,
-		files.Root() + "../app.js":           404,
-		files.Root() + "app.js/":             404,
-		"/admin/assets/000000000000/app.js":  404,
-		"/admin/assets/app.js":               404,
-		"/elsewhere" + files.Root() + "a.js": 404,
+		files.root + "vendor/LICENSE":       200,
+		files.root:                          404,
+		files.root + "vendor":               404,
+		files.root + "../app.js":            404,
+		files.root + "app.js/":              404,
+		"/admin/assets/000000000000/app.js": 404,
+		"/admin/assets/app.js":              404,
+		"/elsewhere" + files.root + "a.js":  404,
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.URL.Path = path
@@ -64,7 +62,7 @@ func TestWhatIsNoFileIsNotServed(t *testing.T) {
 			t.Errorf("%s: %d, want %d", path, w.Code, want)
 		}
 	}
-	if w := ask(files, "POST", files.Root()+"app.js", ""); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") == "" {
+	if w := ask(files, "POST", files.root+"app.js", ""); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") == "" {
 		t.Errorf("POST: %d", w.Code)
 	}
 }
