@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -214,12 +213,7 @@ func (c *cluster) state(ctx context.Context) (s clusterState, err error) {
 		return s, err
 	}
 	s.head = system.head
-	note, err := os.ReadFile(filepath.Join(c.dir, "postgres", "postmaster.pid"))
-	if err != nil {
-		return s, err
-	}
-	first, _, _ := strings.Cut(string(note), "\n")
-	pid, err := strconv.Atoi(first)
+	pid, err := testbed.Postmaster(filepath.Join(c.dir, "postgres"))
 	if err != nil {
 		return s, err
 	}

@@ -10,11 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/migrations/postgres"
@@ -146,27 +145,26 @@ func (b *bench) register(ctx context.Context, p *product, webhooks int, asks fun
 	for range fanOut {
 		p.targets = append(p.targets, b.target())
 	}
-	const callers = 16
-	var wg sync.WaitGroup
-	var next atomic.Int64
-	errs := make([]error, callers)
-	for c := range callers {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < webhooks && errs[c] == nil; i = int(next.Add(1)) - 1 {
-				asked := asks(i)
-				asked["name"], asked["url"] = "bench "+count(i), p.targets[i%fanOut].url
-				errs[c] = p.call(ctx, http.MethodPost, "/webhooks/", asked, nil)
-			}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for i := range webhooks {
+		group.Go(func() error {
+			asked := asks(i)
+			asked["name"], asked["url"] = "bench "+count(i), p.targets[i%fanOut].url
+			return p.call(ctx, http.MethodPost, "/webhooks/", asked, nil)
 		})
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := group.Wait(); err != nil {
 		return errors.Join(err, p.close())
 	}
 	return nil
 }
 
-// dispatch triggers events for a while, each for ten of the webhooks.
+// dispatching triggers events of the product's for a while, each for ten of the webhooks.
+func dispatching(body func(*product) func() []byte) func(context.Context, *bench, *product) (measures, error) {
+	return func(ctx context.Context, b *bench, p *product) (measures, error) { return b.dispatch(ctx, p, body(p)) }
+}
+
 func (b *bench) dispatch(ctx context.Context, p *product, body func() []byte) (measures, error) {
 	for _, t := range p.targets {
 		t.reset()
@@ -235,28 +233,14 @@ func (p *product) rebuild(ctx context.Context) (measures, error) {
 
 // pairScenarios compare two products that differ in what they hold.
 var pairScenarios = []scenario{
-	{name: "log-append", sides: byHistory, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.ingest(ctx, p, loadOptions{path: triggerPath, callers: 512, events: 1, body: one})
-	}},
-	{name: "log-deliver", sides: byHistory, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.deliver(ctx, p, delivery{callers: 64, targets: 1})
-	}},
-	{name: "log-read", sides: byHistory, run: func(ctx context.Context, _ *bench, p *product) (measures, error) {
-		return p.readHistory(ctx)
-	}},
-	{name: "rebuild", sides: byHistory, alone: true, run: func(ctx context.Context, _ *bench, p *product) (measures, error) {
-		return p.rebuild(ctx)
-	}},
+	{name: "log-append", sides: byHistory, run: ingesting(loadOptions{path: triggerPath, callers: 512, events: 1, body: one})},
+	{name: "log-deliver", sides: byHistory, run: delivering(delivery{callers: 64, targets: 1})},
+	{name: "log-read", sides: byHistory, run: func(ctx context.Context, _ *bench, p *product) (measures, error) { return p.readHistory(ctx) }},
+	{name: "rebuild", sides: byHistory, alone: true, run: func(ctx context.Context, _ *bench, p *product) (measures, error) { return p.rebuild(ctx) }},
 	// What webhooks cost that are there, and what they cost when all of them are busy.
-	{name: "webhooks-idle", sides: byWebhooks, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.dispatch(ctx, p, p.same)
-	}},
-	{name: "webhooks-dispatch", sides: byWebhooks, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.dispatch(ctx, p, p.wanted)
-	}},
-	{name: "filters-dispatch", sides: byFilters, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.dispatch(ctx, p, p.wanted)
-	}},
+	{name: "webhooks-idle", sides: byWebhooks, run: dispatching(func(p *product) func() []byte { return p.same })},
+	{name: "webhooks-dispatch", sides: byWebhooks, run: dispatching(func(p *product) func() []byte { return p.wanted })},
+	{name: "filters-dispatch", sides: byFilters, run: dispatching(func(p *product) func() []byte { return p.wanted })},
 	{name: "webhooks-list", sides: byWebhooks, run: func(ctx context.Context, _ *bench, p *product) (measures, error) {
 		return p.answers(ctx, map[string]string{"list": "/webhooks/?limit=50", "search": "/webhooks/?q=bench%209"})
 	}},

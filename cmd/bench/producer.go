@@ -9,12 +9,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -131,45 +132,29 @@ func (p *producer) load(ctx context.Context, o loadOptions, servers ...string) (
 			return produced{}, err
 		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		out   produced
-		first error
-		taken atomic.Int64
-	)
+	var taken atomic.Int64
+	ids := make([][]string, o.callers)
+	group, ctx := errgroup.WithContext(ctx)
 	start := time.Now()
 	end := start.Add(o.duration)
 	for caller := range o.callers {
 		target := targets[caller%len(targets)]
-		wg.Go(func() {
-			var ids []string
+		group.Go(func() error {
 			for time.Now().Before(end) && ctx.Err() == nil && taken.Add(int64(o.events)) <= int64(o.limit) {
 				got, err := p.post(ctx, target, o.body())
 				if err == nil && len(got) != o.events {
 					err = fmt.Errorf("%d events were sent and %d acknowledged", o.events, len(got))
 				}
 				if err != nil {
-					mu.Lock()
-					if first == nil {
-						first = err
-					}
-					mu.Unlock()
-					cancel()
-					return
+					return err
 				}
-				ids = append(ids, got...)
+				ids[caller] = append(ids[caller], got...)
 			}
-			mu.Lock()
-			out.ids = append(out.ids, ids...)
-			mu.Unlock()
+			return nil
 		})
 	}
-	wg.Wait()
-	out.elapsed = time.Since(start)
-	return out, first
+	err := group.Wait()
+	return produced{slices.Concat(ids...), time.Since(start)}, err
 }
 
 type loadOptions struct {
@@ -188,34 +173,24 @@ func (p *producer) steady(ctx context.Context, base string, perSecond int, durat
 	if err != nil {
 		return produced{}, err
 	}
-	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		out   produced
-		first error
-	)
+	ids := make([][]string, int(duration.Seconds()*float64(perSecond)))
+	var group errgroup.Group
 	start := time.Now()
 	tick := time.NewTicker(time.Second / time.Duration(perSecond))
 	defer tick.Stop()
-	for range int(duration.Seconds() * float64(perSecond)) {
+	for i := range ids {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return out, ctx.Err()
+			return produced{}, ctx.Err()
 		}
-		wg.Go(func() {
-			ids, err := p.post(ctx, target, event(eventType))
-			mu.Lock()
-			defer mu.Unlock()
-			out.ids = append(out.ids, ids...)
-			if first == nil {
-				first = err
-			}
+		group.Go(func() (err error) {
+			ids[i], err = p.post(ctx, target, event(eventType))
+			return err
 		})
 	}
-	wg.Wait()
-	out.elapsed = time.Since(start)
-	return out, first
+	err = group.Wait()
+	return produced{slices.Concat(ids...), time.Since(start)}, err
 }
 
 func count(n int) string { return strconv.Itoa(n) }

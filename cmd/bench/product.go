@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -112,35 +109,7 @@ func (p *product) close() (err error) {
 
 // call makes one API call and decodes its answer.
 func (p *product) call(ctx context.Context, method, path string, body, into any) error {
-	var payload io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		payload = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, p.base+"/api/v1"+path, payload)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	answer, err := io.ReadAll(resp.Body)
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return err
-	}
-	if resp.StatusCode > 299 {
-		return fmt.Errorf("%s %s answered %d: %.300s", method, path, resp.StatusCode, answer)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.Unmarshal(answer, into)
+	return testbed.Call(ctx, token, method, p.base+"/api/v1"+path, body, into)
 }
 
 // subscribe makes a webhook for each target and returns their ids.
@@ -176,15 +145,8 @@ func (p *product) forwardTo(ctx context.Context, targets []*target) error {
 	for _, t := range targets {
 		fmt.Fprintln(&urls, t.url)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.base+"/targets", strings.NewReader(urls.String()))
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
+	_, err := testbed.Request(ctx, "", http.MethodPost, p.base+"/targets", []byte(urls.String()))
+	return err
 }
 
 func (p *product) unsubscribe(ctx context.Context, ids []string) error {

@@ -29,21 +29,11 @@ type scenario struct {
 type measures map[string]float64
 
 var scenarios = []scenario{
-	{name: "deliver-64", sides: byCeiling, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.deliver(ctx, p, delivery{callers: 64, targets: 1, costs: true})
-	}},
-	{name: "deliver-512", sides: byCeiling, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.deliver(ctx, p, delivery{callers: 512, targets: 1})
-	}},
-	{name: "ordered-10k", sides: byCeiling, alone: true, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.deliver(ctx, p, delivery{callers: 512, targets: 1, keys: 10_000})
-	}},
-	{name: "fanout-10", sides: byCeiling, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.deliver(ctx, p, delivery{callers: 64, targets: 10})
-	}},
-	{name: "ingest-512", sides: byCeiling, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
-		return b.ingest(ctx, p, loadOptions{path: triggerPath, callers: 512, events: 1, body: one})
-	}},
+	{name: "deliver-64", sides: byCeiling, run: delivering(delivery{callers: 64, targets: 1, costs: true})},
+	{name: "deliver-512", sides: byCeiling, run: delivering(delivery{callers: 512, targets: 1})},
+	{name: "ordered-10k", sides: byCeiling, alone: true, run: delivering(delivery{callers: 512, targets: 1, keys: 10_000})},
+	{name: "fanout-10", sides: byCeiling, run: delivering(delivery{callers: 64, targets: 10})},
+	{name: "ingest-512", sides: byCeiling, run: ingesting(loadOptions{path: triggerPath, callers: 512, events: 1, body: one})},
 	{name: "ingest-batch", sides: byCeiling, alone: true, run: func(ctx context.Context, b *bench, p *product) (measures, error) {
 		const size = 500
 		body := batch(eventType, size)
@@ -57,6 +47,14 @@ var scenarios = []scenario{
 	{name: "append-512", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.appendAlone(ctx) }},
 	{name: "one-log", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.oneLog(ctx) }},
 	{name: "memory", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.memoryWaiting(ctx) }},
+}
+
+func delivering(d delivery) func(context.Context, *bench, *product) (measures, error) {
+	return func(ctx context.Context, b *bench, p *product) (measures, error) { return b.deliver(ctx, p, d) }
+}
+
+func ingesting(o loadOptions) func(context.Context, *bench, *product) (measures, error) {
+	return func(ctx context.Context, b *bench, p *product) (measures, error) { return b.ingest(ctx, p, o) }
 }
 
 func one() []byte { return event(eventType) }

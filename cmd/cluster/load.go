@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"sync"
@@ -103,16 +101,6 @@ func (l *load) post(ctx context.Context, path string, body []byte) (status int, 
 	const patience = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "POST", l.api+path, bytes.NewReader(body))
-	if err != nil {
-		return 0, err
-	}
-	r.Header.Set("Authorization", "Bearer "+l.token)
-	response, err := testbed.Client.Do(r)
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close() //nolint:errcheck // it is read
-	_, err = io.Copy(io.Discard, response.Body)
-	return response.StatusCode, err
+	answer, err := testbed.Request(ctx, l.token, "POST", l.api+path, body)
+	return answer.Status, err
 }

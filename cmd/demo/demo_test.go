@@ -166,7 +166,7 @@ func events(t *testing.T, api string) (all []event) {
 			Items []event
 			Next  *string `json:"next_cursor"`
 		}
-		if err := call(t.Context(), "GET", api+"/webhooks/events?limit=1000&cursor="+url.QueryEscape(cursor), token, nil, &page); err != nil {
+		if err := testbed.Call(t.Context(), token, "GET", api+"/webhooks/events?limit=1000&cursor="+url.QueryEscape(cursor), nil, &page); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, page.Items...)

@@ -153,7 +153,7 @@ func clinicWithTrouble(t *testing.T) (address string, ids []string) {
 	harness.Until(t, "the product is ready", func() bool { return testbed.Status(t.Context(), address+"/readyz") == 200 })
 	ask := func(method, path string, body any) (answer map[string]any) {
 		t.Helper()
-		if err := call(t.Context(), method, address+"/api/v1"+path, token, body, &answer); err != nil {
+		if err := testbed.Call(t.Context(), token, method, address+"/api/v1"+path, body, &answer); err != nil {
 			t.Fatal(err)
 		}
 		return answer

@@ -5,16 +5,16 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/medilab/webhooks/cmd/testbed"
 )
 
 // receiver is one of the outside systems that the clinic's events go to.
@@ -113,7 +113,7 @@ func (b *board) catchUp(ctx context.Context, webhook string) error {
 			Items []struct{ Sequence int }
 			Next  *string `json:"next_cursor"`
 		}
-		if err := call(ctx, "GET", fmt.Sprintf("%s/webhooks/%s/feed?after=%d&limit=1000", b.api, webhook, b.last), b.token, nil, &page); err != nil {
+		if err := testbed.Call(ctx, b.token, "GET", fmt.Sprintf("%s/webhooks/%s/feed?after=%d&limit=1000", b.api, webhook, b.last), nil, &page); err != nil {
 			return err
 		}
 		for _, item := range page.Items {
@@ -132,31 +132,5 @@ func register(ctx context.Context, api, token, url string, all []*receiver) erro
 		list[i] = map[string]any{"name": r.name, "description": r.what, "url": url + r.path, "secret": secret}
 		maps.Copy(list[i], r.webhook)
 	}
-	return call(ctx, "POST", api+"/webhooks/apply", token, map[string]any{"webhooks": list}, nil)
-}
-
-// call makes a request of the API.
-func call(ctx context.Context, method, url, token string, body, answer any) error {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(string(text)))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close() //nolint:errcheck // it is read to its end
-	if text, err = io.ReadAll(resp.Body); err == nil && resp.StatusCode >= http.StatusMultipleChoices {
-		err = fmt.Errorf("%s %s: %d %s", method, url, resp.StatusCode, text)
-	}
-	if err == nil && answer != nil {
-		err = json.Unmarshal(text, answer)
-	}
-	return err
+	return testbed.Call(ctx, token, "POST", api+"/webhooks/apply", map[string]any{"webhooks": list}, nil)
 }

@@ -66,6 +66,16 @@ func CPU(root int) (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / perSecond, nil
 }
 
+// Postmaster returns the process id of the Postgres in the data directory, as that notes it.
+func Postmaster(dir string) (int, error) {
+	note, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(note), "\n")
+	return strconv.Atoi(strings.TrimSpace(first))
+}
+
 // Memory returns a figure of /proc/PID/status in bytes, such as VmRSS or VmHWM. The error is
 // fs.ErrNotExist where the system has no such file.
 func Memory(pid int, name string) (int64, error) {

@@ -3,7 +3,6 @@
 package testbed
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -97,53 +94,6 @@ func (p *Process) Stop(patience time.Duration) error {
 		<-p.ended
 		return errors.Join(fmt.Errorf("%s does not end on SIGTERM", p.cmd.Path), err)
 	}
-}
-
-// Client keeps as many connections as the callers of a clinic's service do, and follows no
-// redirect: the product makes none.
-var Client = &http.Client{
-	Transport:     &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: time.Minute},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
-// Status returns the status of a GET of the URL, or 0 when nobody answers soon.
-func Status(ctx context.Context, url string) int {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0
-	}
-	resp, err := Client.Do(req)
-	if err != nil {
-		return 0
-	}
-	resp.Body.Close() //nolint:errcheck // nothing is read
-	return resp.StatusCode
-}
-
-// Metric returns the sum of a metric over its labels, of the /metrics of the server at the URL.
-func Metric(ctx context.Context, server, name string) (sum int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := Client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // it is read to its end
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), name); ok && (rest[0] == '{' || rest[0] == ' ') {
-			n, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
-			if err != nil {
-				return 0, err
-			}
-			sum += int(n)
-		}
-	}
-	return sum, lines.Err()
 }
 
 // FreeAddress returns a loopback address whose port is free now. Connections that go out

@@ -139,9 +139,7 @@ func (p *Pair) await(server, query string) {
 // signal sends to the server in the folder, and to its processes.
 func (p *Pair) signal(dir string, signal syscall.Signal) {
 	p.t.Helper()
-	file, err := os.ReadFile(filepath.Join(dir, "postgres", "postmaster.pid"))
-	must(p.t, err)
-	parent, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(string(file), "\n", 2)[0]))
+	parent, err := testbed.Postmaster(filepath.Join(dir, "postgres"))
 	must(p.t, err)
 	send := func(pid int) {
 		if err := syscall.Kill(pid, signal); err != nil && err != syscall.ESRCH {

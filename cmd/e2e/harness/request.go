@@ -1,11 +1,8 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"io"
-	"net/http"
 
 	"github.com/medilab/webhooks/cmd/testbed"
 )
@@ -14,29 +11,11 @@ import (
 var Client = testbed.Client
 
 // Answer is what a request came to.
-type Answer struct {
-	Status int
-	Header http.Header
-	Body   []byte
-}
+type Answer = testbed.Response
 
 // Request makes a request with the token and reads the answer whole. An error says that none came.
 func (p *Process) Request(ctx context.Context, token, method, path string, body []byte) (Answer, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+p.Addr+path, bytes.NewReader(body))
-	if err != nil {
-		return Answer{}, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	if len(body) > 0 {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := Client.Do(req)
-	if err != nil {
-		return Answer{}, err
-	}
-	defer resp.Body.Close() //nolint:errcheck // it is read to its end
-	text, err := io.ReadAll(resp.Body)
-	return Answer{resp.StatusCode, resp.Header, text}, err
+	return testbed.Request(ctx, token, method, "http://"+p.Addr+path, body)
 }
 
 // API makes a request of the API that must be answered with the status, and decodes the answer.

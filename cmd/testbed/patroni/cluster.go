@@ -3,10 +3,8 @@
 package patroni
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -322,18 +320,8 @@ func (c *Cluster) state(ctx context.Context) []memberState {
 	for _, m := range c.Members {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		r, err := http.NewRequestWithContext(ctx, "GET", "http://"+m.rest+"/cluster", nil)
-		if err != nil {
-			return nil
-		}
-		response, err := testbed.Client.Do(r)
-		if err != nil {
-			continue
-		}
 		var state struct{ Members []memberState }
-		err = json.NewDecoder(response.Body).Decode(&state)
-		response.Body.Close() //nolint:errcheck // it is read
-		if err == nil {
+		if testbed.Call(ctx, "", "GET", "http://"+m.rest+"/cluster", nil, &state) == nil {
 			return state.Members
 		}
 	}
@@ -371,21 +359,11 @@ func (c *Cluster) Asynchronous(ctx context.Context) error {
 
 // tell makes a request of the member's Patroni.
 func (c *Cluster) tell(ctx context.Context, m *Member, method, path, body string) error {
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+m.rest+path, strings.NewReader(body))
-	if err != nil {
-		return err
+	answer, err := testbed.Request(ctx, "", method, "http://"+m.rest+path, []byte(body))
+	if err == nil && answer.Status != http.StatusOK {
+		err = fmt.Errorf("%s %s was answered %d: %s", method, path, answer.Status, answer.Body)
 	}
-	response, err := testbed.Client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close() //nolint:errcheck // it is read
-	if response.StatusCode != http.StatusOK {
-		var said bytes.Buffer
-		_, _ = said.ReadFrom(response.Body)
-		return fmt.Errorf("%s %s was answered %d: %s", method, path, response.StatusCode, said.String())
-	}
-	return nil
+	return err
 }
 
 func portOf(address string) string {

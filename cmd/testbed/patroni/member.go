@@ -77,14 +77,9 @@ func (m *Member) signal(signal syscall.Signal) {
 
 // each calls do with each process of the server, which is not a child of Patroni's.
 func (m *Member) each(do func(pid int)) {
-	file, err := os.ReadFile(filepath.Join(m.data, "postmaster.pid"))
-	if err != nil {
-		return // it does not run
-	}
-	first, _, _ := strings.Cut(string(file), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	pid, err := testbed.Postmaster(m.data)
 	if err != nil || pid <= 1 {
-		return
+		return // it does not run
 	}
 	for _, each := range testbed.Tree(pid) {
 		do(each)
