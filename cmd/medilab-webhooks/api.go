@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -26,6 +24,7 @@ import (
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	api "github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/sender"
 	"github.com/medilab/webhooks/http/texts"
 )
 
@@ -102,16 +101,9 @@ func (o *apiOptions) remote() (*apiClient, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if o.caFile != "" {
-		pem, err := os.ReadFile(o.caFile)
+		trusted, err := sender.RootCAs(o.caFile)
 		if err != nil {
-			return nil, fmt.Errorf("read the trusted certificates: %w; check MEDILAB_CA_FILE", err)
-		}
-		trusted, err := x509.SystemCertPool()
-		if err != nil {
-			trusted = x509.NewCertPool()
-		}
-		if !trusted.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate; check MEDILAB_CA_FILE", o.caFile)
+			return nil, fmt.Errorf("%w; check MEDILAB_CA_FILE", err)
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
 	}

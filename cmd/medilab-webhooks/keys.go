@@ -20,15 +20,16 @@ func (o databaseOptions) keysFile() string {
 
 // newKeysCommand groups the commands on the keys that encrypt secrets at rest.
 func newKeysCommand(db *databaseOptions) *cobra.Command {
-	open := func() (*vault.Vault, error) {
-		keys, err := vault.Open(db.keysFile(), true)
-		if errors.Is(err, vault.ErrMissing) {
-			err = fmt.Errorf("there is no keyset %s; name it with MEDILAB_KEYS, or start serve, which makes one for a new database", db.keysFile())
-		}
-		return keys, err
-	}
 	return group("keys", "List and rotate the keys that encrypt secrets at rest",
-		newKeysListCommand(open), newKeysRotateCommand(db, open), newKeysRewrapCommand(db, open), newKeysEncryptCommand(db, open))
+		newKeysListCommand(db), newKeysRotateCommand(db), newKeysRewrapCommand(db), newKeysEncryptCommand(db))
+}
+
+func (o databaseOptions) openKeys() (*vault.Vault, error) {
+	keys, err := vault.Open(o.keysFile(), true)
+	if errors.Is(err, vault.ErrMissing) {
+		err = fmt.Errorf("there is no keyset %s; name it with MEDILAB_KEYS, or start serve, which makes one for a new database", o.keysFile())
+	}
+	return keys, err
 }
 
 type shownKey struct {
@@ -47,14 +48,14 @@ func showKey(k vault.Key) shownKey {
 	return shown
 }
 
-func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
+func newKeysListCommand(db *databaseOptions) *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:     "list",
 		Short:   "List the keys' ids, oldest first; never the keys",
 		Example: "  medilab-webhooks keys list --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			keys, err := open()
+			keys, err := db.openKeys()
 			if err != nil {
 				return err
 			}
@@ -68,8 +69,8 @@ func newKeysListCommand(open func() (*vault.Vault, error)) *cobra.Command {
 }
 
 // withKeys calls do with the database, and the keyset if that opens what the database holds.
-func withKeys(c *cobra.Command, db *databaseOptions, open func() (*vault.Vault, error), do func(*session, *vault.Vault) error) error {
-	keys, err := open()
+func withKeys(c *cobra.Command, db *databaseOptions, do func(*session, *vault.Vault) error) error {
+	keys, err := db.openKeys()
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func withKeys(c *cobra.Command, db *databaseOptions, open func() (*vault.Vault, 
 	})
 }
 
-func newKeysRotateCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
+func newKeysRotateCommand(db *databaseOptions) *cobra.Command {
 	var stage bool
 	c := &cobra.Command{
 		Use:     "rotate",
@@ -96,7 +97,7 @@ Where several machines serve, each with a copy of the file: rotate --stage on on
 to the others, and then rotate on the first and copy again. No machine meets a key that it lacks.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withKeys(c, db, open, func(s *session, keys *vault.Vault) error {
+			return withKeys(c, db, func(s *session, keys *vault.Vault) error {
 				change, action := keys.Rotate, domain.AdminKeyRotated
 				said := "Key %s seals from now on\n"
 				if stage {
@@ -122,19 +123,19 @@ to the others, and then rotate on the first and copy again. No machine meets a k
 	return c
 }
 
-func newKeysRewrapCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
+func newKeysRewrapCommand(db *databaseOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:     "rewrap",
 		Short:   "Re-encrypt stored secrets with the newest key, as rotate does; resumes where it was cut off",
 		Example: "  medilab-webhooks keys rewrap",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withKeys(c, db, open, func(s *session, keys *vault.Vault) error { return rewrap(c, s, keys) })
+			return withKeys(c, db, func(s *session, keys *vault.Vault) error { return rewrap(c, s, keys) })
 		},
 	}
 }
 
-func newKeysEncryptCommand(db *databaseOptions, open func() (*vault.Vault, error)) *cobra.Command {
+func newKeysEncryptCommand(db *databaseOptions) *cobra.Command {
 	return withJSON(&cobra.Command{
 		Use:   "encrypt",
 		Short: "Encrypt payloads that older versions wrote in clear, so that an erasure reaches them",
@@ -146,7 +147,7 @@ were erased before is erased then. The tables' owner runs it.`,
 		Example: "  medilab-webhooks keys encrypt",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withKeys(c, db, open, func(s *session, keys *vault.Vault) error {
+			return withKeys(c, db, func(s *session, keys *vault.Vault) error {
 				bar := newProgress(c, -1, "encrypting")
 				result, err := s.commands.EncryptLog(c.Context(), caller(), bar.setPosition)
 				bar.end()

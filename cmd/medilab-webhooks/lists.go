@@ -65,9 +65,7 @@ func (o *listOptions) read(c *cobra.Command, args []string, path string, f func(
 		return err
 	}
 	if len(args) > 0 {
-		if path, err = webhookPath(args[0], strings.TrimPrefix(path, "/webhooks")); err != nil {
-			return err
-		}
+		path = strings.Replace(path, "/webhooks", "/webhooks/"+args[0], 1)
 	}
 	return o.use(c, func(a *apiClient) error {
 		items, err := a.newest(c.Context(), path, query, o.limit)
@@ -211,7 +209,7 @@ func newCallsCommand(db *databaseOptions) *cobra.Command {
 		Example: `  medilab-webhooks calls --status failed
   medilab-webhooks calls 1 --response-status 5xx --from 2026-01-31
   medilab-webhooks calls --follow --json | jq .response_status`,
-		Args: cobra.MaximumNArgs(1),
+		Args: webhookArg(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.read(c, args, "/webhooks/calls", func(a *apiClient, path string, query url.Values, items []json.RawMessage) error {
 				if follow {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/domain"
@@ -36,12 +35,8 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 		Short: "Send the events of a range again to a webhook, and print the replay's id",
 		Example: `  medilab-webhooks replay start 3 --from 2025-01-01 --to 2026-01-01 --dry-run
   medilab-webhooks replay start 3 --from 2025-01-01 --to 2026-01-01 --types 'patient.*,visit.created' --rate 50`,
-		Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
+		Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
 		RunE: func(c *cobra.Command, args []string) error {
-			path, err := webhookPath(args[0], "/replay")
-			if err != nil {
-				return err
-			}
 			body := map[string]any{"only_failed": onlyFailed, "dry_run": dryRun}
 			if err := addTimes(body, from, to); err != nil {
 				return err
@@ -57,7 +52,7 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 			}
 			return o.use(c, func(a *apiClient) error {
 				var started map[string]any
-				if err := a.post(c.Context(), path, body, &started); err != nil {
+				if err := a.post(c.Context(), "/webhooks/"+args[0]+"/replay", body, &started); err != nil {
 					return wrongReplay(err, types)
 				}
 				if dryRun {
@@ -107,7 +102,7 @@ func replayCells(r projections.Replay) []string {
 func newReplayListCommand(db *databaseOptions) *cobra.Command {
 	var o *listOptions
 	c := &cobra.Command{
-		Use: "list [WEBHOOK]", Short: "List replays and bulk retries, newest first", Args: cobra.MaximumNArgs(1),
+		Use: "list [WEBHOOK]", Short: "List replays and bulk retries, newest first", Args: webhookArg(cobra.MaximumNArgs(1)),
 		Example: `  medilab-webhooks replay list
   medilab-webhooks replay list 3 --json`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -125,12 +120,10 @@ func newReplayListCommand(db *databaseOptions) *cobra.Command {
 func newOneReplayCommand(db *databaseOptions, name, short, method, below string) *cobra.Command {
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
-		Use: name + " REPLAY", Short: short, Args: cobra.ExactArgs(1),
+		Use: name + " REPLAY", Short: short,
+		Args:    argsThat(cobra.ExactArgs(1), isUUID, "REPLAY must be the UUID that `replay start` printed"),
 		Example: "  medilab-webhooks replay " + name + " 0198f0a0-0000-7000-8000-000000000001",
 		RunE: func(c *cobra.Command, args []string) error {
-			if uuid.Validate(args[0]) != nil {
-				return usageError{errors.New("REPLAY must be the UUID that `replay start` printed")}
-			}
 			return o.use(c, func(a *apiClient) error {
 				var replay json.RawMessage
 				if err := a.do(c.Context(), method, "/webhooks/replays/"+args[0]+below, nil, &replay); err != nil {

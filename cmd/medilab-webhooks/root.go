@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -51,6 +53,24 @@ func newRoot(out io.Writer) *cobra.Command {
 	inLanguage(root)
 	return root
 }
+
+// argsThat accepts a number of arguments for each of which right returns true; the message says
+// what they must be.
+func argsThat(number cobra.PositionalArgs, right func(string) bool, message string) cobra.PositionalArgs {
+	return cobra.MatchAll(number, func(_ *cobra.Command, args []string) error {
+		if !slices.ContainsFunc(args, func(arg string) bool { return !right(arg) }) {
+			return nil
+		}
+		return errors.New(message)
+	})
+}
+
+// webhookArg accepts a number of webhooks.
+func webhookArg(number cobra.PositionalArgs) cobra.PositionalArgs {
+	return argsThat(number, isWebhookName, "WEBHOOK must be a webhook's number or UUID")
+}
+
+func isUUID(text string) bool { return uuid.Validate(text) == nil }
 
 // group returns a command that groups others.
 func group(name, short string, commands ...*cobra.Command) *cobra.Command {

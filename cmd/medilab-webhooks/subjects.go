@@ -39,11 +39,8 @@ func newSubjectCommand(o *apiOptions, use, short string, run func(c *cobra.Comma
 	return withJSON(&cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Args:  argsThat(cobra.ExactArgs(1), func(id string) bool { return id != "" }, "ID must not be empty"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if args[0] == "" {
-				return usageError{errors.New("ID must not be empty")}
-			}
 			return o.use(c, func(a *apiClient) error { return run(c, a, "/subjects/"+url.PathEscape(args[0])) })
 		},
 	})

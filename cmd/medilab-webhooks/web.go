@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"log"
+	"math"
 	"net"
 	nethttp "net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -69,6 +71,16 @@ func maxConnections(descriptors, workers, connections int) int {
 	const most, files = 8192, 64
 	left := descriptors - workers - connections - files
 	return min(most, max(descriptors/4, min(descriptors/2, left)))
+}
+
+// descriptorLimit returns how many files and connections this process may have open. At
+// its start Go has raised the limit as far as it may.
+func descriptorLimit() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024 // the usual one
+	}
+	return int(min(uint64(limit.Cur), math.MaxInt32)) //nolint:unconvert // signed on some systems
 }
 
 // behindProxies returns a listener whose connections of trusted proxies begin with a PROXY

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -21,14 +19,6 @@ import (
 	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/projections"
 )
-
-// webhookPath returns the API's path of a webhook, which people name by number or UUID.
-func webhookPath(name, below string) (string, error) {
-	if !isWebhookName(name) {
-		return "", usageError{errors.New("WEBHOOK must be a webhook's number or UUID")}
-	}
-	return "/webhooks/" + name + below, nil
-}
 
 // newWebhooksCommand groups the commands on webhooks.
 func newWebhooksCommand(db *databaseOptions) *cobra.Command {
@@ -66,15 +56,11 @@ func newWebhooksShowCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
 		Example: "  medilab-webhooks webhooks show 1",
-		Use:     "show WEBHOOK", Short: "Show all of a webhook", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
+		Use:     "show WEBHOOK", Short: "Show all of a webhook", Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
 		RunE: func(c *cobra.Command, args []string) error {
-			path, err := webhookPath(args[0], "")
-			if err != nil {
-				return err
-			}
 			return o.use(c, func(a *apiClient) error {
 				var w json.RawMessage
-				if err := a.get(c.Context(), path, nil, &w); err != nil {
+				if err := a.get(c.Context(), "/webhooks/"+args[0], nil, &w); err != nil {
 					return err
 				}
 				return printObject(c, w)
@@ -90,29 +76,16 @@ func printObject(c *cobra.Command, object json.RawMessage) error {
 	if wantsJSON(c) {
 		return printJSON(c.OutOrStdout(), object)
 	}
-	fields := json.NewDecoder(bytes.NewReader(object))
-	if _, err := fields.Token(); err != nil {
-		return err
-	}
 	var rows [][]string
-	for fields.More() {
-		name, err := fields.Token()
-		if err != nil {
-			return err
+	err := domain.ObjectFields(object, func(name string, value []byte) error {
+		text, ok := domain.JSONText(value)
+		if !ok {
+			text = string(value)
 		}
-		var value json.RawMessage
-		if err := fields.Decode(&value); err != nil {
-			return err
-		}
-		text := string(value)
-		if value[0] == '"' {
-			if err := json.Unmarshal(value, &text); err != nil {
-				return err
-			}
-		}
-		rows = append(rows, []string{fmt.Sprint(name), text})
-	}
-	return printTable(c.OutOrStdout(), rows)
+		rows = append(rows, []string{name, text})
+		return nil
+	})
+	return errors.Join(err, printTable(c.OutOrStdout(), rows))
 }
 
 func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
@@ -120,14 +93,10 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 	var eventType, data string
 	c := &cobra.Command{
 		Example: `  medilab-webhooks webhooks test 1 --type visit.created --data '{"visit_id": 7}'`,
-		Use:     "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
+		Use:     "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
 		Long: `Make one call to a webhook's receiver, at once and whatever its filters, and show the answer. Without
 --server the call goes out from here, by the settings of serve in the environment.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			path, err := webhookPath(args[0], "/test")
-			if err != nil {
-				return err
-			}
 			test := map[string]any{"event_type": eventType}
 			if data != "" {
 				test["test_data"] = json.RawMessage(data)
@@ -140,7 +109,7 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 					return err
 				}
 				var call json.RawMessage
-				if err := a.post(c.Context(), path, test, &call); err != nil {
+				if err := a.post(c.Context(), "/webhooks/"+args[0]+"/test", test, &call); err != nil {
 					return err
 				}
 				if err := printObject(c, call); err != nil {
@@ -223,11 +192,9 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
 		Example: `  medilab-webhooks explain 0198f0a0-0000-7000-8000-000000000001`,
-		Use:     "explain EVENT", Short: "Say why each webhook got an event, or did not", Args: cobra.ExactArgs(1),
+		Use:     "explain EVENT", Short: "Say why each webhook got an event, or did not",
+		Args: argsThat(cobra.ExactArgs(1), isUUID, "EVENT must be an event's UUID, as `medilab-webhooks emit` prints it"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if uuid.Validate(args[0]) != nil {
-				return usageError{errors.New("EVENT must be an event's UUID, as `medilab-webhooks emit` prints it")}
-			}
 			return o.use(c, func(a *apiClient) error {
 				var page listPage
 				if err := a.get(c.Context(), "/webhooks/events/"+url.PathEscape(args[0])+"/explain", nil, &page); err != nil {
@@ -258,14 +225,10 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	var filters, from, to string
 	retries := map[string]*int{}
 	c := &cobra.Command{
-		Use: "backtest WEBHOOK", Short: "Try other events, filters or retries on recorded history; sends nothing", Args: cobra.ExactArgs(1), ValidArgsFunction: o.webhookNumbers,
+		Use: "backtest WEBHOOK", Short: "Try other events, filters or retries on recorded history; sends nothing", Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
 		Example: `  medilab-webhooks backtest 1 --filters '{"amount_min": 1000}' --from 2026-01-01
   medilab-webhooks backtest 1 --max-retries 6 --retry-delay 300`,
 		RunE: func(c *cobra.Command, args []string) error {
-			path, err := webhookPath(args[0], "/backtest")
-			if err != nil {
-				return err
-			}
 			body := map[string]any{}
 			if events != nil {
 				body["events"] = events
@@ -286,7 +249,7 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 			}
 			return o.use(c, func(a *apiClient) error {
 				var found json.RawMessage
-				if err := a.post(c.Context(), path, body, &found); err != nil {
+				if err := a.post(c.Context(), "/webhooks/"+args[0]+"/backtest", body, &found); err != nil {
 					return err
 				}
 				return printBacktest(c, found)

@@ -3,6 +3,7 @@ package sender
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -96,4 +97,23 @@ func (s *socket) probe(conn net.Conn, wait time.Duration) error {
 		return nil
 	}
 	return err
+}
+
+// readNow reads what there is, or returns os.ErrDeadlineExceeded.
+func readNow(raw syscall.RawConn, p []byte) (n int, err error) {
+	rawErr := raw.Read(func(fd uintptr) bool {
+		n, err = syscall.Read(int(fd), p)
+		return true
+	})
+	switch {
+	case rawErr != nil:
+		return 0, errors.Join(errProbing, rawErr)
+	case errors.Is(err, syscall.EAGAIN):
+		return 0, os.ErrDeadlineExceeded
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
