@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -87,7 +88,7 @@ var keysets sync.Map // by database
 // keysetOf returns the keyset of the database's processes.
 func keysetOf(t testing.TB, database string) *vault.Vault {
 	t.Helper()
-	keyset, err := vault.Ephemeral()
+	keyset, err := vault.Open(filepath.Join(t.TempDir(), "keys.json"), false)
 	if err != nil {
 		t.Fatal(err)
 	}

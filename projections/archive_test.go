@@ -40,7 +40,7 @@ func newArchiveBench(t *testing.T) *archiveBench {
 	pace := b.pace
 	b.Projections = New(b.pool, b.log, slog.New(slog.DiscardHandler))
 	b.pace = pace
-	keys, err := vault.Ephemeral()
+	keys, err := vault.Open(filepath.Join(t.TempDir(), "keys.json"), false)
 	if err != nil {
 		t.Fatal(err)
 	}

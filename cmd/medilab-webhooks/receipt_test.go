@@ -32,7 +32,7 @@ func TestReceiptVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(pool.Close)
-		keys, err := vault.Ephemeral()
+		keys, err := vault.Open(filepath.Join(t.TempDir(), "keys.json"), false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +44,7 @@ func TestReceiptVerify(t *testing.T) {
 		if again, err := receipts.Open(t.Context(), pool, keys); err != nil || string(again.PublicKeys()) != string(s.PublicKeys()) {
 			t.Errorf("another node has %v, %v", again, err)
 		}
-		foreign, err := vault.Ephemeral()
+		foreign, err := vault.Open(filepath.Join(t.TempDir(), "keys.json"), false)
 		if err != nil {
 			t.Fatal(err)
 		}

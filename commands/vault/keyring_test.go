@@ -55,7 +55,7 @@ func newProcess(t *testing.T, url string, keyset *vault.Vault) *process {
 
 func ephemeral(t *testing.T) *vault.Vault {
 	t.Helper()
-	keyset, err := vault.Ephemeral()
+	keyset, err := vault.Open(filepath.Join(t.TempDir(), "keys.json"), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 type keys struct {
 	handle *keyset.Handle
 	cipher tink.AEAD
-	file   fs.FileInfo // that they are in; nil if there is none
+	file   fs.FileInfo // that they are in
 }
 
 // ErrMissing means that the keyset which the database's secrets need does not exist.
@@ -40,10 +40,6 @@ func Open(path string, holdsSecrets bool) (*Vault, error) {
 	}
 	return &Vault{path: path, keys: keys}, nil
 }
-
-// Ephemeral returns a vault with a new key that is not stored: for tests, and for
-// trying the product out.
-func Ephemeral() (*Vault, error) { return create("") }
 
 func create(path string) (*Vault, error) {
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
@@ -78,12 +74,9 @@ func readKeys(path string) (keys, error) {
 	return newKeys(handle, info)
 }
 
-// writeKeys replaces the file at path, if there is a path, in one step: after a crash
-// the old keyset or the new one is on the disk.
+// writeKeys replaces the file at path in one step: after a crash the old keyset or the new one
+// is on the disk.
 func writeKeys(path string, handle *keyset.Handle) (keys, error) {
-	if path == "" {
-		return newKeys(handle, nil)
-	}
 	info, err := replaceFile(path, handle)
 	if err != nil {
 		return keys{}, fmt.Errorf("write the keyset: %w", err)

@@ -69,22 +69,21 @@ func (v *Vault) Rotate() (Key, error) {
 // keys are used here, and by one process at a time: what a lost key has encrypted is
 // lost with it.
 func (v *Vault) change(do func(m *keyset.Manager, newest Key) error) (_ Key, err error) {
-	if v.path != "" {
-		unlock, lockErr := lock(v.path + ".lock")
-		if lockErr != nil {
-			return Key{}, lockErr
-		}
-		defer func() { err = errors.Join(err, unlock()) }()
+	locked, err := filelock.Lock(v.path+".lock", syscall.LOCK_EX)
+	if errors.Is(err, filelock.ErrLocked) {
+		return Key{}, ErrRotating
 	}
+	if err != nil {
+		return Key{}, fmt.Errorf("write the keyset: %w", err)
+	}
+	defer func() { err = errors.Join(err, locked.Close()) }()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.path != "" { // a file that cannot be read is not replaced: its keys would be lost
-		now, err := readKeys(v.path)
-		if err != nil {
-			return Key{}, err
-		}
-		v.keys = now
+	now, err := readKeys(v.path)
+	if err != nil { // a file that cannot be read is not replaced: its keys would be lost
+		return Key{}, err
 	}
+	v.keys = now
 	manager := keyset.NewManagerFromHandle(v.keys.handle)
 	if err := do(manager, newest(v.keys.handle)); err != nil {
 		return Key{}, fmt.Errorf("add a key: %w", err)
@@ -104,16 +103,4 @@ func (v *Vault) change(do func(m *keyset.Manager, newest Key) error) (_ Key, err
 func newest(handle *keyset.Handle) Key {
 	keys := describe(handle)
 	return keys[len(keys)-1]
-}
-
-// lock locks the keyset for a change until unlock, or the end of the process.
-func lock(path string) (unlock func() error, err error) {
-	file, err := filelock.Lock(path, syscall.LOCK_EX)
-	if errors.Is(err, filelock.ErrLocked) {
-		return nil, ErrRotating
-	}
-	if err != nil {
-		return nil, fmt.Errorf("write the keyset: %w", err)
-	}
-	return file.Close, nil
 }

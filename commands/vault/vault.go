@@ -17,7 +17,7 @@ import (
 // It notices that the keyset file was replaced when it is next used, so that keys
 // rotate under a running server. It is safe for concurrent use.
 type Vault struct {
-	path string // empty if the keys are only in memory
+	path string
 
 	mu   sync.RWMutex
 	keys keys
@@ -95,9 +95,6 @@ func (v *Vault) isCurrent(encrypted []byte) bool {
 // refresh reads the keyset again if its file was replaced, and reports whether it did.
 // If the file cannot be read, the keys stay.
 func (v *Vault) refresh() bool {
-	if v.path == "" {
-		return false
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now, err := os.Stat(v.path)

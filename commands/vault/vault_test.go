@@ -20,7 +20,7 @@ var (
 )
 
 func TestSealedOpensOnlyWhereItBelongs(t *testing.T) {
-	v, err := Ephemeral()
+	v, err := Open(filepath.Join(t.TempDir(), "keys.json"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestSealedOpensOnlyWhereItBelongs(t *testing.T) {
 }
 
 func TestNothingIsSealedAsNothing(t *testing.T) {
-	v, err := Ephemeral()
+	v, err := Open(filepath.Join(t.TempDir(), "keys.json"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
