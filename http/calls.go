@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
@@ -125,7 +126,7 @@ func (s *Server) callDetails(ctx context.Context, q *projections.Projections, we
 		ResponseTruncated: call.Record.Truncated,
 	}
 	for _, h := range call.Record.Header {
-		v.ResponseHeaders[h.Name] = joined(v.ResponseHeaders[h.Name], h.Value)
+		v.ResponseHeaders[h.Name] = strings.TrimPrefix(v.ResponseHeaders[h.Name]+", "+h.Value, ", ")
 	}
 	if call.Record.Status != 0 && !call.IsGone() {
 		text, more := commands.AnswerText(call.Record.Header, call.Record.Body)
@@ -140,45 +141,54 @@ func (s *Server) callDetails(ctx context.Context, q *projections.Projections, we
 	return v, s.addSent(ctx, q, &v)
 }
 
-// addSent adds what was sent.
-func (s *Server) addSent(ctx context.Context, q *projections.Projections, v *callDetailsView) error {
+// attemptOf returns the attempt that a call was, or no event or batch in it: then nothing was sent,
+// or what was is gone.
+func (s *Server) attemptOf(ctx context.Context, q *projections.Projections, v *callDetailsView) (attempt commands.Attempt, err error) {
 	record := v.Record
 	w, err := q.WebhookVersion(ctx, record.WebhookID, record.WebhookVersion)
 	if err != nil {
-		return err
+		return attempt, err
 	}
 	w.PayloadVersion = record.PayloadVersion
-	attempt := commands.Attempt{
+	attempt = commands.Attempt{
 		Webhook: w, Delivery: v.DeliveryID, Number: record.Attempt, EventID: record.EventID, Sequence: record.Sequence, Replay: record.ReplayID,
 		Fields: domain.NewSelection(w.Fields),
 	}
-	if record.EventType == string(domain.BatchEventType) {
+	switch {
+	case record.EventType == string(domain.BatchEventType):
 		if attempt.Batch, err = commands.BatchEvents(ctx, s.commands.Log, v.DeliveryID); err != nil {
-			return fmt.Errorf("show a batch: %w", err)
+			return attempt, fmt.Errorf("show a batch: %w", err)
 		}
 		for i := range attempt.Batch {
 			v.EventIDs = append(v.EventIDs, domain.EventID(attempt.Batch[i].EventID))
 		}
-	} else if v.Test {
+		return attempt, nil
+	case v.Test:
 		attempt.Event, attempt.OccurredAt = commands.TestEvent(record.EventID, domain.EventType(record.EventType), v.TestData)
-	} else {
-		event, err := q.Event(ctx, record.EventID)
-		if errors.Is(err, domain.KindNotFound) {
-			return nil // it could not be read when it was to be sent either: nothing was
-		}
-		if err != nil {
-			return err
-		}
-		if v.Gone = event.Gone; event.IsGone() {
-			return nil // of a call that is in clear
-		}
-		attempt.OccurredAt = event.OccurredAt
-		attempt.Event = domain.EventTriggered{EventType: event.Type, Source: event.Source, EventData: event.Data}
-		if event.CorrelationID != nil {
-			attempt.Event.CorrelationID = *event.CorrelationID
-		}
-		attempt.Event.Trace = event.Trace()
+		return attempt, nil
 	}
+	event, err := q.Event(ctx, record.EventID)
+	if errors.Is(err, domain.KindNotFound) {
+		return attempt, nil // it could not be read when it was to be sent either: nothing was
+	}
+	if v.Gone = event.Gone; err != nil || event.IsGone() {
+		return attempt, err // of a call that is in clear
+	}
+	attempt.OccurredAt = event.OccurredAt
+	attempt.Event = domain.EventTriggered{EventType: event.Type, Source: event.Source, EventData: event.Data, Trace: event.Trace()}
+	if event.CorrelationID != nil {
+		attempt.Event.CorrelationID = *event.CorrelationID
+	}
+	return attempt, nil
+}
+
+// addSent adds what was sent.
+func (s *Server) addSent(ctx context.Context, q *projections.Projections, v *callDetailsView) error {
+	attempt, err := s.attemptOf(ctx, q, v)
+	if err != nil || attempt.Batch == nil && attempt.Event.EventType == "" {
+		return err
+	}
+	record, w := v.Record, attempt.Webhook
 	signer, err := s.commands.Attempter.Signer(w, record.StartedAt)
 	if err != nil {
 		s.logger.Warn("a call is shown without its signature", "call_id", v.ID.String(), "error", err)
@@ -205,11 +215,4 @@ func (s *Server) addSent(ctx context.Context, q *projections.Projections, v *cal
 		v.RequestHeaders[domain.HeaderAuthorization] = domain.Masked
 	}
 	return nil
-}
-
-func joined(before, value string) string {
-	if before == "" {
-		return value
-	}
-	return before + ", " + value
 }

@@ -46,15 +46,7 @@ func (s *Server) listEvents(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body := []byte(`{"items":[`)
-	for i, event := range list.Items {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = appendEvent(body, event)
-	}
-	next, _ := list.NextCursor.MarshalJSON() // it cannot fail
-	return x.respondJSON(append(append(append(body, `],"next_cursor":`...), next...), '}'))
+	return x.respondJSON(appendPage(nil, list, appendEvent))
 }
 
 // events lists events, with how many deliveries each has if they are to be counted.

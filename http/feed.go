@@ -63,18 +63,12 @@ func (s *Server) listFeed(x *request, r *http.Request, w domain.Webhook) error {
 		return err
 	}
 	fields := domain.NewSelection(w.Fields)
-	body := []byte(`{"items":[`)
-	for i, item := range page.Items {
-		if i > 0 {
-			body = append(body, ',')
-		}
+	return x.respondJSON(appendPage(nil, page, func(dst []byte, item projections.FeedItem) []byte {
 		if !item.Event.IsGone() {
 			item.Event.Data = fields.Of(item.Event.Data)
 		}
-		body = appendFeedItem(body, item)
-	}
-	next, _ := page.NextCursor.MarshalJSON() // it cannot fail
-	return x.respondJSON(append(append(append(body, `],"next_cursor":`...), next...), '}'))
+		return appendFeedItem(dst, item)
+	}))
 }
 
 // appendFeedItem encodes an item, with the fields of feedItemView.

@@ -228,7 +228,7 @@ const (
 // The JSON types of fields.
 var (
 	jsonText    = textType[string]()
-	jsonTexts   = jsonType[[]string]{schema{"type": "array", "items": schema{"type": "string"}}, readTexts}
+	jsonTexts   = textsType[string]()
 	jsonWhole   = jsonType[int]{schema{"type": "integer"}, readWhole}
 	jsonNumber  = jsonType[float64]{schema{"type": "number"}, readNumber}
 	jsonBool    = jsonType[bool]{schema{"type": "boolean"}, readBool}
@@ -283,17 +283,19 @@ func readNumber(raw []byte) (float64, faults) {
 	return f, nil
 }
 
-func readTexts(raw []byte) ([]string, faults) {
-	list, strings := []string{}, true
-	err := domain.ArrayElements(raw, func(_ int, raw []byte) error {
-		s, ok := domain.JSONText(raw)
-		list, strings = append(list, s), strings && ok
-		return nil
-	})
-	if err != nil || !strings {
-		return nil, fault("must be a list of strings")
-	}
-	return list, nil
+func textsType[V ~string]() jsonType[[]V] {
+	return jsonType[[]V]{schema{"type": "array", "items": schema{"type": "string"}}, func(raw []byte) ([]V, faults) {
+		list, strings := []V{}, true
+		err := domain.ArrayElements(raw, func(_ int, raw []byte) error {
+			s, ok := domain.JSONText(raw)
+			list, strings = append(list, V(s)), strings && ok
+			return nil
+		})
+		if err != nil || !strings {
+			return nil, fault("must be a list of strings")
+		}
+		return list, nil
+	}}
 }
 
 func readTime(raw []byte) (time.Time, faults) {

@@ -45,6 +45,23 @@ func (l *list) add(item any) {
 // respond answers with the list.
 func (l *list) respond(x *request, next projections.Cursor) error {
 	l.task.End()
+	return x.respondJSON(append(appendCursor(l.body, next), '\n'))
+}
+
+// appendCursor ends a page.
+func appendCursor(dst []byte, next projections.Cursor) []byte {
 	cursor, _ := next.MarshalJSON() // it cannot fail
-	return x.respondJSON(append(append(append(l.body, `],"next_cursor":`...), cursor...), "}\n"...))
+	return append(append(append(dst, `],"next_cursor":`...), cursor...), '}')
+}
+
+// appendPage appends a page, each item of which appendItem encodes.
+func appendPage[T any](dst []byte, page projections.Page[T], appendItem func([]byte, T) []byte) []byte {
+	dst = append(dst, `{"items":[`...)
+	for i, item := range page.Items {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendItem(dst, item)
+	}
+	return appendCursor(dst, page.NextCursor)
 }

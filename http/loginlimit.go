@@ -132,18 +132,11 @@ func (l *loginLimiter) makeRoom(now time.Time) {
 // the /64 that an IPv6 subscriber has.
 func networkOf(remote string) netip.Prefix {
 	const subscriber6 = 64
-	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	addr := ap.Addr().Unmap().WithZone("")
+	addr := addrOf(remote)
 	bits := addr.BitLen()
 	if addr.Is6() {
 		bits = subscriber6
 	}
-	network, err := addr.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
+	network, _ := addr.Prefix(bits) // it has so many bits
 	return network
 }

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
@@ -60,14 +62,7 @@ func (g *payloadGuard) answer(body []byte) ([]byte, error) {
 	if g == nil {
 		return body, nil
 	}
-	payloads := domain.FindPayloads(body)
-	switch {
-	case payloads.None():
-		return body, nil
-	case g.withhold:
-		return payloads.Withheld(body), nil
-	}
-	return body, g.record(payloads.IDs, nil)
+	return g.show(body, func(ids []string) error { return g.record(ids, nil) })
 }
 
 // entry is answer for an entry of a stream of the log, in a line; asked is what was asked for.
@@ -75,14 +70,27 @@ func (g *payloadGuard) entry(e *projections.Entry, line []byte, asked map[string
 	if g == nil || !domain.MayHoldPayloads(e.Type) || !g.withhold && g.isRecorded() {
 		return line, nil
 	}
-	payloads := domain.FindPayloads(line)
+	return g.show(line, func([]string) error { return g.recordStream(asked) })
+}
+
+// show withholds the payloads in the JSON, or puts on record that they are read.
+func (g *payloadGuard) show(body []byte, record func(ids []string) error) ([]byte, error) {
+	payloads := domain.FindPayloads(body)
 	switch {
 	case payloads.None():
-		return line, nil
+		return body, nil
 	case g.withhold:
-		return payloads.Withheld(line), nil
+		return payloads.Withheld(body), nil
 	}
-	return line, g.recordStream(asked)
+	return body, record(payloads.IDs)
+}
+
+// recordSubject puts on record that what is known of a subject is read.
+func (g *payloadGuard) recordSubject(subject *projections.Subject) error {
+	if g == nil {
+		return nil
+	}
+	return g.record(nil, map[string]string{"subject": uuid.UUID(subject.Owner).String()})
 }
 
 // isRecorded reports whether what is streamed now is on record.

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -112,12 +113,6 @@ func (ids requestIDs) of(r *http.Request) string {
 
 // isRequestID accepts what can stand in a log line and a header.
 func isRequestID(id string) bool {
-	const longest = 100
-	for i := range len(id) {
-		c := id[i]
-		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '_' && c != '.' && c != ':' {
-			return false
-		}
-	}
-	return id != "" && len(id) <= longest
+	const longest, allowed = 100, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:"
+	return id != "" && len(id) <= longest && strings.Trim(id, allowed) == ""
 }

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
@@ -87,10 +85,8 @@ func (s *Server) searchSubject(x *request, r *http.Request, id string) ([]foundV
 	if err != nil {
 		return nil, err
 	}
-	if x.payloads != nil {
-		if err := x.payloads.record(nil, map[string]string{"subject": uuid.UUID(subject.Owner).String()}); err != nil {
-			return nil, err
-		}
+	if err := x.payloads.recordSubject(subject); err != nil {
+		return nil, err
 	}
 	events, err := s.queries.NewestOf(r.Context(), subject.Owner, mostFound)
 	found := make([]foundView, len(events))

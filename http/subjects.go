@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
 	"github.com/medilab/webhooks/commands"
@@ -52,12 +51,17 @@ func (s *Server) subject(ctx context.Context, id string) (*projections.Subject, 
 	return &projections.Subject{Owner: owner, Tells: func(t domain.EventType, data []byte) bool { return keys.Tells(t, data, id) }}, nil
 }
 
-func (s *Server) subjectDisclosures(x *request, r *http.Request) error {
+// pathSubject returns the subject in the path.
+func (s *Server) pathSubject(r *http.Request) (*projections.Subject, error) {
 	id, err := subjectID(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	subject, err := s.subject(r.Context(), id)
+	return s.subject(r.Context(), id)
+}
+
+func (s *Server) subjectDisclosures(x *request, r *http.Request) error {
+	subject, err := s.pathSubject(r)
 	if err != nil {
 		return err
 	}
@@ -84,11 +88,7 @@ func (s *Server) eraseSubject(x *request, r *http.Request) error {
 
 // exportSubject streams the events about the subject, each with its calls behind it.
 func (s *Server) exportSubject(x *request, r *http.Request) error {
-	id, err := subjectID(r)
-	if err != nil {
-		return err
-	}
-	subject, err := s.subject(r.Context(), id)
+	subject, err := s.pathSubject(r)
 	if err != nil {
 		return err
 	}
@@ -101,20 +101,22 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if x.payloads != nil {
-		if err := x.payloads.record(nil, map[string]string{"subject": uuid.UUID(subject.Owner).String()}); err != nil {
-			return err
-		}
+	if err := x.payloads.recordSubject(subject); err != nil {
+		return err
 	}
 	out := newLineWriter(x)
+	write := func(name string, value []byte) error {
+		return out.write(append(appendLine([]byte(`{"`+name+`":`), value), '}'))
+	}
 	if coveredFrom != nil {
-		if err := out.write(append(appendLine([]byte(`{"covered_from":`), encode(coveredFrom)), '}')); err != nil {
-			return err
-		}
+		err = write("covered_from", encode(coveredFrom))
+	}
+	if err != nil {
+		return err
 	}
 	err = s.queries.EachOf(r.Context(), subject.Owner, func(event *projections.Event, calls []projections.Call) error {
 		if event != nil {
-			if err := out.write(append(appendLine([]byte(`{"event":`), appendEvent(nil, *event)), '}')); err != nil {
+			if err := write("event", appendEvent(nil, *event)); err != nil {
 				return err
 			}
 		}
@@ -123,7 +125,7 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 			if err != nil {
 				return err
 			}
-			if err := out.write(append(appendLine([]byte(`{"call":`), encode(details)), '}')); err != nil {
+			if err := write("call", encode(details)); err != nil {
 				return err
 			}
 		}

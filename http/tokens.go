@@ -70,13 +70,13 @@ func (s *Server) listTokens(x *request, r *http.Request) error {
 
 type tokenRequest struct {
 	name    string
-	scopes  []string
+	scopes  []domain.Scope
 	expires time.Time
 }
 
 var newToken = object[tokenRequest]{name: "NewToken", limit: maxManagementBody, fields: []field[tokenRequest]{
 	plain("name", jsonText, func(t *tokenRequest) *string { return &t.name }, schema{"description": "who uses it; stands in the log as the actor"}).must(),
-	plain("scopes", jsonTexts, func(t *tokenRequest) *[]string { return &t.scopes }, schema{}).must(),
+	plain("scopes", textsType[domain.Scope](), func(t *tokenRequest) *[]domain.Scope { return &t.scopes }, schema{}).must(),
 	plain("expires_at", jsonTime, func(t *tokenRequest) *time.Time { return &t.expires }, schema{"description": "left out: never"}),
 }}
 
@@ -88,11 +88,7 @@ func (s *Server) createToken(x *request, r *http.Request) error {
 	if !asked.expires.IsZero() && !asked.expires.After(s.commands.Now()) {
 		return domain.Invalid("expires_at", "must be a time to come")
 	}
-	scopes := make([]domain.Scope, len(asked.scopes))
-	for i, scope := range asked.scopes {
-		scopes[i] = domain.Scope(scope)
-	}
-	token, clear, err := s.commands.CreateToken(r.Context(), x.caller, asked.name, scopes, asked.expires)
+	token, clear, err := s.commands.CreateToken(r.Context(), x.caller, asked.name, asked.scopes, asked.expires)
 	return x.respond(createdTokenView{s.viewToken(token), clear.Reveal()}, err)
 }
 

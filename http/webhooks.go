@@ -258,19 +258,15 @@ func (s *Server) namedWebhook(ctx context.Context, name string) (domain.Webhook,
 }
 
 func (s *Server) findWebhook(name string) (domain.Webhook, bool) {
-	id, err := uuid.Parse(name)
-	if err == nil {
+	if id, err := uuid.Parse(name); err == nil {
 		return s.commands.Directory.Webhook(domain.WebhookID(id))
 	}
 	number, err := strconv.ParseInt(name, 10, 64)
-	if err != nil {
+	id, ok := s.commands.Directory.Number(number)
+	if err != nil || !ok {
 		return domain.Webhook{}, false
 	}
-	byNumber, ok := s.commands.Directory.Number(number)
-	if !ok {
-		return domain.Webhook{}, false
-	}
-	return s.commands.Directory.Webhook(byNumber)
+	return s.commands.Directory.Webhook(id)
 }
 
 // readIfMatch returns the version that the caller wants to change, or nil for any. A tag
