@@ -79,31 +79,32 @@ func (s *Server) getSystem(x *request, r *http.Request) (err error) {
 	return x.respond(v, nil)
 }
 
-// verified is the last line of a check.
-type verified struct {
+// Verified is what a check found, as its last line says.
+type Verified struct {
 	Events   projections.Position  `json:"events"`
 	Found    int                   `json:"found"`
-	Problems []projections.Problem `json:"problems"` // the first of them
+	Problems []projections.Problem `json:"problems"` // the first of them: a badly damaged log has no end of it
+}
+
+// Report takes in what is wrong.
+func (v *Verified) Report(p projections.Problem) {
+	const most = 1000
+	if v.Found++; v.Found <= most {
+		v.Problems = append(v.Problems, p)
+	}
 }
 
 func (s *Server) verifyLog(x *request, r *http.Request) error {
-	const most = 1000
 	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
 	if err != nil {
 		return err
 	}
 	defer release()
 	return s.work(x, r, func(ctx context.Context, progress projections.Progress) (any, error) {
-		result := verified{Problems: []projections.Problem{}}
 		head, err := s.commands.Log.Head(ctx)
-		result.Events = head
-		report := func(p projections.Problem) {
-			if result.Found++; result.Found <= most {
-				result.Problems = append(result.Problems, p)
-			}
-		}
+		result := Verified{Events: head, Problems: []projections.Problem{}}
 		if err == nil {
-			err = s.queries.Verify(ctx, saga.Queue{}, report, progress)
+			err = s.queries.Verify(ctx, saga.Queue{}, result.Report, progress)
 		}
 		return result, err
 	})

@@ -78,13 +78,10 @@ func (o *apiOptions) use(c *cobra.Command, f func(*apiClient) error) error {
 	}
 	return o.database.use(c, func(s *session) error {
 		s.commands.Catalog = catalog
-		client, err := newLocalClient(s, func(config *api.Config) {
-			config.ReasonRequired = o.rule == reasonRequired
-			config.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})) // an answer does not say why the service failed
+		client := newLocalClient(s, api.Config{
+			ReasonRequired: o.rule == reasonRequired,
+			Logger:         slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})), // an answer does not say why the service failed
 		})
-		if err != nil {
-			return err
-		}
 		client.reason, client.russian = o.reason, answersInRussian(c)
 		return f(client)
 	})
@@ -112,14 +109,12 @@ func (o *apiOptions) remote() (*apiClient, error) {
 }
 
 // newLocalClient returns a client that this process answers, with every right.
-func newLocalClient(s *session, with ...func(*api.Config)) (*apiClient, error) {
+func newLocalClient(s *session, config api.Config) *apiClient {
 	token := rand.Text() + rand.Text()
-	config := api.Config{Commands: s.commands, Queries: s.queries(), Standby: s.standby, AdminToken: domain.NewSecret(token), AdminActor: caller().Actor}
-	for _, change := range with {
-		change(&config)
-	}
+	config.Commands, config.Queries, config.Standby = s.commands, s.queries(), s.standby
+	config.AdminToken, config.AdminActor = domain.NewSecret(token), caller().Actor
 	server := api.NewServer(config)
-	return &apiClient{http: &http.Client{Transport: inProcess(server.Handler())}, root: "http://localhost/api/v1", token: token, session: s}, nil
+	return &apiClient{http: &http.Client{Transport: inProcess(server.Handler())}, root: "http://localhost/api/v1", token: token, session: s}
 }
 
 // inProcess returns a transport whose requests the handler answers, over pipes.
@@ -180,11 +175,6 @@ func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader,
 	return nil
 }
 
-// copy writes what the path has to out, as it comes.
-func (a *apiClient) copy(ctx context.Context, path string, out io.Writer) error {
-	return a.send(ctx, http.MethodGet, path, nil, out)
-}
-
 // send makes a request, and writes the answer to out if it is good.
 func (a *apiClient) send(ctx context.Context, method, path string, body io.Reader, out io.Writer) error {
 	r, err := http.NewRequestWithContext(ctx, method, a.root+path, body)
@@ -215,7 +205,7 @@ func (a *apiClient) ask(r *http.Request) (*http.Response, error) {
 	}
 	response, err := a.http.Do(r)
 	if err != nil {
-		if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+		if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
 			return nil, fmt.Errorf("no server answers at %s (%w); start one with `medilab-webhooks serve`, or name another by --server", r.URL.Host, dial.Err)
 		}
 		return nil, fmt.Errorf("ask the server: %w; check MEDILAB_SERVER, and that it runs", err)

@@ -48,10 +48,7 @@ func newAPICLI(t *testing.T, status int, with ...func(*api.Config)) apiCLI {
 			t.Error(err)
 		}
 	})
-	local, err := newLocalClient(s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	local := newLocalClient(s, api.Config{})
 	if err := local.sendFromHere(t.Context(), database); err != nil { // with a new keyset
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/domain"
+	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -65,7 +66,7 @@ func (o *apiOptions) webhookNumbers(c *cobra.Command, _ []string, _ string) (fou
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		defer s.close() //nolint:errcheck // nowhere to say it
-		client, err = newLocalClient(s)
+		client, err = newLocalClient(s, api.Config{}), nil
 	}
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -48,29 +48,10 @@ event_id gets one made of its content, and of its number too if it has no time.`
 		Example: `  medilab-webhooks emit patient.created '{"patient_id": 123}' --correlation-id manual-1
   medilab-webhooks emit --file events.ndjson
   medilab-webhooks emit --file 2023.ndjson --occurred-at-field created_at --no-deliver --rejects refused.ndjson`,
-		Args: func(_ *cobra.Command, args []string) error {
-			switch {
-			case o.file != "" && len(args) > 0:
-				return errors.New("give TYPE and JSON or --file, not both")
-			case o.file == "" && len(args) != 2:
-				return errors.New("give TYPE and JSON, or --file")
-			case o.file == "" && (o.skip != 0 || o.timeField != "" || o.rejects != ""):
-				return errors.New("--skip, --occurred-at-field and --rejects go with --file")
-			}
-			return nil
-		},
+		Args: func(_ *cobra.Command, args []string) error { return o.check(args) },
 		RunE: func(c *cobra.Command, args []string) error {
-			if o.eventID != "" {
-				if err := o.event.ID.UnmarshalText([]byte(o.eventID)); err != nil {
-					return usageError{errors.New("event_id must be a UUID")}
-				}
-			}
-			if o.occurredAt != "" {
-				at, ok := domain.ParseTime(o.occurredAt)
-				if !ok {
-					return usageError{errors.New("--occurred-at must be a time like 2024-01-15T10:30:00Z")}
-				}
-				o.event.Event.OccurredAt = at
+			if err := o.readFlags(); err != nil {
+				return usageError{err}
 			}
 			if o.file != "" {
 				return o.emitFile(c)
@@ -91,6 +72,36 @@ event_id gets one made of its content, and of its number too if it has no time.`
 	declare(c, f, o.table())
 	c.ValidArgsFunction = o.eventType
 	return withJSON(c)
+}
+
+// check returns what is wrong with arguments and flags together.
+func (o emitOptions) check(args []string) error {
+	switch {
+	case o.file != "" && len(args) > 0:
+		return errors.New("give TYPE and JSON or --file, not both")
+	case o.file == "" && len(args) != 2:
+		return errors.New("give TYPE and JSON, or --file")
+	case o.file == "" && (o.skip != 0 || o.timeField != "" || o.rejects != ""):
+		return errors.New("--skip, --occurred-at-field and --rejects go with --file")
+	case o.skip < 0:
+		return errors.New("--skip must not be negative")
+	}
+	return nil
+}
+
+// readFlags takes in the flags that are texts.
+func (o *emitOptions) readFlags() error {
+	if o.eventID != "" && o.event.ID.UnmarshalText([]byte(o.eventID)) != nil {
+		return errors.New("event_id must be a UUID")
+	}
+	ok := true
+	if o.occurredAt != "" {
+		o.event.Event.OccurredAt, ok = domain.ParseTime(o.occurredAt)
+	}
+	if !ok {
+		return errors.New("--occurred-at must be a time like 2024-01-15T10:30:00Z")
+	}
+	return nil
 }
 
 func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
@@ -158,9 +169,6 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 	catalog, err := loadCatalog(o.eventTypes)
 	if err != nil {
 		return err
-	}
-	if o.skip < 0 {
-		return usageError{errors.New("--skip must not be negative")}
 	}
 	in, size, err := o.input(c)
 	if err != nil {

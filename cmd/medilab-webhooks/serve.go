@@ -326,25 +326,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err := s.serveDebug(work); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	if s.embedded != nil {
-		group.Go(func() { s.embedded.Supervise(work) })
-		group.Go(func() { s.paceVacuum(work) })
-	}
-	group.Go(func() { s.guard.Watch(work, s.pool) })
-	if s.standby != nil {
-		group.Go(func() { s.standby.Watch(work) })
-	}
-	group.Go(func() { s.recordLosses(work) })
-	group.Go(func() { s.commands.Directory.Run(work) })
-	if keep := s.settings.database.keep; keep > 0 {
-		group.Go(func() { s.expirePayloads(work, keep) })
-	}
-	group.Go(func() {
-		s.log.Listen(work, func(keys []string) {
-			s.commands.Directory.Announced(keys)
-			s.saga.Announced(keys)
-		})
-	})
+	s.watch(work, &group)
 	saga := make(chan error, 1)
 	sagaCtx, stopSaga := context.WithCancel(work)
 	defer stopSaga()
@@ -373,6 +355,29 @@ func (s *server) run(ctx context.Context) (err error) {
 		err = errors.Join(err, web.Close())
 	}
 	return err
+}
+
+// watch starts what goes on beside requests and calls.
+func (s *server) watch(ctx context.Context, group *sync.WaitGroup) {
+	if s.embedded != nil {
+		group.Go(func() { s.embedded.Supervise(ctx) })
+		group.Go(func() { s.paceVacuum(ctx) })
+	}
+	group.Go(func() { s.guard.Watch(ctx, s.pool) })
+	if s.standby != nil {
+		group.Go(func() { s.standby.Watch(ctx) })
+	}
+	group.Go(func() { s.recordLosses(ctx) })
+	group.Go(func() { s.commands.Directory.Run(ctx) })
+	if keep := s.settings.database.keep; keep > 0 {
+		group.Go(func() { s.expirePayloads(ctx, keep) })
+	}
+	group.Go(func() {
+		s.log.Listen(ctx, func(keys []string) {
+			s.commands.Directory.Announced(keys)
+			s.saga.Announced(keys)
+		})
+	})
 }
 
 const (

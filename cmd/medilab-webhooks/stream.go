@@ -29,13 +29,13 @@ func (a *apiClient) followStream(ctx context.Context, query url.Values, yield fu
 	for last := ""; ; {
 		known := last
 		failed, err := a.readStream(ctx, query, &last, yield)
-		var refused *domain.Error
+		refused, isRefused := errors.AsType[*domain.Error](err)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case failed != nil:
 			return failed
-		case last == "", errors.As(err, &refused) && refused.Kind != domain.KindInternal:
+		case last == "", isRefused && refused.Kind != domain.KindInternal:
 			return err
 		}
 		if last == known {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -76,7 +77,7 @@ func printDisclosures(c *cobra.Command, a *apiClient, path string) error {
 
 func exportSubject(c *cobra.Command, a *apiClient, path string) error {
 	first := &firstLine{Writer: c.OutOrStdout()}
-	if err := a.copy(c.Context(), path+"/export", first); err != nil {
+	if err := a.send(c.Context(), http.MethodGet, path+"/export", nil, first); err != nil {
 		return err
 	}
 	var line struct {

@@ -15,11 +15,9 @@ import (
 	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/commands/saga"
 	"github.com/medilab/webhooks/eventstore"
+	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/projections"
 )
-
-// maxProblems bounds what a check prints: a badly damaged log has no end of it.
-const maxProblems = 1000
 
 func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 	var anchors string
@@ -34,47 +32,23 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				problems, found := []projections.Problem{}, 0
-				report := func(p projections.Problem) {
-					if found++; found <= maxProblems {
-						problems = append(problems, p)
-					}
-				}
+				result := api.Verified{Events: head, Problems: []projections.Problem{}}
 				bar := newProgress(c, -1, "verifying")
-				_, err = askModels(c.Context(), s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
-					problems, found = problems[:0], 0 // the primary begins again if the standby fails
-					return struct{}{}, q.VerifyLog(ctx, report, bar.setPosition)
-				})
-				if err == nil {
-					err = s.queries().VerifyModels(c.Context(), saga.Queue{}, report, bar.setPosition)
-				}
+				err = verify(c.Context(), s, &result, db.receiptKeyFile(), anchors, bar)
 				bar.end()
-				if err == nil {
-					err = checkArchives(c.Context(), s.log, db.receiptKeyFile(), func(at eventstore.Position, text string) {
-						report(projections.Problem{Kind: projections.ProblemKind(eventstore.FlawSeal), Position: at, Text: text})
-					})
-				}
-				if err == nil && anchors != "" {
-					err = checkAnchors(c.Context(), s.log, anchors, func(at eventstore.Position, text string) {
-						report(projections.Problem{Kind: "anchor", Position: at, Text: text})
-					})
-				}
-				if err != nil {
-					err = fmt.Errorf("the check was not completed: %w", err)
-				}
 				switch {
-				case err != nil && found == 0:
+				case err != nil && result.Found == 0:
 					return err
 				case wantsJSON(c):
-					err = errors.Join(err, printJSON(c.OutOrStdout(), map[string]any{"events": head, "problems": problems, "found": found}))
-				case found == 0:
+					err = errors.Join(err, printJSON(c.OutOrStdout(), result))
+				case result.Found == 0:
 					text := fmt.Sprintf("Verified %d events, nothing is wrong", head)
 					return printResult(c, nil, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
 				default: // of a check that was not completed too
-					err = errors.Join(err, printTable(c.OutOrStdout(), problemRows(problems, found)))
+					err = errors.Join(err, printTable(c.OutOrStdout(), problemRows(result)))
 				}
-				if err == nil && found > 0 {
-					err = fmt.Errorf("found wrong: %d; a read model can be mended by `medilab-webhooks projections rebuild`, the log only from a backup", found)
+				if err == nil && result.Found > 0 {
+					err = fmt.Errorf("found wrong: %d; a read model can be mended by `medilab-webhooks projections rebuild`, the log only from a backup", result.Found)
 				}
 				return err
 			})
@@ -82,6 +56,32 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 	}
 	c.Flags().StringVar(&anchors, "anchor", "", "check against this file too, made by audit anchor")
 	return withJSON(c)
+}
+
+// verify checks all that there is, and the anchors in the file, if it is named.
+func verify(ctx context.Context, s *session, result *api.Verified, keyFile, anchors string, bar *progress) error {
+	report := func(kind projections.ProblemKind) func(eventstore.Position, string) {
+		return func(at eventstore.Position, text string) {
+			result.Report(projections.Problem{Kind: kind, Position: at, Text: text})
+		}
+	}
+	_, err := askModels(ctx, s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+		result.Problems, result.Found = result.Problems[:0], 0 // the primary begins again if the standby fails
+		return struct{}{}, q.VerifyLog(ctx, result.Report, bar.setPosition)
+	})
+	if err == nil {
+		err = s.queries().VerifyModels(ctx, saga.Queue{}, result.Report, bar.setPosition)
+	}
+	if err == nil {
+		err = checkArchives(ctx, s.log, keyFile, report(projections.ProblemKind(eventstore.FlawSeal)))
+	}
+	if err == nil && anchors != "" {
+		err = checkAnchors(ctx, s.log, anchors, report("anchor"))
+	}
+	if err != nil {
+		return fmt.Errorf("the check was not completed: %w", err)
+	}
+	return nil
 }
 
 // checkArchives reports archived ranges that this service did not sign, if the data folder has
@@ -109,16 +109,16 @@ func checkArchives(ctx context.Context, log *eventstore.Log, keyFile string, rep
 	return nil
 }
 
-func problemRows(problems []projections.Problem, found int) [][]string {
+func problemRows(result api.Verified) [][]string {
 	rows := [][]string{{"KIND", "POSITION", "STREAM", "PROBLEM"}}
-	for _, p := range problems {
+	for _, p := range result.Problems {
 		position := "-"
 		if p.Position > 0 {
 			position = fmt.Sprint(p.Position)
 		}
 		rows = append(rows, []string{string(p.Kind), position, cmp.Or(p.Stream, "-"), p.Text})
 	}
-	if more := found - len(problems); more > 0 {
+	if more := result.Found - len(result.Problems); more > 0 {
 		rows = append(rows, []string{"...", "", "", fmt.Sprintf("and %d more", more)})
 	}
 	return rows
