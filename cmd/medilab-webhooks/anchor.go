@@ -30,26 +30,23 @@ to the file's end.
 audit verify --anchor FILE then finds also what the database alone cannot tell: a log whose end
 was cut off, and one that was rewritten and sealed again.`,
 		Example: "  medilab-webhooks audit anchor --file /mnt/worm/anchors.ndjson",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return db.use(c, func(s *session) error {
-				anchor, err := newAnchorLine(c.Context(), s)
-				if errors.Is(err, eventstore.ErrEmpty) {
-					return errors.New("the log is empty: there is nothing to anchor yet")
-				}
-				if err != nil {
-					return err
-				}
-				if path == "" {
-					return printJSON(c.OutOrStdout(), anchor)
-				}
-				if err := appendAnchor(path, anchor); err != nil {
-					return err
-				}
-				said := fmt.Sprintf("Anchored at position %d in %s; keep the file away from the database\n", anchor.Position, path)
-				return printResult(c, nil, said, said)
-			})
-		},
+		RunE: db.run(func(c *cobra.Command, s *session, _ []string) error {
+			anchor, err := newAnchorLine(c.Context(), s)
+			if errors.Is(err, eventstore.ErrEmpty) {
+				return errors.New("the log is empty: there is nothing to anchor yet")
+			}
+			if err != nil {
+				return err
+			}
+			if path == "" {
+				return printJSON(c.OutOrStdout(), anchor)
+			}
+			if err := appendAnchor(path, anchor); err != nil {
+				return err
+			}
+			said := fmt.Sprintf("Anchored at position %d in %s; keep the file away from the database\n", anchor.Position, path)
+			return printResult(c, nil, said, said)
+		}),
 	}
 	c.Flags().StringVar(&path, "file", "", "add the anchor to this file (default: print it)")
 	return c

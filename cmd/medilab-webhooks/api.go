@@ -87,6 +87,13 @@ func (o *apiOptions) use(c *cobra.Command, f func(*apiClient) error) error {
 	})
 }
 
+// run returns the RunE of a command that asks an API.
+func (o *apiOptions) run(do func(*cobra.Command, *apiClient, []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		return o.use(c, func(a *apiClient) error { return do(c, a, args) })
+	}
+}
+
 // remote returns a client of the server. It sends the token nowhere else.
 func (o *apiOptions) remote() (*apiClient, error) {
 	root, err := url.Parse(o.server)

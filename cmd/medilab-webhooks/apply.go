@@ -22,7 +22,7 @@ type applyOptions struct {
 func newWebhooksApplyCommand(db *databaseOptions) *cobra.Command {
 	o := applyOptions{apiOptions: apiOptions{database: db}}
 	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Make the webhooks those of a file: all of it or nothing", Args: cobra.NoArgs,
+		Use: "apply -f FILE", Short: "Make the webhooks those of a file: all of it or nothing",
 		Long: `Make the webhooks those of a YAML or JSON file ("-" is standard input), which are matched by their
 names: all of it or nothing. "webhooks export" prints such a file.
 

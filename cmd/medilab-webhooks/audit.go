@@ -41,7 +41,6 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 		Short: "Replay history: every event of the log, in order",
 		Example: `  medilab-webhooks audit log --webhook 1
   medilab-webhooks audit log --type 'webhook.*' --from 2026-01-01 --format ndjson > history.ndjson`,
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if wantsJSON(c) {
 				o.format = "ndjson"

@@ -255,6 +255,13 @@ func (o *databaseOptions) use(c *cobra.Command, f func(*session) error) (err err
 	return f(s)
 }
 
+// run returns the RunE of a command that works on the database.
+func (o *databaseOptions) run(do func(*cobra.Command, *session, []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		return o.use(c, func(s *session) error { return do(c, s, args) })
+	}
+}
+
 // caller is the actor that the log names for a command.
 func caller() commands.Caller {
 	user := cmp.Or(os.Getenv("USER"), fmt.Sprint("uid ", os.Getuid()))

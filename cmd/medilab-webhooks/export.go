@@ -19,17 +19,15 @@ import (
 func newWebhooksExportCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
-		Use: "export", Short: "Print all webhooks as a file for apply, secrets as names of variables", Args: cobra.NoArgs,
+		Use: "export", Short: "Print all webhooks as a file for apply, secrets as names of variables",
 		Example: `  medilab-webhooks webhooks export > webhooks.yaml`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return o.use(c, func(a *apiClient) error {
-				items, err := a.newest(c.Context(), "/webhooks", url.Values{}, math.MaxInt)
-				if err != nil {
-					return err
-				}
-				return exportWebhooks(c, items)
-			})
-		},
+		RunE: o.run(func(c *cobra.Command, a *apiClient, _ []string) error {
+			items, err := a.newest(c.Context(), "/webhooks", url.Values{}, math.MaxInt)
+			if err != nil {
+				return err
+			}
+			return exportWebhooks(c, items)
+		}),
 	}
 	declare(c, c.Flags(), o.table())
 	return withJSON(c)

@@ -25,7 +25,6 @@ func newHealthcheckCommand() *cobra.Command {
 		Use:     "healthcheck",
 		Short:   "Ask the server on this machine whether it lives",
 		Example: "  medilab-webhooks healthcheck --ready",
-		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if s.proxies, err = http.ParseProxies(s.proxiesText); err != nil {
 				return usageError{fmt.Errorf("MEDILAB_TRUSTED_PROXIES: %w", err)}

@@ -53,7 +53,6 @@ func newKeysListCommand(db *databaseOptions) *cobra.Command {
 		Use:     "list",
 		Short:   "List the keys' ids, oldest first; never the keys",
 		Example: "  medilab-webhooks keys list --json",
-		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			keys, err := db.openKeys()
 			if err != nil {
@@ -68,18 +67,21 @@ func newKeysListCommand(db *databaseOptions) *cobra.Command {
 	})
 }
 
-// withKeys calls do with the database, and the keyset if that opens what the database holds.
-func withKeys(c *cobra.Command, db *databaseOptions, do func(*session, *vault.Vault) error) error {
-	keys, err := db.openKeys()
-	if err != nil {
-		return err
-	}
-	return db.use(c, func(s *session) error {
-		if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
+// runWithKeys returns the RunE of a command that works on the database, and the keyset if that
+// opens what the database holds.
+func (o *databaseOptions) runWithKeys(do func(*cobra.Command, *session, *vault.Vault) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, _ []string) error {
+		keys, err := o.openKeys()
+		if err != nil {
 			return err
 		}
-		return do(s, keys)
-	})
+		return o.use(c, func(s *session) error {
+			if err := keys.CheckProbe(c.Context(), s.pool); err != nil {
+				return err
+			}
+			return do(c, s, keys)
+		})
+	}
 }
 
 func newKeysRotateCommand(db *databaseOptions) *cobra.Command {
@@ -95,29 +97,26 @@ which never changes, holds what they encrypted.
 
 Where several machines serve, each with a copy of the file: rotate --stage on one, copy the file
 to the others, and then rotate on the first and copy again. No machine meets a key that it lacks.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return withKeys(c, db, func(s *session, keys *vault.Vault) error {
-				change, action := keys.Rotate, domain.AdminKeyRotated
-				said := "Key %s seals from now on\n"
-				if stage {
-					change, action = keys.Stage, domain.AdminKeyStaged
-					said = "Key %s is in the file and seals nothing yet; copy the file to the other machines, then run keys rotate\n"
-				}
-				key, err := change()
-				if err != nil {
-					return err
-				}
-				id := showKey(key).ID
-				if err := s.commands.Record(c.Context(), caller(), action, "key "+id); err != nil {
-					return err
-				}
-				if err := printText(c.OutOrStdout(), fmt.Sprintf(said, id)); err != nil || stage {
-					return err
-				}
-				return rewrap(c, s, keys)
-			})
-		},
+		RunE: db.runWithKeys(func(c *cobra.Command, s *session, keys *vault.Vault) error {
+			change, action := keys.Rotate, domain.AdminKeyRotated
+			said := "Key %s seals from now on\n"
+			if stage {
+				change, action = keys.Stage, domain.AdminKeyStaged
+				said = "Key %s is in the file and seals nothing yet; copy the file to the other machines, then run keys rotate\n"
+			}
+			key, err := change()
+			if err != nil {
+				return err
+			}
+			id := showKey(key).ID
+			if err := s.commands.Record(c.Context(), caller(), action, "key "+id); err != nil {
+				return err
+			}
+			if err := printText(c.OutOrStdout(), fmt.Sprintf(said, id)); err != nil || stage {
+				return err
+			}
+			return rewrap(c, s, keys)
+		}),
 	}
 	c.Flags().BoolVar(&stage, "stage", false, "only add the key; the next rotate lets it encrypt")
 	return c
@@ -128,10 +127,7 @@ func newKeysRewrapCommand(db *databaseOptions) *cobra.Command {
 		Use:     "rewrap",
 		Short:   "Re-encrypt stored secrets with the newest key, as rotate does; resumes where it was cut off",
 		Example: "  medilab-webhooks keys rewrap",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return withKeys(c, db, func(s *session, keys *vault.Vault) error { return rewrap(c, s, keys) })
-		},
+		RunE:    db.runWithKeys(rewrap),
 	}
 }
 
@@ -145,25 +141,22 @@ It replaces entries of the log, each step on record, and audit verify goes on to
 while servers run, and can be interrupted: the same command goes on. What tells of patients who
 were erased before is erased then. The tables' owner runs it.`,
 		Example: "  medilab-webhooks keys encrypt",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return withKeys(c, db, func(s *session, keys *vault.Vault) error {
-				bar := newProgress(c, -1, "encrypting")
-				result, err := s.commands.EncryptLog(c.Context(), caller(), bar.setPosition)
-				bar.end()
-				if err == nil && result.Until > 0 { // also when a run before was cut off
-					_, err = s.pool.Exec(c.Context(), `VACUUM medilab.events`)
-				}
-				if err != nil {
-					return fmt.Errorf("%w; run keys encrypt to go on", err)
-				}
-				text := fmt.Sprintf("Encrypted %d entries; none is in clear up to position %d\n", result.Entries, result.Until)
-				if result.Undecoded > 0 {
-					text += fmt.Sprintf("%d entries do not decode and stay as they are: see audit verify\n", result.Undecoded)
-				}
-				return printResult(c, result, text, text)
-			})
-		},
+		RunE: db.runWithKeys(func(c *cobra.Command, s *session, keys *vault.Vault) error {
+			bar := newProgress(c, -1, "encrypting")
+			result, err := s.commands.EncryptLog(c.Context(), caller(), bar.setPosition)
+			bar.end()
+			if err == nil && result.Until > 0 { // also when a run before was cut off
+				_, err = s.pool.Exec(c.Context(), `VACUUM medilab.events`)
+			}
+			if err != nil {
+				return fmt.Errorf("%w; run keys encrypt to go on", err)
+			}
+			text := fmt.Sprintf("Encrypted %d entries; none is in clear up to position %d\n", result.Entries, result.Until)
+			if result.Undecoded > 0 {
+				text += fmt.Sprintf("%d entries do not decode and stay as they are: see audit verify\n", result.Undecoded)
+			}
+			return printResult(c, result, text, text)
+		}),
 	})
 }
 

@@ -39,7 +39,6 @@ payload_version 1 would. It makes no webhook, and tries nothing again. What is o
 (deliver: false) goes to nobody, and is printed alone.`,
 		Example: `  medilab-webhooks listen --forward-to http://127.0.0.1:9000/hook
   medilab-webhooks listen --events 'patient.*,visit.completed' --json | jq .event`,
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return usageError{err}

@@ -242,7 +242,6 @@ func newDeliveriesCommand(db *databaseOptions) *cobra.Command {
 		Short: "List deliveries across webhooks, the newest event first: what never arrived",
 		Example: `  medilab-webhooks deliveries --state failed
   medilab-webhooks deliveries --state failed --webhook 1 --response-status 5xx --json`,
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.read(c, nil, "/webhooks/deliveries", func(a *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
 				whose := newLabels(c, a)

@@ -16,7 +16,6 @@ func newMigrateCommand(db *databaseOptions) *cobra.Command {
 		Use:     "migrate",
 		Short:   "Bring the database's tables up to date",
 		Example: "  medilab-webhooks migrate --database-url postgres://medilab@db.clinic.example/medilab",
-		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			catalog, err := loadCatalog(eventTypes)
 			if err != nil {

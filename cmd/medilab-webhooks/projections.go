@@ -41,18 +41,15 @@ func newProjectionsListCommand(db *databaseOptions) *cobra.Command {
 		Use:     "list",
 		Short:   "Show how far each read model has followed the log",
 		Example: "  medilab-webhooks projections list",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return db.use(c, func(s *session) error {
-				list, err := s.queries().List(c.Context())
-				if err != nil {
-					return err
-				}
-				return printList(c, list, []string{"NAME", "POSITION", "HEAD", "BEHIND", "STATE"}, func(m projections.Status) []string {
-					return []string{m.Name, fmt.Sprint(m.Position), fmt.Sprint(m.Head), fmt.Sprint(m.LagEvents), stateOf(m)}
-				})
+		RunE: db.run(func(c *cobra.Command, s *session, _ []string) error {
+			list, err := s.queries().List(c.Context())
+			if err != nil {
+				return err
+			}
+			return printList(c, list, []string{"NAME", "POSITION", "HEAD", "BEHIND", "STATE"}, func(m projections.Status) []string {
+				return []string{m.Name, fmt.Sprint(m.Position), fmt.Sprint(m.Head), fmt.Sprint(m.LagEvents), stateOf(m)}
 			})
-		},
+		}),
 	})
 }
 
@@ -82,28 +79,26 @@ func newProjectionsRebuildCommand(db *databaseOptions) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, names []string) error {
-			return db.use(c, func(s *session) error {
-				bar := newProgress(c, -1, "rebuilding")
-				err := s.queries().Rebuild(c.Context(), names, bar.setPosition)
-				bar.end()
-				if errors.Is(err, domain.KindInvalid) {
-					return usageError{errors.New("a read model's " + problem(err))}
-				}
-				if err != nil {
-					return err
-				}
-				if all {
-					names = projections.Names()
-				}
-				list := strings.Join(names, ", ")
-				if err := s.commands.Record(c.Context(), caller(), domain.AdminReadModelRebuilt, list); err != nil {
-					return err
-				}
-				text := fmt.Sprintf("Rebuilt %s from %d events", list, bar.done)
-				return printResult(c, map[string]any{"rebuilt": names, "events": bar.done}, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
-			})
-		},
+		RunE: db.run(func(c *cobra.Command, s *session, names []string) error {
+			bar := newProgress(c, -1, "rebuilding")
+			err := s.queries().Rebuild(c.Context(), names, bar.setPosition)
+			bar.end()
+			if errors.Is(err, domain.KindInvalid) {
+				return usageError{errors.New("a read model's " + problem(err))}
+			}
+			if err != nil {
+				return err
+			}
+			if all {
+				names = projections.Names()
+			}
+			list := strings.Join(names, ", ")
+			if err := s.commands.Record(c.Context(), caller(), domain.AdminReadModelRebuilt, list); err != nil {
+				return err
+			}
+			text := fmt.Sprintf("Rebuilt %s from %d events", list, bar.done)
+			return printResult(c, map[string]any{"rebuilt": names, "events": bar.done}, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
+		}),
 	}
 	c.Flags().BoolVar(&all, "all", false, "rebuild all of them")
 	return withJSON(c)

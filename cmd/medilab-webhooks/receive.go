@@ -47,7 +47,6 @@ func newReceiveCommand() *cobra.Command {
   medilab-webhooks receive --status 503 --delay 2s
   medilab-webhooks receive --web 127.0.0.1:9001
   medilab-webhooks receive --json | jq .body`,
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return usageError{err}

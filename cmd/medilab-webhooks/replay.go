@@ -123,18 +123,16 @@ func newOneReplayCommand(db *databaseOptions, name, short, method, below string)
 		Use: name + " REPLAY", Short: short,
 		Args:    argsThat(cobra.ExactArgs(1), isUUID, "REPLAY must be the UUID that `replay start` printed"),
 		Example: "  medilab-webhooks replay " + name + " 0198f0a0-0000-7000-8000-000000000001",
-		RunE: func(c *cobra.Command, args []string) error {
-			return o.use(c, func(a *apiClient) error {
-				var replay json.RawMessage
-				if err := a.do(c.Context(), method, "/webhooks/replays/"+args[0]+below, nil, &replay); err != nil {
-					return err
-				}
-				if wantsJSON(c) { // not a list
-					return printJSON(c.OutOrStdout(), replay)
-				}
-				return printItems(c, []json.RawMessage{replay}, replayHeading, replayCells)
-			})
-		},
+		RunE: o.run(func(c *cobra.Command, a *apiClient, args []string) error {
+			var replay json.RawMessage
+			if err := a.do(c.Context(), method, "/webhooks/replays/"+args[0]+below, nil, &replay); err != nil {
+				return err
+			}
+			if wantsJSON(c) { // not a list
+				return printJSON(c.OutOrStdout(), replay)
+			}
+			return printItems(c, []json.RawMessage{replay}, replayHeading, replayCells)
+		}),
 	}
 	declare(c, c.Flags(), o.table())
 	return withJSON(c)

@@ -108,7 +108,8 @@ func isUsage(err error) bool {
 }
 
 // refuseWrongUsage marks mistakes in flags and arguments, of this command and all below it, as
-// usageError. A command that only groups others does nothing by itself.
+// usageError. A command that says nothing of arguments takes none, and one that only groups
+// others does nothing by itself.
 func refuseWrongUsage(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		if wrong := (*pflag.InvalidValueError)(nil); errors.As(err, &wrong) {
@@ -116,8 +117,10 @@ func refuseWrongUsage(c *cobra.Command) {
 		}
 		return usageError{err}
 	})
-	if !c.Runnable() && c.HasParent() {
+	if c.Args == nil && c.HasParent() {
 		c.Args = cobra.NoArgs
+	}
+	if !c.Runnable() && c.HasParent() {
 		c.RunE = func(c *cobra.Command, _ []string) error {
 			var names []string
 			for _, sub := range c.Commands() {

@@ -42,7 +42,6 @@ func newServeCommand(db *databaseOptions) *cobra.Command {
 		Short: "Run the API, the admin panel, the saga and the projections",
 		Example: `  medilab-webhooks serve
   medilab-webhooks serve --addr :8000 --roles api --database-url postgres://medilab@db.clinic.example/medilab`,
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s.database = *db
 			if err := s.resolve(c.ErrOrStderr()); err != nil {

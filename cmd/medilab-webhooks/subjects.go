@@ -41,9 +41,9 @@ func newSubjectCommand(o *apiOptions, use, short string, run func(c *cobra.Comma
 		Use:   use,
 		Short: short,
 		Args:  argsThat(cobra.ExactArgs(1), func(id string) bool { return id != "" }, "ID must not be empty"),
-		RunE: func(c *cobra.Command, args []string) error {
-			return o.use(c, func(a *apiClient) error { return run(c, a, "/subjects/"+url.PathEscape(args[0])) })
-		},
+		RunE: o.run(func(c *cobra.Command, a *apiClient, args []string) error {
+			return run(c, a, "/subjects/"+url.PathEscape(args[0]))
+		}),
 	})
 }
 

@@ -52,7 +52,6 @@ func newTokenCreateCommand(db *databaseOptions) *cobra.Command {
 		Use:     "create --name NAME --scopes SCOPE[,SCOPE...]",
 		Short:   "Make a token and print it, this once",
 		Example: "  medilab-webhooks token create --name crm --scopes webhooks:read,events:write --expires 720h",
-		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			rights := make([]domain.Scope, len(scopes))
 			for i, s := range scopes {
@@ -107,19 +106,16 @@ func newTokenListCommand(db *databaseOptions) *cobra.Command {
 		Use:     "list",
 		Short:   "List the tokens, without the tokens themselves",
 		Example: "  medilab-webhooks token list --json",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return db.use(c, func(s *session) error {
-				now := s.log.Clock().Now()
-				var shown []shownToken
-				for _, t := range s.commands.Directory.Tokens() {
-					if !t.Session {
-						shown = append(shown, showToken(t, now))
-					}
+		RunE: db.run(func(c *cobra.Command, s *session, _ []string) error {
+			now := s.log.Clock().Now()
+			var shown []shownToken
+			for _, t := range s.commands.Directory.Tokens() {
+				if !t.Session {
+					shown = append(shown, showToken(t, now))
 				}
-				return printList(c, shown, []string{"ID", "NAME", "TOKEN", "SCOPES", "STATE", "CREATED", "EXPIRES"}, shownToken.row)
-			})
-		},
+			}
+			return printList(c, shown, []string{"ID", "NAME", "TOKEN", "SCOPES", "STATE", "CREATED", "EXPIRES"}, shownToken.row)
+		}),
 	})
 }
 

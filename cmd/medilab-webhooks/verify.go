@@ -25,34 +25,31 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 		Use:     "verify",
 		Short:   "Check the whole log: gaps, seals, versions, decoding, read models, the queue",
 		Example: "  medilab-webhooks audit verify --anchor anchor.json",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return db.use(c, func(s *session) error {
-				head, err := s.log.Head(c.Context())
-				if err != nil {
-					return err
-				}
-				result := api.Verified{Events: head, Problems: []projections.Problem{}}
-				bar := newProgress(c, -1, "verifying")
-				err = verify(c.Context(), s, &result, db.receiptKeyFile(), anchors, bar)
-				bar.end()
-				switch {
-				case err != nil && result.Found == 0:
-					return err
-				case wantsJSON(c):
-					err = errors.Join(err, printJSON(c.OutOrStdout(), result))
-				case result.Found == 0:
-					text := fmt.Sprintf("Verified %d events, nothing is wrong", head)
-					return printResult(c, nil, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
-				default: // of a check that was not completed too
-					err = errors.Join(err, printTable(c.OutOrStdout(), problemRows(result)))
-				}
-				if err == nil && result.Found > 0 {
-					err = fmt.Errorf("found wrong: %d; a read model can be mended by `medilab-webhooks projections rebuild`, the log only from a backup", result.Found)
-				}
+		RunE: db.run(func(c *cobra.Command, s *session, _ []string) error {
+			head, err := s.log.Head(c.Context())
+			if err != nil {
 				return err
-			})
-		},
+			}
+			result := api.Verified{Events: head, Problems: []projections.Problem{}}
+			bar := newProgress(c, -1, "verifying")
+			err = verify(c.Context(), s, &result, db.receiptKeyFile(), anchors, bar)
+			bar.end()
+			switch {
+			case err != nil && result.Found == 0:
+				return err
+			case wantsJSON(c):
+				err = errors.Join(err, printJSON(c.OutOrStdout(), result))
+			case result.Found == 0:
+				text := fmt.Sprintf("Verified %d events, nothing is wrong", head)
+				return printResult(c, nil, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
+			default: // of a check that was not completed too
+				err = errors.Join(err, printTable(c.OutOrStdout(), problemRows(result)))
+			}
+			if err == nil && result.Found > 0 {
+				err = fmt.Errorf("found wrong: %d; a read model can be mended by `medilab-webhooks projections rebuild`, the log only from a backup", result.Found)
+			}
+			return err
+		}),
 	}
 	c.Flags().StringVar(&anchors, "anchor", "", "check against this file too, made by audit anchor")
 	return withJSON(c)

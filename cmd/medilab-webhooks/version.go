@@ -20,7 +20,6 @@ func newVersionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  medilab-webhooks version",
-		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			of := cmp.Or(commit, stampedCommit(), "unknown")
 			text := fmt.Sprintf("medilab-webhooks %s (commit %s, %s %s/%s)\n", version, of, runtime.Version(), runtime.GOOS, runtime.GOARCH)

@@ -40,7 +40,7 @@ func (w shownWebhook) row() []string {
 }
 
 func newWebhooksListCommand(db *databaseOptions) *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the webhooks, newest first", Args: cobra.NoArgs,
+	c := &cobra.Command{Use: "list", Short: "List the webhooks, newest first",
 		Example: `  medilab-webhooks webhooks list --status active --search crm
   medilab-webhooks webhooks list --type patient.created --json`}
 	o := newListCommand(db, c, []filterFlag{{"status", "status", "that are active or inactive"}, eventTypeFlag, {"search", "q", "whose name, description or URL has this"}})
@@ -57,15 +57,13 @@ func newWebhooksShowCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{
 		Example: "  medilab-webhooks webhooks show 1",
 		Use:     "show WEBHOOK", Short: "Show all of a webhook", Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
-		RunE: func(c *cobra.Command, args []string) error {
-			return o.use(c, func(a *apiClient) error {
-				var w json.RawMessage
-				if err := a.get(c.Context(), "/webhooks/"+args[0], nil, &w); err != nil {
-					return err
-				}
-				return printObject(c, w)
-			})
-		},
+		RunE: o.run(func(c *cobra.Command, a *apiClient, args []string) error {
+			var w json.RawMessage
+			if err := a.get(c.Context(), "/webhooks/"+args[0], nil, &w); err != nil {
+				return err
+			}
+			return printObject(c, w)
+		}),
 	}
 	declare(c, c.Flags(), o.table())
 	return withJSON(c)
@@ -194,25 +192,23 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 		Example: `  medilab-webhooks explain 0198f0a0-0000-7000-8000-000000000001`,
 		Use:     "explain EVENT", Short: "Say why each webhook got an event, or did not",
 		Args: argsThat(cobra.ExactArgs(1), isUUID, "EVENT must be an event's UUID, as `medilab-webhooks emit` prints it"),
-		RunE: func(c *cobra.Command, args []string) error {
-			return o.use(c, func(a *apiClient) error {
-				var page listPage
-				if err := a.get(c.Context(), "/webhooks/events/"+url.PathEscape(args[0])+"/explain", nil, &page); err != nil {
-					return err
+		RunE: o.run(func(c *cobra.Command, a *apiClient, args []string) error {
+			var page listPage
+			if err := a.get(c.Context(), "/webhooks/events/"+url.PathEscape(args[0])+"/explain", nil, &page); err != nil {
+				return err
+			}
+			var last map[domain.WebhookID]projections.Call
+			if !wantsJSON(c) {
+				last = a.lastCalls(c.Context(), args[0])
+			}
+			return printItems(c, page.Items, []string{"WEBHOOK", "NAME", "VERDICT", "DELIVERY", "WHY"}, func(v api.VerdictView) []string {
+				webhook := strconv.FormatInt(v.WebhookNumber, 10)
+				if wantsIDs(c) {
+					webhook = v.WebhookID.String()
 				}
-				var last map[domain.WebhookID]projections.Call
-				if !wantsJSON(c) {
-					last = a.lastCalls(c.Context(), args[0])
-				}
-				return printItems(c, page.Items, []string{"WEBHOOK", "NAME", "VERDICT", "DELIVERY", "WHY"}, func(v api.VerdictView) []string {
-					webhook := strconv.FormatInt(v.WebhookNumber, 10)
-					if wantsIDs(c) {
-						webhook = v.WebhookID.String()
-					}
-					return verdictRow(v, webhook, last[v.WebhookID])
-				})
+				return verdictRow(v, webhook, last[v.WebhookID])
 			})
-		},
+		}),
 	}
 	declare(c, c.Flags(), o.readingTable())
 	addIDsFlag(c)
