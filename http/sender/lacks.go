@@ -19,25 +19,14 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// Outcomes of calls that were not made, because this server lacks something of its own.
-// They say nothing of the receiver.
-const (
-	NoDescriptors = domain.LacksDescriptors // no file descriptor is free
-	NoPorts       = domain.LacksPorts       // no local port is free for the address
-	NoMemory      = domain.LacksMemory      // the kernel has no memory for a connection
-	NoNameServer  = domain.LacksNameServer  // its name server does not answer, or fails
-	NoProxy       = domain.LacksProxy       // its proxy cannot be reached, or refuses its login
-)
-
-// Lacks are all of them.
-var Lacks = []Outcome{NoDescriptors, NoPorts, NoMemory, NoNameServer, NoProxy}
-
+// lackTexts are the words for outcomes of calls that were not made, because this server lacks
+// something of its own. They say nothing of the receiver.
 var lackTexts = map[Outcome]string{
-	NoDescriptors: "nothing was sent: this server has no free file descriptor",
-	NoPorts:       "nothing was sent: this server has no free port for the address",
-	NoMemory:      "nothing was sent: this server has no memory for a connection",
-	NoNameServer:  "nothing was sent: this server's name server does not answer",
-	NoProxy:       "nothing was sent: this server's proxy (MEDILAB_PROXY) does not work",
+	domain.LacksDescriptors: "nothing was sent: this server has no free file descriptor",
+	domain.LacksPorts:       "nothing was sent: this server has no free port for the address",
+	domain.LacksMemory:      "nothing was sent: this server has no memory for a connection",
+	domain.LacksNameServer:  "nothing was sent: this server's name server does not answer",
+	domain.LacksProxy:       "nothing was sent: this server's proxy (MEDILAB_PROXY) does not work",
 }
 
 // nameServerCheck tells a name server that does not work from one that has no answer for
@@ -71,7 +60,7 @@ var lackErrors = []struct {
 	errno   syscall.Errno
 	outcome Outcome
 }{
-	{syscall.EMFILE, NoDescriptors}, {syscall.ENFILE, NoDescriptors}, {syscall.ENOMEM, NoMemory}, {syscall.ENOBUFS, NoMemory},
+	{syscall.EMFILE, domain.LacksDescriptors}, {syscall.ENFILE, domain.LacksDescriptors}, {syscall.ENOMEM, domain.LacksMemory}, {syscall.ENOBUFS, domain.LacksMemory},
 }
 
 // proxyError is an answer of the proxy to CONNECT, or its 407 to a request.
@@ -99,17 +88,17 @@ func ownFailure(err error) (Outcome, string) {
 	}
 	switch {
 	case isDNS && !dns.IsNotFound:
-		return NoNameServer, lackTexts[NoNameServer] + ": " + explainDNS(dns)
+		return domain.LacksNameServer, lackTexts[domain.LacksNameServer] + ": " + explainDNS(dns)
 	case isOp && op.Op == "proxyconnect":
-		return NoProxy, lackTexts[NoProxy] + ": " + explainProxy(op)
+		return domain.LacksProxy, lackTexts[domain.LacksProxy] + ": " + explainProxy(op)
 	case isOp && op.Op == "socks connect" && strings.Contains(op.Err.Error(), "authentication"), errors.As(err, &refusal) && refusal.status == http.StatusProxyAuthRequired:
-		return NoProxy, lackTexts[NoProxy] + ": it refuses the login"
+		return domain.LacksProxy, lackTexts[domain.LacksProxy] + ": it refuses the login"
 	case isOp && op.Op == "socks connect":
 		return Connect, "the proxy could not connect to the receiver: " + plain(op.Err.Error())
 	case errors.As(err, &refusal):
 		return Connect, fmt.Sprintf("the proxy could not connect to the receiver: it answered %d", refusal.status)
 	case isOp && op.Op == "dial" && op.Addr != nil && errors.Is(err, syscall.EADDRNOTAVAIL) && reachableByUDP(op.Addr.String()):
-		return NoPorts, lackTexts[NoPorts]
+		return domain.LacksPorts, lackTexts[domain.LacksPorts]
 	}
 	return "", ""
 }
@@ -153,7 +142,7 @@ func (a *awaited) lack() Outcome {
 // trace returns the context of a call that is watched.
 func (a *awaited) trace(ctx context.Context, proxied bool) context.Context {
 	trace := &httptrace.ClientTrace{
-		DNSStart: func(httptrace.DNSStartInfo) { a.outcome.Store(NoNameServer) },
+		DNSStart: func(httptrace.DNSStartInfo) { a.outcome.Store(domain.LacksNameServer) },
 		DNSDone: func(done httptrace.DNSDoneInfo) {
 			var dns *net.DNSError
 			if !errors.As(done.Err, &dns) || !dns.IsTimeout { // else it is what took the time
@@ -163,7 +152,7 @@ func (a *awaited) trace(ctx context.Context, proxied bool) context.Context {
 		GotConn: func(httptrace.GotConnInfo) { a.sent.Store(true) },
 	}
 	if proxied {
-		trace.ConnectStart = func(string, string) { a.outcome.Store(NoProxy) }
+		trace.ConnectStart = func(string, string) { a.outcome.Store(domain.LacksProxy) }
 		trace.ConnectDone = func(_, _ string, err error) {
 			if err == nil {
 				a.outcome.Store(Outcome(""))

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 // failingNames is a resolver whose server answers every question with the code, or not
@@ -64,12 +66,12 @@ func TestNameServerThatFailsIsALackOfOurs(t *testing.T) {
 		resolver *net.Resolver
 		want     Outcome
 	}{
-		{"SERVFAIL", failingNames(t, serverFailure), NoNameServer},
-		{"REFUSED", failingNames(t, refused), NoNameServer},
-		{"no answer", failingNames(t, silent), NoNameServer},
+		{"SERVFAIL", failingNames(t, serverFailure), domain.LacksNameServer},
+		{"REFUSED", failingNames(t, refused), domain.LacksNameServer},
+		{"no answer", failingNames(t, silent), domain.LacksNameServer},
 		{"nothing listens", &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", closedAddr(t))
-		}}, NoNameServer},
+		}}, domain.LacksNameServer},
 		{"SERVFAIL for this name alone", namesFailing(t, serverFailure, true), DNS},
 		{"NXDOMAIN", failingNames(t, nameError), DNS},
 	} {
@@ -97,7 +99,7 @@ func TestMissingDescriptorsAreALackOfOurs(t *testing.T) {
 		restore := takeDescriptors(t)
 		res := c.Send(t.Context(), request(url))
 		restore()
-		if res.Outcome != NoDescriptors {
+		if res.Outcome != domain.LacksDescriptors {
 			t.Errorf("%s: %s: %s", url, res.Outcome, res.Error)
 		}
 	}
@@ -143,12 +145,12 @@ func TestErrorsOfTheKernelAreLacksOfOurs(t *testing.T) {
 		err  error
 		want Outcome
 	}{
-		{dial(l.Addr(), syscall.EADDRNOTAVAIL), NoPorts},
+		{dial(l.Addr(), syscall.EADDRNOTAVAIL), domain.LacksPorts},
 		// No local address leads there, as to ::1 on a machine without IPv6.
 		{dial(&net.TCPAddr{IP: net.ParseIP("fe80::1"), Port: 1}, syscall.EADDRNOTAVAIL), Connect},
-		{dial(l.Addr(), syscall.ENFILE), NoDescriptors},
-		{dial(l.Addr(), syscall.ENOBUFS), NoMemory},
-		{dial(l.Addr(), syscall.ENOMEM), NoMemory},
+		{dial(l.Addr(), syscall.ENFILE), domain.LacksDescriptors},
+		{dial(l.Addr(), syscall.ENOBUFS), domain.LacksMemory},
+		{dial(l.Addr(), syscall.ENOMEM), domain.LacksMemory},
 		{dial(l.Addr(), syscall.ECONNREFUSED), Connect},
 		{&net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.ENOBUFS)}, BadResponse}, // part of it may be out
 	} {
@@ -178,14 +180,14 @@ func TestProxyThatFailsIsALackOfOurs(t *testing.T) {
 		name, proxy, target string
 		want                Outcome
 	}{
-		{"down", "http://" + closedAddr(t), "http://1.1.1.1/", NoProxy},
-		{"down", "http://" + closedAddr(t), "https://1.1.1.1/", NoProxy},
-		{"down", "socks5://" + closedAddr(t), "https://1.1.1.1/", NoProxy},
-		{"unknown", "http://proxy.example:3128", "https://1.1.1.1/", NoProxy},
-		{"407", wantsLogin.url, "http://1.1.1.1/", NoProxy},
-		{"407", wantsLogin.url, "https://1.1.1.1/", NoProxy},
-		{"no TLS", strings.Replace(wantsLogin.url, "http:", "https:", 1), "https://1.1.1.1/", NoProxy},
-		{"socks login", "socks5://" + socks.Addr().String(), "http://1.1.1.1/", NoProxy},
+		{"down", "http://" + closedAddr(t), "http://1.1.1.1/", domain.LacksProxy},
+		{"down", "http://" + closedAddr(t), "https://1.1.1.1/", domain.LacksProxy},
+		{"down", "socks5://" + closedAddr(t), "https://1.1.1.1/", domain.LacksProxy},
+		{"unknown", "http://proxy.example:3128", "https://1.1.1.1/", domain.LacksProxy},
+		{"407", wantsLogin.url, "http://1.1.1.1/", domain.LacksProxy},
+		{"407", wantsLogin.url, "https://1.1.1.1/", domain.LacksProxy},
+		{"no TLS", strings.Replace(wantsLogin.url, "http:", "https:", 1), "https://1.1.1.1/", domain.LacksProxy},
+		{"socks login", "socks5://" + socks.Addr().String(), "http://1.1.1.1/", domain.LacksProxy},
 		{"502", cannotConnect.url, "https://1.1.1.1/", Connect},
 		{"502", cannotConnect.url, "http://1.1.1.1/", HTTPStatus}, // it may be the receiver's
 	} {
@@ -204,7 +206,7 @@ func TestProxyThatNeverAcceptsIsALackOfOurs(t *testing.T) {
 	c := newClient(t, Config{Proxy: "http://proxy.example:3128", AllowTargets: allow(t, "all"), Resolver: failingNames(t, -1)})
 	r := request("https://receiver.example/")
 	r.Timeout = 100 * time.Millisecond
-	if res := c.Send(t.Context(), r); res.Outcome != NoNameServer {
+	if res := c.Send(t.Context(), r); res.Outcome != domain.LacksNameServer {
 		t.Errorf("%s: %s", res.Outcome, res.Error)
 	}
 }

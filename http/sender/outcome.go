@@ -1,7 +1,6 @@
 package sender
 
 import (
-	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -29,13 +28,9 @@ const (
 	InvalidRequest Outcome = "invalid_request"         // the URL or a header cannot be sent at all
 )
 
-// Withheld means that nothing was sent because Request.Allowed returned false. It is
-// for the caller only, and never in a call log.
-const Withheld = commands.OutcomeWithheld
-
-// Outcomes are all outcomes that a call log may have; Lacks only of test calls.
+// Outcomes are all outcomes that a call log may have; lacks only of test calls.
 var Outcomes = append([]Outcome{
 	Success, HTTPStatus, Timeout, Interrupted, RefusedTarget, DNS, Connect,
 	TLSExpired, TLSWrongHost, TLSSelfSigned, TLSUntrusted, TLSOldProtocol, TLSFailed,
 	Reset, BadResponse, InvalidRequest,
-}, Lacks...)
+}, domain.Lacks()...)

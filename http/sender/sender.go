@@ -134,16 +134,16 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	deadline := start.Add(timeout)
 	res := c.call(ctx, deadline, &r)
 	res.Duration = time.Since(start)
-	if res.Outcome == Success || res.Outcome == HTTPStatus || res.Outcome == Withheld {
+	if res.Outcome == Success || res.Outcome == HTTPStatus || res.Outcome == commands.OutcomeWithheld {
 		return res
 	}
 	switch {
 	case ctx.Err() != nil:
 		res.Outcome, res.Error = Interrupted, "the call was cut off because this server is shutting down"
-	case res.Outcome == NoNameServer && c.names.work(ctx, c.cfg.Resolver):
+	case res.Outcome == domain.LacksNameServer && c.names.work(ctx, c.cfg.Resolver):
 		res.Outcome, res.Error = DNS, "the name servers of the receiver's domain do not answer"
 	case res.Outcome.IsLack(): // also if it took all of the time
-		if res.Outcome != NoNameServer && res.Outcome != NoProxy {
+		if res.Outcome != domain.LacksNameServer && res.Outcome != domain.LacksProxy {
 			c.Close() // idle connections hold what is lacking
 		}
 	case !time.Now().Before(deadline): // ctx of the dial may end first, with another error
@@ -228,7 +228,7 @@ func notProcessed(err error) bool {
 // failed returns the result of a call that ended without an answer.
 func failed(err error) Result {
 	if errors.Is(err, errWithheld) {
-		return Result{Outcome: Withheld, Error: err.Error()}
+		return Result{Outcome: commands.OutcomeWithheld, Error: err.Error()}
 	}
 	if errors.Is(err, errNumericHost) {
 		return Result{Outcome: InvalidRequest, Error: err.Error()}

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/medilab/webhooks/commands"
 )
 
 // short is the timeout of calls that are meant to run out of it.
@@ -435,7 +437,7 @@ func TestWithheld(t *testing.T) {
 		c := newClient(t, Config{AllowTargets: allow(t, "loopback")})
 		var times atomic.Int64
 		res := c.Send(t.Context(), Request{URL: server.URL, Body: []byte("{}"), Allowed: func() bool { return times.Add(1) <= int64(asked) }})
-		if res.Outcome != Withheld || got.Load() != 0 {
+		if res.Outcome != commands.OutcomeWithheld || got.Load() != 0 {
 			t.Errorf("%s: %s, %d calls arrived", name, res.Outcome, got.Load())
 		}
 	}
