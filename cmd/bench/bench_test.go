@@ -74,7 +74,7 @@ func (p *pretender) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p.fault == "lag" {
 			lag = 7
 		}
-		fmt.Fprintf(w, `{"total_calls":%d,"events_total":%d,"projections":[{"name":"calls","lag":%d}]}`, p.calls, p.total, lag)
+		fmt.Fprintf(w, `{"total_calls":%d,"events_total":%d,"projections":{"lag_events":%d}}`, p.calls, p.total, lag)
 	case path == "/webhooks/events/trigger":
 		id := newID()
 		p.total++

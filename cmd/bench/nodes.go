@@ -212,7 +212,7 @@ func (c *cluster) state(ctx context.Context) (s clusterState, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.head = system.head
+	s.head = system.Projections.Head
 	pid, err := testbed.Postmaster(filepath.Join(c.dir, "postgres"))
 	if err != nil {
 		return s, err

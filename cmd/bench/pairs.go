@@ -228,7 +228,7 @@ func (p *product) rebuild(ctx context.Context) (measures, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("rebuild: %w: %s", err, out)
 	}
-	return measures{"events/s": system.head / time.Since(start).Seconds()}, nil
+	return measures{"events/s": system.Projections.Head / time.Since(start).Seconds()}, nil
 }
 
 // pairScenarios compare two products that differ in what they hold.

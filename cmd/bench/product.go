@@ -190,8 +190,8 @@ func (p *product) settleAll(ctx context.Context, webhooks []string, patience tim
 			if err != nil {
 				return 0, err
 			}
-			if system.lag > 0 {
-				problem = fmt.Sprintf("projections lag by %v", system.lag)
+			if lag := system.Projections.Lag; lag > 0 {
+				problem = fmt.Sprintf("projections lag by %d events", lag)
 			}
 		}
 		took := time.Since(start)
@@ -216,40 +216,15 @@ func (p *product) stats(ctx context.Context, webhook string) (s webhookStats, er
 
 // systemStats are the statistics of the server.
 type systemStats struct {
-	events int
-	lag    float64
-	head   float64 // the last position of the log
+	Events      int `json:"events_total"`
+	Projections struct {
+		Head float64 `json:"head"` // the last position of the log
+		Lag  int     `json:"lag_events"`
+	} `json:"projections"`
 }
 
 func (p *product) system(ctx context.Context) (s systemStats, err error) {
-	var answer map[string]any
-	if err := p.call(ctx, http.MethodGet, "/webhooks/system/stats", nil, &answer); err != nil {
-		return s, err
-	}
-	events, _ := answer["events_total"].(float64)
-	projections, _ := answer["projections"].(map[string]any)
-	s.head, _ = projections["head"].(float64)
-	s.events, s.lag = int(events), largestLag(answer)
-	return s, nil
-}
-
-// largestLag finds the numbers called lag, wherever they stand.
-func largestLag(v any) (lag float64) {
-	switch v := v.(type) {
-	case map[string]any:
-		for name, inner := range v {
-			if n, ok := inner.(float64); ok && strings.HasPrefix(name, "lag") {
-				lag = max(lag, n)
-			} else {
-				lag = max(lag, largestLag(inner))
-			}
-		}
-	case []any:
-		for _, inner := range v {
-			lag = max(lag, largestLag(inner))
-		}
-	}
-	return lag
+	return s, p.call(ctx, http.MethodGet, "/webhooks/system/stats", nil, &s)
 }
 
 // databaseSize is pg_database_size.

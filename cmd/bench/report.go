@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -137,16 +136,14 @@ func (r *report) finish() {
 		if !ok || len(f.Ours) == 0 {
 			continue
 		}
-		var met bool
-		switch {
-		case limit.ratio > 0 && limit.atMost:
-			f.Floor, met = fmt.Sprintf("≤ %.2f of it", limit.ratio), f.Ratio <= limit.ratio
-		case limit.ratio > 0:
-			f.Floor, met = fmt.Sprintf("≥ %.2f of it", limit.ratio), f.Ratio >= limit.ratio
-		case limit.atMost:
-			f.Floor, met = "≤ "+short(limit.at), f.OursMedian <= limit.at
-		default:
-			f.Floor, met = "≥ "+short(limit.at), f.OursMedian >= limit.at
+		value, bound, text := f.OursMedian, limit.at, short(limit.at)
+		if limit.ratio > 0 {
+			value, bound, text = f.Ratio, limit.ratio, fmt.Sprintf("%.2f of it", limit.ratio)
+		}
+		met := value >= bound
+		f.Floor = "≥ " + text
+		if limit.atMost {
+			met, f.Floor = value <= bound, "≤ "+text
 		}
 		f.Met = &met
 	}
@@ -236,20 +233,15 @@ func thisMachine() machine {
 			m.MemoryGB = math.Round(kb / (1 << 20))
 		}
 	}
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(b))
-	}
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	m.Kernel = strings.TrimSpace(string(release))
 	return m
 }
 
 func procValue(path, key string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), ":")
+	text, _ := os.ReadFile(path) // empty where there is none
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
 		if strings.TrimSpace(name) == key {
 			return strings.TrimSpace(value)
 		}

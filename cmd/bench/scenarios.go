@@ -201,7 +201,7 @@ func (b *bench) ingest(ctx context.Context, p *product, o loadOptions) (measures
 		if err != nil {
 			return nil, err
 		}
-		before = system.events
+		before = system.Events
 	}
 	o.duration, o.limit = b.duration, 10*b.limit
 	got, err := b.producer.load(ctx, o, p.base)
@@ -216,8 +216,8 @@ func (b *bench) ingest(ctx context.Context, p *product, o loadOptions) (measures
 		return nil, err
 	}
 	after, err := p.system(ctx)
-	if err == nil && after.events-before != len(got.ids) {
-		err = fmt.Errorf("%d events were acknowledged and %d are in the log", len(got.ids), after.events-before)
+	if err == nil && after.Events-before != len(got.ids) {
+		err = fmt.Errorf("%d events were acknowledged and %d are in the log", len(got.ids), after.Events-before)
 	}
 	return m, err
 }
