@@ -15,7 +15,7 @@ func (s *Server) alertOperations() []operation {
 		query: []queryParam{alertState, whose, limit, cursor}, answer: listOf[projections.Alert], serve: s.listAlerts,
 	}, {
 		method: "POST", path: "/webhooks/alerts/{alert}/acknowledge", id: "acknowledgeAlert", summary: "Know of an open alert: it notifies no more", scope: domain.ScopeWebhooksWrite,
-		answer: answerOf[projections.Alert], conflicts: true, serve: s.acknowledgeAlert,
+		answer: answerOf[projections.Alert], conflicts: true, serve: byID("alert", s.acknowledgeAlert),
 	}}
 }
 
@@ -31,11 +31,7 @@ func (s *Server) listAlerts(x *request, r *http.Request) error {
 	return x.respond(s.queries.Alerts(r.Context(), f))
 }
 
-func (s *Server) acknowledgeAlert(x *request, r *http.Request) error {
-	id, err := pathID[domain.AlertID](r, "alert")
-	if err != nil {
-		return err
-	}
+func (s *Server) acknowledgeAlert(x *request, r *http.Request, id domain.AlertID) error {
 	alert, err := s.queries.Alert(r.Context(), id)
 	if err != nil {
 		return err

@@ -37,11 +37,7 @@ type deliveryChangeView struct {
 }
 
 func (s *Server) changeDelivery(change func(context.Context, commands.Caller, domain.DeliveryID) (domain.Delivery, error)) handler {
-	return func(x *request, r *http.Request) error {
-		id, err := pathID[domain.DeliveryID](r, "delivery")
-		if err != nil {
-			return err
-		}
+	return byID("delivery", func(x *request, r *http.Request, id domain.DeliveryID) error {
 		d, err := change(r.Context(), x.caller, id)
 		view := deliveryChangeView{
 			ID: id, EventID: d.EventID, WebhookID: d.WebhookID, State: d.State, Attempts: d.Attempts, NextAttemptAt: moment(d.NextAttemptAt),
@@ -50,7 +46,7 @@ func (s *Server) changeDelivery(change func(context.Context, commands.Caller, do
 			view.BatchID = &d.BatchID
 		}
 		return x.respond(view, err)
-	}
+	})
 }
 
 func (s *Server) listAllDeliveries(x *request, r *http.Request) error {

@@ -27,13 +27,13 @@ func (s *Server) eventQueryOperations() []operation {
 		query: []queryParam{eventType, correlationID, withDeliveries, from, to, limit, cursor}, answer: listOf[projections.Event], payloads: true, serve: s.listEvents,
 	}, {
 		method: "GET", path: "/webhooks/events/{event}", id: "getEvent", summary: "One event", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[projections.Event], payloads: true, serve: s.getEvent,
+		answer: answerOf[projections.Event], payloads: true, serve: byID("event", s.getEvent),
 	}, {
 		method: "GET", path: "/webhooks/events/{event}/deliveries", id: "listDeliveries", summary: "Each delivery of an event", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{limit, cursor}, answer: listOf[projections.Delivery], serve: s.listDeliveries,
+		query: []queryParam{limit, cursor}, answer: listOf[projections.Delivery], serve: byID("event", s.listDeliveries),
 	}, {
 		method: "GET", path: "/webhooks/events/{event}/explain", id: "explainEvent", summary: "Why each webhook got the event, or did not", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{ofVerdict, atMost, cursor}, answer: answerOf[explanationView], large: true, payloads: true, serve: s.explainEvent,
+		query: []queryParam{ofVerdict, atMost, cursor}, answer: answerOf[explanationView], large: true, payloads: true, serve: byID("event", s.explainEvent),
 	}}
 }
 
@@ -110,11 +110,7 @@ func appendOrNull(dst []byte, text *string) []byte {
 	return strictjson.AppendString(dst, *text)
 }
 
-func (s *Server) getEvent(x *request, r *http.Request) error {
-	id, err := pathID[domain.EventID](r, "event")
-	if err != nil {
-		return err
-	}
+func (s *Server) getEvent(x *request, r *http.Request, id domain.EventID) error {
 	event, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Event, error) {
 		return q.Event(ctx, id)
 	})
@@ -124,11 +120,7 @@ func (s *Server) getEvent(x *request, r *http.Request) error {
 	return x.respondJSON(appendEvent(nil, event))
 }
 
-func (s *Server) listDeliveries(x *request, r *http.Request) error {
-	id, err := pathID[domain.EventID](r, "event")
-	if err != nil {
-		return err
-	}
+func (s *Server) listDeliveries(x *request, r *http.Request, id domain.EventID) error {
 	page, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Delivery], error) {
 		return q.Deliveries(ctx, id, limit.of(x), cursor.of(x))
 	})
@@ -175,11 +167,7 @@ type failedCondition struct {
 	Reason string          `json:"reason,omitempty"`
 }
 
-func (s *Server) explainEvent(x *request, r *http.Request) error {
-	id, err := pathID[domain.EventID](r, "event")
-	if err != nil {
-		return err
-	}
+func (s *Server) explainEvent(x *request, r *http.Request, id domain.EventID) error {
 	var explained []projections.Explained
 	event, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (event projections.Event, err error) {
 		event, explained, err = q.Explain(ctx, id)

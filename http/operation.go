@@ -81,6 +81,17 @@ func pathID[T ~[16]byte](r *http.Request, variable string) (T, error) {
 	return T(id), nil
 }
 
+// byID is a handler that gets the id that the variable of the path is.
+func byID[T ~[16]byte](variable string, serve func(*request, *http.Request, T) error) handler {
+	return func(x *request, r *http.Request) error {
+		id, err := pathID[T](r, variable)
+		if err != nil {
+			return err
+		}
+		return serve(x, r, id)
+	}
+}
+
 // add routes and describes operations, whose paths are below root.
 func (s *Server) add(root, tag string, operations ...[]operation) {
 	for _, o := range slices.Concat(operations...) {

@@ -18,7 +18,7 @@ func (s *Server) tokenOperations() []operation {
 		body: newToken, status: http.StatusCreated, answer: answerOf[createdTokenView], serve: s.createToken,
 	}, {
 		method: "DELETE", path: "/tokens/{token}", id: "revokeToken", summary: "End a token or a session for good", scope: domain.ScopeAdmin,
-		status: http.StatusNoContent, serve: s.revokeToken,
+		status: http.StatusNoContent, serve: byID("token", s.revokeToken),
 	}}
 }
 
@@ -92,10 +92,6 @@ func (s *Server) createToken(x *request, r *http.Request) error {
 	return x.respond(createdTokenView{s.viewToken(token), clear.Reveal()}, err)
 }
 
-func (s *Server) revokeToken(x *request, r *http.Request) error {
-	id, err := pathID[domain.TokenID](r, "token")
-	if err != nil {
-		return err
-	}
+func (s *Server) revokeToken(x *request, r *http.Request, id domain.TokenID) error {
 	return x.respond(nil, s.commands.RevokeToken(r.Context(), x.caller, id))
 }

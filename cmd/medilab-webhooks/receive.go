@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -113,29 +114,21 @@ type listening struct {
 // serveAll serves until ctx ends or one fails. What waits, for --delay or for more calls to
 // show, ends with ctx.
 func serveAll(ctx context.Context, all []listening) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	served := make(chan error, len(all))
-	servers := make([]*http.Server, len(all))
-	for i, l := range all {
-		servers[i] = &http.Server{Handler: l.handler, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
-		go func() { served <- servers[i].Serve(l) }()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range all {
+		server := &http.Server{Handler: l.handler, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+		group.Go(func() error {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			return within(5*time.Second, server.Shutdown)
+		})
 	}
-	var err error
-	ended := 0
-	select {
-	case err = <-served:
-		ended = 1
-	case <-ctx.Done():
-	}
-	cancel()
-	for _, server := range servers {
-		err = errors.Join(err, within(5*time.Second, server.Shutdown))
-	}
-	for ; ended < len(all); ended++ {
-		<-served
-	}
-	return err
+	return group.Wait()
 }
 
 // verdict is the result of checking a signature.
