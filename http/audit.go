@@ -47,9 +47,7 @@ func (s *Server) listAccess(x *request, r *http.Request) error {
 		}
 		defer release()
 	}
-	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Access], error) {
-		return q.Accesses(ctx, f)
-	}))
+	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) { return q.Accesses(ctx, f) })
 }
 
 // askedFor returns the query of a request, for the record.

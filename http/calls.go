@@ -67,7 +67,9 @@ func (s *Server) callOperations() []operation {
 }
 
 func (s *Server) listCalls(x *request, r *http.Request, w domain.Webhook) error {
-	return x.respond(s.calls(r.Context(), callFilter(x, w.ID)))
+	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
+		return q.Calls(ctx, callFilter(x, w.ID))
+	})
 }
 
 func (s *Server) listAllCalls(x *request, r *http.Request) error {
@@ -75,12 +77,8 @@ func (s *Server) listAllCalls(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return x.respond(s.calls(r.Context(), callFilter(x, webhook)))
-}
-
-func (s *Server) calls(ctx context.Context, f projections.CallFilter) (projections.Page[projections.Call], error) {
-	return query(ctx, s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Call], error) {
-		return q.Calls(ctx, f)
+	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
+		return q.Calls(ctx, callFilter(x, webhook))
 	})
 }
 
@@ -96,9 +94,9 @@ func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook) error {
 	if err != nil {
 		return err
 	}
-	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (callDetailsView, error) {
+	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
 		return s.callDetails(ctx, q, w.ID, id)
-	}))
+	})
 }
 
 // callDetailsView is a call with all that is known of it.

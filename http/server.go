@@ -164,6 +164,11 @@ func query[T any](ctx context.Context, s *Server, ask func(context.Context, *pro
 	return projections.Ask(ctx, s.queries, s.config.Standby, s.current.Refresh, ask)
 }
 
+// answer answers with what the read models say: see query.
+func (s *Server) answer(x *request, r *http.Request, ask func(context.Context, *projections.Projections) (any, error)) error {
+	return x.respond(query(r.Context(), s, ask))
+}
+
 // turns bounds how many do something at once, and shares the turns by caller: one who has
 // some gets another only while more are free than that, so that others find one.
 type turns struct {

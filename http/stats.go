@@ -22,15 +22,15 @@ func (s *Server) statsOperations() []operation {
 }
 
 func (s *Server) getSystemStats(x *request, r *http.Request) error {
-	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.SystemStats, error) {
+	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
 		return q.SystemStats(ctx, statsFilter(x))
-	}))
+	})
 }
 
 func (s *Server) getWebhookStats(x *request, r *http.Request, w domain.Webhook) error {
-	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Stats, error) {
+	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
 		return q.Stats(ctx, w.ID, statsFilter(x))
-	}))
+	})
 }
 
 func statsFilter(x *request) projections.StatsFilter {

@@ -25,9 +25,9 @@ func (s *Server) subjectOperations() []operation {
 		method: "GET", path: "/webhooks/{webhook}/disclosures", id: "listWebhookDisclosures", summary: "Whose data a webhook was sent, newest first", scope: domain.ScopeAuditRead,
 		query: []queryParam{from, to, limit, cursor}, answer: answerOf[projections.Disclosures],
 		serve: s.ofWebhook(func(x *request, r *http.Request, w domain.Webhook) error {
-			return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Disclosures, error) {
+			return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
 				return q.DisclosuresTo(ctx, w.ID, from.of(x), to.of(x), limit.of(x), cursor.of(x))
-			}))
+			})
 		}),
 	}}
 }
@@ -65,9 +65,9 @@ func (s *Server) subjectDisclosures(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return x.respond(query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Disclosures, error) {
+	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
 		return q.Disclosures(ctx, subject.Owner, limit.of(x), cursor.of(x))
-	}))
+	})
 }
 
 var erasure = object[string]{name: "Erasure", limit: maxManagementBody, fields: []field[string]{
