@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -303,13 +304,5 @@ func (b *bench) memoryAt(ctx context.Context, p *product, n int) (rss float64, e
 }
 
 func selected(name, only string) bool {
-	if only == "" {
-		return true
-	}
-	for want := range strings.SplitSeq(only, ",") {
-		if strings.HasPrefix(name, strings.TrimSpace(want)) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(strings.Split(only, ","), func(want string) bool { return strings.HasPrefix(name, strings.TrimSpace(want)) })
 }

@@ -9,8 +9,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -80,18 +78,12 @@ func run(ctx context.Context, o options) (err error) {
 
 	api := "http://" + o.addr + "/api/v1"
 	all := receivers(api, token)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	outside, err := testbed.Listen()
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	for _, r := range all {
-		mux.Handle(r.path, r)
-	}
-	outside := &http.Server{Handler: mux}
-	go outside.Serve(l)   //nolint:errcheck // ends by Close
 	defer outside.Close() //nolint:errcheck // nothing is left to do
-	if err := register(ctx, api, token, "http://"+l.Addr().String(), all); err != nil {
+	if err := register(ctx, api, token, outside, all); err != nil {
 		return err
 	}
 	fmt.Printf("\nPanel     http://%s/admin\nToken     %s\nTables    schema clinic; the log: schema medilab\n", o.addr, token)

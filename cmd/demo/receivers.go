@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"strconv"
@@ -19,10 +18,10 @@ import (
 
 // receiver is one of the outside systems that the clinic's events go to.
 type receiver struct {
-	name, path, what string
-	webhook          map[string]any // its fields besides name, url and secret
-	answer           func(w http.ResponseWriter, r *http.Request, n int64)
-	calls            atomic.Int64
+	name, what string
+	webhook    map[string]any // its fields besides name, url and secret
+	answer     func(w http.ResponseWriter, r *http.Request, n int64)
+	calls      atomic.Int64
 }
 
 const secret = "the secret of the demo's receivers"
@@ -32,24 +31,20 @@ func receivers(api, token string) []*receiver {
 	screen := &board{api: api, token: token}
 	taken := func(w http.ResponseWriter, _ *http.Request, _ int64) { w.WriteHeader(http.StatusNoContent) }
 	return []*receiver{
-		{name: "CRM", path: "/crm", what: "plain", answer: taken, webhook: map[string]any{"events": []string{"patient.*", "appointment.*"}}},
-		{name: "Accounting", path: "/accounting", what: "plain, CloudEvents", answer: taken, webhook: map[string]any{
+		{name: "CRM", what: "plain", answer: taken, webhook: map[string]any{"events": []string{"patient.*", "appointment.*"}}},
+		{name: "Accounting", what: "plain, CloudEvents", answer: taken, webhook: map[string]any{
 			"events": []string{"payment.*", "user.*", "system.*"}, "payload_version": "cloudevents"}},
-		{name: "SMS gateway", path: "/sms", what: "flaky: every third call fails", answer: flaky, webhook: map[string]any{
+		{name: "SMS gateway", what: "flaky: every third call fails", answer: flaky, webhook: map[string]any{
 			"events": []string{"appointment.*", "queue.entry_called"}, "retry_delay": 1, "max_retries": 5}},
-		{name: "Insurer", path: "/insurer", what: "slow: answers after a second or two", answer: slow, webhook: map[string]any{
+		{name: "Insurer", what: "slow: answers after a second or two", answer: slow, webhook: map[string]any{
 			"events": []string{"visit.*"}, "max_concurrent": 4, "batch": map[string]int{"max_events": 20, "max_wait": 5}}},
-		{name: "Waiting room", path: "/board", what: "ordered: numbered, one after another, gaps filled from the feed", answer: screen.answer, webhook: map[string]any{
+		{name: "Waiting room", what: "ordered: numbered, one after another, gaps filled from the feed", answer: screen.answer, webhook: map[string]any{
 			"events": []string{"queue.*"}, "order_by": "*", "sequence": true, "max_retries": 0}},
 	}
 }
 
-// ServeHTTP checks the signature of a call and answers it.
-func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	body, err := io.ReadAll(req.Body)
-	if err != nil {
-		return // the caller is gone
-	}
+// take checks the signature of a call and answers it.
+func (r *receiver) take(w http.ResponseWriter, req *http.Request, body []byte) {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
 	if !hmac.Equal([]byte(req.Header.Get("X-Webhook-Signature")), []byte("sha256="+hex.EncodeToString(mac.Sum(nil)))) {
@@ -125,11 +120,11 @@ func (b *board) catchUp(ctx context.Context, webhook string) error {
 	}
 }
 
-// register makes the webhooks those of the receivers at the URL.
-func register(ctx context.Context, api, token, url string, all []*receiver) error {
+// register makes the webhooks those of the receivers, which are reached there.
+func register(ctx context.Context, api, token string, outside *testbed.Receiver, all []*receiver) error {
 	list := make([]map[string]any, len(all))
 	for i, r := range all {
-		list[i] = map[string]any{"name": r.name, "description": r.what, "url": url + r.path, "secret": secret}
+		list[i] = map[string]any{"name": r.name, "description": r.what, "url": outside.Handle(r.take), "secret": secret}
 		maps.Copy(list[i], r.webhook)
 	}
 	return testbed.Call(ctx, token, "POST", api+"/webhooks/apply", map[string]any{"webhooks": list}, nil)
