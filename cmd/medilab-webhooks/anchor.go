@@ -73,11 +73,7 @@ func anchorErasure(log *eventstore.Log, path string, logger *slog.Logger) func(c
 	return func(erasure commands.Erasure) {
 		ctx, cancel := context.WithTimeout(context.Background(), anchorTimeout)
 		defer cancel()
-		anchor, err := log.Anchor(ctx)
-		if err == nil {
-			err = appendAnchor(path, anchorLine{anchor, []commands.Erasure{erasure}})
-		}
-		if err != nil {
+		if err := appendErasures(ctx, log, path, erasure); err != nil {
 			logger.Warn("an erasure is not in the file of anchors: a backup that is restored would bring its data back", "file", path, "error", err)
 		}
 	}
@@ -113,9 +109,14 @@ func (s *server) eraseAgain(ctx context.Context) error {
 	if err != nil || len(made) == 0 {
 		return err
 	}
-	anchor, err := s.log.Anchor(ctx)
+	return appendErasures(ctx, s.log, path, made...)
+}
+
+// appendErasures adds the log's end, and the erasures, to the file.
+func appendErasures(ctx context.Context, log *eventstore.Log, path string, erased ...commands.Erasure) error {
+	anchor, err := log.Anchor(ctx)
 	if err == nil {
-		err = appendAnchor(path, anchorLine{anchor, made})
+		err = appendAnchor(path, anchorLine{anchor, erased})
 	}
 	return err
 }

@@ -117,10 +117,8 @@ func (s *server) prepare(ctx context.Context) error {
 			return err
 		}
 		s.logger.Warn("the database cannot be reached, trying again", "error", err)
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, context.Cause(ctx))
-		case <-time.After(startPause):
+		if ended := eventstore.Sleep(ctx, startPause); ended != nil {
+			return errors.Join(err, ended)
 		}
 	}
 }
@@ -214,17 +212,11 @@ func (s *server) build(ctx context.Context) error {
 // expirePayloads destroys the keys of what was kept for long enough, until ctx ends.
 func (s *server) expirePayloads(ctx context.Context, keep time.Duration) {
 	const most, share = time.Minute, 50
-	timer := time.NewTicker(min(most, max(time.Second, keep/share)))
-	defer timer.Stop()
-	for {
+	for ctx.Err() == nil {
 		if err := s.commands.ExpirePayloads(ctx, keep); err != nil && ctx.Err() == nil {
 			s.logger.Warn("payloads that were kept for long enough are not destroyed yet, trying again", "error", err)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
+		_ = eventstore.Sleep(ctx, min(most, max(time.Second, keep/share)))
 	}
 }
 

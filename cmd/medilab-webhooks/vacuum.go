@@ -4,6 +4,8 @@ import (
 	"context"
 	"strconv"
 	"time"
+
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // paceVacuum sets how often the embedded Postgres looks for tables to vacuum, until ctx
@@ -12,9 +14,7 @@ import (
 // its time on these looks, as each starts a process.
 func (s *server) paceVacuum(ctx context.Context) {
 	const busy, idle, look = 2 * time.Second, time.Minute, 5 * time.Second
-	ticker := time.NewTicker(look)
-	defer ticker.Stop()
-	for set := time.Duration(0); ; {
+	for set := time.Duration(0); ctx.Err() == nil; {
 		wanted := busy
 		if s.log.Pace(busy) > busy {
 			wanted = idle
@@ -26,11 +26,7 @@ func (s *server) paceVacuum(ctx context.Context) {
 				s.logger.Debug("autovacuum not paced, trying again", "error", err)
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+		_ = eventstore.Sleep(ctx, look)
 	}
 }
 
