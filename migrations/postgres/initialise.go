@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -62,10 +61,8 @@ func (c *cluster) initialise(ctx context.Context) error {
 }
 
 func (c *cluster) initialiseIn(ctx context.Context, scratch string) error {
-	var secret [32]byte
-	rand.Read(secret[:]) //nolint:errcheck // it never fails, see crypto/rand
 	password := filepath.Join(scratch, "password")
-	if err := os.WriteFile(password, []byte(hex.EncodeToString(secret[:])), 0o600); err != nil {
+	if err := os.WriteFile(password, []byte(rand.Text()+rand.Text()), 0o600); err != nil {
 		return err
 	}
 	if err := c.account.give(scratch); err != nil {

@@ -94,7 +94,10 @@ func (s *Server) Done() <-chan struct{} {
 // returns ErrInUse if another Start does. A server left behind by a killed process is stopped first.
 // Ctx bounds the start only.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	o, err := o.prepare()
+	o, err := o.complete()
+	if err == nil { // closed to others: it keeps tokens and keys too
+		err = o.explain("make the data folder", os.MkdirAll(o.DataDir, 0o700))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -212,16 +215,6 @@ func (s *Server) drainClients(ctx context.Context) (*os.File, error) {
 			return nil, err
 		}
 	}
-}
-
-// prepare completes the options and creates the data directory, closed to others: it keeps tokens
-// and keys too.
-func (o Options) prepare() (Options, error) {
-	o, err := o.complete()
-	if err != nil {
-		return o, err
-	}
-	return o, o.explain("make the data folder", os.MkdirAll(o.DataDir, 0o700))
 }
 
 // complete checks the options and fills in defaults.
