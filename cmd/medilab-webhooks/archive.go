@@ -15,12 +15,6 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// newArchiveCommand groups the commands on archives of the log.
-func newArchiveCommand(db *databaseOptions) *cobra.Command {
-	return group("archive", "Move the beginning of the log into signed files, and back",
-		newArchiveExportCommand(db), newArchiveListCommand(db), newArchiveImportCommand(db))
-}
-
 // archiving runs an export or an import, with a progress bar, and prints what it did.
 func archiving(c *cobra.Command, db *databaseOptions, work func(*archive.Archiver) (archive.Result, error), said func(archive.Result) string) error {
 	return db.use(c, func(s *session) error {

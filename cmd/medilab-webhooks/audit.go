@@ -20,11 +20,6 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-// newAuditCommand groups the commands of an auditor.
-func newAuditCommand(db *databaseOptions) *cobra.Command {
-	return group("audit", "Replay and verify the log", newAuditAnchorCommand(db), newAuditLogCommand(db), newAuditVerifyCommand(db))
-}
-
 // auditLogOptions select what of the log to print, and how.
 type auditLogOptions struct {
 	stream, webhook, event, correlation, actor, eventType, from, to, format string

@@ -18,12 +18,6 @@ func (o databaseOptions) keysFile() string {
 	return cmp.Or(o.keys, filepath.Join(o.dataDir, "keys.json"))
 }
 
-// newKeysCommand groups the commands on the keys that encrypt secrets at rest.
-func newKeysCommand(db *databaseOptions) *cobra.Command {
-	return group("keys", "List and rotate the keys that encrypt secrets at rest",
-		newKeysListCommand(db), newKeysRotateCommand(db), newKeysRewrapCommand(db), newKeysEncryptCommand(db))
-}
-
 func (o databaseOptions) openKeys() (*vault.Vault, error) {
 	keys, err := vault.Open(o.keysFile(), true)
 	if errors.Is(err, vault.ErrMissing) {

@@ -14,11 +14,6 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-// newProjectionsCommand groups the commands on read models.
-func newProjectionsCommand(db *databaseOptions) *cobra.Command {
-	return group("projections", "List and rebuild the read models", newProjectionsListCommand(db), newProjectionsRebuildCommand(db))
-}
-
 // askModels asks the read models, by the standby if there is a current one.
 func askModels[T any](ctx context.Context, s *session, question func(context.Context, *projections.Projections) (T, error)) (T, error) {
 	if s.standby == nil {

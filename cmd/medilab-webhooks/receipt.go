@@ -40,11 +40,6 @@ func (o databaseOptions) keepReceiptKey(public []byte, logger *slog.Logger) {
 	}
 }
 
-// newReceiptCommand groups the commands on receipts.
-func newReceiptCommand(db *databaseOptions) *cobra.Command {
-	return group("receipt", "Check receipts of what was sent", newReceiptVerifyCommand(db))
-}
-
 func newReceiptVerifyCommand(db *databaseOptions) *cobra.Command {
 	var keyFile, bodyFile, call string
 	c := &cobra.Command{

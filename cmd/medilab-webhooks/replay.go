@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -13,16 +12,6 @@ import (
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
-
-// newReplayCommand groups the commands on replays and bulk retries, which a serving node
-// works on.
-func newReplayCommand(db *databaseOptions) *cobra.Command {
-	return group("replay", "Send history again: start, watch and stop replays", newReplayStartCommand(db), newReplayListCommand(db),
-		newOneReplayCommand(db, "show", "Show how far a replay has come", http.MethodGet, ""),
-		newOneReplayCommand(db, "pause", "Let a replay ask for nothing more until it is resumed", http.MethodPost, "/pause"),
-		newOneReplayCommand(db, "resume", "Let a paused replay go on", http.MethodPost, "/resume"),
-		newOneReplayCommand(db, "cancel", "End a replay: what of it waits is cancelled, or of a retry failed as before", http.MethodPost, "/cancel"))
-}
 
 func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -25,26 +26,40 @@ func newRoot(out io.Writer) *cobra.Command {
 	db := new(databaseOptions)
 	declare(root, root.PersistentFlags(), db.table())
 	root.AddCommand(
-		newArchiveCommand(db),
-		newAuditCommand(db),
+		group("archive", "Move the beginning of the log into signed files, and back",
+			newArchiveExportCommand(db), newArchiveListCommand(db), newArchiveImportCommand(db)),
+		group("audit", "Replay and verify the log",
+			newAuditAnchorCommand(db), newAuditLogCommand(db), newAuditVerifyCommand(db)),
 		newBacktestCommand(db),
 		newCallsCommand(db),
 		newDeliveriesCommand(db),
 		newEmitCommand(db),
 		newExplainCommand(db),
 		newHealthcheckCommand(),
-		newKeysCommand(db),
+		group("keys", "List and rotate the keys that encrypt secrets at rest",
+			newKeysListCommand(db), newKeysRotateCommand(db), newKeysRewrapCommand(db), newKeysEncryptCommand(db)),
 		newListenCommand(db),
 		newMigrateCommand(db),
-		newProjectionsCommand(db),
-		newReceiptCommand(db),
+		group("projections", "List and rebuild the read models",
+			newProjectionsListCommand(db), newProjectionsRebuildCommand(db)),
+		group("receipt", "Check receipts of what was sent", newReceiptVerifyCommand(db)),
 		newReceiveCommand(),
-		newReplayCommand(db),
+		group("replay", "Send history again: start, watch and stop replays",
+			newReplayStartCommand(db), newReplayListCommand(db),
+			newOneReplayCommand(db, "show", "Show how far a replay has come", http.MethodGet, ""),
+			newOneReplayCommand(db, "pause", "Let a replay ask for nothing more until it is resumed", http.MethodPost, "/pause"),
+			newOneReplayCommand(db, "resume", "Let a paused replay go on", http.MethodPost, "/resume"),
+			newOneReplayCommand(db, "cancel", "End a replay: what of it waits is cancelled, or of a retry failed as before", http.MethodPost, "/cancel")),
 		newServeCommand(db),
-		newSubjectsCommand(db),
-		newTokenCommand(db),
+		group("subjects", "Answer for what the log holds of a patient",
+			newSubjectReadingCommand(db, "disclosures ID", "List who was sent what of a patient, when, and whether it was acknowledged, newest first", printDisclosures),
+			newSubjectReadingCommand(db, "export ID", "Print every event and call about a patient, in lines of JSON", exportSubject),
+			newSubjectsEraseCommand(db)),
+		group("token", "Create, list and revoke API tokens",
+			newTokenCreateCommand(db), newTokenListCommand(db), newTokenRevokeCommand(db)),
 		newVersionCommand(),
-		newWebhooksCommand(db),
+		group("webhooks", "List, show and test webhooks, and keep them in a file",
+			newWebhooksListCommand(db), newWebhooksShowCommand(db), newWebhooksTestCommand(db), newWebhooksExportCommand(db), newWebhooksApplyCommand(db)),
 	)
 	root.InitDefaultHelpCmd()
 	helpOfCommands(root)

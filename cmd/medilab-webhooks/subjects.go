@@ -17,15 +17,6 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-// newSubjectsCommand groups the commands on what the log holds of patients.
-func newSubjectsCommand(db *databaseOptions) *cobra.Command {
-	return group("subjects", "Answer for what the log holds of a patient",
-		newSubjectReadingCommand(db, "disclosures ID", "List who was sent what of a patient, when, and whether it was acknowledged, newest first", printDisclosures),
-		newSubjectReadingCommand(db, "export ID", "Print every event and call about a patient, in lines of JSON", exportSubject),
-		newSubjectsEraseCommand(db),
-	)
-}
-
 // newSubjectReadingCommand returns a command that shows what is known of the patient.
 func newSubjectReadingCommand(db *databaseOptions, use, short string, run func(c *cobra.Command, a *apiClient, path string) error) *cobra.Command {
 	o := &apiOptions{database: db}

@@ -12,12 +12,6 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// newTokenCommand groups the commands on API tokens.
-func newTokenCommand(db *databaseOptions) *cobra.Command {
-	return group("token", "Create, list and revoke API tokens",
-		newTokenCreateCommand(db), newTokenListCommand(db), newTokenRevokeCommand(db))
-}
-
 // shownToken is a token as it is printed, with the token itself only when it was just created.
 type shownToken struct {
 	ID        string         `json:"id"`

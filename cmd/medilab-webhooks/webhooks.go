@@ -20,12 +20,6 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
-// newWebhooksCommand groups the commands on webhooks.
-func newWebhooksCommand(db *databaseOptions) *cobra.Command {
-	return group("webhooks", "List, show and test webhooks, and keep them in a file",
-		newWebhooksListCommand(db), newWebhooksShowCommand(db), newWebhooksTestCommand(db), newWebhooksExportCommand(db), newWebhooksApplyCommand(db))
-}
-
 // shownWebhook is what the table shows of a webhook.
 type shownWebhook struct {
 	Number int64    `json:"number"`
