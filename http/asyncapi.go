@@ -3,16 +3,11 @@ package http
 import (
 	"encoding/json"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/medilab/webhooks/domain"
 )
-
-func (s *Server) getMessages(x *request, _ *http.Request) error {
-	return x.respondJSON(s.messages())
-}
 
 // describeMessages returns the AsyncAPI 3 document: a channel for each form of bodies, and
 // in it a message for each type of the catalogue.

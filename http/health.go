@@ -20,7 +20,7 @@ const (
 func (s *Server) healthOperations() []operation {
 	operations := []operation{{
 		method: "GET", path: alivePath, id: "alive", summary: "Whether the process lives", scope: public, answer: answerOf[statusView],
-		serve: s.getAlive,
+		serve: func(x *request, _ *http.Request) error { return x.respond(statusView{Status: "ok"}, nil) },
 	}, {
 		method: "GET", path: readyPath, id: "ready", summary: "Whether it can serve", scope: public, answer: answerOf[statusView],
 		unbounded: true, serve: s.getReady,
@@ -37,10 +37,6 @@ func (s *Server) healthOperations() []operation {
 type statusView struct {
 	Status  string                   `json:"status"`
 	Standby projections.StandbyState `json:"standby,omitempty"` // where queries go to one
-}
-
-func (s *Server) getAlive(x *request, _ *http.Request) error {
-	return x.respond(statusView{Status: "ok"}, nil)
 }
 
 // readyTimeout bounds a check of readiness, which is made once for all who ask meanwhile.

@@ -9,15 +9,11 @@ import (
 func (s *Server) descriptionOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/openapi.json", id: "openAPI", summary: "This document", scope: public,
-		answer: func(*describer) schema { return schema{"type": "object"} }, serve: s.getDescription,
+		answer: anObject, serve: func(x *request, _ *http.Request) error { return x.respondJSON(s.description) },
 	}, {
 		method: "GET", path: "/asyncapi.json", id: "asyncAPI", summary: "What receivers get, as AsyncAPI 3", scope: public,
-		answer: func(*describer) schema { return schema{"type": "object"} }, serve: s.getMessages,
+		answer: anObject, serve: func(x *request, _ *http.Request) error { return x.respondJSON(s.messages()) },
 	}}
-}
-
-func (s *Server) getDescription(x *request, _ *http.Request) error {
-	return x.respondJSON(s.description)
 }
 
 // The groups of operations.

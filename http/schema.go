@@ -36,6 +36,9 @@ func listOf[T any](d *describer) schema {
 // text is the answer of text that is not JSON.
 func text(*describer) schema { return schema{"type": "string"} }
 
+// anObject is the answer of an object that is described elsewhere.
+func anObject(*describer) schema { return schema{"type": "object"} }
+
 // special are the types whose JSON is not that of their kind.
 var special = map[reflect.Type]schema{
 	reflect.TypeFor[projections.Acknowledgement](): {"anyOf": []schema{{"type": "boolean"}, {"type": "string", "enum": []string{"unknown"}}}},
