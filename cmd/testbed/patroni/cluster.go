@@ -114,29 +114,9 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 			return c, err
 		}
 	}
-	peers := ""
-	addresses := []*string{&c.etcd, &peers, &c.primary, &c.replica, &c.pooler, &c.API}
-	for _, name := range []string{"pg1", "pg2", "pg3"} {
-		m := &Member{Name: name, cluster: c, dir: filepath.Join(options.Dir, name)}
-		m.data = filepath.Join(m.dir, "data")
-		c.Members = append(c.Members, m)
-		addresses = append(addresses, &m.Address, &m.rest)
-	}
-	for _, address := range addresses {
-		if *address, err = testbed.FreeAddress(); err != nil {
-			return c, err
-		}
-	}
-	for _, m := range c.Members {
-		m.listens, m.restListens, m.etcd = m.Address, m.rest, c.etcd
-		for _, address := range []*string{&m.Address, &m.rest, &m.etcd} {
-			if options.Through == nil {
-				break
-			}
-			if *address, err = options.Through(m.Name, *address); err != nil {
-				return c, err
-			}
-		}
+	peers, err := c.place()
+	if err != nil {
+		return c, err
 	}
 	client, peer := "http://"+c.etcd, "http://"+peers
 	if err := c.run("etcd", "", "--data-dir", filepath.Join(options.Dir, "etcd"), "--listen-client-urls", client, "--advertise-client-urls", client,
@@ -158,6 +138,35 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 		return c, err
 	}
 	return c, c.Healthy(ctx)
+}
+
+// place gives the cluster its members and all of them their addresses. It returns that of etcd for
+// its peers.
+func (c *Cluster) place() (peers string, err error) {
+	addresses := []*string{&c.etcd, &peers, &c.primary, &c.replica, &c.pooler, &c.API}
+	for _, name := range []string{"pg1", "pg2", "pg3"} {
+		m := &Member{Name: name, cluster: c, dir: filepath.Join(c.options.Dir, name)}
+		m.data = filepath.Join(m.dir, "data")
+		c.Members = append(c.Members, m)
+		addresses = append(addresses, &m.Address, &m.rest)
+	}
+	for _, address := range addresses {
+		if *address, err = testbed.FreeAddress(); err != nil {
+			return "", err
+		}
+	}
+	for _, m := range c.Members {
+		m.listens, m.restListens, m.etcd = m.Address, m.rest, c.etcd
+		for _, address := range []*string{&m.Address, &m.rest, &m.etcd} {
+			if c.options.Through == nil {
+				break
+			}
+			if *address, err = c.options.Through(m.Name, *address); err != nil {
+				return "", err
+			}
+		}
+	}
+	return peers, nil
 }
 
 // account returns the user's, and of the group.
