@@ -23,7 +23,6 @@ func followCalls(c *cobra.Command, a *apiClient, path string, query url.Values, 
 	last := int64(0)
 	whose := newLabels(c, a)
 	for {
-		query.Del("cursor")
 		newest, err := printCalls(c, whose, items, last)
 		if err != nil {
 			return err
@@ -38,28 +37,20 @@ func followCalls(c *cobra.Command, a *apiClient, path string, query url.Values, 
 	}
 }
 
-// callsAfter reads the calls recorded after the position, the newest first.
+// callsAfter reads the newest calls, the newest first: all those recorded after the position, and
+// perhaps others.
 func (a *apiClient) callsAfter(ctx context.Context, path string, query url.Values, after int64) (items []json.RawMessage, err error) {
-	for {
-		query.Set("limit", "100")
-		var page listPage
-		if err := a.get(ctx, path, query, &page); err != nil {
-			return nil, err
+	const usual, more = 100, 10
+	for limit := usual; ; limit *= more {
+		query.Del("cursor")
+		items, err = a.newest(ctx, path, query, limit)
+		if err != nil || len(items) < limit {
+			return items, err
 		}
-		for _, item := range page.Items {
-			var call projections.Call
-			if err := json.Unmarshal(item, &call); err != nil {
-				return nil, err
-			}
-			if call.ID.Position() <= after {
-				return items, nil
-			}
-			items = append(items, item)
+		var oldest projections.Call
+		if err = json.Unmarshal(items[limit-1], &oldest); err != nil || oldest.ID.Position() <= after {
+			return items, err
 		}
-		if page.Next == nil {
-			return items, nil
-		}
-		query.Set("cursor", *page.Next)
 	}
 }
 
