@@ -235,23 +235,18 @@ func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (madeKey, error) {
 	return made, nil
 }
 
-// makeKey makes a key of the owner, and what the append stores of it.
+// makeKey makes a random key of the owner, and what the append stores of it.
 func (k *Keyring) makeKey(vault *Vault, owner envelope.Owner, until uint32) (made madeKey, err error) {
-	key, err := newKey(owner, until, &k.fates, k.fates.Count())
-	if err != nil {
-		return made, err
-	}
-	wrapped, err := vault.wrap(key.KeyID, key.Secret())
-	return madeKey{key, &eventstore.DataKey{Owner: owner, Until: int64(until), Number: key.Number, Wrapped: wrapped}}, err
-}
-
-// newKey returns a random key of the owner.
-func newKey(owner envelope.Owner, until uint32, fates *envelope.Fates, count int64) (*envelope.Key, error) {
 	const numberBytes, secretBytes = 8, 32
 	var random [numberBytes + secretBytes]byte
 	_, _ = rand.Read(random[:]) // it never fails
-	number := int64(binary.BigEndian.Uint64(random[:]) >> 1)
-	return envelope.KeyOf(envelope.KeyID{Owner: owner, Until: until, Number: number}, random[numberBytes:], fates, count)
+	id := envelope.KeyID{Owner: owner, Until: until, Number: int64(binary.BigEndian.Uint64(random[:]) >> 1)}
+	key, err := envelope.KeyOf(id, random[numberBytes:], &k.fates, k.fates.Count())
+	if err != nil {
+		return made, err
+	}
+	wrapped, err := vault.wrap(id, key.Secret())
+	return madeKey{key, &eventstore.DataKey{Owner: owner, Until: int64(until), Number: id.Number, Wrapped: wrapped}}, err
 }
 
 // Ready opens the keyset, and reads the key of the hashes.

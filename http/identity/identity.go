@@ -80,7 +80,7 @@ func ParseScopes(text string) (map[string][]domain.Scope, error) {
 		}
 		value, list, _ := strings.Cut(entry, "=")
 		value = strings.TrimSpace(value)
-		for _, name := range strings.FieldsFunc(list, isSeparator) {
+		for _, name := range strings.FieldsFunc(list, func(r rune) bool { return r == ' ' || r == ',' }) {
 			if !slices.Contains(domain.Scopes, domain.Scope(name)) {
 				return nil, fmt.Errorf("%q is not a scope", name)
 			}
@@ -156,10 +156,11 @@ func (p *Provider) check(claims jwt.Claims, now time.Time) error {
 	return nil
 }
 
-// isName reports whether the subject can stand in the log as an actor.
+// isName reports whether the subject can stand in the log as an actor: people read it there.
 func isName(subject string) bool {
 	const longest = 200
-	return subject != "" && len(subject) <= longest && !strings.ContainsFunc(subject, isUnprintable)
+	unprintable := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+	return subject != "" && len(subject) <= longest && !strings.ContainsFunc(subject, unprintable)
 }
 
 // scopes returns what the claim allows. The claim's name is a path of dots unless
@@ -197,8 +198,3 @@ func values(claim any) (list []string) {
 	}
 	return list
 }
-
-// isUnprintable reports whether r may not be in a name, which people read in the log.
-func isUnprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
-
-func isSeparator(r rune) bool { return r == ' ' || r == ',' }
