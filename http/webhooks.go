@@ -247,7 +247,7 @@ func (s *Server) ofWebhook(h webhookHandler) handler {
 // what is known here is good enough.
 func (s *Server) namedWebhook(ctx context.Context, name string) (domain.Webhook, error) {
 	unread := s.commands.Directory.CatchUp(ctx)
-	w, ok := s.findWebhook(name)
+	w, ok := FindWebhook(s.commands.Directory, name)
 	switch {
 	case ok:
 		return w, nil
@@ -257,16 +257,17 @@ func (s *Server) namedWebhook(ctx context.Context, name string) (domain.Webhook,
 	return domain.Webhook{}, domain.NotFound("webhook")
 }
 
-func (s *Server) findWebhook(name string) (domain.Webhook, bool) {
+// FindWebhook returns the webhook with the UUID or short number, deleted or not.
+func FindWebhook(directory *commands.Directory, name string) (domain.Webhook, bool) {
 	if id, err := uuid.Parse(name); err == nil {
-		return s.commands.Directory.Webhook(domain.WebhookID(id))
+		return directory.Webhook(domain.WebhookID(id))
 	}
 	number, err := strconv.ParseInt(name, 10, 64)
-	id, ok := s.commands.Directory.Number(number)
+	id, ok := directory.Number(number)
 	if err != nil || !ok {
 		return domain.Webhook{}, false
 	}
-	return s.commands.Directory.Webhook(id)
+	return directory.Webhook(id)
 }
 
 // readIfMatch returns the version that the caller wants to change, or nil for any. A tag

@@ -17,6 +17,7 @@ import (
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -49,8 +50,9 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 			}
 			return db.use(c, func(s *session) error {
 				if o.webhook != "" {
-					if filter.Webhook, err = findWebhook(s, o.webhook); err != nil {
-						return err
+					w, ok := api.FindWebhook(s.commands.Directory, o.webhook)
+					if filter.Webhook = w.ID; !ok {
+						return fmt.Errorf("there was never a webhook %s; `medilab-webhooks audit log --type webhook.registered` lists them", o.webhook)
 					}
 				}
 				if err := noteArchived(c, s); err != nil {
@@ -125,20 +127,6 @@ func parseTime(flag, text string) (time.Time, error) {
 func isWebhookName(name string) bool {
 	_, notNumber := strconv.ParseInt(name, 10, 64)
 	return notNumber == nil || uuid.Validate(name) == nil
-}
-
-// findWebhook returns the webhook with the number or UUID, deleted or not.
-func findWebhook(s *session, name string) (domain.WebhookID, error) {
-	if number, err := strconv.ParseInt(name, 10, 64); err == nil {
-		if id, ok := s.commands.Directory.Number(number); ok {
-			return id, nil
-		}
-	} else if id, err := uuid.Parse(name); err == nil {
-		if _, ok := s.commands.Directory.Webhook(domain.WebhookID(id)); ok {
-			return domain.WebhookID(id), nil
-		}
-	}
-	return domain.WebhookID{}, fmt.Errorf("there was never a webhook %s; `medilab-webhooks audit log --type webhook.registered` lists them", name)
 }
 
 // replay prints in order, in constant memory.
