@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/medilab/webhooks/http/sender"
 )
 
 // Proxies are the networks of load balancers, which are trusted to say who their clients are.
@@ -16,15 +18,11 @@ type Proxies []netip.Prefix
 func ParseProxies(text string) (Proxies, error) {
 	var proxies Proxies
 	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == ' ' }) {
-		prefix, err := netip.ParsePrefix(word)
+		prefix, err := sender.ParsePrefix(word)
 		if err != nil {
-			addr, err := netip.ParseAddr(word)
-			if err != nil {
-				return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8, nor an address", word)
-			}
-			prefix = netip.PrefixFrom(addr, addr.BitLen())
+			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8, nor an address", word)
 		}
-		proxies = append(proxies, prefix.Masked())
+		proxies = append(proxies, prefix)
 	}
 	return proxies, nil
 }

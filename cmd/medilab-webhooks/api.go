@@ -104,13 +104,11 @@ func (o *apiOptions) remote() (*apiClient, error) {
 		return nil, usageError{errors.New("give the token for the server by --token or MEDILAB_TOKEN")}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if o.caFile != "" {
-		trusted, err := sender.RootCAs(o.caFile)
-		if err != nil {
-			return nil, fmt.Errorf("%w; check MEDILAB_CA_FILE", err)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
+	trusted, err := sender.RootCAs(o.caFile)
+	if err != nil {
+		return nil, fmt.Errorf("%w; check MEDILAB_CA_FILE", err)
 	}
+	transport.TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &apiClient{http: &http.Client{Transport: transport, CheckRedirect: stay}, root: root.Scheme + "://" + root.Host + "/api/v1", token: o.token, reason: o.reason}, nil
 }

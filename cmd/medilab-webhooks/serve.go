@@ -31,6 +31,7 @@ import (
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/http/sender"
 	"github.com/medilab/webhooks/migrations/postgres"
 	"github.com/medilab/webhooks/projections"
 )
@@ -164,7 +165,7 @@ func (s *server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.authorities, err = s.settings.authorities(); err != nil {
+	if s.authorities, err = sender.RootCAs(s.settings.caFile); err != nil {
 		return err
 	}
 	s.metrics = newMetrics()

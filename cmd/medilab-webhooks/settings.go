@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -232,19 +231,11 @@ func (s *settings) mailServer() (*mail.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MEDILAB_SMTP_URL %w", err)
 	}
-	authorities, err := s.authorities()
+	authorities, err := sender.RootCAs(s.caFile)
 	if err == nil && authorities != nil {
 		server.Trust(authorities)
 	}
 	return server, err
-}
-
-// authorities returns nil for those of the system alone.
-func (s *settings) authorities() (*x509.CertPool, error) {
-	if s.caFile == "" {
-		return nil, nil
-	}
-	return sender.RootCAs(s.caFile)
 }
 
 // panelURL is where people reach the admin panel.

@@ -80,10 +80,8 @@ func newKeyCache(location, caFile string) (*keyCache, error) {
 // newClient returns the client that asks the provider, with the roots of the file if there is one.
 func newClient(caFile string) (_ *http.Client, err error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if caFile != "" {
-		if config.RootCAs, err = sender.RootCAs(caFile); err != nil {
-			return nil, err
-		}
+	if config.RootCAs, err = sender.RootCAs(caFile); err != nil {
+		return nil, err
 	}
 	return &http.Client{
 		Transport:     &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, DisableKeepAlives: true},

@@ -229,12 +229,9 @@ func newTLSConfig(cfg Config) (*tls.Config, error) {
 		// IIS asks for a client certificate when it has seen the path, in TLS 1.2.
 		Renegotiation: tls.RenegotiateOnceAsClient,
 	}
-	if cfg.CAFile != "" {
-		pool, err := RootCAs(cfg.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		c.RootCAs = pool
+	var err error
+	if c.RootCAs, err = RootCAs(cfg.CAFile); err != nil {
+		return nil, err
 	}
 	if cfg.ClientCertFile != "" || cfg.ClientKeyFile != "" {
 		cert, err := tls.LoadX509KeyPair(cfg.ClientCertFile, cfg.ClientKeyFile)
@@ -246,8 +243,12 @@ func newTLSConfig(cfg Config) (*tls.Config, error) {
 	return c, nil
 }
 
-// RootCAs returns the system's certificate authorities and those of a PEM bundle.
+// RootCAs returns the system's certificate authorities and those of a PEM bundle. Without one it
+// returns nil, which stands for the system's.
 func RootCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the CA bundle: %w", err)

@@ -45,7 +45,7 @@ func ParseTargets(s string) (Targets, error) {
 		case "private":
 			t.prefixes = append(t.prefixes, privatePrefixes...)
 		default:
-			p, err := parsePrefix(word)
+			p, err := ParsePrefix(word)
 			if err != nil {
 				return Targets{}, fmt.Errorf("%s: %q is neither a network such as 10.0.0.0/8 nor one of the words loopback, private, all, none", Setting, word)
 			}
@@ -55,7 +55,8 @@ func ParseTargets(s string) (Targets, error) {
 	return t, nil
 }
 
-func parsePrefix(s string) (netip.Prefix, error) {
+// ParsePrefix parses a network, or an address as the network of it alone.
+func ParsePrefix(s string) (netip.Prefix, error) {
 	if strings.Contains(s, "/") {
 		p, err := netip.ParsePrefix(s)
 		return p.Masked(), err
