@@ -200,8 +200,17 @@ func orZero[T any](p *T) (value T) {
 	return value
 }
 
+// tableOf returns the RunE of a command that prints the list at the path as a table.
+func tableOf[T any](o *listOptions, path string, heading []string, row func(T, labels) []string) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		return o.read(c, args, path, func(a *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
+			whose := newLabels(c, a)
+			return printItems(c, items, heading, func(item T) []string { return row(item, whose) })
+		})
+	}
+}
+
 func newCallsCommand(db *databaseOptions) *cobra.Command {
-	var o *listOptions
 	follow := false
 	c := &cobra.Command{
 		Use:   "calls [WEBHOOK]",
@@ -210,19 +219,20 @@ func newCallsCommand(db *databaseOptions) *cobra.Command {
   medilab-webhooks calls 1 --response-status 5xx --from 2026-01-31
   medilab-webhooks calls --follow --json | jq .response_status`,
 		Args: webhookArg(cobra.MaximumNArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error {
-			return o.read(c, args, "/webhooks/calls", func(a *apiClient, path string, query url.Values, items []json.RawMessage) error {
-				if follow {
-					return followCalls(c, a, path, query, items)
-				}
-				whose := newLabels(c, a)
-				return printItems(c, items, callHeading, func(call projections.Call) []string { return callRow(call, whose) })
-			})
-		},
 	}
 	c.Flags().BoolVar(&follow, "follow", false, "print the calls as they are made, oldest first, until interrupted")
-	o = newListCommand(db, c, callFlags)
+	o := newListCommand(db, c, callFlags)
 	addIDsFlag(c)
+	const path = "/webhooks/calls"
+	list := tableOf(o, path, callHeading, callRow)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if !follow {
+			return list(c, args)
+		}
+		return o.read(c, args, path, func(a *apiClient, path string, query url.Values, items []json.RawMessage) error {
+			return followCalls(c, a, path, query, items)
+		})
+	}
 	c.ValidArgsFunction = o.webhookNumbers
 	return c
 }
@@ -236,21 +246,15 @@ func deliveryRow(d projections.Delivery, whose labels) []string {
 }
 
 func newDeliveriesCommand(db *databaseOptions) *cobra.Command {
-	var o *listOptions
 	c := &cobra.Command{
 		Use:   "deliveries",
 		Short: "List deliveries across webhooks, the newest event first: what never arrived",
 		Example: `  medilab-webhooks deliveries --state failed
   medilab-webhooks deliveries --state failed --webhook 1 --response-status 5xx --json`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return o.read(c, nil, "/webhooks/deliveries", func(a *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
-				whose := newLabels(c, a)
-				heading := []string{"EVENT TIME", "WEBHOOK", "NAME", "TYPE", "EVENT", "DELIVERY", "STATE", "TRIES", "NEXT", "ANSWER", "ERROR"}
-				return printItems(c, items, heading, func(d projections.Delivery) []string { return deliveryRow(d, whose) })
-			})
-		},
 	}
-	o = newListCommand(db, c, deliveryFlags)
+	o := newListCommand(db, c, deliveryFlags)
+	heading := []string{"EVENT TIME", "WEBHOOK", "NAME", "TYPE", "EVENT", "DELIVERY", "STATE", "TRIES", "NEXT", "ANSWER", "ERROR"}
+	c.RunE = tableOf(o, "/webhooks/deliveries", heading, deliveryRow)
 	addIDsFlag(c)
 	completeFlag(c, "state", listOf([]domain.DeliveryState{domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn}))
 	completeFlag(c, "webhook", o.webhookNumbers)

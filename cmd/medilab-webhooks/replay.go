@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -89,18 +88,13 @@ func replayCells(r projections.Replay) []string {
 }
 
 func newReplayListCommand(db *databaseOptions) *cobra.Command {
-	var o *listOptions
 	c := &cobra.Command{
 		Use: "list [WEBHOOK]", Short: "List replays and bulk retries, newest first", Args: webhookArg(cobra.MaximumNArgs(1)),
 		Example: `  medilab-webhooks replay list
   medilab-webhooks replay list 3 --json`,
-		RunE: func(c *cobra.Command, args []string) error {
-			return o.read(c, args, "/webhooks/replays", func(_ *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
-				return printItems(c, items, replayHeading, replayCells)
-			})
-		},
 	}
-	o = newListCommand(db, c, nil)
+	o := newListCommand(db, c, nil)
+	c.RunE = tableOf(o, "/webhooks/replays", replayHeading, func(r projections.Replay, _ labels) []string { return replayCells(r) })
 	c.ValidArgsFunction = o.webhookNumbers
 	return c
 }

@@ -29,7 +29,7 @@ type shownWebhook struct {
 	URL    string   `json:"url"`
 }
 
-func (w shownWebhook) row() []string {
+func (w shownWebhook) row(labels) []string {
 	return []string{strconv.FormatInt(w.Number, 10), w.Name, w.Status, strings.Join(w.Events, ","), w.URL}
 }
 
@@ -38,11 +38,7 @@ func newWebhooksListCommand(db *databaseOptions) *cobra.Command {
 		Example: `  medilab-webhooks webhooks list --status active --search crm
   medilab-webhooks webhooks list --type patient.created --json`}
 	o := newListCommand(db, c, []filterFlag{{"status", "status", "that are active or inactive"}, eventTypeFlag, {"search", "q", "whose name, description or URL has this"}})
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		return o.read(c, nil, "/webhooks", func(_ *apiClient, _ string, _ url.Values, items []json.RawMessage) error {
-			return printItems(c, items, []string{"NUMBER", "NAME", "STATUS", "EVENTS", "URL"}, shownWebhook.row)
-		})
-	}
+	c.RunE = tableOf(o, "/webhooks", []string{"NUMBER", "NAME", "STATUS", "EVENTS", "URL"}, shownWebhook.row)
 	return c
 }
 
