@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -39,7 +40,7 @@ func newFiles(prefix string, tree fs.FS) *files {
 		data, err := fs.ReadFile(tree, name)
 		fmt.Fprintf(sum, "%s %d ", name, len(data))
 		sum.Write(data)
-		f.byName[name] = &file{contentType: typeOf(name), plain: data, zipped: sync.OnceValue(func() []byte { return zip(data) })}
+		f.byName[name] = &file{contentType: cmp.Or(contentTypes[path.Ext(name)], "text/plain; charset=utf-8"), plain: data, zipped: sync.OnceValue(func() []byte { return zip(data) })}
 		return err
 	})
 	if err != nil {
@@ -101,26 +102,13 @@ func write(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 }
 
-// typeOf knows our own files only, so that the machine's MIME table has no say.
-func typeOf(name string) string {
-	switch path.Ext(name) {
-	case ".js":
-		return "text/javascript; charset=utf-8"
-	case ".css":
-		return "text/css; charset=utf-8"
-	case ".svg":
-		return "image/svg+xml"
-	default:
-		return "text/plain; charset=utf-8"
-	}
-}
+// contentTypes knows our own files only, so that the machine's MIME table has no say.
+var contentTypes = map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 
 func zip(data []byte) []byte {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
-	_, writing := w.Write(data)
-	if closing := w.Close(); writing != nil || closing != nil {
-		return data // a buffer refuses nothing; the plain file is right anyway
-	}
+	_, _ = w.Write(data) // a buffer refuses nothing
+	_ = w.Close()
 	return b.Bytes()
 }
