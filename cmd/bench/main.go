@@ -138,6 +138,8 @@ func (b *bench) measure(ctx context.Context, r *report, only string, rounds int)
 	return nil
 }
 
+// measureGroup runs the scenarios round by round, the two sides in turns and each first every
+// other time.
 func (b *bench) measureGroup(ctx context.Context, r *report, sides sides, group []scenario, rounds int) (err error) {
 	var two [2]*product
 	for i, start := range sides.start {
@@ -146,12 +148,6 @@ func (b *bench) measureGroup(ctx context.Context, r *report, sides sides, group 
 		}
 		defer func() { err = errors.Join(err, two[i].close()) }()
 	}
-	return b.rounds(ctx, r, group, rounds, two)
-}
-
-// rounds runs the scenarios round by round, the two sides in turns and each first every
-// other time.
-func (b *bench) rounds(ctx context.Context, r *report, group []scenario, rounds int, two [2]*product) error {
 	for round := range rounds {
 		for _, s := range group {
 			sides := []int{round % 2, 1 - round%2}

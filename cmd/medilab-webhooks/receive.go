@@ -307,18 +307,10 @@ func (c *receivedCall) write(b *bytes.Buffer, p paint, first int) {
 			fmt.Fprintf(b, "  %s %s\n", p.in(dim, sanitize(name)+":"), sanitize(c.Headers[name]))
 		}
 	}
-	fmt.Fprintf(b, p.say("  signature: %s   standard webhooks: %s\n"), p.in(c.Signature.colour(), p.say(string(c.Signature))), p.in(c.Standard.colour(), p.say(string(c.Standard))))
+	fmt.Fprintf(b, p.say("  signature: %s   standard webhooks: %s\n"), p.in(verdictColours[c.Signature], p.say(string(c.Signature))), p.in(verdictColours[c.Standard], p.say(string(c.Standard))))
 	if first == 0 {
 		fmt.Fprintf(b, "  %s\n\n", sanitize(pretty(c.raw, "  ")))
 	}
 }
 
-func (v verdict) colour() string {
-	switch v {
-	case valid, validBefore:
-		return green
-	case wrong, missing:
-		return red
-	}
-	return ""
-}
+var verdictColours = map[verdict]string{valid: green, validBefore: green, wrong: red, missing: red}
