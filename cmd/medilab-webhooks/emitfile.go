@@ -170,15 +170,14 @@ func (p *pipeline) append(ctx context.Context) error {
 		events[i] = n.event
 	}
 	accepted, err := p.commands.TriggerBatch(ctx, caller(), events, "")
-	switch {
-	case err == nil:
-		for i := range accepted {
-			p.accept(events[i], accepted[i])
-		}
-	case commands.IsRefusal(err):
+	if commands.IsRefusal(err) {
 		return p.flushEach(ctx)
-	default:
+	}
+	if err != nil {
 		return fmt.Errorf("emit the events after line %d: %w", p.done, err)
+	}
+	for i := range accepted {
+		p.accept(events[i], accepted[i])
 	}
 	return nil
 }
