@@ -182,15 +182,13 @@ func (c *streamClient) next(ctx context.Context, r *ring) (more bool, err error)
 	case dropped:
 		return true, c.catchUp(ctx, r)
 	}
-	timer := time.NewTimer(streamCheck)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false, nil
 	case <-c.server.drainer.stopping:
 		return false, nil
 	case <-moved:
-	case <-timer.C:
+	case <-time.After(streamCheck):
 	}
 	return true, nil
 }

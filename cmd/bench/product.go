@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/cmd/testbed"
+	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/migrations/postgres"
 )
 
@@ -175,7 +176,7 @@ func (p *product) settle(ctx context.Context, webhooks []string, calls int, pati
 
 // settleAll is settle with a check of the calls of each webhook, which returns what is wrong.
 func (p *product) settleAll(ctx context.Context, webhooks []string, patience time.Duration, check func(calls []int) (problem string)) (time.Duration, error) {
-	for start := time.Now(); ; wait(ctx, 25*time.Millisecond) {
+	for start := time.Now(); ; _ = eventstore.Sleep(ctx, 25*time.Millisecond) {
 		calls := make([]int, len(webhooks))
 		for i, id := range webhooks {
 			s, err := p.stats(ctx, id)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -10,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // The header that names an event, in net/http's spelling.
@@ -49,7 +50,7 @@ func (t *target) answer(_ http.ResponseWriter, r *http.Request, body []byte) {
 	t.mu.Unlock()
 	t.arrivals.Add(1)
 	if t.delay > 0 {
-		wait(r.Context(), t.delay)
+		_ = eventstore.Sleep(r.Context(), t.delay)
 	}
 	if t.hold != nil {
 		select {
@@ -121,14 +122,4 @@ func sentAt(body []byte) (time.Duration, bool) {
 	}
 	n, err := strconv.ParseInt(string(digits), 10, 64)
 	return time.Duration(n), err == nil
-}
-
-// wait is a sleep that ends with ctx.
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/cmd/testbed"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // scenario is what one run measures, on each of two sides.
@@ -176,7 +177,7 @@ func (b *bench) arrived(ctx context.Context, targets []*target, n int) error {
 // reaches waits until count returns n or more, for as long as it grows.
 func (b *bench) reaches(ctx context.Context, what string, n int, count func() (int, error)) error {
 	last, at := -1, time.Now()
-	for ; ; wait(ctx, time.Millisecond) {
+	for ; ; _ = eventstore.Sleep(ctx, time.Millisecond) {
 		sum, err := count()
 		switch {
 		case err != nil || sum >= n:
@@ -292,7 +293,7 @@ func (b *bench) memoryAt(ctx context.Context, p *product, n int) (rss float64, e
 	}
 	if err := b.reaches(ctx, "deliveries are pending", len(got.ids), func() (int, error) {
 		s, err := p.stats(ctx, webhooks[0])
-		wait(ctx, 50*time.Millisecond)
+		_ = eventstore.Sleep(ctx, 50*time.Millisecond)
 		return s.Pending, err
 	}); err != nil {
 		return 0, err

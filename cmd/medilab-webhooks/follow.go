@@ -98,13 +98,11 @@ func (a *apiClient) announced(ctx context.Context) (wait func() bool) {
 		})
 	}
 	return func() bool {
-		timer := time.NewTimer(pause)
-		defer timer.Stop()
 		select {
 		case <-ctx.Done():
 			return false
 		case <-signals:
-		case <-timer.C:
+		case <-time.After(pause):
 		}
 		return true
 	}

@@ -132,12 +132,10 @@ func (c *Client) pause(err error, failures int) error {
 	if c.stopping.Err() == nil && c.config.Retrying != nil {
 		c.config.Retrying(err, wait)
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
 	case <-c.stopping.Done():
 		return fmt.Errorf("remote: the client was closed before there was an answer: %w", err)
-	case <-timer.C:
+	case <-time.After(wait):
 		return nil
 	}
 }
