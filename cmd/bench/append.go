@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -50,7 +51,7 @@ func onItsOwn(ctx context.Context, work func(log *eventstore.Log, pool *pgxpool.
 func unitOf(size int, data []byte) (u eventstore.Unit) {
 	for range size {
 		u.Writes = append(u.Writes, eventstore.Write{
-			Stream: "event-" + newID(), Events: []eventstore.NewEvent{{Type: "bench.appended", Data: data}},
+			Stream: "event-" + uuid.NewString(), Events: []eventstore.NewEvent{{Type: "bench.appended", Data: data}},
 		})
 	}
 	return u

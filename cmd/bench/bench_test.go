@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/medilab/webhooks/cmd/testbed"
 )
 
@@ -76,7 +78,7 @@ func (p *pretender) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(w, `{"total_calls":%d,"events_total":%d,"projections":{"lag_events":%d}}`, p.calls, p.total, lag)
 	case path == "/webhooks/events/trigger":
-		id := newID()
+		id := uuid.NewString()
 		p.total++
 		n := 1
 		switch {
@@ -163,7 +165,7 @@ func TestEventSaysWhenItWasMade(t *testing.T) {
 }
 
 func TestEventIDs(t *testing.T) {
-	a, b := newID(), newID()
+	a, b := uuid.NewString(), uuid.NewString()
 	got := eventIDs([]byte(`{"items":[{"event_id":"` + a + `","event_type":"x"}, {"event_id": "` + b + `"}]}`))
 	if len(got) != 2 || got[0] != a || got[1] != b {
 		t.Errorf("got %v", got)

@@ -87,7 +87,7 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.RLock()
 	targets := f.targets
 	f.mu.RUnlock()
-	id := newID()
+	id := uuid.NewString()
 	for _, target := range targets {
 		f.queue <- forwarded{target: target, id: id, body: body}
 	}

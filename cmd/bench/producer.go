@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -22,9 +21,6 @@ const (
 	eventSize   = 500 // bytes of a trigger's body
 	triggerPath = "/api/v1/webhooks/events/trigger"
 )
-
-// newID returns a UUID of version 4.
-func newID() string { return uuid.NewString() }
 
 // patients is of how many the events tell.
 const patients = 100_000
