@@ -115,6 +115,7 @@ func TestParseCatalogNamesWhatIsWrong(t *testing.T) {
 		{`{"type":"lab.b","example":{"a":"1"},"schema":{"properties":{"a":{"type":"integer"}}}}`, "[1].example.a must be of type integer"},
 		{`{"type":"patient.created","example":{"name":"x"}}`, "[1].example.patient_id is required"},
 		{`{"type":"lab.b","enforce":true}`, "[1].enforce needs a schema"},
+		{`{"type":"lab.b","subject":"client_id, client..id"}`, "[1].subject must have no empty part"},
 		{`{"type":"patient.created"}`, "[1].type exists already"},
 		{`{"type":"patient.created","en":"x","enforce":true}`, "[1].type exists already"},
 		{`{"type":"patient.created","enforce":false}`, "[1].type exists already"},

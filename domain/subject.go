@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain/envelope"
+	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/domain/strictjson"
 )
 
@@ -26,6 +27,17 @@ func ParseSubjectPaths(text string) (paths SubjectPaths) {
 		}
 	}
 	return paths
+}
+
+// CheckSubjectPaths returns what is wrong with such a setting, "" if nothing is. A path that finds
+// nobody would leave patients' data to keys that no erasure destroys.
+func CheckSubjectPaths(text string) string {
+	for _, path := range ParseSubjectPaths(text) {
+		if problem := filter.CheckPath(strings.Join(path, ".")); problem != "" {
+			return problem
+		}
+	}
+	return ""
 }
 
 // In returns the ids of the subjects of the data, each once: texts, and numbers as they

@@ -47,7 +47,8 @@ func (o *databaseOptions) table() []setting {
 		{env: "MEDILAB_ANCHORS", flag: "anchors", value: &o.anchors, usage: "file that lists erasures, which serve makes again when an older backup was restored", unset: "anchors.ndjson in the data folder"},
 		{env: "MEDILAB_KEEP_PAYLOADS", flag: "keep-payloads", value: &o.keep, usage: "how long what events hold and receivers answer can be read, as 365d", unset: "for ever",
 			rule: "1s or more", valid: func() bool { return o.keep == 0 || o.keep >= time.Second }},
-		{env: "MEDILAB_SUBJECT", flag: "subject", value: &o.subject, usual: "patient_id", usage: "where event_data names its patient: paths, separated by commas"},
+		{env: "MEDILAB_SUBJECT", flag: "subject", value: &o.subject, usual: "patient_id", usage: "where event_data names its patient: paths, separated by commas",
+			rule: "paths as in filters, separated by commas", valid: func() bool { return domain.CheckSubjectPaths(o.subject) == "" }},
 	}
 }
 
