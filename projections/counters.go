@@ -70,6 +70,15 @@ func (c *counters) call(call *domain.Call, at time.Time) {
 	c.figures.Count(call.Outcome, domain.EventType(call.EventType), at)
 }
 
+// failingSince returns when the first of the failures in a row was; nil if there is none, or if
+// the figures for alerts, which alone have it, count other failures.
+func (c *counters) failingSince() *time.Time {
+	if c.consecutive == 0 || c.consecutive != c.figures.Failures || c.figures.FailingSince.IsZero() {
+		return nil
+	}
+	return &c.figures.FailingSince
+}
+
 // retry takes a delivery from the state it was in back to pending.
 func (c *counters) retry(from domain.DeliveryState) {
 	switch from {

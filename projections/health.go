@@ -17,6 +17,7 @@ const HealthHours = 24
 // Standing is how a webhook stands now.
 type Standing struct {
 	ConsecutiveFailures int64      `json:"consecutive_failures"`
+	FailingSince        *time.Time `json:"failing_since"` // the first of these failures; null: there is none, or not known
 	Pending             int64      `json:"pending_deliveries"`
 	OpenAlerts          int64      `json:"open_alerts"` // that nobody has acknowledged
 	LastCallAt          *time.Time `json:"last_call_at"`
@@ -62,7 +63,7 @@ func (p *Projections) Standings(ctx context.Context) (map[domain.WebhookID]*Stan
 		}
 		c, err := decodeCounters(encoded)
 		if err == nil {
-			s.ConsecutiveFailures, s.Pending = c.consecutive, c.pending
+			s.ConsecutiveFailures, s.FailingSince, s.Pending = c.consecutive, c.failingSince(), c.pending
 			s.LastCallAt, s.LastSuccessAt, s.LastFailureAt = micros(c.lastCall), micros(c.lastSuccess), micros(c.lastFailure)
 		}
 		return err

@@ -313,7 +313,9 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 		return domain.DeliveryAttemptFailed{Call: attempt(event, eventType, w, n, status, outcome), GaveUp: gaveUp}
 	}
 	b.append(d1, domain.DeliverySucceeded{Call: attempt(one, "patient.created", w, 1, 200, domain.OutcomeSuccess)})
-	b.append(d2, fail(two, "patient.updated", 1, 500, "http_error", ""),
+	b.append(d2, fail(two, "patient.updated", 1, 500, "http_error", ""))
+	began := b.at
+	b.append(d2,
 		domain.DeliveryInterrupted{EventID: two, EventType: "patient.updated", WebhookID: w, Attempt: 2, Reason: "the node died"},
 		fail(two, "patient.updated", 3, 0, domain.OutcomeTimeout, domain.GaveUpRetriesExhausted))
 	b.append("delivery-"+domain.EventID(w).String(), domain.DeliveryTested{Call: attempt(one, "patient.created", w, 1, 500, "http_error"), EventData: []byte(`{}`)})
@@ -333,6 +335,10 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 	if s.ByStatus["200"] != 1 || s.ByStatus["500"] != 1 || s.ByStatus["timeout"] != 1 || s.ByStatus["interrupted"] != 1 ||
 		s.ByEventType["patient.created"] != 1 || s.ByEventType["patient.updated"] != 3 {
 		t.Errorf("parts are %v, %v", s.ByStatus, s.ByEventType)
+	}
+	standings, err := b.Standings(b.ctx)
+	if err != nil || s.FailingSince == nil || !s.FailingSince.Equal(began) || !standings[w].FailingSince.Equal(began) {
+		t.Errorf("failing since %v, want %v: %v", s.FailingSince, began, err)
 	}
 	if !s.LastCallAt.Equal(*s.LastFailureAt) || !s.LastSuccessAt.Before(*s.LastCallAt) {
 		t.Errorf("last times are %v, %v, %v", s.LastCallAt, s.LastFailureAt, s.LastSuccessAt)
@@ -364,7 +370,7 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 	// Statistics up to a time say how things stood then.
 	then := StatsFilter{To: middle.Add(time.Microsecond)}
 	if s, err := b.Stats(b.ctx, w, then); err != nil || [4]int64{s.PendingDeliveries, s.Delivered, s.Exhausted, s.Cancelled} != [4]int64{2, 0, 0, 1} ||
-		*s.ConsecutiveFailures != 2 || !s.LastCallAt.Before(middle) {
+		*s.ConsecutiveFailures != 2 || s.FailingSince != nil || !s.LastCallAt.Before(middle) {
 		t.Errorf("as of before: %+v, %v", s, err)
 	}
 	if s, err := b.SystemStats(b.ctx, then); err != nil || s.PendingDeliveries != 2 || s.ByWebhook[0].Pending != 2 || s.ByWebhook[0].TotalCalls != 4 || s.ConsecutiveFailures != nil {

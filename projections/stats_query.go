@@ -75,6 +75,7 @@ type Stats struct {
 	Cancelled int64    `json:"cancelled"`
 
 	ConsecutiveFailures *int64     `json:"consecutive_failures"` // null of the whole system: calls of many webhooks are in no row
+	FailingSince        *time.Time `json:"failing_since"`        // the first of these failures; null: there is none, or not known
 	PendingDeliveries   int64      `json:"pending_deliveries"`
 	LastCallAt          *time.Time `json:"last_call_at"`
 	LastSuccessAt       *time.Time `json:"last_success_at"`
@@ -379,7 +380,7 @@ func show(sum, now *counters) Stats {
 		P50MS:      sum.percentile(0.50), P95MS: sum.percentile(0.95), P99MS: sum.percentile(0.99),
 		Timeouts: sum.timeouts, Retries: sum.retries,
 		Delivered: max(0, sum.delivered), Exhausted: max(0, sum.exhausted), Cancelled: max(0, sum.cancelled),
-		ConsecutiveFailures: &now.consecutive, PendingDeliveries: now.pending,
+		ConsecutiveFailures: &now.consecutive, FailingSince: now.failingSince(), PendingDeliveries: now.pending,
 		LastCallAt: micros(now.lastCall), LastSuccessAt: micros(now.lastSuccess), LastFailureAt: micros(now.lastFailure),
 		ByEventType: byKey(sum.byType), ByStatus: byKey(sum.byStatus),
 	}
