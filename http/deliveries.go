@@ -10,11 +10,12 @@ import (
 )
 
 var deliveryState = choiceParam("state", "where deliveries stand", "", domain.DeliveryPending, domain.DeliveryDelivered, domain.DeliveryFailed, domain.DeliveryWithdrawn)
+var attemptsMin = countParam("attempts_min", "so many attempts or more", 0, countSchema)
 
 func (s *Server) deliveryOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/deliveries", id: "listAllDeliveries", summary: "Deliveries of all events, the newest event first: with state=failed, what never arrived", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{deliveryState, whose, eventType, responseStatus, from, to, limit, cursor}, answer: listOf[projections.Delivery], serve: s.listAllDeliveries,
+		query: []queryParam{deliveryState, whose, eventType, responseStatus, attemptsMin, from, to, limit, cursor}, answer: listOf[projections.Delivery], serve: s.listAllDeliveries,
 	}, {
 		method: "POST", path: "/webhooks/deliveries/{delivery}/retry", id: "retryDelivery", summary: "Attempt a delivery now", scope: domain.ScopeWebhooksWrite,
 		status: http.StatusAccepted, answer: answerOf[deliveryChangeView], conflicts: true, serve: s.changeDelivery(s.commands.RetryDelivery),
@@ -55,7 +56,7 @@ func (s *Server) listAllDeliveries(x *request, r *http.Request) error {
 		return err
 	}
 	page, err := s.queries.ListDeliveries(r.Context(), projections.DeliveryFilter{
-		State: deliveryState.of(x), Webhook: webhook, EventType: string(eventType.of(x)), Answer: responseStatus.of(x),
+		State: deliveryState.of(x), Webhook: webhook, EventType: string(eventType.of(x)), Answer: responseStatus.of(x), Attempts: attemptsMin.of(x),
 		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
 	}, s.commands.Queue)
 	return s.respondDeliveries(x, r, page, err)

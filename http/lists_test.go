@@ -85,6 +85,7 @@ func TestDeliveriesAcrossWebhooks(t *testing.T) {
 		"?state=failed&webhook=2": 3, "?state=failed&webhook=1": 0, "?webhook=1": 3, "?state=failed&response_status=4xx": 3, "?response_status=404": 3,
 		"?response_status=200": 3, "?state=failed&response_status=500": 0, "?state=failed&event_type=patient.updated": 0, "?state=failed&event_type=patient.created": 3,
 		"?state=failed&limit=2": 2, "?state=cancelled": 0, "?state=failed&from=2020-01-01T00:00:00Z": 3, "?state=failed&to=2020-01-01T00:00:00Z": 0, "?state=delivered&response_status=404": 0,
+		"?attempts_min=1": 6, "?state=failed&attempts_min=1": 3, "?state=failed&attempts_min=2": 0, "?state=pending&attempts_min=1": 0,
 	} {
 		if got := s.items("/api/v1/webhooks/deliveries" + query); got != want {
 			t.Errorf("%s lists %d, not %d", query, got, want)
@@ -92,10 +93,12 @@ func TestDeliveriesAcrossWebhooks(t *testing.T) {
 	}
 	s.ask("GET", "/api/v1/webhooks/deliveries?state=dead&webhook=99", "").refusing("state")
 	s.ask("GET", "/api/v1/webhooks/deliveries?webhook=99", "").refusing("webhook")
+	s.ask("GET", "/api/v1/webhooks/deliveries?attempts_min=0", "").refusing("attempts_min")
 	s.ask("PATCH", "/api/v1/webhooks/2", `{"url":"`+good.URL+`"}`).want(200)
 	s.ask("POST", "/api/v1/webhooks/deliveries/"+failed+"/retry", "").want(202)
 	good.next(t)
 	s.until("the retried one has left", func() bool { return s.items("/api/v1/webhooks/deliveries?state=failed") == 2 })
+	s.until("it arrived after a retry", func() bool { return s.items("/api/v1/webhooks/deliveries?state=delivered&attempts_min=2") == 1 })
 }
 
 // What is in a batch that nobody has tried is listed as pending, and what only a replay

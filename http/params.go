@@ -93,17 +93,19 @@ var (
 	to        = timeParam("to", "before")
 	eventType = param[domain.EventType]{name: "event_type", text: "a type of the catalogue, or one that the log has events of", schema: schema{"type": "string"}, parse: parseEventType}
 
-	limit  = limitParam(defaultLimit, schema{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": defaultLimit})
+	limit  = countParam("limit", "items of a page", defaultLimit, schema{"type": "integer", "minimum": 1, "maximum": maxLimit, "default": defaultLimit})
 	cursor = param[projections.Cursor]{name: "cursor", text: "next_cursor of the page before", schema: schema{"type": "string"}, parse: parseCursor}
 
 	// atMost limits a list that is whole unless it is limited.
-	atMost = limitParam(math.MaxInt, schema{"type": "integer", "minimum": 1, "maximum": maxLimit})
+	atMost = countParam("limit", "items of a page", math.MaxInt, countSchema)
 )
 
 const (
 	defaultLimit = 50
 	maxLimit     = 1000
 )
+
+var countSchema = schema{"type": "integer", "minimum": 1, "maximum": maxLimit}
 
 func textParam(name, text string) param[string] {
 	return param[string]{name: name, text: text, schema: schema{"type": "string"}, parse: parseText}
@@ -166,8 +168,8 @@ func parseEventType(value string, catalog domain.Catalog) (domain.EventType, str
 	return t, ""
 }
 
-func limitParam(absent int, s schema) param[int] {
-	return param[int]{name: "limit", text: "items of a page", schema: s, absent: absent, parse: func(value string, _ domain.Catalog) (int, string) {
+func countParam(name, text string, absent int, s schema) param[int] {
+	return param[int]{name: name, text: text, schema: s, absent: absent, parse: func(value string, _ domain.Catalog) (int, string) {
 		n, err := strconv.Atoi(value)
 		if err != nil || n < 1 || n > maxLimit {
 			return 0, fmt.Sprintf("must be from 1 to %d", maxLimit)

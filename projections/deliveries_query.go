@@ -22,6 +22,7 @@ type DeliveryFilter struct {
 	Webhook   domain.WebhookID     // zero is any
 	EventType string               // "" is any
 	Answer    StatusRange          // of the last attempt; zero is any
+	Attempts  int                  // at least so many; 0 is any
 	From, To  time.Time            // when the event occurred: at or after, before; zero is any
 	Limit     int
 	Cursor    Cursor
@@ -30,7 +31,7 @@ type DeliveryFilter struct {
 // lists reports whether the delivery is one that is asked for.
 func (f DeliveryFilter) lists(d *Delivery) bool {
 	return (f.State == "" || d.State == f.State) && (f.Webhook == (domain.WebhookID{}) || d.WebhookID == f.Webhook) &&
-		(f.EventType == "" || d.EventType == f.EventType) && f.Answer.has(d.ResponseStatus) && isWithin(d.occurredAt, f.From, f.To)
+		(f.EventType == "" || d.EventType == f.EventType) && f.Answer.has(d.ResponseStatus) && d.Attempts >= f.Attempts && isWithin(d.occurredAt, f.From, f.To)
 }
 
 // Backlog is the queue's part of the list of deliveries.
@@ -114,16 +115,17 @@ func (p *Projections) deliverySource(f DeliveryFilter, queue Backlog, spans []sp
 	}
 }
 
-// spanSource returns the source of what the filter asks for of events above the position.
+// spanSource returns the source of what the filter asks for of events above the position. What
+// took more than one attempt has a row in undelivered, whatever came of it.
 func (p *Projections) spanSource(f DeliveryFilter, above int64, queue Backlog) deliverySource {
 	const ok, redirect = 200, 300
 	succeeded := f.Answer.has(nil) || f.Answer.From < redirect && f.Answer.To >= ok
 	switch {
-	case (f.State == domain.DeliveryDelivered || f.State == "") && succeeded:
+	case (f.State == domain.DeliveryDelivered || f.State == "") && succeeded && f.Attempts <= 1:
 		return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
 			return p.ofEvents(ctx, f, above, below, limit)
 		}
-	case f.State == domain.DeliveryPending && f.Answer.has(nil):
+	case f.State == domain.DeliveryPending && f.Answer.has(nil) && f.Attempts == 0:
 		return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
 			return p.pending(ctx, f, above, below, limit, queue)
 		}

@@ -29,7 +29,8 @@ var (
 		{"delivery", "delivery_id", "of this delivery (UUID)"}, {"correlation-id", "correlation_id", "of events with this correlation id"}, eventTypeFlag,
 	}, timeFlags...)
 	deliveryFlags = append([]filterFlag{
-		{"state", "state", "that stand so: pending, delivered, failed or cancelled"}, {"webhook", "webhook", "to this webhook (number or UUID)"}, responseFlag, eventTypeFlag,
+		{"state", "state", "that stand so: pending, delivered, failed or cancelled"}, {"webhook", "webhook", "to this webhook (number or UUID)"}, responseFlag,
+		{"attempts-min", "attempts_min", "with so many attempts or more"}, eventTypeFlag,
 	}, timeFlags...)
 )
 

@@ -45,7 +45,7 @@ export function Deliveries({ webhook, parameters, page, first }) {
   const states = ['failed', 'pending', 'cancelled', 'delivered'].map((state) => [state, t(`state.${state}`)])
   const fields = [{ name: 'state', label: t('event.state'), options: states }, !webhook && { name: 'webhook', label: t('event.webhook'), webhook: true },
     typeFilter(types), { name: 'response_status', label: t('call.response'), placeholder: '404, 5xx' },
-    { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }].filter(Boolean)
+    { name: 'attempts_min', label: t('delivery.attempts'), type: 'number', placeholder: '2' }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }].filter(Boolean)
   const columns = [
     { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a>${webhook && type(d)}` },
     !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => html`${names.link(d.webhook_id)}${type(d)}` },

@@ -23,7 +23,7 @@ import { WebhookChoice } from './webhook-choice.js'
 // isAsked reports whether a call or a delivery is one that the filters of its list ask for.
 export const isAsked = (asked, row) => ['status', 'state', 'event_type', 'delivery_id'].every((name) => !asked[name] || asked[name] === row[name]) &&
   (!asked.response_status || asked.response_status.replace(/xx$/, '') === String(row.response_status ?? '').slice(0, asked.response_status.endsWith('xx') ? 1 : undefined)) &&
-  (!asked.webhook || asked.webhook === row.webhook_id) && (!asked.from || row.created_at >= asked.from) && (!asked.to || row.created_at < asked.to)
+  (!asked.webhook || asked.webhook === row.webhook_id) && (!asked.attempts_min || row.attempts >= asked.attempts_min) && (!asked.from || row.created_at >= asked.from) && (!asked.to || row.created_at < asked.to)
 
 // Table shows rows that are there already, with the columns of List.
 export function Table({ caption, columns, rows, id, body, rowClass }) {

@@ -24,6 +24,7 @@ add({
   'none.delivered': ['Доставленного пока нет.', 'Nothing has been delivered yet.'],
   'delivery.waits': ['ждёт {0}', 'waiting for {0}'],
   'delivery.since': ['с', 'since'],
+  'delivery.attempts': ['Попыток ≥', 'Attempts ≥'],
   'delivery.behind': ['за доставкой', 'waits behind'],
   'alert.service': ['Сам сервис', 'The service itself'],
   'alert.show': ['показать', 'show'],
