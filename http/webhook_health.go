@@ -48,7 +48,7 @@ type healthTotals struct {
 	Failing  int   `json:"failing"` // active, and the last call failed
 	Pending  int64 `json:"pending_deliveries"`
 
-	OldestSeconds float64 `json:"oldest_waiting_seconds"` // how long the delivery that is due for longest has waited, of all webhooks
+	OldestSeconds float64 `json:"oldest_waiting_seconds"` // how long the oldest delivery that waits for an active webhook has waited, of all webhooks
 }
 
 // listHealth sorts by what is known of all webhooks, and reads the hours of one page only.
@@ -78,11 +78,9 @@ func (s *Server) listHealth(x *request, r *http.Request) error {
 	for i, v := range matching {
 		page.Items, ids[i] = append(page.Items, *v), v.ID
 	}
-	age, err := s.commands.Queue.Age(r.Context(), s.commands.Directory)
-	if err != nil {
+	if page.Totals.OldestSeconds, err = s.oldestWaiting(r.Context(), standings); err != nil {
 		return err
 	}
-	page.Totals.OldestSeconds = age.Seconds()
 	health, err := s.queries.HealthOf(r.Context(), ids, time.Now())
 	if err != nil {
 		return err
@@ -91,6 +89,26 @@ func (s *Server) listHealth(x *request, r *http.Request) error {
 		page.Items[i].Health = *health[ids[i]]
 	}
 	return x.respond(page, nil)
+}
+
+// oldestWaiting returns for how many seconds the oldest delivery has waited, since its event was
+// accepted. Those that wait for a webhook to be activated do not count.
+func (s *Server) oldestWaiting(ctx context.Context, standings map[domain.WebhookID]*projections.Standing) (float64, error) {
+	age, err := s.commands.Queue.Age(ctx, s.commands.Directory) // what was never tried is due since then
+	if err != nil {
+		return 0, err
+	}
+	but := []int64{}
+	for id, standing := range standings {
+		if w, known := s.commands.Directory.Webhook(id); known && !w.Active && standing.Pending > 0 {
+			but = append(but, w.Number)
+		}
+	}
+	retried, err := s.queries.OldestRetried(ctx, but)
+	if !retried.IsZero() {
+		age = max(age, time.Since(retried))
+	}
+	return age.Seconds(), err
 }
 
 // healthMatching returns the webhooks that are asked for, the newest first.

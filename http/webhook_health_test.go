@@ -63,6 +63,18 @@ func TestTheHealthOfWebhooks(t *testing.T) {
 	if next := s.ask("GET", "/api/v1/webhooks/health?limit=3&cursor="+first.text("next_cursor"), "").want(200); next.text("items", 0, "name") != "d off" || next.get("next_cursor") != "null" {
 		t.Errorf("the rest: %s", next.body)
 	}
+	// What waits for its next attempt has waited since its event, unless the webhook is off.
+	oldest := func() string {
+		return s.ask("GET", "/api/v1/webhooks/health", "").want(200).get("totals", "oldest_waiting_seconds")
+	}
+	if oldest() == "0" {
+		t.Error("nothing has waited, with an attempt to come")
+	}
+	s.ask("POST", "/api/v1/webhooks/3/deactivate", "").want(200)
+	if got := oldest(); got != "0" {
+		t.Errorf("what waits for an inactive webhook has waited for %s s", got)
+	}
+	s.ask("POST", "/api/v1/webhooks/3/activate", "").want(200)
 	s.ask("GET", "/api/v1/webhooks/health?sort=x", "").refusing("sort")
 	s.ask("GET", "/api/v1/webhooks/health?sort=", "").refusing("sort")
 

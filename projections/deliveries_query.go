@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -162,13 +163,19 @@ WHERE kinds.kind BETWEEN $3 AND $4 AND kinds.kind & 1023 BETWEEN $5 AND $6
 	AND ($7::integer IS NULL OR kinds.kind & 536869888 = $7)
 ORDER BY newest.ordinal DESC LIMIT $8`
 
+// kindsOf returns the range of the kinds of a state; "" is any.
+func kindsOf(state domain.DeliveryState) (first, last int32) {
+	n := slices.Index(undeliveredStates[:], state)
+	if n < 0 {
+		return 0, math.MaxInt32
+	}
+	first = int32(n) << stateShift
+	return first, first | (1<<stateShift - 1)
+}
+
 // undeliveredQuery returns the query of the rows of undelivered between the ordinals.
 func (f DeliveryFilter) undeliveredQuery(above, below ordinal, limit int) (string, []any) {
-	from, to := int32(0), int32(math.MaxInt32)
-	if n := slices.Index(undeliveredStates[:], f.State); n >= 0 {
-		from = int32(n) << stateShift
-		to = from | (1<<stateShift - 1)
-	}
+	from, to := kindsOf(f.State)
 	lowest, highest := f.Answer.listed()
 	var kind *int32
 	if f.EventType != "" {
@@ -183,6 +190,37 @@ func (f DeliveryFilter) undeliveredQuery(above, below ordinal, limit int) (strin
 		args = append(args, uuid.UUID(f.Webhook))
 	}
 	return of.Replace(undeliveredSQL), args
+}
+
+// oldestRetriedSQL takes the oldest row of each kind of those that wait for another attempt.
+// Of rows of webhooks that do not count it looks past so many.
+const oldestRetriedSQL = `
+WITH RECURSIVE kinds AS (
+	SELECT (SELECT min(u.kind) FROM medilab.undelivered AS u WHERE u.kind >= $1) AS kind
+	UNION ALL
+	SELECT (SELECT min(u.kind) FROM medilab.undelivered AS u WHERE u.kind > kinds.kind) FROM kinds WHERE kinds.kind < $2
+)
+SELECT recorded_at FROM medilab.events WHERE position = (
+	SELECT min(oldest.ordinal) >> 22 FROM kinds CROSS JOIN LATERAL (
+		SELECT first.ordinal FROM (
+			SELECT u.kind, u.ordinal, u.webhook FROM medilab.undelivered AS u
+			WHERE (u.kind, u.ordinal) > (kinds.kind, 0) AND (u.kind, u.ordinal) < (kinds.kind, 9223372036854775807)
+			ORDER BY u.kind, u.ordinal LIMIT 1000
+		) AS first WHERE first.webhook <> ALL($3::integer[]) ORDER BY first.kind, first.ordinal LIMIT 1
+	) AS oldest WHERE kinds.kind <= $2)`
+
+// OldestRetried returns when the oldest event was accepted that waits for another attempt to
+// deliver it, to any webhook but those of the numbers; the zero time if there is none.
+func (p *Projections) OldestRetried(ctx context.Context, but []int64) (at time.Time, err error) {
+	first, last := kindsOf(domain.DeliveryPending)
+	err = p.pool.QueryRow(ctx, oldestRetriedSQL, first, last, but).Scan(&at)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("look for the oldest delivery that waits: %w", err)
+	}
+	return at, err
 }
 
 // undelivered reads the rows, and the heads of their events.

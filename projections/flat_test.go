@@ -75,6 +75,9 @@ func TestListsAreFlat(t *testing.T) {
 			}
 		}
 	}
+	first, last := kindsOf(domain.DeliveryPending)
+	b.flat(oldestRetriedSQL, []any{first, last, []int64{}})
+	b.flat(oldestRetriedSQL, []any{first, last, []int64{2}})
 	for _, f := range []CallFilter{
 		{}, {Webhook: w}, {Status: CallFailed}, {Status: CallFailed, Webhook: w}, {EventType: "patient.created"}, {Answer: StatusRange{503, 503}},
 		{Answer: StatusRange{500, 599}, Webhook: w}, {Status: CallFailed, EventType: "patient.created"}, {CorrelationID: "run-1"},
