@@ -102,14 +102,16 @@ func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook) error {
 // callDetailsView is a call with all that is known of it.
 type callDetailsView struct {
 	projections.Call
-	Method            string            `json:"method"`
-	RequestHeaders    map[string]string `json:"request_headers"` // the webhook's own are masked
-	Payload           *string           `json:"payload"`         // the exact bytes; null if nothing was sent, or it is unknown when
-	ResponseHeaders   map[string]string `json:"response_headers"`
-	ResponseBody      *string           `json:"response_body"` // null: no answer
-	ResponseBytes     []byte            `json:"response_body_base64,omitempty"`
-	ResponseTruncated bool              `json:"response_truncated"`
-	EventIDs          []domain.EventID  `json:"event_ids,omitempty"` // of a batch
+	Method            string               `json:"method"`
+	RequestHeaders    map[string]string    `json:"request_headers"` // the webhook's own are masked
+	Payload           *string              `json:"payload"`         // the exact bytes; null if nothing was sent, or it is unknown when
+	ResponseHeaders   map[string]string    `json:"response_headers"`
+	ResponseBody      *string              `json:"response_body"` // null: no answer
+	ResponseBytes     []byte               `json:"response_body_base64,omitempty"`
+	ResponseTruncated bool                 `json:"response_truncated"`
+	EventIDs          []domain.EventID     `json:"event_ids,omitempty"` // of a batch
+	CorrelationID     string               `json:"correlation_id,omitempty"`
+	Position          projections.Position `json:"position"` // in the log
 }
 
 // callDetails reads a call from the log. What was sent is not kept: it is composed again,
@@ -121,7 +123,7 @@ func (s *Server) callDetails(ctx context.Context, q *projections.Projections, we
 	}
 	v := callDetailsView{
 		Call: call, Method: http.MethodPost, RequestHeaders: map[string]string{}, ResponseHeaders: map[string]string{},
-		ResponseTruncated: call.Record.Truncated,
+		ResponseTruncated: call.Record.Truncated, CorrelationID: call.CorrelationID, Position: call.Position,
 	}
 	for _, h := range call.Record.Header {
 		v.ResponseHeaders[h.Name] = strings.TrimPrefix(v.ResponseHeaders[h.Name]+", "+h.Value, ", ")

@@ -33,6 +33,13 @@ func TestCallsAcrossWebhooks(t *testing.T) {
 			t.Errorf("of webhook 2 %s lists %d calls, not %d", query, got, want)
 		}
 	}
+	call := s.ask("GET", "/api/v1/webhooks/2/calls", "").want(200).text("items", 0, "call_id")
+	whole := s.ask("GET", "/api/v1/webhooks/2/calls/"+call, "").want(200)
+	var entry struct{ Position int }
+	s.ask("GET", "/api/v1/audit/events?stream=delivery-"+delivery, "").want(200).into(&entry)
+	if whole.text("correlation_id") != "run-1" || entry.Position == 0 || whole.get("position") != fmt.Sprint(entry.Position) {
+		t.Errorf("the call is %s", whole.body)
+	}
 	for _, wrong := range []string{"40", "4x", "0xx", "1000", "x", "-44", "+44", "4xxx"} {
 		s.ask("GET", "/api/v1/webhooks/calls?response_status="+strings.ReplaceAll(wrong, "+", "%2B"), "").refusing("response_status")
 	}

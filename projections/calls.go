@@ -146,6 +146,8 @@ type Call struct {
 	// Record is the log's whole record, for the details; Position where it is.
 	Record   domain.Call         `json:"-"`
 	Position eventstore.Position `json:"-"`
+	// CorrelationID is that of its event, of a call that was read alone.
+	CorrelationID string `json:"-"`
 	// TestData is the event_data of a test call, whose event is only there.
 	TestData []byte `json:"-"`
 }
@@ -205,6 +207,7 @@ func (p *Projections) Call(ctx context.Context, webhook domain.WebhookID, id dom
 	if len(events) > 0 {
 		decode(&events[0])
 		if call, ok := newCall(&events[0]); ok && call.ID == id && call.WebhookID == webhook {
+			call.CorrelationID = correlationOf(&events[0])
 			return call, nil
 		}
 	}
