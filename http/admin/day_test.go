@@ -106,7 +106,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Fill("Event data (event_data)", `{"patient_id": 12345678901234567890, "department": "neurology", "note": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`"}`)
 	u.Fill("Correlation id", "a day in the panel")
 	u.Click("Send")
-	u.Wait(`document.querySelector('h1')?.innerText === 'patient.created'`)
+	u.Wait(`document.querySelector('h1')?.innerText === 'A new patient was created'`)
 	u.See("12345678901234567890")
 	u.See("filtered out")
 	u.See(`department: wants "cardiology", the event has "neurology"`)

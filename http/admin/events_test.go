@@ -108,7 +108,7 @@ func TestACallAndItsEvent(t *testing.T) {
 	u.Keys(kb.Enter)
 	u.Wait(`document.querySelector('dialog [name=answer]')`)
 	u.Keys("request 81" + kb.Enter)
-	u.Wait(`document.querySelector('#found-0')?.innerText.includes('patient.created')`)
+	u.Wait(`document.querySelector('#found-0')?.innerText.includes('patient was created')`)
 	u.Shot("call-04-search")
 	u.Keys(kb.Enter)
 	u.Wait(`location.hash === '#/events/` + event + `'`)
@@ -122,7 +122,7 @@ func TestACallAndItsEvent(t *testing.T) {
 	u.Wait(`document.querySelector('textarea').value !== ` + quoted(first))
 	u.Shot("call-05-trigger")
 	u.Wait(`(() => { const b = [...document.querySelectorAll('button[type=submit]')].find(b => b.innerText === 'Send'); b?.click(); b?.click(); return Boolean(b) })()`)
-	u.Wait(`/#\/events\/[0-9a-f-]{36}$/.test(location.hash) && document.querySelector('h1').innerText === 'visit.completed'`)
+	u.Wait(`/#\/events\/[0-9a-f-]{36}$/.test(location.hash) && document.querySelector('h1').innerText === 'A visit was completed'`)
 	if list := u.api("GET", "/webhooks/events?event_type=visit.completed", "")["items"].([]any); len(list) != 1 {
 		t.Errorf("%d events of one press", len(list))
 	}

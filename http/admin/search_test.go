@@ -49,14 +49,15 @@ func TestSearchLeadsToEveryKindOfThing(t *testing.T) {
 		u.Wait(`document.querySelector('#found-0')`)
 	}
 	for _, one := range []struct{ q, hash, shows string }{
-		{event, "events/" + event, `document.querySelector('h1').innerText === 'patient.created'`},
+		{event, "events/" + event, `document.querySelector('h1').innerText === 'A new patient was created'`},
 		{delivery, "webhooks/" + lab + "/calls?delivery_id=" + delivery, rows("1")},
-		{waiting, "events/" + of, `document.querySelector('h1').innerText === 'patient.deleted'`},
+		{waiting, "events/" + of, `document.querySelector('h1').innerText === 'A patient was deleted'`},
 		{"visit-318", "events?correlation_id=visit-318", rows("1")},
 		{"laborat", "webhooks/" + lab, `document.querySelector('h1').innerText === 'Laboratory'`},
 		{url + "/lab", "webhooks/" + lab, `document.querySelector('h1').innerText === 'Laboratory'`},
 		{off, "webhooks/" + off, `document.querySelector('h1').innerText === 'Archive'`},
 		{"patient.updated", "events?event_type=patient.updated", rows("1")},
+		{"information was", "events?event_type=patient.updated", rows("1")}, // a type's name in words
 		{"500", "calls?response_status=500", rows("1")},
 		{"5xx", "calls?response_status=5xx", rows("1")},
 	} {
@@ -81,7 +82,7 @@ func TestSearchLeadsToEveryKindOfThing(t *testing.T) {
 	u.Wait(`document.querySelector('dialog [name=answer]')`)
 	u.Accessible("a patient's reason")
 	u.Keys("request 81" + kb.Enter)
-	u.Wait(`document.querySelector('#found-0')?.innerText.includes('patient.created')`)
+	u.Wait(`document.querySelector('#found-0')?.innerText.includes('patient was created')`)
 	u.Accessible("what was found")
 	u.Keys(kb.Enter)
 	u.Wait(`location.hash === ` + quoted("#/events/"+event))

@@ -31,17 +31,22 @@ export const askedWords = (asked) => Object.entries(asked ?? {}).filter(([name, 
 // entryWords says what happened.
 export const entryWords = (entry) => known(`entry.${entry.type}`) ?? entry.type
 
-// entryNote says about what, as far as a line has room.
-export function entryNote({ type, data = {} }) {
+// entryNote says about what, as far as a line has room; webhookOf and typeOf name webhooks and types.
+export function entryNote(entry, webhookOf, typeOf) {
+  const { type, stream, data = {} } = entry
+  const webhook = data.webhook_id ?? (stream.startsWith('webhook-') && !data.name ? stream.slice('webhook-'.length) : undefined)
+  return [webhook && (webhookOf(webhook) ?? data.url), detail(type, data, typeOf)].filter(Boolean).join(' · ')
+}
+
+function detail(type, data, typeOf) {
   switch (type) {
     case 'webhook.registered': case 'webhook.created': return data.name
     case 'webhook.changed': return Object.keys(data).map((field) => known(`changed.${field}`) ?? field).join(', ')
     case 'webhook.deactivated': case 'delivery.cancelled': case 'subject.erased': return known(`alert.${data.reason}`) ?? known(`cancelled.${data.reason}`) ?? data.reason
-    case 'event.triggered': return data.event_type
+    case 'event.triggered': return typeOf(data.event_type)
     case 'alert.raised': case 'alert.resolved': return known(`alert.${data.kind}`) ?? data.kind
     case 'admin.acted': return [known(`acted.${data.action}`) ?? data.action, data.detail].filter(Boolean).join(': ')
     case 'data.read': return [readWords(data.what) ?? data.what, data.reason && `«${data.reason}»`].filter(Boolean).join(' ')
-    case 'delivery.attempt_failed': case 'delivery.succeeded': return data.call?.url ?? data.url
     default: return ''
   }
 }

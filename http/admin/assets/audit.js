@@ -1,6 +1,8 @@
 // The audit log, newest first: who did what to what; and a check that nothing of it was changed.
+import { useNames } from './alerts.js'
 import { api, exact } from './api.js'
 import { actorName, entryLink, entryNote, entryTypes, entryWords } from './audit-words.js'
+import { nameOf, useTypes } from './event-types.js'
 import { localTime } from './format.js'
 import { Filters } from './list.js'
 import { known, number, t } from './texts.js'
@@ -52,6 +54,8 @@ function Entries({ filters, head }) {
   const [list, setList] = useState({ entries: [], next: head + 1 })
   const [error, setError] = useState(null)
   const [busy, setBusy] = useState(true)
+  const names = useNames()
+  const types = useTypes()
   const control = useRef(null)
   const more = async () => {
     setBusy(true)
@@ -71,18 +75,17 @@ function Entries({ filters, head }) {
     return () => control.current.abort()
   }, [])
   return html`${error && html`<${Trouble} error=${error} retry=${more} />`}
-    <ul class="entries">${list.entries.map((entry) => html`<${Entry} key=${entry.position} entry=${entry} />`)}</ul>
+    <ul class="entries">${list.entries.map((entry) => html`<${Entry} key=${entry.position} entry=${entry} note=${entryNote(entry, names.of, (type) => nameOf(type, types))} />`)}</ul>
     ${busy ? html`<p class="empty" aria-busy="true">${t('app.loading')}</p>` : list.entries.length === 0 && !error && html`<${Empty} />`}
     ${list.archived > 0 && html`<p class="foot-note">${t('audit.archived')}</p>`}
     ${list.next > 0 && !busy && html`<div class="foot-note"><button type="button" onClick=${more}>${t('app.more')}</button></div>`}`
 }
 
-function Entry({ entry }) {
+function Entry({ entry, note }) {
   const [shown, setShown] = useState(false)
   const link = entryLink(entry)
-  const note = entryNote(entry)
   return html`<li><details onToggle=${(event) => setShown(event.target.open)}><summary>
-      <span class="what"><b>${entryWords(entry)}</b>${note && html` <span>${note}</span>`}</span>
+      <span class="what one"><b>${entryWords(entry)}</b>${note && html` <span title=${entry.data?.event_type ?? note}>${note}</span>`}</span>
       <span class="muted">${actorName(entry.metadata?.actor)}</span><${Time} at=${entry.recorded_at} /></summary>
     ${shown && html`<div class="body"><p class="muted">${t('audit.position', entry.position)} · <code>${entry.type}</code> · <${Copy} value=${entry.stream} whole /> ${link && html`<a href=${link}>${t('audit.open')}</a>`}</p>
       <p class="muted">${entry.metadata?.actor}</p>

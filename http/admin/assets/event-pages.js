@@ -4,7 +4,7 @@ import { Json } from './code.js'
 import { Area, Field, Form, Select, Text, refuse } from './controls.js'
 import { DeliveryActions } from './deliveries.js'
 import { confirm, say } from './dialogs.js'
-import { describeType, typeFilter, typeOptions, useTypes } from './event-types.js'
+import { describeType, nameOf, typeFilter, typeOptions, useTypes } from './event-types.js'
 import { localTime } from './format.js'
 import { why } from './health.js'
 import { Filters, List, most as rows, useFresh } from './list.js'
@@ -95,9 +95,8 @@ export function EventPage({ id, parameters }) {
   const moved = useLoad(`${path}/deliveries`, { limit: most })
   const only = (item) => item.event_id === id
   useFresh({ kinds: ['delivery'], only }, moved.reload, 1000)
-  const named = (type) => types.filter((one) => one.type === type).map((one) => `${describeType(one)} · `)
-  return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${event.event_type} badge=${moved.data && html`<${Stand} of=${counts(moved.data)} event=${event} />`}
-      sub=${html`<a href="#/events">${t('event.list')}</a> · ${named(event.event_type)}<${Time} at=${event.accepted_at} />`}>
+  return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${nameOf(event.event_type, types)} badge=${html`<code class="muted">${event.event_type}</code>${moved.data && html`<${Stand} of=${counts(moved.data)} event=${event} />`}`}
+      sub=${html`<a href="#/events">${t('event.list')}</a> · <${Time} at=${event.accepted_at} />`}>
     ${!event.deliver && html`<p class="trouble">${t('event.imported')}</p>`}
     <div class="two"><${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} only=${only} verdict=${parameters.get('verdict') ?? ''} /></${Card}>
     <div class="stack"><${Card} title=${t('event.data')}>${event.redacted || event.erased || event.expired

@@ -7,7 +7,7 @@ import { html } from './view.js'
 // useTypes returns the types; none until they are there.
 export const useTypes = () => useLoad('/webhooks/events/types').data?.items ?? []
 
-export const describeType = (type) => type.description[language()]
+export const describeType = (type) => type.description[language()] || type.type
 
 // typeOptions are the choices of a control: words first.
 export const typeOptions = (types) => types.map((one) => [one.type, `${describeType(one)} · ${one.type}`])

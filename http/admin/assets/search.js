@@ -1,6 +1,7 @@
 // The search box in the header: one question to the API, by keys. Arrows choose, Enter
 // opens, Esc closes. A patient is looked for only when that is chosen: it needs a reason.
 import { api, part } from './api.js'
+import { describeType, nameOf, useTypes } from './event-types.js'
 import { router } from './router.js'
 import { t } from './texts.js'
 import './texts/events.js'
@@ -21,6 +22,7 @@ export function Search() {
   const [found, setFound] = useState(null) // null: closed
   const [at, setAt] = useState(0)
   const [error, setError] = useState(null)
+  const types = useTypes()
   const box = useRef(null)
   const control = useRef(new AbortController())
   const answered = useRef('') // the text that what was found is for
@@ -34,16 +36,19 @@ export function Search() {
       answered.current = q.trim()
       setAt(0)
       setError(null)
-      return items
+      return [...items, ...more]
     } catch (problem) {
       if (!signal.aborted) { setFound([]); setError(problem) }
     }
   }
-  const patient = (text) => ({ kind: 'subject', id: text, title: t('search.subject', text) })
+  // What the API does not look for: types by their names in the reader's language, and a patient.
+  const others = (text) => [
+    ...types.filter((one) => text.length > 2 && describeType(one).toLowerCase().includes(text.toLowerCase())).slice(0, 5).map((one) => ({ kind: 'event_type', id: one.type, title: describeType(one) })),
+    { kind: 'subject', id: text, title: t('search.subject', text) }]
   useEffect(() => {
     const text = q.trim()
     if (text === '') return close()
-    const timer = setTimeout(() => ask({ q: text }, [patient(text)]), 200)
+    const timer = setTimeout(() => ask({ q: text }, others(text)), 200)
     return () => clearTimeout(timer)
   }, [q])
   const open = (one) => {
@@ -59,8 +64,8 @@ export function Search() {
     const text = q.trim()
     if (found?.length && answered.current === text) return open(found[at])
     if (text === '') return
-    const items = await ask({ q: text }, [patient(text)])
-    if (items?.length > 0) open(items[0])
+    const [first] = await ask({ q: text }, others(text)) ?? []
+    if (first?.kind !== 'subject') open(first)
   }
   const key = (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key]
@@ -76,6 +81,6 @@ export function Search() {
       aria-activedescendant=${found?.length ? `found-${at}` : undefined} aria-label=${t('search.label')} placeholder=${t('search.placeholder')} value=${q} onInput=${(event) => setQ(event.target.value)} /><kbd aria-hidden="true">/</kbd>
     <ul id="found" role="listbox" aria-label=${t('search.results')} hidden=${!found?.length}>${found?.map((one, i) => html`
       <li key=${one.kind + one.id} id=${`found-${i}`} role="option" aria-selected=${i === at} onMouseDown=${(event) => { event.preventDefault(); open(one) }} onMouseMove=${() => setAt(i)}>
-        ${one.kind !== 'subject' && html`<span class="muted">${t(`search.${one.kind}`)}</span> `}<b>${one.title || one.id}</b> ${one.at && html`<span class="muted"><${Time} at=${one.at} /></span>`}</li>`)}</ul>
+        ${one.kind !== 'subject' && html`<span class="muted">${t(`search.${one.kind}`)}</span> `}<b title=${one.id}>${nameOf(one.title || one.id, types)}</b> ${one.at && html`<span class="muted"><${Time} at=${one.at} /></span>`}</li>`)}</ul>
     <p class=${found?.length === 0 ? 'none' : 'unseen'} role="status">${error ? words(error) : found && (found.length === 0 ? t('search.none') : t('search.found', found.length))}</p></form>`
 }

@@ -65,7 +65,7 @@ function Editor({ webhook }) {
     <div class="two"><${Form} send=${send} label=${t(webhook ? 'action.save' : 'form.create')} actions=${html`<a class="button" href=${webhook ? `#/webhooks/${part(webhook.id)}` : '#/webhooks'}>${t('action.cancel')}</a>`}>
         ${conflicts.length > 0 && html`<${Conflicts} conflicts=${conflicts} draft=${draft} set=${set} />`}
         <${Where} ...${chosen} /><${Retries} ...${chosen} /><${Content} ...${chosen} /><${Order} ...${chosen} /><${Access} ...${chosen} /></${Form}>
-      <div class="beside"><${Workbench} draft=${draft} /><${Backtest} webhook=${webhook} draft=${draft} /></div></div></${Page}>`
+      <div class="beside"><${Workbench} draft=${draft} types=${types} /><${Backtest} webhook=${webhook} draft=${draft} /></div></div></${Page}>`
 }
 
 // useGuard asks before a press on a link leaves a form with changes; the browser asks

@@ -2,6 +2,7 @@
 // The same answer says whether the filter is right, as one types.
 import { api, exact, part, withRaw } from './api.js'
 import { Area } from './controls.js'
+import { nameOf } from './event-types.js'
 import { useLive } from './live.js'
 import { t } from './texts.js'
 import { Card, Empty, Foreign, Time, Trouble, words } from './ui.js'
@@ -18,7 +19,7 @@ function settle(state) {
   bench.changed()
 }
 
-export function Workbench({ draft }) {
+export function Workbench({ draft, types }) {
   useStore(bench)
   const [more, setMore] = useState(0)
   const control = useRef(null)
@@ -48,12 +49,12 @@ export function Workbench({ draft }) {
   if (draft.events.length === 0) return html`<${Card} title=${t('bench.title')} flush><${Empty}>${t('bench.choose')}</${Empty}></${Card}>`
   return html`<${Card} title=${t('bench.title')} note=${answer && t('bench.note', answer.considered)} flush>
     ${error && html`<${Trouble} error=${error} retry=${() => ask.current()} />`}
-    ${answer && (!answer.events?.length ? html`<${Empty}>${t('bench.empty')}</${Empty}>` : html`<ul class="bench">${answer.events.slice(0, 8 + more).map((event, i) => html`<${Event} key=${event.event_id} event=${event} answer=${answer} index=${i} />`)}</ul>
+    ${answer && (!answer.events?.length ? html`<${Empty}>${t('bench.empty')}</${Empty}>` : html`<ul class="bench">${answer.events.slice(0, 8 + more).map((event, i) => html`<${Event} key=${event.event_id} event=${event} name=${nameOf(event.event_type, types)} answer=${answer} index=${i} />`)}</ul>
       <div class="foot-note" role="status">${t('bench.count', answer.matched, answer.considered)}
         ${answer.events.length > 8 + more && html` <button type="button" class="small" onClick=${() => setMore(more + 20)}>${t('app.more')}</button>`}</div>`)}</${Card}>`
 }
 
-function Event({ event, answer, index }) {
+function Event({ event, name, answer, index }) {
   const [data, setData] = useState(null)
   const open = async () => {
     if (data) return setData(null)
@@ -67,7 +68,7 @@ function Event({ event, answer, index }) {
   const value = (name) => exact(answer, 'events', index, name)
   const why = event.field && event.want !== undefined && event.got !== null && event.got !== undefined ? t('bench.wants', event.field, value('want'), value('got')) : event.reason
   return html`<li class=${event.matched ? 'yes' : 'no'}><span class="mark" role="img" aria-label=${t(event.matched ? 'bench.yes' : 'bench.no')}>${event.matched ? '✓' : '—'}</span>
-    <div><span class="mono">${event.event_type}</span> · <${Time} at=${event.occurred_at} style="short" />${!event.matched && html`<span class="sub">${why}</span>`}
+    <div><span title=${event.event_type}>${name}</span> · <${Time} at=${event.occurred_at} style="short" />${!event.matched && html`<span class="sub">${why}</span>`}
       ${data && html`<${Foreign} label=${t('bench.data')}>${data}</${Foreign}>`}</div>
     <button type="button" class="small" aria-expanded=${Boolean(data)} onClick=${open}>${t('bench.data')}</button></li>`
 }
