@@ -314,4 +314,12 @@ func TestAnEventOfManyDeliveriesIsLive(t *testing.T) {
 	rows("delivered", "")
 	u.See("delivered: 60")
 	u.Wait(`document.querySelector('main .head .badge').innerText === 'delivered 20'`)
+
+	// Who got an event is not behind pages of others.
+	u.api("POST", "/webhooks", `{"name":"Last","url":"`+server.URL+`","events":["visit.created"]}`)
+	event = u.api("POST", "/webhooks/events/trigger", `{"event_type":"visit.created","event_data":{}}`)["event_id"].(string)
+	u.open("events/" + event)
+	u.Wait(`(rows => rows.length === 1 && rows[0].innerText.startsWith('Last'))(document.querySelectorAll('.explain tbody tr'))`)
+	u.Click("All: 61")
+	u.Wait(`document.querySelectorAll('.explain tbody tr').length === 50`)
 }

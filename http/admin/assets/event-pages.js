@@ -106,17 +106,21 @@ export function EventPage({ id, parameters }) {
       [t('event.correlation'), event.correlation_id ? html`<a href=${`#/events?correlation_id=${encodeURIComponent(event.correlation_id)}`}>${event.correlation_id}</a>` : '—']]} /></${Card}></div></div></${Page}>`}</${Loaded}>`
 }
 
-// Explained lists the verdicts on the event, those of one kind if one is chosen, each as it is by now.
-function Explained({ path, id, only, verdict }) {
-  const [verdicts, setVerdicts] = useState({})
-  const read = (page) => {
-    page.items.forEach((v, i) => ['want', 'got'].forEach((side) => { if (v[side] !== undefined && v[side] !== null) v[side] = exact(page, 'items', i, side) })) // numbers of any length
-    setVerdicts(page.verdicts)
+// Explained lists the verdicts on the event, those of one kind if one is chosen, each as it is by now. If
+// nobody on the first page got the event, it begins with those who did.
+function Explained({ path, id, only, verdict: chosen }) {
+  const [verdicts, setVerdicts] = useState(null)
+  const [first, setFirst] = useState('all')
+  const read = (answer) => {
+    answer.items.forEach((v, i) => ['want', 'got'].forEach((side) => { if (v[side] !== undefined && v[side] !== null) v[side] = exact(answer, 'items', i, side) })) // numbers of any length
+    if (!verdicts && !answer.items.some((v) => v.delivery_id)) setFirst(['failed', 'pending', 'delivered'].find((one) => answer.verdicts[one]) ?? 'all')
+    setVerdicts(answer.verdicts)
   }
-  const all = Object.values(verdicts).reduce((sum, n) => sum + n, 0)
-  const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}${value && `?verdict=${value}`}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
-  return html`<div class="toolbar chips">${chip('', t('event.all', all))}${Object.entries(verdicts).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
-    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict || undefined }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} fresh=${{ kinds: ['delivery'], only, least: 3000 }}
+  const all = Object.values(verdicts ?? {}).reduce((sum, n) => sum + n, 0)
+  const verdict = chosen || first
+  const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}?verdict=${value}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
+  return html`<div class="toolbar chips">${chip('all', t('event.all', all))}${Object.entries(verdicts ?? {}).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
+    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict === 'all' ? undefined : verdict }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} fresh=${{ kinds: ['delivery'], only, least: 3000 }}
       live=${{ kinds: ['delivery'], only, wanted: (v) => v.verdict, change: (v, d) => (v.delivery_id ? { ...v, verdict: d.state, response_status: d.response_status, error: d.error, waiting_behind: d.waiting_behind } : v) }} columns=${[
       { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub lines"><${Reason} of=${v} /></span>` },
       { label: t('event.verdict'), whole: true, cell: (v) => html`<${Badge} state=${v.verdict} />${v.sent_by.filter((s) => s.kind !== 'dispatch').map((s) => html`<span key=${s.id} class="sub">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></span>`)}` },
