@@ -10,6 +10,16 @@ import (
 // waits or has ended; reasons have room. Filtered lists are live, too, in their order.
 func TestTheDeliveriesOfAWebhookSayHowItDoes(t *testing.T) {
 	u := newUser(t, "en")
+	u.Before(`(() => { // what is read by the clock does not hide what is live
+		window.setInterval = () => 0
+		window.reads = 0
+		const real = fetch
+		window.fetch = async (url, ...more) => {
+			const response = await real(url, ...more)
+			if (String(url).endsWith('/system/stats')) window.reads++
+			return response
+		}
+	})()`)
 	url, _ := receiver(t)
 	id := u.webhook("Laboratory", url+"/broken", `,"max_retries":0`)
 	trigger := func() string {
@@ -42,13 +52,20 @@ func TestTheDeliveriesOfAWebhookSayHowItDoes(t *testing.T) {
 	trigger()
 	u.Wait(`document.querySelectorAll('tbody tr').length === 3 && document.querySelector('.tabs .count.bad').innerText === '3'`)
 	deliveries := failed(3)
+	counted := func(n string) {
+		u.Wait(`document.querySelector('#menu a[href="#/deliveries"] .count')?.innerText === '` + n + `'`)
+	}
+	counted("3")
+	reads := u.Text(`String(reads)`)
 	u.api("POST", "/webhooks/"+id+"/deactivate", "")
+	u.Wait(`reads > ` + reads)
 	for _, one := range deliveries {
 		if one := one.(map[string]any); one["event_id"] == first {
 			u.api("POST", "/webhooks/deliveries/"+one["delivery_id"].(string)+"/retry", "")
 		}
 	}
 	u.Wait(`document.querySelectorAll('tbody tr').length === 2`)
+	counted("2") // a retry changes no alert
 	u.api("POST", "/webhooks/"+id+"/activate", "")
 	u.Wait(`(rows => rows.length === 3 && rows[2].href.includes('` + first + `') && rows[2].closest('tr').querySelector('.num').innerText === '2')([...document.querySelectorAll('tbody td:first-child a')])`)
 

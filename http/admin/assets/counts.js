@@ -23,15 +23,15 @@ async function read() {
 let timer = null
 
 // soon reads once for all that happens at nearly the same time.
-function soon() {
-  timer ??= setTimeout(() => { timer = null; read() }, 500)
+function soon(kind) {
+  timer ??= setTimeout(() => { timer = null; read() }, ['call', 'delivery'].includes(kind) ? 2000 : 500)
 }
 
 const again = 30000 // milliseconds: what the stream does not carry now
 
 // follow keeps the counts current.
 export function follow() {
-  listen({ kinds: ['alert', 'webhook'], modest: true }, soon)
+  listen({ kinds: ['alert', 'webhook'], also: ['call', 'delivery'], modest: true }, soon)
   setInterval(read, again)
   document.addEventListener('visibilitychange', read)
   session.subscribe(() => {

@@ -20,9 +20,9 @@ let planned = false
 // listen calls handle for each item of the kinds, of one webhook if one is given, and of those
 // only says, if it is given; it returns a function that stops it. handle('again') means that
 // items may have been missed: the stream has begun, and not where it was. A modest listener does
-// not widen the stream from one webhook to all.
-export function listen({ kinds, webhook, modest, only }, handle) {
-  const listener = { kinds, webhook, modest, only, handle }
+// not widen the stream from one webhook to all, and hears of the kinds also while others ask for them.
+export function listen({ kinds, webhook, modest, only, also = [] }, handle) {
+  const listener = { kinds, webhook, modest, only, also, handle }
   listeners.add(listener)
   plan()
   return () => { listeners.delete(listener); plan() }
@@ -122,9 +122,9 @@ function take(frame) {
 }
 
 function every(kind, item) {
-  for (const { kinds, webhook, only, handle } of [...listeners]) {
+  for (const { kinds, webhook, only, also, handle } of [...listeners]) {
     if (kind === 'again') handle(kind)
-    else if (kinds.includes(kind) && (!webhook || item.webhook_id === webhook || item.id === webhook) && (!only || only(item))) handle(kind, item)
+    else if ((kinds.includes(kind) || also.includes(kind)) && (!webhook || item.webhook_id === webhook || item.id === webhook) && (!only || only(item))) handle(kind, item)
   }
 }
 
