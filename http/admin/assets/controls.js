@@ -55,9 +55,11 @@ export function Form({ send, label, children, actions, tone = 'primary' }) {
   const [busy, setBusy] = useState(false)
   const form = useRef(null)
   const key = useRef(null)
+  const running = useRef(false) // busy is only known when it was shown
   const submit = async (event) => {
     event.preventDefault()
-    if (busy) return
+    if (running.current) return
+    running.current = true
     key.current ??= newKey()
     setBusy(true)
     setError(null)
@@ -68,6 +70,7 @@ export function Form({ send, label, children, actions, tone = 'primary' }) {
       if (!problem.again) key.current = null
       setError(problem)
     } finally {
+      running.current = false
       setBusy(false)
     }
   }

@@ -122,8 +122,10 @@ export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
   const key = useRef(null)
   const alive = useRef(true)
   useEffect(() => () => { alive.current = false }, [])
+  const running = useRef(false) // busy is only known when it was shown
   const press = async () => {
-    if (busy) return
+    if (running.current) return
+    running.current = true
     key.current ??= newKey()
     setBusy(true)
     setError(null)
@@ -135,6 +137,7 @@ export function Act({ run, failed, children, tone = '', disabled, ...rest }) {
       if (failed) failed(problem)
       else if (alive.current) setError(problem)
     } finally {
+      running.current = false
       if (alive.current) setBusy(false)
     }
   }
