@@ -51,6 +51,15 @@ func TestOneSessionInAllTabs(t *testing.T) {
 	other.Click("Sign out")
 	other.See("API token")
 	u.Wait(`!document.querySelector('dialog[open]') && document.querySelectorAll('input[type=password]').length === 1 && !document.querySelector('#menu')`)
+
+	// Who signs out instead of signing in again does so in all tabs.
+	u.Fill("API token", browser.Token)
+	u.Click("Sign in")
+	u.Wait(signedIn)
+	other.Wait(signedIn)
+	u.Text(`(fetch('/api/v1/session', { method: 'DELETE', headers: { 'X-Requested-With': 'panel' } }), '')`)
+	u.Wait(`document.querySelector('dialog[open] .plain')?.click() || !document.querySelector('#menu')`)
+	other.Wait(`!document.querySelector('#menu')`)
 }
 
 // Somebody signs in at the clinic's identity provider, and ends up where they were.

@@ -53,8 +53,12 @@ export function renew() {
   renewing ??= open(({ close }) => {
     renewed = () => close('yes')
     dropped = () => close('')
+    const leave = () => {
+      tabs.postMessage('out')
+      dropped()
+    }
     return html`<${SignIn} over title=${t('login.again')} note=${t('login.againNote')} done=${renewed} />
-      <button type="button" class="plain" onClick=${dropped}>${t('app.signOut')}</button>`
+      <button type="button" class="plain" onClick=${leave}>${t('app.signOut')}</button>`
   }, { sure: true }).then((answer) => {
     renewing = null
     if (answer === 'yes') return welcome(before)
