@@ -69,6 +69,14 @@ func TestTheDeliveriesOfAWebhookSayHowItDoes(t *testing.T) {
 	u.api("POST", "/webhooks/"+id+"/activate", "")
 	u.Wait(`(rows => rows.length === 3 && rows[2].href.includes('` + first + `') && rows[2].closest('tr').querySelector('.num').innerText === '2')([...document.querySelectorAll('tbody td:first-child a')])`)
 
+	u.open("webhooks/" + id + "/deliveries?state=failed&attempts_min=2")
+	u.Wait(`document.querySelectorAll('tbody tr').length === 1 && document.querySelector('tbody a').href.includes('` + first + `')`)
+
+	u.open("webhooks/" + id + "/calls/" + u.api("GET", "/webhooks/"+id+"/calls", "")["items"].([]any)[0].(map[string]any)["call_id"].(string))
+	u.See("No call of this webhook has succeeded since")
+	u.open("audit")
+	u.Wait(`(all => ['Attempt at a delivery failed Laboratory', 'Event A new patient was created'].every(one => all.includes(one)))([...document.querySelectorAll('.what')].map(e => e.innerText))`)
+
 	waits := u.webhook("Archive", url+"/broken", `,"retry_delay":3600`)
 	trigger()
 	u.open("webhooks/" + waits + "/deliveries?state=pending")

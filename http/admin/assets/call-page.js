@@ -3,7 +3,8 @@
 import { api, part } from './api.js'
 import { Json, curl, javascript, python, readable } from './code.js'
 import { download, reveal, say } from './dialogs.js'
-import { ago, milliseconds } from './format.js'
+import { nameOf, useTypes } from './event-types.js'
+import { ago, milliseconds, near } from './format.js'
 import { advice, why } from './health.js'
 import { useFresh } from './list.js'
 import { known, number, t } from './texts.js'
@@ -18,15 +19,17 @@ export function CallPage({ id, call }) {
 
 function Call({ call }) {
   const webhook = useLoad(`/webhooks/${part(call.webhook_id)}`)
+  const stats = useLoad(`/webhooks/${part(call.webhook_id)}/stats`)
+  const types = useTypes()
   const attempts = useLoad(`/webhooks/${part(call.webhook_id)}/calls`, { delivery_id: call.delivery_id, limit: 100 })
   const deliveries = useLoad(`/webhooks/events/${part(call.event_id)}/deliveries`, { limit: 200 }, { skip: call.test })
-  useFresh({ kinds: ['call', 'delivery'], webhook: call.webhook_id, only: (item) => item.delivery_id === call.delivery_id }, () => { attempts.reload(); if (!call.test) deliveries.reload() }, 300)
+  useFresh({ kinds: ['call', 'delivery'], webhook: call.webhook_id, only: (item) => item.delivery_id === call.delivery_id }, () => { attempts.reload(); stats.reload(); if (!call.test) deliveries.reload() }, 300)
   const known = attempts.data?.items ?? [call]
   const delivery = deliveries.data?.items.find((d) => [d.delivery_id, d.batch_id].includes(call.delivery_id)) ?? guess(known[0])
-  const title = html`${call.event_type} <${Badge} state=${call.status}>${[call.response_status ?? t('call.noAnswerShort'), t('call.try', call.attempt)].join(', ')}</${Badge}>`
-  return html`<${Page} title=${title} actions=${html`<${Actions} call=${call} delivery=${delivery} />`}
-      sub=${html`<a href=${`#/webhooks/${part(call.webhook_id)}`}>${webhook.data?.name ?? t('event.webhook')}</a> / <a href=${`#/webhooks/${part(call.webhook_id)}/calls`}>${t('call.list')}</a> · <${Time} at=${call.created_at} /> · ${milliseconds(call.duration_ms)}`}>
-    <${Card} flush><${Why} call=${call} delivery=${delivery} webhook=${webhook.data} /><${Timeline} call=${call} attempts=${known} delivery=${delivery} webhook=${webhook.data} /></${Card}>
+  const badge = html`<code class="muted">${call.event_type}</code><${Badge} state=${call.status}>${[call.response_status ?? t('call.noAnswerShort'), t('call.try', call.attempt)].join(', ')}</${Badge}>`
+  return html`<${Page} title=${nameOf(call.event_type, types)} badge=${badge} actions=${html`<${Actions} call=${call} delivery=${delivery} />`}
+      sub=${html`<a class="crumb" href=${`#/webhooks/${part(call.webhook_id)}`} title=${webhook.data?.name}>${webhook.data?.name ?? t('event.webhook')}</a> / <a href=${`#/webhooks/${part(call.webhook_id)}/calls`}>${t('call.list')}</a> · <${Time} at=${call.created_at} /> · ${milliseconds(call.duration_ms)}`}>
+    <${Card} flush><${Why} call=${call} delivery=${delivery} webhook=${webhook.data} since=${stats.data?.failing_since} /><${Timeline} call=${call} attempts=${known} delivery=${delivery} webhook=${webhook.data} /></${Card}>
     <div class="two"><${Request} call=${call} /><${Answer} call=${call} /></div>
     <${Card} title=${t('call.details')}><${Facts} pairs=${facts(call)} /></${Card}>
   </${Page}>`
@@ -52,10 +55,10 @@ function Actions({ call, delivery }) {
 }
 
 // Why says in words what came of the call, what to do and what follows.
-function Why({ call, delivery, webhook }) {
+function Why({ call, delivery, webhook, since }) {
   const tone = call.status === 'success' || delivery.state === 'delivered' ? '' : delivery.state === 'pending' ? 'warn' : 'bad'
   const failed = call.status !== 'success'
-  return html`<div class=${`why ${tone}`}><b>${failed ? `${why(call)}.` : t('why.delivered')}</b> ${failed && delivery.state !== 'delivered' && advice(call)} ${follows(call, delivery, webhook)}
+  return html`<div class=${`why ${tone}`}><b>${failed ? `${why(call)}.` : t('why.delivered')}</b> ${failed && delivery.state !== 'delivered' && advice(call)} ${failed && !call.test && since && since < call.created_at && t('why.all', near(since))} ${follows(call, delivery, webhook)}
     ${failed && call.error && call.outcome !== 'http_status' && html`<div class="muted">${call.error}</div>`}</div>`
 }
 
@@ -88,11 +91,11 @@ function planned(call, delivery, webhook) {
 function Timeline({ call, attempts, delivery, webhook }) {
   const made = [...attempts].reverse()
   const last = (webhook?.max_retries ?? 0) + 1
-  return html`<ol class="timeline" aria-label=${t('call.timeline')}>${made.map((one) => html`<li key=${one.call_id}>
-      <span class=${`dot ${one.status === 'success' ? 'good' : 'bad'}`}></span><${Time} at=${one.created_at} />
+  return html`<ol class="timeline" aria-label=${t('call.timeline')}>${made.map((one) => html`<li key=${one.call_id} aria-current=${one.call_id === call.call_id ? 'true' : undefined}>
+      <span class=${`dot ${one.status === 'success' ? 'good' : 'bad'}`}></span><${Time} at=${one.created_at} style="near" />
       <span class="grow">${t('call.try', one.attempt)} — ${one.response_status ?? known(`outcome.${one.outcome}`) ?? t('call.noAnswerShort')}, ${milliseconds(one.duration_ms)}</span>
-      ${one.call_id === call.call_id ? html`<span class="muted" aria-current="true">${t('call.this')}</span>` : html`<a href=${`#/webhooks/${part(one.webhook_id)}/calls/${part(one.call_id)}`}>${t('call.open')}</a>`}</li>`)}
-    ${planned(call, delivery, webhook).map(({ attempt, at }, i) => html`<li key=${`${attempt} planned`} class="muted"><span class=${i === 0 ? 'dot warn' : 'dot'}></span><span>${i > 0 && '≈ '}<${Time} at=${new Date(at).toISOString()} /></span>
+      ${one.call_id === call.call_id ? html`<span class="muted">${t('call.this')}</span>` : html`<a href=${`#/webhooks/${part(one.webhook_id)}/calls/${part(one.call_id)}`}>${t('call.open')}</a>`}</li>`)}
+    ${planned(call, delivery, webhook).map(({ attempt, at }, i) => html`<li key=${`${attempt} planned`} class="muted"><span class=${i === 0 ? 'dot warn' : 'dot'}></span><span>${i > 0 && '≈ '}<${Time} at=${new Date(at).toISOString()} style="near" /></span>
       <span class="grow">${t('call.try', attempt)} — ${i === 0 ? html`<${Time} at=${delivery.next_attempt_at} style="ago" />` : t('call.ifFailed')}${attempt === last && `; ${t('call.last')}`}</span></li>`)}</ol>`
 }
 
@@ -113,7 +116,7 @@ function Request({ call }) {
 
 function Answer({ call }) {
   const none = call.response_status === null || call.response_status === undefined
-  return html`<${Card} title=${t('call.answer')} note=${!none && html`<${Badge} state=${call.status}>${call.response_status}</${Badge}>`}>
+  return html`<${Card} title=${t('call.answer')} note=${!none && html`<${Badge} state=${call.status}>${call.response_status}</${Badge}> ${[call.response_headers?.['Content-Type'], call.response_body && size(call.response_body)].filter(Boolean).join(', ')}`}>
     ${none ? html`<p class="muted">${t('call.noAnswer')}</p>` : withheld(call) ? html`<${Hidden} of=${call} />` : html`
       ${call.response_body ? html`<${Foreign} label=${t('call.responseBody')}>${readable(call.response_body)}</${Foreign}>` : html`<p class="muted">${t('call.emptyBody')}</p>`}
       ${call.response_truncated && html`<p class="hint">${t('call.truncated')}</p>`}
@@ -129,6 +132,8 @@ const facts = (call) => [
   [t('call.delivery'), html`<${Copy} value=${call.delivery_id} />`],
   !call.test && [t('call.event'), html`<a href=${`#/events/${part(call.event_id)}`}>${call.event_type}</a> <${Copy} value=${call.event_id} />`],
   call.event_ids && [t('call.members'), call.event_ids.map((id) => html`<a key=${id} class="mono" href=${`#/events/${part(id)}`}>${id.slice(-8)}</a> `)],
+  call.correlation_id && [t('event.correlation'), html`<a href=${`#/events?correlation_id=${encodeURIComponent(call.correlation_id)}`}>${call.correlation_id}</a>`],
+  [t('call.position'), number(call.position)],
   [t('call.id'), html`<${Copy} value=${call.call_id} />`],
   [t('call.outcome'), html`<${Word} name=${call.outcome ?? call.status} words=${known(`outcome.${call.outcome}`) ?? known(`state.${call.status}`)} />`],
   [t('call.duration'), milliseconds(call.duration_ms)],

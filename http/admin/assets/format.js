@@ -13,6 +13,9 @@ export function moment(at, style = 'medium') {
   return new Intl.DateTimeFormat(locale(), { ...styles[style], timeZone: timeZone() }).format(new Date(at))
 }
 
+// near writes a time without its day if that is today.
+export const near = (at) => moment(at, moment(at, 'day') === moment(Date.now(), 'day') && Math.abs(Date.now() - new Date(at)) < 86400000 ? 'time' : 'short')
+
 const styles = {
   medium: { dateStyle: 'medium', timeStyle: 'medium' },
   time: { timeStyle: 'medium' },

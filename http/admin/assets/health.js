@@ -1,5 +1,5 @@
 // How a webhook does, in words; why a call failed, and what to do about it.
-import { duration } from './format.js'
+import { duration, moment, near } from './format.js'
 import { known, language, number, t } from './texts.js'
 import './texts/health.js'
 import { Badge, Time } from './ui.js'
@@ -19,9 +19,11 @@ export function healthOf(w) {
   return ['good', t('health.good')]
 }
 
-export function Health({ webhook }) {
+// Health shows that as a badge; whole: with the time since when all calls fail.
+export function Health({ webhook, whole }) {
   const [tone, word] = healthOf(webhook)
-  return html`<${Badge} tone=${tone}>${word}</${Badge}>`
+  const since = webhook.status !== 'inactive' && webhook.failing_since
+  return html`<${Badge} tone=${tone} title=${since && moment(since)}>${word}${whole && since && ` ${t('why.since')} ${near(since)}`}</${Badge}>`
 }
 
 // why says why a call or a delivery failed, in the reader's language.

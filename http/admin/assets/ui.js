@@ -3,7 +3,7 @@
 import { api, newKey, query } from './api.js'
 import { copyText } from './dialogs.js'
 import { settings } from './settings.js'
-import { ago, moment, tones } from './format.js'
+import { ago, moment, near, tones } from './format.js'
 import { known, number, t } from './texts.js'
 import { html, keep, useEffect, useLatest, useRef, useState } from './view.js'
 
@@ -64,10 +64,8 @@ export function Time({ at, style = 'medium' }) {
     return () => clearInterval(timer)
   }, [at, style])
   if (!at) return '—'
-  return html`<time datetime=${at} title=${`${moment(at)} · ${at}`}>${style === 'ago' ? ago(at) : moment(at, style !== 'near' ? style : isToday(at) ? 'time' : 'short')}</time>`
+  return html`<time datetime=${at} title=${`${moment(at)} · ${at}`}>${style === 'ago' ? ago(at) : style === 'near' ? near(at) : moment(at, style)}</time>`
 }
-
-const isToday = (at) => moment(at, 'day') === moment(Date.now(), 'day') && Math.abs(Date.now() - new Date(at)) < 86400000
 
 // Copy shows a value, shortened unless whole, that a press copies.
 export function Copy({ value, whole, label }) {

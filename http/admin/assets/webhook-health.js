@@ -3,6 +3,7 @@ import { AlertRow, useNames } from './alerts.js'
 import { part } from './api.js'
 import { Failures, callLink } from './call-list.js'
 import { Chart, Numbers, asked, parts } from './charts.js'
+import { nameOf, useTypes } from './event-types.js'
 import { milliseconds, percent } from './format.js'
 import { advice, healthOf, why } from './health.js'
 import { Table, useFresh } from './list.js'
@@ -17,6 +18,7 @@ export function WebhookHealth({ webhook, parameters }) {
   const path = `/webhooks/${part(webhook.id)}`
   const range = useRange(parameters)
   const stats = useLoad(`${path}/stats`, asked(range), { every: 60000 })
+  const types = useTypes()
   const open = useLoad('/webhooks/alerts', { state: 'open', webhook: webhook.id })
   useFresh({ kinds: ['call', 'webhook', 'delivery'], webhook: webhook.id }, stats.reload)
   useFresh({ kinds: ['alert'], webhook: webhook.id }, open.reload)
@@ -28,16 +30,8 @@ export function WebhookHealth({ webhook, parameters }) {
     <div class="two"><${Card} title=${t('overview.failures')} flush more=${html`<a href=${`#${path}/calls`}>${t('overview.allCalls')}</a>`}><${Failures} webhook=${webhook} limit=${5} /></${Card}>
       <div class="stack"><${Alerts} alerts=${open.data?.items ?? []} />
         <${Card} title=${t('webhook.short')} more=${html`<a href=${`#${path}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook, true)} /></${Card}></div></div>
-    <div class="two"><${Breakdown} title=${t('stats.byType')} values=${figures.by_event_type} link=${(one) => `#${path}/calls?event_type=${part(one)}`} />
-      <${Breakdown} title=${t('stats.byStatus')} values=${figures.by_status} link=${(one) => /^\d+$/.test(one) && `#${path}/calls?response_status=${one}`} /></div>`}</${Loaded}>`
-}
-
-const few = 100 // failures among which the first is looked for
-
-// useSince returns since when all calls have failed, if they are few.
-function useSince(webhook, stats) {
-  const all = useLoad(`/webhooks/${part(webhook.id)}/calls`, { status: 'failed', from: stats.last_success_at, limit: few }, { skip: stats.consecutive_failures === 0 })
-  return all.data && !all.data.next_cursor && all.data.items.findLast((call) => !call.test)?.created_at
+    <div class="two"><${Breakdown} title=${t('stats.byType')} label=${t('event.type')} name=${(one) => nameOf(one, types)} values=${figures.by_event_type} link=${(one) => `#${path}/calls?event_type=${part(one)}`} />
+      <${Breakdown} title=${t('stats.byStatus')} label=${t('call.response')} name=${(one) => known(`outcome.${one}`) ?? one} values=${figures.by_status} link=${(one) => /^\d+$/.test(one) && `#${path}/calls?response_status=${one}`} /></div>`}</${Loaded}>`
 }
 
 // Why says in words how the webhook does, what follows, and what to do.
@@ -46,11 +40,10 @@ export function Why({ webhook, stats }) {
   const failed = useLoad(`/webhooks/${part(webhook.id)}/calls`, { status: 'failed', limit: 1 })
   useFresh({ kinds: ['call'], webhook: webhook.id }, failed.reload)
   const last = failed.data?.items[0]
-  const since = useSince(webhook, stats)
   const waits = stats.pending_deliveries > 0 && html` ${t('why.waits', stats.pending_deliveries)}`
   if (webhook.status === 'inactive') return html`<div class="why warn"><b>${t('why.off')}</b>${waits}</div>`
   if (tone !== 'bad' && tone !== 'warn') return null
-  return html`<div class=${`why ${tone}`}><b>${t('why.row', stats.consecutive_failures)}${since && html` ${t('why.since')} <${Time} at=${since} style="near" />`}.</b>${last && ` ${why(last)}.`}
+  return html`<div class=${`why ${tone}`}><b>${t('why.row', stats.consecutive_failures)}${stats.failing_since && html` ${t('why.since')} <${Time} at=${stats.failing_since} style="near" />`}.</b>${last && ` ${why(last)}.`}
     ${stats.last_success_at ? html` ${t('stats.lastSuccess')} <${Time} at=${stats.last_success_at} style="ago" />.` : ` ${t('why.never')}`}${waits}
     ${last && html` <span>${advice(last)}</span> <a href=${callLink({ ...last, webhook_id: webhook.id })}>${t('why.lastCall')}</a>`}</div>`
 }
@@ -81,9 +74,9 @@ function Alerts({ alerts }) {
     ${alerts.length === 0 ? html`<${Empty}>${t('alert.empty')}</${Empty}>` : alerts.map((one) => html`<${AlertRow} key=${one.alert_id} alert=${{ ...one, webhook_id: null }} names=${names} />`)}</${Card}>`
 }
 
-function Breakdown({ title, values, link }) {
+function Breakdown({ title, label, name, values, link }) {
   const rows = Object.entries(values ?? {}).sort(([, a], [, b]) => b - a)
   return rows.length > 0 && html`<${Card} title=${title} flush><${Table} caption=${title} rows=${rows} id=${([one]) => one} columns=${[
-    { label: title, cut: true, cell: ([one]) => (link(one) ? html`<a class="mono" href=${link(one)}>${one}</a>` : html`<${Word} name=${one} words=${known(`outcome.${one}`)} />`) },
+    { label, cut: true, cell: ([one]) => (link(one) ? html`<a href=${link(one)} title=${one}>${name(one)}</a>` : html`<${Word} name=${one} words=${name(one)} />`) },
     { label: t('stats.total'), number: true, cell: ([, count]) => number(count) }]} /></${Card}>`
 }

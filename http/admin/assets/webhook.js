@@ -58,7 +58,7 @@ function useWebhook(id) {
 }
 
 // Standing is the webhook's health as a badge.
-const Standing = ({ webhook, stats }) => (stats ? html`<${Health} webhook=${{ ...stats, success_rate: null, status: webhook.status }} />` : html`<${Badge} state=${webhook.status} />`)
+const Standing = ({ webhook, stats }) => (stats ? html`<${Health} whole webhook=${{ ...stats, success_rate: null, status: webhook.status }} />` : html`<${Badge} state=${webhook.status} />`)
 
 // Undelivered counts the deliveries that have failed, and those that wait.
 const Undelivered = ({ stats }) => [['deliveries', stats.exhausted, 'bad'], ['waiting', stats.pending_deliveries, 'warn']].map(([what, count, tone]) => count > 0 &&

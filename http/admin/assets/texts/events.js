@@ -51,9 +51,11 @@ add({
   'call.members': ['События пакета', 'Events of the batch'],
   'call.details': ['Подробности', 'Details'],
   'call.id': ['Номер вызова', 'Call id'],
+  'call.position': ['Место в журнале', 'Position in the log'],
   'call.outcome': ['Исход', 'Outcome'],
 
   'why.delivered': ['Доставлено.', 'Delivered.'],
+  'why.all': ['С {0} не удался ни один вызов этого вебхука.', 'No call of this webhook has succeeded since {0}.'],
   'why.test': ['Проверочный вызов — одна попытка, он не повторяется.', 'A test call is one attempt and is never repeated.'],
   'why.done': ['Повторов не будет, пока их не попросят.', 'Nothing follows unless somebody asks for it.'],
   'why.later': ['Это не последняя попытка: доставка удалась позже.', 'This was not the last attempt: the delivery succeeded later.'],

@@ -8,6 +8,7 @@ add({
   'health.failing': ['не отвечает', 'failing'],
   'health.quiet': ['вызовов не было', 'not called yet'],
   'health.off': ['выключен', 'inactive'],
+  'why.since': ['с', 'since'],
   'why.status': ['Получатель ответил {0}', 'The receiver answered {0}'],
   'next.due': ['как только дойдёт очередь', 'as soon as its turn comes'],
   'next.none': ['повторов не будет', 'no further attempt'],
