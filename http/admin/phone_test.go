@@ -79,7 +79,7 @@ func TestThePanelSpeaksRussianAndFitsAPhone(t *testing.T) {
 	// An alert is in words, and leads to its webhook.
 	u.Go(u.address + "/admin#/alerts")
 	u.See("Неудачи подряд")
-	u.See("Неудач подряд: 11, порог 10")
+	u.See("Неудач подряд больше 10")
 	u.Is(`document.querySelector('tbody button').clientHeight < 50 && document.documentElement.scrollWidth <= 390`) // one line
 	u.Click("Интеграция с CRM")
 	u.Wait(`document.querySelector('h1')?.innerText === 'Интеграция с CRM'`)

@@ -68,7 +68,7 @@ function App() {
     document.getElementById('main').focus()
   }
   if (!session.who) {
-    return html`<main id="main" tabindex="-1" class="alone"><div class="card login"><div class="body"><${SignIn} done=${session.changed} /></div></div>
+    return html`<main id="main" tabindex="-1" class="alone"><p class="brand"><${Icon} name="overview" />MediLab Webhooks</p><div class="card login"><div class="body"><${SignIn} done=${session.changed} /></div></div>
       <div class="foot"><${Switches} /></div></main>`
   }
   return html`<a id="skip" href="#main" onClick=${skip}>${t('app.skip')}</a>

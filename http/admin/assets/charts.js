@@ -116,7 +116,7 @@ function options(kind, all, place, width, height) {
   const shown = kind === 'calls' ? (value) => compact.format(value) : milliseconds
   const room = (_, values) => 16 + 6.5 * Math.max(3, ...(values ?? []).map((value) => value.length))
   return {
-    width, height, padding: [8, 30, 0, 0], cursor: { y: false, points: { size: 6 } }, legend: { live: true },
+    width, height, padding: [8, 30, 0, 0], cursor: { y: false, points: { size: 6 } }, legend: { live: true }, hooks: { setLegend: [(u) => u.root.classList.toggle('idle', u.cursor.idx === null || u.cursor.idx === undefined)] },
     tzDate: (seconds) => (timeZone() ? window.uPlot.tzDate(new Date(seconds * 1000), 'Etc/UTC') : new Date(seconds * 1000)),
     series: [{ label: t('call.time'), value: (_, seconds) => (seconds === null ? '—' : moment(seconds * 1000, 'short')) }, ...(kind === 'calls' ? [
       bars(t('stats.failed'), '--bad', (_, value, __, i) => number(i === null || i === undefined ? null : all[i].bad)),

@@ -230,7 +230,7 @@ const texts = {
   'alert.log_lost': ['База потеряла конец журнала', 'The database lost the end of the log'],
   'alert.told.inactive': ['Без вызовов или выключен {0}, порог {1}', 'Without a call, or off, for {0}; the limit is {1}'],
   'alert.told.low_success_rate': ['Успешны {0} % вызовов, порог {1} %', '{0} % of the calls succeed; the limit is {1} %'],
-  'alert.told.consecutive_failures': ['Неудач подряд: {0}, порог {1}', '{0} failures in a row; the limit is {1}'],
+  'alert.told.consecutive_failures': ['Неудач подряд больше {1}', 'More than {1} failures in a row'],
   'alert.told.given_up': ['Не доставлено: {0}', 'Not delivered: {0}'],
   'alert.told.log_lost': ['Потеряны позиции с {0} по {1}', 'Positions {0} to {1} are lost'],
   'alert.told.log_lost.to': ['Потеряны позиции по {0}', 'Positions up to {0} are lost'],

@@ -105,7 +105,7 @@ export function Trouble({ error, retry }) {
     return () => clearTimeout(timer)
   }, [error])
   if (!error) return null
-  return html`<div class="trouble" role="alert"><div><b>${t('error.title')}</b> ${words(error)}
+  return html`<div class="trouble" role="alert"><div><b>${t('error.title')}.</b> ${words(error)}
     ${error.requestID && html` <span class="muted">${t('error.request')} <${Copy} value=${error.requestID} /></span>`}</div>
     ${retry && html`<button type="button" onClick=${() => retry()}>${t('app.again')}</button>`}</div>`
 }

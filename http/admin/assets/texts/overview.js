@@ -12,7 +12,7 @@ add({
   'overview.before': ['раньше {0}', 'before: {0}'],
   'overview.waiting': ['Ждут отправки', 'Waiting'],
   'overview.nothingWaits': ['ничего не ждёт', 'nothing waits'],
-  'overview.oldest': ['дольше всех — {0}', 'longest overdue: {0}'],
+  'overview.oldest': ['старейшая — {0}', 'the oldest for {0}'],
   'overview.failed': ['Не доставлены', 'Not delivered'],
   'overview.alerts': ['Оповещения', 'Open alerts'],
   'overview.failing': ['{0} вебхук с ошибками|{0} вебхука с ошибками|{0} вебхуков с ошибками', '{0} webhook failing|{0} webhooks failing'],
