@@ -180,6 +180,7 @@ func TestTheFirstPageLeadsToTheFirstCallAndStaysCurrent(t *testing.T) {
 	url, calls := receiver(t)
 	u.signIn("API token", "Sign in")
 	u.See("Three steps to the first delivered call")
+	u.Is(`!document.querySelector('.figures')`) // there is nothing to count yet
 	u.Fill("The receiver’s URL", url+"/hook")
 	u.Click("Add")
 	u.See("gets all events")

@@ -21,7 +21,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Is(`sessionStorage.length === 0`)
 	u.Shot("01-login")
 	u.signIn("API token", "Sign in")
-	u.See("There are no webhooks yet.")
+	u.See("Three steps to the first delivered call")
 	u.Is(`sessionStorage.length === 0 && localStorage.length === 0 && document.cookie === ''`)
 	u.Is(`!location.href.includes('token')`)
 

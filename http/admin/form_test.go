@@ -16,7 +16,7 @@ func TestFormAndWorkbench(t *testing.T) {
 		u.api("POST", "/webhooks/events/trigger", fmt.Sprintf(`{"event_type":"patient.created","event_data":{"department":%q,"amount":12345678901234567890,"n":%d}}`, department, i))
 	}
 	u.signIn("API token", "Sign in")
-	u.See("There are no webhooks yet.")
+	u.See("Three steps to the first delivered call")
 	u.Go(u.address + "/admin#/webhooks/new")
 	u.See("Choose events: the newest of them appear here.")
 

@@ -31,12 +31,12 @@ export function Overview({ parameters }) {
   return html`<${Page} title=${t('nav.overview')} sub=${t('overview.sub')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
     <${Loaded} of=${now}>${(stats) => html`
       ${(starting || !range.to && !stats.last_success_at) && html`<${Start} busy=${setStarting} />`}
-      <${Ranges} page="overview" range=${range} />
+      ${(range.to || stats.last_call_at || open.data?.items.length > 0) && html`<${Ranges} page="overview" range=${range} />
       <${Figures} stats=${stats} range=${range} before=${before.loading ? undefined : before.data} totals=${urgent.data?.totals} alerts=${open.data} rate=${rate} />
       <div class="two"><${Loaded} of=${open}>${(page) => html`<${Attention} page=${page} />`}</${Loaded}>
         <${Calls} stats=${stats} range=${range} /></div>
       <${Loaded} of=${urgent}>${(page) => html`<${Urgent} page=${page} />`}</${Loaded}>
-      <${Card} title=${t('overview.failures')} flush more=${html`<a href="#/calls?status=failed">${t('overview.allCalls')}</a>`}><${Failures} limit=${5} /></${Card}>`}</${Loaded}>
+      <${Card} title=${t('overview.failures')} flush more=${html`<a href="#/calls?status=failed">${t('overview.allCalls')}</a>`}><${Failures} limit=${5} /></${Card}>`}`}</${Loaded}>
   </${Page}>`
 }
 
