@@ -33,9 +33,10 @@ export function useNames() {
 const severe = new Set(['consecutive_failures', 'given_up', 'gone', 'auto_deactivated', 'node', 'log_lost'])
 const tone = (alert) => (alert.state !== 'open' || alert.acknowledged_at ? 'none' : severe.has(alert.kind) ? 'bad' : 'warn')
 
-// AlertRow is an alert in words: which webhook, what is wrong, since when.
-export const AlertRow = ({ alert, names }) => html`<div class="alert"><span class=${`dot ${tone(alert)}`}></span>
-  <div>${alert.webhook_id && html`${names.link(alert.webhook_id)} — `}<b>${known(`alert.${alert.kind}`) ?? alert.kind}</b><span class="sub">${alertWords(alert)}</span></div>
+// AlertRow is an alert in words: which webhook, what is wrong, since when; by how the webhook stands
+// now, if that is given.
+export const AlertRow = ({ alert, names, standing }) => html`<div class="alert"><span class=${`dot ${tone(alert)}`}></span>
+  <div>${alert.webhook_id && html`${names.link(alert.webhook_id)} — `}<b>${known(`alert.${alert.kind}`) ?? alert.kind}</b><span class="sub">${alertWords(alert, standing)}</span></div>
   <span class="when"><${Time} at=${alert.raised_at} style="ago" /></span></div>`
 
 // Acknowledge shows who acknowledged the alert, or a button that does.

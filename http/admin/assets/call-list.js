@@ -6,6 +6,7 @@ import { localTime, milliseconds } from './format.js'
 import { Answer, Failure, Next, advice } from './health.js'
 import { Filters, List, isAsked } from './list.js'
 import { number, t } from './texts.js'
+import './texts/events.js'
 import './texts/webhooks.js'
 import { Badge, Card, Page, Time } from './ui.js'
 import { html } from './view.js'
@@ -54,6 +55,6 @@ export function Failures({ webhook, limit }) {
   return html`<${List} path=${webhook ? `/webhooks/${part(webhook.id)}/calls` : '/webhooks/calls'} parameters=${{ status: 'failed', limit }} id=${(c) => c.call_id} keep=${limit} caption=${t('overview.failures')} empty=${t('call.noFailures')}
     columns=${[webhook ? timed() : time, !webhook && whose(names), { label: t('call.response'), cell: (c) => html`<span class="nowrap"><${Answer} of=${c} /></span>` },
       { label: t('call.why'), cut: webhook ? 'all' : 'half', opt: true, cell: (c) => html`<span title=${c.error}><${Failure} of=${c} /></span><span class="sub lines" title=${advice(c)}>${advice(c)}</span>` },
-      { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} />` }].filter(Boolean)}
+      { label: t('next.short'), opt: true, whole: true, cell: (c) => html`<${Next} of=${c} /><span class="sub">${t('call.try', c.attempt)}</span>` }].filter(Boolean)}
     live=${{ kinds: ['call'], webhook: webhook?.id, wanted: (c) => c.status === 'failed' && !c.test }} />`
 }

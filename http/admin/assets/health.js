@@ -63,8 +63,13 @@ export function Next({ of }) {
   return of.next_attempt_at || of.status === 'success' || of.state === 'delivered' ? '' : html`<span class="muted">${t('next.none')}</span>`
 }
 
-// alertWords says what an alert is about, its figures in the reader's language.
-export function alertWords({ kind, message, details: figures }) {
+// alertWords says what an alert is about, its figures in the reader's language; of failures in a row
+// how many there are by now, if that is known.
+export function alertWords({ kind, message, details: figures }, now) {
+  if (kind === 'consecutive_failures' && now?.failing_since) {
+    const waiting = now.pending_deliveries > 0 ? ` · ${t('app.waiting', now.pending_deliveries)}` : ''
+    return `${t('health.some', now.consecutive_failures)} ${t('why.since')} ${near(now.failing_since)}${waiting}`
+  }
   if (kind === 'node' && figures?.nodes) return figures.nodes.map(({ node, lacks }) => `${node}: ${known(`outcome.${lacks}`) ?? lacks}`).join('; ')
   const told = `alert.told.${kind}`
   if (kind === 'given_up' && typeof figures?.count === 'number') return t(told, number(figures.count))

@@ -33,7 +33,7 @@ export function Overview({ parameters }) {
       ${(starting || !range.to && !stats.last_success_at) && html`<${Start} busy=${setStarting} />`}
       ${(range.to || stats.last_call_at || open.data?.items.length > 0) && html`<${Ranges} page="overview" range=${range} />
       <${Figures} stats=${stats} range=${range} before=${before.loading ? undefined : before.data} totals=${urgent.data?.totals} alerts=${open.data} rate=${rate} />
-      <div class="two"><${Loaded} of=${open}>${(page) => html`<${Attention} page=${page} />`}</${Loaded}>
+      <div class="two"><${Loaded} of=${open}>${(page) => html`<${Attention} page=${page} standings=${urgent.data?.items ?? []} />`}</${Loaded}>
         <${Calls} stats=${stats} range=${range} /></div>
       <${Loaded} of=${urgent}>${(page) => html`<${Urgent} page=${page} />`}</${Loaded}>
       <${Card} title=${t('overview.failures')} flush more=${html`<a href="#/calls?status=failed">${t('overview.allCalls')}</a>`}><${Failures} limit=${5} /></${Card}>`}`}</${Loaded}>
@@ -94,11 +94,11 @@ function Calls({ stats, range }) {
     ${stats.total_calls === 0 ? html`<${Empty}>${t('stats.noCalls')}</${Empty}>` : html`<${Chart} kind="calls" parts=${all} />`}</${Card}>`
 }
 
-function Attention({ page }) {
+function Attention({ page, standings }) {
   const names = useNames()
   const count = page.items.filter((one) => !one.acknowledged_at).length
   return html`<${Card} class="card aside" title=${t('overview.attention')} flush note=${count > 0 && html`<${Badge} tone="bad">${count < most ? count : `${most}+`}</${Badge}>`} more=${html`<a href="#/alerts">${t('overview.allAlerts')}</a>`}>
-    ${page.items.length === 0 ? html`<${Empty}>${t('overview.calm')}</${Empty}>` : page.items.slice(0, 4).map((alert) => html`<${AlertRow} key=${alert.alert_id} alert=${alert} names=${names} />`)}</${Card}>`
+    ${page.items.length === 0 ? html`<${Empty}>${t('overview.calm')}</${Empty}>` : page.items.slice(0, 4).map((alert) => html`<${AlertRow} key=${alert.alert_id} alert=${alert} names=${names} standing=${standings.find((w) => w.id === alert.webhook_id)} />`)}</${Card}>`
 }
 
 const Urgent = ({ page }) => html`<${Card} title=${t('overview.urgent')} flush more=${html`<a href="#/webhooks">${t('overview.allWebhooks', page.totals.webhooks)}</a>`}>

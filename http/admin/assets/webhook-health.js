@@ -28,7 +28,7 @@ export function WebhookHealth({ webhook, parameters }) {
       <${Charts} stats=${figures} range=${range} /></section>
     <${Figures} webhook=${webhook} stats=${figures} />
     <div class="two"><${Card} title=${t('overview.failures')} flush more=${html`<a href=${`#${path}/calls`}>${t('overview.allCalls')}</a>`}><${Failures} webhook=${webhook} limit=${5} /></${Card}>
-      <div class="stack"><${Alerts} alerts=${open.data?.items ?? []} />
+      <div class="stack"><${Alerts} alerts=${open.data?.items ?? []} stats=${figures} />
         <${Card} title=${t('webhook.short')} more=${html`<a href=${`#${path}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook, true)} /></${Card}></div></div>
     <div class="two"><${Breakdown} title=${t('stats.byType')} label=${t('event.type')} name=${(one) => nameOf(one, types)} values=${figures.by_event_type} link=${(one) => `#${path}/calls?event_type=${part(one)}`} />
       <${Breakdown} title=${t('stats.byStatus')} label=${t('call.response')} name=${(one) => known(`outcome.${one}`) ?? one} values=${figures.by_status} link=${(one) => /^\d+$/.test(one) && `#${path}/calls?response_status=${one}`} /></div>`}</${Loaded}>`
@@ -68,10 +68,10 @@ function Figures({ webhook, stats }) {
     <${Figure} label=${t('webhook.lastCall')} value=${html`<${Time} at=${stats.last_call_at} style="near" />`} href=${`${path}/calls`} note=${html`${t('stats.lastSuccess')}: <${Time} at=${stats.last_success_at} style="ago" />`} /></section>`
 }
 
-function Alerts({ alerts }) {
+function Alerts({ alerts, stats }) {
   const names = useNames()
   return html`<${Card} title=${t('alert.list')} flush note=${alerts.length > 0 && html`<${Badge} tone="bad">${alerts.length}</${Badge}>`} more=${html`<a href="#/alerts">${t('overview.allAlerts')}</a>`}>
-    ${alerts.length === 0 ? html`<${Empty}>${t('alert.empty')}</${Empty}>` : alerts.map((one) => html`<${AlertRow} key=${one.alert_id} alert=${{ ...one, webhook_id: null }} names=${names} />`)}</${Card}>`
+    ${alerts.length === 0 ? html`<${Empty}>${t('alert.empty')}</${Empty}>` : alerts.map((one) => html`<${AlertRow} key=${one.alert_id} alert=${{ ...one, webhook_id: null }} names=${names} standing=${stats} />`)}</${Card}>`
 }
 
 function Breakdown({ title, label, name, values, link }) {

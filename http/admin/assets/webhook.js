@@ -34,7 +34,7 @@ export function Webhook({ id, tab, parameters }) {
   const stats = useLoad(`/webhooks/${part(there ?? id)}/stats`, {}, { skip: !there })
   useFresh(found.data && { kinds: ['webhook'], webhook: found.data.id }, found.reload, 300)
   useFresh(there && { kinds: ['call', 'webhook', 'delivery'], webhook: there }, stats.reload)
-  if (found.error && !found.data) return html`<h1>${t('error.title')}</h1><${Trouble} error=${found.error} retry=${found.reload} />`
+  if (found.error && !found.data) return html`<h1>${t('event.webhook')}</h1><${Trouble} error=${found.error} retry=${found.reload} />`
   const webhook = found.data
   if (!webhook) return html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
   const shown = webhook.deleted ? remaining : Object.keys(tabs)
@@ -101,6 +101,12 @@ function Actions({ webhook, reload }) {
 }
 
 const codes = (list) => html`<span class="chips">${list.map((one) => html`<code key=${one}>${one}</code>`)}</span>`
+
+// Filter shows a filter: a short one on a line.
+function Filter({ json }) {
+  const line = json.replace(/\n */g, ' ')
+  return line.length < 60 ? html`<code>${line}</code>` : html`<${Foreign} label=${t('field.filters')}>${json}</${Foreign}>`
+}
 const isEmpty = (filters) => !filters || Object.keys(filters).length === 0
 
 // settingsOf are the settings of a webhook, in words; in short: those that were set.
@@ -110,7 +116,7 @@ export function settingsOf(webhook, short) {
   const all = [
     [t('field.description'), webhook.description],
     [t('field.events'), html`<${Names} of=${webhook.events} />`],
-    [t('field.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : html`<${Foreign} label=${t('field.filters')}>${exact(webhook, 'filters')}</${Foreign}>`],
+    [t('field.filters'), isEmpty(webhook.filters) ? t('webhook.noFilters') : html`<${Filter} json=${exact(webhook, 'filters')} />`],
     [t('webhook.orderBy'), webhook.order_by ? html`<code>${webhook.order_by}</code> · ${t(webhook.order_on_failure === 'block' ? 'form.order.block' : 'webhook.orderSkip')}` : !short && t('webhook.noOrder')],
     [t('field.rate_limit'), webhook.rate_limit ? number(webhook.rate_limit, 2) : !short && t('webhook.noLimit')],
     [t('field.max_concurrent'), webhook.max_concurrent ?? (!short && t('webhook.noLimit'))],
