@@ -182,7 +182,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Shot("12-history")
 	u.Click("More")
 	u.Click("Delete")
-	u.Click("Cancel")
+	u.Click("No")
 	u.Click("More")
 	u.Click("Delete")
 	u.Click("Delete")
@@ -243,7 +243,7 @@ func TestAWholeDayInThePanel(t *testing.T) {
 	u.Wait(`[...document.querySelectorAll('button')].some(b => b.innerText === 'Pause')`)
 	u.Click("Cancel the job")
 	u.See("Cancel the job?")
-	u.Click("Cancel") // not to
+	u.Click("No")
 	u.Click("Cancel the job")
 	u.See("What has not been sent will not be sent.")
 	u.Click("Cancel the job")

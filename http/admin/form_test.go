@@ -77,7 +77,7 @@ func TestFormAndWorkbench(t *testing.T) {
 	// A menu click asks; the draft is there when the reader comes back.
 	u.Click("Events")
 	u.See("Leave the page?")
-	u.Click("Cancel")
+	u.Click("No")
 	u.Is(`location.hash === '#/webhooks/new'`)
 	u.Click("Events")
 	u.Click("Leave")

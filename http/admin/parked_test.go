@@ -23,7 +23,7 @@ func TestParkedEventsAreSettledInThePanel(t *testing.T) {
 	u.See("it still cannot be accepted")
 	u.Click("Discard")
 	u.See("Discard the parked event?")
-	u.Click("Cancel")
+	u.Click("No")
 	u.See("a sample")
 	u.Click("Discard")
 	u.Wait(`document.querySelector('dialog[open]')`)

@@ -38,7 +38,7 @@ export async function confirm(question, consequence, doIt, { type } = {}) {
     return html`<h2 id="dialog-title">${question}</h2><p>${consequence}</p>
       ${type && html`<div class="field"><label for="dialog-typed">${t('app.type', type)}</label>
         <input id="dialog-typed" autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></div>`}
-      <div class="actions"><button type="button" data-first onClick=${() => close('')}>${t('action.cancel')}</button>
+      <div class="actions"><button type="button" data-first onClick=${() => close('')}>${t('action.no')}</button>
         <button type="button" class="danger" disabled=${type && typed.trim() !== type} onClick=${() => close('yes')}>${doIt}</button></div>`
   }) === 'yes'
 }

@@ -38,6 +38,7 @@ const texts = {
   'action.activate': ['Включить', 'Activate'],
   'action.deactivate': ['Выключить', 'Deactivate'],
   'action.cancel': ['Отмена', 'Cancel'],
+  'action.no': ['Нет', 'No'],
   'action.continue': ['Продолжить', 'Continue'],
   'action.close': ['Закрыть', 'Close'],
   'action.filter': ['Показать', 'Show'],
