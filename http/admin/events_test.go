@@ -230,14 +230,17 @@ func TestEveryPageOfEventsIsLive(t *testing.T) {
 	stand("delivered")
 }
 
-// A page of a list that ends early says that there may be more, not that there is nothing.
+// A list of which several pages have no row says that there may be more, not that there is nothing.
 func TestAnEmptyPageIsNotTheEnd(t *testing.T) {
 	u := newUser(t, "en")
 	id := u.webhook("Laboratory", "http://127.0.0.1:9/", "")
 	u.Before(`(() => {
 		const real = fetch
-		window.fetch = (url, ...more) => !String(url).includes('/disclosures') ? real(url, ...more)
-			: Promise.resolve(Response.json({ items: [], next_cursor: String(url).includes('cursor=') ? null : 'further', covered_from: null }))
+		window.fetch = (url, ...more) => {
+			if (!String(url).includes('/disclosures')) return real(url, ...more)
+			const page = Number(new URLSearchParams(String(url).split('?')[1]).get('cursor'))
+			return Promise.resolve(Response.json({ items: [], next_cursor: page === 6 ? null : String(page + 1), covered_from: null }))
+		}
 	})()`)
 	u.signIn("API token", "Sign in")
 	u.Go(u.address + "/admin#/webhooks/" + id + "/disclosures")

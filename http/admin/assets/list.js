@@ -48,6 +48,7 @@ function walk(event) {
 }
 
 const limit = 50
+const patience = 5 // pages without a row, of a list that is looked through, that are read past
 export const most = 1000 // rows that a list keeps while it grows by itself
 
 export function List({ path, parameters = {}, id, columns, caption, empty, live, fresh: news, every, keep: few, rowClass, onPage }) {
@@ -66,7 +67,7 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
       return made
     })
   }
-  const read = async (cursor) => {
+  const read = async (cursor, looked = 0) => {
     const { signal } = control.current
     setBusy(true)
     try {
@@ -74,6 +75,7 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
       onPage?.(page)
       keep((old) => (cursor ? more(old, page, id) : first(old, page, id, isHeld(body))))
       setError(null)
+      if (page.items.length === 0 && page.next_cursor && looked < patience) return await read(page.next_cursor, looked + 1)
     } catch (problem) {
       if (!signal.aborted) setError(problem)
     } finally {
@@ -94,7 +96,7 @@ export function List({ path, parameters = {}, id, columns, caption, empty, live,
   useFresh(news, () => latest.current(), news?.least)
   return html`${error && html`<${Trouble} error=${error} retry=${() => read()} />`}
     ${shown.waiting.length > 0 && html`<button type="button" class="waiting" onClick=${() => show(keep, body, live?.by)}>${t('list.new', shown.waiting.length)}</button>`}
-    ${shown.items === null ? !error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
+    ${shown.items === null || busy && shown.items.length === 0 && shown.next ? !error && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
       : shown.items.length === 0 ? html`<${Empty}>${shown.next ? t('list.nothingYet') : empty}</${Empty}>`
         : html`<${Table} caption=${caption} columns=${columns} rows=${shown.items} id=${id} body=${body} rowClass=${rowClass} />`}
     ${shown.next && !few && html`<div class="foot-note"><button type="button" aria-disabled=${busy} onClick=${() => busy || read(shown.next)}>${t('app.more')}</button></div>`}`
