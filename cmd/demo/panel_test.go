@@ -166,7 +166,7 @@ func clinicWithTrouble(t *testing.T) (address string, ids []string) {
 	}
 	gateway := ask("POST", "/webhooks/", map[string]any{
 		"name": "Шлюз лаборатории «Инвитро-Запад» (старый, до переезда в новое здание)", "url": "http://127.0.0.1:9/hooks/laboratory", "events": []string{"visit.*", "patient.*"},
-		"max_retries": 0, "filters": json.RawMessage(`{"patient_id": {"$gt": 0}}`), "headers": map[string]string{"X-API-Key": "a key"},
+		"max_retries": 0, "filters": json.RawMessage(`{"department": ["cardiology", "surgery"]}`), "headers": map[string]string{"X-API-Key": "a key"},
 		"recipient": map[string]string{"name": "ООО «Лаборатория»", "country": "RU", "purpose": "анализы"}})["id"].(string)
 	ask("PATCH", "/webhooks/"+gateway, map[string]any{"max_concurrent": 4, "timeout": 10})
 	ask("POST", "/webhooks/", map[string]any{"name": "Аналитика", "url": "https://analytics.example.com/events", "events": []string{"*"}, "is_active": false})
