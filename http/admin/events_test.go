@@ -64,6 +64,7 @@ func TestACallAndItsEvent(t *testing.T) {
 	u.Is(`!window.pwned && !document.body.innerText.includes('secret-of-the-lab')`)
 	u.Click("as sent")
 	u.Wait(`document.querySelector('pre.foreign').innerText.includes('"event_data":` + data + `')`)
+	u.See("bytes, unsigned")
 	u.Shot("call-03-call")
 	for button, want := range map[string]string{"curl": "curl -i -X POST '" + server.URL + "/lab'", "a Python test": "assertTrue(200 <= status < 300", "a JavaScript test": "assert.ok(response.ok"} {
 		u.Click("Copy as")

@@ -99,6 +99,12 @@ function Timeline({ call, attempts, delivery, webhook }) {
       <span class="grow">${t('call.try', attempt)} — ${i === 0 ? html`<${Time} at=${delivery.next_attempt_at} style="ago" />` : t('call.ifFailed')}${attempt === last && `; ${t('call.last')}`}</span></li>`)}</ol>`
 }
 
+// signed says by how many secrets the call was signed: two during a rotation's overlap.
+function signed({ request_headers: headers }) {
+  const names = Object.keys(headers ?? {}).map((name) => name.toLowerCase())
+  return t(names.includes('x-webhook-signature-previous') ? 'call.signedTwice' : names.includes('webhook-signature') ? 'call.signed' : 'call.unsigned')
+}
+
 const size = (text) => t('call.bytes', new TextEncoder().encode(text).length)
 const Hidden = ({ of }) => html`<p class="empty">${t(of.erased ? 'event.erased' : of.expired ? 'event.expired' : 'event.hidden')}</p>`
 const withheld = (of) => of.redacted || of.erased || of.expired
@@ -107,7 +113,7 @@ function Request({ call }) {
   const [raw, setRaw] = useState(false)
   const sent = typeof call.payload === 'string'
   const choose = (value, label) => html`<button type="button" class="chip" aria-pressed=${raw === value} onClick=${() => setRaw(value)}>${label}</button>`
-  return html`<${Card} title=${t('call.request')} note=${sent && size(call.payload)} more=${sent && html`<span class="chips">${choose(false, t('call.pretty'))}${choose(true, t('call.raw'))}</span>`}>
+  return html`<${Card} title=${t('call.request')} note=${sent && `${size(call.payload)}, ${signed(call)}`} more=${sent && html`<span class="chips">${choose(false, t('call.pretty'))}${choose(true, t('call.raw'))}</span>`}>
     <p class="mono url">${call.method} ${call.url}</p>
     ${withheld(call) ? html`<${Hidden} of=${call} />` : !sent ? html`<p class="muted">${t('call.noPayload')}</p>`
       : raw ? html`<${Foreign} label=${t('call.payload')}>${call.payload}</${Foreign}>` : html`<${Json} source=${readable(call.payload)} label=${t('call.payload')} />`}
