@@ -91,6 +91,24 @@ func TestAJobsPageGoesOnAfterTheServerWasAway(t *testing.T) {
 	u.Click("Rebuild")
 	u.Click("Rebuild")
 	u.See("is rebuilt.")
+
+	// It stands with the jobs while it goes on.
+	u.Text(`(() => {
+		const real = fetch
+		window.fetch = (url, ...more) => String(url).endsWith('/rebuild') ? Promise.resolve(new Response(new ReadableStream({ start: (stream) => {
+			window.tell = (line) => stream.enqueue(new TextEncoder().encode(line + '\n'))
+			window.tell('{"done":3,"total":10}')
+			window.end = () => stream.close()
+		} }))) : real(url, ...more)
+		return ''
+	})()`)
+	u.Click("Rebuild")
+	u.Click("Rebuild")
+	u.Text(`location.hash = '#/jobs'`)
+	u.See("Rebuild: webhooks")
+	u.Wait(`document.querySelector('main .progress').innerText === '3 / 10'`)
+	u.Wait(`(tell('{"rebuilt":true}'), end(), true)`)
+	u.Wait(`!document.body.innerText.includes('Rebuild: webhooks')`)
 	if calls.Load() > 5 {
 		t.Errorf("%d calls", calls.Load())
 	}

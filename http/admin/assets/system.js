@@ -11,7 +11,7 @@ import { Act, Badge, Card, Copy, Facts, Figure, Loaded, Page, Progress, Time, Wo
 import { html, store, useStore } from './view.js'
 
 // Rebuilds that this tab has begun go on while the reader looks at other pages.
-const rebuilds = { ...store(), of: new Map() }
+export const rebuilds = { ...store(), of: new Map() }
 
 async function rebuild(name) {
   const tell = (state) => { rebuilds.of.set(name, state); rebuilds.changed() }
@@ -27,7 +27,7 @@ async function rebuild(name) {
   rebuilds.changed()
 }
 
-const modelName = (name) => known(`model.${name}`) ?? name
+export const modelName = (name) => known(`model.${name}`) ?? name
 
 const every = 3000 // milliseconds
 

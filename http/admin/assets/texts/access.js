@@ -234,6 +234,8 @@ add({
   'patients.ids': ['{0} событие или вызов|{0} события или вызова|{0} событий или вызовов', '{0} event or call|{0} events or calls'],
 
   'job.sub': ['Повторная отправка истории и повторы неудавшихся доставок', 'History sent again, and retries of what failed'],
+  'job.elsewhere': ['проекции и архивы — в «Системе»', 'read models and archives: System'],
+  'job.rebuild': ['Перестройка: {0}', 'Rebuild: {0}'],
   'job.list': ['Все задания', 'All jobs'],
   'job.none': ['Заданий ещё не было.', 'There were no jobs yet.'],
   'job.new': ['Новое задание', 'New job'],
