@@ -185,3 +185,23 @@ func TestTheButtonsOfTheFormAreAtHand(t *testing.T) {
 		u.Shot(fmt.Sprintf("form-bar-%d", size[0]))
 	}
 }
+
+// The workbench says that it looks at events, before there is an answer.
+func TestTheWorkbenchIsBusyUntilItIsAnswered(t *testing.T) {
+	u := newUser(t, "en")
+	u.Before(`(() => {
+		const real = fetch
+		const released = new Promise((release) => { window.release = release })
+		window.fetch = async (url, ...more) => {
+			if (String(url).endsWith('/webhooks/backtest')) await released
+			return real(url, ...more)
+		}
+	})()`)
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	u.signIn("API token", "Sign in")
+	u.open("webhooks/new")
+	u.Wait(`document.querySelector('.picker input:checked') || document.querySelector('.picker input')?.click()`)
+	u.Wait(`document.querySelector('.beside [aria-busy=true]')?.innerText === 'Loading…'`)
+	u.Wait(`release() || true`)
+	u.Wait(`document.querySelectorAll('.bench li').length === 1`)
+}

@@ -45,10 +45,11 @@ export function Workbench({ draft, types }) {
   const soon = useRef(null)
   useLive({ kinds: ['event'] }, () => { soon.current ??= setTimeout(() => { soon.current = null; ask.current() }, 2000) })
   useEffect(() => () => clearTimeout(soon.current), [])
-  const { answer, error } = bench.state
+  const { answer, error, broken, refused } = bench.state
   if (draft.events.length === 0) return html`<${Card} title=${t('bench.title')} flush><${Empty}>${t('bench.choose')}</${Empty}></${Card}>`
   return html`<${Card} title=${t('bench.title')} note=${answer && t('bench.note', answer.considered)} flush>
     ${error && html`<${Trouble} error=${error} retry=${() => ask.current()} />`}
+    ${!answer && !error && !broken && !refused && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}
     ${answer && (!answer.events?.length ? html`<${Empty}>${t('bench.empty')}</${Empty}>` : html`<ul class="bench">${answer.events.slice(0, 8 + more).map((event, i) => html`<${Event} key=${event.event_id} event=${event} name=${nameOf(event.event_type, types)} answer=${answer} index=${i} />`)}</ul>
       <div class="foot-note" role="status">${t('bench.count', answer.matched, answer.considered)}
         ${answer.events.length > 8 + more && html` <button type="button" class="small" onClick=${() => setMore(more + 20)}>${t('app.more')}</button>`}</div>`)}</${Card}>`
