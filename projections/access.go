@@ -25,10 +25,8 @@ type accesses struct{ table listTable }
 
 func (p *accesses) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
 	lists := positionLists{}
-	for i := range events {
-		if _, ok := events[i].Value.(domain.DataRead); ok {
-			lists.add(0, 0, events[i].Position)
-		}
+	for e := range each[domain.DataRead](events) {
+		lists.add(0, 0, e.Position)
 	}
 	return p.table.statements(lists, events[0].Position), nil
 }
@@ -110,11 +108,7 @@ const (
 
 func newAccess(e *eventstore.Event) (Access, bool) {
 	read, ok := e.Value.(domain.DataRead)
-	a := Access{Position: e.Position, At: e.RecordedAt, Actor: read.Actor, What: read.What, IDs: read.IDs, Asked: read.Asked}
-	if read.Reason != "" {
-		a.Reason = &read.Reason
-	}
-	return a, ok
+	return Access{Position: e.Position, At: e.RecordedAt, Actor: read.Actor, What: read.What, IDs: read.IDs, Asked: read.Asked, Reason: orNil(read.Reason)}, ok
 }
 
 // wanted returns what reports whether a reading is to be listed.
@@ -240,7 +234,6 @@ func (s *subject) learn(ctx context.Context, ids []string) error {
 		return err
 	}
 	for _, e := range append(events, calls...) {
-		decode(&e)
 		_, id, err := domain.ParseStream(e.Stream)
 		switch change := e.Value.(type) {
 		case domain.EventTriggered:

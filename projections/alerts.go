@@ -78,20 +78,11 @@ func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Ev
 			resolved, resolvedAt, through = append(resolved, c.ID), append(resolvedAt, e.RecordedAt), append(through, c.Through)
 		}
 	}
-	statements, err := p.givenUp.project(ctx, db, events)
-	if err != nil {
-		return nil, err
-	}
-	if len(positions) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.raise, Args: []any{positions, ids, webhooks, kinds, details, raisedAt, since}})
-	}
-	if len(acknowledged) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.acknowledge, Args: []any{acknowledged, acknowledgedAt, actors}})
-	}
-	if len(resolved) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.resolve, Args: []any{resolved, resolvedAt, through}})
-	}
-	return statements, nil
+	all, err := p.givenUp.project(ctx, db, events)
+	all.add(len(positions), p.raise, positions, ids, webhooks, kinds, details, raisedAt, since)
+	all.add(len(acknowledged), p.acknowledge, acknowledged, acknowledgedAt, actors)
+	all.add(len(resolved), p.resolve, resolved, resolvedAt, through)
+	return all, err
 }
 
 // actorOf returns who appended the event, "" if its metadata do not say.
@@ -168,10 +159,7 @@ func (p *Projections) Alert(ctx context.Context, id domain.AlertID) (a Alert, er
 	if errors.Is(err, pgx.ErrNoRows) {
 		return a, domain.NotFound("alert")
 	}
-	if err != nil {
-		return a, fmt.Errorf("read an alert: %w", err)
-	}
-	return a, nil
+	return a, doing("read an alert", err)
 }
 
 // Key names what the alert is about.
@@ -240,10 +228,7 @@ func (p *Projections) AlertBasis(ctx context.Context) (at eventstore.Position, f
 		open, err = openAlerts(ctx, tx)
 		return err
 	})
-	if err != nil {
-		return 0, nil, nil, fmt.Errorf("read what alerts are judged by: %w", err)
-	}
-	return at, figures, open, nil
+	return at, figures, open, doing("read what alerts are judged by", err)
 }
 
 func openAlerts(ctx context.Context, db Querier) ([]domain.AlertKey, error) {

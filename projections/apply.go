@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,25 +167,27 @@ func (a *applier) deadLetter(ctx context.Context, tx transaction, events []event
 // splitDecoded splits events by whether they decoded.
 func splitDecoded(events []eventstore.Event) (decoded, failed []eventstore.Event) {
 	for i := range events {
-		if decode(&events[i]); events[i].Err != nil {
-			failed = append(failed, events[i])
+		e := &events[i]
+		if _, ok := e.Value.(domain.Change); !ok || e.Err != nil { // then Err is the reason in domain's words
+			e.Value, e.Err = domain.Decode(e.Type, e.Data)
+		}
+		if e.Err != nil {
+			failed = append(failed, *e)
 		}
 	}
-	if len(failed) == 0 {
-		return events, nil
+	if len(failed) > 0 {
+		events = slices.DeleteFunc(slices.Clone(events), func(e eventstore.Event) bool { return e.Err != nil })
 	}
-	for _, e := range events {
-		if e.Err == nil {
-			decoded = append(decoded, e)
-		}
-	}
-	return decoded, failed
+	return events, failed
 }
 
-// decode makes the event's Value a domain.Change, or its Err the reason in domain's
-// words. What cannot be opened is as the log has it.
-func decode(e *eventstore.Event) {
-	if _, ok := e.Value.(domain.Change); !ok || e.Err != nil {
-		e.Value, e.Err = domain.Decode(e.Type, e.Data)
+// each iterates over those of the events whose change is a C.
+func each[C domain.Change](events []eventstore.Event) iter.Seq2[*eventstore.Event, C] {
+	return func(yield func(*eventstore.Event, C) bool) {
+		for i := range events {
+			if c, ok := events[i].Value.(C); ok && !yield(&events[i], c) {
+				return
+			}
+		}
 	}
 }

@@ -71,9 +71,9 @@ func (p *Projections) streamsOf(ctx context.Context, id domain.EventID) ([]strin
 	begun, err := p.begunWith(ctx, id, nil)
 	for i := range begun {
 		streams = append(streams, begun[i].Stream)
-		if joined, ok := begun[i].Value.(domain.DeliveryJoinedBatch); ok {
-			streams = append(streams, joined.BatchID.Stream())
-		}
+	}
+	for _, joined := range each[domain.DeliveryJoinedBatch](begun) {
+		streams = append(streams, joined.BatchID.Stream())
 	}
 	return streams, err
 }
@@ -87,7 +87,6 @@ func (f AuditFilter) concerns(e *eventstore.Event) bool {
 	if f.Webhook == (domain.WebhookID{}) || e.Stream == f.Webhook.Stream() || strings.HasPrefix(e.Stream, replayStreams) {
 		return true
 	}
-	decode(e)
 	if event, err := domain.ParseEventStream(e.Stream); err == nil {
 		dispatched, _ := domain.DispatchOf(event, e.Value)
 		return slices.ContainsFunc(dispatched.Deliveries, func(d domain.Dispatch) bool { return d.WebhookID == f.Webhook })

@@ -88,17 +88,13 @@ func (p *Projections) placed(ctx context.Context, untried []domain.Delivery) (li
 	for _, d := range untried {
 		streams[d.EventID.Stream()], webhooks[d.WebhookID] = true, true
 	}
-	heads, err := headsOf(ctx, p.pool, headsByStream, slices.Collect(maps.Keys(streams)))
+	events, err := headsOf(ctx, p.pool, headsByStream, slices.Collect(maps.Keys(streams)))
 	if err != nil {
 		return nil, err
 	}
 	numbers, err := p.webhookIDs(ctx, `id = ANY($1)`, slices.Collect(maps.Keys(webhooks)))
 	if err != nil {
 		return nil, err
-	}
-	events := make(map[domain.EventID]eventHead, len(heads))
-	for _, h := range heads {
-		events[h.id] = h
 	}
 	for _, d := range untried {
 		if event, ok := events[d.EventID]; ok {
@@ -194,22 +190,28 @@ func (p *Projections) dispatchedBetween(ctx context.Context, f DeliveryFilter, l
 		}
 		return d, ok && (f.EventType == "" || event.Type == f.EventType)
 	}, sql, args...)
-	if err != nil || len(undecided) == 0 {
+	if err != nil {
 		return page, err
 	}
-	// Versions before migration 14 decided later.
-	later, err := p.closed.LoadAll(ctx, undecided)
-	decided := map[domain.EventID]domain.EventDispatched{}
-	for i := range later {
-		decode(&later[i])
-		if d, ok := later[i].Value.(domain.EventDispatched); ok {
-			decided[d.EventID] = d
-		}
-	}
+	decided, err := p.decidedLater(ctx, undecided)
 	for i := range page.Items {
-		if d, ok := decided[page.Items[i].id]; ok {
+		if d, ok := decided[page.Items[i].id.Stream()]; ok {
 			page.Items[i].EventDispatched = d
 		}
 	}
 	return page, err
+}
+
+// decidedLater returns by their streams where events went whose recipients versions before
+// migration 14 decided after they were appended.
+func (p *Projections) decidedLater(ctx context.Context, streams []string) (map[string]domain.EventDispatched, error) {
+	if len(streams) == 0 {
+		return nil, nil
+	}
+	events, err := p.closed.LoadAll(ctx, streams)
+	decided := map[string]domain.EventDispatched{}
+	for e, d := range each[domain.EventDispatched](events) {
+		decided[e.Stream] = d
+	}
+	return decided, err
 }

@@ -2,8 +2,6 @@ package projections
 
 import (
 	"context"
-	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -72,10 +70,7 @@ func (p *Projections) Backtest(ctx context.Context, spec BacktestSpec) (Backtest
 			return b.report(BacktestProgress{1, b.result.Considered, calls})
 		})
 	}
-	if err != nil {
-		return Backtest{}, fmt.Errorf("backtest: %w", err)
-	}
-	return b.result, nil
+	return b.result, doing("backtest", err)
 }
 
 // backtesting is a backtest under way.
@@ -130,7 +125,6 @@ func (b *backtesting) wasSent(event domain.EventTriggered) bool {
 
 // match matches an event by the proposal. It holds a turn, so it asks nobody.
 func (b *backtesting) match(e eventstore.Event) error {
-	decode(&e)
 	event, ok := newEvent(&e)
 	if !ok || event.IsGone() {
 		return nil // it could not be sent either
@@ -176,20 +170,16 @@ func (b *backtesting) count(ctx context.Context) error {
 
 // lookUp completes events of older versions, whose streams say where they went.
 func (b *backtesting) lookUp(ctx context.Context) error {
-	unstated := map[string]*backtested{}
-	for i := range b.page {
-		if e := &b.page[i]; e.unstated {
-			unstated[e.id.Stream()] = e
+	var unstated []string
+	for _, e := range b.page {
+		if e.unstated {
+			unstated = append(unstated, e.id.Stream())
 		}
 	}
-	if len(unstated) == 0 {
-		return nil
-	}
-	events, err := b.log.LoadAll(ctx, slices.Collect(maps.Keys(unstated)))
-	for i := range events {
-		decode(&events[i])
-		if sent, ok := events[i].Value.(domain.EventDispatched); ok {
-			unstated[events[i].Stream].was = slices.ContainsFunc(sent.Deliveries, func(d domain.Dispatch) bool { return d.WebhookID == b.spec.Webhook })
+	decided, err := b.decidedLater(ctx, unstated)
+	for i := range b.page {
+		if sent, ok := decided[b.page[i].id.Stream()]; ok {
+			b.page[i].was = slices.ContainsFunc(sent.Deliveries, func(d domain.Dispatch) bool { return d.WebhookID == b.spec.Webhook })
 		}
 	}
 	return err

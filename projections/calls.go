@@ -57,11 +57,9 @@ func (p *calls) Project(ctx context.Context, db Querier, events []eventstore.Eve
 			correlations, positions = append(correlations, hash31(id)), append(positions, int64(events[i].Position))
 		}
 	}
-	statements := p.table.statements(lists, events[0].Position)
-	if len(positions) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.correlate, Args: []any{correlations, positions}})
-	}
-	return statements, nil
+	all := p.table.statements(lists, events[0].Position)
+	all.add(len(positions), p.correlate, correlations, positions)
+	return all, nil
 }
 
 // callKind is what calls are listed by: the event type's hash, the answer's status and, in
@@ -167,26 +165,17 @@ func newCall(e *eventstore.Event) (Call, bool) {
 		DeliveryID: domain.DeliveryID(delivery), EventID: record.EventID, EventType: record.EventType,
 		WebhookID: record.WebhookID, Attempt: record.Attempt, URL: record.URL, Outcome: record.Outcome,
 		Status: CallFailed, CreatedAt: e.RecordedAt, Record: record, Position: e.Position,
-		Gone: goneOf(record.Content),
+		Gone: goneOf(record.Content), ResponseStatus: orNil(record.Status), Error: orNil(record.Error),
 	}
 	if record.Outcome == domain.OutcomeSuccess {
 		c.Status = CallSuccess
 	}
-	if record.Status != 0 {
-		c.ResponseStatus = &record.Status
-	}
-	if record.Error != "" {
-		c.Error = &record.Error
-	}
 	if record.Outcome != domain.OutcomeInterrupted {
-		ms := float64(record.Duration) / 1000
-		c.DurationMS = &ms
+		c.DurationMS = new(float64(record.Duration) / 1000)
 	}
 	switch change := e.Value.(type) {
 	case domain.DeliveryAttemptFailed:
-		if !change.NextAttemptAt.IsZero() {
-			c.NextAttemptAt = &change.NextAttemptAt
-		}
+		c.NextAttemptAt = timeOrNil(change.NextAttemptAt)
 	case domain.DeliveryInterrupted:
 		c.NextAttemptAt = &e.RecordedAt // the next follows at once
 	case domain.DeliveryOutcomeLate:
@@ -205,7 +194,6 @@ func (p *Projections) Call(ctx context.Context, webhook domain.WebhookID, id dom
 		return Call{}, fmt.Errorf("read a call: %w", err)
 	}
 	if len(events) > 0 {
-		decode(&events[0])
 		if call, ok := newCall(&events[0]); ok && call.ID == id && call.WebhookID == webhook {
 			call.CorrelationID = correlationOf(&events[0])
 			return call, nil

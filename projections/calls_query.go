@@ -2,13 +2,10 @@ package projections
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -98,20 +95,13 @@ func (p *Projections) Calls(ctx context.Context, f CallFilter) (Page[Call], erro
 		call, ok := newCall(e)
 		return call, ok && f.lists(call, e)
 	}, sql, args...)
-	if err != nil {
-		return page, fmt.Errorf("list calls: %w", err)
-	}
-	return page, nil
+	return page, doing("list calls", err)
 }
 
 // query returns the query of the calls between the positions.
 func (f CallFilter) query(low, high int64) (string, []any) {
 	if f.CorrelationID != "" {
 		return calledSQL, []any{low, high, hash31(f.CorrelationID), f.Limit + 1}
-	}
-	var webhook *uuid.UUID
-	if f.Webhook != (domain.WebhookID{}) {
-		webhook = (*uuid.UUID)(&f.Webhook)
 	}
 	var success *int32
 	if f.Status != "" {
@@ -126,7 +116,7 @@ func (f CallFilter) query(low, high int64) (string, []any) {
 		to = from | (1<<typeShift - 1)
 	}
 	lowest, highest := f.Answer.listed()
-	return callsSQL, []any{low, high, webhook, success, from, to, lowest, highest, f.Limit + 1}
+	return callsSQL, []any{low, high, orNil(f.Webhook), success, from, to, lowest, highest, f.Limit + 1}
 }
 
 // lists reports whether the call is one that is asked for. What the query does not tell
@@ -153,11 +143,8 @@ func (p *Projections) callStreams(ctx context.Context, f CallFilter) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	if len(begun) > 0 {
-		decode(&begun[0])
-		if joined, ok := begun[0].Value.(domain.DeliveryJoinedBatch); ok {
-			own = append(own, joined.BatchID.Stream())
-		}
+	for _, joined := range each[domain.DeliveryJoinedBatch](begun) {
+		own = append(own, joined.BatchID.Stream())
 	}
 	if streams == nil {
 		return own, nil

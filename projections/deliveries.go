@@ -138,13 +138,7 @@ func (p *Projections) fold(ctx context.Context, streams []string, states []domai
 	if err != nil {
 		return err
 	}
-	for i := range events {
-		e := &events[i]
-		decode(e)
-		change, ok := e.Value.(domain.Change)
-		if !ok {
-			continue
-		}
+	for e, change := range each[domain.Change](events) {
 		for _, at := range byStream[e.Stream] {
 			if asOf := items[at].asOf; asOf > 0 && e.Position > asOf {
 				continue
@@ -190,13 +184,9 @@ func (p *Projections) resolveSent(ctx context.Context, items []Delivery) error {
 	}
 	events, err := p.closed.LoadAll(ctx, slices.Collect(maps.Keys(joined)))
 	batches := map[string]domain.Delivery{}
-	for i := range events {
-		decode(&events[i])
-		if change, ok := events[i].Value.(domain.Change); ok {
-			stream := events[i].Stream
-			batches[stream] = batches[stream].Evolve(change, events[i].RecordedAt)
-			joined[stream].State = batches[stream].State
-		}
+	for e, change := range each[domain.Change](events) {
+		batches[e.Stream] = batches[e.Stream].Evolve(change, e.RecordedAt)
+		joined[e.Stream].State = batches[e.Stream].State
 	}
 	return err
 }
@@ -226,23 +216,13 @@ func (p *Projections) resolve(ctx context.Context, states []domain.Delivery, ite
 
 func (d *Delivery) show(s domain.Delivery) {
 	d.State, d.Attempts, d.Version = s.State, s.Attempts, s.Version
+	d.ResponseStatus, d.Error, d.Reason = orNil(s.LastStatus), orNil(s.LastError), orNil(string(s.GaveUp)+string(s.CancelReason))
+	d.BatchID = orNil(s.BatchID)
 	if n := len(d.sentBy); n > 0 {
 		d.sentBy[n-1].State = s.State
 	}
-	if s.BatchID != (domain.DeliveryID{}) {
-		d.BatchID = &s.BatchID
-	}
 	if s.State == domain.DeliveryPending {
 		d.NextAttemptAt = &s.NextAttemptAt
-	}
-	if s.LastStatus != 0 {
-		d.ResponseStatus = &s.LastStatus
-	}
-	if s.LastError != "" {
-		d.Error = &s.LastError
-	}
-	if reason := string(s.GaveUp) + string(s.CancelReason); reason != "" {
-		d.Reason = &reason
 	}
 }
 
@@ -258,8 +238,8 @@ func (p *Projections) replayedTo(ctx context.Context, id domain.EventID, dispatc
 		return nil, err
 	}
 	all := slices.Clip(dispatched)
-	for i := range begun {
-		if asked, ok := begun[i].Value.(domain.DeliveryRetryRequested); ok && asked.EventID == id {
+	for _, asked := range each[domain.DeliveryRetryRequested](begun) {
+		if asked.EventID == id {
 			all = append(all, dispatchTo(id, domain.Recipient{WebhookID: asked.WebhookID}))
 		}
 	}
@@ -275,11 +255,7 @@ func (p *Projections) begunWith(ctx context.Context, id domain.EventID, known ma
 	if err != nil || len(streams) == 0 {
 		return nil, err
 	}
-	begun, err := p.log.LoadFirst(ctx, streams)
-	for i := range begun {
-		decode(&begun[i])
-	}
-	return begun, err
+	return p.log.LoadFirst(ctx, streams)
 }
 
 // The range of each event goes by the unique index, whatever the planner knew.

@@ -179,8 +179,7 @@ func (f DeliveryFilter) undeliveredQuery(above, below ordinal, limit int) (strin
 	lowest, highest := f.Answer.listed()
 	var kind *int32
 	if f.EventType != "" {
-		of := typeOf(f.EventType)
-		kind = &of
+		kind = new(typeOf(f.EventType))
 	}
 	args := []any{above, below, from, to, lowest, highest, kind, limit}
 	of := strings.NewReplacer("{of}", "", "{by}", "", "{is}", "", "{down}", "")

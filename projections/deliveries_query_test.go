@@ -29,7 +29,6 @@ func (b *bench) allDeliveries() (all []placedDelivery) {
 	again := map[domain.DeliveryID]bool{}
 	numbers := map[domain.WebhookID]int{}
 	err := b.log.Each(b.ctx, 0, eventstore.Filter{}, func(e eventstore.Event) error {
-		decode(&e)
 		kind, id, err := domain.ParseStream(e.Stream)
 		change, ok := e.Value.(domain.Change)
 		if err != nil || !ok {

@@ -68,10 +68,9 @@ func (d *disclosing) of(ctx context.Context, positions []Position, enough int) (
 // dispatched returns the first of the events, with the deliveries that they were dispatched to.
 func (d *disclosing) dispatched(ctx context.Context, events []eventstore.Event, enough int) (all []*disclosed, err error) {
 	var former []string // whose recipients came later
-	for i := range events {
-		decode(&events[i])
-		if triggered, ok := events[i].Value.(domain.EventTriggered); ok && triggered.Recipients == nil {
-			former = append(former, events[i].Stream)
+	for e, triggered := range each[domain.EventTriggered](events) {
+		if triggered.Recipients == nil {
+			former = append(former, e.Stream)
 		}
 	}
 	if err := d.read(ctx, former); err != nil {
@@ -141,10 +140,8 @@ func (d *disclosing) load(ctx context.Context, all []*disclosed) error {
 func (d *disclosing) loadRest(ctx context.Context, all []*disclosed) error {
 	rest := map[string]bool{}
 	for _, history := range d.streams {
-		for _, e := range history {
-			if joined, ok := e.Value.(domain.DeliveryJoinedBatch); ok {
-				rest[joined.BatchID.Stream()] = true
-			}
+		for _, joined := range each[domain.DeliveryJoinedBatch](history) {
+			rest[joined.BatchID.Stream()] = true
 		}
 	}
 	for _, s := range all {
@@ -166,7 +163,6 @@ func (d *disclosing) read(ctx context.Context, streams []string) error {
 	}
 	events, err := d.log.LoadAll(ctx, streams)
 	for _, e := range events {
-		decode(&e)
 		e.Data = nil
 		d.streams[e.Stream] = append(d.streams[e.Stream], e)
 	}

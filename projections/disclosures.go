@@ -153,8 +153,7 @@ func (p *Projections) sentBy(ctx context.Context, calls []Call) ([]Position, err
 	if err != nil {
 		return nil, err
 	}
-	for i := range begun {
-		batched, _ := begun[i].Value.(domain.DeliveryBatched)
+	for _, batched := range each[domain.DeliveryBatched](begun) {
 		for _, m := range batched.Members {
 			streams = append(streams, m.EventID.Stream())
 		}

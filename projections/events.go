@@ -40,26 +40,19 @@ func (p *triggered) Project(_ context.Context, _ Querier, events []eventstore.Ev
 	lists := positionLists{}
 	var correlations, kinds []int32
 	var positions []int64
-	for i := range events {
-		change, ok := events[i].Value.(domain.EventTriggered)
-		if !ok {
-			continue
-		}
+	for e, change := range each[domain.EventTriggered](events) {
 		kind := hash31(change.EventType)
-		lists.add(0, kind, events[i].Position)
+		lists.add(0, kind, e.Position)
 		if change.CorrelationID != "" {
 			correlations, kinds = append(correlations, hash31(change.CorrelationID)), append(kinds, kind)
-			positions = append(positions, int64(events[i].Position))
+			positions = append(positions, int64(e.Position))
 		}
 	}
-	statements := p.table.statements(lists, events[0].Position)
-	if len(positions) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.correlate, Args: []any{correlations, positions, kinds}})
-	}
-	if args := occurredIn(events); args != nil {
-		statements = append(statements, eventstore.Statement{SQL: p.occur, Args: args})
-	}
-	return statements, nil
+	blocks, times := occurredIn(events)
+	all := p.table.statements(lists, events[0].Position)
+	all.add(len(positions), p.correlate, correlations, positions, kinds)
+	all.add(len(blocks), p.occur, blocks, times)
+	return all, nil
 }
 
 // Event is one event of the clinic.
@@ -145,21 +138,10 @@ func newEvent(e *eventstore.Event) (Event, bool) {
 	if !ok || err != nil || kind != "event" {
 		return Event{}, false
 	}
-	event := Event{ID: domain.EventID(id), Type: change.EventType, Source: change.Source,
-		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Deliver: !change.Imported, Position: e.Position, Gone: goneOf(change.Content), recipients: change.Recipients}
-	if change.Traceparent != "" {
-		event.Traceparent = &change.Traceparent
-	}
-	if change.Tracestate != "" {
-		event.Tracestate = &change.Tracestate
-	}
-	if change.CorrelationID != "" {
-		event.CorrelationID = &change.CorrelationID
-	}
-	if change.ClientEventID != (domain.EventID{}) {
-		event.ClientEventID = &change.ClientEventID
-	}
-	return event, true
+	return Event{ID: domain.EventID(id), Type: change.EventType, Source: change.Source,
+		Data: change.EventData, AcceptedAt: e.RecordedAt, OccurredAt: change.Occurred(e.RecordedAt), Deliver: !change.Imported, Position: e.Position, Gone: goneOf(change.Content), recipients: change.Recipients,
+		Traceparent: orNil(change.Traceparent), Tracestate: orNil(change.Tracestate),
+		CorrelationID: orNil(change.CorrelationID), ClientEventID: orNil(change.ClientEventID)}, true
 }
 
 // EventFilter says which events to list.
@@ -209,10 +191,7 @@ func (p *Projections) EventTypes(ctx context.Context) (types []domain.EventType,
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list event types: %w", err)
-	}
-	return types, nil
+	return types, doing("list event types", err)
 }
 
 // Events lists the clinic's events, the newest first.
@@ -271,7 +250,6 @@ func (p *Projections) event(ctx context.Context, id domain.EventID) (Event, []do
 	var event Event
 	found := false
 	for i := range stream {
-		decode(&stream[i])
 		if e, ok := newEvent(&stream[i]); ok {
 			event, found = e, true
 		}

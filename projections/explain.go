@@ -144,10 +144,8 @@ func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFou
 	if err != nil {
 		return Event{}, nil, err
 	}
-	for i := range tests {
-		e := &tests[i]
-		tested, ok := e.Value.(domain.DeliveryTested)
-		if !ok || tested.EventID != id {
+	for e, tested := range each[domain.DeliveryTested](tests) {
+		if tested.EventID != id {
 			continue
 		}
 		w, err := p.WebhookVersion(ctx, tested.WebhookID, tested.WebhookVersion)
@@ -183,7 +181,6 @@ func (p *Projections) registryAt(ctx context.Context, at eventstore.Position) (*
 		if err := task.Spend(ctx, len(e.Data)); err != nil {
 			return nil, err
 		}
-		decode(e)
 		kind, stream, err := domain.ParseStream(e.Stream)
 		change, ok := e.Value.(domain.Change)
 		if id := domain.WebhookID(stream); ok && err == nil && kind == "webhook" {

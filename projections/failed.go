@@ -70,13 +70,6 @@ func (p *Projections) failedCalls(ctx context.Context, webhook domain.WebhookID,
 	return positions, nil
 }
 
-func orNil(id domain.WebhookID) *domain.WebhookID {
-	if id == (domain.WebhookID{}) {
-		return nil
-	}
-	return &id
-}
-
 // failedFilter is a spec that is ready to be asked.
 type failedFilter struct {
 	spec     domain.ReplaySpec
@@ -103,13 +96,11 @@ func (f *failedFilter) matches(e domain.EventTriggered, at time.Time) bool {
 // failed, once each.
 func (p *Projections) stillFailed(ctx context.Context, calls []eventstore.Event, f failedFilter, seen map[domain.DeliveryID]bool) (map[domain.DeliveryID]domain.Delivery, error) {
 	var streams []string
-	for i := range calls {
-		decode(&calls[i])
-		_, stream, err := domain.ParseStream(calls[i].Stream)
-		id := domain.DeliveryID(stream)
-		if failed, ok := calls[i].Value.(domain.DeliveryAttemptFailed); ok && err == nil && failed.GaveUp != "" && !seen[id] {
+	for e, failed := range each[domain.DeliveryAttemptFailed](calls) {
+		id := domain.DeliveryID(deliveryIn(e.Stream))
+		if failed.GaveUp != "" && id != (domain.DeliveryID{}) && !seen[id] {
 			seen[id] = true
-			streams = append(streams, calls[i].Stream)
+			streams = append(streams, e.Stream)
 		}
 	}
 	history, err := p.log.LoadAll(ctx, streams)
@@ -117,12 +108,9 @@ func (p *Projections) stillFailed(ctx context.Context, calls []eventstore.Event,
 		return nil, err
 	}
 	failed := map[domain.DeliveryID]domain.Delivery{}
-	for i := range history {
-		decode(&history[i])
-		_, id, err := domain.ParseStream(history[i].Stream)
-		if change, ok := history[i].Value.(domain.Change); ok && err == nil {
-			failed[domain.DeliveryID(id)] = failed[domain.DeliveryID(id)].Evolve(change, history[i].RecordedAt)
-		}
+	for e, change := range each[domain.Change](history) {
+		id := domain.DeliveryID(deliveryIn(e.Stream))
+		failed[id] = failed[id].Evolve(change, e.RecordedAt)
 	}
 	maps.DeleteFunc(failed, func(_ domain.DeliveryID, d domain.Delivery) bool {
 		return d.State != domain.DeliveryFailed || !f.statuses.Has(d.LastStatus)
@@ -147,11 +135,8 @@ func (p *Projections) yieldFailed(ctx context.Context, failed map[domain.Deliver
 		return fmt.Errorf("look for events: %w", err)
 	}
 	return p.getEach(ctx, positions, func(page []eventstore.Event) error {
-		for i := range page {
-			e := &page[i]
-			decode(e)
-			event, ok := e.Value.(domain.EventTriggered)
-			if !ok || event.Erased || !f.matches(event, e.RecordedAt) {
+		for e, event := range each[domain.EventTriggered](page) {
+			if event.Erased || !f.matches(event, e.RecordedAt) {
 				continue
 			}
 			for _, id := range of[e.Stream] {

@@ -40,7 +40,6 @@ func (p *Projections) Feed(ctx context.Context, w domain.Webhook, after int64, l
 		return page, fmt.Errorf("read a feed: %w", err)
 	}
 	for i := range events {
-		decode(&events[i])
 		event, ok := newEvent(&events[i])
 		if !ok {
 			return page, fmt.Errorf("read a feed: position %d: %w", events[i].Position, events[i].Err)

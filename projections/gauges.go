@@ -56,10 +56,7 @@ func (p *Projections) Gauges(ctx context.Context) (Gauges, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return Gauges{}, fmt.Errorf("count the jobs: %w", err)
-	}
-	return g, nil
+	return g, doing("count the jobs", err)
 }
 
 // NodeStatus is a live node.

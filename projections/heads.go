@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,15 +33,16 @@ const (
 
 // headsOf reads the heads that the query finds by the keys. What is no event of the clinic
 // is left out.
-func headsOf[K any](ctx context.Context, db Querier, query string, keys []K) (heads []eventHead, err error) {
+func headsOf[K any](ctx context.Context, db Querier, query string, keys []K) (map[domain.EventID]eventHead, error) {
+	heads := map[domain.EventID]eventHead{}
 	if len(keys) == 0 {
-		return nil, nil
+		return heads, nil
 	}
 	rows, _ := db.Query(ctx, query, keys)
 	var h eventHead
 	var stream, recorded string
 	var data []byte
-	_, err = pgx.ForEachRow(rows, []any{&stream, &h.position, &h.acceptedAt, &recorded, &data}, func() (err error) {
+	_, err := pgx.ForEachRow(rows, []any{&stream, &h.position, &h.acceptedAt, &recorded, &data}, func() (err error) {
 		if recorded != (domain.EventTriggered{}).ChangeType() {
 			return nil
 		}
@@ -50,13 +50,10 @@ func headsOf[K any](ctx context.Context, db Querier, query string, keys []K) (he
 		h.eventType, _ = typeIn(data)
 		h.acceptedAt = h.acceptedAt.UTC()
 		h.occurredAt = (domain.EventTriggered{OccurredAt: occurredAt(data)}).Occurred(h.acceptedAt)
-		heads = append(heads, h)
+		heads[h.id] = h
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read events: %w", err)
-	}
-	return heads, nil
+	return heads, doing("read events", err)
 }
 
 // typeIn returns the event type, which stands first, in the beginning of an event's data.

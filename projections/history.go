@@ -40,7 +40,6 @@ func historyOf(events []eventstore.Event) ([]HistoryEntry, error) {
 	var w domain.Webhook
 	for i := range events {
 		e := &events[i]
-		decode(e)
 		change, ok := e.Value.(domain.Change)
 		if !ok {
 			return nil, fmt.Errorf("read a webhook's history: %w", e.Err)

@@ -38,7 +38,6 @@ const (
 func (p *Projections) Entries(ctx context.Context, after, to Position) (entries []Entry, weight int, err error) {
 	entries, err = p.log.Read(ctx, after, int(min(pageEntries, to-after)))
 	for i := range entries {
-		decode(&entries[i])
 		w := weightOf(&entries[i])
 		if entries[i].Position > to || i > 0 && weight+w > pageWeight {
 			return slices.Clip(entries[:i]), weight, nil
@@ -104,7 +103,7 @@ func (p *Projections) WebhooksIn(ctx context.Context, entries []Entry) (shown []
 	var w domain.Webhook
 	for i := range history {
 		e := &history[i]
-		if decode(e); e.Version == 1 {
+		if e.Version == 1 {
 			w = domain.Webhook{}
 		}
 		change, ok := e.Value.(domain.Change)
@@ -252,8 +251,6 @@ func (p *Projections) addHeads(ctx context.Context, heads map[domain.EventID]eve
 		}
 	}
 	read, err := headsOf(ctx, p.pool, headsByStream, slices.Collect(maps.Keys(missing)))
-	for _, h := range read {
-		heads[h.id] = h
-	}
+	maps.Copy(heads, read)
 	return err
 }

@@ -15,20 +15,14 @@ import (
 // The time of an event is when it occurred. Nearly all occur when they are accepted, in the
 // order of the log. Of the others a row a block of the log says between which times they are.
 
-// occurredIn returns the arguments of the statement that notes when events occurred; nil: none
-// of them says.
-func occurredIn(events []eventstore.Event) []any {
-	var blocks []int64
-	var times []time.Time
-	for i := range events {
-		if c, ok := events[i].Value.(domain.EventTriggered); ok && !c.OccurredAt.IsZero() {
-			blocks, times = append(blocks, int64(events[i].Position)>>blockBits), append(times, c.OccurredAt)
+// occurredIn returns when events occurred that say it, and the blocks that they are in.
+func occurredIn(events []eventstore.Event) (blocks []int64, times []time.Time) {
+	for e, c := range each[domain.EventTriggered](events) {
+		if !c.OccurredAt.IsZero() {
+			blocks, times = append(blocks, int64(e.Position)>>blockBits), append(times, c.OccurredAt)
 		}
 	}
-	if blocks == nil {
-		return nil
-	}
-	return []any{blocks, times}
+	return blocks, times
 }
 
 // span is the positions above low and below high.

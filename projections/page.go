@@ -71,10 +71,7 @@ func (p *Projections) between(ctx context.Context, from, to time.Time, cursor Cu
 		SELECT CASE WHEN $1::timestamptz IS NULL THEN 0 ELSE medilab.position_before($1) END,
 			CASE WHEN $2::timestamptz IS NULL THEN $3::bigint ELSE least($3, medilab.position_before($2) + 1) END`,
 		timeOrNil(from), timeOrNil(to), high).Scan(&low, &high)
-	if err != nil {
-		return 0, 0, fmt.Errorf("find a time in the log: %w", err)
-	}
-	return low, high, nil
+	return low, high, doing("find a time in the log", err)
 }
 
 func timeOrNil(t time.Time) *time.Time {
@@ -104,7 +101,6 @@ func pageAt[T any](ctx context.Context, p *Projections, log *eventstore.Log, lim
 		}
 		dropped := false
 		for i := range events {
-			decode(&events[i])
 			item, ok := show(&events[i])
 			if dropped = dropped || !ok; ok {
 				page.Items = append(page.Items, item)

@@ -94,20 +94,16 @@ func newListTable(tables Tables, name string, ofWebhooks bool) listTable {
 }
 
 // statements add the lists of a page that begins at first.
-func (t listTable) statements(l positionLists, first eventstore.Position) []eventstore.Statement {
+func (t listTable) statements(l positionLists, first eventstore.Position) (all pageChanges) {
 	webhooks, kinds, blocks, places, grown := l.rows(first)
-	var out []eventstore.Statement
 	add := func(sql string, from, to int) {
-		if from == to {
-			return
-		}
 		args := []any{kinds[from:to], blocks[from:to], places[from:to]}
 		if t.ofWebhooks {
 			args = append(args, webhooks[from:to])
 		}
-		out = append(out, eventstore.Statement{SQL: sql, Args: args})
+		all.add(to-from, sql, args...)
 	}
 	add(t.grow, 0, grown)
 	add(t.insert, grown, len(blocks))
-	return out
+	return all
 }

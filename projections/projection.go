@@ -5,6 +5,7 @@ package projections
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -39,6 +40,16 @@ type Projection interface {
 	// Every event's Value is a domain.Change. An error means that the page is tried
 	// again; an event whose statements the database refuses is dead-lettered.
 	Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error)
+}
+
+// pageChanges collects the statements by which a page changes tables.
+type pageChanges []eventstore.Statement
+
+// add adds one, unless it is of no rows.
+func (s *pageChanges) add(rows int, sql string, args ...any) {
+	if rows > 0 {
+		*s = append(*s, eventstore.Statement{SQL: sql, Args: args})
+	}
 }
 
 // Querier reads in the transaction that the page is applied in. The error of Query is also
@@ -93,6 +104,22 @@ func (t Tables) list(names []string) string {
 	return t.SQL("{" + strings.Join(names, "}, {") + "}")
 }
 
+// doing returns err with what was being done, nil for nil.
+func doing(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// orNil returns a pointer to the value, nil for the zero value.
+func orNil[T comparable](value T) *T {
+	if value == *new(T) {
+		return nil
+	}
+	return &value
+}
+
 // text replaces what Postgres does not take in a text.
 func text(s string) string {
 	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
@@ -116,6 +143,5 @@ func hashOrNil(s string) *int32 {
 	if s == "" {
 		return nil
 	}
-	h := hash31(s)
-	return &h
+	return new(hash31(s))
 }

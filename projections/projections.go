@@ -77,10 +77,7 @@ func (p *Projections) AddTo(ctx context.Context, router *message.Router, node *e
 // Position returns the position up to which the read models hold the log.
 func (p *Projections) Position(ctx context.Context) (eventstore.Position, error) {
 	position, err := positionIn(ctx, p.pool)
-	if err != nil {
-		return 0, fmt.Errorf("read the projections' position: %w", err)
-	}
-	return position, nil
+	return position, doing("read the projections' position", err)
 }
 
 func positionIn(ctx context.Context, db interface {

@@ -129,17 +129,13 @@ func of[T any](rows []*replayRow, value func(*replayRow) T) []T {
 func (r *replayRow) apply(e *eventstore.Event) {
 	switch c := e.Value.(type) {
 	case domain.ReplayRequested:
-		*r = replayRow{ID: c.ID, Position: e.Position, Request: e.Data, RequestedBy: text(actorOf(e)), CreatedAt: e.RecordedAt, State: domain.ReplayStateCounting}
-		if c.WebhookID != (domain.WebhookID{}) {
-			r.Webhook = &c.WebhookID
-		}
+		*r = replayRow{ID: c.ID, Position: e.Position, Request: e.Data, RequestedBy: text(actorOf(e)), CreatedAt: e.RecordedAt, State: domain.ReplayStateCounting,
+			Webhook: orNil(c.WebhookID)}
 		if c.Kind == "" {
-			matched := int64(c.Matched)
-			r.State, r.Matched = domain.ReplayStateRunning, &matched
+			r.State, r.Matched = domain.ReplayStateRunning, new(int64(c.Matched))
 		}
 	case domain.ReplayCounted:
-		matched := int64(c.Matched)
-		if r.Matched = &matched; r.State == domain.ReplayStateCounting {
+		if r.Matched = new(int64(c.Matched)); r.State == domain.ReplayStateCounting {
 			r.State = domain.ReplayStateRunning
 		}
 	case domain.ReplayQueued:
@@ -204,12 +200,7 @@ func (p *Projections) show(ctx context.Context, row replayRow) (Replay, error) {
 		ID: row.ID, Kind: asked.Kind, State: row.State, Matched: row.Matched, Queued: row.Queued, Delivered: row.Delivered, Failed: row.Failed,
 		Cancelled: row.Cancelled, RequestedBy: row.RequestedBy, CreatedAt: row.CreatedAt.UTC(), FinishedAt: inUTC(row.FinishedAt),
 		WebhookID: row.Webhook, From: timeOrNil(asked.From), To: timeOrNil(asked.To), EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
-	}
-	if asked.Rate > 0 {
-		r.Rate = &asked.Rate
-	}
-	if asked.ResponseStatus != "" {
-		r.ResponseStatus = &asked.ResponseStatus
+		Rate: orNil(asked.Rate), ResponseStatus: orNil(asked.ResponseStatus),
 	}
 	if (r.State == domain.ReplayStateCancelled || r.FinishedAt != nil) && r.Matched != nil {
 		r.Cancelled += max(0, *r.Matched-r.Queued)
@@ -225,8 +216,7 @@ func inUTC(at *time.Time) *time.Time {
 	if at == nil {
 		return nil
 	}
-	utc := at.UTC()
-	return &utc
+	return new(at.UTC())
 }
 
 // countFormer counts, by state, the deliveries of a replay that an earlier release began:
@@ -237,12 +227,9 @@ func (p *Projections) countFormer(ctx context.Context, r *Replay) error {
 		return fmt.Errorf("read a replay: %w", err)
 	}
 	var streams []string
-	for i := range events {
-		decode(&events[i])
-		if queued, ok := events[i].Value.(domain.ReplayQueued); ok {
-			for _, id := range queued.Deliveries {
-				streams = append(streams, id.Stream())
-			}
+	for _, queued := range each[domain.ReplayQueued](events) {
+		for _, id := range queued.Deliveries {
+			streams = append(streams, id.Stream())
 		}
 	}
 	err = p.pool.QueryRow(ctx, `
@@ -253,10 +240,7 @@ func (p *Projections) countFormer(ctx context.Context, r *Replay) error {
 			SELECT e.type, CASE WHEN e.type = 'delivery.attempt_failed' THEN e.data END AS data FROM medilab.events AS e
 			WHERE e.stream = d.stream AND e.type <> 'delivery.outcome_late' ORDER BY e.version DESC LIMIT 1) AS last`,
 		streams).Scan(&r.Delivered, &r.Failed, &r.Cancelled)
-	if err != nil {
-		return fmt.Errorf("read a replay: %w", err)
-	}
-	return nil
+	return doing("read a replay", err)
 }
 
 // Replay returns a replay of the webhook, or of any if that is zero, or a *domain.Error of
@@ -283,7 +267,6 @@ func (p *Projections) requested(ctx context.Context, id domain.ReplayID) ([]repl
 	}
 	var row replayRow
 	for i := range events {
-		decode(&events[i])
 		row.apply(&events[i])
 	}
 	if row.Position == 0 {
@@ -321,8 +304,5 @@ func (p *Projections) replays(ctx context.Context, where string, args ...any) ([
 	}
 	rows, _ := p.pool.Query(ctx, `SELECT `+replayColumns+` FROM medilab.replays `+where, args...)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[replayRow])
-	if err != nil {
-		return nil, fmt.Errorf("list replays: %w", err)
-	}
-	return list, nil
+	return list, doing("list replays", err)
 }

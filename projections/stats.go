@@ -215,11 +215,10 @@ func (p *stats) merge(ctx context.Context, db Querier, page *pageCounters) ([]ev
 		calls[i], tallies[i] = r.total.calls, r.total.encode()
 		latest.add(id, r)
 	}
-	statements := []eventstore.Statement{{SQL: p.save, Args: []any{ids, calls, tallies, latest.hours, latest.calls, latest.tallies}}}
-	if len(finished.hours) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.finish, Args: []any{finished.webhooks, finished.hours, finished.calls, finished.tallies}})
-	}
-	return statements, nil
+	var all pageChanges
+	all.add(len(ids), p.save, ids, calls, tallies, latest.hours, latest.calls, latest.tallies)
+	all.add(len(finished.hours), p.finish, finished.webhooks, finished.hours, finished.calls, finished.tallies)
+	return all, nil
 }
 
 // add adds what was counted in the hour, which is the row's latest or a later one.
@@ -318,10 +317,7 @@ func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (
 		requests.dispatched(&row, change, states)
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read retried deliveries: %w", err)
-	}
-	return states, nil
+	return states, doing("read retried deliveries", err)
 }
 
 // dispatched notes the deliveries that were pending, as the change dispatched them, when

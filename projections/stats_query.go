@@ -179,9 +179,9 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 			total = c
 			return nil
 		}
-		then.addStanding(edges.until(hour, webhook, c))
+		then.addStanding(partOf(edges.toEnd[hour], webhook, c))
 		if hour >= first {
-			c = edges.within(hour, webhook, c)
+			c = partOf(edges.inRange[hour], webhook, c)
 			sum.add(c)
 			series.add(hour, c)
 		}
@@ -245,16 +245,7 @@ type edges struct {
 	inRange, toEnd map[int32]map[domain.WebhookID]*counters
 }
 
-// within returns what of the hour's counters is in the range.
-func (e edges) within(hour int32, webhook domain.WebhookID, whole *counters) *counters {
-	return partOf(e.inRange[hour], webhook, whole)
-}
-
-// until returns what of the hour's counters is before the range's end.
-func (e edges) until(hour int32, webhook domain.WebhookID, whole *counters) *counters {
-	return partOf(e.toEnd[hour], webhook, whole)
-}
-
+// partOf returns what the part of an hour has of the webhook's counters of the whole hour.
 func partOf(part map[domain.WebhookID]*counters, webhook domain.WebhookID, whole *counters) *counters {
 	switch c := part[webhook]; {
 	case part == nil:
@@ -287,10 +278,7 @@ func (p *Projections) edges(ctx context.Context, f StatsFilter) (e edges, err er
 	default:
 		count(e.inRange, f.From, begin.Add(time.Hour))
 	}
-	if err != nil {
-		return e, fmt.Errorf("count a part of an hour: %w", err)
-	}
-	return e, nil
+	return e, doing("count a part of an hour", err)
 }
 
 // countBetween counts what the log holds between the times, or returns nil if that
@@ -472,9 +460,9 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter, edges edges) (
 			share.Pending -= c.pending
 		default:
 			if hour == last && !f.To.IsZero() {
-				share.Pending -= c.pending - edges.until(hour, next.WebhookID, c).pending
+				share.Pending -= c.pending - partOf(edges.toEnd[hour], next.WebhookID, c).pending
 			}
-			sum.add(edges.within(hour, next.WebhookID, c))
+			sum.add(partOf(edges.inRange[hour], next.WebhookID, c))
 		}
 		return nil
 	})
@@ -501,8 +489,7 @@ func callFigures(ctx context.Context, db Querier) (map[domain.WebhookID]domain.C
 func (c *counters) callCounts() CallCounts {
 	counts := CallCounts{TotalCalls: c.calls, SuccessfulCalls: c.successes, FailedCalls: c.calls - c.successes}
 	if c.calls > 0 {
-		rate := math.Round(float64(c.successes)/float64(c.calls)*1e4) / 1e2
-		counts.SuccessRate = &rate
+		counts.SuccessRate = new(math.Round(float64(c.successes)/float64(c.calls)*1e4) / 1e2)
 	}
 	if c.timed > 0 {
 		counts.AverageMS = milliseconds(float64(c.duration) / float64(c.timed))
@@ -518,14 +505,12 @@ func (c *counters) percentile(share float64) *float64 {
 }
 
 func milliseconds(microseconds float64) *float64 {
-	ms := math.Round(microseconds) / 1000
-	return &ms
+	return new(math.Round(microseconds) / 1000)
 }
 
 func micros(at int64) *time.Time {
 	if at == 0 {
 		return nil
 	}
-	t := time.UnixMicro(at).UTC()
-	return &t
+	return new(time.UnixMicro(at).UTC())
 }

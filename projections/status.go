@@ -30,10 +30,7 @@ func (p *Projections) Lag(ctx context.Context) (Lag, error) {
 		FROM medilab.log_head AS h
 		CROSS JOIN (SELECT coalesce((SELECT position FROM medilab.readers WHERE name = $1), 0) AS position) AS r`, readerName,
 	).Scan(&lag.Position, &lag.Head, &lag.LagEvents, &lag.LagSeconds)
-	if err != nil {
-		return Lag{}, fmt.Errorf("read the projections' lag: %w", err)
-	}
-	return lag, nil
+	return lag, doing("read the projections' lag", err)
 }
 
 // Status is the state of a read model.

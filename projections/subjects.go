@@ -26,7 +26,7 @@ var subjectsModel = Model{
 
 type subjects struct{ insert string }
 
-func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) (statements []eventstore.Statement, _ error) {
+func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
 	var own, former subjectRows
 	for i := range events {
 		for _, owner := range domain.SubjectsOf(events[i].Value) {
@@ -39,13 +39,12 @@ func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Eve
 			}
 		}
 	}
-	if len(own.owners) > 0 { // these are new, and to look for them would double what they cost
-		statements = append(statements, eventstore.Statement{SQL: p.insert, Args: []any{own.owners, own.positions}})
-	}
-	if len(former.owners) > 0 { // a rebuild has found them where they are
-		statements = append(statements, eventstore.Statement{SQL: p.insert + ` ON CONFLICT DO NOTHING`, Args: []any{former.owners, former.positions}})
-	}
-	return statements, nil
+	var all pageChanges
+	// These are new, and to look for them would double what they cost.
+	all.add(len(own.owners), p.insert, own.owners, own.positions)
+	// A rebuild has found these where they are.
+	all.add(len(former.owners), p.insert+` ON CONFLICT DO NOTHING`, former.owners, former.positions)
+	return all, nil
 }
 
 type subjectRows struct {
@@ -65,10 +64,7 @@ const subjectEventsSQL = `SELECT position FROM medilab.subject_events
 func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, after, to Position, limit int) ([]Position, error) {
 	rows, _ := p.pool.Query(ctx, subjectEventsSQL, uuid.UUID(owner), after, to, limit)
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[Position])
-	if err != nil {
-		return nil, fmt.Errorf("list the events of a subject: %w", err)
-	}
-	return positions, nil
+	return positions, doing("list the events of a subject", err)
 }
 
 // NewestOf returns the newest events about the subject, so many at most, the newest first; tests
@@ -76,10 +72,7 @@ func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, a
 func (p *Projections) NewestOf(ctx context.Context, owner envelope.Owner, limit int) ([]Event, error) {
 	page, err := pageAt(ctx, p, p.log, limit, newEvent, `SELECT position FROM medilab.subject_events WHERE owner = $1 AND position < $2
 		ORDER BY position DESC LIMIT $3`, uuid.UUID(owner), int64(math.MaxInt64), limit+1)
-	if err != nil {
-		return nil, fmt.Errorf("list the newest events of a subject: %w", err)
-	}
-	return page.Items, nil
+	return page.Items, doing("list the newest events of a subject", err)
 }
 
 // AwaitSubjects waits for the read models to hold the log up to the position, but not for
@@ -106,7 +99,6 @@ func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield fu
 		}
 		if err := p.getEach(ctx, positions, func(events []eventstore.Event) error {
 			for i := range events {
-				decode(&events[i])
 				if err := p.withCalls(ctx, &events[i], yield); err != nil {
 					return err
 				}

@@ -145,11 +145,7 @@ func (p *undelivered) stood(ctx context.Context, db Querier, events []eventstore
 	if err != nil {
 		return nil, err
 	}
-	byID := make(map[domain.EventID]eventHead, len(heads))
-	for _, h := range heads {
-		byID[h.id] = h
-	}
-	return p.statements(stands, byID), nil
+	return p.statements(stands, heads), nil
 }
 
 // statements make the rows what the last of the stands of each says.

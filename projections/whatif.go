@@ -112,8 +112,5 @@ func pastCall(c *Call) domain.PastCall {
 // recordedLast is when the log's last event was recorded.
 func (p *Projections) recordedLast(ctx context.Context) (at time.Time, err error) {
 	err = p.pool.QueryRow(ctx, `SELECT recorded_at FROM medilab.events WHERE position = (SELECT position FROM medilab.log_head)`).Scan(&at)
-	if err != nil {
-		return at, fmt.Errorf("read the log's end: %w", err)
-	}
-	return at.UTC(), nil
+	return at.UTC(), doing("read the log's end", err)
 }
