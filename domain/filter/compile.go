@@ -27,6 +27,9 @@ const (
 	fieldOperatorNames = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $regex, $or"
 )
 
+// fieldOperators stand inside a field.
+var fieldOperators = strings.Split(fieldOperatorNames, ", ")
+
 // Problem is what is wrong with one part of a filter. Field says where it is, as in
 // filters.department or filters.$or[1].amount.$gt.
 type Problem struct {
@@ -110,7 +113,7 @@ func (c *compiler) filter(raw []byte, field string, nesting int) *Filter {
 		switch {
 		case key == "$or":
 			f.conditions = append(f.conditions, c.anyFilter(value, at, nesting+1))
-		case strings.HasPrefix(key, "$") && isOperator(key):
+		case slices.Contains(fieldOperators, key):
 			c.refuse(at, `is an operator, which stands inside a field: {"field": {"`+key+`": ...}}`)
 		case strings.HasPrefix(key, "$"):
 			c.refuse(at, "is not a known operator; here only $or is")

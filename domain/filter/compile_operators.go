@@ -67,7 +67,7 @@ func (c *compiler) refuseOperator(operator, field string) {
 		c.refuse(field, `stands beside operators; to compare with an object write {"$eq": {...}}`)
 		return
 	}
-	c.refuse(field, "is not a known operator"+suggest.DidYouMean(suggest.Nearest(operator, strings.Split(fieldOperatorNames, ", ")))+" (known: "+fieldOperatorNames+")")
+	c.refuse(field, "is not a known operator"+suggest.DidYouMean(suggest.Nearest(operator, fieldOperators))+" (known: "+fieldOperatorNames+")")
 }
 
 // eitherOf compiles a $or within a field.
@@ -204,15 +204,6 @@ func hasOperators(raw []byte) bool {
 	}
 	for m := range strictjson.Members(raw, 0) {
 		if bytes.HasPrefix(m.Key(), []byte("$")) {
-			return true
-		}
-	}
-	return false
-}
-
-func isOperator(key string) bool {
-	for operator := range strings.SplitSeq(fieldOperatorNames, ", ") {
-		if key == operator {
 			return true
 		}
 	}

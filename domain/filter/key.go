@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -54,19 +53,9 @@ func (d *Doc) Key(path string) (uint64, bool) {
 		if !n.exact {
 			return 0, false
 		}
-		h.Write(n.number.canonical())
+		h.Write(n.number.appendKey(nil))
 	default:
 		return 0, false
 	}
 	return binary.BigEndian.Uint64(h.Sum(nil)), true
-}
-
-// canonical returns the same bytes for equal numbers.
-func (d decimal) canonical() []byte {
-	sign := byte('+')
-	if d.negative {
-		sign = '-'
-	}
-	dst := append(append([]byte{sign}, d.whole...), d.fraction...)
-	return strconv.AppendInt(append(dst, 'e'), d.exponent, 10)
 }
