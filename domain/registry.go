@@ -38,10 +38,7 @@ type registered struct {
 
 // compile prepares a webhook of which there was another version.
 func (w *registered) compile(before *registered) {
-	w.subscriptions = make(Subscriptions, len(w.Events))
-	for i, s := range w.Events {
-		w.subscriptions[i] = Subscription(s)
-	}
+	w.subscriptions = SubscriptionsOf(w.Events)
 	if w.filter, w.broken = before.filter, before.broken; w.filter != nil && bytes.Equal(w.Filters, before.Filters) {
 		return
 	}

@@ -351,10 +351,7 @@ type Matcher struct {
 
 // NewMatcher prepares subscriptions and a filter, which were checked before.
 func NewMatcher(events []string, filters json.RawMessage) (m Matcher, err error) {
-	m = Matcher{subscriptions: make(Subscriptions, len(events))}
-	for i, s := range events {
-		m.subscriptions[i] = Subscription(s)
-	}
+	m = Matcher{subscriptions: SubscriptionsOf(events)}
 	if m.filter, err = compileFilter(filters); err != nil {
 		return Matcher{}, fmt.Errorf("prepare a filter: %w", err)
 	}

@@ -39,20 +39,24 @@ func (s Subscription) group() (string, bool) {
 // Subscriptions are what one webhook asks for, in the order given.
 type Subscriptions []Subscription
 
+// SubscriptionsOf returns what a webhook's events ask for.
+func SubscriptionsOf(events []string) Subscriptions {
+	s := make(Subscriptions, len(events))
+	for i, event := range events {
+		s[i] = Subscription(event)
+	}
+	return s
+}
+
 // Match reports whether any of them asks for events of type t.
 func (s Subscriptions) Match(t EventType) bool {
-	for _, one := range s {
-		if one.Matches(t) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s, func(one Subscription) bool { return one.Matches(t) })
 }
 
 // ParseSubscriptions checks a webhook's `events`: at least one, each a known type, a
 // group that has types, or `*`. Repeated ones are kept once. Field errors are named
 // field for the whole list and `field[i]` for one of it.
-func (c Catalog) ParseSubscriptions(field string, list []string) (Subscriptions, []FieldError) {
+func (c Catalog) ParseSubscriptions(field string, list []string) ([]string, []FieldError) {
 	if len(list) == 0 {
 		return nil, []FieldError{{field, "must have at least one event type, group (patient.*) or *"}}
 	}
@@ -60,18 +64,17 @@ func (c Catalog) ParseSubscriptions(field string, list []string) (Subscriptions,
 		return nil, []FieldError{{field, fmt.Sprintf("must have at most %d entries", maxSubscriptions)}}
 	}
 	var refused []FieldError
-	parsed := make(Subscriptions, 0, len(list))
+	parsed := make([]string, 0, len(list))
 	for i, text := range list {
-		s := Subscription(text)
-		if !c.knows(s) {
+		if !c.knows(Subscription(text)) {
 			refused = append(refused, FieldError{
 				Field:   fmt.Sprintf("%s[%d]", field, i),
 				Message: "is not a known event type, group or *" + suggest.DidYouMean(c.suggestSubscription(text)),
 			})
 			continue
 		}
-		if !slices.Contains(parsed, s) {
-			parsed = append(parsed, s)
+		if !slices.Contains(parsed, text) {
+			parsed = append(parsed, text)
 		}
 	}
 	if len(refused) > 0 {

@@ -134,7 +134,7 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	if c.required("events", spec.Events.Given, spec.Events.Null) {
 		events, refused := catalog.ParseSubscriptions("events", spec.Events.Value)
 		c.add(refused...)
-		spec.Events.Value = subscriptionTexts(events)
+		spec.Events.Value = events
 	}
 	if spec.Headers.set() {
 		c.add(CheckHeaders(spec.Headers.Value)...)
@@ -261,14 +261,6 @@ func (c *specCheck) noMasks(headers []Header) {
 			c.add(FieldError{"headers." + strictjson.Shorten(h.Name, 100), hasMask})
 		}
 	}
-}
-
-func subscriptionTexts(list Subscriptions) []string {
-	texts := make([]string, len(list))
-	for i, s := range list {
-		texts[i] = string(s)
-	}
-	return texts
 }
 
 // compacted is JSON without white space, as the log keeps it.

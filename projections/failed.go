@@ -74,21 +74,17 @@ func (p *Projections) failedCalls(ctx context.Context, webhook domain.WebhookID,
 type failedFilter struct {
 	spec     domain.ReplaySpec
 	statuses domain.Statuses
-	types    domain.Subscriptions // nil: any
+	types    domain.Subscriptions // none: any
 }
 
 func newFailedFilter(spec domain.ReplaySpec) failedFilter {
-	f := failedFilter{spec: spec}
-	f.statuses, _ = domain.ParseStatuses(spec.ResponseStatus) // it was checked
-	for _, t := range spec.EventTypes {
-		f.types = append(f.types, domain.Subscription(t))
-	}
-	return f
+	statuses, _ := domain.ParseStatuses(spec.ResponseStatus) // it was checked
+	return failedFilter{spec, statuses, domain.SubscriptionsOf(spec.EventTypes)}
 }
 
 // matches reports whether the spec asks for the event, which was recorded at the time.
 func (f *failedFilter) matches(e domain.EventTriggered, at time.Time) bool {
-	return (f.types == nil || f.types.Match(domain.EventType(e.EventType))) &&
+	return (len(f.types) == 0 || f.types.Match(domain.EventType(e.EventType))) &&
 		isWithin(e.Occurred(at), f.spec.From, f.spec.To)
 }
 
