@@ -359,9 +359,9 @@ func (f *CallFigures) within(window time.Duration, now time.Time) (calls, succes
 // Judge returns the finding of every kind of alert about a webhook.
 func (r AlertRules) Judge(w Webhook, f CallFigures, now time.Time) []Finding {
 	if !w.Exists() {
-		findings := make([]Finding, len(AlertKinds))
-		for i, kind := range AlertKinds {
-			findings[i] = Finding{Kind: kind, Message: "the webhook was deleted"}
+		var findings []Finding
+		for _, kind := range AlertKinds {
+			findings = append(findings, Finding{Kind: kind, Message: "the webhook was deleted"})
 		}
 		return findings
 	}

@@ -140,9 +140,8 @@ func ParseCatalog(data []byte) (Catalog, error) {
 		return Catalog{}, Invalid("types", fmt.Sprintf("must have at most %d entries", maxExtraTypes))
 	}
 
-	file := catalogFile{clinic: builtinTypes(), seen: map[EventType]bool{}, enforced: map[EventType]*eventschema.Schema{},
+	file := catalogFile{clinic: slices.Clone(builtinTypes()), seen: map[EventType]bool{}, enforced: map[EventType]*eventschema.Schema{},
 		subjects: map[EventType]SubjectPaths{}}
-	file.clinic = slices.Clone(file.clinic)
 	var refused []FieldError
 	for i, entry := range entries {
 		for _, wrong := range file.add(entry) {

@@ -38,7 +38,8 @@ type Enveloped interface {
 	Enclosed(keys envelope.Keys) Change
 }
 
-// SealedWith implements Enveloped.
+// What follows implements Enveloped.
+
 func (c Content) SealedWith() ([]envelope.KeyID, error) {
 	if len(c.Sealed) == 0 {
 		return nil, nil
@@ -46,20 +47,53 @@ func (c Content) SealedWith() ([]envelope.KeyID, error) {
 	return envelope.IDs(c.Sealed)
 }
 
-// IsOpened implements Enveloped.
-func (c Content) IsOpened() bool { return c.Erased || len(c.Keys) > 0 && len(c.Sealed) == 0 }
+func (c DeliveryTested) SealedWith() ([]envelope.KeyID, error) {
+	return Content{Sealed: c.SealedData}.SealedWith()
+}
 
-// Unlocks implements Enveloped.
+func (c Content) IsOpened() bool         { return c.Erased || len(c.Keys) > 0 && len(c.Sealed) == 0 }
 func (c Content) Unlocks() envelope.Keys { return c.Keys }
 
-// IsEnclosed implements Enveloped.
 func (c EventTriggered) IsEnclosed() bool { return len(c.Keys) > 0 }
+func (c DeliveryTested) IsEnclosed() bool { return len(c.Keys) > 0 }
 
-// IsEnclosed implements Enveloped. What had no answer has no content.
+// IsEnclosed is of the outcomes too. What had no answer has no content.
 func (c Call) IsEnclosed() bool { return len(c.Keys) > 0 || len(c.Header) == 0 && len(c.Body) == 0 }
 
-// IsEnclosed implements Enveloped.
-func (c DeliveryTested) IsEnclosed() bool { return len(c.Keys) > 0 }
+func (c EventTriggered) Enclosed(keys envelope.Keys) Change        { c.Content.Keys = keys; return c }
+func (c DeliverySucceeded) Enclosed(keys envelope.Keys) Change     { c.Content.Keys = keys; return c }
+func (c DeliveryAttemptFailed) Enclosed(keys envelope.Keys) Change { c.Content.Keys = keys; return c }
+func (c DeliveryOutcomeLate) Enclosed(keys envelope.Keys) Change   { c.Content.Keys = keys; return c }
+func (c DeliveryTested) Enclosed(keys envelope.Keys) Change        { c.Content.Keys = keys; return c }
+
+func (c EventTriggered) Opened(keys envelope.Keys, expired bool) (_ Change, err error) {
+	c.Content, c.EventData, err = c.open(keys, expired)
+	return c, err
+}
+
+func (c DeliverySucceeded) Opened(keys envelope.Keys, expired bool) (Change, error) {
+	err := c.openAnswer(keys, expired)
+	return c, err
+}
+
+func (c DeliveryAttemptFailed) Opened(keys envelope.Keys, expired bool) (Change, error) {
+	err := c.openAnswer(keys, expired)
+	return c, err
+}
+
+func (c DeliveryOutcomeLate) Opened(keys envelope.Keys, expired bool) (Change, error) {
+	err := c.openAnswer(keys, expired)
+	return c, err
+}
+
+func (c DeliveryTested) Opened(keys envelope.Keys, expired bool) (Change, error) {
+	_, data, err := Content{Sealed: c.SealedData, Keys: c.Keys}.open(keys, expired)
+	if err == nil {
+		c.EventData, c.SealedData = data, nil
+		err = c.openAnswer(keys, expired)
+	}
+	return c, err
+}
 
 // open returns what is sealed, and the content as it is then.
 func (c Content) open(keys envelope.Keys, expired bool) (Content, []byte, error) {
@@ -79,18 +113,6 @@ func (c Content) open(keys envelope.Keys, expired bool) (Content, []byte, error)
 	return Content{Keys: keys}, plain, nil
 }
 
-// Opened implements Enveloped.
-func (c EventTriggered) Opened(keys envelope.Keys, expired bool) (_ Change, err error) {
-	c.Content, c.EventData, err = c.open(keys, expired)
-	return c, err
-}
-
-// Enclosed implements Enveloped.
-func (c EventTriggered) Enclosed(keys envelope.Keys) Change {
-	c.Content.Keys = keys
-	return c
-}
-
 // Size returns the bytes of event_data, opened or not.
 func (c EventTriggered) Size() int { return max(c.SealedSize, len(c.EventData)) }
 
@@ -100,54 +122,6 @@ func (c *EventTriggered) seal() {
 		c.SealedSize, c.Sealed = len(c.EventData), c.Keys.Seal(c.EventData)
 	}
 }
-
-// Opened implements Enveloped.
-func (c DeliverySucceeded) Opened(keys envelope.Keys, expired bool) (Change, error) {
-	err := c.openAnswer(keys, expired)
-	return c, err
-}
-
-// Enclosed implements Enveloped.
-func (c DeliverySucceeded) Enclosed(keys envelope.Keys) Change { c.Content.Keys = keys; return c }
-
-// Opened implements Enveloped.
-func (c DeliveryAttemptFailed) Opened(keys envelope.Keys, expired bool) (Change, error) {
-	err := c.openAnswer(keys, expired)
-	return c, err
-}
-
-// Enclosed implements Enveloped.
-func (c DeliveryAttemptFailed) Enclosed(keys envelope.Keys) Change { c.Content.Keys = keys; return c }
-
-// Opened implements Enveloped.
-func (c DeliveryOutcomeLate) Opened(keys envelope.Keys, expired bool) (Change, error) {
-	err := c.openAnswer(keys, expired)
-	return c, err
-}
-
-// Enclosed implements Enveloped.
-func (c DeliveryOutcomeLate) Enclosed(keys envelope.Keys) Change { c.Content.Keys = keys; return c }
-
-// SealedWith implements Enveloped.
-func (c DeliveryTested) SealedWith() ([]envelope.KeyID, error) {
-	if len(c.SealedData) == 0 {
-		return nil, nil
-	}
-	return envelope.IDs(c.SealedData)
-}
-
-// Opened implements Enveloped.
-func (c DeliveryTested) Opened(keys envelope.Keys, expired bool) (Change, error) {
-	_, data, err := Content{Sealed: c.SealedData, Keys: c.Keys}.open(keys, expired)
-	if err == nil {
-		c.EventData, c.SealedData = data, nil
-		err = c.openAnswer(keys, expired)
-	}
-	return c, err
-}
-
-// Enclosed implements Enveloped.
-func (c DeliveryTested) Enclosed(keys envelope.Keys) Change { c.Content.Keys = keys; return c }
 
 // seal encrypts what the receiver answered, if there are keys: also that it answered
 // nothing, so that the call can be told to be erased.

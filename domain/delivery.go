@@ -219,9 +219,7 @@ func (c DeliveryAttemptFailed) read(f *form) Change { c.form(f); return c }
 
 func (c *DeliveryAttemptFailed) form(f *form) {
 	c.Call.form(f)
-	if f.optional(`,"next_attempt_at":`, !c.NextAttemptAt.IsZero()) {
-		f.time("", &c.NextAttemptAt)
-	}
+	f.timeOrNone(`,"next_attempt_at":`, &c.NextAttemptAt)
 	textOrNone(f, `,"gave_up":`, &c.GaveUp)
 	c.Blocks = f.optional(`,"blocks":true`, c.Blocks)
 	f.letters("}")
@@ -267,9 +265,7 @@ func (c *Call) form(f *form) {
 	number(f, `,"duration_us":`, &c.Duration)
 	text(f, `,"outcome":`, &c.Outcome)
 	textOrNone(f, `,"error":`, &c.Error)
-	if f.optional(`,"status":`, c.Status != 0) {
-		number(f, "", &c.Status)
-	}
+	numberOrNone(f, `,"status":`, &c.Status)
 	f.bytes(`,"sealed":`, &c.Sealed)
 	c.sayErased(f)
 	c.answer(f)
@@ -277,9 +273,7 @@ func (c *Call) form(f *form) {
 	numberOrNone(f, `,"sequence":`, &c.Sequence)
 	c.Ordered = f.optional(`,"ordered":true`, c.Ordered)
 	f.bytes(`,"body_sha256":`, &c.BodyHash)
-	if f.optional(`,"replay_id":`, c.ReplayID != ReplayID{}) {
-		id(f, "", &c.ReplayID)
-	}
+	idOrNone(f, `,"replay_id":`, &c.ReplayID)
 }
 
 // answer is what of a call is content.

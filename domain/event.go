@@ -119,12 +119,8 @@ func (c *EventTriggered) form(f *form) {
 	text(f, `{"event_type":`, &c.EventType)
 	textOrNone(f, `,"source":`, &c.Source)
 	textOrNone(f, `,"correlation_id":`, &c.CorrelationID)
-	if f.optional(`,"occurred_at":`, !c.OccurredAt.IsZero()) {
-		f.time("", &c.OccurredAt)
-	}
-	if f.optional(`,"client_event_id":`, c.ClientEventID != EventID{}) {
-		id(f, "", &c.ClientEventID)
-	}
+	f.timeOrNone(`,"occurred_at":`, &c.OccurredAt)
+	idOrNone(f, `,"client_event_id":`, &c.ClientEventID)
 	textOrNone(f, `,"traceparent":`, &c.Traceparent)
 	textOrNone(f, `,"tracestate":`, &c.Tracestate)
 	c.Imported = f.optional(`,"imported":true`, c.Imported)

@@ -185,6 +185,20 @@ func id[T ~[16]byte](f *form, name string, p *T) {
 	*p = T(parsed)
 }
 
+// idOrNone is an id that is left out when it is zero.
+func idOrNone[T ~[16]byte](f *form, name string, p *T) {
+	if f.optional(name, *p != T{}) {
+		id(f, "", p)
+	}
+}
+
+// timeOrNone is a time that is left out when it is zero.
+func (f *form) timeOrNone(name string, p *time.Time) {
+	if f.optional(name, !p.IsZero()) {
+		f.time("", p)
+	}
+}
+
 // time has the microseconds that Postgres keeps, in the fewest digits.
 func (f *form) time(name string, p *time.Time) {
 	if !f.reading {

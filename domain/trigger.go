@@ -1,10 +1,11 @@
 package domain
 
 import (
-	"bytes"
 	"fmt"
 	"time"
 	"unicode/utf8"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // MaxEventBytes is the guide's 10 MB: the most that a request's body or an event's data has.
@@ -28,8 +29,8 @@ func (c Catalog) CheckTriggered(e EventTriggered) error {
 
 // TriggeredFields names every field that keeps the event from being accepted.
 func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
-	data := bytes.TrimLeft(e.EventData, jsonSpace)
-	object := len(data) > 0 && data[0] == '{'
+	begin := strictjson.SkipSpace(e.EventData, 0)
+	object := begin < len(e.EventData) && e.EventData[begin] == '{'
 	source, correlation := labelProblem(e.Source), labelProblem(e.CorrelationID)
 	traced := e.Traceparent == "" || ValidTraceparent(e.Traceparent)
 	if object && source == "" && correlation == "" && traced && c.Known(EventType(e.EventType)) {
@@ -37,7 +38,7 @@ func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
 	}
 	refused := c.CheckEventType("event_type", EventType(e.EventType))
 	switch {
-	case len(data) == 0:
+	case begin == len(e.EventData):
 		refused = append(refused, FieldError{"event_data", "is required"})
 	case !object:
 		refused = append(refused, FieldError{"event_data", "must be a JSON object"})
@@ -71,6 +72,3 @@ func labelProblem(text string) string {
 	}
 	return textProblem(text)
 }
-
-// jsonSpace is what RFC 8259 allows around a value.
-const jsonSpace = " \t\r\n"
