@@ -186,6 +186,7 @@ func pass(ctx context.Context, out chan<- *message.Message, m *message.Message, 
 // reporter logs the first of several failures in a row, and of what Watermill says the
 // errors alone. No password of the source is in them.
 type reporter struct {
+	watermill.NopLogger
 	logger *slog.Logger
 	secret string
 
@@ -219,15 +220,6 @@ func (r *reporter) recovered() {
 
 // Error implements watermill.LoggerAdapter.
 func (r *reporter) Error(message string, err error, _ watermill.LogFields) { r.failed(err) }
-
-// Info implements watermill.LoggerAdapter.
-func (r *reporter) Info(string, watermill.LogFields) {}
-
-// Debug implements watermill.LoggerAdapter.
-func (r *reporter) Debug(string, watermill.LogFields) {}
-
-// Trace implements watermill.LoggerAdapter.
-func (r *reporter) Trace(string, watermill.LogFields) {}
 
 // With implements watermill.LoggerAdapter.
 func (r *reporter) With(watermill.LogFields) watermill.LoggerAdapter { return r }

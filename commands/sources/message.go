@@ -81,43 +81,27 @@ func (s Source) eventID(text string) domain.EventID {
 // binaryMode returns the CloudEvent that the message's headers tell of, if they do: its
 // payload is the data.
 func binaryMode(m *message.Message) (ce cloudEvent, ok bool) {
+	attributes := map[string]*string{
+		"specversion": &ce.SpecVersion, "id": &ce.ID, "source": &ce.Source, "type": &ce.Type, "time": &ce.Time,
+		"correlationid": &ce.CorrelationID, "traceparent": &ce.Traceparent, "tracestate": &ce.Tracestate,
+	}
 	for key, value := range m.Metadata {
-		name, found := attribute(key)
-		if !found {
-			continue
-		}
-		switch name {
-		case "specversion":
-			ce.SpecVersion = value
-		case "id":
-			ce.ID = value
-		case "source":
-			ce.Source = value
-		case "type":
-			ce.Type = value
-		case "time":
-			ce.Time = value
-		case "correlationid":
-			ce.CorrelationID = value
-		case "traceparent":
-			ce.Traceparent = value
-		case "tracestate":
-			ce.Tracestate = value
+		if attribute := attributes[attributeOf(key)]; attribute != nil {
+			*attribute = value
 		}
 	}
 	return ce, ce.SpecVersion != ""
 }
 
-// attribute returns the name of the CloudEvents attribute in a header of NATS (ce-), Kafka
-// (ce_) or AMQP (cloudEvents: or cloudEvents_).
-func attribute(header string) (name string, ok bool) {
-	header = strings.ToLower(header)
+// attributeOf returns the name of the CloudEvents attribute in a header of NATS (ce-), Kafka
+// (ce_) or AMQP (cloudEvents: or cloudEvents_); "": it has none.
+func attributeOf(header string) string {
 	for _, prefix := range []string{"ce-", "ce_", "cloudevents:", "cloudevents_"} {
-		if name, ok = strings.CutPrefix(header, prefix); ok {
-			return name, true
+		if name, ok := strings.CutPrefix(strings.ToLower(header), prefix); ok {
+			return name
 		}
 	}
-	return "", false
+	return ""
 }
 
 // identity returns what no two CloudEvents share: the id, with the CloudEvent's source unless

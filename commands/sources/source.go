@@ -3,6 +3,7 @@
 package sources
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/url"
@@ -144,17 +145,11 @@ func (s *Source) parameters(u *url.URL) error {
 	if s.topic == "" {
 		return fmt.Errorf("names no %s: add ?%s=NAME", s.broker.topic, s.broker.topic)
 	}
-	if s.Name = query.Get("name"); s.Name == "" {
-		s.Name = s.topic
-	}
+	s.Name = cmp.Or(query.Get("name"), s.topic)
 	if !validName.MatchString(s.Name) {
 		return fmt.Errorf("must have a name of 1 to 200 letters, digits and ._-: give one by &name=")
 	}
-	for _, group := range []string{query.Get("group"), query.Get("durable"), usualGroup} {
-		if s.group == "" {
-			s.group = group
-		}
-	}
+	s.group = cmp.Or(query.Get("group"), query.Get("durable"), usualGroup)
 	return nil
 }
 
