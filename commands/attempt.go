@@ -347,10 +347,7 @@ func keptHeader(h http.Header) []domain.HeaderField {
 		}
 	}
 	slices.SortFunc(kept, func(a, b domain.HeaderField) int {
-		if c := strings.Compare(a.Name, b.Name); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Value, b.Value)
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Value, b.Value))
 	})
 	return kept
 }

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,16 +58,10 @@ func first[C domain.Change](ctx context.Context, log *eventstore.Log, streams ..
 	for i := range events {
 		change, ok := events[i].Value.(C)
 		if !ok {
-			return nil, nil, fmt.Errorf("%w: position %d: %w", ErrUnreadable, events[i].Position, unexpected(&events[i]))
+			err := cmp.Or(events[i].Err, fmt.Errorf("a stream does not begin with %s", events[i].Type))
+			return nil, nil, fmt.Errorf("%w: position %d: %w", ErrUnreadable, events[i].Position, err)
 		}
 		changes[i] = change
 	}
 	return changes, events, nil
-}
-
-func unexpected(e *eventstore.Event) error {
-	if e.Err != nil {
-		return e.Err
-	}
-	return fmt.Errorf("a stream does not begin with %s", e.Type)
 }

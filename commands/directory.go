@@ -286,12 +286,6 @@ func (d *Directory) Webhooks() []domain.Webhook { return d.registry().All() }
 // down, as they are when it is called.
 func (d *Directory) Newest() iter.Seq[domain.Webhook] { return d.registry().Newest() }
 
-// Explain reports whether an event of the type with the data would go to the webhook
-// as it is now, and why not.
-func (d *Directory) Explain(id domain.WebhookID, eventType domain.EventType, data []byte) (domain.Explanation, bool) {
-	return d.registry().ExplainOne(id, eventType, data)
-}
-
 // Costly reports whether deciding who gets the event may take a millisecond or more.
 func (d *Directory) Costly(eventType domain.EventType, data []byte) bool {
 	return d.registry().Costly(eventType, data)

@@ -105,7 +105,7 @@ func (c *Commands) verdict(ctx context.Context, w domain.Webhook, eventType doma
 			return domain.Explanation{}, err
 		}
 	}
-	verdict, _ := c.Directory.Explain(w.ID, eventType, data)
+	verdict, _ := c.Directory.registry().ExplainOne(w.ID, eventType, data)
 	return verdict, nil
 }
 

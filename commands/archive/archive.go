@@ -136,7 +136,7 @@ func (a *Archiver) export(ctx context.Context, before time.Time, dir string) (m 
 	if err != nil {
 		return m, 0, err
 	}
-	if err := check(ctx, dir, &m, func(done, total eventstore.Position) { a.Progress("reading back", done, total) }); err != nil {
+	if err := check(ctx, dir, &m, a.doing("reading back")); err != nil {
 		return m, 0, fmt.Errorf("read back what was written: %w", err)
 	}
 	if err := publish(dir, m.name(), signed); err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -76,12 +77,7 @@ const (
 // pauses that grow; nothing else waits for it.
 func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
 	appended, stop := o.Log.Appends(func(batch []eventstore.Event) bool {
-		for i := range batch {
-			if isNotice(&batch[i]) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(batch, func(e eventstore.Event) bool { return isNotice(&e) })
 	})
 	defer stop()
 	wait := o.Poll
