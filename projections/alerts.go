@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -125,25 +124,17 @@ type AlertFilter struct {
 	Cursor  Cursor
 }
 
-// alertsSQL are queries of alerts in each state. The condition stands in the text, as a
-// generic plan goes by the index of open alerts only where it says that they are.
-var alertsSQL = map[AlertState]string{
-	"":            alertsWhere("true"),
-	AlertOpen:     alertsWhere("resolved_at IS NULL"),
-	AlertResolved: alertsWhere("resolved_at IS NOT NULL"),
-}
-
-func alertsWhere(condition string) string {
-	return alertColumns + `WHERE position < $1 AND ` + condition + ` ORDER BY position DESC LIMIT $2`
-}
+// alertConditions are those of each state. They stand in the text of the query, as a generic
+// plan goes by the index of open alerts only where it says that they are.
+var alertConditions = map[AlertState]string{AlertOpen: ` AND resolved_at IS NULL`, AlertResolved: ` AND resolved_at IS NOT NULL`}
 
 // query returns the query of the filter and its arguments.
 func (f AlertFilter) query() (string, []any) {
-	sql, args := alertsSQL[f.State], []any{f.Cursor.Below(), f.Limit + 1}
-	if f.Webhook == (domain.WebhookID{}) {
-		return sql, args
+	where, args := `WHERE position < $1`, []any{f.Cursor.Below(), f.Limit + 1}
+	if f.Webhook != (domain.WebhookID{}) {
+		where, args = `WHERE webhook = $3 AND position < $1`, append(args, uuid.UUID(f.Webhook))
 	}
-	return strings.Replace(sql, "WHERE position < $1", "WHERE webhook = $3 AND position < $1", 1), append(args, uuid.UUID(f.Webhook))
+	return alertColumns + where + alertConditions[f.State] + ` ORDER BY position DESC LIMIT $2`, args
 }
 
 const alertColumns = `SELECT position, id, webhook, kind, details, raised_at, resolved_at, acknowledged_at, acknowledged_by, ` +

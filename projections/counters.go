@@ -148,13 +148,9 @@ func (c *counters) encode() []byte {
 
 var errCounters = errors.New("the stored statistics cannot be read: rebuild them")
 
-func decodeCounters(b []byte) (*counters, error) {
-	c := &counters{}
-	return c, c.decode(b)
-}
-
-// decode reads the stored form into zero counters. It keeps nothing of b.
-func (c *counters) decode(b []byte) error {
+// ScanBytes implements pgtype.BytesScanner: it reads the stored form. It keeps nothing of b.
+func (c *counters) ScanBytes(b []byte) error {
+	*c = counters{}
 	if len(b) == 0 || b[0] != countersFormat && b[0] != formerCounters {
 		return errCounters
 	}

@@ -48,10 +48,6 @@ type listedDelivery struct {
 	Delivery
 }
 
-// deliverySource reads the next deliveries of a list, in its order. rest is where to go on
-// below, 0 at the end.
-type deliverySource func(ctx context.Context, below ordinal, limit int) (list []listedDelivery, rest ordinal, err error)
-
 // ListDeliveries lists deliveries across events, the newest event first. Those that are not
 // delivered have an index. Others are nearly all that there are, and are found by going
 // through the events; a page ends early when few of them are asked for.
@@ -70,9 +66,8 @@ func (p *Projections) ListDeliveries(ctx context.Context, f DeliveryFilter, queu
 	if err != nil || len(spans) == 0 {
 		return page, err
 	}
-	next := p.deliverySource(f, queue, spans)
 	for n := 0; n < readings+f.Limit/reading; n++ {
-		list, rest, err := next(ctx, below, min(f.Limit-len(page.Items), reading))
+		list, rest, err := p.nextDeliveries(ctx, f, spans, below, min(f.Limit-len(page.Items), reading), queue)
 		if err != nil {
 			return page, fmt.Errorf("list deliveries: %w", err)
 		}
@@ -95,47 +90,40 @@ func (p *Projections) ListDeliveries(ctx context.Context, f DeliveryFilter, queu
 	return page, nil
 }
 
-// deliverySource returns the source of what the filter asks for of events in the spans.
-func (p *Projections) deliverySource(f DeliveryFilter, queue Backlog, spans []span) deliverySource {
-	return func(ctx context.Context, below ordinal, limit int) (list []listedDelivery, rest ordinal, err error) {
-		for i, s := range spans {
-			begin := ordinalAt(eventstore.Position(s.low+1), 0)
-			if below <= begin {
-				continue
-			}
-			if s.high < math.MaxInt64 {
-				below = min(below, ordinalAt(eventstore.Position(s.high), 0))
-			}
-			list, rest, err = p.spanSource(f, s.low, queue)(ctx, below, limit)
-			if i < len(spans)-1 {
-				rest = max(rest, begin) // it may be below the span
-			}
-			break
+// nextDeliveries returns the next of what the filter asks for of events in the spans, in the order
+// of the list, and where to go on below; 0 at the end.
+func (p *Projections) nextDeliveries(ctx context.Context, f DeliveryFilter, spans []span, below ordinal, limit int, queue Backlog) (list []listedDelivery, rest ordinal, err error) {
+	for i, s := range spans {
+		begin := ordinalAt(eventstore.Position(s.low+1), 0)
+		if below <= begin {
+			continue
 		}
-		return list, rest, err
+		if s.high < math.MaxInt64 {
+			below = min(below, ordinalAt(eventstore.Position(s.high), 0))
+		}
+		list, rest, err = p.deliveriesAbove(ctx, f, s.low, below, limit, queue)
+		if i < len(spans)-1 {
+			rest = max(rest, begin) // it may be below the span
+		}
+		break
 	}
+	return list, rest, err
 }
 
-// spanSource returns the source of what the filter asks for of events above the position. What
-// took more than one attempt has a row in undelivered, whatever came of it.
-func (p *Projections) spanSource(f DeliveryFilter, above int64, queue Backlog) deliverySource {
+// deliveriesAbove is nextDeliveries for events above the position. What took more than one attempt has
+// a row in undelivered, whatever came of it.
+func (p *Projections) deliveriesAbove(ctx context.Context, f DeliveryFilter, above int64, below ordinal, limit int, queue Backlog) ([]listedDelivery, ordinal, error) {
 	const ok, redirect = 200, 300
 	succeeded := f.Answer.has(nil) || f.Answer.From < redirect && f.Answer.To >= ok
 	switch {
 	case (f.State == domain.DeliveryDelivered || f.State == "") && succeeded && f.Attempts <= 1:
-		return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
-			return p.ofEvents(ctx, f, above, below, limit)
-		}
+		return p.ofEvents(ctx, f, above, below, limit)
 	case f.State == domain.DeliveryPending && f.Answer.has(nil) && f.Attempts == 0:
-		return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
-			return p.pending(ctx, f, above, below, limit, queue)
-		}
+		return p.pending(ctx, f, above, below, limit, queue)
 	}
-	return func(ctx context.Context, below ordinal, limit int) ([]listedDelivery, ordinal, error) {
-		list, err := p.undelivered(ctx, f, above, below, limit+1)
-		list, rest := cut(list, limit)
-		return list, rest, err
-	}
+	list, err := p.undelivered(ctx, f, above, below, limit+1)
+	list, rest := cut(list, limit)
+	return list, rest, err
 }
 
 // cut returns the first of a list that may hold one more, and where to go on.

@@ -50,23 +50,19 @@ func (p *Projections) Standings(ctx context.Context) (map[domain.WebhookID]*Stan
 	}
 	all := map[domain.WebhookID]*Standing{}
 	var id uuid.UUID
-	var encoded []byte
+	var c *counters
 	var alerts int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &encoded, &alerts}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &c, &alerts}, func() error {
 		s := all[domain.WebhookID(id)]
 		if s == nil {
 			s = &Standing{}
 			all[domain.WebhookID(id)] = s
 		}
-		if s.OpenAlerts += alerts; encoded == nil {
-			return nil
-		}
-		c, err := decodeCounters(encoded)
-		if err == nil {
+		if s.OpenAlerts += alerts; c != nil {
 			s.ConsecutiveFailures, s.FailingSince, s.Pending = c.consecutive, c.failingSince(), c.pending
 			s.LastCallAt, s.LastSuccessAt, s.LastFailureAt = micros(c.lastCall), micros(c.lastSuccess), micros(c.lastFailure)
 		}
-		return err
+		return nil
 	})
 	return all, err
 }
@@ -87,15 +83,12 @@ func (p *Projections) HealthOf(ctx context.Context, webhooks []domain.WebhookID,
 	}
 	var id uuid.UUID
 	var hour int32
-	var encoded []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &hour, &encoded}, func() error {
-		c, err := decodeCounters(encoded)
-		if err == nil {
-			sums[domain.WebhookID(id)].add(c)
-			h := all[domain.WebhookID(id)]
-			h.Calls[hour-first], h.Failures[hour-first] = c.calls, c.calls-c.successes
-		}
-		return err
+	var c counters
+	_, err = pgx.ForEachRow(rows, []any{&id, &hour, &c}, func() error {
+		sums[domain.WebhookID(id)].add(&c)
+		h := all[domain.WebhookID(id)]
+		h.Calls[hour-first], h.Failures[hour-first] = c.calls, c.calls-c.successes
+		return nil
 	})
 	for w, sum := range sums {
 		all[w].CallCounts, all[w].P95MS, all[w].Exhausted = sum.callCounts(), sum.percentile(0.95), max(0, sum.exhausted)

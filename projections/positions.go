@@ -2,6 +2,7 @@ package projections
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -55,10 +56,7 @@ func (l positionLists) add(webhook, kind int32, at eventstore.Position) {
 // block in which the page begins may exist already, from the page before: they stand
 // first, and grown is how many they are. All others are new.
 func (l positionLists) rows(first eventstore.Position) (webhooks, kinds []int32, blocks []int64, places [][]byte, grown int) {
-	keys := make([]listKey, 0, len(l))
-	for key := range l {
-		keys = append(keys, key)
-	}
+	keys := slices.Collect(maps.Keys(l))
 	began := int64(first >> blockBits)
 	rank := func(k listKey) int {
 		if k.block == began {

@@ -64,13 +64,7 @@ func choose(names []string) ([]Model, error) {
 			return nil, domain.Invalid("name", "must be one of "+strings.Join(Names(), ", "))
 		}
 	}
-	var chosen []Model
-	for _, m := range models {
-		if slices.Contains(names, m.Name) {
-			chosen = append(chosen, m)
-		}
-	}
-	return chosen, nil
+	return slices.DeleteFunc(slices.Clone(models), func(m Model) bool { return !slices.Contains(names, m.Name) }), nil
 }
 
 // rebuild fills shadow tables and swaps them in.

@@ -62,10 +62,7 @@ func (p *Projections) exclusively(ctx context.Context, work func(*pgxpool.Conn) 
 
 // newShadow creates the shadow tables of the models, empty.
 func (p *Projections) newShadow(ctx context.Context, conn *pgxpool.Conn, tables Tables, chosen []Model) (*shadow, error) {
-	s := &shadow{Projections: p, conn: conn, tables: tables}
-	for _, m := range chosen {
-		s.names = append(s.names, m.Tables...)
-	}
+	s := &shadow{Projections: p, conn: conn, tables: tables, names: tablesOf(chosen)}
 	var deadLetters Tables // no model can take them, so only all models make them again
 	if len(chosen) == len(models) {
 		deadLetters = tables
@@ -107,10 +104,7 @@ func (s *shadow) create(ctx context.Context, name string) error {
 // dropShadows drops all shadow tables, also those that a crash left behind, and
 // the notes about rebuilds.
 func dropShadows(ctx context.Context, conn *pgxpool.Conn) error {
-	names := []string{"parked"}
-	for _, m := range models {
-		names = append(names, m.Tables...)
-	}
+	names := append(tablesOf(models), "parked")
 	drop := `UPDATE medilab.read_models SET building = NULL WHERE building IS NOT NULL`
 	for _, tables := range []Tables{nextTables, checkTables} {
 		drop += `; DROP TABLE IF EXISTS ` + tables.list(names)

@@ -241,7 +241,7 @@ func (p *stats) loadInto(ctx context.Context, db Querier, ids [][16]byte, into m
 	_, err := pgx.ForEachRow(rows, []any{&id, &total, &hour, &latest}, func() error {
 		row := into[id]
 		row.hour = hour
-		return errors.Join(row.total.decode(total), row.latest.decode(latest))
+		return errors.Join(row.total.ScanBytes(total), row.latest.ScanBytes(latest))
 	})
 	return err
 }
@@ -342,17 +342,10 @@ func pendingDeliveries(ctx context.Context, tx pgx.Tx) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var encoded []byte
-	err = tx.QueryRow(ctx, `SELECT tally FROM medilab.stats WHERE webhook = $1`, uuid.UUID(wholeSystem)).Scan(&encoded)
-	sum := &counters{}
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-	case err != nil:
+	var sum counters
+	err = tx.QueryRow(ctx, `SELECT tally FROM medilab.stats WHERE webhook = $1`, uuid.UUID(wholeSystem)).Scan(&sum)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, err
-	default:
-		if sum, err = decodeCounters(encoded); err != nil {
-			return 0, err
-		}
 	}
 	for {
 		rows, err := tx.Query(ctx, `

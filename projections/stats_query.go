@@ -169,19 +169,15 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	rows, _ := p.pool.Query(ctx, `SELECT hour, tally FROM (`+countersSQL("$1", "$2", "$3")+`) AS t ORDER BY hour`, uuid.UUID(webhook), begin, last)
 	total, then, sum, series := &counters{}, &counters{}, &counters{}, series{width: f.Bucket}
 	var hour int32
-	var encoded []byte
-	_, err := pgx.ForEachRow(rows, []any{&hour, &encoded}, func() error {
-		c, err := decodeCounters(encoded)
-		if err != nil {
-			return err
-		}
+	var row counters
+	_, err := pgx.ForEachRow(rows, []any{&hour, &row}, func() error {
 		if hour == allTime {
-			total = c
+			total = new(row)
 			return nil
 		}
-		then.addStanding(partOf(edges.toEnd[hour], webhook, c))
+		then.addStanding(partOf(edges.toEnd[hour], webhook, &row))
 		if hour >= first {
-			c = partOf(edges.inRange[hour], webhook, c)
+			c := partOf(edges.inRange[hour], webhook, &row)
 			sum.add(c)
 			series.add(hour, c)
 		}
@@ -440,12 +436,8 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter, edges edges) (
 	var sums []*counters
 	var next WebhookShare
 	var hour int32
-	var encoded []byte
-	_, err = pgx.ForEachRow(rows, []any{(*uuid.UUID)(&next.WebhookID), &next.Number, &next.Name, &hour, &encoded}, func() error {
-		c, err := decodeCounters(encoded)
-		if err != nil {
-			return err
-		}
+	var c counters
+	_, err = pgx.ForEachRow(rows, []any{(*uuid.UUID)(&next.WebhookID), &next.Number, &next.Name, &hour, &c}, func() error {
 		if n := len(shares); n == 0 || shares[n-1].WebhookID != next.WebhookID {
 			shares, sums = append(shares, next), append(sums, &counters{})
 		}
@@ -454,15 +446,15 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter, edges edges) (
 		case hour == allTime:
 			share.Pending += c.pending
 			if f.all() {
-				sum.add(c)
+				sum.add(&c)
 			}
 		case hour > last:
 			share.Pending -= c.pending
 		default:
 			if hour == last && !f.To.IsZero() {
-				share.Pending -= c.pending - partOf(edges.toEnd[hour], next.WebhookID, c).pending
+				share.Pending -= c.pending - partOf(edges.toEnd[hour], next.WebhookID, &c).pending
 			}
-			sum.add(partOf(edges.inRange[hour], next.WebhookID, c))
+			sum.add(partOf(edges.inRange[hour], next.WebhookID, &c))
 		}
 		return nil
 	})
@@ -477,11 +469,10 @@ func callFigures(ctx context.Context, db Querier) (map[domain.WebhookID]domain.C
 	rows, _ := db.Query(ctx, `SELECT webhook, tally FROM medilab.stats WHERE webhook <> $1`, uuid.UUID(wholeSystem))
 	figures := map[domain.WebhookID]domain.CallFigures{}
 	var id uuid.UUID
-	var encoded []byte
-	_, err := pgx.ForEachRow(rows, []any{&id, &encoded}, func() error {
-		c, err := decodeCounters(encoded)
+	var c counters
+	_, err := pgx.ForEachRow(rows, []any{&id, &c}, func() error {
 		figures[domain.WebhookID(id)] = c.figures
-		return err
+		return nil
 	})
 	return figures, err
 }
