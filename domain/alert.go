@@ -127,6 +127,19 @@ func (WebhookAlertAcknowledged) ChangeType() string { return "alert.acknowledged
 
 var _ = register(WebhookAlertRaised{}, WebhookAlertResolved{}, WebhookAlertAcknowledged{})
 
+// AlertOf returns which alert the change is about, if it is about one.
+func AlertOf(change any) (AlertID, AlertKey, bool) {
+	switch c := change.(type) {
+	case WebhookAlertRaised:
+		return c.ID, AlertKey{c.WebhookID, c.Kind}, true
+	case WebhookAlertResolved:
+		return c.ID, AlertKey{c.WebhookID, c.Kind}, true
+	case WebhookAlertAcknowledged:
+		return c.ID, AlertKey{c.WebhookID, c.Kind}, true
+	}
+	return AlertID{}, AlertKey{}, false
+}
+
 // Alert is the state of one kind of alerts about one webhook: the fold of its
 // stream.
 type Alert struct {

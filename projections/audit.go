@@ -91,11 +91,10 @@ func (f AuditFilter) concerns(e *eventstore.Event) bool {
 		dispatched, _ := domain.DispatchOf(event, e.Value)
 		return slices.ContainsFunc(dispatched.Deliveries, func(d domain.Dispatch) bool { return d.WebhookID == f.Webhook })
 	}
+	if _, alert, ok := domain.AlertOf(e.Value); ok {
+		return alert.Webhook == f.Webhook
+	}
 	switch c := e.Value.(type) {
-	case domain.WebhookAlertRaised:
-		return c.WebhookID == f.Webhook
-	case domain.WebhookAlertResolved:
-		return c.WebhookID == f.Webhook
 	case domain.DeliveryOutcomeLate:
 		return c.WebhookID == f.Webhook
 	case domain.Change:

@@ -33,14 +33,16 @@ func TestAuditFindsAllThatIsAbout(t *testing.T) {
 	replay := domain.ReplayID(uuid.Must(uuid.NewV7()))
 	b.append(replay.Stream(), domain.ReplayRequested{ID: replay, WebhookID: w, From: time.Now(), To: time.Now()},
 		domain.ReplayQueued{Deliveries: []domain.DeliveryID{delivery}}, domain.ReplayCompleted{})
-	b.append("alert-"+uuid.NewString(), domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: w, Kind: domain.AlertTimeout})
+	alert := domain.AlertID(uuid.New())
+	b.append("alert-"+uuid.NewString(), domain.WebhookAlertRaised{ID: alert, WebhookID: w, Kind: domain.AlertTimeout},
+		domain.WebhookAlertAcknowledged{ID: alert, WebhookID: w, Kind: domain.AlertTimeout})
 
 	for _, test := range []struct {
 		filter AuditFilter
 		want   []Position
 	}{
 		{AuditFilter{}, nil},
-		{AuditFilter{Webhook: w}, []Position{1, 5, 9, 10, 14, 15, 16, 17}},
+		{AuditFilter{Webhook: w}, []Position{1, 5, 9, 10, 14, 15, 16, 17, 18}},
 		{AuditFilter{Webhook: w, After: 9, Type: "replay.*"}, []Position{14, 15, 16}},
 		{AuditFilter{Event: event}, []Position{4, 5, 9, 10, 11, 12, 13}},
 		{AuditFilter{Event: event, Webhook: w}, []Position{5, 9, 10}},
@@ -52,7 +54,7 @@ func TestAuditFindsAllThatIsAbout(t *testing.T) {
 			t.Fatal(err)
 		}
 		if test.filter == (AuditFilter{}) {
-			if len(got) != 17 {
+			if len(got) != 18 {
 				t.Fatalf("the log has %d entries", len(got))
 			}
 		} else if !slices.Equal(got, test.want) {

@@ -123,13 +123,8 @@ func (p *Projections) WebhooksIn(ctx context.Context, entries []Entry) (shown []
 func (p *Projections) AlertsIn(ctx context.Context, entries []Entry) (shown []Shown[Alert], err error) {
 	ids := map[int]uuid.UUID{} // by the entry's index
 	for i := range entries {
-		switch c := entries[i].Value.(type) {
-		case domain.WebhookAlertRaised:
-			ids[i] = uuid.UUID(c.ID)
-		case domain.WebhookAlertAcknowledged:
-			ids[i] = uuid.UUID(c.ID)
-		case domain.WebhookAlertResolved:
-			ids[i] = uuid.UUID(c.ID)
+		if id, _, ok := domain.AlertOf(entries[i].Value); ok {
+			ids[i] = uuid.UUID(id)
 		}
 	}
 	if len(ids) == 0 {
