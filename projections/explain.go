@@ -58,7 +58,6 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	if err != nil {
 		return Event{}, nil, err
 	}
-	deliveries := map[domain.WebhookID]*Delivery{}
 	known, err := p.replayedTo(ctx, id, dispatched)
 	if err != nil {
 		return Event{}, nil, err
@@ -67,61 +66,22 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	if err != nil {
 		return Event{}, nil, err
 	}
-	for i := range list {
-		deliveries[list[i].WebhookID] = &list[i]
-	}
-	wanted := map[domain.WebhookID]bool{}
-	for _, d := range dispatched {
-		wanted[d.WebhookID] = true
-	}
-	registry, err := p.registryAt(ctx, event.Position)
+	explanations, err := p.match(ctx, event)
 	if err != nil {
 		return Event{}, nil, fmt.Errorf("explain an event: %w", err)
 	}
-	task := p.log.Limiter.Task()
-	if err := task.Spend(ctx, cpulimit.Expensive); err != nil {
-		return Event{}, nil, fmt.Errorf("explain an event: %w", err)
+	deliveries, wanted := map[domain.WebhookID]*Delivery{}, map[domain.WebhookID]bool{}
+	for i := range list {
+		deliveries[list[i].WebhookID] = &list[i]
 	}
-	explanations := registry.Explain(domain.EventType(event.Type), event.Data)
-	task.End()
-	explained := make([]Explained, 0, len(explanations))
+	for _, d := range dispatched {
+		wanted[d.WebhookID] = true
+	}
+	explained := make([]Explained, len(explanations))
 	for i := range explanations {
-		x := &explanations[i]
-		one := Explained{Webhook: x.Webhook, SentBy: []Sent{}}
-		if d := deliveries[x.Webhook.ID]; d != nil {
-			one.SentBy = d.sentBy
-		}
-		if !event.Deliver {
-			one.Verdict = VerdictImported
-			explained = append(explained, one)
-			delete(deliveries, x.Webhook.ID)
-			continue
-		}
-		// A matching webhook may have got the event by a replay before an older version
-		// had decided it: event.dispatched then leaves that delivery out.
-		if wanted[x.Webhook.ID] || x.Subscribed && x.Active && x.Filter.Matched {
-			one.Delivery = deliveries[x.Webhook.ID]
-		}
-		switch {
-		case one.Delivery != nil:
-			one.Verdict = Verdict(one.Delivery.State)
-		case !x.Subscribed:
-			one.Verdict = VerdictNotSubscribed
-		case !x.Active:
-			one.Verdict = VerdictInactive
-		case !x.Filter.Matched:
-			one.Verdict, one.Filter = VerdictFiltered, x.Filter
-			switch {
-			case event.Erased:
-				one.Filter = filter.Verdict{Reason: "event_data is erased: which condition did not hold is not known any more"}
-			case event.Expired:
-				one.Filter = filter.Verdict{Reason: "event_data has expired: which condition did not hold is not known any more"}
-			}
-		default:
-			one.Verdict = VerdictPending // it matched: an older version left it undecided
-		}
-		explained = append(explained, one)
-		delete(deliveries, x.Webhook.ID)
+		webhook := explanations[i].Webhook.ID
+		explained[i] = explain(&event, &explanations[i], deliveries[webhook], wanted[webhook])
+		delete(deliveries, webhook)
 	}
 	for i := range list { // in their order
 		if deliveries[list[i].WebhookID] == nil {
@@ -135,6 +95,50 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 		explained = append(explained, Explained{Webhook: &w, Verdict: VerdictNotRegistered, SentBy: list[i].sentBy})
 	}
 	return event, explained, nil
+}
+
+// match matches the event against the webhooks of its time, as an expensive task.
+func (p *Projections) match(ctx context.Context, event Event) ([]domain.Explanation, error) {
+	registry, err := p.registryAt(ctx, event.Position)
+	if err != nil {
+		return nil, err
+	}
+	task := p.log.Limiter.Task()
+	defer task.End()
+	if err := task.Spend(ctx, cpulimit.Expensive); err != nil {
+		return nil, err
+	}
+	return registry.Explain(domain.EventType(event.Type), event.Data), nil
+}
+
+// explain returns the verdict for a webhook. d is the delivery of the event to it, if there is
+// one, and wanted says that the event was dispatched to it.
+func explain(event *Event, x *domain.Explanation, d *Delivery, wanted bool) Explained {
+	one := Explained{Webhook: x.Webhook, SentBy: []Sent{}}
+	if d != nil {
+		one.SentBy = d.sentBy
+	}
+	switch {
+	case !event.Deliver:
+		one.Verdict = VerdictImported
+	// A matching webhook may have got the event by a replay before an older version
+	// had decided it: event.dispatched then leaves that delivery out.
+	case d != nil && (wanted || x.Subscribed && x.Active && x.Filter.Matched):
+		one.Verdict, one.Delivery = Verdict(d.State), d
+	case !x.Subscribed:
+		one.Verdict = VerdictNotSubscribed
+	case !x.Active:
+		one.Verdict = VerdictInactive
+	case x.Filter.Matched:
+		one.Verdict = VerdictPending // an older version left it undecided
+	case event.Erased:
+		one.Verdict, one.Filter.Reason = VerdictFiltered, "event_data is erased: which condition did not hold is not known any more"
+	case event.Expired:
+		one.Verdict, one.Filter.Reason = VerdictFiltered, "event_data has expired: which condition did not hold is not known any more"
+	default:
+		one.Verdict, one.Filter = VerdictFiltered, x.Filter
+	}
+	return one
 }
 
 // explainTest explains the event of a test call, which only its call has. The error is

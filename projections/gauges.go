@@ -23,7 +23,7 @@ type Gauges struct {
 
 // Gauges reads them, every kind of alert among them.
 func (p *Projections) Gauges(ctx context.Context) (Gauges, error) {
-	_, sum, err := p.stats(ctx, wholeSystem, StatsFilter{}, edges{})
+	_, sum, _, err := p.stats(ctx, wholeSystem, StatsFilter{})
 	if err != nil {
 		return Gauges{}, err
 	}

@@ -127,11 +127,7 @@ func (p *Projections) Stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	if err := p.awaitHead(ctx); err != nil {
 		return Stats{}, err
 	}
-	edges, err := p.edges(ctx, f)
-	if err != nil {
-		return Stats{}, err
-	}
-	stats, _, err := p.stats(ctx, webhook, f, edges)
+	stats, _, _, err := p.stats(ctx, webhook, f)
 	return stats, err
 }
 
@@ -140,11 +136,7 @@ func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemSta
 	if err := p.awaitHead(ctx); err != nil {
 		return SystemStats{}, err
 	}
-	edges, err := p.edges(ctx, f)
-	if err != nil {
-		return SystemStats{}, err
-	}
-	stats, sum, err := p.stats(ctx, wholeSystem, f, edges)
+	stats, sum, edges, err := p.stats(ctx, wholeSystem, f)
 	if err != nil {
 		return SystemStats{}, err
 	}
@@ -159,18 +151,22 @@ func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemSta
 	return system, err
 }
 
-// stats returns the figures, and the counters of the range.
-func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter, edges edges) (Stats, *counters, error) {
+// stats returns the figures, the counters of the range, and its edges.
+func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (stats Stats, sum *counters, edges edges, err error) {
+	if edges, err = p.edges(ctx, f); err != nil {
+		return stats, nil, edges, err
+	}
 	first, last := f.hours()
 	begin := first
 	if !f.To.IsZero() {
 		begin = 0 // how things stood then is the sum of all before
 	}
 	rows, _ := p.pool.Query(ctx, `SELECT hour, tally FROM (`+countersSQL("$1", "$2", "$3")+`) AS t ORDER BY hour`, uuid.UUID(webhook), begin, last)
-	total, then, sum, series := &counters{}, &counters{}, &counters{}, series{width: f.Bucket}
+	total, then, series := &counters{}, &counters{}, series{width: f.Bucket}
+	sum = &counters{}
 	var hour int32
 	var row counters
-	_, err := pgx.ForEachRow(rows, []any{&hour, &row}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&hour, &row}, func() error {
 		if hour == allTime {
 			total = new(row)
 			return nil
@@ -184,7 +180,7 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 		return nil
 	})
 	if err != nil {
-		return Stats{}, nil, fmt.Errorf("read statistics: %w", err)
+		return stats, nil, edges, fmt.Errorf("read statistics: %w", err)
 	}
 	if f.all() {
 		sum = total
@@ -192,9 +188,9 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	if f.To.IsZero() {
 		then = total
 	}
-	stats := show(sum, then)
+	stats = show(sum, then)
 	if _, stats.CoveredFrom, err = p.coveredFrom(ctx); err != nil {
-		return Stats{}, nil, err
+		return stats, nil, edges, err
 	}
 	if webhook == wholeSystem {
 		stats.ConsecutiveFailures = nil
@@ -202,7 +198,7 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	if f.Bucket == BucketMinute {
 		minutes, err := p.minutes(ctx, webhook, f)
 		if err != nil {
-			return Stats{}, nil, fmt.Errorf("count minutes: %w", err)
+			return stats, nil, edges, fmt.Errorf("count minutes: %w", err)
 		}
 		if minutes != nil {
 			series = *minutes
@@ -213,7 +209,7 @@ func (p *Projections) stats(ctx context.Context, webhook domain.WebhookID, f Sta
 	if f.Bucket != "" {
 		stats.SeriesBucket, stats.Series = series.width, series.parts()
 	}
-	return stats, sum, nil
+	return stats, sum, edges, nil
 }
 
 // allTime stands for an hour in counters of all time.
