@@ -15,6 +15,6 @@ func (c *Commands) RecordReading(ctx context.Context, caller Caller, read domain
 	if read.IDs == nil {
 		read.IDs = []string{}
 	}
-	_, err := c.append(ctx, caller, domain.AccessID(uuid.Must(uuid.NewV7())).Stream(), 0, read)
+	_, err := c.begin(ctx, caller, domain.AccessID(uuid.Must(uuid.NewV7())).Stream(), read)
 	return Failed("record a reading", err)
 }

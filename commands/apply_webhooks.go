@@ -27,10 +27,10 @@ type AppliedWebhook struct {
 
 // wanted is a webhook of a list that has passed all checks.
 type wanted struct {
-	is       domain.Webhook // zero: it is to be made
-	asked    domain.ApprovedSpec
-	sealing  domain.Sealing
-	unstored domain.WebhookID // the id that it was sealed for, if it is to be made
+	id      domain.WebhookID
+	is      domain.Webhook // zero: it is to be made
+	asked   domain.ApprovedSpec
+	sealing domain.Sealing
 }
 
 // ApplyWebhooks makes the webhooks those of the list, all of it or nothing, by one append. It
@@ -85,8 +85,8 @@ func (c *Commands) decideApplication(ctx context.Context, webhooks *domain.Regis
 			if numbers[i] == 0 && !asked.DryRun {
 				err = c.Pool.QueryRow(ctx, `SELECT nextval('medilab.webhook_number')`).Scan(&numbers[i])
 			}
-			a.After.ID = w.unstored
-			a.changes = []domain.Change{domain.DecideRegister(w.unstored, numbers[i], w.asked, w.sealing)}
+			a.After.ID = w.id
+			a.changes = []domain.Change{domain.DecideRegister(w.id, numbers[i], w.asked, w.sealing)}
 		}
 		if err != nil {
 			return nil, err
@@ -151,11 +151,9 @@ func (c *Commands) checkWanted(ctx context.Context, w *wanted, spec domain.Webho
 	if w.asked, err = c.CheckSpec(ctx, spec, !w.is.Exists()); err != nil {
 		return err
 	}
-	id := w.is.ID
-	if !w.is.Exists() {
-		id = domain.WebhookID(uuid.Must(uuid.NewV7()))
-		w.unstored = id
+	if w.id = w.is.ID; !w.is.Exists() {
+		w.id = domain.WebhookID(uuid.Must(uuid.NewV7()))
 	}
-	w.sealing, err = c.seal(id, w.is, w.asked)
+	w.sealing, err = c.seal(w.id, w.is, w.asked)
 	return err
 }

@@ -36,9 +36,9 @@ type Commands struct {
 	changing [64]sync.Mutex // see changeWebhook
 }
 
-// append records the changes in the stream that holds expected events.
-func (c *Commands) append(ctx context.Context, caller Caller, stream string, expected int64, changes ...domain.Change) (eventstore.Appended, error) {
-	return c.Directory.Append(ctx, caller.unit(stream, expected, changes...))
+// begin begins a stream with the change.
+func (c *Commands) begin(ctx context.Context, caller Caller, stream string, change domain.Change) (eventstore.Appended, error) {
+	return c.Directory.Append(ctx, caller.unit(stream, 0, change))
 }
 
 // unit appends the changes to the stream that holds expected events; without changes, it

@@ -2,7 +2,6 @@ package commands
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/medilab/webhooks/domain"
@@ -46,8 +45,5 @@ func (c *Commands) destroyExpired(ctx context.Context, until int64) (int64, erro
 	const some = 10_000
 	tag, err := c.Pool.Exec(ctx, `DELETE FROM medilab.data_keys WHERE ctid = ANY(ARRAY(
 		SELECT ctid FROM medilab.data_keys WHERE until > 0 AND until <= $1 LIMIT $2))`, until, some)
-	if err != nil {
-		return 0, fmt.Errorf("destroy keys: %w", err)
-	}
-	return tag.RowsAffected(), nil
+	return tag.RowsAffected(), err
 }

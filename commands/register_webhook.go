@@ -25,10 +25,7 @@ func (c *Commands) RegisterWebhook(ctx context.Context, caller Caller, spec doma
 		return domain.Webhook{}, Failed("number a webhook", err)
 	}
 	registered := domain.DecideRegister(id, number, asked, sealing)
-	appended, err := c.append(ctx, caller, id.Stream(), 0, registered)
+	appended, err := c.begin(ctx, caller, id.Stream(), registered)
 	runtime.KeepAlive(asked) // with the filter that is in use from here on
-	if err != nil {
-		return domain.Webhook{}, Failed("register a webhook", err)
-	}
-	return domain.Webhook{}.Evolve(registered, appended.RecordedAt), nil
+	return domain.Webhook{}.Evolve(registered, appended.RecordedAt), Failed("register a webhook", err)
 }

@@ -18,7 +18,7 @@ func (c *Commands) StartReplay(ctx context.Context, caller Caller, catalog domai
 	}
 	requested := spec.Requested()
 	requested.ID, requested.WebhookVersion = domain.ReplayID(uuid.Must(uuid.NewV7())), w.Version
-	_, err = c.append(ctx, caller, requested.ID.Stream(), 0, requested)
+	_, err = c.begin(ctx, caller, requested.ID.Stream(), requested)
 	return requested.ID, Failed("start a replay", err)
 }
 

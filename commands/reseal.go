@@ -14,7 +14,7 @@ import (
 // Record writes down the use of an administrator's right that changes no stream
 // of its own.
 func (c *Commands) Record(ctx context.Context, caller Caller, action domain.AdminAction, detail string) error {
-	_, err := c.append(ctx, caller, domain.AdminID(uuid.Must(uuid.NewV7())).Stream(), 0, domain.AdminActed{Action: action, Detail: detail})
+	_, err := c.begin(ctx, caller, domain.AdminID(uuid.Must(uuid.NewV7())).Stream(), domain.AdminActed{Action: action, Detail: detail})
 	return Failed("record an action", err)
 }
 

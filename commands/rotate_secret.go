@@ -36,8 +36,5 @@ func (c *Commands) RotateSecret(ctx context.Context, caller Caller, id domain.We
 	w, err := c.changeWebhook(ctx, caller, id, nil, func(w domain.Webhook) ([]domain.Change, error) {
 		return domain.DecideRotateSecret(w, sealed, fresh.PublicKey(), c.Log.Clock().Now(), asked.Overlap)
 	})
-	if err != nil {
-		return domain.Webhook{}, domain.Secret{}, err
-	}
-	return w, fresh, nil
+	return w, fresh, err
 }

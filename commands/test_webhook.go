@@ -59,7 +59,7 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 	tested.Call, _ = c.Attempter.Make(ctx, attempt)
 	tested.Call.EventType = string(eventType) // also in a batch
 	recorded := domain.DeliveryTested{Call: tested.Call, EventData: data}
-	appended, err := c.append(ctx, caller, tested.DeliveryID.Stream(), 0, recorded)
+	appended, err := c.begin(ctx, caller, tested.DeliveryID.Stream(), recorded)
 	if err != nil {
 		return Tested{}, Failed("record a test call", err)
 	}

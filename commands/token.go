@@ -62,11 +62,8 @@ func (c *Commands) StartSession(ctx context.Context, caller Caller, s domain.Ses
 func SessionHash(clear, bound string) string { return TokenHash(clear + bound) }
 
 func (c *Commands) startToken(ctx context.Context, caller Caller, id domain.TokenID, clear string, change domain.Change) (domain.Token, domain.Secret, error) {
-	appended, err := c.append(ctx, caller, id.Stream(), 0, change)
-	if err != nil {
-		return domain.Token{}, domain.Secret{}, Failed("create a token", err)
-	}
-	return domain.Token{}.Evolve(change, appended.RecordedAt), domain.NewSecret(clear), nil
+	appended, err := c.begin(ctx, caller, id.Stream(), change)
+	return domain.Token{}.Evolve(change, appended.RecordedAt), domain.NewSecret(clear), Failed("create a token", err)
 }
 
 // RevokeToken ends a token or a session for good. Doing it again changes nothing.
