@@ -48,7 +48,7 @@ func (s *connections) Send(_ context.Context, call Outgoing) Answer {
 func TestRetriesGetNewConnections(t *testing.T) {
 	receiver := new(connections)
 	a := &Attempter{Sender: receiver, Decrypter: decrypter{}, Clock: eventstore.NewClock()}
-	w := domain.Webhook{ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}
+	w := domain.Webhook{WebhookSettings: domain.WebhookSettings{ID: domain.WebhookID(uuid.New()), URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}, Version: 1}
 	for number := 1; number <= 3; number++ {
 		a.Make(t.Context(), Attempt{Webhook: w, Number: number, Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`)}})
 	}
@@ -82,7 +82,7 @@ func TestBackoffOfAnAnswer(t *testing.T) {
 				header.Add(c.header[i], c.header[i+1])
 			}
 			a := &Attempter{Sender: answering{header}, Decrypter: decrypter{}, Clock: eventstore.NewClock()}
-			w := domain.Webhook{ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}
+			w := domain.Webhook{WebhookSettings: domain.WebhookSettings{ID: domain.WebhookID(uuid.New()), URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}, Version: 1}
 			_, got := a.Make(t.Context(), Attempt{Webhook: w, Number: 1, Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`)}})
 			if want := (domain.Backoff{Calls: c.calls, For: c.wait}); got != want {
 				t.Errorf("%+v, want %+v", got, want)
@@ -96,14 +96,12 @@ func TestBackoffOfAnAnswer(t *testing.T) {
 func TestHeadersOfAnAttempt(t *testing.T) {
 	receiver := new(echo)
 	a := &Attempter{Sender: receiver, Decrypter: decrypter{}, Clock: eventstore.NewClock()}
-	w := domain.Webhook{
-		ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1, Secret: "the-signing-secret",
+	w := domain.Webhook{WebhookSettings: domain.WebhookSettings{ID: domain.WebhookID(uuid.New()), URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1, Secret: "the-signing-secret",
 		Headers: []domain.SealedHeader{
 			{Name: "X-API-Key", Value: "canary-header-value"}, {Name: "x-webhook-signature", Value: "sha256=forged"}, {Name: "webhook-id", Value: "forged"},
 			{Name: "Host", Value: "forged.example"}, {Name: "Content-Type", Value: "text/forged"}, {Name: "USER-AGENT", Value: "forged"},
 			{Name: "Cookie", Value: "forged"}, {Name: "X-Idempotency-Key", Value: "forged"}, {Name: "X-Split", Value: "a\r\nX-Forged: b"},
-		},
-	}
+		}}, Version: 1}
 	event := domain.EventID(uuid.New())
 	call, _ := a.Make(t.Context(), Attempt{
 		Webhook: w, Delivery: domain.DeliveryOf(event, w.ID), Number: 1, EventID: event,
@@ -132,7 +130,7 @@ func TestASecretSignsOnce(t *testing.T) {
 	receiver := new(echo)
 	a := &Attempter{Sender: receiver, Decrypter: decrypter{}, Clock: eventstore.NewClock()}
 	later := time.Now().Add(time.Hour)
-	w := domain.Webhook{ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1, Secret: "a",
+	w := domain.Webhook{WebhookSettings: domain.WebhookSettings{ID: domain.WebhookID(uuid.New()), URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1, Secret: "a"}, Version: 1,
 		Previous: []domain.PreviousSecret{{Secret: "a", Until: later}, {Secret: "b", Until: time.Now().Add(-time.Hour)}, {Secret: "b", Until: later}, {Secret: "b", Until: later}}}
 	a.Make(t.Context(), Attempt{Webhook: w, Number: 1, Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`)}})
 	signatures := strings.Fields(receiver.sent["webhook-signature"][0])
@@ -149,7 +147,7 @@ func TestSpansOfABatch(t *testing.T) {
 		Sender: new(connections), Decrypter: decrypter{}, Clock: eventstore.NewClock(),
 		Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test"),
 	}
-	w := domain.Webhook{ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}
+	w := domain.Webhook{WebhookSettings: domain.WebhookSettings{ID: domain.WebhookID(uuid.New()), URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}, Version: 1}
 	for _, traces := range [][]string{{one, one}, {one, other}, {"", ""}} {
 		batch := make([]domain.BatchEvent, len(traces))
 		for i, trace := range traces {

@@ -43,10 +43,10 @@ func (l *login) Send(_ context.Context, call Outgoing) Answer {
 const clientSecret = "the-client-secret" //nolint:gosec // of a test
 
 func (l *login) attempter() (*Attempter, domain.Webhook) {
-	return &Attempter{Sender: l, Decrypter: decrypter{}, Clock: eventstore.NewClock()}, domain.Webhook{
-		ID: domain.WebhookID(uuid.New()), Version: 1, URL: "https://crm.example/", Timeout: 3, PayloadVersion: domain.PayloadV1,
+	return &Attempter{Sender: l, Decrypter: decrypter{}, Clock: eventstore.NewClock()}, domain.Webhook{Version: 1, WebhookSettings: domain.WebhookSettings{
+		ID: domain.WebhookID(uuid.New()), URL: "https://crm.example/", Timeout: 3, PayloadVersion: domain.PayloadV1,
 		Auth: &domain.Auth{Type: domain.AuthOAuth2, TokenURL: "https://login.example/token", ClientID: "crm", ClientSecret: clientSecret},
-	}
+	}}
 }
 
 // call makes one attempt of the webhook.

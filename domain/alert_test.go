@@ -8,7 +8,7 @@ import (
 
 func TestAlertRules(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC)
-	active := Webhook{ID: goldenWebhook, Version: 1, Active: true, ActiveChanged: start, Timeout: 30, Events: []string{"patient.*"}}
+	active := Webhook{WebhookSettings: WebhookSettings{ID: goldenWebhook, Active: true, Timeout: 30, Events: []string{"patient.*"}}, Version: 1, ActiveChanged: start}
 	inactive := active
 	inactive.Active = false
 	listener := active
@@ -128,7 +128,7 @@ func TestDeactivatesBy(t *testing.T) {
 			f.Count("http_error", "patient.created", at)
 		}
 	}
-	w := Webhook{Active: true, AutoDeactivateAfter: 3600}
+	w := Webhook{WebhookSettings: WebhookSettings{Active: true, AutoDeactivateAfter: 3600}}
 	var whole, early, late CallFigures
 	whole.Count(OutcomeSuccess, "patient.created", start.Add(-time.Hour))
 	early.Count(OutcomeSuccess, "patient.created", start.Add(-time.Hour))

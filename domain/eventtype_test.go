@@ -52,7 +52,7 @@ func TestExamplesFitTheirSchemas(t *testing.T) {
 			_, event := GivenUpEvent(DeliveryID{1}, Call{EventType: "patient.created", Attempt: 4, Error: "x"}, time.Unix(0, 0))
 			data["the service's event"] = event.EventData
 		case AlertRaised:
-			data["the service's event"] = AlertEvent(Webhook{ID: WebhookID{1}}, WebhookAlertRaised{}, time.Unix(0, 0)).EventData
+			data["the service's event"] = AlertEvent(Webhook{WebhookSettings: WebhookSettings{ID: WebhookID{1}}}, WebhookAlertRaised{}, time.Unix(0, 0)).EventData
 		case AlertResolved:
 			data["the service's event"] = AlertEvent(Webhook{}, WebhookAlertResolved{}, time.Unix(0, 0)).EventData
 		}

@@ -133,7 +133,7 @@ func TestReplayKeys(t *testing.T) {
 		}
 		return keys
 	}
-	ordered := Webhook{OrderBy: "queue"}
+	ordered := Webhook{WebhookSettings: WebhookSettings{OrderBy: "queue"}}
 	for _, c := range []struct {
 		w    Webhook
 		keys envelope.Keys

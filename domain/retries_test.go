@@ -30,7 +30,7 @@ func TestTenRetries(t *testing.T) {
 	} {
 		for seed := range 50 {
 			id := DeliveryID(uuid.NewSHA1(uuid.Nil, []byte{byte(seed)}))
-			w := Webhook{MaxRetries: 10, RetryDelay: c.retryDelay}
+			w := Webhook{WebhookSettings: WebhookSettings{MaxRetries: 10, RetryDelay: c.retryDelay}}
 			var d Delivery
 			at := time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC)
 			for attempt := 1; attempt <= 11; attempt++ {
@@ -64,7 +64,7 @@ func TestTenRetries(t *testing.T) {
 func TestRetriesAreCounted(t *testing.T) {
 	id := DeliveryID(uuid.NewSHA1(uuid.Nil, []byte("delivery")))
 	at := time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC)
-	w := Webhook{MaxRetries: 2, RetryDelay: 100, Version: 1}
+	w := Webhook{WebhookSettings: WebhookSettings{MaxRetries: 2, RetryDelay: 100}, Version: 1}
 	var d Delivery
 	fail := func(status int, retryAfter time.Duration) DeliveryAttemptFailed {
 		t.Helper()

@@ -51,46 +51,6 @@ type DataRecipient struct {
 	Purpose string `json:"purpose,omitempty"`
 }
 
-// Webhook is the state of one webhook: the fold of its stream.
-type Webhook struct {
-	ID             WebhookID
-	Number         int64
-	Name           string
-	Description    string
-	URL            string
-	Events         []string // types, groups (patient.*) or *
-	Headers        []SealedHeader
-	Secret         Sealed // empty: calls are not signed
-	PublicKey      string // of a secret that is a private key
-	Previous       []PreviousSecret
-	MaxRetries     int
-	RetryDelay     int             // seconds
-	Timeout        int             // seconds
-	Filters        json.RawMessage // nil: every event matches
-	Batch          *Batch          // nil: one event a call
-	OrderBy        string          // a path, or OrderAll; empty: deliveries are not ordered
-	OrderOnFailure OrderOnFailure
-	SequenceSince  int64 // the version from which deliveries are numbered; 0: they are not
-	PayloadVersion PayloadVersion
-	MaxConcurrent  int            // calls in flight at once, on all nodes; 0: no limit
-	RateLimit      float64        // calls a second, of all nodes; 0: no limit
-	Fields         []string       // paths of event_data that are sent; nil: all of it
-	Recipient      *DataRecipient // nil: not said
-	Auth           *Auth          // nil: calls do not say who makes them
-	Active         bool
-	Deleted        bool
-	Version        int64 // how many changes its stream holds
-	CreatedAt      time.Time
-	UpdatedAt      time.Time
-	ActiveChanged  time.Time // when it was last activated or deactivated
-	Deactivated    DeactivationReason
-
-	AutoDeactivateAfter int // seconds of nothing but failures; 0: never
-}
-
-// Exists reports whether the webhook was registered and is not deleted.
-func (w Webhook) Exists() bool { return w.Version > 0 && !w.Deleted }
-
 // WebhookRegistered starts a webhook's stream.
 type WebhookRegistered struct {
 	ID             WebhookID       `json:"id"`
@@ -98,28 +58,47 @@ type WebhookRegistered struct {
 	Name           string          `json:"name"`
 	Description    string          `json:"description"`
 	URL            string          `json:"url"`
-	Events         []string        `json:"events"`
+	Events         []string        `json:"events"` // types, groups (patient.*) or *
 	Headers        []SealedHeader  `json:"headers"`
-	Secret         Sealed          `json:"secret,omitempty"`
-	PublicKey      string          `json:"public_key,omitempty"`
+	Secret         Sealed          `json:"secret,omitempty"`     // empty: calls are not signed
+	PublicKey      string          `json:"public_key,omitempty"` // of a secret that is a private key
 	MaxRetries     int             `json:"max_retries"`
-	RetryDelay     int             `json:"retry_delay"`
-	Timeout        int             `json:"timeout"`
-	Filters        json.RawMessage `json:"filters,omitempty"`
-	Batch          *Batch          `json:"batch,omitempty"`
-	OrderBy        string          `json:"order_by,omitempty"`
+	RetryDelay     int             `json:"retry_delay"`                // seconds
+	Timeout        int             `json:"timeout"`                    // seconds
+	Filters        json.RawMessage `json:"filters,omitempty"`          // nil: every event matches
+	Batch          *Batch          `json:"batch,omitempty"`            // nil: one event a call
+	OrderBy        string          `json:"order_by,omitempty"`         // a path, or OrderAll; empty: deliveries are not ordered
 	OrderOnFailure OrderOnFailure  `json:"order_on_failure,omitempty"` // empty: skip
-	Sequence       bool            `json:"sequence,omitempty"`
+	Sequence       bool            `json:"sequence,omitempty"`         // deliveries are numbered
 	PayloadVersion PayloadVersion  `json:"payload_version"`
-	MaxConcurrent  int             `json:"max_concurrent,omitempty"`
-	RateLimit      float64         `json:"rate_limit,omitempty"`
-	Fields         []string        `json:"fields,omitempty"`
-	Recipient      *DataRecipient  `json:"recipient,omitempty"`
-	Auth           *Auth           `json:"auth,omitempty"`
+	MaxConcurrent  int             `json:"max_concurrent,omitempty"` // calls in flight at once, on all nodes; 0: no limit
+	RateLimit      float64         `json:"rate_limit,omitempty"`     // calls a second, of all nodes; 0: no limit
+	Fields         []string        `json:"fields,omitempty"`         // paths of event_data that are sent; nil: all of it
+	Recipient      *DataRecipient  `json:"recipient,omitempty"`      // nil: not said
+	Auth           *Auth           `json:"auth,omitempty"`           // nil: calls do not say who makes them
 	Active         bool            `json:"is_active"`
 
-	AutoDeactivateAfter int `json:"auto_deactivate_after,omitempty"`
+	AutoDeactivateAfter int `json:"auto_deactivate_after,omitempty"` // seconds of nothing but failures; 0: never
 }
+
+// WebhookSettings are what a webhook was registered with, as they are by now.
+type WebhookSettings WebhookRegistered
+
+// Webhook is the state of one webhook: the fold of its stream.
+type Webhook struct {
+	WebhookSettings
+	Previous      []PreviousSecret
+	SequenceSince int64 // the version from which deliveries are numbered; 0: they are not
+	Deleted       bool
+	Version       int64 // how many changes its stream holds
+	CreatedAt     time.Time
+	UpdatedAt     time.Time
+	ActiveChanged time.Time // when it was last activated or deactivated
+	Deactivated   DeactivationReason
+}
+
+// Exists reports whether the webhook was registered and is not deleted.
+func (w Webhook) Exists() bool { return w.Version > 0 && !w.Deleted }
 
 // WebhookChanged holds the fields that changed, and only them, each as it
 // became. What it was is the fold before.
@@ -204,16 +183,10 @@ var _ = register(WebhookRegistered{}, WebhookChanged{}, WebhookActivated{}, Webh
 func (w Webhook) Evolve(change Change, at time.Time) Webhook {
 	switch c := change.(type) {
 	case WebhookRegistered:
-		w = Webhook{
-			ID: c.ID, Number: c.Number, Name: c.Name, Description: c.Description, URL: c.URL,
-			Events: c.Events, Headers: c.Headers, Secret: c.Secret, PublicKey: c.PublicKey,
-			MaxRetries: c.MaxRetries, RetryDelay: c.RetryDelay, Timeout: c.Timeout,
-			Filters: clearedFilters(c.Filters), Batch: cleared(c.Batch), PayloadVersion: c.PayloadVersion,
-			OrderBy: c.OrderBy, OrderOnFailure: cmp.Or(c.OrderOnFailure, OrderSkip), SequenceSince: numberedSince(0, c.Sequence, w.Version+1),
-			MaxConcurrent: c.MaxConcurrent, RateLimit: c.RateLimit,
-			Fields: c.Fields, Recipient: c.Recipient, Auth: cleared(c.Auth), AutoDeactivateAfter: c.AutoDeactivateAfter,
-			Active: c.Active, Version: w.Version, CreatedAt: at, ActiveChanged: at,
-		}
+		c.Filters, c.Batch, c.Auth = clearedFilters(c.Filters), cleared(c.Batch), cleared(c.Auth)
+		c.OrderOnFailure = cmp.Or(c.OrderOnFailure, OrderSkip)
+		w = Webhook{WebhookSettings: WebhookSettings(c), SequenceSince: numberedSince(0, c.Sequence, w.Version+1),
+			Version: w.Version, CreatedAt: at, ActiveChanged: at}
 	case WebhookChanged:
 		w = w.with(c)
 	case WebhookActivated:
@@ -268,9 +241,8 @@ func (w Webhook) with(c WebhookChanged) Webhook {
 	set(&w.PayloadVersion, c.PayloadVersion)
 	set(&w.OrderBy, c.OrderBy)
 	set(&w.OrderOnFailure, c.OrderOnFailure)
-	if c.Sequence != nil {
-		w.SequenceSince = numberedSince(w.SequenceSince, *c.Sequence, w.Version+1)
-	}
+	set(&w.Sequence, c.Sequence)
+	w.SequenceSince = numberedSince(w.SequenceSince, w.Sequence, w.Version+1)
 	set(&w.MaxConcurrent, c.MaxConcurrent)
 	set(&w.RateLimit, c.RateLimit)
 	set(&w.AutoDeactivateAfter, c.AutoDeactivateAfter)
@@ -369,7 +341,7 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 	change(&c.PayloadVersion, s.PayloadVersion, PayloadV1, w.PayloadVersion)
 	change(&c.OrderBy, s.OrderBy, "", w.OrderBy)
 	change(&c.OrderOnFailure, s.OrderOnFailure, OrderSkip, w.OrderOnFailure)
-	change(&c.Sequence, s.Sequence, false, w.SequenceSince > 0)
+	change(&c.Sequence, s.Sequence, false, w.Sequence)
 	change(&c.MaxConcurrent, s.MaxConcurrent, 0, w.MaxConcurrent)
 	change(&c.RateLimit, s.RateLimit, 0, w.RateLimit)
 	change(&c.AutoDeactivateAfter, s.AutoDeactivateAfter, 0, w.AutoDeactivateAfter)

@@ -112,7 +112,7 @@ func (h CallHistory) WhatIf(id DeliveryID, own CallHistory, policy RetryPolicy, 
 	if slices.ContainsFunc(own, func(c PastCall) bool { return c.refusesEvent() }) {
 		h = own
 	}
-	w := Webhook{MaxRetries: policy.MaxRetries, RetryDelay: policy.RetryDelay}
+	w := Webhook{WebhookSettings: WebhookSettings{MaxRetries: policy.MaxRetries, RetryDelay: policy.RetryDelay}}
 	at, answer, recorded := own[0].StartedAt, &own[0], 0 // recorded: its place in own; -1: none
 	number := own[0].Attempt
 	for retries := 0; ; retries++ {

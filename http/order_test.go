@@ -208,7 +208,7 @@ func TestLinesOfOlderVersionsGoOn(t *testing.T) {
 	s := newService(t)
 	w := s.register(`"order_by":"patient_id"`)
 	id, data := uuid.MustParse(w.text("id")), []byte(`{"patient_id":"17"}`)
-	before := domain.Webhook{OrderBy: "patient_id"}.LineOf(data)
+	before := domain.Webhook{WebhookSettings: domain.WebhookSettings{OrderBy: "patient_id"}}.LineOf(data)
 	_, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, line, position)
 		VALUES ($1, $2, $1, 1, 1, 0, 0, now(), false, $3, 1)`, uuid.New(), id, int64(before))
 	if err != nil {

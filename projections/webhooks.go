@@ -73,7 +73,8 @@ func (p *webhooks) loadInto(ctx context.Context, db Querier, ids []uuid.UUID, st
 	var number int64
 	var status, name string
 	_, err := pgx.ForEachRow(rows, []any{&id, &number, &status, &name}, func() error {
-		states[id] = domain.Webhook{Number: number, Name: name, Active: status == webhookActive, Deleted: status == webhookDeleted, Version: 1}
+		states[id] = domain.Webhook{WebhookSettings: domain.WebhookSettings{Number: number, Name: name, Active: status == webhookActive},
+			Deleted: status == webhookDeleted, Version: 1}
 		return nil
 	})
 	return err

@@ -171,9 +171,9 @@ func (o *listenOptions) forwarder() (func(context.Context, *heard), error) {
 		return nil, err
 	}
 	attempter := &commands.Attempter{Sender: client, Decrypter: knownSecret(o.secret), Clock: eventstore.NewClock()}
-	webhook := domain.Webhook{
-		ID: domain.WebhookID(uuid.New()), Version: 1, URL: o.forwardTo, Timeout: int(domain.TimeoutRange.Default), PayloadVersion: domain.PayloadV1, Secret: "known",
-	}
+	webhook := domain.Webhook{Version: 1, WebhookSettings: domain.WebhookSettings{
+		ID: domain.WebhookID(uuid.New()), URL: o.forwardTo, Timeout: int(domain.TimeoutRange.Default), PayloadVersion: domain.PayloadV1, Secret: "known",
+	}}
 	return func(ctx context.Context, h *heard) {
 		e := h.event
 		call, _ := attempter.Make(ctx, commands.Attempt{

@@ -160,7 +160,7 @@ func (w *webhookLimits) Webhook(domain.WebhookID) (domain.Webhook, bool) { retur
 func TestTermsOfALane(t *testing.T) {
 	l := newLanes(64)
 	id := domain.WebhookID(uuid.New())
-	of := &webhookLimits{at: 1, webhook: domain.Webhook{Active: true, URL: "http://a.test/", MaxConcurrent: 2}}
+	of := &webhookLimits{at: 1, webhook: domain.Webhook{WebhookSettings: domain.WebhookSettings{Active: true, URL: "http://a.test/", MaxConcurrent: 2}}}
 	l.webhooks = of
 	l.found([]domain.WebhookID{id})
 	if webhooks, _ := l.wanted(100); len(webhooks) != 0 {
