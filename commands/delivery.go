@@ -115,3 +115,14 @@ func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.
 	}
 	return d, nil
 }
+
+// DeliveryFigures say how busy this node is with calls.
+type DeliveryFigures struct {
+	InFlight     int            // calls
+	Waiting      int            // claimed, not yet called
+	WaitingBytes int            // payload bytes of all in memory
+	Lanes        int            // webhooks that were delivered to
+	FullLanes    int            // of them, with deliveries that wait as no more calls may be in flight
+	Workers      int            // the bound on calls in flight
+	Lacks        domain.Outcome // what this node lacks for its calls; "": nothing
+}
