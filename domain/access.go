@@ -19,7 +19,6 @@ type DataRead struct {
 	Reason string            `json:"reason,omitempty"` // as the reader gave it
 }
 
-// ChangeType is the stored name.
 func (DataRead) ChangeType() string { return "data.read" }
 
 var _ = register(DataRead{})

@@ -28,7 +28,6 @@ type AdminActed struct {
 	Detail string      `json:"detail,omitempty"` // such as the key's id; never a secret, nor an event's data
 }
 
-// ChangeType is the stored name.
 func (AdminActed) ChangeType() string { return "admin.acted" }
 
 var _ = register(AdminActed{})

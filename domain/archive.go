@@ -25,10 +25,7 @@ type LogRestored struct {
 	ArchivedTo int64 `json:"archived_to"` // the end of the archive before; 0: there is none
 }
 
-// ChangeType is the stored name.
 func (LogArchived) ChangeType() string { return "log.archived" }
-
-// ChangeType is the stored name.
 func (LogRestored) ChangeType() string { return "log.restored" }
 
 var _, _ = register(LogArchived{}), register(LogRestored{})

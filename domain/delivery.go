@@ -3,6 +3,7 @@ package domain
 import (
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"strconv"
 	"time"
 )
@@ -441,9 +442,7 @@ func DecideRetry(d Delivery, w Webhook, event EventID, size int) (DeliveryRetryR
 }
 
 func jitterOf(id DeliveryID, attempt int) uint64 {
-	h := uint64(14695981039346656037) // FNV-1a
-	for _, b := range append(id[:], strconv.Itoa(attempt)...) {
-		h = (h ^ uint64(b)) * 1099511628211
-	}
-	return h
+	h := fnv.New64a()
+	h.Write(strconv.AppendInt(id[:], int64(attempt), 10)) // a hash never fails
+	return h.Sum64()
 }

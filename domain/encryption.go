@@ -19,7 +19,6 @@ type SubjectEntries struct {
 	Positions []int64   `json:"positions"`
 }
 
-// ChangeType is the stored name.
 func (PayloadsEncrypted) ChangeType() string { return "payloads.encrypted" }
 
 var _ = register(PayloadsEncrypted{})

@@ -21,17 +21,12 @@ type DeliveryID uuid.UUID
 // TokenID names one API token. It is not the token.
 type TokenID uuid.UUID
 
-// Stream names the log's stream of the webhook.
-func (id WebhookID) Stream() string { return "webhook-" + uuid.UUID(id).String() }
+// Stream names the log's stream of what the id names.
 
-// Stream names the log's stream of the event.
-func (id EventID) Stream() string { return "event-" + uuid.UUID(id).String() }
-
-// Stream names the log's stream of the delivery.
+func (id WebhookID) Stream() string  { return "webhook-" + uuid.UUID(id).String() }
+func (id EventID) Stream() string    { return "event-" + uuid.UUID(id).String() }
 func (id DeliveryID) Stream() string { return "delivery-" + uuid.UUID(id).String() }
-
-// Stream names the log's stream of the token.
-func (id TokenID) Stream() string { return "token-" + uuid.UUID(id).String() }
+func (id TokenID) Stream() string    { return "token-" + uuid.UUID(id).String() }
 
 func (id WebhookID) String() string  { return uuid.UUID(id).String() }
 func (id EventID) String() string    { return uuid.UUID(id).String() }

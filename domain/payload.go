@@ -187,14 +187,8 @@ func cloudEventSource(source string) string {
 
 // isURIReference is stricter than url.Parse, which takes spaces and letters beyond ASCII.
 func isURIReference(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
-			return false
-		}
-	}
 	_, err := url.Parse(s)
-	return err == nil
+	return err == nil && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"<>\\^`{|}", r) })
 }
 
 // cloudEventString replaces the control characters that a CloudEvents string cannot hold.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"iter"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/medilab/webhooks/domain/filter"
@@ -91,8 +90,8 @@ func (r *Registry) ByNumber(number int64) (Webhook, bool) {
 	if b == nil {
 		return Webhook{}, false
 	}
-	at := sort.Search(len(b.webhooks), func(i int) bool { return b.webhooks[i].Number >= number })
-	if at == len(b.webhooks) || b.webhooks[at].Number != number {
+	at, found := slices.BinarySearchFunc(b.webhooks, number, func(w *registered, number int64) int { return cmp.Compare(w.Number, number) })
+	if !found {
 		return Webhook{}, false
 	}
 	return b.webhooks[at].state()

@@ -1,9 +1,9 @@
 package domain
 
 import (
+	"cmp"
 	"maps"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/medilab/webhooks/domain/filter"
@@ -39,8 +39,7 @@ func blockOf(number int64, id WebhookID) int64 {
 }
 
 func (r *Registry) search(key int64) (at int, found bool) {
-	at = sort.Search(len(r.blocks), func(i int) bool { return r.blocks[i].key >= key })
-	return at, at < len(r.blocks) && r.blocks[at].key == key
+	return slices.BinarySearchFunc(r.blocks, key, func(b *block, key int64) int { return cmp.Compare(b.key, key) })
 }
 
 // block returns the block with the key, or nil.

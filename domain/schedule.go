@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -56,15 +57,9 @@ func LengthenDelay(delay, retryAfter time.Duration) time.Duration {
 // 24 h: a date in the past is 0. False means that the header is neither.
 func ParseRetryAfter(header string, now time.Time) (time.Duration, bool) {
 	header = strings.TrimSpace(header)
-	if header == "" {
-		return 0, false
-	}
-	if isDigits(header) {
-		seconds, err := strconv.ParseUint(header, 10, 64)
-		if err != nil || seconds > uint64(MaxAttemptDelay/time.Second) {
-			return MaxAttemptDelay, true // more digits than a number can hold are a long wait too
-		}
-		return time.Duration(seconds) * time.Second, true
+	seconds, err := strconv.ParseUint(header, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // more digits than a number can hold are a long wait too
+		return time.Duration(min(seconds, uint64(MaxAttemptDelay/time.Second))) * time.Second, true
 	}
 	// The three formats that RFC 9110 section 5.6.7 has a recipient accept.
 	for _, layout := range []string{"Mon, 02 Jan 2006 15:04:05 GMT", time.RFC850, time.ANSIC} {
@@ -80,13 +75,4 @@ func ParseRetryAfter(header string, now time.Time) (time.Duration, bool) {
 		}
 	}
 	return 0, false
-}
-
-func isDigits(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return s != ""
 }

@@ -197,8 +197,8 @@ func (noLoader) Load(url string) (any, error) {
 
 // readable returns the first cause of an error of the compiler, with its place in the schema.
 func readable(err error) error {
-	var invalid *jsonschema.SchemaValidationError
-	if !errors.As(err, &invalid) {
+	invalid, ok := errors.AsType[*jsonschema.SchemaValidationError](err)
+	if !ok {
 		return errors.New(strings.ReplaceAll(err.Error(), root+"#", "#"))
 	}
 	if found := violations(invalid.Err); len(found) > 0 {

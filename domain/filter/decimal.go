@@ -20,8 +20,12 @@ type decimal struct {
 }
 
 // saturated is the exponent beyond which numbers are no longer told apart. It is far
-// beyond what the length of any text can make up for.
-const saturated = int64(1) << 50
+// beyond what the length of any text can make up for. In exponentBits, what is larger is
+// beyond it too.
+const (
+	saturated    = int64(1) << 50
+	exponentBits = 52
+)
 
 // parseDecimal reads raw, which must be a JSON number by its grammar. False means that
 // its exponent is too far from zero to compare with; sign and digits are right all the same.
@@ -32,7 +36,8 @@ func parseDecimal(raw []byte) (decimal, bool) {
 	}
 	exponent := int64(0)
 	if e := bytes.IndexAny(raw, "eE"); e >= 0 {
-		exponent, raw = parseExponent(raw[e+1:]), raw[:e]
+		exponent, _ = strconv.ParseInt(string(raw[e+1:]), 10, exponentBits)
+		raw = raw[:e]
 	}
 	d.whole = raw
 	if dot := bytes.IndexByte(raw, '.'); dot >= 0 {
@@ -53,24 +58,6 @@ func parseDecimal(raw []byte) (decimal, bool) {
 		return decimal{}, true
 	}
 	return d, exponent > -saturated && exponent < saturated
-}
-
-func parseExponent(raw []byte) int64 {
-	negative := raw[0] == '-'
-	if raw[0] == '-' || raw[0] == '+' {
-		raw = raw[1:]
-	}
-	n := int64(0)
-	for _, c := range raw {
-		if n = n*10 + int64(c-'0'); n >= saturated {
-			n = saturated
-			break
-		}
-	}
-	if negative {
-		return -n
-	}
-	return n
 }
 
 // appendKey appends what equal numbers have in common and others have not.
