@@ -127,8 +127,8 @@ func (a *access) token(ctx context.Context, sender Sender, deadline time.Time) (
 	if err == nil {
 		return result.(string), Answer{}
 	}
-	var missed tokenError
-	if !errors.As(err, &missed) {
+	missed, ok := errors.AsType[tokenError](err)
+	if !ok {
 		missed.outcome = domain.OutcomeAuthFailed
 	}
 	return "", Answer{Outcome: missed.outcome, Error: cmp.Or(missed.text, "nothing was sent: "+err.Error())}
@@ -175,14 +175,12 @@ func (a *access) fetch(ctx context.Context, sender Sender, deadline time.Time) (
 var tokenErrors = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope"}
 
 func explainToken(err error) error {
-	var (
-		answered *oauth2.RetrieveError
-		none     tokenError
-	)
-	switch {
-	case errors.As(err, &none):
+	if none, ok := errors.AsType[tokenError](err); ok {
 		return none
-	case !errors.As(err, &answered):
+	}
+	answered, ok := errors.AsType[*oauth2.RetrieveError](err)
+	switch {
+	case !ok:
 		return errors.New("the token server's answer holds no access token")
 	case slices.Contains(tokenErrors, answered.ErrorCode):
 		return fmt.Errorf("the token server answered %d: %s", answered.Response.StatusCode, answered.ErrorCode)

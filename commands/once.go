@@ -55,8 +55,7 @@ var errRepeated = domain.Conflict("a request with this Idempotency-Key was carri
 func (d *Directory) appendOnce(ctx context.Context, o *Once, unit eventstore.Unit) (eventstore.Appended, error) {
 	unit.Writes = append(unit.Writes[:len(unit.Writes):len(unit.Writes)], o.reservation())
 	appended, err := d.appendUnit(ctx, unit)
-	var conflict *eventstore.ConflictError
-	if errors.As(err, &conflict) && conflict.Stream == o.stream {
+	if conflict, ok := errors.AsType[*eventstore.ConflictError](err); ok && conflict.Stream == o.stream {
 		return appended, errRepeated
 	}
 	o.used.Store(err == nil)

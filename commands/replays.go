@@ -116,12 +116,10 @@ func (r *Replays) Run(ctx context.Context, id domain.ReplayID, wake, leave <-cha
 
 // sleep reports whether ctx goes on. A token in wake ends it early.
 func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-wake:
-	case <-timer.C:
+	case <-time.After(d):
 	}
 	return ctx.Err() == nil
 }

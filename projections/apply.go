@@ -124,29 +124,21 @@ func (a *applier) attempt(ctx context.Context, tx transaction, events []eventsto
 // isPoison reports whether the database refused the statements for what the events
 // hold, so that trying again cannot help.
 func isPoison(err error) bool {
-	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
-		return false
-	}
-	switch refused.Code[:2] {
-	case "22", "23", "54": // data, constraint, program limit
-		return true
-	}
-	return false
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && slices.Contains([]string{"22", "23", "54"}, refused.Code[:2]) // data, constraint, program limit
 }
 
 // reason returns the error in words that do not depend on which tables were being
 // filled.
 func (a *applier) reason(err error) error {
-	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
 		return err
 	}
-	reason := refused.Message
-	if a.tables.suffix != "" {
-		reason = strings.ReplaceAll(reason, a.tables.suffix, "")
+	if a.tables.suffix == "" {
+		return errors.New(refused.Message)
 	}
-	return errors.New(reason)
+	return errors.New(strings.ReplaceAll(refused.Message, a.tables.suffix, ""))
 }
 
 // deadLetter keeps the positions of the events, and why each cannot be applied.

@@ -110,15 +110,11 @@ func (p *Projections) WaitFor(ctx context.Context, position eventstore.Position)
 		if reader != nil {
 			reader.Hurry()
 		}
-		timer := time.NewTimer(pause)
 		select {
 		case <-passed:
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		if timer.Stop(); err != nil {
-			return fmt.Errorf("wait for the projections at %d, now at %d: %w", position, reached, err)
+			return fmt.Errorf("wait for the projections at %d, now at %d: %w", position, reached, ctx.Err())
 		}
 	}
 }

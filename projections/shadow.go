@@ -189,6 +189,6 @@ func (s *shadow) lock(ctx context.Context, tx transaction) error {
 
 // isLocked reports whether a lock was not to be had in time.
 func isLocked(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == "55P03" // lock_not_available
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && refused.Code == "55P03" // lock_not_available
 }

@@ -238,6 +238,6 @@ func askStandby[T any](ctx context.Context, s *Standby, ask func(context.Context
 
 // isAnswer reports whether the primary would answer the same.
 func isAnswer(err error) bool {
-	var known *domain.Error
-	return err == nil || errors.As(err, &known) && known.Kind != domain.KindUnavailable && known.Kind != domain.KindInternal
+	kind := domain.KindOf(err)
+	return err == nil || kind != domain.KindUnavailable && kind != domain.KindInternal
 }

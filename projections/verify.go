@@ -115,8 +115,7 @@ func (p *Projections) verifyModels(ctx context.Context, conn *pgxpool.Conn, repo
 		return err
 	}
 	err = s.fill(ctx, position, progress)
-	var gap *eventstore.GapError
-	if errors.As(err, &gap) {
+	if gap, ok := errors.AsType[*eventstore.GapError](err); ok {
 		report(Problem{Kind: ProblemReadModel, Position: gap.Position, Text: "the read models were not compared: the log has a gap"})
 		return nil
 	}

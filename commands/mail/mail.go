@@ -82,19 +82,16 @@ func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
 	defer stop()
 	wait := o.Poll
 	for {
-		timer := time.NewTimer(wait)
 		wake := appended
 		if wait > o.Poll { // the server takes nothing now
 			wake = nil
 		}
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		case <-wake:
-		case <-timer.C:
+		case <-time.After(wait):
 		}
-		timer.Stop()
 		more, err := o.send(ctx, node)
 		switch {
 		case ctx.Err() != nil:
