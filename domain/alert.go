@@ -67,10 +67,7 @@ func (k AlertKey) Stream() string { return "alert-" + k.derive(0).String() }
 
 // derive makes a UUID of version 8 from the key and a number.
 func (k AlertKey) derive(n int64) uuid.UUID {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d", k.Webhook, k.Kind, n))
-	var id uuid.UUID
-	copy(id[:], sum[:])
-	return stamp(id)
+	return derived(nil, sha256.Sum256(fmt.Appendf(nil, "%s %s %d", k.Webhook, k.Kind, n)))
 }
 
 // AlertID names one alert, from its raising to its resolving.

@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // A batch is several events on their way to one webhook together: one delivery
@@ -97,11 +95,7 @@ var _ = register(DeliveryBatched{}, DeliveryJoinedBatch{})
 // BatchOf derives a batch's id from the delivery that is its first member: a
 // delivery joins one batch at most. It has the layout of DeliveryOf.
 func BatchOf(first DeliveryID) DeliveryID {
-	sum := sha256.Sum256(append([]byte(BatchEventType), first[:]...))
-	var id uuid.UUID
-	copy(id[:6], first[:6])
-	copy(id[6:], sum[:10])
-	return DeliveryID(stamp(id))
+	return DeliveryID(derived(first[:6], sha256.Sum256(append([]byte(BatchEventType), first[:]...))))
 }
 
 // In returns d, a member of batch, in the state of the batch.

@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // A delivery that failed for good is told of: each to the subscribers of
@@ -19,11 +17,9 @@ const givenUpKept = 24 * time.Hour
 // GivenUpEvent returns the event about a delivery that was given up at the time, after the
 // call, and its id, which is the same whenever it is made.
 func GivenUpEvent(id DeliveryID, call Call, at time.Time) (EventID, EventTriggered) {
-	sum := sha256.Sum256(fmt.Appendf(nil, "given up %s %d", id, call.Attempt))
-	var event uuid.UUID
 	milliseconds := binary.BigEndian.AppendUint64(nil, uint64(at.UnixMilli()))
-	copy(event[copy(event[:], milliseconds[2:]):], sum[:])
-	return EventID(stamp(event)), EventTriggered{EventType: string(DeliveryGivenUp), Source: "system", EventData: EncodeJSON(struct {
+	event := derived(milliseconds[2:], sha256.Sum256(fmt.Appendf(nil, "given up %s %d", id, call.Attempt)))
+	return EventID(event), EventTriggered{EventType: string(DeliveryGivenUp), Source: "system", EventData: EncodeJSON(struct {
 		DeliveryID DeliveryID `json:"delivery_id"`
 		WebhookID  WebhookID  `json:"webhook_id"`
 		EventID    EventID    `json:"event_id"`

@@ -53,11 +53,13 @@ func DeliveryOf(event EventID, webhook WebhookID) DeliveryID {
 	var in [32]byte
 	copy(in[:16], event[:])
 	copy(in[16:], webhook[:])
-	sum := sha256.Sum256(in[:])
-	var id uuid.UUID
-	copy(id[:6], event[:6])
-	copy(id[6:], sum[:10])
-	return DeliveryID(stamp(id))
+	return DeliveryID(derived(event[:6], sha256.Sum256(in[:])))
+}
+
+// derived returns a UUID of version 8 that begins with some bytes and goes on with a hash.
+func derived(begin []byte, sum [sha256.Size]byte) (id uuid.UUID) {
+	copy(id[copy(id[:], begin):], sum[:])
+	return stamp(id)
 }
 
 // CallID names one attempt in the call log. It carries the log position of the

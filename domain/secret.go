@@ -91,9 +91,6 @@ func (s Secret) Reveal() string {
 // IsZero reports whether there is no secret.
 func (s Secret) IsZero() bool { return s.text == nil }
 
-// Equal reports whether two secrets have the same text.
-func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
-
 // String is Masked, or nothing for no secret.
 func (s Secret) String() string {
 	if s.IsZero() {

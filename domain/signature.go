@@ -156,9 +156,6 @@ type Signer struct {
 	Previous []*SigningKey // the newest first
 }
 
-// IsZero reports that the webhook has no secret, so its calls carry no signature.
-func (s Signer) IsZero() bool { return s.Current == nil }
-
 // macs keeps HMAC-SHA256 states of one key: a state that was reset once starts again
 // without hashing the key again.
 type macs struct {

@@ -86,7 +86,7 @@ func TestStandardSignatureVerifiesWithTheirLibrary(t *testing.T) {
 }
 
 func TestSigningKeyOfNoSecretIsNil(t *testing.T) {
-	if NewSigningKey(Secret{}) != nil || !(Signer{}).IsZero() {
+	if NewSigningKey(Secret{}) != nil {
 		t.Fatal("no secret must sign nothing")
 	}
 }
@@ -172,9 +172,6 @@ func TestSecretNeverShowsItsText(t *testing.T) {
 	}
 	if s.String() != Masked || (Secret{}).String() != "" || s.Reveal() != "open-sesame" {
 		t.Error("masking is wrong")
-	}
-	if !s.Equal(NewSecret("open-sesame")) || s.Equal(Secret{}) {
-		t.Error("equality is wrong")
 	}
 }
 

@@ -373,7 +373,8 @@ func DecideChange(w Webhook, asked ApprovedSpec, sealing Sealing) ([]Change, err
 		changes = append(changes, c)
 	}
 	if s.Active.set() {
-		changes = append(changes, activation(w, s.Active.Value)...)
+		activated, _ := activation(w, s.Active.Value) // it exists
+		changes = append(changes, activated...)
 	}
 	return changes, nil
 }
@@ -410,31 +411,23 @@ func valueOf[T any](asked Asked[T]) *T {
 	return &value
 }
 
-func activation(w Webhook, active bool) []Change {
+func activation(w Webhook, active bool) ([]Change, error) {
 	switch {
+	case !w.Exists():
+		return nil, NotFound("webhook")
 	case active == w.Active:
-		return nil
+		return nil, nil
 	case active:
-		return []Change{WebhookActivated{}}
+		return []Change{WebhookActivated{}}, nil
 	}
-	return []Change{WebhookDeactivated{}}
+	return []Change{WebhookDeactivated{}}, nil
 }
 
 // DecideActivate lets a webhook's deliveries go on.
-func DecideActivate(w Webhook) ([]Change, error) {
-	if !w.Exists() {
-		return nil, NotFound("webhook")
-	}
-	return activation(w, true), nil
-}
+func DecideActivate(w Webhook) ([]Change, error) { return activation(w, true) }
 
 // DecideDeactivate makes a webhook's deliveries wait.
-func DecideDeactivate(w Webhook) ([]Change, error) {
-	if !w.Exists() {
-		return nil, NotFound("webhook")
-	}
-	return activation(w, false), nil
-}
+func DecideDeactivate(w Webhook) ([]Change, error) { return activation(w, false) }
 
 // DecideSystemDeactivate deactivates a webhook for the reason, if it is active.
 func DecideSystemDeactivate(w Webhook, reason DeactivationReason) []Change {

@@ -219,10 +219,7 @@ func measure(data []byte) error {
 		case c == ',' || c == '[' || c == '{':
 			values++
 		case c == '-' || '0' <= c && c <= '9':
-			number := data[i:]
-			if end := bytes.IndexAny(number, ",]} \t\r\n"); end >= 0 {
-				number = number[:end]
-			}
+			number := data[i:strictjson.SkipValue(data, i)]
 			exponent := bytes.IndexAny(number, "eE")
 			if len(number) > maxDigits || exponent >= 0 && len(number)-exponent > maxExponent {
 				return ErrTooCostly

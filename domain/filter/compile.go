@@ -155,8 +155,8 @@ func (c *compiler) alternatives(raw []byte, field string, nesting int) []*Filter
 		return nil
 	}
 	var all []*Filter
-	for value := range elements(raw) {
-		at := fmt.Sprintf("%s[%d]", field, len(all))
+	for i, value := range elements(raw) {
+		at := fmt.Sprintf("%s[%d]", field, i)
 		if kindOf(value) != objectKind || isEmpty(value) {
 			c.refuse(at, "must be an object of conditions")
 			all = append(all, nil)
@@ -235,14 +235,12 @@ func (c *compiler) anyOf(raw []byte, field string, nesting int) *valueTest {
 	}
 	values := newOneOf()
 	var either []*valueTest
-	index := 0
-	for element := range elements(raw) {
+	for index, element := range elements(raw) {
 		if kindOf(element) == objectKind && hasOperators(element) {
 			either = append(either, c.operators(element, fmt.Sprintf("%s[%d]", field, index), nesting+1))
 		} else {
 			values.add(c.literal(element, field, index))
 		}
-		index++
 	}
 	plain := &valueTest{every: []predicate{values}}
 	if len(either) == 0 {

@@ -76,9 +76,9 @@ func (c *compiler) eitherOf(raw []byte, field string, nesting int) []*valueTest 
 		return nil
 	}
 	var tests []*valueTest
-	for element := range elements(raw) {
+	for i, element := range elements(raw) {
 		c.work++
-		tests = append(tests, c.value(element, fmt.Sprintf("%s[%d]", field, len(tests)), nesting))
+		tests = append(tests, c.value(element, fmt.Sprintf("%s[%d]", field, i), nesting))
 	}
 	return tests
 }
@@ -87,10 +87,8 @@ func (c *compiler) eitherOf(raw []byte, field string, nesting int) []*valueTest 
 func (c *compiler) list(raw []byte, field string) *oneOf {
 	o := newOneOf()
 	if c.isList(raw, field) {
-		index := 0
-		for element := range elements(raw) {
+		for index, element := range elements(raw) {
 			o.add(c.literal(element, field, index))
-			index++
 		}
 	}
 	return o
@@ -171,7 +169,7 @@ func takeApart(raw []byte) (l literal, ok bool) {
 	case numberKind:
 		ok = l.exact
 	case arrayKind:
-		for element := range elements(raw) {
+		for _, element := range elements(raw) {
 			l.items = append(l.items, add(element))
 		}
 	case objectKind:

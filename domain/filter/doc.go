@@ -197,7 +197,7 @@ func (f *found) anyCandidate(holds func(*node, *meter) bool, m *meter) bool {
 			continue
 		}
 		var element node // one for all, as holds makes it escape
-		for raw := range elements(n.raw) {
+		for _, raw := range elements(n.raw) {
 			if !m.spend(elementWork + len(raw)/bytesPerUnit) {
 				return false
 			}

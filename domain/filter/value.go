@@ -8,12 +8,14 @@ import (
 )
 
 // elements iterates over the elements of an array's bytes.
-func elements(raw []byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
+func elements(raw []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		i := 0
 		for m := range strictjson.Members(raw, 0) {
-			if !yield(raw[m.Off:m.End]) {
+			if !yield(i, raw[m.Off:m.End]) {
 				return
 			}
+			i++
 		}
 	}
 }
@@ -134,11 +136,11 @@ func (l *literal) equal(n *node) bool {
 
 func (l *literal) equalItems(raw []byte) bool {
 	count := 0
-	for element := range elements(raw) {
-		if count == len(l.items) {
+	for i, element := range elements(raw) {
+		if i == len(l.items) {
 			return false
 		}
-		if n := newNode(element); !l.items[count].equal(&n) {
+		if n := newNode(element); !l.items[i].equal(&n) {
 			return false
 		}
 		count++
