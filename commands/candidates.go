@@ -33,16 +33,11 @@ type candidate struct {
 	keys     envelope.Keys // of the event's data
 }
 
-// candidates are read in the order of the log, a page at a time.
-type candidates interface {
-	// next returns the next page for webhooks that have room, which may be empty, and whether
-	// more follow, for whatever webhook.
-	next(ctx context.Context, room roomFunc) (page []candidate, more bool, err error)
-	// has reports whether there may be more for webhooks that have room, or next has to say
-	// that there is no more.
-	has(room roomFunc) bool
-	// at is a position below which all were returned.
-	at() eventstore.Position
+// candidates are what a replay may ask for, in the order of the log, a page at a time.
+type candidates struct {
+	history *history            // from which more are read; nil: all are known
+	left    []candidate         // known, and not returned
+	last    eventstore.Position // up to which all were read, or returned
 }
 
 // roomFunc reports whether a webhook takes more.
@@ -50,7 +45,7 @@ type roomFunc func(domain.WebhookID) bool
 
 // candidates returns what the spec asks for from a position on, up to before; 0: up to now.
 // The webhook's events and filters decide on a replay of history. What is archived is left out.
-func (r *Replays) candidates(ctx context.Context, spec domain.ReplaySpec, w domain.Webhook, from, before eventstore.Position) (candidates, error) {
+func (r *Replays) candidates(ctx context.Context, spec domain.ReplaySpec, w domain.Webhook, from, before eventstore.Position) (*candidates, error) {
 	archived, err := r.Log.ArchivedTo(ctx)
 	if err != nil {
 		return nil, err
@@ -59,7 +54,7 @@ func (r *Replays) candidates(ctx context.Context, spec domain.ReplaySpec, w doma
 	if spec.Kind == domain.KindRetry {
 		return r.failed(ctx, spec, from, before)
 	}
-	h := &history{log: r.Log, webhook: w, spec: spec, after: max(from, 1) - 1, before: cmp.Or(before, math.MaxInt64)}
+	h := &history{log: r.Log, webhook: w, spec: spec, before: cmp.Or(before, math.MaxInt64)}
 	if h.wanted, err = domain.NewMatcher(w.Events, w.Filters); err != nil {
 		return nil, err
 	}
@@ -67,7 +62,70 @@ func (r *Replays) candidates(ctx context.Context, spec domain.ReplaySpec, w doma
 	if spec.EventTypes != nil {
 		h.narrowed, err = domain.NewMatcher(spec.EventTypes, nil)
 	}
-	return h, err
+	return &candidates{history: h, last: max(from, 1) - 1}, err
+}
+
+// failed returns the deliveries that failed, in the order of their events.
+func (r *Replays) failed(ctx context.Context, spec domain.ReplaySpec, from, before eventstore.Position) (*candidates, error) {
+	all := &candidates{}
+	err := r.Failed.EachFailed(ctx, spec, before, func(d domain.FailedDelivery) {
+		if at := eventstore.Position(d.Position); at >= from {
+			w, _ := r.Directory.Webhook(d.WebhookID)
+			all.left = append(all.left, candidate{
+				delivery: d.ID, webhook: d.WebhookID, event: d.EventID, position: at, size: d.Size, order: domain.ReplayKeys(w, d.Event),
+				line: w.LineOf(d.Event.EventData), keys: d.Event.Keys,
+			})
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find failed deliveries: %w", err)
+	}
+	slices.SortStableFunc(all.left, func(a, b candidate) int { return cmp.Compare(a.position, b.position) })
+	return all, nil
+}
+
+// at is a position below which all were returned.
+func (c *candidates) at() eventstore.Position {
+	if len(c.left) > 0 {
+		return c.left[0].position
+	}
+	return c.last
+}
+
+// has reports whether there may be more for webhooks that have room, or next has to say
+// that there is no more.
+func (c *candidates) has(room roomFunc) bool {
+	if len(c.left) == 0 {
+		return c.history == nil || room(c.history.webhook.ID)
+	}
+	return slices.ContainsFunc(c.left, func(one candidate) bool { return room(one.webhook) })
+}
+
+// next returns the next page for webhooks that have room, which may be empty, and whether
+// more follow, for whatever webhook.
+func (c *candidates) next(ctx context.Context, room roomFunc) (page []candidate, more bool, err error) {
+	if len(c.left) == 0 && c.history != nil {
+		found, last, ended, err := c.history.read(ctx, c.last)
+		if err != nil {
+			return nil, false, err
+		}
+		if c.left, c.last = found, last; ended {
+			c.history = nil
+		}
+	}
+	var skipped []candidate
+	end := 0
+	for ; end < len(c.left) && len(page) < replayChunk; end++ {
+		one := c.left[end]
+		if c.last = max(c.last, one.position); room(one.webhook) {
+			page = append(page, one)
+		} else {
+			skipped = append(skipped, one)
+		}
+	}
+	c.left = c.left[end-len(skipped):]
+	copy(c.left, skipped)
+	return page, len(c.left) > 0 || c.history != nil, nil
 }
 
 // history is the events of a range that match a webhook.
@@ -76,9 +134,7 @@ type history struct {
 	webhook          domain.Webhook
 	spec             domain.ReplaySpec
 	wanted, narrowed domain.Matcher
-	after, before    eventstore.Position // to be read between
-	found            []candidate         // and not returned
-	ended            bool
+	before           eventstore.Position
 }
 
 const (
@@ -92,35 +148,16 @@ const (
 // errEnough ends a reading of the log early, errEnd for good.
 var errEnough, errEnd = errors.New("enough was read"), errors.New("all was read")
 
-func (h *history) at() eventstore.Position {
-	if len(h.found) > 0 {
-		return h.found[0].position
-	}
-	return h.after
-}
-
-func (h *history) has(room roomFunc) bool { return room(h.webhook.ID) }
-
 func (h *history) subscribes(e *eventstore.Event) bool {
 	event, ok := e.Value.(domain.EventTriggered)
 	return ok && h.narrowed.Subscribes(domain.EventType(event.EventType)) && h.wanted.Subscribes(domain.EventType(event.EventType))
 }
 
-func (h *history) next(ctx context.Context, _ roomFunc) (page []candidate, more bool, err error) {
-	if len(h.found) == 0 && !h.ended {
-		if err := h.read(ctx); err != nil {
-			return nil, false, err
-		}
-	}
-	n := min(replayChunk, len(h.found))
-	page, h.found = h.found[:n], h.found[n:]
-	return page, len(h.found) > 0 || !h.ended, nil
-}
-
-func (h *history) read(ctx context.Context) error {
-	looked := 0
+// read returns the next after a position, up to where it has read, and whether that is the end.
+func (h *history) read(ctx context.Context, after eventstore.Position) (found []candidate, last eventstore.Position, ended bool, err error) {
+	looked, last := 0, after
 	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.spec.From, To: h.spec.To, Opens: h.subscribes}
-	err := h.log.ComputePages(ctx, h.after, triggered, func(e eventstore.Event) error {
+	err = h.log.ComputePages(ctx, after, triggered, func(e eventstore.Event) error {
 		if e.Position >= h.before {
 			return errEnd
 		}
@@ -132,79 +169,26 @@ func (h *history) read(ctx context.Context) error {
 		}
 		eventType, doc := domain.EventType(event.EventType), filter.Parse(event.EventData)
 		if h.narrowed.Match(eventType, doc) && h.wanted.Match(eventType, doc) {
-			h.found = append(h.found, candidate{
+			found = append(found, candidate{
 				delivery: domain.DeliveryOf(domain.EventID(id), h.webhook.ID), webhook: h.webhook.ID, event: domain.EventID(id),
 				position: e.Position, size: len(event.EventData), order: domain.ReplayKeys(h.webhook, event), line: h.webhook.LineOf(event.EventData),
 				keys: event.Keys,
 			})
 		}
 		return nil
-	}, func(last eventstore.Position) error {
-		if h.after = last; len(h.found) >= replayAhead || looked >= mostLooked {
+	}, func(at eventstore.Position) error {
+		if last = at; len(found) >= replayAhead || looked >= mostLooked {
 			return errEnough
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
-		return nil
+	switch {
+	case errors.Is(err, errEnough):
+		return found, last, false, nil
+	case err == nil, errors.Is(err, errEnd):
+		return found, last, true, nil
 	}
-	h.ended = err == nil || errors.Is(err, errEnd)
-	if h.ended {
-		return nil
-	}
-	return err
-}
-
-// failed returns the deliveries that failed, in the order of their events.
-func (r *Replays) failed(ctx context.Context, spec domain.ReplaySpec, from, before eventstore.Position) (*list, error) {
-	l := &list{}
-	err := r.Failed.EachFailed(ctx, spec, before, func(d domain.FailedDelivery) {
-		if at := eventstore.Position(d.Position); at >= from {
-			w, _ := r.Directory.Webhook(d.WebhookID)
-			l.left = append(l.left, candidate{
-				delivery: d.ID, webhook: d.WebhookID, event: d.EventID, position: at, size: d.Size, order: domain.ReplayKeys(w, d.Event),
-				line: w.LineOf(d.Event.EventData), keys: d.Event.Keys,
-			})
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find failed deliveries: %w", err)
-	}
-	slices.SortStableFunc(l.left, func(a, b candidate) int { return cmp.Compare(a.position, b.position) })
-	return l, nil
-}
-
-// list is candidates that are known.
-type list struct {
-	left []candidate
-	last eventstore.Position
-}
-
-func (l *list) at() eventstore.Position {
-	if len(l.left) > 0 {
-		return l.left[0].position
-	}
-	return l.last
-}
-
-func (l *list) has(room roomFunc) bool {
-	return len(l.left) == 0 || slices.ContainsFunc(l.left, func(c candidate) bool { return room(c.webhook) })
-}
-
-func (l *list) next(_ context.Context, room roomFunc) (page []candidate, more bool, err error) {
-	var skipped []candidate
-	end := 0
-	for ; end < len(l.left) && len(page) < replayChunk; end++ {
-		c := l.left[end]
-		if l.last = max(l.last, c.position); room(c.webhook) {
-			page = append(page, c)
-		} else {
-			skipped = append(skipped, c)
-		}
-	}
-	l.left = l.left[end-len(skipped):]
-	copy(l.left, skipped)
-	return page, len(l.left) > 0, nil
+	return nil, last, false, err
 }
 
 // standing is where a candidate stands.
@@ -284,7 +268,7 @@ func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, found []st
 }
 
 // countNext returns how many of the next page the replay sends or has sent, and whether more follow.
-func (r *Replays) countNext(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, all candidates) (n int, more bool, err error) {
+func (r *Replays) countNext(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, all *candidates) (n int, more bool, err error) {
 	page, more, err := all.next(ctx, func(domain.WebhookID) bool { return true })
 	if err != nil {
 		return 0, false, err

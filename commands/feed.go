@@ -26,7 +26,7 @@ const (
 // feed is what a replay has read and not asked for, and what of it has not ended. It is in
 // memory only: read again from Replay.Next on, it is the same.
 type feed struct {
-	source candidates
+	source *candidates
 	more   bool        // the source has
 	ready  []candidate // those of a webhook in the order of the log
 	open   map[domain.DeliveryID]candidate

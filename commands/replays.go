@@ -219,7 +219,7 @@ func (j *job) write(stream string, expected int64, changes ...domain.Change) eve
 }
 
 // candidates returns what the replay may ask for, from a position on.
-func (j *job) candidates(ctx context.Context, from eventstore.Position) (candidates, error) {
+func (j *job) candidates(ctx context.Context, from eventstore.Position) (*candidates, error) {
 	w, err := j.r.webhookAt(ctx, j.spec.WebhookID, j.replay.Request.WebhookVersion)
 	if err != nil {
 		return nil, err
