@@ -113,11 +113,12 @@ func (c *Commands) Lost(ctx context.Context, erasures []Erasure) (lost []Erasure
 // EraseAgain makes the erasures that the log has lost again, all in one append. It does not
 // wait for the index: before a server serves, nobody keeps it.
 func (c *Commands) EraseAgain(ctx context.Context, caller Caller, lost []Erasure) error {
-	all := make([]erasure, len(lost))
-	for i, e := range lost {
-		all[i] = erasure{envelope.Owner(e.Subject), domain.SubjectErased{Reason: "erased before, and restored from a backup", ErasedAt: e.ErasedAt}}
+	all := map[envelope.Owner][]domain.Change{}
+	for _, e := range lost {
+		again := domain.SubjectErased{Reason: "erased before, and restored from a backup", ErasedAt: e.ErasedAt}
+		all[envelope.Owner(e.Subject)] = append(all[envelope.Owner(e.Subject)], again)
 	}
-	appended, before, err := c.destroy(ctx, caller, all...)
+	appended, before, err := c.destroy(ctx, caller, all)
 	for owner := range before {
 		if err == nil {
 			_, err = c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
@@ -127,7 +128,7 @@ func (c *Commands) EraseAgain(ctx context.Context, caller Caller, lost []Erasure
 }
 
 func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owner, change domain.SubjectErased) (Erased, error) {
-	appended, before, err := c.destroy(ctx, caller, erasure{owner, change})
+	appended, before, err := c.destroy(ctx, caller, map[envelope.Owner][]domain.Change{owner: {change}})
 	if err != nil {
 		return Erased{}, err
 	}
@@ -151,18 +152,9 @@ func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owne
 	return erased, Failed("erase a subject", err)
 }
 
-type erasure struct {
-	owner  envelope.Owner
-	change domain.SubjectErased
-}
-
-// destroy destroys the keys of the subjects, and drops what waits of them and is not in the
+// destroy records the erasures of subjects, destroys their keys, and drops what waits of them and is not in the
 // log. It returns the position of the erasure of each that came before, if any did.
-func (c *Commands) destroy(ctx context.Context, caller Caller, all ...erasure) (eventstore.Appended, map[envelope.Owner]eventstore.Position, error) {
-	changes := map[envelope.Owner][]domain.Change{}
-	for _, e := range all {
-		changes[e.owner] = append(changes[e.owner], e.change)
-	}
+func (c *Commands) destroy(ctx context.Context, caller Caller, changes map[envelope.Owner][]domain.Change) (eventstore.Appended, map[envelope.Owner]eventstore.Position, error) {
 	before := make(map[envelope.Owner]eventstore.Position, len(changes))
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
 		owners := make([]uuid.UUID, 0, len(changes))

@@ -152,9 +152,8 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	if spec.Filters.set() {
 		var err error
 		spec.Filters.Value = compacted(spec.Filters.Value) // the form in which it is kept and shared
-		if approved.filter, err = compileFilter(spec.Filters.Value); err != nil {
-			c.refuse("filters", err)
-		}
+		approved.filter, err = compileFilter(spec.Filters.Value)
+		c.add(FieldsOf(err)...)
 	}
 	if spec.Batch.set() {
 		c.within("batch.max_events", spec.Batch.Value.MaxEvents, BatchEventsRange)
@@ -194,15 +193,6 @@ type specCheck struct {
 }
 
 func (c *specCheck) add(refused ...FieldError) { c.refused = append(c.refused, refused...) }
-
-// refuse adds the fields that err names, or else the field itself.
-func (c *specCheck) refuse(field string, err error) {
-	if fields := FieldsOf(err); len(fields) > 0 {
-		c.add(fields...)
-		return
-	}
-	c.add(FieldError{field, "cannot be read"})
-}
 
 // required reports whether there is a value to check.
 func (c *specCheck) required(field string, given, null bool) bool {
