@@ -105,52 +105,80 @@ func newDelivery(event eventHead, d domain.Dispatch) Delivery {
 	return item
 }
 
-// stateOf completes new deliveries by what the log says of each.
+// stateOf completes new deliveries by what the log says of each, and of the batches that they
+// went in.
 func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
-	streams, states := make([]string, len(items)), make([]domain.Delivery, len(items))
+	states, own := make([]domain.Delivery, len(items)), make([]folded, len(items))
 	for i := range items {
-		streams[i] = items[i].ID.Stream()
 		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: *items[i].NextAttemptAt}
 		items[i].NextAttemptAt = nil
+		own[i] = folded{items[i].ID.Stream(), &states[i], &items[i]}
 	}
-	if err := p.fold(ctx, streams, states, items); err != nil {
+	if err := p.fold(ctx, own); err != nil {
 		return err
 	}
-	if err := p.resolve(ctx, states, items); err != nil {
+	joined := map[int]*domain.Delivery{}  // by the index of the item: its batch
+	sent := map[[2]int]*domain.Delivery{} // by that and the index in sentBy: what was replayed by itself since
+	var batches []folded
+	for i := range items {
+		if states[i].State == domain.DeliveryJoined {
+			joined[i] = &domain.Delivery{}
+			batches = append(batches, folded{states[i].BatchID.Stream(), joined[i], &items[i]})
+		}
+		for j, by := range items[i].sentBy {
+			if by.State == domain.DeliveryJoined {
+				sent[[2]int{i, j}] = &domain.Delivery{}
+				batches = append(batches, folded{by.batch.Stream(), sent[[2]int{i, j}], nil})
+			}
+		}
+	}
+	if err := p.fold(ctx, batches); err != nil {
 		return err
 	}
-	if err := p.resolveSent(ctx, items); err != nil {
-		return err
+	for at, batch := range sent {
+		items[at[0]].sentBy[at[1]].State = batch.State
 	}
 	for i := range items {
+		if batch := joined[i]; batch != nil {
+			states[i] = states[i].In(*batch)
+		}
 		items[i].show(states[i])
 	}
 	return nil
 }
 
-// fold evolves each state by its stream, and notes in the item when that was.
-func (p *Projections) fold(ctx context.Context, streams []string, states []domain.Delivery, items []Delivery) error {
-	byStream := make(map[string][]int, len(streams)) // members of one batch share its stream
-	for i, stream := range streams {
-		byStream[stream] = append(byStream[stream], i)
+// folded is a state that is folded from a stream.
+type folded struct {
+	stream string
+	state  *domain.Delivery
+	item   *Delivery // notes when that was; nil: nobody does
+}
+
+// fold evolves each state by its stream.
+func (p *Projections) fold(ctx context.Context, all []folded) error {
+	if len(all) == 0 {
+		return nil
 	}
-	events, err := p.closed.LoadAll(ctx, streams)
-	if err != nil {
-		return err
+	byStream := make(map[string][]folded, len(all)) // members of one batch share its stream
+	for _, one := range all {
+		byStream[one.stream] = append(byStream[one.stream], one)
 	}
+	events, err := p.closed.LoadAll(ctx, slices.Collect(maps.Keys(byStream)))
 	for e, change := range each[domain.Change](events) {
-		for _, at := range byStream[e.Stream] {
-			if asOf := items[at].asOf; asOf > 0 && e.Position > asOf {
-				continue
+		for _, one := range byStream[e.Stream] {
+			if item := one.item; item != nil {
+				if item.asOf > 0 && e.Position > item.asOf {
+					continue
+				}
+				if _, asked := change.(domain.DeliveryRetryRequested); asked {
+					item.askedAgain(e, *one.state)
+				}
+				item.UpdatedAt = e.RecordedAt
 			}
-			if _, asked := change.(domain.DeliveryRetryRequested); asked {
-				items[at].askedAgain(e, states[at])
-			}
-			states[at] = states[at].Evolve(change, e.RecordedAt)
-			items[at].UpdatedAt = e.RecordedAt
+			*one.state = one.state.Evolve(change, e.RecordedAt)
 		}
 	}
-	return nil
+	return err
 }
 
 // askedAgain notes the replay that asked for the delivery, in the state that it was in
@@ -166,52 +194,6 @@ func (d *Delivery) askedAgain(request *eventstore.Event, was domain.Delivery) {
 		d.sentBy[n-1].State, d.sentBy[n-1].batch = was.State, was.BatchID
 	}
 	d.sentBy = append(d.sentBy, Sent{Kind: SentByReplay, ID: cmp.Or(replay, uuid.UUID(d.ID)), DeliveryID: d.ID})
-}
-
-// resolveSent sets the state of what went in a batch, and was replayed by itself since,
-// to that of the batch.
-func (p *Projections) resolveSent(ctx context.Context, items []Delivery) error {
-	joined := map[string]*Sent{}
-	for i := range items {
-		for j := range items[i].sentBy {
-			if s := &items[i].sentBy[j]; s.State == domain.DeliveryJoined {
-				joined[s.batch.Stream()] = s
-			}
-		}
-	}
-	if len(joined) == 0 {
-		return nil
-	}
-	events, err := p.closed.LoadAll(ctx, slices.Collect(maps.Keys(joined)))
-	batches := map[string]domain.Delivery{}
-	for e, change := range each[domain.Change](events) {
-		batches[e.Stream] = batches[e.Stream].Evolve(change, e.RecordedAt)
-		joined[e.Stream].State = batches[e.Stream].State
-	}
-	return err
-}
-
-// resolve sets the state of the deliveries that went in batches to that of their batch.
-func (p *Projections) resolve(ctx context.Context, states []domain.Delivery, items []Delivery) error {
-	streams, batches := make([]string, len(states)), make([]domain.Delivery, len(states))
-	none := true
-	for i, d := range states {
-		if d.State == domain.DeliveryJoined {
-			streams[i], none = d.BatchID.Stream(), false
-		}
-	}
-	if none {
-		return nil
-	}
-	if err := p.fold(ctx, streams, batches, items); err != nil {
-		return err
-	}
-	for i, d := range states {
-		if d.State == domain.DeliveryJoined {
-			states[i] = d.In(batches[i])
-		}
-	}
-	return nil
 }
 
 func (d *Delivery) show(s domain.Delivery) {
