@@ -46,11 +46,8 @@ func newApplier(models []Model, tables, deadLetters Tables) *applier {
 
 // versionsOf returns the statement that is made with each page.
 func versionsOf(models []Model) eventstore.Statement {
-	names, versions := make([]string, len(models)), make([]int32, len(models))
-	for i, m := range models {
-		names[i], versions[i] = m.Name, int32(m.SchemaVersion)
-	}
-	return eventstore.Statement{SQL: noteVersionsSQL, Args: []any{names, versions}}
+	names := mapped(models, func(m Model) string { return m.Name })
+	return eventstore.Statement{SQL: noteVersionsSQL, Args: []any{names, mapped(models, func(m Model) int32 { return int32(m.SchemaVersion) })}}
 }
 
 // transaction is what a page is applied in: a *pgx.Conn with a transaction

@@ -186,13 +186,8 @@ func (p *Projections) CheckArchived(ctx context.Context, f AuditFilter) error {
 
 // RebuildLists rebuilds the models that list what the log holds.
 func (p *Projections) RebuildLists(ctx context.Context, progress func(done, total eventstore.Position)) error {
-	var names []string
-	for _, m := range models {
-		if !m.Totals {
-			names = append(names, m.Name)
-		}
-	}
-	return p.Rebuild(ctx, names, progress)
+	lists := slices.DeleteFunc(slices.Clone(models), func(m Model) bool { return m.Totals })
+	return p.Rebuild(ctx, mapped(lists, func(m Model) string { return m.Name }), progress)
 }
 
 // verifyTotals compares what was kept of totals with the log's checksum.

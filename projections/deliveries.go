@@ -82,10 +82,7 @@ func (p *Projections) Deliveries(ctx context.Context, id domain.EventID, limit i
 // deliveries returns the state of the deliveries of the event. They began, to the
 // moment or nearly, when the event was accepted.
 func (p *Projections) deliveries(ctx context.Context, event Event, list []domain.Dispatch) ([]Delivery, error) {
-	items := make([]Delivery, len(list))
-	for i, d := range list {
-		items[i] = newDelivery(event.head(), d)
-	}
+	items := mapped(list, func(d domain.Dispatch) Delivery { return newDelivery(event.head(), d) })
 	return items, p.stateOf(ctx, items)
 }
 

@@ -71,10 +71,7 @@ func (p *Projections) ListDeliveries(ctx context.Context, f DeliveryFilter, queu
 		if err != nil {
 			return page, fmt.Errorf("list deliveries: %w", err)
 		}
-		items := make([]Delivery, len(list))
-		for i := range list {
-			items[i] = list[i].Delivery
-		}
+		items := mapped(list, func(d listedDelivery) Delivery { return d.Delivery })
 		if err := p.stateOf(ctx, items); err != nil {
 			return page, fmt.Errorf("list deliveries: %w", err)
 		}
@@ -242,11 +239,9 @@ func (p *Projections) undelivered(ctx context.Context, f DeliveryFilter, above i
 	for id, number := range ids {
 		byNumber[int64(number)] = id
 	}
-	list := make([]listedDelivery, len(found))
-	for i, r := range found {
-		list[i] = listed(at[r.Ordinal.position()], domain.Recipient{WebhookID: byNumber[r.Number]}, int32(r.Number))
-	}
-	return list, nil
+	return mapped(found, func(r row) listedDelivery {
+		return listed(at[r.Ordinal.position()], domain.Recipient{WebhookID: byNumber[r.Number]}, int32(r.Number))
+	}), nil
 }
 
 func listed(event eventHead, to domain.Recipient, number int32) listedDelivery {

@@ -54,10 +54,9 @@ func (p *Projections) Feed(ctx context.Context, w domain.Webhook, after int64, l
 
 // addDeliveries adds the state of each item's delivery.
 func (p *Projections) addDeliveries(ctx context.Context, w domain.Webhook, items []FeedItem) error {
-	deliveries := make([]Delivery, len(items))
-	for i, item := range items {
-		deliveries[i] = newDelivery(item.Event.head(), dispatchTo(item.Event.ID, domain.Recipient{WebhookID: w.ID}))
-	}
+	deliveries := mapped(items, func(item FeedItem) Delivery {
+		return newDelivery(item.Event.head(), dispatchTo(item.Event.ID, domain.Recipient{WebhookID: w.ID}))
+	})
 	err := p.stateOf(ctx, deliveries)
 	for i := range items {
 		items[i].Delivery = deliveries[i]

@@ -65,11 +65,7 @@ func EventsIn(entries []Entry) (shown []Shown[Event]) {
 		if !ok {
 			continue
 		}
-		recipients := entries[i].Value.(domain.EventTriggered).Recipients
-		webhooks := make([]domain.WebhookID, len(recipients))
-		for n, r := range recipients {
-			webhooks[n] = r.WebhookID
-		}
+		webhooks := mapped(event.recipients, func(r domain.Recipient) domain.WebhookID { return r.WebhookID })
 		shown = append(shown, Shown[Event]{event.Position, event, webhooks})
 	}
 	return shown

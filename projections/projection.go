@@ -73,11 +73,7 @@ var models = []Model{
 
 // Names lists the read models.
 func Names() []string {
-	names := make([]string, len(models))
-	for i, m := range models {
-		names[i] = m.Name
-	}
-	return names
+	return mapped(models, func(m Model) string { return m.Name })
 }
 
 // Tables are the tables of read models that are filled: the live ones, or their
@@ -102,6 +98,15 @@ func (t Tables) SQL(text string) string {
 // list returns the named tables as a list in SQL.
 func (t Tables) list(names []string) string {
 	return t.SQL("{" + strings.Join(names, "}, {") + "}")
+}
+
+// mapped returns the values of rows.
+func mapped[R, T any](rows []R, value func(R) T) []T {
+	values := make([]T, len(rows))
+	for i, r := range rows {
+		values[i] = value(r)
+	}
+	return values
 }
 
 // doing returns err with what was being done, nil for nil.

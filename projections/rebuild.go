@@ -73,9 +73,7 @@ func (p *Projections) rebuild(ctx context.Context, conn *pgxpool.Conn, chosen []
 	if err != nil {
 		return err
 	}
-	for _, m := range chosen {
-		s.models = append(s.models, m.Name)
-	}
+	s.models = mapped(chosen, func(m Model) string { return m.Name })
 	_, err = conn.Exec(ctx, `
 		INSERT INTO medilab.read_models (name, shape, building) SELECT name, 0, 0 FROM unnest($1::text[]) AS name
 		ON CONFLICT (name) DO UPDATE SET building = 0`, s.models)

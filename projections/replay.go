@@ -107,22 +107,14 @@ func (p *replays) Project(ctx context.Context, db Querier, events []eventstore.E
 
 func replayArgs(rows []*replayRow) []any {
 	return []any{
-		of(rows, func(r *replayRow) [16]byte { return r.ID }), of(rows, func(r *replayRow) eventstore.Position { return r.Position }),
-		of(rows, func(r *replayRow) *domain.WebhookID { return r.Webhook }), of(rows, func(r *replayRow) []byte { return r.Request }),
-		of(rows, func(r *replayRow) string { return r.RequestedBy }), of(rows, func(r *replayRow) time.Time { return r.CreatedAt }),
-		of(rows, func(r *replayRow) string { return string(r.State) }), of(rows, func(r *replayRow) *int64 { return r.Matched }),
-		of(rows, func(r *replayRow) int64 { return r.Queued }), of(rows, func(r *replayRow) int64 { return r.Delivered }),
-		of(rows, func(r *replayRow) int64 { return r.Failed }), of(rows, func(r *replayRow) int64 { return r.Cancelled }),
-		of(rows, func(r *replayRow) *time.Time { return r.FinishedAt }),
+		mapped(rows, func(r *replayRow) [16]byte { return r.ID }), mapped(rows, func(r *replayRow) eventstore.Position { return r.Position }),
+		mapped(rows, func(r *replayRow) *domain.WebhookID { return r.Webhook }), mapped(rows, func(r *replayRow) []byte { return r.Request }),
+		mapped(rows, func(r *replayRow) string { return r.RequestedBy }), mapped(rows, func(r *replayRow) time.Time { return r.CreatedAt }),
+		mapped(rows, func(r *replayRow) string { return string(r.State) }), mapped(rows, func(r *replayRow) *int64 { return r.Matched }),
+		mapped(rows, func(r *replayRow) int64 { return r.Queued }), mapped(rows, func(r *replayRow) int64 { return r.Delivered }),
+		mapped(rows, func(r *replayRow) int64 { return r.Failed }), mapped(rows, func(r *replayRow) int64 { return r.Cancelled }),
+		mapped(rows, func(r *replayRow) *time.Time { return r.FinishedAt }),
 	}
-}
-
-func of[T any](rows []*replayRow, value func(*replayRow) T) []T {
-	values := make([]T, len(rows))
-	for i, r := range rows {
-		values[i] = value(r)
-	}
-	return values
 }
 
 // apply takes in the next event of the replay.

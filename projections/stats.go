@@ -294,10 +294,7 @@ func retriedStates(ctx context.Context, db Querier, events []eventstore.Event) (
 		return nil, nil
 	}
 	streams := slices.Collect(maps.Keys(requests.last))
-	lasts := make([]int64, len(streams))
-	for i, stream := range streams {
-		lasts[i] = requests.last[stream]
-	}
+	lasts := mapped(streams, func(stream string) int64 { return requests.last[stream] })
 	rows, _ := db.Query(ctx, retriedSQL, streams, lasts)
 	states := map[eventstore.Position]domain.DeliveryState{}
 	var row eventstore.Event
