@@ -74,27 +74,36 @@ func (a *Archiver) exclusively(ctx context.Context, work func() error) error {
 	return errors.Join(err, unlock)
 }
 
-// Export archives what was recorded before the time, and is not archived yet, into the
-// folder. First it ends what an earlier export or import left undone. Nothing to archive is a
-// *domain.Error of KindConflict.
-func (a *Archiver) Export(ctx context.Context, before time.Time, dir string) (result Result, err error) {
+// measured does the work on the archive exclusively. Before and after it, it ends what is left to
+// be done after what the log has on record; see finish.
+func (a *Archiver) measured(ctx context.Context, drop bool, work func(*Result) error) (result Result, err error) {
 	err = a.exclusively(ctx, func() error {
-		if err := a.finish(ctx, true); err != nil {
+		if err := a.finish(ctx, drop); err != nil {
 			return err
 		}
 		if result.Before, err = a.size(ctx); err != nil {
 			return err
 		}
-		if result.Manifest, result.Kept, err = a.export(ctx, before, dir); err != nil {
+		if err := work(&result); err != nil {
 			return err
 		}
-		if err := a.finish(ctx, true); err != nil {
+		if err := a.finish(ctx, drop); err != nil {
 			return err
 		}
 		result.After, err = a.size(ctx)
 		return err
 	})
 	return result, err
+}
+
+// Export archives what was recorded before the time, and is not archived yet, into the
+// folder. First it ends what an earlier export or import left undone. Nothing to archive is a
+// *domain.Error of KindConflict.
+func (a *Archiver) Export(ctx context.Context, before time.Time, dir string) (Result, error) {
+	return a.measured(ctx, true, func(result *Result) (err error) {
+		result.Manifest, result.Kept, err = a.export(ctx, before, dir)
+		return err
+	})
 }
 
 func (a *Archiver) export(ctx context.Context, before time.Time, dir string) (m Manifest, kept int64, err error) {

@@ -12,24 +12,11 @@ import (
 )
 
 // Import puts the newest archive, which the folder must hold, back into the database.
-func (a *Archiver) Import(ctx context.Context, dir string) (result Result, err error) {
-	err = a.exclusively(ctx, func() error {
-		if err := a.finish(ctx, false); err != nil {
-			return err
-		}
-		if result.Before, err = a.size(ctx); err != nil {
-			return err
-		}
-		if result.Manifest, err = a.restore(ctx, dir); err != nil {
-			return err
-		}
-		if err := a.finish(ctx, false); err != nil {
-			return err
-		}
-		result.After, err = a.size(ctx)
+func (a *Archiver) Import(ctx context.Context, dir string) (Result, error) {
+	return a.measured(ctx, false, func(result *Result) (err error) {
+		result.Manifest, err = a.restore(ctx, dir)
 		return err
 	})
-	return result, err
 }
 
 func (a *Archiver) restore(ctx context.Context, dir string) (m Manifest, err error) {
