@@ -105,8 +105,8 @@ func (s *encryption) encrypt(ctx context.Context, events []eventstore.Event) err
 		if !ok || content.IsOpened() {
 			continue
 		}
-		owners, answered := sent[e.Position]
-		if !answered {
+		owners := sent[e.Stream]
+		if _, answered := domain.OutcomeOf(e.Value); !answered {
 			if owners, err = s.subjectsOf(ctx, e); err != nil {
 				return err
 			}
@@ -124,8 +124,9 @@ func (s *encryption) encrypt(ctx context.Context, events []eventstore.Event) err
 	return nil
 }
 
-// sent returns for each outcome the subjects of what was sent: an answer may tell of them.
-func (s *encryption) sent(ctx context.Context, events []eventstore.Event) (map[eventstore.Position][]envelope.Owner, error) {
+// sent returns the subjects of what deliveries with an outcome sent, by their streams: an answer
+// may tell of them.
+func (s *encryption) sent(ctx context.Context, events []eventstore.Event) (map[string][]envelope.Owner, error) {
 	carried := map[string][]string{} // by the stream of a delivery, the streams of its events
 	var batches []string
 	for i := range events {
@@ -158,14 +159,10 @@ func (s *encryption) sent(ctx context.Context, events []eventstore.Event) (map[e
 			return nil, err
 		}
 	}
-	sent := map[eventstore.Position][]envelope.Owner{}
-	for i := range events {
-		if _, ok := domain.OutcomeOf(events[i].Value); ok {
-			all := []envelope.Owner{}
-			for _, stream := range carried[events[i].Stream] {
-				all = append(all, owners[stream]...)
-			}
-			sent[events[i].Position] = all
+	sent := map[string][]envelope.Owner{}
+	for delivery, streams := range carried {
+		for _, stream := range streams {
+			sent[delivery] = append(sent[delivery], owners[stream]...)
 		}
 	}
 	return sent, nil
