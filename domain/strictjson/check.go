@@ -138,7 +138,7 @@ func (c *checker) value(i int) int {
 	}
 	switch c.data[i] {
 	case '"':
-		return c.string(i)
+		return c.scanned(scanString(c.data, i+1))
 	case '{':
 		return c.object(i)
 	case '[':
@@ -150,7 +150,7 @@ func (c *checker) value(i int) int {
 	case 'n':
 		return c.word("null", i)
 	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
-		return c.number(i)
+		return c.scanned(scanNumber(c.data, i))
 	}
 	return c.fail("has an unexpected character", i)
 }
@@ -162,18 +162,10 @@ func (c *checker) word(word string, i int) int {
 	return i + len(word)
 }
 
-func (c *checker) string(i int) int {
-	end, problem := scanString(c.data, i+1)
+// scanned takes the end of a string or number, or what is wrong there.
+func (c *checker) scanned(end int, problem string) int {
 	if problem != "" {
 		return c.fail(problem, end)
-	}
-	return end
-}
-
-func (c *checker) number(i int) int {
-	end, problem := scanNumber(c.data, i)
-	if problem != "" {
-		return c.fail(problem, i)
 	}
 	return end
 }
@@ -243,7 +235,7 @@ func (c *checker) member(i, first int) int {
 	if c.data[i] != '"' {
 		return c.fail("lacks a key in quotes", i)
 	}
-	end := c.string(i)
+	end := c.scanned(scanString(c.data, i+1))
 	if end < 0 {
 		return end
 	}

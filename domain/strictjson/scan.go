@@ -93,8 +93,8 @@ func hex4(raw []byte) rune {
 	return rune(n)
 }
 
-// scanNumber returns the offset after the number that begins at begin, or what is wrong
-// with it.
+// scanNumber returns the offset after the number that begins at begin, or begin and what is
+// wrong with it.
 func scanNumber(data []byte, begin int) (end int, problem string) {
 	const broken = "has a broken number"
 	i := begin
@@ -105,12 +105,12 @@ func scanNumber(data []byte, begin int) (end int, problem string) {
 	i = skipDigits(data, i)
 	digits := i - whole
 	if digits == 0 || digits > 1 && data[whole] == '0' {
-		return i, broken
+		return begin, broken
 	}
 	if i < len(data) && data[i] == '.' {
 		fraction := i + 1
 		if i = skipDigits(data, fraction); i == fraction {
-			return i, broken
+			return begin, broken
 		}
 	}
 	hasExponent := i < len(data) && (data[i] == 'e' || data[i] == 'E')
@@ -121,11 +121,11 @@ func scanNumber(data []byte, begin int) (end int, problem string) {
 		}
 		exponent := i
 		if i = skipDigits(data, exponent); i == exponent {
-			return i, broken
+			return begin, broken
 		}
 	}
 	if (hasExponent || digits > maxExponent) && tooLarge(data[begin:i]) {
-		return i, "has a number beyond 1e308"
+		return begin, "has a number beyond 1e308"
 	}
 	return i, ""
 }
