@@ -2,7 +2,7 @@ package commands
 
 import (
 	"context"
-	"fmt"
+	"time"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -25,12 +25,8 @@ func (c *Commands) AcknowledgeAlert(ctx context.Context, caller Caller, key doma
 // FoldAlert returns the alerts of one kind about one webhook as the log has them.
 func FoldAlert(ctx context.Context, log *eventstore.Log, key domain.AlertKey) (alert domain.Alert, err error) {
 	events, err := log.Load(ctx, key.Stream())
-	for i := range events {
-		change, ok := events[i].Value.(domain.Change)
-		if !ok {
-			return alert, fmt.Errorf("stream %s: %w", key.Stream(), events[i].Err)
-		}
-		alert = alert.Evolve(change)
+	if err == nil {
+		err = fold(events, func(change domain.Change, _ time.Time) { alert = alert.Evolve(change) })
 	}
 	return alert, err
 }

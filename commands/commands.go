@@ -50,6 +50,19 @@ func (c Caller) unit(stream string, expected int64, changes ...domain.Change) ev
 	return eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Expected: expected, Events: newEvents(changes...), Metadata: c.metadata()}}}
 }
 
+// fold calls evolve with each change of a stream and when it was recorded, or fails at one that
+// cannot be read.
+func fold(events []eventstore.Event, evolve func(domain.Change, time.Time)) error {
+	for _, e := range events {
+		change, ok := e.Value.(domain.Change)
+		if !ok {
+			return fmt.Errorf("stream %s cannot be read: %w", e.Stream, e.Err)
+		}
+		evolve(change, e.RecordedAt)
+	}
+	return nil
+}
+
 func newEvents(changes ...domain.Change) []eventstore.NewEvent {
 	events := make([]eventstore.NewEvent, len(changes))
 	for i, change := range changes {

@@ -60,17 +60,11 @@ func (r *Replays) Unfinished(ctx context.Context, from domain.ReplayID) ([]domai
 // load returns a replay as it stands, and the events that say so: the first of its stream,
 // and the last ones.
 func (r *Replays) load(ctx context.Context, id domain.ReplayID) (replay domain.Replay, events []eventstore.Event, err error) {
-	if events, err = r.Log.LoadFrom(ctx, id.Stream(), domain.ReplayQueued{}.ChangeType()); err != nil {
-		return replay, nil, err
+	events, err = r.Log.LoadFrom(ctx, id.Stream(), domain.ReplayQueued{}.ChangeType())
+	if err == nil {
+		err = fold(events, func(change domain.Change, at time.Time) { replay = replay.Evolve(change, at) })
 	}
-	for i := range events {
-		change, ok := events[i].Value.(domain.Change)
-		if !ok {
-			return replay, nil, fmt.Errorf("replay %s cannot be read: %w", id, events[i].Err)
-		}
-		replay = replay.Evolve(change, events[i].RecordedAt)
-	}
-	return replay, events, nil
+	return replay, events, err
 }
 
 const (
@@ -127,20 +121,10 @@ func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 // webhookAt returns the webhook as it was at the version.
 func (r *Replays) webhookAt(ctx context.Context, id domain.WebhookID, version int64) (w domain.Webhook, err error) {
 	events, err := r.Log.Load(ctx, id.Stream())
-	if err != nil {
-		return w, err
+	if err == nil {
+		err = fold(events[:min(version, int64(len(events)))], func(change domain.Change, at time.Time) { w = w.Evolve(change, at) })
 	}
-	for i := range events {
-		if events[i].Version > version {
-			break
-		}
-		change, ok := events[i].Value.(domain.Change)
-		if !ok {
-			return w, fmt.Errorf("webhook %s cannot be read: %w", id, events[i].Err)
-		}
-		w = w.Evolve(change, events[i].RecordedAt)
-	}
-	return w, nil
+	return w, err
 }
 
 // job is a replay that is worked on.
