@@ -152,8 +152,8 @@ func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owne
 	return erased, Failed("erase a subject", err)
 }
 
-// destroy records the erasures of subjects, destroys their keys, and drops what waits of them and is not in the
-// log. It returns the position of the erasure of each that came before, if any did.
+// destroy records the erasures of subjects, destroys their keys, and drops what waits of them and
+// is not in the log. It returns the position of the erasure of each that came before, if any did.
 func (c *Commands) destroy(ctx context.Context, caller Caller, changes map[envelope.Owner][]domain.Change) (eventstore.Appended, map[envelope.Owner]eventstore.Position, error) {
 	before := make(map[envelope.Owner]eventstore.Position, len(changes))
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -77,7 +76,12 @@ const (
 // pauses that grow; nothing else waits for it.
 func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
 	appended, stop := o.Log.Appends(func(batch []eventstore.Event) bool {
-		return slices.ContainsFunc(batch, func(e eventstore.Event) bool { return isNotice(&e) })
+		for i := range batch {
+			if isNotice(&batch[i]) {
+				return true
+			}
+		}
+		return false
 	})
 	defer stop()
 	wait := o.Poll
