@@ -25,8 +25,10 @@ type accesses struct{ table listTable }
 
 func (p *accesses) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
 	lists := positionLists{}
-	for e := range each[domain.DataRead](events) {
-		lists.add(0, 0, e.Position)
+	for i := range events {
+		if _, ok := events[i].Value.(domain.DataRead); ok {
+			lists.add(0, 0, events[i].Position)
+		}
 	}
 	return p.table.statements(lists, events[0].Position), nil
 }

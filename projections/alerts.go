@@ -77,11 +77,17 @@ func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Ev
 			resolved, resolvedAt, through = append(resolved, c.ID), append(resolvedAt, e.RecordedAt), append(through, c.Through)
 		}
 	}
-	all, err := p.givenUp.project(ctx, db, events)
-	all.add(len(positions), p.raise, positions, ids, webhooks, kinds, details, raisedAt, since)
-	all.add(len(acknowledged), p.acknowledge, acknowledged, acknowledgedAt, actors)
-	all.add(len(resolved), p.resolve, resolved, resolvedAt, through)
-	return all, err
+	statements, err := p.givenUp.project(ctx, db, events)
+	if len(positions) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.raise, Args: []any{positions, ids, webhooks, kinds, details, raisedAt, since}})
+	}
+	if len(acknowledged) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.acknowledge, Args: []any{acknowledged, acknowledgedAt, actors}})
+	}
+	if len(resolved) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.resolve, Args: []any{resolved, resolvedAt, through}})
+	}
+	return statements, err
 }
 
 // actorOf returns who appended the event, "" if its metadata do not say.

@@ -170,7 +170,8 @@ func splitDecoded(events []eventstore.Event) (decoded, failed []eventstore.Event
 	return events, failed
 }
 
-// each iterates over those of the events whose change is a C.
+// each iterates over those of the events whose change is a C. It allocates some memory, so pages
+// are applied without it.
 func each[C domain.Change](events []eventstore.Event) iter.Seq2[*eventstore.Event, C] {
 	return func(yield func(*eventstore.Event, C) bool) {
 		for i := range events {

@@ -57,9 +57,11 @@ func (p *calls) Project(ctx context.Context, db Querier, events []eventstore.Eve
 			correlations, positions = append(correlations, hash31(id)), append(positions, int64(events[i].Position))
 		}
 	}
-	all := p.table.statements(lists, events[0].Position)
-	all.add(len(positions), p.correlate, correlations, positions)
-	return all, nil
+	statements := p.table.statements(lists, events[0].Position)
+	if len(positions) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.correlate, Args: []any{correlations, positions}})
+	}
+	return statements, nil
 }
 
 // callKind is what calls are listed by: the event type's hash, the answer's status and, in

@@ -40,19 +40,26 @@ func (p *triggered) Project(_ context.Context, _ Querier, events []eventstore.Ev
 	lists := positionLists{}
 	var correlations, kinds []int32
 	var positions []int64
-	for e, change := range each[domain.EventTriggered](events) {
+	for i := range events {
+		change, ok := events[i].Value.(domain.EventTriggered)
+		if !ok {
+			continue
+		}
 		kind := hash31(change.EventType)
-		lists.add(0, kind, e.Position)
+		lists.add(0, kind, events[i].Position)
 		if change.CorrelationID != "" {
 			correlations, kinds = append(correlations, hash31(change.CorrelationID)), append(kinds, kind)
-			positions = append(positions, int64(e.Position))
+			positions = append(positions, int64(events[i].Position))
 		}
 	}
-	blocks, times := occurredIn(events)
-	all := p.table.statements(lists, events[0].Position)
-	all.add(len(positions), p.correlate, correlations, positions, kinds)
-	all.add(len(blocks), p.occur, blocks, times)
-	return all, nil
+	statements := p.table.statements(lists, events[0].Position)
+	if len(positions) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.correlate, Args: []any{correlations, positions, kinds}})
+	}
+	if blocks, times := occurredIn(events); blocks != nil {
+		statements = append(statements, eventstore.Statement{SQL: p.occur, Args: []any{blocks, times}})
+	}
+	return statements, nil
 }
 
 // Event is one event of the clinic.

@@ -39,7 +39,7 @@ type lostDelivery struct {
 	at       time.Time
 }
 
-func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.Event) (pageChanges, error) {
+func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
 	members, err := p.membersOf(ctx, db, events)
 	if err != nil {
 		return nil, fmt.Errorf("read the batches that were given up: %w", err)
@@ -74,7 +74,13 @@ func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.E
 	return p.statements(ended, lost), nil
 }
 
-func (p *givenUp) statements(ended [][16]byte, lost map[uuid.UUID]lostDelivery) (all pageChanges) {
+func (p *givenUp) statements(ended [][16]byte, lost map[uuid.UUID]lostDelivery) (statements []eventstore.Statement) {
+	if len(ended) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.ended, Args: []any{ended}})
+	}
+	if len(lost) == 0 {
+		return statements
+	}
 	var ids, webhooks [][16]byte
 	var batches []*uuid.UUID
 	var positions []int64
@@ -83,9 +89,7 @@ func (p *givenUp) statements(ended [][16]byte, lost map[uuid.UUID]lostDelivery) 
 		ids, webhooks, batches = append(ids, id), append(webhooks, row.webhook), append(batches, row.batch)
 		positions, at = append(positions, int64(row.position)), append(at, row.at)
 	}
-	all.add(len(ended), p.ended, ended)
-	all.add(len(ids), p.lost, ids, webhooks, batches, positions, at)
-	return all
+	return append(statements, eventstore.Statement{SQL: p.lost, Args: []any{ids, webhooks, batches, positions, at}})
 }
 
 // ranOut returns the last call of a delivery of the clinic's events that ran out of retries.

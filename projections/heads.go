@@ -34,10 +34,10 @@ const (
 // headsOf reads the heads that the query finds by the keys. What is no event of the clinic
 // is left out.
 func headsOf[K any](ctx context.Context, db Querier, query string, keys []K) (map[domain.EventID]eventHead, error) {
-	heads := map[domain.EventID]eventHead{}
 	if len(keys) == 0 {
-		return heads, nil
+		return nil, nil
 	}
+	heads := make(map[domain.EventID]eventHead, len(keys))
 	rows, _ := db.Query(ctx, query, keys)
 	var h eventHead
 	var stream, recorded string

@@ -17,9 +17,9 @@ import (
 
 // occurredIn returns when events occurred that say it, and the blocks that they are in.
 func occurredIn(events []eventstore.Event) (blocks []int64, times []time.Time) {
-	for e, c := range each[domain.EventTriggered](events) {
-		if !c.OccurredAt.IsZero() {
-			blocks, times = append(blocks, int64(e.Position)>>blockBits), append(times, c.OccurredAt)
+	for i := range events {
+		if c, ok := events[i].Value.(domain.EventTriggered); ok && !c.OccurredAt.IsZero() {
+			blocks, times = append(blocks, int64(events[i].Position)>>blockBits), append(times, c.OccurredAt)
 		}
 	}
 	return blocks, times

@@ -56,7 +56,7 @@ func (l positionLists) add(webhook, kind int32, at eventstore.Position) {
 // block in which the page begins may exist already, from the page before: they stand
 // first, and grown is how many they are. All others are new.
 func (l positionLists) rows(first eventstore.Position) (webhooks, kinds []int32, blocks []int64, places [][]byte, grown int) {
-	keys := slices.Collect(maps.Keys(l))
+	keys := slices.AppendSeq(make([]listKey, 0, len(l)), maps.Keys(l))
 	began := int64(first >> blockBits)
 	rank := func(k listKey) int {
 		if k.block == began {
@@ -92,14 +92,17 @@ func newListTable(tables Tables, name string, ofWebhooks bool) listTable {
 }
 
 // statements add the lists of a page that begins at first.
-func (t listTable) statements(l positionLists, first eventstore.Position) (all pageChanges) {
+func (t listTable) statements(l positionLists, first eventstore.Position) (all []eventstore.Statement) {
 	webhooks, kinds, blocks, places, grown := l.rows(first)
 	add := func(sql string, from, to int) {
+		if from == to {
+			return
+		}
 		args := []any{kinds[from:to], blocks[from:to], places[from:to]}
 		if t.ofWebhooks {
 			args = append(args, webhooks[from:to])
 		}
-		all.add(to-from, sql, args...)
+		all = append(all, eventstore.Statement{SQL: sql, Args: args})
 	}
 	add(t.grow, 0, grown)
 	add(t.insert, grown, len(blocks))

@@ -42,16 +42,6 @@ type Projection interface {
 	Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error)
 }
 
-// pageChanges collects the statements by which a page changes tables.
-type pageChanges []eventstore.Statement
-
-// add adds one, unless it is of no rows.
-func (s *pageChanges) add(rows int, sql string, args ...any) {
-	if rows > 0 {
-		*s = append(*s, eventstore.Statement{SQL: sql, Args: args})
-	}
-}
-
 // Querier reads in the transaction that the page is applied in. The error of Query is also
 // that of its rows, so that those who collect them do without it.
 type Querier interface {

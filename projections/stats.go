@@ -215,10 +215,11 @@ func (p *stats) merge(ctx context.Context, db Querier, page *pageCounters) ([]ev
 		calls[i], tallies[i] = r.total.calls, r.total.encode()
 		latest.add(id, r)
 	}
-	var all pageChanges
-	all.add(len(ids), p.save, ids, calls, tallies, latest.hours, latest.calls, latest.tallies)
-	all.add(len(finished.hours), p.finish, finished.webhooks, finished.hours, finished.calls, finished.tallies)
-	return all, nil
+	statements := []eventstore.Statement{{SQL: p.save, Args: []any{ids, calls, tallies, latest.hours, latest.calls, latest.tallies}}}
+	if len(finished.hours) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: p.finish, Args: []any{finished.webhooks, finished.hours, finished.calls, finished.tallies}})
+	}
+	return statements, nil
 }
 
 // add adds what was counted in the hour, which is the row's latest or a later one.

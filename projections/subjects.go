@@ -26,7 +26,7 @@ var subjectsModel = Model{
 
 type subjects struct{ insert string }
 
-func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) (statements []eventstore.Statement, _ error) {
 	var own, former subjectRows
 	for i := range events {
 		for _, owner := range domain.SubjectsOf(events[i].Value) {
@@ -39,12 +39,13 @@ func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Eve
 			}
 		}
 	}
-	var all pageChanges
-	// These are new, and to look for them would double what they cost.
-	all.add(len(own.owners), p.insert, own.owners, own.positions)
-	// A rebuild has found these where they are.
-	all.add(len(former.owners), p.insert+` ON CONFLICT DO NOTHING`, former.owners, former.positions)
-	return all, nil
+	if len(own.owners) > 0 { // these are new, and to look for them would double what they cost
+		statements = append(statements, eventstore.Statement{SQL: p.insert, Args: []any{own.owners, own.positions}})
+	}
+	if len(former.owners) > 0 { // a rebuild has found them where they are
+		statements = append(statements, eventstore.Statement{SQL: p.insert + ` ON CONFLICT DO NOTHING`, Args: []any{former.owners, former.positions}})
+	}
+	return statements, nil
 }
 
 type subjectRows struct {
