@@ -70,7 +70,7 @@ func TestAJobsPageGoesOnAfterTheServerWasAway(t *testing.T) {
 	}
 
 	// The page of a job that is opened while the server is away comes by itself; lists and the system, too.
-	for _, one := range [][2]string{{"jobs", "All jobs"}, {"webhooks/" + id + "/replay", "What was sent again"}, {"system", "Archives"}} {
+	for _, one := range [][2]string{{"jobs", "All jobs"}, {"webhooks/" + id + "/replay", "What was sent again"}, {"system", "Encryption keys"}} {
 		page, want := one[0], one[1]
 		u.open(page)
 		u.See(want)
@@ -99,6 +99,7 @@ func TestAJobsPageGoesOnAfterTheServerWasAway(t *testing.T) {
 			window.tell = (line) => stream.enqueue(new TextEncoder().encode(line + '\n'))
 			window.tell('{"done":3,"total":10}')
 			window.end = () => stream.close()
+			window.asked = more[0].signal
 		} }))) : real(url, ...more)
 		return ''
 	})()`)
@@ -108,6 +109,15 @@ func TestAJobsPageGoesOnAfterTheServerWasAway(t *testing.T) {
 	u.See("Rebuild: webhooks")
 	u.Wait(`document.querySelector('main .progress').innerText === '3 / 10'`)
 	u.Wait(`(tell('{"rebuilt":true}'), end(), true)`)
+	u.Wait(`!document.body.innerText.includes('Rebuild: webhooks')`)
+	u.open("system")
+	u.Click("Rebuild")
+	u.Click("Rebuild")
+	u.Text(`location.hash = '#/jobs'`)
+	u.See("Rebuild: webhooks")
+	u.Click("Cancel")
+	u.Wait(`asked.aborted`)
+	u.Wait(`(end(), true)`)
 	u.Wait(`!document.body.innerText.includes('Rebuild: webhooks')`)
 	if calls.Load() > 5 {
 		t.Errorf("%d calls", calls.Load())

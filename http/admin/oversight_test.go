@@ -179,14 +179,14 @@ func TestJobsInThePanel(t *testing.T) {
 	u.Wait(`[...document.querySelectorAll('button')].every(b => b.innerText.trim() !== 'Cancel the job')`)
 }
 
-// The system's page lists what is in archives.
+// The page of jobs lists what is in archives.
 func TestArchivesInThePanel(t *testing.T) {
 	database, dir := testdb.New(t), t.TempDir()
 	keys := "MEDILAB_KEYS=" + filepath.Join(dir, "keys.json")
 	address := browser.Serve(t, database, keys)
 	u := &user{browser.Open(t, address, "ru"), t, address, database}
 	u.signIn("Токен API", "Войти")
-	u.Go(address + "/admin#/system")
+	u.Go(address + "/admin#/jobs")
 	u.See("Архивов нет: весь журнал в базе.")
 	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":1}}`)
 	harness.Until(t, "the beginning of the log is archived", func() bool { // not before the read models have caught up

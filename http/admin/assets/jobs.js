@@ -1,16 +1,17 @@
-// Jobs: history that is sent again, and retries of all that failed.
+// Jobs: history that is sent again, retries of all that failed, rebuilds and archives.
 import { api, part, session } from './api.js'
+import { Archives } from './archives.js'
 import { actorName } from './audit-words.js'
 import { Check, Field, Form, Text, refuse } from './controls.js'
 import { confirm, say } from './dialogs.js'
 import { duration, inputTime, localTime } from './format.js'
 import { List } from './list.js'
 import { router } from './router.js'
-import { modelName, rebuilds } from './system.js'
+import { Rebuilds } from './system.js'
 import { number, t } from './texts.js'
 import './texts/access.js'
 import { Act, Badge, Card, Copy, Facts, Figure, Page, Progress, Time, Trouble, useLoad } from './ui.js'
-import { html, useRef, useState, useStore } from './view.js'
+import { html, useRef, useState } from './view.js'
 import { WebhookChoice, isKey } from './webhook-choice.js'
 
 const ended = (job) => job.delivered + job.failed + job.cancelled
@@ -22,10 +23,10 @@ const done = (job) => (job.matched === null ? t('state.counting') : html`<${Prog
 
 export function Jobs({ parameters }) {
   const webhook = parameters.get('webhook')
-  useStore(rebuilds)
-  return html`<${Page} title=${t('nav.jobs')} sub=${html`${t('job.sub')} · <a href="#/system">${t('job.elsewhere')}</a>`} actions=${session.may('replays:write') && html`<a class="button primary" href="#/jobs/new">${t('job.new')}</a>`}>
-    ${[...rebuilds.of].filter(([, one]) => one.done !== undefined).map(([name, { done, total }]) => html`<${Card} key=${name} title=${t('job.rebuild', modelName(name))}><${Progress} value=${done} max=${total} label=${t('system.rebuilding')} /></${Card}>`)}
-    <${Card} title=${t('job.list')} flush><${JobList} webhook=${webhook} /></${Card}></${Page}>`
+  return html`<${Page} title=${t('nav.jobs')} sub=${t('job.sub')} actions=${session.may('replays:write') && html`<a class="button primary" href="#/jobs/new">${t('job.new')}</a>`}>
+    ${(session.may('audit:read') || session.may('webhooks:read')) && html`<${Rebuilds} />`}
+    <${Card} title=${t('job.list')} flush><${JobList} webhook=${webhook} /></${Card}>
+    ${session.may('audit:read') && html`<${Archives} />`}</${Page}>`
 }
 
 // JobList lists the jobs, those of one webhook if it is given, and looks at them until they are over.

@@ -1,6 +1,5 @@
 // The system: its nodes, read models, queue, keys, and the end of the log.
 import { api, part, session } from './api.js'
-import { Archives } from './archives.js'
 import { confirm, say } from './dialogs.js'
 import { duration } from './format.js'
 import { Table } from './list.js'
@@ -14,14 +13,15 @@ import { html, store, useStore } from './view.js'
 export const rebuilds = { ...store(), of: new Map() }
 
 async function rebuild(name) {
-  const tell = (state) => { rebuilds.of.set(name, state); rebuilds.changed() }
+  const control = new AbortController()
+  const tell = (state) => { rebuilds.of.set(name, { ...state, stop: () => control.abort() }); rebuilds.changed() }
   tell({ done: 0, total: 0 })
   try {
-    await api.lines('POST', `/projections/${part(name)}/rebuild`, { each: tell })
+    await api.lines('POST', `/projections/${part(name)}/rebuild`, { each: tell, signal: control.signal })
     const { error, rebuilt } = rebuilds.of.get(name)
     say(rebuilt ? t('system.rebuilt', modelName(name)) : error ?? t('error.network'))
   } catch (error) {
-    say(words(error))
+    say(control.signal.aborted ? t('system.notRebuilt', modelName(name)) : words(error))
   }
   rebuilds.of.delete(name)
   rebuilds.changed()
@@ -30,6 +30,17 @@ async function rebuild(name) {
 export const modelName = (name) => known(`model.${name}`) ?? name
 
 const every = 3000 // milliseconds
+
+// Rebuilds shows those under way, whoever began them; those of this tab can be cancelled.
+export function Rebuilds() {
+  const { data } = useLoad('/system', {}, { every })
+  useStore(rebuilds)
+  return data?.projections.filter((model) => model.rebuilding || rebuilds.of.has(model.name)).map(({ name, rebuilt_position }) => {
+    const own = rebuilds.of.get(name)
+    return html`<${Card} key=${name} title=${t('job.rebuild', modelName(name))} more=${own && html`<${Act} tone="small" run=${async () => own.stop()}>${t('action.cancel')}</${Act}>`}>
+      <${Progress} value=${own?.done ?? rebuilt_position ?? 0} max=${own?.total || data.log.position} label=${t('system.rebuilding')} /></${Card}>`
+  })
+}
 
 export function System() {
   const load = useLoad('/system', {}, { every })
@@ -51,7 +62,6 @@ export function System() {
       { label: t('event.actions'), cell: (model) => session.may('admin') && html`<${Act} tone="small" disabled=${rebuilds.of.size > 0 || model.rebuilding} run=${async () => {
         if (await confirm(t('system.rebuildAsk', modelName(model.name)), t('system.rebuildNote'), t('system.rebuild'))) rebuild(model.name)
       }}>${t('system.rebuild')}</${Act}>` }]} /></${Card}>
-    ${session.may('audit:read') && html`<${Archives} />`}
     <div class="two"><${Card} title=${t('system.head')} more=${session.may('audit:read') && html`<a href="#/audit">${t('nav.audit')}</a>`}><${Facts} pairs=${[
         [t('system.head'), number(now.log.position)], [t('system.recorded'), html`<${Time} at=${now.log.recorded_at} />`], [t('system.seal'), html`<${Copy} value=${now.log.seal} />`]]} /></${Card}>
       <${Card} title=${t('system.keys')} note=${t('system.keysNote')}><ul>${now.keys.map((key) => html`<li key=${key.id}><code>${key.id}</code> <${Badge} tone=${key.primary ? 'good' : 'none'}>${t(key.primary ? 'system.primary' : key.staged ? 'system.staged' : 'system.opens')}</${Badge}></li>`)}</ul></${Card}></div>`}</${Loaded}></${Page}>`

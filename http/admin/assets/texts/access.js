@@ -233,8 +233,7 @@ add({
   'read.listDisclosures': ['кому отправлялись данные', 'disclosures'],
   'patients.ids': ['{0} событие или вызов|{0} события или вызова|{0} событий или вызовов', '{0} event or call|{0} events or calls'],
 
-  'job.sub': ['Повторная отправка истории и повторы неудавшихся доставок', 'History sent again, and retries of what failed'],
-  'job.elsewhere': ['проекции и архивы — в «Системе»', 'read models and archives: System'],
+  'job.sub': ['Повторная отправка истории, повторы неудавшихся доставок, перестройки и архивы', 'History sent again, retries of what failed, rebuilds and archives'],
   'job.rebuild': ['Перестройка: {0}', 'Rebuild: {0}'],
   'job.list': ['Все задания', 'All jobs'],
   'job.none': ['Заданий ещё не было.', 'There were no jobs yet.'],
@@ -316,6 +315,7 @@ add({
   'system.rebuildAsk': ['Перестроить «{0}»?', 'Rebuild “{0}”?'],
   'system.rebuildNote': ['Списки продолжат работать. Не закрывайте эту вкладку, пока перестройка не закончится.', 'Lists go on working. Keep this tab open until it is done.'],
   'system.rebuilt': ['Проекция «{0}» перестроена.', '“{0}” is rebuilt.'],
+  'system.notRebuilt': ['Перестройка отменена: «{0}» остаётся прежней.', 'The rebuild is cancelled: “{0}” stays as it was.'],
   'system.recorded': ['Записано', 'Recorded'],
   'system.seal': ['Подпись цепочки', 'Seal'],
   'system.keys': ['Ключи шифрования', 'Encryption keys'],
