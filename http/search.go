@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -127,6 +128,7 @@ func (s *Server) findID(ctx context.Context, q string) ([]foundView, error) {
 }
 
 // findWebhooks finds webhooks by id, number, and words in the name, description or URL.
+// findWebhooks finds webhooks that mention the text, those first that it names.
 func (s *Server) findWebhooks(ctx context.Context, q string) (found []foundView, err error) {
 	if err := s.commands.Directory.CatchUp(ctx); err != nil {
 		return nil, err
@@ -134,18 +136,24 @@ func (s *Server) findWebhooks(ctx context.Context, q string) (found []foundView,
 	task := s.commands.Log.Limiter.Task()
 	defer task.End()
 	words := strings.ToLower(q)
+	named := 0
 	for w := range s.commands.Directory.Newest() {
 		if err := task.Spend(ctx, len(w.Description)); err != nil {
 			return nil, err
 		}
-		if w.Exists() && (mentions(w, words) || strconv.FormatInt(w.Number, 10) == q || strings.EqualFold(w.ID.String(), q)) {
-			found = append(found, foundView{Kind: foundWebhook, ID: w.ID.String(), Title: w.Name})
-		}
-		if len(found) == mostFound {
-			break
+		one := foundView{Kind: foundWebhook, ID: w.ID.String(), Title: w.Name}
+		switch {
+		case !w.Exists():
+		case strconv.FormatInt(w.Number, 10) == q || strings.EqualFold(one.ID, q) || strings.EqualFold(w.Name, q):
+			if named < mostFound {
+				found = slices.Insert(found, named, one)
+				named++
+			}
+		case len(found) < mostFound && mentions(w, words):
+			found = append(found, one)
 		}
 	}
-	return found, nil
+	return found[:min(len(found), mostFound)], nil
 }
 
 // findTypes finds event types that have the text, and the status of answers.

@@ -37,6 +37,12 @@ func TestSearch(t *testing.T) {
 			t.Errorf("%s finds %q, want %q", q, got, want)
 		}
 	}
+	for i := range 12 { // newer ones, whose addresses have its number too
+		s.ask("POST", "/api/v1/webhooks", fmt.Sprintf(`{"name":"Ward %d","url":"%s/ward","events":["visit.*"]}`, i, r.URL)).want(201)
+	}
+	if got := find("1"); !strings.HasPrefix(got, "webhook "+w.text("id")+",") {
+		t.Errorf("1 finds %q, want the webhook with that number first", got)
+	}
 	s.ask("GET", "/api/v1/search", "").want(422)
 	s.ask("POST", "/api/v1/webhooks", `{"name":"is required","url":"`+r.URL+`","events":["visit.*"]}`).want(201)
 	if got := s.ask("GET", "/api/v1/search?q=is+required", "", "Accept-Language", "ru").want(200).text("items", 0, "title"); got != "is required" {
