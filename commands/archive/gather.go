@@ -104,12 +104,13 @@ func (g *gathering) add(ctx context.Context, page []eventstore.Event) error {
 	return g.exec(ctx, addSQL, streams, events, stay, g.cut)
 }
 
-// neededSQL marks what waits in the queue, and what open alerts are about. Here and in
-// spreadSQL, each condition is a statement, which joins: with an OR, Postgres compares row by
-// row when there are more than it holds in memory.
+// neededSQL marks what waits in the queue, what claims hold of which something is open, as the streams
+// must go on telling what, and what open alerts are about. Here and in spreadSQL, each condition is a
+// statement, which joins: with an OR, Postgres compares row by row when there are more than it holds in memory.
 var neededSQL = []string{`
+DELETE FROM medilab.claims AS c WHERE NOT EXISTS (SELECT FROM medilab.claimed AS d WHERE d.node = c.node AND d.first = c.first)`, `
 UPDATE medilab.archiving SET live = true WHERE NOT live
-	AND event IN (SELECT event_id FROM medilab.pending UNION ALL SELECT event_id FROM medilab.batch_members)`, `
+	AND event IN (SELECT event_id FROM medilab.queue UNION ALL SELECT unnest(events) FROM medilab.claims UNION ALL SELECT event_id FROM medilab.batch_members)`, `
 UPDATE medilab.archiving SET live = true WHERE NOT live
 	AND stream IN (SELECT 'delivery-' || coalesce(d.batch, d.delivery) FROM medilab.given_up AS d
 		JOIN medilab.alerts AS a ON a.webhook = d.webhook AND a.kind = 'given_up' AND a.resolved_at IS NULL AND d.position >= a.since)`}
