@@ -176,7 +176,7 @@ func (p *product) settle(ctx context.Context, webhooks []string, calls int, pati
 
 // settleAll is settle with a check of the calls of each webhook, which returns what is wrong.
 func (p *product) settleAll(ctx context.Context, webhooks []string, patience time.Duration, check func(calls []int) (problem string)) (time.Duration, error) {
-	for start := time.Now(); ; _ = eventstore.Sleep(ctx, 25*time.Millisecond) {
+	for start := time.Now(); ; {
 		calls := make([]int, len(webhooks))
 		for i, id := range webhooks {
 			s, err := p.stats(ctx, id)
@@ -201,6 +201,9 @@ func (p *product) settleAll(ctx context.Context, webhooks []string, patience tim
 			return took, nil
 		case took > patience:
 			return took, errors.New(problem)
+		}
+		if err := eventstore.Sleep(ctx, 25*time.Millisecond); err != nil {
+			return took, err
 		}
 	}
 }

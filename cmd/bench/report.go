@@ -233,16 +233,19 @@ func thisMachine() machine {
 			m.MemoryGB = math.Round(kb / (1 << 20))
 		}
 	}
-	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	m.Kernel = strings.TrimSpace(string(release))
+	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		m.Kernel = strings.TrimSpace(string(release))
+	}
 	return m
 }
 
 func procValue(path, key string) string {
-	text, _ := os.ReadFile(path) // empty where there is none
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
 	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(line, ":")
-		if strings.TrimSpace(name) == key {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == key {
 			return strings.TrimSpace(value)
 		}
 	}

@@ -177,17 +177,18 @@ func (b *bench) arrived(ctx context.Context, targets []*target, n int) error {
 // reaches waits until count returns n or more, for as long as it grows.
 func (b *bench) reaches(ctx context.Context, what string, n int, count func() (int, error)) error {
 	last, at := -1, time.Now()
-	for ; ; _ = eventstore.Sleep(ctx, time.Millisecond) {
+	for {
 		sum, err := count()
 		switch {
 		case err != nil || sum >= n:
 			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case sum > last:
 			last, at = sum, time.Now()
 		case time.Since(at) > b.patience:
 			return fmt.Errorf("only %d of %d %s, and no more for %s", sum, n, what, b.patience)
+		}
+		if err := eventstore.Sleep(ctx, time.Millisecond); err != nil {
+			return err
 		}
 	}
 }
@@ -293,8 +294,7 @@ func (b *bench) memoryAt(ctx context.Context, p *product, n int) (rss float64, e
 	}
 	if err := b.reaches(ctx, "deliveries are pending", len(got.ids), func() (int, error) {
 		s, err := p.stats(ctx, webhooks[0])
-		_ = eventstore.Sleep(ctx, 50*time.Millisecond)
-		return s.Pending, err
+		return s.Pending, errors.Join(err, eventstore.Sleep(ctx, 50*time.Millisecond))
 	}); err != nil {
 		return 0, err
 	}

@@ -213,11 +213,13 @@ func (s *server) build(ctx context.Context) error {
 // expirePayloads destroys the keys of what was kept for long enough, until ctx ends.
 func (s *server) expirePayloads(ctx context.Context, keep time.Duration) {
 	const most, share = time.Minute, 50
-	for ctx.Err() == nil {
+	for {
 		if err := s.commands.ExpirePayloads(ctx, keep); err != nil && ctx.Err() == nil {
 			s.logger.Warn("payloads that were kept for long enough are not destroyed yet, trying again", "error", err)
 		}
-		_ = eventstore.Sleep(ctx, min(most, max(time.Second, keep/share)))
+		if eventstore.Sleep(ctx, min(most, max(time.Second, keep/share))) != nil {
+			return
+		}
 	}
 }
 

@@ -104,9 +104,10 @@ func (g *gathering) add(ctx context.Context, page []eventstore.Event) error {
 	return g.exec(ctx, addSQL, streams, events, stay, g.cut)
 }
 
-// neededSQL marks what waits in the queue, what claims hold of which something is open, as the streams
-// must go on telling what, and what open alerts are about. Here and in spreadSQL, each condition is a
-// statement, which joins: with an OR, Postgres compares row by row when there are more than it holds in memory.
+// neededSQL marks the events of deliveries that wait in the queue, and of claims, and what open alerts are
+// about. All events of a claim are needed, as the streams say which of its deliveries have ended; claims of
+// which all have are deleted first. Here and in spreadSQL, each condition is a statement, which joins: with
+// an OR, Postgres compares row by row when there are more than it holds in memory.
 var neededSQL = []string{`
 DELETE FROM medilab.claims AS c WHERE NOT EXISTS (SELECT FROM medilab.claimed AS d WHERE d.node = c.node AND d.first = c.first)`, `
 UPDATE medilab.archiving SET live = true WHERE NOT live

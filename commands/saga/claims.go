@@ -35,13 +35,14 @@ func insertClaims(r []deliveryRow) eventstore.Statement {
 	}
 }
 
-// settle says that the end of an attempt of the delivery is on record.
+// settle notes that the outcome of the delivery's first attempt is recorded.
 func (l *lanes) settle(d *delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.settled(d)
 }
 
+// settled is settle for callers that hold the lock.
 func (l *lanes) settled(d *delivery) {
 	t := d.together
 	if t == nil {
@@ -112,6 +113,7 @@ func (s *session) dropClaims(ctx context.Context) {
 	}
 }
 
+// dropDone deletes the rows of the claims that are done now.
 func (s *session) dropDone() {
 	done := s.lanes.takeDone()
 	if len(done) == 0 {
@@ -133,7 +135,8 @@ func (s *session) dropDone() {
 	}
 }
 
-// separateSQL gives what some claims hold rows of its own, as the node's that had it.
+// separateSQL deletes some claims, and inserts a row of the queue for each delivery of theirs that has
+// not ended, as claimed by the same node. It returns how many claims it deleted.
 const separateSQL = `
 WITH page AS (
 	SELECT node, first FROM medilab.claims WHERE node = ANY($1::bigint[]) AND ($2::uuid[] IS NULL OR first = ANY($2)) LIMIT 20
@@ -147,9 +150,9 @@ WITH page AS (
 )
 SELECT count(*) FROM gone`
 
-// separate gives the deliveries of the nodes' claims rows of their own: of those that the
-// first deliveries name, or, nil, of all. It holds the log's head, so that no delivery ends
-// meanwhile: an append before has put its end into the log, and one after deletes its row.
+// separate replaces claims of the nodes by rows of the queue, one for each delivery that has not ended:
+// the claims named by their first deliveries, or, if claims is nil, all. It locks the log's head, so that
+// no delivery ends meanwhile: an earlier append has put its end into the log, and a later one deletes its row.
 func (s *session) separate(ctx context.Context, nodes []int64, claims []domain.DeliveryID) error {
 	for more := true; more; {
 		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {

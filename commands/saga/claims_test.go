@@ -137,14 +137,20 @@ func TestClaimsAreReleased(t *testing.T) {
 	first.verify()
 }
 
-// The outcome of a call that ends while others take over from its node deletes the row that
-// they made for it.
-func TestOutcomeOfWhatWasTakenFromTheClaims(t *testing.T) {
+// calling returns a node in the first call of a delivery that it claimed.
+func calling(t *testing.T) (*node, domain.WebhookID, domain.EventID, stepCall) {
+	t.Helper()
 	r := newStepwise(t)
 	n := start(t, testdb.New(t), r)
 	w := n.register(1, nil)
 	event := n.trigger()
-	call := r.next(event)
+	return n, w, event, r.next(event)
+}
+
+// The outcome of a call that ends while others take over from its node deletes the row that
+// they made for it.
+func TestOutcomeOfWhatWasTakenFromTheClaims(t *testing.T) {
+	n, w, event, call := calling(t)
 	// As a taker does it first, in rows of the node that has it.
 	_, err := n.pool.Exec(t.Context(), `WITH gone AS (DELETE FROM medilab.claims RETURNING *)
 		INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
@@ -160,11 +166,7 @@ func TestOutcomeOfWhatWasTakenFromTheClaims(t *testing.T) {
 
 // A retry of what is being called for the first time does not have it called by another at once.
 func TestRetryOfWhatIsBeingCalled(t *testing.T) {
-	r := newStepwise(t)
-	n := start(t, testdb.New(t), r)
-	w := n.register(1, nil)
-	event := n.trigger()
-	call := r.next(event)
+	n, w, event, call := calling(t)
 	n.append(domain.DeliveryOf(event, w).Stream(), 0, domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Attempt: 1, Size: 1})
 	if free := n.count(`SELECT count(*) FROM medilab.queue WHERE node IS NULL`); free != 0 {
 		t.Error("what is being called is free to claim")

@@ -140,8 +140,8 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 	return c, c.Healthy(ctx)
 }
 
-// place gives the cluster its members and all of them their addresses. It returns that of etcd for
-// its peers.
+// place adds the members to the cluster and chooses all addresses. It returns the one that etcd uses
+// among its peers.
 func (c *Cluster) place() (peers string, err error) {
 	addresses := []*string{&c.etcd, &peers, &c.primary, &c.replica, &c.pooler, &c.API}
 	for _, name := range []string{"pg1", "pg2", "pg3"} {

@@ -31,7 +31,7 @@ export const modelName = (name) => known(`model.${name}`) ?? name
 
 const every = 3000 // milliseconds
 
-// Rebuilds shows those under way, whoever began them; those of this tab can be cancelled.
+// Rebuilds lists the rebuilds under way, whoever began them. Those of this tab can be cancelled.
 export function Rebuilds() {
   const { data } = useLoad('/system', {}, { every })
   useStore(rebuilds)
