@@ -213,6 +213,7 @@ func unsurvivable(number int64, file string) string {
 	if !regexp.MustCompile(`(?m)^SET LOCAL lock_timeout = '500ms';$`).MatchString(file) {
 		return "all may wait behind its locks"
 	}
+	file = regexp.MustCompile(`CREATE TABLE [^;]*;`).ReplaceAllString(file, "") // no older program knows it
 	for line := range strings.Lines(file) {
 		line, comment, _ := strings.Cut(line, "--")
 		if strings.Contains(comment, "no longer used since") { // contracts what was expanded before
@@ -235,6 +236,7 @@ func TestSurvivable(t *testing.T) {
 	for file, wrong := range map[string]string{
 		"ALTER TABLE t DROP COLUMN c;": "", // it says nothing
 		expands + "CREATE TABLE t (c text NOT NULL DEFAULT '');\nALTER TABLE u ADD COLUMN c text;": "",
+		expands + "CREATE TABLE t (\n    c text NOT NULL\n);":                                      "",
 		expands + "ALTER TABLE t DROP COLUMN c; -- no longer used since 43":                        "",
 		expands + "ALTER TABLE t DROP COLUMN c;":                                                   "DROP",
 		expands + "ALTER TABLE t ADD COLUMN c text NOT NULL;":                                      "NOT NULL without DEFAULT",

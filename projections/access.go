@@ -18,7 +18,7 @@ import (
 
 var accessModel = Model{
 	Name: "access", SchemaVersion: 1, Tables: []string{"accesses"},
-	New: func(t Tables) Projection { return &accesses{newListTable(t, "accesses", false)} },
+	New: func(t Tables) Projection { return &accesses{newListTable(t, "accesses", false, blockBits)} },
 }
 
 type accesses struct{ table listTable }

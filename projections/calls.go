@@ -19,7 +19,7 @@ import (
 var callsModel = Model{
 	Name: "calls", SchemaVersion: 3, Tables: []string{"calls", "called"},
 	New: func(t Tables) Projection {
-		return &calls{table: newListTable(t, "calls", true), numbers: numbers{}, correlate: t.SQL(`
+		return &calls{table: newListTable(t, "calls", true, blockBits), numbers: numbers{}, correlate: t.SQL(`
 			INSERT INTO {called} (correlation, position) SELECT * FROM unnest($1::integer[], $2::bigint[])`)}
 	},
 }

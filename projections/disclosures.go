@@ -1,14 +1,11 @@
 package projections
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
@@ -77,8 +74,7 @@ func (p *Projections) Disclosures(ctx context.Context, owner envelope.Owner, lim
 	if page.CoveredFrom, err = p.CoveredFrom(ctx); err != nil {
 		return page, err
 	}
-	rows, _ := p.pool.Query(ctx, `SELECT position FROM medilab.subject_events
-		WHERE owner = $1 AND position < $2 ORDER BY position DESC LIMIT $3`, uuid.UUID(owner), cmp.Or(int64(cursor), math.MaxInt64), limit+1)
+	rows, _ := p.pool.Query(ctx, newestOfSubject, owner[:], cursor.Below(), 0, limit+1)
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[Position])
 	if err != nil {
 		return page, fmt.Errorf("list disclosures: %w", err)

@@ -19,7 +19,7 @@ var eventsModel = Model{
 	Name: "events", SchemaVersion: 3, Tables: []string{"triggered", "correlated", "occurred"},
 	New: func(t Tables) Projection {
 		return &triggered{
-			table: newListTable(t, "triggered", false),
+			table: newListTable(t, "triggered", false, blockBits),
 			correlate: t.SQL(`
 				INSERT INTO {correlated} (correlation, position, kind)
 				SELECT * FROM unnest($1::integer[], $2::bigint[], $3::integer[])`),

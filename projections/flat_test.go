@@ -3,7 +3,9 @@ package projections
 import (
 	"cmp"
 	"context"
+	"crypto/md5"
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -118,17 +120,38 @@ func TestSubjectsAreFlat(t *testing.T) {
 	b := newBench(t)
 	_, err := b.pool.Exec(b.ctx, `
 		INSERT INTO medilab.data_keys (owner, number, until, wrapped) SELECT md5(n::text)::uuid, n, 4000000000, '\x00' FROM generate_series(1, 100000) AS n;
-		INSERT INTO medilab.subject_events (owner, position) SELECT md5((n / 2)::text)::uuid, n FROM generate_series(1, 100000) AS n;
-		ANALYZE medilab.data_keys, medilab.subject_events`)
+		ANALYZE medilab.data_keys`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var owner uuid.UUID
-	if err := b.pool.QueryRow(b.ctx, `SELECT md5('7')::uuid`).Scan(&owner); err != nil {
-		t.Fatal(err)
+	var positions []Position
+	for at := range Position(100_000) {
+		positions = append(positions, at+1)
 	}
-	b.flat(subjectEventsSQL, []any{owner, 0, int64(math.MaxInt64), 500})
-	b.flat(`SELECT FROM medilab.data_keys WHERE owner = ANY($1)`, []any{[]uuid.UUID{owner}})
+	ownerOf := func(at Position) envelope.Owner { return md5.Sum(fmt.Append(nil, at/2)) }
+	b.tell(ownerOf, positions...)
+	for _, sql := range []string{oldestOfSubject, newestOfSubject} {
+		owner := ownerOf(70_000)
+		b.flat(sql, []any{owner[:], int64(math.MaxInt64), 0, 500})
+	}
+	b.flat(`SELECT FROM medilab.data_keys WHERE owner = ANY($1)`, []any{[]uuid.UUID{uuid.UUID(ownerOf(0))}})
+}
+
+// tell notes which subject the events at the positions tell of.
+func (b *bench) tell(owner func(at Position) envelope.Owner, positions ...Position) {
+	b.t.Helper()
+	lists := positionLists{}
+	for _, at := range positions {
+		lists.addSubject(owner(at), at)
+	}
+	for _, s := range newListTable(Tables{}, "subject_places", false, subjectBits).statements(lists, positions[0]) {
+		if _, err := b.pool.Exec(b.ctx, s.SQL, s.Args...); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if _, err := b.pool.Exec(b.ctx, `ANALYZE medilab.subject_places`); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // statements keeps those that a connection is asked for.
@@ -150,7 +173,7 @@ func TestDisclosuresOfARetriedBatch(t *testing.T) {
 	b.serve()
 	w := b.register(1)
 	id := b.trigger("patient.created", "", w)
-	position, owner := b.head-1, uuid.New()
+	position, owner := b.head-1, envelope.Owner(uuid.New())
 	member := domain.DeliveryOf(id, w)
 	batch := domain.BatchOf(member)
 	call := attempt(id, string(domain.BatchEventType), w, 1, 500, "http_status")
@@ -162,10 +185,8 @@ func TestDisclosuresOfARetriedBatch(t *testing.T) {
 	b.replay(uuid.NewString(), batch.Stream(), domain.DeliveryRetryRequested{EventID: id, WebhookID: w, Attempt: 2})
 	b.append(batch.Stream(), domain.DeliverySucceeded{Call: again})
 	b.settle()
-	if _, err := b.pool.Exec(b.ctx, `INSERT INTO medilab.subject_events (owner, position) VALUES ($1, $2)`, owner, position); err != nil {
-		t.Fatal(err)
-	}
-	page, err := b.Disclosures(b.ctx, envelope.Owner(owner), 10, 0)
+	b.tell(func(Position) envelope.Owner { return owner }, position)
+	page, err := b.Disclosures(b.ctx, owner, 10, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,16 +217,21 @@ func TestDisclosuresAreFlat(t *testing.T) {
 		}
 	}
 	b.settle()
-	owner := uuid.New()
-	_, err := b.pool.Exec(b.ctx, `INSERT INTO medilab.subject_events (owner, position) SELECT $1, unnest($2::bigint[])`, owner, events)
-	if err != nil {
-		t.Fatal(err)
+	owner := envelope.Owner(uuid.New())
+	var positions []Position
+	for at := range Position(20_000) {
+		positions = append(positions, at+1)
 	}
-	_, err = b.pool.Exec(b.ctx, `
+	b.tell(func(at Position) envelope.Owner {
+		if slices.Contains(events, at) {
+			return owner
+		}
+		return envelope.Owner(uuid.New())
+	}, positions...)
+	_, err := b.pool.Exec(b.ctx, `
 		INSERT INTO medilab.events (position, stream, version, type, data, metadata, recorded_at)
 		SELECT -n, k || '-' || gen_random_uuid(), 1, 'event.triggered', '{}', '{}', now() FROM generate_series(1, 20000) AS n, (VALUES ('event'), ('delivery')) AS k (k) WHERE n % 2 = (k = 'event')::int;
-		INSERT INTO medilab.subject_events (owner, position) SELECT gen_random_uuid(), n FROM generate_series(1, 20000) AS n;
-		ANALYZE medilab.events, medilab.subject_events`)
+		ANALYZE medilab.events`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +241,7 @@ func TestDisclosuresAreFlat(t *testing.T) {
 		page func(limit int) (Disclosures, error)
 	}{
 		{"of a subject", func(limit int) (Disclosures, error) {
-			return models.Disclosures(b.ctx, envelope.Owner(owner), limit, 0)
+			return models.Disclosures(b.ctx, owner, limit, 0)
 		}},
 		{"to a webhook", func(limit int) (Disclosures, error) {
 			return models.DisclosuresTo(b.ctx, hooks[0], time.Time{}, time.Time{}, limit, 0)

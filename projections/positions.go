@@ -53,11 +53,10 @@ func (l positionLists) add(webhook, kind int32, at eventstore.Position) {
 }
 
 // rows returns the page's positions as columns, in the order of the key. Rows of the
-// block in which the page begins may exist already, from the page before: they stand
+// block in which the page began may exist already, from the page before: they stand
 // first, and grown is how many they are. All others are new.
-func (l positionLists) rows(first eventstore.Position) (webhooks, kinds []int32, blocks []int64, places [][]byte, grown int) {
+func (l positionLists) rows(began int64) (webhooks, kinds []int32, blocks []int64, places [][]byte, grown int) {
 	keys := slices.AppendSeq(make([]listKey, 0, len(l)), maps.Keys(l))
-	began := int64(first >> blockBits)
 	rank := func(k listKey) int {
 		if k.block == began {
 			return 0
@@ -79,21 +78,22 @@ func (l positionLists) rows(first eventstore.Position) (webhooks, kinds []int32,
 type listTable struct {
 	grow, insert string
 	ofWebhooks   bool
+	bits         int // of a position within its block
 }
 
-func newListTable(tables Tables, name string, ofWebhooks bool) listTable {
+func newListTable(tables Tables, name string, ofWebhooks bool, bits int) listTable {
 	columns, arrays, key := "kind, block, places", "$1::integer[], $2::bigint[], $3::bytea[]", "kind, block"
 	if ofWebhooks {
 		columns, arrays, key = columns+", webhook", arrays+", $4::integer[]", "webhook, "+key
 	}
 	insert := tables.SQL(`INSERT INTO {` + name + `} AS t (` + columns + `) SELECT * FROM unnest(` + arrays + `)`)
-	return listTable{ofWebhooks: ofWebhooks, insert: insert,
+	return listTable{ofWebhooks: ofWebhooks, bits: bits, insert: insert,
 		grow: insert + ` ON CONFLICT (` + key + `) DO UPDATE SET places = t.places || EXCLUDED.places`}
 }
 
 // statements add the lists of a page that begins at first.
 func (t listTable) statements(l positionLists, first eventstore.Position) (all []eventstore.Statement) {
-	webhooks, kinds, blocks, places, grown := l.rows(first)
+	webhooks, kinds, blocks, places, grown := l.rows(int64(first >> t.bits))
 	add := func(sql string, from, to int) {
 		if from == to {
 			return

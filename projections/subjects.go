@@ -1,13 +1,14 @@
 package projections
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
@@ -15,55 +16,94 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// The subjects: for each the positions of the events, and of the tests, that tell of it.
+// The subjects: for each the positions of the events, and of the tests, that tell of it. A row
+// holds those of one in 128 subjects in a block of 4096 positions, so that a page of the log
+// costs few rows, however many subjects it tells of.
+
+const (
+	subjectBits = 12 // those of a position within its block
+	subjectSize = 2 + len(envelope.Owner{})
+)
+
+// addSubject adds the position to those that tell of the owner, as its place within the block
+// and the owner: so the order of the bytes is that of the log.
+func (l positionLists) addSubject(owner envelope.Owner, at Position) {
+	key := listKey{kind: int32(owner[0] >> 1), block: int64(at >> subjectBits)}
+	l[key] = append(binary.BigEndian.AppendUint16(l[key], uint16(at&(1<<subjectBits-1))), owner[:]...)
+}
 
 var subjectsModel = Model{
-	Name: "subjects", SchemaVersion: 1, Tables: []string{"subject_events"},
+	Name: "subjects", SchemaVersion: 47, Tables: []string{"subject_places"},
 	New: func(t Tables) Projection {
-		return &subjects{insert: t.SQL(`INSERT INTO {subject_events} (owner, position) SELECT * FROM unnest($1::uuid[], $2::bigint[])`)}
+		table := newListTable(t, "subject_places", false, subjectBits)
+		return &subjects{table: table, merge: table.insert + fmt.Sprintf(` ON CONFLICT (kind, block) DO UPDATE SET places = (
+			SELECT string_agg(DISTINCT place, ''::bytea ORDER BY place) FROM (SELECT t.places || EXCLUDED.places AS places) AS joined,
+				generate_series(1, length(places), %d) AS n, substr(places, n, %[1]d) AS place)`, subjectSize)}
 	},
 }
 
-type subjects struct{ insert string }
+type subjects struct {
+	table listTable
+	merge string
+}
 
-func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) (statements []eventstore.Statement, _ error) {
-	var own, former subjectRows
+func (p *subjects) Project(_ context.Context, _ Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
+	lists, former := positionLists{}, positionLists{}
 	for i := range events {
-		for _, owner := range domain.SubjectsOf(events[i].Value) {
-			own.add(owner, int64(events[i].Position))
+		owners := domain.SubjectsOf(events[i].Value)
+		slices.SortFunc(owners, func(a, b envelope.Owner) int { return bytes.Compare(a[:], b[:]) })
+		for _, owner := range owners {
+			lists.addSubject(owner, events[i].Position)
 		}
 		replaced, _ := events[i].Value.(domain.PayloadsEncrypted)
 		for _, of := range replaced.Subjects {
 			for _, position := range of.Positions {
-				former.add(of.Owner, position)
+				former.addSubject(envelope.Owner(of.Owner), Position(position))
 			}
 		}
 	}
-	if len(own.owners) > 0 { // these are new, and to look for them would double what they cost
-		statements = append(statements, eventstore.Statement{SQL: p.insert, Args: []any{own.owners, own.positions}})
-	}
-	if len(former.owners) > 0 { // a rebuild has found them where they are
-		statements = append(statements, eventstore.Statement{SQL: p.insert + ` ON CONFLICT DO NOTHING`, Args: []any{former.owners, former.positions}})
+	statements := p.table.statements(lists, events[0].Position)
+	if len(former) > 0 { // a rebuild has found them where they are
+		for key, places := range former {
+			former[key] = inOrder(places)
+		}
+		_, kinds, blocks, places, _ := former.rows(0)
+		statements = append(statements, eventstore.Statement{SQL: p.merge, Args: []any{kinds, blocks, places}})
 	}
 	return statements, nil
 }
 
-type subjectRows struct {
-	owners    [][16]byte
-	positions []int64
+// inOrder returns the places in their order, each once.
+func inOrder(places []byte) []byte {
+	all := slices.SortedFunc(slices.Chunk(places, subjectSize), bytes.Compare)
+	return slices.Concat(slices.CompactFunc(all, bytes.Equal)...)
 }
 
-func (r *subjectRows) add(owner [16]byte, position int64) {
-	r.owners, r.positions = append(r.owners, owner), append(r.positions, position)
+// subjectEvents is a query of the positions that tell of the owner $1, below $2 and above $3, in an
+// order, $4 at most. Blocks are unpacked in their order, as far as is needed.
+func subjectEvents(order string) string {
+	last, step := "0", -subjectSize
+	first := fmt.Sprintf("length(places) - %d", subjectSize)
+	if order == "ASC" {
+		first, last, step = last, first, subjectSize
+	}
+	return fmt.Sprintf(`SELECT position FROM (
+		SELECT block, places FROM medilab.subject_places
+		WHERE kind = get_byte($1, 0) >> 1 AND block BETWEEN ($3::bigint + 1) >> %[1]d AND ($2::bigint - 1) >> %[1]d AND position($1 IN places) > 0
+		ORDER BY kind %[2]s, block %[2]s
+	) AS blocks
+	CROSS JOIN LATERAL generate_series(%[3]s, %[4]s, %[5]d) AS n
+	CROSS JOIN LATERAL (SELECT (block << %[1]d) + (get_byte(places, n) << 8) + get_byte(places, n + 1) AS position) AS unpacked
+	WHERE substr(places, n + 3, %[6]d) = $1 AND position < $2 AND position > $3
+	LIMIT $4`, subjectBits, order, first, last, step, len(envelope.Owner{}))
 }
 
-const subjectEventsSQL = `SELECT position FROM medilab.subject_events
-	WHERE owner = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4`
+var oldestOfSubject, newestOfSubject = subjectEvents("ASC"), subjectEvents("DESC")
 
 // SubjectEvents returns up to limit positions, after one up to another, of events and tests
 // that tell of the subject, as far as the read models hold the log: see AwaitSubjects.
 func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, after, to Position, limit int) ([]Position, error) {
-	rows, _ := p.pool.Query(ctx, subjectEventsSQL, uuid.UUID(owner), after, to, limit)
+	rows, _ := p.pool.Query(ctx, oldestOfSubject, owner[:], to+1, after, limit)
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[Position])
 	return positions, doing("list the events of a subject", err)
 }
@@ -71,8 +111,7 @@ func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, a
 // NewestOf returns the newest events about the subject, so many at most, the newest first; tests
 // are none.
 func (p *Projections) NewestOf(ctx context.Context, owner envelope.Owner, limit int) ([]Event, error) {
-	page, err := pageAt(ctx, p, p.log, limit, newEvent, `SELECT position FROM medilab.subject_events WHERE owner = $1 AND position < $2
-		ORDER BY position DESC LIMIT $3`, uuid.UUID(owner), int64(math.MaxInt64), limit+1)
+	page, err := pageAt(ctx, p, p.log, limit, newEvent, newestOfSubject, owner[:], int64(math.MaxInt64), 0, limit+1)
 	return page.Items, doing("list the newest events of a subject", err)
 }
 
