@@ -100,7 +100,7 @@ func (l *Log) On(pool *pgxpool.Pool) *Log {
 // Closed returns the log for readings that need no content: they take no keys.
 func (l *Log) Closed() *Log {
 	closed := l.On(l.pool)
-	closed.config.Envelope = nil
+	closed.tail, closed.config.Envelope = l.tail, nil
 	return closed
 }
 
@@ -108,7 +108,7 @@ func (l *Log) Closed() *Log {
 // its content.
 func (l *Log) Lenient() *Log {
 	lenient := l.On(l.pool)
-	lenient.lenient = true
+	lenient.tail, lenient.lenient = l.tail, true
 	return lenient
 }
 

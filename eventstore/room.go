@@ -53,6 +53,17 @@ func (r *room) more(ctx context.Context) error {
 	return err
 }
 
+// admit takes the bytes, and makes room for them if there is not enough.
+func (r *room) admit(ctx context.Context, bytes int) error {
+	if bytes > r.left() {
+		if err := r.more(ctx); err != nil {
+			return err
+		}
+	}
+	r.take(bytes)
+	return nil
+}
+
 func (r *room) take(bytes int) {
 	if r != nil {
 		r.mu.Lock()

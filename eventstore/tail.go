@@ -76,8 +76,7 @@ func (t *tail) after(position Position, limit int) []Event {
 		return nil
 	}
 	page := make([]Event, 0, min(limit, held))
-	first := sort.Search(len(t.batches), func(i int) bool { return next(t.batches[i]) > position+1 })
-	for _, batch := range t.batches[first:] {
+	for _, batch := range t.batches[t.batchOf(position+1):] {
 		if len(page) == cap(page) {
 			break
 		}
@@ -87,4 +86,25 @@ func (t *tail) after(position Position, limit int) []Event {
 		page = append(page, batch[:min(len(batch), cap(page)-len(page))]...)
 	}
 	return page
+}
+
+// at copies the events at the positions, in their order, or returns nil when it does not hold
+// all of them.
+func (t *tail) at(positions []Position) []Event {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	events := make([]Event, 0, len(positions))
+	for _, at := range positions {
+		i := t.batchOf(at)
+		if i == len(t.batches) || at < t.batches[i][0].Position {
+			return nil
+		}
+		events = append(events, t.batches[i][at-t.batches[i][0].Position])
+	}
+	return events
+}
+
+// batchOf returns the index of the first batch that does not end before the position.
+func (t *tail) batchOf(position Position) int {
+	return sort.Search(len(t.batches), func(i int) bool { return next(t.batches[i]) > position })
 }

@@ -41,6 +41,19 @@ func TestTailGivesWhatFollows(t *testing.T) {
 			}
 		}
 	}
+	oldest := tail.batches[0][0].Position
+	wanted := []Position{head, oldest, oldest + 700, head}
+	found := tail.at(wanted)
+	for i, at := range wanted {
+		if len(found) != len(wanted) || found[i].Position != at {
+			t.Fatalf("%d events at %d", len(found), wanted)
+		}
+	}
+	for _, missing := range []Position{oldest - 1, head + 1} {
+		if found := tail.at([]Position{head, missing}); found != nil {
+			t.Errorf("%d events of %d to %d at %d", len(found), oldest, head, missing)
+		}
+	}
 	if tail.after(head, 10) != nil || tail.after(head+5, 10) != nil {
 		t.Error("it gives what is not there yet")
 	}
