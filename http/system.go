@@ -79,6 +79,8 @@ func (s *Server) getSystem(x *request, r *http.Request) (err error) {
 	return x.respond(v, nil)
 }
 
+const mostProblems = 1000 // that are shown
+
 // Verified is what a check found, as its last line says.
 type Verified struct {
 	Events   projections.Position  `json:"events"`
@@ -88,10 +90,16 @@ type Verified struct {
 
 // Report takes in what is wrong.
 func (v *Verified) Report(p projections.Problem) {
-	const most = 1000
-	if v.Found++; v.Found <= most {
+	if v.Found++; v.Found <= mostProblems {
 		v.Problems = append(v.Problems, p)
 	}
+}
+
+// Add takes in what another check found, as if it had come first.
+func (v *Verified) Add(first Verified) {
+	v.Found += first.Found
+	v.Problems = slices.Insert(v.Problems, 0, first.Problems...)
+	v.Problems = v.Problems[:min(len(v.Problems), mostProblems)]
 }
 
 func (s *Server) verifyLog(x *request, r *http.Request) error {

@@ -1,12 +1,15 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -35,28 +38,42 @@ type Queue interface {
 	Verify(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (int64, error)
 }
 
-// Verify checks the log, and what was made of it. It reports what is wrong and goes on; the
-// error is that checking failed. It works while the system serves, in constant memory.
+// Verify checks the log, and side by side with it what was made of it. It reports what is wrong and
+// goes on; the error is that checking failed. It works while the system serves, in constant memory.
 func (p *Projections) Verify(ctx context.Context, queue Queue, report func(Problem), progress Progress) error {
-	if err := p.VerifyLog(ctx, report, progress); err != nil {
-		return err
+	return p.VerifyBeside(ctx, p.VerifyLog, queue, report, progress)
+}
+
+// VerifyBeside is Verify by another check of the log, such as of its copy.
+func (p *Projections) VerifyBeside(ctx context.Context, log func(context.Context, func(Problem), Progress) error, queue Queue,
+	report func(Problem), progress Progress) error {
+	var reporting, moving sync.Mutex
+	locked := func(problem Problem) {
+		reporting.Lock()
+		defer reporting.Unlock()
+		report(problem)
 	}
-	return p.VerifyModels(ctx, queue, report, progress)
+	var ofLog, ofModels struct{ done, total eventstore.Position }
+	half := func(own, other *struct{ done, total eventstore.Position }) Progress {
+		return func(done, total eventstore.Position) {
+			moving.Lock()
+			defer moving.Unlock()
+			if own.done, own.total = done, total; progress != nil {
+				progress(own.done+other.done, own.total+cmp.Or(other.total, total))
+			}
+		}
+	}
+	var group errgroup.Group // what one finds counts if the other fails
+	group.Go(func() error { return log(ctx, locked, half(&ofLog, &ofModels)) })
+	group.Go(func() error { return p.VerifyModels(ctx, queue, locked, half(&ofModels, &ofLog)) })
+	return group.Wait()
 }
 
 // VerifyLog checks the log, by reading alone; see eventstore.Log.Verify.
 func (p *Projections) VerifyLog(ctx context.Context, report func(Problem), progress Progress) error {
 	return p.log.Verify(ctx, func(d eventstore.Damage) {
 		report(Problem{Kind: ProblemKind(d.Flaw), Position: d.Position, Stream: d.Stream, Text: d.Text})
-	}, progress.half(0))
-}
-
-// half returns the progress of the first (0) or second pass over the log.
-func (p Progress) half(n eventstore.Position) func(done, total eventstore.Position) {
-	if p == nil {
-		return func(eventstore.Position, eventstore.Position) {}
-	}
-	return func(done, total eventstore.Position) { p(n*total+done, 2*total) }
+	}, progress)
 }
 
 // VerifyModels checks that every read model equals its rebuild from the log, then that the
@@ -64,7 +81,7 @@ func (p Progress) half(n eventstore.Position) func(done, total eventstore.Positi
 // is under way.
 func (p *Projections) VerifyModels(ctx context.Context, queue Queue, report func(Problem), progress Progress) error {
 	err := p.exclusively(ctx, func(conn *pgxpool.Conn) error {
-		err := p.verifyModels(ctx, conn, report, progress.half(1))
+		err := p.verifyModels(ctx, conn, report, progress)
 		if err != nil {
 			err = fmt.Errorf("check the read models: %w", err)
 		}

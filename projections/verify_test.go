@@ -166,3 +166,29 @@ func TestVerifyWhileServing(t *testing.T) {
 		}
 	}
 }
+
+// The log is checked and the read models are compared side by side, as each waits for the other here.
+func TestVerifyIsSideBySide(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	b.trigger("patient.created", "", b.register(1))
+	b.settle()
+	compared, checked := make(chan struct{}), false
+	err := b.VerifyBeside(b.ctx, func(ctx context.Context, _ func(Problem), progress Progress) error {
+		progress(0, b.head)
+		select {
+		case <-compared:
+			checked = true
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}, saga.Queue{}, func(Problem) {}, func(done, total eventstore.Position) {
+		if done == b.head && total == 2*b.head {
+			close(compared)
+		}
+	})
+	if err != nil || !checked {
+		t.Error(err)
+	}
+}

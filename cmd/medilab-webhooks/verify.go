@@ -62,13 +62,15 @@ func verify(ctx context.Context, s *session, result *api.Verified, keyFile, anch
 			result.Report(projections.Problem{Kind: kind, Position: at, Text: text})
 		}
 	}
-	_, err := askModels(ctx, s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
-		result.Problems, result.Found = result.Problems[:0], 0 // the primary begins again if the standby fails
-		return struct{}{}, q.VerifyLog(ctx, result.Report, bar.setPosition)
-	})
-	if err == nil {
-		err = s.queries().VerifyModels(ctx, saga.Queue{}, result.Report, bar.setPosition)
-	}
+	var ofLog api.Verified
+	err := s.queries().VerifyBeside(ctx, func(ctx context.Context, _ func(projections.Problem), progress projections.Progress) error {
+		_, err := askModels(ctx, s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+			ofLog = api.Verified{} // the primary begins again if the standby fails
+			return struct{}{}, q.VerifyLog(ctx, ofLog.Report, progress)
+		})
+		return err
+	}, saga.Queue{}, result.Report, bar.setPosition)
+	result.Add(ofLog)
 	if err == nil {
 		err = checkArchives(ctx, s.log, keyFile, report(projections.ProblemKind(eventstore.FlawSeal)))
 	}
