@@ -217,26 +217,11 @@ func (p *product) readHistory(ctx context.Context) (measures, error) {
 	})
 }
 
-// rebuild rebuilds all read models by the command line.
-func (p *product) rebuild(ctx context.Context) (measures, error) {
-	system, err := p.system(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cmd := p.command(ctx, "projections", "rebuild", "--all")
-	start := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("rebuild: %w: %s", err, out)
-	}
-	return measures{"events/s": system.Projections.Head / time.Since(start).Seconds()}, nil
-}
-
 // pairScenarios compare two products that differ in what they hold.
 var pairScenarios = []scenario{
 	{name: "log-append", sides: byHistory, run: ingesting(loadOptions{path: triggerPath, callers: 512, events: 1, body: one})},
 	{name: "log-deliver", sides: byHistory, run: delivering(delivery{callers: 64, targets: 1})},
 	{name: "log-read", sides: byHistory, run: func(ctx context.Context, _ *bench, p *product) (measures, error) { return p.readHistory(ctx) }},
-	{name: "rebuild", sides: byHistory, alone: true, run: func(ctx context.Context, _ *bench, p *product) (measures, error) { return p.rebuild(ctx) }},
 	// What webhooks cost that are there, and what they cost when all of them are busy.
 	{name: "webhooks-idle", sides: byWebhooks, run: dispatching(func(p *product) func() []byte { return p.same })},
 	{name: "webhooks-dispatch", sides: byWebhooks, run: dispatching(func(p *product) func() []byte { return p.wanted })},

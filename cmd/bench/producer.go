@@ -75,8 +75,14 @@ func newProducer(token string) *producer {
 
 // post sends body and returns the ids of the events that were acknowledged.
 func (p *producer) post(ctx context.Context, target *url.URL, body []byte) ([]string, error) {
+	answer, err := p.ask(ctx, http.MethodPost, target, body, http.StatusAccepted)
+	return eventIDs(answer), err
+}
+
+// ask returns the body of the answer, whose status must be the expected one.
+func (p *producer) ask(ctx context.Context, method string, target *url.URL, body []byte, status int) ([]byte, error) {
 	req := (&http.Request{
-		Method: http.MethodPost, URL: target, Host: target.Host, ContentLength: int64(len(body)),
+		Method: method, URL: target, Host: target.Host, ContentLength: int64(len(body)),
 		Header: http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer " + p.token}},
 		Body:   io.NopCloser(bytes.NewReader(body)),
 	}).WithContext(ctx)
@@ -88,10 +94,10 @@ func (p *producer) post(ctx context.Context, target *url.URL, body []byte) ([]st
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusAccepted {
+	if resp.StatusCode != status {
 		return nil, fmt.Errorf("%s answered %d: %.300s", target.Path, resp.StatusCode, answer)
 	}
-	return eventIDs(answer), nil
+	return answer, nil
 }
 
 // eventIDs reads the ids out of an answer without decoding it whole.

@@ -46,6 +46,8 @@ var scenarios = []scenario{
 			limit: int(b.duration.Seconds() * float64(b.workers) / 0.1 / 16)})
 	}},
 	{name: "steady-50", sides: byCeiling, run: func(ctx context.Context, b *bench, p *product) (measures, error) { return b.latency(ctx, p) }},
+	{name: "lists", sides: byCeiling, alone: true, run: func(ctx context.Context, b *bench, p *product) (measures, error) { return b.lists(ctx, p) }},
+	{name: "whole", sides: byCeiling, alone: true, once: true, run: func(ctx context.Context, b *bench, p *product) (measures, error) { return b.whole(ctx, p) }},
 	{name: "append-512", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.appendAlone(ctx) }},
 	{name: "one-log", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.oneLog(ctx) }},
 	{name: "memory", sides: byItself, alone: true, once: true, run: func(ctx context.Context, b *bench, _ *product) (measures, error) { return b.memoryWaiting(ctx) }},
