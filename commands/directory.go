@@ -291,6 +291,9 @@ func (d *Directory) Costly(eventType domain.EventType, data []byte) bool {
 	return d.registry().Costly(eventType, data)
 }
 
+// Wanted reports whether an active webhook is subscribed to the type.
+func (d *Directory) Wanted(t domain.EventType) bool { return d.registry().Wanted(t) }
+
 // TokenByHash returns the token whose SHA-256 is hash, in hex; it may be expired
 // or revoked.
 func (d *Directory) TokenByHash(hash string) (domain.Token, bool) {

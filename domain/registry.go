@@ -173,6 +173,11 @@ func (r *Registry) audiences(t EventType, to []*audience) []*audience {
 	return to
 }
 
+// Wanted reports whether an active webhook is subscribed to the type.
+func (r *Registry) Wanted(t EventType) bool {
+	return slices.ContainsFunc(r.blocks, func(b *block) bool { return b.audience(t) != nil })
+}
+
 // setsOf appends the filters of the audiences.
 func setsOf(asked []*audience, to []*filter.Set) []*filter.Set {
 	for _, a := range asked {

@@ -98,12 +98,15 @@ func (a *Alerts) eventsOf(ctx context.Context, id domain.DeliveryID, call domain
 // tell appends the events that are not in the log yet, if there is a webhook that asks for
 // them at the position.
 func (a *Alerts) tell(ctx context.Context, at eventstore.Position, events []eventstore.Write) error {
-	if len(events) > 0 && a.Directory.Position() < at {
+	if len(events) == 0 {
+		return nil
+	}
+	if a.Directory.Position() < at {
 		if err := a.Directory.CatchUp(ctx); err != nil {
 			return err
 		}
 	}
-	if !slices.ContainsFunc(a.Directory.Webhooks(), wantsGivenUp) {
+	if !a.Directory.Wanted(domain.DeliveryGivenUp) {
 		return nil
 	}
 	const together = 100
@@ -122,10 +125,6 @@ func (a *Alerts) tell(ctx context.Context, at eventstore.Position, events []even
 		}
 	}
 	return nil
-}
-
-func wantsGivenUp(w domain.Webhook) bool {
-	return w.Active && slices.ContainsFunc(w.Events, func(s string) bool { return domain.Subscription(s).Matches(domain.DeliveryGivenUp) })
 }
 
 // untold returns the events that the log does not have.
