@@ -53,12 +53,12 @@ func (l positionLists) add(webhook, kind int32, at eventstore.Position) {
 }
 
 // rows returns the page's positions as columns, in the order of the key. Rows of the
-// block in which the page began may exist already, from the page before: they stand
-// first, and grown is how many they are. All others are new.
+// block in which the page began may exist already, from the page before, as may those of blocks
+// before it: they stand first, and grown is how many they are. All others are new.
 func (l positionLists) rows(began int64) (webhooks, kinds []int32, blocks []int64, places [][]byte, grown int) {
 	keys := slices.AppendSeq(make([]listKey, 0, len(l)), maps.Keys(l))
 	rank := func(k listKey) int {
-		if k.block == began {
+		if k.block <= began {
 			return 0
 		}
 		return 1

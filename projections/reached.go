@@ -57,12 +57,15 @@ func (p *undelivered) reached(ctx context.Context, db Querier, events []eventsto
 	if err := p.numbers.load(ctx, db, webhooks); err != nil {
 		return nil, fmt.Errorf("read webhooks' numbers: %w", err)
 	}
-	var numbers []int32
-	var of []int64
+	lists := positionLists{}
 	for r := range blocks {
-		numbers, of = append(numbers, p.numbers[uuid.UUID(r.webhook)]), append(of, r.block)
+		lists[listKey{webhook: p.numbers[uuid.UUID(r.webhook)], block: r.block}] = nil
 	}
-	return []eventstore.Statement{{SQL: p.reach, Args: []any{numbers, of}}}, nil
+	numbers, _, of, _, old := lists.rows(int64(events[0].Position) >> reachedBits)
+	return []eventstore.Statement{
+		{SQL: p.reach + ` ON CONFLICT DO NOTHING`, Args: []any{numbers[:old], of[:old]}},
+		{SQL: p.reach, Args: []any{numbers[old:], of[old:]}}, // to look for these would double what they cost
+	}, nil
 }
 
 // reachedSQL lists the newest events that may have gone to a webhook: those that name it, and

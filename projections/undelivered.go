@@ -22,7 +22,7 @@ var deliveriesModel = Model{
 	New: func(t Tables) Projection {
 		return &undelivered{
 			numbers: numbers{},
-			reach:   t.SQL(`INSERT INTO {reached} (webhook, block) SELECT * FROM unnest($1::integer[], $2::bigint[]) ON CONFLICT DO NOTHING`),
+			reach:   t.SQL(`INSERT INTO {reached} (webhook, block) SELECT * FROM unnest($1::integer[], $2::bigint[])`),
 			save: t.SQL(`
 				INSERT INTO {undelivered} AS u (ordinal, webhook, kind) SELECT * FROM unnest($1::bigint[], $2::integer[], $3::integer[])
 				ON CONFLICT (ordinal) DO UPDATE SET kind = CASE EXCLUDED.kind & 1023
