@@ -79,13 +79,6 @@ func (l *Log) GetMany(ctx context.Context, positions []Position) ([]Event, error
 	if len(positions) == 0 {
 		return nil, nil
 	}
-	if events := l.tail.at(positions); events != nil {
-		room, _ := ctx.Value(roomKey{}).(*room)
-		if err := room.admit(ctx, bytesOf(events)); err != nil {
-			return nil, err
-		}
-		return events, l.openDecoded(ctx, events)
-	}
 	// LATERAL with LIMIT keeps to the primary key even by a plan that was made when the
 	// log was empty.
 	return l.query(ctx, `
@@ -94,6 +87,20 @@ func (l *Log) GetMany(ctx context.Context, positions []Position) ([]Event, error
 			FROM unnest($1::bigint[]) WITH ORDINALITY AS p (at, n)
 			CROSS JOIN LATERAL (SELECT * FROM medilab.events WHERE position = p.at LIMIT 1) AS e
 		) AS sized WHERE before < $2 ORDER BY n`, positions, maxPageBytes)
+}
+
+// GetListed is GetMany of positions that a read model has just listed, so that the log has them:
+// what is in memory is not read again.
+func (l *Log) GetListed(ctx context.Context, positions []Position) ([]Event, error) {
+	events := l.tail.at(positions)
+	if events == nil {
+		return l.GetMany(ctx, positions)
+	}
+	room, _ := ctx.Value(roomKey{}).(*room)
+	if err := room.admit(ctx, bytesOf(events)); err != nil {
+		return nil, err
+	}
+	return events, l.openDecoded(ctx, events)
 }
 
 // Read returns up to limit events after the position, in order, fewer when they are

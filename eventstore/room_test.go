@@ -62,27 +62,34 @@ func TestRoomOfReadings(t *testing.T) {
 		mustAppend(t, log, unit("s", int64(n), `{"text":"0123456789"}`))
 	}
 	const size = len(`{"text":"0123456789"}`)
-	var held []int
-	refusal := errors.New("no room")
-	grow := func(_ context.Context, bytes int) error {
-		if held = append(held, bytes); len(held) == 1 {
-			return refusal
+	for name, read := range map[string]func(context.Context) ([]eventstore.Event, error){
+		"a stream": func(ctx context.Context) ([]eventstore.Event, error) { return log.Load(ctx, "s") },
+		"a list": func(ctx context.Context) ([]eventstore.Event, error) {
+			return log.GetListed(ctx, []eventstore.Position{3, 2, 1})
+		},
+	} {
+		var held []int
+		refusal := errors.New("no room")
+		grow := func(_ context.Context, bytes int) error {
+			if held = append(held, bytes); len(held) == 1 {
+				return refusal
+			}
+			return nil
 		}
-		return nil
-	}
-	ctx := eventstore.WithRoom(t.Context(), 3*size, grow)
-	if events, err := log.GetMany(ctx, []eventstore.Position{1, 2}); err != nil || len(events) != 2 || held != nil {
-		t.Fatalf("what fits: %d events, %v, held %v", len(events), err, held)
-	}
-	if _, err := log.Load(ctx, "s"); !errors.Is(err, refusal) {
-		t.Errorf("without room: %v", err)
-	}
-	for range 2 {
-		if events, err := log.Load(ctx, "s"); err != nil || len(events) != 3 {
-			t.Errorf("with room: %d events, %v", len(events), err)
+		ctx := eventstore.WithRoom(t.Context(), 3*size, grow)
+		if events, err := log.GetMany(ctx, []eventstore.Position{1, 2}); err != nil || len(events) != 2 || held != nil {
+			t.Fatalf("what fits: %d events, %v, held %v", len(events), err, held)
 		}
-	}
-	if !slices.Equal(held, []int{2 * size, 2 * size}) {
-		t.Errorf("it asked for room with %v bytes held", held)
+		if _, err := read(ctx); !errors.Is(err, refusal) {
+			t.Errorf("%s without room: %v", name, err)
+		}
+		for range 2 {
+			if events, err := read(ctx); err != nil || len(events) != 3 {
+				t.Errorf("%s with room: %d events, %v", name, len(events), err)
+			}
+		}
+		if !slices.Equal(held, []int{2 * size, 2 * size}) {
+			t.Errorf("%s: it asked for room with %v bytes held", name, held)
+		}
 	}
 }

@@ -95,7 +95,7 @@ func pageAt[T any](ctx context.Context, p *Projections, log *eventstore.Log, lim
 			return page, err
 		}
 		wanted := positions[:min(limit-len(page.Items), len(positions))]
-		events, err := log.GetMany(ctx, wanted)
+		events, err := log.GetListed(ctx, wanted)
 		if err != nil {
 			return page, err
 		}
