@@ -11,27 +11,25 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/projections"
 )
 
 // followCalls prints the items, and then the calls that come, a line each, until the command
 // is interrupted.
 func followCalls(c *cobra.Command, a *apiClient, path string, query url.Values, items []json.RawMessage) error {
-	ctx, stop := context.WithCancel(c.Context())
-	defer stop()
-	wake := a.announced(ctx)
-	last := int64(0)
+	const pause = time.Second
 	whose := newLabels(c, a)
-	for {
+	for last := int64(0); ; {
 		newest, err := printCalls(c, whose, items, last)
 		if err != nil {
 			return err
 		}
 		last = max(last, newest)
-		if !wake() {
+		if eventstore.Sleep(c.Context(), pause) != nil {
 			return nil
 		}
-		if items, err = a.callsAfter(ctx, path, query, last); err != nil && ctx.Err() == nil {
+		if items, err = a.callsAfter(c.Context(), path, query, last); err != nil && c.Context().Err() == nil {
 			return err
 		}
 	}
@@ -81,29 +79,4 @@ func printCalls(c *cobra.Command, whose labels, items []json.RawMessage, after i
 		}
 	}
 	return newest, nil
-}
-
-// announced returns a function that waits until there may be something new: the log
-// announces it, or a second has passed, as a lone server announces nothing. It returns false
-// when ctx ends.
-func (a *apiClient) announced(ctx context.Context) (wait func() bool) {
-	const pause = time.Second
-	signals := make(chan struct{}, 1)
-	if a.session != nil {
-		go a.session.log.Listen(ctx, func([]string) {
-			select {
-			case signals <- struct{}{}:
-			default:
-			}
-		})
-	}
-	return func() bool {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-signals:
-		case <-time.After(pause):
-		}
-		return true
-	}
 }
