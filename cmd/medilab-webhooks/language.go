@@ -4,28 +4,29 @@ import (
 	"cmp"
 	_ "embed"
 	"encoding/json"
-	"maps"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/medilab/webhooks/http/texts"
 )
 
-// The texts of help and messages in Russian, by the English ones. A % verb in a text stands for
-// what differs each time.
+// The texts of help and messages in Russian, by the English ones, with holes as in texts.Table. Those
+// with % verbs are formats.
 //
 //go:embed texts.ru.json
 var russianJSON []byte
 
-var russian = sync.OnceValue(func() (texts map[string]string) {
-	if err := json.Unmarshal(russianJSON, &texts); err != nil {
+var russian = sync.OnceValue(func() *texts.Table {
+	var all map[string]string
+	if err := json.Unmarshal(russianJSON, &all); err != nil {
 		panic(err) // of what is embedded
 	}
-	return texts
+	return texts.NewTable(all)
 })
 
 // speaksRussian reports whether the environment asks for Russian.
@@ -45,46 +46,16 @@ func say(text string) string {
 	if !speaksRussian() {
 		return text
 	}
-	return cmp.Or(russian()[text], text)
+	return cmp.Or(russian().Texts[text], text)
 }
-
-// verb matches a % verb of a text, as it is quoted in an expression.
-var verb = regexp.MustCompile(`%[sdqv]`)
-
-type pattern struct {
-	english *regexp.Regexp
-	russian string
-}
-
-// patterns are the texts with verbs, the longest first: it says the most.
-var patterns = sync.OnceValue(func() (all []pattern) {
-	texts := slices.Collect(maps.Keys(russian()))
-	slices.SortFunc(texts, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
-	for _, text := range texts {
-		if verb.MatchString(text) && !strings.HasSuffix(text, "\n") {
-			all = append(all, pattern{regexp.MustCompile("^(?s:" + verb.ReplaceAllString(regexp.QuoteMeta(text), "(.+)") + ")$"), russian()[text]})
-		}
-	}
-	return all
-})
 
 // sayError is say for a message that was put together: of its parts, those in the table.
 func sayError(message string) string {
 	if !speaksRussian() {
 		return message
 	}
-	if text, ok := russian()[message]; ok {
-		return text
-	}
-	for _, p := range patterns() {
-		if found := p.english.FindStringSubmatch(message); found != nil {
-			rest := found[1:]
-			return verb.ReplaceAllStringFunc(p.russian, func(string) string {
-				part := sayError(rest[0])
-				rest = rest[1:]
-				return part
-			})
-		}
+	if translation, ok := russian().Find(message, sayError); ok {
+		return translation
 	}
 	for _, joint := range []string{"; ", ": "} {
 		if first, rest, ok := strings.Cut(message, joint); ok {

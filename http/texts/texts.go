@@ -5,6 +5,7 @@ package texts
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"regexp"
 	"slices"
@@ -33,8 +34,15 @@ func Preferred(accept string) language.Tag {
 	return Languages[n]
 }
 
-// entry is a text of the table.
+// Table is texts with their translations.
+type Table struct {
+	Texts   map[string]string // Russian by English
+	formats []entry           // the most literal first
+}
+
+// entry is a text with holes.
 type entry struct {
+	text    string
 	english *regexp.Regexp
 	holes   []string // what they stand for, as in the table
 	literal int      // bytes outside the holes
@@ -43,27 +51,29 @@ type entry struct {
 	russian string
 }
 
-// table is the entries by their whole text, and those with holes from the most literal on.
-var table = sync.OnceValue(func() (t struct {
-	whole   map[string]string
-	formats []entry
-}) {
-	t.whole = map[string]string{}
-	english := ""
-	for line := range strings.Lines(russian) {
-		line = strings.TrimSuffix(line, "\n")
-		translation, ok := strings.CutPrefix(line, "\t")
-		switch {
-		case !ok:
-			english = line
-		case hole.MatchString(english):
+// NewTable returns the table of the texts in Russian by those in English, with holes as in russian.txt.
+func NewTable(texts map[string]string) *Table {
+	t := &Table{Texts: texts}
+	for english, translation := range texts {
+		if hole.MatchString(english) {
 			t.formats = append(t.formats, newEntry(english, translation))
-		default:
-			t.whole[english] = translation
 		}
 	}
-	slices.SortStableFunc(t.formats, func(a, b entry) int { return b.literal - a.literal })
+	slices.SortFunc(t.formats, func(a, b entry) int { return cmp.Or(b.literal-a.literal, strings.Compare(a.text, b.text)) })
 	return t
+}
+
+var table = sync.OnceValue(func() *Table {
+	texts, english := map[string]string{}, ""
+	for line := range strings.Lines(russian) {
+		line = strings.TrimSuffix(line, "\n")
+		if translation, ok := strings.CutPrefix(line, "\t"); ok {
+			texts[english] = translation
+		} else {
+			english = line
+		}
+	}
+	return NewTable(texts)
 })
 
 var (
@@ -72,7 +82,7 @@ var (
 )
 
 func newEntry(english, translation string) entry {
-	e := entry{holes: hole.FindAllString(english, -1), russian: translation}
+	e := entry{text: english, holes: hole.FindAllString(english, -1), russian: translation}
 	literals := hole.Split(english, -1)
 	e.begin, e.end = literals[0], literals[len(literals)-1]
 	for i, literal := range literals {
@@ -94,15 +104,16 @@ func newEntry(english, translation string) entry {
 // Russian returns the text in Russian, and whether the table has it. A text may be several
 // ones, each of which may begin with the field that it is about.
 func Russian(text string) (string, bool) {
-	if translation, ok := find(text); ok {
+	translate := func(part string) string { translated, _ := Russian(part); return translated }
+	if translation, ok := table().Find(text, translate); ok {
 		return translation, true
 	}
 	parts := strings.Split(text, "; ")
 	for i, part := range parts {
-		translation, ok := find(part)
+		translation, ok := table().Find(part, translate)
 		if !ok {
 			field, rest, _ := strings.Cut(part, " ")
-			translation, ok = find(rest)
+			translation, ok = table().Find(rest, translate)
 			translation = field + ": " + translation
 		}
 		if !ok {
@@ -113,9 +124,10 @@ func Russian(text string) (string, bool) {
 	return strings.Join(parts, "; "), true
 }
 
-func find(text string) (string, bool) {
-	t := table()
-	if translation, ok := t.whole[text]; ok {
+// Find returns the translation of a text, and whether the table has it. What is in a hole {t} is
+// translated by part.
+func (t *Table) Find(text string, part func(string) string) (string, bool) {
+	if translation, ok := t.Texts[text]; ok {
 		return translation, true
 	}
 	for i := range t.formats {
@@ -124,14 +136,14 @@ func find(text string) (string, bool) {
 			continue
 		}
 		if found := e.english.FindStringSubmatch(text); found != nil {
-			return e.fill(found[1:]), true
+			return e.fill(found[1:], part), true
 		}
 	}
 	return "", false
 }
 
 // fill returns the translation with what was in the holes.
-func (e *entry) fill(values []string) string {
+func (e *entry) fill(values []string, part func(string) string) string {
 	return slot.ReplaceAllStringFunc(e.russian, func(s string) string {
 		m := slot.FindStringSubmatch(s)
 		at := int(m[1][0] - '1')
@@ -140,7 +152,7 @@ func (e *entry) fill(values []string) string {
 		case m[2] != "":
 			return m[2+form(value)]
 		case e.holes[at] == "{t}":
-			value, _ = Russian(value)
+			value = part(value)
 		case e.holes[at] == "{d}":
 			value = duration(value)
 		case fraction.MatchString(value):
