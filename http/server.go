@@ -79,7 +79,9 @@ type Server struct {
 	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
 	current     *commands.Refresher // of the standby
-	drainer     *drainer
+	requests    sync.RWMutex        // each in flight holds it for reading
+	stopping    context.Context     //nolint:containedctx // ended by stop, see Drain
+	stop        func()
 	large       *answerBudget // for large answers
 	small       *answerBudget
 	patience    time.Duration // for clients that read answers
@@ -122,7 +124,7 @@ func newServer(config Config) *Server {
 	s := &Server{
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
-		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout}, drainer: newDrainer(),
+		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout},
 		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
 	if config.ReadOnly { // a sign-in goes on record
@@ -132,6 +134,7 @@ func newServer(config Config) *Server {
 		s.current = &commands.Refresher{Run: config.Standby.Await, Timeout: projections.StandbyPatience}
 	}
 	s.live.server = s
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
@@ -220,11 +223,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.finish(x, r)
 	withoutTrailingSlash(r)
 	if !isProbe(r.URL.Path) {
-		if !s.drainer.enter() {
+		if s.stopping.Err() != nil || !s.requests.TryRLock() {
 			s.rejectDraining(x, r)
 			return
 		}
-		defer s.drainer.leave()
+		defer s.requests.RUnlock()
 	}
 	if serve := s.fixed[fixedRoute{r.Method, r.URL.Path}]; serve != nil {
 		serve(x, r)

@@ -172,7 +172,7 @@ func (c *streamClient) next(ctx context.Context, r *ring) (more bool, err error)
 	}
 	p, dropped, moved := r.next(c.at)
 	switch {
-	case ctx.Err() != nil || c.server.drainer.draining.Load():
+	case ctx.Err() != nil || c.server.stopping.Err() != nil:
 		return false, nil
 	case p != nil:
 		c.live = true
@@ -185,7 +185,7 @@ func (c *streamClient) next(ctx context.Context, r *ring) (more bool, err error)
 	select {
 	case <-ctx.Done():
 		return false, nil
-	case <-c.server.drainer.stopping:
+	case <-c.server.stopping.Done():
 		return false, nil
 	case <-moved:
 	case <-time.After(streamCheck):

@@ -138,6 +138,7 @@ func (s *Server) rebuildReadModel(x *request, r *http.Request) error {
 func (s *Server) work(x *request, r *http.Request, do func(context.Context, projections.Progress) (any, error)) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
+	defer context.AfterFunc(s.stopping, cancel)()
 	out := newLineWriter(x)
 	line := func(v any) error {
 		if err := out.write(appendLine(nil, encode(v))); err != nil {
@@ -147,9 +148,6 @@ func (s *Server) work(x *request, r *http.Request, do func(context.Context, proj
 	}
 	told := time.Now()
 	result, err := do(ctx, func(done, total projections.Position) {
-		if s.drainer.draining.Load() {
-			cancel()
-		}
 		if time.Since(told) > auditFlush {
 			told = time.Now()
 			if line(workView{done, total}) != nil {
