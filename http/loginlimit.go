@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/medilab/webhooks/domain"
 )
 
@@ -36,9 +38,8 @@ const (
 
 // failedLogins are those of a network.
 type failedLogins struct {
-	count   int       // not forgiven yet
-	since   time.Time // forgiven up to here
-	waiting int
+	*rate.Limiter // those that are not forgiven yet
+	waiting       int
 }
 
 func newLoginLimiter() *loginLimiter {
@@ -77,15 +78,13 @@ func (l *loginLimiter) count(network netip.Prefix) (delay time.Duration, ok bool
 	f := l.networks[network]
 	if f == nil {
 		l.makeRoom(now)
-		f = &failedLogins{since: now}
+		f = &failedLogins{Limiter: rate.NewLimiter(rate.Every(forgivenEvery), freeFailures)}
 		l.networks[network] = f
 	}
-	f.forgive(now)
 	if f.waiting >= maxDelayed {
 		return 0, false
 	}
-	f.count++
-	delay = min(time.Duration(max(0, f.count-freeFailures))*failureDelay, maxDelay)
+	delay = min(f.ReserveN(now, 1).DelayFrom(now)/(forgivenEvery/failureDelay), maxDelay)
 	if delay > 0 {
 		f.waiting++
 	}
@@ -100,14 +99,6 @@ func (l *loginLimiter) waited(network netip.Prefix) {
 	}
 }
 
-func (f *failedLogins) forgive(now time.Time) {
-	n := int(now.Sub(f.since) / forgivenEvery)
-	if n > 0 {
-		f.count = max(0, f.count-n)
-		f.since = f.since.Add(time.Duration(n) * forgivenEvery)
-	}
-}
-
 // makeRoom bounds the memory however many addresses a client has: it forgets one of a few
 // networks picked at random, one whose failures are forgiven if there is any.
 func (l *loginLimiter) makeRoom(now time.Time) {
@@ -118,8 +109,7 @@ func (l *loginLimiter) makeRoom(now time.Time) {
 	picks := 16
 	for network, f := range l.networks {
 		victim = network
-		f.forgive(now)
-		if picks--; picks == 0 || f.count == 0 && f.waiting == 0 {
+		if picks--; picks == 0 || f.TokensAt(now) == freeFailures && f.waiting == 0 {
 			break
 		}
 	}
