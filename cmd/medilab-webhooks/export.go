@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -9,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
@@ -127,22 +127,15 @@ func mapping(pairs ...any) *yaml.Node {
 // texts lose escapes that YAML does not know.
 func yamlOf(items []json.RawMessage) (*yaml.Node, error) {
 	slices.Reverse(items)
-	var text bytes.Buffer
-	if err := printJSON(&text, items); err != nil {
-		return nil, err
+	text, err := json.Marshal(items)
+	if err == nil {
+		text, err = jsontext.AppendFormat(nil, text)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(text.Bytes()))
-	decoder.UseNumber()
-	var plain any
-	if err := decoder.Decode(&plain); err != nil {
-		return nil, err
-	}
-	text.Reset()
-	if err := printJSON(&text, plain); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	var document yaml.Node
-	if err := yaml.Load(text.Bytes(), &document); err != nil {
+	if err := yaml.Load(text, &document); err != nil {
 		return nil, err
 	}
 	inBlocks(&document)
