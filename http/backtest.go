@@ -14,20 +14,26 @@ import (
 type backtestRequest struct {
 	spec     domain.WebhookSpec // events, filters and retries of it
 	from, to time.Time
+	newest   domain.Asked[int] // of a draft
 }
 
-var backtest = object[backtestRequest]{name: "Backtest", optional: true, checked: true, limit: maxManagementBody, fields: []field[backtestRequest]{
-	asked("events", jsonTexts, func(b *backtestRequest) *domain.Asked[[]string] { return &b.spec.Events }, eventsSchema).notNull(),
+// proposed are the fields of what is tried; the events are the first.
+var proposed = []field[backtestRequest]{
+	asked("events", jsonTexts, func(b *backtestRequest) *domain.Asked[[]string] { return &b.spec.Events }, eventsSchema),
 	asked("filters", jsonFilters, func(b *backtestRequest) *domain.Asked[json.RawMessage] { return &b.spec.Filters }, filtersSchema),
+	plain("from", jsonTime, func(b *backtestRequest) *time.Time { return &b.from }, schema{"description": "of the history to look through; left out: from its beginning"}),
+	plain("to", jsonTime, func(b *backtestRequest) *time.Time { return &b.to }, schema{"description": "left out: to its end"}),
+}
+
+var backtest = object[backtestRequest]{name: "Backtest", optional: true, checked: true, limit: maxManagementBody, fields: append([]field[backtestRequest]{
+	proposed[0].notNull(),
 	asked("max_retries", jsonWhole, func(b *backtestRequest) *domain.Asked[int] { return &b.spec.MaxRetries },
 		within(domain.MaxRetriesRange, "to try instead of the webhook's; with it, or one of the next two, the answer has `retries`")),
 	asked("retry_delay", jsonWhole, func(b *backtestRequest) *domain.Asked[int] { return &b.spec.RetryDelay },
 		within(domain.RetryDelayRange, "seconds, likewise")),
 	asked("timeout", jsonWhole, func(b *backtestRequest) *domain.Asked[int] { return &b.spec.Timeout },
 		within(domain.TimeoutRange, "seconds, likewise")),
-	plain("from", jsonTime, func(b *backtestRequest) *time.Time { return &b.from }, schema{"description": "of the history to look through; left out: from its beginning"}),
-	plain("to", jsonTime, func(b *backtestRequest) *time.Time { return &b.to }, schema{"description": "left out: to its end"}),
-}}
+}, proposed[1:]...)}
 
 // ndjson is the media type of lines of JSON. A caller that accepts it gets lines of progress,
 // a few times a second, and last the result.

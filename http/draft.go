@@ -1,31 +1,21 @@
 package http
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/projections"
 )
 
-type draftRequest struct {
-	backtestRequest
-	newest domain.Asked[int]
-}
-
 // draft is what a webhook that is not created yet would have: see backtest.
-var draft = object[draftRequest]{name: "BacktestDraft", checked: true, limit: maxManagementBody, fields: []field[draftRequest]{
-	asked("events", jsonTexts, func(d *draftRequest) *domain.Asked[[]string] { return &d.spec.Events }, eventsSchema).must(),
-	asked("filters", jsonFilters, func(d *draftRequest) *domain.Asked[json.RawMessage] { return &d.spec.Filters }, filtersSchema),
-	plain("from", jsonTime, func(d *draftRequest) *time.Time { return &d.from }, schema{"description": "of the history to look through; left out: from its beginning"}),
-	plain("to", jsonTime, func(d *draftRequest) *time.Time { return &d.to }, schema{"description": "left out: to its end"}),
-	asked("newest", jsonWhole, func(d *draftRequest) *domain.Asked[int] { return &d.newest }, schema{
+var draft = object[backtestRequest]{name: "BacktestDraft", checked: true, limit: maxManagementBody, fields: append([]field[backtestRequest]{
+	proposed[0].must(),
+	asked("newest", jsonWhole, func(b *backtestRequest) *domain.Asked[int] { return &b.newest }, schema{
 		"minimum": 1, "maximum": maxNewest, "description": "look only at so many of the newest events of these types, and list each with why it does not match",
 	}),
-}}
+}, proposed[1:]...)}
 
 const (
 	maxNewest = 200
@@ -50,7 +40,7 @@ type draftVerdict struct {
 
 // backtestDraft tells what a webhook with these events and filters would have got.
 func (s *Server) backtestDraft(x *request, r *http.Request) error {
-	var in draftRequest
+	var in backtestRequest
 	rules := func() []domain.FieldError {
 		refused := append(s.specRules(r.Context(), &in.spec, false)(), domain.CheckRange(in.from, in.to)...)
 		if !in.spec.Events.Given {
@@ -78,7 +68,7 @@ func (s *Server) backtestDraft(x *request, r *http.Request) error {
 }
 
 // matchNewest matches the newest events of the types, as many as are asked for.
-func (s *Server) matchNewest(x *request, r *http.Request, proposed domain.Matcher, in draftRequest) (*draftView, error) {
+func (s *Server) matchNewest(x *request, r *http.Request, proposed domain.Matcher, in backtestRequest) (*draftView, error) {
 	const page = 50
 	view := &draftView{Backtest: projections.Backtest{Samples: []projections.BacktestSample{}}, Events: []draftVerdict{}}
 	task := x.limiter.Task()
