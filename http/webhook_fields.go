@@ -114,16 +114,9 @@ var jsonHeaders = jsonType[[]domain.Header]{
 }
 
 var batch = object[domain.Batch]{fields: []field[domain.Batch]{
-	number("max_events", func(b *domain.Batch) *int { return &b.MaxEvents }, within(domain.BatchEventsRange, "most events of a call")),
-	number("max_wait", func(b *domain.Batch) *int { return &b.MaxWait }, within(domain.BatchWaitRange, "seconds, at most, that an event waits for others")),
+	plain("max_events", jsonWhole, func(b *domain.Batch) *int { return &b.MaxEvents }, within(domain.BatchEventsRange, "most events of a call")).must(),
+	plain("max_wait", jsonWhole, func(b *domain.Batch) *int { return &b.MaxWait }, within(domain.BatchWaitRange, "seconds, at most, that an event waits for others")).must(),
 }}
-
-func number(name string, of func(*domain.Batch) *int, more schema) field[domain.Batch] {
-	return field[domain.Batch]{name: name, schema: merged(jsonWhole.schema, more), required: true, read: func(to *domain.Batch, raw []byte) (wrong faults) {
-		*of(to), wrong = jsonWhole.read(raw)
-		return wrong
-	}}
-}
 
 var recipient = object[domain.DataRecipient]{fields: []field[domain.DataRecipient]{
 	plain("name", jsonText, func(r *domain.DataRecipient) *string { return &r.Name }, schema{"minLength": 1, "maxLength": domain.MaxNameLength}).must(),
