@@ -70,12 +70,10 @@ func (s *Server) listHealth(x *request, r *http.Request) error {
 		page.Totals.add(v)
 	}
 	slices.SortStableFunc(matching, healthOrders[healthOrder.of(x)])
-	matching = matching[min(int(cursor.of(x)), len(matching)):]
-	if len(matching) > limit.of(x) {
-		matching, page.NextCursor = matching[:limit.of(x)], cursor.of(x)+projections.Cursor(limit.of(x))
-	}
-	ids := make([]domain.WebhookID, len(matching))
-	for i, v := range matching {
+	shown := pageOf(matching, x)
+	page.NextCursor = shown.NextCursor
+	ids := make([]domain.WebhookID, len(shown.Items))
+	for i, v := range shown.Items {
 		page.Items, ids[i] = append(page.Items, *v), v.ID
 	}
 	if page.Totals.OldestSeconds, err = s.oldestWaiting(r.Context(), standings); err != nil {
@@ -116,13 +114,13 @@ func (s *Server) healthMatching(ctx context.Context, x *request, standings map[d
 	const usual = 500
 	task := x.limiter.Task()
 	defer task.End()
-	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
+	matches := askedWebhooks(x)
 	var views []*healthView
 	for w := range s.commands.Directory.Newest() {
 		if err := task.Spend(ctx, usual+len(w.Description)); err != nil {
 			return nil, err
 		}
-		if !w.Exists() || status != "all" && status != statusOf(w) || eventType != "" && !subscribes(w, eventType) || words != "" && !mentions(w, words) {
+		if !matches(w) {
 			continue
 		}
 		v := &healthView{ID: w.ID, Number: w.Number, Name: w.Name, URL: w.URL, Status: statusOf(w), folded: strings.ToLower(w.Name)}

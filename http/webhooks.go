@@ -100,7 +100,7 @@ func (s *Server) listWebhooks(x *request, r *http.Request) error {
 			return err
 		}
 	}
-	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
+	matches := askedWebhooks(x)
 	if err := s.commands.Directory.CatchUp(r.Context()); err != nil {
 		return err
 	}
@@ -111,8 +111,7 @@ func (s *Server) listWebhooks(x *request, r *http.Request) error {
 		if err := l.spend(len(w.Description)); err != nil {
 			return err
 		}
-		if w.Number >= cursor.of(x).Below() || !w.Exists() || status != "all" && status != statusOf(w) ||
-			eventType != "" && !subscribes(w, eventType) || words != "" && !mentions(w, words) {
+		if w.Number >= cursor.of(x).Below() || !matches(w) {
 			continue
 		}
 		if l.isFull(limit.of(x)) {
@@ -126,6 +125,14 @@ func (s *Server) listWebhooks(x *request, r *http.Request) error {
 		last = projections.Cursor(w.Number)
 	}
 	return l.respond(x, next)
+}
+
+// askedWebhooks returns what reports whether a webhook is one of those that a list is asked for.
+func askedWebhooks(x *request) func(domain.Webhook) bool {
+	status, eventType, words := webhookStatus.of(x), eventType.of(x), strings.ToLower(webhookWords.of(x))
+	return func(w domain.Webhook) bool {
+		return w.Exists() && (status == "all" || status == statusOf(w)) && (eventType == "" || subscribes(w, eventType)) && (words == "" || mentions(w, words))
+	}
 }
 
 // subscribes reports whether the webhook gets events of the type, filters aside.
