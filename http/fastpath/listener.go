@@ -3,10 +3,10 @@
 package fastpath
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -261,11 +261,6 @@ func (l *listener) refusalFor(b []byte) []byte {
 // refusal returns a whole response, after which the connection is closed.
 func (l *listener) refusal(status int, detail string) []byte {
 	body := l.config.Problem(status, detail)
-	var b bytes.Buffer
-	r := http.Response{
-		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Close: true, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
-		Header: http.Header{"Content-Type": {"application/problem+json"}, "X-Content-Type-Options": {"nosniff"}, "Cache-Control": {"no-store"}},
-	}
-	_ = r.Write(&b) // a buffer takes all
-	return b.Bytes()
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"+
+		"Connection: close\r\nContent-Length: %d\r\n\r\n%s", status, http.StatusText(status), len(body), body)
 }
