@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -286,5 +288,32 @@ func TestSlowReaderGetsTheWholeAnswer(t *testing.T) {
 			}
 			<-served
 		})
+	}
+}
+
+// An answer that is cut off gives back what it held, and is logged.
+func TestCutOffAnswersHoldNothing(t *testing.T) {
+	config, lines := answersConfig(), bytes.Buffer{}
+	config.Logger = slog.New(slog.NewTextHandler(&lines, nil))
+	s := newServer(config)
+	s.add("", tagServer, []operation{{method: "GET", path: apiRoot + "/half", id: "half", scope: domain.ScopeAdmin, serve: func(x *request, _ *http.Request) error {
+		_, _ = x.Write([]byte("half"))
+		return errors.New("the rest cannot be read")
+	}}})
+	r := httptest.NewRequest("GET", apiRoot+"/half", nil)
+	r.Header.Set("Authorization", "Bearer "+answersToken)
+	func() {
+		defer func() {
+			if problem := recover(); problem != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+				t.Errorf("the connection does not end: %v", problem)
+			}
+		}()
+		s.Handler().ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	if !s.small.all.TryAcquire(smallAnswers) {
+		t.Error("it holds memory of answers for good")
+	}
+	if !strings.Contains(lines.String(), "msg=request") {
+		t.Errorf("logged is %s", &lines)
 	}
 }

@@ -249,17 +249,16 @@ func withoutTrailingSlash(r *http.Request) {
 	}
 }
 
-// finish ends every request: a panic becomes a problem, and one line is logged.
+// finish ends every request: a panic becomes a problem, or where half an answer is out cuts it off,
+// visibly. What the request holds is released, and one line is logged.
 func (s *Server) finish(x *request, r *http.Request) {
-	if problem := recover(); problem != nil {
-		if problem == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
-			panic(problem)
-		}
+	problem := recover()
+	if problem != nil && problem != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 		s.logger.Error("panic", "path", loggedPath(x, r), "request_id", x.caller.RequestID, "panic", problem, "stack", string(debug.Stack()))
-		if x.status != 0 {
-			panic(http.ErrAbortHandler) // half an answer is out: cut it off visibly
+		if problem = http.ErrAbortHandler; x.status == 0 {
+			x.respondProblem(problems[domain.KindInternal], "", nil, 0)
+			problem = nil
 		}
-		x.respondProblem(problems[domain.KindInternal], "", nil, 0)
 	}
 	if x.body != nil {
 		x.body.release()
@@ -270,6 +269,9 @@ func (s *Server) finish(x *request, r *http.Request) {
 	s.log(x, r, took)
 	if s.config.Observe != nil {
 		s.config.Observe(x.route(), r.Method, x.status, took)
+	}
+	if problem != nil {
+		panic(problem)
 	}
 }
 
