@@ -41,11 +41,9 @@ func (s *Server) listAccess(x *request, r *http.Request) error {
 		if f.Subject, err = s.subject(r.Context(), id); err != nil {
 			return err
 		}
-		release, err := s.logReads.acquire(x.caller.Actor, readingLog)
-		if err != nil {
+		if err := x.acquire(s.logReads, readingLog); err != nil {
 			return err
 		}
-		defer release()
 	}
 	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) { return q.Accesses(ctx, f) })
 }
@@ -84,11 +82,9 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 			return err
 		}
 	}
-	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
-	if err != nil {
+	if err := x.acquire(s.logReads, readingLog); err != nil {
 		return err
 	}
-	defer release()
 	out := newLineWriter(x)
 	var line []byte
 	asked := askedFor(r)

@@ -71,11 +71,9 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 
 // runBacktest looks through the log, one of a few at once.
 func (s *Server) runBacktest(x *request, r *http.Request, spec projections.BacktestSpec) error {
-	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
-	if err != nil {
+	if err := x.acquire(s.logReads, readingLog); err != nil {
 		return err
 	}
-	defer release()
 	if strings.Contains(r.Header.Get("Accept"), ndjson) {
 		return s.streamBacktest(x, r, spec)
 	}

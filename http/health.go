@@ -58,11 +58,9 @@ func (s *Server) getReady(x *request, r *http.Request) error {
 const maxScrapes = 4
 
 func (s *Server) getMetrics(x *request, r *http.Request) error {
-	release, err := s.scrapes.acquire("", "reading the metrics")
-	if err != nil {
+	if err := x.acquire(s.scrapes, "reading the metrics"); err != nil {
 		return err
 	}
-	defer release()
 	s.config.Metrics.ServeHTTP(x, r)
 	return nil
 }

@@ -158,11 +158,9 @@ func (s *Server) startReplay(x *request, r *http.Request, body object[replayRequ
 		return err
 	}
 	if in.dryRun {
-		release, err := s.logReads.acquire(x.caller.Actor, readingLog)
-		if err != nil {
+		if err := x.acquire(s.logReads, readingLog); err != nil {
 			return err
 		}
-		defer release()
 		matched, err := s.commands.CountReplay(r.Context(), catalog, in.ReplaySpec)
 		return x.respond(replayStartedView{Matched: &matched}, err)
 	}

@@ -22,6 +22,7 @@ type request struct {
 	query     map[string]any // read by the operation's params
 	body      *body          // released when the request ends
 	held      *heldAnswer    // likewise
+	release   func()         // likewise: a turn
 	payloads  *payloadGuard  // nil: the operation shows none
 	sent      http.Header    // with the request
 	keep      func([]byte)   // the answer, before it is written; nil: the request has no key
@@ -86,6 +87,12 @@ func (x *request) extendDeadline() {
 	}
 	// A connection that has no deadlines has none to move.
 	_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(x.deadline)
+}
+
+// acquire takes a turn, until the request ends.
+func (x *request) acquire(t *turns, what string) (err error) {
+	x.release, err = t.acquire(x.caller.Actor, what)
+	return err
 }
 
 // Unwrap lets http.ResponseController flush.

@@ -182,7 +182,7 @@ type turns struct {
 
 func newTurns(n int) *turns { return &turns{free: n, held: map[string]int{}} }
 
-// acquire lets the caller do it until it calls release, or refuses it. Nobody in particular
+// acquire lets the caller do it until release is called, or refuses it. Nobody in particular
 // ("") may have all turns.
 func (t *turns) acquire(caller, what string) (release func(), err error) {
 	t.mu.Lock()
@@ -264,6 +264,9 @@ func (s *Server) finish(x *request, r *http.Request) {
 		x.body.release()
 	}
 	x.held.release()
+	if x.release != nil {
+		x.release()
+	}
 	x.endSpan()
 	took := time.Since(x.started)
 	s.log(x, r, took)

@@ -84,11 +84,9 @@ func (s *Server) serveStream(x *request, r *http.Request) error {
 	if c.webhook, err = s.askedWebhook(x, r, whose); err != nil {
 		return err
 	}
-	release, err := s.streams.acquire(x.caller.Actor, streaming)
-	if err != nil {
+	if err := x.acquire(s.streams, streaming); err != nil {
 		return err
 	}
-	defer release()
 	x.Header().Set("Content-Type", "text/event-stream")
 	x.Header().Set("X-Accel-Buffering", "no") // nginx would wait for more
 	if x.payloads != nil && x.payloads.withhold {

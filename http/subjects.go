@@ -92,11 +92,9 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
-	if err != nil {
+	if err := x.acquire(s.logReads, readingLog); err != nil {
 		return err
 	}
-	defer release()
 	coveredFrom, err := s.queries.CoveredFrom(r.Context())
 	if err != nil {
 		return err

@@ -103,11 +103,9 @@ func (v *Verified) Add(first Verified) {
 }
 
 func (s *Server) verifyLog(x *request, r *http.Request) error {
-	release, err := s.logReads.acquire(x.caller.Actor, readingLog)
-	if err != nil {
+	if err := x.acquire(s.logReads, readingLog); err != nil {
 		return err
 	}
-	defer release()
 	return s.work(x, r, func(ctx context.Context, progress projections.Progress) (any, error) {
 		head, err := s.commands.Log.Head(ctx)
 		result := Verified{Events: head, Problems: []projections.Problem{}}
