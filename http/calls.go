@@ -62,7 +62,7 @@ func (s *Server) callOperations() []operation {
 		query: append([]queryParam{whose}, callFilters...), answer: listOf[projections.Call], serve: s.listAllCalls,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[callDetailsView], payloads: true, serve: s.ofWebhook(s.getCall),
+		answer: answerOf[callDetailsView], payloads: true, serve: s.ofWebhook(ofWebhookByID("call", s.getCall)),
 	}}
 }
 
@@ -89,11 +89,7 @@ func callFilter(x *request, webhook domain.WebhookID) projections.CallFilter {
 	}
 }
 
-func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook) error {
-	id, err := pathID[domain.CallID](r, "call")
-	if err != nil {
-		return err
-	}
+func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook, id domain.CallID) error {
 	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
 		return s.callDetails(ctx, q, w.ID, id)
 	})

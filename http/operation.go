@@ -72,23 +72,19 @@ var pathVariables = map[string]struct{ pattern, text string }{
 // pathVariable matches a variable of an operation's path.
 var pathVariable = regexp.MustCompile(`\{(\w+)\}`)
 
-// pathID returns the id in the path, which names what is not found if it is none.
-func pathID[T ~[16]byte](r *http.Request, variable string) (T, error) {
-	id, ok := parseUUID(mux.Vars(r)[variable])
-	if !ok {
-		return T{}, domain.NotFound(variable)
-	}
-	return T(id), nil
-}
-
 // byID is a handler that gets the id that the variable of the path is.
 func byID[T ~[16]byte](variable string, serve func(*request, *http.Request, T) error) handler {
-	return func(x *request, r *http.Request) error {
-		id, err := pathID[T](r, variable)
-		if err != nil {
-			return err
+	return ofNoWebhook(ofWebhookByID(variable, func(x *request, r *http.Request, _ domain.Webhook, id T) error { return serve(x, r, id) }))
+}
+
+// ofWebhookByID is byID for what is of one webhook.
+func ofWebhookByID[T ~[16]byte](variable string, serve func(*request, *http.Request, domain.Webhook, T) error) webhookHandler {
+	return func(x *request, r *http.Request, w domain.Webhook) error {
+		id, ok := parseUUID(mux.Vars(r)[variable])
+		if !ok { // it names what is not found
+			return domain.NotFound(variable)
 		}
-		return serve(x, r, id)
+		return serve(x, r, w, T(id))
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 func (s *Server) receiptOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/{webhook}/calls/{call}/receipt", id: "getReceipt", summary: "A signed receipt of one call: what was sent where and when (JWS)", scope: domain.ScopeWebhooksRead,
-		answer: text, media: "application/jose", conflicts: true, serve: s.ofWebhook(s.getReceipt),
+		answer: text, media: "application/jose", conflicts: true, serve: s.ofWebhook(ofWebhookByID("call", s.getReceipt)),
 	}}
 }
 
@@ -22,11 +22,7 @@ func (s *Server) receiptKeyOperations() []operation {
 	}}
 }
 
-func (s *Server) getReceipt(x *request, r *http.Request, w domain.Webhook) error {
-	id, err := pathID[domain.CallID](r, "call")
-	if err != nil {
-		return err
-	}
+func (s *Server) getReceipt(x *request, r *http.Request, w domain.Webhook, id domain.CallID) error {
 	call, err := s.queries.Call(r.Context(), w.ID, id)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 )
 
 func (s *Server) replayOperations() []operation {
+	show := ofWebhookByID("replay", s.getReplay)
 	operations := []operation{{
 		method: "POST", path: "/webhooks/backtest", id: "backtestDraft", summary: "Try events and filters of a webhook that does not exist on recorded history, or on its newest events; sends nothing; `Accept: application/x-ndjson` as below", scope: domain.ScopeWebhooksRead,
 		body: draft, answer: answerOf[draftView], unbounded: true, payloads: true, large: true, reads: true, serve: s.backtestDraft,
@@ -30,10 +31,10 @@ func (s *Server) replayOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: listOf[projections.Replay], serve: s.ofWebhook(s.listReplays),
 	}, {
 		method: "GET", path: "/webhooks/replays/{replay}", id: "getReplay", summary: "The progress of a replay", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[projections.Replay], serve: ofNoWebhook(s.getReplay),
+		answer: answerOf[projections.Replay], serve: ofNoWebhook(show),
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/replays/{replay}", id: "getWebhookReplay", summary: "The progress of a replay of a webhook", scope: domain.ScopeWebhooksRead,
-		answer: answerOf[projections.Replay], serve: s.ofWebhook(s.getReplay),
+		answer: answerOf[projections.Replay], serve: s.ofWebhook(show),
 	}}
 	for _, c := range []struct {
 		name, summary string
@@ -180,24 +181,16 @@ func (s *Server) listReplays(x *request, r *http.Request, w domain.Webhook) erro
 	return x.respond(s.queries.Replays(r.Context(), w.ID, limit.of(x), cursor.of(x)))
 }
 
-func (s *Server) getReplay(x *request, r *http.Request, w domain.Webhook) error {
-	id, err := pathID[domain.ReplayID](r, "replay")
-	if err != nil {
-		return err
-	}
+func (s *Server) getReplay(x *request, r *http.Request, w domain.Webhook, id domain.ReplayID) error {
 	return x.respond(s.queries.Replay(r.Context(), w.ID, id))
 }
 
 // changeReplay asks something of a replay and answers with it as it is then.
 func (s *Server) changeReplay(decide func(domain.Replay) ([]domain.Change, error)) webhookHandler {
-	return func(x *request, r *http.Request, w domain.Webhook) error {
-		id, err := pathID[domain.ReplayID](r, "replay")
-		if err != nil {
-			return err
-		}
+	return ofWebhookByID("replay", func(x *request, r *http.Request, w domain.Webhook, id domain.ReplayID) error {
 		if err := s.commands.ChangeReplay(r.Context(), x.caller, w.ID, id, decide); err != nil {
 			return err
 		}
-		return s.getReplay(x, r, w)
-	}
+		return s.getReplay(x, r, w, id)
+	})
 }
