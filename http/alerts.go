@@ -12,19 +12,15 @@ var alertState = choiceParam("state", "which alerts", "all", "all", projections.
 func (s *Server) alertOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/alerts", id: "listAlerts", summary: "List alerts, newest first", scope: domain.ScopeWebhooksRead,
-		query: []queryParam{alertState, whose, limit, cursor}, answer: listOf[projections.Alert], serve: s.listAlerts,
+		query: []queryParam{alertState, whose, limit, cursor}, answer: listOf[projections.Alert], serve: s.ofAsked(whose, s.listAlerts),
 	}, {
 		method: "POST", path: "/webhooks/alerts/{alert}/acknowledge", id: "acknowledgeAlert", summary: "Know of an open alert: it notifies no more", scope: domain.ScopeWebhooksWrite,
 		answer: answerOf[projections.Alert], conflicts: true, serve: byID("alert", s.acknowledgeAlert),
 	}}
 }
 
-func (s *Server) listAlerts(x *request, r *http.Request) error {
-	webhook, err := s.askedWebhook(x, r, whose)
-	if err != nil {
-		return err
-	}
-	f := projections.AlertFilter{State: alertState.of(x), Webhook: webhook, Limit: limit.of(x), Cursor: cursor.of(x)}
+func (s *Server) listAlerts(x *request, r *http.Request, w domain.Webhook) error {
+	f := projections.AlertFilter{State: alertState.of(x), Webhook: w.ID, Limit: limit.of(x), Cursor: cursor.of(x)}
 	if f.State == "all" {
 		f.State = ""
 	}

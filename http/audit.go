@@ -25,7 +25,7 @@ func (s *Server) auditOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/audit/events", id: auditOperation, summary: "The log in order, a line of JSON an entry. Where after is in what is archived it is 410, and archived_to says from where on to resume", scope: domain.ScopeAuditRead,
 		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, payloads: true, answer: text, media: "application/x-ndjson", goes: true,
-		unbounded: true, serve: s.streamAudit,
+		unbounded: true, serve: s.ofAsked(auditWhom, s.streamAudit),
 	}, {
 		method: "GET", path: "/audit/access", id: "listAccess", summary: "Who was shown payloads, which, when and why, newest first; a page may be short and have more after it", scope: domain.ScopeAuditRead,
 		query: []queryParam{accessSubject, auditEvent, auditActor, from, to, limit, cursor}, answer: listOf[projections.Access], verbatim: true, serve: s.listAccess,
@@ -68,14 +68,10 @@ const (
 
 // streamAudit streams the log as it is now, a line of JSON an entry. The last line's
 // position is where the next request resumes.
-func (s *Server) streamAudit(x *request, r *http.Request) error {
+func (s *Server) streamAudit(x *request, r *http.Request, w domain.Webhook) error {
 	f := projections.AuditFilter{
 		After: position.of(x), Stream: auditStream.of(x), Type: auditType.of(x), From: from.of(x), To: to.of(x),
-		Event: auditEvent.of(x), CorrelationID: correlationID.of(x), Actor: auditActor.of(x),
-	}
-	var err error
-	if f.Webhook, err = s.askedWebhook(x, r, auditWhom); err != nil {
-		return err
+		Webhook: w.ID, Event: auditEvent.of(x), CorrelationID: correlationID.of(x), Actor: auditActor.of(x),
 	}
 	if r.URL.Query().Has(position.name) {
 		if err := s.queries.CheckArchived(r.Context(), f); err != nil {
@@ -88,8 +84,8 @@ func (s *Server) streamAudit(x *request, r *http.Request) error {
 	out := newLineWriter(x)
 	var line []byte
 	asked := askedFor(r)
-	_, err = query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
-		return struct{}{}, q.Audit(ctx, f, func(e projections.Entry) error {
+	_, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+		return struct{}{}, q.Audit(ctx, f, func(e projections.Entry) (err error) {
 			if line, err = x.payloads.entry(&e, e.AppendLine(line[:0]), asked); err != nil {
 				return err
 			}

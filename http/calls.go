@@ -40,17 +40,22 @@ func parseStatusRange(value string, _ domain.Catalog) (r projections.StatusRange
 	return projections.StatusRange(statuses), ""
 }
 
-// askedWebhook returns the webhook that the parameter names, deleted or not; zero: any.
-func (s *Server) askedWebhook(x *request, r *http.Request, by param[string]) (domain.WebhookID, error) {
-	name := by.of(x)
-	if name == "" {
-		return domain.WebhookID{}, nil
+// ofAsked is a handler that gets the webhook that the parameter names, deleted or not; without, the
+// zero one, which stands for any.
+func (s *Server) ofAsked(by param[string], serve webhookHandler) handler {
+	return func(x *request, r *http.Request) (err error) {
+		var w domain.Webhook
+		if name := by.of(x); name != "" {
+			w, err = s.namedWebhook(r.Context(), name)
+		}
+		switch {
+		case errors.Is(err, domain.KindNotFound):
+			return domain.Invalid(by.name, "names no webhook")
+		case err != nil:
+			return err
+		}
+		return serve(x, r, w)
 	}
-	w, err := s.namedWebhook(r.Context(), name)
-	if errors.Is(err, domain.KindNotFound) {
-		err = domain.Invalid(by.name, "names no webhook")
-	}
-	return w.ID, err
 }
 
 func (s *Server) callOperations() []operation {
@@ -59,7 +64,7 @@ func (s *Server) callOperations() []operation {
 		query: callFilters, answer: listOf[projections.Call], serve: s.ofWebhook(s.listCalls),
 	}, {
 		method: "GET", path: "/webhooks/calls", id: "listAllCalls", summary: "The call log of all webhooks, newest first", scope: domain.ScopeWebhooksRead,
-		query: append([]queryParam{whose}, callFilters...), answer: listOf[projections.Call], serve: s.listAllCalls,
+		query: append([]queryParam{whose}, callFilters...), answer: listOf[projections.Call], serve: s.ofAsked(whose, s.listCalls),
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/calls/{call}", id: "getCall", summary: "All of one call: what was sent and answered", scope: domain.ScopeWebhooksRead,
 		answer: answerOf[callDetailsView], payloads: true, serve: s.ofWebhook(ofWebhookByID("call", s.getCall)),
@@ -68,25 +73,11 @@ func (s *Server) callOperations() []operation {
 
 func (s *Server) listCalls(x *request, r *http.Request, w domain.Webhook) error {
 	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
-		return q.Calls(ctx, callFilter(x, w.ID))
+		return q.Calls(ctx, projections.CallFilter{
+			Webhook: w.ID, Status: callStatus.of(x), EventType: string(callType.of(x)), Answer: responseStatus.of(x), Event: ofEvent.of(x),
+			Delivery: ofDelivery.of(x), CorrelationID: correlationID.of(x), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+		})
 	})
-}
-
-func (s *Server) listAllCalls(x *request, r *http.Request) error {
-	webhook, err := s.askedWebhook(x, r, whose)
-	if err != nil {
-		return err
-	}
-	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
-		return q.Calls(ctx, callFilter(x, webhook))
-	})
-}
-
-func callFilter(x *request, webhook domain.WebhookID) projections.CallFilter {
-	return projections.CallFilter{
-		Webhook: webhook, Status: callStatus.of(x), EventType: string(callType.of(x)), Answer: responseStatus.of(x), Event: ofEvent.of(x),
-		Delivery: ofDelivery.of(x), CorrelationID: correlationID.of(x), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
-	}
 }
 
 func (s *Server) getCall(x *request, r *http.Request, w domain.Webhook, id domain.CallID) error {

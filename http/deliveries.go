@@ -15,7 +15,7 @@ var attemptsMin = countParam("attempts_min", "so many attempts or more", 0, coun
 func (s *Server) deliveryOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/webhooks/deliveries", id: "listAllDeliveries", summary: "Deliveries of all events, the newest event first: with state=failed, what never arrived", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{deliveryState, whose, eventType, responseStatus, attemptsMin, from, to, limit, cursor}, answer: listOf[projections.Delivery], serve: s.listAllDeliveries,
+		query: []queryParam{deliveryState, whose, eventType, responseStatus, attemptsMin, from, to, limit, cursor}, answer: listOf[projections.Delivery], serve: s.ofAsked(whose, s.listAllDeliveries),
 	}, {
 		method: "POST", path: "/webhooks/deliveries/{delivery}/retry", id: "retryDelivery", summary: "Attempt a delivery now", scope: domain.ScopeWebhooksWrite,
 		status: http.StatusAccepted, answer: answerOf[deliveryChangeView], conflicts: true, serve: s.changeDelivery(s.commands.RetryDelivery),
@@ -50,13 +50,9 @@ func (s *Server) changeDelivery(change func(context.Context, commands.Caller, do
 	})
 }
 
-func (s *Server) listAllDeliveries(x *request, r *http.Request) error {
-	webhook, err := s.askedWebhook(x, r, whose)
-	if err != nil {
-		return err
-	}
+func (s *Server) listAllDeliveries(x *request, r *http.Request, w domain.Webhook) error {
 	page, err := s.queries.ListDeliveries(r.Context(), projections.DeliveryFilter{
-		State: deliveryState.of(x), Webhook: webhook, EventType: string(eventType.of(x)), Answer: responseStatus.of(x), Attempts: attemptsMin.of(x),
+		State: deliveryState.of(x), Webhook: w.ID, EventType: string(eventType.of(x)), Answer: responseStatus.of(x), Attempts: attemptsMin.of(x),
 		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
 	}, s.commands.Queue)
 	return s.respondDeliveries(x, r, page, err)

@@ -52,7 +52,7 @@ func (s *Server) streamOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/stream", id: projections.StreamReading, summary: "What happens, live, as server-sent events: each is named by its kind, its data is an item of the kind's list, and its id the position in the log. Where Last-Event-ID is in what is archived it is 410",
 		scope: domain.ScopeWebhooksRead, query: []queryParam{streamKinds, whose}, header: []headerParam{lastEventID}, payloads: true, answer: text, media: "text/event-stream",
-		unbounded: true, light: true, goes: true, serve: s.serveStream,
+		unbounded: true, light: true, goes: true, serve: s.ofAsked(whose, s.serveStream),
 	}}
 }
 
@@ -75,15 +75,12 @@ const (
 
 // serveStream sends items until the client leaves or is too slow, the token is no longer good,
 // or the server stops.
-func (s *Server) serveStream(x *request, r *http.Request) error {
+func (s *Server) serveStream(x *request, r *http.Request, w domain.Webhook) error {
 	at, known, err := s.streamFrom(r)
 	if err != nil {
 		return err
 	}
-	c := &streamClient{server: s, x: x, request: r, kinds: streamKinds.of(x), asked: askedFor(r), checked: time.Now()}
-	if c.webhook, err = s.askedWebhook(x, r, whose); err != nil {
-		return err
-	}
+	c := &streamClient{server: s, x: x, request: r, kinds: streamKinds.of(x), webhook: w.ID, asked: askedFor(r), checked: time.Now()}
 	if err := x.acquire(s.streams, streaming); err != nil {
 		return err
 	}
