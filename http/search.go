@@ -127,7 +127,6 @@ func (s *Server) findID(ctx context.Context, q string) ([]foundView, error) {
 	return nil, commands.Failed("look for a delivery", err)
 }
 
-// findWebhooks finds webhooks by id, number, and words in the name, description or URL.
 // findWebhooks finds webhooks that mention the text, those first that it names.
 func (s *Server) findWebhooks(ctx context.Context, q string) (found []foundView, err error) {
 	if err := s.commands.Directory.CatchUp(ctx); err != nil {
