@@ -170,32 +170,33 @@ func (a *apiClient) post(ctx context.Context, path string, body, v any) error {
 }
 
 func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader, v any) error {
-	var answer bytes.Buffer
-	if err := a.send(ctx, method, path, body, &answer); err != nil {
+	answer, err := a.open(ctx, method, path, body)
+	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(answer.Bytes(), v); err != nil {
+	defer answer.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(answer)
+	if err != nil {
+		return fmt.Errorf("read the server's answer: %w", err)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
 		return fmt.Errorf("the server's answer is not that of this API; check MEDILAB_SERVER: %w", err)
 	}
 	return nil
 }
 
-// send makes a request, and writes the answer to out if it is good.
-func (a *apiClient) send(ctx context.Context, method, path string, body io.Reader, out io.Writer) error {
+// open makes a request, and returns the answer, to be closed, if it is good.
+func (a *apiClient) open(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
 	r, err := http.NewRequestWithContext(ctx, method, a.root+path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	response, err := a.ask(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was only read
-	if _, err := io.Copy(out, response.Body); err != nil {
-		return fmt.Errorf("read the server's answer: %w", err)
-	}
-	return nil
+	return response.Body, nil
 }
 
 // ask returns the answer to a request, to be closed, if it is good.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -67,34 +68,23 @@ func printDisclosures(c *cobra.Command, a *apiClient, path string) error {
 }
 
 func exportSubject(c *cobra.Command, a *apiClient, path string) error {
-	first := &firstLine{Writer: c.OutOrStdout()}
-	if err := a.send(c.Context(), http.MethodGet, path+"/export", nil, first); err != nil {
+	const longest = 1 << 10
+	answer, err := a.open(c.Context(), http.MethodGet, path+"/export", nil)
+	if err != nil {
 		return err
 	}
-	var line struct {
+	defer answer.Close() //nolint:errcheck // it was only read
+	in := bufio.NewReaderSize(answer, longest)
+	beginning, _ := in.Peek(longest) // less, if there is less
+	line, _, _ := bytes.Cut(beginning, []byte{'\n'})
+	var first struct {
 		CoveredFrom *time.Time `json:"covered_from"`
 	}
-	if json.Unmarshal(first.line, &line) != nil {
-		return nil // there is none, or it is long
+	_ = json.Unmarshal(line, &first) // there is none, or it is long
+	if _, err := io.Copy(c.OutOrStdout(), in); err != nil {
+		return fmt.Errorf("read the server's answer: %w", err)
 	}
-	return noteCovered(c, line.CoveredFrom)
-}
-
-// firstLine keeps the beginning of what is written, up to its first line's end.
-type firstLine struct {
-	io.Writer
-	line []byte
-	done bool
-}
-
-func (w *firstLine) Write(b []byte) (int, error) {
-	const longest = 1 << 10
-	if !w.done {
-		line, _, ended := bytes.Cut(b, []byte{'\n'})
-		w.line = append(w.line, line...)
-		w.done = ended || len(w.line) > longest
-	}
-	return w.Writer.Write(b)
+	return noteCovered(c, first.CoveredFrom)
 }
 
 // noteCovered says on the notes that the answer leaves out what is archived; nil: nothing is.
