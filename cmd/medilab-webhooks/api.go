@@ -292,7 +292,7 @@ func (a apiTrigger) TriggerEvent(ctx context.Context, _ commands.Caller, event c
 
 // TriggerBatch implements trigger.
 func (a apiTrigger) TriggerBatch(ctx context.Context, _ commands.Caller, events []commands.NewEvent, _ string) ([]commands.Accepted, error) {
-	bodies := make([]map[string]any, len(events))
+	bodies := make([]any, len(events))
 	for i, e := range events {
 		bodies[i] = eventBody(e)
 	}
@@ -306,25 +306,15 @@ func (a apiTrigger) TriggerBatch(ctx context.Context, _ commands.Caller, events 
 }
 
 // eventBody is an event as the API takes it.
-func eventBody(e commands.NewEvent) map[string]any {
-	body := map[string]any{"event_type": e.Event.EventType, "event_data": e.Event.EventData, "source": e.Event.Source}
-	if e.Event.CorrelationID != "" {
-		body["correlation_id"] = e.Event.CorrelationID
-	}
-	if e.ID != (domain.EventID{}) {
-		body["event_id"] = e.ID
-	}
-	if !e.Event.OccurredAt.IsZero() {
-		body["occurred_at"] = e.Event.OccurredAt
-	}
-	if e.Event.Imported {
-		body["deliver"] = false
-	}
-	if e.Event.Traceparent != "" {
-		body["traceparent"] = e.Event.Traceparent
-	}
-	if e.Event.Tracestate != "" {
-		body["tracestate"] = e.Event.Tracestate
-	}
-	return body
+func eventBody(e commands.NewEvent) any {
+	return struct {
+		EventID       domain.EventID  `json:"event_id,omitzero"`
+		EventType     string          `json:"event_type"`
+		EventData     json.RawMessage `json:"event_data"`
+		Source        string          `json:"source"`
+		CorrelationID string          `json:"correlation_id,omitempty"`
+		OccurredAt    time.Time       `json:"occurred_at,omitzero"`
+		Deliver       bool            `json:"deliver"`
+		domain.Trace
+	}{e.ID, e.Event.EventType, e.Event.EventData, e.Event.Source, e.Event.CorrelationID, e.Event.OccurredAt, !e.Event.Imported, e.Event.Trace}
 }
