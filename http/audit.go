@@ -3,6 +3,7 @@ package http
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -24,7 +25,7 @@ const auditOperation = "auditEvents"
 func (s *Server) auditOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/audit/events", id: auditOperation, summary: "The log in order, a line of JSON an entry. Where after is in what is archived it is 410, and archived_to says from where on to resume", scope: domain.ScopeAuditRead,
-		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, payloads: true, answer: text, media: "application/x-ndjson", goes: true,
+		query: []queryParam{position, auditStream, auditType, from, to, auditWhom, auditEvent, correlationID, auditActor}, payloads: true, answer: text, media: ndjson, goes: true,
 		unbounded: true, serve: s.ofAsked(auditWhom, s.streamAudit),
 	}, {
 		method: "GET", path: "/audit/access", id: "listAccess", summary: "Who was shown payloads, which, when and why, newest first; a page may be short and have more after it", scope: domain.ScopeAuditRead,
@@ -99,6 +100,9 @@ func (s *Server) streamAudit(x *request, r *http.Request, w domain.Webhook) erro
 	return out.out.Flush()
 }
 
+// ndjson is the media type of lines of JSON.
+const ndjson = "application/x-ndjson"
+
 // lineWriter streams lines of JSON. None waits longer than auditFlush for the next.
 type lineWriter struct {
 	out     *bufio.Writer
@@ -108,22 +112,28 @@ type lineWriter struct {
 
 func newLineWriter(x *request) *lineWriter {
 	const size = 32 << 10
-	x.Header().Set("Content-Type", "application/x-ndjson")
+	x.Header().Set("Content-Type", ndjson)
 	return &lineWriter{bufio.NewWriterSize(x, size), http.NewResponseController(x), time.Now()}
 }
 
 func (w *lineWriter) write(line []byte) error {
 	if w.out.Available() <= len(line) || time.Since(w.flushed) > auditFlush {
-		if err := w.out.Flush(); err != nil {
+		if err := w.flush(); err != nil {
 			return err
 		}
-		if err := w.control.Flush(); err != nil {
-			return err
-		}
-		w.flushed = time.Now()
 	}
 	if _, err := w.out.Write(line); err != nil {
 		return err
 	}
 	return w.out.WriteByte('\n')
+}
+
+// writeNow writes an encoded line that waits for no other.
+func (w *lineWriter) writeNow(line []byte) error {
+	return errors.Join(w.write(appendLine(nil, line)), w.flush())
+}
+
+func (w *lineWriter) flush() error {
+	w.flushed = time.Now()
+	return errors.Join(w.out.Flush(), w.control.Flush())
 }

@@ -35,10 +35,6 @@ var backtest = object[backtestRequest]{name: "Backtest", optional: true, checked
 		within(domain.TimeoutRange, "seconds, likewise")),
 }, proposed[1:]...)}
 
-// ndjson is the media type of lines of JSON. A caller that accepts it gets lines of progress,
-// a few times a second, and last the result.
-const ndjson = "application/x-ndjson"
-
 // backtestWebhook compares what the caller proposes with what was sent to the webhook, over
 // recorded history. What is left out stays as the webhook has it; null clears.
 func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) error {
@@ -69,7 +65,8 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 	return s.runBacktest(x, r, projections.BacktestSpec{Webhook: w.ID, Events: proposed, Retries: in.spec.RetryPolicy(w), From: in.from, To: in.to})
 }
 
-// runBacktest looks through the log, one of a few at once.
+// runBacktest looks through the log, one of a few at once. A caller that accepts lines of JSON gets
+// lines of progress, a few times a second, and last the result.
 func (s *Server) runBacktest(x *request, r *http.Request, spec projections.BacktestSpec) error {
 	if err := x.acquire(s.logReads, readingLog); err != nil {
 		return err
@@ -89,14 +86,8 @@ func (s *Server) backtest(ctx context.Context, spec projections.BacktestSpec) (p
 // streamBacktest answers with lines of progress, the last of which is the result. Without it
 // the answer was cut off.
 func (s *Server) streamBacktest(x *request, r *http.Request, spec projections.BacktestSpec) error {
-	write := func(line []byte) error {
-		x.Header().Set("Content-Type", ndjson)
-		if _, err := x.Write(line); err != nil {
-			return err
-		}
-		return http.NewResponseController(x).Flush()
-	}
-	spec.Progress = func(at projections.BacktestProgress) error { return write(encode(at)) }
+	out := newLineWriter(x)
+	spec.Progress = func(at projections.BacktestProgress) error { return out.writeNow(encode(at)) }
 	result, err := s.backtest(r.Context(), spec)
 	if err != nil {
 		return err
@@ -105,5 +96,5 @@ func (s *Server) streamBacktest(x *request, r *http.Request, spec projections.Ba
 	if err != nil {
 		return err
 	}
-	return write(line)
+	return out.writeNow(line)
 }

@@ -20,7 +20,7 @@ func (s *Server) subjectOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: answerOf[projections.Disclosures], serve: s.subjectDisclosures,
 	}, {
 		method: "GET", path: "/subjects/{subject}/export", id: "exportSubject", summary: "Every event and call about a patient, in lines of JSON", scope: domain.ScopeAdmin,
-		answer: text, media: "application/x-ndjson", unbounded: true, payloads: true, serve: s.exportSubject,
+		answer: text, media: ndjson, unbounded: true, payloads: true, serve: s.exportSubject,
 	}, {
 		method: "GET", path: "/webhooks/{webhook}/disclosures", id: "listWebhookDisclosures", summary: "Whose data a webhook was sent, newest first", scope: domain.ScopeAuditRead,
 		query: []queryParam{from, to, limit, cursor}, answer: answerOf[projections.Disclosures],

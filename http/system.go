@@ -18,16 +18,15 @@ import (
 )
 
 func (s *Server) systemOperations() []operation {
-	const lines = "application/x-ndjson"
 	return []operation{{
 		method: "GET", path: "/system", id: "getSystem", summary: "Nodes, read models, the queue, keys and the end of the log", scope: domain.ScopeAuditRead, orScope: domain.ScopeWebhooksRead,
 		answer: answerOf[systemView], serve: s.getSystem,
 	}, {
 		method: "POST", path: "/audit/verify", id: "verifyLog", summary: "Check the whole log, in lines of JSON: how far that is, and in the last one what is wrong. It ends when the caller leaves", scope: domain.ScopeAuditRead,
-		answer: text, media: lines, unbounded: true, conflicts: true, serve: s.verifyLog,
+		answer: text, media: ndjson, unbounded: true, conflicts: true, serve: s.verifyLog,
 	}, {
 		method: "POST", path: "/projections/{model}/rebuild", id: "rebuildReadModel", summary: "Rebuild a read model from the log while it serves, in lines of JSON: how far that is. It ends when the caller leaves", scope: domain.ScopeAdmin,
-		answer: text, media: lines, unbounded: true, conflicts: true, serve: s.rebuildReadModel,
+		answer: text, media: ndjson, unbounded: true, conflicts: true, serve: s.rebuildReadModel,
 	}}
 }
 
@@ -138,31 +137,25 @@ func (s *Server) work(x *request, r *http.Request, do func(context.Context, proj
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
 	out := newLineWriter(x)
-	line := func(v any) error {
-		if err := out.write(appendLine(nil, encode(v))); err != nil {
-			return err
-		}
-		return errors.Join(out.out.Flush(), out.control.Flush())
-	}
 	told := time.Now()
 	result, err := do(ctx, func(done, total projections.Position) {
 		if time.Since(told) > auditFlush {
 			told = time.Now()
-			if line(workView{done, total}) != nil {
+			if out.writeNow(encode(workView{done, total})) != nil {
 				cancel()
 			}
 		}
 	})
 	switch {
 	case err == nil:
-		return line(result)
+		return out.writeNow(encode(result))
 	case x.status == 0:
 		return err
 	}
 	x.err = err
-	return line(struct {
+	return out.writeNow(encode(struct {
 		Error string `json:"error"`
-	}{errorOf(err)})
+	}{errorOf(err)}))
 }
 
 type workView struct {
