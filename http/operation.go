@@ -125,7 +125,7 @@ func (s *Server) route(o *operation) {
 		methods = append(methods, http.MethodHead)
 	}
 	serve := func(w http.ResponseWriter, r *http.Request) {
-		x := requestOf(w)
+		x := w.(*request) // which serve made
 		x.operation = o
 		if s.config.Tracer != nil {
 			r = s.startSpan(x, r)

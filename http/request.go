@@ -37,15 +37,6 @@ type request struct {
 	err       error      // why it was not answered as asked
 }
 
-// requestOf returns the state behind the ResponseWriter that the router passes on.
-func requestOf(w http.ResponseWriter) *request {
-	x, ok := w.(*request)
-	if !ok {
-		x = &request{ResponseWriter: w, started: time.Now()}
-	}
-	return x
-}
-
 // route returns the path pattern of the operation, or "" if the path has none.
 func (x *request) route() string {
 	if x.operation == nil {
@@ -79,7 +70,7 @@ func (x *request) Write(b []byte) (n int, err error) {
 // makes no progress.
 func (x *request) extendDeadline() {
 	now := time.Now()
-	if x.patience == 0 || x.deadline.Sub(now) > x.patience*3/4 {
+	if x.deadline.Sub(now) > x.patience*3/4 {
 		return
 	}
 	if x.deadline = now.Add(x.patience); !x.cut.IsZero() && x.cut.Before(x.deadline) {

@@ -315,12 +315,12 @@ func (s *Server) log(x *request, r *http.Request, took time.Duration) {
 }
 
 func (s *Server) handleNoSuchPath(w http.ResponseWriter, r *http.Request) {
-	s.fail(requestOf(w), r, domain.NotFound("path"))
+	s.fail(w.(*request), r, domain.NotFound("path"))
 }
 
 // handleWrongMethod answers 405 and says which methods the path has.
 func (s *Server) handleWrongMethod(w http.ResponseWriter, r *http.Request) {
-	x := requestOf(w)
+	x := w.(*request)
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := *r
