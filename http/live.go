@@ -4,14 +4,10 @@ import (
 	"bytes"
 	"context"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
-	"golang.org/x/text/language"
-
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/http/texts"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -199,7 +195,8 @@ type page struct {
 type streamItem struct {
 	at       projections.Position
 	webhooks []domain.WebhookID
-	frame    []byte
+	kind     streamKind
+	data     []byte // a line
 	withheld []byte // for those who may not see payloads; nil: there are none
 }
 
@@ -259,34 +256,15 @@ func encodeItems[T any](kind streamKind, shown []projections.Shown[T], encode fu
 	items := make([]streamItem, len(shown))
 	for i, one := range shown {
 		data := encode(one.Item)
-		items[i] = streamItem{at: one.At, webhooks: one.Webhooks, frame: frameOf(kind, one.At, data)}
+		items[i] = streamItem{at: one.At, webhooks: one.Webhooks, kind: kind, data: appendLine(nil, data)}
 		if kind != kindEvent {
 			continue
 		}
 		if payloads := domain.FindPayloads(data); !payloads.None() {
-			items[i].withheld = frameOf(kind, one.At, payloads.Withheld(data))
+			items[i].withheld = appendLine(nil, payloads.Withheld(data))
 		}
 	}
 	return items
-}
-
-// frameOf returns an item as the stream has it.
-func frameOf(kind streamKind, at projections.Position, item []byte) []byte {
-	const names = 50
-	frame := append(make([]byte, 0, len(item)+names), "event: "...)
-	frame = strconv.AppendInt(append(append(frame, kind...), "\nid: "...), int64(at), 10)
-	frame = append(frame, "\ndata: "...)
-	return append(appendLine(frame, item), "\n\n"...)
-}
-
-// frameIn returns the frame with the item's texts in the language.
-func frameIn(in language.Tag, frame []byte) []byte {
-	if in != language.Russian {
-		return frame
-	}
-	const begin = "\ndata: "
-	at := bytes.Index(frame, []byte(begin)) + len(begin)
-	return append(slices.Clip(frame[:at]), texts.Answer(in, frame[at:])...)
 }
 
 // appendLine appends JSON as one line. Line ends in it, which are white space, as a text has

@@ -106,13 +106,13 @@ func (g *payloadGuard) recordStream(asked map[string]string) error {
 	return g.record(nil, asked)
 }
 
-// frame is entry for an item of the stream.
-func (g *payloadGuard) frame(item *streamItem, asked map[string]string) ([]byte, error) {
+// item is entry for an item of the stream, of which it returns the data.
+func (g *payloadGuard) item(i *streamItem, asked map[string]string) ([]byte, error) {
 	switch {
-	case g == nil || item.withheld == nil:
-		return item.frame, nil
+	case g == nil || i.withheld == nil:
+		return i.data, nil
 	case g.withhold:
-		return item.withheld, nil
+		return i.withheld, nil
 	}
-	return item.frame, g.recordStream(asked)
+	return i.data, g.recordStream(asked)
 }

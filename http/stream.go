@@ -13,6 +13,7 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/http/texts"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -238,11 +239,12 @@ func (c *streamClient) sendPage(ctx context.Context, p *page) error {
 		if item.at <= c.at || c.webhook != (domain.WebhookID{}) && !slices.Contains(item.webhooks, c.webhook) {
 			continue
 		}
-		frame, err := c.x.payloads.frame(&item, c.asked)
+		data, err := c.x.payloads.item(&item, c.asked)
 		if err != nil {
 			return err
 		}
-		if err := c.send(frameIn(c.language, frame)); err != nil {
+		head := fmt.Appendf(nil, "event: %s\nid: %d\ndata: ", item.kind, item.at)
+		if err := c.send(head, texts.Answer(c.language, data), []byte("\n\n")); err != nil {
 			return err
 		}
 		c.told, some = item.at, true
@@ -254,10 +256,14 @@ func (c *streamClient) sendPage(ctx context.Context, p *page) error {
 	return c.flush()
 }
 
-func (c *streamClient) send(frame []byte) error {
+func (c *streamClient) send(parts ...[]byte) error {
 	c.sent = time.Now()
-	_, err := c.x.Write(frame)
-	return err
+	for _, part := range parts {
+		if _, err := c.x.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *streamClient) sendNow(frame []byte) error {
