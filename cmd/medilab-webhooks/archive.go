@@ -44,7 +44,7 @@ func archiving(c *cobra.Command, db *databaseOptions, work func(*archive.Archive
 }
 
 func newArchiveExportCommand(db *databaseOptions) *cobra.Command {
-	var to string
+	var to time.Time
 	c := &cobra.Command{
 		Use:   "export --to TIME DIR",
 		Short: "Archive what was recorded before a time, and let the database drop it",
@@ -57,22 +57,18 @@ else that is no event of the clinic. Statistics keep their totals.`,
 		Example: "  medilab-webhooks archive export --to 2026-01-01 /mnt/archive",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			before, err := parseTime("to", to)
-			if err == nil && before.IsZero() {
-				err = errors.New("--to must say before which time: 2026-01-31, or 2026-01-31T15:04:05Z")
-			}
-			if err != nil {
-				return usageError{err}
+			if to.IsZero() {
+				return usageError{errors.New("--to must say before which time: 2026-01-31, or 2026-01-31T15:04:05Z")}
 			}
 			return archiving(c, db, func(a *archive.Archiver) (archive.Result, error) {
-				return a.Export(c.Context(), before, args[0])
+				return a.Export(c.Context(), to, args[0])
 			}, func(r archive.Result) string {
 				return fmt.Sprintf("Archived positions %d to %d (%s) in %s: %d entries, of which the database keeps %d up to there; the log's table shrank from %s to %s, and has room within for new entries",
 					r.First, r.Last, formatTime(r.To), args[0], r.Entries+r.Earlier, r.Kept, size(r.Before), size(r.After))
 			})
 		},
 	}
-	c.Flags().StringVar(&to, "to", "", "archive what was recorded before this time: RFC 3339, or a date (UTC)")
+	c.Flags().Var((*timeFlag)(&to), "to", "archive what was recorded before this time: RFC 3339, or a date (UTC)")
 	return withJSON(c)
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -23,8 +22,9 @@ import (
 
 // auditLogOptions select what of the log to print, and how.
 type auditLogOptions struct {
-	stream, webhook, event, correlation, actor, eventType, from, to, format string
-	after                                                                   int64
+	stream, webhook, event, correlation, actor, eventType, format string
+	from, to                                                      time.Time
+	after                                                         int64
 
 	reason string
 	rule   reasonRule
@@ -70,8 +70,8 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 	f.StringVar(&o.correlation, "correlation-id", "", "what has this correlation id")
 	f.StringVar(&o.actor, "actor", "", "what this actor did: as the log names it, or the id or name of a token")
 	f.StringVar(&o.eventType, "type", "", "this type only, as in webhook.changed, or a group, as in webhook.*")
-	f.StringVar(&o.from, "from", "", "recorded at this time or later: RFC 3339, or a date (UTC)")
-	f.StringVar(&o.to, "to", "", "recorded before this time")
+	f.Var((*timeFlag)(&o.from), "from", "recorded at this time or later: RFC 3339, or a date (UTC)")
+	f.Var((*timeFlag)(&o.to), "to", "recorded before this time")
 	f.Int64Var(&o.after, "after", 0, "continue after this position")
 	f.StringVar(&o.format, "format", "table", "table (cut lines) or ndjson (all data)")
 	completeFlag(c, "webhook", (&apiOptions{database: db}).webhookNumbers)
@@ -81,19 +81,15 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 }
 
 func (o auditLogOptions) filter() (filter projections.AuditFilter, err error) {
-	filter = projections.AuditFilter{After: projections.Position(o.after), Stream: o.stream, Type: o.eventType, CorrelationID: o.correlation, Actor: o.actor}
+	filter = projections.AuditFilter{
+		After: projections.Position(o.after), Stream: o.stream, Type: o.eventType, CorrelationID: o.correlation, Actor: o.actor, From: o.from, To: o.to,
+	}
 	if o.event != "" {
 		id, err := uuid.Parse(o.event)
 		if err != nil {
 			return filter, errors.New("--event must be an event's UUID")
 		}
 		filter.Event = domain.EventID(id)
-	}
-	if filter.From, err = parseTime("from", o.from); err != nil {
-		return filter, err
-	}
-	if filter.To, err = parseTime("to", o.to); err != nil {
-		return filter, err
 	}
 	switch {
 	case domain.CheckRange(filter.From, filter.To) != nil:
@@ -108,20 +104,6 @@ func (o auditLogOptions) filter() (filter projections.AuditFilter, err error) {
 		return filter, errors.New("--format must be table or ndjson")
 	}
 	return filter, nil
-}
-
-// parseTime accepts what people write for a time. Without a zone it is UTC.
-func parseTime(flag, text string) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	whole := strings.Replace(text, " ", "T", 1)
-	for _, left := range []string{"", "Z", ":00Z", "T00:00:00Z"} {
-		if t, ok := domain.ParseTime(whole + left); ok {
-			return t, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("--%s must be a time as in 2026-01-31T15:04:05Z, or a date as in 2026-01-31", flag)
 }
 
 func isWebhookName(name string) bool {

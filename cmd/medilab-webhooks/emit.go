@@ -18,13 +18,12 @@ import (
 
 type emitOptions struct {
 	apiOptions
-	file       string
-	skip       int
-	eventID    string
-	occurredAt string
-	timeField  string
-	rejects    string
-	event      commands.NewEvent // as the flags have it: a line's fields override it
+	file      string
+	skip      int
+	eventID   string
+	timeField string
+	rejects   string
+	event     commands.NewEvent // as the flags have it: a line's fields override it
 }
 
 // newEmitCommand triggers events, which are durable when it ends.
@@ -50,8 +49,8 @@ event_id gets one made of its content, and of its number too if it has no time.`
   medilab-webhooks emit --file 2023.ndjson --occurred-at-field created_at --no-deliver --rejects refused.ndjson`,
 		Args: func(_ *cobra.Command, args []string) error { return o.check(args) },
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.readFlags(); err != nil {
-				return usageError{err}
+			if o.eventID != "" && o.event.ID.UnmarshalText([]byte(o.eventID)) != nil {
+				return usageError{errors.New("event_id must be a UUID")}
 			}
 			if o.file != "" {
 				return o.emitFile(c)
@@ -64,7 +63,7 @@ event_id gets one made of its content, and of its number too if it has no time.`
 	f.IntVar(&o.skip, "skip", 0, "skip this many lines of the file")
 	f.StringVar(&o.event.Event.CorrelationID, "correlation-id", "", "your own id, to find the event again")
 	f.StringVar(&o.event.Event.Source, "source", "cli", "where the event comes from")
-	f.StringVar(&o.occurredAt, "occurred-at", "", "when it happened, not in the future; now if left out")
+	f.Var((*timeFlag)(&o.event.Event.OccurredAt), "occurred-at", "when it happened, not in the future; now if left out")
 	f.StringVar(&o.timeField, "occurred-at-field", "", "the field of each line that says when it happened: a path in the line or in its event_data")
 	f.BoolVar(&o.event.Event.Imported, "no-deliver", false, "record only: nobody gets it unless a replay sends it")
 	f.StringVar(&o.rejects, "rejects", "", "keep the lines that are refused in this file, each with its reason")
@@ -85,21 +84,6 @@ func (o emitOptions) check(args []string) error {
 		return errors.New("--skip, --occurred-at-field and --rejects go with --file")
 	case o.skip < 0:
 		return errors.New("--skip must not be negative")
-	}
-	return nil
-}
-
-// readFlags takes in the flags that are texts.
-func (o *emitOptions) readFlags() error {
-	if o.eventID != "" && o.event.ID.UnmarshalText([]byte(o.eventID)) != nil {
-		return errors.New("event_id must be a UUID")
-	}
-	ok := true
-	if o.occurredAt != "" {
-		o.event.Event.OccurredAt, ok = domain.ParseTime(o.occurredAt)
-	}
-	if !ok {
-		return errors.New("--occurred-at must be a time like 2024-01-15T10:30:00Z")
 	}
 	return nil
 }

@@ -38,20 +38,23 @@ var (
 type listOptions struct {
 	apiOptions
 	filters []filterFlag
-	values  map[string]*string
 	limit   int
 }
 
 // newListCommand returns a command that prints a list.
 func newListCommand(db *databaseOptions, c *cobra.Command, filters []filterFlag) *listOptions {
-	o := &listOptions{apiOptions: apiOptions{database: db}, filters: filters, values: map[string]*string{}}
+	o := &listOptions{apiOptions: apiOptions{database: db}, filters: filters}
 	for _, f := range filters {
-		o.values[f.name] = c.Flags().String(f.name, "", f.usage)
+		if f.name == "from" || f.name == "to" {
+			c.Flags().Var(new(timeFlag), f.name, f.usage)
+		} else {
+			c.Flags().String(f.name, "", f.usage)
+		}
 	}
 	const usual = 50
 	c.Flags().IntVar(&o.limit, "limit", usual, "print the newest of them, so many at most")
 	declare(c, c.Flags(), o.table())
-	if o.values[eventTypeFlag.name] != nil {
+	if c.Flags().Lookup(eventTypeFlag.name) != nil {
 		completeFlag(c, eventTypeFlag.name, o.listOfTypes)
 	}
 	withJSON(c)
@@ -61,7 +64,7 @@ func newListCommand(db *databaseOptions, c *cobra.Command, filters []filterFlag)
 // read runs f with the items of the list at the path. Below a webhook, it is of the one that
 // args name, or of all.
 func (o *listOptions) read(c *cobra.Command, args []string, path string, f func(a *apiClient, path string, query url.Values, items []json.RawMessage) error) error {
-	query, err := o.query()
+	query, err := o.query(c)
 	if err != nil {
 		return err
 	}
@@ -78,23 +81,13 @@ func (o *listOptions) read(c *cobra.Command, args []string, path string, f func(
 }
 
 // query returns the flags as parameters.
-func (o *listOptions) query() (url.Values, error) {
+func (o *listOptions) query(c *cobra.Command) (url.Values, error) {
 	query := url.Values{}
 	if o.limit < 1 {
 		return nil, usageError{errors.New("--limit must be 1 or more")}
 	}
 	for _, f := range o.filters {
-		value := *o.values[f.name]
-		if f.name == "from" || f.name == "to" {
-			at, err := parseTime(f.name, value)
-			if err != nil {
-				return nil, usageError{err}
-			}
-			if value = ""; !at.IsZero() {
-				value = at.UTC().Format(time.RFC3339Nano)
-			}
-		}
-		if value != "" {
+		if value := c.Flags().Lookup(f.name).Value.String(); value != "" {
 			query.Set(f.param, value)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 
 func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
-	var from, to string
 	var types []string
 	var rate float64
 	var onlyFailed, dryRun bool
@@ -26,9 +25,7 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 		Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
 		RunE: func(c *cobra.Command, args []string) error {
 			body := map[string]any{"only_failed": onlyFailed, "dry_run": dryRun}
-			if err := addTimes(body, from, to); err != nil {
-				return err
-			}
+			addTimes(body, c.Flags())
 			if types != nil {
 				body["event_types"] = types
 			}
@@ -51,8 +48,8 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&from, "from", "", "events accepted at this time or later: RFC 3339, or a date (UTC)")
-	f.StringVar(&to, "to", "", "events accepted before this time")
+	f.Var(new(timeFlag), "from", "events accepted at this time or later: RFC 3339, or a date (UTC)")
+	f.Var(new(timeFlag), "to", "events accepted before this time")
 	f.StringSliceVar(&types, "types", nil, "only these event types or groups, separated by commas")
 	f.BoolVar(&onlyFailed, "only-failed", false, "only what failed for good")
 	f.Float64Var(&rate, "rate", 0, "deliveries a second (default: as the receiver takes them)")

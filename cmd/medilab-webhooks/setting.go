@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 // setting is a value from the environment, which a flag of the same meaning overrides.
@@ -94,6 +96,7 @@ func (s setting) read(flags *pflag.FlagSet) error {
 func wrongValue(flag *pflag.Flag, text string) error {
 	kind := map[string]string{
 		"int": "whole number", "int64": "whole number", "float64": "number", "bool": "true or false", "duration": "duration, as 30s or 30d",
+		"time": "time, as 2026-01-31T15:04:05Z or 2026-01-31",
 	}[flag.Value.Type()]
 	return fmt.Errorf("%q is no %s", text, cmp.Or(kind, "value of it"))
 }
@@ -127,6 +130,32 @@ func (d *duration) String() string {
 }
 
 func (d *duration) Type() string { return "duration" }
+
+// timeFlag is the flag of a time, as people write it. Without a zone it is UTC.
+type timeFlag time.Time
+
+func (t *timeFlag) Set(text string) error {
+	if *t = (timeFlag{}); text == "" {
+		return nil
+	}
+	whole := strings.Replace(text, " ", "T", 1)
+	for _, left := range []string{"", "Z", ":00Z", "T00:00:00Z"} {
+		if at, ok := domain.ParseTime(whole + left); ok {
+			*t = timeFlag(at)
+			return nil
+		}
+	}
+	return errors.New("it is no time")
+}
+
+func (t *timeFlag) String() string {
+	if time.Time(*t).IsZero() {
+		return ""
+	}
+	return time.Time(*t).UTC().Format(time.RFC3339Nano)
+}
+
+func (t *timeFlag) Type() string { return "time" }
 
 // trimmed is the flag of a text. White space around it, such as the newline at the end of a
 // file that it was read from, is not part of the value.

@@ -208,7 +208,7 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	var events []string
-	var filters, from, to string
+	var filters string
 	retries := map[string]*int{}
 	c := &cobra.Command{
 		Use: "backtest WEBHOOK", Short: "Try other events, filters or retries on recorded history; sends nothing", Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
@@ -230,9 +230,7 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 					body[strings.ReplaceAll(flag, "-", "_")] = *n
 				}
 			}
-			if err := addTimes(body, from, to); err != nil {
-				return err
-			}
+			addTimes(body, c.Flags())
 			return o.use(c, func(a *apiClient) error {
 				var found json.RawMessage
 				if err := a.post(c.Context(), "/webhooks/"+args[0]+"/backtest", body, &found); err != nil {
@@ -248,8 +246,8 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	retries["max-retries"] = f.Int("max-retries", 0, "retries that it would make (default: as it does)")
 	retries["retry-delay"] = f.Int("retry-delay", 0, "seconds before the first of them (default: as it does)")
 	retries["timeout"] = f.Int("timeout", 0, "seconds that it would wait for an answer (default: as it does)")
-	f.StringVar(&from, "from", "", "history at this time or later: RFC 3339, or a date (UTC)")
-	f.StringVar(&to, "to", "", "history before this time")
+	f.Var(new(timeFlag), "from", "history at this time or later: RFC 3339, or a date (UTC)")
+	f.Var(new(timeFlag), "to", "history before this time")
 	declare(c, f, o.readingTable())
 	completeFlag(c, "events", o.listOfTypes)
 	return withJSON(c)
@@ -293,15 +291,10 @@ func printBacktest(c *cobra.Command, result json.RawMessage) error {
 }
 
 // addTimes adds the range that flags name to a body.
-func addTimes(body map[string]any, from, to string) error {
-	for name, text := range map[string]string{"from": from, "to": to} {
-		at, err := parseTime(name, text)
-		if err != nil {
-			return usageError{err}
-		}
-		if !at.IsZero() {
+func addTimes(body map[string]any, flags *pflag.FlagSet) {
+	for _, name := range []string{"from", "to"} {
+		if at := flags.Lookup(name).Value.String(); at != "" {
 			body[name] = at
 		}
 	}
-	return nil
 }
