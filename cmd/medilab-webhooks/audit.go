@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -22,9 +21,8 @@ import (
 
 // auditLogOptions select what of the log to print, and how.
 type auditLogOptions struct {
-	stream, webhook, event, correlation, actor, eventType, format string
-	from, to                                                      time.Time
-	after                                                         int64
+	filter                 projections.AuditFilter
+	event, webhook, format string
 
 	reason string
 	rule   reasonRule
@@ -41,8 +39,7 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 			if wantsJSON(c) {
 				o.format = "ndjson"
 			}
-			filter, err := o.filter()
-			if err != nil {
+			if err := o.check(); err != nil {
 				return usageError{err}
 			}
 			if err := checkReason(o.reason, o.rule); err != nil {
@@ -51,7 +48,7 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 			return db.use(c, func(s *session) error {
 				if o.webhook != "" {
 					w, ok := api.FindWebhook(s.commands.Directory, o.webhook)
-					if filter.Webhook = w.ID; !ok {
+					if o.filter.Webhook = w.ID; !ok {
 						return fmt.Errorf("there was never a webhook %s; `medilab-webhooks audit log --type webhook.registered` lists them", o.webhook)
 					}
 				}
@@ -59,20 +56,20 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 					return err
 				}
 				shown := reading{session: s, what: "audit log", asked: askedByFlags(c), reason: o.reason}
-				return o.replay(c.Context(), s, filter, &shown, c.OutOrStdout())
+				return o.replay(c.Context(), s, &shown, c.OutOrStdout())
 			})
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.stream, "stream", "", "this stream only, as in webhook-550e8400-e29b-41d4-a716-446655440000")
+	f.StringVar(&o.filter.Stream, "stream", "", "this stream only, as in webhook-550e8400-e29b-41d4-a716-446655440000")
 	f.StringVar(&o.webhook, "webhook", "", "what concerns this webhook (number or UUID): its changes, deliveries, replays and alerts")
 	f.StringVar(&o.event, "event", "", "this event (UUID), its deliveries and their batches")
-	f.StringVar(&o.correlation, "correlation-id", "", "what has this correlation id")
-	f.StringVar(&o.actor, "actor", "", "what this actor did: as the log names it, or the id or name of a token")
-	f.StringVar(&o.eventType, "type", "", "this type only, as in webhook.changed, or a group, as in webhook.*")
-	f.Var((*timeFlag)(&o.from), "from", "recorded at this time or later: RFC 3339, or a date (UTC)")
-	f.Var((*timeFlag)(&o.to), "to", "recorded before this time")
-	f.Int64Var(&o.after, "after", 0, "continue after this position")
+	f.StringVar(&o.filter.CorrelationID, "correlation-id", "", "what has this correlation id")
+	f.StringVar(&o.filter.Actor, "actor", "", "what this actor did: as the log names it, or the id or name of a token")
+	f.StringVar(&o.filter.Type, "type", "", "this type only, as in webhook.changed, or a group, as in webhook.*")
+	f.Var((*timeFlag)(&o.filter.From), "from", "recorded at this time or later: RFC 3339, or a date (UTC)")
+	f.Var((*timeFlag)(&o.filter.To), "to", "recorded before this time")
+	f.Int64Var((*int64)(&o.filter.After), "after", 0, "continue after this position")
 	f.StringVar(&o.format, "format", "table", "table (cut lines) or ndjson (all data)")
 	completeFlag(c, "webhook", (&apiOptions{database: db}).webhookNumbers)
 	f.Bool("json", false, "the same as --format ndjson")
@@ -80,30 +77,23 @@ func newAuditLogCommand(db *databaseOptions) *cobra.Command {
 	return c
 }
 
-func (o auditLogOptions) filter() (filter projections.AuditFilter, err error) {
-	filter = projections.AuditFilter{
-		After: projections.Position(o.after), Stream: o.stream, Type: o.eventType, CorrelationID: o.correlation, Actor: o.actor, From: o.from, To: o.to,
-	}
-	if o.event != "" {
-		id, err := uuid.Parse(o.event)
-		if err != nil {
-			return filter, errors.New("--event must be an event's UUID")
-		}
-		filter.Event = domain.EventID(id)
-	}
+// check returns what is wrong with the flags.
+func (o *auditLogOptions) check() error {
 	switch {
-	case domain.CheckRange(filter.From, filter.To) != nil:
-		return filter, errors.New("--to must not be before --from")
-	case o.stream != "" && o.webhook != "":
-		return filter, errors.New("give --stream or --webhook, not both")
-	case o.after < 0:
-		return filter, errors.New("--after must not be negative")
+	case o.event != "" && o.filter.Event.UnmarshalText([]byte(o.event)) != nil:
+		return errors.New("--event must be an event's UUID")
+	case domain.CheckRange(o.filter.From, o.filter.To) != nil:
+		return errors.New("--to must not be before --from")
+	case o.filter.Stream != "" && o.webhook != "":
+		return errors.New("give --stream or --webhook, not both")
+	case o.filter.After < 0:
+		return errors.New("--after must not be negative")
 	case o.webhook != "" && !isWebhookName(o.webhook):
-		return filter, errors.New("--webhook must be a webhook's number or UUID")
+		return errors.New("--webhook must be a webhook's number or UUID")
 	case o.format != "table" && o.format != "ndjson":
-		return filter, errors.New("--format must be table or ndjson")
+		return errors.New("--format must be table or ndjson")
 	}
-	return filter, nil
+	return nil
 }
 
 func isWebhookName(name string) bool {
@@ -112,7 +102,7 @@ func isWebhookName(name string) bool {
 }
 
 // replay prints in order, in constant memory.
-func (o auditLogOptions) replay(ctx context.Context, s *session, filter projections.AuditFilter, shown *reading, out io.Writer) error {
+func (o auditLogOptions) replay(ctx context.Context, s *session, shown *reading, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 64<<10)
 	print := printLine
 	if o.format == "table" {
@@ -122,11 +112,11 @@ func (o auditLogOptions) replay(ctx context.Context, s *session, filter projecti
 		}
 	}
 	_, err := askModels(ctx, s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
-		return struct{}{}, q.Audit(ctx, filter, func(e eventstore.Event) error {
+		return struct{}{}, q.Audit(ctx, o.filter, func(e eventstore.Event) error {
 			if err := shown.entry(ctx, &e); err != nil {
 				return err
 			}
-			filter.After = e.Position // the primary goes on from here if the standby fails
+			o.filter.After = e.Position // the primary goes on from here if the standby fails
 			return print(w, e)
 		})
 	})
