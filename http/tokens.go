@@ -39,20 +39,26 @@ type createdTokenView struct {
 }
 
 func (s *Server) viewToken(t domain.Token) tokenView {
-	v := tokenView{ID: t.ID, Kind: "token", Name: t.Name, Prefix: t.Prefix, Scopes: t.Scopes, State: "valid", CreatedAt: moment(t.CreatedAt), ExpiresAt: moment(t.ExpiresAt)}
+	v := tokenView{ID: t.ID, Kind: "token", Name: t.Name, Prefix: t.Prefix, Scopes: t.Scopes, CreatedAt: moment(t.CreatedAt), ExpiresAt: moment(t.ExpiresAt)}
 	if t.Session {
 		v.Kind, v.Name = "session", t.Actor
 	}
 	if of, ok := s.commands.Directory.Token(t.Of); ok && t.Session {
 		v.Name, v.Scopes, t.Revoked = commands.TokenCaller(of).Actor, of.Scopes, t.Revoked || !of.Valid(s.commands.Now())
 	}
+	v.State = TokenState(t, s.commands.Now())
+	return v
+}
+
+// TokenState returns whether a token is valid, expired or revoked.
+func TokenState(t domain.Token, now time.Time) string {
 	switch {
 	case t.Revoked:
-		v.State = "revoked"
-	case !t.Valid(s.commands.Now()):
-		v.State = "expired"
+		return "revoked"
+	case !t.Valid(now):
+		return "expired"
 	}
-	return v
+	return "valid"
 }
 
 func (s *Server) listTokens(x *request, r *http.Request) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/domain"
+	api "github.com/medilab/webhooks/http"
 )
 
 // shownToken is a token as it is printed, with the token itself only when it was just created.
@@ -25,13 +26,7 @@ type shownToken struct {
 }
 
 func showToken(t domain.Token, now time.Time) shownToken {
-	shown := shownToken{ID: t.ID.String(), Name: t.Name, Prefix: t.Prefix, Scopes: t.Scopes, State: "valid", CreatedAt: t.CreatedAt.UTC()}
-	switch {
-	case t.Revoked:
-		shown.State = "revoked"
-	case !t.Valid(now):
-		shown.State = "expired"
-	}
+	shown := shownToken{ID: t.ID.String(), Name: t.Name, Prefix: t.Prefix, Scopes: t.Scopes, State: api.TokenState(t, now), CreatedAt: t.CreatedAt.UTC()}
 	if !t.ExpiresAt.IsZero() {
 		shown.ExpiresAt = &t.ExpiresAt
 	}
