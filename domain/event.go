@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
@@ -30,6 +31,20 @@ type EventTriggered struct {
 
 	Content
 	SealedSize int `json:"size,omitempty"` // bytes of the event_data that is sealed
+}
+
+// EventTypeIn returns the event type, which stands first, in the beginning of the data of an
+// EventTriggered.
+func EventTypeIn(data []byte) (eventType string, ok bool) {
+	in := json.NewDecoder(bytes.NewReader(data))
+	for _, want := range []json.Token{json.Delim('{'), "event_type"} {
+		if got, err := in.Token(); err != nil || got != want {
+			return "", false
+		}
+	}
+	value, err := in.Token()
+	eventType, ok = value.(string)
+	return eventType, ok && err == nil
 }
 
 // Occurred returns when the event occurred; acceptedAt is the log's time of it.

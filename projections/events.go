@@ -193,7 +193,7 @@ func (p *Projections) EventTypes(ctx context.Context) (types []domain.EventType,
 	rows, _ := p.pool.Query(ctx, typesSQL)
 	var data []byte
 	_, err = pgx.ForEachRow(rows, []any{&data}, func() error {
-		if eventType, ok := typeIn(data); ok {
+		if eventType, ok := domain.EventTypeIn(data); ok {
 			types = append(types, domain.EventType(eventType))
 		}
 		return nil

@@ -47,26 +47,13 @@ func headsOf[K any](ctx context.Context, db Querier, query string, keys []K) (ma
 			return nil
 		}
 		h.id, err = domain.ParseEventStream(stream)
-		h.eventType, _ = typeIn(data)
+		h.eventType, _ = domain.EventTypeIn(data)
 		h.acceptedAt = h.acceptedAt.UTC()
 		h.occurredAt = (domain.EventTriggered{OccurredAt: occurredAt(data)}).Occurred(h.acceptedAt)
 		heads[h.id] = h
 		return err
 	})
 	return heads, doing("read events", err)
-}
-
-// typeIn returns the event type, which stands first, in the beginning of an event's data.
-func typeIn(data []byte) (eventType string, ok bool) {
-	in := json.NewDecoder(bytes.NewReader(data))
-	for _, want := range []json.Token{json.Delim('{'), "event_type"} {
-		if got, err := in.Token(); err != nil || got != want {
-			return "", false
-		}
-	}
-	value, err := in.Token()
-	eventType, ok = value.(string)
-	return eventType, ok && err == nil
 }
 
 // occurredAt returns when the event occurred, by the beginning of its data; zero: it does not

@@ -409,6 +409,9 @@ func TestTakesOverFromADeadNode(t *testing.T) {
 	if got, want := fmt.Sprint(types), "[delivery.interrupted delivery.succeeded delivery.outcome_late]"; got != want {
 		t.Errorf("stream holds %s, want %s", got, want)
 	}
+	if cut := events[0].Value.(domain.DeliveryInterrupted); cut.EventType != "patient.created" {
+		t.Errorf("the interrupted call is of the type %q", cut.EventType)
+	}
 }
 
 // appending is a process that appends and makes no calls.

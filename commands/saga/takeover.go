@@ -63,7 +63,8 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 		return 0, fmt.Errorf("find what dead nodes claimed: %w", err)
 	}
 	rows, _ = s.pool.Query(ctx, `
-		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, coalesce(q.line, 0), q.node, (SELECT configuration FROM medilab.log_head)
+		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, coalesce(q.line, 0), q.node, (SELECT configuration FROM medilab.log_head),
+			(SELECT substr(e.data, 1, 500) FROM medilab.events AS e WHERE NOT q.batch AND e.stream = 'event-' || q.event_id::text AND e.version = 1)
 		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
 		WHERE`+dead+` LIMIT $3`, s.node.ID, all, takeoverPage)
 	type orphan struct {
@@ -72,7 +73,9 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	}
 	var configuration eventstore.Position
 	orphans, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphan, err error) {
-		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.line, &o.node, &configuration)
+		var beginning []byte
+		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.line, &o.node, &configuration, &beginning)
+		o.event.EventType, _ = domain.EventTypeIn(beginning)
 		return o, err
 	})
 	if err != nil {
