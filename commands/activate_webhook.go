@@ -7,11 +7,11 @@ import (
 )
 
 // ActivateWebhook lets a webhook's deliveries go on. Doing it again changes nothing.
-func (c *Commands) ActivateWebhook(ctx context.Context, caller Caller, id domain.WebhookID) (domain.Webhook, error) {
-	return c.changeWebhook(ctx, caller, id, nil, domain.DecideActivate)
+func (c *Commands) ActivateWebhook(ctx context.Context, caller Caller, id domain.WebhookID, versions Versions) (domain.Webhook, error) {
+	return c.changeWebhook(ctx, caller, id, versions, domain.DecideActivate)
 }
 
 // DeactivateWebhook makes a webhook's deliveries wait. Doing it again changes nothing.
-func (c *Commands) DeactivateWebhook(ctx context.Context, caller Caller, id domain.WebhookID) (domain.Webhook, error) {
-	return c.changeWebhook(ctx, caller, id, nil, domain.DecideDeactivate)
+func (c *Commands) DeactivateWebhook(ctx context.Context, caller Caller, id domain.WebhookID, versions Versions) (domain.Webhook, error) {
+	return c.changeWebhook(ctx, caller, id, versions, domain.DecideDeactivate)
 }

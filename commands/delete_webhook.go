@@ -6,9 +6,8 @@ import (
 	"github.com/medilab/webhooks/domain"
 )
 
-// DeleteWebhook ends a webhook for good; its history stays. With ifVersion it
-// does so only while that is the webhook's version.
-func (c *Commands) DeleteWebhook(ctx context.Context, caller Caller, id domain.WebhookID, ifVersion *int64) error {
-	_, err := c.changeWebhook(ctx, caller, id, ifVersion, domain.DecideDelete)
+// DeleteWebhook ends a webhook of one of the versions for good; its history stays.
+func (c *Commands) DeleteWebhook(ctx context.Context, caller Caller, id domain.WebhookID, versions Versions) error {
+	_, err := c.changeWebhook(ctx, caller, id, versions, domain.DecideDelete)
 	return err
 }

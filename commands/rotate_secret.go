@@ -12,6 +12,7 @@ import (
 type Rotation struct {
 	Secret  domain.Secret // the zero secret asks for a new random one
 	Overlap time.Duration // how long the secret before signs too
+	Versions
 }
 
 // RotateSecret replaces a webhook's secret. The secret in clear is in the result and nowhere
@@ -33,7 +34,7 @@ func (c *Commands) RotateSecret(ctx context.Context, caller Caller, id domain.We
 	if err != nil {
 		return domain.Webhook{}, domain.Secret{}, domain.Internal("seal a secret", err)
 	}
-	w, err := c.changeWebhook(ctx, caller, id, nil, func(w domain.Webhook) ([]domain.Change, error) {
+	w, err := c.changeWebhook(ctx, caller, id, asked.Versions, func(w domain.Webhook) ([]domain.Change, error) {
 		return domain.DecideRotateSecret(w, sealed, fresh.PublicKey(), c.Log.Clock().Now(), asked.Overlap)
 	})
 	return w, fresh, err

@@ -25,11 +25,13 @@ func (c *Commands) webhook(ctx context.Context, id domain.WebhookID) (domain.Web
 	return w, nil
 }
 
+// Versions are the versions of a webhook that a change is meant for; nil: any.
+type Versions []int64
+
 // changeWebhook appends what decide says of the webhook. The result is the webhook after
-// the change. With ifVersion, what is decided holds for that version alone: any other is
-// Stale. Changes of one webhook wait for each other here: only those of other processes make
+// the change. With versions, what is decided holds for those alone: any other is Stale. Changes of one webhook wait for each other here: only those of other processes make
 // it decide again, so that however many come, each is made.
-func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.WebhookID, ifVersion *int64,
+func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.WebhookID, versions Versions,
 	decide func(domain.Webhook) ([]domain.Change, error),
 ) (w domain.Webhook, err error) {
 	turn := &c.changing[int(id[len(id)-1])%len(c.changing)]
@@ -40,13 +42,13 @@ func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.W
 		if w, err = c.webhook(ctx, id); err != nil {
 			return eventstore.Unit{}, err
 		}
-		if ifVersion != nil && *ifVersion > w.Version { // this process may be behind
+		if versions != nil && slices.Max(versions) > w.Version { // this process may be behind
 			if err := c.Directory.CatchUp(ctx); err != nil {
 				return eventstore.Unit{}, err
 			}
 			w, _ = c.Directory.Webhook(id)
 		}
-		if ifVersion != nil && *ifVersion != w.Version {
+		if versions != nil && !slices.Contains(versions, w.Version) {
 			return eventstore.Unit{}, domain.Stale("the webhook has changed since: its version is not the one in If-Match")
 		}
 		changes, err = decide(w)

@@ -106,7 +106,7 @@ func (s *Server) keeper(ctx context.Context, x *request, once *commands.Once) fu
 
 // asked returns all that makes a request another one. Its body, which read holds, can be read again.
 func (s *Server) asked(x *request, r *http.Request, read *body) (string, error) {
-	asked := r.Method + " " + s.canonicalPath(x, r) + "\n" + r.Header.Get(ifMatch.name) + "\n"
+	asked := r.Method + " " + s.canonicalPath(x, r) + "\n" + strings.Join(r.Header.Values(ifMatch.name), ",") + "\n"
 	if x.operation.body == nil {
 		return asked, nil
 	}

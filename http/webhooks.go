@@ -62,13 +62,13 @@ func (s *Server) webhookOperations() []operation {
 		header: []headerParam{ifMatch}, status: http.StatusNoContent, conflicts: true, serve: s.ofWebhook(s.deleteWebhook),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/activate", id: "activateWebhook", summary: "Let deliveries go on", scope: domain.ScopeWebhooksWrite,
-		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.changeState(s.commands.ActivateWebhook)),
+		header: []headerParam{ifMatch}, answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.changeState(s.commands.ActivateWebhook)),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/deactivate", id: "deactivateWebhook", summary: "Make deliveries wait", scope: domain.ScopeWebhooksWrite,
-		answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.changeState(s.commands.DeactivateWebhook)),
+		header: []headerParam{ifMatch}, answer: answerOf[webhookView], conflicts: true, serve: s.ofWebhook(s.changeState(s.commands.DeactivateWebhook)),
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/rotate-secret", id: "rotateSecret", summary: "Replace the secret, with an overlap", scope: domain.ScopeWebhooksWrite,
-		body: rotation, answer: answerOf[rotatedSecretView], conflicts: true, serve: s.ofWebhook(s.rotateSecret),
+		header: []headerParam{ifMatch}, body: rotation, answer: answerOf[rotatedSecretView], conflicts: true, serve: s.ofWebhook(s.rotateSecret),
 	}}
 }
 
@@ -165,7 +165,7 @@ func (s *Server) getWebhook(x *request, r *http.Request, w domain.Webhook) (err 
 }
 
 func (s *Server) changeWebhook(x *request, r *http.Request, w domain.Webhook) error {
-	ifVersion, err := readIfMatch(r)
+	versions, err := readIfMatch(r)
 	if err != nil {
 		return err
 	}
@@ -173,21 +173,25 @@ func (s *Server) changeWebhook(x *request, r *http.Request, w domain.Webhook) er
 	if err := webhookChange.read(x, r, &spec, s.specRules(r.Context(), &spec, false)); err != nil {
 		return err
 	}
-	return x.respondWebhook(s.commands.ChangeWebhook(r.Context(), x.caller, w.ID, spec, ifVersion))
+	return x.respondWebhook(s.commands.ChangeWebhook(r.Context(), x.caller, w.ID, spec, versions))
 }
 
 func (s *Server) deleteWebhook(x *request, r *http.Request, w domain.Webhook) error {
-	ifVersion, err := readIfMatch(r)
+	versions, err := readIfMatch(r)
 	if err != nil {
 		return err
 	}
-	return x.respond(nil, s.commands.DeleteWebhook(r.Context(), x.caller, w.ID, ifVersion))
+	return x.respond(nil, s.commands.DeleteWebhook(r.Context(), x.caller, w.ID, versions))
 }
 
 // changeState activates or deactivates a webhook.
-func (s *Server) changeState(change func(context.Context, commands.Caller, domain.WebhookID) (domain.Webhook, error)) webhookHandler {
+func (s *Server) changeState(change func(context.Context, commands.Caller, domain.WebhookID, commands.Versions) (domain.Webhook, error)) webhookHandler {
 	return func(x *request, r *http.Request, w domain.Webhook) error {
-		return x.respondWebhook(change(r.Context(), x.caller, w.ID))
+		versions, err := readIfMatch(r)
+		if err != nil {
+			return err
+		}
+		return x.respondWebhook(change(r.Context(), x.caller, w.ID, versions))
 	}
 }
 
@@ -214,12 +218,16 @@ type rotatedSecretView struct {
 }
 
 func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) error {
+	versions, err := readIfMatch(r)
+	if err != nil {
+		return err
+	}
 	in := rotationRequest{overlap: defaultOverlap}
 	if err := rotation.read(x, r, &in, noRules); err != nil {
 		return err
 	}
 	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, commands.Rotation{
-		Secret: domain.NewSecret(in.secret), Overlap: time.Duration(in.overlap) * time.Second,
+		Secret: domain.NewSecret(in.secret), Overlap: time.Duration(in.overlap) * time.Second, Versions: versions,
 	})
 	if err != nil {
 		return err
@@ -277,18 +285,23 @@ func FindWebhook(directory *commands.Directory, name string) (domain.Webhook, bo
 	return directory.Webhook(id)
 }
 
-// readIfMatch returns the version that the caller wants to change, or nil for any. A tag
-// that is no version of ours matches nothing.
-func readIfMatch(r *http.Request) (*int64, error) {
-	tag := strings.TrimSpace(r.Header.Get(ifMatch.name))
-	if tag == "" || tag == "*" {
+// readIfMatch returns the versions that the caller wants to change (RFC 9110, section 13.1.1).
+// A tag that is no version of ours matches nothing.
+func readIfMatch(r *http.Request) (versions commands.Versions, err error) {
+	tags := strings.TrimSpace(strings.Join(r.Header.Values(ifMatch.name), ","))
+	if tags == "" || tags == "*" {
 		return nil, nil
 	}
-	version, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(tag, "W/"), `"`), 10, 64)
-	if err != nil {
+	for tag := range strings.SplitSeq(tags, ",") {
+		version, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`), 10, 64)
+		if err == nil {
+			versions = append(versions, version)
+		}
+	}
+	if versions == nil {
 		return nil, domain.Stale(`If-Match is not a version of this webhook: send its ETag, like "3"`)
 	}
-	return &version, nil
+	return versions, nil
 }
 
 func etag(w domain.Webhook) string { return `"` + strconv.FormatInt(w.Version, 10) + `"` }

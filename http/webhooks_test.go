@@ -119,6 +119,23 @@ func TestWebhookChange(t *testing.T) {
 	s.ask("DELETE", "/api/v1/webhooks/1", "", "If-Match", `"4"`).want(412)
 }
 
+// Every change of a webhook keeps to If-Match, of which one tag of several suffices.
+func TestIfMatch(t *testing.T) {
+	s := newService(t)
+	s.register("")
+	for _, change := range []string{"PUT", "POST /activate", "POST /deactivate", "POST /rotate-secret", "DELETE"} {
+		method, path, _ := strings.Cut(change, " ")
+		path = "/api/v1/webhooks/1" + path
+		version := s.ask("GET", "/api/v1/webhooks/1", "").want(200).get("version")
+		for _, stale := range []string{`"0"`, `"0", "77"`, `"nonsense", "0"`} {
+			s.ask(method, path, `{}`, "If-Match", stale).want(412)
+		}
+		if got := s.ask(method, path, `{}`, "If-Match", `"nonsense", "0" , "`+version+`"`); got.status >= 300 {
+			t.Errorf("%s: %d %s", change, got.status, got.body)
+		}
+	}
+}
+
 func TestWebhookRules(t *testing.T) {
 	s := newService(t)
 	post := func(body string) answer { t.Helper(); return s.ask("POST", "/api/v1/webhooks", body) }
