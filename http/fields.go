@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,11 +24,21 @@ type object[T any] struct {
 	name     string // in the API's description
 	what     string // in messages; "": this request
 	fields   []field[T]
-	readOnly []string // names that answers have and requests must leave out
+	readOnly []string // names that answers have and requests leave out, or repeat from current
+	current  answered // what an answer shows now; nil: there is nothing yet
 	partial  bool     // no field is required
 	optional bool     // the body may be left out
 	checked  bool     // the rules are checked here, by no command
 	limit    int      // bytes of the body
+}
+
+// answered are the fields of an answer.
+type answered map[string]json.RawMessage
+
+// has reports whether the field has that value, in any of the ways to write it.
+func (a answered) has(key string, raw []byte) bool {
+	var is, sent any
+	return json.Unmarshal(a[key], &is) == nil && json.Unmarshal(raw, &sent) == nil && reflect.DeepEqual(is, sent)
 }
 
 // field declares a field of an object.
@@ -125,6 +136,11 @@ func (o object[T]) schema() schema {
 			required = append(required, f.name)
 		}
 	}
+	for _, name := range o.readOnly {
+		if o.partial {
+			properties[name] = schema{"readOnly": true, "description": "as in answers, or left out"}
+		}
+	}
 	s := schema{"type": "object", "additionalProperties": false, "properties": properties}
 	if len(required) > 0 {
 		s["required"] = required
@@ -167,7 +183,13 @@ func (o object[T]) parseField(to *T, key string, raw []byte) faults {
 		}
 	}
 	if slices.Contains(o.readOnly, key) {
-		return fault("is read-only; leave it out")
+		switch {
+		case o.current == nil:
+			return fault("is read-only; leave it out")
+		case !o.current.has(key, raw):
+			return fault("is read-only and has another value now; leave it out")
+		}
+		return nil
 	}
 	names := make([]string, len(o.fields))
 	for i, f := range o.fields {

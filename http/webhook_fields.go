@@ -192,6 +192,15 @@ func viewOf(w domain.Webhook) webhookView {
 	}
 }
 
+// answerTo returns what GET answers of the webhook.
+func answerTo(w domain.Webhook) (a answered, err error) {
+	data, err := json.Marshal(viewOf(w))
+	if err != nil {
+		return nil, err
+	}
+	return a, json.Unmarshal(data, &a)
+}
+
 // orNull returns nil for the zero value.
 func orNull[T comparable](value T) *T {
 	if value == *new(T) {

@@ -169,8 +169,12 @@ func (s *Server) changeWebhook(x *request, r *http.Request, w domain.Webhook) er
 	if err != nil {
 		return err
 	}
+	change := webhookChange
+	if change.current, err = answerTo(w); err != nil {
+		return err
+	}
 	var spec domain.WebhookSpec
-	if err := webhookChange.read(x, r, &spec, s.specRules(r.Context(), &spec, false)); err != nil {
+	if err := change.read(x, r, &spec, s.specRules(r.Context(), &spec, false)); err != nil {
 		return err
 	}
 	return x.respondWebhook(s.commands.ChangeWebhook(r.Context(), x.caller, w.ID, spec, versions))

@@ -119,6 +119,27 @@ func TestWebhookChange(t *testing.T) {
 	s.ask("DELETE", "/api/v1/webhooks/1", "", "If-Match", `"4"`).want(412)
 }
 
+// What GET answers can be sent back: read-only fields are refused only if they differ.
+func TestAnswerIsAChange(t *testing.T) {
+	s := newService(t)
+	s.register(`"headers":{"X-A":"secret-a"},"secret":"s","filters":{"a":[1,"b"]},"batch":{"max_events":10,"max_wait":5},"order_by":"a","rate_limit":0.5,"fields":["a"],
+		"recipient":{"name":"R"},"auth":{"type":"oauth2","token_url":"http://a.example/","client_id":"c","client_secret":"cs"},"auto_deactivate_after":3600`)
+	s.ask("POST", "/api/v1/webhooks/1/rotate-secret", "").want(200)
+	got, head := string(s.ask("GET", "/api/v1/webhooks/1", "").want(200).body), s.head()
+	for _, method := range []string{"PUT", "PATCH"} {
+		if again := s.ask(method, "/api/v1/webhooks/1", got).want(200); string(again.body) != got || s.head() != head {
+			t.Errorf("%s of what GET answers changed something: %s", method, again.body)
+		}
+	}
+	if renamed := s.ask("PUT", "/api/v1/webhooks/1", strings.Replace(got, `"name":"CRM"`, `"name":"B"`, 1)).want(200); renamed.get("name") != `"B"` {
+		t.Errorf("got %s", renamed.body)
+	}
+	s.ask("PUT", "/api/v1/webhooks/1", got).refusing("version", "updated_at")
+	s.ask("PUT", "/api/v1/webhooks/1", `{"id":[],"number":2,"has_secret":false,"public_key":{},"status":"inactive","created_at":null,"previous_secret_until":""}`).
+		refusing("id", "number", "has_secret", "public_key", "status", "created_at", "previous_secret_until")
+	s.ask("POST", "/api/v1/webhooks", `{"name":"a","url":"http://a.example/","events":["*"],"number":1}`).refusing("number")
+}
+
 // Every change of a webhook keeps to If-Match, of which one tag of several suffices.
 func TestIfMatch(t *testing.T) {
 	s := newService(t)
@@ -313,7 +334,7 @@ func TestPublicKey(t *testing.T) {
 		}
 	}
 	s.ask("PATCH", "/api/v1/webhooks/1", `{"secret":"whsk_AAAA"}`).refusing("secret")
-	s.ask("PATCH", "/api/v1/webhooks/1", `{"public_key":null}`).refusing("public_key")
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"public_key":`+public+`}`).refusing("public_key")
 }
 
 // Changes that ask for no version are decided again until each is made, however many come
