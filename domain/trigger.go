@@ -14,6 +14,9 @@ const MaxEventBytes = 10 << 20
 // MaxLabel bounds source and correlation_id, in characters: they are looked up by an index.
 const MaxLabel = 500
 
+// NilUUID is why the nil UUID is no id of an event: who sends it has forgotten to make one.
+const NilUUID = "must not be the nil UUID"
+
 // CheckTriggered reports whether the event can be accepted: a known type, an object of at
 // most MaxEventBytes, labels that can be looked up. It takes for granted that event_data
 // has passed CheckJSON.

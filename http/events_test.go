@@ -55,6 +55,7 @@ func TestTriggerRules(t *testing.T) {
 	post(`{"event_type":1,"event_data":null,"source":{},"correlation_id":[],"event_id":"x","evnt":1}`).
 		refusing("event_type", "event_data", "source", "correlation_id", "event_id", "evnt")
 	post(`{"event_type":"webhook.alert_raised","event_data":{}}`).refusing("event_type")
+	post(`{"event_type":"patient.created","event_data":{},"event_id":"00000000-0000-0000-0000-000000000000"}`).refusing("event_id")
 	post(`{"event_type":"patient.created","event_data":{},"correlation_id":"` + strings.Repeat("x", 501) + `"}`).refusing("correlation_id")
 	post(`{"event_type":"patient.created","event_data":{}}`, "Idempotency-Key", strings.Repeat("k", 256)).refusing("Idempotency-Key")
 	deep := strings.Repeat(`{"a":`, 63)

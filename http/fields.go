@@ -332,7 +332,10 @@ func readTime(raw []byte) (time.Time, faults) {
 func readEventID(raw []byte) (domain.EventID, faults) {
 	text, ok := domain.JSONText(raw)
 	id, isUUID := parseUUID(text)
-	if !ok || !isUUID {
+	switch {
+	case text == uuid.Nil.String():
+		return domain.EventID{}, fault(domain.NilUUID)
+	case !ok || !isUUID:
 		return domain.EventID{}, fault(mustBeUUID)
 	}
 	return domain.EventID(id), nil

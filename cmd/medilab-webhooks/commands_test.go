@@ -115,7 +115,8 @@ func TestEmitOne(t *testing.T) {
 	}
 	for _, wrong := range [][]string{
 		{}, {"patient.created"}, {"patient.created", "{}", "x"}, {"patient.created", "{"}, {"patient.created", "[]"}, {"patient.create", "{}"},
-		{"patient.created", `{"a":1,"a":2}`}, {"patient.created", "{}", "--event-id", "7"}, {"patient.created", "{}", "--file", "x"}, {"--file", "-", "--skip", "-1"},
+		{"patient.created", `{"a":1,"a":2}`}, {"patient.created", "{}", "--event-id", "7"}, {"patient.created", "{}", "--event-id", "00000000-0000-0000-0000-000000000000"},
+		{"patient.created", "{}", "--file", "x"}, {"--file", "-", "--skip", "-1"},
 	} {
 		c.run(2, "", append([]string{"emit"}, wrong...)...)
 	}

@@ -52,6 +52,9 @@ event_id gets one made of its content, and of its number too if it has no time.`
 			if o.eventID != "" && o.event.ID.UnmarshalText([]byte(o.eventID)) != nil {
 				return usageError{errors.New("event_id must be a UUID")}
 			}
+			if o.eventID != "" && o.event.ID == (domain.EventID{}) {
+				return usageError{errors.New("event_id " + domain.NilUUID)}
+			}
 			if o.file != "" {
 				return o.emitFile(c)
 			}

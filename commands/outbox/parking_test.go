@@ -18,6 +18,7 @@ func TestRelayParksWhatCannotBeAccepted(t *testing.T) {
 	r.check(err)
 	taken := r.emit(r.pool, `{"first":1}`)
 	cases := []struct{ eventType, data, reason string }{
+		{"visit.created", `{"nobody":1}`, "event_id must not be the nil UUID"},
 		{"patient.created", `{"a":1,"a":2}`, "repeats a key"},
 		{"patient.created", `{"a\u0000":{"b":1,"b":2}}`, "(in a\uFFFD.b)"},
 		{"patient.created", `{"a":1e999}`, "number"},
@@ -26,7 +27,11 @@ func TestRelayParksWhatCannotBeAccepted(t *testing.T) {
 		{"webhook.alert_raised", `{}`, "of the service itself"},
 	}
 	for _, c := range cases {
-		_, err := r.pool.Exec(t.Context(), `SELECT medilab.emit($1, $2::text::json)`, c.eventType, c.data)
+		id := uuid.New()
+		if strings.Contains(c.reason, "nil UUID") {
+			id = uuid.Nil
+		}
+		_, err := r.pool.Exec(t.Context(), `SELECT medilab.emit($1, $2::text::json, event_id => $3)`, c.eventType, c.data, id)
 		r.check(err)
 	}
 	_, err = r.pool.Exec(t.Context(), `SELECT medilab.emit('patient.created', '{"other":1}', event_id => $1)`, uuid.UUID(taken))

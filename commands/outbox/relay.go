@@ -431,6 +431,9 @@ func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catal
 	}
 	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, OccurredAt: e.emittedAt.UTC(), Imported: e.imported, EventData: data}
 	refused := append(catalog.TriggeredFields(triggered), more...)
+	if domain.EventID(e.id) == (domain.EventID{}) {
+		refused = append(refused, domain.FieldError{Field: "event_id", Message: domain.NilUUID})
+	}
 	if len(refused) == 0 {
 		err := commands.CheckData(ctx, limiter, catalog, triggered)
 		if refused = domain.FieldsOf(err); err != nil && len(refused) == 0 {

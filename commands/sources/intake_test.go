@@ -523,6 +523,14 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// A redelivered message is one event, also when its id is the nil UUID.
+func TestEventIDIsNeverNil(t *testing.T) {
+	s := Source{Name: "s"}
+	if id := s.eventID(uuid.Nil.String()); id == (domain.EventID{}) || id != s.eventID(uuid.Nil.String()) {
+		t.Errorf("the event is %s", id)
+	}
+}
+
 // A RabbitMQ that is restarted keeps what was not acknowledged, and sends it again.
 func TestRabbitMQ(t *testing.T) {
 	t.Parallel()

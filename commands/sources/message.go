@@ -72,7 +72,7 @@ func (s Source) readMessage(m *message.Message, read ReadFunc) (event commands.N
 
 // eventID returns the UUID that the text is, or the one that stands for it here.
 func (s Source) eventID(text string) domain.EventID {
-	if id, err := uuid.Parse(text); err == nil {
+	if id, err := uuid.Parse(text); err == nil && id != uuid.Nil {
 		return domain.EventID(id)
 	}
 	return domain.EventID(uuid.NewSHA1(eventIDs, []byte(s.Name+"\x00"+text)))
