@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -106,6 +107,26 @@ func TestReaderThatIsBehindDoesNotLinger(t *testing.T) {
 	fill(t, log, "a", 45)
 	readAs(t, pool, log, eventstore.Reader{Name: "copy", PageSize: 10, Linger: time.Hour}, copyPage)
 	awaitCopy(t, pool, 45)
+}
+
+// A subscription that no router runs ends with its context.
+func TestSubscriptionEndsWithItsContext(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	node, err := eventstore.Join(t.Context(), pool, log.Clock(), "test", slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	sub, err := log.Subscribe(ctx, node, eventstore.Reader{Name: "copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	harness.Until(t, "the subscription is closed", func() bool {
+		_, err := sub.Subscribe(ctx, "log")
+		return errors.Is(err, wsql.ErrSubscriberClosed)
+	})
 }
 
 func fill(t *testing.T, log *eventstore.Log, name string, n int) {

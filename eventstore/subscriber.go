@@ -61,15 +61,15 @@ type Subscription struct {
 	wake   chan struct{}
 	hurry  chan struct{}
 	closed chan struct{}
-	once   sync.Once
+	life   sync.Mutex  // held while it begins to read, or ends
 	full   atomic.Bool // whether the last page was
 
 	mu     sync.Mutex
 	passed chan struct{} // closed when a page has been committed
 }
 
-// Subscribe makes the reader's subscription for this node. The node reads when
-// it owns the reader: it takes over when the owner's lease has ended.
+// Subscribe makes the reader's subscription for this node, until it is closed or ctx ends.
+// The node reads when it owns the reader: it takes over when the owner's lease has ended.
 func (l *Log) Subscribe(ctx context.Context, node *Node, reader Reader) (*Subscription, error) {
 	if reader.PageSize == 0 {
 		reader.PageSize = maxBatchEvents
@@ -94,20 +94,30 @@ func (l *Log) Subscribe(ctx context.Context, node *Node, reader Reader) (*Subscr
 		return nil, fmt.Errorf("subscribe %s: %w", reader.Name, err)
 	}
 	l.listen(s.wake, reader.Interested)
+	// A router that never ran closes no subscriptions.
+	context.AfterFunc(ctx, func() { s.Close() }) //nolint:errcheck // nobody waits for it
 	return s, nil
 }
 
 // Subscribe implements Watermill's Subscriber.
 func (s *Subscription) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	s.life.Lock()
+	defer s.life.Unlock()
 	return s.inner.Subscribe(ctx, topic)
 }
 
 // Close implements Watermill's Subscriber: no page follows.
 func (s *Subscription) Close() error {
-	s.once.Do(func() { close(s.closed) })
+	s.life.Lock()
+	defer s.life.Unlock()
+	select {
+	case <-s.closed:
+		return nil
+	default:
+	}
+	close(s.closed)
 	s.log.unlisten(s.wake)
-	err := s.inner.Close()
-	return errors.Join(err, s.tx.close())
+	return errors.Join(s.inner.Close(), s.tx.close())
 }
 
 // Wake makes the reader look at the log now.
