@@ -172,12 +172,16 @@ func (s *Saga) Run(ctx context.Context, c Config) error {
 	const pause = time.Second
 	for ctx.Err() == nil {
 		err := s.runSession(ctx, c)
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+		case ctx.Err() == nil:
 			c.Logger.Warn("delivering stopped, beginning again", "error", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause):
 			}
+		case !errors.Is(err, context.Canceled): // else it had not begun
+			c.Logger.Warn("delivering did not end as it should", "error", err)
 		}
 	}
 	return nil

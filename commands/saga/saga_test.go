@@ -1,9 +1,11 @@
 package saga_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -411,6 +413,19 @@ func TestTakesOverFromADeadNode(t *testing.T) {
 	}
 	if cut := events[0].Value.(domain.DeliveryInterrupted); cut.EventType != "patient.created" {
 		t.Errorf("the interrupted call is of the type %q", cut.EventType)
+	}
+}
+
+// What goes wrong while a node stops is in its log.
+func TestTellsWhatAStopFailsAt(t *testing.T) {
+	var notes bytes.Buffer
+	n := start(t, testdb.New(t), newReceiver(), func(_ *node, c *saga.Config) { c.Logger = slog.New(slog.NewTextHandler(&notes, nil)) })
+	if _, err := n.pool.Exec(t.Context(), `ALTER TABLE medilab.nodes RENAME TO moved`); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	if !strings.Contains(notes.String(), "delivering did not end as it should") {
+		t.Errorf("the log is %s", &notes)
 	}
 }
 
