@@ -320,6 +320,7 @@ type Delivery struct {
 	NextAttemptAt time.Time
 	GaveUp        GaveUp
 	CancelReason  CancelReason
+	LastOutcome   Outcome // "": no attempt has ended
 	LastStatus    int
 	LastError     string
 	ReplayID      ReplayID // that asked for it last; zero: nobody, or somebody else
@@ -376,7 +377,7 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 
 func (d Delivery) after(c Call) Delivery {
 	d.EventID, d.WebhookID = c.EventID, c.WebhookID
-	d.Attempts, d.LastStatus, d.LastError = c.Attempt, c.Status, c.Error
+	d.Attempts, d.LastOutcome, d.LastStatus, d.LastError = c.Attempt, c.Outcome, c.Status, c.Error
 	return d
 }
 

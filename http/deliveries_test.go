@@ -52,6 +52,22 @@ func TestRetryAndCancel(t *testing.T) {
 	s.ask("POST", path+"/retry", "").want(409)
 }
 
+// A delivery, and what explain says of it and of a test, have the last attempt's outcome as its call has.
+func TestDeliveriesHaveTheOutcome(t *testing.T) {
+	s := newService(t)
+	s.work()
+	s.register(`"max_retries":0`)
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+	s.until("it failed", func() bool { return s.deliveryState(event) == "failed" })
+	test := s.ask("POST", "/api/v1/webhooks/1/test", `{"event_type":"patient.created"}`).want(200).text("event_id")
+	for _, path := range []string{"deliveries?state=failed", "events/" + event + "/deliveries", "events/" + event + "/explain", "events/" + test + "/explain"} {
+		got := s.ask("GET", "/api/v1/webhooks/"+path, "").want(200)
+		if got.text("items", 0, "outcome") != "connect" || !strings.Contains(got.text("items", 0, "error"), "refused") {
+			t.Errorf("%s: %s", path, got.body)
+		}
+	}
+}
+
 func TestCancelBeforeTheFirstAttempt(t *testing.T) {
 	s := newService(t) // nobody works on the queue
 	s.register("")

@@ -152,10 +152,11 @@ type VerdictView struct {
 	WebhookVersion int64               `json:"webhook_version"` // at that moment
 	Verdict        projections.Verdict `json:"verdict"`
 	DeliveryID     *domain.DeliveryID  `json:"delivery_id,omitempty"`
+	Outcome        *domain.Outcome     `json:"outcome,omitempty"` // of the last attempt, as are
 	ResponseStatus *int                `json:"response_status,omitempty"`
-	Error          *string             `json:"error,omitempty"` // of the last attempt
-	WaitingBehind  *domain.DeliveryID  `json:"waiting_behind"`  // of a delivery that waits for another of its key
-	SentBy         []projections.Sent  `json:"sent_by"`         // the dispatch, and each replay
+	Error          *string             `json:"error,omitempty"`
+	WaitingBehind  *domain.DeliveryID  `json:"waiting_behind"` // of a delivery that waits for another of its key
+	SentBy         []projections.Sent  `json:"sent_by"`        // the dispatch, and each replay
 	failedCondition
 }
 
@@ -212,7 +213,7 @@ func verdictOf(e projections.Explained) VerdictView {
 	}
 	if e.Delivery != nil {
 		v.DeliveryID, v.WaitingBehind = &e.Delivery.ID, e.Delivery.WaitingBehind
-		v.ResponseStatus, v.Error = e.Delivery.ResponseStatus, e.Delivery.Error
+		v.Outcome, v.ResponseStatus, v.Error = e.Delivery.Outcome, e.Delivery.ResponseStatus, e.Delivery.Error
 	}
 	if e.Verdict == projections.VerdictFiltered {
 		v.failedCondition = conditionOf(e.Filter)

@@ -27,6 +27,7 @@ type Delivery struct {
 	NextAttemptAt  *time.Time           `json:"next_attempt_at"`
 	WaitingBehind  *domain.DeliveryID   `json:"waiting_behind"` // the one directly before it in its key; null: it does not wait for one
 	Reason         *string              `json:"reason"`         // why it ended, when it did not succeed
+	Outcome        *domain.Outcome      `json:"outcome"`        // of the last attempt, as is what follows; null: none has ended
 	ResponseStatus *int                 `json:"response_status"`
 	Error          *string              `json:"error"`
 	CreatedAt      time.Time            `json:"created_at"`
@@ -195,7 +196,8 @@ func (d *Delivery) askedAgain(request *eventstore.Event, was domain.Delivery) {
 
 func (d *Delivery) show(s domain.Delivery) {
 	d.State, d.Attempts, d.Version = s.State, s.Attempts, s.Version
-	d.ResponseStatus, d.Error, d.Reason = orNil(s.LastStatus), orNil(s.LastError), orNil(string(s.GaveUp)+string(s.CancelReason))
+	d.Outcome, d.ResponseStatus, d.Error = orNil(s.LastOutcome), orNil(s.LastStatus), orNil(s.LastError)
+	d.Reason = orNil(string(s.GaveUp) + string(s.CancelReason))
 	d.BatchID = orNil(s.BatchID)
 	if n := len(d.sentBy); n > 0 {
 		d.sentBy[n-1].State = s.State

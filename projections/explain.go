@@ -153,11 +153,11 @@ func (p *Projections) explainTest(ctx context.Context, id domain.EventID, notFou
 			continue
 		}
 		w, err := p.WebhookVersion(ctx, tested.WebhookID, tested.WebhookVersion)
-		state := domain.Delivery{}.Evolve(tested, e.RecordedAt).State
-		delivery := domain.DeliveryOf(id, tested.WebhookID)
+		delivery := Delivery{ID: domain.DeliveryOf(id, tested.WebhookID)}
+		delivery.show(domain.Delivery{}.Evolve(tested, e.RecordedAt))
 		event := Event{ID: id, Type: tested.EventType, Source: "test", Data: tested.EventData, AcceptedAt: e.RecordedAt, OccurredAt: tested.StartedAt, Deliver: true, Position: e.Position, Gone: goneOf(tested.Content)}
-		return event, []Explained{{Webhook: &w, Verdict: Verdict(state), Delivery: &Delivery{ID: delivery},
-			SentBy: []Sent{{Kind: SentByTest, ID: uuid.UUID(delivery), DeliveryID: delivery, State: state}}}}, err
+		return event, []Explained{{Webhook: &w, Verdict: Verdict(delivery.State), Delivery: &delivery,
+			SentBy: []Sent{{Kind: SentByTest, ID: uuid.UUID(delivery.ID), DeliveryID: delivery.ID, State: delivery.State}}}}, err
 	}
 	return Event{}, nil, notFound
 }

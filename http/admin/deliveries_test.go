@@ -82,4 +82,10 @@ func TestTheDeliveriesOfAWebhookSayHowItDoes(t *testing.T) {
 	u.open("webhooks/" + waits + "/deliveries?state=pending")
 	u.See("1 call in a row has failed since")
 	u.Wait(`document.querySelector('.tabs .count.warn')?.innerText === '1' && /waiting for \d/.test(document.querySelector('tbody').innerText)`)
+
+	// Where nobody answered, it says so in words, and what to do.
+	nobody := u.webhook("Nobody", "http://127.0.0.1:9/hook", `,"max_retries":0`)
+	trigger()
+	u.open("webhooks/" + nobody + "/deliveries")
+	u.Wait(`(text => text?.includes('No connection to the receiver') && text.includes('The receiver cannot be reached'))(document.querySelector('tbody')?.innerText)`)
 }
