@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -84,6 +85,9 @@ func (a authenticator) identify(r *http.Request) (caller commands.Caller, token,
 	}
 	if !session.Session || !session.Valid(now) || !token.Valid(now) {
 		return commands.Caller{}, domain.Token{}, domain.Token{}, domain.Unauthorized("the session has ended; sign in again")
+	}
+	if meant, err := url.PathUnescape(r.Header.Get(sessionActor.name)); err != nil || meant != "" && meant != caller.Actor {
+		return commands.Caller{}, domain.Token{}, domain.Token{}, domain.Unauthorized("somebody else has signed in; sign in again")
 	}
 	return caller, token, session, nil
 }

@@ -13,6 +13,10 @@ import (
 // another site cannot set it.
 var ownRequest = headerParam{"X-Requested-With", "any text; required of requests with the cookie of a session"}
 
+// sessionActor is the header by which a page says whose session it takes itself to be in, as the
+// cookie may be another user's by the time that a request is sent.
+var sessionActor = headerParam{"X-Session-Actor", "percent-encoded; a request with the cookie of another actor's session is 401"}
+
 // cookies are those of browsers that reach this server at the address.
 type cookies struct {
 	public string // where browsers reach this server; "": as they say

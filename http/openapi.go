@@ -63,7 +63,7 @@ func (s *Server) describe() schema {
 			"schemas": d.components,
 			"securitySchemes": schema{
 				"bearerToken":   schema{"type": "http", "scheme": "bearer", "description": "made by `medilab-webhooks token create`"},
-				"sessionCookie": schema{"type": "apiKey", "in": "cookie", "name": sessionCookie, "description": "of a browser that signed in; requests that change something need the header " + ownRequest.name},
+				"sessionCookie": schema{"type": "apiKey", "in": "cookie", "name": sessionCookie, "description": "of a browser that signed in; requests that change something need the header " + ownRequest.name + ", and may have " + sessionActor.name + ": " + sessionActor.text},
 			},
 		},
 	}

@@ -108,6 +108,10 @@ func TestSessions(t *testing.T) {
 	b.send("GET", "/api/v1/webhooks", "").want(401)
 	b.signIn("mlw_unknown").want(401)
 	entered := b.signIn(token).want(201)
+	b.send("GET", "/api/v1/webhooks", "", "X-Session-Actor", url.PathEscape(entered.text("actor"))).want(200)
+	for _, other := range []string{"admin", "%zz"} {
+		b.send("POST", "/api/v1/webhooks/1/deactivate", "", "X-Session-Actor", other).want(401)
+	}
 	cookie := entered.header.Get("Set-Cookie")
 	for _, part := range []string{"medilab_session=mls_", "Path=/", "HttpOnly", "SameSite=Strict"} {
 		if !strings.Contains(cookie, part) {

@@ -261,10 +261,21 @@ func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
 	u.Wait(`document.querySelector('[data-field=name]')?.value === ''`)
 	u.Is(`!document.body.innerText.includes('This is your unfinished draft.')`)
 
+	// Nor is what was under way done as the next user.
+	u.Text(`(() => { const real = fetch; window.fetch = async (url, asked) => {
+		if (asked?.method !== 'POST' || !url.endsWith('/webhooks')) return real(url, asked)
+		await new Promise((send) => { window.send = send })
+		const answer = await real(url, asked)
+		window.answered = answer.status
+		return answer
+	}; return '' })()`)
 	create("Not the next user's")
 	u.Fill("API token", u.token("webhooks:read,webhooks:write"))
 	u.Click("Sign in")
 	u.Wait(`!document.querySelector('dialog') && document.querySelector('[data-field=name]')?.value === ''`)
+	u.Wait(`window.send() || true`)
+	u.Wait(`window.answered === 401`)
+	u.Is(`!document.querySelector('dialog')`)
 	if hooks := u.api("GET", "/webhooks", "")["items"].([]any); len(hooks) != 1 {
 		t.Errorf("there are %d webhooks, want 1", len(hooks))
 	}

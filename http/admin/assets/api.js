@@ -70,11 +70,12 @@ const sources = new WeakMap()
 
 async function ask(method, path, request = {}) {
   const { body, more = {}, signal, plain, silent, each } = request
+  const actor = silent ? undefined : session.who?.actor // for whom it is, whoever has signed in when it is sent or answered
   let response
   try {
     response = await fetch(root + path, {
       method, body, signal, cache: 'no-store', credentials: 'same-origin', redirect: 'error',
-      headers: { Accept: 'application/json', ...headers(), ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...more },
+      headers: { Accept: 'application/json', ...headers(), ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...(actor ? { 'X-Session-Actor': encodeURIComponent(actor) } : {}), ...more },
     })
   } catch (error) {
     if (error.name === 'AbortError') throw error
@@ -86,7 +87,7 @@ async function ask(method, path, request = {}) {
   const value = read(text)
   if (response.ok) return value
   const problem = new Problem(response.status, value ?? {}, Number(response.headers.get('Retry-After')) || undefined)
-  if (problem.status === 401 && !silent && session.who && await session.renew?.()) return ask(method, path, request)
+  if (problem.status === 401 && actor && session.who?.actor === actor && await session.renew?.()) return ask(method, path, request)
   if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request)
   throw problem
 }
