@@ -110,8 +110,9 @@ type Attempt struct {
 	// Batch is the events of a batch, nil when it is none. Then Event and
 	// OccurredAt are not used.
 	Batch    []domain.BatchEvent
-	Sequence int64           // of an event; 0: none
-	Replay   domain.ReplayID // that asked for it; zero: none
+	LeftOut  []domain.LeftOut // of its events, as they are erased
+	Sequence int64            // of an event; 0: none
+	Replay   domain.ReplayID  // that asked for it; zero: none
 	// Allowed is asked right before the call leaves. When it says no, nothing is
 	// sent and the outcome is OutcomeWithheld. Nil allows.
 	Allowed func() bool
@@ -164,7 +165,7 @@ func (a *Attempter) make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	eventType, version := at.format()
 	call := domain.Call{
 		EventID: at.EventID, EventType: eventType, WebhookID: w.ID, WebhookVersion: w.Version,
-		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now, Sequence: at.Sequence, ReplayID: at.Replay,
+		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now, Sequence: at.Sequence, ReplayID: at.Replay, LeftOut: at.LeftOut,
 		Content: domain.Content{Keys: at.keys()},
 	}
 	ready, err := a.prepare(at.Webhook)

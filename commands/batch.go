@@ -16,12 +16,12 @@ import (
 // will not help.
 var ErrUnreadable = errors.New("the stored event cannot be read")
 
-// BatchEvents reads the events of a batch, in the order of its body; those that are erased
-// since are left out. The error is ErrUnreadable or the log's.
-func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID) ([]domain.BatchEvent, error) {
+// BatchEvents reads the events of a batch, in the order of its body, and those that are left
+// out of it, as they are erased since. The error is ErrUnreadable or the log's.
+func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID) (events []domain.BatchEvent, left []domain.LeftOut, err error) {
 	batched, _, err := first[domain.DeliveryBatched](ctx, log, batch.Stream())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	streams := make([]string, len(batched[0].Members))
 	for i, m := range batched[0].Members {
@@ -29,11 +29,12 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	}
 	triggered, recorded, err := first[domain.EventTriggered](ctx, log, streams...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	events := make([]domain.BatchEvent, 0, len(triggered))
+	events = make([]domain.BatchEvent, 0, len(triggered))
 	for i, t := range triggered {
 		if t.Erased {
+			left = append(left, domain.LeftOut{EventID: batched[0].Members[i].EventID, Reason: CancelGone(t.Content)})
 			continue
 		}
 		events = append(events, domain.BatchEvent{
@@ -42,7 +43,15 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 			Trace: t.Trace, Sequence: batched[0].Members[i].Sequence, Keys: t.Keys,
 		})
 	}
-	return events, nil
+	return events, left, nil
+}
+
+// CancelGone returns why a delivery is cancelled whose content is gone.
+func CancelGone(c domain.Content) domain.CancelReason {
+	if c.Expired {
+		return domain.CancelExpired
+	}
+	return domain.CancelSubjectErased
 }
 
 // first reads what each stream began with.

@@ -281,7 +281,7 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 		for _, id := range waiting {
 			_, err := c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
 				if member != nil {
-					if left, err := BatchEvents(ctx, c.Log, member.BatchID); err != nil {
+					if left, _, err := BatchEvents(ctx, c.Log, member.BatchID); err != nil {
 						return nil, err
 					} else if len(left) > 0 || d.State != domain.DeliveryPending {
 						return nil, domain.Conflict("the batch goes on, or has ended")

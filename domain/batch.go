@@ -98,8 +98,15 @@ func BatchOf(first DeliveryID) DeliveryID {
 	return DeliveryID(derived(first[:6], sha256.Sum256(append([]byte(BatchEventType), first[:]...))))
 }
 
-// In returns d, a member of batch, in the state of the batch.
+// In returns d, a member of batch, in the state of the batch: cancelled, if that has left it out.
 func (d Delivery) In(batch Delivery) Delivery {
+	for _, left := range batch.LeftOut {
+		if left.EventID == d.EventID {
+			batch.State, batch.CancelReason, batch.GaveUp, batch.NextAttemptAt = DeliveryWithdrawn, left.Reason, "", time.Time{}
+			batch.LastOutcome, batch.LastStatus, batch.LastError = "", 0, ""
+		}
+	}
+	batch.LeftOut = nil
 	batch.EventID, batch.BatchID, batch.Members, batch.Size, batch.Version = d.EventID, d.BatchID, nil, 0, d.Version
 	return batch
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -77,8 +78,21 @@ type Call struct {
 	// BodyHash is the SHA-256 of the body that was sent; records of older versions have none.
 	BodyHash []byte   `json:"body_sha256,omitempty"`
 	ReplayID ReplayID `json:"replay_id,omitzero"` // that asked for it; zero: none
+	// LeftOut are the members of a batch that were not sent, as their data was destroyed before.
+	LeftOut []LeftOut `json:"left_out,omitempty"`
 
 	Content // response_headers and response_body are, when they are sealed
+}
+
+// LeftOut is an event that is no part of its batch any more, and why.
+type LeftOut struct {
+	EventID EventID      `json:"event_id"`
+	Reason  CancelReason `json:"reason"`
+}
+
+// Sent reports whether the event was part of what the call sent.
+func (c Call) Sent(event EventID) bool {
+	return !slices.ContainsFunc(c.LeftOut, func(left LeftOut) bool { return left.EventID == event })
 }
 
 // DeliverySucceeded ends a delivery well.
@@ -275,6 +289,13 @@ func (c *Call) form(f *form) {
 	c.Ordered = f.optional(`,"ordered":true`, c.Ordered)
 	f.bytes(`,"body_sha256":`, &c.BodyHash)
 	idOrNone(f, `,"replay_id":`, &c.ReplayID)
+	if list(f, `,"left_out":[`, &c.LeftOut, len(c.LeftOut) > 0) {
+		for i := 0; more(f, &c.LeftOut, i); i++ {
+			id(f, `{"event_id":`, &c.LeftOut[i].EventID)
+			text(f, `,"reason":`, &c.LeftOut[i].Reason)
+			f.letters("}")
+		}
+	}
 }
 
 // answer is what of a call is content.
@@ -314,6 +335,7 @@ type Delivery struct {
 	Members       []BatchMember // of a batch, else nil
 	Size          int           // of a batch: bytes of all its event_data
 	BatchID       DeliveryID    // of DeliveryJoined: the batch, see In
+	LeftOut       []LeftOut     // of a batch: the members that its last attempt left out; nil while another follows a request or a crash
 	State         DeliveryState
 	Attempts      int // numbers used, interrupted ones included
 	Retries       int // of max_retries, used since the first attempt or the last request
@@ -355,14 +377,14 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 		}
 	case DeliveryInterrupted:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
-		d.Attempts, d.NextAttemptAt = c.Attempt, at
+		d.Attempts, d.NextAttemptAt, d.LeftOut = c.Attempt, at, nil
 	case DeliveryCancelled:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.CancelReason, d.GaveUp, d.NextAttemptAt = DeliveryWithdrawn, c.Reason, "", time.Time{}
 	case DeliveryRetryRequested:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.Retries, d.NextAttemptAt, d.GaveUp, d.CancelReason = DeliveryPending, 0, at, "", ""
-		d.BatchID, d.ReplayID = DeliveryID{}, c.ReplayID
+		d.BatchID, d.ReplayID, d.LeftOut = DeliveryID{}, c.ReplayID, nil
 	case DeliveryRetryCancelled:
 		d.State, d.CancelReason, d.NextAttemptAt = DeliveryFailed, CancelReplay, time.Time{}
 	case DeliveryTested:
@@ -376,7 +398,7 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 }
 
 func (d Delivery) after(c Call) Delivery {
-	d.EventID, d.WebhookID = c.EventID, c.WebhookID
+	d.EventID, d.WebhookID, d.LeftOut = c.EventID, c.WebhookID, c.LeftOut
 	d.Attempts, d.LastOutcome, d.LastStatus, d.LastError = c.Attempt, c.Outcome, c.Status, c.Error
 	return d
 }

@@ -187,6 +187,13 @@ var goldenChanges = []Change{
 	EventTriggered{EventType: "patient.created", Trace: Trace{
 		Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Tracestate: "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7",
 	}, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
+	DeliverySucceeded{Call: partCall()},
+}
+
+func partCall() Call {
+	call := hashedCall()
+	call.EventType, call.LeftOut = string(BatchEventType), []LeftOut{{goldenEvent, CancelSubjectErased}, {goldenEvent, CancelExpired}}
+	return call
 }
 
 func orderedCall() Call {

@@ -143,7 +143,7 @@ func (s *Server) attemptOf(ctx context.Context, q *projections.Projections, v *c
 	}
 	switch {
 	case record.EventType == string(domain.BatchEventType):
-		if attempt.Batch, err = commands.BatchEvents(ctx, s.commands.Log, v.DeliveryID); err != nil {
+		if attempt.Batch, attempt.LeftOut, err = commands.BatchEvents(ctx, s.commands.Log, v.DeliveryID); err != nil {
 			return attempt, fmt.Errorf("show a batch: %w", err)
 		}
 		for i := range attempt.Batch {

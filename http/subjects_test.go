@@ -334,6 +334,44 @@ func TestErasureDropsWhatWaits(t *testing.T) {
 	}
 }
 
+// What a batch leaves out, as it is erased, is cancelled, and was disclosed to nobody.
+func TestErasedMemberOfABatchIsNotSent(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work()
+	s.register(`"batch":{"max_events":2,"max_wait":60},"retry_delay":3600`) // nobody answers there
+	var events []string
+	for _, patient := range []string{"17", "18"} {
+		events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"`+patient+`"}}`).want(202).text("event_id"))
+	}
+	delivery := func(i int) answer {
+		return s.ask("GET", "/api/v1/webhooks/events/"+events[i]+"/deliveries", "").want(200)
+	}
+	s.until("it has failed", func() bool { return delivery(0).get("items", 0, "attempts") == "1" })
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"url":"`+echoing(t, 200)+`"}`).want(200)
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery(0).text("items", 0, "batch_id")+"/retry", "").want(202)
+	s.until("it has arrived", func() bool { return delivery(1).text("items", 0, "state") == "delivered" })
+	if left := delivery(0); left.text("items", 0, "state") != "cancelled" || left.text("items", 0, "reason") != "subject_erased" || left.get("items", 0, "response_status") != "null" {
+		t.Errorf("left out is %s", left.body)
+	}
+	explained := s.ask("GET", "/api/v1/webhooks/events/"+events[0]+"/explain", "").want(200)
+	if explained.text("items", 0, "verdict") != "cancelled" || explained.text("items", 0, "sent_by", 0, "state") != "cancelled" {
+		t.Errorf("explained as %s", explained.body)
+	}
+	if verified := s.ask("POST", "/api/v1/audit/verify", "").want(200); !strings.Contains(string(verified.body), `"found":0`) {
+		t.Errorf("verified: %s", verified.body)
+	}
+	for query, want := range map[string]int{
+		"webhooks/deliveries?state=cancelled": 1, "webhooks/deliveries?state=delivered": 1, "webhooks/deliveries": 2,
+		"subjects/17/disclosures": 0, "subjects/18/disclosures": 1, "webhooks/1/disclosures": 1,
+	} {
+		if got := s.items("/api/v1/" + query); got != want {
+			t.Errorf("%s lists %d, want %d", query, got, want)
+		}
+	}
+}
+
 // What a replay has read of a subject that is erased is left out, and counts as cancelled.
 func TestReplayLeavesOutErased(t *testing.T) {
 	t.Parallel()

@@ -134,7 +134,7 @@ func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
 		return err
 	}
 	for at, batch := range sent {
-		items[at[0]].sentBy[at[1]].State = batch.State
+		items[at[0]].sentBy[at[1]].State = (domain.Delivery{EventID: items[at[0]].EventID}).In(*batch).State
 	}
 	for i := range items {
 		if batch := joined[i]; batch != nil {

@@ -212,7 +212,7 @@ func (s *disclosed) addStream(stream string, kind SentKind) (err error) {
 // sent is an item of the event.
 func (s *disclosed) add(e *eventstore.Event, kind SentKind) error {
 	call, ok := callOf(e.Value)
-	if !ok || call.Outcome.SentNothing() || !s.to.IsZero() && !e.RecordedAt.Before(s.to) {
+	if !ok || call.Outcome.SentNothing() || !call.Sent(s.event.ID) || !s.to.IsZero() && !e.RecordedAt.Before(s.to) {
 		return nil
 	}
 	w, err := s.usedBy(e, call)

@@ -79,6 +79,7 @@ type stand struct {
 	at      eventstore.Position
 	state   domain.DeliveryState
 	status  int32
+	left    []domain.LeftOut // of a batch: the members that the call left out
 }
 
 // standOf returns what the event makes of its delivery, if that is to be noted.
@@ -86,12 +87,12 @@ func standOf(e *eventstore.Event) (s stand, noted bool) {
 	s = stand{stream: e.Stream, at: e.Position, state: domain.DeliveryPending, status: sameStatus}
 	switch c := e.Value.(type) {
 	case domain.DeliverySucceeded:
-		s.event, s.webhook, s.state, s.status = c.EventID, c.WebhookID, domain.DeliveryDelivered, listedStatus(c.Status)
+		s.event, s.webhook, s.state, s.status, s.left = c.EventID, c.WebhookID, domain.DeliveryDelivered, listedStatus(c.Status), c.LeftOut
 		if e.Version == 1 {
 			return s, false // as nearly all
 		}
 	case domain.DeliveryAttemptFailed:
-		s.event, s.webhook, s.status = c.EventID, c.WebhookID, listedStatus(c.Status)
+		s.event, s.webhook, s.status, s.left = c.EventID, c.WebhookID, listedStatus(c.Status), c.LeftOut
 		if c.GaveUp != "" {
 			s.state = domain.DeliveryFailed
 		}
@@ -108,7 +109,7 @@ func standOf(e *eventstore.Event) (s stand, noted bool) {
 	}
 	s.batch = domain.DeliveryOf(s.event, s.webhook).Stream() != e.Stream
 	firstOfBatch := s.batch && e.Version == 2 // follows its making
-	return s, s.state != domain.DeliveryDelivered || !firstOfBatch
+	return s, s.state != domain.DeliveryDelivered || !firstOfBatch || len(s.left) > 0
 }
 
 func (p *undelivered) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
@@ -203,6 +204,9 @@ func ofMembers(ctx context.Context, db Querier, stands []stand) (all []stand, er
 		for _, stream := range joined {
 			member := s
 			member.stream, member.event, member.batch = stream, members[stream], false
+			if !(domain.Call{LeftOut: s.left}).Sent(member.event) {
+				member.state, member.status = domain.DeliveryWithdrawn, listedStatus(0)
+			}
 			all = append(all, member)
 		}
 	}

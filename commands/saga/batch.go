@@ -337,7 +337,7 @@ func (s *session) readBatches(ctx context.Context, claimed []*delivery) error {
 			continue
 		}
 		var err error
-		d.batch, err = commands.BatchEvents(ctx, s.log, d.id)
+		d.batch, d.left, err = commands.BatchEvents(ctx, s.log, d.id)
 		if errors.Is(err, commands.ErrUnreadable) {
 			d.broken = err.Error()
 		} else if err != nil {

@@ -45,7 +45,7 @@ func (s *session) deliver(msg *message.Message) error {
 	case d.erased():
 		s.lanes.uncalled(d)
 		s.record(d, func(d *delivery) domain.Change {
-			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: d.gone(), ReplayID: d.replay}
+			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: commands.CancelGone(d.event.Content), ReplayID: d.replay}
 		})
 		return nil
 	case d.outlived(): // a claim reads what is left
@@ -105,13 +105,6 @@ func (d *delivery) erased() bool {
 	return d.event.Erased || d.isBatch && d.broken == "" && len(d.batch) == 0
 }
 
-func (d *delivery) gone() domain.CancelReason {
-	if d.event.Expired {
-		return domain.CancelExpired
-	}
-	return domain.CancelSubjectErased
-}
-
 // outlived reports whether a key of what it sends was destroyed since that was read.
 func (d *delivery) outlived() bool {
 	return d.event.Keys.Destroyed() || slices.ContainsFunc(d.batch, func(e domain.BatchEvent) bool { return e.Keys.Destroyed() })
@@ -126,7 +119,7 @@ func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (call
 		}, domain.Backoff{}
 	}
 	return s.attempter.Make(ctx, commands.Attempt{
-		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt, Batch: d.batch, Sequence: d.sequence,
+		Webhook: w, Delivery: d.id, Number: d.attempt, EventID: d.eventID, Event: d.event, OccurredAt: d.occurredAt, Batch: d.batch, LeftOut: d.left, Sequence: d.sequence,
 		Replay: d.replay, Allowed: s.node.Valid,
 	})
 }

@@ -82,7 +82,7 @@ func (a *Alerts) eventsOf(ctx context.Context, id domain.DeliveryID, call domain
 	case eventType != domain.BatchEventType:
 		return []lostEvent{{id, call}}, nil
 	}
-	members, err := commands.BatchEvents(ctx, a.Log, id)
+	members, _, err := commands.BatchEvents(ctx, a.Log, id)
 	if errors.Is(err, commands.ErrUnreadable) {
 		return []lostEvent{{id, call}}, nil
 	}

@@ -59,6 +59,7 @@ type delivery struct {
 	due        time.Time // as the table said when it was claimed
 	isBatch    bool
 	batch      []domain.BatchEvent // of a batch, instead of event and occurredAt
+	left       []domain.LeftOut    // of its events: what is not in batch any more
 	broken     string              // why it cannot be sent at all; else ""
 	attempt    int
 	retries    int
