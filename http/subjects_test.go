@@ -362,6 +362,11 @@ func TestErasedMemberOfABatchIsNotSent(t *testing.T) {
 	if verified := s.ask("POST", "/api/v1/audit/verify", "").want(200); !strings.Contains(string(verified.body), `"found":0`) {
 		t.Errorf("verified: %s", verified.body)
 	}
+	for patient, want := range map[string]int{"17": 1, "18": 2} { // 17's was in the first, which nobody answered
+		if got := strings.Count(string(s.ask("GET", "/api/v1/subjects/"+patient+"/export", "").want(200).body), `{"call":`); got != want {
+			t.Errorf("%d calls are exported of %s, want %d", got, patient, want)
+		}
+	}
 	for query, want := range map[string]int{
 		"webhooks/deliveries?state=cancelled": 1, "webhooks/deliveries?state=delivered": 1, "webhooks/deliveries": 2,
 		"subjects/17/disclosures": 0, "subjects/18/disclosures": 1, "webhooks/1/disclosures": 1,
