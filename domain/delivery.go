@@ -172,8 +172,8 @@ type DeliveryRetryCancelled struct {
 	Blocks    bool      `json:"blocks,omitempty"` // as before, it holds up those behind it
 }
 
-// DeliveryOutcomeLate is the outcome of a call whose node had lost its lease:
-// the attempt stands as interrupted, this only says what became of it.
+// DeliveryOutcomeLate is the outcome of a call whose node had lost its lease, or whose delivery
+// was cancelled: the attempt stands as interrupted, or as none, this only says what became of it.
 type DeliveryOutcomeLate struct {
 	Call
 }
@@ -378,6 +378,8 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 	case DeliveryInterrupted:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.Attempts, d.NextAttemptAt, d.LeftOut = c.Attempt, at, nil
+	case DeliveryOutcomeLate:
+		d.Attempts = max(d.Attempts, c.Attempt) // the receiver has seen the number
 	case DeliveryCancelled:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.CancelReason, d.GaveUp, d.NextAttemptAt = DeliveryWithdrawn, c.Reason, "", time.Time{}

@@ -3,6 +3,8 @@ package http_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -50,6 +52,30 @@ func TestRetryAndCancel(t *testing.T) {
 	s.registerAt(r.URL, "")
 	s.ask("DELETE", "/api/v1/webhooks/1", "").want(204)
 	s.ask("POST", path+"/retry", "").want(409)
+}
+
+// A receiver sees an attempt's number once: also that of a call which was under way when its
+// delivery was cancelled, and which a replay sends again.
+func TestReplayGoesOnAfterACancelledCall(t *testing.T) {
+	s := newService(t)
+	s.work()
+	attempts, cancelled := make(chan string, 2), make(chan struct{})
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		attempts <- r.Header.Get("X-Webhook-Attempt")
+		<-cancelled
+	}))
+	t.Cleanup(receiver.Close)
+	s.registerAt(receiver.URL, "")
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+	first := <-attempts
+	deliveries := func() answer { return s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200) }
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+deliveries().text("items", 0, "delivery_id")+"/cancel", "").want(202)
+	close(cancelled)
+	s.until("the call is recorded", func() bool { return deliveries().get("items", 0, "attempts") == "1" })
+	s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`).want(202)
+	if second := <-attempts; first != "1" || second != "2" {
+		t.Errorf("the attempts are %s and %s", first, second)
+	}
 }
 
 // A delivery, and what explain says of it and of a test, have the last attempt's outcome as its call has.
