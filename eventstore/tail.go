@@ -17,7 +17,7 @@ type tail struct {
 }
 
 const (
-	maxTailEvents = 20_000
+	maxTailEvents = 8_000
 	maxTailBytes  = 32 << 20
 )
 

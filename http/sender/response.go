@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"maps"
@@ -51,9 +52,9 @@ func explainStatus(status int) string {
 func readBody(r io.Reader) (body []byte, truncated bool, err error) {
 	body, err = io.ReadAll(io.LimitReader(r, MaxBody+1))
 	if len(body) > MaxBody {
-		return body[:cut(body, MaxBody)], true, nil
+		body, truncated, err = body[:cut(body, MaxBody)], true, nil
 	}
-	return body, false, err
+	return bytes.Clone(body), truncated, err // it is kept for a while, without the room that it was read into
 }
 
 // cut returns the end of the last character that ends at or before limit, or limit
