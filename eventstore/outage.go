@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -35,4 +36,12 @@ func cannotServe(e *pgconn.PgError) bool {
 		return true
 	}
 	return false
+}
+
+// Doing returns err with what was being done, nil for nil.
+func Doing(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }

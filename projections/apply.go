@@ -112,10 +112,7 @@ func (a *applier) attempt(ctx context.Context, tx transaction, events []eventsto
 		batch.Queue(a.versions.SQL, a.versions.Args...)
 	}
 	batch.Queue(`RELEASE SAVEPOINT projections`)
-	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
-		return fmt.Errorf("apply a page: %w", err)
-	}
-	return nil
+	return doing("apply a page", tx.SendBatch(ctx, &batch).Close())
 }
 
 // isPoison reports whether the database refused the statements for what the events

@@ -201,10 +201,7 @@ func (p *Projections) OldestRetried(ctx context.Context, but []int64) (at time.T
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = nil
 	}
-	if err != nil {
-		err = fmt.Errorf("look for the oldest delivery that waits: %w", err)
-	}
-	return at, err
+	return at, doing("look for the oldest delivery that waits", err)
 }
 
 // undelivered reads the rows, and the heads of their events.

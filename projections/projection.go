@@ -5,7 +5,6 @@ package projections
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -99,13 +98,7 @@ func mapped[R, T any](rows []R, value func(R) T) []T {
 	return values
 }
 
-// doing returns err with what was being done, nil for nil.
-func doing(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", what, err)
-}
+var doing = eventstore.Doing
 
 // orNil returns a pointer to the value, nil for the zero value.
 func orNil[T comparable](value T) *T {

@@ -312,10 +312,7 @@ func (a *Archiver) append(ctx context.Context, version int64, change domain.Chan
 		Stream: eventstore.ArchiveStream, Expected: version, Metadata: eventstore.Metadata{Actor: a.Actor},
 		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: data, Value: change}},
 	}}})
-	if err != nil {
-		return fmt.Errorf("record an archive: %w", err)
-	}
-	return nil
+	return eventstore.Doing("record an archive", err)
 }
 
 // undone is the row of medilab.archiving that says that lists are to be rebuilt.
@@ -366,10 +363,8 @@ func (a *Archiver) finish(ctx context.Context, drop bool) error {
 }
 
 func (a *Archiver) size(ctx context.Context) (bytes int64, err error) {
-	if err = a.Pool.QueryRow(ctx, `SELECT pg_total_relation_size('medilab.events')`).Scan(&bytes); err != nil {
-		return 0, fmt.Errorf("measure the log: %w", err)
-	}
-	return bytes, nil
+	err = a.Pool.QueryRow(ctx, `SELECT pg_total_relation_size('medilab.events')`).Scan(&bytes)
+	return bytes, eventstore.Doing("measure the log", err)
 }
 
 func (a *Archiver) doing(what string) func(done, total eventstore.Position) {

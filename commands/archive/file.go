@@ -143,10 +143,7 @@ func (w *writer) seal(s eventstore.SealRow) error {
 }
 
 func (w *writer) write(l line) error {
-	if err := w.lines.Encode(l); err != nil {
-		return fmt.Errorf("write the archive: %w", err)
-	}
-	return nil
+	return eventstore.Doing("write the archive", w.lines.Encode(l))
 }
 
 // end ends the open file.
@@ -195,10 +192,7 @@ func publish(dir, name string, content []byte) error {
 	if err == nil {
 		err = syncFolder(dir)
 	}
-	if err != nil {
-		return fmt.Errorf("write the archive: %w", err)
-	}
-	return nil
+	return eventstore.Doing("write the archive", err)
 }
 
 func syncFolder(dir string) error {

@@ -38,10 +38,8 @@ func (g *gathering) begin(ctx context.Context) (err error) {
 const forgetSQL = `DELETE FROM medilab.archiving`
 
 func (g *gathering) exec(ctx context.Context, sql string, args ...any) error {
-	if _, err := g.archiver.Pool.Exec(ctx, sql, args...); err != nil {
-		return fmt.Errorf("gather what may go: %w", err)
-	}
-	return nil
+	_, err := g.archiver.Pool.Exec(ctx, sql, args...)
+	return eventstore.Doing("gather what may go", err)
 }
 
 // linksOf returns the events that the entry's stream belongs to, and whether that is known.

@@ -148,10 +148,8 @@ func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, er
 	for i, n := range notices {
 		ids[i] = n.id
 	}
-	if _, err := o.Pool.Exec(ctx, `DELETE FROM medilab.alert_mails WHERE id = ANY($1)`, ids); err != nil {
-		return false, fmt.Errorf("note that an e-mail is sent: %w", err)
-	}
-	return len(notices) == together, nil
+	_, err = o.Pool.Exec(ctx, `DELETE FROM medilab.alert_mails WHERE id = ANY($1)`, ids)
+	return len(notices) == together, eventstore.Doing("note that an e-mail is sent", err)
 }
 
 // waiting returns the oldest alerts that no e-mail was sent about.
@@ -166,10 +164,7 @@ func (o *Outbox) waiting(ctx context.Context) ([]notice, error) {
 		}
 		return n, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("look for e-mails to send: %w", err)
-	}
-	return notices, nil
+	return notices, eventstore.Doing("look for e-mails to send", err)
 }
 
 // drop deletes mails that are too old to send.
@@ -187,8 +182,6 @@ func (o *Outbox) drop(ctx context.Context) error {
 
 // Waiting returns how many alerts wait to be sent.
 func Waiting(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
-	if err = pool.QueryRow(ctx, `SELECT count(*) FROM medilab.alert_mails`).Scan(&n); err != nil {
-		err = fmt.Errorf("count the e-mails to send: %w", err)
-	}
-	return n, err
+	err = pool.QueryRow(ctx, `SELECT count(*) FROM medilab.alert_mails`).Scan(&n)
+	return n, eventstore.Doing("count the e-mails to send", err)
 }

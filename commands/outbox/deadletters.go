@@ -57,10 +57,7 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (f
 		p.EmittedAt, p.ParkedAt = p.EmittedAt.UTC(), p.ParkedAt.UTC()
 		return p, err
 	})
-	if err != nil {
-		return nil, false, fmt.Errorf("list parked events: %w", err)
-	}
-	return found, more, nil
+	return found, more, eventstore.Doing("list parked events", err)
 }
 
 // Message is what a source sent that cannot be accepted.
@@ -90,10 +87,7 @@ func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) error {
 		SELECT $1, $2, $3::text::json, nullif($4, ''), nullif($5, ''), $6, $7, $8, true, $9, $10, $11
 		WHERE NOT EXISTS (SELECT FROM medilab.parked_events WHERE event_id = $1 AND emitted_by = $6 AND from_source)`,
 		id, storable(e.EventType), string(data), storable(e.CorrelationID), storable(e.Source), m.Actor, e.OccurredAt, storable(m.Reason), e.Imported, storable(e.Traceparent), storable(e.Tracestate))
-	if err != nil {
-		return fmt.Errorf("park a message: %w", err)
-	}
-	return nil
+	return eventstore.Doing("park a message", err)
 }
 
 // storable returns the text as Postgres takes it.

@@ -3,12 +3,12 @@ package outbox
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // SyncEventTypes makes the table medilab.event_types equal to the catalogue; by it medilab.emit
@@ -29,8 +29,5 @@ func SyncEventTypes(ctx context.Context, pool *pgxpool.Pool, catalog domain.Cata
 			WHERE (known.description_ru, known.description_en) <> (excluded.description_ru, excluded.description_en)`, types, ru, en)
 		return errors.Join(err, deleting, merging)
 	})
-	if err != nil {
-		return fmt.Errorf("store the event types: %w", err)
-	}
-	return nil
+	return eventstore.Doing("store the event types", err)
 }

@@ -379,10 +379,8 @@ func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepte
 			}
 		}
 	}
-	if _, err := r.exec(ctx, deleteSQL, same); err != nil {
-		return nil, fmt.Errorf("drop events that are recorded already: %w", err)
-	}
-	return others, nil
+	_, err = r.exec(ctx, deleteSQL, same)
+	return others, eventstore.Doing("drop events that are recorded already", err)
 }
 
 // isSame reports whether the recorded event is this one, as far as it is not erased. Its

@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -82,8 +81,5 @@ func (q Queue) Backlog(ctx context.Context, webhook domain.WebhookID, below even
 		err = row.Scan(&d.EventID, &d.WebhookID, &d.NextAttemptAt)
 		return d, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
-	return list, nil
+	return list, eventstore.Doing("look into the queue", err)
 }

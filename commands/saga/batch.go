@@ -253,10 +253,7 @@ func (b *batcher) read(ctx context.Context, webhooks [][16]byte) (map[domain.Web
 		lines[id] = append(lines[id], w)
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read what waits for a batch: %w", err)
-	}
-	return lines, nil
+	return lines, eventstore.Doing("read what waits for a batch", err)
 }
 
 // find looks in the table for lines that are ready, and for when the next is.
@@ -323,10 +320,7 @@ func (b *batcher) findFull(ctx context.Context) error {
 func (b *batcher) webhooks(ctx context.Context, sql string, args ...any) ([]domain.WebhookID, error) {
 	rows, _ := b.s.pool.Query(ctx, sql, args...)
 	webhooks, err := pgx.CollectRows(rows, pgx.RowTo[domain.WebhookID])
-	if err != nil {
-		return nil, fmt.Errorf("look for due batches: %w", err)
-	}
-	return webhooks, nil
+	return webhooks, eventstore.Doing("look for due batches", err)
 }
 
 // readBatches reads the events of the batches among what was claimed. One that

@@ -226,10 +226,7 @@ func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]b
 		}
 		return &d, nil
 	})
-	if err != nil {
-		return nil, 0, end, fmt.Errorf("claim deliveries: %w", err)
-	}
-	return claimed, configuration, end, nil
+	return claimed, configuration, end, eventstore.Doing("claim deliveries", err)
 }
 
 // catchUp folds the configuration up to the position, so that no webhook is taken for
@@ -285,10 +282,7 @@ func dueLanes(ctx context.Context, pool *pgxpool.Pool, after domain.WebhookID, m
 			SELECT true FROM medilab.queue WHERE webhook_id = step.lane AND node IS NULL AND due_at <= now() LIMIT 1)
 		LIMIT $2`, [16]byte(after), most)
 	lanes, err := pgx.CollectRows(rows, pgx.RowTo[domain.WebhookID])
-	if err != nil {
-		return nil, fmt.Errorf("look for due deliveries: %w", err)
-	}
-	return lanes, nil
+	return lanes, eventstore.Doing("look for due deliveries", err)
 }
 
 // nextDue returns when the next waiting row comes due; the zero time when none does.

@@ -245,10 +245,7 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Ch
 // queueHas reports whether the delivery is in the queue.
 func (s *session) queueHas(ctx context.Context, id domain.DeliveryID) (has bool, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM medilab.pending WHERE delivery_id = $1)`, id).Scan(&has)
-	if err != nil {
-		return false, fmt.Errorf("look into the queue: %w", err)
-	}
-	return has, nil
+	return has, eventstore.Doing("look into the queue", err)
 }
 
 func sameCall(a, b domain.Change) bool {

@@ -37,10 +37,7 @@ func RecordLoss(ctx context.Context, log *eventstore.Log, directory *commands.Di
 		}
 		return unit, nil
 	})
-	if err != nil {
-		return fmt.Errorf("record that the log has lost its tail: %w", err)
-	}
-	return nil
+	return eventstore.Doing("record that the log has lost its tail", err)
 }
 
 // logLost returns the alert about losses, and when it was raised last.

@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -150,10 +149,7 @@ func giveTurns(ctx context.Context, pool *pgxpool.Pool, released []*delivery) er
 	for _, s := range append(o.insert(), o.turns(nil)...) {
 		batch.Queue(s.SQL, s.Args...)
 	}
-	if err := pool.SendBatch(ctx, &batch).Close(); err != nil {
-		return fmt.Errorf("give the turns of released deliveries: %w", err)
-	}
-	return nil
+	return eventstore.Doing("give the turns of released deliveries", pool.SendBatch(ctx, &batch).Close())
 }
 
 // WaitingBehind implements commands.Queue.
@@ -172,10 +168,7 @@ func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID
 		behind[id] = before
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("look for what deliveries wait behind: %w", err)
-	}
-	return behind, nil
+	return behind, eventstore.Doing("look for what deliveries wait behind", err)
 }
 
 // HashLines hashes the lines of what waits, which older versions kept as they decided them.

@@ -380,8 +380,5 @@ func (s *session) releasePaced(ctx context.Context) error {
 	}
 	_, err := s.pool.Exec(ctx, `DELETE FROM medilab.paced AS p USING unnest($1::uuid[], $2::timestamptz[]) AS term (id, since)
 		WHERE p.webhook_id = term.id AND p.since = term.since AND p.node = $3 AND p.webhook_id = ANY($1)`, webhooks, since, s.node.ID)
-	if err != nil {
-		return fmt.Errorf("release limited webhooks: %w", err)
-	}
-	return nil
+	return eventstore.Doing("release limited webhooks", err)
 }

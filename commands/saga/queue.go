@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -98,10 +97,7 @@ func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain
 		untried[id] = d
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
-	return untried, nil
+	return untried, eventstore.Doing("look into the queue", err)
 }
 
 // Age returns how long the delivery that is due for longest has waited, of all nodes. What
@@ -124,10 +120,7 @@ func (q Queue) Age(ctx context.Context, directory *commands.Directory) (time.Dur
 		}
 		return nil
 	})
-	if err != nil {
-		return 0, fmt.Errorf("read the queue's age: %w", err)
-	}
-	return time.Duration(oldest * float64(time.Second)), nil
+	return time.Duration(oldest * float64(time.Second)), eventstore.Doing("read the queue's age", err)
 }
 
 // WaitingOf implements commands.Queue.
@@ -143,10 +136,7 @@ func (q Queue) WaitingOf(ctx context.Context, events []domain.EventID, dispatche
 			AND NOT EXISTS (SELECT FROM medilab.events AS later WHERE later.stream = e.stream AND later.version = 2)`,
 		events, streams, domain.DeliveryJoinedBatch{}.ChangeType())
 	waiting, err := pgx.CollectRows(rows, pgx.RowTo[domain.DeliveryID])
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
-	return waiting, nil
+	return waiting, eventstore.Doing("look into the queue", err)
 }
 
 // streamID returns the id at the end of the name of a stream of ours.

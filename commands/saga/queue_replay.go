@@ -2,13 +2,13 @@ package saga
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // What a paused replay has asked for stays in the queue, due later than anything can be: by
@@ -25,28 +25,19 @@ func (q Queue) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Rep
 			coalesce(node > 0, due_at <= clock_timestamp()), due_at > clock_timestamp() + $2
 		FROM medilab.queue WHERE replay = $1 AND due_at < 'infinity'`, id, longest) // what blocks its line has failed
 	waiting, err := pgx.CollectRows(rows, pgx.RowToStructByPos[commands.Replayed])
-	if err != nil {
-		return nil, fmt.Errorf("look into the queue: %w", err)
-	}
-	return waiting, nil
+	return waiting, eventstore.Doing("look into the queue", err)
 }
 
 // Hold implements commands.Queue.
 func (q Queue) Hold(ctx context.Context, id domain.ReplayID) error {
 	_, err := q.Pool.Exec(ctx, `UPDATE medilab.queue SET due_at = due_at + `+held+`
 		WHERE replay = $1 AND node IS NULL AND line IS NULL AND due_at < clock_timestamp() + $2`, id, longest)
-	if err != nil {
-		return fmt.Errorf("hold what a replay has queued: %w", err)
-	}
-	return nil
+	return eventstore.Doing("hold what a replay has queued", err)
 }
 
 // Release implements commands.Queue.
 func (q Queue) Release(ctx context.Context, id domain.ReplayID) error {
 	_, err := q.Pool.Exec(ctx, `UPDATE medilab.queue SET due_at = greatest(due_at - `+held+`, clock_timestamp())
 		WHERE replay = $1 AND due_at > clock_timestamp() + $2 AND due_at < 'infinity'`, id, longest)
-	if err != nil {
-		return fmt.Errorf("release what a replay has queued: %w", err)
-	}
-	return nil
+	return eventstore.Doing("release what a replay has queued", err)
 }

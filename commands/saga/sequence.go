@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -64,10 +63,7 @@ func (s *session) numbers(ctx context.Context, deliveries []domain.DeliveryID) (
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read the numbers of deliveries: %w", err)
-	}
-	return numbers, nil
+	return numbers, eventstore.Doing("read the numbers of deliveries", err)
 }
 
 // isNumbered reports whether deliveries of the webhook are numbered now.

@@ -115,10 +115,7 @@ func (s *session) forgetNodes(ctx context.Context) error {
 	_, err := s.pool.Exec(ctx, `
 		DELETE FROM medilab.nodes AS n WHERE n.lease_until < clock_timestamp() - interval '1 day' AND n.id < $1
 		AND NOT EXISTS (SELECT FROM medilab.queue AS q WHERE q.node = n.id) AND NOT EXISTS (SELECT FROM medilab.claims AS c WHERE c.node = n.id)`, s.node.ID-nodesKept)
-	if err != nil {
-		return fmt.Errorf("forget old nodes: %w", err)
-	}
-	return nil
+	return eventstore.Doing("forget old nodes", err)
 }
 
 // sweepOrphans runs now and then, and after an append of this node went unanswered,

@@ -366,10 +366,7 @@ func (v *Vault) wrap(id envelope.KeyID, secret []byte) ([]byte, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	wrapped, err := v.keys.cipher.Encrypt(secret, wrappedFor(id))
-	if err != nil {
-		return nil, fmt.Errorf("wrap a data key: %w", err)
-	}
-	return wrapped, nil
+	return wrapped, eventstore.Doing("wrap a data key", err)
 }
 
 // unwrap is the reverse of wrap.

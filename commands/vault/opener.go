@@ -187,8 +187,5 @@ func (k *Keyring) readKeys(ctx context.Context, ids []envelope.KeyID, count int6
 		keys = append(keys, key)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read data keys: %w", err)
-	}
-	return keys, nil
+	return keys, eventstore.Doing("read data keys", err)
 }

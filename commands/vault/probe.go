@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // ErrForeign means that the keyset is not the one which encrypted what is stored.
@@ -86,8 +87,5 @@ func (v *Vault) StoreProbe(ctx context.Context, db interface {
 	}
 	_, err = db.Exec(ctx, `INSERT INTO medilab.keyset_probe (encrypted) VALUES ($1)
 		ON CONFLICT (one) DO UPDATE SET encrypted = excluded.encrypted`, encrypted)
-	if err != nil {
-		return fmt.Errorf("store the keyset's probe: %w", err)
-	}
-	return nil
+	return eventstore.Doing("store the keyset's probe", err)
 }
