@@ -52,15 +52,10 @@ type DeliveryJoinedBatch struct {
 func (DeliveryBatched) ChangeType() string     { return "delivery.batched" }
 func (DeliveryJoinedBatch) ChangeType() string { return "delivery.joined_batch" }
 
-func (c DeliveryBatched) AppendJSON(dst []byte) []byte {
-	f := form{out: dst}
-	c.form(&f)
-	return f.out
-}
+func (c DeliveryBatched) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
+func (c DeliveryBatched) read(f *form) Change          { c.form(f); return c }
 
-func (c DeliveryBatched) read(f *form) Change { c.form(f); return c }
-
-func (c *DeliveryBatched) form(f *form) {
+func (c *DeliveryBatched) form(f *form) *form {
 	id(f, `{"webhook_id":`, &c.WebhookID)
 	number(f, `,"size":`, &c.Size)
 	if list(f, `,"members":[`, &c.Members, true) {
@@ -72,22 +67,17 @@ func (c *DeliveryBatched) form(f *form) {
 		}
 	}
 	numberOrNone(f, `,"line":`, &c.Line)
-	f.letters("}")
+	return f.letters("}")
 }
 
-func (c DeliveryJoinedBatch) AppendJSON(dst []byte) []byte {
-	f := form{out: dst}
-	c.form(&f)
-	return f.out
-}
+func (c DeliveryJoinedBatch) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
+func (c DeliveryJoinedBatch) read(f *form) Change          { c.form(f); return c }
 
-func (c DeliveryJoinedBatch) read(f *form) Change { c.form(f); return c }
-
-func (c *DeliveryJoinedBatch) form(f *form) {
+func (c *DeliveryJoinedBatch) form(f *form) *form {
 	id(f, `{"event_id":`, &c.EventID)
 	id(f, `,"webhook_id":`, &c.WebhookID)
 	id(f, `,"batch_id":`, &c.BatchID)
-	f.letters("}")
+	return f.letters("}")
 }
 
 var _ = register(DeliveryBatched{}, DeliveryJoinedBatch{})

@@ -209,66 +209,49 @@ func OutcomeOf(change any) (Call, bool) {
 	return Call{}, false
 }
 
-func (c DeliverySucceeded) AppendJSON(dst []byte) []byte {
-	f := form{out: dst}
-	c.seal()
-	c.form(&f)
-	return f.out
-}
+func (c DeliverySucceeded) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
+func (c DeliverySucceeded) read(f *form) Change          { c.form(f); return c }
 
-func (c DeliverySucceeded) read(f *form) Change { c.form(f); return c }
-
-func (c *DeliverySucceeded) form(f *form) {
+func (c *DeliverySucceeded) form(f *form) *form {
 	c.Call.form(f)
-	f.letters("}")
+	return f.letters("}")
 }
 
-func (c DeliveryAttemptFailed) AppendJSON(dst []byte) []byte {
-	f := form{out: dst}
-	c.seal()
-	c.form(&f)
-	return f.out
-}
+func (c DeliveryAttemptFailed) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
+func (c DeliveryAttemptFailed) read(f *form) Change          { c.form(f); return c }
 
-func (c DeliveryAttemptFailed) read(f *form) Change { c.form(f); return c }
-
-func (c *DeliveryAttemptFailed) form(f *form) {
+func (c *DeliveryAttemptFailed) form(f *form) *form {
 	c.Call.form(f)
 	f.timeOrNone(`,"next_attempt_at":`, &c.NextAttemptAt)
 	textOrNone(f, `,"gave_up":`, &c.GaveUp)
 	c.Blocks = f.optional(`,"blocks":true`, c.Blocks)
-	f.letters("}")
+	return f.letters("}")
 }
 
 func (c DeliveryOutcomeLate) AppendJSON(dst []byte) []byte {
 	return DeliverySucceeded(c).AppendJSON(dst)
 }
-
 func (c DeliveryOutcomeLate) read(f *form) Change { (*DeliverySucceeded)(&c).form(f); return c }
 
-func (c DeliveryTested) AppendJSON(dst []byte) []byte {
-	f := form{out: dst}
-	if len(c.Keys) > 0 {
+func (c DeliveryTested) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
+func (c DeliveryTested) read(f *form) Change          { c.form(f); return c }
+
+func (c *DeliveryTested) form(f *form) *form {
+	if !f.reading && len(c.Keys) > 0 {
 		c.SealedData = c.Keys.Seal(c.EventData)
 	}
-	c.seal()
-	c.form(&f)
-	return f.out
-}
-
-func (c DeliveryTested) read(f *form) Change { c.form(f); return c }
-
-func (c *DeliveryTested) form(f *form) {
 	c.Call.form(f)
 	if f.optional(`,"sealed_data":`, len(c.SealedData) > 0) {
 		f.bytes("", &c.SealedData)
-		f.letters("}")
-		return
+		return f.letters("}")
 	}
-	f.data(`,"event_data":`, &c.EventData)
+	return f.data(`,"event_data":`, &c.EventData)
 }
 
 func (c *Call) form(f *form) {
+	if !f.reading {
+		c.seal()
+	}
 	id(f, `{"event_id":`, &c.EventID)
 	text(f, `,"event_type":`, &c.EventType)
 	id(f, `,"webhook_id":`, &c.WebhookID)

@@ -121,16 +121,13 @@ func (EventDispatched) ChangeType() string    { return "event.dispatched" }
 func (IdempotencyKeyUsed) ChangeType() string { return "idempotency_key.used" }
 
 // AppendJSON keeps event_data byte for byte, which encoding/json would not.
-func (c EventTriggered) AppendJSON(dst []byte) []byte {
-	f := form{out: dst}
-	c.seal()
-	c.form(&f)
-	return f.out
-}
+func (c EventTriggered) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
+func (c EventTriggered) read(f *form) Change          { c.form(f); return c }
 
-func (c EventTriggered) read(f *form) Change { c.form(f); return c }
-
-func (c *EventTriggered) form(f *form) {
+func (c *EventTriggered) form(f *form) *form {
+	if !f.reading {
+		c.seal()
+	}
 	text(f, `{"event_type":`, &c.EventType)
 	textOrNone(f, `,"source":`, &c.Source)
 	textOrNone(f, `,"correlation_id":`, &c.CorrelationID)
@@ -148,11 +145,10 @@ func (c *EventTriggered) form(f *form) {
 	if f.optional(`,"size":`, len(c.Sealed) > 0) {
 		number(f, "", &c.SealedSize)
 		f.bytes(`,"sealed":`, &c.Sealed)
-		f.letters("}")
-		return
+		return f.letters("}")
 	}
 	c.sayErased(f)
-	f.data(`,"event_data":`, &c.EventData)
+	return f.data(`,"event_data":`, &c.EventData)
 }
 
 func (r *Recipient) form(f *form) {

@@ -52,12 +52,13 @@ func (f *form) has(letters string) bool {
 }
 
 // letters are always there.
-func (f *form) letters(letters string) {
+func (f *form) letters(letters string) *form {
 	if !f.reading {
 		f.out = append(f.out, letters...)
 	} else if !f.has(letters) {
 		f.bad = true
 	}
+	return f
 }
 
 // optional letters are written when they are wanted, and reported when they are read.
@@ -261,23 +262,24 @@ func more[T any](f *form, p *[]T, i int) bool {
 }
 
 // data is the last field: its bytes are kept as they are.
-func (f *form) data(name string, p *json.RawMessage) {
+func (f *form) data(name string, p *json.RawMessage) *form {
 	if !f.reading {
 		if f.out = append(f.out, name...); len(*p) == 0 {
 			f.out = append(f.out, "null"...) // erased
 		}
 		f.out = append(append(f.out, *p...), '}')
-		return
+		return f
 	}
 	f.letters(name)
 	last := len(f.in) - 1
 	if f.bad || last < 1 || f.in[last] != '}' || isSpace(f.in[0]) || isSpace(f.in[last-1]) {
 		f.bad = true
-		return
+		return f
 	}
 	*p = json.RawMessage(f.in[:last:last])
 	f.in = nil
 	f.bad = !json.Valid(*p)
+	return f
 }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
