@@ -109,7 +109,7 @@ type Attempt struct {
 	Fields *domain.Selection
 	// Batch is the events of a batch, nil when it is none. Then Event and
 	// OccurredAt are not used.
-	Batch    []domain.BatchEvent
+	Batch    []domain.PayloadEvent
 	LeftOut  []domain.LeftOut // of its events, as they are erased
 	Sequence int64            // of an event; 0: none
 	Replay   domain.ReplayID  // that asked for it; zero: none
@@ -141,10 +141,7 @@ func (at *Attempt) keys() envelope.Keys {
 
 // InBatch returns the attempt with its event as a batch of one.
 func (at Attempt) InBatch() Attempt {
-	at.Batch = []domain.BatchEvent{{
-		EventType: domain.EventType(at.Event.EventType), EventData: at.Event.EventData, EventID: uuid.UUID(at.EventID), CorrelationID: at.Event.CorrelationID,
-		Source: at.Event.Source, OccurredAt: at.OccurredAt, Sequence: at.Sequence, Trace: at.Event.Trace, Keys: at.Event.Keys,
-	}}
+	at.Batch = []domain.PayloadEvent{at.Event.Sent(at.EventID, at.OccurredAt, at.Sequence)}
 	return at
 }
 
@@ -215,37 +212,26 @@ func backoffOf(answer Answer, now time.Time) domain.Backoff {
 // Compose returns the exact bytes and our own headers of an attempt made at the
 // time: a pure function, so that the call log need not keep them.
 func Compose(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.Header) {
-	if at.Batch != nil {
-		return composeBatch(at, now, signer)
-	}
+	_, version := at.format()
 	payload := domain.Payload{
-		EventType: domain.EventType(at.Event.EventType), EventData: at.Fields.Of(at.Event.EventData),
-		EventID: uuid.UUID(at.EventID), WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery),
-		CorrelationID: at.Event.CorrelationID, Source: at.Event.Source,
-		OccurredAt: at.OccurredAt, Trace: at.Event.Trace, Timestamp: now, Attempt: at.Number, Sequence: at.Sequence, ReplayID: at.Replay,
-	}
-	const envelope = 512
-	body := domain.AppendPayload(make([]byte, 0, len(payload.EventData)+envelope), at.Webhook.PayloadVersion, payload)
-	return body, domain.Headers(at.Webhook.PayloadVersion, payload, body, signer)
-}
-
-func composeBatch(at Attempt, now time.Time, signer domain.Signer) ([]byte, []domain.Header) {
-	if at.Fields != nil {
-		at.Batch = slices.Clone(at.Batch) // the caller sends it again
-		for i := range at.Batch {
-			at.Batch[i].EventData = at.Fields.Of(at.Batch[i].EventData)
-		}
-	}
-	payload := domain.BatchPayload{
 		Events: at.Batch, WebhookID: uuid.UUID(at.Webhook.ID), DeliveryID: uuid.UUID(at.Delivery), Timestamp: now, Attempt: at.Number, ReplayID: at.Replay,
 	}
-	version := at.Webhook.PayloadVersion.BatchVersion()
-	size := domain.BatchMemberBytes
-	for i := range at.Batch {
-		size += len(at.Batch[i].EventData) + domain.BatchMemberBytes
+	switch {
+	case at.Batch == nil:
+		payload.PayloadEvent = at.Event.Sent(at.EventID, at.OccurredAt, at.Sequence)
+		payload.EventData = at.Fields.Of(payload.EventData)
+	case at.Fields != nil:
+		payload.Events = slices.Clone(at.Batch) // the caller sends it again
+		for i := range payload.Events {
+			payload.Events[i].EventData = at.Fields.Of(payload.Events[i].EventData)
+		}
 	}
-	body := domain.AppendBatchPayload(make([]byte, 0, size), version, payload)
-	return body, domain.BatchHeaders(version, payload, body, signer)
+	size := domain.BatchMemberBytes + len(payload.EventData)
+	for i := range payload.Events {
+		size += len(payload.Events[i].EventData) + domain.BatchMemberBytes
+	}
+	body := domain.AppendPayload(make([]byte, 0, size), version, payload)
+	return body, domain.Headers(version, payload, body, signer)
 }
 
 func (p *prepared) signer(w domain.Webhook, now time.Time) domain.Signer {

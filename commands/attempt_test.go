@@ -149,9 +149,9 @@ func TestSpansOfABatch(t *testing.T) {
 	}
 	w := domain.Webhook{WebhookSettings: domain.WebhookSettings{ID: domain.WebhookID(uuid.New()), URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}, Version: 1}
 	for _, traces := range [][]string{{one, one}, {one, other}, {"", ""}} {
-		batch := make([]domain.BatchEvent, len(traces))
+		batch := make([]domain.PayloadEvent, len(traces))
 		for i, trace := range traces {
-			batch[i] = domain.BatchEvent{EventType: "patient.created", EventData: []byte(`{}`), Trace: domain.Trace{Traceparent: trace}}
+			batch[i] = domain.PayloadEvent{EventType: "patient.created", EventData: []byte(`{}`), Trace: domain.Trace{Traceparent: trace}}
 		}
 		a.Make(t.Context(), Attempt{Webhook: w, Number: 1, Batch: batch})
 	}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -18,7 +16,7 @@ var ErrUnreadable = errors.New("the stored event cannot be read")
 
 // BatchEvents reads the events of a batch, in the order of its body, and those that are left
 // out of it, as they are erased since. The error is ErrUnreadable or the log's.
-func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID) (events []domain.BatchEvent, left []domain.LeftOut, err error) {
+func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID) (events []domain.PayloadEvent, left []domain.LeftOut, err error) {
 	batched, _, err := first[domain.DeliveryBatched](ctx, log, batch.Stream())
 	if err != nil {
 		return nil, nil, err
@@ -31,17 +29,14 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	if err != nil {
 		return nil, nil, err
 	}
-	events = make([]domain.BatchEvent, 0, len(triggered))
+	events = make([]domain.PayloadEvent, 0, len(triggered))
 	for i, t := range triggered {
 		if t.Erased {
 			left = append(left, domain.LeftOut{EventID: batched[0].Members[i].EventID, Reason: CancelGone(t.Content)})
 			continue
 		}
-		events = append(events, domain.BatchEvent{
-			EventType: domain.EventType(t.EventType), EventData: t.EventData, EventID: uuid.UUID(batched[0].Members[i].EventID),
-			CorrelationID: t.CorrelationID, Source: t.Source, OccurredAt: t.Occurred(recorded[i].RecordedAt.UTC()),
-			Trace: t.Trace, Sequence: batched[0].Members[i].Sequence, Keys: t.Keys,
-		})
+		member := batched[0].Members[i]
+		events = append(events, t.Sent(member.EventID, recorded[i].RecordedAt.UTC(), member.Sequence))
 	}
 	return events, left, nil
 }

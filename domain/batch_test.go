@@ -86,12 +86,12 @@ func TestMembersStandAsTheirBatch(t *testing.T) {
 // The body of a batch is never larger than what DecideBatch counted.
 func TestBatchBodyIsBounded(t *testing.T) {
 	longest := EventType(strings.Repeat("x", maxTypeLength))
-	payload := BatchPayload{Attempt: 1 << 30, Timestamp: goldenTime, Events: []BatchEvent{
+	payload := Payload{Attempt: 1 << 30, Timestamp: goldenTime, Events: []PayloadEvent{
 		{EventType: longest, EventData: []byte(`{}`)}, {EventType: longest, EventData: []byte(`{}`)},
 	}}
 	counted := 2 * (len(`{}`) + BatchMemberBytes)
 	for _, version := range []PayloadVersion{PayloadV1, PayloadCloudEvents} {
-		if body := AppendBatchPayload(nil, version, payload); len(body) > counted {
+		if body := AppendPayload(nil, version, payload); len(body) > counted {
 			t.Errorf("%s: %d bytes, counted %d", version, len(body), counted)
 		}
 	}

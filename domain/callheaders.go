@@ -33,29 +33,17 @@ func (h Header) NamesTrace() bool {
 
 // Headers are the service's own headers of one attempt, over the exact bytes of body:
 // the guide's six in its order, then what the contract adds (section 3). Those of
-// signatures are there when the webhook has a secret. The webhook's own headers are not
-// among them, and cannot take the place of any (CheckHeaders).
+// signatures are there when the webhook has a secret, and that of an event's id unless it is a
+// batch. The webhook's own headers are not among them, and cannot take the place of any
+// (CheckHeaders).
 func Headers(v PayloadVersion, p Payload, body []byte, signer Signer) []Header {
-	contentType := "application/json"
-	if v == PayloadCloudEvents {
-		contentType = "application/cloudevents+json"
+	contentType, cloudEvents := "application/json", "application/cloudevents+json"
+	if p.Events != nil {
+		p.PayloadEvent, cloudEvents = PayloadEvent{EventType: BatchEventType, Trace: CommonTrace(p.Events)}, "application/cloudevents-batch+json"
 	}
-	return p.headers(v, contentType, body, signer)
-}
-
-// BatchHeaders are Headers for a batch, which has no one event's id.
-func BatchHeaders(v PayloadVersion, p BatchPayload, body []byte, signer Signer) []Header {
-	contentType := "application/json"
 	if v == PayloadCloudEvents {
-		contentType = "application/cloudevents-batch+json"
+		contentType = cloudEvents
 	}
-	return Payload{
-		EventType: BatchEventType, WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Trace: CommonTrace(p.Events),
-		Timestamp: p.Timestamp, Attempt: p.Attempt, ReplayID: p.ReplayID,
-	}.headers(v, contentType, body, signer)
-}
-
-func (p Payload) headers(v PayloadVersion, contentType string, body []byte, signer Signer) []Header {
 	delivery := p.DeliveryID.String()
 	headers := make([]Header, 0, 15)
 	headers = append(headers,

@@ -30,19 +30,34 @@ func (v PayloadVersion) Known() bool {
 // Payload holds what a body and its headers say about one attempt. EventData goes out
 // byte for byte; everything else is put into JSON here.
 type Payload struct {
+	PayloadEvent                // unless it is a batch
+	Events       []PayloadEvent // of a batch; nil: it is none
+	WebhookID    uuid.UUID
+	DeliveryID   uuid.UUID
+	Timestamp    time.Time // when this attempt is made
+	Attempt      int       // from 1
+	ReplayID     ReplayID  // zero: no replay asked for it
+}
+
+// PayloadEvent is an event as a body holds it, alone or in a batch.
+type PayloadEvent struct {
 	EventType     EventType
 	EventData     []byte // the JSON object as it was accepted
 	EventID       uuid.UUID
-	WebhookID     uuid.UUID
-	DeliveryID    uuid.UUID
-	CorrelationID string    // empty: none
-	Source        string    // empty: none
-	OccurredAt    time.Time // when the event was emitted
-	Trace         Trace     // zero: none
-	Timestamp     time.Time // when this attempt is made
-	Attempt       int       // from 1
-	Sequence      int64     // 0: none
-	ReplayID      ReplayID  // zero: no replay asked for it
+	CorrelationID string        // empty: none
+	Source        string        // empty: none
+	OccurredAt    time.Time     // when the event was emitted
+	Sequence      int64         // 0: none
+	Keys          envelope.Keys // of EventData; see Content
+	Trace                       // zero: none
+}
+
+// Sent returns the event as a body holds it, which was recorded at the time.
+func (c EventTriggered) Sent(id EventID, acceptedAt time.Time, sequence int64) PayloadEvent {
+	return PayloadEvent{
+		EventType: EventType(c.EventType), EventData: c.EventData, EventID: uuid.UUID(id), CorrelationID: c.CorrelationID, Source: c.Source,
+		OccurredAt: c.Occurred(acceptedAt), Sequence: sequence, Keys: c.Keys, Trace: c.Trace,
+	}
 }
 
 // Times in bodies are RFC 3339 in UTC: the attempt's to the second, as the guide prints
@@ -52,10 +67,16 @@ const (
 	millis      = 3
 )
 
-// AppendPayload appends the body of one attempt in format v. An unknown format is
-// written as version 1.
+// AppendPayload appends the body of one attempt in format v; of a batch, an array of
+// CloudEvents, or version 1 bodies, with common fields once. An unknown format is written as
+// version 1.
 func AppendPayload(dst []byte, v PayloadVersion, p Payload) []byte {
-	if v == PayloadCloudEvents {
+	switch {
+	case p.Events != nil && v == PayloadCloudEvents:
+		return appendCloudEvents(dst, p)
+	case p.Events != nil:
+		return appendBatch(dst, p)
+	case v == PayloadCloudEvents:
 		return appendCloudEvent(dst, p)
 	}
 	dst = appendMember(dst, `{"event_type":`, string(p.EventType))
@@ -75,32 +96,6 @@ func AppendPayload(dst []byte, v PayloadVersion, p Payload) []byte {
 	return append(dst, '}')
 }
 
-// BatchEvent is one event of a batch body.
-type BatchEvent struct {
-	EventType EventType
-	EventData []byte // the JSON object as it was accepted
-	EventID   uuid.UUID
-
-	// CloudEvents have these too:
-	CorrelationID string
-	Source        string
-	OccurredAt    time.Time
-
-	Sequence int64         // 0: none
-	Keys     envelope.Keys // of EventData; see Content
-	Trace
-}
-
-// BatchPayload is all that the body and headers of one attempt at a batch tell.
-type BatchPayload struct {
-	Events     []BatchEvent
-	WebhookID  uuid.UUID
-	DeliveryID uuid.UUID // of the batch
-	Timestamp  time.Time // when this attempt is made
-	Attempt    int       // from 1
-	ReplayID   ReplayID  // zero: no replay asked for it
-}
-
 // BatchVersion returns the version of the bodies of batches: CloudEvents have a batched
 // mode, and all others are version 1.
 func (v PayloadVersion) BatchVersion() PayloadVersion {
@@ -110,12 +105,7 @@ func (v PayloadVersion) BatchVersion() PayloadVersion {
 	return PayloadV1
 }
 
-// AppendBatchPayload appends the body of one attempt at a batch: an array of CloudEvents,
-// or version 1 bodies, with common fields once.
-func AppendBatchPayload(dst []byte, v PayloadVersion, p BatchPayload) []byte {
-	if v == PayloadCloudEvents {
-		return appendCloudEvents(dst, p)
-	}
+func appendBatch(dst []byte, p Payload) []byte {
 	dst = append(dst, `{"batch":true,"events":[`...)
 	for i, e := range p.Events {
 		if i > 0 {
@@ -135,16 +125,14 @@ func AppendBatchPayload(dst []byte, v PayloadVersion, p BatchPayload) []byte {
 
 // appendCloudEvents writes the JSON batch format. The attempt and the delivery are the
 // batch's.
-func appendCloudEvents(dst []byte, p BatchPayload) []byte {
+func appendCloudEvents(dst []byte, p Payload) []byte {
 	for i, e := range p.Events {
 		separator := byte(',')
 		if i == 0 {
 			separator = '['
 		}
-		dst = appendCloudEvent(append(dst, separator), Payload{
-			EventType: e.EventType, EventData: e.EventData, EventID: e.EventID, CorrelationID: e.CorrelationID, Source: e.Source,
-			OccurredAt: e.OccurredAt, WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: p.Attempt, Sequence: e.Sequence,
-		})
+		p.PayloadEvent = e
+		dst = appendCloudEvent(append(dst, separator), p)
 	}
 	return append(dst, ']')
 }

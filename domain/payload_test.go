@@ -21,16 +21,18 @@ import (
 
 func samplePayload() Payload {
 	return Payload{
-		EventType:     "patient.created",
-		EventData:     []byte(`{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }`),
-		EventID:       uuid.MustParse("0190163d-8694-739b-aea5-966c26f8ad91"),
-		WebhookID:     uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"),
-		DeliveryID:    uuid.MustParse("0190163d-8694-539b-8ea5-966c26f8ad92"),
-		CorrelationID: "manual-trigger-001",
-		Source:        "manual",
-		OccurredAt:    time.Date(2024, 1, 15, 10, 30, 0, 123_999_999, time.UTC),
-		Timestamp:     time.Date(2024, 1, 15, 13, 30, 5, 999, time.FixedZone("MSK", 3*3600)),
-		Attempt:       1,
+		PayloadEvent: PayloadEvent{
+			EventType:     "patient.created",
+			EventData:     []byte(`{ "z": 1.0, "a":"<Иван & \u0000>", "big":1e300 }`),
+			EventID:       uuid.MustParse("0190163d-8694-739b-aea5-966c26f8ad91"),
+			CorrelationID: "manual-trigger-001",
+			Source:        "manual",
+			OccurredAt:    time.Date(2024, 1, 15, 10, 30, 0, 123_999_999, time.UTC),
+		},
+		WebhookID:  uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"),
+		DeliveryID: uuid.MustParse("0190163d-8694-539b-8ea5-966c26f8ad92"),
+		Timestamp:  time.Date(2024, 1, 15, 13, 30, 5, 999, time.FixedZone("MSK", 3*3600)),
+		Attempt:    1,
 	}
 }
 
@@ -72,7 +74,7 @@ func TestPayloadGolden(t *testing.T) {
 
 func TestBatchPayloadGolden(t *testing.T) {
 	p := samplePayload()
-	batch := BatchPayload{WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: 2, Events: []BatchEvent{
+	batch := Payload{WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: 2, Events: []PayloadEvent{
 		{EventType: "patient.created", EventData: []byte(`{"a": 1}`), EventID: p.EventID, CorrelationID: "c-1", Source: "manual", OccurredAt: p.OccurredAt},
 		{EventType: "visit.completed", EventData: []byte(`{}`), EventID: p.DeliveryID, OccurredAt: p.OccurredAt},
 	}}
@@ -80,11 +82,11 @@ func TestBatchPayloadGolden(t *testing.T) {
 		`{"event_type":"patient.created","event_data":{"a": 1},"event_id":"0190163d-8694-739b-aea5-966c26f8ad91"},` +
 		`{"event_type":"visit.completed","event_data":{},"event_id":"0190163d-8694-539b-8ea5-966c26f8ad92"}],` +
 		`"webhook_id":"550e8400-e29b-41d4-a716-446655440000","timestamp":"2024-01-15T10:30:05Z","attempt":2}`
-	if got := string(AppendBatchPayload(nil, PayloadV1, batch)); got != want {
+	if got := string(AppendPayload(nil, PayloadV1, batch)); got != want {
 		t.Fatalf("got  %s\nwant %s", got, want)
 	}
-	body := AppendBatchPayload(nil, PayloadV1, batch)
-	got := BatchHeaders(PayloadV1, batch, body, Signer{})
+	body := AppendPayload(nil, PayloadV1, batch)
+	got := Headers(PayloadV1, batch, body, Signer{})
 	if headerNames(got) != "Content-Type User-Agent X-Webhook-Event X-Webhook-ID X-Webhook-Attempt X-Webhook-Delivery-ID X-Webhook-Payload-Version" {
 		t.Fatalf("got %s", headerNames(got))
 	}
@@ -94,7 +96,7 @@ func TestBatchPayloadGolden(t *testing.T) {
 
 	// CloudEvents have a batch of their own, in which each is as it is alone.
 	var events []cloudevents.Event
-	body = AppendBatchPayload(nil, PayloadCloudEvents, batch)
+	body = AppendPayload(nil, PayloadCloudEvents, batch)
 	if err := json.Unmarshal(body, &events); err != nil || len(events) != 2 {
 		t.Fatalf("%v in %s", err, body)
 	}
@@ -107,7 +109,7 @@ func TestBatchPayloadGolden(t *testing.T) {
 	if events[0].Source() != "manual" || events[0].Extensions()["correlationid"] != "c-1" || events[1].Source() != "/medilab" {
 		t.Errorf("got %s", events)
 	}
-	got = BatchHeaders(PayloadCloudEvents, batch, body, Signer{})
+	got = Headers(PayloadCloudEvents, batch, body, Signer{})
 	if headerValue(got, "Content-Type") != "application/cloudevents-batch+json" || headerValue(got, "X-Webhook-Payload-Version") != "cloudevents" || headerValue(got, "X-Webhook-Event") != "batch" {
 		t.Errorf("got %v", got)
 	}

@@ -79,7 +79,7 @@ func normalTracestate(state string) string {
 }
 
 // CommonTrace returns the trace that all the events are part of, if they have one.
-func CommonTrace(events []BatchEvent) (common Trace) {
+func CommonTrace(events []PayloadEvent) (common Trace) {
 	for i, e := range events {
 		switch {
 		case i == 0:

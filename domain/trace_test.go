@@ -54,7 +54,7 @@ func TestCommonTrace(t *testing.T) {
 		of   []Trace
 		want Trace
 	}{{nil, none}, {[]Trace{one, one}, one}, {[]Trace{one, two, one}, Trace{Traceparent: "p"}}, {[]Trace{one, three}, none}, {[]Trace{none, one}, none}} {
-		events := make([]BatchEvent, len(c.of))
+		events := make([]PayloadEvent, len(c.of))
 		for i := range c.of {
 			events[i].Trace = c.of[i]
 		}

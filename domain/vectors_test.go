@@ -93,13 +93,16 @@ func vectors() []vector {
 		return s
 	}
 	payload := Payload{
-		EventType: "patient.created", EventData: []byte(`{"patient_id":123,"name":"Анна <Петрова>","amount":1.0}`),
-		EventID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000001"), WebhookID: uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"),
-		DeliveryID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000002"), CorrelationID: "case-7", Source: "clinic",
-		OccurredAt: time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC), Timestamp: time.Date(2024, 1, 15, 10, 30, 5, 0, time.UTC), Attempt: 1,
+		PayloadEvent: PayloadEvent{
+			EventType: "patient.created", EventData: []byte(`{"patient_id":123,"name":"Анна <Петрова>","amount":1.0}`),
+			EventID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000001"), CorrelationID: "case-7", Source: "clinic",
+			OccurredAt: time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC),
+		},
+		WebhookID: uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"), DeliveryID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000002"),
+		Timestamp: time.Date(2024, 1, 15, 10, 30, 5, 0, time.UTC), Attempt: 1,
 	}
-	batch := BatchPayload{
-		Events: []BatchEvent{{EventType: payload.EventType, EventData: payload.EventData, EventID: payload.EventID,
+	batch := Payload{
+		Events: []PayloadEvent{{EventType: payload.EventType, EventData: payload.EventData, EventID: payload.EventID,
 			Source: payload.Source, OccurredAt: payload.OccurredAt}},
 		WebhookID: payload.WebhookID, DeliveryID: payload.DeliveryID, Timestamp: payload.Timestamp, Attempt: 2,
 	}
@@ -115,10 +118,10 @@ func vectors() []vector {
 		call("during a rotation, a receiver that has the new secret", plain, PayloadV1, signer(plain, old)),
 		call("during a rotation, a receiver that has the old secret", old, PayloadV1, signer(plain, old)),
 	}
-	body := AppendBatchPayload(nil, PayloadV1, batch)
-	list = append(list, vector{"a batch", plain, named(BatchHeaders(PayloadV1, batch, body, signer(plain, ""))), string(body), batch.Timestamp.Unix() + 1, true})
-	body = AppendBatchPayload(nil, PayloadCloudEvents, batch)
-	list = append(list, vector{"a batch of cloudevents", plain, named(BatchHeaders(PayloadCloudEvents, batch, body, signer(plain, ""))), string(body), batch.Timestamp.Unix() + 1, true})
+	body := AppendPayload(nil, PayloadV1, batch)
+	list = append(list, vector{"a batch", plain, named(Headers(PayloadV1, batch, body, signer(plain, ""))), string(body), batch.Timestamp.Unix() + 1, true})
+	body = AppendPayload(nil, PayloadCloudEvents, batch)
+	list = append(list, vector{"a batch of cloudevents", plain, named(Headers(PayloadCloudEvents, batch, body, signer(plain, ""))), string(body), batch.Timestamp.Unix() + 1, true})
 
 	pair := ed25519.NewKeyFromSeed([]byte("the seed of the test vectors 001"))
 	private := "whsk_" + base64.StdEncoding.EncodeToString(pair)

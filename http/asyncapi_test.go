@@ -35,7 +35,7 @@ func strict(s schema) schema {
 func TestEveryBodyAndHeaderIsDescribed(t *testing.T) {
 	full := sample
 	full.Trace, full.Sequence, full.ReplayID = domain.Trace{Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Tracestate: "rojo=1"}, 7, domain.ReplayID{1}
-	bare := domain.Payload{EventID: uuid.UUID{1}, WebhookID: uuid.UUID{2}, DeliveryID: uuid.UUID{3}, OccurredAt: time.Unix(0, 0), Timestamp: time.Unix(0, 0), Attempt: 1}
+	bare := domain.Payload{PayloadEvent: domain.PayloadEvent{EventID: uuid.UUID{1}, OccurredAt: time.Unix(0, 0)}, WebhookID: uuid.UUID{2}, DeliveryID: uuid.UUID{3}, Timestamp: time.Unix(0, 0), Attempt: 1}
 	key := domain.NewSigningKey(domain.NewSecret("s"))
 	signer := domain.Signer{Current: key, Previous: []*domain.SigningKey{key}}
 	catalog := domain.BuiltinCatalog()
@@ -58,11 +58,11 @@ func TestEveryBodyAndHeaderIsDescribed(t *testing.T) {
 			var body []byte
 			var headers []domain.Header
 			if f.batch {
-				b := domain.BatchPayload{WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: 1, ReplayID: p.ReplayID,
-					Events: []domain.BatchEvent{{EventType: p.EventType, EventData: p.EventData, EventID: p.EventID, CorrelationID: p.CorrelationID,
+				b := domain.Payload{WebhookID: p.WebhookID, DeliveryID: p.DeliveryID, Timestamp: p.Timestamp, Attempt: 1, ReplayID: p.ReplayID,
+					Events: []domain.PayloadEvent{{EventType: p.EventType, EventData: p.EventData, EventID: p.EventID, CorrelationID: p.CorrelationID,
 						Source: p.Source, OccurredAt: p.OccurredAt, Sequence: p.Sequence, Trace: p.Trace}}}
-				body = domain.AppendBatchPayload(nil, f.version, b)
-				headers = domain.BatchHeaders(f.version, b, body, signer)
+				body = domain.AppendPayload(nil, f.version, b)
+				headers = domain.Headers(f.version, b, body, signer)
 			} else {
 				body = domain.AppendPayload(nil, f.version, p)
 				headers = domain.Headers(f.version, p, body, signer)

@@ -51,12 +51,11 @@ func (f form) examples(types []domain.EventTypeInfo) map[string]json.RawMessage 
 		one.EventType, one.EventData = info.Type, info.Example
 		found[string(info.Type)] = domain.AppendPayload(nil, f.version, one)
 		if len(together.Events) < 2 {
-			together.Events = append(together.Events, domain.BatchEvent{EventType: info.Type, EventData: info.Example, EventID: one.EventID,
-				CorrelationID: one.CorrelationID, Source: one.Source, OccurredAt: one.OccurredAt})
+			together.Events = append(together.Events, one.PayloadEvent)
 		}
 	}
 	if f.batch {
-		return map[string]json.RawMessage{string(domain.BatchEventType): domain.AppendBatchPayload(nil, f.version, together)}
+		return map[string]json.RawMessage{string(domain.BatchEventType): domain.AppendPayload(nil, f.version, together)}
 	}
 	return found
 }
@@ -64,11 +63,12 @@ func (f form) examples(types []domain.EventTypeInfo) map[string]json.RawMessage 
 // The ids and times of examples.
 var (
 	sample = domain.Payload{
-		EventID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000001"), WebhookID: uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"),
-		DeliveryID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000002"), CorrelationID: "case-7", Source: "clinic",
-		OccurredAt: time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC), Timestamp: time.Date(2024, 1, 15, 10, 30, 5, 0, time.UTC), Attempt: 1,
+		PayloadEvent: domain.PayloadEvent{EventID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000001"), CorrelationID: "case-7", Source: "clinic",
+			OccurredAt: time.Date(2024, 1, 15, 10, 30, 0, 0, time.UTC)},
+		WebhookID: uuid.MustParse("550e8400-e29b-41d4-a716-446655440000"), DeliveryID: uuid.MustParse("0190a1b2-0000-7000-8000-000000000002"),
+		Timestamp: time.Date(2024, 1, 15, 10, 30, 5, 0, time.UTC), Attempt: 1,
 	}
-	sampleBatch = domain.BatchPayload{WebhookID: sample.WebhookID, DeliveryID: sample.DeliveryID, Timestamp: sample.Timestamp, Attempt: 1}
+	sampleBatch = domain.Payload{WebhookID: sample.WebhookID, DeliveryID: sample.DeliveryID, Timestamp: sample.Timestamp, Attempt: 1}
 )
 
 func (f form) call(examples map[string]json.RawMessage) schema {
@@ -116,7 +116,7 @@ var outgoingHeaders = []struct {
 	{headerParam{domain.HeaderStandardSignature, "signatures separated by spaces (Standard Webhooks)"}, false},
 }
 
-// The schemas of bodies (domain.AppendPayload and AppendBatchPayload write them).
+// The schemas of bodies (domain.AppendPayload writes them).
 var (
 	jsonObject = schema{"type": "object", "additionalProperties": true}
 	textSchema = schema{"type": "string"}

@@ -107,7 +107,7 @@ func (d *delivery) erased() bool {
 
 // outlived reports whether a key of what it sends was destroyed since that was read.
 func (d *delivery) outlived() bool {
-	return d.event.Keys.Destroyed() || slices.ContainsFunc(d.batch, func(e domain.BatchEvent) bool { return e.Keys.Destroyed() })
+	return d.event.Keys.Destroyed() || slices.ContainsFunc(d.batch, func(e domain.PayloadEvent) bool { return e.Keys.Destroyed() })
 }
 
 func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (call domain.Call, after domain.Backoff) {

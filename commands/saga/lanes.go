@@ -58,9 +58,9 @@ type delivery struct {
 	occurredAt time.Time
 	due        time.Time // as the table said when it was claimed
 	isBatch    bool
-	batch      []domain.BatchEvent // of a batch, instead of event and occurredAt
-	left       []domain.LeftOut    // of its events: what is not in batch any more
-	broken     string              // why it cannot be sent at all; else ""
+	batch      []domain.PayloadEvent // of a batch, instead of event and occurredAt
+	left       []domain.LeftOut      // of its events: what is not in batch any more
+	broken     string                // why it cannot be sent at all; else ""
 	attempt    int
 	retries    int
 	version    int64
