@@ -102,20 +102,10 @@ func (r *Replays) Run(ctx context.Context, id domain.ReplayID, wake, leave <-cha
 		if j.version != version {
 			poll = replayPoll
 		}
-		if over || ctx.Err() != nil || !sleep(ctx, replayPause, nil) || !sleep(ctx, min(wait, poll)-replayPause, wake) {
+		if over || ctx.Err() != nil || !eventstore.Wait(ctx, replayPause, nil) || !eventstore.Wait(ctx, min(wait, poll)-replayPause, wake) {
 			return nil
 		}
 	}
-}
-
-// sleep reports whether ctx goes on. A token in wake ends it early.
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
-	select {
-	case <-ctx.Done():
-	case <-wake:
-	case <-time.After(d):
-	}
-	return ctx.Err() == nil
 }
 
 // webhookAt returns the webhook as it was at the version.
@@ -235,10 +225,10 @@ func (j *job) count(ctx context.Context) (first bool, err error) {
 			}
 		}()
 		j.counted = c
-		sleep(ctx, j.r.Patience, c.done)
+		eventstore.Wait(ctx, j.r.Patience, c.done)
 	}
 	if j.spec.Kind == domain.KindRetry {
-		sleep(ctx, replayIdle, j.counted.done)
+		eventstore.Wait(ctx, replayIdle, j.counted.done)
 		first = true
 	}
 	select {

@@ -42,6 +42,17 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Wait waits for the time, or until something comes in by wake, which may be nil. It reports
+// whether ctx goes on.
+func Wait(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+	case <-wake:
+	case <-time.After(d):
+	}
+	return ctx.Err() == nil
+}
+
 // NewClock returns a clock that goes by this machine's until the first Observe.
 func NewClock() *Clock { return &Clock{start: time.Now()} }
 

@@ -101,14 +101,12 @@ func (r *Relay) Run(ctx context.Context) error {
 }
 
 func (r *Relay) sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false
 	case <-r.node.Lost():
 	case <-r.wake:
-	case <-timer.C:
+	case <-time.After(d):
 	}
 	return true
 }

@@ -116,20 +116,18 @@ func (b *batcher) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := b.round(ctx); err != nil && ctx.Err() == nil {
 			b.s.logger.Warn("making batches failed, trying again", "error", err)
-			b.s.sleep(ctx, claimErrorPause)
+			eventstore.Wait(ctx, claimErrorPause, nil)
 		}
-		timer := time.NewTimer(b.due.wait(b.s.clock.Now().Add(-b.turn()), b.s.log.Pace(batchPoll)))
 		select {
 		case <-ctx.Done():
 		case <-b.wake:
 		case <-b.due.changed:
-		case <-timer.C:
+		case <-time.After(b.due.wait(b.s.clock.Now().Add(-b.turn()), b.s.log.Pace(batchPoll))):
 			if err := b.find(ctx); err != nil && ctx.Err() == nil {
 				b.s.logger.Warn("looking for batches failed, trying again", "error", err)
-				b.s.sleep(ctx, claimErrorPause)
+				eventstore.Wait(ctx, claimErrorPause, nil)
 			}
 		}
-		timer.Stop()
 	}
 }
 
@@ -192,7 +190,7 @@ func (b *batcher) pass(ctx context.Context, webhooks [][16]byte) error {
 		b.look(of[i])
 	}
 	if conflict {
-		b.s.sleep(ctx, conflictPause)
+		eventstore.Wait(ctx, conflictPause, nil)
 	}
 	return nil
 }

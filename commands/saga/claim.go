@@ -48,26 +48,24 @@ func (c *claimer) run(ctx context.Context) {
 		if c.untilLook() <= 0 { // however busy the lanes are that are known
 			if err := c.look(ctx); err != nil && ctx.Err() == nil {
 				c.s.logger.Warn("looking for due deliveries failed, trying again", "error", err)
-				c.s.sleep(ctx, claimErrorPause)
+				eventstore.Wait(ctx, claimErrorPause, nil)
 			}
 		}
 		again, err := c.round(ctx)
 		if err != nil && ctx.Err() == nil {
 			c.s.logger.Warn("claiming failed, trying again", "error", err)
-			c.s.sleep(ctx, claimErrorPause)
+			eventstore.Wait(ctx, claimErrorPause, nil)
 			continue
 		}
 		if again {
 			continue
 		}
-		timer := time.NewTimer(c.untilLook())
 		select {
 		case <-ctx.Done():
 		case <-c.s.lanes.claim:
 		case <-c.due.changed:
-		case <-timer.C:
+		case <-time.After(c.untilLook()):
 		}
-		timer.Stop()
 	}
 }
 

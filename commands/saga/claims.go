@@ -107,7 +107,7 @@ func (s *session) dropClaims(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-s.lanes.over:
-			s.sleep(ctx, dropClaimsEvery)
+			eventstore.Wait(ctx, dropClaimsEvery, nil)
 		}
 		s.dropDone()
 	}

@@ -167,7 +167,7 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 		if !warned {
 			s.logger.Warn("outcome not recorded, trying again", "delivery", d.id.String(), "error", err)
 		}
-		s.sleep(ctx, recordPause)
+		eventstore.Wait(ctx, recordPause, nil)
 	}
 }
 

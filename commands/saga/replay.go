@@ -62,7 +62,7 @@ func (r *replayer) run(ctx context.Context) {
 			r.s.logger.Warn("replays do not go on, trying again", "error", err)
 		}
 		failing = err != nil
-		r.rest(ctx, replayPoll)
+		eventstore.Wait(ctx, replayPoll, r.wake)
 	}
 }
 
@@ -84,22 +84,10 @@ func (r *replayer) runJobs(ctx context.Context, group *sync.WaitGroup) error {
 		for id, job := range r.begin(unfinished, now) {
 			group.Go(func() { r.runJob(ctx, id, job) })
 		}
-		if !r.rest(ctx, pause) {
+		if !eventstore.Wait(ctx, pause, r.wake) {
 			return nil
 		}
 	}
-}
-
-// rest reports whether ctx goes on after the pause, which a request ends.
-func (r *replayer) rest(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-r.wake:
-	case <-timer.C:
-	}
-	return ctx.Err() == nil
 }
 
 // begin returns the replays to run besides those that do: of those that wait the ones that

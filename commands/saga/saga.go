@@ -176,10 +176,7 @@ func (s *Saga) Run(ctx context.Context, c Config) error {
 		case err == nil:
 		case ctx.Err() == nil:
 			c.Logger.Warn("delivering stopped, beginning again", "error", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
+			eventstore.Wait(ctx, pause, nil)
 		case !errors.Is(err, context.Canceled): // else it had not begun
 			c.Logger.Warn("delivering did not end as it should", "error", err)
 		}
@@ -368,20 +365,16 @@ func (s *session) windDown(grace time.Duration, cutCalls context.CancelFunc) err
 	// A claim under way has the last word.
 	s.putBack(func() []*delivery { return append(unstarted, s.lanes.stop()...) })
 	s.putBackLast()
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
 	select {
 	case <-s.lanes.idle:
 		return nil
-	case <-timer.C:
+	case <-time.After(grace):
 	}
 	cutCalls()
-	last := time.NewTimer(recordGrace)
-	defer last.Stop()
 	select {
 	case <-s.lanes.idle:
 		return nil
-	case <-last.C:
+	case <-time.After(recordGrace):
 		return fmt.Errorf("%d outcomes could not be recorded in time; they will be taken over", s.lanes.figures().InFlight)
 	}
 }
@@ -413,15 +406,4 @@ func (s *session) observe(d *delivery, call domain.Call) {
 	}
 	s.logger.Debug("call failed", "delivery", d.id.String(), "webhook", d.webhook.String(), "event", d.eventID.String(),
 		"attempt", d.attempt, "outcome", string(call.Outcome), "status", call.Status, "duration_us", call.Duration)
-}
-
-// sleep waits for so long, and reports whether ctx goes on.
-func (s *session) sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-	return ctx.Err() == nil
 }

@@ -32,7 +32,7 @@ func (s *session) takeOver(ctx context.Context) {
 	began := time.Now()
 	for ctx.Err() == nil {
 		if !s.node.Valid() { // what it would take may be its own
-			s.sleep(ctx, takeoverPoll)
+			eventstore.Wait(ctx, takeoverPoll, nil)
 			continue
 		}
 		n, err := s.takeOverPage(ctx, time.Since(began) > outageGrace)
@@ -41,9 +41,9 @@ func (s *session) takeOver(ctx context.Context) {
 		}
 		switch {
 		case err != nil:
-			s.sleep(ctx, takeoverPoll)
+			eventstore.Wait(ctx, takeoverPoll, nil)
 		case n < takeoverPage:
-			s.sleep(ctx, s.log.Pace(takeoverPoll))
+			eventstore.Wait(ctx, s.log.Pace(takeoverPoll), nil)
 		}
 	}
 }
@@ -129,7 +129,7 @@ func (s *session) sweepOrphans(ctx context.Context) {
 			return
 		case <-ticker.C:
 		case <-s.sweep:
-			s.sleep(ctx, takeoverPoll)
+			eventstore.Wait(ctx, takeoverPoll, nil)
 		}
 		if err := s.releaseOrphans(ctx); err != nil && ctx.Err() == nil {
 			s.logger.Warn("looking for orphaned claims failed, trying again later", "error", err)
@@ -140,7 +140,7 @@ func (s *session) sweepOrphans(ctx context.Context) {
 // releaseStale releases what waits here for longer than patientFor while other nodes
 // live, until ctx ends: they may be free for it, and this node is not.
 func (s *session) releaseStale(ctx context.Context) {
-	for s.sleep(ctx, s.log.Pace(patientFor/4)) {
+	for eventstore.Wait(ctx, s.log.Pace(patientFor/4), nil) {
 		if !s.node.Alone() && s.node.Valid() {
 			s.putBack(func() []*delivery { return s.lanes.stale(time.Now()) })
 		}

@@ -26,7 +26,7 @@ func (s *session) decideOldEvents(ctx context.Context) {
 			return
 		}
 		s.logger.Warn("events that an older version left undecided are not decided yet, trying again", "error", err)
-		s.sleep(ctx, pause)
+		eventstore.Wait(ctx, pause, nil)
 	}
 }
 
