@@ -94,8 +94,7 @@ func (o *orderedRows) insert() []eventstore.Statement {
 	}
 	out := []eventstore.Statement{{SQL: byKeySQL}}
 	if len(r) > 0 {
-		out = append(out, eventstore.Statement{SQL: insertOrderedSQL, Args: []any{ids(r), webhooks(r), events(r), sizes(r), versions(r), lines(r),
-			column(r, func(r *deliveryRow) int32 { return int32(r.n) }), claimants(r), o.events}, Rows: o.told((*lanes).behind)})
+		out = append(out, eventstore.Statement{SQL: insertOrderedSQL, Args: []any{ids(r), webhooks(r), events(r), sizes(r), versions(r), lines(r), places(r), claimants(r), o.events}, Rows: o.told((*lanes).behind)})
 	}
 	return out
 }
@@ -129,10 +128,6 @@ func (o *orderedRows) told(lanes func(*lanes, [][16]byte)) func(pgx.Rows) error 
 		lanes(o.lanes, ids)
 		return err
 	}
-}
-
-func lines(rows []deliveryRow) []int64 {
-	return column(rows, func(r *deliveryRow) int64 { return int64(r.line) })
 }
 
 // giveTurns lets the lines of released deliveries go on with their first, which may be

@@ -162,7 +162,8 @@ type deliveryRow struct {
 	most    int             // of a batch that it waits for
 	seconds int             // that it waits
 	line    domain.Line
-	n       int // of its event in the batch of events, from 1
+	n       int   // of its event in the batch of events, from 1
+	since   int64 // the version from which its webhook numbers deliveries; 0: it does not
 }
 
 // queueRows gathers what a batch of events changes, for one statement a kind.
@@ -171,16 +172,16 @@ type queueRows struct {
 	failed, interrupted, retried, late []deliveryRow
 	joined, ended                      [][16]byte
 	ordered                            orderedRows
-	numbered                           []numberedRow
+	numbered                           []deliveryRow
 	revived                            [][16]byte // events with deliveries that may have ended
 }
 
 func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claims *lanes) {
 	for _, d := range dispatched.Deliveries {
 		row := deliveryRow{id: uuid.UUID(d.DeliveryID), webhook: d.WebhookID, event: dispatched.EventID, size: dispatched.Size, most: d.BatchMax, seconds: d.BatchWait,
-			line: d.Line, n: n}
-		if d.NumberedSince != 0 {
-			q.numbered = append(q.numbered, numberedRow{row, d.NumberedSince})
+			line: d.Line, n: n, since: d.NumberedSince}
+		if row.since != 0 {
+			q.numbered = append(q.numbered, row)
 		}
 		if d.BatchWait > 0 {
 			q.waiting = append(q.waiting, row)
@@ -224,40 +225,32 @@ func (q *queueRows) free() (webhooks []string) {
 	return webhooks
 }
 
-func column[T any](rows []deliveryRow, of func(*deliveryRow) T) []T {
-	values := make([]T, len(rows))
-	for i := range rows {
-		values[i] = of(&rows[i])
+// The columns of rows.
+var (
+	ids       = column(func(r *deliveryRow) [16]byte { return r.id })
+	webhooks  = column(func(r *deliveryRow) [16]byte { return r.webhook })
+	events    = column(func(r *deliveryRow) [16]byte { return r.event })
+	replays   = column(func(r *deliveryRow) [16]byte { return r.replay })
+	sizes     = column(func(r *deliveryRow) int32 { return int32(r.size) })
+	attempts  = column(func(r *deliveryRow) int32 { return int32(r.attempt) })
+	mosts     = column(func(r *deliveryRow) int32 { return int32(r.most) })
+	waits     = column(func(r *deliveryRow) int32 { return int32(r.seconds) })
+	places    = column(func(r *deliveryRow) int32 { return int32(r.n) })
+	claimants = column(func(r *deliveryRow) int64 { return r.node })
+	versions  = column(func(r *deliveryRow) int64 { return r.version })
+	sinces    = column(func(r *deliveryRow) int64 { return r.since })
+	lines     = column(func(r *deliveryRow) int64 { return int64(r.line) })
+	dues      = column(func(r *deliveryRow) time.Time { return r.due })
+)
+
+func column[T any](of func(*deliveryRow) T) func([]deliveryRow) []T {
+	return func(rows []deliveryRow) []T {
+		values := make([]T, len(rows))
+		for i := range rows {
+			values[i] = of(&rows[i])
+		}
+		return values
 	}
-	return values
-}
-
-func ids(rows []deliveryRow) [][16]byte {
-	return column(rows, func(r *deliveryRow) [16]byte { return r.id })
-}
-
-func webhooks(rows []deliveryRow) [][16]byte {
-	return column(rows, func(r *deliveryRow) [16]byte { return r.webhook })
-}
-
-func events(rows []deliveryRow) [][16]byte {
-	return column(rows, func(r *deliveryRow) [16]byte { return r.event })
-}
-
-func sizes(rows []deliveryRow) []int32 {
-	return column(rows, func(r *deliveryRow) int32 { return int32(r.size) })
-}
-
-func attempts(rows []deliveryRow) []int32 {
-	return column(rows, func(r *deliveryRow) int32 { return int32(r.attempt) })
-}
-
-func claimants(rows []deliveryRow) []int64 {
-	return column(rows, func(r *deliveryRow) int64 { return r.node })
-}
-
-func versions(rows []deliveryRow) []int64 {
-	return column(rows, func(r *deliveryRow) int64 { return r.version })
 }
 
 // againSQL returns the statement that makes deliveries free again for their next attempts. Those
@@ -298,8 +291,7 @@ func (q *queueRows) statements() []eventstore.Statement {
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::int[], $7::bigint[]) AS r (d, w, e, s, m, wait, l)
 			CROSS JOIN LATERAL (SELECT position, recorded_at FROM medilab.events
 				WHERE stream = 'event-' || r.e::text AND version = 1 LIMIT 1) AS e`,
-			ids(r), webhooks(r), events(r), sizes(r),
-			column(r, func(r *deliveryRow) int32 { return int32(r.most) }), column(r, func(r *deliveryRow) int32 { return int32(r.seconds) }), lines(r))
+			ids(r), webhooks(r), events(r), sizes(r), mosts(r), waits(r), lines(r))
 	}
 	out = append(append(out, q.ordered.insert()...), number(q.numbered, q.ordered.events, q.ordered.lanes)...)
 	if len(q.joined) > 0 {
@@ -312,7 +304,7 @@ func (q *queueRows) statements() []eventstore.Statement {
 			ids(r), webhooks(r), events(r), sizes(r), versions(r))
 	}
 	if r := q.failed; len(r) > 0 {
-		add(againSQL("r.due", "1", "q.retries + 1"), ids(r), webhooks(r), events(r), attempts(r), versions(r), column(r, func(r *deliveryRow) time.Time { return r.due }))
+		add(againSQL("r.due", "1", "q.retries + 1"), ids(r), webhooks(r), events(r), attempts(r), versions(r), dues(r))
 	}
 	if r := q.interrupted; len(r) > 0 {
 		add(againSQL("coalesce(r.due, clock_timestamp())", "0", "q.retries"), ids(r), webhooks(r), events(r), attempts(r), versions(r), nil)
@@ -328,7 +320,7 @@ func (q *queueRows) statements() []eventstore.Statement {
 					SELECT c.node FROM medilab.claims AS c WHERE d = ANY(c.deliveries) LIMIT 1) END
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::uuid[], $8::bigint[]) AS r (d, w, e, s, a, v, p, l)
 			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp(), replay = excluded.replay`,
-			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r), column(r, func(r *deliveryRow) [16]byte { return r.replay }), lines(r))
+			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r), replays(r), lines(r))
 	}
 	if r := q.late; len(r) > 0 {
 		add(`UPDATE medilab.queue AS q SET version = r.version FROM unnest($1::uuid[], $2::bigint[]) AS r (id, version)

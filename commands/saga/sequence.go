@@ -14,12 +14,6 @@ import (
 // number follows from the log: how many deliveries it has dispatched to the webhook since
 // the webhook's version named in them.
 
-// numberedRow is a delivery to number.
-type numberedRow struct {
-	deliveryRow
-	since int64
-}
-
 // numberSQL numbers the deliveries of a batch of $5 events. n is the number of the event
 // within it.
 const numberSQL = `
@@ -30,16 +24,11 @@ SELECT r.d, r.w, r.s, row_number() OVER (PARTITION BY r.w, r.s ORDER BY r.n) + c
 FROM medilab.log_head AS h, unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::int[]) AS r (d, w, s, n)
 RETURNING delivery_id, number`
 
-func number(rows []numberedRow, batch int, lanes *lanes) []eventstore.Statement {
+func number(rows []deliveryRow, batch int, lanes *lanes) []eventstore.Statement {
 	if len(rows) == 0 {
 		return nil
 	}
-	plain, since := make([]deliveryRow, len(rows)), make([]int64, len(rows))
-	for i := range rows {
-		plain[i], since[i] = rows[i].deliveryRow, rows[i].since
-	}
-	statement := eventstore.Statement{SQL: numberSQL, Args: []any{ids(plain), webhooks(plain), since,
-		column(plain, func(r *deliveryRow) int32 { return int32(r.n) }), batch}}
+	statement := eventstore.Statement{SQL: numberSQL, Args: []any{ids(rows), webhooks(rows), sinces(rows), places(rows), batch}}
 	if lanes != nil {
 		statement.Rows = lanes.numbered
 	}
