@@ -47,7 +47,7 @@ func (c Caller) unit(stream string, expected int64, changes ...domain.Change) ev
 	if len(changes) == 0 {
 		return eventstore.Unit{}
 	}
-	return eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Expected: expected, Events: newEvents(changes...), Metadata: c.metadata()}}}
+	return eventstore.Unit{Writes: []eventstore.Write{Write(stream, expected, c.metadata(), changes...)}}
 }
 
 // fold calls evolve with each change of a stream and when it was recorded, or fails at one that
@@ -63,12 +63,13 @@ func fold(events []eventstore.Event, evolve func(domain.Change, time.Time)) erro
 	return nil
 }
 
-func newEvents(changes ...domain.Change) []eventstore.NewEvent {
+// Write appends the changes to the stream that holds expected events.
+func Write(stream string, expected int64, metadata eventstore.Metadata, changes ...domain.Change) eventstore.Write {
 	events := make([]eventstore.NewEvent, len(changes))
 	for i, change := range changes {
 		events[i] = eventstore.NewEvent{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}
 	}
-	return events
+	return eventstore.Write{Stream: stream, Expected: expected, Events: events, Metadata: metadata}
 }
 
 // Failed returns a failure of the log or the database with the kind that tells a caller

@@ -45,7 +45,7 @@ func (o *Once) id() uuid.UUID { return uuid.MustParse(o.stream[strings.Index(o.s
 // reservation returns the write that reserves the key, for the events.
 func (o *Once) reservation(events ...domain.EventID) eventstore.Write {
 	used := domain.IdempotencyKeyUsed{EventIDs: append([]domain.EventID{}, events...), BodyHash: o.hash}
-	return eventstore.Write{Stream: o.stream, Events: newEvents(used), Metadata: o.metadata}
+	return Write(o.stream, 0, o.metadata, used)
 }
 
 // errRepeated refuses to carry out again what was carried out, or is being.

@@ -189,7 +189,7 @@ func (j *job) commit(ctx context.Context, unit eventstore.Unit, changes ...domai
 func (j *job) write(stream string, expected int64, changes ...domain.Change) eventstore.Write {
 	metadata := j.caller.metadata()
 	metadata.CausationID = j.id.String()
-	return eventstore.Write{Stream: stream, Expected: expected, Events: newEvents(changes...), Metadata: metadata}
+	return Write(stream, expected, metadata, changes...)
 }
 
 // candidates returns what the replay may ask for, from a position on.

@@ -226,7 +226,7 @@ func (t *triggering) unit() eventstore.Unit {
 		for i := range t.accepted {
 			used.EventIDs[i] = t.accepted[i].EventID
 		}
-		writes = append(writes, eventstore.Write{Stream: t.keyStream, Events: newEvents(used), Metadata: t.caller.metadata()})
+		writes = append(writes, Write(t.keyStream, 0, t.caller.metadata(), used))
 	}
 	return eventstore.Unit{Writes: writes}
 }

@@ -7,7 +7,6 @@ package archive
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -304,14 +303,8 @@ func (a *Archiver) record(ctx context.Context, g *gathering, m Manifest, totals,
 }
 
 func (a *Archiver) append(ctx context.Context, version int64, change domain.Change, with ...eventstore.Statement) error {
-	data, err := json.Marshal(change)
-	if err != nil {
-		return fmt.Errorf("record an archive: %w", err)
-	}
-	_, err = a.Log.Append(ctx, eventstore.Unit{With: with, Writes: []eventstore.Write{{
-		Stream: eventstore.ArchiveStream, Expected: version, Metadata: eventstore.Metadata{Actor: a.Actor},
-		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: data, Value: change}},
-	}}})
+	_, err := a.Log.Append(ctx, eventstore.Unit{With: with,
+		Writes: []eventstore.Write{commands.Write(eventstore.ArchiveStream, version, eventstore.Metadata{Actor: a.Actor}, change)}})
 	return eventstore.Doing("record an archive", err)
 }
 

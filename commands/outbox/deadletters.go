@@ -210,11 +210,8 @@ func (p ParkedEvent) remove(caller commands.Caller, action domain.AdminAction) e
 	acted := domain.AdminActed{Action: action, Detail: fmt.Sprintf("event %s of type %s, emitted by %s: %s%s",
 		p.EventID, shorten(p.EventType, maxRunes), p.EmittedBy, shorten(p.Reason, maxRunes), p.mended)}
 	return eventstore.Unit{
-		Writes: []eventstore.Write{{
-			Stream:   p.removal().Stream(),
-			Events:   []eventstore.NewEvent{{Type: acted.ChangeType(), Data: domain.AppendJSON(nil, acted), Value: acted}},
-			Metadata: eventstore.Metadata{Actor: caller.Actor, CorrelationID: p.emission().correlationID, RequestID: caller.RequestID},
-		}},
+		Writes: []eventstore.Write{commands.Write(p.removal().Stream(), 0,
+			eventstore.Metadata{Actor: caller.Actor, CorrelationID: p.emission().correlationID, RequestID: caller.RequestID}, acted)},
 		With: []eventstore.Statement{{SQL: `WITH gone AS (DELETE FROM medilab.parked_events WHERE id = $1 RETURNING id) SELECT ln(count(*)) FROM gone`, Args: []any{p.ID}}},
 	}
 }

@@ -269,7 +269,7 @@ func (a *Alerts) count(ctx context.Context, call *domain.Call, at time.Time, tou
 func (a *Alerts) deactivate(ctx context.Context, id domain.WebhookID, f *domain.CallFigures, at time.Time) error {
 	_, err := a.Directory.Execute(ctx, func(context.Context) (unit eventstore.Unit, err error) {
 		if w, _ := a.Directory.Webhook(id); f.DeactivatesBy(w, at) {
-			unit.Writes = writes(id.Stream(), w.Version, eventstore.Metadata{Actor: ActorAlerts}, domain.DecideSystemDeactivate(w, domain.DeactivatedFailing)...)
+			unit.Writes = deactivation(w, domain.DeactivatedFailing, eventstore.Metadata{Actor: ActorAlerts})
 		}
 		return unit, nil
 	})
@@ -351,20 +351,11 @@ func alertUnit(w domain.Webhook, key domain.AlertKey, alert domain.Alert, change
 	}
 	triggered := domain.AlertEvent(w, change, now)
 	metadata := eventstore.Metadata{Actor: ActorAlerts}
-	unit := eventstore.Unit{Writes: writes(key.Stream(), alert.Version, metadata, change)}
+	unit := eventstore.Unit{Writes: []eventstore.Write{commands.Write(key.Stream(), alert.Version, metadata, change)}}
 	if resolved, ok := change.(domain.WebhookAlertResolved); !ok || !resolved.Acknowledged {
-		unit.Writes = append(unit.Writes, writes(domain.EventID(id).Stream(), 0, metadata, triggered)...)
+		unit.Writes = append(unit.Writes, commands.Write(domain.EventID(id).Stream(), 0, metadata, triggered))
 	}
 	return unit, nil
-}
-
-// writes appends the changes, none or one, to the stream that holds expected events.
-func writes(stream string, expected int64, metadata eventstore.Metadata, changes ...domain.Change) (writes []eventstore.Write) {
-	for _, c := range changes {
-		writes = append(writes, eventstore.Write{Stream: stream, Expected: expected, Metadata: metadata,
-			Events: []eventstore.NewEvent{{Type: c.ChangeType(), Data: domain.AppendJSON(nil, c), Value: c}}})
-	}
-	return writes
 }
 
 // ActorAlerts is who raises and resolves alerts.

@@ -219,20 +219,12 @@ func (b *batcher) batches(webhook domain.WebhookID, waiting []domain.Waiting, no
 func formBatch(webhook domain.WebhookID, together []domain.Waiting) eventstore.Unit {
 	id, batched, joined := domain.FormBatch(webhook, together)
 	writes := make([]eventstore.Write, 0, 1+len(joined))
-	writes = append(writes, firstEvent(id, batched, ""))
+	writes = append(writes, commands.Write(id.Stream(), 0, eventstore.Metadata{Actor: commands.ActorDelivery}, batched))
 	for i, j := range joined {
-		writes = append(writes, firstEvent(together[i].DeliveryID, j, j.EventID.String()))
+		metadata := eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: j.EventID.String()}
+		writes = append(writes, commands.Write(together[i].DeliveryID.Stream(), 0, metadata, j))
 	}
 	return eventstore.Unit{Writes: writes}
-}
-
-// firstEvent starts the stream of a delivery.
-func firstEvent(id domain.DeliveryID, change domain.Change, cause string) eventstore.Write {
-	return eventstore.Write{
-		Stream:   id.Stream(),
-		Events:   []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}},
-		Metadata: eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: cause},
-	}
 }
 
 // read returns what waits for the webhooks, the oldest first.

@@ -62,7 +62,7 @@ func TestClaimsGoOnPastInactiveWebhooks(t *testing.T) {
 	l := newLanes(1)
 	for range maxLanesAClaim + 1 {
 		id := domain.WebhookID(uuid.New())
-		if _, err := directory.Append(t.Context(), eventstore.Unit{Writes: writes(id.Stream(), 0, eventstore.Metadata{}, domain.WebhookRegistered{ID: id})}); err != nil {
+		if _, err := directory.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{commands.Write(id.Stream(), 0, eventstore.Metadata{}, domain.WebhookRegistered{ID: id})}}); err != nil {
 			t.Fatal(err)
 		}
 		l.found([]domain.WebhookID{id})

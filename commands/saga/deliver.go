@@ -189,16 +189,18 @@ func (s *session) unit(d *delivery, change domain.Change) eventstore.Unit {
 		Metadata: eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: d.eventID.String(), CorrelationID: d.event.CorrelationID},
 	}}}
 	if failed, ok := change.(domain.DeliveryAttemptFailed); ok && failed.GaveUp == domain.GaveUpGone {
-		unit.Writes = append(unit.Writes, s.deactivation(d)...)
+		w, _ := s.directory.Webhook(d.webhook)
+		unit.Writes = append(unit.Writes, deactivation(w, domain.DeactivatedGone, eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: d.id.String()})...)
 	}
 	return unit
 }
 
-// deactivation deactivates the webhook whose receiver is gone, unless it is inactive already.
-func (s *session) deactivation(d *delivery) []eventstore.Write {
-	w, _ := s.directory.Webhook(d.webhook)
-	metadata := eventstore.Metadata{Actor: commands.ActorDelivery, CausationID: d.id.String()}
-	return writes(w.ID.Stream(), w.Version, metadata, domain.DecideSystemDeactivate(w, domain.DeactivatedGone)...)
+// deactivation deactivates the webhook for the reason, unless it is inactive already.
+func deactivation(w domain.Webhook, reason domain.DeactivationReason, metadata eventstore.Metadata) []eventstore.Write {
+	if changes := domain.DecideSystemDeactivate(w, reason); len(changes) > 0 {
+		return []eventstore.Write{commands.Write(w.ID.Stream(), w.Version, metadata, changes...)}
+	}
+	return nil
 }
 
 // decideAgain looks at the stream as it is now. When the attempt is still open

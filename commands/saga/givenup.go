@@ -30,7 +30,7 @@ func (a *Alerts) tellGivenUp(ctx context.Context, page eventstore.Page) error {
 		for _, l := range lost {
 			event, triggered := domain.GivenUpEvent(l.id, l.call, e.RecordedAt)
 			metadata := eventstore.Metadata{Actor: ActorAlerts, CausationID: l.call.EventID.String()}
-			told = append(told, writes(event.Stream(), 0, metadata, triggered)...)
+			told = append(told, commands.Write(event.Stream(), 0, metadata, triggered))
 		}
 		w, ok := a.Directory.Webhook(failed.WebhookID)
 		if ok && w.Exists() && len(lost) > 0 && failed.GaveUp == domain.GaveUpRetriesExhausted {

@@ -83,10 +83,7 @@ func (s *session) decideOld(ctx context.Context, registry *domain.Registry, posi
 			return err
 		}
 		if len(dispatched.Deliveries) > 0 {
-			unit.Writes = []eventstore.Write{{
-				Stream: e.Stream, Expected: e.Version, Metadata: eventstore.Metadata{Actor: commands.ActorDispatcher},
-				Events: []eventstore.NewEvent{{Type: dispatched.ChangeType(), Data: domain.AppendJSON(nil, dispatched), Value: dispatched}},
-			}}
+			unit.Writes = []eventstore.Write{commands.Write(e.Stream, e.Version, eventstore.Metadata{Actor: commands.ActorDispatcher}, dispatched)}
 			if _, err := s.log.Append(ctx, unit); !eventstore.IsConflict(err) {
 				return err
 			}
