@@ -2,7 +2,6 @@ package commands
 
 import (
 	"context"
-	"time"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -25,8 +24,8 @@ func (c *Commands) AcknowledgeAlert(ctx context.Context, caller Caller, key doma
 // FoldAlert returns the alerts of one kind about one webhook as the log has them.
 func FoldAlert(ctx context.Context, log *eventstore.Log, key domain.AlertKey) (alert domain.Alert, err error) {
 	events, err := log.Load(ctx, key.Stream())
-	if err == nil {
-		err = fold(events, func(change domain.Change, _ time.Time) { alert = alert.Evolve(change) })
+	if err != nil {
+		return alert, err
 	}
-	return alert, err
+	return fold(alert, events)
 }

@@ -50,17 +50,18 @@ func (c Caller) unit(stream string, expected int64, changes ...domain.Change) ev
 	return eventstore.Unit{Writes: []eventstore.Write{Write(stream, expected, c.metadata(), changes...)}}
 }
 
-// fold calls evolve with each change of a stream and when it was recorded, or fails at one that
-// cannot be read.
-func fold(events []eventstore.Event, evolve func(domain.Change, time.Time)) error {
+// fold returns the state after the changes of a stream, or fails at one that cannot be read.
+func fold[S interface {
+	Evolve(change domain.Change, at time.Time) S
+}](state S, events []eventstore.Event) (S, error) {
 	for _, e := range events {
 		change, ok := e.Value.(domain.Change)
 		if !ok {
-			return fmt.Errorf("stream %s cannot be read: %w", e.Stream, e.Err)
+			return state, fmt.Errorf("stream %s cannot be read: %w", e.Stream, e.Err)
 		}
-		evolve(change, e.RecordedAt)
+		state = state.Evolve(change, e.RecordedAt)
 	}
-	return nil
+	return state, nil
 }
 
 // Write appends the changes to the stream that holds expected events.

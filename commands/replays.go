@@ -62,7 +62,7 @@ func (r *Replays) Unfinished(ctx context.Context, from domain.ReplayID) ([]domai
 func (r *Replays) load(ctx context.Context, id domain.ReplayID) (replay domain.Replay, events []eventstore.Event, err error) {
 	events, err = r.Log.LoadFrom(ctx, id.Stream(), domain.ReplayQueued{}.ChangeType())
 	if err == nil {
-		err = fold(events, func(change domain.Change, at time.Time) { replay = replay.Evolve(change, at) })
+		replay, err = fold(replay, events)
 	}
 	return replay, events, err
 }
@@ -111,10 +111,10 @@ func (r *Replays) Run(ctx context.Context, id domain.ReplayID, wake, leave <-cha
 // webhookAt returns the webhook as it was at the version.
 func (r *Replays) webhookAt(ctx context.Context, id domain.WebhookID, version int64) (w domain.Webhook, err error) {
 	events, err := r.Log.Load(ctx, id.Stream())
-	if err == nil {
-		err = fold(events[:min(version, int64(len(events)))], func(change domain.Change, at time.Time) { w = w.Evolve(change, at) })
+	if err != nil {
+		return w, err
 	}
-	return w, err
+	return fold(w, events[:min(version, int64(len(events)))])
 }
 
 // job is a replay that is worked on.

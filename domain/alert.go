@@ -145,14 +145,16 @@ type Alert struct {
 	Judged  int64    // of AlertGivenUp and AlertTimeout: up to this position, the log has what follows from it
 	Version int64
 
+	RaisedAt time.Time // the last
+
 	Acknowledged bool
 }
 
-// Evolve returns the alert after a change.
-func (a Alert) Evolve(change Change) Alert {
+// Evolve returns the alert after a change that the log recorded at the time.
+func (a Alert) Evolve(change Change, at time.Time) Alert {
 	switch c := change.(type) {
 	case WebhookAlertRaised:
-		a.ID, a.Open, a.Judged = c.ID, true, max(a.Judged, c.Since, c.At)
+		a.ID, a.Open, a.RaisedAt, a.Judged = c.ID, true, at, max(a.Judged, c.Since, c.At)
 		if c.Lost != nil {
 			a.Lost = *c.Lost
 		}

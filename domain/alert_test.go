@@ -104,7 +104,7 @@ func TestAnAlertIsRaisedOnceAndResolvedOnce(t *testing.T) {
 			t.Fatalf("raised %+v", raised)
 		}
 		seen[raised.ID] = true
-		a = a.Evolve(raised)
+		a = a.Evolve(raised, time.Time{})
 		if again := DecideAlert(a, goldenWebhook, Finding{Kind: AlertTimeout, Holds: true}); again != nil {
 			t.Errorf("raised again: %+v", again)
 		}
@@ -112,7 +112,7 @@ func TestAnAlertIsRaisedOnceAndResolvedOnce(t *testing.T) {
 		if !ok || resolved.ID != raised.ID {
 			t.Fatalf("resolved %+v", resolved)
 		}
-		a = a.Evolve(resolved)
+		a = a.Evolve(resolved, time.Time{})
 		if again := DecideAlert(a, goldenWebhook, Finding{Kind: AlertTimeout}); again != nil {
 			t.Errorf("resolved again: %+v", again)
 		}

@@ -79,7 +79,7 @@ func TestAcknowledge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		alert = alert.Evolve(change)
+		alert = alert.Evolve(change, time.Time{})
 	}
 	record(domain.Finding{Kind: domain.AlertTimeout, Holds: true})
 	path := "/api/v1/webhooks/alerts/" + alert.ID.String()
