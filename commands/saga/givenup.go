@@ -117,7 +117,7 @@ func (a *Alerts) tell(ctx context.Context, at eventstore.Position, events []even
 				again = true
 				return eventstore.Unit{Writes: part}, nil
 			}
-			rest, err := a.untold(ctx, part)
+			rest, err := notBegun(ctx, a.Log, part, func(w eventstore.Write) string { return w.Stream })
 			return eventstore.Unit{Writes: rest}, err
 		})
 		if err != nil {
@@ -127,21 +127,18 @@ func (a *Alerts) tell(ctx context.Context, at eventstore.Position, events []even
 	return nil
 }
 
-// untold returns the events that the log does not have.
-func (a *Alerts) untold(ctx context.Context, events []eventstore.Write) ([]eventstore.Write, error) {
-	streams := make([]string, len(events))
-	for i, w := range events {
-		streams[i] = w.Stream
+// notBegun leaves out those of which the log has the stream.
+func notBegun[T any](ctx context.Context, log *eventstore.Log, all []T, stream func(T) string) ([]T, error) {
+	streams := make([]string, len(all))
+	for i, one := range all {
+		streams[i] = stream(one)
 	}
-	have, err := a.Log.LoadAll(ctx, streams)
-	if err != nil {
-		return nil, err
+	begun, err := log.LoadFirst(ctx, streams)
+	known := map[string]bool{}
+	for _, e := range begun {
+		known[e.Stream] = true
 	}
-	told := map[string]bool{}
-	for _, e := range have {
-		told[e.Stream] = true
-	}
-	return slices.DeleteFunc(slices.Clone(events), func(w eventstore.Write) bool { return told[w.Stream] }), nil
+	return slices.DeleteFunc(slices.Clone(all), func(one T) bool { return known[stream(one)] }), err
 }
 
 // judgeGivenUp resolves the open alerts whose deliveries have ended, or are old.

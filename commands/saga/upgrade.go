@@ -79,7 +79,8 @@ func (s *session) decideOld(ctx context.Context, registry *domain.Registry, posi
 		triggered.Recipients = registry.Recipients(domain.EventType(triggered.EventType), triggered.EventData)
 		dispatched, _ := domain.DispatchOf(domain.EventID(streamID(e.Stream)), triggered)
 		// A replay may have asked for the event before: that delivery is on its way, or made.
-		if dispatched.Deliveries, err = s.notBegun(ctx, dispatched.Deliveries); err != nil {
+		begins := func(d domain.Dispatch) string { return d.DeliveryID.Stream() }
+		if dispatched.Deliveries, err = notBegun(ctx, s.log, dispatched.Deliveries, begins); err != nil {
 			return err
 		}
 		if len(dispatched.Deliveries) > 0 {
@@ -91,19 +92,4 @@ func (s *session) decideOld(ctx context.Context, registry *domain.Registry, posi
 	}
 	_, err = s.pool.Exec(ctx, unit.With[0].SQL, unit.With[0].Args...)
 	return err
-}
-
-// notBegun leaves out the deliveries that have a stream already.
-func (s *session) notBegun(ctx context.Context, deliveries []domain.Dispatch) ([]domain.Dispatch, error) {
-	var left []domain.Dispatch
-	for _, d := range deliveries {
-		begun, err := s.log.LoadFirst(ctx, []string{d.DeliveryID.Stream()})
-		if err != nil {
-			return nil, err
-		}
-		if len(begun) == 0 {
-			left = append(left, d)
-		}
-	}
-	return left, nil
 }
