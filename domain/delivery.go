@@ -371,6 +371,7 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 		d.State, d.Retries, d.NextAttemptAt, d.GaveUp, d.CancelReason = DeliveryPending, 0, at, "", ""
 		d.BatchID, d.ReplayID, d.LeftOut = DeliveryID{}, c.ReplayID, nil
 	case DeliveryRetryCancelled:
+		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.CancelReason, d.NextAttemptAt = DeliveryFailed, CancelReplay, time.Time{}
 	case DeliveryTested:
 		d = d.after(c.Call)

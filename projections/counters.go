@@ -84,19 +84,25 @@ func (c *counters) failingSince() *time.Time {
 	return &c.figures.FailingSince
 }
 
-// retry takes a delivery from the state it was in back to pending.
-func (c *counters) retry(from domain.DeliveryState) {
-	switch from {
+// deliveries returns the count of the deliveries in the state. Of no other they are counted.
+func (c *counters) deliveries(state domain.DeliveryState) *int64 {
+	switch state {
 	case domain.DeliveryPending:
-		return
+		return &c.pending
 	case domain.DeliveryDelivered:
-		c.delivered--
+		return &c.delivered
 	case domain.DeliveryFailed:
-		c.exhausted--
+		return &c.exhausted
 	case domain.DeliveryWithdrawn:
-		c.cancelled--
+		return &c.cancelled
 	}
-	c.pending++
+	return new(int64)
+}
+
+// move takes a delivery from one state to another.
+func (c *counters) move(from, to domain.DeliveryState) {
+	*c.deliveries(from)--
+	*c.deliveries(to)++
 }
 
 // statusName is the receiver's status, or the outcome when there was none.

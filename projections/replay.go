@@ -20,9 +20,7 @@ var replaysModel = Model{
 		return &replays{
 			load: t.SQL(`SELECT ` + replayColumns + ` FROM {replays} WHERE id = ANY($1)`),
 			save: t.SQL(`
-				INSERT INTO {replays} (` + replayColumns + `)
-				SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bytea[], $5::text[], $6::timestamptz[], $7::text[],
-					$8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::timestamptz[])
+				INSERT INTO {replays} (` + replayColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 				ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, matched = EXCLUDED.matched, queued = EXCLUDED.queued,
 					delivered = EXCLUDED.delivered, failed = EXCLUDED.failed, cancelled = EXCLUDED.cancelled, finished_at = EXCLUDED.finished_at`),
 		}
@@ -93,28 +91,15 @@ func (p *replays) Project(ctx context.Context, db Querier, events []eventstore.E
 			rows[id].apply(&events[i])
 		}
 	}
-	changed := make([]*replayRow, 0, len(ids))
+	var statements []eventstore.Statement // one each: there are few
 	for _, id := range ids {
-		if row := rows[id]; row.Position > 0 { // else the log holds no request that decodes
-			changed = append(changed, row)
+		if r := rows[id]; r.Position > 0 { // else the log holds no request that decodes
+			statements = append(statements, eventstore.Statement{SQL: p.save, Args: []any{
+				r.ID, r.Position, r.Webhook, r.Request, r.RequestedBy, r.CreatedAt, string(r.State), r.Matched, r.Queued, r.Delivered, r.Failed, r.Cancelled, r.FinishedAt,
+			}})
 		}
 	}
-	if len(changed) == 0 {
-		return nil, nil
-	}
-	return []eventstore.Statement{{SQL: p.save, Args: replayArgs(changed)}}, nil
-}
-
-func replayArgs(rows []*replayRow) []any {
-	return []any{
-		mapped(rows, func(r *replayRow) [16]byte { return r.ID }), mapped(rows, func(r *replayRow) eventstore.Position { return r.Position }),
-		mapped(rows, func(r *replayRow) *domain.WebhookID { return r.Webhook }), mapped(rows, func(r *replayRow) []byte { return r.Request }),
-		mapped(rows, func(r *replayRow) string { return r.RequestedBy }), mapped(rows, func(r *replayRow) time.Time { return r.CreatedAt }),
-		mapped(rows, func(r *replayRow) string { return string(r.State) }), mapped(rows, func(r *replayRow) *int64 { return r.Matched }),
-		mapped(rows, func(r *replayRow) int64 { return r.Queued }), mapped(rows, func(r *replayRow) int64 { return r.Delivered }),
-		mapped(rows, func(r *replayRow) int64 { return r.Failed }), mapped(rows, func(r *replayRow) int64 { return r.Cancelled }),
-		mapped(rows, func(r *replayRow) *time.Time { return r.FinishedAt }),
-	}
+	return statements, nil
 }
 
 // apply takes in the next event of the replay.

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,32 +130,21 @@ func (p *pageCounters) count(e *eventstore.Event, before domain.DeliveryState) {
 	case domain.DeliverySucceeded:
 		of := p.of(c.WebhookID, at)
 		of.call(&c.Call, at)
-		of.pending--
-		of.delivered++
+		of.move(domain.DeliveryPending, domain.DeliveryDelivered)
 	case domain.DeliveryAttemptFailed:
 		of := p.of(c.WebhookID, at)
-		of.call(&c.Call, at)
-		if c.GaveUp != "" {
-			of.pending--
-			of.exhausted++
+		if of.call(&c.Call, at); c.GaveUp != "" {
+			of.move(domain.DeliveryPending, domain.DeliveryFailed)
 		}
 	case domain.DeliveryInterrupted:
 		call, _ := callOf(c)
 		p.of(c.WebhookID, at).call(&call, at)
 	case domain.DeliveryCancelled:
-		of := p.of(c.WebhookID, at)
-		if c.Was == domain.DeliveryFailed {
-			of.exhausted--
-		} else {
-			of.pending--
-		}
-		of.cancelled++
+		p.of(c.WebhookID, at).move(cmp.Or(c.Was, domain.DeliveryPending), domain.DeliveryWithdrawn)
 	case domain.DeliveryRetryCancelled:
-		of := p.of(c.WebhookID, at)
-		of.pending--
-		of.exhausted++
+		p.of(c.WebhookID, at).move(domain.DeliveryPending, domain.DeliveryFailed)
 	case domain.DeliveryRetryRequested:
-		p.of(c.WebhookID, at).retry(before)
+		p.of(c.WebhookID, at).move(before, domain.DeliveryPending)
 	}
 }
 

@@ -84,32 +84,25 @@ type stand struct {
 
 // standOf returns what the event makes of its delivery, if that is to be noted.
 func standOf(e *eventstore.Event) (s stand, noted bool) {
-	s = stand{stream: e.Stream, at: e.Position, state: domain.DeliveryPending, status: sameStatus}
-	switch c := e.Value.(type) {
-	case domain.DeliverySucceeded:
-		s.event, s.webhook, s.state, s.status, s.left = c.EventID, c.WebhookID, domain.DeliveryDelivered, listedStatus(c.Status), c.LeftOut
-		if e.Version == 1 {
-			return s, false // as nearly all
-		}
-	case domain.DeliveryAttemptFailed:
-		s.event, s.webhook, s.status, s.left = c.EventID, c.WebhookID, listedStatus(c.Status), c.LeftOut
-		if c.GaveUp != "" {
-			s.state = domain.DeliveryFailed
-		}
-	case domain.DeliveryInterrupted:
-		s.event, s.webhook = c.EventID, c.WebhookID
-	case domain.DeliveryRetryRequested:
-		s.event, s.webhook = c.EventID, c.WebhookID
-	case domain.DeliveryCancelled:
-		s.event, s.webhook, s.state = c.EventID, c.WebhookID, domain.DeliveryWithdrawn
-	case domain.DeliveryRetryCancelled:
-		s.event, s.webhook, s.state = c.EventID, c.WebhookID, domain.DeliveryFailed
+	change, _ := e.Value.(domain.Change)
+	switch change.(type) {
+	case domain.DeliverySucceeded, domain.DeliveryAttemptFailed, domain.DeliveryInterrupted, domain.DeliveryRetryRequested,
+		domain.DeliveryCancelled, domain.DeliveryRetryCancelled:
 	default:
 		return s, false
 	}
+	d := domain.Delivery{}.Evolve(change, e.RecordedAt)
+	s = stand{stream: e.Stream, at: e.Position, event: d.EventID, webhook: d.WebhookID, state: d.State, status: sameStatus}
+	if call, ok := domain.OutcomeOf(change); ok {
+		s.status, s.left = listedStatus(call.Status), call.LeftOut
+	}
+	succeeded := s.state == domain.DeliveryDelivered
+	if succeeded && e.Version == 1 {
+		return s, false // as nearly all
+	}
 	s.batch = domain.DeliveryOf(s.event, s.webhook).Stream() != e.Stream
 	firstOfBatch := s.batch && e.Version == 2 // follows its making
-	return s, s.state != domain.DeliveryDelivered || !firstOfBatch || len(s.left) > 0
+	return s, !succeeded || !firstOfBatch || len(s.left) > 0
 }
 
 func (p *undelivered) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
