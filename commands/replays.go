@@ -148,6 +148,7 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 	j.caller = Caller{Actor: by.Actor, RequestID: by.RequestID}
 	j.replay, j.spec, j.before, j.version = replay, replay.Request.Spec(), events[0].Position, events[len(events)-1].Version
 	ctx = cpulimit.WithCaller(ctx, j.caller.Actor)
+	w, _ := j.r.Directory.Webhook(j.spec.WebhookID)
 	switch {
 	case replay.Completed:
 		return 0, true, nil
@@ -155,7 +156,7 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 		return j.withdraw(ctx)
 	case replay.Paused:
 		return 0, true, j.r.Queue.Hold(ctx, j.id)
-	case j.aimless():
+	case w.Deleted:
 		return 0, false, j.append(ctx, domain.ReplayCancelled{})
 	case !replay.Counted:
 		if known, err := j.count(ctx); known || err != nil {
@@ -163,12 +164,6 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 		}
 	}
 	return j.goOn(ctx)
-}
-
-// aimless reports whether the webhook of a replay is deleted.
-func (j *job) aimless() bool {
-	w, _ := j.r.Directory.Webhook(j.spec.WebhookID)
-	return w.Deleted
 }
 
 // append appends changes to the replay's stream.

@@ -47,9 +47,11 @@ func (s *session) cancelDeleted(ctx context.Context) {
 	}
 }
 
-// cancelDelivery ends a delivery of a deleted webhook.
-func cancelDelivery(d *delivery) domain.Change {
-	return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: domain.CancelWebhookDeleted, Was: d.was, ReplayID: d.replay}
+// cancellation returns a decider that ends a delivery for the reason.
+func cancellation(reason domain.CancelReason) func(*delivery) domain.Change {
+	return func(d *delivery) domain.Change {
+		return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: reason, Was: d.was, ReplayID: d.replay}
+	}
 }
 
 // cancelDeletedPage returns how many deliveries it cancelled.
@@ -88,7 +90,7 @@ func (s *session) cancelDeletedPage(ctx context.Context) (int, error) {
 	}
 	units := make([]eventstore.Unit, len(waiting))
 	for i := range waiting {
-		units[i] = s.unit(&waiting[i], cancelDelivery(&waiting[i]))
+		units[i] = s.unit(&waiting[i], cancellation(domain.CancelWebhookDeleted)(&waiting[i]))
 	}
 	cancelled := 0
 	for _, err := range s.log.AppendEach(ctx, units) {

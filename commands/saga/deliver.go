@@ -32,38 +32,29 @@ func (s *session) deliver(msg *message.Message) error {
 		}
 	}()
 
+	skip := func(instead func()) error {
+		s.lanes.uncalled(d)
+		instead()
+		return nil
+	}
+	sweep := func() { signal(s.sweep) } // should the lease hold after all
+
 	w, known := s.directory.Webhook(d.webhook)
 	switch {
 	case !s.node.Valid():
-		s.lanes.uncalled(d)
-		signal(s.sweep) // should the lease hold after all
-		return nil
+		return skip(sweep)
 	case w.Deleted:
-		s.lanes.uncalled(d)
-		s.record(d, cancelDelivery)
-		return nil
+		return skip(func() { s.record(d, cancellation(domain.CancelWebhookDeleted)) })
 	case d.erased():
-		s.lanes.uncalled(d)
-		s.record(d, func(d *delivery) domain.Change {
-			return domain.DeliveryCancelled{EventID: d.eventID, WebhookID: d.webhook, Reason: commands.CancelGone(d.event.Content), ReplayID: d.replay}
-		})
-		return nil
-	case d.outlived(): // a claim reads what is left
-		s.lanes.uncalled(d)
-		s.putBack(func() []*delivery { return s.lanes.takeOut(d) })
-		return nil
-	case !known, !w.Active: // not known: a claim catches up, so it is known by the next one
-		s.lanes.uncalled(d)
-		s.putBack(func() []*delivery { return s.lanes.takeOut(d) })
-		return nil
+		return skip(func() { s.record(d, cancellation(commands.CancelGone(d.event.Content))) })
+	case d.outlived(), !known, !w.Active: // the next claim reads what is left, and catches up
+		return skip(func() { s.putBack(func() []*delivery { return s.lanes.takeOut(d) }) })
 	}
 
 	failpoint.Pass(failpoint.BeforeCall)
 	call, asked := s.call(ctx, w, d)
 	if call.Outcome == commands.OutcomeWithheld {
-		s.lanes.uncalled(d)
-		signal(s.sweep) // should the lease hold after all
-		return nil
+		return skip(sweep)
 	}
 	if call.Outcome.IsLack() {
 		s.await(d, call)
