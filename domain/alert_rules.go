@@ -126,6 +126,15 @@ func (r AlertRules) JudgeCall(w Webhook, f CallFigures) []Finding {
 	return []Finding{r.failures(f), r.JudgeTimeout(w, f)}
 }
 
+// judged returns a finding, in words for either case.
+func judged(kind AlertKind, holds bool, observed, limit float64, good, bad string) Finding {
+	finding := Finding{Kind: kind, Holds: holds, Observed: observed, Limit: limit, Message: good}
+	if holds {
+		finding.Message = bad
+	}
+	return finding
+}
+
 func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
 	since, what := w.ActiveChanged, "it has been deactivated"
 	if w.Active {
@@ -134,29 +143,21 @@ func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
 			since = f.LastCallAt
 		}
 	}
-	idle := now.Sub(since)
-	finding := Finding{Kind: AlertInactive, Observed: idle.Seconds(), Limit: r.InactiveAfter.Seconds()}
-	if w.Active && onlySystem(w.Events) {
-		finding.Message = "it waits for alerts alone"
-		return finding
+	idle, good := now.Sub(since), "calls are made again"
+	waits := w.Active && onlySystem(w.Events)
+	if waits {
+		good = "it waits for alerts alone"
 	}
-	finding.Holds = idle >= r.InactiveAfter
-	finding.Message = "calls are made again"
-	if finding.Holds {
-		finding.Message = fmt.Sprintf("%s for %s", what, idle.Truncate(time.Second))
-	}
-	return finding
+	return judged(AlertInactive, !waits && idle >= r.InactiveAfter, idle.Seconds(), r.InactiveAfter.Seconds(),
+		good, fmt.Sprintf("%s for %s", what, idle.Truncate(time.Second)))
 }
 
 func deactivated(w Webhook, reason DeactivationReason) Finding {
-	finding := Finding{Kind: AlertKind(reason), Holds: w.Deactivated == reason, Message: "the webhook was activated"}
-	switch {
-	case finding.Holds && reason == DeactivatedGone:
-		finding.Message = "the receiver answered 410 Gone; the webhook was deactivated"
-	case finding.Holds:
-		finding.Message = fmt.Sprintf("nothing but failures for %d s; the webhook was deactivated", w.AutoDeactivateAfter)
+	bad := "the receiver answered 410 Gone; the webhook was deactivated"
+	if reason == DeactivatedFailing {
+		bad = fmt.Sprintf("nothing but failures for %d s; the webhook was deactivated", w.AutoDeactivateAfter)
 	}
-	return finding
+	return judged(AlertKind(reason), w.Deactivated == reason, 0, 0, "the webhook was activated", bad)
 }
 
 // leastFailures is how many calls in a row must have failed for a webhook to be deactivated.
@@ -192,19 +193,12 @@ func (r AlertRules) lowRate(f CallFigures, now time.Time) Finding {
 }
 
 func (r AlertRules) failures(f CallFigures) Finding {
-	finding := Finding{Kind: AlertConsecutiveFailures, Holds: f.Failures > r.Failures, Observed: float64(f.Failures), Limit: float64(r.Failures)}
-	finding.Message = "a call succeeded"
-	if finding.Holds {
-		finding.Message = fmt.Sprintf("%d calls failed in a row", f.Failures)
-	}
-	return finding
+	return judged(AlertConsecutiveFailures, f.Failures > r.Failures, float64(f.Failures), float64(r.Failures),
+		"a call succeeded", fmt.Sprintf("%d calls failed in a row", f.Failures))
 }
 
 // JudgeTimeout returns the finding about the last call's timeout.
 func (r AlertRules) JudgeTimeout(w Webhook, f CallFigures) Finding {
-	finding := Finding{Kind: AlertTimeout, Holds: f.TimedOut, Observed: float64(w.Timeout), Limit: float64(w.Timeout), Message: "a call ended in time"}
-	if f.TimedOut {
-		finding.Message = fmt.Sprintf("a call ran out its timeout of %d s", w.Timeout)
-	}
-	return finding
+	return judged(AlertTimeout, f.TimedOut, float64(w.Timeout), float64(w.Timeout),
+		"a call ended in time", fmt.Sprintf("a call ran out its timeout of %d s", w.Timeout))
 }

@@ -49,14 +49,12 @@ type NodeLack struct {
 
 // JudgeNodes returns the finding about what the live nodes lack.
 func JudgeNodes(lacks []NodeLack) Finding {
-	finding := Finding{Kind: AlertNode, Holds: len(lacks) > 0, Message: "calls work again", Nodes: lacks}
-	if finding.Holds {
-		texts := make([]string, len(lacks))
-		for i, l := range lacks {
-			texts[i] = "the server " + l.Node + " lacks " + lackTexts[l.Lacks]
-		}
-		finding.Message = strings.Join(texts, "; ") + ": deliveries wait"
+	texts := make([]string, len(lacks))
+	for i, l := range lacks {
+		texts[i] = "the server " + l.Node + " lacks " + lackTexts[l.Lacks]
 	}
+	finding := judged(AlertNode, len(lacks) > 0, 0, 0, "calls work again", strings.Join(texts, "; ")+": deliveries wait")
+	finding.Nodes = lacks
 	return finding
 }
 
