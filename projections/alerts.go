@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,17 +21,14 @@ var alertsModel = Model{
 	New: func(t Tables) Projection {
 		return &alerts{
 			acknowledge: t.SQL(`
-				UPDATE {alerts} AS a SET acknowledged_at = r.at, acknowledged_by = r.actor
-				FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS r (id, at, actor) WHERE a.id = r.id`),
+				UPDATE {alerts} SET acknowledged_at = $2, acknowledged_by = $3 WHERE id = $1`),
 			givenUp: newGivenUp(t),
 			raise: t.SQL(`
 				INSERT INTO {alerts} (position, id, webhook, kind, details, raised_at, since)
-				SELECT p, i, w, k, d, r, nullif(s, 0) FROM unnest($1::bigint[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::timestamptz[], $7::bigint[])
-					AS r (p, i, w, k, d, r, s)
+				VALUES ($1, $2, $3, $4, $5, $6, nullif($7::bigint, 0))
 				ON CONFLICT (id) DO UPDATE SET details = excluded.details`),
 			resolve: t.SQL(`
-				UPDATE {alerts} AS a SET resolved_at = r.at, through = nullif(r.through, 0)
-				FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[]) AS r (id, at, through) WHERE a.id = r.id`),
+				UPDATE {alerts} SET resolved_at = $2, through = nullif($3::bigint, 0) WHERE id = $1`),
 		}
 	},
 }
@@ -55,37 +51,21 @@ type alertDetails struct {
 }
 
 func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Event) ([]eventstore.Statement, error) {
-	var positions, since, through []int64
-	var ids, webhooks, acknowledged, resolved [][16]byte
-	var kinds, actors []string
-	var details [][]byte
-	var raisedAt, acknowledgedAt, resolvedAt []time.Time
-	for i := range events {
+	statements, err := p.givenUp.project(ctx, db, events)
+	add := func(sql string, args ...any) {
+		statements = append(statements, eventstore.Statement{SQL: sql, Args: args})
+	}
+	for i := range events { // alerts are few: each has a statement
 		e := &events[i]
 		switch c := e.Value.(type) {
 		case domain.WebhookAlertRaised:
-			encoded := domain.EncodeJSON(alertDetails{c.Message, c.Observed, c.Limit, c.Nodes, c.Lost, nil, nil})
-			if at := slices.Index(ids, [16]byte(c.ID)); at >= 0 { // raised again
-				details[at] = encoded
-				continue
-			}
-			positions, ids, webhooks = append(positions, int64(e.Position)), append(ids, c.ID), append(webhooks, c.WebhookID)
-			kinds, details, raisedAt, since = append(kinds, string(c.Kind)), append(details, encoded), append(raisedAt, e.RecordedAt), append(since, c.Since)
+			details := domain.EncodeJSON(alertDetails{c.Message, c.Observed, c.Limit, c.Nodes, c.Lost, nil, nil})
+			add(p.raise, e.Position, uuid.UUID(c.ID), uuid.UUID(c.WebhookID), string(c.Kind), details, e.RecordedAt, c.Since)
 		case domain.WebhookAlertAcknowledged:
-			acknowledged, acknowledgedAt, actors = append(acknowledged, c.ID), append(acknowledgedAt, e.RecordedAt), append(actors, text(actorOf(e)))
+			add(p.acknowledge, uuid.UUID(c.ID), e.RecordedAt, text(actorOf(e)))
 		case domain.WebhookAlertResolved:
-			resolved, resolvedAt, through = append(resolved, c.ID), append(resolvedAt, e.RecordedAt), append(through, c.Through)
+			add(p.resolve, uuid.UUID(c.ID), e.RecordedAt, c.Through)
 		}
-	}
-	statements, err := p.givenUp.project(ctx, db, events)
-	if len(positions) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.raise, Args: []any{positions, ids, webhooks, kinds, details, raisedAt, since}})
-	}
-	if len(acknowledged) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.acknowledge, Args: []any{acknowledged, acknowledgedAt, actors}})
-	}
-	if len(resolved) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: p.resolve, Args: []any{resolved, resolvedAt, through}})
 	}
 	return statements, err
 }
