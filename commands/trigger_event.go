@@ -142,15 +142,12 @@ func CheckData(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Ca
 // repetition like any other.
 func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent, key string, accepted []Accepted, refused error) error {
 	t := triggering{Commands: c, caller: caller, events: events, accepted: accepted}
-	if key != "" {
-		var err error
-		t.keyStream, t.bodyHash = domain.KeyStream(caller.Actor, key), hashOf(events)
-		if t.keyedHash, err = c.Directory.HashedText(ctx, t.bodyHash); err != nil {
-			return Failed("trigger", err)
-		}
-	}
 	t.name()
 	if key != "" {
+		var err error
+		if _, t.once, err = c.Once(ctx, caller, key, hashOf(events)); err != nil {
+			return err
+		}
 		if done, err := t.resolveFormerKey(ctx, key); err != nil || done {
 			return err
 		}
@@ -183,12 +180,10 @@ func (c *Commands) trigger(ctx context.Context, caller Caller, events []NewEvent
 // is in the log.
 type triggering struct {
 	*Commands
-	caller    Caller
-	events    []NewEvent
-	accepted  []Accepted
-	keyStream string
-	bodyHash  string // as older versions keep it
-	keyedHash string // as the log keeps it
+	caller   Caller
+	events   []NewEvent
+	accepted []Accepted
+	once     *Once // nil: it has no key
 }
 
 func (t *triggering) name() {
@@ -221,12 +216,12 @@ func (t *triggering) unit() eventstore.Unit {
 			writes = append(writes, t.write(t.accepted[i].EventID, event))
 		}
 	}
-	if t.keyStream != "" {
-		used := domain.IdempotencyKeyUsed{BodyHash: t.keyedHash, EventIDs: make([]domain.EventID, len(t.accepted))}
+	if t.once != nil {
+		ids := make([]domain.EventID, len(t.accepted))
 		for i := range t.accepted {
-			used.EventIDs[i] = t.accepted[i].EventID
+			ids[i] = t.accepted[i].EventID
 		}
-		writes = append(writes, Write(t.keyStream, 0, t.caller.metadata(), used))
+		writes = append(writes, t.once.reservation(ids...))
 	}
 	return eventstore.Unit{Writes: writes}
 }
@@ -251,8 +246,8 @@ func (t *triggering) write(id domain.EventID, asked NewEvent) eventstore.Write {
 // resolve finds out, after a conflict, what of the request is in the log. It is
 // done when the key says that all of it is.
 func (t *triggering) resolve(ctx context.Context) (done bool, err error) {
-	if t.keyStream != "" {
-		if done, err := t.resolveKey(ctx, t.keyStream); err != nil || done {
+	if t.once != nil {
+		if done, err := t.resolveKey(ctx, t.once.stream); err != nil || done {
 			return done, err
 		}
 	}
@@ -265,7 +260,8 @@ func (t *triggering) resolveKey(ctx context.Context, stream string) (bool, error
 	if err != nil || reserved == nil {
 		return false, err
 	}
-	if used.BodyHash != t.keyedHash && used.BodyHash != t.bodyHash || len(used.EventIDs) != len(t.accepted) {
+	same := used.BodyHash == t.once.hash || used.BodyHash == hashOf(t.events) // which older versions keep
+	if !same || len(used.EventIDs) != len(t.accepted) {
 		return false, errOtherBody
 	}
 	for i, id := range used.EventIDs {
