@@ -255,8 +255,9 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 		if w, _ := j.r.Directory.Webhook(c.webhook); w.Deleted || !found[i].wanted || found[i].Members == nil && c.keys.Destroyed() {
 			continue // there is nobody to send to or nothing to send, or somebody else asked meanwhile
 		}
-		asked := domain.DecideReplay(found[i].Delivery, c.webhook, c.event, c.size, j.id)
-		asked.Line = c.line
+		asked := domain.DeliveryRetryRequested{
+			EventID: c.event, WebhookID: c.webhook, Attempt: found[i].Attempts + 1, Size: c.size, ReplayID: j.id, Line: c.line,
+		}
 		unit.Writes = append(unit.Writes, j.write(c.delivery.Stream(), found[i].Version, asked))
 		queued.Count++
 		if j.spec.Kind == "" {

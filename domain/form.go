@@ -219,7 +219,7 @@ func (f *form) bytes(name string, p *[]byte) {
 		return
 	}
 	if !f.reading {
-		f.out = strictjson.AppendBase64(f.out, *p)
+		f.out = append(base64.StdEncoding.AppendEncode(append(f.out, '"'), *p), '"')
 		return
 	}
 	*p = f.base64()

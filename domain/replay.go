@@ -260,11 +260,6 @@ func (c ReplayRequested) Spec() ReplaySpec {
 	return ReplaySpec{Kind: c.Kind, WebhookID: c.WebhookID, From: c.From, To: c.To, EventTypes: c.EventTypes, OnlyFailed: c.OnlyFailed, ResponseStatus: c.ResponseStatus}
 }
 
-// DecideReplay asks for an attempt at a delivery for a replay.
-func DecideReplay(d Delivery, webhook WebhookID, event EventID, size int, by ReplayID) DeliveryRetryRequested {
-	return DeliveryRetryRequested{EventID: event, WebhookID: webhook, Attempt: d.Attempts + 1, Size: size, ReplayID: by}
-}
-
 // The bounds of a replay's rate.
 const (
 	minRate = 0.01

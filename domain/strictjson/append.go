@@ -1,7 +1,6 @@
 package strictjson
 
 import (
-	"encoding/base64"
 	"time"
 	"unicode/utf8"
 )
@@ -47,13 +46,6 @@ func AppendString(dst []byte, s string) []byte {
 		done = i
 	}
 	return append(append(dst, s[done:]...), '"')
-}
-
-// AppendBase64 appends data as a JSON string in base64, as encoding/json has it.
-func AppendBase64(dst, data []byte) []byte {
-	dst = append(dst, '"')
-	dst = base64.StdEncoding.AppendEncode(dst, data)
-	return append(dst, '"')
 }
 
 // AppendTime appends at in UTC as RFC 3339 has it, with digits digits of the second's
