@@ -30,3 +30,8 @@ func textProblem(text string) string {
 	}
 	return ""
 }
+
+// Storable replaces what Postgres does not take in a text.
+func Storable(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+}

@@ -62,7 +62,7 @@ func (p *alerts) Project(ctx context.Context, db Querier, events []eventstore.Ev
 			details := domain.EncodeJSON(alertDetails{c.Message, c.Observed, c.Limit, c.Nodes, c.Lost, nil, nil})
 			add(p.raise, e.Position, uuid.UUID(c.ID), uuid.UUID(c.WebhookID), string(c.Kind), details, e.RecordedAt, c.Since)
 		case domain.WebhookAlertAcknowledged:
-			add(p.acknowledge, uuid.UUID(c.ID), e.RecordedAt, text(actorOf(e)))
+			add(p.acknowledge, uuid.UUID(c.ID), e.RecordedAt, domain.Storable(actorOf(e)))
 		case domain.WebhookAlertResolved:
 			add(p.resolve, uuid.UUID(c.ID), e.RecordedAt, c.Through)
 		}

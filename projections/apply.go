@@ -142,7 +142,7 @@ func (a *applier) deadLetter(ctx context.Context, tx transaction, events []event
 	}
 	positions, reasons, times := make([]int64, len(events)), make([]string, len(events)), make([]time.Time, len(events))
 	for i, e := range events {
-		positions[i], reasons[i], times[i] = int64(e.Position), text(e.Err.Error()), e.RecordedAt
+		positions[i], reasons[i], times[i] = int64(e.Position), domain.Storable(e.Err.Error()), e.RecordedAt
 	}
 	if _, err := tx.Exec(ctx, a.deadLetterSQL, positions, reasons, times); err != nil {
 		return fmt.Errorf("dead-letter %d events: %w", len(events), err)

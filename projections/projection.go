@@ -6,7 +6,6 @@ package projections
 import (
 	"context"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -106,14 +105,6 @@ func orNil[T comparable](value T) *T {
 		return nil
 	}
 	return &value
-}
-
-// text replaces what Postgres does not take in a text.
-func text(s string) string {
-	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
-		return s
-	}
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // hash31 is the FNV-1a hash of an event type or a correlation id in 31 bits. Two

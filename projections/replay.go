@@ -106,7 +106,7 @@ func (p *replays) Project(ctx context.Context, db Querier, events []eventstore.E
 func (r *replayRow) apply(e *eventstore.Event) {
 	switch c := e.Value.(type) {
 	case domain.ReplayRequested:
-		*r = replayRow{ID: c.ID, Position: e.Position, Request: e.Data, RequestedBy: text(actorOf(e)), CreatedAt: e.RecordedAt, State: domain.ReplayStateCounting,
+		*r = replayRow{ID: c.ID, Position: e.Position, Request: e.Data, RequestedBy: domain.Storable(actorOf(e)), CreatedAt: e.RecordedAt, State: domain.ReplayStateCounting,
 			Webhook: orNil(c.WebhookID)}
 		if c.Kind == "" {
 			r.State, r.Matched = domain.ReplayStateRunning, new(int64(c.Matched))

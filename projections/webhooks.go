@@ -61,7 +61,7 @@ func (p *webhooks) Project(ctx context.Context, db Querier, events []eventstore.
 	numbers, statuses, names := make([]int64, len(ids)), make([]string, len(ids)), make([]string, len(ids))
 	for i, id := range ids {
 		w := states[id]
-		numbers[i], statuses[i], names[i] = w.Number, statusOf(w), text(w.Name)
+		numbers[i], statuses[i], names[i] = w.Number, statusOf(w), domain.Storable(w.Name)
 	}
 	return []eventstore.Statement{{SQL: p.save, Args: []any{ids, numbers, statuses, names}}}, nil
 }

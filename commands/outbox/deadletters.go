@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -86,13 +85,8 @@ func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) error {
 		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason, from_source, imported, traceparent, tracestate)
 		SELECT $1, $2, $3::text::json, nullif($4, ''), nullif($5, ''), $6, $7, $8, true, $9, $10, $11
 		WHERE NOT EXISTS (SELECT FROM medilab.parked_events WHERE event_id = $1 AND emitted_by = $6 AND from_source)`,
-		id, storable(e.EventType), string(data), storable(e.CorrelationID), storable(e.Source), m.Actor, e.OccurredAt, storable(m.Reason), e.Imported, storable(e.Traceparent), storable(e.Tracestate))
+		id, domain.Storable(e.EventType), string(data), domain.Storable(e.CorrelationID), domain.Storable(e.Source), m.Actor, e.OccurredAt, domain.Storable(m.Reason), e.Imported, domain.Storable(e.Traceparent), domain.Storable(e.Tracestate))
 	return eventstore.Doing("park a message", err)
-}
-
-// storable returns the text as Postgres takes it.
-func storable(text string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // RetryParked appends a dead letter to the log as it was emitted, as its type may be known by now,

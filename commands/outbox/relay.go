@@ -394,7 +394,7 @@ func (r *Relay) park(ctx context.Context, e emission, reason string) error {
 	tag, err := r.exec(ctx, `
 		WITH refused AS (DELETE FROM medilab.outbox WHERE seq = $1 RETURNING *)
 		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, traceparent, tracestate, reason)
-		SELECT event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, traceparent, tracestate, $2 FROM refused`, e.seq, storable(reason)) // it may name a field with a NUL
+		SELECT event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, traceparent, tracestate, $2 FROM refused`, e.seq, domain.Storable(reason)) // it may name a field with a NUL
 	if err != nil {
 		return fmt.Errorf("park an emitted event: %w", err)
 	}
