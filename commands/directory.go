@@ -174,10 +174,7 @@ func (d *Directory) Age() time.Duration {
 // Announced takes in what other processes announced.
 func (d *Directory) Announced(keys []string) {
 	if slices.Contains(keys, eventstore.AnnouncedConfiguration) || slices.Contains(keys, eventstore.AnnouncedAll) {
-		select {
-		case d.changed <- struct{}{}:
-		default:
-		}
+		eventstore.Signal(d.changed)
 	}
 }
 

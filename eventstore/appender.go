@@ -113,10 +113,7 @@ func (a *appender) enqueue(p *pending) error {
 	}
 	a.waiting = append(a.waiting, p)
 	a.bytes += p.bytes
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
+	Signal(a.wake)
 	return nil
 }
 

@@ -56,13 +56,13 @@ func (l *Log) notifyListeners(batch []Event) {
 	defer l.listeners.Unlock()
 	for c, listener := range l.listeners.all {
 		if listener.wants(batch) {
-			signal(c)
+			Signal(c)
 		}
 	}
 }
 
-// signal puts a token into c, which holds one, unless it is there already.
-func signal(c chan struct{}) {
+// Signal puts a token into c, which holds one, unless it is there already.
+func Signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
@@ -158,7 +158,7 @@ func (l *Log) wakeListeners() {
 	l.listeners.Lock()
 	defer l.listeners.Unlock()
 	for c := range l.listeners.all {
-		signal(c)
+		Signal(c)
 	}
 }
 

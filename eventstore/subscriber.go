@@ -121,20 +121,10 @@ func (s *Subscription) Close() error {
 }
 
 // Wake makes the reader look at the log now.
-func (s *Subscription) Wake() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
+func (s *Subscription) Wake() { Signal(s.wake) }
 
 // Hurry lets the next page begin although it may grow, as somebody waits for it.
-func (s *Subscription) Hurry() {
-	select {
-	case s.hurry <- struct{}{}:
-	default:
-	}
-}
+func (s *Subscription) Hurry() { Signal(s.hurry) }
 
 // Passed returns what is closed when this node has committed another page.
 func (s *Subscription) Passed() <-chan struct{} {

@@ -92,7 +92,7 @@ func (b *batcher) look(webhooks ...domain.WebhookID) {
 		b.ready[id] = struct{}{}
 	}
 	b.mu.Unlock()
-	signal(b.wake)
+	eventstore.Signal(b.wake)
 }
 
 // take returns lines to look at, and begins to count them again.
@@ -164,7 +164,7 @@ func (b *batcher) pass(ctx context.Context, webhooks [][16]byte) error {
 	var of []domain.WebhookID
 	for webhook, waiting := range lines {
 		if w, known := b.s.directory.Webhook(webhook); known && w.Deleted {
-			signal(b.s.deleted)
+			eventstore.Signal(b.s.deleted)
 			continue
 		}
 		decided := b.batches(webhook, waiting, now)

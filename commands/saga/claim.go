@@ -93,18 +93,18 @@ func (c *claimer) round(ctx context.Context) (again bool, err error) {
 	from := c.marks.of(webhooks, began)
 	claimed, configuration, end, err := claim(ctx, c.s.pool, c.s.node.ID, webhooks, rooms, from)
 	if err != nil {
-		signal(c.s.sweep) // the claim may have been made
+		eventstore.Signal(c.s.sweep) // the claim may have been made
 		return false, err
 	}
 	c.s.log.Saw(c.s.generation, end)
 	if err := c.s.catchUp(ctx, configuration); err != nil {
-		signal(c.s.sweep) // it releases what was claimed
+		eventstore.Signal(c.s.sweep) // it releases what was claimed
 		return false, err
 	}
 	c.marks.claimed(webhooks, from, claimed, c.s.clock.Now(), began)
 	failpoint.Pass(failpoint.AfterClaim)
 	if err := errors.Join(c.s.openEvents(ctx, claimed), c.s.readBatches(ctx, claimed), c.s.readNumbers(ctx, claimed)); err != nil {
-		signal(c.s.sweep) // it releases what was claimed
+		eventstore.Signal(c.s.sweep) // it releases what was claimed
 		return false, err
 	}
 	got, bytes := map[domain.WebhookID]int32{}, map[domain.WebhookID]int{}
@@ -362,7 +362,7 @@ func (n *nextDue) earlier(at time.Time) {
 	defer n.mu.Unlock()
 	if n.at.IsZero() || at.Before(n.at) {
 		n.at = at
-		signal(n.changed)
+		eventstore.Signal(n.changed)
 	}
 }
 

@@ -52,7 +52,7 @@ func (l *lanes) settled(d *delivery) {
 	if t.open--; t.open == 0 {
 		delete(l.shared, t.first)
 		l.done = append(l.done, t.first)
-		signal(l.over)
+		eventstore.Signal(l.over)
 	}
 }
 
@@ -131,7 +131,7 @@ func (s *session) dropDone() {
 	})
 	if err != nil {
 		s.logger.Warn("claims that are done are not deleted, trying again later", "error", err)
-		signal(s.sweep)
+		eventstore.Signal(s.sweep)
 	}
 }
 

@@ -40,7 +40,7 @@ func (s *session) cancelDeleted(ctx context.Context) {
 		case err != nil && ctx.Err() == nil:
 			s.logger.Warn("cancelling what waits for deleted webhooks failed, trying again", "error", err)
 		case n > 0:
-			signal(s.deleted)
+			eventstore.Signal(s.deleted)
 		default:
 			seen, last = configuration, time.Now()
 		}

@@ -37,7 +37,7 @@ func (s *session) deliver(msg *message.Message) error {
 		instead()
 		return nil
 	}
-	sweep := func() { signal(s.sweep) } // should the lease hold after all
+	sweep := func() { eventstore.Signal(s.sweep) } // should the lease hold after all
 
 	w, known := s.directory.Webhook(d.webhook)
 	switch {
@@ -79,7 +79,7 @@ func (s *session) deliver(msg *message.Message) error {
 		return domain.DecideOutcome(d.id, d.retries, w, call, end, asked.RetryAfter)
 	})
 	if w.Deleted {
-		signal(s.deleted)
+		eventstore.Signal(s.deleted)
 	}
 	return nil
 }
@@ -153,7 +153,7 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 			return
 		}
 		if errors.Is(err, eventstore.ErrUnavailable) {
-			signal(s.sweep) // what it queued may be this node's without its knowing
+			eventstore.Signal(s.sweep) // what it queued may be this node's without its knowing
 		}
 		if !warned {
 			s.logger.Warn("outcome not recorded, trying again", "delivery", d.id.String(), "error", err)
@@ -257,7 +257,7 @@ func (s *session) putBack(take func() []*delivery) {
 	defer cancel()
 	if err := s.release(ctx, deliveries); err != nil {
 		s.logger.Warn("deliveries not released, trying again later", "count", len(deliveries), "error", err)
-		signal(s.sweep)
+		eventstore.Signal(s.sweep)
 	}
 }
 

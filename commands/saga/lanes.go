@@ -158,14 +158,6 @@ func newLanes(workers int) *lanes {
 	}
 }
 
-// signal puts a token into c, which holds one, unless it is there already.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // lane returns the webhook's lane. The caller holds the lock.
 func (l *lanes) lane(id domain.WebhookID) *lane {
 	ln := l.byID[id]
@@ -223,7 +215,7 @@ func (l *lanes) enlist(ln *lane) {
 		ln.ringed = true
 		l.ring = append(l.ring, ln)
 	}
-	signal(l.start)
+	eventstore.Signal(l.start)
 }
 
 // next takes the delivery whose turn it is, lane by lane, or nil when none may
@@ -260,7 +252,7 @@ func (l *lanes) next() *delivery {
 		ln.starts++
 		ln.pace.start()
 		if l.wants(ln) {
-			signal(l.claim)
+			eventstore.Signal(l.claim)
 		}
 		return d
 	}
@@ -300,7 +292,7 @@ func (l *lanes) free(d *delivery) {
 	l.sharing.calls++
 	l.enlist(ln)
 	if len(ln.waiting) == 0 && l.wants(ln) {
-		signal(l.claim)
+		eventstore.Signal(l.claim)
 	}
 }
 
@@ -313,11 +305,11 @@ func (l *lanes) forget(d *delivery) {
 	}
 	ln := l.lane(d.webhook)
 	if ln.bytes >= leastLaneBytes || l.bytes >= maxWaitingBytes/2 {
-		signal(l.claim) // somebody may have found no room for bytes
+		eventstore.Signal(l.claim) // somebody may have found no room for bytes
 	}
 	l.hold(ln, -d.size)
 	if l.recording--; l.recording == l.workers+maxRecording-1 {
-		signal(l.start)
+		eventstore.Signal(l.start)
 	}
 	l.checkIdle()
 }

@@ -164,7 +164,7 @@ func (l *lanes) wait(ln *lane) time.Duration {
 	}
 	wait := ln.pace.wait(time.Now())
 	if wait > patientFor && len(ln.waiting) > 0 {
-		signal(l.strays)
+		eventstore.Signal(l.strays)
 	}
 	l.wakeAfter(ln, wait)
 	return wait
@@ -203,7 +203,7 @@ func (l *lanes) wake(ln *lane) {
 	defer l.mu.Unlock()
 	l.enlist(ln)
 	if ln.backlog {
-		signal(l.claim)
+		eventstore.Signal(l.claim)
 	}
 }
 
@@ -254,7 +254,7 @@ func (l *lanes) waitingStrays() (out []*delivery) {
 		}
 	}
 	if len(out) > 0 {
-		signal(l.claim)
+		eventstore.Signal(l.claim)
 	}
 	return out
 }

@@ -121,7 +121,7 @@ func (l *lanes) endedInLine(id domain.WebhookID) {
 	defer l.mu.Unlock()
 	if l.tentative.turns[id] {
 		l.lane(id).turn()
-		signal(l.claim)
+		eventstore.Signal(l.claim)
 	}
 }
 
@@ -139,7 +139,7 @@ func (l *lanes) dispatched(dispatched domain.EventDispatched, triggered domain.E
 		if !taken.ours {
 			if !asked { // else it is left to other nodes; should none take it, a look finds it
 				ln.stock()
-				signal(l.claim)
+				eventstore.Signal(l.claim)
 			}
 			continue
 		}

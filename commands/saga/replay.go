@@ -145,7 +145,7 @@ func (r *replayer) ended(id domain.ReplayID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if job := r.jobs[id]; job != nil {
-		signal(job.wake)
+		eventstore.Signal(job.wake)
 	}
 }
 

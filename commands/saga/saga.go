@@ -108,11 +108,11 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 			now.lanes.unpause(c.WebhookID)
 			now.queued(c.WebhookID)
 		case domain.WebhookDeleted:
-			signal(now.deleted)
+			eventstore.Signal(now.deleted)
 		case domain.WebhookActivated:
 			now.reconsider(domain.WebhookID(streamID(batch[i].Stream)), batch[i].RecordedAt)
 		case domain.ReplayRequested, domain.ReplayResumed, domain.ReplayCancelled:
-			signal(now.replays.wake)
+			eventstore.Signal(now.replays.wake)
 		}
 	}
 }
@@ -139,7 +139,7 @@ func (s *Saga) Announced(keys []string) {
 			now.look()
 		}
 	}
-	signal(now.replays.wake)
+	eventstore.Signal(now.replays.wake)
 }
 
 // TailLost ends the work on what the log may not have any more. A new session begins.
@@ -252,7 +252,7 @@ func (s *session) dispatched(dispatched domain.EventDispatched, triggered domain
 func (s *session) queued(id domain.WebhookID) {
 	if s.claimer != nil {
 		s.lanes.found([]domain.WebhookID{id})
-		signal(s.lanes.claim)
+		eventstore.Signal(s.lanes.claim)
 	}
 }
 

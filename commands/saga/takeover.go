@@ -104,7 +104,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 			return 0, fmt.Errorf("take over: %w", err)
 		}
 	}
-	signal(s.lanes.claim)
+	eventstore.Signal(s.lanes.claim)
 	s.logger.Info("took over from a node that is gone", "node", orphans[0].node, "deliveries", taken)
 	return len(orphans), nil
 }
