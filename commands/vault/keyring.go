@@ -51,7 +51,7 @@ type Keyring struct {
 	vault   *Vault  // nil: not opened yet
 	hasher  *hasher // of the subjects' ids; nil: its key has to be read
 	made    cache[envelope.Owner, madeKey]
-	past    cache[envelope.KeyID, madeKey] // for what was in clear, by owner and period
+	past    cache[envelope.KeyID, madeKey] // for what was in clear, by owner and period: nothing may open by those of the erased
 	read    cache[envelope.KeyID, *envelope.Key]
 	lost    int // how often the log has lost its tail
 }
