@@ -39,17 +39,8 @@ func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.W
 	defer turn.Unlock()
 	var changes []domain.Change
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (eventstore.Unit, error) {
-		if w, err = c.webhook(ctx, id); err != nil {
+		if w, err = c.WebhookOf(ctx, id, versions); err != nil {
 			return eventstore.Unit{}, err
-		}
-		if versions != nil && slices.Max(versions) > w.Version { // this process may be behind
-			if err := c.Directory.CatchUp(ctx); err != nil {
-				return eventstore.Unit{}, err
-			}
-			w, _ = c.Directory.Webhook(id)
-		}
-		if versions != nil && !slices.Contains(versions, w.Version) {
-			return eventstore.Unit{}, domain.Stale("the webhook has changed since: its version is not the one in If-Match")
 		}
 		changes, err = decide(w)
 		return caller.unit(id.Stream(), w.Version, changes...), err
@@ -61,6 +52,20 @@ func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.W
 		w = w.Evolve(change, appended.RecordedAt)
 	}
 	return w, nil
+}
+
+// WebhookOf returns the webhook, which must be of one of the versions, if there are some: else it
+// is Stale.
+func (c *Commands) WebhookOf(ctx context.Context, id domain.WebhookID, versions Versions) (domain.Webhook, error) {
+	w, err := c.webhook(ctx, id)
+	if err == nil && versions != nil && slices.Max(versions) > w.Version { // this process may be behind
+		err = c.Directory.CatchUp(ctx)
+		w, _ = c.Directory.Webhook(id)
+	}
+	if err == nil && versions != nil && !slices.Contains(versions, w.Version) {
+		err = domain.Stale("the webhook has changed since: its version is not the one in If-Match")
+	}
+	return w, err
 }
 
 // CheckSpec is domain.CheckSpec. While what it returns is held, the webhook's filter is

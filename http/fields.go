@@ -35,10 +35,14 @@ type object[T any] struct {
 // answered are the fields of an answer.
 type answered map[string]json.RawMessage
 
-// has reports whether the field has that value, in any of the ways to write it.
+// has reports whether the field has that value, in any of the ways to write it. One that is not
+// there is a time, or null.
 func (a answered) has(key string, raw []byte) bool {
+	shown, known := a[key]
 	var is, sent any
-	return json.Unmarshal(a[key], &is) == nil && json.Unmarshal(raw, &sent) == nil && reflect.DeepEqual(is, sent)
+	var since, until time.Time
+	return !known && json.Unmarshal(raw, &until) == nil || json.Unmarshal(shown, &is) == nil && json.Unmarshal(raw, &sent) == nil && reflect.DeepEqual(is, sent) ||
+		json.Unmarshal(shown, &since) == nil && json.Unmarshal(raw, &until) == nil && since.Equal(until)
 }
 
 // field declares a field of an object.

@@ -198,7 +198,9 @@ func answerTo(w domain.Webhook) (a answered, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return a, json.Unmarshal(data, &a)
+	err = json.Unmarshal(data, &a)
+	delete(a, "previous_secret_until") // it goes by the time of the answer
+	return a, err
 }
 
 // orNull returns nil for the zero value.

@@ -169,6 +169,9 @@ func (s *Server) changeWebhook(x *request, r *http.Request, w domain.Webhook) er
 	if err != nil {
 		return err
 	}
+	if w, err = s.commands.WebhookOf(r.Context(), w.ID, versions); err != nil {
+		return err
+	}
 	change := webhookChange
 	if change.current, err = answerTo(w); err != nil {
 		return err
@@ -296,7 +299,11 @@ func readIfMatch(r *http.Request) (versions commands.Versions, err error) {
 	if tags == "" || tags == "*" {
 		return nil, nil
 	}
-	for tag := range strings.SplitSeq(tags, ",") {
+	quoted := false
+	for tag := range strings.FieldsFuncSeq(tags, func(r rune) bool {
+		quoted = quoted != (r == '"')
+		return r == ',' && !quoted
+	}) {
 		version, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`), 10, 64)
 		if err == nil {
 			versions = append(versions, version)

@@ -135,6 +135,10 @@ func TestAnswerIsAChange(t *testing.T) {
 		t.Errorf("got %s", renamed.body)
 	}
 	s.ask("PUT", "/api/v1/webhooks/1", got).refusing("version", "updated_at")
+	s.ask("PUT", "/api/v1/webhooks/1", got, "If-Match", `"2"`).want(412)
+	s.ask("PUT", "/api/v1/webhooks/1", `{"previous_secret_until":"2024-01-15T10:30:00Z"}`).want(200) // it was when that was read
+	zone := strings.Replace(s.ask("GET", "/api/v1/webhooks/1", "").want(200).text("created_at"), "Z", "+00:00", 1)
+	s.ask("PUT", "/api/v1/webhooks/1", `{"created_at":"`+zone+`"}`).want(200)
 	s.ask("PUT", "/api/v1/webhooks/1", `{"id":[],"number":2,"has_secret":false,"public_key":{},"status":"inactive","created_at":null,"previous_secret_until":""}`).
 		refusing("id", "number", "has_secret", "public_key", "status", "created_at", "previous_secret_until")
 	s.ask("POST", "/api/v1/webhooks", `{"name":"a","url":"http://a.example/","events":["*"],"number":1}`).refusing("number")
@@ -148,7 +152,7 @@ func TestIfMatch(t *testing.T) {
 		method, path, _ := strings.Cut(change, " ")
 		path = "/api/v1/webhooks/1" + path
 		version := s.ask("GET", "/api/v1/webhooks/1", "").want(200).get("version")
-		for _, stale := range []string{`"0"`, `"0", "77"`, `"nonsense", "0"`} {
+		for _, stale := range []string{`"0"`, `"0", "77"`, `"nonsense", "0"`, `"0,` + version + `"`} {
 			s.ask(method, path, `{}`, "If-Match", stale).want(412)
 		}
 		if got := s.ask(method, path, `{}`, "If-Match", `"nonsense", "0" , "`+version+`"`); got.status >= 300 {
