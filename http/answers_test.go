@@ -317,3 +317,17 @@ func TestCutOffAnswersHoldNothing(t *testing.T) {
 		t.Errorf("logged is %s", &lines)
 	}
 }
+
+// The status is open until the first line is sent, however late that comes: what fails before is answered as a problem.
+func TestNoLineIsNoStatus(t *testing.T) {
+	sent := httptest.NewRecorder()
+	x := &request{ResponseWriter: sent}
+	w := newLineWriter(x)
+	w.flushed = time.Time{}
+	if err := w.write([]byte("{}")); err != nil || sent.Flushed || x.status != 0 {
+		t.Errorf("status %d, flushed: %v, %v", x.status, sent.Flushed, err)
+	}
+	if err := w.flush(); err != nil || !sent.Flushed || x.status != http.StatusOK || sent.Body.String() != "{}\n" {
+		t.Errorf("status %d, flushed: %v, %q, %v", x.status, sent.Flushed, sent.Body, err)
+	}
+}

@@ -87,6 +87,14 @@ func (x *request) acquire(t *turns, what string) (err error) {
 }
 
 // Unwrap lets http.ResponseController flush.
+// FlushError sends what was written; the status is still open while nothing was.
+func (x *request) FlushError() error {
+	if x.status == 0 {
+		return nil
+	}
+	return http.NewResponseController(x.ResponseWriter).Flush()
+}
+
 func (x *request) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 // requestIDs names requests: by the caller's own X-Request-Id, or by a number that is
