@@ -68,9 +68,9 @@ class Problem extends Error {
 // sources has the text that each answer was parsed from, with its numbers of any length.
 const sources = new WeakMap()
 
-async function ask(method, path, request = {}) {
-  const { body, more = {}, signal, plain, silent, each } = request
-  const actor = silent ? undefined : session.who?.actor // for whom it is, whoever has signed in when it is sent or answered
+// ask asks for whoever is signed in when it is called, whoever has signed in when it is sent, answered or asked again.
+async function ask(method, path, request = {}, actor = request.silent ? undefined : session.who?.actor) {
+  const { body, more = {}, signal, plain, each } = request
   let response
   try {
     response = await fetch(root + path, {
@@ -87,8 +87,8 @@ async function ask(method, path, request = {}) {
   const value = read(text)
   if (response.ok) return value
   const problem = new Problem(response.status, value ?? {}, Number(response.headers.get('Retry-After')) || undefined)
-  if (problem.status === 401 && actor && session.who?.actor === actor && await session.renew?.()) return ask(method, path, request)
-  if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request)
+  if (problem.status === 401 && actor && session.who?.actor === actor && await session.renew?.()) return ask(method, path, request, actor)
+  if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request, actor)
   throw problem
 }
 
