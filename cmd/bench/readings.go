@@ -72,7 +72,9 @@ func (b *bench) whole(ctx context.Context, p *product) (measures, error) {
 		return nil, err
 	}
 	defer server.Stop(ctx) // only lets go of somebody else's server
-	webhooks, err := p.subscribe(ctx, []*target{b.target()})
+	wanted := b.target()
+	defer b.receiver.Forget(wanted.url)
+	webhooks, err := p.subscribe(ctx, []*target{wanted})
 	if err != nil {
 		return nil, err
 	}
