@@ -129,7 +129,7 @@ func yamlOf(items []json.RawMessage) (*yaml.Node, error) {
 	slices.Reverse(items)
 	text, err := json.Marshal(items)
 	if err == nil {
-		text, err = jsontext.AppendFormat(nil, text)
+		text, err = jsontext.AppendFormat(nil, text, jsontext.EscapeForJS(true)) // YAML breaks lines where they do
 	}
 	if err != nil {
 		return nil, err

@@ -54,7 +54,8 @@ func printResult(c *cobra.Command, v any, onTerminal, inPipe string) error {
 // printText prints lines, on a terminal in the language of the environment.
 func printText(out io.Writer, text string) error {
 	if isTerminal(out) {
-		text = sayError(strings.TrimSuffix(text, "\n")) + "\n"
+		said := strings.TrimRight(text, "\n")
+		text = sayError(said) + text[len(said):]
 	}
 	_, err := io.WriteString(out, text)
 	return err
