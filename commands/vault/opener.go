@@ -24,6 +24,7 @@ const followWithin = 900 * time.Millisecond
 func (k *Keyring) Open(ctx context.Context, events []eventstore.Event) error {
 	var needed [][]envelope.KeyID // by event; nil: nothing is sealed
 	var all []envelope.KeyID
+	var open []int // events that keys have opened before
 	for i := range events {
 		content, ok := events[i].Value.(domain.Enveloped)
 		if !ok {
@@ -38,17 +39,25 @@ func (k *Keyring) Open(ctx context.Context, events []eventstore.Event) error {
 				needed = make([][]envelope.KeyID, len(events))
 			}
 			needed[i], all = ids, append(all, ids...)
-		case content.Unlocks().Destroyed():
-			k.destroyed(&events[i], content, content.Unlocks())
+		case len(content.Unlocks()) > 0:
+			open = append(open, i)
 		}
 	}
-	if needed == nil {
+	if needed == nil && open == nil {
 		return nil
 	}
 	if k.Follow != nil {
 		if err := k.Follow(ctx, followWithin); err != nil {
 			return err
 		}
+	}
+	for _, i := range open {
+		if content := events[i].Value.(domain.Enveloped); content.Unlocks().Destroyed() {
+			k.destroyed(&events[i], content, content.Unlocks())
+		}
+	}
+	if needed == nil {
+		return nil
 	}
 	keys, err := k.keys(ctx, all)
 	if err != nil {
