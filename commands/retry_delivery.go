@@ -10,7 +10,10 @@ import (
 // retries again. A cancelled delivery is a Conflict. One that waits for others goes at once, by
 // itself; one that went in a batch goes again with it.
 func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
-	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, _ *domain.Delivery) (domain.Change, error) {
+	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
+		if member != nil && member.In(d).CancelReason != d.CancelReason { // the batch left it out
+			return nil, domain.Conflict("the data of this event is erased: there is nothing to deliver")
+		}
 		w, _ := c.Directory.Webhook(d.WebhookID)
 		size := d.Size
 		var data []byte

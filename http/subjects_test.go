@@ -355,6 +355,7 @@ func TestErasedMemberOfABatchIsNotSent(t *testing.T) {
 	if left := delivery(0); left.text("items", 0, "state") != "cancelled" || left.text("items", 0, "reason") != "subject_erased" || left.get("items", 0, "response_status") != "null" {
 		t.Errorf("left out is %s", left.body)
 	}
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery(0).text("items", 0, "delivery_id")+"/retry", "").want(409)
 	explained := s.ask("GET", "/api/v1/webhooks/events/"+events[0]+"/explain", "").want(200)
 	if explained.text("items", 0, "verdict") != "cancelled" || explained.text("items", 0, "sent_by", 0, "state") != "cancelled" {
 		t.Errorf("explained as %s", explained.body)
