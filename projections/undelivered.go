@@ -18,7 +18,7 @@ import (
 // queue.
 
 var deliveriesModel = Model{
-	Name: "deliveries", SchemaVersion: 2, Tables: []string{"undelivered", "reached"},
+	Name: "deliveries", SchemaVersion: 47, Tables: []string{"undelivered", "reached"},
 	New: func(t Tables) Projection {
 		return &undelivered{
 			numbers: numbers{},

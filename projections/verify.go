@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/medilab/webhooks/eventstore"
 )
@@ -63,10 +62,12 @@ func (p *Projections) VerifyBeside(ctx context.Context, log func(context.Context
 			}
 		}
 	}
-	var group errgroup.Group // what one finds counts if the other fails
-	group.Go(func() error { return log(ctx, locked, half(&ofLog, &ofModels)) })
-	group.Go(func() error { return p.VerifyModels(ctx, queue, locked, half(&ofModels, &ofLog)) })
-	return group.Wait()
+	var failed error
+	var checking sync.WaitGroup // what one finds counts if the other fails
+	checking.Go(func() { failed = log(ctx, locked, half(&ofLog, &ofModels)) })
+	err := p.VerifyModels(ctx, queue, locked, half(&ofModels, &ofLog))
+	checking.Wait()
+	return errors.Join(failed, err)
 }
 
 // VerifyLog checks the log, by reading alone; see eventstore.Log.Verify.
