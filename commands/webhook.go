@@ -29,8 +29,9 @@ func (c *Commands) webhook(ctx context.Context, id domain.WebhookID) (domain.Web
 type Versions []int64
 
 // changeWebhook appends what decide says of the webhook. The result is the webhook after
-// the change. With versions, what is decided holds for those alone: any other is Stale. Changes of one webhook wait for each other here: only those of other processes make
-// it decide again, so that however many come, each is made.
+// the change. With versions, what is decided holds for those alone: any other is Stale. Changes
+// of one webhook wait for each other here. Only those of other processes make it decide again, so
+// that each is made, however many come.
 func (c *Commands) changeWebhook(ctx context.Context, caller Caller, id domain.WebhookID, versions Versions,
 	decide func(domain.Webhook) ([]domain.Change, error),
 ) (w domain.Webhook, err error) {

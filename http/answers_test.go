@@ -291,7 +291,7 @@ func TestSlowReaderGetsTheWholeAnswer(t *testing.T) {
 	}
 }
 
-// An answer that is cut off gives back what it held, and is logged.
+// A request whose answer is cut off releases what it held, and is logged.
 func TestCutOffAnswersHoldNothing(t *testing.T) {
 	config, lines := answersConfig(), bytes.Buffer{}
 	config.Logger = slog.New(slog.NewTextHandler(&lines, nil))

@@ -84,7 +84,8 @@ func (c *counters) failingSince() *time.Time {
 	return &c.figures.FailingSince
 }
 
-// deliveries returns the count of the deliveries in the state. Of no other they are counted.
+// deliveries returns the count of the deliveries in the state, which may be changed. Other states
+// are not counted: what it returns for them is dropped.
 func (c *counters) deliveries(state domain.DeliveryState) *int64 {
 	switch state {
 	case domain.DeliveryPending:

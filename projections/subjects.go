@@ -18,7 +18,7 @@ import (
 
 // The subjects: for each the positions of the events, and of the tests, that tell of it. A row
 // holds those of one in 128 subjects in a block of 4096 positions, so that a page of the log
-// costs few rows, however many subjects it tells of.
+// changes few rows even if it tells of many subjects.
 
 const (
 	subjectBits = 12 // those of a position within its block

@@ -53,7 +53,7 @@ func (p *producer) pages(ctx context.Context, callers int, duration time.Duratio
 				}
 				got.Add(1)
 			}
-			return nil
+			return ctx.Err()
 		})
 	}
 	err = group.Wait()

@@ -68,7 +68,7 @@ class Problem extends Error {
 // sources has the text that each answer was parsed from, with its numbers of any length.
 const sources = new WeakMap()
 
-// ask asks for whoever is signed in when it is called, whoever has signed in when it is sent, answered or asked again.
+// ask sends a request for the user who is signed in when it is called: it is refused if another has signed in meanwhile.
 async function ask(method, path, request = {}, actor = request.silent ? undefined : session.who?.actor) {
   const { body, more = {}, signal, plain, each } = request
   let response

@@ -31,7 +31,7 @@ export const modelName = (name) => known(`model.${name}`) ?? name
 
 const every = 3000 // milliseconds
 
-// Rebuilds lists the rebuilds under way, whoever began them. Those of this tab can be cancelled.
+// Rebuilds lists all rebuilds under way. Those that this tab began can be cancelled.
 export function Rebuilds() {
   const { data } = useLoad('/system', {}, { every })
   useStore(rebuilds)
