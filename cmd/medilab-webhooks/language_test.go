@@ -73,6 +73,15 @@ func TestMessagesInRussian(t *testing.T) {
 			t.Errorf("%s: %d %s", args, code, notes.String())
 		}
 	}
+	made := "Token 7 (CI) is made. Keep it now, it is not shown again:\n\n  secret"
+	if got := sayError(made); got != "Токен 7 (CI) создан. Сохраните его сейчас, больше он показан не будет:\n\n  secret" {
+		t.Errorf("of a token it says %q", got)
+	}
+	nilID := "--event-id 00000000-0000-0000-0000-000000000000"
+	var notes strings.Builder
+	if code := run(t.Context(), strings.Fields("emit patient.created {} "+nilID), strings.NewReader(""), io.Discard, &notes); code != 2 || !strings.Contains(notes.String(), "не нулевой UUID") {
+		t.Errorf("%s: %d %s", nilID, code, notes.String())
+	}
 	var out strings.Builder
 	run(t.Context(), []string{"help", "receive"}, strings.NewReader(""), &out, io.Discard)
 	for _, want := range []string{"Принимать вебхуки здесь", "Общие параметры:", "справка по этой команде"} {
