@@ -88,18 +88,20 @@ export function Outlet() {
     history.scrollRestoration = 'manual'
     arrive()
     let { path } = address()
+    let frame = 0
     const move = () => {
+      cancelAnimationFrame(frame)
       settled.current?.()
       leave()
       const place = arrive()
       const stays = path === address().path
       path = address().path
-      requestAnimationFrame(() => { settled.current = settle(place, main.current, stays) })
+      frame = requestAnimationFrame(() => { settled.current = settle(place, main.current, stays) })
       setShown((old) => ({ ...address(), times: old.times }))
     }
     window.addEventListener('hashchange', move)
     const stop = router.subscribe(() => setShown((old) => ({ ...address(), times: old.times + 1 })))
-    return () => { window.removeEventListener('hashchange', move); stop(); settled.current?.() }
+    return () => { cancelAnimationFrame(frame); window.removeEventListener('hashchange', move); stop(); settled.current?.() }
   }, [])
   const found = find(shown.path)
   useEffect(() => title(main.current), [shown])
