@@ -360,9 +360,16 @@ func (k *Keyring) ForgetAll() {
 	k.read.clear()
 }
 
-// wrap encrypts a data key with the primary key of the keyset.
+// wrap encrypts a data key with the primary key of the keyset. Every new patient takes one, so
+// the file is not looked at each time.
 func (v *Vault) wrap(id envelope.KeyID, secret []byte) ([]byte, error) {
-	v.refresh()
+	const within = 100 * time.Millisecond
+	v.mu.RLock()
+	checked := v.checked
+	v.mu.RUnlock()
+	if time.Since(checked) > within {
+		v.refresh()
+	}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	wrapped, err := v.keys.cipher.Encrypt(secret, wrappedFor(id))

@@ -12,8 +12,9 @@ import (
 )
 
 // RewrapKeys encrypts with the primary key of the keyset what data keys are wrapped with
-// older ones, while others use them. Cut off, it goes on where it was. It returns how many
-// it has wrapped again; one that no key of the keyset decrypts is an error.
+// older ones, while others use them. Cut off, it goes on where it was. What a server wraps
+// within a moment of a rotation may stay as it is: the keyset keeps its keys. It returns how
+// many it has wrapped again; one that no key of the keyset decrypts is an error.
 func (v *Vault) RewrapKeys(ctx context.Context, pool *pgxpool.Pool) (done int, err error) {
 	var after envelope.KeyID
 	after.Number = -1

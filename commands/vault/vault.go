@@ -9,18 +9,20 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/medilab/webhooks/domain"
 )
 
 // Vault encrypts with the primary key of its keyset and decrypts with any of its keys.
-// It notices that the keyset file was replaced when it is next used, so that keys
-// rotate under a running server. It is safe for concurrent use.
+// It notices that the keyset file was replaced when it is next used, for data keys within a
+// moment, so that keys rotate under a running server. It is safe for concurrent use.
 type Vault struct {
 	path string
 
-	mu   sync.RWMutex
-	keys keys
+	mu      sync.RWMutex
+	keys    keys
+	checked time.Time // when the file was looked at
 }
 
 // ErrDecrypt means that a secret was encrypted with another keyset, or for another
@@ -97,6 +99,7 @@ func (v *Vault) isCurrent(encrypted []byte) bool {
 func (v *Vault) refresh() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.checked = time.Now()
 	now, err := os.Stat(v.path)
 	was := v.keys.file
 	if err != nil || os.SameFile(now, was) && now.ModTime().Equal(was.ModTime()) && now.Size() == was.Size() {
