@@ -202,7 +202,23 @@ type Explanation struct {
 	// does not evaluate the filter of a webhook that is not subscribed or not active.
 	Subscribed bool
 	Active     bool
-	Filter     filter.Verdict
+
+	verdict *filter.Verdict // nil: the filter is one of matches, or was not evaluated
+	matches *filter.Matches
+	ref     filter.Ref
+}
+
+// Filter returns the verdict of the webhook's filter. To find out which condition did not hold
+// takes longer than to match, so that is left until somebody is shown it. It is not safe for
+// concurrent use.
+func (e *Explanation) Filter() filter.Verdict {
+	switch {
+	case e.verdict != nil:
+		return *e.verdict
+	case e.matches != nil:
+		return e.matches.Explain(e.ref)
+	}
+	return filter.Verdict{Matched: e.Matched}
 }
 
 // unreadable is the verdict of a filter that does not compile any more.
@@ -213,32 +229,36 @@ var unreadable = filter.Verdict{Reason: "the filter cannot be evaluated"}
 func (r *Registry) Explain(eventType EventType, data json.RawMessage) []Explanation {
 	asked := r.audiences(eventType, nil)
 	matches := filter.Match(filter.Parse(data), setsOf(asked, nil))
-	verdicts := map[*registered]filter.Verdict{}
-	for i, a := range asked {
-		for j, w := range a.candidates {
-			if a.filters == nil {
-				verdicts[w] = filter.Verdict{Matched: true}
-			} else {
-				verdicts[w] = matches.Explain(filter.Ref{Set: i, Index: j})
-			}
-		}
-	}
 	size := 0
 	for _, b := range r.blocks {
 		size += len(b.webhooks)
 	}
 	list := make([]Explanation, 0, size)
+	matched, set := matches.Matched, 0
 	for _, b := range r.blocks {
+		a := b.audience(eventType)
+		next := 0 // of the candidates, which stand in the same order
 		for _, w := range b.webhooks {
 			if !w.Exists() {
 				continue
 			}
-			e := Explanation{Webhook: &w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, Filter: verdicts[w]}
+			e := Explanation{Webhook: &w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active}
 			if w.broken {
-				e.Filter = unreadable
+				e.verdict = &unreadable
 			}
-			e.Matched = e.Filter.Matched
+			if a != nil && next < len(a.candidates) && a.candidates[next] == w {
+				if e.Matched = a.filters == nil; a.filters != nil {
+					e.matches, e.ref = &matches, filter.Ref{Set: set, Index: next}
+				}
+				if len(matched) > 0 && matched[0] == e.ref && e.matches != nil {
+					e.Matched, matched = true, matched[1:]
+				}
+				next++
+			}
 			list = append(list, e)
+		}
+		if a != nil {
+			set++
 		}
 	}
 	return list
@@ -251,10 +271,11 @@ func (r *Registry) ExplainOne(id WebhookID, eventType EventType, data json.RawMe
 	if w == nil || !w.Exists() {
 		return Explanation{}, false
 	}
-	e := Explanation{Webhook: &w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, Filter: unreadable}
+	verdict := unreadable
 	if !w.broken {
-		e.Filter = w.filter.Explain(filter.Parse(data))
+		verdict = w.filter.Explain(filter.Parse(data))
 	}
-	e.Matched = e.Subscribed && e.Active && e.Filter.Matched
+	e := Explanation{Webhook: &w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active, verdict: &verdict}
+	e.Matched = e.Subscribed && e.Active && verdict.Matched
 	return e, true
 }

@@ -196,17 +196,18 @@ func (s *Server) explainEvent(x *request, r *http.Request, id domain.EventID) er
 	}
 	l := x.list(r.Context(), encode(explanationHead{event.ID, event.Type, verdicts, moment(event.OccurredAt), event.Gone}))
 	defer l.task.End()
-	for _, e := range page.Items {
+	for i := range page.Items {
 		const usual = 250
-		if err := l.spend(usual + len(e.Filter.Want) + len(e.Filter.Got)); err != nil {
+		v := verdictOf(&page.Items[i])
+		if err := l.spend(usual + len(v.Want) + len(v.Got)); err != nil {
 			return err
 		}
-		l.add(verdictOf(e))
+		l.add(v)
 	}
 	return l.respond(x, page.NextCursor)
 }
 
-func verdictOf(e projections.Explained) VerdictView {
+func verdictOf(e *projections.Explained) VerdictView {
 	v := VerdictView{
 		WebhookID: e.Webhook.ID, WebhookNumber: e.Webhook.Number, WebhookName: e.Webhook.Name,
 		WebhookVersion: e.Webhook.Version, Verdict: e.Verdict, SentBy: e.SentBy,
@@ -216,7 +217,7 @@ func verdictOf(e projections.Explained) VerdictView {
 		v.Outcome, v.ResponseStatus, v.Error = e.Delivery.Outcome, e.Delivery.ResponseStatus, e.Delivery.Error
 	}
 	if e.Verdict == projections.VerdictFiltered {
-		v.failedCondition = conditionOf(e.Filter)
+		v.failedCondition = conditionOf(e.Condition())
 	}
 	return v
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 	"github.com/medilab/webhooks/projections"
 )
@@ -187,8 +188,20 @@ func TestExplainGoesOnFromWhatItKnows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(got, want) || i > 0 && len(got) == 0 {
+		if got, want := verdictsOf(got), verdictsOf(want); !reflect.DeepEqual(got, want) || i > 0 && len(got) == 0 {
 			t.Errorf("event %d: %+v, want %+v", i, got, want)
 		}
 	}
+}
+
+// verdictsOf returns what an integrator is told.
+func verdictsOf(explained []projections.Explained) (told []any) {
+	for _, e := range explained {
+		var condition filter.Verdict
+		if e.Verdict == projections.VerdictFiltered {
+			condition = e.Condition()
+		}
+		told = append(told, e.Webhook, e.Verdict, e.Delivery, e.SentBy, condition)
+	}
+	return told
 }

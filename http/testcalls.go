@@ -63,8 +63,9 @@ func (s *Server) testWebhook(x *request, r *http.Request, w domain.Webhook) erro
 	}
 	verdict := tested.Verdict
 	view := testCallView{callDetailsView: call, WouldMatch: verdict.Matched, Subscribed: verdict.Subscribed, Active: verdict.Active}
-	if view.Filter.Matched = verdict.Filter.Matched; !verdict.Filter.Matched {
-		view.Filter.failedCondition = conditionOf(verdict.Filter)
+	filtered := verdict.Filter()
+	if view.Filter.Matched = filtered.Matched; !filtered.Matched {
+		view.Filter.failedCondition = conditionOf(filtered)
 	}
 	return x.respond(view, nil)
 }

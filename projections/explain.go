@@ -41,9 +41,22 @@ var Verdicts = []Verdict{
 type Explained struct {
 	Webhook  *domain.Webhook
 	Verdict  Verdict
-	Filter   filter.Verdict // of VerdictFiltered: which condition did not hold
-	Delivery *Delivery      // nil: it did not match, or is not dispatched yet
-	SentBy   []Sent         // all that sent it the event, whatever the verdict
+	Delivery *Delivery // nil: it did not match, or is not dispatched yet
+	SentBy   []Sent    // all that sent it the event, whatever the verdict
+
+	decided *domain.Explanation // nil: the webhook did not exist then, or it is a test
+	gone    Gone                // the event's data, by which it was decided
+}
+
+// Condition returns, of VerdictFiltered, which condition did not hold.
+func (e *Explained) Condition() filter.Verdict {
+	switch {
+	case e.gone.Erased:
+		return filter.Verdict{Reason: "event_data is erased: which condition did not hold is not known any more"}
+	case e.gone.Expired:
+		return filter.Verdict{Reason: "event_data has expired: which condition did not hold is not known any more"}
+	}
+	return e.decided.Filter()
 }
 
 // Explain returns the verdict for every webhook that existed when the event was
@@ -114,7 +127,7 @@ func (p *Projections) match(ctx context.Context, event Event) ([]domain.Explanat
 // explain returns the verdict for a webhook. d is the delivery of the event to it, if there is
 // one, and wanted says that the event was dispatched to it.
 func explain(event *Event, x *domain.Explanation, d *Delivery, wanted bool) Explained {
-	one := Explained{Webhook: x.Webhook, SentBy: []Sent{}}
+	one := Explained{Webhook: x.Webhook, SentBy: []Sent{}, decided: x, gone: event.Gone}
 	if d != nil {
 		one.SentBy = d.sentBy
 	}
@@ -123,20 +136,16 @@ func explain(event *Event, x *domain.Explanation, d *Delivery, wanted bool) Expl
 		one.Verdict = VerdictImported
 	// A matching webhook may have got the event by a replay before an older version
 	// had decided it: event.dispatched then leaves that delivery out.
-	case d != nil && (wanted || x.Subscribed && x.Active && x.Filter.Matched):
+	case d != nil && (wanted || x.Matched):
 		one.Verdict, one.Delivery = Verdict(d.State), d
 	case !x.Subscribed:
 		one.Verdict = VerdictNotSubscribed
 	case !x.Active:
 		one.Verdict = VerdictInactive
-	case x.Filter.Matched:
+	case x.Matched:
 		one.Verdict = VerdictPending // an older version left it undecided
-	case event.Erased:
-		one.Verdict, one.Filter.Reason = VerdictFiltered, "event_data is erased: which condition did not hold is not known any more"
-	case event.Expired:
-		one.Verdict, one.Filter.Reason = VerdictFiltered, "event_data has expired: which condition did not hold is not known any more"
 	default:
-		one.Verdict, one.Filter = VerdictFiltered, x.Filter
+		one.Verdict = VerdictFiltered
 	}
 	return one
 }
