@@ -24,8 +24,8 @@ type Content struct {
 // Enveloped is an event with content.
 type Enveloped interface {
 	Change
-	// SealedWith returns the keys that its content takes to be opened; none: it is open.
-	SealedWith() ([]envelope.KeyID, error)
+	// AppendSealedWith appends the keys that its content takes to be opened; none: it is open.
+	AppendSealedWith(dst []envelope.KeyID) ([]envelope.KeyID, error)
 	// Opened returns the event with its content. Without keys that is erased, or expired.
 	Opened(keys envelope.Keys, expired bool) (Change, error)
 	// IsOpened reports whether its content was sealed, and is open or erased.
@@ -40,15 +40,15 @@ type Enveloped interface {
 
 // What follows implements Enveloped.
 
-func (c Content) SealedWith() ([]envelope.KeyID, error) {
+func (c Content) AppendSealedWith(dst []envelope.KeyID) ([]envelope.KeyID, error) {
 	if len(c.Sealed) == 0 {
-		return nil, nil
+		return dst, nil
 	}
-	return envelope.IDs(c.Sealed)
+	return envelope.AppendIDs(dst, c.Sealed)
 }
 
-func (c DeliveryTested) SealedWith() ([]envelope.KeyID, error) {
-	return Content{Sealed: c.SealedData}.SealedWith()
+func (c DeliveryTested) AppendSealedWith(dst []envelope.KeyID) ([]envelope.KeyID, error) {
+	return Content{Sealed: c.SealedData}.AppendSealedWith(dst)
 }
 
 func (c Content) IsOpened() bool         { return c.Erased || len(c.Keys) > 0 && len(c.Sealed) == 0 }
@@ -98,7 +98,7 @@ func (c DeliveryTested) Opened(keys envelope.Keys, expired bool) (Change, error)
 // open returns what is sealed, and the content as it is then.
 func (c Content) open(keys envelope.Keys, expired bool) (Content, []byte, error) {
 	if len(keys) == 0 {
-		lost, err := c.SealedWith()
+		lost, err := c.AppendSealedWith(nil)
 		if lost == nil { // it was opened before
 			for _, key := range c.Keys {
 				lost = append(lost, key.KeyID)
@@ -187,7 +187,7 @@ func SubjectsOf(change any) (owners []envelope.Owner) {
 	default:
 		return nil
 	}
-	ids, _ := Content{Sealed: sealed}.SealedWith()
+	ids, _ := Content{Sealed: sealed}.AppendSealedWith(nil)
 	ids = append(ids, content.lost...)
 	for _, key := range content.Keys {
 		ids = append(ids, key.KeyID)

@@ -41,7 +41,7 @@ func TestContentIsSealed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ids, err := sealed.(Enveloped).SealedWith()
+			ids, err := sealed.(Enveloped).AppendSealedWith(nil)
 			if err != nil || len(ids) != len(keys) {
 				t.Errorf("%s needs the keys %v, %v", change.ChangeType(), ids, err)
 			}

@@ -22,28 +22,27 @@ const followWithin = 900 * time.Millisecond
 // key of which is destroyed becomes erased, also one that was open. One whose key is missing
 // and is not known to be destroyed gets an Err.
 func (k *Keyring) Open(ctx context.Context, events []eventstore.Event) error {
-	var needed [][]envelope.KeyID // by event; nil: nothing is sealed
-	var all []envelope.KeyID
-	var open []int // events that keys have opened before
+	var sealed []sealedEvent
+	var needed []envelope.KeyID // of all of them
+	var open []int              // events that keys have opened before
 	for i := range events {
 		content, ok := events[i].Value.(domain.Enveloped)
 		if !ok {
 			continue
 		}
-		ids, err := content.SealedWith()
+		from := len(needed)
+		var err error
+		needed, err = content.AppendSealedWith(needed)
 		switch {
 		case err != nil:
 			setError(&events[i], err)
-		case len(ids) > 0:
-			if needed == nil {
-				needed = make([][]envelope.KeyID, len(events))
-			}
-			needed[i], all = ids, append(all, ids...)
+		case len(needed) > from:
+			sealed = append(sealed, sealedEvent{&events[i], from, len(needed)})
 		case len(content.Unlocks()) > 0:
 			open = append(open, i)
 		}
 	}
-	if needed == nil && open == nil {
+	if sealed == nil && open == nil {
 		return nil
 	}
 	if k.Follow != nil {
@@ -56,14 +55,17 @@ func (k *Keyring) Open(ctx context.Context, events []eventstore.Event) error {
 			k.destroyed(&events[i], content, content.Unlocks())
 		}
 	}
-	if needed == nil {
-		return nil
-	}
-	keys, err := k.keys(ctx, all)
+	keys, err := k.keys(ctx, needed)
 	if err != nil {
 		return err
 	}
-	return k.openAll(ctx, events, needed, keys)
+	return k.openAll(ctx, sealed, needed, keys)
+}
+
+// sealedEvent is an event, and from where to where its keys are in the list of all.
+type sealedEvent struct {
+	*eventstore.Event
+	from, to int
 }
 
 // destroyed makes what the keys opened erased.
@@ -79,25 +81,23 @@ func (k *Keyring) destroyed(e *eventstore.Event, content domain.Enveloped, keys 
 	}
 }
 
-func (k *Keyring) openAll(ctx context.Context, events []eventstore.Event, needed [][]envelope.KeyID, keys map[envelope.KeyID]*envelope.Key) error {
+func (k *Keyring) openAll(ctx context.Context, sealed []sealedEvent, ids []envelope.KeyID, keys []*envelope.Key) error {
 	followed := k.Follow == nil
-	for i, ids := range needed {
-		if ids == nil {
-			continue
-		}
-		with, expired, err := k.unlocking(&events[i], ids, keys)
+	for _, e := range sealed {
+		ids, keys := ids[e.from:e.to], keys[e.from:e.to:e.to]
+		with, expired, err := k.unlocking(e.Event, ids, keys)
 		if err != nil && !followed { // what destroyed the key may not be known here
 			if err := k.Follow(ctx, 0); err != nil {
 				return err
 			}
 			followed = true
-			with, expired, err = k.unlocking(&events[i], ids, keys)
+			with, expired, err = k.unlocking(e.Event, ids, keys)
 		}
 		if err == nil {
-			events[i].Value, err = events[i].Value.(domain.Enveloped).Opened(with, expired)
+			e.Value, err = e.Value.(domain.Enveloped).Opened(with, expired)
 		}
 		if err != nil {
-			setError(&events[i], err)
+			setError(e.Event, err)
 		}
 	}
 	return nil
@@ -109,18 +109,17 @@ func setError(e *eventstore.Event, err error) {
 
 var errKeyMissing = errors.New("the key of its content is missing, and no erasure or expiry is on record")
 
-// unlocking returns the keys that open the event; none if any of them is destroyed. An event
-// of the clinic was there before what destroyed its keys; a call may end after it.
-func (k *Keyring) unlocking(e *eventstore.Event, ids []envelope.KeyID, known map[envelope.KeyID]*envelope.Key) (keys envelope.Keys, expired bool, err error) {
+// unlocking returns the keys that open the event, which are known or nil; none if any of them is
+// destroyed. An event of the clinic was there before what destroyed its keys; a call may end
+// after it.
+func (k *Keyring) unlocking(e *eventstore.Event, ids []envelope.KeyID, known []*envelope.Key) (keys envelope.Keys, expired bool, err error) {
 	gone, wasErased := false, false
-	for _, id := range ids {
-		key := known[id]
+	for i, key := range known {
 		if key != nil && !key.Destroyed() {
-			keys = append(keys, key)
 			continue
 		}
 		gone = true
-		erased, old := k.fates.Fate(id)
+		erased, old := k.fates.Fate(ids[i])
 		if _, event := e.Value.(domain.EventTriggered); event && erased < int64(e.Position) {
 			erased = 0
 		}
@@ -132,24 +131,25 @@ func (k *Keyring) unlocking(e *eventstore.Event, ids []envelope.KeyID, known map
 	if gone {
 		return nil, !wasErased, nil
 	}
-	return keys, false, nil
+	return known, false, nil
 }
 
-// keys returns those of the keys that there are.
-func (k *Keyring) keys(ctx context.Context, ids []envelope.KeyID) (map[envelope.KeyID]*envelope.Key, error) {
-	known := make(map[envelope.KeyID]*envelope.Key, len(ids))
+// keys returns the key of each id, nil where there is none.
+func (k *Keyring) keys(ctx context.Context, ids []envelope.KeyID) ([]*envelope.Key, error) {
+	known := make([]*envelope.Key, len(ids))
 	var missing []envelope.KeyID
 	k.mu.Lock()
 	lost, count := k.lost, k.fates.Count()
-	for _, id := range ids {
-		if _, twice := known[id]; twice {
+	for i, id := range ids {
+		if i > 0 && id == ids[i-1] {
+			known[i] = known[i-1]
 			continue
 		}
 		key, ok := k.read.get(id)
 		if made, own := k.made.get(id.Owner); !ok && own && made.key.KeyID == id {
 			key, ok = made.key, true
 		}
-		if known[id] = key; !ok {
+		if known[i] = key; !ok {
 			missing = append(missing, id)
 		}
 	}
@@ -164,18 +164,24 @@ func (k *Keyring) keys(ctx context.Context, ids []envelope.KeyID) (map[envelope.
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, key := range read {
-		if known[key.KeyID] = key; k.lost == lost && !key.Destroyed() {
+		if k.lost == lost && !key.Destroyed() {
 			k.read.put(key.KeyID, key)
+		}
+	}
+	for i, id := range ids {
+		if known[i] == nil {
+			known[i] = read[id]
 		}
 	}
 	return known, nil
 }
 
-func (k *Keyring) readKeys(ctx context.Context, ids []envelope.KeyID, count int64) (keys []*envelope.Key, err error) {
+func (k *Keyring) readKeys(ctx context.Context, ids []envelope.KeyID, count int64) (map[envelope.KeyID]*envelope.Key, error) {
 	vault, _, err := k.ready(ctx)
 	if err != nil {
 		return nil, err
 	}
+	keys := make(map[envelope.KeyID]*envelope.Key, len(ids))
 	owners, numbers := make([][16]byte, len(ids)), make([]int64, len(ids))
 	for i, id := range ids {
 		owners[i], numbers[i] = id.Owner, id.Number
@@ -192,8 +198,7 @@ func (k *Keyring) readKeys(ctx context.Context, ids []envelope.KeyID, count int6
 		if err != nil {
 			return err
 		}
-		key, err := envelope.KeyOf(id, secret, &k.fates, count)
-		keys = append(keys, key)
+		keys[id], err = envelope.KeyOf(id, secret, &k.fates, count)
 		return err
 	})
 	return keys, eventstore.Doing("read data keys", err)

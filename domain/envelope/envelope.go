@@ -98,32 +98,37 @@ func (k Keys) Seal(plain []byte) []byte {
 
 // Open decrypts what Seal returned for the same keys.
 func (k Keys) Open(sealed []byte) ([]byte, error) {
-	_, header, err := parse(sealed)
+	n, header, err := parse(sealed)
 	if err != nil {
 		return nil, err
 	}
+	header += n * idBytes
 	return k.aead().Open(nil, nil, sealed[header:], sealed[:header])
 }
 
-// IDs returns which keys Open needs, in its order.
-func IDs(sealed []byte) ([]KeyID, error) {
-	ids, _, err := parse(sealed)
-	return ids, err
+// AppendIDs appends which keys Open needs, in its order.
+func AppendIDs(dst []KeyID, sealed []byte) ([]KeyID, error) {
+	n, at, err := parse(sealed)
+	if err != nil {
+		return dst, err
+	}
+	for range n {
+		var id KeyID
+		copy(id.Owner[:], sealed[at:])
+		id.Until = binary.BigEndian.Uint32(sealed[at+len(Owner{}):])
+		id.Number = int64(binary.BigEndian.Uint64(sealed[at+len(Owner{})+4:]))
+		dst, at = append(dst, id), at+idBytes
+	}
+	return dst, nil
 }
 
-func parse(sealed []byte) (ids []KeyID, header int, err error) {
-	n, header := binary.Uvarint(sealed)
-	if header <= 0 || n == 0 || n > uint64(len(sealed)-header)/idBytes {
-		return nil, 0, errors.New("encrypted content does not name its keys")
+// parse returns how many keys the sealed content names, and from where on.
+func parse(sealed []byte) (n, at int, err error) {
+	count, at := binary.Uvarint(sealed)
+	if at <= 0 || count == 0 || count > uint64(len(sealed)-at)/idBytes {
+		return 0, 0, errors.New("encrypted content does not name its keys")
 	}
-	ids = make([]KeyID, n)
-	for i := range ids {
-		copy(ids[i].Owner[:], sealed[header:])
-		ids[i].Until = binary.BigEndian.Uint32(sealed[header+len(Owner{}):])
-		ids[i].Number = int64(binary.BigEndian.Uint64(sealed[header+len(Owner{})+4:]))
-		header += idBytes
-	}
-	return ids, header, nil
+	return int(count), at, nil
 }
 
 // aead encrypts with a nonce of its own each time.
