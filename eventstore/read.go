@@ -53,6 +53,23 @@ func (l *Log) LoadAll(ctx context.Context, streams []string) ([]Event, error) {
 	return l.query(ctx, `SELECT `+eventColumns+` FROM medilab.events WHERE stream = ANY($1) ORDER BY stream, version`, streams)
 }
 
+// LoadAllSince is LoadAll of streams that began at the time or later; each is in the order of its
+// versions. When memory holds what was recorded since, up to the head, that is not read again.
+func (l *Log) LoadAllSince(ctx context.Context, since time.Time, streams []string) ([]Event, error) {
+	if !l.tail.reaches(since) {
+		return l.LoadAll(ctx, streams)
+	}
+	head, err := l.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	events := l.tail.of(streams, since, head)
+	if events == nil {
+		return l.LoadAll(ctx, streams)
+	}
+	return l.admit(ctx, events)
+}
+
 // LoadFirst reads the first event of each stream, in the order of the streams. A
 // stream that nobody appended to is left out.
 func (l *Log) LoadFirst(ctx context.Context, streams []string) ([]Event, error) {
@@ -96,11 +113,16 @@ func (l *Log) GetListed(ctx context.Context, positions []Position) ([]Event, err
 	if events == nil {
 		return l.GetMany(ctx, positions)
 	}
+	return l.admit(ctx, events)
+}
+
+// admit decodes and opens events from memory, when what is asked has room for them.
+func (l *Log) admit(ctx context.Context, events []Event) ([]Event, error) {
 	room, _ := ctx.Value(roomKey{}).(*room)
 	if err := room.admit(ctx, bytesOf(events)); err != nil {
 		return nil, err
 	}
-	return events, l.openDecoded(ctx, events)
+	return events, l.open(ctx, events)
 }
 
 // Read returns up to limit events after the position, in order, fewer when they are

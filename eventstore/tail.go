@@ -3,6 +3,7 @@ package eventstore
 import (
 	"sort"
 	"sync"
+	"time"
 )
 
 // tail keeps the newest events that this process appended, so that its readers
@@ -102,6 +103,43 @@ func (t *tail) at(positions []Position) []Event {
 		events = append(events, t.batches[i][at-t.batches[i][0].Position])
 	}
 	return events
+}
+
+// of copies the events of the streams that were recorded since the time, up to the head, in the
+// order of the log, or returns nil when it does not hold all of them.
+func (t *tail) of(streams []string, since time.Time, head Position) []Event {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n := len(t.batches)
+	if !t.holdsSince(since) || next(t.batches[n-1]) <= head {
+		return nil
+	}
+	wanted := make(map[string]struct{}, len(streams))
+	for _, stream := range streams {
+		wanted[stream] = struct{}{}
+	}
+	events := []Event{}
+	from := sort.Search(n, func(i int) bool { return !t.batches[i][0].RecordedAt.Before(since) })
+	for _, batch := range t.batches[from:] {
+		for i := range batch {
+			if _, ok := wanted[batch[i].Stream]; ok {
+				events = append(events, batch[i])
+			}
+		}
+	}
+	return events
+}
+
+// reaches reports whether it goes back to the time.
+func (t *tail) reaches(since time.Time) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.holdsSince(since)
+}
+
+// holdsSince is reaches under the lock: a batch before the time is the first.
+func (t *tail) holdsSince(since time.Time) bool {
+	return len(t.batches) > 0 && t.batches[0][0].RecordedAt.Before(since)
 }
 
 // batchOf returns the index of the first batch that does not end before the position.

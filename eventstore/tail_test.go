@@ -2,7 +2,9 @@ package eventstore
 
 import (
 	"math/rand/v2"
+	"reflect"
 	"testing"
+	"time"
 )
 
 func batchOf(first Position, n, size int) []Event {
@@ -56,6 +58,46 @@ func TestTailGivesWhatFollows(t *testing.T) {
 	}
 	if tail.after(head, 10) != nil || tail.after(head+5, 10) != nil {
 		t.Error("it gives what is not there yet")
+	}
+}
+
+// Streams are whole as of the head, or not there: when they began before what is held, or another
+// process has appended since.
+func TestTailHoldsWholeStreams(t *testing.T) {
+	tail := newTail()
+	at := func(second int) time.Time { return time.Unix(int64(second), 0) }
+	head := Position(0)
+	for i, streams := range [][]string{{"a", "b"}, {"b", "c", "a"}, {"c"}} {
+		batch := batchOf(head+1, len(streams), 1)
+		head += Position(len(streams))
+		for n, stream := range streams {
+			batch[n].Stream, batch[n].RecordedAt = stream, at(10+i)
+		}
+		tail.add(batch, 1)
+	}
+	for _, c := range []struct {
+		streams []string
+		since   int
+		head    Position
+		want    []Position // nil: it does not hold them
+	}{
+		{[]string{"a", "c"}, 11, 6, []Position{4, 5, 6}},
+		{[]string{"c"}, 12, 6, []Position{6}},
+		{[]string{"d"}, 11, 4, []Position{}},
+		{[]string{"a"}, 10, 6, nil}, // what was recorded in the same moment may be gone
+		{[]string{"a"}, 9, 6, nil},
+		{[]string{"a"}, 11, 7, nil},
+	} {
+		var got []Position
+		if events := tail.of(c.streams, at(c.since), c.head); events != nil {
+			got = []Position{}
+			for _, e := range events {
+				got = append(got, e.Position)
+			}
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v since %d up to %d: %v, want %v", c.streams, c.since, c.head, got, c.want)
+		}
 	}
 }
 

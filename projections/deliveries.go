@@ -106,13 +106,18 @@ func newDelivery(event eventHead, d domain.Dispatch) Delivery {
 // stateOf completes new deliveries by what the log says of each, and of the batches that they
 // went in.
 func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
+	if len(items) == 0 {
+		return nil
+	}
+	// A delivery begins after its event, and a batch after those of all its members.
+	since := slices.MinFunc(items, func(a, b Delivery) int { return a.CreatedAt.Compare(b.CreatedAt) }).CreatedAt
 	states, own := make([]domain.Delivery, len(items)), make([]folded, len(items))
 	for i := range items {
 		states[i] = domain.Delivery{State: domain.DeliveryPending, NextAttemptAt: *items[i].NextAttemptAt}
 		items[i].NextAttemptAt = nil
 		own[i] = folded{items[i].ID.Stream(), &states[i], &items[i]}
 	}
-	if err := p.fold(ctx, own); err != nil {
+	if err := p.fold(ctx, since, own); err != nil {
 		return err
 	}
 	joined := map[int]*domain.Delivery{}  // by the index of the item: its batch
@@ -130,7 +135,7 @@ func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
 			}
 		}
 	}
-	if err := p.fold(ctx, batches); err != nil {
+	if err := p.fold(ctx, since, batches); err != nil {
 		return err
 	}
 	for at, batch := range sent {
@@ -152,8 +157,8 @@ type folded struct {
 	item   *Delivery // notes when that was; nil: nobody does
 }
 
-// fold evolves each state by its stream.
-func (p *Projections) fold(ctx context.Context, all []folded) error {
+// fold evolves each state by its stream. None of them began before the time.
+func (p *Projections) fold(ctx context.Context, since time.Time, all []folded) error {
 	if len(all) == 0 {
 		return nil
 	}
@@ -161,7 +166,7 @@ func (p *Projections) fold(ctx context.Context, all []folded) error {
 	for _, one := range all {
 		byStream[one.stream] = append(byStream[one.stream], one)
 	}
-	events, err := p.closed.LoadAll(ctx, slices.Collect(maps.Keys(byStream)))
+	events, err := p.closed.LoadAllSince(ctx, since, slices.Collect(maps.Keys(byStream)))
 	for e, change := range each[domain.Change](events) {
 		for _, one := range byStream[e.Stream] {
 			if item := one.item; item != nil {

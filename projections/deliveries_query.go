@@ -213,7 +213,7 @@ func (p *Projections) undelivered(ctx context.Context, f DeliveryFilter, above i
 		Number  int64
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
-	if err != nil {
+	if err != nil || len(found) == 0 {
 		return nil, err
 	}
 	positions, numbers := map[eventstore.Position]bool{}, map[int64]bool{}
