@@ -66,40 +66,56 @@ func (p *Payloads) Withheld(data []byte) []byte {
 	return append(out, data[done:]...)
 }
 
-// find looks through the value at off. ids are those of the objects that it is in.
-func (p *Payloads) find(data []byte, off int, ids []string) {
+// find looks through the value at off, and returns its end. ids are those of the objects that it is
+// in.
+func (p *Payloads) find(data []byte, off int, ids []string) (end int) {
 	switch data[off] {
 	case '[':
-		for m := range strictjson.Members(data, off) {
-			p.find(data, m.Off, ids)
-		}
+		end, _ = strictjson.Visit(data, off, func(m strictjson.Member) int { return p.find(data, m.Off, ids) })
+		return end
 	case '{':
-		ids = slices.Clip(ids)
-		found, end := false, 0
-		for m := range strictjson.Members(data, off) {
-			end = m.End
-			switch name := string(m.Key()); {
-			case name == "event_id" || name == "call_id":
-				if id, ok := JSONText(data[m.Off:m.End]); ok {
-					ids = append(ids, id)
-				}
-			case name == "event_ids" && data[m.Off] == '[':
-				for one := range strictjson.Members(data, m.Off) {
-					id, _ := JSONText(data[one.Off:one.End])
-					ids = append(ids, id)
-				}
-			case !IsPayload(name):
-				p.find(data, m.Off, ids)
-			case data[m.Off] != 'n':
-				found = true
-				p.edits = append(p.edits, edit{m.Off, m.End, "null"})
-			}
-		}
-		if found {
-			p.edits = append(p.edits, edit{end, end, `,"` + Redacted + `":true`})
-			p.add(ids)
-		}
+	default:
+		return strictjson.SkipValue(data, off)
 	}
+	ids = slices.Clip(ids)
+	found, last := false, 0 // the end of the last member
+	end, _ = strictjson.Visit(data, off, func(m strictjson.Member) int {
+		name := string(m.Key())
+		isID, payload := name == "event_id" || name == "call_id" || name == "event_ids", IsPayload(name)
+		if !isID && !payload {
+			end := p.find(data, m.Off, ids)
+			last = max(last, end)
+			return end
+		}
+		end := strictjson.SkipValue(data, m.Off)
+		if end == m.Off {
+			return end // a damaged log has such
+		}
+		switch last = end; {
+		case payload && data[m.Off] != 'n':
+			found = true
+			p.edits = append(p.edits, edit{m.Off, end, "null"})
+		case isID && data[m.Off] == '[':
+			for one := range strictjson.Members(data, m.Off) {
+				ids = appendText(ids, data[one.Off:one.End])
+			}
+		case isID:
+			ids = appendText(ids, data[m.Off:end])
+		}
+		return end
+	})
+	if found {
+		p.edits = append(p.edits, edit{last, last, `,"` + Redacted + `":true`})
+		p.add(ids)
+	}
+	return end
+}
+
+func appendText(texts []string, data []byte) []string {
+	if text, ok := JSONText(data); ok {
+		return append(texts, text)
+	}
+	return texts
 }
 
 // add adds ids, each once: those of one object follow each other.

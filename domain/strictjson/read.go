@@ -67,33 +67,51 @@ func Members(data []byte, off int) iter.Seq[Member] {
 
 // walk is Members, and returns the offset at which the data could not be read, or -1.
 func walk(data []byte, off int, yield func(Member) bool) (stopped int) {
+	end, ok := Visit(data, off, func(m Member) int {
+		if m.End = SkipValue(data, m.Off); m.End > m.Off && !yield(m) {
+			return -1
+		}
+		return m.End
+	})
+	if ok || end < 0 {
+		return -1
+	}
+	return end
+}
+
+// Visit is Members for who goes into the values, so that none is read twice: visit gets members
+// without their end and returns it, or -1 to stop. It returns the offset after the object or
+// array and true, else that at which the data could not be read, or -1.
+func Visit(data []byte, off int, visit func(Member) (end int)) (end int, ok bool) {
 	closing := data[off] + 2 // in ASCII, } and ] stand two after { and [
 	i := SkipSpace(data, off+1)
 	if i < len(data) && data[i] == closing {
-		return -1
+		return i + 1, true
 	}
 	for {
-		m, ok := readMember(data, i, closing == '}')
+		m, ok := memberAt(data, i, closing == '}')
 		if !ok {
-			return i
+			return i, false
 		}
-		if !yield(m) {
-			return -1
+		end := visit(m)
+		if end <= m.Off {
+			return min(i, end), false
 		}
-		if i = SkipSpace(data, m.End); i == len(data) {
-			return i
+		if i = SkipSpace(data, end); i == len(data) {
+			return i, false
 		}
 		if data[i] != ',' {
 			if data[i] == closing {
-				return -1
+				return i + 1, true
 			}
-			return i
+			return i, false
 		}
 		i = SkipSpace(data, i+1)
 	}
 }
 
-func readMember(data []byte, i int, named bool) (m Member, ok bool) {
+// memberAt returns the member at i, without its end.
+func memberAt(data []byte, i int, named bool) (m Member, ok bool) {
 	if named {
 		if i == len(data) || data[i] != '"' {
 			return m, false
@@ -108,8 +126,8 @@ func readMember(data []byte, i int, named bool) (m Member, ok bool) {
 		}
 		i = SkipSpace(data, i+1)
 	}
-	m.Off, m.End = i, SkipValue(data, i)
-	return m, m.End > m.Off
+	m.Off = i
+	return m, i < len(data)
 }
 
 // SkipValue returns the offset after the value at i; i itself when there is none.
