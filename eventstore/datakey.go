@@ -15,7 +15,9 @@ type DataKey struct {
 	Wrapped []byte // encrypted
 
 	stored atomic.Int64 // 1 + the generation in which the database has it; 0: it has not
-	tried  bool         // the appender has tried to store it, and it may be there
+	// The appender's own:
+	tried bool // it has tried to store it, and it may be there
+	taken bool // it is among the keys of the batch
 }
 
 // Envelope opens what was encrypted. Without one, events stay as the log has them.
@@ -36,18 +38,16 @@ const (
 // unstoredKeys returns the keys that the batch is the first to use in the generation, each
 // once. In another one, the database may have lost them.
 func unstoredKeys(batch []*pending, generation int64) (keys []*DataKey) {
-	var known map[*DataKey]struct{}
 	for _, p := range batch {
 		for _, k := range p.unit.Keys {
-			if _, twice := known[k]; twice || k.stored.Load() == 1+generation {
-				continue
+			if !k.taken && k.stored.Load() != 1+generation {
+				k.taken = true
+				keys = append(keys, k)
 			}
-			if known == nil {
-				known = make(map[*DataKey]struct{}, len(batch))
-			}
-			known[k] = struct{}{}
-			keys = append(keys, k)
 		}
+	}
+	for _, k := range keys {
+		k.taken = false
 	}
 	return keys
 }
