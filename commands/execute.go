@@ -217,9 +217,7 @@ func (d *Directory) keysFor(ctx context.Context, unit *eventstore.Unit, eventTyp
 	if d.Keys == nil {
 		return nil, nil
 	}
-	keys, rows, err := d.Keys.For(ctx, eventType, data)
-	unit.Keys = append(unit.Keys, rows...)
-	return keys, err
+	return d.Keys.For(ctx, unit, eventType, data)
 }
 
 func (d *Directory) hashed(ctx context.Context, line domain.Line) (domain.Line, error) {

@@ -71,30 +71,30 @@ func NewKeyring(config KeyringConfig) *Keyring {
 	return &Keyring{KeyringConfig: config, made: newCache[envelope.Owner, madeKey](keptKeys), past: newCache[envelope.KeyID, madeKey](keptKeys), read: newCache[envelope.KeyID, *envelope.Key](keptKeys)}
 }
 
-// For returns the keys for an event of the type with the data, which may have none, and
-// what the append stores of them.
-func (k *Keyring) For(ctx context.Context, eventType domain.EventType, data []byte) (envelope.Keys, []*eventstore.DataKey, error) {
+// For returns the keys for an event of the type with the data, which may have none. The unit, which
+// appends it, stores them.
+func (k *Keyring) For(ctx context.Context, unit *eventstore.Unit, eventType domain.EventType, data []byte) (envelope.Keys, error) {
 	vault, hasher, err := k.ready(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var one [1]envelope.Owner
 	owners := k.ownersOf(one[:0], hasher, eventType, data)
 	if len(owners) == 0 {
 		owners = append(owners, envelope.OfPeriods)
 	}
-	keys, rows := make(envelope.Keys, len(owners)), make([]*eventstore.DataKey, len(owners))
+	keys := make(envelope.Keys, len(owners))
 	for i, owner := range owners {
 		made, err := k.keyOf(vault, owner)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		keys[i], rows[i] = made.key, made.row
+		keys[i], unit.Keys = made.key, append(unit.Keys, made.row)
 	}
 	if len(keys) > 1 {
 		keys = envelope.Join(keys)
 	}
-	return keys, rows, nil
+	return keys, nil
 }
 
 // ForPast returns keys for what was recorded in clear at the time and tells of the owners, and
