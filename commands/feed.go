@@ -256,7 +256,7 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 			continue // there is nobody to send to or nothing to send, or somebody else asked meanwhile
 		}
 		asked := domain.DeliveryRetryRequested{
-			EventID: c.event, WebhookID: c.webhook, Attempt: found[i].Attempts + 1, Size: c.size, ReplayID: j.id, Line: c.line,
+			EventID: c.event, WebhookID: c.webhook, Attempt: found[i].NextAttempt(), Size: c.size, ReplayID: j.id, Line: c.line,
 		}
 		unit.Writes = append(unit.Writes, j.write(c.delivery.Stream(), found[i].Version, asked))
 		queued.Count++

@@ -138,6 +138,7 @@ type DeliveryCancelled struct {
 	// Was is DeliveryFailed if the delivery had given up; else it was pending.
 	Was      DeliveryState `json:"was,omitempty"`
 	ReplayID ReplayID      `json:"replay_id,omitzero"` // that had asked for it; zero: none
+	Waiting  bool          `json:"waiting,omitempty"`  // for others to go with, so that no attempt is under way
 }
 
 // CancelReason says who wanted a delivery to end.
@@ -320,8 +321,10 @@ type Delivery struct {
 	BatchID       DeliveryID    // of DeliveryJoined: the batch, see In
 	LeftOut       []LeftOut     // of a batch: the members that its last attempt left out; nil while another follows a request or a crash
 	State         DeliveryState
-	Attempts      int // numbers used, interrupted ones included
-	Retries       int // of max_retries, used since the first attempt or the last request
+	Attempts      int  // numbers used, interrupted ones included
+	Withdrawn     int  // the number of the attempt that was cancelled when it was due, so it may be under way; 0: none was
+	Waiting       bool // for others to go with
+	Retries       int  // of max_retries, used since the first attempt or the last request
 	NextAttemptAt time.Time
 	GaveUp        GaveUp
 	CancelReason  CancelReason
@@ -364,14 +367,18 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 	case DeliveryOutcomeLate:
 		d.Attempts = max(d.Attempts, c.Attempt) // the receiver has seen the number
 	case DeliveryCancelled:
+		if c.Was != DeliveryFailed && !c.Waiting {
+			d.Withdrawn = d.dueBy(at)
+		}
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.CancelReason, d.GaveUp, d.NextAttemptAt = DeliveryWithdrawn, c.Reason, "", time.Time{}
 	case DeliveryRetryRequested:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.Retries, d.NextAttemptAt, d.GaveUp, d.CancelReason = DeliveryPending, 0, at, "", ""
+		d.Attempts = max(d.Attempts, c.Attempt-1)
 		d.BatchID, d.ReplayID, d.LeftOut = DeliveryID{}, c.ReplayID, nil
 	case DeliveryRetryCancelled:
-		d.EventID, d.WebhookID = c.EventID, c.WebhookID
+		d.EventID, d.WebhookID, d.Withdrawn = c.EventID, c.WebhookID, d.dueBy(at)
 		d.State, d.CancelReason, d.NextAttemptAt = DeliveryFailed, CancelReplay, time.Time{}
 	case DeliveryTested:
 		d = d.after(c.Call)
@@ -382,6 +389,17 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 	}
 	return d
 }
+
+// dueBy returns the number of the attempt that is due by the time; 0: none is.
+func (d Delivery) dueBy(at time.Time) int {
+	if at.Before(d.NextAttemptAt) {
+		return 0
+	}
+	return d.Attempts + 1
+}
+
+// NextAttempt returns the number of the attempt that is asked for now.
+func (d Delivery) NextAttempt() int { return max(d.Attempts, d.Withdrawn) + 1 }
 
 func (d Delivery) after(c Call) Delivery {
 	d.EventID, d.WebhookID, d.LeftOut = c.EventID, c.WebhookID, c.LeftOut
@@ -423,7 +441,7 @@ func DecideInterruption(event EventID, eventType string, w Webhook, attempt int,
 
 // DecideCancel ends a delivery that is pending or has given up.
 func DecideCancel(d Delivery, event EventID, webhook WebhookID, reason CancelReason) (Change, error) {
-	cancelled := DeliveryCancelled{EventID: event, WebhookID: webhook, Reason: reason, ReplayID: d.ReplayID}
+	cancelled := DeliveryCancelled{EventID: event, WebhookID: webhook, Reason: reason, ReplayID: d.ReplayID, Waiting: d.Waiting}
 	switch d.State {
 	case "", DeliveryPending:
 	case DeliveryFailed:
@@ -443,7 +461,7 @@ func DecideRetry(d Delivery, w Webhook, event EventID, size int) (DeliveryRetryR
 	if !w.Exists() {
 		return DeliveryRetryRequested{}, Conflict("the webhook of this delivery is deleted: there is nobody to deliver to")
 	}
-	asked := DeliveryRetryRequested{EventID: event, WebhookID: w.ID, Attempt: d.Attempts + 1, Size: size}
+	asked := DeliveryRetryRequested{EventID: event, WebhookID: w.ID, Attempt: d.NextAttempt(), Size: size}
 	if d.State == DeliveryPending {
 		asked.ReplayID = d.ReplayID
 	}

@@ -107,3 +107,34 @@ func TestRetriesAreCounted(t *testing.T) {
 		t.Errorf("a success is %+v", ok)
 	}
 }
+
+// What is asked for after a cancelled attempt leaves out its number if that may be under way.
+func TestNumberAfterACancelledAttempt(t *testing.T) {
+	failed := DeliveryAttemptFailed{Call: Call{Attempt: 1}, NextAttemptAt: goldenTime.Add(time.Minute)}
+	cancelled, takenBack := DeliveryCancelled{Reason: CancelRequested}, DeliveryRetryCancelled{}
+	late := DeliveryOutcomeLate{Call: Call{Attempt: 2}}
+	for name, c := range map[string]struct {
+		after   time.Duration
+		changes []Change
+		want    int
+	}{
+		"due at once":            {0, []Change{cancelled}, 2},
+		"waiting for others":     {0, []Change{DeliveryCancelled{Reason: CancelRequested, Waiting: true}}, 1},
+		"waiting for the retry":  {0, []Change{failed, cancelled}, 2},
+		"due for the retry":      {time.Minute, []Change{failed, cancelled}, 3},
+		"which ended since":      {time.Minute, []Change{failed, cancelled, late}, 3},
+		"given up":               {time.Minute, []Change{DeliveryAttemptFailed{Call: Call{Attempt: 1}, GaveUp: GaveUpGone}, DeliveryCancelled{Was: DeliveryFailed}}, 2},
+		"taken back":             {time.Minute, []Change{failed, takenBack}, 3},
+		"taken back before":      {0, []Change{failed, takenBack}, 2},
+		"cancelled twice":        {0, []Change{cancelled, DeliveryRetryRequested{Attempt: 2}, cancelled}, 3},
+		"interrupted, then late": {time.Minute, []Change{failed, DeliveryInterrupted{Attempt: 2}, late, cancelled}, 4},
+	} {
+		d := Delivery{}
+		for _, change := range c.changes {
+			d = d.Evolve(change, goldenTime.Add(c.after))
+		}
+		if got := d.NextAttempt(); got != c.want {
+			t.Errorf("%s: the next attempt is %d, want %d", name, got, c.want)
+		}
+	}
+}

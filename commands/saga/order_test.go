@@ -258,6 +258,31 @@ func TestOrderBlocks(t *testing.T) {
 	n.awaitEmptyQueue()
 }
 
+// A retry that was taken back during its call leaves its number to that.
+func TestRetryAfterOneThatWasTakenBack(t *testing.T) {
+	r := newStepwise(t)
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, blocking)
+	event := n.triggerOf(1)
+	id := domain.DeliveryOf(event, w)
+	r.next(event).fail()
+	n.awaitBlocked(id)
+	n.retry(id, event, w, 1)
+	second := r.next(event)
+	n.changeDelivery(id, func(d domain.Delivery) (domain.Change, error) {
+		return domain.DeliveryRetryCancelled{EventID: event, WebhookID: w, Blocks: true}, nil
+	})
+	n.retry(id, event, w, 1)
+	third := r.next(event)
+	if a, b := headerOf(second.Outgoing, "X-Webhook-Attempt"), headerOf(third.Outgoing, "X-Webhook-Attempt"); a != "2" || b != "3" {
+		t.Errorf("attempts %s and %s are under way", a, b)
+	}
+	second.fail()
+	third.succeed()
+	n.awaitEmptyQueue()
+	n.verify()
+}
+
 // The next waits behind a delivery that waits for its retry, and a webhook that is
 // inactive meanwhile, or that orders by something else, changes no place.
 func TestOrderWaitsForRetries(t *testing.T) {

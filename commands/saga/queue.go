@@ -88,12 +88,12 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 // Untried implements commands.Queue.
 func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error) {
 	rows, _ := q.Pool.Query(ctx, `
-		SELECT delivery_id, event_id, webhook_id FROM medilab.pending WHERE delivery_id = ANY($1) AND version = 0
-		UNION ALL SELECT delivery_id, event_id, webhook_id FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
+		SELECT delivery_id, event_id, webhook_id, false FROM medilab.pending WHERE delivery_id = ANY($1) AND version = 0
+		UNION ALL SELECT delivery_id, event_id, webhook_id, true FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
 	untried := map[domain.DeliveryID]domain.Delivery{}
 	var id domain.DeliveryID
 	d := domain.Delivery{State: domain.DeliveryPending}
-	_, err := pgx.ForEachRow(rows, []any{&id, &d.EventID, &d.WebhookID}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &d.EventID, &d.WebhookID, &d.Waiting}, func() error {
 		untried[id] = d
 		return nil
 	})
@@ -319,7 +319,7 @@ func (q *queueRows) statements() []eventstore.Statement {
 				CASE WHEN l > 0 THEN 0 WHEN v = 1 AND p = '00000000-0000-0000-0000-000000000000' THEN (
 					SELECT c.node FROM medilab.claims AS c WHERE d = ANY(c.deliveries) LIMIT 1) END
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::uuid[], $8::bigint[]) AS r (d, w, e, s, a, v, p, l)
-			ON CONFLICT (delivery_id) DO UPDATE SET retries = 0, version = excluded.version, due_at = clock_timestamp(), replay = excluded.replay`,
+			ON CONFLICT (delivery_id) DO UPDATE SET attempt = greatest(q.attempt, excluded.attempt), retries = 0, version = excluded.version, due_at = clock_timestamp(), replay = excluded.replay`,
 			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r), replays(r), lines(r))
 	}
 	if r := q.late; len(r) > 0 {
