@@ -174,9 +174,11 @@ type DeliveryRetryCancelled struct {
 }
 
 // DeliveryOutcomeLate is the outcome of a call whose node had lost its lease, or whose delivery
-// was cancelled: the attempt stands as interrupted, or as none, this only says what became of it.
+// was cancelled: the delivery goes on, or has ended, without it.
 type DeliveryOutcomeLate struct {
 	Call
+	// Counts says that the attempt does not stand as interrupted, which would count for it.
+	Counts bool `json:"counts,omitempty"`
 }
 
 // DeliveryTested is a test call that somebody asked for: a delivery of its own,
@@ -229,10 +231,14 @@ func (c *DeliveryAttemptFailed) form(f *form) *form {
 	return f.letters("}")
 }
 
-func (c DeliveryOutcomeLate) AppendJSON(dst []byte) []byte {
-	return DeliverySucceeded(c).AppendJSON(dst)
+func (c DeliveryOutcomeLate) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
+func (c DeliveryOutcomeLate) read(f *form) Change          { c.form(f); return c }
+
+func (c *DeliveryOutcomeLate) form(f *form) *form {
+	c.Call.form(f)
+	c.Counts = f.optional(`,"counts":true`, c.Counts)
+	return f.letters("}")
 }
-func (c DeliveryOutcomeLate) read(f *form) Change { (*DeliverySucceeded)(&c).form(f); return c }
 
 func (c DeliveryTested) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
 func (c DeliveryTested) read(f *form) Change          { c.form(f); return c }

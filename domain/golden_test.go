@@ -132,6 +132,7 @@ var goldenChanges = []Change{
 	DeliverySucceeded{Call: replayedCall()},
 	IdempotencyKeyUsed{EventIDs: []EventID{}, ReplayID: goldenReplay, BodyHash: "9f86d081"},
 	DeliveryOutcomeLate{Call: goldenCall()},
+	DeliveryOutcomeLate{Call: goldenCall(), Counts: true},
 	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{EventID: goldenEvent, DeliveryID: goldenDelivery}}},
 	DeliveryJoinedBatch{EventID: goldenEvent, WebhookID: goldenWebhook, BatchID: BatchOf(goldenDelivery)},
 	DeliveryTested{Call: goldenCall(), EventData: json.RawMessage(`{"test": true}`)},

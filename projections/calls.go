@@ -140,7 +140,7 @@ type Call struct {
 	CreatedAt      time.Time         `json:"created_at"`      // when its end was recorded
 	NextAttemptAt  *time.Time        `json:"next_attempt_at"` // null: none follows by itself
 	Test           bool              `json:"test"`
-	Late           bool              `json:"late"` // its node had lost it: the attempt counts as interrupted
+	Late           bool              `json:"late"` // its attempt was recorded as interrupted before, or its delivery cancelled
 	Gone
 
 	// Record is the log's whole record, for the details; Position where it is.

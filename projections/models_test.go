@@ -317,7 +317,8 @@ func TestStatsCountEveryCallAndDelivery(t *testing.T) {
 	began := b.at
 	b.append(d2,
 		domain.DeliveryInterrupted{EventID: two, EventType: "patient.updated", WebhookID: w, Attempt: 2, Reason: "the node died"},
-		fail(two, "patient.updated", 3, 0, domain.OutcomeTimeout, domain.GaveUpRetriesExhausted))
+		fail(two, "patient.updated", 3, 0, domain.OutcomeTimeout, domain.GaveUpRetriesExhausted),
+		domain.DeliveryOutcomeLate{Call: attempt(two, "patient.updated", w, 2, 200, domain.OutcomeSuccess)})
 	b.append("delivery-"+domain.EventID(w).String(), domain.DeliveryTested{Call: attempt(one, "patient.created", w, 1, 500, "http_error"), EventData: []byte(`{}`)})
 	b.settle()
 

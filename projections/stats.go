@@ -23,6 +23,7 @@ import (
 //   - Test calls are in none of the figures.
 //   - An interrupted attempt is a failed call without a duration; it neither
 //     lengthens nor ends a run of failures. What became of it later adds nothing.
+//   - A call that ends after its delivery was cancelled counts like others.
 //   - Every delivery is one of pending, delivered, exhausted and cancelled: a
 //     requested retry takes it from there back to pending.
 //   - A batch is one delivery; its members no longer count.
@@ -139,6 +140,10 @@ func (p *pageCounters) count(e *eventstore.Event, before domain.DeliveryState) {
 	case domain.DeliveryInterrupted:
 		call, _ := callOf(c)
 		p.of(c.WebhookID, at).call(&call, at)
+	case domain.DeliveryOutcomeLate:
+		if c.Counts {
+			p.of(c.WebhookID, at).call(&c.Call, at)
+		}
 	case domain.DeliveryCancelled:
 		p.of(c.WebhookID, at).move(cmp.Or(c.Was, domain.DeliveryPending), domain.DeliveryWithdrawn)
 	case domain.DeliveryRetryCancelled:

@@ -230,6 +230,10 @@ func (a *Alerts) fold(ctx context.Context, e *eventstore.Event, touched map[doma
 	case domain.DeliveryInterrupted:
 		call := domain.Call{WebhookID: c.WebhookID, EventType: c.EventType, Outcome: domain.OutcomeInterrupted}
 		return a.count(ctx, &call, e.RecordedAt, touched)
+	case domain.DeliveryOutcomeLate:
+		if c.Counts {
+			return a.count(ctx, &c.Call, e.RecordedAt, touched)
+		}
 	case domain.WebhookAlertRaised:
 		a.state.open[domain.AlertKey{Webhook: c.WebhookID, Kind: c.Kind}] = true
 	case domain.WebhookAlertResolved:

@@ -192,6 +192,19 @@ func TestTimeoutIsRaisedOnce(t *testing.T) {
 	n.await("timeout resolved")
 }
 
+// A call whose delivery is cancelled meanwhile is judged like others.
+func TestTimeoutOfWhatIsCancelled(t *testing.T) {
+	t.Parallel()
+	r := newStepwise(t)
+	n := startAlerting(t, testdb.New(t), r, domain.DefaultAlertRules)
+	w := n.register(1, nil)
+	event := n.trigger()
+	call := r.next(event)
+	n.cancel(domain.DeliveryOf(event, w))
+	call.answer <- commands.Answer{Outcome: domain.OutcomeTimeout}
+	n.await("timeout open")
+}
+
 func TestAlertsOfInactiveWebhooks(t *testing.T) {
 	t.Parallel()
 	rules := domain.DefaultAlertRules

@@ -206,12 +206,15 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Ch
 		return nil, err
 	}
 	var state domain.Delivery
+	cut := false
 	for _, e := range events {
 		if recorded, ok := e.Value.(domain.Change); ok {
 			if e.Version > d.version && sameCall(recorded, change) {
 				return nil, nil // the answer to our append was lost; it had happened
 			}
 			state = state.Evolve(recorded, e.RecordedAt)
+			interrupted, ok := recorded.(domain.DeliveryInterrupted)
+			cut = cut || ok && interrupted.Attempt == d.attempt
 		}
 	}
 	if len(events) == 0 {
@@ -230,7 +233,7 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Ch
 		return decide(d), nil
 	}
 	if call, made := domain.OutcomeOf(change); made {
-		return domain.DeliveryOutcomeLate{Call: call}, nil
+		return domain.DeliveryOutcomeLate{Call: call, Counts: !cut}, nil
 	}
 	return nil, nil // nothing was sent
 }

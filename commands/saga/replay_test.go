@@ -380,6 +380,38 @@ func TestCancelledJobLeavesWhatBlocks(t *testing.T) {
 	blocks("the retry")
 }
 
+// What is asked for while the call of a cancelled delivery is under way has another number,
+// and both calls count.
+func TestReplayOfWhatIsBeingCalled(t *testing.T) {
+	t.Parallel()
+	in := newStepwise(t)
+	n := startReplaying(t, testdb.New(t), in)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.MaxRetries = 0 })
+	event := n.trigger()
+	first := in.next(event)
+	n.cancel(domain.DeliveryOf(event, w))
+	id := n.start(history(w))
+	second := in.next(event)
+	if a, b := headerOf(first.Outgoing, "X-Webhook-Attempt"), headerOf(second.Outgoing, "X-Webhook-Attempt"); a != "1" || b != "2" {
+		t.Errorf("attempts %s and %s are under way", a, b)
+	}
+	first.fail()
+	n.awaitReplay(id, "heard of the first call", func(projections.Replay) bool {
+		stats, err := n.queries.Stats(t.Context(), w, projections.StatsFilter{})
+		return err == nil && stats.FailedCalls == 1 && *stats.ConsecutiveFailures == 1
+	})
+	second.succeed()
+	if done := n.awaitReplay(id, "over", finished); done.Delivered != 1 {
+		t.Errorf("the replay ends as %+v", done)
+	}
+	n.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered)
+	stats, err := n.queries.Stats(t.Context(), w, projections.StatsFilter{})
+	if err != nil || stats.TotalCalls != 2 || stats.Delivered != 1 || stats.Cancelled != 0 {
+		t.Errorf("statistics %+v, %v", stats, err)
+	}
+	n.verify()
+}
+
 // What failed is retried by a job. When that is cancelled, what waits is failed as before.
 func TestRetryOfNothingCompletes(t *testing.T) {
 	n := startReplaying(t, testdb.New(t), &orderly{})

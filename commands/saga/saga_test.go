@@ -411,6 +411,9 @@ func TestTakesOverFromADeadNode(t *testing.T) {
 	if got, want := fmt.Sprint(types), "[delivery.interrupted delivery.succeeded delivery.outcome_late]"; got != want {
 		t.Errorf("stream holds %s, want %s", got, want)
 	}
+	if late := events[2].Value.(domain.DeliveryOutcomeLate); late.Counts {
+		t.Error("the interrupted attempt counts again")
+	}
 	if cut := events[0].Value.(domain.DeliveryInterrupted); cut.EventType != "patient.created" {
 		t.Errorf("the interrupted call is of the type %q", cut.EventType)
 	}
