@@ -119,9 +119,6 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 			}
 		}
 		for _, call := range calls {
-			if event != nil && !call.Record.Sent(event.ID) { // it is of others alone
-				continue
-			}
 			details, err := s.exportedCall(r.Context(), call)
 			if err != nil {
 				return err

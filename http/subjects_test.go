@@ -371,6 +371,7 @@ func TestErasedMemberOfABatchIsNotSent(t *testing.T) {
 	for query, want := range map[string]int{
 		"webhooks/deliveries?state=cancelled": 1, "webhooks/deliveries?state=delivered": 1, "webhooks/deliveries": 2,
 		"subjects/17/disclosures": 0, "subjects/18/disclosures": 1, "webhooks/1/disclosures": 1,
+		"webhooks/calls?event_id=" + events[0]: 1, "webhooks/1/calls?event_id=" + events[1]: 2,
 	} {
 		if got := s.items("/api/v1/" + query); got != want {
 			t.Errorf("%s lists %d, want %d", query, got, want)

@@ -17,7 +17,7 @@ type CallFilter struct {
 	Status        CallStatus        // "" is any
 	EventType     string            // "" is any
 	Answer        StatusRange       // zero is any
-	Event         domain.EventID    // zero is any; of a batch, any of its events
+	Event         domain.EventID    // zero is any; of a batch, any of its events that it did not leave out
 	Delivery      domain.DeliveryID // zero is any; also one that went in a batch
 	CorrelationID string            // "" is any
 	From, To      time.Time         // of CreatedAt: at or after, before; zero is any
@@ -123,7 +123,7 @@ func (f CallFilter) query(low, high int64) (string, []any) {
 // apart is told apart here.
 func (f CallFilter) lists(c Call, e *eventstore.Event) bool {
 	return (f.Webhook == (domain.WebhookID{}) || c.WebhookID == f.Webhook) && (f.Status == "" || c.Status == f.Status) &&
-		(f.EventType == "" || c.EventType == f.EventType) && f.Answer.has(c.ResponseStatus) &&
+		(f.EventType == "" || c.EventType == f.EventType) && f.Answer.has(c.ResponseStatus) && c.Record.Sent(f.Event) &&
 		(f.CorrelationID == "" || correlationOf(e) == f.CorrelationID)
 }
 
