@@ -232,15 +232,8 @@ func TestDisclosures(t *testing.T) {
 	s.until("the calls are made", func() bool { return ended() == 6 })
 
 	// A call of a third delivery was cut off.
-	webhook, _ := uuid.Parse(id)
-	parsed, _ := uuid.Parse(event)
-	cut := domain.DeliveryInterrupted{EventID: domain.EventID(parsed), EventType: "patient.updated", WebhookID: domain.WebhookID(webhook), Attempt: 2, URL: "http://cut.example/"}
-	_, err := s.log.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: domain.DeliveryOf(cut.EventID, cut.WebhookID).Stream(), Expected: 1,
-		Events: []eventstore.NewEvent{{Type: cut.ChangeType(), Data: domain.AppendJSON(nil, cut), Value: cut}}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.settled()
+	cut := domain.DeliveryInterrupted{EventID: domain.EventID(uuid.MustParse(event)), EventType: "patient.updated", WebhookID: domain.WebhookID(uuid.MustParse(id)), Attempt: 2, URL: "http://cut.example/"}
+	s.interrupt(domain.DeliveryOf(cut.EventID, cut.WebhookID), 1, cut)
 
 	want := map[string]string{
 		good + " dispatch " + event: "true", bad + " dispatch " + event: "false", "http://cut.example/ dispatch " + event: `"unknown"`, good + " test " + tested: "true",
@@ -282,6 +275,47 @@ func TestDisclosures(t *testing.T) {
 		if got := strings.Count(string(to.body), what); got != n {
 			t.Errorf("to the webhook: %d of %s in %s", got, what, to.body)
 		}
+	}
+}
+
+// interrupt records an attempt that was cut off.
+func (s *service) interrupt(id domain.DeliveryID, version int64, cut domain.DeliveryInterrupted) {
+	s.t.Helper()
+	_, err := s.log.Append(s.t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: id.Stream(), Expected: version,
+		Events: []eventstore.NewEvent{{Type: cut.ChangeType(), Data: domain.AppendJSON(nil, cut), Value: cut}}}}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.settled()
+}
+
+// A call of a batch that was cut off sent nothing of what was erased before it was due, and maybe
+// what was erased since.
+func TestDisclosuresOfABatchThatWasCutOff(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work()
+	webhook := s.register(`"batch":{"max_events":2,"max_wait":60},"retry_delay":3600,"max_retries":1`).text("id") // nobody answers there
+	var events []string
+	for _, patient := range []string{"17", "18"} {
+		events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"`+patient+`"}}`).want(202).text("event_id"))
+	}
+	delivery := func() answer {
+		return s.ask("GET", "/api/v1/webhooks/events/"+events[0]+"/deliveries", "").want(200)
+	}
+	s.until("it has failed", func() bool { return delivery().get("items", 0, "attempts") == "1" })
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	s.interrupt(domain.DeliveryID(uuid.MustParse(delivery().text("items", 0, "batch_id"))), 2, domain.DeliveryInterrupted{
+		EventID: domain.EventID(uuid.MustParse(events[0])), EventType: "batch", WebhookID: domain.WebhookID(uuid.MustParse(webhook)), Attempt: 2, URL: "http://cut.example/",
+	})
+	s.ask("POST", "/api/v1/subjects/18/erase", `{"reason":"asked for"}`).want(200)
+	for patient, want := range map[string]string{"17": "[]", "18": `"unknown"`} {
+		if got := s.ask("GET", "/api/v1/subjects/"+patient+"/disclosures", "").want(200); !strings.Contains(got.get("items"), want) {
+			t.Errorf("of %s: %s, want %s", patient, got.body, want)
+		}
+	}
+	if got := s.items("/api/v1/webhooks/1/disclosures"); got != 1 {
+		t.Errorf("%d are listed of the webhook, want 1", got)
 	}
 }
 

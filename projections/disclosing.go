@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/envelope"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -136,7 +137,7 @@ func (d *disclosing) load(ctx context.Context, all []*disclosed) error {
 	return d.loadRest(ctx, all)
 }
 
-// loadRest reads the batches that the deliveries went in, and the webhooks.
+// loadRest reads the batches that the deliveries went in, the webhooks, and the erasures.
 func (d *disclosing) loadRest(ctx context.Context, all []*disclosed) error {
 	rest := map[string]bool{}
 	for _, history := range d.streams {
@@ -150,6 +151,9 @@ func (d *disclosing) loadRest(ctx context.Context, all []*disclosed) error {
 		}
 		if tested, ok := s.source.Value.(domain.DeliveryTested); ok {
 			rest[tested.WebhookID.Stream()] = true
+		}
+		for _, owner := range s.erasable() {
+			rest[domain.SubjectStream(owner)] = true
 		}
 	}
 	return d.read(ctx, slices.Collect(maps.Keys(rest)))
@@ -188,6 +192,7 @@ func (s *disclosed) addAll() error {
 // addStream adds the calls of a delivery, and of the batch that it went in.
 func (s *disclosed) addStream(stream string, kind SentKind) (err error) {
 	var asked Delivery // what asked for the delivery
+	var before domain.Delivery
 	history := s.streams[stream]
 	for i := range history {
 		e := &history[i]
@@ -198,14 +203,39 @@ func (s *disclosed) addStream(stream string, kind SentKind) (err error) {
 			kind = asked.sentBy[len(asked.sentBy)-1].Kind
 		case domain.DeliveryJoinedBatch:
 			err = s.addStream(c.BatchID.Stream(), kind)
+		case domain.DeliveryInterrupted:
+			if !s.erasedBefore(e.Position, before.NextAttemptAt) {
+				err = s.add(e, kind)
+			}
 		default:
 			err = s.add(e, kind)
 		}
 		if err != nil {
 			return err
 		}
+		if change, ok := e.Value.(domain.Change); ok {
+			before = before.Evolve(change, e.RecordedAt)
+		}
 	}
 	return nil
+}
+
+// erasedBefore reports whether the event was erased, by the position, before the time at which an
+// attempt was due. If that was cut off, nobody recorded what it left out: this was.
+func (s *disclosed) erasedBefore(at Position, due time.Time) bool {
+	return slices.ContainsFunc(s.erasable(), func(owner envelope.Owner) bool {
+		return slices.ContainsFunc(s.streams[domain.SubjectStream(owner)], func(e eventstore.Event) bool {
+			return s.source.Position < e.Position && e.Position < at && e.RecordedAt.Before(due)
+		})
+	})
+}
+
+// erasable returns the subjects whose erasures may have erased the event.
+func (s *disclosed) erasable() []envelope.Owner {
+	if !s.event.Erased {
+		return nil
+	}
+	return domain.SubjectsOf(s.source.Value)
 }
 
 // add adds a call, if the event is one in which something may have been sent. What a batch
