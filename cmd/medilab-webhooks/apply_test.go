@@ -133,7 +133,10 @@ func TestMistakesInAFileOfWebhooks(t *testing.T) {
 		"- name: A":                               "must have `webhooks:`, a list",
 		"webhooks: [{name: A, name: B}]":          `standard input:1: the key "name" is there twice`,
 		"webhooks: &a [{name: A, recipient: *a}]": "standard input:1: the file is too large, or an alias goes in circles",
-		"webhooks: {":                             "standard input cannot be read: ",
+		"webhooks: {":                             "standard input cannot be read: line 2: ",
+		"":                                        "medilab-webhooks: standard input must have `webhooks:`, a list\n",
+		"# none":                                  "medilab-webhooks: standard input must have `webhooks:`, a list\n",
+		"webhooks: []\n---\n":                     "medilab-webhooks: standard input cannot be read: it holds several documents (---); keep one\n",
 		"webhooks: [1]":                           "standard input:1: webhooks[0] must be an object",
 		"webhooks: [{name: A, url: {env: NOT_SET_1}}, {name: B, secret: {env: NOT_SET_2}}]": "not set: NOT_SET_1, NOT_SET_2;",
 	} {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -31,7 +33,7 @@ type webhooksFile struct {
 func readWebhooksFile(path string, text []byte) (*webhooksFile, json.RawMessage, error) {
 	f := &webhooksFile{path: path}
 	var document yaml.Node
-	if err := yaml.Load(text, &document); err != nil {
+	if err := loadYAML(text, &document); err != nil {
 		return nil, nil, fmt.Errorf("%s cannot be read: %w", path, err)
 	}
 	if len(document.Content) != 1 || document.Content[0].Kind != yaml.MappingNode {
@@ -51,6 +53,27 @@ func readWebhooksFile(path string, text []byte) (*webhooksFile, json.RawMessage,
 		return nil, nil, fmt.Errorf("%s must have `webhooks:`, a list", path)
 	}
 	return f, list, nil
+}
+
+// loadYAML reads the one document of the text; none leaves the node as it is.
+func loadYAML(text []byte, document *yaml.Node) error {
+	loader, err := yaml.NewLoader(bytes.NewReader(text))
+	if err == nil {
+		err = loader.Load(document)
+	}
+	if err == nil {
+		if err = loader.Load(new(yaml.Node)); err == nil {
+			return errors.New("it holds several documents (---); keep one")
+		}
+	}
+	wrong, ok := errors.AsType[*yaml.LoadError](err)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case ok && wrong.Mark.Line > 0:
+		return fmt.Errorf("line %d: %s", wrong.Mark.Line, wrong.Message)
+	}
+	return err
 }
 
 func (f *webhooksFile) refuse(line int, problem string) {
