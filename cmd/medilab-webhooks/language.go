@@ -57,6 +57,9 @@ func sayError(message string) string {
 	if translation, ok := russian().Find(message, sayError); ok {
 		return translation
 	}
+	if translation, ok := texts.Russian(message); ok { // of a rule that the API has too
+		return translation
+	}
 	for _, joint := range []string{"; ", ": "} {
 		if first, rest, ok := strings.Cut(message, joint); ok {
 			return sayError(first) + joint + sayError(rest)

@@ -62,11 +62,12 @@ func TestMessagesInRussian(t *testing.T) {
 	t.Setenv("LANG", "ru_RU.UTF-8")
 	t.Setenv("MEDILAB_WORKERS", "0")
 	for args, want := range map[string]string{
-		"serve":              "MEDILAB_WORKERS — не меньше 1; справка: `medilab-webhooks help`",
-		"receive --status 9": "--status — от 200 до 599; справка: `medilab-webhooks help`",
-		"receive --delay x":  `--delay: "x" — не длительность, например 30s или 30d; справка`,
-		"calls a b":          "аргументов не больше 1, получено: 2; справка",
-		"nothing":            `нет команды "nothing" у "medilab-webhooks"; справка`,
+		"serve":                       "MEDILAB_WORKERS — не меньше 1; справка: `medilab-webhooks help`",
+		"receive --status 9":          "--status — от 200 до 599; справка: `medilab-webhooks help`",
+		"receive --delay x":           `--delay: "x" — не длительность, например 30s или 30d; справка`,
+		"listen --forward-to ftp://a": "--forward-to: должно начинаться с http:// или https://; справка",
+		"calls a b":                   "аргументов не больше 1, получено: 2; справка",
+		"nothing":                     `нет команды "nothing" у "medilab-webhooks"; справка`,
 	} {
 		var notes strings.Builder
 		if code := run(t.Context(), strings.Fields(args), strings.NewReader(""), io.Discard, &notes); code != 2 || !strings.Contains(notes.String(), want) {

@@ -56,8 +56,8 @@ payload_version 1 would. It makes no webhook, and tries nothing again. What is o
 
 func (o *listenOptions) check() error {
 	if o.forwardTo != "" {
-		if err := domain.CheckURL(o.forwardTo); err != nil {
-			return fmt.Errorf("--forward-to: %w", err)
+		for _, wrong := range domain.FieldsOf(domain.CheckURL(o.forwardTo)) {
+			return errors.New("--forward-to " + wrong.Message)
 		}
 	}
 	if o.secret == "" {

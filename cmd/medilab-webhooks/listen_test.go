@@ -99,7 +99,12 @@ func TestListen(t *testing.T) {
 	c.matches("the refusal", notes, "medilab-webhooks: the token may not see what events hold: .*payloads:read\n")
 	c.run(2, "", "listen", "--events", "patient.none")
 	c.run(2, "", "listen", "--events", "")
-	c.run(2, "", "listen", "--forward-to", "ftp://localhost")
+	for url, want := range map[string]string{
+		"ftp://localhost": "must begin with http:// or https://", "localhost:9000": "must begin with http:// or https://", "http://:9000/hook": "must name a host",
+	} {
+		_, notes := c.run(2, "", "listen", "--forward-to", url)
+		c.matches(url, notes, "medilab-webhooks: --forward-to "+want+"; .*\n")
+	}
 	c.run(2, "", "listen", "--secret", "whsec_!")
 }
 
