@@ -40,7 +40,11 @@ type databaseOptions struct {
 func (o *databaseOptions) table() []setting {
 	return []setting{
 		{env: "DATABASE_URL", flag: "database-url", value: &o.url, usage: "the Postgres to use, 14 or newer", unset: "an embedded one", secret: true},
-		{env: "MEDILAB_READ_URL", flag: "read-url", value: &o.readURL, usage: "a standby of it, for the call log, events, statistics, audit, explain and backtest", unset: "none", secret: true},
+		{env: "MEDILAB_READ_URL", flag: "read-url", value: &o.readURL, usage: "a standby of it, for the call log, events, statistics, audit, explain and backtest", unset: "none", secret: true,
+			rule: "the URL of a Postgres", valid: func() bool {
+				_, err := pgxpool.ParseConfig(o.readURL)
+				return o.readURL == "" || err == nil
+			}},
 		{env: "MEDILAB_DATA_DIR", flag: "data-dir", value: &o.dataDir, usual: "./data", usage: "folder of the embedded Postgres, keys and first token"},
 		{env: "MEDILAB_POSTGRES_BIN", value: &o.binDir},
 		{env: "MEDILAB_KEYS", flag: "keys", value: &o.keys, usage: "keyset file that encrypts secrets and patients' data at rest", unset: "keys.json in the data folder"},
@@ -160,6 +164,10 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 			err = errors.Join(err, s.close())
 		}
 	}()
+	catalog, err := loadCatalog(os.Getenv("MEDILAB_EVENT_TYPES"))
+	if err != nil {
+		return nil, err
+	}
 	if err := db.connect(ctx, sessionConnections); err != nil {
 		return nil, err
 	}
@@ -167,10 +175,6 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 		return nil, err
 	}
 	directory := commands.NewDirectory(logger)
-	catalog, err := loadCatalog(os.Getenv("MEDILAB_EVENT_TYPES"))
-	if err != nil {
-		return nil, err
-	}
 	directory.Keys = o.keyring(s.pool, func() domain.Catalog { return s.commands.Catalog }, func(ctx context.Context) (*vault.Vault, error) {
 		return vault.OpenFor(ctx, s.pool, o.keysFile(), func(v *vault.Vault) bool { return directory.Decrypts(v) })
 	})

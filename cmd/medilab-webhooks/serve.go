@@ -63,13 +63,16 @@ type server struct {
 	out      io.Writer
 	nodeName string
 
+	catalog     domain.Catalog
+	client      *sender.Client
+	authorities *x509.CertPool // nil: the system's
+
 	*database
 	log         *eventstore.Log
 	commands    *commands.Commands
 	queries     *projections.Projections
 	saga        *saga.Saga
 	metrics     *metrics
-	authorities *x509.CertPool // nil: the system's
 	receipts    *receipts.Signer
 	tracer      trace.Tracer // nil: no tracing
 	token       firstToken
@@ -81,14 +84,10 @@ type server struct {
 // serve runs until ctx ends, then shuts down: new requests are refused, calls in flight end, the
 // rest is released to other nodes, and the database stops last.
 func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
-	slog.SetDefault(settings.logger)
-	log.SetOutput(io.Discard) // net/http would quote what receivers send
-	db, err := settings.database.open(ctx, settings.logger, postgres.Start)
-	if err != nil {
+	s := &server{settings: settings, logger: settings.logger, out: out, nodeName: nodeName()}
+	if err := s.load(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.close()) }()
-	s := &server{settings: settings, logger: settings.logger, out: out, nodeName: nodeName(), database: db}
 	tracer, flush, err := startTracing(ctx, s.logger)
 	if err != nil {
 		return err
@@ -99,11 +98,38 @@ func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
 			s.logger.Warn("the last spans are not sent", "error", err)
 		}
 	}()
+	slog.SetDefault(s.logger)
+	log.SetOutput(io.Discard) // net/http would quote what receivers send
+	if s.database, err = settings.database.open(ctx, s.logger, postgres.Start); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
 	defer s.log.Close()
 	return s.run(ctx)
+}
+
+// load reads the files that the settings name, so that a mistake in one ends the start before
+// there is a database.
+func (s *server) load() (err error) {
+	if s.catalog, err = loadCatalog(s.settings.eventTypes); err != nil {
+		return err
+	}
+	if s.client, err = newSender(s.settings); err != nil {
+		return err
+	}
+	if s.authorities, err = sender.RootCAs(s.settings.caFile); err != nil {
+		return err
+	}
+	if s.certificate, err = loadCertificate(s.settings.certFile, s.settings.keyFile, s.logger); err != nil {
+		return err
+	}
+	if _, err := vault.Open(s.settings.database.keysFile(), true); !errors.Is(err, vault.ErrMissing) {
+		return err
+	}
+	return nil
 }
 
 // startPatience is how long a start waits for a database that cannot be reached: one that fails
@@ -154,18 +180,7 @@ func (s *server) disconnect() {
 
 // build makes all parts and ties them together.
 func (s *server) build(ctx context.Context) error {
-	catalog, err := loadCatalog(s.settings.eventTypes)
-	if err != nil {
-		return err
-	}
-	if err := outbox.SyncEventTypes(ctx, s.pool, catalog); err != nil {
-		return err
-	}
-	client, err := newSender(s.settings)
-	if err != nil {
-		return err
-	}
-	if s.authorities, err = sender.RootCAs(s.settings.caFile); err != nil {
+	if err := outbox.SyncEventTypes(ctx, s.pool, s.catalog); err != nil {
 		return err
 	}
 	s.metrics = newMetrics()
@@ -173,10 +188,10 @@ func (s *server) build(ctx context.Context) error {
 	directory.Tracer = s.tracer
 	s.saga = saga.New(s.settings.workers)
 	clock := eventstore.NewClock()
-	attempter := &commands.Attempter{Sender: client, WithCertificate: client.WithCertificate, Clock: clock, Tracer: s.tracer}
+	attempter := &commands.Attempter{Sender: s.client, WithCertificate: s.client.WithCertificate, Clock: clock, Tracer: s.tracer}
 	s.losses = make(chan eventstore.Loss, maxLosses)
 	var keys *vault.Vault
-	directory.Keys = s.settings.database.keyring(s.pool, func() domain.Catalog { return catalog }, func(context.Context) (*vault.Vault, error) { return keys, nil })
+	directory.Keys = s.settings.database.keyring(s.pool, func() domain.Catalog { return s.catalog }, func(context.Context) (*vault.Vault, error) { return keys, nil })
 	s.log = eventstore.Open(eventstore.Config{
 		Envelope: directory.Keys,
 		Pool:     s.pool, Guard: s.guard, Lost: s.onLoss(directory, attempter), Clock: clock, Logger: s.logger,
@@ -187,6 +202,7 @@ func (s *server) build(ctx context.Context) error {
 	if err := directory.Open(ctx, s.log); err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
+	var err error
 	keys, err = vault.OpenFor(ctx, s.pool, s.settings.database.keysFile(), func(v *vault.Vault) bool { return directory.Decrypts(v) })
 	if err != nil {
 		return databaseError(err)
@@ -204,7 +220,7 @@ func (s *server) build(ctx context.Context) error {
 		return err
 	}
 	s.commands = &commands.Commands{
-		Log: s.log, Directory: directory, Vault: keys, Catalog: catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
+		Log: s.log, Directory: directory, Vault: keys, Catalog: s.catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
 		Failed: s.queries, Subjects: s.queries, OnErasure: anchorErasure(s.log, s.settings.database.anchorFile(), s.logger),
 	}
 	return s.eraseAgain(ctx)
@@ -302,9 +318,6 @@ func (s *server) run(ctx context.Context) (err error) {
 		s.logger.Warn("a process that was killed keeps its leases for some seconds: the data folder does not say that it is gone", "error", err)
 	} else {
 		defer func() { err = errors.Join(err, release()) }()
-	}
-	if s.certificate, err = loadCertificate(s.settings.certFile, s.settings.keyFile, s.logger); err != nil {
-		return err
 	}
 	listener, err := net.Listen("tcp", s.settings.addr)
 	if err != nil {

@@ -1,10 +1,17 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 // The newline of the file that a value was read from is not part of it, wherever it is given.
@@ -51,6 +58,62 @@ func TestSettingsOfAllCommandsAreChecked(t *testing.T) {
 			}
 		}
 		t.Setenv(bad[0], was)
+	}
+}
+
+// What settings name is read before anything is made.
+func TestServeMakesNothingByWrongSettings(t *testing.T) {
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken")
+	if err := os.WriteFile(broken, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(dir, "missing")
+	for name, env := range map[string]map[string]string{
+		"types":       {"MEDILAB_EVENT_TYPES": missing},
+		"no types":    {"MEDILAB_EVENT_TYPES": broken},
+		"authorities": {"MEDILAB_CA_FILE": missing},
+		"client":      {"MEDILAB_CLIENT_CERT_FILE": broken, "MEDILAB_CLIENT_KEY_FILE": broken},
+		"certificate": {"MEDILAB_TLS_CERT_FILE": missing, "MEDILAB_TLS_KEY_FILE": missing},
+		"keys":        {"MEDILAB_KEYS": broken},
+		"standby":     {"MEDILAB_READ_URL": "postgres://standby:port/"},
+		"profiles":    {"MEDILAB_DEBUG_ADDR": ":6060"},
+		"traces":      {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for key, value := range env {
+				t.Setenv(key, value)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			data := filepath.Join(dir, "data")
+			var notes strings.Builder
+			if code := run(ctx, []string{"serve", "--addr", "127.0.0.1:0", "--data-dir", data}, strings.NewReader(""), io.Discard, &notes); code == 0 {
+				t.Error("it serves")
+			}
+			if _, err := os.Stat(data); err == nil {
+				t.Errorf("it makes a data folder, then it says: %s", &notes)
+			}
+		})
+	}
+}
+
+// Nor does a command make tables.
+func TestCommandsMakeNoTablesByWrongSettings(t *testing.T) {
+	url := testdb.NewEmpty(t)
+	t.Setenv("DATABASE_URL", url)
+	t.Setenv("MEDILAB_EVENT_TYPES", filepath.Join(t.TempDir(), "missing"))
+	if code := run(t.Context(), []string{"token", "list"}, strings.NewReader(""), io.Discard, io.Discard); code != 1 {
+		t.Errorf("it ends with %d", code)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // it only reads
+	var made bool
+	if err := conn.QueryRow(t.Context(), `SELECT to_regnamespace('medilab') IS NOT NULL`).Scan(&made); err != nil || made {
+		t.Errorf("there are tables: %t, %v", made, err)
 	}
 }
 

@@ -155,7 +155,11 @@ func (s *settings) table() []setting {
 		{env: "MEDILAB_TRUSTED_PROXIES", flag: "trusted-proxies", value: &s.proxiesText, usage: "networks of load balancers in front, whose X-Forwarded-For names the client", unset: "none"},
 		{env: "MEDILAB_PROXY_PROTOCOL", flag: "proxy-protocol", value: &s.proxyHeader, usual: "off", usage: "on: connections of trusted proxies begin with a PROXY header",
 			rule: "on or off, and on only with MEDILAB_TRUSTED_PROXIES", valid: func() bool { return s.proxyHeader == "off" || s.proxyHeader == "on" && s.proxiesText != "" }},
-		{env: "MEDILAB_DEBUG_ADDR", flag: "debug-addr", value: &s.debugAddr, usage: "loopback address to serve Go profiles at", unset: "none"},
+		{env: "MEDILAB_DEBUG_ADDR", flag: "debug-addr", value: &s.debugAddr, usage: "loopback address to serve Go profiles at", unset: "none",
+			rule: "a loopback address: profiles need no token", valid: func() bool {
+				addr, err := net.ResolveTCPAddr("tcp", s.debugAddr)
+				return s.debugAddr == "" || err == nil && addr.IP.IsLoopback()
+			}},
 
 		accessReasonSetting(&s.reason),
 
