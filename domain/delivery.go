@@ -371,6 +371,7 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.Attempts, d.NextAttemptAt, d.LeftOut = c.Attempt, at, nil
 	case DeliveryOutcomeLate:
+		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.Attempts = max(d.Attempts, c.Attempt) // the receiver has seen the number
 	case DeliveryCancelled:
 		if c.Was != DeliveryFailed && !c.Waiting {

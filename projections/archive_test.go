@@ -309,6 +309,21 @@ func (b *archiveBench) delivered(w domain.WebhookID) (domain.EventID, domain.Del
 	return event, id
 }
 
+// A delivery whose call ended after it was cancelled goes like others.
+func TestLateOutcomesAreArchived(t *testing.T) {
+	b := newArchiveBench(t)
+	b.serve()
+	w := b.register(1)
+	event := b.trigger("patient.created", "", w)
+	b.append(domain.DeliveryOf(event, w).Stream(), domain.DeliveryCancelled{EventID: event, WebhookID: w, Reason: domain.CancelRequested},
+		domain.DeliveryOutcomeLate{Call: attempt(event, "patient.created", w, 1, 200, domain.OutcomeSuccess), Counts: true})
+	b.settle()
+	b.export()
+	if left, err := b.log.Load(b.ctx, event.Stream()); err != nil || len(left) > 0 {
+		t.Errorf("%d entries of the event are left: %v", len(left), err)
+	}
+}
+
 // A delivery that is retried while its archive is being made stays; once that is on record, no
 // delivery goes on, dropped or not.
 func TestRetriesMeetAnArchive(t *testing.T) {

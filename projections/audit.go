@@ -94,13 +94,8 @@ func (f AuditFilter) concerns(e *eventstore.Event) bool {
 	if _, alert, ok := domain.AlertOf(e.Value); ok {
 		return alert.Webhook == f.Webhook
 	}
-	switch c := e.Value.(type) {
-	case domain.DeliveryOutcomeLate:
-		return c.WebhookID == f.Webhook
-	case domain.Change:
-		return domain.Delivery{}.Evolve(c, e.RecordedAt).WebhookID == f.Webhook
-	}
-	return false
+	c, ok := e.Value.(domain.Change)
+	return ok && domain.Delivery{}.Evolve(c, e.RecordedAt).WebhookID == f.Webhook
 }
 
 // isActor reports whether the actor is the wanted one. A token's is "token:ID (NAME)", and

@@ -164,6 +164,8 @@ func (h *history) deliver(d *randomDelivery, eventType string) {
 			domain.DeliveryRetryRequested{EventID: d.event, WebhookID: d.webhook},
 			domain.DeliveryCancelled{EventID: d.event, WebhookID: d.webhook, Reason: domain.CancelRequested},
 		}[h.rand.IntN(2)]
+	case d.State == domain.DeliveryWithdrawn && h.rand.IntN(2) == 0:
+		change = domain.DeliveryOutcomeLate{Call: call, Counts: true}
 	case d.State != "" && d.State != domain.DeliveryPending || h.rand.IntN(10) == 0:
 		change = domain.DeliveryRetryRequested{EventID: d.event, WebhookID: d.webhook}
 	case h.rand.IntN(10) == 0:
