@@ -151,12 +151,12 @@ func giveTurns(ctx context.Context, pool *pgxpool.Pool, released []*delivery) er
 func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error) {
 	rows, _ := q.Pool.Query(ctx, `
 		SELECT q.delivery_id, before.delivery_id FROM medilab.queue AS q CROSS JOIN LATERAL (
-			(SELECT delivery_id, position FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node = 0 AND position < q.position
+			(SELECT delivery_id, false AS turn FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node = 0 AND position < q.position
 				ORDER BY webhook_id DESC, line DESC, position DESC LIMIT 1)
-			UNION ALL
-			(SELECT delivery_id, position FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node IS DISTINCT FROM 0 AND position < q.position)
-			ORDER BY position DESC LIMIT 1) AS before
-		WHERE q.delivery_id = ANY($1) AND q.line IS NOT NULL`, deliveries)
+			UNION ALL -- the one that has the turn, wherever it stands
+			(SELECT delivery_id, true FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node IS DISTINCT FROM 0)
+			ORDER BY turn LIMIT 1) AS before
+		WHERE q.delivery_id = ANY($1) AND q.line IS NOT NULL AND q.node = 0`, deliveries)
 	behind := map[domain.DeliveryID]domain.DeliveryID{}
 	var id, before domain.DeliveryID
 	_, err := pgx.ForEachRow(rows, []any{&id, &before}, func() error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -219,6 +220,11 @@ func TestOrderSkips(t *testing.T) {
 	other := n.triggerOf(`"1"`) // another key: it would go before them all
 	r.next(other).succeed()
 	n.verify()
+	id := func(event domain.EventID) domain.DeliveryID { return domain.DeliveryOf(event, w) }
+	behind, err := saga.Queue{Pool: n.pool}.WaitingBehind(t.Context(), []domain.DeliveryID{id(first), id(second), id(third)})
+	if want := map[domain.DeliveryID]domain.DeliveryID{id(first): id(second), id(third): id(first)}; err != nil || !maps.Equal(behind, want) {
+		t.Errorf("waiting behind: %v, want %v: %v", behind, want, err)
+	}
 	under.succeed()
 	r.next(first).succeed()
 	r.next(third).succeed()
