@@ -78,6 +78,14 @@ func TestMessagesInRussian(t *testing.T) {
 	if got := sayError(made); got != "Токен 7 (CI) создан. Сохраните его сейчас, больше он показан не будет:\n\n  secret" {
 		t.Errorf("of a token it says %q", got)
 	}
+	for made, want := range map[string]string{
+		"the receipt was changed after it was signed, or another key signed it": "квитанцию изменили после подписания, или её подписал другой ключ",
+		"a.zst is not the file that was signed: it was changed":                 "файл a.zst изменён после подписания", // as the API has it
+	} {
+		if got := sayError(made); got != want {
+			t.Errorf("of %q it says %q", made, got)
+		}
+	}
 	nilID := "--event-id 00000000-0000-0000-0000-000000000000"
 	var notes strings.Builder
 	if code := run(t.Context(), strings.Fields("emit patient.created {} "+nilID), strings.NewReader(""), io.Discard, &notes); code != 2 || !strings.Contains(notes.String(), "не нулевой UUID") {

@@ -153,7 +153,7 @@ func verify(text string, keys []byte, typ, what string, document any) error {
 		return fmt.Errorf("the %s was changed after it was signed, or another key signed it", what)
 	}
 	if err := json.Unmarshal(payload, document); err != nil {
-		return fmt.Errorf("what was signed is not a %s", what)
+		return fmt.Errorf("the signed %s cannot be read", what)
 	}
 	return nil
 }
