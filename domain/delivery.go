@@ -138,7 +138,7 @@ type DeliveryCancelled struct {
 	// Was is DeliveryFailed if the delivery had given up; else it was pending.
 	Was      DeliveryState `json:"was,omitempty"`
 	ReplayID ReplayID      `json:"replay_id,omitzero"` // that had asked for it; zero: none
-	Waiting  bool          `json:"waiting,omitempty"`  // for others to go with, so that no attempt is under way
+	Waiting  bool          `json:"waiting,omitempty"`  // for its first attempt, which no node had taken: none is under way
 }
 
 // CancelReason says who wanted a delivery to end.
@@ -329,7 +329,7 @@ type Delivery struct {
 	State         DeliveryState
 	Attempts      int  // numbers used, interrupted ones included
 	Withdrawn     int  // the number of the attempt that was cancelled when it was due, so it may be under way; 0: none was
-	Waiting       bool // for others to go with
+	Waiting       bool // for its first attempt, which no node has taken
 	Retries       int  // of max_retries, used since the first attempt or the last request
 	NextAttemptAt time.Time
 	GaveUp        GaveUp

@@ -78,6 +78,21 @@ func TestReplayGoesOnAfterACancelledCall(t *testing.T) {
 	}
 }
 
+// What no node had taken when it was cancelled has used no number.
+func TestReplayOfWhatNobodyTried(t *testing.T) {
+	s := newService(t)
+	r := newReceiver(t, 200)
+	s.registerAt(r.URL, "")
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+	delivery := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).text("items", 0, "delivery_id")
+	s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery+"/cancel", "").want(202)
+	s.work()
+	s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`).want(202)
+	if got := r.next(t); got.header.Get("X-Webhook-Attempt") != "1" {
+		t.Errorf("attempt %s", got.header.Get("X-Webhook-Attempt"))
+	}
+}
+
 // A delivery, and what explain says of it and of a test, have the last attempt's outcome as its call has.
 func TestDeliveriesHaveTheOutcome(t *testing.T) {
 	s := newService(t)
