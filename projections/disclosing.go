@@ -221,11 +221,13 @@ func (s *disclosed) addStream(stream string, kind SentKind) (err error) {
 }
 
 // erasedBefore reports whether the event was erased, by the position, before the time at which an
-// attempt was due. If that was cut off, nobody recorded what it left out: this was.
+// attempt was due, and every node knew. If that was cut off, nobody recorded what it left out: this
+// was.
 func (s *disclosed) erasedBefore(at Position, due time.Time) bool {
+	const known = time.Second
 	return slices.ContainsFunc(s.erasable(), func(owner envelope.Owner) bool {
 		return slices.ContainsFunc(s.streams[domain.SubjectStream(owner)], func(e eventstore.Event) bool {
-			return s.source.Position < e.Position && e.Position < at && e.RecordedAt.Before(due)
+			return s.source.Position < e.Position && e.Position < at && e.RecordedAt.Add(known).Before(due)
 		})
 	})
 }
