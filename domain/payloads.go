@@ -66,36 +66,46 @@ func (p *Payloads) Withheld(data []byte) []byte {
 	return append(out, data[done:]...)
 }
 
-// find looks through the value at off, and returns its end. ids are those of the objects that it is
-// in.
-func (p *Payloads) find(data []byte, off int, ids []string) (end int) {
+// find looks through the value at off, and returns its end; off where it has none, as in a damaged
+// log. ids are those of the objects that it is in.
+func (p *Payloads) find(data []byte, off int, ids []string) int {
+	var end int
+	whole := true
 	switch data[off] {
 	case '[':
-		end, _ = strictjson.Visit(data, off, func(m strictjson.Member) int { return p.find(data, m.Off, ids) })
-		return end
+		end, whole = strictjson.Visit(data, off, func(m strictjson.Member) int { return p.find(data, m.Off, ids) })
 	case '{':
+		end, whole = p.findIn(data, off, slices.Clip(ids))
 	default:
+		whole = false
+	}
+	if !whole {
 		return strictjson.SkipValue(data, off)
 	}
-	ids = slices.Clip(ids)
+	return end
+}
+
+// findIn is find for the members of the object at off.
+func (p *Payloads) findIn(data []byte, off int, ids []string) (end int, whole bool) {
 	found, last := false, 0 // the end of the last member
-	end, _ = strictjson.Visit(data, off, func(m strictjson.Member) int {
+	end, whole = strictjson.Visit(data, off, func(m strictjson.Member) int {
 		name := string(m.Key())
-		isID, payload := name == "event_id" || name == "call_id" || name == "event_ids", IsPayload(name)
-		if !isID && !payload {
+		isID, isList := name == "event_id" || name == "call_id", name == "event_ids" && data[m.Off] == '['
+		payload := IsPayload(name)
+		if !isID && !isList && !payload {
 			end := p.find(data, m.Off, ids)
 			last = max(last, end)
 			return end
 		}
 		end := strictjson.SkipValue(data, m.Off)
 		if end == m.Off {
-			return end // a damaged log has such
+			return end
 		}
 		switch last = end; {
 		case payload && data[m.Off] != 'n':
 			found = true
 			p.edits = append(p.edits, edit{m.Off, end, "null"})
-		case isID && data[m.Off] == '[':
+		case isList:
 			for one := range strictjson.Members(data, m.Off) {
 				ids = appendText(ids, data[one.Off:one.End])
 			}
@@ -105,10 +115,11 @@ func (p *Payloads) find(data []byte, off int, ids []string) (end int) {
 		return end
 	})
 	if found {
+		last = max(last, p.edits[len(p.edits)-1].end)
 		p.edits = append(p.edits, edit{last, last, `,"` + Redacted + `":true`})
 		p.add(ids)
 	}
-	return end
+	return end, whole
 }
 
 func appendText(texts []string, data []byte) []string {

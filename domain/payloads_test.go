@@ -3,10 +3,11 @@ package domain
 import (
 	"slices"
 	"testing"
+
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
-// Payloads are withheld wherever they stand in an answer, and what is cut off, as in a damaged log,
-// is gone through as far as it goes.
+// Payloads are withheld wherever they stand in an answer.
 func TestFindPayloads(t *testing.T) {
 	const answer = `{"items": [{"event_id":"e1","event_data":{"a":[1,{"got":2}]},"tags":[]}, {"call_id":"c","want":null},` +
 		`{"event_ids":["e2","e3",4],"calls":[{"call_id":"d","response_body":"x","status":200}],"payload":[]}],"next":{}}`
@@ -20,10 +21,53 @@ func TestFindPayloads(t *testing.T) {
 	if got, want := slices.Compact(found.IDs), []string{"d", "e1", "e2", "e3"}; !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q", got, want)
 	}
-	for i := range answer {
-		found := FindPayloads([]byte(answer[:i]))
-		if rest := string(found.Withheld([]byte(answer[:i]))); found.None() != (rest == answer[:i]) {
-			t.Errorf("of %s is left %s", answer[:i], rest)
+}
+
+// A damaged log holds what is no JSON. What can be read of it is withheld all the same.
+func FuzzFindPayloads(f *testing.F) {
+	for _, seed := range []string{
+		`{"items":[{"a":[1 2],"payload":"secret"},{"payload":"secret"}]}`, `{"a":{"b" 1},"payload":"secret"}`,
+		`{"a":{"payload":"secret","b":[}],"payload":"secret"}`, `{"payload":"x","c":{"payload":"y","z":}}`,
+		`{"event_ids":{"payload":"secret"}}`, `{"event_ids":["a"],"payload":[1,{"got":2}]`, `{"a":{"got":2`, `[`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		found := FindPayloads([]byte(text))
+		withheld := found.Withheld([]byte(text))
+		if found.None() != (string(withheld) == text) {
+			t.Errorf("of %q is left %q", text, withheld)
+		}
+		least := 0
+		if off := strictjson.SkipSpace([]byte(text), 0); off < len(text) {
+			least = payloadsIn([]byte(text), off)
+		}
+		nulls := 0
+		for _, e := range found.edits {
+			if e.text == "null" {
+				nulls++
+			}
+		}
+		if nulls < least {
+			t.Errorf("of %q are withheld %d, want %d at least", text, nulls, least)
+		}
+	})
+}
+
+// payloadsIn counts the payloads of the value at off, each member after the one before was read.
+func payloadsIn(data []byte, off int) (n int) {
+	if data[off] != '[' && data[off] != '{' {
+		return 0
+	}
+	for m := range strictjson.Members(data, off) {
+		switch {
+		case data[off] == '{' && IsPayload(string(m.Key())):
+			if data[m.Off] != 'n' {
+				n++
+			}
+		default:
+			n += payloadsIn(data, m.Off)
 		}
 	}
+	return n
 }

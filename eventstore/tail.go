@@ -106,28 +106,43 @@ func (t *tail) at(positions []Position) []Event {
 }
 
 // of copies the events of the streams that were recorded since the time, up to the head, in the
-// order of the log, or returns nil when it does not hold all of them.
+// order of the log, or returns nil when it does not hold all of theirs.
 func (t *tail) of(streams []string, since time.Time, head Position) []Event {
+	batches := t.since(since, head)
+	if batches == nil {
+		return nil
+	}
+	begun := make(map[string]bool, len(streams))
+	for _, stream := range streams {
+		begun[stream] = false
+	}
+	events := []Event{}
+	for _, batch := range batches {
+		for i := range batch {
+			e := &batch[i]
+			was, wanted := begun[e.Stream]
+			if !wanted {
+				continue
+			}
+			if !was && e.Version > 1 {
+				return nil // it began before
+			}
+			begun[e.Stream], events = true, append(events, *e)
+		}
+	}
+	return events
+}
+
+// since returns the batches since the time up to the head, or nil when it does not hold all of them.
+func (t *tail) since(since time.Time, head Position) [][]Event {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	n := len(t.batches)
 	if !t.holdsSince(since) || next(t.batches[n-1]) <= head {
 		return nil
 	}
-	wanted := make(map[string]struct{}, len(streams))
-	for _, stream := range streams {
-		wanted[stream] = struct{}{}
-	}
-	events := []Event{}
 	from := sort.Search(n, func(i int) bool { return !t.batches[i][0].RecordedAt.Before(since) })
-	for _, batch := range t.batches[from:] {
-		for i := range batch {
-			if _, ok := wanted[batch[i].Stream]; ok {
-				events = append(events, batch[i])
-			}
-		}
-	}
-	return events
+	return append([][]Event{}, t.batches[from:]...)
 }
 
 // reaches reports whether it goes back to the time.

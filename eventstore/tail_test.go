@@ -66,12 +66,13 @@ func TestTailGivesWhatFollows(t *testing.T) {
 func TestTailHoldsWholeStreams(t *testing.T) {
 	tail := newTail()
 	at := func(second int) time.Time { return time.Unix(int64(second), 0) }
-	head := Position(0)
-	for i, streams := range [][]string{{"a", "b"}, {"b", "c", "a"}, {"c"}} {
+	head, versions := Position(0), map[string]int64{"old": 1}
+	for i, streams := range [][]string{{"a", "b"}, {"d", "c", "d", "old"}, {"c"}} {
 		batch := batchOf(head+1, len(streams), 1)
 		head += Position(len(streams))
 		for n, stream := range streams {
-			batch[n].Stream, batch[n].RecordedAt = stream, at(10+i)
+			versions[stream]++
+			batch[n].Stream, batch[n].Version, batch[n].RecordedAt = stream, versions[stream], at(10+i)
 		}
 		tail.add(batch, 1)
 	}
@@ -81,12 +82,14 @@ func TestTailHoldsWholeStreams(t *testing.T) {
 		head    Position
 		want    []Position // nil: it does not hold them
 	}{
-		{[]string{"a", "c"}, 11, 6, []Position{4, 5, 6}},
-		{[]string{"c"}, 12, 6, []Position{6}},
-		{[]string{"d"}, 11, 4, []Position{}},
-		{[]string{"a"}, 10, 6, nil}, // what was recorded in the same moment may be gone
-		{[]string{"a"}, 9, 6, nil},
-		{[]string{"a"}, 11, 7, nil},
+		{[]string{"d", "c"}, 11, 7, []Position{3, 4, 5, 7}},
+		{[]string{"c"}, 11, 7, []Position{4, 7}},
+		{[]string{"e"}, 11, 5, []Position{}},
+		{[]string{"d"}, 10, 7, nil}, // what was recorded in the same moment may be gone
+		{[]string{"d"}, 9, 7, nil},
+		{[]string{"d"}, 11, 8, nil},
+		{[]string{"d", "old"}, 11, 7, nil},
+		{[]string{"c"}, 12, 7, nil},
 	} {
 		var got []Position
 		if events := tail.of(c.streams, at(c.since), c.head); events != nil {

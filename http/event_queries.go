@@ -11,6 +11,7 @@ import (
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/filter"
 	"github.com/medilab/webhooks/domain/strictjson"
+	"github.com/medilab/webhooks/eventstore/cpulimit"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -197,12 +198,14 @@ func (s *Server) explainEvent(x *request, r *http.Request, id domain.EventID) er
 	l := x.list(r.Context(), encode(explanationHead{event.ID, event.Type, verdicts, moment(event.OccurredAt), event.Gone}))
 	defer l.task.End()
 	for i := range page.Items {
-		const usual = 250
-		v := verdictOf(&page.Items[i])
-		if err := l.spend(usual + len(v.Want) + len(v.Got)); err != nil {
+		work := 250
+		if page.Items[i].Verdict == projections.VerdictFiltered { // its filter says why
+			work = cpulimit.Expensive
+		}
+		if err := l.spend(work); err != nil {
 			return err
 		}
-		l.add(v)
+		l.add(verdictOf(&page.Items[i]))
 	}
 	return l.respond(x, page.NextCursor)
 }

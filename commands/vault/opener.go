@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -181,6 +182,8 @@ func (k *Keyring) readKeys(ctx context.Context, ids []envelope.KeyID, count int6
 	if err != nil {
 		return nil, err
 	}
+	slices.SortFunc(ids, envelope.KeyID.Compare)
+	ids = slices.Compact(ids)
 	keys := make(map[envelope.KeyID]*envelope.Key, len(ids))
 	owners, numbers := make([][16]byte, len(ids)), make([]int64, len(ids))
 	for i, id := range ids {

@@ -31,6 +31,11 @@ const (
 	idBytes     = 16 + 4 + 8
 )
 
+// Compare puts names in an order.
+func (id KeyID) Compare(other KeyID) int {
+	return cmp.Or(bytes.Compare(id.Owner[:], other.Owner[:]), cmp.Compare(id.Until, other.Until), cmp.Compare(id.Number, other.Number))
+}
+
 // AppendID appends the key's name.
 func (id KeyID) AppendID(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint32(append(dst, id.Owner[:]...), id.Until)
@@ -77,9 +82,7 @@ type Keys []*Key
 // Join returns the keys of all, each once.
 func Join(all ...Keys) Keys {
 	joined := slices.Concat(all...)
-	slices.SortFunc(joined, func(a, b *Key) int {
-		return cmp.Or(bytes.Compare(a.Owner[:], b.Owner[:]), cmp.Compare(a.Until, b.Until), cmp.Compare(a.Number, b.Number))
-	})
+	slices.SortFunc(joined, func(a, b *Key) int { return a.Compare(b.KeyID) })
 	return slices.CompactFunc(joined, func(a, b *Key) bool { return a.KeyID == b.KeyID })
 }
 

@@ -179,7 +179,8 @@ func (s *Set) possible(doc *Doc, budget *int) func(yield func(int) bool) {
 	}
 }
 
-// Explain returns the verdict of one of the filters, which agrees with what was decided.
+// Explain returns the verdict of one of the filters, which agrees with what was decided. Those that
+// are asked for share the work that it may take to say why.
 func (result *Matches) Explain(ref Ref) Verdict {
 	if _, found := slices.BinarySearchFunc(result.Matched, ref, Ref.compare); found {
 		return Verdict{Matched: true}

@@ -11,8 +11,8 @@ const within = 1.5
 
 // inTurns measures two things in turns, so that what else the machine does falls
 // on both, and wants the other within the bound of the one: the lower quartile of
-// each or the least of each, as a busy machine only ever adds and a flaw is in every
-// window. It measures on while that is not so, since more windows take away noise.
+// each or the least of each, as a busy machine only ever adds: it finds flaws that are in
+// every window. It measures on while that is not so, since more windows take away noise.
 func inTurns(t testing.TB, what string, one, other func() time.Duration) {
 	t.Helper()
 	least, most := scaled(4, 8), scaled(12, 32)
