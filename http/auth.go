@@ -50,8 +50,12 @@ func (a authenticator) authorize(r *http.Request, o *operation) (caller commands
 	return caller, token, nil
 }
 
-// errNobody refuses a request without credentials.
-var errNobody = domain.Unauthorized("send the header Authorization: Bearer <token>")
+var (
+	// errNobody refuses a request without credentials.
+	errNobody = domain.Unauthorized("send the header Authorization: Bearer <token>")
+	// errAnother refuses a request for a session that is not the cookie's.
+	errAnother = domain.Unauthorized("somebody else has signed in; sign in again")
+)
 
 // identify returns who asks, by a token in the header or the cookie of a session, and the
 // token. The session is zero if there is none. Refusals of a network that fails too often are
@@ -87,7 +91,7 @@ func (a authenticator) identify(r *http.Request) (caller commands.Caller, token,
 		return commands.Caller{}, domain.Token{}, domain.Token{}, domain.Unauthorized("the session has ended; sign in again")
 	}
 	if meant, err := url.PathUnescape(r.Header.Get(sessionActor.name)); err != nil || meant != "" && meant != caller.Actor {
-		return commands.Caller{}, domain.Token{}, domain.Token{}, domain.Unauthorized("somebody else has signed in; sign in again")
+		return commands.Caller{}, domain.Token{}, domain.Token{}, errAnother
 	}
 	return caller, token, session, nil
 }

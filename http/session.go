@@ -73,7 +73,7 @@ func (s *Server) viewSession(caller commands.Caller, token, session domain.Token
 
 func (s *Server) getSession(x *request, r *http.Request) error {
 	caller, token, session, err := s.auth.identify(r)
-	if errors.Is(err, domain.KindUnauthorized) && r.Header.Get("Authorization") == "" {
+	if errors.Is(err, domain.KindUnauthorized) && !errors.Is(err, errAnother) && r.Header.Get("Authorization") == "" {
 		if s.auth.cookies.read(r, sessionCookie) != "" {
 			s.auth.cookies.set(x, r, sessionCookie, "", 0)
 		}
@@ -123,14 +123,14 @@ func (s *Server) enter(x *request, r *http.Request, caller commands.Caller, toke
 	return session, err
 }
 
-// endSession signs out. Nobody is signed in any more in any case.
+// endSession signs out. Nobody is signed in any more, unless it was meant for another session.
 func (s *Server) endSession(x *request, r *http.Request) error {
 	caller, _, session, err := s.auth.identify(r)
 	if err == nil && session.Session {
 		caller.RequestID, x.caller.Actor = x.caller.RequestID, caller.Actor
 		err = s.commands.RevokeToken(r.Context(), caller, session.ID)
 	}
-	if err != nil && !errors.Is(err, domain.KindUnauthorized) && !errors.Is(err, domain.KindNotFound) {
+	if errors.Is(err, errAnother) || err != nil && !errors.Is(err, domain.KindUnauthorized) && !errors.Is(err, domain.KindNotFound) {
 		return err
 	}
 	s.auth.cookies.set(x, r, sessionCookie, "", 0)

@@ -110,7 +110,11 @@ func TestSessions(t *testing.T) {
 	entered := b.signIn(token).want(201)
 	b.send("GET", "/api/v1/webhooks", "", "X-Session-Actor", url.PathEscape(entered.text("actor"))).want(200)
 	for _, other := range []string{"admin", "%zz"} {
-		b.send("POST", "/api/v1/webhooks/1/deactivate", "", "X-Session-Actor", other).want(401)
+		for _, asked := range [][2]string{{"POST", "/api/v1/webhooks/1/deactivate"}, {"GET", sessionURL}, {"DELETE", sessionURL}} {
+			if refused := b.send(asked[0], asked[1], "", "X-Session-Actor", other).want(401); refused.header.Get("Set-Cookie") != "" {
+				t.Errorf("%s %s for another ends the session", asked[0], asked[1])
+			}
+		}
 	}
 	cookie := entered.header.Get("Set-Cookie")
 	for _, part := range []string{"medilab_session=mls_", "Path=/", "HttpOnly", "SameSite=Strict"} {
