@@ -65,6 +65,22 @@ func TestOneSessionInAllTabs(t *testing.T) {
 	other.Wait(`!document.querySelector('#menu')`)
 }
 
+// Who is signed out between a move and the frame after it leaves no page to settle.
+func TestNoPageIsSettledThatIsGone(t *testing.T) {
+	u := newUser(t, "en")
+	u.Before(`(() => { const frames = new Map(); let last = 0
+		window.requestAnimationFrame = (f) => (frames.set(++last, f), last)
+		window.cancelAnimationFrame = (one) => frames.delete(one)
+		window.paint = () => { for (const [one, f] of [...frames]) if (frames.delete(one)) f(performance.now()); return '' } })()`)
+	u.signIn("API token", "Sign in")
+	u.Text(`paint()`)
+	u.Click("Tokens")
+	u.See("Signed in to the panel")
+	u.Click("Sign out")
+	u.Wait(alone)
+	u.Text(`paint()`)
+}
+
 // Somebody signs in at the clinic's identity provider, and ends up where they were.
 func TestSignInWithTheClinicsAccount(t *testing.T) {
 	provider := httptest.NewUnstartedServer(nil)
