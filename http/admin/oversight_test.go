@@ -65,6 +65,59 @@ func TestOneSessionInAllTabs(t *testing.T) {
 	other.Wait(`!document.querySelector('#menu')`)
 }
 
+// enter signs in as another tab does that this one has not heard of.
+func (u *user) enter(token string) {
+	u.t.Helper()
+	u.Text(`(window.entered = false, fetch('/api/v1/session', { method: 'POST', body: JSON.stringify({ token: ` + quoted(token) + ` }),
+		headers: { 'Content-Type': 'application/json', 'X-Requested-With': 'panel' } }).then(() => { entered = true }), '')`)
+	u.Wait(`entered`)
+}
+
+// hear tells the page what another tab did: 'in' or 'out'.
+func (u *user) hear(what string) {
+	u.t.Helper()
+	u.Text(`(new BroadcastChannel('medilab').postMessage(` + quoted(what) + `), '')`)
+}
+
+func isSignedIn(actor string) string {
+	return signedIn + ` && document.querySelector('#menu .foot .sub').innerText === ` + quoted(actor)
+}
+
+// Who signs in over somebody finds nothing that was under way.
+func TestTheNextUserStartsOver(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network")
+	id := u.webhook("CRM", "http://127.0.0.1:9/hook", "")
+	u.Before(`(() => { const real = fetch; window.streams = []
+		window.fetch = async (url, asked) => {
+			if (url.startsWith('/api/v1/stream')) streams.push(asked.headers['X-Session-Actor'])
+			const answer = await real(url, asked)
+			if (url.endsWith('/rotate-secret')) await new Promise((on) => { window.answer = on })
+			return answer
+		} })()`)
+	other := u.token("webhooks:read")
+	u.signIn("API token", "Sign in")
+	u.Go(u.address + "/admin#/webhooks/" + id)
+	u.Click("More")
+	u.Click("Rotate the secret")
+	u.Click("Rotate the secret")
+	u.Wait(`window.answer`)
+	u.Click("More")
+	u.Click("Delete")
+	u.See("Delete the webhook “CRM”?")
+	u.Fill("Search", "CRM")
+	u.Wait(`streams.at(-1) === 'admin'`)
+	u.enter(other)
+	u.hear("in")
+	u.Wait(isSignedIn("reader"))
+	u.See("Another user has signed in")
+	u.Wait(`!document.querySelector('dialog') && document.querySelector('#search').value === ''`)
+	u.Wait(`streams.at(-1).startsWith('token')`)
+	u.Wait(`answer() || true`)
+	u.Wait(`!document.querySelector('[aria-busy=true]')`)
+	u.Is(`!document.querySelector('dialog')`) // with the new secret
+}
+
 // Who is signed out between a move and the frame after it leaves no page to settle.
 func TestNoPageIsSettledThatIsGone(t *testing.T) {
 	u := newUser(t, "en")

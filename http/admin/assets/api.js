@@ -42,10 +42,12 @@ function take(answer) {
   if (!session.who) localStorage.removeItem(reasonKey)
 }
 
-// headers are those that every request has, the stream's too.
-export const headers = () => ({
+// headers are those that every request has, the stream's too: it is refused if another than the
+// actor has signed in.
+export const headers = (actor) => ({
   'Accept-Language': settings.get('language'),
   'X-Requested-With': 'panel',
+  ...(actor ? { 'X-Session-Actor': encodeURIComponent(actor) } : {}),
   ...(reason() ? { [reasonHeader]: encodeURIComponent(reason()) } : {}),
 })
 
@@ -68,26 +70,27 @@ class Problem extends Error {
 // sources has the text that each answer was parsed from, with its numbers of any length.
 const sources = new WeakMap()
 
-// ask sends a request for the user who is signed in when it is called: it is refused if another has signed in meanwhile.
+// ask sends a request for the user who is signed in when it is called: it is refused, and its answer
+// dropped, if another has signed in meanwhile.
 async function ask(method, path, request = {}, actor = request.silent ? undefined : session.who?.actor) {
   const { body, more = {}, signal, plain, each } = request
   let response
   try {
     response = await fetch(root + path, {
       method, body, signal, cache: 'no-store', credentials: 'same-origin', redirect: 'error',
-      headers: { Accept: 'application/json', ...headers(), ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...(actor ? { 'X-Session-Actor': encodeURIComponent(actor) } : {}), ...more },
+      headers: { Accept: 'application/json', ...headers(actor), ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...more },
     })
   } catch (error) {
     if (error.name === 'AbortError') throw error
     throw new Problem(0, {})
   }
-  if (each && response.ok) return await lines(response.body.getReader(), each)
-  const text = await response.text()
-  if (plain && response.ok) return text
+  const text = await (each && response.ok ? lines(response.body.getReader(), each) : response.text())
+  if (actor && session.who?.actor !== actor) throw new Problem(401, {})
+  if ((each || plain) && response.ok) return text
   const value = read(text)
   if (response.ok) return value
   const problem = new Problem(response.status, value ?? {}, Number(response.headers.get('Retry-After')) || undefined)
-  if (problem.status === 401 && actor && session.who?.actor === actor && await session.renew?.()) return ask(method, path, request, actor)
+  if (problem.status === 401 && actor && await session.renew?.()) return ask(method, path, request, actor)
   if (problem.fields.some((one) => one.field === reasonHeader) && await giveReason()) return ask(method, path, request, actor)
   throw problem
 }

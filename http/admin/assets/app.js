@@ -73,7 +73,7 @@ function App() {
   }
   return html`<a id="skip" href="#main" onClick=${skip}>${t('app.skip')}</a>
     <div class="app"><${Menu} path=${path} />
-      <div class="content"><header class="top"><${Search} /><${Live} /><button type="button" class="plain wide" onClick=${router.refresh}>${t('app.refresh')}</button></header><${Outlet} /></div></div>`
+      <div class="content"><header class="top"><${Search} key=${session.who.actor} /><${Live} /><button type="button" class="plain wide" onClick=${router.refresh}>${t('app.refresh')}</button></header><${Outlet} /></div></div>`
 }
 
 let going = 0 // when g was pressed

@@ -31,6 +31,12 @@ export function open(Body, { sure } = {}) {
   })
 }
 
+// dismiss closes all dialogs as if they were cancelled, and takes back what was announced.
+export function dismiss() {
+  for (const dialog of document.querySelectorAll('dialog[open]')) dialog.close('')
+  document.getElementById('news').hidden = true
+}
+
 // confirm asks before something that cannot be undone; true: do it.
 export async function confirm(question, consequence, doIt, { type } = {}) {
   return await open(({ close }) => {

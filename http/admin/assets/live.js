@@ -41,11 +41,12 @@ function plan() {
   setTimeout(() => {
     planned = false
     const wanted = asked()
-    if (wanted === (connection?.wanted ?? '')) return
+    const actor = session.who?.actor
+    if (wanted === connection?.wanted && actor === connection.actor) return
     connection?.abort.abort()
     connection = null
     if (wanted === '') return tell('idle')
-    connection = { wanted, abort: new AbortController() }
+    connection = { wanted, actor, abort: new AbortController() }
     follow(connection)
   }, settle)
 }
@@ -69,11 +70,11 @@ function tell(state) {
 const longest = 15000 // milliseconds between attempts
 
 // follow keeps the connection until it is aborted.
-async function follow({ wanted, abort: { signal } }) {
+async function follow({ wanted, actor, abort: { signal } }) {
   for (let wait = 500; !signal.aborted; wait = Math.min(2 * wait, longest)) {
     try {
       const response = await fetch(`/api/v1/stream${wanted}`, {
-        signal, cache: 'no-store', credentials: 'same-origin', headers: { ...headers(), ...(last ? { 'Last-Event-ID': last } : {}) },
+        signal, cache: 'no-store', credentials: 'same-origin', headers: { ...headers(actor), ...(last ? { 'Last-Event-ID': last } : {}) },
       })
       if (response.ok) {
         tell('on')

@@ -3,7 +3,7 @@
 import { forgetNames } from './alerts.js'
 import { api, session } from './api.js'
 import { Field, Form, Text, refuse } from './controls.js'
-import { open, say } from './dialogs.js'
+import { dismiss, open, say } from './dialogs.js'
 import { router } from './router.js'
 import { t } from './texts.js'
 import './texts/access.js'
@@ -93,6 +93,7 @@ function clear() {
   forget()
   forgetNames()
   drafts.clear()
+  dismiss()
 }
 
 // welcome goes on with a new session and reports whether it is the same user's. For another
@@ -102,6 +103,7 @@ function welcome(before) {
   if (!same) {
     clear()
     router.refresh()
+    if (before) say(t('login.another'))
   }
   session.changed()
   return same
