@@ -118,6 +118,22 @@ func TestTheNextUserStartsOver(t *testing.T) {
 	u.Is(`!document.querySelector('dialog')`) // with the new secret
 }
 
+// Who has signed in since is not signed out by who was there before.
+func TestNobodyIsSignedOutByAnother(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network")
+	other := u.token("webhooks:read")
+	u.signIn("API token", "Sign in")
+	u.enter(other)
+	u.Click("Sign out")
+	u.Wait(isSignedIn("reader"))
+	u.enter(browser.Token)
+	u.hear("out")
+	u.Wait(isSignedIn("administrator"))
+	u.Click("Sign out")
+	u.Wait(alone)
+}
+
 // Who is signed out between a move and the frame after it leaves no page to settle.
 func TestNoPageIsSettledThatIsGone(t *testing.T) {
 	u := newUser(t, "en")

@@ -188,7 +188,7 @@ export const api = {
     ask(method, path + query(parameters), { body: body && encoded(body), more: { Accept: 'application/x-ndjson' }, each, signal }),
   // enter and leave begin and end the session.
   enter: (token) => ask('POST', '/session', { body: JSON.stringify({ token }), silent: true }).then(take),
-  leave: () => ask('DELETE', '/session', { silent: true }).then(() => take(null)),
+  leave: () => ask('DELETE', '/session').then(() => take(null)),
 }
 
 // newKey returns the key of a new action. (crypto.randomUUID needs https.)

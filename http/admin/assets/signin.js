@@ -53,31 +53,31 @@ export function renew() {
   renewing ??= open(({ close }) => {
     renewed = () => close('yes')
     dropped = () => close('')
-    const leave = () => {
-      tabs.postMessage('out')
-      dropped()
-    }
     return html`<${SignIn} over title=${t('login.again')} note=${t('login.againNote')} done=${renewed} />
-      <button type="button" class="plain" onClick=${leave}>${t('app.signOut')}</button>`
-  }, { sure: true }).then((answer) => {
+      <button type="button" class="plain" onClick=${() => close('out')}>${t('app.signOut')}</button>`
+  }, { sure: true }).then(async (answer) => {
     renewing = null
     if (answer === 'yes') return welcome(before)
-    ended()
+    if (answer === 'out') await signOut()
+    else ended()
     return false
   })
   return renewing
 }
 
-// signOut ends the session, in all tabs.
+// signOut ends the session, in all tabs: the user's own, not that of another who has signed in since.
 export async function signOut() {
+  const before = session.who?.actor
   leaving = true
   try {
     await api.leave()
   } catch (error) {
-    if (error.status !== 401) return say(words(error)) // else it has ended
+    if (error.status !== 401) return say(words(error))
+    await session.look().catch(() => session.take(null))
   } finally {
     leaving = false
   }
+  if (session.who) return welcome(before)
   tabs.postMessage('out')
   ended()
 }
@@ -111,10 +111,9 @@ function welcome(before) {
 
 // What another tab did holds here too.
 tabs.onmessage = async ({ data }) => {
-  if (data === 'out') return renewing ? dropped() : ended()
   const before = session.who?.actor
-  await session.look().catch(() => {})
-  if (!session.who) return
+  await session.look().catch(() => data === 'out' && session.take(null))
+  if (!session.who) return renewing ? dropped() : ended()
   if (renewing) renewed()
   else welcome(before)
 }
