@@ -27,12 +27,13 @@ type payloadGuard struct {
 }
 
 // guardPayloads returns the guard of a request. Nil lets everything through: a HEAD shows
-// nothing, nor do entries of the log of a type that holds none.
+// nothing, nor do entries of the log of a type that holds none, nor a stream without events.
 func (s *Server) guardPayloads(o *operation, x *request, r *http.Request, mayRead bool) (*payloadGuard, error) {
 	switch {
 	case !mayRead:
 		return &payloadGuard{withhold: true}, nil
-	case r.Method == http.MethodHead, o.id == auditOperation && !domain.MayHoldPayloads(r.URL.Query().Get(auditType.name)):
+	case r.Method == http.MethodHead, o.id == auditOperation && !domain.MayHoldPayloads(r.URL.Query().Get(auditType.name)),
+		o.id == projections.StreamReading && !mayHoldEvents(r.URL.Query().Get(streamKinds.name)):
 		return nil, nil
 	}
 	reason, err := s.readReason(r)

@@ -35,6 +35,10 @@ func TestReasonRequired(t *testing.T) {
 	for _, other := range []string{"event.*", "event.triggered", "*", ""} {
 		s.ask("GET", "/api/v1/audit/events?type="+other, "").refusing(reason)
 	}
+	for _, kinds := range []string{"", "?kinds=", "?kinds=call,event"} {
+		s.ask("GET", "/api/v1/stream"+kinds, "").refusing(reason)
+	}
+	s.stream("?kinds=call,delivery,alert,webhook").close()
 	if s.head() != before {
 		t.Error("what was refused is in the log")
 	}
