@@ -18,6 +18,7 @@ func TestPayloadsInThePanel(t *testing.T) {
 
 	u.Expect("network") // the first answer is that a reason is required
 	u.signIn("Токен API", "Войти")
+	u.Wait(`document.querySelector(".live.on")`)
 	u.Go(address + "/admin#/events/" + event)
 	u.See("Зачем вы смотрите данные пациентов?")
 	u.Fill("Причина", "жалоба, 100 %")
@@ -62,4 +63,19 @@ func TestTheAccessLogIsInWords(t *testing.T) {
 	u.Fill("By whom", "admin")
 	u.Click("Show")
 	u.Wait(`location.hash === '#/patients?tab=access&actor=admin'`)
+}
+
+// Who may only audit begins with the log, and finds in the menu what they may see; what is refused
+// for good is not tried again.
+func TestWhoOnlyAuditsBeginsWithTheLog(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network")
+	u.signIn("API token", "Sign in", u.token("audit:read"))
+	u.Go(u.address + "/admin")
+	u.Wait(`document.querySelector('h1')?.innerText === 'Audit log' && document.querySelector('#menu a[aria-current]').innerText === 'Audit log'`)
+	u.Is(`[...document.querySelectorAll('#menu > a')].map(e => e.innerText).join() === 'MediLab Webhooks,Deliveries,Patients’ data,Audit log,System,API documentation'`)
+	u.Wait(`document.querySelector('.live.idle')`)
+	u.open("webhooks")
+	u.See("the token needs the scope webhooks:read")
+	u.Is(`!document.querySelector('.trouble > button')`)
 }

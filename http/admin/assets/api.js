@@ -25,9 +25,9 @@ const reasonHeader = 'X-Access-Reason'
 // user to sign in again and resolves when that is done, and askReason.
 export const session = { ...store(), who: null, provider: false, renew: null, askReason: null, may, look, take }
 
-// may reports whether the signed-in user has the right.
-function may(scope) {
-  return Boolean(session.who?.scopes.some((one) => one === scope || one === 'admin'))
+// may reports whether the signed-in user has one of the rights.
+function may(...scopes) {
+  return Boolean(session.who?.scopes.some((one) => one === 'admin' || scopes.includes(one)))
 }
 
 async function look() {

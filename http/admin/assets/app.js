@@ -33,7 +33,7 @@ function Menu({ path }) {
       aria-current=${now(path) === name ? 'page' : undefined}><${Icon} name=${name} /><span>${t(`nav.${name}`)}</span>
       ${count > 0 && html`<span class=${name === 'alerts' ? 'count bad' : 'count'} aria-label=${t(`app.${name}`, count)}>${number(count)}${full && '+'}</span>`}</a>`
   }
-  const of = (place) => routes.filter((route) => route.menu === place && (!route.scope || session.may(route.scope)))
+  const of = (place) => routes.filter((route) => route.menu === place && session.may(...route.scopes))
   return html`<nav id="menu" class=${more ? 'side open' : 'side'} aria-label=${t('app.menu')}>
     <a class="brand" href="#/"><${Icon} name="overview" />MediLab Webhooks</a>
     ${of('main').map(link)}<button type="button" class="more" aria-expanded=${more} aria-current=${menuOf(path) === 'more' ? 'true' : undefined} onClick=${() => setMore(!more)}><${Icon} name="more" /><span>${t('app.moreMenu')}</span></button>
@@ -57,9 +57,9 @@ function App() {
   useStore(settings)
   useStore(session)
   useStore(router)
-  const [path, setPath] = useState(address().path)
+  const [, setHash] = useState('')
   useEffect(() => {
-    const moved = () => setPath(address().path)
+    const moved = () => setHash(location.hash)
     window.addEventListener('hashchange', moved)
     return () => window.removeEventListener('hashchange', moved)
   }, [])
@@ -72,7 +72,7 @@ function App() {
       <div class="foot"><${Switches} /></div></main>`
   }
   return html`<a id="skip" href="#main" onClick=${skip}>${t('app.skip')}</a>
-    <div class="app"><${Menu} path=${path} />
+    <div class="app"><${Menu} path=${address().path} />
       <div class="content"><header class="top"><${Search} key=${session.who.actor} /><${Live} /><button type="button" class="plain wide" onClick=${router.refresh}>${t('app.refresh')}</button></header><${Outlet} /></div></div>`
 }
 

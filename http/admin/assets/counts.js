@@ -10,7 +10,7 @@ const none = { alerts: 0, webhooks: 0, deliveries: 0 }
 export const counts = { ...store(), ...none, read }
 
 async function read() {
-  if (!session.who || document.hidden) return
+  if (!session.may('webhooks:read') || document.hidden) return
   try {
     const [open, stats] = await Promise.all([api.get('/webhooks/alerts', { state: 'open', limit: most }), api.get('/webhooks/system/stats')])
     Object.assign(counts, { alerts: open.items.filter((one) => !one.acknowledged_at).length, webhooks: stats.webhooks_total, deliveries: stats.exhausted })

@@ -55,7 +55,7 @@ const settle = 100 // milliseconds: a page that comes in parts asks once
 
 // asked returns the query of the stream; '' when it is not needed.
 function asked() {
-  if (listeners.size === 0 || document.hidden || !session.who) return ''
+  if (listeners.size === 0 || document.hidden || !session.may('webhooks:read')) return ''
   const kinds = [...new Set([...listeners].flatMap((one) => one.kinds))].sort()
   const webhooks = new Set([...listeners].filter((one) => !one.modest).map((one) => one.webhook))
   return query({ kinds: kinds.join(','), webhook: webhooks.size === 1 ? [...webhooks][0] : undefined })
@@ -72,6 +72,7 @@ const longest = 15000 // milliseconds between attempts
 // follow keeps the connection until it is aborted.
 async function follow({ wanted, actor, abort: { signal } }) {
   for (let wait = 500; !signal.aborted; wait = Math.min(2 * wait, longest)) {
+    let refused = false // a reason is missing
     try {
       const response = await fetch(`/api/v1/stream${wanted}`, {
         signal, cache: 'no-store', credentials: 'same-origin', headers: { ...headers(actor), ...(last ? { 'Last-Event-ID': last } : {}) },
@@ -84,12 +85,13 @@ async function follow({ wanted, actor, abort: { signal } }) {
         await session.renew?.()
       } else if (response.status === 410 || response.status === 422) {
         last = '' // what it would go on from is gone
+        refused = response.status === 422
       }
     } catch {
       if (signal.aborted) return
     }
     if (signal.aborted) return
-    tell('off')
+    tell(refused ? 'idle' : 'off')
     await pause(wait, signal).catch(() => {})
   }
 }

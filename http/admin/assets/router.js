@@ -3,6 +3,7 @@
 //
 // Each entry of the browser's history remembers where it was scrolled to and which link
 // had the focus: back returns to the same place.
+import { session } from './api.js'
 import { routes } from './routes.js'
 import { t } from './texts.js'
 import { Trouble } from './ui.js'
@@ -10,10 +11,13 @@ import { html, keep, store, useEffect, useErrorBoundary, useLayoutEffect, useRef
 
 export const router = { ...store(), go, refresh }
 
+// home is the first page of the user: who may read nothing but the log begins there.
+const home = () => (session.may('audit:read') && !session.may('webhooks:read') ? 'audit' : routes[0].pattern)
+
 // address takes the address apart: the page, and what it is asked for.
 export function address() {
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
-  return { path: path || routes[0].pattern, parameters: new URLSearchParams(query) }
+  return { path: path || home(), parameters: new URLSearchParams(query) }
 }
 
 // go shows another page.

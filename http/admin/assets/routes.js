@@ -1,7 +1,7 @@
 // The pages: one line each. A page is a component that gets { parameters } (what
 // stands after the ?) and the variables of its path. `menu` puts it in the menu: 'main'
-// (at the bottom on a phone, too) or 'more', for those who have the right `scope`. The
-// first pattern that fits is shown.
+// (at the bottom on a phone, too) or 'more', for those who have one of the rights `scopes`
+// (without: webhooks:read). The first pattern that fits is shown.
 import { Alerts } from './alerts.js'
 import { AllCalls } from './call-list.js'
 import { AllDeliveries } from './deliveries.js'
@@ -19,7 +19,7 @@ import { Webhook } from './webhook.js'
 import { EditWebhook, NewWebhook } from './webhook-form.js'
 import { Webhooks } from './webhooks.js'
 
-const page = (pattern, component, options) => ({ ...options, pattern, component, matches: matcher(pattern) })
+const page = (pattern, component, options) => ({ scopes: ['webhooks:read'], ...options, pattern, component, matches: matcher(pattern) })
 
 export const routes = [
   page('overview', Overview, { menu: 'main', key: 'o' }),
@@ -35,15 +35,15 @@ export const routes = [
   page('events/parked', Parked),
   page('events/:id', EventPage),
   page('calls', AllCalls, { menu: 'more', key: 'c' }),
-  page('deliveries', AllDeliveries, { menu: 'main', key: 'd' }),
+  page('deliveries', AllDeliveries, { menu: 'main', key: 'd', scopes: ['webhooks:read', 'audit:read'] }),
   page('alerts', Alerts, { menu: 'main', key: 'a' }),
   page('jobs', Jobs, { menu: 'more', key: 'j' }),
   page('jobs/new', NewJob),
   page('jobs/:id', Job),
-  page('patients', Patients, { menu: 'more', key: 'p', scope: 'audit:read' }),
-  page('audit', Audit, { menu: 'more', key: 'l', scope: 'audit:read' }),
-  page('tokens', Tokens, { menu: 'more', key: 't', scope: 'admin' }),
-  page('system', System, { menu: 'more', key: 's' }),
+  page('patients', Patients, { menu: 'more', key: 'p', scopes: ['audit:read'] }),
+  page('audit', Audit, { menu: 'more', key: 'l', scopes: ['audit:read'] }),
+  page('tokens', Tokens, { menu: 'more', key: 't', scopes: ['admin'] }),
+  page('system', System, { menu: 'more', key: 's', scopes: ['webhooks:read', 'audit:read'] }),
 ]
 
 // matcher returns a function from a path to the variables of the pattern, or null.

@@ -95,8 +95,8 @@ export function words(error) {
   return [titles[error.status] ? t(titles[error.status]) : error.title, fields || error.message].filter(Boolean).join(' — ')
 }
 
-// Trouble is a banner that says what failed; with retry, a button that tries again,
-// by itself too where waiting helps.
+// Trouble is a banner that says what failed; with retry, a button that tries again where that
+// may help, by itself too where waiting does.
 export function Trouble({ error, retry }) {
   const latest = useLatest(retry)
   useEffect(() => {
@@ -107,7 +107,7 @@ export function Trouble({ error, retry }) {
   if (!error) return null
   return html`<div class="trouble" role="alert"><div><b>${t('error.title')}.</b> ${words(error)}
     ${error.requestID && html` <span class="muted">${t('error.request')} <${Copy} value=${error.requestID} /></span>`}</div>
-    ${retry && html`<button type="button" onClick=${() => retry()}>${t('app.again')}</button>`}</div>`
+    ${retry && error.status !== 403 && html`<button type="button" onClick=${() => retry()}>${t('app.again')}</button>`}</div>`
 }
 
 // Act is a button that does something. run(key) gets the Idempotency-Key of the
