@@ -1,9 +1,11 @@
 package admin_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/cmd/e2e/harness/browser"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
@@ -63,6 +65,49 @@ func TestTheAccessLogIsInWords(t *testing.T) {
 	u.Fill("By whom", "admin")
 	u.Click("Show")
 	u.Wait(`location.hash === '#/patients?tab=access&actor=admin'`)
+}
+
+// Who may only read finds nothing to press that is refused.
+func TestThePanelIsByTheUsersRights(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network")
+	url, _ := receiver(t)
+	id := u.webhook("CRM", url+"/broken", `,"max_retries":0,"filters":{"department":"surgery"}`)
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"department":"surgery"}}`)["event_id"].(string)
+	var calls []any
+	harness.Until(t, "the call is listed", func() bool {
+		calls = u.api("GET", "/webhooks/"+id+"/calls", "")["items"].([]any)
+		return len(calls) > 0
+	})
+	u.alert(id, "given_up", `{}`)
+	writes := func() string {
+		found := map[string]bool{}
+		for _, page := range []string{"overview", "webhooks", "webhooks/" + id, "webhooks/" + id + "/deliveries", "webhooks/" + id + "/settings",
+			"webhooks/" + id + "/calls/" + calls[0].(map[string]any)["call_id"].(string), "events", "events/" + event, "deliveries", "alerts", "jobs", "system"} {
+			u.open(page)
+			u.Wait(`document.querySelector('main h1') && document.querySelector('main :is(tbody, .why, .facts, .empty)') && !document.querySelector('main [aria-busy=true]')`)
+			for name := range strings.SplitSeq(u.Text(`[...document.querySelectorAll('main :is(a, button)')].map(e => e.textContent.trim()).join('\n')`), "\n") {
+				found[name] = true
+			}
+		}
+		all := []string{"New webhook", "Trigger an event", "Retry", "Cancel", "Edit", "Retry undelivered", "Rotate the secret", "Deactivate", "Delete",
+			"Acknowledge", "Retry now", "Rebuild", "New job", "Test", "Disclosures"}
+		return strings.Join(slices.DeleteFunc(all, func(one string) bool { return !found[one] }), ", ")
+	}
+	u.signIn("API token", "Sign in")
+	if found := writes(); strings.Count(found, ", ") != 14 {
+		t.Errorf("the administrator finds only %s", found)
+	}
+	u.Click("Sign out")
+	u.Wait(alone)
+	u.signIn("API token", "Sign in", u.token("webhooks:read"))
+	if found := writes(); found != "" {
+		t.Errorf("who may only read finds %s", found)
+	}
+	u.open("webhooks/" + id + "/edit")
+	u.See("is shown with the right payloads:read only")
+	u.Fill("Filter", "")
+	u.See("1 of 1 would have matched.")
 }
 
 // Who may only audit begins with the log, and finds in the menu what they may see; what is refused

@@ -1,6 +1,6 @@
 // What needs somebody's attention: the page of alerts, and an alert in a few words.
 import { counts } from './counts.js'
-import { api, part } from './api.js'
+import { api, part, session } from './api.js'
 import { actorName } from './audit-words.js'
 import { say } from './dialogs.js'
 import { alertWords } from './health.js'
@@ -42,7 +42,7 @@ export const AlertRow = ({ alert, names, standing }) => html`<div class="alert">
 // Acknowledge shows who acknowledged the alert, or a button that does.
 function Acknowledge({ alert }) {
   if (alert.acknowledged_at) return html`<${Time} at=${alert.acknowledged_at} style="short" /><span class="sub" title=${alert.acknowledged_by}>${actorName(alert.acknowledged_by)}</span>`
-  if (alert.state !== 'open') return '—'
+  if (alert.state !== 'open' || !session.may('webhooks:write')) return '—'
   const run = async (key) => {
     await api.post(`/webhooks/alerts/${part(alert.alert_id)}/acknowledge`, undefined, { key })
     say(t('alert.known'))

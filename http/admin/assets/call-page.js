@@ -1,6 +1,6 @@
 // One call: why it ended so and what happens next, all attempts of its delivery, what was
 // sent and answered. What a receiver answered is hostile, and is only ever text here.
-import { api, part } from './api.js'
+import { api, part, session } from './api.js'
 import { Json, curl, javascript, python, readable } from './code.js'
 import { download, reveal, say } from './dialogs.js'
 import { nameOf, useTypes } from './event-types.js'
@@ -51,7 +51,7 @@ function Actions({ call, delivery }) {
       <button type="button" onClick=${show('python', python)}>${t('call.python')}</button>
       <button type="button" onClick=${show('javascript', javascript)}>${t('call.javascript')}</button></${Menu}>`}
     <${Act} run=${receipt}>${t('call.receiptShort')}</${Act}>
-    ${!call.test && delivery.state !== 'cancelled' && html`<${Act} tone="primary" run=${retry}>${t('call.retryNow')}</${Act}>`}`
+    ${!call.test && delivery.state !== 'cancelled' && session.may('webhooks:write') && html`<${Act} tone="primary" run=${retry}>${t('call.retryNow')}</${Act}>`}`
 }
 
 // Why says in words what came of the call, what to do and what follows.
@@ -65,7 +65,7 @@ function Why({ call, delivery, webhook, since }) {
 function follows(call, delivery, webhook) {
   if (call.test) return t('why.test')
   if (delivery.state === 'delivered') return t(call.status === 'success' ? 'why.done' : 'why.later')
-  if (delivery.state !== 'pending') return `${known(`why.${delivery.reason}`) ?? t('why.failed')}${delivery.state === 'failed' ? ` ${t('why.retryHint')}` : ''}`
+  if (delivery.state !== 'pending') return `${known(`why.${delivery.reason}`) ?? t('why.failed')}${delivery.state === 'failed' && session.may('webhooks:write') ? ` ${t('why.retryHint')}` : ''}`
   if (webhook && !webhook.is_active) return t('why.inactive')
   if (delivery.waiting_behind) return t('why.behind')
   const next = (delivery.attempts ?? call.attempt) + 1

@@ -1,6 +1,6 @@
 // Deliveries of all webhooks, or of one: what never arrived, and why.
 import { useNames } from './alerts.js'
-import { api, part } from './api.js'
+import { api, part, session } from './api.js'
 import { type } from './call-list.js'
 import { confirm, say } from './dialogs.js'
 import { typeFilter, useTypes } from './event-types.js'
@@ -15,6 +15,7 @@ import { html } from './view.js'
 // DeliveryActions retries a delivery now, or ends it; then it calls done.
 export function DeliveryActions({ delivery, done }) {
   const path = `/webhooks/deliveries/${part(delivery.delivery_id)}`
+  if (!session.may('webhooks:write')) return null
   const retry = async (key) => {
     await api.post(`${path}/retry`, undefined, { key })
     say(t('event.retried'))
@@ -52,7 +53,7 @@ export function Deliveries({ webhook, parameters, page, first }) {
     { label: t('call.response'), cut: webhook ? 'all' : 'half', cell: (d) => html`${d.response_status ? html`<${Answer} of=${d} />` : html`<span class="lines"><${Failure} of=${d} /></span>`}${d.state !== 'delivered' && html`<span class="sub lines" title=${advice(d)}>${advice(d)}</span>`}` },
     { label: t('event.attempts'), number: true, opt: true, cell: (d) => html`<a href=${`#/webhooks/${part(d.webhook_id)}/calls?delivery_id=${part(d.delivery_id)}`}>${number(d.attempts)}</a>` },
     { label: t('next.short'), opt: true, whole: true, cell: (d) => html`<${Then} of=${d} />` },
-    { label: t('event.actions'), opt: true, whole: true, cell: (d) => html`<${DeliveryActions} delivery=${d} />` },
+    session.may('webhooks:write') && { label: t('event.actions'), opt: true, whole: true, cell: (d) => html`<${DeliveryActions} delivery=${d} />` },
   ].filter(Boolean)
   return html`<${Card} flush>${first}<${Filters} page=${page} values=${new URLSearchParams(chosen)} fields=${fields} />
     <${List} path="/webhooks/deliveries" parameters=${webhook ? { ...asked, webhook: webhook.id } : asked} id=${(d) => d.delivery_id} caption=${t('nav.deliveries')} empty=${t(`none.${asked.state}`)}

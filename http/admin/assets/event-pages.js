@@ -1,5 +1,5 @@
 // Events: the list, one with why each webhook got it or not, and the form that triggers one.
-import { api, exact, isObject, part, withRaw } from './api.js'
+import { api, exact, isObject, part, session, withRaw } from './api.js'
 import { Json } from './code.js'
 import { Area, Field, Form, Select, Text, refuse } from './controls.js'
 import { DeliveryActions } from './deliveries.js'
@@ -23,7 +23,7 @@ export function Events({ parameters }) {
   const asked = { event_type: parameter(parameters, 'event_type'), correlation_id: parameter(parameters, 'correlation_id'), from: localTime(parameters.get('from')), to: localTime(parameters.get('to')), deliveries: 'count' }
   const wanted = (e) => (!asked.event_type || e.event_type === asked.event_type) && (!asked.correlation_id || e.correlation_id === asked.correlation_id) && !asked.from && !asked.to
   const names = new Map(types.map((one) => [one.type, describeType(one)]))
-  return html`<${Page} title=${t('event.list')} actions=${html`<a class="button" href="#/events/parked">${t('event.parkedLink')}</a><a class="button primary" href="#/events/new">${t('action.trigger')}</a>`}>
+  return html`<${Page} title=${t('event.list')} actions=${html`<a class="button" href="#/events/parked">${t('event.parkedLink')}</a>${session.may('events:write') && html`<a class="button primary" href="#/events/new">${t('action.trigger')}</a>`}`}>
     <${Card} flush><${Filters} page="events" values=${parameters} fields=${[
       typeFilter(types), { name: 'correlation_id', label: t('event.correlation') },
       { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />

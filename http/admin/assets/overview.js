@@ -1,9 +1,10 @@
 // The first page: what needs a hand, and the figures of the last day. A fresh
 // installation shows the way to the first delivered call instead.
-import { most } from './counts.js'
 import { AlertRow, useNames } from './alerts.js'
+import { session } from './api.js'
 import { Failures } from './call-list.js'
 import { Chart, asked, parts, widths } from './charts.js'
+import { most } from './counts.js'
 import { duration, milliseconds, percent } from './format.js'
 import { Table, useFresh } from './list.js'
 import { Ranges, useRange } from './ranges.js'
@@ -28,10 +29,10 @@ export function Overview({ parameters }) {
   useFresh({ kinds: ['alert'] }, open.reload, 500)
   const rate = useRate(now, range)
   const [starting, setStarting] = useState(false)
-  return html`<${Page} title=${t('nav.overview')} sub=${t('overview.sub')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
+  return html`<${Page} title=${t('nav.overview')} sub=${t('overview.sub')} actions=${session.may('webhooks:write') && html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
     <${Loaded} of=${now}>${(stats) => html`
-      ${(starting || !range.to && !stats.last_success_at) && html`<${Start} busy=${setStarting} />`}
-      ${(range.to || stats.last_call_at || open.data?.items.length > 0) && html`<${Ranges} page="overview" range=${range} />
+      ${session.may('webhooks:write') && (starting || !range.to && !stats.last_success_at) && html`<${Start} busy=${setStarting} />`}
+      ${(range.to || stats.last_call_at || !session.may('webhooks:write') || open.data?.items.length > 0) && html`<${Ranges} page="overview" range=${range} />
       <${Figures} stats=${stats} range=${range} before=${before.loading ? undefined : before.data} totals=${urgent.data?.totals} alerts=${open.data} rate=${rate} />
       <div class="two"><${Loaded} of=${open}>${(page) => html`<${Attention} page=${page} standings=${urgent.data?.items ?? []} />`}</${Loaded}>
         <${Calls} stats=${stats} range=${range} /></div>

@@ -59,9 +59,9 @@ export function System() {
     <${Card} title=${t('system.models')} note=${t('system.modelsNote')} flush><${Table} caption=${t('system.models')} rows=${now.projections} id=${(model) => model.name} columns=${[
       { label: t('system.model'), whole: true, cell: (model) => html`<${Word} name=${model.name} words=${known(`model.${model.name}`)} />` }, { label: t('event.state'), cut: true, cell: (model) => html`${state(model)}${model.lag_events > 0 && html`<span class="sub narrow">${t('system.lag')}: ${number(model.lag_events)}</span>`}` },
       { label: t('system.lag'), number: true, opt: true, cell: (model) => number(model.lag_events) }, { label: t('system.position'), number: true, opt: true, cell: (model) => number(model.position) },
-      { label: t('event.actions'), cell: (model) => session.may('admin') && html`<${Act} tone="small" disabled=${rebuilds.of.size > 0 || model.rebuilding} run=${async () => {
+      session.may('admin') && { label: t('event.actions'), cell: (model) => html`<${Act} tone="small" disabled=${rebuilds.of.size > 0 || model.rebuilding} run=${async () => {
         if (await confirm(t('system.rebuildAsk', modelName(model.name)), t('system.rebuildNote'), t('system.rebuild'))) rebuild(model.name)
-      }}>${t('system.rebuild')}</${Act}>` }]} /></${Card}>
+      }}>${t('system.rebuild')}</${Act}>` }].filter(Boolean)} /></${Card}>
     <div class="two"><${Card} title=${t('system.head')} more=${session.may('audit:read') && html`<a href="#/audit">${t('nav.audit')}</a>`}><${Facts} pairs=${[
         [t('system.head'), number(now.log.position)], [t('system.recorded'), html`<${Time} at=${now.log.recorded_at} />`], [t('system.seal'), html`<${Copy} value=${now.log.seal} />`]]} /></${Card}>
       <${Card} title=${t('system.keys')} note=${t('system.keysNote')}><ul>${now.keys.map((key) => html`<li key=${key.id}><code>${key.id}</code> <${Badge} tone=${key.primary ? 'good' : 'none'}>${t(key.primary ? 'system.primary' : key.staged ? 'system.staged' : 'system.opens')}</${Badge}></li>`)}</ul></${Card}></div>`}</${Loaded}></${Page}>`

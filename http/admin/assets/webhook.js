@@ -27,6 +27,7 @@ const tabs = {
   replay: Replays, disclosures: DisclosuresTo, history: History,
 }
 const remaining = ['calls', 'deliveries', 'disclosures', 'history']
+const needed = { test: 'webhooks:write', disclosures: 'audit:read' } // rights
 
 export function Webhook({ id, tab, parameters }) {
   const found = useWebhook(id)
@@ -37,8 +38,8 @@ export function Webhook({ id, tab, parameters }) {
   if (found.error && !found.data) return html`<h1>${t('event.webhook')}</h1><${Trouble} error=${found.error} retry=${found.reload} />`
   const webhook = found.data
   if (!webhook) return html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
-  const shown = webhook.deleted ? remaining : Object.keys(tabs)
-  const current = tab ?? shown[webhook.deleted ? 3 : 0]
+  const shown = (webhook.deleted ? remaining : Object.keys(tabs)).filter((name) => session.may(needed[name] ?? 'webhooks:read'))
+  const current = tab ?? (webhook.deleted ? 'history' : 'health')
   const Content = shown.includes(current) ? tabs[current] : () => html`<p class="empty">${t('app.notFound')}</p>`
   const at = (name) => `#/webhooks/${part(webhook.id)}${name === 'health' ? '' : `/${name}`}`
   const badge = webhook.deleted ? html`<${Badge} state="deleted" />` : html`<${Standing} webhook=${webhook} stats=${stats.data} />`
@@ -93,11 +94,12 @@ function Actions({ webhook, reload }) {
     say(t('webhook.deleted'))
     router.go('#/webhooks')
   }
-  const again = (tone) => html`<${Act} run=${retry} failed=${failed} tone=${tone}>${t('webhook.retry')}</${Act}>`
+  const again = (tone) => session.may('replays:write') && html`<${Act} run=${retry} failed=${failed} tone=${tone}>${t('webhook.retry')}</${Act}>`
   const turned = html`<${Act} run=${toggle} failed=${failed} tone=${webhook.is_active ? 'danger' : 'primary'}>${t(`action.${turn}`)}</${Act}>`
-  return html`${again('wide')}${!webhook.is_active && turned}<a class="button" href=${`#${path}/edit`}>${t('action.edit')}</a><${Menu} label=${t('app.moreMenu')}>${again('narrow')}
-    <a class="button" href=${`#${path}/backtest`}>${t('backtest.title')}</a><${Act} run=${rotate} failed=${failed}>${t('action.rotate')}</${Act}>
-    ${webhook.is_active && turned}<${Act} run=${remove} failed=${failed} tone="danger">${t('action.delete')}</${Act}></${Menu}>`
+  const writes = session.may('webhooks:write')
+  return html`${again('wide')}${writes && !webhook.is_active && turned}${writes && html`<a class="button" href=${`#${path}/edit`}>${t('action.edit')}</a>`}<${Menu} label=${t('app.moreMenu')}>${again('narrow')}
+    <a class="button" href=${`#${path}/backtest`}>${t('backtest.title')}</a>${writes && html`<${Act} run=${rotate} failed=${failed}>${t('action.rotate')}</${Act}>
+    ${webhook.is_active && turned}<${Act} run=${remove} failed=${failed} tone="danger">${t('action.delete')}</${Act}>`}</${Menu}>`
 }
 
 const codes = (list) => html`<span class="chips">${list.map((one) => html`<code key=${one}>${one}</code>`)}</span>`
@@ -138,7 +140,7 @@ export function settingsOf(webhook, short) {
 }
 
 function Settings({ webhook }) {
-  return html`<${Card} title=${t('tab.settings')} more=${html`<a href=${`#/webhooks/${part(webhook.id)}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook)} /></${Card}>`
+  return html`<${Card} title=${t('tab.settings')} more=${session.may('webhooks:write') && html`<a href=${`#/webhooks/${part(webhook.id)}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook)} /></${Card}>`
 }
 
 // Replays are the jobs of a webhook.

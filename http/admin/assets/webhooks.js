@@ -1,5 +1,5 @@
 // The list of webhooks: how each does, the ones that need a hand first.
-import { part } from './api.js'
+import { part, session } from './api.js'
 import { typeFilter, useTypes } from './event-types.js'
 import { milliseconds, percent } from './format.js'
 import { Health, healthOf } from './health.js'
@@ -42,7 +42,7 @@ export function Webhooks({ parameters }) {
     { name: 'sort', label: t('webhook.sort'), options: ['urgency', 'name', 'number', 'failures', 'pending', 'last_call'].map((name) => [name, t(`sort.${name}`)]) },
   ]
   const values = new URLSearchParams({ ...chosen, sort: by })
-  return html`<${Page} title=${t('webhook.list')} actions=${html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
+  return html`<${Page} title=${t('webhook.list')} actions=${session.may('webhooks:write') && html`<a class="button primary" href="#/webhooks/new">${t('action.create')}</a>`}>
     ${totals && html`<section class="figures few" aria-label=${t('overview.figures')}>
       <${Figure} label=${t('webhook.list')} value=${number(totals.webhooks)} href=${link(by)} note=${t('webhook.totalActive', totals.active)} />
       <${Figure} label=${t('webhook.totalFailing')} value=${number(totals.failing)} href=${link('failures')} tone="bad" />

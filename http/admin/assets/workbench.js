@@ -1,6 +1,6 @@
 // Next to the form: which of the newest events would match what is typed, and why not.
 // The same answer says whether the filter is right, as one types.
-import { api, exact, part, withRaw } from './api.js'
+import { api, exact, part, session, withRaw } from './api.js'
 import { Area } from './controls.js'
 import { nameOf } from './event-types.js'
 import { useLive } from './live.js'
@@ -28,7 +28,8 @@ export function Workbench({ draft, types }) {
     control.current?.abort()
     const { signal } = control.current = new AbortController()
     const events = draft.events.length > 0 ? draft.events : ['*']
-    const body = withRaw({ events, newest: looked }, { filters: draft.filters.trim() || 'null' })
+    const filters = draft.filters.trim()
+    const body = withRaw({ events, newest: looked }, filters === '' ? {} : { filters })
     try {
       settle({ answer: await api.post('/webhooks/backtest', body, { signal }) })
     } catch (error) {
@@ -48,7 +49,7 @@ export function Workbench({ draft, types }) {
   const { answer, error, broken, refused } = bench.state
   if (draft.events.length === 0) return html`<${Card} title=${t('bench.title')} flush><${Empty}>${t('bench.choose')}</${Empty}></${Card}>`
   return html`<${Card} title=${t('bench.title')} note=${answer && t('bench.note', answer.considered)} flush>
-    ${error && html`<${Trouble} error=${error} retry=${() => ask.current()} />`}
+    ${error?.status === 403 ? html`<${Empty}>${t('bench.hidden')}</${Empty}>` : error && html`<${Trouble} error=${error} retry=${() => ask.current()} />`}
     ${!answer && !error && !broken && !refused && html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`}
     ${answer && (!answer.events?.length ? html`<${Empty}>${t('bench.empty')}</${Empty}>` : html`<ul class="bench">${answer.events.slice(0, 8 + more).map((event, i) => html`<${Event} key=${event.event_id} event=${event} name=${nameOf(event.event_type, types)} answer=${answer} index=${i} />`)}</ul>
       <div class="foot-note" role="status">${t('bench.count', answer.matched, answer.considered)}
@@ -71,7 +72,7 @@ function Event({ event, name, answer, index }) {
   return html`<li class=${event.matched ? 'yes' : 'no'}><span class="mark" role="img" aria-label=${t(event.matched ? 'bench.yes' : 'bench.no')}>${event.matched ? '✓' : '—'}</span>
     <div><span title=${event.event_type}>${name}</span> · <${Time} at=${event.occurred_at} style="short" />${!event.matched && html`<span class="sub">${why}</span>`}
       ${data && html`<${Foreign} label=${t('bench.data')}>${data}</${Foreign}>`}</div>
-    <button type="button" class="small" aria-expanded=${Boolean(data)} onClick=${open}>${t('bench.data')}</button></li>`
+    ${session.may('payloads:read') && html`<button type="button" class="small" aria-expanded=${Boolean(data)} onClick=${open}>${t('bench.data')}</button>`}</li>`
 }
 
 // place says where a text stops being JSON, by the byte of the request that the API names.

@@ -133,6 +133,7 @@ add({
   'bench.note': ['последние {0} выбранных типов|последние {0} выбранных типов|последние {0} выбранных типов', 'the newest {0} of the chosen types|the newest {0} of the chosen types'],
   'bench.choose': ['Выберите события — здесь появятся последние из них.', 'Choose events: the newest of them appear here.'],
   'bench.empty': ['Событий этих типов пока не было.', 'There have been no events of these types yet.'],
+  'bench.hidden': ['Какие события пройдут этот фильтр, видно только с правом payloads:read: ответ говорит о данных.', 'Which events match this filter is shown with the right payloads:read only: it tells of their data.'],
   'bench.yes': ['подходит', 'matches'],
   'bench.no': ['не подходит', 'does not match'],
   'bench.wants': ['{0}: нужно {1}, есть {2}', '{0}: wants {1}, has {2}'],
