@@ -57,7 +57,7 @@ func TestTheAccessLogIsInWords(t *testing.T) {
 	for _, width := range []int64{1440, 390} {
 		u.Size(width, 900)
 		u.open("patients?tab=access")
-		u.Wait(`[...document.querySelectorAll('tbody td')].some(td => td.checkVisibility() && td.innerText === 'audit log\nfrom 1 Jan, 12:00 · entries: events · webhook Laboratory')`)
+		u.Wait(`[...document.querySelectorAll('tbody td')].some(td => td.checkVisibility() && td.innerText === 'audit log\nfrom 1 Jan 2020, 12:00 · entries: events · webhook Laboratory')`)
 		u.Is(`[...document.querySelectorAll('tbody td a')].some(a => a.getAttribute('href') === '#/webhooks/` + id + `')`)
 		u.Is(`document.documentElement.scrollWidth <= ` + "innerWidth")
 	}

@@ -7,10 +7,12 @@ const nothing = '—'
 export const timeZone = () => (settings.get('zone') === 'utc' ? 'UTC' : undefined)
 
 // moment writes a time; style is 'medium' (date and time), 'time', 'short' (day and
-// minutes) or 'day'.
+// minutes, with the year unless it is this one) or 'day'.
 export function moment(at, style = 'medium') {
   if (!at) return nothing
-  return new Intl.DateTimeFormat(locale(), { ...styles[style], timeZone: timeZone() }).format(new Date(at))
+  const write = (at, parts) => new Intl.DateTimeFormat(locale(), { ...parts, timeZone: timeZone() }).format(new Date(at))
+  const year = { year: 'numeric' }
+  return write(at, style === 'short' && write(at, year) !== write(Date.now(), year) ? { ...styles.short, ...year } : styles[style])
 }
 
 // near writes a time without its day if that is today.
