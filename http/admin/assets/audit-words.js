@@ -52,9 +52,10 @@ function detail(type, data, typeOf) {
 }
 
 // entryLink leads to what the entry is about.
-export function entryLink({ stream }) {
+export function entryLink({ stream, data }) {
   const [kind, id] = [stream.slice(0, stream.indexOf('-')), stream.slice(stream.indexOf('-') + 1)]
-  return { webhook: `#/webhooks/${id}`, event: `#/events/${id}`, replay: `#/jobs/${id}`, token: '#/tokens' }[kind]
+  const delivery = data?.event_id && data.event_type !== 'batch' ? `#/events/${data.event_id}` : data?.webhook_id && `#/webhooks/${data.webhook_id}/calls?delivery_id=${id}`
+  return { webhook: `#/webhooks/${id}`, event: `#/events/${id}`, delivery, replay: `#/jobs/${id}`, token: '#/tokens' }[kind]
 }
 
 export const entryTypes = ['webhook.*', 'token.*', 'session.*', 'event.*', 'delivery.*', 'replay.*', 'alert.*', 'data.*', 'subject.*', 'admin.*', 'log.*'].map((type) => [type, () => t(`entries.${type.replace('.*', '')}`)])

@@ -95,10 +95,12 @@ export function EventPage({ id, parameters }) {
   const moved = useLoad(`${path}/deliveries`, { limit: most })
   const only = (item) => item.event_id === id
   useFresh({ kinds: ['delivery'], only }, moved.reload, 1000)
+  const explained = html`<${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} only=${only} verdict=${parameters.get('verdict') ?? ''} /></${Card}>`
+  if (of.error?.status === 403) return html`<${Page} title=${t('call.event')} sub=${html`<${Copy} value=${id} whole />`}>${explained}</${Page}>` // who audits may see why, but not what
   return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${nameOf(event.event_type, types)} badge=${html`<code class="muted">${event.event_type}</code>${moved.data && html`<${Stand} of=${counts(moved.data)} event=${event} />`}`}
       sub=${html`<a href="#/events">${t('event.list')}</a> · <${Time} at=${event.accepted_at} />`}>
     ${!event.deliver && html`<p class="trouble">${t('event.imported')}</p>`}
-    <div class="two"><${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} only=${only} verdict=${parameters.get('verdict') ?? ''} /></${Card}>
+    <div class="two">${explained}
     <div class="stack"><${Card} title=${t('event.data')}>${event.redacted || event.erased || event.expired
       ? html`<p class="empty">${t(event.erased ? 'event.erased' : event.expired ? 'event.expired' : 'event.hidden')}</p>` : html`<${Json} source=${exact(event, 'event_data')} label=${t('event.data')} />`}</${Card}>
     <${Card} title=${t('call.details')}><${Facts} pairs=${[
