@@ -10,7 +10,7 @@ import { Filters, List } from './list.js'
 import { router } from './router.js'
 import { t } from './texts.js'
 import './texts/access.js'
-import { Act, Card, Page, Tabs, Time, Word } from './ui.js'
+import { Act, Card, Copy, Page, Tabs, Time, Word } from './ui.js'
 import { html } from './view.js'
 
 const tabs = ['patient', 'webhook', 'access']
@@ -72,7 +72,7 @@ function Access({ parameters }) {
       { name: 'event', label: t('audit.event') }, { name: 'actor', label: t('audit.actor') }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     <${List} path="/audit/access" parameters=${asked} id=${(one) => one.position} caption=${t('patients.access')} empty=${t('patients.notRead')} columns=${[
       { label: t('patients.when'), cell: (one) => html`<${Time} at=${one.at} style="short" />` }, { label: t('audit.actor'), cell: (one) => html`<span title=${one.actor}>${actorName(one.actor)}</span>` },
-      { label: t('patients.what'), cut: true, cell: (one) => html`<${Word} name=${one.what} words=${readWords(one.what)} /><span class="sub">${one.ids.length > 0 ? t('patients.ids', one.ids.length) : html`<${Asked} of=${one.asked} names=${names} />`}</span><span class="sub narrow">${one.reason}</span>` },
-      { label: t('access.reason'), opt: true, cell: (one) => one.reason ?? '—' },
+      { label: t('patients.what'), cut: 'half', cell: (one) => html`<${Word} name=${one.what} words=${readWords(one.what)} /><span class="sub">${one.ids.length > 0 ? html`${t('patients.ids', one.ids.length)}${one.ids.length < 3 && one.ids.map((id) => html` <${Copy} key=${id} value=${id} />`)}` : html`<${Asked} of=${one.asked} names=${names} />`}</span><span class="sub narrow">${one.reason}</span>` },
+      { label: t('access.reason'), cut: 'half', opt: true, cell: (one) => html`<span class="lines" title=${one.reason}>${one.reason ?? '—'}</span>` },
     ]} /></${Card}>`
 }
