@@ -179,6 +179,7 @@ func TestAWebhooksPageBeginsWithItsContent(t *testing.T) {
 	u.Keys(kb.Escape)
 	u.Is(`!document.querySelector('.menu').open && document.activeElement.matches('.menu summary')`)
 	u.Keys(kb.Enter + kb.Shift)
+	u.See("без повторов; таймаут 30 с")
 	u.Click("Выключить")
 	u.See("Включить")
 	u.Is(`!document.querySelector('.menu').open`)

@@ -125,7 +125,7 @@ export function settingsOf(webhook, short) {
     [t('field.batch'), batch ? batchWords(batch) : !short && t('webhook.noBatch')],
     [t('field.secret'), html`${webhook.public_key ? html`<${Copy} value=${webhook.public_key} />` : t(webhook.has_secret ? 'webhook.signed' : 'webhook.unsigned')}
       ${webhook.previous_secret_until && html`<span class="sub">${t('webhook.previous')} <${Time} at=${webhook.previous_secret_until} style="short" /></span>`}`],
-    [t('webhook.retries'), t('webhook.retriesOf', webhook.max_retries, webhook.retry_delay, webhook.timeout)],
+    [t('webhook.retries'), t(webhook.max_retries === 0 ? 'webhook.noRetries' : 'webhook.retriesOf', webhook.max_retries, webhook.retry_delay, webhook.timeout)],
     [t('field.recipient.name'), recipientWords(recipient)],
     [t('field.fields'), webhook.fields ? codes(webhook.fields) : !short && t('app.all')],
     [t('field.auth.type'), auth && [t(`form.auth.${auth.type}`), auth.token_url].filter(Boolean).join(' · ')],

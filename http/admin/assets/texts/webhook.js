@@ -14,6 +14,7 @@ add({
   'webhook.short': ['Настройки кратко', 'Settings in short'],
   'webhook.previous': ['прежний секрет действует до', 'the previous secret signs until'],
   'webhook.retries': ['Повторы и таймаут', 'Retries and timeout'],
+  'webhook.noRetries': ['без повторов; таймаут {2} с', 'no retries; timeout {2} s'],
   'webhook.retriesOf': ['повторов {0}, первый через {1} с; таймаут {2} с', 'retries: {0}, the first after {1} s; timeout {2} s'],
   'webhook.retry': ['Повторить недоставленное', 'Retry undelivered'],
   'webhook.retryAsk': ['Повторить {0} доставку?|Повторить {0} доставки?|Повторить {0} доставок?', 'Retry {0} delivery?|Retry {0} deliveries?'],
