@@ -28,7 +28,7 @@ export function DeliveryActions({ delivery, done }) {
     done?.()
   }
   return html`<span class="actions">${delivery.state !== 'cancelled' && html`<${Act} tone="small" run=${retry}>${t('action.retry')}</${Act}>`}
-    ${['pending', 'failed'].includes(delivery.state) && html`<${Act} tone="small danger" run=${cancel}>${t('action.cancel')}</${Act}>`}</span>`
+    ${['pending', 'failed'].includes(delivery.state) && html`<${Act} tone="small danger" run=${cancel}>${t('delivery.cancel')}</${Act}>`}</span>`
 }
 
 // Then says what follows, and since when it waits or has ended.

@@ -19,7 +19,7 @@ export const groupName = (group) => known(`group.${group}`) ?? group
 
 // nameOf returns a type's, a group's or *'s name in the reader's language.
 export function nameOf(pattern, types) {
-  if (pattern === '*') return t('group.all')
+  if (pattern === '*' || pattern === 'batch') return t(pattern === '*' ? 'group.all' : 'group.batch')
   if (pattern.endsWith('.*')) return `${groupName(pattern.split('.')[0])}: ${t('group.whole').toLowerCase()}`
   const type = types.find((one) => one.type === pattern)
   return type ? describeType(type) : pattern

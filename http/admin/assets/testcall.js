@@ -4,6 +4,7 @@
 import { api, exact, isObject, part, withRaw } from './api.js'
 import { Area, Field, Form, Select, refuse } from './controls.js'
 import { open } from './dialogs.js'
+import { why as reason } from './health.js'
 import { typeOptions } from './event-types.js'
 import { number, t } from './texts.js'
 import './texts/form.js'
@@ -38,7 +39,7 @@ export function TestCall({ webhook, close }) {
 
 function Outcome({ call }) {
   const why = [!call.type_subscribed && t('testcall.notSubscribed'), !call.active && t('testcall.inactive'), !call.filter.matched && call.filter.reason].filter(Boolean)
-  return html`<p class=${`why ${call.status === 'success' ? '' : 'bad'}`}><b>${call.error ?? t('testcall.answered', String(call.response_status), number(call.duration_ms))}</b><br />
+  return html`<p class=${`why ${call.status === 'success' ? '' : 'bad'}`}><b title=${call.error}>${call.error ? `${reason(call)}.` : t('testcall.answered', String(call.response_status), number(call.duration_ms))}</b><br />
       ${call.would_match ? t('testcall.would') : t('testcall.wouldNot', why.join(', '))}</p>
     <h3>${t('testcall.sent')}</h3><${Foreign} label=${t('testcall.sent')}>${headers(call.request_headers)}${call.payload}</${Foreign}>
     ${call.response_body !== null && html`<h3>${t('call.answer')}</h3><${Foreign} label=${t('call.answer')}>${headers(call.response_headers)}${call.response_body}</${Foreign}>`}`

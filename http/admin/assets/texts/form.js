@@ -11,6 +11,7 @@ add({
   'group.visit': ['Визиты', 'Visits'],
   'group.webhook': ['Сами вебхуки', 'Webhooks themselves'],
   'group.all': ['Все события', 'All events'],
+  'group.batch': ['Пакет событий', 'Batch of events'],
   'group.whole': ['Вся группа', 'The whole group'],
 
   'form.edit': ['Изменение вебхука', 'Edit the webhook'],

@@ -23,6 +23,7 @@ add({
   'none.cancelled': ['Отменённых доставок нет.', 'No delivery was cancelled.'],
   'none.delivered': ['Доставленного пока нет.', 'Nothing has been delivered yet.'],
   'delivery.waits': ['ждёт {0}', 'waiting for {0}'],
+  'delivery.cancel': ['Отменить', 'Cancel'],
   'delivery.since': ['с', 'since'],
   'delivery.attempts': ['Попыток ≥', 'Attempts ≥'],
   'delivery.behind': ['за доставкой', 'waits behind'],
