@@ -60,7 +60,7 @@ export function Alerts({ parameters }) {
   return html`<${Page} title=${t('alert.list')}>
     <${Tabs} label=${t('event.state')} current=${state} items=${tabs.map(([name, label]) => ({ name, href: `#/alerts?state=${name}`, label: t(label) }))} />
     <${Card} flush><${List} path="/webhooks/alerts" parameters=${{ state }} id=${(a) => a.alert_id} caption=${t('alert.list')} empty=${t('alert.empty')} live=${{ kinds: ['alert'], wanted: (a) => state === 'all' || a.state === state }} columns=${[
-      { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub" title=${alertWords(a)}>${alertWords(a)}</span><span class="sub narrow"><${Kind} alert=${a} /></span>` },
+      { label: t('event.webhook'), cut: true, cell: (a) => html`${a.webhook_id ? names.link(a.webhook_id) : t('alert.service')}<span class="sub said" title=${alertWords(a)}>${alertWords(a)}</span><span class="sub narrow"><${Kind} alert=${a} /></span>` },
       { label: t('alert.kind'), opt: true, cell: (a) => html`<${Kind} alert=${a} />` },
       { label: t('alert.raised'), opt: true, cell: (a) => html`<${Time} at=${a.raised_at} style="short" />` },
       ...(state === 'open' ? [] : [{ label: t('alert.resolved'), opt: true, cell: (a) => html`<${Time} at=${a.resolved_at} style="short" />` }]),

@@ -38,7 +38,7 @@ function Of({ rows, list }) {
     await list.reload()
   }
   return html`<${Table} caption=${t('nav.tokens')} rows=${rows} id=${(one) => one.id} columns=${[
-    { label: t('webhook.name'), cut: true, cell: (one) => html`${actorName(one.name)}${own(one) && html` <${Badge} tone="good">${t('token.you')}</${Badge}>`}<span class="sub mono">${one.prefix && `${one.prefix}…`}</span>` },
+    { label: t('webhook.name'), cut: true, cell: (one) => html`${actorName(one.name)}${own(one) && html` <${Badge} tone="good">${t('token.you')}</${Badge}>`}<span class="sub mono">${one.prefix && `${one.prefix}…`}</span><span class="sub narrow"><${Time} at=${one.created_at} style="short" /></span>` },
     { label: t('token.scopes'), opt: true, cell: (one) => html`<span class="chips">${one.scopes.map((scope) => html`<${Badge} key=${scope} tone="none">${scope}</${Badge}>`)}</span>` },
     { label: t('event.state'), cell: (one) => html`<${Badge} tone=${one.state === 'valid' ? 'good' : 'none'}>${t(`token.${one.state}`)}</${Badge}>` },
     { label: t('webhook.created'), opt: true, cell: (one) => html`<${Time} at=${one.created_at} style="short" />` },
