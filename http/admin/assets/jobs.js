@@ -116,7 +116,7 @@ export function NewJob({ parameters }) {
     router.go(`#/jobs/${started.replay_id}`)
   }
   const text = (name, type, more) => (control) => html`<${Text} ...${control} ...${more} type=${type} value=${asked[name]} onInput=${set(name)} />`
-  return html`<${Page} title=${t('job.new')}><${Card}><${Form} send=${send} label=${t('job.count')} actions=${html`<a class="button" href="#/jobs">${t('action.cancel')}</a>`}>
+  return html`<${Page} title=${t('job.new')} sub=${html`<a href="#/jobs">${t('nav.jobs')}</a>`}><${Card}><${Form} send=${send} label=${t('job.count')} actions=${html`<a class="button" href="#/jobs">${t('action.cancel')}</a>`}>
     <div class="field"><div class="chips" role="group" aria-label=${t('job.kind')}>${['replay', 'retry'].map((one) => html`<button key=${one} type="button" class="chip" aria-pressed=${one === kind} onClick=${() => setKind(one)}>${t(`job.${one}`)}</button>`)}</div>
     <p class="hint">${t(`job.${kind}Note`)}</p></div>
     <${Field} name="webhook" label=${t('event.webhook')} hint=${kind === 'retry' ? t('job.anyWebhook') : undefined}>${(control) => html`<${WebhookChoice} ...${control} value=${asked.webhook} choose=${(webhook) => setAsked((old) => ({ ...old, webhook }))} />`}</${Field}>

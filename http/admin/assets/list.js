@@ -206,7 +206,7 @@ export function Filters({ page, values, fields }) {
   }
   return html`<form class="toolbar" role="search" ref=${form} aria-label=${t('app.filters')} onSubmit=${submit}>${fields.map((one) => (one.fixed ? html`<input key=${one.name} type="hidden" name=${one.name} />` : html`
     <${Field} key=${one.name} label=${one.label} compact>${(control) => one.webhook
-      ? html`<${WebhookChoice} ...${control} value=${values.get(one.name) ?? ''} choose=${choose(one.name)} /><input type="hidden" name=${one.name} />` : one.options
+      ? html`<${WebhookChoice} ...${control} placeholder=${t('webhook.name')} value=${values.get(one.name) ?? ''} choose=${choose(one.name)} /><input type="hidden" name=${one.name} />` : one.options
       ? html`<${Select} ...${control} name=${one.name} options=${one.options} value=${values.get(one.name) ?? ''} onChange=${(event) => apply(event.target.form)} />`
       : html`<${Text} ...${control} name=${one.name} type=${one.type ?? 'search'} placeholder=${one.placeholder} />`}</${Field}>`))}
     <button type="submit">${t('action.filter')}</button></form>`

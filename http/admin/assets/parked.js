@@ -11,7 +11,7 @@ import { html, useState } from './view.js'
 
 export function Parked({ parameters }) {
   const list = useLoad('/webhooks/events/parked', { limit: 50, cursor: parameters.get('cursor') })
-  return html`<${Page} title=${t('parked.list')} sub=${t('parked.note')}><${Loaded} of=${list}>${(page) => html`
+  return html`<${Page} title=${t('parked.list')} sub=${html`<a href="#/events">${t('event.list')}</a> · ${t('parked.note')}`}><${Loaded} of=${list}>${(page) => html`
     ${page.items.length === 0 && html`<${Card}><${Empty}>${t('parked.empty')}</${Empty}></${Card}>`}
     ${page.items.map((one, i) => html`<${One} key=${one.id} one=${one} data=${exact(page, 'items', i, 'event_data')} reload=${list.reload} />`)}
     ${page.next_cursor && html`<a class="button" href=${`#/events/parked?cursor=${page.next_cursor}`}>${t('app.more')}</a>`}`}</${Loaded}></${Page}>`

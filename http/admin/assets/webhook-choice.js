@@ -13,7 +13,7 @@ export const isKey = (text) => /^(\d+|[0-9a-f-]{36})$/.test(text)
 // WebhookChoice offers the webhooks that fit what is typed: a part of a name, a description or a URL.
 // choose(value, done) gets the id of the only one that fits, else the text as it is, which may be a
 // number; '' for none. It is done when one was picked.
-export function WebhookChoice({ value, choose, ...control }) {
+export function WebhookChoice({ value, choose, placeholder = t('webhook.searchHint'), ...control }) {
   const list = useID('webhooks')
   const [typed, setTyped] = useState(null) // null: nothing since the value came
   const given = useRef(value)
@@ -37,6 +37,6 @@ export function WebhookChoice({ value, choose, ...control }) {
     give(event.target.value.trim(), event.target.value === '')
   }
   const shown = typed ?? (chosen.data && isKey(value) ? name(chosen.data) : value)
-  return html`<${Text} ...${control} type="search" list=${list} data-value=${value} placeholder=${t('webhook.searchHint')} value=${shown} onFocus=${() => typed === null && setTyped(shown)} onInput=${input} />
+  return html`<${Text} ...${control} type="search" list=${list} data-value=${value} placeholder=${placeholder} value=${shown} onFocus=${() => typed === null && setTyped(shown)} onInput=${input} />
     <datalist id=${list}>${all.map((w) => html`<option key=${w.id} value=${name(w)}>${w.url}</option>`)}</datalist>`
 }
