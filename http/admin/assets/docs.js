@@ -146,7 +146,7 @@ function Docs({ api }) {
   const all = [api.paths, api.webhooks].flatMap((group) => Object.entries(group).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ ...operation, method, path: group === api.paths ? path : '' }))))
   const shown = all.filter((one) => `${one.method} ${one.path} ${one.summary} ${one.operationId}`.toLowerCase().includes(sought.toLowerCase()))
-  return html`<h1>${api.info.title}</h1><p><${Words} text=${api.info.description} /> <a href="/api/v1/openapi.json">openapi.json</a>, <a href="/api/v1/asyncapi.json">asyncapi.json</a></p>
+  return html`<h1>${api.info.title}</h1><p><${Words} text=${api.info.description} /> <a href="/api/v1/openapi.json">openapi.json</a>, <a href="/api/v1/asyncapi.json">asyncapi.json</a> · <a href="/admin">${t('docs.panel')}</a></p>
     <div class="columns"><${Field} label=${t('docs.token')} hint=${t('docs.tokenHint')}>${(control) => html`<${Text} ...${control} type="password" onInput=${(event) => { token.current = event.target.value.trim() }} />`}</${Field}>
       <${Field} label=${t('docs.find')}>${(control) => html`<${Text} ...${control} type="search" onInput=${(event) => setSought(event.target.value)} />`}</${Field}></div>
     ${api.tags.map(({ name, description }) => [name, description, shown.filter((one) => one.tags[0] === name)]).filter(([, , list]) => list.length > 0).map(([name, description, list]) => html`
