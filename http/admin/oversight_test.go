@@ -216,6 +216,7 @@ func TestPatientsDataInThePanel(t *testing.T) {
 	u.Go(u.address + "/admin#/patients")
 	u.Fill("Patient’s id", "4711")
 	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText.includes('Insurance Ltd')) || (document.querySelector('[aria-busy]') || (document.querySelector('form.toolbar button').click(), document.querySelector('.top .wide')?.click()), false)`)
+	u.Wait(`[...document.querySelectorAll('td')].some(td => td.innerText === 'A new patient was created' && td.querySelector('[title="patient.created"]'))`)
 	u.Text(`(() => { window.print = () => { window.printed = true }; const real = URL.createObjectURL
 		URL.createObjectURL = (blob) => { blob.text().then((text) => { window.saved = text }); return real.call(URL, blob) }; return '' })()`)
 	u.Click("Print")
