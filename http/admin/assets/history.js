@@ -15,6 +15,9 @@ export const History = ({ webhook }) => html`<${Card} flush><${List} path=${`/we
     ${(c.changes ?? []).filter((one) => given(one.was) || given(one.became)).map((one) => html`<div key=${one.field} class="hint url"><${Word} name=${one.field} words=${known(`changed.${one.field}`)} />: ${given(one.was) && html`${value(one, 'was')} → `}${value(one, 'became')}</div>`)}` },
 ]} /></${Card}>`
 
+// lastName is a webhook's name by its history, newest first.
+export const lastName = ({ items }) => items.flatMap((one) => one.changes).find((change) => change.field === 'name' && change.became)?.became
+
 export const recipientWords = (recipient) => [recipient?.name, recipient?.country, recipient?.purpose].filter(Boolean).join(' · ')
 export const batchWords = (batch) => t('webhook.batchOf', batch.max_events, batch.max_wait)
 export const headerLines = (headers) => Object.entries(headers ?? {}).map(([name, value]) => `${name}: ${value}`)

@@ -5,7 +5,7 @@ import { Deliveries } from './deliveries.js'
 import { confirm, reveal, say } from './dialogs.js'
 import { Names } from './event-types.js'
 import { Health } from './health.js'
-import { History, batchWords, headerLines, recipientWords } from './history.js'
+import { History, batchWords, headerLines, lastName, recipientWords } from './history.js'
 import { DisclosuresTo } from './disclosures.js'
 import { JobList } from './jobs.js'
 import { router } from './router.js'
@@ -27,35 +27,35 @@ const tabs = {
   replay: Replays, disclosures: DisclosuresTo, history: History,
 }
 const remaining = ['calls', 'deliveries', 'disclosures', 'history']
-const needed = { test: 'webhooks:write', disclosures: 'audit:read' } // rights
+const reads = ['webhooks:read', 'audit:read']
+const needed = { test: ['webhooks:write'], disclosures: ['audit:read'], deliveries: reads, history: reads } // one of the rights
 
 export function Webhook({ id, tab, parameters }) {
   const found = useWebhook(id)
-  const there = found.data && !found.data.deleted ? found.data.id : undefined
+  const there = found.data && !found.data.past ? found.data.id : undefined
   const stats = useLoad(`/webhooks/${part(there ?? id)}/stats`, {}, { skip: !there })
   useFresh(found.data && { kinds: ['webhook'], webhook: found.data.id }, found.reload, 300)
   useFresh(there && { kinds: ['call', 'webhook', 'delivery'], webhook: there }, stats.reload)
   if (found.error && !found.data) return html`<h1>${t('event.webhook')}</h1><${Trouble} error=${found.error} retry=${found.reload} />`
   const webhook = found.data
   if (!webhook) return html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
-  const shown = (webhook.deleted ? remaining : Object.keys(tabs)).filter((name) => session.may(needed[name] ?? 'webhooks:read'))
-  const current = tab ?? (webhook.deleted ? 'history' : 'health')
+  const shown = (webhook.past ? remaining : Object.keys(tabs)).filter((name) => session.may(...needed[name] ?? ['webhooks:read']))
+  const current = tab ?? (webhook.past ? 'history' : 'health')
   const Content = shown.includes(current) ? tabs[current] : () => html`<p class="empty">${t('app.notFound')}</p>`
   const at = (name) => `#/webhooks/${part(webhook.id)}${name === 'health' ? '' : `/${name}`}`
-  const badge = webhook.deleted ? html`<${Badge} state="deleted" />` : html`<${Standing} webhook=${webhook} stats=${stats.data} />`
-  return html`<${Page} title=${webhook.name} badge=${badge} sub=${webhook.deleted ? t('webhook.deletedNote') : html`<span class="mono">${webhook.url}</span>`} actions=${!webhook.deleted && html`<${Actions} webhook=${webhook} reload=${found.reload} />`}>
+  const badge = webhook.deleted ? html`<${Badge} state="deleted" />` : !webhook.past && html`<${Standing} webhook=${webhook} stats=${stats.data} />`
+  return html`<${Page} title=${webhook.name} badge=${badge} sub=${webhook.deleted ? t('webhook.deletedNote') : html`<span class="mono">${webhook.url}</span>`} actions=${!webhook.past && html`<${Actions} webhook=${webhook} reload=${found.reload} />`}>
     <${Tabs} label=${t('nav.webhooks')} current=${current} items=${shown.map((name) => ({ name, href: at(name), label: t(`tab.${name}`), badge: name === 'deliveries' && stats.data && html`<${Undelivered} stats=${stats.data} />` }))} />
     <${Content} key=${current} webhook=${webhook} parameters=${parameters} stats=${stats.data} /></${Page}>`
 }
 
-// useWebhook reads the webhook; of a deleted one, what its history has.
+// useWebhook reads the webhook; of a deleted one, and for who may only audit, what its history has.
 function useWebhook(id) {
   const found = useLoad(`/webhooks/${part(id)}`)
-  const gone = found.error?.status === 404
+  const gone = [403, 404].includes(found.error?.status)
   const past = useLoad(`/webhooks/${part(id)}/history`, { limit: 1000 }, { skip: !gone })
   if (!gone) return found
-  const names = past.data?.items.flatMap((one) => one.changes).filter((change) => change.field === 'name' && change.became)
-  return { ...past, data: names && { id, name: names[0]?.became ?? id, deleted: true } }
+  return { ...past, data: past.data && { id, name: lastName(past.data) ?? id, past: true, deleted: found.error.status === 404 } }
 }
 
 // Standing is the webhook's health as a badge.
