@@ -221,6 +221,12 @@ func TestPatientsDataInThePanel(t *testing.T) {
 		URL.createObjectURL = (blob) => { blob.text().then((text) => { window.saved = text }); return real.call(URL, blob) }; return '' })()`)
 	u.Click("Print")
 	u.Is(`window.printed`)
+	u.Media("print")
+	u.Size(718, 1000) // a sheet of paper
+	u.Is(`['How', 'What', 'event', 'all of the event'].every(one => [...document.querySelectorAll('th, td')].some(e => e.innerText === one && e.checkVisibility()))`)
+	u.Is(`[...document.querySelectorAll('th, td')].every(e => e.getBoundingClientRect().right <= 718)`)
+	u.Media("screen")
+	u.Size(1280, 900)
 	u.Click("Export the data")
 	u.Wait(`window.saved.trim().split('\n').every((line) => JSON.parse(line)) && window.saved.includes('"name":"Ivan"')`)
 	u.See("exported.")

@@ -23,7 +23,7 @@ export function Disclosures({ path, parameters, title, empty }) {
         { label: t('event.type'), cut: 'half', opt: true, cell: (one) => html`<span class="lines" title=${one.event_type}>${nameOf(one.event_type, types)}</span>` },
         { label: t('patients.kind'), opt: true, cell: (one) => html`<span class="nowrap">${t(`patients.${one.kind}`)}</span>` },
         { label: t('patients.fields'), opt: true, cell: (one) => one.fields?.join(', ') ?? html`<span class="nowrap">${t('patients.allFields')}</span>` },
-        { label: t('patients.when'), cell: (one) => html`<a href=${`#/events/${one.event_id}`}><${Time} at=${one.last_call_at} style="short" /></a>` },
+        { label: t('patients.when'), cell: (one) => html`<a class="dated" href=${`#/events/${one.event_id}`}><${Time} at=${one.last_call_at} /></a>` },
         { label: t('patients.received'), cell: (one) => html`<${Badge} tone=${acknowledged[one.acknowledged]}>${t(`answer.${one.acknowledged}`)}</${Badge}>` },
       ]} /></${Card}>`
 }

@@ -71,7 +71,7 @@ function Access({ parameters }) {
     <${Filters} page="patients" values=${parameters} fields=${[{ name: 'tab', fixed: true }, { name: 'subject', label: t('patients.id') },
       { name: 'event', label: t('audit.event') }, { name: 'actor', label: t('audit.actor') }, { name: 'from', label: t('filter.from'), type: 'datetime-local' }, { name: 'to', label: t('filter.to'), type: 'datetime-local' }]} />
     <${List} path="/audit/access" parameters=${asked} id=${(one) => one.position} caption=${t('patients.access')} empty=${t('patients.notRead')} columns=${[
-      { label: t('patients.when'), cell: (one) => html`<${Time} at=${one.at} style="short" /><span class="sub narrow">${actorName(one.actor)}</span>` },
+      { label: t('patients.when'), cell: (one) => html`<span class="dated"><${Time} at=${one.at} /></span><span class="sub narrow">${actorName(one.actor)}</span>` },
       { label: t('audit.actor'), opt: true, cell: (one) => html`<span title=${one.actor}>${actorName(one.actor)}</span>` },
       { label: t('patients.what'), cut: 'half', cell: (one) => html`<${Word} name=${one.what} words=${readWords(one.what)} /><span class="sub">${one.ids.length > 0 ? html`${t('patients.ids', one.ids.length)}${one.ids.length < 3 && one.ids.map((id) => html` <${Copy} key=${id} value=${id} />`)}` : html`<${Asked} of=${one.asked} names=${names} />`}</span><span class="sub narrow">${one.reason}</span>` },
       { label: t('access.reason'), cut: 'half', opt: true, cell: (one) => html`<span class="lines" title=${one.reason}>${one.reason ?? '—'}</span>` },

@@ -223,6 +223,13 @@ func (b *Tab) Dark() {
 	must(b.t, err)
 }
 
+// Media shows the page as it is on such a medium: print, screen.
+func (b *Tab) Media(name string) {
+	b.t.Helper()
+	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: name})
+	must(b.t, err)
+}
+
 // Keys presses keys, such as kb.Tab, where the focus is.
 func (b *Tab) Keys(keys string) {
 	b.t.Helper()
