@@ -272,7 +272,7 @@ func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
 	create("Not the next user's")
 	u.Fill("API token", u.token("webhooks:read,webhooks:write"))
 	u.Click("Sign in")
-	u.Wait(`!document.querySelector('dialog') && document.querySelector('[data-field=name]')?.value === ''`)
+	u.Wait(`!document.querySelector('dialog') && location.hash === '#/' && document.querySelector('h1').innerText === 'Overview'`)
 	u.Wait(`window.send() || true`)
 	u.Wait(`window.answered === 401`)
 	u.Is(`!document.querySelector('dialog')`)

@@ -111,6 +111,7 @@ func TestTheNextUserStartsOver(t *testing.T) {
 	u.hear("in")
 	u.Wait(isSignedIn("reader"))
 	u.See("Another user has signed in")
+	u.Wait(`location.hash === '#/' && document.querySelector('h1').innerText === 'Overview'`)
 	u.Wait(`!document.querySelector('dialog') && document.querySelector('#search').value === ''`)
 	u.Wait(`streams.at(-1).startsWith('token')`)
 	u.Wait(`answer() || true`)

@@ -97,11 +97,13 @@ function clear() {
 }
 
 // welcome goes on with a new session and reports whether it is the same user's. For another
-// user the page starts over: nothing of the former one is left in it.
+// user the panel starts over at its first page: nothing of the former one is left in it, nor on
+// record as read by who did not open it.
 function welcome(before) {
   const same = before === session.who.actor
   if (!same) {
     clear()
+    if (before) history.replaceState(history.state, '', '#/')
     router.refresh()
     if (before) say(t('login.another'))
   }

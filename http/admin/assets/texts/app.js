@@ -24,7 +24,7 @@ add({
   'list.nothingYet': ['Среди самых новых — ничего; более ранние ещё не просмотрены.', 'Nothing among the newest; earlier ones have not been looked at yet.'],
   'login.again': ['Сеанс завершён', 'Your session has ended'],
   'login.againNote': ['Войдите снова. Всё, что вы ввели на странице, сохранится.', 'Sign in again. What you typed on the page stays.'],
-  'login.another': ['Вошёл другой пользователь: страница открыта заново.', 'Another user has signed in: the page has started over.'],
+  'login.another': ['Вошёл другой пользователь: панель открыта заново.', 'Another user has signed in: the panel has started over.'],
   'search.label': ['Поиск', 'Search'],
   'error.busy': ['Сервис пока не отвечает. Попробуйте ещё раз', 'The service cannot answer right now. Try again'],
   'error.request': ['Номер запроса', 'Request id'],
