@@ -15,7 +15,7 @@ func testKeys(t *testing.T, numbers ...int64) (keys envelope.Keys) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		keys = append(keys, key)
+		keys = append(keys, &key)
 	}
 	return envelope.Join(keys)
 }

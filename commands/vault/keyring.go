@@ -50,16 +50,18 @@ type Keyring struct {
 	mu      sync.Mutex
 	vault   *Vault  // nil: not opened yet
 	hasher  *hasher // of the subjects' ids; nil: its key has to be read
-	made    cache[envelope.Owner, madeKey]
-	past    cache[envelope.KeyID, madeKey] // for what was in clear, by owner and period: nothing may open by those of the erased
+	made    cache[envelope.Owner, *madeKey]
+	past    cache[envelope.KeyID, *madeKey] // for what was in clear, by owner and period: nothing may open by those of the erased
 	read    cache[envelope.KeyID, *envelope.Key]
 	lost    int // how often the log has lost its tail
 }
 
-// madeKey is a key that this process made, with which it encrypts.
+// madeKey is a key that this process made, with which it encrypts, and what is stored of it. It is
+// one piece of memory: each patient has one, and the collector goes through all of them.
 type madeKey struct {
-	key *envelope.Key
-	row *eventstore.DataKey
+	key     envelope.Key
+	row     eventstore.DataKey
+	wrapped [72]byte // room for it
 }
 
 // keptKeys of a hundred thousand subjects and more are kept by each cache, which takes about
@@ -68,7 +70,7 @@ const keptKeys = 1 << 17
 
 // NewKeyring returns a keyring of the database.
 func NewKeyring(config KeyringConfig) *Keyring {
-	return &Keyring{KeyringConfig: config, made: newCache[envelope.Owner, madeKey](keptKeys), past: newCache[envelope.KeyID, madeKey](keptKeys), read: newCache[envelope.KeyID, *envelope.Key](keptKeys)}
+	return &Keyring{KeyringConfig: config, made: newCache[envelope.Owner, *madeKey](keptKeys), past: newCache[envelope.KeyID, *madeKey](keptKeys), read: newCache[envelope.KeyID, *envelope.Key](keptKeys)}
 }
 
 // For returns the keys for an event of the type with the data, which may have none. The unit, which
@@ -89,7 +91,7 @@ func (k *Keyring) For(ctx context.Context, unit *eventstore.Unit, eventType doma
 		if err != nil {
 			return nil, err
 		}
-		keys[i], unit.Keys = made.key, append(unit.Keys, made.row)
+		keys[i], unit.Keys = &made.key, append(unit.Keys, &made.row)
 	}
 	if len(keys) > 1 {
 		keys = envelope.Join(keys)
@@ -120,9 +122,9 @@ func (k *Keyring) ForPast(ctx context.Context, owners []envelope.Owner, at time.
 			k.past.put(id, made)
 			k.mu.Unlock()
 		}
-		keys = append(keys, made.key)
+		keys = append(keys, &made.key)
 		if erased, expired := k.fates.Fate(id); erased == 0 && !expired {
-			rows = append(rows, made.row)
+			rows = append(rows, &made.row)
 		}
 	}
 	return envelope.Join(keys), rows, nil
@@ -167,31 +169,37 @@ func (k *Keyring) Hash(ctx context.Context, text []byte) ([]byte, error) {
 	return hasher.text(text), nil
 }
 
-// hasher hashes under a key. Its hashes are used again: to make one costs more than to hash.
+// hasher hashes under a key. Its hashes and their memory are used again: to make one costs more
+// than to hash.
 type hasher struct{ pool sync.Pool }
 
+type hashing struct {
+	hash.Hash
+	text, sum []byte
+}
+
 func newHasher(key []byte) *hasher {
-	return &hasher{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+	return &hasher{sync.Pool{New: func() any { return &hashing{Hash: hmac.New(sha256.New, key)} }}}
 }
 
 // text returns the hash of a text, which is none of an owner.
-func (h *hasher) text(text []byte) []byte { return h.appendSum(nil, "text\x00", text) }
+func (h *hasher) text(text []byte) []byte { return h.appendSum(nil, "text\x00", string(text)) }
 
 // owner returns whose keys encrypt what tells of the subject.
 func (h *hasher) owner(subject string) (owner envelope.Owner) {
-	var id [64]byte
 	var sum [sha256.Size]byte
-	copy(owner[:], h.appendSum(sum[:0], "subject\x00", append(id[:0], subject...)))
+	copy(owner[:], h.appendSum(sum[:0], "subject\x00", subject))
 	return owner
 }
 
-func (h *hasher) appendSum(dst []byte, prefix string, text []byte) []byte {
-	keyed := h.pool.Get().(hash.Hash)
+func (h *hasher) appendSum(dst []byte, prefix, text string) []byte {
+	keyed := h.pool.Get().(*hashing)
 	defer h.pool.Put(keyed)
+	keyed.text = append(append(keyed.text[:0], prefix...), text...)
 	keyed.Reset()
-	keyed.Write([]byte(prefix))
-	keyed.Write(text)
-	return keyed.Sum(dst)
+	keyed.Write(keyed.text)
+	keyed.sum = keyed.Sum(keyed.sum[:0])
+	return append(dst, keyed.sum...)
 }
 
 // until returns when the present period ends. Content is readable for up to a period longer
@@ -211,7 +219,7 @@ func (k *Keyring) periodOf(at int64) uint32 {
 }
 
 // keyOf returns the owner's key of the present period, a new one when this process has none.
-func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (madeKey, error) {
+func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (*madeKey, error) {
 	until := k.until()
 	k.mu.Lock()
 	made, ok := k.made.get(owner)
@@ -222,7 +230,7 @@ func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (madeKey, error) {
 	}
 	made, err := k.makeKey(vault, owner, until)
 	if err != nil {
-		return made, err
+		return nil, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -236,17 +244,22 @@ func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (madeKey, error) {
 }
 
 // makeKey makes a random key of the owner, and what the append stores of it.
-func (k *Keyring) makeKey(vault *Vault, owner envelope.Owner, until uint32) (made madeKey, err error) {
+func (k *Keyring) makeKey(vault *Vault, owner envelope.Owner, until uint32) (*madeKey, error) {
 	const numberBytes, secretBytes = 8, 32
 	var random [numberBytes + secretBytes]byte
 	_, _ = rand.Read(random[:]) // it never fails
 	id := envelope.KeyID{Owner: owner, Until: until, Number: int64(binary.BigEndian.Uint64(random[:]) >> 1)}
 	key, err := envelope.KeyOf(id, random[numberBytes:], &k.fates, k.fates.Count())
 	if err != nil {
-		return made, err
+		return nil, err
 	}
 	wrapped, err := vault.wrap(id, key.Secret())
-	return madeKey{key, &eventstore.DataKey{Owner: owner, Until: int64(until), Number: id.Number, Wrapped: wrapped}}, err
+	if err != nil {
+		return nil, err
+	}
+	made := &madeKey{key: key, row: eventstore.DataKey{Owner: owner, Until: int64(until), Number: id.Number}}
+	made.row.Wrapped = append(made.wrapped[:0], wrapped...)
+	return made, nil
 }
 
 // Ready opens the keyset, and reads the key of the hashes.
@@ -345,7 +358,7 @@ func (k *Keyring) Expired(until time.Time) {
 func (k *Keyring) dropDestroyed(owner *envelope.Owner) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.made.drop(owner, func(_ envelope.Owner, made madeKey) bool { return made.key.Destroyed() })
+	k.made.drop(owner, func(_ envelope.Owner, made *madeKey) bool { return made.key.Destroyed() })
 	k.read.drop(nil, func(_ envelope.KeyID, key *envelope.Key) bool { return key.Destroyed() })
 }
 

@@ -148,7 +148,7 @@ func (k *Keyring) keys(ctx context.Context, ids []envelope.KeyID) ([]*envelope.K
 		}
 		key, ok := k.read.get(id)
 		if made, own := k.made.get(id.Owner); !ok && own && made.key.KeyID == id {
-			key, ok = made.key, true
+			key, ok = &made.key, true
 		}
 		if known[i] = key; !ok {
 			missing = append(missing, id)
@@ -201,7 +201,8 @@ func (k *Keyring) readKeys(ctx context.Context, ids []envelope.KeyID, count int6
 		if err != nil {
 			return err
 		}
-		keys[id], err = envelope.KeyOf(id, secret, &k.fates, count)
+		key, err := envelope.KeyOf(id, secret, &k.fates, count)
+		keys[id] = &key
 		return err
 	})
 	return keys, eventstore.Doing("read data keys", err)

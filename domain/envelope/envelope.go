@@ -56,13 +56,13 @@ type Key struct {
 
 // KeyOf returns the key with the secret, or an error if that is no secret. The fates say
 // when it is destroyed; it was not erased at that count of theirs.
-func KeyOf(id KeyID, secret []byte, fates *Fates, born int64) (*Key, error) {
+func KeyOf(id KeyID, secret []byte, fates *Fates, born int64) (Key, error) {
 	if fates != nil && id.Until <= fates.ExpiredUntil() {
 		born = destroyedAlready // the database has keys for a while after they expire
 	}
-	k := &Key{KeyID: id, fates: fates, born: born}
+	k := Key{KeyID: id, fates: fates, born: born}
 	if copy(k.secret[:], secret) != len(secret) || len(secret) != secretBytes {
-		return nil, errors.New("a data key has another length")
+		return k, errors.New("a data key has another length")
 	}
 	if id.Owner == OfPeriods {
 		k.cipher = cipherOf(k.secret[:])
