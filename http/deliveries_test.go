@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -78,18 +79,25 @@ func TestReplayGoesOnAfterACancelledCall(t *testing.T) {
 	}
 }
 
-// What no node had taken when it was cancelled has used no number.
+// What no node had taken when it was cancelled has used no number: also what waited for its turn.
 func TestReplayOfWhatNobodyTried(t *testing.T) {
 	s := newService(t)
 	r := newReceiver(t, 200)
-	s.registerAt(r.URL, "")
-	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
-	delivery := s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).text("items", 0, "delivery_id")
-	s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery+"/cancel", "").want(202)
+	s.registerAt(r.URL, `,"order_by":"patient.id"`)
+	var deliveries []string
+	for range 2 {
+		event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient":{"id":1}}}`).want(202).text("event_id")
+		deliveries = append(deliveries, s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).text("items", 0, "delivery_id"))
+	}
+	for _, id := range slices.Backward(deliveries) { // the second waits for the first
+		s.ask("POST", "/api/v1/webhooks/deliveries/"+id+"/cancel", "").want(202)
+	}
 	s.work()
 	s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`).want(202)
-	if got := r.next(t); got.header.Get("X-Webhook-Attempt") != "1" {
-		t.Errorf("attempt %s", got.header.Get("X-Webhook-Attempt"))
+	for range 2 {
+		if got := r.next(t); got.header.Get("X-Webhook-Attempt") != "1" {
+			t.Errorf("attempt %s", got.header.Get("X-Webhook-Attempt"))
+		}
 	}
 }
 

@@ -88,7 +88,7 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 // Untried implements commands.Queue.
 func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error) {
 	rows, _ := q.Pool.Query(ctx, `
-		SELECT delivery_id, event_id, webhook_id, node IS NULL FROM medilab.pending WHERE delivery_id = ANY($1) AND version = 0
+		SELECT delivery_id, event_id, webhook_id, coalesce(node, 0) = 0 FROM medilab.pending WHERE delivery_id = ANY($1) AND version = 0
 		UNION ALL SELECT delivery_id, event_id, webhook_id, true FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
 	untried := map[domain.DeliveryID]domain.Delivery{}
 	var id domain.DeliveryID
