@@ -193,6 +193,7 @@ func (s *disclosed) addAll() error {
 func (s *disclosed) addStream(stream string, kind SentKind) (err error) {
 	var asked Delivery // what asked for the delivery
 	var before domain.Delivery
+	var due time.Time // when the attempt that follows was due first
 	history := s.streams[stream]
 	for i := range history {
 		e := &history[i]
@@ -204,7 +205,7 @@ func (s *disclosed) addStream(stream string, kind SentKind) (err error) {
 		case domain.DeliveryJoinedBatch:
 			err = s.addStream(c.BatchID.Stream(), kind)
 		case domain.DeliveryInterrupted:
-			if !s.erasedBefore(e.Position, before.NextAttemptAt) {
+			if !s.erasedBefore(e.Position, due) {
 				err = s.add(e, kind)
 			}
 		default:
@@ -214,7 +215,11 @@ func (s *disclosed) addStream(stream string, kind SentKind) (err error) {
 			return err
 		}
 		if change, ok := e.Value.(domain.Change); ok {
+			was := before.State
 			before = before.Evolve(change, e.RecordedAt)
+			if _, asked := change.(domain.DeliveryRetryRequested); !asked || was != domain.DeliveryPending {
+				due = before.NextAttemptAt // else the attempt may be under way already
+			}
 		}
 	}
 	return nil

@@ -206,8 +206,9 @@ func (a *Alerts) foldUpTo(ctx context.Context, position eventstore.Position) err
 // catchUp decides on a call that is in the figures already, so that they do not
 // tell whether it was one that alone is reason for an alert.
 func (a *Alerts) catchUp(ctx context.Context, e *eventstore.Event, touched map[domain.WebhookID]bool) error {
-	c, ok := e.Value.(domain.DeliveryAttemptFailed)
-	if !ok || c.Outcome != domain.OutcomeTimeout || domain.EventType(c.EventType).IsSystem() {
+	c, ok := domain.OutcomeOf(e.Value)
+	late, isLate := e.Value.(domain.DeliveryOutcomeLate)
+	if !ok || isLate && !late.Counts || c.Outcome != domain.OutcomeTimeout || domain.EventType(c.EventType).IsSystem() {
 		return nil
 	}
 	w, ok := a.Directory.Webhook(c.WebhookID)

@@ -205,6 +205,36 @@ func TestTimeoutOfWhatIsCancelled(t *testing.T) {
 	n.await("timeout open")
 }
 
+// It is also judged by who reads of it when the figures have gone on.
+func TestTimeoutOfWhatIsCancelledIsCaughtUp(t *testing.T) {
+	t.Parallel()
+	r, url := newStepwise(t), testdb.New(t)
+	var queries *projections.Projections
+	n := start(t, url, r, func(n *node, config *saga.Config) {
+		queries = projections.New(n.pool, n.log, slog.New(slog.DiscardHandler))
+		config.Parts, config.Failed = append(config.Parts, queries.AddTo), queries
+	})
+	w := n.register(1, nil)
+	late := n.trigger()
+	call := r.next(late)
+	n.cancel(domain.DeliveryOf(late, w))
+	call.answer <- commands.Answer{Outcome: domain.OutcomeTimeout}
+	n.awaitStats(queries, w, 1)
+	r.next(n.trigger()).succeed()
+	n.awaitStats(queries, w, 2)
+	n.stop()
+	startAlerting(t, url, r, domain.DefaultAlertRules).await("timeout resolved")
+}
+
+// awaitStats waits until so many calls to the webhook count.
+func (n *node) awaitStats(queries *projections.Projections, w domain.WebhookID, calls int64) {
+	n.t.Helper()
+	harness.Until(n.t, fmt.Sprintf("%d calls count", calls), func() bool {
+		stats, err := queries.Stats(n.t.Context(), w, projections.StatsFilter{})
+		return err == nil && stats.TotalCalls == calls
+	})
+}
+
 func TestAlertsOfInactiveWebhooks(t *testing.T) {
 	t.Parallel()
 	rules := domain.DefaultAlertRules

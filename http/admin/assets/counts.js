@@ -34,8 +34,10 @@ export function follow() {
   listen({ kinds: ['alert', 'webhook'], also: ['call', 'delivery'], modest: true }, soon)
   setInterval(read, again)
   document.addEventListener('visibilitychange', read)
+  let actor
   session.subscribe(() => {
-    if (!session.who) Object.assign(counts, none)
+    if (actor !== session.who?.actor) Object.assign(counts, none)
+    actor = session.who?.actor
     read()
   })
   read()
