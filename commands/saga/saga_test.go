@@ -387,13 +387,26 @@ func TestTakesOverFromADeadNode(t *testing.T) {
 	w := first.register(1, func(c *domain.WebhookRegistered) { c.MaxRetries = 0 })
 	event := first.trigger()
 	<-stuck.seen
-	// To the others the node is dead: its lease has ended.
-	if _, err := first.pool.Exec(t.Context(), `UPDATE medilab.nodes SET lease_until = '-infinity'`); err != nil {
-		t.Fatal(err)
-	}
 	r := newReceiver()
 	second := start(t, url, r)
+	// To the other the node is dead: its lease has ended. It does not learn of that until the other has
+	// taken over, or it would itself, under another id.
+	const ofFirst = ` WHERE id = (SELECT min(id) FROM medilab.nodes)`
+	if _, err := first.pool.Exec(t.Context(), `UPDATE medilab.nodes SET lease_until = '-infinity'`+ofFirst); err != nil {
+		t.Fatal(err)
+	}
+	held, err := second.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it only held a lock
+	if _, err := held.Exec(t.Context(), `SELECT FROM medilab.nodes`+ofFirst+` FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
 	d := second.awaitState(domain.DeliveryOf(event, w), domain.DeliveryDelivered)
+	if err := held.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if d.Attempts != 2 || fmt.Sprint(r.attempts(domain.DeliveryOf(event, w))) != "[2]" {
 		t.Errorf("%+v, %v", d, r.attempts(domain.DeliveryOf(event, w)))
 	}
