@@ -135,25 +135,6 @@ func TestNobodyIsSignedOutByAnother(t *testing.T) {
 	u.Wait(alone)
 }
 
-// Who signs in after somebody begins at the first page, and the same user where they were.
-func TestTheNextUserBeginsAtTheFirstPage(t *testing.T) {
-	u := newUser(t, "en")
-	other := u.token("webhooks:read")
-	u.signIn("API token", "Sign in")
-	u.Go(u.address + "/admin#/patients?id=17")
-	u.See("Patients")
-	for _, c := range []struct{ token, actor, at string }{
-		{browser.Token, "administrator", "#/patients?id=17"}, {other, "reader", "#/"},
-	} {
-		u.Click("Sign out")
-		u.Wait(alone)
-		u.Fill("API token", c.token)
-		u.Click("Sign in")
-		u.Wait(isSignedIn(c.actor))
-		u.Is(`location.hash === ` + quoted(c.at))
-	}
-}
-
 // Who is signed out between a move and the frame after it leaves no page to settle.
 func TestNoPageIsSettledThatIsGone(t *testing.T) {
 	u := newUser(t, "en")

@@ -10,7 +10,7 @@ import { Outlet, address, router } from './router.js'
 import { routes } from './routes.js'
 import { Search } from './search.js'
 import { apply, settings } from './settings.js'
-import { SignIn, begin, entered, renew, signOut } from './signin.js'
+import { SignIn, begin, renew, signOut } from './signin.js'
 import { known, number, t } from './texts.js'
 import './texts/app.js'
 import { Icon } from './ui.js'
@@ -68,7 +68,7 @@ function App() {
     document.getElementById('main').focus()
   }
   if (!session.who) {
-    return html`<main id="main" tabindex="-1" class="alone"><p class="brand"><${Icon} name="overview" />MediLab Webhooks</p><div class="card login"><div class="body"><${SignIn} done=${entered} /></div></div>
+    return html`<main id="main" tabindex="-1" class="alone"><p class="brand"><${Icon} name="overview" />MediLab Webhooks</p><div class="card login"><div class="body"><${SignIn} done=${session.changed} /></div></div>
       <div class="foot"><${Switches} /></div></main>`
   }
   return html`<a id="skip" href="#main" onClick=${skip}>${t('app.skip')}</a>

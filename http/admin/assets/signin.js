@@ -43,7 +43,6 @@ let renewing = null
 let renewed = () => {}
 let dropped = () => {}
 let leaving = false
-let last // who was signed in here before
 
 // renew asks the user to sign in again over the page. Concurrent callers share the dialog.
 // It resolves to whether the same user is signed in: a request of one user is never repeated
@@ -68,7 +67,7 @@ export function renew() {
 
 // signOut ends the session, in all tabs: the user's own, not that of another who has signed in since.
 export async function signOut() {
-  const before = last = session.who?.actor
+  const before = session.who?.actor
   leaving = true
   try {
     await api.leave()
@@ -85,7 +84,6 @@ export async function signOut() {
 
 // ended drops everything that was read or typed.
 function ended() {
-  last = session.who?.actor ?? last
   session.take(null)
   clear()
   session.changed()
@@ -105,22 +103,12 @@ function welcome(before) {
   const same = before === session.who.actor
   if (!same) {
     clear()
-    if (before) startOver()
+    if (before) history.replaceState(history.state, '', '#/')
     router.refresh()
     if (before) say(t('login.another'))
   }
   session.changed()
   return same
-}
-
-function startOver() {
-  history.replaceState(history.state, '', '#/')
-}
-
-// entered goes on where the same user was before.
-export function entered() {
-  if (last && last !== session.who.actor) startOver()
-  session.changed()
 }
 
 // What another tab did holds here too.
@@ -129,7 +117,7 @@ tabs.onmessage = async ({ data }) => {
   await session.look().catch(() => data === 'out' && session.take(null))
   if (!session.who) return renewing ? dropped() : ended()
   if (renewing) renewed()
-  else welcome(before ?? last)
+  else welcome(before)
 }
 
 // begin finds out who is signed in, and goes to where the reader was before.
