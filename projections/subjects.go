@@ -17,18 +17,18 @@ import (
 )
 
 // The subjects: for each the positions of the events, and of the tests, that tell of it. A row
-// holds those of one in 32 subjects in a block of 2048 positions, so that a page of the log
+// holds those of one in 128 subjects in a block of 4096 positions, so that a page of the log
 // changes few rows even if it tells of many subjects.
 
 const (
-	subjectBits = 11 // those of a position within its block
+	subjectBits = 12 // those of a position within its block
 	subjectSize = 2 + len(envelope.Owner{})
 )
 
 // addSubject adds the position to those that tell of the owner, as its place within the block
 // and the owner: so the order of the bytes is that of the log.
 func (l positionLists) addSubject(owner envelope.Owner, at Position) {
-	key := listKey{kind: int32(owner[0] >> 3), block: int64(at >> subjectBits)}
+	key := listKey{kind: int32(owner[0] >> 1), block: int64(at >> subjectBits)}
 	l[key] = append(binary.BigEndian.AppendUint16(l[key], uint16(at&(1<<subjectBits-1))), owner[:]...)
 }
 
@@ -89,7 +89,7 @@ func subjectEvents(order string) string {
 	}
 	return fmt.Sprintf(`SELECT position FROM (
 		SELECT block, places FROM medilab.subject_places
-		WHERE kind = get_byte($1, 0) >> 3 AND block BETWEEN ($3::bigint + 1) >> %[1]d AND ($2::bigint - 1) >> %[1]d AND position($1 IN places) > 0
+		WHERE kind = get_byte($1, 0) >> 1 AND block BETWEEN ($3::bigint + 1) >> %[1]d AND ($2::bigint - 1) >> %[1]d AND position($1 IN places) > 0
 		ORDER BY kind %[2]s, block %[2]s
 	) AS blocks
 	CROSS JOIN LATERAL generate_series(%[3]s, %[4]s, %[5]d) AS n

@@ -4,10 +4,10 @@ SET LOCAL lock_timeout = '500ms';
 
 -- A read model: the events, and tests, that tell of each subject. It takes the place of
 -- subject_events, which had a row and a key of its own for each of them. A row holds those of one in
--- 32 subjects in a block of 2048 positions: of each the position within the block, in two
+-- 128 subjects in a block of 4096 positions: of each the position within the block, in two
 -- bytes, and the owner, in 16, in this order.
 CREATE TABLE medilab.subject_places (
-    kind   integer NOT NULL, -- the first 5 bits of the owner
+    kind   integer NOT NULL, -- the first 7 bits of the owner
     block  bigint NOT NULL,
     places bytea NOT NULL,
     PRIMARY KEY (kind, block)
@@ -16,5 +16,5 @@ ALTER TABLE medilab.subject_places ALTER COLUMN places SET STORAGE EXTERNAL; -- 
 
 -- What there is until a node of this version rebuilds it, as older ones go on with subject_events.
 INSERT INTO medilab.subject_places (kind, block, places)
-SELECT get_byte(owner, 0) >> 3, position >> 11, string_agg(substr(int8send(position & 2047), 7) || owner, ''::bytea ORDER BY position, owner)
+SELECT get_byte(owner, 0) >> 1, position >> 12, string_agg(substr(int8send(position & 4095), 7) || owner, ''::bytea ORDER BY position, owner)
 FROM (SELECT position, uuid_send(owner) AS owner FROM medilab.subject_events) AS s GROUP BY 1, 2;
