@@ -11,7 +11,7 @@ import (
 )
 
 // serveDebug serves Go profiles at MEDILAB_DEBUG_ADDR, if set, until ctx ends. They need no token, so
-// its rule is that it is a loopback address.
+// it must be a loopback address, also when it is listened at.
 func (s *server) serveDebug(ctx context.Context) error {
 	if s.settings.debugAddr == "" {
 		return nil
@@ -19,6 +19,9 @@ func (s *server) serveDebug(ctx context.Context) error {
 	listener, err := net.Listen("tcp", s.settings.debugAddr)
 	if err != nil {
 		return fmt.Errorf("listen for profiles: %w; see MEDILAB_DEBUG_ADDR", err)
+	}
+	if tcp, ok := listener.Addr().(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
+		return errors.Join(errors.New("MEDILAB_DEBUG_ADDR must be a loopback address: profiles need no token"), listener.Close())
 	}
 	mux := nethttp.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

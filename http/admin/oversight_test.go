@@ -73,7 +73,7 @@ func (u *user) enter(token string) {
 	u.Wait(`entered`)
 }
 
-// hear tells the page what another tab did: 'in' or 'out'.
+// hear sends the page what another tab did: 'in' or 'out'.
 func (u *user) hear(what string) {
 	u.t.Helper()
 	u.Text(`(new BroadcastChannel('medilab').postMessage(` + quoted(what) + `), '')`)
