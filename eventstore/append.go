@@ -89,13 +89,21 @@ func (c *columns) release() {
 // any) and the log has what is known of it in the generation.
 func (a *appender) send(batch []*pending, demanded Position, generation int64, known Anchor) error {
 	events := a.flatten(batch)
+	keys := unstoredKeys(batch, generation)
 	var q pgx.Batch
 	a.columns.fill(events)
 	defer a.columns.release()
 	c := &a.columns
 	q.Queue(planOnceSQL)
+	queue(&q, storeKeys(keys))
+	var base Position
+	var end Anchor
 	q.Queue(appendSQL, c.streams, c.versions, c.types, c.metadata, int64(demanded), int64(len(events)), a.hash(events), lastConfiguring(events),
-		known.Position, []byte(known.Seal), c.data)
+		known.Position, []byte(known.Seal), c.data).QueryRow(func(row pgx.Row) error {
+		var one int64
+		var zero float64
+		return row.Scan(&base, &end.RecordedAt, &end.Seal, &one, &zero)
+	})
 	var announce []string
 	for _, inline := range a.log.config.Inline {
 		statements, keys, err := inline.Statements(events)
@@ -105,8 +113,6 @@ func (a *appender) send(batch []*pending, demanded Position, generation int64, k
 		queue(&q, statements)
 		announce = append(announce, keys...)
 	}
-	keys := unstoredKeys(batch, generation)
-	queue(&q, storeKeys(keys))
 	for _, p := range batch {
 		queue(&q, p.unit.With)
 	}
@@ -115,10 +121,10 @@ func (a *appender) send(batch []*pending, demanded Position, generation int64, k
 	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
 	defer cancel()
 	sent := time.Now()
-	base, end, err := a.exchange(ctx, &q)
-	if err != nil {
+	if err := a.exchange(ctx, &q); err != nil {
 		return err
 	}
+	end.RecordedAt = end.RecordedAt.UTC()
 	failpoint.Pass(failpoint.AfterCommit)
 	for _, key := range keys {
 		key.stored.Store(1 + generation)
@@ -159,25 +165,16 @@ func queue(q *pgx.Batch, statements []Statement) {
 }
 
 // exchange runs the batch in one round trip, which is one implicit transaction.
-func (a *appender) exchange(ctx context.Context, q *pgx.Batch) (base Position, end Anchor, err error) {
-	results := a.log.pool.SendBatch(ctx, q)
-	var one int64
-	var zero float64
-	if _, err = results.Exec(); err == nil {
-		err = results.QueryRow().Scan(&base, &end.RecordedAt, &end.Seal, &one, &zero)
-	}
-	if closeErr := results.Close(); err == nil {
-		err = closeErr
-	}
+func (a *appender) exchange(ctx context.Context, q *pgx.Batch) error {
+	err := a.log.pool.SendBatch(ctx, q).Close()
 	var pgErr *pgconn.PgError
 	switch {
 	case errors.As(err, &pgErr) && pgErr.Code == codeConfigurationChanged:
-		return 0, end, ErrConfigurationChanged
+		return ErrConfigurationChanged
 	case pgErr != nil && pgErr.Code == codeTailLost:
-		return 0, end, ErrTailLost
+		return ErrTailLost
 	}
-	end.RecordedAt = end.RecordedAt.UTC()
-	return base, end, err
+	return err
 }
 
 // hash covers the batch's events in order: all that the database keeps of them,

@@ -20,6 +20,10 @@ type DataKey struct {
 	taken bool // it is among the keys of the batch
 }
 
+// Stored reports whether an append has stored the key. The database may have lost it since, in
+// which case what was decided before is not appended; see Unit.Generation.
+func (k *DataKey) Stored() bool { return k.stored.Load() != 0 }
+
 // Envelope opens what was encrypted. Without one, events stay as the log has them.
 type Envelope interface {
 	// Open replaces the values of decoded events by their opened ones. It sets Err where
@@ -27,8 +31,10 @@ type Envelope interface {
 	Open(ctx context.Context, events []Event) error
 }
 
-// storeKeysSQL comes after appendSQL, whose lock puts it in order with what destroys keys. To look
-// for conflicts takes as long as to insert, and new keys have none.
+// storeKeysSQL comes before appendSQL: what destroys keys changes the configuration, and if it was
+// first, appendSQL undoes both. So the head's lock is held for less, and the buffer of the append's
+// arguments, which are larger, grows last. To look for conflicts takes as long as to insert, and
+// new keys have none.
 const (
 	storeKeysSQL = `INSERT INTO medilab.data_keys (owner, number, until, wrapped)
 	SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[])`
