@@ -50,27 +50,38 @@ type Keyring struct {
 	mu      sync.Mutex
 	vault   *Vault  // nil: not opened yet
 	hasher  *hasher // of the subjects' ids; nil: its key has to be read
-	made    cache[envelope.Owner, *madeKey]
+	made    cache[envelope.Owner, keptKey]
+	fresh   []*madeKey                      // in made, the oldest first: not known to be stored
 	past    cache[envelope.KeyID, *madeKey] // for what was in clear, by owner and period: nothing may open by those of the erased
 	read    cache[envelope.KeyID, *envelope.Key]
 	lost    int // how often the log has lost its tail
 }
 
-// madeKey is a key that this process made, with which it encrypts, and what is stored of it. It is
-// one piece of memory: each patient has one, and the collector goes through all of them.
+// keptKey is a key that this process made, with which it encrypts. Each patient has one, and the
+// collector would go through all of them: so there is nothing to follow once a patient's is stored.
+type keptKey struct {
+	secret [32]byte
+	until  uint32
+	number int64
+	born   int64               // see envelope.KeyOf
+	row    *eventstore.DataKey // what an append stores of it; nil: it is known to be stored
+	shared *envelope.Key       // the key itself, of a period; nil: it is made for each event
+}
+
+// madeKey is a key, and what is stored of it.
 type madeKey struct {
 	key     envelope.Key
 	row     eventstore.DataKey
 	wrapped [72]byte // room for it
 }
 
-// keptKeys of a hundred thousand subjects and more are kept by each cache, which takes about
-// 250 bytes for one.
+// keptKeys of a hundred thousand subjects and more are kept by each cache, which takes 100 to
+// 200 bytes for one.
 const keptKeys = 1 << 17
 
 // NewKeyring returns a keyring of the database.
 func NewKeyring(config KeyringConfig) *Keyring {
-	return &Keyring{KeyringConfig: config, made: newCache[envelope.Owner, *madeKey](keptKeys), past: newCache[envelope.KeyID, *madeKey](keptKeys), read: newCache[envelope.KeyID, *envelope.Key](keptKeys)}
+	return &Keyring{KeyringConfig: config, made: newCache[envelope.Owner, keptKey](keptKeys), past: newCache[envelope.KeyID, *madeKey](keptKeys), read: newCache[envelope.KeyID, *envelope.Key](keptKeys)}
 }
 
 // For returns the keys for an event of the type with the data, which may have none. The unit, which
@@ -87,11 +98,13 @@ func (k *Keyring) For(ctx context.Context, unit *eventstore.Unit, eventType doma
 	}
 	keys := make(envelope.Keys, len(owners))
 	for i, owner := range owners {
-		made, err := k.keyOf(vault, owner)
+		key, row, err := k.keyOf(vault, owner)
 		if err != nil {
 			return nil, err
 		}
-		keys[i], unit.Keys = &made.key, append(unit.Keys, &made.row)
+		if keys[i] = key; row != nil {
+			unit.Keys = append(unit.Keys, row)
+		}
 	}
 	if len(keys) > 1 {
 		keys = envelope.Join(keys)
@@ -115,7 +128,7 @@ func (k *Keyring) ForPast(ctx context.Context, owners []envelope.Owner, at time.
 		made, ok := k.past.get(id)
 		k.mu.Unlock()
 		if !ok {
-			if made, err = k.makeKey(vault, owner, id.Until); err != nil {
+			if made, err = k.makeKey(vault, owner, id.Until, k.fates.Count()); err != nil {
 				return nil, nil, err
 			}
 			k.mu.Lock()
@@ -218,38 +231,83 @@ func (k *Keyring) periodOf(at int64) uint32 {
 	return uint32(min((at/period+1)*period, math.MaxUint32))
 }
 
-// keyOf returns the owner's key of the present period, a new one when this process has none.
-func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (*madeKey, error) {
+// keyOf returns the owner's key of the present period, a new one when this process has none, and
+// what is stored of it, if it is not yet.
+func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (*envelope.Key, *eventstore.DataKey, error) {
 	until := k.until()
 	k.mu.Lock()
-	made, ok := k.made.get(owner)
-	lost := k.lost
+	kept, ok := k.made.get(owner)
+	lost, count := k.lost, k.fates.Count()
 	k.mu.Unlock()
-	if ok && made.key.Until == until && !made.key.Destroyed() {
-		return made, nil
+	var key *envelope.Key
+	if ok {
+		key = kept.key(owner, &k.fates)
 	}
-	made, err := k.makeKey(vault, owner, until)
-	if err != nil {
-		return nil, err
+	if !ok || key.Until != until || key.Destroyed() {
+		made, err := k.makeKey(vault, owner, until, count)
+		if err != nil {
+			return nil, nil, err
+		}
+		kept = k.keep(made, count, lost)
+		key = kept.key(owner, &k.fates)
+	}
+	return key, kept.row, nil
+}
+
+// keep keeps a new key, and returns the key to use: another caller may have kept one.
+func (k *Keyring) keep(made *madeKey, count int64, lost int) keptKey {
+	key := &made.key
+	kept := keptKey{secret: [32]byte(key.Secret()), until: key.Until, number: key.Number, born: count, row: &made.row}
+	if key.Owner == envelope.OfPeriods {
+		kept.shared = key
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if others, ok := k.made.get(owner); ok && others.key.Until == until && !others.key.Destroyed() {
-		return others, nil
+	if others, ok := k.made.get(key.Owner); ok && others.until == key.Until && !others.key(key.Owner, &k.fates).Destroyed() {
+		return others
 	}
-	if k.lost == lost && !made.key.Destroyed() {
-		k.made.put(owner, made)
+	if k.lost == lost && !key.Destroyed() {
+		k.made.put(key.Owner, kept)
+		k.fresh = append(k.fresh, made)
+		k.letGoOfStored()
 	}
-	return made, nil
+	return kept
+}
+
+// letGoOfStored lets go of what was to be stored of keys and is. What no append has stored by the time
+// that many others were made is kept with its key.
+func (k *Keyring) letGoOfStored() {
+	const many = 1 << 12
+	for len(k.fresh) > 0 && (k.fresh[0].row.Stored() || len(k.fresh) > many) {
+		made := k.fresh[0]
+		if kept, ok := k.made.get(made.key.Owner); ok && kept.row == &made.row && made.row.Stored() {
+			kept.row = nil
+			k.made.put(made.key.Owner, kept)
+		}
+		k.fresh[0] = nil
+		k.fresh = k.fresh[1:]
+	}
+}
+
+// key returns the key, which is the owner's.
+func (kept *keptKey) key(owner envelope.Owner, fates *envelope.Fates) *envelope.Key {
+	if kept.shared != nil {
+		return kept.shared
+	}
+	key, err := envelope.KeyOf(envelope.KeyID{Owner: owner, Until: kept.until, Number: kept.number}, kept.secret[:], fates, kept.born)
+	if err != nil {
+		panic("vault: " + err.Error()) // the length is right
+	}
+	return &key
 }
 
 // makeKey makes a random key of the owner, and what the append stores of it.
-func (k *Keyring) makeKey(vault *Vault, owner envelope.Owner, until uint32) (*madeKey, error) {
+func (k *Keyring) makeKey(vault *Vault, owner envelope.Owner, until uint32, count int64) (*madeKey, error) {
 	const numberBytes, secretBytes = 8, 32
 	var random [numberBytes + secretBytes]byte
 	_, _ = rand.Read(random[:]) // it never fails
 	id := envelope.KeyID{Owner: owner, Until: until, Number: int64(binary.BigEndian.Uint64(random[:]) >> 1)}
-	key, err := envelope.KeyOf(id, random[numberBytes:], &k.fates, k.fates.Count())
+	key, err := envelope.KeyOf(id, random[numberBytes:], &k.fates, count)
 	if err != nil {
 		return nil, err
 	}
@@ -358,7 +416,7 @@ func (k *Keyring) Expired(until time.Time) {
 func (k *Keyring) dropDestroyed(owner *envelope.Owner) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.made.drop(owner, func(_ envelope.Owner, made *madeKey) bool { return made.key.Destroyed() })
+	k.made.drop(owner, func(owner envelope.Owner, kept keptKey) bool { return kept.key(owner, &k.fates).Destroyed() })
 	k.read.drop(nil, func(_ envelope.KeyID, key *envelope.Key) bool { return key.Destroyed() })
 }
 
@@ -369,6 +427,7 @@ func (k *Keyring) ForgetAll() {
 	k.lost++
 	k.hasher = nil
 	k.made.clear()
+	k.fresh = nil
 	k.past.clear()
 	k.read.clear()
 }

@@ -146,6 +146,25 @@ func TestKeyOfARefusedAppend(t *testing.T) {
 	}
 }
 
+// A patient's events have one key, and once it is stored, appends carry it no more.
+func TestKnownPatientStoresNoKey(t *testing.T) {
+	p := newProcess(t, testdb.New(t), ephemeral(t))
+	const data = `{"patient_id": "a"}`
+	first := p.event(t, p.trigger(t, data))
+	p.trigger(t, `{"patient_id": "b"}`) // a new key is when stored ones are let go of
+	second := p.event(t, p.trigger(t, data))
+	var unit eventstore.Unit
+	keys, err := p.keys.For(t.Context(), &unit, "patient.created", []byte(data))
+	if err != nil || len(keys) != 1 || len(unit.Keys) != 0 {
+		t.Fatalf("%d keys, %d to store: %v", len(keys), len(unit.Keys), err)
+	}
+	for _, e := range []domain.EventTriggered{first, second} {
+		if e.Keys[0].KeyID != keys[0].KeyID {
+			t.Errorf("the patient has the keys %v and %v", e.Keys[0].KeyID, keys[0].KeyID)
+		}
+	}
+}
+
 // A keyring whose database lost keys with the log's tail makes new ones.
 func TestLostKeysAreMadeAgain(t *testing.T) {
 	url, keyset := testdb.New(t), ephemeral(t)

@@ -147,8 +147,10 @@ func (k *Keyring) keys(ctx context.Context, ids []envelope.KeyID) ([]*envelope.K
 			continue
 		}
 		key, ok := k.read.get(id)
-		if made, own := k.made.get(id.Owner); !ok && own && made.key.KeyID == id {
-			key, ok = &made.key, true
+		if !ok {
+			if kept, own := k.made.get(id.Owner); own && kept.number == id.Number && kept.until == id.Until {
+				key, ok = kept.key(id.Owner, &k.fates), true
+			}
 		}
 		if known[i] = key; !ok {
 			missing = append(missing, id)
