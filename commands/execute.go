@@ -200,6 +200,9 @@ func decidedBy(unit *eventstore.Unit, now *snapshot) {
 // conceal finds the keys of an event of the clinic, and hashes the lines of its recipients.
 func (d *Directory) conceal(ctx context.Context, unit *eventstore.Unit, triggered *domain.EventTriggered) (err error) {
 	triggered.Keys, err = d.keysFor(ctx, unit, domain.EventType(triggered.EventType), triggered.EventData)
+	if len(triggered.Recipients) > 0 {
+		triggered.Keys.Prepare() // they encrypt what the receivers answer, too
+	}
 	for i, r := range triggered.Recipients {
 		line := r.Line
 		if err == nil {

@@ -129,7 +129,8 @@ func (c *Call) seal() {
 	if len(c.Keys) == 0 {
 		return
 	}
-	f := form{}
+	const usual = 256 // bytes of an answer
+	f := form{out: make([]byte, 0, usual+2*len(c.Body))}
 	c.answer(&f)
 	c.Sealed, c.Header, c.Body = c.Keys.Seal(f.out), nil, nil
 }

@@ -49,7 +49,7 @@ const destroyedAlready = -1
 type Key struct {
 	KeyID
 	secret [secretBytes]byte
-	cipher cipher.AEAD // nil: it is made for each use, which takes less than to keep it for each subject
+	cipher cipher.AEAD // nil: it is made for each use; see Prepare
 	fates  *Fates
 	born   int64 // the count of the fates when it was not destroyed
 }
@@ -88,6 +88,14 @@ func Join(all ...Keys) Keys {
 
 // Destroyed reports whether any of the keys is.
 func (k Keys) Destroyed() bool { return slices.ContainsFunc(k, (*Key).Destroyed) }
+
+// Prepare makes the cipher of a single key once for all its uses, before the first. It takes a kilobyte,
+// too much for keys that are kept when what they encrypt is not.
+func (k Keys) Prepare() {
+	if len(k) == 1 && k[0].cipher == nil {
+		k[0].cipher = k.aead()
+	}
+}
 
 // Seal encrypts the content. The result names the keys.
 func (k Keys) Seal(plain []byte) []byte {
