@@ -93,6 +93,9 @@ const AnnouncedAll = "*"
 // always announces.
 const announcedAppend = "append"
 
+// AnnouncedReading is announced by who waits for the read models, which another process may keep.
+const AnnouncedReading = "reading"
+
 // AnnouncedConfiguration is announced by the log itself: the configuration has changed.
 const AnnouncedConfiguration = "configuration"
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -234,5 +235,25 @@ func TestWaitingHurriesThePage(t *testing.T) {
 	for n := range 3 { // before any page, and after one
 		b.register(n + 1)
 		b.settle()
+	}
+}
+
+// Who waits on another node hurries the page of the one that keeps the read models.
+func TestWaitingElsewhereHurriesThePage(t *testing.T) {
+	b := newBench(t)
+	b.linger = time.Hour
+	b.serve()
+	ctx, cancel := context.WithCancel(b.ctx)
+	var listening sync.WaitGroup
+	listening.Go(func() { b.log.Listen(ctx, b.Announced) })
+	t.Cleanup(listening.Wait)
+	t.Cleanup(cancel)
+	other := eventstore.Open(eventstore.Config{Pool: b.pool, Codec: codec, Announce: true})
+	t.Cleanup(other.Close)
+	for n := range 3 {
+		b.register(n + 1)
+		if err := New(b.pool, other, nil).WaitFor(b.ctx, b.head); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

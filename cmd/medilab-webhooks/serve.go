@@ -383,6 +383,7 @@ func (s *server) watch(ctx context.Context, group *sync.WaitGroup) {
 		s.log.Listen(ctx, func(keys []string) {
 			s.commands.Directory.Announced(keys)
 			s.saga.Announced(keys)
+			s.queries.Announced(keys)
 		})
 	})
 }
