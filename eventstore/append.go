@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -182,23 +183,32 @@ func (a *appender) exchange(ctx context.Context, q *pgx.Batch) error {
 func (a *appender) hash(events []Event) []byte {
 	a.digest.Reset()
 	for i := range events {
-		hashEvent(a.digest, &events[i])
+		a.digest.add(&events[i])
 	}
 	return a.digest.Sum(nil)
 }
 
-func hashEvent(h hash.Hash, e *Event) {
-	var head [8]byte
-	part := func(b []byte) {
-		binary.BigEndian.PutUint64(head[:], uint64(len(b)))
-		h.Write(head[:])
-		h.Write(b)
-	}
-	var text [128]byte
-	part(append(text[:0], e.Stream...))
-	binary.BigEndian.PutUint64(head[:], uint64(e.Version))
-	h.Write(head[:])
-	part(append(text[:0], e.Type...))
-	part(e.Data)
-	part(e.Metadata)
+// digest is the hash of events, each part with its length before it.
+type digest struct {
+	hash.Hash
+	small []byte // the parts before the data, or after them
+}
+
+func newDigest() *digest { return &digest{Hash: sha256.New()} }
+
+func (d *digest) add(e *Event) {
+	number := func(n int) { d.small = binary.BigEndian.AppendUint64(d.small, uint64(n)) }
+	d.small = d.small[:0]
+	number(len(e.Stream))
+	d.small = append(d.small, e.Stream...)
+	number(int(e.Version))
+	number(len(e.Type))
+	d.small = append(d.small, e.Type...)
+	number(len(e.Data))
+	d.Write(d.small)
+	d.Write(e.Data)
+	d.small = d.small[:0]
+	number(len(e.Metadata))
+	d.small = append(d.small, e.Metadata...)
+	d.Write(d.small)
 }

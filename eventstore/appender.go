@@ -2,10 +2,8 @@ package eventstore
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"slices"
 	"strings"
 	"sync"
@@ -51,11 +49,11 @@ type appender struct {
 
 	// The loop's own:
 	columns columns
-	digest  hash.Hash
+	digest  *digest
 }
 
 func newAppender(l *Log) *appender {
-	a := &appender{log: l, stop: make(chan struct{}), gone: make(chan struct{}), wake: make(chan struct{}, 1), pause: make(chan func()), digest: sha256.New()}
+	a := &appender{log: l, stop: make(chan struct{}), gone: make(chan struct{}), wake: make(chan struct{}, 1), pause: make(chan func()), digest: newDigest()}
 	go a.run()
 	return a
 }

@@ -3,12 +3,10 @@ package eventstore
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"slices"
 	"time"
 
@@ -158,13 +156,13 @@ type Chain struct {
 	resealed Seal
 	first    Position // of the batch
 	at       time.Time
-	digest   hash.Hash
+	digest   *digest
 }
 
 // NewChain begins a chain at the position, after a seal, and that of entries that were
 // encrypted since, if they were.
 func NewChain(first Position, before, resealed Seal) *Chain {
-	return &Chain{next: first, first: first, before: before, resealed: resealed, digest: sha256.New()}
+	return &Chain{next: first, first: first, before: before, resealed: resealed, digest: newDigest()}
 }
 
 // Add takes in the next entry.
@@ -178,7 +176,7 @@ func (c *Chain) Add(e *Event) error {
 	if !e.RecordedAt.Equal(c.at) {
 		return fmt.Errorf("position %d was not recorded with its batch", e.Position)
 	}
-	hashEvent(c.digest, e)
+	c.digest.add(e)
 	c.next++
 	return nil
 }
@@ -254,15 +252,15 @@ func (l *Log) EachArchiving(ctx context.Context, to, cut Position, yield func(*E
 	return eachUpTo(ctx, l.pool, to, cut, true, yield)
 }
 
-func hashKept(h hash.Hash, e *Event) {
+func hashKept(h *digest, e *Event) {
 	fmt.Fprintf(h, "%d %d ", e.Position, e.RecordedAt.UnixMicro())
-	hashEvent(h, e)
+	h.add(e)
 }
 
 // KeptHash returns the SHA-256 of what stays of the log up to the cut, and of how many
 // entries.
 func (l *Log) KeptHash(ctx context.Context, cut Position) (sum string, n int64, err error) {
-	h := sha256.New()
+	h := newDigest()
 	err = eachUpTo(ctx, l.pool, cut, cut, false, func(e *Event) error {
 		hashKept(h, e)
 		n++
@@ -286,7 +284,7 @@ func (v *verifier) archived(ctx context.Context) error {
 		next, before = cut.Last+1, cut.Seal
 	}
 	last := cuts[len(cuts)-1]
-	h := sha256.New()
+	h := newDigest()
 	err = eachUpTo(ctx, v.db, last.Last, last.Last, false, func(e *Event) error {
 		hashKept(h, e)
 		if v.log.config.Codec.decode(e); e.Err != nil {

@@ -3,7 +3,6 @@ package eventstore
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,7 +95,7 @@ func (l *Log) Replace(ctx context.Context, e Encryption, size int, encrypt func(
 			positions, contents = append(positions, int64(events[i].Position)), append(contents, events[i].Data)
 		}
 	}
-	is.digest = sha256.New()
+	is.digest = newDigest()
 	err = is.addAll(events, seals, func(s SealRow) error {
 		r.Seal = is.reseal(s)
 		batches, resealed = append(batches, int64(s.Last)), append(resealed, r.Seal)

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"slices"
 	"time"
 
@@ -46,7 +45,7 @@ type seal struct {
 func (s *seal) isEmpty() bool { return s.last < s.first }
 
 // covers reports whether it is the seal of the events, after the seals before.
-func (s *seal) covers(before, resealed Seal, events hash.Hash) bool {
+func (s *seal) covers(before, resealed Seal, events *digest) bool {
 	if s.resealed != nil {
 		return bytes.Equal(sealOf(slices.Concat(resealed, before), *s, events), s.resealed)
 	}
@@ -70,7 +69,7 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 	defer events.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
 	// What is up to the head does not change, so no transaction need be open for as
 	// long as this takes.
-	v := verifier{log: l, db: db, events: events, report: report, progress: progress, next: 1, digest: sha256.New()}
+	v := verifier{log: l, db: db, events: events, report: report, progress: progress, next: 1, digest: newDigest()}
 	if err := v.schema(ctx); err != nil {
 		return err
 	}
@@ -145,7 +144,7 @@ type verifier struct {
 
 	sealed          []seal // read ahead
 	batch           seal   // that the next event should be of
-	digest          hash.Hash
+	digest          *digest
 	whole, sameTime bool
 
 	resealed []byte // the seal before of encrypted entries
@@ -240,7 +239,7 @@ func (v *verifier) event(e *Event) {
 	if e.Position > v.next {
 		v.missing(e.Position - 1)
 	}
-	hashEvent(v.digest, e)
+	v.digest.add(e)
 	v.sameTime = v.sameTime && e.RecordedAt.Equal(v.batch.recordedAt)
 	if e.Err != nil {
 		v.damage(FlawUndecoded, e.Position, e.Stream, "the event does not decode: %v", e.Err)
@@ -278,7 +277,7 @@ func (v *verifier) endBatch() {
 }
 
 // sealOf computes the seal as the append did, see appendSQL.
-func sealOf(before []byte, s seal, events hash.Hash) []byte {
+func sealOf(before []byte, s seal, events *digest) []byte {
 	all := sha256.New()
 	all.Write(before)
 	var number [8]byte

@@ -1,7 +1,6 @@
 package eventstore
 
 import (
-	"crypto/sha256"
 	"strings"
 	"testing"
 
@@ -79,8 +78,8 @@ func TestSealedAgain(t *testing.T) {
 		if err != nil || len(events) != 1 {
 			t.Fatal(events, err)
 		}
-		v := verifier{digest: sha256.New()}
-		hashEvent(v.digest, &events[0])
+		v := verifier{digest: newDigest()}
+		v.digest.add(&events[0])
 		err = pool.QueryRow(t.Context(), `SELECT coalesce((SELECT seal FROM medilab.seals WHERE last_position = $1 - 1), '')`, at).Scan(&v.before)
 		if err != nil {
 			t.Fatal(err)
