@@ -43,9 +43,9 @@ type Replayed struct {
 	Held      bool // by Hold
 }
 
-// delivery returns a delivery as it stands. One that nobody tried yet has no
+// Delivery returns a delivery as it stands. One that nobody tried yet has no
 // stream: then the queue knows what it delivers to whom.
-func (c *Commands) delivery(ctx context.Context, id domain.DeliveryID) (domain.Delivery, error) {
+func (c *Commands) Delivery(ctx context.Context, id domain.DeliveryID) (domain.Delivery, error) {
 	d, err := c.foldDelivery(ctx, id)
 	if err != nil || d.Version > 0 {
 		return d, err
@@ -92,7 +92,7 @@ func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.
 	var member *domain.Delivery
 	var change domain.Change
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (_ eventstore.Unit, err error) {
-		if d, err = c.delivery(ctx, id); err != nil {
+		if d, err = c.Delivery(ctx, id); err != nil {
 			return eventstore.Unit{}, err
 		}
 		stream := id

@@ -129,6 +129,9 @@ func TestCancelBeforeTheFirstAttempt(t *testing.T) {
 	if state := s.deliveryState(event); state != "cancelled" {
 		t.Errorf("state %s", state)
 	}
+	if got := s.ask("GET", "/api/v1/search?q="+delivery, "").want(200); got.text("items", 0, "id") != delivery {
+		t.Errorf("found %s", got.body)
+	}
 }
 
 // A test call has the form of the webhook's other calls.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
@@ -101,7 +100,7 @@ func foundOf(e projections.Event) foundView {
 	return foundView{Kind: foundEvent, ID: e.ID.String(), Title: e.Type, At: moment(e.AcceptedAt)}
 }
 
-// findID finds an event, or a delivery, which may have had no attempt yet.
+// findID finds an event, or a delivery, which may have had no attempt, or none that was its own.
 func (s *Server) findID(ctx context.Context, q string) ([]foundView, error) {
 	id, ok := parseUUID(q)
 	if !ok {
@@ -120,11 +119,14 @@ func (s *Server) findID(ctx context.Context, q string) ([]foundView, error) {
 	for _, c := range calls.Items {
 		return []foundView{{Kind: foundDelivery, ID: delivery.String(), Title: c.EventType, WebhookID: &c.WebhookID, EventID: &c.EventID, At: moment(c.CreatedAt)}}, nil
 	}
-	untried, err := s.commands.Queue.Untried(ctx, []domain.DeliveryID{delivery})
-	if d, ok := untried[delivery]; ok {
-		return []foundView{{Kind: foundDelivery, ID: delivery.String(), Title: "", WebhookID: &d.WebhookID, EventID: &d.EventID}}, nil
+	d, err := s.commands.Delivery(ctx, delivery)
+	switch {
+	case errors.Is(err, domain.KindNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
-	return nil, commands.Failed("look for a delivery", err)
+	return []foundView{{Kind: foundDelivery, ID: delivery.String(), Title: "", WebhookID: &d.WebhookID, EventID: &d.EventID}}, nil
 }
 
 // findWebhooks finds webhooks that mention the text, those first that it names.
