@@ -406,6 +406,8 @@ func TestErasedMemberOfABatchIsNotSent(t *testing.T) {
 		"webhooks/deliveries?state=cancelled": 1, "webhooks/deliveries?state=delivered": 1, "webhooks/deliveries": 2,
 		"subjects/17/disclosures": 0, "subjects/18/disclosures": 1, "webhooks/1/disclosures": 1,
 		"webhooks/calls?event_id=" + events[0]: 1, "webhooks/1/calls?event_id=" + events[1]: 2,
+		"webhooks/calls?delivery_id=" + delivery(0).text("items", 0, "delivery_id"): 1, "webhooks/1/calls?delivery_id=" + delivery(1).text("items", 0, "delivery_id"): 2,
+		"webhooks/calls?delivery_id=" + delivery(0).text("items", 0, "batch_id"): 2,
 	} {
 		if got := s.items("/api/v1/" + query); got != want {
 			t.Errorf("%s lists %d, want %d", query, got, want)

@@ -18,7 +18,7 @@ type CallFilter struct {
 	EventType     string            // "" is any
 	Answer        StatusRange       // zero is any
 	Event         domain.EventID    // zero is any; of a batch, any of its events that it did not leave out
-	Delivery      domain.DeliveryID // zero is any; also one that went in a batch
+	Delivery      domain.DeliveryID // zero is any; also one that went in a batch, by the calls that did not leave it out
 	CorrelationID string            // "" is any
 	From, To      time.Time         // of CreatedAt: at or after, before; zero is any
 	Limit         int
@@ -84,16 +84,17 @@ func (p *Projections) Calls(ctx context.Context, f CallFilter) (Page[Call], erro
 		return Page[Call]{}, err
 	}
 	sql, args := f.query(low, high)
+	var member domain.EventID
 	if f.Event != (domain.EventID{}) || f.Delivery != (domain.DeliveryID{}) {
-		streams, err := p.callStreams(ctx, f)
-		if err != nil {
+		var streams []string
+		if streams, member, err = p.callStreams(ctx, f); err != nil {
 			return Page[Call]{}, err
 		}
 		sql, args = attemptedSQL, []any{low, high, streams, f.Limit + 1}
 	}
 	page, err := pageAt(ctx, p, p.log, f.Limit, func(e *eventstore.Event) (Call, bool) {
 		call, ok := newCall(e)
-		return call, ok && f.lists(call, e)
+		return call, ok && f.lists(call, e) && call.Record.Sent(member)
 	}, sql, args...)
 	return page, doing("list calls", err)
 }
@@ -128,26 +129,26 @@ func (f CallFilter) lists(c Call, e *eventstore.Event) bool {
 }
 
 // callStreams returns the streams with the calls of an event, or of a delivery, or of both:
-// their own, and those of the batches that they went in.
-func (p *Projections) callStreams(ctx context.Context, f CallFilter) ([]string, error) {
-	var streams []string
+// their own, and those of the batches that they went in. Of a delivery that went in one, it
+// returns the event too.
+func (p *Projections) callStreams(ctx context.Context, f CallFilter) (streams []string, member domain.EventID, err error) {
 	if f.Event != (domain.EventID{}) {
 		ofEvent, err := p.streamsOf(ctx, f.Event)
 		if err != nil || f.Delivery == (domain.DeliveryID{}) {
-			return ofEvent, err
+			return ofEvent, member, err
 		}
 		streams = ofEvent
 	}
 	own := []string{f.Delivery.Stream()}
 	begun, err := p.log.LoadFirst(ctx, own)
 	if err != nil {
-		return nil, err
+		return nil, member, err
 	}
 	for _, joined := range each[domain.DeliveryJoinedBatch](begun) {
-		own = append(own, joined.BatchID.Stream())
+		own, member = append(own, joined.BatchID.Stream()), joined.EventID
 	}
 	if streams == nil {
-		return own, nil
+		return own, member, nil
 	}
-	return slices.DeleteFunc(own, func(s string) bool { return !slices.Contains(streams, s) }), nil
+	return slices.DeleteFunc(own, func(s string) bool { return !slices.Contains(streams, s) }), member, nil
 }
