@@ -50,3 +50,29 @@ func TestCutOffCallBesideAnErasure(t *testing.T) {
 		}
 	}
 }
+
+// Whether a receiver acknowledged what a call sent that was cut off is not known, however that is on
+// record, until its end is.
+func TestAcknowledgementOfCutOffCalls(t *testing.T) {
+	call := func(outcome domain.Outcome) domain.Call { return domain.Call{Attempt: 1, Outcome: outcome} }
+	cut := domain.DeliveryOutcomeLate{Call: call(domain.OutcomeInterrupted)}
+	timeout := domain.DeliveryOutcomeLate{Call: call(domain.OutcomeTimeout)}
+	for name, c := range map[string]struct {
+		changes []domain.Change
+		want    Acknowledgement
+	}{
+		"cut off after its delivery was cancelled": {[]domain.Change{cut}, AcknowledgedUnknown},
+		"ended after its delivery was cancelled":   {[]domain.Change{timeout}, NotAcknowledged},
+		"cut off, as another node says":            {[]domain.Change{domain.DeliveryInterrupted{Attempt: 1}}, AcknowledgedUnknown},
+		"which ended":                              {[]domain.Change{domain.DeliveryInterrupted{Attempt: 1}, timeout}, NotAcknowledged},
+	} {
+		var item Disclosure
+		for _, change := range c.changes {
+			recorded, _ := callOf(change)
+			item.add(recorded, &eventstore.Event{Value: change})
+		}
+		if item.Acknowledged != c.want {
+			t.Errorf("%s: acknowledged is %s, want %s", name, item.Acknowledged, c.want)
+		}
+	}
+}

@@ -170,10 +170,10 @@ const firstPositionsSQL = `SELECT e.position FROM unnest($1::text[]) AS s (strea
 func (d *Disclosure) add(call domain.Call, e *eventstore.Event) {
 	d.LastCallAt, d.last = e.RecordedAt, e.Position
 	attempt := cutCall{e.Stream, call.Attempt}
-	if _, late := e.Value.(domain.DeliveryOutcomeLate); late {
-		d.cut = slices.DeleteFunc(d.cut, func(c cutCall) bool { return c == attempt })
-	} else if call.Outcome == domain.OutcomeInterrupted {
+	if call.Outcome == domain.OutcomeInterrupted {
 		d.cut = append(d.cut, attempt)
+	} else if _, late := e.Value.(domain.DeliveryOutcomeLate); late {
+		d.cut = slices.DeleteFunc(d.cut, func(c cutCall) bool { return c == attempt })
 	}
 	switch {
 	case call.Outcome == domain.OutcomeSuccess || d.Acknowledged == Acknowledged:

@@ -44,9 +44,9 @@ func (s *session) deliver(msg *message.Message) error {
 	case !s.node.Valid():
 		return skip(sweep)
 	case w.Deleted:
-		return skip(func() { s.record(d, cancellation(domain.CancelWebhookDeleted)) })
+		return skip(func() { s.record(d, nil, cancellation(domain.CancelWebhookDeleted)) })
 	case d.erased():
-		return skip(func() { s.record(d, cancellation(commands.CancelGone(d.event.Content))) })
+		return skip(func() { s.record(d, nil, cancellation(commands.CancelGone(d.event.Content))) })
 	case d.outlived(), !known, !w.Active: // the next claim reads what is left, and catches up
 		return skip(func() { s.putBack(func() []*delivery { return s.lanes.takeOut(d) }) })
 	}
@@ -66,12 +66,11 @@ func (s *session) deliver(msg *message.Message) error {
 	end := s.clock.Now()
 	s.observe(d, call)
 	if ctx.Err() != nil && call.Outcome != domain.OutcomeSuccess && call.Status == 0 {
-		s.record(d, func(d *delivery) domain.Change {
-			return interruption(d, w, "the server was shutting down")
-		})
+		call.Outcome, call.Error = domain.OutcomeInterrupted, "the server was shutting down"
+		s.record(d, &call, func(d *delivery) domain.Change { return interruption(d, w, call.Error) })
 		return nil
 	}
-	s.record(d, func(d *delivery) domain.Change {
+	s.record(d, &call, func(d *delivery) domain.Change {
 		// The webhook is read again: how many retries it wants may have changed.
 		if now, ok := s.directory.Webhook(d.webhook); ok {
 			w = now
@@ -118,10 +117,10 @@ func (s *session) call(ctx context.Context, w domain.Webhook, d *delivery) (call
 // outcomeUnreadableEvent: the stored event does not decode, so nothing was sent.
 const outcomeUnreadableEvent domain.Outcome = "unreadable_event"
 
-// record appends what decide says of the delivery. It tries until the database answers,
-// also when the node's lease is over: the stream's version shows whether others have
-// decided meanwhile.
-func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
+// record appends what decide says of the delivery after the call; nil: none was made. It tries
+// until the database answers, also when the node's lease is over: the stream's version shows
+// whether others have decided meanwhile.
+func (s *session) record(d *delivery, call *domain.Call, decide func(*delivery) domain.Change) {
 	ctx := context.Background() // the record of what happened outlives the shutdown's patience
 	change, again := decide(d), false
 	next := func(ctx context.Context) (unit eventstore.Unit, err error) {
@@ -129,7 +128,7 @@ func (s *session) record(d *delivery, decide func(*delivery) domain.Change) {
 			again = true
 			return s.unit(d, change), nil
 		}
-		decided, err := s.decideAgain(ctx, d, change, decide)
+		decided, err := s.decideAgain(ctx, d, call, change, decide)
 		if err != nil {
 			return unit, err
 		}
@@ -196,9 +195,9 @@ func deactivation(w domain.Webhook, reason domain.DeactivationReason, metadata e
 
 // decideAgain looks at the stream as it is now. When the attempt is still open
 // (somebody asked for a retry meanwhile), it decides again at the new version; when the
-// attempt was decided without us, our outcome is kept as late. Nil: nothing is left to
+// attempt was decided without us, our call is kept as late. Nil: nothing is left to
 // record.
-func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Change, decide func(*delivery) domain.Change) (domain.Change, error) {
+func (s *session) decideAgain(ctx context.Context, d *delivery, call *domain.Call, change domain.Change, decide func(*delivery) domain.Change) (domain.Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	events, err := s.log.Load(ctx, d.id.Stream())
@@ -232,10 +231,10 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, change domain.Ch
 		d.retries = state.Retries
 		return decide(d), nil
 	}
-	if call, made := domain.OutcomeOf(change); made {
-		return domain.DeliveryOutcomeLate{Call: call, Counts: !cut}, nil
+	if call == nil || cut && call.Outcome == domain.OutcomeInterrupted {
+		return nil, nil // nothing was sent, or nothing more is known of it
 	}
-	return nil, nil // nothing was sent
+	return domain.DeliveryOutcomeLate{Call: *call, Counts: !cut}, nil
 }
 
 // queueHas reports whether the delivery is in the queue.

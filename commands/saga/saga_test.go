@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -534,4 +535,51 @@ func TestDecidesWhatAnOlderVersionLeft(t *testing.T) {
 	if err := n.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.undecided`).Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d events are left undecided, %v", left, err)
 	}
+}
+
+// A shutdown that cuts off the call of a cancelled delivery records the call, whatever was asked
+// for meanwhile; that of an attempt which stands as interrupted is on record.
+func TestCutOffCallOfWhatHasEnded(t *testing.T) {
+	t.Parallel()
+	r, url := newStepwise(t), testdb.New(t)
+	n := start(t, url, r, func(_ *node, c *saga.Config) { c.Grace = 0 })
+	w := n.register(1, nil)
+	cancelled, again, taken := n.trigger(), n.trigger(), n.trigger()
+	for range 3 {
+		<-r.calls
+	}
+	n.cancel(domain.DeliveryOf(cancelled, w))
+	n.cancel(domain.DeliveryOf(again, w))
+	n.changeDelivery(domain.DeliveryOf(again, w), func(d domain.Delivery) (domain.Change, error) {
+		return domain.DeliveryRetryRequested{EventID: again, WebhookID: w, Attempt: d.NextAttempt()}, nil
+	})
+	r.next(again)
+	n.append(domain.DeliveryOf(taken, w).Stream(), 0, domain.DeliveryInterrupted{EventID: taken, EventType: "patient.created", WebhookID: w, Attempt: 1})
+	r.next(taken)
+	n.stop()
+
+	n = start(t, url, newReceiver())
+	n.awaitEmptyQueue()
+	for event, want := range map[domain.EventID]string{
+		cancelled: "cancelled outcome_late",
+		again:     "cancelled interrupted outcome_late retry_requested succeeded",
+		taken:     "interrupted interrupted succeeded",
+	} {
+		history, err := n.log.Load(t.Context(), domain.DeliveryOf(event, w).Stream())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var types []string
+		for _, e := range history {
+			types = append(types, strings.TrimPrefix(e.Type, "delivery."))
+			if late, ok := e.Value.(domain.DeliveryOutcomeLate); ok && (late.Attempt != 1 || late.Outcome != domain.OutcomeInterrupted || !late.Counts || late.StartedAt.IsZero()) {
+				t.Errorf("the call is recorded as %+v", late)
+			}
+		}
+		slices.Sort(types)
+		if got := strings.Join(types, " "); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	n.verify()
 }
