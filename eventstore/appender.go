@@ -358,7 +358,12 @@ func fail(batch []*pending, err error) {
 	}
 }
 
-const uniqueViolation = "23505"
+const (
+	uniqueViolation = "23505"
+	// codeOvertaken is that of a logarithm of zero: an inline statement found that what a unit was
+	// decided by has changed. Of a unit that is refused for it this is a conflict.
+	codeOvertaken = "2201E"
+)
 
 // conflictOf returns the conflict of the unit that the error is about; nil: none. The
 // detail of a unique violation quotes the key.
@@ -379,7 +384,7 @@ func refusal(unit Unit, e *pgconn.PgError) error {
 	if conflict := conflictOf(unit, e); conflict != nil {
 		return conflict
 	}
-	if e.Code == uniqueViolation && e.ConstraintName == "events_stream_version" { // the server withholds the key
+	if e.Code == codeOvertaken || e.Code == uniqueViolation && e.ConstraintName == "events_stream_version" { // the server withholds the key
 		return &ConflictError{Stream: unit.Writes[0].Stream, Expected: unit.Writes[0].Expected}
 	}
 	if e.Code == codeArchived {

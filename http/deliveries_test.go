@@ -2,12 +2,17 @@ package http_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/medilab/webhooks/cmd/e2e/harness"
+	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
 )
 
 func TestRetryAndCancel(t *testing.T) {
@@ -98,6 +103,39 @@ func TestReplayOfWhatNobodyTried(t *testing.T) {
 		if got := r.next(t); got.header.Get("X-Webhook-Attempt") != "1" {
 			t.Errorf("attempt %s", got.header.Get("X-Webhook-Attempt"))
 		}
+	}
+}
+
+// What a node claims in the very moment in which it is cancelled may be under way: its number is used.
+func TestReplayOfWhatIsClaimedAsItIsCancelled(t *testing.T) {
+	s := newService(t)
+	r := newReceiver(t, 200)
+	s.registerAt(r.URL, "")
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202)
+	var id domain.DeliveryID
+	claim, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer claim.Rollback(t.Context()) //nolint:errcheck // unless it is committed
+	if err := claim.QueryRow(t.Context(), `UPDATE medilab.queue SET node = 1 RETURNING delivery_id`).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	cancelled := make(chan error, 1)
+	go func() {
+		_, err := s.commands.CancelDelivery(t.Context(), commands.Caller{Actor: "test"}, id)
+		cancelled <- err
+	}()
+	harness.Until(t, "the cancellation waits for the claim", func() bool {
+		return s.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	})
+	if err := errors.Join(claim.Commit(t.Context()), <-cancelled); err != nil {
+		t.Fatal(err)
+	}
+	s.work()
+	s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`).want(202)
+	if got := r.next(t); got.header.Get("X-Webhook-Attempt") != "2" {
+		t.Errorf("attempt %s", got.header.Get("X-Webhook-Attempt"))
 	}
 }
 

@@ -50,6 +50,9 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			if c.Was == domain.DeliveryFailed {
 				rows.revived = append(rows.revived, c.EventID)
 			}
+			if c.Waiting {
+				rows.untaken = append(rows.untaken, streamID(e.Stream))
+			}
 			rows.ordered.touch(streamID(e.Stream), true) // whether it is, its row says
 			rows.ordered.opened = append(rows.ordered.opened, c.WebhookID)
 		case domain.DeliveryAttemptFailed:
@@ -174,6 +177,7 @@ type queueRows struct {
 	ordered                            orderedRows
 	numbered                           []deliveryRow
 	revived                            [][16]byte // events with deliveries that may have ended
+	untaken                            [][16]byte // deliveries that no node has, as their ends say
 }
 
 func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claims *lanes) {
@@ -263,6 +267,11 @@ func againSQL(due, first, retries string) string {
 		ON CONFLICT (delivery_id) DO UPDATE SET attempt = excluded.attempt, retries = ` + retries + `, version = excluded.version, due_at = excluded.due_at, node = NULL`
 }
 
+// untakenSQL undoes the append with the logarithm of zero, which is a conflict, if a node has
+// claimed one of the deliveries since that was decided. No claim takes one after it. What shares a
+// row of claims was never free.
+const untakenSQL = `SELECT ln(CASE WHEN node > 0 THEN 0 ELSE 1 END) FROM medilab.queue WHERE delivery_id = ANY($1::uuid[]) FOR UPDATE`
+
 // statements are in an order in which several changes of one delivery in one batch end
 // as the last of them says: no batch holds two appends to a stream, so at most an insert
 // comes before another change.
@@ -274,6 +283,9 @@ func (q *queueRows) statements() []eventstore.Statement {
 	add := func(sql string, args ...any) { out = append(out, eventstore.Statement{SQL: sql, Args: args}) }
 	if len(q.revived) > 0 {
 		add(`SELECT medilab.refuse_archived($1)`, q.revived)
+	}
+	if len(q.untaken) > 0 {
+		add(untakenSQL, q.untaken)
 	}
 	if r := q.queued; len(r) > 0 {
 		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
