@@ -9,11 +9,14 @@ import (
 // CancelDelivery ends a pending delivery: no attempt follows. One that ended
 // already is a Conflict, and so is one of several in a batch.
 func (c *Commands) CancelDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
-	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
+	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (_ domain.Change, err error) {
 		if member != nil {
-			if err := domain.CheckCancelMember(*member, d); err != nil {
-				return nil, err
-			}
+			err = domain.CheckCancelMember(*member, d)
+		} else {
+			d.Waiting, err = c.Queue.Waits(ctx, id)
+		}
+		if err != nil {
+			return nil, err
 		}
 		return domain.DecideCancel(d, d.EventID, d.WebhookID, domain.CancelRequested)
 	})

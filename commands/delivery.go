@@ -13,6 +13,8 @@ type Queue interface {
 	// Untried returns which of the deliveries wait for their first attempt, alone or
 	// for a batch: those have no stream yet.
 	Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error)
+	// Waits reports whether the delivery waits for its next attempt, which no node has taken.
+	Waits(ctx context.Context, id domain.DeliveryID) (bool, error)
 	// WaitingBehind returns, for each of the deliveries that waits for another of its key,
 	// the one directly before it.
 	WaitingBehind(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.DeliveryID, error)

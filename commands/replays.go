@@ -260,10 +260,10 @@ func (j *job) withdraw(ctx context.Context) (wait time.Duration, over bool, err 
 		if !d.Free {
 			continue
 		}
-		var ended domain.Change = domain.DeliveryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, Reason: domain.CancelReplay, ReplayID: j.id}
+		var ended domain.Change = domain.DeliveryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, Reason: domain.CancelReplay, ReplayID: j.id, Waiting: true}
 		if j.spec.Kind == domain.KindRetry {
 			w, _ := j.r.Directory.Webhook(d.WebhookID)
-			ended = domain.DeliveryRetryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, ReplayID: j.id, Blocks: d.Ordered && w.OrderOnFailure == domain.OrderBlock}
+			ended = domain.DeliveryRetryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, ReplayID: j.id, Blocks: d.Ordered && w.OrderOnFailure == domain.OrderBlock, Waiting: true}
 		}
 		units = append(units, eventstore.Unit{Writes: []eventstore.Write{j.write(d.ID.Stream(), d.Version, ended)}})
 	}

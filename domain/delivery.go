@@ -138,7 +138,7 @@ type DeliveryCancelled struct {
 	// Was is DeliveryFailed if the delivery had given up; else it was pending.
 	Was      DeliveryState `json:"was,omitempty"`
 	ReplayID ReplayID      `json:"replay_id,omitzero"` // that had asked for it; zero: none
-	Waiting  bool          `json:"waiting,omitempty"`  // for its first attempt, which no node had taken: none is under way
+	Waiting  bool          `json:"waiting,omitempty"`  // for its next attempt, which no node had taken: none is under way
 }
 
 // CancelReason says who wanted a delivery to end.
@@ -170,7 +170,8 @@ type DeliveryRetryCancelled struct {
 	EventID   EventID   `json:"event_id"`
 	WebhookID WebhookID `json:"webhook_id"`
 	ReplayID  ReplayID  `json:"replay_id"`
-	Blocks    bool      `json:"blocks,omitempty"` // as before, it holds up those behind it
+	Blocks    bool      `json:"blocks,omitempty"`  // as before, it holds up those behind it
+	Waiting   bool      `json:"waiting,omitempty"` // as DeliveryCancelled has it
 }
 
 // DeliveryOutcomeLate is the outcome of a call whose node had lost its lease, or whose delivery
@@ -329,7 +330,7 @@ type Delivery struct {
 	State         DeliveryState
 	Attempts      int  // numbers used, interrupted ones included
 	Withdrawn     int  // the number of the attempt that was cancelled when it was due, so it may be under way; 0: none was
-	Waiting       bool // for its first attempt, which no node has taken
+	Waiting       bool // for its next attempt, which no node has taken: the queue says so, not the stream
 	Retries       int  // of max_retries, used since the first attempt or the last request
 	NextAttemptAt time.Time
 	GaveUp        GaveUp
@@ -385,7 +386,10 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 		d.Attempts = max(d.Attempts, c.Attempt-1)
 		d.BatchID, d.ReplayID, d.LeftOut = DeliveryID{}, c.ReplayID, nil
 	case DeliveryRetryCancelled:
-		d.EventID, d.WebhookID, d.Withdrawn = c.EventID, c.WebhookID, d.dueBy(at)
+		if !c.Waiting {
+			d.Withdrawn = d.dueBy(at)
+		}
+		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.CancelReason, d.NextAttemptAt = DeliveryFailed, CancelReplay, time.Time{}
 	case DeliveryTested:
 		d = d.after(c.Call)

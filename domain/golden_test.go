@@ -171,6 +171,7 @@ var goldenChanges = []Change{
 	DeliveryInterrupted{EventID: goldenEvent, EventType: "patient.created", WebhookID: goldenWebhook, Attempt: 1, URL: "https://a.example/", Reason: "gone", Ordered: true},
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested, Was: DeliveryFailed},
 	DeliveryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, Reason: CancelRequested, Waiting: true},
+	DeliveryRetryCancelled{EventID: goldenEvent, WebhookID: goldenWebhook, ReplayID: goldenReplay, Waiting: true},
 	DeliveryRetryRequested{EventID: goldenEvent, WebhookID: goldenWebhook, Attempt: 3, Size: 48, Line: 9007199254740991},
 	DeliveryBatched{WebhookID: goldenWebhook, Size: 48, Members: []BatchMember{{EventID: goldenEvent, DeliveryID: goldenDelivery, Sequence: 7}}, Line: 1},
 	WebhookRegistered{ID: goldenWebhook, Number: 1, Name: "paced", Events: []string{"*"}, PayloadVersion: PayloadV1, MaxConcurrent: 4, RateLimit: 0.5},

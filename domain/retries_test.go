@@ -112,6 +112,7 @@ func TestRetriesAreCounted(t *testing.T) {
 func TestNumberAfterACancelledAttempt(t *testing.T) {
 	failed := DeliveryAttemptFailed{Call: Call{Attempt: 1}, NextAttemptAt: goldenTime.Add(time.Minute)}
 	cancelled, takenBack := DeliveryCancelled{Reason: CancelRequested}, DeliveryRetryCancelled{}
+	waiting, waitingBack := DeliveryCancelled{Reason: CancelRequested, Waiting: true}, DeliveryRetryCancelled{Waiting: true}
 	late := DeliveryOutcomeLate{Call: Call{Attempt: 2}}
 	for name, c := range map[string]struct {
 		after   time.Duration
@@ -119,12 +120,15 @@ func TestNumberAfterACancelledAttempt(t *testing.T) {
 		want    int
 	}{
 		"due at once":            {0, []Change{cancelled}, 2},
-		"waiting for others":     {0, []Change{DeliveryCancelled{Reason: CancelRequested, Waiting: true}}, 1},
+		"waiting for others":     {0, []Change{waiting}, 1},
+		"due, and with no node":  {time.Minute, []Change{failed, waiting}, 2},
 		"waiting for the retry":  {0, []Change{failed, cancelled}, 2},
 		"due for the retry":      {time.Minute, []Change{failed, cancelled}, 3},
 		"which ended since":      {time.Minute, []Change{failed, cancelled, late}, 3},
 		"given up":               {time.Minute, []Change{DeliveryAttemptFailed{Call: Call{Attempt: 1}, GaveUp: GaveUpGone}, DeliveryCancelled{Was: DeliveryFailed}}, 2},
 		"taken back":             {time.Minute, []Change{failed, takenBack}, 3},
+		"back from no node":      {time.Minute, []Change{failed, waitingBack}, 2},
+		"cancelled, then waits":  {0, []Change{cancelled, DeliveryRetryRequested{Attempt: 2}, waiting}, 2},
 		"taken back before":      {0, []Change{failed, takenBack}, 2},
 		"cancelled twice":        {0, []Change{cancelled, DeliveryRetryRequested{Attempt: 2}, cancelled}, 3},
 		"interrupted, then late": {time.Minute, []Change{failed, DeliveryInterrupted{Attempt: 2}, late, cancelled}, 4},

@@ -106,6 +106,41 @@ func TestReplayOfWhatNobodyTried(t *testing.T) {
 	}
 }
 
+// So has what waited for a later attempt, whatever asked for that.
+func TestReplayOfWhatNobodyTriedAgain(t *testing.T) {
+	const history = `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}`
+	for name, c := range map[string]struct{ path, body string }{
+		"a retry":      {"deliveries/%s/retry", ""},
+		"a replay":     {"1/replay", history},
+		"a bulk retry": {"deliveries/retry", `{"state":"failed"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t)
+			s.work()
+			r := newReceiver(t, 500)
+			s.registerAt(r.URL, `,"max_retries":0`)
+			ask := func(path, body string) answer { return s.ask("POST", "/api/v1/webhooks/"+path, body) }
+			event := ask("events/trigger", `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+			delivery := r.next(t).header.Get("X-Webhook-Delivery-ID")
+			s.until("it has failed", func() bool { return s.deliveryState(event) == "failed" })
+			ask("1/deactivate", "").want(200)
+			asked := ask(strings.Replace(c.path, "%s", delivery, 1), c.body).want(202)
+			s.until("it waits again", func() bool { return s.deliveryState(event) == "pending" })
+			if c.body == "" {
+				ask("deliveries/"+delivery+"/cancel", "").want(202)
+			} else {
+				ask("replays/"+asked.text("replay_id")+"/cancel", "").want(200)
+			}
+			s.until("it is cancelled", func() bool { return s.deliveryState(event) != "pending" })
+			ask("1/activate", "").want(200)
+			ask("1/replay", history).want(202)
+			if got := r.next(t); got.header.Get("X-Webhook-Attempt") != "2" {
+				t.Errorf("attempt %s", got.header.Get("X-Webhook-Attempt"))
+			}
+		})
+	}
+}
+
 // What a node claims in the very moment in which it is cancelled may be under way: its number is used.
 func TestReplayOfWhatIsClaimedAsItIsCancelled(t *testing.T) {
 	s := newService(t)

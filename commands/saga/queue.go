@@ -74,6 +74,9 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			rows.ordered.between = rows.ordered.between || c.Line != domain.NoLine
 			rows.joined = append(rows.joined, streamID(e.Stream)) // it goes at once, so by itself
 		case domain.DeliveryRetryCancelled:
+			if c.Waiting {
+				rows.untaken = append(rows.untaken, streamID(e.Stream))
+			}
 			rows.ordered.touch(streamID(e.Stream), true)
 			if c.Blocks {
 				rows.ordered.blocked = append(rows.ordered.blocked, deliveryRow{id: streamID(e.Stream), version: e.Version})
@@ -91,16 +94,24 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 // Untried implements commands.Queue.
 func (q Queue) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error) {
 	rows, _ := q.Pool.Query(ctx, `
-		SELECT delivery_id, event_id, webhook_id, coalesce(node, 0) = 0 FROM medilab.pending WHERE delivery_id = ANY($1) AND version = 0
-		UNION ALL SELECT delivery_id, event_id, webhook_id, true FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
+		SELECT delivery_id, event_id, webhook_id FROM medilab.pending WHERE delivery_id = ANY($1) AND version = 0
+		UNION ALL SELECT delivery_id, event_id, webhook_id FROM medilab.batch_members WHERE delivery_id = ANY($1)`, ids)
 	untried := map[domain.DeliveryID]domain.Delivery{}
 	var id domain.DeliveryID
 	d := domain.Delivery{State: domain.DeliveryPending}
-	_, err := pgx.ForEachRow(rows, []any{&id, &d.EventID, &d.WebhookID, &d.Waiting}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &d.EventID, &d.WebhookID}, func() error {
 		untried[id] = d
 		return nil
 	})
 	return untried, eventstore.Doing("look into the queue", err)
+}
+
+// Waits implements commands.Queue. What is in medilab.claims is with a node, and what blocks its line has failed.
+func (q Queue) Waits(ctx context.Context, id domain.DeliveryID) (waits bool, err error) {
+	err = q.Pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM medilab.queue WHERE delivery_id = $1 AND coalesce(node, 0) = 0 AND due_at < 'infinity')
+			OR EXISTS (SELECT FROM medilab.batch_members WHERE delivery_id = $1)`, id).Scan(&waits)
+	return waits, eventstore.Doing("look into the queue", err)
 }
 
 // Age returns how long the delivery that is due for longest has waited, of all nodes. What

@@ -583,3 +583,43 @@ func TestCutOffCallOfWhatHasEnded(t *testing.T) {
 	}
 	n.verify()
 }
+
+// What is said to be with no node, and is with one, does not end; what is beside it in the log's
+// next batch does.
+func TestWhatIsClaimedDoesNotEndAsWaiting(t *testing.T) {
+	t.Parallel()
+	r := newStepwise(t)
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.RetryDelay = 3600 })
+	var events []domain.EventID
+	for range 3 {
+		events = append(events, n.trigger())
+		r.next(events[len(events)-1]).fail()
+	}
+	n.awaitRows(`SELECT count(*) FROM medilab.queue WHERE attempt = 2 AND node IS NULL`, 3)
+	var calls []stepCall
+	for _, event := range events[:2] {
+		n.retry(domain.DeliveryOf(event, w), event, w, 1)
+		calls = append(calls, r.next(event))
+	}
+	ends := []domain.Change{
+		domain.DeliveryCancelled{EventID: events[0], WebhookID: w, Waiting: true},
+		domain.DeliveryRetryCancelled{EventID: events[1], WebhookID: w, Waiting: true},
+		domain.DeliveryCancelled{EventID: events[2], WebhookID: w, Waiting: true},
+	}
+	units := make([]eventstore.Unit, len(ends))
+	for i, end := range ends {
+		units[i].Writes = []eventstore.Write{commands.Write(domain.DeliveryOf(events[i], w).Stream(), 2, eventstore.Metadata{}, end)}
+	}
+	units[2].Writes[0].Expected = 1
+	for i, err := range n.log.AppendEach(t.Context(), units) {
+		if claimed := i < 2; eventstore.IsConflict(err) != claimed || !claimed && err != nil {
+			t.Errorf("end %d: %v", i, err)
+		}
+	}
+	for _, call := range calls {
+		call.succeed()
+	}
+	n.awaitEmptyQueue()
+	n.verify()
+}
