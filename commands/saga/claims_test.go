@@ -272,3 +272,28 @@ func TestClaimsOverNodes(t *testing.T) {
 		t.Errorf("%d calls, and %d on record", calls, recorded)
 	}
 }
+
+// What is asked for again while its call is under way stays with the node, also if the webhook has come
+// to order its deliveries since.
+func TestClaimedBeforeItsWebhookOrdered(t *testing.T) {
+	t.Parallel()
+	r := newStepwise(t)
+	n := start(t, testdb.New(t), r)
+	w := n.register(1, nil)
+	event := n.trigger()
+	id := domain.DeliveryOf(event, w)
+	call := r.next(event)
+	n.append(w.Stream(), 1, domain.WebhookChanged{OrderBy: new("patient_id")})
+	n.retry(id, event, w, 123)
+	if rows := n.count(`SELECT count(*) FROM medilab.queue WHERE delivery_id = $1 AND node > 0 AND line IS NULL`, id); rows != 1 {
+		t.Errorf("%d rows are with the node", rows)
+	}
+	next := n.triggerOf(123)
+	r.next(next).succeed()
+	call.succeed()
+	n.awaitEmptyQueue()
+	n.verify()
+	if d := n.awaitState(id, domain.DeliveryDelivered); d.Attempts != 1 {
+		t.Errorf("it arrived as %+v", d)
+	}
+}

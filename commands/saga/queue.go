@@ -334,14 +334,16 @@ func (q *queueRows) statements() []eventstore.Statement {
 	}
 	if r := q.retried; len(r) > 0 {
 		// The stream of a batch says in its beginning what it is. What somebody claimed and has not
-		// tried stays his.
+		// tried stays his, and in no line, as it is.
 		add(`INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, batch, replay, line, position, node)
 			SELECT d, w, e, s, a, 0, v, clock_timestamp(), coalesce((SELECT type = 'delivery.batched'
 				FROM medilab.events WHERE stream = 'delivery-' || d::text AND version = 1), false), nullif(p, '00000000-0000-0000-0000-000000000000'),
-				nullif(l, 0), CASE WHEN l > 0 THEN (SELECT position FROM medilab.events WHERE stream = 'event-' || e::text AND version = 1) END,
-				CASE WHEN l > 0 THEN 0 WHEN v = 1 AND p = '00000000-0000-0000-0000-000000000000' THEN (
-					SELECT c.node FROM medilab.claims AS c WHERE d = ANY(c.deliveries) LIMIT 1) END
+				CASE WHEN c.node IS NULL THEN nullif(l, 0) END,
+				CASE WHEN c.node IS NULL AND l > 0 THEN (SELECT position FROM medilab.events WHERE stream = 'event-' || e::text AND version = 1) END,
+				coalesce(c.node, CASE WHEN l > 0 THEN 0 END)
 			FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::uuid[], $8::bigint[]) AS r (d, w, e, s, a, v, p, l)
+			LEFT JOIN LATERAL (
+				SELECT node FROM medilab.claims WHERE v = 1 AND p = '00000000-0000-0000-0000-000000000000' AND d = ANY(deliveries) LIMIT 1) AS c ON true
 			ON CONFLICT (delivery_id) DO UPDATE SET attempt = greatest(q.attempt, excluded.attempt), retries = 0, version = excluded.version, due_at = clock_timestamp(), replay = excluded.replay`,
 			ids(r), webhooks(r), events(r), sizes(r), attempts(r), versions(r), replays(r), lines(r))
 	}
