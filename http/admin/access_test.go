@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -135,4 +136,75 @@ func TestWhoOnlyAuditsBeginsWithTheLog(t *testing.T) {
 	u.open("webhooks")
 	u.See("the token needs the scope webhooks:read")
 	u.Is(`!document.querySelector('.trouble > button')`)
+}
+
+// ids are what pages of one kind differ by, and what they are asked for.
+var ids = regexp.MustCompile(`[0-9a-f-]{36}|\?.*`)
+
+// What the panel offers to a user leads to nothing that the API refuses: no link, no shortcut and
+// nothing found.
+func TestNoLinkLeadsToWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	u := newUser(t, "en")
+	u.Expect("network") // of the stream, when it ends with the session
+	u.Before(`(() => { const real = fetch; window.fetch = async (url, asked) => {
+		const answer = await real(url, asked)
+		if (answer.status === 403) sessionStorage.refused = [sessionStorage.refused, url].join(' ')
+		return answer
+	} })()`)
+	url, _ := receiver(t)
+	id := u.webhook("CRM", url+"/broken", `,"max_retries":0`)
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":17},"correlation_id":"visit-318"}`)["event_id"].(string)
+	var failed string
+	harness.Until(t, "the delivery has failed", func() bool {
+		items := u.api("GET", "/webhooks/deliveries?state=failed", "")["items"].([]any)
+		for _, one := range items {
+			failed = one.(map[string]any)["delivery_id"].(string)
+		}
+		return len(items) > 0
+	})
+	u.api("POST", "/webhooks/deliveries/retry", `{"state":"failed"}`)
+	for _, scopes := range []string{"audit:read", "webhooks:read", "webhooks:read,audit:read"} {
+		u.signIn("API token", "Sign in", u.token(scopes))
+		ready := `document.querySelector('main h1') && !document.querySelector('main [aria-busy=true], main .trouble')`
+		open := []string{""}
+		for visited := map[string]bool{}; len(open) > 0; open = open[1:] {
+			page := open[0]
+			kind := ids.ReplaceAllString(page, "")
+			if visited[kind] {
+				continue
+			}
+			visited[kind] = true
+			u.open(page)
+			u.Wait(ready)
+			u.Wait(`document.querySelectorAll('main .entries details:not([open])').forEach(e => { e.open = true }) || true`)
+			u.Wait(`[...document.querySelectorAll('main .entries details')].every(e => e.querySelector('.body'))`)
+			links := u.Text(`[...document.querySelectorAll('a[href^="#/"]')].map(e => e.getAttribute('href').slice(2)).join('\n')`)
+			open = append(open, strings.Split(links, "\n")...)
+		}
+		if scopes == "audit:read" {
+			for _, q := range []string{"CRM", event, failed, "visit-318", "patient.created", "500"} {
+				u.Fill("Search", q)
+				u.Wait(`document.querySelector('#found ~ [role=status]').innerText !== ''`)
+				u.Text(`([...document.querySelectorAll('#found li')].find(e => e.querySelector('.muted'))?.dispatchEvent(new MouseEvent('mousedown', { bubbles: true, cancelable: true })), '')`) // not a patient
+				u.Wait(ready)
+				u.Fill("Search", "")
+			}
+			u.open("system")
+			u.Wait(ready)
+			for _, key := range "owecdajplts" {
+				u.Keys("g" + string(key))
+				u.Wait(ready)
+			}
+			u.open("audit")
+			u.Wait(ready)
+			u.Fill("Webhook", "cr")
+			u.Wait(`document.querySelector('input[type=hidden][name=webhook]').value === ` + quoted(id))
+		}
+		if refused := u.Text(`sessionStorage.refused ?? ''`); refused != "" {
+			t.Fatalf("with %s the panel led to what is refused:%s", scopes, refused)
+		}
+		u.Click("Sign out")
+		u.Wait(alone)
+	}
 }

@@ -6,7 +6,7 @@ import { actorName } from './audit-words.js'
 import { prompt } from './dialogs.js'
 import { zoneName } from './format.js'
 import { live } from './live.js'
-import { Outlet, address, router } from './router.js'
+import { Outlet, address, router, to } from './router.js'
 import { routes } from './routes.js'
 import { Search } from './search.js'
 import { apply, settings } from './settings.js'
@@ -33,7 +33,7 @@ function Menu({ path }) {
       aria-current=${now(path) === name ? 'page' : undefined}><${Icon} name=${name} /><span>${t(`nav.${name}`)}</span>
       ${count > 0 && html`<span class=${name === 'alerts' ? 'count bad' : 'count'} aria-label=${t(`app.${name}`, count)}>${number(count)}${full && '+'}</span>`}</a>`
   }
-  const of = (place) => routes.filter((route) => route.menu === place && session.may(...route.scopes))
+  const of = (place) => routes.filter((route) => route.menu === place && to(`#/${route.pattern}`))
   return html`<nav id="menu" class=${more ? 'side open' : 'side'} aria-label=${t('app.menu')}>
     <a class="brand" href="#/"><${Icon} name="overview" />MediLab Webhooks</a>
     ${of('main').map(link)}<button type="button" class="more" aria-expanded=${more} aria-current=${menuOf(path) === 'more' ? 'true' : undefined} onClick=${() => setMore(!more)}><${Icon} name="more" /><span>${t('app.moreMenu')}</span></button>
@@ -92,7 +92,7 @@ function key(event) {
   // By the key's place: a Russian layout has other letters there.
   const route = event.timeStamp - going < soon && routes.find((one) => one.key && event.code === `Key${one.key.toUpperCase()}`)
   going = event.code === 'KeyG' ? event.timeStamp : -soon
-  if (route) return router.go(`#/${route.pattern}`)
+  if (route) return to(`#/${route.pattern}`) && router.go(`#/${route.pattern}`)
   if (event.key !== '/' && event.code !== 'Slash') return
   event.preventDefault()
   before = document.activeElement

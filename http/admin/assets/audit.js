@@ -5,6 +5,7 @@ import { actorName, entryLink, entryNote, entryTypes, entryWords } from './audit
 import { nameOf, useTypes } from './event-types.js'
 import { localTime } from './format.js'
 import { Filters } from './list.js'
+import { to } from './router.js'
 import { known, number, t } from './texts.js'
 import './texts/access.js'
 import { Badge, Card, Copy, Empty, Foreign, Page, Progress, Time, Trouble, Word, useLoad } from './ui.js'
@@ -83,7 +84,7 @@ function Entries({ filters, head }) {
 
 function Entry({ entry, note }) {
   const [shown, setShown] = useState(false)
-  const link = entryLink(entry)
+  const link = to(entryLink(entry) ?? '')
   return html`<li><details onToggle=${(event) => setShown(event.target.open)}><summary>
       <span class="what one"><b>${entryWords(entry)}</b>${note && html` <span title=${entry.data?.event_type ?? note}>${note}</span>`}</span>
       <span class="muted">${actorName(entry.metadata?.actor)}</span><${Time} at=${entry.recorded_at} /></summary>

@@ -7,6 +7,7 @@ import { typeFilter, useTypes } from './event-types.js'
 import { duration, localTime } from './format.js'
 import { Answer, Failure, Next, advice } from './health.js'
 import { Filters, List, isAsked } from './list.js'
+import { to } from './router.js'
 import { number, t } from './texts.js'
 import './texts/webhooks.js'
 import { Act, Card, Copy, Page, Time } from './ui.js'
@@ -51,7 +52,7 @@ export function Deliveries({ webhook, parameters, page, first }) {
     { label: t('call.time'), cell: (d) => html`<a href=${`#/events/${part(d.event_id)}`}><${Time} at=${d.created_at} style="near" /></a>${webhook && type(d)}` },
     !webhook && { label: t('event.webhook'), cut: 'half', cell: (d) => html`${names.link(d.webhook_id)}${type(d)}` },
     { label: t('call.response'), cut: webhook ? 'all' : 'half', cell: (d) => html`${d.response_status ? html`<${Answer} of=${d} />` : html`<span class="lines"><${Failure} of=${d} /></span>`}${d.state !== 'delivered' && html`<span class="sub lines" title=${advice(d)}>${advice(d)}</span>`}` },
-    { label: t('event.attempts'), number: true, opt: true, cell: (d) => html`<a href=${`#/webhooks/${part(d.webhook_id)}/calls?delivery_id=${part(d.delivery_id)}`}>${number(d.attempts)}</a>` },
+    { label: t('event.attempts'), number: true, opt: true, cell: (d) => html`<a href=${to(`#/webhooks/${part(d.webhook_id)}/calls?delivery_id=${part(d.delivery_id)}`)}>${number(d.attempts)}</a>` },
     { label: t('next.short'), opt: true, whole: true, cell: (d) => html`<${Then} of=${d} />` },
     session.may('webhooks:write') && { label: t('event.actions'), opt: true, whole: true, cell: (d) => html`<${DeliveryActions} delivery=${d} />` },
   ].filter(Boolean)

@@ -90,13 +90,14 @@ function counts({ items, next_cursor: more }) {
 
 export function EventPage({ id, parameters }) {
   const path = `/webhooks/events/${part(id)}`
-  const of = useLoad(path)
+  const audits = !session.may('webhooks:read') // who audits may see why, but not what
+  const of = useLoad(path, {}, { skip: audits })
   const types = useTypes()
   const moved = useLoad(`${path}/deliveries`, { limit: most })
   const only = (item) => item.event_id === id
   useFresh({ kinds: ['delivery'], only }, moved.reload, 1000)
   const explained = html`<${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} only=${only} verdict=${parameters.get('verdict') ?? ''} /></${Card}>`
-  if (of.error?.status === 403) return html`<${Page} title=${t('call.event')} sub=${html`<${Copy} value=${id} whole />`}>${explained}</${Page}>` // who audits may see why, but not what
+  if (audits) return html`<${Page} title=${t('call.event')} sub=${html`<${Copy} value=${id} whole />`}>${explained}</${Page}>`
   return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${nameOf(event.event_type, types)} badge=${html`<code class="muted">${event.event_type}</code>${moved.data && html`<${Stand} of=${counts(moved.data)} event=${event} />`}`}
       sub=${html`<a href="#/events">${t('event.list')}</a> · <${Time} at=${event.accepted_at} />`}>
     ${!event.deliver && html`<p class="trouble">${t('event.imported')}</p>`}
@@ -126,8 +127,8 @@ function Explained({ path, id, only, verdict: chosen }) {
       live=${{ kinds: ['delivery'], only, wanted: (v) => v.verdict, change: (v, d) => (v.delivery_id ? { ...v, verdict: d.state, outcome: d.outcome, response_status: d.response_status, error: d.error, waiting_behind: d.waiting_behind } : v) }} columns=${[
       { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub lines"><${Reason} of=${v} /></span>` },
       { label: t('event.verdict'), whole: true, cell: (v) => html`<${Badge} state=${v.verdict} />${v.sent_by.filter((s) => s.kind !== 'dispatch').map((s) => html`<span key=${s.id} class="sub">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></span>`)}` },
-      { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: v.verdict }} /></span>` },
-    ]} />`
+      session.may('webhooks:read') && { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: v.verdict }} /></span>` },
+    ].filter(Boolean)} />`
 }
 
 function Reason({ of }) {

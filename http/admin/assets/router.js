@@ -20,6 +20,13 @@ export function address() {
   return { path: path || home(), parameters: new URLSearchParams(query) }
 }
 
+// to returns an address for a link to it; undefined, which makes it plain text, if the user may not
+// open the page.
+export function to(hash) {
+  const found = find(hash.replace(/^#\/|\?.*$/g, ''))
+  return !found || session.may(...found.route.scopes(found.variables)) ? hash : undefined
+}
+
 // go shows another page.
 function go(hash) {
   location.hash = hash

@@ -1,8 +1,9 @@
 // The search box in the header: one question to the API, by keys. Arrows choose, Enter
-// opens, Esc closes. A patient is looked for only when that is chosen: it needs a reason.
+// opens, Esc closes. A patient is looked for only when that is chosen: it needs a right and a reason.
+// What the user may not open is not offered.
 import { api, part } from './api.js'
 import { describeType, nameOf, useTypes } from './event-types.js'
-import { router } from './router.js'
+import { router, to } from './router.js'
 import { t } from './texts.js'
 import './texts/events.js'
 import { Time, words } from './ui.js'
@@ -10,7 +11,7 @@ import { html, useEffect, useRef, useState } from './view.js'
 
 const pages = {
   event: (f) => `#/events/${part(f.id)}`,
-  delivery: (f) => (f.at ? `#/webhooks/${part(f.webhook_id)}/calls?delivery_id=${part(f.id)}` : pages.event({ id: f.event_id })), // no attempt yet
+  delivery: (f) => f.at && to(`#/webhooks/${part(f.webhook_id)}/calls?delivery_id=${part(f.id)}`) || pages.event({ id: f.event_id }), // no attempt yet
   webhook: (f) => `#/webhooks/${part(f.id)}`,
   correlation: (f) => `#/events?correlation_id=${encodeURIComponent(f.id)}`,
   event_type: (f) => `#/events?event_type=${encodeURIComponent(f.id)}`,
@@ -32,11 +33,12 @@ export function Search() {
     const { signal } = control.current = new AbortController()
     try {
       const { items } = await api.get('/search', parameters, signal)
-      setFound([...items, ...more])
+      const all = [...items, ...more].filter((one) => one.kind === 'subject' || to(pages[one.kind](one)))
+      setFound(all)
       answered.current = q.trim()
       setAt(0)
       setError(null)
-      return [...items, ...more]
+      return all
     } catch (problem) {
       if (!signal.aborted) { setFound([]); setError(problem) }
     }

@@ -3,6 +3,7 @@ import { api, part, session } from './api.js'
 import { confirm, say } from './dialogs.js'
 import { duration } from './format.js'
 import { Table } from './list.js'
+import { to } from './router.js'
 import { known, number, t } from './texts.js'
 import './texts/access.js'
 import './texts/events.js'
@@ -49,7 +50,7 @@ export function System() {
     <div class="figures">
       <${Figure} label=${t('system.nodes')} value=${number(now.nodes.length)} />
       <${Figure} label=${t('system.pending')} value=${number(now.pending_deliveries)} note=${now.oldest_due_seconds >= 1 ? t('system.oldest', duration(now.oldest_due_seconds)) : ''} href="#/deliveries?state=pending" />
-      <${Figure} label=${t('event.parkedLink')} value=${number(now.emitted_parked)} tone=${now.emitted_parked > 0 ? 'bad' : ''} note=${now.emitted_parked > 0 ? t('system.mend') : ''} href="#/events/parked" />
+      <${Figure} label=${t('event.parkedLink')} value=${number(now.emitted_parked)} tone=${now.emitted_parked > 0 ? 'bad' : ''} note=${now.emitted_parked > 0 ? t('system.mend') : ''} href=${to('#/events/parked')} />
       <${Figure} label=${t('system.deadLetters')} value=${number(now.dead_letters)} tone="bad" note=${now.dead_letters > 0 ? t('system.deadNote') : ''} />
       <${Figure} label=${t('system.emitted')} value=${number(now.emitted_waiting)} /></div>
     <${Card} title=${t('system.nodes')} flush><${Table} caption=${t('system.nodes')} rows=${now.nodes} id=${(node) => node.id} columns=${[

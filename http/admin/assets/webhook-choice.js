@@ -1,11 +1,11 @@
 // A control to choose a webhook among any number of them.
-import { part } from './api.js'
+import { part, session } from './api.js'
 import { Text, useID } from './controls.js'
 import { t } from './texts.js'
 import { useLoad } from './ui.js'
 import { html, useEffect, useLayoutEffect, useRef, useState } from './view.js'
 
-const name = (w) => `${w.number} · ${w.name}`
+const name = (w) => (w.number ? `${w.number} · ${w.name}` : w.title) // of a search, which has no numbers
 
 // isKey reports whether a text is a webhook's id or number.
 export const isKey = (text) => /^(\d+|[0-9a-f-]{36})$/.test(text)
@@ -17,10 +17,12 @@ export function WebhookChoice({ value, choose, placeholder = t('webhook.searchHi
   const list = useID('webhooks')
   const [typed, setTyped] = useState(null) // null: nothing since the value came
   const given = useRef(value)
-  const chosen = useLoad(`/webhooks/${part(value)}`, {}, { skip: !isKey(value) || typed !== null })
+  const reads = session.may('webhooks:read') // who may only audit finds them by the search
+  const chosen = useLoad(`/webhooks/${part(value)}`, {}, { skip: !isKey(value) || typed !== null || !reads })
   const text = typed?.trim() ?? ''
-  const found = useLoad('/webhooks', { q: text.replace(/^\d+ · /, ''), limit: 20 }, { skip: typed === null })
-  const all = found.data?.items ?? []
+  const q = text.replace(/^\d+ · /, '')
+  const found = useLoad(...(reads ? ['/webhooks', { q, limit: 20 }, { skip: typed === null }] : ['/search', { q }, { skip: q === '' }]))
+  const all = found.data?.items.filter((w) => reads || w.kind === 'webhook') ?? []
   const give = (one, done) => {
     given.current = one
     choose(one, done)

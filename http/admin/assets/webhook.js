@@ -28,7 +28,9 @@ const tabs = {
 }
 const remaining = ['calls', 'deliveries', 'disclosures', 'history']
 const reads = ['webhooks:read', 'audit:read']
-const needed = { test: ['webhooks:write'], disclosures: ['audit:read'], deliveries: reads, history: reads } // one of the rights
+
+// tabScopes are the rights of which one opens the tab.
+export const tabScopes = (tab) => ({ test: ['webhooks:write'], disclosures: ['audit:read'], deliveries: reads, history: reads }[tab] ?? ['webhooks:read'])
 
 export function Webhook({ id, tab, parameters }) {
   const found = useWebhook(id)
@@ -39,7 +41,7 @@ export function Webhook({ id, tab, parameters }) {
   if (found.error && !found.data) return html`<h1>${t('event.webhook')}</h1><${Trouble} error=${found.error} retry=${found.reload} />`
   const webhook = found.data
   if (!webhook) return html`<p class="empty" aria-busy="true">${t('app.loading')}</p>`
-  const shown = (webhook.past ? remaining : Object.keys(tabs)).filter((name) => session.may(...needed[name] ?? ['webhooks:read']))
+  const shown = (webhook.past ? remaining : Object.keys(tabs)).filter((name) => session.may(...tabScopes(name)))
   const current = tab ?? (webhook.past ? 'history' : 'health')
   const Content = shown.includes(current) ? tabs[current] : () => html`<p class="empty">${t('app.notFound')}</p>`
   const at = (name) => `#/webhooks/${part(webhook.id)}${name === 'health' ? '' : `/${name}`}`
@@ -51,11 +53,12 @@ export function Webhook({ id, tab, parameters }) {
 
 // useWebhook reads the webhook; of a deleted one, and for who may only audit, what its history has.
 function useWebhook(id) {
-  const found = useLoad(`/webhooks/${part(id)}`)
-  const gone = [403, 404].includes(found.error?.status)
+  const audits = !session.may('webhooks:read')
+  const found = useLoad(`/webhooks/${part(id)}`, {}, { skip: audits })
+  const gone = audits || found.error?.status === 404
   const past = useLoad(`/webhooks/${part(id)}/history`, { limit: 1000 }, { skip: !gone })
   if (!gone) return found
-  return { ...past, data: past.data && { id, name: lastName(past.data) ?? id, past: true, deleted: found.error.status === 404 } }
+  return { ...past, data: past.data && { id, name: lastName(past.data) ?? id, past: true, deleted: !audits } }
 }
 
 // Standing is the webhook's health as a badge.
