@@ -3,7 +3,10 @@ package eventstore
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,10 +58,35 @@ func openPool(ctx context.Context, url string, maxConns int, guard *Guard) (*pgx
 	return pool, nil
 }
 
-func poolConfig(url string, maxConns int) (*pgxpool.Config, error) {
+// CheckURL returns what is wrong with the URL of a database, or with a file that it names. Its
+// errors hold no password.
+func CheckURL(url string) error {
+	_, err := parseURL(url)
+	return err
+}
+
+func parseURL(url string) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(url)
+	if err == nil {
+		return config, nil
+	}
+	var file *fs.PathError
+	cause := errors.Unwrap(err)
+	switch {
+	case errors.As(cause, &file):
+		return nil, fmt.Errorf("the database's URL names %s, which cannot be read: %w", file.Path, file.Err)
+	case cause != nil && cause.Error() == "unable to add CA to cert pool":
+		return nil, errors.New("the file that the database's URL names by sslrootcert holds no certificate in PEM form")
+	case cause != nil && strings.HasSuffix(err.Error(), ": failed to configure TLS ("+cause.Error()+")"):
+		return nil, fmt.Errorf("the database's URL asks for TLS that cannot be set up: %w", cause)
+	}
+	return nil, errors.New("the database's URL cannot be read (its text is not shown: it may hold a password)")
+}
+
+func poolConfig(url string, maxConns int) (*pgxpool.Config, error) {
+	config, err := parseURL(url)
 	if err != nil {
-		return nil, errors.New("the database's URL cannot be read (its text is not shown: it may hold a password)")
+		return nil, err
 	}
 	// The URL may say otherwise, but the queries need what only prepared statements have.
 	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement

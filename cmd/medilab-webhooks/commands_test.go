@@ -380,6 +380,30 @@ func TestDatabase(t *testing.T) {
 			t.Errorf("the password shows: %s", notes)
 		}
 	}
+	// What is wrong with a file that the URL names is said.
+	dir := t.TempDir()
+	empty, missing := filepath.Join(dir, "empty.pem"), filepath.Join(dir, "missing.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string]string{
+		"sslrootcert=" + missing:            "names " + missing + ", which cannot be read: no such file",
+		"sslrootcert=" + empty:              "sslrootcert holds no certificate",
+		"sslcert=" + empty:                  `TLS that cannot be set up: both "sslcert" and "sslkey" are required`,
+		"sslmode=bogus":                     "TLS that cannot be set up: sslmode is invalid",
+		"password=hidden&connect_timeout=x": "cannot be read",
+	} {
+		url := "postgres://nobody:hidden@127.0.0.1:1/none?" + query
+		for env, code := range map[string]int{"DATABASE_URL": 1, "MEDILAB_READ_URL": 2} {
+			t.Run(env+" "+query, func(t *testing.T) {
+				t.Setenv(env, url)
+				_, notes := cli{t}.run(code, "", "token", "list")
+				if !strings.Contains(notes, want) || strings.Contains(notes, "hidden@") || strings.Contains(notes, "=hidden") || env != "DATABASE_URL" && !strings.Contains(notes, env) {
+					t.Errorf("it says %s", notes)
+				}
+			})
+		}
+	}
 	// A new database gets its tables with the first command.
 	t.Setenv("DATABASE_URL", "")
 	c.run(0, "", "token", "list", "--database-url", testdb.NewEmpty(t))

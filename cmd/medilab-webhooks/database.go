@@ -41,9 +41,11 @@ func (o *databaseOptions) table() []setting {
 	return []setting{
 		{env: "DATABASE_URL", flag: "database-url", value: &o.url, usage: "the Postgres to use, 14 or newer", unset: "an embedded one", secret: true},
 		{env: "MEDILAB_READ_URL", flag: "read-url", value: &o.readURL, usage: "a standby of it, for the call log, events, statistics, audit, explain and backtest", unset: "none", secret: true,
-			rule: "the URL of a Postgres", valid: func() bool {
-				_, err := pgxpool.ParseConfig(o.readURL)
-				return o.readURL == "" || err == nil
+			check: func() error {
+				if o.readURL == "" {
+					return nil
+				}
+				return eventstore.CheckURL(o.readURL)
 			}},
 		{env: "MEDILAB_DATA_DIR", flag: "data-dir", value: &o.dataDir, usual: "./data", usage: "folder of the embedded Postgres, keys and first token"},
 		{env: "MEDILAB_POSTGRES_BIN", value: &o.binDir},

@@ -22,9 +22,10 @@ type setting struct {
 	value any    // *string, *int, *int64, *float64 or *time.Duration
 	usual string // the default
 	usage string
-	unset string      // the default in words, for the help
-	rule  string      // what the value must be, see valid
-	valid func() bool // nil accepts every value
+	unset string       // the default in words, for the help
+	rule  string       // what the value must be, see valid
+	valid func() bool  // nil accepts every value
+	check func() error // likewise, and says what is wrong
 
 	secret bool // keep the environment's value out of the help
 }
@@ -43,6 +44,12 @@ func declare(c *cobra.Command, flags *pflag.FlagSet, settings []setting) {
 		for _, s := range settings {
 			if s.valid != nil && !s.valid() {
 				return usageError{fmt.Errorf("%s must be %s", s.env, s.rule)}
+			}
+			if s.check == nil {
+				continue
+			}
+			if err := s.check(); err != nil {
+				return usageError{fmt.Errorf("%s: %w", s.env, err)}
 			}
 		}
 		return nil
