@@ -119,6 +119,42 @@ func TestTheNextUserStartsOver(t *testing.T) {
 	u.Is(`!document.querySelector('dialog')`) // with the new secret
 }
 
+// What somebody had checked or rebuilt ends with their session: the next user sees nothing of it.
+func TestNoCheckOutlivesTheSession(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network")
+	u.Before(`(() => { const real = fetch, answers = {}
+		const answer = (what, line) => answers[what].enqueue(new TextEncoder().encode(line + '\n'))
+		window.fetch = (url, asked) => {
+			const what = url.match(/verify$|rebuild$/)?.[0]
+			return what ? Promise.resolve(new Response(new ReadableStream({ start: (c) => { answers[what] = c; answer(what, '{"done":1,"total":2}') } }))) : real(url, asked)
+		}
+		window.end = () => { answer('verify', '{"found":0,"events":2}'); answer('rebuild', '{"rebuilt":true}'); Object.values(answers).forEach((one) => one.close()) }
+	})()`)
+	other := u.token("webhooks:read,audit:read")
+	u.signIn("API token", "Sign in")
+	u.Click("Audit log")
+	u.Click("Verify")
+	u.Wait(`document.querySelector('main progress')`)
+	u.Click("System")
+	u.Click("Rebuild")
+	u.Click("Rebuild")
+	u.Wait(`document.querySelector('main progress')`)
+	u.Click("Sign out")
+	u.Wait(alone)
+	u.Fill("API token", other)
+	u.Click("Sign in")
+	u.Wait(isSignedIn("reader"))
+	for _, page := range []string{"Jobs", "System", "Audit log"} {
+		u.Click(page)
+		u.Wait(`document.querySelector('h1').innerText === ` + quoted(page) + ` && document.querySelector('main :is(tbody, .entries li, .empty)') && !document.querySelector('main [aria-busy=true]')`)
+		u.Is(`!document.querySelector('main progress')`)
+	}
+	u.Wait(`window.end() || true`)
+	u.Wait(`(window.turns = (window.turns ?? 0) + 1) > 3`) // what was answered is read
+	u.Is(`document.querySelector('#news').hidden && !document.querySelector('main .card .badge')`)
+}
+
 // Who has signed in since is not signed out by who was there before.
 func TestNobodyIsSignedOutByAnother(t *testing.T) {
 	u := newUser(t, "en")

@@ -94,13 +94,21 @@ function Entry({ entry, note }) {
 }
 
 // The check goes on while the reader looks at other pages.
-const check = { ...store(), state: null }
+const check = { ...store(), state: null, control: null }
+
+// endCheck ends the check, and drops what it found.
+export function endCheck() {
+  check.control?.abort()
+  check.state = null
+  check.changed()
+}
 
 async function verify() {
-  const tell = (state) => { check.state = state; check.changed() }
+  const { signal } = check.control = new AbortController()
+  const tell = (state) => { if (!signal.aborted) { check.state = state; check.changed() } }
   tell({ done: 0, total: 0 })
   try {
-    await api.lines('POST', '/audit/verify', { each: (line) => tell(line.error ? { failed: line.error } : line) })
+    await api.lines('POST', '/audit/verify', { each: (line) => tell(line.error ? { failed: line.error } : line), signal })
     if (check.state.found === undefined && !check.state.failed) tell({ failed: t('error.network') })
   } catch (error) {
     tell({ error })

@@ -2,9 +2,11 @@
 // the clinic's identity provider, if there is one. The tabs of a browser share the session.
 import { forgetNames } from './alerts.js'
 import { api, session } from './api.js'
+import { endCheck } from './audit.js'
 import { Field, Form, Text, refuse } from './controls.js'
 import { dismiss, open, say } from './dialogs.js'
 import { router } from './router.js'
+import { endRebuilds } from './system.js'
 import { t } from './texts.js'
 import './texts/access.js'
 import { forget, words } from './ui.js'
@@ -82,7 +84,7 @@ export async function signOut() {
   ended()
 }
 
-// ended drops everything that was read or typed.
+// ended drops everything that was read, typed or under way.
 function ended() {
   session.take(null)
   clear()
@@ -93,6 +95,8 @@ function clear() {
   forget()
   forgetNames()
   drafts.clear()
+  endCheck()
+  endRebuilds()
   dismiss()
 }
 

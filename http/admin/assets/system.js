@@ -11,18 +11,29 @@ import { Act, Badge, Card, Copy, Facts, Figure, Loaded, Page, Progress, Time, Wo
 import { html, store, useStore } from './view.js'
 
 // Rebuilds that this tab has begun go on while the reader looks at other pages.
-export const rebuilds = { ...store(), of: new Map() }
+const rebuilds = { ...store(), of: new Map() }
+
+// endRebuilds ends them all without a word.
+export function endRebuilds() {
+  rebuilds.of.forEach(({ stop }) => stop(left))
+  rebuilds.of.clear()
+  rebuilds.changed()
+}
+
+const left = 'left' // why a rebuild was ended: not by a press
 
 async function rebuild(name) {
   const control = new AbortController()
-  const tell = (state) => { rebuilds.of.set(name, { ...state, stop: () => control.abort() }); rebuilds.changed() }
+  const { signal } = control
+  const tell = (state) => { if (!signal.aborted) { rebuilds.of.set(name, { ...state, stop: (why) => control.abort(why) }); rebuilds.changed() } }
   tell({ done: 0, total: 0 })
   try {
-    await api.lines('POST', `/projections/${part(name)}/rebuild`, { each: tell, signal: control.signal })
+    await api.lines('POST', `/projections/${part(name)}/rebuild`, { each: tell, signal })
     const { error, rebuilt } = rebuilds.of.get(name)
     say(rebuilt ? t('system.rebuilt', modelName(name)) : error ?? t('error.network'))
   } catch (error) {
-    say(control.signal.aborted ? t('system.notRebuilt', modelName(name)) : words(error))
+    if (signal.reason === left) return
+    say(signal.aborted ? t('system.notRebuilt', modelName(name)) : words(error))
   }
   rebuilds.of.delete(name)
   rebuilds.changed()
