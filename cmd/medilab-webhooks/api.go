@@ -63,7 +63,8 @@ type apiClient struct {
 }
 
 // use runs f with a client for the command.
-func (o *apiOptions) use(c *cobra.Command, f func(*apiClient) error) error {
+func (o *apiOptions) use(c *cobra.Command, do func(*apiClient) error) error {
+	f := func(client *apiClient) error { return wrongGiven(c, do(client)) }
 	if o.server != "" {
 		client, err := o.remote()
 		if err != nil {
@@ -263,6 +264,9 @@ func refusedBy(status int, answer []byte) error {
 	}
 	refused := &domain.Error{Kind: kindsOfStatus[status], Message: cmp.Or(p.Detail, p.Title)}
 	for _, e := range p.Errors {
+		if speaksRussian() {
+			e.Message = "— " + e.Message // which does not go on with the field
+		}
 		if e.Field == api.AccessReason {
 			return wrongFlags(domain.Invalid("reason", e.Message))
 		}

@@ -131,6 +131,8 @@ func TestQuestionsOnTheCommandLine(t *testing.T) {
 	c.matches("other retries", c.both(0, "backtest", "1", "--to", "2020-01-01", "--max-retries", "6"),
 		`(.*\n){4}deliveries +0\ndelivered +0\nfailed +0\ndelivered instead +0\nfailed instead +0\npending instead +0\nsooner +0\nlater +0\ncalls +0\ncalls instead +0\n`)
 	c.both(2, "backtest", "1", "--max-retries", "-1")
+	_, notes = c.run(2, "", "backtest", "1", "--from", "2021-01-01", "--to", "2020-01-01", "--max-retries", "11")
+	c.matches("the refusal", notes, "medilab-webhooks: --max-retries must be from 0 to 10; --to must not be before --from; .*\n")
 	c.both(1, "webhooks", "show", "7")
 	c.both(1, "explain", "0198f0a0-0000-7000-8000-000000000001")
 	for _, wrong := range []string{
@@ -232,7 +234,7 @@ func TestAnswersInRussian(t *testing.T) {
 		_, notes := c.run(1, "", ask("webhooks", "show", "7")...)
 		c.matches("the error", notes, "medilab-webhooks: вебхук не найден; список: `medilab-webhooks webhooks list`\n")
 		_, notes = c.run(2, "", ask("backtest", "1", "--events", "wrong")...)
-		c.matches("the wrong field", notes, `medilab-webhooks: в запросе есть неверные поля: events\[0\] такого типа .*\n`)
+		c.matches("the wrong field", notes, `medilab-webhooks: в запросе есть неверные поля: events\[0\] — такого типа .*\n`)
 		c.matches("the calls", c.onTerminal(300, ask("calls")...), `ВРЕМЯ .*\n.*получатель ответил 404\n`)
 		if out := c.onTerminal(300, ask("calls", "--json")...); !strings.Contains(out, "answered 404") {
 			t.Errorf("JSON on a terminal is %s", out)

@@ -61,8 +61,8 @@ func TestReplayCommands(t *testing.T) {
 	for _, wrong := range []string{"show x", "start 1 --from 2020-01-01", "start", "start 1 --from x --to 2021-01-01"} {
 		c.run(2, "", append([]string{"replay"}, strings.Fields(wrong)...)...)
 	}
-	for flag, want := range map[string]string{"--rate=0": "--rate must be from ", "--rate=NaN": `--rate: "NaN" is no number`, "--rate=-Inf": `--rate: "-Inf" is no number`, "--types=": "--types must have "} {
-		_, notes := c.run(2, "", append([]string{"replay", "start", "1", flag}, all...)...)
+	for flag, want := range map[string]string{"--rate=0": "--rate must be from ", "--rate=NaN": `--rate: "NaN" is no number`, "--rate=-Inf": `--rate: "-Inf" is no number`, "--types=": "--types must have ", "--to=2019-01-01": "--to must be after --from"} {
+		_, notes := c.run(2, "", append(append([]string{"replay", "start", "1"}, all...), flag)...)
 		c.matches(flag, notes, "medilab-webhooks: "+want+".*\n")
 	}
 	out, _ = c.run(0, "", "replay", "list", "1") // no server has filled the read models

@@ -85,9 +85,29 @@ func newTokenCreateCommand(db *databaseOptions) *cobra.Command {
 func wrongFlags(err error) error {
 	var texts []string
 	for _, f := range domain.FieldsOf(err) {
-		texts = append(texts, "--"+f.Field+" "+f.Message)
+		if before, ok := strings.CutSuffix(f.Message, " from"); ok { // of a field to
+			f.Message = before + " --from"
+		}
+		texts = append(texts, "--"+flagOf(f)+" "+f.Message)
 	}
 	return usageError{errors.New(strings.Join(texts, "; "))}
+}
+
+func flagOf(f domain.FieldError) string { return strings.ReplaceAll(f.Field, "_", "-") }
+
+// wrongGiven is wrongFlags for an error whose fields are all flags that were given to the command; another
+// stays as it is.
+func wrongGiven(c *cobra.Command, err error) error {
+	fields := domain.FieldsOf(err)
+	for _, f := range fields {
+		if !c.Flags().Changed(flagOf(f)) {
+			return err
+		}
+	}
+	if len(fields) == 0 {
+		return err
+	}
+	return wrongFlags(err)
 }
 
 func newTokenListCommand(db *databaseOptions) *cobra.Command {
