@@ -187,14 +187,14 @@ func (r AlertRules) lowRate(f CallFigures, now time.Time) Finding {
 	finding.Observed = 100 * float64(successes) / float64(calls)
 	if calls >= max(1, r.RateCalls) {
 		finding.Holds = finding.Observed < r.SuccessRate
-		finding.Message = fmt.Sprintf("%.1f %% of the last %d calls succeeded", finding.Observed, calls)
+		finding.Message = fmt.Sprintf("%.1f %% of the last %d %s succeeded", finding.Observed, calls, Plural(calls, "call", "calls"))
 	}
 	return finding
 }
 
 func (r AlertRules) failures(f CallFigures) Finding {
 	return judged(AlertConsecutiveFailures, f.Failures > r.Failures, float64(f.Failures), float64(r.Failures),
-		"a call succeeded", fmt.Sprintf("%d calls failed in a row", f.Failures))
+		"a call succeeded", fmt.Sprintf("%d %s failed in a row", f.Failures, Plural(f.Failures, "call", "calls")))
 }
 
 // JudgeTimeout returns the finding about the last call's timeout.

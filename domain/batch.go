@@ -105,7 +105,7 @@ func (d Delivery) In(batch Delivery) Delivery {
 // receiver may have seen already.
 func CheckCancelMember(member, batch Delivery) error {
 	if others := len(batch.Members) - 1; others > 0 {
-		return Conflict(fmt.Sprintf("this delivery goes together with %d others in the batch %s: cancel that delivery to end them all", others, member.BatchID))
+		return Conflict(fmt.Sprintf("this delivery goes together with %d %s in the batch %s: cancel that delivery to end them all", others, Plural(others, "other", "others"), member.BatchID))
 	}
 	return nil
 }

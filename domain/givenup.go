@@ -32,7 +32,7 @@ func GivenUpEvent(id DeliveryID, call Call, at time.Time) (EventID, EventTrigger
 // FindGivenUp returns the finding that a delivery ran out of retries at the position.
 func FindGivenUp(call Call, position int64) Finding {
 	return Finding{Kind: AlertGivenUp, Holds: true, At: position, Observed: float64(call.Attempt), Limit: float64(call.Attempt),
-		Message: fmt.Sprintf("a delivery of %s ran out of retries after %d attempts", call.EventType, call.Attempt)}
+		Message: fmt.Sprintf("a delivery of %s ran out of retries after %d %s", call.EventType, call.Attempt, Plural(call.Attempt, "attempt", "attempts"))}
 }
 
 // JudgeGivenUp returns the finding of the webhook's open alert, as things stand at the

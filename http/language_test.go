@@ -52,7 +52,7 @@ func TestLanguageOfRecords(t *testing.T) {
 	s.until("the delivery failed", func() bool { return s.deliveryState(event) == "failed" })
 	s.settled()
 	_, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.alerts (position, id, webhook, kind, details, raised_at)
-		VALUES (1, gen_random_uuid(), gen_random_uuid(), 'given_up', '{"message":"a delivery of patient.created ran out of retries after 1 attempts"}', now())`)
+		VALUES (1, gen_random_uuid(), gen_random_uuid(), 'given_up', '{"message":"a delivery of patient.created ran out of retries after 1 attempt"}', now())`)
 	if err != nil {
 		t.Fatal(err)
 	}

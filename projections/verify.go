@@ -112,7 +112,7 @@ func (p *Projections) verifyQueue(ctx context.Context, queue Queue, report func(
 			return err
 		}
 		if queued != pending {
-			report(Problem{Kind: ProblemQueue, Text: fmt.Sprintf("%d deliveries are queued, and %d are pending by the log", queued, pending)})
+			report(Problem{Kind: ProblemQueue, Text: fmt.Sprintf("queued deliveries: %d, pending by the log: %d", queued, pending)})
 		}
 		return nil
 	})

@@ -152,8 +152,8 @@ func TestEmitToAServer(t *testing.T) {
 	lines := `{"event_type":"patient.created","event_data":{"n":2}}` + "\n" + `{"event_type":"nonsense","event_data":{}}` + "\n" +
 		`{"event_type":"visit.created","event_data":{"n":3},"event_id":"` + strings.TrimSpace(out) + `"}` + "\n"
 	out, notes := c.run(1, lines, append([]string{"emit", "--file", "-"}, remote...)...)
-	c.matches("the count", out, "Accepted 1 events\n")
-	c.matches("the refusals", notes, `line 2: .*\nline 3: .*\nmedilab-webhooks: 2 of 3 lines were refused.*\n`)
+	c.matches("the count", out, "Accepted 1 event\n")
+	c.matches("the refusals", notes, `line 2: .*\nline 3: .*\nmedilab-webhooks: refused lines: 2 of 3.*\n`)
 	log, _ := c.run(0, "", "audit", "log", "--type", "event.triggered", "--format", "ndjson")
 	if n := strings.Count(log, `"actor":"admin"`); n != 2 || !strings.Contains(log, `"source":"cli"`) || !strings.Contains(log, `"correlation_id":"run-1"`) {
 		t.Errorf("the log has %s", log)

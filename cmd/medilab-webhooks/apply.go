@@ -90,7 +90,7 @@ func (o applyOptions) run(c *cobra.Command) error {
 // report prints what is wrong with the file, a line each.
 func (f *webhooksFile) report(c *cobra.Command) error {
 	for _, problem := range f.wrong {
-		if _, err := fmt.Fprintln(c.ErrOrStderr(), sayError(sanitizeLine(problem))); err != nil {
+		if _, err := fmt.Fprintln(c.ErrOrStderr(), sanitizeLine(problem)); err != nil {
 			return err
 		}
 	}
@@ -104,7 +104,7 @@ func (o applyOptions) print(c *cobra.Command, answer json.RawMessage) error {
 		return err
 	}
 	if len(a.Changed) == 0 {
-		return printText(c.OutOrStdout(), fmt.Sprintf("nothing to do: %d webhooks are as in %s\n", a.Unchanged, o.file))
+		return printText(c.OutOrStdout(), fmt.Sprintf("nothing to do: %d %s as in %s\n", a.Unchanged, domain.Plural(a.Unchanged, "webhook is", "webhooks are"), o.file))
 	}
 	paint := newPaint(c.OutOrStdout())
 	signs := map[string]string{"create": paint.in(green, "+"), "change": paint.in(yellow, "~"), "delete": paint.in(red, "-")}

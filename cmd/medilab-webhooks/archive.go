@@ -12,6 +12,7 @@ import (
 	"github.com/medilab/webhooks/commands/archive"
 	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/commands/vault"
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -82,7 +83,7 @@ func newArchiveImportCommand(db *databaseOptions) *cobra.Command {
 			return archiving(c, db, func(a *archive.Archiver) (archive.Result, error) {
 				return a.Import(c.Context(), args[0])
 			}, func(r archive.Result) string {
-				return fmt.Sprintf("Restored positions %d to %d (%s): %d entries", r.First, r.Last, formatTime(r.To), r.Entries+r.Earlier)
+				return fmt.Sprintf("Restored positions %d to %d (%s): %d %s", r.First, r.Last, formatTime(r.To), r.Entries+r.Earlier, domain.Plural(r.Entries+r.Earlier, "entry", "entries"))
 			})
 		},
 	})

@@ -193,7 +193,7 @@ func TestEmitFile(t *testing.T) {
 		`line 1208: the JSON is not an object\n`+
 		`line 1209: the line is longer than 10 MB\n`+
 		`line 1210: .*accepted before with another content\n`+
-		`medilab-webhooks: 8 of 1210 lines were refused.*\n`)
+		`medilab-webhooks: refused lines: 8 of 1210.*\n`)
 	log, _ := c.run(0, "", "audit", "log", "--type", "event.*", "--format", "ndjson")
 	lines := strings.Split(strings.TrimSpace(log), "\n")
 	if len(lines) != 1202 || !strings.Contains(lines[1199], `{"n":1199}`) || !strings.Contains(lines[1201], `{"last":1}`) ||

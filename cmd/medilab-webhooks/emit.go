@@ -175,7 +175,7 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 		p := &pipeline{commands: t, defaults: o.event, timeField: o.timeField, notes: c.ErrOrStderr(), rejects: rejects, skip: o.skip, progress: bar}
 		failure := p.run(c.Context(), in)
 		bar.end()
-		text, rate := fmt.Sprintf("Accepted %d events", p.accepted), float64(p.accepted)/time.Since(bar.started).Seconds()
+		text, rate := fmt.Sprintf("Accepted %d %s", p.accepted, domain.Plural(p.accepted, "event", "events")), float64(p.accepted)/time.Since(bar.started).Seconds()
 		result := map[string]any{"accepted": p.accepted, "refused": p.refused, "lines": p.done}
 		replay := p.describeImport(result)
 		printed := printResult(c, result, fmt.Sprintf("%s in %s, %.0f a second\n%s", text, bar.took(), rate, replay), text+"\n"+replay)
@@ -185,9 +185,9 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 		case failure != nil:
 			return fmt.Errorf("%w; go on with --skip %d", failure, p.done)
 		case p.refused > 0 && o.rejects != "":
-			return fmt.Errorf("%d of %d lines were refused; mend them in %s and emit that", p.refused, p.refused+p.accepted, o.rejects)
+			return fmt.Errorf("refused lines: %d of %d; mend them in %s and emit that", p.refused, p.refused+p.accepted, o.rejects)
 		case p.refused > 0:
-			return fmt.Errorf("%d of %d lines were refused; mend them and emit them alone", p.refused, p.refused+p.accepted)
+			return fmt.Errorf("refused lines: %d of %d; mend them and emit them alone", p.refused, p.refused+p.accepted)
 		}
 		return nil
 	})

@@ -145,9 +145,9 @@ were erased before is erased then. The tables' owner runs it.`,
 			if err != nil {
 				return fmt.Errorf("%w; run keys encrypt to go on", err)
 			}
-			text := fmt.Sprintf("Encrypted %d entries; none is in clear up to position %d\n", result.Entries, result.Until)
+			text := fmt.Sprintf("Encrypted %d %s; none is in clear up to position %d\n", result.Entries, domain.Plural(result.Entries, "entry", "entries"), result.Until)
 			if result.Undecoded > 0 {
-				text += fmt.Sprintf("%d entries do not decode and stay as they are: see audit verify\n", result.Undecoded)
+				text += fmt.Sprintf("%d %s: see audit verify\n", result.Undecoded, domain.Plural(result.Undecoded, "entry does not decode and stays as it is", "entries do not decode and stay as they are"))
 			}
 			return printResult(c, result, text, text)
 		}),
@@ -172,18 +172,18 @@ func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {
 		return fmt.Errorf("%w; run keys rewrap to go on", err)
 	}
 	if done.Webhooks > 0 {
-		if err := s.commands.Record(c.Context(), caller(), domain.AdminSecretsResealed, fmt.Sprintf("%d webhooks", done.Webhooks)); err != nil {
+		if err := s.commands.Record(c.Context(), caller(), domain.AdminSecretsResealed, fmt.Sprintf("%d %s", done.Webhooks, domain.Plural(done.Webhooks, "webhook", "webhooks"))); err != nil {
 			return err
 		}
 	}
-	if err := printText(c.OutOrStdout(), fmt.Sprintf("%d webhooks are sealed anew, %d had nothing to do\n", done.Webhooks, done.Current)); err != nil {
+	if err := printText(c.OutOrStdout(), fmt.Sprintf("%d %s sealed anew, %d had nothing to do\n", done.Webhooks, domain.Plural(done.Webhooks, "webhook is", "webhooks are"), done.Current)); err != nil {
 		return err
 	}
-	if err := printText(c.OutOrStdout(), fmt.Sprintf("%d keys of patients' data are sealed anew\n", wrapped)); err != nil {
+	if err := printText(c.OutOrStdout(), fmt.Sprintf("%d %s sealed anew\n", wrapped, domain.Plural(wrapped, "key of patients' data is", "keys of patients' data are"))); err != nil {
 		return err
 	}
 	if len(done.Unreadable) > 0 {
-		return fmt.Errorf("no key opens the secrets of %d webhooks, the first is %s: bring the key back, or give them new secrets", len(done.Unreadable), done.Unreadable[0])
+		return fmt.Errorf("no key opens the secrets of %d %s, the first is %s: bring the key back, or give them new secrets", len(done.Unreadable), domain.Plural(len(done.Unreadable), "webhook", "webhooks"), done.Unreadable[0])
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func sayError(message string) string {
 	if translation, ok := texts.Russian(message); ok { // of a rule that the API has too
 		return translation
 	}
-	for _, joint := range []string{"; ", ": "} {
+	for _, joint := range []string{"\n", "; ", ": "} {
 		if first, rest, ok := strings.Cut(message, joint); ok {
 			return sayError(first) + joint + sayError(rest)
 		}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -85,6 +87,25 @@ func TestMessagesInRussian(t *testing.T) {
 		if got := sayError(made); got != want {
 			t.Errorf("of %q it says %q", made, got)
 		}
+	}
+	// Of lines each is translated; the words of the YAML library stay behind a colon.
+	file := filepath.Join(t.TempDir(), "x.yaml")
+	for text, want := range map[string]string{
+		"webhooks: [":                 file + ": строка 2: did not find",
+		"webhook: []":                 file + `:1: в файле нет поля "webhook"; возможно, webhooks?` + "\n",
+		"webhooks: [{1: {? [] : x}}]": file + `:1: ключ "" повторяется или не является текстом` + "\n",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var notes strings.Builder
+		if code := run(t.Context(), []string{"webhooks", "apply", "-f", file, "--server", "http://127.0.0.1:1", "--token", "x"}, strings.NewReader(""), io.Discard, &notes); code != 1 || !strings.Contains(notes.String(), want) {
+			t.Errorf("%s: %d %s", text, code, notes.String())
+		}
+	}
+	if got := sayError("Erased 21 events at position 30; 1 delivery is cancelled\nNot counted: what is archived, up to position 7; what the archives hold of the patient cannot be read any more either"); got !=
+		"Стёрто событий: 21, позиция 30; отменено доставок: 1\nНе сосчитано: то, что в архиве, до позиции 7; данные пациента из архивов тоже больше не прочитать" {
+		t.Errorf("of an erasure it says %q", got)
 	}
 	nilID := "--event-id 00000000-0000-0000-0000-000000000000"
 	var notes strings.Builder

@@ -91,7 +91,7 @@ func newProjectionsRebuildCommand(db *databaseOptions) *cobra.Command {
 			if err := s.commands.Record(c.Context(), caller(), domain.AdminReadModelRebuilt, list); err != nil {
 				return err
 			}
-			text := fmt.Sprintf("Rebuilt %s from %d events", list, bar.done)
+			text := fmt.Sprintf("Rebuilt %s from %d %s", list, bar.done, domain.Plural(bar.done, "event", "events"))
 			return printResult(c, map[string]any{"rebuilt": names, "events": bar.done}, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
 		}),
 	}

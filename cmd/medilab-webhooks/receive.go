@@ -99,7 +99,7 @@ func receive(ctx context.Context, o receiveOptions, out, notes io.Writer) error 
 	err = serveAll(ctx, servers)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	fmt.Fprintf(notes, say("Received %d calls\n"), in.count)
+	fmt.Fprintf(notes, say(domain.Plural(in.count, "Received %d call\n", "Received %d calls\n")), in.count)
 	if err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}

@@ -41,7 +41,7 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 					return wrongReplay(err, types)
 				}
 				if dryRun {
-					return printResult(c, started, fmt.Sprintf("%v deliveries would be sent\n", started["matched"]), fmt.Sprintln(started["matched"]))
+					return printResult(c, started, fmt.Sprintf("deliveries that would be sent: %v\n", started["matched"]), fmt.Sprintln(started["matched"]))
 				}
 				return printResult(c, started, fmt.Sprintln(started["replay_id"]), fmt.Sprintln(started["replay_id"]))
 			})

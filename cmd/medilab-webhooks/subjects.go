@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/commands"
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -111,7 +112,8 @@ func newSubjectsEraseCommand(db *databaseOptions) *cobra.Command {
 		if err := json.Unmarshal(answer, &erased); err != nil {
 			return err
 		}
-		text := fmt.Sprintf("Erased %d events at position %d; %d deliveries are cancelled\n", erased.Events, erased.Position, erased.Cancelled)
+		text := fmt.Sprintf("Erased %d %s at position %d; %d %s cancelled\n", erased.Events, domain.Plural(erased.Events, "event", "events"), erased.Position,
+			erased.Cancelled, domain.Plural(erased.Cancelled, "delivery is", "deliveries are"))
 		if erased.UnencryptedUntil > 0 {
 			text += fmt.Sprintf("Not erased: entries up to position %d, which an older version wrote without encryption: run keys encrypt\n", erased.UnencryptedUntil)
 		}

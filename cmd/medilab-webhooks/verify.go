@@ -14,6 +14,7 @@ import (
 	"github.com/medilab/webhooks/commands/archive"
 	"github.com/medilab/webhooks/commands/receipts"
 	"github.com/medilab/webhooks/commands/saga"
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/projections"
@@ -40,7 +41,7 @@ func newAuditVerifyCommand(db *databaseOptions) *cobra.Command {
 			case wantsJSON(c):
 				err = errors.Join(err, printJSON(c.OutOrStdout(), result))
 			case result.Found == 0:
-				text := fmt.Sprintf("Verified %d events, nothing is wrong", head)
+				text := fmt.Sprintf("Verified %d %s, nothing is wrong", head, domain.Plural(head, "event", "events"))
 				return printResult(c, nil, fmt.Sprintf("%s in %s\n", text, bar.took()), text+"\n")
 			default: // of a check that was not completed too
 				err = errors.Join(err, printTable(c.OutOrStdout(), problemRows(result)))

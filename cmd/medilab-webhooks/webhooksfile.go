@@ -25,7 +25,7 @@ type webhooksFile struct {
 	raw      bool // {env: NAME} stays
 	tooLarge bool
 	unset    []string // variables that it names and the environment lacks
-	wrong    []string // what cannot be read, with its line
+	wrong    []string // what cannot be read, with its line, in the user's language
 }
 
 // readWebhooksFile returns the file and its list of webhooks as JSON, with the values of the
@@ -76,7 +76,10 @@ func loadYAML(text []byte, document *yaml.Node) error {
 	return err
 }
 
-func (f *webhooksFile) refuse(line int, problem string) {
+// refuse takes in a problem of ours.
+func (f *webhooksFile) refuse(line int, problem string) { f.note(line, sayError(problem)) }
+
+func (f *webhooksFile) note(line int, problem string) {
 	f.wrong = append(f.wrong, fmt.Sprintf("%s:%d: %s", f.path, line, problem))
 }
 
@@ -87,7 +90,7 @@ func (f *webhooksFile) refuseFields(fields []domain.FieldError) {
 		if webhook != "" {
 			webhook += ": "
 		}
-		f.refuse(line, webhook+cmp.Or(field, refused.Field)+" "+refused.Message)
+		f.note(line, webhook+cmp.Or(field, refused.Field)+" "+refused.Message)
 	}
 }
 

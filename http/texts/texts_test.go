@@ -8,7 +8,7 @@ import (
 
 func TestRussian(t *testing.T) {
 	for text, want := range map[string]string{
-		"1 calls failed in a row":                              "подряд не удалось 1 вызов",
+		"1 call failed in a row":                               "подряд не удалось 1 вызов",
 		"12 calls failed in a row":                             "подряд не удалось 12 вызовов",
 		"22 calls failed in a row":                             "подряд не удалось 22 вызова",
 		"111 calls failed in a row":                            "подряд не удалось 111 вызовов",

@@ -21,8 +21,8 @@ add({
   'webhook.retryNote': ['Получатель увидит эти события под прежними номерами доставок.', 'The receiver sees these events under the delivery ids that they had.'],
   'webhook.jobs': ['Что отправлялось повторно', 'What was sent again'],
   'webhook.nothingFailed': ['Недоставленного нет.', 'Nothing is undelivered.'],
-  'stats.retriesOf': ['из них повторов {0}', '{0} of them retries'],
+  'stats.retriesOf': ['из них {0} повтор|из них {0} повтора|из них {0} повторов', '{0} of them a retry|{0} of them retries'],
   'stats.failedOf': ['неудачных {0}', '{0} failed'],
-  'stats.timeoutsOf': ['таймаутов {0}', '{0} timeouts'],
+  'stats.timeoutsOf': ['{0} таймаут|{0} таймаута|{0} таймаутов', '{0} timeout|{0} timeouts'],
   'disclosure.none': ['Ничьи данные сюда не передавались.', 'Nobody’s data was sent here.'],
 })
