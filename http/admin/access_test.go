@@ -105,10 +105,31 @@ func TestThePanelIsByTheUsersRights(t *testing.T) {
 	if found := writes(); found != "" {
 		t.Errorf("who may only read finds %s", found)
 	}
+	for _, page := range []string{"tokens", "audit", "events/new", "jobs/new", "webhooks/" + id + "/edit"} {
+		u.open(page)
+		u.See("It needs the right ")
+		u.Is(`!document.querySelector('main :is(a, button)')`)
+	}
+	u.Click("Sign out")
+	u.Wait(alone)
+
+	u.signIn("API token", "Sign in", u.token("webhooks:read,webhooks:write"))
 	u.open("webhooks/" + id + "/edit")
 	u.See("is shown with the right payloads:read only")
 	u.Fill("Filter", "")
 	u.See("1 of 1 would have matched.")
+}
+
+// Who may only send events begins with sending one.
+func TestWhoOnlySendsEventsBeginsWithOne(t *testing.T) {
+	u := newUser(t, "en")
+	u.signIn("API token", "Sign in", u.token("events:write"))
+	u.See("New event")
+	u.Wait(`document.querySelector('textarea').value.includes('patient_id')`)
+	u.Is(`!document.querySelector('main a[href]')`)
+	u.Click("Send")
+	u.See("The event is accepted.")
+	u.Is(`document.querySelector('h1').innerText === 'New event'`)
 }
 
 // Who may only audit begins with the log, and finds in the menu what they may see; what is refused
@@ -134,8 +155,8 @@ func TestWhoOnlyAuditsBeginsWithTheLog(t *testing.T) {
 	u.Is(`document.querySelector('h1').innerText === 'CRM' && [...document.querySelectorAll('.tabs a')].map(e => e.innerText).join() === 'Deliveries,Disclosures,History'`)
 	u.Is(`!document.querySelector('main .badge')`)
 	u.open("webhooks")
-	u.See("the token needs the scope webhooks:read")
-	u.Is(`!document.querySelector('.trouble > button')`)
+	u.See("It needs the right webhooks:read.")
+	u.Is(`!document.querySelector('main :is(a, button)')`)
 }
 
 // ids are what pages of one kind differ by, and what they are asked for.

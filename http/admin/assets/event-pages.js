@@ -9,6 +9,7 @@ import { localTime } from './format.js'
 import { why } from './health.js'
 import { Filters, List, most as rows, useFresh } from './list.js'
 import { useLive } from './live.js'
+import { to } from './router.js'
 import { number, t } from './texts.js'
 import './texts/events.js'
 import { Badge, Card, Copy, Facts, Loaded, Page, Time, useLoad } from './ui.js'
@@ -163,9 +164,10 @@ export function EventForm() {
     for (const name of ['source', 'correlation_id']) if (form.elements[name].value) asked[name] = form.elements[name].value
     const accepted = await api.post('/webhooks/events/trigger', withRaw(asked, { event_data: data }), { key })
     say(t('event.triggered'))
-    location.hash = `#/events/${part(accepted.event_id)}`
+    const page = to(`#/events/${part(accepted.event_id)}`)
+    if (page) location.hash = page
   }
-  return html`<${Page} title=${t('event.new')} sub=${html`<a href="#/events">${t('event.list')}</a> · ${t('event.newNote')}`}><${Card}><${Form} send=${send} label=${t('action.send')} actions=${html`<button type="button" onClick=${insert}>${t('event.example')}</button>`}>
+  return html`<${Page} title=${t('event.new')} sub=${html`<a href=${to('#/events')}>${t('event.list')}</a> · ${t('event.newNote')}`}><${Card}><${Form} send=${send} label=${t('action.send')} actions=${html`<button type="button" onClick=${insert}>${t('event.example')}</button>`}>
     <${Field} name="event_type" label=${t('filter.type')}>${(control) => html`<${Select} ...${control} options=${typeOptions(types)} value=${type} onChange=${(event) => choose(event.target.value)} />`}</${Field}>
     <${Field} name="event_data" label=${t('event.dataField')}>${(control) => html`<${Area} ...${control} rows="12" value=${data} onInput=${(event) => setData(event.target.value)} />`}</${Field}>
     <div class="columns"><${Field} name="source" label=${t('event.source')}>${(control) => html`<${Text} ...${control} name="source" defaultValue="manual" />`}</${Field}>

@@ -11,8 +11,8 @@ import { html, keep, store, useEffect, useErrorBoundary, useLayoutEffect, useRef
 
 export const router = { ...store(), go, refresh }
 
-// home is the first page of the user: who may read nothing but the log begins there.
-const home = () => (session.may('audit:read') && !session.may('webhooks:read') ? 'audit' : routes[0].pattern)
+// home is the first page of the user: the first of these that they may open.
+const home = () => ['overview', 'audit', 'events/new', 'webhooks/new', 'jobs/new'].find((path) => to(`#/${path}`)) ?? 'overview'
 
 // address takes the address apart: the page, and what it is asked for.
 export function address() {
@@ -24,8 +24,10 @@ export function address() {
 // open the page.
 export function to(hash) {
   const found = find(hash.replace(/^#\/|\?.*$/g, ''))
-  return !found || session.may(...found.route.scopes(found.variables)) ? hash : undefined
+  return !found || session.may(...scopesOf(found)) ? hash : undefined
 }
+
+const scopesOf = ({ route, variables }) => route.scopes(variables)
 
 // go shows another page.
 function go(hash) {
@@ -117,6 +119,7 @@ export function Outlet() {
   const found = find(shown.path)
   useEffect(() => title(main.current), [shown])
   return html`<main id="main" tabindex="-1" ref=${main}>${!found ? html`<h1>${t('app.notFound')}</h1>`
+    : !session.may(...scopesOf(found)) ? html`<h1>${t('app.closed')}</h1><p class="empty">${t('app.needs', scopesOf(found).join(' / '))}</p>`
     : html`<${Guard} key=${`${same(found, shown)} ${shown.times}`} path=${shown.path}><${found.route.component} ...${found.variables} parameters=${shown.parameters} /></${Guard}>`}</main>`
 }
 

@@ -11,6 +11,8 @@ const texts = {
   'app.refresh': ['Обновить', 'Refresh'],
   'app.signOut': ['Выйти', 'Sign out'],
   'app.api': ['Документация API', 'API documentation'],
+  'app.closed': ['Страница недоступна', 'This page is not open to you'],
+  'app.needs': ['Нужно право {0}.', 'It needs the right {0}.'],
   'app.notFound': ['Такой страницы нет.', 'There is no such page.'],
   'app.filters': ['Отбор', 'Filters'],
   'app.more': ['Показать ещё', 'Show more'],
