@@ -18,6 +18,7 @@ import (
 
 	"github.com/medilab/webhooks/domain"
 	api "github.com/medilab/webhooks/http"
+	"github.com/medilab/webhooks/projections"
 )
 
 const remoteToken = "the token of a remote server, which is long"
@@ -140,6 +141,15 @@ func TestQuestionsOnTheCommandLine(t *testing.T) {
 		"explain 1", "webhooks show x", "webhooks test 1 --data {", "backtest 1 --filters {", "backtest 1 --events nonsense",
 	} {
 		c.both(2, strings.Fields(wrong)...)
+	}
+}
+
+// Who may not read calls is told by the verdict what went wrong.
+func TestVerdictsWithoutCalls(t *testing.T) {
+	why := "the receiver answered 500"
+	v := api.VerdictView{WebhookName: "CRM", Verdict: "failed", DeliveryID: &domain.DeliveryID{1}, Error: &why}
+	if row := verdictRow(v, "1", projections.Call{}); row[4] != why {
+		t.Errorf("it says %q", row)
 	}
 }
 

@@ -170,8 +170,10 @@ func verdictRow(v api.VerdictView, webhook string, last projections.Call) []stri
 	if v.Field != "" {
 		why = strings.TrimSpace(fmt.Sprintf("%s is %s, wanted %s; %s", v.Field, v.Got, v.Want, why))
 	}
-	if last.Error != nil && v.DeliveryID != nil && v.Verdict != projections.Verdict(domain.DeliveryDelivered) {
+	if undelivered := v.DeliveryID != nil && v.Verdict != projections.Verdict(domain.DeliveryDelivered); undelivered && last.Error != nil {
 		why = fmt.Sprintf("attempt %d: %s", last.Attempt, *last.Error)
+	} else if undelivered && v.Error != nil { // for who may only audit
+		why = *v.Error
 	}
 	return []string{webhook, v.WebhookName, string(v.Verdict), textOf(v.DeliveryID, ""), strings.TrimSuffix(why, ";")}
 }
