@@ -207,7 +207,10 @@ func (c *condition) target(doc *Doc, m *meter) (string, *valueTest, *found, bool
 func (c *condition) explain(doc *Doc) Verdict {
 	v := Verdict{Field: c.field, Want: strictjson.Shorten(c.want, 1000)}
 	if c.or != nil {
-		v.Reason = fmt.Sprintf("none of the %d alternatives matches; the first: %s", len(c.or), c.first.Explain(doc).Reason)
+		v.Reason = c.first.Explain(doc).Reason
+		if len(c.or) > 1 {
+			v.Reason = fmt.Sprintf("none of the %d alternatives matches; the first: %s", len(c.or), v.Reason)
+		}
 		return v
 	}
 	path, test, found, _ := c.target(doc, unlimited())

@@ -235,6 +235,7 @@ func TestExplain(t *testing.T) {
 		{`{"a.b":1}`, `{"a":[{"b":2},{"b":3}]}`, Verdict{Field: "a.b", Want: `1`, Got: `[2,3]`, Reason: "a.b is not what the filter asks for"}},
 		{`{"a":1}`, `{"a":"` + long + `"}`, Verdict{Field: "a", Want: `1`, Got: `"` + strings.Repeat("я", 99) + "…", Reason: "a is not what the filter asks for"}},
 		{`{"$or":[{"a":1},{"b":2}]}`, `{"b":1}`, Verdict{Field: "$or", Want: `[{"a":1},{"b":2}]`, Reason: "none of the 2 alternatives matches; the first: the event has no a"}},
+		{`{"$or":[{"a":1}]}`, `{"b":1}`, Verdict{Field: "$or", Want: `[{"a":1}]`, Reason: "the event has no a"}},
 		{`{"a":1}`, `[]`, Verdict{Reason: "event_data is not a JSON object that can be read"}},
 	} {
 		if got := compiled(t, c.filter).Explain(Parse([]byte(c.event))); got != c.want {
