@@ -360,9 +360,10 @@ func fail(batch []*pending, err error) {
 
 const (
 	uniqueViolation = "23505"
-	// codeOvertaken is that of a logarithm of zero: an inline statement found that what a unit was
-	// decided by has changed. Of a unit that is refused for it this is a conflict.
-	codeOvertaken = "2201E"
+	// codeOvertaken is that of a bucket without width: an inline statement found that what a unit was
+	// decided by has changed. Of a unit that is refused for it this is a conflict. The logarithm of
+	// zero, 2201E, is what the outbox refuses by.
+	codeOvertaken = "2201G"
 )
 
 // conflictOf returns the conflict of the unit that the error is about; nil: none. The

@@ -278,10 +278,10 @@ func againSQL(due, first, retries string) string {
 		ON CONFLICT (delivery_id) DO UPDATE SET attempt = excluded.attempt, retries = ` + retries + `, version = excluded.version, due_at = excluded.due_at, node = NULL`
 }
 
-// untakenSQL undoes the append with the logarithm of zero, which is a conflict, if a node has
+// untakenSQL undoes the append with a bucket that has no width, which is a conflict, if a node has
 // claimed one of the deliveries since that was decided. No claim takes one after it. What shares a
 // row of claims was never free.
-const untakenSQL = `SELECT ln(CASE WHEN node > 0 THEN 0 ELSE 1 END) FROM medilab.queue WHERE delivery_id = ANY($1::uuid[]) FOR UPDATE`
+const untakenSQL = `SELECT width_bucket(0, 0, CASE WHEN node > 0 THEN 0 ELSE 1 END, 1) FROM medilab.queue WHERE delivery_id = ANY($1::uuid[]) FOR UPDATE`
 
 // statements are in an order in which several changes of one delivery in one batch end
 // as the last of them says: no batch holds two appends to a stream, so at most an insert
