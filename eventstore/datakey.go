@@ -20,9 +20,8 @@ type DataKey struct {
 	taken bool // it is among the keys of the batch
 }
 
-// Stored reports whether an append has stored the key. The database may have lost it since, in
-// which case what was decided before is not appended; see Unit.Generation.
-func (k *DataKey) Stored() bool { return k.stored.Load() != 0 }
+// StoredIn returns the log's generation in which an append has stored the key; 0: none has.
+func (k *DataKey) StoredIn() int64 { return max(0, k.stored.Load()-1) }
 
 // Envelope opens what was encrypted. Without one, events stay as the log has them.
 type Envelope interface {

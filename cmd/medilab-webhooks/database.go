@@ -185,6 +185,7 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 		Codec:     func(name string, data []byte) (any, error) { return domain.Decode(name, data) },
 		Inline:    []eventstore.Inline{saga.Queue{}},
 		Observers: []eventstore.Observer{directory.Observe},
+		Lost:      func(eventstore.Loss) { directory.Keys.ForgetAll() },
 		Announce:  true, // so that serving nodes notice at once
 	})
 	s.commands = &commands.Commands{

@@ -64,7 +64,8 @@ type keptKey struct {
 	until  uint32
 	number int64
 	born   int64               // see envelope.KeyOf
-	row    *eventstore.DataKey // what an append stores of it; nil: it is known to be stored
+	row    *eventstore.DataKey // what an append stores of it; nil: it is stored
+	stored int64               // the log's generation in which it was: in another one the database may have lost it
 	shared *envelope.Key       // the key itself, of a period; nil: it is made for each event
 }
 
@@ -98,7 +99,7 @@ func (k *Keyring) For(ctx context.Context, unit *eventstore.Unit, eventType doma
 	}
 	keys := make(envelope.Keys, len(owners))
 	for i, owner := range owners {
-		key, row, err := k.keyOf(vault, owner)
+		key, row, err := k.keyOf(vault, owner, unit.Generation)
 		if err != nil {
 			return nil, err
 		}
@@ -232,8 +233,8 @@ func (k *Keyring) periodOf(at int64) uint32 {
 }
 
 // keyOf returns the owner's key of the present period, a new one when this process has none, and
-// what is stored of it, if it is not yet.
-func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (*envelope.Key, *eventstore.DataKey, error) {
+// what is stored of it, if it is not yet in the log's generation.
+func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner, generation int64) (*envelope.Key, *eventstore.DataKey, error) {
 	until := k.until()
 	k.mu.Lock()
 	kept, ok := k.made.get(owner)
@@ -243,19 +244,19 @@ func (k *Keyring) keyOf(vault *Vault, owner envelope.Owner) (*envelope.Key, *eve
 	if ok {
 		key = kept.key(owner, &k.fates)
 	}
-	if !ok || key.Until != until || key.Destroyed() {
+	if !ok || key.Until != until || key.Destroyed() || !kept.serves(generation) {
 		made, err := k.makeKey(vault, owner, until, count)
 		if err != nil {
 			return nil, nil, err
 		}
-		kept = k.keep(made, count, lost)
+		kept = k.keep(made, count, generation, lost)
 		key = kept.key(owner, &k.fates)
 	}
 	return key, kept.row, nil
 }
 
 // keep keeps a new key, and returns the key to use: another caller may have kept one.
-func (k *Keyring) keep(made *madeKey, count int64, lost int) keptKey {
+func (k *Keyring) keep(made *madeKey, count, generation int64, lost int) keptKey {
 	key := &made.key
 	kept := keptKey{secret: [32]byte(key.Secret()), until: key.Until, number: key.Number, born: count, row: &made.row}
 	if key.Owner == envelope.OfPeriods {
@@ -263,7 +264,7 @@ func (k *Keyring) keep(made *madeKey, count int64, lost int) keptKey {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if others, ok := k.made.get(key.Owner); ok && others.until == key.Until && !others.key(key.Owner, &k.fates).Destroyed() {
+	if others, ok := k.made.get(key.Owner); ok && others.until == key.Until && others.serves(generation) && !others.key(key.Owner, &k.fates).Destroyed() {
 		return others
 	}
 	if k.lost == lost && !key.Destroyed() {
@@ -278,15 +279,21 @@ func (k *Keyring) keep(made *madeKey, count int64, lost int) keptKey {
 // that many others were made is kept with its key.
 func (k *Keyring) letGoOfStored() {
 	const many = 1 << 12
-	for len(k.fresh) > 0 && (k.fresh[0].row.Stored() || len(k.fresh) > many) {
+	for len(k.fresh) > 0 && (k.fresh[0].row.StoredIn() > 0 || len(k.fresh) > many) {
 		made := k.fresh[0]
-		if kept, ok := k.made.get(made.key.Owner); ok && kept.row == &made.row && made.row.Stored() {
-			kept.row = nil
+		if kept, ok := k.made.get(made.key.Owner); ok && kept.row == &made.row && made.row.StoredIn() > 0 {
+			kept.row, kept.stored = nil, made.row.StoredIn()
 			k.made.put(made.key.Owner, kept)
 		}
 		k.fresh[0] = nil
 		k.fresh = k.fresh[1:]
 	}
+}
+
+// serves reports whether the database has the key in the log's generation, or an append that uses it
+// stores it.
+func (kept *keptKey) serves(generation int64) bool {
+	return kept.row != nil || kept.stored == generation
 }
 
 // key returns the key, which is the owner's.
@@ -418,6 +425,7 @@ func (k *Keyring) dropDestroyed(owner *envelope.Owner) {
 	defer k.mu.Unlock()
 	k.made.drop(owner, func(owner envelope.Owner, kept keptKey) bool { return kept.key(owner, &k.fates).Destroyed() })
 	k.read.drop(nil, func(_ envelope.KeyID, key *envelope.Key) bool { return key.Destroyed() })
+	k.fresh = slices.DeleteFunc(k.fresh, func(made *madeKey) bool { return made.key.Destroyed() })
 }
 
 // ForgetAll forgets all keys: the log may have lost them with its tail.
