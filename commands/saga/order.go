@@ -141,6 +141,8 @@ func giveTurns(ctx context.Context, pool *pgxpool.Pool, released []*delivery) er
 		return nil
 	}
 	var batch pgx.Batch
+	// An append that ends one of a line gives its turn, too, and both lock several rows.
+	batch.Queue(`SELECT FROM medilab.log_head FOR UPDATE`)
 	for _, s := range append(o.insert(), o.turns(nil)...) {
 		batch.Queue(s.SQL, s.Args...)
 	}
