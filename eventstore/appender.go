@@ -186,7 +186,7 @@ func (a *appender) run() {
 
 // commit appends the batch and answers its members. A conflict or bad data fails
 // the transaction: the member at fault is answered and taken out, or, when it can't
-// be named, each goes alone. When the configuration has changed, or the log has lost its
+// be named, each half of the batch goes alone. When the configuration has changed, or the log has lost its
 // tail, those that were decided by it are answered and the others go on without them.
 func (a *appender) commit(batch []*pending) {
 	for len(batch) > 0 {
@@ -221,9 +221,9 @@ func (a *appender) commit(batch []*pending) {
 		}
 		at := slices.IndexFunc(batch, func(p *pending) bool { return conflictOf(p.unit, pgErr) != nil })
 		if at < 0 {
-			for _, p := range batch {
-				a.commit([]*pending{p})
-			}
+			half := len(batch) / 2
+			a.commit(batch[:half:half])
+			a.commit(batch[half:])
 			return
 		}
 		batch[at].finish(Appended{}, refusal(batch[at].unit, pgErr))

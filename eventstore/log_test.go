@@ -397,6 +397,27 @@ func TestAppendDemandsTheConfigurationThatItWasDecidedBy(t *testing.T) {
 	}
 }
 
+// A unit whose statement fails costs those of its batch a few transactions, not one each.
+func TestFailingStatementHalvesItsBatch(t *testing.T) {
+	pool := openPool(t, testdb.New(t))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	const units, failing = 200, 77
+	all := make([]eventstore.Unit, units)
+	for i := range all {
+		all[i] = unit(fmt.Sprintf("s-%d", i), 0, `{}`)
+	}
+	all[failing].With = []eventstore.Statement{{SQL: `SELECT width_bucket(0, 0, 0, 1)`}}
+	for i, err := range log.AppendEach(t.Context(), all) {
+		if eventstore.IsConflict(err) != (i == failing) || (err != nil) != (i == failing) {
+			t.Errorf("unit %d: %v", i, err)
+		}
+	}
+	var transactions int
+	if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.seals`).Scan(&transactions); err != nil || transactions > 20 {
+		t.Errorf("%d transactions: %v", transactions, err)
+	}
+}
+
 func TestLogIsAppendOnly(t *testing.T) {
 	pool := openPool(t, testdb.New(t))
 	log := openLog(t, eventstore.Config{Pool: pool})
