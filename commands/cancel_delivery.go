@@ -10,10 +10,12 @@ import (
 // already is a Conflict, and so is one of several in a batch.
 func (c *Commands) CancelDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
 	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (_ domain.Change, err error) {
+		waits := id
 		if member != nil {
-			err = domain.CheckCancelMember(*member, d)
-		} else {
-			d.Waiting, err = c.Queue.Waits(ctx, id)
+			waits, err = member.BatchID, domain.CheckCancelMember(*member, d)
+		}
+		if err == nil {
+			d.Waiting, err = c.Queue.Waits(ctx, waits)
 		}
 		if err != nil {
 			return nil, err
