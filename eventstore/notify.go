@@ -16,7 +16,8 @@ import (
 
 // Two kinds of notification: listeners of this process are notified of what it
 // appends, and other processes of what they could not see but by polling, as few things
-// need it: a change of the configuration, and deliveries that are free to claim.
+// need it: a change of the configuration, deliveries that are free to claim, and that somebody
+// waits for the read models.
 
 // listener is notified of batches that it is interested in; nil: all. It is notified of
 // others before what it has not read leaves the tail: from there a page costs a copy,
@@ -95,6 +96,9 @@ const announcedAppend = "append"
 
 // AnnouncedReading is announced by who waits for the read models, which another process may keep.
 const AnnouncedReading = "reading"
+
+// justReading says of no append.
+var justReading = []string{AnnouncedReading}
 
 // AnnouncedConfiguration is announced by the log itself: the configuration has changed.
 const AnnouncedConfiguration = "configuration"
@@ -240,7 +244,9 @@ func (l *Log) listenOnce(ctx context.Context, handle func(keys []string)) error 
 			continue
 		}
 		if keys := strings.Split(n.Payload, ","); keys[0] != l.announcements.process {
-			l.wakeListeners()
+			if !slices.Equal(keys[1:], justReading) {
+				l.wakeListeners()
+			}
 			handle(keys[1:])
 		}
 	}

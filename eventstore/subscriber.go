@@ -66,6 +66,7 @@ type Subscription struct {
 
 	mu     sync.Mutex
 	passed chan struct{} // closed when a page has been committed
+	last   time.Time     // when one was
 }
 
 // Subscribe makes the reader's subscription for this node, until it is closed or ctx ends.
@@ -137,7 +138,14 @@ func (s *Subscription) pass() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.passed)
-	s.passed = make(chan struct{})
+	s.passed, s.last = make(chan struct{}), time.Now()
+}
+
+// Reads reports whether this node has committed a page lately: it reads, and no other.
+func (s *Subscription) Reads() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.last) < LeaseTime
 }
 
 // HandleError implements Watermill's BackoffManager, which is asked how long to

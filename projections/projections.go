@@ -39,6 +39,7 @@ type Projections struct {
 	pace   pace
 	linger time.Duration
 	reader atomic.Pointer[eventstore.Subscription] // nil: this process keeps no read models
+	keeper *Projections                            // of whose read models these are a copy, or itself
 	atHead eventstore.Refresher
 
 	registry atomic.Pointer[registryAt] // see registryAt
@@ -50,6 +51,7 @@ func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projecti
 		logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Projections{pool: pool, log: log.Lenient(), closed: log.Closed(), kept: log, logger: logger, pace: usualPace, linger: linger}
+	p.keeper = p
 	p.atHead = eventstore.Refresher{Run: p.reachHead, Timeout: 10 * time.Second}
 	return p
 }
@@ -97,7 +99,7 @@ func (p *Projections) WaitFor(ctx context.Context, position eventstore.Position)
 	const first, most = 2 * time.Millisecond, 50 * time.Millisecond
 	for pause := first; ; pause = min(2*pause, most) {
 		var passed <-chan struct{}
-		reader := p.reader.Load()
+		reader := p.keeper.reader.Load()
 		if reader != nil {
 			passed = reader.Passed()
 		}
@@ -111,8 +113,8 @@ func (p *Projections) WaitFor(ctx context.Context, position eventstore.Position)
 		if reader != nil {
 			reader.Hurry()
 		}
-		if pause == 2*first { // another process keeps them, it seems
-			p.kept.Announce(eventstore.AnnouncedReading)
+		if pause == 2*first && (reader == nil || !reader.Reads()) { // another process keeps them
+			p.keeper.kept.Announce(eventstore.AnnouncedReading)
 		}
 		select {
 		case <-passed:

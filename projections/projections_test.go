@@ -257,3 +257,17 @@ func TestWaitingElsewhereHurriesThePage(t *testing.T) {
 		}
 	}
 }
+
+// Who asks the standby hurries the page of the primary.
+func TestStandbyHurriesThePage(t *testing.T) {
+	b := newBench(t)
+	b.linger = time.Hour
+	b.serve()
+	standby := NewStandby(b.Projections, b.pool)
+	for n := range 3 {
+		b.register(n + 1)
+		if err := standby.copy.WaitFor(b.ctx, b.head); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -54,7 +54,9 @@ var (
 
 // NewStandby returns the standby that the pool reaches, of the database of the primary's read models.
 func NewStandby(primary *Projections, pool *pgxpool.Pool) *Standby {
-	return &Standby{primary: primary, copy: New(pool, primary.log.On(pool), primary.logger), logger: primary.logger, state: StandbyUnknown}
+	s := &Standby{primary: primary, copy: New(pool, primary.log.On(pool), primary.logger), logger: primary.logger, state: StandbyUnknown}
+	s.copy.keeper = primary
+	return s
 }
 
 // Log is the log as the standby has it, for reading alone.

@@ -20,7 +20,7 @@ import (
 // With a Saga, this process claims what it has room for in the append itself. Most of that
 // shares a row of medilab.claims instead.
 type Queue struct {
-	Pool *pgxpool.Pool // for Untried
+	Pool *pgxpool.Pool // for queries
 	Saga *Saga
 }
 

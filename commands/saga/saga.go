@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,6 +131,9 @@ func (s *session) ended(call domain.Call) {
 func (s *Saga) Announced(keys []string) {
 	now := s.session.Load()
 	if now == nil {
+		return
+	}
+	if slices.Equal(keys, []string{eventstore.AnnouncedReading}) {
 		return
 	}
 	for _, key := range keys {
