@@ -74,7 +74,7 @@ func parseURL(url string) (*pgxpool.Config, error) {
 	cause := errors.Unwrap(err)
 	switch {
 	case errors.As(cause, &file):
-		return nil, fmt.Errorf("the database's URL names %s, which cannot be read: %w", file.Path, file.Err)
+		return nil, fmt.Errorf("the database's URL names a file that is not readable, %s: %w", file.Path, file.Err)
 	case cause != nil && cause.Error() == "unable to add CA to cert pool":
 		return nil, errors.New("the file that the database's URL names by sslrootcert holds no certificate in PEM form")
 	case cause != nil && strings.HasSuffix(err.Error(), ": failed to configure TLS ("+cause.Error()+")"):

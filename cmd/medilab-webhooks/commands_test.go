@@ -387,7 +387,7 @@ func TestDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for query, want := range map[string]string{
-		"sslrootcert=" + missing:            "names " + missing + ", which cannot be read: no such file",
+		"sslrootcert=" + missing:            "names a file that is not readable, " + missing + ": no such file",
 		"sslrootcert=" + empty:              "sslrootcert holds no certificate",
 		"sslcert=" + empty:                  `TLS that cannot be set up: both "sslcert" and "sslkey" are required`,
 		"sslmode=bogus":                     "TLS that cannot be set up: sslmode is invalid",

@@ -7,7 +7,6 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/http/pprof"
-	"runtime"
 	"time"
 )
 
@@ -15,7 +14,6 @@ import (
 // it must be a loopback address, also when it is listened at.
 func (s *server) serveDebug(ctx context.Context) error {
 	if s.settings.debugAddr == "" {
-		runtime.MemProfileRate = 0 // nobody asks where memory is allocated, and to note it takes a hundredth of the CPU
 		return nil
 	}
 	listener, err := net.Listen("tcp", s.settings.debugAddr)
