@@ -185,10 +185,10 @@ func TestNoLinkLeadsToWhatIsRefused(t *testing.T) {
 		return len(items) > 0
 	})
 	u.api("POST", "/webhooks/deliveries/retry", `{"state":"failed"}`)
-	for _, scopes := range []string{"audit:read", "webhooks:read", "webhooks:read,audit:read"} {
+	for _, scopes := range []string{"audit:read", "webhooks:read", "webhooks:read,audit:read", "replays:write", "webhooks:write", "webhooks:write,audit:read"} {
 		u.signIn("API token", "Sign in", u.token(scopes))
 		ready := `document.querySelector('main h1') && !document.querySelector('main [aria-busy=true], main .trouble')`
-		open := []string{""}
+		open := []string{"", "webhooks/" + id + "/edit", "webhooks/" + id + "/test", "jobs/new?webhook=" + id}
 		for visited := map[string]bool{}; len(open) > 0; open = open[1:] {
 			page := open[0]
 			kind := ids.ReplaceAllString(page, "")
@@ -224,6 +224,46 @@ func TestNoLinkLeadsToWhatIsRefused(t *testing.T) {
 		}
 		if refused := u.Text(`sessionStorage.refused ?? ''`); refused != "" {
 			t.Fatalf("with %s the panel led to what is refused:%s", scopes, refused)
+		}
+		u.Click("Sign out")
+		u.Wait(alone)
+	}
+}
+
+// Who may only start jobs, or only make webhooks, does so to its end on the first page, which finds nothing.
+func TestWhoOnlyWritesStaysOnTheFirstPage(t *testing.T) {
+	t.Parallel()
+	u := newUser(t, "en")
+	u.Expect("network") // of a refusal, which there is none of: see the end
+	u.Before(`(() => { const real = fetch; window.fetch = async (url, asked) => {
+		const answer = await real(url, asked)
+		if (answer.status === 403) sessionStorage.refused = [sessionStorage.refused, url].join(' ')
+		return answer
+	} })()`)
+	url, calls := receiver(t)
+	u.webhook("CRM", url, "")
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	harness.Until(t, "the webhook is called", func() bool { return calls.Load() > 0 })
+	for _, scopes := range []string{"replays:write", "webhooks:write"} {
+		u.signIn("API token", "Sign in", u.token(scopes))
+		u.Wait(`document.querySelector('main form')`)
+		u.Is(`!document.querySelector('#search, main a[href]')`)
+		switch scopes {
+		case "replays:write":
+			u.Is(`document.querySelector('input[type=search]').placeholder === 'number or id'`)
+			u.Fill("Webhook", "CRM")
+			u.Click("Count and go on")
+			u.See("Choose a webhook.")
+		case "webhooks:write":
+			u.Fill("Name", "Clinic")
+			u.Fill("URL", url)
+			u.Wait(`document.querySelector('.picker input').click() || true`)
+			u.Click("Create")
+			u.See("Saved.")
+			u.Wait(`document.querySelector('main input')?.value === ''`)
+		}
+		if refused := u.Text(`sessionStorage.refused ?? ''`); refused != "" {
+			t.Fatalf("with %s the panel asked for what is refused:%s", scopes, refused)
 		}
 		u.Click("Sign out")
 		u.Wait(alone)

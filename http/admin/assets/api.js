@@ -25,10 +25,14 @@ const reasonHeader = 'X-Access-Reason'
 // user to sign in again and resolves when that is done, and askReason.
 export const session = { ...store(), who: null, provider: false, renew: null, askReason: null, may, look, take }
 
-// may reports whether the signed-in user has one of the rights.
+// may reports whether the signed-in user has one of the rights, or all of those in one text ('webhooks:read webhooks:write').
 function may(...scopes) {
-  return Boolean(session.who?.scopes.some((one) => one === 'admin' || scopes.includes(one)))
+  const has = session.who?.scopes ?? []
+  return has.includes('admin') || scopes.some((one) => one.split(' ').every((right) => has.includes(right)))
 }
+
+// mayFind reports whether the user may search.
+export const mayFind = () => may('webhooks:read', 'audit:read')
 
 async function look() {
   take(await ask('GET', '/session', { silent: true }))

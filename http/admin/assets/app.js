@@ -1,7 +1,7 @@
 // The frame around every page: menu, header, signing in, and the keyboard.
 // `/` goes to the search, `g` and a letter to a section, Esc back to where it was.
 import { counts, follow, most } from './counts.js'
-import { session } from './api.js'
+import { mayFind, session } from './api.js'
 import { actorName } from './audit-words.js'
 import { prompt } from './dialogs.js'
 import { zoneName } from './format.js'
@@ -73,7 +73,7 @@ function App() {
   }
   return html`<a id="skip" href="#main" onClick=${skip}>${t('app.skip')}</a>
     <div class="app"><${Menu} path=${address().path} />
-      <div class="content"><header class="top"><${Search} key=${session.who.actor} /><${Live} /><button type="button" class="plain wide" onClick=${router.refresh}>${t('app.refresh')}</button></header><${Outlet} /></div></div>`
+      <div class="content"><header class="top">${mayFind() && html`<${Search} key=${session.who.actor} />`}<${Live} /><button type="button" class="plain wide" onClick=${router.refresh}>${t('app.refresh')}</button></header><${Outlet} /></div></div>`
 }
 
 let going = 0 // when g was pressed

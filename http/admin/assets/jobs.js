@@ -6,7 +6,7 @@ import { Check, Field, Form, Text, refuse } from './controls.js'
 import { confirm, say } from './dialogs.js'
 import { duration, inputTime, localTime } from './format.js'
 import { List } from './list.js'
-import { router } from './router.js'
+import { router, to } from './router.js'
 import { Rebuilds } from './system.js'
 import { number, t } from './texts.js'
 import './texts/access.js'
@@ -113,10 +113,12 @@ export function NewJob({ parameters }) {
     if (matched === 0) return say(t('job.nothing'))
     if (!await confirm(t('job.ask', matched), t('job.askNote'), t('action.send'))) return
     const started = await api.post(path, body, { key })
-    router.go(`#/jobs/${started.replay_id}`)
+    const page = to(`#/jobs/${started.replay_id}`)
+    page ? router.go(page) : say(t('job.started'))
   }
+  const list = to('#/jobs')
   const text = (name, type, more) => (control) => html`<${Text} ...${control} ...${more} type=${type} value=${asked[name]} onInput=${set(name)} />`
-  return html`<${Page} title=${t('job.new')} sub=${html`<a href="#/jobs">${t('nav.jobs')}</a>`}><${Card}><${Form} send=${send} label=${t('job.count')} actions=${html`<a class="button" href="#/jobs">${t('action.cancel')}</a>`}>
+  return html`<${Page} title=${t('job.new')} sub=${list && html`<a href=${list}>${t('nav.jobs')}</a>`}><${Card}><${Form} send=${send} label=${t('job.count')} actions=${list && html`<a class="button" href=${list}>${t('action.cancel')}</a>`}>
     <div class="field"><div class="chips" role="group" aria-label=${t('job.kind')}>${['replay', 'retry'].map((one) => html`<button key=${one} type="button" class="chip" aria-pressed=${one === kind} onClick=${() => setKind(one)}>${t(`job.${one}`)}</button>`)}</div>
     <p class="hint">${t(`job.${kind}Note`)}</p></div>
     <${Field} name="webhook" label=${t('event.webhook')} hint=${kind === 'retry' ? t('job.anyWebhook') : undefined}>${(control) => html`<${WebhookChoice} ...${control} value=${asked.webhook} choose=${(webhook) => setAsked((old) => ({ ...old, webhook }))} />`}</${Field}>

@@ -119,7 +119,7 @@ export function Outlet() {
   const found = find(shown.path)
   useEffect(() => title(main.current), [shown])
   return html`<main id="main" tabindex="-1" ref=${main}>${!found ? html`<h1>${t('app.notFound')}</h1>`
-    : !session.may(...scopesOf(found)) ? html`<h1>${t('app.closed')}</h1><p class="empty">${t('app.needs', scopesOf(found).join(' / '))}</p>`
+    : !session.may(...scopesOf(found)) ? html`<h1>${t('app.closed')}</h1><p class="empty">${t('app.needs', scopesOf(found).map((one) => one.replace(' ', ' + ')).join(' / '))}</p>`
     : html`<${Guard} key=${`${same(found, shown)} ${shown.times}`} path=${shown.path}><${found.route.component} ...${found.variables} parameters=${shown.parameters} /></${Guard}>`}</main>`
 }
 

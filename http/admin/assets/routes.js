@@ -1,7 +1,8 @@
 // The pages: one line each. A page is a component that gets { parameters } (what
 // stands after the ?) and the variables of its path. `menu` puts it in the menu: 'main'
 // (at the bottom on a phone, too) or 'more', `key` opens it after g. Both are, as links to it, for those
-// who have one of the rights `scopes`, for some by the variables. The first pattern that fits is shown.
+// who have one of the rights `scopes` (of a text with two: both), for some by the variables. The first
+// pattern that fits is shown.
 import { Alerts } from './alerts.js'
 import { AllCalls } from './call-list.js'
 import { AllDeliveries } from './deliveries.js'
@@ -27,7 +28,7 @@ export const routes = [
   page('overview', Overview, { menu: 'main', key: 'o' }),
   page('webhooks', Webhooks, { menu: 'main', key: 'w' }),
   page('webhooks/new', NewWebhook, { scopes: ['webhooks:write'] }),
-  page('webhooks/:id/edit', EditWebhook, { scopes: ['webhooks:write'] }),
+  page('webhooks/:id/edit', EditWebhook, { scopes: ['webhooks:read webhooks:write'] }),
   page('webhooks/:id/backtest', BacktestPage),
   page('webhooks/:id/calls/:call', CallPage),
   page('webhooks/:webhook/replay/:id', Job), // where jobs were before

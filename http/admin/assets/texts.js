@@ -86,6 +86,7 @@ const texts = {
   'webhook.noFilters': ['нет: подходят все события', 'none: all events match'],
   'webhook.noBatch': ['нет: одно событие на вызов', 'none: one event a call'],
   'webhook.batchOf': ['до {0} события или {1} с|до {0} событий или {1} с|до {0} событий или {1} с', 'up to {0} event or {1} s|up to {0} events or {1} s'],
+  'webhook.keyHint': ['номер или id', 'number or id'],
   'webhook.searchHint': ['название, описание или адрес', 'name, description or URL'],
   'webhook.list': ['Вебхуки', 'Webhooks'],
   'webhook.empty': ['Вебхуков пока нет.', 'There are no webhooks yet.'],

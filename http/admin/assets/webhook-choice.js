@@ -1,5 +1,5 @@
 // A control to choose a webhook among any number of them.
-import { part, session } from './api.js'
+import { mayFind, part, session } from './api.js'
 import { Text, useID } from './controls.js'
 import { t } from './texts.js'
 import { useLoad } from './ui.js'
@@ -13,15 +13,17 @@ export const isKey = (text) => /^(\d+|[0-9a-f-]{36})$/.test(text)
 // WebhookChoice offers the webhooks that fit what is typed: a part of a name, a description or a URL.
 // choose(value, done) gets the id of the only one that fits, else the text as it is, which may be a
 // number; '' for none. It is done when one was picked.
-export function WebhookChoice({ value, choose, placeholder = t('webhook.searchHint'), ...control }) {
+// Who may not find webhooks types the number or the id.
+export function WebhookChoice({ value, choose, placeholder, ...control }) {
   const list = useID('webhooks')
   const [typed, setTyped] = useState(null) // null: nothing since the value came
   const given = useRef(value)
   const reads = session.may('webhooks:read') // who may only audit finds them by the search
+  const finds = mayFind()
   const chosen = useLoad(`/webhooks/${part(value)}`, {}, { skip: !isKey(value) || typed !== null || !reads })
   const text = typed?.trim() ?? ''
   const q = text.replace(/^\d+ · /, '')
-  const found = useLoad(...(reads ? ['/webhooks', { q, limit: 20 }, { skip: typed === null }] : ['/search', { q }, { skip: q === '' }]))
+  const found = useLoad(...(reads ? ['/webhooks', { q, limit: 20 }, { skip: typed === null }] : ['/search', { q }, { skip: q === '' || !finds }]))
   const all = found.data?.items.filter((w) => reads || w.kind === 'webhook') ?? []
   const give = (one, done) => {
     given.current = one
@@ -39,6 +41,6 @@ export function WebhookChoice({ value, choose, placeholder = t('webhook.searchHi
     give(event.target.value.trim(), event.target.value === '')
   }
   const shown = typed ?? (chosen.data && isKey(value) ? name(chosen.data) : value)
-  return html`<${Text} ...${control} type="search" list=${list} data-value=${value} placeholder=${placeholder} value=${shown} onFocus=${() => typed === null && setTyped(shown)} onInput=${input} />
+  return html`<${Text} ...${control} type="search" list=${list} data-value=${value} placeholder=${placeholder ?? t(finds ? 'webhook.searchHint' : 'webhook.keyHint')} value=${shown} onFocus=${() => typed === null && setTyped(shown)} onInput=${input} />
     <datalist id=${list}>${all.map((w) => html`<option key=${w.id} value=${name(w)}>${w.url}</option>`)}</datalist>`
 }

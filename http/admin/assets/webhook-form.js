@@ -1,9 +1,9 @@
 // Creating and editing a webhook: the form, and next to it what it would do.
-import { api, part } from './api.js'
+import { api, part, session } from './api.js'
 import { Form } from './controls.js'
 import { confirm, say } from './dialogs.js'
 import { useTypes } from './event-types.js'
-import { router } from './router.js'
+import { router, to } from './router.js'
 import { openTest } from './testcall.js'
 import { known, t } from './texts.js'
 import './texts/form.js'
@@ -47,7 +47,8 @@ function Editor({ webhook }) {
       leaving.free()
       drafts.delete(name)
       say(t('form.saved'))
-      router.go(`#/webhooks/${part(saved.id)}`)
+      const page = to(`#/webhooks/${part(saved.id)}`)
+      page ? router.go(page) : router.refresh()
     } catch (error) {
       if (error.status !== 412) throw error
       const now = await api.get(`/webhooks/${part(webhook.id)}`)
@@ -58,14 +59,15 @@ function Editor({ webhook }) {
       throw Object.assign(new Error(t('form.staleNote')), { status: 409, title: t('form.stale') })
     }
   }
+  const back = to(webhook ? `#/webhooks/${part(webhook.id)}` : '#/webhooks')
   const chosen = { draft, set, webhook, types }
   return html`<${Page} title=${t(webhook ? 'form.edit' : 'action.create')} sub=${webhook ? webhook.name : t('form.kept')}
       actions=${webhook && html`<button type="button" onClick=${() => openTest(webhook)}>${t('testcall.title')}</button>`}>
     ${kept && changed && html`<p class="draft">${t('form.restored')} <button type="button" class="small" onClick=${discard}>${t('form.discard')}</button></p>`}
-    <div class="two"><${Form} send=${send} label=${t(webhook ? 'action.save' : 'form.create')} actions=${html`<a class="button" href=${webhook ? `#/webhooks/${part(webhook.id)}` : '#/webhooks'}>${t('action.cancel')}</a>`}>
+    <div class="two"><${Form} send=${send} label=${t(webhook ? 'action.save' : 'form.create')} actions=${back && html`<a class="button" href=${back}>${t('action.cancel')}</a>`}>
         ${conflicts.length > 0 && html`<${Conflicts} conflicts=${conflicts} draft=${draft} set=${set} />`}
         <${Where} ...${chosen} /><${Retries} ...${chosen} /><${Content} ...${chosen} /><${Order} ...${chosen} /><${Access} ...${chosen} /></${Form}>
-      <div class="beside"><${Workbench} draft=${draft} types=${types} /><${Backtest} webhook=${webhook} draft=${draft} /></div></div></${Page}>`
+      ${session.may('webhooks:read') && html`<div class="beside"><${Workbench} draft=${draft} types=${types} /><${Backtest} webhook=${webhook} draft=${draft} /></div>`}</div></${Page}>`
 }
 
 // useGuard asks before a press on a link leaves a form with changes; the browser asks

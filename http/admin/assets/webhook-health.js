@@ -1,6 +1,6 @@
 // A webhook's health: what is wrong in words, charts, the last failures and what to do.
 import { AlertRow, useNames } from './alerts.js'
-import { part, session } from './api.js'
+import { part } from './api.js'
 import { Failures, callLink } from './call-list.js'
 import { Chart, Numbers, asked, parts } from './charts.js'
 import { nameOf, useTypes } from './event-types.js'
@@ -8,6 +8,7 @@ import { milliseconds, percent } from './format.js'
 import { advice, healthOf, why } from './health.js'
 import { Table, useFresh } from './list.js'
 import { Ranges, useRange } from './ranges.js'
+import { to } from './router.js'
 import { known, number, t } from './texts.js'
 import './texts/webhook.js'
 import { Badge, Card, Empty, Facts, Figure, Loaded, Time, Word, useLoad } from './ui.js'
@@ -16,6 +17,7 @@ import { settingsOf } from './webhook.js'
 
 export function WebhookHealth({ webhook, parameters }) {
   const path = `/webhooks/${part(webhook.id)}`
+  const edit = to(`#${path}/edit`)
   const range = useRange(parameters)
   const stats = useLoad(`${path}/stats`, asked(range), { every: 60000 })
   const types = useTypes()
@@ -29,7 +31,7 @@ export function WebhookHealth({ webhook, parameters }) {
     <${Figures} webhook=${webhook} stats=${figures} />
     <div class="two"><${Card} title=${t('overview.failures')} flush more=${html`<a href=${`#${path}/calls`}>${t('overview.allCalls')}</a>`}><${Failures} webhook=${webhook} limit=${5} /></${Card}>
       <div class="stack"><${Alerts} alerts=${open.data?.items ?? []} stats=${figures} />
-        <${Card} title=${t('webhook.short')} more=${session.may('webhooks:write') && html`<a href=${`#${path}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook, true)} /></${Card}></div></div>
+        <${Card} title=${t('webhook.short')} more=${edit && html`<a href=${edit}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook, true)} /></${Card}></div></div>
     <div class="two"><${Breakdown} title=${t('stats.byType')} label=${t('event.type')} name=${(one) => nameOf(one, types)} values=${figures.by_event_type} link=${(one) => `#${path}/calls?event_type=${part(one)}`} />
       <${Breakdown} title=${t('stats.byStatus')} label=${t('call.response')} name=${(one) => known(`outcome.${one}`) ?? one} values=${figures.by_status} link=${(one) => /^\d+$/.test(one) && `#${path}/calls?response_status=${one}`} /></div>`}</${Loaded}>`
 }

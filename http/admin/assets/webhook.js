@@ -8,7 +8,7 @@ import { Health } from './health.js'
 import { History, batchWords, headerLines, lastName, recipientWords } from './history.js'
 import { DisclosuresTo } from './disclosures.js'
 import { JobList } from './jobs.js'
-import { router } from './router.js'
+import { router, to } from './router.js'
 import { TestCall } from './testcall.js'
 import { number, t } from './texts.js'
 import './texts/access.js'
@@ -30,7 +30,7 @@ const remaining = ['calls', 'deliveries', 'disclosures', 'history']
 const reads = ['webhooks:read', 'audit:read']
 
 // tabScopes are the rights of which one opens the tab.
-export const tabScopes = (tab) => ({ test: ['webhooks:write'], disclosures: ['audit:read'], deliveries: reads, history: reads }[tab] ?? ['webhooks:read'])
+export const tabScopes = (tab) => ({ test: ['webhooks:read webhooks:write'], disclosures: ['audit:read'], deliveries: reads, history: reads }[tab] ?? ['webhooks:read'])
 
 export function Webhook({ id, tab, parameters }) {
   const found = useWebhook(id)
@@ -100,7 +100,8 @@ function Actions({ webhook, reload }) {
   const again = (tone) => session.may('replays:write') && html`<${Act} run=${retry} failed=${failed} tone=${tone}>${t('webhook.retry')}</${Act}>`
   const turned = html`<${Act} run=${toggle} failed=${failed} tone=${webhook.is_active ? 'danger' : 'primary'}>${t(`action.${turn}`)}</${Act}>`
   const writes = session.may('webhooks:write')
-  return html`${again('wide')}${writes && !webhook.is_active && turned}${writes && html`<a class="button" href=${`#${path}/edit`}>${t('action.edit')}</a>`}<${Menu} label=${t('app.moreMenu')}>${again('narrow')}
+  const edit = to(`#${path}/edit`)
+  return html`${again('wide')}${writes && !webhook.is_active && turned}${edit && html`<a class="button" href=${edit}>${t('action.edit')}</a>`}<${Menu} label=${t('app.moreMenu')}>${again('narrow')}
     <a class="button" href=${`#${path}/backtest`}>${t('backtest.title')}</a>${writes && html`<${Act} run=${rotate} failed=${failed}>${t('action.rotate')}</${Act}>
     ${webhook.is_active && turned}<${Act} run=${remove} failed=${failed} tone="danger">${t('action.delete')}</${Act}>`}</${Menu}>`
 }
@@ -143,7 +144,8 @@ export function settingsOf(webhook, short) {
 }
 
 function Settings({ webhook }) {
-  return html`<${Card} title=${t('tab.settings')} more=${session.may('webhooks:write') && html`<a href=${`#/webhooks/${part(webhook.id)}/edit`}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook)} /></${Card}>`
+  const edit = to(`#/webhooks/${part(webhook.id)}/edit`)
+  return html`<${Card} title=${t('tab.settings')} more=${edit && html`<a href=${edit}>${t('action.edit')}</a>`}><${Facts} pairs=${settingsOf(webhook)} /></${Card}>`
 }
 
 // Replays are the jobs of a webhook.

@@ -268,6 +268,7 @@ add({
   'job.needsWebhook': ['Выберите вебхук.', 'Choose a webhook.'],
   'job.needsTime': ['Укажите время.', 'Give a time.'],
   'job.count': ['Посчитать и продолжить', 'Count and go on'],
+  'job.started': ['Задание создано.', 'The job is started.'],
   'job.nothing': ['Под эти условия ничего не подходит.', 'Nothing matches.'],
   'job.ask': ['Отправить {0} доставку?|Отправить {0} доставки?|Отправить {0} доставок?', 'Send {0} delivery?|Send {0} deliveries?'],
   'job.askNote': ['Получатель увидит эти события ещё раз. Задание можно приостановить или отменить.', 'Receivers see these events once more. The job can be paused or cancelled.'],
