@@ -177,11 +177,11 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 			if !triggered.Imported {
 				triggered.Recipients = now.registry.Recipients(eventType, triggered.EventData)
 			}
+			decidedBy(unit, now)
 			if err := d.conceal(ctx, unit, &triggered); err != nil {
 				return err
 			}
 			w.Events[i].Data, w.Events[i].Value = stored(triggered)
-			decidedBy(unit, now)
 			unit.Rows += len(triggered.Recipients)
 			if events++; events > 1 && unit.Rows > maxDeliveries {
 				return domain.Invalid("events", fmt.Sprintf("would make more than %d deliveries, which is too much at once; send fewer events in one batch", maxDeliveries))
@@ -191,7 +191,7 @@ func (d *Directory) dispatch(ctx context.Context, unit *eventstore.Unit) error {
 	return nil
 }
 
-// decidedBy makes the snapshot a condition of the unit's append.
+// decidedBy makes the snapshot a condition of the unit's append. Its keys are those of the log's generation.
 func decidedBy(unit *eventstore.Unit, now *snapshot) {
 	unit.Configuration = &now.position
 	unit.Generation = min(now.generation, cmp.Or(unit.Generation, now.generation))
@@ -266,9 +266,9 @@ func (d *Directory) enclose(ctx context.Context, unit *eventstore.Unit, now *sna
 			return nil
 		}
 		tested, _ := content.(domain.DeliveryTested)
+		decidedBy(unit, now)
 		keys, failed := d.keysFor(ctx, unit, domain.EventType(tested.EventType), tested.EventData)
 		enclosed, err = content.Enclosed(keys), failed
-		decidedBy(unit, now)
 	default:
 		return nil
 	}

@@ -86,7 +86,7 @@ func NewKeyring(config KeyringConfig) *Keyring {
 }
 
 // For returns the keys for an event of the type with the data, which may have none. The unit, which
-// appends it, stores them.
+// appends it in its generation, stores them.
 func (k *Keyring) For(ctx context.Context, unit *eventstore.Unit, eventType domain.EventType, data []byte) (envelope.Keys, error) {
 	vault, hasher, err := k.ready(ctx)
 	if err != nil {
