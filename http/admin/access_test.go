@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/cmd/e2e/harness/browser"
@@ -254,6 +255,13 @@ func TestWhoOnlyWritesStaysOnTheFirstPage(t *testing.T) {
 			u.Fill("Webhook", "CRM")
 			u.Click("Count and go on")
 			u.See("Choose a webhook.")
+			u.Fill("Webhook", "1")
+			u.Wait(`document.querySelector('[data-field=webhook]').dataset.value === '1'`)
+			u.Fill("To", time.Now().Add(time.Minute).Format(localTime))
+			u.Click("Count and go on")
+			u.See("Send 1 delivery?")
+			u.Click("Send")
+			u.See("The job is started.")
 		case "webhooks:write":
 			u.Fill("Name", "Clinic")
 			u.Fill("URL", url)
