@@ -68,7 +68,10 @@ func TestAcknowledgementOfCutOffCalls(t *testing.T) {
 	} {
 		var item Disclosure
 		for _, change := range c.changes {
-			recorded, _ := callOf(change)
+			recorded, ok := callOf(change)
+			if !ok {
+				t.Fatalf("%s: %T is no call", name, change)
+			}
 			item.add(recorded, &eventstore.Event{Value: change})
 		}
 		if item.Acknowledged != c.want {

@@ -21,8 +21,8 @@ import (
 // all of them together, so they agree with each other.
 const readerName = "projections"
 
-// linger lets a page grow while nobody waits for it: what is live shows a tenth of a second later, and a
-// page changes nearly as many rows whether it holds a hundred events or a thousand.
+// linger is how long a page grows while nobody waits for it: it changes nearly as many rows whether it
+// holds a hundred events or a thousand.
 const linger = 100 * time.Millisecond
 
 // pageSize bounds the events of one page.

@@ -76,7 +76,7 @@ func loadYAML(text []byte, document *yaml.Node) error {
 	return err
 }
 
-// refuse takes in a problem of ours.
+// refuse notes a problem that is described in English.
 func (f *webhooksFile) refuse(line int, problem string) { f.note(line, sayError(problem)) }
 
 func (f *webhooksFile) note(line int, problem string) {

@@ -141,7 +141,8 @@ func giveTurns(ctx context.Context, pool *pgxpool.Pool, released []*delivery) er
 		return nil
 	}
 	var batch pgx.Batch
-	// An append that ends one of a line gives its turn, too, and both lock several rows.
+	// An append that ends a delivery passes on the turn of its line, too. The lock keeps the two apart,
+	// as both lock several rows of a line.
 	batch.Queue(`SELECT FROM medilab.log_head FOR UPDATE`)
 	for _, s := range append(o.insert(), o.turns(nil)...) {
 		batch.Queue(s.SQL, s.Args...)

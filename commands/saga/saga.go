@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,10 +129,7 @@ func (s *session) ended(call domain.Call) {
 // free to claim.
 func (s *Saga) Announced(keys []string) {
 	now := s.session.Load()
-	if now == nil {
-		return
-	}
-	if slices.Equal(keys, []string{eventstore.AnnouncedReading}) {
+	if now == nil || eventstore.JustReading(keys) {
 		return
 	}
 	for _, key := range keys {

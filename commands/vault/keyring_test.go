@@ -182,7 +182,7 @@ func TestLostKeysAreMadeAgain(t *testing.T) {
 	}
 }
 
-// A key that the database lost with the log's tail encrypts nothing more, whoever notices the loss.
+// No event is encrypted with a key that the database lost with the log's tail.
 func TestLostTailTakesItsKeys(t *testing.T) {
 	url, keyset := testdb.New(t), ephemeral(t)
 	p := newProcess(t, url, keyset)

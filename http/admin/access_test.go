@@ -160,6 +160,23 @@ func TestWhoOnlyAuditsBeginsWithTheLog(t *testing.T) {
 	u.Is(`!document.querySelector('main :is(a, button)')`)
 }
 
+// noteRefusals notes what the API refuses to the panel from now on; see notRefused.
+func (u *user) noteRefusals() {
+	u.Before(`(() => { const real = fetch; window.fetch = async (url, asked) => {
+		const answer = await real(url, asked)
+		if (answer.status === 403) sessionStorage.refused = [sessionStorage.refused, url].join(' ')
+		return answer
+	} })()`)
+}
+
+// notRefused fails the test if the API has refused anything to a user with the rights.
+func (u *user) notRefused(scopes string) {
+	u.t.Helper()
+	if refused := u.Text(`sessionStorage.refused ?? ''`); refused != "" {
+		u.t.Fatalf("with %s the panel asked for what is refused:%s", scopes, refused)
+	}
+}
+
 // ids are what pages of one kind differ by, and what they are asked for.
 var ids = regexp.MustCompile(`[0-9a-f-]{36}|\?.*`)
 
@@ -169,11 +186,7 @@ func TestNoLinkLeadsToWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	u := newUser(t, "en")
 	u.Expect("network") // of the stream, when it ends with the session
-	u.Before(`(() => { const real = fetch; window.fetch = async (url, asked) => {
-		const answer = await real(url, asked)
-		if (answer.status === 403) sessionStorage.refused = [sessionStorage.refused, url].join(' ')
-		return answer
-	} })()`)
+	u.noteRefusals()
 	url, _ := receiver(t)
 	id := u.webhook("CRM", url+"/broken", `,"max_retries":0`)
 	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":17},"correlation_id":"visit-318"}`)["event_id"].(string)
@@ -223,9 +236,7 @@ func TestNoLinkLeadsToWhatIsRefused(t *testing.T) {
 			u.Fill("Webhook", "cr")
 			u.Wait(`document.querySelector('input[type=hidden][name=webhook]').value === ` + quoted(id))
 		}
-		if refused := u.Text(`sessionStorage.refused ?? ''`); refused != "" {
-			t.Fatalf("with %s the panel led to what is refused:%s", scopes, refused)
-		}
+		u.notRefused(scopes)
 		u.Click("Sign out")
 		u.Wait(alone)
 	}
@@ -236,11 +247,7 @@ func TestWhoOnlyWritesStaysOnTheFirstPage(t *testing.T) {
 	t.Parallel()
 	u := newUser(t, "en")
 	u.Expect("network") // of a refusal, which there is none of: see the end
-	u.Before(`(() => { const real = fetch; window.fetch = async (url, asked) => {
-		const answer = await real(url, asked)
-		if (answer.status === 403) sessionStorage.refused = [sessionStorage.refused, url].join(' ')
-		return answer
-	} })()`)
+	u.noteRefusals()
 	url, calls := receiver(t)
 	u.webhook("CRM", url, "")
 	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
@@ -270,9 +277,7 @@ func TestWhoOnlyWritesStaysOnTheFirstPage(t *testing.T) {
 			u.See("Saved.")
 			u.Wait(`document.querySelector('main input')?.value === ''`)
 		}
-		if refused := u.Text(`sessionStorage.refused ?? ''`); refused != "" {
-			t.Fatalf("with %s the panel asked for what is refused:%s", scopes, refused)
-		}
+		u.notRefused(scopes)
 		u.Click("Sign out")
 		u.Wait(alone)
 	}
