@@ -23,10 +23,10 @@ const readerName = "projections"
 
 // linger is how long a page grows while nobody waits for it: it changes nearly as many rows whether it
 // holds a hundred events or a thousand.
-const linger = 100 * time.Millisecond
+const linger = 200 * time.Millisecond
 
 // pageSize bounds the events of one page.
-const pageSize = 2000
+const pageSize = 4000
 
 // Projections answers queries from the read models, and keeps them when it is
 // added to a router. Safe for concurrent use.
