@@ -122,7 +122,7 @@ func (a *appender) send(batch []*pending, demanded Position, generation int64, k
 	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
 	defer cancel()
 	sent := time.Now()
-	if err := a.exchange(ctx, &q); err != nil {
+	if err := a.exchange(ctx, &q, roomFor(events)); err != nil {
 		return err
 	}
 	end.RecordedAt = end.RecordedAt.UTC()
@@ -165,9 +165,16 @@ func queue(q *pgx.Batch, statements []Statement) {
 	}
 }
 
-// exchange runs the batch in one round trip, which is one implicit transaction.
-func (a *appender) exchange(ctx context.Context, q *pgx.Batch) error {
-	err := a.log.pool.SendBatch(ctx, q).Close()
+// exchange runs the batch in one round trip, which is one implicit transaction. The connection's
+// buffer has room for all of it from the start: it would be copied each time that it grows.
+func (a *appender) exchange(ctx context.Context, q *pgx.Batch, room messageRoom) error {
+	conn, err := a.log.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	conn.Conn().PgConn().Frontend().Send(room)
+	err = conn.SendBatch(ctx, q).Close()
 	var pgErr *pgconn.PgError
 	switch {
 	case errors.As(err, &pgErr) && pgErr.Code == codeConfigurationChanged:
@@ -177,6 +184,22 @@ func (a *appender) exchange(ctx context.Context, q *pgx.Batch) error {
 	}
 	return err
 }
+
+// messageRoom is no message to Postgres, but room for as many bytes of messages.
+type messageRoom int
+
+func roomFor(events []Event) (room messageRoom) {
+	const around = 160 // bytes of an event's other columns, and of what is stored beside it
+	for i := range events {
+		e := &events[i]
+		room += messageRoom(len(e.Stream) + len(e.Type) + len(e.Data) + len(e.Metadata) + around)
+	}
+	return room
+}
+
+func (r messageRoom) Encode(buffer []byte) ([]byte, error) { return slices.Grow(buffer, int(r)), nil }
+func (messageRoom) Decode([]byte) error                    { return errors.ErrUnsupported }
+func (messageRoom) Frontend()                              {}
 
 // hash covers the batch's events in order: all that the database keeps of them,
 // each part with its length before it.
