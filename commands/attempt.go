@@ -201,11 +201,14 @@ func (a *Attempter) make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	return call, backoffOf(answer, a.Clock.Now())
 }
 
+// backoffOf reads the answer's header by the names as net/http has them.
 func backoffOf(answer Answer, now time.Time) domain.Backoff {
+	header := answer.Header
 	retryAfter, _ := domain.ParseRetryAfter(answer.RetryAfter, now)
-	of := func(name string) string { return cmp.Or(answer.Header.Get(name), answer.Header.Get("X-"+name)) }
 	return domain.BackoffOf(retryAfter, domain.RateLimitHeader{
-		RateLimit: strings.Join(answer.Header.Values("RateLimit"), ","), Remaining: of("RateLimit-Remaining"), Reset: of("RateLimit-Reset"),
+		RateLimit: strings.Join(header["Ratelimit"], ","),
+		Remaining: cmp.Or(header.Get("Ratelimit-Remaining"), header.Get("X-Ratelimit-Remaining")),
+		Reset:     cmp.Or(header.Get("Ratelimit-Reset"), header.Get("X-Ratelimit-Reset")),
 	}, now)
 }
 

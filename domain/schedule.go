@@ -56,7 +56,9 @@ func LengthenDelay(delay, retryAfter time.Duration) time.Duration {
 // seconds, or an HTTP date, which is taken relative to now. The wait is between 0 and
 // 24 h: a date in the past is 0. False means that the header is neither.
 func ParseRetryAfter(header string, now time.Time) (time.Duration, bool) {
-	header = strings.TrimSpace(header)
+	if header = strings.TrimSpace(header); header == "" {
+		return 0, false
+	}
 	seconds, err := strconv.ParseUint(header, 10, 64)
 	if err == nil || errors.Is(err, strconv.ErrRange) { // more digits than a number can hold are a long wait too
 		return time.Duration(min(seconds, uint64(MaxAttemptDelay/time.Second))) * time.Second, true
