@@ -12,6 +12,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -47,14 +48,19 @@ type Keyring struct {
 	fates envelope.Fates
 
 	opening sync.Mutex
+	opened  atomic.Pointer[opened] // nil: not opened yet, or the key of the hashes has to be read again
 	mu      sync.Mutex
-	vault   *Vault  // nil: not opened yet
-	hasher  *hasher // of the subjects' ids; nil: its key has to be read
 	made    cache[envelope.Owner, keptKey]
 	fresh   []*madeKey                      // in made, the oldest first: not known to be stored
 	past    cache[envelope.KeyID, *madeKey] // for what was in clear, by owner and period: nothing may open by those of the erased
 	read    cache[envelope.KeyID, *envelope.Key]
 	lost    int // how often the log has lost its tail
+}
+
+// opened is what no key is made without.
+type opened struct {
+	vault  *Vault
+	hasher *hasher // of the subjects' ids
 }
 
 // keptKey is a key that this process made, with which it encrypts. Each patient has one, and the
@@ -343,11 +349,8 @@ func (k *Keyring) Decrypt(webhook domain.WebhookID, field string, encrypted doma
 }
 
 func (k *Keyring) ready(ctx context.Context) (*Vault, *hasher, error) {
-	k.mu.Lock()
-	vault, hasher := k.vault, k.hasher
-	k.mu.Unlock()
-	if hasher != nil {
-		return vault, hasher, nil
+	if now := k.opened.Load(); now != nil {
+		return now.vault, now.hasher, nil
 	}
 	k.opening.Lock()
 	defer k.opening.Unlock()
@@ -362,13 +365,13 @@ func (k *Keyring) ready(ctx context.Context) (*Vault, *hasher, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the key of the subjects' hashes: %w", err)
 	}
-	hasher = newHasher(key)
+	now := &opened{vault, newHasher(key)}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.lost == lost {
-		k.vault, k.hasher = vault, hasher
+		k.opened.Store(now)
 	}
-	return vault, hasher, nil
+	return now.vault, now.hasher, nil
 }
 
 // readHashKey reads the key of the hashes. The first process makes it, while nothing is
@@ -433,7 +436,7 @@ func (k *Keyring) ForgetAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.lost++
-	k.hasher = nil
+	k.opened.Store(nil)
 	k.made.clear()
 	k.fresh = nil
 	k.past.clear()
