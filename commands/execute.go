@@ -289,12 +289,13 @@ const maxDeliveries = 100_000
 // stored returns the form in which the log keeps the event, and the event with a copy of
 // its data, which is in there if it is in clear.
 func stored(event domain.EventTriggered) ([]byte, domain.EventTriggered) {
-	const around, recipient = 192, 90
+	const around, sealed, key, recipient = 128, 40, 38, 90
 	size := len(event.EventData)
 	if len(event.Keys) > 0 {
-		size += size/3 + around // in base64
+		size += size/3 + sealed + key*len(event.Keys) // in base64
 	}
-	data := event.AppendJSON(make([]byte, 0, size+len(event.Source)+len(event.CorrelationID)+around+recipient*len(event.Recipients)))
+	size += len(event.EventType) + len(event.Source) + len(event.CorrelationID) + len(event.Traceparent) + len(event.Tracestate)
+	data := event.AppendJSON(make([]byte, 0, size+around+recipient*len(event.Recipients)))
 	if len(event.Keys) > 0 {
 		event.EventData = bytes.Clone(event.EventData)
 		return data, event

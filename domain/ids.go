@@ -23,10 +23,19 @@ type TokenID uuid.UUID
 
 // Stream names the log's stream of what the id names.
 
-func (id WebhookID) Stream() string  { return "webhook-" + uuid.UUID(id).String() }
-func (id EventID) Stream() string    { return "event-" + uuid.UUID(id).String() }
-func (id DeliveryID) Stream() string { return "delivery-" + uuid.UUID(id).String() }
-func (id TokenID) Stream() string    { return "token-" + uuid.UUID(id).String() }
+func (id WebhookID) Stream() string  { return streamOf("webhook-", uuid.UUID(id)) }
+func (id EventID) Stream() string    { return streamOf("event-", uuid.UUID(id)) }
+func (id DeliveryID) Stream() string { return streamOf("delivery-", uuid.UUID(id)) }
+func (id TokenID) Stream() string    { return streamOf("token-", uuid.UUID(id)) }
+
+// streamOf makes the name at once: each event and each delivery has a stream.
+func streamOf(kind string, id uuid.UUID) string {
+	var name [48]byte
+	return string(appendUUID(append(name[:0], kind...), id))
+}
+
+// Append appends the usual text of the id.
+func (id EventID) Append(dst []byte) []byte { return appendUUID(dst, uuid.UUID(id)) }
 
 func (id WebhookID) String() string  { return uuid.UUID(id).String() }
 func (id EventID) String() string    { return uuid.UUID(id).String() }
