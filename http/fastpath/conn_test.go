@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	nethttp "net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -480,5 +481,47 @@ func TestSlowAnswersOnTheFastWayAreSent(t *testing.T) {
 	}
 	if answer, err := nethttp.ReadResponse(bufio.NewReader(conn), nil); err != nil || answer.StatusCode != 503 {
 		t.Error(answer, err)
+	}
+}
+
+// The fast way writes a header as net/http does, whatever a handler puts into it.
+func TestHeadersAreWrittenAsByNetHTTP(t *testing.T) {
+	odd := nethttp.Header{
+		"X-Request-Id": {"a-1"}, "Cache-Control": {"no-store"}, "Content-Type": {"text/plain"}, "X-Twice": {"one", "two"},
+		"X-Broken": {" a\r\nX-Injected: b\n "}, "Not a name": {"c"}, "X-Empty": {""}, "X-None": nil, "lower": {"d"},
+	}
+	handler := nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+		for key, values := range odd {
+			w.Header()[key] = values
+		}
+		_, _ = io.WriteString(w, "hello")
+	})
+	answer := func(paths ...string) string {
+		addr, _ := startFast(t, handler, fastpath.Config{Paths: paths, ReadTimeout: time.Minute, IdleTimeout: time.Minute})
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", fastPath)
+		in := bufio.NewReader(conn)
+		var lines []string
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			if line == "\r\n" {
+				slices.Sort(lines)
+				return strings.Join(lines, "")
+			}
+			if !strings.HasPrefix(line, "Date: ") {
+				lines = append(lines, line)
+			}
+		}
+	}
+	slow, fast := answer(), answer(fastPath)
+	if fast != slow || !strings.Contains(fast, "X-Broken: a  X-Injected: b\r\n") {
+		t.Errorf("the fast way wrote\n%s\nnet/http\n%s", fast, slow)
 	}
 }
