@@ -84,6 +84,14 @@ func (r *Registry) With(id WebhookID, change Change, at time.Time) *Registry {
 // Webhook returns the webhook, which may be deleted.
 func (r *Registry) Webhook(id WebhookID) (Webhook, bool) { return r.ids.find(id).state() }
 
+// Find returns the webhook of the registry itself, or nil.
+func (r *Registry) Find(id WebhookID) *Webhook {
+	if w := r.ids.find(id); w != nil {
+		return &w.Webhook
+	}
+	return nil
+}
+
 // ByNumber returns the webhook with the short number, which may be deleted.
 func (r *Registry) ByNumber(number int64) (Webhook, bool) {
 	b := r.block(blockOf(number, WebhookID{}))
@@ -113,6 +121,14 @@ func (r *Registry) All() []Webhook {
 		}
 	}
 	return all
+}
+
+// Len returns how many there are, deleted ones included.
+func (r *Registry) Len() (n int) {
+	for _, b := range r.blocks {
+		n += len(b.webhooks)
+	}
+	return n
 }
 
 // Newest returns every webhook, deleted ones included, from the highest number down.
@@ -224,44 +240,45 @@ func (e *Explanation) Filter() filter.Verdict {
 // unreadable is the verdict of a filter that does not compile any more.
 var unreadable = filter.Verdict{Reason: "the filter cannot be evaluated"}
 
-// Explain returns the verdict for every webhook that exists, by number: those that matched
-// are the Recipients of the event.
-func (r *Registry) Explain(eventType EventType, data json.RawMessage) []Explanation {
-	asked := r.audiences(eventType, nil)
-	matches := filter.Match(filter.Parse(data), setsOf(asked, nil))
-	size := 0
-	for _, b := range r.blocks {
-		size += len(b.webhooks)
-	}
-	list := make([]Explanation, 0, size)
-	matched, set := matches.Matched, 0
-	for _, b := range r.blocks {
-		a := b.audience(eventType)
-		next := 0 // of the candidates, which stand in the same order
-		for _, w := range b.webhooks {
-			if !w.Exists() {
-				continue
-			}
-			e := Explanation{Webhook: &w.Webhook, Subscribed: w.subscriptions.Match(eventType), Active: w.Active}
-			if w.broken {
-				e.verdict = &unreadable
-			}
-			if a != nil && next < len(a.candidates) && a.candidates[next] == w {
-				if e.Matched = a.filters == nil; a.filters != nil {
-					e.matches, e.ref = &matches, filter.Ref{Set: set, Index: next}
+// Explain iterates over the verdicts for every webhook that exists, by number: those that
+// matched are the Recipients of the event.
+func (r *Registry) Explain(eventType EventType, data json.RawMessage) iter.Seq[Explanation] {
+	return func(yield func(Explanation) bool) {
+		matches := filter.Match(filter.Parse(data), setsOf(r.audiences(eventType, nil), nil))
+		matched, set := matches.Matched, 0
+		for _, b := range r.blocks {
+			a := b.audience(eventType)
+			next := 0 // of the candidates, which stand in the same order
+			for i, w := range b.webhooks {
+				now := b.summaries[i]
+				if !now.exists {
+					continue
 				}
-				if len(matched) > 0 && matched[0] == e.ref && e.matches != nil {
-					e.Matched, matched = true, matched[1:]
+				e := Explanation{Webhook: &w.Webhook, Active: now.active}
+				if now.broken {
+					e.verdict = &unreadable
 				}
-				next++
+				if a != nil && next < len(a.candidates) && a.candidates[next] == w {
+					e.Subscribed = true
+					if e.Matched = a.filters == nil; a.filters != nil {
+						e.matches, e.ref = &matches, filter.Ref{Set: set, Index: next}
+					}
+					if len(matched) > 0 && matched[0] == e.ref && e.matches != nil {
+						e.Matched, matched = true, matched[1:]
+					}
+					next++
+				} else if !now.active || now.broken { // and so is no candidate
+					e.Subscribed = w.subscriptions.Match(eventType)
+				}
+				if !yield(e) {
+					return
+				}
 			}
-			list = append(list, e)
-		}
-		if a != nil {
-			set++
+			if a != nil {
+				set++
+			}
 		}
 	}
-	return list
 }
 
 // ExplainOne returns the verdict for one webhook as if it were the only one, and evaluates

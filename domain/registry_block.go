@@ -14,12 +14,16 @@ const blockSize = 256
 
 // block holds the webhooks of neighbouring numbers. It never changes.
 type block struct {
-	key      int64
-	webhooks []*registered // by number
-	all      *audience     // of types that only * asks for; nil: nobody
-	groups   map[string]*audience
-	types    map[EventType]*audience
+	key       int64
+	webhooks  []*registered // by number
+	summaries []summary     // of each, for those who go through all webhooks
+	all       *audience     // of types that only * asks for; nil: nobody
+	groups    map[string]*audience
+	types     map[EventType]*audience
 }
+
+// summary is what most of those who go through all webhooks need to know of one.
+type summary struct{ exists, active, broken bool }
 
 // audience is all of a block that events of one type go to unless a filter objects.
 type audience struct {
@@ -53,11 +57,12 @@ func (r *Registry) block(key int64) *block {
 // newBlock indexes the webhooks that can match. A type's audience includes those that
 // ask for its group or for *, so that one lookup answers for the block.
 func newBlock(key int64, webhooks []*registered) *block {
-	b := &block{key: key, webhooks: webhooks, groups: map[string]*audience{}, types: map[EventType]*audience{}}
+	b := &block{key: key, webhooks: webhooks, summaries: make([]summary, len(webhooks)), groups: map[string]*audience{}, types: map[EventType]*audience{}}
 	var all []*registered
 	groups, types := map[string][]*registered{}, map[EventType][]*registered{}
-	for _, w := range webhooks {
-		if !w.Active || !w.Exists() || w.broken {
+	for i, w := range webhooks {
+		b.summaries[i] = summary{w.Exists(), w.Active, w.broken}
+		if b.summaries[i] != (summary{exists: true, active: true}) {
 			continue
 		}
 		for _, s := range w.subscriptions {

@@ -139,7 +139,10 @@ func TestRegistryOfRandomHistories(t *testing.T) {
 					}
 				}
 				explained := []Recipient{}
-				for _, e := range step.Explain(eventType, []byte(event)) {
+				for e := range step.Explain(eventType, []byte(event)) {
+					if subscribed := SubscriptionsOf(e.Webhook.Events).Match(eventType); e.Subscribed != subscribed || e.Active != e.Webhook.Active {
+						t.Fatalf("%s: %v is explained as subscribed %t, active %t", eventType, e.Webhook.Events, e.Subscribed, e.Active)
+					}
 					if e.Matched {
 						explained = append(explained, Recipient{WebhookID: e.Webhook.ID, WebhookVersion: e.Webhook.Version})
 					}
@@ -213,7 +216,7 @@ func TestRegistryIsSafeForConcurrentUse(t *testing.T) {
 				r := latest.Load()
 				got := r.Recipients("visit.completed", json.RawMessage(`{"a":3}`))
 				explained := 0
-				for _, e := range r.Explain("visit.completed", json.RawMessage(`{"a":3}`)) {
+				for e := range r.Explain("visit.completed", json.RawMessage(`{"a":3}`)) {
 					if e.Matched {
 						explained++
 					}

@@ -44,8 +44,8 @@ type Explained struct {
 	Delivery *Delivery // nil: it did not match, or is not dispatched yet
 	SentBy   []Sent    // all that sent it the event, whatever the verdict
 
-	decided *domain.Explanation // nil: the webhook did not exist then, or it is a test
-	gone    Gone                // the event's data, by which it was decided
+	decided domain.Explanation // zero: the webhook did not exist then, or it is a test
+	gone    Gone               // the event's data, by which it was decided
 }
 
 // Condition returns, of VerdictFiltered, which condition did not hold.
@@ -79,10 +79,6 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	if err != nil {
 		return Event{}, nil, err
 	}
-	explanations, err := p.match(ctx, event)
-	if err != nil {
-		return Event{}, nil, fmt.Errorf("explain an event: %w", err)
-	}
 	deliveries, wanted := map[domain.WebhookID]*Delivery{}, map[domain.WebhookID]bool{}
 	for i := range list {
 		deliveries[list[i].WebhookID] = &list[i]
@@ -90,11 +86,9 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	for _, d := range dispatched {
 		wanted[d.WebhookID] = true
 	}
-	explained := make([]Explained, len(explanations))
-	for i := range explanations {
-		webhook := explanations[i].Webhook.ID
-		explained[i] = explain(&event, &explanations[i], deliveries[webhook], wanted[webhook])
-		delete(deliveries, webhook)
+	explained, err := p.match(ctx, &event, deliveries, wanted)
+	if err != nil {
+		return Event{}, nil, fmt.Errorf("explain an event: %w", err)
 	}
 	for i := range list { // in their order
 		if deliveries[list[i].WebhookID] == nil {
@@ -110,8 +104,9 @@ func (p *Projections) Explain(ctx context.Context, id domain.EventID) (Event, []
 	return event, explained, nil
 }
 
-// match matches the event against the webhooks of its time, as an expensive task.
-func (p *Projections) match(ctx context.Context, event Event) ([]domain.Explanation, error) {
+// match matches the event against the webhooks of its time, as an expensive task, and takes
+// the deliveries to them out.
+func (p *Projections) match(ctx context.Context, event *Event, deliveries map[domain.WebhookID]*Delivery, wanted map[domain.WebhookID]bool) ([]Explained, error) {
 	registry, err := p.registryAt(ctx, event.Position)
 	if err != nil {
 		return nil, err
@@ -121,12 +116,24 @@ func (p *Projections) match(ctx context.Context, event Event) ([]domain.Explanat
 	if err := task.Spend(ctx, cpulimit.Expensive); err != nil {
 		return nil, err
 	}
-	return registry.Explain(domain.EventType(event.Type), event.Data), nil
+	of := make(map[*domain.Webhook]*Delivery, len(deliveries)) // so that no webhook is looked at for its id
+	for id, d := range deliveries {
+		of[registry.Find(id)] = d
+	}
+	explained := make([]Explained, 0, registry.Len())
+	for x := range registry.Explain(domain.EventType(event.Type), event.Data) {
+		d := of[x.Webhook]
+		explained = append(explained, explain(event, x, d, d != nil && wanted[d.WebhookID]))
+		if d != nil {
+			delete(deliveries, d.WebhookID)
+		}
+	}
+	return explained, nil
 }
 
 // explain returns the verdict for a webhook. d is the delivery of the event to it, if there is
 // one, and wanted says that the event was dispatched to it.
-func explain(event *Event, x *domain.Explanation, d *Delivery, wanted bool) Explained {
+func explain(event *Event, x domain.Explanation, d *Delivery, wanted bool) Explained {
 	one := Explained{Webhook: x.Webhook, SentBy: []Sent{}, decided: x, gone: event.Gone}
 	if d != nil {
 		one.SentBy = d.sentBy
