@@ -64,8 +64,8 @@ else that is no event of the clinic. Statistics keep their totals.`,
 			return archiving(c, db, func(a *archive.Archiver) (archive.Result, error) {
 				return a.Export(c.Context(), to, args[0])
 			}, func(r archive.Result) string {
-				return fmt.Sprintf("Archived positions %d to %d (%s) in %s: %d entries, of which the database keeps %d up to there; the log's table had %s and has %s, with room within for new entries",
-					r.First, r.Last, formatTime(r.To), args[0], r.Entries+r.Earlier, r.Kept, size(r.Before), size(r.After))
+				return fmt.Sprintf("Archived positions %d to %d (%s) in %s: %d %s, of which the database keeps %d up to there; the log's table had %s and has %s, with room within for new entries",
+					r.First, r.Last, formatTime(r.To), args[0], r.Entries+r.Earlier, domain.Plural(r.Entries+r.Earlier, "entry", "entries"), r.Kept, size(r.Before), size(r.After))
 			})
 		},
 	}

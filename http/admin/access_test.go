@@ -261,7 +261,7 @@ func TestWhoOnlyWritesStaysOnTheFirstPage(t *testing.T) {
 			u.Is(`document.querySelector('input[type=search]').placeholder === 'number or id'`)
 			u.Fill("Webhook", "CRM")
 			u.Click("Count and go on")
-			u.See("Choose a webhook.")
+			u.See("Choose a webhook, or give its number.")
 			u.Fill("Webhook", "1")
 			u.Wait(`document.querySelector('[data-field=webhook]').dataset.value === '1'`)
 			u.Fill("To", time.Now().Add(time.Minute).Format(localTime))

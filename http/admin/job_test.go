@@ -140,11 +140,11 @@ func TestAWebhookIsChosenByItsName(t *testing.T) {
 	u.Fill("Webhook", "ward")
 	u.Wait(`document.querySelectorAll('datalist option').length === 20`)
 	u.Click("Count and go on")
-	u.See("Choose a webhook.")
+	u.See("Choose a webhook, or give its number.")
 	u.Is(`document.activeElement === ` + choice)
 	u.Click("Retry of what failed")
 	u.Click("Count and go on")
-	u.See("Choose a webhook.") // not all of them
+	u.See("Choose a webhook, or give its number.") // not all of them
 	u.Fill("Webhook", "ward 17")
 	u.Wait(choice + `.dataset.value === '` + wards[17] + `'`)
 	u.Accessible("a choice")

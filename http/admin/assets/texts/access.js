@@ -265,7 +265,7 @@ add({
   'job.onlyFailed': ['Только то, что не было доставлено', 'Only what was not delivered'],
   'job.status': ['Код последнего ответа', 'Status of the last answer'],
   'job.statusHint': ['404 или 5xx; пусто — любой', '404 or 5xx; empty: any'],
-  'job.needsWebhook': ['Выберите вебхук.', 'Choose a webhook.'],
+  'job.needsWebhook': ['Выберите вебхук или укажите его номер.', 'Choose a webhook, or give its number.'],
   'job.needsTime': ['Укажите время.', 'Give a time.'],
   'job.count': ['Посчитать и продолжить', 'Count and go on'],
   'job.started': ['Задание создано.', 'The job is started.'],
