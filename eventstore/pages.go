@@ -6,46 +6,45 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// sideBySide passes pages from read through prepare to use: one is used while the next is
-// prepared and the one after it is read, so four are held at most. It ends with the first error,
+// sideBySide passes pages from read through prepare to use, in order: one is used while the next two
+// are prepared and the one after them is read, so four are held at most. It ends with the first error,
 // and no part of it runs then.
-func sideBySide(ctx context.Context, read func(ctx context.Context, yield func(page []Event) error) error,
-	prepare func(ctx context.Context, page []Event) error, use func(page []Event) error) error {
+func sideBySide[P any](ctx context.Context, read func(ctx context.Context, yield func(page P) error) error,
+	prepare func(ctx context.Context, page P) error, use func(page P) error) error {
+	type prepared struct {
+		page P
+		err  chan error
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
-	found, ready := make(chan []Event), make(chan []Event)
+	pages := make(chan prepared, 1)
 	group.Go(func() error {
-		defer close(found)
-		return read(ctx, func(page []Event) error { return pass(ctx, found, page) })
+		defer close(pages)
+		return read(ctx, func(page P) error {
+			next := prepared{page, make(chan error, 1)}
+			group.Go(func() error {
+				err := prepare(ctx, page)
+				next.err <- err
+				return err
+			})
+			select {
+			case pages <- next:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
 	})
-	group.Go(func() error {
-		defer close(ready)
-		for page := range found {
-			if err := prepare(ctx, page); err != nil {
-				return err
-			}
-			if err := pass(ctx, ready, page); err != nil {
-				return err
-			}
+	for next := range pages {
+		if <-next.err != nil {
+			break // the group has the first error
 		}
-		return nil
-	})
-	for page := range ready {
-		if err := use(page); err != nil {
+		if err := use(next.page); err != nil {
 			cancel()
 			group.Wait() //nolint:errcheck // it was ended
 			return err
 		}
 	}
 	return group.Wait()
-}
-
-func pass(ctx context.Context, to chan<- []Event, page []Event) error {
-	select {
-	case to <- page:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -141,24 +139,16 @@ func (l *Log) readClosed(ctx context.Context, after Position, limit int) ([]Even
 	if events := l.tail.after(after, limit); events != nil {
 		return events, nil
 	}
-	events, err := readPage(ctx, l.pool, after, math.MaxInt64, limit)
+	events, err := collect(l.pool.Query(ctx, `
+		SELECT `+eventColumns+` FROM (
+			SELECT *, sum(octet_length(data)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - octet_length(data) AS before
+			FROM (SELECT * FROM medilab.events WHERE position > $1 ORDER BY position LIMIT $2) AS page
+		) AS sized WHERE before < $3 ORDER BY position`, after, limit, maxPageBytes))
 	if err != nil {
 		return nil, err
 	}
 	l.decode(events)
 	return events, nil
-}
-
-// readPage reads up to limit events between the positions, undecoded: as many as fit, at
-// least one if there is one.
-func readPage(ctx context.Context, db interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}, after, to Position, limit int) ([]Event, error) {
-	return collect(db.Query(ctx, `
-		SELECT `+eventColumns+` FROM (
-			SELECT *, sum(octet_length(data)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - octet_length(data) AS before
-			FROM (SELECT * FROM medilab.events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3) AS page
-		) AS sized WHERE before < $4 ORDER BY position`, after, to, limit, maxPageBytes))
 }
 
 func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, error) {
@@ -273,9 +263,8 @@ func (l *Log) between(ctx context.Context, after Position, f Filter) (from, to P
 	return from, to, nil
 }
 
-// query reads a page of up to so many rows, fewer once they have enough bytes. Streams are few and
-// go by their unique index, all else by position.
-func (f Filter) query(columns string, after, head Position, limit, enough int) (string, []any) {
+// query reads up to so many rows. Streams are few and go by their unique index, all else by position.
+func (f Filter) query(columns string, after, head Position, limit int) (string, []any) {
 	var where strings.Builder
 	args := []any{after, head}
 	and := func(condition string, arg any) {
@@ -299,11 +288,9 @@ func (f Filter) query(columns string, after, head Position, limit, enough int) (
 	} else if f.Type != "" {
 		and("type = $%d", f.Type)
 	}
-	args = append(args, limit, enough)
-	return fmt.Sprintf(`SELECT %s FROM (
-			SELECT *, sum(octet_length(data)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - octet_length(data) AS before FROM (
-				SELECT * FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d) AS page
-		) AS sized WHERE before < $%d ORDER BY position`, columns, where.String(), len(args)-1, len(args)), args
+	args = append(args, limit)
+	return fmt.Sprintf(`SELECT %s FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d`,
+		columns, where.String(), len(args)), args
 }
 
 // Each calls yield for every event after the position that the filter lets
@@ -324,26 +311,39 @@ func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield fun
 
 // eachPage yields what Each does in pages of up to so many rows, undecoded.
 func (l *Log) eachPage(ctx context.Context, columns string, after Position, filter Filter, rows int, yield func(page []Event) error) error {
+	const enough = 1 << 20
 	after, head, err := l.between(ctx, after, filter)
 	if err != nil {
 		return err
 	}
-	const enough = 1 << 20
-	limit, room := rows, 0
-	for more := true; more && after < head; {
-		sql, args := filter.query(columns, after, head, limit, enough)
-		page := make([]Event, 0, room)
-		found, err := l.pool.Query(ctx, sql, args...)
+	return readPages(ctx, l.pool, columns, after, head, filter, rows, enough, yield)
+}
+
+var errFull = errors.New("the page is full")
+
+// readPages yields the events between the positions that the filter lets through, undecoded, in pages
+// of up to so many rows that end once they have enough bytes. What the database sent beyond that it
+// sends again: pages are asked for by the sizes of those before, as it takes long to sum up rows.
+func readPages(ctx context.Context, db querier, columns string, after, to Position, filter Filter, rows, enough int, yield func(page []Event) error) error {
+	const atFirst = 500
+	limit, room := min(rows, atFirst), 0
+	for more := true; more && after < to; {
+		sql, args := filter.query(columns, after, to, limit)
+		page, size := make([]Event, 0, room), 0
+		found, err := db.Query(ctx, sql, args...)
 		err = stream(found, err, func(e Event) error {
-			page = append(page, e)
+			if size >= enough {
+				return errFull
+			}
+			page, size = append(page, e), size+len(e.Data)
 			return nil
 		})
-		if err != nil || len(page) == 0 {
+		full := errors.Is(err, errFull)
+		if err != nil && !full || len(page) == 0 {
 			return err
 		}
-		full := bytesOf(page) >= enough
 		after, more, room = page[len(page)-1].Position, len(page) == limit || full, len(page)
-		if limit = min(rows, 2*limit); full { // the database read more than had room
+		if limit = min(rows, 2*limit); full {
 			limit = min(rows, len(page)+len(page)/8+1)
 		}
 		if err := yield(page); err != nil {
@@ -359,53 +359,36 @@ type GapError struct{ Position Position }
 func (e *GapError) Error() string { return fmt.Sprintf("the log has no position %d", e.Position) }
 
 // Scan reads the log after one position up to another, fast, in pages of up to size events:
-// decoded on all processors, and closed, as readers of the log need no content. It ends early with
-// yield's error, or with a *GapError.
+// decoded, and closed, as readers of the log need no content. It ends early with yield's error, or
+// with a *GapError.
 func (l *Log) Scan(ctx context.Context, after, to Position, size int, yield func(page []Event) error) error {
 	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
 		return l.scan(ctx, after, to, size, yield)
 	}, func(_ context.Context, page []Event) error {
-		l.decodeAll(page)
+		l.decode(page)
 		return nil
 	}, yield)
 }
 
 func (l *Log) scan(ctx context.Context, after, to Position, size int, yield func(page []Event) error) error {
 	archived := Position(0)
-	for after < to {
-		page, err := readPage(ctx, l.pool, after, to, size)
-		if err != nil {
-			return err
+	pass := func(last Position) (err error) {
+		if last > after && last > archived {
+			archived, err = l.explainGap(ctx, after+1, last)
 		}
-		next := after + 1
+		return err
+	}
+	err := readPages(ctx, l.pool, eventColumns, after, to, Filter{}, size, maxPageBytes, func(page []Event) error {
 		for i := range page {
-			if last := page[i].Position - 1; last >= next && last > archived {
-				if archived, err = l.explainGap(ctx, next, last); err != nil {
-					return err
-				}
+			if err := pass(page[i].Position - 1); err != nil {
+				return err
 			}
-			next = page[i].Position + 1
+			after = page[i].Position
 		}
-		if len(page) == 0 {
-			_, err := l.explainGap(ctx, next, to)
-			return err
-		}
-		after = page[len(page)-1].Position
-		if err := yield(page); err != nil {
-			return err
-		}
+		return yield(page)
+	})
+	if err != nil {
+		return err
 	}
-	return nil
-}
-
-// decodeAll decodes a page on all processors.
-func (l *Log) decodeAll(page []Event) {
-	workers := runtime.GOMAXPROCS(0)
-	share := (len(page) + workers - 1) / workers
-	var wg sync.WaitGroup
-	for from := 0; from < len(page); from += share {
-		part := page[from:min(from+share, len(page))]
-		wg.Go(func() { l.decode(part) })
-	}
-	wg.Wait()
+	return pass(to)
 }

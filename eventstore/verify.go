@@ -161,7 +161,10 @@ func (v *verifier) damage(flaw Flaw, at Position, stream, text string, args ...a
 // seals goes through the batches as they were sealed, and the events beside them.
 func (v *verifier) seals(ctx context.Context) error {
 	v.batch = seal{first: v.next, last: v.next - 1}
-	err := sideBySide(ctx, v.pages(v.next-1), v.log.open, func(page []Event) error {
+	const rows = 2000
+	err := sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
+		return readPages(ctx, v.events, eventColumns, v.next-1, v.head, Filter{}, rows, maxPageBytes, yield)
+	}, v.log.open, func(page []Event) error {
 		for i := range page {
 			for page[i].Position > v.batch.last {
 				if err := v.nextBatch(ctx); err != nil {
@@ -184,23 +187,6 @@ func (v *verifier) seals(ctx context.Context) error {
 		v.damage(FlawSeal, v.head, "", "the last seal, up to %d, is not the one that the log's head holds", v.head)
 	}
 	return nil
-}
-
-// pages reads the events after the position, up to the head.
-func (v *verifier) pages(after Position) func(context.Context, func([]Event) error) error {
-	const most = 2000
-	return func(ctx context.Context, yield func([]Event) error) error {
-		for {
-			page, err := readPage(ctx, v.events, after, v.head, most)
-			if err != nil || len(page) == 0 {
-				return err
-			}
-			after = page[len(page)-1].Position
-			if err := yield(page); err != nil {
-				return err
-			}
-		}
-	}
 }
 
 // nextBatch ends the batch and begins the next. What follows the last seal is one without a sum.
