@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // Flaw is a kind of damage to the log. It is a closed set.
@@ -57,19 +59,23 @@ func (s *seal) covers(before, resealed Seal, events *digest) bool {
 // appended, decodes, and has the version that its place in its stream demands. It reports
 // what is wrong and goes on; the error is that the checking failed. Memory is constant.
 func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(done, total Position)) error {
-	db, err := l.plainConn(ctx)
-	if err != nil {
-		return err
+	return l.VerifyEach(ctx, report, progress, func([]Event) {})
+}
+
+// VerifyEach is Verify that yields each page of entries that it reads: decoded and closed, as Scan's are,
+// but whatever is wrong with them, and with the gaps that the log has.
+func (l *Log) VerifyEach(ctx context.Context, report func(Damage), progress func(done, total Position), yield func(page []Event)) error {
+	var conns [3]*pgx.Conn
+	for i := range conns {
+		var err error
+		if conns[i], err = l.plainConn(ctx); err != nil {
+			return err
+		}
+		defer conns[i].Close(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
 	}
-	defer db.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
-	events, err := l.plainConn(ctx)
-	if err != nil {
-		return err
-	}
-	defer events.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it only reads
 	// What is up to the head does not change, so no transaction need be open for as
 	// long as this takes.
-	v := verifier{log: l, db: db, events: events, report: report, progress: progress, next: 1, digest: newDigest()}
+	v := verifier{log: l, db: conns[0], events: conns[1], streams: conns[2], report: report, progress: progress, yield: yield, next: 1, digest: newDigest()}
 	if err := v.schema(ctx); err != nil {
 		return err
 	}
@@ -82,10 +88,10 @@ func (l *Log) Verify(ctx context.Context, report func(Damage), progress func(don
 	if err := v.encrypted(ctx); err != nil {
 		return err
 	}
-	if err := v.seals(ctx); err != nil {
-		return err
-	}
-	return v.versions(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return v.versions(ctx) })
+	group.Go(func() error { return v.seals(ctx) })
+	return group.Wait()
 }
 
 // plainConn returns a connection of its own that has no search path: one may put others before the
@@ -134,10 +140,14 @@ type verifier struct {
 	log      *Log
 	db       *pgx.Conn
 	events   *pgx.Conn // for events alone
+	streams  *pgx.Conn // for their versions alone
 	report   func(Damage)
 	progress func(done, total Position)
+	yield    func(page []Event)
 	head     Position
 	headSeal []byte
+
+	reporting sync.Mutex
 
 	next   Position // that should come
 	before []byte   // the seal before
@@ -155,25 +165,35 @@ type verifier struct {
 }
 
 func (v *verifier) damage(flaw Flaw, at Position, stream, text string, args ...any) {
+	v.reporting.Lock()
+	defer v.reporting.Unlock()
 	v.report(Damage{Flaw: flaw, Position: at, Stream: stream, Text: fmt.Sprintf(text, args...)})
 }
 
 // seals goes through the batches as they were sealed, and the events beside them.
 func (v *verifier) seals(ctx context.Context) error {
 	v.batch = seal{first: v.next, last: v.next - 1}
-	const rows = 2000
-	err := sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
-		return readPages(ctx, v.events, eventColumns, v.next-1, v.head, Filter{}, rows, maxPageBytes, yield)
-	}, v.log.open, func(page []Event) error {
-		for i := range page {
-			for page[i].Position > v.batch.last {
+	type page struct{ events, opened []Event }
+	const rows = 10_000 // as a rebuild reads them
+	err := sideBySide(ctx, func(ctx context.Context, yield func(*page) error) error {
+		return readPages(ctx, v.events, eventColumns, v.next-1, v.head, Filter{}, rows, maxPageBytes, func(events []Event) error {
+			return yield(&page{events: events})
+		})
+	}, func(ctx context.Context, p *page) error {
+		v.log.decode(p.events)
+		p.opened = slices.Clone(p.events)
+		return v.log.openDecoded(ctx, p.opened)
+	}, func(p *page) error {
+		for i := range p.events {
+			for p.events[i].Position > v.batch.last {
 				if err := v.nextBatch(ctx); err != nil {
 					return err
 				}
 			}
-			v.event(&page[i])
+			v.event(&p.opened[i])
 		}
-		v.progress(page[len(page)-1].Position, v.head)
+		v.yield(p.events)
+		v.progress(p.events[len(p.events)-1].Position, v.head)
 		return nil
 	})
 	for err == nil && v.batch.last < v.head {
@@ -278,7 +298,7 @@ func sealOf(before []byte, s seal, events *digest) []byte {
 // versions looks for streams with holes. The index of streams has them in
 // order, so the database needs no memory for it either.
 func (v *verifier) versions(ctx context.Context) error {
-	tx, err := v.db.Begin(ctx)
+	tx, err := v.streams.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("verify the log: %w", err)
 	}

@@ -109,11 +109,7 @@ func (s *Server) verifyLog(x *request, r *http.Request) error {
 		head, err := s.commands.Log.Head(ctx)
 		result := Verified{Events: head, Problems: []projections.Problem{}}
 		if err == nil {
-			var ofLog Verified
-			err = s.queries.VerifyBeside(ctx, func(ctx context.Context, _ func(projections.Problem), progress projections.Progress) error {
-				return s.queries.VerifyLog(ctx, ofLog.Report, progress)
-			}, saga.Queue{}, result.Report, progress)
-			result.Add(ofLog)
+			err = s.queries.Verify(ctx, saga.Queue{}, result.Report, progress)
 		}
 		return result, err
 	})

@@ -118,25 +118,46 @@ func dropShadows(ctx context.Context, conn *pgxpool.Conn) error {
 // fill applies what the log holds up to the position, a transaction a page.
 func (s *shadow) fill(ctx context.Context, to eventstore.Position, progress Progress) error {
 	return s.log.Scan(ctx, s.position, to, s.pace.page, func(page []eventstore.Event) error {
-		last := page[len(page)-1].Position
-		err := inTx(ctx, s.conn, func(tx transaction) error {
-			// A crash begins all of it again, so no page need be durable.
-			if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
-				return err
-			}
-			if err := s.applier.apply(ctx, tx, page); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, `UPDATE medilab.read_models SET building = $2 WHERE name = ANY($1)`, s.models, last)
-			return err
-		})
-		if err != nil {
+		if err := s.apply(ctx, page); err != nil {
 			return err
 		}
-		s.position = last
-		progress(last, to)
+		progress(s.position, to)
 		return nil
 	})
+}
+
+// follow applies what a page holds up to the position. Where entries are missing before it or in it,
+// fill says whether they are archived.
+func (s *shadow) follow(ctx context.Context, page []eventstore.Event, to eventstore.Position) error {
+	for len(page) > 0 && page[len(page)-1].Position > to {
+		page = page[:len(page)-1]
+	}
+	if len(page) == 0 {
+		return nil
+	}
+	if last := page[len(page)-1].Position; page[0].Position != s.position+1 || last != s.position+eventstore.Position(len(page)) {
+		return s.fill(ctx, last, func(_, _ eventstore.Position) {})
+	}
+	return s.apply(ctx, page)
+}
+
+func (s *shadow) apply(ctx context.Context, page []eventstore.Event) error {
+	last := page[len(page)-1].Position
+	err := inTx(ctx, s.conn, func(tx transaction) error {
+		// A crash begins all of it again, so no page need be durable.
+		if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
+			return err
+		}
+		if err := s.applier.apply(ctx, tx, page); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE medilab.read_models SET building = $2 WHERE name = ANY($1)`, s.models, last)
+		return err
+	})
+	if err == nil {
+		s.position = last
+	}
+	return err
 }
 
 // swap replaces the tables by their shadows. Queries wait for the end of the

@@ -37,13 +37,37 @@ type Queue interface {
 	Verify(ctx context.Context, tx pgx.Tx, report func(stream, text string)) (int64, error)
 }
 
-// Verify checks the log, and side by side with it what was made of it. It reports what is wrong and
-// goes on; the error is that checking failed. It works while the system serves, in constant memory.
+// Verify checks the log and what was made of it, which it makes again of the pages that the check of
+// the log reads. It reports what is wrong and goes on; the error is that checking failed. It works
+// while the system serves, in constant memory.
 func (p *Projections) Verify(ctx context.Context, queue Queue, report func(Problem), progress Progress) error {
-	return p.VerifyBeside(ctx, p.VerifyLog, queue, report, progress)
+	if progress == nil {
+		progress = func(_, _ Position) {}
+	}
+	var failed error
+	checked := false
+	check := func(yield func(page []eventstore.Event)) {
+		checked, failed = true, p.log.VerifyEach(ctx, reported(report), progress, yield)
+	}
+	err := p.verifyModels(ctx, queue, report, func(s *shadow, to Position) (err error) {
+		check(func(page []eventstore.Event) {
+			if err == nil {
+				err = s.follow(ctx, page, to)
+			}
+		})
+		if err == nil { // what the check did not come to
+			err = s.fill(ctx, to, func(_, _ Position) {})
+		}
+		return err
+	})
+	if !checked { // what one finds counts if the other fails
+		check(func([]eventstore.Event) {})
+	}
+	return errors.Join(failed, err)
 }
 
-// VerifyBeside is Verify by another check of the log, such as of its copy.
+// VerifyBeside is Verify by another check of the log, such as of its copy, side by side with which it
+// reads the log itself.
 func (p *Projections) VerifyBeside(ctx context.Context, log func(context.Context, func(Problem), Progress) error, queue Queue,
 	report func(Problem), progress Progress) error {
 	var reporting, moving sync.Mutex
@@ -72,17 +96,26 @@ func (p *Projections) VerifyBeside(ctx context.Context, log func(context.Context
 
 // VerifyLog checks the log, by reading alone; see eventstore.Log.Verify.
 func (p *Projections) VerifyLog(ctx context.Context, report func(Problem), progress Progress) error {
-	return p.log.Verify(ctx, func(d eventstore.Damage) {
+	return p.log.Verify(ctx, reported(report), progress)
+}
+
+func reported(report func(Problem)) func(eventstore.Damage) {
+	return func(d eventstore.Damage) {
 		report(Problem{Kind: ProblemKind(d.Flaw), Position: d.Position, Stream: d.Stream, Text: d.Text})
-	}, progress)
+	}
 }
 
 // VerifyModels checks that every read model equals its rebuild from the log, then that the
 // queue holds what is pending. The error is a *domain.Error of KindConflict when a rebuild
 // is under way.
 func (p *Projections) VerifyModels(ctx context.Context, queue Queue, report func(Problem), progress Progress) error {
+	return p.verifyModels(ctx, queue, report, func(s *shadow, to Position) error { return s.fill(ctx, to, progress) })
+}
+
+// verifyModels is VerifyModels of shadow tables that rebuild fills, up to the position.
+func (p *Projections) verifyModels(ctx context.Context, queue Queue, report func(Problem), rebuild func(s *shadow, to Position) error) error {
 	err := p.exclusively(ctx, func(conn *pgxpool.Conn) error {
-		err := p.verifyModels(ctx, conn, report, progress)
+		err := p.compareModels(ctx, conn, report, rebuild)
 		if err != nil {
 			err = fmt.Errorf("check the read models: %w", err)
 		}
@@ -118,9 +151,9 @@ func (p *Projections) verifyQueue(ctx context.Context, queue Queue, report func(
 	})
 }
 
-// verifyModels takes checksums of the read models at one moment, fills shadow
+// compareModels takes checksums of the read models at one moment, fills shadow
 // tables up to the same position, and compares.
-func (p *Projections) verifyModels(ctx context.Context, conn *pgxpool.Conn, report func(Problem), progress Progress) error {
+func (p *Projections) compareModels(ctx context.Context, conn *pgxpool.Conn, report func(Problem), rebuild func(s *shadow, to Position) error) error {
 	if err := p.verifyTotals(ctx, report); err != nil {
 		return err
 	}
@@ -132,7 +165,7 @@ func (p *Projections) verifyModels(ctx context.Context, conn *pgxpool.Conn, repo
 	if err != nil {
 		return err
 	}
-	err = s.fill(ctx, position, progress)
+	err = rebuild(s, position)
 	if gap, ok := errors.AsType[*eventstore.GapError](err); ok {
 		report(Problem{Kind: ProblemReadModel, Position: gap.Position, Text: "the read models were not compared: the log has a gap"})
 		return nil

@@ -63,15 +63,12 @@ func verify(ctx context.Context, s *session, result *api.Verified, keyFile, anch
 			result.Report(projections.Problem{Kind: kind, Position: at, Text: text})
 		}
 	}
-	var ofLog api.Verified
-	err := s.queries().VerifyBeside(ctx, func(ctx context.Context, _ func(projections.Problem), progress projections.Progress) error {
-		_, err := askModels(ctx, s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
-			ofLog = api.Verified{} // the primary begins again if the standby fails
-			return struct{}{}, q.VerifyLog(ctx, ofLog.Report, progress)
-		})
-		return err
-	}, saga.Queue{}, result.Report, bar.setPosition)
-	result.Add(ofLog)
+	var err error
+	if s.standby == nil {
+		err = s.queries().Verify(ctx, saga.Queue{}, result.Report, bar.setPosition)
+	} else {
+		err = verifyBesideStandby(ctx, s, result, bar)
+	}
 	if err == nil {
 		err = checkArchives(ctx, s.log, keyFile, report(projections.ProblemKind(eventstore.FlawSeal)))
 	}
@@ -82,6 +79,20 @@ func verify(ctx context.Context, s *session, result *api.Verified, keyFile, anch
 		return fmt.Errorf("the check was not completed: %w", err)
 	}
 	return nil
+}
+
+// verifyBesideStandby lets the standby check the log while the primary compares the read models.
+func verifyBesideStandby(ctx context.Context, s *session, result *api.Verified, bar *progress) error {
+	var ofLog api.Verified
+	err := s.queries().VerifyBeside(ctx, func(ctx context.Context, _ func(projections.Problem), progress projections.Progress) error {
+		_, err := askModels(ctx, s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+			ofLog = api.Verified{} // the primary begins again if the standby fails
+			return struct{}{}, q.VerifyLog(ctx, ofLog.Report, progress)
+		})
+		return err
+	}, saga.Queue{}, result.Report, bar.setPosition)
+	result.Add(ofLog)
+	return err
 }
 
 // checkArchives reports archived ranges that this service did not sign, if the data folder has
