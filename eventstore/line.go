@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 )
@@ -30,9 +31,14 @@ func (e Event) AppendLine(dst []byte) []byte {
 func appendOneLine(dst, json []byte) []byte {
 	from := len(dst)
 	dst = append(dst, json...)
-	for i := from; i < len(dst); i++ {
-		if dst[i] == '\n' || dst[i] == '\r' {
-			dst[i] = ' '
+	for _, lineBreak := range []byte("\n\r") {
+		for at := from; ; at++ {
+			next := bytes.IndexByte(dst[at:], lineBreak)
+			if next < 0 {
+				break
+			}
+			at += next
+			dst[at] = ' '
 		}
 	}
 	return dst

@@ -296,7 +296,7 @@ func (f Filter) query(columns string, after, head Position, limit int) (string, 
 // Each calls yield for every event after the position that the filter lets
 // through, in order, in constant memory, until the head that it found at its start.
 func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
-	const rows = 500
+	const rows = 2000
 	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
 		return l.eachPage(ctx, eventColumns, after, filter, rows, yield)
 	}, l.open, func(page []Event) error {

@@ -29,7 +29,8 @@ type AuditFilter struct {
 	Actor         string // as the log has it, or the id or name of a token
 }
 
-// Audit yields the log's entries in order, up to what was its head at the beginning.
+// Audit yields the log's entries in order, up to what was its head at the beginning. Their data may be
+// written over when yield returns.
 func (p *Projections) Audit(ctx context.Context, f AuditFilter, yield func(Entry) error) error {
 	filter := eventstore.Filter{Type: f.Type, From: f.From, To: f.To}
 	if f.Event != (domain.EventID{}) {
@@ -52,12 +53,14 @@ func (p *Projections) Audit(ctx context.Context, f AuditFilter, yield func(Entry
 	if f.Actor != "" {
 		filter.Metadata = append(filter.Metadata, eventstore.TextOf(f.Actor))
 	}
+	var data []byte
 	return p.log.Each(ctx, f.After, filter, func(e eventstore.Event) error {
 		if !f.concerns(&e) {
 			return nil
 		}
 		if content, ok := e.Value.(domain.Enveloped); ok && content.IsOpened() {
-			e.Data = domain.AppendClear(nil, content)
+			data = domain.AppendClear(data[:0], content)
+			e.Data = data
 		}
 		return yield(e)
 	})
