@@ -376,3 +376,35 @@ func TestMissingKeyIsFound(t *testing.T) {
 		t.Errorf("the event is shown as %+v, %v", events, err)
 	}
 }
+
+// The keys of many new patients are read by their places, and those that are not there one by one.
+func TestKeysOfManyNewPatients(t *testing.T) {
+	url, keyset := testdb.New(t), ephemeral(t)
+	writer := newProcess(t, url, keyset)
+	const patients = 400
+	var all sync.WaitGroup
+	for i := range patients {
+		all.Go(func() { writer.trigger(t, fmt.Sprintf(`{"patient_id": "p%d"}`, i)) })
+	}
+	all.Wait()
+	_, err := writer.Pool.Exec(t.Context(), `
+		CREATE TEMP TABLE chosen AS SELECT * FROM medilab.data_keys WHERE number > 0 ORDER BY owner LIMIT 3;
+		DELETE FROM medilab.data_keys WHERE owner IN (SELECT owner FROM chosen);
+		INSERT INTO medilab.data_keys (owner, number, until, wrapped) SELECT md5(n::text)::uuid, n, 1, '' FROM generate_series(1, 10000) AS n;
+		INSERT INTO medilab.data_keys SELECT * FROM chosen OFFSET 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, missing := 0, 0
+	err = newProcess(t, url, keyset).Log.Each(t.Context(), 0, eventstore.Filter{Type: "event.triggered"}, func(e eventstore.Event) error {
+		if triggered, ok := e.Value.(domain.EventTriggered); ok && bytes.HasPrefix(triggered.EventData, []byte(`{"patient_id": "p`)) {
+			opened++
+		} else if e.Err != nil && strings.Contains(e.Err.Error(), "the key of its content is missing") {
+			missing++
+		}
+		return nil
+	})
+	if err != nil || opened != patients-1 || missing != 1 {
+		t.Errorf("opened %d events of %d, of which one lost its key; that is missing: %d; %v", opened, patients, missing, err)
+	}
+}
