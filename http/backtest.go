@@ -92,7 +92,7 @@ func (s *Server) streamBacktest(x *request, r *http.Request, spec projections.Ba
 	if err != nil {
 		return err
 	}
-	line, err := x.payloads.answer(encode(result))
+	line, err := x.payloads.answer(madeOf(encode(result)))
 	if err != nil {
 		return err
 	}

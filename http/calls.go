@@ -72,11 +72,15 @@ func (s *Server) callOperations() []operation {
 }
 
 func (s *Server) listCalls(x *request, r *http.Request, w domain.Webhook) error {
-	return s.answer(x, r, func(ctx context.Context, q *projections.Projections) (any, error) {
-		return q.Calls(ctx, projections.CallFilter{
-			Webhook: w.ID, Status: callStatus.of(x), EventType: string(callType.of(x)), Answer: responseStatus.of(x), Event: ofEvent.of(x),
-			Delivery: ofDelivery.of(x), CorrelationID: correlationID.of(x), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+	f := projections.CallFilter{
+		Webhook: w.ID, Status: callStatus.of(x), EventType: string(callType.of(x)), Answer: responseStatus.of(x), Event: ofEvent.of(x),
+		Delivery: ofDelivery.of(x), CorrelationID: correlationID.of(x), From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
+	}
+	return s.respondShared(x, r, func(ctx context.Context) ([]byte, error) {
+		page, err := query(ctx, s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Call], error) {
+			return q.Calls(ctx, f)
 		})
+		return encode(page), err
 	})
 }
 

@@ -51,21 +51,25 @@ func (s *Server) changeDelivery(change func(context.Context, commands.Caller, do
 }
 
 func (s *Server) listAllDeliveries(x *request, r *http.Request, w domain.Webhook) error {
-	page, err := s.queries.ListDeliveries(r.Context(), projections.DeliveryFilter{
+	f := projections.DeliveryFilter{
 		State: deliveryState.of(x), Webhook: w.ID, EventType: string(eventType.of(x)), Answer: responseStatus.of(x), Attempts: attemptsMin.of(x),
 		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
-	}, s.commands.Queue)
-	return s.respondDeliveries(x, r, page, err)
+	}
+	return s.respondShared(x, r, func(ctx context.Context) ([]byte, error) {
+		page, err := s.queries.ListDeliveries(ctx, f, s.commands.Queue)
+		return s.encodeDeliveries(ctx, page, err)
+	})
 }
 
-// respondDeliveries answers with a page of deliveries, and what each waits behind.
-func (s *Server) respondDeliveries(x *request, r *http.Request, page projections.Page[projections.Delivery], err error) error {
+// encodeDeliveries returns a page of deliveries, with what each waits behind.
+func (s *Server) encodeDeliveries(ctx context.Context, page projections.Page[projections.Delivery], err error) ([]byte, error) {
 	if err != nil {
-		return err
+		return nil, err
 	}
 	shown := make([]*projections.Delivery, len(page.Items))
 	for i := range page.Items {
 		shown[i] = &page.Items[i]
 	}
-	return x.respond(page, s.addWaitingBehind(r.Context(), shown))
+	err = s.addWaitingBehind(ctx, shown)
+	return encode(page), err
 }

@@ -43,11 +43,10 @@ func (s *Server) listEvents(x *request, r *http.Request) error {
 		EventType: string(eventType.of(x)), CorrelationID: correlationID.of(x),
 		From: from.of(x), To: to.of(x), Limit: limit.of(x), Cursor: cursor.of(x),
 	}
-	list, err := s.events(r.Context(), f, withDeliveries.of(x) != "")
-	if err != nil {
-		return err
-	}
-	return x.respondJSON(appendPage(nil, list, appendEvent))
+	return s.respondShared(x, r, func(ctx context.Context) ([]byte, error) {
+		list, err := s.events(ctx, f, withDeliveries.of(x) != "")
+		return appendPage(nil, list, appendEvent), err
+	})
 }
 
 // events lists events, with how many deliveries each has if they are to be counted.
@@ -122,10 +121,12 @@ func (s *Server) getEvent(x *request, r *http.Request, id domain.EventID) error 
 }
 
 func (s *Server) listDeliveries(x *request, r *http.Request, id domain.EventID) error {
-	page, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Delivery], error) {
-		return q.Deliveries(ctx, id, limit.of(x), cursor.of(x))
+	return s.respondShared(x, r, func(ctx context.Context) ([]byte, error) {
+		page, err := query(ctx, s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Delivery], error) {
+			return q.Deliveries(ctx, id, limit.of(x), cursor.of(x))
+		})
+		return s.encodeDeliveries(ctx, page, err)
 	})
-	return s.respondDeliveries(x, r, page, err)
 }
 
 // explanationView has all verdicts on an event, unless it is asked for pages: a webhook

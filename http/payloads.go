@@ -59,11 +59,11 @@ func (s *Server) readReason(r *http.Request) (string, error) {
 }
 
 // answer returns the answer as the caller may see it, or why it must not leave.
-func (g *payloadGuard) answer(body []byte) ([]byte, error) {
+func (g *payloadGuard) answer(made madeAnswer) ([]byte, error) {
 	if g == nil {
-		return body, nil
+		return made.body, nil
 	}
-	return g.show(body, func(ids []string) error { return g.record(ids, nil) })
+	return g.show(made, func(ids []string) error { return g.record(ids, nil) })
 }
 
 // entry is answer for an entry of a stream of the log, in a line; asked is what was asked for.
@@ -71,19 +71,18 @@ func (g *payloadGuard) entry(e *projections.Entry, line []byte, asked map[string
 	if g == nil || !domain.MayHoldPayloads(e.Type) || !g.withhold && g.isRecorded() {
 		return line, nil
 	}
-	return g.show(line, func([]string) error { return g.recordStream(asked) })
+	return g.show(madeOf(line), func([]string) error { return g.recordStream(asked) })
 }
 
 // show withholds the payloads in the JSON, or puts on record that they are read.
-func (g *payloadGuard) show(body []byte, record func(ids []string) error) ([]byte, error) {
-	payloads := domain.FindPayloads(body)
+func (g *payloadGuard) show(made madeAnswer, record func(ids []string) error) ([]byte, error) {
 	switch {
-	case payloads.None():
-		return body, nil
+	case made.payloads.None():
+		return made.body, nil
 	case g.withhold:
-		return payloads.Withheld(body), nil
+		return made.payloads.Withheld(made.body), nil
 	}
-	return body, record(payloads.IDs)
+	return made.body, record(made.payloads.IDs)
 }
 
 // recordSubject puts on record that what is known of a subject is read.

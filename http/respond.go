@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/text/language"
 
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/strictjson"
 	"github.com/medilab/webhooks/http/texts"
 	"github.com/medilab/webhooks/projections"
@@ -36,8 +37,17 @@ func (x *request) respond(v any, err error) error {
 
 // respondJSON is respond for JSON that is encoded already.
 func (x *request) respondJSON(body []byte) error {
-	x.keepAnswer(body)
-	body, err := x.payloads.answer(body)
+	made := madeAnswer{body: body}
+	if x.payloads != nil {
+		made.payloads = domain.FindPayloads(body)
+	}
+	return x.respondMade(made)
+}
+
+// respondMade is respondJSON when its payloads are found already.
+func (x *request) respondMade(made madeAnswer) error {
+	x.keepAnswer(made.body)
+	body, err := x.payloads.answer(made)
 	if err != nil {
 		return err
 	}

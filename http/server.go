@@ -75,6 +75,7 @@ type Server struct {
 	logReads    *turns // whole readings of the log at once
 	streams     *turns
 	keys        keyQueue
+	shared      sharedAnswers
 	live        live
 	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
@@ -125,7 +126,7 @@ func newServer(config Config) *Server {
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
 		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout},
-		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
+		shared: sharedAnswers{all: map[answerKey]*sharedAnswer{}}, large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
 	if config.ReadOnly { // a sign-in goes on record
 		s.config.SignIn = nil

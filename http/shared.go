@@ -1,0 +1,96 @@
+package http
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/medilab/webhooks/domain"
+)
+
+// sharedAnswers makes an answer once for all requests of a caller for the same that wait for it at a
+// time. Each gets one that was begun after it asked, so that it holds all that was there by then.
+type sharedAnswers struct {
+	mu  sync.Mutex
+	all map[answerKey]*sharedAnswer
+}
+
+// answerKey is what answers depend on: they are not shared between callers, whose work takes turns.
+type answerKey struct{ actor, path, query string }
+
+type sharedAnswer struct {
+	turn  chan struct{} // held by who makes the answer, or takes it
+	asked atomic.Int64  // how many requests there were
+	users int           // that are under way; under the lock of all
+
+	served int64 // how many requests there were when the last was begun
+	madeAnswer
+	err error
+}
+
+// madeAnswer is the JSON of an answer, with the payloads in it if the operation may show some.
+type madeAnswer struct {
+	body     []byte
+	payloads domain.Payloads
+}
+
+// madeOf returns the answer with its payloads.
+func madeOf(body []byte) madeAnswer { return madeAnswer{body, domain.FindPayloads(body)} }
+
+// get returns the answer that one of the requests for it makes.
+func (a *sharedAnswers) get(ctx context.Context, key answerKey, produce func(context.Context) (madeAnswer, error)) (madeAnswer, error) {
+	one := a.enter(key)
+	defer a.leave(key, one)
+	number := one.asked.Add(1)
+	select {
+	case one.turn <- struct{}{}:
+		defer func() { <-one.turn }()
+	case <-ctx.Done():
+		return madeAnswer{}, context.Cause(ctx)
+	}
+	if one.served >= number {
+		return one.madeAnswer, one.err
+	}
+	asked := one.asked.Load()
+	made, err := produce(ctx)
+	if ctx.Err() == nil && len(made.body) <= smallAnswer { // else the next one makes its own
+		one.served, one.madeAnswer, one.err = asked, made, err
+	}
+	return made, err
+}
+
+func (a *sharedAnswers) enter(key answerKey) *sharedAnswer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	one := a.all[key]
+	if one == nil {
+		one = &sharedAnswer{turn: make(chan struct{}, 1)}
+		a.all[key] = one
+	}
+	one.users++
+	return one
+}
+
+func (a *sharedAnswers) leave(key answerKey, one *sharedAnswer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if one.users--; one.users == 0 {
+		delete(a.all, key)
+	}
+}
+
+// respondShared answers with the JSON that produce makes of nothing but the request's path and parameters.
+func (s *Server) respondShared(x *request, r *http.Request, produce func(context.Context) ([]byte, error)) error {
+	find := func(ctx context.Context) (made madeAnswer, err error) {
+		if made.body, err = produce(ctx); err == nil && x.operation.payloads {
+			made.payloads = domain.FindPayloads(made.body)
+		}
+		return made, err
+	}
+	made, err := s.shared.get(r.Context(), answerKey{x.caller.Actor, r.URL.Path, r.URL.RawQuery}, find)
+	if err != nil {
+		return err
+	}
+	return x.respondMade(made)
+}
