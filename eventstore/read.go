@@ -114,6 +114,12 @@ func (l *Log) GetListed(ctx context.Context, positions []Position) ([]Event, err
 	return l.admit(ctx, events)
 }
 
+// HasOnly reports whether memory holds the log after one position up to another, and all of that is of
+// the type. False may mean that it is not known here.
+func (l *Log) HasOnly(eventType string, after, to Position) bool {
+	return l.tail.only(after, to, eventType)
+}
+
 // admit decodes and opens events from memory, when what is asked has room for them.
 func (l *Log) admit(ctx context.Context, events []Event) ([]Event, error) {
 	room, _ := ctx.Value(roomKey{}).(*room)

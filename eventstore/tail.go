@@ -105,6 +105,25 @@ func (t *tail) at(positions []Position) []Event {
 	return events
 }
 
+// only reports whether it holds all events after one position up to another, and all are of the type.
+func (t *tail) only(after, to Position, eventType string) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n := len(t.batches)
+	if n == 0 || after+1 < t.batches[0][0].Position || next(t.batches[n-1]) <= to {
+		return false
+	}
+	for at := after + 1; at <= to; {
+		batch := t.batches[t.batchOf(at)]
+		for i := at - batch[0].Position; i < Position(len(batch)) && at <= to; i, at = i+1, at+1 {
+			if batch[i].Type != eventType {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // of copies the events of the streams that were recorded since the time, up to the head, in the
 // order of the log, or returns nil when it does not hold all of theirs.
 func (t *tail) of(streams []string, since time.Time, head Position) []Event {

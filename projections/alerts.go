@@ -128,7 +128,7 @@ const alertColumns = `SELECT position, id, webhook, kind, details, raised_at, re
 
 // Alert returns one alert, or a *domain.Error of KindNotFound.
 func (p *Projections) Alert(ctx context.Context, id domain.AlertID) (a Alert, err error) {
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return a, err
 	}
 	rows, _ := p.pool.Query(ctx, alertColumns+`WHERE id = $1`, uuid.UUID(id))
@@ -150,7 +150,7 @@ func (a Alert) Key() domain.AlertKey {
 
 // Alerts lists alerts, the newest first.
 func (p *Projections) Alerts(ctx context.Context, f AlertFilter) (page Page[Alert], err error) {
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return page, err
 	}
 	sql, args := f.query()

@@ -76,7 +76,7 @@ ORDER BY position DESC LIMIT $4`
 
 // Calls lists calls, the newest first.
 func (p *Projections) Calls(ctx context.Context, f CallFilter) (Page[Call], error) {
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return Page[Call]{}, err
 	}
 	low, high, err := p.between(ctx, f.From, f.To, f.Cursor)

@@ -54,7 +54,7 @@ type listedDelivery struct {
 func (p *Projections) ListDeliveries(ctx context.Context, f DeliveryFilter, queue Backlog) (Page[Delivery], error) {
 	const readings, reading = 20, 100
 	page := Page[Delivery]{Items: []Delivery{}}
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return page, err
 	}
 	below := ordinal(f.Cursor.Below())

@@ -68,7 +68,7 @@ func (a Acknowledgement) MarshalJSON() ([]byte, error) {
 // than the limit by what one event was sent to.
 func (p *Projections) Disclosures(ctx context.Context, owner envelope.Owner, limit int, cursor Cursor) (page Disclosures, err error) {
 	page.Items = []Disclosure{}
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return page, err
 	}
 	if page.CoveredFrom, err = p.CoveredFrom(ctx); err != nil {

@@ -203,7 +203,7 @@ func (p *Projections) EventTypes(ctx context.Context) (types []domain.EventType,
 
 // Events lists the clinic's events, the newest first.
 func (p *Projections) Events(ctx context.Context, f EventFilter) (Page[Event], error) {
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return Page[Event]{}, err
 	}
 	spans, err := p.spansOf(ctx, f.From, f.To, f.Cursor.Below())

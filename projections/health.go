@@ -37,7 +37,7 @@ type Health struct {
 // Standings returns how each webhook stands that was ever called or waits, or has an open
 // alert. It reads one row a webhook, and none of its hours.
 func (p *Projections) Standings(ctx context.Context) (map[domain.WebhookID]*Standing, error) {
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return nil, err
 	}
 	rows, err := p.pool.Query(ctx, `

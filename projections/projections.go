@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/eventstore/failpoint"
 )
@@ -41,6 +42,7 @@ type Projections struct {
 	reader atomic.Pointer[eventstore.Subscription] // nil: this process keeps no read models
 	keeper *Projections                            // of whose read models these are a copy, or itself
 	atHead eventstore.Refresher
+	atData eventstore.Refresher // the head, readings apart
 
 	registry atomic.Pointer[registryAt] // see registryAt
 }
@@ -52,7 +54,9 @@ func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projecti
 	}
 	p := &Projections{pool: pool, log: log.Lenient(), closed: log.Closed(), kept: log, logger: logger, pace: usualPace, linger: linger}
 	p.keeper = p
-	p.atHead = eventstore.Refresher{Run: p.reachHead, Timeout: 10 * time.Second}
+	const timeout = 10 * time.Second
+	p.atHead = eventstore.Refresher{Run: func(ctx context.Context) error { return p.reachHead(ctx, "") }, Timeout: timeout}
+	p.atData = eventstore.Refresher{Run: func(ctx context.Context) error { return p.reachHead(ctx, domain.DataRead{}.ChangeType()) }, Timeout: timeout}
 	return p
 }
 
@@ -139,10 +143,15 @@ func (p *Projections) Announced(keys []string) {
 // meanwhile wait together.
 func (p *Projections) awaitHead(ctx context.Context) error { return p.atHead.Refresh(ctx) }
 
-func (p *Projections) reachHead(ctx context.Context) error {
+// awaitData is awaitHead for what readings do not change: who lists events again does not wait
+// for the record of having listed them.
+func (p *Projections) awaitData(ctx context.Context) error { return p.atData.Refresh(ctx) }
+
+// reachHead waits unless the log goes on by nothing but events of the type without consequence.
+func (p *Projections) reachHead(ctx context.Context, without string) error {
 	const patience = 500 * time.Millisecond
 	lag, err := p.Lag(ctx)
-	if err != nil || lag.LagEvents == 0 || lag.LagSeconds > patience.Seconds() {
+	if err != nil || lag.LagEvents == 0 || lag.LagSeconds > patience.Seconds() || p.log.HasOnly(without, lag.Position, lag.Head) {
 		return err
 	}
 	return p.waitBriefly(ctx, lag.Head, patience)

@@ -276,7 +276,7 @@ func (p *Projections) Replays(ctx context.Context, webhook domain.WebhookID, lim
 }
 
 func (p *Projections) replays(ctx context.Context, where string, args ...any) ([]replayRow, error) {
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return nil, err
 	}
 	rows, _ := p.pool.Query(ctx, `SELECT `+replayColumns+` FROM medilab.replays `+where, args...)

@@ -123,7 +123,7 @@ type WebhookShare struct {
 
 // Stats returns the figures of one webhook, all zero if it was never called.
 func (p *Projections) Stats(ctx context.Context, webhook domain.WebhookID, f StatsFilter) (Stats, error) {
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return Stats{}, err
 	}
 	stats, _, _, err := p.stats(ctx, webhook, f)
@@ -132,7 +132,7 @@ func (p *Projections) Stats(ctx context.Context, webhook domain.WebhookID, f Sta
 
 // SystemStats returns the figures of the whole system.
 func (p *Projections) SystemStats(ctx context.Context, f StatsFilter) (SystemStats, error) {
-	if err := p.awaitHead(ctx); err != nil {
+	if err := p.awaitData(ctx); err != nil {
 		return SystemStats{}, err
 	}
 	stats, sum, edges, err := p.stats(ctx, wholeSystem, f)
