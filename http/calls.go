@@ -80,7 +80,7 @@ func (s *Server) listCalls(x *request, r *http.Request, w domain.Webhook) error 
 		page, err := query(ctx, s, func(ctx context.Context, q *projections.Projections) (projections.Page[projections.Call], error) {
 			return q.Calls(ctx, f)
 		})
-		return encode(page), err
+		return append(appendPage(nil, page, appendCall), '\n'), err
 	})
 }
 

@@ -71,5 +71,5 @@ func (s *Server) encodeDeliveries(ctx context.Context, page projections.Page[pro
 		shown[i] = &page.Items[i]
 	}
 	err = s.addWaitingBehind(ctx, shown)
-	return encode(page), err
+	return append(appendPage(nil, page, appendDelivery), '\n'), err
 }

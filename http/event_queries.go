@@ -63,23 +63,18 @@ func (s *Server) events(ctx context.Context, f projections.EventFilter, counted 
 // appendEvent encodes an event with its data byte for byte as it was accepted, of which
 // encoding/json would remove the white space. Its fields are those of projections.Event.
 func appendEvent(dst []byte, e projections.Event) []byte {
-	dst = append(append(append(dst, `{"event_id":"`...), e.ID.String()...), `","event_type":`...)
-	dst = strictjson.AppendString(dst, e.Type)
+	dst = appendID(append(dst, `{"event_id":`...), e.ID)
+	dst = strictjson.AppendString(append(dst, `,"event_type":`...), e.Type)
 	dst = strictjson.AppendString(append(dst, `,"source":`...), e.Source)
-	dst = appendOrNull(append(dst, `,"correlation_id":`...), e.CorrelationID)
-	dst = append(dst, `,"client_event_id":`...)
-	if e.ClientEventID == nil {
-		dst = append(dst, "null"...)
-	} else {
-		dst = append(append(append(dst, '"'), e.ClientEventID.String()...), '"')
-	}
+	dst = appendOrNull(append(dst, `,"correlation_id":`...), e.CorrelationID, strictjson.AppendString)
+	dst = appendOrNull(append(dst, `,"client_event_id":`...), e.ClientEventID, appendID)
 	dst = appendData(append(dst, `,"event_data":`...), e)
 	dst = appendMoment(append(dst, `,"accepted_at":`...), e.AcceptedAt)
 	dst = appendMoment(append(dst, `,"occurred_at":`...), e.OccurredAt)
-	dst = appendOrNull(append(dst, `,"traceparent":`...), e.Traceparent)
-	dst = appendOrNull(append(dst, `,"tracestate":`...), e.Tracestate)
+	dst = appendOrNull(append(dst, `,"traceparent":`...), e.Traceparent, strictjson.AppendString)
+	dst = appendOrNull(append(dst, `,"tracestate":`...), e.Tracestate, strictjson.AppendString)
 	dst = strconv.AppendBool(append(dst, `,"deliver":`...), e.Deliver)
-	dst = strconv.AppendInt(append(dst, `,"position":`...), int64(e.Position), 10)
+	dst = appendInt(append(dst, `,"position":`...), e.Position)
 	if e.Deliveries != nil {
 		dst = append(append(dst, `,"deliveries":`...), bytes.TrimSpace(encode(e.Deliveries))...)
 	}
@@ -101,13 +96,6 @@ func appendGone(dst []byte, g projections.Gone) []byte {
 		return append(dst, `,"expired":true`...)
 	}
 	return dst
-}
-
-func appendOrNull(dst []byte, text *string) []byte {
-	if text == nil {
-		return append(dst, "null"...)
-	}
-	return strictjson.AppendString(dst, *text)
 }
 
 func (s *Server) getEvent(x *request, r *http.Request, id domain.EventID) error {

@@ -3,6 +3,7 @@ package http
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/medilab/webhooks/eventstore/cpulimit"
 	"github.com/medilab/webhooks/projections"
@@ -60,6 +61,10 @@ func appendPage[T any](dst []byte, page projections.Page[T], appendItem func([]b
 	for i, item := range page.Items {
 		if i > 0 {
 			dst = append(dst, ',')
+		}
+		if i == 1 { // most are about as long
+			const most = 64 << 10
+			dst = slices.Grow(dst, min(len(dst)*len(page.Items), most))
 		}
 		dst = appendItem(dst, item)
 	}
