@@ -56,6 +56,8 @@ type Log struct {
 	appender  *appender
 	knowledge *knowledge
 	lenient   bool
+	head      atomic.Int64 // the newest that was asked for, see atHead
+	atHead    Refresher
 	active    atomic.Pointer[time.Time] // when something was last appended here, or other nodes lived
 
 	announcements announcements
@@ -94,7 +96,9 @@ func Open(config Config) *Log {
 
 // On returns the log as a copy of its database has it, for reading alone.
 func (l *Log) On(pool *pgxpool.Pool) *Log {
-	return &Log{Limiter: l.Limiter, pool: pool, config: l.config, clock: l.clock, logger: l.logger, tail: newTail(), knowledge: l.knowledge}
+	on := &Log{Limiter: l.Limiter, pool: pool, config: l.config, clock: l.clock, logger: l.logger, tail: newTail(), knowledge: l.knowledge}
+	on.atHead = Refresher{Run: on.readHead, Timeout: headTimeout}
+	return on
 }
 
 // Closed returns the log for readings that need no content: they take no keys.

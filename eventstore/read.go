@@ -31,6 +31,17 @@ func (l *Log) Head(ctx context.Context) (Position, error) {
 	return head, nil
 }
 
+const headTimeout = 10 * time.Second
+
+// readHead reads the head for all who ask at the same time.
+func (l *Log) readHead(ctx context.Context) error {
+	head, err := l.Head(ctx)
+	if err == nil {
+		l.head.Store(int64(head))
+	}
+	return err
+}
+
 // SealOf returns the seal of the batch that the position was appended in.
 func (l *Log) SealOf(ctx context.Context, position Position) (seal []byte, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT seal FROM medilab.seals WHERE last_position >= $1 ORDER BY last_position LIMIT 1`, position).Scan(&seal)
@@ -57,11 +68,10 @@ func (l *Log) LoadAllSince(ctx context.Context, since time.Time, streams []strin
 	if !l.tail.reaches(since) {
 		return l.LoadAll(ctx, streams)
 	}
-	head, err := l.Head(ctx)
-	if err != nil {
+	if err := l.atHead.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	events := l.tail.of(streams, since, head)
+	events := l.tail.of(streams, since, Position(l.head.Load()))
 	if events == nil {
 		return l.LoadAll(ctx, streams)
 	}

@@ -92,7 +92,7 @@ func (p *Projections) placed(ctx context.Context, untried []domain.Delivery) (li
 	if err != nil {
 		return nil, err
 	}
-	numbers, err := p.webhookIDs(ctx, `id = ANY($1)`, slices.Collect(maps.Keys(webhooks)))
+	numbers, err := p.numbersOf(ctx, webhooks)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func (p *Projections) appendDispatched(ctx context.Context, list []listedDeliver
 			}
 		}
 	}
-	numbers, err := p.webhookIDs(ctx, `id = ANY($1)`, slices.Collect(maps.Keys(wanted)))
+	numbers, err := p.numbersOf(ctx, wanted)
 	if err != nil {
 		return nil, err
 	}

@@ -245,6 +245,29 @@ func listed(event eventHead, to domain.Recipient, number int32) listedDelivery {
 	return listedDelivery{ordinalAt(event.position, number), newDelivery(event, dispatchTo(event.id, to))}
 }
 
+// numbersOf returns the numbers of the webhooks, as far as the read models have them. They never change,
+// so they are read once.
+func (p *Projections) numbersOf(ctx context.Context, webhooks map[domain.WebhookID]bool) (map[domain.WebhookID]int32, error) {
+	numbers := make(map[domain.WebhookID]int32, len(webhooks))
+	var unknown []domain.WebhookID
+	for id := range webhooks {
+		if number, known := p.numbers.Load(id); known {
+			numbers[id] = number.(int32)
+		} else {
+			unknown = append(unknown, id)
+		}
+	}
+	if unknown == nil {
+		return numbers, nil
+	}
+	read, err := p.webhookIDs(ctx, `id = ANY($1)`, unknown)
+	for id, number := range read {
+		p.numbers.Store(id, number)
+		numbers[id] = number
+	}
+	return numbers, err
+}
+
 // webhookIDs returns the webhooks of the condition, with their numbers.
 func (p *Projections) webhookIDs(ctx context.Context, condition string, arg any) (map[domain.WebhookID]int32, error) {
 	rows, _ := p.pool.Query(ctx, `SELECT id, number::integer FROM medilab.webhooks WHERE `+condition, arg)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,7 @@ type Projections struct {
 	atData eventstore.Refresher // the head, readings apart
 
 	registry atomic.Pointer[registryAt] // see registryAt
+	numbers  sync.Map                   // see numbersOf
 }
 
 // New returns the read models of the log's database.
