@@ -90,7 +90,7 @@ func (p *producer) ask(ctx context.Context, method string, target *url.URL, body
 	if err != nil {
 		return nil, err
 	}
-	answer, err := io.ReadAll(resp.Body)
+	answer, err := readAnswer(resp)
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		return nil, err
 	}
@@ -98,6 +98,17 @@ func (p *producer) ask(ctx context.Context, method string, target *url.URL, body
 		return nil, fmt.Errorf("%s answered %d: %.300s", target.Path, resp.StatusCode, answer)
 	}
 	return answer, nil
+}
+
+// readAnswer reads the body, in one piece if its length is known: what a page of a list takes here is
+// taken from who answers.
+func readAnswer(resp *http.Response) ([]byte, error) {
+	if resp.ContentLength < 0 {
+		return io.ReadAll(resp.Body)
+	}
+	answer := make([]byte, resp.ContentLength)
+	_, err := io.ReadFull(resp.Body, answer)
+	return answer, err
 }
 
 // eventIDs reads the ids out of an answer without decoding it whole.
