@@ -271,3 +271,37 @@ func TestStandbyHurriesThePage(t *testing.T) {
 		}
 	}
 }
+
+// Who lists what readings do not change does not wait for the read models to apply these. Here nobody
+// keeps them, so who waits does so in vain.
+func TestReadingsAreNotWaitedFor(t *testing.T) {
+	reading := domain.DataRead{Actor: "admin", What: "listEvents", IDs: []string{}}
+	for name, c := range map[string]struct {
+		await   func(*Projections, context.Context) error
+		changes []domain.Change
+		want    bool
+	}{
+		"by a list of events":          {(*Projections).awaitData, []domain.Change{reading, reading}, false},
+		"what came before them is":     {(*Projections).awaitData, []domain.Change{domain.WebhookDeleted{}, reading}, true},
+		"what came after them is":      {(*Projections).awaitData, []domain.Change{reading, domain.WebhookDeleted{}}, true},
+		"and the list of readings has": {(*Projections).awaitHead, []domain.Change{reading}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const tries = 5 // a busy machine may take long
+			for range tries {
+				b := newBench(t)
+				for i, change := range c.changes {
+					b.append(fmt.Sprint("stream-", i), change)
+				}
+				start := time.Now()
+				if err := c.await(b.Projections, b.ctx); err != nil {
+					t.Fatal(err)
+				}
+				if waited := time.Since(start) >= 500*time.Millisecond; waited == c.want {
+					return
+				}
+			}
+			t.Errorf("it waits: %v", !c.want)
+		})
+	}
+}
