@@ -34,9 +34,6 @@ func streamOf(kind string, id uuid.UUID) string {
 	return string(appendUUID(append(name[:0], kind...), id))
 }
 
-// Append appends the usual text of the id.
-func (id EventID) Append(dst []byte) []byte { return appendUUID(dst, uuid.UUID(id)) }
-
 func (id WebhookID) String() string  { return uuid.UUID(id).String() }
 func (id EventID) String() string    { return uuid.UUID(id).String() }
 func (id DeliveryID) String() string { return uuid.UUID(id).String() }

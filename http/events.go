@@ -219,7 +219,7 @@ type acceptedListView struct {
 }
 
 func appendAccepted(dst []byte, a commands.Accepted) []byte {
-	dst = append(a.EventID.Append(append(dst, `{"event_id":"`...)), `","event_type":`...)
+	dst = append(appendID(append(dst, `{"event_id":`...), a.EventID), `,"event_type":`...)
 	dst = strictjson.AppendString(dst, string(a.EventType))
 	return append(appendMoment(append(dst, `,"accepted_at":`...), a.AcceptedAt), '}')
 }
