@@ -154,10 +154,10 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 		return 0, true, nil
 	case replay.Cancelled:
 		return j.withdraw(ctx)
-	case replay.Paused:
-		return 0, true, j.r.Queue.Hold(ctx, j.id)
 	case w.Deleted:
 		return 0, false, j.append(ctx, domain.ReplayCancelled{})
+	case replay.Paused:
+		return 0, true, j.r.Queue.Hold(ctx, j.id)
 	case !replay.Counted:
 		if known, err := j.count(ctx); known || err != nil {
 			return 0, false, err

@@ -277,6 +277,23 @@ func TestReplayIsPausedAndCancelled(t *testing.T) {
 	}
 }
 
+// A paused replay of a webhook that is deleted is cancelled, as one that runs.
+func TestPausedReplayOfADeletedWebhookEnds(t *testing.T) {
+	t.Parallel()
+	n := startReplaying(t, testdb.New(t), newReceiver())
+	n.emit(3, 0)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.Active = false })
+	id := n.start(history(w))
+	n.awaitReplay(id, "waiting", func(p projections.Replay) bool { return p.Queued == 3 })
+	n.ask(id, domain.Replay.Pause)
+	n.append(w.Stream(), 1, domain.WebhookDeleted{})
+	done := n.awaitReplay(id, "over", finished)
+	if done.State != domain.ReplayStateCancelled || done.Cancelled != 3 {
+		t.Errorf("it ended as %+v", done)
+	}
+	n.verify()
+}
+
 // To a webhook with limits, a live event does not wait for all that a replay may have under way.
 func TestReplayQueuesLittleOfALimitedWebhook(t *testing.T) {
 	t.Parallel()
