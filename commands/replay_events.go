@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -56,8 +57,10 @@ func (c *Commands) replays() *Replays {
 	return &Replays{Log: c.Log, Directory: c.Directory, Queue: c.Queue, Pool: c.Pool, Failed: c.Failed}
 }
 
-// ChangeReplay appends what decide says of a replay of the webhook; zero: of any.
+// ChangeReplay appends what decide says of a replay of the webhook; zero: of any. What waits of one
+// that stops is held before that is answered.
 func (c *Commands) ChangeReplay(ctx context.Context, caller Caller, webhook domain.WebhookID, id domain.ReplayID, decide func(domain.Replay) ([]domain.Change, error)) error {
+	stops := false
 	_, err := c.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
 		replay, events, err := c.replays().load(ctx, id)
 		if err != nil {
@@ -67,7 +70,14 @@ func (c *Commands) ChangeReplay(ctx context.Context, caller Caller, webhook doma
 			return unit, domain.NotFound("replay")
 		}
 		changes, err := decide(replay)
+		for _, change := range changes {
+			replay = replay.Evolve(change, time.Time{})
+		}
+		stops = replay.Stopped()
 		return caller.unit(id.Stream(), events[len(events)-1].Version, changes...), err
 	})
+	if err == nil && stops {
+		err = c.Queue.Hold(ctx, id)
+	}
 	return Failed("change a replay", err)
 }

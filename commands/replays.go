@@ -67,6 +67,12 @@ func (r *Replays) load(ctx context.Context, id domain.ReplayID) (replay domain.R
 	return replay, events, err
 }
 
+// Load returns a replay as it stands.
+func (r *Replays) Load(ctx context.Context, id domain.ReplayID) (domain.Replay, error) {
+	replay, _, err := r.load(ctx, id)
+	return replay, err
+}
+
 const (
 	// replayPoll is how soon a replay looks what became of what other nodes have of it, and
 	// replayIdle how soon when nothing becomes of it.
@@ -260,11 +266,8 @@ func (j *job) withdraw(ctx context.Context) (wait time.Duration, over bool, err 
 		if !d.Free {
 			continue
 		}
-		var ended domain.Change = domain.DeliveryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, Reason: domain.CancelReplay, ReplayID: j.id, Waiting: true}
-		if j.spec.Kind == domain.KindRetry {
-			w, _ := j.r.Directory.Webhook(d.WebhookID)
-			ended = domain.DeliveryRetryCancelled{EventID: d.EventID, WebhookID: d.WebhookID, ReplayID: j.id, Blocks: d.Ordered && w.OrderOnFailure == domain.OrderBlock, Waiting: true}
-		}
+		w, _ := j.r.Directory.Webhook(d.WebhookID)
+		ended := j.replay.Withdraw(d.WebhookID, d.EventID, d.Ordered && w.OrderOnFailure == domain.OrderBlock, true)
 		units = append(units, eventstore.Unit{Writes: []eventstore.Write{j.write(d.ID.Stream(), d.Version, ended)}})
 	}
 	for _, err := range j.r.Log.AppendEach(ctx, units) {

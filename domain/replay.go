@@ -167,6 +167,9 @@ func (r Replay) State() ReplayState {
 	return ReplayStateRunning
 }
 
+// Stopped reports whether nothing of the replay is to be sent now.
+func (r Replay) Stopped() bool { return r.Paused || r.Cancelled }
+
 // Pause, Resume and Cancel decide what is asked of a replay. Repeating it changes nothing.
 
 // Pause stops a replay that has not ended.
@@ -181,6 +184,15 @@ func (r Replay) Cancel() ([]Change, error) {
 		return nil, nil
 	}
 	return r.decide(false, ReplayCancelled{})
+}
+
+// Withdraw ends a delivery that a cancelled replay has asked for. Of a retry it is failed, as before,
+// and blocks its line if that is so.
+func (r Replay) Withdraw(webhook WebhookID, event EventID, blocks, waiting bool) Change {
+	if r.Request.Kind == KindRetry {
+		return DeliveryRetryCancelled{EventID: event, WebhookID: webhook, ReplayID: r.Request.ID, Blocks: blocks, Waiting: waiting}
+	}
+	return DeliveryCancelled{EventID: event, WebhookID: webhook, Reason: CancelReplay, ReplayID: r.Request.ID, Waiting: waiting}
 }
 
 func (r Replay) decide(already bool, change Change) ([]Change, error) {

@@ -40,8 +40,9 @@ func (s *session) deliver(msg *message.Message) error {
 	sweep := func() { eventstore.Signal(s.sweep) } // should the lease hold after all
 
 	w, known := s.directory.Webhook(d.webhook)
+	replay, err := s.replays.ifHalted(ctx, d.replay)
 	switch {
-	case !s.node.Valid():
+	case !s.node.Valid(), err != nil:
 		return skip(sweep)
 	case w.Deleted:
 		return skip(func() { s.record(d, nil, cancellation(domain.CancelWebhookDeleted)) })
@@ -49,6 +50,14 @@ func (s *session) deliver(msg *message.Message) error {
 		return skip(func() { s.record(d, nil, cancellation(commands.CancelGone(d.event.Content))) })
 	case d.outlived(), !known, !w.Active: // the next claim reads what is left, and catches up
 		return skip(func() { s.putBack(func() []*delivery { return s.lanes.takeOut(d) }) })
+	case replay.Stopped() && d.line == domain.NoLine:
+		return skip(func() { s.putBack(func() []*delivery { return s.hold(d) }) })
+	case replay.Cancelled:
+		return skip(func() {
+			s.record(d, nil, func(d *delivery) domain.Change {
+				return replay.Withdraw(d.webhook, d.eventID, w.OrderOnFailure == domain.OrderBlock, false)
+			})
+		})
 	}
 
 	failpoint.Pass(failpoint.BeforeCall)

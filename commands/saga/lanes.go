@@ -428,6 +428,29 @@ func (l *lanes) takeOut(d *delivery) []*delivery {
 	return append(l.empty(l.lane(d.webhook)), d)
 }
 
+// takeOutReplayed removes what waits in the lane of d, which is about to be called, of the same
+// replay and in no line: it must wait in the table. d comes with it, and must be forgotten all the same.
+func (l *lanes) takeOutReplayed(d *delivery) []*delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.claimed, d.id)
+	out, ln := []*delivery{d}, l.lane(d.webhook)
+	ln.waiting = slices.DeleteFunc(ln.waiting, func(other *delivery) bool {
+		if other.replay != d.replay || other.line != domain.NoLine {
+			return false
+		}
+		delete(l.claimed, other.id)
+		l.waiting--
+		l.hold(ln, -other.size)
+		out = append(out, other)
+		return true
+	})
+	if l.wants(ln) {
+		eventstore.Signal(l.claim)
+	}
+	return out
+}
+
 // cancelled removes a delivery whose call has not begun: its row is gone.
 func (l *lanes) cancelled(id domain.DeliveryID) {
 	l.mu.Lock()

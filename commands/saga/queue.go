@@ -25,9 +25,10 @@ type Queue struct {
 }
 
 // Statements implements eventstore.Inline. It announces the webhooks with deliveries
-// that are free to claim.
-func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, free []string, _ error) {
+// that are free to claim, and the streams of replays that stop.
+func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, announce []string, _ error) {
 	claims := q.Saga.beginClaims()
+	var stopped []string
 	rows := queueRows{ordered: orderedRows{lanes: claims, events: len(events)}}
 	for i := range events {
 		e := &events[i]
@@ -86,9 +87,11 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 		case domain.DeliveryOutcomeLate:
 			rows.revived = append(rows.revived, c.EventID)
 			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), version: e.Version})
+		case domain.ReplayPaused, domain.ReplayCancelled:
+			stopped = append(stopped, e.Stream)
 		}
 	}
-	return rows.statements(), rows.free(), nil
+	return rows.statements(), append(rows.free(), stopped...), nil
 }
 
 // Untried implements commands.Queue.

@@ -41,3 +41,21 @@ func (q Queue) Release(ctx context.Context, id domain.ReplayID) error {
 		WHERE replay = $1 AND due_at > clock_timestamp() + $2 AND due_at < 'infinity'`, id, longest)
 	return eventstore.Doing("release what a replay has queued", err)
 }
+
+// hold takes out of memory what waits in the lane of d of the same replay, and makes the table hold it
+// from when it is released. Should that fail, it comes back here.
+func (s *session) hold(d *delivery) []*delivery {
+	deliveries := s.lanes.takeOutReplayed(d)
+	ids := make([][16]byte, len(deliveries))
+	for i, d := range deliveries {
+		ids[i] = d.id
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), putBackTimeout)
+	defer cancel()
+	_, err := s.pool.Exec(ctx, `UPDATE medilab.queue SET due_at = due_at + `+held+`
+		WHERE node = $1 AND delivery_id = ANY($2::uuid[]) AND line IS NULL AND due_at < clock_timestamp() + $3`, s.node.ID, ids, longest)
+	if err != nil {
+		s.logger.Debug("what a replay has queued is not held", "replay", d.replay.String(), "error", err)
+	}
+	return deliveries
+}

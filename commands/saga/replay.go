@@ -23,6 +23,8 @@ type replayer struct {
 	jobs    map[domain.ReplayID]*runningReplay
 	begun   map[domain.ReplayID]time.Time // when last, of those that are not over
 	failing map[domain.ReplayID]bool
+	halts   int                     // since the session began
+	halted  map[domain.ReplayID]int // by which one, of those that may not run
 }
 
 // runningReplay is a replay that runs here.
@@ -44,7 +46,7 @@ const (
 
 func newReplayer(s *session, failed commands.FailedDeliveries) *replayer {
 	return &replayer{
-		s: s, wake: make(chan struct{}, 1), jobs: map[domain.ReplayID]*runningReplay{}, begun: map[domain.ReplayID]time.Time{}, failing: map[domain.ReplayID]bool{},
+		s: s, wake: make(chan struct{}, 1), jobs: map[domain.ReplayID]*runningReplay{}, begun: map[domain.ReplayID]time.Time{}, failing: map[domain.ReplayID]bool{}, halted: map[domain.ReplayID]int{},
 		all: commands.Replays{Log: s.log, Directory: s.directory, Queue: Queue{Pool: s.pool}, Pool: s.pool, Failed: failed, Patience: countPatience},
 	}
 }
@@ -147,6 +149,42 @@ func (r *replayer) ended(id domain.ReplayID) {
 	if job := r.jobs[id]; job != nil {
 		eventstore.Signal(job.wake)
 	}
+}
+
+// halt says that the replay was paused or cancelled: no call of it begins here before the log
+// says that it runs again.
+func (r *replayer) halt(id domain.ReplayID) {
+	r.mu.Lock()
+	r.halts++
+	r.halted[id] = r.halts
+	r.mu.Unlock()
+	r.ended(id)
+	eventstore.Signal(r.wake)
+}
+
+// ifHalted returns the replay as the log says it stands, the zero value if it was not halted.
+func (r *replayer) ifHalted(ctx context.Context, id domain.ReplayID) (domain.Replay, error) {
+	if id == (domain.ReplayID{}) {
+		return domain.Replay{}, nil
+	}
+	r.mu.Lock()
+	halt := r.halted[id]
+	r.mu.Unlock()
+	if halt == 0 {
+		return domain.Replay{}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	replay, err := r.all.Load(ctx, id)
+	if err != nil || replay.Stopped() {
+		return replay, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.halted[id] == halt {
+		delete(r.halted, id)
+	}
+	return replay, nil
 }
 
 // replaysSince is below the id of every replay that was requested at the time or

@@ -294,6 +294,83 @@ func TestPausedReplayOfADeletedWebhookEnds(t *testing.T) {
 	n.verify()
 }
 
+// Once it is answered that a replay is paused or cancelled, no call of it begins, neither of what
+// waits in the table nor of what a node has taken.
+func TestNoCallFollowsTheAnswer(t *testing.T) {
+	t.Parallel()
+	const events = 40
+	stops := map[string]func(domain.Replay) ([]domain.Change, error){"pause": domain.Replay.Pause, "cancel": domain.Replay.Cancel}
+	for name, limit := range map[string]func(*domain.WebhookRegistered){
+		"inactive":   func(c *domain.WebhookRegistered) { c.Active = false },
+		"one call":   func(c *domain.WebhookRegistered) { c.MaxConcurrent = 1 },
+		"rate":       func(c *domain.WebhookRegistered) { c.RateLimit = 20 },
+		"in a line":  func(c *domain.WebhookRegistered) { c.Active, c.OrderBy = false, domain.OrderAll },
+		"no limit":   nil,
+		"many nodes": func(c *domain.WebhookRegistered) { c.RateLimit = 20 },
+	} {
+		for how, stop := range stops {
+			if name == "in a line" && how == "pause" {
+				continue // it goes on: live events wait behind it
+			}
+			t.Run(name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				inactive := name == "inactive" || name == "in a line"
+				var late, begun atomic.Int64
+				var over atomic.Bool
+				in := newReceiver()
+				in.answer = func(call commands.Outgoing) commands.Answer {
+					if headerOf(call, "X-Webhook-Replay") != "" {
+						begun.Add(1)
+						if over.Load() {
+							late.Add(1)
+						}
+						time.Sleep(10 * time.Millisecond)
+					}
+					return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+				}
+				url := testdb.New(t)
+				n := startReplaying(t, url, in)
+				asked := n
+				if name == "many nodes" {
+					asked = startReplaying(t, url, in)
+				}
+				n.emit(events, 0)
+				w := n.register(1, limit)
+				id := n.start(history(w))
+				n.awaitReplay(id, "under way", func(p projections.Replay) bool {
+					return p.Queued > 0 && (inactive || begun.Load() > 3)
+				})
+				asked.ask(id, stop)
+				if name == "many nodes" {
+					time.Sleep(100 * time.Millisecond) // until the other has heard of it
+				} else {
+					time.Sleep(2 * time.Millisecond) // calls that had begun reach the receiver
+				}
+				over.Store(true)
+				if inactive {
+					n.append(w.Stream(), 1, domain.WebhookActivated{})
+				}
+				live := n.trigger()
+				time.Sleep(1500 * time.Millisecond)
+				if late.Load() > 0 {
+					t.Errorf("%d calls begin after the answer", late.Load())
+				}
+				n.awaitState(domain.DeliveryOf(live, w), domain.DeliveryDelivered)
+				if how == "pause" {
+					over.Store(false)
+					n.ask(id, domain.Replay.Resume)
+					if done := n.awaitReplay(id, "over", finished); done.Delivered != events || begun.Load() != events {
+						t.Errorf("with %d calls it ends as %+v", begun.Load(), done)
+					}
+				} else if done := n.awaitReplay(id, "over", finished); done.Delivered+done.Cancelled != events || done.Delivered != begun.Load() {
+					t.Errorf("with %d calls it ends as %+v", begun.Load(), done)
+				}
+				n.verify()
+			})
+		}
+	}
+}
+
 // To a webhook with limits, a live event does not wait for all that a replay may have under way.
 func TestReplayQueuesLittleOfALimitedWebhook(t *testing.T) {
 	t.Parallel()

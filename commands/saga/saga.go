@@ -111,8 +111,10 @@ func (s *Saga) Observe(batch []eventstore.Event) {
 			eventstore.Signal(now.deleted)
 		case domain.WebhookActivated:
 			now.reconsider(domain.WebhookID(streamID(batch[i].Stream)), batch[i].RecordedAt)
-		case domain.ReplayRequested, domain.ReplayResumed, domain.ReplayCancelled:
+		case domain.ReplayRequested, domain.ReplayResumed:
 			eventstore.Signal(now.replays.wake)
+		case domain.ReplayPaused, domain.ReplayCancelled:
+			now.replays.halt(domain.ReplayID(streamID(batch[i].Stream)))
 		}
 	}
 }
@@ -126,7 +128,7 @@ func (s *session) ended(call domain.Call) {
 }
 
 // Announced takes in what other processes announced: webhooks with deliveries that are
-// free to claim.
+// free to claim, and replays that stop.
 func (s *Saga) Announced(keys []string) {
 	now := s.session.Load()
 	if now == nil || eventstore.JustReading(keys) {
@@ -135,6 +137,8 @@ func (s *Saga) Announced(keys []string) {
 	for _, key := range keys {
 		if id, err := uuid.Parse(key); err == nil {
 			now.queued(domain.WebhookID(id))
+		} else if _, id, err := domain.ParseStream(key); err == nil {
+			now.replays.halt(domain.ReplayID(id))
 		} else if key == eventstore.AnnouncedAll {
 			now.look()
 		}
