@@ -15,7 +15,7 @@ func (l *Log) Compute(ctx context.Context, after Position, filter Filter, yield 
 // ComputePages is Compute that calls done after each page of events, with the position of
 // the last. It holds no turn then, so done may block. The next pages are read and opened meanwhile.
 func (l *Log) ComputePages(ctx context.Context, after Position, filter Filter, yield func(Event) error, done func(Position) error) error {
-	const rows = 2000 // small, as four pages are held at most
+	const rows = 2000 // small, as three pages are held at most
 	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
 		return l.eachPage(ctx, withoutMetadata, after, filter, rows, yield)
 	}, func(ctx context.Context, page []Event) error {

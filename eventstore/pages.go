@@ -7,7 +7,7 @@ import (
 )
 
 // sideBySide passes pages from read through prepare to use, in order: one is used while the next two
-// are prepared and the one after them is read, so four are held at most. It ends with the first error,
+// are prepared or read, so three are held at most. It ends with the first error,
 // and no part of it runs then.
 func sideBySide[P any](ctx context.Context, read func(ctx context.Context, yield func(page P) error) error,
 	prepare func(ctx context.Context, page P) error, use func(page P) error) error {

@@ -341,7 +341,7 @@ var errFull = errors.New("the page is full")
 // of up to so many rows that end once they have enough bytes. What the database sent beyond that it
 // sends again: pages are asked for by the sizes of those before, as it takes long to sum up rows.
 func readPages(ctx context.Context, db querier, columns string, after, to Position, filter Filter, rows, enough int, yield func(page []Event) error) error {
-	const atFirst = 500
+	const atFirst, growth = 32, 4 // few, as they may be large
 	limit, room := min(rows, atFirst), 0
 	for more := true; more && after < to; {
 		sql, args := filter.query(columns, after, to, limit)
@@ -359,9 +359,8 @@ func readPages(ctx context.Context, db querier, columns string, after, to Positi
 			return err
 		}
 		after, more, room = page[len(page)-1].Position, len(page) == limit || full, len(page)
-		if limit = min(rows, 2*limit); full {
-			limit = min(rows, len(page)+len(page)/8+1)
-		}
+		fit := len(page) * (enough + enough/8) / max(1, size)
+		limit = min(rows, growth*limit, max(1, fit))
 		if err := yield(page); err != nil {
 			return err
 		}

@@ -245,8 +245,8 @@ func listed(event eventHead, to domain.Recipient, number int32) listedDelivery {
 	return listedDelivery{ordinalAt(event.position, number), newDelivery(event, dispatchTo(event.id, to))}
 }
 
-// numbersOf returns the numbers of the webhooks, as far as the read models have them. They never change,
-// so they are read once.
+// numbersOf returns the numbers of the webhooks, as far as the read models have them. A number never changes,
+// so it is read once.
 func (p *Projections) numbersOf(ctx context.Context, webhooks map[domain.WebhookID]bool) (map[domain.WebhookID]int32, error) {
 	numbers := make(map[domain.WebhookID]int32, len(webhooks))
 	var unknown []domain.WebhookID
@@ -262,8 +262,9 @@ func (p *Projections) numbersOf(ctx context.Context, webhooks map[domain.Webhook
 	}
 	read, err := p.webhookIDs(ctx, `id = ANY($1)`, unknown)
 	for id, number := range read {
-		p.numbers.Store(id, number)
-		numbers[id] = number
+		if numbers[id] = number; number != 0 {
+			p.numbers.Store(id, number)
+		}
 	}
 	return numbers, err
 }
