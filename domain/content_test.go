@@ -72,9 +72,11 @@ func TestSubjectPaths(t *testing.T) {
 	for data, want := range map[string][]string{
 		`{"patient_id": "a"}`: {"a"},
 		`{"patient_id": 17, "visit": {"patients": [{"id": "b"}, {"id": "17"}, {"id": null}]}}`: {"17", "b"},
-		`{"patient_id": ["a", "\u0062"]}`:           {"a", "b"},
-		`{"patient_id": {"id": "a"}, "visit": "b"}`: nil,
-		`{}`: nil,
+		`{"patient_id": ["a", "\u0062"]}`:                      {"a", "b"},
+		`{"patient_id": {"id": "a"}, "visit": "b"}`:            nil,
+		`{"patient_id": [1, 1.0, 1e0, 10E-1, 1.50, -0, 12e2]}`: {"1", "1.5", "0", "1200"},
+		`{"patient_id": [1e300, 1e-999999999]}`:                {"1e300", "1e-999999999"},
+		`{}`:                                                   nil,
 	} {
 		if got := paths.In([]byte(data)); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s has %q, want %q", data, got, want)

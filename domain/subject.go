@@ -1,7 +1,9 @@
 package domain
 
 import (
+	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,8 +42,8 @@ func CheckSubjectPaths(text string) string {
 	return ""
 }
 
-// In returns the ids of the subjects of the data, each once: texts, and numbers as they
-// are written. Of an array it takes each element.
+// In returns the ids of the subjects of the data, each once: texts, and numbers, of which 1.0 and
+// 1e0 are 1. Of an array it takes each element.
 func (p SubjectPaths) In(eventData []byte) (ids []string) {
 	for _, path := range p {
 		ids = subjectsAt(ids, eventData, path)
@@ -76,9 +78,30 @@ func subjectOf(value []byte) string {
 		return string(text)
 	}
 	if c := value[0]; c == '-' || '0' <= c && c <= '9' {
-		return string(value)
+		return plainNumber(string(value))
 	}
 	return ""
+}
+
+// plainNumber returns a JSON number without an exponent and needless digits. One that takes many
+// digits so stays as it is.
+func plainNumber(number string) string {
+	const most = 40 // of the exponent, either way
+	begin := strings.IndexAny(number, ".eE")
+	if begin < 0 && number != "-0" {
+		return number
+	}
+	if e := strings.IndexAny(number, "eE"); e >= 0 {
+		if exponent, err := strconv.Atoi(number[e+1:]); err != nil || max(exponent, -exponent) > most {
+			return number
+		}
+	}
+	exact, ok := new(big.Rat).SetString(number)
+	if !ok {
+		return number
+	}
+	digits, _ := exact.FloatPrec()
+	return exact.FloatString(digits)
 }
 
 // SubjectErased says that the keys of a subject are destroyed: what was encrypted with
