@@ -114,7 +114,7 @@ func (o *operation) responses(d *describer) schema {
 		http.StatusPreconditionFailed:    len(o.header) > 0 && o.header[0] == ifMatch,
 		http.StatusRequestEntityTooLarge: o.method != http.MethodGet,
 		http.StatusUnsupportedMediaType:  o.method != http.MethodGet,
-		http.StatusUnprocessableEntity:   o.method != http.MethodGet || o.readsQuery(),
+		http.StatusUnprocessableEntity:   o.method != http.MethodGet || o.scope != public,
 		http.StatusTooManyRequests:       o.scope != public || o.identifies,
 		http.StatusServiceUnavailable:    o.path != alivePath,
 	} {

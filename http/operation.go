@@ -180,7 +180,7 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 		defer cancel()
 	}
 	r = r.WithContext(ctx)
-	if o.readsQuery() {
+	if o.readsQuery(r) {
 		x.query, err = readQuery(r, o.query, s.catalog())
 		if refusesType(err) {
 			var past domain.Catalog
@@ -228,5 +228,8 @@ func (o *operation) scopes() string {
 	return string(o.scope) + " or " + string(o.orScope)
 }
 
-// readsQuery reports whether the operation refuses parameters that it does not have.
-func (o *operation) readsQuery() bool { return o.method == http.MethodGet && o.scope != public }
+// readsQuery reports whether the request may have parameters, of which the operation refuses those that
+// it does not have.
+func (o *operation) readsQuery(r *http.Request) bool {
+	return o.scope != public && (o.method == http.MethodGet || r.URL.RawQuery != "")
+}

@@ -27,6 +27,9 @@ func (s *Server) getReceipt(x *request, r *http.Request, w domain.Webhook, id do
 	if err != nil {
 		return err
 	}
+	if call.Record.Outcome.SentNothing() {
+		return domain.Conflict("nothing was sent in this call: there is no receipt of it")
+	}
 	if call.Record.BodyHash == nil {
 		return domain.Conflict("the record of this call has no hash of its body: an older version made it, or a crash cut it off")
 	}

@@ -88,3 +88,39 @@ func TestReceipts(t *testing.T) {
 	}
 	s.ask("GET", "/api/v1/webhooks/1/calls/"+event+"/receipt", "").want(404)
 }
+
+// A call that sent nothing has no receipt: it would prove what was not.
+func TestNoReceiptOfWhatWasNotSent(t *testing.T) {
+	s := newService(t)
+	s.work()
+	s.registerAt("http://10.0.0.1/hook", `,"max_retries":0`) // which is refused before anything is dialled
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202).text("event_id")
+	s.until("failed", func() bool { return s.deliveryState(event) == "failed" })
+	s.settled()
+	call := s.ask("GET", "/api/v1/webhooks/1/calls", "").want(200).text("items", 0, "call_id")
+	refused := s.ask("GET", "/api/v1/webhooks/1/calls/"+call+"/receipt", "").want(409)
+	if refused.text("detail") != "nothing was sent in this call: there is no receipt of it" {
+		t.Errorf("got %s", refused.body)
+	}
+}
+
+// What somebody asks for in the query of a request that changes something does not pass silently.
+func TestUnknownParametersOfChangesAreRefused(t *testing.T) {
+	s := newService(t)
+	s.registerAt("http://127.0.0.1:9/hook", "")
+	s.ask("DELETE", "/api/v1/webhooks/1?dry_run=true", "").refusing("dry_run")
+	s.ask("POST", "/api/v1/webhooks/apply?dry_run=true", `{"webhooks":[]}`).refusing("dry_run")
+	s.ask("POST", trigger+"?deliver=false", `{"event_type":"patient.created","event_data":{}}`).refusing("deliver")
+	s.ask("GET", "/api/v1/webhooks/1", "").want(200)
+}
+
+// The id of an event that is erased by now is not taken for another event's.
+func TestIDOfAnErasedEvent(t *testing.T) {
+	s := newService(t)
+	const id = "01a22a8f-3681-7d3b-b67c-1d22491de65f"
+	const first = `{"event_type":"patient.created","event_id":"` + id + `","event_data":{"patient_id":"p1","name":"A"}}`
+	s.ask("POST", trigger, first).want(202)
+	s.ask("POST", "/api/v1/subjects/p1/erase", `{"reason":"asked for"}`).want(200)
+	s.ask("POST", trigger, first).want(202)
+	s.ask("POST", trigger, strings.Replace(first, `"A"`, `"Another"`, 1)).want(409)
+}
