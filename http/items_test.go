@@ -31,7 +31,7 @@ func checkItem[T any](t *testing.T, random *rand.Rand, appendItem func([]byte, T
 	}
 }
 
-// fill gives each field of an item that is encoded a value by chance, now and then none.
+// fill sets each field of an item that is encoded to a value by chance, now and then to none.
 func fill(v reflect.Value, random *rand.Rand) {
 	texts := []string{"", "patient.created", `a "quoted" \ text`, "слово", "<a&b>", "line\u2028end\x00\b\f\t\x7f", "\xff"}
 	if v.Type() == reflect.TypeFor[time.Time]() {

@@ -137,7 +137,7 @@ func (s *Saga) Announced(keys []string) {
 	for _, key := range keys {
 		if id, err := uuid.Parse(key); err == nil {
 			now.queued(domain.WebhookID(id))
-		} else if _, id, err := domain.ParseStream(key); err == nil {
+		} else if kind, id, err := domain.ParseStream(key); err == nil && kind == "replay" {
 			now.replays.halt(domain.ReplayID(id))
 		} else if key == eventstore.AnnouncedAll {
 			now.look()
