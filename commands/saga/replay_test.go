@@ -350,12 +350,10 @@ func TestNoCallFollowsTheAnswer(t *testing.T) {
 				if inactive {
 					n.append(w.Stream(), 1, domain.WebhookActivated{})
 				}
-				live := n.trigger()
-				time.Sleep(1500 * time.Millisecond)
+				n.awaitState(domain.DeliveryOf(n.trigger(), w), domain.DeliveryDelivered) // what was before it has had its turn
 				if late.Load() > 0 {
 					t.Errorf("%d calls begin after the answer", late.Load())
 				}
-				n.awaitState(domain.DeliveryOf(live, w), domain.DeliveryDelivered)
 				if how == "pause" {
 					over.Store(false)
 					n.ask(id, domain.Replay.Resume)
