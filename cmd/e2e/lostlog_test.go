@@ -98,6 +98,7 @@ func logWentBack(t *testing.T, all []*product, database string) {
 		if alerts := p.alerts("", "log_lost"); len(alerts) != 1 {
 			t.Errorf("there are the alerts %+v", alerts)
 		}
+		p.Until("it says what it lost", func() bool { return strings.Contains(p.Said.String(), "lost the end of the log") })
 		if n := strings.Count(p.Said.String(), "lost the end of the log"); n != 1 {
 			t.Errorf("%s says %d times that the log lost its end", p.Label, n)
 		}

@@ -28,6 +28,8 @@ func TestFirstStart(t *testing.T) {
 	p := prepare(t)
 	p.token = ""
 	p.start()
+	curl := regexp.MustCompile(`(?m)^\s*curl .*$`)
+	p.Until("it says how to try it", func() bool { return curl.MatchString(p.Said.String()) })
 	said := p.Said.String()
 	for _, wanted := range []string{"http://" + p.Addr + "/api/v1", "http://" + p.Addr + "/admin"} {
 		if !strings.Contains(said, wanted) {
@@ -47,10 +49,7 @@ func TestFirstStart(t *testing.T) {
 	}
 	p.api(200, "GET", "/webhooks/", "", nil)
 
-	line := regexp.MustCompile(`(?m)^\s*curl .*$`).FindString(said)
-	if line == "" {
-		t.Fatalf("the first start prints no curl line:\n%s", said)
-	}
+	line := curl.FindString(said)
 	if _, err := exec.LookPath("curl"); err == nil {
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput()
 		if err != nil || !bytes.Contains(out, []byte(`"event_id"`)) {
@@ -63,6 +62,7 @@ func TestFirstStart(t *testing.T) {
 	token := p.token
 	p.token = ""
 	p.start()
+	p.Until("it says that it serves", func() bool { return strings.Contains(p.Said.String(), `"msg":"serving"`) })
 	if said := p.Said.String(); strings.Contains(said, token) {
 		t.Errorf("the second start shows the token again:\n%s", said)
 	}

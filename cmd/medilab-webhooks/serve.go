@@ -346,8 +346,8 @@ func (s *server) run(ctx context.Context) (err error) {
 	front := s.front()
 	web := newWebServer(front)
 	served := make(chan error, 1)
+	s.announce(listener.Addr()) // before the first answer: clients may connect already
 	go func() { served <- s.listen(web, listener) }()
-	s.announce(listener.Addr())
 
 	select {
 	case <-ctx.Done():
