@@ -85,8 +85,8 @@ func (c *Commands) foldDelivery(ctx context.Context, id domain.DeliveryID) (d do
 }
 
 // changeDelivery appends what decide says of the delivery. The result is the delivery
-// after the change. What is asked of a member of a batch is asked of the batch: decide
-// gets it, and the member, else nil.
+// after the change. What is asked of a member of a batch is asked of the batch, unless it
+// leaves that: decide gets it, and the member, else nil.
 func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.DeliveryID,
 	decide func(d domain.Delivery, member *domain.Delivery) (domain.Change, error),
 ) (domain.Delivery, error) {
@@ -106,6 +106,9 @@ func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.
 		}
 		if change, err = decide(d, member); err != nil {
 			return eventstore.Unit{}, err
+		}
+		if cancelled, ok := change.(domain.DeliveryCancelled); ok && cancelled.Was == domain.DeliveryJoined {
+			stream, d, member = id, *member, nil
 		}
 		return caller.unit(stream.Stream(), d.Version, change), nil
 	})

@@ -255,7 +255,7 @@ func (c *Commands) ownersOf(ctx context.Context, eventType domain.EventType, dat
 }
 
 // cancelErased cancels the deliveries of the events that wait, and returns how many. Those
-// that went in a batch go on with what is left of it, if anything is.
+// that went in a batch leave it, and what is left of it goes on.
 func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []eventstore.Position) (cancelled int, err error) {
 	for len(positions) > 0 {
 		events, err := c.Log.GetMany(ctx, positions)
@@ -278,13 +278,22 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 		if err != nil {
 			return cancelled, err
 		}
+		goesOn := map[domain.DeliveryID]bool{} // of batches: with what is not erased
 		for _, id := range waiting {
 			_, err := c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
 				if member != nil {
-					if left, _, err := BatchEvents(ctx, c.Log, member.BatchID); err != nil {
-						return nil, err
-					} else if len(left) > 0 || d.State != domain.DeliveryPending {
-						return nil, domain.Conflict("the batch goes on, or has ended")
+					if d.State != domain.DeliveryPending {
+						return nil, domain.Conflict("the batch has ended")
+					}
+					if _, known := goesOn[member.BatchID]; !known {
+						left, _, err := BatchEvents(ctx, c.Log, member.BatchID)
+						if err != nil {
+							return nil, err
+						}
+						goesOn[member.BatchID] = len(left) > 0
+					}
+					if goesOn[member.BatchID] {
+						return domain.DecideLeave(*member, domain.CancelSubjectErased), nil
 					}
 				}
 				return domain.DecideCancel(d, d.EventID, d.WebhookID, domain.CancelSubjectErased)

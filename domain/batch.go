@@ -15,7 +15,8 @@ import (
 //     and its body has at most 10 MB, unless one event alone has more;
 //   - it is made as soon as nothing more fits in, or when one of its members has
 //     waited as long as it may;
-//   - from then on it stays as it is: what becomes of it becomes of all its members;
+//   - from then on it stays as it is: what becomes of it becomes of all its members, but
+//     for those whose data is erased, which are cancelled and no longer sent;
 //   - a member that a replay sends again goes by itself, under its own id.
 //
 // A delivery becomes a member by an event in its own stream, at the version at
@@ -42,7 +43,7 @@ type BatchMember struct {
 }
 
 // DeliveryJoinedBatch makes a delivery a member: what becomes of it is told in the
-// stream of its batch, unless it is asked for by itself later.
+// stream of its batch, unless it leaves that or is asked for by itself later.
 type DeliveryJoinedBatch struct {
 	EventID   EventID    `json:"event_id"`
 	WebhookID WebhookID  `json:"webhook_id"`
@@ -88,8 +89,17 @@ func BatchOf(first DeliveryID) DeliveryID {
 	return DeliveryID(derived(first[:6], sha256.Sum256(append([]byte(BatchEventType), first[:]...))))
 }
 
-// In returns d, a member of batch, in the state of the batch: cancelled, if that has left it out.
+// DecideLeave ends a member of a batch that goes on without it.
+func DecideLeave(member Delivery, reason CancelReason) DeliveryCancelled {
+	return DeliveryCancelled{EventID: member.EventID, WebhookID: member.WebhookID, Reason: reason, Was: DeliveryJoined}
+}
+
+// In returns d, a member of batch, in the state of the batch: cancelled, if it left that or
+// was left out.
 func (d Delivery) In(batch Delivery) Delivery {
+	if d.State == DeliveryWithdrawn {
+		batch.State, batch.CancelReason, batch.GaveUp, batch.NextAttemptAt = d.State, d.CancelReason, "", time.Time{}
+	}
 	for _, left := range batch.LeftOut {
 		if left.EventID == d.EventID {
 			batch.State, batch.CancelReason, batch.GaveUp, batch.NextAttemptAt = DeliveryWithdrawn, left.Reason, "", time.Time{}

@@ -135,7 +135,8 @@ type DeliveryCancelled struct {
 	EventID   EventID      `json:"event_id"`
 	WebhookID WebhookID    `json:"webhook_id"`
 	Reason    CancelReason `json:"reason"`
-	// Was is DeliveryFailed if the delivery had given up; else it was pending.
+	// Was is DeliveryFailed if the delivery had given up, DeliveryJoined if it was in a batch
+	// that goes on without it; else it was pending.
 	Was      DeliveryState `json:"was,omitempty"`
 	ReplayID ReplayID      `json:"replay_id,omitzero"` // that had asked for it; zero: none
 	Waiting  bool          `json:"waiting,omitempty"`  // for its next attempt, which no node had taken: none is under way
@@ -325,7 +326,7 @@ type Delivery struct {
 	WebhookID     WebhookID
 	Members       []BatchMember // of a batch, else nil
 	Size          int           // of a batch: bytes of all its event_data
-	BatchID       DeliveryID    // of DeliveryJoined: the batch, see In
+	BatchID       DeliveryID    // that it went in, and was not asked for by itself since: see In
 	LeftOut       []LeftOut     // of a batch: the members that its last attempt left out; nil while another follows a request or a crash
 	State         DeliveryState
 	Attempts      int  // numbers used, interrupted ones included
@@ -375,7 +376,7 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.Attempts = max(d.Attempts, c.Attempt) // the receiver has seen the number
 	case DeliveryCancelled:
-		if c.Was != DeliveryFailed && !c.Waiting {
+		if c.Was == "" && !c.Waiting {
 			d.Withdrawn = d.dueBy(at)
 		}
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID

@@ -124,7 +124,7 @@ func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
 	sent := map[[2]int]*domain.Delivery{} // by that and the index in sentBy: what was replayed by itself since
 	var batches []folded
 	for i := range items {
-		if states[i].State == domain.DeliveryJoined {
+		if states[i].BatchID != (domain.DeliveryID{}) {
 			joined[i] = &domain.Delivery{}
 			batches = append(batches, folded{states[i].BatchID.Stream(), joined[i], &items[i]})
 		}
@@ -173,8 +173,13 @@ func (p *Projections) fold(ctx context.Context, since time.Time, all []folded) e
 				if item.asOf > 0 && e.Position > item.asOf {
 					continue
 				}
-				if _, asked := change.(domain.DeliveryRetryRequested); asked {
+				switch c := change.(type) {
+				case domain.DeliveryRetryRequested:
 					item.askedAgain(e, *one.state)
+				case domain.DeliveryCancelled:
+					if c.Was == domain.DeliveryJoined {
+						item.asOf = e.Position // what becomes of the batch later does not concern it
+					}
 				}
 				item.UpdatedAt = e.RecordedAt
 			}

@@ -53,7 +53,7 @@ func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.E
 			ended = append(ended, id)
 			delete(lost, id)
 			for _, m := range members[e.Stream] {
-				delete(lost, uuid.UUID(m.DeliveryID))
+				delete(lost, deliveryIn(m.stream))
 			}
 			continue
 		}
@@ -68,7 +68,7 @@ func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.E
 		}
 		row.batch = &id
 		for _, m := range members[e.Stream] {
-			lost[uuid.UUID(m.DeliveryID)] = row
+			lost[deliveryIn(m.stream)] = row
 		}
 	}
 	return p.statements(ended, lost), nil
@@ -118,33 +118,35 @@ func deliveryIn(stream string) uuid.UUID {
 	return id
 }
 
-// membersOf returns the members of the batches that the events give up, by their streams,
-// without those that deliver the service's own events.
-func (p *givenUp) membersOf(ctx context.Context, db Querier, events []eventstore.Event) (map[string][]domain.BatchMember, error) {
+// membersOf returns the members that are given up with the batches of the events, by the
+// streams of these, without those that deliver the service's own events.
+func (p *givenUp) membersOf(ctx context.Context, db Querier, events []eventstore.Event) (map[string][]stand, error) {
+	members := map[string][]stand{}
 	var streams []string
 	for i := range events {
-		if failed, ok := ranOut(events[i].Value); ok && failed.EventType == string(domain.BatchEventType) {
-			streams = append(streams, events[i].Stream)
+		failed, ok := ranOut(events[i].Value)
+		if !ok || failed.EventType != string(domain.BatchEventType) {
+			continue
+		}
+		batch, _ := standOf(&events[i])
+		all, err := ofMembers(ctx, db, []stand{batch})
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range all {
+			if m.state == domain.DeliveryFailed { // else it was left out
+				members[events[i].Stream] = append(members[events[i].Stream], m)
+				streams = append(streams, m.event.Stream())
+			}
 		}
 	}
 	if len(streams) == 0 {
 		return nil, nil
 	}
-	batches, err := firstOf[domain.DeliveryBatched](ctx, db, streams)
-	if err != nil {
-		return nil, err
-	}
-	streams = nil
-	for _, batch := range batches {
-		for _, m := range batch.Members {
-			streams = append(streams, m.EventID.Stream())
-		}
-	}
 	triggered, err := firstOf[domain.EventTriggered](ctx, db, streams)
-	members := map[string][]domain.BatchMember{}
-	for stream, batch := range batches {
-		members[stream] = slices.DeleteFunc(batch.Members, func(m domain.BatchMember) bool {
-			return domain.EventType(triggered[m.EventID.Stream()].EventType).IsSystem()
+	for stream, all := range members {
+		members[stream] = slices.DeleteFunc(all, func(m stand) bool {
+			return domain.EventType(triggered[m.event.Stream()].EventType).IsSystem()
 		})
 	}
 	return members, err

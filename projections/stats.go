@@ -145,7 +145,9 @@ func (p *pageCounters) count(e *eventstore.Event, before domain.DeliveryState) {
 			p.of(c.WebhookID, at).call(&c.Call, at)
 		}
 	case domain.DeliveryCancelled:
-		p.of(c.WebhookID, at).move(cmp.Or(c.Was, domain.DeliveryPending), domain.DeliveryWithdrawn)
+		if c.Was != domain.DeliveryJoined {
+			p.of(c.WebhookID, at).move(cmp.Or(c.Was, domain.DeliveryPending), domain.DeliveryWithdrawn)
+		}
 	case domain.DeliveryRetryCancelled:
 		p.of(c.WebhookID, at).move(domain.DeliveryPending, domain.DeliveryFailed)
 	case domain.DeliveryRetryRequested:

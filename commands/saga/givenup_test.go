@@ -157,6 +157,26 @@ func TestGivenUpBatchIsTold(t *testing.T) {
 	n.verify()
 }
 
+// What left a batch, or was left out of it, is not given up with it.
+func TestGivenUpBatchWithoutItsErased(t *testing.T) {
+	r, _, _ := hearing(t)
+	n := startAlerting(t, testdb.New(t), r, domain.DefaultAlertRules)
+	w := n.register(1, func(c *domain.WebhookRegistered) {
+		c.MaxRetries, c.RetryDelay, c.Batch = 1, 3600, &domain.Batch{MaxEvents: 3, MaxWait: 60}
+	})
+	events := []domain.EventID{n.trigger(), n.trigger(), n.trigger()}
+	left := domain.DeliveryOf(events[0], w)
+	batch := domain.BatchOf(left)
+	n.awaitVersion(batch, 2)
+	n.append(left.Stream(), 1, domain.DecideLeave(domain.Delivery{EventID: events[0], WebhookID: w}, domain.CancelSubjectErased))
+	n.append(batch.Stream(), 2, domain.DeliveryAttemptFailed{GaveUp: domain.GaveUpRetriesExhausted, Call: domain.Call{
+		EventID: events[0], EventType: string(domain.BatchEventType), WebhookID: w, Attempt: 2, Outcome: "status", Status: 500,
+		LeftOut: []domain.LeftOut{{EventID: events[1], Reason: domain.CancelSubjectErased}},
+	}})
+	n.awaitGiven(projections.AlertOpen, domain.DeliveryOf(events[2], w))
+	n.verify()
+}
+
 // verify checks that the read models are what the log makes of them.
 func (a *alerting) verify() {
 	a.t.Helper()
