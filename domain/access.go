@@ -21,6 +21,25 @@ type DataRead struct {
 
 func (DataRead) ChangeType() string { return "data.read" }
 
+func (c DataRead) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
+func (c DataRead) read(f *form) Change          { c.form(f); return c }
+
+func (c *DataRead) form(f *form) *form {
+	text(f, `{"actor":`, &c.Actor)
+	text(f, `,"what":`, &c.What)
+	if list(f, `,"ids":[`, &c.IDs, true) {
+		for i := 0; more(f, &c.IDs, i); i++ {
+			text(f, "", &c.IDs[i])
+		}
+	}
+	if f.optional(`,"asked":`, len(c.Asked) > 0) {
+		f.out = append(f.out, EncodeJSON(c.Asked)...)
+		f.bad = f.reading // encoding/json reads it
+	}
+	textOrNone(f, `,"reason":`, &c.Reason)
+	return f.letters("}")
+}
+
 var _ = register(DataRead{})
 
 // MaxReason is how long the reason of a reading may be, in bytes.

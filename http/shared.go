@@ -7,10 +7,12 @@ import (
 	"sync/atomic"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/projections"
 )
 
 // sharedAnswers makes an answer once for all requests of a caller for the same that wait for it at a
-// time. Each gets one that was begun after it asked, so that it holds all that was there by then.
+// time. Each gets one that was begun after it asked, or would be the same, so that it holds all that
+// was there by then.
 type sharedAnswers struct {
 	mu  sync.Mutex
 	all map[answerKey]*sharedAnswer
@@ -33,15 +35,16 @@ type sharedAnswer struct {
 type madeAnswer struct {
 	body     []byte
 	payloads domain.Payloads
+	stands   func(context.Context) bool // reports whether it would be the same now; nil: it is not known
 }
 
 // madeOf returns the answer with its payloads.
-func madeOf(body []byte) madeAnswer { return madeAnswer{body, domain.FindPayloads(body)} }
+func madeOf(body []byte) madeAnswer {
+	return madeAnswer{body: body, payloads: domain.FindPayloads(body)}
+}
 
 // get returns the answer that one of the requests for it makes.
-func (a *sharedAnswers) get(ctx context.Context, key answerKey, produce func(context.Context) (madeAnswer, error)) (madeAnswer, error) {
-	one := a.enter(key)
-	defer a.leave(key, one)
+func (one *sharedAnswer) get(ctx context.Context, produce func(context.Context) (madeAnswer, error)) (madeAnswer, error) {
 	number := one.asked.Add(1)
 	select {
 	case one.turn <- struct{}{}:
@@ -53,6 +56,10 @@ func (a *sharedAnswers) get(ctx context.Context, key answerKey, produce func(con
 		return one.madeAnswer, one.err
 	}
 	asked := one.asked.Load()
+	if one.err == nil && one.stands != nil && one.stands(ctx) {
+		one.served = asked
+		return one.madeAnswer, nil
+	}
 	made, err := produce(ctx)
 	if ctx.Err() == nil && len(made.body) <= smallAnswer { // else the next one makes its own
 		one.served, one.madeAnswer, one.err = asked, made, err
@@ -83,12 +90,17 @@ func (a *sharedAnswers) leave(key answerKey, one *sharedAnswer) {
 // respondShared answers with the JSON that produce makes of nothing but the request's path and parameters.
 func (s *Server) respondShared(x *request, r *http.Request, produce func(context.Context) ([]byte, error)) error {
 	find := func(ctx context.Context) (made madeAnswer, err error) {
+		ctx, basis := projections.WithBasis(ctx)
+		made.stands = basis.Stands
 		if made.body, err = produce(ctx); err == nil && x.operation.payloads {
 			made.payloads = domain.FindPayloads(made.body)
 		}
 		return made, err
 	}
-	made, err := s.shared.get(r.Context(), answerKey{x.caller.Actor, r.URL.Path, r.URL.RawQuery}, find)
+	key := answerKey{x.caller.Actor, r.URL.Path, r.URL.RawQuery}
+	one := s.shared.enter(key)
+	defer s.shared.leave(key, one)
+	made, err := one.get(r.Context(), find)
 	if err != nil {
 		return err
 	}

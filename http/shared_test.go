@@ -15,17 +15,19 @@ func TestAnswersAreShared(t *testing.T) {
 	key := answerKey{"ann", "/events", "limit=50"}
 	for name, c := range map[string]struct {
 		leave bool // the second, who makes the next answer
+		same  bool // the answer would be the same again
 		keys  []answerKey
 		body  []byte
 		err   error
 		want  int // answers made
 	}{
-		"by all who ask meanwhile": {keys: []answerKey{key, key, key, key}, want: 2},
-		"not between callers":      {keys: []answerKey{key, {"bob", key.path, key.query}, key, key}, want: 3},
-		"not between lists":        {keys: []answerKey{key, {key.actor, key.path, "limit=51"}, {key.actor, "/calls", key.query}}, want: 3},
-		"nor of one who left":      {leave: true, keys: []answerKey{key, key, key, key}, want: 3},
-		"and a failure is":         {keys: []answerKey{key, key, key}, err: errors.New("no database"), want: 2},
-		"but none of much memory":  {keys: []answerKey{key, key, key}, body: make([]byte, smallAnswer+1), want: 3},
+		"by all who ask meanwhile":      {keys: []answerKey{key, key, key, key}, want: 2},
+		"and once it would be the same": {keys: []answerKey{key, key, key, key}, same: true, want: 1},
+		"not between callers":           {keys: []answerKey{key, {"bob", key.path, key.query}, key, key}, want: 3},
+		"not between lists":             {keys: []answerKey{key, {key.actor, key.path, "limit=51"}, {key.actor, "/calls", key.query}}, want: 3},
+		"nor of one who left":           {leave: true, keys: []answerKey{key, key, key, key}, want: 3},
+		"and a failure is":              {keys: []answerKey{key, key, key}, err: errors.New("no database"), want: 2},
+		"but none of much memory":       {keys: []answerKey{key, key, key}, body: make([]byte, smallAnswer+1), want: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -37,12 +39,14 @@ func TestAnswersAreShared(t *testing.T) {
 				made := 0
 				var wg sync.WaitGroup
 				for i, key := range c.keys {
+					one := shared.enter(key)
 					wg.Go(func() {
+						defer shared.leave(key, one)
 						ctx := t.Context()
 						if i == 1 {
 							ctx = second
 						}
-						answer, err := shared.get(ctx, key, func(ctx context.Context) (madeAnswer, error) {
+						answer, err := one.get(ctx, func(ctx context.Context) (madeAnswer, error) {
 							mu.Lock()
 							made++
 							number := made
@@ -52,12 +56,13 @@ func TestAnswersAreShared(t *testing.T) {
 							case <-ctx.Done():
 								return madeAnswer{}, ctx.Err()
 							}
-							return madeAnswer{body: append(bytes.Clone(c.body), strconv.Itoa(number)...)}, c.err
+							stands := func(context.Context) bool { return c.same }
+							return madeAnswer{body: append(bytes.Clone(c.body), strconv.Itoa(number)...), stands: stands}, c.err
 						})
 						if c.leave && i == 1 {
 							return
 						}
-						if !errors.Is(err, c.err) || err == nil && i > 0 && key == c.keys[0] && string(answer.body) == "1" {
+						if !errors.Is(err, c.err) || err == nil && !c.same && i > 0 && key == c.keys[0] && string(answer.body) == "1" {
 							t.Errorf("request %d got %.9q, %v", i, answer.body, err)
 						}
 					})

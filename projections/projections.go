@@ -44,6 +44,7 @@ type Projections struct {
 	keeper *Projections                            // of whose read models these are a copy, or itself
 	atHead eventstore.Refresher
 	atData eventstore.Refresher // the head, readings apart
+	dataAt atomic.Int64         // the head for which it did not have to wait; 0: it did
 
 	registry atomic.Pointer[registryAt] // see registryAt
 	numbers  sync.Map                   // see numbersOf
@@ -57,8 +58,15 @@ func New(pool *pgxpool.Pool, log *eventstore.Log, logger *slog.Logger) *Projecti
 	p := &Projections{pool: pool, log: log.Lenient(), closed: log.Closed(), kept: log, logger: logger, pace: usualPace, linger: linger}
 	p.keeper = p
 	const timeout = 10 * time.Second
-	p.atHead = eventstore.Refresher{Run: func(ctx context.Context) error { return p.reachHead(ctx, "") }, Timeout: timeout}
-	p.atData = eventstore.Refresher{Run: func(ctx context.Context) error { return p.reachHead(ctx, domain.DataRead{}.ChangeType()) }, Timeout: timeout}
+	p.atHead = eventstore.Refresher{Timeout: timeout, Run: func(ctx context.Context) error {
+		_, err := p.reachHead(ctx, "")
+		return err
+	}}
+	p.atData = eventstore.Refresher{Timeout: timeout, Run: func(ctx context.Context) error {
+		at, err := p.reachHead(ctx, domain.DataRead{}.ChangeType())
+		p.dataAt.Store(int64(at))
+		return err
+	}}
 	return p
 }
 
@@ -147,16 +155,58 @@ func (p *Projections) awaitHead(ctx context.Context) error { return p.atHead.Ref
 
 // awaitData is awaitHead for what readings do not change: who lists events again does not wait
 // for the record of having listed them.
-func (p *Projections) awaitData(ctx context.Context) error { return p.atData.Refresh(ctx) }
+func (p *Projections) awaitData(ctx context.Context) error {
+	generation := p.log.Generation()
+	err := p.atData.Refresh(ctx)
+	if basis, ok := ctx.Value(basisKey{}).(*Basis); ok && p.keeper == p { // a copy may be older
+		*basis = Basis{p, eventstore.Position(p.dataAt.Load()), generation}
+	}
+	return err
+}
 
-// reachHead waits unless the log goes on by nothing but events of the type without consequence.
-func (p *Projections) reachHead(ctx context.Context, without string) error {
+// Basis is what an answer was made from: all data that the log held.
+type Basis struct {
+	of         *Projections
+	at         eventstore.Position
+	generation int64
+}
+
+type basisKey struct{}
+
+// WithBasis returns a context in which lists note what they are made from, if that is known.
+func WithBasis(ctx context.Context) (context.Context, *Basis) {
+	basis := new(Basis)
+	return context.WithValue(ctx, basisKey{}, basis), basis
+}
+
+// Stands reports whether an answer made from it would be the same now: the log has gone on by nothing
+// but readings. False may mean that it is not known.
+func (b *Basis) Stands(ctx context.Context) bool {
+	if b.at == 0 || b.of.atData.Refresh(ctx) != nil {
+		return false
+	}
+	now := eventstore.Position(b.of.dataAt.Load())
+	if now < b.at || b.of.log.Generation() != b.generation || !b.of.log.HasOnly(domain.DataRead{}.ChangeType(), b.at, now) {
+		return false
+	}
+	b.at = now
+	return true
+}
+
+// reachHead waits unless the log goes on by nothing but events of the type without consequence:
+// then it returns the head, which is as good as reached.
+func (p *Projections) reachHead(ctx context.Context, without string) (eventstore.Position, error) {
 	const patience = 500 * time.Millisecond
 	lag, err := p.Lag(ctx)
-	if err != nil || lag.LagEvents == 0 || lag.LagSeconds > patience.Seconds() || p.log.HasOnly(without, lag.Position, lag.Head) {
-		return err
+	switch {
+	case err != nil:
+		return 0, err
+	case lag.LagEvents == 0 || p.log.HasOnly(without, lag.Position, lag.Head):
+		return lag.Head, nil
+	case lag.LagSeconds > patience.Seconds():
+		return 0, nil
 	}
-	return p.waitBriefly(ctx, lag.Head, patience)
+	return 0, p.waitBriefly(ctx, lag.Head, patience)
 }
 
 // waitBriefly is WaitFor, but no longer than the time: nobody may keep the read models now.

@@ -305,3 +305,40 @@ func TestReadingsAreNotWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// A list stands while nothing but readings follows, and no longer than that.
+func TestListsStand(t *testing.T) {
+	b := newBench(t)
+	defer b.serve()()
+	webhook := b.register(1, "patient.created")
+	b.trigger("patient.created", "", webhook)
+	b.settle()
+	reading := domain.DataRead{Actor: "admin", What: "listEvents", IDs: []string{}}
+	ctx, basis := WithBasis(b.ctx)
+	list := func() {
+		t.Helper()
+		if _, err := b.Events(ctx, EventFilter{Limit: 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if basis.Stands(b.ctx) {
+		t.Error("what was not made stands")
+	}
+	list()
+	for i := range 3 {
+		if !basis.Stands(b.ctx) {
+			t.Errorf("after %d readings it does not stand", i)
+		}
+		b.append(fmt.Sprint("access-", i), reading)
+	}
+	b.trigger("patient.created", "", webhook)
+	b.append("access-later", reading)
+	if basis.Stands(b.ctx) {
+		t.Error("it stands after another event")
+	}
+	b.settle()
+	list()
+	if !basis.Stands(b.ctx) {
+		t.Error("listed again it does not stand")
+	}
+}
