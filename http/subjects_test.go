@@ -391,8 +391,12 @@ func TestErasedMemberOfABatchIsNotSent(t *testing.T) {
 			t.Errorf("before the batch is tried again its member is %s, want %s", cancelled, part)
 		}
 	}
-	if other := delivery(1); other.text("items", 0, "state") != "pending" {
+	other := delivery(1)
+	if other.text("items", 0, "state") != "pending" {
 		t.Errorf("the other member is %s", other.body)
+	}
+	if left := delivery(0); left.text("items", 0, "updated_at") == other.text("items", 0, "updated_at") {
+		t.Errorf("it left the batch when that was tried: %s", left.body)
 	}
 	s.settled()
 	if listed := s.ask("GET", "/api/v1/webhooks/deliveries?state=cancelled", "").want(200); listed.get("items") != "["+cancelled+"]" {

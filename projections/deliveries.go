@@ -181,7 +181,9 @@ func (p *Projections) fold(ctx context.Context, since time.Time, all []folded) e
 						item.asOf = e.Position // what becomes of the batch later does not concern it
 					}
 				}
-				item.UpdatedAt = e.RecordedAt
+				if e.RecordedAt.After(item.UpdatedAt) { // what left its batch was changed after that
+					item.UpdatedAt = e.RecordedAt
+				}
 			}
 			*one.state = one.state.Evolve(change, e.RecordedAt)
 		}
