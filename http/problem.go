@@ -1,6 +1,7 @@
 package http
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"slices"
@@ -39,24 +40,35 @@ var (
 	notJSON          = problem{http.StatusUnsupportedMediaType, "unsupported_media_type", "The body must be JSON"}
 
 	// Those that net/http refuses by itself.
-	refusals = []problem{
-		malformed,
-		{http.StatusExpectationFailed, "expectation_failed", "The request expects what there is not"},
-		{http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The headers of the request are too large"},
-		{http.StatusNotImplemented, "unsupported_transfer_encoding", "The body comes in an unknown transfer encoding"},
-		{http.StatusHTTPVersionNotSupported, "unsupported_version", "The request is of an unknown version of HTTP"},
+	refusals = []refusal{
+		{malformed, "the request line or a header does not follow HTTP/1.1"},
+		{problem{http.StatusExpectationFailed, "expectation_failed", "The request expects what there is not"}, "expect nothing but 100-continue"},
+		{problem{http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The headers of the request are too large"}, "the request line and the headers may have up to 64 KB in all"},
+		{problem{http.StatusNotImplemented, "unsupported_transfer_encoding", "The body comes in an unknown transfer encoding"}, "the only transfer encoding is chunked"},
+		{problem{http.StatusHTTPVersionNotSupported, "unsupported_version", "The request is of an unknown version of HTTP"}, "unsupported protocol version"},
 	}
 )
 
-// Refused returns the problem of a request that was refused before any handler was
-// called, see fastpath.Config.
-func Refused(status int, detail string) []byte {
-	for _, p := range refusals {
-		if p.status == status {
-			return p.encode(detail, nil, 0, "")
+// refusal is a problem with the detail where net/http gives no reason.
+type refusal struct {
+	problem
+	detail string
+}
+
+// MaxHeaderBytes is how large the request line and the headers may be in all.
+const MaxHeaderBytes = 64 << 10
+
+// Refuse answers a request that is refused before any handler is called, see fastpath.Config.
+func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, status int, detail string) {
+	x := s.begin(w, r)
+	defer s.finish(x, r)
+	for _, known := range refusals {
+		if known.status == status {
+			x.respondProblem(known.problem, cmp.Or(detail, known.detail), nil, 0)
+			return
 		}
 	}
-	return problem{status, "refused", http.StatusText(status)}.encode(detail, nil, 0, "")
+	x.respondProblem(problem{status, "refused", http.StatusText(status)}, detail, nil, 0)
 }
 
 // encode returns the JSON of a problem.

@@ -212,12 +212,7 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 // serve wraps the whole router, which calls no middleware for paths and methods that it
 // does not know.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	x := &request{ResponseWriter: w, started: time.Now(), patience: s.patience, sent: r.Header}
-	x.caller.RequestID = s.ids.of(r)
-	header := w.Header()
-	header["X-Request-Id"] = []string{x.caller.RequestID}
-	header["X-Content-Type-Options"] = noSniff
-	header["Cache-Control"] = noStore
+	x := s.begin(w, r)
 	if s.config.Proxies != nil {
 		defer s.config.Proxies.client(r)()
 	}
@@ -235,6 +230,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.router.ServeHTTP(x, r)
+}
+
+// begin names the request, and sets what every answer has.
+func (s *Server) begin(w http.ResponseWriter, r *http.Request) *request {
+	x := &request{ResponseWriter: w, started: time.Now(), patience: s.patience, sent: r.Header}
+	x.caller.RequestID = s.ids.of(r)
+	header := w.Header()
+	header["X-Request-Id"] = []string{x.caller.RequestID}
+	header["X-Content-Type-Options"] = noSniff
+	header["Cache-Control"] = noStore
+	return x
 }
 
 var (

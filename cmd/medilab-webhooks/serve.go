@@ -347,7 +347,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	web := newWebServer(front)
 	served := make(chan error, 1)
 	s.announce(listener.Addr()) // before the first answer: clients may connect already
-	go func() { served <- s.listen(web, listener) }()
+	go func() { served <- s.listen(web, front, listener) }()
 
 	select {
 	case <-ctx.Done():

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/medilab/webhooks/http"
 )
 
 // writeCertificate puts a certificate with the serial number, and its key, into the files.
@@ -63,7 +65,7 @@ func TestHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- s.listen(web, listener) }()
+	go func() { served <- s.listen(web, http.NewProbes(http.Config{}), listener) }()
 	t.Cleanup(func() {
 		if err := web.Close(); err != nil {
 			t.Error(err)

@@ -58,7 +58,7 @@ func newWebServer(front *http.Server) *nethttp.Server {
 		ReadTimeout:       2 * time.Minute,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    http.MaxHeaderBytes,
 		HTTP2:             &nethttp.HTTP2Config{MaxConcurrentStreams: 100, WriteByteTimeout: 30 * time.Second},
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
@@ -96,10 +96,10 @@ func behindProxies(raw net.Listener, trusted http.Proxies) net.Listener {
 		}}
 }
 
-// listen serves until web is shut down.
-func (s *server) listen(web *nethttp.Server, raw net.Listener) error {
+// listen serves until web is shut down; front answers what web refuses.
+func (s *server) listen(web *nethttp.Server, front *http.Server, raw net.Listener) error {
 	config := fastpath.Config{
-		MaxConns: maxConnections(descriptorLimit(), s.settings.workers, s.settings.connections), ReadTimeout: web.ReadHeaderTimeout, IdleTimeout: web.IdleTimeout, Handler: web.Handler, Problem: http.Refused,
+		MaxConns: maxConnections(descriptorLimit(), s.settings.workers, s.settings.connections), ReadTimeout: web.ReadHeaderTimeout, IdleTimeout: web.IdleTimeout, Handler: web.Handler, Refuse: front.Refuse,
 	}
 	if s.settings.roles[roleAPI] {
 		config.Paths = http.FastPaths

@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/fastpath"
 )
 
@@ -33,7 +32,10 @@ func startFast(t testing.TB, handler nethttp.Handler, config fastpath.Config) (a
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Handler, config.Problem = handler, http.Refused
+	config.Handler, config.Refuse = handler, func(w nethttp.ResponseWriter, _ *nethttp.Request, status int, detail string) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, detail)
+	}
 	server = &nethttp.Server{
 		Handler: handler, MaxHeaderBytes: 4 << 10, ReadHeaderTimeout: time.Minute, IdleTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
 	}

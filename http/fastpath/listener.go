@@ -6,14 +6,17 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Config says how connections are served.
@@ -31,9 +34,10 @@ type Config struct {
 	// Handler serves plain requests for Paths. Optional.
 	Handler http.Handler
 	Paths   []string
-	// Problem returns the JSON that describes a request refused before any handler was
-	// called. Optional: without it such responses stay as net/http writes them.
-	Problem func(status int, detail string) []byte
+	// Refuse answers a request that is refused before any handler is called; detail may be "".
+	// r has the client's address and the header fields that were read, as far as they are
+	// known. Optional: without it such responses stay as net/http writes them.
+	Refuse func(w http.ResponseWriter, r *http.Request, status int, detail string)
 }
 
 // NewListener wraps a TCP listener for a net/http server. It does the TLS handshakes,
@@ -42,7 +46,7 @@ type Config struct {
 //
 // What net/http refuses by itself (a broken request line, headers that are too large, an
 // unknown transfer encoding) it writes to the connection as text in one write, and has no
-// hook for it. These writes are recognized and replaced by the Config's Problem.
+// hook for it. These writes are recognized and replaced by the answer of the Config's Refuse.
 func NewListener(l net.Listener, config Config) net.Listener {
 	ctx, cancel := context.WithCancel(context.Background())
 	config.TLS = config.TLS.Clone() // net/http completes the server's own
@@ -127,7 +131,7 @@ func (l *listener) prepare(raw *slot) net.Conn {
 			return raw
 		}
 		if unread, ok := l.servePlain(raw.Conn, raw); ok {
-			return &plainConn{tcp, raw.Conn, rest{l, raw, unread}}
+			return &plainConn{tcp, raw.Conn, rest{listener: l, slot: raw, unread: unread}}
 		}
 		return nil
 	}
@@ -140,7 +144,7 @@ func (l *listener) prepare(raw *slot) net.Conn {
 		return secure
 	}
 	if unread, ok := l.servePlain(secure, raw); ok {
-		return &secureConn{secure, rest{l, raw, unread}}
+		return &secureConn{secure, rest{listener: l, slot: raw, unread: unread}}
 	}
 	_ = secure.Close() // sends close_notify; the client may be gone
 	return nil
@@ -155,13 +159,13 @@ func (l *listener) handshake(secure *tls.Conn) error {
 // refuseHTTP answers a client that speaks HTTP to an HTTPS port.
 func (l *listener) refuseHTTP(err error) {
 	var record tls.RecordHeaderError
-	if !errors.As(err, &record) || record.Conn == nil || l.config.Problem == nil {
+	if !errors.As(err, &record) || record.Conn == nil || l.config.Refuse == nil {
 		return
 	}
 	switch string(record.RecordHeader[:]) {
 	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET":
 		// The client may be gone.
-		_, _ = record.Conn.Write(l.refusal(http.StatusBadRequest, "this port speaks HTTPS: call https://"))
+		_, _ = record.Conn.Write(l.refusal(record.Conn, nil, http.StatusBadRequest, "this port speaks HTTPS: call https://"))
 	}
 }
 
@@ -207,30 +211,44 @@ type secureConn struct {
 func (c *secureConn) Read(b []byte) (int, error)  { return c.rest.read(c.Conn, b) }
 func (c *secureConn) Write(b []byte) (int, error) { return c.rest.write(c.Conn, b) }
 
+// maxHead is how much of a request is kept until it is answered, in case that it is refused.
+const maxHead = 8 << 10
+
 // rest is what net/http gets of a connection: first the unread bytes.
 type rest struct {
 	listener *listener
 	slot     *slot
 	unread   []byte
+
+	mu   sync.Mutex // net/http reads on while a handler writes
+	head []byte     // what was read since the last write, up to maxHead
 }
 
-func (c *rest) read(from io.Reader, b []byte) (int, error) {
+func (c *rest) read(from io.Reader, b []byte) (n int, err error) {
 	if len(c.unread) == 0 {
-		return from.Read(b)
+		n, err = from.Read(b)
+	} else {
+		n = copy(b, c.unread)
+		if c.unread = c.unread[n:]; len(c.unread) == 0 {
+			c.unread = nil // frees the buffer
+		}
 	}
-	n := copy(b, c.unread)
-	if c.unread = c.unread[n:]; len(c.unread) == 0 {
-		c.unread = nil // frees the buffer
-	}
-	return n, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.head = append(c.head, b[:min(n, maxHead-len(c.head))]...)
+	return n, err
 }
 
-func (c *rest) write(to io.Writer, b []byte) (int, error) {
-	refusal := c.listener.refusalFor(b)
-	if refusal == nil {
+func (c *rest) write(to net.Conn, b []byte) (int, error) {
+	c.mu.Lock()
+	head := c.head
+	c.head = nil
+	c.mu.Unlock()
+	status, detail, ok := refusalIn(b)
+	if !ok || c.listener.config.Refuse == nil {
 		return to.Write(b)
 	}
-	if _, err := to.Write(refusal); err != nil {
+	if _, err := to.Write(c.listener.refusal(to, head, status, detail)); err != nil {
 		return 0, err
 	}
 	return len(b), nil
@@ -241,26 +259,45 @@ func (c *rest) write(to io.Writer, b []byte) (int, error) {
 // handlers write neither, and no CRLF in their bodies.
 var refused = regexp.MustCompile(`^HTTP/1\.1 (?:(417) |([45]\d\d) [^\r]*\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n[^:]*(?:: (.*))?)`)
 
-// refusalFor returns the response to write instead of net/http's own refusal, or nil.
-func (l *listener) refusalFor(b []byte) []byte {
-	const status, longest = len("HTTP/1.1 "), 300
-	if len(b) > longest || len(b) <= status || b[status] < '4' || l.config.Problem == nil {
-		return nil // most responses, at the cost of two comparisons
+// refusalIn reports whether net/http writes a refusal of its own, and returns what it says.
+func refusalIn(b []byte) (status int, detail string, ok bool) {
+	const at, longest = len("HTTP/1.1 "), 300
+	if len(b) > longest || len(b) <= at || b[at] < '4' {
+		return 0, "", false // most responses, at the cost of two comparisons
 	}
 	switch m := refused.FindSubmatch(b); {
 	case m == nil:
-		return nil
+		return 0, "", false
 	case m[1] != nil:
-		return l.refusal(http.StatusExpectationFailed, "expect nothing but 100-continue")
+		return http.StatusExpectationFailed, "", true
 	default:
-		status, _ := strconv.Atoi(string(m[2])) // digits
-		return l.refusal(status, string(m[3]))
+		status, _ = strconv.Atoi(string(m[2])) // digits
+		return status, string(m[3]), true
 	}
 }
 
-// refusal returns a whole response, after which the connection is closed.
-func (l *listener) refusal(status int, detail string) []byte {
-	body := l.config.Problem(status, detail)
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"+
-		"Connection: close\r\nContent-Length: %d\r\n\r\n%s", status, http.StatusText(status), len(body), body)
+// refusal returns the whole response to a request that begins with head, after which the
+// connection is closed.
+func (l *listener) refusal(conn net.Conn, head []byte, status int, detail string) []byte {
+	w := response{header: http.Header{}}
+	l.config.Refuse(&w, &http.Request{URL: &url.URL{}, Header: fieldsOf(head), RemoteAddr: conn.RemoteAddr().String()}, status, detail)
+	w.header.Set("Connection", "close")
+	out, _ := w.encode(nil)
+	return out
+}
+
+// fieldsOf returns the header fields of a request that begins with head, without the lines
+// that are not well-formed.
+func fieldsOf(head []byte) http.Header {
+	header := http.Header{}
+	for line := range strings.Lines(string(head)) {
+		text := strings.TrimRight(line, "\r\n")
+		if text == "" || text == line {
+			break // the end, or cut off
+		}
+		if name, value, found := strings.Cut(text, ":"); found && httpguts.ValidHeaderFieldName(name) && httpguts.ValidHeaderFieldValue(value) {
+			header.Add(name, strings.TrimSpace(value))
+		}
+	}
+	return header
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/http/fastpath"
+	"github.com/medilab/webhooks/http/texts"
 )
 
 // serveListener serves what is not refused before: 400 with a text of the handler's own
@@ -29,7 +30,7 @@ func serveListener(t *testing.T, secure *tls.Config, patience time.Duration) (ad
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := fastpath.NewListener(raw, fastpath.Config{TLS: secure, ReadTimeout: patience, Problem: http.Refused})
+	listener := fastpath.NewListener(raw, fastpath.Config{TLS: secure, ReadTimeout: patience, Refuse: http.NewProbes(http.Config{}).Refuse})
 	server := &nethttp.Server{
 		TLSConfig: secure.Clone(), MaxHeaderBytes: 4 << 10, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
 		Handler: nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
@@ -76,8 +77,8 @@ func newCertificate(t *testing.T) (*tls.Config, *x509.CertPool) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, pool
 }
 
-// What net/http refuses by itself is a problem too, with its own status; the
-// connection ends, and what handlers answer goes out as they wrote it.
+// What net/http refuses by itself is a problem like others, with its own status, in the language
+// and with the request id that the request asks for; the connection ends.
 func TestRefusalsOfTheServerAreProblems(t *testing.T) {
 	config, pool := newCertificate(t)
 	plain, secure := serveListener(t, nil, 0), serveListener(t, config, time.Minute)
@@ -88,46 +89,77 @@ func TestRefusalsOfTheServerAreProblems(t *testing.T) {
 			return tls.Dial("tcp", secure, &tls.Config{RootCAs: pool, NextProtos: []string{"http/1.1"}})
 		},
 	}
+	const unreadable, noForm = "The request cannot be read", "the request line or a header does not follow HTTP/1.1"
 	for name, tt := range map[string]struct {
-		send   string
-		status int
-		title  string
-		detail string
+		line, rest string // what the request is
+		status     int
+		title      string
+		detail     string
 	}{
-		"no HTTP":             {"no HTTP at all\r\n\r\n", 400, "The request cannot be read", ""},
-		"no host":             {"GET / HTTP/1.1\r\n\r\n", 400, "The request cannot be read", "missing required Host header"},
-		"a bad header":        {"GET / HTTP/1.1\r\nHost: a\r\nX Y: a\r\n\r\n", 400, "The request cannot be read", ""},
-		"two lengths":         {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "The request cannot be read", ""},
-		"large headers":       {"GET / HTTP/1.1\r\nHost: a\r\nX-A: " + strings.Repeat("a", 20<<10) + "\r\n\r\n", 431, "The headers of the request are too large", ""},
-		"an unknown encoding": {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: rot13\r\n\r\n", 501, "The body comes in an unknown transfer encoding", ""},
-		"an unknown version":  {"GET / HTTP/3.7\r\nHost: a\r\n\r\n", 505, "The request is of an unknown version of HTTP", "unsupported protocol version"},
-		"an expectation":      {"POST / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\nContent-Length: 0\r\n\r\n", 417, "The request expects what there is not", "expect nothing but 100-continue"},
+		"no HTTP":             {"no HTTP at all", "", 400, unreadable, noForm},
+		"no host":             {"GET / HTTP/1.1", "", 400, unreadable, "missing required Host header"},
+		"two hosts":           {"GET / HTTP/1.1", "Host: a\r\nHost: b\r\n", 400, unreadable, noForm},
+		"a bad host":          {"GET / HTTP/1.1", "Host: a b\r\n", 400, unreadable, "malformed Host header"},
+		"a bad header":        {"GET / HTTP/1.1", "Host: a\r\nX Y: a\r\n", 400, unreadable, "invalid header name"},
+		"no colon":            {"GET / HTTP/1.1", "Host: a\r\nXY\r\n", 400, unreadable, noForm},
+		"a bad value":         {"GET / HTTP/1.1", "Host: a\r\nX-A: a\x01\r\n", 400, unreadable, noForm},
+		"two lengths":         {"POST / HTTP/1.1", "Host: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n", 400, unreadable, noForm},
+		"large headers":       {"GET / HTTP/1.1", "Host: a\r\nX-A: " + strings.Repeat("a", 20<<10) + "\r\n", 431, "The headers of the request are too large", "the request line and the headers may have up to 64 KB in all"},
+		"an unknown encoding": {"POST / HTTP/1.1", "Host: a\r\nTransfer-Encoding: rot13\r\n", 501, "The body comes in an unknown transfer encoding", "the only transfer encoding is chunked"},
+		"an unknown version":  {"GET / HTTP/3.7", "Host: a\r\n", 505, "The request is of an unknown version of HTTP", "unsupported protocol version"},
+		"an expectation":      {"POST / HTTP/1.1", "Host: a\r\nExpect: miracles\r\nContent-Length: 0\r\n", 417, "The request expects what there is not", "expect nothing but 100-continue"},
 	} {
 		for over, dial := range dials {
-			conn, err := dial()
-			if err != nil {
-				t.Fatal(err)
+			check := func(fields, before string) (title, detail, id string) {
+				conn, err := dial()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.WriteString(conn, before+tt.line+"\r\n"+fields+tt.rest+"\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				r := bufio.NewReader(conn)
+				if before != "" {
+					if first, err := nethttp.ReadResponse(r, nil); err != nil || first.StatusCode != 200 {
+						t.Fatalf("%s over %s: %v, %v", name, over, first, err)
+					}
+				}
+				response, err := nethttp.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatalf("%s over %s: %v", name, over, err)
+				}
+				var got struct {
+					Type, Title, Detail string
+					Status              int
+					RequestID           string `json:"request_id"`
+				}
+				if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
+					t.Errorf("%s over %s: %v", name, over, err)
+				}
+				if response.StatusCode != tt.status || got.Status != tt.status || !strings.HasPrefix(got.Type, "urn:medilab:problem:") ||
+					got.RequestID == "" || response.Header.Get("X-Request-Id") != got.RequestID || response.Header.Get("Vary") != "Accept-Language" ||
+					response.Header.Get("Content-Type") != "application/problem+json" || !response.Close {
+					t.Errorf("%s over %s: %s %v %+v", name, over, response.Status, response.Header, got)
+				}
+				if err := conn.Close(); err != nil && tt.status != 431 {
+					t.Error(err)
+				}
+				return got.Title, got.Detail, got.RequestID
 			}
-			if _, err := io.WriteString(conn, tt.send); err != nil {
-				t.Fatal(err)
+			if title, detail, id := check("", ""); title != tt.title || detail != tt.detail {
+				t.Errorf("%s over %s: %q, %q, %s", name, over, title, detail, id)
 			}
-			response, err := nethttp.ReadResponse(bufio.NewReader(conn), nil)
-			if err != nil {
-				t.Fatalf("%s over %s: %v", name, over, err)
+			wantTitle, _ := texts.Russian(tt.title)
+			wantDetail, ok := texts.Russian(tt.detail)
+			if !ok {
+				t.Errorf("%q has no Russian", tt.detail)
 			}
-			var got struct {
-				Type, Title, Detail string
-				Status              int
+			if title, detail, id := check("Accept-Language: ru\r\nx-request-id: mine\r\n", ""); title != wantTitle || detail != wantDetail || id != "mine" {
+				t.Errorf("%s over %s in Russian: %q, %q, %s", name, over, title, detail, id)
 			}
-			if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
-				t.Errorf("%s over %s: %v", name, over, err)
-			}
-			if response.StatusCode != tt.status || got.Status != tt.status || got.Title != tt.title || !strings.HasPrefix(got.Type, "urn:medilab:problem:") || tt.detail != "" && got.Detail != tt.detail ||
-				response.Header.Get("Content-Type") != "application/problem+json" || !response.Close {
-				t.Errorf("%s over %s: %s %v %+v", name, over, response.Status, response.Header, got)
-			}
-			if err := conn.Close(); err != nil && tt.status != 431 {
-				t.Error(err)
+			// What another request asked for is not taken for what this one asks for.
+			if title, _, id := check("", "GET / HTTP/1.1\r\nHost: a\r\nAccept-Language: ru\r\nX-Request-Id: theirs\r\n\r\n"); title != tt.title || id == "theirs" {
+				t.Errorf("%s over %s, after another: %q, %s", name, over, title, id)
 			}
 		}
 	}

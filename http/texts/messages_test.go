@@ -28,11 +28,12 @@ var shown = map[string][]string{
 	"domain/filter.Verdict":       {"Reason"},
 	"commands.Answer":             {"Error"},
 	"http.problem":                {"title"},
+	"http.refusal":                {"detail"},
 	"http.unsupportedMedia":       {"message"},
 }
 
 // shownParams are the parameters whose texts a caller is shown.
-var shownParams = map[string]int{"http.respondProblem": 1, "http.respondArchived": 1, "http.Refused": 1}
+var shownParams = map[string]int{"http.respondProblem": 1, "http.respondArchived": 1}
 
 // internal are functions whose texts are for the log.
 var internal = []string{"domain.Internal", "commands.Failed"}
