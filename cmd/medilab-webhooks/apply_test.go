@@ -151,3 +151,34 @@ func TestMistakesInAFileOfWebhooks(t *testing.T) {
 	c.run(2, "", "webhooks", "apply")
 	c.run(1, "", "webhooks", "apply", "-f", file+".missing")
 }
+
+// Numbers of YAML are numbers of JSON, digit by digit, or refused: never silently texts.
+func TestNumbersInAFileOfWebhooks(t *testing.T) {
+	for text, want := range map[string]string{
+		".5": "0.5", "-.5": "-0.5", "+.5e1": "0.5e1", "5.": "5", "-5.e3": "-5e3", "1e3": "1e3", "1E3": "1e3", "+5": "5", "-0": "-0", "0": "0", "0.10": "0.10",
+		"0x10": "16", "-0x1F": "-31", "0o10": "8", "0b11": "3", "0xffff_ffff_ffff_ffff": "18446744073709551615", "1_000": "1000", "+1_000.50": "1000.50",
+		"123456789012345678901234567890": "123456789012345678901234567890", "-1_2345678901234567890": "-12345678901234567890",
+		"True": "true", "~": "null", "2024-01-02": `"2024-01-02"`, "1:30": `"1:30"`, "1.2.3": `"1.2.3"`, "'010'": `"010"`, `".5"`: `".5"`,
+		"!!str 0x10": `"0x10"`, "inf": `"inf"`, "": "null",
+		".inf": "", "-.Inf": "", ".nan": "", "010": "", "-010": "", "08": "", "00.5": "", "0_1": "", "!!int x": "", "!!bool x": "",
+	} {
+		f, list, err := readWebhooksFile("f.yaml", []byte("webhooks:\n  - {a: "+text+"}\n"))
+		if err != nil {
+			t.Fatal(text, err)
+		}
+		switch {
+		case want == "" && (len(f.wrong) != 1 || !strings.HasPrefix(f.wrong[0], "f.yaml:2: ") || !strings.Contains(f.wrong[0], "no number or boolean of JSON")):
+			t.Errorf("%s is not refused: %s %q", text, list, f.wrong)
+		case want != "" && (len(f.wrong) > 0 || strings.TrimSpace(string(list)) != `[{"a":`+want+`}]`):
+			t.Errorf("%s is %s, not %s %q", text, list, want, f.wrong)
+		}
+	}
+	c := newAPICLI(t, 200)
+	file := c.file(`webhooks:
+  - {name: numbers, url: 'http://a.example', events: ['*'], timeout: 0x10, retry_delay: 1_000, rate_limit: .5, filters: {amount_min: .5, code: 0o10}}
+`)
+	out := c.both(0, "webhooks", "apply", "-f", file, "--dry-run")
+	c.matches("the plan", out, `(.*\n)*    retry_delay: 1000\n    timeout: 16\n(.*\n)*    filters: \{"amount_min":0\.5,"code":8\}\n(.*\n)*    rate_limit: 0\.5\n(.*\n)*`)
+	_, notes := c.run(1, "", "webhooks", "apply", "-f", c.file("webhooks: [{name: numbers, url: 'http://a.example', events: ['*'], filters: {a: .inf}}]"))
+	c.matches("what is no number", notes, `.*webhooks\.yaml:1: "\.inf" is no number or boolean of JSON: .*\n.*has mistakes: 1; mend them, nothing was applied\n`)
+}

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -138,24 +140,50 @@ func (f *webhooksFile) write(to *jsontext.Encoder, n *yaml.Node, path []string) 
 		}
 		_ = to.WriteToken(jsontext.EndObject)
 	default:
-		writeScalar(to, n)
+		f.writeScalar(to, n)
 	}
 }
 
-// writeScalar writes a value. Numbers stay as they are written.
-func writeScalar(to *jsontext.Encoder, n *yaml.Node) {
-	var err error
+// writeScalar writes a value, or refuses one that JSON cannot have.
+func (f *webhooksFile) writeScalar(to *jsontext.Encoder, n *yaml.Node) {
+	value := jsontext.Value(n.Value)
 	switch n.ShortTag() {
-	case "!!int", "!!float", "!!bool":
-		err = to.WriteValue(jsontext.Value(strings.ToLower(n.Value)))
+	case "!!int", "!!float":
+		value = numberOf(n.Value)
+	case "!!bool":
+		value = jsontext.Value(strings.ToLower(n.Value))
 	case "!!null":
-		err = to.WriteToken(jsontext.Null)
+		value = jsontext.Value("null")
 	default:
-		err = to.WriteToken(jsontext.String(n.Value))
-	}
-	if err != nil { // what is a number in YAML alone
 		_ = to.WriteToken(jsontext.String(n.Value))
+		return
 	}
+	if to.WriteValue(value) != nil {
+		f.refuse(n.Line, fmt.Sprintf("%q is no number or boolean of JSON: write one, without leading zeros, or put a text in quotes", n.Value))
+		_ = to.WriteToken(jsontext.Null)
+	}
+}
+
+// leadingZero matches numbers that are octal in YAML 1.1 and decimal in YAML 1.2: they are refused.
+var leadingZero = regexp.MustCompile(`^[-+]?0_*[0-9]`)
+
+// numberOf returns a number of YAML as JSON has it: digit by digit, since not each fits a
+// float64. Where JSON has none, as for .inf, the value is not valid.
+func numberOf(text string) jsontext.Value {
+	digits, sign := strings.TrimPrefix(strings.ToLower(strings.ReplaceAll(text, "_", "")), "+"), ""
+	if rest, negative := strings.CutPrefix(digits, "-"); negative {
+		digits, sign = rest, "-"
+	}
+	whole, rest, _ := strings.Cut(digits, ".")
+	switch n, ok := new(big.Int).SetString(digits, 0); {
+	case ok && !leadingZero.MatchString(digits): // also 0x10, 0o10 and 0b10
+		digits = n.String()
+	case whole == "": // .5
+		digits = "0" + digits
+	case rest == "" || rest[0] == 'e': // 5. and 5.e3
+		digits = whole + rest
+	}
+	return jsontext.Value(sign + digits)
 }
 
 // variable returns the name of the variable that a value {env: NAME} of a webhook's field
