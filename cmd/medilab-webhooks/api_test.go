@@ -168,7 +168,8 @@ func TestEmitToAServer(t *testing.T) {
 	if n := strings.Count(log, `"actor":"admin"`); n != 2 || !strings.Contains(log, `"source":"cli"`) || !strings.Contains(log, `"correlation_id":"run-1"`) {
 		t.Errorf("the log has %s", log)
 	}
-	c.run(2, "", append([]string{"emit", "nonsense", "{}"}, remote...)...)
+	_, notes = c.run(1, "", append([]string{"emit", "nonsense", "{}"}, remote...)...)
+	c.matches("the refusal", notes, "medilab-webhooks: event_type .*\n")
 	c.run(2, "", "emit", "patient.created", "{}", "--server", c.server+"/api", "--token", "x")
 	c.run(2, "", "calls", "--server", c.server)
 	c.run(1, "", "calls", "--server", c.server, "--token", remoteToken) // an unknown certificate

@@ -114,11 +114,17 @@ func TestEmitOne(t *testing.T) {
 		t.Errorf("the log is\n%s", log)
 	}
 	for _, wrong := range [][]string{
-		{}, {"patient.created"}, {"patient.created", "{}", "x"}, {"patient.created", "{"}, {"patient.created", "[]"}, {"patient.create", "{}"},
+		{}, {"patient.created"}, {"patient.created", "{}", "x"}, {"patient.created", "{"},
 		{"patient.created", `{"a":1,"a":2}`}, {"patient.created", "{}", "--event-id", "7"}, {"patient.created", "{}", "--event-id", "00000000-0000-0000-0000-000000000000"},
 		{"patient.created", "{}", "--file", "x"}, {"--file", "-", "--skip", "-1"},
 	} {
 		c.run(2, "", append([]string{"emit"}, wrong...)...)
+	}
+	for _, refused := range [][]string{
+		{"patient.created", "[]"}, {"patient.create", "{}"}, {"patient.create", "{}", "--occurred-at", "2999-01-01"},
+	} {
+		_, notes := c.run(1, "", append([]string{"emit"}, refused...)...)
+		c.matches("the refusal", notes, "medilab-webhooks: event_(type|data) .*\n")
 	}
 	_, notes = c.run(1, "", "emit", "--file", filepath.Join(t.TempDir(), "missing"))
 	c.matches("the failure", notes, "medilab-webhooks: open the events: .*; check --file\n")
@@ -143,8 +149,8 @@ func TestEmitChecksSchemas(t *testing.T) {
 		}
 	}
 	write(`{"type":"patient.created","enforce":true}`)
-	_, notes := c.run(2, "", "emit", "patient.created", `{"name":"x"}`)
-	c.matches("the refusal", notes, "medilab-webhooks: event_data.patient_id is required; .*\n")
+	_, notes := c.run(1, "", "emit", "patient.created", `{"name":"x"}`)
+	c.matches("the refusal", notes, "medilab-webhooks: event_data.patient_id is required\n")
 	lines := `{"event_type":"patient.created","event_data":{"patient_id":1}}
 {"event_type":"patient.created","event_data":{"patient_id":1.5}}
 {"event_type":"patient.created","event_data":{"patient_id":"a"}}

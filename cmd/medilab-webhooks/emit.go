@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,23 +99,35 @@ func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
 	}
 	event := o.event
 	event.Event.EventType, event.Event.EventData = eventType, []byte(strings.TrimSpace(data))
-	if err = domain.CheckJSON(event.Event.EventData); err == nil && o.server == "" { // a server has its own types
-		err = catalog.CheckTriggered(event.Event)
-	}
-	if err != nil {
+	if err := domain.CheckJSON(event.Event.EventData); err != nil {
 		return usageError{errors.New(problem(err))}
+	}
+	if o.server == "" { // which has its own types
+		if err := catalog.CheckTriggered(event.Event); err != nil {
+			return eventRefused(err)
+		}
 	}
 	return o.use(c, catalog, func(t trigger) error {
 		accepted, err := t.TriggerEvent(c.Context(), caller(), event, "")
-		if isUsage := (usageError{}); errors.As(err, &isUsage) || len(domain.FieldsOf(err)) > 0 {
-			return usageError{errors.New(problem(err))}
-		}
 		if err != nil {
-			return errors.New(problem(err))
+			return eventRefused(err)
 		}
 		result := map[string]any{"event_id": accepted.EventID, "event_type": accepted.EventType, "accepted_at": accepted.AcceptedAt.UTC()}
 		return printResult(c, result, fmt.Sprintf("Accepted %s as %s\n", accepted.EventType, accepted.EventID), fmt.Sprintln(accepted.EventID))
 	})
+}
+
+// eventRefused returns why an event is not accepted. It is wrong usage only if nothing but fields
+// that flags give are at fault.
+func eventRefused(err error) error {
+	fields, text := domain.FieldsOf(err), errors.New(problem(err))
+	isData := func(f domain.FieldError) bool {
+		return f.Field == "event_type" || strings.HasPrefix(f.Field, "event_data")
+	}
+	if len(fields) > 0 && !slices.ContainsFunc(fields, isData) {
+		return usageError{text}
+	}
+	return text
 }
 
 // problem returns an error's text for the command line: for refused fields, which and why.
