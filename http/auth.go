@@ -46,6 +46,8 @@ func (a authenticator) authorize(r *http.Request, o *operation) (caller commands
 		return caller, token, err
 	case o.scope != anyToken && !token.Allows(o.scope) && (o.orScope == "" || !token.Allows(o.orScope)):
 		return caller, token, domain.Forbidden("the token needs the scope " + o.scopes())
+	case o.alsoScope != "" && !token.Allows(o.alsoScope):
+		return caller, token, domain.Forbidden("the token needs the scope " + string(o.alsoScope) + " as well")
 	}
 	return caller, token, nil
 }

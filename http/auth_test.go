@@ -1,8 +1,12 @@
 package http_test
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +73,111 @@ func TestScopes(t *testing.T) {
 	for _, token := range tokens {
 		s.token = token
 		s.ask("GET", "/api/v1/webhooks/events/types", "").want(200)
+	}
+}
+
+// Of the scopes that the description names, each, or all that it joins by "and", suffice for an
+// operation, and no others do.
+func TestScopesAreAsDescribed(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work() // answers wait for the read models
+	s.register("")
+	var document struct {
+		Paths map[string]map[string]struct{ OperationID, Description string }
+	}
+	if err := json.Unmarshal(s.ask("GET", "/api/v1/openapi.json", "").want(200).body, &document); err != nil {
+		t.Fatal(err)
+	}
+	tokens := map[string]string{}
+	with := func(scopes []domain.Scope) *service {
+		key := fmt.Sprint(scopes)
+		if tokens[key] == "" {
+			tokens[key] = s.tokenFor(scopes...)
+		}
+		s.token = tokens[key]
+		return s
+	}
+	without := func(scopes ...domain.Scope) (rest []domain.Scope) {
+		for _, scope := range domain.Scopes {
+			if scope != domain.ScopeAdmin && !slices.Contains(scopes, scope) {
+				rest = append(rest, scope)
+			}
+		}
+		return rest
+	}
+	variables := strings.NewReplacer("{webhook}", "1", "{parked}", "1", "{model}", "stats", "{subject}", "17", "{event}", "1", "{delivery}", "1", "{call}", "1", "{replay}", "1", "{alert}", "1", "{token}", "1")
+	// A request that ends by itself, and of those with parts that need more one with each.
+	queries := map[string]string{"stream": "?kinds=none"}
+	private := map[string][2]string{"search": {"?subject=17", ""}, "backtestDraft": {"", `{"events":["*"],"filters":{"a":1}}`}}
+	named := regexp.MustCompile("`([a-z:]+)`")
+	checked := 0
+	for _, method := range []string{"get", "post", "put", "patch", "delete"} { // what is deleted is asked for before
+		for template, item := range document.Paths {
+			o, ok := item[method]
+			if !ok || o.Description == "No token." {
+				continue
+			}
+			checked++
+			method, path := strings.ToUpper(method), variables.Replace(template)
+			status := func(scopes []domain.Scope, query, body string) int {
+				return with(scopes).ask(method, path+cmp.Or(query, queries[o.OperationID]), body).status
+			}
+			body := "{}"
+			if method == "GET" {
+				body = ""
+			}
+			sentence, rest, _ := strings.Cut(o.Description, ".")
+			var scopes []domain.Scope
+			for _, match := range named.FindAllStringSubmatch(sentence, -1) {
+				scopes = append(scopes, domain.Scope(match[1]))
+			}
+			suffice := [][]domain.Scope{scopes}
+			lack := [][]domain.Scope{}
+			if !strings.Contains(sentence, " and ") {
+				suffice = nil
+				for _, scope := range scopes {
+					suffice = append(suffice, []domain.Scope{scope})
+				}
+				lack = append(lack, without(scopes...))
+			} else {
+				for _, scope := range scopes {
+					lack = append(lack, without(scope))
+				}
+			}
+			if sentence == "Any valid token" {
+				suffice, lack = [][]domain.Scope{{domain.ScopeEventsWrite}, {domain.ScopeAuditRead}}, nil
+			}
+			if len(suffice) == 0 {
+				t.Errorf("%s %s: no scope is in %q", method, template, o.Description)
+			}
+			for _, scopes := range lack {
+				if got := status(scopes, "", body); got != 403 {
+					t.Errorf("%s %s with %v: %d, described: %s", method, template, scopes, got, o.Description)
+				}
+			}
+			for _, scopes := range suffice {
+				if got := status(scopes, "", body); got == 403 || got == 401 {
+					t.Errorf("%s %s with %v: %d, described: %s", method, template, scopes, got, o.Description)
+				}
+				part, is := private[o.OperationID]
+				if is != strings.Contains(rest, " is 403.") {
+					t.Errorf("%s %s needs more for a part: %v, described: %s", method, template, is, o.Description)
+				}
+				if !is {
+					continue
+				}
+				if got := status(scopes, part[0], part[1]); got != 403 {
+					t.Errorf("%s %s with %v and a part that needs more: %d", method, template, scopes, got)
+				}
+				if got := status(append(scopes, domain.ScopePayloadsRead), part[0], part[1]); got == 403 {
+					t.Errorf("%s %s with %v and payloads:read is refused", method, template, scopes)
+				}
+			}
+		}
+	}
+	if checked < 60 {
+		t.Errorf("%d operations are checked", checked)
 	}
 }
 

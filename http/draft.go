@@ -55,7 +55,7 @@ func (s *Server) backtestDraft(x *request, r *http.Request) error {
 		return err
 	}
 	if x.payloads != nil && x.payloads.withhold && in.spec.Filters.Given {
-		return domain.Forbidden("the token needs the scope " + string(domain.ScopePayloadsRead)) // what matches tells of values
+		return domain.Forbidden("the token needs the scope " + string(domain.ScopePayloadsRead) + " as well") // what matches tells of values
 	}
 	proposed, err := domain.NewMatcher(in.spec.Events.Value, in.spec.Filters.Value)
 	if err != nil {

@@ -28,8 +28,8 @@ var afterNumber = param[int64]{
 
 func (s *Server) feedOperations() []operation {
 	return []operation{{
-		method: "GET", path: "/webhooks/{webhook}/feed", id: "webhookFeed", summary: "What a webhook with sequence gets after a number, oldest first; needs the scope payloads:read as well",
-		scope: domain.ScopeWebhooksRead, query: []queryParam{afterNumber, limit, cursor}, answer: listOf[feedItemView], conflicts: true, payloads: true,
+		method: "GET", path: "/webhooks/{webhook}/feed", id: "webhookFeed", summary: "What a webhook with sequence gets after a number, oldest first",
+		scope: domain.ScopeWebhooksRead, alsoScope: domain.ScopePayloadsRead, query: []queryParam{afterNumber, limit, cursor}, answer: listOf[feedItemView], conflicts: true, payloads: true,
 		serve: s.ofWebhook(s.listFeed),
 	}}
 }
@@ -51,9 +51,6 @@ type feedDeliveryView struct {
 }
 
 func (s *Server) listFeed(x *request, r *http.Request, w domain.Webhook) error {
-	if x.payloads != nil && x.payloads.withhold {
-		return domain.Forbidden("the feed is payloads: the token needs the scope " + string(domain.ScopePayloadsRead) + " as well")
-	}
 	if w.SequenceSince == 0 {
 		return domain.Conflict("deliveries of this webhook are not numbered: set sequence to true")
 	}

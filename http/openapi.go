@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/medilab/webhooks/domain"
 )
 
 func (s *Server) descriptionOperations() []operation {
@@ -70,17 +72,7 @@ func (s *Server) describe() schema {
 }
 
 func (o *operation) describe(d *describer) schema {
-	description := "A token with the scope `" + o.scopes() + "`."
-	switch o.scope {
-	case anyToken:
-		description = "Any valid token."
-	case public:
-		description = "No token."
-	}
-	if o.payloads {
-		description += " Without `payloads:read`, what events hold and receivers answered is null, and marked by `redacted`."
-	}
-	described := schema{"operationId": o.id, "tags": []string{o.tag}, "summary": o.summary, "description": description, "responses": o.responses(d)}
+	described := schema{"operationId": o.id, "tags": []string{o.tag}, "summary": o.summary, "description": o.whoMay(), "responses": o.responses(d)}
 	if o.scope == public {
 		described["security"] = []schema{}
 	}
@@ -92,6 +84,30 @@ func (o *operation) describe(d *describer) schema {
 		described["requestBody"] = schema{"required": !optional, "content": schema{"application/json": schema{"schema": reference(name)}}}
 	}
 	return described
+}
+
+// whoMay describes the token that a request needs.
+func (o *operation) whoMay() string {
+	text := "A token with the scope `" + string(o.scope) + "`"
+	switch {
+	case o.scope == public:
+		return "No token."
+	case o.scope == anyToken:
+		text = "Any valid token"
+	case o.alsoScope != "":
+		text = "A token with the scopes `" + string(o.scope) + "` and `" + string(o.alsoScope) + "`"
+	case o.orScope != "":
+		text += " or `" + string(o.orScope) + "`"
+	}
+	text += "."
+	if o.payloads && o.alsoScope != domain.ScopePayloadsRead {
+		text += " Without `payloads:read`, what events hold and receivers answered is null, and marked by `redacted`"
+		if o.private != "" {
+			text += ", and a request with `" + o.private + "` is 403"
+		}
+		text += "."
+	}
+	return text
 }
 
 func (o *operation) responses(d *describer) schema {

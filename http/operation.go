@@ -22,6 +22,8 @@ type operation struct {
 	id, summary  string
 	scope        domain.Scope // of tokens; or public, anyToken
 	orScope      domain.Scope // one that suffices too; "": none
+	alsoScope    domain.Scope // one that is needed besides; "": none
+	private      string       // what of a request needs payloads:read besides; "": nothing
 	query        []queryParam
 	header       []headerParam
 	body         requestBody // nil: none

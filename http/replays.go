@@ -13,7 +13,7 @@ func (s *Server) replayOperations() []operation {
 	show := ofWebhookByID("replay", s.getReplay)
 	operations := []operation{{
 		method: "POST", path: "/webhooks/backtest", id: "backtestDraft", summary: "Try events and filters of a webhook that does not exist on recorded history, or on its newest events; sends nothing; `Accept: application/x-ndjson` as below", scope: domain.ScopeWebhooksRead,
-		body: draft, answer: answerOf[draftView], unbounded: true, payloads: true, large: true, reads: true, serve: s.backtestDraft,
+		body: draft, answer: answerOf[draftView], unbounded: true, payloads: true, private: "filters", large: true, reads: true, serve: s.backtestDraft,
 	}, {
 		method: "POST", path: "/webhooks/{webhook}/backtest", id: "backtestWebhook", summary: "Try other events, filters or retries on recorded history; sends nothing; `Accept: application/x-ndjson` adds lines of progress before it", scope: domain.ScopeWebhooksRead,
 		body: backtest, answer: answerOf[projections.Backtest], unbounded: true, payloads: true, reads: true, serve: s.ofWebhook(s.backtestWebhook),

@@ -20,7 +20,7 @@ var (
 func (s *Server) searchOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/search", id: "search", summary: "What has this id, name, address, type or status", scope: domain.ScopeWebhooksRead, orScope: domain.ScopeAuditRead,
-		query: []queryParam{searched, searchedSubject}, answer: listOf[foundView], payloads: true, verbatim: true, serve: s.search,
+		query: []queryParam{searched, searchedSubject}, answer: listOf[foundView], payloads: true, private: searchedSubject.name, verbatim: true, serve: s.search,
 	}}
 }
 
@@ -72,7 +72,7 @@ func (s *Server) search(x *request, r *http.Request) error {
 // searchSubject finds events about a patient, which is on record before they are named.
 func (s *Server) searchSubject(x *request, r *http.Request, id string) ([]foundView, error) {
 	if x.payloads != nil && x.payloads.withhold {
-		return nil, domain.Forbidden("the token needs the scope " + string(domain.ScopePayloadsRead))
+		return nil, domain.Forbidden("the token needs the scope " + string(domain.ScopePayloadsRead) + " as well")
 	}
 	reason, err := s.readReason(r)
 	if err != nil {
