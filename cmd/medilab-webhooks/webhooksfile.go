@@ -146,7 +146,7 @@ func (f *webhooksFile) write(to *jsontext.Encoder, n *yaml.Node, path []string) 
 
 // writeScalar writes a value, or refuses one that JSON cannot have.
 func (f *webhooksFile) writeScalar(to *jsontext.Encoder, n *yaml.Node) {
-	value := jsontext.Value(n.Value)
+	var value jsontext.Value
 	switch n.ShortTag() {
 	case "!!int", "!!float":
 		value = numberOf(n.Value)
