@@ -155,7 +155,7 @@ type failedCondition struct {
 	Field  string          `json:"field,omitempty"`
 	Want   json.RawMessage `json:"want,omitempty"`
 	Got    json.RawMessage `json:"got,omitempty"`
-	Reason string          `json:"reason,omitempty"`
+	Reason string          `json:"reason,omitempty"` // of a delivery: why it has failed or is cancelled, in a word
 }
 
 func (s *Server) explainEvent(x *request, r *http.Request, id domain.EventID) error {
@@ -207,6 +207,9 @@ func verdictOf(e *projections.Explained) VerdictView {
 	if e.Delivery != nil {
 		v.DeliveryID, v.WaitingBehind = &e.Delivery.ID, e.Delivery.WaitingBehind
 		v.Outcome, v.ResponseStatus, v.Error = e.Delivery.Outcome, e.Delivery.ResponseStatus, e.Delivery.Error
+		if e.Delivery.Reason != nil {
+			v.Reason = *e.Delivery.Reason
+		}
 	}
 	if e.Verdict == projections.VerdictFiltered {
 		v.failedCondition = conditionOf(e.Condition())

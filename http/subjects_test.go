@@ -413,7 +413,7 @@ func TestErasedMemberOfABatchIsNotSent(t *testing.T) {
 	}
 	s.ask("POST", "/api/v1/webhooks/deliveries/"+delivery(0).text("items", 0, "delivery_id")+"/retry", "").want(409)
 	explained := s.ask("GET", "/api/v1/webhooks/events/"+events[0]+"/explain", "").want(200)
-	if explained.text("items", 0, "verdict") != "cancelled" || explained.text("items", 0, "sent_by", 0, "state") != "cancelled" {
+	if explained.text("items", 0, "verdict") != "cancelled" || explained.text("items", 0, "reason") != "subject_erased" || explained.text("items", 0, "sent_by", 0, "state") != "cancelled" {
 		t.Errorf("explained as %s", explained.body)
 	}
 	if verified := s.ask("POST", "/api/v1/audit/verify", "").want(200); !strings.Contains(string(verified.body), `"found":0`) {

@@ -170,7 +170,8 @@ func verdictRow(v api.VerdictView, webhook string, last projections.Call) []stri
 	if v.Field != "" {
 		why = strings.TrimSpace(fmt.Sprintf("%s is %s, wanted %s; %s", v.Field, v.Got, v.Want, why))
 	}
-	if undelivered := v.DeliveryID != nil && v.Verdict != projections.Verdict(domain.DeliveryDelivered); undelivered && last.Error != nil {
+	undelivered := v.DeliveryID != nil && v.Verdict != projections.Verdict(domain.DeliveryDelivered) && v.Verdict != projections.Verdict(domain.DeliveryWithdrawn)
+	if undelivered && last.Error != nil {
 		why = fmt.Sprintf("attempt %d: %s", last.Attempt, *last.Error)
 	} else if undelivered && v.Error != nil { // for who may only audit
 		why = *v.Error

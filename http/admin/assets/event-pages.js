@@ -10,7 +10,7 @@ import { why } from './health.js'
 import { Filters, List, most as rows, useFresh } from './list.js'
 import { useLive } from './live.js'
 import { to } from './router.js'
-import { number, t } from './texts.js'
+import { known, number, t } from './texts.js'
 import './texts/events.js'
 import { Badge, Card, Copy, Facts, Loaded, Page, Time, useLoad } from './ui.js'
 import { html, keep, useEffect, useRef, useState } from './view.js'
@@ -125,7 +125,7 @@ function Explained({ path, id, only, verdict: chosen }) {
   const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}?verdict=${value}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
   return html`<div class="toolbar chips">${chip('all', t('event.all', all))}${Object.entries(verdicts ?? {}).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
     <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict === 'all' ? undefined : verdict }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} fresh=${{ kinds: ['delivery'], only, least: 3000 }}
-      live=${{ kinds: ['delivery'], only, wanted: (v) => v.verdict, change: (v, d) => (v.delivery_id ? { ...v, verdict: d.state, outcome: d.outcome, response_status: d.response_status, error: d.error, waiting_behind: d.waiting_behind } : v) }} columns=${[
+      live=${{ kinds: ['delivery'], only, wanted: (v) => v.verdict, change: (v, d) => (v.delivery_id ? { ...v, verdict: d.state, outcome: d.outcome, response_status: d.response_status, error: d.error, reason: d.reason, waiting_behind: d.waiting_behind } : v) }} columns=${[
       { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub lines"><${Reason} of=${v} /></span>` },
       { label: t('event.verdict'), whole: true, cell: (v) => html`<${Badge} state=${v.verdict} />${v.sent_by.filter((s) => s.kind !== 'dispatch').map((s) => html`<span key=${s.id} class="sub">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></span>`)}` },
       session.may('webhooks:read') && { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: v.verdict }} /></span>` },
@@ -134,6 +134,7 @@ function Explained({ path, id, only, verdict: chosen }) {
 
 function Reason({ of }) {
   if (of.waiting_behind) return t('why.behind')
+  if (of.verdict === 'cancelled') return html`<span title=${of.error}>${known(`why.${of.reason}`) ?? of.reason}</span>`
   if (of.verdict !== 'delivered' && (of.response_status || of.error)) return html`<span title=${of.error}>${why(of)}</span>`
   if (!of.field) return of.reason ?? ''
   if (of.redacted) return html`<span class="mono">${of.field}</span> ${t('event.hidden')}`
