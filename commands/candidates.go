@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -16,8 +17,8 @@ import (
 
 // FailedDeliveries finds deliveries that failed for good.
 type FailedDeliveries interface {
-	// EachFailed calls yield for each that the spec asks for, of those that failed before
-	// the position; 0: by now.
+	// EachFailed calls yield for each that the spec asks for, of those that stood as failed
+	// at the position; 0: now.
 	EachFailed(ctx context.Context, spec domain.ReplaySpec, before eventstore.Position, yield func(domain.FailedDelivery)) error
 }
 
@@ -31,6 +32,8 @@ type candidate struct {
 	order    []string // see domain.ReplayKeys
 	line     domain.Line
 	keys     envelope.Keys // of the event's data
+
+	dispatched bool // when the event was appended, as that says
 }
 
 // candidates are what a replay may ask for, in the order of the log, a page at a time.
@@ -172,7 +175,8 @@ func (h *history) read(ctx context.Context, after eventstore.Position) (found []
 			found = append(found, candidate{
 				delivery: domain.DeliveryOf(domain.EventID(id), h.webhook.ID), webhook: h.webhook.ID, event: domain.EventID(id),
 				position: e.Position, size: len(event.EventData), order: domain.ReplayKeys(h.webhook, event), line: h.webhook.LineOf(event.EventData),
-				keys: event.Keys,
+				keys:       event.Keys,
+				dispatched: slices.ContainsFunc(event.Recipients, func(r domain.Recipient) bool { return r.WebhookID == h.webhook.ID }),
 			})
 		}
 		return nil
@@ -194,88 +198,105 @@ func (h *history) read(ctx context.Context, after eventstore.Position) (found []
 // standing is where a candidate stands.
 type standing struct {
 	domain.Delivery
-	wanted bool // the replay sends it
-	asked  bool // the replay has asked for it
+	atRequest domain.Delivery // as it stood when the replay was requested
+	asked     bool            // the replay has asked for it
+	matched   bool            // it is for the replay: atRequest says so, whenever that is looked at
+	wanted    bool            // it is to be asked for now
 }
 
-// standings returns where the candidates of the replay stand; of the zero replay, nothing
-// was asked for yet.
-func (r *Replays) standings(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, page []candidate) ([]standing, error) {
+// take takes in the next event of the stream; before is where the replay was requested.
+func (d *standing) take(e eventstore.Event, before eventstore.Position) {
+	if change, ok := e.Value.(domain.Change); ok {
+		d.Delivery = d.Evolve(change, e.RecordedAt)
+	}
+	if e.Position < before {
+		d.atRequest = d.Delivery
+	}
+}
+
+// standings returns where the candidates of the replay stand, now and before the position at which it
+// was requested; 0: now. Of the zero replay, nothing was asked for yet.
+func (r *Replays) standings(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, before eventstore.Position, page []candidate) ([]standing, error) {
+	before = cmp.Or(before, math.MaxInt64)
 	found := make([]standing, len(page))
 	at := make(map[string]int, len(page))
 	streams, ids := make([]string, len(page)), make([]domain.DeliveryID, len(page))
 	for i, c := range page {
 		ids[i], streams[i] = c.delivery, c.delivery.Stream()
 		at[streams[i]] = i
+		if c.dispatched { // and nothing else, until its stream says so
+			found[i].State, found[i].atRequest.State = domain.DeliveryPending, domain.DeliveryPending
+		}
 	}
 	history, err := r.Log.LoadAll(ctx, streams)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range history {
-		if change, ok := e.Value.(domain.Change); ok {
-			d := &found[at[e.Stream]]
-			d.Delivery = d.Evolve(change, e.RecordedAt)
-			if _, asked := change.(domain.DeliveryRetryRequested); asked && id != (domain.ReplayID{}) {
-				by, _ := e.ReadMetadata() // what does not decode names nothing
-				d.asked = d.asked || by.CausationID == id.String()
-			}
+		d := &found[at[e.Stream]]
+		d.take(e, before)
+		if _, asked := e.Value.(domain.DeliveryRetryRequested); asked && id != (domain.ReplayID{}) {
+			by, _ := e.ReadMetadata() // what does not decode names nothing
+			d.asked = d.asked || by.CausationID == id.String()
 		}
 	}
-	untried, err := r.Queue.Untried(ctx, ids)
+	untried, err := r.Queue.Untried(ctx, ids) // also of events that do not say to whom they went
 	if err != nil {
 		return nil, err
 	}
 	for i, id := range ids {
 		if _, ok := untried[id]; ok && found[i].Version == 0 {
-			found[i].State = domain.DeliveryPending
+			found[i].State, found[i].atRequest.State = domain.DeliveryPending, domain.DeliveryPending
 		}
 	}
-	return found, r.decide(ctx, spec, found)
+	return found, r.decide(ctx, spec, before, found)
 }
 
 // decide decides which of the deliveries the replay sends. One that went in a batch stands
 // as the batch does.
-func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, found []standing) error {
-	batches := map[string]domain.Delivery{}
-	var streams []string
-	for _, d := range found {
-		if stream := d.BatchID.Stream(); d.State == domain.DeliveryJoined {
-			if _, known := batches[stream]; !known {
-				streams, batches[stream] = append(streams, stream), domain.Delivery{}
+func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, before eventstore.Position, found []standing) error {
+	batches := map[string]*standing{}
+	for i := range found {
+		for _, d := range []domain.Delivery{found[i].Delivery, found[i].atRequest} {
+			if d.State == domain.DeliveryJoined {
+				batches[d.BatchID.Stream()] = &standing{}
 			}
 		}
 	}
-	if len(streams) > 0 {
-		history, err := r.Log.LoadAll(ctx, streams)
+	if len(batches) > 0 {
+		history, err := r.Log.LoadAll(ctx, slices.Collect(maps.Keys(batches)))
 		if err != nil {
 			return err
 		}
 		for _, e := range history {
-			if change, ok := e.Value.(domain.Change); ok {
-				batches[e.Stream] = batches[e.Stream].Evolve(change, e.RecordedAt)
-			}
+			batches[e.Stream].take(e, before)
 		}
 	}
 	for i := range found {
-		d := found[i].Delivery
-		if d.State == domain.DeliveryJoined {
-			d = d.In(batches[d.BatchID.Stream()])
+		d := &found[i]
+		now, then := d.Delivery, d.atRequest
+		if now.State == domain.DeliveryJoined {
+			now = now.In(batches[now.BatchID.Stream()].Delivery)
 		}
-		found[i].wanted = !found[i].asked && d.ReplayWants(spec.OnlyFailed || spec.Kind == domain.KindRetry)
+		if then.State == domain.DeliveryJoined {
+			then = then.In(batches[then.BatchID.Stream()].atRequest)
+		}
+		onlyFailed := spec.OnlyFailed || spec.Kind == domain.KindRetry
+		d.matched = d.asked || then.ReplayWants(onlyFailed)
+		d.wanted = d.matched && !d.asked && now.ReplayWants(onlyFailed)
 	}
 	return nil
 }
 
-// countNext returns how many of the next page the replay sends or has sent, and whether more follow.
-func (r *Replays) countNext(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, all *candidates) (n int, more bool, err error) {
+// countNext returns how many of the next page the replay sends, and whether more follow.
+func (r *Replays) countNext(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, before eventstore.Position, all *candidates) (n int, more bool, err error) {
 	page, more, err := all.next(ctx, func(domain.WebhookID) bool { return true })
 	if err != nil {
 		return 0, false, err
 	}
-	found, err := r.standings(ctx, id, spec, page)
+	found, err := r.standings(ctx, id, spec, before, page)
 	for i := range found {
-		if found[i].wanted || found[i].asked {
+		if found[i].matched {
 			n++
 		}
 	}

@@ -223,7 +223,7 @@ func (j *job) read(ctx context.Context, room roomFunc) error {
 	if err != nil {
 		return err
 	}
-	found, err := j.r.standings(ctx, j.id, j.spec, page)
+	found, err := j.r.standings(ctx, j.id, j.spec, j.before, page)
 	if err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func (j *job) read(ctx context.Context, room roomFunc) error {
 // the replay's stream if they are in the deliveries'. It reports whether there are any.
 func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 	unit := eventstore.Unit{Generation: j.r.Log.Generation()}
-	found, err := j.r.standings(ctx, j.id, j.spec, chosen)
+	found, err := j.r.standings(ctx, j.id, j.spec, j.before, chosen)
 	if err != nil {
 		return false, err
 	}

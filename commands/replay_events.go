@@ -36,7 +36,7 @@ func (c *Commands) CountReplay(ctx context.Context, catalog domain.Catalog, spec
 	}
 	matched := 0
 	for n, more := 0, true; more; matched += n {
-		if n, more, err = replays.countNext(ctx, domain.ReplayID{}, spec, all); err != nil {
+		if n, more, err = replays.countNext(ctx, domain.ReplayID{}, spec, 0, all); err != nil {
 			return 0, Failed("find what to replay", err)
 		}
 	}

@@ -210,7 +210,7 @@ type counting struct {
 }
 
 // count counts what the replay sends, beside its sending, and reports whether there is something to
-// be done before that goes on. A retry waits, as what it sends is not among the failed any more.
+// be done before that goes on. A retry waits, as all that it may send is in memory: not twice at once.
 func (j *job) count(ctx context.Context) (first bool, err error) {
 	if j.counted == nil {
 		all, err := j.candidates(ctx, 0)
@@ -218,11 +218,11 @@ func (j *job) count(ctx context.Context) (first bool, err error) {
 			return false, err
 		}
 		c := &counting{done: make(chan struct{})}
-		id, spec := j.id, j.spec
+		id, spec, before := j.id, j.spec, j.before
 		go func() {
 			defer close(c.done)
 			for n, more := 0, true; more && c.err == nil; c.n += n {
-				n, more, c.err = j.r.countNext(ctx, id, spec, all)
+				n, more, c.err = j.r.countNext(ctx, id, spec, before, all)
 			}
 		}()
 		j.counted = c

@@ -16,9 +16,9 @@ import (
 // failedPage is how many failed calls are looked at together.
 const failedPage = 500
 
-// EachFailed calls yield for each delivery that failed for good and still is, of those that
-// the spec asks for and that failed before the position; 0: by now. It reads the read
-// models up to there, and costs what the failed calls of the webhooks do.
+// EachFailed calls yield for each delivery that had failed for good where the log had come to the
+// position, 0: to its end, of those that the spec asks for. It reads the read models up to there, and
+// costs what the failed calls of the webhooks do.
 func (p *Projections) EachFailed(ctx context.Context, spec domain.ReplaySpec, before eventstore.Position, yield func(domain.FailedDelivery)) error {
 	if err := p.awaitFailed(ctx, before); err != nil {
 		return err
@@ -29,7 +29,7 @@ func (p *Projections) EachFailed(ctx context.Context, spec domain.ReplaySpec, be
 	}
 	f, seen := newFailedFilter(spec), map[domain.DeliveryID]bool{}
 	return p.getEach(ctx, positions, func(calls []eventstore.Event) error {
-		failed, err := p.stillFailed(ctx, calls, f, seen)
+		failed, err := p.stillFailed(ctx, calls, f, before, seen)
 		if err != nil || len(failed) == 0 {
 			return err
 		}
@@ -88,9 +88,9 @@ func (f *failedFilter) matches(e domain.EventTriggered, at time.Time) bool {
 		isWithin(e.Occurred(at), f.spec.From, f.spec.To)
 }
 
-// stillFailed returns the deliveries that gave up by one of the calls and still stand as
-// failed, once each.
-func (p *Projections) stillFailed(ctx context.Context, calls []eventstore.Event, f failedFilter, seen map[domain.DeliveryID]bool) (map[domain.DeliveryID]domain.Delivery, error) {
+// stillFailed returns the deliveries that gave up by one of the calls and still stood as
+// failed before the position, once each.
+func (p *Projections) stillFailed(ctx context.Context, calls []eventstore.Event, f failedFilter, before eventstore.Position, seen map[domain.DeliveryID]bool) (map[domain.DeliveryID]domain.Delivery, error) {
 	var streams []string
 	for e, failed := range each[domain.DeliveryAttemptFailed](calls) {
 		id := domain.DeliveryID(deliveryIn(e.Stream))
@@ -105,6 +105,9 @@ func (p *Projections) stillFailed(ctx context.Context, calls []eventstore.Event,
 	}
 	failed := map[domain.DeliveryID]domain.Delivery{}
 	for e, change := range each[domain.Change](history) {
+		if before > 0 && e.Position >= before {
+			continue
+		}
 		id := domain.DeliveryID(deliveryIn(e.Stream))
 		failed[id] = failed[id].Evolve(change, e.RecordedAt)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -274,6 +275,63 @@ func TestReplayIsPausedAndCancelled(t *testing.T) {
 	}
 	if _, err := (domain.Replay{Cancelled: true}).Resume(); err == nil {
 		t.Error("a cancelled replay is resumed")
+	}
+}
+
+// What is pending when a job is requested is not for it, whatever becomes of it while the job is paused.
+func TestReplaySendsWhatItMatchedAtTheRequest(t *testing.T) {
+	t.Parallel()
+	single, batch := quiet, func(c *domain.WebhookRegistered) {
+		quiet(c)
+		batching(1, never)(c)
+	}
+	for name, c := range map[string]struct {
+		spec    domain.ReplaySpec
+		webhook func(*domain.WebhookRegistered)
+	}{
+		"all":               {domain.ReplaySpec{Kind: domain.KindReplay}, single},
+		"only failed":       {domain.ReplaySpec{Kind: domain.KindReplay, OnlyFailed: true}, single},
+		"retry":             {domain.ReplaySpec{Kind: domain.KindRetry}, single},
+		"all, in batches":   {domain.ReplaySpec{Kind: domain.KindReplay}, batch},
+		"retry, in batches": {domain.ReplaySpec{Kind: domain.KindRetry}, batch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := newStepwise(t)
+			n := startReplaying(t, testdb.New(t), in)
+			w := n.register(1, c.webhook)
+			const again, untried = 1, 2 // the other has failed
+			events, deliveries := make([]domain.EventID, 3), make([]domain.DeliveryID, 3)
+			for i := range events {
+				events[i] = n.triggerOf(i)
+				if deliveries[i] = domain.DeliveryOf(events[i], w); strings.Contains(name, "batches") {
+					deliveries[i] = domain.BatchOf(deliveries[i])
+				}
+				if i != untried {
+					(<-in.calls).fail()
+					n.awaitState(deliveries[i], domain.DeliveryFailed)
+				}
+			}
+			first := <-in.calls
+			n.retry(deliveries[again], events[again], w, again)
+			second := <-in.calls
+
+			c.spec.WebhookID, c.spec.From, c.spec.To = w, time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+			id := n.start(c.spec)
+			sent := <-in.calls
+			n.awaitReplay(id, "counted", func(p projections.Replay) bool { return p.Matched != nil })
+			n.ask(id, domain.Replay.Pause)
+			first.fail()
+			second.fail()
+			n.awaitState(deliveries[untried], domain.DeliveryFailed)
+			n.awaitState(deliveries[again], domain.DeliveryFailed)
+			n.ask(id, domain.Replay.Resume)
+			sent.succeed()
+			done := n.awaitReplay(id, "over, or sending more", func(p projections.Replay) bool { return finished(p) || p.Queued > 1 })
+			if *done.Matched != 1 || done.Queued != 1 || done.Delivered != 1 || done.Cancelled != 0 {
+				t.Errorf("it ends as %+v", done)
+			}
+		})
 	}
 }
 
