@@ -55,11 +55,7 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 		if err != nil {
 			return 0, true, err
 		}
-		open, err := j.reopen(ctx, waiting)
-		if err != nil {
-			return 0, true, err
-		}
-		j.feed = &feed{source: source, more: true, open: open, version: j.version}
+		j.feed = &feed{source: source, more: true, open: map[domain.DeliveryID]candidate{}, version: j.version}
 	}
 	j.measure(j.feed.settle(waiting))
 	most, next := j.replay.Pace(replayChunk, j.due)
@@ -82,34 +78,6 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 		return 0, true, j.append(ctx, domain.ReplayCompleted{})
 	}
 	return replayIdle, false, nil
-}
-
-// reopen returns what was asked for before this feed, and has not ended: what failed is not
-// among the failed while it waits.
-func (j *job) reopen(ctx context.Context, waiting []Replayed) (map[domain.DeliveryID]candidate, error) {
-	streams := make([]string, len(waiting))
-	for i, d := range waiting {
-		streams[i] = d.EventID.Stream()
-	}
-	events, err := j.r.Log.LoadFirst(ctx, streams)
-	if err != nil {
-		return nil, err
-	}
-	of := make(map[string]eventstore.Event, len(events))
-	for _, e := range events {
-		of[e.Stream] = e
-	}
-	open := make(map[domain.DeliveryID]candidate, len(waiting))
-	for i, d := range waiting {
-		e := of[streams[i]]
-		triggered, _ := e.Value.(domain.EventTriggered)
-		w, _ := j.r.Directory.Webhook(d.WebhookID)
-		open[d.ID] = candidate{
-			delivery: d.ID, webhook: d.WebhookID, event: d.EventID, position: e.Position, size: len(triggered.EventData),
-			order: domain.ReplayKeys(w, triggered), line: w.LineOf(triggered.EventData),
-		}
-	}
-	return open, nil
 }
 
 // measure sets the window by how many calls have ended since it was last done.

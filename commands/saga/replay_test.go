@@ -335,6 +335,39 @@ func TestReplaySendsWhatItMatchedAtTheRequest(t *testing.T) {
 	}
 }
 
+// Whoever goes on with a retry knows what it has under way: the next of a patient waits for it.
+func TestResumedRetryKeepsTheOrder(t *testing.T) {
+	t.Parallel()
+	in := newStepwise(t)
+	n := startReplaying(t, testdb.New(t), in)
+	w := n.register(1, quiet)
+	for range 2 {
+		delivery := domain.DeliveryOf(n.triggerOf(1), w)
+		(<-in.calls).fail()
+		n.awaitState(delivery, domain.DeliveryFailed)
+	}
+	id := n.start(domain.ReplaySpec{Kind: domain.KindRetry, WebhookID: w})
+	first := <-in.calls
+	n.ask(id, domain.Replay.Pause)
+	n.ask(id, domain.Replay.Resume)
+	step := make(chan struct{})
+	close(step)
+	for range 3 { // one may release what was held, and one lose to the node
+		all := commands.Replays{Log: n.log, Directory: n.directory, Queue: saga.Queue{Pool: n.pool}, Pool: n.pool, Failed: n.queries}
+		if err := all.Run(t.Context(), id, nil, step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if progress := n.awaitReplay(id, "running", func(p projections.Replay) bool { return p.State == domain.ReplayStateRunning }); progress.Queued != 1 {
+		t.Errorf("with one under way, %d are queued", progress.Queued)
+	}
+	first.succeed()
+	(<-in.calls).succeed()
+	if done := n.awaitReplay(id, "over", finished); *done.Matched != 2 || done.Delivered != 2 {
+		t.Errorf("it ends as %+v", done)
+	}
+}
+
 // A paused replay of a webhook that is deleted is cancelled, as one that runs.
 func TestPausedReplayOfADeletedWebhookEnds(t *testing.T) {
 	t.Parallel()
