@@ -58,7 +58,7 @@ func (c *Commands) replays() *Replays {
 }
 
 // ChangeReplay appends what decide says of a replay of the webhook; zero: of any. What waits of one
-// that stops is held before that is answered.
+// that stops is held before that is answered, if the database takes it.
 func (c *Commands) ChangeReplay(ctx context.Context, caller Caller, webhook domain.WebhookID, id domain.ReplayID, decide func(domain.Replay) ([]domain.Change, error)) error {
 	stops := false
 	_, err := c.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
@@ -77,7 +77,7 @@ func (c *Commands) ChangeReplay(ctx context.Context, caller Caller, webhook doma
 		return caller.unit(id.Stream(), events[len(events)-1].Version, changes...), err
 	})
 	if err == nil && stops {
-		err = c.Queue.Hold(ctx, id)
+		_ = c.Queue.Hold(ctx, id) // it is on record: the node that works on it holds what this cannot
 	}
 	return Failed("change a replay", err)
 }

@@ -3,6 +3,7 @@ package saga_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -366,6 +367,24 @@ func TestResumedRetryKeepsTheOrder(t *testing.T) {
 	if done := n.awaitReplay(id, "over", finished); *done.Matched != 2 || done.Delivered != 2 {
 		t.Errorf("it ends as %+v", done)
 	}
+}
+
+// holdless is a queue that holds nothing.
+type holdless struct{ saga.Queue }
+
+func (holdless) Hold(context.Context, domain.ReplayID) error { return errors.New("no connection") }
+
+// A replay that is paused on record is paused for who asked, and the node that works on it holds what waits.
+func TestReplayIsPausedThoughNothingIsHeldAtOnce(t *testing.T) {
+	t.Parallel()
+	n := startReplaying(t, testdb.New(t), newReceiver())
+	n.emit(3, 0)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.Active = false })
+	id := n.start(history(w))
+	n.awaitReplay(id, "waiting", func(p projections.Replay) bool { return p.Queued == 3 })
+	n.commands.Queue = holdless{}
+	n.ask(id, domain.Replay.Pause)
+	n.awaitRows(`SELECT count(*) FROM medilab.queue WHERE due_at > now() + interval '100 years'`, 3)
 }
 
 // A paused replay of a webhook that is deleted is cancelled, as one that runs.
