@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -72,10 +73,14 @@ func (r *replayer) run(ctx context.Context) {
 func (r *replayer) runJobs(ctx context.Context, group *sync.WaitGroup) error {
 	for {
 		now := r.s.clock.Now()
+		r.mu.Lock()
+		halts := r.halts
+		r.mu.Unlock()
 		unfinished, err := r.all.Unfinished(ctx, r.since)
 		if err != nil {
 			return err
 		}
+		r.forget(unfinished, halts)
 		pause := replayPoll
 		if len(unfinished) == 0 {
 			r.since = replaysSince(now.Add(-replaySlack))
@@ -160,6 +165,14 @@ func (r *replayer) halt(id domain.ReplayID) {
 	r.mu.Unlock()
 	r.ended(id)
 	eventstore.Signal(r.wake)
+}
+
+// forget forgets which replays were halted of those that are over, as nothing of them waits: what was
+// halted by the time that the unfinished were listed, and is not among them.
+func (r *replayer) forget(unfinished []domain.ReplayID, halts int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.halted, func(id domain.ReplayID, halt int) bool { return halt <= halts && !slices.Contains(unfinished, id) })
 }
 
 // ifHalted returns the replay as the log says it stands, the zero value if it was not halted.
