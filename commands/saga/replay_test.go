@@ -410,13 +410,16 @@ func TestNoCallFollowsTheAnswer(t *testing.T) {
 	t.Parallel()
 	const events = 40
 	stops := map[string]func(domain.Replay) ([]domain.Change, error){"pause": domain.Replay.Pause, "cancel": domain.Replay.Cancel}
-	for name, limit := range map[string]func(*domain.WebhookRegistered){
-		"inactive":   func(c *domain.WebhookRegistered) { c.Active = false },
-		"one call":   func(c *domain.WebhookRegistered) { c.MaxConcurrent = 1 },
-		"rate":       func(c *domain.WebhookRegistered) { c.RateLimit = 20 },
-		"in a line":  func(c *domain.WebhookRegistered) { c.Active, c.OrderBy = false, domain.OrderAll },
-		"no limit":   nil,
-		"many nodes": func(c *domain.WebhookRegistered) { c.RateLimit = 20 },
+	for name, c := range map[string]struct {
+		calls int // that the receiver gets at once
+		limit func(*domain.WebhookRegistered)
+	}{
+		"inactive":   {0, func(c *domain.WebhookRegistered) { c.Active = false }},
+		"one call":   {1, func(c *domain.WebhookRegistered) { c.MaxConcurrent = 1 }},
+		"rate":       {8, func(c *domain.WebhookRegistered) { c.RateLimit = 20 }},
+		"in a line":  {0, func(c *domain.WebhookRegistered) { c.Active, c.OrderBy = false, domain.OrderAll }},
+		"no limit":   {8, nil},
+		"many nodes": {8, func(c *domain.WebhookRegistered) { c.RateLimit = 20 }},
 	} {
 		for how, stop := range stops {
 			if name == "in a line" && how == "pause" {
@@ -424,9 +427,9 @@ func TestNoCallFollowsTheAnswer(t *testing.T) {
 			}
 			t.Run(name+", "+how, func(t *testing.T) {
 				t.Parallel()
-				inactive := name == "inactive" || name == "in a line"
 				var late, begun atomic.Int64
 				var over atomic.Bool
+				called, let := make(chan struct{}, events), make(chan struct{})
 				in := newReceiver()
 				in.answer = func(call commands.Outgoing) commands.Answer {
 					if headerOf(call, "X-Webhook-Replay") != "" {
@@ -434,7 +437,8 @@ func TestNoCallFollowsTheAnswer(t *testing.T) {
 						if over.Load() {
 							late.Add(1)
 						}
-						time.Sleep(10 * time.Millisecond)
+						called <- struct{}{}
+						<-let
 					}
 					return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
 				}
@@ -442,22 +446,23 @@ func TestNoCallFollowsTheAnswer(t *testing.T) {
 				n := startReplaying(t, url, in)
 				asked := n
 				if name == "many nodes" {
+					n.awaitHeard(eventstore.AnnouncedAll) // it listens
 					asked = startReplaying(t, url, in)
 				}
 				n.emit(events, 0)
-				w := n.register(1, limit)
+				w := n.register(1, c.limit)
 				id := n.start(history(w))
-				n.awaitReplay(id, "under way", func(p projections.Replay) bool {
-					return p.Queued > 0 && (inactive || begun.Load() > 3)
-				})
+				n.awaitReplay(id, "under way", func(p projections.Replay) bool { return p.Queued > int64(c.calls) })
+				for range c.calls { // no other begins before one of them ends
+					<-called
+				}
 				asked.ask(id, stop)
 				if name == "many nodes" {
-					time.Sleep(100 * time.Millisecond) // until the other has heard of it
-				} else {
-					time.Sleep(2 * time.Millisecond) // calls that had begun reach the receiver
+					n.awaitHeard(id.Stream())
 				}
 				over.Store(true)
-				if inactive {
+				close(let)
+				if c.calls == 0 {
 					n.append(w.Stream(), 1, domain.WebhookActivated{})
 				}
 				n.awaitState(domain.DeliveryOf(n.trigger(), w), domain.DeliveryDelivered) // what was before it has had its turn

@@ -74,6 +74,7 @@ type node struct {
 	log       *eventstore.Log
 	directory *commands.Directory
 	pool      *pgxpool.Pool
+	heard     chan []string // what other nodes announced, once that is taken in
 	stop      func()
 }
 
@@ -96,7 +97,7 @@ func start(t *testing.T, url string, sender commands.Sender, parts ...func(*node
 	if err := directory.Open(t.Context(), log); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, log: log, directory: directory, pool: pool}
+	n := &node{t: t, log: log, directory: directory, pool: pool, heard: make(chan []string, 1<<12)}
 	config := saga.Config{
 		Log: log, Pool: pool, Directory: directory, Logger: logger, Grace: 10 * time.Second, Name: t.Name(),
 		Attempter: &commands.Attempter{Sender: sender, Decrypter: clear{}, Clock: log.Clock()},
@@ -112,6 +113,10 @@ func start(t *testing.T, url string, sender commands.Sender, parts ...func(*node
 		log.Listen(ctx, func(keys []string) {
 			directory.Announced(keys)
 			s.Announced(keys)
+			select {
+			case n.heard <- keys:
+			default: // the test does not listen
+			}
 		})
 	})
 	group.Go(func() {
@@ -166,6 +171,21 @@ func (n *node) trigger() domain.EventID {
 	id := domain.EventID(uuid.Must(uuid.NewV7()))
 	n.append(id.Stream(), 0, domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{"patient_id": 123}`)})
 	return id
+}
+
+// awaitHeard waits until the node has taken in that another announced the key.
+func (n *node) awaitHeard(key string) {
+	n.t.Helper()
+	for timeout := time.After(time.Minute); ; {
+		select {
+		case keys := <-n.heard:
+			if slices.Contains(keys, key) {
+				return
+			}
+		case <-timeout:
+			n.t.Fatalf("%s is not announced", key)
+		}
+	}
 }
 
 // awaitState waits until the delivery's stream says so.
