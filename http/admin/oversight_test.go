@@ -248,7 +248,8 @@ func TestPatientsDataInThePanel(t *testing.T) {
 	u := newUser(t, "en")
 	url, _ := receiver(t)
 	u.webhook("Insurance", url, `,"recipient":{"name":"Insurance Ltd","country":"DE","purpose":"billing"}`)
-	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":4711,"name":"Ivan"}}`)
+	u.webhook("Nobody", "http://127.0.0.1:9/", `,"retry_delay":3600`)
+	event := u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":4711,"name":"Ivan"}}`)["event_id"].(string)
 	u.signIn("API token", "Sign in")
 	u.Go(u.address + "/admin#/patients")
 	u.Fill("Patient’s id", "4711")
@@ -277,6 +278,10 @@ func TestPatientsDataInThePanel(t *testing.T) {
 	u.See("1 event erased.")
 	u.Click("Who has read them")
 	u.See("export of a patient’s data") // that was above
+	u.Go(u.address + "/admin#/events/" + event)
+	u.See("The patient’s data is erased, so the delivery is cancelled.")
+	u.See("Insurance")
+	u.Is(`![...document.querySelectorAll('button')].some(b => b.innerText === 'Retry')`)
 }
 
 // A job is started, paused and cancelled, and its page goes on after the server was away.

@@ -13,7 +13,7 @@ import './texts/webhooks.js'
 import { Act, Card, Copy, Page, Time } from './ui.js'
 import { html } from './view.js'
 
-// DeliveryActions retries a delivery now, or ends it; then it calls done.
+// DeliveryActions retries a delivery now, unless its data is gone, or ends it; then it calls done.
 export function DeliveryActions({ delivery, done }) {
   const path = `/webhooks/deliveries/${part(delivery.delivery_id)}`
   if (!session.may('webhooks:write')) return null
@@ -28,7 +28,7 @@ export function DeliveryActions({ delivery, done }) {
     say(t('event.cancelled'))
     done?.()
   }
-  return html`<span class="actions">${delivery.state !== 'cancelled' && html`<${Act} tone="small" run=${retry}>${t('action.retry')}</${Act}>`}
+  return html`<span class="actions">${delivery.state !== 'cancelled' && !delivery.gone && html`<${Act} tone="small" run=${retry}>${t('action.retry')}</${Act}>`}
     ${['pending', 'failed'].includes(delivery.state) && html`<${Act} tone="small danger" run=${cancel}>${t('delivery.cancel')}</${Act}>`}</span>`
 }
 

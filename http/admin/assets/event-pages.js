@@ -97,7 +97,7 @@ export function EventPage({ id, parameters }) {
   const moved = useLoad(`${path}/deliveries`, { limit: most })
   const only = (item) => item.event_id === id
   useFresh({ kinds: ['delivery'], only }, moved.reload, 1000)
-  const explained = html`<${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} only=${only} verdict=${parameters.get('verdict') ?? ''} /></${Card}>`
+  const explained = html`<${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} only=${only} gone=${of.data?.erased || of.data?.expired} verdict=${parameters.get('verdict') ?? ''} /></${Card}>`
   if (audits) return html`<${Page} title=${t('call.event')} sub=${html`<${Copy} value=${id} whole />`}>${explained}</${Page}>`
   return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${nameOf(event.event_type, types)} badge=${html`<code class="muted">${event.event_type}</code>${moved.data && html`<${Stand} of=${counts(moved.data)} event=${event} />`}`}
       sub=${html`<a href="#/events">${t('event.list')}</a> · <${Time} at=${event.accepted_at} />`}>
@@ -112,7 +112,7 @@ export function EventPage({ id, parameters }) {
 
 // Explained lists the verdicts on the event, those of one kind if one is chosen, each as it is by now. If
 // nobody on the first page got the event, it begins with those who did.
-function Explained({ path, id, only, verdict: chosen }) {
+function Explained({ path, id, only, gone, verdict: chosen }) {
   const [verdicts, setVerdicts] = useState(null)
   const [first, setFirst] = useState('all')
   const read = (answer) => {
@@ -128,7 +128,7 @@ function Explained({ path, id, only, verdict: chosen }) {
       live=${{ kinds: ['delivery'], only, wanted: (v) => v.verdict, change: (v, d) => (v.delivery_id ? { ...v, verdict: d.state, outcome: d.outcome, response_status: d.response_status, error: d.error, reason: d.reason, waiting_behind: d.waiting_behind } : v) }} columns=${[
       { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub lines"><${Reason} of=${v} /></span>` },
       { label: t('event.verdict'), whole: true, cell: (v) => html`<${Badge} state=${v.verdict} />${v.sent_by.filter((s) => s.kind !== 'dispatch').map((s) => html`<span key=${s.id} class="sub">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></span>`)}` },
-      session.may('webhooks:read') && { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: v.verdict }} /></span>` },
+      session.may('webhooks:read') && { label: t('event.actions'), cell: (v) => v.delivery_id && html`<span class="actions"><a href=${`#/webhooks/${part(v.webhook_id)}/calls?delivery_id=${part(v.delivery_id)}`}>${t('call.list')}</a><${DeliveryActions} delivery=${{ delivery_id: v.delivery_id, state: v.verdict, gone }} /></span>` },
     ].filter(Boolean)} />`
 }
 
