@@ -41,6 +41,9 @@ func (c *Commands) dataOf(ctx context.Context, id domain.EventID) ([]byte, error
 	}
 	for _, e := range events {
 		if triggered, ok := e.Value.(domain.EventTriggered); ok {
+			if triggered.Expired {
+				return nil, domain.Conflict("the data of this event has expired: there is nothing to deliver")
+			}
 			if triggered.Erased {
 				return nil, domain.Conflict("the data of this event is erased: there is nothing to deliver")
 			}

@@ -113,11 +113,13 @@ func textParam(name, text string) param[string] {
 
 func parseText(value string, _ domain.Catalog) (string, string) {
 	const longest = 1000
-	if len(value) > longest || !utf8.ValidString(value) || strings.IndexByte(value, 0) >= 0 {
+	if len(value) > longest || !isText(value) {
 		return "", "must be text of at most 1000 bytes"
 	}
 	return value, ""
 }
+
+func isText(value string) bool { return utf8.ValidString(value) && strings.IndexByte(value, 0) < 0 }
 
 func timeParam(name, text string) param[time.Time] {
 	return param[time.Time]{name: name, text: text, schema: schema{"type": "string", "format": "date-time"}, parse: func(value string, _ domain.Catalog) (time.Time, string) {

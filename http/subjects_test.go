@@ -420,8 +420,9 @@ func TestErasedMemberOfABatchIsNotSent(t *testing.T) {
 		t.Errorf("verified: %s", verified.body)
 	}
 	for patient, want := range map[string]int{"17": 1, "18": 2} { // 17's was in the first, which nobody answered
-		if got := strings.Count(string(s.ask("GET", "/api/v1/subjects/"+patient+"/export", "").want(200).body), `{"call":`); got != want {
-			t.Errorf("%d calls are exported of %s, want %d", got, patient, want)
+		export := string(s.ask("GET", "/api/v1/subjects/"+patient+"/export", "").want(200).body)
+		if got := strings.Count(export, `{"call":`); got != want || strings.Contains(export, "X-Echo") {
+			t.Errorf("%d calls are exported of %s, want %d, and no answer to a batch: %s", got, patient, want, export)
 		}
 	}
 	for query, want := range map[string]int{
@@ -519,5 +520,52 @@ func TestErasureCancelsBatches(t *testing.T) {
 		if stats := s.ask("GET", "/api/v1/webhooks/1/stats", "").want(200); stats.get("pending_deliveries") != want {
 			t.Errorf("%d is erased, and the statistics are %s", 17+i, stats.body)
 		}
+	}
+}
+
+// Erased while a call of its batch is under way, a member was sent by that.
+func TestErasedWhileItsBatchIsSent(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work()
+	called, erased := make(chan struct{}), make(chan struct{})
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(called)
+		<-erased
+	}))
+	t.Cleanup(receiver.Close)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"slow","url":"`+receiver.URL+`","events":["*"],"batch":{"max_events":2,"max_wait":60}}`).want(201)
+	var events []string
+	for _, patient := range []string{"17", "18"} {
+		events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"`+patient+`"}}`).want(202).text("event_id"))
+	}
+	delivery := func(i int) string {
+		return s.ask("GET", "/api/v1/webhooks/events/"+events[i]+"/deliveries", "").want(200).get("items", 0)
+	}
+	<-called
+	if answer := s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200); answer.get("deliveries_cancelled") != "1" {
+		t.Errorf("erased %s", answer.body)
+	}
+	close(erased)
+	s.until("the call has ended", func() bool { return strings.Contains(delivery(1), `"state":"delivered"`) })
+	for _, part := range []string{`"state":"cancelled"`, `"reason":"subject_erased"`, `"attempts":1`, `"outcome":"success"`} {
+		if left := delivery(0); !strings.Contains(left, part) {
+			t.Errorf("the erased is %s, want %s", left, part)
+		}
+	}
+}
+
+// A patient whose id is long is found, at once, and erased as others are.
+func TestSubjectOfALongID(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work()
+	id := strings.Repeat("x", 5000)
+	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":["17","`+id+`"]}}`).want(202).text("event_id")
+	if found := s.ask("GET", "/api/v1/search?subject=17", "", "X-Access-Reason", "asked for").want(200); found.text("items", 0, "id") != event {
+		t.Errorf("found %s", found.body)
+	}
+	if erased := s.ask("POST", "/api/v1/subjects/"+id+"/erase", `{"reason":"asked for"}`).want(200); erased.get("events") != "1" {
+		t.Errorf("erased %s", erased.body)
 	}
 }

@@ -36,6 +36,7 @@ type Delivery struct {
 
 	sentBy     []Sent
 	asOf       Position  // what came later does not count; 0: all counts
+	left       Position  // where it left its batch; 0: it did not
 	occurredAt time.Time // of the event
 }
 
@@ -170,7 +171,7 @@ func (p *Projections) fold(ctx context.Context, since time.Time, all []folded) e
 	for e, change := range each[domain.Change](events) {
 		for _, one := range byStream[e.Stream] {
 			if item := one.item; item != nil {
-				if item.asOf > 0 && e.Position > item.asOf {
+				if item.asOf > 0 && e.Position > item.asOf || !item.concerns(e, change) {
 					continue
 				}
 				switch c := change.(type) {
@@ -178,7 +179,7 @@ func (p *Projections) fold(ctx context.Context, since time.Time, all []folded) e
 					item.askedAgain(e, *one.state)
 				case domain.DeliveryCancelled:
 					if c.Was == domain.DeliveryJoined {
-						item.asOf = e.Position // what becomes of the batch later does not concern it
+						item.left = e.Position
 					}
 				}
 				if e.RecordedAt.After(item.UpdatedAt) { // what left its batch was changed after that
@@ -189,6 +190,13 @@ func (p *Projections) fold(ctx context.Context, since time.Time, all []folded) e
 		}
 	}
 	return err
+}
+
+// concerns reports whether the change is of the delivery. After it has left its batch, of what becomes
+// of that only a call that was under way then is: it sent the event.
+func (d *Delivery) concerns(e *eventstore.Event, change domain.Change) bool {
+	call, ok := domain.OutcomeOf(change)
+	return d.left == 0 || e.Position <= d.left || ok && call.Sent(d.EventID)
 }
 
 // askedAgain notes the replay that asked for the delivery, in the state that it was in

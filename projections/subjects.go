@@ -111,6 +111,9 @@ func (p *Projections) SubjectEvents(ctx context.Context, owner envelope.Owner, a
 // NewestOf returns the newest events about the subject, so many at most, the newest first; tests
 // are none.
 func (p *Projections) NewestOf(ctx context.Context, owner envelope.Owner, limit int) ([]Event, error) {
+	if err := p.awaitData(ctx); err != nil {
+		return nil, err
+	}
 	page, err := pageAt(ctx, p, p.log, limit, newEvent, newestOfSubject, owner[:], int64(math.MaxInt64), 0, limit+1)
 	return page.Items, doing("list the newest events of a subject", err)
 }

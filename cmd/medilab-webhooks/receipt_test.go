@@ -67,8 +67,12 @@ func TestReceiptVerify(t *testing.T) {
 	c.matches("the result", out, "The receipt is valid: call "+call.String()+" .*\n")
 	changed := []byte(string(signed))
 	changed[len(changed)/2] ^= 1
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := len(signed) - 1
+	spare := string(signed[:last]) + string(alphabet[strings.IndexByte(alphabet, signed[last])^1]) // bits of no byte
 	for name, args := range map[string]string{
 		"tampered":     file("tampered.jws", string(changed)),
+		"spare bits":   file("spare.jws", spare),
 		"wrong key":    receipt + " --key " + file("other.json", string(signer().PublicKeys())),
 		"other call":   receipt + " --call 550e8400-e29b-41d4-a716-446655440000",
 		"other body":   receipt + " --body " + file("other", body+" "),
