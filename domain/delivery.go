@@ -201,6 +201,18 @@ func (DeliveryRetryCancelled) ChangeType() string { return "delivery.retry_cance
 func (DeliveryOutcomeLate) ChangeType() string    { return "delivery.outcome_late" }
 func (DeliveryTested) ChangeType() string         { return "delivery.tested" }
 
+// Call is the call that was cut off.
+func (c DeliveryInterrupted) Call() Call {
+	return Call{EventID: c.EventID, EventType: c.EventType, WebhookID: c.WebhookID, Attempt: c.Attempt, URL: c.URL, Outcome: OutcomeInterrupted, Error: c.Reason, Ordered: c.Ordered}
+}
+
+// Late is the outcome of a call of a delivery that was cancelled meanwhile.
+func (c DeliveryInterrupted) Late(at time.Time) DeliveryOutcomeLate {
+	call := c.Call()
+	call.StartedAt = at
+	return DeliveryOutcomeLate{Call: call, Counts: true}
+}
+
 // OutcomeOf returns the call of an attempt that was answered, or failed, if the change records one.
 func OutcomeOf(change any) (Call, bool) {
 	switch c := change.(type) {

@@ -106,10 +106,7 @@ func callOf(change any) (domain.Call, bool) {
 	case domain.DeliveryTested:
 		return c.Call, true
 	case domain.DeliveryInterrupted:
-		return domain.Call{
-			EventID: c.EventID, EventType: c.EventType, WebhookID: c.WebhookID, Attempt: c.Attempt,
-			URL: c.URL, Outcome: domain.OutcomeInterrupted, Error: c.Reason,
-		}, true
+		return c.Call(), true
 	}
 	return domain.OutcomeOf(change)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -345,8 +346,19 @@ func (s *session) releaseOrphans(ctx context.Context) error {
 		if err = s.release(ctx, orphans); err == nil && len(orphans) > 0 {
 			s.logger.Info("released deliveries whose append went unanswered", "count", len(orphans))
 		}
+		err = errors.Join(err, s.forgetUncalled(ctx))
 	})
 	return errors.Join(pausedErr, err)
+}
+
+// forgetUncalled deletes the notes of what was cancelled and is not in memory: no call is under way.
+func (s *session) forgetUncalled(ctx context.Context) error {
+	rows, _ := s.pool.Query(ctx, `SELECT delivery_id FROM medilab.cut_short WHERE node = $1`, s.node.ID)
+	cut, err := pgx.CollectRows(rows, pgx.RowTo[domain.DeliveryID])
+	if cut = slices.DeleteFunc(cut, s.lanes.has); err == nil && len(cut) > 0 {
+		_, err = s.pool.Exec(ctx, `DELETE FROM medilab.cut_short WHERE delivery_id = ANY($1)`, cut)
+	}
+	return eventstore.Doing("forget what was cancelled", err)
 }
 
 // nextDue holds when the next retry comes due.

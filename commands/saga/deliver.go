@@ -93,7 +93,7 @@ func (s *session) deliver(msg *message.Message) error {
 }
 
 // interruption is the end of an attempt that was cut off.
-func interruption(d *delivery, w domain.Webhook, reason string) domain.Change {
+func interruption(d *delivery, w domain.Webhook, reason string) domain.DeliveryInterrupted {
 	interrupted := domain.DecideInterruption(d.eventID, d.eventType(), w, d.attempt, reason)
 	interrupted.Ordered = d.line != domain.NoLine
 	return interrupted

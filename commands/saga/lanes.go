@@ -322,6 +322,19 @@ func (l *lanes) has(id domain.DeliveryID) bool {
 	return ok
 }
 
+// replays returns those whose deliveries are in this node's memory.
+func (l *lanes) replays() map[domain.ReplayID]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ids := map[domain.ReplayID]bool{}
+	for _, d := range l.claimed {
+		if d.replay != (domain.ReplayID{}) {
+			ids[d.replay] = true
+		}
+	}
+	return ids
+}
+
 // found says that the table holds due deliveries of these webhooks. It reports whether
 // this node may call any of them soon.
 func (l *lanes) found(webhooks []domain.WebhookID) (soon bool) {

@@ -53,6 +53,8 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			}
 			if c.Waiting {
 				rows.untaken = append(rows.untaken, streamID(e.Stream))
+			} else if c.Was == "" {
+				rows.cut = append(rows.cut, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, version: e.Version})
 			}
 			rows.ordered.touch(streamID(e.Stream), true) // whether it is, its row says
 			rows.ordered.opened = append(rows.ordered.opened, c.WebhookID)
@@ -77,6 +79,8 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 		case domain.DeliveryRetryCancelled:
 			if c.Waiting {
 				rows.untaken = append(rows.untaken, streamID(e.Stream))
+			} else {
+				rows.cut = append(rows.cut, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, version: e.Version})
 			}
 			rows.ordered.touch(streamID(e.Stream), true)
 			if c.Blocks {
@@ -190,8 +194,9 @@ type queueRows struct {
 	joined, ended                      [][16]byte
 	ordered                            orderedRows
 	numbered                           []deliveryRow
-	revived                            [][16]byte // events with deliveries that may have ended
-	untaken                            [][16]byte // deliveries that no node has, as their ends say
+	revived                            [][16]byte    // events with deliveries that may have ended
+	untaken                            [][16]byte    // deliveries that no node has, as their ends say
+	cut                                []deliveryRow // cancelled, while a node may have them
 }
 
 func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claims *lanes) {
@@ -286,6 +291,15 @@ func againSQL(due, first, retries string) string {
 // row of claims was never free.
 const untakenSQL = `SELECT width_bucket(0, 0, CASE WHEN node > 0 THEN 0 ELSE 1 END, 1) FROM medilab.queue WHERE delivery_id = ANY($1::uuid[]) FOR UPDATE`
 
+// cutShortSQL notes the cancelled deliveries that a node has, by its row of the queue or of claims.
+const cutShortSQL = `INSERT INTO medilab.cut_short (delivery_id, node, webhook_id, event_id, attempt, version, batch)
+	SELECT r.id, coalesce(q.node, c.node), r.webhook, r.event, coalesce(q.attempt, 1), r.version, coalesce(q.batch, false)
+	FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[]) AS r (id, webhook, event, version)
+	LEFT JOIN LATERAL (SELECT node, attempt, batch FROM medilab.queue WHERE delivery_id = r.id LIMIT 1) AS q ON true
+	LEFT JOIN LATERAL (SELECT node FROM medilab.claims WHERE q.attempt IS NULL AND r.version = 1 AND r.id = ANY(deliveries) LIMIT 1) AS c ON true
+	WHERE coalesce(q.node, c.node) > 0
+	ON CONFLICT (delivery_id) DO UPDATE SET node = excluded.node, attempt = excluded.attempt, version = excluded.version`
+
 // statements are in an order in which several changes of one delivery in one batch end
 // as the last of them says: no batch holds two appends to a stream, so at most an insert
 // comes before another change.
@@ -300,6 +314,9 @@ func (q *queueRows) statements() []eventstore.Statement {
 	}
 	if len(q.untaken) > 0 {
 		add(untakenSQL, q.untaken)
+	}
+	if r := q.cut; len(r) > 0 {
+		add(cutShortSQL, ids(r), webhooks(r), events(r), versions(r))
 	}
 	if r := q.queued; len(r) > 0 {
 		add(`INSERT INTO medilab.queue (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at, node)
@@ -353,6 +370,7 @@ func (q *queueRows) statements() []eventstore.Statement {
 	if r := q.late; len(r) > 0 {
 		add(`UPDATE medilab.queue AS q SET version = r.version FROM unnest($1::uuid[], $2::bigint[]) AS r (id, version)
 			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`, ids(r), versions(r))
+		add(`DELETE FROM medilab.cut_short WHERE delivery_id = ANY($1::uuid[])`, ids(r))
 	}
 	out = append(out, q.ordered.turns(q.ended)...)
 	if len(q.ended) > 0 {

@@ -141,6 +141,9 @@ func (s *Saga) Announced(keys []string) {
 			now.replays.halt(domain.ReplayID(id))
 		} else if key == eventstore.AnnouncedAll {
 			now.look()
+			for id := range now.lanes.replays() { // each may have stopped
+				now.replays.halt(id)
+			}
 		}
 	}
 	eventstore.Signal(now.replays.wake)

@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,18 +64,21 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 		return 0, fmt.Errorf("find what dead nodes claimed: %w", err)
 	}
 	rows, _ = s.pool.Query(ctx, `
-		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, coalesce(q.line, 0), q.node, (SELECT configuration FROM medilab.log_head),
+		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.line, q.node, q.cut, (SELECT configuration FROM medilab.log_head),
 			(SELECT substr(e.data, 1, 500) FROM medilab.events AS e WHERE NOT q.batch AND e.stream = 'event-' || q.event_id::text AND e.version = 1)
-		FROM medilab.nodes AS n JOIN medilab.queue AS q ON q.node = n.id
+		FROM medilab.nodes AS n CROSS JOIN LATERAL (
+			SELECT delivery_id, webhook_id, event_id, attempt, version, batch, coalesce(line, 0) AS line, node, false AS cut FROM medilab.queue WHERE node = n.id
+			UNION ALL SELECT delivery_id, webhook_id, event_id, attempt, version, batch, 0, node, true FROM medilab.cut_short WHERE node = n.id) AS q
 		WHERE`+dead+` LIMIT $3`, s.node.ID, all, takeoverPage)
 	type orphan struct {
 		delivery
 		node int64
+		cut  bool // it was cancelled
 	}
 	var configuration eventstore.Position
 	orphans, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphan, err error) {
 		var beginning []byte
-		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.line, &o.node, &configuration, &beginning)
+		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.line, &o.node, &o.cut, &configuration, &beginning)
 		o.event.EventType, _ = domain.EventTypeIn(beginning)
 		return o, err
 	})
@@ -91,17 +95,29 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	for i, o := range orphans {
 		w, _ := s.directory.Webhook(o.webhook)
 		w.ID = o.webhook
-		change := interruption(&orphans[i].delivery, w, "the node that made the call is gone")
+		interrupted := interruption(&orphans[i].delivery, w, "the node that made the call is gone")
+		var change domain.Change = interrupted
+		if o.cut {
+			change = interrupted.Late(s.clock.Now())
+		}
 		units[i] = s.unit(&orphans[i].delivery, change)
 	}
 	taken := 0
+	var known []domain.DeliveryID // of those that were cut: how they ended
 	for i, err := range s.log.AppendEach(ctx, units) {
 		switch {
 		case err == nil:
 			taken++
 			s.lanes.found([]domain.WebhookID{orphans[i].webhook})
+		case orphans[i].cut && !errors.Is(err, eventstore.ErrUnavailable):
+			known = append(known, orphans[i].id)
 		case !eventstore.IsConflict(err):
 			return 0, fmt.Errorf("take over: %w", err)
+		}
+	}
+	if len(known) > 0 {
+		if _, err := s.pool.Exec(ctx, `DELETE FROM medilab.cut_short WHERE delivery_id = ANY($1)`, known); err != nil {
+			return 0, eventstore.Doing("forget what was cancelled", err)
 		}
 	}
 	eventstore.Signal(s.lanes.claim)
@@ -114,7 +130,7 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 func (s *session) forgetNodes(ctx context.Context) error {
 	_, err := s.pool.Exec(ctx, `
 		DELETE FROM medilab.nodes AS n WHERE n.lease_until < clock_timestamp() - interval '1 day' AND n.id < $1
-		AND NOT EXISTS (SELECT FROM medilab.queue AS q WHERE q.node = n.id) AND NOT EXISTS (SELECT FROM medilab.claims AS c WHERE c.node = n.id)`, s.node.ID-nodesKept)
+		AND NOT EXISTS (SELECT FROM medilab.queue AS q WHERE q.node = n.id) AND NOT EXISTS (SELECT FROM medilab.cut_short AS c WHERE c.node = n.id) AND NOT EXISTS (SELECT FROM medilab.claims AS c WHERE c.node = n.id)`, s.node.ID-nodesKept)
 	return eventstore.Doing("forget old nodes", err)
 }
 
