@@ -98,6 +98,7 @@ func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.
 			return eventstore.Unit{}, err
 		}
 		stream := id
+		member = nil
 		if joined := d; joined.State == domain.DeliveryJoined {
 			stream, member = joined.BatchID, &joined
 			if d, err = c.foldDelivery(ctx, stream); err != nil {
@@ -107,10 +108,15 @@ func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.
 		if change, err = decide(d, member); err != nil {
 			return eventstore.Unit{}, err
 		}
-		if cancelled, ok := change.(domain.DeliveryCancelled); ok && cancelled.Was == domain.DeliveryJoined {
-			stream, d, member = id, *member, nil
+		cancelled, _ := change.(domain.DeliveryCancelled)
+		if cancelled.Was != domain.DeliveryJoined {
+			return caller.unit(stream.Stream(), d.Version, change), nil
 		}
-		return caller.unit(stream.Stream(), d.Version, change), nil
+		batch := eventstore.Statement{SQL: unmovedSQL, Args: []any{stream.Stream(), d.Version}}
+		d, member = *member, nil
+		unit := caller.unit(id.Stream(), d.Version, change)
+		unit.With = append(unit.With, batch)
+		return unit, nil
 	})
 	if err != nil {
 		return domain.Delivery{}, Failed("change a delivery", err)
@@ -120,6 +126,10 @@ func (c *Commands) changeDelivery(ctx context.Context, caller Caller, id domain.
 	}
 	return d, nil
 }
+
+// unmovedSQL undoes the append with a bucket that has no width, which is a conflict, if the stream has
+// gone on since that was decided.
+const unmovedSQL = `SELECT width_bucket(0, 0, CASE WHEN max(version) > $2 THEN 0 ELSE 1 END, 1) FROM medilab.events WHERE stream = $1`
 
 // DeliveryFigures say how busy this node is with calls.
 type DeliveryFigures struct {

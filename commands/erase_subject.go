@@ -257,6 +257,8 @@ func (c *Commands) ownersOf(ctx context.Context, eventType domain.EventType, dat
 // cancelErased cancels the deliveries of the events that wait, and returns how many. Those
 // that went in a batch leave it, and what is left of it goes on.
 func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []eventstore.Position) (cancelled int, err error) {
+	goesOn := map[domain.DeliveryID]bool{} // of batches: with what is not erased
+	over := map[domain.DeliveryID]bool{}   // of the others: it ended by the first of its members
 	for len(positions) > 0 {
 		events, err := c.Log.GetMany(ctx, positions)
 		if err != nil || len(events) == 0 {
@@ -278,21 +280,22 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 		if err != nil {
 			return cancelled, err
 		}
-		goesOn := map[domain.DeliveryID]bool{} // of batches: with what is not erased
 		for _, id := range waiting {
+			var batch domain.DeliveryID
 			_, err := c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
-				if member != nil {
+				if batch = (domain.DeliveryID{}); member != nil {
+					batch = member.BatchID
 					if d.State != domain.DeliveryPending {
 						return nil, domain.Conflict("the batch has ended")
 					}
-					if _, known := goesOn[member.BatchID]; !known {
-						left, _, err := BatchEvents(ctx, c.Log, member.BatchID)
+					if _, known := goesOn[batch]; !known {
+						left, _, err := BatchEvents(ctx, c.Log, batch)
 						if err != nil {
 							return nil, err
 						}
-						goesOn[member.BatchID] = len(left) > 0
+						goesOn[batch] = len(left) > 0
 					}
-					if goesOn[member.BatchID] {
+					if goesOn[batch] {
 						return domain.DecideLeave(*member, domain.CancelSubjectErased), nil
 					}
 				}
@@ -301,8 +304,11 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 			switch {
 			case err == nil:
 				cancelled++
+				over[batch] = batch != (domain.DeliveryID{}) && !goesOn[batch]
 			case !errors.Is(err, domain.KindConflict) && !errors.Is(err, domain.KindNotFound): // else it has ended
 				return cancelled, err
+			case over[batch]:
+				cancelled++
 			}
 		}
 	}

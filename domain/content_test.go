@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/medilab/webhooks/domain/envelope"
@@ -74,6 +75,7 @@ func TestSubjectPaths(t *testing.T) {
 		`{"patient_id": 17, "visit": {"patients": [{"id": "b"}, {"id": "17"}, {"id": null}]}}`: {"17", "b"},
 		`{"patient_id": ["a", "\u0062"]}`:                      {"a", "b"},
 		`{"patient_id": {"id": "a"}, "visit": "b"}`:            nil,
+		`{"patient_id": [1.` + strings.Repeat("0", 200) + `]}`: {"1." + strings.Repeat("0", 200)}, // no such costs what its digits would
 		`{"patient_id": [1, 1.0, 1e0, 10E-1, 1.50, -0, 12e2]}`: {"1", "1.5", "0", "1200"},
 		`{"patient_id": [1e300, 1e-999999999]}`:                {"1e300", "1e-999999999"},
 		`{}`:                                                   nil,

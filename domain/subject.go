@@ -87,8 +87,9 @@ func subjectOf(value []byte) string {
 // digits so stays as it is.
 func plainNumber(number string) string {
 	const most = 40 // of the exponent, either way
+	const longest = 100
 	begin := strings.IndexAny(number, ".eE")
-	if begin < 0 && number != "-0" {
+	if begin < 0 && number != "-0" || len(number) > longest {
 		return number
 	}
 	if e := strings.IndexAny(number, "eE"); e >= 0 {

@@ -173,7 +173,7 @@ func (v *verifier) damage(flaw Flaw, at Position, stream, text string, args ...a
 func (v *verifier) seals(ctx context.Context) error {
 	v.batch = seal{first: v.next, last: v.next - 1}
 	type page struct{ events, opened []Event }
-	const rows = 10_000 // as a rebuild reads them
+	const rows = 2500
 	err := sideBySide(ctx, func(ctx context.Context, yield func(*page) error) error {
 		return readPages(ctx, v.events, eventColumns, v.next-1, v.head, Filter{}, rows, maxPageBytes, func(events []Event) error {
 			return yield(&page{events: events})

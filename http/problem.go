@@ -61,6 +61,9 @@ const MaxHeaderBytes = 64 << 10
 // Refuse answers a request that is refused before any handler is called, see fastpath.Config.
 func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, status int, detail string) {
 	x := s.begin(w, r)
+	if s.config.Proxies != nil {
+		defer s.config.Proxies.client(r)()
+	}
 	defer s.finish(x, r)
 	for _, known := range refusals {
 		if known.status == status {

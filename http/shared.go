@@ -91,7 +91,10 @@ func (a *sharedAnswers) leave(key answerKey, one *sharedAnswer) {
 func (s *Server) respondShared(x *request, r *http.Request, produce func(context.Context) ([]byte, error)) error {
 	find := func(ctx context.Context) (made madeAnswer, err error) {
 		ctx, basis := projections.WithBasis(ctx)
-		made.stands = basis.Stands
+		configured := s.commands.Directory.Configuration() // what is erased may still open here until that is known
+		made.stands = func(ctx context.Context) bool {
+			return basis.Stands(ctx) && s.commands.Directory.Configuration() == configured
+		}
 		if made.body, err = produce(ctx); err == nil && x.operation.payloads {
 			made.payloads = domain.FindPayloads(made.body)
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -521,6 +522,15 @@ func TestErasureCancelsBatches(t *testing.T) {
 			t.Errorf("%d is erased, and the statistics are %s", 17+i, stats.body)
 		}
 	}
+	for range 2 {
+		s.ask("POST", "/api/v1/webhooks/events/trigger", `{"event_type":"patient.updated","event_data":{"patient_id":"19"}}`).want(202)
+	}
+	s.until("the second has failed", func() bool {
+		return s.ask("GET", "/api/v1/webhooks/1/stats", "").want(200).get("total_calls") == "2"
+	})
+	if erased := s.ask("POST", "/api/v1/subjects/19/erase", `{"reason":"asked for"}`).want(200); erased.get("deliveries_cancelled") != "2" {
+		t.Errorf("of a whole batch: %s, want both members cancelled", erased.body)
+	}
 }
 
 // Erased while a call of its batch is under way, a member was sent by that.
@@ -567,5 +577,43 @@ func TestSubjectOfALongID(t *testing.T) {
 	}
 	if erased := s.ask("POST", "/api/v1/subjects/"+id+"/erase", `{"reason":"asked for"}`).want(200); erased.get("events") != "1" {
 		t.Errorf("erased %s", erased.body)
+	}
+}
+
+// stuck is a client that does not read its answer until it is released.
+type stuck struct {
+	*httptest.ResponseRecorder
+	answered, release chan struct{}
+}
+
+func (s *stuck) Write(b []byte) (int, error) {
+	close(s.answered)
+	<-s.release
+	return len(b), nil
+}
+
+// A list that stands for who asks meanwhile does not outlive that this process hears of an erasure.
+func TestKeptListsForgetTheErased(t *testing.T) {
+	s := newService(t)
+	s.work()
+	other := newServiceOn(t, s.pool.Config().ConnString())
+	s.ask("POST", trigger, `{"event_type":"patient.updated","event_data":{"patient_id":"17","name":"Testov"}}`).want(202)
+	s.settled()
+	const list = "/api/v1/webhooks/events?limit=7"
+	client := &stuck{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
+	r := httptest.NewRequestWithContext(t.Context(), "GET", list, nil)
+	r.Header.Set("Authorization", "Bearer "+s.token)
+	var group sync.WaitGroup
+	group.Go(func() { s.handler.ServeHTTP(client, r) })
+	defer group.Wait()
+	defer close(client.release)
+	<-client.answered
+	other.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	s.ask("GET", list, "").want(200) // made when the key may be at hand here still
+	if err := s.commands.Directory.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := s.ask("GET", list, "").want(200); strings.Contains(string(after.body), "Testov") {
+		t.Errorf("it shows the erased: %s", after.body)
 	}
 }
