@@ -28,7 +28,6 @@ type Commands struct {
 	Attempter *Attempter
 	Queue     Queue
 	Subjects  SubjectIndex
-	OnErasure func(Erasure) // is called after each; nil: nothing is
 	Pool      *pgxpool.Pool // for webhook numbers
 	Failed    FailedDeliveries
 

@@ -30,6 +30,9 @@ type Directory struct {
 	Tracer trace.Tracer // nil: no spans are made; set before use
 	// Keys encrypt the content of what is appended; nil: it stays in clear.
 	Keys *vault.Keyring
+	// OnErasure is called for each erasure that the log has, whoever made it, and again after the
+	// log has lost its tail. It must not block. nil: nothing is called; set before use.
+	OnErasure func(Erasure)
 
 	log    *eventstore.Log
 	logger *slog.Logger
@@ -212,6 +215,9 @@ func (d *Directory) apply(next *draft, e *eventstore.Event) (configures bool) {
 		next.webhooks.Apply(domain.WebhookID(id), change, e.RecordedAt)
 	case kind == "subject":
 		d.applyToKeys(envelope.Owner(id), change, e.Position)
+		if erased, ok := change.(domain.SubjectErased); ok && d.OnErasure != nil {
+			d.OnErasure(newErasure(id, erased, e.RecordedAt))
+		}
 	default:
 		next.setToken(next.tokens[domain.TokenID(id)].Evolve(change, e.RecordedAt), e.RecordedAt)
 	}

@@ -60,6 +60,14 @@ type Erasure struct {
 	ErasedAt time.Time `json:"erased_at"`
 }
 
+// newErasure returns the erasure of the subject that was recorded at the time.
+func newErasure(subject uuid.UUID, erased domain.SubjectErased, recordedAt time.Time) Erasure {
+	if !erased.ErasedAt.IsZero() {
+		recordedAt = erased.ErasedAt
+	}
+	return Erasure{subject, recordedAt}
+}
+
 // Equal reports whether the two are the same erasure.
 func (e Erasure) Equal(other Erasure) bool {
 	return e.Subject == other.Subject && e.ErasedAt.Equal(other.ErasedAt)
@@ -80,11 +88,7 @@ func (c *Commands) Erasures(ctx context.Context) (all []Erasure, err error) {
 		for _, e := range events {
 			_, id, failed := domain.ParseStream(e.Stream)
 			if erased, ok := e.Value.(domain.SubjectErased); ok && failed == nil {
-				at := e.RecordedAt
-				if !erased.ErasedAt.IsZero() {
-					at = erased.ErasedAt
-				}
-				all = append(all, Erasure{id, at})
+				all = append(all, newErasure(id, erased, e.RecordedAt))
 			}
 		}
 	}
@@ -131,9 +135,6 @@ func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owne
 	appended, before, err := c.destroy(ctx, caller, map[envelope.Owner][]domain.Change{owner: {change}})
 	if err != nil {
 		return Erased{}, err
-	}
-	if c.OnErasure != nil {
-		c.OnErasure(Erasure{uuid.UUID(owner), appended.RecordedAt})
 	}
 	if err := c.Subjects.AwaitSubjects(ctx, appended.First); err != nil {
 		return Erased{}, Failed("find the deliveries of a subject that is erased", err)

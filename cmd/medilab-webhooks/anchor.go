@@ -10,12 +10,15 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/filelock"
 )
 
 func newAuditAnchorCommand(db *databaseOptions) *cobra.Command {
@@ -67,36 +70,133 @@ func newAnchorLine(ctx context.Context, s *session) (line anchorLine, err error)
 	return line, err
 }
 
-// anchorErasure adds the log's end, and the erasure, to the file. A file that cannot be
+// anchorFile is the file of anchors, to which the erasures that a process hears of are added.
+type anchorFile struct {
+	path  string
+	wake  chan struct{} // a token: an erasure was heard of
+	mu    sync.Mutex
+	heard []commands.Erasure // and are not looked for in the file yet
+}
+
+func newAnchorFile(path string) *anchorFile {
+	return &anchorFile{path: path, wake: make(chan struct{}, 1)}
+}
+
+// hear takes in an erasure; see commands.Directory.OnErasure.
+func (f *anchorFile) hear(e commands.Erasure) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.heard = append(f.heard, e)
+	eventstore.Signal(f.wake)
+}
+
+const anchorTimeout, anchorPause = 5 * time.Second, 5 * time.Second
+
+// keep adds the erasures to the file as they are heard of, until ctx ends. A file that cannot be
 // written is no reason not to erase.
-func anchorErasure(log *eventstore.Log, path string, logger *slog.Logger) func(commands.Erasure) {
-	return func(erasure commands.Erasure) {
-		ctx, cancel := context.WithTimeout(context.Background(), anchorTimeout)
-		defer cancel()
-		if err := appendErasures(ctx, log, path, erasure); err != nil {
-			logger.Warn("an erasure is not in the file of anchors: a backup that is restored would bring its data back", "file", path, "error", err)
+func (f *anchorFile) keep(ctx context.Context, log *eventstore.Log, logger *slog.Logger) {
+	var again <-chan time.Time
+	for ended := false; !ended; {
+		select {
+		case <-ctx.Done():
+			ended = true // what was heard last is added still
+		case <-f.wake:
+		case <-again:
+		}
+		again = nil
+		if err := f.addHeard(log); err != nil {
+			again = time.After(anchorPause)
+			logger.Warn("an erasure is not in the file of anchors: a backup that is restored would bring its data back; trying again", "file", f.path, "error", err)
 		}
 	}
 }
 
-const anchorTimeout = 5 * time.Second
+// addHeard adds the erasures to the file that were heard of; if that fails, the next call does.
+func (f *anchorFile) addHeard(log *eventstore.Log) error {
+	f.mu.Lock()
+	heard := f.heard
+	f.heard = nil
+	f.mu.Unlock()
+	err := within(anchorTimeout, func(ctx context.Context) error { return f.add(ctx, log, heard) })
+	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.heard = append(heard, f.heard...)
+	}
+	return err
+}
+
+// add adds the log's end, and those erasures that the file does not have. The file is locked
+// meanwhile: other processes may add the same to it.
+func (f *anchorFile) add(ctx context.Context, log *eventstore.Log, erasures []commands.Erasure) error {
+	if len(erasures) == 0 {
+		return nil
+	}
+	lock, err := lockAnchors(ctx, f.path)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() //nolint:errcheck // nothing is written to it
+	lines, _, err := readAnchors(f.path)
+	if err != nil {
+		return err
+	}
+	var missing []commands.Erasure
+	for noted := erasuresIn(lines); len(erasures) > 0; erasures = erasures[1:] {
+		if e := erasures[0]; !slices.ContainsFunc(noted, e.Equal) {
+			noted, missing = append(noted, e), append(missing, e) // each once
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	anchor, err := log.Anchor(ctx)
+	if err != nil {
+		return err
+	}
+	return appendAnchor(f.path, anchorLine{anchor, missing})
+}
+
+// lockAnchors locks the file, which it makes if there is none, until what it returns is closed.
+// On a disk that knows no locks that is nil: at worst an erasure is then in the file twice.
+func lockAnchors(ctx context.Context, path string) (*os.File, error) {
+	const pause = 10 * time.Millisecond
+	file, err := openAnchors(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Close(); err != nil {
+		return nil, fmt.Errorf("write the anchor: %w", err)
+	}
+	for {
+		lock, err := filelock.Lock(path, syscall.LOCK_EX)
+		if !errors.Is(err, filelock.ErrLocked) {
+			return lock, nil
+		}
+		if eventstore.Sleep(ctx, pause) != nil {
+			return nil, fmt.Errorf("write the anchor: %w", err)
+		}
+	}
+}
+
+func erasuresIn(lines []anchorLine) (all []commands.Erasure) {
+	for _, line := range lines {
+		all = append(all, line.Erased...)
+	}
+	return all
+}
 
 // eraseAgain makes the erasures in the file again that the log does not have, and adds those
 // to the file that it does not have: another node made them, or the process ended in between.
 func (s *server) eraseAgain(ctx context.Context) error {
-	path := s.settings.database.anchorFile()
-	lines, broken, err := readAnchors(path)
+	lines, broken, err := readAnchors(s.anchors.path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w; check MEDILAB_ANCHORS", err)
 	}
 	if broken > 0 {
-		s.logger.Warn("a line of the file of anchors was cut off when it was written, and is left out", "file", path, "line", broken)
+		s.logger.Warn("a line of the file of anchors was cut off when it was written, and is left out", "file", s.anchors.path, "line", broken)
 	}
-	var noted []commands.Erasure
-	for _, line := range lines {
-		noted = append(noted, line.Erased...)
-	}
-	lost, err := s.commands.Lost(ctx, noted)
+	lost, err := s.commands.Lost(ctx, erasuresIn(lines))
 	if err == nil && len(lost) > 0 {
 		s.logger.Warn("the database was restored from an older backup: subjects that were erased since are erased again", "count", len(lost))
 		err = s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, lost)
@@ -104,21 +204,7 @@ func (s *server) eraseAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made, err := s.commands.Erasures(ctx)
-	made = slices.DeleteFunc(made, func(e commands.Erasure) bool { return slices.ContainsFunc(noted, e.Equal) })
-	if err != nil || len(made) == 0 {
-		return err
-	}
-	return appendErasures(ctx, s.log, path, made...)
-}
-
-// appendErasures adds the log's end, and the erasures, to the file.
-func appendErasures(ctx context.Context, log *eventstore.Log, path string, erased ...commands.Erasure) error {
-	anchor, err := log.Anchor(ctx)
-	if err == nil {
-		err = appendAnchor(path, anchorLine{anchor, erased})
-	}
-	return err
+	return s.anchors.addHeard(s.log)
 }
 
 // readAnchors returns the lines of the file of anchors. broken is the number of one that is no
@@ -146,10 +232,9 @@ func readAnchors(path string) (lines []anchorLine, broken int, err error) {
 // appendAnchor adds the anchor to the file's end, on a line of its own also when the line
 // before was cut off.
 func appendAnchor(path string, anchor anchorLine) (err error) {
-	const readable = 0o644 // an anchor is not secret
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, readable)
+	file, err := openAnchors(path)
 	if err != nil {
-		return fmt.Errorf("write the anchor: %w", err)
+		return err
 	}
 	var line bytes.Buffer
 	if end, err := file.Seek(0, io.SeekEnd); err == nil && end > 0 {
@@ -166,6 +251,15 @@ func appendAnchor(path string, anchor anchorLine) (err error) {
 		return fmt.Errorf("write the anchor: %w", err)
 	}
 	return nil
+}
+
+func openAnchors(path string) (*os.File, error) {
+	const readable = 0o644 // an anchor is not secret
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, readable)
+	if err != nil {
+		return nil, fmt.Errorf("write the anchor: %w", err)
+	}
+	return file, nil
 }
 
 // checkAnchors reports what contradicts the anchors in the file, which must have at least one.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -119,20 +121,24 @@ func TestErasuresAreNoted(t *testing.T) {
 	if err := os.WriteFile(file, whole[:len(whole)-10], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := options.session(t.Context(), io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.close(); err != nil {
-			t.Error(err)
+	start := func() { // as serve does
+		t.Helper()
+		s, err := options.session(t.Context(), io.Discard)
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	served := &server{settings: settings{database: options}, logger: slog.New(slog.DiscardHandler), log: s.log, commands: s.commands}
-	for range 2 { // the second time there is nothing to note
+		t.Cleanup(func() {
+			if err := s.close(); err != nil {
+				t.Error(err)
+			}
+		})
+		served := &server{settings: settings{database: options}, logger: slog.New(slog.DiscardHandler), log: s.log, commands: s.commands, anchors: s.anchors}
 		if err := served.eraseAgain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for range 2 { // the second time there is nothing to note
+		start()
 		lines, broken, err := readAnchors(file)
 		if err != nil || len(lines) != 2 || broken != 2 || len(lines[1].Erased) != 1 || lines[1].Erased[0].Subject == lines[0].Erased[0].Subject {
 			t.Errorf("the file has %+v, a broken line %d, %v", lines, broken, err)
@@ -144,10 +150,45 @@ func TestErasuresAreNoted(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if err := served.eraseAgain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	start()
 	if lines, _, err := readAnchors(file); err != nil || len(lines) != 1 || len(lines[0].Erased) != 2 {
 		t.Errorf("a new file has %+v, %v", lines, err)
+	}
+}
+
+// A server notes erasures that others make, and its own, each once; one of the command line that
+// has nowhere to note it says so.
+func TestServersNoteErasuresOfOthers(t *testing.T) {
+	c := newCLI(t)
+	keys, nowhere := filepath.Join(t.TempDir(), "keys.json"), filepath.Join(t.TempDir(), "none")
+	options := databaseOptions{dataDir: t.TempDir()}
+	t.Setenv("MEDILAB_KEYS", keys)
+	t.Setenv("MEDILAB_TOKEN", testToken)
+	url, stop := serveHere(t, "--database-url", os.Getenv("DATABASE_URL"), "--keys", keys, "--data-dir", options.dataDir)
+	noted := func() int {
+		content, err := os.ReadFile(options.anchorFile())
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return strings.Count(string(content), `"erased_at"`)
+	}
+	for i, erase := range []struct{ dir, language, server, says string }{
+		{nowhere, "C", "", "The erasure is not in " + nowhere + "/anchors.ndjson, which cannot be written here: a running server .*\n"},
+		{nowhere, "ru_RU.UTF-8", "", "Стирания нет в " + nowhere + "/anchors.ndjson: .*\n"},
+		{nowhere, "C", url, ""},
+		{options.dataDir, "C", "", ""}, // both may note it
+	} {
+		t.Setenv("MEDILAB_DATA_DIR", erase.dir)
+		t.Setenv("LC_ALL", erase.language)
+		_, notes := c.run(0, "", "subjects", "erase", "17", "--reason", "asked for", "--server", erase.server)
+		c.matches("the note", notes, erase.says)
+		harness.Until(t, "it is noted", func() bool { return noted() == i+1 })
+	}
+	stop()
+	if n := noted(); n != 4 {
+		t.Errorf("%d are noted of 4 erasures", n)
+	}
+	if _, err := os.Stat(nowhere); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a data folder was made: %v", err)
 	}
 }

@@ -140,6 +140,7 @@ type session struct {
 	*database
 	log      *eventstore.Log
 	commands *commands.Commands
+	anchors  *anchorFile
 }
 
 // sessionConnections are few: a command shares the server with those that serve.
@@ -160,7 +161,7 @@ func (o databaseOptions) session(ctx context.Context, notes io.Writer) (*session
 
 // newSession returns a session on the database, which it closes if it fails.
 func newSession(ctx context.Context, db *database, o databaseOptions, logger *slog.Logger) (_ *session, err error) {
-	s := &session{database: db}
+	s := &session{database: db, anchors: newAnchorFile(o.anchorFile())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -177,6 +178,7 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 		return nil, err
 	}
 	directory := commands.NewDirectory(logger)
+	directory.OnErasure = s.anchors.hear
 	directory.Keys = o.keyring(s.pool, func() domain.Catalog { return s.commands.Catalog }, func(ctx context.Context) (*vault.Vault, error) {
 		return vault.OpenFor(ctx, s.pool, o.keysFile(), func(v *vault.Vault) bool { return directory.Decrypts(v) })
 	})
@@ -191,7 +193,6 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 	s.commands = &commands.Commands{
 		Log: s.log, Pool: s.pool, Queue: saga.Queue{Pool: s.pool}, Directory: directory, Catalog: catalog,
 		Failed: s.queries(), Subjects: s.queries(), Attempter: &commands.Attempter{Clock: s.log.Clock(), Decrypter: directory.Keys},
-		OnErasure: anchorErasure(s.log, o.anchorFile(), logger),
 	}
 	if err := directory.Open(ctx, s.log); err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)

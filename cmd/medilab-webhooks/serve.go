@@ -75,6 +75,7 @@ type server struct {
 	saga        *saga.Saga
 	metrics     *metrics
 	receipts    *receipts.Signer
+	anchors     *anchorFile
 	tracer      trace.Tracer // nil: no tracing
 	token       firstToken
 	losses      chan eventstore.Loss // of the log's tail, that are not on record yet
@@ -190,6 +191,8 @@ func (s *server) build(ctx context.Context) error {
 	s.metrics = newMetrics()
 	directory := commands.NewDirectory(s.logger)
 	directory.Tracer = s.tracer
+	s.anchors = newAnchorFile(s.settings.database.anchorFile())
+	directory.OnErasure = s.anchors.hear
 	s.saga = saga.New(s.settings.workers)
 	clock := eventstore.NewClock()
 	attempter := &commands.Attempter{Sender: s.client, WithCertificate: s.client.WithCertificate, Clock: clock, Tracer: s.tracer}
@@ -225,7 +228,7 @@ func (s *server) build(ctx context.Context) error {
 	}
 	s.commands = &commands.Commands{
 		Log: s.log, Directory: directory, Vault: keys, Catalog: s.catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
-		Failed: s.queries, Subjects: s.queries, OnErasure: anchorErasure(s.log, s.settings.database.anchorFile(), s.logger),
+		Failed: s.queries, Subjects: s.queries,
 	}
 	return s.eraseAgain(ctx)
 }
@@ -380,6 +383,7 @@ func (s *server) watch(ctx context.Context, group *sync.WaitGroup) {
 	}
 	group.Go(func() { s.recordLosses(ctx) })
 	group.Go(func() { s.commands.Directory.Run(ctx) })
+	group.Go(func() { s.anchors.keep(ctx, s.log, s.logger) })
 	if keep := s.settings.database.keep; keep > 0 {
 		group.Go(func() { s.expirePayloads(ctx, keep) })
 	}

@@ -105,8 +105,18 @@ func newSubjectsEraseCommand(db *databaseOptions) *cobra.Command {
 			return usageError{errors.New("--reason is required; it stays in the log, so do not name the patient")}
 		}
 		var answer json.RawMessage
-		if err := a.post(c.Context(), path+"/erase", map[string]string{"reason": reason}, &answer); err != nil {
+		err := a.post(c.Context(), path+"/erase", map[string]string{"reason": reason}, &answer)
+		var unnoted error
+		if a.session != nil { // also when only the deliveries could not be cancelled
+			unnoted = a.session.anchors.addHeard(a.session.log)
+		}
+		if err != nil {
 			return err
+		}
+		if unnoted != nil {
+			if _, err := fmt.Fprintf(c.ErrOrStderr(), say("The erasure is not in %s, which cannot be written here: a running server writes it to its own file of anchors, or else the next one that starts does\n"), a.session.anchors.path); err != nil {
+				return err
+			}
 		}
 		var erased commands.Erased
 		if err := json.Unmarshal(answer, &erased); err != nil {

@@ -47,16 +47,16 @@ func collectSpans(t *testing.T) (url string, spans <-chan *tracepb.Span) {
 	return s.URL, got
 }
 
-// serveHere runs `serve` until stop, on a database of its own.
-func serveHere(t *testing.T) (url string, stop func()) {
+// serveHere runs `serve` until stop, on a database of its own unless the flags say otherwise.
+func serveHere(t *testing.T, flags ...string) (url string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	notes, log := io.Pipe()
 	ended := make(chan int, 1)
-	args := []string{
+	args := append([]string{
 		"serve", "--database-url", testdb.New(t), "--addr", "127.0.0.1:0", "--keys", filepath.Join(t.TempDir(), "keys.json"),
 		"--allow-targets", "loopback", "--log", "json",
-	}
+	}, flags...)
 	go func() {
 		ended <- run(ctx, args, strings.NewReader(""), io.Discard, log)
 		_ = log.Close() // a pipe's never fails
