@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/domain/envelope"
@@ -26,7 +27,7 @@ const encryptionStep = 500
 
 // EncryptLog encrypts what versions that did not encrypt wrote, in steps, while others use the
 // log; cut off, it goes on where it was. What tells of a subject that is erased by now is
-// erased. progress is called after each step.
+// erased, and its deliveries are cancelled. progress is called after each step.
 func (c *Commands) EncryptLog(ctx context.Context, caller Caller, progress func(done, total eventstore.Position)) (result EncryptedLog, err error) {
 	for {
 		was, err := c.Log.Encryption(ctx)
@@ -35,7 +36,7 @@ func (c *Commands) EncryptLog(ctx context.Context, caller Caller, progress func(
 		}
 		progress(was.Done, was.Until)
 		if result.Until = was.Until; was.Done >= was.Until {
-			return result, nil
+			return result, Failed("cancel the deliveries of subjects that are erased", c.endEncrypted(ctx, caller))
 		}
 		archived, err := c.Log.ArchivedTo(ctx)
 		if err == nil && archived > was.Done {
@@ -56,6 +57,45 @@ func (c *Commands) EncryptLog(ctx context.Context, caller Caller, progress func(
 		}
 		result.Entries, result.Undecoded = result.Entries+step.entries, result.Undecoded+step.undecoded
 	}
+}
+
+// endEncrypted cancels what waits of subjects that were erased before what tells of them was
+// encrypted. It finds that in the records of all steps, also of those of a run that was cut off.
+func (c *Commands) endEncrypted(ctx context.Context, caller Caller) error {
+	rows, _ := c.Pool.Query(ctx, `SELECT stream, max(position) FROM medilab.events WHERE stream LIKE 'subject-%' AND type = $1 GROUP BY stream`, domain.SubjectErased{}.ChangeType())
+	erased := map[string]eventstore.Position{} // by the stream of a subject, when it was erased last
+	var stream string
+	var position eventstore.Position
+	if _, err := pgx.ForEachRow(rows, []any{&stream, &position}, func() error { erased[stream] = position; return nil }); err != nil || len(erased) == 0 {
+		return err
+	}
+	rows, _ = c.Pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream = $1 ORDER BY version`, eventstore.EncryptionStream)
+	records, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
+	if err != nil {
+		return err
+	}
+	for _, at := range records {
+		events, err := c.Log.GetMany(ctx, []eventstore.Position{at})
+		if err != nil {
+			return err
+		}
+		var ended []eventstore.Position
+		for _, e := range events {
+			record, _ := e.Value.(domain.PayloadsEncrypted)
+			for _, of := range record.Subjects {
+				to := erased[domain.SubjectStream(envelope.Owner(of.Owner))]
+				for _, position := range of.Positions {
+					if position := eventstore.Position(position); position < to {
+						ended = append(ended, position)
+					}
+				}
+			}
+		}
+		if _, err := c.cancelErased(ctx, caller, ended); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // encryption is one step.

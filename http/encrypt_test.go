@@ -231,3 +231,65 @@ func (s *service) checkArchiveOfEncrypted(database string) {
 		s.t.Errorf("restored: %q", found)
 	}
 }
+
+// What waits of a patient who was erased before the log was encrypted is cancelled then, also
+// after a run that was cut off; what waits of others stays.
+func TestEncryptLogCancelsWhatIsErased(t *testing.T) {
+	t.Parallel()
+	database := testdb.New(t)
+	var events []string
+	t.Run("in clear", func(t *testing.T) {
+		s := newServiceOn(t, database)
+		s.commands.Directory.Keys = nil
+		s.work()
+		s.register(`"retry_delay":3600`) // nobody answers there
+		s.register(`"retry_delay":3600,"batch":{"max_events":2,"max_wait":60}`)
+		for _, patient := range []string{"16", "17"} {
+			events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"`+patient+`"}}`).want(202).text("event_id"))
+		}
+		for _, id := range events {
+			s.until("both calls have failed", func() bool {
+				return strings.Count(string(s.ask("GET", "/api/v1/webhooks/events/"+id+"/deliveries", "").want(200).body), `"attempts":1`) == 2
+			})
+		}
+		if _, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.unencrypted SELECT position FROM medilab.log_head`); err != nil {
+			t.Fatal(err)
+		}
+	})
+	s := newServiceOn(t, database)
+	s.work()
+	s.ask("POST", "/api/v1/subjects/16/erase", `{"reason":"asked for"}`).want(200)
+	waiting := func(want ...int) {
+		t.Helper()
+		for i, id := range events {
+			list := string(s.ask("GET", "/api/v1/webhooks/events/"+id+"/deliveries", "").want(200).body)
+			if n := strings.Count(list, `"state":"pending"`); n != want[i] || strings.Count(list, `"reason":"subject_erased"`) != 2-n {
+				t.Errorf("%d of the deliveries of event %d wait, want %d: %s", n, i, want[i], list)
+			}
+		}
+	}
+	waiting(2, 2)
+	ctx, cut := context.WithCancel(t.Context())
+	_, err := s.commands.EncryptLog(ctx, commands.Caller{Actor: "owner"}, func(done, total eventstore.Position) {
+		if done == total {
+			cut()
+		}
+	})
+	if err == nil {
+		t.Fatal("it was not cut off")
+	}
+	waiting(2, 2)
+	var head eventstore.Position
+	for range 2 { // the second time there is nothing to cancel
+		if _, err := s.commands.EncryptLog(t.Context(), commands.Caller{Actor: "owner"}, func(_, _ eventstore.Position) {}); err != nil {
+			t.Fatal(err)
+		}
+		if head == 0 {
+			head = s.head()
+		}
+	}
+	if now := s.head(); now != head {
+		t.Errorf("run again, it went on from position %d to %d", head, now)
+	}
+	waiting(0, 2)
+}
