@@ -28,6 +28,7 @@ type Commands struct {
 	Attempter *Attempter
 	Queue     Queue
 	Subjects  SubjectIndex
+	Erased    func()        // is called before an erasure is answered, after Directory.OnErasure; nil: nothing is
 	Pool      *pgxpool.Pool // for webhook numbers
 	Failed    FailedDeliveries
 

@@ -136,6 +136,9 @@ func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owne
 	if err != nil {
 		return Erased{}, err
 	}
+	if c.Erased != nil {
+		c.Erased()
+	}
 	if err := c.Subjects.AwaitSubjects(ctx, appended.First); err != nil {
 		return Erased{}, Failed("find the deliveries of a subject that is erased", err)
 	}

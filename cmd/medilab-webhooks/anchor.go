@@ -103,12 +103,19 @@ func (f *anchorFile) keep(ctx context.Context, log *eventstore.Log, logger *slog
 		case <-f.wake:
 		case <-again:
 		}
-		again = nil
-		if err := f.addHeard(log); err != nil {
+		if again = nil; !f.note(log, logger) {
 			again = time.After(anchorPause)
-			logger.Warn("an erasure is not in the file of anchors: a backup that is restored would bring its data back; trying again", "file", f.path, "error", err)
 		}
 	}
+}
+
+// note is addHeard for who goes on without it.
+func (f *anchorFile) note(log *eventstore.Log, logger *slog.Logger) bool {
+	err := f.addHeard(log)
+	if err != nil {
+		logger.Warn("an erasure is not in the file of anchors: a backup that is restored would bring its data back; trying again", "file", f.path, "error", err)
+	}
+	return err == nil
 }
 
 // addHeard adds the erasures to the file that were heard of; if that fails, the next call does.

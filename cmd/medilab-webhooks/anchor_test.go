@@ -182,6 +182,9 @@ func TestServersNoteErasuresOfOthers(t *testing.T) {
 		t.Setenv("LC_ALL", erase.language)
 		_, notes := c.run(0, "", "subjects", "erase", "17", "--reason", "asked for", "--server", erase.server)
 		c.matches("the note", notes, erase.says)
+		if n := noted(); erase.server != "" && n != i+1 {
+			t.Errorf("a server answers, and %d erasures are noted, not %d", n, i+1)
+		}
 		harness.Until(t, "it is noted", func() bool { return noted() == i+1 })
 	}
 	stop()
