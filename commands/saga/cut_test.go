@@ -91,3 +91,26 @@ func TestCancelledUnderALiveNode(t *testing.T) {
 		t.Errorf("%d are noted when it has stopped", got)
 	}
 }
+
+// A node that was taken for dead and wakes up adds how the call ended, which then counts once.
+func TestCancelledUnderAFrozenNode(t *testing.T) {
+	t.Parallel()
+	in := newStepwise(t)
+	n := start(t, testdb.New(t), in)
+	w := n.register(1, nil)
+	event := n.trigger()
+	id := domain.DeliveryOf(event, w)
+	call := <-in.calls
+	n.append(id.Stream(), 0, domain.DeliveryCancelled{EventID: event, WebhookID: w, Reason: domain.CancelRequested})
+	cut := domain.DeliveryInterrupted{EventID: event, EventType: "patient.created", WebhookID: w, Attempt: 1}
+	n.append(id.Stream(), 1, cut.Late(n.log.Clock().Now()))
+	call.succeed()
+	n.awaitVersion(id, 3)
+	stream, err := n.log.Load(t.Context(), id.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if late, ok := stream[2].Value.(domain.DeliveryOutcomeLate); !ok || late.Outcome != domain.OutcomeSuccess || late.Counts {
+		t.Errorf("recorded as %+v", stream[2])
+	}
+}

@@ -221,8 +221,12 @@ func (s *session) decideAgain(ctx context.Context, d *delivery, call *domain.Cal
 				return nil, nil // the answer to our append was lost; it had happened
 			}
 			state = state.Evolve(recorded, e.RecordedAt)
-			interrupted, ok := recorded.(domain.DeliveryInterrupted)
-			cut = cut || ok && interrupted.Attempt == d.attempt
+			switch c := recorded.(type) {
+			case domain.DeliveryInterrupted:
+				cut = cut || c.Attempt == d.attempt
+			case domain.DeliveryOutcomeLate:
+				cut = cut || c.Attempt == d.attempt && c.Outcome == domain.OutcomeInterrupted
+			}
 		}
 	}
 	if len(events) == 0 {
