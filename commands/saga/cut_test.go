@@ -42,6 +42,8 @@ func TestCancelledUnderADeadNode(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.append(id.Stream(), version, domain.DeliveryCancelled{EventID: event, WebhookID: w, Reason: domain.CancelSubjectErased})
+			// What else becomes of it does not say how that call ended.
+			n.append(id.Stream(), version+1, domain.DeliveryOutcomeLate{Call: domain.Call{EventID: event, EventType: eventType, WebhookID: w, Attempt: 7, Outcome: "timeout"}})
 			if got := n.count(cutShort); got != 1 {
 				t.Fatalf("%d are noted", got)
 			}
@@ -51,14 +53,14 @@ func TestCancelledUnderADeadNode(t *testing.T) {
 			if !c.batch {
 				start(t, n.url(), newReceiver())
 			}
-			n.awaitVersion(id, int(version)+2)
+			n.awaitVersion(id, int(version)+3)
 			stream, err := n.log.Load(t.Context(), id.Stream())
 			if err != nil {
 				t.Fatal(err)
 			}
-			late, ok := stream[version+1].Value.(domain.DeliveryOutcomeLate)
+			late, ok := stream[version+2].Value.(domain.DeliveryOutcomeLate)
 			if !ok || late.Outcome != domain.OutcomeInterrupted || late.Attempt != 1 || late.EventID != event || late.EventType != eventType || !late.Counts {
-				t.Errorf("recorded as %+v", stream[version+1])
+				t.Errorf("recorded as %+v", stream[version+2])
 			}
 			n.awaitRows(cutShort, 0)
 			n.awaitEmptyQueue()

@@ -135,7 +135,7 @@ func (s *session) record(d *delivery, call *domain.Call, decide func(*delivery) 
 	next := func(ctx context.Context) (unit eventstore.Unit, err error) {
 		if !again {
 			again = true
-			return s.unit(d, change), nil
+			return s.recorded(d, call, change), nil
 		}
 		decided, err := s.decideAgain(ctx, d, call, change, decide)
 		if err != nil {
@@ -144,7 +144,7 @@ func (s *session) record(d *delivery, call *domain.Call, decide func(*delivery) 
 		if change = decided; change == nil {
 			return unit, nil
 		}
-		unit = s.unit(d, change)
+		unit = s.recorded(d, call, change)
 		unit.Generation = 0 // it was decided just now
 		return unit, nil
 	}
@@ -168,6 +168,16 @@ func (s *session) record(d *delivery, call *domain.Call, decide func(*delivery) 
 		}
 		eventstore.Wait(ctx, recordPause, nil)
 	}
+}
+
+// recorded returns the unit that records the change after the call; nil: none was made, and none is
+// under way.
+func (s *session) recorded(d *delivery, call *domain.Call, change domain.Change) eventstore.Unit {
+	unit := s.unit(d, change)
+	if call == nil {
+		unit.With = append(unit.With, eventstore.Statement{SQL: `DELETE FROM medilab.cut_short WHERE delivery_id = $1`, Args: []any{d.id}})
+	}
+	return unit
 }
 
 // failed takes in a failed attempt that is on record.

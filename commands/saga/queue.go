@@ -90,7 +90,7 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			}
 		case domain.DeliveryOutcomeLate:
 			rows.revived = append(rows.revived, c.EventID)
-			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), version: e.Version})
+			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt, version: e.Version})
 		case domain.ReplayPaused, domain.ReplayCancelled:
 			stopped = append(stopped, e.Stream)
 		}
@@ -292,13 +292,13 @@ func againSQL(due, first, retries string) string {
 const untakenSQL = `SELECT width_bucket(0, 0, CASE WHEN node > 0 THEN 0 ELSE 1 END, 1) FROM medilab.queue WHERE delivery_id = ANY($1::uuid[]) FOR UPDATE`
 
 // cutShortSQL notes the cancelled deliveries that a node has, by its row of the queue or of claims.
-const cutShortSQL = `INSERT INTO medilab.cut_short (delivery_id, node, webhook_id, event_id, attempt, version, batch)
-	SELECT r.id, coalesce(q.node, c.node), r.webhook, r.event, coalesce(q.attempt, 1), r.version, coalesce(q.batch, false)
+const cutShortSQL = `INSERT INTO medilab.cut_short (delivery_id, node, webhook_id, event_id, attempt, batch)
+	SELECT r.id, coalesce(q.node, c.node), r.webhook, r.event, coalesce(q.attempt, 1), coalesce(q.batch, false)
 	FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[]) AS r (id, webhook, event, version)
 	LEFT JOIN LATERAL (SELECT node, attempt, batch FROM medilab.queue WHERE delivery_id = r.id LIMIT 1) AS q ON true
 	LEFT JOIN LATERAL (SELECT node FROM medilab.claims WHERE q.attempt IS NULL AND r.version = 1 AND r.id = ANY(deliveries) LIMIT 1) AS c ON true
 	WHERE coalesce(q.node, c.node) > 0
-	ON CONFLICT (delivery_id) DO UPDATE SET node = excluded.node, attempt = excluded.attempt, version = excluded.version`
+	ON CONFLICT (delivery_id) DO UPDATE SET node = excluded.node, attempt = excluded.attempt`
 
 // statements are in an order in which several changes of one delivery in one batch end
 // as the last of them says: no batch holds two appends to a stream, so at most an insert
@@ -370,7 +370,8 @@ func (q *queueRows) statements() []eventstore.Statement {
 	if r := q.late; len(r) > 0 {
 		add(`UPDATE medilab.queue AS q SET version = r.version FROM unnest($1::uuid[], $2::bigint[]) AS r (id, version)
 			WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`, ids(r), versions(r))
-		add(`DELETE FROM medilab.cut_short WHERE delivery_id = ANY($1::uuid[])`, ids(r))
+		add(`DELETE FROM medilab.cut_short AS c USING unnest($1::uuid[], $2::int[]) AS r (id, attempt)
+			WHERE c.delivery_id = r.id AND c.delivery_id = ANY($1) AND c.attempt = r.attempt`, ids(r), attempts(r))
 	}
 	out = append(out, q.ordered.turns(q.ended)...)
 	if len(q.ended) > 0 {

@@ -68,7 +68,8 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 			(SELECT substr(e.data, 1, 500) FROM medilab.events AS e WHERE NOT q.batch AND e.stream = 'event-' || q.event_id::text AND e.version = 1)
 		FROM medilab.nodes AS n CROSS JOIN LATERAL (
 			SELECT delivery_id, webhook_id, event_id, attempt, version, batch, coalesce(line, 0) AS line, node, false AS cut FROM medilab.queue WHERE node = n.id
-			UNION ALL SELECT delivery_id, webhook_id, event_id, attempt, version, batch, 0, node, true FROM medilab.cut_short WHERE node = n.id) AS q
+			UNION ALL SELECT delivery_id, webhook_id, event_id, attempt, (SELECT coalesce(max(version), 0) FROM medilab.events WHERE stream = 'delivery-' || delivery_id::text),
+				batch, 0, node, true FROM medilab.cut_short WHERE node = n.id) AS q
 		WHERE`+dead+` LIMIT $3`, s.node.ID, all, takeoverPage)
 	type orphan struct {
 		delivery
@@ -103,20 +104,21 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 		units[i] = s.unit(&orphans[i].delivery, change)
 	}
 	taken := 0
-	var known []domain.DeliveryID // of those that were cut: how they ended
+	var archived []domain.DeliveryID
 	for i, err := range s.log.AppendEach(ctx, units) {
 		switch {
 		case err == nil:
 			taken++
 			s.lanes.found([]domain.WebhookID{orphans[i].webhook})
-		case orphans[i].cut && !errors.Is(err, eventstore.ErrUnavailable):
-			known = append(known, orphans[i].id)
-		case !eventstore.IsConflict(err):
+		case eventstore.IsConflict(err): // another node did
+		case errors.Is(err, eventstore.ErrArchived): // only what was cancelled may be
+			archived = append(archived, orphans[i].id)
+		default:
 			return 0, fmt.Errorf("take over: %w", err)
 		}
 	}
-	if len(known) > 0 {
-		if _, err := s.pool.Exec(ctx, `DELETE FROM medilab.cut_short WHERE delivery_id = ANY($1)`, known); err != nil {
+	if len(archived) > 0 {
+		if _, err := s.pool.Exec(ctx, `DELETE FROM medilab.cut_short WHERE delivery_id = ANY($1)`, archived); err != nil {
 			return 0, eventstore.Doing("forget what was cancelled", err)
 		}
 	}

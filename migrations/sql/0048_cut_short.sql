@@ -10,7 +10,6 @@ CREATE TABLE medilab.cut_short (
     node        bigint NOT NULL,
     webhook_id  uuid NOT NULL,
     event_id    uuid NOT NULL, -- of a batch: its first member's
-    attempt     integer NOT NULL,
-    version     bigint NOT NULL, -- of the stream, cancelled
+    attempt     integer NOT NULL, -- that may be under way
     batch       boolean NOT NULL
 );
