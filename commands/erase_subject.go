@@ -68,9 +68,24 @@ func newErasure(subject uuid.UUID, erased domain.SubjectErased, recordedAt time.
 	return Erasure{subject, recordedAt}
 }
 
-// Equal reports whether the two are the same erasure.
-func (e Erasure) Equal(other Erasure) bool {
-	return e.Subject == other.Subject && e.ErasedAt.Equal(other.ErasedAt)
+// MissingErasures returns those of all that known lacks, each once.
+func MissingErasures(all, known []Erasure) (missing []Erasure) {
+	seen := make(map[Erasure]bool, len(known))
+	isNew := func(e *Erasure) bool {
+		e.ErasedAt = e.ErasedAt.UTC() // equal times are then the same
+		was := seen[*e]
+		seen[*e] = true
+		return !was
+	}
+	for _, e := range known {
+		isNew(&e)
+	}
+	for _, e := range all {
+		if isNew(&e) {
+			missing = append(missing, e)
+		}
+	}
+	return missing
 }
 
 // Erasures returns those that the log has, the oldest first.
@@ -105,13 +120,7 @@ func (c *Commands) Lost(ctx context.Context, erasures []Erasure) (lost []Erasure
 	if err != nil {
 		return nil, Failed("list erasures", err)
 	}
-	for _, e := range erasures {
-		e.ErasedAt = e.ErasedAt.UTC()
-		if !slices.ContainsFunc(known, e.Equal) {
-			known, lost = append(known, e), append(lost, e) // each once
-		}
-	}
-	return lost, nil
+	return MissingErasures(erasures, known), nil
 }
 
 // EraseAgain makes the erasures that the log has lost again, all in one append. It does not

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -97,25 +96,22 @@ const anchorTimeout, anchorPause = 5 * time.Second, 5 * time.Second
 func (f *anchorFile) keep(ctx context.Context, log *eventstore.Log, logger *slog.Logger) {
 	var again <-chan time.Time
 	for ended := false; !ended; {
+		warn := true
 		select {
 		case <-ctx.Done():
 			ended = true // what was heard last is added still
 		case <-f.wake:
 		case <-again:
+			warn = false
 		}
-		if again = nil; !f.note(log, logger) {
+		again = nil
+		if err := f.addHeard(log); err != nil {
 			again = time.After(anchorPause)
+			if warn {
+				logger.Warn("an erasure is not in the file of anchors: a backup that is restored would bring its data back; trying again", "file", f.path, "error", err)
+			}
 		}
 	}
-}
-
-// note is addHeard for who goes on without it.
-func (f *anchorFile) note(log *eventstore.Log, logger *slog.Logger) bool {
-	err := f.addHeard(log)
-	if err != nil {
-		logger.Warn("an erasure is not in the file of anchors: a backup that is restored would bring its data back; trying again", "file", f.path, "error", err)
-	}
-	return err == nil
 }
 
 // addHeard adds the erasures to the file that were heard of; if that fails, the next call does.
@@ -148,12 +144,7 @@ func (f *anchorFile) add(ctx context.Context, log *eventstore.Log, erasures []co
 	if err != nil {
 		return err
 	}
-	var missing []commands.Erasure
-	for noted := erasuresIn(lines); len(erasures) > 0; erasures = erasures[1:] {
-		if e := erasures[0]; !slices.ContainsFunc(noted, e.Equal) {
-			noted, missing = append(noted, e), append(missing, e) // each once
-		}
-	}
+	missing := commands.MissingErasures(erasures, erasuresIn(lines))
 	if missing == nil {
 		return nil
 	}

@@ -230,8 +230,8 @@ func (s *server) build(ctx context.Context) error {
 		Log: s.log, Directory: directory, Vault: keys, Catalog: s.catalog, Attempter: attempter, Queue: saga.Queue{Pool: s.pool}, Pool: s.pool,
 		Failed: s.queries, Subjects: s.queries,
 		Erased: func() {
-			if !s.anchors.note(s.log, s.logger) {
-				eventstore.Signal(s.anchors.wake) // it is tried again
+			if s.anchors.addHeard(s.log) != nil {
+				eventstore.Signal(s.anchors.wake) // it is tried again, which says why
 			}
 		},
 	}
