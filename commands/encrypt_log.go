@@ -81,7 +81,10 @@ func (c *Commands) endEncrypted(ctx context.Context, caller Caller) error {
 		}
 		var ended []eventstore.Position
 		for _, e := range events {
-			record, _ := e.Value.(domain.PayloadsEncrypted)
+			record, ok := e.Value.(domain.PayloadsEncrypted)
+			if !ok {
+				return domain.Internal("read what was encrypted", e.Err)
+			}
 			for _, of := range record.Subjects {
 				to := erased[domain.SubjectStream(envelope.Owner(of.Owner))]
 				for _, position := range of.Positions {

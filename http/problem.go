@@ -49,7 +49,7 @@ var (
 	}
 )
 
-// refusal is a problem with the detail where net/http gives no reason.
+// refusal is a problem, with the detail to use where net/http states no reason.
 type refusal struct {
 	problem
 	detail string

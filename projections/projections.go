@@ -193,8 +193,8 @@ func (b *Basis) Stands(ctx context.Context) bool {
 	return true
 }
 
-// reachHead waits unless the log goes on by nothing but events of the type without consequence:
-// then it returns the head, which is as good as reached.
+// reachHead waits for the read models to reach the head, and returns 0. It does not wait if the log
+// goes on by nothing but events of the type without consequence: then it returns the head.
 func (p *Projections) reachHead(ctx context.Context, without string) (eventstore.Position, error) {
 	const patience = 500 * time.Millisecond
 	lag, err := p.Lag(ctx)
