@@ -132,7 +132,8 @@ func (c *Commands) seal(id domain.WebhookID, stored domain.Webhook, asked domain
 	return sealing, err
 }
 
-// sealAuth encrypts the secrets of credentials. One that is the mask keeps what is stored.
+// sealAuth encrypts the secrets of credentials. One that is the mask keeps what is stored, but goes
+// to no other token_url: whoever may only change webhooks could have it sent to a server of theirs.
 // A certificate of which a part is new is checked whole.
 func (c *Commands) sealAuth(id domain.WebhookID, stored domain.Webhook, asked domain.AuthSpec) (domain.Auth, error) {
 	sealed := domain.Auth{Type: asked.Type, TokenURL: asked.TokenURL, ClientID: asked.ClientID, Scope: asked.Scope}
@@ -140,7 +141,7 @@ func (c *Commands) sealAuth(id domain.WebhookID, stored domain.Webhook, asked do
 		return sealed, nil
 	}
 	was := domain.Auth{Type: asked.Type}
-	if stored.Auth != nil && stored.Auth.Type == asked.Type {
+	if stored.Auth != nil && stored.Auth.Type == asked.Type && stored.Auth.TokenURL == asked.TokenURL {
 		was = *stored.Auth
 	}
 	changed := false
