@@ -335,23 +335,24 @@ func (l *lanes) replays() map[domain.ReplayID]bool {
 	return ids
 }
 
-// found says that the table holds due deliveries of these webhooks. It reports whether
-// this node may call any of them soon.
+// found says that the table holds due deliveries of these webhooks, which others may take as well: new
+// ones go there too only when a claim shows that there are many. It reports whether this node may call
+// any of them soon.
 func (l *lanes) found(webhooks []domain.WebhookID) (soon bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, id := range webhooks {
 		ln := l.lane(id)
-		ln.stock()
+		ln.turn()
 		soon = soon || ln.pace.wait(time.Now()) <= claimPoll
 	}
 	return soon
 }
 
-// stock says that the table holds something that is due.
+// stock says that the table holds what this node has no room for.
 func (ln *lane) stock() { ln.backlog, ln.fresh, ln.little = true, true, false }
 
-// turn says that the table holds what has its turn in a line. Other lines need not wait for it.
+// turn says that the table holds something that is due. New ones need not wait for it.
 func (ln *lane) turn() { ln.backlog, ln.fresh, ln.little = true, true, ln.little || !ln.backlog }
 
 // wanted lists the lanes that may claim from the table, and how many each.

@@ -185,6 +185,11 @@ func TestTurnsHoldUpNobody(t *testing.T) {
 		t.Error("a turn waits for as long as new deliveries come")
 	}
 	l.found([]domain.WebhookID{webhook})
+	if lanes, _ := l.wanted(maxRowsAClaim); len(lanes) != 1 || !claims() {
+		t.Error("what others queued is not looked for, or new deliveries follow it to the table")
+	}
+	l.filled(webhook)
+	l.found([]domain.WebhookID{webhook})
 	if lanes, _ := l.wanted(maxRowsAClaim); len(lanes) != 0 {
 		t.Error("a backlog is claimed in small parts")
 	}
