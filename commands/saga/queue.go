@@ -24,11 +24,13 @@ type Queue struct {
 	Saga *Saga
 }
 
+// announcedReplays is announced when replays are to begin, or to go on.
+const announcedReplays = "replays"
+
 // Statements implements eventstore.Inline. It announces the webhooks with deliveries
-// that are free to claim, and the streams of replays that stop.
+// that are free to claim, the streams of replays that stop, and that some are to begin.
 func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, announce []string, _ error) {
 	claims := q.Saga.beginClaims()
-	var stopped []string
 	rows := queueRows{ordered: orderedRows{lanes: claims, events: len(events)}}
 	for i := range events {
 		e := &events[i]
@@ -92,10 +94,12 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			rows.revived = append(rows.revived, c.EventID)
 			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt, version: e.Version})
 		case domain.ReplayPaused, domain.ReplayCancelled:
-			stopped = append(stopped, e.Stream)
+			announce = append(announce, e.Stream)
+		case domain.ReplayRequested, domain.ReplayResumed:
+			announce = append(announce, announcedReplays)
 		}
 	}
-	return rows.statements(), append(rows.free(), stopped...), nil
+	return rows.statements(), append(announce, rows.free()...), nil
 }
 
 // Untried implements commands.Queue.

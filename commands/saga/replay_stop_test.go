@@ -263,6 +263,18 @@ func TestNoCallFollowsTheAnswer(t *testing.T) {
 	}
 }
 
+// What one node is asked to replay is announced, so that another that replays begins at once.
+func TestReplaysAreAnnounced(t *testing.T) {
+	t.Parallel()
+	url, in := testdb.New(t), newReceiver()
+	n := startReplaying(t, url, in)
+	n.awaitHeard(eventstore.AnnouncedAll) // it listens
+	asked := startReplaying(t, url, in)
+	id := asked.start(history(n.register(1, nil)))
+	n.awaitHeard("replays")
+	n.awaitReplay(id, "over", finished)
+}
+
 // What a paused replay has asked for in a line goes on: live events wait behind it.
 func TestPausedReplayHoldsUpNoLine(t *testing.T) {
 	t.Parallel()

@@ -128,7 +128,7 @@ func (s *session) ended(call domain.Call) {
 }
 
 // Announced takes in what other processes announced: webhooks with deliveries that are
-// free to claim, and replays that stop.
+// free to claim, replays that stop, and that some are to begin.
 func (s *Saga) Announced(keys []string) {
 	now := s.session.Load()
 	if now == nil || eventstore.JustReading(keys) {
@@ -137,7 +137,9 @@ func (s *Saga) Announced(keys []string) {
 	for _, key := range keys {
 		if id, err := uuid.Parse(key); err == nil {
 			now.queued(domain.WebhookID(id))
-		} else if kind, id, err := domain.ParseStream(key); err == nil && kind == "replay" {
+			continue
+		}
+		if kind, id, err := domain.ParseStream(key); err == nil && kind == "replay" {
 			now.replays.halt(domain.ReplayID(id))
 		} else if key == eventstore.AnnouncedAll {
 			now.look()
@@ -145,8 +147,8 @@ func (s *Saga) Announced(keys []string) {
 				now.replays.halt(id)
 			}
 		}
+		eventstore.Signal(now.replays.wake)
 	}
-	eventstore.Signal(now.replays.wake)
 }
 
 // TailLost ends the work on what the log may not have any more. A new session begins.
