@@ -52,7 +52,8 @@ type Log struct {
 	config    Config
 	clock     *Clock
 	logger    *slog.Logger
-	tail      *tail
+	tail      *tail // what this process appended last
+	lastRead  *lastRead
 	appender  *appender
 	knowledge *knowledge
 	lenient   bool
@@ -79,9 +80,10 @@ func Open(config Config) *Log {
 		config.Guard = NewGuard(config.Logger)
 	}
 	l := &Log{Limiter: cpulimit.New(), pool: config.Pool, config: config, clock: config.Clock, logger: config.Logger,
-		tail: newTail(), knowledge: &config.Guard.knowledge}
+		tail: newTail(), lastRead: newLastRead(), knowledge: &config.Guard.knowledge}
 	l.knowledge.tell(func(loss Loss) {
 		l.tail.reset(l.Generation())
+		l.lastRead.reset(l.Generation())
 		if config.Lost != nil {
 			config.Lost(loss)
 		}
@@ -96,7 +98,7 @@ func Open(config Config) *Log {
 
 // On returns the log as a copy of its database has it, for reading alone.
 func (l *Log) On(pool *pgxpool.Pool) *Log {
-	on := &Log{Limiter: l.Limiter, pool: pool, config: l.config, clock: l.clock, logger: l.logger, tail: newTail(), knowledge: l.knowledge}
+	on := &Log{Limiter: l.Limiter, pool: pool, config: l.config, clock: l.clock, logger: l.logger, tail: newTail(), lastRead: newLastRead(), knowledge: l.knowledge}
 	on.atHead = Refresher{Run: on.readHead, Timeout: headTimeout}
 	return on
 }
@@ -104,7 +106,7 @@ func (l *Log) On(pool *pgxpool.Pool) *Log {
 // Closed returns the log for readings that need no content: they take no keys.
 func (l *Log) Closed() *Log {
 	closed := l.On(l.pool)
-	closed.tail, closed.config.Envelope = l.tail, nil
+	closed.tail, closed.lastRead, closed.config.Envelope = l.tail, l.lastRead, nil
 	return closed
 }
 
@@ -112,7 +114,7 @@ func (l *Log) Closed() *Log {
 // its content.
 func (l *Log) Lenient() *Log {
 	lenient := l.On(l.pool)
-	lenient.tail, lenient.lenient = l.tail, true
+	lenient.tail, lenient.lastRead, lenient.lenient = l.tail, l.lastRead, true
 	return lenient
 }
 

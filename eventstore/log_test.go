@@ -542,3 +542,25 @@ func TestClockGoesByTheDatabaseHoweverWrongTheMachine(t *testing.T) {
 		t.Errorf("the clock is %v off", off)
 	}
 }
+
+// What one reader of a process has read of what others appended, another one does not ask the
+// database for.
+func TestReadersShareWhatOneRead(t *testing.T) {
+	t.Parallel()
+	url := testdb.New(t)
+	other := openLog(t, eventstore.Config{Pool: openPool(t, url)})
+	mustAppend(t, other, unit("a", 0, `1`, `2`, `3`, `4`, `5`, `6`))
+	log, pool, _ := guarded(t, url)
+	if first, err := log.Read(t.Context(), 0, 4); err != nil || len(first) != 4 {
+		t.Fatalf("%d events, %v", len(first), err)
+	}
+	mustAppend(t, log, unit("b", 0, `7`)) // what the process appended itself is kept apart
+	if rest, err := log.Closed().Read(t.Context(), 4, 2); err != nil || len(rest) != 2 {
+		t.Fatalf("%d events, %v", len(rest), err)
+	}
+	pool.Close()
+	again, err := log.Lenient().Read(t.Context(), 1, 9)
+	if err != nil || len(again) != 5 || again[0].Position != 2 || string(again[4].Data) != "6" {
+		t.Errorf("%+v, %v", again, err)
+	}
+}

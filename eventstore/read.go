@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,6 +156,12 @@ func (l *Log) readClosed(ctx context.Context, after Position, limit int) ([]Even
 	if events := l.tail.after(after, limit); events != nil {
 		return events, nil
 	}
+	l.lastRead.Lock()
+	defer l.lastRead.Unlock()
+	if events := l.lastRead.after(after, limit); events != nil {
+		return events, nil
+	}
+	generation := l.Generation()
 	events, err := collect(l.pool.Query(ctx, `
 		SELECT `+eventColumns+` FROM (
 			SELECT *, sum(octet_length(data)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - octet_length(data) AS before
@@ -164,6 +171,9 @@ func (l *Log) readClosed(ctx context.Context, after Position, limit int) ([]Even
 		return nil, err
 	}
 	l.decode(events)
+	if n := len(events); n > 0 && next(events) == events[0].Position+Position(n) { // else some are archived
+		l.lastRead.add(slices.Clone(events), generation)
+	}
 	return events, nil
 }
 

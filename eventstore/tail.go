@@ -6,23 +6,35 @@ import (
 	"time"
 )
 
-// tail keeps the newest events that this process appended, so that its readers
-// need not ask the database for what it just wrote. It is one run of positions
-// without a gap, batch after batch; an append by another process starts it again.
+// tail keeps the newest events that this process appended, or read, so that its readers
+// need not ask the database for what it just wrote, or for what one of them just read. It is
+// one run of positions without a gap, batch after batch; what does not follow starts it again.
 type tail struct {
 	mu         sync.RWMutex
+	most       int       // events
 	generation int64     // of what is kept; see Log.Generation
 	batches    [][]Event // none is empty
 	events     int
 	bytes      int
 }
 
+// lastRead is what one of the process's readers read last of the database, for the others: it is locked
+// meanwhile, as these are often about to read the same.
+type lastRead struct {
+	sync.Mutex
+	*tail
+}
+
 const (
 	maxTailEvents = 8_000
 	maxTailBytes  = 32 << 20
+	// maxLastRead is how far apart the readers of a busy node may be.
+	maxLastRead = 20_000
 )
 
-func newTail() *tail { return &tail{} }
+func newTail() *tail { return &tail{most: maxTailEvents} }
+
+func newLastRead() *lastRead { return &lastRead{tail: &tail{most: maxLastRead}} }
 
 // reset forgets everything, and what was appended before the generation.
 func (t *tail) reset(generation int64) {
@@ -45,7 +57,7 @@ func (t *tail) add(batch []Event, generation int64) {
 	t.events += len(batch)
 	t.bytes += bytesOf(batch)
 	drop := 0
-	for t.events > maxTailEvents || t.bytes > maxTailBytes {
+	for t.events > t.most || t.bytes > maxTailBytes {
 		t.events -= len(t.batches[drop])
 		t.bytes -= bytesOf(t.batches[drop])
 		t.batches[drop] = nil // a page handed out keeps its own copy
