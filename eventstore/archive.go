@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -125,11 +126,27 @@ type SealRow struct {
 	Resealed   Seal      `json:"resealed,omitempty"` // of entries that were encrypted since
 }
 
+// isEmpty reports whether it is of no events.
+func (s *SealRow) isEmpty() bool { return s.Last < s.First }
+
+// covers reports whether it is the seal of the events, after the seals before.
+func (s *SealRow) covers(before, resealed Seal, events *digest) bool {
+	if s.Resealed != nil {
+		return bytes.Equal(sealOf(slices.Concat(resealed, before), *s, events), s.Resealed)
+	}
+	return bytes.Equal(sealOf(before, *s, events), s.Seal)
+}
+
 // Seals returns up to limit seals of batches that end after the position, in order.
 func (l *Log) Seals(ctx context.Context, after Position, limit int) ([]SealRow, error) {
-	rows, _ := l.pool.Query(ctx, `SELECT s.first_position, s.last_position, s.recorded_at, s.seal, r.seal
+	return sealsBetween(ctx, l.pool, after, math.MaxInt64, limit)
+}
+
+// sealsBetween is Seals of batches that end up to another position.
+func sealsBetween(ctx context.Context, db querier, after, to Position, limit int) ([]SealRow, error) {
+	rows, _ := db.Query(ctx, `SELECT s.first_position, s.last_position, s.recorded_at, s.seal, r.seal
 		FROM medilab.seals AS s LEFT JOIN medilab.resealed AS r USING (last_position)
-		WHERE s.last_position > $1 ORDER BY s.last_position LIMIT $2`, after, limit)
+		WHERE s.last_position > $1 AND s.last_position <= $2 ORDER BY s.last_position LIMIT $3`, after, to, limit)
 	seals, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SealRow])
 	if err != nil {
 		return nil, fmt.Errorf("read seals: %w", err)
@@ -183,8 +200,7 @@ func (c *Chain) Add(e *Event) error {
 
 // Close compares the batch with its seal.
 func (c *Chain) Close(s SealRow) error {
-	sealed := seal{first: s.First, recordedAt: s.RecordedAt, sum: s.Seal, resealed: s.Resealed}
-	if s.First != c.first || s.Last != c.next-1 || !s.RecordedAt.Equal(c.at) || !sealed.covers(c.before, c.resealed, c.digest) {
+	if s.First != c.first || s.Last != c.next-1 || !s.RecordedAt.Equal(c.at) || !s.covers(c.before, c.resealed, c.digest) {
 		return fmt.Errorf("positions %d to %d are not what was sealed", s.First, s.Last)
 	}
 	c.end(s.Seal, s.Resealed)
@@ -193,7 +209,7 @@ func (c *Chain) Close(s SealRow) error {
 
 // reseal ends the batch, and returns what seals its entries as they are now.
 func (c *Chain) reseal(s SealRow) Seal {
-	now := sealOf(slices.Concat(c.resealed, c.before), seal{first: s.First, recordedAt: s.RecordedAt}, c.digest)
+	now := sealOf(slices.Concat(c.resealed, c.before), s, c.digest)
 	c.end(s.Seal, now)
 	return now
 }

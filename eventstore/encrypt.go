@@ -148,11 +148,11 @@ func (v *verifier) encrypted(ctx context.Context) error {
 }
 
 // checkRecord compares a batch's seal of encrypted entries with the record of them.
-func (v *verifier) checkRecord(s seal) {
-	switch recorded := s.last <= v.replaced.To; {
-	case recorded != (s.resealed != nil):
-		v.damage(FlawSeal, s.first, "", "positions %d to %d: that entries were encrypted is on record up to %d", s.first, s.last, v.replaced.To)
-	case s.last == v.replaced.To && !bytes.Equal(s.resealed, v.replaced.Seal):
-		v.damage(FlawSeal, s.first, "", "the entries up to %d are not those that were encrypted", s.last)
+func (v *verifier) checkRecord(s SealRow) {
+	switch recorded := s.Last <= v.replaced.To; {
+	case recorded != (s.Resealed != nil):
+		v.damage(FlawSeal, s.First, "", "positions %d to %d: that entries were encrypted is on record up to %d", s.First, s.Last, v.replaced.To)
+	case s.Last == v.replaced.To && !bytes.Equal(s.Resealed, v.replaced.Seal):
+		v.damage(FlawSeal, s.First, "", "the entries up to %d are not those that were encrypted", s.Last)
 	}
 }

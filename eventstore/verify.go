@@ -34,25 +34,6 @@ type Damage struct {
 	Text     string // in words
 }
 
-// seal is one row of medilab.seals.
-type seal struct {
-	first, last Position
-	recordedAt  time.Time
-	sum         []byte
-	resealed    []byte // of entries that were encrypted since; see encrypt.go
-}
-
-// isEmpty reports whether it is of no events.
-func (s *seal) isEmpty() bool { return s.last < s.first }
-
-// covers reports whether it is the seal of the events, after the seals before.
-func (s *seal) covers(before, resealed Seal, events *digest) bool {
-	if s.resealed != nil {
-		return bytes.Equal(sealOf(slices.Concat(resealed, before), *s, events), s.resealed)
-	}
-	return bytes.Equal(sealOf(before, *s, events), s.sum)
-}
-
 // Verify checks the whole log up to its present head: that its tables are what keeps it
 // unchanged, that no position is missing, that every event is what was sealed when it was
 // appended, decodes, and has the version that its place in its stream demands. It reports
@@ -151,8 +132,8 @@ type verifier struct {
 	next   Position // that should come
 	before []byte   // the seal before
 
-	sealed          []seal // read ahead
-	batch           seal   // that the next event should be of
+	sealed          []SealRow // read ahead
+	batch           SealRow   // that the next event should be of
 	digest          *digest
 	whole, sameTime bool
 
@@ -171,7 +152,7 @@ func (v *verifier) damage(flaw Flaw, at Position, stream, text string, args ...a
 
 // seals goes through the batches as they were sealed, and the events beside them.
 func (v *verifier) seals(ctx context.Context) error {
-	v.batch = seal{first: v.next, last: v.next - 1}
+	v.batch = SealRow{First: v.next, Last: v.next - 1}
 	type page struct{ events, opened []Event }
 	const rows = 2500
 	err := sideBySide(ctx, func(ctx context.Context, yield func(*page) error) error {
@@ -184,7 +165,7 @@ func (v *verifier) seals(ctx context.Context) error {
 		return v.log.openDecoded(ctx, p.opened)
 	}, func(p *page) error {
 		for i := range p.events {
-			for p.events[i].Position > v.batch.last {
+			for p.events[i].Position > v.batch.Last {
 				if err := v.nextBatch(ctx); err != nil {
 					return err
 				}
@@ -195,14 +176,14 @@ func (v *verifier) seals(ctx context.Context) error {
 		v.progress(p.events[len(p.events)-1].Position, v.head)
 		return nil
 	})
-	for err == nil && v.batch.last < v.head {
+	for err == nil && v.batch.Last < v.head {
 		err = v.nextBatch(ctx)
 	}
 	if err != nil {
 		return err
 	}
 	v.endBatch()
-	if (v.batch.sum != nil || v.batch.isEmpty()) && !bytes.Equal(v.before, v.headSeal) {
+	if (v.batch.Seal != nil || v.batch.isEmpty()) && !bytes.Equal(v.before, v.headSeal) {
 		v.damage(FlawSeal, v.head, "", "the last seal, up to %d, is not the one that the log's head holds", v.head)
 	}
 	return nil
@@ -213,25 +194,18 @@ func (v *verifier) nextBatch(ctx context.Context) (err error) {
 	const page = 1000
 	v.endBatch()
 	if len(v.sealed) == 0 {
-		rows, _ := v.db.Query(ctx, `SELECT s.first_position, s.last_position, s.recorded_at, s.seal, r.seal
-			FROM medilab.seals AS s LEFT JOIN medilab.resealed AS r USING (last_position)
-			WHERE s.last_position > $1 AND s.last_position <= $2 ORDER BY s.last_position LIMIT $3`, v.batch.last, v.head, page)
-		v.sealed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (s seal, err error) {
-			err = row.Scan(&s.first, &s.last, &s.recordedAt, &s.sum, &s.resealed)
-			return s, err
-		})
-		if err != nil {
+		if v.sealed, err = sealsBetween(ctx, v.db, v.batch.Last, v.head, page); err != nil {
 			return fmt.Errorf("verify the log: %w", err)
 		}
 	}
 	if len(v.sealed) == 0 {
-		v.sealed = []seal{{first: v.batch.last + 1, last: v.head}}
+		v.sealed = []SealRow{{First: v.batch.Last + 1, Last: v.head}}
 	}
 	v.batch, v.sealed = v.sealed[0], v.sealed[1:]
-	if v.batch.first != v.next {
-		v.damage(FlawSeal, v.next, "", "the seal up to %d starts at %d: it should at %d", v.batch.last, v.batch.first, v.next)
+	if v.batch.First != v.next {
+		v.damage(FlawSeal, v.next, "", "the seal up to %d starts at %d: it should at %d", v.batch.Last, v.batch.First, v.next)
 	}
-	v.next, v.whole, v.sameTime = v.batch.first, true, true
+	v.next, v.whole, v.sameTime = v.batch.First, true, true
 	v.digest.Reset()
 	return nil
 }
@@ -245,7 +219,7 @@ func (v *verifier) event(e *Event) {
 		v.missing(e.Position - 1)
 	}
 	v.digest.add(e)
-	v.sameTime = v.sameTime && e.RecordedAt.Equal(v.batch.recordedAt)
+	v.sameTime = v.sameTime && e.RecordedAt.Equal(v.batch.RecordedAt)
 	if e.Err != nil {
 		v.damage(FlawUndecoded, e.Position, e.Stream, "the event does not decode: %v", e.Err)
 	}
@@ -265,30 +239,30 @@ func (v *verifier) endBatch() {
 	if s.isEmpty() {
 		return
 	}
-	if v.next <= s.last {
-		v.missing(s.last)
+	if v.next <= s.Last {
+		v.missing(s.Last)
 	}
-	v.next = s.last + 1
-	if s.sum == nil {
-		v.damage(FlawSeal, s.first, "", "positions %d to %d are not sealed", s.first, s.last)
+	v.next = s.Last + 1
+	if s.Seal == nil {
+		v.damage(FlawSeal, s.First, "", "positions %d to %d are not sealed", s.First, s.Last)
 		v.before = sealOf(v.before, s, v.digest)
 		return
 	}
 	v.checkRecord(s)
 	if v.whole && (!v.sameTime || !s.covers(v.before, v.resealed, v.digest)) {
-		v.damage(FlawSeal, s.first, "", "positions %d to %d are not what was sealed at %s", s.first, s.last, s.recordedAt.UTC().Format(time.RFC3339Nano))
+		v.damage(FlawSeal, s.First, "", "positions %d to %d are not what was sealed at %s", s.First, s.Last, s.RecordedAt.UTC().Format(time.RFC3339Nano))
 	}
-	v.before, v.resealed = s.sum, s.resealed
+	v.before, v.resealed = s.Seal, s.Resealed
 }
 
 // sealOf computes the seal as the append did, see appendSQL.
-func sealOf(before []byte, s seal, events *digest) []byte {
+func sealOf(before []byte, s SealRow, events *digest) []byte {
 	all := sha256.New()
 	all.Write(before)
 	var number [8]byte
-	binary.BigEndian.PutUint64(number[:], uint64(s.first))
+	binary.BigEndian.PutUint64(number[:], uint64(s.First))
 	all.Write(number[:])
-	binary.BigEndian.PutUint64(number[:], uint64(s.recordedAt.UnixMicro()))
+	binary.BigEndian.PutUint64(number[:], uint64(s.RecordedAt.UnixMicro()))
 	all.Write(number[:])
 	all.Write(events.Sum(nil))
 	return all.Sum(nil)

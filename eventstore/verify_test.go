@@ -84,7 +84,7 @@ func TestSealedAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tamper(`UPDATE medilab.seals SET seal = $2 WHERE last_position = $1`, at, sealOf(v.before, seal{first: at, recordedAt: events[0].RecordedAt}, v.digest))
+		tamper(`UPDATE medilab.seals SET seal = $2 WHERE last_position = $1`, at, sealOf(v.before, SealRow{First: at, RecordedAt: events[0].RecordedAt}, v.digest))
 	}
 	again(2)
 	if found := verify(); found != "" {
