@@ -187,13 +187,7 @@ func (d *Directory) Run(ctx context.Context) {
 		poll  = 500 * time.Millisecond
 		pause = 10 * time.Millisecond // between two readings under load
 	)
-	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.changed:
-		case <-time.After(d.log.Pace(poll)):
-		}
+	for eventstore.Wait(ctx, d.log.Pace(poll), d.changed) {
 		if err := d.CatchUp(ctx); err != nil && ctx.Err() == nil {
 			d.logger.Warn("configuration not read, trying again", "error", err)
 		}

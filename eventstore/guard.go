@@ -279,13 +279,8 @@ func (g *Guard) look(ctx context.Context) {
 				if silent[i] = ctx.Err() != nil || pgconn.Timeout(err); found != (server{}) && found != before && before != (server{}) {
 					cancel()
 				}
-				if !again || g.knows() || err != nil && !IsOutage(err) {
+				if !again || g.knows() || err != nil && !IsOutage(err) || !Wait(ctx, askAgain, nil) {
 					return
-				}
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(askAgain):
 				}
 			}
 		})

@@ -159,10 +159,7 @@ func (n *Node) setLacks(lacks []Lack) {
 		return
 	}
 	n.lacks.Store(&lacks)
-	select {
-	case n.lacksChanged <- struct{}{}:
-	default:
-	}
+	Signal(n.lacksChanged)
 }
 
 // Alone reports whether no other node lives.

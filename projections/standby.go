@@ -190,18 +190,14 @@ func (s *Standby) enter(state StandbyState, why error) {
 // While nobody asks a good standby, it is left alone.
 func (s *Standby) Watch(ctx context.Context) {
 	const every, patience = time.Second, 2 * time.Second
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
 	for {
 		if s.State() != StandbyOK || s.asked.Load() > 0 {
 			asking, cancel := context.WithTimeout(ctx, patience)
 			_ = s.check(asking) // the state tells
 			cancel()
 		}
-		select {
-		case <-ctx.Done():
+		if !eventstore.Wait(ctx, every, nil) {
 			return
-		case <-ticker.C:
 		}
 	}
 }

@@ -84,17 +84,13 @@ func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
 		return false
 	})
 	defer stop()
-	wait := o.Poll
-	for {
+	for wait := o.Poll; ; {
 		wake := appended
 		if wait > o.Poll { // the server takes nothing now
 			wake = nil
 		}
-		select {
-		case <-ctx.Done():
+		if !eventstore.Wait(ctx, wait, wake) {
 			return
-		case <-wake:
-		case <-time.After(wait):
 		}
 		more, err := o.send(ctx, node)
 		switch {

@@ -51,7 +51,6 @@ type Relay struct {
 	owner      bool
 	costly     []emission // read, and not moved yet, see step
 	few        int        // of them are moved next
-	wake       chan struct{}
 	relayed    atomic.Int64
 }
 
@@ -63,7 +62,7 @@ const leaseName = "relay"
 // NewRelay returns the relay of this node. Run must be called for anything to happen.
 func NewRelay(log *eventstore.Log, directory *commands.Directory, pool *pgxpool.Pool, node *eventstore.Node, catalog domain.Catalog, logger *slog.Logger) *Relay {
 	return &Relay{log: log, directory: directory, pool: pool, node: node, catalog: catalog, logger: logger,
-		reader: reader{pool: pool}, wake: make(chan struct{}, 1)}
+		reader: reader{pool: pool}}
 }
 
 // Run relays until ctx ends or the node's lease is lost, which is its error. Other failures are
@@ -94,21 +93,10 @@ func (r *Relay) Run(ctx context.Context) error {
 			pause = min(max(idleInterval, time.Since(r.movedAt)/60), maxInterval)
 		}
 		failing = err != nil
-		if pause > 0 && !r.sleep(ctx, pause) {
+		if pause > 0 && !eventstore.Wait(ctx, pause, r.node.Lost()) {
 			return nil
 		}
 	}
-}
-
-func (r *Relay) sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-r.node.Lost():
-	case <-r.wake:
-	case <-time.After(d):
-	}
-	return true
 }
 
 // leave lets another node take over at once.
@@ -210,7 +198,7 @@ func (r *Relay) moveAll(ctx context.Context, batch []emission) error {
 			return fmt.Errorf("append %d emitted events: %w", len(batch), err)
 		}
 		r.logger.Warn("appending emitted events failed, trying again", "events", len(batch), "error", err)
-		if !r.sleep(ctx, errorPause) {
+		if !eventstore.Wait(ctx, errorPause, r.node.Lost()) {
 			return ctx.Err()
 		}
 		if !r.node.Valid() {

@@ -127,7 +127,6 @@ func TestRelayHasOneOwner(t *testing.T) {
 	r.emit(r.pool, `{}`)
 	r.awaitRelayed(first, 2)
 	stop()
-	second.Wake()
 	r.emit(r.pool, `{}`)
 	r.awaitRelayed(second, 1)
 	stopSecond()

@@ -94,14 +94,7 @@ func concernsAlerts(batch []eventstore.Event) bool {
 // ctx ends. The first scan is at once: what is open may have ended while no node ran.
 func (a *Alerts) Run(ctx context.Context, node *eventstore.Node) {
 	const again = 5 * time.Second
-	var pause time.Duration
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		case <-node.LacksChanged():
-		}
+	for pause := time.Duration(0); eventstore.Wait(ctx, pause, node.LacksChanged()); {
 		pause = a.Interval
 		if err := a.scan(ctx, node); err != nil && ctx.Err() == nil {
 			a.Logger.Warn("alerts not looked for, trying again", "error", err)

@@ -136,19 +136,10 @@ func (s *session) forgetNodes(ctx context.Context) error {
 	return eventstore.Doing("forget old nodes", err)
 }
 
-// sweepOrphans runs now and then, and after an append of this node went unanswered,
+// sweepOrphans runs now and then, and a little after an append of this node went unanswered,
 // until ctx ends.
 func (s *session) sweepOrphans(ctx context.Context) {
-	ticker := time.NewTicker(sweepEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		case <-s.sweep:
-			eventstore.Wait(ctx, takeoverPoll, nil)
-		}
+	for eventstore.Wait(ctx, sweepEvery, s.sweep) && eventstore.Wait(ctx, takeoverPoll, nil) {
 		if err := s.releaseOrphans(ctx); err != nil && ctx.Err() == nil {
 			s.logger.Warn("looking for orphaned claims failed, trying again later", "error", err)
 		}
