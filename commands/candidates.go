@@ -160,7 +160,7 @@ func (h *history) subscribes(e *eventstore.Event) bool {
 func (h *history) read(ctx context.Context, after eventstore.Position) (found []candidate, last eventstore.Position, ended bool, err error) {
 	looked, last := 0, after
 	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.spec.From, To: h.spec.To, Opens: h.subscribes}
-	err = h.log.ComputePages(ctx, after, triggered, func(e eventstore.Event) error {
+	err = h.log.Compute(ctx, after, triggered, func(e eventstore.Event) error {
 		if e.Position >= h.before {
 			return errEnd
 		}

@@ -7,14 +7,9 @@ import (
 )
 
 // Compute calls yield for the events that Each yields, decoded and without metadata, as an
-// expensive task: yield must not block.
-func (l *Log) Compute(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
-	return l.ComputePages(ctx, after, filter, yield, func(Position) error { return nil })
-}
-
-// ComputePages is Compute that calls done after each page of events, with the position of
+// expensive task: yield must not block. It calls done after each page of them, with the position of
 // the last. It holds no turn then, so done may block. The next pages are read and opened meanwhile.
-func (l *Log) ComputePages(ctx context.Context, after Position, filter Filter, yield func(Event) error, done func(Position) error) error {
+func (l *Log) Compute(ctx context.Context, after Position, filter Filter, yield func(Event) error, done func(Position) error) error {
 	const rows = 2000 // small, as three pages are held at most
 	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
 		return l.eachPage(ctx, withoutMetadata, after, filter, rows, yield)

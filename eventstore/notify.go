@@ -40,18 +40,6 @@ func (n *listener) wants(batch []Event) bool {
 	return true
 }
 
-func (l *Log) listen(c chan struct{}, interested func(batch []Event) bool) {
-	l.listeners.Lock()
-	defer l.listeners.Unlock()
-	l.listeners.all[c] = &listener{interested: interested}
-}
-
-func (l *Log) unlisten(c chan struct{}) {
-	l.listeners.Lock()
-	defer l.listeners.Unlock()
-	delete(l.listeners.all, c)
-}
-
 func (l *Log) notifyListeners(batch []Event) {
 	l.listeners.Lock()
 	defer l.listeners.Unlock()
@@ -74,8 +62,14 @@ func Signal(c chan struct{}) {
 // of interest (nil: all is) or much that is not. stop ends it.
 func (l *Log) Appends(interested func(batch []Event) bool) (appended <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
-	l.listen(c, interested)
-	return c, func() { l.unlisten(c) }
+	l.listeners.Lock()
+	defer l.listeners.Unlock()
+	l.listeners.all[c] = &listener{interested: interested}
+	return c, func() {
+		l.listeners.Lock()
+		defer l.listeners.Unlock()
+		delete(l.listeners.all, c)
+	}
 }
 
 const (

@@ -19,7 +19,7 @@ func TestOpensWhatIsAskedFor(t *testing.T) {
 	filter := eventstore.Filter{Opens: func(e *eventstore.Event) bool { return e.Value == "decoded" && e.Position%2 == 0 }}
 	var pages []eventstore.Position
 	var at eventstore.Position
-	err := log.ComputePages(t.Context(), 0, filter, func(e eventstore.Event) error {
+	err := log.Compute(t.Context(), 0, filter, func(e eventstore.Event) error {
 		if at++; e.Position != at {
 			t.Errorf("position %d comes as number %d", e.Position, at)
 		}
@@ -45,8 +45,8 @@ func TestOpensWhatIsAskedFor(t *testing.T) {
 	for name, end := range map[string]error{
 		"Each":  log.Each(t.Context(), 0, eventstore.Filter{}, func(eventstore.Event) error { return stop }),
 		"Scan":  log.Scan(t.Context(), 0, 5, 2, func([]eventstore.Event) error { return stop }),
-		"yield": log.Compute(t.Context(), 0, filter, func(eventstore.Event) error { return stop }),
-		"done": log.ComputePages(t.Context(), 0, filter, func(eventstore.Event) error { return nil },
+		"yield": log.Compute(t.Context(), 0, filter, func(eventstore.Event) error { return stop }, func(eventstore.Position) error { return nil }),
+		"done": log.Compute(t.Context(), 0, filter, func(eventstore.Event) error { return nil },
 			func(eventstore.Position) error { return stop }),
 	} {
 		if !errors.Is(end, stop) {

@@ -58,7 +58,8 @@ type Subscription struct {
 	inner  *wsql.Subscriber
 	tx     *transactions
 
-	wake   chan struct{}
+	wake   <-chan struct{} // see Log.Appends
+	stop   func()          // of wake
 	hurry  chan struct{}
 	closed chan struct{}
 	life   sync.Mutex  // held while it begins to read, or ends
@@ -78,7 +79,7 @@ func (l *Log) Subscribe(ctx context.Context, node *Node, reader Reader) (*Subscr
 	if _, err := l.pool.Exec(ctx, `INSERT INTO medilab.readers (name) VALUES ($1) ON CONFLICT DO NOTHING`, reader.Name); err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", reader.Name, err)
 	}
-	s := &Subscription{log: l, node: node, reader: reader, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), closed: make(chan struct{}), passed: make(chan struct{})}
+	s := &Subscription{log: l, node: node, reader: reader, hurry: make(chan struct{}, 1), closed: make(chan struct{}), passed: make(chan struct{})}
 	s.tx = &transactions{DB: stdlib.OpenDBFromPool(l.pool)}
 	adapter := pages{reader: reader, node: node.ID}
 	deadline := ackDeadline
@@ -94,7 +95,7 @@ func (l *Log) Subscribe(ctx context.Context, node *Node, reader Reader) (*Subscr
 	if err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", reader.Name, err)
 	}
-	l.listen(s.wake, reader.Interested)
+	s.wake, s.stop = l.Appends(reader.Interested)
 	// A router that never ran closes no subscriptions.
 	context.AfterFunc(ctx, func() { s.Close() }) //nolint:errcheck // nobody waits for it
 	return s, nil
@@ -117,12 +118,9 @@ func (s *Subscription) Close() error {
 	default:
 	}
 	close(s.closed)
-	s.log.unlisten(s.wake)
+	s.stop()
 	return errors.Join(s.inner.Close(), s.tx.close())
 }
-
-// Wake makes the reader look at the log now.
-func (s *Subscription) Wake() { Signal(s.wake) }
 
 // Hurry lets the next page begin although it may grow, as somebody waits for it.
 func (s *Subscription) Hurry() { Signal(s.hurry) }

@@ -104,7 +104,7 @@ func (b *backtesting) compareEvents(ctx context.Context) error {
 	}
 	first, last := float64(low), float64(min(high, int64(head)))
 	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), To: b.spec.To, Opens: b.concerns}
-	return b.log.ComputePages(ctx, eventstore.Position(low), triggered, b.match, func(at eventstore.Position) error {
+	return b.log.Compute(ctx, eventstore.Position(low), triggered, b.match, func(at eventstore.Position) error {
 		if err := b.count(ctx); err != nil {
 			return err
 		}

@@ -59,9 +59,6 @@ func NewStandby(primary *Projections, pool *pgxpool.Pool) *Standby {
 	return s
 }
 
-// Log is the log as the standby has it, for reading alone.
-func (s *Standby) Log() *eventstore.Log { return s.copy.kept }
-
 // State returns whether queries go to the standby.
 func (s *Standby) State() StandbyState {
 	s.mu.Lock()
