@@ -74,13 +74,9 @@ func (c *Commands) endEncrypted(ctx context.Context, caller Caller) error {
 	if err != nil {
 		return err
 	}
-	for _, at := range records {
-		events, err := c.Log.GetMany(ctx, []eventstore.Position{at})
-		if err != nil {
-			return err
-		}
+	return c.Log.EachAt(ctx, records, func(page []eventstore.Event) error {
 		var ended []eventstore.Position
-		for _, e := range events {
+		for _, e := range page {
 			record, ok := e.Value.(domain.PayloadsEncrypted)
 			if !ok {
 				return domain.Internal("read what was encrypted", e.Err)
@@ -94,11 +90,9 @@ func (c *Commands) endEncrypted(ctx context.Context, caller Caller) error {
 				}
 			}
 		}
-		if _, err := c.cancelErased(ctx, caller, ended); err != nil {
-			return err
-		}
-	}
-	return nil
+		_, err := c.cancelErased(ctx, caller, ended)
+		return err
+	})
 }
 
 // encryption is one step.

@@ -95,18 +95,18 @@ func (c *Commands) Erasures(ctx context.Context) (all []Erasure, err error) {
 		return nil, fmt.Errorf("list erasures: %w", err)
 	}
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
-	for some := range slices.Chunk(positions, 1000) {
-		events, failed := c.Log.GetMany(ctx, some)
-		if failed != nil {
-			return nil, failed
-		}
-		for _, e := range events {
+	if err != nil {
+		return nil, err
+	}
+	err = c.Log.EachAt(ctx, positions, func(page []eventstore.Event) error {
+		for _, e := range page {
 			_, id, failed := domain.ParseStream(e.Stream)
 			if erased, ok := e.Value.(domain.SubjectErased); ok && failed == nil {
 				all = append(all, newErasure(id, erased, e.RecordedAt))
 			}
 		}
-	}
+		return nil
+	})
 	return all, err
 }
 
@@ -272,12 +272,7 @@ func (c *Commands) ownersOf(ctx context.Context, eventType domain.EventType, dat
 func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []eventstore.Position) (cancelled int, err error) {
 	goesOn := map[domain.DeliveryID]bool{} // of batches: with what is not erased
 	over := map[domain.DeliveryID]bool{}   // of the others: it ended by the first of its members
-	for len(positions) > 0 {
-		events, err := c.Log.GetMany(ctx, positions)
-		if err != nil || len(events) == 0 {
-			return cancelled, err
-		}
-		positions = positions[len(events):]
+	err = c.Log.EachAt(ctx, positions, func(events []eventstore.Event) error {
 		var ids []domain.EventID
 		var deliveries []domain.DeliveryID
 		for _, e := range events {
@@ -291,7 +286,7 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 		}
 		waiting, err := c.Queue.WaitingOf(ctx, ids, deliveries)
 		if err != nil {
-			return cancelled, err
+			return err
 		}
 		for _, id := range waiting {
 			var batch domain.DeliveryID
@@ -319,11 +314,12 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 				cancelled++
 				over[batch] = batch != (domain.DeliveryID{}) && !goesOn[batch]
 			case !errors.Is(err, domain.KindConflict) && !errors.Is(err, domain.KindNotFound): // else it has ended
-				return cancelled, err
+				return err
 			case over[batch]:
 				cancelled++
 			}
 		}
-	}
-	return cancelled, nil
+		return nil
+	})
+	return cancelled, err
 }

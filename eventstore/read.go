@@ -115,6 +115,29 @@ func (l *Log) GetMany(ctx context.Context, positions []Position) ([]Event, error
 		) AS sized WHERE before < $2 ORDER BY n`, positions, maxPageBytes)
 }
 
+// EachAt calls yield for the events at the positions, as GetMany returns them, until it has them all.
+func (l *Log) EachAt(ctx context.Context, positions []Position, yield func(page []Event) error) error {
+	const rows = 500
+	for len(positions) > 0 {
+		some := positions[:min(rows, len(positions))]
+		page, err := l.GetMany(ctx, some)
+		if err != nil {
+			return err
+		}
+		if len(page) == 0 { // the log has none of these
+			positions = positions[len(some):]
+			continue
+		}
+		for i := range page {
+			positions = positions[slices.Index(positions, page[i].Position)+1:]
+		}
+		if err := yield(page); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // GetListed is GetMany of positions that a read model has just listed, so that the log has them:
 // what is in memory is not read again.
 func (l *Log) GetListed(ctx context.Context, positions []Position) ([]Event, error) {
@@ -376,6 +399,13 @@ func readPages(ctx context.Context, db querier, columns string, after, to Positi
 		}
 	}
 	return nil
+}
+
+// ReadPages yields what the transaction sees of the log after the position, in pages: undecoded, and
+// without metadata.
+func ReadPages(ctx context.Context, tx pgx.Tx, after Position, yield func(page []Event) error) error {
+	const rows = 1000
+	return readPages(ctx, tx, withoutMetadata, after, math.MaxInt64, Filter{}, rows, maxPageBytes, yield)
 }
 
 // GapError says that the log lacks a position that it must have.

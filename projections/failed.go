@@ -13,9 +13,6 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// failedPage is how many failed calls are looked at together.
-const failedPage = 500
-
 // EachFailed calls yield for each delivery that had failed for good where the log had come to the
 // position, 0: to its end, of those that the spec asks for. It reads the read models up to there, and
 // costs what the failed calls of the webhooks do.
@@ -28,7 +25,7 @@ func (p *Projections) EachFailed(ctx context.Context, spec domain.ReplaySpec, be
 		return err
 	}
 	f, seen := newFailedFilter(spec), map[domain.DeliveryID]bool{}
-	return p.getEach(ctx, positions, func(calls []eventstore.Event) error {
+	return p.log.EachAt(ctx, positions, func(calls []eventstore.Event) error {
 		failed, err := p.stillFailed(ctx, calls, f, before, seen)
 		if err != nil || len(failed) == 0 {
 			return err
@@ -133,7 +130,7 @@ func (p *Projections) yieldFailed(ctx context.Context, failed map[domain.Deliver
 	if err != nil {
 		return fmt.Errorf("look for events: %w", err)
 	}
-	return p.getEach(ctx, positions, func(page []eventstore.Event) error {
+	return p.log.EachAt(ctx, positions, func(page []eventstore.Event) error {
 		for e, event := range each[domain.EventTriggered](page) {
 			if event.Erased || !f.matches(event, e.RecordedAt) {
 				continue
@@ -152,19 +149,4 @@ func (p *Projections) yieldFailed(ctx context.Context, failed map[domain.Deliver
 		}
 		return nil
 	})
-}
-
-// getEach calls yield for the events at the positions, a page at a time.
-func (p *Projections) getEach(ctx context.Context, positions []eventstore.Position, yield func([]eventstore.Event) error) error {
-	for len(positions) > 0 {
-		page, err := p.log.GetMany(ctx, positions[:min(failedPage, len(positions))])
-		if err != nil || len(page) == 0 {
-			return err
-		}
-		positions = positions[slices.Index(positions, page[len(page)-1].Position)+1:]
-		if err := yield(page); err != nil {
-			return err
-		}
-	}
-	return nil
 }

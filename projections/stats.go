@@ -342,28 +342,16 @@ func pendingDeliveries(ctx context.Context, tx pgx.Tx) (int64, error) {
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, err
 	}
-	for {
-		rows, err := tx.Query(ctx, `
-			SELECT position, stream, version, type, data, recorded_at FROM medilab.events
-			WHERE position > $1 ORDER BY position LIMIT 1000`, position)
-		if err != nil {
-			return 0, err
-		}
-		events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e eventstore.Event, err error) {
-			err = row.Scan(&e.Position, &e.Stream, &e.Version, &e.Type, &e.Data, &e.RecordedAt)
-			return e, err
-		})
-		if err != nil || len(events) == 0 {
-			return sum.pending, err
-		}
-		position = events[len(events)-1].Position
+	err = eventstore.ReadPages(ctx, tx, position, func(events []eventstore.Event) error {
 		good, _ := splitDecoded(events)
 		before, err := retriedStates(ctx, tx, good)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		for _, c := range countPage(good, before).byKey {
 			sum.pending += c.pending
 		}
-	}
+		return nil
+	})
+	return sum.pending, err
 }

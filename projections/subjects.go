@@ -140,7 +140,7 @@ func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield fu
 		if err != nil {
 			return err
 		}
-		if err := p.getEach(ctx, positions, func(events []eventstore.Event) error {
+		if err := p.log.EachAt(ctx, positions, func(events []eventstore.Event) error {
 			for i := range events {
 				if err := p.withCalls(ctx, &events[i], yield); err != nil {
 					return err
