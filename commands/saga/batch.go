@@ -252,10 +252,11 @@ func (b *batcher) find(ctx context.Context) error {
 	defer cancel()
 	// By the clock that set the timer, which may be ahead of the database's.
 	now := b.s.clock.Now()
-	due, err := b.webhooks(ctx, `SELECT DISTINCT webhook_id FROM (
+	rows, _ := b.s.pool.Query(ctx, `SELECT DISTINCT webhook_id FROM (
 		SELECT webhook_id FROM medilab.batch_members WHERE due_at <= $1 ORDER BY due_at LIMIT $2) AS due`, now, dueRowsALook)
+	due, err := pgx.CollectRows(rows, pgx.RowTo[domain.WebhookID])
 	if err != nil {
-		return err
+		return fmt.Errorf("look for due batches: %w", err)
 	}
 	b.look(due...)
 	if err := b.findFull(ctx); err != nil {
@@ -305,12 +306,6 @@ func (b *batcher) findFull(ctx context.Context) error {
 	}
 	b.look(full...)
 	return nil
-}
-
-func (b *batcher) webhooks(ctx context.Context, sql string, args ...any) ([]domain.WebhookID, error) {
-	rows, _ := b.s.pool.Query(ctx, sql, args...)
-	webhooks, err := pgx.CollectRows(rows, pgx.RowTo[domain.WebhookID])
-	return webhooks, eventstore.Doing("look for due batches", err)
 }
 
 // readBatches reads the events of the batches among what was claimed. One that

@@ -420,16 +420,24 @@ func (l *lanes) stale(now time.Time) []*delivery {
 	return out
 }
 
+// remove removes those that wait in the lane and are so. The caller holds the lock.
+func (l *lanes) remove(ln *lane, are func(*delivery) bool) (out []*delivery) {
+	ln.waiting = slices.DeleteFunc(ln.waiting, func(d *delivery) bool {
+		if !are(d) {
+			return false
+		}
+		delete(l.claimed, d.id)
+		l.waiting--
+		l.hold(ln, -d.size)
+		out = append(out, d)
+		return true
+	})
+	return out
+}
+
 // empty removes what waits in the lane. The caller holds the lock.
 func (l *lanes) empty(ln *lane) []*delivery {
-	out := ln.waiting
-	ln.waiting = nil
-	for _, d := range out {
-		delete(l.claimed, d.id)
-		l.hold(ln, -d.size)
-	}
-	l.waiting -= len(out)
-	return out
+	return l.remove(ln, func(*delivery) bool { return true })
 }
 
 // takeOut removes the waiting deliveries of the lane that d, which is about to be
@@ -448,38 +456,21 @@ func (l *lanes) takeOutReplayed(d *delivery) []*delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.claimed, d.id)
-	out, ln := []*delivery{d}, l.lane(d.webhook)
-	ln.waiting = slices.DeleteFunc(ln.waiting, func(other *delivery) bool {
-		if other.replay != d.replay || other.line != domain.NoLine {
-			return false
-		}
-		delete(l.claimed, other.id)
-		l.waiting--
-		l.hold(ln, -other.size)
-		out = append(out, other)
-		return true
-	})
+	ln := l.lane(d.webhook)
+	out := l.remove(ln, func(other *delivery) bool { return other.replay == d.replay && other.line == domain.NoLine })
 	if l.wants(ln) {
 		eventstore.Signal(l.claim)
 	}
-	return out
+	return append(out, d)
 }
 
 // cancelled removes a delivery whose call has not begun: its row is gone.
 func (l *lanes) cancelled(id domain.DeliveryID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d := l.claimed[id]
-	if d == nil {
-		return
-	}
-	l.settled(d)
-	ln := l.lane(d.webhook)
-	if at := slices.Index(ln.waiting, d); at >= 0 {
-		ln.waiting = slices.Delete(ln.waiting, at, at+1)
-		delete(l.claimed, id)
-		l.waiting--
-		l.hold(ln, -d.size)
+	if d := l.claimed[id]; d != nil {
+		l.settled(d)
+		l.remove(l.lane(d.webhook), func(other *delivery) bool { return other == d })
 	}
 }
 
