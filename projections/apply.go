@@ -44,10 +44,9 @@ func newApplier(models []Model, tables, deadLetters Tables) *applier {
 	return a
 }
 
-// versionsOf returns the statement that is made with each page.
-func versionsOf(models []Model) eventstore.Statement {
-	names := mapped(models, func(m Model) string { return m.Name })
-	return eventstore.Statement{SQL: noteVersionsSQL, Args: []any{names, mapped(models, func(m Model) int32 { return int32(m.SchemaVersion) })}}
+// versionsOf returns the names of the models and their versions, as arguments.
+func versionsOf(models []Model) []any {
+	return []any{mapped(models, func(m Model) string { return m.Name }), mapped(models, func(m Model) int32 { return int32(m.SchemaVersion) })}
 }
 
 // transaction is what a page is applied in: a *pgx.Conn with a transaction

@@ -82,7 +82,7 @@ func (p *Projections) AddTo(ctx context.Context, router *message.Router, node *e
 	}
 	p.reader.Store(subscription)
 	live := newApplier(models, Tables{}, Tables{})
-	live.versions = versionsOf(models)
+	live.versions = eventstore.Statement{SQL: noteVersionsSQL, Args: versionsOf(models)}
 	router.AddConsumerHandler(readerName, readerName, subscription, subscription.Handler(func(ctx context.Context, page eventstore.Page) error {
 		err := live.apply(ctx, page.Tx, page.Events)
 		failpoint.Pass(failpoint.InPage)

@@ -149,13 +149,9 @@ func (s *shadow) finish(ctx context.Context, chosen []Model) error {
 		if err := s.swap(ctx, tx); err != nil {
 			return err
 		}
-		for _, m := range chosen {
-			_, err := tx.Exec(ctx, `UPDATE medilab.read_models SET shape = $2, building = NULL WHERE name = $1`, m.Name, m.SchemaVersion)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		_, err = tx.Exec(ctx, `UPDATE medilab.read_models SET shape = version, building = NULL
+			FROM unnest($1::text[], $2::int[]) AS of (model, version) WHERE name = model`, versionsOf(chosen)...)
+		return err
 	})
 	if err == nil {
 		s.position = position

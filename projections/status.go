@@ -131,14 +131,9 @@ func (p *Projections) RebuildOutdated(ctx context.Context, node *eventstore.Node
 // noteSchemaVersions records, before the first page is ever applied, which version
 // of each read model its tables hold.
 func (p *Projections) noteSchemaVersions(ctx context.Context) error {
-	for _, m := range models {
-		_, err := p.pool.Exec(ctx, `
-			INSERT INTO medilab.read_models (name, shape)
-			SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM medilab.readers WHERE name = $3 AND position > 0)
-			ON CONFLICT (name) DO NOTHING`, m.Name, m.SchemaVersion, readerName)
-		if err != nil {
-			return fmt.Errorf("note the schema version of %s: %w", m.Name, err)
-		}
-	}
-	return nil
+	_, err := p.pool.Exec(ctx, `
+		INSERT INTO medilab.read_models (name, shape) SELECT * FROM unnest($1::text[], $2::int[])
+		WHERE NOT EXISTS (SELECT FROM medilab.readers WHERE name = $3 AND position > 0)
+		ON CONFLICT (name) DO NOTHING`, append(versionsOf(models), readerName)...)
+	return doing("note the schema versions of the read models", err)
 }
