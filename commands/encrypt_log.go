@@ -63,10 +63,8 @@ func (c *Commands) EncryptLog(ctx context.Context, caller Caller, progress func(
 // encrypted. It finds that in the records of all steps, also of those of a run that was cut off.
 func (c *Commands) endEncrypted(ctx context.Context, caller Caller) error {
 	rows, _ := c.Pool.Query(ctx, `SELECT stream, max(position) FROM medilab.events WHERE stream LIKE 'subject-%' AND type = $1 GROUP BY stream`, domain.SubjectErased{}.ChangeType())
-	erased := map[string]eventstore.Position{} // by the stream of a subject, when it was erased last
-	var stream string
-	var position eventstore.Position
-	if _, err := pgx.ForEachRow(rows, []any{&stream, &position}, func() error { erased[stream] = position; return nil }); err != nil || len(erased) == 0 {
+	erased, err := eventstore.CollectMap[string, eventstore.Position](rows) // by the stream of a subject, when it was erased last
+	if err != nil || len(erased) == 0 {
 		return err
 	}
 	rows, _ = c.Pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream = $1 ORDER BY version`, eventstore.EncryptionStream)

@@ -253,6 +253,18 @@ func collectUpTo(most int, rows pgx.Rows, err error) (events []Event, _ error) {
 	return events, nil
 }
 
+// CollectMap collects rows of two columns: what stands in the second, by the first.
+func CollectMap[K comparable, V any](rows pgx.Rows) (map[K]V, error) {
+	all := map[K]V{}
+	var key K
+	var value V
+	_, err := pgx.ForEachRow(rows, []any{&key, &value}, func() error {
+		all[key] = value
+		return nil
+	})
+	return all, err
+}
+
 // stream yields each row's event.
 func stream(rows pgx.Rows, err error, yield func(Event) error) error {
 	if err != nil {

@@ -228,13 +228,10 @@ func (p *Projections) undelivered(ctx context.Context, f DeliveryFilter, above i
 	for _, h := range heads {
 		at[h.position] = h
 	}
-	ids, err := p.webhookIDs(ctx, `number = ANY($1)`, slices.Collect(maps.Keys(numbers)))
+	rows, _ = p.pool.Query(ctx, `SELECT number, id FROM medilab.webhooks WHERE number = ANY($1)`, slices.Collect(maps.Keys(numbers)))
+	byNumber, err := eventstore.CollectMap[int64, domain.WebhookID](rows)
 	if err != nil {
 		return nil, err
-	}
-	byNumber := make(map[int64]domain.WebhookID, len(ids))
-	for id, number := range ids {
-		byNumber[int64(number)] = id
 	}
 	return mapped(found, func(r row) listedDelivery {
 		return listed(at[r.Ordinal.position()], domain.Recipient{WebhookID: byNumber[r.Number]}, int32(r.Number))
@@ -260,24 +257,12 @@ func (p *Projections) numbersOf(ctx context.Context, webhooks map[domain.Webhook
 	if unknown == nil {
 		return numbers, nil
 	}
-	read, err := p.webhookIDs(ctx, `id = ANY($1)`, unknown)
+	rows, _ := p.pool.Query(ctx, `SELECT id, number::integer FROM medilab.webhooks WHERE id = ANY($1)`, unknown)
+	read, err := eventstore.CollectMap[domain.WebhookID, int32](rows)
 	for id, number := range read {
 		if numbers[id] = number; number != 0 {
 			p.numbers.Store(id, number)
 		}
 	}
 	return numbers, err
-}
-
-// webhookIDs returns the webhooks of the condition, with their numbers.
-func (p *Projections) webhookIDs(ctx context.Context, condition string, arg any) (map[domain.WebhookID]int32, error) {
-	rows, _ := p.pool.Query(ctx, `SELECT id, number::integer FROM medilab.webhooks WHERE `+condition, arg)
-	ids := map[domain.WebhookID]int32{}
-	var id domain.WebhookID
-	var number int32
-	_, err := pgx.ForEachRow(rows, []any{&id, &number}, func() error {
-		ids[id] = number
-		return nil
-	})
-	return ids, err
 }

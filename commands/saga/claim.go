@@ -192,7 +192,7 @@ WITH mine AS (
 	UPDATE medilab.queue AS q SET node = $3 WHERE q.delivery_id = ANY(ARRAY(SELECT delivery_id FROM mine))
 	RETURNING q.delivery_id, q.webhook_id, q.event_id, q.size, q.attempt, q.retries, q.version, q.due_at, q.batch, q.line, q.replay
 )
-SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, coalesce(c.line, 0), c.replay, c.due_at, e.data, e.recorded_at,
+SELECT c.delivery_id, c.webhook_id, c.event_id, c.size, c.attempt, c.retries, c.version, c.batch, coalesce(c.line, 0), coalesce(c.replay, '00000000-0000-0000-0000-000000000000'), c.due_at, e.data, e.recorded_at,
 	head.configuration, head.position, head.last_seal, head.recorded_at AS head_at
 FROM medilab.log_head AS head CROSS JOIN claimed AS c LEFT JOIN medilab.events AS e ON NOT c.batch AND e.stream = 'event-' || c.event_id::text AND e.version = 1
 ORDER BY c.due_at, c.delivery_id`
@@ -208,14 +208,10 @@ func claim(ctx context.Context, pool *pgxpool.Pool, node int64, webhooks [][16]b
 		var d delivery
 		var data []byte
 		var recordedAt *time.Time
-		var replay *domain.ReplayID
-		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.line, &replay, &d.due, &data, &recordedAt,
+		err := row.Scan(&d.id, &d.webhook, &d.eventID, &d.size, &d.attempt, &d.retries, &d.version, &d.isBatch, &d.line, &d.replay, &d.due, &data, &recordedAt,
 			&configuration, &end.Position, &end.Seal, &end.RecordedAt)
 		if err != nil {
 			return nil, err
-		}
-		if replay != nil {
-			d.replay = *replay
 		}
 		if !d.isBatch {
 			d.read(data)

@@ -68,8 +68,8 @@ func (s *session) cancelDeletedPage(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
 	defer cancel()
 	rows, _ := s.pool.Query(ctx, `
-		SELECT waits.* FROM unnest($1::uuid[]) AS deleted (webhook_id) CROSS JOIN LATERAL (
-			(SELECT delivery_id, event_id, webhook_id, version, replay, CASE WHEN due_at = 'infinity' THEN 'failed' ELSE '' END FROM medilab.queue
+		SELECT delivery_id, event_id, waits.webhook_id, version, coalesce(replay, '00000000-0000-0000-0000-000000000000'), was FROM unnest($1::uuid[]) AS deleted (webhook_id) CROSS JOIN LATERAL (
+			(SELECT delivery_id, event_id, webhook_id, version, replay, CASE WHEN due_at = 'infinity' THEN 'failed' ELSE '' END AS was FROM medilab.queue
 				WHERE webhook_id = deleted.webhook_id AND node IS NULL ORDER BY webhook_id, due_at LIMIT $2)
 			UNION ALL
 			(SELECT delivery_id, event_id, webhook_id, version, replay, '' FROM medilab.queue
@@ -79,10 +79,7 @@ func (s *session) cancelDeletedPage(ctx context.Context) (int, error) {
 				WHERE webhook_id = deleted.webhook_id ORDER BY position LIMIT $2)) AS waits
 		LIMIT $2`, deleted, deletedPage)
 	waiting, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d delivery, err error) {
-		var replay *domain.ReplayID
-		if err = row.Scan(&d.id, &d.eventID, &d.webhook, &d.version, &replay, &d.was); replay != nil {
-			d.replay = *replay
-		}
+		err = row.Scan(&d.id, &d.eventID, &d.webhook, &d.version, &d.replay, &d.was)
 		return d, err
 	})
 	if err != nil {

@@ -160,12 +160,7 @@ func (q Queue) WaitingBehind(ctx context.Context, deliveries []domain.DeliveryID
 			(SELECT delivery_id, true FROM medilab.queue WHERE webhook_id = q.webhook_id AND line = q.line AND node IS DISTINCT FROM 0)
 			ORDER BY turn LIMIT 1) AS before
 		WHERE q.delivery_id = ANY($1) AND q.line IS NOT NULL AND q.node = 0`, deliveries)
-	behind := map[domain.DeliveryID]domain.DeliveryID{}
-	var id, before domain.DeliveryID
-	_, err := pgx.ForEachRow(rows, []any{&id, &before}, func() error {
-		behind[id] = before
-		return nil
-	})
+	behind, err := eventstore.CollectMap[domain.DeliveryID, domain.DeliveryID](rows)
 	return behind, eventstore.Doing("look for what deliveries wait behind", err)
 }
 

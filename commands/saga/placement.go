@@ -102,13 +102,7 @@ func (l *lanes) turned(webhooks [][16]byte) {
 
 // numbered notes the numbers of the deliveries of the batch.
 func (l *lanes) numbered(rows pgx.Rows) error {
-	numbers := map[domain.DeliveryID]int64{}
-	var id domain.DeliveryID
-	var number int64
-	_, err := pgx.ForEachRow(rows, []any{&id, &number}, func() error {
-		numbers[id] = number
-		return nil
-	})
+	numbers, err := eventstore.CollectMap[domain.DeliveryID, int64](rows)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tentative.numbers = numbers
