@@ -58,12 +58,13 @@ type Subscription struct {
 	inner  *wsql.Subscriber
 	tx     *transactions
 
-	wake   <-chan struct{} // see Log.Appends
-	stop   func()          // of wake
-	hurry  chan struct{}
-	closed chan struct{}
-	life   sync.Mutex  // held while it begins to read, or ends
-	full   atomic.Bool // whether the last page was
+	wake  <-chan struct{} // see Log.Appends
+	stop  func()          // of wake
+	hurry chan struct{}
+	open  context.Context // until it is closed
+	end   func()          // of open
+	life  sync.Mutex      // held while it begins to read, or ends
+	full  atomic.Bool     // whether the last page was
 
 	mu     sync.Mutex
 	passed chan struct{} // closed when a page has been committed
@@ -79,7 +80,8 @@ func (l *Log) Subscribe(ctx context.Context, node *Node, reader Reader) (*Subscr
 	if _, err := l.pool.Exec(ctx, `INSERT INTO medilab.readers (name) VALUES ($1) ON CONFLICT DO NOTHING`, reader.Name); err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", reader.Name, err)
 	}
-	s := &Subscription{log: l, node: node, reader: reader, hurry: make(chan struct{}, 1), closed: make(chan struct{}), passed: make(chan struct{})}
+	s := &Subscription{log: l, node: node, reader: reader, hurry: make(chan struct{}, 1), passed: make(chan struct{})}
+	s.open, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.tx = &transactions{DB: stdlib.OpenDBFromPool(l.pool)}
 	adapter := pages{reader: reader, node: node.ID}
 	deadline := ackDeadline
@@ -112,12 +114,10 @@ func (s *Subscription) Subscribe(ctx context.Context, topic string) (<-chan *mes
 func (s *Subscription) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()
-	select {
-	case <-s.closed:
+	if s.open.Err() != nil {
 		return nil
-	default:
 	}
-	close(s.closed)
+	s.end()
 	s.stop()
 	return errors.Join(s.inner.Close(), s.tx.close())
 }
@@ -153,7 +153,7 @@ func (s *Subscription) HandleError(_ watermill.LoggerAdapter, noMessage bool, er
 		if !errors.Is(err, context.Canceled) {
 			s.log.logger.Warn("reading the log failed", "reader", s.reader.Name, "error", err)
 		}
-		s.pause(retryPause, nil)
+		Wait(s.open, retryPause, nil)
 		return 0
 	}
 	if !noMessage {
@@ -170,27 +170,15 @@ func (s *Subscription) HandleError(_ watermill.LoggerAdapter, noMessage bool, er
 		s.linger()
 	case <-s.hurry:
 	case <-timer.C:
-	case <-s.closed:
+	case <-s.open.Done():
 	}
 	return 0
 }
 
 func (s *Subscription) linger() {
 	least := min(s.reader.Linger, leastLinger)
-	s.pause(least, nil)
-	s.pause(s.reader.Linger-least, s.hurry)
-}
-
-func (s *Subscription) pause(d time.Duration, until <-chan struct{}) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-until:
-	case <-s.closed:
+	if rest := s.reader.Linger - least; Wait(s.open, least, nil) && rest > 0 {
+		Wait(s.open, rest, s.hurry)
 	}
 }
 
