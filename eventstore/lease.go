@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // ownerSQL is the condition on a row of medilab.readers that the node $2 lives and has
@@ -56,4 +57,26 @@ func (l *Log) ReleaseLease(ctx context.Context, node *Node, name string) error {
 		return fmt.Errorf("release the lease %s: %w", name, err)
 	}
 	return nil
+}
+
+// Exclusively does the work on a connection that holds the advisory lock. If another process
+// holds it, the error is busy.
+func Exclusively(ctx context.Context, pool *pgxpool.Pool, lock int64, doing string, busy error, work func(*pgxpool.Conn) error) (err error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer conn.Release()
+	var free bool
+	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, lock).Scan(&free); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	if !free {
+		return busy
+	}
+	defer func() {
+		_, unlock := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, lock)
+		err = errors.Join(err, unlock)
+	}()
+	return work(conn)
 }

@@ -40,24 +40,9 @@ const rebuildLock int64 = 0x72656275696c64
 
 // exclusively does the work on a connection that holds rebuildLock, or returns a
 // *domain.Error of KindConflict.
-func (p *Projections) exclusively(ctx context.Context, work func(*pgxpool.Conn) error) (err error) {
-	conn, err := p.pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("rebuild: %w", err)
-	}
-	defer conn.Release()
-	var free bool
-	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, rebuildLock).Scan(&free); err != nil {
-		return fmt.Errorf("rebuild: %w", err)
-	}
-	if !free {
-		return domain.Conflict("read models are being rebuilt or checked already: wait for that to end")
-	}
-	defer func() {
-		_, unlock := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, rebuildLock)
-		err = errors.Join(err, unlock)
-	}()
-	return work(conn)
+func (p *Projections) exclusively(ctx context.Context, work func(*pgxpool.Conn) error) error {
+	busy := domain.Conflict("read models are being rebuilt or checked already: wait for that to end")
+	return eventstore.Exclusively(ctx, p.pool, rebuildLock, "rebuild", busy, work)
 }
 
 // newShadow creates the shadow tables of the models, empty.

@@ -54,29 +54,11 @@ type Result struct {
 // lock lets one export or import at a time work on a database ("archive" as bytes).
 const lock int64 = 0x61726368697665
 
-// exclusively does the work while no other process does such work.
-func (a *Archiver) exclusively(ctx context.Context, work func() error) error {
-	conn, err := a.Pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	defer conn.Release()
-	var free bool
-	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, lock).Scan(&free); err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	if !free {
-		return domain.Conflict("another archive command is running: wait for its end")
-	}
-	err = work()
-	_, unlock := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, lock)
-	return errors.Join(err, unlock)
-}
-
 // measured does the work on the archive exclusively. Before and after it, it ends what is left to
 // be done after what the log has on record; see finish.
 func (a *Archiver) measured(ctx context.Context, drop bool, work func(*Result) error) (result Result, err error) {
-	err = a.exclusively(ctx, func() error {
+	busy := domain.Conflict("another archive command is running: wait for its end")
+	err = eventstore.Exclusively(ctx, a.Pool, lock, "archive", busy, func(*pgxpool.Conn) error {
 		if err := a.finish(ctx, drop); err != nil {
 			return err
 		}
