@@ -33,10 +33,7 @@ const (
 
 // IsNeededAgain reports whether an append that records an archive was refused because some
 // of what it drops is needed again.
-func IsNeededAgain(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == codeNeededAgain
-}
+func IsNeededAgain(err error) bool { return HasCode(err, codeNeededAgain) }
 
 // Cut is an archived range of the log, as its entry says (domain.LogArchived).
 type Cut struct {

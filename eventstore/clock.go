@@ -34,12 +34,8 @@ const clockWindow = 30 * time.Second
 
 // Sleep waits for the time. It returns the cause if ctx ends first.
 func Sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
+	Wait(ctx, d, nil)
+	return context.Cause(ctx)
 }
 
 // Wait waits for the time, or until something comes in by wake, which may be nil. It reports

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Entries of versions that did not encrypt can be replaced by encrypted ones, in steps, each
@@ -46,10 +44,7 @@ type Replacement struct {
 }
 
 // IsArchiving reports whether a replacement was refused because an archive command is running.
-func IsArchiving(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == "MA003"
-}
+func IsArchiving(err error) bool { return HasCode(err, "MA003") }
 
 // Replace reads the batches of about size entries that follow what is encrypted, and lets
 // encrypt change the data of those in clear. It fails if they are not what was sealed.

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A database may come back as an older copy of itself: an asynchronous standby took over,
@@ -113,8 +112,7 @@ func (k *knowledge) check(ctx context.Context, db interface {
 	var end Anchor
 	var has bool
 	err := db.QueryRow(ctx, endSQL, known.Position, []byte(known.Seal)).Scan(&end.Position, &end.Seal, &end.RecordedAt, &has)
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "42703" || refused.Code == "3F000") {
+	if HasCode(err, "42P01", "42703", "3F000") {
 		return generation, nil // the table, the column or the schema is not there
 	}
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -235,7 +234,7 @@ func (n *Node) renew(ctx context.Context) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrLeaseLost
 	}
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == otherSchema {
+	if HasCode(err, otherSchema) {
 		return fmt.Errorf("%w: %w", ErrLeaseLost, err)
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -36,6 +37,12 @@ func cannotServe(e *pgconn.PgError) bool {
 		return true
 	}
 	return false
+}
+
+// HasCode reports whether the database refused something with one of the SQLSTATEs.
+func HasCode(err error, codes ...string) bool {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && slices.Contains(codes, refused.Code)
 }
 
 // Doing returns err with what was being done, nil for nil.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -94,7 +93,7 @@ func prepareSession(ctx context.Context, conn *pgx.Conn) error {
 func checkPooler(ctx context.Context, pool *pgxpool.Pool) error {
 	const connectPatience, patience = 30 * time.Second, 10 * time.Second
 	listening, err := pool.Acquire(ctx)
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == codeDuplicateStatement {
+	if HasCode(err, codeDuplicateStatement) {
 		return ErrPooler // another client prepared it on the same server
 	}
 	if err != nil {

@@ -97,7 +97,7 @@ func (p *Projections) rebuild(ctx context.Context, conn *pgxpool.Conn, chosen []
 		if err == nil {
 			progress(s.position, s.position)
 		}
-		if err == nil || try == tries || !isLocked(err) {
+		if err == nil || try == tries || !eventstore.HasCode(err, lockNotAvailable) {
 			return err
 		}
 	}

@@ -2,13 +2,11 @@ package projections
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain"
@@ -168,6 +166,8 @@ func (s *shadow) swap(ctx context.Context, tx transaction) error {
 	return err
 }
 
+const lockNotAvailable = "55P03" // SQLSTATE
+
 // lock takes the locks of all tables or of none: while it waited for one it would
 // hold another, and a query that reads both in the other order would be killed
 // for the deadlock. Queries are brief, so some try finds no query running.
@@ -181,7 +181,7 @@ func (s *shadow) lock(ctx context.Context, tx transaction) error {
 			return err
 		}
 		_, err := tx.Exec(ctx, `LOCK TABLE `+Tables{}.list(s.names)+` IN ACCESS EXCLUSIVE MODE NOWAIT`)
-		if err == nil || try == tries || !isLocked(err) {
+		if err == nil || try == tries || !eventstore.HasCode(err, lockNotAvailable) {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `ROLLBACK TO SAVEPOINT unlocked`); err != nil {
@@ -191,10 +191,4 @@ func (s *shadow) lock(ctx context.Context, tx transaction) error {
 			return err
 		}
 	}
-}
-
-// isLocked reports whether a lock was not to be had in time.
-func isLocked(err error) bool {
-	refused, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && refused.Code == "55P03" // lock_not_available
 }

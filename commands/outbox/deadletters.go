@@ -213,7 +213,7 @@ func (p ParkedEvent) remove(caller commands.Caller, action domain.AdminAction) e
 // removed returns what a failure of the append means.
 func (p ParkedEvent) removed(err error) error {
 	var lost *eventstore.ConflictError
-	if errors.As(err, &lost) && lost.Stream == p.removal().Stream() || isGone(err) {
+	if errors.As(err, &lost) && lost.Stream == p.removal().Stream() || eventstore.HasCode(err, codeGone) {
 		return domain.NotFound("parked event")
 	}
 	return commands.Failed("settle a parked event", err)

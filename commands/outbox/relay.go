@@ -237,7 +237,7 @@ func (r *Relay) move(ctx context.Context, batch []emission) error {
 			}
 		case eventstore.IsOutage(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 			return err
-		case len(now) == 1 && isGone(err):
+		case len(now) == 1 && eventstore.HasCode(err, codeGone):
 			left = again
 		case len(now) == 1:
 			if err := r.park(ctx, now[0].emission, "the log refused it: "+err.Error()); err != nil {
@@ -325,14 +325,9 @@ const (
 	byKeySQL = `SELECT set_config('enable_seqscan', 'off', true)`
 )
 
-// codeGone is the SQLSTATE of the logarithm of zero, which nothing else in an append takes.
+// codeGone is the SQLSTATE of the logarithm of zero, which nothing else in an append takes: rows
+// that it demands were deleted by others.
 const codeGone = "2201E"
-
-// isGone reports whether rows that an append demands were deleted by others.
-func isGone(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == codeGone
-}
 
 // settle takes out the events whose id their role has used already and returns the others,
 // under an id of their own if another caller has taken theirs. Emitting an event twice is
