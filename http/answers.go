@@ -2,7 +2,6 @@ package http
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -33,27 +32,20 @@ const (
 // answerBudget shares the memory of all answers of a kind, over all connections and
 // their streams, fairly: each caller waits in a line of its own, and these in another.
 type answerBudget struct {
-	all   *semaphore.Weighted
-	share int64 // of one caller at most, so that it cannot keep others waiting
-
-	mu      sync.Mutex
-	callers map[string]*callerBudget
-}
-
-type callerBudget struct {
-	*semaphore.Weighted
-	users int // that hold or want some of it
+	all     *semaphore.Weighted
+	share   int64 // of one caller at most, so that it cannot keep others waiting
+	callers inUse[string, *semaphore.Weighted]
 }
 
 func newAnswerBudget(bytes int64) *answerBudget {
-	return &answerBudget{all: semaphore.NewWeighted(bytes), share: bytes / 2, callers: map[string]*callerBudget{}}
+	return &answerBudget{all: semaphore.NewWeighted(bytes), share: bytes / 2}
 }
 
 // heldAnswer is what one answer holds of the budget. Nil holds nothing.
 type heldAnswer struct {
 	budget *answerBudget
-	caller string
-	own    *callerBudget
+	own    *semaphore.Weighted
+	leave  func()
 	bytes  int64
 }
 
@@ -61,41 +53,18 @@ type heldAnswer struct {
 func (b *answerBudget) acquire(ctx context.Context, caller string, bytes int64) (*heldAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	h := &heldAnswer{budget: b, caller: caller, own: b.enter(caller)}
-	err := h.own.Acquire(ctx, bytes)
+	own, leave := b.callers.enter(caller, func() *semaphore.Weighted { return semaphore.NewWeighted(b.share) })
+	err := own.Acquire(ctx, bytes)
 	if err == nil {
 		if err = b.all.Acquire(ctx, bytes); err != nil {
-			h.own.Release(bytes)
+			own.Release(bytes)
 		}
 	}
 	if err != nil {
-		b.leave(caller)
+		leave()
 		return nil, domain.Throttled("too many answers are being made or read; read them, and try again")
 	}
-	h.bytes = bytes
-	return h, nil
-}
-
-func (b *answerBudget) enter(caller string) *callerBudget {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	own := b.callers[caller]
-	if own == nil {
-		own = &callerBudget{Weighted: semaphore.NewWeighted(b.share)}
-		b.callers[caller] = own
-	}
-	own.users++
-	return own
-}
-
-func (b *answerBudget) leave(caller string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if own := b.callers[caller]; own.users == 1 {
-		delete(b.callers, caller)
-	} else {
-		own.users--
-	}
+	return &heldAnswer{b, own, leave, bytes}, nil
 }
 
 // shrink releases all but the bytes.
@@ -111,7 +80,7 @@ func (h *heldAnswer) shrink(bytes int64) {
 func (h *heldAnswer) release() {
 	if h != nil {
 		h.shrink(0)
-		h.budget.leave(h.caller)
+		h.leave()
 	}
 }
 

@@ -121,9 +121,9 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 	if most := int64(2 * largeAnswer / a.answerSize); a.most.Load() > most || a.most.Load() == 0 {
 		t.Errorf("%d answers were held at once, and there is room for %d", a.most.Load(), most)
 	}
-	a.large.mu.Lock()
-	defer a.large.mu.Unlock()
-	if len(a.large.callers) != 0 {
+	a.large.callers.mu.Lock()
+	defer a.large.callers.mu.Unlock()
+	if len(a.large.callers.all) != 0 {
 		t.Error("callers are kept for good")
 	}
 }
@@ -195,7 +195,7 @@ func TestReadingsMakeAnswersLarge(t *testing.T) {
 		}
 	}
 	for _, budget := range []*answerBudget{s.small, s.large} {
-		if len(budget.callers) > 0 {
+		if len(budget.callers.all) > 0 {
 			t.Error("some of a budget is still held")
 		}
 	}
@@ -235,7 +235,7 @@ func TestAnswersAreSharedByCaller(t *testing.T) {
 	for _, h := range []*heldAnswer{hog, more, other} {
 		h.release()
 	}
-	if len(b.callers) != 0 || !b.all.TryAcquire(8) {
+	if len(b.callers.all) != 0 || !b.all.TryAcquire(8) {
 		t.Error("something is held for good")
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/gorilla/mux"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/medilab/webhooks/commands"
 )
@@ -44,11 +44,13 @@ func (s *Server) once(serve handler) handler {
 		if err != nil {
 			return err
 		}
-		leave, err := s.keys.enter(ctx, once.Key())
-		if err != nil {
+		// Those that wait find the first one's answer. Those of other nodes decide on the log.
+		turn, leave := s.keys.enter(once.Key(), func() *semaphore.Weighted { return semaphore.NewWeighted(1) })
+		defer leave()
+		if err := turn.Acquire(ctx, 1); err != nil {
 			return commands.Failed("wait for the same request", err)
 		}
-		defer leave()
+		defer turn.Release(1)
 		answer, err := s.commands.Answer(ctx, once)
 		if err == nil && answer == nil {
 			if !x.operation.payloads {
@@ -64,31 +66,6 @@ func (s *Server) once(serve handler) handler {
 			return err
 		}
 		return x.repeat(answer)
-	}
-}
-
-// keyQueue lets requests of one key go one after another, so that those which wait find the
-// first one's answer. Those of other nodes decide on the log.
-type keyQueue struct {
-	taken sync.Map // the keys, each with a channel that is closed when its request is over
-}
-
-// enter waits for the requests of the key that came before. leave must be called.
-func (q *keyQueue) enter(ctx context.Context, key string) (leave func(), err error) {
-	over := make(chan struct{})
-	for {
-		before, taken := q.taken.LoadOrStore(key, over)
-		if !taken {
-			return func() {
-				q.taken.Delete(key)
-				close(over)
-			}, nil
-		}
-		select {
-		case <-before.(chan struct{}):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gorilla/mux"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/receipts"
@@ -74,8 +75,8 @@ type Server struct {
 	ids         requestIDs
 	logReads    *turns // whole readings of the log at once
 	streams     *turns
-	keys        keyQueue
-	shared      sharedAnswers
+	keys        inUse[string, *semaphore.Weighted] // idempotency keys: their requests go one after another
+	shared      inUse[answerKey, *sharedAnswer]
 	live        live
 	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
@@ -126,7 +127,7 @@ func newServer(config Config) *Server {
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
 		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout},
-		shared: sharedAnswers{all: map[answerKey]*sharedAnswer{}}, large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
+		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
 	if config.ReadOnly { // a sign-in goes on record
 		s.config.SignIn = nil

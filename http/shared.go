@@ -3,33 +3,30 @@ package http
 import (
 	"context"
 	"net/http"
-	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
 
-// sharedAnswers makes an answer once for all requests of a caller for the same that wait for it at a
-// time. Each gets one that was begun after it asked, or would be the same, so that it holds all that
-// was there by then.
-type sharedAnswers struct {
-	mu  sync.Mutex
-	all map[answerKey]*sharedAnswer
-}
-
 // answerKey is what answers depend on: they are not shared between callers, whose work takes turns.
 type answerKey struct{ actor, path, query string }
 
+// sharedAnswer makes an answer once for all requests of a caller for the same that wait for it at a
+// time. Each gets one that was begun after it asked, or would be the same, so that it holds all that
+// was there by then.
 type sharedAnswer struct {
-	turn  chan struct{} // held by who makes the answer, or takes it
-	asked atomic.Int64  // how many requests there were
-	users int           // that are under way; under the lock of all
+	turn  *semaphore.Weighted // held by who makes the answer, or takes it
+	asked atomic.Int64        // how many requests there were
 
 	served int64 // how many requests there were when the last was begun
 	madeAnswer
 	err error
 }
+
+func newSharedAnswer() *sharedAnswer { return &sharedAnswer{turn: semaphore.NewWeighted(1)} }
 
 // madeAnswer is the JSON of an answer, with the payloads in it if the operation may show some.
 type madeAnswer struct {
@@ -46,12 +43,10 @@ func madeOf(body []byte) madeAnswer {
 // get returns the answer that one of the requests for it makes.
 func (one *sharedAnswer) get(ctx context.Context, produce func(context.Context) (madeAnswer, error)) (madeAnswer, error) {
 	number := one.asked.Add(1)
-	select {
-	case one.turn <- struct{}{}:
-		defer func() { <-one.turn }()
-	case <-ctx.Done():
-		return madeAnswer{}, context.Cause(ctx)
+	if err := one.turn.Acquire(ctx, 1); err != nil {
+		return madeAnswer{}, err
 	}
+	defer one.turn.Release(1)
 	if one.served >= number {
 		return one.madeAnswer, one.err
 	}
@@ -67,26 +62,6 @@ func (one *sharedAnswer) get(ctx context.Context, produce func(context.Context) 
 	return made, err
 }
 
-func (a *sharedAnswers) enter(key answerKey) *sharedAnswer {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	one := a.all[key]
-	if one == nil {
-		one = &sharedAnswer{turn: make(chan struct{}, 1)}
-		a.all[key] = one
-	}
-	one.users++
-	return one
-}
-
-func (a *sharedAnswers) leave(key answerKey, one *sharedAnswer) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if one.users--; one.users == 0 {
-		delete(a.all, key)
-	}
-}
-
 // respondShared answers with the JSON that produce makes of nothing but the request's path and parameters.
 func (s *Server) respondShared(x *request, r *http.Request, produce func(context.Context) ([]byte, error)) error {
 	find := func(ctx context.Context) (made madeAnswer, err error) {
@@ -100,9 +75,8 @@ func (s *Server) respondShared(x *request, r *http.Request, produce func(context
 		}
 		return made, err
 	}
-	key := answerKey{x.caller.Actor, r.URL.Path, r.URL.RawQuery}
-	one := s.shared.enter(key)
-	defer s.shared.leave(key, one)
+	one, leave := s.shared.enter(answerKey{x.caller.Actor, r.URL.Path, r.URL.RawQuery}, newSharedAnswer)
+	defer leave()
 	made, err := one.get(r.Context(), find)
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ func TestAnswersAreShared(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				shared := sharedAnswers{all: map[answerKey]*sharedAnswer{}}
+				var shared inUse[answerKey, *sharedAnswer]
 				second, leave := context.WithCancel(t.Context())
 				defer leave()
 				release := make(chan struct{})
@@ -39,9 +39,9 @@ func TestAnswersAreShared(t *testing.T) {
 				made := 0
 				var wg sync.WaitGroup
 				for i, key := range c.keys {
-					one := shared.enter(key)
+					one, done := shared.enter(key, newSharedAnswer)
 					wg.Go(func() {
-						defer shared.leave(key, one)
+						defer done()
 						ctx := t.Context()
 						if i == 1 {
 							ctx = second
