@@ -106,8 +106,7 @@ func changesOf(e projections.HistoryEntry) []FieldChangeView {
 }
 
 // members returns the members of v's JSON object.
-func members(v any) map[string]json.RawMessage {
-	var m map[string]json.RawMessage
+func members(v any) (m answered) {
 	if err := json.Unmarshal(encode(v), &m); err != nil {
 		panic(err) // it is ours
 	}

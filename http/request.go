@@ -19,17 +19,18 @@ type request struct {
 	http.ResponseWriter
 	operation *operation // nil: none matches
 	caller    commands.Caller
-	query     map[string]any // read by the operation's params
-	body      *body          // released when the request ends
-	held      *heldAnswer    // likewise
-	release   func()         // likewise: a turn
-	payloads  *payloadGuard  // nil: the operation shows none
-	sent      http.Header    // with the request
-	keep      func([]byte)   // the answer, before it is written; nil: the request has no key
-	patience  time.Duration  // for a client that reads
-	cut       time.Time      // when the answer must be read; zero: it is a stream
-	deadline  time.Time      // of the write under way
-	status    int            // 0: nothing is written yet
+	query     map[string]any    // read by the operation's params
+	versions  commands.Versions // that a webhook is changed from, by If-Match; nil: any
+	body      *body             // released when the request ends
+	held      *heldAnswer       // likewise
+	release   func()            // likewise: a turn
+	payloads  *payloadGuard     // nil: the operation shows none
+	sent      http.Header       // with the request
+	keep      func([]byte)      // the answer, before it is written; nil: the request has no key
+	patience  time.Duration     // for a client that reads
+	cut       time.Time         // when the answer must be read; zero: it is a stream
+	deadline  time.Time         // of the write under way
+	status    int               // 0: nothing is written yet
 	limiter   *cpulimit.Limiter
 	written   int64
 	started   time.Time
@@ -86,7 +87,6 @@ func (x *request) acquire(t *turns, what string) (err error) {
 	return err
 }
 
-// Unwrap lets http.ResponseController flush.
 // FlushError sends what was written; the status is still open while nothing was.
 func (x *request) FlushError() error {
 	if x.status == 0 {
@@ -95,6 +95,7 @@ func (x *request) FlushError() error {
 	return http.NewResponseController(x.ResponseWriter).Flush()
 }
 
+// Unwrap lets http.ResponseController flush, and set deadlines.
 func (x *request) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 // requestIDs names requests: by the caller's own X-Request-Id, or by a number that is

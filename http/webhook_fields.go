@@ -192,17 +192,6 @@ func viewOf(w domain.Webhook) webhookView {
 	}
 }
 
-// answerTo returns what GET answers of the webhook.
-func answerTo(w domain.Webhook) (a answered, err error) {
-	data, err := json.Marshal(viewOf(w))
-	if err != nil {
-		return nil, err
-	}
-	err = json.Unmarshal(data, &a)
-	delete(a, "previous_secret_until") // it goes by the time of the answer
-	return a, err
-}
-
 // orNull returns nil for the zero value.
 func orNull[T comparable](value T) *T {
 	if value == *new(T) {

@@ -165,40 +165,28 @@ func (s *Server) getWebhook(x *request, r *http.Request, w domain.Webhook) (err 
 }
 
 func (s *Server) changeWebhook(x *request, r *http.Request, w domain.Webhook) error {
-	versions, err := readIfMatch(r)
+	w, err := s.commands.WebhookOf(r.Context(), w.ID, x.versions)
 	if err != nil {
 		return err
 	}
-	if w, err = s.commands.WebhookOf(r.Context(), w.ID, versions); err != nil {
-		return err
-	}
 	change := webhookChange
-	if change.current, err = answerTo(w); err != nil {
-		return err
-	}
+	change.current = members(viewOf(w))
+	delete(change.current, "previous_secret_until") // it goes by the time of the answer
 	var spec domain.WebhookSpec
 	if err := change.read(x, r, &spec, s.specRules(r.Context(), &spec, false)); err != nil {
 		return err
 	}
-	return x.respondWebhook(s.commands.ChangeWebhook(r.Context(), x.caller, w.ID, spec, versions))
+	return x.respondWebhook(s.commands.ChangeWebhook(r.Context(), x.caller, w.ID, spec, x.versions))
 }
 
 func (s *Server) deleteWebhook(x *request, r *http.Request, w domain.Webhook) error {
-	versions, err := readIfMatch(r)
-	if err != nil {
-		return err
-	}
-	return x.respond(nil, s.commands.DeleteWebhook(r.Context(), x.caller, w.ID, versions))
+	return x.respond(nil, s.commands.DeleteWebhook(r.Context(), x.caller, w.ID, x.versions))
 }
 
 // changeState activates or deactivates a webhook.
 func (s *Server) changeState(change func(context.Context, commands.Caller, domain.WebhookID, commands.Versions) (domain.Webhook, error)) webhookHandler {
 	return func(x *request, r *http.Request, w domain.Webhook) error {
-		versions, err := readIfMatch(r)
-		if err != nil {
-			return err
-		}
-		return x.respondWebhook(change(r.Context(), x.caller, w.ID, versions))
+		return x.respondWebhook(change(r.Context(), x.caller, w.ID, x.versions))
 	}
 }
 
@@ -225,16 +213,12 @@ type rotatedSecretView struct {
 }
 
 func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) error {
-	versions, err := readIfMatch(r)
-	if err != nil {
-		return err
-	}
 	in := rotationRequest{overlap: defaultOverlap}
 	if err := rotation.read(x, r, &in, noRules); err != nil {
 		return err
 	}
 	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, commands.Rotation{
-		Secret: domain.NewSecret(in.secret), Overlap: time.Duration(in.overlap) * time.Second, Versions: versions,
+		Secret: domain.NewSecret(in.secret), Overlap: time.Duration(in.overlap) * time.Second, Versions: x.versions,
 	})
 	if err != nil {
 		return err
@@ -250,8 +234,8 @@ func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) err
 // webhookHandler is the handler of an operation on one webhook.
 type webhookHandler func(x *request, r *http.Request, w domain.Webhook) error
 
-// ofWebhook is a handler that gets the webhook that the path names. Operations that only
-// read find deleted webhooks too.
+// ofWebhook is a handler that gets the webhook that the path names, when the header If-Match is
+// read if the operation has it. Operations that only read find deleted webhooks too.
 func (s *Server) ofWebhook(h webhookHandler) handler {
 	return func(x *request, r *http.Request) error {
 		w, err := s.namedWebhook(r.Context(), mux.Vars(r)["webhook"])
@@ -260,6 +244,11 @@ func (s *Server) ofWebhook(h webhookHandler) handler {
 		}
 		if w.Deleted && x.operation.method != http.MethodGet {
 			return domain.NotFound("webhook")
+		}
+		if slices.Contains(x.operation.header, ifMatch) {
+			if x.versions, err = readIfMatch(r); err != nil {
+				return err
+			}
 		}
 		return h(x, r, w)
 	}
