@@ -44,8 +44,10 @@ func (a authenticator) authorize(r *http.Request, o *operation) (caller commands
 	switch {
 	case err != nil:
 		return caller, token, err
-	case o.scope != anyToken && !token.Allows(o.scope) && (o.orScope == "" || !token.Allows(o.orScope)):
-		return caller, token, domain.Forbidden("the token needs the scope " + o.scopes())
+	case o.scope != anyToken && !token.Allows(o.scope) && o.orScope == "":
+		return caller, token, domain.Forbidden("the token needs the scope " + string(o.scope))
+	case o.scope != anyToken && !token.Allows(o.scope) && !token.Allows(o.orScope):
+		return caller, token, domain.Forbidden("the token needs the scope " + string(o.scope) + " or " + string(o.orScope))
 	case o.alsoScope != "" && !token.Allows(o.alsoScope):
 		return caller, token, domain.Forbidden("the token needs the scope " + string(o.alsoScope) + " as well")
 	}

@@ -3,10 +3,7 @@ package http
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
-
-	"github.com/medilab/webhooks/domain"
 )
 
 // isProbe reports whether the path is answered until the end.
@@ -30,10 +27,4 @@ func (s *Server) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for requests to end: %w", context.Cause(ctx))
 	}
-}
-
-// rejectDraining sends the client to another node, or to the next start of this one.
-func (s *Server) rejectDraining(x *request, r *http.Request) {
-	x.Header().Set("Connection", "close")
-	s.fail(x, r, domain.Unavailable("the service is shutting down", nil))
 }

@@ -144,13 +144,7 @@ func (s *Server) triggerEvents(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer := append(make([]byte, 0, 32+160*len(accepted)), `{"items":[`...)
-	for i, one := range accepted {
-		if i > 0 {
-			answer = append(answer, ',')
-		}
-		answer = appendAccepted(answer, one)
-	}
+	answer := appendItems(make([]byte, 0, 32+160*len(accepted)), accepted, appendAccepted)
 	return x.respondJSON(append(answer, "]}"...))
 }
 

@@ -256,6 +256,7 @@ var (
 	jsonText    = textType[string]()
 	jsonTexts   = textsType[string]()
 	jsonWhole   = jsonType[int]{schema{"type": "integer"}, readWhole}
+	jsonSeconds = jsonType[time.Duration]{jsonWhole.schema, readSeconds}
 	jsonNumber  = jsonType[float64]{schema{"type": "number"}, readNumber}
 	jsonBool    = jsonType[bool]{schema{"type": "boolean"}, readBool}
 	jsonNot     = jsonType[bool]{schema{"type": "boolean"}, func(raw []byte) (bool, faults) { v, wrong := readBool(raw); return !v, wrong }}
@@ -298,6 +299,11 @@ func readWhole(raw []byte) (int, faults) {
 		return int(f), nil
 	}
 	return 0, fault("must be a whole number")
+}
+
+func readSeconds(raw []byte) (time.Duration, faults) {
+	n, wrong := readWhole(raw)
+	return time.Duration(n) * time.Second, wrong
 }
 
 // readNumber reads any number; one beyond a float64 is infinite, which every range excludes.

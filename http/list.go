@@ -57,16 +57,21 @@ func appendCursor(dst []byte, next projections.Cursor) []byte {
 
 // appendPage appends a page, each item of which appendItem encodes.
 func appendPage[T any](dst []byte, page projections.Page[T], appendItem func([]byte, T) []byte) []byte {
+	return appendCursor(appendItems(dst, page.Items, appendItem), page.NextCursor)
+}
+
+// appendItems appends the beginning of an object with the items.
+func appendItems[T any](dst []byte, items []T, appendItem func([]byte, T) []byte) []byte {
 	dst = append(dst, `{"items":[`...)
-	for i, item := range page.Items {
+	for i, item := range items {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
 		if i == 1 { // most are about as long
 			const most = 64 << 10
-			dst = slices.Grow(dst, min(len(dst)*len(page.Items), most))
+			dst = slices.Grow(dst, min(len(dst)*len(items), most))
 		}
 		dst = appendItem(dst, item)
 	}
-	return appendCursor(dst, page.NextCursor)
+	return dst
 }

@@ -39,7 +39,7 @@ var tags = []schema{
 
 // describe returns the OpenAPI 3.1 document of the operations.
 func (s *Server) describe() schema {
-	d := newDescriber()
+	d := &describer{components: map[string]schema{"Problem": problemSchema}, sources: map[string]any{}}
 	paths := map[string]schema{}
 	for _, o := range s.operations {
 		if paths[o.path] == nil {

@@ -222,14 +222,6 @@ func (o *operation) acts() bool {
 	return o.media == "" && o.method != http.MethodGet && o.scope != public && o.scope != anyToken && o.scope != domain.ScopeWebhooksRead
 }
 
-// scopes names the scopes that suffice.
-func (o *operation) scopes() string {
-	if o.orScope == "" {
-		return string(o.scope)
-	}
-	return string(o.scope) + " or " + string(o.orScope)
-}
-
 // readsQuery reports whether the request may have parameters, of which the operation refuses those that
 // it does not have.
 func (o *operation) readsQuery(r *http.Request) bool {

@@ -18,10 +18,10 @@ func (s *Server) parkedOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: listOf[outbox.ParkedEvent], large: true, payloads: true, serve: s.listParkedEvents,
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin,
-		body: mendedEvent, status: http.StatusAccepted, answer: answerOf[AcceptedView], conflicts: true, serve: s.retryParkedEvent,
+		body: mendedEvent, status: http.StatusAccepted, answer: answerOf[AcceptedView], conflicts: true, serve: ofParked(s.retryParkedEvent),
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/discard", id: "discardParkedEvent", summary: "Drop a parked event for good", scope: domain.ScopeAdmin,
-		status: http.StatusNoContent, serve: s.discardParkedEvent,
+		status: http.StatusNoContent, serve: ofParked(s.discardParkedEvent),
 	}}
 }
 
@@ -64,11 +64,7 @@ var mendedEvent = object[json.RawMessage]{name: "MendedEvent", optional: true, l
 		read: func(data *json.RawMessage, raw []byte) faults { *data = raw; return nil }},
 }}
 
-func (s *Server) retryParkedEvent(x *request, r *http.Request) error {
-	id, err := pathParked(r)
-	if err != nil {
-		return err
-	}
+func (s *Server) retryParkedEvent(x *request, r *http.Request, id int64) error {
 	var data json.RawMessage
 	if err := mendedEvent.read(x, r, &data, noRules); err != nil {
 		return err
@@ -80,18 +76,17 @@ func (s *Server) retryParkedEvent(x *request, r *http.Request) error {
 	return x.respondJSON(appendAccepted(nil, accepted))
 }
 
-func (s *Server) discardParkedEvent(x *request, r *http.Request) error {
-	id, err := pathParked(r)
-	if err != nil {
-		return err
-	}
+func (s *Server) discardParkedEvent(x *request, r *http.Request, id int64) error {
 	return x.respond(nil, outbox.DiscardParked(r.Context(), s.commands, x.caller, id))
 }
 
-func pathParked(r *http.Request) (int64, error) {
-	id, err := strconv.ParseInt(mux.Vars(r)["parked"], 10, 64)
-	if err != nil {
-		return 0, domain.NotFound("parked event") // a number beyond int64
+// ofParked is a handler that gets the number of the parked event that the path names.
+func ofParked(serve func(*request, *http.Request, int64) error) handler {
+	return func(x *request, r *http.Request) error {
+		id, err := strconv.ParseInt(mux.Vars(r)["parked"], 10, 64)
+		if err != nil {
+			return domain.NotFound("parked event") // a number beyond int64
+		}
+		return serve(x, r, id)
 	}
-	return id, nil
 }

@@ -74,9 +74,8 @@ func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, status int, deta
 	x.respondProblem(problem{status, "refused", http.StatusText(status)}, detail, nil, 0)
 }
 
-// encode returns the JSON of a problem.
-func (p problem) encode(detail string, fields []domain.FieldError, archivedTo int64, requestID string) []byte {
-	return encode(struct {
+func (x *request) respondProblem(p problem, detail string, fields []domain.FieldError, archivedTo int64) {
+	body := encode(struct {
 		Type       string       `json:"type"`
 		Title      string       `json:"title"`
 		Status     int          `json:"status"`
@@ -84,11 +83,8 @@ func (p problem) encode(detail string, fields []domain.FieldError, archivedTo in
 		Errors     []fieldError `json:"errors,omitempty"`
 		ArchivedTo int64        `json:"archived_to,omitempty"`
 		RequestID  string       `json:"request_id,omitempty"`
-	}{"urn:medilab:problem:" + p.name, p.title, p.status, detail, fieldErrors(fields), archivedTo, requestID})
-}
-
-func (x *request) respondProblem(p problem, detail string, fields []domain.FieldError, archivedTo int64) {
-	x.write(p.status, problemType, x.inLanguage(p.encode(detail, fields, archivedTo, x.caller.RequestID)))
+	}{"urn:medilab:problem:" + p.name, p.title, p.status, detail, fieldErrors(fields), archivedTo, x.caller.RequestID})
+	x.write(p.status, problemType, x.inLanguage(body))
 }
 
 // fail answers with the problem of err, of which a caller sees the message and fields;

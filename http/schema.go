@@ -71,10 +71,6 @@ type describer struct {
 	sources    map[string]any // what each is made of
 }
 
-func newDescriber() *describer {
-	return &describer{components: map[string]schema{"Problem": problemSchema}, sources: map[string]any{}}
-}
-
 // component returns a reference to the component, and makes it if it is the first.
 func (d *describer) component(name string, source any, make func() schema) schema {
 	if d.components[name] == nil {
@@ -124,6 +120,8 @@ func componentName(t reflect.Type) string {
 		return "BacktestResult" // Backtest and Replay are requests
 	case reflect.TypeFor[projections.Replay]():
 		return "ReplayProgress"
+	case reflect.TypeFor[projections.Status]():
+		return "ReadModel"
 	}
 	name := []rune(strings.TrimSuffix(t.Name(), "View"))
 	name[0] = unicode.ToUpper(name[0])

@@ -221,7 +221,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	withoutTrailingSlash(r)
 	if !isProbe(r.URL.Path) {
 		if s.stopping.Err() != nil || !s.requests.TryRLock() {
-			s.rejectDraining(x, r)
+			x.Header().Set("Connection", "close") // the client goes to another node, or to our next start
+			s.fail(x, r, domain.Unavailable("the service is shutting down", nil))
 			return
 		}
 		defer s.requests.RUnlock()

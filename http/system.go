@@ -33,7 +33,7 @@ func (s *Server) systemOperations() []operation {
 type systemView struct {
 	Nodes      []projections.NodeStatus `json:"nodes"`
 	Log        logEndView               `json:"log"`
-	ReadModels []readModelView          `json:"projections"`
+	ReadModels []projections.Status     `json:"projections"`
 	Pending    int64                    `json:"pending_deliveries"`
 	Oldest     float64                  `json:"oldest_due_seconds"` // for how long the delivery that is due for longest has waited
 	Emitted    int64                    `json:"emitted_waiting"`    // events that services emitted and the log does not have yet
@@ -41,8 +41,6 @@ type systemView struct {
 	Unreadable int64                    `json:"dead_letters"` // entries of the log that no read model could take
 	Keys       []vault.Key              `json:"keys"`
 }
-
-type readModelView struct{ projections.Status }
 
 // logEndView is the end of the log; zero while it is empty.
 type logEndView struct {
@@ -53,14 +51,13 @@ type logEndView struct {
 
 func (s *Server) getSystem(x *request, r *http.Request) (err error) {
 	ctx, v := r.Context(), systemView{Keys: s.commands.Vault.Keys()}
-	var models []projections.Status
 	var end projections.LogEnd
 	var gauges projections.Gauges
 	var emitted outbox.State
 	var oldest time.Duration
 	for _, read := range []func() error{
 		func() (err error) { v.Nodes, err = s.queries.Nodes(ctx); return err },
-		func() (err error) { models, err = s.queries.List(ctx); return err },
+		func() (err error) { v.ReadModels, err = s.queries.List(ctx); return err },
 		func() (err error) { gauges, err = s.queries.Gauges(ctx); return err },
 		func() (err error) { emitted, err = outbox.ReadState(ctx, s.commands.Pool); return err },
 		func() (err error) { oldest, err = s.commands.Queue.Age(ctx, s.commands.Directory); return err },
@@ -69,9 +66,6 @@ func (s *Server) getSystem(x *request, r *http.Request) (err error) {
 		if err := read(); err != nil {
 			return err
 		}
-	}
-	for _, m := range models {
-		v.ReadModels = append(v.ReadModels, readModelView{m})
 	}
 	v.Log = logEndView{end.Position, hex.EncodeToString(end.Seal), moment(end.RecordedAt)}
 	v.Pending, v.Unreadable, v.Emitted, v.Parked, v.Oldest = gauges.Pending, gauges.Parked, emitted.Waiting, emitted.Parked, oldest.Seconds()

@@ -190,17 +190,10 @@ func (s *Server) changeState(change func(context.Context, commands.Caller, domai
 	}
 }
 
-type rotationRequest struct {
-	secret  string
-	overlap int // seconds
-}
-
-const defaultOverlap = int(domain.DefaultOverlap / time.Second)
-
-var rotation = object[rotationRequest]{name: "SecretRotation", optional: true, limit: maxManagementBody, fields: []field[rotationRequest]{
-	plain("secret", jsonText, func(p *rotationRequest) *string { return &p.secret }, schema{"description": "left out: a random one is made"}),
-	plain("overlap_seconds", jsonWhole, func(p *rotationRequest) *int { return &p.overlap }, schema{
-		"minimum": 0, "maximum": int(domain.MaxOverlap / time.Second), "default": defaultOverlap, "description": "how long the secret before signs too",
+var rotation = object[commands.Rotation]{name: "SecretRotation", optional: true, limit: maxManagementBody, fields: []field[commands.Rotation]{
+	plain("secret", jsonSecret, func(p *commands.Rotation) *domain.Secret { return &p.Secret }, schema{"description": "left out: a random one is made"}),
+	plain("overlap_seconds", jsonSeconds, func(p *commands.Rotation) *time.Duration { return &p.Overlap }, schema{
+		"minimum": 0, "maximum": int(domain.MaxOverlap / time.Second), "default": int(domain.DefaultOverlap / time.Second), "description": "how long the secret before signs too",
 	}),
 }}
 
@@ -213,13 +206,11 @@ type rotatedSecretView struct {
 }
 
 func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) error {
-	in := rotationRequest{overlap: defaultOverlap}
+	in := commands.Rotation{Overlap: domain.DefaultOverlap, Versions: x.versions}
 	if err := rotation.read(x, r, &in, noRules); err != nil {
 		return err
 	}
-	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, commands.Rotation{
-		Secret: domain.NewSecret(in.secret), Overlap: time.Duration(in.overlap) * time.Second, Versions: x.versions,
-	})
+	w, fresh, err := s.commands.RotateSecret(r.Context(), x.caller, w.ID, in)
 	if err != nil {
 		return err
 	}
