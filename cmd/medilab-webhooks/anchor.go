@@ -33,13 +33,18 @@ audit verify --anchor FILE then finds also what the database alone cannot tell: 
 was cut off, and one that was rewritten and sealed again.`,
 		Example: "  medilab-webhooks audit anchor --file /mnt/worm/anchors.ndjson",
 		RunE: db.run(func(c *cobra.Command, s *session, _ []string) error {
-			anchor, err := newAnchorLine(c.Context(), s)
+			end, err := s.log.Anchor(c.Context())
 			if errors.Is(err, eventstore.ErrEmpty) {
 				return errors.New("the log is empty: there is nothing to anchor yet")
 			}
 			if err != nil {
 				return err
 			}
+			erased, err := s.commands.Erasures(c.Context())
+			if err != nil {
+				return err
+			}
+			anchor := anchorLine{end, erased}
 			if path == "" {
 				return printJSON(c.OutOrStdout(), anchor)
 			}
@@ -59,14 +64,6 @@ was cut off, and one that was rewritten and sealed again.`,
 type anchorLine struct {
 	eventstore.Anchor
 	Erased []commands.Erasure `json:"erased,omitempty"`
-}
-
-// newAnchorLine returns the log's present end, with all erasures.
-func newAnchorLine(ctx context.Context, s *session) (line anchorLine, err error) {
-	if line.Anchor, err = s.log.Anchor(ctx); err == nil {
-		line.Erased, err = s.commands.Erasures(ctx)
-	}
-	return line, err
 }
 
 // anchorFile is the file of anchors, to which the erasures that a process hears of are added.

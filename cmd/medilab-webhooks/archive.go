@@ -32,7 +32,7 @@ func archiving(c *cobra.Command, db *databaseOptions, work func(*archive.Archive
 			Log: s.log, Pool: s.pool, Signer: signer, ReadModels: s.queries(), Actor: caller().Actor,
 			Progress: func(doing string, done, total eventstore.Position) {
 				bar.bar.Describe(say(doing))
-				bar.setPosition(done, total)
+				bar.set(done, total)
 			},
 		})
 		bar.end()
@@ -102,7 +102,7 @@ func newArchiveListCommand(db *databaseOptions) *cobra.Command {
 				return err
 			}
 			bar := newProgress(c, -1, "checking")
-			list, err := archive.List(c.Context(), args[0], key, bar.setPosition)
+			list, err := archive.List(c.Context(), args[0], key, bar.set)
 			bar.end()
 			if err != nil {
 				return err

@@ -7,7 +7,6 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/http/pprof"
-	"time"
 )
 
 // serveDebug serves Go profiles at MEDILAB_DEBUG_ADDR, if set, until ctx ends. They need no token, so
@@ -28,14 +27,8 @@ func (s *server) serveDebug(ctx context.Context) error {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	web := &nethttp.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	context.AfterFunc(ctx, func() {
-		if err := web.Close(); err != nil {
-			s.logger.Warn("closing the profiles' listener", "error", err)
-		}
-	})
 	go func() {
-		if err := web.Serve(listener); !errors.Is(err, nethttp.ErrServerClosed) {
+		if err := serveAll(ctx, []listening{{listener, mux}}); err != nil {
 			s.logger.Error("serving profiles ended", "error", err)
 		}
 	}()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/medilab/webhooks/commands/vault"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // keysFile returns the keyset's path, by default in the data folder.
@@ -137,7 +138,7 @@ were erased before is erased then. The tables' owner runs it.`,
 		Example: "  medilab-webhooks keys encrypt",
 		RunE: db.runWithKeys(func(c *cobra.Command, s *session, keys *vault.Vault) error {
 			bar := newProgress(c, -1, "encrypting")
-			result, err := s.commands.EncryptLog(c.Context(), caller(), bar.setPosition)
+			result, err := s.commands.EncryptLog(c.Context(), caller(), bar.set)
 			bar.end()
 			if err == nil && result.Until > 0 { // also when a run before was cut off
 				_, err = s.pool.Exec(c.Context(), `VACUUM medilab.events`)
@@ -158,7 +159,7 @@ func rewrap(c *cobra.Command, s *session, keys *vault.Vault) error {
 	s.commands.Vault = keys
 	bar := newProgress(c, -1, "Re-encrypting")
 	done, err := s.commands.ResealSecrets(c.Context(), caller(), func(done, total int) {
-		bar.set(int64(done), int64(total))
+		bar.set(eventstore.Position(done), eventstore.Position(total))
 	})
 	bar.end()
 	wrapped := 0

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 func isTerminal(w io.Writer) bool {
@@ -27,9 +28,12 @@ func withJSON(c *cobra.Command) *cobra.Command {
 	return c
 }
 
-func wantsJSON(c *cobra.Command) bool {
-	asked, err := c.Flags().GetBool("json")
-	return err == nil && asked
+func wantsJSON(c *cobra.Command) bool { return isSet(c, "json") }
+
+// isSet reports whether the command has the flag, and it is set.
+func isSet(c *cobra.Command, flag string) bool {
+	set, err := c.Flags().GetBool(flag)
+	return err == nil && set
 }
 
 // printJSON prints v as one line, with nothing escaped for HTML.
@@ -86,10 +90,7 @@ func addIDsFlag(c *cobra.Command) {
 	c.Flags().Bool(idsFlag, false, "show ids: of webhooks instead of their numbers, and of events and deliveries")
 }
 
-func wantsIDs(c *cobra.Command) bool {
-	asked, err := c.Flags().GetBool(idsFlag)
-	return err == nil && asked
-}
+func wantsIDs(c *cobra.Command) bool { return isSet(c, idsFlag) }
 
 // withoutIDs returns the cells of a row that are not below EVENT or DELIVERY.
 func withoutIDs(heading, row []string) (kept []string) {
@@ -260,7 +261,7 @@ const timeFormat = "2006-01-02T15:04:05Z"
 type progress struct {
 	bar     *progressbar.ProgressBar
 	started time.Time
-	done    int64
+	done    eventstore.Position
 }
 
 // newProgress starts a bar; a total of -1 is unknown.
@@ -280,11 +281,11 @@ func newProgress(c *cobra.Command, total int64, what string, options ...progress
 // A bar that cannot be drawn stops nothing: its errors are ignored.
 
 // set shows done of total, which may grow meanwhile.
-func (p *progress) set(done, total int64) {
+func (p *progress) set(done, total eventstore.Position) {
 	p.done = done
 	if total > 0 {
-		p.bar.ChangeMax64(total)
-		_ = p.bar.Set64(done)
+		p.bar.ChangeMax64(int64(total))
+		_ = p.bar.Set64(int64(done))
 	}
 }
 

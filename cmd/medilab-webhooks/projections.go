@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/eventstore"
 	"github.com/medilab/webhooks/projections"
 )
 
@@ -76,7 +75,7 @@ func newProjectionsRebuildCommand(db *databaseOptions) *cobra.Command {
 		},
 		RunE: db.run(func(c *cobra.Command, s *session, names []string) error {
 			bar := newProgress(c, -1, "rebuilding")
-			err := s.queries().Rebuild(c.Context(), names, bar.setPosition)
+			err := s.queries().Rebuild(c.Context(), names, bar.set)
 			bar.end()
 			if errors.Is(err, domain.KindInvalid) {
 				return usageError{errors.New("a read model's " + problem(err))}
@@ -98,6 +97,3 @@ func newProjectionsRebuildCommand(db *databaseOptions) *cobra.Command {
 	c.Flags().BoolVar(&all, "all", false, "rebuild all of them")
 	return withJSON(c)
 }
-
-// setPosition is set for work on the log.
-func (p *progress) setPosition(done, total eventstore.Position) { p.set(int64(done), int64(total)) }

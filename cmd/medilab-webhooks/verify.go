@@ -65,7 +65,7 @@ func verify(ctx context.Context, s *session, result *api.Verified, keyFile, anch
 	}
 	var err error
 	if s.standby == nil {
-		err = s.queries().Verify(ctx, saga.Queue{}, result.Report, bar.setPosition)
+		err = s.queries().Verify(ctx, saga.Queue{}, result.Report, bar.set)
 	} else {
 		err = verifyBesideStandby(ctx, s, result, bar)
 	}
@@ -90,7 +90,7 @@ func verifyBesideStandby(ctx context.Context, s *session, result *api.Verified, 
 			return struct{}{}, q.VerifyLog(ctx, ofLog.Report, progress)
 		})
 		return err
-	}, saga.Queue{}, result.Report, bar.setPosition)
+	}, saga.Queue{}, result.Report, bar.set)
 	result.Add(ofLog)
 	return err
 }

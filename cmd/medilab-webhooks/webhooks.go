@@ -267,20 +267,12 @@ func printBacktest(c *cobra.Command, result json.RawMessage) error {
 	}
 	out := c.OutOrStdout()
 	say := newPaint(out).say
-	counts := [][]string{
-		{say("considered"), strconv.Itoa(found.Considered)}, {say("matched"), strconv.Itoa(found.Matched)},
-		{say("gained"), strconv.Itoa(found.Gained)}, {say("lost"), strconv.Itoa(found.Lost)},
-	}
+	row := func(name string, n int) []string { return []string{say(name), strconv.Itoa(n)} }
+	counts := [][]string{row("considered", found.Considered), row("matched", found.Matched), row("gained", found.Gained), row("lost", found.Lost)}
 	if r := found.Retries; r != nil {
-		for _, count := range []struct {
-			name string
-			n    int
-		}{
-			{"deliveries", r.Considered}, {"delivered", r.Delivered}, {"failed", r.Failed}, {"delivered instead", r.DeliveredInstead}, {"failed instead", r.FailedInstead},
-			{"pending instead", r.PendingInstead}, {"sooner", r.Sooner}, {"later", r.Later}, {"calls", r.Calls}, {"calls instead", r.CallsInstead},
-		} {
-			counts = append(counts, []string{say(count.name), strconv.Itoa(count.n)})
-		}
+		counts = append(counts, row("deliveries", r.Considered), row("delivered", r.Delivered), row("failed", r.Failed),
+			row("delivered instead", r.DeliveredInstead), row("failed instead", r.FailedInstead), row("pending instead", r.PendingInstead),
+			row("sooner", r.Sooner), row("later", r.Later), row("calls", r.Calls), row("calls instead", r.CallsInstead))
 	}
 	if err := printTable(out, counts); err != nil || len(found.Samples) == 0 {
 		return err
