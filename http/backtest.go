@@ -66,31 +66,21 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 }
 
 // runBacktest looks through the log, one of a few at once. A caller that accepts lines of JSON gets
-// lines of progress, a few times a second, and last the result.
+// lines of progress, a few times a second, and last the result; without that the answer was cut off.
 func (s *Server) runBacktest(x *request, r *http.Request, spec projections.BacktestSpec) error {
 	if err := x.acquire(s.logReads, readingLog); err != nil {
 		return err
 	}
+	var out *lineWriter
 	if strings.Contains(r.Header.Get("Accept"), ndjson) {
-		return s.streamBacktest(x, r, spec)
+		out = newLineWriter(x)
+		spec.Progress = func(at projections.BacktestProgress) error { return out.writeNow(encode(at)) }
 	}
-	return x.respond(s.backtest(r.Context(), spec))
-}
-
-func (s *Server) backtest(ctx context.Context, spec projections.BacktestSpec) (projections.Backtest, error) {
-	return query(ctx, s, func(ctx context.Context, q *projections.Projections) (projections.Backtest, error) {
+	result, err := query(r.Context(), s, func(ctx context.Context, q *projections.Projections) (projections.Backtest, error) {
 		return q.Backtest(ctx, spec)
 	})
-}
-
-// streamBacktest answers with lines of progress, the last of which is the result. Without it
-// the answer was cut off.
-func (s *Server) streamBacktest(x *request, r *http.Request, spec projections.BacktestSpec) error {
-	out := newLineWriter(x)
-	spec.Progress = func(at projections.BacktestProgress) error { return out.writeNow(encode(at)) }
-	result, err := s.backtest(r.Context(), spec)
-	if err != nil {
-		return err
+	if err != nil || out == nil {
+		return x.respond(result, err)
 	}
 	line, err := x.payloads.answer(madeOf(encode(result)))
 	if err != nil {

@@ -290,12 +290,11 @@ func readBool(raw []byte) (bool, faults) {
 // readWhole reads a whole number, 3.0 and 3e2 included. One of more than 32 bits is read as the
 // nearest that has no more, which every range excludes, and seconds of which are a Duration.
 func readWhole(raw []byte) (int, faults) {
-	f, err := strconv.ParseFloat(string(raw), 64)
+	f, wrong := readNumber(raw)
 	switch {
-	case len(raw) == 0 || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9'):
-	case err != nil && math.IsInf(f, 0), f > math.MaxInt32, f < math.MinInt32:
+	case f > math.MaxInt32, f < math.MinInt32:
 		return int(math.Copysign(math.MaxInt32, f)), nil
-	case err == nil && f == math.Trunc(f):
+	case wrong == nil && f == math.Trunc(f):
 		return int(f), nil
 	}
 	return 0, fault("must be a whole number")

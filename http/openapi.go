@@ -1,6 +1,7 @@
 package http
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -113,11 +114,7 @@ func (o *operation) whoMay() string {
 func (o *operation) responses(d *describer) schema {
 	success := schema{"description": o.summary}
 	if o.answer != nil {
-		media := o.media
-		if media == "" {
-			media = "application/json"
-		}
-		success["content"] = schema{media: schema{"schema": o.answer(d)}}
+		success["content"] = schema{cmp.Or(o.media, "application/json"): schema{"schema": o.answer(d)}}
 	}
 	responses := schema{strconv.Itoa(o.status): success}
 	for status, possible := range map[int]bool{
