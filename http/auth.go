@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ var adminToken = domain.Token{Scopes: []domain.Scope{domain.ScopeAdmin}}
 func newAuthenticator(config Config) authenticator {
 	return authenticator{
 		commands: config.Commands, admin: sha256.Sum256([]byte(config.AdminToken.Reveal())), hasAdmin: !config.AdminToken.IsZero(), actor: cmp.Or(config.AdminActor, commands.ActorAdmin),
-		identity: config.Identity, logins: newLoginLimiter(), cookies: newCookies(config.PublicURL),
+		identity: config.Identity, logins: &loginLimiter{networks: map[netip.Prefix]*failedLogins{}}, cookies: newCookies(config.PublicURL),
 	}
 }
 

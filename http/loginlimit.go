@@ -20,9 +20,6 @@ import (
 // beyond is answered later than the one before it. The answers that wait are bounded per
 // network; beyond that, failures are refused at once.
 type loginLimiter struct {
-	now  func() time.Time
-	wait func(ctx context.Context, d time.Duration)
-
 	mu       sync.Mutex
 	networks map[netip.Prefix]*failedLogins
 }
@@ -42,8 +39,23 @@ type failedLogins struct {
 	waiting       int
 }
 
-func newLoginLimiter() *loginLimiter {
-	return &loginLimiter{now: time.Now, wait: wait, networks: map[netip.Prefix]*failedLogins{}}
+// delay counts err if it is a failed login, waits as long as its network has to, and
+// returns the error to answer with.
+func (l *loginLimiter) delay(r *http.Request, err error) error {
+	if !errors.Is(err, domain.KindUnauthorized) {
+		return err
+	}
+	f, delay := l.count(networkOf(r.RemoteAddr))
+	if f == nil {
+		return domain.Throttled("too many failed logins from this address; try again later")
+	}
+	if delay > 0 {
+		wait(r.Context(), delay)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		f.waiting--
+	}
+	return err
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -53,55 +65,29 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// delay counts err if it is a failed login, waits as long as its network has to, and
-// returns the error to answer with.
-func (l *loginLimiter) delay(r *http.Request, err error) error {
-	if !errors.Is(err, domain.KindUnauthorized) {
-		return err
-	}
-	network := networkOf(r.RemoteAddr)
-	delay, ok := l.count(network)
-	if !ok {
-		return domain.Throttled("too many failed logins from this address; try again later")
-	}
-	if delay > 0 {
-		l.wait(r.Context(), delay)
-		l.waited(network)
-	}
-	return err
-}
-
-func (l *loginLimiter) count(network netip.Prefix) (delay time.Duration, ok bool) {
+// count counts a failed login of the network, and returns how long its answer waits, or nil if too
+// many of them do.
+func (l *loginLimiter) count(network netip.Prefix) (f *failedLogins, delay time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
-	f := l.networks[network]
-	if f == nil {
-		l.makeRoom(now)
+	if f = l.networks[network]; f == nil {
+		l.makeRoom()
 		f = &failedLogins{Limiter: rate.NewLimiter(rate.Every(forgivenEvery), freeFailures)}
 		l.networks[network] = f
 	}
 	if f.waiting >= maxDelayed {
-		return 0, false
+		return nil, 0
 	}
-	delay = min(f.ReserveN(now, 1).DelayFrom(now)/(forgivenEvery/failureDelay), maxDelay)
+	delay = min(f.Reserve().Delay()/(forgivenEvery/failureDelay), maxDelay)
 	if delay > 0 {
 		f.waiting++
 	}
-	return delay, true
-}
-
-func (l *loginLimiter) waited(network netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if f := l.networks[network]; f != nil && f.waiting > 0 {
-		f.waiting--
-	}
+	return f, delay
 }
 
 // makeRoom bounds the memory however many addresses a client has: it forgets one of a few
 // networks picked at random, one whose failures are forgiven if there is any.
-func (l *loginLimiter) makeRoom(now time.Time) {
+func (l *loginLimiter) makeRoom() {
 	if len(l.networks) < maxNetworks {
 		return
 	}
@@ -109,7 +95,7 @@ func (l *loginLimiter) makeRoom(now time.Time) {
 	picks := 16
 	for network, f := range l.networks {
 		victim = network
-		if picks--; picks == 0 || f.TokensAt(now) == freeFailures && f.waiting == 0 {
+		if picks--; picks == 0 || f.Tokens() == freeFailures && f.waiting == 0 {
 			break
 		}
 	}
