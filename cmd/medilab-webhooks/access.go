@@ -1,14 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/medilab/webhooks/domain"
-	"github.com/medilab/webhooks/eventstore"
 )
 
 // reasonRule says whether those who read payloads must say why.
@@ -42,27 +40,6 @@ func checkReason(reason string, rule reasonRule) error {
 		return wrongFlags(err)
 	}
 	return nil
-}
-
-// reading puts on record, once, that a command shows payloads.
-type reading struct {
-	session  *session
-	what     string // the command
-	asked    map[string]string
-	reason   string
-	recorded bool
-}
-
-// entry is called before an entry of the log is printed.
-func (r *reading) entry(ctx context.Context, e *eventstore.Event) error {
-	if r.recorded || !domain.MayHoldPayloads(e.Type) {
-		return nil
-	}
-	if payloads := domain.FindPayloads(e.Data); payloads.None() {
-		return nil
-	}
-	r.recorded = true
-	return r.session.commands.RecordReading(ctx, caller(), domain.DataRead{What: r.what, Asked: r.asked, Reason: r.reason})
 }
 
 // askedByFlags returns what the command was asked for, for the record.

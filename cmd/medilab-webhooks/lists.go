@@ -64,9 +64,14 @@ func newListCommand(db *databaseOptions, c *cobra.Command, filters []filterFlag)
 // read runs f with the items of the list at the path. Below a webhook, it is of the one that
 // args name, or of all.
 func (o *listOptions) read(c *cobra.Command, args []string, path string, f func(a *apiClient, path string, query url.Values, items []json.RawMessage) error) error {
-	query, err := o.query(c)
-	if err != nil {
-		return err
+	if o.limit < 1 {
+		return usageError{errors.New("--limit must be 1 or more")}
+	}
+	query := url.Values{}
+	for _, f := range o.filters {
+		if value := c.Flags().Lookup(f.name).Value.String(); value != "" {
+			query.Set(f.param, value)
+		}
 	}
 	if len(args) > 0 {
 		path = strings.Replace(path, "/webhooks", "/webhooks/"+args[0], 1)
@@ -78,20 +83,6 @@ func (o *listOptions) read(c *cobra.Command, args []string, path string, f func(
 		}
 		return f(a, path, query, items)
 	})
-}
-
-// query returns the flags as parameters.
-func (o *listOptions) query(c *cobra.Command) (url.Values, error) {
-	query := url.Values{}
-	if o.limit < 1 {
-		return nil, usageError{errors.New("--limit must be 1 or more")}
-	}
-	for _, f := range o.filters {
-		if value := c.Flags().Lookup(f.name).Value.String(); value != "" {
-			query.Set(f.param, value)
-		}
-	}
-	return query, nil
 }
 
 // listPage is a page of a list, each item as the server wrote it.
