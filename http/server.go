@@ -80,9 +80,8 @@ type Server struct {
 	live        live
 	scrapes     *turns // and of the metrics
 	readiness   *commands.Refresher
-	current     *commands.Refresher // of the standby
-	requests    sync.RWMutex        // each in flight holds it for reading
-	stopping    context.Context     //nolint:containedctx // ended by stop, see Drain
+	requests    sync.RWMutex    // each in flight holds it for reading
+	stopping    context.Context //nolint:containedctx // ended by stop, see Drain
 	stop        func()
 	large       *answerBudget // for large answers
 	small       *answerBudget
@@ -132,9 +131,6 @@ func newServer(config Config) *Server {
 	if config.ReadOnly { // a sign-in goes on record
 		s.config.SignIn = nil
 	}
-	if config.Standby != nil {
-		s.current = &commands.Refresher{Run: config.Standby.Await, Timeout: projections.StandbyPatience}
-	}
 	s.live.server = s
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	if s.logger == nil {
@@ -163,10 +159,7 @@ func (s *Server) pastCatalog(ctx context.Context) (domain.Catalog, error) {
 
 // query asks the read models where that is cheapest: see projections.Ask.
 func query[T any](ctx context.Context, s *Server, ask func(context.Context, *projections.Projections) (T, error)) (T, error) {
-	if s.config.Standby == nil {
-		return ask(ctx, s.queries)
-	}
-	return projections.Ask(ctx, s.queries, s.config.Standby, s.current.Refresh, ask)
+	return projections.Ask(ctx, s.queries, s.config.Standby, ask)
 }
 
 // answer answers with what the read models say: see query.

@@ -21,6 +21,7 @@ import (
 type Standby struct {
 	primary, copy *Projections
 	logger        *slog.Logger
+	current       eventstore.Refresher // for all who ask meanwhile
 
 	asked   atomic.Int64 // queries that it answers now
 	reads   atomic.Int64 // that it answered
@@ -43,8 +44,8 @@ const (
 	StandbyDown    StandbyState = "down"
 )
 
-// StandbyPatience is how long a query waits for the standby to catch up.
-const StandbyPatience = 500 * time.Millisecond
+// standbyPatience is how long a query waits for the standby to catch up.
+const standbyPatience = 500 * time.Millisecond
 
 var (
 	errBehind  = errors.New("the standby is behind the primary")
@@ -56,6 +57,7 @@ var (
 func NewStandby(primary *Projections, pool *pgxpool.Pool) *Standby {
 	s := &Standby{primary: primary, copy: New(pool, primary.log.On(pool), primary.logger), logger: primary.logger, state: StandbyUnknown}
 	s.copy.keeper = primary
+	s.current = eventstore.Refresher{Run: s.await, Timeout: standbyPatience}
 	return s
 }
 
@@ -91,9 +93,9 @@ func (s *Standby) Position(ctx context.Context) (log, models eventstore.Position
 	return h.position, h.models, err
 }
 
-// Await returns nil when the standby holds all that the primary holds now. A standby that
+// await returns nil when the standby holds all that the primary holds now. A standby that
 // failed or fell behind is not waited for, until Watch finds that it has caught up.
-func (s *Standby) Await(ctx context.Context) error {
+func (s *Standby) await(ctx context.Context) error {
 	if state := s.State(); state == StandbyBehind || state == StandbyDown {
 		return errBehind
 	}
@@ -199,14 +201,13 @@ func (s *Standby) Watch(ctx context.Context) {
 	}
 }
 
-// Ask asks the standby, which current says is current, and the primary where it is not or
-// fails. Without a standby (nil) it asks the primary.
-func Ask[T any](ctx context.Context, primary *Projections, s *Standby, current func(context.Context) error,
-	ask func(context.Context, *Projections) (T, error)) (T, error) {
+// Ask asks the standby, and the primary where that is not current or fails. Without a standby
+// (nil) it asks the primary.
+func Ask[T any](ctx context.Context, primary *Projections, s *Standby, ask func(context.Context, *Projections) (T, error)) (T, error) {
 	if s == nil {
 		return ask(ctx, primary)
 	}
-	if current(ctx) == nil {
+	if s.current.Refresh(ctx) == nil {
 		if answer, err := askStandby(ctx, s, ask); isAnswer(err) || ctx.Err() != nil {
 			s.reads.Add(1)
 			return answer, err

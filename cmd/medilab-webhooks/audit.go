@@ -112,7 +112,7 @@ func (o auditLogOptions) replay(c *cobra.Command, s *session) error {
 			return err
 		}
 	}
-	_, err := askModels(c.Context(), s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+	_, err := projections.Ask(c.Context(), s.queries(), s.standby, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
 		return struct{}{}, q.Audit(ctx, o.filter, func(e eventstore.Event) error {
 			if !recorded && domain.MayHoldPayloads(e.Type) {
 				if payloads := domain.FindPayloads(e.Data); !payloads.None() {

@@ -121,9 +121,7 @@ func (d *database) close() error {
 	if d.embedded == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	return d.embedded.Stop(ctx)
+	return within(stopTimeout, d.embedded.Stop)
 }
 
 // databaseError adds what to do about a database that does not answer.

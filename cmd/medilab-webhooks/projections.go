@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,18 +11,6 @@ import (
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
 )
-
-// askModels asks the read models, by the standby if there is a current one.
-func askModels[T any](ctx context.Context, s *session, question func(context.Context, *projections.Projections) (T, error)) (T, error) {
-	if s.standby == nil {
-		return question(ctx, s.queries())
-	}
-	return projections.Ask(ctx, s.queries(), s.standby, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, projections.StandbyPatience)
-		defer cancel()
-		return s.standby.Await(ctx)
-	}, question)
-}
 
 // queries returns the read models of the session's database.
 func (s *session) queries() *projections.Projections {

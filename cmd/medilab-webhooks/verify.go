@@ -85,7 +85,7 @@ func verify(ctx context.Context, s *session, result *api.Verified, keyFile, anch
 func verifyBesideStandby(ctx context.Context, s *session, result *api.Verified, bar *progress) error {
 	var ofLog api.Verified
 	err := s.queries().VerifyBeside(ctx, func(ctx context.Context, _ func(projections.Problem), progress projections.Progress) error {
-		_, err := askModels(ctx, s, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
+		_, err := projections.Ask(ctx, s.queries(), s.standby, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
 			ofLog = api.Verified{} // the primary begins again if the standby fails
 			return struct{}{}, q.VerifyLog(ctx, ofLog.Report, progress)
 		})
