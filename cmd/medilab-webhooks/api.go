@@ -12,6 +12,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -171,12 +172,12 @@ func (a *apiClient) post(ctx context.Context, path string, body, v any) error {
 }
 
 func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader, v any) error {
-	answer, err := a.open(ctx, method, path, body)
+	response, err := a.ask(ctx, method, path, body, nil)
 	if err != nil {
 		return err
 	}
-	defer answer.Close() //nolint:errcheck // it was only read
-	text, err := io.ReadAll(answer)
+	defer response.Body.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		return fmt.Errorf("read the server's answer: %w", err)
 	}
@@ -186,23 +187,15 @@ func (a *apiClient) do(ctx context.Context, method, path string, body io.Reader,
 	return nil
 }
 
-// open makes a request, and returns the answer, to be closed, if it is good.
-func (a *apiClient) open(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+// ask makes a request, and returns the answer, to be closed, if it is good.
+func (a *apiClient) ask(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
+	const largest = 16 << 20 // of refusals: all mistakes of a large file of webhooks
 	r, err := http.NewRequestWithContext(ctx, method, a.root+path, body)
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(r.Header, header)
 	r.Header.Set("Content-Type", "application/json")
-	response, err := a.ask(r)
-	if err != nil {
-		return nil, err
-	}
-	return response.Body, nil
-}
-
-// ask returns the answer to a request, to be closed, if it is good.
-func (a *apiClient) ask(r *http.Request) (*http.Response, error) {
-	const largest = 16 << 20 // of refusals: all mistakes of a large file of webhooks
 	r.Header.Set("Authorization", "Bearer "+a.token)
 	if a.russian {
 		r.Header.Set("Accept-Language", "ru")

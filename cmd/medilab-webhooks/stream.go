@@ -47,12 +47,7 @@ func (a *apiClient) followStream(ctx context.Context, query url.Values, yield fu
 // readStream reads one connection to its end. last is the id of the last item of which all was
 // read. failed is the error of yield.
 func (a *apiClient) readStream(ctx context.Context, query url.Values, last *string, yield func(streamItem) error) (failed, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, a.root+"/stream?"+query.Encode(), nil)
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Last-Event-ID", *last)
-	response, err := a.ask(r)
+	response, err := a.ask(ctx, http.MethodGet, "/stream?"+query.Encode(), nil, http.Header{"Last-Event-Id": {*last}})
 	if err != nil {
 		return nil, err
 	}

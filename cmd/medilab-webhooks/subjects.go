@@ -70,12 +70,12 @@ func printDisclosures(c *cobra.Command, a *apiClient, path string) error {
 
 func exportSubject(c *cobra.Command, a *apiClient, path string) error {
 	const longest = 1 << 10
-	answer, err := a.open(c.Context(), http.MethodGet, path+"/export", nil)
+	answer, err := a.ask(c.Context(), http.MethodGet, path+"/export", nil, nil)
 	if err != nil {
 		return err
 	}
-	defer answer.Close() //nolint:errcheck // it was only read
-	in := bufio.NewReaderSize(answer, longest)
+	defer answer.Body.Close() //nolint:errcheck // it was only read
+	in := bufio.NewReaderSize(answer.Body, longest)
 	beginning, _ := in.Peek(longest) // less, if there is less
 	line, _, _ := bytes.Cut(beginning, []byte{'\n'})
 	var first struct {
