@@ -175,7 +175,7 @@ func (f *catalogFile) add(entry catalogEntry) []FieldError {
 		return []FieldError{{"type", "must not be in the group webhook, which is the service's own"}}
 	case f.seen[info.Type], at >= 0 && !entry.extends():
 		return []FieldError{{"type", "exists already"}}
-	case CheckSubjectPaths(entry.Subject) != "":
+	case entry.Subject != "" && CheckSubjectPaths(entry.Subject) != "":
 		return []FieldError{{"subject", CheckSubjectPaths(entry.Subject)}}
 	case info.Group != info.Type.Group():
 		return []FieldError{{"group", "must be " + info.Type.Group() + ", the part of the type before the dot"}}

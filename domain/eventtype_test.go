@@ -116,6 +116,7 @@ func TestParseCatalogNamesWhatIsWrong(t *testing.T) {
 		{`{"type":"patient.created","example":{"name":"x"}}`, "[1].example.patient_id is required"},
 		{`{"type":"lab.b","enforce":true}`, "[1].enforce needs a schema"},
 		{`{"type":"lab.b","subject":"client_id, client..id"}`, "[1].subject must have no empty part"},
+		{`{"type":"lab.b","subject":" , "}`, "[1].subject must be a path"},
 		{`{"type":"patient.created"}`, "[1].type exists already"},
 		{`{"type":"patient.created","en":"x","enforce":true}`, "[1].type exists already"},
 		{`{"type":"patient.created","enforce":false}`, "[1].type exists already"},

@@ -31,10 +31,14 @@ func ParseSubjectPaths(text string) (paths SubjectPaths) {
 	return paths
 }
 
-// CheckSubjectPaths returns what is wrong with such a setting, "" if nothing is. A path that finds
-// nobody would leave patients' data to keys that no erasure destroys.
+// CheckSubjectPaths returns what is wrong with such a setting, "" if nothing is. One that names no
+// path, or one that finds nobody, would leave patients' data to keys that no erasure destroys.
 func CheckSubjectPaths(text string) string {
-	for _, path := range ParseSubjectPaths(text) {
+	paths := ParseSubjectPaths(text)
+	if len(paths) == 0 {
+		return filter.CheckPath("")
+	}
+	for _, path := range paths {
 		if problem := filter.CheckPath(strings.Join(path, ".")); problem != "" {
 			return problem
 		}

@@ -49,7 +49,7 @@ func TestSettingsAreTrimmed(t *testing.T) {
 // Settings that all commands have are checked by each: one that cannot be read is not its default.
 // Help does without.
 func TestSettingsOfAllCommandsAreChecked(t *testing.T) {
-	for _, bad := range [][2]string{{"MEDILAB_KEEP_PAYLOADS", "x"}, {"MEDILAB_KEEP_PAYLOADS", "10ms"}, {"MEDILAB_SUBJECT", "patient_id, patient..id"}} {
+	for _, bad := range [][2]string{{"MEDILAB_KEEP_PAYLOADS", "x"}, {"MEDILAB_KEEP_PAYLOADS", "10ms"}, {"MEDILAB_SUBJECT", "patient_id, patient..id"}, {"MEDILAB_SUBJECT", ","}} {
 		was := os.Getenv(bad[0])
 		t.Setenv(bad[0], bad[1])
 		for line, want := range map[string]int{"calls": 2, "audit verify": 2, "serve --addr 127.0.0.1:0": 2, "help": 0, "help calls": 0} {
