@@ -147,7 +147,7 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 			c.Close() // idle connections hold what is lacking
 		}
 	case !time.Now().Before(deadline): // ctx of the dial may end first, with another error
-		res.Outcome, res.Error = Timeout, fmt.Sprintf("the call did not end within its timeout of %s", timeout)
+		res.Outcome, res.Error = Timeout, fmt.Sprintf("the call did not end within its timeout of %s", timeout.Round(time.Millisecond))
 		if res.Status != 0 {
 			res.Error += fmt.Sprintf(": status %d came, but its body did not end", res.Status)
 		}

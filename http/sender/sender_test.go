@@ -127,6 +127,17 @@ func TestOddReceivers(t *testing.T) {
 	}
 }
 
+// A call may have less than its webhook's timeout: taking an access token took the rest.
+func TestTimeoutIsToldInMilliseconds(t *testing.T) {
+	r := newReceiver(t, sayAndHang(""))
+	req := request(r.url)
+	req.Timeout = short - 53500*time.Nanosecond
+	res := newClient(t, Config{AllowTargets: allow(t, "loopback")}).Send(t.Context(), req)
+	if res.Outcome != Timeout || res.Error != "the call did not end within its timeout of 150ms" {
+		t.Errorf("got %s: %s", res.Outcome, res.Error)
+	}
+}
+
 // flood says head, and then the same again for ever.
 func flood(again string, head ...string) func(net.Conn, *http.Request, <-chan struct{}) bool {
 	return func(c net.Conn, _ *http.Request, _ <-chan struct{}) bool {
