@@ -71,6 +71,9 @@ type database struct {
 // open finds the database; start says how to get at an embedded one.
 func (o databaseOptions) open(ctx context.Context, logger *slog.Logger, start func(context.Context, postgres.Options) (*postgres.Server, error)) (*database, error) {
 	if o.url != "" {
+		if err := eventstore.CheckURL(o.url); err != nil {
+			return nil, fmt.Errorf("DATABASE_URL: %w", err)
+		}
 		return &database{url: o.url}, nil
 	}
 	server, err := start(ctx, postgres.Options{DataDir: o.dataDir, BinDir: o.binDir, Log: logger})
