@@ -291,6 +291,10 @@ func TestRoleMayEmitSomeTypes(t *testing.T) {
 	if exec(`SELECT medilab.allow_emit('`+lab+`', '{patient.made}')`) == nil {
 		t.Error("an unknown type was allowed")
 	}
+	// No role is public, so its types would limit nobody.
+	if exec(`SELECT medilab.allow_emit('public', '{patient.created}')`) == nil {
+		t.Error("public was limited to some types")
+	}
 }
 
 // A role of the clinic needs the right to call the function, and gets nothing else by it.
