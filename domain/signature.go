@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,10 +41,11 @@ type SigningKey struct {
 	guide    macs
 	standard macs
 	private  ed25519.PrivateKey // of a `whsk_` secret, which has no macs
+	public   ed25519.PublicKey  // of a `whpk_` key alone, which signs nothing
 }
 
 // Asymmetric reports whether the key makes no X-Webhook-Signature.
-func (k *SigningKey) Asymmetric() bool { return k.private != nil }
+func (k *SigningKey) Asymmetric() bool { return k.private != nil || k.public != nil }
 
 // Equal reports whether both keys make the same signatures.
 func (k *SigningKey) Equal(other *SigningKey) bool {
@@ -65,6 +67,16 @@ func NewSigningKey(secret Secret) *SigningKey {
 		decoded = raw
 	}
 	return &SigningKey{guide: newMACs(raw), standard: newMACs(decoded)}
+}
+
+// NewVerifyingKey returns what a receiver verifies with: the key of a secret, or a `whpk_` key.
+func NewVerifyingKey(secret Secret) *SigningKey {
+	if encoded, ok := strings.CutPrefix(secret.Reveal(), publicPrefix); ok {
+		if public, err := base64.StdEncoding.DecodeString(encoded); err == nil && len(public) == ed25519.PublicKeySize {
+			return &SigningKey{public: public}
+		}
+	}
+	return NewSigningKey(secret)
 }
 
 // standardKey is the key that a Standard Webhooks library makes of the secret.
@@ -126,7 +138,7 @@ func (k *SigningKey) AppendStandard(dst []byte, id string, at time.Time, body []
 // VerifyGuide is the receiver's side: whether an X-Webhook-Signature is this key's over
 // body. It takes the same time whatever the signature.
 func (k *SigningKey) VerifyGuide(body []byte, signature string) bool {
-	if k.private != nil {
+	if k.Asymmetric() {
 		return false
 	}
 	want := k.AppendGuide(make([]byte, 0, len(guideSignaturePrefix)+2*sha256.Size), body)
@@ -140,6 +152,14 @@ func (k *SigningKey) VerifyStandard(id, timestamp string, body []byte, signature
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
 	if err != nil {
 		return false
+	}
+	if k.public != nil {
+		signed := append(fmt.Appendf(nil, "%s.%d.", id, seconds), body...)
+		return slices.ContainsFunc(strings.Fields(signatures), func(one string) bool {
+			encoded, ok := strings.CutPrefix(one, asymmetricSignaturePrefix)
+			signature, err := base64.StdEncoding.DecodeString(encoded)
+			return ok && err == nil && ed25519.Verify(k.public, signed, signature)
+		})
 	}
 	want := k.AppendStandard(nil, id, time.Unix(seconds, 0), body)
 	found := false

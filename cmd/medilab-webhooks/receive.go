@@ -58,7 +58,7 @@ func newReceiveCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&o.addr, "addr", "127.0.0.1:9000", "listen address")
 	f.StringVar(&o.web, "web", "", "show the calls in a browser at this address too")
-	f.StringVar(&o.secret, "secret", "", "the webhook's secret (whsec_, whsk_ or text), to verify signatures")
+	f.StringVar(&o.secret, "secret", "", "the webhook's secret (whsec_, whsk_ or text) or public key (whpk_), to verify signatures")
 	f.IntVar(&o.status, "status", http.StatusOK, "answer with this status")
 	f.Var((*duration)(&o.delay), "delay", "answer after this long")
 	f.Float64Var(&o.failRate, "fail-rate", 0, "answer 500 to this part of the calls, 0 to 1")
@@ -84,7 +84,7 @@ func receive(ctx context.Context, o receiveOptions, out, notes io.Writer) error 
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w; choose another with --addr", o.addr, err)
 	}
-	in := &inspector{options: o, key: domain.NewSigningKey(domain.NewSecret(o.secret)), out: out, paint: newPaint(out)}
+	in := newInspector(o, out)
 	servers := []listening{{l, in}}
 	fmt.Fprintf(notes, say("Receiving on http://%s (Ctrl-C ends)\n"), l.Addr())
 	if o.web != "" {
@@ -172,6 +172,10 @@ type inspector struct {
 	count  int
 	firsts map[string]int // the numbers of the deliveries' first calls
 	failed error          // the first failure to print
+}
+
+func newInspector(o receiveOptions, out io.Writer) *inspector {
+	return &inspector{options: o, key: domain.NewVerifyingKey(domain.NewSecret(o.secret)), out: out, paint: newPaint(out)}
 }
 
 // ServeHTTP prints the call and answers as the options say.

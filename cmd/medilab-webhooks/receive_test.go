@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"math"
@@ -56,6 +58,27 @@ func TestReceiveVerifiesBothSignatures(t *testing.T) {
 				t.Errorf("printed %s", got)
 			}
 		})
+	}
+}
+
+// Of a whsk_ secret receivers have the public key that the webhook shows.
+func TestReceiveVerifiesByThePublicKey(t *testing.T) {
+	const body = `{"attempt":1}`
+	at := time.Now()
+	pair := func(fill string) domain.Secret {
+		private := ed25519.NewKeyFromSeed([]byte(strings.Repeat(fill, ed25519.SeedSize)))
+		return domain.NewSecret("whsk_" + base64.StdEncoding.EncodeToString(private))
+	}
+	for signer, want := range map[string]verdict{"a": valid, "b": wrong} {
+		header := http.Header{
+			"Webhook-Id": {"d1"}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)},
+			"Webhook-Signature": {"v1,AAAA " + string(domain.NewSigningKey(pair(signer)).AppendStandard(nil, "d1", at, []byte(body)))},
+		}
+		var call receivedCall
+		got := deliver(t, receiveOptions{secret: pair("a").PublicKey(), status: 204, json: true}, header, body, 204)
+		if err := json.Unmarshal([]byte(got), &call); err != nil || call.Standard != want || call.Signature != absent {
+			t.Errorf("signed by %s: %v, %s", signer, err, got)
+		}
 	}
 }
 
@@ -116,7 +139,7 @@ func TestReceiveVerifiesInARotation(t *testing.T) {
 func deliver(t *testing.T, o receiveOptions, header http.Header, body string, wantStatus int) string {
 	t.Helper()
 	var out bytes.Buffer
-	in := &inspector{options: o, key: domain.NewSigningKey(domain.NewSecret(o.secret)), out: &out}
+	in := newInspector(o, &out)
 	r := httptest.NewRequest(http.MethodPost, "/hook?a=1", io.NopCloser(strings.NewReader(body)))
 	for name, values := range header {
 		r.Header[name] = values
