@@ -91,8 +91,8 @@ const announcedAppend = "append"
 // AnnouncedReading is announced by who waits for the read models, which another process may keep.
 const AnnouncedReading = "reading"
 
-// JustReading reports whether nothing but AnnouncedReading was announced: there is nothing new in the log.
-func JustReading(keys []string) bool { return len(keys) == 1 && keys[0] == AnnouncedReading }
+// justReading reports whether nothing but AnnouncedReading was announced: there is nothing new in the log.
+func justReading(keys []string) bool { return len(keys) == 1 && keys[0] == AnnouncedReading }
 
 // AnnouncedConfiguration is announced by the log itself: the configuration has changed.
 const AnnouncedConfiguration = "configuration"
@@ -238,7 +238,7 @@ func (l *Log) listenOnce(ctx context.Context, handle func(keys []string)) error 
 			continue
 		}
 		if keys := strings.Split(n.Payload, ","); keys[0] != l.announcements.process {
-			if !JustReading(keys[1:]) {
+			if !justReading(keys[1:]) {
 				l.wakeListeners()
 			}
 			handle(keys[1:])

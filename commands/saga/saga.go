@@ -131,7 +131,7 @@ func (s *session) ended(call domain.Call) {
 // free to claim, replays that stop, and that some are to begin.
 func (s *Saga) Announced(keys []string) {
 	now := s.session.Load()
-	if now == nil || eventstore.JustReading(keys) {
+	if now == nil {
 		return
 	}
 	for _, key := range keys {
@@ -139,13 +139,16 @@ func (s *Saga) Announced(keys []string) {
 			now.queued(domain.WebhookID(id))
 			continue
 		}
-		if kind, id, err := domain.ParseStream(key); err == nil && kind == "replay" {
-			now.replays.halt(domain.ReplayID(id))
-		} else if key == eventstore.AnnouncedAll {
+		switch kind, id, err := domain.ParseStream(key); {
+		case key == eventstore.AnnouncedReading:
+			continue
+		case key == eventstore.AnnouncedAll:
 			now.look()
 			for id := range now.lanes.replays() { // each may have stopped
 				now.replays.halt(id)
 			}
+		case err == nil && kind == "replay":
+			now.replays.halt(domain.ReplayID(id))
 		}
 		eventstore.Signal(now.replays.wake)
 	}
