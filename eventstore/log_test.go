@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -562,5 +563,40 @@ func TestReadersShareWhatOneRead(t *testing.T) {
 	again, err := log.Lenient().Read(t.Context(), 1, 9)
 	if err != nil || len(again) != 5 || again[0].Position != 2 || string(again[4].Data) != "6" {
 		t.Errorf("%+v, %v", again, err)
+	}
+}
+
+// An announcement waits for no disk, but what its connection appends later does.
+func TestAnnouncementsLeaveAppendsDurable(t *testing.T) {
+	t.Parallel()
+	url := testdb.New(t)
+	pool, err := eventstore.OpenPool(t.Context(), url, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	log, other := openLog(t, eventstore.Config{Pool: pool, Announce: true}), openLog(t, eventstore.Config{Pool: openPool(t, url)})
+	heard := make(chan []string, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	var listening sync.WaitGroup
+	listening.Go(func() { other.Listen(ctx, func(keys []string) { heard <- keys }) })
+	t.Cleanup(func() { cancel(); listening.Wait() })
+	if keys := <-heard; !slices.Equal(keys, []string{eventstore.AnnouncedAll}) { // it listens
+		t.Fatalf("heard %q", keys)
+	}
+	log.Announce("key")
+	if keys := <-heard; !slices.Equal(keys, []string{"key"}) {
+		t.Fatalf("heard %q", keys)
+	}
+	for range 2 {
+		conn, err := pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+		var commits string
+		if err := conn.QueryRow(t.Context(), `SHOW synchronous_commit`).Scan(&commits); err != nil || commits != "on" {
+			t.Errorf("commits wait: %s, %v", commits, err)
+		}
 	}
 }

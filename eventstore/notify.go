@@ -97,6 +97,9 @@ func justReading(keys []string) bool { return len(keys) == 1 && keys[0] == Annou
 // AnnouncedConfiguration is announced by the log itself: the configuration has changed.
 const AnnouncedConfiguration = "configuration"
 
+// announceSQL notifies without waiting for the disk, or a standby's: announcements may be missed.
+const announceSQL = `SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`
+
 // announcements are sent to other processes, many at once, at most every
 // announceInterval. They are hints: who misses one finds the same by polling.
 type announcements struct {
@@ -124,7 +127,7 @@ func (l *Log) sendAnnouncements() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), announceTimeout)
 	defer cancel()
-	if _, err := l.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, channel, a.process+","+strings.Join(keys, ",")); err != nil {
+	if _, err := l.pool.Exec(ctx, announceSQL, channel, a.process+","+strings.Join(keys, ",")); err != nil {
 		l.logger.Debug("other processes not notified, they will poll", "error", err)
 	}
 }
