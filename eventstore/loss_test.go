@@ -126,6 +126,36 @@ func TestOlderCopyThatIsLonger(t *testing.T) {
 	}
 }
 
+// What others appended and this process has read is known too: it is not served from memory when the
+// log has lost it, though others have appended to the older copy since.
+func TestOlderCopyOfWhatWasRead(t *testing.T) {
+	t.Parallel()
+	url := testdb.New(t)
+	log, pool, losses := guarded(t, url)
+	mustAppend(t, log, unit("a", 0, `{"n":1}`))
+	restore := testdb.Snapshot(t, url)
+	pool.Reset()
+	if _, err := log.Head(t.Context()); err != nil { // what follows is on this connection
+		t.Fatal(err)
+	}
+	mustAppend(t, openLog(t, eventstore.Config{Pool: openPool(t, url)}), unit("b", 0, `{"lost":1}`))
+	if events, err := log.Read(t.Context(), 1, 10); err != nil || len(events) != 1 || events[0].Stream != "b" {
+		t.Fatalf("reads %v, %v", events, err)
+	}
+	restore()
+	mustAppend(t, openLog(t, eventstore.Config{Pool: openPool(t, url)}), unit("c", 0, `{"n":1}`))
+	pool.Reset()
+	if head, err := log.Head(t.Context()); err != nil || head != 2 {
+		t.Fatal(head, err)
+	}
+	if events, err := log.Read(t.Context(), 1, 10); err != nil || len(events) != 1 || events[0].Stream != "c" {
+		t.Errorf("reads %v, %v", events, err)
+	}
+	if len(losses) != 1 {
+		t.Errorf("%d losses are told", len(losses))
+	}
+}
+
 // A server that freezes is left for the one that took over, also by those who wait for its
 // answers; after it goes on again, nobody comes back to it.
 func TestFrozenPrimary(t *testing.T) {

@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,7 +175,7 @@ func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, err
 }
 
 // readClosed is Read for consumers, which need no content: it stays encrypted, so that a
-// missing key does not block them.
+// missing key does not block them. One reads at a time, and the others wait for what it reads.
 func (l *Log) readClosed(ctx context.Context, after Position, limit int) ([]Event, error) {
 	if events := l.tail.after(after, limit); events != nil {
 		return events, nil
@@ -185,16 +186,27 @@ func (l *Log) readClosed(ctx context.Context, after Position, limit int) ([]Even
 		return events, nil
 	}
 	generation := l.Generation()
-	events, err := collect(l.pool.Query(ctx, `
+	var batch pgx.Batch
+	batch.Queue(`
 		SELECT `+eventColumns+` FROM (
 			SELECT *, sum(octet_length(data)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - octet_length(data) AS before
 			FROM (SELECT * FROM medilab.events WHERE position > $1 ORDER BY position LIMIT $2) AS page
-		) AS sized WHERE before < $3 ORDER BY position`, after, limit, maxPageBytes))
-	if err != nil {
+		) AS sized WHERE before < $3 ORDER BY position`, after, limit, maxPageBytes)
+	// Asked of the same server, so that it is noticed when the log loses what is kept here.
+	batch.Queue(`SELECT position, last_seal, recorded_at FROM medilab.log_head`)
+	results := l.pool.SendBatch(ctx, &batch)
+	events, err := collect(results.Query())
+	var end Anchor
+	if err == nil {
+		err = results.QueryRow().Scan(&end.Position, &end.Seal, &end.RecordedAt)
+	}
+	if err = cmp.Or(err, results.Close()); err != nil {
 		return nil, err
 	}
 	l.decode(events)
-	if n := len(events); n > 0 && next(events) == events[0].Position+Position(n) { // else some are archived
+	// A copy may have what the log never will, and archived positions are a gap.
+	if n := len(events); n > 0 && l.pool == l.config.Pool && next(events) == events[0].Position+Position(n) {
+		l.Saw(generation, end)
 		l.lastRead.add(slices.Clone(events), generation)
 	}
 	return events, nil

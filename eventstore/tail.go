@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// tail keeps the newest events that this process appended, or read, so that its readers
-// need not ask the database for what it just wrote, or for what one of them just read. It is
-// one run of positions without a gap, batch after batch; what does not follow starts it again.
+// tail keeps the newest events that this process appended (or read, see lastRead), so that its readers
+// need not ask the database for them. It is one run of positions without a gap, batch after batch;
+// a batch that does not follow the last one starts a new run.
 type tail struct {
 	mu         sync.RWMutex
 	most       int       // events
@@ -18,8 +18,8 @@ type tail struct {
 	bytes      int
 }
 
-// lastRead is what one of the process's readers read last of the database, for the others: it is locked
-// meanwhile, as these are often about to read the same.
+// lastRead holds what one of the process's readers last read from the database. It is locked while one
+// reads, as the others are often about to read the same.
 type lastRead struct {
 	sync.Mutex
 	*tail
