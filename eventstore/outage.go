@@ -39,7 +39,7 @@ func cannotServe(e *pgconn.PgError) bool {
 	return false
 }
 
-// HasCode reports whether the database refused something with one of the SQLSTATEs.
+// HasCode reports whether err is the database's refusal with one of the SQLSTATEs.
 func HasCode(err error, codes ...string) bool {
 	refused, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && slices.Contains(codes, refused.Code)

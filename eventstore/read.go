@@ -116,7 +116,7 @@ func (l *Log) GetMany(ctx context.Context, positions []Position) ([]Event, error
 		) AS sized WHERE before < $2 ORDER BY n`, positions, maxPageBytes)
 }
 
-// EachAt calls yield for the events at the positions, as GetMany returns them, until it has them all.
+// EachAt calls yield for pages of the events at the positions, as GetMany reads them, until it has them all.
 func (l *Log) EachAt(ctx context.Context, positions []Position, yield func(page []Event) error) error {
 	const rows = 500
 	for len(positions) > 0 {
@@ -265,7 +265,7 @@ func collectUpTo(most int, rows pgx.Rows, err error) (events []Event, _ error) {
 	return events, nil
 }
 
-// CollectMap collects rows of two columns: what stands in the second, by the first.
+// CollectMap collects rows of two columns: the key, and its value.
 func CollectMap[K comparable, V any](rows pgx.Rows) (map[K]V, error) {
 	all := map[K]V{}
 	var key K

@@ -65,8 +65,8 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// count counts a failed login of the network, and returns how long its answer waits, or nil if too
-// many of them do.
+// count counts a failed login of the network, and returns how long its answer must wait. It returns
+// nil if too many answers wait already.
 func (l *loginLimiter) count(network netip.Prefix) (f *failedLogins, delay time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -225,8 +225,8 @@ func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) err
 // webhookHandler is the handler of an operation on one webhook.
 type webhookHandler func(x *request, r *http.Request, w domain.Webhook) error
 
-// ofWebhook is a handler that gets the webhook that the path names, when the header If-Match is
-// read if the operation has it. Operations that only read find deleted webhooks too.
+// ofWebhook is a handler that gets the webhook that the path names. It reads the header If-Match if
+// the operation has it. Operations that only read find deleted webhooks too.
 func (s *Server) ofWebhook(h webhookHandler) handler {
 	return func(x *request, r *http.Request) error {
 		w, err := s.namedWebhook(r.Context(), mux.Vars(r)["webhook"])

@@ -335,9 +335,9 @@ func (l *lanes) replays() map[domain.ReplayID]bool {
 	return ids
 }
 
-// found says that the table holds due deliveries of these webhooks, which others may take as well: new
-// ones go there too only when a claim shows that there are many. It reports whether this node may call
-// any of them soon.
+// found says that the table holds due deliveries of these webhooks, which other nodes may take as well.
+// New ones do not wait for them unless a claim shows that there are many. It reports whether this node
+// may call any of them soon.
 func (l *lanes) found(webhooks []domain.WebhookID) (soon bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -349,10 +349,10 @@ func (l *lanes) found(webhooks []domain.WebhookID) (soon bool) {
 	return soon
 }
 
-// stock says that the table holds what this node has no room for.
+// stock says that the table may hold a backlog, which comes before new deliveries.
 func (ln *lane) stock() { ln.backlog, ln.fresh, ln.little = true, true, false }
 
-// turn says that the table holds something that is due. New ones need not wait for it.
+// turn says that the table holds something that is due. New deliveries need not wait for it.
 func (ln *lane) turn() { ln.backlog, ln.fresh, ln.little = true, true, ln.little || !ln.backlog }
 
 // wanted lists the lanes that may claim from the table, and how many each.
@@ -420,10 +420,10 @@ func (l *lanes) stale(now time.Time) []*delivery {
 	return out
 }
 
-// remove removes those that wait in the lane and are so. The caller holds the lock.
-func (l *lanes) remove(ln *lane, are func(*delivery) bool) (out []*delivery) {
+// remove removes the matching deliveries of those that wait in the lane. The caller holds the lock.
+func (l *lanes) remove(ln *lane, matches func(*delivery) bool) (out []*delivery) {
 	ln.waiting = slices.DeleteFunc(ln.waiting, func(d *delivery) bool {
-		if !are(d) {
+		if !matches(d) {
 			return false
 		}
 		delete(l.claimed, d.id)
