@@ -600,3 +600,48 @@ func TestAnnouncementsLeaveAppendsDurable(t *testing.T) {
 		}
 	}
 }
+
+// A reader whose connection hangs does not keep the others of its process waiting.
+func TestReadersDoNotWaitForOneThatHangs(t *testing.T) {
+	t.Parallel()
+	config := openPool(t, testdb.New(t)).Config()
+	var hang atomic.Bool
+	hangs, release := make(chan struct{}), make(chan struct{})
+	config.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) {
+		if hang.Swap(false) {
+			close(hangs)
+			<-release
+		}
+		return true, nil
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	mustAppend(t, openLog(t, eventstore.Config{Pool: pool}), unit("a", 0, `1`, `2`))
+	log := openLog(t, eventstore.Config{Pool: pool})
+	read := func(ctx context.Context) error {
+		events, err := log.Read(ctx, 0, 2)
+		if err == nil && len(events) != 2 {
+			err = fmt.Errorf("%d events", len(events))
+		}
+		return err
+	}
+	hang.Store(true)
+	first := make(chan error, 1)
+	go func() { first <- read(t.Context()) }()
+	<-hangs
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if err := read(gone); !errors.Is(err, context.Canceled) {
+		t.Errorf("who left was answered with %v", err)
+	}
+	if err := read(t.Context()); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}

@@ -175,13 +175,18 @@ func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, err
 }
 
 // readClosed is Read for consumers, which need no content: it stays encrypted, so that a
-// missing key does not block them. One reads at a time, and the others wait for what it reads.
+// missing key does not block them. One reads at a time, and the others wait for what it reads, a while.
 func (l *Log) readClosed(ctx context.Context, after Position, limit int) ([]Event, error) {
 	if events := l.tail.after(after, limit); events != nil {
 		return events, nil
 	}
-	l.lastRead.Lock()
-	defer l.lastRead.Unlock()
+	select {
+	case l.lastRead.turn <- struct{}{}:
+		defer func() { <-l.lastRead.turn }()
+	case <-time.After(turnPatience):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if events := l.lastRead.after(after, limit); events != nil {
 		return events, nil
 	}

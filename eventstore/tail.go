@@ -18,11 +18,11 @@ type tail struct {
 	bytes      int
 }
 
-// lastRead holds what one of the process's readers last read from the database. It is locked while one
-// reads, as the others are often about to read the same.
+// lastRead holds what one of the process's readers last read from the database. They take turns, as the
+// others are often about to read the same.
 type lastRead struct {
-	sync.Mutex
 	*tail
+	turn chan struct{} // held by who reads
 }
 
 const (
@@ -30,11 +30,15 @@ const (
 	maxTailBytes  = 32 << 20
 	// maxLastRead is how far apart the readers of a busy node may be.
 	maxLastRead = 20_000
+	// turnPatience is how long a reader waits for its turn: the connection of another may hang.
+	turnPatience = time.Second
 )
 
 func newTail() *tail { return &tail{most: maxTailEvents} }
 
-func newLastRead() *lastRead { return &lastRead{tail: &tail{most: maxLastRead}} }
+func newLastRead() *lastRead {
+	return &lastRead{tail: &tail{most: maxLastRead}, turn: make(chan struct{}, 1)}
+}
 
 // reset forgets everything, and what was appended before the generation.
 func (t *tail) reset(generation int64) {
