@@ -40,7 +40,7 @@ func (s *session) deliver(msg *message.Message) error {
 	sweep := func() { eventstore.Signal(s.sweep) } // should the lease hold after all
 
 	w, known := s.directory.Webhook(d.webhook)
-	replay, err := s.replays.ifHalted(ctx, d.replay)
+	replay, err := s.replays.standing(ctx, d.replay)
 	switch {
 	case !s.node.Valid(), err != nil:
 		return skip(sweep)

@@ -322,19 +322,6 @@ func (l *lanes) has(id domain.DeliveryID) bool {
 	return ok
 }
 
-// replays returns those whose deliveries are in this node's memory.
-func (l *lanes) replays() map[domain.ReplayID]bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ids := map[domain.ReplayID]bool{}
-	for _, d := range l.claimed {
-		if d.replay != (domain.ReplayID{}) {
-			ids[d.replay] = true
-		}
-	}
-	return ids
-}
-
 // found says that the table holds due deliveries of these webhooks, which other nodes may take as well.
 // New ones do not wait for them unless a claim shows that there are many. It reports whether this node
 // may call any of them soon.

@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -24,8 +23,8 @@ type replayer struct {
 	jobs    map[domain.ReplayID]*runningReplay
 	begun   map[domain.ReplayID]time.Time // when last, of those that are not over
 	failing map[domain.ReplayID]bool
-	halts   int                     // since the session began
-	halted  map[domain.ReplayID]int // by which one, of those that may not run
+	halts   int                      // since the session began
+	running map[domain.ReplayID]bool // as the log said, and none was halted since
 }
 
 // runningReplay is a replay that runs here.
@@ -40,6 +39,7 @@ const (
 	// replaySlack is how far the clocks that name replays may be apart.
 	replaySlack = 24 * time.Hour
 	mostJobs    = 32               // at once
+	mostRunning = 1_000            // are known to
 	turn        = 10 * time.Second // of each, when there are more
 	// countPatience is enough to count tens of thousands, and a small part of what more take.
 	countPatience = 500 * time.Millisecond
@@ -47,7 +47,7 @@ const (
 
 func newReplayer(s *session, failed commands.FailedDeliveries) *replayer {
 	return &replayer{
-		s: s, wake: make(chan struct{}, 1), jobs: map[domain.ReplayID]*runningReplay{}, begun: map[domain.ReplayID]time.Time{}, failing: map[domain.ReplayID]bool{}, halted: map[domain.ReplayID]int{},
+		s: s, wake: make(chan struct{}, 1), jobs: map[domain.ReplayID]*runningReplay{}, begun: map[domain.ReplayID]time.Time{}, failing: map[domain.ReplayID]bool{}, running: map[domain.ReplayID]bool{},
 		all: commands.Replays{Log: s.log, Directory: s.directory, Queue: Queue{Pool: s.pool}, Pool: s.pool, Failed: failed, Patience: countPatience},
 	}
 }
@@ -73,14 +73,10 @@ func (r *replayer) run(ctx context.Context) {
 func (r *replayer) runJobs(ctx context.Context, group *sync.WaitGroup) error {
 	for {
 		now := r.s.clock.Now()
-		r.mu.Lock()
-		halts := r.halts
-		r.mu.Unlock()
 		unfinished, err := r.all.Unfinished(ctx, r.since)
 		if err != nil {
 			return err
 		}
-		r.forget(unfinished, halts)
 		pause := replayPoll
 		if len(unfinished) == 0 {
 			r.since = replaysSince(now.Add(-replaySlack))
@@ -161,29 +157,30 @@ func (r *replayer) ended(id domain.ReplayID) {
 func (r *replayer) halt(id domain.ReplayID) {
 	r.mu.Lock()
 	r.halts++
-	r.halted[id] = r.halts
+	delete(r.running, id)
 	r.mu.Unlock()
 	r.ended(id)
 	eventstore.Signal(r.wake)
 }
 
-// forget forgets which replays were halted of those that are over, as nothing of them waits: what was
-// halted by the time that the unfinished were listed, and is not among them.
-func (r *replayer) forget(unfinished []domain.ReplayID, halts int) {
+// haltAny says that any replay may have been paused or cancelled.
+func (r *replayer) haltAny() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.halted, func(id domain.ReplayID, halt int) bool { return halt <= halts && !slices.Contains(unfinished, id) })
+	r.halts++
+	clear(r.running)
 }
 
-// ifHalted returns the replay as the log says it stands, the zero value if it was not halted.
-func (r *replayer) ifHalted(ctx context.Context, id domain.ReplayID) (domain.Replay, error) {
+// standing returns the replay as the log says it stands, the zero value if that is known to run: this
+// node may have heard of no pause, as when it began after that.
+func (r *replayer) standing(ctx context.Context, id domain.ReplayID) (domain.Replay, error) {
 	if id == (domain.ReplayID{}) {
 		return domain.Replay{}, nil
 	}
 	r.mu.Lock()
-	halt := r.halted[id]
+	running, halts := r.running[id], r.halts
 	r.mu.Unlock()
-	if halt == 0 {
+	if running {
 		return domain.Replay{}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
@@ -194,8 +191,11 @@ func (r *replayer) ifHalted(ctx context.Context, id domain.ReplayID) (domain.Rep
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.halted[id] == halt {
-		delete(r.halted, id)
+	if r.halts == halts {
+		if len(r.running) >= mostRunning {
+			clear(r.running)
+		}
+		r.running[id] = true
 	}
 	return replay, nil
 }

@@ -263,6 +263,43 @@ func TestNoCallFollowsTheAnswer(t *testing.T) {
 	}
 }
 
+// What a node had under way of a replay that stopped is not called by a node that joins when that one is gone.
+func TestNoCallFollowsOnANodeThatJoins(t *testing.T) {
+	t.Parallel()
+	for name, stop := range map[string]func(domain.Replay) ([]domain.Change, error){"pause": domain.Replay.Pause, "cancel": domain.Replay.Cancel} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, in := testdb.New(t), newStepwise(t)
+			gone := start(t, url, in, func(_ *node, c *saga.Config) { c.Grace = 0 })
+			asks := &replaying{&alerting{node: gone}, &commands.Commands{Log: gone.log, Directory: gone.directory, Queue: saga.Queue{Pool: gone.pool}, Pool: gone.pool}}
+			asks.emit(1, 0)
+			id := asks.start(history(gone.register(1, nil)))
+			<-in.calls
+			asks.ask(id, stop)
+			gone.stop() // which cuts the call off
+
+			var calls atomic.Int64
+			after := newReceiver()
+			after.answer = func(commands.Outgoing) commands.Answer {
+				calls.Add(1)
+				return commands.Answer{Outcome: domain.OutcomeSuccess, Status: 200}
+			}
+			joined := start(t, url, after, func(_ *node, c *saga.Config) { c.Dispatch = false })
+			joined.await(`SELECT NOT EXISTS (SELECT FROM medilab.queue WHERE due_at < now() + interval '100 years')`)
+			if calls.Load() > 0 {
+				t.Error("it is called all the same")
+			}
+			n := startReplaying(t, url, after)
+			if name == "pause" {
+				n.ask(id, domain.Replay.Resume)
+			}
+			if done := n.awaitReplay(id, "over", finished); done.Delivered+done.Cancelled != 1 || (done.Cancelled == 1) != (name == "cancel") {
+				t.Errorf("it ends as %+v", done)
+			}
+		})
+	}
+}
+
 // What one node is asked to replay is announced, so that another that replays begins at once.
 func TestReplaysAreAnnounced(t *testing.T) {
 	t.Parallel()

@@ -80,17 +80,3 @@ func TestReplaysTakeTurns(t *testing.T) {
 		t.Error("failing replays keep a new one from its turn")
 	}
 }
-
-// Of replays that are over no mark stays; one that was halted since the others were listed may not be over.
-func TestHaltsAreForgotten(t *testing.T) {
-	r := newReplayer(&session{}, nil)
-	over, paused, since := domain.ReplayID(uuid.New()), domain.ReplayID(uuid.New()), domain.ReplayID(uuid.New())
-	r.halt(over)
-	r.halt(paused)
-	halts := r.halts
-	r.halt(since)
-	r.forget([]domain.ReplayID{paused}, halts)
-	if len(r.halted) != 2 || r.halted[over] != 0 {
-		t.Errorf("%d marks stay: %v", len(r.halted), r.halted)
-	}
-}

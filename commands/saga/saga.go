@@ -144,9 +144,7 @@ func (s *Saga) Announced(keys []string) {
 			continue
 		case key == eventstore.AnnouncedAll:
 			now.look()
-			for id := range now.lanes.replays() { // each may have stopped
-				now.replays.halt(id)
-			}
+			now.replays.haltAny()
 		case err == nil && kind == "replay":
 			now.replays.halt(domain.ReplayID(id))
 		}
