@@ -15,7 +15,7 @@ import (
 // that asked for them.
 
 var replaysModel = Model{
-	Name: "replays", SchemaVersion: 1, Tables: []string{"replays"}, Totals: true,
+	Name: "replays", SchemaVersion: 2, Tables: []string{"replays"}, Totals: true,
 	New: func(t Tables) Projection {
 		return &replays{
 			load: t.SQL(`SELECT ` + replayColumns + ` FROM {replays} WHERE id = ANY($1)`),
@@ -139,7 +139,11 @@ func (r *replayRow) apply(e *eventstore.Event) {
 		if c.GaveUp != "" {
 			r.Failed++
 		}
-	case domain.DeliveryCancelled, domain.DeliveryRetryCancelled:
+	case domain.DeliveryCancelled:
+		if c.Was != domain.DeliveryFailed { // else it has ended already
+			r.Cancelled++
+		}
+	case domain.DeliveryRetryCancelled:
 		r.Cancelled++
 	}
 }

@@ -387,6 +387,23 @@ func TestCancelledJobLeavesWhatBlocks(t *testing.T) {
 	blocks("the retry")
 }
 
+// What failed, and is cancelled later, counts once.
+func TestReplayCountsWhatFailedOnce(t *testing.T) {
+	t.Parallel()
+	in := newReceiver()
+	in.answer = func(commands.Outgoing) commands.Answer { return commands.Answer{Outcome: "http_status", Status: 500} }
+	n := startReplaying(t, testdb.New(t), in)
+	events := n.emit(1, 0)
+	w := n.register(1, func(c *domain.WebhookRegistered) { c.MaxRetries = 0 })
+	first := n.start(history(w))
+	n.awaitReplay(first, "over", finished)
+	n.cancel(domain.DeliveryOf(events[0], w))
+	n.awaitReplay(n.start(history(w)), "over", finished) // so that the read model has the cancellation
+	if done := n.awaitReplay(first, "over", finished); done.Failed != 1 || done.Cancelled != 0 {
+		t.Errorf("it ends as %+v", done)
+	}
+}
+
 // replayWaiting starts a replay of three events, which wait for their webhook to be activated.
 func replayWaiting(t *testing.T) (*replaying, domain.WebhookID, domain.ReplayID) {
 	t.Helper()
