@@ -15,7 +15,7 @@ import (
 // that asked for them.
 
 var replaysModel = Model{
-	Name: "replays", SchemaVersion: 2, Tables: []string{"replays"}, Totals: true,
+	Name: "replays", SchemaVersion: 50, Tables: []string{"replays"}, Totals: true,
 	New: func(t Tables) Projection {
 		return &replays{
 			load: t.SQL(`SELECT ` + replayColumns + ` FROM {replays} WHERE id = ANY($1)`),
