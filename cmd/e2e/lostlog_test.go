@@ -80,6 +80,9 @@ func logWentBack(t *testing.T, all []*product, database string) {
 	}
 	a.emit(5)
 	in.Await(before + len(events) + 5)
+	a.Until("what is called is recorded", func() bool {
+		return reads[int](t, database, `SELECT count(*) FROM medilab.pending`) == 0
+	})
 	for _, event := range events {
 		if ds := idle.deliveries(event); len(ds) != 1 || ds[0].WebhookID != kept.ID || ds[0].State != "delivered" {
 			t.Errorf("event %s has the deliveries %+v", event, ds)
