@@ -92,7 +92,12 @@ func (p *Payloads) findIn(data []byte, off int, ids []string) (end int, whole bo
 		name := string(m.Key())
 		isID, isList := name == "event_id" || name == "call_id", name == "event_ids" && data[m.Off] == '['
 		payload := IsPayload(name)
-		if !isID && !isList && !payload {
+		if isList {
+			for one := range strictjson.Members(data, m.Off) {
+				ids = appendText(ids, data[one.Off:one.End])
+			}
+		}
+		if !isID && !payload {
 			end := p.find(data, m.Off, ids)
 			last = max(last, end)
 			return end
@@ -105,10 +110,6 @@ func (p *Payloads) findIn(data []byte, off int, ids []string) (end int, whole bo
 		case payload && data[m.Off] != 'n':
 			found = true
 			p.edits = append(p.edits, edit{m.Off, end, "null"})
-		case isList:
-			for one := range strictjson.Members(data, m.Off) {
-				ids = appendText(ids, data[one.Off:one.End])
-			}
 		case isID:
 			ids = appendText(ids, data[m.Off:end])
 		}

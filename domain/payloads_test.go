@@ -28,7 +28,7 @@ func FuzzFindPayloads(f *testing.F) {
 	for _, seed := range []string{
 		`{"items":[{"a":[1 2],"payload":"secret"},{"payload":"secret"}]}`, `{"a":{"b" 1},"payload":"secret"}`,
 		`{"a":{"payload":"secret","b":[}],"payload":"secret"}`, `{"payload":"x","c":{"payload":"y","z":}}`,
-		`{"event_ids":{"payload":"secret"}}`, `{"event_ids":["a"],"payload":[1,{"got":2}]`, `{"a":{"got":2`, `[`,
+		`{"event_ids":{"payload":"secret"}}`, `{"event_ids":["a",{"payload":"secret"}]}`, `{"event_ids":["a"],"payload":[1,{"got":2}]`, `{"a":{"got":2`, `[`,
 	} {
 		f.Add(seed)
 	}
