@@ -30,8 +30,8 @@ type Directory struct {
 	Tracer trace.Tracer // nil: no spans are made; set before use
 	// Keys encrypt the content of what is appended; nil: it stays in clear.
 	Keys *vault.Keyring
-	// OnErasure is called for each erasure in the log, whoever made it, and again when the log is
-	// read from its beginning. It must not block. nil: nothing is called; set before use.
+	// OnErasure is called for each erasure in the log, also for those of other processes, and again when
+	// the log is read from its beginning. It must not block. nil: nothing is called; set before use.
 	OnErasure func(Erasure)
 
 	log    *eventstore.Log

@@ -132,8 +132,9 @@ func (c *Commands) seal(id domain.WebhookID, stored domain.Webhook, asked domain
 	return sealing, err
 }
 
-// sealAuth encrypts the secrets of credentials. One that is the mask keeps what is stored, but goes
-// to no other token_url: whoever may only change webhooks could have it sent to a server of theirs.
+// sealAuth encrypts the secrets of credentials. One that is the mask keeps what is stored, unless the
+// token_url changes: a caller who may change webhooks, but not read secrets, must not have them sent
+// to another server.
 // A certificate of which a part is new is checked whole.
 func (c *Commands) sealAuth(id domain.WebhookID, stored domain.Webhook, asked domain.AuthSpec) (domain.Auth, error) {
 	sealed := domain.Auth{Type: asked.Type, TokenURL: asked.TokenURL, ClientID: asked.ClientID, Scope: asked.Scope}
