@@ -123,7 +123,7 @@ type SealRow struct {
 	Resealed   Seal      `json:"resealed,omitempty"` // of entries that were encrypted since
 }
 
-// isEmpty reports whether it is of no events.
+// isEmpty reports whether it seals no events.
 func (s *SealRow) isEmpty() bool { return s.Last < s.First }
 
 // covers reports whether it is the seal of the events, after the seals before.

@@ -175,7 +175,8 @@ func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, err
 }
 
 // readClosed is Read for consumers, which need no content: it stays encrypted, so that a
-// missing key does not block them. One reads at a time, and the others wait for what it reads, a while.
+// missing key does not block them. Readers take turns, so that one finds in memory what another has just
+// read; one whose turn does not come within turnPatience reads by itself.
 func (l *Log) readClosed(ctx context.Context, after Position, limit int) ([]Event, error) {
 	if events := l.tail.after(after, limit); events != nil {
 		return events, nil
