@@ -238,9 +238,7 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 		return false, nil
 	}
 	queued.Next = int64(j.feed.begin())
-	err = j.commit(ctx, unit, queued)
-	j.feed.version = j.version
-	return true, err
+	return true, j.commit(ctx, unit, queued)
 }
 
 // begin returns the position from which on the feed is to be read again.

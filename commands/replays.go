@@ -182,6 +182,9 @@ func (j *job) commit(ctx context.Context, unit eventstore.Unit, changes ...domai
 	unit.Writes = append(unit.Writes, j.write(j.id.Stream(), j.version, changes...))
 	_, err := j.r.Directory.Append(ctx, unit)
 	if err == nil {
+		if j.feed != nil && j.feed.version == j.version { // else it does not know what others asked for
+			j.feed.version++
+		}
 		j.version++
 	}
 	return err
@@ -240,11 +243,7 @@ func (j *job) count(ctx context.Context) (first bool, err error) {
 	if j.counted.err != nil {
 		return false, j.counted.err
 	}
-	err = j.append(ctx, domain.ReplayCounted{Matched: j.counted.n})
-	if err == nil && j.feed != nil {
-		j.feed.version = j.version
-	}
-	return true, err
+	return true, j.append(ctx, domain.ReplayCounted{Matched: j.counted.n})
 }
 
 // withdraw ends what a cancelled replay has asked for and nobody works on. What is on its

@@ -180,6 +180,80 @@ func TestReplayIsExactOnSeveralNodes(t *testing.T) {
 	}
 }
 
+// lookedAt is a queue that says what a replay looks at, and lets it wait.
+type lookedAt struct {
+	saga.Queue
+	ask  func(deliveries int) // for untried ones
+	step func()               // before the next of the replay
+}
+
+func (q lookedAt) OfReplay(ctx context.Context, id domain.ReplayID) ([]commands.Replayed, error) {
+	q.step()
+	return q.Queue.OfReplay(ctx, id)
+}
+
+func (q lookedAt) Untried(ctx context.Context, ids []domain.DeliveryID) (map[domain.DeliveryID]domain.Delivery, error) {
+	q.ask(len(ids))
+	return q.Queue.Untried(ctx, ids)
+}
+
+// What another node asked for, while this one counted what the replay sends, is under way.
+func TestReplayCountedBesideAnotherNode(t *testing.T) {
+	t.Parallel()
+	in, let := gated()
+	n := startReplaying(t, testdb.New(t), in)
+	events := n.emit(2, 1)
+	w := n.register(1, nil)
+	if _, err := n.pool.Exec(t.Context(), `DELETE FROM medilab.readers WHERE name = 'replays'`); err != nil {
+		t.Fatal(err) // so that the node leaves the replay to us
+	}
+	id := n.start(history(w))
+	run := func(queue commands.Queue, leave chan struct{}) {
+		err := (&commands.Replays{Log: n.log, Directory: n.directory, Queue: queue, Pool: n.pool, Failed: n.queries}).Run(t.Context(), id, nil, leave)
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	var looks sync.WaitGroup // of the counting, and of the reading
+	looks.Add(2)
+	asked, ended, steps := make(chan struct{}), make(chan struct{}), make(chan struct{}, 1)
+	go func() {
+		defer close(ended)
+		step := func() { eventstore.Signal(steps) }
+		run(lookedAt{step: step, Queue: saga.Queue{Pool: n.pool}, ask: func(deliveries int) {
+			select {
+			case <-asked:
+			default:
+				if deliveries == len(events) {
+					looks.Done()
+					<-asked
+				}
+			}
+		}}, nil)
+	}()
+	looks.Wait()
+	one := make(chan struct{})
+	close(one)
+	for first := domain.DeliveryOf(events[0], w); ; {
+		run(saga.Queue{Pool: n.pool}, one) // another node's next step
+		if changes, err := n.log.Load(t.Context(), first.Stream()); err != nil || len(changes) > 0 {
+			break
+		}
+	}
+	<-in.seen
+	close(asked)
+	n.awaitReplay(id, "counted", func(p projections.Replay) bool { return p.Matched != nil })
+	for range 4 { // one may be from before, and the next under way
+		<-steps
+	}
+	if changes, err := n.log.Load(t.Context(), domain.DeliveryOf(events[1], w).Stream()); err != nil || len(changes) > 0 {
+		t.Error("the second event of the patient is sent beside the first", err)
+	}
+	close(let)
+	n.awaitReplay(id, "completed", finished)
+	<-ended
+}
+
 // A replay does not wait until all that it sends is counted, and has counted it in the end.
 func TestReplayCountsBesideItsSending(t *testing.T) {
 	n := startReplaying(t, testdb.New(t), newReceiver())
