@@ -19,6 +19,9 @@ const (
 	// their retries; mostOpenOfMany of each webhook, if it sends to several.
 	mostOpen       = 1000
 	mostOpenOfMany = 100
+	// queuedFor is how long what a replay has queued may keep a webhook with a rate busy: a few
+	// steps of the replay.
+	queuedFor = 100 * time.Millisecond
 	// mostReady is how far a replay reads ahead of what a webhook cannot be sent yet.
 	mostReady = 2000
 )
@@ -144,7 +147,7 @@ func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen 
 	}
 	room := func(id domain.WebhookID) bool {
 		w, _ := j.r.Directory.Webhook(id)
-		return due[id] < j.window && open[id] < limit && queued[id] < j.mostQueued(w)
+		return due[id] < j.window && open[id] < limit && queued[id] < mostQueued(j.window, w)
 	}
 	wanted := func(w domain.WebhookID) bool { return room(w) && ahead[w] < mostReady }
 	f := j.feed
@@ -170,15 +173,15 @@ func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen 
 	return chosen, nil
 }
 
-// mostQueued is how many deliveries of a replay may wait for their calls to the webhook, as live
-// events come after them: what it takes within a second, or four rounds of its calls.
-func (j *job) mostQueued(w domain.Webhook) int {
-	most := j.window
+// mostQueued is how many deliveries of a replay may wait in the table for their calls to the webhook, as
+// live events come after them: what it takes in queuedFor, or four rounds of its calls.
+func mostQueued(window int, w domain.Webhook) int {
+	most := window
 	if w.MaxConcurrent > 0 {
 		most = min(most, 4*w.MaxConcurrent)
 	}
 	if w.RateLimit > 0 {
-		most = min(most, max(1, int(w.RateLimit)))
+		most = min(most, max(1, int(w.RateLimit*queuedFor.Seconds())))
 	}
 	return most
 }

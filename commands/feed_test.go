@@ -54,3 +54,18 @@ func TestWindowFollowsTheWebhook(t *testing.T) {
 		t.Errorf("of a slow webhook it is %d", window)
 	}
 }
+
+// Live events of a webhook with limits wait behind little of a replay.
+func TestReplayQueuesWhatStartsSoon(t *testing.T) {
+	for _, c := range []struct {
+		concurrent int
+		rate       float64
+		want       int
+	}{{0, 0, 200}, {0, 0.5, 1}, {0, 5, 1}, {0, 20, 2}, {0, 1000, 100}, {0, 5000, 200}, {3, 0, 12}, {3, 20, 2}, {100, 0, 200}} {
+		var w domain.Webhook
+		w.MaxConcurrent, w.RateLimit = c.concurrent, c.rate
+		if got := mostQueued(200, w); got != c.want {
+			t.Errorf("with %d at once and %g a second it queues %d, want %d", c.concurrent, c.rate, got, c.want)
+		}
+	}
+}

@@ -76,7 +76,7 @@ func (r *Replays) Load(ctx context.Context, id domain.ReplayID) (domain.Replay, 
 const (
 	// replayPoll is how soon a replay looks what became of what other nodes have of it, and
 	// replayIdle how soon when nothing becomes of it.
-	replayPoll, replayIdle = 100 * time.Millisecond, time.Second
+	replayPoll, replayIdle = 20 * time.Millisecond, time.Second
 	// replayPause is the least time between two steps, so that each finds several ends.
 	replayPause = 10 * time.Millisecond
 )
