@@ -240,7 +240,8 @@ func (p *Projections) Replay(ctx context.Context, webhook domain.WebhookID, id d
 	return p.show(ctx, page[0])
 }
 
-// requested returns the replay as its stream has it, if it was requested.
+// requested returns the replay as its stream has it, if it was requested. What became of its deliveries
+// the read models have yet to count, so it has not ended.
 func (p *Projections) requested(ctx context.Context, id domain.ReplayID) ([]replayRow, error) {
 	events, err := p.log.LoadFrom(ctx, id.Stream(), domain.ReplayQueued{}.ChangeType())
 	if err != nil || len(events) == 0 {
@@ -248,8 +249,11 @@ func (p *Projections) requested(ctx context.Context, id domain.ReplayID) ([]repl
 	}
 	var row replayRow
 	for i := range events {
-		row.apply(&events[i])
+		if _, ended := events[i].Value.(domain.ReplayCompleted); !ended {
+			row.apply(&events[i])
+		}
 	}
+	row.Queued = 0
 	if row.Position == 0 {
 		return nil, events[0].Err
 	}

@@ -254,6 +254,21 @@ func TestReplayCountedBesideAnotherNode(t *testing.T) {
 	<-ended
 }
 
+// What the read models have yet to count of a replay is not told as nothing.
+func TestReplayHasNotEndedBeforeItIsCounted(t *testing.T) {
+	t.Parallel()
+	in := newReceiver()
+	n := start(t, testdb.New(t), in)
+	asks := &replaying{&alerting{node: n}, &commands.Commands{Log: n.log, Directory: n.directory, Queue: saga.Queue{Pool: n.pool}, Pool: n.pool}}
+	asks.emit(1, 0)
+	id := asks.start(history(n.register(1, nil)))
+	n.await(`SELECT EXISTS (SELECT FROM medilab.events WHERE type = 'replay.completed')`)
+	got, err := projections.New(n.pool, n.log, nil).Replay(t.Context(), domain.WebhookID{}, id)
+	if err != nil || got.FinishedAt != nil || got.State != domain.ReplayStateRunning || got.Queued != 0 {
+		t.Errorf("without read models it is %+v, %v", got, err)
+	}
+}
+
 // A replay does not wait until all that it sends is counted, and has counted it in the end.
 func TestReplayCountsBesideItsSending(t *testing.T) {
 	n := startReplaying(t, testdb.New(t), newReceiver())
