@@ -213,6 +213,7 @@ func (s *service) until(what string, holds func() bool) {
 	for !holds() {
 		select {
 		case <-wake:
+		case <-time.After(100 * time.Millisecond): // the read models go on without an append
 		case <-deadline:
 			s.t.Fatalf("not in %s: %s", patience, what)
 		}
