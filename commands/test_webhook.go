@@ -3,6 +3,7 @@ package commands
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,7 +18,6 @@ type Tested struct {
 	Call       domain.Call
 	CallID     domain.CallID
 	DeliveryID domain.DeliveryID
-	Webhook    domain.Webhook
 	// Verdict says whether a real event like it would have gone to the webhook.
 	Verdict domain.Explanation
 }
@@ -26,18 +26,15 @@ type Tested struct {
 // this call: also when it is inactive, and whatever it subscribes to. The data
 // has passed domain.CheckJSON and is copied.
 func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.WebhookID, eventType domain.EventType, data json.RawMessage) (Tested, error) {
-	w, err := c.webhook(ctx, id)
+	w, refused := c.webhook(ctx, id)
+	if refused == nil {
+		refused = c.checkTest(eventType, data)
+	}
+	event, made, err := c.testOnce(ctx, domain.EventID(uuid.Must(uuid.NewV7())), id, refused)
 	if err != nil {
 		return Tested{}, err
 	}
-	if err := c.checkTest(eventType, data); err != nil {
-		return Tested{}, err
-	}
-	event, made, err := c.testOnce(ctx, domain.EventID(uuid.Must(uuid.NewV7())), w)
-	if err != nil {
-		return Tested{}, err
-	}
-	tested := Tested{DeliveryID: domain.DeliveryOf(event, id), Webhook: w}
+	tested := Tested{DeliveryID: domain.DeliveryOf(event, id)}
 	data = append(json.RawMessage(nil), data...)
 	if tested.Verdict, err = c.verdict(ctx, w, eventType, data); err != nil {
 		return Tested{}, Failed("match a test call", err)
@@ -68,21 +65,25 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 }
 
 // testOnce reserves the key of the request, if it has one, before the call is made. When an
-// earlier request has it, the event is that one's, and made its test, which it waits for.
-func (c *Commands) testOnce(ctx context.Context, event domain.EventID, w domain.Webhook) (_ domain.EventID, made *eventstore.Event, err error) {
+// earlier request has it, the event is that one's, and made its test, which it waits for. What
+// is refused now may be a repetition: its webhook may have been deleted since.
+func (c *Commands) testOnce(ctx context.Context, event domain.EventID, webhook domain.WebhookID, refused error) (_ domain.EventID, made *eventstore.Event, err error) {
 	once, ok := ctx.Value(onceKey{}).(*Once)
 	if !ok {
-		return event, nil, nil
+		return event, nil, refused
 	}
-	unit := eventstore.Unit{Writes: []eventstore.Write{once.reservation(event)}}
-	if _, err = c.Directory.appendUnit(ctx, unit); !eventstore.IsConflict(err) {
-		once.used.Store(err == nil)
-		return event, nil, Failed("reserve an idempotency key", err)
+	if refused == nil {
+		unit := eventstore.Unit{Writes: []eventstore.Write{once.reservation(event)}}
+		if _, err = c.Directory.appendUnit(ctx, unit); !eventstore.IsConflict(err) {
+			once.used.Store(err == nil)
+			return event, nil, Failed("reserve an idempotency key", err)
+		}
 	}
+	w, _ := c.Directory.Webhook(webhook)
 	patience := time.Duration(w.Timeout)*time.Second + repetitionPatience
 	err = c.awaitFirst(ctx, once, patience, func(used domain.IdempotencyKeyUsed) (bool, error) {
 		event = used.EventIDs[0]
-		events, err := c.Log.Load(ctx, domain.DeliveryOf(event, w.ID).Stream())
+		events, err := c.Log.Load(ctx, domain.DeliveryOf(event, webhook).Stream())
 		if err != nil || len(events) == 0 {
 			return false, Failed("look for a test call", err)
 		}
@@ -93,6 +94,9 @@ func (c *Commands) testOnce(ctx context.Context, event domain.EventID, w domain.
 		once.used.Store(true)
 		return true, nil
 	})
+	if refused != nil && errors.Is(err, errUnused) {
+		err = refused
+	}
 	return event, made, err
 }
 

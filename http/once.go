@@ -24,7 +24,8 @@ type keptAnswer struct {
 var keptHeaders = []string{"Location", "ETag"}
 
 // once serves requests that carry an idempotency key once. A repetition is answered as the
-// first time. An answer with payloads is not kept but made again: see commands.TestWebhook.
+// first time. An answer with payloads is not kept: the operation makes it again, see
+// commands.TestWebhook, or refuses.
 func (s *Server) once(serve handler) handler {
 	return func(x *request, r *http.Request) error {
 		key, err := readIdempotencyKey(r)
@@ -56,7 +57,7 @@ func (s *Server) once(serve handler) handler {
 			if !x.operation.payloads {
 				x.keep = s.keeper(ctx, x, once)
 			}
-			if err = serve(x, r.WithContext(ctx)); err == nil || x.status != 0 {
+			if err = serve(x, r.WithContext(ctx)); err == nil || x.status != 0 || x.operation.payloads {
 				return err
 			}
 			x.keep = nil

@@ -130,6 +130,31 @@ func TestRepetitionChangesNothing(t *testing.T) {
 	}
 }
 
+// A repetition of a test call is answered as the first time, and at once, when its webhook was
+// deleted since. Under a key that is new, or of another request, there is nothing to answer with.
+func TestRepeatedTestOfADeletedWebhook(t *testing.T) {
+	s := newService(t)
+	r := newReceiver(t, 200)
+	s.registerAt(r.URL, "")
+	const path, body = "/api/v1/webhooks/1/test", `{"event_type":"patient.created","test_data":{"a":1}}`
+	first := s.ask("POST", path, body, "Idempotency-Key", "k").want(200)
+	r.next(t)
+	s.ask("DELETE", "/api/v1/webhooks/1", "").want(204)
+	again := s.ask("POST", path, body, "Idempotency-Key", "k").want(200)
+	for _, field := range []string{"call_id", "payload", "response_status", "created_at"} {
+		if again.get(field) != first.get(field) {
+			t.Errorf("first %s, then %s", first.body, again.body)
+		}
+	}
+	s.ask("POST", path, `{"event_type":"patient.updated"}`, "Idempotency-Key", "k").want(409)
+	s.ask("POST", path, body, "Idempotency-Key", "new").want(404)
+	s.ask("POST", path, body).want(404)
+	s.ask("POST", path, `{"event_type":"x"}`).want(404)
+	if tests := s.count(`SELECT count(*) FROM medilab.events WHERE type = 'delivery.tested'`); tests != 1 {
+		t.Errorf("%d test calls", tests)
+	}
+}
+
 // A key goes with what is asked, however its path spells ids.
 func TestRepetitionByAnotherSpelling(t *testing.T) {
 	s := newService(t)

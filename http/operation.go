@@ -39,6 +39,7 @@ type operation struct {
 	payloads     bool        // the answer may hold payloads, see payloadGuard
 	verbatim     bool        // the texts of the answer are those of people
 	reads        bool        // changes nothing, though the method is not GET
+	deleted      bool        // finds a deleted webhook too, though the method is not GET
 	serve        handler
 
 	tag     string // the group of the description that it belongs to

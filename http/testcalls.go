@@ -11,7 +11,8 @@ import (
 func (s *Server) testOperations() []operation {
 	return []operation{{
 		method: "POST", path: "/webhooks/{webhook}/test", id: "testWebhook", summary: "Make one call at once, whatever the filters", scope: domain.ScopeWebhooksWrite,
-		body: test, answer: answerOf[testCallView], unbounded: true, payloads: true, serve: s.ofWebhook(s.testWebhook),
+		body: test, answer: answerOf[testCallView], unbounded: true, payloads: true,
+		deleted: true, serve: s.ofWebhook(s.testWebhook),
 	}}
 }
 

@@ -233,7 +233,7 @@ func (s *Server) ofWebhook(h webhookHandler) handler {
 		if err != nil {
 			return err
 		}
-		if w.Deleted && x.operation.method != http.MethodGet {
+		if w.Deleted && x.operation.method != http.MethodGet && !x.operation.deleted {
 			return domain.NotFound("webhook")
 		}
 		if slices.Contains(x.operation.header, ifMatch) {
