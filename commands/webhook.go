@@ -142,8 +142,13 @@ func (c *Commands) sealAuth(id domain.WebhookID, stored domain.Webhook, asked do
 		return sealed, nil
 	}
 	was := domain.Auth{Type: asked.Type}
-	if stored.Auth != nil && stored.Auth.Type == asked.Type && stored.Auth.TokenURL == asked.TokenURL {
-		was = *stored.Auth
+	missing := "no value is stored that could be kept"
+	if stored.Auth != nil && stored.Auth.Type == asked.Type {
+		if stored.Auth.TokenURL == asked.TokenURL {
+			was = *stored.Auth
+		} else {
+			missing = "the stored value is kept only for the token_url that it was given for"
+		}
 	}
 	changed := false
 	for i, s := range asked.Secrets() {
@@ -151,7 +156,7 @@ func (c *Commands) sealAuth(id domain.WebhookID, stored domain.Webhook, asked do
 		if *to = is; s.Value.Reveal() == domain.Masked {
 			text, err := c.Vault.Decrypt(id, field, is)
 			if err != nil || is == "" {
-				return sealed, domain.Invalid(field, "has the mask for a value, and no value is stored that could be kept; give the value itself")
+				return sealed, domain.Invalid(field, "has the mask for a value, and "+missing+"; give the value itself")
 			}
 			*s.Value = domain.NewSecret(text)
 			continue

@@ -202,7 +202,10 @@ func TestCallsWithoutAnAccessToken(t *testing.T) {
 	if same := s.ask("PUT", "/api/v1/webhooks/1", `{"auth":`+changed.get("auth")+`}`).want(200); same.get("version") != changed.get("version") {
 		t.Errorf("what was read changes the webhook: %s", same.body)
 	}
-	s.ask("PATCH", "/api/v1/webhooks/1", `{"auth":`+strings.ReplaceAll(tokens.auth("***"), tokens.URL, "http://127.0.0.1:1")+`}`).refusing("auth.client_secret")
+	elsewhere := s.ask("PATCH", "/api/v1/webhooks/1", `{"auth":`+strings.ReplaceAll(tokens.auth("***"), tokens.URL, "http://127.0.0.1:1")+`}`)
+	if elsewhere.refusing("auth.client_secret"); !strings.Contains(string(elsewhere.body), "kept only for the token_url") {
+		t.Errorf("with another token_url: %s", elsewhere.body)
+	}
 	history := s.ask("GET", "/api/v1/webhooks/1/history", "").want(200)
 	if got, want := history.get("items", 0, "changes", 0), `{"field":"auth","was":`+tokens.auth("***")+`,"became":`+tokens.auth("***")+`}`; got != want {
 		t.Errorf("history has %s, want %s", got, want)
