@@ -71,12 +71,31 @@ func NewSigningKey(secret Secret) *SigningKey {
 
 // NewVerifyingKey returns what a receiver verifies with: the key of a secret, or a `whpk_` key.
 func NewVerifyingKey(secret Secret) *SigningKey {
-	if encoded, ok := strings.CutPrefix(secret.Reveal(), publicPrefix); ok {
-		if public, err := base64.StdEncoding.DecodeString(encoded); err == nil && len(public) == ed25519.PublicKeySize {
-			return &SigningKey{public: public}
-		}
+	if public, err := publicKey(secret.Reveal()); err == nil && public != nil {
+		return &SigningKey{public: public}
 	}
 	return NewSigningKey(secret)
+}
+
+// CheckVerifyingKey returns what is wrong with what NewVerifyingKey takes, as CheckSecret does.
+func CheckVerifyingKey(field string, secret Secret) []FieldError {
+	if _, err := publicKey(secret.Reveal()); err != nil {
+		return []FieldError{{field, "starts with whpk_, but is not the public key of a webhook: the rest must be base64 of 32 bytes"}}
+	}
+	return CheckSecret(field, secret)
+}
+
+// publicKey returns the ed25519 key of a `whpk_` text, nil of any other.
+func publicKey(text string) (ed25519.PublicKey, error) {
+	encoded, ok := strings.CutPrefix(text, publicPrefix)
+	if !ok {
+		return nil, nil
+	}
+	public, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(public) != ed25519.PublicKeySize {
+		return nil, errors.New("no public key")
+	}
+	return public, nil
 }
 
 // standardKey is the key that a Standard Webhooks library makes of the secret.

@@ -75,7 +75,7 @@ func (o receiveOptions) check() error {
 	case o.delay < 0:
 		return errors.New("--delay must not be negative")
 	}
-	return domain.CheckFields(domain.CheckSecret("--secret", domain.NewSecret(o.secret)))
+	return domain.CheckFields(domain.CheckVerifyingKey("--secret", domain.NewSecret(o.secret)))
 }
 
 // receive serves until ctx ends and prints calls to out, one after the other.

@@ -82,6 +82,17 @@ func TestReceiveVerifiesByThePublicKey(t *testing.T) {
 	}
 }
 
+// A public key that is mistyped is no secret with which all signatures are wrong.
+func TestReceiveRefusesWhatIsNoPublicKey(t *testing.T) {
+	const key = "whpk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	for secret, accepted := range map[string]bool{key: true, key[:len(key)-1]: false, key + "A": false, "whpk_": false, "whpk_AAAA": false, "whpk-AAAA": true} {
+		err := receiveOptions{status: http.StatusOK, secret: secret}.check()
+		if (err == nil) != accepted || err != nil && (!strings.Contains(err.Error(), "is not the public key of a webhook") || strings.Contains(err.Error(), "AAA")) {
+			t.Errorf("%s: %v", secret, err)
+		}
+	}
+}
+
 func TestReceivePrintsForPeople(t *testing.T) {
 	got := deliver(t, receiveOptions{status: 200}, http.Header{"X-Odd": {"a\x1b[2Jb"}}, "not JSON \x1b[31m", 200)
 	for _, want := range []string{"#1 POST /hook?a=1", "answered 200", "not JSON", "X-Odd: a"} {
