@@ -56,7 +56,7 @@ interrupted: the same command goes on.
 Events that are not delivered yet stay, with their deliveries, and so do webhooks, tokens and all
 else that is no event of the clinic. Statistics keep their totals.`,
 		Example: "  medilab-webhooks archive export --to 2026-01-01 /mnt/archive",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if to.IsZero() {
 				return usageError{errors.New("--to must say before which time: 2026-01-31, or 2026-01-31T15:04:05Z")}
@@ -78,7 +78,7 @@ func newArchiveImportCommand(db *databaseOptions) *cobra.Command {
 		Use:     "import DIR",
 		Short:   "Put the newest archive back into the database, as it was",
 		Example: "  medilab-webhooks archive import /mnt/archive",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return archiving(c, db, func(a *archive.Archiver) (archive.Result, error) {
 				return a.Import(c.Context(), args[0])
@@ -95,7 +95,7 @@ func newArchiveListCommand(db *databaseOptions) *cobra.Command {
 		Use:     "list DIR",
 		Short:   "Check the archives in a folder, and list them; needs no database",
 		Example: "  medilab-webhooks archive list /mnt/archive --key medilab-receipts.json",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			key, err := db.publicKey(keyFile)
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,29 @@ func TestHelpInRussian(t *testing.T) {
 		if text != "" && !strings.HasPrefix(text, "help for ") && sayUsage(root, text) == text {
 			t.Errorf("has no Russian text: %q", text)
 		}
+	}
+}
+
+// A command without its argument says which one it lacks, by its name in help.
+func TestMissingArgumentIsNamed(t *testing.T) {
+	commands := 0
+	argument := regexp.MustCompile(`^[a-z]+ (?:--[a-z]+ [A-Z]+ )?([A-Z]+)(?: --from T --to T)?$`)
+	for _, c := range allCommands(newRoot(io.Discard)) {
+		of := argument.FindStringSubmatch(c.Use)
+		if of == nil {
+			continue
+		}
+		commands++
+		for locale, want := range map[string]string{"C": "the argument " + of[1] + " is missing; ", "ru_RU.UTF-8": "не указан аргумент " + of[1] + "; "} {
+			t.Setenv("LC_ALL", locale)
+			var notes strings.Builder
+			if code := run(t.Context(), strings.Fields(c.CommandPath())[1:], strings.NewReader(""), io.Discard, &notes); code != 2 || !strings.Contains(notes.String(), want) {
+				t.Errorf("%s: %d %s", c.CommandPath(), code, notes.String())
+			}
+		}
+	}
+	if want := 16; commands != want {
+		t.Errorf("%d commands need an argument, want %d", commands, want)
 	}
 }
 

@@ -46,7 +46,7 @@ func newReceiptVerifyCommand(db *databaseOptions) *cobra.Command {
 		Use:     "verify FILE",
 		Short:   "Check a receipt offline, and print what it says",
 		Example: "  medilab-webhooks receipt verify receipt.jws --key medilab-receipts.json --body body.json",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			text, err := os.ReadFile(args[0])
 			if err != nil {

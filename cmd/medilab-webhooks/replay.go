@@ -22,7 +22,7 @@ func newReplayStartCommand(db *databaseOptions) *cobra.Command {
 		Short: "Send the events of a range again to a webhook, and print the replay's id",
 		Example: `  medilab-webhooks replay start 3 --from 2025-01-01 --to 2026-01-01 --dry-run
   medilab-webhooks replay start 3 --from 2025-01-01 --to 2026-01-01 --types 'patient.*,visit.created' --rate 50`,
-		Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
+		Args: webhookArg(oneArg("WEBHOOK")), ValidArgsFunction: o.webhookNumbers,
 		RunE: func(c *cobra.Command, args []string) error {
 			body := map[string]any{"only_failed": onlyFailed, "dry_run": dryRun}
 			addTimes(body, c.Flags())
@@ -101,7 +101,7 @@ func newOneReplayCommand(db *databaseOptions, name, short, method, below string)
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
 		Use: name + " REPLAY", Short: short,
-		Args:    argsThat(cobra.ExactArgs(1), isUUID, "REPLAY must be the UUID that `replay start` printed"),
+		Args:    argsThat(oneArg("REPLAY"), isUUID, "REPLAY must be the UUID that `replay start` printed"),
 		Example: "  medilab-webhooks replay " + name + " 0198f0a0-0000-7000-8000-000000000001",
 		RunE: o.run(func(c *cobra.Command, a *apiClient, args []string) error {
 			var replay json.RawMessage

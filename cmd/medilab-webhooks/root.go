@@ -80,6 +80,16 @@ func argsThat(number cobra.PositionalArgs, right func(string) bool, message stri
 	})
 }
 
+// oneArg accepts one argument, which help names like this.
+func oneArg(name string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("the argument %s is missing", name)
+		}
+		return cobra.ExactArgs(1)(c, args)
+	}
+}
+
 // webhookArg accepts a number of webhooks.
 func webhookArg(number cobra.PositionalArgs) cobra.PositionalArgs {
 	return argsThat(number, isWebhookName, "WEBHOOK must be a webhook's number or UUID")

@@ -33,7 +33,7 @@ func newSubjectCommand(o *apiOptions, use, short string, run func(c *cobra.Comma
 	return withJSON(&cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  argsThat(cobra.ExactArgs(1), func(id string) bool { return id != "" }, "ID must not be empty"),
+		Args:  argsThat(oneArg("ID"), func(id string) bool { return id != "" }, "ID must not be empty"),
 		RunE: o.run(func(c *cobra.Command, a *apiClient, args []string) error {
 			return run(c, a, "/subjects/"+url.PathEscape(args[0]))
 		}),

@@ -141,7 +141,7 @@ func newTokenRevokeCommand(db *databaseOptions) *cobra.Command {
 		Use:     "revoke ID",
 		Short:   "End a token for good",
 		Example: "  medilab-webhooks token revoke 0198f0a0-0000-7000-8000-000000000001",
-		Args:    argsThat(cobra.ExactArgs(1), isUUID, "the ID must be a UUID, as `medilab-webhooks token list` shows it"),
+		Args:    argsThat(oneArg("ID"), isUUID, "the ID must be a UUID, as `medilab-webhooks token list` shows it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id := uuid.MustParse(args[0])
 			return db.use(c, func(s *session) error {

@@ -46,7 +46,7 @@ func newWebhooksShowCommand(db *databaseOptions) *cobra.Command {
 	o := &apiOptions{database: db}
 	c := &cobra.Command{
 		Example: "  medilab-webhooks webhooks show 1",
-		Use:     "show WEBHOOK", Short: "Show all of a webhook", Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
+		Use:     "show WEBHOOK", Short: "Show all of a webhook", Args: webhookArg(oneArg("WEBHOOK")), ValidArgsFunction: o.webhookNumbers,
 		RunE: o.run(func(c *cobra.Command, a *apiClient, args []string) error {
 			var w json.RawMessage
 			if err := a.get(c.Context(), "/webhooks/"+args[0], nil, &w); err != nil {
@@ -81,7 +81,7 @@ func newWebhooksTestCommand(db *databaseOptions) *cobra.Command {
 	var eventType, data string
 	c := &cobra.Command{
 		Example: `  medilab-webhooks webhooks test 1 --type visit.created --data '{"visit_id": 7}'`,
-		Use:     "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
+		Use:     "test WEBHOOK", Short: "Make one call to a webhook's receiver, at once", Args: webhookArg(oneArg("WEBHOOK")), ValidArgsFunction: o.webhookNumbers,
 		Long: `Make one call to a webhook's receiver, at once and whatever its filters, and show the answer. Without
 --server the call goes out from here, by the settings of serve in the environment.`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -184,7 +184,7 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 	c := &cobra.Command{
 		Example: `  medilab-webhooks explain 0198f0a0-0000-7000-8000-000000000001`,
 		Use:     "explain EVENT", Short: "Say why each webhook got an event, or did not",
-		Args: argsThat(cobra.ExactArgs(1), isUUID, "EVENT must be an event's UUID, as `medilab-webhooks emit` prints it"),
+		Args: argsThat(oneArg("EVENT"), isUUID, "EVENT must be an event's UUID, as `medilab-webhooks emit` prints it"),
 		RunE: o.run(func(c *cobra.Command, a *apiClient, args []string) error {
 			var page listPage
 			if err := a.get(c.Context(), "/webhooks/events/"+url.PathEscape(args[0])+"/explain", nil, &page); err != nil {
@@ -214,7 +214,7 @@ func newBacktestCommand(db *databaseOptions) *cobra.Command {
 	var filters string
 	retries := map[string]*int{}
 	c := &cobra.Command{
-		Use: "backtest WEBHOOK", Short: "Try other events, filters or retries on recorded history; sends nothing", Args: webhookArg(cobra.ExactArgs(1)), ValidArgsFunction: o.webhookNumbers,
+		Use: "backtest WEBHOOK", Short: "Try other events, filters or retries on recorded history; sends nothing", Args: webhookArg(oneArg("WEBHOOK")), ValidArgsFunction: o.webhookNumbers,
 		Example: `  medilab-webhooks backtest 1 --filters '{"amount_min": 1000}' --from 2026-01-01
   medilab-webhooks backtest 1 --max-retries 6 --retry-delay 300`,
 		RunE: func(c *cobra.Command, args []string) error {
