@@ -92,6 +92,9 @@ func TestSubjectsDoNotDependOnPages(t *testing.T) {
 	if rebuilt := fill(encrypted, 10_000); !slices.Equal(rows, rebuilt) {
 		t.Errorf("%d rows, which are not the %d of a rebuild", len(rows), len(rebuilt))
 	}
+	if _, err := b.pool.Exec(b.ctx, `CREATE TABLE medilab.subject_events (owner uuid, position bigint)`); err != nil {
+		t.Fatal(err)
+	}
 	for owner, positions := range of { // as versions before had them
 		if _, err := b.pool.Exec(b.ctx, `INSERT INTO medilab.subject_events (owner, position) SELECT $1, unnest($2::bigint[])`, uuid.UUID(owner), positions); err != nil {
 			t.Fatal(err)
