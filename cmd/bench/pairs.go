@@ -181,7 +181,9 @@ func (b *bench) dispatch(ctx context.Context, p *product, body func() []byte) (m
 	}
 	m := measures{"deliveries/s": float64(len(got.ids)*fanOut) / time.Since(start).Seconds()}
 	err = b.settled(ctx, p, nil, 0, m)
-	return m, errors.Join(err, checkAll(p.targets, got.ids))
+	rss, unread := p.rss()
+	m["RSS MB"] = rss
+	return m, errors.Join(err, unread, checkAll(p.targets, got.ids))
 }
 
 // answers returns the median time that each page takes; the pages are asked for in turns.

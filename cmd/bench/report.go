@@ -48,6 +48,7 @@ var floors = map[string]floor{
 	"log-read history p50 ms":        {ratio: 1.2, atMost: true},
 	"webhooks-idle deliveries/s":     {ratio: 1},
 	"webhooks-dispatch deliveries/s": {ratio: 1},
+	"webhooks-dispatch RSS MB":       {at: 250, atMost: true},
 	"filters-dispatch deliveries/s":  {ratio: 0.8},
 	"webhooks-list list p50 ms":      {at: 10, atMost: true},
 

@@ -300,9 +300,15 @@ func (b *bench) memoryAt(ctx context.Context, p *product, n int) (rss float64, e
 	}); err != nil {
 		return 0, err
 	}
-	bytes, err := testbed.Memory(p.Pid(), "VmRSS")
+	rss, err = p.rss()
 	err = errors.Join(err, p.unsubscribe(ctx, webhooks))
 	close(hold)
+	return rss, err
+}
+
+// rss is the server's memory, in MB.
+func (p *product) rss() (float64, error) {
+	bytes, err := testbed.Memory(p.Pid(), "VmRSS")
 	return float64(bytes) / (1 << 20), err
 }
 
