@@ -209,8 +209,8 @@ func (a *appender) commit(batch []*pending) {
 			batch = withoutOlder(batch, demanded+1)
 			continue
 		}
-		var pgErr *pgconn.PgError
-		if !errors.As(err, &pgErr) || cannotServe(pgErr) {
+		pgErr, refused := errors.AsType[*pgconn.PgError](err)
+		if !refused || IsOutage(err) {
 			a.log.logger.Error("append failed", "events", len(batch), "error", err)
 			fail(batch, fmt.Errorf("%w: %w", ErrUnavailable, err))
 			return

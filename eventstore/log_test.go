@@ -499,6 +499,42 @@ func TestConnectionsCut(t *testing.T) {
 	assertDense(t, log, 2)
 }
 
+// Who cannot connect, for whatever reason, has an outage, and a batch is not tried in parts.
+func TestDatabaseThatIsGone(t *testing.T) {
+	config := openPool(t, testdb.New(t)).Config()
+	var connects atomic.Int64
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		connects.Add(1)
+		c.Database = "medilab_gone"
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	log := openLog(t, eventstore.Config{Pool: pool})
+	const appends = 64
+	failed := make(chan error, appends)
+	for i := range appends {
+		go func() {
+			_, err := log.Append(t.Context(), unit(fmt.Sprint("a", i), 0, `{}`))
+			failed <- err
+		}()
+	}
+	for range appends {
+		if err := <-failed; !errors.Is(err, eventstore.ErrUnavailable) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if n := connects.Load(); n > appends {
+		t.Errorf("%d connections are tried for %d appends", n, appends)
+	}
+	if _, err := log.Head(t.Context()); !eventstore.IsOutage(err) {
+		t.Errorf("reading the head: %v", err)
+	}
+}
+
 // cutWaiting ends the connection that waits for the head's lock.
 func cutWaiting(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()

@@ -12,7 +12,7 @@ import (
 )
 
 // IsOutage reports whether err says that the log or its database cannot serve now, so
-// that the same may go well later. What the database refused is no outage.
+// that the same may go well later. What the database refused is no outage, unless it is to connect.
 func IsOutage(err error) bool {
 	var refused *pgconn.PgError
 	var connect *pgconn.ConnectError
@@ -21,12 +21,14 @@ func IsOutage(err error) bool {
 	switch {
 	case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable), errors.Is(err, ErrClosed), errors.Is(err, ErrTailLost):
 		return true
+	case errors.As(err, &connect):
+		return true
 	case errors.As(err, &refused):
 		return cannotServe(refused)
 	case errors.As(err, &file):
 		return false
 	}
-	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.Timeout(err) || pgconn.SafeToRetry(err) ||
+	return errors.As(err, &network) || pgconn.Timeout(err) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
