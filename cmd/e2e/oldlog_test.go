@@ -75,11 +75,10 @@ type oldLog struct {
 
 func restoreOldLog(t *testing.T) *oldLog {
 	t.Helper()
-	l := &oldLog{product: prepare(t), t: t}
+	l := &oldLog{product: prepareOn(t, testdb.NewEmpty(t)), t: t}
 	if err := json.Unmarshal(unpacked(t, "answers.json.gz"), &l.was); err != nil {
 		t.Fatal(err)
 	}
-	l.database = testdb.NewEmpty(t)
 	keys := filepath.Join(t.TempDir(), "keys.json")
 	secret, err := os.ReadFile(filepath.Join(oldLogFolder, "keys.json"))
 	if err != nil {

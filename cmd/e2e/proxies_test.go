@@ -139,10 +139,9 @@ func TestBehindNginx(t *testing.T) {
 func TestBehindHAProxy(t *testing.T) {
 	t.Parallel()
 	haproxy, address := installed(t, "haproxy"), harness.FreeAddress(t)
-	p := prepare(t)
+	p := prepareOn(t, testdb.New(t))
 	// The harness asks for readiness from 127.0.0.1, as no proxy does.
 	p.extra = []string{"MEDILAB_TRUSTED_PROXIES=127.0.0.3", "MEDILAB_PROXY_PROTOCOL=on", "MEDILAB_LOG=json,debug"}
-	p.database = testdb.New(t)
 	p.start()
 	front(t, "haproxy.cfg", []string{"bind :443", "bind " + address, "127.0.0.1:8000", p.Addr + " source 127.0.0.3"}, haproxy, "-db", "-f", "haproxy.cfg")
 	client := from(t, "127.0.0.2")

@@ -41,8 +41,7 @@ type product struct {
 // NAME=value.
 func start(t testing.TB, settings ...string) *product {
 	t.Helper()
-	p := prepare(t)
-	p.database = testdb.New(t)
+	p := prepareOn(t, testdb.New(t))
 	p.extra = append([]string{"MEDILAB_ALLOW_TARGETS=loopback"}, settings...)
 	p.start()
 	return p
@@ -54,6 +53,14 @@ func startEmbedded(t testing.TB, settings ...string) *product {
 	p := prepare(t)
 	p.extra = settings
 	p.start()
+	return p
+}
+
+// prepareOn is prepare for a database, which is dropped after the server has ended.
+func prepareOn(t testing.TB, database string) *product {
+	t.Helper()
+	p := prepare(t)
+	p.database = database
 	return p
 }
 

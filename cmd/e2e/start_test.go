@@ -73,8 +73,7 @@ func TestFirstStart(t *testing.T) {
 // A server that starts while its database is away, as in a failover, waits for it.
 func TestStartWaitsForTheDatabase(t *testing.T) {
 	t.Parallel()
-	p := prepare(t)
-	p.database = testdb.New(t)
+	p := prepareOn(t, testdb.New(t))
 	config, err := pgx.ParseConfig(p.database)
 	if err != nil {
 		t.Fatal(err)
@@ -102,8 +101,7 @@ func TestStartWaitsForTheDatabase(t *testing.T) {
 // It does too when the database goes away after it was connected and migrated.
 func TestStartSurvivesAnOutage(t *testing.T) {
 	t.Parallel()
-	p := prepare(t)
-	p.database = testdb.New(t)
+	p := prepareOn(t, testdb.New(t))
 	connect := func() *pgx.Conn {
 		conn, err := pgx.Connect(t.Context(), p.database)
 		if err != nil {
