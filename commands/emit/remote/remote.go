@@ -244,3 +244,13 @@ func (e Event) encode(timed bool) (item, error) {
 	e.Data = body[len(head) : len(body)-1]
 	return item{event: e, timed: timed, body: body}, nil
 }
+
+// untimed returns the event without the time that Emit chose, if it did.
+func (i item) untimed() (item, bool) {
+	if !i.timed {
+		return i, false
+	}
+	i.event.OccurredAt = time.Time{}
+	again, err := i.event.encode(false)
+	return again, err == nil
+}

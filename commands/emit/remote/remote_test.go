@@ -29,10 +29,15 @@ const token = "remote-admin-token-0123456789-0123456789"
 
 func serve(t *testing.T) *harness.Process {
 	t.Helper()
-	p := harness.NewProcess(t, "the server", harness.Program(t), harness.Environment(
-		"DATABASE_URL="+testdb.New(t), "MEDILAB_DATA_DIR="+t.TempDir(), "MEDILAB_TOKEN="+token)...)
+	p := prepare(t)
 	p.Start()
 	return p
+}
+
+func prepare(t *testing.T) *harness.Process {
+	t.Helper()
+	return harness.NewProcess(t, "the server", harness.Program(t), harness.Environment(
+		"DATABASE_URL="+testdb.New(t), "MEDILAB_DATA_DIR="+t.TempDir(), "MEDILAB_TOKEN="+token)...)
 }
 
 // refusals collects what a client reports.
@@ -223,6 +228,34 @@ type gated struct{ gate chan struct{} }
 func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
 	<-g.gate
 	return http.DefaultTransport.RoundTrip(r)
+}
+
+// What is emitted again before there was an answer is there once, and is not refused.
+func TestEmittedTwice(t *testing.T) {
+	t.Parallel()
+	p := prepare(t)
+	var refused refusals
+	client := open(t, remote.Config{URL: "http://" + p.Addr, Refused: refused.add})
+	emit(t, client, event(0)) // which waits for the server, and the others behind it
+	twice := event(1)
+	twice.ID = uuid.New()
+	for range 2 {
+		if id := emit(t, client, twice); id != twice.ID {
+			t.Errorf("its id is %s", id)
+		}
+	}
+	p.Start()
+	if err := client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	twice.Data = json.RawMessage(`{"n":2}`) // this is another
+	emit(t, client, twice)
+	if err := client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if all := log(t, p, 2); len(all) != 2 || len(refused.text) != 1 || !strings.Contains(refused.text[0], `{"n":2}: the server answered 409`) {
+		t.Errorf("%d events, refused %q", len(all), refused.text)
+	}
 }
 
 // Memory is bounded: Emit waits for room, TryEmit fails, and Close reports the events that it drops.

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 const (
@@ -41,11 +43,13 @@ func (c *Client) next() []item {
 		<-changed
 		c.mu.Lock()
 	}
-	size := 0
+	size, ids := 0, map[uuid.UUID]bool{}
 	for i, next := range c.queue[:min(len(c.queue), maxEvents)] {
-		if size += len(next.body) + 1; size > maxBody && i > 0 {
+		// An event that was emitted twice is a repetition in the next request, and a mistake in the same.
+		if size += len(next.body) + 1; size > maxBody && i > 0 || ids[next.event.ID] {
 			return c.queue[:i:i]
 		}
+		ids[next.event.ID] = true
 	}
 	n := min(len(c.queue), maxEvents)
 	return c.queue[:n:n]
@@ -85,6 +89,11 @@ func (c *Client) deliver(batch []item) {
 		case len(answer.named) > 0:
 			batch, failures = c.without(batch, answer), 0
 		case len(batch) == 1:
+			// The log may have it, with the time of an earlier call of Emit.
+			if again, ok := batch[0].untimed(); ok && answer.Status == http.StatusConflict {
+				batch = []item{again}
+				continue
+			}
 			c.refuse(err, batch[0])
 			return
 		default:
@@ -99,11 +108,8 @@ func (c *Client) deliver(batch []item) {
 func (c *Client) without(batch []item, answer *Error) (rest []item) {
 	for i, one := range batch {
 		wrong := strings.Join(answer.named[i], "; ")
-		if one.timed && strings.HasPrefix(wrong, "occurred_at ") {
-			one.event.OccurredAt = time.Time{}
-			if again, err := one.event.encode(false); err == nil {
-				one, wrong = again, ""
-			}
+		if again, ok := one.untimed(); ok && strings.HasPrefix(wrong, "occurred_at ") {
+			one, wrong = again, ""
 		}
 		if wrong == "" {
 			rest = append(rest, one)
