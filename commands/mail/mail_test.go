@@ -164,11 +164,18 @@ func start(t *testing.T, url, server string) *node {
 
 func (n *node) append(stream string, expected int64, change domain.Change) {
 	n.t.Helper()
-	_, err := n.directory.Append(n.t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: stream, Expected: expected,
-		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}}}}})
-	if err != nil {
+	n.appendAll(write(stream, expected, change))
+}
+
+func (n *node) appendAll(writes ...eventstore.Write) {
+	n.t.Helper()
+	if _, err := n.directory.Append(n.t.Context(), eventstore.Unit{Writes: writes}); err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+func write(stream string, expected int64, change domain.Change) eventstore.Write {
+	return eventstore.Write{Stream: stream, Expected: expected, Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}}}
 }
 
 // awaitNone waits until nothing is to be sent.
@@ -206,7 +213,7 @@ func TestAlertsAreSent(t *testing.T) {
 	if got.to != " duty@clinic.test it@clinic.test" || got.user != "alerts@clinic.test" {
 		t.Errorf("sent to%s by %s", got.to, got.user)
 	}
-	if want := "[MediLab] A delivery was given up: Лаборатория (webhook 7)"; got.subject != want {
+	if want := "[MediLab] A delivery was given up / Доставка не удалась, повторов больше не будет — Лаборатория (webhook 7)"; got.subject != want {
 		t.Errorf("the subject is %q, want %q", got.subject, want)
 	}
 	for _, want := range []string{"Доставка не удалась", "a delivery ran out of retries", "https://hooks.clinic.test/admin#/webhooks/" + w.String() + "/calls?status=failed"} {
@@ -216,12 +223,18 @@ func TestAlertsAreSent(t *testing.T) {
 	}
 	nodes[0].awaitNone()
 	nodes[1].append(key.Stream(), 1, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: key.Kind, Message: "delivered"})
-	if got := <-p.got; !strings.Contains(got.subject, "Resolved: A delivery was given up") || !strings.Contains(got.text, "Снято: ") {
+	if got := <-p.got; !strings.Contains(got.subject, "Resolved: A delivery was given up / Снято: Доставка") || !strings.Contains(got.text, "Снято: ") {
 		t.Errorf("%+v", got)
 	}
 	nodes[0].append(key.Stream(), 2, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: key.Kind, Acknowledged: true})
 	nodes[0].append(domain.AlertKey{Kind: domain.AlertNode}.Stream(), 0, domain.WebhookAlertRaised{ID: id, Kind: domain.AlertNode, Message: "the server web/1 lacks memory"})
-	if got := <-p.got; got.subject != "[MediLab] A server lacks something, deliveries wait" || !strings.Contains(got.text, "/admin#/alerts") {
+	if got := <-p.got; got.subject != "[MediLab] A server lacks something, deliveries wait / Серверу чего-то не хватает, доставки ждут" || !strings.Contains(got.text, "/admin#/alerts") {
+		t.Errorf("%+v", got)
+	}
+	other := domain.AlertKey{Webhook: w, Kind: domain.AlertTimeout}
+	nodes[0].appendAll(write(key.Stream(), 3, domain.WebhookAlertRaised{ID: id, WebhookID: w, Kind: key.Kind}),
+		write(other.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: w, Kind: other.Kind}))
+	if got := <-p.got; got.subject != "[MediLab] 2 alerts / Оповещений: 2" {
 		t.Errorf("%+v", got)
 	}
 	nodes[0].awaitNone()

@@ -13,14 +13,14 @@ var titles = map[domain.AlertKind][2]string{
 	domain.AlertLowSuccessRate:      {"Many calls fail", "Низкий процент успешных вызовов"},
 	domain.AlertConsecutiveFailures: {"Calls fail one after another", "Вызовы не проходят один за другим"},
 	domain.AlertTimeout:             {"A call ran out its timeout", "Вызов не уложился в таймаут"},
-	domain.AlertGivenUp:             {"A delivery was given up", "Доставка не удалась: повторов больше не будет"},
+	domain.AlertGivenUp:             {"A delivery was given up", "Доставка не удалась, повторов больше не будет"},
 	domain.AlertGone:                {"A receiver is gone, its webhook was deactivated", "Получатель ответил 410, webhook выключен"},
 	domain.AlertAutoDeactivated:     {"Nothing but failures, the webhook was deactivated", "Одни неудачи, webhook выключен"},
 	domain.AlertNode:                {"A server lacks something, deliveries wait", "Серверу чего-то не хватает, доставки ждут"},
 	domain.AlertLogLost:             {"The database lost the end of the log", "База данных потеряла конец журнала"},
 }
 
-// compose writes the e-mail. It says nothing of any event's data.
+// compose writes the e-mail, in both languages, as who reads it is not known. It says nothing of any event's data.
 func (o *Outbox) compose(notices []notice) (subject, text string) {
 	var b strings.Builder
 	for _, n := range notices {
@@ -43,16 +43,16 @@ func (o *Outbox) compose(notices []notice) (subject, text string) {
 		if w, ok := o.Directory.Webhook(id); ok {
 			name, link = fmt.Sprintf("%s (webhook %d)", w.Name, w.Number), "/webhooks/"+id.String()+"/calls?status=failed"
 		}
-		subject = state[0] + title[0]
+		subject = state[0] + title[0] + " / " + state[1] + title[1]
 		if name != "" {
-			subject += ": " + name
+			subject += " — " + name
 			fmt.Fprintf(&b, "%s\n", name)
 		}
 		fmt.Fprintf(&b, "%s%s\n%s%s\n%s (%s, %s)\n%s#%s\n\n", state[0], title[0], state[1], title[1],
 			message, kind, n.at.UTC().Format("2006-01-02 15:04:05 UTC"), o.PanelURL, link)
 	}
 	if len(notices) > 1 {
-		subject = fmt.Sprintf("%d alerts", len(notices))
+		subject = fmt.Sprintf("%d alerts / Оповещений: %[1]d", len(notices))
 	}
 	fmt.Fprintf(&b, "-- \nMediLab Webhooks %s#/alerts\n", o.PanelURL)
 	return "[MediLab] " + subject, b.String()
