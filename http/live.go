@@ -247,6 +247,8 @@ func (s *Server) makeItems(ctx context.Context, kind streamKind, entries []proje
 	case kindAlert:
 		shown, err := s.queries.AlertsIn(ctx, entries)
 		return encodeItems(kind, shown, func(a projections.Alert) []byte { return encode(a) }), err
+	case kindErasure:
+		return encodeItems(kind, projections.ErasuresIn(entries), func(e projections.Erasure) []byte { return encode(e) }), nil
 	}
 	shown, err := s.queries.WebhooksIn(ctx, entries)
 	return encodeItems(kind, shown, func(w domain.Webhook) []byte { return encode(viewOf(w)) }), err

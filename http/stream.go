@@ -26,14 +26,15 @@ const (
 	kindDelivery streamKind = "delivery"
 	kindAlert    streamKind = "alert"
 	kindWebhook  streamKind = "webhook"
+	kindErasure  streamKind = "erasure"
 )
 
 // allKinds are in the order in which the items of one entry are sent.
-var allKinds = []streamKind{kindEvent, kindCall, kindDelivery, kindAlert, kindWebhook}
+var allKinds = []streamKind{kindEvent, kindCall, kindDelivery, kindAlert, kindWebhook, kindErasure}
 
 var (
 	streamKinds = param[[]streamKind]{
-		name: "kinds", text: "kinds of items, separated by commas: call, delivery, alert, webhook, event; left out: all", absent: allKinds,
+		name: "kinds", text: "kinds of items, separated by commas: call, delivery, alert, webhook, event, erasure; left out: all", absent: allKinds,
 		schema: schema{"type": "string", "examples": []string{"call,delivery"}}, parse: parseStreamKinds,
 	}
 	lastEventID = headerParam{"Last-Event-ID", "the id of the last item that is known already: the stream goes on after it; left out: from now on"}
@@ -42,7 +43,7 @@ var (
 func parseStreamKinds(value string, _ domain.Catalog) (kinds []streamKind, problem string) {
 	for name := range strings.SplitSeq(value, ",") {
 		if !slices.Contains(allKinds, streamKind(name)) {
-			return nil, "must be of call, delivery, alert, webhook and event, separated by commas"
+			return nil, "must be of call, delivery, alert, webhook, event and erasure, separated by commas"
 		}
 		kinds = append(kinds, streamKind(name))
 	}
@@ -241,7 +242,7 @@ func (c *streamClient) sendPage(ctx context.Context, p *page) error {
 	}
 	some := false
 	for _, item := range items {
-		if item.at <= c.at || c.webhook != (domain.WebhookID{}) && !slices.Contains(item.webhooks, c.webhook) {
+		if item.at <= c.at || !c.concerns(&item) {
 			continue
 		}
 		data, err := c.x.payloads.item(&item, c.asked)
@@ -259,6 +260,12 @@ func (c *streamClient) sendPage(ctx context.Context, p *page) error {
 		return nil
 	}
 	return c.flush()
+}
+
+// concerns reports whether the item is about the webhook that was asked for, if one was. An erasure
+// may concern any.
+func (c *streamClient) concerns(item *streamItem) bool {
+	return c.webhook == (domain.WebhookID{}) || item.kind == kindErasure || slices.Contains(item.webhooks, c.webhook)
 }
 
 func (c *streamClient) send(parts ...[]byte) error {

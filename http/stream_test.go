@@ -300,6 +300,27 @@ func TestStreamOfAWebhook(t *testing.T) {
 	}
 }
 
+// That patients' data is gone is told whatever webhook the stream is about.
+func TestStreamOfErasures(t *testing.T) {
+	s := newService(t)
+	s.commands.Directory.Keys.Keep = 50 * time.Second // periods of a second
+	s.work()
+	s.register(`"is_active":false`)
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"18"}}`).want(202)
+	about := s.stream("?kinds=erasure&webhook=1")
+	erased := s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	if got := about.want("erasure"); strconv.FormatInt(got.id, 10) != erased.get("position") || s.idIn(got.data, "type") != "subject.erased" {
+		t.Errorf("%+v, erased %s", got, erased.body)
+	}
+	const old = -10 * time.Second // also of the period that is not over
+	if err := s.commands.ExpirePayloads(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	if got := about.want("erasure"); s.idIn(got.data, "type") != "payloads.expired" || !strings.HasSuffix(s.idIn(got.data, "recorded_at"), "Z") {
+		t.Errorf("%+v", got)
+	}
+}
+
 // What cannot be streamed is refused before the stream begins.
 func TestStreamRefuses(t *testing.T) {
 	s := newService(t)

@@ -81,6 +81,26 @@ func CallsIn(entries []Entry) (shown []Shown[Call]) {
 	return shown
 }
 
+// Erasure is an entry of the log that destroyed keys: events and calls from before it may be erased,
+// or expired, since.
+type Erasure struct {
+	Position   Position  `json:"position"`
+	Type       string    `json:"type"`
+	RecordedAt time.Time `json:"recorded_at"`
+}
+
+// ErasuresIn returns the erasures among the entries, whose webhooks are not known.
+func ErasuresIn(entries []Entry) (shown []Shown[Erasure]) {
+	for i := range entries {
+		e := &entries[i]
+		switch e.Value.(type) {
+		case domain.SubjectErased, domain.PayloadsExpired:
+			shown = append(shown, Shown[Erasure]{At: e.Position, Item: Erasure{e.Position, e.Type, e.RecordedAt}})
+		}
+	}
+	return shown
+}
+
 // WebhooksIn returns the webhooks that the entries changed.
 func (p *Projections) WebhooksIn(ctx context.Context, entries []Entry) (shown []Shown[domain.Webhook], err error) {
 	streams, wanted := map[string]bool{}, map[Position]bool{}

@@ -5,7 +5,7 @@ import { mayFind, session } from './api.js'
 import { actorName } from './audit-words.js'
 import { prompt } from './dialogs.js'
 import { zoneName } from './format.js'
-import { live } from './live.js'
+import { erasures, listen, live } from './live.js'
 import { Outlet, address, router, to } from './router.js'
 import { routes } from './routes.js'
 import { Search } from './search.js'
@@ -13,7 +13,7 @@ import { apply, settings } from './settings.js'
 import { SignIn, begin, renew, signOut } from './signin.js'
 import { known, number, t } from './texts.js'
 import './texts/app.js'
-import { Icon } from './ui.js'
+import { Icon, forget } from './ui.js'
 import { html, render, useEffect, useState, useStore } from './view.js'
 
 session.renew = renew
@@ -103,6 +103,7 @@ document.addEventListener('keydown', key)
 apply()
 await begin()
 follow()
+listen(erasures, forget)
 document.title = known('app.title')
 const place = document.getElementById('app')
 place.replaceChildren()

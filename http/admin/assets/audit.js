@@ -4,7 +4,8 @@ import { api, exact } from './api.js'
 import { actorName, entryLink, entryNote, entryTypes, entryWords } from './audit-words.js'
 import { nameOf, useTypes } from './event-types.js'
 import { localTime } from './format.js'
-import { Filters } from './list.js'
+import { Filters, useFresh } from './list.js'
+import { erasures } from './live.js'
 import { to } from './router.js'
 import { known, number, t } from './texts.js'
 import './texts/access.js'
@@ -52,19 +53,20 @@ export function Audit({ parameters }) {
 }
 
 function Entries({ filters, head }) {
-  const [list, setList] = useState({ entries: [], next: head + 1 })
+  const none = { entries: [], next: head + 1 }
+  const [list, setList] = useState(none)
   const [error, setError] = useState(null)
   const [busy, setBusy] = useState(true)
   const names = useNames()
   const types = useTypes()
   const control = useRef(null)
-  const more = async () => {
+  const more = async (from = list) => {
     setBusy(true)
     setError(null)
     const { signal } = control.current
     try {
-      const read = await older(filters, list.next, signal)
-      if (!signal.aborted) setList((old) => ({ ...read, entries: [...old.entries, ...read.entries] }))
+      const read = await older(filters, from.next, signal)
+      if (!signal.aborted) setList({ ...read, entries: [...from.entries, ...read.entries] })
     } catch (problem) {
       if (!signal.aborted) setError(problem)
     }
@@ -75,11 +77,12 @@ function Entries({ filters, head }) {
     more()
     return () => control.current.abort()
   }, [])
-  return html`${error && html`<${Trouble} error=${error} retry=${more} />`}
+  useFresh(erasures, () => more(none))
+  return html`${error && html`<${Trouble} error=${error} retry=${() => more()} />`}
     <ul class="entries">${list.entries.map((entry) => html`<${Entry} key=${entry.position} entry=${entry} note=${entryNote(entry, names.of, (type) => nameOf(type, types))} />`)}</ul>
     ${busy ? html`<p class="empty" aria-busy="true">${t('app.loading')}</p>` : list.entries.length === 0 && !error && html`<${Empty} />`}
     ${list.archived > 0 && html`<p class="foot-note">${t('audit.archived')}</p>`}
-    ${list.next > 0 && !busy && html`<div class="foot-note"><button type="button" onClick=${more}>${t('app.more')}</button></div>`}`
+    ${list.next > 0 && !busy && html`<div class="foot-note"><button type="button" onClick=${() => more()}>${t('app.more')}</button></div>`}`
 }
 
 function Entry({ entry, note }) {

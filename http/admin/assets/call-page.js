@@ -7,6 +7,7 @@ import { nameOf, useTypes } from './event-types.js'
 import { ago, milliseconds, near } from './format.js'
 import { advice, why } from './health.js'
 import { useFresh } from './list.js'
+import { erasures } from './live.js'
 import { known, number, t } from './texts.js'
 import './texts/events.js'
 import { Act, Badge, Card, Copy, Facts, Foreign, Loaded, Menu, Page, Time, Word, useLoad } from './ui.js'
@@ -14,6 +15,7 @@ import { html, useState } from './view.js'
 
 export function CallPage({ id, call }) {
   const of = useLoad(`/webhooks/${part(id)}/calls/${part(call)}`)
+  useFresh(erasures, of.reload)
   return html`<${Loaded} of=${of} title=${t('call.list')}>${(data) => html`<${Call} key=${data.call_id} call=${data} />`}</${Loaded}>`
 }
 

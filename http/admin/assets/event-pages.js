@@ -8,7 +8,7 @@ import { describeType, nameOf, typeFilter, typeOptions, useTypes } from './event
 import { localTime } from './format.js'
 import { why } from './health.js'
 import { Filters, List, most as rows, useFresh } from './list.js'
-import { useLive } from './live.js'
+import { erasures, useLive } from './live.js'
 import { to } from './router.js'
 import { known, number, t } from './texts.js'
 import './texts/events.js'
@@ -97,6 +97,7 @@ export function EventPage({ id, parameters }) {
   const moved = useLoad(`${path}/deliveries`, { limit: most })
   const only = (item) => item.event_id === id
   useFresh({ kinds: ['delivery'], only }, moved.reload, 1000)
+  useFresh(audits ? undefined : erasures, of.reload)
   const explained = html`<${Card} class="card explain" title=${t('event.explain')} flush><${Explained} path=${path} id=${id} only=${only} gone=${of.data?.erased || of.data?.expired} verdict=${parameters.get('verdict') ?? ''} /></${Card}>`
   if (audits) return html`<${Page} title=${t('call.event')} sub=${html`<${Copy} value=${id} whole />`}>${explained}</${Page}>`
   return html`<${Loaded} of=${of} title=${t('event.list')}>${(event) => html`<${Page} title=${nameOf(event.event_type, types)} badge=${html`<code class="muted">${event.event_type}</code>${moved.data && html`<${Stand} of=${counts(moved.data)} event=${event} />`}`}
@@ -124,7 +125,7 @@ function Explained({ path, id, only, gone, verdict: chosen }) {
   const verdict = chosen || first
   const chip = (value, label) => html`<a key=${value} class="button chip" href=${`#/events/${part(id)}?verdict=${value}`} aria-current=${value === verdict ? 'true' : undefined}>${label}</a>`
   return html`<div class="toolbar chips">${chip('all', t('event.all', all))}${Object.entries(verdicts ?? {}).map(([name, count]) => chip(name, `${t(`state.${name}`)}: ${number(count)}`))}</div>
-    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict === 'all' ? undefined : verdict }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} fresh=${{ kinds: ['delivery'], only, least: 3000 }}
+    <${List} path=${`${path}/explain`} parameters=${{ verdict: verdict === 'all' ? undefined : verdict }} id=${(v) => v.webhook_id} caption=${t('event.explain')} empty=${t('event.noWebhooks')} onPage=${read} fresh=${{ kinds: ['delivery', 'erasure'], only, least: 3000 }}
       live=${{ kinds: ['delivery'], only, wanted: (v) => v.verdict, change: (v, d) => (v.delivery_id ? { ...v, verdict: d.state, outcome: d.outcome, response_status: d.response_status, error: d.error, reason: d.reason, waiting_behind: d.waiting_behind } : v) }} columns=${[
       { label: t('event.webhook'), cut: true, cell: (v) => html`<a href=${`#/webhooks/${part(v.webhook_id)}`} title=${v.webhook_name}>${v.webhook_name || v.webhook_number}</a><span class="sub lines"><${Reason} of=${v} /></span>` },
       { label: t('event.verdict'), whole: true, cell: (v) => html`<${Badge} state=${v.verdict} />${v.sent_by.filter((s) => s.kind !== 'dispatch').map((s) => html`<span key=${s.id} class="sub">${t(`sent.${s.kind}`)} <${Badge} state=${s.state} /></span>`)}` },

@@ -4,7 +4,7 @@
 //   useLive({ kinds: ['call'], webhook }, (kind, item) => { … })   in a component
 //   const stop = listen({ kinds: ['alert'] }, (kind, item) => { … })   elsewhere
 //
-// kinds are call, delivery, alert, webhook and event. The stream carries no more
+// kinds are call, delivery, alert, webhook, event and erasure. The stream carries no more
 // than what the present listeners ask for. live.state is 'on', 'off' (trying
 // again) or 'idle' (no listeners, or the tab is hidden).
 import { headers, pause, query, read, session } from './api.js'
@@ -27,6 +27,9 @@ export function listen({ kinds, webhook, modest, only, also = [] }, handle) {
   plan()
   return () => { listeners.delete(listener); plan() }
 }
+
+// erasures are of data that may be on the page, whatever else it listens to.
+export const erasures = { kinds: ['erasure'], modest: true }
 
 // useLive listens while the component is mounted; not at all if asked is undefined.
 export function useLive(asked, handle) {
@@ -127,7 +130,7 @@ function take(frame) {
 function every(kind, item) {
   for (const { kinds, webhook, only, also, handle } of [...listeners]) {
     if (kind === 'again') handle(kind)
-    else if ((kinds.includes(kind) || also.includes(kind)) && (!webhook || item.webhook_id === webhook || item.id === webhook) && (!only || only(item))) handle(kind, item)
+    else if ((kinds.includes(kind) || also.includes(kind)) && (kind === 'erasure' || (!webhook || item.webhook_id === webhook || item.id === webhook) && (!only || only(item)))) handle(kind, item)
   }
 }
 

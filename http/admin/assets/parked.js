@@ -4,6 +4,8 @@ import { api, exact, isObject, part, session, withRaw } from './api.js'
 import { actorName } from './audit-words.js'
 import { Area, Field, Form, refuse } from './controls.js'
 import { confirm, open, say } from './dialogs.js'
+import { useFresh } from './list.js'
+import { erasures } from './live.js'
 import { t } from './texts.js'
 import './texts/access.js'
 import { Act, Card, Empty, Facts, Foreign, Loaded, Page, Time, useLoad } from './ui.js'
@@ -11,6 +13,7 @@ import { html, useState } from './view.js'
 
 export function Parked({ parameters }) {
   const list = useLoad('/webhooks/events/parked', { limit: 50, cursor: parameters.get('cursor') })
+  useFresh(erasures, list.reload)
   return html`<${Page} title=${t('parked.list')} sub=${html`<a href="#/events">${t('event.list')}</a> · ${t('parked.note')}`}><${Loaded} of=${list}>${(page) => html`
     ${page.items.length === 0 && html`<${Card}><${Empty}>${t('parked.empty')}</${Empty}></${Card}>`}
     ${page.items.map((one, i) => html`<${One} key=${one.id} one=${one} data=${exact(page, 'items', i, 'event_data')} reload=${list.reload} />`)}

@@ -3,7 +3,7 @@
 import { api, exact, part, session, withRaw } from './api.js'
 import { Area } from './controls.js'
 import { nameOf } from './event-types.js'
-import { useLive } from './live.js'
+import { erasures, useLive } from './live.js'
 import { t } from './texts.js'
 import { Card, Empty, Foreign, Time, Trouble, words } from './ui.js'
 import { html, store, useEffect, useLatest, useRef, useState, useStore } from './view.js'
@@ -44,7 +44,7 @@ export function Workbench({ draft, types }) {
   }, [asked])
   useEffect(() => () => { control.current?.abort(); settle({}) }, [])
   const soon = useRef(null)
-  useLive({ kinds: ['event'] }, () => { soon.current ??= setTimeout(() => { soon.current = null; ask.current() }, 2000) })
+  useLive({ kinds: ['event', 'erasure'] }, () => { soon.current ??= setTimeout(() => { soon.current = null; ask.current() }, 2000) })
   useEffect(() => () => clearTimeout(soon.current), [])
   const { answer, error, broken, refused } = bench.state
   if (draft.events.length === 0) return html`<${Card} title=${t('bench.title')} flush><${Empty}>${t('bench.choose')}</${Empty}></${Card}>`
@@ -58,6 +58,7 @@ export function Workbench({ draft, types }) {
 
 function Event({ event, name, answer, index }) {
   const [data, setData] = useState(null)
+  useLive(erasures, () => setData(null))
   const open = async () => {
     if (data) return setData(null)
     try {
