@@ -44,6 +44,8 @@ func TestPayloadsInThePanel(t *testing.T) {
 	u.Click("Выйти")
 	u.Fill("Токен API", u.token("webhooks:read"))
 	u.Click("Войти")
+	u.Wait(signedIn)
+	u.Go(address + "/admin#/events/" + event)
 	u.See("Скрыто: у токена нет права payloads:read.")
 	u.Is(`!document.body.innerText.includes('Иванов') && !document.querySelector('dialog')`)
 }

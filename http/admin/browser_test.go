@@ -258,6 +258,8 @@ func TestNothingTypedIsLostWhenTheSessionEnds(t *testing.T) {
 	u.Click("Sign out")
 	u.Fill("API token", browser.Token)
 	u.Click("Sign in")
+	u.Click("Webhooks")
+	u.Click("New webhook")
 	u.Wait(`document.querySelector('[data-field=name]')?.value === ''`)
 	u.Is(`!document.body.innerText.includes('This is your unfinished draft.')`)
 

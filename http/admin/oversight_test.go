@@ -155,6 +155,40 @@ func TestNoCheckOutlivesTheSession(t *testing.T) {
 	u.Is(`document.querySelector('#news').hidden && !document.querySelector('main .card .badge')`)
 }
 
+// Who signs out leaves no address in any tab; whose session ends goes on where they were.
+func TestSigningOutLeavesThePage(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network")
+	u.signIn("API token", "Sign in")
+	other := u.Another(u.address)
+	other.Expect("network")
+	const page = "#/patients?id=4711"
+	for _, tab := range []*browser.Tab{u.Tab, other} {
+		tab.Go(u.address + "/admin" + page)
+		tab.See("Nobody was sent anything.")
+	}
+	u.Click("Sign out")
+	for _, tab := range []*browser.Tab{u.Tab, other} {
+		tab.Wait(alone)
+		tab.Is(`location.hash === '#/' && document.title === 'MediLab Webhooks'`)
+	}
+	u.Shot("signed-out")
+	u.Fill("API token", browser.Token)
+	u.Click("Sign in")
+	u.Wait(`document.querySelector('h1')?.innerText === 'Overview'`)
+
+	u.Go(u.address + "/admin" + page)
+	u.See("Nobody was sent anything.")
+	u.Text(`(fetch('/api/v1/session', { method: 'DELETE', headers: { 'X-Requested-With': 'panel' } }).then(() => { window.left = true }), '')`)
+	u.Wait(`window.left`)
+	u.Reload()
+	u.Wait(alone)
+	u.Is(`location.hash === ` + quoted(page))
+	u.Fill("API token", browser.Token)
+	u.Click("Sign in")
+	u.See("Nobody was sent anything.")
+}
+
 // Who has signed in since is not signed out by who was there before.
 func TestNobodyIsSignedOutByAnother(t *testing.T) {
 	u := newUser(t, "en")

@@ -81,7 +81,15 @@ export async function signOut() {
   }
   if (session.who) return welcome(before)
   tabs.postMessage('out')
+  leavePage()
   ended()
+}
+
+// leavePage leaves the address of the page, which may name a patient, to nobody who comes after. A
+// session that ends by itself keeps it: its user goes on there.
+function leavePage() {
+  history.replaceState(null, '', '#/')
+  document.title = t('app.title')
 }
 
 // ended drops everything that was read, typed or under way.
@@ -119,6 +127,7 @@ function welcome(before) {
 tabs.onmessage = async ({ data }) => {
   const before = session.who?.actor
   await session.look().catch(() => data === 'out' && session.take(null))
+  if (!session.who && data === 'out') leavePage()
   if (!session.who) return renewing ? dropped() : ended()
   if (renewing) renewed()
   else welcome(before)
