@@ -109,8 +109,13 @@ func (r *ring) start(at projections.Position) {
 	r.change(func() { r.known, r.after, r.last = true, at, at })
 }
 
+// add takes in the next page. What it says is erased must not be told again: who needs pages before
+// it reads the log.
 func (r *ring) add(p *page) {
 	r.change(func() {
+		if len(projections.ErasuresIn(p.entries)) > 0 {
+			r.pages, r.weight, r.after = nil, 0, r.last
+		}
 		r.pages, r.weight, r.last = append(r.pages, p), r.weight+p.weight, p.last
 		drop := 0
 		for ; r.weight > ringWeight && drop < len(r.pages)-1; drop++ {

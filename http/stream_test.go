@@ -307,9 +307,16 @@ func TestStreamOfErasures(t *testing.T) {
 	s.work()
 	s.register(`"is_active":false`)
 	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"18"}}`).want(202)
-	about := s.stream("?kinds=erasure&webhook=1")
+	about, beside := s.stream("?kinds=erasure&webhook=1"), s.stream("?kinds=event")
+	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"17"}}`).want(202)
+	told := beside.want("event")
 	erased := s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
-	if got := about.want("erasure"); strconv.FormatInt(got.id, 10) != erased.get("position") || s.idIn(got.data, "type") != "subject.erased" {
+	got := about.want("erasure")
+	before := strconv.FormatInt(told.id-1, 10)
+	if again := s.stream("?kinds=event", "Last-Event-ID", before).want("event"); again.id != told.id || !strings.Contains(told.data, `"17"`) || strings.Contains(again.data, `"17"`) {
+		t.Errorf("%s was told, and %s after the erasure", told.data, again.data)
+	}
+	if strconv.FormatInt(got.id, 10) != erased.get("position") || s.idIn(got.data, "type") != "subject.erased" {
 		t.Errorf("%+v, erased %s", got, erased.body)
 	}
 	const old = -10 * time.Second // also of the period that is not over
