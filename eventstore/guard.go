@@ -173,7 +173,7 @@ const serverSQL = `SELECT system_identifier::text, CASE WHEN pg_is_in_recovery()
 // who it is, is accepted.
 func (g *Guard) validate(ctx context.Context, conn *pgconn.PgConn) error {
 	results, err := conn.Exec(ctx, serverSQL).ReadAll()
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && !cannotServe(refused) {
+	if IsRefusal(err) {
 		g.logger.Debug("the server does not name itself", "error", err)
 		return nil
 	}
@@ -279,7 +279,7 @@ func (g *Guard) look(ctx context.Context) {
 				if silent[i] = ctx.Err() != nil || pgconn.Timeout(err); found != (server{}) && found != before && before != (server{}) {
 					cancel()
 				}
-				if !again || g.knows() || err != nil && !IsOutage(err) || !Wait(ctx, askAgain, nil) {
+				if !again || g.knows() || IsRefusal(err) || err != nil && !IsOutage(err) || !Wait(ctx, askAgain, nil) {
 					return
 				}
 			}

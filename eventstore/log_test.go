@@ -499,7 +499,7 @@ func TestConnectionsCut(t *testing.T) {
 	assertDense(t, log, 2)
 }
 
-// Who cannot connect, for whatever reason, has an outage, and a batch is not tried in parts.
+// Any failure to connect is an outage, and the batch is not tried in parts.
 func TestDatabaseThatIsGone(t *testing.T) {
 	config := openPool(t, testdb.New(t)).Config()
 	var connects atomic.Int64

@@ -32,6 +32,12 @@ func IsOutage(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
+// IsRefusal reports whether the database refused for good: the same goes no better later.
+func IsRefusal(err error) bool {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && !cannotServe(refused)
+}
+
 // cannotServe reports, by the class of its SQLSTATE, a server that cannot serve now.
 func cannotServe(e *pgconn.PgError) bool {
 	switch e.Code[:min(2, len(e.Code))] {

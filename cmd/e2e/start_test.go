@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,6 +70,37 @@ func TestFirstStart(t *testing.T) {
 	}
 	p.token = token
 	p.api(200, "GET", "/webhooks/", "", nil)
+}
+
+// What the database refuses for good is no outage to wait for, of one host or several.
+func TestStartEndsWhenItIsRefused(t *testing.T) {
+	t.Parallel()
+	database := testdb.New(t)
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown := *u
+	unknown.Path += "_unknown"
+	twice := unknown
+	host := u.Query().Get("host")
+	query := u.Query()
+	query.Set("host", host+","+host)
+	query.Set("port", cmp.Or(query.Get("port"), "5432")+","+cmp.Or(query.Get("port"), "5432"))
+	twice.RawQuery = query.Encode()
+	for name, refused := range map[string]string{
+		"database": unknown.String(), "database of two hosts": twice.String(), "setting": database + "&no_such_setting=1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := prepareOn(t, refused)
+			p.Env = p.environment()
+			p.Launch()
+			if code := p.Wait(); code == 0 || strings.Contains(p.Said.String(), "trying again") {
+				t.Errorf("it ends with %d:\n%s", code, p.Said)
+			}
+		})
+	}
 }
 
 // A server that starts while its database is away, as in a failover, waits for it.

@@ -141,15 +141,12 @@ func (s *server) load() (err error) {
 // over is back within a minute.
 const startPatience, startPause = time.Minute, time.Second
 
-// SQLSTATEs of a DATABASE_URL that the server knows nothing of.
-const unknownDatabase, wrongPassword, wrongLogin = "3D000", "28P01", "28000"
-
 // prepare connects, migrates and makes all parts, as soon as there is a server that can.
 func (s *server) prepare(ctx context.Context) error {
 	for began := time.Now(); ; {
 		err := s.tryPrepare(ctx)
-		mistaken := errors.Is(err, eventstore.ErrPooler) || eventstore.HasCode(err, unknownDatabase, wrongPassword, wrongLogin)
-		if err == nil || mistaken || !eventstore.IsOutage(err) || time.Since(began) > startPatience {
+		lasting := eventstore.IsRefusal(err) || errors.Is(err, eventstore.ErrPooler) // as of a password that is wrong
+		if err == nil || lasting || !eventstore.IsOutage(err) || time.Since(began) > startPatience {
 			return err
 		}
 		s.logger.Warn("the database cannot be reached, trying again", "error", err)
