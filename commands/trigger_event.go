@@ -315,12 +315,11 @@ func (t *triggering) resolveIDs(ctx context.Context) error {
 
 // sameEvent reports whether the contents are the same; what is erased is taken for the same if it had as
 // many bytes.
-// A trace is the request's, not the event's: a repetition has another one. What does not say when it
-// happened differs from nothing in that.
+// A trace is the request's, not the event's: a repetition has another one.
 func sameEvent(was, asked domain.EventTriggered) bool {
 	return was.EventType == asked.EventType && was.Source == asked.Source &&
 		was.CorrelationID == asked.CorrelationID && was.Imported == asked.Imported &&
-		(asked.OccurredAt.IsZero() || was.OccurredAt.Equal(asked.OccurredAt.Truncate(time.Microsecond))) && sameData(was, asked)
+		was.OccurredAt.Equal(asked.OccurredAt.Truncate(time.Microsecond)) && sameData(was, asked)
 }
 
 func sameData(was, asked domain.EventTriggered) bool {

@@ -39,8 +39,8 @@ type Event struct {
 	CorrelationID string
 	// Source says where the event comes from; empty means "go".
 	Source string
-	// ID makes emitting the same event twice harmless. If zero, Emit assigns one. If another caller
-	// has an event of this ID, the log has this one under another, and this as client_event_id.
+	// ID makes emitting the same event twice harmless, when OccurredAt is given too. If zero, Emit assigns one. If
+	// another caller has used it already, the event gets a new one and keeps this as client_event_id.
 	ID uuid.UUID
 	// OccurredAt is when it happened, not in the future. If zero, that is when Emit was called.
 	OccurredAt time.Time
@@ -243,14 +243,4 @@ func (e Event) encode(timed bool) (item, error) {
 	body := slices.Concat(head, e.Data, []byte("}"))
 	e.Data = body[len(head) : len(body)-1]
 	return item{event: e, timed: timed, body: body}, nil
-}
-
-// untimed returns the event without the time that Emit chose, if it did.
-func (i item) untimed() (item, bool) {
-	if !i.timed {
-		return i, false
-	}
-	i.event.OccurredAt = time.Time{}
-	again, err := i.event.encode(false)
-	return again, err == nil
 }

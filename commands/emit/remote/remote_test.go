@@ -238,7 +238,7 @@ func TestEmittedTwice(t *testing.T) {
 	client := open(t, remote.Config{URL: "http://" + p.Addr, Refused: refused.add})
 	emit(t, client, event(0)) // which waits for the server, and the others behind it
 	twice := event(1)
-	twice.ID = uuid.New()
+	twice.ID, twice.OccurredAt = uuid.New(), time.Now()
 	for range 2 {
 		if id := emit(t, client, twice); id != twice.ID {
 			t.Errorf("its id is %s", id)

@@ -89,11 +89,6 @@ func (c *Client) deliver(batch []item) {
 		case len(answer.named) > 0:
 			batch, failures = c.without(batch, answer), 0
 		case len(batch) == 1:
-			// The log may have it, with the time of an earlier call of Emit.
-			if again, ok := batch[0].untimed(); ok && answer.Status == http.StatusConflict {
-				batch = []item{again}
-				continue
-			}
 			c.refuse(err, batch[0])
 			return
 		default:
@@ -108,8 +103,11 @@ func (c *Client) deliver(batch []item) {
 func (c *Client) without(batch []item, answer *Error) (rest []item) {
 	for i, one := range batch {
 		wrong := strings.Join(answer.named[i], "; ")
-		if again, ok := one.untimed(); ok && strings.HasPrefix(wrong, "occurred_at ") {
-			one, wrong = again, ""
+		if one.timed && strings.HasPrefix(wrong, "occurred_at ") {
+			one.event.OccurredAt = time.Time{}
+			if again, err := one.event.encode(false); err == nil {
+				one, wrong = again, ""
+			}
 		}
 		if wrong == "" {
 			rest = append(rest, one)
