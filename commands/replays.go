@@ -255,7 +255,7 @@ func (j *job) withdraw(ctx context.Context) (wait time.Duration, over bool, err 
 	}
 	if len(waiting) == 0 && !j.replay.Counted && !j.replay.QueuedAt.IsZero() { // it says of how many it sent some
 		_, err := j.count(ctx)
-		return replayPoll, false, err
+		return replayIdle, false, err
 	}
 	if len(waiting) == 0 {
 		return 0, true, j.append(ctx, domain.ReplayCompleted{})

@@ -253,7 +253,9 @@ func (p *Projections) requested(ctx context.Context, id domain.ReplayID) ([]repl
 			row.apply(&events[i])
 		}
 	}
-	row.Queued = 0
+	if row.Queued = 0; row.State == domain.ReplayStateCancelled {
+		row.Matched = nil // of which all would be cancelled
+	}
 	if row.Position == 0 {
 		return nil, events[0].Err
 	}
