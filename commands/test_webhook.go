@@ -26,11 +26,12 @@ type Tested struct {
 // this call: also when it is inactive, and whatever it subscribes to. The data
 // has passed domain.CheckJSON and is copied.
 func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.WebhookID, eventType domain.EventType, data json.RawMessage) (Tested, error) {
-	w, refused := c.webhook(ctx, id)
+	_, refused := c.webhook(ctx, id)
 	if refused == nil {
 		refused = c.checkTest(eventType, data)
 	}
-	event, made, err := c.testOnce(ctx, domain.EventID(uuid.Must(uuid.NewV7())), id, refused)
+	w, _ := c.Directory.Webhook(id) // deleted or not
+	event, made, err := c.testOnce(ctx, domain.EventID(uuid.Must(uuid.NewV7())), w, refused)
 	if err != nil {
 		return Tested{}, err
 	}
@@ -67,7 +68,7 @@ func (c *Commands) TestWebhook(ctx context.Context, caller Caller, id domain.Web
 // testOnce reserves the key of the request, if it has one, before the call is made. When an
 // earlier request has it, the event is that one's, and made its test, which it waits for. What
 // is refused now may be a repetition: its webhook may have been deleted since.
-func (c *Commands) testOnce(ctx context.Context, event domain.EventID, webhook domain.WebhookID, refused error) (_ domain.EventID, made *eventstore.Event, err error) {
+func (c *Commands) testOnce(ctx context.Context, event domain.EventID, w domain.Webhook, refused error) (_ domain.EventID, made *eventstore.Event, err error) {
 	once, ok := ctx.Value(onceKey{}).(*Once)
 	if !ok {
 		return event, nil, refused
@@ -79,11 +80,10 @@ func (c *Commands) testOnce(ctx context.Context, event domain.EventID, webhook d
 			return event, nil, Failed("reserve an idempotency key", err)
 		}
 	}
-	w, _ := c.Directory.Webhook(webhook)
 	patience := time.Duration(w.Timeout)*time.Second + repetitionPatience
 	err = c.awaitFirst(ctx, once, patience, func(used domain.IdempotencyKeyUsed) (bool, error) {
 		event = used.EventIDs[0]
-		events, err := c.Log.Load(ctx, domain.DeliveryOf(event, webhook).Stream())
+		events, err := c.Log.Load(ctx, domain.DeliveryOf(event, w.ID).Stream())
 		if err != nil || len(events) == 0 {
 			return false, Failed("look for a test call", err)
 		}
