@@ -77,7 +77,11 @@ function Entries({ filters, head }) {
     more()
     return () => control.current.abort()
   }, [])
-  useFresh(erasures, () => more(none))
+  useFresh(erasures, () => {
+    control.current.abort()
+    control.current = new AbortController()
+    more(none)
+  })
   return html`${error && html`<${Trouble} error=${error} retry=${() => more()} />`}
     <ul class="entries">${list.entries.map((entry) => html`<${Entry} key=${entry.position} entry=${entry} note=${entryNote(entry, names.of, (type) => nameOf(type, types))} />`)}</ul>
     ${busy ? html`<p class="empty" aria-busy="true">${t('app.loading')}</p>` : list.entries.length === 0 && !error && html`<${Empty} />`}

@@ -28,7 +28,8 @@ export function listen({ kinds, webhook, modest, only, also = [] }, handle) {
   return () => { listeners.delete(listener); plan() }
 }
 
-// erasures are of data that may be on the page, whatever else it listens to.
+// erasures are of data that may be on the page, whatever else it listens to. What was just read is not
+// read again as the stream begins: each reading of patients' data is on record.
 export const erasures = { kinds: ['erasure'], modest: true }
 
 // useLive listens while the component is mounted; not at all if asked is undefined.
@@ -119,7 +120,10 @@ function take(frame) {
     if (line.startsWith('id: ')) {
       const begins = last === '' // what came between the page's reading and now is not in the stream
       last = line.slice(4)
-      if (begins) every('again')
+      if (begins) {
+        every('again', back)
+        back = false
+      }
     }
     if (line.startsWith('event: ')) kind = line.slice(7)
     if (line.startsWith('data: ')) data += line.slice(6)
@@ -129,17 +133,22 @@ function take(frame) {
 
 function every(kind, item) {
   for (const { kinds, webhook, only, also, handle } of [...listeners]) {
-    if (kind === 'again') handle(kind)
-    else if ((kinds.includes(kind) || also.includes(kind)) && (kind === 'erasure' || (!webhook || item.webhook_id === webhook || item.id === webhook) && (!only || only(item)))) handle(kind, item)
+    if (kind === 'again') {
+      if (item || kinds !== erasures.kinds) handle(kind)
+    } else if ((kinds.includes(kind) || also.includes(kind)) && (kind === 'erasure' || (!webhook || item.webhook_id === webhook || item.id === webhook) && (!only || only(item)))) handle(kind, item)
   }
 }
 
 const long = 60000 // milliseconds hidden after which lists are read again
 let hidden = Infinity
+let back = false // the user is, after so long
 
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) hidden = Date.now()
-  else if (Date.now() - hidden > long) last = ''
+  else if (Date.now() - hidden > long) {
+    last = ''
+    back = true
+  }
   plan()
 })
 session.subscribe(() => {

@@ -85,8 +85,8 @@ export async function signOut() {
   ended()
 }
 
-// leavePage leaves the address of the page, which may name a patient, to nobody who comes after. A
-// session that ends by itself keeps it: its user goes on there.
+// leavePage takes away the address of the page, which may name a patient; the browser's history keeps
+// those of pages before. A session that ends by itself keeps it: its user goes on there.
 function leavePage() {
   history.replaceState(null, '', '#/')
   document.title = t('app.title')
