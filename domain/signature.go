@@ -93,7 +93,7 @@ func publicKey(text string) (ed25519.PublicKey, error) {
 	}
 	public, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil || len(public) != ed25519.PublicKeySize {
-		return nil, errors.New("no public key")
+		return nil, errors.New("not a public key")
 	}
 	return public, nil
 }
