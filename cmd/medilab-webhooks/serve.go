@@ -289,10 +289,7 @@ func (s *server) sagaConfig() saga.Config {
 			config.Beside = append(config.Beside, outbox.Run)
 		}
 		config.Beside = append(config.Beside, func(ctx context.Context, node *eventstore.Node) {
-			relay := outbox.NewRelay(s.log, directory, s.pool, node, s.commands.Catalog, s.logger)
-			if err := relay.Run(ctx); err != nil && ctx.Err() == nil {
-				s.logger.Error("the relay of emitted events stopped", "error", err)
-			}
+			outbox.NewRelay(s.log, directory, s.pool, node, s.commands.Catalog, s.logger).Run(ctx)
 		})
 		if len(s.settings.sources) > 0 {
 			config.Beside = append(config.Beside, s.intake().Run)

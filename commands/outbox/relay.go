@@ -65,21 +65,18 @@ func NewRelay(log *eventstore.Log, directory *commands.Directory, pool *pgxpool.
 		reader: reader{pool: pool}}
 }
 
-// Run relays until ctx ends or the node's lease is lost, which is its error. Other failures are
-// logged and tried again.
-func (r *Relay) Run(ctx context.Context) error {
+// Run relays until ctx ends or the node's lease is lost. A lease that was not renewed in time may yet
+// be: two that relay do no harm. Failures are logged and tried again.
+func (r *Relay) Run(ctx context.Context) {
 	defer r.leave(context.WithoutCancel(ctx))
 	failing := false
 	r.movedAt = time.Now()
-	for {
-		if !r.node.Valid() {
-			return eventstore.ErrLeaseLost
-		}
+	for !r.lost() {
 		moved, err := r.step(ctx)
 		pause := pollInterval
 		switch {
 		case ctx.Err() != nil || errors.Is(err, eventstore.ErrClosed):
-			return nil
+			return
 		case err != nil:
 			if !failing {
 				r.logger.Warn("relaying emitted events failed, trying again", "error", err)
@@ -94,8 +91,17 @@ func (r *Relay) Run(ctx context.Context) error {
 		}
 		failing = err != nil
 		if pause > 0 && !eventstore.Wait(ctx, pause, r.node.Lost()) {
-			return nil
+			return
 		}
+	}
+}
+
+func (r *Relay) lost() bool {
+	select {
+	case <-r.node.Lost():
+		return true
+	default:
+		return false
 	}
 }
 
@@ -201,7 +207,7 @@ func (r *Relay) moveAll(ctx context.Context, batch []emission) error {
 		if !eventstore.Wait(ctx, errorPause, r.node.Lost()) {
 			return ctx.Err()
 		}
-		if !r.node.Valid() {
+		if r.lost() {
 			return eventstore.ErrLeaseLost
 		}
 	}

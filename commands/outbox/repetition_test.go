@@ -87,9 +87,7 @@ func TestRacingRelays(t *testing.T) {
 		defer close(restarts)
 		for i := range 20 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*5*time.Millisecond)
-			if err := r.relay(node).Run(ctx); err != nil {
-				t.Error(err)
-			}
+			r.relay(node).Run(ctx)
 			cancel()
 		}
 	}()
