@@ -35,7 +35,7 @@ func main() {
 // tuneMemory trades some memory for fewer collections: most of what a call allocates is garbage when
 // it ends. GOGC and GOMEMLIMIT override it.
 func tuneMemory() {
-	const target, soft = 400, 256 << 20
+	const target, soft = 400, 224 << 20
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(target)
 	}
