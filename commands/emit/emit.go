@@ -34,8 +34,8 @@ type Event struct {
 	CorrelationID string
 	// Source says where the event comes from; empty means "go".
 	Source string
-	// ID makes emitting the same event twice harmless. If zero, Emit assigns one. If
-	// another caller has used it already, the event gets a new one and keeps this as client_event_id.
+	// ID makes emitting the same event twice harmless. If zero, Emit assigns one. If another caller
+	// has used it already, the event gets a new one and keeps this as client_event_id.
 	ID uuid.UUID
 	// OccurredAt is when it happened, not in the future. If zero, that is now.
 	OccurredAt time.Time
