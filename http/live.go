@@ -109,11 +109,11 @@ func (r *ring) start(at projections.Position) {
 	r.change(func() { r.known, r.after, r.last = true, at, at })
 }
 
-// add takes in the next page. What it says is erased must not be told again: who needs pages before
-// it reads the log.
+// add takes in the next page. If it has an erasure, the pages before it may hold what was erased, and
+// are dropped: a client that needs them reads the log.
 func (r *ring) add(p *page) {
 	r.change(func() {
-		if len(projections.ErasuresIn(p.entries)) > 0 {
+		if p.erases() {
 			r.pages, r.weight, r.after = nil, 0, r.last
 		}
 		r.pages, r.weight, r.last = append(r.pages, p), r.weight+p.weight, p.last
@@ -177,6 +177,11 @@ func (s *Server) extend(ctx context.Context, r *ring) (grew bool, err error) {
 	}
 	for ; last < position; last = r.end() {
 		p, err := s.readPage(ctx, last, position)
+		if err == nil && p.erases() { // the page itself may be of before this process heard of that
+			if err = s.commands.Directory.CatchUp(ctx); err == nil {
+				p, err = s.readPage(ctx, last, p.last)
+			}
+		}
 		if err != nil {
 			return grew, err
 		}
@@ -204,6 +209,9 @@ type streamItem struct {
 	data     []byte // a line
 	withheld []byte // for those who may not see payloads; nil: there are none
 }
+
+// erases reports whether an entry of the page destroyed keys.
+func (p *page) erases() bool { return len(projections.ErasuresIn(p.entries)) > 0 }
 
 func (s *Server) readPage(ctx context.Context, after, to projections.Position) (*page, error) {
 	entries, weight, err := s.queries.Entries(ctx, after, to)

@@ -226,7 +226,8 @@ func (s *Server) rotateSecret(x *request, r *http.Request, w domain.Webhook) err
 type webhookHandler func(x *request, r *http.Request, w domain.Webhook) error
 
 // ofWebhook is a handler that gets the webhook that the path names. It reads the header If-Match if
-// the operation has it. Operations that only read find deleted webhooks too.
+// the operation has it. Operations that only read, or say so, find
+// deleted webhooks too.
 func (s *Server) ofWebhook(h webhookHandler) handler {
 	return func(x *request, r *http.Request) error {
 		w, err := s.namedWebhook(r.Context(), mux.Vars(r)["webhook"])
