@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -76,20 +75,25 @@ func TestFirstStart(t *testing.T) {
 func TestStartEndsWhenItIsRefused(t *testing.T) {
 	t.Parallel()
 	database := testdb.New(t)
-	u, err := url.Parse(database)
+	config, err := pgx.ParseConfig(database)
 	if err != nil {
 		t.Fatal(err)
 	}
-	unknown := *u
-	unknown.Path += "_unknown"
-	twice := unknown
-	host := u.Query().Get("host")
-	query := u.Query()
-	query.Set("host", host+","+host)
-	query.Set("port", cmp.Or(query.Get("port"), "5432")+","+cmp.Or(query.Get("port"), "5432"))
-	twice.RawQuery = query.Encode()
+	with := func(path string, settings ...string) string {
+		u, err := url.Parse(database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		query := u.Query()
+		for i := 0; i < len(settings); i += 2 {
+			query.Set(settings[i], settings[i+1])
+		}
+		u.Path, u.RawQuery = u.Path+path, query.Encode()
+		return u.String()
+	}
 	for name, refused := range map[string]string{
-		"database": unknown.String(), "database of two hosts": twice.String(), "setting": database + "&no_such_setting=1",
+		"database": with("_unknown"), "setting": with("", "no_such_setting", "1"),
+		"database of two hosts": with("_unknown", "host", config.Host+","+config.Host, "port", fmt.Sprintf("%[1]d,%[1]d", config.Port)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
