@@ -254,18 +254,25 @@ func TestReplayCountedBesideAnotherNode(t *testing.T) {
 	<-ended
 }
 
-// What the read models have yet to count of a replay is not told as nothing.
-func TestReplayHasNotEndedBeforeItIsCounted(t *testing.T) {
+// Of a replay that the read models do not know yet, no end and no figures are told.
+func TestReplayThatIsNotInTheReadModels(t *testing.T) {
 	t.Parallel()
-	in := newReceiver()
-	n := start(t, testdb.New(t), in)
-	asks := &replaying{&alerting{node: n}, &commands.Commands{Log: n.log, Directory: n.directory, Queue: saga.Queue{Pool: n.pool}, Pool: n.pool}}
-	asks.emit(1, 0)
-	id := asks.start(history(n.register(1, nil)))
-	n.await(`SELECT EXISTS (SELECT FROM medilab.events WHERE type = 'replay.completed')`)
-	got, err := projections.New(n.pool, n.log, nil).Replay(t.Context(), domain.WebhookID{}, id)
-	if err != nil || got.FinishedAt != nil || got.State != domain.ReplayStateRunning || got.Queued != 0 {
-		t.Errorf("without read models it is %+v, %v", got, err)
+	n := start(t, testdb.New(t), newReceiver(), func(_ *node, c *saga.Config) { c.Dispatch = false })
+	queries := projections.New(n.pool, n.log, nil)
+	for want, changes := range map[domain.ReplayState][]domain.Change{
+		domain.ReplayStateCounting:  {},
+		domain.ReplayStateRunning:   {domain.ReplayQueued{Count: 2}, domain.ReplayCounted{Matched: 2}, domain.ReplayCompleted{}},
+		domain.ReplayStateCancelled: {domain.ReplayQueued{Count: 2}, domain.ReplayCounted{Matched: 5}, domain.ReplayCancelled{}, domain.ReplayCompleted{}},
+	} {
+		id := domain.ReplayID(uuid.Must(uuid.NewV7()))
+		requested := domain.ReplayRequested{ID: id, WebhookID: domain.WebhookID(uuid.New()), WebhookVersion: 1, Kind: domain.KindReplay}
+		for version, change := range append([]domain.Change{requested}, changes...) {
+			n.append(id.Stream(), int64(version), change)
+		}
+		got, err := queries.Replay(t.Context(), domain.WebhookID{}, id)
+		if err != nil || got.State != want || got.FinishedAt != nil || got.Queued+got.Delivered+got.Failed+got.Cancelled != 0 {
+			t.Errorf("%s is told as %+v, %v", want, got, err)
+		}
 	}
 }
 
