@@ -306,7 +306,7 @@ func (b *bench) memoryAt(ctx context.Context, p *product, n int) (rss float64, e
 	return rss, err
 }
 
-// rss is the server's memory, in MB.
+// rss returns the server's resident memory, in MB.
 func (p *product) rss() (float64, error) {
 	bytes, err := testbed.Memory(p.Pid(), "VmRSS")
 	return float64(bytes) / (1 << 20), err

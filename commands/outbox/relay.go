@@ -96,6 +96,7 @@ func (r *Relay) Run(ctx context.Context) {
 	}
 }
 
+// lost reports whether the node's lease is lost.
 func (r *Relay) lost() bool {
 	select {
 	case <-r.node.Lost():

@@ -31,7 +31,7 @@ func newReceiver() *receiver {
 	}}
 }
 
-// headerOf gives a header's value, "" when it is not sent.
+// headerOf returns the value of a header, "" if it is not sent.
 func headerOf(call commands.Outgoing, name string) string {
 	for _, h := range call.Header {
 		if h.Name == name {
