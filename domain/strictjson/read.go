@@ -116,8 +116,8 @@ func memberAt(data []byte, i int, named bool) (m Member, ok bool) {
 		if i == len(data) || data[i] != '"' {
 			return m, false
 		}
-		end, problem := scanString(data, i+1)
-		if problem != "" {
+		end := stringEnd(data, i+1)
+		if end == 0 {
 			return m, false
 		}
 		m.name = data[i:end]
@@ -136,11 +136,9 @@ func SkipValue(data []byte, i int) int {
 	for i < len(data) {
 		switch data[i] {
 		case '"':
-			end, problem := scanString(data, i+1)
-			if problem != "" {
+			if i = stringEnd(data, i+1); i == 0 {
 				return begin
 			}
-			i = end
 		case '{', '[':
 			depth++
 			i++

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// free is the work of a task that is cheap: less than a millisecond.
+	// free is the work of a task that is cheap: about a millisecond.
 	free = 128 << 10
 	// slice is how long a task computes while others wait.
 	slice = 2 * time.Millisecond
