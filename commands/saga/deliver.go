@@ -32,38 +32,19 @@ func (s *session) deliver(msg *message.Message) error {
 		}
 	}()
 
-	skip := func(instead func()) error {
+	w, known := s.directory.Webhook(d.webhook)
+	if instead := s.insteadOf(ctx, d, w, known); instead != nil {
 		s.lanes.uncalled(d)
 		instead()
 		return nil
-	}
-	sweep := func() { eventstore.Signal(s.sweep) } // should the lease hold after all
-
-	w, known := s.directory.Webhook(d.webhook)
-	replay, err := s.replays.standing(ctx, d.replay)
-	switch {
-	case !s.node.Valid(), err != nil:
-		return skip(sweep)
-	case w.Deleted:
-		return skip(func() { s.record(d, nil, cancellation(domain.CancelWebhookDeleted)) })
-	case d.erased():
-		return skip(func() { s.record(d, nil, cancellation(commands.CancelGone(d.event.Content))) })
-	case d.outlived(), !known, !w.Active: // the next claim reads what is left, and catches up
-		return skip(func() { s.putBack(func() []*delivery { return s.lanes.takeOut(d) }) })
-	case replay.Stopped() && d.line == domain.NoLine:
-		return skip(func() { s.putBack(func() []*delivery { return s.hold(d) }) })
-	case replay.Cancelled:
-		return skip(func() {
-			s.record(d, nil, func(d *delivery) domain.Change {
-				return replay.Withdraw(d.webhook, d.eventID, w.OrderOnFailure == domain.OrderBlock, false)
-			})
-		})
 	}
 
 	failpoint.Pass(failpoint.BeforeCall)
 	call, asked := s.call(ctx, w, d)
 	if call.Outcome == commands.OutcomeWithheld {
-		return skip(sweep)
+		s.lanes.uncalled(d)
+		s.sweepLater()
+		return nil
 	}
 	if call.Outcome.IsLack() {
 		s.await(d, call)
@@ -91,6 +72,33 @@ func (s *session) deliver(msg *message.Message) error {
 	}
 	return nil
 }
+
+// insteadOf returns what is done in place of the call; nil: it is made.
+func (s *session) insteadOf(ctx context.Context, d *delivery, w domain.Webhook, known bool) func() {
+	replay, err := s.replays.standing(ctx, d.replay)
+	switch {
+	case !s.node.Valid(), err != nil:
+		return s.sweepLater
+	case w.Deleted:
+		return func() { s.record(d, nil, cancellation(domain.CancelWebhookDeleted)) }
+	case d.erased():
+		return func() { s.record(d, nil, cancellation(commands.CancelGone(d.event.Content))) }
+	case d.outlived(), !known, !w.Active: // the next claim reads what is left, and catches up
+		return func() { s.putBack(func() []*delivery { return s.lanes.takeOut(d) }) }
+	case replay.Stopped() && d.line == domain.NoLine:
+		return func() { s.putBack(func() []*delivery { return s.hold(d) }) }
+	case replay.Cancelled:
+		return func() {
+			s.record(d, nil, func(d *delivery) domain.Change {
+				return replay.Withdraw(d.webhook, d.eventID, w.OrderOnFailure == domain.OrderBlock, false)
+			})
+		}
+	}
+	return nil
+}
+
+// sweepLater has what stayed here looked for, should the lease hold after all.
+func (s *session) sweepLater() { eventstore.Signal(s.sweep) }
 
 // interruption is the end of an attempt that was cut off.
 func interruption(d *delivery, w domain.Webhook, reason string) domain.DeliveryInterrupted {

@@ -49,40 +49,19 @@ func (s *session) takeOver(ctx context.Context) {
 	}
 }
 
+// orphan is a delivery that a dead node had under way.
+type orphan struct {
+	delivery
+	node int64
+	cut  bool // it was cancelled
+}
+
 // takeOverPage takes over from nodes that left and, if all, from those whose
 // lease ran out.
 func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
 	defer cancel()
-	const dead = ` n.lease_until < clock_timestamp() AND n.id <> $1 AND (n.lease_until = '-infinity' OR $2)`
-	rows, _ := s.pool.Query(ctx, `SELECT n.id FROM medilab.nodes AS n WHERE`+dead+` AND EXISTS (SELECT FROM medilab.claims AS c WHERE c.node = n.id)`, s.node.ID, all)
-	nodes, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err == nil && len(nodes) > 0 {
-		err = s.separate(ctx, nodes, nil)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("find what dead nodes claimed: %w", err)
-	}
-	rows, _ = s.pool.Query(ctx, `
-		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.line, q.node, q.cut, (SELECT configuration FROM medilab.log_head),
-			(SELECT substr(e.data, 1, 500) FROM medilab.events AS e WHERE NOT q.batch AND e.stream = 'event-' || q.event_id::text AND e.version = 1)
-		FROM medilab.nodes AS n CROSS JOIN LATERAL (
-			SELECT delivery_id, webhook_id, event_id, attempt, version, batch, coalesce(line, 0) AS line, node, false AS cut FROM medilab.queue WHERE node = n.id
-			UNION ALL SELECT delivery_id, webhook_id, event_id, attempt, (SELECT coalesce(max(version), 0) FROM medilab.events WHERE stream = 'delivery-' || delivery_id::text),
-				batch, 0, node, true FROM medilab.cut_short WHERE node = n.id) AS q
-		WHERE`+dead+` LIMIT $3`, s.node.ID, all, takeoverPage)
-	type orphan struct {
-		delivery
-		node int64
-		cut  bool // it was cancelled
-	}
-	var configuration eventstore.Position
-	orphans, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphan, err error) {
-		var beginning []byte
-		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.line, &o.node, &o.cut, &configuration, &beginning)
-		o.event.EventType, _ = domain.EventTypeIn(beginning)
-		return o, err
-	})
+	orphans, configuration, err := s.orphans(ctx, all)
 	if err != nil {
 		return 0, fmt.Errorf("find what dead nodes had: %w", err)
 	}
@@ -93,15 +72,8 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 		return 0, err
 	}
 	units := make([]eventstore.Unit, len(orphans))
-	for i, o := range orphans {
-		w, _ := s.directory.Webhook(o.webhook)
-		w.ID = o.webhook
-		interrupted := interruption(&orphans[i].delivery, w, "the node that made the call is gone")
-		var change domain.Change = interrupted
-		if o.cut {
-			change = interrupted.Late(s.clock.Now())
-		}
-		units[i] = s.unit(&orphans[i].delivery, change)
+	for i := range orphans {
+		units[i] = s.taking(&orphans[i])
 	}
 	taken := 0
 	var archived []domain.DeliveryID
@@ -125,6 +97,46 @@ func (s *session) takeOverPage(ctx context.Context, all bool) (int, error) {
 	eventstore.Signal(s.lanes.claim)
 	s.logger.Info("took over from a node that is gone", "node", orphans[0].node, "deliveries", taken)
 	return len(orphans), nil
+}
+
+// orphans returns a page of what dead nodes had under way, and the configuration then. What shares a
+// row of claims gets rows of its own before.
+func (s *session) orphans(ctx context.Context, all bool) (orphans []orphan, configuration eventstore.Position, err error) {
+	const dead = ` n.lease_until < clock_timestamp() AND n.id <> $1 AND (n.lease_until = '-infinity' OR $2)`
+	rows, _ := s.pool.Query(ctx, `SELECT n.id FROM medilab.nodes AS n WHERE`+dead+` AND EXISTS (SELECT FROM medilab.claims AS c WHERE c.node = n.id)`, s.node.ID, all)
+	nodes, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err == nil && len(nodes) > 0 {
+		err = s.separate(ctx, nodes, nil)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	rows, _ = s.pool.Query(ctx, `
+		SELECT q.delivery_id, q.webhook_id, q.event_id, q.attempt, q.version, q.batch, q.line, q.node, q.cut, (SELECT configuration FROM medilab.log_head),
+			(SELECT substr(e.data, 1, 500) FROM medilab.events AS e WHERE NOT q.batch AND e.stream = 'event-' || q.event_id::text AND e.version = 1)
+		FROM medilab.nodes AS n CROSS JOIN LATERAL (
+			SELECT delivery_id, webhook_id, event_id, attempt, version, batch, coalesce(line, 0) AS line, node, false AS cut FROM medilab.queue WHERE node = n.id
+			UNION ALL SELECT delivery_id, webhook_id, event_id, attempt, (SELECT coalesce(max(version), 0) FROM medilab.events WHERE stream = 'delivery-' || delivery_id::text),
+				batch, 0, node, true FROM medilab.cut_short WHERE node = n.id) AS q
+		WHERE`+dead+` LIMIT $3`, s.node.ID, all, takeoverPage)
+	orphans, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphan, err error) {
+		var beginning []byte
+		err = row.Scan(&o.id, &o.webhook, &o.eventID, &o.attempt, &o.version, &o.isBatch, &o.line, &o.node, &o.cut, &configuration, &beginning)
+		o.event.EventType, _ = domain.EventTypeIn(beginning)
+		return o, err
+	})
+	return orphans, configuration, err
+}
+
+// taking records the end of an attempt whose node is gone.
+func (s *session) taking(o *orphan) eventstore.Unit {
+	w, _ := s.directory.Webhook(o.webhook)
+	w.ID = o.webhook
+	interrupted := interruption(&o.delivery, w, "the node that made the call is gone")
+	if o.cut {
+		return s.unit(&o.delivery, interrupted.Late(s.clock.Now()))
+	}
+	return s.unit(&o.delivery, interrupted)
 }
 
 // forgetNodes removes the nodes that left long ago and own nothing. The last ones are kept in
