@@ -13,6 +13,7 @@ func TestAppendString(t *testing.T) {
 		"<a href='x'>&</a>":  `"<a href='x'>&</a>"`,
 		"q\"b\\":             `"q\"b\\"`,
 		"\n\r\t\x00\x1f\x7f": `"\n\r\t\u0000\u001f` + "\x7f" + `"`,
+		"\b\f":               `"\u0008\u000c"`, // as in bodies that were sent
 		"Иван 😀\u2028":       "\"Иван 😀\u2028\"",
 		"a\xffb\xe2\x28":     "\"a\uFFFDb\uFFFD(\"",
 	} {
