@@ -19,9 +19,9 @@ import (
 
 // Accepted says that an event is in the log, durably.
 type Accepted struct {
-	EventID    domain.EventID
-	EventType  domain.EventType
-	AcceptedAt time.Time
+	EventID    domain.EventID   `json:"event_id"`
+	EventType  domain.EventType `json:"event_type"`
+	AcceptedAt time.Time        `json:"accepted_at"`
 }
 
 // NewEvent is an event that a caller asks to trigger. Its data has passed

@@ -22,7 +22,7 @@ func (s *Server) eventOperations() []operation {
 	idempotent := []headerParam{idempotencyKey, traceparent, tracestate}
 	return []operation{{
 		method: "POST", path: triggerPath, id: "triggerEvent", summary: "Trigger an event; answered once it is durable", scope: domain.ScopeEventsWrite,
-		header: idempotent, body: newEvent, status: http.StatusAccepted, answer: answerOf[AcceptedView], conflicts: true,
+		header: idempotent, body: newEvent, status: http.StatusAccepted, answer: answerOf[commands.Accepted], conflicts: true,
 		light: true, unbounded: true, serve: s.triggerEvent,
 	}, {
 		method: "POST", path: triggerPath + "/batch", id: "triggerEvents", summary: "Trigger up to 1000 events, all or none", scope: domain.ScopeEventsWrite,
@@ -201,17 +201,11 @@ func readTrace(r *http.Request) domain.Trace {
 	return domain.NewTrace(values[0], strings.Join(r.Header["Tracestate"], ","))
 }
 
-// AcceptedView is what appendAccepted encodes.
-type AcceptedView struct {
-	EventID    domain.EventID   `json:"event_id"`
-	EventType  domain.EventType `json:"event_type"`
-	AcceptedAt time.Time        `json:"accepted_at"`
-}
-
 type acceptedListView struct {
-	Items []AcceptedView `json:"items"`
+	Items []commands.Accepted `json:"items"`
 }
 
+// appendAccepted encodes a by its tags.
 func appendAccepted(dst []byte, a commands.Accepted) []byte {
 	dst = append(appendID(append(dst, `{"event_id":`...), a.EventID), `,"event_type":`...)
 	dst = strictjson.AppendString(dst, string(a.EventType))

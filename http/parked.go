@@ -7,6 +7,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/projections"
@@ -18,7 +19,7 @@ func (s *Server) parkedOperations() []operation {
 		query: []queryParam{limit, cursor}, answer: listOf[outbox.ParkedEvent], large: true, payloads: true, serve: s.listParkedEvents,
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/retry", id: "retryParkedEvent", summary: "Accept a parked event after all", scope: domain.ScopeAdmin,
-		body: mendedEvent, status: http.StatusAccepted, answer: answerOf[AcceptedView], conflicts: true, serve: ofParked(s.retryParkedEvent),
+		body: mendedEvent, status: http.StatusAccepted, answer: answerOf[commands.Accepted], conflicts: true, serve: ofParked(s.retryParkedEvent),
 	}, {
 		method: "POST", path: "/webhooks/events/parked/{parked}/discard", id: "discardParkedEvent", summary: "Drop a parked event for good", scope: domain.ScopeAdmin,
 		status: http.StatusNoContent, serve: ofParked(s.discardParkedEvent),

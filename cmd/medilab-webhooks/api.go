@@ -282,9 +282,8 @@ func (a apiTrigger) CheckData(context.Context, domain.EventTriggered) error { re
 
 // TriggerEvent implements trigger. The server names the caller by the token.
 func (a apiTrigger) TriggerEvent(ctx context.Context, _ commands.Caller, event commands.NewEvent, _ string) (accepted commands.Accepted, err error) {
-	var answer api.AcceptedView
-	err = a.post(ctx, "/webhooks/events/trigger", eventBody(event), &answer)
-	return commands.Accepted(answer), err
+	err = a.post(ctx, "/webhooks/events/trigger", eventBody(event), &accepted)
+	return accepted, err
 }
 
 // TriggerBatch implements trigger.
@@ -293,13 +292,9 @@ func (a apiTrigger) TriggerBatch(ctx context.Context, _ commands.Caller, events 
 	for i, e := range events {
 		bodies[i] = eventBody(e)
 	}
-	var answer struct{ Items []api.AcceptedView }
+	var answer struct{ Items []commands.Accepted }
 	err := a.post(ctx, "/webhooks/events/trigger/batch", map[string]any{"events": bodies}, &answer)
-	accepted := make([]commands.Accepted, len(answer.Items))
-	for i, one := range answer.Items {
-		accepted[i] = commands.Accepted(one)
-	}
-	return accepted, err
+	return answer.Items, err
 }
 
 // eventBody is an event as the API takes it.
