@@ -34,7 +34,6 @@ import (
 type apiOptions struct {
 	database              *databaseOptions
 	server, token, caFile string
-	eventTypes            string // of this process
 	reason                string // why payloads are read
 	rule                  reasonRule
 }
@@ -44,7 +43,7 @@ func (o *apiOptions) table() []setting {
 		{env: "MEDILAB_SERVER", flag: "server", value: &o.server, usage: "ask this server, as https://webhooks.clinic.example, instead of the database"},
 		{env: "MEDILAB_TOKEN", flag: "token", value: &o.token, usage: "token for the server", secret: true},
 		{env: "MEDILAB_CA_FILE", flag: "ca-file", value: &o.caFile, usage: "PEM bundle trusted in addition to the system's"},
-		eventTypesSetting(&o.eventTypes),
+		o.database.eventTypesSetting(),
 	}
 }
 
@@ -74,12 +73,7 @@ func (o *apiOptions) use(c *cobra.Command, do func(*apiClient) error) error {
 		client.russian = answersInRussian(c)
 		return f(client)
 	}
-	catalog, err := loadCatalog(o.eventTypes)
-	if err != nil {
-		return err
-	}
 	return o.database.use(c, func(s *session) error {
-		s.commands.Catalog = catalog
 		client := newLocalClient(s, api.Config{
 			ReasonRequired: o.rule == reasonRequired,
 			Logger:         slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})), // an answer does not say why the service failed

@@ -34,7 +34,7 @@ func listOf[T ~string](words []T) cobra.CompletionFunc {
 
 // listOfTypes completes a comma-separated list of event types.
 func (o *apiOptions) listOfTypes(c *cobra.Command, args []string, typed string) (found []string, _ cobra.ShellCompDirective) {
-	catalog, err := loadCatalog(o.eventTypes)
+	catalog, err := o.database.catalog()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -47,7 +47,7 @@ func (o *apiOptions) listOfTypes(c *cobra.Command, args []string, typed string) 
 
 // eventType completes a first argument that is an event type of the catalogue.
 func (o *apiOptions) eventType(_ *cobra.Command, args []string, _ string) (found []string, _ cobra.ShellCompDirective) {
-	catalog, err := loadCatalog(o.eventTypes)
+	catalog, err := o.database.catalog()
 	if err != nil || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

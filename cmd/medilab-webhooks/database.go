@@ -35,6 +35,8 @@ type databaseOptions struct {
 	subject string
 	anchors string        // empty: see anchorFile
 	keep    time.Duration // of content; zero: for ever
+
+	eventTypes string // file that adds some; empty: none
 }
 
 func (o *databaseOptions) table() []setting {
@@ -49,6 +51,7 @@ func (o *databaseOptions) table() []setting {
 			}},
 		{env: "MEDILAB_DATA_DIR", flag: "data-dir", value: &o.dataDir, usual: "./data", usage: "folder of the embedded Postgres, keys and first token"},
 		{env: "MEDILAB_POSTGRES_BIN", value: &o.binDir},
+		{env: "MEDILAB_EVENT_TYPES", value: &o.eventTypes}, // see eventTypesSetting
 		{env: "MEDILAB_KEYS", flag: "keys", value: &o.keys, usage: "keyset file that encrypts secrets and patients' data at rest", unset: "keys.json in the data folder"},
 		{env: "MEDILAB_ANCHORS", flag: "anchors", value: &o.anchors, usage: "file that lists erasures, which serve makes again when an older backup was restored", unset: "anchors.ndjson in the data folder"},
 		{env: "MEDILAB_KEEP_PAYLOADS", flag: "keep-payloads", value: &o.keep, usage: "how long what events hold and receivers answer can be read, as 365d", unset: "for ever",
@@ -168,7 +171,7 @@ func newSession(ctx context.Context, db *database, o databaseOptions, logger *sl
 			err = errors.Join(err, s.close())
 		}
 	}()
-	catalog, err := loadCatalog(os.Getenv("MEDILAB_EVENT_TYPES"))
+	catalog, err := o.catalog()
 	if err != nil {
 		return nil, err
 	}

@@ -93,7 +93,7 @@ func (o emitOptions) check(args []string) error {
 }
 
 func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
-	catalog, err := loadCatalog(o.eventTypes)
+	catalog, err := o.database.catalog()
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
 			return eventRefused(err)
 		}
 	}
-	return o.use(c, catalog, func(t trigger) error {
+	return o.use(c, func(t trigger) error {
 		accepted, err := t.TriggerEvent(c.Context(), caller(), event, "")
 		if err != nil {
 			return eventRefused(err)
@@ -154,22 +154,15 @@ type trigger interface {
 }
 
 // use runs f with what takes the command's events.
-func (o emitOptions) use(c *cobra.Command, catalog domain.Catalog, f func(trigger) error) error {
+func (o emitOptions) use(c *cobra.Command, f func(trigger) error) error {
 	if o.server != "" {
 		return o.apiOptions.use(c, func(a *apiClient) error { return f(apiTrigger{a}) })
 	}
-	return o.database.use(c, func(s *session) error {
-		s.commands.Catalog = catalog
-		return f(s.commands)
-	})
+	return o.database.use(c, func(s *session) error { return f(s.commands) })
 }
 
 // emitFile streams the file in batches, in constant memory.
 func (o emitOptions) emitFile(c *cobra.Command) error {
-	catalog, err := loadCatalog(o.eventTypes)
-	if err != nil {
-		return err
-	}
 	in, size, err := o.input(c)
 	if err != nil {
 		return err
@@ -183,7 +176,7 @@ func (o emitOptions) emitFile(c *cobra.Command) error {
 	defer context.AfterFunc(c.Context(), func() {
 		in.Close() //nolint:errcheck // it ends a read that waits for input
 	})()
-	return o.use(c, catalog, func(t trigger) error {
+	return o.use(c, func(t trigger) error {
 		bar := newProgress(c, size, "emitting", progressbar.OptionShowBytes(true))
 		p := &pipeline{commands: t, defaults: o.event, timeField: o.timeField, notes: c.ErrOrStderr(), rejects: rejects, skip: o.skip, progress: bar}
 		failure := p.run(c.Context(), in)

@@ -11,13 +11,12 @@ import (
 )
 
 func newMigrateCommand(db *databaseOptions) *cobra.Command {
-	var eventTypes string
 	c := &cobra.Command{
 		Use:     "migrate",
 		Short:   "Bring the database's tables up to date",
 		Example: "  medilab-webhooks migrate --database-url postgres://medilab@db.clinic.example/medilab",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			catalog, err := loadCatalog(eventTypes)
+			catalog, err := db.catalog()
 			if err != nil {
 				return err
 			}
@@ -38,7 +37,7 @@ func newMigrateCommand(db *databaseOptions) *cobra.Command {
 			return outbox.SyncEventTypes(c.Context(), d.pool, catalog)
 		},
 	}
-	declare(c, c.Flags(), []setting{eventTypesSetting(&eventTypes)})
+	declare(c, c.Flags(), []setting{db.eventTypesSetting()})
 	return withJSON(c)
 }
 

@@ -63,7 +63,7 @@ func TestReferenceNamesEverySetting(t *testing.T) {
 		}
 	}
 	declared := map[string]bool{}
-	for _, s := range slices.Concat(new(databaseOptions).table(), new(settings).table(), new(apiOptions).readingTable()) {
+	for _, s := range slices.Concat(new(databaseOptions).table(), new(settings).table(), (&apiOptions{database: new(databaseOptions)}).readingTable()) {
 		declared[s.env] = true
 	}
 	if !maps.Equal(declared, read) {

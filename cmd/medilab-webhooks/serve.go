@@ -52,7 +52,7 @@ func newServeCommand(db *databaseOptions) *cobra.Command {
 			return serve(c.Context(), s, c.OutOrStdout())
 		},
 	}
-	declare(c, c.Flags(), s.table())
+	declare(c, c.Flags(), append(s.table(), db.eventTypesSetting()))
 	completeFlag(c, "roles", listOf(append(slices.Clone(allRoles), roleRead)))
 	return c
 }
@@ -119,7 +119,7 @@ func serve(ctx context.Context, settings settings, out io.Writer) (err error) {
 // load reads the files that the settings name, so that a mistake in one ends the start before
 // there is a database.
 func (s *server) load() (err error) {
-	if s.catalog, err = loadCatalog(s.settings.eventTypes); err != nil {
+	if s.catalog, err = s.settings.database.catalog(); err != nil {
 		return err
 	}
 	if s.client, err = newSender(s.settings); err != nil {

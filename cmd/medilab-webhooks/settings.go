@@ -58,7 +58,6 @@ type settings struct {
 	workers     int
 	connections int
 	grace       time.Duration
-	eventTypes  string
 	caFile      string
 	clientCert  string
 	clientKey   string
@@ -131,7 +130,6 @@ func (s *settings) table() []setting {
 		{env: "MEDILAB_LOG", flag: "log", value: &s.logText, usage: "log format and level, as json,debug", unset: "text on a terminal, else json; info"},
 		{env: "MEDILAB_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", value: &s.grace, usual: "30s", usage: "how long a stop waits for calls in flight",
 			rule: "0s or more", valid: func() bool { return s.grace >= 0 }},
-		eventTypesSetting(&s.eventTypes),
 		{env: "MEDILAB_ROLES", flag: "roles", value: &s.rolesText, usual: strings.Join(allRoles, ","), usage: "what of the server runs here"},
 
 		{env: "MEDILAB_CA_FILE", flag: "ca-file", value: &s.caFile, usage: "PEM bundle trusted for calls in addition to the system's"},
