@@ -40,7 +40,7 @@ type conn struct {
 	request       *http.Request
 	body          body
 	response      response
-	out           []byte
+	out           bytes.Buffer
 }
 
 // headerField is a header line. Clients mostly repeat their lines, so a field is kept and
@@ -105,7 +105,7 @@ func (c *conn) advance() {
 	c.data = c.data[:copy(c.data[:cap(c.data)], rest)]
 	c.size, c.served, c.partial = 0, true, false
 	if cap(c.response.body) > bufferSize {
-		c.response.body, c.out = nil, nil
+		c.response.body, c.out = nil, bytes.Buffer{}
 	}
 }
 
@@ -296,9 +296,9 @@ func (c *conn) framing() (length int, ok bool) {
 func (c *conn) respond() bool {
 	c.response.reset()
 	c.handler.ServeHTTP(&c.response, c.request)
-	var last bool
-	c.out, last = c.response.encode(c.out[:0])
-	return c.send(c.out) == nil && !last
+	c.out.Reset()
+	last := c.response.encode(&c.out)
+	return c.send(c.out.Bytes()) == nil && !last
 }
 
 // send writes the response. However long it took to make, the client has at least half
@@ -330,7 +330,6 @@ type response struct {
 	status int
 	body   []byte
 
-	keys   []string
 	second int64 // in which date was formatted
 	date   []byte
 }
@@ -357,47 +356,25 @@ func (r *response) reset() {
 	r.status, r.body = 0, r.body[:0]
 }
 
-// encode appends the response as net/http would send it, and reports whether it is the
+// encode writes the response as net/http would send it, and reports whether it is the
 // connection's last.
-func (r *response) encode(out []byte) (_ []byte, last bool) {
+func (r *response) encode(out *bytes.Buffer) (last bool) {
 	r.WriteHeader(http.StatusOK)
 	last = httpguts.HeaderValuesContainsToken(r.header["Connection"], "close")
-	out = append(strconv.AppendInt(append(out, "HTTP/1.1 "...), int64(r.status), 10), ' ')
-	out = append(append(out, http.StatusText(r.status)...), "\r\nDate: "...)
 	if now := time.Now(); now.Unix() != r.second {
 		r.second, r.date = now.Unix(), now.UTC().AppendFormat(r.date[:0], http.TimeFormat)
 	}
-	out = append(append(out, r.date...), "\r\nContent-Length: "...)
-	out = append(strconv.AppendInt(out, int64(len(r.body)), 10), "\r\n"...)
+	head := append(strconv.AppendInt(append(out.AvailableBuffer(), "HTTP/1.1 "...), int64(r.status), 10), ' ')
+	head = append(append(head, http.StatusText(r.status)...), "\r\nDate: "...)
+	head = append(append(head, r.date...), "\r\nContent-Length: "...)
+	out.Write(append(strconv.AppendInt(head, int64(len(r.body)), 10), "\r\n"...))
 	delete(r.header, "Date") // written above, whatever the handler set
 	delete(r.header, "Content-Length")
 	if len(r.body) > 0 && len(r.header["Content-Type"]) == 0 {
 		r.header["Content-Type"] = []string{http.DetectContentType(r.body)}
 	}
-	out = append(r.appendHeader(out), "\r\n"...)
-	return append(out, r.body...), last
+	_ = r.header.Write(out) // a buffer takes everything
+	out.WriteString("\r\n")
+	out.Write(r.body)
+	return last
 }
-
-// appendHeader appends what http.Header.Write writes, which sorts and checks with more effort.
-func (r *response) appendHeader(out []byte) []byte {
-	r.keys = r.keys[:0]
-	for key := range r.header {
-		r.keys = append(r.keys, key)
-	}
-	slices.Sort(r.keys)
-	for _, key := range r.keys {
-		if !httpguts.ValidHeaderFieldName(key) {
-			continue
-		}
-		for _, value := range r.header[key] {
-			if strings.ContainsAny(value, "\r\n") {
-				value = lineBreaks.Replace(value)
-			}
-			out = append(append(out, key...), ": "...)
-			out = append(append(out, textproto.TrimString(value)...), "\r\n"...)
-		}
-	}
-	return out
-}
-
-var lineBreaks = strings.NewReplacer("\r", " ", "\n", " ")

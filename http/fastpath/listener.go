@@ -3,6 +3,7 @@
 package fastpath
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -282,8 +283,9 @@ func (l *listener) refusal(conn net.Conn, head []byte, status int, detail string
 	w := response{header: http.Header{}}
 	l.config.Refuse(&w, &http.Request{URL: &url.URL{}, Header: fieldsOf(head), RemoteAddr: conn.RemoteAddr().String()}, status, detail)
 	w.header.Set("Connection", "close")
-	out, _ := w.encode(nil)
-	return out
+	var out bytes.Buffer
+	w.encode(&out)
+	return out.Bytes()
 }
 
 // fieldsOf returns the header fields of a request that begins with head, without the lines
