@@ -149,17 +149,12 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 	if s.config.ReadOnly && o.method != http.MethodGet && !o.reads {
 		return domain.Forbidden("this server only reads; send this to one with the role api")
 	}
+	var token domain.Token
 	if o.scope != public {
 		requestID := x.caller.RequestID
-		var token domain.Token
 		x.caller, token, err = s.auth.authorize(r, o)
 		if x.caller.RequestID = requestID; err != nil {
 			return err
-		}
-		if o.payloads {
-			if x.payloads, err = s.guardPayloads(o, x, r, token.Allows(domain.ScopePayloadsRead)); err != nil {
-				return err
-			}
 		}
 		x.limiter = s.commands.Log.Limiter
 	}
@@ -192,6 +187,11 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 			}
 		}
 		if err != nil {
+			return err
+		}
+	}
+	if o.payloads {
+		if x.payloads, err = s.guardPayloads(x, r, token.Allows(domain.ScopePayloadsRead)); err != nil {
 			return err
 		}
 	}

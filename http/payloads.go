@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,12 +29,13 @@ type payloadGuard struct {
 
 // guardPayloads returns the guard of a request. Nil lets everything through: a HEAD shows
 // nothing, nor do entries of the log of a type that holds none, nor a stream without events.
-func (s *Server) guardPayloads(o *operation, x *request, r *http.Request, mayRead bool) (*payloadGuard, error) {
+func (s *Server) guardPayloads(x *request, r *http.Request, mayRead bool) (*payloadGuard, error) {
+	what := x.operation.id
 	switch {
 	case !mayRead:
 		return &payloadGuard{withhold: true}, nil
-	case r.Method == http.MethodHead, o.id == auditOperation && !domain.MayHoldPayloads(r.URL.Query().Get(auditType.name)),
-		o.id == projections.StreamReading && !mayHoldEvents(r.URL.Query().Get(streamKinds.name)):
+	case r.Method == http.MethodHead, what == auditOperation && !domain.MayHoldPayloads(auditType.of(x)),
+		what == projections.StreamReading && !slices.Contains(streamKinds.of(x), kindEvent):
 		return nil, nil
 	}
 	reason, err := s.readReason(r)
@@ -43,7 +45,7 @@ func (s *Server) guardPayloads(o *operation, x *request, r *http.Request, mayRea
 	// The record outlives a client that goes away: it may have seen the answer's beginning.
 	ctx := context.WithoutCancel(r.Context())
 	return &payloadGuard{record: func(ids []string, asked map[string]string) error {
-		return s.commands.RecordReading(ctx, x.caller, domain.DataRead{What: o.id, IDs: ids, Asked: asked, Reason: reason})
+		return s.commands.RecordReading(ctx, x.caller, domain.DataRead{What: what, IDs: ids, Asked: asked, Reason: reason})
 	}}, nil
 }
 

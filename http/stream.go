@@ -50,11 +50,6 @@ func parseStreamKinds(value string, _ domain.Catalog) (kinds []streamKind, probl
 	return slices.DeleteFunc(slices.Clone(allKinds), func(k streamKind) bool { return !slices.Contains(kinds, k) }), ""
 }
 
-// mayHoldEvents reports whether a stream of the kinds has events, which alone hold payloads.
-func mayHoldEvents(kinds string) bool {
-	return kinds == "" || slices.Contains(strings.Split(kinds, ","), string(kindEvent))
-}
-
 func (s *Server) streamOperations() []operation {
 	return []operation{{
 		method: "GET", path: "/stream", id: projections.StreamReading, summary: "What happens, live, as server-sent events: each is named by its kind, its data is an item of the kind's list, and its id the position in the log. Where Last-Event-ID is in what is archived it is 410",
