@@ -12,7 +12,7 @@ import (
 // describeMessages returns the AsyncAPI 3 document: a channel for each form of bodies, and
 // in it a message for each type of the catalogue.
 func (s *Server) describeMessages() schema {
-	catalog := s.catalog()
+	catalog := s.commands.Catalog
 	types := append(catalog.Clinic(), catalog.System()...)
 	schemas, channels, operations, messages := schema{"headers": headersSchema()}, schema{}, schema{}, schema{}
 	for _, info := range types {

@@ -150,7 +150,7 @@ func TestMessages(t *testing.T) {
 
 // The description shows an example of each type to trigger, and of each body.
 func TestExamplesAreDescribed(t *testing.T) {
-	s := NewServer(Config{})
+	s := NewServer(unserved)
 	document, err := openapi3.NewLoader().LoadFromData(encode(s.describe()))
 	if err != nil {
 		t.Fatal(err)

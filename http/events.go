@@ -75,7 +75,7 @@ func ReadEvent(line []byte, extra string, rules func(domain.EventTriggered) []do
 // examples to the operation that triggers one.
 func (s *Server) describeEventTypes(d *describer, trigger schema) {
 	types, examples := []domain.EventType{}, schema{}
-	for _, info := range s.catalog().Clinic() {
+	for _, info := range s.commands.Catalog.Clinic() {
 		types = append(types, info.Type)
 		if info.Example != nil {
 			examples[string(info.Type)] = schema{"summary": info.EN, "value": schema{"event_type": info.Type, "event_data": info.Example}}

@@ -38,7 +38,7 @@ func TestRingIsBounded(t *testing.T) {
 
 // A client that was live and fell behind the ring is disconnected; one that resumes is not.
 func TestSlowStreamEnds(t *testing.T) {
-	s := NewServer(Config{})
+	s := NewServer(unserved)
 	r := &ring{moved: make(chan struct{})}
 	r.start(0)
 	r.add(&page{last: 1, items: map[streamKind][]streamItem{}})

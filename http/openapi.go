@@ -61,7 +61,7 @@ func (s *Server) describe() schema {
 		"tags":     tags,
 		"security": []schema{{"bearerToken": []string{}}, {"sessionCookie": []string{}}},
 		"paths":    paths,
-		"webhooks": outgoing(s.catalog()),
+		"webhooks": outgoing(s.commands.Catalog),
 		"components": schema{
 			"schemas": d.components,
 			"securitySchemes": schema{

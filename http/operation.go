@@ -179,7 +179,7 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 	}
 	r = r.WithContext(ctx)
 	if o.readsQuery(r) {
-		x.query, err = readQuery(r, o.query, s.catalog())
+		x.query, err = readQuery(r, o.query, s.commands.Catalog)
 		if refusesType(err) {
 			var past domain.Catalog
 			if past, err = s.pastCatalog(ctx); err == nil {

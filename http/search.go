@@ -163,7 +163,7 @@ func (s *Server) findTypes(_ context.Context, q string) (found []foundView, err 
 	if _, ok := domain.ParseStatuses(q); ok {
 		found = append(found, foundView{Kind: foundStatus, ID: q, Title: q})
 	}
-	catalog := s.catalog()
+	catalog := s.commands.Catalog
 	for _, info := range append(catalog.Clinic(), catalog.System()...) {
 		if strings.Contains(string(info.Type), q) && len(found) < mostFound {
 			found = append(found, foundView{Kind: foundType, ID: string(info.Type), Title: string(info.Type)})

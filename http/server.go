@@ -143,18 +143,11 @@ func newServer(config Config) *Server {
 	return s
 }
 
-func (s *Server) catalog() domain.Catalog {
-	if s.commands == nil {
-		return domain.BuiltinCatalog()
-	}
-	return s.commands.Catalog
-}
-
 // pastCatalog is the catalogue of what can be asked for: types that left the file of event
 // types are in the log.
 func (s *Server) pastCatalog(ctx context.Context) (domain.Catalog, error) {
 	types, err := s.queries.EventTypes(ctx)
-	return s.catalog().With(types), err
+	return s.commands.Catalog.With(types), err
 }
 
 // query asks the read models where that is cheapest: see projections.Ask.

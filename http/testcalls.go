@@ -46,10 +46,10 @@ func (s *Server) testWebhook(x *request, r *http.Request, w domain.Webhook) erro
 		return err
 	}
 	if in.eventType == "" {
-		in.eventType = firstType(s.catalog(), w)
+		in.eventType = firstType(s.commands.Catalog, w)
 	}
 	if in.data == nil {
-		info, _ := s.catalog().Find(in.eventType)
+		info, _ := s.commands.Catalog.Find(in.eventType)
 		if in.data = info.Example; in.data == nil {
 			in.data = json.RawMessage("{}")
 		}
