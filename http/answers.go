@@ -84,9 +84,12 @@ func (h *heldAnswer) release() {
 	}
 }
 
-// expectLarge makes the answer, of which nothing is there yet, count as a large one.
-func (s *Server) expectLarge(ctx context.Context, x *request) (err error) {
-	x.held.release() // what waits for more must not keep others from it
+// expectLarge makes the answer count as a large one. While that waits for its turn it keeps so
+// many bytes of the memory of small answers: no more than it has read, so as not to keep others from it.
+func (s *Server) expectLarge(ctx context.Context, x *request, kept int64) (err error) {
+	small := x.held
+	small.shrink(kept)
+	defer small.release()
 	x.held, err = s.large.acquire(ctx, x.caller.Actor, largeAnswer)
 	return err
 }
@@ -95,11 +98,6 @@ func (s *Server) expectLarge(ctx context.Context, x *request) (err error) {
 // takes more than that of a small one.
 func (s *Server) withRoom(ctx context.Context, x *request) context.Context {
 	return projections.WithRoom(ctx, smallReading, func(ctx context.Context, held int) error {
-		small := x.held
-		small.shrink(int64(held) * smallAnswer / smallReading) // it must not keep others from it
-		defer small.release()
-		var err error
-		x.held, err = s.large.acquire(ctx, x.caller.Actor, largeAnswer)
-		return err
+		return s.expectLarge(ctx, x, int64(held)*smallAnswer/smallReading)
 	})
 }

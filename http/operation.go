@@ -161,7 +161,7 @@ func (s *Server) perform(o *operation, x *request, r *http.Request) (err error) 
 	ctx := cpulimit.WithCaller(r.Context(), x.caller.Actor)
 	if o.scope != public && !o.light {
 		if o.large {
-			err = s.expectLarge(ctx, x)
+			err = s.expectLarge(ctx, x, 0)
 		} else {
 			x.held, err = s.small.acquire(ctx, x.caller.Actor, smallAnswer)
 			if !o.unbounded { // that holds little of what it reads at a time

@@ -211,7 +211,7 @@ func (c *streamClient) check() error {
 
 // catchUp sends a page that is in memory no more. It takes its memory from that of answers.
 func (c *streamClient) catchUp(ctx context.Context, r *ring) error {
-	if err := c.server.expectLarge(ctx, c.x); err != nil {
+	if err := c.server.expectLarge(ctx, c.x, 0); err != nil {
 		return err
 	}
 	defer func() { c.x.held.release(); c.x.held = nil }()

@@ -96,7 +96,7 @@ func (s *Server) specRules(ctx context.Context, spec *domain.WebhookSpec, creati
 // listWebhooks lists webhooks of the directory, once it has what other processes appended.
 func (s *Server) listWebhooks(x *request, r *http.Request) error {
 	if limit.of(x) > defaultLimit {
-		if err := s.expectLarge(r.Context(), x); err != nil {
+		if err := s.expectLarge(r.Context(), x, 0); err != nil {
 			return err
 		}
 	}
