@@ -42,7 +42,7 @@ func (s *Server) listAccess(x *request, r *http.Request) error {
 		if f.Subject, err = s.subject(r.Context(), id); err != nil {
 			return err
 		}
-		if err := x.acquire(s.logReads, readingLog); err != nil {
+		if err := x.acquire(s.logReads); err != nil {
 			return err
 		}
 	}
@@ -61,7 +61,6 @@ func askedFor(r *http.Request) map[string]string {
 const (
 	// maxLogReads bounds the requests that read the whole log at once.
 	maxLogReads = 4
-	readingLog  = "looking through the log"
 
 	// auditFlush is how long a line may wait for others.
 	auditFlush = 200 * time.Millisecond
@@ -79,7 +78,7 @@ func (s *Server) streamAudit(x *request, r *http.Request, w domain.Webhook) erro
 			return err
 		}
 	}
-	if err := x.acquire(s.logReads, readingLog); err != nil {
+	if err := x.acquire(s.logReads); err != nil {
 		return err
 	}
 	out := newLineWriter(x)

@@ -68,7 +68,7 @@ func (s *Server) backtestWebhook(x *request, r *http.Request, w domain.Webhook) 
 // runBacktest looks through the log, one of a few at once. A caller that accepts lines of JSON gets
 // lines of progress, a few times a second, and last the result; without that the answer was cut off.
 func (s *Server) runBacktest(x *request, r *http.Request, spec projections.BacktestSpec) error {
-	if err := x.acquire(s.logReads, readingLog); err != nil {
+	if err := x.acquire(s.logReads); err != nil {
 		return err
 	}
 	var out *lineWriter

@@ -58,7 +58,7 @@ func (s *Server) getReady(x *request, r *http.Request) error {
 const maxScrapes = 4
 
 func (s *Server) getMetrics(x *request, r *http.Request) error {
-	if err := x.acquire(s.scrapes, "reading the metrics"); err != nil {
+	if err := x.acquire(s.scrapes); err != nil {
 		return err
 	}
 	s.config.Metrics.ServeHTTP(x, r)

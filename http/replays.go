@@ -159,7 +159,7 @@ func (s *Server) startReplay(x *request, r *http.Request, body object[replayRequ
 		return err
 	}
 	if in.dryRun {
-		if err := x.acquire(s.logReads, readingLog); err != nil {
+		if err := x.acquire(s.logReads); err != nil {
 			return err
 		}
 		matched, err := s.commands.CountReplay(r.Context(), catalog, in.ReplaySpec)

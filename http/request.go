@@ -82,8 +82,8 @@ func (x *request) extendDeadline() {
 }
 
 // acquire takes a turn, until the request ends.
-func (x *request) acquire(t *turns, what string) (err error) {
-	x.release, err = t.acquire(x.caller.Actor, what)
+func (x *request) acquire(t *turns) (err error) {
+	x.release, err = t.acquire(x.caller.Actor)
 	return err
 }
 

@@ -125,8 +125,9 @@ func newServer(config Config) *Server {
 	s := &Server{
 		config: config, commands: config.Commands, queries: config.Queries, logger: config.Logger,
 		router: mux.NewRouter(), fixed: map[fixedRoute]http.HandlerFunc{}, auth: newAuthenticator(config), ids: newRequestIDs(),
-		logReads: newTurns(maxLogReads), streams: newTurns(maxStreams), scrapes: newTurns(maxScrapes), readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout},
-		large: newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
+		logReads: newTurns(maxLogReads, "looking through the log"), streams: newTurns(maxStreams, "reading the stream"), scrapes: newTurns(maxScrapes, "reading the metrics"),
+		readiness: &commands.Refresher{Run: config.Ready, Timeout: readyTimeout},
+		large:     newAnswerBudget(largeAnswers), small: newAnswerBudget(smallAnswers), patience: answerPatience,
 	}
 	if config.ReadOnly { // a sign-in goes on record
 		s.config.SignIn = nil
@@ -163,23 +164,24 @@ func (s *Server) answer(x *request, r *http.Request, ask func(context.Context, *
 // turns bounds how many do something at once, and shares the turns by caller: one who has
 // some gets another only while more are free than that, so that others find one.
 type turns struct {
+	what string // is done, as in "too many others are ..."
 	mu   sync.Mutex
 	free int
 	held map[string]int
 }
 
-func newTurns(n int) *turns { return &turns{free: n, held: map[string]int{}} }
+func newTurns(n int, what string) *turns { return &turns{what: what, free: n, held: map[string]int{}} }
 
 // acquire lets the caller do it until release is called, or refuses it. Nobody in particular
 // ("") may have all turns.
-func (t *turns) acquire(caller, what string) (release func(), err error) {
+func (t *turns) acquire(caller string) (release func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.free == 0:
-		return nil, domain.Throttled("too many others are " + what + "; try again")
+		return nil, domain.Throttled("too many others are " + t.what + "; try again")
 	case caller != "" && t.held[caller] >= t.free:
-		return nil, domain.Throttled("too many of your requests are " + what + "; try again when one has ended")
+		return nil, domain.Throttled("too many of your requests are " + t.what + "; try again when one has ended")
 	}
 	t.free--
 	t.held[caller]++

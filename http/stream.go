@@ -61,7 +61,6 @@ func (s *Server) streamOperations() []operation {
 const (
 	// maxStreams bounds the streams of all callers; see turns.
 	maxStreams = 256
-	streaming  = "reading the stream"
 
 	// Redacted is the header of a stream from which payloads are withheld.
 	Redacted = "X-Redacted"
@@ -83,7 +82,7 @@ func (s *Server) serveStream(x *request, r *http.Request, w domain.Webhook) erro
 		return err
 	}
 	c := &streamClient{server: s, x: x, request: r, kinds: streamKinds.of(x), webhook: w.ID, asked: askedFor(r), checked: time.Now()}
-	if err := x.acquire(s.streams, streaming); err != nil {
+	if err := x.acquire(s.streams); err != nil {
 		return err
 	}
 	x.Header().Set("Content-Type", "text/event-stream")

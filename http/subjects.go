@@ -92,7 +92,7 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := x.acquire(s.logReads, readingLog); err != nil {
+	if err := x.acquire(s.logReads); err != nil {
 		return err
 	}
 	coveredFrom, err := s.queries.CoveredFrom(r.Context())

@@ -96,7 +96,7 @@ func (v *Verified) Add(first Verified) {
 }
 
 func (s *Server) verifyLog(x *request, r *http.Request) error {
-	if err := x.acquire(s.logReads, readingLog); err != nil {
+	if err := x.acquire(s.logReads); err != nil {
 		return err
 	}
 	return s.work(x, r, func(ctx context.Context, progress projections.Progress) (any, error) {

@@ -10,11 +10,11 @@ import (
 
 // However many turns one caller asks for, others find one, and it gets its own again.
 func TestTurnsAreShared(t *testing.T) {
-	shared := newTurns(maxLogReads)
+	shared := newTurns(maxLogReads, "looking")
 	var got []string
 	var releases []func()
 	for _, caller := range []string{"a", "a", "a", "a", "b", "b", "c"} {
-		release, err := shared.acquire(caller, readingLog)
+		release, err := shared.acquire(caller)
 		switch {
 		case err == nil:
 			got, releases = append(got, caller), append(releases, release)
@@ -25,14 +25,14 @@ func TestTurnsAreShared(t *testing.T) {
 	if !slices.Equal(got, []string{"a", "a", "b", "c"}) {
 		t.Errorf("turns went to %v", got)
 	}
-	if _, err := shared.acquire("d", readingLog); !errors.Is(err, domain.KindThrottled) {
+	if _, err := shared.acquire("d"); !errors.Is(err, domain.KindThrottled) {
 		t.Errorf("one turn more: %v", err)
 	}
 	for _, release := range releases {
 		release()
 	}
 	for range 2 {
-		if _, err := shared.acquire("a", readingLog); err != nil {
+		if _, err := shared.acquire("a"); err != nil {
 			t.Error(err)
 		}
 	}
