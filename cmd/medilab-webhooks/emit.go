@@ -93,19 +93,10 @@ func (o emitOptions) check(args []string) error {
 }
 
 func (o emitOptions) emitOne(c *cobra.Command, eventType, data string) error {
-	catalog, err := o.database.catalog()
-	if err != nil {
-		return err
-	}
 	event := o.event
 	event.Event.EventType, event.Event.EventData = eventType, []byte(strings.TrimSpace(data))
 	if err := domain.CheckJSON(event.Event.EventData); err != nil {
 		return usageError{errors.New(problem(err))}
-	}
-	if o.server == "" { // which has its own types
-		if err := catalog.CheckTriggered(event.Event); err != nil {
-			return eventRefused(err)
-		}
 	}
 	return o.use(c, func(t trigger) error {
 		accepted, err := t.TriggerEvent(c.Context(), caller(), event, "")
