@@ -64,22 +64,22 @@ type apiClient struct {
 
 // use runs f with a client for the command.
 func (o *apiOptions) use(c *cobra.Command, do func(*apiClient) error) error {
-	f := func(client *apiClient) error { return wrongGiven(c, do(client)) }
+	f := func(client *apiClient) error {
+		client.reason, client.russian = o.reason, answersInRussian(c)
+		return wrongGiven(c, do(client))
+	}
 	if o.server != "" {
 		client, err := o.remote()
 		if err != nil {
 			return err
 		}
-		client.russian = answersInRussian(c)
 		return f(client)
 	}
 	return o.database.use(c, func(s *session) error {
-		client := newLocalClient(s, api.Config{
+		return f(newLocalClient(s, api.Config{
 			ReasonRequired: o.rule == reasonRequired,
 			Logger:         slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})), // an answer does not say why the service failed
-		})
-		client.reason, client.russian = o.reason, answersInRussian(c)
-		return f(client)
+		}))
 	})
 }
 
@@ -106,7 +106,7 @@ func (o *apiOptions) remote() (*apiClient, error) {
 	}
 	transport.TLSClientConfig = &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &apiClient{http: &http.Client{Transport: transport, CheckRedirect: stay}, root: root.Scheme + "://" + root.Host + "/api/v1", token: o.token, reason: o.reason}, nil
+	return &apiClient{http: &http.Client{Transport: transport, CheckRedirect: stay}, root: root.Scheme + "://" + root.Host + "/api/v1", token: o.token}, nil
 }
 
 // newLocalClient returns a client that this process answers, with every right.
