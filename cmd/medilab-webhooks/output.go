@@ -204,7 +204,7 @@ func measure(rows [][]string) (widths []int, used int) {
 // shortTime shortens a time that formatTime wrote: to the minute and second of this year, or to
 // the date. Other text stays.
 func shortTime(cell string) string {
-	at, err := time.Parse(timeFormat, cell)
+	at, err := time.Parse(time.RFC3339, cell)
 	switch {
 	case err != nil:
 		return cell
@@ -252,10 +252,8 @@ func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return t.UTC().Format(timeFormat)
+	return t.UTC().Format(time.RFC3339)
 }
-
-const timeFormat = "2006-01-02T15:04:05Z"
 
 // progress shows on a terminal how far a command is; elsewhere it shows nothing.
 type progress struct {
