@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -46,15 +45,7 @@ func TestAnchors(t *testing.T) {
 	})
 	check := func(path string, want ...string) {
 		t.Helper()
-		s, err := databaseOptions{url: os.Getenv("DATABASE_URL")}.session(t.Context(), new(strings.Builder))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := s.close(); err != nil {
-				t.Error(err)
-			}
-		}()
+		s := openSession(t, databaseOptions{url: os.Getenv("DATABASE_URL")})
 		var found []string
 		if err := checkAnchors(t.Context(), s.log, path, func(_ eventstore.Position, text string) { found = append(found, text) }); err != nil {
 			t.Fatal(err)
@@ -123,15 +114,7 @@ func TestErasuresAreNoted(t *testing.T) {
 	}
 	start := func() { // as serve does
 		t.Helper()
-		s, err := options.session(t.Context(), io.Discard)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := s.close(); err != nil {
-				t.Error(err)
-			}
-		})
+		s := openSession(t, options)
 		served := &server{settings: settings{database: options}, logger: slog.New(slog.DiscardHandler), log: s.log, commands: s.commands, anchors: s.anchors}
 		if err := served.eraseAgain(t.Context()); err != nil {
 			t.Fatal(err)

@@ -40,21 +40,13 @@ func newAPICLI(t *testing.T, status int, with ...func(*api.Config)) apiCLI {
 	database := databaseOptions{url: os.Getenv("DATABASE_URL"), dataDir: t.TempDir()}
 	t.Setenv("MEDILAB_DATA_DIR", database.dataDir)
 	t.Setenv("MEDILAB_ALLOW_TARGETS", "loopback")
-	s, err := database.session(t.Context(), io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s := openSession(t, database)
 	local := newLocalClient(s, api.Config{})
 	if err := local.sendFromHere(t.Context(), database); err != nil { // with a new keyset
 		t.Fatal(err)
 	}
 	var made shownWebhook
-	err = local.post(t.Context(), "/webhooks", map[string]any{"name": "CRM", "url": receiver.URL, "events": []string{"patient.created"}}, &made)
+	err := local.post(t.Context(), "/webhooks", map[string]any{"name": "CRM", "url": receiver.URL, "events": []string{"patient.created"}}, &made)
 	if err != nil || made.Number != 1 {
 		t.Fatalf("made %+v, %v", made, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/cmd/e2e/harness"
+	"github.com/medilab/webhooks/migrations/postgres"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
@@ -538,4 +540,19 @@ func TestAuditVerify(t *testing.T) {
 	out, notes := c.run(1, "", "audit", "verify")
 	c.matches("the problems", out, `KIND +POSITION +STREAM +PROBLEM\n(.+\n)*seal +.*\n(.+\n)*`)
 	c.matches("the failure", notes, `medilab-webhooks: found wrong: \d+; .*\n`)
+}
+
+// openSession returns a session on the database, which ends with the test.
+func openSession(t *testing.T, o databaseOptions) *session {
+	t.Helper()
+	s, err := o.session(t.Context(), slog.New(slog.DiscardHandler), postgres.Open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }

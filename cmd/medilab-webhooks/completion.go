@@ -61,7 +61,9 @@ func (o *apiOptions) eventType(_ *cobra.Command, args []string, _ string) (found
 func (o *apiOptions) webhookNumbers(c *cobra.Command, _ []string, _ string) (found []string, _ cobra.ShellCompDirective) {
 	client, err := o.remote()
 	if o.server == "" {
-		s, failed := o.database.attach(c.Context())
+		s, failed := o.database.session(c.Context(), slog.New(slog.DiscardHandler), func(ctx context.Context, p postgres.Options) (*postgres.Server, error) {
+			return postgres.Attach(ctx, p.DataDir) // one that runs
+		})
 		if failed != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -79,15 +81,4 @@ func (o *apiOptions) webhookNumbers(c *cobra.Command, _ []string, _ string) (fou
 		}
 	}
 	return found, cobra.ShellCompDirectiveNoFileComp
-}
-
-// attach returns a session on a database that runs.
-func (o *databaseOptions) attach(ctx context.Context) (*session, error) {
-	db, err := o.open(ctx, slog.New(slog.DiscardHandler), func(ctx context.Context, p postgres.Options) (*postgres.Server, error) {
-		return postgres.Attach(ctx, p.DataDir)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return newSession(ctx, db, *o, slog.New(slog.DiscardHandler))
 }

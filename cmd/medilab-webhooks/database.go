@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -71,8 +70,11 @@ type database struct {
 	standby  *projections.Standby // likewise
 }
 
-// open finds the database; start says how to get at an embedded one.
-func (o databaseOptions) open(ctx context.Context, logger *slog.Logger, start func(context.Context, postgres.Options) (*postgres.Server, error)) (*database, error) {
+// startFunc says how to get at an embedded database.
+type startFunc func(context.Context, postgres.Options) (*postgres.Server, error)
+
+// open finds the database.
+func (o databaseOptions) open(ctx context.Context, logger *slog.Logger, start startFunc) (*database, error) {
 	if o.url != "" {
 		if err := eventstore.CheckURL(o.url); err != nil {
 			return nil, fmt.Errorf("DATABASE_URL: %w", err)
@@ -151,30 +153,21 @@ type session struct {
 const sessionConnections = 4
 
 // session opens the database and makes sure that its schema is there.
-func (o databaseOptions) session(ctx context.Context, notes io.Writer) (*session, error) {
-	logger := slog.New(slog.DiscardHandler)
-	if isTerminal(notes) { // a first start may take a while
-		logger = slog.New(slog.NewTextHandler(notes, nil))
-	}
-	db, err := o.open(ctx, logger, postgres.Open)
+func (o databaseOptions) session(ctx context.Context, logger *slog.Logger, start startFunc) (_ *session, err error) {
+	catalog, err := o.catalog()
 	if err != nil {
 		return nil, err
 	}
-	return newSession(ctx, db, o, logger)
-}
-
-// newSession returns a session on the database, which it closes if it fails.
-func newSession(ctx context.Context, db *database, o databaseOptions, logger *slog.Logger) (_ *session, err error) {
+	db, err := o.open(ctx, logger, start)
+	if err != nil {
+		return nil, err
+	}
 	s := &session{database: db, anchors: newAnchorFile(o.anchorFile())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	catalog, err := o.catalog()
-	if err != nil {
-		return nil, err
-	}
 	if err := db.connect(ctx, sessionConnections); err != nil {
 		return nil, err
 	}
@@ -260,7 +253,11 @@ func (s *session) close() error {
 
 // use runs f with a session for the command.
 func (o *databaseOptions) use(c *cobra.Command, f func(*session) error) (err error) {
-	s, err := o.session(c.Context(), c.ErrOrStderr())
+	logger := slog.New(slog.DiscardHandler)
+	if notes := c.ErrOrStderr(); isTerminal(notes) { // a first start may take a while
+		logger = slog.New(slog.NewTextHandler(notes, nil))
+	}
+	s, err := o.session(c.Context(), logger, postgres.Open)
 	if err != nil {
 		return err
 	}

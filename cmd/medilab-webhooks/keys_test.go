@@ -33,15 +33,7 @@ func TestKeysRotate(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := databaseOptions{url: url}
-	s, err := db.session(t.Context(), new(bytes.Buffer))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s := openSession(t, db)
 	s.commands.Vault = keys
 	by := commands.Caller{Actor: "test"}
 	spec := domain.WebhookSpec{

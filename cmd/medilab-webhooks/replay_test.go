@@ -18,13 +18,9 @@ func TestReplayCommands(t *testing.T) {
 	c.run(0, "", "emit", "patient.created", "{}")
 	c.run(0, "", "emit", "visit.created", "{}")
 	db := databaseOptions{url: os.Getenv("DATABASE_URL")}
-	s, err := db.session(t.Context(), new(strings.Builder))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close() //nolint:errcheck // of a test
+	s := openSession(t, db)
 	w := domain.WebhookRegistered{ID: domain.WebhookID(uuid.New()), Number: 1, Name: "new", URL: "http://receiver.test/", Events: []string{"*"}, PayloadVersion: domain.PayloadV1, Active: true}
-	_, err = s.log.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: w.ID.Stream(), Events: []eventstore.NewEvent{{Type: w.ChangeType(), Data: domain.AppendJSON(nil, w), Value: w}}}}})
+	_, err := s.log.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: w.ID.Stream(), Events: []eventstore.NewEvent{{Type: w.ChangeType(), Data: domain.AppendJSON(nil, w), Value: w}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
