@@ -28,7 +28,7 @@ type Config struct {
 	// authorities; may be empty.
 	CAFile string
 	// Claim names the claim that holds the bearer's rights, such as scope or
-	// realm_access.roles; empty means scope.
+	// realm_access.roles.
 	Claim string
 	// Scopes maps the claim's values to scopes. If it is empty, values that are
 	// names of scopes allow those scopes.
@@ -60,9 +60,6 @@ func New(config Config) (*Provider, error) {
 		return nil, errors.New("the audience of JSON Web Tokens is not given (MEDILAB_JWT_AUDIENCE): tokens made for other services would be accepted")
 	case config.Keys == "":
 		return nil, errors.New("the keys of JSON Web Tokens are not given (MEDILAB_JWT_JWKS: a file or an https URL)")
-	}
-	if config.Claim == "" {
-		config.Claim = "scope"
 	}
 	keys, err := newKeyCache(config.Keys, config.CAFile)
 	if err != nil {

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -107,7 +108,7 @@ func good(changes map[string]any) map[string]any {
 
 func newProvider(t *testing.T, keys string, change func(*Config)) *Provider {
 	t.Helper()
-	config := Config{Issuer: "https://id.clinic.example", Audience: "medilab", Keys: keys}
+	config := Config{Issuer: "https://id.clinic.example", Audience: "medilab", Keys: keys, Claim: "scope"}
 	if change != nil {
 		change(&config)
 	}
@@ -219,7 +220,7 @@ func TestScopesOfAClaim(t *testing.T) {
 		"mapped":          {scopes: mapped, claims: map[string]any{"scope": "crm"}, want: []domain.Scope{domain.ScopeWebhooksRead, domain.ScopeEventsWrite}},
 		"outside the map": {scopes: mapped, claims: map[string]any{"scope": "admin audit:read"}},
 	} {
-		p := newProvider(t, file, func(c *Config) { c.Claim, c.Scopes = tt.claim, tt.scopes })
+		p := newProvider(t, file, func(c *Config) { c.Claim, c.Scopes = cmp.Or(tt.claim, c.Claim), tt.scopes })
 		got, err := p.Authenticate(t.Context(), key.sign(t, good(tt.claims)), now)
 		if err != nil || !slices.Equal(got.Scopes, tt.want) {
 			t.Errorf("%s: got %v, %v, want %v", name, got.Scopes, err, tt.want)
