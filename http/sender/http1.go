@@ -272,14 +272,8 @@ func (h *http1) setReuse(key string, reuse bool) {
 
 // closeIdle closes the connections that have been idle for at least d.
 func (h *http1) closeIdle(d time.Duration) {
-	for _, conn := range h.takeOld(d) {
-		_ = conn.Close() // without the lock: over TLS it writes
-	}
-}
-
-func (h *http1) takeOld(d time.Duration) (old []*http1Conn) {
+	var old []*http1Conn
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	for key, conns := range h.idle {
 		n := 0
 		for n < len(conns) && time.Since(conns[n].idleSince) >= d {
@@ -298,7 +292,10 @@ func (h *http1) takeOld(d time.Duration) (old []*http1Conn) {
 	} else {
 		h.reaper = nil
 	}
-	return old
+	h.mu.Unlock()
+	for _, conn := range old {
+		_ = conn.Close() // without the lock: over TLS it writes
+	}
 }
 
 var requestBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
