@@ -142,6 +142,7 @@ type VerdictView struct {
 	WebhookVersion int64               `json:"webhook_version"` // at that moment
 	Verdict        projections.Verdict `json:"verdict"`
 	DeliveryID     *domain.DeliveryID  `json:"delivery_id,omitempty"`
+	Attempts       int                 `json:"attempts,omitempty"`
 	Outcome        *domain.Outcome     `json:"outcome,omitempty"` // of the last attempt, as are
 	ResponseStatus *int                `json:"response_status,omitempty"`
 	Error          *string             `json:"error,omitempty"`
@@ -205,7 +206,7 @@ func verdictOf(e *projections.Explained) VerdictView {
 		WebhookVersion: e.Webhook.Version, Verdict: e.Verdict, SentBy: e.SentBy,
 	}
 	if e.Delivery != nil {
-		v.DeliveryID, v.WaitingBehind = &e.Delivery.ID, e.Delivery.WaitingBehind
+		v.DeliveryID, v.Attempts, v.WaitingBehind = &e.Delivery.ID, e.Delivery.Attempts, e.Delivery.WaitingBehind
 		v.Outcome, v.ResponseStatus, v.Error = e.Delivery.Outcome, e.Delivery.ResponseStatus, e.Delivery.Error
 		if e.Delivery.Reason != nil {
 			v.Reason = *e.Delivery.Reason

@@ -18,7 +18,6 @@ import (
 
 	"github.com/medilab/webhooks/domain"
 	api "github.com/medilab/webhooks/http"
-	"github.com/medilab/webhooks/projections"
 )
 
 const remoteToken = "the token of a remote server, which is long"
@@ -136,11 +135,11 @@ func TestQuestionsOnTheCommandLine(t *testing.T) {
 	}
 }
 
-// Who may not read calls is told by the verdict what went wrong.
-func TestVerdictsWithoutCalls(t *testing.T) {
+// A verdict says what went wrong last, also to those who may not read calls.
+func TestVerdictsSayWhatWentWrong(t *testing.T) {
 	why := "the receiver answered 500"
-	v := api.VerdictView{WebhookName: "CRM", Verdict: "failed", DeliveryID: &domain.DeliveryID{1}, Error: &why}
-	if row := verdictRow(v, "1", projections.Call{}); row[4] != why {
+	v := api.VerdictView{WebhookName: "CRM", Verdict: "failed", DeliveryID: &domain.DeliveryID{1}, Attempts: 4, Error: &why}
+	if row := verdictRow(v, "1"); row[4] != "attempt 4: "+why {
 		t.Errorf("it says %q", row)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -150,31 +149,13 @@ func (a *apiClient) sendFromHere(ctx context.Context, db databaseOptions) error 
 	return nil
 }
 
-// lastCalls returns the newest call about an event to each webhook. It is an addition to an
-// answer: what cannot be read is left out.
-func (a *apiClient) lastCalls(ctx context.Context, event string) map[domain.WebhookID]projections.Call {
-	const newest = 1000
-	items, _ := a.newest(ctx, "/webhooks/calls", url.Values{"event_id": {event}}, newest)
-	last := map[domain.WebhookID]projections.Call{}
-	for _, item := range slices.Backward(items) {
-		var call projections.Call
-		if json.Unmarshal(item, &call) == nil {
-			last[call.WebhookID] = call
-		}
-	}
-	return last
-}
-
-func verdictRow(v api.VerdictView, webhook string, last projections.Call) []string {
+func verdictRow(v api.VerdictView, webhook string) []string {
 	why := v.Reason
 	if v.Field != "" {
 		why = strings.TrimSpace(fmt.Sprintf("%s is %s, wanted %s; %s", v.Field, v.Got, v.Want, why))
 	}
-	undelivered := v.DeliveryID != nil && v.Verdict != projections.Verdict(domain.DeliveryDelivered) && v.Verdict != projections.Verdict(domain.DeliveryWithdrawn)
-	if undelivered && last.Error != nil {
-		why = fmt.Sprintf("attempt %d: %s", last.Attempt, *last.Error)
-	} else if undelivered && v.Error != nil { // for who may only audit
-		why = *v.Error
+	if v.Error != nil && v.Verdict != projections.Verdict(domain.DeliveryDelivered) && v.Verdict != projections.Verdict(domain.DeliveryWithdrawn) {
+		why = fmt.Sprintf("attempt %d: %s", v.Attempts, *v.Error)
 	}
 	return []string{webhook, v.WebhookName, string(v.Verdict), textOf(v.DeliveryID, ""), strings.TrimSuffix(why, ";")}
 }
@@ -190,16 +171,12 @@ func newExplainCommand(db *databaseOptions) *cobra.Command {
 			if err := a.get(c.Context(), "/webhooks/events/"+url.PathEscape(args[0])+"/explain", nil, &page); err != nil {
 				return err
 			}
-			var last map[domain.WebhookID]projections.Call
-			if !wantsJSON(c) {
-				last = a.lastCalls(c.Context(), args[0])
-			}
 			return printItems(c, page.Items, []string{"WEBHOOK", "NAME", "VERDICT", "DELIVERY", "WHY"}, func(v api.VerdictView) []string {
 				webhook := strconv.FormatInt(v.WebhookNumber, 10)
 				if wantsIDs(c) {
 					webhook = v.WebhookID.String()
 				}
-				return verdictRow(v, webhook, last[v.WebhookID])
+				return verdictRow(v, webhook)
 			})
 		}),
 	}
