@@ -137,7 +137,7 @@ func (s *Server) route(o *operation) {
 			s.fail(x, r, err)
 		}
 	}
-	s.router.HandleFunc(o.pattern, serve).Methods(methods...).Name(o.pattern)
+	s.router.HandleFunc(o.pattern, serve).Methods(methods...)
 	if o.path == o.pattern {
 		for _, method := range methods {
 			s.fixed[fixedRoute{method, o.path}] = serve
