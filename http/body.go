@@ -129,15 +129,10 @@ func tooLarge(limit int) error {
 	return domain.TooLarge(fmt.Sprintf("the body is over %d MB", limit>>20))
 }
 
-// unsupportedMedia refuses a body that is not JSON in UTF-8.
-type unsupportedMedia struct{ message string }
-
-func (e *unsupportedMedia) Error() string { return e.message }
-
 // checkMediaType accepts JSON, and what does not say what it is.
 func checkMediaType(r *http.Request) error {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return &unsupportedMedia{"send the body without a Content-Encoding"}
+		return &refusal{notJSON, "send the body without a Content-Encoding"}
 	}
 	text := r.Header.Get("Content-Type")
 	// curl's -d claims a form, whatever it sends.
@@ -146,10 +141,10 @@ func checkMediaType(r *http.Request) error {
 	}
 	media, params, err := mime.ParseMediaType(text)
 	if err != nil || media != "application/json" && !strings.HasSuffix(media, "+json") {
-		return &unsupportedMedia{"send Content-Type: application/json"}
+		return &refusal{notJSON, "send Content-Type: application/json"}
 	}
 	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
-		return &unsupportedMedia{"send the body in UTF-8"}
+		return &refusal{notJSON, "send the body in UTF-8"}
 	}
 	return nil
 }

@@ -49,11 +49,14 @@ var (
 	}
 )
 
-// refusal is a problem, with the detail to use where net/http states no reason.
+// refusal is a problem of HTTP itself, with its detail, or the one to use where net/http states no
+// reason.
 type refusal struct {
 	problem
 	detail string
 }
+
+func (e *refusal) Error() string { return e.detail }
 
 // MaxHeaderBytes is how large the request line and the headers may be in all.
 const MaxHeaderBytes = 64 << 10
@@ -98,8 +101,8 @@ func (s *Server) fail(x *request, r *http.Request, err error) {
 		}
 		panic(http.ErrAbortHandler) // half an answer is out: the connection ends, visibly
 	}
-	if media, ok := errors.AsType[*unsupportedMedia](err); ok {
-		x.respondProblem(notJSON, media.message, nil, 0)
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		x.respondProblem(refused.problem, refused.detail, nil, 0)
 		return
 	}
 	kind := domain.KindOf(err)

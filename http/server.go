@@ -328,5 +328,5 @@ func (s *Server) handleWrongMethod(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	x.Header().Set("Allow", strings.Join(allowed, ", "))
-	x.respondProblem(methodNotAllowed, "use "+strings.Join(allowed, ", "), nil, 0)
+	s.fail(x, r, &refusal{methodNotAllowed, "use " + strings.Join(allowed, ", ")})
 }

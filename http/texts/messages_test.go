@@ -29,7 +29,6 @@ var shown = map[string][]string{
 	"commands.Answer":             {"Error"},
 	"http.problem":                {"title"},
 	"http.refusal":                {"detail"},
-	"http.unsupportedMedia":       {"message"},
 }
 
 // shownParams are the parameters whose texts a caller is shown.
