@@ -9,13 +9,13 @@ import (
 
 // titles are what an alert is about, in English and Russian.
 var titles = map[domain.AlertKind][2]string{
-	domain.AlertInactive:            {"A webhook is inactive", "Webhook неактивен"},
+	domain.AlertInactive:            {"A webhook is inactive", "Вебхук неактивен"},
 	domain.AlertLowSuccessRate:      {"Many calls fail", "Низкий процент успешных вызовов"},
 	domain.AlertConsecutiveFailures: {"Calls fail one after another", "Вызовы не проходят один за другим"},
 	domain.AlertTimeout:             {"A call ran out its timeout", "Вызов не уложился в таймаут"},
 	domain.AlertGivenUp:             {"A delivery was given up", "Доставка не удалась, повторов больше не будет"},
-	domain.AlertGone:                {"A receiver is gone, its webhook was deactivated", "Получатель ответил 410, webhook выключен"},
-	domain.AlertAutoDeactivated:     {"Nothing but failures, the webhook was deactivated", "Одни неудачи, webhook выключен"},
+	domain.AlertGone:                {"A receiver is gone, its webhook was deactivated", "Получатель ответил 410, вебхук выключен"},
+	domain.AlertAutoDeactivated:     {"Nothing but failures, the webhook was deactivated", "Одни неудачи, вебхук выключен"},
 	domain.AlertNode:                {"A server lacks something, deliveries wait", "Серверу чего-то не хватает, доставки ждут"},
 	domain.AlertLogLost:             {"The database lost the end of the log", "База данных потеряла конец журнала"},
 }

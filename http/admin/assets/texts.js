@@ -202,7 +202,7 @@ const texts = {
   'event.explain': ['Почему доставлено или нет', 'Why delivered or not'],
   'event.webhook': ['Вебхук', 'Webhook'],
   'event.verdict': ['Решение', 'Verdict'],
-  'sent.replay': ['повтор истории', 'replay'],
+  'sent.replay': ['повторная отправка', 'replay'],
   'sent.test': ['проверка', 'test'],
   'event.attempts': ['Попыток', 'Attempts'],
   'event.state': ['Состояние', 'State'],

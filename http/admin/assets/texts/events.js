@@ -27,7 +27,7 @@ add({
   'event.example': ['Вставить пример', 'Insert the example'],
   'event.replaceAsk': ['Заменить введённое примером?', 'Replace what you typed by the example?'],
   'event.notObject': ['Нужен объект JSON.', 'Must be a JSON object.'],
-  'event.imported': ['Событие только записано: его отправит лишь повтор.', 'The event was only recorded: only a replay sends it.'],
+  'event.imported': ['Событие только записано: его отправит лишь повторная отправка.', 'The event was only recorded: only a replay sends it.'],
 
   'call.retryNow': ['Повторить сейчас', 'Retry now'],
   'call.retried': ['Повтор запрошен: новая попытка появится на шкале.', 'Asked for: the new attempt will show on the timeline.'],
@@ -71,7 +71,7 @@ add({
   'why.failed': ['Доставка закончилась неудачей, само ничего не повторится.', 'The delivery has failed; nothing is retried by itself.'],
   'why.requested': ['Доставку отменили: попыток больше не будет.', 'The delivery was cancelled: no attempt follows.'],
   'why.webhook_deleted': ['Вебхук удалён, доставка отменена.', 'The webhook was deleted, so the delivery is cancelled.'],
-  'why.replay_cancelled': ['Повтор истории отменён вместе с этой доставкой.', 'The replay was cancelled, and this delivery with it.'],
+  'why.replay_cancelled': ['Повторная отправка отменена вместе с этой доставкой.', 'The replay was cancelled, and this delivery with it.'],
   'why.subject_erased': ['Данные пациента стёрты, доставка отменена.', 'The patient’s data is erased, so the delivery is cancelled.'],
   'why.payloads_expired': ['Срок хранения данных истёк, доставка отменена.', 'The data has expired, so the delivery is cancelled.'],
   'why.retryHint': ['Когда получатель исправлен, нажмите «Повторить сейчас».', 'When the receiver is mended, press “Retry now”.'],

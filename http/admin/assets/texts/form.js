@@ -164,12 +164,12 @@ add({
   'backtest.calls_instead': ['Вызовов было бы', 'Calls instead'],
 
   'testcall.title': ['Проверочный вызов', 'Test call'],
-  'testcall.note': ['Одна попытка, сразу, с настоящей подписью — даже если вебхук отключён или фильтр не пропускает событие.', 'One attempt, at once, with the real signature, also when the webhook is inactive or its filter would hold the event back.'],
+  'testcall.note': ['Одна попытка, сразу, с настоящей подписью — даже если вебхук выключен или фильтр не пропускает событие.', 'One attempt, at once, with the real signature, also when the webhook is inactive or its filter would hold the event back.'],
   'testcall.data': ['Данные события', 'Event data'],
   'testcall.would': ['Такое настоящее событие было бы отправлено.', 'A real event like this would be sent.'],
   'testcall.wouldNot': ['Такое настоящее событие не было бы отправлено: {0}', 'A real event like this would not be sent: {0}'],
   'testcall.notSubscribed': ['на этот тип вебхук не подписан', 'the webhook does not subscribe to this type'],
-  'testcall.inactive': ['вебхук отключён', 'the webhook is inactive'],
+  'testcall.inactive': ['вебхук выключен', 'the webhook is inactive'],
   'testcall.answered': ['Получатель ответил {0} за {1} мс', 'The receiver answered {0} in {1} ms'],
   'testcall.sent': ['Отправлено', 'What was sent'],
 })

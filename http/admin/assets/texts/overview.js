@@ -32,7 +32,7 @@ add({
   'start.name': ['Мой первый вебхук', 'My first webhook'],
   'start.added': ['Вебхук «{0}» получает все события.', 'The webhook “{0}” gets all events.'],
   'start.test': ['Проверьте его вызовом', 'Test it with a call'],
-  'start.testNote': ['Один пробный вызов, сразу; в статистику не входит.', 'One call, at once; not counted in statistics.'],
+  'start.testNote': ['Один тестовый вызов, сразу; в статистику не входит.', 'One call, at once; not counted in statistics.'],
   'start.call': ['Проверить', 'Send a test'],
   'start.answered': ['Получатель ответил {0} за {1}.', 'The receiver answered {0} within {1}.'],
   'start.event': ['Создайте событие', 'Trigger an event'],

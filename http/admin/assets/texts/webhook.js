@@ -5,7 +5,7 @@ add({
   'tab.health': ['Здоровье', 'Health'],
   'tab.deliveries': ['Доставки', 'Deliveries'],
   'tab.settings': ['Настройки', 'Settings'],
-  'tab.disclosures': ['Раскрытия', 'Disclosures'],
+  'tab.disclosures': ['Передачи', 'Disclosures'],
   'why.off': ['Вебхук выключен: вызовов нет.', 'The webhook is inactive: no calls are made.'],
   'why.waits': ['Ждёт {0} доставка; когда получатель ответит, она уйдёт сама.|Ждут {0} доставки; когда получатель ответит, они уйдут сами.|Ждут {0} доставок; когда получатель ответит, они уйдут сами.', '{0} delivery waits and goes out by itself once the receiver answers.|{0} deliveries wait and go out by themselves once the receiver answers.'],
   'why.row': ['{0} вызов подряд не удался|{0} вызова подряд не удались|{0} вызовов подряд не удались', '{0} call in a row has failed|{0} calls in a row have failed'],
