@@ -241,7 +241,7 @@ add({
   'job.kind': ['Задание', 'Job'],
   'job.replay': ['Повторная отправка', 'Replay'],
   'job.retry': ['Массовый повтор', 'Retry of what failed'],
-  'job.replayNote': ['Один вебхук снова получит события за период, которые ему подходят, под прежними номерами доставок.', 'One webhook gets the events of a period that match it once more, under the delivery ids that they had.'],
+  'job.replayNote': ['Один вебхук снова получит события за период, которые ему подходят, с прежними идентификаторами доставок.', 'One webhook gets the events of a period that match it once more, under the delivery ids that they had.'],
   'job.retryNote': ['Доставки, от которых сервис отказался после всех попыток, будут отправлены ещё раз.', 'Deliveries that were given up after all attempts are sent once more.'],
   'job.progress': ['Выполнено', 'Done'],
   'job.by': ['Кто запустил', 'Started by'],

@@ -18,7 +18,7 @@ add({
   'webhook.retriesOf': ['повторов {0}, первый через {1} с; таймаут {2} с', 'retries: {0}, the first after {1} s; timeout {2} s'],
   'webhook.retry': ['Повторить недоставленное', 'Retry undelivered'],
   'webhook.retryAsk': ['Повторить {0} доставку?|Повторить {0} доставки?|Повторить {0} доставок?', 'Retry {0} delivery?|Retry {0} deliveries?'],
-  'webhook.retryNote': ['Получатель увидит эти события под прежними номерами доставок.', 'The receiver sees these events under the delivery ids that they had.'],
+  'webhook.retryNote': ['Получатель увидит эти события с прежними идентификаторами доставок.', 'The receiver sees these events under the delivery ids that they had.'],
   'webhook.jobs': ['Что отправлялось повторно', 'What was sent again'],
   'webhook.nothingFailed': ['Недоставленного нет.', 'Nothing is undelivered.'],
   'stats.retriesOf': ['из них {0} повтор|из них {0} повтора|из них {0} повторов', '{0} of them a retry|{0} of them retries'],
