@@ -90,13 +90,10 @@ func MissingErasures(all, known []Erasure) (missing []Erasure) {
 
 // Erasures returns those that the log has, the oldest first.
 func (c *Commands) Erasures(ctx context.Context) (all []Erasure, err error) {
-	rows, err := c.Pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream LIKE 'subject-%' AND type = $1 ORDER BY position`, domain.SubjectErased{}.ChangeType())
-	if err != nil {
-		return nil, fmt.Errorf("list erasures: %w", err)
-	}
+	rows, _ := c.Pool.Query(ctx, `SELECT position FROM medilab.events WHERE stream LIKE 'subject-%' AND type = $1 ORDER BY position`, domain.SubjectErased{}.ChangeType())
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list erasures: %w", err)
 	}
 	err = c.Log.EachAt(ctx, positions, func(page []eventstore.Event) error {
 		for _, e := range page {
@@ -215,10 +212,7 @@ func (c *Commands) endDeliveries(ctx context.Context, caller Caller, owner envel
 // subjects and are not in the log.
 func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) bool) (statements []eventstore.Statement, err error) {
 	for _, table := range []struct{ name, key string }{{"outbox", "seq"}, {"parked_events", "id"}} {
-		rows, err := c.Pool.Query(ctx, fmt.Sprintf(`SELECT %s, event_type, event_data::text FROM medilab.%s`, table.key, table.name))
-		if err != nil {
-			return nil, fmt.Errorf("look for events that wait: %w", err)
-		}
+		rows, _ := c.Pool.Query(ctx, fmt.Sprintf(`SELECT %s, event_type, event_data::text FROM medilab.%s`, table.key, table.name))
 		var ids []int64
 		var id int64
 		var eventType domain.EventType

@@ -73,18 +73,13 @@ func cutsOf(ctx context.Context, db querier) (cuts []Cut, version int64, err err
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("read what is archived: %w", err)
-	}
-	return cuts, version, nil
+	return cuts, version, Doing("read what is archived", err)
 }
 
 // ArchivedTo returns the last position that is archived, or 0.
 func (l *Log) ArchivedTo(ctx context.Context) (to Position, err error) {
-	if err = l.pool.QueryRow(ctx, `SELECT medilab.archived_to()`).Scan(&to); err != nil {
-		return 0, fmt.Errorf("read what is archived: %w", err)
-	}
-	return to, nil
+	err = l.pool.QueryRow(ctx, `SELECT medilab.archived_to()`).Scan(&to)
+	return to, Doing("read what is archived", err)
 }
 
 // explainGap returns up to where the log is archived, and a *GapError unless that covers the
@@ -145,10 +140,7 @@ func sealsBetween(ctx context.Context, db querier, after, to Position, limit int
 		FROM medilab.seals AS s LEFT JOIN medilab.resealed AS r USING (last_position)
 		WHERE s.last_position > $1 AND s.last_position <= $2 ORDER BY s.last_position LIMIT $3`, after, to, limit)
 	seals, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SealRow])
-	if err != nil {
-		return nil, fmt.Errorf("read seals: %w", err)
-	}
-	return seals, nil
+	return seals, Doing("read seals", err)
 }
 
 // SealBefore returns the last batch that was recorded before the time; of none, the zero
@@ -328,10 +320,7 @@ func (v *verifier) archived(ctx context.Context) error {
 // last of them; "": all are gone.
 func (l *Log) DropArchived(ctx context.Context, after string, streams int) (last string, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT coalesce(medilab.drop_archived($1, $2), '')`, after, streams).Scan(&last)
-	if err != nil {
-		return "", fmt.Errorf("drop what is archived: %w", err)
-	}
-	return last, nil
+	return last, Doing("drop what is archived", err)
 }
 
 // Restore puts entries and seals of an archive back, which are in force with log.restored.

@@ -29,10 +29,7 @@ func (l *Log) Encryption(ctx context.Context) (e Encryption, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT coalesce(max(position), 0), coalesce(max(encrypted_to), 0),
 			coalesce((SELECT version FROM medilab.events WHERE stream = $1 ORDER BY version DESC LIMIT 1), 0)
 		FROM medilab.unencrypted`, EncryptionStream).Scan(&e.Until, &e.Done, &e.Version)
-	if err != nil {
-		return e, fmt.Errorf("read what is in clear: %w", err)
-	}
-	return e, nil
+	return e, Doing("read what is in clear", err)
 }
 
 // Replacement is a step: With replaces the entries up to Last in an append, which records Seal.
@@ -136,10 +133,7 @@ func (v *verifier) encrypted(ctx context.Context) error {
 	rows, _ := v.db.Query(ctx, `SELECT data FROM medilab.events WHERE stream = $1 ORDER BY version DESC LIMIT 1`, EncryptionStream)
 	var data []byte
 	_, err := pgx.ForEachRow(rows, []any{&data}, func() error { return json.Unmarshal(data, &v.replaced) })
-	if err != nil {
-		return fmt.Errorf("verify the log: %w", err)
-	}
-	return nil
+	return Doing("verify the log", err)
 }
 
 // checkRecord compares a batch's seal of encrypted entries with the record of them.

@@ -45,18 +45,14 @@ func (l *Log) AcquireLease(ctx context.Context, node *Node, name string, silence
 
 // DeclareLease makes a lease of that name that can be acquired, if there is none.
 func (l *Log) DeclareLease(ctx context.Context, name string) error {
-	if _, err := l.pool.Exec(ctx, `INSERT INTO medilab.readers (name, position) VALUES ($1, NULL) ON CONFLICT DO NOTHING`, name); err != nil {
-		return fmt.Errorf("declare the lease %s: %w", name, err)
-	}
-	return nil
+	_, err := l.pool.Exec(ctx, `INSERT INTO medilab.readers (name, position) VALUES ($1, NULL) ON CONFLICT DO NOTHING`, name)
+	return Doing("declare the lease "+name, err)
 }
 
 // ReleaseLease releases the lease, so that another node need not wait for its end.
 func (l *Log) ReleaseLease(ctx context.Context, node *Node, name string) error {
-	if _, err := l.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL WHERE name = $1 AND node = $2`, name, node.ID); err != nil {
-		return fmt.Errorf("release the lease %s: %w", name, err)
-	}
-	return nil
+	_, err := l.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL WHERE name = $1 AND node = $2`, name, node.ID)
+	return Doing("release the lease "+name, err)
 }
 
 // Exclusively does the work on a connection that holds the advisory lock. If another process

@@ -170,10 +170,8 @@ func (n *Node) Leave(ctx context.Context) error {
 	if _, err := n.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL WHERE node = $1`, n.ID); err != nil {
 		return fmt.Errorf("leave the nodes: %w", err)
 	}
-	if _, err := n.pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE id = $1`, n.ID); err != nil {
-		return fmt.Errorf("leave the nodes: %w", err)
-	}
-	return nil
+	_, err := n.pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE id = $1`, n.ID)
+	return Doing("leave the nodes", err)
 }
 
 // NodeStatus is a live node as the others see it.
@@ -188,22 +186,17 @@ type NodeStatus struct {
 
 // Nodes returns the live nodes, the oldest first.
 func Nodes(ctx context.Context, pool *pgxpool.Pool) ([]NodeStatus, error) {
-	rows, err := pool.Query(ctx, `
+	rows, _ := pool.Query(ctx, `
 		SELECT id, name, joined_at, work, lacks, ARRAY(SELECT r.name FROM medilab.readers r WHERE r.node = n.id ORDER BY r.name)
 		FROM medilab.nodes n WHERE lease_until > clock_timestamp() ORDER BY id`)
-	if err != nil {
-		return nil, fmt.Errorf("list the nodes: %w", err)
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[NodeStatus])
+	nodes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[NodeStatus])
+	return nodes, Doing("list the nodes", err)
 }
 
 // EndLeases ends the leases of the nodes with that name, whose process is known to be gone.
 func EndLeases(ctx context.Context, pool *pgxpool.Pool, name string) error {
 	_, err := pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE name = $1 AND lease_until > '-infinity'`, name)
-	if err != nil {
-		return fmt.Errorf("end the leases of a process that is gone: %w", err)
-	}
-	return nil
+	return Doing("end the leases of a process that is gone", err)
 }
 
 // ReleaseReaders releases the leases of readers, unless the node's id is another's by now,
@@ -211,10 +204,7 @@ func EndLeases(ctx context.Context, pool *pgxpool.Pool, name string) error {
 func (n *Node) ReleaseReaders(ctx context.Context) error {
 	_, err := n.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL
 		WHERE node = $1 AND EXISTS (SELECT FROM medilab.nodes WHERE id = $1 AND name = $2)`, n.ID, n.Name)
-	if err != nil {
-		return fmt.Errorf("release the readers: %w", err)
-	}
-	return nil
+	return Doing("release the readers", err)
 }
 
 func (n *Node) renew(ctx context.Context) error {

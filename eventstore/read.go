@@ -25,12 +25,9 @@ const (
 const maxPageBytes = 16 << 20
 
 // Head returns the last position of the log.
-func (l *Log) Head(ctx context.Context) (Position, error) {
-	var head Position
-	if err := l.pool.QueryRow(ctx, `SELECT position FROM medilab.log_head`).Scan(&head); err != nil {
-		return 0, fmt.Errorf("read the log's head: %w", err)
-	}
-	return head, nil
+func (l *Log) Head(ctx context.Context) (head Position, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT position FROM medilab.log_head`).Scan(&head)
+	return head, Doing("read the log's head", err)
 }
 
 const headTimeout = 10 * time.Second
@@ -47,10 +44,7 @@ func (l *Log) readHead(ctx context.Context) error {
 // SealOf returns the seal of the batch that the position was appended in.
 func (l *Log) SealOf(ctx context.Context, position Position) (seal []byte, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT seal FROM medilab.seals WHERE last_position >= $1 ORDER BY last_position LIMIT 1`, position).Scan(&seal)
-	if err != nil {
-		return nil, fmt.Errorf("read a seal: %w", err)
-	}
-	return seal, nil
+	return seal, Doing("read a seal", err)
 }
 
 // Load reads a stream from its beginning. A stream that nobody appended to is
@@ -300,10 +294,7 @@ func stream(rows pgx.Rows, err error, yield func(Event) error) error {
 			return err
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read the log: %w", err)
-	}
-	return nil
+	return Doing("read the log", rows.Err())
 }
 
 // Filter narrows a reading of the log. The zero value lets everything through.
@@ -336,10 +327,7 @@ func (l *Log) between(ctx context.Context, after Position, f Filter) (from, to P
 	err = l.pool.QueryRow(ctx, `SELECT greatest($1, CASE WHEN $2::timestamptz IS NOT NULL THEN medilab.position_before($2) END),
 			least(position, CASE WHEN $3::timestamptz IS NOT NULL THEN medilab.position_before($3) END)
 		FROM medilab.log_head`, after, times[0], times[1]).Scan(&from, &to)
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the log's head: %w", err)
-	}
-	return from, to, nil
+	return from, to, Doing("read the log's head", err)
 }
 
 // query reads up to so many rows. Streams are few and go by their unique index, all else by position.

@@ -290,8 +290,5 @@ func (v *verifier) versions(ctx context.Context) error {
 		v.damage(FlawVersion, 0, stream, "version %d of %s follows version %d", version, stream, before)
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("verify the log: %w", err)
-	}
-	return nil
+	return Doing("verify the log", err)
 }

@@ -2,7 +2,6 @@ package eventstore
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -90,8 +89,5 @@ func (v *verifier) schema(ctx context.Context) error {
 		v.damage(FlawSchema, 0, "", "%s", text)
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("verify the log's tables: %w", err)
-	}
-	return nil
+	return Doing("verify the log's tables", err)
 }

@@ -3,7 +3,6 @@ package projections
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -274,10 +273,7 @@ func (p *Projections) begunStreams(ctx context.Context, ids []domain.EventID) ([
 		}
 		firsts[n], lasts[n], texts[n] = first.Stream(), last.Stream(), id.String()
 	}
-	rows, err := p.pool.Query(ctx, begunSQL, firsts, lasts, texts)
-	if err != nil {
-		return nil, fmt.Errorf("look for deliveries: %w", err)
-	}
+	rows, _ := p.pool.Query(ctx, begunSQL, firsts, lasts, texts)
 	streams, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return slices.Compact(streams), err
+	return slices.Compact(streams), doing("look for deliveries", err)
 }

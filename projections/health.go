@@ -2,7 +2,6 @@ package projections
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,19 +39,16 @@ func (p *Projections) Standings(ctx context.Context) (map[domain.WebhookID]*Stan
 	if err := p.awaitData(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := p.pool.Query(ctx, `
+	rows, _ := p.pool.Query(ctx, `
 		SELECT webhook, tally, 0::bigint FROM medilab.stats WHERE webhook <> $1
 		UNION ALL
 		SELECT webhook, NULL, count(*) FROM medilab.alerts WHERE resolved_at IS NULL AND acknowledged_at IS NULL AND webhook <> $1 GROUP BY webhook`,
 		uuid.UUID(wholeSystem))
-	if err != nil {
-		return nil, fmt.Errorf("read how webhooks stand: %w", err)
-	}
 	all := map[domain.WebhookID]*Standing{}
 	var id uuid.UUID
 	var c *counters
 	var alerts int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &c, &alerts}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &c, &alerts}, func() error {
 		s := all[domain.WebhookID(id)]
 		if s == nil {
 			s = &Standing{}
@@ -64,19 +60,16 @@ func (p *Projections) Standings(ctx context.Context) (map[domain.WebhookID]*Stan
 		}
 		return nil
 	})
-	return all, err
+	return all, doing("read how webhooks stand", err)
 }
 
 // HealthOf returns the health of some webhooks, by their keys; now is in the last hour.
 func (p *Projections) HealthOf(ctx context.Context, webhooks []domain.WebhookID, now time.Time) (map[domain.WebhookID]*Health, error) {
 	last := hourOf(now)
 	first := last - HealthHours + 1
-	rows, err := p.pool.Query(ctx, `
+	rows, _ := p.pool.Query(ctx, `
 		SELECT k.webhook, t.hour, t.tally FROM unnest($1::uuid[]) AS k (webhook)
 		CROSS JOIN LATERAL (`+countersSQL("k.webhook", "$2", "$3")+` OFFSET 0) AS t WHERE t.hour <> $4`, webhooks, first, last, allTime)
-	if err != nil {
-		return nil, fmt.Errorf("read the health of webhooks: %w", err)
-	}
 	sums, all := map[domain.WebhookID]*counters{}, map[domain.WebhookID]*Health{}
 	for _, w := range webhooks {
 		sums[w], all[w] = &counters{}, &Health{Calls: make([]int64, HealthHours), Failures: make([]int64, HealthHours)}
@@ -84,7 +77,7 @@ func (p *Projections) HealthOf(ctx context.Context, webhooks []domain.WebhookID,
 	var id uuid.UUID
 	var hour int32
 	var c counters
-	_, err = pgx.ForEachRow(rows, []any{&id, &hour, &c}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &hour, &c}, func() error {
 		sums[domain.WebhookID(id)].add(&c)
 		h := all[domain.WebhookID(id)]
 		h.Calls[hour-first], h.Failures[hour-first] = c.calls, c.calls-c.successes
@@ -93,5 +86,5 @@ func (p *Projections) HealthOf(ctx context.Context, webhooks []domain.WebhookID,
 	for w, sum := range sums {
 		all[w].CallCounts, all[w].P95MS, all[w].Exhausted = sum.callCounts(), sum.percentile(0.95), max(0, sum.exhausted)
 	}
-	return all, err
+	return all, doing("read the health of webhooks", err)
 }

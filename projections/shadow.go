@@ -92,10 +92,8 @@ func dropShadows(ctx context.Context, conn *pgxpool.Conn) error {
 	for _, tables := range []Tables{nextTables, checkTables} {
 		drop += `; DROP TABLE IF EXISTS ` + tables.list(names)
 	}
-	if _, err := conn.Exec(ctx, drop); err != nil {
-		return fmt.Errorf("drop shadow tables: %w", err)
-	}
-	return nil
+	_, err := conn.Exec(ctx, drop)
+	return doing("drop shadow tables", err)
 }
 
 // fill applies what the log holds up to the position, a transaction a page.

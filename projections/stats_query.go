@@ -246,7 +246,7 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter, edges edges) (
 	if !f.To.IsZero() {
 		end = math.MaxInt32 // what became pending since is taken off
 	}
-	rows, err := p.pool.Query(ctx, `
+	rows, _ := p.pool.Query(ctx, `
 		WITH busiest AS (
 			SELECT webhook, sum(calls) AS calls FROM (
 				SELECT webhook, calls FROM medilab.stats WHERE $3
@@ -262,15 +262,12 @@ func (p *Projections) busiest(ctx context.Context, f StatsFilter, edges edges) (
 		JOIN (`+webhookNames+`) AS w ON w.id = b.webhook
 		CROSS JOIN LATERAL (`+countersSQL("b.webhook", "$1", "$4")+`) AS t
 		ORDER BY b.calls DESC, b.webhook, t.hour`, first, last, f.all(), end)
-	if err != nil {
-		return nil, err
-	}
 	shares := []WebhookShare{}
 	var sums []*counters
 	var next WebhookShare
 	var hour int32
 	var c counters
-	_, err = pgx.ForEachRow(rows, []any{(*uuid.UUID)(&next.WebhookID), &next.Number, &next.Name, &hour, &c}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{(*uuid.UUID)(&next.WebhookID), &next.Number, &next.Name, &hour, &c}, func() error {
 		if n := len(shares); n == 0 || shares[n-1].WebhookID != next.WebhookID {
 			shares, sums = append(shares, next), append(sums, &counters{})
 		}

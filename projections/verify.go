@@ -124,10 +124,7 @@ func (p *Projections) verifyModels(ctx context.Context, queue Queue, report func
 	if err != nil {
 		return err
 	}
-	if err := p.verifyQueue(ctx, queue, report); err != nil {
-		return fmt.Errorf("check the queue: %w", err)
-	}
-	return nil
+	return doing("check the queue", p.verifyQueue(ctx, queue, report))
 }
 
 // verifyQueue checks at one moment that every delivery in the queue is pending by its

@@ -319,32 +319,27 @@ func (s *session) releaseOrphans(ctx context.Context) error {
 	s.owning.Lock()
 	defer s.owning.Unlock()
 	var err error
-	pausedErr := s.log.Between(ctx, func() {
-		if err = s.separateOrphans(ctx); err != nil {
-			return
-		}
-		var rows pgx.Rows
-		if rows, err = s.pool.Query(ctx, `SELECT delivery_id, coalesce(line, 0) FROM medilab.queue WHERE node = $1`, s.node.ID); err != nil {
-			return
-		}
-		var mine, orphans []*delivery
-		if mine, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*delivery, error) {
-			var d delivery
-			return &d, row.Scan(&d.id, &d.line)
-		}); err != nil {
-			return
-		}
-		for _, d := range mine {
-			if !s.lanes.has(d.id) {
-				orphans = append(orphans, d)
-			}
-		}
-		if err = s.release(ctx, orphans); err == nil && len(orphans) > 0 {
-			s.logger.Info("released deliveries whose append went unanswered", "count", len(orphans))
-		}
-		err = errors.Join(err, s.forgetUncalled(ctx))
+	paused := s.log.Between(ctx, func() { err = s.releaseUnknown(ctx) })
+	return errors.Join(paused, err)
+}
+
+func (s *session) releaseUnknown(ctx context.Context) error {
+	if err := s.separateOrphans(ctx); err != nil {
+		return err
+	}
+	rows, _ := s.pool.Query(ctx, `SELECT delivery_id, coalesce(line, 0) FROM medilab.queue WHERE node = $1`, s.node.ID)
+	mine, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*delivery, error) {
+		var d delivery
+		return &d, row.Scan(&d.id, &d.line)
 	})
-	return errors.Join(pausedErr, err)
+	if err != nil {
+		return err
+	}
+	orphans := slices.DeleteFunc(mine, func(d *delivery) bool { return s.lanes.has(d.id) })
+	if err = s.release(ctx, orphans); err == nil && len(orphans) > 0 {
+		s.logger.Info("released deliveries whose append went unanswered", "count", len(orphans))
+	}
+	return errors.Join(err, s.forgetUncalled(ctx))
 }
 
 // forgetUncalled deletes the notes of what was cancelled and is not in memory: no call is under way.

@@ -2,7 +2,6 @@ package saga
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,13 +30,10 @@ func (s *session) decideOldEvents(ctx context.Context) {
 }
 
 func (s *session) decideUndecided(ctx context.Context) error {
-	rows, err := s.pool.Query(ctx, `SELECT position FROM medilab.undecided ORDER BY position`)
-	if err != nil {
-		return fmt.Errorf("list undecided events: %w", err)
-	}
+	rows, _ := s.pool.Query(ctx, `SELECT position FROM medilab.undecided ORDER BY position`)
 	positions, err := pgx.CollectRows(rows, pgx.RowTo[eventstore.Position])
 	if err != nil || len(positions) == 0 {
-		return err
+		return eventstore.Doing("list undecided events", err)
 	}
 	configuration, err := s.log.Configuration(ctx, 0, positions[len(positions)-1])
 	if err != nil {
