@@ -68,14 +68,6 @@ func (a *appender) close() {
 	<-a.gone
 }
 
-func (a *appender) append(ctx context.Context, unit Unit) (Appended, error) {
-	p, err := a.submit(unit)
-	if err != nil {
-		return Appended{}, err
-	}
-	return p.wait(ctx)
-}
-
 func (p *pending) wait(ctx context.Context) (Appended, error) {
 	select {
 	case <-p.done:
@@ -317,12 +309,12 @@ func (a *appender) flatten(batch []*pending) []Event {
 		n += p.events
 	}
 	events := make([]Event, 0, n)
-	for i, p := range batch {
+	for _, p := range batch {
 		for _, w := range p.unit.Writes {
 			metadata := w.Metadata.json()
 			for j, e := range w.Events {
 				events = append(events, Event{Stream: w.Stream, Version: w.Expected + int64(j) + 1,
-					Type: e.Type, Data: e.Data, Metadata: metadata, Value: e.Value, unit: i})
+					Type: e.Type, Data: e.Data, Metadata: metadata, Value: e.Value})
 			}
 		}
 	}
@@ -339,11 +331,9 @@ func (a *appender) committed(batch []*pending, events []Event, generation int64)
 	a.log.notifyListeners(events)
 	a.log.announceConfiguration(events)
 	next := 0
-	for i, p := range batch {
-		for events[next].unit != i {
-			next++
-		}
+	for _, p := range batch {
 		p.finish(Appended{First: events[next].Position, RecordedAt: events[next].RecordedAt}, nil)
+		next += p.events
 	}
 }
 

@@ -13,21 +13,17 @@ type Clock struct {
 	start time.Time // of this process; its monotonic reading counts
 
 	mu        sync.Mutex
-	current   bound
-	previous  bound
+	current   time.Time // the least upper bound of (database's time - monotonic time since start); zero: none
+	previous  time.Time // that of the window before
 	windowEnd time.Duration
 }
 
-// bound is the least upper bound of (database's time - monotonic time since start).
-type bound struct {
-	offset time.Time
-	ok     bool
-}
-
-func (b *bound) lower(offset time.Time) {
-	if !b.ok || offset.Before(b.offset) {
-		b.offset, b.ok = offset, true
+// least returns the earlier of two bounds.
+func least(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
 	}
+	return a
 }
 
 const clockWindow = 30 * time.Second
@@ -57,27 +53,22 @@ func NewClock() *Clock { return &Clock{start: time.Now()} }
 // from above; the least such bound of the last windows is the best.
 func (c *Clock) Observe(at, sent time.Time) {
 	sinceStart := sent.Sub(c.start)
-	offset := at.Add(-sinceStart)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if sinceStart >= c.windowEnd {
-		c.previous, c.current = c.current, bound{}
+		c.previous, c.current = c.current, time.Time{}
 		c.windowEnd = sinceStart + clockWindow
 	}
-	c.current.lower(offset)
+	c.current = least(c.current, at.Add(-sinceStart))
 }
 
 // Now is the database's time, in UTC.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
-	best := c.current
-	if c.previous.ok {
-		best.lower(c.previous.offset)
-	}
+	best := least(c.current, c.previous)
 	c.mu.Unlock()
-	elapsed := time.Since(c.start)
-	if !best.ok {
-		return c.start.Add(elapsed).UTC()
+	if best.IsZero() {
+		best = c.start
 	}
-	return best.offset.Add(elapsed).UTC().Round(0)
+	return best.Add(time.Since(c.start)).UTC().Round(0)
 }

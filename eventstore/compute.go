@@ -34,7 +34,7 @@ func (l *Log) decodeAndOpen(ctx context.Context, page []Event, opens func(*Event
 		return err
 	}
 	if opens == nil {
-		return l.openDecoded(ctx, page)
+		return l.Open(ctx, page)
 	}
 	wanted := make([]Event, 0, len(page))
 	places := make([]int, 0, len(page)) // in the page
@@ -43,7 +43,7 @@ func (l *Log) decodeAndOpen(ctx context.Context, page []Event, opens func(*Event
 			wanted, places = append(wanted, page[i]), append(places, i)
 		}
 	}
-	err = l.openDecoded(ctx, wanted)
+	err = l.Open(ctx, wanted)
 	for i, place := range places {
 		page[place] = wanted[i]
 	}

@@ -77,13 +77,11 @@ func storeKeys(keys []*DataKey) (statements []Statement) {
 // open decodes and opens events.
 func (l *Log) open(ctx context.Context, events []Event) error {
 	l.decode(events)
-	return l.openDecoded(ctx, events)
+	return l.Open(ctx, events)
 }
 
-// Open opens decoded events that the log did not read itself.
-func (l *Log) Open(ctx context.Context, events []Event) error { return l.openDecoded(ctx, events) }
-
-func (l *Log) openDecoded(ctx context.Context, events []Event) error {
+// Open opens decoded events.
+func (l *Log) Open(ctx context.Context, events []Event) error {
 	if l.config.Envelope == nil || len(events) == 0 {
 		return nil
 	}

@@ -62,7 +62,7 @@ func (l *Log) Replace(ctx context.Context, e Encryption, size int, encrypt func(
 	if err := l.Scan(ctx, e.Done, r.Last, size, func(page []Event) error { events = append(events, page...); return nil }); err != nil {
 		return r, err
 	}
-	if err := l.openDecoded(ctx, events); err != nil { // some may be encrypted
+	if err := l.Open(ctx, events); err != nil { // some may be encrypted
 		return r, err
 	}
 	was, err := l.chainAfter(ctx, e.Done)

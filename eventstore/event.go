@@ -32,8 +32,6 @@ type Event struct {
 	// Value is Data decoded by the log's Codec, nil when Err says why not.
 	Value any
 	Err   error
-
-	unit int // which member of the batch appended it
 }
 
 // NewEvent is an event to append. Value, when given, spares readers in this

@@ -132,7 +132,11 @@ func (l *Log) Clock() *Clock { return l.clock }
 // context's. After ErrUnavailable and the context's error the unit may have been
 // recorded all the same; after the others it was not.
 func (l *Log) Append(ctx context.Context, unit Unit) (Appended, error) {
-	return l.appender.append(ctx, unit)
+	p, err := l.appender.submit(unit)
+	if err != nil {
+		return Appended{}, err
+	}
+	return p.wait(ctx)
 }
 
 // AppendEach appends the units, each whole or not at all, independently of one

@@ -165,7 +165,7 @@ func (l *Log) Read(ctx context.Context, after Position, limit int) ([]Event, err
 	if err != nil {
 		return nil, err
 	}
-	return events, l.openDecoded(ctx, events) // what is erased since is not shown
+	return events, l.Open(ctx, events) // what is erased since is not shown
 }
 
 // readClosed is Read for consumers, which need no content: it stays encrypted, so that a
@@ -239,7 +239,7 @@ func (l *Log) query(ctx context.Context, sql string, args ...any) ([]Event, erro
 		l.config.Codec.decode(&events[i])
 	}
 	task.End() // what follows may wait for the database
-	return events, l.openDecoded(ctx, events)
+	return events, l.Open(ctx, events)
 }
 
 func (l *Log) decode(events []Event) {

@@ -163,13 +163,11 @@ func (s *Subscription) HandleError(_ watermill.LoggerAdapter, noMessage bool, er
 		}
 		return 0
 	}
-	timer := time.NewTimer(s.log.Pace(pollInterval))
-	defer timer.Stop()
 	select {
 	case <-s.wake:
 		s.linger()
 	case <-s.hurry:
-	case <-timer.C:
+	case <-time.After(s.log.Pace(pollInterval)):
 	case <-s.open.Done():
 	}
 	return 0

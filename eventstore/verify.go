@@ -162,7 +162,7 @@ func (v *verifier) seals(ctx context.Context) error {
 	}, func(ctx context.Context, p *page) error {
 		v.log.decode(p.events)
 		p.opened = slices.Clone(p.events)
-		return v.log.openDecoded(ctx, p.opened)
+		return v.log.Open(ctx, p.opened)
 	}, func(p *page) error {
 		for i := range p.events {
 			for p.events[i].Position > v.batch.Last {
