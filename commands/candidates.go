@@ -17,9 +17,9 @@ import (
 
 // FailedDeliveries finds deliveries that failed for good.
 type FailedDeliveries interface {
-	// EachFailed calls yield for each that the spec asks for, of those that stood as failed
+	// EachFailed calls yield for each that is asked for, of those that stood as failed
 	// at the position; 0: now.
-	EachFailed(ctx context.Context, spec domain.ReplaySpec, before eventstore.Position, yield func(domain.FailedDelivery)) error
+	EachFailed(ctx context.Context, request domain.ReplayRequested, before eventstore.Position, yield func(domain.FailedDelivery)) error
 }
 
 // candidate is a delivery that a replay may ask for.
@@ -46,32 +46,32 @@ type candidates struct {
 // roomFunc reports whether a webhook takes more.
 type roomFunc func(domain.WebhookID) bool
 
-// candidates returns what the spec asks for from a position on, up to before; 0: up to now.
+// candidates returns what the request asks for from a position on, up to before; 0: up to now.
 // The webhook's events and filters decide on a replay of history. What is archived is left out.
-func (r *Replays) candidates(ctx context.Context, spec domain.ReplaySpec, w domain.Webhook, from, before eventstore.Position) (*candidates, error) {
+func (r *Replays) candidates(ctx context.Context, request domain.ReplayRequested, w domain.Webhook, from, before eventstore.Position) (*candidates, error) {
 	archived, err := r.Log.ArchivedTo(ctx)
 	if err != nil {
 		return nil, err
 	}
 	from = max(from, archived+1)
-	if spec.Kind == domain.KindRetry {
-		return r.failed(ctx, spec, from, before)
+	if request.Kind == domain.KindRetry {
+		return r.failed(ctx, request, from, before)
 	}
-	h := &history{log: r.Log, webhook: w, spec: spec, before: cmp.Or(before, math.MaxInt64)}
+	h := &history{log: r.Log, webhook: w, request: request, before: cmp.Or(before, math.MaxInt64)}
 	if h.wanted, err = domain.NewMatcher(w.Events, w.Filters); err != nil {
 		return nil, err
 	}
 	h.narrowed = h.wanted
-	if spec.EventTypes != nil {
-		h.narrowed, err = domain.NewMatcher(spec.EventTypes, nil)
+	if request.EventTypes != nil {
+		h.narrowed, err = domain.NewMatcher(request.EventTypes, nil)
 	}
 	return &candidates{history: h, last: max(from, 1) - 1}, err
 }
 
 // failed returns the deliveries that failed, in the order of their events.
-func (r *Replays) failed(ctx context.Context, spec domain.ReplaySpec, from, before eventstore.Position) (*candidates, error) {
+func (r *Replays) failed(ctx context.Context, request domain.ReplayRequested, from, before eventstore.Position) (*candidates, error) {
 	all := &candidates{}
-	err := r.Failed.EachFailed(ctx, spec, before, func(d domain.FailedDelivery) {
+	err := r.Failed.EachFailed(ctx, request, before, func(d domain.FailedDelivery) {
 		if at := eventstore.Position(d.Position); at >= from {
 			w, _ := r.Directory.Webhook(d.WebhookID)
 			all.left = append(all.left, candidate{
@@ -135,7 +135,7 @@ func (c *candidates) next(ctx context.Context, room roomFunc) (page []candidate,
 type history struct {
 	log              *eventstore.Log
 	webhook          domain.Webhook
-	spec             domain.ReplaySpec
+	request          domain.ReplayRequested
 	wanted, narrowed domain.Matcher
 	before           eventstore.Position
 }
@@ -159,7 +159,7 @@ func (h *history) subscribes(e *eventstore.Event) bool {
 // read returns the next after a position, up to where it has read, and whether that is the end.
 func (h *history) read(ctx context.Context, after eventstore.Position) (found []candidate, last eventstore.Position, ended bool, err error) {
 	looked, last := 0, after
-	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.spec.From, To: h.spec.To, Opens: h.subscribes}
+	triggered := eventstore.Filter{Type: domain.EventTriggered{}.ChangeType(), From: h.request.From, To: h.request.To, Opens: h.subscribes}
 	err = h.log.Compute(ctx, after, triggered, func(e eventstore.Event) error {
 		if e.Position >= h.before {
 			return errEnd
@@ -215,8 +215,8 @@ func (d *standing) take(e eventstore.Event, before eventstore.Position) {
 }
 
 // standings returns where the candidates of the replay stand, now and before the position at which it
-// was requested; 0: now. Of the zero replay, nothing was asked for yet.
-func (r *Replays) standings(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, before eventstore.Position, page []candidate) ([]standing, error) {
+// was requested; 0: now. Without an id, it has asked for nothing yet.
+func (r *Replays) standings(ctx context.Context, request domain.ReplayRequested, before eventstore.Position, page []candidate) ([]standing, error) {
 	before = cmp.Or(before, math.MaxInt64)
 	found := make([]standing, len(page))
 	at := make(map[string]int, len(page))
@@ -235,9 +235,9 @@ func (r *Replays) standings(ctx context.Context, id domain.ReplayID, spec domain
 	for _, e := range history {
 		d := &found[at[e.Stream]]
 		d.take(e, before)
-		if _, asked := e.Value.(domain.DeliveryRetryRequested); asked && id != (domain.ReplayID{}) {
+		if _, asked := e.Value.(domain.DeliveryRetryRequested); asked && request.ID != (domain.ReplayID{}) {
 			by, _ := e.ReadMetadata() // what does not decode names nothing
-			d.asked = d.asked || by.CausationID == id.String()
+			d.asked = d.asked || by.CausationID == request.ID.String()
 		}
 	}
 	untried, err := r.Queue.Untried(ctx, ids) // also of events that do not say to whom they went
@@ -249,12 +249,12 @@ func (r *Replays) standings(ctx context.Context, id domain.ReplayID, spec domain
 			found[i].State, found[i].atRequest.State = domain.DeliveryPending, domain.DeliveryPending
 		}
 	}
-	return found, r.decide(ctx, spec, before, found)
+	return found, r.decide(ctx, request, before, found)
 }
 
 // decide decides which of the deliveries the replay sends. One that went in a batch stands
 // as the batch does.
-func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, before eventstore.Position, found []standing) error {
+func (r *Replays) decide(ctx context.Context, request domain.ReplayRequested, before eventstore.Position, found []standing) error {
 	batches := map[string]*standing{}
 	for i := range found {
 		for _, d := range []domain.Delivery{found[i].Delivery, found[i].atRequest} {
@@ -281,7 +281,7 @@ func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, before eve
 		if then.State == domain.DeliveryJoined {
 			then = then.In(batches[then.BatchID.Stream()].atRequest)
 		}
-		onlyFailed := spec.OnlyFailed || spec.Kind == domain.KindRetry
+		onlyFailed := request.OnlyFailed || request.Kind == domain.KindRetry
 		d.matched = d.asked || then.ReplayWants(onlyFailed)
 		d.wanted = d.matched && !d.asked && now.ReplayWants(onlyFailed)
 	}
@@ -289,12 +289,12 @@ func (r *Replays) decide(ctx context.Context, spec domain.ReplaySpec, before eve
 }
 
 // countNext returns how many of the next page the replay sends, and whether more follow.
-func (r *Replays) countNext(ctx context.Context, id domain.ReplayID, spec domain.ReplaySpec, before eventstore.Position, all *candidates) (n int, more bool, err error) {
+func (r *Replays) countNext(ctx context.Context, request domain.ReplayRequested, before eventstore.Position, all *candidates) (n int, more bool, err error) {
 	page, more, err := all.next(ctx, func(domain.WebhookID) bool { return true })
 	if err != nil {
 		return 0, false, err
 	}
-	found, err := r.standings(ctx, id, spec, before, page)
+	found, err := r.standings(ctx, request, before, page)
 	for i := range found {
 		if found[i].matched {
 			n++

@@ -76,7 +76,7 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 		}
 		return 0, false, err
 	}
-	former := j.spec.Kind == "" // completed when all was asked for
+	former := j.replay.Request.Kind == "" // completed when all was asked for
 	if j.replay.Counted && !j.feed.more && len(j.feed.ready) == 0 && (former || len(waiting) == 0) {
 		return 0, true, j.append(ctx, domain.ReplayCompleted{})
 	}
@@ -86,7 +86,7 @@ func (j *job) goOn(ctx context.Context) (wait time.Duration, over bool, err erro
 // measure sets the window by how many calls have ended since it was last done.
 func (j *job) measure(ended int) {
 	now := j.r.Log.Clock().Now()
-	if j.spec.WebhookID == (domain.WebhookID{}) {
+	if j.replay.Request.WebhookID == (domain.WebhookID{}) {
 		ended = 0 // of all webhooks, one of which may be slow
 	}
 	j.window, j.measured = windowAfter(j.window, ended, now.Sub(j.measured)), now
@@ -142,7 +142,7 @@ func (j *job) choose(ctx context.Context, waiting []Replayed, most int) (chosen 
 		}
 	}
 	limit := mostOpen
-	if j.spec.WebhookID == (domain.WebhookID{}) {
+	if j.replay.Request.WebhookID == (domain.WebhookID{}) {
 		limit = mostOpenOfMany
 	}
 	room := func(id domain.WebhookID) bool {
@@ -194,7 +194,7 @@ func (j *job) read(ctx context.Context, room roomFunc) error {
 	if err != nil {
 		return err
 	}
-	found, err := j.r.standings(ctx, j.id, j.spec, j.before, page)
+	found, err := j.r.standings(ctx, j.replay.Request, j.before, page)
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func (j *job) read(ctx context.Context, room roomFunc) error {
 // the replay's stream if they are in the deliveries'. It reports whether there are any.
 func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 	unit := eventstore.Unit{Generation: j.r.Log.Generation()}
-	found, err := j.r.standings(ctx, j.id, j.spec, j.before, chosen)
+	found, err := j.r.standings(ctx, j.replay.Request, j.before, chosen)
 	if err != nil {
 		return false, err
 	}
@@ -231,7 +231,7 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 		}
 		unit.Writes = append(unit.Writes, j.write(c.delivery.Stream(), found[i].Version, asked))
 		queued.Count++
-		if j.spec.Kind == "" {
+		if j.replay.Request.Kind == "" {
 			queued.Deliveries = append(queued.Deliveries, c.delivery)
 		}
 		j.feed.open[c.delivery] = c

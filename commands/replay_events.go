@@ -29,14 +29,14 @@ func (c *Commands) CountReplay(ctx context.Context, catalog domain.Catalog, spec
 	if err != nil {
 		return 0, err
 	}
-	replays := c.replays()
-	all, err := replays.candidates(ctx, spec, w, 0, 0)
+	replays, request := c.replays(), spec.Requested()
+	all, err := replays.candidates(ctx, request, w, 0, 0)
 	if err != nil {
 		return 0, Failed("find what to replay", err)
 	}
 	matched := 0
 	for n, more := 0, true; more; matched += n {
-		if n, more, err = replays.countNext(ctx, domain.ReplayID{}, spec, 0, all); err != nil {
+		if n, more, err = replays.countNext(ctx, request, 0, all); err != nil {
 			return 0, Failed("find what to replay", err)
 		}
 	}

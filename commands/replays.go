@@ -128,7 +128,6 @@ type job struct {
 	r       *Replays
 	id      domain.ReplayID
 	replay  domain.Replay
-	spec    domain.ReplaySpec
 	caller  Caller              // who requested it
 	before  eventstore.Position // where it was requested: what came later is not for it
 	version int64
@@ -152,9 +151,9 @@ func (j *job) step(ctx context.Context) (wait time.Duration, over bool, err erro
 		return 0, true, err
 	}
 	j.caller = Caller{Actor: by.Actor, RequestID: by.RequestID}
-	j.replay, j.spec, j.before, j.version = replay, replay.Request.Spec(), events[0].Position, events[len(events)-1].Version
+	j.replay, j.before, j.version = replay, events[0].Position, events[len(events)-1].Version
 	ctx = cpulimit.WithCaller(ctx, j.caller.Actor)
-	w, _ := j.r.Directory.Webhook(j.spec.WebhookID)
+	w, _ := j.r.Directory.Webhook(j.replay.Request.WebhookID)
 	switch {
 	case replay.Completed:
 		return 0, true, nil
@@ -198,11 +197,11 @@ func (j *job) write(stream string, expected int64, changes ...domain.Change) eve
 
 // candidates returns what the replay may ask for, from a position on.
 func (j *job) candidates(ctx context.Context, from eventstore.Position) (*candidates, error) {
-	w, err := j.r.webhookAt(ctx, j.spec.WebhookID, j.replay.Request.WebhookVersion)
+	w, err := j.r.webhookAt(ctx, j.replay.Request.WebhookID, j.replay.Request.WebhookVersion)
 	if err != nil {
 		return nil, err
 	}
-	return j.r.candidates(ctx, j.spec, w, from, j.before)
+	return j.r.candidates(ctx, j.replay.Request, w, from, j.before)
 }
 
 // counting is what a replay sends, being counted.
@@ -221,17 +220,17 @@ func (j *job) count(ctx context.Context) (first bool, err error) {
 			return false, err
 		}
 		c := &counting{done: make(chan struct{})}
-		id, spec, before := j.id, j.spec, j.before
+		request, before := j.replay.Request, j.before
 		go func() {
 			defer close(c.done)
 			for n, more := 0, true; more && c.err == nil; c.n += n {
-				n, more, c.err = j.r.countNext(ctx, id, spec, before, all)
+				n, more, c.err = j.r.countNext(ctx, request, before, all)
 			}
 		}()
 		j.counted = c
 		eventstore.Wait(ctx, j.r.Patience, c.done)
 	}
-	if j.spec.Kind == domain.KindRetry {
+	if j.replay.Request.Kind == domain.KindRetry {
 		eventstore.Wait(ctx, replayIdle, j.counted.done)
 		first = true
 	}

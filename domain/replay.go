@@ -267,11 +267,6 @@ func (s ReplaySpec) Requested() ReplayRequested {
 	return r
 }
 
-// Spec returns what was asked for, but for the rate.
-func (c ReplayRequested) Spec() ReplaySpec {
-	return ReplaySpec{Kind: c.Kind, WebhookID: c.WebhookID, From: c.From, To: c.To, EventTypes: c.EventTypes, OnlyFailed: c.OnlyFailed, ResponseStatus: c.ResponseStatus}
-}
-
 // The bounds of a replay's rate.
 const (
 	minRate = 0.01

@@ -14,17 +14,17 @@ import (
 )
 
 // EachFailed calls yield for each delivery that had failed for good where the log had come to the
-// position, 0: to its end, of those that the spec asks for. It reads the read models up to there, and
+// position, 0: to its end, of those that the request asks for. It reads the read models up to there, and
 // costs what the failed calls of the webhooks do.
-func (p *Projections) EachFailed(ctx context.Context, spec domain.ReplaySpec, before eventstore.Position, yield func(domain.FailedDelivery)) error {
+func (p *Projections) EachFailed(ctx context.Context, request domain.ReplayRequested, before eventstore.Position, yield func(domain.FailedDelivery)) error {
 	if err := p.awaitFailed(ctx, before); err != nil {
 		return err
 	}
-	positions, err := p.failedCalls(ctx, spec.WebhookID, before)
+	positions, err := p.failedCalls(ctx, request.WebhookID, before)
 	if err != nil {
 		return err
 	}
-	f, seen := newFailedFilter(spec), map[domain.DeliveryID]bool{}
+	f, seen := newFailedFilter(request), map[domain.DeliveryID]bool{}
 	return p.log.EachAt(ctx, positions, func(calls []eventstore.Event) error {
 		failed, err := p.stillFailed(ctx, calls, f, before, seen)
 		if err != nil || len(failed) == 0 {
@@ -67,22 +67,22 @@ func (p *Projections) failedCalls(ctx context.Context, webhook domain.WebhookID,
 	return positions, nil
 }
 
-// failedFilter is a spec that is ready to be asked.
+// failedFilter is a request that is ready to be asked.
 type failedFilter struct {
-	spec     domain.ReplaySpec
+	request  domain.ReplayRequested
 	statuses domain.Statuses
 	types    domain.Subscriptions // none: any
 }
 
-func newFailedFilter(spec domain.ReplaySpec) failedFilter {
-	statuses, _ := domain.ParseStatuses(spec.ResponseStatus) // it was checked
-	return failedFilter{spec, statuses, domain.SubscriptionsOf(spec.EventTypes)}
+func newFailedFilter(request domain.ReplayRequested) failedFilter {
+	statuses, _ := domain.ParseStatuses(request.ResponseStatus) // it was checked
+	return failedFilter{request, statuses, domain.SubscriptionsOf(request.EventTypes)}
 }
 
-// matches reports whether the spec asks for the event, which was recorded at the time.
+// matches reports whether the request asks for the event, which was recorded at the time.
 func (f *failedFilter) matches(e domain.EventTriggered, at time.Time) bool {
 	return (len(f.types) == 0 || f.types.Match(domain.EventType(e.EventType))) &&
-		isWithin(e.Occurred(at), f.spec.From, f.spec.To)
+		isWithin(e.Occurred(at), f.request.From, f.request.To)
 }
 
 // stillFailed returns the deliveries that gave up by one of the calls and still stood as
