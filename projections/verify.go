@@ -66,30 +66,23 @@ func (p *Projections) Verify(ctx context.Context, queue Queue, report func(Probl
 	return errors.Join(failed, err)
 }
 
-// VerifyBeside is Verify by another check of the log, such as of its copy, side by side with which it
-// reads the log itself.
-func (p *Projections) VerifyBeside(ctx context.Context, log func(context.Context, func(Problem), Progress) error, queue Queue,
-	report func(Problem), progress Progress) error {
-	var reporting, moving sync.Mutex
-	locked := func(problem Problem) {
-		reporting.Lock()
-		defer reporting.Unlock()
-		report(problem)
-	}
+// VerifyBeside checks what was made of the log while another check looks at that, such as at a copy of it. It
+// reads the log itself. Progress is that of both.
+func (p *Projections) VerifyBeside(ctx context.Context, log func(context.Context, Progress) error, queue Queue, report func(Problem), progress Progress) error {
+	var moving sync.Mutex
 	var ofLog, ofModels struct{ done, total eventstore.Position }
 	half := func(own, other *struct{ done, total eventstore.Position }) Progress {
 		return func(done, total eventstore.Position) {
 			moving.Lock()
 			defer moving.Unlock()
-			if own.done, own.total = done, total; progress != nil {
-				progress(own.done+other.done, own.total+cmp.Or(other.total, total))
-			}
+			own.done, own.total = done, total
+			progress(own.done+other.done, own.total+cmp.Or(other.total, total))
 		}
 	}
 	var failed error
 	var checking sync.WaitGroup // what one finds counts if the other fails
-	checking.Go(func() { failed = log(ctx, locked, half(&ofLog, &ofModels)) })
-	err := p.VerifyModels(ctx, queue, locked, half(&ofModels, &ofLog))
+	checking.Go(func() { failed = log(ctx, half(&ofLog, &ofModels)) })
+	err := p.verifyModels(ctx, queue, report, func(s *shadow, to Position) error { return s.fill(ctx, to, half(&ofModels, &ofLog)) })
 	checking.Wait()
 	return errors.Join(failed, err)
 }
@@ -105,14 +98,9 @@ func reported(report func(Problem)) func(eventstore.Damage) {
 	}
 }
 
-// VerifyModels checks that every read model equals its rebuild from the log, then that the
-// queue holds what is pending. The error is a *domain.Error of KindConflict when a rebuild
-// is under way.
-func (p *Projections) VerifyModels(ctx context.Context, queue Queue, report func(Problem), progress Progress) error {
-	return p.verifyModels(ctx, queue, report, func(s *shadow, to Position) error { return s.fill(ctx, to, progress) })
-}
-
-// verifyModels is VerifyModels of shadow tables that rebuild fills, up to the position.
+// verifyModels checks that every read model equals its rebuild, by shadow tables that rebuild fills up to
+// the position, then that the queue holds what is pending. The error is a *domain.Error of KindConflict when
+// a rebuild is under way.
 func (p *Projections) verifyModels(ctx context.Context, queue Queue, report func(Problem), rebuild func(s *shadow, to Position) error) error {
 	err := p.exclusively(ctx, func(conn *pgxpool.Conn) error {
 		err := p.compareModels(ctx, conn, report, rebuild)

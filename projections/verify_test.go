@@ -174,7 +174,7 @@ func TestVerifyIsSideBySide(t *testing.T) {
 	b.trigger("patient.created", "", b.register(1))
 	b.settle()
 	compared, checked := make(chan struct{}), false
-	err := b.VerifyBeside(b.ctx, func(ctx context.Context, _ func(Problem), progress Progress) error {
+	err := b.VerifyBeside(b.ctx, func(ctx context.Context, progress Progress) error {
 		progress(0, b.head)
 		select {
 		case <-compared:

@@ -84,7 +84,7 @@ func verify(ctx context.Context, s *session, result *api.Verified, keyFile, anch
 // verifyBesideStandby lets the standby check the log while the primary compares the read models.
 func verifyBesideStandby(ctx context.Context, s *session, result *api.Verified, bar *progress) error {
 	var ofLog api.Verified
-	err := s.queries().VerifyBeside(ctx, func(ctx context.Context, _ func(projections.Problem), progress projections.Progress) error {
+	err := s.queries().VerifyBeside(ctx, func(ctx context.Context, progress projections.Progress) error {
 		_, err := projections.Ask(ctx, s.queries(), s.standby, func(ctx context.Context, q *projections.Projections) (struct{}, error) {
 			ofLog = api.Verified{} // the primary begins again if the standby fails
 			return struct{}{}, q.VerifyLog(ctx, ofLog.Report, progress)
