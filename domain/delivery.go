@@ -226,6 +226,18 @@ func OutcomeOf(change any) (Call, bool) {
 	return Call{}, false
 }
 
+// CountedCall returns the call that the change records, if it counts: an attempt that was interrupted does,
+// and so what came of it late does not count again.
+func CountedCall(change any) (Call, bool) {
+	switch c := change.(type) {
+	case DeliveryInterrupted:
+		return c.Call(), true
+	case DeliveryOutcomeLate:
+		return c.Call, c.Counts
+	}
+	return OutcomeOf(change)
+}
+
 func (c DeliverySucceeded) AppendJSON(dst []byte) []byte { return c.form(&form{out: dst}).out }
 func (c DeliverySucceeded) read(f *form) Change          { c.form(f); return c }
 

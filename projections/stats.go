@@ -114,6 +114,9 @@ func (p *pageCounters) of(webhook domain.WebhookID, at time.Time) *counters {
 // count counts one event; before is the state that a retried delivery was in.
 func (p *pageCounters) count(e *eventstore.Event, before domain.DeliveryState) {
 	at := e.RecordedAt
+	if call, ok := domain.CountedCall(e.Value); ok {
+		p.of(call.WebhookID, at).call(&call, at)
+	}
 	switch c := e.Value.(type) {
 	case domain.EventTriggered:
 		p.of(wholeSystem, at).events++
@@ -129,20 +132,10 @@ func (p *pageCounters) count(e *eventstore.Event, before domain.DeliveryState) {
 	case domain.DeliveryJoinedBatch:
 		p.of(c.WebhookID, at).pending--
 	case domain.DeliverySucceeded:
-		of := p.of(c.WebhookID, at)
-		of.call(&c.Call, at)
-		of.move(domain.DeliveryPending, domain.DeliveryDelivered)
+		p.of(c.WebhookID, at).move(domain.DeliveryPending, domain.DeliveryDelivered)
 	case domain.DeliveryAttemptFailed:
-		of := p.of(c.WebhookID, at)
-		if of.call(&c.Call, at); c.GaveUp != "" {
-			of.move(domain.DeliveryPending, domain.DeliveryFailed)
-		}
-	case domain.DeliveryInterrupted:
-		call, _ := callOf(c)
-		p.of(c.WebhookID, at).call(&call, at)
-	case domain.DeliveryOutcomeLate:
-		if c.Counts {
-			p.of(c.WebhookID, at).call(&c.Call, at)
+		if c.GaveUp != "" {
+			p.of(c.WebhookID, at).move(domain.DeliveryPending, domain.DeliveryFailed)
 		}
 	case domain.DeliveryCancelled:
 		if c.Was != domain.DeliveryJoined {

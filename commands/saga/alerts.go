@@ -199,9 +199,8 @@ func (a *Alerts) foldUpTo(ctx context.Context, position eventstore.Position) err
 // catchUp decides on a call that is in the figures already, so that they do not
 // tell whether it was one that alone is reason for an alert.
 func (a *Alerts) catchUp(ctx context.Context, e *eventstore.Event, touched map[domain.WebhookID]bool) error {
-	c, ok := domain.OutcomeOf(e.Value)
-	late, isLate := e.Value.(domain.DeliveryOutcomeLate)
-	if !ok || isLate && !late.Counts || c.Outcome != domain.OutcomeTimeout || domain.EventType(c.EventType).IsSystem() {
+	c, ok := domain.CountedCall(e.Value)
+	if !ok || c.Outcome != domain.OutcomeTimeout || domain.EventType(c.EventType).IsSystem() {
 		return nil
 	}
 	w, ok := a.Directory.Webhook(c.WebhookID)
@@ -216,18 +215,10 @@ func (a *Alerts) catchUp(ctx context.Context, e *eventstore.Event, touched map[d
 
 // fold takes in one event, and decides at once what follows from a single call.
 func (a *Alerts) fold(ctx context.Context, e *eventstore.Event, touched map[domain.WebhookID]bool) error {
-	switch c := e.Value.(type) {
-	case domain.DeliverySucceeded:
-		return a.count(ctx, &c.Call, e.RecordedAt, touched)
-	case domain.DeliveryAttemptFailed:
-		return a.count(ctx, &c.Call, e.RecordedAt, touched)
-	case domain.DeliveryInterrupted:
-		call := domain.Call{WebhookID: c.WebhookID, EventType: c.EventType, Outcome: domain.OutcomeInterrupted}
+	if call, ok := domain.CountedCall(e.Value); ok {
 		return a.count(ctx, &call, e.RecordedAt, touched)
-	case domain.DeliveryOutcomeLate:
-		if c.Counts {
-			return a.count(ctx, &c.Call, e.RecordedAt, touched)
-		}
+	}
+	switch c := e.Value.(type) {
 	case domain.WebhookAlertRaised:
 		a.state.open[domain.AlertKey{Webhook: c.WebhookID, Kind: c.Kind}] = true
 	case domain.WebhookAlertResolved:
