@@ -29,7 +29,7 @@ type Resealed struct {
 // ResealSecrets seals with the newest key what is sealed with older ones, deleted
 // webhooks' secrets too. Each webhook is a change of its own, so the read models,
 // the other nodes and a rebuild follow as they follow every change; cut off, it
-// goes on where it was. progress is called after each webhook; it may be nil.
+// goes on where it was. progress is called after each webhook.
 //
 // The log keeps what it had: the old keys stay in the keyset.
 func (c *Commands) ResealSecrets(ctx context.Context, caller Caller, progress func(done, total int)) (Resealed, error) {
@@ -50,9 +50,7 @@ func (c *Commands) ResealSecrets(ctx context.Context, caller Caller, progress fu
 		default:
 			result.Current++
 		}
-		if progress != nil {
-			progress(i+1, len(all))
-		}
+		progress(i+1, len(all))
 	}
 	return result, nil
 }

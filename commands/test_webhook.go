@@ -118,7 +118,7 @@ func (c *Commands) verdict(ctx context.Context, w domain.Webhook, eventType doma
 func (c *Commands) checkTest(eventType domain.EventType, data json.RawMessage) error {
 	var refused []domain.FieldError
 	if _, known := c.Catalog.Find(eventType); !known {
-		refused = c.Catalog.CheckEventType("event_type", eventType)
+		refused = c.Catalog.CheckEventType(eventType)
 	}
 	if len(data) == 0 || data[0] != '{' {
 		refused = append(refused, domain.FieldError{Field: "test_data", Message: "must be a JSON object"})

@@ -170,9 +170,10 @@ func fieldsAt(field string, found []eventschema.Violation) (refused []FieldError
 	return refused
 }
 
-// CheckEventType returns the reason, under the name field, why a caller cannot trigger
+// CheckEventType returns the reason, under the name event_type, why a caller cannot trigger
 // events of this type, if any.
-func (c Catalog) CheckEventType(field string, t EventType) []FieldError {
+func (c Catalog) CheckEventType(t EventType) []FieldError {
+	const field = "event_type"
 	switch {
 	case c.Known(t):
 		return nil

@@ -137,7 +137,7 @@ func TestKnownLeavesOutTheServicesOwnTypes(t *testing.T) {
 		if _, ok := c.Find(own.Type); !ok {
 			t.Errorf("%s must be found", own.Type)
 		}
-		if got := c.CheckEventType("event_type", own.Type); len(got) != 1 {
+		if got := c.CheckEventType(own.Type); len(got) != 1 {
 			t.Errorf("%s: got %v", own.Type, got)
 		}
 	}
@@ -178,7 +178,7 @@ func TestCheckEventType(t *testing.T) {
 		{"patient.*", "is not a known event type"},
 		{"*", "is not a known event type"},
 	} {
-		got := c.CheckEventType("event_type", x.typ)
+		got := c.CheckEventType(x.typ)
 		switch {
 		case x.want == "" && len(got) == 0:
 		case len(got) == 1 && got[0].Field == "event_type" && strings.HasPrefix(got[0].Message, x.want) && x.want != "":

@@ -39,7 +39,7 @@ func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
 	if object && source == "" && correlation == "" && traced && c.Known(EventType(e.EventType)) {
 		return nil
 	}
-	refused := c.CheckEventType("event_type", EventType(e.EventType))
+	refused := c.CheckEventType(EventType(e.EventType))
 	switch {
 	case begin == len(e.EventData):
 		refused = append(refused, FieldError{"event_data", "is required"})

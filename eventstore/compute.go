@@ -10,9 +10,8 @@ import (
 // expensive task: yield must not block. It calls done after each page of them, with the position of
 // the last. It holds no turn then, so done may block. The next pages are read and opened meanwhile.
 func (l *Log) Compute(ctx context.Context, after Position, filter Filter, yield func(Event) error, done func(Position) error) error {
-	const rows = 2000 // small, as three pages are held at most
 	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
-		return l.eachPage(ctx, withoutMetadata, after, filter, rows, yield)
+		return l.eachPage(ctx, withoutMetadata, after, filter, yield)
 	}, func(ctx context.Context, page []Event) error {
 		return l.decodeAndOpen(ctx, page, filter.Opens)
 	}, func(page []Event) error {

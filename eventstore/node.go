@@ -167,10 +167,10 @@ func (n *Node) Alone() bool { return n.others.Load() == 0 }
 // Leave ends the lease, so that others need not wait for its end.
 func (n *Node) Leave(ctx context.Context) error {
 	n.validUntil.Store(0)
-	if _, err := n.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL WHERE node = $1`, n.ID); err != nil {
-		return fmt.Errorf("leave the nodes: %w", err)
+	_, err := n.pool.Exec(ctx, `UPDATE medilab.readers SET node = NULL WHERE node = $1`, n.ID)
+	if err == nil {
+		_, err = n.pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE id = $1`, n.ID)
 	}
-	_, err := n.pool.Exec(ctx, `UPDATE medilab.nodes SET lease_until = '-infinity' WHERE id = $1`, n.ID)
 	return Doing("leave the nodes", err)
 }
 

@@ -363,9 +363,8 @@ func (f Filter) query(columns string, after, head Position, limit int) (string, 
 // Each calls yield for every event after the position that the filter lets
 // through, in order, in constant memory, until the head that it found at its start.
 func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield func(Event) error) error {
-	const rows = 2000
 	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
-		return l.eachPage(ctx, eventColumns, after, filter, rows, yield)
+		return l.eachPage(ctx, eventColumns, after, filter, yield)
 	}, l.open, func(page []Event) error {
 		for i := range page {
 			if err := yield(page[i]); err != nil {
@@ -376,9 +375,9 @@ func (l *Log) Each(ctx context.Context, after Position, filter Filter, yield fun
 	})
 }
 
-// eachPage yields what Each does in pages of up to so many rows, undecoded.
-func (l *Log) eachPage(ctx context.Context, columns string, after Position, filter Filter, rows int, yield func(page []Event) error) error {
-	const enough = 1 << 20
+// eachPage yields what Each does in pages, undecoded. They are small, as three are held at most.
+func (l *Log) eachPage(ctx context.Context, columns string, after Position, filter Filter, yield func(page []Event) error) error {
+	const rows, enough = 2000, 1 << 20
 	after, head, err := l.between(ctx, after, filter)
 	if err != nil {
 		return err

@@ -53,7 +53,6 @@ func (p Page) Last() Position { return p.Events[len(p.Events)-1].Position }
 // one at a time. Use Handler for what its messages mean.
 type Subscription struct {
 	log    *Log
-	node   *Node
 	reader Reader
 	inner  *wsql.Subscriber
 	tx     *transactions
@@ -80,7 +79,7 @@ func (l *Log) Subscribe(ctx context.Context, node *Node, reader Reader) (*Subscr
 	if _, err := l.pool.Exec(ctx, `INSERT INTO medilab.readers (name) VALUES ($1) ON CONFLICT DO NOTHING`, reader.Name); err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", reader.Name, err)
 	}
-	s := &Subscription{log: l, node: node, reader: reader, hurry: make(chan struct{}, 1), passed: make(chan struct{})}
+	s := &Subscription{log: l, reader: reader, hurry: make(chan struct{}, 1), passed: make(chan struct{})}
 	s.open, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.tx = &transactions{DB: stdlib.OpenDBFromPool(l.pool)}
 	adapter := pages{reader: reader, node: node.ID}
@@ -189,7 +188,7 @@ func (s *Subscription) Handler(apply func(ctx context.Context, page Page) error)
 		if err != nil {
 			return fmt.Errorf("page of %s: %w", s.reader.Name, err)
 		}
-		err = s.tx.use(ctx, func(conn *pgx.Conn) error {
+		err = s.tx.use(func(conn *pgx.Conn) error {
 			// A message that comes again comes in the same transaction.
 			if _, err := conn.PgConn().Exec(ctx, beginPageSQL).ReadAll(); err != nil {
 				return fmt.Errorf("begin a page of %s: %w", s.reader.Name, err)
@@ -287,7 +286,7 @@ func (t *transactions) BeginTx(ctx context.Context, options *sql.TxOptions) (*sq
 }
 
 // use runs f on the connection of the open transaction.
-func (t *transactions) use(ctx context.Context, f func(*pgx.Conn) error) error {
+func (t *transactions) use(f func(*pgx.Conn) error) error {
 	t.mu.Lock()
 	conn := t.conn
 	t.mu.Unlock()
@@ -303,7 +302,7 @@ func (t *transactions) use(ctx context.Context, f func(*pgx.Conn) error) error {
 // transaction with it.
 func (t *transactions) broken() bool {
 	gone := true
-	err := t.use(context.Background(), func(conn *pgx.Conn) error {
+	err := t.use(func(conn *pgx.Conn) error {
 		gone = conn.IsClosed()
 		return nil
 	})

@@ -228,7 +228,7 @@ func TestCredentialsAreResealed(t *testing.T) {
 	if _, err := s.commands.Vault.Rotate(); err != nil {
 		t.Fatal(err)
 	}
-	resealed, err := s.commands.ResealSecrets(context.Background(), commands.Caller{Actor: "test"}, nil)
+	resealed, err := s.commands.ResealSecrets(context.Background(), commands.Caller{Actor: "test"}, func(int, int) {})
 	if err != nil || resealed.Webhooks != 1 || len(resealed.Unreadable) != 0 {
 		t.Fatalf("%+v, %v", resealed, err)
 	}

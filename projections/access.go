@@ -54,7 +54,7 @@ type AccessFilter struct {
 	Cursor   Cursor
 }
 
-var accessesSQL = newestPositions("accesses", "t.kind = 0", "$1::bigint", "$2::bigint", "$3::bigint")
+var accessesSQL = newestPositions("accesses", "t.kind = 0", "$3::bigint")
 
 // Accesses lists readings of payloads, the newest first. A replay of the log counts as a
 // reading of all that it was asked for. A page may be short, or empty, and still have more

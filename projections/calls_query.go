@@ -53,7 +53,7 @@ WITH RECURSIVE owner AS (
 	FROM kinds WHERE kinds.kind < $6
 )
 SELECT newest.position FROM kinds CROSS JOIN LATERAL (` +
-	newestPositions("calls", "t.webhook = (SELECT number FROM owner) AND t.kind = kinds.kind", "$1::bigint", "$2::bigint", "$9::bigint") + `
+	newestPositions("calls", "t.webhook = (SELECT number FROM owner) AND t.kind = kinds.kind", "$9::bigint") + `
 ) AS newest
 WHERE kinds.kind BETWEEN $5::integer AND $6::integer AND ($4::integer IS NULL OR kinds.kind & 1 = $4)
 	AND kinds.kind >> 1 & 1023 BETWEEN $7::integer AND $8::integer

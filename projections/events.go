@@ -171,7 +171,7 @@ WITH RECURSIVE kinds AS (
 // eventsSQL merges the newest of each type, see callsSQL.
 var eventsSQL = kindsSQL + `
 SELECT newest.position FROM kinds CROSS JOIN LATERAL (` +
-	newestPositions("triggered", "t.kind = kinds.kind", "$1::bigint", "$2::bigint", "$4::bigint") + `
+	newestPositions("triggered", "t.kind = kinds.kind", "$4::bigint") + `
 ) AS newest
 WHERE kinds.kind IS NOT NULL AND ($3::integer IS NULL OR kinds.kind = $3)
 ORDER BY newest.position DESC LIMIT $4`

@@ -14,22 +14,22 @@ import (
 // a page appends to it. So a busy list costs a row a page and a byte an entry, and
 // what a row holds in the end does not depend on how the log was cut into pages.
 
-// newestPositions is a query of the newest positions of one list between two
-// positions, as many as are wanted at most, newest first; all three are bigint. It unpacks
+// newestPositions is a query of the newest positions of one list between the positions $1 and
+// $2, as many as are wanted at most, newest first; all three are bigint. It unpacks
 // block after block until there are enough. As each block holds a position at least, and
 // the first and the last may have them beyond the range only, it reads few, whatever the
 // planner knows of the table. The order is that of the blocks: what is LATERAL is joined to each
 // row in turn.
-func newestPositions(table, list, after, before, wanted string) string {
-	return strings.NewReplacer("{table}", table, "{list}", list, "{after}", after, "{before}", before, "{wanted}", wanted).Replace(`
+func newestPositions(table, list, wanted string) string {
+	return strings.NewReplacer("{table}", table, "{list}", list, "{wanted}", wanted).Replace(`
 	SELECT position FROM (
 		SELECT block, places FROM medilab.{table} AS t
-		WHERE {list} AND block BETWEEN ({after} + 1) >> 8 AND ({before} - 1) >> 8
+		WHERE {list} AND block BETWEEN ($1::bigint + 1) >> 8 AND ($2::bigint - 1) >> 8
 		ORDER BY block DESC LIMIT {wanted} + 2
 	) AS blocks
 	CROSS JOIN LATERAL generate_series(length(places) - 1, 0, -1) AS n
 	CROSS JOIN LATERAL (SELECT block << 8 | get_byte(places, n) AS position) AS unpacked
-	WHERE position > {after} AND position < {before}
+	WHERE position > $1::bigint AND position < $2::bigint
 	LIMIT {wanted}`)
 }
 

@@ -38,7 +38,7 @@ type claimer struct {
 }
 
 func newClaimer(s *session) *claimer {
-	c := &claimer{s: s, due: nextDue{changed: make(chan struct{}, 1)}}
+	c := &claimer{s: s, due: nextDue{changed: make(chan struct{}, 1)}, marks: lowWaterMarks{}}
 	c.due.earlier(s.clock.Now()) // look at once for what waits
 	return c
 }

@@ -67,7 +67,7 @@ func TestClaimsGoOnPastInactiveWebhooks(t *testing.T) {
 		}
 		l.found([]domain.WebhookID{id})
 	}
-	c := &claimer{s: &session{log: log, pool: pool, directory: directory, lanes: l}}
+	c := &claimer{s: &session{log: log, pool: pool, directory: directory, lanes: l}, marks: lowWaterMarks{}}
 	for _, want := range []bool{true, false} {
 		if again, err := c.round(t.Context()); err != nil || again != want {
 			t.Fatalf("whether lanes are left: %v, want %v (%v)", again, want, err)

@@ -51,10 +51,7 @@ func (m lowWaterMarks) of(webhooks [][16]byte, now time.Time) []time.Time {
 
 // claimed moves the marks by what a claim from them returned. now is the database's
 // time after it, and began this process's before it.
-func (m *lowWaterMarks) claimed(webhooks [][16]byte, since []time.Time, claimed []*delivery, now, began time.Time) {
-	if *m == nil {
-		*m = lowWaterMarks{}
-	}
+func (m lowWaterMarks) claimed(webhooks [][16]byte, since []time.Time, claimed []*delivery, now, began time.Time) {
 	last := map[domain.WebhookID]time.Time{}
 	for _, d := range claimed {
 		if d.due.After(last[d.webhook]) {
@@ -63,11 +60,11 @@ func (m *lowWaterMarks) claimed(webhooks [][16]byte, since []time.Time, claimed 
 	}
 	pause := min(mostWhole, max(leastWhole, wholeShare*time.Since(began)))
 	for i, id := range webhooks {
-		at := (*m)[id]
+		at := m[id]
 		whole := since[i].Equal(beginning)
 		if at == nil {
 			at = &lowWaterMark{}
-			(*m)[id] = at
+			m[id] = at
 		}
 		if whole {
 			at.wholeAt = began.Add(pause)

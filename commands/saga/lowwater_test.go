@@ -13,7 +13,7 @@ func TestLowWaterMarks(t *testing.T) {
 	began := time.Now()
 	at := func(second int) time.Time { return time.Unix(1_000_000+int64(second), 0) }
 	row := func(second int) *delivery { return &delivery{webhook: id, due: at(second)} }
-	var f lowWaterMarks
+	f := lowWaterMarks{}
 	claim := func(now time.Time, rows ...*delivery) (from time.Time) {
 		since := f.of(lanes, now)
 		f.claimed(lanes, since, rows, at(1000), now)
