@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/medilab/webhooks/eventstore/failpoint"
 )
@@ -174,12 +173,10 @@ func (a *appender) exchange(ctx context.Context, q *pgx.Batch, room messageRoom)
 	}
 	defer conn.Release()
 	conn.Conn().PgConn().Frontend().Send(room)
-	err = conn.SendBatch(ctx, q).Close()
-	var pgErr *pgconn.PgError
-	switch {
-	case errors.As(err, &pgErr) && pgErr.Code == codeConfigurationChanged:
+	switch err = conn.SendBatch(ctx, q).Close(); {
+	case HasCode(err, codeConfigurationChanged):
 		return ErrConfigurationChanged
-	case pgErr != nil && pgErr.Code == codeTailLost:
+	case HasCode(err, codeTailLost):
 		return ErrTailLost
 	}
 	return err

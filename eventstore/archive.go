@@ -347,8 +347,7 @@ func (l *Log) Restore(ctx context.Context, events []Event, seals []SealRow) erro
 			ON CONFLICT (last_position) DO NOTHING`, s.First, s.Last, s.RecordedAt, []byte(s.Seal))
 	}
 	err := l.pool.SendBatch(ctx, &q).Close()
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) && refused.Code == uniqueViolation {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == uniqueViolation {
 		return fmt.Errorf("an event was accepted again under an id that is archived, so that the archive cannot be restored: %s", refused.Detail)
 	}
 	if err != nil {

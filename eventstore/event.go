@@ -102,24 +102,19 @@ type Appended struct {
 
 // Metadata is what the log keeps about how an event came to be.
 type Metadata struct {
-	Actor         string // token name, or the part of the system that decided
-	CorrelationID string // the caller's
-	CausationID   string // the event that this one follows from
-	RequestID     string
+	Actor         string `json:"actor"`          // token name, or the part of the system that decided
+	CorrelationID string `json:"correlation_id"` // the caller's
+	CausationID   string `json:"causation_id"`   // the event that this one follows from
+	RequestID     string `json:"request_id"`
 }
 
 // ReadMetadata returns what the event's metadata say; what they lack is empty.
 func (e *Event) ReadMetadata() (Metadata, error) {
-	var m struct {
-		Actor         string `json:"actor"`
-		CorrelationID string `json:"correlation_id"`
-		CausationID   string `json:"causation_id"`
-		RequestID     string `json:"request_id"`
-	}
+	var m Metadata
 	if err := json.Unmarshal(e.Metadata, &m); err != nil {
 		return Metadata{}, fmt.Errorf("metadata at %d: %w", e.Position, err)
 	}
-	return Metadata(m), nil
+	return m, nil
 }
 
 // json returns the metadata's stored form; what is empty is left out.
