@@ -84,7 +84,7 @@ func (s *session) insteadOf(ctx context.Context, d *delivery, w domain.Webhook, 
 	case d.erased():
 		return func() { s.record(d, nil, cancellation(commands.CancelGone(d.event.Content))) }
 	case d.outlived(), !known, !w.Active: // the next claim reads what is left, and catches up
-		return func() { s.putBack(func() []*delivery { return s.lanes.takeOut(d) }) }
+		return func() { s.putBack(func() []*delivery { return s.lanes.takeOut(d, anyDelivery) }) }
 	case replay.Stopped() && d.line == domain.NoLine:
 		return func() { s.putBack(func() []*delivery { return s.hold(d) }) }
 	case replay.Cancelled:

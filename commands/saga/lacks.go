@@ -22,7 +22,7 @@ const (
 func (s *session) await(d *delivery, call domain.Call) {
 	s.logger.Debug("call not made", "delivery", d.id.String(), "webhook", d.webhook.String(), "outcome", string(call.Outcome), "error", call.Error)
 	pause := s.lanes.pause(d, call.Outcome)
-	s.putBack(func() []*delivery { return s.lanes.takeOut(d) })
+	s.putBack(func() []*delivery { return s.lanes.takeOut(d, anyDelivery) })
 	s.claimer.due.earlier(s.clock.Now().Add(pause))
 }
 

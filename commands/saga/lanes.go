@@ -424,27 +424,19 @@ func (l *lanes) remove(ln *lane, matches func(*delivery) bool) (out []*delivery)
 
 // empty removes what waits in the lane. The caller holds the lock.
 func (l *lanes) empty(ln *lane) []*delivery {
-	return l.remove(ln, func(*delivery) bool { return true })
+	return l.remove(ln, anyDelivery)
 }
 
-// takeOut removes the waiting deliveries of the lane that d, which is about to be
-// called, is of: they must wait in the table, as its webhook is inactive. d comes
-// with them, and must be forgotten all the same.
-func (l *lanes) takeOut(d *delivery) []*delivery {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.claimed, d.id)
-	return append(l.empty(l.lane(d.webhook)), d)
-}
+func anyDelivery(*delivery) bool { return true }
 
-// takeOutReplayed removes what waits in the lane of d, which is about to be called, of the same
-// replay and in no line: it must wait in the table. d comes with it, and must be forgotten all the same.
-func (l *lanes) takeOutReplayed(d *delivery) []*delivery {
+// takeOut removes what waits in the lane of d, which is about to be called, and matches: it must wait in the
+// table. d comes with it, and must be forgotten all the same.
+func (l *lanes) takeOut(d *delivery, matches func(*delivery) bool) []*delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.claimed, d.id)
 	ln := l.lane(d.webhook)
-	out := l.remove(ln, func(other *delivery) bool { return other.replay == d.replay && other.line == domain.NoLine })
+	out := l.remove(ln, matches)
 	if l.wants(ln) {
 		eventstore.Signal(l.claim)
 	}

@@ -45,7 +45,7 @@ func (q Queue) Release(ctx context.Context, id domain.ReplayID) error {
 // hold takes out of memory what waits in the lane of d of the same replay, and makes the table hold it
 // from when it is released. Should that fail, it comes back here.
 func (s *session) hold(d *delivery) []*delivery {
-	deliveries := s.lanes.takeOutReplayed(d)
+	deliveries := s.lanes.takeOut(d, func(other *delivery) bool { return other.replay == d.replay && other.line == domain.NoLine })
 	ids := make([][16]byte, len(deliveries))
 	for i, d := range deliveries {
 		ids[i] = d.id
