@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,13 +74,8 @@ func combinedOutput(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("run %s: %w", cmd.Path, err)
 	}
-	select {
-	case <-c.ended:
-		return out.String(), c.err
-	case <-ctx.Done():
-	}
 	// The whole session: initdb has children of its own.
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	defer context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })()
 	<-c.ended
-	return out.String(), ctx.Err()
+	return out.String(), cmp.Or(ctx.Err(), c.err)
 }
