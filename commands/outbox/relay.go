@@ -65,13 +65,13 @@ func NewRelay(log *eventstore.Log, directory *commands.Directory, pool *pgxpool.
 		reader: reader{pool: pool}}
 }
 
-// Run relays until ctx ends or the node's lease is lost. A lease that was not renewed in time may yet
-// be: two that relay do no harm. Failures are logged and tried again.
+// Run relays until ctx ends. A lease that was not renewed in time may yet be: two that relay do no
+// harm. Failures are logged and tried again.
 func (r *Relay) Run(ctx context.Context) {
 	defer r.leave(context.WithoutCancel(ctx))
 	failing := false
 	r.movedAt = time.Now()
-	for !r.lost() {
+	for {
 		moved, err := r.step(ctx)
 		pause := pollInterval
 		switch {
@@ -90,19 +90,9 @@ func (r *Relay) Run(ctx context.Context) {
 			pause = min(max(idleInterval, time.Since(r.movedAt)/60), maxInterval)
 		}
 		failing = err != nil
-		if pause > 0 && !eventstore.Wait(ctx, pause, r.node.Lost()) {
+		if pause > 0 && eventstore.Sleep(ctx, pause) != nil {
 			return
 		}
-	}
-}
-
-// lost reports whether the node's lease is lost.
-func (r *Relay) lost() bool {
-	select {
-	case <-r.node.Lost():
-		return true
-	default:
-		return false
 	}
 }
 
@@ -205,11 +195,8 @@ func (r *Relay) moveAll(ctx context.Context, batch []emission) error {
 			return fmt.Errorf("append %d emitted events: %w", len(batch), err)
 		}
 		r.logger.Warn("appending emitted events failed, trying again", "events", len(batch), "error", err)
-		if !eventstore.Wait(ctx, errorPause, r.node.Lost()) {
-			return ctx.Err()
-		}
-		if r.lost() {
-			return eventstore.ErrLeaseLost
+		if err := eventstore.Sleep(ctx, errorPause); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -292,11 +292,13 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 
 	// What ends with the session, whichever way it ends.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	beside, stopBeside := context.WithCancel(work) // with the node's lease too
 	calls, cutCalls := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutCalls()
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer stopWork()
+	defer stopBeside()
 	group.Go(func() {
 		if err := node.Run(work); err != nil {
 			c.Logger.Warn("this node's lease is over", "node", node.ID, "error", err)
@@ -309,7 +311,7 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 	routed := make(chan error, 1)
 	group.Go(func() { routed <- router.Run(work) })
 	for _, run := range c.Beside {
-		group.Go(func() { run(work, node) })
+		group.Go(func() { run(beside, node) })
 	}
 	if c.Dispatch {
 		group.Go(func() { now.decideOldEvents(work) })
@@ -341,6 +343,7 @@ func (s *Saga) runSession(ctx context.Context, c Config) error {
 		// Others may decide without this node from now on. What it has not begun it
 		// releases; calls under way have a moment to end, and their outcomes are
 		// recorded, at their place or as late, whenever the database answers.
+		stopBeside()
 		s.session.Store(nil)
 		unstarted := now.lanes.stop()
 		if now.lostTail() { // the rows are as they were once: they are taken over

@@ -53,18 +53,11 @@ type environment struct {
 	failed func(error)
 }
 
-// Run takes events until ctx ends or the node's lease is lost.
+// Run takes events until ctx ends.
 func (in *Intake) Run(ctx context.Context, node *eventstore.Node) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var group sync.WaitGroup
 	for _, s := range in.Sources {
 		group.Go(func() { in.own(ctx, node, s) })
-	}
-	select {
-	case <-ctx.Done():
-	case <-node.Lost():
-		cancel()
 	}
 	group.Wait()
 }
