@@ -224,9 +224,7 @@ func (a *Alerts) fold(ctx context.Context, e *eventstore.Event, touched map[doma
 	case domain.WebhookAlertResolved:
 		delete(a.state.open, domain.AlertKey{Webhook: c.WebhookID, Kind: c.Kind})
 	case domain.WebhookActivated, domain.WebhookDeactivated, domain.WebhookDeleted:
-		if kind, id, err := domain.ParseStream(e.Stream); err == nil && kind == "webhook" {
-			touched[domain.WebhookID(id)] = true
-		}
+		touched[domain.WebhookID(streamID(e.Stream))] = true
 	}
 	return nil
 }

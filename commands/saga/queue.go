@@ -280,15 +280,13 @@ func column[T any](of func(*deliveryRow) T) func([]deliveryRow) []T {
 	}
 }
 
-// againSQL returns the statement that makes deliveries free again for their next attempts. Those
-// that shared a row of claims get rows of their own.
-func againSQL(due, first, retries string) string {
-	return `INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at)
-		SELECT r.id, r.webhook, r.event, coalesce((SELECT octet_length(data) FROM medilab.events WHERE stream = 'event-' || r.event::text AND version = 1), 0),
-			r.attempt, ` + first + `, r.version, ` + due + `
-		FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::timestamptz[]) AS r (id, webhook, event, attempt, version, due)
-		ON CONFLICT (delivery_id) DO UPDATE SET attempt = excluded.attempt, retries = ` + retries + `, version = excluded.version, due_at = excluded.due_at, node = NULL`
-}
+// againSQL makes deliveries free again for their next attempts: those that are due at a time are
+// retries. Those that shared a row of claims get rows of their own.
+const againSQL = `INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event_id, size, attempt, retries, version, due_at)
+	SELECT r.id, r.webhook, r.event, coalesce((SELECT octet_length(data) FROM medilab.events WHERE stream = 'event-' || r.event::text AND version = 1), 0),
+		r.attempt, (r.due IS NOT NULL)::int, r.version, coalesce(r.due, clock_timestamp())
+	FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::timestamptz[]) AS r (id, webhook, event, attempt, version, due)
+	ON CONFLICT (delivery_id) DO UPDATE SET attempt = excluded.attempt, retries = q.retries + excluded.retries, version = excluded.version, due_at = excluded.due_at, node = NULL`
 
 // untakenSQL undoes the append with a bucket that has no width, which is a conflict, if a node has
 // claimed one of the deliveries since that was decided. No claim takes one after it. What shares a
@@ -351,10 +349,10 @@ func (q *queueRows) statements() []eventstore.Statement {
 			ids(r), webhooks(r), events(r), sizes(r), versions(r))
 	}
 	if r := q.failed; len(r) > 0 {
-		add(againSQL("r.due", "1", "q.retries + 1"), ids(r), webhooks(r), events(r), attempts(r), versions(r), dues(r))
+		add(againSQL, ids(r), webhooks(r), events(r), attempts(r), versions(r), dues(r))
 	}
 	if r := q.interrupted; len(r) > 0 {
-		add(againSQL("coalesce(r.due, clock_timestamp())", "0", "q.retries"), ids(r), webhooks(r), events(r), attempts(r), versions(r), nil)
+		add(againSQL, ids(r), webhooks(r), events(r), attempts(r), versions(r), nil)
 	}
 	if r := q.retried; len(r) > 0 {
 		// The stream of a batch says in its beginning what it is. What somebody claimed and has not
