@@ -117,15 +117,9 @@ func (l *Log) ResealedAt(ctx context.Context, last Position) (Seal, error) {
 }
 
 func resealedAt(ctx context.Context, db querier, last Position) (Seal, error) {
-	rows, _ := db.Query(ctx, `SELECT seal FROM medilab.resealed WHERE last_position = $1`, last)
-	found, err := pgx.CollectRows(rows, pgx.RowTo[Seal])
-	if err != nil {
-		return nil, fmt.Errorf("read seals: %w", err)
-	}
-	if len(found) == 0 {
-		return nil, nil
-	}
-	return found[0], nil
+	rows, _ := db.Query(ctx, `SELECT (SELECT seal FROM medilab.resealed WHERE last_position = $1)`, last)
+	seal, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[Seal])
+	return seal, Doing("read seals", err)
 }
 
 // encrypted reads the record of what was replaced, if there is one.

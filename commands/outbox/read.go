@@ -141,32 +141,26 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 		first, last = r.gaps.bounds()
 	}
 	var batch pgx.Batch
-	batch.Queue(readSQL, first, last, r.gaps.highWater, maxBatchBytes)
-	batch.Queue(numberSQL)
-	// A statement of its own, afterwards: it sees at least the transactions that the first one saw.
-	// A snapshot ends behind the last transaction that has ended; age counts up to the next one.
-	batch.Queue(`SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint + age(pg_snapshot_xmax(s)::xid),
-		EXISTS (SELECT FROM medilab.readers WHERE name = $2 AND node = $1) FROM pg_current_snapshot() AS s`, node, leaseName)
-	results := r.conn.SendBatch(ctx, &batch)
 	var seqs []int64
-	var number, oldest, next int64
-	rows, err := results.Query()
-	if err == nil {
+	batch.Queue(readSQL, first, last, r.gaps.highWater, maxBatchBytes).Query(func(rows pgx.Rows) error {
 		var e emission
-		_, err = pgx.ForEachRow(rows, []any{&e.seq, &e.id, &e.eventType, &e.data, &e.correlationID, &e.source, &e.emittedBy, &e.traceparent, &e.tracestate, &e.emittedAt}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&e.seq, &e.id, &e.eventType, &e.data, &e.correlationID, &e.source, &e.emittedBy, &e.traceparent, &e.tracestate, &e.emittedAt}, func() error {
 			seqs = append(seqs, e.seq)
 			found = append(found, e)
 			e.data = nil
 			return nil
 		})
-	}
-	if err == nil {
-		err = results.QueryRow().Scan(&number)
-	}
-	if err == nil {
-		err = results.QueryRow().Scan(&oldest, &next, &owner)
-	}
-	if err = errors.Join(err, results.Close()); err != nil {
+		return err
+	})
+	var number, oldest, next int64
+	batch.Queue(numberSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&number) })
+	// A statement of its own, afterwards: it sees at least the transactions that the first one saw.
+	// A snapshot ends behind the last transaction that has ended; age counts up to the next one.
+	batch.Queue(`SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint + age(pg_snapshot_xmax(s)::xid),
+		EXISTS (SELECT FROM medilab.readers WHERE name = $2 AND node = $1) FROM pg_current_snapshot() AS s`, node, leaseName).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&oldest, &next, &owner)
+	})
+	if err := r.conn.SendBatch(ctx, &batch).Close(); err != nil {
 		return nil, false, fmt.Errorf("read the outbox: %w", errors.Join(err, r.close(context.WithoutCancel(ctx))))
 	}
 	if !owner {

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/medilab/webhooks/domain/envelope"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // RewrapKeys encrypts with the primary key of the keyset what data keys are wrapped with
@@ -30,11 +31,8 @@ func (v *Vault) RewrapKeys(ctx context.Context, pool *pgxpool.Pool) (done int, e
 
 func (v *Vault) rewrapPage(ctx context.Context, pool *pgxpool.Pool, after envelope.KeyID) (done int, last envelope.KeyID, err error) {
 	const page = 1000
-	rows, err := pool.Query(ctx, `SELECT owner, number, until, wrapped FROM medilab.data_keys
+	rows, _ := pool.Query(ctx, `SELECT owner, number, until, wrapped FROM medilab.data_keys
 		WHERE (owner, number) > ($1, $2) ORDER BY owner, number LIMIT $3`, uuid.UUID(after.Owner), after.Number, page)
-	if err != nil {
-		return 0, after, fmt.Errorf("read data keys: %w", err)
-	}
 	var owners []uuid.UUID
 	var numbers []int64
 	var changed [][]byte
@@ -55,7 +53,7 @@ func (v *Vault) rewrapPage(ctx context.Context, pool *pgxpool.Pool, after envelo
 		return err
 	})
 	if err != nil || len(owners) == 0 {
-		return 0, last, err
+		return 0, last, eventstore.Doing("read data keys", err)
 	}
 	// The array alone makes the planner go by the key.
 	_, err = pool.Exec(ctx, `UPDATE medilab.data_keys AS k SET wrapped = r.wrapped
