@@ -174,7 +174,7 @@ func newCall(e *eventstore.Event) (Call, bool) {
 	}
 	switch change := e.Value.(type) {
 	case domain.DeliveryAttemptFailed:
-		c.NextAttemptAt = timeOrNil(change.NextAttemptAt)
+		c.NextAttemptAt = orNil(change.NextAttemptAt)
 	case domain.DeliveryInterrupted:
 		c.NextAttemptAt = &e.RecordedAt // the next follows at once
 	case domain.DeliveryOutcomeLate:

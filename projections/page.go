@@ -70,15 +70,8 @@ func (p *Projections) between(ctx context.Context, from, to time.Time, cursor Cu
 	err = p.pool.QueryRow(ctx, `
 		SELECT CASE WHEN $1::timestamptz IS NULL THEN 0 ELSE medilab.position_before($1) END,
 			CASE WHEN $2::timestamptz IS NULL THEN $3::bigint ELSE least($3, medilab.position_before($2) + 1) END`,
-		timeOrNil(from), timeOrNil(to), high).Scan(&low, &high)
+		orNil(from), orNil(to), high).Scan(&low, &high)
 	return low, high, doing("find a time in the log", err)
-}
-
-func timeOrNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 // pageAt reads from the log the events at the positions that the query returns, at most limit of them.

@@ -70,17 +70,7 @@ type Tables struct{ suffix string }
 
 // SQL returns a statement for these tables, which the text names as {table}.
 func (t Tables) SQL(text string) string {
-	var b strings.Builder
-	for {
-		before, rest, found := strings.Cut(text, "{")
-		b.WriteString(before)
-		if !found {
-			return b.String()
-		}
-		name, after, _ := strings.Cut(rest, "}")
-		b.WriteString("medilab." + name + t.suffix)
-		text = after
-	}
+	return strings.NewReplacer("{", "medilab.", "}", t.suffix).Replace(text)
 }
 
 // list returns the named tables as a list in SQL.

@@ -180,7 +180,7 @@ func (p *Projections) show(ctx context.Context, row replayRow) (Replay, error) {
 	r := Replay{
 		ID: row.ID, Kind: asked.Kind, State: row.State, Matched: row.Matched, Queued: row.Queued, Delivered: row.Delivered, Failed: row.Failed,
 		Cancelled: row.Cancelled, RequestedBy: row.RequestedBy, CreatedAt: row.CreatedAt.UTC(), FinishedAt: inUTC(row.FinishedAt),
-		WebhookID: row.Webhook, From: timeOrNil(asked.From), To: timeOrNil(asked.To), EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
+		WebhookID: row.Webhook, From: orNil(asked.From), To: orNil(asked.To), EventTypes: asked.EventTypes, OnlyFailed: asked.OnlyFailed,
 		Rate: orNil(asked.Rate), ResponseStatus: orNil(asked.ResponseStatus),
 	}
 	if (r.State == domain.ReplayStateCancelled || r.FinishedAt != nil) && r.Matched != nil {
