@@ -15,6 +15,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/strictjson"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -200,9 +201,9 @@ func (p ParkedEvent) removal() domain.AdminID {
 // remove returns what deletes the dead letter and records in the log who did. It fails with
 // codeGone if the dead letter is gone, as when it was erased.
 func (p ParkedEvent) remove(caller commands.Caller, action domain.AdminAction) eventstore.Unit {
-	const maxRunes = 200 // of what the emitter wrote
+	const most = 400 // bytes of what the emitter wrote
 	acted := domain.AdminActed{Action: action, Detail: fmt.Sprintf("event %s of type %s, emitted by %s: %s%s",
-		p.EventID, shorten(p.EventType, maxRunes), p.EmittedBy, shorten(p.Reason, maxRunes), p.mended)}
+		p.EventID, strictjson.Shorten(p.EventType, most), p.EmittedBy, strictjson.Shorten(p.Reason, most), p.mended)}
 	return eventstore.Unit{
 		Writes: []eventstore.Write{commands.Write(p.removal().Stream(), 0,
 			eventstore.Metadata{Actor: caller.Actor, CorrelationID: p.emission().correlationID, RequestID: caller.RequestID}, acted)},
@@ -217,12 +218,4 @@ func (p ParkedEvent) removed(err error) error {
 		return domain.NotFound("parked event")
 	}
 	return commands.Failed("settle a parked event", err)
-}
-
-func shorten(text string, maxRunes int) string {
-	runes := []rune(text)
-	if len(runes) <= maxRunes {
-		return text
-	}
-	return string(runes[:maxRunes]) + "..."
 }
