@@ -11,8 +11,10 @@ import (
 // itself; one that went in a batch goes again with it.
 func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.DeliveryID) (domain.Delivery, error) {
 	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
-		if member != nil && member.In(d).CancelReason != d.CancelReason { // the batch left it out
-			return nil, domain.Conflict("the data of this event is erased: there is nothing to deliver")
+		if member != nil {
+			if reason := member.In(d).CancelReason; reason != d.CancelReason { // the batch left it out
+				return nil, nothingToDeliver(reason)
+			}
 		}
 		w, _ := c.Directory.Webhook(d.WebhookID)
 		size := d.Size
@@ -41,14 +43,19 @@ func (c *Commands) dataOf(ctx context.Context, id domain.EventID) ([]byte, error
 	}
 	for _, e := range events {
 		if triggered, ok := e.Value.(domain.EventTriggered); ok {
-			if triggered.Expired {
-				return nil, domain.Conflict("the data of this event has expired: there is nothing to deliver")
-			}
 			if triggered.Erased {
-				return nil, domain.Conflict("the data of this event is erased: there is nothing to deliver")
+				return nil, nothingToDeliver(CancelGone(triggered.Content))
 			}
 			return triggered.EventData, nil
 		}
 	}
 	return nil, domain.NotFound("event")
+}
+
+// nothingToDeliver refuses what is gone for the reason.
+func nothingToDeliver(reason domain.CancelReason) error {
+	if reason == domain.CancelExpired {
+		return domain.Conflict("the data of this event has expired: there is nothing to deliver")
+	}
+	return domain.Conflict("the data of this event is erased: there is nothing to deliver")
 }

@@ -451,26 +451,37 @@ func TestKeptListsForgetTheErased(t *testing.T) {
 	}
 }
 
-// What has expired is cancelled when its turn comes. Whoever cancels it in the place of a call knows
-// that none is under way.
+// What has expired is cancelled when its turn comes, alone or in a batch. Whoever cancels it in the place
+// of a call knows that none is under way.
 func TestExpiredIsCancelledInItsTurn(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.commands.Directory.Keys.Keep = 50 * time.Second // periods of a second
 	s.work()
-	s.ask("POST", "/api/v1/webhooks", `{"name":"bad","url":"`+echoing(t, 500)+`","events":["*"],"retry_delay":1}`).want(201)
-	event := s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"17"}}`).want(202).text("event_id")
-	delivery := func() string {
-		return s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).get("items", 0)
+	bad := echoing(t, 500)
+	s.registerAt(bad, `,"retry_delay":2`)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"batches","url":"`+bad+`","events":["*"],"retry_delay":2,"batch":{"max_events":2,"max_wait":60}}`).want(201)
+	var events []string
+	for range 2 {
+		events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"17"}}`).want(202).text("event_id"))
 	}
-	s.until("it has failed", func() bool { return strings.Contains(delivery(), `"attempts":1`) })
+	count := func(part string) (n int) {
+		for _, event := range events {
+			n += strings.Count(string(s.ask("GET", "/api/v1/webhooks/events/"+event+"/deliveries", "").want(200).body), part)
+		}
+		return n
+	}
+	s.until("all have failed", func() bool { return count(`"attempts":0`) == 0 })
 	const old = -10 * time.Second
 	if err := s.commands.ExpirePayloads(t.Context(), old); err != nil {
 		t.Fatal(err)
 	}
-	s.until("it is cancelled", func() bool { return strings.Contains(delivery(), `"state":"cancelled"`) })
-	if cancelled := delivery(); !strings.Contains(cancelled, `"reason":"payloads_expired"`) || !strings.Contains(cancelled, `"attempts":1`) {
-		t.Errorf("it is %s", cancelled)
+	s.until("all are cancelled", func() bool { return count(`"state":"cancelled"`) == 4 })
+	if expired, tried := count(`"reason":"payloads_expired"`), count(`"attempts":1`); expired != 4 || tried != 4 {
+		t.Errorf("of 4, %d are cancelled as expired, %d after one attempt", expired, tried)
+	}
+	if explained := s.ask("GET", "/api/v1/webhooks/events/"+events[1]+"/explain", "").want(200); strings.Count(string(explained.body), `"reason":"payloads_expired"`) != 2 {
+		t.Errorf("explained as %s", explained.body)
 	}
 	var noted int
 	if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM medilab.cut_short`).Scan(&noted); err != nil || noted != 0 {

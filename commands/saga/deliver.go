@@ -82,7 +82,7 @@ func (s *session) insteadOf(ctx context.Context, d *delivery, w domain.Webhook, 
 	case w.Deleted:
 		return func() { s.record(d, nil, cancellation(domain.CancelWebhookDeleted)) }
 	case d.erased():
-		return func() { s.record(d, nil, cancellation(commands.CancelGone(d.event.Content))) }
+		return func() { s.record(d, nil, cancellation(d.gone())) }
 	case d.outlived(), !known, !w.Active: // the next claim reads what is left, and catches up
 		return func() { s.putBack(func() []*delivery { return s.lanes.takeOut(d, anyDelivery) }) }
 	case replay.Stopped() && d.line == domain.NoLine:
@@ -110,6 +110,17 @@ func interruption(d *delivery, w domain.Webhook, reason string) domain.DeliveryI
 // erased reports whether nothing is left to send.
 func (d *delivery) erased() bool {
 	return d.event.Erased || d.isBatch && d.broken == "" && len(d.batch) == 0
+}
+
+// gone returns why nothing is left to send: a batch is erased if any of its events is.
+func (d *delivery) gone() domain.CancelReason {
+	if !d.isBatch {
+		return commands.CancelGone(d.event.Content)
+	}
+	if slices.ContainsFunc(d.left, func(left domain.LeftOut) bool { return left.Reason == domain.CancelSubjectErased }) {
+		return domain.CancelSubjectErased
+	}
+	return domain.CancelExpired
 }
 
 // outlived reports whether a key of what it sends was destroyed since that was read.
