@@ -139,7 +139,8 @@ func (s *Server) exportSubject(x *request, r *http.Request) error {
 func (s *Server) exportedCall(ctx context.Context, call projections.Call) (callDetailsView, error) {
 	details, err := s.callDetails(ctx, s.queries, call.WebhookID, call.ID)
 	if call.EventType == string(domain.BatchEventType) {
-		details.Payload, details.EventIDs = nil, nil
+		details.EventID, details.EventIDs = call.EventID, call.OwnEvents
+		details.Payload = nil
 		details.ResponseHeaders, details.ResponseBody, details.ResponseBytes = nil, nil, nil
 	}
 	return details, err

@@ -1,7 +1,9 @@
 package http_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -178,4 +180,50 @@ func TestErasedWhileItsBatchIsSent(t *testing.T) {
 			t.Errorf("the erased is %s, want %s", left, part)
 		}
 	}
+}
+
+// An export has each call of a batch once, and names the patient's own events in it, also when they are
+// erased since.
+func TestExportOfABatch(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work()
+	const each = `"max_wait":60},"max_retries":1,"retry_delay":3600` // nobody answers there
+	s.register(`"batch":{"max_events":4,` + each)
+	s.register(`"batch":{"max_events":2,` + each)
+	var events []string
+	for _, patient := range []string{"18", "17", "17", "17"} {
+		events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"`+patient+`"}}`).want(202).text("event_id"))
+	}
+	s.until("all are tried", func() bool { return s.items("/api/v1/webhooks/calls") == 3 })
+	want := map[string]int{
+		fmt.Sprint(events[1], events[1:]):  1, // of the four
+		fmt.Sprint(events[1], events[1:2]): 1,
+		fmt.Sprint(events[2], events[2:]):  1,
+	}
+	check := func(when string) {
+		t.Helper()
+		got := map[string]int{}
+		export := string(s.ask("GET", "/api/v1/subjects/17/export", "").want(200).body)
+		for line := range strings.Lines(export) {
+			var item struct {
+				Call *struct {
+					EventID  string   `json:"event_id"`
+					EventIDs []string `json:"event_ids"`
+				}
+			}
+			if err := json.Unmarshal([]byte(line), &item); err != nil {
+				t.Fatal(err)
+			}
+			if item.Call != nil {
+				got[fmt.Sprint(item.Call.EventID, item.Call.EventIDs)]++
+			}
+		}
+		if !maps.Equal(got, want) || strings.Contains(export, events[0]) {
+			t.Errorf("%s the calls are of %v, want %v, in %s", when, got, want, export)
+		}
+	}
+	check("before an erasure")
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	check("after it")
 }

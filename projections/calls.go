@@ -145,6 +145,8 @@ type Call struct {
 	Position eventstore.Position `json:"-"`
 	// CorrelationID is that of its event, of a call that was read alone.
 	CorrelationID string `json:"-"`
+	// OwnEvents are the subject's, of a batch that EachOf found.
+	OwnEvents []domain.EventID `json:"-"`
 	// TestData is the event_data of a test call, whose event is only there.
 	TestData []byte `json:"-"`
 }

@@ -125,7 +125,8 @@ func (p *Projections) AwaitSubjects(ctx context.Context, to Position) error {
 }
 
 // EachOf calls yield for each event about the subject, with its calls, the oldest first; for
-// a test, the event is nil.
+// a test, the event is nil. A call of a batch comes once: EventID is the first of its events about the
+// subject, and OwnEvents are all of these.
 func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield func(event *Event, calls []Call) error) error {
 	const page = 100
 	head, err := p.log.Head(ctx)
@@ -135,6 +136,7 @@ func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield fu
 	if err := p.AwaitSubjects(ctx, head); err != nil {
 		return err
 	}
+	of := &subjectCalls{p, owner, map[Position]bool{}}
 	for after := Position(0); ; {
 		positions, err := p.SubjectEvents(ctx, owner, after, head, page)
 		if err != nil {
@@ -142,7 +144,7 @@ func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield fu
 		}
 		if err := p.log.EachAt(ctx, positions, func(events []eventstore.Event) error {
 			for i := range events {
-				if err := p.withCalls(ctx, &events[i], yield); err != nil {
+				if err := of.yield(ctx, &events[i], yield); err != nil {
 					return err
 				}
 			}
@@ -154,7 +156,14 @@ func (p *Projections) EachOf(ctx context.Context, owner envelope.Owner, yield fu
 	}
 }
 
-func (p *Projections) withCalls(ctx context.Context, e *eventstore.Event, yield func(*Event, []Call) error) error {
+// subjectCalls finds the calls that sent the events of a subject, each once.
+type subjectCalls struct {
+	*Projections
+	owner envelope.Owner
+	found map[Position]bool // those of batches
+}
+
+func (s *subjectCalls) yield(ctx context.Context, e *eventstore.Event, yield func(*Event, []Call) error) error {
 	if call, ok := newCall(e); ok {
 		return yield(nil, []Call{call})
 	}
@@ -164,15 +173,50 @@ func (p *Projections) withCalls(ctx context.Context, e *eventstore.Event, yield 
 	}
 	var calls []Call
 	for filter := (CallFilter{Event: event.ID, Limit: 1000}); ; {
-		page, err := p.Calls(ctx, filter)
+		page, err := s.Calls(ctx, filter)
 		if err != nil {
 			return err
 		}
-		if calls = append(calls, page.Items...); page.NextCursor == 0 {
+		for _, call := range page.Items {
+			if s.found[call.Position] {
+				continue
+			}
+			if call.EventType == string(domain.BatchEventType) {
+				s.found[call.Position], call.EventID = true, event.ID
+				if call.OwnEvents, err = s.sentIn(ctx, call); err != nil {
+					return err
+				}
+			}
+			calls = append(calls, call)
+		}
+		if page.NextCursor == 0 {
 			break
 		}
 		filter.Cursor = page.NextCursor
 	}
 	slices.Reverse(calls)
 	return yield(&event, calls)
+}
+
+// sentIn returns the subject's events that the call of a batch sent.
+func (s *subjectCalls) sentIn(ctx context.Context, call Call) (own []domain.EventID, err error) {
+	begun, err := s.closed.LoadFirst(ctx, []string{call.DeliveryID.Stream()})
+	if err != nil {
+		return nil, err
+	}
+	var streams []string
+	for _, batched := range each[domain.DeliveryBatched](begun) {
+		for _, m := range batched.Members {
+			if call.Record.Sent(m.EventID) {
+				streams = append(streams, m.EventID.Stream())
+			}
+		}
+	}
+	events, err := s.closed.LoadFirst(ctx, streams)
+	for i := range events {
+		if id, err := domain.ParseEventStream(events[i].Stream); err == nil && slices.Contains(domain.SubjectsOf(events[i].Value), s.owner) {
+			own = append(own, id)
+		}
+	}
+	return own, err
 }
