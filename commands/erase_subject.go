@@ -131,7 +131,7 @@ func (c *Commands) EraseAgain(ctx context.Context, caller Caller, lost []Erasure
 	appended, before, err := c.destroy(ctx, caller, all)
 	for owner := range before {
 		if err == nil {
-			_, err = c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
+			_, _, err = c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
 		}
 	}
 	return err
@@ -148,9 +148,13 @@ func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owne
 	if err := c.Subjects.AwaitSubjects(ctx, appended.First); err != nil {
 		return Erased{}, Failed("find the deliveries of a subject that is erased", err)
 	}
-	erased, err := c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
-	if err != nil {
+	erased := Erased{Position: appended.First}
+	var events map[domain.EventID]bool
+	if erased.Events, events, err = c.endDeliveries(ctx, caller, owner, before[owner], erased.Position); err != nil {
 		return Erased{}, err
+	}
+	if erased.Cancelled, err = c.cancelledSince(ctx, erased.Position, events); err != nil {
+		return Erased{}, Failed("count the deliveries of a subject that is erased", err)
 	}
 	clear, err := c.Log.Encryption(ctx)
 	if clear.Done < clear.Until {
@@ -188,24 +192,71 @@ func (c *Commands) destroy(ctx context.Context, caller Caller, changes map[envel
 	return appended, before, Failed("erase a subject", err)
 }
 
-// endDeliveries cancels what waits of the subject, of events after one position up to another.
-func (c *Commands) endDeliveries(ctx context.Context, caller Caller, owner envelope.Owner, after, to eventstore.Position) (Erased, error) {
+// endDeliveries cancels what waits of the subject, of events after one position up to another. It
+// returns how many these are, tests included, and which, without tests.
+func (c *Commands) endDeliveries(ctx context.Context, caller Caller, owner envelope.Owner, after, to eventstore.Position) (n int, events map[domain.EventID]bool, err error) {
 	const page = 500
-	for erased := (Erased{Position: to}); ; {
+	for events = map[domain.EventID]bool{}; ; {
 		positions, err := c.Subjects.SubjectEvents(ctx, owner, after, to, page)
 		if err != nil {
-			return erased, Failed("find the deliveries of a subject that is erased", err)
+			return n, events, Failed("find the deliveries of a subject that is erased", err)
 		}
-		cancelled, err := c.cancelErased(ctx, caller, positions)
+		ids, err := c.cancelErased(ctx, caller, positions)
 		if err != nil {
-			return erased, Failed("cancel the deliveries of a subject that is erased", err)
+			return n, events, Failed("cancel the deliveries of a subject that is erased", err)
 		}
-		erased.Events, erased.Cancelled = erased.Events+len(positions), erased.Cancelled+cancelled
-		if len(positions) < page {
-			return erased, nil
+		for _, id := range ids {
+			events[id] = true
+		}
+		if n += len(positions); len(positions) < page {
+			return n, events, nil
 		}
 		after = positions[page-1]
 	}
+}
+
+// cancelledSince returns how many deliveries of the events were cancelled, as erased, after the position:
+// nodes cancel what is due as soon as the erasure is in the log, and leave members out of batches.
+func (c *Commands) cancelledSince(ctx context.Context, after eventstore.Position, events map[domain.EventID]bool) (cancelled int, err error) {
+	if len(events) == 0 {
+		return 0, nil
+	}
+	var batches []string
+	var members []domain.DeliveryID
+	err = c.Log.Closed().Each(ctx, after, eventstore.Filter{Type: "delivery.*"}, func(e eventstore.Event) error {
+		if change, ok := e.Value.(domain.DeliveryCancelled); ok && change.Reason == domain.CancelSubjectErased {
+			switch {
+			case domain.DeliveryOf(change.EventID, change.WebhookID).Stream() != e.Stream:
+				batches = append(batches, e.Stream)
+			case events[change.EventID]:
+				cancelled++
+			}
+		}
+		call, _ := domain.OutcomeOf(e.Value)
+		for _, left := range call.LeftOut {
+			if left.Reason == domain.CancelSubjectErased && events[left.EventID] {
+				members = append(members, domain.DeliveryOf(left.EventID, call.WebhookID))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	begun, err := c.Log.LoadFirst(ctx, batches)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range begun {
+		batched, _ := e.Value.(domain.DeliveryBatched)
+		for _, m := range batched.Members {
+			if events[m.EventID] {
+				members = append(members, m.DeliveryID)
+			}
+		}
+	}
+	joined, err := c.Queue.WaitingOf(ctx, nil, members) // the others left their batches: they are counted, or were before
+	return cancelled + len(joined), err
 }
 
 // waitingFor returns the statements that drop the parked and emitted events that tell of the
@@ -261,35 +312,34 @@ func (c *Commands) ownersOf(ctx context.Context, eventType domain.EventType, dat
 	return owners, nil
 }
 
-// cancelErased cancels the deliveries of the events that wait, and returns how many. Those
-// that went in a batch leave it, and what is left of it goes on.
-func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []eventstore.Position) (cancelled int, err error) {
+// cancelErased cancels the deliveries that wait of the events at the positions, and returns these
+// events. What went in a batch leaves it, and what is left of that goes on.
+func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []eventstore.Position) (all []domain.EventID, err error) {
 	goesOn := map[domain.DeliveryID]bool{} // of batches: with what is not erased
-	over := map[domain.DeliveryID]bool{}   // of the others: it ended by the first of its members
 	err = c.Log.EachAt(ctx, positions, func(events []eventstore.Event) error {
 		var ids []domain.EventID
 		var deliveries []domain.DeliveryID
 		for _, e := range events {
-			if kind, id, err := domain.ParseStream(e.Stream); err == nil && kind == "event" {
-				ids = append(ids, domain.EventID(id))
-				dispatched, _ := domain.DispatchOf(domain.EventID(id), e.Value)
+			if id, err := domain.ParseEventStream(e.Stream); err == nil {
+				ids = append(ids, id)
+				dispatched, _ := domain.DispatchOf(id, e.Value)
 				for _, d := range dispatched.Deliveries {
 					deliveries = append(deliveries, d.DeliveryID)
 				}
 			}
 		}
+		all = append(all, ids...)
 		waiting, err := c.Queue.WaitingOf(ctx, ids, deliveries)
 		if err != nil {
 			return err
 		}
 		for _, id := range waiting {
-			var batch domain.DeliveryID
 			_, err := c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
-				if batch = (domain.DeliveryID{}); member != nil {
-					batch = member.BatchID
+				if member != nil {
 					if d.State != domain.DeliveryPending {
 						return nil, domain.Conflict("the batch has ended")
 					}
+					batch := member.BatchID
 					if _, known := goesOn[batch]; !known {
 						left, _, err := BatchEvents(ctx, c.Log, batch)
 						if err != nil {
@@ -303,17 +353,11 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 				}
 				return domain.DecideCancel(d, d.EventID, d.WebhookID, domain.CancelSubjectErased)
 			})
-			switch {
-			case err == nil:
-				cancelled++
-				over[batch] = batch != (domain.DeliveryID{}) && !goesOn[batch]
-			case !errors.Is(err, domain.KindConflict) && !errors.Is(err, domain.KindNotFound): // else it has ended
+			if err != nil && !errors.Is(err, domain.KindConflict) && !errors.Is(err, domain.KindNotFound) { // else it has ended
 				return err
-			case over[batch]:
-				cancelled++
 			}
 		}
 		return nil
 	})
-	return cancelled, err
+	return all, err
 }

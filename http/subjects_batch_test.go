@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -8,10 +9,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/eventstore"
 )
 
 // A call of a batch that was cut off sent nothing of what was erased before it was due, and maybe
@@ -226,4 +230,72 @@ func TestExportOfABatch(t *testing.T) {
 	check("before an erasure")
 	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
 	check("after it")
+}
+
+// afterNodes finds the events of a subject once nothing waits any more: what is to be cancelled is
+// cancelled by those who were to send it.
+type afterNodes struct {
+	commands.SubjectIndex
+	s       *service
+	release func()
+}
+
+func (a afterNodes) AwaitSubjects(ctx context.Context, to eventstore.Position) error {
+	a.release()
+	wake, stop := a.s.log.Appends(nil)
+	defer stop()
+	for waiting := 1; ; {
+		if err := a.s.pool.QueryRow(ctx, `SELECT count(*) FROM medilab.pending`).Scan(&waiting); err != nil {
+			return err
+		}
+		if waiting == 0 {
+			return a.SubjectIndex.AwaitSubjects(ctx, to)
+		}
+		select {
+		case <-wake:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// The answer of an erasure counts what it cancelled, whoever did that: single deliveries, whole batches,
+// and members that a batch was sent without.
+func TestErasureCountsWhatNodesCancel(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work()
+	called, erased := make(chan struct{}, 100), make(chan struct{})
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		called <- struct{}{}
+		<-erased
+	}))
+	t.Cleanup(receiver.Close)
+	s.registerAt(receiver.URL, `,"max_concurrent":1`)
+	s.ask("POST", "/api/v1/webhooks", `{"name":"batches","url":"`+receiver.URL+`","events":["*"],"max_concurrent":1,"batch":{"max_events":2,"max_wait":60}}`).want(201)
+	for _, patient := range []string{"20", "20", "18", "17", "17", "17", "17", "19"} {
+		s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"`+patient+`"}}`).want(202)
+	}
+	<-called
+	<-called // of each webhook the first, and the others wait
+	s.until("the batches are formed", func() (formed bool) {
+		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) = 4 FROM medilab.events WHERE type = 'delivery.batched'`).Scan(&formed); err != nil {
+			t.Fatal(err)
+		}
+		return formed
+	})
+	erase := func(patient, want string) {
+		t.Helper()
+		if answer := s.ask("POST", "/api/v1/subjects/"+patient+"/erase", `{"reason":"asked for"}`).want(200); answer.get("deliveries_cancelled") != want {
+			t.Errorf("erased %s, want %s cancelled", answer.body, want)
+		}
+	}
+	erase("18", "2")
+	s.commands.Subjects = afterNodes{s.commands.Subjects, s, func() { close(erased) }}
+	erase("17", "8")
+	s.commands.Subjects = s.queries
+	erase("19", "0")
+	s.settled()
+	if n := s.items("/api/v1/webhooks/deliveries?state=cancelled"); n != 10 {
+		t.Errorf("%d are listed as cancelled, want 10", n)
+	}
 }
