@@ -15,8 +15,8 @@ import (
 var ErrUnreadable = errors.New("the stored event cannot be read")
 
 // BatchEvents reads the events of a batch, in the order of its body, and those that are left
-// out of it, as they are erased since. The error is ErrUnreadable or the log's.
-func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID) (events []domain.PayloadEvent, left []domain.LeftOut, err error) {
+// out of it: those that are erased since and, once it was tried, those that went on by themselves. The error is ErrUnreadable or the log's.
+func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID, tried bool) (events []domain.PayloadEvent, left []domain.LeftOut, err error) {
 	batched, _, err := first[domain.DeliveryBatched](ctx, log, batch.Stream())
 	if err != nil {
 		return nil, nil, err
@@ -29,6 +29,12 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	if err != nil {
 		return nil, nil, err
 	}
+	parted := map[domain.DeliveryID]bool{}
+	if tried {
+		if parted, err = partedFrom(ctx, log, batched[0].Members); err != nil {
+			return nil, nil, err
+		}
+	}
 	events = make([]domain.PayloadEvent, 0, len(triggered))
 	for i, t := range triggered {
 		if t.Erased {
@@ -36,9 +42,34 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 			continue
 		}
 		member := batched[0].Members[i]
+		if parted[member.DeliveryID] {
+			left = append(left, domain.LeftOut{EventID: member.EventID, Reason: domain.CancelReplayed})
+			continue
+		}
 		events = append(events, t.Sent(member.EventID, recorded[i].RecordedAt.UTC(), member.Sequence))
 	}
 	return events, left, nil
+}
+
+// partedFrom returns the members of a batch that have gone on by themselves since they joined it.
+func partedFrom(ctx context.Context, log *eventstore.Log, members []domain.BatchMember) (map[domain.DeliveryID]bool, error) {
+	streams := make([]string, len(members))
+	for i, m := range members {
+		streams[i] = m.DeliveryID.Stream()
+	}
+	events, err := log.LoadAll(ctx, streams)
+	if err != nil {
+		return nil, err
+	}
+	joined := map[string]bool{}
+	for i := range events {
+		_, joined[events[i].Stream] = events[i].Value.(domain.DeliveryJoinedBatch)
+	}
+	parted := map[domain.DeliveryID]bool{}
+	for i, m := range members {
+		parted[m.DeliveryID] = !joined[streams[i]]
+	}
+	return parted, nil
 }
 
 // CancelGone returns why a delivery is cancelled whose content is gone.

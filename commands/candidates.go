@@ -199,6 +199,7 @@ func (h *history) read(ctx context.Context, after eventstore.Position) (found []
 type standing struct {
 	domain.Delivery
 	atRequest domain.Delivery // as it stood when the replay was requested
+	batch     *standing       // that it is in; nil: none
 	asked     bool            // the replay has asked for it
 	matched   bool            // it is for the replay: atRequest says so, whenever that is looked at
 	wanted    bool            // it is to be asked for now
@@ -276,7 +277,8 @@ func (r *Replays) decide(ctx context.Context, request domain.ReplayRequested, be
 		d := &found[i]
 		now, then := d.Delivery, d.atRequest
 		if now.State == domain.DeliveryJoined {
-			now = now.In(batches[now.BatchID.Stream()].Delivery)
+			d.batch = batches[now.BatchID.Stream()]
+			now = now.In(d.batch.Delivery)
 		}
 		if then.State == domain.DeliveryJoined {
 			then = then.In(batches[then.BatchID.Stream()].atRequest)

@@ -336,12 +336,12 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 		for _, id := range waiting {
 			_, err := c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
 				if member != nil {
-					if d.State != domain.DeliveryPending {
+					if d.State != domain.DeliveryPending && !d.Blocks {
 						return nil, domain.Conflict("the batch has ended")
 					}
 					batch := member.BatchID
 					if _, known := goesOn[batch]; !known {
-						left, _, err := BatchEvents(ctx, c.Log, batch)
+						left, _, err := BatchEvents(ctx, c.Log, batch, true)
 						if err != nil {
 							return nil, err
 						}

@@ -220,6 +220,7 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 		return false, err
 	}
 	left := make(map[domain.DeliveryID]bool, len(chosen))
+	parting := map[domain.DeliveryID]*standing{} // batches that are left
 	queued := domain.ReplayQueued{Matched: j.replay.Matched}
 	for i, c := range chosen {
 		left[c.delivery] = true
@@ -228,6 +229,10 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 		}
 		asked := domain.DeliveryRetryRequested{
 			EventID: c.event, WebhookID: c.webhook, Attempt: found[i].NextAttempt(), Size: c.size, ReplayID: j.id, Line: c.line,
+		}
+		if batch := found[i].batch; batch != nil {
+			asked.BatchID = found[i].BatchID
+			parting[asked.BatchID] = batch
 		}
 		unit.Writes = append(unit.Writes, j.write(c.delivery.Stream(), found[i].Version, asked))
 		queued.Count++
@@ -240,8 +245,35 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 	if queued.Count == 0 {
 		return false, nil
 	}
+	if err := j.endParted(ctx, &unit, parting); err != nil {
+		return false, err
+	}
 	queued.Next = int64(j.feed.begin())
 	return true, j.commit(ctx, unit, queued)
+}
+
+// endParted cancels the failed batches of which no member is left once those leave that the unit asks
+// for: else they would be failed for ever.
+func (j *job) endParted(ctx context.Context, unit *eventstore.Unit, parting map[domain.DeliveryID]*standing) error {
+	asked := map[string]bool{}
+	for _, w := range unit.Writes {
+		asked[w.Stream] = true
+	}
+	for id, batch := range parting {
+		if batch.State != domain.DeliveryFailed {
+			continue
+		}
+		parted, err := partedFrom(ctx, j.r.Log, batch.Members)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(batch.Members, func(m domain.BatchMember) bool { return !parted[m.DeliveryID] && !asked[m.DeliveryID.Stream()] }) {
+			unit.Writes = append(unit.Writes, j.write(id.Stream(), batch.Version, domain.DeliveryCancelled{
+				EventID: batch.EventID, WebhookID: batch.WebhookID, Reason: domain.CancelReplayed, Was: domain.DeliveryFailed,
+			}))
+		}
+	}
+	return nil
 }
 
 // begin returns the position from which on the feed is to be read again.

@@ -95,10 +95,13 @@ func DecideLeave(member Delivery, reason CancelReason) DeliveryCancelled {
 }
 
 // In returns d, a member of batch, in the state of the batch: cancelled, if it left that or
-// was left out.
+// was left out. A batch whose events were sent by themselves since had failed.
 func (d Delivery) In(batch Delivery) Delivery {
 	if d.State == DeliveryWithdrawn {
 		batch.State, batch.CancelReason, batch.GaveUp, batch.NextAttemptAt = d.State, d.CancelReason, "", time.Time{}
+	}
+	if batch.CancelReason == CancelReplayed {
+		batch.State, batch.CancelReason = DeliveryFailed, ""
 	}
 	for _, left := range batch.LeftOut {
 		if left.EventID == d.EventID {

@@ -152,6 +152,7 @@ const (
 	CancelReplay         CancelReason = "replay_cancelled"
 	CancelSubjectErased  CancelReason = "subject_erased"
 	CancelExpired        CancelReason = "payloads_expired"
+	CancelReplayed       CancelReason = "replayed" // of a batch that failed: each of its events was sent by itself since
 )
 
 // DeliveryRetryRequested asks for an attempt now, even after the end. The
@@ -163,6 +164,8 @@ type DeliveryRetryRequested struct {
 	Size      int       `json:"size"`               // bytes of event_data
 	ReplayID  ReplayID  `json:"replay_id,omitzero"` // that asks for it; zero: none
 	Line      Line      `json:"line,omitempty"`     // unless the delivery is in the queue
+	// BatchID is the batch that it went in, and leaves; zero: none.
+	BatchID DeliveryID `json:"batch_id,omitzero"`
 }
 
 // DeliveryRetryCancelled takes back what a cancelled replay had asked for: the delivery has
@@ -359,6 +362,7 @@ type Delivery struct {
 	Retries       int  // of max_retries, used since the first attempt or the last request
 	NextAttemptAt time.Time
 	GaveUp        GaveUp
+	Blocks        bool // having failed, it holds up those behind it
 	CancelReason  CancelReason
 	LastOutcome   Outcome // "": no attempt has ended
 	LastStatus    int
@@ -384,10 +388,10 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 		d.State = DeliveryJoined
 	case DeliverySucceeded:
 		d = d.after(c.Call)
-		d.State, d.NextAttemptAt, d.GaveUp = DeliveryDelivered, time.Time{}, ""
+		d.State, d.NextAttemptAt, d.GaveUp, d.Blocks = DeliveryDelivered, time.Time{}, "", false
 	case DeliveryAttemptFailed:
 		d = d.after(c.Call)
-		d.NextAttemptAt, d.GaveUp = c.NextAttemptAt, c.GaveUp
+		d.NextAttemptAt, d.GaveUp, d.Blocks = c.NextAttemptAt, c.GaveUp, c.Blocks
 		if c.GaveUp != "" {
 			d.State = DeliveryFailed
 		} else {
@@ -404,18 +408,18 @@ func (d Delivery) Evolve(change Change, at time.Time) Delivery {
 			d.Withdrawn = d.dueBy(at)
 		}
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
-		d.State, d.CancelReason, d.GaveUp, d.NextAttemptAt = DeliveryWithdrawn, c.Reason, "", time.Time{}
+		d.State, d.CancelReason, d.GaveUp, d.NextAttemptAt, d.Blocks = DeliveryWithdrawn, c.Reason, "", time.Time{}, false
 	case DeliveryRetryRequested:
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
 		d.State, d.Retries, d.NextAttemptAt, d.GaveUp, d.CancelReason = DeliveryPending, 0, at, "", ""
 		d.Attempts = max(d.Attempts, c.Attempt-1)
-		d.BatchID, d.ReplayID, d.LeftOut = DeliveryID{}, c.ReplayID, nil
+		d.BatchID, d.ReplayID, d.LeftOut, d.Blocks = DeliveryID{}, c.ReplayID, nil, false
 	case DeliveryRetryCancelled:
 		if !c.Waiting {
 			d.Withdrawn = d.dueBy(at)
 		}
 		d.EventID, d.WebhookID = c.EventID, c.WebhookID
-		d.State, d.CancelReason, d.NextAttemptAt = DeliveryFailed, CancelReplay, time.Time{}
+		d.State, d.CancelReason, d.NextAttemptAt, d.Blocks = DeliveryFailed, CancelReplay, time.Time{}, c.Blocks
 	case DeliveryTested:
 		d = d.after(c.Call)
 		d.State = DeliveryFailed

@@ -147,9 +147,10 @@ func (s *Server) attemptOf(ctx context.Context, q *projections.Projections, v *c
 	}
 	switch {
 	case record.EventType == string(domain.BatchEventType):
-		if attempt.Batch, attempt.LeftOut, err = commands.BatchEvents(ctx, s.commands.Log, v.DeliveryID); err != nil {
+		if attempt.Batch, attempt.LeftOut, err = commands.BatchEvents(ctx, s.commands.Log, v.DeliveryID, false); err != nil {
 			return attempt, fmt.Errorf("show a batch: %w", err)
 		}
+		attempt.Batch = slices.DeleteFunc(attempt.Batch, func(e domain.PayloadEvent) bool { return !record.Sent(domain.EventID(e.EventID)) })
 		for i := range attempt.Batch {
 			v.EventIDs = append(v.EventIDs, domain.EventID(attempt.Batch[i].EventID))
 		}

@@ -154,6 +154,32 @@ func TestErasureCancelsBatches(t *testing.T) {
 	}
 }
 
+// A batch that failed and holds up others is over once its patients are erased.
+func TestErasureEndsABatchThatBlocks(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work()
+	s.ask("POST", "/api/v1/webhooks", `{"name":"bad","url":"`+echoing(t, 500)+`","events":["*"],"max_retries":0,"batch":{"max_events":2,"max_wait":60},"order_by":"*","order_on_failure":"block"}`).want(201)
+	var events []string
+	for _, patient := range []string{"17", "18", "19", "19"} {
+		events = append(events, s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"patient_id":"`+patient+`"}}`).want(202).text("event_id"))
+	}
+	state := func(i int) string {
+		return s.ask("GET", "/api/v1/webhooks/events/"+events[i]+"/deliveries", "").want(200).text("items", 0, "state")
+	}
+	s.until("it has failed", func() bool { return state(0) == "failed" })
+	s.ask("PATCH", "/api/v1/webhooks/1", `{"url":"`+echoing(t, 200)+`"}`).want(200)
+	for i, others := range []string{"failed", "cancelled"} {
+		if erased := s.ask("POST", fmt.Sprintf("/api/v1/subjects/%d/erase", 17+i), `{"reason":"asked for"}`).want(200); erased.get("deliveries_cancelled") != "1" {
+			t.Errorf("erased %s", erased.body)
+		}
+		if state(0) != "cancelled" || state(1) != others {
+			t.Errorf("%d is erased, and the members are %s and %s", 17+i, state(0), state(1))
+		}
+	}
+	s.until("those behind have arrived", func() bool { return state(2) == "delivered" && state(3) == "delivered" })
+}
+
 // Erased while a call of its batch is under way, a member was sent by that.
 func TestErasedWhileItsBatchIsSent(t *testing.T) {
 	t.Parallel()

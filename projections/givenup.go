@@ -53,7 +53,9 @@ func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.E
 			ended = append(ended, id)
 			delete(lost, id)
 			for _, m := range members[e.Stream] {
-				delete(lost, deliveryIn(m.stream))
+				if row := lost[deliveryIn(m.stream)]; row.batch != nil && *row.batch == id {
+					delete(lost, deliveryIn(m.stream))
+				}
 			}
 			continue
 		}
@@ -102,7 +104,7 @@ func ranOut(value any) (domain.Call, bool) {
 func endsAgain(value any) bool {
 	switch c := value.(type) {
 	case domain.DeliverySucceeded:
-		return c.Attempt > 1
+		return c.Attempt > 1 || c.ReplayID != (domain.ReplayID{}) // it may have been given up with its batch
 	case domain.DeliveryCancelled:
 		return true
 	}

@@ -316,7 +316,7 @@ func (s *session) readBatches(ctx context.Context, claimed []*delivery) error {
 			continue
 		}
 		var err error
-		d.batch, d.left, err = commands.BatchEvents(ctx, s.log, d.id)
+		d.batch, d.left, err = commands.BatchEvents(ctx, s.log, d.id, d.version > 1)
 		if errors.Is(err, commands.ErrUnreadable) {
 			d.broken = err.Error()
 		} else if err != nil {

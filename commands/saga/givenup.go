@@ -56,7 +56,7 @@ func (a *Alerts) endsGivenUp(e *eventstore.Event) bool {
 	var webhook domain.WebhookID
 	switch c := e.Value.(type) {
 	case domain.DeliverySucceeded:
-		if c.Attempt == 1 {
+		if c.Attempt == 1 && c.ReplayID == (domain.ReplayID{}) {
 			return false
 		}
 		webhook = c.WebhookID
@@ -82,7 +82,7 @@ func (a *Alerts) eventsOf(ctx context.Context, id domain.DeliveryID, call domain
 	case eventType != domain.BatchEventType:
 		return []lostEvent{{id, call}}, nil
 	}
-	members, _, err := commands.BatchEvents(ctx, a.Log, id)
+	members, _, err := commands.BatchEvents(ctx, a.Log, id, true)
 	if errors.Is(err, commands.ErrUnreadable) {
 		return []lostEvent{{id, call}}, nil
 	}

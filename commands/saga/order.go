@@ -53,13 +53,13 @@ WITH lines AS (
 	SELECT DISTINCT webhook_id, line FROM medilab.queue WHERE delivery_id = ANY($1::uuid[]) AND line IS NOT NULL
 ), candidates AS (
 	SELECT c.delivery_id, c.node, row_number() OVER (
-		PARTITION BY l.webhook_id, l.line ORDER BY coalesce(c.node, 0) > 0 DESC, c.position) = 1 AS turn
+		PARTITION BY l.webhook_id, l.line ORDER BY coalesce(c.node, 0) > 0 DESC, c.position, c.batch) = 1 AS turn
 	FROM lines AS l CROSS JOIN LATERAL (
-		(SELECT delivery_id, position, node FROM medilab.queue
+		(SELECT delivery_id, position, node, batch FROM medilab.queue
 			WHERE webhook_id = l.webhook_id AND line = l.line AND node IS DISTINCT FROM 0 AND delivery_id <> ALL($2::uuid[]))
 		UNION ALL
-		(SELECT delivery_id, position, node FROM medilab.queue
-			WHERE webhook_id = l.webhook_id AND line = l.line AND node = 0 AND delivery_id <> ALL($2) ORDER BY webhook_id, line, position LIMIT 1)
+		(SELECT delivery_id, position, node, batch FROM medilab.queue
+			WHERE webhook_id = l.webhook_id AND line = l.line AND node = 0 AND delivery_id <> ALL($2) ORDER BY webhook_id, line, position LIMIT 2)
 	) AS c
 )
 UPDATE medilab.queue SET node = CASE WHEN node IS NULL THEN 0 END,
@@ -193,7 +193,7 @@ func verifyLines(ctx context.Context, tx pgx.Tx, report func(stream, text string
 			HAVING count(*) FILTER (WHERE node IS DISTINCT FROM 0) <> 1`, "is in a line in which not exactly one delivery has the turn"},
 		{`SELECT q.delivery_id FROM medilab.queue AS q CROSS JOIN LATERAL (
 				SELECT position, data FROM medilab.events WHERE stream = 'event-' || q.event_id::text AND version = 1 LIMIT 1) AS e
-			WHERE q.line IS NOT NULL AND (q.position <> e.position OR q.version = 0
+			WHERE q.line IS NOT NULL AND (CASE WHEN q.batch THEN q.position < e.position ELSE q.position <> e.position END OR q.version = 0
 				AND e.position > (SELECT coalesce(max(position), 0) FROM medilab.unencrypted) -- whose lines were hashed since
 				AND position(convert_to('"line":' || q.line::text, 'UTF8') IN e.data) = 0)`, "is in another line or place than the log says"},
 		{`SELECT delivery_id FROM (SELECT delivery_id, number, row_number() OVER (PARTITION BY webhook_id, since ORDER BY position) AS n

@@ -113,6 +113,7 @@ add({
   'cancelled.requested': ['по просьбе', 'as asked'],
   'cancelled.replay_cancelled': ['задание отменено', 'the job was cancelled'],
   'cancelled.subject_erased': ['данные пациента стёрты', 'the patient’s data were erased'],
+  'cancelled.replayed': ['события отправлены по одному', 'its events were sent by themselves'],
   'cancelled.payloads_expired': ['истёк срок хранения данных', 'the data passed their retention'],
   'acted.key.staged': ['подготовлен ключ', 'key staged'],
   'acted.key.rotated': ['сменён ключ', 'key rotated'],

@@ -73,6 +73,7 @@ add({
   'why.webhook_deleted': ['Вебхук удалён, доставка отменена.', 'The webhook was deleted, so the delivery is cancelled.'],
   'why.replay_cancelled': ['Повторная отправка отменена вместе с этой доставкой.', 'The replay was cancelled, and this delivery with it.'],
   'why.subject_erased': ['Данные пациента стёрты, доставка отменена.', 'The patient’s data is erased, so the delivery is cancelled.'],
+  'why.replayed': ['Каждое событие пакета отправлено заново само по себе.', 'Each event of the batch was sent again by itself.'],
   'why.payloads_expired': ['Срок хранения данных истёк, доставка отменена.', 'The data has expired, so the delivery is cancelled.'],
   'why.retryHint': ['Когда получатель исправлен, нажмите «Повторить сейчас».', 'When the receiver is mended, press “Retry now”.'],
 })
