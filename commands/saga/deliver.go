@@ -117,10 +117,12 @@ func (d *delivery) gone() domain.CancelReason {
 	if !d.isBatch {
 		return commands.CancelGone(d.event.Content)
 	}
-	if slices.ContainsFunc(d.left, func(left domain.LeftOut) bool { return left.Reason == domain.CancelSubjectErased }) {
-		return domain.CancelSubjectErased
+	for _, reason := range []domain.CancelReason{domain.CancelSubjectErased, domain.CancelExpired} {
+		if slices.ContainsFunc(d.left, func(left domain.LeftOut) bool { return left.Reason == reason }) {
+			return reason
+		}
 	}
-	return domain.CancelExpired
+	return domain.CancelReplayed
 }
 
 // outlived reports whether a key of what it sends was destroyed since that was read.
