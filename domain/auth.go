@@ -71,7 +71,7 @@ const (
 // CheckAuthHeader say.
 func (c *specCheck) auth(a AuthSpec) {
 	if a.Type != AuthOAuth2 && a.Type != AuthCertificate {
-		c.add(FieldError{"auth.type", `must be "oauth2" or "certificate"`})
+		c.add(FieldError{Field: "auth.type", Message: `must be "oauth2" or "certificate"`})
 		return
 	}
 	for _, f := range []struct {
@@ -85,22 +85,22 @@ func (c *specCheck) auth(a AuthSpec) {
 	} {
 		switch {
 		case f.given && f.of != a.Type:
-			c.add(FieldError{"auth." + f.name, fmt.Sprintf("is not a field of the type %q", a.Type)})
+			c.add(FieldError{Field: "auth." + f.name, Message: fmt.Sprintf("is not a field of the type %q", a.Type)})
 		case !f.given && f.of == a.Type && f.name != "scope":
-			c.add(FieldError{"auth." + f.name, isRequired})
+			c.add(FieldError{Field: "auth." + f.name, Message: isRequired})
 		}
 	}
 	if message := checkURL(a.TokenURL); a.TokenURL != "" && message != "" {
-		c.add(FieldError{"auth.token_url", message})
+		c.add(FieldError{Field: "auth.token_url", Message: message})
 	}
 	c.text("auth.client_id", Ask(a.ClientID), 0, maxAuthText)
 	c.text("auth.scope", Ask(a.Scope), 0, maxAuthText)
 	for _, s := range a.Secrets() {
 		switch text := s.Value.Reveal(); {
 		case len(text) > maxAuthSecret:
-			c.add(FieldError{"auth." + s.Name, fmt.Sprintf("must be at most %d bytes", maxAuthSecret)})
+			c.add(FieldError{Field: "auth." + s.Name, Message: fmt.Sprintf("must be at most %d bytes", maxAuthSecret)})
 		case text == Masked && c.creating:
-			c.add(FieldError{"auth." + s.Name, hasMask})
+			c.add(FieldError{Field: "auth." + s.Name, Message: hasMask})
 		}
 	}
 	if certificate, key := a.Certificate.Reveal(), a.PrivateKey.Reveal(); certificate != "" && certificate != Masked && key != "" && key != Masked {
@@ -118,18 +118,18 @@ func ParseCertificate(certificate, key string, now time.Time) (tls.Certificate, 
 			break
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil || block.Type != "CERTIFICATE" {
-			return tls.Certificate{}, []FieldError{{"auth.certificate", "must hold nothing but certificates in PEM form"}}
+			return tls.Certificate{}, []FieldError{{Field: "auth.certificate", Message: "must hold nothing but certificates in PEM form"}}
 		}
 	}
 	if !strings.Contains(certificate, "-----BEGIN CERTIFICATE-----") {
-		return tls.Certificate{}, []FieldError{{"auth.certificate", "must be a certificate in PEM form"}}
+		return tls.Certificate{}, []FieldError{{Field: "auth.certificate", Message: "must be a certificate in PEM form"}}
 	}
 	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
 	switch {
 	case err != nil:
-		return pair, []FieldError{{"auth.private_key", "must be the private key of the certificate, in PEM form and without a passphrase"}}
+		return pair, []FieldError{{Field: "auth.private_key", Message: "must be the private key of the certificate, in PEM form and without a passphrase"}}
 	case pair.Leaf.NotAfter.Before(now):
-		return pair, []FieldError{{"auth.certificate", "expired on " + pair.Leaf.NotAfter.UTC().Format(time.DateOnly)}}
+		return pair, []FieldError{{Field: "auth.certificate", Message: "expired on " + pair.Leaf.NotAfter.UTC().Format(time.DateOnly)}}
 	}
 	return pair, nil
 }

@@ -145,7 +145,7 @@ func ParseCatalog(data []byte) (Catalog, error) {
 	var refused []FieldError
 	for i, entry := range entries {
 		for _, wrong := range file.add(entry) {
-			refused = append(refused, FieldError{fmt.Sprintf("[%d].%s", i, wrong.Field), fmt.Sprintf("%s (line %d)", wrong.Message, entry.line)})
+			refused = append(refused, FieldError{Field: fmt.Sprintf("[%d].%s", i, wrong.Field), Message: fmt.Sprintf("%s (line %d)", wrong.Message, entry.line)})
 		}
 	}
 	if err := CheckFields(refused); err != nil {
@@ -170,15 +170,15 @@ func (f *catalogFile) add(entry catalogEntry) []FieldError {
 	at := slices.IndexFunc(f.clinic, func(known EventTypeInfo) bool { return known.Type == info.Type })
 	switch {
 	case len(info.Type) > maxTypeLength || !typeShape.MatchString(string(info.Type)):
-		return []FieldError{{"type", "must be lower-case words joined by dots, as in lab.result_ready"}}
+		return []FieldError{{Field: "type", Message: "must be lower-case words joined by dots, as in lab.result_ready"}}
 	case info.Type.IsSystem():
-		return []FieldError{{"type", "must not be in the group webhook, which is the service's own"}}
+		return []FieldError{{Field: "type", Message: "must not be in the group webhook, which is the service's own"}}
 	case f.seen[info.Type], at >= 0 && !entry.extends():
-		return []FieldError{{"type", "exists already"}}
+		return []FieldError{{Field: "type", Message: "exists already"}}
 	case entry.Subject != "" && CheckSubjectPaths(entry.Subject) != "":
-		return []FieldError{{"subject", CheckSubjectPaths(entry.Subject)}}
+		return []FieldError{{Field: "subject", Message: CheckSubjectPaths(entry.Subject)}}
 	case info.Group != info.Type.Group():
-		return []FieldError{{"group", "must be " + info.Type.Group() + ", the part of the type before the dot"}}
+		return []FieldError{{Field: "group", Message: "must be " + info.Type.Group() + ", the part of the type before the dot"}}
 	}
 	f.seen[info.Type] = true
 	if entry.Subject != "" {
@@ -204,18 +204,18 @@ func (f *catalogFile) add(entry catalogEntry) []FieldError {
 func (f *catalogFile) compile(info *EventTypeInfo, own bool) []FieldError {
 	switch {
 	case info.Example != nil && info.Example[0] != '{':
-		return []FieldError{{"example", "must be a JSON object"}}
+		return []FieldError{{Field: "example", Message: "must be a JSON object"}}
 	case info.Schema == nil && info.Enforce:
-		return []FieldError{{"enforce", "needs a schema"}}
+		return []FieldError{{Field: "enforce", Message: "needs a schema"}}
 	case info.Schema == nil:
 		return nil
 	}
 	if info.Schema[0] != '{' {
-		return []FieldError{{"schema", "must be a JSON object"}}
+		return []FieldError{{Field: "schema", Message: "must be a JSON object"}}
 	}
 	schema, err := eventschema.Compile(info.Schema)
 	if err != nil {
-		return []FieldError{{"schema", "is not a JSON Schema that can be used: " + err.Error()}}
+		return []FieldError{{Field: "schema", Message: "is not a JSON Schema that can be used: " + err.Error()}}
 	}
 	if info.Enforce {
 		f.enforced[info.Type] = schema
@@ -231,7 +231,7 @@ func (f *catalogFile) compile(info *EventTypeInfo, own bool) []FieldError {
 		info.Example = nil
 		return nil
 	case err != nil:
-		return []FieldError{{"example", err.Error()}}
+		return []FieldError{{Field: "example", Message: err.Error()}}
 	}
 	return fieldsAt("example", found)
 }

@@ -118,7 +118,9 @@ func InvalidFields(fields []FieldError) *Error {
 }
 
 // Invalid refuses one field.
-func Invalid(field, message string) *Error { return InvalidFields([]FieldError{{field, message}}) }
+func Invalid(field, message string) *Error {
+	return InvalidFields([]FieldError{{Field: field, Message: message}})
+}
 
 // NotFound returns "what not found".
 func NotFound(what string) *Error { return &Error{Kind: KindNotFound, Message: what + " not found"} }

@@ -14,7 +14,7 @@ func TestErrorConstructorsSetKindAndMessage(t *testing.T) {
 		text string
 	}{
 		{Invalid("name", "is required"), KindInvalid, "the request has invalid fields: name is required"},
-		{InvalidFields([]FieldError{{"a", "x"}, {"b", "y"}}), KindInvalid, "the request has invalid fields: a x; b y"},
+		{InvalidFields([]FieldError{{Field: "a", Message: "x"}, {Field: "b", Message: "y"}}), KindInvalid, "the request has invalid fields: a x; b y"},
 		{Malformed("no JSON"), KindMalformed, "no JSON"},
 		{NotFound("webhook"), KindNotFound, "webhook not found"},
 		{Conflict("taken"), KindConflict, "taken"},
@@ -70,7 +70,7 @@ func TestCheckFieldsIsANilInterfaceWithoutFields(t *testing.T) {
 	if err := CheckFields(nil); err != nil {
 		t.Fatalf("got %v", err)
 	}
-	err := CheckFields([]FieldError{{"url", "is required"}})
+	err := CheckFields([]FieldError{{Field: "url", Message: "is required"}})
 	if got := FieldsOf(fmt.Errorf("x: %w", err)); len(got) != 1 || got[0].Field != "url" {
 		t.Fatalf("got %v", got)
 	}

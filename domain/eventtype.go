@@ -158,14 +158,14 @@ func (c Catalog) DataFields(e EventTriggered, spend func(work int) error) ([]Fie
 	}
 	found, err := schema.Check(e.EventData, spend)
 	if errors.Is(err, eventschema.ErrTooCostly) {
-		return []FieldError{{field, err.Error()}}, nil
+		return []FieldError{{Field: field, Message: err.Error()}}, nil
 	}
 	return fieldsAt(field, found), err
 }
 
 func fieldsAt(field string, found []eventschema.Violation) (refused []FieldError) {
 	for _, v := range found {
-		refused = append(refused, FieldError{field + v.Path, v.Message})
+		refused = append(refused, FieldError{Field: field + v.Path, Message: v.Message})
 	}
 	return refused
 }
@@ -178,11 +178,11 @@ func (c Catalog) CheckEventType(t EventType) []FieldError {
 	case c.Known(t):
 		return nil
 	case t == "":
-		return []FieldError{{field, "is required"}}
+		return []FieldError{{Field: field, Message: "is required"}}
 	case t.IsSystem():
-		return []FieldError{{field, "names an event of the service itself, which cannot be triggered"}}
+		return []FieldError{{Field: field, Message: "names an event of the service itself, which cannot be triggered"}}
 	}
-	return []FieldError{{field, "is not a known event type" + suggest.DidYouMean(c.Suggest(string(t)))}}
+	return []FieldError{{Field: field, Message: "is not a known event type" + suggest.DidYouMean(c.Suggest(string(t)))}}
 }
 
 // Suggest returns the known type nearest to a misspelt one, or "" if none is near.

@@ -49,7 +49,7 @@ const hopByHop = "belongs to the connection, not to the call"
 // ASCII. Fields are named `headers.<name>`; values are never repeated in a message.
 func CheckHeaders(headers []Header) []FieldError {
 	if len(headers) > MaxHeaders {
-		return []FieldError{{"headers", fmt.Sprintf("must be at most %d", MaxHeaders)}}
+		return []FieldError{{Field: "headers", Message: fmt.Sprintf("must be at most %d", MaxHeaders)}}
 	}
 	var refused []FieldError
 	seen := make(map[string]bool, len(headers))
@@ -67,7 +67,7 @@ func CheckHeaders(headers []Header) []FieldError {
 		}
 		seen[lower] = true
 		if message != "" {
-			refused = append(refused, FieldError{"headers." + strictjson.Shorten(h.Name, 100), message})
+			refused = append(refused, FieldError{Field: "headers." + strictjson.Shorten(h.Name, 100), Message: message})
 		}
 	}
 	return refused

@@ -107,11 +107,11 @@ func (s *WebhookSpec) checkOrder() (refused []FieldError) {
 			problem = textProblem(s.OrderBy.Value)
 		}
 		if problem != "" {
-			refused = append(refused, FieldError{"order_by", problem + "; or * for all events"})
+			refused = append(refused, FieldError{Field: "order_by", Message: problem + "; or * for all events"})
 		}
 	}
 	if failure := s.OrderOnFailure; failure.set() && failure.Value != OrderSkip && failure.Value != OrderBlock {
-		refused = append(refused, FieldError{"order_on_failure", `must be "skip" or "block"`})
+		refused = append(refused, FieldError{Field: "order_on_failure", Message: `must be "skip" or "block"`})
 	}
 	return refused
 }

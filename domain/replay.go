@@ -281,24 +281,24 @@ func CheckReplay(catalog Catalog, spec ReplaySpec) error {
 		refused = append(required("from", spec.From), required("to", spec.To)...)
 	}
 	if refused == nil && !spec.From.IsZero() && !spec.To.IsZero() && !spec.From.Before(spec.To) {
-		refused = append(refused, FieldError{"to", "must be after from"})
+		refused = append(refused, FieldError{Field: "to", Message: "must be after from"})
 	}
 	if spec.EventTypes != nil {
 		_, unknown := catalog.ParseSubscriptions("event_types", spec.EventTypes)
 		refused = append(refused, unknown...)
 	}
 	if _, ok := ParseStatuses(spec.ResponseStatus); !ok {
-		refused = append(refused, FieldError{"response_status", "must be a status like 404, or a class like 5xx"})
+		refused = append(refused, FieldError{Field: "response_status", Message: "must be a status like 404, or a class like 5xx"})
 	}
 	if r := spec.Rate; r != nil && !(*r >= minRate && *r <= maxRate) {
-		refused = append(refused, FieldError{"rate", fmt.Sprintf("must be from %v to %v deliveries a second", minRate, maxRate)})
+		refused = append(refused, FieldError{Field: "rate", Message: fmt.Sprintf("must be from %v to %v deliveries a second", minRate, maxRate)})
 	}
 	return CheckFields(refused)
 }
 
 func required(field string, at time.Time) []FieldError {
 	if at.IsZero() {
-		return []FieldError{{field, "is required"}}
+		return []FieldError{{Field: field, Message: "is required"}}
 	}
 	return nil
 }

@@ -52,20 +52,20 @@ func GeneratedSecret(random []byte) Secret {
 func CheckSecret(field string, secret Secret) []FieldError {
 	text := secret.Reveal()
 	if len(text) > MaxSecretBytes {
-		return []FieldError{{field, fmt.Sprintf("must be at most %d bytes", MaxSecretBytes)}}
+		return []FieldError{{Field: field, Message: fmt.Sprintf("must be at most %d bytes", MaxSecretBytes)}}
 	}
 	if !utf8.ValidString(text) {
-		return []FieldError{{field, "must be UTF-8"}}
+		return []FieldError{{Field: field, Message: "must be UTF-8"}}
 	}
 	encoded := strings.HasPrefix(text, secretPrefix) || strings.HasPrefix(text, privatePrefix)
 	if encoded && strings.ContainsAny(text, "\r\n") { // which Go's base64 skips, and other libraries do not
-		return []FieldError{{field, "must be one line"}}
+		return []FieldError{{Field: field, Message: "must be one line"}}
 	}
 	if _, err := standardKey(text); err != nil {
-		return []FieldError{{field, "starts with whsec_, so the rest must be base64 with padding"}}
+		return []FieldError{{Field: field, Message: "starts with whsec_, so the rest must be base64 with padding"}}
 	}
 	if _, err := privateKey(text); err != nil {
-		return []FieldError{{field, "starts with whsk_, so the rest must be base64 of an ed25519 private key: 64 bytes, the seed and the public key that belongs to it"}}
+		return []FieldError{{Field: field, Message: "starts with whsk_, so the rest must be base64 of an ed25519 private key: 64 bytes, the seed and the public key that belongs to it"}}
 	}
 	return nil
 }

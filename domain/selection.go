@@ -118,7 +118,7 @@ const MaxFields = 100
 func checkPaths(field string, paths []string) (refused []FieldError) {
 	const longest = 1000
 	if len(paths) == 0 || len(paths) > MaxFields {
-		return []FieldError{{field, fmt.Sprintf("must have 1 to %d paths", MaxFields)}}
+		return []FieldError{{Field: field, Message: fmt.Sprintf("must have 1 to %d paths", MaxFields)}}
 	}
 	for i, path := range paths {
 		problem := filter.CheckParts(path)
@@ -126,7 +126,7 @@ func checkPaths(field string, paths []string) (refused []FieldError) {
 			problem = fmt.Sprintf("must have 1 to %d bytes", longest)
 		}
 		if problem != "" {
-			refused = append(refused, FieldError{fmt.Sprintf("%s[%d]", field, i), problem})
+			refused = append(refused, FieldError{Field: fmt.Sprintf("%s[%d]", field, i), Message: problem})
 		}
 	}
 	return refused

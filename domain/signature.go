@@ -80,7 +80,7 @@ func NewVerifyingKey(secret Secret) *SigningKey {
 // CheckVerifyingKey returns what is wrong with what NewVerifyingKey takes, as CheckSecret does.
 func CheckVerifyingKey(field string, secret Secret) []FieldError {
 	if _, err := publicKey(secret.Reveal()); err != nil {
-		return []FieldError{{field, "starts with whpk_, but is not the public key of a webhook: the rest must be base64 of 32 bytes"}}
+		return []FieldError{{Field: field, Message: "starts with whpk_, but is not the public key of a webhook: the rest must be base64 of 32 bytes"}}
 	}
 	return CheckSecret(field, secret)
 }

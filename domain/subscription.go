@@ -58,10 +58,10 @@ func (s Subscriptions) Match(t EventType) bool {
 // field for the whole list and `field[i]` for one of it.
 func (c Catalog) ParseSubscriptions(field string, list []string) ([]string, []FieldError) {
 	if len(list) == 0 {
-		return nil, []FieldError{{field, "must have at least one event type, group (patient.*) or *"}}
+		return nil, []FieldError{{Field: field, Message: "must have at least one event type, group (patient.*) or *"}}
 	}
 	if len(list) > maxSubscriptions {
-		return nil, []FieldError{{field, fmt.Sprintf("must have at most %d entries", maxSubscriptions)}}
+		return nil, []FieldError{{Field: field, Message: fmt.Sprintf("must have at most %d entries", maxSubscriptions)}}
 	}
 	var refused []FieldError
 	parsed := make([]string, 0, len(list))

@@ -29,7 +29,7 @@ func ParseTime(text string) (time.Time, bool) {
 // CheckRange returns what is wrong with the fields from and to; a zero time is no bound.
 func CheckRange(from, to time.Time) []FieldError {
 	if !to.IsZero() && from.After(to) {
-		return []FieldError{{"to", "must not be before from"}}
+		return []FieldError{{Field: "to", Message: "must not be before from"}}
 	}
 	return nil
 }

@@ -42,18 +42,18 @@ func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
 	refused := c.CheckEventType(EventType(e.EventType))
 	switch {
 	case begin == len(e.EventData):
-		refused = append(refused, FieldError{"event_data", "is required"})
+		refused = append(refused, FieldError{Field: "event_data", Message: "is required"})
 	case !object:
-		refused = append(refused, FieldError{"event_data", "must be a JSON object"})
+		refused = append(refused, FieldError{Field: "event_data", Message: "must be a JSON object"})
 	}
 	if source != "" {
-		refused = append(refused, FieldError{"source", source})
+		refused = append(refused, FieldError{Field: "source", Message: source})
 	}
 	if correlation != "" {
-		refused = append(refused, FieldError{"correlation_id", correlation})
+		refused = append(refused, FieldError{Field: "correlation_id", Message: correlation})
 	}
 	if !traced {
-		refused = append(refused, FieldError{"traceparent", "must be a traceparent of W3C Trace Context"})
+		refused = append(refused, FieldError{Field: "traceparent", Message: "must be a traceparent of W3C Trace Context"})
 	}
 	return refused
 }
@@ -63,7 +63,7 @@ func (c Catalog) TriggeredFields(e EventTriggered) []FieldError {
 func CheckOccurred(at, now time.Time) []FieldError {
 	const drift = 5 * time.Second
 	if at.After(now.Add(drift)) {
-		return []FieldError{{"occurred_at", "must not be in the future"}}
+		return []FieldError{{Field: "occurred_at", Message: "must not be in the future"}}
 	}
 	return nil
 }

@@ -161,11 +161,11 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 	}
 	c.add(spec.checkOrder()...)
 	if spec.PayloadVersion.set() && !spec.PayloadVersion.Value.Known() {
-		c.add(FieldError{"payload_version", `must be "1", "2" or "cloudevents"`})
+		c.add(FieldError{Field: "payload_version", Message: `must be "1", "2" or "cloudevents"`})
 	}
 	c.number("max_concurrent", spec.MaxConcurrent, MaxConcurrentRange)
 	if rate := spec.RateLimit; rate.set() && !(rate.Value >= MinRateLimit && rate.Value <= MaxRateLimit) {
-		c.add(FieldError{"rate_limit", fmt.Sprintf("must be from %v to %v", MinRateLimit, MaxRateLimit)})
+		c.add(FieldError{Field: "rate_limit", Message: fmt.Sprintf("must be from %v to %v", MinRateLimit, MaxRateLimit)})
 	}
 	if spec.Fields.set() {
 		c.add(checkPaths("fields", spec.Fields.Value)...)
@@ -177,7 +177,7 @@ func CheckSpec(catalog Catalog, spec WebhookSpec, creating bool) (ApprovedSpec, 
 		c.auth(spec.Auth.Value)
 	}
 	if spec.Active.Null {
-		c.add(FieldError{"is_active", cannotBeNull})
+		c.add(FieldError{Field: "is_active", Message: cannotBeNull})
 	}
 	if err := CheckFields(c.refused); err != nil {
 		return ApprovedSpec{}, err
@@ -198,9 +198,9 @@ func (c *specCheck) add(refused ...FieldError) { c.refused = append(c.refused, r
 func (c *specCheck) required(field string, given, null bool) bool {
 	switch {
 	case null && !c.creating:
-		c.add(FieldError{field, cannotBeNull})
+		c.add(FieldError{Field: field, Message: cannotBeNull})
 	case null, !given && c.creating:
-		c.add(FieldError{field, isRequired})
+		c.add(FieldError{Field: field, Message: isRequired})
 	}
 	return given && !null
 }
@@ -210,11 +210,11 @@ func (c *specCheck) text(field string, asked Asked[string], least, most int) {
 		return
 	}
 	if n := utf8.RuneCountInString(asked.Value); n < least || n > most {
-		c.add(FieldError{field, fmt.Sprintf("must have %d to %d characters", least, most)})
+		c.add(FieldError{Field: field, Message: fmt.Sprintf("must have %d to %d characters", least, most)})
 		return
 	}
 	if least > 0 && !strings.ContainsFunc(asked.Value, isVisible) {
-		c.add(FieldError{field, "must have a visible character"})
+		c.add(FieldError{Field: field, Message: "must have a visible character"})
 		return
 	}
 	c.shown(field, asked.Value)
@@ -229,7 +229,7 @@ func (c *specCheck) recipient(r DataRecipient) {
 
 func (c *specCheck) shown(field, text string) {
 	if problem := textProblem(text); problem != "" {
-		c.add(FieldError{field, problem})
+		c.add(FieldError{Field: field, Message: problem})
 	}
 }
 
@@ -241,14 +241,14 @@ func (c *specCheck) number(field string, asked Asked[int], allowed Range) {
 
 func (c *specCheck) within(field string, n int, allowed Range) {
 	if n < allowed.Min || n > allowed.Max {
-		c.add(FieldError{field, fmt.Sprintf("must be from %d to %d%s", allowed.Min, allowed.Max, allowed.unit)})
+		c.add(FieldError{Field: field, Message: fmt.Sprintf("must be from %d to %d%s", allowed.Min, allowed.Max, allowed.unit)})
 	}
 }
 
 func (c *specCheck) noMasks(headers []Header) {
 	for _, h := range headers {
 		if h.Value == Masked {
-			c.add(FieldError{"headers." + strictjson.Shorten(h.Name, 100), hasMask})
+			c.add(FieldError{Field: "headers." + strictjson.Shorten(h.Name, 100), Message: hasMask})
 		}
 	}
 }
@@ -272,7 +272,7 @@ const (
 func CheckRotation(secret Secret, overlap time.Duration) error {
 	refused := CheckSecret("secret", secret)
 	if overlap < 0 || overlap > MaxOverlap {
-		refused = append(refused, FieldError{"overlap_seconds", fmt.Sprintf("must be from 0 to %d", int(MaxOverlap/time.Second))})
+		refused = append(refused, FieldError{Field: "overlap_seconds", Message: fmt.Sprintf("must be from 0 to %d", int(MaxOverlap/time.Second))})
 	}
 	return CheckFields(refused)
 }
