@@ -86,8 +86,9 @@ func (c *Commands) TriggerBatch(ctx context.Context, caller Caller, events []New
 // InBatch names the fields of the batch's event i as they stand in its request:
 // `events[3].event_type`.
 func InBatch(i int, wrong []domain.FieldError) []domain.FieldError {
+	place := fmt.Sprintf("events[%d].", i)
 	for j := range wrong {
-		wrong[j].Field = fmt.Sprintf("events[%d].%s", i, wrong[j].Field)
+		wrong[j].Within(place)
 	}
 	return wrong
 }

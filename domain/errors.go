@@ -46,25 +46,39 @@ func (k Kind) Error() string { return k.String() }
 type FieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
+	// Public is Field without names that the caller made up, which may be patients' data;
+	// empty: there are none.
+	Public string `json:"-"`
 }
 
-// Error is the error that rules return. Message and Fields are safe to show to a caller:
+// Within makes the field one of a place of the request.
+func (f *FieldError) Within(place string) {
+	if f.Field = place + f.Field; f.Public != "" {
+		f.Public = place + f.Public
+	}
+}
+
+// String returns what can be logged and stored.
+func (f FieldError) String() string { return cmp.Or(f.Public, f.Field) + " " + f.Message }
+
+// Error is the error that rules return. Message and Fields are safe to show to the caller:
 // they never hold a secret, a token or a header's value. Err is the cause, for the log.
 type Error struct {
 	Kind    Kind
 	Message string
+	Public  string // Message without names that the caller made up; empty: there are none
 	Fields  []FieldError
 	Err     error
 	// ArchivedTo is the last position of the log that is archived, if that is why it is not there.
 	ArchivedTo int64
 }
 
-// Error returns all of it, with the cause, for the log.
+// Error returns all of it that can be logged and stored, with the cause.
 func (e *Error) Error() string {
-	text := cmp.Or(e.Message, e.Kind.String())
+	text := cmp.Or(e.Public, e.Message, e.Kind.String())
 	separator := ": "
 	for _, f := range e.Fields {
-		text += separator + f.Field + " " + f.Message
+		text += separator + f.String()
 		separator = "; "
 	}
 	if e.Err != nil {

@@ -165,7 +165,7 @@ func (c Catalog) DataFields(e EventTriggered, spend func(work int) error) ([]Fie
 
 func fieldsAt(field string, found []eventschema.Violation) (refused []FieldError) {
 	for _, v := range found {
-		refused = append(refused, FieldError{Field: field + v.Path, Message: v.Message})
+		refused = append(refused, FieldError{Field: field + v.Path, Message: v.Message, Public: field + v.Public})
 	}
 	return refused
 }

@@ -87,10 +87,10 @@ func TestDataFields(t *testing.T) {
 	}
 	for _, x := range []struct{ eventType, data, want string }{
 		{"lab.result_ready", `{"result_id":1,"value":1.5}`, "[]"},
-		{"lab.result_ready", `{"value":"Иванов"}`, "[{event_data.result_id is required} {event_data.value must be of type number}]"},
-		{"lab.result_ready", `{"result_id":1e-999999999}`, "[{event_data is too costly to check against the schema of its type}]"},
+		{"lab.result_ready", `{"value":"Иванов"}`, "[event_data.result_id is required event_data.value must be of type number]"},
+		{"lab.result_ready", `{"result_id":1e-999999999}`, "[event_data is too costly to check against the schema of its type]"},
 		{"lab.opened", `{}`, "[]"},
-		{"patient.created", `{}`, "[{event_data.snils is required}]"},
+		{"patient.created", `{}`, "[event_data.snils is required]"},
 		{"patient.updated", `{}`, "[]"},
 	} {
 		got, err := c.With([]EventType{"old.type"}).DataFields(EventTriggered{EventType: x.eventType, EventData: []byte(x.data)}, func(int) error { return nil })

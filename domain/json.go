@@ -22,7 +22,7 @@ func ArrayElements(data []byte, yield func(index int, raw []byte) error) error {
 // malformed makes a Malformed error of what strictjson refused; other errors stay.
 func malformed(err error) error {
 	if refused, ok := errors.AsType[strictjson.Error](err); ok {
-		return Malformed(refused.Error())
+		return &Error{Kind: KindMalformed, Message: refused.Message, Public: refused.Public}
 	}
 	return err
 }

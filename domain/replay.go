@@ -376,7 +376,7 @@ func compileFilter(raw json.RawMessage) (*filter.Filter, error) {
 	compiled, problems := filter.Compile(raw)
 	var refused []FieldError
 	for _, p := range problems {
-		refused = append(refused, FieldError(p))
+		refused = append(refused, FieldError{Field: p.Field, Message: p.Message})
 	}
 	return compiled, CheckFields(refused)
 }

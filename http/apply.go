@@ -53,7 +53,7 @@ func wholeWebhook(raw []byte) (spec domain.WebhookSpec, wrong faults) {
 	var refused faults
 	err := domain.ObjectFields(raw, func(key string, raw []byte) error {
 		given[key] = true
-		refused = append(refused, newWebhook.parseField(&spec, key, raw).within(shown(key))...)
+		refused = append(refused, newWebhook.parseField(&spec, key, raw)...)
 		return nil
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/medilab/webhooks/domain"
 	api "github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
@@ -240,5 +241,42 @@ func TestErrorsAreLoggedInShort(t *testing.T) {
 	}
 	if len(line) > 2000 || !strings.Contains(line, "events[0].event_type") {
 		t.Errorf("%d bytes are logged: %.300s", len(line), line)
+	}
+}
+
+// Names in what a caller sent may be a patient's data: the caller is told them, the log is not.
+func TestNamesOfTheDataAreNotLogged(t *testing.T) {
+	logged := make(lines, 100)
+	catalog, err := domain.ParseCatalog([]byte(`[{"type":"patient.created","enforce":true,"schema":{"properties":{
+		"contacts":{"additionalProperties":{"properties":{"phone":{"type":"string"}},"additionalProperties":false}}}}}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServiceOn(t, testdb.New(t), func(c *api.Config) {
+		c.Logger, c.Commands.Catalog = slog.New(slog.NewTextHandler(logged, nil)), catalog
+	})
+	event := func(data string) string { return `{"event_type":"patient.created","event_data":` + data + `}` }
+	for _, c := range []struct {
+		path, body string
+		status     int
+		told, log  string
+	}{
+		{trigger, event(`{"contacts":{"Иванов":1,"Иванов":2}}`), 400, "(in event_data.contacts.Иванов)", "the JSON repeats a key at byte 75"},
+		{trigger, event(`{"contacts":{"Иванов":{"phone":1}}}`), 422, "event_data.contacts.Иванов.phone", "event_data.contacts.*.phone must be of type string"},
+		{trigger, event(`{"contacts":{"79161234567":{"Иванов":1}}}`), 422, "event_data.contacts[79161234567].Иванов", "event_data.contacts.*.* is not allowed"},
+		{trigger, `{"Иванов":1}`, 422, `"Иванов"`, "* is not a field of an event"},
+		{trigger + "/batch", `{"events":[` + event(`{"contacts":{"Иванов":{"phone":1}}}`) + `]}`, 422, "events[0].event_data.contacts.Иванов.phone", "events[0].event_data.contacts.*.phone must"},
+		{trigger + "/batch", `{"events":[{"Иванов":1}]}`, 422, "events[0].Иванов", "events[0].* is not a field of an event"},
+	} {
+		if got := s.ask("POST", c.path, c.body).want(c.status); !strings.Contains(string(got.body), c.told) {
+			t.Errorf("%s: told is %s", c.body, got.body)
+		}
+		line := <-logged
+		for !strings.Contains(line, "method=POST") {
+			line = <-logged
+		}
+		if !strings.Contains(line, c.log) || strings.Contains(line, "Иванов") || strings.Contains(line, "7916") {
+			t.Errorf("%s: logged is %s", c.body, line)
+		}
 	}
 }

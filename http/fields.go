@@ -62,7 +62,7 @@ func fault(message string) faults { return faults{{Message: message}} }
 // within returns the faults of a place of the value.
 func (f faults) within(place string) faults {
 	for i := range f {
-		f[i].Field = place + f[i].Field
+		f[i].Within(place)
 	}
 	return f
 }
@@ -174,7 +174,7 @@ func (o object[T]) read(x *request, r *http.Request, to *T, rules func() []domai
 // that a misspelt name never passes silently.
 func (o object[T]) parse(data []byte, to *T) (refused []domain.FieldError, err error) {
 	err = domain.ObjectFields(data, func(key string, raw []byte) error {
-		refused = append(refused, o.parseField(to, key, raw).within(shown(key))...)
+		refused = append(refused, o.parseField(to, key, raw)...)
 		return nil
 	})
 	return refused, err
@@ -183,15 +183,15 @@ func (o object[T]) parse(data []byte, to *T) (refused []domain.FieldError, err e
 func (o object[T]) parseField(to *T, key string, raw []byte) faults {
 	for i := range o.fields {
 		if o.fields[i].name == key {
-			return o.fields[i].read(to, raw)
+			return o.fields[i].read(to, raw).within(key)
 		}
 	}
 	if slices.Contains(o.readOnly, key) {
 		switch {
 		case o.current == nil:
-			return fault("is read-only; leave it out")
+			return fault("is read-only; leave it out").within(key)
 		case !o.current.has(key, raw):
-			return fault("is read-only and has another value now; leave it out")
+			return fault("is read-only and has another value now; leave it out").within(key)
 		}
 		return nil
 	}
@@ -199,7 +199,8 @@ func (o object[T]) parseField(to *T, key string, raw []byte) faults {
 	for i, f := range o.fields {
 		names[i] = f.name
 	}
-	return fault("is not a field of " + cmp.Or(o.what, "this request") + suggest.DidYouMean(suggest.Nearest(key, names)))
+	message := "is not a field of " + cmp.Or(o.what, "this request") + suggest.DidYouMean(suggest.Nearest(key, names))
+	return faults{{Field: shown(key), Message: message, Public: "*"}}
 }
 
 // jsonType is the type of a field that holds such an object.

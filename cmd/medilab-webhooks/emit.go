@@ -124,6 +124,9 @@ func eventRefused(err error) error {
 // problem returns an error's text for the command line: for refused fields, which and why.
 func problem(err error) string {
 	fields := domain.FieldsOf(err)
+	if refused, ok := errors.AsType[*domain.Error](err); ok && refused.Public != "" {
+		return refused.Message // whoever reads it gave the data
+	}
 	if len(fields) == 0 {
 		return err.Error()
 	}

@@ -414,7 +414,7 @@ func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catal
 		}
 	}
 	if len(refused) > 0 {
-		return domain.EventTriggered{}, errors.New(refused[0].Field + " " + refused[0].Message)
+		return domain.EventTriggered{}, errors.New(refused[0].String())
 	}
 	triggered.Trace = domain.NewTrace(e.traceparent, e.tracestate)
 	return triggered, nil

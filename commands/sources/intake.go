@@ -149,7 +149,7 @@ func (in *Intake) accept(ctx context.Context, s Source, m *message.Message, repo
 func (in *Intake) park(ctx context.Context, s Source, e commands.NewEvent, raw []byte, refused error) error {
 	reason := refused.Error()
 	if fields := domain.FieldsOf(refused); len(fields) > 0 {
-		reason = fields[0].Field + " " + fields[0].Message
+		reason = fields[0].String()
 	}
 	in.Logger.Warn("a message cannot be accepted and is parked", "source", s.Name, "event_id", e.ID.String(), "event_type", e.Event.EventType, "reason", reason)
 	return outbox.ParkMessage(ctx, in.Commands.Pool, outbox.Message{Actor: s.Actor(), Event: e, Raw: raw, Reason: reason})

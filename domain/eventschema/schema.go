@@ -79,12 +79,13 @@ func (c *checker) check(value any, spend func(work int) error) (found []Violatio
 			panic(stopped)
 		}
 	}()
-	return violations(c.compiled.Validate(value)), nil
+	return c.names.violations(value, c.compiled.Validate(value)), nil
 }
 
 // checker is a compiled schema and the state of the check that it is used by.
 type checker struct {
 	compiled *jsonschema.Schema
+	names    names
 	member   int // steps for each member of an object or array: it may be compared with an enum
 	left     int // steps
 	spend    func(work int) error
@@ -109,7 +110,7 @@ func newChecker(source []byte) (*checker, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{member: 1}
+	c := &checker{names: names{}, member: 1}
 	var schemas []*jsonschema.Schema
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
@@ -132,6 +133,12 @@ func newChecker(source []byte) (*checker, error) {
 			c.member = max(c.member, 1+len(s.Enum.Values)/16)
 		}
 		s.Format = c.counted(s.Format)
+		for name := range s.Properties {
+			c.names[name] = true
+		}
+		for _, name := range s.Required {
+			c.names[name] = true
+		}
 	}
 	return c, nil
 }
@@ -201,7 +208,7 @@ func readable(err error) error {
 	if !ok {
 		return errors.New(strings.ReplaceAll(err.Error(), root+"#", "#"))
 	}
-	if found := violations(invalid.Err); len(found) > 0 {
+	if found := (names{}).violations(nil, invalid.Err); len(found) > 0 {
 		return errors.New(strings.TrimPrefix(found[0].Path+" "+found[0].Message, "."))
 	}
 	return invalid.Err

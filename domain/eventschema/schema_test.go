@@ -48,6 +48,21 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// Names that only the data has are left out of what others than its sender see.
+func TestPublicPaths(t *testing.T) {
+	const schema = `{"properties":{"a":{"items":{"required":["code"],"additionalProperties":{"type":"null"},"properties":{"code":{"type":"string"}}}}},
+		"patternProperties":{"^x":{"type":"null"}}}`
+	found, err := check(t, schema, `{"a":[{"12":1,"code":1,"a":1},{}],"xавгуст":1}`)
+	var got []string
+	for _, v := range found {
+		got = append(got, v.Path+" "+v.Public)
+	}
+	want := ".a[0].a .a[0].a; .a[0].code .a[0].code; .a[0][12] .a[0].*; .a[1].code .a[1].code; .xавгуст .*"
+	if err != nil || strings.Join(got, "; ") != want {
+		t.Errorf("got %q %v, want %q", got, err, want)
+	}
+}
+
 func TestCompileRefuses(t *testing.T) {
 	for schema, want := range map[string]string{
 		`{"type":"objekt"}`:                            "type ",

@@ -20,10 +20,13 @@ import (
 // MaxDepth is how deep objects and arrays may nest.
 const MaxDepth = 64
 
-// Error says what is wrong with data that cannot be read. It is safe to show to a caller.
-type Error string
+// Error says what is wrong with data that cannot be read.
+type Error struct {
+	Message string // safe to show to whoever sent the data
+	Public  string // Message without the field, whose name is the data's own: safe to log and to store
+}
 
-func (e Error) Error() string { return string(e) }
+func (e Error) Error() string { return e.Message }
 
 // Check returns an Error, with the byte and the field, unless data is one JSON value of
 // valid UTF-8 without a byte order mark, without repeated names in an object (compared
@@ -92,11 +95,19 @@ func (c *checker) broken(err error) error {
 	case syntax.Err == jsontext.ErrDuplicateName:
 		return problem("repeats a key", syntax.ByteOffset, syntax.JSONPointer)
 	}
-	return problem("is not valid", syntax.ByteOffset, syntax.JSONPointer) + Error(": "+Shorten(syntax.Err.Error(), 200))
+	where, in := place(syntax.ByteOffset, syntax.JSONPointer)
+	why := ": " + Shorten(syntax.Err.Error(), 200)
+	return Error{"the JSON is not valid" + where + in + why, "the JSON is not valid" + where + why}
 }
 
-// problem says what is wrong, where, and in which field: event_data.items[3].name.
+// problem says what is wrong, and where.
 func problem(what string, offset int64, at jsontext.Pointer) Error {
+	where, in := place(offset, at)
+	return Error{"the JSON " + what + where + in, "the JSON " + what + where}
+}
+
+// place says where, and in which field if it is in one: event_data.items[3].name.
+func place(offset int64, at jsontext.Pointer) (where, in string) {
 	var field strings.Builder
 	for name := range at.Tokens() {
 		if _, err := strconv.Atoi(name); err == nil {
@@ -106,11 +117,10 @@ func problem(what string, offset int64, at jsontext.Pointer) Error {
 		}
 		field.WriteString(Shorten(name, 40))
 	}
-	where := ""
 	if field.Len() > 0 {
-		where = " (in " + Shorten(field.String(), 200) + ")"
+		in = fmt.Sprintf(" (in %s)", Shorten(field.String(), 200))
 	}
-	return Error(fmt.Sprintf("the JSON %s at byte %d%s", what, offset, where))
+	return fmt.Sprintf(" at byte %d", offset), in
 }
 
 const maxExponent = 308

@@ -32,7 +32,8 @@ func Elements(data []byte, yield func(index int, raw []byte) error) error {
 func each(data []byte, opening byte, what string, yield func(index int, m Member) error) error {
 	begin := SkipSpace(data, 0)
 	if begin == len(data) || data[begin] != opening {
-		return Error("the JSON is not an " + what)
+		message := "the JSON is not an " + what
+		return Error{message, message}
 	}
 	var err error
 	index := 0
@@ -42,7 +43,8 @@ func each(data []byte, opening byte, what string, yield func(index int, m Member
 		return err == nil
 	})
 	if err == nil && stopped >= 0 {
-		err = Error(fmt.Sprintf("the JSON %s cannot be read at byte %d", what, stopped))
+		message := fmt.Sprintf("the JSON %s cannot be read at byte %d", what, stopped)
+		err = Error{message, message}
 	}
 	return err
 }
