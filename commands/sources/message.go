@@ -10,6 +10,7 @@ import (
 
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
+	"github.com/medilab/webhooks/domain/strictjson"
 )
 
 // ReadFunc reads the body of a request to trigger an event into an event, but for its
@@ -45,28 +46,62 @@ func (s Source) eventOf(m *message.Message, read ReadFunc) (commands.NewEvent, e
 	return event, err
 }
 
+// readMessage returns the event and the message's own id. If only the event's data cannot be
+// read, it returns the rest: the data can be mended.
 func (s Source) readMessage(m *message.Message, read ReadFunc) (event commands.NewEvent, id string, err error) {
 	ce, binary := binaryMode(m)
-	if err := domain.CheckJSON(m.Payload); err != nil {
-		return ce.event(nil), ce.identity(), err
+	refused := domain.CheckJSON(m.Payload)
+	if refused == nil {
+		return ce.readPayload(m.Payload, binary, read)
 	}
+	rest := []byte("{}")
+	if !binary {
+		rest = withoutData(m.Payload)
+	}
+	if domain.CheckJSON(rest) != nil {
+		return ce.event(nil), ce.identity(), refused
+	}
+	event, id, _ = ce.readPayload(rest, binary, read)
+	event.Event.EventData = nil
+	return event, id, refused
+}
+
+// withoutData returns the object with an empty one in the place of the event's data; nil if it
+// is not certain where that ends.
+func withoutData(object []byte) (rest []byte) {
+	begin := strictjson.SkipSpace(object, 0)
+	if !json.Valid(object) || object[begin] != '{' {
+		return nil
+	}
+	end := 0
+	for m := range strictjson.Members(object, begin) {
+		if key := string(m.Key()); key == "event_data" || key == "data" {
+			rest = append(append(rest, object[end:m.Off]...), "{}"...)
+			end = m.End
+		}
+	}
+	return append(rest, object[end:]...)
+}
+
+// readPayload reads the payload of a message, which is the CloudEvent's data if it is binary.
+func (c cloudEvent) readPayload(payload []byte, binary bool, read ReadFunc) (event commands.NewEvent, id string, err error) {
 	if binary {
-		ce.Data = json.RawMessage(m.Payload)
-	} else if err := json.Unmarshal(m.Payload, &ce); err != nil {
-		ce = cloudEvent{}
+		c.Data = payload
+	} else if err := json.Unmarshal(payload, &c); err != nil {
+		c = cloudEvent{}
 	}
-	if ce.SpecVersion != "" {
-		event, err := ce.readAs(read)
-		return event, ce.identity(), err
+	if c.SpecVersion != "" {
+		event, err := c.readAs(read)
+		return event, c.identity(), err
 	}
 	var body struct {
 		ID   string `json:"event_id"`
 		Type string `json:"event_type"`
 	}
-	_ = json.Unmarshal(m.Payload, &body) // what it cannot read, read refuses
-	event.Event.EventType = body.Type    // for people, should it be refused
+	_ = json.Unmarshal(payload, &body) // what it cannot read, read refuses
+	event.Event.EventType = body.Type  // for people, should it be refused
 	_, noUUID := uuid.Parse(body.ID)
-	err = read(m.Payload, noUUID == nil, &event)
+	err = read(payload, noUUID == nil, &event)
 	return event, body.ID, err
 }
 
