@@ -170,7 +170,7 @@ type webhookView struct {
 
 	AutoDeactivateAfter *int `json:"auto_deactivate_after"` // null: never
 
-	PreviousSecretUntil moment `json:"previous_secret_until"` // until when the secret before signs too; null: it does not
+	PreviousSecretUntil moment `json:"previous_secret_until"` // until when a secret from before signs too; null: none does
 }
 
 func viewOf(w domain.Webhook) webhookView {
@@ -179,8 +179,10 @@ func viewOf(w domain.Webhook) webhookView {
 		headers[h.Name] = domain.Masked
 	}
 	var previous moment
-	if len(w.Previous) > 0 && w.Previous[0].Until.After(time.Now()) {
-		previous = moment(w.Previous[0].Until)
+	for _, p := range w.Previous {
+		if p.Until.After(time.Now()) && p.Until.After(time.Time(previous)) {
+			previous = moment(p.Until)
+		}
 	}
 	return webhookView{
 		ID: w.ID, Number: w.Number, Name: w.Name, Description: w.Description, URL: w.URL, Events: w.Events, Headers: headers,

@@ -101,11 +101,18 @@ func TestTheHealthOfWebhooks(t *testing.T) {
 		}
 	}
 
-	// A rotated secret's overlap has an end.
+	// A rotated secret's overlap has an end, which a shorter one after it does not bring nearer.
 	s.ask("PATCH", "/api/v1/webhooks/1", `{"secret":"first"}`).want(200)
 	s.ask("POST", "/api/v1/webhooks/1/rotate-secret", `{"overlap_seconds":3600}`).want(200)
-	if until := s.ask("GET", "/api/v1/webhooks/1", "").want(200).text("previous_secret_until"); until == "" {
+	until := s.ask("GET", "/api/v1/webhooks/1", "").want(200).text("previous_secret_until")
+	if until == "" {
 		t.Error("no end of the overlap")
+	}
+	for _, overlap := range []string{"60", "0"} {
+		s.ask("POST", "/api/v1/webhooks/1/rotate-secret", `{"overlap_seconds":`+overlap+`}`).want(200)
+		if got := s.ask("GET", "/api/v1/webhooks/1", "").want(200).text("previous_secret_until"); got != until {
+			t.Errorf("after an overlap of %s s the first ends at %q, not %q", overlap, got, until)
+		}
 	}
 	if until := s.ask("GET", "/api/v1/webhooks/2", "").want(200).get("previous_secret_until"); until != "null" {
 		t.Errorf("an overlap without a rotation: %s", until)
