@@ -39,9 +39,13 @@ func newAuthenticator(config Config) authenticator {
 	}
 }
 
-// authorize returns the caller, also one that is refused.
+// authorize returns the caller, also one that is refused, and the token, which expires with the
+// session if there is one.
 func (a authenticator) authorize(r *http.Request, o *operation) (caller commands.Caller, token domain.Token, err error) {
-	caller, token, _, err = a.identify(r)
+	caller, token, session, err := a.identify(r)
+	if session.Session && (token.ExpiresAt.IsZero() || session.ExpiresAt.Before(token.ExpiresAt)) {
+		token.ExpiresAt = session.ExpiresAt
+	}
 	switch {
 	case err != nil:
 		return caller, token, err

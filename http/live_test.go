@@ -42,7 +42,8 @@ func TestSlowStreamEnds(t *testing.T) {
 	r := &ring{moved: make(chan struct{})}
 	r.start(0)
 	r.add(&page{last: 1, items: map[streamKind][]streamItem{}})
-	c := streamClient{server: s, x: &request{}, checked: time.Now()}
+	later := time.Now().Add(time.Hour) // neither is its token looked at, nor is it kept alive
+	c := streamClient{server: s, x: &request{}, checked: later, sent: later}
 	if more, err := c.next(t.Context(), r); !more || err != nil || !c.live || c.at != 1 {
 		t.Fatalf("it got %t, %v, and is at %d", more, err, c.at)
 	}

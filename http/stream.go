@@ -65,8 +65,9 @@ const (
 	// Redacted is the header of a stream from which payloads are withheld.
 	Redacted = "X-Redacted"
 
-	// streamCheck is how often it is looked whether the token is still good.
-	streamCheck = 2500 * time.Millisecond
+	// streamCheck is how old a check of the token may be when an item is sent: nothing is shown
+	// later than a second after it was revoked on another node.
+	streamCheck = time.Second - tokenAge
 	// streamSilence is how long nothing may be sent.
 	streamSilence = 15 * time.Second
 	// streamStart says what clients wait before they reconnect, and where the stream begins, so
@@ -81,7 +82,7 @@ func (s *Server) serveStream(x *request, r *http.Request, w domain.Webhook) erro
 	if err != nil {
 		return err
 	}
-	c := &streamClient{server: s, x: x, request: r, kinds: streamKinds.of(x), webhook: w.ID, asked: askedFor(r), checked: time.Now()}
+	c := &streamClient{server: s, x: x, request: r, kinds: streamKinds.of(x), webhook: w.ID, asked: askedFor(r)}
 	if err := x.acquire(s.streams); err != nil {
 		return err
 	}
@@ -156,15 +157,17 @@ type streamClient struct {
 	told    projections.Position // that the client knows of
 	live    bool                 // it has caught up
 	checked time.Time            // that the token is good
+	expires time.Time            // when it is to be looked again whether it is; zero: it does not expire
 	sent    time.Time            // the last time anything was
 }
 
 // next sends one page, or waits for one. It reports whether the stream goes on.
 func (c *streamClient) next(ctx context.Context, r *ring) (more bool, err error) {
-	if time.Since(c.checked) > streamCheck {
-		if err := c.check(); err != nil {
-			return false, err
-		}
+	if err := c.check(); err != nil {
+		return false, err
+	}
+	if err := c.keepAlive(); err != nil {
+		return false, err
 	}
 	p, dropped, moved := r.next(c.at)
 	switch {
@@ -184,18 +187,38 @@ func (c *streamClient) next(ctx context.Context, r *ring) (more bool, err error)
 	case <-c.server.stopping.Done():
 		return false, nil
 	case <-moved:
-	case <-time.After(streamCheck):
+	case <-time.After(c.untilCheck()):
 	}
 	return true, nil
 }
 
-// check returns why the stream must end, and keeps the connection alive.
+// untilCheck returns how long the last check of the token holds.
+func (c *streamClient) untilCheck() time.Duration {
+	next := c.checked.Add(streamCheck)
+	if c.expires.After(c.checked) && c.expires.Before(next) {
+		next = c.expires
+	}
+	return time.Until(next)
+}
+
+// check returns why the stream must end.
 func (c *streamClient) check() error {
+	if c.untilCheck() > 0 {
+		return nil
+	}
 	c.checked = time.Now()
-	_, _, err := c.server.auth.authorize(c.request, c.x.operation)
+	_, token, err := c.server.auth.authorize(c.request, c.x.operation)
 	if err != nil && !errors.Is(err, domain.KindUnavailable) { // nothing can be read now either
 		return err
 	}
+	if c.expires = token.ExpiresAt; !c.expires.IsZero() {
+		c.expires = c.checked.Add(token.ExpiresAt.Sub(c.server.commands.Now()))
+	}
+	return nil
+}
+
+// keepAlive sends something if nothing was for long.
+func (c *streamClient) keepAlive() error {
 	if time.Since(c.sent) < streamSilence {
 		return nil
 	}
@@ -238,6 +261,9 @@ func (c *streamClient) sendPage(ctx context.Context, p *page) error {
 	for _, item := range items {
 		if item.at <= c.at || !c.concerns(&item) {
 			continue
+		}
+		if err := c.check(); err != nil {
+			return err
 		}
 		data, err := c.x.payloads.item(&item, c.asked)
 		if err != nil {

@@ -364,3 +364,69 @@ func TestStreamEnds(t *testing.T) {
 		t.Errorf("got %+v from a server that has stopped", item)
 	}
 }
+
+// A node that follows the others by nothing but what it is asked for shows no event that was accepted
+// later than a second after the stream's token was revoked, and none after it has expired.
+func TestStreamsEndWithTheirTokens(t *testing.T) {
+	t.Parallel()
+	database := testdb.New(t)
+	a, b := newServiceOn(t, database), newServiceOn(t, database)
+	a.work()
+	caller := commands.Caller{Actor: "test"}
+	// last returns when the last event was accepted that the stream shows, while events come
+	// until it ends.
+	last := func(token string, begun func()) (at time.Time) {
+		t.Helper()
+		follow := b.stream("?kinds=event", "Authorization", "Bearer "+token)
+		items := make(chan streamed)
+		go func() {
+			defer close(items)
+			for item, ok := follow.next(); ok; item, ok = follow.next() {
+				items <- item
+			}
+		}()
+		deadline := time.After(patience)
+		for {
+			a.ask("POST", trigger, `{"event_type":"patient.created","event_data":{}}`).want(202)
+			select {
+			case item, ok := <-items:
+				if !ok {
+					return at
+				}
+				if at.IsZero() {
+					begun()
+				}
+				accepted, err := time.Parse(time.RFC3339, a.idIn(item.data, "accepted_at"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				at = accepted
+			case <-deadline:
+				t.Fatal("the stream does not end")
+			default:
+			}
+		}
+	}
+
+	token, clear := a.registerStreamToken(domain.ScopeWebhooksRead)
+	var revoked time.Time
+	at := last(clear, func() {
+		if err := a.commands.RevokeToken(t.Context(), caller, token.ID); err != nil {
+			t.Fatal(err)
+		}
+		revoked = a.commands.Now()
+	})
+	if late := at.Sub(revoked); late > time.Second {
+		t.Errorf("an event is shown that was accepted %s after the token was revoked", late)
+	}
+
+	expires := a.commands.Now().Add(2 * time.Second)
+	_, secret, err := a.commands.CreateToken(t.Context(), caller, "short", []domain.Scope{domain.ScopeWebhooksRead}, expires)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const clocks = 100 * time.Millisecond // by which two processes take the database's time to differ, at the most
+	if late := last(secret.Reveal(), func() {}).Sub(expires); late > clocks {
+		t.Errorf("an event is shown that was accepted %s after the token had expired", late)
+	}
+}
