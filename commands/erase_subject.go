@@ -340,7 +340,7 @@ func (c *Commands) cancelErased(ctx context.Context, caller Caller, positions []
 						return nil, domain.Conflict("the batch has ended")
 					}
 					batch := member.BatchID
-					if _, known := goesOn[batch]; !known {
+					if _, known := goesOn[batch]; !known || d.Blocks { // of a failed one, a replay may take events
 						left, _, err := BatchEvents(ctx, c.Log, batch, true)
 						if err != nil {
 							return nil, err

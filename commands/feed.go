@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -252,8 +253,9 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 	return true, j.commit(ctx, unit, queued)
 }
 
-// endParted cancels the failed batches of which no member is left once those leave that the unit asks
-// for: else they would be failed for ever.
+// endParted cancels the failed batches of which nothing is left to send once those leave that the unit
+// asks for: else they would be failed for ever. The unit is a conflict if another part of such a batch goes
+// on meanwhile.
 func (j *job) endParted(ctx context.Context, unit *eventstore.Unit, parting map[domain.DeliveryID]*standing) error {
 	asked := map[string]bool{}
 	for _, w := range unit.Writes {
@@ -267,14 +269,33 @@ func (j *job) endParted(ctx context.Context, unit *eventstore.Unit, parting map[
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(batch.Members, func(m domain.BatchMember) bool { return !parted[m.DeliveryID] && !asked[m.DeliveryID.Stream()] }) {
-			unit.Writes = append(unit.Writes, j.write(id.Stream(), batch.Version, domain.DeliveryCancelled{
+		streams, version, left := make([]string, len(batch.Members)), batch.Version, 0
+		for i, m := range batch.Members {
+			if streams[i] = m.DeliveryID.Stream(); parted[m.DeliveryID] || asked[streams[i]] {
+				left++
+			}
+		}
+		events, _, err := BatchEvents(ctx, j.r.Log, id, true)
+		if err != nil && !errors.Is(err, ErrUnreadable) {
+			return err
+		}
+		stays := func(e domain.PayloadEvent) bool {
+			return !asked[domain.DeliveryOf(domain.EventID(e.EventID), batch.WebhookID).Stream()]
+		}
+		if err == nil && !slices.ContainsFunc(events, stays) {
+			unit.Writes = append(unit.Writes, j.write(id.Stream(), version, domain.DeliveryCancelled{
 				EventID: batch.EventID, WebhookID: batch.WebhookID, Reason: domain.CancelReplayed, Was: domain.DeliveryFailed,
 			}))
+			version++
 		}
+		unit.With = append(unit.With, eventstore.Statement{SQL: unpartedSQL, Args: []any{id.Stream(), version, streams, left}})
 	}
 	return nil
 }
+
+// unpartedSQL is unmovedSQL for a batch and its members, so many of which have gone on by themselves.
+const unpartedSQL = `SELECT width_bucket(0, 0, CASE WHEN (SELECT max(version) FROM medilab.events WHERE stream = $1) = $2
+	AND (SELECT count(*) FROM medilab.events WHERE stream = ANY($3) AND version = 2) = $4 THEN 1 ELSE 0 END, 1)`
 
 // begin returns the position from which on the feed is to be read again.
 func (f *feed) begin() eventstore.Position {

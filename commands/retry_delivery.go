@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"slices"
 
 	"github.com/medilab/webhooks/domain"
 )
@@ -17,6 +18,16 @@ func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.D
 			}
 		}
 		w, _ := c.Directory.Webhook(d.WebhookID)
+		if d.Members != nil {
+			batch := id
+			if member != nil {
+				batch = member.BatchID
+			}
+			events, left, err := BatchEvents(ctx, c.Log, batch, true)
+			if err == nil && len(events) == 0 && !slices.ContainsFunc(left, func(one domain.LeftOut) bool { return one.Reason != domain.CancelReplayed }) {
+				return nil, domain.Conflict("each event of this batch was sent again by itself: there is nothing to deliver; cancel it if it holds up others")
+			}
+		}
 		size := d.Size
 		var data []byte
 		if d.Members == nil {

@@ -104,7 +104,9 @@ func (d Delivery) In(batch Delivery) Delivery {
 		batch.State, batch.CancelReason = DeliveryFailed, ""
 	}
 	for _, left := range batch.LeftOut {
-		if left.EventID == d.EventID {
+		if left.EventID == d.EventID && left.Reason == CancelReplayed { // it left after this had failed
+			batch.State = DeliveryFailed
+		} else if left.EventID == d.EventID {
 			batch.State, batch.CancelReason, batch.GaveUp, batch.NextAttemptAt = DeliveryWithdrawn, left.Reason, "", time.Time{}
 			batch.LastOutcome, batch.LastStatus, batch.LastError = "", 0, ""
 		}

@@ -96,3 +96,18 @@ func TestBatchBodyIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// What a batch came to, of an event that was sent by itself since, is what it had come to before.
+func TestInOfWhatWasReplayed(t *testing.T) {
+	member := Delivery{EventID: EventID{1}, State: DeliveryJoined}
+	left := []LeftOut{{EventID: EventID{1}, Reason: CancelReplayed}}
+	for name, batch := range map[string]Delivery{
+		"all were":            {State: DeliveryWithdrawn, CancelReason: CancelReplayed},
+		"the others arrived":  {State: DeliveryDelivered, LeftOut: left},
+		"the others are sent": {State: DeliveryFailed, LeftOut: left},
+	} {
+		if got := member.In(batch); got.State != DeliveryFailed || got.CancelReason != "" {
+			t.Errorf("%s: %s %s, want failed", name, got.State, got.CancelReason)
+		}
+	}
+}

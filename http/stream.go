@@ -195,7 +195,7 @@ func (c *streamClient) next(ctx context.Context, r *ring) (more bool, err error)
 // untilCheck returns how long the last check of the token holds.
 func (c *streamClient) untilCheck() time.Duration {
 	next := c.checked.Add(streamCheck)
-	if c.expires.After(c.checked) && c.expires.Before(next) {
+	if !c.expires.IsZero() && c.expires.Before(next) {
 		next = c.expires
 	}
 	return time.Until(next)

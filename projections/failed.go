@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -27,6 +28,9 @@ func (p *Projections) EachFailed(ctx context.Context, request domain.ReplayReque
 	f, seen := newFailedFilter(request), map[domain.DeliveryID]bool{}
 	return p.log.EachAt(ctx, positions, func(calls []eventstore.Event) error {
 		failed, err := p.stillFailed(ctx, calls, f, before, seen)
+		if err == nil {
+			err = p.dropParted(ctx, failed, before)
+		}
 		if err != nil || len(failed) == 0 {
 			return err
 		}
@@ -112,6 +116,41 @@ func (p *Projections) stillFailed(ctx context.Context, calls []eventstore.Event,
 		return d.State != domain.DeliveryFailed || !f.statuses.Has(d.LastStatus)
 	})
 	return failed, nil
+}
+
+// dropParted leaves out the members that had gone on by themselves, and batches that had no others.
+func (p *Projections) dropParted(ctx context.Context, failed map[domain.DeliveryID]domain.Delivery, before eventstore.Position) error {
+	var streams []string
+	for _, d := range failed {
+		for _, m := range d.Members {
+			streams = append(streams, m.DeliveryID.Stream())
+		}
+	}
+	if len(streams) == 0 {
+		return nil
+	}
+	at := eventstore.Position(math.MaxInt64)
+	if before > 0 {
+		at = before - 1
+	}
+	list, err := stillJoined(ctx, p.pool, streams, at)
+	if err != nil {
+		return fmt.Errorf("look for members of batches: %w", err)
+	}
+	joined := map[string]bool{}
+	for _, stream := range list {
+		joined[stream] = true
+	}
+	for id, d := range failed {
+		if d.Members == nil {
+			continue
+		}
+		d.Members = slices.DeleteFunc(slices.Clone(d.Members), func(m domain.BatchMember) bool { return !joined[m.DeliveryID.Stream()] })
+		if failed[id] = d; len(d.Members) == 0 {
+			delete(failed, id)
+		}
+	}
+	return nil
 }
 
 // yieldFailed reads the events of the deliveries, and yields those that the filter matches.

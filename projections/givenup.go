@@ -106,7 +106,7 @@ func endsAgain(value any) bool {
 	case domain.DeliverySucceeded:
 		return c.Attempt > 1 || c.ReplayID != (domain.ReplayID{}) // it may have been given up with its batch
 	case domain.DeliveryCancelled:
-		return true
+		return c.Reason != domain.CancelReplayed // of a batch, whose events go on by themselves
 	}
 	return false
 }

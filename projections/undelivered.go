@@ -169,6 +169,15 @@ func (p *undelivered) statements(stands []stand, events map[domain.EventID]event
 	return []eventstore.Statement{{SQL: p.save, Args: []any{ordinals, numbers, values}}}
 }
 
+// stillJoined returns those of the streams whose deliveries were in their batches at the position.
+func stillJoined(ctx context.Context, db Querier, streams []string, at eventstore.Position) ([]string, error) {
+	rows, _ := db.Query(ctx, `
+		SELECT m.stream FROM unnest($1::text[]) AS m (stream) CROSS JOIN LATERAL (
+			SELECT type FROM medilab.events WHERE stream = m.stream AND position <= $2 ORDER BY stream DESC, version DESC LIMIT 1
+		) AS last WHERE last.type = 'delivery.joined_batch'`, streams, at)
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
 // ofMembers replaces what batches come to by what that makes of their members: those that
 // had not been asked for by themselves since.
 func ofMembers(ctx context.Context, db Querier, stands []stand) (all []stand, err error) {
@@ -186,11 +195,7 @@ func ofMembers(ctx context.Context, db Querier, stands []stand) (all []stand, er
 			members[m.DeliveryID.Stream()] = m.EventID
 			streams = append(streams, m.DeliveryID.Stream())
 		}
-		rows, _ := db.Query(ctx, `
-			SELECT m.stream FROM unnest($1::text[]) AS m (stream) CROSS JOIN LATERAL (
-				SELECT type FROM medilab.events WHERE stream = m.stream AND position <= $2 ORDER BY stream DESC, version DESC LIMIT 1
-			) AS last WHERE last.type = 'delivery.joined_batch'`, streams, s.at)
-		joined, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		joined, err := stillJoined(ctx, db, streams, s.at)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -199,12 +200,16 @@ func (p ParkedEvent) removal() domain.AdminID {
 	return domain.AdminID(uuid.NewSHA1(p.EventID, fmt.Appendf(nil, "parked %d %d", p.ID, p.ParkedAt.UnixMicro())))
 }
 
+// Places in reasons, which earlier versions named by the event's data.
+var dataPlace, unknownField = regexp.MustCompile(`^event_data[.[].* (must|is|breaks) `), regexp.MustCompile(`^.* is not a field of `)
+
 // remove returns what deletes the dead letter and records in the log who did. It fails with
 // codeGone if the dead letter is gone, as when it was erased.
 func (p ParkedEvent) remove(caller commands.Caller, action domain.AdminAction) eventstore.Unit {
 	const most = 400 // bytes of what the emitter wrote
+	reason := unknownField.ReplaceAllLiteralString(dataPlace.ReplaceAllString(p.Reason, "event_data $1 "), "* is not a field of ")
 	acted := domain.AdminActed{Action: action, Detail: fmt.Sprintf("event %s of type %s, emitted by %s: %s%s",
-		p.EventID, strictjson.Shorten(p.EventType, most), p.EmittedBy, strictjson.Shorten(p.Reason, most), p.mended)}
+		p.EventID, strictjson.Shorten(p.EventType, most), p.EmittedBy, strictjson.Shorten(reason, most), p.mended)}
 	return eventstore.Unit{
 		Writes: []eventstore.Write{commands.Write(p.removal().Stream(), 0,
 			eventstore.Metadata{Actor: caller.Actor, CorrelationID: p.emission().correlationID, RequestID: caller.RequestID}, acted)},

@@ -82,12 +82,12 @@ func (a *Alerts) eventsOf(ctx context.Context, id domain.DeliveryID, call domain
 	case eventType != domain.BatchEventType:
 		return []lostEvent{{id, call}}, nil
 	}
-	members, _, err := commands.BatchEvents(ctx, a.Log, id, true)
+	members, _, err := commands.BatchEvents(ctx, a.Log, id, false)
 	if errors.Is(err, commands.ErrUnreadable) {
 		return []lostEvent{{id, call}}, nil
 	}
 	for _, m := range members {
-		if !m.EventType.IsSystem() {
+		if !m.EventType.IsSystem() && call.Sent(domain.EventID(m.EventID)) {
 			call.EventID, call.EventType = domain.EventID(m.EventID), string(m.EventType)
 			lost = append(lost, lostEvent{domain.DeliveryOf(call.EventID, call.WebhookID), call})
 		}

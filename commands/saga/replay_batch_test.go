@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/migrations/testdb"
 	"github.com/medilab/webhooks/projections"
@@ -89,4 +90,58 @@ func TestRetryOfABatchThatAReplayHasParted(t *testing.T) {
 		n.awaitState(batch, domain.DeliveryDelivered)
 		n.verify()
 	}
+}
+
+// The alert about a batch stays open until each of its events has arrived by itself.
+func TestAlertOfABatchThatAReplayEnds(t *testing.T) {
+	t.Parallel()
+	in := newStepwise(t)
+	n := startReplaying(t, testdb.New(t), in)
+	w := n.register(1, func(c *domain.WebhookRegistered) {
+		blocking(c)
+		batching(2, never)(c)
+	})
+	events := []domain.EventID{n.triggerOf(1), n.triggerOf(2)}
+	batch := domain.BatchOf(domain.DeliveryOf(events[0], w))
+	(<-in.calls).fail()
+	n.awaitBlocked(batch)
+	n.awaitGiven(projections.AlertOpen, domain.DeliveryOf(events[0], w), domain.DeliveryOf(events[1], w))
+
+	id := n.start(history(w))
+	in.next(events[0]).succeed()
+	last := in.next(events[1])
+	n.awaitState(batch, domain.DeliveryWithdrawn)
+	n.awaitGiven(projections.AlertOpen, domain.DeliveryOf(events[1], w))
+	last.succeed()
+	n.awaitReplay(id, "over", finished)
+	n.awaitGiven(projections.AlertResolved)
+	n.awaitEmptyQueue()
+	n.verify()
+}
+
+// What has left a failed batch, as it is erased, does not keep it once the rest has left too.
+func TestReplayOfABatchWithoutItsErased(t *testing.T) {
+	t.Parallel()
+	in := newStepwise(t)
+	n := startReplaying(t, testdb.New(t), in)
+	w := n.register(1, func(c *domain.WebhookRegistered) {
+		blocking(c)
+		batching(2, never)(c)
+	})
+	events := []domain.EventID{n.triggerOf(1), n.triggerOf(2)}
+	batch := domain.BatchOf(domain.DeliveryOf(events[0], w))
+	(<-in.calls).fail()
+	n.awaitBlocked(batch)
+	n.append(domain.DeliveryOf(events[1], w).Stream(), 1, domain.DecideLeave(domain.Delivery{EventID: events[1], WebhookID: w}, domain.CancelSubjectErased))
+	failed := history(w)
+	failed.OnlyFailed = true
+	id := n.start(failed)
+	in.next(events[0]).succeed()
+	n.awaitState(batch, domain.DeliveryWithdrawn)
+	n.awaitReplay(id, "over", finished)
+	if _, err := n.commands.RetryDelivery(t.Context(), commands.Caller{Actor: "test"}, batch); domain.KindOf(err) != domain.KindConflict {
+		t.Errorf("it is sent again: %v", err)
+	}
+	n.awaitEmptyQueue()
+	n.verify()
 }
