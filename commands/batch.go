@@ -14,8 +14,9 @@ import (
 // will not help.
 var ErrUnreadable = errors.New("the stored event cannot be read")
 
-// BatchEvents reads the events of a batch, in the order of its body, and those that are left
-// out of it: those that are erased since and, once it was tried, those that went on by themselves. The error is ErrUnreadable or the log's.
+// BatchEvents reads the events of a batch, in the order of its body, and those that are left out of
+// it: those that are erased since and, once it was tried, those that went on by themselves. The error
+// is ErrUnreadable or the log's.
 func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.DeliveryID, tried bool) (events []domain.PayloadEvent, left []domain.LeftOut, err error) {
 	batched, _, err := first[domain.DeliveryBatched](ctx, log, batch.Stream())
 	if err != nil {
@@ -29,9 +30,9 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	if err != nil {
 		return nil, nil, err
 	}
-	parted := map[domain.DeliveryID]bool{}
+	departed := map[domain.DeliveryID]bool{}
 	if tried {
-		if parted, err = partedFrom(ctx, log, batched[0].Members); err != nil {
+		if departed, err = departedFrom(ctx, log, batched[0].Members); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -42,7 +43,7 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 			continue
 		}
 		member := batched[0].Members[i]
-		if parted[member.DeliveryID] {
+		if departed[member.DeliveryID] {
 			left = append(left, domain.LeftOut{EventID: member.EventID, Reason: domain.CancelReplayed})
 			continue
 		}
@@ -51,8 +52,8 @@ func BatchEvents(ctx context.Context, log *eventstore.Log, batch domain.Delivery
 	return events, left, nil
 }
 
-// partedFrom returns the members of a batch that have gone on by themselves since they joined it.
-func partedFrom(ctx context.Context, log *eventstore.Log, members []domain.BatchMember) (map[domain.DeliveryID]bool, error) {
+// departedFrom returns the members of a batch that have gone on by themselves since they joined it.
+func departedFrom(ctx context.Context, log *eventstore.Log, members []domain.BatchMember) (map[domain.DeliveryID]bool, error) {
 	streams := make([]string, len(members))
 	for i, m := range members {
 		streams[i] = m.DeliveryID.Stream()
@@ -65,11 +66,11 @@ func partedFrom(ctx context.Context, log *eventstore.Log, members []domain.Batch
 	for i := range events {
 		_, joined[events[i].Stream] = events[i].Value.(domain.DeliveryJoinedBatch)
 	}
-	parted := map[domain.DeliveryID]bool{}
+	departed := map[domain.DeliveryID]bool{}
 	for i, m := range members {
-		parted[m.DeliveryID] = !joined[streams[i]]
+		departed[m.DeliveryID] = !joined[streams[i]]
 	}
-	return parted, nil
+	return departed, nil
 }
 
 // CancelGone returns why a delivery is cancelled whose content is gone.

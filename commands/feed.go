@@ -221,7 +221,7 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 		return false, err
 	}
 	left := make(map[domain.DeliveryID]bool, len(chosen))
-	parting := map[domain.DeliveryID]*standing{} // batches that are left
+	leaving := map[domain.DeliveryID]*standing{} // batches that are left
 	queued := domain.ReplayQueued{Matched: j.replay.Matched}
 	for i, c := range chosen {
 		left[c.delivery] = true
@@ -233,7 +233,7 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 		}
 		if batch := found[i].batch; batch != nil {
 			asked.BatchID = found[i].BatchID
-			parting[asked.BatchID] = batch
+			leaving[asked.BatchID] = batch
 		}
 		unit.Writes = append(unit.Writes, j.write(c.delivery.Stream(), found[i].Version, asked))
 		queued.Count++
@@ -246,41 +246,42 @@ func (j *job) ask(ctx context.Context, chosen []candidate) (bool, error) {
 	if queued.Count == 0 {
 		return false, nil
 	}
-	if err := j.endParted(ctx, &unit, parting); err != nil {
+	if err := j.endEmptied(ctx, &unit, leaving); err != nil {
 		return false, err
 	}
 	queued.Next = int64(j.feed.begin())
 	return true, j.commit(ctx, unit, queued)
 }
 
-// endParted cancels the failed batches of which nothing is left to send once those leave that the unit
+// endEmptied cancels the failed batches of which nothing is left to send once those leave that the unit
 // asks for: else they would be failed for ever. The unit is a conflict if another part of such a batch goes
 // on meanwhile.
-func (j *job) endParted(ctx context.Context, unit *eventstore.Unit, parting map[domain.DeliveryID]*standing) error {
+func (j *job) endEmptied(ctx context.Context, unit *eventstore.Unit, leaving map[domain.DeliveryID]*standing) error {
 	asked := map[string]bool{}
 	for _, w := range unit.Writes {
 		asked[w.Stream] = true
 	}
-	for id, batch := range parting {
+	for id, batch := range leaving {
 		if batch.State != domain.DeliveryFailed {
 			continue
 		}
-		parted, err := partedFrom(ctx, j.r.Log, batch.Members)
+		departed, err := departedFrom(ctx, j.r.Log, batch.Members)
 		if err != nil {
 			return err
 		}
 		streams, version, left := make([]string, len(batch.Members)), batch.Version, 0
 		for i, m := range batch.Members {
-			if streams[i] = m.DeliveryID.Stream(); parted[m.DeliveryID] || asked[streams[i]] {
+			if streams[i] = m.DeliveryID.Stream(); departed[m.DeliveryID] || asked[streams[i]] {
 				left++
 			}
 		}
-		events, _, err := BatchEvents(ctx, j.r.Log, id, true)
+		events, _, err := BatchEvents(ctx, j.r.Log, id, false)
 		if err != nil && !errors.Is(err, ErrUnreadable) {
 			return err
 		}
 		stays := func(e domain.PayloadEvent) bool {
-			return !asked[domain.DeliveryOf(domain.EventID(e.EventID), batch.WebhookID).Stream()]
+			member := domain.DeliveryOf(domain.EventID(e.EventID), batch.WebhookID)
+			return !departed[member] && !asked[member.Stream()]
 		}
 		if err == nil && !slices.ContainsFunc(events, stays) {
 			unit.Writes = append(unit.Writes, j.write(id.Stream(), version, domain.DeliveryCancelled{
@@ -288,13 +289,13 @@ func (j *job) endParted(ctx context.Context, unit *eventstore.Unit, parting map[
 			}))
 			version++
 		}
-		unit.With = append(unit.With, eventstore.Statement{SQL: unpartedSQL, Args: []any{id.Stream(), version, streams, left}})
+		unit.With = append(unit.With, eventstore.Statement{SQL: batchUnmovedSQL, Args: []any{id.Stream(), version, streams, left}})
 	}
 	return nil
 }
 
-// unpartedSQL is unmovedSQL for a batch and its members, so many of which have gone on by themselves.
-const unpartedSQL = `SELECT width_bucket(0, 0, CASE WHEN (SELECT max(version) FROM medilab.events WHERE stream = $1) = $2
+// batchUnmovedSQL is unmovedSQL for a batch and its members, so many of which have gone on by themselves.
+const batchUnmovedSQL = `SELECT width_bucket(0, 0, CASE WHEN (SELECT max(version) FROM medilab.events WHERE stream = $1) = $2
 	AND (SELECT count(*) FROM medilab.events WHERE stream = ANY($3) AND version = 2) = $4 THEN 1 ELSE 0 END, 1)`
 
 // begin returns the position from which on the feed is to be read again.

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/medilab/webhooks/domain"
@@ -24,6 +25,9 @@ func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.D
 				batch = member.BatchID
 			}
 			events, left, err := BatchEvents(ctx, c.Log, batch, true)
+			if err != nil && !errors.Is(err, ErrUnreadable) {
+				return nil, Failed("read a batch", err)
+			}
 			if err == nil && len(events) == 0 && !slices.ContainsFunc(left, func(one domain.LeftOut) bool { return one.Reason != domain.CancelReplayed }) {
 				return nil, domain.Conflict("each event of this batch was sent again by itself: there is nothing to deliver; cancel it if it holds up others")
 			}

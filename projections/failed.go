@@ -29,7 +29,7 @@ func (p *Projections) EachFailed(ctx context.Context, request domain.ReplayReque
 	return p.log.EachAt(ctx, positions, func(calls []eventstore.Event) error {
 		failed, err := p.stillFailed(ctx, calls, f, before, seen)
 		if err == nil {
-			err = p.dropParted(ctx, failed, before)
+			err = p.dropDeparted(ctx, failed, before)
 		}
 		if err != nil || len(failed) == 0 {
 			return err
@@ -118,8 +118,8 @@ func (p *Projections) stillFailed(ctx context.Context, calls []eventstore.Event,
 	return failed, nil
 }
 
-// dropParted leaves out the members that had gone on by themselves, and batches that had no others.
-func (p *Projections) dropParted(ctx context.Context, failed map[domain.DeliveryID]domain.Delivery, before eventstore.Position) error {
+// dropDeparted leaves out the members that had gone on by themselves, and batches that had no others.
+func (p *Projections) dropDeparted(ctx context.Context, failed map[domain.DeliveryID]domain.Delivery, before eventstore.Position) error {
 	var streams []string
 	for _, d := range failed {
 		for _, m := range d.Members {

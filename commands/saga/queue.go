@@ -74,7 +74,7 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			rows.interrupted = append(rows.interrupted, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, attempt: c.Attempt + 1, version: e.Version})
 		case domain.DeliveryRetryRequested:
 			if c.BatchID != (domain.DeliveryID{}) {
-				rows.parted = append(rows.parted, c.BatchID)
+				rows.leftBatches = append(rows.leftBatches, c.BatchID)
 			}
 			rows.revived = append(rows.revived, c.EventID)
 			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version, line: c.Line, replay: c.ReplayID})
@@ -204,7 +204,7 @@ type queueRows struct {
 	revived                            [][16]byte    // events with deliveries that may have ended
 	untaken                            [][16]byte    // deliveries that no node has, as their ends say
 	cut                                []deliveryRow // cancelled, while a node may have them
-	parted                             [][16]byte    // batches that members leave
+	leftBatches                        [][16]byte    // batches that members leave
 }
 
 func (q *queueRows) dispatch(dispatched domain.EventDispatched, n int, claims *lanes) {
@@ -292,9 +292,9 @@ const againSQL = `INSERT INTO medilab.queue AS q (delivery_id, webhook_id, event
 	FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::timestamptz[]) AS r (id, webhook, event, attempt, version, due)
 	ON CONFLICT (delivery_id) DO UPDATE SET attempt = excluded.attempt, retries = q.retries + excluded.retries, version = excluded.version, due_at = excluded.due_at, node = NULL`
 
-// partedSQL lets the members that leave batches go before what is left of these in their lines: it stands
+// behindMembersSQL puts batches that members leave behind these in their lines: what is left of one stands
 // where the last member does.
-const partedSQL = `UPDATE medilab.queue AS q SET position = e.position FROM medilab.events AS b, medilab.events AS e
+const behindMembersSQL = `UPDATE medilab.queue AS q SET position = e.position FROM medilab.events AS b, medilab.events AS e
 	WHERE q.delivery_id = ANY($1::uuid[]) AND q.line IS NOT NULL AND b.stream = 'delivery-' || q.delivery_id::text AND b.version = 1
 	AND e.stream = 'event-' || (convert_from(b.data, 'UTF8')::json -> 'members' -> -1 ->> 'event_id') AND e.version = 1`
 
@@ -364,8 +364,8 @@ func (q *queueRows) statements() []eventstore.Statement {
 	if r := q.interrupted; len(r) > 0 {
 		add(againSQL, ids(r), webhooks(r), events(r), attempts(r), versions(r), nil)
 	}
-	if len(q.parted) > 0 {
-		add(partedSQL, q.parted)
+	if len(q.leftBatches) > 0 {
+		add(behindMembersSQL, q.leftBatches)
 	}
 	if r := q.retried; len(r) > 0 {
 		// The stream of a batch says in its beginning what it is. What somebody claimed and has not

@@ -10,6 +10,25 @@ import (
 	"github.com/medilab/webhooks/projections"
 )
 
+// failedBatch is a replaying node with a webhook under the rule, and a batch to it that has failed with one
+// event of each of the patients.
+func failedBatch(t *testing.T, rule func(*domain.WebhookRegistered), patients ...int) (n *replaying, in *stepwise, w domain.WebhookID, events []domain.EventID, batch domain.DeliveryID) {
+	t.Helper()
+	in = newStepwise(t)
+	n = startReplaying(t, testdb.New(t), in)
+	w = n.register(1, func(c *domain.WebhookRegistered) {
+		rule(c)
+		batching(len(patients), never)(c)
+	})
+	for _, patient := range patients {
+		events = append(events, n.triggerOf(patient))
+	}
+	batch = domain.BatchOf(domain.DeliveryOf(events[0], w))
+	(<-in.calls).fail()
+	n.awaitState(batch, domain.DeliveryFailed)
+	return n, in, w, events, batch
+}
+
 // A replay sends the events of a batch that holds up its line by themselves, before what waits behind it:
 // once all have left, the batch is over.
 func TestReplayOfABatchThatBlocks(t *testing.T) {
@@ -55,20 +74,10 @@ func TestReplayOfABatchThatBlocks(t *testing.T) {
 }
 
 // What a replay has sent of a batch that failed is not sent again with it, nor what was withdrawn with the replay.
-func TestRetryOfABatchThatAReplayHasParted(t *testing.T) {
+func TestRetryOfABatchThatEventsHaveLeft(t *testing.T) {
 	t.Parallel()
 	for _, rule := range []func(*domain.WebhookRegistered){quiet, blocking} {
-		in := newStepwise(t)
-		n := startReplaying(t, testdb.New(t), in)
-		w := n.register(1, func(c *domain.WebhookRegistered) {
-			rule(c)
-			batching(3, never)(c)
-		})
-		events := []domain.EventID{n.triggerOf(1), n.triggerOf(1), n.triggerOf(1)}
-		batch := domain.BatchOf(domain.DeliveryOf(events[0], w))
-		(<-in.calls).fail()
-		n.awaitState(batch, domain.DeliveryFailed)
-
+		n, in, w, events, batch := failedBatch(t, rule, 1, 1, 1)
 		id := n.start(history(w))
 		in.next(events[0]).succeed()
 		call := in.next(events[1])
@@ -95,16 +104,7 @@ func TestRetryOfABatchThatAReplayHasParted(t *testing.T) {
 // The alert about a batch stays open until each of its events has arrived by itself.
 func TestAlertOfABatchThatAReplayEnds(t *testing.T) {
 	t.Parallel()
-	in := newStepwise(t)
-	n := startReplaying(t, testdb.New(t), in)
-	w := n.register(1, func(c *domain.WebhookRegistered) {
-		blocking(c)
-		batching(2, never)(c)
-	})
-	events := []domain.EventID{n.triggerOf(1), n.triggerOf(2)}
-	batch := domain.BatchOf(domain.DeliveryOf(events[0], w))
-	(<-in.calls).fail()
-	n.awaitBlocked(batch)
+	n, in, w, events, batch := failedBatch(t, blocking, 1, 2)
 	n.awaitGiven(projections.AlertOpen, domain.DeliveryOf(events[0], w), domain.DeliveryOf(events[1], w))
 
 	id := n.start(history(w))
@@ -122,16 +122,7 @@ func TestAlertOfABatchThatAReplayEnds(t *testing.T) {
 // What has left a failed batch, as it is erased, does not keep it once the rest has left too.
 func TestReplayOfABatchWithoutItsErased(t *testing.T) {
 	t.Parallel()
-	in := newStepwise(t)
-	n := startReplaying(t, testdb.New(t), in)
-	w := n.register(1, func(c *domain.WebhookRegistered) {
-		blocking(c)
-		batching(2, never)(c)
-	})
-	events := []domain.EventID{n.triggerOf(1), n.triggerOf(2)}
-	batch := domain.BatchOf(domain.DeliveryOf(events[0], w))
-	(<-in.calls).fail()
-	n.awaitBlocked(batch)
+	n, in, w, events, batch := failedBatch(t, blocking, 1, 2)
 	n.append(domain.DeliveryOf(events[1], w).Stream(), 1, domain.DecideLeave(domain.Delivery{EventID: events[1], WebhookID: w}, domain.CancelSubjectErased))
 	failed := history(w)
 	failed.OnlyFailed = true
