@@ -68,6 +68,8 @@ const (
 	// streamCheck is how old a check of the token may be when an item is sent: nothing is shown
 	// later than a second after it was revoked on another node.
 	streamCheck = time.Second - tokenAge
+	// streamIdle is how long a stream without items waits until it checks its token.
+	streamIdle = 500 * time.Millisecond
 	// streamSilence is how long nothing may be sent.
 	streamSilence = 15 * time.Second
 	// streamStart says what clients wait before they reconnect, and where the stream begins, so
@@ -157,7 +159,7 @@ type streamClient struct {
 	told    projections.Position // that the client knows of
 	live    bool                 // it has caught up
 	checked time.Time            // that the token is good
-	expires time.Time            // when it is to be looked again whether it is; zero: it does not expire
+	expires time.Time            // when it must be checked again; zero: it does not expire
 	sent    time.Time            // the last time anything was
 }
 
@@ -187,7 +189,7 @@ func (c *streamClient) next(ctx context.Context, r *ring) (more bool, err error)
 	case <-c.server.stopping.Done():
 		return false, nil
 	case <-moved:
-	case <-time.After(c.untilCheck()):
+	case <-time.After(max(c.untilCheck(), streamIdle)):
 	}
 	return true, nil
 }
