@@ -51,7 +51,7 @@ type FieldError struct {
 	Public string `json:"-"`
 }
 
-// Within makes the field one of a place of the request.
+// Within puts the place in the request in front of the field.
 func (f *FieldError) Within(place string) {
 	if f.Field = place + f.Field; f.Public != "" {
 		f.Public = place + f.Public

@@ -284,7 +284,7 @@ func (a afterNodes) AwaitSubjects(ctx context.Context, to eventstore.Position) e
 	}
 }
 
-// The answer of an erasure counts what it cancelled, whoever did that: single deliveries, whole batches,
+// An erasure counts what was cancelled because of it, by whichever node: single deliveries, whole batches,
 // and members that a batch was sent without.
 func TestErasureCountsWhatNodesCancel(t *testing.T) {
 	t.Parallel()

@@ -9,8 +9,9 @@ const hexDigits = "0123456789abcdef"
 
 // AppendString appends s as a JSON string (RFC 8259): quotes, backslashes and control
 // characters are escaped and nothing else is, HTML characters in particular. Bytes that
-// are not UTF-8 become U+FFFD, so the result is always valid JSON. What was sent is composed
-// anew to the byte, so the form is kept: jsontext writes \b and \f where this has \u0008 and \u000c.
+// are not UTF-8 become U+FFFD, so the result is always valid JSON. The form
+// must not change, as bodies that were sent are composed again, byte for byte: jsontext.AppendQuote
+// writes \b and \f, this \u0008 and \u000c.
 func AppendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	done := 0 // s[:done] is in dst

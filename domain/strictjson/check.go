@@ -44,13 +44,13 @@ func Check(data []byte) error {
 	c.decoder.Reset(&c.text)
 	err := c.value()
 	const usual = 64 << 10
-	if len(data) <= usual { // what took more keeps its memory no longer
+	if len(data) <= usual { // a decoder that has grown is not kept
 		checkers.Put(c)
 	}
 	return err
 }
 
-// checker is a decoder that is used again for other data, which it reads in place.
+// checker is a decoder that reads its data in place. It is reused.
 type checker struct {
 	text    bytes.Buffer
 	decoder jsontext.Decoder
