@@ -26,14 +26,9 @@ type together struct {
 	open  int               // deliveries whose end is not on record
 }
 
-// insertClaims returns the statement that claims them for their node.
-func insertClaims(r []deliveryRow) eventstore.Statement {
-	return eventstore.Statement{
-		SQL: `INSERT INTO medilab.claims (node, first, deliveries, webhooks, events, sizes)
-			VALUES ($1, ($2::uuid[])[1], $2, $3::uuid[], $4::uuid[], $5::int[])`,
-		Args: []any{r[0].node, ids(r), webhooks(r), events(r), sizes(r)},
-	}
-}
+// claimedSQL claims deliveries for their node.
+const claimedSQL = `INSERT INTO medilab.claims (node, first, deliveries, webhooks, events, sizes)
+	VALUES ($1, ($2::uuid[])[1], $2, $3::uuid[], $4::uuid[], $5::int[])`
 
 // settle notes that the outcome of the delivery's first attempt is recorded.
 func (l *lanes) settle(d *delivery) {

@@ -94,7 +94,7 @@ func (o *orderedRows) insert() []eventstore.Statement {
 	}
 	out := []eventstore.Statement{{SQL: byKeySQL}}
 	if len(r) > 0 {
-		out = append(out, eventstore.Statement{SQL: insertOrderedSQL, Args: []any{ids(r), webhooks(r), events(r), sizes(r), versions(r), lines(r), places(r), claimants(r), o.events}, Rows: o.told((*lanes).behind)})
+		out = append(out, eventstore.Statement{SQL: insertOrderedSQL, Args: append(values(r, ids, webhooks, events, sizes, versions, lines, places, claimants), o.events), Rows: o.told((*lanes).behind)})
 	}
 	return out
 }
@@ -104,7 +104,7 @@ func (o *orderedRows) turns(ended [][16]byte) (out []eventstore.Statement) {
 	if r := o.blocked; len(r) > 0 {
 		out = append(out, eventstore.Statement{SQL: `UPDATE medilab.queue AS q SET version = r.version, attempt = greatest(r.attempt, q.attempt), due_at = 'infinity', node = NULL
 			FROM unnest($1::uuid[], $2::bigint[], $3::int[]) AS r (id, version, attempt) WHERE q.delivery_id = r.id AND q.delivery_id = ANY($1)`,
-			Args: []any{ids(r), versions(r), attempts(r)}})
+			Args: values(r, ids, versions, attempts)})
 	}
 	if len(o.touched) == 0 {
 		return out

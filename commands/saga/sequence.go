@@ -28,7 +28,7 @@ func number(rows []deliveryRow, batch int, lanes *lanes) []eventstore.Statement 
 	if len(rows) == 0 {
 		return nil
 	}
-	statement := eventstore.Statement{SQL: numberSQL, Args: []any{ids(rows), webhooks(rows), sinces(rows), places(rows), batch}}
+	statement := eventstore.Statement{SQL: numberSQL, Args: append(values(rows, ids, webhooks, sinces, places), batch)}
 	if lanes != nil {
 		statement.Rows = lanes.numbered
 	}
