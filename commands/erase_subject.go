@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -285,25 +284,19 @@ func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) b
 	return statements, nil
 }
 
-// In what may be no JSON, each quoted text counts, and each run of what ids are made of.
-var quotedPattern, wordPattern = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`), regexp.MustCompile(`[\p{L}\p{N}_.:@+-]+`)
-
 // ownersOf returns the subjects that an event which waits may tell of: where its data cannot be
 // accepted, every value in it counts.
 func (c *Commands) ownersOf(ctx context.Context, eventType domain.EventType, data []byte) ([]envelope.Owner, error) {
 	text, isText := domain.JSONText(data) // of a source's message
-	if !isText && domain.CheckJSON(data) == nil {
+	switch {
+	case isText:
+		data = []byte(text)
+	case domain.CheckJSON(data) == nil:
 		return c.Directory.Keys.Owners(ctx, eventType, data)
 	}
-	if !isText {
-		text = string(data)
-	}
 	var owners []envelope.Owner
-	for _, value := range slices.Concat(quotedPattern.FindAllString(text, -1), wordPattern.FindAllString(text, -1)) {
-		if unquoted, quoted := domain.JSONText([]byte(value)); quoted {
-			value = unquoted
-		}
-		owner, err := c.Directory.Keys.Owner(ctx, value)
+	for _, id := range domain.SubjectsInText(string(data)) {
+		owner, err := c.Directory.Keys.Owner(ctx, id)
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,6 +65,38 @@ func TestContentIsSealed(t *testing.T) {
 			if err != nil || bytes.Contains(AppendJSON(nil, erased), []byte("Testov")) {
 				t.Errorf("erased: %+v, %v", erased, err)
 			}
+		}
+	}
+}
+
+// What cannot be parsed has every id that stands in it, as it stands and as In has it.
+func TestSubjectsInText(t *testing.T) {
+	for text, want := range map[string][]string{
+		`{"patient_id":60001,"a":1,"a":2}`:                 {"60001"},
+		`{"patient_id":31,},}`:                             {"31"},
+		`{"event_data":{"patient_id":76,"patient_id":77}}`: {"76", "77"},
+		`{"patient_id":4242.0,"a":1,"a":2}`:                {"4242"},
+		`{"patient_id":-1e3,}`:                             {"-1000"},
+		`{"patient_id":"urn:x:1",}`:                        {"urn:x:1"},
+		`{"patient_id":urn:x:1}`:                           {"urn:x:1"},
+		`{patient_id:urn:x:1}`:                             {"urn:x:1"},
+		`{"patient_id":"Иван 7",}`:                         {"Иван 7"},
+		`{"patient_id":"\u0418-7",}`:                       {"И-7"},
+		`{"patient_id":"a\"b",}`:                           {`a"b`},
+		`{"note":"no end, "patient_id":"p 1"}`:             {"p 1"},
+		`{"event_data":"{\n\"patient_id\":\n31\n}",}`:      {"31"},
+		`{"patient_id":"\q","b":32}`:                       {"32"},
+		"not json, patient 79.":                            {"79"},
+		"<id>80</id>":                                      {"80"},
+	} {
+		got := SubjectsInText(text)
+		for _, id := range want {
+			if !slices.Contains(got, id) {
+				t.Errorf("%s: %q has no %s", text, got, id)
+			}
+		}
+		if slices.Contains(got, "") || slices.Contains(got, "6000") || len(got) != len(slices.Compact(slices.Sorted(slices.Values(got)))) {
+			t.Errorf("%s: %q", text, got)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -130,12 +131,19 @@ func (c Catalog) Find(t EventType) (EventTypeInfo, bool) {
 }
 
 // SubjectPaths returns where events of type t name their subjects, by usual unless the
-// type says it.
+// type says it. One that is not known, as of what is parked, may be any type.
 func (c Catalog) SubjectPaths(t EventType, usual SubjectPaths) SubjectPaths {
 	if own, ok := c.subjects[t]; ok {
 		return own
 	}
-	return usual
+	if _, known := c.byType[t]; known {
+		return usual
+	}
+	paths := slices.Clone(usual)
+	for _, t := range slices.Sorted(maps.Keys(c.subjects)) {
+		paths = append(paths, c.subjects[t]...)
+	}
+	return paths
 }
 
 // Known reports whether a caller may trigger events of type t.

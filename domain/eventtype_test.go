@@ -128,6 +128,20 @@ func TestParseCatalogNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
+// Data of a type that is not known, as of what is parked, may name patients as any type does.
+func TestSubjectPathsOfUnknownTypes(t *testing.T) {
+	c, err := ParseCatalog([]byte(`[{"type":"lab.sampled","subject":"sample.donor"},{"type":"lab.mixed","subject":"of"},"lab.other"]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := []byte(`{"patient_id":1,"sample":{"donor":"d-31"},"of":[2,3]}`)
+	for eventType, want := range map[EventType]string{"lab.sampled": "[d-31]", "lab.other": "[1]", AlertRaised: "[1]", "lab.sample": "[1 2 3 d-31]", "": "[1 2 3 d-31]"} {
+		if got := fmt.Sprint(c.SubjectPaths(eventType, ParseSubjectPaths("patient_id")).In(data)); got != want {
+			t.Errorf("%q: got %s, want %s", eventType, got, want)
+		}
+	}
+}
+
 func TestKnownLeavesOutTheServicesOwnTypes(t *testing.T) {
 	c := BuiltinCatalog()
 	for _, own := range c.System() {

@@ -2,6 +2,7 @@ package domain
 
 import (
 	"math/big"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,6 +108,34 @@ func plainNumber(number string) string {
 	}
 	digits, _ := exact.FloatPrec()
 	return exact.FloatString(digits)
+}
+
+// In what may be no JSON, a text stands between two quotes, and a word is a run of what ids are made of.
+var textPattern, wordPattern = regexp.MustCompile(`(?s)(?:[^"\\]|\\.)+`), regexp.MustCompile(`[\p{L}\p{N}_.:@+-]+`)
+
+// SubjectsInText returns all that may be the id of a subject in data that cannot be parsed, each
+// once: what stands between quotes, and each word. As a colon may belong to an id or end a key, a
+// word counts as a whole, without its key and in parts; one that is a number counts as In has it.
+func SubjectsInText(text string) (ids []string) {
+	seen := map[string]bool{"": true}
+	add := func(id string) {
+		if !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	for _, written := range textPattern.FindAllString(text, -1) {
+		unescaped := subjectOf([]byte(`"` + written + `"`))
+		add(unescaped)
+		for _, word := range append(wordPattern.FindAllString(written, -1), wordPattern.FindAllString(unescaped, -1)...) {
+			_, value, _ := strings.Cut(word, ":")
+			for _, part := range append(strings.Split(word, ":"), word, value) {
+				add(part)
+				add(plainNumber(strings.TrimRight(part, ".")))
+			}
+		}
+	}
+	return ids
 }
 
 // SubjectErased says that the keys of a subject are destroyed: what was encrypted with

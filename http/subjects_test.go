@@ -318,12 +318,12 @@ func TestErasureCancelsReplays(t *testing.T) {
 func TestErasureDropsWhatWaits(t *testing.T) {
 	s := newService(t)
 	s.work() // an erasure waits for the read models
-	for _, data := range []string{`{"patient_id":"17"}`, `{"patient_id":[18,17]}`, `{"patient_id":"18"}`, `{"patient_id":"18","patient_id":"17"}`} {
+	for _, data := range []string{`{"patient_id":"17"}`, `{"patient_id":[18,17]}`, `{"patient_id":"18"}`, `{"patient_id":"18","patient_id":"17"}`, `{"patient_id":17,"a":1,"a":2}`, `{"patient_id":17.0,"a":1,"a":2}`} {
 		if _, err := s.pool.Exec(t.Context(), `INSERT INTO medilab.outbox (event_id, event_type, event_data, size, emitted_by) VALUES (gen_random_uuid(), 'patient.created', $1::text::json, 40, 'clinic')`, data); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, raw := range []string{`{"event_type":"x","event_data":{"patient_id":"17"}`, `{"patient_id": 17, oops`, `{"patient_id":"117"`} {
+	for _, raw := range []string{`{"event_type":"x","event_data":{"patient_id":"17"}`, `{"patient_id": 17, oops`, `{"patient_id":17,},}`, `{"patient_id":"117"`} {
 		if err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source", Raw: []byte(raw), Reason: "why not"}); err != nil {
 			t.Fatal(err)
 		}
