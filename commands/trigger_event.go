@@ -314,16 +314,17 @@ func (t *triggering) resolveIDs(ctx context.Context) error {
 	return nil
 }
 
-// sameEvent reports whether the contents are the same; what is erased is taken for the same if it had as
-// many bytes.
+// sameEvent reports whether the contents are the same.
 // A trace is the request's, not the event's: a repetition has another one.
 func sameEvent(was, asked domain.EventTriggered) bool {
 	return was.EventType == asked.EventType && was.Source == asked.Source &&
 		was.CorrelationID == asked.CorrelationID && was.Imported == asked.Imported &&
-		was.OccurredAt.Equal(asked.OccurredAt.Truncate(time.Microsecond)) && sameData(was, asked)
+		was.OccurredAt.Equal(asked.OccurredAt.Truncate(time.Microsecond)) && SameData(was, asked)
 }
 
-func sameData(was, asked domain.EventTriggered) bool {
+// SameData reports whether the data are the same; what is erased is taken for the same if it had as
+// many bytes.
+func SameData(was, asked domain.EventTriggered) bool {
 	if was.Erased {
 		return was.Size() == 0 || was.Size() == asked.Size()
 	}

@@ -358,12 +358,11 @@ func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepte
 	return others, eventstore.Doing("drop events that are recorded already", err)
 }
 
-// isSame reports whether the recorded event is this one, as far as it is not erased. Its
-// source does not make it another one.
+// isSame reports whether the recorded event is this one. Its source does not make it another one.
 func (e accepted) isSame(recorded eventstore.Event) bool {
 	was, ok := recorded.Value.(domain.EventTriggered)
 	return ok && was.EventType == e.triggered.EventType && was.CorrelationID == e.triggered.CorrelationID &&
-		(was.Erased || bytes.Equal(was.EventData, e.triggered.EventData))
+		commands.SameData(was, e.triggered)
 }
 
 // park takes the event out of the way and keeps it with the reason.

@@ -149,3 +149,14 @@ func TestRelayLeavesASilentNode(t *testing.T) {
 		t.Errorf("the lease of a silent node is not taken over: %v", err)
 	}
 }
+
+// What is left of an erased event is its size: data of another one are not dropped for it.
+func TestAnErasedEventIsNotAnyOther(t *testing.T) {
+	was := domain.EventTriggered{EventType: "patient.created", Content: domain.Content{Erased: true}, SealedSize: len(`{"n":1}`)}
+	recorded := eventstore.Event{Value: was}
+	for data, want := range map[string]bool{`{"n":1}`: true, `{"n":777}`: false} {
+		if got := (accepted{triggered: domain.EventTriggered{EventType: "patient.created", EventData: []byte(data)}}).isSame(recorded); got != want {
+			t.Errorf("%s is the erased event: %v", data, got)
+		}
+	}
+}
