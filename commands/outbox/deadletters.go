@@ -50,7 +50,8 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, before int64, limit int) (f
 		WITH page AS (SELECT * FROM medilab.parked_events WHERE $1::bigint = 0 OR id < $1 ORDER BY id DESC LIMIT $2),
 		sized AS (SELECT id, sum(octet_length(event_data::text)) OVER (ORDER BY id DESC) - octet_length(event_data::text) AS above FROM page)
 		SELECT id, event_id, event_type, event_data::text, correlation_id, source, emitted_by, emitted_at, parked_at,
-			regexp_replace(reason, '^((event_data: )?the JSON .* at byte [0-9]+) \(in .*\)', '\1'), -- which earlier versions took from the data
+			regexp_replace(regexp_replace(reason, '^((event_data: )?the JSON .* at byte [0-9]+) \(in .*\)', '\1'), -- which earlier versions took from the data
+				'^((event_data: )?the JSON .* at byte [0-9]+: invalid (escape sequence|surrogate pair)) .* in string$', '\1 in string'),
 			from_source, imported, coalesce(traceparent, ''), coalesce(tracestate, ''), EXISTS (SELECT FROM medilab.parked_events AS p WHERE p.id < page.id)
 		FROM page JOIN sized USING (id) WHERE above < $3 ORDER BY id DESC`, before, limit, maxPageBytes)
 	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p ParkedEvent, err error) {

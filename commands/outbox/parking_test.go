@@ -110,12 +110,14 @@ func TestReasonsHaveNoNamesOfTheData(t *testing.T) {
 	relay.catalog = catalog
 	r.emit(r.pool, `{"contacts":{"Иванов":1,"Иванов":2}}`)
 	r.emit(r.pool, `{"contacts":{"Иванов":1}}`)
+	r.emit(r.pool, `{"name":"\ud800Иванов"}`)
 	r.run(relay)
 	r.awaitEmpty()
 	_, err = r.pool.Exec(t.Context(), `INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, reason)
 		VALUES (gen_random_uuid(), 'patient.created', '{"Иванов":1,"Иванов":2}', 'clinic', now(), 'event_data: the JSON repeats a key at byte 14 (in Иванов)'),
 			(gen_random_uuid(), 'patient.created', '{"contacts":{"Иванов":1}}', 'clinic', now(), 'event_data.contacts.Иванов must be of type object'),
-			(gen_random_uuid(), 'patient.created', '{"Иванов":1,"Иванов":2}', 'clinic', now(), 'Иванов is not a field of an event')`)
+			(gen_random_uuid(), 'patient.created', '{"Иванов":1,"Иванов":2}', 'clinic', now(), 'Иванов is not a field of an event'),
+			(gen_random_uuid(), 'patient.created', '{"Иванов":1,"Иванов":2}', 'clinic', now(), E'event_data: the JSON is not valid at byte 9: invalid surrogate pair "\\\\ud800Иванов" in string')`)
 	r.check(err) // as an earlier version parked it
 
 	parked, _, err := Parked(t.Context(), r.pool, 0, 10)
@@ -130,7 +132,8 @@ func TestReasonsHaveNoNamesOfTheData(t *testing.T) {
 		r.check(DiscardParked(t.Context(), c, commands.Caller{Actor: "admin"}, p.ID))
 	}
 	// Which names are the schema's cannot be told of what earlier versions parked: the log has none.
-	want := []string{"Иванов is not a field of an event", "event_data.contacts.Иванов must be of type object", "event_data: the JSON repeats a key at byte 14", "event_data.contacts.* must be of type object", "event_data: the JSON repeats a key at byte 30"}
+	const surrogate = "event_data: the JSON is not valid at byte 9: invalid surrogate pair in string"
+	want := []string{surrogate, "Иванов is not a field of an event", "event_data.contacts.Иванов must be of type object", "event_data: the JSON repeats a key at byte 14", surrogate, "event_data.contacts.* must be of type object", "event_data: the JSON repeats a key at byte 30"}
 	if !slices.Equal(reasons, want) {
 		t.Errorf("parked because %q, want %q", reasons, want)
 	}

@@ -96,8 +96,19 @@ func (c *checker) broken(err error) error {
 		return problem("repeats a key", syntax.ByteOffset, syntax.JSONPointer)
 	}
 	where, in := place(syntax.ByteOffset, syntax.JSONPointer)
-	why := ": " + Shorten(syntax.Err.Error(), 200)
-	return Error{"the JSON is not valid" + where + in + why, "the JSON is not valid" + where + why}
+	why := syntax.Err.Error()
+	message := "the JSON is not valid" + where
+	return Error{message + in + ": " + Shorten(why, 200), message + ": " + withoutQuote(why)}
+}
+
+// withoutQuote returns an error of the decoder without what it quotes, but for a single character.
+func withoutQuote(why string) string {
+	for _, what := range []string{"invalid escape sequence", "invalid surrogate pair"} {
+		if strings.HasPrefix(why, what) {
+			return what + " in string"
+		}
+	}
+	return why
 }
 
 // problem says what is wrong, and where.

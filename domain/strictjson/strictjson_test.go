@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -335,4 +336,48 @@ func BenchmarkFields(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// What may be logged and stored quotes no data, but for the single character that is wrong.
+func TestPublicQuotesNothing(t *testing.T) {
+	const secret = "ЖФЦЩЪЫ"
+	endings := []string{`\ud800`, `\udc00`, `\ud800\ud800`, `\ud800\u0416`, `\ud800\n`, `\ud83dЖ`, `\u`, `\u04`, `\u04Ж`, `\q`, `\Ж`, "\n", "\x00", "\xff", "\xd0", `"`, `",`, `":`, `":-`, `":1.`, `":1e`, `":tru`, `":nu`, `":1e999`, `":1}`, `":1,"` + secret, `":[`, `":{`, `"]`, "`", ""}
+	for _, begin := range []string{`{"patient_id":"`, `{"`, `["`, `"`, ``, `[`, `{"a":{"`, `{"` + secret + `":1,"`, `{"` + secret + `":{"a":"`, `{"a":`, `{"a":-`, `{"a":1.`, `{"a":t`} {
+		for _, end := range endings {
+			for _, rest := range []string{"", secret, secret + `"}`, `\u0416\u0424` + secret, `"` + secret + `":1}`} {
+				data := begin + secret + end + rest
+				err := Check([]byte(data))
+				var refused Error
+				if !errors.As(err, &refused) {
+					if err == nil {
+						continue
+					}
+					t.Fatal(err)
+				}
+				inPublic := 0
+				for _, r := range secret {
+					inPublic += strings.Count(refused.Public, string(r))
+				}
+				if inPublic > 1 || strings.Contains(refused.Public, `\u0`) || strings.Contains(refused.Public, `\ud`) {
+					t.Errorf("%q: %q", data, refused.Public)
+				}
+			}
+		}
+	}
+}
+
+// The public text consists of words that are known here, the place and a character.
+func FuzzPublic(f *testing.F) {
+	known := regexp.MustCompile(`^the JSON (is empty|begins with a byte order mark|is followed by something else|ends too early|repeats a key|nests deeper than 64|has a number beyond 1e308|is not valid) at byte \d+` +
+		`(: (invalid UTF-8|object member name must be a string|missing value after object name|invalid (escape sequence|surrogate pair) in string|` +
+		"invalid character ('(\\\\?.|\\\\x..|\\\\u....|\\\\U........)'|`.`)" + ` (at start of (value|string \(expecting '"'\))|after (object name|object value|array element) \(expecting '.'( or '.')?\)|in number \(expecting digit\)|in literal (true|false|null) \(expecting '.'\)|in string \(expecting non-control character\))))?$`)
+	for _, seed := range []string{``, `{"a":"\ud800Иванов"}`, `{"a":"\q"}`, `{"a":tRue}`, "[\"\n\"]", `{1:2}`, `{"a"}`, `[1 2]`, "\"\xff\"", `{"a":1,"a":2}`, `[1.x]`, `{}x`, `{"a":1e999}`, "`", `{"a"'b`, "[\u2028", `{"a":1 И`, "\xff"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var refused Error
+		if errors.As(Check(data), &refused) && !known.MatchString(refused.Public) {
+			t.Errorf("%q: %q", data, refused.Public)
+		}
+	})
 }
