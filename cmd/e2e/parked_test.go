@@ -113,4 +113,23 @@ func TestParkedEvents(t *testing.T) {
 	if n := len(in.All()); n != 2 {
 		t.Errorf("%d calls arrived, want 2", n)
 	}
+
+	// Nobody settles one for as long as payloads are kept.
+	p.stop()
+	p.extra = append(p.extra, "MEDILAB_KEEP_PAYLOADS=1s")
+	p.start()
+	conn = p.connect()
+	if _, err := conn.Exec(t.Context(), `SELECT medilab.emit('patient.created', '{"thrice":1,"thrice":2}')`); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.Until("it is discarded", func() bool {
+		said = p.command(0, "", "audit", "log", "--type", "admin.acted", "--format", "ndjson")
+		return strings.Contains(said, "system:retention")
+	})
+	if left := list(); len(left) != 0 || strings.Contains(said, "thrice") {
+		t.Errorf("still parked are %+v; the log says %s", left, said)
+	}
 }

@@ -239,11 +239,13 @@ func (s *server) build(ctx context.Context) error {
 	return s.eraseAgain(ctx)
 }
 
-// expirePayloads destroys the keys of what was kept for long enough, until ctx ends.
+// expirePayloads destroys the keys of what was kept for long enough, and what was parked for as long,
+// until ctx ends.
 func (s *server) expirePayloads(ctx context.Context, keep time.Duration) {
 	const most, share = time.Minute, 50
 	for {
-		if err := s.commands.ExpirePayloads(ctx, keep); err != nil && ctx.Err() == nil {
+		err := errors.Join(outbox.DiscardExpired(ctx, s.commands, keep), s.commands.ExpirePayloads(ctx, keep))
+		if err != nil && ctx.Err() == nil {
 			s.logger.Warn("payloads that were kept for long enough are not destroyed yet, trying again", "error", err)
 		}
 		if eventstore.Sleep(ctx, min(most, max(time.Second, keep/share))) != nil {
