@@ -6,10 +6,18 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// natsAckWait is after what silence of its node the message in hand goes to another one.
+	natsAckWait = 5 * time.Second
+	// natsRequest is how long a node that is gone may still be sent messages.
+	natsRequest = 10 * time.Second
 )
 
 // natsSubscriber is a durable pull consumer of a JetStream stream. Those of watermill-nats
@@ -56,24 +64,29 @@ func (n *natsSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 	if err != nil {
 		return nil, fmt.Errorf("stream %q: %w", topic, err)
 	}
+	// The broker sends the next message when one is acknowledged. If it sent several, those that
+	// a node did not handle before it ended would come again behind younger ones.
 	consumer, err := stream.CreateOrUpdateConsumer(starting, jetstream.ConsumerConfig{
-		Durable: n.source.group, FilterSubject: n.source.filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: redeliverAfter,
+		Durable: n.source.group, FilterSubject: n.source.filter, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: natsAckWait, MaxAckPending: 1,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("durable consumer %q: %w", n.source.group, err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(prefetched))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(prefetched), jetstream.PullExpiry(natsRequest))
 	if err != nil {
 		return nil, err
 	}
 	out := make(chan *message.Message)
-	stop := context.AfterFunc(ctx, messages.Stop)
 	n.group.Go(func() {
 		defer close(out)
-		defer stop()
-		defer messages.Stop()
+		var m jetstream.Msg // the last one, which may not be acknowledged
+		defer func() { giveBack(messages, m) }()
 		for {
-			m, err := messages.Next()
+			next, err := messages.Next(jetstream.NextContext(ctx))
+			if err == nil {
+				m = next
+			}
 			switch {
 			case errors.Is(err, jetstream.ErrMsgIteratorClosed), ctx.Err() != nil:
 				return
@@ -81,13 +94,52 @@ func (n *natsSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 				n.failed(err)
 				continue
 			}
+			done := keep(m)
 			// If an acknowledgement is lost, the message is redelivered, and recognised by its id.
-			if !pass(ctx, out, messageOfNATS(m), func() { _ = m.DoubleAck(ctx) }, func() { _ = m.NakWithDelay(pause) }) {
+			more := pass(ctx, out, messageOfNATS(m), func() { _ = m.DoubleAck(ctx) }, func() { _ = m.NakWithDelay(pause) })
+			if done(); !more {
 				return
 			}
 		}
 	})
 	return out, nil
+}
+
+// keep tells the broker that the message is still in hand, until done is called: the log may
+// be away for long.
+func keep(m jetstream.Msg) (done func()) {
+	ended := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() {
+		tick := time.NewTicker(natsAckWait / 5)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				_ = m.InProgress()
+			case <-ended:
+				return
+			}
+		}
+	})
+	return func() { close(ended); group.Wait() }
+}
+
+// giveBack returns the last message, if any and not acknowledged, and what else the broker has
+// sent, so that the next subscriber has it at once.
+func giveBack(messages jetstream.MessagesContext, m jetstream.Msg) {
+	ctx, cancel := context.WithTimeout(context.Background(), pause)
+	defer cancel()
+	var all []jetstream.Msg
+	messages.Drain()
+	for err := error(nil); err == nil; m, err = messages.Next(jetstream.NextContext(ctx)) {
+		if m != nil {
+			all = append(all, m)
+		}
+	}
+	for _, m := range all { // now that the broker sends this subscriber nothing more
+		_ = m.Nak()
+	}
 }
 
 func messageOfNATS(m jetstream.Msg) *message.Message {
@@ -102,9 +154,9 @@ func messageOfNATS(m jetstream.Msg) *message.Message {
 	return passed
 }
 
-// Close implements message.Subscriber.
+// Close implements message.Subscriber. The context of Subscribe has ended, or is about to.
 func (n *natsSubscriber) Close() error {
-	n.conn.Close()
 	n.group.Wait()
+	n.conn.Close()
 	return nil
 }
