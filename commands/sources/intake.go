@@ -21,7 +21,6 @@ import (
 const (
 	connectTimeout = 10 * time.Second
 	heartbeat      = 10 * time.Second
-	redeliverAfter = time.Minute // a message that was not acknowledged
 	prefetched     = 100
 	pause          = time.Second // after a failure
 	closing        = 10 * time.Second
