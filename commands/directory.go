@@ -288,6 +288,12 @@ func (d *Directory) Costly(eventType domain.EventType, data []byte) bool {
 	return d.registry().Costly(eventType, data)
 }
 
+// Ordered iterates over the webhooks that events of the type may go to and that order or number
+// them.
+func (d *Directory) Ordered(t domain.EventType) iter.Seq[domain.WebhookID] {
+	return d.registry().Ordered(t)
+}
+
 // Wanted reports whether an active webhook is subscribed to the type.
 func (d *Directory) Wanted(t domain.EventType) bool { return d.registry().Wanted(t) }
 

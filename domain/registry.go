@@ -210,6 +210,21 @@ func (r *Registry) Costly(eventType EventType, data json.RawMessage) bool {
 	return filter.Costly(len(data), setsOf(r.audiences(eventType, few[:0]), fewSets[:0]))
 }
 
+// Ordered iterates over the webhooks that events of the type may go to and that order or number
+// them.
+func (r *Registry) Ordered(t EventType) iter.Seq[WebhookID] {
+	return func(yield func(WebhookID) bool) {
+		var few [8]*audience
+		for _, a := range r.audiences(t, few[:0]) {
+			for _, w := range a.candidates {
+				if (w.OrderBy != "" || w.Sequence) && !yield(w.ID) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Explanation says whether an event goes to one webhook, and if not, why.
 type Explanation struct {
 	Webhook *Webhook // of the snapshot

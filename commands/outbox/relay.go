@@ -49,7 +49,7 @@ type Relay struct {
 	movedAt    time.Time // when there was something to move
 	generation int64     // of the log when what was read was read
 	owner      bool
-	costly     []emission // read, and not moved yet, see step
+	costly     []emission // and what follows them: read, and not moved yet, see setAside
 	few        int        // of them are moved next
 	relayed    atomic.Int64
 }
@@ -106,7 +106,8 @@ func (r *Relay) leave(ctx context.Context) {
 }
 
 // step moves one batch. It reports whether there may be more at once. Events that take long
-// to match are moved a few at a time after the others, which so never wait for many of them.
+// to match are moved a few at a time after the others, which so never wait for many of them
+// unless a webhook wants them in order.
 func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	if !r.owner {
 		if _, r.owner, err = r.log.AcquireLease(ctx, r.node, leaseName, silence); err != nil || !r.owner {
@@ -130,19 +131,47 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 			return false, err
 		}
 	}
-	var next []emission
-	for _, e := range batch {
-		if r.isCostly(e) {
-			r.costly = append(r.costly, e)
-		} else {
-			next = append(next, e)
-		}
-	}
-	if err := r.moveAll(ctx, next); err != nil {
+	if err := r.moveAll(ctx, r.setAside(batch)); err != nil {
 		return false, err
 	}
 	moved = len(batch)+len(r.costly) > 0
 	return moved, r.moveCostly(ctx)
+}
+
+// setAside puts the costly events of the batch behind those that were read before, and returns the
+// others. An event also goes there if a webhook that orders or numbers its events may get it and
+// one that is there already. Webhooks change, so who wants those is found out each time.
+func (r *Relay) setAside(batch []emission) (next []emission) {
+	types, waiting := map[domain.EventType]bool{}, map[domain.WebhookID]bool{}
+	follow := func(t domain.EventType) {
+		if types[t] {
+			return
+		}
+		types[t] = true
+		for id := range r.directory.Ordered(t) {
+			waiting[id] = true
+		}
+	}
+	for _, e := range r.costly {
+		follow(domain.EventType(e.eventType))
+	}
+	follows := func(t domain.EventType) bool {
+		for id := range r.directory.Ordered(t) {
+			if waiting[id] {
+				return true
+			}
+		}
+		return false
+	}
+	for _, e := range batch {
+		if t := domain.EventType(e.eventType); len(waiting) > 0 && follows(t) || r.isCostly(e) {
+			r.costly = append(r.costly, e)
+			follow(t)
+		} else {
+			next = append(next, e)
+		}
+	}
+	return next
 }
 
 // isCostly reports whether it takes long to check or to match the event.

@@ -271,19 +271,10 @@ func TestRelayIsOfTheTransaction(t *testing.T) {
 // Events that take long to match delay no others, emitted before them as they may be.
 func TestRelayMovesCheapEventsFirst(t *testing.T) {
 	r := newRig(t)
-	id := domain.WebhookID(uuid.New())
-	registered := domain.WebhookRegistered{ID: id, Number: 1, Name: "n", URL: "http://127.0.0.1:1/", Events: []string{"patient.updated"},
-		Filters: json.RawMessage(`{"note":{"$regex":"(a|aa)*b"}}`), Active: true}
-	_, err := r.directory.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: id.Stream(),
-		Events: []eventstore.NewEvent{{Type: registered.ChangeType(), Data: domain.AppendJSON(nil, registered), Value: registered}}}}})
-	r.check(err)
-	taken := make([]cpulimit.Task, max(1, runtime.GOMAXPROCS(0)/2))
-	for i := range taken {
-		taken[i] = r.log.Limiter.Task()
-		r.check(taken[i].Spend(t.Context(), cpulimit.Expensive))
-	}
+	r.register(domain.WebhookRegistered{Number: 1, Events: []string{"patient.updated"}, Filters: json.RawMessage(`{"note":{"$regex":"(a|aa)*b"}}`)})
+	release := r.takeLimiter()
 	const costly, cheap = 10, 5
-	_, err = r.pool.Exec(t.Context(), `SELECT medilab.emit('patient.updated', '{"note":"aaa"}') FROM generate_series(1, 10)
+	_, err := r.pool.Exec(t.Context(), `SELECT medilab.emit('patient.updated', '{"note":"aaa"}') FROM generate_series(1, 10)
 		UNION ALL SELECT medilab.emit('patient.created', '{}') FROM generate_series(1, 5)`)
 	r.check(err)
 	relay := r.relay(r.join())
@@ -292,11 +283,109 @@ func TestRelayMovesCheapEventsFirst(t *testing.T) {
 	if n := r.count("outbox"); n != costly {
 		t.Errorf("%d events are left, want %d", n, costly)
 	}
-	for i := range taken {
-		taken[i].End()
-	}
+	release()
 	r.awaitRelayed(relay, costly+cheap)
 	r.awaitEmpty()
+}
+
+// register registers an active webhook.
+func (r *rig) register(w domain.WebhookRegistered) domain.WebhookID {
+	r.Helper()
+	w.ID, w.Name, w.URL, w.Active = domain.WebhookID(uuid.New()), "n", "http://127.0.0.1:1/", true
+	r.change(w.ID, 0, w)
+	return w.ID
+}
+
+func (r *rig) change(id domain.WebhookID, version int64, change domain.Change) {
+	r.Helper()
+	_, err := r.directory.Append(r.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: id.Stream(), Expected: version,
+		Events: []eventstore.NewEvent{{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change}}}}})
+	r.check(err)
+}
+
+// takeLimiter holds up whatever takes long until release is called.
+func (r *rig) takeLimiter() (release func()) {
+	r.Helper()
+	taken := make([]cpulimit.Task, max(1, runtime.GOMAXPROCS(0)/2))
+	for i := range taken {
+		taken[i] = r.log.Limiter.Task()
+		r.check(taken[i].Spend(r.Context(), cpulimit.Expensive))
+	}
+	return func() {
+		for i := range taken {
+			taken[i].End()
+		}
+	}
+}
+
+// triggered returns the types and the beginnings of the data of the log's events in its order.
+func (r *rig) triggered() (all []string) {
+	r.Helper()
+	r.check(r.log.Each(r.Context(), 0, eventstore.Filter{}, func(e eventstore.Event) error {
+		if t, ok := e.Value.(domain.EventTriggered); ok {
+			all = append(all, fmt.Sprint(t.EventType, " ", string(t.EventData[:min(len(t.EventData), 6)])))
+		}
+		return nil
+	}))
+	return all
+}
+
+// What a webhook wants in order does not overtake a costly event that it may get; the types of two
+// such webhooks follow each other by one that both get.
+func TestRelayKeepsTheOrderThatAWebhookWants(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, filters, first string
+		ordered              domain.WebhookRegistered
+	}{
+		{"regex, ordered", `{"a":{"$regex":"^(HGB|RBC)$"}}`, `{"n":1}`, domain.WebhookRegistered{OrderBy: domain.OrderAll}},
+		{"regex, numbered", `{"a":{"$regex":"^(HGB|RBC)$"}}`, `{"n":1}`, domain.WebhookRegistered{Sequence: true}},
+		{"large", `{"a":1}`, `{"n":1,"text":"` + strings.Repeat("я", 9000) + `"}`, domain.WebhookRegistered{OrderBy: "id"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.register(domain.WebhookRegistered{Number: 1, Events: []string{"visit.updated"}, Filters: json.RawMessage(c.filters)})
+			c.ordered.Number, c.ordered.Events = 2, []string{"visit.*"}
+			r.register(c.ordered)
+			c.ordered.Number, c.ordered.Events = 3, []string{"visit.completed", "payment.created"}
+			r.register(c.ordered)
+			r.register(domain.WebhookRegistered{Number: 4, Events: []string{"*"}})
+			_, err := r.pool.Exec(t.Context(), `SELECT medilab.emit(type, data::json) FROM (VALUES ('visit.updated', $1), ('payment.created', '{"n":2}'),
+				('visit.completed', '{"n":3}'), ('patient.created', '{"n":4}'), ('payment.created', '{"n":5}')) AS v (type, data)`, c.first)
+			r.check(err)
+			relay := r.relay(r.join())
+			r.run(relay)
+			r.awaitRelayed(relay, 5)
+			want := []string{`payment.created {"n":2`, `patient.created {"n":4`, `visit.updated {"n":1`, `visit.completed {"n":3`, `payment.created {"n":5`}
+			if got := r.triggered(); !slices.Equal(got, want) {
+				t.Errorf("the log has %q", got)
+			}
+		})
+	}
+}
+
+// What waits already keeps its place when a webhook comes to want the order.
+func TestRelayKeepsAnOrderThatIsWantedLater(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.register(domain.WebhookRegistered{Number: 1, Events: []string{"visit.updated"}, Filters: json.RawMessage(`{"a":{"$regex":"^(HGB|RBC)$"}}`)})
+	copied := r.register(domain.WebhookRegistered{Number: 2, Events: []string{"visit.*"}})
+	relay := r.relay(r.join())
+	before := emission{eventType: "visit.updated", data: []byte(`{}`)}
+	after := emission{eventType: "visit.completed", data: []byte(`{}`)}
+	if next := relay.setAside([]emission{before, after}); len(next) != 1 || len(relay.costly) != 1 {
+		t.Errorf("%d go first, %d wait", len(next), len(relay.costly))
+	}
+	wanted := true
+	r.change(copied, 1, domain.WebhookChanged{Sequence: &wanted})
+	if next := relay.setAside([]emission{after}); len(next) != 0 || len(relay.costly) != 2 {
+		t.Errorf("%d go first, %d wait", len(next), len(relay.costly))
+	}
+	relay.costly = nil
+	if next := relay.setAside([]emission{after}); len(next) != 1 {
+		t.Error("it waits for nothing")
+	}
 }
 
 // When an event happened is its emitter's word.
