@@ -292,19 +292,24 @@ func (e accepted) ownID() accepted {
 	return e
 }
 
-// distinct parts the first of each event_id from those that repeat one.
-func distinct(all []accepted) (first, repeated []accepted) {
-	ids := make(map[domain.EventID]struct{}, len(all))
+// distinct returns the events that may be appended together, and those that come after: what its
+// caller repeats, and all from the first one on whose id another caller has in the batch, as that
+// is recorded under another id and in its place.
+func distinct(all []accepted) (first, after []accepted) {
+	callers := make(map[domain.EventID]string, len(all))
 	first = make([]accepted, 0, len(all))
-	for _, e := range all {
-		if _, known := ids[e.event]; known {
-			repeated = append(repeated, e)
-			continue
+	for i, e := range all {
+		switch caller, known := callers[e.event]; {
+		case !known:
+			callers[e.event] = e.caller().Actor
+			first = append(first, e)
+		case caller == e.caller().Actor:
+			after = append(after, e)
+		default:
+			return first, append(after, all[i:]...)
 		}
-		ids[e.event] = struct{}{}
-		first = append(first, e)
 	}
-	return first, repeated
+	return first, after
 }
 
 // append records the events and deletes their rows, in one transaction. What was erased since

@@ -51,25 +51,27 @@ func TestRolesShareNoIDs(t *testing.T) {
 		r.check(tx.Commit(t.Context()))
 	}
 	emit("lab", `{"of":"lab"}`)
+	emit("lab", `{"of":"lab"}`)
 	emit("billing", `{"of":"billing"}`)
+	r.emit(r.pool, `{"of":"next"}`) // which stays behind
 	relay := r.relay(r.join())
 	r.run(relay)
-	r.await(2)
+	r.await(3)
 	emit("billing", `{"of":"billing"}`) // is the same again
 	emit("billing", `{"of":"nobody"}`)  // is parked
 	emit("ward", `{"of":"ward"}`)
 	r.awaitEmpty()
-	events := r.await(3)
-	for i, of := range []string{"lab", "billing", "ward"} {
+	events := r.await(4)
+	for i, of := range []string{"lab", "billing", "next", "ward"} {
 		want := domain.EventID{}
-		if i > 0 {
+		if of == "billing" || of == "ward" {
 			want = domain.EventID(id)
 		}
 		if string(events[i].EventData) != `{"of":"`+of+`"}` || events[i].ClientEventID != want {
 			t.Errorf("event %d is %+v", i, events[i])
 		}
 	}
-	if len(events) != 3 || r.count("parked_events") != 1 {
+	if len(events) != 4 || r.count("parked_events") != 1 {
 		t.Errorf("%d events, %d parked", len(events), r.count("parked_events"))
 	}
 }
