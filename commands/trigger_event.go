@@ -280,7 +280,7 @@ func (t *triggering) resolveFormerKey(ctx context.Context, key string) (bool, er
 }
 
 // resolveIDs finds the events that are in the log under the ids of the request. One that is
-// another caller's gets an id of its own.
+// another caller's gets an id of its own, under which it may be there too.
 func (t *triggering) resolveIDs(ctx context.Context) error {
 	asked := map[string]int{}
 	var streams []string
@@ -297,11 +297,12 @@ func (t *triggering) resolveIDs(ctx context.Context) error {
 	if err != nil {
 		return Failed("look up an event id", err)
 	}
+	renamed := false
 	for _, e := range events {
 		i := asked[e.Stream]
 		if !t.caller.Appended(e) {
 			if t.accepted[i].AcceptedAt.IsZero() {
-				t.accepted[i].EventID = t.caller.OwnID(t.accepted[i].EventID)
+				t.accepted[i].EventID, renamed = t.caller.OwnID(t.accepted[i].EventID), true
 			}
 			continue
 		}
@@ -310,6 +311,9 @@ func (t *triggering) resolveIDs(ctx context.Context) error {
 			return domain.Conflict("the event " + t.events[i].ID.String() + " was accepted before with another content")
 		}
 		t.accepted[i].AcceptedAt = e.RecordedAt
+	}
+	if renamed {
+		return t.resolveIDs(ctx)
 	}
 	return nil
 }

@@ -222,16 +222,24 @@ func TestEnforcedSchema(t *testing.T) {
 	s.ask("POST", trigger, event("payment.created", `{"result_id":2,"values":[1.5,"high"]}`)).refusing("event_data.values[1]")
 	s.ask("POST", trigger, event("payment.created", `{}`)).refusing("event_data.result_id")
 	s.ask("POST", trigger, `{"event_type":"patient.created","event_data":{"name":5}}`).want(202)
+	another := s.tokenFor(domain.ScopeEventsWrite) // has the event under an id of its own
+	own := s.as(another, "POST", trigger, event("payment.created", first)).want(202)
 	s.ask("POST", trigger+"/batch", `{"events":[`+event("payment.created", `{"result_id":"x","note":"A"}`)+`]}`).refusing("events[0].event_data.note")
 	large := `{"result_id":1,"note":"` + strings.Repeat("a", 5<<20) + `"}`
 	s.ask("POST", trigger, event("payment.created", large)).refusing("event_data")
-	if s.head() != 2 {
-		t.Errorf("the log has %d events, want 2", s.head())
+	if s.head() != 4 {
+		t.Errorf("the log has %d events, want 4", s.head())
 	}
 
 	// What was accepted before it was enforced is a repetition as any other.
 	s.enforce(`[{"type":"payment.created","enforce":true,"schema":{"required":["another"]}}]`)
 	s.ask("POST", trigger, event("payment.created", first)).want(202)
+	for path, body := range map[string]string{trigger: event("payment.created", first), trigger + "/batch": `{"events":[` + event("payment.created", first) + `]}`} {
+		if again := s.as(another, "POST", path, body).want(202); !strings.Contains(string(again.body), own.text("event_id")) {
+			t.Errorf("first %s, then %s", own.body, again.body)
+		}
+		s.as(another, "POST", path, strings.Replace(body, "1.5", "2.5", 1)).want(422)
+	}
 
 	// A dead letter can be mended only with data that fit.
 	if err := outbox.SyncEventTypes(t.Context(), s.pool, s.commands.Catalog); err != nil {

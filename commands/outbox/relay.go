@@ -237,13 +237,14 @@ func (r *Relay) move(ctx context.Context, batch []emission) error {
 	left := make([]accepted, 0, len(batch))
 	for _, e := range batch {
 		triggered, err := accept(ctx, r.log.Limiter, r.catalog, e)
+		event := accepted{e, domain.EventID(e.id), triggered}
 		switch {
 		case err == nil:
-			left = append(left, accepted{e, domain.EventID(e.id), triggered})
+			left = append(left, event)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		default:
-			if err := r.park(ctx, e, err.Error()); err != nil {
+			if err := r.refuse(ctx, event, err.Error()); err != nil {
 				return err
 			}
 		}
@@ -392,6 +393,24 @@ func (r *Relay) settle(ctx context.Context, events []accepted) (others []accepte
 	return others, eventstore.Doing("drop events that are recorded already", err)
 }
 
+// refuse parks the event, unless it repeats one that was accepted before: that is dropped.
+func (r *Relay) refuse(ctx context.Context, e accepted, reason string) error {
+	for {
+		recorded, err := r.log.LoadFirst(ctx, []string{e.event.Stream()})
+		switch {
+		case err != nil:
+			return fmt.Errorf("look for a recorded event: %w", err)
+		case len(recorded) > 0 && !e.caller().Appended(recorded[0]):
+			e = e.ownID()
+		case len(recorded) > 0 && e.isSame(recorded[0]):
+			_, err = r.exec(ctx, deleteSQL, []int64{e.seq})
+			return eventstore.Doing("drop an event that is recorded already", err)
+		default:
+			return r.park(ctx, e.emission, reason)
+		}
+	}
+}
+
 // isSame reports whether the recorded event is this one. Its source does not make it another one.
 func (e accepted) isSame(recorded eventstore.Event) bool {
 	was, ok := recorded.Value.(domain.EventTriggered)
@@ -428,14 +447,16 @@ func (r *Relay) exec(ctx context.Context, sql string, args ...any) (tag pgconn.C
 	return conn.Exec(ctx, sql, args...)
 }
 
-// accept checks what the database could not when it was emitted. What else is wrong with it is in more.
+// accept returns the event, and what is wrong with it that the database could not find when it was
+// emitted. What else is wrong with it is in more.
 func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catalog, e emission, more ...domain.FieldError) (domain.EventTriggered, error) {
 	// A white space around the value is not part of it, and would not survive the log.
 	data := bytes.Trim(e.data, " \t\r\n")
+	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, OccurredAt: e.emittedAt.UTC(), Imported: e.imported, EventData: data,
+		Trace: domain.NewTrace(e.traceparent, e.tracestate)}
 	if err := domain.CheckJSON(data); err != nil {
-		return domain.EventTriggered{}, fmt.Errorf("event_data: %w", err)
+		return triggered, fmt.Errorf("event_data: %w", err)
 	}
-	triggered := domain.EventTriggered{EventType: e.eventType, Source: e.source, CorrelationID: e.correlationID, OccurredAt: e.emittedAt.UTC(), Imported: e.imported, EventData: data}
 	refused := append(catalog.TriggeredFields(triggered), more...)
 	if domain.EventID(e.id) == (domain.EventID{}) {
 		refused = append(refused, domain.FieldError{Field: "event_id", Message: domain.NilUUID})
@@ -443,12 +464,11 @@ func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catal
 	if len(refused) == 0 {
 		err := commands.CheckData(ctx, limiter, catalog, triggered)
 		if refused = domain.FieldsOf(err); err != nil && len(refused) == 0 {
-			return domain.EventTriggered{}, err
+			return triggered, err
 		}
 	}
 	if len(refused) > 0 {
-		return domain.EventTriggered{}, errors.New(refused[0].String())
+		return triggered, errors.New(refused[0].String())
 	}
-	triggered.Trace = domain.NewTrace(e.traceparent, e.tracestate)
 	return triggered, nil
 }

@@ -36,8 +36,6 @@ func TestEmittingTwiceIsOnce(t *testing.T) {
 	}
 }
 
-// Two relays that both take themselves for the owner, in two processes' logs, and a third that
-// is cut off again and again: each event is recorded once.
 // An event id is each role's own, in one batch and in several.
 func TestRolesShareNoIDs(t *testing.T) {
 	r := newRig(t)
@@ -76,6 +74,44 @@ func TestRolesShareNoIDs(t *testing.T) {
 	}
 }
 
+// What was accepted is a repetition also when it would be refused by now, under an id of the role's
+// own too.
+func TestEmittingAgainWhatIsRefusedByNow(t *testing.T) {
+	r := newRig(t)
+	id := uuid.New()
+	relay := r.relay(r.join())
+	emit := func(role, data string) {
+		tx := r.begin()
+		_, err := tx.Exec(t.Context(), `SELECT medilab.emit('patient.created', $1::text::json, event_id => $2)`, data, id)
+		r.check(err)
+		_, err = tx.Exec(t.Context(), `UPDATE medilab.outbox SET emitted_by = $1`, role)
+		r.check(err)
+		r.check(tx.Commit(t.Context()))
+		r.awaitEmpty()
+	}
+	stop := r.run(relay)
+	emit("lab", `{"n":1}`)
+	emit("billing", `{"n":1}`)
+	stop()
+	catalog, err := domain.ParseCatalog([]byte(`[{"type":"patient.created","enforce":true,"schema":{"required":["id"]}}]`))
+	r.check(err)
+	relay.catalog = catalog
+	r.run(relay)
+	emit("lab", `{"n":1}`)
+	emit("billing", `{"n":1}`)
+	if n := r.count("parked_events"); n > 0 {
+		t.Errorf("%d repetitions are parked", n)
+	}
+	emit("billing", `{"n":2}`)
+	emit("ward", `{"n":1}`)
+	if n := r.count("parked_events"); n != 2 {
+		t.Errorf("%d are parked, want those that are new", n)
+	}
+	r.await(2)
+}
+
+// Two relays that both take themselves for the owner, in two processes' logs, and a third that
+// is cut off again and again: each event is recorded once.
 func TestRacingRelays(t *testing.T) {
 	r := newRig(t)
 	node := r.join()
