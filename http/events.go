@@ -71,6 +71,16 @@ func ReadEvent(line []byte, extra string, rules func(domain.EventTriggered) []do
 	return domain.CheckFields(withRules(refused, rules(event.Event)))
 }
 
+// ReadMessage is ReadEvent for a broker's message. Its event_id may be any text unless withID, and
+// the rules are left to the command, which may find that the event was accepted before.
+func ReadMessage(body []byte, withID bool, event *commands.NewEvent) error {
+	extra := "event_id"
+	if withID {
+		extra = ""
+	}
+	return ReadEvent(body, extra, func(domain.EventTriggered) []domain.FieldError { return nil }, event)
+}
+
 // describeEventTypes adds the types of the catalogue, which is this server's own, and their
 // examples to the operation that triggers one.
 func (s *Server) describeEventTypes(d *describer, trigger schema) {

@@ -303,14 +303,7 @@ func (s *server) sagaConfig() saga.Config {
 func (s *server) intake() *sources.Intake {
 	return &sources.Intake{
 		Sources: s.settings.sources, Commands: s.commands, TLS: &tls.Config{RootCAs: s.authorities, MinVersion: tls.VersionTLS12},
-		Taken: s.metrics.taken, Logger: s.logger,
-		Read: func(body []byte, withID bool, event *commands.NewEvent) error {
-			unread := "event_id"
-			if withID {
-				unread = ""
-			}
-			return http.ReadEvent(body, unread, s.commands.EventFields, event)
-		},
+		Taken: s.metrics.taken, Logger: s.logger, Read: http.ReadMessage,
 	}
 }
 

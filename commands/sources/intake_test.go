@@ -33,6 +33,7 @@ import (
 	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/http"
 	"github.com/medilab/webhooks/migrations/testdb"
 )
 
@@ -59,30 +60,8 @@ func newRig(t testing.TB) *rig {
 	t.Cleanup(log.Close)
 	r.check(directory.Open(t.Context(), log))
 	c := &commands.Commands{Log: log, Directory: directory, Catalog: domain.BuiltinCatalog(), Pool: pool}
-	r.intake = &Intake{Commands: c, Read: read, Logger: quiet, Taken: func(_, outcome string) { r.taken <- outcome }}
+	r.intake = &Intake{Commands: c, Read: http.ReadMessage, Logger: quiet, Taken: func(_, outcome string) { r.taken <- outcome }}
 	return r
-}
-
-// read stands for the API's reading of a body.
-func read(body []byte, withID bool, event *commands.NewEvent) error {
-	var b struct {
-		Type        string          `json:"event_type"`
-		Data        json.RawMessage `json:"event_data"`
-		ID          uuid.UUID       `json:"event_id"`
-		Source      string          `json:"source"`
-		Correlation string          `json:"correlation_id"`
-		Occurred    time.Time       `json:"occurred_at"`
-		Trace       string          `json:"traceparent"`
-	}
-	if !withID {
-		body = []byte(strings.Replace(string(body), `"event_id"`, `"former"`, 1))
-	}
-	if err := json.Unmarshal(body, &b); err != nil {
-		return domain.Malformed("no event")
-	}
-	event.ID = domain.EventID(b.ID)
-	event.Event = domain.EventTriggered{EventType: b.Type, EventData: b.Data, Source: b.Source, CorrelationID: b.Correlation, OccurredAt: b.Occurred, Trace: domain.Trace{Traceparent: b.Trace}}
-	return domain.CheckFields(domain.BuiltinCatalog().TriggeredFields(event.Event))
 }
 
 func (r *rig) check(err error) {

@@ -2,6 +2,7 @@ package sources
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // ReadFunc reads the body of a request to trigger an event into an event, but for its
-// event_id if that is not read. What is wrong with it is a *domain.Error.
+// event_id unless withID. What cannot be read is a *domain.Error; rules are not checked.
 type ReadFunc func(body []byte, withID bool, event *commands.NewEvent) error
 
 // eventIDs is the namespace of the ids of events whose message has an id that is no UUID.
@@ -87,22 +88,31 @@ func withoutData(object []byte) (rest []byte) {
 func (c cloudEvent) readPayload(payload []byte, binary bool, read ReadFunc) (event commands.NewEvent, id string, err error) {
 	if binary {
 		c.Data = payload
-	} else if err := json.Unmarshal(payload, &c); err != nil {
-		c = cloudEvent{}
+	} else {
+		err = json.Unmarshal(payload, &c)
 	}
-	if c.SpecVersion != "" {
+	var mistyped *json.UnmarshalTypeError
+	switch {
+	case c.SpecVersion == "":
+	case errors.As(err, &mistyped):
+		return c.event(c.Data), c.identity(), domain.Invalid(strings.TrimPrefix(mistyped.Field, "Trace."), "must be text")
+	default:
 		event, err := c.readAs(read)
 		return event, c.identity(), err
 	}
 	var body struct {
-		ID   string `json:"event_id"`
-		Type string `json:"event_type"`
+		ID   json.RawMessage `json:"event_id"`
+		Type string          `json:"event_type"`
 	}
 	_ = json.Unmarshal(payload, &body) // what it cannot read, read refuses
 	event.Event.EventType = body.Type  // for people, should it be refused
-	_, noUUID := uuid.Parse(body.ID)
-	err = read(payload, noUUID == nil, &event)
-	return event, body.ID, err
+	id, isText := domain.JSONText(body.ID)
+	if !isText && string(body.ID) != "null" {
+		id = string(body.ID) // which read refuses
+	}
+	_, noUUID := uuid.Parse(id)
+	err = read(payload, !isText || noUUID == nil, &event)
+	return event, id, err
 }
 
 // eventID returns the UUID that the text is, or the one that stands for it here.

@@ -70,3 +70,67 @@ func TestParkedWithoutDataCanBeMended(t *testing.T) {
 		}
 	}
 }
+
+// A field of a wrong type is named, and the message is parked once however often it comes.
+func TestFieldsOfAWrongTypeAreRefused(t *testing.T) {
+	r := newRig(t)
+	sources, err := Parse("nats://127.0.0.1/?stream=clinic")
+	r.check(err)
+	s, report := sources[0], &reporter{logger: r.intake.Logger}
+	plain := func(field string) string {
+		return `{"event_type":"patient.created","event_data":{"n":1},` + field + `}`
+	}
+	structured := func(field string) string {
+		return `{"specversion":"1.0","type":"patient.created","data":{"n":1},` + field + `}`
+	}
+	for payload, reason := range map[string]string{
+		plain(`"event_id":1764530000`):                     "event_id must be a UUID",
+		plain(`"event_id":{"a":1}`):                        "event_id must be a UUID",
+		plain(`"event_id":"a","correlation_id":1`):         "correlation_id must be text",
+		plain(`"event_id":"b","source":[]`):                "source must be text",
+		plain(`"event_id":"c","occurred_at":5`):            "occurred_at must be",
+		plain(`"event_id":"d","traceparent":5`):            "traceparent must be text",
+		structured(`"id":5,"source":"/his"`):               "id must be text",
+		structured(`"id":"5","source":5`):                  "source must be text",
+		structured(`"id":"6","correlationid":5`):           "correlationid must be text",
+		structured(`"id":"7","source":"/","time":5`):       "time must be text",
+		structured(`"id":"8","source":"/","tracestate":5`): "tracestate must be text",
+	} {
+		before, _, err := outbox.Parked(t.Context(), r.pool, 0, 100)
+		r.check(err)
+		m := message.NewMessage("m-1", []byte(payload))
+		for range 2 {
+			r.check(r.intake.accept(t.Context(), s, m, report))
+		}
+		parked, _, err := outbox.Parked(t.Context(), r.pool, 0, 100)
+		r.check(err)
+		if len(parked) != len(before)+1 || !strings.HasPrefix(parked[0].Reason, reason) || parked[0].EventType != "patient.created" || string(parked[0].EventData) != `{"n":1}` {
+			t.Errorf("%s: parked are %+v", payload, parked)
+		}
+	}
+	for i, id := range []string{"null", `""`, "null", `""`} { // are none
+		r.check(r.intake.accept(t.Context(), s, message.NewMessage(fmt.Sprint("none-", i), []byte(plain(`"event_id":`+id))), report))
+	}
+	if events := r.events(); len(events) != 4 {
+		t.Errorf("the log has %v", events)
+	}
+}
+
+// A redelivered message that was accepted is no dead letter, though its type is gone by now.
+func TestRedeliveryAfterItsTypeIsGone(t *testing.T) {
+	r := newRig(t)
+	sources, err := Parse("nats://127.0.0.1/?stream=clinic")
+	r.check(err)
+	deliver := func() {
+		r.check(r.intake.accept(t.Context(), sources[0], message.NewMessage("m-1", []byte(unknown)), &reporter{logger: r.intake.Logger}))
+	}
+	r.intake.Commands.Catalog = domain.BuiltinCatalog().With([]domain.EventType{"patient.unheard_of"})
+	deliver()
+	r.intake.Commands.Catalog = domain.BuiltinCatalog()
+	deliver()
+	parked, _, err := outbox.Parked(t.Context(), r.pool, 0, 1)
+	r.check(err)
+	if events := r.events(); len(events) != 1 || len(parked) > 0 {
+		t.Errorf("the log has %v, parked are %+v", events, parked)
+	}
+}
