@@ -172,7 +172,7 @@ func TestParkedIsWhole(t *testing.T) {
 	s.register("")
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	event := domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`), Imported: true, Trace: domain.NewTrace(trace, "a=b")}
-	err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source:his", Event: commands.NewEvent{Event: event}, Reason: "it was so"})
+	_, err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source:his", Event: commands.NewEvent{Event: event}, Reason: "it was so"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestParkedIsWhole(t *testing.T) {
 func TestParkedOfTheFuture(t *testing.T) {
 	s := newService(t)
 	event := domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`), OccurredAt: time.Now().Add(time.Hour)}
-	err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source:his", Event: commands.NewEvent{Event: event}, Reason: "too early"})
+	_, err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source:his", Event: commands.NewEvent{Event: event}, Reason: "too early"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -324,7 +324,7 @@ func TestErasureDropsWhatWaits(t *testing.T) {
 		}
 	}
 	for _, raw := range []string{`{"event_type":"x","event_data":{"patient_id":"17"}`, `{"patient_id": 17, oops`, `{"patient_id":17,},}`, `{"patient_id":"117"`} {
-		if err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source", Raw: []byte(raw), Reason: "why not"}); err != nil {
+		if _, err := outbox.ParkMessage(t.Context(), s.pool, outbox.Message{Actor: "source", Raw: []byte(raw), Reason: "why not"}); err != nil {
 			t.Fatal(err)
 		}
 	}

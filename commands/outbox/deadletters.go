@@ -71,9 +71,10 @@ type Message struct {
 	Reason string
 }
 
-// ParkMessage keeps the message with the reason, once however often it is sent. Its raw
-// text stands in the place of data that cannot be read.
-func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) error {
+// ParkMessage keeps the message with the reason, once however often it is sent; it reports whether it
+// was not there yet. Another one with its id is kept too. Its raw text stands in the place of data
+// that cannot be read.
+func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) (added bool, err error) {
 	e, id := m.Event.Event, uuid.UUID(m.Event.ID)
 	if id == uuid.Nil {
 		id = uuid.New()
@@ -82,15 +83,18 @@ func ParkMessage(ctx context.Context, pool *pgxpool.Pool, m Message) error {
 	if domain.CheckJSON(data) != nil {
 		data, _ = json.Marshal(string(m.Raw)) // text always can be
 	}
-	if e.OccurredAt.IsZero() {
+	timed := !e.OccurredAt.IsZero()
+	if !timed {
 		e.OccurredAt = time.Now()
 	}
-	_, err := pool.Exec(ctx, `
+	tag, err := pool.Exec(ctx, `
 		INSERT INTO medilab.parked_events (event_id, event_type, event_data, correlation_id, source, emitted_by, emitted_at, reason, from_source, imported, traceparent, tracestate)
 		SELECT $1, $2, $3::text::json, nullif($4, ''), nullif($5, ''), $6, $7, $8, true, $9, $10, $11
-		WHERE NOT EXISTS (SELECT FROM medilab.parked_events WHERE event_id = $1 AND emitted_by = $6 AND from_source)`,
-		id, domain.Storable(e.EventType), string(data), domain.Storable(e.CorrelationID), domain.Storable(e.Source), m.Actor, e.OccurredAt, domain.Storable(m.Reason), e.Imported, domain.Storable(e.Traceparent), domain.Storable(e.Tracestate))
-	return eventstore.Doing("park a message", err)
+		WHERE NOT EXISTS (SELECT FROM medilab.parked_events WHERE event_id = $1 AND emitted_by = $6 AND from_source
+			AND event_type = $2 AND event_data::text = $3 AND coalesce(correlation_id, '') = $4 AND coalesce(source, '') = $5 AND imported = $9
+			AND (emitted_at = $7 OR NOT $12))`,
+		id, domain.Storable(e.EventType), string(data), domain.Storable(e.CorrelationID), domain.Storable(e.Source), m.Actor, e.OccurredAt, domain.Storable(m.Reason), e.Imported, domain.Storable(e.Traceparent), domain.Storable(e.Tracestate), timed)
+	return tag.RowsAffected() > 0, eventstore.Doing("park a message", err)
 }
 
 // RetryParked appends a dead letter to the log as it was emitted, as its type may be known by now,

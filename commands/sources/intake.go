@@ -150,8 +150,17 @@ func (in *Intake) park(ctx context.Context, s Source, e commands.NewEvent, raw [
 	if fields := domain.FieldsOf(refused); len(fields) > 0 {
 		reason = fields[0].String()
 	}
-	in.Logger.Warn("a message cannot be accepted and is parked", "source", s.Name, "event_id", e.ID.String(), "event_type", e.Event.EventType, "reason", reason)
-	return outbox.ParkMessage(ctx, in.Commands.Pool, outbox.Message{Actor: s.Actor(), Event: e, Raw: raw, Reason: reason})
+	added, err := outbox.ParkMessage(ctx, in.Commands.Pool, outbox.Message{Actor: s.Actor(), Event: e, Raw: raw, Reason: reason})
+	if err != nil {
+		return err
+	}
+	logger := in.Logger.With("source", s.Name, "event_id", e.ID.String(), "event_type", e.Event.EventType, "reason", reason)
+	if added {
+		logger.Warn("a message cannot be accepted and is parked")
+	} else {
+		logger.Info("a message that is parked already came again")
+	}
+	return nil
 }
 
 // pass passes one message on and waits for its end. It reports whether there may be more.

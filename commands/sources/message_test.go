@@ -2,12 +2,14 @@ package sources
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 
+	"github.com/medilab/webhooks/cmd/e2e/harness"
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/commands/outbox"
 	"github.com/medilab/webhooks/domain"
@@ -132,5 +134,40 @@ func TestRedeliveryAfterItsTypeIsGone(t *testing.T) {
 	r.check(err)
 	if events := r.events(); len(events) != 1 || len(parked) > 0 {
 		t.Errorf("the log has %v, parked are %+v", events, parked)
+	}
+}
+
+// Every message that cannot be accepted is kept, once however often it comes; others that have its id
+// are kept too. The server's log says parked of what was.
+func TestEachBadMessageOfAnIDIsParked(t *testing.T) {
+	r := newRig(t)
+	sources, err := Parse("nats://127.0.0.1/?stream=clinic")
+	r.check(err)
+	logged := &harness.Output{}
+	r.intake.Logger = slog.New(slog.NewTextHandler(logged, nil))
+	deliver := func(body string) {
+		r.check(r.intake.accept(t.Context(), sources[0], message.NewMessage("m-1", []byte(body)), &reporter{logger: r.intake.Logger}))
+	}
+	deliver(`{"event_type":"patient.created","event_data":{"n":1},"event_id":"p"}`)
+	bad := []string{
+		`{"event_type":"patient.created","event_data":{"n":2},"event_id":"p"}`,
+		`{"event_type":"patient.created","event_data":{"n":3},"event_id":"p"}`,
+		`{"event_type":"patient.updated","event_data":{"n":1},"event_id":"p"}`,
+		`{"event_type":"patient.created","event_data":{"n":1},"event_id":"p","correlation_id":"c"}`,
+		`{"event_type":"patient.created","event_data":{"n":1},"event_id":"p","source":"his"}`,
+		`{"event_type":"patient.created","event_data":{"n":1},"event_id":"p","deliver":false}`,
+		`{"event_type":"patient.created","event_data":{"n":1},"event_id":"p","occurred_at":"2026-01-02T03:04:05.1234567Z"}`,
+		`{"event_type":"patient.created","event_data":{"n":1},"event_id":"p","occurred_at":"2026-01-02T03:04:06Z"}`,
+		"no JSON", "no JSON either",
+	}
+	for range 3 {
+		for _, body := range bad {
+			deliver(body)
+		}
+	}
+	parked, _, err := outbox.Parked(t.Context(), r.pool, 0, 100)
+	r.check(err)
+	if len(parked) != len(bad) || strings.Count(logged.String(), "is parked\"") != len(bad) {
+		t.Errorf("%d of %d are parked, and the server's log says %s", len(parked), len(bad), logged)
 	}
 }
