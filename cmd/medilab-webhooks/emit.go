@@ -40,11 +40,13 @@ func newEmitCommand(db *databaseOptions) *cobra.Command {
 event_type and event_data are required; occurred_at and deliver may be there too. A line that is
 refused is reported with its number, and the others go on; --rejects keeps it in a file, with the
 reason after a tab and #, which can be mended and emitted. A line with an event_id can be emitted
-again without harm; after a failure, --skip goes on where it ended.
+again by the same caller without harm; after a failure, --skip goes on where it ended.
 
 Events of the past are imported by --no-deliver and --occurred-at-field: they are recorded and sent
-to nobody, until a replay sends them. An import can be run again without harm: a line without an
-event_id gets one made of its content, and of its number too if it has no time.`,
+to nobody, until a replay sends them. The same caller can run an import again without harm: a line
+without an event_id gets one made of its content, and of its number too if it has no time. Another
+token, another user of this machine, and --server instead of the database are other callers: the
+import records everything once more.`,
 		Example: `  medilab-webhooks emit patient.created '{"patient_id": 123}' --correlation-id manual-1
   medilab-webhooks emit --file events.ndjson
   medilab-webhooks emit --file 2023.ndjson --occurred-at-field created_at --no-deliver --rejects refused.ndjson`,
@@ -71,7 +73,7 @@ event_id gets one made of its content, and of its number too if it has no time.`
 	f.StringVar(&o.timeField, "occurred-at-field", "", "the field of each line that says when it happened: a path in the line or in its event_data")
 	f.BoolVar(&o.event.Event.Imported, "no-deliver", false, "record only: nobody gets it unless a replay sends it")
 	f.StringVar(&o.rejects, "rejects", "", "keep the lines that are refused in this file, each with its reason")
-	f.StringVar(&o.eventID, "event-id", "", "a UUID that makes emitting it again harmless")
+	f.StringVar(&o.eventID, "event-id", "", "a UUID that makes emitting it again by the same caller harmless")
 	declare(c, f, o.table())
 	c.ValidArgsFunction = o.eventType
 	return withJSON(c)
