@@ -1,7 +1,9 @@
 package outbox
 
 import (
+	"context"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +11,45 @@ import (
 
 	"github.com/medilab/webhooks/eventstore"
 )
+
+// A transaction whose numbers lie on both sides of one that was read is read in order.
+func TestTransactionIsReadInOrder(t *testing.T) {
+	r := newRig(t)
+	relay := r.relay(r.join())
+	t.Cleanup(func() { r.check(relay.reader.close(context.Background())) })
+	_, owner, err := r.log.AcquireLease(t.Context(), relay.node, leaseName, silence)
+	if r.check(err); !owner {
+		t.Fatal("the relay is another's")
+	}
+	read := func() (data []string) {
+		t.Helper()
+		found, _, err := relay.reader.read(t.Context(), relay.node.ID)
+		r.check(err)
+		for _, e := range found {
+			data = append(data, string(e.data))
+		}
+		return data
+	}
+	for range 30 {
+		tx := r.begin()
+		r.emit(tx, `{"n":1}`)
+		r.emit(r.pool, `{"other":1}`)
+		read()
+		quick := relay.reader.lookAt.Before(time.Now())
+		r.emit(tx, `{"n":2}`)
+		r.check(tx.Commit(t.Context()))
+		got := read()
+		if want := []string{`{"n":1}`, `{"n":2}`}; quick && !slices.Equal(got, want) {
+			t.Fatalf("read is %v", got)
+		}
+		if quick {
+			return
+		}
+		relay.reader.lookAt = time.Time{}
+		read()
+	}
+	t.Error("gaps are left out after each read")
+}
 
 // An idle outbox is not read, and whatever is emitted ends that: also what takes its number
 // while the reader settles, and shows up later.

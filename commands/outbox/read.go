@@ -30,8 +30,10 @@ type emission struct {
 const (
 	maxBatchBytes = 8 << 20 // one row is taken whatever its size
 	// lookPart bounds the time spent on gaps, which may hold very many dead rows, to one part in
-	// lookPart.
-	lookPart = 4
+	// lookPart, unless a read is quick. One that leaves them out may find the last event of a
+	// transaction before the first.
+	lookPart  = 4
+	quickRead = 10 * time.Millisecond
 )
 
 // reader reads the outbox on a connection of its own, whose plans always use the key: a plan made
@@ -169,7 +171,9 @@ func (r *reader) read(ctx context.Context, node int64) (found []emission, owner 
 	if look {
 		r.gaps.observe(seqs, next, r.oldest)
 		r.idle.observe(len(seqs) == 0, number, next, r.oldest)
-		r.lookAt = started.Add(lookPart * time.Since(started))
+		if took := time.Since(started); took > quickRead {
+			r.lookAt = started.Add(lookPart * took)
+		}
 	} else if len(seqs) > 0 {
 		r.gaps.observe(seqs, next, 0)
 		r.idle = idleness{}
