@@ -43,6 +43,8 @@ type Directory struct {
 	deciding sync.RWMutex              // see decideAndAppend
 	holding  chan struct{}             // a token of the unit that holds the configuration
 	catchUp  eventstore.Refresher
+	renewal  atomic.Pointer[eventstore.Refresher] // nil: there is nothing to renew; see RenewBy
+	renewed  atomic.Int64                         // the log's generation in which it last was
 
 	mu       sync.RWMutex
 	position eventstore.Position // up to where the log is folded
@@ -190,6 +192,8 @@ func (d *Directory) Run(ctx context.Context) {
 	for eventstore.Wait(ctx, d.log.Pace(poll), d.changed) {
 		if err := d.CatchUp(ctx); err != nil && ctx.Err() == nil {
 			d.logger.Warn("configuration not read, trying again", "error", err)
+		} else if err := d.Renewed(ctx); err != nil && ctx.Err() == nil {
+			d.logger.Warn("what the log lost is not made up for, trying again", "error", err)
 		}
 		_ = eventstore.Sleep(ctx, pause)
 	}
@@ -230,12 +234,49 @@ func (d *Directory) applyToKeys(owner envelope.Owner, change domain.Change, at e
 	}
 }
 
-// follow takes in what others appended, if that was not done within the time.
+// follow takes in what others appended, if that was not done within the time. In a new generation
+// it waits for the renewal: the database has keys again that were destroyed.
 func (d *Directory) follow(ctx context.Context, within time.Duration) error {
-	if d.Age() < within {
-		return nil
+	if d.Age() >= within {
+		if err := d.CatchUp(ctx); err != nil {
+			return err
+		}
 	}
-	return d.CatchUp(ctx)
+	return d.Renewed(ctx)
+}
+
+// RenewBy calls renew, which makes up for what the log lost before this process knew it, and again
+// in each new generation of the log. Content is opened and appended in that only after renew has
+// called done.
+func (d *Directory) RenewBy(ctx context.Context, renew func(ctx context.Context, done func()) error) error {
+	const timeout = time.Minute
+	run := func(ctx context.Context) error {
+		generation := d.log.Generation()
+		if d.renewed.Load() == generation {
+			return nil
+		}
+		return renew(ctx, func() { d.renewed.Store(generation) })
+	}
+	if err := run(ctx); err != nil {
+		return err
+	}
+	d.renewal.Store(&eventstore.Refresher{Run: run, Timeout: timeout})
+	return nil
+}
+
+// IsRenewed reports whether the renewal has come as far as done in this generation.
+func (d *Directory) IsRenewed() bool {
+	return d.renewal.Load() == nil || d.renewed.Load() == d.log.Generation()
+}
+
+// Renewed returns once the renewal has come as far as done in this generation, or a *domain.Error.
+func (d *Directory) Renewed(ctx context.Context) error {
+	for !d.IsRenewed() {
+		if err := d.renewal.Load().Refresh(ctx); err != nil && !d.IsRenewed() {
+			return domain.Unavailable("the service is not ready", err)
+		}
+	}
+	return nil
 }
 
 // setToken makes the token that of its id. Sessions that have ended by then are forgotten.

@@ -119,15 +119,19 @@ func (c *Commands) Lost(ctx context.Context, erasures []Erasure) (lost []Erasure
 	return MissingErasures(erasures, known), nil
 }
 
-// EraseAgain makes the erasures that the log has lost again, all in one append. It does not
+// EraseAgain makes the erasures that the log has lost again, all in one append, and calls done once
+// their keys are destroyed. It leaves out those that another process has made again. It does not
 // wait for the index: before a server serves, nobody keeps it.
-func (c *Commands) EraseAgain(ctx context.Context, caller Caller, lost []Erasure) error {
+func (c *Commands) EraseAgain(ctx context.Context, caller Caller, lost []Erasure, done func()) error {
 	all := map[envelope.Owner][]domain.Change{}
 	for _, e := range lost {
 		again := domain.SubjectErased{Reason: "erased before, and restored from a backup", ErasedAt: e.ErasedAt}
 		all[envelope.Owner(e.Subject)] = append(all[envelope.Owner(e.Subject)], again)
 	}
 	appended, before, err := c.destroy(ctx, caller, all)
+	if err == nil {
+		done()
+	}
 	for owner := range before {
 		if err == nil {
 			_, _, err = c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
@@ -171,10 +175,14 @@ func (c *Commands) destroy(ctx context.Context, caller Caller, changes map[envel
 	before := make(map[envelope.Owner]eventstore.Position, len(changes))
 	appended, err := c.Directory.Execute(ctx, func(ctx context.Context) (unit eventstore.Unit, err error) {
 		owners := make([]uuid.UUID, 0, len(changes))
+		clear(before)
 		for owner, changes := range changes {
 			former, err := c.Log.Load(ctx, domain.SubjectStream(owner))
 			if err != nil {
 				return unit, err
+			}
+			if changes = notRecorded(owner, changes, former); len(changes) == 0 {
+				continue
 			}
 			before[owner] = 0
 			if n := len(former); n > 0 {
@@ -184,11 +192,23 @@ func (c *Commands) destroy(ctx context.Context, caller Caller, changes map[envel
 			unit.Writes = append(unit.Writes, caller.unit(domain.SubjectStream(owner), int64(len(former)), changes...).Writes...)
 		}
 		unit.With = append(unit.With, eventstore.Statement{SQL: `DELETE FROM medilab.data_keys WHERE owner = ANY($1)`, Args: []any{owners}})
-		waiting, err := c.waitingFor(ctx, func(owner envelope.Owner) bool { return changes[owner] != nil })
+		waiting, err := c.waitingFor(ctx, func(owner envelope.Owner) bool { return slices.Contains(owners, uuid.UUID(owner)) })
 		unit.With = append(unit.With, waiting...)
 		return unit, err
 	})
 	return appended, before, Failed("erase a subject", err)
+}
+
+// notRecorded returns those of the erasures that the owner's stream does not have. One that is made for
+// the first time has no time yet, and is none of them.
+func notRecorded(owner envelope.Owner, erasures []domain.Change, stream []eventstore.Event) []domain.Change {
+	return slices.DeleteFunc(slices.Clone(erasures), func(c domain.Change) bool {
+		again, _ := c.(domain.SubjectErased)
+		return slices.ContainsFunc(stream, func(e eventstore.Event) bool {
+			was, ok := e.Value.(domain.SubjectErased)
+			return ok && newErasure(uuid.UUID(owner), was, e.RecordedAt).ErasedAt.Equal(again.ErasedAt)
+		})
+	})
 }
 
 // endDeliveries cancels what waits of the subject, of events after one position up to another. It

@@ -60,6 +60,11 @@ func (d *Directory) append(ctx context.Context, unit eventstore.Unit) (eventstor
 
 func (d *Directory) appendUnit(ctx context.Context, unit eventstore.Unit) (eventstore.Appended, error) {
 	configures := slices.ContainsFunc(unit.Writes, func(w eventstore.Write) bool { return eventstore.IsConfiguration(w.Stream) })
+	if !configures { // else the erasure of a renewal would destroy its key
+		if err := d.Renewed(ctx); err != nil {
+			return eventstore.Appended{}, err
+		}
+	}
 	appended, err := d.decideAndAppend(ctx, unit, configures)
 	if !configures || err == nil && d.current() && d.Position() >= appended.First || err != nil && !eventstore.IsConflict(err) {
 		return appended, err

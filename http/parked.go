@@ -29,6 +29,11 @@ func (s *Server) parkedOperations() []operation {
 func (s *Server) listParkedEvents(x *request, r *http.Request) error {
 	const most = 50 // they come with their data
 	list, more, err := outbox.Parked(r.Context(), s.commands.Pool, int64(cursor.of(x)), min(limit.of(x), most))
+	for err == nil && !s.commands.Directory.IsRenewed() { // they may tell of who was erased
+		if err = s.commands.Directory.Renewed(r.Context()); err == nil {
+			list, more, err = outbox.Parked(r.Context(), s.commands.Pool, int64(cursor.of(x)), min(limit.of(x), most))
+		}
+	}
 	page := projections.Page[outbox.ParkedEvent]{Items: list}
 	if more {
 		page.NextCursor = projections.Cursor(list[len(list)-1].ID)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -72,6 +73,8 @@ type anchorFile struct {
 	wake  chan struct{} // a token: an erasure was heard of
 	mu    sync.Mutex
 	heard []commands.Erasure // and are not looked for in the file yet
+
+	adding sync.Mutex // held while those that were heard of are added
 }
 
 func newAnchorFile(path string) *anchorFile {
@@ -113,17 +116,23 @@ func (f *anchorFile) keep(ctx context.Context, log *eventstore.Log, logger *slog
 
 // addHeard adds the erasures to the file that were heard of; if that fails, the next call does.
 func (f *anchorFile) addHeard(log *eventstore.Log) error {
-	f.mu.Lock()
-	heard := f.heard
-	f.heard = nil
-	f.mu.Unlock()
+	f.adding.Lock()
+	defer f.adding.Unlock()
+	heard := f.notAdded()
 	err := within(anchorTimeout, func(ctx context.Context) error { return f.add(ctx, log, heard) })
-	if err != nil {
+	if err == nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.heard = append(heard, f.heard...)
+		f.heard = f.heard[len(heard):]
 	}
 	return err
+}
+
+// notAdded returns the erasures that were heard of and may not be in the file.
+func (f *anchorFile) notAdded() []commands.Erasure {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clip(f.heard)
 }
 
 // add adds the log's end, and those erasures that the file does not have. The file is locked
@@ -181,9 +190,10 @@ func erasuresIn(lines []anchorLine) (all []commands.Erasure) {
 	return all
 }
 
-// eraseAgain makes the erasures in the file again that the log does not have, and adds those
-// to the file that it does not have: another node made them, or the process ended in between.
-func (s *server) eraseAgain(ctx context.Context) error {
+// eraseAgain makes the erasures again that the log does not have: those in the file, and those that are
+// to be added to it. It calls done once their keys are destroyed.
+func (s *server) eraseAgain(ctx context.Context, done func()) error {
+	heard := s.anchors.notAdded() // first: what is added meanwhile is in the file
 	lines, broken, err := readAnchors(s.anchors.path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w; check MEDILAB_ANCHORS", err)
@@ -191,15 +201,16 @@ func (s *server) eraseAgain(ctx context.Context) error {
 	if broken > 0 {
 		s.logger.Warn("a line of the file of anchors was cut off when it was written, and is left out", "file", s.anchors.path, "line", broken)
 	}
-	lost, err := s.commands.Lost(ctx, erasuresIn(lines))
-	if err == nil && len(lost) > 0 {
-		s.logger.Warn("the database was restored from an older backup: subjects that were erased since are erased again", "count", len(lost))
-		err = s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, lost)
-	}
+	lost, err := s.commands.Lost(ctx, append(erasuresIn(lines), heard...))
 	if err != nil {
 		return err
 	}
-	return s.anchors.addHeard(s.log)
+	if len(lost) > 0 {
+		s.logger.Warn("the database was restored from an older backup: subjects that were erased since are erased again", "count", len(lost))
+		return s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, lost, done)
+	}
+	done()
+	return nil
 }
 
 // readAnchors returns the lines of the file of anchors. broken is the number of one that is no

@@ -1,17 +1,22 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/medilab/webhooks/cmd/e2e/harness"
+	"github.com/medilab/webhooks/cmd/testbed"
 	"github.com/medilab/webhooks/eventstore"
+	"github.com/medilab/webhooks/migrations/testdb"
 )
 
 // What the database alone cannot tell, an anchor does: that the log's end was cut
@@ -116,7 +121,7 @@ func TestErasuresAreNoted(t *testing.T) {
 		t.Helper()
 		s := openSession(t, options)
 		served := &server{settings: settings{database: options}, logger: slog.New(slog.DiscardHandler), log: s.log, commands: s.commands, anchors: s.anchors}
-		if err := served.eraseAgain(t.Context()); err != nil {
+		if err := errors.Join(served.eraseAgain(t.Context(), func() {}), served.anchors.addHeard(s.log)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -177,4 +182,82 @@ func TestServersNoteErasuresOfOthers(t *testing.T) {
 	if _, err := os.Stat(nowhere); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a data folder was made: %v", err)
 	}
+}
+
+// A server whose database is replaced by an older copy while it runs erases again before it shows or
+// sends anything, and once: what is accepted afterwards stays, also when it starts again.
+func TestErasedAgainUnderARunningServer(t *testing.T) {
+	c := newCLI(t)
+	database, keys, dir := os.Getenv("DATABASE_URL"), filepath.Join(t.TempDir(), "keys.json"), t.TempDir()
+	t.Setenv("MEDILAB_TOKEN", testToken)
+	in := harness.Receive(t, nil)
+	var url string
+	start := func() (stop func()) {
+		url, stop = serveHere(t, "--database-url", database, "--keys", keys, "--data-dir", dir)
+		return stop
+	}
+	api := func(method, path, body string) testbed.Response {
+		t.Helper()
+		answer, err := testbed.Request(t.Context(), testToken, method, url+"/api/v1"+path, []byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	trigger := func() (event string) {
+		t.Helper()
+		var accepted struct {
+			EventID string `json:"event_id"`
+		}
+		answer := api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{"patient_id":"17","name":"Testov"}}`)
+		if err := json.Unmarshal(answer.Body, &accepted); err != nil || answer.Status != http.StatusAccepted {
+			t.Fatalf("%d %s %v", answer.Status, answer.Body, err)
+		}
+		return accepted.EventID
+	}
+	ready := func() bool { return testbed.Status(t.Context(), url+"/readyz") == http.StatusOK }
+
+	stop := start()
+	api("POST", "/webhooks/", `{"name":"w","url":"`+in.URL+`","events":["patient.*"]}`)
+	old := trigger()
+	in.Await(1)
+	restore := testdb.Snapshot(t, database)
+	harness.Until(t, "it is ready", ready)
+	c.run(0, "", "subjects", "erase", "17", "--reason", "asked for", "--server", url)
+	restore()
+	harness.Until(t, "the event is shown", func() bool {
+		answer := api("GET", "/webhooks/events/"+old, "")
+		if strings.Contains(string(answer.Body), "Testov") {
+			t.Fatalf("what was erased is shown: %s", answer.Body)
+		}
+		return answer.Status == http.StatusOK
+	})
+	harness.Until(t, "it is ready", ready)
+	trigger()
+	in.Await(2)
+	var replay struct {
+		ID    string `json:"replay_id"`
+		State string `json:"state"`
+	}
+	answer := api("POST", "/webhooks/1/replay", `{"from":"2020-01-01T00:00:00Z","to":"`+time.Now().UTC().Format(time.RFC3339Nano)+`"}`)
+	if err := json.Unmarshal(answer.Body, &replay); err != nil || replay.ID == "" {
+		t.Fatalf("%s: %v", answer.Body, err)
+	}
+	harness.Until(t, "the replay ends", func() bool {
+		answer := api("GET", "/webhooks/1/replays/"+replay.ID, "").Body
+		if err := json.Unmarshal(answer, &replay); err != nil {
+			t.Fatalf("%s: %v", answer, err)
+		}
+		return replay.State == "completed"
+	})
+	if n := len(in.All()); n != 3 {
+		t.Errorf("there were %d calls, want that of each event and a replay of the new one", n)
+	}
+	later := trigger()
+	stop()
+	stop = start()
+	if answer := api("GET", "/webhooks/events/"+later, ""); !strings.Contains(string(answer.Body), "Testov") {
+		t.Errorf("what came after the restore is gone: %s", answer.Body)
+	}
+	stop()
 }

@@ -236,7 +236,10 @@ func (s *server) build(ctx context.Context) error {
 			}
 		},
 	}
-	return s.eraseAgain(ctx)
+	if err := directory.RenewBy(ctx, s.eraseAgain); err != nil {
+		return err
+	}
+	return s.anchors.addHeard(s.log)
 }
 
 // expirePayloads destroys the keys of what was kept for long enough, and what was parked for as long,

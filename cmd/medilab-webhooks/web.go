@@ -133,6 +133,9 @@ func (s *server) ready(ctx context.Context) error {
 	if pending {
 		return errors.New("migrations are not applied")
 	}
+	if !s.commands.Directory.IsRenewed() {
+		return errors.New("the database lost erasures, which are being made again")
+	}
 	if s.saga.Node() == 0 {
 		return errors.New("this node has not joined the others yet")
 	}

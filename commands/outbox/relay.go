@@ -115,6 +115,9 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 		}
 		r.startOver()
 	}
+	if err := r.directory.Renewed(ctx); err != nil {
+		return false, err
+	}
 	if r.generation != r.log.Generation() {
 		r.generation = r.log.Generation()
 		r.startOver()

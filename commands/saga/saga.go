@@ -224,6 +224,9 @@ func (s *Saga) newSession(ctx context.Context, c Config) (*session, error) {
 	if err := c.Directory.CatchUp(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.Directory.Renewed(ctx); err != nil {
+		return nil, err
+	}
 	now := &session{
 		generation: generation, log: c.Log, pool: c.Pool, directory: c.Directory, attempter: c.Attempter, clock: c.Log.Clock(),
 		logger: c.Logger, attempted: c.Attempted, gaveUp: c.GaveUp, sweep: make(chan struct{}, 1), deleted: make(chan struct{}, 1), lanes: newLanes(s.workers),

@@ -320,16 +320,83 @@ func TestRestoredSubjectIsErasedAgain(t *testing.T) {
 		if err != nil || len(missing) != want {
 			t.Fatalf("%d are missing, want %d: %v", len(missing), want, err)
 		}
-		if err = p.EraseAgain(t.Context(), commands.Caller{Actor: "test"}, missing); err != nil {
+		if err = p.EraseAgain(t.Context(), commands.Caller{Actor: "test"}, missing, func() {}); err != nil {
 			t.Errorf("erase again: %v", err)
 		}
 	}
 	if !p.event(t, before).Erased || p.event(t, other).Erased || p.event(t, p.trigger(t, `{"patient_id": "17"}`)).Erased {
 		t.Error("what is erased again is not what was erased before")
 	}
+	later := p.trigger(t, `{"patient_id": "17"}`)
+	if err := p.EraseAgain(t.Context(), commands.Caller{Actor: "test"}, lost, func() {}); err != nil || p.event(t, later).Erased { // as another node that noticed the loss too
+		t.Errorf("what came after is erased when others erase again: %v", err)
+	}
 	all, err := p.Erasures(t.Context())
 	if err != nil || len(all) != len(lost) || slices.ContainsFunc(lost, func(e commands.Erasure) bool { return !slices.Contains(all, e) }) {
 		t.Errorf("the log has the erasures %v, %v", all, err)
+	}
+}
+
+// In a new generation of the log nothing is opened or encrypted before what it lost is made up for.
+func TestContentWaitsForTheRenewal(t *testing.T) {
+	url := testdb.New(t)
+	p := newProcess(t, url, ephemeral(t))
+	p.Subjects = noSubjects{}
+	old := p.trigger(t, `{"patient_id": "17"}`)
+	owner, err := p.keys.Owner(t.Context(), "17")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := []commands.Erasure{{Subject: uuid.UUID(owner), ErasedAt: time.Date(2026, 5, 3, 10, 0, 0, 0, time.UTC)}}
+	restore := testdb.Snapshot(t, url)
+	p.Pool.Reset()
+	p.trigger(t, `{"patient_id": "18"}`) // what is lost
+	renewing, goOn := make(chan struct{}), make(chan struct{})
+	failed := errors.New("the file cannot be read")
+	answers := []error{nil, failed, nil}
+	renew := func(ctx context.Context, done func()) error {
+		answer := answers[0]
+		answers = answers[1:]
+		switch {
+		case answer != nil:
+			return answer
+		case len(answers) == 2: // at the start
+			done()
+			return nil
+		}
+		close(renewing)
+		<-goOn
+		return p.EraseAgain(ctx, commands.Caller{Actor: "test"}, lost, done)
+	}
+	if err := p.Directory.RenewBy(t.Context(), renew); err != nil || !p.Directory.IsRenewed() {
+		t.Fatal(err)
+	}
+	restore()
+	harness.Until(t, "the loss is noticed", func() bool { return p.Directory.CatchUp(t.Context()) == nil && !p.Directory.IsRenewed() })
+	if _, err := p.Log.Load(t.Context(), old.Stream()); !errors.Is(err, failed) || !errors.Is(err, domain.KindUnavailable) {
+		t.Errorf("while the renewal fails, an event is read with %v", err)
+	}
+	var all sync.WaitGroup
+	ended := make(chan struct{}, 2)
+	all.Go(func() {
+		if !p.event(t, old).Erased {
+			t.Error("what was erased is read")
+		}
+		ended <- struct{}{}
+	})
+	var later domain.EventID
+	all.Go(func() {
+		later = p.trigger(t, `{"patient_id": "17"}`)
+		ended <- struct{}{}
+	})
+	<-renewing
+	if len(ended) > 0 {
+		t.Error("it did not wait")
+	}
+	close(goOn)
+	all.Wait()
+	if p.event(t, later).Erased {
+		t.Error("what came later is erased")
 	}
 }
 

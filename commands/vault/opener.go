@@ -58,6 +58,11 @@ func (k *Keyring) Open(ctx context.Context, events []eventstore.Event) error {
 		}
 	}
 	keys, err := k.keys(ctx, needed)
+	for k.Follow != nil && errors.Is(err, eventstore.ErrTailLost) {
+		if err = k.Follow(ctx, followWithin); err == nil {
+			keys, err = k.keys(ctx, needed)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -136,7 +141,8 @@ func (k *Keyring) unlocking(e *eventstore.Event, ids []envelope.KeyID, known []*
 	return known, false, nil
 }
 
-// keys returns the key of each id, nil where there is none.
+// keys returns the key of each id, nil where there is none. The error is ErrTailLost when the log lost
+// its tail meanwhile: a key may be there again that was destroyed.
 func (k *Keyring) keys(ctx context.Context, ids []envelope.KeyID) ([]*envelope.Key, error) {
 	known := make([]*envelope.Key, len(ids))
 	var missing []envelope.KeyID
@@ -167,8 +173,11 @@ func (k *Keyring) keys(ctx context.Context, ids []envelope.KeyID) ([]*envelope.K
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.lost != lost {
+		return nil, eventstore.ErrTailLost
+	}
 	for _, key := range read {
-		if k.lost == lost && !key.Destroyed() {
+		if !key.Destroyed() {
 			k.read.put(key.KeyID, key)
 		}
 	}
