@@ -393,6 +393,50 @@ func (b *bench) kept() {
 
 // A page that is applied to a read model in another way than its version says, or not at all, makes
 // it outdated: for the node of that version too, once it keeps it again.
+// A rebuild leaves every role its rights to the read models, and the owner theirs.
+func TestRebuildKeepsRights(t *testing.T) {
+	b := newBench(t)
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := b.pool.Exec(context.WithoutCancel(b.ctx), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	suffix := b.pool.Config().ConnConfig.Database
+	owner, service, reporting := `"the owner of `+suffix+`"`, "service_of_"+suffix, "reporting_of_"+suffix
+	for _, role := range []string{owner, service, reporting} {
+		exec(`CREATE ROLE ` + role)
+		t.Cleanup(func() {
+			exec(`REASSIGN OWNED BY ` + role + ` TO CURRENT_USER; DROP OWNED BY ` + role + `; DROP ROLE ` + role)
+		})
+	}
+	exec(`ALTER TABLE medilab.calls OWNER TO ` + owner)
+	exec(`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA medilab TO ` + service)
+	exec(`GRANT SELECT ON medilab.calls, medilab.stats TO ` + reporting + ` WITH GRANT OPTION`)
+	exec(`GRANT SELECT (kind, block), UPDATE (kind) ON medilab.triggered TO ` + reporting + `; GRANT SELECT ON medilab.stats_hours TO PUBLIC`)
+	exec(`ALTER DEFAULT PRIVILEGES IN SCHEMA medilab GRANT SELECT ON TABLES TO ` + reporting) // not what the tables have
+	rights := func() []string {
+		t.Helper()
+		rows, _ := b.pool.Query(b.ctx, `
+			SELECT concat_ws(' ', relname, relowner::regrole, grantee::regrole, privilege_type, is_grantable) FROM pg_class CROSS JOIN LATERAL aclexplode(coalesce(relacl, acldefault('r', relowner)))
+				WHERE relnamespace = 'medilab'::regnamespace AND relkind = 'r'
+			UNION ALL SELECT concat_ws(' ', relname, attname, grantee::regrole, privilege_type, is_grantable) FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid CROSS JOIN LATERAL aclexplode(attacl)
+				WHERE relnamespace = 'medilab'::regnamespace ORDER BY 1`)
+		all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	before := rights()
+	if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if after := rights(); !slices.Equal(after, before) {
+		t.Errorf("the rights are\n%s\nand were\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+	}
+}
+
 func TestPagesOfAnotherVersionMakeOutdated(t *testing.T) {
 	b := newBench(t)
 	b.kept()

@@ -36,11 +36,17 @@ type shadow struct {
 // rebuildLock lets one rebuild or check at a time fill shadow tables ("rebuild" as bytes).
 const rebuildLock int64 = 0x72656275696c64
 
+const insufficientPrivilege = "42501" // SQLSTATE
+
 // exclusively does the work on a connection that holds rebuildLock, or returns a
-// *domain.Error of KindConflict.
+// *domain.Error of KindConflict; of KindForbidden, where the role may not make tables.
 func (p *Projections) exclusively(ctx context.Context, work func(*pgxpool.Conn) error) error {
 	busy := domain.Conflict("read models are being rebuilt or checked already: wait for that to end")
-	return eventstore.Exclusively(ctx, p.pool, rebuildLock, "rebuild", busy, work)
+	err := eventstore.Exclusively(ctx, p.pool, rebuildLock, "rebuild", busy, work)
+	if eventstore.HasCode(err, insufficientPrivilege) {
+		return &domain.Error{Kind: domain.KindForbidden, Message: "this server's role in the database may not do it: run it on the command line as the owner of the tables", Err: err}
+	}
+	return err
 }
 
 // newShadow creates the shadow tables of the models, empty.
@@ -159,8 +165,40 @@ func (s *shadow) swap(ctx context.Context, tx transaction) error {
 		for _, index := range indexes {
 			fmt.Fprintf(&swap, `ALTER INDEX medilab.%s RENAME TO %s;`, index, name+strings.TrimPrefix(index, name+s.tables.suffix))
 		}
+		if err := s.copyRights(ctx, tx, name); err != nil {
+			return fmt.Errorf("give the same rights to a shadow of %s: %w", name, err)
+		}
 	}
 	_, err := tx.Exec(ctx, swap.String())
+	return err
+}
+
+// rightsSQL returns the statements that make the owner and the privileges of table $2 those of table $1:
+// LIKE copies neither.
+const rightsSQL = `
+	WITH tables AS (
+		SELECT oid, oid::regclass AS name, oid = $1::regclass AS is_model, relowner, coalesce(relacl, acldefault('r', relowner)) AS acl
+		FROM pg_class WHERE oid IN ($1::regclass, $2::regclass)),
+	rights AS (
+		SELECT is_model, acl.*, '' AS columns FROM tables CROSS JOIN LATERAL aclexplode(acl) AS acl
+		UNION ALL
+		SELECT true, acl.*, '(' || quote_ident(attname) || ')' FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS acl
+		WHERE attrelid = $1::regclass AND NOT attisdropped),
+	named AS (SELECT *, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS who FROM rights)
+	SELECT concat_ws('; ',
+		(SELECT format('ALTER TABLE %s OWNER TO %s', $2::regclass, relowner::regrole) FROM tables
+			WHERE is_model AND relowner <> (SELECT relowner FROM tables WHERE NOT is_model)),
+		(SELECT string_agg(DISTINCT format('REVOKE ALL ON %s FROM %s', $2::regclass, who), '; ') FROM named WHERE NOT is_model),
+		(SELECT string_agg(format('GRANT %s %s ON %s TO %s%s', privilege_type, columns, $2::regclass, who, CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END), '; ')
+			FROM named WHERE is_model))`
+
+// copyRights gives the shadow of a table its owner and its privileges.
+func (s *shadow) copyRights(ctx context.Context, tx transaction, name string) error {
+	var statements string
+	if err := tx.QueryRow(ctx, rightsSQL, "medilab."+name, "medilab."+name+s.tables.suffix).Scan(&statements); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, statements)
 	return err
 }
 

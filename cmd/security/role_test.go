@@ -59,6 +59,18 @@ func TestServiceRole(t *testing.T) {
 	p.api(202, "POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`, nil)
 	p.Until("the call is recorded", func() bool { c := p.calls(id); return len(c) == 1 && c[0].Status == "success" })
 
+	for _, path := range []string{"/audit/verify", "/projections/stats/rebuild"} { // they make tables
+		status, answer := p.as(adminToken, "POST", "/api/v1"+path, "")
+		if status != 403 || !strings.Contains(string(answer), "as the owner of the tables") {
+			t.Errorf("%s is answered with %d %s", path, status, answer)
+		}
+	}
+	if out, notes, err := harness.Run(t.Context(), p.Program, append(p.Env, "DATABASE_URL="+owner), "", "projections", "rebuild", "--all"); err != nil {
+		t.Fatalf("rebuild: %v\n%s%s", err, out, notes)
+	}
+	p.api(202, "POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`, nil)
+	p.Until("the owner has rebuilt, and the next call is recorded", func() bool { return len(p.calls(id)) == 2 })
+
 	service, err := pgx.Connect(t.Context(), as.String())
 	if err != nil {
 		t.Fatal(err)
