@@ -148,6 +148,14 @@ func TestReadsOnStandby(t *testing.T) {
 	o.recovers()
 	o.fromStandby(has(frozen))
 
+	// Though nobody asks, it is found out.
+	o.pair.FreezeStandby()
+	stop := o.watch()
+	harness.Until(t, "readyz says that the standby is down", func() bool { return o.ask("GET", "/readyz", "").want(200).text("standby") == "down" })
+	stop()
+	o.pair.ThawStandby()
+	o.recovers()
+
 	// One that takes over while the primary goes on has another log from then on.
 	o.pair.CatchUp()
 	o.pair.Promote()

@@ -186,11 +186,13 @@ func (s *Standby) enter(state StandbyState, why error) {
 }
 
 // Watch finds out that the standby has caught up, or that it no longer answers, until ctx ends.
-// While nobody asks a good standby, it is left alone.
+// While nobody asks a good standby, it is checked every few seconds only.
 func (s *Standby) Watch(ctx context.Context) {
-	const every, patience = time.Second, 2 * time.Second
+	const every, idle, patience = time.Second, 5 * time.Second, 2 * time.Second
+	var checked time.Time
 	for {
-		if s.State() != StandbyOK || s.asked.Load() > 0 {
+		if s.State() != StandbyOK || s.asked.Load() > 0 || time.Since(checked) > idle {
+			checked = time.Now()
 			asking, cancel := context.WithTimeout(ctx, patience)
 			_ = s.check(asking) // the state tells
 			cancel()
