@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	netmail "net/mail"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +21,8 @@ import (
 type Server struct {
 	host    string
 	options []gomail.Option
+	secure  bool // from the connection's beginning
+	tls     *tls.Config
 	from    string
 	to      []string
 }
@@ -31,7 +35,7 @@ func ParseServer(text, recipients string) (*Server, error) {
 	if err != nil || u.Hostname() == "" || u.Scheme != "smtp" && u.Scheme != "smtps" {
 		return nil, errors.New("must be a URL as smtp://user:password@mail.example.com:587 or smtps://")
 	}
-	s := &Server{host: u.Hostname(), from: u.Query().Get("from")}
+	s := &Server{host: u.Hostname(), secure: u.Scheme == "smtps", from: u.Query().Get("from")}
 	user, port := u.User.Username(), 25
 	switch {
 	case u.Port() != "":
@@ -45,9 +49,7 @@ func ParseServer(text, recipients string) (*Server, error) {
 		return nil, errors.New("has no port that is a number")
 	}
 	s.options = append(s.options, gomail.WithPort(port), gomail.WithTimeout(sendTimeout/4), gomail.WithTLSPolicy(gomail.TLSOpportunistic))
-	if u.Scheme == "smtps" {
-		s.options = append(s.options, gomail.WithSSL())
-	}
+	s.Trust(nil)
 	if user != "" {
 		password, _ := u.User.Password()
 		s.options = append(s.options, gomail.WithSMTPAuth(authOf(s.host)), gomail.WithUsername(user), gomail.WithPassword(password))
@@ -77,7 +79,23 @@ func authOf(host string) gomail.SMTPAuthType {
 
 // Trust makes the server's certificate be checked by these authorities.
 func (s *Server) Trust(authorities *x509.CertPool) {
-	s.options = append(s.options, gomail.WithTLSConfig(&tls.Config{ServerName: s.host, RootCAs: authorities, MinVersion: tls.VersionTLS12}))
+	s.tls = &tls.Config{ServerName: s.host, RootCAs: authorities, MinVersion: tls.VersionTLS12}
+}
+
+// dial returns how to connect. The connection ends with ctx, which go-mail heeds only until
+// it is connected.
+func (s *Server) dial(ctx context.Context) gomail.DialContextFunc {
+	dial := new(net.Dialer).DialContext
+	if s.secure {
+		dial = (&tls.Dialer{Config: s.tls}).DialContext
+	}
+	return func(limited context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(limited, network, addr)
+		if err == nil {
+			context.AfterFunc(ctx, func() { _ = conn.Close() })
+		}
+		return conn, err
+	}
 }
 
 // Send implements Sender.
@@ -92,9 +110,14 @@ func (s *Server) Send(ctx context.Context, subject, text string) error {
 	m.Subject(subject)
 	m.SetGenHeader("Auto-Submitted", "auto-generated")
 	m.SetBodyString(gomail.TypeTextPlain, text)
-	client, err := gomail.NewClient(s.host, s.options...)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	client, err := gomail.NewClient(s.host, append(slices.Clip(s.options), gomail.WithTLSConfig(s.tls), gomail.WithDialContextFunc(s.dial(ctx)))...)
 	if err != nil {
 		return err
 	}
-	return client.DialAndSendWithContext(ctx, m)
+	if err = client.DialAndSendWithContext(ctx, m); m.IsDelivered() {
+		return nil // it may have failed to say goodbye
+	}
+	return err
 }

@@ -1,11 +1,16 @@
 package mail_test
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"net"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -87,4 +92,88 @@ func TestEncryptedServers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// crude starts a server that answers each line as it is told: 250 where answer returns "",
+// and hangs up on "hang up". The first line is "", before the greeting.
+func crude(t *testing.T, answer func(line string) string) *mail.Server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			context.AfterFunc(t.Context(), func() { _ = conn.Close() })
+			group.Go(func() {
+				defer func() { _ = conn.Close() }()
+				lines := bufio.NewScanner(conn)
+				for inData, line := false, ""; ; line = lines.Text() {
+					if !inData || line == "." {
+						says := answer(line)
+						if says == "hang up" {
+							return
+						}
+						if inData = line == "DATA"; inData {
+							says = "354 go on"
+						}
+						_, _ = fmt.Fprintf(conn, "%s\r\n", cmp.Or(says, "250 fine"))
+					}
+					if !lines.Scan() {
+						return
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		group.Wait()
+	})
+	s, err := mail.ParseServer("smtp://"+listener.Addr().String(), "duty@clinic.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// What the server has accepted is sent, whatever goes wrong after it.
+func TestAcceptedIsSent(t *testing.T) {
+	for after, says := range map[string]string{"QUIT": "hang up", "RSET": "502 unknown"} {
+		s := crude(t, func(line string) string {
+			switch line {
+			case "":
+				return "220 hello"
+			case after:
+				return says
+			}
+			return ""
+		})
+		if err := s.Send(t.Context(), "An alert", "Something failed."); err != nil {
+			t.Errorf("%s answered with %q: %v", after, says, err)
+		}
+	}
+}
+
+// A server that hangs does not hold up the end of the process.
+func TestSendEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	released := make(chan struct{})
+	s := crude(t, func(line string) string {
+		if line == "" {
+			return "220 hello"
+		}
+		cancel()
+		<-released
+		return "hang up"
+	})
+	if err := s.Send(ctx, "An alert", "Something failed."); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("sent with %v", err)
+	}
+	close(released)
 }
