@@ -18,21 +18,27 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// Queue puts alerts that are raised or resolved into the table. Who acknowledged one is not
-// told of its end.
+// Queue puts alerts that are raised or resolved into the table. An acknowledged alert is not
+// told of any more: what waits about it is deleted.
 type Queue struct{}
 
 // Statements implements eventstore.Inline.
 func (Queue) Statements(events []eventstore.Event) (statements []eventstore.Statement, _ []string, _ error) {
 	var types []string
-	var data [][]byte
+	var data, acknowledged [][]byte
 	for i := range events {
 		if isNotice(&events[i]) {
 			types, data = append(types, events[i].Type), append(data, events[i].Data)
+		} else if c, ok := events[i].Value.(domain.WebhookAlertAcknowledged); ok {
+			acknowledged = append(acknowledged, fmt.Appendf(nil, `"id":"%s"`, c.ID))
 		}
 	}
 	if len(types) > 0 {
-		statements = []eventstore.Statement{{SQL: `INSERT INTO medilab.alert_mails (type, data) SELECT * FROM unnest($1::text[], $2::bytea[])`, Args: []any{types, data}}}
+		statements = append(statements, eventstore.Statement{SQL: `INSERT INTO medilab.alert_mails (type, data) SELECT * FROM unnest($1::text[], $2::bytea[])`, Args: []any{types, data}})
+	}
+	if len(acknowledged) > 0 {
+		statements = append(statements, eventstore.Statement{SQL: `DELETE FROM medilab.alert_mails WHERE EXISTS
+			(SELECT FROM unnest($1::bytea[]) AS acknowledged WHERE position(acknowledged IN data) > 0)`, Args: []any{acknowledged}})
 	}
 	return statements, nil, nil
 }

@@ -243,6 +243,29 @@ func TestAlertsAreSent(t *testing.T) {
 	}
 }
 
+// An alert that was acknowledged before its e-mail was sent needs none.
+func TestAcknowledgedIsNotSent(t *testing.T) {
+	var p post
+	p.refuses.Store(true)
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t))
+	w := domain.WebhookID(uuid.New())
+	known, other := domain.AlertKey{Webhook: w, Kind: domain.AlertTimeout}, domain.AlertKey{Webhook: w, Kind: domain.AlertGivenUp}
+	id := domain.AlertID(uuid.New())
+	n.append(known.Stream(), 0, domain.WebhookAlertRaised{ID: id, WebhookID: w, Kind: known.Kind})
+	<-n.tried
+	n.append(known.Stream(), 1, domain.WebhookAlertAcknowledged{ID: id, WebhookID: w, Kind: known.Kind})
+	n.append(known.Stream(), 2, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: known.Kind, Acknowledged: true})
+	n.append(other.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: w, Kind: other.Kind})
+	p.refuses.Store(false)
+	if got := <-p.got; !strings.Contains(got.subject, "A delivery was given up") {
+		t.Errorf("%+v", got)
+	}
+	n.awaitNone()
+	if len(p.got) > 0 {
+		t.Errorf("sent too: %+v", <-p.got)
+	}
+}
+
 func TestParseServer(t *testing.T) {
 	for _, wrong := range [][2]string{{"mail.clinic.test", "a@b.test"}, {"http://mail.clinic.test", "a@b.test"}, {"smtp://", "a@b.test"},
 		{"smtp://u:secret@h:x", "a@b.test"}, {"smtp://u:secret@h", "nobody"}, {"smtp://u:secret@h", ""}} {
