@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -53,9 +55,12 @@ func isNotice(e *eventstore.Event) bool {
 	return false
 }
 
-// Sender sends one e-mail to everybody who is told of alerts.
+// Sender sends e-mails to those who are told of alerts.
 type Sender interface {
-	Send(ctx context.Context, subject, text string) error
+	Recipients() []string
+	// Send sends an e-mail to each of the addresses, and returns for each why it did not
+	// get it: nil if it did.
+	Send(ctx context.Context, to []string, subject, text string) []error
 }
 
 // Outbox sends what Queue put into the table.
@@ -66,8 +71,10 @@ type Outbox struct {
 	Sender    Sender
 	PanelURL  string // of the admin panel
 	Logger    *slog.Logger
-	Tried     func(err error) // is called with the outcome of each e-mail
+	Tried     func(err error) // is called with the outcome of each e-mail to each recipient
 	Poll      time.Duration   // between two looks for what other nodes put there
+
+	late sync.WaitGroup // those that sendLate
 }
 
 const (
@@ -75,6 +82,7 @@ const (
 	together    = 50 // alerts in one e-mail
 	sendTimeout = time.Minute
 	longestWait = 5 * time.Minute    // between two tries
+	lateTries   = 20                 // for somebody whom the server does not take when it takes others: over an hour
 	kept        = 7 * 24 * time.Hour // then nobody wants to hear of it any more
 )
 
@@ -90,6 +98,7 @@ func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
 		return false
 	})
 	defer stop()
+	defer o.late.Wait()
 	for wait := o.Poll; ; {
 		wake := appended
 		if wait > o.Poll { // the server takes nothing now
@@ -137,13 +146,7 @@ func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, er
 		return false, err
 	}
 	subject, text := o.compose(notices)
-	limited, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	err = o.Sender.Send(limited, subject, text)
-	if ctx.Err() != nil && err != nil {
-		return false, err
-	}
-	if o.Tried(err); err != nil {
+	if err := o.mail(ctx, subject, text); err != nil {
 		return false, err
 	}
 	ids := make([]int64, len(notices))
@@ -152,6 +155,55 @@ func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, er
 	}
 	_, err = o.Pool.Exec(ctx, `DELETE FROM medilab.alert_mails WHERE id = ANY($1)`, ids)
 	return len(notices) == together, eventstore.Doing("note that an e-mail is sent", err)
+}
+
+// mail sends an e-mail to everybody, and fails if nobody gets it. Once somebody has it, the
+// others are left out if they are refused for good, and are tried again without the rest.
+func (o *Outbox) mail(ctx context.Context, subject, text string) error {
+	to := o.Sender.Recipients()
+	errs := o.try(ctx, to, subject, text)
+	if !slices.Contains(errs, nil) {
+		return errs[0]
+	}
+	for i, err := range errs {
+		switch {
+		case err == nil:
+		case refused(err):
+			o.Logger.Error("a recipient of e-mails about alerts was refused", "to", to[i], "error", err)
+		default:
+			o.late.Go(func() { o.sendLate(ctx, to[i:i+1], subject, text) })
+		}
+	}
+	return nil
+}
+
+// sendLate sends to one recipient what others have.
+func (o *Outbox) sendLate(ctx context.Context, to []string, subject, text string) {
+	var err error
+	for wait, tries := o.Poll, 0; tries < lateTries; wait, tries = min(2*wait, longestWait), tries+1 {
+		if !eventstore.Wait(ctx, wait, nil) {
+			return
+		}
+		if err = o.try(ctx, to, subject, text)[0]; err == nil {
+			return
+		}
+		if refused(err) {
+			break
+		}
+	}
+	o.Logger.Error("a recipient of e-mails about alerts was refused", "to", to[0], "error", err)
+}
+
+func (o *Outbox) try(ctx context.Context, to []string, subject, text string) []error {
+	limited, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	errs := o.Sender.Send(limited, to, subject, text)
+	for _, err := range errs {
+		if err == nil || ctx.Err() == nil {
+			o.Tried(err)
+		}
+	}
+	return errs
 }
 
 // waiting returns the oldest alerts that no e-mail was sent about.

@@ -30,6 +30,7 @@ import (
 // post is an SMTP server that passes on what it takes.
 type post struct {
 	refuses atomic.Bool
+	rcpt    func(to string) error // nil: takes all
 	got     chan letter
 }
 
@@ -87,6 +88,11 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if s.refuses.Load() {
 		return &smtp.SMTPError{Code: 451, Message: "not now"}
 	}
+	if s.rcpt != nil {
+		if err := s.rcpt(to); err != nil {
+			return err
+		}
+	}
 	s.to += " " + to
 	return nil
 }
@@ -108,6 +114,16 @@ func (s *session) Data(r io.Reader) error {
 
 func (s *session) Reset()        { s.to = "" }
 func (s *session) Logout() error { return nil }
+
+// next returns the next letter, which both recipients get.
+func (p *post) next(t *testing.T) letter {
+	t.Helper()
+	got, other := <-p.got, <-p.got
+	if got.to != " duty@clinic.test" || other.to != " it@clinic.test" || got.subject != other.subject || got.text != other.text {
+		t.Errorf("not the same to both: %+v, %+v", got, other)
+	}
+	return got
+}
 
 // node is one process that sends alerts by e-mail.
 type node struct {
@@ -209,9 +225,9 @@ func TestAlertsAreSent(t *testing.T) {
 	n.stop()
 	p.refuses.Store(false)
 	nodes := []*node{start(t, url, server), start(t, url, server)}
-	got := <-p.got
-	if got.to != " duty@clinic.test it@clinic.test" || got.user != "alerts@clinic.test" {
-		t.Errorf("sent to%s by %s", got.to, got.user)
+	got := p.next(t)
+	if got.user != "alerts@clinic.test" {
+		t.Errorf("sent by %s", got.user)
 	}
 	if want := "[MediLab] A delivery was given up / Доставка не удалась, повторов больше не будет — Лаборатория (webhook 7)"; got.subject != want {
 		t.Errorf("the subject is %q, want %q", got.subject, want)
@@ -223,18 +239,18 @@ func TestAlertsAreSent(t *testing.T) {
 	}
 	nodes[0].awaitNone()
 	nodes[1].append(key.Stream(), 1, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: key.Kind, Message: "delivered"})
-	if got := <-p.got; !strings.Contains(got.subject, "Resolved: A delivery was given up / Снято: Доставка") || !strings.Contains(got.text, "Снято: ") {
+	if got := p.next(t); !strings.Contains(got.subject, "Resolved: A delivery was given up / Снято: Доставка") || !strings.Contains(got.text, "Снято: ") {
 		t.Errorf("%+v", got)
 	}
 	nodes[0].append(key.Stream(), 2, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: key.Kind, Acknowledged: true})
 	nodes[0].append(domain.AlertKey{Kind: domain.AlertNode}.Stream(), 0, domain.WebhookAlertRaised{ID: id, Kind: domain.AlertNode, Message: "the server web/1 lacks memory"})
-	if got := <-p.got; got.subject != "[MediLab] A server lacks something, deliveries wait / Серверу чего-то не хватает, доставки ждут" || !strings.Contains(got.text, "/admin#/alerts") {
+	if got := p.next(t); got.subject != "[MediLab] A server lacks something, deliveries wait / Серверу чего-то не хватает, доставки ждут" || !strings.Contains(got.text, "/admin#/alerts") {
 		t.Errorf("%+v", got)
 	}
 	other := domain.AlertKey{Webhook: w, Kind: domain.AlertTimeout}
 	nodes[0].appendAll(write(key.Stream(), 3, domain.WebhookAlertRaised{ID: id, WebhookID: w, Kind: key.Kind}),
 		write(other.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: w, Kind: other.Kind}))
-	if got := <-p.got; got.subject != "[MediLab] 2 alerts / Оповещений: 2" {
+	if got := p.next(t); got.subject != "[MediLab] 2 alerts / Оповещений: 2" {
 		t.Errorf("%+v", got)
 	}
 	nodes[0].awaitNone()
@@ -257,13 +273,71 @@ func TestAcknowledgedIsNotSent(t *testing.T) {
 	n.append(known.Stream(), 2, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: known.Kind, Acknowledged: true})
 	n.append(other.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: w, Kind: other.Kind})
 	p.refuses.Store(false)
-	if got := <-p.got; !strings.Contains(got.subject, "A delivery was given up") {
+	if got := p.next(t); !strings.Contains(got.subject, "A delivery was given up") {
 		t.Errorf("%+v", got)
 	}
 	n.awaitNone()
 	if len(p.got) > 0 {
 		t.Errorf("sent too: %+v", <-p.got)
 	}
+}
+
+// An address that the server refuses, for good or for a time, keeps no e-mail from others,
+// and makes nobody get one twice.
+func TestOthersGetWhatOneDoesNot(t *testing.T) {
+	var p post
+	var duty atomic.Int32 // the next answers to its address
+	p.rcpt = func(to string) error {
+		if to == "duty@clinic.test" && duty.Load() > 0 {
+			return &smtp.SMTPError{Code: int(duty.Load()), Message: "not this one"}
+		}
+		return nil
+	}
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t))
+	raise := func(kind domain.AlertKind) {
+		n.append(domain.AlertKey{Kind: kind}.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), Kind: kind})
+	}
+	tried := func(want string) {
+		t.Helper()
+		if err := <-n.tried; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("tried with %v, want %s", err, want)
+		}
+	}
+	taken := func(to, kind string) {
+		t.Helper()
+		if got := <-p.got; got.to != " "+to || !strings.Contains(got.text, kind) {
+			t.Errorf("%+v, want %s to %s", got, kind, to)
+		}
+		if err := <-n.tried; err != nil {
+			t.Error(err)
+		}
+	}
+
+	duty.Store(550)
+	raise(domain.AlertNode)
+	tried("550")
+	taken("it@clinic.test", "node")
+	n.awaitNone()
+
+	duty.Store(451)
+	raise(domain.AlertLogLost)
+	tried("451")
+	taken("it@clinic.test", "log_lost")
+	tried("451")
+	n.awaitNone()
+	duty.Store(0)
+	for err := range n.tried {
+		if err == nil {
+			break
+		}
+	}
+	if got := <-p.got; got.to != " duty@clinic.test" || !strings.Contains(got.text, "log_lost") {
+		t.Errorf("%+v", got)
+	}
+
+	raise(domain.AlertInactive)
+	taken("duty@clinic.test", "inactive")
+	taken("it@clinic.test", "inactive")
 }
 
 func TestParseServer(t *testing.T) {

@@ -64,7 +64,9 @@ func ParseServer(text, recipients string) (*Server, error) {
 		return nil, errors.New("needs addresses of recipients, with commas between them")
 	}
 	for _, a := range list {
-		s.to = append(s.to, a.String())
+		if !slices.Contains(s.to, a.String()) {
+			s.to = append(s.to, a.String())
+		}
 	}
 	return s, nil
 }
@@ -98,26 +100,52 @@ func (s *Server) dial(ctx context.Context) gomail.DialContextFunc {
 	}
 }
 
+// Recipients implements Sender.
+func (s *Server) Recipients() []string { return s.to }
+
 // Send implements Sender.
-func (s *Server) Send(ctx context.Context, subject, text string) error {
+func (s *Server) Send(ctx context.Context, to []string, subject, text string) []error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := func(err error) []error { return slices.Repeat([]error{err}, len(to)) }
+	client, err := gomail.NewClient(s.host, append(slices.Clip(s.options), gomail.WithTLSConfig(s.tls), gomail.WithDialContextFunc(s.dial(ctx)))...)
+	if err != nil {
+		return failed(err)
+	}
+	conn, err := client.DialToSMTPClientWithContext(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	errs := make([]error, len(to))
+	for i, address := range to {
+		m, err := s.message(address, subject, text)
+		if err == nil {
+			err = client.SendWithSMTPClient(conn, m)
+		}
+		if !m.IsDelivered() { // if it is, an error is of what follows it
+			errs[i] = err
+		}
+	}
+	_ = client.CloseWithSMTPClient(conn)
+	return errs
+}
+
+func (s *Server) message(to, subject, text string) (*gomail.Msg, error) {
 	m := gomail.NewMsg()
 	if err := m.From(s.from); err != nil {
-		return fmt.Errorf("the sender's address: %w", err)
+		return m, fmt.Errorf("the sender's address: %w", err)
 	}
-	if err := m.To(s.to...); err != nil {
-		return fmt.Errorf("the recipients' addresses: %w", err)
+	if err := m.To(to); err != nil {
+		return m, fmt.Errorf("a recipient's address: %w", err)
 	}
 	m.Subject(subject)
 	m.SetGenHeader("Auto-Submitted", "auto-generated")
 	m.SetBodyString(gomail.TypeTextPlain, text)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	client, err := gomail.NewClient(s.host, append(slices.Clip(s.options), gomail.WithTLSConfig(s.tls), gomail.WithDialContextFunc(s.dial(ctx)))...)
-	if err != nil {
-		return err
-	}
-	if err = client.DialAndSendWithContext(ctx, m); m.IsDelivered() {
-		return nil // it may have failed to say goodbye
-	}
-	return err
+	return m, nil
+}
+
+// refused reports whether the server refused an e-mail for good.
+func refused(err error) bool {
+	var e *gomail.SendError
+	return errors.As(err, &e) && e.ErrorCode() >= 500
 }

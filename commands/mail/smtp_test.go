@@ -76,7 +76,7 @@ func TestEncryptedServers(t *testing.T) {
 					t.Fatal(err)
 				}
 				s.Trust(trust)
-				return s.Send(ctx, "An alert", "Something failed.")
+				return errors.Join(s.Send(ctx, s.Recipients(), "An alert", "Something failed.")...)
 			}
 			if err := send(x509.NewCertPool()); err == nil || len(e.over) > 0 {
 				t.Errorf("sent to a server with an unknown certificate: %v", err)
@@ -154,7 +154,7 @@ func TestAcceptedIsSent(t *testing.T) {
 			}
 			return ""
 		})
-		if err := s.Send(t.Context(), "An alert", "Something failed."); err != nil {
+		if err := errors.Join(s.Send(t.Context(), s.Recipients(), "An alert", "Something failed.")...); err != nil {
 			t.Errorf("%s answered with %q: %v", after, says, err)
 		}
 	}
@@ -172,7 +172,7 @@ func TestSendEndsWithItsContext(t *testing.T) {
 		<-released
 		return "hang up"
 	})
-	if err := s.Send(ctx, "An alert", "Something failed."); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := errors.Join(s.Send(ctx, s.Recipients(), "An alert", "Something failed.")...); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("sent with %v", err)
 	}
 	close(released)
