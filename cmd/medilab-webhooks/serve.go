@@ -289,7 +289,7 @@ func (s *server) sagaConfig() saga.Config {
 			const poll = 5 * time.Second
 			outbox := &mail.Outbox{
 				Log: s.log, Pool: s.pool, Directory: directory, Sender: s.settings.mail, PanelURL: s.settings.panelURL(), Logger: s.logger,
-				Tried: s.metrics.mailed, Poll: poll,
+				Tried: s.metrics.mailed, Poll: poll, Now: time.Now,
 			}
 			config.Beside = append(config.Beside, outbox.Run)
 		}

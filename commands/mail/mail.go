@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -73,13 +74,16 @@ type Outbox struct {
 	Logger    *slog.Logger
 	Tried     func(err error) // is called with the outcome of each e-mail to each recipient
 	Poll      time.Duration   // between two looks for what other nodes put there
+	Now       func() time.Time
 
-	late sync.WaitGroup // those that sendLate
+	late sync.WaitGroup       // those that sendLate
+	told map[string]time.Time // when an e-mail went out, by notice.about
 }
 
 const (
 	lease       = "alert_mails"
-	together    = 50 // alerts in one e-mail
+	together    = 50               // notices in one e-mail
+	quiet       = 15 * time.Minute // between two e-mails about one kind of alerts of one webhook
 	sendTimeout = time.Minute
 	longestWait = 5 * time.Minute    // between two tries
 	lateTries   = 20                 // for somebody whom the server does not take when it takes others: over an hour
@@ -99,6 +103,7 @@ func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
 	})
 	defer stop()
 	defer o.late.Wait()
+	o.told = map[string]time.Time{}
 	for wait := o.Poll; ; {
 		wake := appended
 		if wait > o.Poll { // the server takes nothing now
@@ -121,12 +126,20 @@ func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
 	}
 }
 
-// notice is an alert that was raised or resolved.
+// notice is what an e-mail says of one kind of alerts about one webhook.
 type notice struct {
-	id     int64
-	change domain.Change
+	ids    []int64
+	about  string        // that kind and webhook
+	change domain.Change // the last
 	at     time.Time
+
+	raised, resolved int       // how often
+	since            time.Time // the first
 }
+
+// about is the SQL of notice.about. The rows hold JSON without spaces; to parse it could fail
+// by one of them.
+const about = `concat(substring(encode(data, 'escape') FROM '"kind":"([^"]*)"'), ' ', substring(encode(data, 'escape') FROM '"webhook_id":"([^"]*)"'))`
 
 // send sends the oldest of what waits, if this node is the one that does, and reports
 // whether there may be more.
@@ -149,9 +162,10 @@ func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, er
 	if err := o.mail(ctx, subject, text); err != nil {
 		return false, err
 	}
-	ids := make([]int64, len(notices))
-	for i, n := range notices {
-		ids[i] = n.id
+	var ids []int64
+	for _, n := range notices {
+		ids = append(ids, n.ids...)
+		o.told[n.about] = o.Now()
 	}
 	_, err = o.Pool.Exec(ctx, `DELETE FROM medilab.alert_mails WHERE id = ANY($1)`, ids)
 	return len(notices) == together, eventstore.Doing("note that an e-mail is sent", err)
@@ -206,13 +220,24 @@ func (o *Outbox) try(ctx context.Context, to []string, subject, text string) []e
 	return errs
 }
 
-// waiting returns the oldest alerts that no e-mail was sent about.
+// waiting returns what to tell, the oldest first. What follows an e-mail about the same kind
+// and webhook within quiet waits, to be told together. A node does not know what others sent:
+// when the lease moves, such an e-mail comes early.
 func (o *Outbox) waiting(ctx context.Context) ([]notice, error) {
-	rows, _ := o.Pool.Query(ctx, `SELECT id, type, data, at FROM medilab.alert_mails ORDER BY id LIMIT $1`, together)
+	maps.DeleteFunc(o.told, func(_ string, at time.Time) bool { return o.Now().Sub(at) >= quiet })
+	rows, _ := o.Pool.Query(ctx, `
+		SELECT ids, about, type, data, at, raised, resolved, since
+		FROM (
+			SELECT array_agg(id) AS ids, `+about+` AS about, max(id) AS id, min(at) AS since,
+				count(*) FILTER (WHERE type = $1) AS raised, count(*) FILTER (WHERE type = $2) AS resolved
+			FROM medilab.alert_mails GROUP BY 2
+		) AS notices JOIN (SELECT id, type, data, at FROM medilab.alert_mails) AS last USING (id)
+		WHERE about <> ALL($3) ORDER BY since, id LIMIT $4`,
+		domain.WebhookAlertRaised{}.ChangeType(), domain.WebhookAlertResolved{}.ChangeType(), slices.AppendSeq([]string{}, maps.Keys(o.told)), together)
 	notices, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (n notice, err error) {
 		var name string
 		var data []byte
-		err = row.Scan(&n.id, &name, &data, &n.at)
+		err = row.Scan(&n.ids, &n.about, &name, &data, &n.at, &n.raised, &n.resolved, &n.since)
 		if err == nil {
 			n.change, err = domain.Decode(name, data)
 		}
@@ -234,8 +259,8 @@ func (o *Outbox) drop(ctx context.Context) error {
 	return nil
 }
 
-// Waiting returns how many alerts wait to be sent.
+// Waiting returns how many alerts wait to be sent, those of one kind about one webhook as one.
 func Waiting(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
-	err = pool.QueryRow(ctx, `SELECT count(*) FROM medilab.alert_mails`).Scan(&n)
+	err = pool.QueryRow(ctx, `SELECT count(DISTINCT `+about+`) FROM medilab.alert_mails`).Scan(&n)
 	return n, eventstore.Doing("count the e-mails to send", err)
 }

@@ -132,6 +132,7 @@ type node struct {
 	log       *eventstore.Log
 	directory *commands.Directory
 	tried     chan error
+	turned    atomic.Int64 // by how much its clock is ahead
 	stop      func()
 }
 
@@ -163,6 +164,7 @@ func start(t *testing.T, url, server string) *node {
 	outbox := &mail.Outbox{
 		Log: n.log, Pool: pool, Directory: n.directory, Sender: sender, PanelURL: "https://hooks.clinic.test/admin",
 		Logger: slog.New(slog.DiscardHandler), Tried: func(err error) { n.tried <- err }, Poll: 20 * time.Millisecond,
+		Now: func() time.Time { return time.Now().Add(time.Duration(n.turned.Load())) },
 	}
 	var group sync.WaitGroup
 	group.Go(func() { _ = member.Run(ctx) })
@@ -177,6 +179,9 @@ func start(t *testing.T, url, server string) *node {
 	t.Cleanup(n.stop)
 	return n
 }
+
+// turn makes it later, so that what had to wait is sent.
+func (n *node) turn() { n.turned.Add(int64(15 * time.Minute)) }
 
 func (n *node) append(stream string, expected int64, change domain.Change) {
 	n.t.Helper()
@@ -225,6 +230,11 @@ func TestAlertsAreSent(t *testing.T) {
 	n.stop()
 	p.refuses.Store(false)
 	nodes := []*node{start(t, url, server), start(t, url, server)}
+	turn := func() {
+		for _, n := range nodes {
+			n.turn()
+		}
+	}
 	got := p.next(t)
 	if got.user != "alerts@clinic.test" {
 		t.Errorf("sent by %s", got.user)
@@ -238,6 +248,7 @@ func TestAlertsAreSent(t *testing.T) {
 		}
 	}
 	nodes[0].awaitNone()
+	turn()
 	nodes[1].append(key.Stream(), 1, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: key.Kind, Message: "delivered"})
 	if got := p.next(t); !strings.Contains(got.subject, "Resolved: A delivery was given up / Снято: Доставка") || !strings.Contains(got.text, "Снято: ") {
 		t.Errorf("%+v", got)
@@ -248,6 +259,8 @@ func TestAlertsAreSent(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	other := domain.AlertKey{Webhook: w, Kind: domain.AlertTimeout}
+	nodes[0].awaitNone()
+	turn()
 	nodes[0].appendAll(write(key.Stream(), 3, domain.WebhookAlertRaised{ID: id, WebhookID: w, Kind: key.Kind}),
 		write(other.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: w, Kind: other.Kind}))
 	if got := p.next(t); got.subject != "[MediLab] 2 alerts / Оповещений: 2" {
@@ -280,6 +293,59 @@ func TestAcknowledgedIsNotSent(t *testing.T) {
 	if len(p.got) > 0 {
 		t.Errorf("sent too: %+v", <-p.got)
 	}
+}
+
+// What follows an e-mail about the same kind of alerts and webhook waits, and is told together.
+// Others do not wait.
+func TestFlappingIsToldTogether(t *testing.T) {
+	var p post
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t))
+	w := domain.WebhookID(uuid.New())
+	timeout := domain.AlertKey{Webhook: w, Kind: domain.AlertTimeout}
+	var version int64
+	raise := func() domain.AlertID {
+		id := domain.AlertID(uuid.New())
+		n.append(timeout.Stream(), version, domain.WebhookAlertRaised{ID: id, WebhookID: w, Kind: timeout.Kind, Message: `"kind":"node" took 1 s`})
+		version++
+		return id
+	}
+	resolve := func(id domain.AlertID) {
+		n.append(timeout.Stream(), version, domain.WebhookAlertResolved{ID: id, WebhookID: w, Kind: timeout.Kind, Message: "a call ended in time"})
+		version++
+	}
+	wants := func(subject string, texts ...string) {
+		t.Helper()
+		got := p.next(t)
+		if !strings.HasPrefix(got.subject, "[MediLab] "+subject) {
+			t.Errorf("got %q, want %q", got.subject, subject)
+		}
+		for _, want := range texts {
+			if strings.Count(got.text, want) != 1 {
+				t.Errorf("want %q once:\n%s", want, got.text)
+			}
+		}
+	}
+	id := raise()
+	wants("A call ran out its timeout", "took 1 s")
+	n.awaitNone()
+	for range 60 { // more than go into one e-mail
+		resolve(id)
+		id = raise()
+	}
+	resolve(id)
+	for i, key := range []domain.AlertKey{{Webhook: w, Kind: domain.AlertGivenUp}, {Webhook: domain.WebhookID(uuid.New()), Kind: timeout.Kind}, {Kind: domain.AlertNode}} {
+		n.append(key.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: key.Webhook, Kind: key.Kind})
+		wants([]string{"A delivery was given up", "A call ran out its timeout", "A server lacks"}[i])
+	}
+	n.turn()
+	wants("Resolved: A call ran out its timeout", "a call ended in time", "raised: 60, resolved: 61", "возникло: 60, снято: 61", "MediLab Webhooks")
+	n.awaitNone()
+	raise()
+	n.append(domain.AlertKey{Kind: domain.AlertLogLost}.Stream(), 0, domain.WebhookAlertRaised{ID: id, Kind: domain.AlertLogLost})
+	wants("The database lost")
+	n.turn()
+	wants("A call ran out its timeout", "took 1 s")
+	n.awaitNone()
 }
 
 // An address that the server refuses, for good or for a time, keeps no e-mail from others,

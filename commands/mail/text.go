@@ -20,6 +20,8 @@ var titles = map[domain.AlertKind][2]string{
 	domain.AlertLogLost:             {"The database lost the end of the log", "База данных потеряла конец журнала"},
 }
 
+const timeFormat = "2006-01-02 15:04:05 UTC"
+
 // compose writes the e-mail, in both languages, as who reads it is not known. It says nothing of any event's data.
 func (o *Outbox) compose(notices []notice) (subject, text string) {
 	var b strings.Builder
@@ -48,8 +50,11 @@ func (o *Outbox) compose(notices []notice) (subject, text string) {
 			subject += " — " + name
 			fmt.Fprintf(&b, "%s\n", name)
 		}
-		fmt.Fprintf(&b, "%s%s\n%s%s\n%s (%s, %s)\n%s#%s\n\n", state[0], title[0], state[1], title[1],
-			message, kind, n.at.UTC().Format("2006-01-02 15:04:05 UTC"), o.PanelURL, link)
+		fmt.Fprintf(&b, "%s%s\n%s%s\n%s (%s, %s)\n", state[0], title[0], state[1], title[1], message, kind, n.at.UTC().Format(timeFormat))
+		if len(n.ids) > 1 {
+			fmt.Fprintf(&b, "since %s raised: %d, resolved: %d / с этого времени возникло: %[2]d, снято: %d\n", n.since.UTC().Format(timeFormat), n.raised, n.resolved)
+		}
+		fmt.Fprintf(&b, "%s#%s\n\n", o.PanelURL, link)
 	}
 	if len(notices) > 1 {
 		subject = fmt.Sprintf("%d alerts / Оповещений: %[1]d", len(notices))
