@@ -77,7 +77,7 @@ type Outbox struct {
 	Now       func() time.Time
 
 	late sync.WaitGroup       // those that sendLate
-	told map[string]time.Time // when an e-mail went out, by notice.about
+	told map[string]time.Time // when an e-mail went out, or its text was refused, by notice.about
 }
 
 const (
@@ -158,8 +158,18 @@ func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, er
 	if err != nil || len(notices) == 0 {
 		return false, err
 	}
-	subject, text := o.compose(notices)
-	if err := o.mail(ctx, subject, text); err != nil {
+	more = len(notices) == together
+	for {
+		subject, text := o.compose(notices)
+		if err = o.mail(ctx, subject, text); !textRefused(err) || len(notices) == 1 {
+			break
+		}
+		notices, more = notices[:len(notices)/2], true // the others go without the one that is refused
+	}
+	if err != nil {
+		if textRefused(err) {
+			o.told[notices[0].about] = o.Now() // it waits, and others are next
+		}
 		return false, err
 	}
 	var ids []int64
@@ -168,7 +178,7 @@ func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, er
 		o.told[n.about] = o.Now()
 	}
 	_, err = o.Pool.Exec(ctx, `DELETE FROM medilab.alert_mails WHERE id = ANY($1)`, ids)
-	return len(notices) == together, eventstore.Doing("note that an e-mail is sent", err)
+	return more, eventstore.Doing("note that an e-mail is sent", err)
 }
 
 // mail sends an e-mail to everybody, and fails if nobody gets it. Once somebody has it, the
@@ -177,7 +187,7 @@ func (o *Outbox) mail(ctx context.Context, subject, text string) error {
 	to := o.Sender.Recipients()
 	errs := o.try(ctx, to, subject, text)
 	if !slices.Contains(errs, nil) {
-		return errs[0]
+		return errs[max(0, slices.IndexFunc(errs, textRefused))]
 	}
 	for i, err := range errs {
 		switch {

@@ -31,6 +31,7 @@ import (
 type post struct {
 	refuses atomic.Bool
 	rcpt    func(to string) error // nil: takes all
+	spam    string                // is refused in a text
 	got     chan letter
 }
 
@@ -107,6 +108,9 @@ func (s *session) Data(r io.Reader) error {
 		body = quotedprintable.NewReader(body)
 	}
 	text, err := io.ReadAll(body)
+	if s.spam != "" && strings.Contains(string(text), s.spam) {
+		return &smtp.SMTPError{Code: 554, Message: "looks like spam"}
+	}
 	subject, _ := new(mime.WordDecoder).DecodeHeader(message.Header.Get("Subject"))
 	s.got <- letter{s.to, s.user, subject, string(text)}
 	return err
@@ -346,6 +350,41 @@ func TestFlappingIsToldTogether(t *testing.T) {
 	n.turn()
 	wants("A call ran out its timeout", "took 1 s")
 	n.awaitNone()
+}
+
+// One message that the server refuses holds back no others.
+func TestOthersGoWithoutWhatIsRefused(t *testing.T) {
+	p := post{spam: "casino"}
+	p.refuses.Store(true)
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t))
+	var all []eventstore.Write
+	for i := range 5 {
+		key := domain.AlertKey{Webhook: domain.WebhookID(uuid.New()), Kind: domain.AlertTimeout}
+		all = append(all, write(key.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: key.Webhook, Kind: key.Kind,
+			Message: []string{"clinic 1", "clinic 2", "casino", "clinic 3", "clinic 4"}[i]}))
+	}
+	n.appendAll(all...)
+	p.refuses.Store(false)
+	var text string
+	for strings.Count(text, "clinic ") < 4 {
+		text += p.next(t).text
+	}
+	for _, want := range []string{"clinic 1", "clinic 2", "clinic 3", "clinic 4"} {
+		if strings.Count(text, want) != 1 {
+			t.Errorf("want %s once:\n%s", want, text)
+		}
+	}
+	harness.Until(t, "only what is refused waits", func() bool {
+		waiting, err := mail.Waiting(t.Context(), n.pool)
+		return err == nil && waiting == 1
+	})
+	for len(n.tried) > 0 {
+		<-n.tried
+	}
+	n.turn()
+	if err := <-n.tried; err == nil || !strings.Contains(err.Error(), "looks like spam") {
+		t.Errorf("tried again with %v", err)
+	}
 }
 
 // An address that the server refuses, for good or for a time, keeps no e-mail from others,

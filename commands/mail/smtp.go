@@ -149,3 +149,9 @@ func refused(err error) bool {
 	var e *gomail.SendError
 	return errors.As(err, &e) && e.ErrorCode() >= 500
 }
+
+// textRefused reports whether it was the text that the server refused for good.
+func textRefused(err error) bool {
+	var e *gomail.SendError
+	return errors.As(err, &e) && e.ErrorCode() >= 500 && e.Reason == gomail.ErrSMTPDataClose
+}
