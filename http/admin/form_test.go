@@ -108,6 +108,32 @@ func TestFormAndWorkbench(t *testing.T) {
 	}
 }
 
+// What is no number is refused at its field. It clears nothing.
+func TestWhatIsNoNumberIsRefused(t *testing.T) {
+	u := newUser(t, "en")
+	u.Expect("network")
+	url, _ := receiver(t)
+	id := u.webhook("CRM", url+"/hook", `,"rate_limit":5,"max_concurrent":2,"max_retries":7,"retry_delay":9,"batch":{"max_events":7,"max_wait":5}`)
+	before := u.api("GET", "/webhooks/"+id, "")
+	u.signIn("API token", "Sign in")
+	u.Go(u.address + "/admin#/webhooks/" + id + "/edit")
+	for _, one := range [][2]string{
+		{"Calls a second, at most", "1,5"}, {"Calls in flight at once, at most", "Infinity"}, {"Retries after the first attempt", "seven"},
+		{"Delay before a retry, s", "3,600"}, {"Events in a batch, at most", "1e"},
+	} {
+		u.Fill(one[0], one[1])
+	}
+	u.Click("Save")
+	u.Wait(`[...document.querySelectorAll('form [aria-invalid=true]')].map(c => c.dataset.field).join() === 'max_retries,retry_delay,max_concurrent,rate_limit,batch.max_events'`)
+	u.Shot("form-05-numbers")
+	u.Fill("Timeout of a call, s", "soon")
+	u.Click("Run")
+	u.Wait(`document.querySelector('.beside .trouble')?.innerText.includes('max_retries: must be')`)
+	if now := u.api("GET", "/webhooks/"+id, ""); fmt.Sprint(now) != fmt.Sprint(before) {
+		t.Errorf("%v, want %v", now, before)
+	}
+}
+
 // Somebody else's change is neither lost nor overwritten: what only they changed is taken over,
 // what both changed is shown, and the reader chooses.
 func TestFormMergesStaleVersions(t *testing.T) {

@@ -8,7 +8,7 @@ import { number, t } from './texts.js'
 import './texts/form.js'
 import { Badge, Card, Facts, Loaded, Page, Time, useLoad } from './ui.js'
 import { html, useEffect, useRef, useState } from './view.js'
-import { draftOf, filterOf } from './webhook-draft.js'
+import { draftOf, figureOf, filterOf } from './webhook-draft.js'
 import { Retries } from './webhook-fields.js'
 
 // BacktestPage tries other retries, for a webhook as it is otherwise.
@@ -35,7 +35,7 @@ export function Backtest({ webhook, draft }) {
   const run = async () => {
     const filters = filterOf(draft.filters)
     if (filters === null) refuse('filters', t('form.filterBad'))
-    const retries = webhook ? Object.fromEntries(tried.filter((name) => draft[name] !== String(webhook[name])).map((name) => [name, draft[name] === '' ? null : Number(draft[name])])) : {}
+    const retries = webhook ? Object.fromEntries(tried.filter((name) => draft[name] !== String(webhook[name])).map((name) => [name, figureOf(draft[name])])) : {}
     const body = withRaw({ events: draft.events, ...retries, from: localTime(range.from), to: localTime(range.to) }, { filters })
     const { signal } = control.current = new AbortController()
     setResult(null)

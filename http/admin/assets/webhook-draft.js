@@ -31,7 +31,13 @@ export function draftOf(webhook = fresh) {
 
 const given = (values) => Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value.trim()]).filter(([, value]) => value !== ''))
 const orNull = (object) => (Object.keys(object).length > 0 ? object : null)
-const whole = (text) => (text === '' ? null : Number(text))
+
+// figureOf returns the number that was typed, null for none. What is no number stays as it is, for the
+// API to refuse.
+export function figureOf(text) {
+  const value = Number(text)
+  return text.trim() === '' ? null : Number.isFinite(value) ? value : text
+}
 
 // filterOf returns the JSON of a filter as it was typed, or null if it is not an object.
 export const filterOf = (text) => (text.trim() === '' ? 'null' : isObject(text) ? text.trim() : null)
@@ -47,9 +53,9 @@ export function values(draft) {
   const { batch, auth } = draft
   return {
     ...Object.fromEntries(texts.map((name) => [name, name === 'url' ? draft.url.trim() : draft[name]])),
-    ...Object.fromEntries(numbers.map((name) => [name, whole(draft[name])])),
+    ...Object.fromEntries(numbers.map((name) => [name, figureOf(draft[name])])),
     events: draft.events, headers: Object.fromEntries(headers),
-    batch: batch.on ? { max_events: whole(batch.max_events), max_wait: whole(batch.max_wait) } : null,
+    batch: batch.on ? { max_events: figureOf(batch.max_events), max_wait: figureOf(batch.max_wait) } : null,
     order_by: draft.order_by.trim() || null, order_on_failure: draft.order_on_failure, sequence: draft.sequence, payload_version: draft.payload_version,
     fields: orNull(draft.fields.split('\n').map((path) => path.trim()).filter(Boolean)), recipient: orNull(given(draft.recipient)),
     auth: auth.type ? { type: auth.type, ...given(Object.fromEntries(authFields(auth.type).map((name) => [name, auth[name]]))) } : null, is_active: draft.is_active,
