@@ -239,6 +239,11 @@ func TestSignInWithTheClinicsAccount(t *testing.T) {
 	u.Go(address + "/admin#/audit")
 	u.Click("Войти через учётную запись клиники")
 	u.Wait(`document.querySelector('input[name=password]')`)
+	u.Go(address + "/api/v1/session/callback?error=access_denied") // the place outlives a refusal
+	u.See("Войти через учётную запись клиники")
+	u.Is(`location.search === '?sign_in=refused' && location.hash === ''`)
+	u.Click("Войти через учётную запись клиники")
+	u.Wait(`document.querySelector('input[name=password]')`)
 	u.Text(`(() => { const form = document.forms[0]; form.username.value = 'test-user2'; form.password.value = 'verysecure'; form.submit(); return '' })()`)
 	u.See("Вход в панель")
 	u.Is(`location.hash === '#/audit' && ![...document.querySelectorAll('#menu a')].some(a => a.innerText.trim() === 'Токены')`)

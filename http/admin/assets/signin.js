@@ -32,7 +32,7 @@ export function SignIn({ title, done, note, over }) {
     tabs.postMessage('in')
     done()
   }
-  const leave = () => over || sessionStorage.setItem(placeKey, location.hash)
+  const leave = () => over || location.hash && sessionStorage.setItem(placeKey, location.hash) // none: the provider's refusal led here
   return html`<h1 id="dialog-title">${title ?? t('login.title')}</h1>${note && html`<p>${note}</p>`}
     ${problem && !over && html`<p class="error" role="alert">${t(`login.${problem === 'rights' || problem === 'unavailable' ? problem : 'refused'}`)}</p>`}
     ${session.provider && html`<p><a class="button primary" href=${provider} target=${over ? '_blank' : undefined} onClick=${leave}>${t('login.provider')}</a></p><p class="muted">${t('login.or')}</p>`}
