@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/chromedp/chromedp/kb"
+
 	"github.com/medilab/webhooks/cmd/e2e/harness"
 )
 
@@ -160,6 +162,53 @@ func TestAWebhookIsChosenByItsName(t *testing.T) {
 		u.Wait(`history.back() || true`)
 		u.Wait(`location.hash === '#/` + page + `' && document.querySelector('main form [list]').value === ''`)
 	}
+}
+
+// What the browser cannot read of a time or a pace is refused at its field, not left out. What is sent is
+// said before, with its bounds and its pace.
+func TestAJobIsNoBroaderThanWhatIsShown(t *testing.T) {
+	u := newUser(t, "en")
+	url, _ := receiver(t)
+	id := u.webhook("Laboratory", url+"/broken", `,"max_retries":0`)
+	u.api("POST", "/webhooks/events/trigger", `{"event_type":"patient.created","event_data":{}}`)
+	harness.Until(t, "it has failed", func() bool {
+		return len(u.api("GET", "/webhooks/deliveries?state=failed", "")["items"].([]any)) == 1
+	})
+	u.signIn("API token", "Sign in")
+	u.open("jobs/new?kind=retry&webhook=" + id)
+	press := func(label, keys string) {
+		t.Helper()
+		u.Wait(`(l => l && (l.control.focus(), document.activeElement === l.control))([...document.querySelectorAll('main label')].find(l => l.innerText === '` + label + `'))`)
+		u.Keys(keys)
+	}
+	press("From", kb.Backspace)
+	press("Pace, deliveries a second", "1e")
+	u.Is(`[...document.querySelectorAll('main form :invalid')].filter(c => c.validity.badInput && c.value === '').length === 2`)
+	u.Click("Count and go on")
+	u.Wait(`[...document.querySelectorAll('main form [aria-invalid=true]')].map(c => c.dataset.field).join() === 'from,rate'`)
+	u.See("Give the whole date and time.")
+	u.See("This is not a number.")
+	u.Wait(`document.activeElement.dataset.field === 'from'`)
+	u.Is(`!document.querySelector('dialog')`)
+	u.Shot("job-01-unread")
+	u.Fill("From", "2020-01-01T10:00")
+	u.Fill("To", "2100-01-01T10:00")
+	u.Fill("Pace, deliveries a second", "1.5")
+	u.Click("Count and go on")
+	u.See("From: 1 Jan 2020, 10:00:00 · To: 1 Jan 2100, 10:00:00 · Pace: 1.5 a second. Receivers")
+	u.Shot("job-02-ask")
+	u.Click("No")
+	if jobs := u.api("GET", "/webhooks/replays", "")["items"].([]any); len(jobs) != 0 {
+		t.Errorf("%v", jobs)
+	}
+
+	// Nor is a filter of a list applied without it.
+	u.open("deliveries")
+	u.Fill("From", "2020-01-01T10:00")
+	press("From", kb.Backspace)
+	u.Is(`[...document.querySelectorAll('main label')].find(l => l.innerText === 'From').control.validity.badInput`)
+	u.Fill("State", "failed")
+	u.Is(`location.hash === '#/deliveries' && document.activeElement.type === 'datetime-local'`)
 }
 
 // The list of jobs shows by itself how they come along, and that they are over.

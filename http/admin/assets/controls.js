@@ -50,6 +50,15 @@ export function refuse(name, message) {
   throw Object.assign(new Error(message), { status: 422, title: '', fields: [{ field: name, message }] })
 }
 
+// unread returns the controls whose text the browser cannot read, such as a date without its year:
+// they show it, but have no value, as if they were empty.
+export const unread = (form) => [...form.elements].filter((control) => control.validity.badInput)
+
+function refuseUnread(form) {
+  const fields = unread(form).map(({ type, dataset }) => ({ field: dataset.field, message: t(type === 'number' ? 'error.noNumber' : 'error.noTime') }))
+  if (fields.length > 0) throw Object.assign(new Error(fields[0].message), { status: 422, title: '', fields })
+}
+
 export function Form({ send, label, children, actions, tone = 'primary' }) {
   const [error, setError] = useState(null)
   const [busy, setBusy] = useState(false)
@@ -64,6 +73,7 @@ export function Form({ send, label, children, actions, tone = 'primary' }) {
     setBusy(true)
     setError(null)
     try {
+      refuseUnread(form.current)
       await send(key.current, form.current)
       key.current = null
     } catch (problem) {

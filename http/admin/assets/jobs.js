@@ -4,7 +4,7 @@ import { Archives } from './archives.js'
 import { actorName } from './audit-words.js'
 import { Check, Field, Form, Text, refuse } from './controls.js'
 import { confirm, say } from './dialogs.js'
-import { duration, inputTime, localTime } from './format.js'
+import { duration, inputTime, localTime, moment } from './format.js'
 import { List } from './list.js'
 import { router, to } from './router.js'
 import { Rebuilds } from './system.js'
@@ -98,6 +98,10 @@ export function Job({ id }) {
       [t('job.created'), html`<${Time} at=${job.created_at} />`], job.finished_at && [t('job.finished'), html`<${Time} at=${job.finished_at} />`]]} /></${Card}></${Page}>`
 }
 
+// bounds says which part of history a job sends, and how fast.
+const bounds = ({ from, to, rate: pace = null }) => [
+  from && `${t('filter.from')}: ${moment(from)}`, to && `${t('filter.to')}: ${moment(to)}`, t('job.paced', rate({ rate: pace }))].filter(Boolean).join(' · ')
+
 export function NewJob({ parameters }) {
   const [kind, setKind] = useState(parameters.get('kind') ?? 'replay')
   const [asked, setAsked] = useState({ webhook: parameters.get('webhook') ?? '', from: inputTime(Date.now() - 86400000), to: inputTime(Date.now()), types: '', rate: '', failed: false, status: '' })
@@ -111,7 +115,7 @@ export function NewJob({ parameters }) {
     const path = kind === 'replay' ? `/webhooks/${part(asked.webhook)}/replay` : '/webhooks/deliveries/retry'
     const { matched } = await api.post(path, { ...body, dry_run: true })
     if (matched === 0) return say(t('job.nothing'))
-    if (!await confirm(t('job.ask', matched), t('job.askNote'), t('action.send'))) return
+    if (!await confirm(t('job.ask', matched), html`${bounds(body)}. ${t('job.askNote')}`, t('action.send'))) return
     const started = await api.post(path, body, { key })
     const page = to(`#/jobs/${started.replay_id}`)
     page ? router.go(page) : say(t('job.started'))

@@ -13,7 +13,7 @@
 // stream; every reads it by the clock, in milliseconds; keep limits the rows to a number, without
 // a button for more.
 import { api, query } from './api.js'
-import { Field, Select, Text } from './controls.js'
+import { Field, Select, Text, unread } from './controls.js'
 import { useLive } from './live.js'
 import { t } from './texts.js'
 import { Empty, Trouble, recall, remember } from './ui.js'
@@ -192,6 +192,8 @@ export function Filters({ page, values, fields }) {
     for (const { name, options } of fields) if (!options) form.current.elements[name].value = values.get(name) ?? ''
   }, [values.toString()])
   const apply = (form) => {
+    const [first] = unread(form)
+    if (first) return first.reportValidity()
     const chosen = [...new FormData(form)].filter(([, value]) => value !== '')
     const query = new URLSearchParams(chosen).toString()
     location.hash = `#/${page}${query && '?' + query}`

@@ -251,6 +251,8 @@ const texts = {
   'error.notFound': ['Этого нет или больше нет', 'This does not exist, or no longer'],
   'error.stale': ['Данные изменились. Обновите страницу и повторите', 'The data has changed. Refresh the page and try again'],
   'error.own': ['Ошибка в панели. Обновите страницу.', 'The panel failed. Refresh the page.'],
+  'error.noNumber': ['Это не число.', 'This is not a number.'],
+  'error.noTime': ['Укажите дату и время полностью.', 'Give the whole date and time.'],
   'error.title': ['Не получилось', 'That did not work'],
 }
 

@@ -258,6 +258,7 @@ add({
   'job.paceHint': ['Пусто: так быстро, как принимает получатель. Новые события идут вперёд.', 'Empty: as the receiver takes them. Live events go first.'],
   'job.rate': ['{0} в секунду', '{0} a second'],
   'job.unpaced': ['как принимает получатель', 'as the receiver takes them'],
+  'job.paced': ['Скорость: {0}', 'Pace: {0}'],
   'job.measured': ['сейчас {0} в секунду', '{0} a second now'],
   'job.left': ['осталось примерно {0}', 'about {0} left'],
   'job.took': ['заняло {0}, в среднем {1} в секунду', 'took {0}, {1} a second on average'],
