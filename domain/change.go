@@ -28,6 +28,7 @@ func register(zeros ...Change) struct{} {
 			panic("domain: " + name + " is defined twice")
 		}
 		decoders[name] = decoder(zero)
+		holdsPayloads[name] = hasPayload(reflect.TypeOf(zero))
 	}
 	return struct{}{}
 }

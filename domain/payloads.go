@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -29,11 +30,44 @@ var payloadMembers = []string{
 // IsPayload reports whether members of the name are payloads.
 func IsPayload(member string) bool { return slices.Contains(payloadMembers, member) }
 
-// MayHoldPayloads reports whether events of the log with the stored name may hold payloads.
-// Those of a webhook do not: its filters, which may have members of these names, are its
-// configuration. Nor do those of the log itself, which say what is archived.
+// holdsPayloads says of each stored name whether its events have members that are payloads.
+var holdsPayloads = map[string]bool{}
+
+// MayHoldPayloads reports whether events of the log with the stored name, or of the group (event.*),
+// may hold payloads. A name that is unknown may. A webhook's filters, which may have members of these
+// names, are its configuration.
 func MayHoldPayloads(changeType string) bool {
-	return !strings.HasPrefix(changeType, "webhook.") && !strings.HasPrefix(changeType, "log.")
+	if holds, ok := holdsPayloads[changeType]; ok {
+		return holds
+	}
+	known := false
+	if group, ok := strings.CutSuffix(changeType, "*"); ok && group != "" {
+		for name, holds := range holdsPayloads {
+			if strings.HasPrefix(name, group) {
+				if holds {
+					return true
+				}
+				known = true
+			}
+		}
+	}
+	return !known
+}
+
+// hasPayload reports whether values of the type have a member that is a payload.
+func hasPayload(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return hasPayload(t.Elem())
+	case reflect.Struct:
+		for f := range t.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if IsPayload(name) || (f.IsExported() || f.Anonymous) && hasPayload(f.Type) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Redacted is the member that marks an object in which payloads were withheld.
