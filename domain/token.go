@@ -27,14 +27,13 @@ const (
 // Scopes lists them all.
 var Scopes = []Scope{ScopeWebhooksRead, ScopeWebhooksWrite, ScopeEventsWrite, ScopePayloadsRead, ScopeReplaysWrite, ScopeAuditRead, ScopeAdmin}
 
-// ScopeNames lists the scopes in words.
+// ScopeNames lists the scopes in a text of any language.
 func ScopeNames() string {
 	names := make([]string, len(Scopes))
 	for i, scope := range Scopes {
 		names[i] = string(scope)
 	}
-	last := len(names) - 1
-	return strings.Join(names[:last], ", ") + " or " + names[last]
+	return strings.Join(names, ", ")
 }
 
 // Token is the state of one API token: the fold of its stream.
