@@ -47,7 +47,7 @@ func GeneratedSecret(random []byte) Secret {
 }
 
 // CheckSecret returns what is wrong with a webhook's secret, under the name field: more
-// than 256 bytes, not UTF-8, or a `whsec_` secret that no Standard Webhooks library could
+// than 256 bytes, not UTF-8, the mask, or a `whsec_` secret that no Standard Webhooks library could
 // read. No secret at all is fine: the webhook is unsigned.
 func CheckSecret(field string, secret Secret) []FieldError {
 	text := secret.Reveal()
@@ -56,6 +56,9 @@ func CheckSecret(field string, secret Secret) []FieldError {
 	}
 	if !utf8.ValidString(text) {
 		return []FieldError{{Field: field, Message: "must be UTF-8"}}
+	}
+	if text == Masked {
+		return []FieldError{{Field: field, Message: hasMask}}
 	}
 	encoded := strings.HasPrefix(text, secretPrefix) || strings.HasPrefix(text, privatePrefix)
 	if encoded && strings.ContainsAny(text, "\r\n") { // which Go's base64 skips, and other libraries do not

@@ -122,6 +122,7 @@ func TestCheckSecret(t *testing.T) {
 		{"standard, nothing", "whsec_", false},
 		{"standard, two lines", "whsec_" + base64.StdEncoding.EncodeToString([]byte("0123456789")) + "\n", false},
 		{"not UTF-8", "a\xff", false},
+		{"the mask", Masked, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := CheckSecret("secret", NewSecret(c.secret))
