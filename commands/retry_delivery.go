@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -15,6 +16,10 @@ func (c *Commands) RetryDelivery(ctx context.Context, caller Caller, id domain.D
 	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (domain.Change, error) {
 		if member != nil {
 			if reason := member.In(d).CancelReason; reason != d.CancelReason { // the batch left it out
+				if d.CancelReason == domain.CancelReplayed { // then the event says how its data went
+					_, err := c.dataOf(ctx, member.EventID)
+					return nil, cmp.Or(err, nothingToDeliver(reason))
+				}
 				return nil, nothingToDeliver(reason)
 			}
 		}

@@ -95,12 +95,17 @@ func DecideLeave(member Delivery, reason CancelReason) DeliveryCancelled {
 }
 
 // In returns d, a member of batch, in the state of the batch: cancelled, if it left that or
-// was left out. A batch whose events were sent by themselves since had failed.
+// was left out. A batch whose events were sent by themselves since had failed; a member that did not
+// leave it was not sent, as its data was gone: erased, unless the event says that it has expired.
 func (d Delivery) In(batch Delivery) Delivery {
 	if d.State == DeliveryWithdrawn {
 		batch.State, batch.CancelReason, batch.GaveUp, batch.NextAttemptAt = d.State, d.CancelReason, "", time.Time{}
 	}
-	if batch.CancelReason == CancelReplayed {
+	switch {
+	case batch.CancelReason != CancelReplayed:
+	case d.State == DeliveryJoined:
+		batch.CancelReason = CancelSubjectErased
+	default:
 		batch.State, batch.CancelReason = DeliveryFailed, ""
 	}
 	for _, left := range batch.LeftOut {

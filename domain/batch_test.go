@@ -99,7 +99,7 @@ func TestBatchBodyIsBounded(t *testing.T) {
 
 // What a batch came to, of an event that was sent by itself since, is what it had come to before.
 func TestInOfWhatWasReplayed(t *testing.T) {
-	member := Delivery{EventID: EventID{1}, State: DeliveryJoined}
+	member := Delivery{EventID: EventID{1}}
 	left := []LeftOut{{EventID: EventID{1}, Reason: CancelReplayed}}
 	for name, batch := range map[string]Delivery{
 		"all were":            {State: DeliveryWithdrawn, CancelReason: CancelReplayed},
@@ -108,6 +108,19 @@ func TestInOfWhatWasReplayed(t *testing.T) {
 	} {
 		if got := member.In(batch); got.State != DeliveryFailed || got.CancelReason != "" {
 			t.Errorf("%s: %s %s, want failed", name, got.State, got.CancelReason)
+		}
+	}
+}
+
+// A member that was still in its batch when a replay had sent the others was erased.
+func TestInOfWhatWasNotReplayed(t *testing.T) {
+	batch := Delivery{State: DeliveryWithdrawn, CancelReason: CancelReplayed, LastStatus: 500}
+	for reason, member := range map[CancelReason]Delivery{
+		CancelSubjectErased: {EventID: EventID{1}, State: DeliveryJoined},
+		CancelExpired:       {EventID: EventID{1}, State: DeliveryWithdrawn, CancelReason: CancelExpired}, // it had left before
+	} {
+		if got := member.In(batch); got.State != DeliveryWithdrawn || got.CancelReason != reason || got.LastStatus != 500 {
+			t.Errorf("%s %s, want cancelled as %s", got.State, got.CancelReason, reason)
 		}
 	}
 }

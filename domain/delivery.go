@@ -152,7 +152,7 @@ const (
 	CancelReplay         CancelReason = "replay_cancelled"
 	CancelSubjectErased  CancelReason = "subject_erased"
 	CancelExpired        CancelReason = "payloads_expired"
-	CancelReplayed       CancelReason = "replayed" // of a batch that failed: each of its events was sent by itself since
+	CancelReplayed       CancelReason = "replayed" // of a batch that failed: each of its events that is not erased was sent by itself since
 )
 
 // DeliveryRetryRequested asks for an attempt now, even after the end. The

@@ -488,3 +488,60 @@ func TestExpiredIsCancelledInItsTurn(t *testing.T) {
 		t.Errorf("%d calls are noted that may be under way, %v", noted, err)
 	}
 }
+
+// What of a failed batch is erased, or has expired, is cancelled as that once a replay has sent the rest.
+func TestReplayOfABatchWithoutItsGone(t *testing.T) {
+	t.Parallel()
+	for reason, destroy := range map[domain.CancelReason]func(s *service){
+		domain.CancelSubjectErased: func(s *service) {
+			s.ask("POST", "/api/v1/subjects/0/erase", `{"reason":"asked for"}`).want(200)
+		},
+		domain.CancelExpired: func(s *service) {
+			if err := s.commands.ExpirePayloads(t.Context(), -10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		s := newService(t)
+		s.commands.Directory.Keys.Keep = 50 * time.Second // periods of a second
+		s.work()
+		keeping := newServiceOn(t, s.pool.Config().ConnString())
+		var works atomic.Bool
+		receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if !works.Load() {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}))
+		t.Cleanup(receiver.Close)
+		s.ask("POST", "/api/v1/webhooks", `{"name":"batches","url":"`+receiver.URL+`","events":["*"],"max_retries":0,"batch":{"max_events":3,"max_wait":60}}`).want(201)
+		var events []string
+		for i, by := range []*service{s, keeping, keeping} {
+			events = append(events, by.ask("POST", trigger, fmt.Sprintf(`{"event_type":"patient.created","event_data":{"patient_id":"%d"}}`, i)).want(202).text("event_id"))
+		}
+		list := func(state string) answer {
+			return s.ask("GET", "/api/v1/webhooks/deliveries?state="+state, "").want(200)
+		}
+		s.until("the batch has failed", func() bool { return strings.Count(list("failed").get("items"), `"delivery_id"`) == 3 })
+		destroy(s)
+		works.Store(true)
+		id := s.ask("POST", "/api/v1/webhooks/1/replay", `{"from":"2000-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z","only_failed":true}`).want(202).text("replay_id")
+		s.until("the replay is over", func() bool {
+			return s.ask("GET", "/api/v1/webhooks/replays/"+id, "").want(200).text("state") == "completed"
+		})
+		s.settled()
+		if failed := list("failed"); failed.get("items") != "[]" {
+			t.Errorf("%s: failed are %s", reason, failed.body)
+		}
+		cancelled := list("cancelled")
+		if cancelled.text("items", 0, "event_id") != events[0] || cancelled.text("items", 0, "reason") != string(reason) || strings.Count(string(cancelled.body), `"delivery_id"`) != 1 {
+			t.Errorf("%s: cancelled are %s", reason, cancelled.body)
+		}
+		if explained := s.ask("GET", "/api/v1/webhooks/events/"+events[0]+"/explain", "").want(200); explained.text("items", 0, "verdict") != "cancelled" || explained.text("items", 0, "reason") != string(reason) {
+			t.Errorf("%s: explained as %s", reason, explained.body)
+		}
+		refused := s.ask("POST", "/api/v1/webhooks/deliveries/"+cancelled.text("items", 0, "delivery_id")+"/retry", "").want(409)
+		if expired := strings.Contains(refused.text("detail"), "has expired"); expired != (reason == domain.CancelExpired) {
+			t.Errorf("%s: a retry is refused by %s", reason, refused.body)
+		}
+	}
+}

@@ -141,13 +141,41 @@ func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
 	for at, batch := range sent {
 		items[at[0]].sentBy[at[1]].State = (domain.Delivery{EventID: items[at[0]].EventID}).In(*batch).State
 	}
+	expired, err := p.expiredIn(ctx, items, joined)
+	if err != nil {
+		return err
+	}
 	for i := range items {
 		if batch := joined[i]; batch != nil {
 			states[i] = states[i].In(*batch)
 		}
+		if states[i].CancelReason == domain.CancelSubjectErased && expired[items[i].EventID] {
+			states[i].CancelReason = domain.CancelExpired
+		}
 		items[i].show(states[i])
 	}
 	return nil
+}
+
+// expiredIn returns which of the events have expired, of those in batches that a replay ended: the log does
+// not say why these were not sent.
+func (p *Projections) expiredIn(ctx context.Context, items []Delivery, joined map[int]*domain.Delivery) (map[domain.EventID]bool, error) {
+	expired, streams := map[domain.EventID]bool{}, []string{}
+	for i, batch := range joined {
+		if batch.CancelReason == domain.CancelReplayed {
+			streams = append(streams, items[i].EventID.Stream())
+		}
+	}
+	if len(streams) == 0 {
+		return nil, nil
+	}
+	begun, err := p.log.LoadFirst(ctx, streams)
+	for i := range begun {
+		if event, ok := newEvent(&begun[i]); ok {
+			expired[event.ID] = event.Expired
+		}
+	}
+	return expired, err
 }
 
 // folded is a state that is folded from a stream.

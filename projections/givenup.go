@@ -48,6 +48,14 @@ func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.E
 	var ended [][16]byte
 	for i := range events {
 		e := &events[i]
+		stay, err := stayIn(ctx, db, e)
+		if err != nil {
+			return nil, fmt.Errorf("read the batch that a replay ended: %w", err)
+		}
+		for _, m := range stay {
+			ended = append(ended, deliveryIn(m.stream))
+			delete(lost, deliveryIn(m.stream))
+		}
 		if endsAgain(e.Value) {
 			id := deliveryIn(e.Stream)
 			ended = append(ended, id)
@@ -106,9 +114,19 @@ func endsAgain(value any) bool {
 	case domain.DeliverySucceeded:
 		return c.Attempt > 1 || c.ReplayID != (domain.ReplayID{}) // it may have been given up with its batch
 	case domain.DeliveryCancelled:
-		return c.Reason != domain.CancelReplayed // of a batch, whose events go on by themselves
+		return c.Reason != domain.CancelReplayed // of a batch, whose events go on by themselves: see stayIn
 	}
 	return false
+}
+
+// stayIn returns the members that had not gone on by themselves when a replay ended their batch: with it they
+// are cancelled.
+func stayIn(ctx context.Context, db Querier, e *eventstore.Event) ([]stand, error) {
+	if c, ok := e.Value.(domain.DeliveryCancelled); !ok || c.Reason != domain.CancelReplayed {
+		return nil, nil
+	}
+	batch, _ := standOf(e)
+	return ofMembers(ctx, db, []stand{batch})
 }
 
 // deliveryIn returns the delivery whose stream it is.

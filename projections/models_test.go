@@ -238,6 +238,64 @@ func TestMembersStandAsTheirBatch(t *testing.T) {
 	counted([3]int64{1, 1, 1})
 }
 
+// A member that a replay could not send is no longer given up once its batch is over, however the log is cut
+// into pages; the others are until they arrive.
+func TestMemberLeftInAReplayedBatch(t *testing.T) {
+	for _, together := range []bool{true, false} {
+		b := newBench(t)
+		w := b.register(3, "patient.created")
+		var waiting []domain.Waiting
+		for range 3 {
+			event := b.trigger("patient.created", "", w)
+			waiting = append(waiting, domain.Waiting{BatchMember: domain.BatchMember{EventID: event, DeliveryID: domain.DeliveryOf(event, w)}})
+		}
+		if !together {
+			b.serve()
+		}
+		add := func(id domain.DeliveryID, change domain.Change) {
+			if b.append(id.Stream(), change); !together {
+				b.settle()
+			}
+		}
+		batch, batched, joined := domain.FormBatch(w, waiting)
+		for i, m := range waiting {
+			add(m.DeliveryID, joined[i])
+		}
+		add(batch, batched)
+		first := waiting[0].EventID
+		add(batch, domain.DeliveryAttemptFailed{Call: attempt(first, string(domain.BatchEventType), w, 1, 500, "http_status"), GaveUp: domain.GaveUpRetriesExhausted})
+		for _, m := range waiting[1:] {
+			add(m.DeliveryID, domain.DeliveryRetryRequested{EventID: m.EventID, WebhookID: w, Attempt: 1, BatchID: batch})
+		}
+		add(batch, domain.DeliveryCancelled{EventID: first, WebhookID: w, Reason: domain.CancelReplayed, Was: domain.DeliveryFailed})
+		call := attempt(waiting[1].EventID, "patient.created", w, 1, 200, domain.OutcomeSuccess)
+		call.ReplayID = domain.ReplayID{1}
+		add(waiting[1].DeliveryID, domain.DeliverySucceeded{Call: call})
+		if together {
+			b.fill()
+		}
+		var left []domain.DeliveryID
+		rows, _ := b.pool.Query(b.ctx, `SELECT delivery FROM medilab.given_up`)
+		left, err := pgx.CollectRows(rows, pgx.RowTo[domain.DeliveryID])
+		if err != nil || !slices.Equal(left, []domain.DeliveryID{waiting[2].DeliveryID}) {
+			t.Errorf("given up are %v, %v, want the last, %s", left, err, waiting[2].DeliveryID)
+		}
+		for state, want := range map[domain.DeliveryState]int{domain.DeliveryWithdrawn: 0, domain.DeliveryDelivered: 1, domain.DeliveryPending: 2} {
+			if got := b.listedDeliveries(DeliveryFilter{State: state, Limit: 10}, backlogOf{}); !slices.Equal(got, []domain.DeliveryID{waiting[want].DeliveryID}) {
+				t.Errorf("%s are %v, want %s", state, got, waiting[want].DeliveryID)
+			}
+		}
+		if got := b.listedDeliveries(DeliveryFilter{State: domain.DeliveryFailed, Limit: 10}, backlogOf{}); len(got) > 0 {
+			t.Errorf("failed are %v", got)
+		}
+		filled := b.dump()
+		if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		equalDumps(t, b.dump(), filled)
+	}
+}
+
 // Whatever sent an event is explained: the dispatch, in a batch or not, and each replay,
 // to webhooks that did not match or did not exist then too; and what a test sent.
 func TestEverythingThatWasSentIsExplained(t *testing.T) {

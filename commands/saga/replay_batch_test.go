@@ -136,3 +136,13 @@ func TestReplayOfABatchWithoutItsErased(t *testing.T) {
 	n.awaitEmptyQueue()
 	n.verify()
 }
+
+// The alert does not wait for what a replay could not send, as it was erased: it ended with its batch.
+func TestAlertOfABatchWithErased(t *testing.T) {
+	t.Parallel()
+	n, _, w, events, batch := failedBatch(t, quiet, 1, 2)
+	n.awaitGiven(projections.AlertOpen, domain.DeliveryOf(events[0], w), domain.DeliveryOf(events[1], w))
+	n.append(batch.Stream(), 2, domain.DeliveryCancelled{EventID: events[0], WebhookID: w, Reason: domain.CancelReplayed, Was: domain.DeliveryFailed})
+	n.awaitGiven(projections.AlertResolved)
+	n.verify()
+}

@@ -1,0 +1,5 @@
+-- +goose Up
+SET LOCAL medilab.oldest_schema = 47;
+SET LOCAL lock_timeout = '500ms';
+
+-- The read model of alerts is filled anew: what is erased of a batch is not given up any more once a replay has sent the rest.
