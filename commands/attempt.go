@@ -163,6 +163,7 @@ func (a *Attempter) make(ctx context.Context, at Attempt) (domain.Call, domain.B
 	call := domain.Call{
 		EventID: at.EventID, EventType: eventType, WebhookID: w.ID, WebhookVersion: w.Version,
 		PayloadVersion: version, Attempt: at.Number, URL: w.URL, StartedAt: now, Sequence: at.Sequence, ReplayID: at.Replay, LeftOut: at.LeftOut,
+		System:  at.Batch != nil && !slices.ContainsFunc(at.Batch, func(e domain.PayloadEvent) bool { return !e.EventType.IsSystem() }),
 		Content: domain.Content{Keys: at.keys()},
 	}
 	ready, err := a.prepare(at.Webhook)

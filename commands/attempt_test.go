@@ -165,3 +165,26 @@ func TestSpansOfABatch(t *testing.T) {
 		}
 	}
 }
+
+// A batch of nothing but the service's own events is told apart: its call raises no alert.
+func TestCallsOfSystemEvents(t *testing.T) {
+	a := &Attempter{Sender: new(connections), Decrypter: decrypter{}, Clock: eventstore.NewClock()}
+	w := domain.Webhook{WebhookSettings: domain.WebhookSettings{ID: domain.WebhookID(uuid.New()), URL: "https://crm.example/", Timeout: 30, PayloadVersion: domain.PayloadV1}, Version: 1}
+	event := func(of domain.EventType) domain.PayloadEvent {
+		return domain.PayloadEvent{EventType: of, EventData: []byte(`{}`)}
+	}
+	for name, c := range map[string]struct {
+		attempt Attempt
+		want    bool
+	}{
+		"an alert":              {Attempt{Event: domain.EventTriggered{EventType: string(domain.AlertRaised), EventData: []byte(`{}`)}}, true},
+		"an event":              {Attempt{Event: domain.EventTriggered{EventType: "patient.created", EventData: []byte(`{}`)}}, false},
+		"a batch of alerts":     {Attempt{Batch: []domain.PayloadEvent{event(domain.AlertRaised), event(domain.DeliveryGivenUp)}}, true},
+		"one with other events": {Attempt{Batch: []domain.PayloadEvent{event(domain.AlertRaised), event("patient.created")}}, false},
+	} {
+		c.attempt.Webhook, c.attempt.Number = w, 1
+		if call, _ := a.Make(t.Context(), c.attempt); call.IsSystem() != c.want {
+			t.Errorf("%s: %t", name, call.IsSystem())
+		}
+	}
+}

@@ -26,8 +26,8 @@ import (
 //     it is activated;
 //   - auto_deactivated: the system deactivated the webhook, as nothing but failures came for
 //     as long as it says, of ten calls at least; resolved likewise;
-//   - test calls count for nothing, nor do calls that deliver alerts, but that
-//     they are calls: an alert never follows from an alert;
+//   - test calls count for nothing, nor do calls that deliver nothing but the service's own
+//     events, except that they are calls: an alert never follows from an alert;
 //   - an interrupted attempt says nothing about the receiver;
 //   - a deleted webhook has no alerts;
 //   - node: a live server lacks something of its own, so that deliveries wait; one alert

@@ -35,12 +35,13 @@ type CallFigures struct {
 // CallMinute counts the calls of one minute since 1970.
 type CallMinute struct{ Minute, Calls, Successes int64 }
 
-// Count adds one call, recorded at the time; not for test calls.
-func (f *CallFigures) Count(outcome Outcome, eventType EventType, at time.Time) {
+// Count adds one call, recorded at the time; system says that it sent nothing but the service's own events.
+// Not for test calls.
+func (f *CallFigures) Count(outcome Outcome, system bool, at time.Time) {
 	if at.After(f.LastCallAt) {
 		f.LastCallAt = at
 	}
-	if eventType.IsSystem() || outcome == OutcomeInterrupted {
+	if system || outcome == OutcomeInterrupted {
 		return
 	}
 	m := CallMinute{Minute: at.Unix() / 60, Calls: 1}

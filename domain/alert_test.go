@@ -18,19 +18,19 @@ func TestAlertRules(t *testing.T) {
 	calls := func(after time.Duration, outcomes ...Outcome) CallFigures {
 		var f CallFigures
 		for _, o := range outcomes {
-			f.Count(o, "patient.created", start.Add(after))
+			f.Count(o, false, start.Add(after))
 		}
 		return f
 	}
 	many := func(f CallFigures, n int, o Outcome) CallFigures {
 		for range n {
-			f.Count(o, "patient.created", f.LastCallAt)
+			f.Count(o, false, f.LastCallAt)
 		}
 		return f
 	}
 	own := calls(0)
 	for range 30 {
-		own.Count(OutcomeTimeout, AlertRaised, start)
+		own.Count(OutcomeTimeout, true, start)
 	}
 	for _, test := range []struct {
 		name    string
@@ -82,7 +82,7 @@ func TestSpotsFade(t *testing.T) {
 	var f CallFigures
 	count := func(after time.Duration, o Outcome, spotless bool) {
 		t.Helper()
-		f.Count(o, "patient.created", start.Add(after))
+		f.Count(o, false, start.Add(after))
 		if f.Spotless() != spotless {
 			t.Errorf("%s after %s: %+v", o, after, f)
 		}
@@ -125,13 +125,13 @@ func TestDeactivatesBy(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	fails := func(f *CallFigures, n int, at time.Time) {
 		for range n {
-			f.Count("http_error", "patient.created", at)
+			f.Count("http_error", false, at)
 		}
 	}
 	w := Webhook{WebhookSettings: WebhookSettings{Active: true, AutoDeactivateAfter: 3600}}
 	var whole, early, late CallFigures
-	whole.Count(OutcomeSuccess, "patient.created", start.Add(-time.Hour))
-	early.Count(OutcomeSuccess, "patient.created", start.Add(-time.Hour))
+	whole.Count(OutcomeSuccess, false, start.Add(-time.Hour))
+	early.Count(OutcomeSuccess, false, start.Add(-time.Hour))
 	fails(&whole, 9, start)
 	fails(&early, 9, start)
 	if whole.DeactivatesBy(w, start.Add(time.Hour)) {
@@ -150,7 +150,7 @@ func TestDeactivatesBy(t *testing.T) {
 		if f.DeactivatesBy(never, end) || f.DeactivatesBy(activated, end) || !f.DeactivatesBy(activated, end.Add(time.Minute)) {
 			t.Errorf("%s: deactivates what it must not", name)
 		}
-		f.Count(OutcomeSuccess, "patient.created", end)
+		f.Count(OutcomeSuccess, false, end)
 		if f.DeactivatesBy(w, end) || !f.FailingSince.IsZero() {
 			t.Errorf("%s: after a success", name)
 		}

@@ -80,6 +80,8 @@ type Call struct {
 	ReplayID ReplayID `json:"replay_id,omitzero"` // that asked for it; zero: none
 	// LeftOut are the members of a batch that were not sent, as their data was destroyed before.
 	LeftOut []LeftOut `json:"left_out,omitempty"`
+	// System says of a batch that it sent nothing but the service's own events.
+	System bool `json:"system,omitempty"`
 
 	Content // response_headers and response_body are, when they are sealed
 }
@@ -94,6 +96,9 @@ type LeftOut struct {
 func (c Call) Sent(event EventID) bool {
 	return !slices.ContainsFunc(c.LeftOut, func(left LeftOut) bool { return left.EventID == event })
 }
+
+// IsSystem reports whether the call sent nothing but the service's own events.
+func (c Call) IsSystem() bool { return c.System || EventType(c.EventType).IsSystem() }
 
 // DeliverySucceeded ends a delivery well.
 type DeliverySucceeded struct {
@@ -315,6 +320,7 @@ func (c *Call) form(f *form) {
 			f.letters("}")
 		}
 	}
+	c.System = f.optional(`,"system":true`, c.System)
 }
 
 // answer is what of a call is content.

@@ -191,6 +191,13 @@ var goldenChanges = []Change{
 		Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Tracestate: "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7",
 	}, Recipients: []Recipient{}, EventData: json.RawMessage(`{}`)},
 	DeliverySucceeded{Call: partCall()},
+	DeliveryAttemptFailed{Call: systemCall(), GaveUp: GaveUpRetriesExhausted},
+}
+
+func systemCall() Call {
+	call := failedCall()
+	call.EventType, call.System = string(BatchEventType), true
+	return call
 }
 
 func partCall() Call {

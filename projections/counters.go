@@ -72,7 +72,7 @@ func (c *counters) call(call *domain.Call, at time.Time) {
 		c.duration += call.Duration
 		c.histogram.add(bucketOf(call.Duration), 1)
 	}
-	c.figures.Count(call.Outcome, domain.EventType(call.EventType), at)
+	c.figures.Count(call.Outcome, call.IsSystem(), at)
 }
 
 // failingSince returns when the first of the failures in a row was; nil if there is none, or if

@@ -105,7 +105,7 @@ func (p *givenUp) statements(ended [][16]byte, lost map[uuid.UUID]lostDelivery) 
 // ranOut returns the last call of a delivery of the clinic's events that ran out of retries.
 func ranOut(value any) (domain.Call, bool) {
 	failed, ok := value.(domain.DeliveryAttemptFailed)
-	return failed.Call, ok && failed.GaveUp == domain.GaveUpRetriesExhausted && !domain.EventType(failed.EventType).IsSystem()
+	return failed.Call, ok && failed.GaveUp == domain.GaveUpRetriesExhausted && !failed.IsSystem()
 }
 
 // endsAgain reports whether the change may end a delivery that was given up.

@@ -200,7 +200,7 @@ func (a *Alerts) foldUpTo(ctx context.Context, position eventstore.Position) err
 // tell whether it was one that alone is reason for an alert.
 func (a *Alerts) catchUp(ctx context.Context, e *eventstore.Event, touched map[domain.WebhookID]bool) error {
 	c, ok := domain.CountedCall(e.Value)
-	if !ok || c.Outcome != domain.OutcomeTimeout || domain.EventType(c.EventType).IsSystem() {
+	if !ok || c.Outcome != domain.OutcomeTimeout || c.IsSystem() {
 		return nil
 	}
 	w, ok := a.Directory.Webhook(c.WebhookID)
@@ -235,7 +235,7 @@ func (a *Alerts) count(ctx context.Context, call *domain.Call, at time.Time, tou
 		f = &domain.CallFigures{}
 		a.state.figures[call.WebhookID] = f
 	}
-	f.Count(call.Outcome, domain.EventType(call.EventType), at)
+	f.Count(call.Outcome, call.IsSystem(), at)
 	if f.Spotless() && !a.isOpen(call.WebhookID) {
 		return nil // as nearly always
 	}

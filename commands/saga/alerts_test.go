@@ -160,6 +160,54 @@ func TestAlertsOfFailingCalls(t *testing.T) {
 	}
 }
 
+// A webhook that gets alerts in batches raises none about itself, unless other events are among them.
+func TestNoAlertsOfBatchedAlerts(t *testing.T) {
+	t.Parallel()
+	rules := domain.DefaultAlertRules
+	rules.Failures, rules.RateCalls = 0, 1
+	r := newReceiver()
+	r.answer = func(commands.Outgoing) commands.Answer { return commands.Answer{Outcome: domain.OutcomeTimeout} }
+	url := testdb.New(t)
+	n := startAlerting(t, url, r, rules)
+	w := n.register(1, quiet)
+	listener := n.register(2, func(c *domain.WebhookRegistered) {
+		c.Events, c.MaxRetries, c.Batch = []string{"webhook.alert_raised"}, 0, &domain.Batch{MaxEvents: 1, MaxWait: 1}
+	})
+	n.deliver(w, domain.DeliveryFailed)
+	const kinds = 4
+	ofWebhook := func(id domain.WebhookID) (kinds []string) {
+		page, err := n.queries.Alerts(t.Context(), projections.AlertFilter{Webhook: id, Limit: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, alert := range page.Items {
+			kinds = append(kinds, alert.Kind)
+		}
+		return kinds
+	}
+	called := func() bool {
+		stats, err := n.queries.Stats(t.Context(), listener, projections.StatsFilter{})
+		return err == nil && stats.Exhausted >= kinds
+	}
+	harness.Until(t, "the alerts about the other were sent", called)
+	n.awaitAlertsRead()
+	if own := ofWebhook(listener); len(own) > 0 || len(ofWebhook(w)) != kinds {
+		t.Errorf("alerts about the listener %q, about the other %q", own, ofWebhook(w))
+	}
+
+	// Another process reads the calls again that are in the figures already.
+	n.stop()
+	n = startAlerting(t, url, r, rules)
+	if _, err := n.pool.Exec(t.Context(), `UPDATE medilab.readers SET position = 0 WHERE name = 'alerts'`); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitAlertsRead()
+	if own := ofWebhook(listener); len(own) > 0 {
+		t.Errorf("read again, alerts about the listener %q", own)
+	}
+	n.verify()
+}
+
 // A page that comes again raises nothing again that was resolved since.
 func TestTimeoutIsRaisedOnce(t *testing.T) {
 	t.Parallel()

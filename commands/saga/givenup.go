@@ -75,11 +75,10 @@ type lostEvent struct {
 // eventsOf returns the clinic's events that the delivery stands for: of a batch, those of
 // its members. A batch that cannot be read stands for itself.
 func (a *Alerts) eventsOf(ctx context.Context, id domain.DeliveryID, call domain.Call) (lost []lostEvent, err error) {
-	eventType := domain.EventType(call.EventType)
 	switch {
-	case eventType.IsSystem():
+	case call.IsSystem():
 		return nil, nil
-	case eventType != domain.BatchEventType:
+	case call.EventType != string(domain.BatchEventType):
 		return []lostEvent{{id, call}}, nil
 	}
 	members, _, err := commands.BatchEvents(ctx, a.Log, id, false)
