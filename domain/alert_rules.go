@@ -137,14 +137,15 @@ func judged(kind AlertKind, holds bool, observed, limit float64, good, bad strin
 }
 
 func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
-	since, what := w.ActiveChanged, "it has been deactivated"
+	since, what, last := w.ActiveChanged, "it has been deactivated", "it was deactivated"
 	if w.Active {
-		what = "no call was made"
+		what, last = "no call was made", "it was activated"
 		if f.LastCallAt.After(since) {
-			since = f.LastCallAt
+			since, last = f.LastCallAt, "a call was made"
 		}
 	}
-	idle, good := now.Sub(since), "calls are made again"
+	idle := now.Sub(since)
+	good := fmt.Sprintf("%s within the last %s", last, r.InactiveAfter)
 	waits := w.Active && onlySystem(w.Events)
 	if waits {
 		good = "it waits for alerts alone"
@@ -194,8 +195,12 @@ func (r AlertRules) lowRate(f CallFigures, now time.Time) Finding {
 }
 
 func (r AlertRules) failures(f CallFigures) Finding {
-	return judged(AlertConsecutiveFailures, f.Failures > r.Failures, float64(f.Failures), float64(r.Failures),
-		"a call succeeded", fmt.Sprintf("%d %s failed in a row", f.Failures, Plural(f.Failures, "call", "calls")))
+	bad := fmt.Sprintf("%d %s failed in a row", f.Failures, Plural(f.Failures, "call", "calls"))
+	good := "a call succeeded"
+	if f.Failures > 0 { // fewer than the limit, which was raised
+		good = fmt.Sprintf("%s; up to %d are no alert", bad, r.Failures)
+	}
+	return judged(AlertConsecutiveFailures, f.Failures > r.Failures, float64(f.Failures), float64(r.Failures), good, bad)
 }
 
 // JudgeTimeout returns the finding about the last call's timeout.

@@ -76,6 +76,38 @@ func TestAlertRules(t *testing.T) {
 	}
 }
 
+// What resolves an alert is named as far as it is known: no call that was not made, none that did not succeed.
+func TestResolvedAlertsSayWhy(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC)
+	active := Webhook{WebhookSettings: WebhookSettings{ID: goldenWebhook, Active: true, Events: []string{"patient.*"}}, Version: 1, ActiveChanged: start}
+	inactive := active
+	inactive.Active = false
+	figures := func(outcomes ...Outcome) (f CallFigures) {
+		for _, o := range outcomes {
+			f.Count(o, false, start.Add(time.Hour))
+		}
+		return f
+	}
+	for _, test := range []struct {
+		kind    AlertKind
+		webhook Webhook
+		figures CallFigures
+		want    string
+	}{
+		{AlertInactive, active, CallFigures{}, "it was activated within the last 24h0m0s"},
+		{AlertInactive, inactive, figures(OutcomeSuccess), "it was deactivated within the last 24h0m0s"},
+		{AlertInactive, active, figures("http_error"), "a call was made within the last 24h0m0s"},
+		{AlertConsecutiveFailures, active, figures("http_error", OutcomeSuccess), "a call succeeded"},
+		{AlertConsecutiveFailures, active, figures("http_error", "http_error"), "2 calls failed in a row; up to 10 are no alert"},
+	} {
+		for _, f := range DefaultAlertRules.Judge(test.webhook, test.figures, start.Add(2*time.Hour)) {
+			if f.Kind == test.kind && (f.Holds || f.Message != test.want) {
+				t.Errorf("%s: %q, want %q", test.kind, f.Message, test.want)
+			}
+		}
+	}
+}
+
 // What has a spot keeps it for as long as a window may reach back, whatever follows.
 func TestSpotsFade(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC)

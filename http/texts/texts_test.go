@@ -15,6 +15,8 @@ func TestRussian(t *testing.T) {
 		"89.5 % of the last 21 calls succeeded":                "успешны 89,5 % из 21 последнего вызова",
 		"must be from 0.01 to 10000 deliveries a second":       "должно быть от 0,01 до 10000 доставок в секунду",
 		"no call was made for 24h0m0s":                         "вызовов не было 24 ч",
+		"a call was made within the last 24h0m0s":              "вызов был менее 24 ч назад",
+		"12 calls failed in a row; up to 20 are no alert":      "подряд не удалось 12 вызовов; до 20 — ещё не повод для оповещения",
 		"the call did not end within its timeout of 1m30s":     "вызов не уложился в 1 мин 30 с",
 		"could not connect to 10.0.0.1:80: connection refused": "не удалось соединиться с 10.0.0.1:80: соединение отклонено",
 		"the server a lacks free local ports; the server b lacks memory for connections: deliveries wait":  "серверу a не хватает: свободных локальных портов; серверу b не хватает: памяти для соединений: доставки ждут",
