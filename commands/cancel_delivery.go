@@ -12,6 +12,9 @@ func (c *Commands) CancelDelivery(ctx context.Context, caller Caller, id domain.
 	return c.changeDelivery(ctx, caller, id, func(d domain.Delivery, member *domain.Delivery) (_ domain.Change, err error) {
 		waits := id
 		if member != nil {
+			if _, err = domain.DecideCancel(member.In(d), member.EventID, d.WebhookID, domain.CancelRequested); err != nil {
+				return nil, err
+			}
 			waits, err = member.BatchID, domain.CheckCancelMember(*member, d)
 		}
 		if err == nil {

@@ -540,6 +540,9 @@ func TestReplayOfABatchWithoutItsGone(t *testing.T) {
 			t.Errorf("%s: explained as %s", reason, explained.body)
 		}
 		refused := s.ask("POST", "/api/v1/webhooks/deliveries/"+cancelled.text("items", 0, "delivery_id")+"/retry", "").want(409)
+		if again := s.ask("POST", "/api/v1/webhooks/deliveries/"+cancelled.text("items", 0, "delivery_id")+"/cancel", "").want(409); !strings.Contains(again.text("detail"), "cancelled already") {
+			t.Errorf("%s: it is cancelled again: %s", reason, again.body)
+		}
 		if expired := strings.Contains(refused.text("detail"), "has expired"); expired != (reason == domain.CancelExpired) {
 			t.Errorf("%s: a retry is refused by %s", reason, refused.body)
 		}
