@@ -15,7 +15,7 @@ import (
 // SchemaVersion is the schema that this version of the program works on: the number of
 // the newest migration. The database refuses appends and leases of a program that does not
 // survive its migrations.
-const SchemaVersion = 55
+const SchemaVersion = 54
 
 // sessionSettings hold on every connection, whatever the server, the database or the role
 // sets. They are set by SET: a pooler refuses most start-up parameters, or ignores them.

@@ -17,7 +17,7 @@ import (
 // The alerts, open and resolved.
 
 var alertsModel = Model{
-	Name: "alerts", SchemaVersion: 55, Tables: []string{"alerts", "given_up"}, Totals: true,
+	Name: "alerts", SchemaVersion: 54, Tables: []string{"alerts", "given_up"}, Totals: true,
 	New: func(t Tables) Projection {
 		return &alerts{
 			acknowledge: t.SQL(`

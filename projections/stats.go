@@ -33,7 +33,7 @@ import (
 // the latest moves to stats_hours and does not change again.
 
 var statsModel = Model{
-	Name: "stats", SchemaVersion: 55, Tables: []string{"stats", "stats_hours"}, Totals: true,
+	Name: "stats", SchemaVersion: 54, Tables: []string{"stats", "stats_hours"}, Totals: true,
 	New: func(t Tables) Projection {
 		return &stats{
 			// LATERAL with LIMIT goes by the primary key whatever the planner knew.
