@@ -335,12 +335,14 @@ func TestRetriesMeetAnArchive(t *testing.T) {
 	b.settle()
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
-	retry := func(event domain.EventID, id domain.DeliveryID) error {
-		change := domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Size: 7}
+	add := func(id domain.DeliveryID, change domain.Change) error {
 		_, err := b.log.Append(b.ctx, eventstore.Unit{Writes: []eventstore.Write{{Stream: id.Stream(), Expected: 1, Events: []eventstore.NewEvent{
 			{Type: change.ChangeType(), Data: domain.AppendJSON(nil, change), Value: change},
 		}}}})
 		return err
+	}
+	retry := func(event domain.EventID, id domain.DeliveryID) error {
+		return add(id, domain.DeliveryRetryRequested{EventID: event, WebhookID: w, Size: 7})
 	}
 	asked := false
 	usual := b.archiver.Progress
@@ -374,6 +376,14 @@ func TestRetriesMeetAnArchive(t *testing.T) {
 	}
 	if err := retry(other, gone); !errors.Is(err, eventstore.ErrArchived) {
 		t.Errorf("a retry of what is dropped says %v", err)
+	}
+	for _, change := range []domain.Change{
+		domain.DeliveryCancelled{EventID: other, WebhookID: w, Reason: domain.CancelSubjectErased},
+		domain.DeliveryRetryCancelled{EventID: other, WebhookID: w},
+	} {
+		if err := add(gone, change); !errors.Is(err, eventstore.ErrArchived) {
+			t.Errorf("%s of what is dropped says %v", change.ChangeType(), err)
+		}
 	}
 	if _, err := b.Event(b.ctx, retried); err != nil {
 		t.Errorf("of a delivery that goes on the event is %v", err)

@@ -50,9 +50,7 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 		case domain.DeliveryCancelled:
 			rows.ended = append(rows.ended, streamID(e.Stream))
 			rows.joined = append(rows.joined, streamID(e.Stream))
-			if c.Was == domain.DeliveryFailed {
-				rows.revived = append(rows.revived, c.EventID)
-			}
+			rows.unkept = append(rows.unkept, c.EventID)
 			if c.Waiting {
 				rows.untaken = append(rows.untaken, streamID(e.Stream))
 			} else if c.Was == "" {
@@ -76,12 +74,13 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 			if c.BatchID != (domain.DeliveryID{}) {
 				rows.leftBatches = append(rows.leftBatches, c.BatchID)
 			}
-			rows.revived = append(rows.revived, c.EventID)
+			rows.unkept = append(rows.unkept, c.EventID)
 			rows.retried = append(rows.retried, deliveryRow{id: streamID(e.Stream), webhook: c.WebhookID, event: c.EventID, size: c.Size, attempt: c.Attempt, version: e.Version, line: c.Line, replay: c.ReplayID})
 			rows.ordered.touch(streamID(e.Stream), c.Line != domain.NoLine)
 			rows.ordered.between = rows.ordered.between || c.Line != domain.NoLine
 			rows.joined = append(rows.joined, streamID(e.Stream)) // it goes at once, so by itself
 		case domain.DeliveryRetryCancelled:
+			rows.unkept = append(rows.unkept, c.EventID)
 			if c.Waiting {
 				rows.untaken = append(rows.untaken, streamID(e.Stream))
 			} else {
@@ -94,7 +93,7 @@ func (q Queue) Statements(events []eventstore.Event) (_ []eventstore.Statement, 
 				rows.ended = append(rows.ended, streamID(e.Stream))
 			}
 		case domain.DeliveryOutcomeLate:
-			rows.revived = append(rows.revived, c.EventID)
+			rows.unkept = append(rows.unkept, c.EventID)
 			rows.late = append(rows.late, deliveryRow{id: streamID(e.Stream), attempt: c.Attempt, version: e.Version})
 		case domain.ReplayPaused, domain.ReplayCancelled:
 			announce = append(announce, e.Stream)

@@ -34,7 +34,7 @@ type queueRows struct {
 	joined, ended                      [][16]byte
 	ordered                            orderedRows
 	numbered                           []deliveryRow
-	revived                            [][16]byte    // events with deliveries that may have ended
+	unkept                             [][16]byte    // events that may be archived, as no row keeps them
 	untaken                            [][16]byte    // deliveries that no node has, as their ends say
 	cut                                []deliveryRow // cancelled, while a node may have them
 	leftBatches                        [][16]byte    // batches that members leave
@@ -216,7 +216,7 @@ func (q *queueRows) statements() (out []eventstore.Statement) {
 			out = append(out, eventstore.Statement{SQL: sql, Args: values(rows, columns...)})
 		}
 	}
-	of(q.revived, `SELECT medilab.refuse_archived($1)`)
+	of(q.unkept, `SELECT medilab.refuse_archived($1)`)
 	of(q.untaken, untakenSQL)
 	add(q.cut, cutShortSQL, ids, webhooks, events, versions)
 	add(q.queued, queuedSQL, ids, webhooks, events, sizes, claimants)
