@@ -313,6 +313,9 @@ type Filter struct {
 	// Opens reports whether a decoded event, which Compute is about to yield, must be opened;
 	// nil: all are. What it does not open may be sealed, and destroyed.
 	Opens func(*Event) bool
+
+	// kept leaves out what is archived up to this position, and still there or there again; 0: nothing.
+	kept Position
 }
 
 // between returns the positions that are read, after one up to another: times are found in the log by
@@ -354,6 +357,9 @@ func (f Filter) query(columns string, after, head Position, limit int) (string, 
 		and("starts_with(type, $%d)", prefix)
 	} else if f.Type != "" {
 		and("type = $%d", f.Type)
+	}
+	if f.kept > 0 { // no NOT EXISTS, which becomes a join: see staysSQL
+		and("EXISTS (SELECT FROM medilab.archiving AS a WHERE a.stream = events.stream AND a.cut <= $%d) = false", f.kept)
 	}
 	args = append(args, limit)
 	return fmt.Sprintf(`SELECT %s FROM medilab.events WHERE position > $1 AND position <= $2%s ORDER BY position LIMIT $%d`,
@@ -431,8 +437,9 @@ type GapError struct{ Position Position }
 func (e *GapError) Error() string { return fmt.Sprintf("the log has no position %d", e.Position) }
 
 // Scan reads the log after one position up to another, fast, in pages of up to size events:
-// decoded, and closed, as readers of the log need no content. It ends early with yield's error, or
-// with a *GapError.
+// decoded, and closed, as readers of the log need no content. Of the archived beginning it reads what
+// is kept: not what is still to be dropped, nor what an import has restored and not recorded. It ends
+// early with yield's error, or with a *GapError.
 func (l *Log) Scan(ctx context.Context, after, to Position, size int, yield func(page []Event) error) error {
 	return sideBySide(ctx, func(ctx context.Context, yield func([]Event) error) error {
 		return l.scan(ctx, after, to, size, yield)
@@ -443,14 +450,17 @@ func (l *Log) Scan(ctx context.Context, after, to Position, size int, yield func
 }
 
 func (l *Log) scan(ctx context.Context, after, to Position, size int, yield func(page []Event) error) error {
-	archived := Position(0)
+	archived, err := l.ArchivedTo(ctx)
+	if err != nil {
+		return err
+	}
 	pass := func(last Position) (err error) {
 		if last > after && last > archived {
 			archived, err = l.explainGap(ctx, after+1, last)
 		}
 		return err
 	}
-	err := readPages(ctx, l.pool, eventColumns, after, to, Filter{}, size, maxPageBytes, func(page []Event) error {
+	gapless := func(page []Event) error {
 		for i := range page {
 			if err := pass(page[i].Position - 1); err != nil {
 				return err
@@ -458,8 +468,14 @@ func (l *Log) scan(ctx context.Context, after, to Position, size int, yield func
 			after = page[i].Position
 		}
 		return yield(page)
-	})
-	if err != nil {
+	}
+	if kept := archived; after < kept {
+		if err := readPages(ctx, l.pool, eventColumns, after, min(kept, to), Filter{kept: kept}, size, maxPageBytes, gapless); err != nil {
+			return err
+		}
+		after = min(kept, to)
+	}
+	if err := readPages(ctx, l.pool, eventColumns, after, to, Filter{}, size, maxPageBytes, gapless); err != nil {
 		return err
 	}
 	return pass(to)

@@ -292,6 +292,39 @@ func TestArchiveIsCutOff(t *testing.T) {
 	}
 }
 
+// What an import that ended halfway has restored is in no read model, also after a rebuild.
+func TestHalfAnImport(t *testing.T) {
+	b := newArchiveBench(t)
+	b.serve()
+	b.steps(120)
+	before, at := b.entries(b.head), b.head
+	var all []eventstore.Event
+	if err := b.log.Scan(b.ctx, 0, at, 1000, func(page []eventstore.Event) error { all = append(all, page...); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	b.export()
+	live := b.dump()
+	for _, half := range [][]eventstore.Event{all[:len(all)/2], all[:len(all)*3/4], all} {
+		if err := b.log.Restore(b.ctx, half, nil); err != nil {
+			t.Fatal(err)
+		}
+		b.verified("after half an import")
+		if err := b.Rebuild(b.ctx, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		equalDumps(t, b.dump(), live)
+		b.verified("after a rebuild of half an import")
+	}
+	if _, err := b.archiver.Import(b.ctx, b.dir); err != nil {
+		t.Fatal(err)
+	}
+	b.sync()
+	b.verified("after the import")
+	if !slices.Equal(b.entries(at), before) {
+		t.Error("the log is not what it was")
+	}
+}
+
 func (b *archiveBench) archivedTo() eventstore.Position {
 	b.t.Helper()
 	to, err := b.log.ArchivedTo(b.ctx)
