@@ -316,6 +316,16 @@ func (v *verifier) archived(ctx context.Context) error {
 	return err
 }
 
+// ListsUndone is the stream of the row of medilab.archiving that is in force while lists of what the log
+// holds are not rebuilt after an archive was recorded, or restored.
+const ListsUndone = "~"
+
+// ListsBehind reports whether such a row is in force.
+func (l *Log) ListsBehind(ctx context.Context) (behind bool, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM medilab.archiving WHERE stream = $1 AND cut <= medilab.archived_to())`, ListsUndone).Scan(&behind)
+	return behind, Doing("read what is archived", err)
+}
+
 // DropArchived drops the next streams that are archived, after the given one, and returns the
 // last of them; "": all are gone.
 func (l *Log) DropArchived(ctx context.Context, after string, streams int) (last string, err error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
 )
 
@@ -137,12 +138,20 @@ func (p *Projections) verifyQueue(ctx context.Context, queue Queue, report func(
 }
 
 // compareModels takes checksums of the read models at one moment, fills shadow
-// tables up to the same position, and compares.
+// tables up to the same position, and compares. Lists that are known to be older than
+// an archive are a *domain.Error of KindConflict.
 func (p *Projections) compareModels(ctx context.Context, conn *pgxpool.Conn, report func(Problem), rebuild func(s *shadow, to Position) error) error {
 	if err := p.verifyTotals(ctx, report); err != nil {
 		return err
 	}
 	s, err := p.newShadow(ctx, conn, checkTables, models)
+	if err != nil {
+		return err
+	}
+	behind, err := p.log.ListsBehind(ctx)
+	if err == nil && behind {
+		err = domain.Conflict("an archive command has not ended, and the lists are not rebuilt: wait for its end, or run it again if it was interrupted")
+	}
 	if err != nil {
 		return err
 	}

@@ -285,17 +285,21 @@ func (a *Archiver) record(ctx context.Context, g *gathering, m Manifest, totals,
 }
 
 func (a *Archiver) append(ctx context.Context, version int64, change domain.Change, with ...eventstore.Statement) error {
+	if err := ctx.Err(); err != nil { // an append goes on without its caller
+		return err
+	}
 	_, err := a.Log.Append(ctx, eventstore.Unit{With: with,
 		Writes: []eventstore.Write{commands.Write(eventstore.ArchiveStream, version, eventstore.Metadata{Actor: a.Actor}, change)}})
 	return eventstore.Doing("record an archive", err)
 }
 
-// undone is the row of medilab.archiving that says that lists are to be rebuilt.
-const undone = "~"
+// undone is the stream of the rows of medilab.archiving that say that lists are to be rebuilt, and freeing that
+// this is done and space is to be freed.
+const undone, freeing = eventstore.ListsUndone, eventstore.ListsUndone + "~"
 
-// finish does what is to be done after what the log has on record: what is archived is
-// dropped, lists of what the log holds are rebuilt, and the space is free. An import that was
-// cut off before it was on record can go on, unless drop.
+// finish does what is to be done after what the log has on record: lists of what the log holds are
+// rebuilt, what is archived is dropped, and the space is free. An import that was cut off before it was
+// on record can go on, unless drop. Lists come first, so that they can be verified for the rest of it.
 func (a *Archiver) finish(ctx context.Context, drop bool) error {
 	cuts, _, err := a.Log.Cuts(ctx)
 	if err != nil {
@@ -307,14 +311,25 @@ func (a *Archiver) finish(ctx context.Context, drop bool) error {
 		but[i], at = cut.Last, cut.Last
 	}
 	var streams int64
-	var marked bool
-	err = a.Pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE stream <> $2), coalesce(bool_or(stream = $2), false) FROM medilab.archiving WHERE cut <= $1`,
-		at, undone).Scan(&streams, &marked)
+	var marked, lists bool
+	err = a.Pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE stream < $2), coalesce(bool_or(stream >= $2), false), coalesce(bool_or(stream = $2), false)
+		FROM medilab.archiving WHERE cut <= $1`, at, undone).Scan(&streams, &marked, &lists)
 	if err != nil {
 		return fmt.Errorf("archive: %w", err)
 	}
 	if !marked && (!drop || streams == 0) {
 		return nil
+	}
+	if lists {
+		if err := a.ReadModels.RebuildLists(ctx, a.doing("rebuilding lists")); err != nil {
+			return err
+		}
+		if err := a.ReadModels.ForgetTotals(ctx, but); err != nil {
+			return err
+		}
+		if _, err := a.Pool.Exec(ctx, `UPDATE medilab.archiving SET stream = $2 WHERE stream = $1`, undone, freeing); err != nil {
+			return fmt.Errorf("archive: %w", err)
+		}
 	}
 	const step = 500
 	for last, dropped := "", int64(0); last != "" || dropped == 0; dropped += step {
@@ -322,12 +337,6 @@ func (a *Archiver) finish(ctx context.Context, drop bool) error {
 		if last, err = a.Log.DropArchived(ctx, last, step); err != nil {
 			return err
 		}
-	}
-	if err := a.ReadModels.RebuildLists(ctx, a.doing("rebuilding lists")); err != nil {
-		return err
-	}
-	if err := a.ReadModels.ForgetTotals(ctx, but); err != nil {
-		return err
 	}
 	for _, sql := range []string{`VACUUM medilab.events`, `VACUUM medilab.seals`, forgetSQL, `VACUUM medilab.archiving`} {
 		if _, err := a.Pool.Exec(ctx, sql); err != nil {
