@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -69,15 +68,9 @@ func TestArchiveIsKilled(t *testing.T) {
 	killed(`LOCK TABLE medilab.archiving IN SHARE MODE`, export...) // it gathers what to archive
 	p.command(0, "", "audit", "verify")
 	killed(`SELECT FROM medilab.events WHERE position = 2 FOR UPDATE`, export...) // it drops what is on record as archived
-	var found struct{ Problems []struct{ Kind string } }
-	if err := json.Unmarshal([]byte(p.command(1, "", "audit", "verify", "--json")), &found); err != nil {
-		t.Fatal(err)
-	}
-	for _, problem := range found.Problems {
-		if problem.Kind != "read_model" { // lists are rebuilt when it goes on
-			t.Errorf("the verification finds %+v", found)
-		}
-	}
+	p.command(0, "", "audit", "verify")
+	p.command(0, "", "projections", "rebuild", "--all")
+	p.command(0, "", "audit", "verify")
 	p.command(0, "", export...)
 	p.command(0, "", "audit", "verify")
 	if out := p.command(0, "", "archive", "list", dir); !strings.Contains(out, "good") {
