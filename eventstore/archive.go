@@ -320,6 +320,9 @@ func (v *verifier) archived(ctx context.Context) error {
 // holds are not rebuilt after an archive was recorded, or restored.
 const ListsUndone = "~"
 
+// ListsRebuilt notes that this is done, and leaves the note that space is to be freed.
+var ListsRebuilt = Statement{SQL: `UPDATE medilab.archiving SET stream = stream || '~' WHERE stream = $1 AND cut <= medilab.archived_to()`, Args: []any{ListsUndone}}
+
 // ListsBehind reports whether such a row is in force.
 func (l *Log) ListsBehind(ctx context.Context) (behind bool, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM medilab.archiving WHERE stream = $1 AND cut <= medilab.archived_to())`, ListsUndone).Scan(&behind)

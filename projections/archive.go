@@ -26,6 +26,11 @@ func totals(of []Model) []Model {
 	return slices.DeleteFunc(slices.Clone(of), func(m Model) bool { return !m.Totals })
 }
 
+// lists returns the others, which list what the log holds.
+func lists(of []Model) []Model {
+	return slices.DeleteFunc(slices.Clone(of), func(m Model) bool { return m.Totals })
+}
+
 func tablesOf(models []Model) (names []string) {
 	for _, m := range models {
 		names = append(names, m.Tables...)
@@ -186,8 +191,7 @@ func (p *Projections) CheckArchived(ctx context.Context, f AuditFilter) error {
 
 // RebuildLists rebuilds the models that list what the log holds.
 func (p *Projections) RebuildLists(ctx context.Context, progress func(done, total eventstore.Position)) error {
-	lists := slices.DeleteFunc(slices.Clone(models), func(m Model) bool { return m.Totals })
-	return p.Rebuild(ctx, mapped(lists, func(m Model) string { return m.Name }), progress)
+	return p.Rebuild(ctx, mapped(lists(models), func(m Model) string { return m.Name }), progress)
 }
 
 // verifyTotals compares what was kept of totals with the log's checksum.

@@ -143,6 +143,11 @@ func (s *shadow) finish(ctx context.Context, chosen []Model) error {
 		if err != nil {
 			return err
 		}
+		if len(lists(chosen)) == len(lists(models)) { // before the check: what is recorded after it is another archive's
+			if _, err := tx.Exec(ctx, eventstore.ListsRebuilt.SQL, eventstore.ListsRebuilt.Args...); err != nil {
+				return err
+			}
+		}
 		if err := s.checkArchived(ctx); err != nil {
 			return err
 		}

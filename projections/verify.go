@@ -150,7 +150,7 @@ func (p *Projections) compareModels(ctx context.Context, conn *pgxpool.Conn, rep
 	}
 	behind, err := p.log.ListsBehind(ctx)
 	if err == nil && behind {
-		err = domain.Conflict("an archive command has not ended, and the lists are not rebuilt: wait for its end, or run it again if it was interrupted")
+		err = domain.Conflict("an archive command has not rebuilt the lists of the log yet: wait for it, or run it again if it was interrupted")
 	}
 	if err != nil {
 		return err

@@ -293,9 +293,8 @@ func (a *Archiver) append(ctx context.Context, version int64, change domain.Chan
 	return eventstore.Doing("record an archive", err)
 }
 
-// undone is the stream of the rows of medilab.archiving that say that lists are to be rebuilt, and freeing that
-// this is done and space is to be freed.
-const undone, freeing = eventstore.ListsUndone, eventstore.ListsUndone + "~"
+// undone is the stream of the row of medilab.archiving that says that lists are to be rebuilt.
+const undone = eventstore.ListsUndone
 
 // finish does what is to be done after what the log has on record: lists of what the log holds are
 // rebuilt, what is archived is dropped, and the space is free. An import that was cut off before it was
@@ -324,12 +323,9 @@ func (a *Archiver) finish(ctx context.Context, drop bool) error {
 		if err := a.ReadModels.RebuildLists(ctx, a.doing("rebuilding lists")); err != nil {
 			return err
 		}
-		if err := a.ReadModels.ForgetTotals(ctx, but); err != nil {
-			return err
-		}
-		if _, err := a.Pool.Exec(ctx, `UPDATE medilab.archiving SET stream = $2 WHERE stream = $1`, undone, freeing); err != nil {
-			return fmt.Errorf("archive: %w", err)
-		}
+	}
+	if err := a.ReadModels.ForgetTotals(ctx, but); err != nil {
+		return err
 	}
 	const step = 500
 	for last, dropped := "", int64(0); last != "" || dropped == 0; dropped += step {
