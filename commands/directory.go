@@ -246,16 +246,20 @@ func (d *Directory) follow(ctx context.Context, within time.Duration) error {
 }
 
 // RenewBy calls renew, which makes up for what the log lost before this process knew it, and again
-// in each new generation of the log. Content is opened and appended in that only after renew has
-// called done.
-func (d *Directory) RenewBy(ctx context.Context, renew func(ctx context.Context, done func()) error) error {
+// in each new generation of the log. Content is opened and appended in that only afterwards, so
+// renew must do neither.
+func (d *Directory) RenewBy(ctx context.Context, renew func(context.Context) error) error {
 	const timeout = time.Minute
 	run := func(ctx context.Context) error {
 		generation := d.log.Generation()
 		if d.renewed.Load() == generation {
 			return nil
 		}
-		return renew(ctx, func() { d.renewed.Store(generation) })
+		err := renew(ctx)
+		if err == nil {
+			d.renewed.Store(generation)
+		}
+		return err
 	}
 	if err := run(ctx); err != nil {
 		return err
@@ -264,15 +268,15 @@ func (d *Directory) RenewBy(ctx context.Context, renew func(ctx context.Context,
 	return nil
 }
 
-// IsRenewed reports whether the renewal has come as far as done in this generation.
+// IsRenewed reports whether the renewal of this generation is done.
 func (d *Directory) IsRenewed() bool {
 	return d.renewal.Load() == nil || d.renewed.Load() == d.log.Generation()
 }
 
-// Renewed returns once the renewal has come as far as done in this generation, or a *domain.Error.
+// Renewed returns once the renewal of this generation is done, or a *domain.Error.
 func (d *Directory) Renewed(ctx context.Context) error {
 	for !d.IsRenewed() {
-		if err := d.renewal.Load().Refresh(ctx); err != nil && !d.IsRenewed() {
+		if err := d.renewal.Load().Refresh(ctx); err != nil {
 			return domain.Unavailable("the service is not ready", err)
 		}
 	}

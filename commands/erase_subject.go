@@ -119,25 +119,24 @@ func (c *Commands) Lost(ctx context.Context, erasures []Erasure) (lost []Erasure
 	return MissingErasures(erasures, known), nil
 }
 
-// EraseAgain makes the erasures that the log has lost again, all in one append, and calls done once
-// their keys are destroyed. It leaves out those that another process has made again. It does not
-// wait for the index: before a server serves, nobody keeps it.
-func (c *Commands) EraseAgain(ctx context.Context, caller Caller, lost []Erasure, done func()) error {
+// EraseAgain makes the erasures that the log has lost again, all in one append, but for those that another
+// process has made again. It returns what cancels the deliveries that wait, which can be called again.
+func (c *Commands) EraseAgain(ctx context.Context, caller Caller, lost []Erasure) (cancel func(context.Context) error, _ error) {
 	all := map[envelope.Owner][]domain.Change{}
 	for _, e := range lost {
 		again := domain.SubjectErased{Reason: "erased before, and restored from a backup", ErasedAt: e.ErasedAt}
 		all[envelope.Owner(e.Subject)] = append(all[envelope.Owner(e.Subject)], again)
 	}
 	appended, before, err := c.destroy(ctx, caller, all)
-	if err == nil {
-		done()
-	}
-	for owner := range before {
-		if err == nil {
-			_, _, err = c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
+	return func(ctx context.Context) error {
+		err := c.Subjects.AwaitSubjects(ctx, appended.First)
+		for owner := range before {
+			if err == nil {
+				_, _, err = c.endDeliveries(ctx, caller, owner, before[owner], appended.First)
+			}
 		}
-	}
-	return err
+		return err
+	}, err
 }
 
 func (c *Commands) erase(ctx context.Context, caller Caller, owner envelope.Owner, change domain.SubjectErased) (Erased, error) {

@@ -191,8 +191,8 @@ func erasuresIn(lines []anchorLine) (all []commands.Erasure) {
 }
 
 // eraseAgain makes the erasures again that the log does not have: those in the file, and those that are
-// to be added to it. It calls done once their keys are destroyed.
-func (s *server) eraseAgain(ctx context.Context, done func()) error {
+// to be added to it. Deliveries that wait are cancelled later.
+func (s *server) eraseAgain(ctx context.Context) error {
 	heard := s.anchors.notAdded() // first: what is added meanwhile is in the file
 	lines, broken, err := readAnchors(s.anchors.path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -207,9 +207,12 @@ func (s *server) eraseAgain(ctx context.Context, done func()) error {
 	}
 	if len(lost) > 0 {
 		s.logger.Warn("the database was restored from an older backup: subjects that were erased since are erased again", "count", len(lost))
-		return s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, lost, done)
+		cancel, err := s.commands.EraseAgain(ctx, commands.Caller{Actor: "system:restore"}, lost)
+		if err != nil {
+			return err
+		}
+		s.repairLater("deliveries of subjects that were erased again are not cancelled", cancel)
 	}
-	done()
 	return nil
 }
 

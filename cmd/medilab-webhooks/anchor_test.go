@@ -121,7 +121,7 @@ func TestErasuresAreNoted(t *testing.T) {
 		t.Helper()
 		s := openSession(t, options)
 		served := &server{settings: settings{database: options}, logger: slog.New(slog.DiscardHandler), log: s.log, commands: s.commands, anchors: s.anchors}
-		if err := errors.Join(served.eraseAgain(t.Context(), func() {}), served.anchors.addHeard(s.log)); err != nil {
+		if err := errors.Join(served.eraseAgain(t.Context()), served.anchors.addHeard(s.log)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -78,8 +78,8 @@ type server struct {
 	anchors     *anchorFile
 	tracer      trace.Tracer // nil: no tracing
 	token       firstToken
-	losses      chan eventstore.Loss // of the log's tail, that are not on record yet
-	certificate *certificate         // nil: no HTTPS
+	repairs     chan repair  // that follow a loss of the log's tail
+	certificate *certificate // nil: no HTTPS
 	stopping    atomic.Bool
 }
 
@@ -197,7 +197,7 @@ func (s *server) build(ctx context.Context) error {
 	s.saga = saga.New(s.settings.workers)
 	clock := eventstore.NewClock()
 	attempter := &commands.Attempter{Sender: s.client, WithCertificate: s.client.WithCertificate, Clock: clock, Tracer: s.tracer}
-	s.losses = make(chan eventstore.Loss, maxLosses)
+	s.repairs = make(chan repair, maxRepairs)
 	var keys *vault.Vault
 	directory.Keys = s.settings.database.keyring(s.pool, func() domain.Catalog { return s.catalog }, func(context.Context) (*vault.Vault, error) { return keys, nil })
 	s.log = eventstore.Open(eventstore.Config{
@@ -382,7 +382,7 @@ func (s *server) watch(ctx context.Context, group *sync.WaitGroup) {
 	if s.standby != nil {
 		group.Go(func() { s.standby.Watch(ctx) })
 	}
-	group.Go(func() { s.recordLosses(ctx) })
+	group.Go(func() { s.repair(ctx) })
 	group.Go(func() { s.commands.Directory.Run(ctx) })
 	group.Go(func() { s.anchors.keep(ctx, s.log, s.logger) })
 	if keep := s.settings.database.keep; keep > 0 {

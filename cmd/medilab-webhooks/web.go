@@ -134,7 +134,7 @@ func (s *server) ready(ctx context.Context) error {
 		return errors.New("migrations are not applied")
 	}
 	if !s.commands.Directory.IsRenewed() {
-		return errors.New("the database lost erasures, which are being made again")
+		return errors.New("the database lost the end of the log: erasures are compared with the file of anchors")
 	}
 	if s.saga.Node() == 0 {
 		return errors.New("this node has not joined the others yet")

@@ -52,19 +52,20 @@ func (k *Keyring) Open(ctx context.Context, events []eventstore.Event) error {
 			return err
 		}
 	}
+	keys, err := k.keys(ctx, needed)
+	for k.Follow != nil && errors.Is(err, eventstore.ErrTailLost) {
+		if err := k.Follow(ctx, followWithin); err != nil {
+			return err
+		}
+		keys, err = k.keys(ctx, needed)
+	}
+	if err != nil {
+		return err
+	}
 	for _, i := range open {
 		if content := events[i].Value.(domain.Enveloped); content.Unlocks().Destroyed() {
 			k.destroyed(&events[i], content, content.Unlocks())
 		}
-	}
-	keys, err := k.keys(ctx, needed)
-	for k.Follow != nil && errors.Is(err, eventstore.ErrTailLost) {
-		if err = k.Follow(ctx, followWithin); err == nil {
-			keys, err = k.keys(ctx, needed)
-		}
-	}
-	if err != nil {
-		return err
 	}
 	return k.openAll(ctx, sealed, needed, keys)
 }
