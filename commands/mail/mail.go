@@ -166,10 +166,12 @@ func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, er
 		}
 		notices, more = notices[:len(notices)/2], true // the others go without the one that is refused
 	}
+	if textRefused(err) { // it waits, and others are next: at once, or enough of these would hold them up
+		o.told[notices[0].about] = o.Now()
+		o.Logger.Warn("the text of an e-mail about an alert was refused, trying again", "in", quiet.String(), "error", err)
+		return true, nil
+	}
 	if err != nil {
-		if textRefused(err) {
-			o.told[notices[0].about] = o.Now() // it waits, and others are next
-		}
 		return false, err
 	}
 	var ids []int64

@@ -140,7 +140,7 @@ type node struct {
 	stop      func()
 }
 
-func start(t *testing.T, url, server string) *node {
+func start(t *testing.T, url, server string, settings ...func(*mail.Outbox)) *node {
 	t.Helper()
 	pool, err := eventstore.OpenPool(t.Context(), url, 8)
 	if err != nil {
@@ -169,6 +169,9 @@ func start(t *testing.T, url, server string) *node {
 		Log: n.log, Pool: pool, Directory: n.directory, Sender: sender, PanelURL: "https://hooks.clinic.test/admin",
 		Logger: slog.New(slog.DiscardHandler), Tried: func(err error) { n.tried <- err }, Poll: 20 * time.Millisecond,
 		Now: func() time.Time { return time.Now().Add(time.Duration(n.turned.Load())) },
+	}
+	for _, set := range settings {
+		set(outbox)
 	}
 	var group sync.WaitGroup
 	group.Go(func() { _ = member.Run(ctx) })
@@ -384,6 +387,28 @@ func TestOthersGoWithoutWhatIsRefused(t *testing.T) {
 	n.turn()
 	if err := <-n.tried; err == nil || !strings.Contains(err.Error(), "looks like spam") {
 		t.Errorf("tried again with %v", err)
+	}
+}
+
+// However many texts the server refuses, what is behind them goes at once.
+func TestManyRefusedHoldBackNone(t *testing.T) {
+	p := post{spam: "casino"}
+	p.refuses.Store(true)
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t), func(o *mail.Outbox) { o.Tried = func(error) {} })
+	var all []eventstore.Write
+	for i := range 13 {
+		key := domain.AlertKey{Webhook: domain.WebhookID(uuid.New()), Kind: domain.AlertTimeout}
+		message := "casino"
+		if i == 12 {
+			message = "clinic"
+		}
+		all = append(all, write(key.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), WebhookID: key.Webhook, Kind: key.Kind, Message: message}))
+	}
+	n.appendAll(all...)
+	p.refuses.Store(false)
+	harness.Until(t, "the one that is not refused is sent", func() bool { return len(p.got) == 2 })
+	if got := p.next(t); !strings.Contains(got.text, "clinic") {
+		t.Errorf("%+v", got)
 	}
 }
 
