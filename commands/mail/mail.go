@@ -21,28 +21,30 @@ import (
 	"github.com/medilab/webhooks/eventstore"
 )
 
-// Queue puts alerts that are raised or resolved into the table. An acknowledged alert is not
-// told of any more: what waits about it is deleted.
+// Queue puts alerts that are raised or resolved into the table. Nobody is told any more of
+// an acknowledged alert: what waits about its kind and webhook is deleted, as the end of an
+// earlier alert would read as the end of this one.
 type Queue struct{}
 
 // Statements implements eventstore.Inline.
 func (Queue) Statements(events []eventstore.Event) (statements []eventstore.Statement, _ []string, _ error) {
 	var types []string
-	var data, acknowledged [][]byte
+	var data [][]byte
+	insert := func() {
+		if len(types) > 0 {
+			statements = append(statements, eventstore.Statement{SQL: `INSERT INTO medilab.alert_mails (type, data) SELECT * FROM unnest($1::text[], $2::bytea[])`, Args: []any{types, data}})
+		}
+		types, data = nil, nil
+	}
 	for i := range events {
 		if isNotice(&events[i]) {
 			types, data = append(types, events[i].Type), append(data, events[i].Data)
 		} else if c, ok := events[i].Value.(domain.WebhookAlertAcknowledged); ok {
-			acknowledged = append(acknowledged, fmt.Appendf(nil, `"id":"%s"`, c.ID))
+			insert()
+			statements = append(statements, eventstore.Statement{SQL: `DELETE FROM medilab.alert_mails WHERE ` + about + ` = $1`, Args: []any{aboutOf(c)}})
 		}
 	}
-	if len(types) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: `INSERT INTO medilab.alert_mails (type, data) SELECT * FROM unnest($1::text[], $2::bytea[])`, Args: []any{types, data}})
-	}
-	if len(acknowledged) > 0 {
-		statements = append(statements, eventstore.Statement{SQL: `DELETE FROM medilab.alert_mails WHERE EXISTS
-			(SELECT FROM unnest($1::bytea[]) AS acknowledged WHERE position(acknowledged IN data) > 0)`, Args: []any{acknowledged}})
-	}
+	insert()
 	return statements, nil, nil
 }
 
@@ -140,6 +142,14 @@ type notice struct {
 // about is the SQL of notice.about. The rows hold JSON without spaces; to parse it could fail
 // by one of them.
 const about = `concat(substring(encode(data, 'escape') FROM '"kind":"([^"]*)"'), ' ', substring(encode(data, 'escape') FROM '"webhook_id":"([^"]*)"'))`
+
+// aboutOf returns notice.about of an alert.
+func aboutOf(c domain.WebhookAlertAcknowledged) string {
+	if c.WebhookID == (domain.WebhookID{}) {
+		return string(c.Kind) + " "
+	}
+	return string(c.Kind) + " " + c.WebhookID.String()
+}
 
 // send sends the oldest of what waits, if this node is the one that does, and reports
 // whether there may be more.

@@ -302,6 +302,48 @@ func TestAcknowledgedIsNotSent(t *testing.T) {
 	}
 }
 
+// What waits about earlier alerts of the same kind and webhook is not sent either: "resolved"
+// would be the last that is told of an alert that is open.
+func TestAcknowledgedIsNotSaidToBeResolved(t *testing.T) {
+	var p post
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t))
+	w := domain.WebhookID(uuid.New())
+	keys := []domain.AlertKey{{Webhook: w, Kind: domain.AlertTimeout}, {Kind: domain.AlertNode}, {Webhook: w, Kind: domain.AlertGivenUp}}
+	first, second := domain.AlertID(uuid.New()), domain.AlertID(uuid.New())
+	for _, key := range keys {
+		n.append(key.Stream(), 0, domain.WebhookAlertRaised{ID: first, WebhookID: key.Webhook, Kind: key.Kind})
+		n.awaitNone()
+		p.next(t)
+	}
+	for i, key := range keys {
+		n.append(key.Stream(), 1, domain.WebhookAlertResolved{ID: first, WebhookID: key.Webhook, Kind: key.Kind})
+		n.append(key.Stream(), 2, domain.WebhookAlertRaised{ID: second, WebhookID: key.Webhook, Kind: key.Kind})
+		if i < 2 {
+			n.append(key.Stream(), 3, domain.WebhookAlertAcknowledged{ID: second, WebhookID: key.Webhook, Kind: key.Kind})
+		}
+	}
+	n.turn()
+	if got := p.next(t); !strings.Contains(got.subject, "A delivery was given up") {
+		t.Errorf("sent %+v", got)
+	}
+	n.awaitNone()
+}
+
+// An acknowledged alert that is resolved and raised again within one batch is told of again.
+func TestQueueKeepsTheOrder(t *testing.T) {
+	w := domain.WebhookID(uuid.New())
+	statements, _, err := mail.Queue{}.Statements([]eventstore.Event{
+		{Value: domain.WebhookAlertRaised{WebhookID: w}}, {Value: domain.WebhookAlertAcknowledged{WebhookID: w}}, {Value: domain.WebhookAlertRaised{WebhookID: w}},
+	})
+	var verbs []string
+	for _, s := range statements {
+		verbs = append(verbs, strings.Fields(s.SQL)[0])
+	}
+	if got := strings.Join(verbs, " "); err != nil || got != "INSERT DELETE INSERT" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 // What follows an e-mail about the same kind of alerts and webhook waits, and is told together.
 // Others do not wait.
 func TestFlappingIsToldTogether(t *testing.T) {
