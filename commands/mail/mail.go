@@ -86,6 +86,7 @@ const (
 	lease       = "alert_mails"
 	together    = 50               // notices in one e-mail
 	quiet       = 15 * time.Minute // between two e-mails about one kind of alerts of one webhook
+	rest        = time.Second      // between two looks, however much is appended: a look reads all that waits
 	sendTimeout = time.Minute
 	longestWait = 5 * time.Minute    // between two tries
 	lateTries   = 20                 // for somebody whom the server does not take when it takes others: over an hour
@@ -111,7 +112,8 @@ func (o *Outbox) Run(ctx context.Context, node *eventstore.Node) {
 		if wait > o.Poll { // the server takes nothing now
 			wake = nil
 		}
-		if !eventstore.Wait(ctx, wait, wake) {
+		pause := min(wait, rest)
+		if !eventstore.Wait(ctx, pause, nil) || !eventstore.Wait(ctx, wait-pause, wake) {
 			return
 		}
 		more, err := o.send(ctx, node)
@@ -154,8 +156,9 @@ func aboutOf(c domain.WebhookAlertAcknowledged) string {
 // send sends the oldest of what waits, if this node is the one that does, and reports
 // whether there may be more.
 func (o *Outbox) send(ctx context.Context, node *eventstore.Node) (more bool, err error) {
-	if n, err := Waiting(ctx, o.Pool); err != nil || n == 0 {
-		return false, err
+	var some bool
+	if err := o.Pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM medilab.alert_mails)`).Scan(&some); err != nil || !some {
+		return false, eventstore.Doing("look for e-mails to send", err)
 	}
 	_, owned, err := o.Log.AcquireLease(ctx, node, lease, eventstore.LeaseTime)
 	if err != nil || !owned {

@@ -397,6 +397,34 @@ func TestFlappingIsToldTogether(t *testing.T) {
 	n.awaitNone()
 }
 
+// What waits is not read again with each alert that is appended.
+func TestFlappingIsReadSeldom(t *testing.T) {
+	var p post
+	var looks atomic.Int64
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t), func(o *mail.Outbox) {
+		o.Poll = 3 * time.Second
+		now := o.Now
+		o.Now = func() time.Time { // is asked once a look for the one kind that was told
+			looks.Add(1)
+			return now()
+		}
+	})
+	key := domain.AlertKey{Kind: domain.AlertNode}
+	raised := func(version int64) {
+		n.append(key.Stream(), version, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), Kind: key.Kind})
+	}
+	raised(0)
+	p.next(t)
+	n.awaitNone()
+	began, before := time.Now(), looks.Load()
+	for version := range int64(60) {
+		raised(1 + version)
+	}
+	if got, most := looks.Load()-before, 2+int64(time.Since(began)/time.Second); got > most {
+		t.Errorf("looked %d times, want %d at most", got, most)
+	}
+}
+
 // One message that the server refuses holds back no others.
 func TestOthersGoWithoutWhatIsRefused(t *testing.T) {
 	p := post{spam: "casino"}
