@@ -61,8 +61,8 @@ func isNotice(e *eventstore.Event) bool {
 // Sender sends e-mails to those who are told of alerts.
 type Sender interface {
 	Recipients() []string
-	// Send sends an e-mail to each of the addresses, and returns for each why it did not
-	// get it: nil if it did.
+	// Send sends an e-mail to each of the addresses, and returns one error per address, nil
+	// if it was delivered.
 	Send(ctx context.Context, to []string, subject, text string) []error
 }
 
@@ -78,7 +78,7 @@ type Outbox struct {
 	Poll      time.Duration   // between two looks for what other nodes put there
 	Now       func() time.Time
 
-	late sync.WaitGroup       // those that sendLate
+	late sync.WaitGroup       // goroutines of sendLate
 	told map[string]time.Time // when an e-mail went out, or its text was refused, by notice.about
 }
 
@@ -89,7 +89,7 @@ const (
 	rest        = time.Second      // between two looks, however much is appended: a look reads all that waits
 	sendTimeout = time.Minute
 	longestWait = 5 * time.Minute    // between two tries
-	lateTries   = 20                 // for somebody whom the server does not take when it takes others: over an hour
+	lateTries   = 20                 // for a recipient who is refused while others are accepted: over an hour
 	kept        = 7 * 24 * time.Hour // then nobody wants to hear of it any more
 )
 
@@ -210,17 +210,17 @@ func (o *Outbox) mail(ctx context.Context, subject, text string) error {
 		case refused(err):
 			o.Logger.Error("a recipient of e-mails about alerts was refused", "to", to[i], "error", err)
 		default:
-			o.late.Go(func() { o.sendLate(ctx, to[i:i+1], subject, text) })
+			o.late.Go(func() { o.sendLate(ctx, to[i:i+1], err, subject, text) })
 		}
 	}
 	return nil
 }
 
-// sendLate sends to one recipient what others have.
-func (o *Outbox) sendLate(ctx context.Context, to []string, subject, text string) {
-	var err error
+// sendLate sends to one recipient what others have, after err. Nothing keeps it over a restart.
+func (o *Outbox) sendLate(ctx context.Context, to []string, err error, subject, text string) {
 	for wait, tries := o.Poll, 0; tries < lateTries; wait, tries = min(2*wait, longestWait), tries+1 {
 		if !eventstore.Wait(ctx, wait, nil) {
+			o.Logger.Warn("stopped before an e-mail about alerts reached a recipient", "to", to[0], "error", err)
 			return
 		}
 		if err = o.try(ctx, to, subject, text)[0]; err == nil {
@@ -230,7 +230,7 @@ func (o *Outbox) sendLate(ctx context.Context, to []string, subject, text string
 			break
 		}
 	}
-	o.Logger.Error("a recipient of e-mails about alerts was refused", "to", to[0], "error", err)
+	o.Logger.Error("an e-mail about alerts did not reach a recipient", "to", to[0], "error", err)
 }
 
 func (o *Outbox) try(ctx context.Context, to []string, subject, text string) []error {

@@ -1,6 +1,7 @@
 package mail_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -538,6 +539,27 @@ func TestOthersGetWhatOneDoesNot(t *testing.T) {
 	raise(domain.AlertInactive)
 	taken("duty@clinic.test", "inactive")
 	taken("it@clinic.test", "inactive")
+}
+
+// Whoever did not get what others have by the end of the process is named in the log.
+func TestStoppedBeforeOneGotIt(t *testing.T) {
+	p := post{rcpt: func(to string) error {
+		if to == "duty@clinic.test" {
+			return &smtp.SMTPError{Code: 451, Message: "not this one"}
+		}
+		return nil
+	}}
+	var logged bytes.Buffer
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t), func(o *mail.Outbox) { o.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+	n.append(domain.AlertKey{Kind: domain.AlertNode}.Stream(), 0, domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), Kind: domain.AlertNode})
+	<-p.got
+	n.awaitNone()
+	n.stop()
+	for _, want := range []string{"stopped before an e-mail about alerts reached a recipient", "duty@clinic.test", "error="} {
+		if !strings.Contains(logged.String(), want) {
+			t.Errorf("the log lacks %q: %s", want, logged.String())
+		}
+	}
 }
 
 func TestParseServer(t *testing.T) {
