@@ -114,8 +114,8 @@ func (p partMetrics) Collect(out chan<- prometheus.Metric) {
 		c.gauge("medilab_outbox_waiting_events", "Emitted events that are not in the log yet, counted up to 100,000.", float64(state.Waiting))
 		c.gauge("medilab_outbox_parked_events", "Emitted events that could not be accepted.", float64(state.Parked))
 	}
-	if waiting, err := mail.Waiting(ctx, p.server.pool); err == nil && p.server.settings.mail != nil {
-		c.gauge("medilab_alert_emails_waiting", "Alerts that an e-mail is to be sent about.", float64(waiting))
+	if waiting, err := mail.Overdue(ctx, p.server.pool); err == nil && p.server.settings.mail != nil {
+		c.gauge("medilab_alert_emails_waiting", "Alerts that have waited for an e-mail for over 20 minutes, those of one kind about one webhook as one.", float64(waiting))
 	}
 	if g, err := p.server.queries.Gauges(ctx); err == nil {
 		const calls = "Calls to receivers by all nodes, test calls left out."

@@ -87,6 +87,7 @@ const (
 	together    = 50               // notices in one e-mail
 	quiet       = 15 * time.Minute // between two e-mails about one kind of alerts of one webhook
 	rest        = time.Second      // between two looks, however much is appended: a look reads all that waits
+	overdue     = quiet + 5*time.Minute
 	sendTimeout = time.Minute
 	longestWait = 5 * time.Minute    // between two tries
 	lateTries   = 20                 // for a recipient who is refused while others are accepted: over an hour
@@ -284,8 +285,9 @@ func (o *Outbox) drop(ctx context.Context) error {
 	return nil
 }
 
-// Waiting returns how many alerts wait to be sent, those of one kind about one webhook as one.
-func Waiting(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
-	err = pool.QueryRow(ctx, `SELECT count(DISTINCT `+about+`) FROM medilab.alert_mails`).Scan(&n)
-	return n, eventstore.Doing("count the e-mails to send", err)
+// Overdue returns how many alerts wait for longer than those that are held back, those of one
+// kind about one webhook as one.
+func Overdue(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
+	err = pool.QueryRow(ctx, `SELECT count(DISTINCT `+about+`) FROM medilab.alert_mails WHERE at < clock_timestamp() - $1::interval`, overdue).Scan(&n)
+	return n, eventstore.Doing("count the overdue e-mails", err)
 }

@@ -211,12 +211,17 @@ func write(stream string, expected int64, change domain.Change) eventstore.Write
 func (n *node) awaitNone() {
 	n.t.Helper()
 	harness.Until(n.t, "nothing is to be sent", func() bool {
-		waiting, err := mail.Waiting(n.t.Context(), n.pool)
-		if err != nil {
-			n.t.Fatalf("waiting until nothing is to be sent: %v", err)
-		}
-		return waiting == 0
+		return n.rows() == 0
 	})
+}
+
+// rows returns how many alerts wait.
+func (n *node) rows() (rows int) {
+	n.t.Helper()
+	if err := n.pool.QueryRow(n.t.Context(), `SELECT count(*) FROM medilab.alert_mails`).Scan(&rows); err != nil {
+		n.t.Fatal(err)
+	}
+	return rows
 }
 
 // Alerts go to everybody by one of two nodes, also what a server did not take at first, or
@@ -398,6 +403,24 @@ func TestFlappingIsToldTogether(t *testing.T) {
 	n.awaitNone()
 }
 
+// What is held back on purpose is not overdue.
+func TestOverdue(t *testing.T) {
+	var p post
+	p.refuses.Store(true)
+	n := start(t, testdb.New(t), "smtp://"+p.serve(t), func(o *mail.Outbox) { o.Tried = func(error) {} })
+	for i, kind := range []domain.AlertKind{domain.AlertTimeout, domain.AlertTimeout, domain.AlertGivenUp} {
+		n.append(domain.AlertKey{Kind: kind}.Stream(), []int64{0, 1, 0}[i], domain.WebhookAlertRaised{ID: domain.AlertID(uuid.New()), Kind: kind})
+	}
+	for minutes, want := range map[int]int64{15: 0, 21: 1} {
+		if _, err := n.pool.Exec(t.Context(), `UPDATE medilab.alert_mails SET at = clock_timestamp() - make_interval(mins => $1) WHERE data LIKE '%timeout%'`, minutes); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := mail.Overdue(t.Context(), n.pool); err != nil || got != want {
+			t.Errorf("after %d minutes %d are overdue, want %d: %v", minutes, got, want, err)
+		}
+	}
+}
+
 // What waits is not read again with each alert that is appended.
 func TestFlappingIsReadSeldom(t *testing.T) {
 	var p post
@@ -449,8 +472,7 @@ func TestOthersGoWithoutWhatIsRefused(t *testing.T) {
 		}
 	}
 	harness.Until(t, "only what is refused waits", func() bool {
-		waiting, err := mail.Waiting(t.Context(), n.pool)
-		return err == nil && waiting == 1
+		return n.rows() == 1
 	})
 	for len(n.tried) > 0 {
 		<-n.tried
