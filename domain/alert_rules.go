@@ -124,6 +124,9 @@ func (r AlertRules) Judge(w Webhook, f CallFigures, now time.Time) []Finding {
 // JudgeCall returns the findings that depend on single calls, not on time, to be judged
 // right after a call.
 func (r AlertRules) JudgeCall(w Webhook, f CallFigures) []Finding {
+	if onlySystem(w.Events) { // figures of older versions count batches of such events, and nothing resets them
+		return []Finding{{Kind: AlertConsecutiveFailures, Message: waitsForAlerts}, {Kind: AlertTimeout, Message: waitsForAlerts}}
+	}
 	return []Finding{r.failures(f), r.JudgeTimeout(w, f)}
 }
 
@@ -135,6 +138,9 @@ func judged(kind AlertKind, holds bool, observed, limit float64, good, bad strin
 	}
 	return finding
 }
+
+// waitsForAlerts says why calls of a webhook whose events are all the service's own are not judged.
+const waitsForAlerts = "it waits for alerts alone"
 
 func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
 	since, what, last := w.ActiveChanged, "it has been deactivated", "it was deactivated"
@@ -148,7 +154,7 @@ func (r AlertRules) inactive(w Webhook, f CallFigures, now time.Time) Finding {
 	good := fmt.Sprintf("%s within the last %s", last, r.InactiveAfter)
 	waits := w.Active && onlySystem(w.Events)
 	if waits {
-		good = "it waits for alerts alone"
+		good = waitsForAlerts
 	}
 	return judged(AlertInactive, !waits && idle >= r.InactiveAfter, idle.Seconds(), r.InactiveAfter.Seconds(),
 		good, fmt.Sprintf("%s for %s", what, idle.Truncate(time.Second)))

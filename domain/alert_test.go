@@ -108,6 +108,16 @@ func TestResolvedAlertsSayWhy(t *testing.T) {
 	}
 }
 
+// Calls of older versions counted batches of alerts: what they raised is resolved.
+func TestCallsOfAlertsAloneAreNotJudged(t *testing.T) {
+	w := Webhook{WebhookSettings: WebhookSettings{ID: goldenWebhook, Active: true, Events: []string{"webhook.*"}}, Version: 1}
+	for _, f := range DefaultAlertRules.JudgeCall(w, CallFigures{Failures: 99, TimedOut: true}) {
+		if f.Holds || f.Message != "it waits for alerts alone" {
+			t.Errorf("%s: %+v", f.Kind, f)
+		}
+	}
+}
+
 // What has a spot keeps it for as long as a window may reach back, whatever follows.
 func TestSpotsFade(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC)
