@@ -235,6 +235,7 @@ func (a *Alerts) count(ctx context.Context, call *domain.Call, at time.Time, tou
 		f = &domain.CallFigures{}
 		a.state.figures[call.WebhookID] = f
 	}
+	failures := f.Failures
 	f.Count(call.Outcome, call.IsSystem(), at)
 	if f.Spotless() && !a.isOpen(call.WebhookID) {
 		return nil // as nearly always
@@ -244,7 +245,7 @@ func (a *Alerts) count(ctx context.Context, call *domain.Call, at time.Time, tou
 	if !ok || !w.Exists() {
 		return nil
 	}
-	if call.Outcome != domain.OutcomeSuccess && f.DeactivatesBy(w, at) {
+	if f.Failures > failures && f.DeactivatesBy(w, at) {
 		if err := a.deactivate(ctx, call.WebhookID, f, at); err != nil {
 			return err
 		}
