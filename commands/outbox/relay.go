@@ -28,7 +28,8 @@ const (
 	readInterval  = 5 * time.Second        // how often an idle outbox is read, and the lease looked at
 	claimInterval = time.Second            // how often a node that does not own the relay tries to
 	errorPause    = 250 * time.Millisecond
-	maxCostly     = 1000 // events that take long to match and are read, and a reading more
+	// Bounds of the costly events that are held, and a reading more.
+	maxCostly, maxCostlyBytes = 1000, 4 * maxBatchBytes
 	// silence of the node that relays, after which another does: emitted events wait for it.
 	silence = 3 * time.Second
 )
@@ -49,7 +50,7 @@ type Relay struct {
 	movedAt    time.Time // when there was something to move
 	generation int64     // of the log when what was read was read
 	owner      bool
-	costly     []emission // and what follows them: read, and not moved yet, see setAside
+	costly     []emission // costly events, and events that must stay behind them, not moved yet
 	few        int        // of them are moved next
 	relayed    atomic.Int64
 }
@@ -127,7 +128,7 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	}
 	r.readAt = time.Now()
 	var batch []emission
-	if len(r.costly) < maxCostly {
+	if r.holdsFew() {
 		owner := false
 		batch, owner, err = r.reader.read(ctx, r.node.ID)
 		if r.owner = owner || err != nil; err != nil || !owner {
@@ -141,16 +142,27 @@ func (r *Relay) step(ctx context.Context) (moved bool, err error) {
 	return moved, r.moveCostly(ctx)
 }
 
+// holdsFew reports whether more events may be read.
+func (r *Relay) holdsFew() bool {
+	size := 0
+	for _, e := range r.costly {
+		size += len(e.data)
+	}
+	return len(r.costly) < maxCostly && size < maxCostlyBytes
+}
+
 // setAside puts the costly events of the batch behind those that were read before, and returns the
 // others. An event also goes there if a webhook that orders or numbers its events may get it and
 // one that is there already. Webhooks change, so who wants those is found out each time.
 func (r *Relay) setAside(batch []emission) (next []emission) {
 	types, waiting := map[domain.EventType]bool{}, map[domain.WebhookID]bool{}
+	known := map[domain.EventType]bool{} // what follows returns, while waiting stays the same
 	follow := func(t domain.EventType) {
 		if types[t] {
 			return
 		}
 		types[t] = true
+		clear(known)
 		for id := range r.directory.Ordered(t) {
 			waiting[id] = true
 		}
@@ -159,12 +171,16 @@ func (r *Relay) setAside(batch []emission) (next []emission) {
 		follow(domain.EventType(e.eventType))
 	}
 	follows := func(t domain.EventType) bool {
-		for id := range r.directory.Ordered(t) {
-			if waiting[id] {
-				return true
+		behind, have := known[t]
+		if !have {
+			for id := range r.directory.Ordered(t) {
+				if behind = waiting[id]; behind {
+					break
+				}
 			}
+			known[t] = behind
 		}
-		return false
+		return behind
 	}
 	for _, e := range batch {
 		if t := domain.EventType(e.eventType); len(waiting) > 0 && follows(t) || r.isCostly(e) {
@@ -451,7 +467,7 @@ func (r *Relay) exec(ctx context.Context, sql string, args ...any) (tag pgconn.C
 }
 
 // accept returns the event, and what is wrong with it that the database could not find when it was
-// emitted. What else is wrong with it is in more.
+// emitted. more lists further faults.
 func accept(ctx context.Context, limiter *cpulimit.Limiter, catalog domain.Catalog, e emission, more ...domain.FieldError) (domain.EventTriggered, error) {
 	// A white space around the value is not part of it, and would not survive the log.
 	data := bytes.Trim(e.data, " \t\r\n")

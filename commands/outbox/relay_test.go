@@ -388,6 +388,31 @@ func TestRelayKeepsAnOrderThatIsWantedLater(t *testing.T) {
 	}
 }
 
+// Costly events that are held bound how much is read, by their size too.
+func TestRelayHoldsNoMoreThanItsBounds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	relay := r.relay(r.join())
+	t.Cleanup(func() { r.check(relay.reader.close(context.Background())) })
+	var err error
+	if _, relay.owner, err = r.log.AcquireLease(t.Context(), relay.node, leaseName, silence); err != nil || !relay.owner {
+		t.Fatal(relay.owner, err)
+	}
+	relay.generation = r.log.Generation()
+	r.emit(r.pool, `{"n":1}`)
+	large := emission{eventType: "patient.updated", data: make([]byte, maxCostlyBytes/4)}
+	relay.costly = []emission{large, large, large, large, large}
+	for step := range 3 { // each step moves one of those; what cannot be accepted has no row
+		if _, err := relay.step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if read := r.count("outbox") == 0; read != (step == 2) {
+			t.Errorf("step %d: the outbox was read: %t", step, read)
+		}
+		relay.few = 1
+	}
+}
+
 // When an event happened is its emitter's word.
 func TestRelayKeepsWhenItOccurred(t *testing.T) {
 	r := newRig(t)
