@@ -278,8 +278,8 @@ func (r *Relay) move(ctx context.Context, batch []emission) error {
 			if left, err = r.settle(ctx, left); err != nil {
 				return err
 			}
-		case eventstore.IsOutage(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-			return err
+		case eventstore.IsOutage(err), errors.Is(err, domain.KindUnavailable), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+			return err // the event is not at fault
 		case len(now) == 1 && eventstore.HasCode(err, codeGone):
 			left = again
 		case len(now) == 1:

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -410,6 +411,39 @@ func TestRelayHoldsNoMoreThanItsBounds(t *testing.T) {
 			t.Errorf("step %d: the outbox was read: %t", step, read)
 		}
 		relay.few = 1
+	}
+}
+
+// An event is not at fault when the renewal of a new generation fails.
+func TestRelayParksNothingWhileARenewalFails(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	restore := testdb.Snapshot(t, r.pool.Config().ConnString())
+	r.pool.Reset()
+	var failed error
+	r.check(r.directory.RenewBy(t.Context(), func(context.Context) error { return failed }))
+	before := r.log.Generation()
+	_, err := r.log.Append(t.Context(), eventstore.Unit{Writes: []eventstore.Write{{Stream: "test-1", Events: []eventstore.NewEvent{{Type: "test.lost", Data: []byte("{}")}}}}})
+	r.check(err)
+	restore()
+	failed = errors.New("the file cannot be read")
+	harness.Until(t, "the loss is noticed", func() bool { return r.directory.CatchUp(t.Context()) == nil && r.log.Generation() != before })
+
+	relay := r.relay(r.join())
+	t.Cleanup(func() { r.check(relay.reader.close(context.Background())) })
+	_, owner, err := r.log.AcquireLease(t.Context(), relay.node, leaseName, silence)
+	if r.check(err); !owner {
+		t.Fatal("the relay is another's")
+	}
+	relay.generation = r.log.Generation()
+	r.emit(r.pool, `{"n":1}`)
+	batch, _, err := relay.reader.read(t.Context(), relay.node.ID)
+	r.check(err)
+	if err := relay.moveAll(t.Context(), batch); !errors.Is(err, failed) {
+		t.Errorf("moving it: %v", err)
+	}
+	if r.count("outbox") != 1 || r.count("parked_events") != 0 {
+		t.Errorf("%d rows wait, %d are parked", r.count("outbox"), r.count("parked_events"))
 	}
 }
 
