@@ -247,7 +247,7 @@ func (s *server) build(ctx context.Context) error {
 func (s *server) expirePayloads(ctx context.Context, keep time.Duration) {
 	const most, share = time.Minute, 50
 	for {
-		err := errors.Join(outbox.DiscardExpired(ctx, s.commands, keep), s.commands.ExpirePayloads(ctx, keep))
+		err := errors.Join(s.commands.ExpirePayloads(ctx, keep), outbox.DiscardExpired(ctx, s.commands, keep))
 		if err != nil && ctx.Err() == nil {
 			s.logger.Warn("payloads that were kept for long enough are not destroyed yet, trying again", "error", err)
 		}

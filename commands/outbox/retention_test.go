@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/medilab/webhooks/commands"
 	"github.com/medilab/webhooks/domain"
 	"github.com/medilab/webhooks/eventstore"
@@ -49,5 +51,27 @@ func TestParkedEventsExpire(t *testing.T) {
 	}))
 	if discarded != 3 {
 		t.Errorf("%d discards are on record, want 3", discarded)
+	}
+}
+
+// One that cannot be discarded holds up no other, and what is younger is not looked through.
+func TestExpiryGoesOnAfterAnError(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, err := r.pool.Exec(t.Context(), `INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, parked_at, reason)
+		SELECT gen_random_uuid(), 'patient.created', '{}', 'clinic', now(), CASE WHEN n BETWEEN 1001 AND 2000 THEN now() ELSE now() - interval '1 day' END, 'it is number ' || n
+			FROM generate_series(0, 2001) AS n ORDER BY n;
+		CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''it is kept''; END';
+		CREATE TRIGGER keep BEFORE DELETE ON medilab.parked_events FOR EACH ROW WHEN (OLD.reason = 'it is number 0') EXECUTE FUNCTION keep()`)
+	r.check(err)
+	c := &commands.Commands{Log: r.log, Directory: r.directory, Catalog: domain.BuiltinCatalog(), Pool: r.pool}
+	if err := DiscardExpired(t.Context(), c, time.Hour); err == nil || !strings.Contains(err.Error(), "it is kept") {
+		t.Errorf("discarding: %v", err)
+	}
+	rows, _ := r.pool.Query(t.Context(), `SELECT reason FROM medilab.parked_events WHERE parked_at < now() - interval '1 hour' ORDER BY id`)
+	left, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	r.check(err)
+	if want := []string{"it is number 0", "it is number 2001"}; !slices.Equal(left, want) { // the last is behind a page of younger ones
+		t.Errorf("left are %q, want %q", left, want)
 	}
 }
