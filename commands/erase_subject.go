@@ -278,18 +278,25 @@ func (c *Commands) cancelledSince(ctx context.Context, after eventstore.Position
 }
 
 // waitingFor returns the statements that drop the parked and emitted events that tell of the
-// subjects and are not in the log.
+// subjects and are not in the log. An emitted one may be parked after these were listed: it is then
+// known by who emitted it when, as its id may be that of another.
 func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) bool) (statements []eventstore.Statement, err error) {
 	for _, table := range []struct{ name, key string }{{"outbox", "seq"}, {"parked_events", "id"}} {
-		rows, _ := c.Pool.Query(ctx, fmt.Sprintf(`SELECT %s, event_type, event_data::text FROM medilab.%s`, table.key, table.name))
+		rows, _ := c.Pool.Query(ctx, fmt.Sprintf(`SELECT %s, event_type, event_data::text, event_id, emitted_by, emitted_at FROM medilab.%s`, table.key, table.name))
 		var ids []int64
+		var events []uuid.UUID
+		var emitters []string
+		var times []time.Time
 		var id int64
 		var eventType domain.EventType
 		var data []byte
-		_, err = pgx.ForEachRow(rows, []any{&id, &eventType, &data}, func() error {
+		var event uuid.UUID
+		var emittedBy string
+		var emittedAt time.Time
+		_, err = pgx.ForEachRow(rows, []any{&id, &eventType, &data, &event, &emittedBy, &emittedAt}, func() error {
 			owners, err := c.ownersOf(ctx, eventType, data)
 			if slices.ContainsFunc(owners, erased) {
-				ids = append(ids, id)
+				ids, events, emitters, times = append(ids, id), append(events, event), append(emitters, emittedBy), append(times, emittedAt)
 			}
 			return err
 		})
@@ -298,6 +305,10 @@ func (c *Commands) waitingFor(ctx context.Context, erased func(envelope.Owner) b
 		}
 		if ids != nil {
 			statements = append(statements, eventstore.Statement{SQL: fmt.Sprintf(`DELETE FROM medilab.%s WHERE %s = ANY($1)`, table.name, table.key), Args: []any{ids}})
+		}
+		if ids != nil && table.name == "outbox" {
+			statements = append(statements, eventstore.Statement{SQL: `DELETE FROM medilab.parked_events AS p USING unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS o (event_id, emitted_by, emitted_at)
+				WHERE p.event_id = o.event_id AND p.emitted_by = o.emitted_by AND p.emitted_at = o.emitted_at AND NOT p.from_source`, Args: []any{events, emitters, times}})
 		}
 	}
 	return statements, nil

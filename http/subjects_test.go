@@ -340,6 +340,35 @@ func TestErasureDropsWhatWaits(t *testing.T) {
 	}
 }
 
+// What the relay parks once it was listed for an erasure is dropped too; another event under its id stays.
+func TestErasureDropsWhatIsParkedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.work() // an erasure waits for the read models
+	_, err := s.pool.Exec(t.Context(), `
+		INSERT INTO medilab.outbox (event_id, event_type, event_data, size, emitted_by)
+			SELECT 'a0000000-0000-4000-8000-000000000001', 'patient.created', data::json, 40, 'clinic'
+			FROM unnest('{"{\"patient_id\":\"17\"}", "{\"patient_id\":\"18\"}"}'::text[]) AS data;
+		CREATE FUNCTION park() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+			WITH refused AS (DELETE FROM medilab.outbox RETURNING *)
+			INSERT INTO medilab.parked_events (event_id, event_type, event_data, emitted_by, emitted_at, reason)
+				SELECT event_id, event_type, event_data, emitted_by, emitted_at, 'a test' FROM refused;
+			RETURN NULL;
+		END$$;
+		CREATE TRIGGER park BEFORE DELETE ON medilab.data_keys EXECUTE FUNCTION park()`) // at the beginning of the append
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ask("POST", "/api/v1/subjects/17/erase", `{"reason":"asked for"}`).want(200)
+	var left string
+	if err := s.pool.QueryRow(t.Context(), `SELECT coalesce(string_agg(event_data::text, ' '), '') FROM medilab.parked_events`).Scan(&left); err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"patient_id":"18"}`; left != want {
+		t.Errorf("parked is %s, want %s", left, want)
+	}
+}
+
 // What a replay has read of a subject that is erased is left out, and counts as cancelled.
 func TestReplayLeavesOutErased(t *testing.T) {
 	t.Parallel()
