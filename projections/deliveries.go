@@ -141,26 +141,31 @@ func (p *Projections) stateOf(ctx context.Context, items []Delivery) error {
 	for at, batch := range sent {
 		items[at[0]].sentBy[at[1]].State = (domain.Delivery{EventID: items[at[0]].EventID}).In(*batch).State
 	}
-	expired, err := p.expiredIn(ctx, items, joined)
+	gone, err := p.goneIn(ctx, items, joined)
 	if err != nil {
 		return err
 	}
 	for i := range items {
 		if batch := joined[i]; batch != nil {
+			stayed := states[i].State == domain.DeliveryJoined
 			states[i] = states[i].In(*batch)
-		}
-		if states[i].CancelReason == domain.CancelSubjectErased && expired[items[i].EventID] {
-			states[i].CancelReason = domain.CancelExpired
+			switch why, known := gone[items[i].EventID]; {
+			case !known || !stayed:
+			case why.Expired:
+				states[i].CancelReason = domain.CancelExpired
+			case !why.Erased: // the replay took it out after it was read here
+				states[i].State, states[i].CancelReason = domain.DeliveryFailed, ""
+			}
 		}
 		items[i].show(states[i])
 	}
 	return nil
 }
 
-// expiredIn returns which of the events have expired, of those in batches that a replay ended: the log does
-// not say why these were not sent.
-func (p *Projections) expiredIn(ctx context.Context, items []Delivery, joined map[int]*domain.Delivery) (map[domain.EventID]bool, error) {
-	expired, streams := map[domain.EventID]bool{}, []string{}
+// goneIn returns why the events have no content, of those in batches that a replay ended: the log does not
+// say why these were not sent. It leaves out events that are not found.
+func (p *Projections) goneIn(ctx context.Context, items []Delivery, joined map[int]*domain.Delivery) (map[domain.EventID]Gone, error) {
+	gone, streams := map[domain.EventID]Gone{}, []string{}
 	for i, batch := range joined {
 		if batch.CancelReason == domain.CancelReplayed {
 			streams = append(streams, items[i].EventID.Stream())
@@ -172,10 +177,10 @@ func (p *Projections) expiredIn(ctx context.Context, items []Delivery, joined ma
 	begun, err := p.log.LoadFirst(ctx, streams)
 	for i := range begun {
 		if event, ok := newEvent(&begun[i]); ok {
-			expired[event.ID] = event.Expired
+			gone[event.ID] = event.Gone
 		}
 	}
-	return expired, err
+	return gone, err
 }
 
 // folded is a state that is folded from a stream.

@@ -245,8 +245,8 @@ func TestMemberLeftInAReplayedBatch(t *testing.T) {
 		b := newBench(t)
 		w := b.register(3, "patient.created")
 		var waiting []domain.Waiting
-		for range 3 {
-			event := b.trigger("patient.created", "", w)
+		for _, correlation := range []string{ofErased, "", ""} {
+			event := b.trigger("patient.created", correlation, w)
 			waiting = append(waiting, domain.Waiting{BatchMember: domain.BatchMember{EventID: event, DeliveryID: domain.DeliveryOf(event, w)}})
 		}
 		if !together {
@@ -293,6 +293,39 @@ func TestMemberLeftInAReplayedBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		equalDumps(t, b.dump(), filled)
+	}
+}
+
+// A replay may end a batch after its members were read: only what is gone shows as cancelled.
+func TestMemberReadBeforeAReplayTookIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := b.register(3, "patient.created")
+	var waiting []domain.Waiting
+	for _, correlation := range []string{ofErased, ""} {
+		event := b.trigger("patient.created", correlation, w)
+		waiting = append(waiting, domain.Waiting{BatchMember: domain.BatchMember{EventID: event, DeliveryID: domain.DeliveryOf(event, w)}})
+	}
+	batch, batched, joined := domain.FormBatch(w, waiting)
+	for i, m := range waiting {
+		b.append(m.DeliveryID.Stream(), joined[i])
+	}
+	first := waiting[0].EventID
+	b.append(batch.Stream(), batched,
+		domain.DeliveryAttemptFailed{Call: attempt(first, string(domain.BatchEventType), w, 1, 500, "http_status"), GaveUp: domain.GaveUpRetriesExhausted},
+		domain.DeliveryCancelled{EventID: first, WebhookID: w, Reason: domain.CancelReplayed, Was: domain.DeliveryFailed})
+	for i, want := range []string{"cancelled subject_erased", "failed "} {
+		page, err := b.Deliveries(b.ctx, waiting[i].EventID, 1, 0)
+		if err != nil || len(page.Items) != 1 {
+			t.Fatal(page.Items, err)
+		}
+		d, reason := page.Items[0], ""
+		if d.Reason != nil {
+			reason = *d.Reason
+		}
+		if got := fmt.Sprintf("%s %s", d.State, reason); got != want {
+			t.Errorf("member %d is %q, want %q", i, got, want)
+		}
 	}
 }
 
