@@ -53,7 +53,7 @@ func JudgeNodes(lacks []NodeLack) Finding {
 	for i, l := range lacks {
 		texts[i] = "the server " + l.Node + " lacks " + lackTexts[l.Lacks]
 	}
-	finding := judged(AlertNode, len(lacks) > 0, 0, 0, "no live server lacks anything", strings.Join(texts, "; ")+": deliveries wait")
+	finding := judged(AlertNode, len(lacks) > 0, 0, 0, "no running server lacks anything", strings.Join(texts, "; ")+": deliveries wait")
 	finding.Nodes = lacks
 	return finding
 }
