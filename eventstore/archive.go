@@ -317,7 +317,8 @@ func (v *verifier) archived(ctx context.Context) error {
 }
 
 // ListsUndone is the stream of the row of medilab.archiving that is in force while lists of what the log
-// holds are not rebuilt after an archive was recorded, or restored.
+// holds are not rebuilt after an archive was recorded, or restored. Under "~~" they are rebuilt, and space is
+// still to be freed.
 const ListsUndone = "~"
 
 // ListsRebuilt notes that this is done, and leaves the note that space is to be freed.

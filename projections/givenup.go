@@ -48,7 +48,7 @@ func (p *givenUp) project(ctx context.Context, db Querier, events []eventstore.E
 	var ended [][16]byte
 	for i := range events {
 		e := &events[i]
-		stay, err := stayIn(ctx, db, e)
+		stay, err := remainingMembers(ctx, db, e)
 		if err != nil {
 			return nil, fmt.Errorf("read the batch that a replay ended: %w", err)
 		}
@@ -114,14 +114,14 @@ func endsAgain(value any) bool {
 	case domain.DeliverySucceeded:
 		return c.Attempt > 1 || c.ReplayID != (domain.ReplayID{}) // it may have been given up with its batch
 	case domain.DeliveryCancelled:
-		return c.Reason != domain.CancelReplayed // of a batch, whose events go on by themselves: see stayIn
+		return c.Reason != domain.CancelReplayed // of a batch, whose events go on by themselves: see remainingMembers
 	}
 	return false
 }
 
-// stayIn returns the members that had not gone on by themselves when a replay ended their batch: with it they
-// are cancelled.
-func stayIn(ctx context.Context, db Querier, e *eventstore.Event) ([]stand, error) {
+// remainingMembers returns the members that had not gone on by themselves when a replay ended their batch:
+// with it they are cancelled.
+func remainingMembers(ctx context.Context, db Querier, e *eventstore.Event) ([]stand, error) {
 	if c, ok := e.Value.(domain.DeliveryCancelled); !ok || c.Reason != domain.CancelReplayed {
 		return nil, nil
 	}

@@ -117,9 +117,11 @@ func column[T any](of func(*deliveryRow) T) func([]deliveryRow) any {
 	}
 }
 
-// claimant is the node of all rows, and none is null, in place of a column.
+// claimant returns the node that all rows have, in place of a column.
 func claimant(rows []deliveryRow) any { return rows[0].node }
-func none([]deliveryRow) any          { return nil }
+
+// none returns null, in place of a column.
+func none([]deliveryRow) any { return nil }
 
 // values returns the columns of the rows.
 func values(rows []deliveryRow, columns ...func([]deliveryRow) any) []any {
