@@ -114,7 +114,7 @@ func Russian(text string) (string, bool) {
 		if !ok {
 			field, rest, _ := strings.Cut(part, " ")
 			translation, ok = table().Find(rest, translate)
-			translation = field + ": " + translation
+			translation = strings.TrimSuffix(field, ":") + ": " + translation
 		}
 		if !ok {
 			return text, false

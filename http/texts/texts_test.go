@@ -16,6 +16,7 @@ func TestRussian(t *testing.T) {
 		"must be from 0.01 to 10000 deliveries a second":       "должно быть от 0,01 до 10000 доставок в секунду",
 		"must be of type integer or string or null":            "должно быть типа integer, string или null",
 		"must be of type integer or string":                    "должно быть типа integer или string",
+		"event_data: the JSON repeats a key at byte 3":         "event_data: JSON повторяет ключ, байт 3",
 		"no running server lacks anything":                     "всем работающим серверам всего хватает",
 		"no call was made for 24h0m0s":                         "вызовов не было 24 ч",
 		"a call was made within the last 24h0m0s":              "вызов был менее 24 ч назад",
