@@ -211,7 +211,7 @@ func (s *server) eraseAgain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.repairLater("deliveries of subjects that were erased again are not cancelled", cancel)
+		s.repairLater(repair{undone: "deliveries of subjects that were erased again are not cancelled", do: cancel})
 	}
 	return nil
 }

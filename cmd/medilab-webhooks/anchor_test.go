@@ -219,8 +219,14 @@ func TestErasedAgainUnderARunningServer(t *testing.T) {
 
 	stop := start()
 	api("POST", "/webhooks/", `{"name":"w","url":"`+in.URL+`","events":["patient.*"]}`)
+	down := harness.Receive(t, func(w http.ResponseWriter, _ harness.Call) { w.WriteHeader(http.StatusInternalServerError) })
+	api("POST", "/webhooks/", `{"name":"down","url":"`+down.URL+`","events":["patient.*"],"retry_delay":86400}`)
 	old := trigger()
 	in.Await(1)
+	waiting := func(member string) bool {
+		return strings.Contains(string(api("GET", "/webhooks/events/"+old+"/deliveries", "").Body), member)
+	}
+	harness.Until(t, "a delivery waits for its retry", func() bool { return waiting(`"response_status":500`) })
 	restore := testdb.Snapshot(t, database)
 	harness.Until(t, "it is ready", ready)
 	c.run(0, "", "subjects", "erase", "17", "--reason", "asked for", "--server", url)
@@ -233,6 +239,7 @@ func TestErasedAgainUnderARunningServer(t *testing.T) {
 		return answer.Status == http.StatusOK
 	})
 	harness.Until(t, "it is ready", ready)
+	harness.Until(t, "the delivery that waits is cancelled", func() bool { return waiting(`"subject_erased"`) })
 	trigger()
 	in.Await(2)
 	var replay struct {

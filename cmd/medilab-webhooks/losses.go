@@ -18,6 +18,7 @@ const (
 type repair struct {
 	undone string // what is wrong until it is done
 	do     func(context.Context) error
+	warned bool
 }
 
 // onLoss returns what makes all parts forget what the log has lost: they go on by what it has.
@@ -27,37 +28,39 @@ func (s *server) onLoss(directory *commands.Directory, attempter *commands.Attem
 		attempter.Forget()
 		directory.Keys.ForgetAll()
 		s.saga.TailLost()
-		s.repairLater("the alert log_lost is not raised", func(ctx context.Context) error {
+		s.repairLater(repair{undone: "the alert log_lost is not raised", do: func(ctx context.Context) error {
 			return saga.RecordLoss(ctx, s.log, directory, loss)
-		})
+		}})
 	}
 }
 
-// repairLater has the work done by repair.
-func (s *server) repairLater(undone string, do func(context.Context) error) {
+// repairLater lets the work wait for runRepairs.
+func (s *server) repairLater(r repair) {
 	select {
-	case s.repairs <- repair{undone, do}:
+	case s.repairs <- r:
 	default:
-		s.logger.Error(undone + ", and too much waits to try it later")
+		s.logger.Error(r.undone + ", and too much waits to try it later")
 	}
 }
 
-// repair does one after another what repairLater is told, however often it fails, until ctx ends.
-func (s *server) repair(ctx context.Context) {
+// runRepairs does what waits until ctx ends. What fails is tried again after the others.
+func (s *server) runRepairs(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case r := <-s.repairs:
-			for warned := false; ctx.Err() == nil; warned = true {
-				err := r.do(ctx)
-				if err == nil {
-					break
-				}
-				if !warned {
-					s.logger.Warn(r.undone+" yet, trying again", "error", err)
-				}
-				_ = eventstore.Sleep(ctx, repairPause)
+			err := r.do(ctx)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			if !r.warned {
+				s.logger.Warn(r.undone+" yet, trying again", "error", err)
+				r.warned = true
+			}
+			s.repairLater(r)
+			if eventstore.Sleep(ctx, repairPause) != nil {
+				return
 			}
 		}
 	}

@@ -382,7 +382,7 @@ func (s *server) watch(ctx context.Context, group *sync.WaitGroup) {
 	if s.standby != nil {
 		group.Go(func() { s.standby.Watch(ctx) })
 	}
-	group.Go(func() { s.repair(ctx) })
+	group.Go(func() { s.runRepairs(ctx) })
 	group.Go(func() { s.commands.Directory.Run(ctx) })
 	group.Go(func() { s.anchors.keep(ctx, s.log, s.logger) })
 	if keep := s.settings.database.keep; keep > 0 {
