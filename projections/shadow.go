@@ -166,7 +166,7 @@ func (s *shadow) swap(ctx context.Context, tx transaction) error {
 			fmt.Fprintf(&swap, `ALTER INDEX medilab.%s RENAME TO %s;`, index, name+strings.TrimPrefix(index, name+s.tables.suffix))
 		}
 		if err := s.copyRights(ctx, tx, name); err != nil {
-			return fmt.Errorf("give the same rights to a shadow of %s: %w", name, err)
+			return fmt.Errorf("copy the rights of %s: %w", name, err)
 		}
 	}
 	_, err := tx.Exec(ctx, swap.String())
@@ -192,7 +192,7 @@ const rightsSQL = `
 		(SELECT string_agg(format('GRANT %s %s ON %s TO %s%s', privilege_type, columns, $2::regclass, who, CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END), '; ')
 			FROM named WHERE is_model))`
 
-// copyRights gives the shadow of a table its owner and its privileges.
+// copyRights makes the owner and the privileges of a table those of its shadow too.
 func (s *shadow) copyRights(ctx context.Context, tx transaction, name string) error {
 	var statements string
 	if err := tx.QueryRow(ctx, rightsSQL, "medilab."+name, "medilab."+name+s.tables.suffix).Scan(&statements); err != nil {

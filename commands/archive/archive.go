@@ -293,9 +293,6 @@ func (a *Archiver) append(ctx context.Context, version int64, change domain.Chan
 	return eventstore.Doing("record an archive", err)
 }
 
-// undone is the stream of the row of medilab.archiving that says that lists are to be rebuilt.
-const undone = eventstore.ListsUndone
-
 // finish does what is to be done after what the log has on record: lists of what the log holds are
 // rebuilt, what is archived is dropped, and the space is free. An import that was cut off before it was
 // on record can go on, unless drop. Lists come first, so that they can be verified for the rest of it.
@@ -312,7 +309,7 @@ func (a *Archiver) finish(ctx context.Context, drop bool) error {
 	var streams int64
 	var marked, lists bool
 	err = a.Pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE stream < $2), coalesce(bool_or(stream >= $2), false), coalesce(bool_or(stream = $2), false)
-		FROM medilab.archiving WHERE cut <= $1`, at, undone).Scan(&streams, &marked, &lists)
+		FROM medilab.archiving WHERE cut <= $1`, at, eventstore.ListsUndone).Scan(&streams, &marked, &lists)
 	if err != nil {
 		return fmt.Errorf("archive: %w", err)
 	}

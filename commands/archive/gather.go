@@ -167,5 +167,5 @@ func (g *gathering) settle(ctx context.Context) (out int64, err error) {
 		return 0, err
 	}
 	return out, g.exec(ctx, `INSERT INTO medilab.archiving (stream, event, cut) VALUES ($1, '00000000-0000-0000-0000-000000000000', $2)
-		ON CONFLICT DO NOTHING`, undone, g.cut)
+		ON CONFLICT DO NOTHING`, eventstore.ListsUndone, g.cut)
 }

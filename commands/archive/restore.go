@@ -50,7 +50,7 @@ func (a *Archiver) restore(ctx context.Context, dir string) (m Manifest, err err
 		before = int64(cuts[len(cuts)-2].Last)
 	}
 	return m, a.append(ctx, version, domain.LogRestored{Restored: int64(m.Last), ArchivedTo: before},
-		eventstore.Statement{SQL: `INSERT INTO medilab.archiving (stream, event, cut) VALUES ($1, gen_random_uuid(), 0)`, Args: []any{undone}})
+		eventstore.Statement{SQL: `INSERT INTO medilab.archiving (stream, event, cut) VALUES ($1, gen_random_uuid(), 0)`, Args: []any{eventstore.ListsUndone}})
 }
 
 func (a *Archiver) putBack(ctx context.Context, dir string, m *Manifest) error {

@@ -563,7 +563,7 @@ func TestOthersGetWhatOneDoesNot(t *testing.T) {
 	taken("it@clinic.test", "inactive")
 }
 
-// Whoever did not get what others have by the end of the process is named in the log.
+// The log names a recipient who had not got an e-mail that others have when the process ended.
 func TestStoppedBeforeOneGotIt(t *testing.T) {
 	p := post{rcpt: func(to string) error {
 		if to == "duty@clinic.test" {

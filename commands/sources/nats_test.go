@@ -119,7 +119,7 @@ func (r *rig) checkNumbers(n int) {
 	}
 }
 
-// A source that stops amid messages gives back what it had not handled: the log has the
+// A source that stops amid messages returns what it had not handled: the log has the
 // broker's order, whether it says goodbye, its process ends, or its network does.
 func TestJetStreamOrderAfterStop(t *testing.T) {
 	t.Parallel()
